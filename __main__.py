@@ -1,0 +1,51 @@
+"""Takes one web application from a laptop to production: load, plan, then database, cache, slots and the switch."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pulumi
+
+from components import cache, checkpoint, config, database, platforms, release, tier
+from components.config import TierName
+from components.outputs import export
+from components.slot import KeptSlot, Slot
+from components.switch import Gateway, Switch
+
+
+def main() -> None:
+    settings = config.load()
+    app, environment = settings.app, settings.environment
+    versions = tier.secrets_of(settings.secrets, f"{app.name}/{pulumi.get_stack()}")
+    description = tier.Description(app=app, environment=environment, secrets=versions, root=Path.cwd())
+    workloads = {name: tier.service(name, described, description) for name, described in app.services.items()}
+    replicas = {name: environment.size(name).replicas for name in workloads}
+
+    known = checkpoint.read(pulumi.get_stack())
+    observed = checkpoint.observe(known)
+    wanted = release.Release(version=app.version, digest=release.digest(workloads.values()))
+    plan = release.plan(observed, wanted, back=os.environ.get("TIERS_RELEASE") == "previous")
+    platform = platforms.connect(settings, known)
+
+    shared: dict[TierName, Sequence[pulumi.Resource]] = {}
+    if app.database:
+        described = database.workload(app.database, description)
+        shared[TierName.DATABASE] = database.Database("database", platform, described).ready
+    if app.cache:
+        described = cache.workload(app.cache, description)
+        shared[TierName.CACHE] = cache.Cache("cache", platform, described).ready
+
+    routes = tier.routes(app)
+    gateway = Gateway(platform, routes)
+    gates: list[pulumi.Input[pulumi.Resource]] = [gateway.running]
+    if plan.render:
+        place = platforms.Place(slot=plan.render, release=plan.release)
+        gates += Slot(platform, place, workloads, replicas, routes, shared, gateway.running).gates
+    for name in plan.keep:
+        KeptSlot(platform, name, observed.held[name].release, known)
+    moved = Switch(platform, plan, gates).moved
+
+    export(settings, observed, plan, moved)
+
+
+main()

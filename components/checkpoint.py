@@ -1,0 +1,121 @@
+"""What the stack's own checkpoint says is there: who is live, what each slot holds, what failed last time.
+
+The checkpoint is written step by step, also by an update that fails later, and reads the same on every platform
+(docs/adr/001-who-is-live.md). `read` calls the engine; everything else here is a pure function of its answer.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pulumi import RunError
+
+from .release import Held, Observed, Release, Slot
+
+LABEL_SLOT, LABEL_RELEASE, LABEL_ROLE, LABEL_ATTEMPT = "tiers.slot", "tiers.release", "tiers.role", "tiers.attempt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One resource of the checkpoint."""
+
+    urn: str
+    type: str
+    parent: str
+    custom: bool
+    inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    outputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    failed: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.urn.rsplit("::", 1)[-1]
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return {str(label["label"]): str(label["value"]) for label in self.inputs.get("labels") or ()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The resources the stack holds, parents first."""
+
+    entries: tuple[Entry, ...] = ()
+
+    def below(self, name: str, type_: str) -> tuple[Entry, ...]:
+        """Everything under the component of that name and type, parents first."""
+        inside = {entry.urn for entry in self.entries if entry.name == name and entry.type == type_}
+        found: list[Entry] = []
+        for entry in self.entries:
+            if entry.parent in inside:
+                inside.add(entry.urn)
+                found.append(entry)
+        return tuple(found)
+
+    def attempt(self, name: str) -> int:
+        """Which try at the container `name` is due: one more than the last if that failed, else the last."""
+        for entry in self.entries:
+            if entry.custom and entry.name == name:
+                return int(entry.labels.get(LABEL_ATTEMPT, "1")) + entry.failed
+        return 1
+
+
+def read(stack: str) -> Checkpoint:
+    """The checkpoint of `stack`, as `pulumi stack export` prints it (secrets stay encrypted).
+
+    Raises:
+        RunError: the Pulumi command line can't be called or refuses.
+    """
+    command = ["pulumi", "stack", "export", "--stack", stack]
+    try:
+        # The program runs inside an update: the engine's own variables would make the call join it.
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=dict(os.environ))
+    except FileNotFoundError:
+        raise RunError("pulumi: not found on PATH, and the program reads its checkpoint with it; add it to PATH") from None
+    except subprocess.SubprocessError as error:
+        detail = str(getattr(error, "stderr", "") or error).strip()
+        raise RunError(f"`{' '.join(command)}` failed: {detail}") from None
+    return parse(json.loads(answer.stdout))
+
+
+def parse(export: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint in the shape of `pulumi stack export` (apitype.DeploymentV3)."""
+    resources = (export.get("deployment") or {}).get("resources") or ()
+    return Checkpoint(entries=tuple(_entry(resource) for resource in resources if not resource.get("delete")))
+
+
+def _entry(resource: Mapping[str, Any]) -> Entry:
+    outputs = resource.get("outputs") or {}
+    return Entry(
+        urn=resource["urn"],
+        type=resource["type"],
+        parent=resource.get("parent", ""),
+        custom=bool(resource.get("custom")),
+        inputs=resource.get("inputs") or {},
+        outputs=outputs,
+        # An exit code that isn't 0, or a creation that ended in an error (a container that never became healthy).
+        failed=bool(resource.get("initErrors")) or outputs.get("exitCode") not in (None, 0),
+    )
+
+
+def observe(checkpoint: Checkpoint) -> Observed:
+    """Who is live and what each slot holds. A switch that failed has moved nothing that counts."""
+    switches = sorted(
+        ((int(entry.labels["tiers.switch"]), Slot(entry.labels[LABEL_SLOT])) for entry in _passed(checkpoint, "switch")),
+    )
+    count, live = switches[-1] if switches else (0, None)
+    smoked = {(entry.labels[LABEL_SLOT], entry.labels[LABEL_RELEASE]) for entry in _passed(checkpoint, "smoke")}
+    held: dict[Slot, Held] = {}
+    for entry in checkpoint.entries:
+        if entry.type == "tiers:slot:Slot":
+            release = Release(version=entry.inputs["version"], digest=entry.inputs["digest"])
+            slot = Slot(entry.inputs["slot"])
+            held[slot] = Held(release=release, proven=(slot, str(release)) in smoked)
+    return Observed(live=live, held=held, switches=count)
+
+
+def _passed(checkpoint: Checkpoint, role: str) -> tuple[Entry, ...]:
+    return tuple(entry for entry in checkpoint.entries if entry.labels.get(LABEL_ROLE) == role and not entry.failed)

@@ -1,0 +1,439 @@
+"""The Docker platform: workloads as containers of one engine.
+
+Pure functions render a workload into the arguments of a container; `DockerPlatform` registers them. What the engine
+and the provider are relied on for (kreuzwerker/terraform-provider-docker, bridged by pulumi-docker):
+an image must be given by its ID, else the next update replaces the container; `wait` polls health once a second;
+`attach` waits for the end of a one-shot container and an exit code does not fail it; files can't be uploaded into a
+read-only root, so they go into a volume through a container that is never started.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pulumi_docker as docker
+from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions, RunError
+
+from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT, Checkpoint
+from ..config import App, Environment, Settings
+from ..options import below
+from ..release import Slot
+from ..workload import SECRETS, Image, Probe, Resources, Route, Task, Volume, Workload, Zone
+from . import Dependencies, Place, engine, haproxy
+
+TOOLBOX = Path(__file__).with_name("toolbox.py").read_text()
+GATEWAY_USER = 99
+"""User haproxy of the public image, who owns the folder of the gateway's state."""
+SMALL = Resources(cpu=0.5, memory=64 * 2**20)
+
+_PROBE = """\
+if command -v curl >/dev/null; then exec curl -fsS -o /dev/null -m 5 {url}
+elif command -v wget >/dev/null; then exec wget -q -T 5 -O /dev/null {url}
+elif command -v bash >/dev/null; then exec bash -c '
+  exec 3<>/dev/tcp/127.0.0.1/{port} && printf "GET {path} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n" >&3 &&
+  read -r _ code _ <&3 && [ "$code" = 200 ]'
+elif command -v node >/dev/null; then exec node -e 'fetch("{url}").then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))'
+else exec python3 -c 'import urllib.request; urllib.request.urlopen("{url}", timeout=5)'; fi"""
+
+
+def test_command(probe: Probe) -> list[str]:
+    """The engine's health command for a probe: it runs inside the container, with whatever client the image has."""
+    if probe.command:
+        return ["CMD", *probe.command]
+    url = f"http://127.0.0.1:{probe.port}{probe.path}"
+    return ["CMD-SHELL", _PROBE.format(url=url, port=probe.port, path=probe.path)]
+
+
+def duration(seconds: float) -> str:
+    """Whole seconds in the form the engine gives them back (Go's `time.Duration`), so that reading shows no change."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def healthcheck(workload: Workload) -> docker.ContainerHealthcheckArgs:
+    """Asked every second; a tier without a probe is healthy once its process has lived for one."""
+    probe = workload.ready or workload.probe or Probe(command=("true",))
+    return docker.ContainerHealthcheckArgs(
+        tests=test_command(probe),
+        interval="1s",
+        timeout="6s",
+        start_period=duration(workload.start_within),
+        retries=5,
+    )
+
+
+def plain_log(text: str | None, lines: int = 20) -> str:
+    """The last lines of a container's log, without the engine's 8-byte stream headers and control characters."""
+    plain = re.sub(r"[\x00-\x02]\x00{3}[\s\S]{4}|[^\S\n]*[\x00-\x08\x0b-\x1f\x7f]", "", text or "")
+    return "\n".join(f"    {line}" for line in plain.strip().splitlines()[-lines:]) or "    (it printed nothing)"
+
+
+def _hardened(
+    name: str,
+    image: Input[str],
+    resources: Resources,
+    labels: Mapping[str, str],
+    *,
+    command: Sequence[Input[str]],
+    user: int,
+    writable: Sequence[str] = ("/tmp",),
+) -> docker.ContainerArgs:
+    """What every container has, whatever it runs."""
+    megabytes = max(resources.memory // 2**20, 6)
+    return docker.ContainerArgs(
+        name=name,
+        image=image,
+        command=list(command) or None,
+        user=f"{user}:{user}",
+        read_only=True,
+        # The owner is set too: on a folder the image has, runc puts the image's mode back over the one asked for here.
+        tmpfs={path: f"rw,noexec,nosuid,nodev,size=64m,mode=1777,uid={user},gid={user}" for path in sorted(writable)},
+        security_opts=["no-new-privileges:true"],
+        capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"]),
+        cpus=f"{resources.cpu:g}",
+        memory=megabytes,
+        memory_swap=megabytes,
+        restart="unless-stopped",
+        log_driver="json-file",
+        log_opts={"max-size": "10m", "max-file": "3"},
+        network_mode="bridge",
+        labels=[docker.ContainerLabelArgs(label=label, value=value) for label, value in sorted(labels.items())],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DockerPlatform:
+    """The verbs of `Platform` on one Docker engine."""
+
+    app: App
+    environment: Environment
+    checkpoint: Checkpoint
+    secrets: Output[Mapping[str, str]]
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.app.name}-{pulumi.get_stack()}"
+
+    @property
+    def provider(self) -> docker.Provider:
+        return self.ground.provider
+
+    @cached_property
+    def ground(self) -> "Ground":
+        return Ground(self)
+
+    def labels(self, **labels: str) -> dict[str, str]:
+        common = {"tiers.app": self.app.name, "tiers.environment": pulumi.get_stack()}
+        return common | {f"tiers.{name}": value for name, value in labels.items()}
+
+    def _options(self, parent: Resource, after: Dependencies = (), **more: Any) -> ResourceOptions:
+        return below(parent, provider=self.ground.provider, depends_on=after, **more)
+
+    # ------------------------------------------------------------------ images
+
+    def prepare(self, parent: Resource, workloads: Sequence[Workload], place: Place | None) -> Mapping[str, Resource]:
+        supplies: dict[str, Resource] = {}
+        images: dict[str, docker.RemoteImage] = {}
+        for workload in workloads:
+            reference = workload.image.reference
+            image = images.get(reference) or _remote_image(parent, workload.image, self.ground.provider, place)
+            images[reference] = supplies[_image_of(workload)] = image
+            if workload.secrets:
+                owner = f"{place.slot}-{workload.tier}" if place else workload.tier
+                supplies[_secrets_of(workload)] = self._secret_files(parent, workload, owner, image.image_id)
+        return supplies
+
+    # ------------------------------------------------------------------ files
+
+    def _secret_files(self, parent: Resource, workload: Workload, owner: str, image: Input[str]) -> docker.Container:
+        """The workload's secrets as files in a volume, a new one for each new content."""
+        name = f"{owner}-secrets"
+        versions = "-".join(secret.version[:6] for secret in workload.secrets)
+        volume = self._volume(parent, name, f"{self.prefix}-{name}-{versions}", self.ground.provider)
+        args = _hardened(
+            f"{self.prefix}-{name}",
+            image,
+            SMALL,
+            self._labels("secrets", name, tier=workload.tier),
+            command=["true"],
+            user=workload.user,
+            writable=(),
+        )
+        # Never started: the engine refuses to copy files into a read-only root, even into a volume below it.
+        args.read_only, args.start, args.must_run, args.restart = False, False, False, "no"
+        args.network_mode = "none"
+        args.volumes = [docker.ContainerVolumeArgs(container_path=SECRETS, volume_name=volume.name)]
+        args.uploads = [
+            docker.ContainerUploadArgs(file=secret.path, content=self.secrets.apply(lambda all, name=secret.name: all[name]))
+            for secret in workload.secrets
+        ]
+        opts = self._options(parent, additional_secret_outputs=["uploads"], delete_before_replace=True)
+        return docker.Container(f"{name}-files", args, opts=opts)
+
+    def _volume(
+        self, parent: Resource, name: str, real: str, provider: docker.Provider, protect: bool = False
+    ) -> docker.Volume:
+        return docker.Volume(
+            name,
+            name=real,
+            labels=[docker.VolumeLabelArgs(label=label, value=value) for label, value in sorted(self.labels().items())],
+            opts=below(parent, provider=provider, protect=protect or None),
+        )
+
+    # ------------------------------------------------------------------ containers
+
+    def _environment(self, workload: Workload, place: Place | None) -> list[str]:
+        values = dict(workload.env)
+        values |= {f"{secret.name.upper().replace('-', '_')}_FILE": secret.path for secret in workload.secrets}
+        if place:
+            values |= {"RELEASE": str(place.release), "SLOT": place.slot}
+            if "api" in workload.needs and self.app.api:
+                values["API_URL"] = f"http://api-{place.slot}:{self.app.api.port}"
+        return [f"{name}={value}" for name, value in sorted(values.items())]
+
+    def _networks(self, zones: Sequence[Zone], *aliases: str) -> list[docker.ContainerNetworksAdvancedArgs]:
+        return [
+            docker.ContainerNetworksAdvancedArgs(name=self.ground.networks[zone].name, aliases=list(aliases))
+            for zone in zones
+        ]
+
+    def _labels(self, role: str, name: str, place: Place | None = None, **more: str) -> dict[str, str]:
+        labels = self.labels(role=role, **more)
+        if place:
+            labels |= {LABEL_SLOT: place.slot, LABEL_RELEASE: str(place.release)}
+        attempt = self.checkpoint.attempt(name)
+        return labels | ({LABEL_ATTEMPT: str(attempt)} if attempt > 1 else {})
+
+    def _container(
+        self, parent: Resource, workload: Workload, name: str, alias: str, supplies: Mapping[str, Resource],
+        volumes: Sequence[docker.ContainerVolumeArgs], place: Place | None, after: Dependencies,
+    ) -> docker.Container:
+        real = f"{self.prefix}-{name}"
+        args = _hardened(
+            real,
+            _image_id(supplies, workload),
+            workload.resources,
+            self._labels("tier", name, place, tier=workload.tier),
+            command=workload.command,
+            user=workload.user,
+            writable=workload.writable,
+        )
+        args.envs = self._environment(workload, place)
+        args.healthcheck = healthcheck(workload)
+        args.wait, args.wait_timeout = True, round(workload.start_within)
+        args.stop_timeout = args.destroy_grace_seconds = round(workload.stop_within)
+        args.init = True
+        args.networks_advanced = self._networks(workload.zones, alias)
+        args.volumes = [*volumes, *_secret_volume(supplies, workload)] or None
+        args.mounts = [
+            docker.ContainerMountArgs(type="bind", source=mount.source, target=mount.path, read_only=True)
+            for mount in workload.mounts
+        ] or None
+        hooks = engine.explain_container(name, real, f"app.{workload.tier}", workload.start_within, self.environment)
+        return docker.Container(name, args, opts=self._options(parent, after, hooks=hooks, delete_before_replace=True))
+
+    def data(self, parent: Resource, volume: Volume, provider: docker.Provider) -> docker.Volume:
+        """A volume that outlives every release."""
+        return self._volume(parent, volume.name, f"{self.prefix}-{volume.name}", provider, self.environment.protect_data)
+
+    def keep(self, parent: Resource, workload: Workload, supplies: Mapping[str, Resource]) -> Sequence[Resource]:
+        volumes = [
+            docker.ContainerVolumeArgs(container_path=volume.path, volume_name=self.data(parent, volume, self.ground.provider).name)
+            for volume in workload.volumes
+        ]
+        return [self._container(parent, workload, f"{workload.tier}-1", workload.tier, supplies, volumes, None, ())]
+
+    def run(
+        self, parent: Resource, workload: Workload, place: Place, replicas: int,
+        supplies: Mapping[str, Resource], after: Dependencies,
+    ) -> Sequence[Resource]:
+        owner = f"{place.slot}-{workload.tier}"
+        volumes = [
+            docker.ContainerVolumeArgs(container_path=volume.path, volume_name=self.ground.volumes[volume.name].name)
+            for volume in workload.volumes
+        ]
+        alias = f"{workload.tier}-{place.slot}"
+        return [
+            self._container(parent, workload, f"{owner}-{number}", alias, supplies, volumes, place, after)
+            for number in range(1, replicas + 1)
+        ]
+
+    # ------------------------------------------------------------------ tasks
+
+    def _one_shot(
+        self, parent: Resource, name: str, args: docker.ContainerArgs, what: str, after: Dependencies
+    ) -> Output[Resource]:
+        """A container that runs to its end. The output fails, with the end of its log, unless its exit code is 0."""
+        args.restart, args.must_run, args.attach, args.logs = "no", False, True, True
+        container = docker.Container(name, args, opts=self._options(parent, after, delete_before_replace=True))
+
+        def passed(result: Sequence[object]) -> Resource:
+            code, log = result
+            if code not in (None, 0):
+                reason = "did not finish in time" if code in (124, 143) else f"ended with exit code {code}"
+                raise RunError(f"{what} {reason}; what is live was not touched. Its last lines:\n{plain_log(str(log or ''))}")
+            return container
+
+        return Output.all(container.exit_code, container.container_logs).apply(passed)
+
+    def finish(
+        self, parent: Resource, workload: Workload, task: Task, place: Place,
+        supplies: Mapping[str, Resource], after: Dependencies,
+    ) -> Output[Resource]:
+        owner = f"{place.slot}-{workload.tier}-{task.name}"
+        args = _hardened(
+            f"{self.prefix}-{owner}",
+            _image_id(supplies, workload),
+            workload.resources,
+            self._labels("task", owner, place, tier=workload.tier),
+            command=["timeout", f"{task.timeout:g}", *task.command],
+            user=workload.user,
+            writable=workload.writable,
+        )
+        args.envs = self._environment(workload, place)
+        args.networks_advanced = self._networks(workload.zones)
+        args.volumes = _secret_volume(supplies, workload) or None
+        args.init = True
+        return self._one_shot(parent, owner, args, f"app.{workload.tier}.{task.name}: it", after)
+
+    def _tool(self, parent: Resource, name: str, labels: Mapping[str, str], *words: str) -> docker.ContainerArgs:
+        toolbox = self.ground.toolbox
+        return _hardened(
+            f"{self.prefix}-{name}", toolbox.image_id, SMALL, labels, command=["python3", "-c", TOOLBOX, *words], user=GATEWAY_USER
+        )
+
+    def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
+        name = f"{place.slot}-smoke"
+        paths = [route.health for route in routes]
+        labels = self._labels("smoke", name, place)
+        args = self._tool(parent, name, labels, "smoke", f"http://gateway:{haproxy.PORT}", place.slot, "30", *paths)
+        args.networks_advanced = self._networks([Zone.EDGE])
+        return self._one_shot(parent, name, args, f"smoke test of {place.slot}: it", after)
+
+    # ------------------------------------------------------------------ traffic
+
+    def gateway(self, parent: Resource, routes: Sequence[Route]) -> Resource:
+        gateway = self.environment.gateway
+        image = Image(reference=gateway.image, path="environment.gateway.image")
+        start = (
+            f"test -s {haproxy.FOLDER}/live.map || echo live none > {haproxy.FOLDER}/live.map; "
+            'printf %s "$CONFIG" > /tmp/haproxy.cfg && exec haproxy -W -db -f /tmp/haproxy.cfg'
+        )
+        name = "gateway"
+        args = _hardened(
+            f"{self.prefix}-gateway",
+            _remote_image(parent, image, self.ground.provider).image_id,
+            Resources(cpu=gateway.cpu, memory=gateway.memory),
+            self._labels("gateway", name),
+            command=["sh", "-c", start],
+            user=GATEWAY_USER,
+        )
+        args.envs = [f"CONFIG={haproxy.configuration(routes, metrics=gateway.metrics_port is not None)}"]
+        probe = Probe(path="/.gateway/health", port=haproxy.PORT)
+        args.healthcheck = docker.ContainerHealthcheckArgs(tests=test_command(probe), interval="5s", timeout="6s", retries=3)
+        args.networks_advanced = self._networks([Zone.OUTSIDE, Zone.EDGE], "gateway")
+        args.ports = [docker.ContainerPortArgs(internal=haproxy.PORT, external=gateway.port, ip=gateway.address)]
+        if gateway.metrics_port:
+            args.ports.append(
+                docker.ContainerPortArgs(internal=haproxy.METRICS_PORT, external=gateway.metrics_port, ip="127.0.0.1")
+            )
+        args.volumes = [docker.ContainerVolumeArgs(container_path=haproxy.FOLDER, volume_name=self._state(parent).name)]
+        args.stop_timeout = args.destroy_grace_seconds = 30
+        return docker.Container(
+            name,
+            args,
+            opts=self._options(
+                parent,
+                hooks=engine.explain_container(name, f"{self.prefix}-gateway", "environment.gateway", 0, self.environment),
+                delete_before_replace=True,
+            ),
+        )
+
+    def _state(self, parent: Resource) -> docker.Volume:
+        return self._volume(parent, "gateway-state", f"{self.prefix}-gateway", self.ground.provider)
+
+    def switch(self, parent: Resource, slot: Slot, count: int, after: Dependencies) -> Output[Resource]:
+        # A new resource for each switch, so that the checkpoint never lacks the last one: the old goes when it stands.
+        name = f"switch-{count}"
+        labels = self._labels("switch", name, switch=str(count)) | {LABEL_SLOT: slot}
+        args = self._tool(parent, name, labels, "switch", haproxy.FOLDER, slot, "30")
+        args.network_mode = "none"
+        args.volumes = [docker.ContainerVolumeArgs(container_path=haproxy.FOLDER, volume_name=f"{self.prefix}-gateway")]
+        return self._one_shot(parent, name, args, f"the switch to {slot}: it", after)
+
+
+def connect(settings: Settings, checkpoint: Checkpoint) -> DockerPlatform:
+    """The engine the environment names.
+
+    Raises:
+        RunError: it does not answer, or a port of the gateway is taken.
+    """
+    engine.check(settings.environment, occupied=any(entry.name == "gateway" and entry.custom for entry in checkpoint.entries))
+    return DockerPlatform(app=settings.app, environment=settings.environment, checkpoint=checkpoint, secrets=settings.sealed)
+
+
+class Ground(ComponentResource):
+    """What every container of a stack stands on: the engine, one network a zone, the toolbox, the tiers' volumes."""
+
+    def __init__(self, platform: DockerPlatform) -> None:
+        super().__init__("tiers:docker:Ground", "ground")
+        host = platform.environment.docker.host
+        self.provider = docker.Provider("engine", host=host, opts=below(self))
+        toolbox = Image(reference=platform.environment.docker.toolbox, path="environment.docker.toolbox")
+        self.toolbox = _remote_image(self, toolbox, self.provider)
+        volumes = [name for service in platform.app.services.values() for name in service.volumes]
+        self.volumes = {name: platform.data(self, Volume(name=name, path=""), self.provider) for name in volumes}
+        self.networks = {zone: self._network(zone, platform) for zone in Zone}
+        self.register_outputs({"engine": host or "DOCKER_HOST or the local socket"})
+
+    def _network(self, zone: Zone, platform: DockerPlatform) -> docker.Network:
+        # An internal network whose bridge has no address: its containers reach each other, the host reaches none.
+        inside = zone is not Zone.OUTSIDE
+        return docker.Network(
+            zone,
+            name=f"{platform.prefix}-{zone}",
+            driver="bridge",
+            internal=inside,
+            options={"com.docker.network.bridge.inhibit_ipv4": "true"} if inside else None,
+            labels=[docker.NetworkLabelArgs(label=label, value=value) for label, value in sorted(platform.labels().items())],
+            opts=below(self, provider=self.provider),
+        )
+
+
+def _remote_image(parent: Resource, image: Image, provider: docker.Provider, place: Place | None = None) -> docker.RemoteImage:
+    # Images stay on the engine when a release leaves: they are what makes going back quick, and cost only disk.
+    name = f"{place.slot}-image-{image.reference}" if place else f"image-{image.reference}"
+    return docker.RemoteImage(
+        name,
+        name=image.reference,
+        build=docker.RemoteImageBuildArgs(context=image.context) if image.context else None,
+        keep_locally=True,
+        opts=below(parent, provider=provider, hooks=engine.explain_image(name, image)),
+    )
+
+
+def _image_of(workload: Workload) -> str:
+    return f"{workload.tier}/image"
+
+
+def _secrets_of(workload: Workload) -> str:
+    return f"{workload.tier}/secrets"
+
+
+def _image_id(supplies: Mapping[str, Resource], workload: Workload) -> Output[str]:
+    image = supplies[_image_of(workload)]
+    assert isinstance(image, docker.RemoteImage)
+    return image.image_id
+
+
+def _secret_volume(supplies: Mapping[str, Resource], workload: Workload) -> list[docker.ContainerVolumeArgs]:
+    holder = supplies.get(_secrets_of(workload))
+    if not isinstance(holder, docker.Container):
+        return []
+    volume = holder.volumes.apply(lambda volumes: volumes[0].volume_name if volumes else None)
+    return [docker.ContainerVolumeArgs(container_path=SECRETS, volume_name=volume, read_only=True)]

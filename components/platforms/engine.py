@@ -1,0 +1,113 @@
+"""What the program asks the Docker engine itself: whether it is there, and why something failed."""
+
+import os
+import socket
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import pulumi
+from pulumi import ErrorHook, ErrorHookArgs, ResourceHookBinding, RunError
+
+from ..config import Environment
+from ..workload import Image
+
+
+def address(environment: Environment) -> str:
+    """The engine's address: the environment names it, else DOCKER_HOST does, else it is the local socket."""
+    return environment.docker.host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+
+def check(environment: Environment, occupied: bool) -> None:
+    """Find out before anything is touched whether the engine answers and the gateway's ports are free.
+
+    `occupied` says that the ports are in use by this stack's own gateway. An engine behind ssh:// is left to the
+    provider, which reports the connection's own error.
+
+    Raises:
+        RunError: it does not; the message names the setting and the fix.
+    """
+    host = address(environment)
+    named = "environment.docker.host" if environment.docker.host else "DOCKER_HOST"
+    url = urlsplit(host)
+    try:
+        if url.scheme == "unix":
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(5)
+                client.connect(url.path)
+        elif url.scheme == "tcp":
+            socket.create_connection((url.hostname or "", url.port or 2375), timeout=5).close()
+    except OSError as error:
+        raise RunError(
+            f"{named}: no Docker engine answers at {host} ({error.strerror or error}); start it (`make lab` starts one "
+            "where there is none), or name another in environment.docker.host"
+        ) from None
+    if url.scheme == "unix" and not occupied:
+        _check_ports(environment)
+
+
+def _check_ports(environment: Environment) -> None:
+    gateway = environment.gateway
+    for key, port, where in (("port", gateway.port, gateway.address), ("metrics_port", gateway.metrics_port, "127.0.0.1")):
+        if port is None:
+            continue
+        with socket.socket() as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                server.bind((where, port))
+            except OSError as error:
+                raise RunError(
+                    f"environment.gateway.{key}: {port} can't be opened on {where} ({error.strerror}); "
+                    "stop what uses it, or choose another port"
+                ) from None
+
+
+def explain_container(name: str, real: str, path: str, within: float, environment: Environment) -> ResourceHookBinding:
+    """When the container can't be made or does not become healthy, say so with its state and last log lines."""
+
+    def explain(args: ErrorHookArgs) -> bool:
+        cause = args.errors[0].strip() if args.errors else ""
+        if "healthy" in cause:
+            cause = f"it is not healthy within {within:g}s"
+        pulumi.log.error(f"{path}: container {real}: {cause}; what is live was not touched.\n{_last_words(environment, real)}")
+        return False
+
+    return _on_error(f"explain-{name}", explain)
+
+
+def explain_image(name: str, image: Image) -> ResourceHookBinding:
+    """When an image can't be had, name the setting it comes from."""
+
+    def explain(args: ErrorHookArgs) -> bool:
+        cause = args.errors[0].strip() if args.errors else "no reason was given"
+        if "no space left" in cause:
+            fix = "the engine's disk is full: free some with `docker system prune`, then run it again"
+        elif image.context:
+            fix = f"its build in {image.context} failed: mend the Dockerfile; `docker build {image.context}` shows every line"
+        else:
+            fix = "check its name and tag, and that the engine may pull it (`docker pull`)"
+        pulumi.log.error(f"{image.path}: {image.reference} can't be had; {fix}.\n    {cause}")
+        return False
+
+    return _on_error(f"explain-{name}", explain)
+
+
+def _on_error(name: str, explain: Callable[[ErrorHookArgs], bool]) -> ResourceHookBinding:
+    return ResourceHookBinding(on_error=[ErrorHook(name, explain)])
+
+
+def _last_words(environment: Environment, container: str) -> str:
+    # Imported where a failure needs it: the client costs every preview a tenth of a second otherwise.
+    import docker
+    from docker.errors import DockerException
+
+    from .docker import plain_log
+
+    try:
+        client = docker.DockerClient(base_url=address(environment), use_ssh_client=True, timeout=10)
+        found = client.containers.get(container)
+        state = found.attrs["State"]
+        log = found.logs(tail=20).decode(errors="replace")
+    except DockerException as error:
+        return f"Its log could not be read: {error}"
+    told = f"It is {state['Status']}, exit code {state['ExitCode']}, out of memory: {'yes' if state['OOMKilled'] else 'no'}."
+    return f"{told} Its last lines:\n{plain_log(log)}"

@@ -1,0 +1,181 @@
+"""What the five tiers have in common: from configuration to a workload, and the component around its resources."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pulumi import ComponentResource, Resource, ResourceOptions
+
+from .config import App, ConfigError, Environment, Listening, Service, Source, TierName
+from .platforms import Dependencies, Place, Platform
+from .workload import Image, Mount, Probe, Resources, Route, Secret, Task, Volume, Workload, Zone
+
+POSTGRES_PORT, REDIS_PORT = 5432, 6379
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """All a tier is made from: what the application is, where it runs, and the version of each secret."""
+
+    app: App
+    environment: Environment
+    secrets: Mapping[str, Secret]
+    root: Path
+    """The folder of Pulumi.yaml: build contexts and mounts are relative to it."""
+
+    def resources(self, tier: TierName) -> Resources:
+        size = self.environment.size(tier)
+        return Resources(cpu=size.cpu, memory=size.memory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TierArgs:
+    """A tier of a slot: its workload, how often it runs, where, and what has to be there first."""
+
+    workload: Workload
+    replicas: int
+    place: Place
+    supplies: Mapping[str, Resource]
+    after: Dependencies
+
+
+class SlotTier(ComponentResource):
+    """A tier that belongs to a slot. `ready` is what to wait for until all of it is healthy."""
+
+    def __init__(self, kind: str, name: str, platform: Platform, args: TierArgs, opts: ResourceOptions) -> None:
+        super().__init__(kind, name, None, opts)
+        self.ready = platform.run(self, args.workload, args.place, args.replicas, args.supplies, args.after)
+        self.register_outputs({"release": str(args.place.release), "replicas": args.replicas})
+
+
+def service(tier: TierName, described: Service, description: Description) -> Workload:
+    """The workload of a tier of a slot.
+
+    A tier is told of what it needs by DATABASE_HOST, _PORT, _NAME, _USER, _PASSWORD_FILE, CACHE_HOST, _PORT,
+    _PASSWORD_FILE and (from the platform, for it differs by slot) API_URL.
+    """
+    size = description.environment.size(tier)
+    reload = described.reload if description.environment.reload else None
+    names = (*described.secrets, *_needed_secrets(described, description.app))
+    return Workload(
+        tier=tier,
+        image=image(described, f"app.{tier}", description),
+        resources=description.resources(tier),
+        command=(reload.command if reload else ()) or described.command,
+        env=tuple(sorted((_needed_env(described, description.app) | described.env | size.env).items())),
+        secrets=tuple(description.secrets[name] for name in sorted(set(names))),
+        writable=tuple(sorted(described.writable)),
+        volumes=tuple(Volume(name=name, path=path) for name, path in sorted(described.volumes.items())),
+        mounts=_mounts(reload.mounts if reload else {}, f"app.{tier}.reload.mounts", description.root),
+        user=described.user,
+        start_within=described.start_within,
+        stop_within=described.stop_within,
+        tasks=_tasks(described, description.environment),
+        needs=tuple(sorted(described.needs)),
+        zones=_zones(described),
+        port=described.port if isinstance(described, Listening) else None,
+        probe=Probe(path=described.health, port=described.port) if isinstance(described, Listening) else None,
+        ready=Probe(path=described.ready, port=described.port) if isinstance(described, Listening) and described.ready else None,
+    )
+
+
+def routes(app: App) -> tuple[Route, ...]:
+    """Which requests go to which tier: the api's paths to the api, all others to the web, or to the api without one."""
+    found: list[Route] = []
+    for tier, described in ((TierName.API, app.api), (TierName.WEB, app.web)):
+        if described:
+            prefixes = app.api.paths if app.api and app.web and tier is TierName.API else ("/",)
+            hidden = (described.metrics,) if described.metrics else ()
+            found.append(
+                Route(tier=tier, prefixes=prefixes, port=described.port, health=described.ready or described.health, hidden=hidden)
+            )
+    return tuple(found)
+
+
+def _needed_env(described: Service, app: App) -> dict[str, str]:
+    env: dict[str, str] = {}
+    if TierName.DATABASE in described.needs and app.database:
+        database = app.database
+        env |= {"DATABASE_HOST": "database", "DATABASE_PORT": str(POSTGRES_PORT)}
+        env |= {"DATABASE_NAME": database.name, "DATABASE_USER": database.user}
+    if TierName.CACHE in described.needs:
+        env |= {"CACHE_HOST": "cache", "CACHE_PORT": str(REDIS_PORT)}
+    return env
+
+
+def _needed_secrets(described: Service, app: App) -> list[str]:
+    passwords = {TierName.DATABASE: app.database, TierName.CACHE: app.cache}
+    return [data.password for tier, data in passwords.items() if data and tier in described.needs]
+
+
+def _zones(described: Service) -> tuple[Zone, ...]:
+    zones = [Zone.EDGE] if isinstance(described, Listening) or TierName.API in described.needs else []
+    zones += [Zone.DATA] if {TierName.DATABASE, TierName.CACHE} & set(described.needs) else []
+    zones += [Zone.OUTSIDE] if described.egress else []
+    return tuple(zones)
+
+
+def _tasks(described: Service, environment: Environment) -> tuple[Task, ...]:
+    steps = {"migrate": described.migrate, "seed": described.seed if environment.seed else None}
+    return tuple(Task(name=name, command=step.command, timeout=step.timeout) for name, step in steps.items() if step)
+
+
+def _mounts(mounts: Mapping[str, str], path: str, root: Path) -> tuple[Mount, ...]:
+    return tuple(
+        Mount(source=str(folder(source, f"{path}.{source}", root)), path=target) for source, target in sorted(mounts.items())
+    )
+
+
+def folder(given: str, path: str, root: Path) -> Path:
+    """The folder a setting names, relative to Pulumi.yaml.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    found = (root / given).resolve()
+    if not found.exists():
+        raise ConfigError(f"{path}: {given} is not there; give a folder relative to Pulumi.yaml")
+    return found
+
+
+def image(source: Source, path: str, description: Description) -> Image:
+    """The image a tier runs: as it is named, or built under a tag that is the digest of its build context."""
+    if source.image:
+        return Image(reference=source.image, path=f"{path}.image")
+    context = folder(source.build or "", f"{path}.build", description.root)
+    if not (context / "Dockerfile").is_file():
+            raise ConfigError(f"{path}.build: {source.build} has no Dockerfile; add one, or name an image instead")
+    repository = f"{description.app.name}-{context.name}"
+    return Image(reference=f"{repository}:{context_digest(context)}", context=source.build, path=f"{path}.build")
+
+
+def context_digest(context: Path) -> str:
+    """Twelve digits over all that `docker build` would send: paths, modes and content, less .dockerignore."""
+    from docker.utils.build import exclude_paths
+
+    ignore = context / ".dockerignore"
+    patterns = ignore.read_text().splitlines() if ignore.is_file() else []
+    names = exclude_paths(str(context), [line for line in patterns if line and not line.startswith("#")])
+    total = hashlib.sha256()
+    for name in sorted(names):
+        file = context / name
+        if file.is_symlink():
+            content = os.readlink(file).encode()
+        elif file.is_file():
+            content = file.read_bytes()
+        else:
+            continue
+        executable = file.stat(follow_symlinks=False).st_mode & 0o100
+        total.update(f"{name}\0{executable}\0{len(content)}\0".encode() + content)
+    return total.hexdigest()[:12]
+
+
+def secrets_of(values: Mapping[str, str], scope: str) -> dict[str, Secret]:
+    """Each secret with its version: a slow hash, so that what a release is named after can't be guessed back."""
+
+    def version(name: str, value: str) -> str:
+        return hashlib.scrypt(value.encode(), salt=f"{scope}/{name}".encode(), n=2**11, r=8, p=1, dklen=8).hex()
+
+    return {name: Secret(name=name, version=version(name, value)) for name, value in values.items()}

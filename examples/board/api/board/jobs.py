@@ -1,0 +1,46 @@
+"""The queue between api and worker, and the one job there is."""
+
+import json
+import logging
+import time
+
+import psycopg
+from redis import Redis
+from rq import Queue, Retry
+
+from . import settings
+
+log = logging.getLogger(__name__)
+NAME = "summaries"
+FEED = "feed"
+
+
+def queue() -> Queue:
+    return Queue(NAME, connection=Redis(**settings.cache_server()))
+
+
+def enqueue(summaries: Queue, message: int, seconds: float) -> None:
+    """Ask for the message's summary. The job carries the message's id, so asking twice is one job."""
+    job = f"message-{message}"
+    if summaries.fetch_job(job) is None:
+        summaries.enqueue(summarise, message, job_id=job, job_timeout=seconds + 60, retry=Retry(max=5), result_ttl=3600)
+
+
+def summarise(message: int) -> None:
+    """Write the message's summary, once: `attempts` counts the starts, `processed` the summaries written."""
+    with psycopg.connect(**settings.database(), autocommit=True) as connection:
+        row = connection.execute(
+            "UPDATE messages SET attempts = attempts + 1 WHERE id = %s RETURNING body, work_seconds", (message,)
+        ).fetchone()
+        if row is None:
+            return
+        body, seconds = row
+        time.sleep(seconds)
+        words = body.split()
+        summary = " ".join(words[:8]) + (" …" if len(words) > 8 else "")
+        written = connection.execute(
+            "UPDATE messages SET summary = %s, processed = processed + 1 WHERE id = %s AND summary IS NULL",
+            (summary, message),
+        ).rowcount
+    log.info("summarised", extra={"fields": {"message": message, "written": written, "seconds": seconds}})
+    Redis(**settings.cache_server()).publish(FEED, json.dumps({"type": "summary", "id": message, "summary": summary}))

@@ -1,0 +1,41 @@
+"""Prometheus metrics, right with several gunicorn processes too."""
+
+import os
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client.core import GaugeMetricFamily
+from rq import Queue
+
+from .settings import RELEASE, SLOT
+
+LATENCY = Histogram(
+    "http_request_duration_seconds",
+    "Time from request to the last byte handed over.",
+    ["method", "route", "status"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+ERRORS = Counter("http_request_errors_total", "Requests answered with 5xx or ended by an exception.", ["method", "route"])
+STORED = Counter("board_messages_stored_total", "Messages committed.")
+
+
+class _QueueDepth:
+    def __init__(self, summaries: Queue) -> None:
+        self.summaries = summaries
+
+    def collect(self):
+        yield GaugeMetricFamily("board_queue_depth", "Jobs waiting.", value=self.summaries.count)
+        release = GaugeMetricFamily("board_release_info", "What runs.", labels=["release", "slot"])
+        release.add_metric([RELEASE, SLOT], 1)
+        yield release
+
+
+def page(summaries: Queue) -> tuple[bytes, str]:
+    """The metrics of all processes and their content type."""
+    registry = CollectorRegistry()
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        multiprocess.MultiProcessCollector(registry)
+    else:
+        for metric in (LATENCY, ERRORS, STORED):
+            registry.register(metric)
+    registry.register(_QueueDepth(summaries))
+    return generate_latest(registry), CONTENT_TYPE_LATEST

@@ -1,0 +1,26 @@
+"""gunicorn with uvicorn workers. SIGTERM: no new connections, what is held is finished within `graceful_timeout`."""
+
+import os
+import tempfile
+
+os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="metrics-"))
+
+from prometheus_client import multiprocess  # noqa: E402 (reads the variable when imported)
+from uvicorn_worker import UvicornWorker  # noqa: E402
+
+
+class Worker(UvicornWorker):
+    CONFIG_KWARGS = {**UvicornWorker.CONFIG_KWARGS, "timeout_graceful_shutdown": 25, "log_config": None}
+
+
+bind = "0.0.0.0:8000"
+workers = int(os.environ.get("WORKERS", "2"))
+worker_class = Worker
+worker_tmp_dir = "/tmp"
+graceful_timeout = 27
+keepalive = 75
+timeout = 60
+
+
+def child_exit(server, worker):
+    multiprocess.mark_process_dead(worker.pid)

@@ -1,0 +1,12 @@
+#!/bin/sh
+# build.sh FROM TO: every asset gets the hash of its content into its name, and a gzip beside it.
+set -eu
+cp -r "$1" "$2"
+cd "$2"
+for file in assets/*; do
+    hash=$(sha256sum "$file" | cut -c1-8)
+    hashed="${file%.*}.$hash.${file##*.}"
+    mv "$file" "$hashed"
+    sed -i "s|$file|$hashed|g" index.html
+done
+gzip -9 -k assets/*.js assets/*.css

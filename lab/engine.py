@@ -1,0 +1,253 @@
+"""A Docker engine where none answers, and the base images where they can't be pulled."""
+
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from .steps import CACHE, LOGS, LabError, Step, answer, sh
+
+IMAGES = Path(__file__).parent / "images"
+SOCKET = Path("/var/run/docker.sock")
+REGISTRY_PORT = 5005
+REGISTRY = f"127.0.0.1:{REGISTRY_PORT}"
+BASE = "debian:bookworm-slim"
+NAMES = {
+    "haproxy": "haproxy:2.6-bookworm",
+    "nginx": "nginx:1.22",
+    "postgres": "postgres:15-bookworm",
+    "python": "python:3.11-slim-bookworm",
+    "redis": "redis:7-bookworm",
+}
+PACKAGES = {"dockerd": "docker.io", "mmdebstrap": "mmdebstrap", "docker-registry": "docker-registry", "iptables": "iptables"}
+BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+TRUST = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+
+
+def steps() -> list[Step]:
+    """Where an engine answers that the lab did not start, it and its images are left as they are."""
+    if answers() and not _ours("dockerd"):
+        where = os.environ.get("DOCKER_HOST", str(SOCKET))
+        return [Step(name="docker engine", takes="", present=lambda: f"answers at {where}, not the lab's", run=lambda: None)]
+    base = f"image {BASE}"
+    return [
+        Step(name="packages", takes="30 s", present=_packages_present, run=_install_packages),
+        Step(name="docker engine", takes="5 s", needs=("packages",), present=_engine_present, run=_start_engine),
+        Step(name="registry mirror", takes="2 s", needs=("packages",), present=_registry_present, run=_start_registry),
+        Step(
+            name=base, takes="40 s", needs=("docker engine", "registry mirror"),
+            present=lambda: _mirrored(BASE), run=_bootstrap,
+        ),
+        *(
+            Step(
+                name=f"image {name}", takes="15 s", needs=(base,),
+                present=lambda name=name: _mirrored(name), run=lambda folder=folder, name=name: _image(folder, name),
+            )
+            for folder, name in NAMES.items()
+        ),
+    ]
+
+
+def answers(path: Path = SOCKET) -> bool:
+    """Whether an engine answers where the docker client would look."""
+    if os.environ.get("DOCKER_HOST") and path == SOCKET:
+        return answer("docker", "version", "--format", "{{.Server.Version}}") is not None
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+        client.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+        return b"200" in client.recv(100)
+
+
+def stop() -> None:
+    """End the engine and the registry that the lab started; what they hold stays in the cache."""
+    for name in ("dockerd", "docker-registry"):
+        if pid := _ours(name):
+            os.kill(pid, signal.SIGTERM)
+            for _ in range(300):
+                if not Path(f"/proc/{pid}").exists():
+                    break
+                time.sleep(0.1)
+            print(f"  stopped {name} ({pid})")
+        _pid_file(name).unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------------- packages
+
+
+def _packages_present() -> str | None:
+    return None if _lacking() else "docker.io, mmdebstrap, docker-registry, iptables"
+
+
+def _lacking() -> list[str]:
+    return [package for binary, package in PACKAGES.items() if not shutil.which(binary, path=f"{os.defpath}:/usr/sbin:/sbin")]
+
+
+def _install_packages() -> None:
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        system = platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
+        raise LabError(
+            f"no Docker engine answers and the lab can start one only as root on Debian (this is {system}); "
+            "install Docker Engine (docs.docker.com/engine/install) and start it, then run this again"
+        )
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    options = ("-o", "Acquire::Retries=5", "-o", "DPkg::Lock::Timeout=300")
+    # A package's own service would start a second engine beside the lab's; policy-rc.d is how Debian says no.
+    policy = Path("/usr/sbin/policy-rc.d")
+    mine = not policy.exists()
+    if mine:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    try:
+        sh("apt-get", *options, "update", log="packages", env=env)
+        sh("apt-get", *options, "install", "-y", "--no-install-recommends", *_lacking(), log="packages", env=env)
+    finally:
+        if mine:
+            policy.unlink()
+
+
+# ---------------------------------------------------------------------- services
+
+
+def _pid_file(name: str) -> Path:
+    return CACHE / "run" / f"{name}.pid"
+
+
+def _ours(name: str) -> int | None:
+    """The id of the process the lab started, if it is still that program."""
+    try:
+        pid = int(_pid_file(name).read_text())
+        return pid if name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _start(name: str, *command: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    LOGS.mkdir(parents=True, exist_ok=True)
+    _pid_file(name).parent.mkdir(parents=True, exist_ok=True)
+    with (LOGS / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=env,
+        )
+    _pid_file(name).write_text(str(process.pid))
+    return process
+
+
+def _await(name: str, process: subprocess.Popen[bytes], ready: object, seconds: int = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():  # type: ignore[operator]
+        if process.poll() is not None or time.monotonic() > deadline:
+            tail = (LOGS / f"{name}.log").read_text(errors="replace").splitlines()[-10:]
+            raise LabError(f"{name} does not answer; the end of its log:\n    " + "\n    ".join(tail))
+        time.sleep(0.2)
+
+
+def _engine_present() -> str | None:
+    return f"the lab's, at {SOCKET}" if answers() else None
+
+
+def start_engine(root: Path, at: Path, *more: str, name: str = "dockerd") -> subprocess.Popen[bytes]:
+    """An engine of our own with its data in `root`, listening at `at`, pulling through the lab's mirror."""
+    root.mkdir(parents=True, exist_ok=True)
+    process = _start(
+        name, "dockerd", "--host", f"unix://{at}", "--data-root", root / "data", "--exec-root", root / "exec",
+        "--pidfile", root / "pid", "--registry-mirror", f"http://{REGISTRY}", *more,
+    )
+    _await(name, process, lambda: answers(at))
+    return process
+
+
+def _start_engine() -> None:
+    start_engine(CACHE / "engine", SOCKET)
+
+
+def _registry_present() -> str | None:
+    try:
+        with urllib.request.urlopen(f"http://{REGISTRY}/v2/", timeout=2):
+            return f"the lab's, at {REGISTRY}" if _ours("docker-registry") else None
+    except OSError:
+        return None
+
+
+def _start_registry() -> None:
+    config = CACHE / "registry.json"
+    data = CACHE / "registry"
+    data.mkdir(parents=True, exist_ok=True)
+    # JSON is YAML: no template needed.
+    settings = {
+        "version": 0.1,
+        "log": {"level": "warn"},
+        "storage": {"filesystem": {"rootdirectory": str(data)}, "delete": {"enabled": True}},
+        "http": {"addr": REGISTRY},
+    }
+    config.write_text(json.dumps(settings))
+    process = _start("docker-registry", "docker-registry", "serve", config)
+    _await("docker-registry", process, _registry_present)
+
+
+# ---------------------------------------------------------------------- images
+
+
+def _mirrored(name: str) -> str | None:
+    """Whether the mirror holds the image as its files here describe it."""
+    repository, _, tag = name.partition(":")
+    request = urllib.request.Request(
+        f"http://{REGISTRY}/v2/library/{repository}/manifests/{tag}",
+        headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
+        method="HEAD",
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=5):
+            return "in the mirror"
+    except (urllib.error.URLError, OSError):
+        return None
+
+
+def _publish(name: str) -> None:
+    target = f"{REGISTRY}/library/{name}"
+    docker = _client()
+    log = f"image-{name.partition(':')[0]}"
+    sh(docker, "tag", name, target, log=log)
+    sh(docker, "push", target, log=log)
+    sh(docker, "rmi", target, log=log)
+
+
+def _client() -> str:
+    return shutil.which("docker") or "docker"
+
+
+def _bootstrap() -> None:
+    """Debian by mmdebstrap, with the machine's certificates, so that builds on it are as they would be anywhere."""
+    work = CACHE / "base"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    tar = work / "debian.tar"
+    excludes = ("doc", "man", "locale", "info")
+    sh(
+        "mmdebstrap", "--variant=minbase", "--include=ca-certificates", "--aptopt=Acquire::Retries \"5\"",
+        *(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in excludes),
+        f"--customize-hook=copy-in {BUNDLE} /etc/ssl/certs",
+        "bookworm", tar, log="image-debian",
+    )
+    trust = " ".join(f"{variable}={BUNDLE}" for variable in TRUST)
+    sh(_client(), "import", "--change", f"ENV {trust}", "--change", 'CMD ["bash"]', tar, BASE, log="image-debian")
+    shutil.rmtree(work)
+    _publish(BASE)
+
+
+def _image(folder: str, name: str) -> None:
+    # The classic builder: BuildKit's client part is a separate package that Debian does not have.
+    env = {**os.environ, "DOCKER_BUILDKIT": "0"}
+    sh(_client(), "build", "-t", name, IMAGES / folder, log=f"image-{folder}", env=env)
+    _publish(name)

@@ -1,0 +1,117 @@
+"""Steps that give a machine what it lacks: each says whether it is needed, what it takes, and can be run again."""
+
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+CACHE = Path.home() / ".cache" / "tiers"
+LOGS = CACHE / "logs"
+
+
+class LabError(Exception):
+    """A step can't be done here; the message says what to do instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One thing the machine may lack. `present` says why nothing is to be done, or None; `run` does it."""
+
+    name: str
+    takes: str
+    present: Callable[[], str | None]
+    run: Callable[[], None]
+    needs: tuple[str, ...] = ()
+
+
+def sh(*command: str | Path, log: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
+    """Run a command with its output in `log`; its last lines are in the error if it fails."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    file = LOGS / f"{log}.log"
+    with file.open("a") as output:
+        words = [str(word) for word in command]
+        print(f"$ {' '.join(words)}", file=output, flush=True)
+        code = subprocess.call(words, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=cwd, env=env)
+    if code:
+        tail = "\n".join(f"    {line}" for line in file.read_text(errors="replace").splitlines()[-15:])
+        raise LabError(f"`{' '.join(words)}` ended with {code}; the end of {file}:\n{tail}")
+
+
+def answer(*command: str) -> str | None:
+    """What a command prints, or None if it is not there or fails."""
+    if not shutil.which(command[0]):
+        return None
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def doctor(steps: Sequence[Step]) -> bool:
+    """Say of each step whether it is there; True if nothing is missing."""
+    missing = 0
+    for step in steps:
+        found = step.present()
+        missing += found is None
+        print(f"  {'there  ' if found else 'missing'}  {step.name:<28} {found or f'will be made, takes {step.takes}'}")
+    return not missing
+
+
+def bring(steps: Sequence[Step]) -> None:
+    """Do the steps that are needed, each as soon as what it needs is there, three at a time.
+
+    Raises:
+        LabError: one failed; the others under way are let finish, nothing else is begun.
+    """
+    by_name = {step.name: step for step in steps}
+    order = TopologicalSorter({step.name: set(step.needs) for step in steps})
+    order.prepare()
+    say = _Progress(len(steps))
+    failed: LabError | None = None
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        running: dict[Future[None], str] = {}
+        while order.is_active() and not (failed and not running):
+            if not failed:
+                running |= {pool.submit(_one, by_name[name], say): name for name in order.get_ready()}
+            done, _ = wait(running, timeout=20, return_when=FIRST_COMPLETED)
+            if not done:
+                say.still(running.values())
+            for future in done:
+                name = running.pop(future)
+                try:
+                    future.result()
+                    order.done(name)
+                except (LabError, OSError, subprocess.SubprocessError) as error:
+                    failed = failed or LabError(f"{name}: {error}")
+    if failed:
+        raise failed
+
+
+def _one(step: Step, say: "_Progress") -> None:
+    if found := step.present():
+        return say.line(step.name, found)
+    say.line(step.name, f"… takes {step.takes}", counts=False)
+    started = time.monotonic()
+    step.run()
+    if step.present() is None:
+        raise LabError("it ran and is still not there")
+    say.line(step.name, f"done in {time.monotonic() - started:.0f} s")
+
+
+class _Progress:
+    def __init__(self, total: int) -> None:
+        self.total, self.finished, self.lock, self.started = total, 0, threading.Lock(), time.monotonic()
+
+    def line(self, name: str, text: str, counts: bool = True) -> None:
+        with self.lock:
+            self.finished += counts
+            print(f"  [{self.finished:>2}/{self.total}] {name:<28} {text}", file=sys.stderr, flush=True)
+
+    def still(self, names: object) -> None:
+        elapsed = time.monotonic() - self.started
+        listed = ", ".join(str(name) for name in names)  # type: ignore[attr-defined]
+        print(f"          … {elapsed:.0f} s: {listed}", file=sys.stderr, flush=True)

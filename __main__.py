@@ -23,7 +23,7 @@ def main() -> None:
 
     known = checkpoint.read(pulumi.get_stack())
     observed = checkpoint.observe(known)
-    wanted = release.Release(version=app.version, digest=release.digest(workloads.values()))
+    wanted = release.identify(app.version, workloads.values())
     plan = release.plan(observed, wanted, back=os.environ.get("TIERS_RELEASE") == "previous")
     platform = platforms.connect(settings, known)
 

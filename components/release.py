@@ -113,10 +113,10 @@ def plan(observed: Observed, desired: Release, *, back: bool = False) -> Plan:
     )
 
 
-def digest(workloads: Iterable[Workload]) -> str:
-    """What identifies a release: twelve hexadecimal digits over the workloads, whatever their order."""
+def identify(version: str, workloads: Iterable[Workload]) -> Release:
+    """The release these workloads are: its digest is taken over the version and all of them, whatever their order."""
     plain = sorted(json.dumps(_plain(workload), sort_keys=True) for workload in workloads)
-    return hashlib.sha256("\n".join(plain).encode()).hexdigest()[:12]
+    return Release(version=version, digest=hashlib.sha256("\n".join([version, *plain]).encode()).hexdigest()[:12])
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,82 @@
+# Two commands do all the set-up: `make up` (dev environment on a Docker engine) and `make test`.
+# Plain Pulumi works too: see "Without make" in the README.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+ENV ?= dev
+CACHE := $(HOME)/.cache/tiers
+STATE := $(HOME)/.local/state/tiers
+RUN := .venv/bin/python
+
+# What the lab built comes last on PATH: a machine's own Pulumi is preferred, with its own home and backend.
+ifeq ($(shell command -v pulumi),)
+export PULUMI_HOME ?= $(CACHE)/pulumi
+endif
+export PATH := $(PATH):$(CACHE)/bin
+export PULUMI_BACKEND_URL ?= file://$(STATE)
+export PULUMI_SKIP_UPDATE_CHECK ?= true
+# Only dev's passphrase is known: its secrets protect a sample on one machine (docs/adr/004-dev-secrets.md).
+ifeq ($(ENV),dev)
+export PULUMI_CONFIG_PASSPHRASE ?= dev
+endif
+
+# One at a time on a machine and stack: the second says so at once instead of failing half-way.
+define alone
+exec 9>"$(STATE)/$(ENV).lock"; flock -n 9 || { echo "make: another make is at work on stack $(ENV) here; wait for it, then run this again" >&2; exit 1; };
+endef
+
+.PHONY: help up down back test e2e bench lab lab-down doctor docs venv
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+up: lab venv ## All set-up, then the environment (ENV=dev), then its URL and a real answer
+	@mkdir -p "$(STATE)"; $(alone) \
+	pulumi stack select --create $(ENV) >/dev/null; \
+	pulumi up --yes --skip-preview --non-interactive; \
+	url=$$(pulumi stack output url); \
+	echo; echo "$$url answers:"; curl -fsS --retry 3 --retry-connrefused "$$url/api/release"; echo; \
+	echo; echo "  open it    $$url"; \
+	for key in release logs go_back; do printf '  %-9s  %s\n' $$key "$$(pulumi stack output $$key)"; done
+
+down: ## Remove the environment (ENV=dev); protected data makes it refuse
+	@mkdir -p "$(STATE)"; $(alone) \
+	pulumi stack select $(ENV); pulumi destroy --yes --skip-preview --non-interactive
+
+back: ## Go back to the release before this one, by one switch
+	@$(alone) TIERS_RELEASE=previous pulumi up --stack $(ENV) --yes --skip-preview --non-interactive
+
+test: venv ## Lint, types, unit tests, documents; needs no engine
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+	$(RUN) -m components.reference --check
+	$(RUN) -m pytest tests/unit
+
+e2e: lab venv ## The short end-to-end run on the real engine
+	$(RUN) -m pytest tests/e2e -x
+
+bench: lab venv ## The measurements of the README, as ratios
+	$(RUN) -m benchmarks
+
+lab: ## Give this machine what it lacks: Pulumi, plugins, engine, base images
+	@python3 -m lab up
+
+lab-down: ## Stop what the lab started; the caches stay
+	@python3 -m lab down
+
+doctor: ## What is there, what is missing, what will be done
+	@python3 -m lab doctor
+
+docs: venv ## Write the generated documents anew
+	$(RUN) -m components.reference
+
+venv: .venv/.installed
+
+.venv/.installed: requirements-dev.txt
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: Python 3.11 or newer is needed; install it" >&2; exit 1; }
+	@test -x .venv/bin/python || python3 -m venv .venv
+	@echo "  python packages … takes 40 s"
+	@.venv/bin/python -m pip install --quiet --require-hashes -r requirements-dev.txt
+	@touch $@

@@ -42,7 +42,7 @@ up: lab venv ## All set-up, then the environment (ENV=dev), then its URL and a r
 
 down: ## Remove the environment (ENV=dev); protected data makes it refuse
 	@mkdir -p "$(STATE)"; $(alone) \
-	pulumi stack select $(ENV); pulumi destroy --yes --skip-preview --non-interactive
+	pulumi stack select $(ENV); pulumi destroy --refresh --yes --skip-preview --non-interactive
 
 back: ## Go back to the release before this one, by one switch
 	@$(alone) TIERS_RELEASE=previous pulumi up --stack $(ENV) --yes --skip-preview --non-interactive

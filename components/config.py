@@ -105,6 +105,7 @@ Port = Annotated[int, BeforeValidator(_port)]
 ContainerPath = Annotated[str, BeforeValidator(_path)]
 UrlPath = Annotated[str, BeforeValidator(_url_path)]
 ImageReference = Annotated[str, BeforeValidator(_image)]
+Flag = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, _name(r"[a-z](-?[a-z0-9]){0,29}", "use lower-case letters, digits and single dashes, at most 30")]
 Identifier = Annotated[str, _name(r"[a-z_][a-z0-9_]{0,62}", "use lower-case letters, digits and underscores")]
 Variable = Annotated[str, _name(r"[A-Z_][A-Z0-9_]{0,99}", "use capitals, digits and underscores, as in LOG_LEVEL")]
@@ -133,7 +134,7 @@ class Step(Model):
 class Migration(Step):
     """A step that moves the database's schema."""
 
-    contract: bool = Field(
+    contract: Flag = Field(
         default=False, description="It takes away what the previous release needs: going back past it is refused."
     )
 
@@ -172,7 +173,7 @@ class Service(Source):
     writable: tuple[ContainerPath, ...] = Field(default=("/tmp",), description="Paths it may write to, in memory.")
     volumes: dict[Name, ContainerPath] = Field(default={}, description="Data kept across releases: name → path.")
     user: int = Field(default=10001, ge=1, le=2**31 - 1, strict=True, description="UID and GID; never root.")
-    egress: bool = Field(default=False, description="It may open connections to the world outside.")
+    egress: Flag = Field(default=False, description="It may open connections to the world outside.")
     start_within: Seconds = Field(default=60, description="How long it may take to become healthy.", validate_default=False)
     stop_within: Seconds = Field(default=30, description="How long it may take to finish what it holds.", validate_default=False)
     migrate: Migration | None = Field(default=None, description="Runs before the slot starts, in every release.")
@@ -316,9 +317,9 @@ class Environment(Model):
     platform: Literal["docker"] = Field(description="What runs the containers.")
     docker: Docker = Field(default=Docker(), description="Where `platform` is docker: which engine.")
     gateway: Gateway = Field(default=Gateway(), description="What users connect to.")
-    reload: bool = Field(default=False, description="Run tiers with `reload` from the source in this repository.", strict=True)
-    seed: bool = Field(default=False, description="Run the tiers' `seed` steps.", strict=True)
-    protect_data: bool = Field(default=True, description="`pulumi destroy` refuses to delete data volumes.", strict=True)
+    reload: Flag = Field(default=False, description="Run tiers with `reload` from the source in this repository.")
+    seed: Flag = Field(default=False, description="Run the tiers' `seed` steps.")
+    protect_data: Flag = Field(default=True, description="`pulumi destroy` refuses to delete data volumes.")
     tiers: dict[TierName, Size] = Field(default={}, description="Size by tier; a tier not named has the defaults.")
 
     @model_validator(mode="after")

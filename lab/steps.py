@@ -62,7 +62,7 @@ def doctor(steps: Sequence[Step]) -> bool:
 
 
 def bring(steps: Sequence[Step]) -> None:
-    """Do the steps that are needed, each as soon as what it needs is there, three at a time.
+    """Do the steps that are needed, each as soon as what it needs is there.
 
     Raises:
         LabError: one failed; the others under way are let finish, nothing else is begun.
@@ -72,7 +72,7 @@ def bring(steps: Sequence[Step]) -> None:
     order.prepare()
     say = _Progress(len(steps))
     failed: LabError | None = None
-    with ThreadPoolExecutor(max_workers=3) as pool:
+    with ThreadPoolExecutor(max_workers=6) as pool:
         running: dict[Future[None], str] = {}
         while order.is_active() and not (failed and not running):
             if not failed:

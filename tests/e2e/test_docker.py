@@ -1,0 +1,300 @@
+"""The board on a real Docker engine: used, restarted, edited, released, broken and removed, in this order."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import requests
+
+from .stack import SECRETS, Stack, eventually
+
+
+@contextmanager
+def requests_flowing(stack: Stack) -> Iterator[Counter[str]]:
+    """Reads and writes one after the other for as long as the block runs; counts the answers by status."""
+    seen: Counter[str] = Counter()
+    done = threading.Event()
+
+    def flow() -> None:
+        session = requests.Session()
+        for number in range(3000):
+            if done.wait(0.02):
+                return
+            try:
+                if number % 10:
+                    answer = session.get(f"{stack.url}/api/messages?limit=5", timeout=10)
+                else:
+                    message = {"author": "flow", "body": f"message {number}"}
+                    answer = session.post(f"{stack.url}/api/messages", json=message, timeout=10)
+                seen[str(answer.status_code)] += 1
+            except requests.RequestException as error:
+                seen[type(error).__name__] += 1
+
+    thread = threading.Thread(target=flow)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_the_five_tiers_answer(stack: Stack) -> None:
+    outputs = stack.outputs()
+    assert outputs["url"] == stack.url
+    assert (outputs["live"], outputs["release"].split("-")[0]) == ("blue", "1.0.0")
+    page = stack.get("/")
+    assert (page.status_code, page.headers["X-Release"]) == (200, outputs["release"])
+    assert stack.get("/api/release").json() == {"release": outputs["release"], "slot": "blue"}
+    assert stack.get("/release.json").json() == {"release": outputs["release"], "slot": "blue"}
+
+
+def test_it_is_seeded_and_used(stack: Stack) -> None:
+    eventually(lambda: stack.get("/api/stats").json()["summarised"] == 3)
+    message = stack.post("a message with a word like rhubarb and some more of them to shorten")
+    found = stack.get("/api/search", params={"q": "rhubarb"}).json()
+    assert [each["id"] for each in found] == [message["id"]]
+    path = f"/api/messages/{message['id']}"
+    eventually(lambda: stack.get(path).json()["summary"] is not None)
+    assert stack.get(path).json()["summary"].startswith("a message with a word like rhubarb and")
+    stats = stack.get("/api/stats").json()
+    assert (stats["messages"], stats["summarised"], stats["processed"], stats["attempts"]) == (4, 4, 4, 4)
+
+
+def test_pages_are_served_as_a_single_page_app_should_be(stack: Stack) -> None:
+    page = stack.get("/some/page/of/the/app")
+    assert (page.status_code, page.headers["Cache-Control"]) == (200, "no-store")
+    for header in ("X-Frame-Options", "X-Content-Type-Options", "Referrer-Policy", "Content-Security-Policy"):
+        assert header in page.headers
+    assert stack.get("/assets/no-such.js").status_code == 404
+    assert stack.get("/assets/board.css", headers={"Accept-Encoding": "gzip"}).headers["Content-Encoding"] == "gzip"
+
+
+def test_the_feed_tells_of_new_messages(stack: Stack) -> None:
+    with stack.get("/api/feed", stream=True) as feed:
+        lines = feed.iter_lines()
+        assert next(lines) == b"event: hello"
+        message = stack.post("for the feed")
+        events = (json.loads(line[6:]) for line in lines if line.startswith(b"data: {\"type\""))
+        assert next(events)["id"] == message["id"]
+
+
+def test_a_request_id_is_kept_or_given(stack: Stack) -> None:
+    assert stack.get("/api/stats", headers={"X-Request-Id": "mine-1"}).headers["X-Request-Id"] == "mine-1"
+    assert len(stack.get("/api/stats").headers["X-Request-Id"]) == 36
+    [api] = [each for each in stack.containers() if each.name.endswith("blue-api-1")]
+    lines = [json.loads(line) for line in api.logs().decode().splitlines() if line.startswith("{")]
+    assert any(line.get("request_id") == "mine-1" and line["message"] == "request" for line in lines)
+
+
+def test_metrics_are_there_but_not_for_users(stack: Stack) -> None:
+    assert stack.get("/metrics").status_code == 404
+    [api] = [each for each in stack.containers() if each.name.endswith("blue-api-1")]
+    code = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/metrics').read().decode())"
+    text = api.exec_run(["python", "-c", code]).output.decode()
+    for metric in ("http_request_duration_seconds_bucket", "board_queue_depth", "http_request_errors_total"):
+        assert metric in text
+
+
+def test_the_second_up_changes_nothing(stack: Stack) -> None:
+    changed = stack.up().changed
+    assert set(changed) == {"unchanged"}
+    assert changed["unchanged"] > 30
+
+
+def test_only_the_gateway_can_be_reached_from_the_host(stack: Stack) -> None:
+    published = {
+        each.name: bindings
+        for each in stack.containers()
+        if (bindings := {port: where for port, where in each.ports.items() if where})
+    }
+    assert list(published) == ["board-e2e-gateway"]
+    assert published["board-e2e-gateway"] == {
+        "8080/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(stack.environment["gateway"]["port"])}]
+    }
+    for zone in ("edge", "data"):
+        network = stack.engine.networks.get(f"board-e2e-{zone}").attrs
+        assert network["Internal"] is True
+        assert network["Options"]["com.docker.network.bridge.inhibit_ipv4"] == "true"
+
+
+def test_every_container_is_hardened(stack: Stack) -> None:
+    started = [each for each in stack.containers() if each.status != "created"]
+    assert len(started) >= 9
+    for each in started:
+        host, config = each.attrs["HostConfig"], each.attrs["Config"]
+        assert config["User"].split(":")[0] not in ("", "0", "root"), each.name
+        assert host["ReadonlyRootfs"], each.name
+        assert host["CapDrop"] == ["ALL"], each.name
+        assert host["SecurityOpt"] == ["no-new-privileges:true"], each.name
+        assert host["Memory"] > 0, each.name
+        assert host["NanoCpus"] > 0, each.name
+        assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m"}}, each.name
+        assert host["RestartPolicy"]["Name"] == ("unless-stopped" if each.status == "running" else "no"), each.name
+
+
+def test_no_secret_is_anywhere_in_plain_text(stack: Stack) -> None:
+    places = {"the state": stack.pulumi("stack", "export", check=True).text}
+    for file in (stack.folder / ".state").rglob("*.json"):
+        places[f"the state file {file.name}"] = file.read_text()
+    for each in stack.containers():
+        places[f"inspect {each.name}"] = json.dumps(each.attrs)
+        places[f"logs of {each.name}"] = each.logs().decode(errors="replace")
+        if each.status == "running":
+            places[f"processes of {each.name}"] = json.dumps(each.top())
+        places[f"image of {each.name}"] = json.dumps([each.image.attrs, each.image.history()])
+    places["the program's output"] = stack.pulumi("preview", "--diff", check=True).text
+    for place, text in places.items():
+        for value in SECRETS.values():
+            assert value not in text, place
+    [api] = [each for each in stack.containers() if each.name.endswith("blue-api-1")]
+    assert api.exec_run(["cat", "/run/secrets/database-password"]).output.decode() == SECRETS["database-password"]
+
+
+def test_state_survives_a_restart_of_everything(stack: Stack) -> None:
+    [worker] = [each for each in stack.containers() if each.name.endswith("blue-worker-1")]
+    worker.stop()
+    message = stack.post("written before the restart")
+    before = stack.get("/api/stats").json()
+    assert before["summarised"] == before["messages"] - 1
+    for each in stack.containers():
+        if each.status != "created":
+            each.restart()
+    worker.start()
+    eventually(lambda: stack.get(f"/api/messages/{message['id']}").json()["processed"] == 1, seconds=60)
+    after = stack.get("/api/stats").json()
+    assert (after["messages"], after["processed"], after["most_attempts"]) == (before["messages"], before["messages"], 1)
+    assert stack.get("/api/release").json()["slot"] == "blue"
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def test_a_worker_told_to_stop_finishes_the_job_in_hand(stack: Stack) -> None:
+    [worker] = [each for each in stack.containers() if each.name.endswith("blue-worker-1")]
+    held = stack.post("a long job", work_seconds=4)
+    eventually(lambda: stack.get(f"/api/messages/{held['id']}").json()["attempts"] == 1)
+    waiting = stack.post("waits for the next worker")
+    worker.stop(timeout=60)
+    assert stack.get(f"/api/messages/{held['id']}").json()["processed"] == 1
+    assert stack.get(f"/api/messages/{waiting['id']}").json()["attempts"] == 0
+    worker.start()
+    eventually(lambda: stack.get(f"/api/messages/{waiting['id']}").json()["processed"] == 1)
+    assert stack.get("/api/stats").json()["most_attempts"] == 1
+
+
+def test_source_is_reloaded_while_it_is_edited(stack: Stack) -> None:
+    api = stack.folder / "examples/board/api/board"
+    main = api / "main.py"
+    main.write_text(main.read_text().replace('"slept": seconds', '"slept": seconds, "edited": 1'))
+    eventually(lambda: stack.get("/api/slow?seconds=0").json().get("edited") == 1)
+    page = stack.folder / "examples/board/web/src/index.html"
+    page.write_text(page.read_text().replace("<h1>board</h1>", "<h1>edited board</h1>"))
+    eventually(lambda: "edited board" in stack.get("/").text)
+    jobs = api / "jobs.py"
+    jobs.write_text(jobs.read_text().replace("words[:8]", "words[:2]"))
+
+    def shortened() -> bool:
+        message = stack.post("one two three four")
+        eventually(lambda: stack.get(f"/api/messages/{message['id']}").json()["summary"] is not None)
+        return stack.get(f"/api/messages/{message['id']}").json()["summary"] == "one two …"
+
+    jobs_line = "words[:2]"
+    assert jobs_line in jobs.read_text()
+    jobs.write_text(jobs.read_text().replace("> 8", "> 2"))
+    eventually(shortened, seconds=60)
+
+
+def test_a_new_release_goes_to_the_other_slot_and_loses_nothing(stack: Stack) -> None:
+    before = stack.get("/api/stats").json()["messages"]
+    stack.app["version"] = "1.1.0"
+    with requests_flowing(stack) as seen:
+        stack.up()
+    outputs = stack.outputs()
+    assert (outputs["live"], outputs["release"].split("-")[0]) == ("green", "1.1.0")
+    assert outputs["standby"].startswith("1.0.0-")
+    assert set(seen) == {"200", "201"}, seen
+    assert stack.get("/api/stats").json()["messages"] == before + seen["201"]
+    assert stack.get("/api/release").json()["slot"] == "green"
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def test_going_back_is_a_switch_and_nothing_else(stack: Stack) -> None:
+    with requests_flowing(stack) as seen:
+        result = stack.up(TIERS_RELEASE="previous")
+    assert result.changed["created"] == 1
+    assert "replaced" not in result.changed
+    assert set(seen) <= {"200", "201"}, seen
+    assert stack.get("/api/release").json()["slot"] == "blue"
+    stack.up()
+    assert stack.get("/api/release").json()["slot"] == "green"
+
+
+def test_a_release_that_is_not_healthy_says_why_and_touches_nothing(stack: Stack) -> None:
+    live = stack.get("/api/release").json()
+    running = {each.name: each.id for each in stack.containers() if "green" in each.name}
+    main = stack.folder / "examples/board/api/board/main.py"
+    good = main.read_text()
+    stack.app["version"] = "1.2.0"
+    stack.app["api"] |= {"start_within": "8s", "env": {"BROKEN": "1"}}
+    del stack.app["api"]["reload"]
+    broken = 'async def ready(request: Request, response: Response) -> dict[str, str]:\n    raise RuntimeError("the moon is wrong")'
+    main.write_text(good.replace("async def ready(request: Request, response: Response) -> dict[str, str]:", broken))
+    with requests_flowing(stack) as seen:
+        failed = stack.up(check=False)
+    assert failed.code
+    assert "app.api: container board-e2e-blue-api-1: it is not healthy within 8s" in failed.text
+    assert "the moon is wrong" in failed.text
+    assert stack.get("/api/release").json() == live
+    assert set(seen) <= {"200", "201"}, seen
+    assert {each.name: each.id for each in stack.containers() if "green" in each.name} == running
+    main.write_text(good)
+    stack.up()
+    assert stack.get("/api/release").json()["slot"] == "blue"
+    assert stack.outputs()["release"].startswith("1.2.0-")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"web": {"image": "board-nothing:0.0.1"}}, "app.web.image: board-nothing:0.0.1 can't be had"),
+        ({"web": {"build": "examples/nowhere"}}, "app.web.build: examples/nowhere is not there"),
+        ({"api": {"migrate": {"command": ["sh", "-c", "echo the table is on fire; exit 9"]}}}, "the table is on fire"),
+    ],
+    ids=["no-such-image", "no-such-folder", "failing-migration"],
+)
+def test_a_release_that_can_not_be_had_says_why_and_touches_nothing(
+    stack: Stack, change: dict[str, dict[str, object]], said: str
+) -> None:
+    live = stack.get("/api/release").json()
+    good = json.loads(json.dumps(stack.app))
+    for tier, values in change.items():
+        if {"image", "build"} & set(values):
+            stack.app[tier].pop("build")
+        stack.app[tier] |= values
+    failed = stack.up(check=False)
+    assert failed.code
+    assert said in failed.text
+    assert stack.get("/api/release").json() == live
+    stack.app.clear()
+    stack.app |= good
+    stack.up()
+    assert stack.get("/api/release").json() == live
+
+
+def test_data_that_is_protected_is_not_destroyed(stack: Stack) -> None:
+    stack.environment["protect_data"] = True
+    stack.up()
+    refused = stack.destroy(check=False)
+    assert refused.code
+    assert "protect" in refused.text
+    assert "database-data" in refused.text
+    assert stack.get("/api/stats").status_code == 200
+    stack.environment["protect_data"] = False
+    stack.up()
+
+
+def test_destroy_leaves_nothing(stack: Stack) -> None:
+    stack.destroy()
+    assert stack.left() == []

@@ -1,0 +1,215 @@
+"""Runs the whole program against a recording stand-in for Pulumi's engine, to its end, and returns what it registered."""
+
+import asyncio
+import json
+import runpy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from unittest import mock
+
+import pulumi
+import yaml
+from google.protobuf import json_format
+from pulumi.runtime import mocks, rpc, stack
+
+from components import checkpoint
+from components.platforms import engine
+
+ROOT = Path(__file__).parents[2]
+SECRETS = {"database-password": "the-database-secret", "cache-password": "the-cache-secret"}
+CONTAINER = "docker:index/container:Container"
+NETWORK = "docker:index/network:Network"
+VOLUME = "docker:index/volume:Volume"
+IMAGE = "docker:index/remoteImage:RemoteImage"
+_SECRET = rpc._special_sig_key  # pyright: ignore[reportPrivateUsage]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """One registration as the engine got it. `plain` is what of its inputs is not wrapped as a secret."""
+
+    urn: str
+    type: str
+    name: str
+    parent: str
+    custom: bool
+    inputs: dict[str, Any]
+    plain: str
+    waits_for: frozenset[str]
+    protect: bool
+    ignores: tuple[str, ...]
+    secret_outputs: tuple[str, ...]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {label["label"]: label["value"] for label in self.inputs.get("labels") or ()}
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is a container that is ever started."""
+        return self.type == CONTAINER and self.inputs.get("start", True)
+
+
+class Recorder(mocks.MockMonitor):
+    """Answers as the engine would, and keeps every registration."""
+
+    def __init__(self, fail: Callable[[str], int], registered: list[Registered]) -> None:
+        super().__init__(_Answers(fail))
+        self.registered = registered
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 (the protocol's name)
+        answer = super().RegisterResource(request)
+        plain = json_format.MessageToDict(request.object)
+        self.registered.append(
+            Registered(
+                urn=answer.urn,
+                type=request.type,
+                name=request.name,
+                parent=request.parent,
+                custom=request.custom,
+                inputs=_unwrapped(rpc.deserialize_properties(request.object)),
+                plain=json.dumps(_without_secrets(plain)),
+                waits_for=frozenset(request.dependencies),
+                protect=request.protect,
+                ignores=tuple(request.ignoreChanges),
+                secret_outputs=tuple(request.additionalSecretOutputs),
+            )
+        )
+        return answer
+
+
+class _Answers(mocks.Mocks):
+    def __init__(self, fail: Callable[[str], int]) -> None:
+        self.fail = fail
+
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], None]:
+        raise AssertionError(f"the program asked a provider: {args.token}")
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        outputs = dict(args.inputs)
+        if args.typ == IMAGE:
+            outputs["imageId"] = f"sha256:{args.inputs.get('name', args.name)}"
+        if args.typ == CONTAINER and args.inputs.get("mustRun") is False:
+            outputs |= {"exitCode": self.fail(args.name), "containerLogs": "first line\nlast line\n"}
+        return f"{args.name}-id", outputs
+
+
+def _unwrapped(value: Any) -> Any:
+    if rpc.is_rpc_secret(value):
+        return _unwrapped(rpc.unwrap_rpc_secret(value))
+    if isinstance(value, dict):
+        return {key: _unwrapped(part) for key, part in cast(dict[str, Any], value).items()}
+    return [_unwrapped(part) for part in cast(list[Any], value)] if isinstance(value, list) else value
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        if _SECRET in value:
+            return "[secret]"
+        return {key: _without_secrets(part) for key, part in cast(dict[str, Any], value).items()}
+    return [_without_secrets(part) for part in cast(list[Any], value)] if isinstance(value, list) else value
+
+
+def project() -> dict[str, Any]:
+    """`app` of the repository's own Pulumi.yaml, to change at will."""
+    return yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]["app"]["value"]
+
+
+def environment() -> dict[str, Any]:
+    """`environment` of the repository's own Pulumi.dev.yaml."""
+    return yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())["config"]["board:environment"]
+
+
+class Deployment:
+    """What one run of the program registered."""
+
+    def __init__(self, registered: list[Registered], outputs: Mapping[str, Any]) -> None:
+        self.all = registered
+        self.outputs = outputs
+        self.by_name = {entry.name: entry for entry in registered if entry.custom}
+        self.release = next((entry.labels["tiers.release"] for entry in registered if "tiers.release" in entry.labels), None)
+        self.by_urn = {entry.urn: entry for entry in registered}
+
+    def of(self, type_: str) -> list[Registered]:
+        found = [entry for entry in self.all if entry.type == type_]
+        assert found, f"nothing of type {type_} was registered"
+        return found
+
+    def before(self, name: str) -> set[str]:
+        """The names of all custom resources that are made before `name`."""
+        todo, seen = [self.by_name[name]], set[str]()
+        while todo:
+            for urn in todo.pop().waits_for:
+                if urn in self.by_urn and urn not in seen:
+                    seen.add(urn)
+                    todo.append(self.by_urn[urn])
+        return {self.by_urn[urn].name for urn in seen if self.by_urn[urn].custom}
+
+    def __iter__(self) -> Iterator[Registered]:
+        return iter(self.all)
+
+
+def deploy(
+    app: Mapping[str, Any] | None = None,
+    env: Mapping[str, Any] | None = None,
+    *,
+    export: Mapping[str, Any] | None = None,
+    fail: Callable[[str], int] = lambda name: 0,
+    secrets: Mapping[str, str] = SECRETS,
+    seen: list[Registered] | None = None,
+) -> Deployment:
+    """Run `__main__.py` to its end with this configuration and checkpoint; exit codes of one-shots come from `fail`.
+
+    What is registered is in `seen` also when the program fails.
+    """
+    registered = [] if seen is None else seen
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    recorder = Recorder(fail, registered)
+    mocks.set_mocks(recorder.mocks, project="board", stack="dev", monitor=recorder)
+    values = {"app": project() if app is None else app, "environment": environment() if env is None else env}
+    config = {f"board:{key}": json.dumps(value) for key, value in values.items()}
+    pulumi.runtime.set_all_config(config | {"board:secrets": json.dumps(secrets)}, ["board:secrets"])
+    exported: dict[str, Any] = {}
+    known = checkpoint.parse(export or {})
+    with (
+        mock.patch.object(checkpoint, "read", lambda stack: known),
+        mock.patch.object(engine, "check", lambda environment, occupied: None),
+        mock.patch.object(pulumi, "export", exported.__setitem__),
+        # The stand-in has no server for callbacks; hooks are tested where the engine calls them (tests/e2e).
+        mock.patch("pulumi.resource_hooks.register_error_hook", _registered),
+    ):
+        _finish(lambda: runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__"))
+    return Deployment(registered, exported)
+
+
+def _registered(hook: object) -> asyncio.Future[None]:
+    done: asyncio.Future[None] = asyncio.get_event_loop().create_future()
+    done.set_result(None)
+    return done
+
+
+def _finish(program: Callable[[], object]) -> None:
+    """Let everything the program began come to its end: otherwise a test sees only what was quick."""
+    mocks.SETTINGS.rpc_manager.clear()
+    mocks.SETTINGS.outputs.clear()
+
+    async def run() -> None:
+        await stack.run_pulumi_func(lambda: cast(None, program()))
+
+    asyncio.get_event_loop().run_until_complete(run())
+
+
+def exported(deployment: Deployment) -> dict[str, Any]:
+    """The checkpoint (`pulumi stack export`) that the deployment would leave."""
+    resources: list[dict[str, Any]] = []
+    for entry in deployment:
+        outputs = {"exitCode": 0} if entry.inputs.get("mustRun") is False and entry.runs else {}
+        resources.append(
+            {
+                "urn": entry.urn, "type": entry.type, "parent": entry.parent, "custom": entry.custom,
+                "inputs": entry.inputs, "outputs": outputs,
+            }
+        )
+    return {"deployment": {"resources": resources}}

@@ -1,0 +1,244 @@
+"""Bad input stops before anything is touched, and says where it is, what is wrong and what to do."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.config import ConfigError, check_secrets, load_app, load_environment
+
+from .program import environment, project
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def put(path: str, value: object) -> Change:
+    """Sets one value, named by its path."""
+
+    def change(target: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        for part in parents:
+            target = target.setdefault(part, {})
+        target[last] = value
+
+    return change
+
+
+def drop(path: str) -> Change:
+    def change(target: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        for part in parents:
+            target = target[part]
+        del target[last]
+
+    return change
+
+
+APP: list[tuple[Change, str, str]] = [
+    (put("nmae", "board"), "app.nmae", "no such key"),
+    (put("web.prot", 8080), "app.web.prot", "no such key"),
+    (put("database.password_file", "x"), "app.database.password_file", "no such key"),
+    (drop("name"), "app.name", "not set"),
+    (drop("version"), "app.version", "not set"),
+    (drop("api.port"), "app.api.port", "not set"),
+    (put("name", "Board"), "app.name", "lower-case"),
+    (put("name", ""), "app.name", "lower-case"),
+    (put("name", "a" * 31), "app.name", "at most 30"),
+    (put("name", "-board"), "app.name", "lower-case"),
+    (put("name", 7), "app.name", "lower-case"),
+    (put("version", 1.0), "app.version", "like 1.4.0"),
+    (put("version", "1 0"), "app.version", "like 1.4.0"),
+    (put("web", "nginx"), "app.web", "docs/configuration.md"),
+    (put("api", []), "app.api", "docs/configuration.md"),
+    (put("api.port", 0), "app.api.port", "1 to 65535"),
+    (put("api.port", 70000), "app.api.port", "1 to 65535"),
+    (put("api.port", -1), "app.api.port", "1 to 65535"),
+    (put("api.port", "8000"), "app.api.port", "whole number"),
+    (put("api.port", 80.5), "app.api.port", "whole number"),
+    (put("api.port", True), "app.api.port", "whole number"),
+    (put("web.port", 80), "app.web", "above 1023"),
+    (put("web.image", "nginx:1.27"), "app.web", "exactly one of"),
+    (drop("web.build"), "app.web", "exactly one of"),
+    (put("database.image", "postgres"), "app.database.image", "tag or digest"),
+    (put("database.image", "postgres:latest"), "app.database.image", "name the version"),
+    (put("database.image", "post gres:15"), "app.database.image", "tag or digest"),
+    (put("database.name", "Board-Data"), "app.database.name", "underscores"),
+    (put("database.user", "1board"), "app.database.user", "underscores"),
+    (put("database.uid", 0), "app.database.uid", "greater than or equal to 1"),
+    (put("api.needs", ["datbase"]), "app.api.needs.0", "not a tier"),
+    (put("api.needs", ["web"]), "app.api.needs", "can't need web"),
+    (put("api.needs", ["api"]), "app.api.needs", "can't need api"),
+    (put("worker.needs", ["worker"]), "app.worker.needs", "can't need worker"),
+    (drop("database"), "app.api.needs", "database is not described"),
+    (drop("cache"), "app.worker.needs", "cache is not described"),
+    (put("api.env", {"log-level": "info"}), "app.api.env.log-level", "capitals"),
+    (put("api.env", {"LOG_LEVEL": 3}), "app.api.env.LOG_LEVEL", "string"),
+    (put("api.env", {"RELEASE": "x"}), "app.api.env.RELEASE", "program sets it"),
+    (put("worker.env", {"SLOT": "x"}), "app.worker.env.SLOT", "program sets it"),
+    (put("api.secrets", ["Api_Key"]), "app.api.secrets.0", "lower-case"),
+    (put("api.secrets", "api-key"), "app.api.secrets", "docs/configuration.md"),
+    (put("api.command", "gunicorn"), "app.api.command", "docs/configuration.md"),
+    (put("api.command", [""]), "app.api.command.0", "at least 1"),
+    (put("api.health", "health"), "app.api.health", "like /health"),
+    (put("api.ready", "/ready?full"), "app.api.ready", "like /health"),
+    (put("api.paths", []), "app.api.paths", "at least 1"),
+    (put("api.paths", ["api"]), "app.api.paths.0", "like /health"),
+    (put("api.writable", ["tmp"]), "app.api.writable.0", "absolute path"),
+    (put("api.writable", ["/tmp/../etc"]), "app.api.writable.0", "absolute path"),
+    (put("api.volumes", {"Uploads": "/data"}), "app.api.volumes.Uploads", "lower-case"),
+    (put("api.volumes", {"uploads": "data"}), "app.api.volumes.uploads", "absolute path"),
+    (put("api.volumes", {"uploads": "/tmp"}), "app.api", "given twice"),
+    (put("api.user", 0), "app.api.user", "greater than or equal to 1"),
+    (put("api.user", "root"), "app.api.user", "integer"),
+    (put("api.egress", "yes"), "app.api.egress", "boolean"),
+    (put("api.start_within", 30), "app.api.start_within", "like 30s"),
+    (put("api.stop_within", "30"), "app.api.stop_within", "like 30s"),
+    (put("api.stop_within", "30 s"), "app.api.stop_within", "like 30s"),
+    (put("api.migrate", {}), "app.api.migrate.command", "not set"),
+    (put("api.migrate.command", []), "app.api.migrate.command", "at least 1"),
+    (put("api.migrate.contract", "no"), "app.api.migrate.contract", "boolean"),
+    (put("api.seed.timeout", "soon"), "app.api.seed.timeout", "like 30s"),
+    (put("api.reload", {"command": ["x"]}), "app.api.reload.mounts", "not set"),
+    (put("web.reload.mounts", {"src": "srv"}), "app.web.reload.mounts.src", "absolute path"),
+]
+
+ENVIRONMENT: list[tuple[Change, str, str]] = [
+    (put("platfrom", "docker"), "environment.platfrom", "no such key"),
+    (drop("platform"), "environment.platform", "not set"),
+    (put("platform", "nomad"), "environment.platform", "docker"),
+    (put("docker.host", "/var/run/docker.sock"), "environment.docker.host", "pattern"),
+    (put("docker.host", "ssh://deploy@server"), "environment", "use a local engine"),
+    (put("docker.toolbox", "python"), "environment.docker.toolbox", "tag or digest"),
+    (put("gateway.port", 99999), "environment.gateway.port", "1 to 65535"),
+    (put("gateway.metrics_port", 8080), "environment.gateway", "given twice"),
+    (put("gateway.address", "10.0.0.1"), "environment.gateway.address", "127.0.0.1"),
+    (put("gateway.memory", "128"), "environment.gateway.memory", "like 512Mi"),
+    (put("reload", "true"), "environment.reload", "boolean"),
+    (put("protect_data", None), "environment.protect_data", "boolean"),
+    (put("tiers.db", {}), "environment.tiers.db", "not a tier"),
+    (put("tiers.api.memory", "512"), "environment.tiers.api.memory", "like 512Mi"),
+    (put("tiers.api.memory", 512), "environment.tiers.api.memory", "like 512Mi"),
+    (put("tiers.api.memory", "512MB"), "environment.tiers.api.memory", "like 512Mi"),
+    (put("tiers.api.memory", "1Mi"), "environment.tiers.api.memory", "at least 6Mi"),
+    (put("tiers.api.cpu", "0.5"), "environment.tiers.api.cpu", "like 0.5"),
+    (put("tiers.api.cpu", 0), "environment.tiers.api.cpu", "like 0.5"),
+    (put("tiers.api.cpu", float("nan")), "environment.tiers.api.cpu", "like 0.5"),
+    (put("tiers.api.replicas", 0), "environment.tiers.api.replicas", "greater than or equal to 1"),
+    (put("tiers.api.replicas", 11), "environment.tiers.api.replicas", "less than or equal to 10"),
+    (put("tiers.api.replicas", 1.5), "environment.tiers.api.replicas", "integer"),
+    (put("tiers.database.replicas", 2), "environment.tiers.database.replicas", "runs once"),
+    (put("tiers.cache.env", {"A": "b"}), "environment.tiers.cache.env", "takes no settings"),
+    (put("tiers.api.env", {"RELEASE": "x"}), "environment.tiers.api.env.RELEASE", "in one place"),
+]
+
+
+@pytest.mark.parametrize(("change", "path", "said"), APP, ids=[f"{n:02}-{case[1]}" for n, case in enumerate(APP)])
+def test_an_app_that_is_wrong(change: Change, path: str, said: str) -> None:
+    value = copy.deepcopy(project())
+    change(value)
+    with pytest.raises(ConfigError) as error:
+        load_app(value)
+    assert any(line.startswith(f"{path}: ") and said in line for line in str(error.value).splitlines()), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "said"), ENVIRONMENT, ids=[f"{n:02}-{case[1]}" for n, case in enumerate(ENVIRONMENT)]
+)
+def test_an_environment_that_is_wrong(change: Change, path: str, said: str) -> None:
+    value = copy.deepcopy(environment())
+    change(value)
+    with pytest.raises(ConfigError) as error:
+        load_environment(value, load_app(project()))
+    assert any(line.startswith(f"{path}: ") and said in line for line in str(error.value).splitlines()), str(error.value)
+
+
+def test_there_are_at_least_sixty_cases() -> None:
+    assert len(APP) + len(ENVIRONMENT) >= 60
+
+
+def test_all_problems_are_said_at_once() -> None:
+    value = project() | {"name": "Board", "version": ""}
+    with pytest.raises(ConfigError) as error:
+        load_app(value)
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_tier_the_application_lacks_has_no_size() -> None:
+    value = project()
+    del value["worker"]
+    with pytest.raises(ConfigError, match=r"environment\.tiers\.worker: the application has no worker"):
+        load_environment({"platform": "docker", "tiers": {"worker": {}}}, load_app(value))
+
+
+def test_a_setting_has_one_home() -> None:
+    value = project()
+    value["api"]["env"] = {"LOG_LEVEL": "info"}
+    with pytest.raises(ConfigError, match=r"environment\.tiers\.api\.env\.LOG_LEVEL: .* in one place"):
+        load_environment({"platform": "docker", "tiers": {"api": {"env": {"LOG_LEVEL": "x"}}}}, load_app(value))
+
+
+def test_a_volume_has_one_owner() -> None:
+    value = project()
+    value["web"]["volumes"] = value["api"]["volumes"] = {"uploads": "/data"}
+    with pytest.raises(ConfigError, match=r"app\.api\.volumes\.uploads: app\.web has a volume of that name"):
+        load_app(value)
+
+
+def test_something_must_be_reachable() -> None:
+    with pytest.raises(ConfigError, match="app: it has neither web nor api"):
+        load_app({"name": "a", "version": "1"})
+
+
+SECRET_CASES: list[Any] = [
+    {}, None, [], "text", {"database-password": "x"}, {"database-password": "", "cache-password": "x"},
+    {"database-password": 5, "cache-password": "x"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given_secrets", SECRET_CASES, ids=repr)
+def test_a_secret_that_is_not_set(given_secrets: Any) -> None:
+    with pytest.raises(ConfigError, match=r"secrets\.(database|cache)-password: .*pulumi config set --secret"):
+        check_secrets(given_secrets, load_app(project()))
+
+
+def test_a_secret_is_never_in_a_message() -> None:
+    with pytest.raises(ConfigError) as error:
+        check_secrets({"database-password": "hunter2"}, load_app(project()))
+    assert "hunter2" not in str(error.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+KEYS = st.sampled_from(
+    ["name", "version", "web", "api", "worker", "database", "cache", "image", "build", "port", "needs", "env", "volumes",
+     "writable", "secrets", "command", "reload", "mounts", "migrate", "platform", "docker", "gateway", "tiers", "host"]
+)  # fmt: skip
+LIKELY = st.recursive(
+    JSON, lambda inner: st.dictionaries(KEYS | st.text(max_size=5), inner, max_size=6), max_leaves=20
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(LIKELY)
+def test_whatever_is_given_only_the_projects_own_error_comes(value: object) -> None:
+    app = load_app(project())
+    for load in (load_app, lambda given: load_environment(given, app), lambda given: check_secrets(given, app)):
+        try:
+            load(value)
+        except ConfigError as error:
+            assert str(error)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(["name", "version", "web", "api", "worker", "database", "cache"]), LIKELY)
+def test_whatever_one_part_is_only_the_projects_own_error_comes(part: str, value: object) -> None:
+    try:
+        load_app(project() | {part: value})
+    except ConfigError as error:
+        assert str(error).startswith("app")

@@ -1,0 +1,211 @@
+"""What holds for every container, network, volume and image, whichever tier it belongs to. Each was seen to fail."""
+
+import json
+from typing import Any
+
+import pytest
+
+from .program import CONTAINER, IMAGE, NETWORK, SECRETS, VOLUME, Deployment, Registered, deploy, environment, exported, project
+
+
+def everything() -> Deployment:
+    """All five tiers with all a tier may say: secrets, volumes, replicas, metrics, a way out."""
+    app, env = project(), environment()
+    app["api"] |= {"secrets": ["mail-password"], "volumes": {"uploads": "/data"}, "egress": True}
+    env["gateway"] |= {"metrics_port": 8404}
+    env["tiers"] = {"api": {"replicas": 3, "env": {"LOG_LEVEL": "debug"}}, "worker": {"replicas": 2}}
+    return deploy(app, env, secrets=SECRETS | {"mail-password": "the-mail-secret"})
+
+
+DEPLOYED = everything()
+CONTAINERS = DEPLOYED.of(CONTAINER)
+RUNNING = [entry for entry in CONTAINERS if entry.runs]
+STAYING = [entry for entry in RUNNING if entry.inputs.get("mustRun") is not False]
+
+every_container = pytest.mark.parametrize("container", CONTAINERS, ids=lambda entry: entry.name)
+every_running = pytest.mark.parametrize("container", RUNNING, ids=lambda entry: entry.name)
+every_staying = pytest.mark.parametrize("container", STAYING, ids=lambda entry: entry.name)
+
+
+def test_all_tiers_are_there() -> None:
+    tiers = {entry.labels.get("tiers.tier") for entry in STAYING}
+    assert tiers >= {"web", "api", "worker", "database", "cache"}
+    assert {entry.name for entry in STAYING} >= {"gateway", "blue-api-3", "blue-worker-2", "database-1", "cache-1"}
+
+
+@every_container
+def test_it_is_not_root(container: Registered) -> None:
+    uid, gid = container.inputs["user"].split(":")
+    assert int(uid) > 0 and int(gid) > 0
+
+
+@every_running
+def test_its_root_is_read_only(container: Registered) -> None:
+    assert container.inputs["readOnly"] is True
+
+
+@every_container
+def test_it_gains_no_privileges_and_has_no_capabilities(container: Registered) -> None:
+    assert container.inputs["securityOpts"] == ["no-new-privileges:true"]
+    assert container.inputs["capabilities"] == {"drops": ["ALL"]}
+    assert not container.inputs.get("privileged")
+
+
+@every_container
+def test_it_is_limited(container: Registered) -> None:
+    assert container.inputs["memory"] >= 6
+    assert container.inputs["memorySwap"] == container.inputs["memory"]
+    assert float(container.inputs["cpus"]) > 0
+
+
+@every_container
+def test_its_log_is_rotated(container: Registered) -> None:
+    assert container.inputs["logDriver"] == "json-file"
+    assert container.inputs["logOpts"] == {"max-size": "10m", "max-file": "3"}
+
+
+@every_container
+def test_it_restarts_if_it_is_to_stay(container: Registered) -> None:
+    assert container.inputs["restart"] == ("unless-stopped" if container in STAYING else "no")
+
+
+@every_staying
+def test_its_health_is_checked(container: Registered) -> None:
+    assert container.inputs["healthcheck"]["tests"][0] in ("CMD", "CMD-SHELL")
+
+
+@every_staying
+def test_it_gets_time_to_finish(container: Registered) -> None:
+    assert container.inputs["stopTimeout"] == container.inputs["destroyGraceSeconds"] >= 30
+
+
+@every_container
+def test_only_the_gateway_publishes_ports_and_only_here(container: Registered) -> None:
+    ports = container.inputs.get("ports") or []
+    assert bool(ports) == (container.name == "gateway")
+    assert all(port["ip"] == "127.0.0.1" for port in ports)
+
+
+@every_container
+def test_nothing_of_the_host_is_mounted_writable(container: Registered) -> None:
+    assert all(mount["readOnly"] for mount in container.inputs.get("mounts") or ())
+    assert not any(volume.get("hostPath") for volume in container.inputs.get("volumes") or ())
+
+
+@every_running
+def test_it_can_only_read_its_secrets(container: Registered) -> None:
+    for volume in container.inputs.get("volumes") or ():
+        if volume["containerPath"] == "/run/secrets":
+            assert volume["readOnly"] is True
+
+
+@every_container
+def test_its_image_is_given_by_id(container: Registered) -> None:
+    assert container.inputs["image"].startswith("sha256:")
+
+
+@pytest.mark.parametrize("image", DEPLOYED.of(IMAGE), ids=lambda entry: entry.name)
+def test_no_image_is_latest(image: Registered) -> None:
+    assert ":" in image.inputs["name"] and not image.inputs["name"].endswith(":latest")
+
+
+def holds_no_secret(entry: Registered) -> None:
+    for value in (*SECRETS.values(), "the-mail-secret"):
+        assert value not in entry.plain
+
+
+@pytest.mark.parametrize("entry", list(DEPLOYED), ids=lambda entry: f"{entry.type.rsplit(':', 1)[-1]}-{entry.name}")
+def test_no_secret_is_in_a_plain_input(entry: Registered) -> None:
+    holds_no_secret(entry)
+
+
+def test_every_secret_is_delivered_as_a_file_and_kept_encrypted() -> None:
+    holders = [entry for entry in CONTAINERS if not entry.runs]
+    uploads = [(upload["file"], upload["content"]) for entry in holders for upload in entry.inputs["uploads"]]
+    for name, value in (SECRETS | {"mail-password": "the-mail-secret"}).items():
+        assert (f"/run/secrets/{name}", value) in uploads
+    assert all("uploads" in entry.secret_outputs for entry in holders)
+
+
+def test_a_tier_gets_its_own_secrets_only() -> None:
+    given = {
+        entry.labels["tiers.tier"]: {upload["file"].rsplit("/", 1)[1] for upload in entry.inputs["uploads"]}
+        for entry in CONTAINERS
+        if not entry.runs
+    }
+    assert given == {
+        "database": {"database-password"},
+        "cache": {"cache-password"},
+        "api": {"database-password", "cache-password", "mail-password"},
+        "worker": {"database-password", "cache-password"},
+    }
+
+
+@pytest.mark.parametrize("entry", [entry for entry in DEPLOYED if entry.custom], ids=lambda entry: entry.urn)
+def test_it_has_a_component_as_its_parent(entry: Registered) -> None:
+    assert "$" in entry.parent or "::tiers:" in entry.parent, entry.parent
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [entry for entry in DEPLOYED if not entry.custom and entry.type != "pulumi:pulumi:Stack"],
+    ids=lambda entry: entry.urn,
+)
+def test_components_have_the_projects_type_token(entry: Registered) -> None:
+    package, module, name = entry.type.split(":")
+    assert (package, name[0].isupper(), module.islower()) == ("tiers", True, True)
+
+
+@pytest.mark.parametrize("entry", [*CONTAINERS, *DEPLOYED.of(VOLUME), *DEPLOYED.of(NETWORK)], ids=lambda entry: entry.name)
+def test_it_says_whose_it_is(entry: Registered) -> None:
+    assert entry.inputs["name"].startswith("board-dev-")
+    assert (entry.labels["tiers.app"], entry.labels["tiers.environment"]) == ("board", "dev")
+
+
+def test_everything_of_a_slot_says_its_slot_and_release() -> None:
+    inside = [entry for entry in RUNNING if "tiers:slot:Slot" in entry.parent]
+    assert len(inside) >= 7
+    for entry in inside:
+        assert entry.labels["tiers.slot"] == "blue"
+        assert entry.labels["tiers.release"] == DEPLOYED.release
+
+
+def test_data_is_protected_where_the_environment_says_so() -> None:
+    kept = {"database-data", "cache-data", "uploads"}
+    for protect in (True, False):
+        deployed = deploy(_with_uploads(), environment() | {"protect_data": protect})
+        assert {entry.name for entry in deployed.of(VOLUME) if entry.protect} == (kept if protect else set())
+
+
+def test_data_is_protected_unless_asked_otherwise() -> None:
+    env = environment()
+    del env["protect_data"]
+    assert {entry.name for entry in deploy(env=env).of(VOLUME) if entry.protect} == {"database-data", "cache-data"}
+
+
+def _with_uploads() -> dict[str, Any]:
+    app = project()
+    app["api"]["volumes"] = {"uploads": "/data"}
+    return app
+
+
+def test_a_kept_slot_is_registered_as_it_was_and_nothing_else() -> None:
+    before = deploy()
+    app = project() | {"version": "2.0.0"}
+    after = deploy(app, export=exported(before))
+    kept = [entry for entry in before if "tiers:slot:Slot" in entry.parent and entry.custom]
+    assert len(kept) >= 10
+    for entry in kept:
+        replayed = next(other for other in after if other.urn == entry.urn)
+        assert (replayed.inputs, replayed.ignores, replayed.parent) == ({}, ("*",), entry.parent)
+    assert any(entry.name == "green-api-1" for entry in after)
+    assert "switch-2" in after.by_name and "switch-1" not in after.by_name
+
+
+def test_the_second_time_no_slot_is_rendered_and_no_switch_is_made() -> None:
+    before = deploy()
+    again = deploy(export=exported(before))
+    assert {entry.urn for entry in again} == {entry.urn for entry in before}
+    assert again.by_name["switch-1"].inputs == before.by_name["switch-1"].inputs
+    for name in ("gateway", "database-1", "cache-1"):
+        assert json.dumps(again.by_name[name].inputs) == json.dumps(before.by_name[name].inputs)

@@ -1,0 +1,165 @@
+"""Who may reach whom, in which order things are made, and what stops a release."""
+
+import re
+from typing import Any
+
+import pytest
+from pulumi import RunError
+
+from components.checkpoint import observe, parse
+from components.release import Slot
+
+from .program import CONTAINER, NETWORK, Deployment, Registered, deploy, environment, exported, project
+
+DEPLOYED = deploy()
+TIERS = ("gateway", "web", "api", "worker", "database", "cache")
+# Rows reach columns. What is not here can't.
+GRAPH = {
+    ("gateway", "web"), ("gateway", "api"), ("web", "api"), ("api", "web"), ("web", "gateway"), ("api", "gateway"),
+    ("api", "database"), ("api", "cache"), ("api", "worker"), ("worker", "api"), ("worker", "database"),
+    ("worker", "cache"), ("database", "api"), ("database", "worker"), ("database", "cache"), ("cache", "api"),
+    ("cache", "worker"), ("cache", "database"),
+}  # fmt: skip
+
+
+def networks(deployed: Deployment, tier: str) -> set[str]:
+    name = {"gateway": "gateway", "database": "database-1", "cache": "cache-1"}.get(tier, f"blue-{tier}-1")
+    return {network["name"] for network in deployed.by_name[name].inputs["networksAdvanced"]}
+
+
+@pytest.mark.parametrize("one", TIERS)
+@pytest.mark.parametrize("other", TIERS)
+def test_tiers_share_a_network_only_along_the_graph(one: str, other: str) -> None:
+    if one != other:
+        assert bool(networks(DEPLOYED, one) & networks(DEPLOYED, other)) == ((one, other) in GRAPH)
+
+
+def test_networks_with_tiers_are_closed_and_have_no_address_on_the_host() -> None:
+    for network in DEPLOYED.of(NETWORK):
+        inside = network.name in ("edge", "data")
+        assert bool(network.inputs.get("internal")) == inside
+        assert (network.inputs.get("options") == {"com.docker.network.bridge.inhibit_ipv4": "true"}) == inside
+
+
+def test_only_the_gateway_is_connected_to_the_outside() -> None:
+    outside = {
+        entry.name
+        for entry in DEPLOYED.of(CONTAINER)
+        for network in entry.inputs.get("networksAdvanced") or ()
+        if network["name"] == "board-dev-outside"
+    }
+    assert outside == {"gateway"}
+
+
+def test_a_way_out_is_had_by_asking_for_it() -> None:
+    app = project()
+    app["worker"]["egress"] = True
+    assert "board-dev-outside" in networks(deploy(app), "worker")
+
+
+@pytest.mark.parametrize(
+    ("later", "earlier"),
+    [
+        ("blue-api-migrate", {"database-1", "cache-1"}),
+        ("blue-api-seed", {"blue-api-migrate"}),
+        ("blue-api-1", {"blue-api-migrate", "database-1", "cache-1"}),
+        ("blue-worker-1", {"blue-api-migrate", "database-1", "cache-1"}),
+        ("blue-smoke", {"gateway", "blue-web-1", "blue-api-1", "blue-worker-1", "blue-api-seed"}),
+        ("switch-1", {"blue-smoke", "gateway"}),
+    ],
+)
+def test_what_is_made_before(later: str, earlier: set[str]) -> None:
+    assert earlier <= DEPLOYED.before(later)
+
+
+def test_nothing_waits_for_the_switch() -> None:
+    assert not [entry.name for entry in DEPLOYED if any("::switch-1" in urn for urn in entry.waits_for)]
+
+
+def test_the_gateway_and_the_web_wait_for_no_tier() -> None:
+    for name in ("gateway", "blue-web-1"):
+        assert not DEPLOYED.before(name) & {"database-1", "cache-1", "blue-api-1", "blue-api-migrate"}
+
+
+def test_a_web_that_needs_the_api_waits_for_it_and_is_told_where_it_is() -> None:
+    app = project()
+    app["web"]["needs"] = ["api"]
+    deployed = deploy(app)
+    assert "blue-api-1" in deployed.before("blue-web-1")
+    assert "API_URL=http://api-blue:8000" in deployed.by_name["blue-web-1"].inputs["envs"]
+
+
+def test_tiers_are_told_where_what_they_need_is() -> None:
+    for name in ("blue-api-1", "blue-worker-1"):
+        envs = set(DEPLOYED.by_name[name].inputs["envs"])
+        assert {"DATABASE_HOST=database", "DATABASE_PASSWORD_FILE=/run/secrets/database-password"} <= envs
+        assert {"CACHE_HOST=cache", "CACHE_PASSWORD_FILE=/run/secrets/cache-password", "SLOT=blue"} <= envs
+    assert not [env for env in DEPLOYED.by_name["blue-web-1"].inputs["envs"] if env.startswith(("DATABASE", "CACHE"))]
+
+
+@pytest.mark.parametrize("failing", ["blue-api-migrate", "blue-api-seed", "blue-smoke"])
+def test_a_gate_that_fails_stops_before_the_switch_with_its_last_lines(failing: str) -> None:
+    with pytest.raises(RunError, match=r"exit code 3; what is live was not touched.*\n    first line\n    last line"):
+        deploy(fail=lambda name: 3 if name == failing else 0)
+
+
+def registered_when(failing: str) -> list[Registered]:
+    seen: list[Registered] = []
+    try:
+        deploy(fail=lambda name: 3 if name == failing else 0, seen=seen)
+    except RunError:
+        return seen
+    raise AssertionError(f"{failing} failed and the program did not")
+
+
+@pytest.mark.parametrize("failing", ["blue-api-migrate", "blue-smoke"])
+def test_after_a_failed_gate_no_switch_is_registered(failing: str) -> None:
+    names = {entry.name for entry in registered_when(failing)}
+    assert failing in names
+    assert not any(re.fullmatch(r"switch-\d+", name) for name in names)
+
+
+def test_a_one_shot_that_failed_is_tried_again() -> None:
+    export = exported(DEPLOYED)
+    for resource in export["deployment"]["resources"]:
+        if resource["urn"].endswith("::blue-smoke"):
+            resource["outputs"]["exitCode"] = 1
+        if resource["urn"].endswith("::switch-1"):
+            resource["outputs"]["exitCode"] = 1
+    again = deploy(export=export)
+    for name in ("blue-smoke", "switch-1"):
+        assert again.by_name[name].labels["tiers.attempt"] == "2"
+        assert again.by_name[name].inputs["labels"] != DEPLOYED.by_name[name].inputs["labels"]
+
+
+def test_a_container_that_never_became_healthy_is_made_again() -> None:
+    export = exported(DEPLOYED)
+    for resource in export["deployment"]["resources"]:
+        if resource["urn"].endswith("::database-1"):
+            resource["initErrors"] = ["container failed to be in healthy state"]
+    assert deploy(export=export).by_name["database-1"].labels["tiers.attempt"] == "2"
+
+
+def test_the_checkpoint_tells_who_is_live() -> None:
+    first = observe(parse(exported(DEPLOYED)))
+    assert (first.live, first.switches, first.held[Slot.BLUE].proven) == (Slot.BLUE, 1, True)
+    second = observe(parse(exported(deploy(project() | {"version": "2.0.0"}, export=exported(DEPLOYED)))))
+    assert (second.live, second.switches, second.held[Slot.GREEN].release.version) == (Slot.GREEN, 2, "2.0.0")
+
+
+def test_an_update_that_failed_before_its_switch_leaves_live_where_it_was() -> None:
+    export: dict[str, Any] = exported(deploy(project() | {"version": "2.0.0"}, export=exported(DEPLOYED)))
+    for resource in export["deployment"]["resources"]:
+        if resource["urn"].endswith(("::green-smoke", "::switch-2")):
+            resource["outputs"]["exitCode"] = 1
+    # The engine deletes the old switch only when the update ends well.
+    export["deployment"]["resources"] += [
+        resource for resource in exported(DEPLOYED)["deployment"]["resources"] if resource["urn"].endswith("::switch-1")
+    ]
+    seen = observe(parse(export))
+    assert (seen.live, seen.held[Slot.GREEN].proven) == (Slot.BLUE, False)
+
+
+def test_replicas_are_not_part_of_a_release() -> None:
+    more = deploy(env=environment() | {"tiers": {"api": {"replicas": 3}}})
+    assert more.release == DEPLOYED.release

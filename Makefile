@@ -10,7 +10,7 @@ STATE := $(HOME)/.local/state/tiers
 RUN := .venv/bin/python
 
 # What the lab built comes last on PATH: a machine's own Pulumi is preferred, with its own home and backend.
-ifeq ($(shell command -v pulumi),)
+ifeq ($(filter-out $(CACHE)/bin/pulumi,$(shell command -v pulumi)),)
 export PULUMI_HOME ?= $(CACHE)/pulumi
 endif
 export PATH := $(PATH):$(CACHE)/bin
@@ -42,7 +42,8 @@ up: lab venv ## All set-up, then the environment (ENV=dev), then its URL and a r
 
 down: ## Remove the environment (ENV=dev); protected data makes it refuse
 	@mkdir -p "$(STATE)"; $(alone) \
-	pulumi stack select $(ENV); pulumi destroy --refresh --yes --skip-preview --non-interactive
+	pulumi stack select $(ENV); pulumi destroy --refresh --yes --non-interactive || { \
+	echo "make: nothing was removed if data is protected here; to remove it too, set environment.protect_data: false, make up, make down" >&2; exit 1; }
 
 back: ## Go back to the release before this one, by one switch
 	@$(alone) TIERS_RELEASE=previous pulumi up --stack $(ENV) --yes --skip-preview --non-interactive

@@ -26,7 +26,7 @@ def workload(described: CacheConfig, description: Description) -> Workload:
         command=("sh", "-c", f'printf "requirepass %s\\n" "$(cat {password.path})" | exec {server}'),
         secrets=(password,),
         port=REDIS_PORT,
-        probe=Probe(command=("sh", "-c", f'{login} redis-cli ping | grep -q PONG')),
+        probe=Probe(command=("sh", "-c", f"{login} redis-cli ping | grep -q PONG")),
         zones=(Zone.DATA,),
         volumes=(Volume(name="cache-data", path="/data"),),
         user=described.uid,

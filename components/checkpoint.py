@@ -7,9 +7,9 @@ The checkpoint is written step by step, also by an update that fails later, and 
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from pulumi import RunError
 
@@ -74,7 +74,9 @@ def read(stack: str) -> Checkpoint:
         # The program runs inside an update: the engine's own variables would make the call join it.
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=dict(os.environ))
     except FileNotFoundError:
-        raise RunError("pulumi: not found on PATH, and the program reads its checkpoint with it; add it to PATH") from None
+        raise RunError(
+            "pulumi: not found on PATH, and the program reads its checkpoint with it; add it to PATH"
+        ) from None
     except subprocess.SubprocessError as error:
         detail = str(getattr(error, "stderr", "") or error).strip()
         raise RunError(f"`{' '.join(command)}` failed: {detail}") from None
@@ -83,12 +85,13 @@ def read(stack: str) -> Checkpoint:
 
 def parse(export: Mapping[str, Any]) -> Checkpoint:
     """The checkpoint in the shape of `pulumi stack export` (apitype.DeploymentV3)."""
-    resources = (export.get("deployment") or {}).get("resources") or ()
+    deployment = cast(Mapping[str, Any], export.get("deployment") or {})
+    resources = cast(Sequence[Mapping[str, Any]], deployment.get("resources") or ())
     return Checkpoint(entries=tuple(_entry(resource) for resource in resources if not resource.get("delete")))
 
 
 def _entry(resource: Mapping[str, Any]) -> Entry:
-    outputs = resource.get("outputs") or {}
+    outputs = cast(Mapping[str, Any], resource.get("outputs") or {})
     return Entry(
         urn=resource["urn"],
         type=resource["type"],
@@ -104,7 +107,10 @@ def _entry(resource: Mapping[str, Any]) -> Entry:
 def observe(checkpoint: Checkpoint) -> Observed:
     """Who is live and what each slot holds. A switch that failed has moved nothing that counts."""
     switches = sorted(
-        ((int(entry.labels["tiers.switch"]), Slot(entry.labels[LABEL_SLOT])) for entry in _passed(checkpoint, "switch")),
+        (
+            (int(entry.labels["tiers.switch"]), Slot(entry.labels[LABEL_SLOT]))
+            for entry in _passed(checkpoint, "switch")
+        ),
     )
     count, live = switches[-1] if switches else (0, None)
     smoked = {(entry.labels[LABEL_SLOT], entry.labels[LABEL_RELEASE]) for entry in _passed(checkpoint, "smoke")}

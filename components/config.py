@@ -13,10 +13,10 @@ from itertools import combinations
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self, TypeVar, cast
 
+from pulumi import Config, ConfigTypeError, Output, RunError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.json_schema import WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
-from pulumi import Config, ConfigTypeError, Output, RunError
 
 
 class ConfigError(RunError):
@@ -83,7 +83,9 @@ def _url_path(value: object) -> str:
 
 def _image(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][\w.:/-]*[:@][\w.:-]+", value):
-        raise _problem(f"{value!r:.80} is not an image with a tag or digest", "write it like nginx:1.27 or name@sha256:…")
+        raise _problem(
+            f"{value!r:.80} is not an image with a tag or digest", "write it like nginx:1.27 or name@sha256:…"
+        )
     if value.endswith(":latest"):
         raise _problem(f"{value!r:.80} names whatever is newest today", "name the version you tested")
     return value
@@ -98,8 +100,12 @@ def _name(pattern: str, fix: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-Memory = Annotated[int, BeforeValidator(_memory), WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?(Ki|Mi|Gi)$"})]
-Seconds = Annotated[float, BeforeValidator(_seconds), WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h)$"})]
+Memory = Annotated[
+    int, BeforeValidator(_memory), WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?(Ki|Mi|Gi)$"})
+]
+Seconds = Annotated[
+    float, BeforeValidator(_seconds), WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h)$"})
+]
 Cpu = Annotated[float, BeforeValidator(_cpu)]
 Port = Annotated[int, BeforeValidator(_port)]
 ContainerPath = Annotated[str, BeforeValidator(_path)]
@@ -143,7 +149,9 @@ class Reload(Model):
     """How the tier runs while its source is being edited (only where `environment.reload` is true)."""
 
     command: Command = Field(default=(), description="Replaces the tier's command; empty keeps it.")
-    mounts: dict[Word, ContainerPath] = Field(description="Folder of this repository → path in the container, read-only.")
+    mounts: dict[Word, ContainerPath] = Field(
+        description="Folder of this repository → path in the container, read-only."
+    )
 
 
 class Source(Model):
@@ -174,8 +182,12 @@ class Service(Source):
     volumes: dict[Name, ContainerPath] = Field(default={}, description="Data kept across releases: name → path.")
     user: int = Field(default=10001, ge=1, le=2**31 - 1, strict=True, description="UID and GID; never root.")
     egress: Flag = Field(default=False, description="It may open connections to the world outside.")
-    start_within: Seconds = Field(default=60, description="How long it may take to become healthy.", validate_default=False)
-    stop_within: Seconds = Field(default=30, description="How long it may take to finish what it holds.", validate_default=False)
+    start_within: Seconds = Field(
+        default=60, description="How long it may take to become healthy.", validate_default=False
+    )
+    stop_within: Seconds = Field(
+        default=30, description="How long it may take to finish what it holds.", validate_default=False
+    )
     migrate: Migration | None = Field(default=None, description="Runs before the slot starts, in every release.")
     seed: Step | None = Field(default=None, description="Runs after the migration where `environment.seed` is true.")
     reload: Reload | None = Field(default=None, description="How it runs while its source is edited.")
@@ -217,17 +229,27 @@ class Api(Listening):
 class Worker(Service):
     """Takes jobs from a queue; no port."""
 
-    alive: Command = Field(default=(), description="A command that ends with 0 while it lives; empty: it is up while it runs.")
+    alive: Command = Field(
+        default=(), description="A command that ends with 0 while it lives; empty: it is up while it runs."
+    )
 
 
 class Database(Model):
     """PostgreSQL, shared by both slots."""
 
-    image: ImageReference = Field(default="postgres:15-bookworm", description="An image with the public one's contract.")
+    image: ImageReference = Field(
+        default="postgres:15-bookworm", description="An image with the public one's contract."
+    )
     name: Identifier = Field(default="app", description="The database that is created.")
     user: Identifier = Field(default="app", description="Its owner.")
     password: Name = Field(default="database-password", description="Which of `secrets` is the owner's password.")
-    uid: int = Field(default=999, ge=1, le=2**31 - 1, strict=True, description="UID and GID of the image's own user, who owns its data; 999 in Debian images, 70 (PostgreSQL) in Alpine ones.")
+    uid: int = Field(
+        default=999,
+        ge=1,
+        le=2**31 - 1,
+        strict=True,
+        description="UID and GID of the image's own user, who owns its data; 999 in Debian images, 70 (PostgreSQL) in Alpine ones.",
+    )
 
 
 class Cache(Model):
@@ -235,14 +257,22 @@ class Cache(Model):
 
     image: ImageReference = Field(default="redis:7-bookworm", description="An image with the public one's contract.")
     password: Name = Field(default="cache-password", description="Which of `secrets` is the password.")
-    uid: int = Field(default=999, ge=1, le=2**31 - 1, strict=True, description="UID and GID of the image's own user, who owns its data; 999 in Debian images, 70 (PostgreSQL) in Alpine ones.")
+    uid: int = Field(
+        default=999,
+        ge=1,
+        le=2**31 - 1,
+        strict=True,
+        description="UID and GID of the image's own user, who owns its data; 999 in Debian images, 70 (PostgreSQL) in Alpine ones.",
+    )
 
 
 class App(Model):
     """What the application is: the same in every environment (`app` in Pulumi.yaml)."""
 
     name: Name = Field(description="Begins the name of everything the program makes.")
-    version: Version = Field(description="What people call this release; with the digest of its content it is its name.")
+    version: Version = Field(
+        description="What people call this release; with the digest of its content it is its name."
+    )
     web: Web | None = None
     api: Api | None = None
     worker: Worker | None = None
@@ -304,7 +334,8 @@ class Docker(Model):
     """The Docker engine."""
 
     host: Annotated[str, Field(pattern=r"^(unix:///.+|ssh://.+|tcp://.+)$")] | None = Field(
-        default=None, description="unix:///…, ssh://user@host or tcp://host:port; if absent DOCKER_HOST, then the local socket."
+        default=None,
+        description="unix:///…, ssh://user@host or tcp://host:port; if absent DOCKER_HOST, then the local socket.",
     )
     toolbox: ImageReference = Field(
         default="python:3.11-slim-bookworm", description="Any image with Python 3: runs the smoke test and the switch."
@@ -325,7 +356,9 @@ class Environment(Model):
     @model_validator(mode="after")
     def _reload_is_local(self) -> Self:
         if self.reload and self.docker.host and not self.docker.host.startswith("unix://"):
-            raise _problem(f"source can't be mounted into {self.docker.host}", "set reload: false, or use a local engine")
+            raise _problem(
+                f"source can't be mounted into {self.docker.host}", "set reload: false, or use a local engine"
+            )
         return self
 
     def size(self, tier: TierName) -> Size:
@@ -392,7 +425,7 @@ def check_secrets(value: object, app: App) -> dict[str, str]:
     Raises:
         ConfigError: one is not set, empty or not text. Its value is never in the message.
     """
-    given = cast(Mapping[object, object], value) if isinstance(value, Mapping) else {}
+    given = cast(Mapping[object, object], value if isinstance(value, Mapping) else {})
     fix = "set it with `pulumi config set --secret --path secrets.{0}`"
     _refuse(
         f"secrets.{name}: {path} uses it and it is not set to a text; {fix.format(name)}"
@@ -423,7 +456,9 @@ _FIXES = {
 def _line(root: str, detail: ErrorDetails) -> str:
     path = ".".join([root, *(str(part) for part in detail["loc"] if part != "[key]")])
     message = detail["msg"]
-    fallback = f"{message[0].lower()}{message[1:]}" + ("" if detail["type"] == "tiers" else "; see docs/configuration.md")
+    fallback = f"{message[0].lower()}{message[1:]}" + (
+        "" if detail["type"] == "tiers" else "; see docs/configuration.md"
+    )
     return f"{path}: {_FIXES.get(detail['type'], fallback)}"
 
 

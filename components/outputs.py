@@ -13,7 +13,9 @@ def export(settings: Settings, observed: Observed, plan: Plan, moved: Output[Res
     stack = pulumi.get_stack()
     standby = observed.held.get(plan.live.other) if plan.live.other in plan.keep else None
     logs = f"docker logs --follow {app.name}-{stack}-{plan.live}-{next(iter(app.services))}-1"
-    pulumi.export("url", f"http://{environment.gateway.address.replace('0.0.0.0', '127.0.0.1')}:{environment.gateway.port}")
+    pulumi.export(
+        "url", f"http://{environment.gateway.address.replace('0.0.0.0', '127.0.0.1')}:{environment.gateway.port}"
+    )
     pulumi.export("live", moved.apply(lambda _: str(plan.live)))
     pulumi.export("release", moved.apply(lambda _: str(plan.release)))
     pulumi.export("standby", str(standby.release) if standby else "none")

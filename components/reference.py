@@ -69,6 +69,9 @@ def _kind(field: Schema) -> str:
     return " or ".join(dict.fromkeys(_kinds(field)))
 
 
+_TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false"}
+
+
 def _kinds(field: Schema) -> Iterator[str]:
     for option in cast(list[Schema], field.get("anyOf", [])):
         yield from _kinds(option)
@@ -86,7 +89,7 @@ def _kinds(field: Schema) -> Iterator[str]:
     elif "ms" in field.get("pattern", ""):
         yield "time"
     elif field.get("type") not in (None, "null"):
-        yield {"string": "text", "integer": "whole number", "boolean": "true or false"}.get(field["type"], field["type"])
+        yield _TYPES.get(field["type"], str(field["type"]))
 
 
 def schemas() -> dict[str, str]:

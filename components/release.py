@@ -92,7 +92,12 @@ def plan(observed: Observed, desired: Release, *, back: bool = False) -> Plan:
         desired = standby.release
     elif current and current.release.digest == desired.digest:
         return Plan(
-            live=live, release=current.release, render=None, keep=(live, *kept), switches=observed.switches, previous=live
+            live=live,
+            release=current.release,
+            render=None,
+            keep=(live, *kept),
+            switches=observed.switches,
+            previous=live,
         )
     if standby and kept and standby.release.digest == desired.digest:
         return Plan(

@@ -45,15 +45,17 @@ class Slot(ComponentResource):
             for task in workload.tasks:
                 passed = platform.finish(self, workload, task, place, supplies, [*data, *migrations])
                 (migrations if task.name == "migrate" else seeds).append(passed)
-        started: dict[TierName, Sequence[Resource]] = {}
+        ready: dict[str, Sequence[Resource]] = {str(tier): resources for tier, resources in shared.items()}
+        running: list[Resource] = []
         for tier in (TierName.API, TierName.WORKER, TierName.WEB):
             if workload := workloads.get(tier):
-                needed = [resource for need in workload.needs for resource in (shared | started).get(TierName(need), ())]
-                after = [*needed, *migrations] if set(workload.needs) & set(shared) else needed
+                needed = [resource for need in workload.needs for resource in ready.get(need, ())]
+                after: list[Input[Resource]] = [*needed]
+                if set(workload.needs) & set(shared):
+                    after += migrations
                 args = TierArgs(workload=workload, replicas=replicas[tier], place=place, supplies=supplies, after=after)
-                component = _COMPONENTS[tier](f"{place.slot}-{tier}", platform, args, below(self))
-                started[tier] = component.ready
-        running = [resource for resources in started.values() for resource in resources]
+                ready[tier] = _COMPONENTS[tier](f"{place.slot}-{tier}", platform, args, below(self)).ready
+                running += ready[tier]
         self.gates = [platform.smoke(self, routes, place, [gateway, *running, *migrations, *seeds])]
         self.register_outputs(_identity(place))
 
@@ -82,5 +84,3 @@ def _replay(entry: Entry, platform: Platform, parent: Resource) -> Resource:
 
 def _identity(place: Place) -> dict[str, Input[str]]:
     return {"slot": str(place.slot), "version": place.release.version, "digest": place.release.digest}
-
-

@@ -1,7 +1,6 @@
 """What the five tiers have in common: from configuration to a workload, and the component around its resources."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +76,9 @@ def service(tier: TierName, described: Service, description: Description) -> Wor
         zones=_zones(described),
         port=described.port if isinstance(described, Listening) else None,
         probe=Probe(path=described.health, port=described.port) if isinstance(described, Listening) else None,
-        ready=Probe(path=described.ready, port=described.port) if isinstance(described, Listening) and described.ready else None,
+        ready=Probe(path=described.ready, port=described.port)
+        if isinstance(described, Listening) and described.ready
+        else None,
     )
 
 
@@ -89,7 +90,13 @@ def routes(app: App) -> tuple[Route, ...]:
             prefixes = app.api.paths if app.api and app.web and tier is TierName.API else ("/",)
             hidden = (described.metrics,) if described.metrics else ()
             found.append(
-                Route(tier=tier, prefixes=prefixes, port=described.port, health=described.ready or described.health, hidden=hidden)
+                Route(
+                    tier=tier,
+                    prefixes=prefixes,
+                    port=described.port,
+                    health=described.ready or described.health,
+                    hidden=hidden,
+                )
             )
     return tuple(found)
 
@@ -124,7 +131,8 @@ def _tasks(described: Service, environment: Environment) -> tuple[Task, ...]:
 
 def _mounts(mounts: Mapping[str, str], path: str, root: Path) -> tuple[Mount, ...]:
     return tuple(
-        Mount(source=str(folder(source, f"{path}.{source}", root)), path=target) for source, target in sorted(mounts.items())
+        Mount(source=str(folder(source, f"{path}.{source}", root)), path=target)
+        for source, target in sorted(mounts.items())
     )
 
 
@@ -146,7 +154,7 @@ def image(source: Source, path: str, description: Description) -> Image:
         return Image(reference=source.image, path=f"{path}.image")
     context = folder(source.build or "", f"{path}.build", description.root)
     if not (context / "Dockerfile").is_file():
-            raise ConfigError(f"{path}.build: {source.build} has no Dockerfile; add one, or name an image instead")
+        raise ConfigError(f"{path}.build: {source.build} has no Dockerfile; add one, or name an image instead")
     repository = f"{description.app.name}-{context.name}"
     return Image(reference=f"{repository}:{context_digest(context)}", context=source.build, path=f"{path}.build")
 
@@ -162,7 +170,7 @@ def context_digest(context: Path) -> str:
     for name in sorted(names):
         file = context / name
         if file.is_symlink():
-            content = os.readlink(file).encode()
+            content = str(file.readlink()).encode()
         elif file.is_file():
             content = file.read_bytes()
         else:

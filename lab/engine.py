@@ -10,9 +10,10 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
-from .steps import CACHE, LOGS, LabError, Step, answer, sh
+from .steps import CACHE, LOGS, LabError, Step, answer, digest, sh
 
 IMAGES = Path(__file__).parent / "images"
 SOCKET = Path("/var/run/docker.sock")
@@ -26,8 +27,20 @@ NAMES = {
     "python": "python:3.11-slim-bookworm",
     "redis": "redis:7-bookworm",
 }
-PACKAGES = {"dockerd": "docker.io", "mmdebstrap": "mmdebstrap", "docker-registry": "docker-registry", "iptables": "iptables"}
+PACKAGES = {
+    "dockerd": "docker.io",
+    "mmdebstrap": "mmdebstrap",
+    "docker-registry": "docker-registry",
+    "iptables": "iptables",
+}
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+BOOTSTRAP = (
+    "--variant=minbase",
+    "--include=ca-certificates",
+    '--aptopt=Acquire::Retries "5"',
+    *(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "locale", "info")),
+    f"--customize-hook=copy-in {BUNDLE} /etc/ssl/certs",
+)
 TRUST = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 
 
@@ -35,20 +48,28 @@ def steps() -> list[Step]:
     """Where an engine answers that the lab did not start, it and its images are left as they are."""
     if answers() and not _ours("dockerd"):
         where = os.environ.get("DOCKER_HOST", str(SOCKET))
-        return [Step(name="docker engine", takes="", present=lambda: f"answers at {where}, not the lab's", run=lambda: None)]
+        return [
+            Step(name="docker engine", takes="", present=lambda: f"answers at {where}, not the lab's", run=lambda: None)
+        ]
     base = f"image {BASE}"
     return [
         Step(name="packages", takes="30 s", present=_packages_present, run=_install_packages),
         Step(name="docker engine", takes="5 s", needs=("packages",), present=_engine_present, run=_start_engine),
         Step(name="registry mirror", takes="2 s", needs=("packages",), present=_registry_present, run=_start_registry),
         Step(
-            name=base, takes="40 s", needs=("docker engine", "registry mirror"),
-            present=lambda: _mirrored(BASE), run=_bootstrap,
+            name=base,
+            takes="40 s",
+            needs=("docker engine", "registry mirror"),
+            present=lambda: _mirrored(BASE),
+            run=_bootstrap,
         ),
         *(
             Step(
-                name=f"image {name}", takes="15 s", needs=(base,),
-                present=lambda name=name: _mirrored(name), run=lambda folder=folder, name=name: _image(folder, name),
+                name=f"image {name}",
+                takes="15 s",
+                needs=(base,),
+                present=lambda name=name: _mirrored(name),
+                run=lambda folder=folder, name=name: _image(folder, name),
             )
             for folder, name in NAMES.items()
         ),
@@ -90,7 +111,11 @@ def _packages_present() -> str | None:
 
 
 def _lacking() -> list[str]:
-    return [package for binary, package in PACKAGES.items() if not shutil.which(binary, path=f"{os.defpath}:/usr/sbin:/sbin")]
+    return [
+        package
+        for binary, package in PACKAGES.items()
+        if not shutil.which(binary, path=f"{os.defpath}:/usr/sbin:/sbin")
+    ]
 
 
 def _install_packages() -> None:
@@ -132,21 +157,30 @@ def _ours(name: str) -> int | None:
         return None
 
 
+def forget(name: str) -> None:
+    """A process the lab started has been ended by who asked for it."""
+    _pid_file(name).unlink(missing_ok=True)
+
+
 def _start(name: str, *command: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
     LOGS.mkdir(parents=True, exist_ok=True)
     _pid_file(name).parent.mkdir(parents=True, exist_ok=True)
     with (LOGS / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
             [str(word) for word in command],
-            stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=env,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=env,
         )
     _pid_file(name).write_text(str(process.pid))
     return process
 
 
-def _await(name: str, process: subprocess.Popen[bytes], ready: object, seconds: int = 60) -> None:
+def _await(name: str, process: subprocess.Popen[bytes], ready: Callable[[], object], seconds: int = 60) -> None:
     deadline = time.monotonic() + seconds
-    while not ready():  # type: ignore[operator]
+    while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
             tail = (LOGS / f"{name}.log").read_text(errors="replace").splitlines()[-10:]
             raise LabError(f"{name} does not answer; the end of its log:\n    " + "\n    ".join(tail))
@@ -161,8 +195,19 @@ def start_engine(root: Path, at: Path, *more: str, name: str = "dockerd") -> sub
     """An engine of our own with its data in `root`, listening at `at`, pulling through the lab's mirror."""
     root.mkdir(parents=True, exist_ok=True)
     process = _start(
-        name, "dockerd", "--host", f"unix://{at}", "--data-root", root / "data", "--exec-root", root / "exec",
-        "--pidfile", root / "pid", "--registry-mirror", f"http://{REGISTRY}", *more,
+        name,
+        "dockerd",
+        "--host",
+        f"unix://{at}",
+        "--data-root",
+        root / "data",
+        "--exec-root",
+        root / "exec",
+        "--pidfile",
+        root / "pid",
+        "--registry-mirror",
+        f"http://{REGISTRY}",
+        *more,
     )
     _await(name, process, lambda: answers(at))
     return process
@@ -209,9 +254,22 @@ def _mirrored(name: str) -> str | None:
     )
     try:
         with urllib.request.urlopen(request, timeout=5):
-            return "in the mirror"
+            stamp = _stamp(name)
+            return "in the mirror" if stamp.exists() and stamp.read_text() == _recipe(name) else None
     except (urllib.error.URLError, OSError):
         return None
+
+
+def _stamp(name: str) -> Path:
+    return CACHE / "images" / f"{name}.made-from"
+
+
+def _recipe(name: str) -> str:
+    """The digest of what the image is made from."""
+    folder = next((folder for folder, known in NAMES.items() if known == name), None)
+    if folder is None:
+        return f"{BOOTSTRAP} {TRUST} {digest(BUNDLE)}"
+    return digest(*sorted((IMAGES / folder).iterdir())) + _recipe(BASE)
 
 
 def _publish(name: str) -> None:
@@ -221,6 +279,8 @@ def _publish(name: str) -> None:
     sh(docker, "tag", name, target, log=log)
     sh(docker, "push", target, log=log)
     sh(docker, "rmi", target, log=log)
+    _stamp(name).parent.mkdir(parents=True, exist_ok=True)
+    _stamp(name).write_text(_recipe(name))
 
 
 def _client() -> str:
@@ -233,13 +293,7 @@ def _bootstrap() -> None:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     tar = work / "debian.tar"
-    excludes = ("doc", "man", "locale", "info")
-    sh(
-        "mmdebstrap", "--variant=minbase", "--include=ca-certificates", "--aptopt=Acquire::Retries \"5\"",
-        *(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in excludes),
-        f"--customize-hook=copy-in {BUNDLE} /etc/ssl/certs",
-        "bookworm", tar, log="image-debian",
-    )
+    sh("mmdebstrap", *BOOTSTRAP, "bookworm", tar, log="image-debian")
     trust = " ".join(f"{variable}={BUNDLE}" for variable in TRUST)
     sh(_client(), "import", "--change", f"ENV {trust}", "--change", 'CMD ["bash"]', tar, BASE, log="image-debian")
     shutil.rmtree(work)

@@ -1,11 +1,12 @@
 """Steps that give a machine what it lacks: each says whether it is needed, what it takes, and can be run again."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -41,6 +42,14 @@ def sh(*command: str | Path, log: str, cwd: Path | None = None, env: dict[str, s
     if code:
         tail = "\n".join(f"    {line}" for line in file.read_text(errors="replace").splitlines()[-15:])
         raise LabError(f"`{' '.join(words)}` ended with {code}; the end of {file}:\n{tail}")
+
+
+def digest(*files: Path) -> str:
+    """One digest over the names and contents of files."""
+    total = hashlib.sha256()
+    for file in files:
+        total.update(file.name.encode() + b"\0" + file.read_bytes())
+    return total.hexdigest()
 
 
 def answer(*command: str) -> str | None:
@@ -93,7 +102,8 @@ def bring(steps: Sequence[Step]) -> None:
 
 def _one(step: Step, say: "_Progress") -> None:
     if found := step.present():
-        return say.line(step.name, found)
+        say.line(step.name, found)
+        return
     say.line(step.name, f"… takes {step.takes}", counts=False)
     started = time.monotonic()
     step.run()
@@ -111,7 +121,6 @@ class _Progress:
             self.finished += counts
             print(f"  [{self.finished:>2}/{self.total}] {name:<28} {text}", file=sys.stderr, flush=True)
 
-    def still(self, names: object) -> None:
+    def still(self, names: Iterable[str]) -> None:
         elapsed = time.monotonic() - self.started
-        listed = ", ".join(str(name) for name in names)  # type: ignore[attr-defined]
-        print(f"          … {elapsed:.0f} s: {listed}", file=sys.stderr, flush=True)
+        print(f"          … {elapsed:.0f} s: {', '.join(names)}", file=sys.stderr, flush=True)

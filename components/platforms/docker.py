@@ -18,7 +18,7 @@ import pulumi
 import pulumi_docker as docker
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions, RunError
 
-from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT, Checkpoint
+from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Checkpoint
 from ..config import App, Environment, Settings
 from ..options import below
 from ..release import Slot
@@ -92,7 +92,7 @@ def _hardened(
         user=f"{user}:{user}",
         read_only=True,
         # The owner is set too: on a folder the image has, runc puts the image's mode back over the one asked for here.
-        tmpfs={path: f"rw,noexec,nosuid,nodev,size=64m,mode=1777,uid={user},gid={user}" for path in sorted(writable)},
+        tmpfs=dict.fromkeys(sorted(writable), f"rw,noexec,nosuid,nodev,size=64m,mode=1777,uid={user},gid={user}"),
         security_opts=["no-new-privileges:true"],
         capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"]),
         cpus=f"{resources.cpu:g}",
@@ -169,7 +169,9 @@ class DockerPlatform:
         args.network_mode = "none"
         args.volumes = [docker.ContainerVolumeArgs(container_path=SECRETS, volume_name=volume.name)]
         args.uploads = [
-            docker.ContainerUploadArgs(file=secret.path, content=self.secrets.apply(lambda all, name=secret.name: all[name]))
+            docker.ContainerUploadArgs(
+                file=secret.path, content=self.secrets.apply(lambda values, name=secret.name: values[name])
+            )
             for secret in workload.secrets
         ]
         opts = self._options(parent, additional_secret_outputs=["uploads"], delete_before_replace=True)
@@ -210,8 +212,15 @@ class DockerPlatform:
         return labels | ({LABEL_ATTEMPT: str(attempt)} if attempt > 1 else {})
 
     def _container(
-        self, parent: Resource, workload: Workload, name: str, alias: str, supplies: Mapping[str, Resource],
-        volumes: Sequence[docker.ContainerVolumeArgs], place: Place | None, after: Dependencies,
+        self,
+        parent: Resource,
+        workload: Workload,
+        name: str,
+        alias: str,
+        supplies: Mapping[str, Resource],
+        volumes: Sequence[docker.ContainerVolumeArgs],
+        place: Place | None,
+        after: Dependencies,
     ) -> docker.Container:
         real = f"{self.prefix}-{name}"
         args = _hardened(
@@ -239,18 +248,27 @@ class DockerPlatform:
 
     def data(self, parent: Resource, volume: Volume, provider: docker.Provider) -> docker.Volume:
         """A volume that outlives every release."""
-        return self._volume(parent, volume.name, f"{self.prefix}-{volume.name}", provider, self.environment.protect_data)
+        return self._volume(
+            parent, volume.name, f"{self.prefix}-{volume.name}", provider, self.environment.protect_data
+        )
 
     def keep(self, parent: Resource, workload: Workload, supplies: Mapping[str, Resource]) -> Sequence[Resource]:
         volumes = [
-            docker.ContainerVolumeArgs(container_path=volume.path, volume_name=self.data(parent, volume, self.ground.provider).name)
+            docker.ContainerVolumeArgs(
+                container_path=volume.path, volume_name=self.data(parent, volume, self.ground.provider).name
+            )
             for volume in workload.volumes
         ]
         return [self._container(parent, workload, f"{workload.tier}-1", workload.tier, supplies, volumes, None, ())]
 
     def run(
-        self, parent: Resource, workload: Workload, place: Place, replicas: int,
-        supplies: Mapping[str, Resource], after: Dependencies,
+        self,
+        parent: Resource,
+        workload: Workload,
+        place: Place,
+        replicas: int,
+        supplies: Mapping[str, Resource],
+        after: Dependencies,
     ) -> Sequence[Resource]:
         owner = f"{place.slot}-{workload.tier}"
         volumes = [
@@ -276,14 +294,21 @@ class DockerPlatform:
             code, log = result
             if code not in (None, 0):
                 reason = "did not finish in time" if code in (124, 143) else f"ended with exit code {code}"
-                raise RunError(f"{what} {reason}; what is live was not touched. Its last lines:\n{plain_log(str(log or ''))}")
+                raise RunError(
+                    f"{what} {reason}; what is live was not touched. Its last lines:\n{plain_log(str(log or ''))}"
+                )
             return container
 
         return Output.all(container.exit_code, container.container_logs).apply(passed)
 
     def finish(
-        self, parent: Resource, workload: Workload, task: Task, place: Place,
-        supplies: Mapping[str, Resource], after: Dependencies,
+        self,
+        parent: Resource,
+        workload: Workload,
+        task: Task,
+        place: Place,
+        supplies: Mapping[str, Resource],
+        after: Dependencies,
     ) -> Output[Resource]:
         owner = f"{place.slot}-{workload.tier}-{task.name}"
         args = _hardened(
@@ -301,17 +326,22 @@ class DockerPlatform:
         args.init = True
         return self._one_shot(parent, owner, args, f"app.{workload.tier}.{task.name}: it", after)
 
-    def _tool(self, parent: Resource, name: str, labels: Mapping[str, str], *words: str) -> docker.ContainerArgs:
+    def _tool(self, name: str, labels: Mapping[str, str], *words: str) -> docker.ContainerArgs:
         toolbox = self.ground.toolbox
         return _hardened(
-            f"{self.prefix}-{name}", toolbox.image_id, SMALL, labels, command=["python3", "-c", TOOLBOX, *words], user=GATEWAY_USER
+            f"{self.prefix}-{name}",
+            toolbox.image_id,
+            SMALL,
+            labels,
+            command=["python3", "-c", TOOLBOX, *words],
+            user=GATEWAY_USER,
         )
 
     def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
         name = f"{place.slot}-smoke"
         paths = [route.health for route in routes]
         labels = self._labels("smoke", name, place)
-        args = self._tool(parent, name, labels, "smoke", f"http://gateway:{haproxy.PORT}", place.slot, "30", *paths)
+        args = self._tool(name, labels, "smoke", f"http://gateway:{haproxy.PORT}", place.slot, "30", *paths)
         args.networks_advanced = self._networks([Zone.EDGE])
         return self._one_shot(parent, name, args, f"smoke test of {place.slot}: it", after)
 
@@ -335,7 +365,9 @@ class DockerPlatform:
         )
         args.envs = [f"CONFIG={haproxy.configuration(routes, metrics=gateway.metrics_port is not None)}"]
         probe = Probe(path="/.gateway/health", port=haproxy.PORT)
-        args.healthcheck = docker.ContainerHealthcheckArgs(tests=test_command(probe), interval="5s", timeout="6s", retries=3)
+        args.healthcheck = docker.ContainerHealthcheckArgs(
+            tests=test_command(probe), interval="5s", timeout="6s", retries=3
+        )
         args.networks_advanced = self._networks([Zone.OUTSIDE, Zone.EDGE], "gateway")
         args.ports = [docker.ContainerPortArgs(internal=haproxy.PORT, external=gateway.port, ip=gateway.address)]
         if gateway.metrics_port:
@@ -349,7 +381,9 @@ class DockerPlatform:
             args,
             opts=self._options(
                 parent,
-                hooks=engine.explain_container(name, f"{self.prefix}-gateway", "environment.gateway", 0, self.environment),
+                hooks=engine.explain_container(
+                    name, f"{self.prefix}-gateway", "environment.gateway", 0, self.environment
+                ),
                 delete_before_replace=True,
             ),
         )
@@ -361,7 +395,7 @@ class DockerPlatform:
         # A new resource for each switch, so that the checkpoint never lacks the last one: the old goes when it stands.
         name = f"switch-{count}"
         labels = self._labels("switch", name, switch=str(count)) | {LABEL_SLOT: slot}
-        args = self._tool(parent, name, labels, "switch", haproxy.FOLDER, slot, "30")
+        args = self._tool(name, labels, "switch", haproxy.FOLDER, slot, "30")
         args.network_mode = "none"
         args.volumes = [docker.ContainerVolumeArgs(container_path=haproxy.FOLDER, volume_name=f"{self.prefix}-gateway")]
         return self._one_shot(parent, name, args, f"the switch to {slot}: it", after)
@@ -373,8 +407,12 @@ def connect(settings: Settings, checkpoint: Checkpoint) -> DockerPlatform:
     Raises:
         RunError: it does not answer, or a port of the gateway is taken.
     """
-    engine.check(settings.environment, occupied=any(entry.name == "gateway" and entry.custom for entry in checkpoint.entries))
-    return DockerPlatform(app=settings.app, environment=settings.environment, checkpoint=checkpoint, secrets=settings.sealed)
+    engine.check(
+        settings.environment, occupied=any(entry.name == "gateway" and entry.custom for entry in checkpoint.entries)
+    )
+    return DockerPlatform(
+        app=settings.app, environment=settings.environment, checkpoint=checkpoint, secrets=settings.sealed
+    )
 
 
 class Ground(ComponentResource):
@@ -400,12 +438,16 @@ class Ground(ComponentResource):
             driver="bridge",
             internal=inside,
             options={"com.docker.network.bridge.inhibit_ipv4": "true"} if inside else None,
-            labels=[docker.NetworkLabelArgs(label=label, value=value) for label, value in sorted(platform.labels().items())],
+            labels=[
+                docker.NetworkLabelArgs(label=label, value=value) for label, value in sorted(platform.labels().items())
+            ],
             opts=below(self, provider=self.provider),
         )
 
 
-def _remote_image(parent: Resource, image: Image, provider: docker.Provider, place: Place | None = None) -> docker.RemoteImage:
+def _remote_image(
+    parent: Resource, image: Image, provider: docker.Provider, place: Place | None = None
+) -> docker.RemoteImage:
     # Images stay on the engine when a release leaves: they are what makes going back quick, and cost only disk.
     name = f"{place.slot}-image-{image.reference}" if place else f"image-{image.reference}"
     return docker.RemoteImage(

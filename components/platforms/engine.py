@@ -47,7 +47,10 @@ def check(environment: Environment, occupied: bool) -> None:
 
 def _check_ports(environment: Environment) -> None:
     gateway = environment.gateway
-    for key, port, where in (("port", gateway.port, gateway.address), ("metrics_port", gateway.metrics_port, "127.0.0.1")):
+    for key, port, where in (
+        ("port", gateway.port, gateway.address),
+        ("metrics_port", gateway.metrics_port, "127.0.0.1"),
+    ):
         if port is None:
             continue
         with socket.socket() as server:
@@ -68,7 +71,9 @@ def explain_container(name: str, real: str, path: str, within: float, environmen
         cause = args.errors[0].strip() if args.errors else ""
         if "healthy" in cause:
             cause = f"it is not healthy within {within:g}s"
-        pulumi.log.error(f"{path}: container {real}: {cause}; what is live was not touched.\n{_last_words(environment, real)}")
+        pulumi.log.error(
+            f"{path}: container {real}: {cause}; what is live was not touched.\n{_last_words(environment, real)}"
+        )
         return False
 
     return _on_error(f"explain-{name}", explain)

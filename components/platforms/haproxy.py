@@ -62,7 +62,9 @@ def configuration(routes: Sequence[Route], metrics: bool) -> str:
         "  unique-id-format %[uuid()]",
         "  http-request set-header X-Request-Id %[unique-id] unless { req.hdr(X-Request-Id) -m found }",
     ]
-    front += [f"  http-request deny deny_status 404 if {{ path -m beg {path} }}" for route in routes for path in route.hidden]
+    front += [
+        f"  http-request deny deny_status 404 if {{ path -m beg {path} }}" for route in routes for path in route.hidden
+    ]
     for prefix, route in ordered:
         # A prefix ends where a path segment does: /api is not /apiary.
         match = "" if prefix == "/" else f" if {{ path {prefix} }} || {{ path_beg {prefix.rstrip('/')}/ }}"
@@ -81,7 +83,7 @@ def _backend(route: Route, slot: Slot) -> list[str]:
         "  balance leastconn",
         f"  http-response set-header {SLOT_HEADER} {slot}",
         f"  option httpchk GET {route.health}",
-        f"  default-server resolvers docker resolve-prefer ipv4 init-addr none check inter 1s fall 2 rise 1",
+        "  default-server resolvers docker resolve-prefer ipv4 init-addr none check inter 1s fall 2 rise 1",
         f"  server-template {route.tier} {REPLICAS} {route.tier}-{slot}:{route.port}",
     ]
 

@@ -37,7 +37,9 @@ class Result:
     def changed(self) -> dict[str, int]:
         """The counts under "Resources:", as in {"created": 41, "unchanged": 3}."""
         tail = self.text.rpartition("Resources:")[2]
-        return {what: int(count) for count, what in re.findall(r"(\d+) (created|updated|deleted|replaced|unchanged)", tail)}
+        return {
+            what: int(count) for count, what in re.findall(r"(\d+) (created|updated|deleted|replaced|unchanged)", tail)
+        }
 
 
 class Stack:
@@ -45,10 +47,13 @@ class Stack:
 
     def __init__(self, folder: Path, name: str, host: str | None = None) -> None:
         self.folder, self.name = folder, name
+        folder.mkdir(exist_ok=True)
         _copy(folder)
         self.project: dict[str, Any] = yaml.safe_load((folder / "Pulumi.yaml").read_text())
         self.app: dict[str, Any] = self.project["config"]["app"]["value"]
-        self.environment: dict[str, Any] = yaml.safe_load((folder / "Pulumi.dev.yaml").read_text())["config"]["board:environment"]
+        self.environment: dict[str, Any] = yaml.safe_load((folder / "Pulumi.dev.yaml").read_text())["config"][
+            "board:environment"
+        ]
         self.environment |= {"gateway": {"port": free_port()}}
         if host:
             self.environment["docker"] = {"host": host}
@@ -70,7 +75,7 @@ class Stack:
 
     def pulumi(self, *words: str, check: bool = False, variables: Mapping[str, str] | None = None) -> Result:
         done = subprocess.run(
-            ["pulumi", *words, "--non-interactive"], cwd=self.folder, env=self.variables | (variables or {}),
+            ["pulumi", *words, "--non-interactive"], cwd=self.folder, env=self.variables | dict(variables or {}),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=540,
         )  # fmt: skip
         result = Result(code=done.returncode, text=done.stdout)
@@ -88,19 +93,21 @@ class Stack:
         return self.pulumi("up", "--yes", "--skip-preview", "--stack", self.name, check=check, variables=variables)
 
     def destroy(self, check: bool = True) -> Result:
-        return self.pulumi("destroy", "--yes", "--skip-preview", "--refresh", "--stack", self.name, check=check)
+        return self.pulumi("destroy", "--yes", "--refresh", "--stack", self.name, check=check)
 
     def outputs(self) -> dict[str, Any]:
         return json.loads(self.pulumi("stack", "output", "--json", check=True).text)
 
     def containers(self) -> list[Any]:
-        return [each for each in self.engine.containers.list(all=True) if each.name.startswith(f"board-{self.name}-")]
+        return [
+            each for each in self.engine.containers.list(all=True) if str(each.name).startswith(f"board-{self.name}-")
+        ]
 
     def left(self) -> list[str]:
         """All that the engine still holds of the stack."""
         prefix = f"board-{self.name}-"
         found = [*self.engine.containers.list(all=True), *self.engine.volumes.list(), *self.engine.networks.list()]
-        return [each.name for each in found if each.name.startswith(prefix)]
+        return [name for each in found if (name := str(each.name)).startswith(prefix)]
 
     def get(self, path: str, **more: Any) -> requests.Response:
         return requests.get(f"{self.url}{path}", timeout=10, **more)
@@ -127,7 +134,11 @@ def eventually(what: Callable[[], object], seconds: float = 30) -> None:
 
 def _copy(folder: Path) -> None:
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for name in listed.stdout.splitlines():
         if (ROOT / name).is_file():

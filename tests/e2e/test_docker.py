@@ -1,9 +1,10 @@
 """The board on a real Docker engine: used, restarted, edited, released, broken and removed, in this order."""
 
 import json
+import re
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import pytest
@@ -13,7 +14,7 @@ from .stack import SECRETS, Stack, eventually
 
 
 @contextmanager
-def requests_flowing(stack: Stack) -> Iterator[Counter[str]]:
+def requests_flowing(stack: Stack) -> Generator[Counter[str]]:
     """Reads and writes one after the other for as long as the block runs; counts the answers by status."""
     seen: Counter[str] = Counter()
     done = threading.Event()
@@ -78,7 +79,7 @@ def test_the_feed_tells_of_new_messages(stack: Stack) -> None:
         lines = feed.iter_lines()
         assert next(lines) == b"event: hello"
         message = stack.post("for the feed")
-        events = (json.loads(line[6:]) for line in lines if line.startswith(b"data: {\"type\""))
+        events = (json.loads(line[6:]) for line in lines if line.startswith(b'data: {"type"'))
         assert next(events)["id"] == message["id"]
 
 
@@ -164,9 +165,10 @@ def test_state_survives_a_restart_of_everything(stack: Stack) -> None:
         if each.status != "created":
             each.restart()
     worker.start()
-    eventually(lambda: stack.get(f"/api/messages/{message['id']}").json()["processed"] == 1, seconds=60)
-    after = stack.get("/api/stats").json()
-    assert (after["messages"], after["processed"], after["most_attempts"]) == (before["messages"], before["messages"], 1)
+    expected = (before["messages"], before["messages"], 1)
+    counts = ("messages", "processed", "most_attempts")
+    eventually(lambda: tuple(stack.get("/api/stats").json()[key] for key in counts) == expected, seconds=60)
+    assert stack.get(f"/api/messages/{message['id']}").json()["summary"]
     assert stack.get("/api/release").json()["slot"] == "blue"
     assert set(stack.up().changed) == {"unchanged"}
 
@@ -231,28 +233,43 @@ def test_going_back_is_a_switch_and_nothing_else(stack: Stack) -> None:
     assert stack.get("/api/release").json()["slot"] == "green"
 
 
+def test_without_reload_the_built_images_run_and_serve_cacheable_assets(stack: Stack) -> None:
+    stack.environment["reload"] = False
+    with requests_flowing(stack) as seen:
+        stack.up()
+    assert set(seen) == {"200", "201"}, seen
+    assert stack.get("/api/release").json()["slot"] == "blue"
+    [asset] = re.findall(r"/assets/board\.[0-9a-f]{8}\.js", stack.get("/").text)
+    answer = stack.get(asset)
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["Content-Encoding"] == "gzip"
+
+
 def test_a_release_that_is_not_healthy_says_why_and_touches_nothing(stack: Stack) -> None:
     live = stack.get("/api/release").json()
-    running = {each.name: each.id for each in stack.containers() if "green" in each.name}
+    running = {each.name: each.id for each in stack.containers() if "-blue-" in each.name}
     main = stack.folder / "examples/board/api/board/main.py"
     good = main.read_text()
-    stack.app["version"] = "1.2.0"
-    stack.app["api"] |= {"start_within": "8s", "env": {"BROKEN": "1"}}
-    del stack.app["api"]["reload"]
-    broken = 'async def ready(request: Request, response: Response) -> dict[str, str]:\n    raise RuntimeError("the moon is wrong")'
-    main.write_text(good.replace("async def ready(request: Request, response: Response) -> dict[str, str]:", broken))
+    stack.app["api"]["start_within"] = "8s"
+    main.write_text(
+        good.replace(
+            'state = {"database": "ok"', 'raise RuntimeError("the moon is wrong")\n    state = {"database": "ok"'
+        )
+    )
     with requests_flowing(stack) as seen:
         failed = stack.up(check=False)
     assert failed.code
-    assert "app.api: container board-e2e-blue-api-1: it is not healthy within 8s" in failed.text
+    assert "app.api: container board-e2e-green-api-1: it is not healthy within 8s" in failed.text
     assert "the moon is wrong" in failed.text
     assert stack.get("/api/release").json() == live
     assert set(seen) <= {"200", "201"}, seen
-    assert {each.name: each.id for each in stack.containers() if "green" in each.name} == running
+    assert {each.name: each.id for each in stack.containers() if "-blue-" in each.name} == running
+    again = stack.up(check=False)
+    assert again.code, "the second try must not take the unhealthy container for a good one"
+    assert stack.get("/api/release").json() == live
     main.write_text(good)
     stack.up()
-    assert stack.get("/api/release").json()["slot"] == "blue"
-    assert stack.outputs()["release"].startswith("1.2.0-")
+    assert stack.get("/api/release").json()["slot"] == "green"
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,9 @@ class Deployment:
         self.all = registered
         self.outputs = outputs
         self.by_name = {entry.name: entry for entry in registered if entry.custom}
-        self.release = next((entry.labels["tiers.release"] for entry in registered if "tiers.release" in entry.labels), None)
+        self.release = next(
+            (entry.labels["tiers.release"] for entry in registered if "tiers.release" in entry.labels), None
+        )
         self.by_urn = {entry.urn: entry for entry in registered}
 
     def of(self, type_: str) -> list[Registered]:
@@ -174,8 +176,8 @@ def deploy(
     exported: dict[str, Any] = {}
     known = checkpoint.parse(export or {})
     with (
-        mock.patch.object(checkpoint, "read", lambda stack: known),
-        mock.patch.object(engine, "check", lambda environment, occupied: None),
+        mock.patch.object(checkpoint, "read", return_value=known),
+        mock.patch.object(engine, "check", return_value=None),
         mock.patch.object(pulumi, "export", exported.__setitem__),
         # The stand-in has no server for callbacks; hooks are tested where the engine calls them (tests/e2e).
         mock.patch("pulumi.resource_hooks.register_error_hook", _registered),
@@ -192,8 +194,9 @@ def _registered(hook: object) -> asyncio.Future[None]:
 
 def _finish(program: Callable[[], object]) -> None:
     """Let everything the program began come to its end: otherwise a test sees only what was quick."""
-    mocks.SETTINGS.rpc_manager.clear()
-    mocks.SETTINGS.outputs.clear()
+    runtime = cast(Any, mocks).SETTINGS
+    runtime.rpc_manager.clear()
+    runtime.outputs.clear()
 
     async def run() -> None:
         await stack.run_pulumi_func(lambda: cast(None, program()))
@@ -208,8 +211,12 @@ def exported(deployment: Deployment) -> dict[str, Any]:
         outputs = {"exitCode": 0} if entry.inputs.get("mustRun") is False and entry.runs else {}
         resources.append(
             {
-                "urn": entry.urn, "type": entry.type, "parent": entry.parent, "custom": entry.custom,
-                "inputs": entry.inputs, "outputs": outputs,
+                "urn": entry.urn,
+                "type": entry.type,
+                "parent": entry.parent,
+                "custom": entry.custom,
+                "inputs": entry.inputs,
+                "outputs": outputs,
             }
         )
     return {"deployment": {"resources": resources}}

@@ -141,7 +141,9 @@ def test_an_app_that_is_wrong(change: Change, path: str, said: str) -> None:
     change(value)
     with pytest.raises(ConfigError) as error:
         load_app(value)
-    assert any(line.startswith(f"{path}: ") and said in line for line in str(error.value).splitlines()), str(error.value)
+    assert any(line.startswith(f"{path}: ") and said in line for line in str(error.value).splitlines()), str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,9 @@ def test_an_environment_that_is_wrong(change: Change, path: str, said: str) -> N
     change(value)
     with pytest.raises(ConfigError) as error:
         load_environment(value, load_app(project()))
-    assert any(line.startswith(f"{path}: ") and said in line for line in str(error.value).splitlines()), str(error.value)
+    assert any(line.startswith(f"{path}: ") and said in line for line in str(error.value).splitlines()), str(
+        error.value
+    )
 
 
 def test_there_are_at_least_sixty_cases() -> None:
@@ -219,9 +223,7 @@ KEYS = st.sampled_from(
     ["name", "version", "web", "api", "worker", "database", "cache", "image", "build", "port", "needs", "env", "volumes",
      "writable", "secrets", "command", "reload", "mounts", "migrate", "platform", "docker", "gateway", "tiers", "host"]
 )  # fmt: skip
-LIKELY = st.recursive(
-    JSON, lambda inner: st.dictionaries(KEYS | st.text(max_size=5), inner, max_size=6), max_leaves=20
-)
+LIKELY = st.recursive(JSON, lambda inner: st.dictionaries(KEYS | st.text(max_size=5), inner, max_size=6), max_leaves=20)
 
 
 @settings(max_examples=150, deadline=None)

@@ -5,7 +5,19 @@ from typing import Any
 
 import pytest
 
-from .program import CONTAINER, IMAGE, NETWORK, SECRETS, VOLUME, Deployment, Registered, deploy, environment, exported, project
+from .program import (
+    CONTAINER,
+    IMAGE,
+    NETWORK,
+    SECRETS,
+    VOLUME,
+    Deployment,
+    Registered,
+    deploy,
+    environment,
+    exported,
+    project,
+)
 
 
 def everything() -> Deployment:
@@ -156,7 +168,9 @@ def test_components_have_the_projects_type_token(entry: Registered) -> None:
     assert (package, name[0].isupper(), module.islower()) == ("tiers", True, True)
 
 
-@pytest.mark.parametrize("entry", [*CONTAINERS, *DEPLOYED.of(VOLUME), *DEPLOYED.of(NETWORK)], ids=lambda entry: entry.name)
+@pytest.mark.parametrize(
+    "entry", [*CONTAINERS, *DEPLOYED.of(VOLUME), *DEPLOYED.of(NETWORK)], ids=lambda entry: entry.name
+)
 def test_it_says_whose_it_is(entry: Registered) -> None:
     assert entry.inputs["name"].startswith("board-dev-")
     assert (entry.labels["tiers.app"], entry.labels["tiers.environment"]) == ("board", "dev")

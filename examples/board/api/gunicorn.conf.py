@@ -5,8 +5,8 @@ import tempfile
 
 os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="metrics-"))
 
-from prometheus_client import multiprocess  # noqa: E402 (reads the variable when imported)
-from uvicorn_worker import UvicornWorker  # noqa: E402
+from prometheus_client import multiprocess
+from uvicorn_worker import UvicornWorker
 
 
 class Worker(UvicornWorker):

@@ -36,7 +36,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.summaries = jobs.queue()
     app.state.cache = Redis(**settings.cache_server())
     pool = AsyncConnectionPool(
-        kwargs={**settings.database(), "row_factory": dict_row}, min_size=1, max_size=8, timeout=5, open=False,
+        kwargs={**settings.database(), "row_factory": dict_row},
+        min_size=1,
+        max_size=8,
+        timeout=5,
+        open=False,
         check=AsyncConnectionPool.check_connection,
     )
     await pool.open()
@@ -71,7 +75,12 @@ async def observe(request: Request, call_next):
         if status >= 500:
             metrics.ERRORS.labels(request.method, route).inc()
         if route not in ("/health", "/ready", "/metrics"):
-            fields = {"method": request.method, "path": request.url.path, "status": status, "seconds": round(seconds, 4)}
+            fields = {
+                "method": request.method,
+                "path": request.url.path,
+                "status": status,
+                "seconds": round(seconds, 4),
+            }
             log.info("request", extra={"fields": fields})
         logs.request_id.reset(token)
 
@@ -117,7 +126,9 @@ async def post(request: Request, message: NewMessage) -> dict[str, Any]:
     [stored] = await rows(
         request,
         f"INSERT INTO messages (author, body, work_seconds) VALUES (%s, %s, %s) RETURNING {FIELDS}",
-        message.author, message.body, message.work_seconds,
+        message.author,
+        message.body,
+        message.work_seconds,
     )
     metrics.STORED.inc()
     try:
@@ -134,8 +145,10 @@ async def newest(
     request: Request, limit: Annotated[int, Query(ge=1, le=500)] = 50, before: int | None = None
 ) -> list[dict[str, Any]]:
     return await rows(
-        request, f"SELECT {FIELDS} FROM messages WHERE id < coalesce(%s, 9223372036854775807) ORDER BY id DESC LIMIT %s",
-        before, limit,
+        request,
+        f"SELECT {FIELDS} FROM messages WHERE id < coalesce(%s, 9223372036854775807) ORDER BY id DESC LIMIT %s",
+        before,
+        limit,
     )
 
 

@@ -14,7 +14,9 @@ LATENCY = Histogram(
     ["method", "route", "status"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-ERRORS = Counter("http_request_errors_total", "Requests answered with 5xx or ended by an exception.", ["method", "route"])
+ERRORS = Counter(
+    "http_request_errors_total", "Requests answered with 5xx or ended by an exception.", ["method", "route"]
+)
 STORED = Counter("board_messages_stored_total", "Messages committed.")
 
 

@@ -1,0 +1,148 @@
+"""Engines: another one on another socket, one that is down, one whose disk is full; and two updates at once."""
+
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lab import engine as lab_engine
+
+from .stack import ROOT, Stack
+
+
+def run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@contextmanager
+def another_engine(folder: Path, number: int) -> Generator[str]:
+    """A second Docker engine beside the first: own socket, data, bridge and addresses, gone afterwards."""
+    bridge, where = f"tiers-e2e{number}", folder / "engine.sock"
+    run("ip", "link", "add", "name", bridge, "type", "bridge")
+    process = None
+    try:
+        run("ip", "addr", "add", f"10.21{number}.0.1/24", "dev", bridge)
+        run("ip", "link", "set", bridge, "up")
+        pool = f"base=10.21{number}.64.0/18,size=24"
+        more = ("--bridge", bridge, "--default-address-pool", pool, "--iptables=true")
+        process = lab_engine.start_engine(folder / "root", where, *more, name=f"dockerd-e2e{number}")
+        yield f"unix://{where}"
+    finally:
+        if process:
+            process.terminate()
+            process.wait(timeout=60)
+        lab_engine.forget(f"dockerd-e2e{number}")
+        run("ip", "link", "delete", bridge)
+
+
+@pytest.fixture
+def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder whose name is short enough for a socket below it, emptied of the engine's mounts afterwards."""
+    folder = tmp_path_factory.mktemp("e")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_second_engine_on_another_socket(short: Path, tmp_path: Path) -> None:
+    with another_engine(short, 1) as host:
+        stack = Stack(tmp_path / "board", "second", host)
+        try:
+            stack.up()
+            assert stack.get("/api/release").json()["slot"] == "blue"
+            assert len(stack.containers()) >= 10
+            assert set(stack.up().changed) == {"unchanged"}
+        finally:
+            stack.destroy(check=False)
+        assert stack.left() == []
+        stack.engine.close()
+
+
+def test_a_disk_that_fills_while_building_is_said_so(short: Path, tmp_path: Path) -> None:
+    root = short / "root"
+    root.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(root))
+    try:
+        with another_engine(short, 2) as host:
+            stack = Stack(tmp_path / "board", "full", host)
+            failed = stack.up(check=False)
+            assert failed.code
+            assert "no space left on device" in failed.text
+            assert "the engine's disk is full: free some with `docker system prune`" in failed.text
+            stack.destroy()
+            assert stack.left() == []
+            stack.engine.close()
+    finally:
+        run("umount", "-l", str(root))
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """A stack that is never deployed: its updates are to stop before they touch anything."""
+    return Stack(tmp_path_factory.mktemp("idle") / "board", "idle")
+
+
+def refused(stack: Stack) -> str:
+    result = stack.up(check=False)
+    assert result.code
+    assert "Traceback" not in result.text
+    assert stack.left() == []
+    return result.text
+
+
+def test_an_engine_that_is_down(idle: Stack) -> None:
+    idle.environment["docker"] = {"host": "unix:///nowhere/docker.sock"}
+    try:
+        assert "environment.docker.host: no Docker engine answers at unix:///nowhere/docker.sock" in refused(idle)
+    finally:
+        del idle.environment["docker"]
+
+
+def test_a_port_that_is_taken(idle: Stack) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", idle.environment["gateway"]["port"]))
+        server.listen()
+        assert f"environment.gateway.port: {idle.environment['gateway']['port']} can't be opened" in refused(idle)
+
+
+def test_configuration_that_is_wrong_is_all_said_before_anything_is_touched(idle: Stack) -> None:
+    idle.app["api"] |= {"port": 70000}
+    idle.app["web"] |= {"prot": 1}
+    try:
+        text = refused(idle)
+        assert "app.api.port: 70000 is not a port; give a whole number from 1 to 65535" in text
+        assert "app.web.prot: there is no such key" in text
+    finally:
+        idle.app["api"]["port"] = 8000
+        del idle.app["web"]["prot"]
+
+
+def test_a_secret_that_is_not_set(idle: Stack) -> None:
+    idle.app["api"]["secrets"] = ["mail-password"]
+    try:
+        text = refused(idle)
+        assert "secrets.mail-password: app.api.secrets uses it" in text
+        assert "pulumi config set --secret --path secrets.mail-password" in text
+    finally:
+        del idle.app["api"]["secrets"]
+
+
+def test_two_makes_at_once(tmp_path: Path) -> None:
+    state = Path.home() / ".local/state/tiers"
+    state.mkdir(parents=True, exist_ok=True)
+    holder = subprocess.Popen(["flock", str(state / "lonely.lock"), "sleep", "20"])
+    try:
+        threading.Event().wait(0.5)
+        started = time.monotonic()
+        second = subprocess.run(["make", "down", "ENV=lonely"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert second.returncode
+        assert "another make is at work on stack lonely here" in second.stderr
+        assert time.monotonic() - started < 15
+    finally:
+        holder.terminate()
+        holder.wait()

@@ -1,0 +1,36 @@
+"""What the documents say is there, is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from .program import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_commands_exist(page: Path) -> None:
+    for target in re.findall(r"`make ([a-z][a-z0-9-]*)", page.read_text()):
+        assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_files_exist(page: Path) -> None:
+    for name in re.findall(r"`((?:components|tests|lab|examples|docs|benchmarks)/[\w./-]*)`", page.read_text()):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("record", sorted((ROOT / "docs/adr").glob("*.md")), ids=lambda page: page.name)
+def test_decisions_are_short(record: Path) -> None:
+    assert 10 <= len(record.read_text().splitlines()) <= 36
+    assert re.match(r"\d{3}-[a-z0-9-]+\.md$", record.name)

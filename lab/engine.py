@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from .steps import CACHE, LOGS, LabError, Step, answer, digest, sh
@@ -60,7 +61,7 @@ def steps() -> list[Step]:
             name=base,
             takes="40 s",
             needs=("docker engine", "registry mirror"),
-            present=lambda: _mirrored(BASE),
+            present=lambda: _mirrored(BASE) or _public(),
             run=_bootstrap,
         ),
         *(
@@ -68,7 +69,7 @@ def steps() -> list[Step]:
                 name=f"image {name}",
                 takes="15 s",
                 needs=(base,),
-                present=lambda name=name: _mirrored(name),
+                present=lambda name=name: _mirrored(name) or _public(),
                 run=lambda folder=folder, name=name: _image(folder, name),
             )
             for folder, name in NAMES.items()
@@ -258,6 +259,12 @@ def _mirrored(name: str) -> str | None:
             return "in the mirror" if stamp.exists() and stamp.read_text() == _recipe(name) else None
     except (urllib.error.URLError, OSError):
         return None
+
+
+@cache
+def _public() -> str | None:
+    """Whether the public registry can be reached: then images are pulled when they are needed."""
+    return "can be pulled" if answer(_client(), "manifest", "inspect", BASE) is not None else None
 
 
 def _stamp(name: str) -> Path:

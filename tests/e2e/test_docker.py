@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -245,6 +246,19 @@ def test_without_reload_the_built_images_run_and_serve_cacheable_assets(stack: S
     assert answer.headers["Content-Encoding"] == "gzip"
 
 
+def test_an_api_told_to_stop_finishes_what_it_holds(stack: Stack) -> None:
+    [api] = [each for each in stack.containers() if each.name.endswith("blue-api-1")]
+    answers: list[int] = []
+    holding = threading.Thread(target=lambda: answers.append(stack.get("/api/slow?seconds=4").status_code))
+    holding.start()
+    time.sleep(1)
+    api.stop(timeout=30)
+    holding.join()
+    assert answers == [200]
+    api.start()
+    eventually(lambda: stack.get("/api/stats").status_code == 200, seconds=60)
+
+
 def test_a_release_that_is_not_healthy_says_why_and_touches_nothing(stack: Stack) -> None:
     live = stack.get("/api/release").json()
     running = {each.name: each.id for each in stack.containers() if "-blue-" in each.name}
@@ -303,8 +317,10 @@ def test_a_release_that_can_not_be_had_says_why_and_touches_nothing(
 def test_data_that_is_protected_is_not_destroyed(stack: Stack) -> None:
     stack.environment["protect_data"] = True
     stack.up()
+    running = {each.id for each in stack.containers()}
     refused = stack.destroy(check=False)
     assert refused.code
+    assert {each.id for each in stack.containers()} == running
     assert "protect" in refused.text
     assert "database-data" in refused.text
     assert stack.get("/api/stats").status_code == 200

@@ -69,7 +69,10 @@ def test_a_disk_that_fills_while_building_is_said_so(short: Path, tmp_path: Path
     run("mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(root))
     try:
         with another_engine(short, 2) as host:
+            # Named by DOCKER_HOST here, by environment.docker.host above: both ways lead to it.
             stack = Stack(tmp_path / "board", "full", host)
+            del stack.environment["docker"]
+            stack.variables["DOCKER_HOST"] = host
             failed = stack.up(check=False)
             assert failed.code
             assert "no space left on device" in failed.text

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pulumi
 
-from components import cache, checkpoint, config, database, platforms, release, tier
+from components import checkpoint
+
+ASKED = checkpoint.Asked(pulumi.get_stack())  # first: it is answered while the rest is imported and described
+
+from components import cache, config, database, platforms, release, tier
 from components.config import TierName
 from components.outputs import export
 from components.slot import KeptSlot, Slot
@@ -21,7 +25,7 @@ def main() -> None:
     workloads = {name: tier.service(name, described, description) for name, described in app.services.items()}
     replicas = {name: environment.size(name).replicas for name in workloads}
 
-    known = checkpoint.read(pulumi.get_stack())
+    known = ASKED.answer()
     observed = checkpoint.observe(known)
     wanted = release.identify(app.version, workloads.values())
     plan = release.plan(observed, wanted, back=os.environ.get("TIERS_RELEASE") == "previous")

@@ -1,11 +1,10 @@
 """What the stack's own checkpoint says is there: who is live, what each slot holds, what failed last time.
 
 The checkpoint is written step by step, also by an update that fails later, and reads the same on every platform
-(docs/adr/001-who-is-live.md). `read` calls the engine; everything else here is a pure function of its answer.
+(docs/adr/001-who-is-live.md). `Asked` calls the command line; everything else here is a pure function of its answer.
 """
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,24 +62,26 @@ class Checkpoint:
         return 1
 
 
-def read(stack: str) -> Checkpoint:
-    """The checkpoint of `stack`, as `pulumi stack export` prints it (secrets stay encrypted).
+class Asked:
+    """The question for a stack's checkpoint, on its way since it was made: what is read meanwhile costs no time."""
 
-    Raises:
-        RunError: the Pulumi command line can't be called or refuses.
-    """
-    command = ["pulumi", "stack", "export", "--stack", stack]
-    try:
-        # The program runs inside an update: the engine's own variables would make the call join it.
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=dict(os.environ))
-    except FileNotFoundError:
-        raise RunError(
-            "pulumi: not found on PATH, and the program reads its checkpoint with it; add it to PATH"
-        ) from None
-    except subprocess.SubprocessError as error:
-        detail = str(getattr(error, "stderr", "") or error).strip()
-        raise RunError(f"`{' '.join(command)}` failed: {detail}") from None
-    return parse(json.loads(answer.stdout))
+    def __init__(self, stack: str) -> None:
+        self._command = ["pulumi", "stack", "export", "--stack", stack]
+        try:
+            self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        except FileNotFoundError:
+            raise RunError("pulumi: it is not on PATH, and the program reads its checkpoint with it; add it") from None
+
+    def answer(self) -> Checkpoint:
+        """The checkpoint, as `pulumi stack export` prints it (secrets stay encrypted).
+
+        Raises:
+            RunError: the Pulumi command line refuses.
+        """
+        out, errors = self._process.communicate()
+        if self._process.returncode:
+            raise RunError(f"`{' '.join(self._command)}` failed: {errors.strip()}")
+        return parse(json.loads(out))
 
 
 def parse(export: Mapping[str, Any]) -> Checkpoint:

@@ -179,7 +179,9 @@ class Service(Source):
         default=(), description="Tiers it talks to: it may reach them, is told their address, and starts after them."
     )
     writable: tuple[ContainerPath, ...] = Field(default=("/tmp",), description="Paths it may write to, in memory.")
-    volumes: dict[Name, ContainerPath] = Field(default={}, description="Data kept across releases: name → path; `user` must own the path in the image.")
+    volumes: dict[Name, ContainerPath] = Field(
+        default={}, description="Data kept across releases: name → path; `user` must own the path in the image."
+    )
     user: int = Field(default=10001, ge=1, le=2**31 - 1, strict=True, description="UID and GID; never root.")
     egress: Flag = Field(default=False, description="It may open connections to the world outside.")
     start_within: Seconds = Field(

@@ -184,6 +184,6 @@ def secrets_of(values: Mapping[str, str], scope: str) -> dict[str, Secret]:
     """Each secret with its version: a slow hash, so that what a release is named after can't be guessed back."""
 
     def version(name: str, value: str) -> str:
-        return hashlib.scrypt(value.encode(), salt=f"{scope}/{name}".encode(), n=2**11, r=8, p=1, dklen=8).hex()
+        return hashlib.scrypt(value.encode(), salt=f"{scope}/{name}".encode(), n=2**9, r=8, p=1, dklen=8).hex()
 
     return {name: Secret(name=name, version=version(name, value)) for name, value in values.items()}

@@ -5,6 +5,7 @@ import json
 import runpy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
@@ -176,7 +177,7 @@ def deploy(
     exported: dict[str, Any] = {}
     known = checkpoint.parse(export or {})
     with (
-        mock.patch.object(checkpoint, "read", return_value=known),
+        mock.patch.object(checkpoint, "Asked", return_value=mock.Mock(answer=lambda: known)),
         mock.patch.object(engine, "check", return_value=None),
         mock.patch.object(pulumi, "export", exported.__setitem__),
         # The stand-in has no server for callbacks; hooks are tested where the engine calls them (tests/e2e).
@@ -202,6 +203,18 @@ def _finish(program: Callable[[], object]) -> None:
         await stack.run_pulumi_func(lambda: cast(None, program()))
 
     asyncio.get_event_loop().run_until_complete(run())
+
+
+@cache
+def first() -> Deployment:
+    """The board's first release. Shared: don't change what it returns."""
+    return deploy()
+
+
+@cache
+def second() -> Deployment:
+    """The board's second release, after the first. Shared, too."""
+    return deploy(project() | {"version": "2.0.0"}, export=exported(first()))
 
 
 def exported(deployment: Deployment) -> dict[str, Any]:

@@ -19,11 +19,14 @@ def queue() -> Queue:
     return Queue(NAME, connection=Redis(**settings.cache_server()))
 
 
+def job_id(message: int) -> str:
+    return f"message-{message}"
+
+
 def enqueue(summaries: Queue, message: int, seconds: float) -> None:
-    """Ask for the message's summary. The job carries the message's id, so asking twice is one job."""
-    job = f"message-{message}"
-    if summaries.fetch_job(job) is None:
-        summaries.enqueue(summarise, message, job_id=job, job_timeout=seconds + 60, retry=Retry(max=5), result_ttl=3600)
+    """Ask for the message's summary. The job carries the message's id: asking twice never makes two of them wait."""
+    limit = round(seconds) + 60
+    summaries.enqueue(summarise, message, job_id=job_id(message), job_timeout=limit, retry=Retry(max=5), result_ttl=600)
 
 
 def summarise(message: int) -> None:
@@ -42,5 +45,5 @@ def summarise(message: int) -> None:
             "UPDATE messages SET summary = %s, processed = processed + 1 WHERE id = %s AND summary IS NULL",
             (summary, message),
         ).rowcount
-    log.info("summarised", extra={"fields": {"message": message, "written": written, "seconds": seconds}})
+    log.info("summarised", extra={"fields": {"message_id": message, "written": written, "seconds": seconds}})
     Redis(**settings.cache_server()).publish(FEED, json.dumps({"type": "summary", "id": message, "summary": summary}))

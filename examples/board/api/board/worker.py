@@ -4,41 +4,47 @@ import logging
 from pathlib import Path
 
 import psycopg
-from rq import SimpleWorker
+from rq import Queue, SimpleWorker
 
 from . import logs, settings
-from .jobs import enqueue, queue
+from .jobs import enqueue, job_id, queue
 
 ALIVE = Path("/tmp/alive")
 log = logging.getLogger(__name__)
 
 
 class Worker(SimpleWorker):
-    """Runs jobs in its own process and leaves a mark while it lives."""
+    """Runs jobs in its own process, leaves a mark while it lives, and looks for forgotten messages now and then."""
 
     def heartbeat(self, *args: object, **kwargs: object) -> None:
         ALIVE.touch()
         super().heartbeat(*args, **kwargs)
 
+    def run_maintenance_tasks(self) -> None:
+        super().run_maintenance_tasks()
+        sweep(self.queues[0])
 
-def sweep(summaries) -> None:
-    """Ask again for summaries whose message was stored but whose job was not (the api died in between)."""
+
+def sweep(summaries: Queue) -> None:
+    """Ask again for summaries that nobody is going to write: the api died before it asked, or a worker before it began."""
     with psycopg.connect(**settings.database()) as connection:
         rows = connection.execute(
-            "SELECT id, work_seconds FROM messages WHERE summary IS NULL AND created_at < now() - interval '30 seconds'"
+            "SELECT id, work_seconds FROM messages"
+            " WHERE summary IS NULL AND attempts = 0 AND created_at < now() - interval '60 seconds'"
         ).fetchall()
-    for message, seconds in rows:
+    waiting, started = set(summaries.job_ids), set(summaries.started_job_registry.get_job_ids())
+    forgotten = [row for row in rows if job_id(row[0]) not in waiting | started]
+    for message, seconds in forgotten:
         enqueue(summaries, message, seconds)
-    log.info("swept", extra={"fields": {"found": len(rows)}})
+    if forgotten:
+        log.warning("swept", extra={"fields": {"found": len(forgotten)}})
 
 
 def main() -> None:
     logs.configure()
     summaries = queue()
-    sweep(summaries)
-    Worker([summaries], connection=summaries.connection, default_worker_ttl=60).work(
-        logging_level="INFO", with_scheduler=False
-    )
+    # Short waits, so that a wake-up that is missed costs seconds; maintenance finds what a dead worker held.
+    Worker([summaries], connection=summaries.connection, worker_ttl=20, maintenance_interval=30).work()
 
 
 if __name__ == "__main__":

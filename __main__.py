@@ -45,8 +45,9 @@ def main() -> None:
     if plan.render:
         place = platforms.Place(slot=plan.render, release=plan.release)
         gates += Slot(platform, place, workloads, replicas, routes, shared, gateway.running).gates
+    standing = [*platform.foundation, *(each for ready in shared.values() for each in ready), gateway.running]
     for name in plan.keep:
-        KeptSlot(platform, name, observed.held[name].release, known)
+        KeptSlot(platform, name, observed.held[name].release, known, standing)
     moved = Switch(platform, plan, gates).moved
 
     export(settings, observed, plan, moved)

@@ -27,6 +27,7 @@ class Entry:
     custom: bool
     inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     outputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    dependencies: tuple[str, ...] = ()
     failed: bool = False
 
     @property
@@ -100,6 +101,7 @@ def _entry(resource: Mapping[str, Any]) -> Entry:
         custom=bool(resource.get("custom")),
         inputs=resource.get("inputs") or {},
         outputs=outputs,
+        dependencies=tuple(resource.get("dependencies") or ()),
         # An exit code that isn't 0, or a creation that ended in an error (a container that never became healthy).
         failed=bool(resource.get("initErrors")) or outputs.get("exitCode") not in (None, 0),
     )

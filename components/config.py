@@ -244,7 +244,10 @@ class Database(Model):
     )
     name: Identifier = Field(default="app", description="The database that is created.")
     user: Identifier = Field(default="app", description="Its owner.")
-    password: Name = Field(default="database-password", description="Which of `secrets` is the owner's password.")
+    password: Name = Field(
+        default="database-password",
+        description="Which of `secrets` is the owner's password; later changes need ALTER ROLE, too.",
+    )
     uid: int = Field(
         default=999,
         ge=1,
@@ -258,7 +261,10 @@ class Cache(Model):
     """Redis, shared by both slots; its queue survives a restart."""
 
     image: ImageReference = Field(default="redis:7-bookworm", description="An image with the public one's contract.")
-    password: Name = Field(default="cache-password", description="Which of `secrets` is the password.")
+    password: Name = Field(
+        default="cache-password",
+        description="Which of `secrets` is the password; a change cuts off the live slot until the switch.",
+    )
     uid: int = Field(
         default=999,
         ge=1,

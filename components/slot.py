@@ -67,19 +67,30 @@ class KeptSlot(ComponentResource):
     "unchanged" and keeps what the state holds (seen with pulumi 3.256, on both providers).
     """
 
-    def __init__(self, platform: Platform, slot: release.Slot, held: release.Release, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        slot: release.Slot,
+        held: release.Release,
+        checkpoint: Checkpoint,
+        shared: Sequence[Resource],
+    ) -> None:
         identity = _identity(Place(slot=slot, release=held))
         super().__init__(KIND, slot, identity, None)
-        parents: dict[str, Resource] = {}
+        made: dict[str, Resource] = {}
         for entry in checkpoint.below(slot, KIND):
-            parents[entry.urn] = _replay(entry, platform, parents.get(entry.parent, self))
+            # What lies outside of the slot can't be told by its URN here: it waits for all of it. Without dependencies
+            # `pulumi destroy` would take networks and volumes away before the containers on them.
+            after = [*shared, *(made[urn] for urn in entry.dependencies if urn in made)]
+            made[entry.urn] = _replay(entry, platform, made.get(entry.parent, self), after)
         self.register_outputs(identity)
 
 
-def _replay(entry: Entry, platform: Platform, parent: Resource) -> Resource:
+def _replay(entry: Entry, platform: Platform, parent: Resource, after: Sequence[Resource]) -> Resource:
     if not entry.custom:
         return ComponentResource(entry.type, entry.name, None, below(parent))
-    return CustomResource(entry.type, entry.name, {}, below(parent, provider=platform.provider, ignore_changes=["*"]))
+    opts = below(parent, depends_on=after, provider=platform.provider, ignore_changes=["*"])
+    return CustomResource(entry.type, entry.name, {}, opts)
 
 
 def _identity(place: Place) -> dict[str, Input[str]]:

@@ -30,6 +30,11 @@ class Platform(Protocol):
         """What everything on this platform is made through."""
         ...
 
+    @property
+    def foundation(self) -> Sequence[Resource]:
+        """What everything stands on: it goes last."""
+        ...
+
     def prepare(self, parent: Resource, workloads: Sequence[Workload], place: Place | None) -> Mapping[str, Resource]:
         """Bring what these workloads need before they run: images, and secrets as files. What it returns goes to the verbs below."""
         ...

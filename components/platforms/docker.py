@@ -123,6 +123,10 @@ class DockerPlatform:
     def provider(self) -> docker.Provider:
         return self.ground.provider
 
+    @property
+    def foundation(self) -> Sequence[Resource]:
+        return [self.ground.toolbox, *self.ground.networks.values(), *self.ground.volumes.values()]
+
     @cached_property
     def ground(self) -> "Ground":
         return Ground(self)
@@ -151,15 +155,14 @@ class DockerPlatform:
     # ------------------------------------------------------------------ files
 
     def _secret_files(self, parent: Resource, workload: Workload, owner: str, image: Input[str]) -> docker.Container:
-        """The workload's secrets as files in a volume, a new one for each new content."""
-        name = f"{owner}-secrets"
-        versions = "-".join(secret.version[:6] for secret in workload.secrets)
-        volume = self._volume(parent, name, f"{self.prefix}-{name}-{versions}", self.ground.provider)
+        """The workload's secrets as files in a volume. New content is a new volume: the old goes once nothing uses it."""
+        name = "-".join([owner, "secrets", *(secret.version[:6] for secret in workload.secrets)])
+        volume = self._volume(parent, name, f"{self.prefix}-{name}", self.ground.provider)
         args = _hardened(
             f"{self.prefix}-{name}",
             image,
             SMALL,
-            self._labels("secrets", name, tier=workload.tier),
+            self.labels(role="secrets", tier=workload.tier),
             command=["true"],
             user=workload.user,
             writable=(),

@@ -314,6 +314,16 @@ def test_a_release_that_can_not_be_had_says_why_and_touches_nothing(
     assert stack.get("/api/release").json() == live
 
 
+def test_a_secret_that_changes_is_a_new_release(stack: Stack) -> None:
+    live = stack.get("/api/release").json()
+    stack.pulumi("config", "set", "--secret", "--path", "secrets.cache-password", "e2e-another", check=True)
+    assert stack.up().code == 0
+    assert stack.get("/api/release").json()["slot"] != live["slot"]
+    message = stack.post("with another password")
+    eventually(lambda: stack.get(f"/api/messages/{message['id']}").json()["processed"] == 1)
+    assert set(stack.up().changed) == {"unchanged"}
+
+
 def test_data_that_is_protected_is_not_destroyed(stack: Stack) -> None:
     stack.environment["protect_data"] = True
     stack.up()

@@ -230,6 +230,7 @@ def exported(deployment: Deployment) -> dict[str, Any]:
                 "custom": entry.custom,
                 "inputs": entry.inputs,
                 "outputs": outputs,
+                "dependencies": sorted(entry.waits_for),
             }
         )
     return {"deployment": {"resources": resources}}

@@ -206,6 +206,7 @@ def test_a_kept_slot_is_registered_as_it_was_and_nothing_else() -> None:
     for entry in kept:
         replayed = next(other for other in after if other.urn == entry.urn)
         assert (replayed.inputs, replayed.ignores, replayed.parent) == ({}, ("*",), entry.parent)
+        assert replayed.waits_for >= entry.waits_for, "what it stands on would be deleted before it"
     assert any(entry.name == "green-api-1" for entry in after)
     assert "switch-2" in after.by_name and "switch-1" not in after.by_name
 

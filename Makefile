@@ -29,21 +29,25 @@ endef
 .PHONY: help up down back test e2e bench lab lab-down doctor docs venv
 
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-up: lab venv ## All set-up, then the environment (ENV=dev), then its URL and a real answer
+up: stack-file lab venv ## All set-up, then the environment (ENV=dev), then its URL and a real answer
 	@mkdir -p "$(STATE)"; $(alone) \
 	pulumi stack select --create $(ENV) >/dev/null; \
 	pulumi up --yes --skip-preview --non-interactive; \
 	url=$$(pulumi stack output url); \
 	echo; echo "$$url answers:"; curl -fsS --retry 3 --retry-connrefused "$$url/api/release"; echo; \
 	echo; echo "  open it    $$url"; \
-	for key in release logs go_back; do printf '  %-9s  %s\n' $$key "$$(pulumi stack output $$key)"; done
+	for key in release go_back; do printf '  %-9s  %s\n' $$key "$$(pulumi stack output $$key)"; done; \
+	echo '  logs       pulumi stack output logs, in `make shell`'
 
 down: ## Remove the environment (ENV=dev); protected data makes it refuse
 	@mkdir -p "$(STATE)"; $(alone) \
 	pulumi stack select $(ENV); pulumi destroy --refresh --yes --non-interactive || { \
 	echo "make: nothing was removed if data is protected here; to remove it too, set environment.protect_data: false, make up, make down" >&2; exit 1; }
+
+shell: lab venv ## A shell in which plain `pulumi` means what it means here: same state, passphrase and plugins
+	@pulumi stack select $(ENV) 2>/dev/null || true; exec $${SHELL:-bash}
 
 back: ## Go back to the release before this one, by one switch
 	@$(alone) TIERS_RELEASE=previous pulumi up --stack $(ENV) --yes --skip-preview --non-interactive
@@ -72,6 +76,10 @@ doctor: ## What is there, what is missing, what will be done
 
 docs: venv ## Write the generated documents anew
 	$(RUN) -m components.reference
+
+.PHONY: stack-file shell
+stack-file:
+	@test -f Pulumi.$(ENV).yaml || { echo "make: there is no Pulumi.$(ENV).yaml; ENV is the name of a stack file" >&2; exit 1; }
 
 venv: .venv/.installed
 

@@ -48,7 +48,7 @@ def main() -> None:
     standing = [*platform.foundation, *(each for ready in shared.values() for each in ready), gateway.running]
     for name in plan.keep:
         KeptSlot(platform, name, observed.held[name].release, known, standing)
-    moved = Switch(platform, plan, gates).moved
+    moved = Switch(platform, plan, routes, gates, known).moved
 
     export(settings, observed, plan, moved)
 

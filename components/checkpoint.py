@@ -55,6 +55,10 @@ class Checkpoint:
                 found.append(entry)
         return tuple(found)
 
+    def has(self, name: str) -> bool:
+        """Whether a resource of that name is there."""
+        return any(entry.name == name for entry in self.entries)
+
     def attempt(self, name: str) -> int:
         """Which try at the container `name` is due: one more than the last if that failed, else the last."""
         for entry in self.entries:

@@ -8,6 +8,7 @@ stack files in an editor are generated from these models (`python -m components.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from enum import StrEnum
 from itertools import combinations
 from pathlib import PurePosixPath
@@ -91,10 +92,10 @@ def _image(value: object) -> str:
     return value
 
 
-def _name(pattern: str, fix: str) -> BeforeValidator:
+def _name(pattern: str, fix: str, noun: str = "a name that every platform takes") -> BeforeValidator:
     def check(value: object) -> str:
         if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
-            raise _problem(f"{value!r:.60} is not a name that every platform takes", fix)
+            raise _problem(f"{value!r:.60} is not {noun}", fix)
         return value
 
     return BeforeValidator(check)
@@ -115,7 +116,9 @@ Flag = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, _name(r"[a-z](-?[a-z0-9]){0,29}", "use lower-case letters, digits and single dashes, at most 30")]
 Identifier = Annotated[str, _name(r"[a-z_][a-z0-9_]{0,62}", "use lower-case letters, digits and underscores")]
 Variable = Annotated[str, _name(r"[A-Z_][A-Z0-9_]{0,99}", "use capitals, digits and underscores, as in LOG_LEVEL")]
-Version = Annotated[str, _name(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", "write it like 1.4.0")]
+Version = Annotated[
+    str, _name(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", 'write it in quotes, like "1.4.0"', "a version as text")
+]
 Word = Annotated[str, Field(min_length=1)]
 Command = tuple[Word, ...]
 
@@ -455,10 +458,18 @@ def _validated(model: type[M], value: object, root: str) -> M:
 
 
 _FIXES = {
-    "extra_forbidden": "there is no such key; see docs/configuration.md for the ones there are",
     "missing": "it is not set; add it",
     "enum": "it is not a tier; use web, api, worker, database or cache",
 }
+
+
+def _unknown(key: str) -> str:
+    models = (App, Environment, Web, Api, Worker, Database, Cache, Size, Gateway, Docker, Migration, Reload)
+    known = sorted({field for model in models for field in model.model_fields})
+    if key in ("cpu", "memory", "replicas"):
+        return f"there is no such key; how big a tier is stands in environment.tiers.<tier>.{key}"
+    close = get_close_matches(key, known, n=1)
+    return "there is no such key; " + (f"did you mean {close[0]}?" if close else "see docs/configuration.md")
 
 
 def _line(root: str, detail: ErrorDetails) -> str:
@@ -467,6 +478,8 @@ def _line(root: str, detail: ErrorDetails) -> str:
     fallback = f"{message[0].lower()}{message[1:]}" + (
         "" if detail["type"] == "tiers" else "; see docs/configuration.md"
     )
+    if detail["type"] == "extra_forbidden":
+        return f"{path}: {_unknown(str(detail['loc'][-1]))}"
     return f"{path}: {_FIXES.get(detail['type'], fallback)}"
 
 

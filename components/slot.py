@@ -56,7 +56,9 @@ class Slot(ComponentResource):
                 args = TierArgs(workload=workload, replicas=replicas[tier], place=place, supplies=supplies, after=after)
                 ready[tier] = _COMPONENTS[tier](f"{place.slot}-{tier}", platform, args, below(self)).ready
                 running += ready[tier]
-        self.gates = [platform.smoke(self, routes, place, [gateway, *running, *migrations, *seeds])]
+        self.gates = [
+            platform.smoke(self, f"{place.slot}-smoke", routes, place, [gateway, *running, *migrations, *seeds])
+        ]
         self.register_outputs(_identity(place))
 
 

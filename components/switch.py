@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from pulumi import ComponentResource, Resource
 
-from .platforms import Dependencies, Platform
+from .checkpoint import Checkpoint
+from .platforms import Dependencies, Place, Platform
 from .release import Plan
 from .workload import Route
 
@@ -19,10 +20,19 @@ class Gateway(ComponentResource):
 
 
 class Switch(ComponentResource):
-    """The switch. It waits for every gate, and nothing waits for it."""
+    """The switch. It waits for every gate, and nothing waits for it.
 
-    def __init__(self, platform: Platform, plan: Plan, gates: Dependencies) -> None:
+    A slot that was only kept has passed its smoke test when it was new: before traffic goes back it is asked again.
+    """
+
+    def __init__(
+        self, platform: Platform, plan: Plan, routes: Sequence[Route], gates: Dependencies, known: Checkpoint
+    ) -> None:
         super().__init__("tiers:switch:Switch", "switch", {"live": str(plan.live)}, None)
+        again = f"smoke-{plan.switches}"
+        if (plan.moves and plan.render is None) or known.has(again):
+            place = Place(slot=plan.live, release=plan.release)
+            gates = [*gates, platform.smoke(self, again, routes, place, gates)]
         # The output fails when the switch does: it is read here so that the update fails with it.
         self.moved = platform.switch(self, plan.live, plan.switches, gates)
         self.register_outputs({"live": self.moved.apply(lambda _: str(plan.live))})

@@ -33,6 +33,7 @@ PACKAGES = {
     "mmdebstrap": "mmdebstrap",
     "docker-registry": "docker-registry",
     "iptables": "iptables",
+    "ip": "iproute2",
 }
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 BOOTSTRAP = (
@@ -108,7 +109,7 @@ def stop() -> None:
 
 
 def _packages_present() -> str | None:
-    return None if _lacking() else "docker.io, mmdebstrap, docker-registry, iptables"
+    return None if _lacking() else ", ".join(PACKAGES.values())
 
 
 def _lacking() -> list[str]:

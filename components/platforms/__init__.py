@@ -71,7 +71,9 @@ class Platform(Protocol):
         """What users connect to, with a way to either slot of every route."""
         ...
 
-    def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
+    def smoke(
+        self, parent: Resource, name: str, routes: Sequence[Route], place: Place, after: Dependencies
+    ) -> Output[Resource]:
         """Ask every route of a slot through the gateway, as users will."""
         ...
 

@@ -19,7 +19,7 @@ import pulumi_docker as docker
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions, RunError
 
 from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Checkpoint
-from ..config import App, Environment, Settings
+from ..config import App, ConfigError, Environment, Settings
 from ..options import below
 from ..release import Slot
 from ..workload import SECRETS, Image, Probe, Resources, Route, Task, Volume, Workload, Zone
@@ -246,7 +246,9 @@ class DockerPlatform:
             docker.ContainerMountArgs(type="bind", source=mount.source, target=mount.path, read_only=True)
             for mount in workload.mounts
         ] or None
-        hooks = engine.explain_container(name, real, f"app.{workload.tier}", workload.start_within, self.environment)
+        hooks = engine.explain_container(
+            name, real, f"app.{workload.tier}", workload.start_within, self.environment, shared=place is None
+        )
         return docker.Container(name, args, opts=self._options(parent, after, hooks=hooks, delete_before_replace=True))
 
     def data(self, parent: Resource, volume: Volume, provider: docker.Provider) -> docker.Volume:
@@ -340,8 +342,9 @@ class DockerPlatform:
             user=GATEWAY_USER,
         )
 
-    def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
-        name = f"{place.slot}-smoke"
+    def smoke(
+        self, parent: Resource, name: str, routes: Sequence[Route], place: Place, after: Dependencies
+    ) -> Output[Resource]:
         paths = [route.health for route in routes]
         labels = self._labels("smoke", name, place)
         args = self._tool(name, labels, "smoke", f"http://gateway:{haproxy.PORT}", place.slot, "30", *paths)
@@ -385,7 +388,7 @@ class DockerPlatform:
             opts=self._options(
                 parent,
                 hooks=engine.explain_container(
-                    name, f"{self.prefix}-gateway", "environment.gateway", 0, self.environment
+                    name, f"{self.prefix}-gateway", "environment.gateway", 0, self.environment, shared=True
                 ),
                 delete_before_replace=True,
             ),
@@ -408,11 +411,19 @@ def connect(settings: Settings, checkpoint: Checkpoint) -> DockerPlatform:
     """The engine the environment names.
 
     Raises:
-        RunError: it does not answer, or a port of the gateway is taken.
+        RunError: it does not answer, a port of the gateway is taken, or the stack holds another application.
     """
-    engine.check(
-        settings.environment, occupied=any(entry.name == "gateway" and entry.custom for entry in checkpoint.entries)
-    )
+    app = settings.app.name
+    held = {entry.labels["tiers.app"] for entry in checkpoint.entries if "tiers.app" in entry.labels}
+    if held - {app}:
+        raise ConfigError(
+            f"app.name: this stack holds {', '.join(sorted(held))}, and under another name it would start without its data; "
+            f"keep the name, or remove the stack first (`pulumi destroy`)"
+        )
+    ports = [
+        port for entry in checkpoint.entries if entry.name == "gateway" for port in entry.inputs.get("ports") or ()
+    ]
+    engine.check(settings.environment, own={int(port["external"]) for port in ports})
     return DockerPlatform(
         app=settings.app, environment=settings.environment, checkpoint=checkpoint, secrets=settings.sealed
     )

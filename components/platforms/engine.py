@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
 import pulumi
@@ -17,11 +17,11 @@ def address(environment: Environment) -> str:
     return environment.docker.host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
 
-def check(environment: Environment, occupied: bool) -> None:
+def check(environment: Environment, own: Collection[int]) -> None:
     """Find out before anything is touched whether the engine answers and the gateway's ports are free.
 
-    `occupied` says that the ports are in use by this stack's own gateway. An engine behind ssh:// is left to the
-    provider, which reports the connection's own error.
+    `own` are the ports that this stack's own gateway has already. An engine behind ssh:// is left to the provider,
+    which reports the connection's own error.
 
     Raises:
         RunError: it does not; the message names the setting and the fix.
@@ -41,17 +41,17 @@ def check(environment: Environment, occupied: bool) -> None:
             f"{named}: no Docker engine answers at {host} ({error.strerror or error}); start it (`make lab` starts one "
             "where there is none), or name another in environment.docker.host"
         ) from None
-    if url.scheme == "unix" and not occupied:
-        _check_ports(environment)
+    if url.scheme == "unix":
+        _check_ports(environment, own)
 
 
-def _check_ports(environment: Environment) -> None:
+def _check_ports(environment: Environment, own: Collection[int]) -> None:
     gateway = environment.gateway
     for key, port, where in (
         ("port", gateway.port, gateway.address),
         ("metrics_port", gateway.metrics_port, "127.0.0.1"),
     ):
-        if port is None:
+        if port is None or port in own:
             continue
         with socket.socket() as server:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -64,16 +64,17 @@ def _check_ports(environment: Environment) -> None:
                 ) from None
 
 
-def explain_container(name: str, real: str, path: str, within: float, environment: Environment) -> ResourceHookBinding:
+def explain_container(
+    name: str, real: str, path: str, within: float, environment: Environment, shared: bool
+) -> ResourceHookBinding:
     """When the container can't be made or does not become healthy, say so with its state and last log lines."""
+    touched = "it is shared by both slots" if shared else "what is live was not touched"
 
     def explain(args: ErrorHookArgs) -> bool:
         cause = args.errors[0].strip() if args.errors else ""
         if "healthy" in cause:
             cause = f"it is not healthy within {within:g}s"
-        pulumi.log.error(
-            f"{path}: container {real}: {cause}; what is live was not touched.\n{_last_words(environment, real)}"
-        )
+        pulumi.log.error(f"{path}: container {real}: {cause}; {touched}.\n{_last_words(environment, real)}")
         return False
 
     return _on_error(f"explain-{name}", explain)

@@ -226,12 +226,24 @@ def test_a_new_release_goes_to_the_other_slot_and_loses_nothing(stack: Stack) ->
 def test_going_back_is_a_switch_and_nothing_else(stack: Stack) -> None:
     with requests_flowing(stack) as seen:
         result = stack.up(TIERS_RELEASE="previous")
-    assert result.changed["created"] == 1
+    assert result.changed["created"] == 2, "the smoke test and the switch"
     assert "replaced" not in result.changed
     assert set(seen) <= {"200", "201"}, seen
     assert stack.get("/api/release").json()["slot"] == "blue"
     stack.up()
     assert stack.get("/api/release").json()["slot"] == "green"
+
+
+def test_going_back_to_a_standby_that_does_not_answer_is_refused(stack: Stack) -> None:
+    [standby] = [each for each in stack.containers() if each.name.endswith("blue-api-1")]
+    standby.stop()
+    refused = stack.up(check=False, TIERS_RELEASE="previous")
+    assert refused.code
+    assert "smoke test of blue: it ended with exit code 1; what is live was not touched" in refused.text
+    assert stack.get("/api/release").json()["slot"] == "green"
+    standby.start()
+    assert stack.up().code == 0
+    assert set(stack.up().changed) == {"unchanged"}
 
 
 def test_without_reload_the_built_images_run_and_serve_cacheable_assets(stack: Stack) -> None:

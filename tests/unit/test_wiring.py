@@ -148,6 +148,23 @@ def test_an_update_that_failed_before_its_switch_leaves_live_where_it_was() -> N
     assert (seen.live, seen.held[Slot.GREEN].proven) == (Slot.BLUE, False)
 
 
+def test_going_back_asks_the_slot_again_and_changes_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = project() | {"version": "2.0.0"}
+    monkeypatch.setenv("TIERS_RELEASE", "previous")
+    back = deploy(app, export=exported(second()))
+    monkeypatch.delenv("TIERS_RELEASE")
+    assert back.by_name["switch-3"].labels["tiers.slot"] == "blue"
+    assert "smoke-3" in back.before("switch-3")
+    new = {entry.urn for entry in back} - {entry.urn for entry in second()}
+    assert {urn.rsplit("::", 1)[1] for urn in new} == {"smoke-3", "switch-3"}
+    assert {entry.urn for entry in deploy(export=exported(back))} == {entry.urn for entry in back}
+
+
+def test_another_application_is_not_put_over_the_data_of_this_one() -> None:
+    with pytest.raises(RunError, match=r"app\.name: this stack holds board"):
+        deploy(project() | {"name": "shop"}, export=exported(DEPLOYED))
+
+
 def test_replicas_are_not_part_of_a_release() -> None:
     more = deploy(env=environment() | {"tiers": {"api": {"replicas": 3}}})
     assert more.release == DEPLOYED.release

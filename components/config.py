@@ -112,6 +112,7 @@ Port = Annotated[int, BeforeValidator(_port)]
 ContainerPath = Annotated[str, BeforeValidator(_path)]
 UrlPath = Annotated[str, BeforeValidator(_url_path)]
 ImageReference = Annotated[str, BeforeValidator(_image)]
+Uid = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, _name(r"[a-z](-?[a-z0-9]){0,29}", "use lower-case letters, digits and single dashes, at most 30")]
 Identifier = Annotated[str, _name(r"[a-z_][a-z0-9_]{0,62}", "use lower-case letters, digits and underscores")]
@@ -138,14 +139,6 @@ class Step(Model):
 
     command: Command = Field(min_length=1, description="What to run; it must be safe to run twice.")
     timeout: Seconds = Field(default=120, description="How long it may take.", validate_default=False)
-
-
-class Migration(Step):
-    """A step that moves the database's schema."""
-
-    contract: Flag = Field(
-        default=False, description="It takes away what the previous release needs: going back past it is refused."
-    )
 
 
 class Reload(Model):
@@ -185,7 +178,7 @@ class Service(Source):
     volumes: dict[Name, ContainerPath] = Field(
         default={}, description="Data kept across releases: name → path; `user` must own the path in the image."
     )
-    user: int = Field(default=10001, ge=1, le=2**31 - 1, strict=True, description="UID and GID; never root.")
+    user: Uid = Field(default=10001, description="UID and GID; never root.")
     egress: Flag = Field(default=False, description="It may open connections to the world outside.")
     start_within: Seconds = Field(
         default=60, description="How long it may take to become healthy.", validate_default=False
@@ -193,7 +186,7 @@ class Service(Source):
     stop_within: Seconds = Field(
         default=30, description="How long it may take to finish what it holds.", validate_default=False
     )
-    migrate: Migration | None = Field(default=None, description="Runs before the slot starts, in every release.")
+    migrate: Step | None = Field(default=None, description="Runs before the slot starts, in every release.")
     seed: Step | None = Field(default=None, description="Runs after the migration where `environment.seed` is true.")
     reload: Reload | None = Field(default=None, description="How it runs while its source is edited.")
 
@@ -251,13 +244,7 @@ class Database(Model):
         default="database-password",
         description="Which of `secrets` is the owner's password; later changes need ALTER ROLE, too.",
     )
-    uid: int = Field(
-        default=999,
-        ge=1,
-        le=2**31 - 1,
-        strict=True,
-        description="UID and GID of the image's own user, who owns its data; 999 in Debian images, 70 (PostgreSQL) in Alpine ones.",
-    )
+    uid: Uid = Field(default=999, description="The image's own user, who owns its data: 999 in Debian images.")
 
 
 class Cache(Model):
@@ -268,13 +255,7 @@ class Cache(Model):
         default="cache-password",
         description="Which of `secrets` is the password; a change cuts off the live slot until the switch.",
     )
-    uid: int = Field(
-        default=999,
-        ge=1,
-        le=2**31 - 1,
-        strict=True,
-        description="UID and GID of the image's own user, who owns its data; 999 in Debian images, 70 (PostgreSQL) in Alpine ones.",
-    )
+    uid: Uid = Field(default=999, description="The image's own user, who owns its data: 999 in Debian images.")
 
 
 class App(Model):
@@ -464,7 +445,7 @@ _FIXES = {
 
 
 def _unknown(key: str) -> str:
-    models = (App, Environment, Web, Api, Worker, Database, Cache, Size, Gateway, Docker, Migration, Reload)
+    models = (App, Environment, Web, Api, Worker, Database, Cache, Size, Gateway, Docker, Step, Reload)
     known = sorted({field for model in models for field in model.model_fields})
     if key in ("cpu", "memory", "replicas"):
         return f"there is no such key; how big a tier is stands in environment.tiers.<tier>.{key}"

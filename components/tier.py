@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pulumi import ComponentResource, Resource, ResourceOptions
 
-from .config import App, ConfigError, Environment, Listening, Service, Source, TierName
+from .config import App, ConfigError, Environment, Listening, Service, Source, TierName, Worker
 from .platforms import Dependencies, Place, Platform
 from .workload import Image, Mount, Probe, Resources, Route, Secret, Task, Volume, Workload, Zone
 
@@ -75,11 +75,19 @@ def service(tier: TierName, described: Service, description: Description) -> Wor
         needs=tuple(sorted(described.needs)),
         zones=_zones(described),
         port=described.port if isinstance(described, Listening) else None,
-        probe=Probe(path=described.health, port=described.port) if isinstance(described, Listening) else None,
+        probe=_alive(described),
         ready=Probe(path=described.ready, port=described.port)
         if isinstance(described, Listening) and described.ready
         else None,
     )
+
+
+def _alive(described: Service) -> Probe | None:
+    if isinstance(described, Listening):
+        return Probe(path=described.health, port=described.port)
+    if isinstance(described, Worker) and described.alive:
+        return Probe(command=described.alive)
+    return None
 
 
 def routes(app: App) -> tuple[Route, ...]:

@@ -99,7 +99,7 @@ APP: list[tuple[Change, str, str]] = [
     (put("api.stop_within", "30 s"), "app.api.stop_within", "like 30s"),
     (put("api.migrate", {}), "app.api.migrate.command", "not set"),
     (put("api.migrate.command", []), "app.api.migrate.command", "at least 1"),
-    (put("api.migrate.contract", "no"), "app.api.migrate.contract", "boolean"),
+    (put("api.migrate.contract", True), "app.api.migrate.contract", "no such key"),
     (put("api.seed.timeout", "soon"), "app.api.seed.timeout", "like 30s"),
     (put("api.reload", {"command": ["x"]}), "app.api.reload.mounts", "not set"),
     (put("web.reload.mounts", {"src": "srv"}), "app.web.reload.mounts.src", "absolute path"),

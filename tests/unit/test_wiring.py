@@ -165,6 +165,17 @@ def test_another_application_is_not_put_over_the_data_of_this_one() -> None:
         deploy(project() | {"name": "shop"}, export=exported(DEPLOYED))
 
 
+def test_health_is_asked_the_way_the_tier_says() -> None:
+    def asked(name: str) -> str:
+        return " ".join(DEPLOYED.by_name[name].inputs["healthcheck"]["tests"])
+
+    assert "http://127.0.0.1:8000/ready" in asked("blue-api-1")
+    assert "http://127.0.0.1:8080/health" in asked("blue-web-1")
+    assert "/tmp/alive" in asked("blue-worker-1")
+    assert "pg_isready" in asked("database-1")
+    assert "redis-cli ping" in asked("cache-1")
+
+
 def test_replicas_are_not_part_of_a_release() -> None:
     more = deploy(env=environment() | {"tiers": {"api": {"replicas": 3}}})
     assert more.release == DEPLOYED.release

@@ -345,7 +345,7 @@ class DockerPlatform:
     def smoke(
         self, parent: Resource, name: str, routes: Sequence[Route], place: Place, after: Dependencies
     ) -> Output[Resource]:
-        paths = [route.health for route in routes]
+        paths = [haproxy.readiness(route) for route in routes]
         labels = self._labels("smoke", name, place)
         args = self._tool(name, labels, "smoke", f"http://gateway:{haproxy.PORT}", place.slot, "30", *paths)
         args.networks_advanced = self._networks([Zone.EDGE])

@@ -15,6 +15,7 @@ PORT = 8080
 METRICS_PORT = 8404
 SLOT_HEADER = "X-Tiers-Slot"
 REPLICAS = 10
+ASKED = "{ var(txn.asked) -m found }"
 
 _HEAD = f"""\
 global
@@ -47,6 +48,15 @@ resolvers docker
 """
 
 
+def readiness(route: Route) -> str:
+    """Where the gateway passes on the question whether a tier is ready, if the request names a slot."""
+    return f"/.gateway/{route.tier}"
+
+
+def _ready_of(route: Route) -> str:
+    return f"{{ var(txn.tier) -m str {route.tier} }}"
+
+
 def configuration(routes: Sequence[Route], metrics: bool) -> str:
     """The whole file for these routes, both slots; `metrics` adds HAProxy's own Prometheus page."""
     ordered = sorted(((prefix, route) for route in routes for prefix in route.prefixes), key=lambda pair: -len(pair[0]))
@@ -56,6 +66,7 @@ def configuration(routes: Sequence[Route], metrics: bool) -> str:
         "  monitor-uri /.gateway/health",
         f"  http-request set-var(txn.slot) str(live),map({FOLDER}/live.map,none)",
         f"  http-request set-var(txn.slot) req.hdr({SLOT_HEADER}) if {{ req.hdr({SLOT_HEADER}) {' '.join(Slot)} }}",
+        f"  http-request set-var(txn.asked) req.hdr({SLOT_HEADER})",
         f"  http-request del-header {SLOT_HEADER}",
         "  http-request set-header X-Forwarded-Proto http if !{ ssl_fc }",
         "  option forwardfor",
@@ -65,6 +76,11 @@ def configuration(routes: Sequence[Route], metrics: bool) -> str:
     front += [
         f"  http-request deny deny_status 404 if {{ path -m beg {path} }}" for route in routes for path in route.hidden
     ]
+    # A tier's own readiness, asked by the smoke test of the slot it names: its path need not be one users can reach.
+    for route in routes:
+        front.append(f"  http-request set-var(txn.tier) str({route.tier}) if {{ path {readiness(route)} }} {ASKED}")
+    front += [f"  http-request set-path {route.health} if {_ready_of(route)}" for route in routes]
+    front += [f"  use_backend {route.tier}-%[var(txn.slot)] if {_ready_of(route)}" for route in routes]
     for prefix, route in ordered:
         # A prefix ends where a path segment does: /api is not /apiary.
         match = "" if prefix == "/" else f" if {{ path {prefix} }} || {{ path_beg {prefix.rstrip('/')}/ }}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.platforms.haproxy import configuration
+from components.platforms.haproxy import configuration, readiness
 from components.release import Slot
 from components.workload import Route
 
@@ -21,12 +21,22 @@ def test_every_route_has_a_way_to_both_slots(route: Route, slot: Slot) -> None:
 
 
 def test_the_longest_prefix_wins_and_ends_at_a_segment() -> None:
-    rules = [line.strip() for line in TEXT.splitlines() if line.strip().startswith("use_backend")]
+    rules = [line.strip() for line in TEXT.splitlines() if "use_backend" in line and "txn.tier" not in line]
     assert rules == [
         "use_backend api-%[var(txn.slot)] if { path /api/internal } || { path_beg /api/internal/ }",
         "use_backend api-%[var(txn.slot)] if { path /api } || { path_beg /api/ }",
         "use_backend web-%[var(txn.slot)]",
     ]
+
+
+def test_the_smoke_test_reaches_every_tier_whatever_its_paths() -> None:
+    for route in (API, WEB):
+        assert (
+            f"set-var(txn.tier) str({route.tier}) if {{ path {readiness(route)} }} {{ var(txn.asked) -m found }}"
+            in TEXT
+        )
+        assert f"set-path {route.health} if {{ var(txn.tier) -m str {route.tier} }}" in TEXT
+        assert f"use_backend {route.tier}-%[var(txn.slot)] if {{ var(txn.tier) -m str {route.tier} }}" in TEXT
 
 
 def test_metrics_of_a_tier_are_hidden() -> None:

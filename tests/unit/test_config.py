@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from components.config import ConfigError, check_secrets, load_app, load_environment
@@ -226,7 +226,6 @@ KEYS = st.sampled_from(
 LIKELY = st.recursive(JSON, lambda inner: st.dictionaries(KEYS | st.text(max_size=5), inner, max_size=6), max_leaves=20)
 
 
-@settings(max_examples=80, deadline=None)
 @given(LIKELY)
 def test_whatever_is_given_only_the_projects_own_error_comes(value: object) -> None:
     app = load_app(project())
@@ -237,7 +236,6 @@ def test_whatever_is_given_only_the_projects_own_error_comes(value: object) -> N
             assert str(error)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(["name", "version", "web", "api", "worker", "database", "cache"]), LIKELY)
 def test_whatever_one_part_is_only_the_projects_own_error_comes(part: str, value: object) -> None:
     try:

@@ -23,16 +23,16 @@ endif
 
 # One at a time on a machine and stack: the second says so at once instead of failing half-way.
 define alone
-exec 9>"$(STATE)/$(ENV).lock"; flock -n 9 || { echo "make: another make is at work on stack $(ENV) here; wait for it, then run this again" >&2; exit 1; };
+mkdir -p "$(STATE)"; exec 9>"$(STATE)/$(ENV).lock"; flock -n 9 || { echo "make: another make is at work on stack $(ENV) here; wait for it, then run this again" >&2; exit 1; };
 endef
 
-.PHONY: help up down back test e2e bench lab lab-down doctor docs venv
+.PHONY: help up down back shell stack-file test e2e bench lab lab-down doctor docs venv
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 up: stack-file lab venv ## All set-up, then the environment (ENV=dev), then its URL and a real answer
-	@mkdir -p "$(STATE)"; $(alone) \
+	@$(alone) \
 	pulumi stack select --create $(ENV) >/dev/null; \
 	pulumi up --yes --skip-preview --non-interactive; \
 	url=$$(pulumi stack output url); \
@@ -42,7 +42,7 @@ up: stack-file lab venv ## All set-up, then the environment (ENV=dev), then its 
 	echo '  logs       pulumi stack output logs, in `make shell`'
 
 down: ## Remove the environment (ENV=dev); protected data makes it refuse
-	@mkdir -p "$(STATE)"; $(alone) \
+	@$(alone) \
 	pulumi stack select $(ENV); pulumi destroy --refresh --yes --non-interactive || { \
 	echo "make: nothing was removed if data is protected here; to remove it too, set environment.protect_data: false, make up, make down" >&2; exit 1; }
 
@@ -77,7 +77,6 @@ doctor: ## What is there, what is missing, what will be done
 docs: venv ## Write the generated documents anew
 	$(RUN) -m components.reference
 
-.PHONY: stack-file shell
 stack-file:
 	@test -f Pulumi.$(ENV).yaml || { echo "make: there is no Pulumi.$(ENV).yaml; ENV is the name of a stack file" >&2; exit 1; }
 

@@ -51,9 +51,7 @@ def cold_up(stack: Stack) -> str:
         sys.exit("bench: docker-compose is not here; install Debian's package docker-compose")
     stack.environment |= {"reload": False}
     stack.up()
-    images = {each.attrs["Config"]["Image"]: each.image.tags[0] for each in stack.containers() if each.image.tags}
     by_name = {each.name.removeprefix(f"board-{stack.name}-"): each.image.tags[0] for each in stack.containers()}
-    assert images
     stack.destroy()
     secrets = stack.folder / "compose-secrets"
     secrets.mkdir()
@@ -104,7 +102,7 @@ def preview(stack: Stack) -> str:
 
 
 PLANNING = """
-import time, json, sys
+import time, sys
 import pulumi
 started = time.process_time()
 sys.argv = ["plan"]
@@ -137,7 +135,7 @@ def planning() -> str:
 
 
 def main(names: list[str]) -> None:
-    benchmarks = {"planning": lambda: planning()}
+    benchmarks = {"planning": planning}
     with tempfile.TemporaryDirectory() as folder:
         stack: list[Stack] = []
 

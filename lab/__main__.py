@@ -1,23 +1,45 @@
-"""`python3 -m lab up | doctor | down`: give this machine what it lacks, say what that is, or stop what was started."""
+"""`python3 -m lab up | doctor | down`: give this machine what it lacks, say what that is, or stop what was started.
+
+What for is said after `up` and `doctor`: dev (if nothing is said), provider, cluster, tools, peers. `down` is of everything
+unless `cluster` is said, or `peers`.
+"""
 
 import sys
+from collections.abc import Callable
 
-from . import engine, toolchain
-from .steps import LabError, bring, doctor
+from . import cluster, engine, peers, toolchain
+from .steps import LabError, Step, bring, doctor
+
+WHAT: dict[str, Callable[[], list[Step]]] = {
+    "dev": lambda: [*toolchain.steps("docker"), *engine.steps()],
+    "provider": lambda: [*toolchain.steps("kubernetes"), *engine.steps()],
+    "cluster": lambda: [*toolchain.steps("kubernetes"), *engine.steps(), *cluster.steps()],
+    "tools": toolchain.tools,
+    "peers": lambda: [*WHAT["cluster"](), *toolchain.tools(), *peers.steps()],
+}
+"""What a machine is used for: environments on Docker, on somebody else's cluster, on the lab's, and to test it."""
 
 
-def main(verb: str) -> int:
-    if verb == "down":
-        engine.stop()
-        return 0
-    steps = [*toolchain.steps(), *engine.steps()]
+def main(verb: str, *what: str) -> int:
+    if unknown := set(what) - set(WHAT):
+        print(f"lab: {', '.join(unknown)} is none of {', '.join(WHAT)}", file=sys.stderr)
+        return 2
+    # What several of them need is one step.
+    steps = {step.name: step for name in what or ("dev",) for step in WHAT[name]()} if verb != "down" else {}
     if verb == "doctor":
-        print("What the dev environment needs on this machine:")
-        ready = doctor(steps)
+        print(f"What {', '.join(what or ('dev',))} needs on this machine:")
+        ready = doctor(list(steps.values()))
         print("Everything is there." if ready else "`make lab` (or `make up`) makes what is missing.")
         return 0
     try:
-        bring(steps)
+        if verb == "down":
+            peers.stop()
+            if what != ("peers",):
+                cluster.stop()
+            if not what:
+                engine.stop()
+        else:
+            bring(list(steps.values()))
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
@@ -28,4 +50,4 @@ def main(verb: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1] if sys.argv[1:] else "up"))
+    sys.exit(main(*(sys.argv[1:] or ["up"])))

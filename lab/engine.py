@@ -2,19 +2,16 @@
 
 import json
 import os
-import platform
 import shutil
-import signal
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from .steps import CACHE, LOGS, LabError, Step, answer, digest, sh
+from .services import end, ours, packages, pid_file, start, wait_for
+from .steps import CACHE, Step, answer, digest, sh
 
 IMAGES = Path(__file__).parent / "images"
 SOCKET = Path("/var/run/docker.sock")
@@ -35,6 +32,10 @@ PACKAGES = {
     "iptables": "iptables",
     "ip": "iproute2",
 }
+ELSE = (
+    "no Docker engine answers and the lab can start one only as root on Debian (this is {system}); "
+    "install Docker Engine (docs.docker.com/engine/install) and start it, then run this again"
+)
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 BOOTSTRAP = (
     "--variant=minbase",
@@ -48,16 +49,16 @@ TRUST = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS
 
 def steps() -> list[Step]:
     """Where an engine answers that the lab did not start, it and its images are left as they are."""
-    if answers() and not _ours("dockerd"):
+    if answers() and not ours("dockerd"):
         where = os.environ.get("DOCKER_HOST", str(SOCKET))
         return [
             Step(name="docker engine", takes="", present=lambda: f"answers at {where}, not the lab's", run=lambda: None)
         ]
     base = f"image {BASE}"
     return [
-        Step(name="packages", takes="30 s", present=_packages_present, run=_install_packages),
+        packages("packages", PACKAGES, ELSE),
         Step(name="docker engine", takes="5 s", needs=("packages",), present=_engine_present, run=_start_engine),
-        Step(name="registry mirror", takes="2 s", needs=("packages",), present=_registry_present, run=_start_registry),
+        registry("packages"),
         Step(
             name=base,
             takes="40 s",
@@ -78,6 +79,11 @@ def steps() -> list[Step]:
     ]
 
 
+def registry(packages: str) -> Step:
+    """Where images are pulled from and pushed to: a mirror of the public one that holds the lab's."""
+    return Step(name="registry mirror", takes="2 s", needs=(packages,), present=_registry_present, run=_start_registry)
+
+
 def answers(path: Path = SOCKET) -> bool:
     """Whether an engine answers where the docker client would look."""
     if os.environ.get("DOCKER_HOST") and path == SOCKET:
@@ -95,98 +101,15 @@ def answers(path: Path = SOCKET) -> bool:
 def stop() -> None:
     """End the engine and the registry that the lab started; what they hold stays in the cache."""
     for name in ("dockerd", "docker-registry"):
-        if pid := _ours(name):
-            os.kill(pid, signal.SIGTERM)
-            for _ in range(300):
-                if not Path(f"/proc/{pid}").exists():
-                    break
-                time.sleep(0.1)
-            print(f"  stopped {name} ({pid})")
-        _pid_file(name).unlink(missing_ok=True)
-
-
-# ---------------------------------------------------------------------- packages
-
-
-def _packages_present() -> str | None:
-    return None if _lacking() else ", ".join(PACKAGES.values())
-
-
-def _lacking() -> list[str]:
-    return [
-        package
-        for binary, package in PACKAGES.items()
-        if not shutil.which(binary, path=f"{os.defpath}:/usr/sbin:/sbin")
-    ]
-
-
-def _install_packages() -> None:
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        system = platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
-        raise LabError(
-            f"no Docker engine answers and the lab can start one only as root on Debian (this is {system}); "
-            "install Docker Engine (docs.docker.com/engine/install) and start it, then run this again"
-        )
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    options = ("-o", "Acquire::Retries=5", "-o", "DPkg::Lock::Timeout=300")
-    # A package's own service would start a second engine beside the lab's; policy-rc.d is how Debian says no.
-    policy = Path("/usr/sbin/policy-rc.d")
-    mine = not policy.exists()
-    if mine:
-        policy.write_text("#!/bin/sh\nexit 101\n")
-        policy.chmod(0o755)
-    try:
-        sh("apt-get", *options, "update", log="packages", env=env)
-        sh("apt-get", *options, "install", "-y", "--no-install-recommends", *_lacking(), log="packages", env=env)
-    finally:
-        if mine:
-            policy.unlink()
+        end(name)
 
 
 # ---------------------------------------------------------------------- services
 
 
-def _pid_file(name: str) -> Path:
-    return CACHE / "run" / f"{name}.pid"
-
-
-def _ours(name: str) -> int | None:
-    """The id of the process the lab started, if it is still that program."""
-    try:
-        pid = int(_pid_file(name).read_text())
-        return pid if name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() else None
-    except (OSError, ValueError):
-        return None
-
-
 def forget(name: str) -> None:
     """A process the lab started has been ended by who asked for it."""
-    _pid_file(name).unlink(missing_ok=True)
-
-
-def _start(name: str, *command: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    LOGS.mkdir(parents=True, exist_ok=True)
-    _pid_file(name).parent.mkdir(parents=True, exist_ok=True)
-    with (LOGS / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [str(word) for word in command],
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            env=env,
-        )
-    _pid_file(name).write_text(str(process.pid))
-    return process
-
-
-def _await(name: str, process: subprocess.Popen[bytes], ready: Callable[[], object], seconds: int = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not ready():
-        if process.poll() is not None or time.monotonic() > deadline:
-            tail = (LOGS / f"{name}.log").read_text(errors="replace").splitlines()[-10:]
-            raise LabError(f"{name} does not answer; the end of its log:\n    " + "\n    ".join(tail))
-        time.sleep(0.2)
+    pid_file(name).unlink(missing_ok=True)
 
 
 def _engine_present() -> str | None:
@@ -196,7 +119,7 @@ def _engine_present() -> str | None:
 def start_engine(root: Path, at: Path, *more: str, name: str = "dockerd") -> subprocess.Popen[bytes]:
     """An engine of our own with its data in `root`, listening at `at`, pulling through the lab's mirror."""
     root.mkdir(parents=True, exist_ok=True)
-    process = _start(
+    process = start(
         name,
         "dockerd",
         "--host",
@@ -211,7 +134,7 @@ def start_engine(root: Path, at: Path, *more: str, name: str = "dockerd") -> sub
         f"http://{REGISTRY}",
         *more,
     )
-    _await(name, process, lambda: answers(at))
+    wait_for(name, lambda: answers(at))
     return process
 
 
@@ -222,7 +145,7 @@ def _start_engine() -> None:
 def _registry_present() -> str | None:
     try:
         with urllib.request.urlopen(f"http://{REGISTRY}/v2/", timeout=2):
-            return f"the lab's, at {REGISTRY}" if _ours("docker-registry") else None
+            return f"the lab's, at {REGISTRY}" if ours("docker-registry") else None
     except OSError:
         return None
 
@@ -239,8 +162,8 @@ def _start_registry() -> None:
         "http": {"addr": REGISTRY},
     }
     config.write_text(json.dumps(settings))
-    process = _start("docker-registry", "docker-registry", "serve", config)
-    _await("docker-registry", process, _registry_present)
+    start("docker-registry", "docker-registry", "serve", config)
+    wait_for("docker-registry", _registry_present)
 
 
 # ---------------------------------------------------------------------- images

@@ -84,7 +84,8 @@ def bring(steps: Sequence[Step]) -> None:
     order.prepare()
     say = _Progress(len(steps))
     failed: LabError | None = None
-    with ThreadPoolExecutor(max_workers=6) as pool:
+    # Most of the time they wait: for registries, or for their turn to compile.
+    with ThreadPoolExecutor(max_workers=16) as pool:
         running: dict[Future[None], str] = {}
         while order.is_active() and not (failed and not running):
             if not failed:

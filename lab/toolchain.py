@@ -1,7 +1,12 @@
-"""Pulumi's command line, its Python host and the docker plugin, built from their Go modules where they are missing."""
+"""Pulumi and the programs of a cluster, built from their Go modules where they are missing."""
 
+import json
 import os
 import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from .steps import CACHE, LabError, Step, answer, digest, sh
@@ -11,24 +16,55 @@ BIN = CACHE / "bin"
 PULUMI_HOME = CACHE / "pulumi"
 PULUMI = "v3.256.0"
 LANGUAGE = "v3.187.0"
-DOCKER_PLUGIN = "5.2.0"
+PLUGINS = {"docker": "5.2.0", "kubernetes": "4.25.0"}
+KUBERNETES = "v1.34.0"
 VERSION = "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
+KUBERNETES_VERSION = "k8s.io/component-base/version"
+TRAEFIK = "github.com/traefik/traefik/v3"
+PROVIDER = "github.com/pulumi/pulumi-kubernetes/provider/v4"
+ROLLOUTS = "github.com/argoproj/argo-rollouts"
+# What runs in pods is linked statically and lies apart from what is called by hand.
+PODS = CACHE / "cluster" / "programs"
+KUBERNETES_PROGRAM = PODS / "kubernetes"
+# Each compiles with all processors; more than two at once only take memory from each other.
+BUILDS = threading.BoundedSemaphore(2)
 
 
-def steps() -> list[Step]:
-    """Nothing is built where the machine has its own `pulumi`: it fetches its plugins itself."""
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a program's sources are: what tells their versions apart, the folder to build in, flags only they need."""
+
+    recipe: Callable[[], str]
+    folder: Callable[[], Path]
+    flags: Callable[[], tuple[str, ...]] = tuple
+
+
+def steps(plugin: str) -> list[Step]:
+    """Pulumi with one plugin. Nothing is built where the machine has its own `pulumi`: it fetches its plugins itself."""
     if own := _own():
         return [Step(name="pulumi", takes="", present=lambda: own, run=lambda: None)]
+    plugins = {
+        "docker": _build("docker plugin", "3 min", _built("docker"), _module("docker")),
+        "kubernetes": _build("kubernetes plugin", "8 min", _built("kubernetes"), _provider()),
+    }
     return [
-        _build("pulumi", "4 min", "pulumi", "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi", f"-X {VERSION}={PULUMI}"),
+        plugins[plugin],
+        _build(
+            "pulumi",
+            "4 min",
+            BIN / "pulumi",
+            _module("pulumi"),
+            "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
+            f"-X {VERSION}={PULUMI}",
+        ),
         _build(
             "python language host",
             "1 min",
-            "language-python",
+            BIN / "pulumi-language-python",
+            _module("language-python"),
             "github.com/pulumi/pulumi/sdk/python/cmd/pulumi-language-python/v3",
             f"-X {VERSION}={LANGUAGE}",
         ),
-        _build("docker plugin", "3 min", "docker", ".", ""),
         Step(
             name="python language launcher",
             takes="1 s",
@@ -37,20 +73,153 @@ def steps() -> list[Step]:
             run=_launcher,
         ),
         Step(
-            name="docker plugin installed",
+            name=f"{plugin} plugin installed",
             takes="1 s",
-            needs=("pulumi", "docker plugin"),
-            present=_plugin_present,
-            run=_install_plugin,
+            needs=("pulumi", f"{plugin} plugin"),
+            present=lambda: _plugin_present(plugin),
+            run=lambda: _install_plugin(plugin),
         ),
     ]
 
 
-OUTPUTS = {
-    "pulumi": BIN / "pulumi",
-    "language-python": BIN / "pulumi-language-python",
-    "docker": CACHE / "plugins" / f"pulumi-resource-docker-{DOCKER_PLUGIN}",
-}
+def cluster() -> list[Step]:
+    """The programs of a Kubernetes cluster, the longest first."""
+    version = KUBERNETES.removeprefix("v").split(".")
+    return [
+        _build(
+            "kubernetes",
+            "6 min",
+            KUBERNETES_PROGRAM,
+            _module("kubernetes"),
+            flags=f"-X {KUBERNETES_VERSION}.gitVersion={KUBERNETES}"
+            f" -X {KUBERNETES_VERSION}.gitMajor={version[0]} -X {KUBERNETES_VERSION}.gitMinor={version[1]}",
+        ),
+        _build("pause", "5 s", PODS / "pause", _module("pause")),
+        _build("coredns", "2 min", PODS / "coredns", _upstream("github.com/coredns/coredns")),
+        _build(
+            "local-path-provisioner",
+            "1 min",
+            PODS / "local-path-provisioner",
+            _upstream("github.com/rancher/local-path-provisioner"),
+        ),
+        _build("traefik", "6 min", PODS / "traefik", _traefik(), "./cmd/traefik"),
+        _build(
+            "metrics-server",
+            "2 min",
+            PODS / "metrics-server",
+            _upstream("sigs.k8s.io/metrics-server"),
+            "./cmd/metrics-server",
+        ),
+    ]
+
+
+def tools() -> list[Step]:
+    """What tests use: what reads manifests and says what is wrong with them, and what sends requests."""
+    return [
+        _build("k6", "1 min", BIN / "k6", _upstream("go.k6.io/k6")),
+        _build(
+            "kubeconform",
+            "20 s",
+            BIN / "kubeconform",
+            _upstream("github.com/yannh/kubeconform"),
+            "./cmd/kubeconform",
+            "-X main.version=v0.7.0",
+        ),
+        _build(
+            "kube-score",
+            "20 s",
+            BIN / "kube-score",
+            _upstream("github.com/zegl/kube-score"),
+            "./cmd/kube-score",
+            "-X main.version=1.20.0",
+        ),
+    ]
+
+
+def peers() -> list[Step]:
+    """What others release with."""
+    return [
+        _build(
+            "rollouts-controller",
+            "4 min",
+            BIN / "rollouts-controller",
+            _upstream(ROLLOUTS),
+            "./cmd/rollouts-controller",
+            f"-X {ROLLOUTS}/utils/version.version=1.8.3",
+        )
+    ]
+
+
+# ---------------------------------------------------------------------- sources
+
+
+def _module(name: str) -> Source:
+    """A module of this repository: its files say which versions it is built from."""
+
+    def recipe() -> str:
+        return digest(*sorted(file for file in (HERE / name).rglob("*") if file.is_file()))
+
+    return Source(recipe=recipe, folder=lambda: HERE / name)
+
+
+def _upstream(path: str) -> Source:
+    """A module that is built as it is, with the versions its own go.mod and go.sum pin."""
+
+    def recipe() -> str:
+        lines = (HERE / "upstream" / "go.sum").read_text().splitlines()
+        return "".join(line for line in lines if line.startswith(f"{path} "))
+
+    return Source(recipe=recipe, folder=lambda: downloaded("upstream", path))
+
+
+def _provider() -> Source:
+    """Its schema lies in the module: laid over the folder for the build instead of copied into the repository."""
+    module = _module("kubernetes-provider")
+
+    def flags() -> tuple[str, ...]:
+        folder = downloaded("kubernetes-provider", PROVIDER) / "cmd" / "pulumi-resource-kubernetes"
+        files = ("schema.json", "terraform-mapping.json")
+        overlay = CACHE / "kubernetes-provider-overlay.json"
+        overlay.write_text(
+            json.dumps({"Replace": {str(HERE / "kubernetes-provider" / name): str(folder / name) for name in files}})
+        )
+        return ("-overlay", str(overlay))
+
+    return Source(recipe=module.recipe, folder=module.folder, flags=flags)
+
+
+def _traefik() -> Source:
+    """It embeds a built web page that its module lacks: a copy of the module gets an empty one."""
+    module = _upstream(TRAEFIK)
+
+    def folder() -> Path:
+        copy = CACHE / "sources" / "traefik"
+        shutil.rmtree(copy, ignore_errors=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        sh("cp", "-r", "--no-preserve=mode", module.folder(), copy, log="build-traefik")
+        page = copy / "webui" / "static" / "index.html"
+        page.parent.mkdir()
+        page.write_text("The dashboard is not built here.\n")
+        return copy
+
+    return Source(recipe=module.recipe, folder=folder)
+
+
+def downloaded(pinned_by: str, path: str) -> Path:
+    """Where a module lies that one of the modules here pins; downloaded and verified against its go.sum."""
+    result = subprocess.run(
+        ["go", "mod", "download", "-json", path],
+        cwd=HERE / pinned_by,
+        env={**os.environ, "GOFLAGS": "-mod=readonly"},
+        capture_output=True,
+        text=True,
+    )
+    if result.returncode:
+        raise LabError(f"`go mod download {path}` failed: {result.stdout}{result.stderr}")
+    return Path(json.loads(result.stdout)["Dir"])
+
+
+# ---------------------------------------------------------------------- builds
 
 
 def _own() -> str | None:
@@ -63,92 +232,83 @@ def _there(path: Path) -> str | None:
     return str(path) if path.exists() else None
 
 
-def _recipe(module: Path, package: str, flags: str) -> str:
-    files = sorted(file for file in module.rglob("*") if file.is_file())
-    return f"{package} {flags} {digest(*files)}"
-
-
-def _build(name: str, takes: str, module: str, package: str, flags: str) -> Step:
-    output = OUTPUTS[module]
+def _build(name: str, takes: str, output: Path, source: Source, package: str = ".", flags: str = "") -> Step:
     stamp = output.with_suffix(".built-from")
 
+    def recipe() -> str:
+        return f"{package} {flags} {source.recipe()}"
+
     def present() -> str | None:
-        if output.exists() and stamp.exists() and stamp.read_text() == _recipe(HERE / module, package, flags):
-            return str(output)
-        return None
+        return str(output) if output.exists() and stamp.exists() and stamp.read_text() == recipe() else None
 
     def run() -> None:
-        go = answer("go", "version")
-        if go is None:
+        if answer("go", "version") is None:
             raise LabError(
                 "it is built with Go 1.26 or newer, which is not here; install it (go.dev/doc/install), or Pulumi itself"
             )
         output.parent.mkdir(parents=True, exist_ok=True)
         fresh = output.with_suffix(".new")
-        sh(
-            "go",
-            "build",
-            "-trimpath",
-            "-ldflags",
-            f"-s -w {flags}".strip(),
-            "-o",
-            fresh,
-            package,
-            log=f"build-{module}",
-            cwd=HERE / module,
-            env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"},
-        )
+        with BUILDS:
+            sh(
+                "go",
+                "build",
+                "-trimpath",
+                *source.flags(),
+                "-ldflags",
+                f"-s -w {flags}".strip(),
+                "-o",
+                fresh,
+                package,
+                log=f"build-{name.replace(' ', '-')}",
+                cwd=source.folder(),
+                env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"},
+            )
         # Renamed when whole, stamped last: interrupted anywhere, it is built again.
         fresh.rename(output)
-        stamp.write_text(_recipe(HERE / module, package, flags))
+        stamp.write_text(recipe())
 
     return Step(name=name, takes=takes, present=present, run=run)
 
 
 def _launcher() -> None:
-    sdk = answer(
-        "go",
-        "-C",
-        str(HERE / "pulumi"),
-        "list",
-        "-mod=readonly",
-        "-m",
-        "-f",
-        "{{.Dir}}",
-        "github.com/pulumi/pulumi/sdk/v3",
-    )
-    if not sdk:
-        raise LabError("`go list` can't find the Pulumi SDK module it has just built with")
+    sdk = downloaded("pulumi", "github.com/pulumi/pulumi/sdk/v3")
     target = BIN / "pulumi-language-python-exec"
     fresh = target.with_suffix(".new")
-    shutil.copyfile(Path(sdk) / "python" / "cmd" / target.name, fresh)
+    shutil.copyfile(sdk / "python" / "cmd" / target.name, fresh)
     fresh.chmod(0o755)
     fresh.rename(target)
 
 
-def _installed() -> Path:
-    return PULUMI_HOME / "plugins" / f"resource-docker-v{DOCKER_PLUGIN}" / "pulumi-resource-docker"
+# ---------------------------------------------------------------------- plugins
 
 
-def _plugin_present() -> str | None:
-    installed, built = _installed(), OUTPUTS["docker"]
+def _built(plugin: str) -> Path:
+    return CACHE / "plugins" / f"pulumi-resource-{plugin}-{PLUGINS[plugin]}"
+
+
+def _installed(plugin: str) -> Path:
+    return PULUMI_HOME / "plugins" / f"resource-{plugin}-v{PLUGINS[plugin]}" / f"pulumi-resource-{plugin}"
+
+
+def _plugin_present(plugin: str) -> str | None:
+    installed, built = _installed(plugin), _built(plugin)
     if installed.exists() and built.exists() and installed.stat().st_mtime >= built.stat().st_mtime:
         return str(installed)
     return None
 
 
-def _install_plugin() -> None:
+def _install_plugin(plugin: str) -> None:
     sh(
         BIN / "pulumi",
         "plugin",
         "install",
         "resource",
-        "docker",
-        DOCKER_PLUGIN,
+        plugin,
+        PLUGINS[plugin],
         "--reinstall",
         "--file",
-        OUTPUTS["docker"],
-        log="plugin-docker",
+        _built(plugin),
+        log=f"plugin-{plugin}",
         env={**os.environ, "PULUMI_HOME": str(PULUMI_HOME), "PULUMI_SKIP_UPDATE_CHECK": "true"},
     )
-    _installed().touch()
+    _installed(plugin).touch()

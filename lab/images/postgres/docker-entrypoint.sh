@@ -16,6 +16,14 @@ initialise() {
         echo 'POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE is required to create a database' >&2
         exit 1
     fi
+    # initdb wants a name for its user: on Kubernetes its number is one the image does not know.
+    if ! getent passwd "$(id -u)" > /dev/null; then
+        for library in /usr/lib/*/libnss_wrapper.so; do export LD_PRELOAD="$library"; done
+        NSS_WRAPPER_PASSWD=$(mktemp) NSS_WRAPPER_GROUP=$(mktemp)
+        export NSS_WRAPPER_PASSWD NSS_WRAPPER_GROUP
+        echo "postgres:x:$(id -u):$(id -g)::$PGDATA:/bin/false" > "$NSS_WRAPPER_PASSWD"
+        echo "postgres:x:$(id -g):" > "$NSS_WRAPPER_GROUP"
+    fi
     password_file=$(mktemp)
     printf '%s\n' "$password" > "$password_file"
     # shellcheck disable=SC2086
@@ -31,6 +39,7 @@ initialise() {
         esac
     done
     pg_ctl -D "$PGDATA" -m fast -w stop
+    unset LD_PRELOAD NSS_WRAPPER_PASSWD NSS_WRAPPER_GROUP
 }
 
 if [ "${1:-}" = postgres ]; then

@@ -1,0 +1,472 @@
+"""A Kubernetes cluster of one node, as processes of this machine, with a gateway at 127.0.0.1.
+
+Its state is kept in the cache between `down` and `up`; to have it new, remove the cache's folder `cluster` in between.
+
+There is one real node, in zone `a`. What needs more zones to be scheduled can be looked at, not run: Node objects made by
+hand with a label `topology.kubernetes.io/zone` count for spreading, but nothing runs on them.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import socket
+import ssl
+import tarfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from string import Template
+
+from . import engine, machine, toolchain
+from .services import end, ours, packages, start, wait_for
+from .steps import CACHE, LabError, Step, answer, sh
+
+FILES = Path(__file__).parent / "kubernetes"
+HERE = CACHE / "cluster"
+KEYS = HERE / "keys"
+KUBECONFIG = HERE / "kubeconfig"
+SOCKET = HERE / "containerd.sock"
+KUBECTL = toolchain.BIN / "kubectl"
+NAME = "lab"
+NODE = machine.NODE
+DNS = "10.43.0.10"
+API_PORT, ETCD_PORT, HTTP_PORT, HTTPS_PORT = machine.API_PORT, 12379, 8000, 8443
+API = f"https://127.0.0.1:{API_PORT}"
+PACKAGES = {
+    "containerd": "containerd",
+    "runc": "runc",
+    "etcd": "etcd-server",
+    "host-local": "containernetworking-plugins",
+    "docker-registry": "docker-registry",
+    "iptables": "iptables",
+    "ip": "iproute2",
+    "openssl": "openssl",
+}
+ELSE = (
+    "the lab can start a cluster only as root on Debian (this is {system}); "
+    "use a cluster of your own: the program takes its kubeconfig"
+)
+# Of each program: whom its certificate names, and the addresses it may serve at.
+PROGRAMS = {
+    "kube-apiserver": (
+        "/CN=kube-apiserver",
+        f"IP:127.0.0.1,IP:{NODE},IP:10.43.0.1,DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,"
+        "DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local",
+    ),
+    "etcd": ("/CN=etcd", "IP:127.0.0.1"),
+    "kubelet": (f"/O=system:nodes/CN=system:node:{NAME}", f"IP:{NODE},DNS:{NAME}"),
+    "admin": ("/O=system:masters/CN=admin", ""),
+    "kube-controller-manager": ("/CN=system:kube-controller-manager", ""),
+    "kube-scheduler": ("/CN=system:kube-scheduler", ""),
+    "kube-proxy": ("/CN=system:kube-proxy", ""),
+    "front-proxy": ("/CN=front-proxy", ""),
+}
+# In the order they are ended.
+PROCESSES = ("kubelet", "kube-proxy", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "cluster-etcd")
+IMAGES = ("pause", "coredns", "local-path-provisioner", "metrics-server", "traefik")
+NAMESPACES = ("kube-system", "local-path-storage", "gateway")
+
+
+def steps() -> list[Step]:
+    """A cluster and what it is made of. A context of that name that KUBECONFIG has already is used as it is."""
+    if own := _own():
+        return [Step(name="cluster", takes="", present=lambda: own, run=lambda: None)]
+    programs = toolchain.cluster()
+    return [
+        packages("cluster packages", PACKAGES, ELSE),
+        engine.registry("cluster packages"),
+        *programs,
+        Step(
+            name="cluster",
+            takes="40 s",
+            needs=("cluster packages", "registry mirror", *(program.name for program in programs)),
+            present=_present,
+            run=_start,
+        ),
+    ]
+
+
+def stop() -> None:
+    """End the cluster: its processes, pods, mounts and rules; what it knows and holds stays in the cache."""
+    end("kubelet")
+    if ours("cluster-containerd") or _left_over():
+        _containerd()
+        sh(_program("clear"), f"unix://{SOCKET}", log="cluster")
+    for name in (*PROCESSES, "cluster-containerd"):
+        # The API server waits for who watches it, be it for a minute; what it was told is in etcd.
+        end(name, patience=5)
+    machine.unmount(HERE)
+    machine.forget()
+    # The kubelet's own, at a place that can't be chosen.
+    for link in Path("/var/log/containers").glob("*.log"):
+        if link.readlink().is_relative_to(HERE):
+            link.unlink()
+
+
+# ---------------------------------------------------------------------- state
+
+
+def _own() -> str | None:
+    for file in os.environ.get("KUBECONFIG", "").split(os.pathsep):
+        another = file and Path(file) != KUBECONFIG and Path(file).is_file()
+        if (
+            another
+            and answer("kubectl", "--kubeconfig", file, "--context", NAME, "get", "--raw", "/readyz") is not None
+        ):
+            return f"context {NAME} of {file}, not the lab's"
+    return None
+
+
+def _present() -> str | None:
+    if ours("kube-apiserver") and _ready() and _routed():
+        return f"the lab's, context {NAME} of {KUBECONFIG}"
+    return None
+
+
+def _ready() -> bool:
+    """Whether the API answers as ready."""
+    try:
+        trust = ssl.create_default_context(cafile=str(KEYS / "ca.crt"))
+        with urllib.request.urlopen(f"{API}/readyz", timeout=2, context=trust):
+            return True
+    except OSError:
+        return False
+
+
+def _routed() -> bool:
+    """Whether the gateway answers, be it that it knows no such host."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{HTTP_PORT}/", timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+def _left_over() -> bool:
+    """Whether pods of a containerd that ended otherwise may still run."""
+    return any((HERE / "containerd" / "state" / "io.containerd.runtime.v2.task").glob("*/*"))
+
+
+def _refuse_if_taken() -> None:
+    if any(ours(name) for name in PROCESSES):
+        return
+    for port in (API_PORT, ETCD_PORT, HTTP_PORT, HTTPS_PORT):
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                raise LabError(f"something else listens at 127.0.0.1:{port}, which the cluster needs; end it")
+
+
+# ---------------------------------------------------------------------- start
+
+
+def _start() -> None:
+    _refuse_if_taken()
+    machine.prepare()
+    _programs()
+    _certificates()
+    for file in (FILES / "node").iterdir():
+        _render(file, HERE / "node" / file.name)
+    for registry, file in (("docker.io", "docker.io.toml"), (engine.REGISTRY, "registry.toml")):
+        _render(FILES / "node" / file, HERE / "registries" / registry / "hosts.toml")
+    _etcd()
+    _api_server()
+    _containerd()
+    _images()
+    _node()
+    _apply()
+    _await("the gateway", _routed)
+
+
+def _run(name: str, *command: str | Path) -> None:
+    """Start a process of the cluster if it does not run: a start that was interrupted is gone on with."""
+    if not ours(name):
+        start(name, *command)
+
+
+def _kube(name: str, **flags: str | Path | int) -> None:
+    words = (f"--{flag.replace('_', '-')}={value}" for flag, value in flags.items())
+    _run(name, _program(name), *words)
+
+
+def _program(name: str) -> Path:
+    return HERE / "bin" / name
+
+
+def _programs() -> None:
+    """The names by which the one program is called."""
+    links = [
+        *(_program(name) for name in (*PROCESSES, "clear") if name != "cluster-etcd"),
+        KUBECTL,
+    ]
+    for link in links:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(toolchain.KUBERNETES_PROGRAM)
+
+
+def _etcd() -> None:
+    client, peer = f"https://127.0.0.1:{ETCD_PORT}", f"http://127.0.0.1:{ETCD_PORT + 1}"
+    flags = {
+        "name": "cluster-etcd",
+        "data-dir": HERE / "etcd",
+        "listen-client-urls": client,
+        "advertise-client-urls": client,
+        "listen-peer-urls": peer,
+        "initial-advertise-peer-urls": peer,
+        "initial-cluster": f"cluster-etcd={peer}",
+        "client-cert-auth": "true",
+        "trusted-ca-file": KEYS / "ca.crt",
+        "cert-file": KEYS / "etcd.crt",
+        "key-file": KEYS / "etcd.key",
+    }
+    _run("cluster-etcd", "etcd", *(f"--{flag}={value}" for flag, value in flags.items()))
+
+
+def _api_server() -> None:
+    """It listens where pods reach it; a rule leads there from 127.0.0.1."""
+    _kube(
+        "kube-apiserver",
+        bind_address=NODE,
+        advertise_address=NODE,
+        secure_port=API_PORT,
+        allow_privileged="true",
+        authorization_mode="Node,RBAC",
+        enable_admission_plugins="NodeRestriction",
+        enable_aggregator_routing="true",
+        client_ca_file=KEYS / "ca.crt",
+        tls_cert_file=KEYS / "kube-apiserver.crt",
+        tls_private_key_file=KEYS / "kube-apiserver.key",
+        etcd_servers=f"https://127.0.0.1:{ETCD_PORT}",
+        etcd_cafile=KEYS / "ca.crt",
+        etcd_certfile=KEYS / "etcd.crt",
+        etcd_keyfile=KEYS / "etcd.key",
+        kubelet_certificate_authority=KEYS / "ca.crt",
+        kubelet_client_certificate=KEYS / "admin.crt",
+        kubelet_client_key=KEYS / "admin.key",
+        # Else logs and exec look the node's name up in DNS.
+        kubelet_preferred_address_types="InternalIP",
+        proxy_client_cert_file=KEYS / "front-proxy.crt",
+        proxy_client_key_file=KEYS / "front-proxy.key",
+        requestheader_client_ca_file=KEYS / "ca.crt",
+        requestheader_allowed_names="front-proxy",
+        requestheader_username_headers="X-Remote-User",
+        requestheader_group_headers="X-Remote-Group",
+        requestheader_extra_headers_prefix="X-Remote-Extra-",
+        service_account_issuer="https://kubernetes.default.svc.cluster.local",
+        service_account_key_file=KEYS / "service-account.crt",
+        service_account_signing_key_file=KEYS / "service-account.key",
+        service_cluster_ip_range=machine.SERVICES,
+        # From the gateway's ports on.
+        service_node_port_range=f"{HTTP_PORT}-32767",
+        profiling="false",
+    )
+    wait_for("kube-apiserver", _ready)
+
+
+def _containerd() -> None:
+    _run("cluster-containerd", "containerd", "--config", HERE / "node" / "cluster-containerd.toml")
+    wait_for("cluster-containerd", lambda: answer(*_ctr("version")))
+
+
+def _node() -> None:
+    _kube(
+        "kube-controller-manager",
+        kubeconfig=_kubeconfig("kube-controller-manager"),
+        bind_address="127.0.0.1",
+        leader_elect="false",
+        use_service_account_credentials="true",
+        service_account_private_key_file=KEYS / "service-account.key",
+        root_ca_file=KEYS / "ca.crt",
+        cluster_signing_cert_file=KEYS / "ca.crt",
+        cluster_signing_key_file=KEYS / "ca.key",
+    )
+    _kube(
+        "kube-scheduler",
+        kubeconfig=_kubeconfig("kube-scheduler"),
+        bind_address="127.0.0.1",
+        leader_elect="false",
+    )
+    _kube(
+        "kubelet",
+        kubeconfig=_kubeconfig("kubelet"),
+        config=HERE / "node" / "kubelet.yaml",
+        root_dir=HERE / "kubelet",
+        hostname_override=NAME,
+        node_ip=NODE,
+        node_labels="topology.kubernetes.io/zone=a,topology.kubernetes.io/region=lab",
+    )
+    _kubeconfig("kube-proxy")
+    _kube("kube-proxy", config=HERE / "node" / "kube-proxy.yaml")
+
+
+def _apply() -> None:
+    """What runs in the cluster; again at each start, for it may have changed here."""
+    _kubeconfig("admin", KUBECONFIG)
+    rendered = HERE / "apps"
+    for file in (FILES / "apps").iterdir():
+        _render(file, rendered / file.name)
+    resources = toolchain.downloaded("upstream", "sigs.k8s.io/gateway-api") / "config" / "crd" / "standard"
+    apply = ("apply", "--server-side", "--force-conflicts")
+    kubectl(*apply, "-f", str(resources))
+    kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(resources))
+    kubectl(*apply, "-f", str(rendered))
+    for namespace in NAMESPACES:
+        kubectl("rollout", "status", "deployment", "--timeout=120s", "--namespace", namespace)
+
+
+def kubectl(*words: str) -> None:
+    """Run kubectl on the lab's cluster, whatever else is configured."""
+    sh(KUBECTL, "--kubeconfig", KUBECONFIG, *words, log="cluster")
+
+
+def _await(what: str, ready: Callable[[], bool], seconds: int = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            raise LabError(f"{what} does not answer; see `kubectl --kubeconfig {KUBECONFIG} get pods -A`")
+        time.sleep(0.2)
+
+
+# ---------------------------------------------------------------------- files
+
+
+def _render(file: Path, target: Path) -> None:
+    """A file of ours with what differs between machines filled in."""
+    values: dict[str, object] = {
+        "here": HERE,
+        "keys": KEYS,
+        "socket": SOCKET,
+        "registry": engine.REGISTRY,
+        "base": engine.BASE,
+        "bridge": machine.BRIDGE,
+        "pods": machine.PODS,
+        "node": NODE,
+        "dns": DNS,
+        "http": HTTP_PORT,
+        "https": HTTPS_PORT,
+        "public_certificate": _encoded("public.crt"),
+        "public_key": _encoded("public.key"),
+        **{name.replace("-", "_"): _image(name) for name in IMAGES},
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(Template(file.read_text()).substitute(values))
+    target.chmod(0o600)
+
+
+def _certificates() -> None:
+    KEYS.mkdir(parents=True, exist_ok=True)
+    KEYS.chmod(0o700)
+    # The defaults of the machine's own configuration would add themselves to what is asked for.
+    (KEYS / "openssl.cnf").write_text("[req]\ndistinguished_name = none\n[none]\n")
+    _certificate("ca", "/CN=lab", "basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign")
+    signed = ("-CA", str(KEYS / "ca.crt"), "-CAkey", str(KEYS / "ca.key"))
+    for name, (subject, addresses) in PROGRAMS.items():
+        served = (f"subjectAltName={addresses}",) if addresses else ()
+        _certificate(name, subject, "basicConstraints=critical,CA:FALSE", *served, options=signed)
+    # For browsers and clients outside, who have no reason to trust the cluster's own authority.
+    _certificate("public", "/CN=localhost", "subjectAltName=DNS:localhost,DNS:*.localhost,DNS:*.board.localhost")
+    _certificate("service-account", "/CN=service-account")
+
+
+def _certificate(name: str, subject: str, *extensions: str, options: tuple[str, ...] = ()) -> None:
+    """A key and its certificate, signed by itself where no other is named; made once."""
+    if (KEYS / f"{name}.crt").exists():
+        return
+    fresh = KEYS / f"{name}.new"
+    sh(
+        "openssl",
+        "req",
+        "-x509",
+        *("-config", KEYS / "openssl.cnf"),
+        *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"),
+        *("-days", "3650", "-subj", subject, *options),
+        *(word for extension in extensions for word in ("-addext", extension)),
+        *("-keyout", KEYS / f"{name}.key", "-out", fresh),
+        log="cluster",
+    )
+    fresh.rename(KEYS / f"{name}.crt")
+
+
+def _encoded(name: str) -> str:
+    return base64.b64encode((KEYS / name).read_bytes()).decode()
+
+
+def _kubeconfig(user: str, target: Path | None = None) -> Path:
+    """How a program of the cluster, or whoever administers it, finds the API and says who it is."""
+    target = target or HERE / f"{user}.kubeconfig"
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": NAME,
+        "clusters": [{"name": NAME, "cluster": {"server": API, "certificate-authority-data": _encoded("ca.crt")}}],
+        "contexts": [{"name": NAME, "context": {"cluster": NAME, "user": user}}],
+        "users": [
+            {
+                "name": user,
+                "user": {
+                    "client-certificate-data": _encoded(f"{user}.crt"),
+                    "client-key-data": _encoded(f"{user}.key"),
+                },
+            }
+        ],
+    }
+    target.touch(mode=0o600)
+    target.write_text(json.dumps(config, indent=2))
+    return target
+
+
+# ---------------------------------------------------------------------- images
+
+
+def _ctr(*words: str) -> tuple[str, ...]:
+    return ("ctr", "--address", str(SOCKET), "--namespace", "k8s.io", *words)
+
+
+def _image(name: str) -> str:
+    """The image of a program: its tag changes with what the program is built from."""
+    made_from = (toolchain.PODS / name).with_suffix(".built-from").read_bytes()
+    return f"localhost/{name}:{hashlib.sha256(made_from).hexdigest()[:12]}"
+
+
+def _images() -> None:
+    """Give containerd the images of the cluster's own programs, each of one file."""
+    known = (answer(*_ctr("images", "list", "--quiet")) or "").split()
+    for name in IMAGES:
+        if _image(name) not in known:
+            archive = HERE / f"{name}.tar"
+            _archive(name, archive)
+            sh(*_ctr("images", "import", str(archive)), log="cluster")
+            archive.unlink()
+
+
+def _archive(name: str, target: Path) -> None:
+    """An image of one program, in the format `docker save` writes."""
+    layer = target.with_suffix(".layer")
+    with tarfile.open(layer, "w") as tar:
+        tar.add(toolchain.PODS / name, arcname=name)
+    config = {
+        "architecture": os.uname().machine.replace("x86_64", "amd64").replace("aarch64", "arm64"),
+        "os": "linux",
+        "config": {"Entrypoint": [f"/{name}"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_sha256(layer)}"]},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [_image(name)], "Layers": ["layer.tar"]}]
+    with tarfile.open(target, "w") as tar:
+        tar.add(layer, arcname="layer.tar")
+        for file, content in (("config.json", config), ("manifest.json", manifest)):
+            text = json.dumps(content).encode()
+            entry = tarfile.TarInfo(file)
+            entry.size = len(text)
+            tar.addfile(entry, BytesIO(text))
+    layer.unlink()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,0 +1,136 @@
+"""What a cluster changes about the machine itself, and how that is taken back: a bridge, rules, settings, mounts."""
+
+import ipaddress
+import json
+import subprocess
+from pathlib import Path
+
+from .steps import CACHE, LabError, answer, sh
+
+BRIDGE = "tiers-pods"
+PODS = "10.42.0.0/24"
+NODE = "10.42.0.1"
+SERVICES = "10.43.0.0/16"
+API_PORT = 6443
+SAVED = CACHE / "cluster" / "settings.json"
+# What the kubelet, kube-proxy and the start below set, each for all of the machine.
+SETTINGS = (
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxbytes",
+    "kernel/keys/root_maxkeys",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "net/ipv4/ip_forward",
+    "net/ipv4/conf/all/route_localnet",
+)
+# Chains of ours, and of the programs that we start: kube-proxy, the kubelet, CNI's portmap.
+CHAINS = ("TIERS-", "KUBE-", "CNI-")
+TABLES = ("filter", "nat", "mangle")
+# Docker drops what is forwarded and not its own. What listens at the node's address is for pods and this machine,
+# which asks the API at its own address: that stays in the machine even when the bridge is gone. A Service's address that
+# kube-proxy has not turned into a pod's is refused, else it would leave the machine by the default route.
+RULES = f"""
+*filter
+:TIERS-FORWARD - [0:0]
+:TIERS-INPUT - [0:0]
+:TIERS-OUTPUT - [0:0]
+-A TIERS-FORWARD -d {SERVICES} -j REJECT
+-A TIERS-OUTPUT -d {SERVICES} -j REJECT
+-A TIERS-FORWARD -s {PODS} -j ACCEPT
+-A TIERS-FORWARD -d {PODS} -j ACCEPT
+-A TIERS-INPUT -i lo -j RETURN
+-A TIERS-INPUT -i {BRIDGE} -j ACCEPT
+-A TIERS-INPUT -d {NODE} -j DROP
+-I FORWARD -j TIERS-FORWARD
+-I INPUT -j TIERS-INPUT
+-I OUTPUT -j TIERS-OUTPUT
+COMMIT
+*nat
+:TIERS-OUTPUT - [0:0]
+:TIERS-POSTROUTING - [0:0]
+-A TIERS-OUTPUT -d 127.0.0.1 -p tcp --dport {API_PORT} -j DNAT --to-destination {NODE}
+-A TIERS-POSTROUTING -s {PODS} ! -d {PODS} -j MASQUERADE
+-I OUTPUT -j TIERS-OUTPUT
+-I POSTROUTING -j TIERS-POSTROUTING
+COMMIT
+"""
+
+
+def prepare() -> None:
+    """Make the pods' network; once more changes nothing."""
+    _refuse_if_routed()
+    if not SAVED.exists():
+        SAVED.parent.mkdir(parents=True, exist_ok=True)
+        SAVED.write_text(json.dumps({name: _setting(name).read_text() for name in SETTINGS}))
+    _setting("net/ipv4/ip_forward").write_text("1")
+    if not Path(f"/sys/class/net/{BRIDGE}").exists():
+        sh("ip", "link", "add", BRIDGE, "type", "bridge", log="cluster")
+    sh("ip", "address", "replace", f"{NODE}/24", "dev", BRIDGE, log="cluster")
+    sh("ip", "link", "set", BRIDGE, "up", log="cluster")
+    _forget_rules("TIERS-")
+    _restore(RULES)
+
+
+def forget() -> None:
+    """Take everything back."""
+    _forget_rules(*CHAINS)
+    if Path(f"/sys/class/net/{BRIDGE}").exists():
+        sh("ip", "link", "delete", BRIDGE, log="cluster")
+    for controller in Path("/sys/fs/cgroup").glob("**/kubepods"):
+        for group in sorted((controller, *controller.rglob("*")), reverse=True):
+            if group.is_dir():
+                group.rmdir()
+    if SAVED.exists():
+        for name, value in json.loads(SAVED.read_text()).items():
+            _setting(name).write_text(value)
+        SAVED.unlink()
+
+
+def unmount(folder: Path) -> None:
+    """Unmount all below a folder, the innermost first."""
+    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for path in reversed([path for path in mounted if Path(path).is_relative_to(folder)]):
+        sh("umount", path, log="cluster")
+
+
+def _setting(name: str) -> Path:
+    return Path("/proc/sys") / name
+
+
+def _refuse_if_routed() -> None:
+    """The cluster's networks must not be ways to somewhere else."""
+    routes: list[dict[str, str]] = json.loads(answer("ip", "-json", "-4", "route") or "[]")
+    for route in routes:
+        if route["dst"] == "default" or route.get("dev") == BRIDGE:
+            continue
+        for network in (PODS, SERVICES):
+            if ipaddress.ip_network(route["dst"]).overlaps(ipaddress.ip_network(network)):
+                raise LabError(f"this machine has a route to {route['dst']}, and the cluster needs {network} to itself")
+
+
+def _forget_rules(*chains: str) -> None:
+    """Remove the chains with these beginnings, and what leads to them from chains of others."""
+    for program in ("iptables", "ip6tables"):
+        for table in TABLES:
+            lines = (answer(f"{program}-save", "-t", table) or "").splitlines()
+            named = [line.split()[0].removeprefix(":") for line in lines if line.startswith(":")]
+            own = [chain for chain in named if chain.startswith(chains)]
+            jumps = [
+                line.replace("-A", "-D", 1)
+                for line in lines
+                if line.startswith("-A") and line.split()[1] not in own and line.split("-j ")[-1].split()[0] in own
+            ]
+            if own:
+                emptied = [f"-F {chain}" for chain in own]
+                removed = [f"-X {chain}" for chain in own]
+                _restore("\n".join([f"*{table}", *jumps, *emptied, *removed, "COMMIT", ""]), program)
+
+
+def _restore(rules: str, program: str = "iptables") -> None:
+    """Change the rules in one go, beside those of others."""
+    result = subprocess.run(
+        [f"{program}-restore", "--noflush", "--wait"], input=rules, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        raise LabError(f"{program}-restore refused: {result.stderr}")

@@ -1,0 +1,3 @@
+module tiers.dev/lab/pause
+
+go 1.26

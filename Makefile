@@ -16,6 +16,11 @@ endif
 export PATH := $(PATH):$(CACHE)/bin
 export PULUMI_BACKEND_URL ?= file://$(STATE)
 export PULUMI_SKIP_UPDATE_CHECK ?= true
+# As kubectl reads it: a machine's own contexts first, then the lab's.
+export KUBECONFIG ?= $(HOME)/.kube/config:$(CACHE)/cluster/kubeconfig
+# What the environment needs of this machine: an engine, the lab's cluster, or just the provider of somebody else's.
+STACK_FILE := Pulumi.$(ENV).yaml
+NEEDS := $(if $(shell grep -s 'platform: kubernetes' $(STACK_FILE)),$(if $(shell grep -s 'context: lab$$' $(STACK_FILE)),cluster,provider),dev)
 # Only dev's passphrase is known: its secrets protect a sample on one machine (docs/adr/004-dev-secrets.md).
 ifeq ($(ENV),dev)
 export PULUMI_CONFIG_PASSPHRASE ?= dev
@@ -26,7 +31,7 @@ define alone
 mkdir -p "$(STATE)"; exec 9>"$(STATE)/$(ENV).lock"; flock -n 9 || { echo "make: another make is at work on stack $(ENV) here; wait for it, then run this again" >&2; exit 1; };
 endef
 
-.PHONY: help up down back shell stack-file test e2e bench lab lab-down doctor docs venv
+.PHONY: help up down back promote status heal shell soak images stack-file test e2e bench lab lab-cluster lab-down doctor docs venv
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,23 +39,39 @@ help: ## List the commands
 up: stack-file lab venv ## All set-up, then the environment (ENV=dev), then its URL and a real answer
 	@$(alone) \
 	pulumi stack select --create $(ENV) >/dev/null; \
+	$(RUN) -m ci.heal $(ENV); \
+	$(if $(filter dev,$(NEEDS)),,$(RUN) -m ci.images $(ENV) --unless-pinned;) \
 	pulumi up --yes --skip-preview --non-interactive; \
 	url=$$(pulumi stack output url); \
-	echo; echo "$$url answers:"; curl -fsS --retry 3 --retry-connrefused "$$url/api/release"; echo; \
+	echo; curl -ksS --retry 3 --retry-connrefused -o /dev/null -w "$$url answers %{http_code}, %{size_download} bytes\n" "$$url/"; \
 	echo; echo "  open it    $$url"; \
 	for key in release go_back; do printf '  %-9s  %s\n' $$key "$$(pulumi stack output $$key)"; done; \
 	echo '  logs       pulumi stack output logs, in `make shell`'
 
+images: stack-file lab venv ## Build and push what ENV needs; where images are pinned, write their digests into its stack file
+	@$(alone) $(RUN) -m ci.images $(ENV)
+
 down: ## Remove the environment (ENV=dev); protected data makes it refuse
 	@$(alone) \
-	pulumi stack select $(ENV); pulumi destroy --refresh --yes --non-interactive || { \
+	pulumi stack select $(ENV); $(RUN) -m ci.heal $(ENV); pulumi destroy --refresh --yes --non-interactive || { \
 	echo "make: nothing was removed if data is protected here; to remove it too, set environment.protect_data: false, make up, make down" >&2; exit 1; }
 
 shell: lab venv ## A shell in which plain `pulumi` means what it means here: same state, passphrase and plugins
 	@pulumi stack select $(ENV) 2>/dev/null || true; exec $${SHELL:-bash}
 
-back: ## Go back to the release before this one, by one switch
-	@$(alone) TIERS_RELEASE=previous pulumi up --stack $(ENV) --yes --skip-preview --non-interactive
+back: ## Go back to the release before this one, by one switch (past a contract migration: FORCE=contract)
+	@$(alone) $(RUN) -m ci.heal $(ENV); \
+	TIERS_RELEASE=previous TIERS_FORCE=$(FORCE) pulumi up --stack $(ENV) --yes --skip-preview --non-interactive
+
+promote: ## Let the release that waits go live (environment.release.promote: manual)
+	@$(alone) $(RUN) -m ci.heal $(ENV); \
+	TIERS_RELEASE=promote TIERS_FORCE=$(FORCE) pulumi up --stack $(ENV) --yes --skip-preview --non-interactive
+
+status: ## Who is live, what each slot holds, what is ready, the last switches
+	@$(RUN) -m ci.status $(ENV)
+
+heal: ## After a killed update: look what is there, and put the stack right
+	@$(alone) $(RUN) -m ci.heal $(ENV)
 
 test: venv ## Lint, types, unit tests, documents; needs no engine
 	.venv/bin/ruff check .
@@ -59,26 +80,34 @@ test: venv ## Lint, types, unit tests, documents; needs no engine
 	$(RUN) -m components.reference --check
 	$(RUN) -m pytest tests/unit
 
-e2e: lab venv ## The short end-to-end run on the real engine
+e2e: venv ## The short end-to-end run on the real engine and the real cluster
+	@python3 -m lab up dev cluster tools
 	$(RUN) -m pytest tests/e2e -x
+
+soak: venv ## The same under load for long: 20 releases, an engine killed at 30 points
+	@python3 -m lab up dev cluster tools
+	$(RUN) -m pytest tests/e2e/test_load.py tests/e2e/test_killed.py --soak -x
 
 bench: lab venv ## The measurements of the README, as ratios
 	$(RUN) -m benchmarks
 
 lab: ## Give this machine what it lacks: Pulumi, plugins, engine, base images
-	@python3 -m lab up
+	@python3 -m lab up $(NEEDS)
+
+lab-cluster: ## The same for staging and prod: a Kubernetes cluster of this machine's own, context lab
+	@python3 -m lab up cluster
 
 lab-down: ## Stop what the lab started; the caches stay
 	@python3 -m lab down
 
 doctor: ## What is there, what is missing, what will be done
-	@python3 -m lab doctor
+	@python3 -m lab doctor $(NEEDS)
 
 docs: venv ## Write the generated documents anew
 	$(RUN) -m components.reference
 
 stack-file:
-	@test -f Pulumi.$(ENV).yaml || { echo "make: there is no Pulumi.$(ENV).yaml; ENV is the name of a stack file" >&2; exit 1; }
+	@test -f $(STACK_FILE) || { echo "make: there is no $(STACK_FILE); ENV is the name of a stack file" >&2; exit 1; }
 
 venv: .venv/.installed
 

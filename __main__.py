@@ -12,23 +12,27 @@ ASKED = checkpoint.Asked(pulumi.get_stack())  # first: it is answered while the 
 
 from components import cache, config, database, platforms, release, tier
 from components.config import TierName
+from components.kept import KeptSlot
 from components.outputs import export
-from components.slot import KeptSlot, Slot
+from components.slot import Slot
 from components.switch import Gateway, Switch
 
 
 def main() -> None:
     settings = config.load()
     app, environment = settings.app, settings.environment
-    versions = tier.secrets_of(settings.secrets, f"{app.name}/{pulumi.get_stack()}")
+    versions = tier.secrets_of(settings, f"{app.name}/{pulumi.get_stack()}")
     description = tier.Description(app=app, environment=environment, secrets=versions, root=Path.cwd())
     workloads = {name: tier.service(name, described, description) for name, described in app.services.items()}
-    replicas = {name: environment.size(name).replicas for name in workloads}
+    scales = {name: description.scale(name) for name in workloads}
+    routes = tier.routes(app, environment)
 
     known = ASKED.answer()
+    checkpoint.refuse_cut_off(known)
     observed = checkpoint.observe(known)
-    wanted = release.identify(app.version, workloads.values())
-    plan = release.plan(observed, wanted, back=os.environ.get("TIERS_RELEASE") == "previous")
+    wanted = release.identify(app.version, [*workloads.values(), *routes], contract=app.contract)
+    plan = release.plan(observed, wanted, *release.asked(os.environ), manual=environment.release.promote == "manual")
+    pulumi.log.info(release.explain(observed, plan))
     platform = platforms.connect(settings, known)
 
     shared: dict[TierName, Sequence[pulumi.Resource]] = {}
@@ -39,18 +43,20 @@ def main() -> None:
         described = cache.workload(app.cache, description)
         shared[TierName.CACHE] = cache.Cache("cache", platform, described).ready
 
-    routes = tier.routes(app)
-    gateway = Gateway(platform, routes)
-    gates: list[pulumi.Input[pulumi.Resource]] = [gateway.running]
+    gateway = Gateway(platform).running
+    standing = [*platform.foundation, *(each for ready in shared.values() for each in ready), gateway]
+    gates: dict[str, pulumi.Output[pulumi.Resource]] = {}
     if plan.render:
         place = platforms.Place(slot=plan.render, release=plan.release)
-        gates += Slot(platform, place, workloads, replicas, routes, shared, gateway.running).gates
-    standing = [*platform.foundation, *(each for ready in shared.values() for each in ready), gateway.running]
+        gates |= Slot(platform, place, observed.switches + 1, workloads, scales, routes, shared, gateway).gates
     for name in plan.keep:
-        KeptSlot(platform, name, observed.held[name].release, known, standing)
-    moved = Switch(platform, plan, routes, gates, known).moved
+        rests = environment.release.resting if plan.rests(name, observed) else frozenset[TierName]()
+        gates |= KeptSlot(
+            platform, name, observed.held[name], known, standing, scales if name is plan.live else {}, rests
+        ).gates
+    switch = Switch(platform, observed, plan, routes, gates, standing, known)
 
-    export(settings, observed, plan, moved)
+    export(platform, observed, plan, switch, gates.get("smoke"))
 
 
 main()

@@ -1,45 +1,46 @@
 """The cache tier: Redis, kept outside of the slots, its data on disk so that a restart loses no job."""
 
-from collections.abc import Sequence
-
-from pulumi import ComponentResource, Resource, ResourceOptions
+from pulumi import ResourceOptions
 
 from .config import Cache as CacheConfig
 from .config import TierName
 from .platforms import Platform
-from .tier import REDIS_PORT, Description
-from .workload import Image, Probe, Volume, Workload, Zone
+from .tier import REDIS_PORT, DataTier, Description, data_image, elsewhere
+from .workload import Elsewhere, Probe, Workload, Zone
 
 
-def workload(described: CacheConfig, description: Description) -> Workload:
+def workload(described: CacheConfig, description: Description) -> Workload | Elsewhere:
     """Redis with every write in its log before the answer, never evicting: it holds a queue, not only a cache.
 
-    The password reaches it on standard input (redis-server reads configuration from `-`), so it is in no command line.
+    The password reaches it on standard input (redis-server reads configuration from `-`), so it is in no command line;
+    the shell makes way for it, so that it is told to stop and does.
     """
+    if outside := elsewhere(TierName.CACHE, description.environment):
+        return outside
     password = description.secrets[described.password]
     server = "redis-server - --appendonly yes --appendfsync always --maxmemory-policy noeviction --dir /data"
     login = f'REDISCLI_AUTH="$(cat {password.path})"'
     return Workload(
         tier=TierName.CACHE,
-        image=Image(reference=described.image, path="app.cache.image"),
+        image=data_image(TierName.CACHE, described.image, description),
         resources=description.resources(TierName.CACHE),
-        command=("sh", "-c", f'printf "requirepass %s\\n" "$(cat {password.path})" | exec {server}'),
+        command=("sh", "-c", f"exec {server} <<EOF\nrequirepass $(cat {password.path})\nEOF"),
         secrets=(password,),
         port=REDIS_PORT,
         probe=Probe(command=("sh", "-c", f"{login} redis-cli ping | grep -q PONG")),
         zones=(Zone.DATA,),
-        volumes=(Volume(name="cache-data", path="/data"),),
+        priority=description.environment.size(TierName.CACHE).priority_class,
+        volumes=(description.volume(TierName.CACHE, "cache-data", "/data"),),
         user=described.uid,
-        start_within=60,
+        start_within=described.start_within,
         stop_within=30,
     )
 
 
-class Cache(ComponentResource):
-    """The running cache. `ready` is what to wait for until it takes connections."""
+class Cache(DataTier):
+    """The cache, shared by both slots."""
 
-    def __init__(self, name: str, platform: Platform, args: Workload, opts: ResourceOptions | None = None) -> None:
-        super().__init__("tiers:cache:Cache", name, None, opts)
-        supplies = platform.prepare(self, [args], None)
-        self.ready: Sequence[Resource] = platform.keep(self, args, supplies)
-        self.register_outputs({"host": args.tier, "port": args.port})
+    def __init__(
+        self, name: str, platform: Platform, args: Workload | Elsewhere, opts: ResourceOptions | None = None
+    ) -> None:
+        super().__init__("tiers:cache:Cache", name, platform, args, opts)

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import pulumi
 from pulumi import RunError
 
-from .release import Held, Observed, Release, Slot
+from .release import Held, Observed, Release, Slot, recalled
 
+SLOT, SWITCH = "tiers:slot:Slot", "tiers:switch:Switch"
 LABEL_SLOT, LABEL_RELEASE, LABEL_ROLE, LABEL_ATTEMPT = "tiers.slot", "tiers.release", "tiers.role", "tiers.attempt"
 
 
@@ -36,14 +38,31 @@ class Entry:
 
     @property
     def labels(self) -> Mapping[str, str]:
+        """As on either platform: a list of the container's, or the object's own."""
+        if "metadata" in self.inputs:
+            return cast(Mapping[str, str], self.inputs["metadata"].get("labels") or {})
         return {str(label["label"]): str(label["value"]) for label in self.inputs.get("labels") or ()}
+
+    @property
+    def role(self) -> str | None:
+        return self.labels.get(LABEL_ROLE)
+
+    @property
+    def tier(self) -> str | None:
+        return self.labels.get("tiers.tier") or self.labels.get("app.kubernetes.io/component")
+
+    @property
+    def runs(self) -> bool:
+        """Whether it keeps processes running: what a slot that rests does without."""
+        return self.custom and self.role in ("tier", "autoscaler")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The resources the stack holds, parents first."""
+    """The resources the stack holds, parents first; and what an update was doing when it was cut off."""
 
     entries: tuple[Entry, ...] = ()
+    pending: tuple[str, ...] = ()
 
     def below(self, name: str, type_: str) -> tuple[Entry, ...]:
         """Everything under the component of that name and type, parents first."""
@@ -55,9 +74,9 @@ class Checkpoint:
                 found.append(entry)
         return tuple(found)
 
-    def has(self, name: str) -> bool:
-        """Whether a resource of that name is there."""
-        return any(entry.name == name for entry in self.entries)
+    def of(self, type_: str, name: str) -> Entry | None:
+        """The resource of that type and name."""
+        return next((entry for entry in self.entries if (entry.type, entry.name) == (type_, name)), None)
 
     def attempt(self, name: str) -> int:
         """Which try at the container `name` is due: one more than the last if that failed, else the last."""
@@ -93,7 +112,24 @@ def parse(export: Mapping[str, Any]) -> Checkpoint:
     """The checkpoint in the shape of `pulumi stack export` (apitype.DeploymentV3)."""
     deployment = cast(Mapping[str, Any], export.get("deployment") or {})
     resources = cast(Sequence[Mapping[str, Any]], deployment.get("resources") or ())
-    return Checkpoint(entries=tuple(_entry(resource) for resource in resources if not resource.get("delete")))
+    pending = cast(Sequence[Mapping[str, Any]], deployment.get("pending_operations") or ())
+    return Checkpoint(
+        entries=tuple(_entry(resource) for resource in resources if not resource.get("delete")),
+        pending=tuple(f"{each['type']} {each['resource']['urn'].rpartition('::')[2]}" for each in pending),
+    )
+
+
+def refuse_cut_off(checkpoint: Checkpoint) -> None:
+    """A stack whose last update was killed is healed first: what it was doing may have happened or not.
+
+    Raises:
+        RunError: it was.
+    """
+    if checkpoint.pending:
+        raise RunError(
+            f"the last update was cut off while {', '.join(checkpoint.pending)}: run `make heal ENV={pulumi.get_stack()}` "
+            "(it looks what is there, and puts it right), then this again"
+        )
 
 
 def _entry(resource: Mapping[str, Any]) -> Entry:
@@ -122,13 +158,47 @@ def observe(checkpoint: Checkpoint) -> Observed:
     count, live = switches[-1] if switches else (0, None)
     smoked = {(entry.labels[LABEL_SLOT], entry.labels[LABEL_RELEASE]) for entry in _passed(checkpoint, "smoke")}
     held: dict[Slot, Held] = {}
-    for entry in checkpoint.entries:
-        if entry.type == "tiers:slot:Slot":
-            release = Release(version=entry.inputs["version"], digest=entry.inputs["digest"])
-            slot = Slot(entry.inputs["slot"])
-            held[slot] = Held(release=release, proven=(slot, str(release)) in smoked)
+    for slot in Slot:
+        if entry := checkpoint.of(SLOT, slot):
+            release = Release(
+                version=entry.inputs["version"],
+                digest=entry.inputs["digest"],
+                parts=entry.inputs.get("parts") or {},
+                routes=recalled(entry.inputs.get("routes") or ()),
+                contract=bool(entry.inputs.get("contract")),
+            )
+            proven = (slot, str(release)) in smoked
+            held[slot] = Held(release=release, proven=proven, order=int(entry.inputs.get("order") or 0))
     return Observed(live=live, held=held, switches=count)
 
 
+def rested(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
+    """What has run in a slot that now rests, to be run again as it was."""
+    entry = checkpoint.of(SLOT, slot)
+    return tuple(_recalled(each) for each in (entry.inputs.get("rested") if entry else None) or ())
+
+
+def remembered(entry: Entry) -> dict[str, Any]:
+    """A resource in the form in which a slot that rests remembers it."""
+    return {
+        "urn": entry.urn,
+        "type": entry.type,
+        "parent": entry.parent,
+        "inputs": dict(entry.inputs),
+        "dependencies": list(entry.dependencies),
+    }
+
+
+def _recalled(found: Mapping[str, Any]) -> Entry:
+    return Entry(
+        urn=found["urn"],
+        type=found["type"],
+        parent=found["parent"],
+        custom=True,
+        inputs=found["inputs"],
+        dependencies=tuple(found.get("dependencies") or ()),
+    )
+
+
 def _passed(checkpoint: Checkpoint, role: str) -> tuple[Entry, ...]:
-    return tuple(entry for entry in checkpoint.entries if entry.labels.get(LABEL_ROLE) == role and not entry.failed)
+    return tuple(entry for entry in checkpoint.entries if entry.role == role and not entry.failed)

@@ -6,7 +6,7 @@ stack files in an editor are generated from these models (`python -m components.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import StrEnum
@@ -82,6 +82,12 @@ def _url_path(value: object) -> str:
     return value
 
 
+def _address(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"https?://[a-z0-9.-]+(:\d{1,5})?", value):
+        raise _problem(f"{value!r:.80} is not an address of scheme, host and port", "write it like https://example.com")
+    return value
+
+
 def _image(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][\w.:/-]*[:@][\w.:-]+", value):
         raise _problem(
@@ -111,10 +117,19 @@ Cpu = Annotated[float, BeforeValidator(_cpu)]
 Port = Annotated[int, BeforeValidator(_port)]
 ContainerPath = Annotated[str, BeforeValidator(_path)]
 UrlPath = Annotated[str, BeforeValidator(_url_path)]
+Address = Annotated[str, BeforeValidator(_address)]
 ImageReference = Annotated[str, BeforeValidator(_image)]
+ImageRepository = Annotated[
+    str, _name(r"[a-z0-9.-]{1,100}(:\d{1,5})?(/[a-z0-9._-]+){0,5}", "write it like ghcr.io/team", "a place for images")
+]
 Uid = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, _name(r"[a-z](-?[a-z0-9]){0,29}", "use lower-case letters, digits and single dashes, at most 30")]
+Host = Annotated[
+    str, _name(r"(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "write it like app.example.com", "a host name")
+]
+Cidr = Annotated[str, _name(r"[0-9a-f.:]{2,45}/\d{1,3}", "write it like 10.0.0.0/8", "a range of addresses")]
+Object = Annotated[str, _name(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "use lower-case letters, digits, dots, dashes")]
 Identifier = Annotated[str, _name(r"[a-z_][a-z0-9_]{0,62}", "use lower-case letters, digits and underscores")]
 Variable = Annotated[str, _name(r"[A-Z_][A-Z0-9_]{0,99}", "use capitals, digits and underscores, as in LOG_LEVEL")]
 Version = Annotated[
@@ -139,6 +154,15 @@ class Step(Model):
 
     command: Command = Field(min_length=1, description="What to run; it must be safe to run twice.")
     timeout: Seconds = Field(default=120, description="How long it may take.", validate_default=False)
+
+
+class Migration(Step):
+    """A step that changes what both slots share."""
+
+    contract: Flag = Field(
+        default=False,
+        description="It breaks the release before this one: going back past it is refused. Take it out again in the next release.",
+    )
 
 
 class Reload(Model):
@@ -186,7 +210,7 @@ class Service(Source):
     stop_within: Seconds = Field(
         default=30, description="How long it may take to finish what it holds.", validate_default=False
     )
-    migrate: Step | None = Field(default=None, description="Runs before the slot starts, in every release.")
+    migrate: Migration | None = Field(default=None, description="Runs before the slot starts, in every release.")
     seed: Step | None = Field(default=None, description="Runs after the migration where `environment.seed` is true.")
     reload: Reload | None = Field(default=None, description="How it runs while its source is edited.")
 
@@ -232,6 +256,9 @@ class Worker(Service):
     )
 
 
+_OWN_UID = "Who owns its data: in Debian images user 999; on Kubernetes 10000 more, to be no user of the node."
+
+
 class Database(Model):
     """PostgreSQL, shared by both slots."""
 
@@ -244,7 +271,10 @@ class Database(Model):
         default="database-password",
         description="Which of `secrets` is the owner's password; later changes need ALTER ROLE, too.",
     )
-    uid: Uid = Field(default=999, description="The image's own user, who owns its data: 999 in Debian images.")
+    uid: Uid = Field(default=999, description=_OWN_UID)
+    start_within: Seconds = Field(
+        default=120, description="How long it may take to take connections.", validate_default=False
+    )
 
 
 class Cache(Model):
@@ -255,7 +285,10 @@ class Cache(Model):
         default="cache-password",
         description="Which of `secrets` is the password; a change cuts off the live slot until the switch.",
     )
-    uid: Uid = Field(default=999, description="The image's own user, who owns its data: 999 in Debian images.")
+    uid: Uid = Field(default=999, description=_OWN_UID)
+    start_within: Seconds = Field(
+        default=60, description="How long it may take to take connections.", validate_default=False
+    )
 
 
 class App(Model):
@@ -284,6 +317,11 @@ class App(Model):
         return frozenset(self.services) | {name for name, tier in data.items() if tier is not None}
 
     @property
+    def contract(self) -> bool:
+        """Whether a migration of this release breaks the one before."""
+        return any(service.migrate and service.migrate.contract for service in self.services.values())
+
+    @property
     def secrets(self) -> dict[str, str]:
         """Every secret it uses → the config path that names it."""
         used = {name: f"app.{tier}.secrets" for tier, service in self.services.items() for name in service.secrets}
@@ -294,13 +332,49 @@ class App(Model):
         return used
 
 
+class Autoscale(Model):
+    """More replicas under load, never fewer than `replicas`."""
+
+    max: int = Field(ge=2, le=500, strict=True, description="How many of it run at most.")
+    cpu: int = Field(
+        default=70, ge=10, le=100, strict=True, description="Percent of `cpu` that one is to use on average."
+    )
+
+
+class External(Model):
+    """A data tier that runs somewhere else, such as a managed service: nothing of it is made here."""
+
+    host: Host = Field(description="Its host name.")
+    port: Port | None = Field(default=None, description="Its port; the tier's usual one if not given.")
+
+
 class Size(Model):
     """How big a tier is here."""
 
-    replicas: int = Field(default=1, ge=1, le=10, strict=True, description="How many of it run; database and cache: 1.")
+    replicas: int = Field(
+        default=1, ge=1, le=100, strict=True, description="How many of it run; database and cache: 1."
+    )
     cpu: Cpu = Field(default=0.5, description="Processors it may use.", validate_default=False)
     memory: Memory = Field(default=512 * 2**20, description="Memory it may use.", validate_default=False)
+    reserve: Cpu | None = Field(
+        default=None, description="Kubernetes: processors kept for it; a quarter of `cpu` if not given."
+    )
     env: dict[Variable, str] = Field(default={}, description="Plain settings of this environment.")
+    autoscale: Autoscale | None = Field(default=None, description="Kubernetes: more of it under load.")
+    priority_class: Object | None = Field(default=None, description="Kubernetes: its PriorityClass.")
+    storage: Memory | None = Field(
+        default=None, description="Kubernetes: size of each of its volumes; 1Gi if not given. It may only grow."
+    )
+    storage_class: Object | None = Field(
+        default=None,
+        description="Kubernetes: StorageClass of its volumes; for those of web, api and worker one with ReadWriteMany.",
+    )
+    external: External | None = Field(default=None, description="Database and cache: it runs somewhere else.")
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of each of its volumes."""
+        return self.storage or 2**30
 
 
 class Gateway(Model):
@@ -329,17 +403,181 @@ class Docker(Model):
         default=None,
         description="unix:///…, ssh://user@host or tcp://host:port; if absent DOCKER_HOST, then the local socket.",
     )
-    toolbox: ImageReference = Field(
-        default="python:3.11-slim-bookworm", description="Any image with Python 3: runs the smoke test and the switch."
+
+
+class Quota(Model):
+    """What the whole namespace may take (ResourceQuota)."""
+
+    cpu: Cpu | None = Field(default=None, description="Sum of the limits of processors.")
+    memory: Memory | None = Field(default=None, description="Sum of the limits of memory.")
+    storage: Memory | None = Field(default=None, description="Sum of the volumes' sizes.")
+    pods: int | None = Field(default=None, ge=1, strict=True, description="Number of pods; both slots and tasks count.")
+
+
+class Limits(Model):
+    """What a container may take that says nothing itself (LimitRange); those made here all say it."""
+
+    cpu: Cpu = Field(default=0.5, validate_default=False, description="Processors.")
+    memory: Memory = Field(default=256 * 2**20, validate_default=False, description="Memory.")
+
+
+class Namespace(Model):
+    """The namespace: it holds this environment of this application and nothing else."""
+
+    name: Name | None = Field(default=None, description="Its name; `APP-STACK` if not given.")
+    create: Flag = Field(
+        default=True, description="false: it is there; then a Role in it is enough (docs/kubernetes-role.yaml)."
     )
+    quota: Quota | None = Field(default=None, description="What all of it may take.")
+    limits: Limits | None = Field(default=None, description="Defaults for containers that say nothing.")
+
+
+class OwnGateway(Model):
+    """A Gateway object of this application's own, in its namespace. Its listener is that of `url`."""
+
+    gateway_class: Object = Field(description="GatewayClass that serves it.")
+    certificate: Object | None = Field(default=None, description="https: the Secret with the certificate.")
+    issuer: Object | None = Field(
+        default=None, description="https: the ClusterIssuer whose certificate cert-manager puts into that Secret."
+    )
+
+
+class ClusterGateway(Model):
+    """The Gateway (gateway.networking.k8s.io) that requests come through."""
+
+    name: Object = Field(description="Name of the Gateway.")
+    namespace: Name = Field(description="Its namespace; only pods of it may connect to web and api.")
+    listener: Object | None = Field(default=None, description="Which of its listeners; all that match if not given.")
+    inside: Address = Field(
+        description="Where pods reach it, for the smoke test, as in http://traefik.gateway:80; an address outside of "
+        "the cluster works too."
+    )
+    pods_in: Name | None = Field(default=None, description="Where its pods run, if not in `namespace`.")
+    cidrs: tuple[Cidr, ...] = Field(
+        default=(), description="Where requests come from if it has no pods, or none that policies can name."
+    )
+    within: Seconds = Field(default=30, description="How long it may take to know a new route.", validate_default=False)
+    create: OwnGateway | None = Field(
+        default=None, description="Make the Gateway here, instead of using one that is in `namespace`."
+    )
+
+    @model_validator(mode="after")
+    def _listener_is_its_own(self) -> Self:
+        if self.create and self.listener:
+            raise _problem("a Gateway that is made here has a listener for each host", "take out `listener`")
+        return self
+
+
+class SecretReference(Model):
+    """A secret whose value is not in the stack file: a Secret that is there, or one External Secrets brings."""
+
+    secret: Object | None = Field(default=None, description="Name of a Secret in the namespace.")
+    store: Object | None = Field(default=None, description="Name of a ClusterSecretStore of External Secrets.")
+    key: Word = Field(description="The key in the Secret, or in the store.")
+    property: Word | None = Field(default=None, description="With `store`: the property of the key.")
+    version: Word = Field(
+        default="1", description="Change it when the value has changed: it goes out as a release like any other."
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.secret is None) == (self.store is None):
+            raise _problem("it needs exactly one of `secret` and `store`", "keep the one you mean")
+        if self.property and not self.store:
+            raise _problem("`property` is of a `store`", "take it out")
+        return self
+
+
+class Kubernetes(Model):
+    """The cluster, and what is special to it."""
+
+    context: Word = Field(description="Context of the kubeconfig (KUBECONFIG, or ~/.kube/config) to use.")
+    url: Address = Field(description="What users open, as in https://shop.example.com; its host is the route's.")
+    hostnames: tuple[Host, ...] = Field(default=(), description="Other hosts that reach it, too.")
+    gateway: ClusterGateway = Field(description="The Gateway that requests come through.")
+    namespace: Namespace = Field(default=Namespace(), description="Where everything is made.")
+    schedule_within: Seconds = Field(
+        default=60,
+        description="How long a pod may take to find a node and get its image, before `start_within` counts.",
+        validate_default=False,
+    )
+    pull_secrets: tuple[Object, ...] = Field(default=(), description="Secrets to pull images with.")
+    secrets: dict[Name, SecretReference] = Field(
+        default={}, description="Secrets that come from elsewhere than the stack file, by name."
+    )
+
+    @model_validator(mode="after")
+    def _namespace_is_whose(self) -> Self:
+        if not self.namespace.create and (self.namespace.quota or self.namespace.limits):
+            raise _problem(
+                "namespace.create is false, and its quota and limits are its administrator's", "take them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _hosts_differ(self) -> Self:
+        hosts = [self.host, *self.hostnames]
+        if twice := sorted({host for host in hosts if hosts.count(host) > 1}):
+            raise _problem(f"{twice[0]} is given twice, in url and hostnames", "give each host once")
+        return self
+
+    @property
+    def host(self) -> str:
+        """The host of `url`."""
+        return self.url.partition("://")[2].partition(":")[0]
+
+    @model_validator(mode="after")
+    def _certificate_fits(self) -> Self:
+        own = self.gateway.create
+        if own and self.url.startswith("https:") and not own.certificate:
+            raise _problem("url is https and gateway.create has no certificate", "name its Secret there")
+        if own and self.url.startswith("http:") and (own.certificate or own.issuer):
+            raise _problem("url is http and gateway.create has a certificate", "make the url https, or take it out")
+        return self
+
+
+class Releases(Model):
+    """How a release goes live, and what becomes of the one before it."""
+
+    promote: Literal["auto", "manual"] = Field(
+        default="auto",
+        description="`manual`: a release that has passed its gates waits until somebody looks at it and says `make promote`.",
+    )
+    standby: Literal["warm", "cold"] = Field(
+        default="warm",
+        description="The slot that was live before: `warm`, web and api run as they did; `cold`, nothing of it runs.",
+    )
+    workers: Literal["live", "both"] = Field(
+        default="live",
+        description="Whose workers take jobs: `live`, the standby's finish theirs and end; `both`, they go on, and going back is quicker.",
+    )
+
+    @property
+    def resting(self) -> frozenset[TierName]:
+        """The tiers of a standby that don't run."""
+        if self.standby == "cold":
+            return frozenset({TierName.WEB, TierName.API, TierName.WORKER})
+        return frozenset({TierName.WORKER} if self.workers == "live" else ())
 
 
 class Environment(Model):
     """Where the application runs, how big, how it is released (`environment` in Pulumi.<stack>.yaml)."""
 
-    platform: Literal["docker"] = Field(description="What runs the containers.")
+    platform: Literal["docker", "kubernetes"] = Field(description="What runs the containers.")
     docker: Docker = Field(default=Docker(), description="Where `platform` is docker: which engine.")
-    gateway: Gateway = Field(default=Gateway(), description="What users connect to.")
+    gateway: Gateway = Field(default=Gateway(), description="Where `platform` is docker: what users connect to.")
+    kubernetes: Kubernetes | None = Field(default=None, description="Where `platform` is kubernetes: which cluster.")
+    release: Releases = Field(default=Releases(), description="How a release goes live.")
+    registry: ImageRepository | None = Field(
+        default=None, description="Where images that are built from a folder are, as in registry.example.com/team."
+    )
+    images: dict[TierName, ImageReference] = Field(
+        default={}, description="Images that replace those of `app`, by digest: `make images` writes them."
+    )
+    pinned: Flag = Field(default=False, description="Refuse every image that is not named by its digest.")
+    toolbox: ImageReference = Field(
+        default="python:3.11-slim-bookworm", description="Any image with Python 3: runs the smoke test and the switch."
+    )
     reload: Flag = Field(default=False, description="Run tiers with `reload` from the source in this repository.")
     seed: Flag = Field(default=False, description="Run the tiers' `seed` steps.")
     protect_data: Flag = Field(default=True, description="`pulumi destroy` refuses to delete data volumes.")
@@ -353,9 +591,31 @@ class Environment(Model):
             )
         return self
 
+    @model_validator(mode="after")
+    def _platform_is_described(self) -> Self:
+        if self.platform == "kubernetes" and self.kubernetes is None:
+            raise _problem("platform is kubernetes and nothing says which", "add environment.kubernetes")
+        foreign = ("docker", "gateway") if self.platform == "kubernetes" else ("kubernetes",)
+        if given := [name for name in foreign if name in self.model_fields_set]:
+            raise _problem(f"platform is {self.platform} and {given[0]} is given", "take out the one you don't mean")
+        if self.platform == "kubernetes" and self.reload:
+            raise _problem("source can't be mounted into a cluster", "set reload: false")
+        return self
+
+    @property
+    def cluster(self) -> Kubernetes:
+        """The cluster's settings where `platform` is kubernetes."""
+        assert self.kubernetes
+        return self.kubernetes
+
     def size(self, tier: TierName) -> Size:
         """How big `tier` is in this environment."""
         return self.tiers.get(tier, Size())
+
+    def data(self, app: App) -> dict[TierName, Database | Cache]:
+        """The data tiers that run here, not somewhere else."""
+        tiers: dict[TierName, Database | Cache | None] = {TierName.DATABASE: app.database, TierName.CACHE: app.cache}
+        return {name: tier for name, tier in tiers.items() if tier and not self.size(name).external}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,7 +638,8 @@ def load() -> Settings:
     config = Config()
     app = load_app(_object(config, "app"))
     environment = load_environment(_object(config, "environment"), app)
-    secrets = check_secrets(_object(config, "secrets"), app)
+    elsewhere = environment.kubernetes.secrets if environment.kubernetes else {}
+    secrets = check_secrets(_object(config, "secrets"), app, elsewhere)
     return Settings(app=app, environment=environment, secrets=secrets, sealed=Output.secret(secrets))
 
 
@@ -411,8 +672,10 @@ def load_environment(value: object, app: App) -> Environment:
     return environment
 
 
-def check_secrets(value: object, app: App) -> dict[str, str]:
+def check_secrets(value: object, app: App, elsewhere: Collection[str] = ()) -> dict[str, str]:
     """The value of each secret the application uses, from the plain value of `secrets`. Never log what it returns.
+
+    Those whose names are in `elsewhere` are not looked for: their values are in the cluster.
 
     Raises:
         ConfigError: one is not set, empty or not text. Its value is never in the message.
@@ -422,9 +685,10 @@ def check_secrets(value: object, app: App) -> dict[str, str]:
     _refuse(
         f"secrets.{name}: {path} uses it and it is not set to a text; {fix.format(name)}"
         for name, path in sorted(app.secrets.items())
+        if name not in elsewhere
         if not isinstance(given.get(name), str) or not given.get(name)
     )
-    return {name: str(given[name]) for name in app.secrets}
+    return {name: str(given[name]) for name in app.secrets if name not in elsewhere}
 
 
 def _validated(model: type[M], value: object, root: str) -> M:
@@ -445,7 +709,8 @@ _FIXES = {
 
 
 def _unknown(key: str) -> str:
-    models = (App, Environment, Web, Api, Worker, Database, Cache, Size, Gateway, Docker, Step, Reload)
+    models = (App, Environment, Web, Api, Worker, Database, Cache, Size, Gateway, Docker, Migration, Reload, Releases, Kubernetes,
+              Namespace, ClusterGateway, OwnGateway, SecretReference, Autoscale, External)  # fmt: skip
     known = sorted({field for model in models for field in model.model_fields})
     if key in ("cpu", "memory", "replicas"):
         return f"there is no such key; how big a tier is stands in environment.tiers.<tier>.{key}"
@@ -484,6 +749,9 @@ def _contradictions(app: App) -> Iterator[str]:
             if variable in RESERVED:
                 yield f"app.{tier}.env.{variable}: the program sets it; take it out"
     volumes = [(name, tier) for tier, service in app.services.items() for name in service.volumes]
+    for name, tier in volumes:
+        if name in ("secrets", "database-data", "cache-data", "gateway-state"):
+            yield f"app.{tier}.volumes.{name}: the program has one of that name; give it another"
     for (one, first), (other, second) in combinations(volumes, 2):
         if one == other:
             yield f"app.{second}.volumes.{other}: app.{first} has a volume of that name; give it another"
@@ -492,13 +760,66 @@ def _contradictions(app: App) -> Iterator[str]:
 def _misfits(app: App, environment: Environment) -> Iterator[str]:
     for tier, size in environment.tiers.items():
         path = f"environment.tiers.{tier}"
+        if size.reserve and size.reserve > size.cpu:
+            yield f"{path}.reserve: {size.reserve} is more than it may use; give at most {size.cpu}"
         if tier not in app.names:
             yield f"{path}: the application has no {tier}; take it out or describe app.{tier}"
         elif tier not in app.services:
-            if size.replicas != 1:
-                yield f"{path}.replicas: {tier} runs once here; take it out"
-            if size.env:
-                yield f"{path}.env: {tier} takes no settings; take it out"
+            for key in ("replicas", "autoscale", "env"):
+                if key in size.model_fields_set:
+                    yield f"{path}.{key}: {tier} runs once and as it is; take it out"
+            if size.external and size.model_fields_set - {"external"}:
+                yield f"{path}.external: {tier} runs somewhere else, its size is not set here; keep one of the two"
         else:
+            if size.external:
+                yield f"{path}.external: it is for database and cache; take it out"
+            for key in ("storage", "storage_class"):
+                if key in size.model_fields_set and not app.services[tier].volumes:
+                    yield f"{path}.{key}: {tier} has no volumes; take it out"
             for variable in sorted(set(size.env) & (set(app.services[tier].env) | RESERVED)):
                 yield f"{path}.env.{variable}: it is set by app.{tier}.env or the program; set it in one place"
+            if size.autoscale and size.autoscale.max < size.replicas:
+                yield f"{path}.autoscale.max: it is less than replicas; give at least {size.replicas}"
+    for tier in environment.images:
+        if tier not in app.names:
+            yield f"environment.images.{tier}: the application has no {tier}; take it out"
+    yield from _misfits_of_a_cluster(app, environment) if environment.kubernetes else _misfits_of_an_engine(environment)
+    if environment.pinned:
+        yield from _unpinned(app, environment)
+
+
+def _misfits_of_an_engine(environment: Environment) -> Iterator[str]:
+    for tier, size in environment.tiers.items():
+        for key in ("autoscale", "priority_class", "reserve", "storage", "storage_class"):
+            if key in size.model_fields_set:
+                yield f"environment.tiers.{tier}.{key}: a Docker engine has no such thing; take it out"
+        if size.replicas > 10:
+            yield f"environment.tiers.{tier}.replicas: {size.replicas} are too many for one engine; give at most 10"
+
+
+def _misfits_of_a_cluster(app: App, environment: Environment) -> Iterator[str]:
+    cluster = environment.cluster
+    for tier, service in app.services.items():
+        if service.build and tier not in environment.images and not environment.registry:
+            yield f"app.{tier}.build: a cluster pulls its images; say in environment.registry where they are"
+        if service.user <= 10_000:
+            yield f"app.{tier}.user: {service.user} may be a user of the node; build the image for one above 10000"
+        if service.volumes and not environment.size(tier).storage_class:
+            yield (
+                f"environment.tiers.{tier}.storage_class: both slots write to its volumes, from any node; "
+                "name a StorageClass with ReadWriteMany"
+            )
+    for name in cluster.secrets:
+        if name not in app.secrets:
+            yield f"environment.kubernetes.secrets.{name}: nothing uses it; take it out"
+
+
+def _unpinned(app: App, environment: Environment) -> Iterator[str]:
+    images = {tier: service.image for tier, service in app.services.items()}
+    images |= {tier: each.image for tier, each in environment.data(app).items()}
+    for tier, image in images.items():
+        reference = environment.images.get(tier) or image or "an image that is built"
+        if "@sha256:" not in reference:
+            yield f"environment.images.{tier}: {reference} is not named by its digest; `make images` writes it here"
+    if "@sha256:" not in environment.toolbox:
+        yield f"environment.toolbox: {environment.toolbox} is not named by its digest; `make images` writes it here"

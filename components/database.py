@@ -1,24 +1,28 @@
 """The database tier: PostgreSQL, kept outside of the slots."""
 
-from collections.abc import Sequence
-
-from pulumi import ComponentResource, Resource, ResourceOptions
+from pulumi import ResourceOptions
 
 from .config import Database as DatabaseConfig
 from .config import TierName
 from .platforms import Platform
-from .tier import POSTGRES_PORT, Description
-from .workload import Image, Probe, Volume, Workload, Zone
+from .tier import POSTGRES_PORT, DataTier, Description, data_image, elsewhere
+from .workload import Elsewhere, Probe, Workload, Zone
+
+FOLDER = "/var/lib/postgresql/data"
 
 
-def workload(described: DatabaseConfig, description: Description) -> Workload:
+def workload(described: DatabaseConfig, description: Description) -> Workload | Elsewhere:
     """PostgreSQL with the public image's contract (POSTGRES_*, *_FILE), data checksums on, stopped by SIGINT's fast way."""
+    if outside := elsewhere(TierName.DATABASE, description.environment):
+        return outside
     password = description.secrets[described.password]
     return Workload(
         tier=TierName.DATABASE,
-        image=Image(reference=described.image, path="app.database.image"),
+        image=data_image(TierName.DATABASE, described.image, description),
         resources=description.resources(TierName.DATABASE),
         env=(
+            # Below the volume: its own folder belongs to whoever made it, and initdb wants to own what it fills.
+            ("PGDATA", f"{FOLDER}/pgdata"),
             ("POSTGRES_DB", described.name),
             ("POSTGRES_INITDB_ARGS", "--data-checksums"),
             ("POSTGRES_PASSWORD_FILE", password.path),
@@ -29,19 +33,19 @@ def workload(described: DatabaseConfig, description: Description) -> Workload:
         # Over TCP: while the image initialises, its temporary server answers on the socket only.
         probe=Probe(command=("pg_isready", "-q", "-h", "127.0.0.1", "-U", described.user, "-d", described.name)),
         zones=(Zone.DATA,),
+        priority=description.environment.size(TierName.DATABASE).priority_class,
         writable=("/tmp", "/var/run/postgresql"),
-        volumes=(Volume(name="database-data", path="/var/lib/postgresql/data"),),
+        volumes=(description.volume(TierName.DATABASE, "database-data", FOLDER),),
         user=described.uid,
-        start_within=120,
+        start_within=described.start_within,
         stop_within=60,
     )
 
 
-class Database(ComponentResource):
-    """The running database. `ready` is what to wait for until it takes connections."""
+class Database(DataTier):
+    """The database, shared by both slots."""
 
-    def __init__(self, name: str, platform: Platform, args: Workload, opts: ResourceOptions | None = None) -> None:
-        super().__init__("tiers:database:Database", name, None, opts)
-        supplies = platform.prepare(self, [args], None)
-        self.ready: Sequence[Resource] = platform.keep(self, args, supplies)
-        self.register_outputs({"host": args.tier, "port": args.port})
+    def __init__(
+        self, name: str, platform: Platform, args: Workload | Elsewhere, opts: ResourceOptions | None = None
+    ) -> None:
+        super().__init__("tiers:database:Database", name, platform, args, opts)

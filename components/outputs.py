@@ -3,28 +3,34 @@
 import pulumi
 from pulumi import Output, Resource
 
-from .config import Settings
+from .platforms import SLOT_HEADER, Platform
 from .release import Observed, Plan
+from .switch import Switch
 
 
-def export(settings: Settings, observed: Observed, plan: Plan, moved: Output[Resource]) -> None:
-    """The stack's outputs. What is live is said once the switch has moved, not before."""
-    environment, app = settings.environment, settings.app
-    stack = pulumi.get_stack()
-    standby = observed.held.get(plan.live.other) if plan.live.other in plan.keep else None
-    prefix = f"docker logs --follow {app.name}-{stack}"
-    slot_logs = {str(tier): f"{prefix}-{plan.live}-{tier}-1" for tier in app.services}
-    shared_logs = {str(tier): f"{prefix}-{tier}-1" for tier in sorted(app.names - set(app.services))}
-    pulumi.export(
-        "url", f"http://{environment.gateway.address.replace('0.0.0.0', '127.0.0.1')}:{environment.gateway.port}"
-    )
+def export(platform: Platform, observed: Observed, plan: Plan, switch: Switch, proven: Output[Resource] | None) -> None:
+    """The stack's outputs. What is live is said once the switch has moved, what waits once it is proven; not before."""
+    stack, moved = pulumi.get_stack(), switch.moved
+    idle = plan.live.other
+    held = observed.held.get(idle) if idle in plan.keep else None
+    waiting = plan.release if plan.waits and plan.render else held.release if plan.waits and held else None
+    standby = held.release if held and not waiting else None
+    live = observed.held[plan.live].release if plan.waits else plan.release
+    pulumi.export("url", platform.url)
     pulumi.export("live", moved.apply(lambda _: str(plan.live)))
-    pulumi.export("release", moved.apply(lambda _: str(plan.release)))
-    pulumi.export("standby", str(standby.release) if standby else "none")
-    pulumi.export("logs", slot_logs | shared_logs | {"gateway": f"{prefix}-gateway"})
+    pulumi.export("release", moved.apply(lambda _: str(live)))
+    pulumi.export("standby", str(standby) if standby else "none")
+    pulumi.export("logs", dict(platform.logs(plan.live)))
+    pulumi.export("last_switch", switch.journal.apply(lambda entries: entries[-1] if entries else {}))
     pulumi.export(
         "go_back",
-        f"make back, or TIERS_RELEASE=previous pulumi up --stack {stack}: {standby.release} is live again, by one switch"
+        f"make back, or TIERS_RELEASE=previous pulumi up --stack {stack}: {standby} is live again, by one switch"
         if standby
-        else "nothing to go back to yet: the standby slot holds no release",
+        else "nothing to go back to: the standby slot holds no release that was live",
     )
+    if waiting:
+        told = (
+            f"{waiting} waits on {idle}. Look at it: curl --header '{SLOT_HEADER}: {idle}' {platform.url}; then make promote, "
+            f"or TIERS_RELEASE=promote pulumi up --stack {stack}"
+        )
+        pulumi.export("waiting", proven.apply(lambda _: told) if proven else told)

@@ -1,4 +1,4 @@
-"""Writes the configuration reference and the JSON Schemas from the models: `python -m components.reference [--check]`."""
+"""Writes the configuration reference, the JSON Schemas and the Role for a cluster from the program: `python -m components.reference [--check]`."""
 
 import json
 import sys
@@ -6,8 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from .config import App, Environment
+import yaml
 
+from .config import App, Environment
+from .platforms.access import role
+
+_ROLE = """\
+# What it takes to deploy into a namespace that is there (environment.kubernetes.namespace.create: false), and no more.
+# Made from what the program makes by `make docs`; don't edit it here. Apply it as the namespace's administrator:
+#   kubectl apply --namespace NAMESPACE -f docs/kubernetes-role.yaml
+"""
 DOCS = Path(__file__).parents[1] / "docs"
 Schema = dict[str, Any]
 
@@ -111,14 +119,18 @@ def schemas() -> dict[str, str]:
     }
 
 
+def _role() -> str:
+    return f"{_ROLE}{yaml.safe_dump(role(), sort_keys=False)}"
+
+
 def main(arguments: list[str]) -> int:
     """Write the documents, or with --check say which are not what the models say now."""
     stale = 0
-    for name, text in {"configuration.md": page(), **schemas()}.items():
+    for name, text in {"configuration.md": page(), "kubernetes-role.yaml": _role(), **schemas()}.items():
         file = DOCS / name
         if arguments == ["--check"]:
             if not file.exists() or file.read_text() != text:
-                print(f"docs/{name}: it is not what components/config.py says; run `make docs`", file=sys.stderr)
+                print(f"docs/{name}: it is not what the program says; run `make docs`", file=sys.stderr)
                 stale = 1
         else:
             file.write_text(text)

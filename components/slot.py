@@ -1,21 +1,23 @@
-"""A slot: web, api and worker of one release. Rendered when it gets a release, replayed as it is when it is kept."""
+"""A slot that gets a release: web, api and worker, rendered from the configuration. `kept` has those that stay."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
-from pulumi import ComponentResource, CustomResource, Input, Output, Resource
+from pulumi import ComponentResource, Input, Output, Resource
 
 from . import release
 from .api import Api
-from .checkpoint import Checkpoint, Entry
+from .checkpoint import SLOT
 from .config import TierName
 from .options import below
 from .platforms import Place, Platform
+from .release import Release
 from .tier import TierArgs
 from .web import Web
 from .worker import Worker
-from .workload import Route, Workload
+from .workload import Route, Scale, Workload
 
-KIND = "tiers:slot:Slot"
 _COMPONENTS = {TierName.WEB: Web, TierName.API: Api, TierName.WORKER: Worker}
 
 
@@ -23,20 +25,25 @@ class Slot(ComponentResource):
     """A slot that gets a release: its migrations, then its tiers, and the smoke test as its last gate.
 
     A tier that needs neither database nor cache starts at once; the others start when the migrations have passed and
-    what they need is ready. `gates` is what the switch waits for.
+    what they need is ready. `gates` is what the switch waits for, by name.
     """
 
     def __init__(
         self,
         platform: Platform,
         place: Place,
+        order: int,
         workloads: Mapping[TierName, Workload],
-        replicas: Mapping[TierName, int],
+        scales: Mapping[TierName, Scale],
         routes: Sequence[Route],
         shared: Mapping[TierName, Sequence[Resource]],
         gateway: Resource,
     ) -> None:
-        super().__init__(KIND, place.slot, _identity(place), None)
+        known = identity(place.slot, place.release, order)
+        super().__init__(SLOT, place.slot, known, None)
+        self.gates: dict[str, Output[Resource]] = {}
+        # Whoever holds a page of the release that was here is led elsewhere before anything of it is touched.
+        opened = platform.expose(self, routes, place, [gateway])
         supplies = platform.prepare(self, list(workloads.values()), place)
         migrations: list[Output[Resource]] = []
         seeds: list[Output[Resource]] = []
@@ -45,55 +52,26 @@ class Slot(ComponentResource):
             for task in workload.tasks:
                 passed = platform.finish(self, workload, task, place, supplies, [*data, *migrations])
                 (migrations if task.name == "migrate" else seeds).append(passed)
+                self.gates[f"{workload.tier}.{task.name}"] = passed
         ready: dict[str, Sequence[Resource]] = {str(tier): resources for tier, resources in shared.items()}
         running: list[Resource] = []
         for tier in (TierName.API, TierName.WORKER, TierName.WEB):
             if workload := workloads.get(tier):
                 needed = [resource for need in workload.needs for resource in ready.get(need, ())]
-                after: list[Input[Resource]] = [*needed]
+                after: list[Input[Resource]] = [*needed, *opened]
                 if set(workload.needs) & set(shared):
                     after += migrations
-                args = TierArgs(workload=workload, replicas=replicas[tier], place=place, supplies=supplies, after=after)
+                args = TierArgs(workload=workload, scale=scales[tier], place=place, supplies=supplies, after=after)
                 ready[tier] = _COMPONENTS[tier](f"{place.slot}-{tier}", platform, args, below(self)).ready
                 running += ready[tier]
-        self.gates = [
-            platform.smoke(self, f"{place.slot}-smoke", routes, place, [gateway, *running, *migrations, *seeds])
-        ]
-        self.register_outputs(_identity(place))
+        proven = [gateway, *opened, *running, *migrations, *seeds]
+        self.gates["tiers"] = Output.all(*(resource.urn for resource in running)).apply(lambda _: running[-1])
+        self.gates["smoke"] = platform.smoke(self, routes, place, proven)
+        self.register_outputs(known)
 
 
-class KeptSlot(ComponentResource):
-    """A slot that stays as it is: registered again from the checkpoint, so that today's program can't touch it.
-
-    Every resource by type, name and parent, without inputs and with all changes ignored: the engine answers
-    "unchanged" and keeps what the state holds (seen with pulumi 3.256, on both providers).
-    """
-
-    def __init__(
-        self,
-        platform: Platform,
-        slot: release.Slot,
-        held: release.Release,
-        checkpoint: Checkpoint,
-        shared: Sequence[Resource],
-    ) -> None:
-        identity = _identity(Place(slot=slot, release=held))
-        super().__init__(KIND, slot, identity, None)
-        made: dict[str, Resource] = {}
-        for entry in checkpoint.below(slot, KIND):
-            # What lies outside of the slot can't be told by its URN here: it waits for all of it. Without dependencies
-            # `pulumi destroy` would take networks and volumes away before the containers on them.
-            after = [*shared, *(made[urn] for urn in entry.dependencies if urn in made)]
-            made[entry.urn] = _replay(entry, platform, made.get(entry.parent, self), after)
-        self.register_outputs(identity)
-
-
-def _replay(entry: Entry, platform: Platform, parent: Resource, after: Sequence[Resource]) -> Resource:
-    if not entry.custom:
-        return ComponentResource(entry.type, entry.name, None, below(parent))
-    opts = below(parent, depends_on=after, provider=platform.provider, ignore_changes=["*"])
-    return CustomResource(entry.type, entry.name, {}, opts)
-
-
-def _identity(place: Place) -> dict[str, Input[str]]:
-    return {"slot": str(place.slot), "version": place.release.version, "digest": place.release.digest}
+def identity(slot: release.Slot, held: Release, order: int) -> dict[str, Any]:
+    """What a slot is known by in the checkpoint: all that a plan asks of it."""
+    named: dict[str, Any] = {"slot": str(slot), "version": held.version, "digest": held.digest, "order": order}
+    named |= {"parts": dict(held.parts), "routes": [asdict(route) for route in held.routes]}
+    return named | ({"contract": True} if held.contract else {})

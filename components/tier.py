@@ -1,17 +1,18 @@
 """What the five tiers have in common: from configuration to a workload, and the component around its resources."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pulumi import ComponentResource, Resource, ResourceOptions
 
-from .config import App, ConfigError, Environment, Listening, Service, Source, TierName, Worker
+from .config import App, ConfigError, Environment, Listening, Service, Settings, Source, TierName, Worker
 from .platforms import Dependencies, Place, Platform
-from .workload import Image, Mount, Probe, Resources, Route, Secret, Task, Volume, Workload, Zone
+from .workload import Elsewhere, Image, Mount, Probe, Resources, Route, Scale, Secret, Task, Volume, Workload, Zone
 
 POSTGRES_PORT, REDIS_PORT = 5432, 6379
+_PORTS = {TierName.DATABASE: POSTGRES_PORT, TierName.CACHE: REDIS_PORT}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,20 @@ class Description:
 
     def resources(self, tier: TierName) -> Resources:
         size = self.environment.size(tier)
-        return Resources(cpu=size.cpu, memory=size.memory)
+        return Resources(cpu=size.cpu, memory=size.memory, reserve=size.reserve)
+
+    def scale(self, tier: TierName) -> Scale:
+        size = self.environment.size(tier)
+        return Scale(replicas=size.replicas, most=size.autoscale.max if size.autoscale else None)
+
+    @property
+    def pull_secrets(self) -> tuple[str, ...]:
+        cluster = self.environment.kubernetes
+        return cluster.pull_secrets if cluster else ()
+
+    def volume(self, tier: TierName, name: str, path: str) -> Volume:
+        size = self.environment.size(tier)
+        return Volume(name=name, path=path, size=size.capacity, storage_class=size.storage_class)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +48,25 @@ class TierArgs:
     """A tier of a slot: its workload, how often it runs, where, and what has to be there first."""
 
     workload: Workload
-    replicas: int
+    scale: Scale
     place: Place
     supplies: Mapping[str, Resource]
     after: Dependencies
+
+
+class DataTier(ComponentResource):
+    """A tier that holds data, outside of the slots. `ready` is what to wait for until it takes connections."""
+
+    def __init__(
+        self, kind: str, name: str, platform: Platform, args: Workload | Elsewhere, opts: ResourceOptions | None
+    ) -> None:
+        super().__init__(kind, name, None, opts)
+        self.ready: Sequence[Resource] = (
+            platform.reach(self, args)
+            if isinstance(args, Elsewhere)
+            else platform.keep(self, args, platform.prepare(self, [args], None))
+        )
+        self.register_outputs({"host": args.host if isinstance(args, Elsewhere) else args.tier, "port": args.port})
 
 
 class SlotTier(ComponentResource):
@@ -45,8 +74,8 @@ class SlotTier(ComponentResource):
 
     def __init__(self, kind: str, name: str, platform: Platform, args: TierArgs, opts: ResourceOptions) -> None:
         super().__init__(kind, name, None, opts)
-        self.ready = platform.run(self, args.workload, args.place, args.replicas, args.supplies, args.after)
-        self.register_outputs({"release": str(args.place.release), "replicas": args.replicas})
+        self.ready = platform.run(self, args.workload, args.place, args.scale, args.supplies, args.after)
+        self.register_outputs({"release": str(args.place.release), "replicas": args.scale.replicas})
 
 
 def service(tier: TierName, described: Service, description: Description) -> Workload:
@@ -60,20 +89,23 @@ def service(tier: TierName, described: Service, description: Description) -> Wor
     names = (*described.secrets, *_needed_secrets(described, description.app))
     return Workload(
         tier=tier,
-        image=image(described, f"app.{tier}", description),
+        image=image(tier, described, description),
         resources=description.resources(tier),
         command=(reload.command if reload else ()) or described.command,
-        env=tuple(sorted((_needed_env(described, description.app) | described.env | size.env).items())),
+        env=tuple(sorted((_needed_env(described, description) | described.env | size.env).items())),
         secrets=tuple(description.secrets[name] for name in sorted(set(names))),
         writable=tuple(sorted(described.writable)),
-        volumes=tuple(Volume(name=name, path=path) for name, path in sorted(described.volumes.items())),
+        volumes=tuple(description.volume(tier, name, path) for name, path in sorted(described.volumes.items())),
         mounts=_mounts(reload.mounts if reload else {}, f"app.{tier}.reload.mounts", description.root),
         user=described.user,
         start_within=described.start_within,
         stop_within=described.stop_within,
         tasks=_tasks(described, description.environment),
         needs=tuple(sorted(described.needs)),
-        zones=_zones(described),
+        zones=_zones(described, description.environment),
+        egress=described.egress,
+        autoscaled=size.cpu * size.autoscale.cpu / 100 if size.autoscale else None,
+        priority=size.priority_class,
         port=described.port if isinstance(described, Listening) else None,
         probe=_alive(described),
         ready=Probe(path=described.ready, port=described.port)
@@ -90,9 +122,12 @@ def _alive(described: Service) -> Probe | None:
     return None
 
 
-def routes(app: App) -> tuple[Route, ...]:
+def routes(app: App, environment: Environment) -> tuple[Route, ...]:
     """Which requests go to which tier: the api's paths to the api, all others to the web, or to the api without one."""
     found: list[Route] = []
+    cluster = environment.kubernetes
+    hosts = (cluster.host, *cluster.hostnames) if cluster else ()
+    gateway = cluster.gateway.model_dump_json(exclude={"inside", "within"}) if cluster else ""
     for tier, described in ((TierName.API, app.api), (TierName.WEB, app.web)):
         if described:
             prefixes = app.api.paths if app.api and app.web and tier is TierName.API else ("/",)
@@ -103,21 +138,32 @@ def routes(app: App) -> tuple[Route, ...]:
                     prefixes=prefixes,
                     port=described.port,
                     health=described.ready or described.health,
+                    hosts=hosts,
+                    gateway=gateway,
                     hidden=hidden,
+                    sticky=environment.release.standby == "warm",
                 )
             )
     return tuple(found)
 
 
-def _needed_env(described: Service, app: App) -> dict[str, str]:
+def _needed_env(described: Service, description: Description) -> dict[str, str]:
     env: dict[str, str] = {}
-    if TierName.DATABASE in described.needs and app.database:
-        database = app.database
-        env |= {"DATABASE_HOST": "database", "DATABASE_PORT": str(POSTGRES_PORT)}
+    database = description.app.database
+    if TierName.DATABASE in described.needs and database:
         env |= {"DATABASE_NAME": database.name, "DATABASE_USER": database.user}
-    if TierName.CACHE in described.needs:
-        env |= {"CACHE_HOST": "cache", "CACHE_PORT": str(REDIS_PORT)}
+    for tier in (TierName.DATABASE, TierName.CACHE):
+        if tier in described.needs:
+            outside = elsewhere(tier, description.environment)
+            env[f"{tier.upper()}_HOST"] = outside.host if outside else tier
+            env[f"{tier.upper()}_PORT"] = str(outside.port if outside else _PORTS[tier])
     return env
+
+
+def elsewhere(tier: TierName, environment: Environment) -> Elsewhere | None:
+    """Where a data tier is if it does not run here."""
+    external = environment.size(tier).external
+    return Elsewhere(tier=tier, host=external.host, port=external.port or _PORTS[tier]) if external else None
 
 
 def _needed_secrets(described: Service, app: App) -> list[str]:
@@ -125,10 +171,12 @@ def _needed_secrets(described: Service, app: App) -> list[str]:
     return [data.password for tier, data in passwords.items() if data and tier in described.needs]
 
 
-def _zones(described: Service) -> tuple[Zone, ...]:
+def _zones(described: Service, environment: Environment) -> tuple[Zone, ...]:
+    data = {TierName.DATABASE, TierName.CACHE} & set(described.needs)
+    outside = {tier for tier in data if environment.size(tier).external}
     zones = [Zone.EDGE] if isinstance(described, Listening) or TierName.API in described.needs else []
-    zones += [Zone.DATA] if {TierName.DATABASE, TierName.CACHE} & set(described.needs) else []
-    zones += [Zone.OUTSIDE] if described.egress else []
+    zones += [Zone.DATA] if data - outside else []
+    zones += [Zone.OUTSIDE] if described.egress or outside else []
     return tuple(zones)
 
 
@@ -156,15 +204,28 @@ def folder(given: str, path: str, root: Path) -> Path:
     return found
 
 
-def image(source: Source, path: str, description: Description) -> Image:
-    """The image a tier runs: as it is named, or built under a tag that is the digest of its build context."""
+def image(tier: TierName, source: Source, description: Description) -> Image:
+    """The image a tier runs: the environment's, or as it is named, or built under the digest of its build context."""
+    path = f"app.{tier}"
+    if pinned := description.environment.images.get(tier):
+        return Image(reference=pinned, path=f"environment.images.{tier}", pull_secrets=description.pull_secrets)
     if source.image:
-        return Image(reference=source.image, path=f"{path}.image")
+        return Image(reference=source.image, path=f"{path}.image", pull_secrets=description.pull_secrets)
     context = folder(source.build or "", f"{path}.build", description.root)
     if not (context / "Dockerfile").is_file():
         raise ConfigError(f"{path}.build: {source.build} has no Dockerfile; add one, or name an image instead")
     repository = f"{description.app.name}-{context.name}"
-    return Image(reference=f"{repository}:{context_digest(context)}", context=source.build, path=f"{path}.build")
+    if description.environment.registry:
+        repository = f"{description.environment.registry}/{repository}"
+    reference = f"{repository}:{context_digest(context)}"
+    return Image(reference=reference, context=source.build, path=f"{path}.build", pull_secrets=description.pull_secrets)
+
+
+def data_image(tier: TierName, reference: str, description: Description) -> Image:
+    """The image of a data tier: the environment's, or as it is named."""
+    pinned = description.environment.images.get(tier)
+    path = f"environment.images.{tier}" if pinned else f"app.{tier}.image"
+    return Image(reference=pinned or reference, path=path)
 
 
 def context_digest(context: Path) -> str:
@@ -188,10 +249,15 @@ def context_digest(context: Path) -> str:
     return total.hexdigest()[:12]
 
 
-def secrets_of(values: Mapping[str, str], scope: str) -> dict[str, Secret]:
-    """Each secret with its version: a slow hash, so that what a release is named after can't be guessed back."""
+def secrets_of(settings: Settings, scope: str) -> dict[str, Secret]:
+    """Each secret with its version: a slow hash, so that what a release is named after can't be guessed back.
+
+    One whose value is in the cluster has the version of its reference.
+    """
 
     def version(name: str, value: str) -> str:
         return hashlib.scrypt(value.encode(), salt=f"{scope}/{name}".encode(), n=2**9, r=8, p=1, dklen=8).hex()
 
+    cluster = settings.environment.kubernetes
+    values = settings.secrets | {name: str(each) for name, each in (cluster.secrets if cluster else {}).items()}
     return {name: Secret(name=name, version=version(name, value)) for name, value in values.items()}

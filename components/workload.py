@@ -30,6 +30,7 @@ class Image:
     context: str | None = field(default=None, metadata={"released": False})
     path: str = field(default="", metadata={"released": False})
     """The config path that names it, for errors."""
+    pull_secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,11 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
+    """What it may use; `reserve` is how much of `cpu` is kept for it, on platforms that schedule."""
+
     cpu: float
     memory: int
+    reserve: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +65,12 @@ class Secret:
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """Data that outlives every release."""
+    """Data that outlives every release. How big it is and what offers it is not part of one."""
 
     name: str
     path: str
+    size: int = field(default=2**30, metadata={"released": False})
+    storage_class: str | None = field(default=None, metadata={"released": False})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +91,14 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How often a workload runs; not part of a release. `most` counts where the workload is `autoscaled`."""
+
+    replicas: int = 1
+    most: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Workload:
     """One process kept running: how a tier is expressed."""
 
@@ -98,6 +112,12 @@ class Workload:
     probe: Probe | None = None
     ready: Probe | None = None
     zones: tuple[Zone, ...] = ()
+    egress: bool = False
+    """It may connect to the world outside."""
+    autoscaled: float | None = None
+    """Processors one is to use on average: with more there are more of it. None: as many as are asked for."""
+    priority: str | None = None
+    """Its priority class, on platforms that schedule."""
     writable: tuple[str, ...] = ()
     volumes: tuple[Volume, ...] = ()
     mounts: tuple[Mount, ...] = ()
@@ -110,6 +130,15 @@ class Workload:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """A data tier that runs somewhere else: only the way to it is ours."""
+
+    tier: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Route:
     """Requests whose path begins with one of `prefixes` go to `tier`; the longest prefix wins."""
 
@@ -117,5 +146,10 @@ class Route:
     prefixes: tuple[str, ...]
     port: int
     health: str
+    hosts: tuple[str, ...] = ()
+    gateway: str = ""
+    """What users connect to, and as which hosts, where the platform does not say so itself."""
     hidden: tuple[str, ...] = ()
     """Paths of the tier that are not for users (metrics)."""
+    sticky: bool = True
+    """What a page asks for goes to the slot that the page came from, for as long as that stands."""

@@ -2,15 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from pulumi import Input, Output, ProviderResource, Resource
+from pulumi import CustomTimeouts, Input, Output, ProviderResource, Resource, ResourceHookBinding
 
-from ..checkpoint import Checkpoint
-from ..config import Settings
+from ..checkpoint import Checkpoint, Entry
+from ..config import App, ConfigError, Environment, Settings, TierName
 from ..release import Release, Slot
-from ..workload import Route, Task, Workload
+from ..workload import Elsewhere, Route, Scale, Task, Workload
 
+SLOT_HEADER = "X-Tiers-Slot"
+"""A request with it goes to the slot it names, and the answer says which slot gave it."""
+COOKIE = "tiers-release"
+"""Names the release a page came from, so that what the page asks for comes from there, too."""
+UNTOUCHED, SHARED = "what is live was not touched", "it is shared by both slots"
+"""What a failure means for users."""
 Dependencies = Sequence[Input[Resource]]
 
 
@@ -20,6 +26,32 @@ class Place:
 
     slot: Slot
     release: Release
+
+
+def readiness(route: Route) -> str:
+    """Where the gateway passes on the question whether a tier is ready, if the request names a slot."""
+    return f"/.gateway/{route.tier}"
+
+
+def variables(workload: Workload, place: Place | None, api_port: int | None) -> dict[str, str]:
+    """What a workload is told by its environment: its settings, where its secrets are, and where it is itself."""
+    values = dict(workload.env)
+    values |= {f"{secret.name.upper().replace('-', '_')}_FILE": secret.path for secret in workload.secrets}
+    if place:
+        values |= {"RELEASE": str(place.release), "SLOT": place.slot}
+        if "api" in workload.needs and api_port:
+            values["API_URL"] = f"http://api-{place.slot}:{api_port}"
+    return dict(sorted(values.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A kept resource as it is wanted now: its inputs, what explains it if they can't be had, and who else sets some."""
+
+    inputs: Mapping[str, Any]
+    hooks: ResourceHookBinding
+    timeouts: CustomTimeouts | None = None
+    theirs: list[str] | None = None
 
 
 class Platform(Protocol):
@@ -35,6 +67,15 @@ class Platform(Protocol):
         """What everything stands on: it goes last."""
         ...
 
+    @property
+    def url(self) -> str:
+        """What users open."""
+        ...
+
+    def logs(self, live: Slot) -> Mapping[str, str]:
+        """The command that follows the log of each tier."""
+        ...
+
     def prepare(self, parent: Resource, workloads: Sequence[Workload], place: Place | None) -> Mapping[str, Resource]:
         """Bring what these workloads need before they run: images, and secrets as files. What it returns goes to the verbs below."""
         ...
@@ -43,12 +84,16 @@ class Platform(Protocol):
         """Run a workload that holds data, once, shared by both slots."""
         ...
 
+    def reach(self, parent: Resource, elsewhere: Elsewhere) -> Sequence[Resource]:
+        """Let those who need it reach a data tier that runs somewhere else."""
+        ...
+
     def run(
         self,
         parent: Resource,
         workload: Workload,
         place: Place,
-        replicas: int,
+        scale: Scale,
         supplies: Mapping[str, Resource],
         after: Dependencies,
     ) -> Sequence[Resource]:
@@ -67,19 +112,62 @@ class Platform(Protocol):
         """Run a task to its end; the output fails with the last lines of its log if the task does."""
         ...
 
-    def gateway(self, parent: Resource, routes: Sequence[Route]) -> Resource:
-        """What users connect to, with a way to either slot of every route."""
+    def rescaled(self, entry: Entry, scales: Mapping[TierName, Scale]) -> Wanted | None:
+        """What a resource that is kept becomes at the scale that is wanted now; None if it stays as it is."""
         ...
 
-    def smoke(
-        self, parent: Resource, name: str, routes: Sequence[Route], place: Place, after: Dependencies
-    ) -> Output[Resource]:
+    def revived(self, entry: Entry, scales: Mapping[TierName, Scale]) -> Wanted:
+        """A resource that ran once, to be run again as it was, at the scale that is wanted now."""
+        ...
+
+    def gateway(self, parent: Resource) -> Resource:
+        """What users connect to."""
+        ...
+
+    def expose(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Dependencies:
+        """A way through the gateway into a slot, live or not: for requests whose header asks for it, and for those of its pages.
+
+        Once what is returned is there, no request comes to the release that was in the slot before.
+        """
+        ...
+
+    def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
         """Ask every route of a slot through the gateway, as users will."""
         ...
 
-    def switch(self, parent: Resource, slot: Slot, count: int, after: Dependencies) -> Output[Resource]:
-        """Move all traffic to `slot`: the only thing that does. `count` numbers the switches of this stack."""
+    def switch(
+        self, parent: Resource, place: Place, routes: Sequence[Route] | None, count: int, after: Dependencies
+    ) -> Output[Resource]:
+        """Move all traffic to a slot: the only thing that does. `count` numbers the switches of this stack.
+
+        `routes` are None if the slot is kept: then it has its own, and what runs in it is asked first if it is well.
+        """
         ...
+
+
+def refuse_another(app: str, checkpoint: Checkpoint) -> None:
+    """Another application is not put in the place of the one this stack holds.
+
+    Raises:
+        ConfigError: the stack holds another.
+    """
+    held = {entry.labels["tiers.app"] for entry in checkpoint.entries if "tiers.app" in entry.labels}
+    if held - {app}:
+        raise ConfigError(
+            f"app.name: this stack holds {', '.join(sorted(held))}, and under another name it would start without its data; "
+            f"keep the name, or remove the stack first (`pulumi destroy`)"
+        )
+
+
+def ready(app: App, environment: Environment, stack: str) -> Mapping[tuple[str, str], tuple[int, int]]:
+    """(slot or "", tier) → how many of it are ready, of how many there are to be: as the platform says now."""
+    if environment.kubernetes:
+        from . import cluster
+
+        return cluster.ready(environment.kubernetes, f"{app.name}-{stack}")
+    from . import engine
+
+    return engine.ready(environment, engine.stack_labels(app.name, stack) | {"tiers.role": "tier"})
 
 
 def connect(settings: Settings, checkpoint: Checkpoint) -> Platform:
@@ -88,6 +176,12 @@ def connect(settings: Settings, checkpoint: Checkpoint) -> Platform:
     Raises:
         RunError: it is not; nothing has been touched yet.
     """
+    refuse_another(settings.app.name, checkpoint)
+    # Each platform's provider costs time to import.
+    if settings.environment.kubernetes:
+        from . import kubernetes
+
+        return kubernetes.connect(settings, checkpoint)
     from . import docker
 
     return docker.connect(settings, checkpoint)

@@ -16,14 +16,24 @@ from typing import Any
 
 import pulumi
 import pulumi_docker as docker
-from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions, RunError
+from pulumi import (
+    ComponentResource,
+    Input,
+    Output,
+    Resource,
+    ResourceHook,
+    ResourceHookArgs,
+    ResourceHookBinding,
+    ResourceOptions,
+    RunError,
+)
 
-from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Checkpoint
-from ..config import App, ConfigError, Environment, Settings
+from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Checkpoint, Entry, observe
+from ..config import App, Environment, Settings, TierName
 from ..options import below
 from ..release import Slot
-from ..workload import SECRETS, Image, Probe, Resources, Route, Task, Volume, Workload, Zone
-from . import Dependencies, Place, engine, haproxy
+from ..workload import SECRETS, Elsewhere, Image, Probe, Resources, Route, Scale, Task, Volume, Workload, Zone
+from . import SHARED, UNTOUCHED, Dependencies, Place, Wanted, engine, haproxy, readiness, variables
 
 TOOLBOX = Path(__file__).with_name("toolbox.py").read_text()
 GATEWAY_USER = 99
@@ -127,13 +137,28 @@ class DockerPlatform:
     def foundation(self) -> Sequence[Resource]:
         return [self.ground.toolbox, *self.ground.networks.values(), *self.ground.volumes.values()]
 
+    @property
+    def url(self) -> str:
+        gateway = self.environment.gateway
+        return f"http://{gateway.address.replace('0.0.0.0', '127.0.0.1')}:{gateway.port}"
+
+    def logs(self, live: Slot) -> Mapping[str, str]:
+        follow = f"docker logs --follow {self.prefix}"
+        own = {str(tier): f"{follow}-{live}-{tier}-1" for tier in self.app.services}
+        return (
+            own
+            | {str(tier): f"{follow}-{tier}-1" for tier in self.environment.data(self.app)}
+            | {"gateway": f"{follow}-gateway"}
+        )
+
     @cached_property
     def ground(self) -> "Ground":
         return Ground(self)
 
     def labels(self, **labels: str) -> dict[str, str]:
-        common = {"tiers.app": self.app.name, "tiers.environment": pulumi.get_stack()}
-        return common | {f"tiers.{name}": value for name, value in labels.items()}
+        return engine.stack_labels(self.app.name, pulumi.get_stack()) | {
+            f"tiers.{name}": value for name, value in labels.items()
+        }
 
     def _options(self, parent: Resource, after: Dependencies = (), **more: Any) -> ResourceOptions:
         return below(parent, provider=self.ground.provider, depends_on=after, **more)
@@ -193,13 +218,8 @@ class DockerPlatform:
     # ------------------------------------------------------------------ containers
 
     def _environment(self, workload: Workload, place: Place | None) -> list[str]:
-        values = dict(workload.env)
-        values |= {f"{secret.name.upper().replace('-', '_')}_FILE": secret.path for secret in workload.secrets}
-        if place:
-            values |= {"RELEASE": str(place.release), "SLOT": place.slot}
-            if "api" in workload.needs and self.app.api:
-                values["API_URL"] = f"http://api-{place.slot}:{self.app.api.port}"
-        return [f"{name}={value}" for name, value in sorted(values.items())]
+        values = variables(workload, place, self.app.api.port if self.app.api else None)
+        return [f"{name}={value}" for name, value in values.items()]
 
     def _networks(self, zones: Sequence[Zone], *aliases: str) -> list[docker.ContainerNetworksAdvancedArgs]:
         return [
@@ -247,7 +267,12 @@ class DockerPlatform:
             for mount in workload.mounts
         ] or None
         hooks = engine.explain_container(
-            name, real, f"app.{workload.tier}", workload.start_within, self.environment, shared=place is None
+            name,
+            real,
+            f"app.{workload.tier}",
+            workload.start_within,
+            self.environment,
+            touched=UNTOUCHED if place else SHARED,
         )
         return docker.Container(name, args, opts=self._options(parent, after, hooks=hooks, delete_before_replace=True))
 
@@ -266,12 +291,25 @@ class DockerPlatform:
         ]
         return [self._container(parent, workload, f"{workload.tier}-1", workload.tier, supplies, volumes, None, ())]
 
+    def reach(self, parent: Resource, elsewhere: Elsewhere) -> Sequence[Resource]:
+        # Those who need it are on the network that leads outside: nothing else is to be made.
+        return []
+
+    def rescaled(self, entry: Entry, scales: Mapping[TierName, Scale]) -> Wanted | None:
+        return None
+
+    def revived(self, entry: Entry, scales: Mapping[TierName, Scale]) -> Wanted:
+        path, within = f"app.{entry.tier}", float(entry.inputs["waitTimeout"])
+        real = entry.inputs["name"]
+        hooks = engine.explain_container(entry.name, real, path, within, self.environment, touched=UNTOUCHED)
+        return Wanted(inputs=entry.inputs, hooks=hooks)
+
     def run(
         self,
         parent: Resource,
         workload: Workload,
         place: Place,
-        replicas: int,
+        scale: Scale,
         supplies: Mapping[str, Resource],
         after: Dependencies,
     ) -> Sequence[Resource]:
@@ -283,25 +321,23 @@ class DockerPlatform:
         alias = f"{workload.tier}-{place.slot}"
         return [
             self._container(parent, workload, f"{owner}-{number}", alias, supplies, volumes, place, after)
-            for number in range(1, replicas + 1)
+            for number in range(1, scale.replicas + 1)
         ]
 
     # ------------------------------------------------------------------ tasks
 
     def _one_shot(
-        self, parent: Resource, name: str, args: docker.ContainerArgs, what: str, after: Dependencies
+        self, parent: Resource, name: str, args: docker.ContainerArgs, what: str, after: Dependencies, **more: Any
     ) -> Output[Resource]:
         """A container that runs to its end. The output fails, with the end of its log, unless its exit code is 0."""
         args.restart, args.must_run, args.attach, args.logs = "no", False, True, True
-        container = docker.Container(name, args, opts=self._options(parent, after, delete_before_replace=True))
+        container = docker.Container(name, args, opts=self._options(parent, after, delete_before_replace=True, **more))
 
         def passed(result: Sequence[object]) -> Resource:
             code, log = result
             if code not in (None, 0):
                 reason = "did not finish in time" if code in (124, 143) else f"ended with exit code {code}"
-                raise RunError(
-                    f"{what} {reason}; what is live was not touched. Its last lines:\n{plain_log(str(log or ''))}"
-                )
+                raise RunError(f"{what} {reason}; {UNTOUCHED}. Its last lines:\n{plain_log(str(log or ''))}")
             return container
 
         return Output.all(container.exit_code, container.container_logs).apply(passed)
@@ -342,23 +378,23 @@ class DockerPlatform:
             user=GATEWAY_USER,
         )
 
-    def smoke(
-        self, parent: Resource, name: str, routes: Sequence[Route], place: Place, after: Dependencies
-    ) -> Output[Resource]:
-        paths = [haproxy.readiness(route) for route in routes]
+    def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
+        name = f"{place.slot}-smoke"
+        paths = [readiness(route) for route in routes]
         labels = self._labels("smoke", name, place)
-        args = self._tool(name, labels, "smoke", f"http://gateway:{haproxy.PORT}", place.slot, "30", *paths)
+        args = self._tool(name, labels, "smoke", f"http://gateway:{haproxy.PORT}", "gateway", place.slot, "30", *paths)
         args.networks_advanced = self._networks([Zone.EDGE])
         return self._one_shot(parent, name, args, f"smoke test of {place.slot}: it", after)
 
     # ------------------------------------------------------------------ traffic
 
-    def gateway(self, parent: Resource, routes: Sequence[Route]) -> Resource:
+    def gateway(self, parent: Resource) -> Resource:
         gateway = self.environment.gateway
         image = Image(reference=gateway.image, path="environment.gateway.image")
         start = (
-            f"test -s {haproxy.FOLDER}/live.map || echo live none > {haproxy.FOLDER}/live.map; "
-            'printf %s "$CONFIG" > /tmp/haproxy.cfg && exec haproxy -W -db -f /tmp/haproxy.cfg'
+            f"test -s {haproxy.MAP} || echo live none > {haproxy.MAP}; "
+            f'test -s {haproxy.FILE} || printf %s "$CONFIG" > {haproxy.FILE}; '
+            f"exec haproxy -W -db -S {haproxy.MASTER},mode,600 -f {haproxy.FILE}"
         )
         name = "gateway"
         args = _hardened(
@@ -369,7 +405,7 @@ class DockerPlatform:
             command=["sh", "-c", start],
             user=GATEWAY_USER,
         )
-        args.envs = [f"CONFIG={haproxy.configuration(routes, metrics=gateway.metrics_port is not None)}"]
+        args.envs = [f"CONFIG={haproxy.FIRST}"]
         probe = Probe(path="/.gateway/health", port=haproxy.PORT)
         args.healthcheck = docker.ContainerHealthcheckArgs(
             tests=test_command(probe), interval="5s", timeout="6s", retries=3
@@ -388,7 +424,7 @@ class DockerPlatform:
             opts=self._options(
                 parent,
                 hooks=engine.explain_container(
-                    name, f"{self.prefix}-gateway", "environment.gateway", 0, self.environment, shared=True
+                    name, f"{self.prefix}-gateway", "environment.gateway", 0, self.environment, touched=SHARED
                 ),
                 delete_before_replace=True,
             ),
@@ -397,29 +433,49 @@ class DockerPlatform:
     def _state(self, parent: Resource) -> docker.Volume:
         return self._volume(parent, "gateway-state", f"{self.prefix}-gateway", self.ground.provider)
 
-    def switch(self, parent: Resource, slot: Slot, count: int, after: Dependencies) -> Output[Resource]:
-        # A new resource for each switch, so that the checkpoint never lacks the last one: the old goes when it stands.
-        name = f"switch-{count}"
-        labels = self._labels("switch", name, switch=str(count)) | {LABEL_SLOT: slot}
-        args = self._tool(name, labels, "switch", haproxy.FOLDER, slot, "30")
+    def expose(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Dependencies:
+        # The gateway hears whose pages are whose, and the ways of this release beside those of the other slot's.
+        other = observe(self.checkpoint).held.get(place.slot.other)
+        slots = {place.slot: routes, place.slot.other: other.release.routes if other else routes}
+        text = haproxy.configuration(slots, metrics=self.environment.gateway.metrics_port is not None)
+        name = f"{place.slot}-claim"
+        args = self._tell_gateway(name, self._labels("claim", name, place), place.slot, str(place.release), text)
+        return [self._one_shot(parent, name, args, f"the claim of {place.slot}: it", after)]
+
+    def _tell_gateway(
+        self, name: str, labels: Mapping[str, str], key: str, value: str, *text: str
+    ) -> docker.ContainerArgs:
+        args = self._tool(name, labels, "route", haproxy.FOLDER, "30", key, value, *text)
         args.network_mode = "none"
         args.volumes = [docker.ContainerVolumeArgs(container_path=haproxy.FOLDER, volume_name=f"{self.prefix}-gateway")]
-        return self._one_shot(parent, name, args, f"the switch to {slot}: it", after)
+        return args
+
+    def switch(
+        self, parent: Resource, place: Place, routes: Sequence[Route] | None, count: int, after: Dependencies
+    ) -> Output[Resource]:
+        # A new resource for each switch, so that the checkpoint never lacks the last one: the old goes when it stands.
+        name = f"switch-{count}"
+        labels = self._labels("switch", name, switch=str(count)) | {LABEL_SLOT: place.slot}
+        args = self._tell_gateway(name, labels, "live", place.slot)
+        hooks = None if routes else ResourceHookBinding(before_create=[self._ask(place)])
+        return self._one_shot(parent, name, args, f"the switch to {place.slot}: it", after, hooks=hooks)
+
+    def _ask(self, place: Place) -> ResourceHook:
+        """Before traffic comes back to a slot: that the engine still calls its containers healthy."""
+        labels = self.labels(role="tier") | {LABEL_SLOT: place.slot}
+
+        def ask(_: ResourceHookArgs) -> None:
+            engine.check_healthy(self.environment, labels)
+
+        return ResourceHook(f"ask-{place.slot}", ask)
 
 
 def connect(settings: Settings, checkpoint: Checkpoint) -> DockerPlatform:
     """The engine the environment names.
 
     Raises:
-        RunError: it does not answer, a port of the gateway is taken, or the stack holds another application.
+        RunError: it does not answer, or a port of the gateway is taken.
     """
-    app = settings.app.name
-    held = {entry.labels["tiers.app"] for entry in checkpoint.entries if "tiers.app" in entry.labels}
-    if held - {app}:
-        raise ConfigError(
-            f"app.name: this stack holds {', '.join(sorted(held))}, and under another name it would start without its data; "
-            f"keep the name, or remove the stack first (`pulumi destroy`)"
-        )
     ports = [
         port for entry in checkpoint.entries if entry.name == "gateway" for port in entry.inputs.get("ports") or ()
     ]
@@ -436,7 +492,7 @@ class Ground(ComponentResource):
         super().__init__("tiers:docker:Ground", "ground")
         host = platform.environment.docker.host
         self.provider = docker.Provider("engine", host=host, opts=below(self))
-        toolbox = Image(reference=platform.environment.docker.toolbox, path="environment.docker.toolbox")
+        toolbox = Image(reference=platform.environment.toolbox, path="environment.toolbox")
         self.toolbox = _remote_image(self, toolbox, self.provider)
         volumes = [name for service in platform.app.services.values() for name in service.volumes]
         self.volumes = {name: platform.data(self, Volume(name=name, path=""), self.provider) for name in volumes}

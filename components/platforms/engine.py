@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import pulumi
@@ -10,11 +11,17 @@ from pulumi import ErrorHook, ErrorHookArgs, ResourceHookBinding, RunError
 
 from ..config import Environment
 from ..workload import Image
+from . import UNTOUCHED
 
 
 def address(environment: Environment) -> str:
     """The engine's address: the environment names it, else DOCKER_HOST does, else it is the local socket."""
     return environment.docker.host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+
+def stack_labels(app: str, stack: str) -> dict[str, str]:
+    """What everything of a stack on an engine is found by."""
+    return {"tiers.app": app, "tiers.environment": stack}
 
 
 def check(environment: Environment, own: Collection[int]) -> None:
@@ -65,10 +72,9 @@ def _check_ports(environment: Environment, own: Collection[int]) -> None:
 
 
 def explain_container(
-    name: str, real: str, path: str, within: float, environment: Environment, shared: bool
+    name: str, real: str, path: str, within: float, environment: Environment, touched: str
 ) -> ResourceHookBinding:
     """When the container can't be made or does not become healthy, say so with its state and last log lines."""
-    touched = "it is shared by both slots" if shared else "what is live was not touched"
 
     def explain(args: ErrorHookArgs) -> bool:
         cause = args.errors[0].strip() if args.errors else ""
@@ -101,16 +107,65 @@ def _on_error(name: str, explain: Callable[[ErrorHookArgs], bool]) -> ResourceHo
     return ResourceHookBinding(on_error=[ErrorHook(name, explain)])
 
 
-def _last_words(environment: Environment, container: str) -> str:
-    # Imported where a failure needs it: the client costs every preview a tenth of a second otherwise.
+def check_healthy(environment: Environment, labels: Mapping[str, str]) -> None:
+    """The containers with these labels are there, and the engine calls them healthy.
+
+    Raises:
+        RunError: they are not.
+    """
+    wanted = [f"{name}={value}" for name, value in labels.items()]
+    found = client(environment).containers.list(all=True, filters={"label": wanted})
+    ill = sorted(str(each.name) for each in found if each.health != "healthy")
+    if ill or not found:
+        raise RunError(f"{', '.join(ill) or 'what ran there'} is not healthy; {UNTOUCHED}. Release anew instead")
+
+
+def remove_strays(environment: Environment, labels: Mapping[str, str], known: Collection[str]) -> list[str]:
+    """Remove the containers and networks with these labels whose ids are not known. Volumes stay: they may hold data."""
+    wanted = {"label": [f"{name}={value}" for name, value in labels.items()]}
+    here = client(environment)
+    strays = [each for each in here.containers.list(all=True, filters=wanted) if each.id not in known]
+    for container in strays:
+        container.remove(force=True)
+    alone = [each for each in here.networks.list(filters=wanted) if each.id not in known]
+    for network in alone:
+        network.remove()
+    return sorted(str(each.name) for each in (*strays, *alone))
+
+
+def run_again(environment: Environment, name: str) -> None:
+    """Run a one-shot that has ended once more, to its end."""
+    container = client(environment).containers.get(name)
+    container.start()
+    container.wait(timeout=60)
+
+
+def ready(environment: Environment, labels: Mapping[str, str]) -> dict[tuple[str, str], tuple[int, int]]:
+    """(slot or "", tier) → how many of its containers are healthy, of how many there are."""
+    wanted = [f"{name}={value}" for name, value in labels.items()]
+    counted: dict[tuple[str, str], tuple[int, int]] = {}
+    for each in client(environment).containers.list(all=True, filters={"label": wanted}):
+        key = (each.labels.get("tiers.slot", ""), each.labels["tiers.tier"])
+        healthy, there = counted.get(key, (0, 0))
+        counted[key] = (healthy + (each.health == "healthy"), there + 1)
+    return counted
+
+
+def client(environment: Environment) -> Any:
+    """The engine's own client."""
+    # Imported where it is needed: it costs every preview a tenth of a second otherwise.
     import docker
+
+    return docker.DockerClient(base_url=address(environment), use_ssh_client=True, timeout=10)
+
+
+def _last_words(environment: Environment, container: str) -> str:
     from docker.errors import DockerException
 
     from .docker import plain_log
 
     try:
-        client = docker.DockerClient(base_url=address(environment), use_ssh_client=True, timeout=10)
-        found = client.containers.get(container)
+        found = client(environment).containers.get(container)
         state = found.attrs["State"]
         log = found.logs(tail=20).decode(errors="replace")
     except DockerException as error:

@@ -1,26 +1,52 @@
 """The gateway's configuration on Docker: a pure function from routes to HAProxy's language.
 
-Source: HAProxy 2.6 configuration manual, 4.2 (use_backend, server-template, resolvers) and management guide, 9.3
-(`set map`). No reload ever happens: the slot is looked up per request in a map that the switch sets.
+Source: HAProxy 2.6 configuration manual, 4.2 (use_backend, server-template, resolvers, idle-close-on-response) and
+management guide, 4 (reload, listeners handed on), 9.3 (`set map`) and 9.4 (master CLI). The switch is no reload: the slot is
+looked up per request in a map. Only a release that is routed differently makes one, when its slot is claimed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..release import Slot
 from ..workload import Route
+from . import COOKIE, SLOT_HEADER, readiness
 
 FOLDER = "/var/lib/haproxy"
 """Owned by user haproxy in the image, so that a volume mounted on it is, too."""
+FILE = f"{FOLDER}/haproxy.cfg"
+MASTER = f"{FOLDER}/master.sock"
+MAP = f"{FOLDER}/live.map"
+"""Which slot is `live`; and of each slot, which release it has."""
 PORT = 8080
 METRICS_PORT = 8404
-SLOT_HEADER = "X-Tiers-Slot"
 REPLICAS = 10
+STATE = f"{FOLDER}/servers.state"
+"""Who was healthy when the last process handed over: the next one begins with it, not with nobody."""
 ASKED = "{ var(txn.asked) -m found }"
+
+FIRST = f"""\
+global
+  stats socket {FOLDER}/admin.sock mode 600 level admin expose-fd listeners
+
+defaults
+  mode http
+  timeout connect 2s
+  timeout client 5s
+  timeout server 5s
+
+frontend gateway
+  bind :{PORT}
+  monitor-uri /.gateway/health
+  http-request set-var(txn.slot) str(live),map({MAP},none)
+  http-request return status 503 content-type text/plain string "No release is live yet.\\n" hdr Retry-After 5
+"""
+"""What the gateway begins with, before the first slot is claimed. It seldom changes: a change makes the gateway anew."""
 
 _HEAD = f"""\
 global
   log stdout format raw local0
-  stats socket {FOLDER}/admin.sock mode 600 level admin
+  stats socket {FOLDER}/admin.sock mode 600 level admin expose-fd listeners
+  server-state-file {STATE}
   maxconn 4096
 
 defaults
@@ -28,10 +54,13 @@ defaults
   log global
   option httplog
   option dontlognull
+  option idle-close-on-response
   option redispatch 1
   retries 3
   retry-on conn-failure
+  load-server-state-from-file global
   timeout connect 2s
+  timeout check 5s
   timeout client 75s
   timeout server 75s
   timeout tunnel 1h
@@ -48,23 +77,19 @@ resolvers docker
 """
 
 
-def readiness(route: Route) -> str:
-    """Where the gateway passes on the question whether a tier is ready, if the request names a slot."""
-    return f"/.gateway/{route.tier}"
-
-
 def _ready_of(route: Route) -> str:
     return f"{{ var(txn.tier) -m str {route.tier} }}"
 
 
-def configuration(routes: Sequence[Route], metrics: bool) -> str:
-    """The whole file for these routes, both slots; `metrics` adds HAProxy's own Prometheus page."""
-    ordered = sorted(((prefix, route) for route in routes for prefix in route.prefixes), key=lambda pair: -len(pair[0]))
+def configuration(slots: Mapping[Slot, Sequence[Route]], metrics: bool) -> str:
+    """The whole file: each slot with the routes of its own release; `metrics` adds HAProxy's own Prometheus page."""
+    sticky = any(route.sticky for routes in slots.values() for route in routes)
     front = [
         "frontend gateway",
         f"  bind :{PORT}",
         "  monitor-uri /.gateway/health",
-        f"  http-request set-var(txn.slot) str(live),map({FOLDER}/live.map,none)",
+        f"  http-request set-var(txn.slot) str(live),map({MAP},none)",
+        *(_sticky() if sticky else ()),
         f"  http-request set-var(txn.slot) req.hdr({SLOT_HEADER}) if {{ req.hdr({SLOT_HEADER}) {' '.join(Slot)} }}",
         f"  http-request set-var(txn.asked) req.hdr({SLOT_HEADER})",
         f"  http-request del-header {SLOT_HEADER}",
@@ -73,24 +98,60 @@ def configuration(routes: Sequence[Route], metrics: bool) -> str:
         "  unique-id-format %[uuid()]",
         "  http-request set-header X-Request-Id %[unique-id] unless { req.hdr(X-Request-Id) -m found }",
     ]
-    front += [
-        f"  http-request deny deny_status 404 if {{ path -m beg {path} }}" for route in routes for path in route.hidden
-    ]
-    # A tier's own readiness, asked by the smoke test of the slot it names: its path need not be one users can reach.
-    for route in routes:
-        front.append(f"  http-request set-var(txn.tier) str({route.tier}) if {{ path {readiness(route)} }} {ASKED}")
-    front += [f"  http-request set-path {route.health} if {_ready_of(route)}" for route in routes]
-    front += [f"  use_backend {route.tier}-%[var(txn.slot)] if {_ready_of(route)}" for route in routes]
-    for prefix, route in ordered:
-        # A prefix ends where a path segment does: /api is not /apiary.
-        match = "" if prefix == "/" else f" if {{ path {prefix} }} || {{ path_beg {prefix.rstrip('/')}/ }}"
-        front.append(f"  use_backend {route.tier}-%[var(txn.slot)]{match}")
+    for slot, routes in sorted(slots.items()):
+        front += _rules(routes, f"{{ var(txn.slot) -m str {slot} }}")
+    for slot, routes in sorted(slots.items()):
+        front += _ways(slot, routes, f"{{ var(txn.slot) -m str {slot} }}")
     blocks = ["\n".join([*front, "  default_backend none"])]
-    blocks += ["\n".join(_backend(route, slot)) for route in routes for slot in Slot]
+    blocks += ["\n".join(_backend(route, slot)) for slot, routes in sorted(slots.items()) for route in routes]
     blocks.append(_NONE)
     if metrics:
         blocks.append(_METRICS)
     return "\n\n".join([_HEAD.rstrip(), *blocks]) + "\n"
+
+
+def _rules(routes: Sequence[Route], here: str) -> list[str]:
+    """What is not for users, and how each tier is: asked by the smoke test, by a path that need not be users' either."""
+    rules = [
+        f"  http-request deny deny_status 404 if {{ path -m beg {path} }} {here}"
+        for route in routes
+        for path in route.hidden
+    ]
+    for route in routes:
+        rules.append(
+            f"  http-request set-var(txn.tier) str({route.tier}) if {{ path {readiness(route)} }} {ASKED} {here}"
+        )
+    return rules + [f"  http-request set-path {route.health} if {_ready_of(route)} {here}" for route in routes]
+
+
+def _ways(slot: Slot, routes: Sequence[Route], here: str) -> list[str]:
+    ways = [f"  use_backend {route.tier}-{slot} if {_ready_of(route)} {here}" for route in routes]
+    ordered = sorted(((prefix, route) for route in routes for prefix in route.prefixes), key=lambda pair: -len(pair[0]))
+    for prefix, route in ordered:
+        # A prefix ends where a path segment does: /api is not /apiary.
+        begins = f"{prefix.rstrip('/')}/"
+        match = here if prefix == "/" else f"{here} {{ path {prefix} }} || {here} {{ path_beg {begins} }}"
+        ways.append(f"  use_backend {route.tier}-{slot} if {match}")
+    return ways
+
+
+def _sticky() -> list[str]:
+    """A page brings a cookie with its release. What asks for no page goes to the slot that has it, else to what is live."""
+    held = [
+        line
+        for slot in Slot
+        for line in (
+            f"  http-request set-var(txn.{slot}) str({slot}),map({MAP},none)",
+            f"  http-request set-var(txn.slot) str({slot}) if !{{ var(txn.page) -m found }}"
+            f" {{ req.cook({COOKIE}),strcmp(txn.{slot}) eq 0 }}",
+        )
+    ]
+    cookie = f"{COOKIE}=%[var(txn.slot),map({MAP},none)];\\ Path=/;\\ HttpOnly;\\ SameSite=Lax"
+    return [
+        "  http-request set-var(txn.page) str(yes) if { req.hdr(Accept) -m beg text/html }",
+        *held,
+        f"  http-response add-header Set-Cookie {cookie} if {{ var(txn.page) -m found }}",
+    ]
 
 
 def _backend(route: Route, slot: Slot) -> list[str]:
@@ -99,7 +160,7 @@ def _backend(route: Route, slot: Slot) -> list[str]:
         "  balance leastconn",
         f"  http-response set-header {SLOT_HEADER} {slot}",
         f"  option httpchk GET {route.health}",
-        "  default-server resolvers docker resolve-prefer ipv4 init-addr none check inter 1s fall 2 rise 1",
+        "  default-server resolvers docker resolve-prefer ipv4 init-addr last,none check inter 1s fall 2 rise 1",
         f"  server-template {route.tier} {REPLICAS} {route.tier}-{slot}:{route.port}",
     ]
 

@@ -1,54 +1,133 @@
-"""What the smoke test and the switch run inside a container: `python3 -c <this file> VERB ARGUMENT …`.
+"""What waits for a tier, the smoke test and the switch run inside a container: `python3 -c <this file> VERB ARGUMENT …`.
 
 Standard library only, one file: it travels as the container's command, so that no image has to be built for it.
 """
 
+import http.client
 import os
 import socket
+import ssl
 import sys
 import time
-import urllib.error
-import urllib.request
+from collections.abc import Callable
+from urllib.parse import SplitResult, urlsplit
 
 
-def smoke(gateway: str, slot: str, within: str, *paths: str) -> str:
-    """Every path answers below 400 through the real gateway from `slot`, within so many seconds."""
+def reach(within: str, *addresses: str) -> str:
+    """Every HOST:PORT takes a connection from here, within so many seconds."""
+    deadline = time.monotonic() + float(within)
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        while True:
+            try:
+                socket.create_connection((host, int(port)), timeout=5).close()
+                break
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise SystemExit(f"{address} can't be reached: {error}") from None
+                time.sleep(0.1)
+    return f"reached {' '.join(addresses)}"
+
+
+def smoke(gateway: str, host: str, slot: str, within: str, *paths: str) -> str:
+    """Every path answers below 400 through the real gateway from `slot`, asked as `host`, within so many seconds."""
     deadline = time.monotonic() + float(within)
     for path in paths:
-        while (problem := _ask(gateway + path, slot)) and time.monotonic() < deadline:
+        while (problem := _ask(gateway + path, host, slot)) and time.monotonic() < deadline:
             time.sleep(0.1)
         if problem:
             raise SystemExit(f"{path}: {problem}")
     return f"{slot} answers {' '.join(paths)}"
 
 
-def _ask(url: str, slot: str) -> str:
+def _ask(url: str, host: str, slot: str) -> str:
     try:
-        request = urllib.request.Request(url, headers={"X-Tiers-Slot": slot})
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            served = answer.headers.get("X-Tiers-Slot")
-            return "" if served == slot else f"answered by {served}, not by {slot}"
-    except urllib.error.HTTPError as error:
-        return f"HTTP {error.code}"
-    except OSError as error:
-        return str(error)
+        connection = _connected(urlsplit(url), host)
+        connection.request("GET", urlsplit(url).path, headers={"X-Tiers-Slot": slot})
+        answer = connection.getresponse()
+        served = answer.headers.get("X-Tiers-Slot")
+        connection.close()
+    except (OSError, http.client.HTTPException) as error:
+        return str(error) or type(error).__name__
+    if answer.status >= 400:
+        return f"HTTP {answer.status}"
+    return "" if served == slot else f"answered by {served}, not by {slot}"
 
 
-def switch(folder: str, slot: str, within: str) -> str:
-    """The gateway sends new requests to `slot`: in its map file for a restart, and in its memory for now."""
+def _connected(url: SplitResult, host: str) -> http.client.HTTPConnection:
+    """A connection to the address in `url` that asks for `host`, as if that were where it leads.
+
+    The certificate counts where `url` is the host's own; by an address inside of a cluster nobody has to vouch for it.
+    """
+    secure = url.scheme == "https"
+    connection = http.client.HTTPConnection(host, timeout=10)
+    connection.sock = socket.create_connection((url.hostname, url.port or (443 if secure else 80)), timeout=10)
+    if secure:
+        context = ssl.create_default_context()
+        if url.hostname != host:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection.sock = context.wrap_socket(connection.sock, server_hostname=host)
+    return connection
+
+
+def route(folder: str, within: str, key: str, value: str, configuration: str = "") -> str:
+    """The gateway's map says `value` of `key`: in its file for a restart, and in the memory of all its processes for now.
+
+    `live` says which slot new requests go to, a slot's name which release it has. With a configuration that is not
+    the one it has, the gateway takes that, too, and loses no request: those who are connected stay with the process they
+    have until they have their answer.
+    """
     deadline = time.monotonic() + float(within)
-    _write(f"{folder}/live.map", f"live {slot}\n")
+    path = f"{folder}/live.map"
+    with open(path) as file:
+        lines = [line for line in file.read().splitlines() if line.split()[:1] != [key]]
+    _write(path, "\n".join([*lines, f"{key} {value}", ""]))
+    _until(lambda: _told(folder, key, value), deadline)
+    with open(f"{folder}/haproxy.cfg") as file:
+        same = configuration in ("", file.read())
+    if not same:
+        _write(f"{folder}/haproxy.cfg", configuration)
+        before = _workers(folder)
+        _write(f"{folder}/servers.state", _tell(f"{folder}/admin.sock", "show servers state") + "\n")
+        _tell(f"{folder}/master.sock", "reload")
+        _until(lambda: _taken(folder, before), deadline)
+    return f"{key} {value}"
+
+
+def _until(done: Callable[[], str], deadline: float) -> None:
+    """Until it returns nothing: what it returns is what is wrong."""
     while True:
         try:
-            answer = _tell(f"{folder}/admin.sock", f"set map {folder}/live.map live {slot}")
-            shown = _tell(f"{folder}/admin.sock", f"show map {folder}/live.map")
+            wrong = done()
         except OSError as error:
-            answer = shown = str(error)
-        if shown.split()[-2:] == ["live", slot]:
-            return f"live {slot}"
+            wrong = str(error)
+        if not wrong:
+            return
         if time.monotonic() > deadline:
-            raise SystemExit(f"the gateway did not take the switch: {answer} {shown}".strip())
+            raise SystemExit(f"the gateway did not take it: {wrong}")
         time.sleep(0.1)
+
+
+def _workers(folder: str) -> list[str]:
+    """The processes that serve: the one there is, and those before it that still have requests or streams."""
+    lines = _tell(f"{folder}/master.sock", "show proc").splitlines()
+    return [line.split()[0] for line in lines if line.split()[1:2] == ["worker"]]
+
+
+def _told(folder: str, key: str, value: str) -> str:
+    path, missing = f"{folder}/live.map", ""
+    for worker in _workers(folder):
+        answer = _tell(f"{folder}/master.sock", f"@!{worker} set map {path} {key} {value}")
+        if "not found" in answer:
+            answer = _tell(f"{folder}/master.sock", f"@!{worker} add map {path} {key} {value}")
+        shown = _tell(f"{folder}/master.sock", f"@!{worker} show map {path}")
+        if [key, value] not in [line.split()[1:] for line in shown.splitlines()]:
+            missing = f"{answer} {shown}".strip() or "it says nothing"
+    return missing
+
+
+def _taken(folder: str, before: list[str]) -> str:
+    return "" if set(_workers(folder)) - set(before) else "its processes are the same as before"
 
 
 def _write(path: str, text: str) -> None:
@@ -64,6 +143,8 @@ def _tell(path: str, command: str) -> str:
         client.settimeout(5)
         client.connect(path)
         client.sendall(f"{command}\n".encode())
+        # The master waits for more otherwise.
+        client.shutdown(socket.SHUT_WR)
         answer = b""
         while part := client.recv(4096):
             answer += part
@@ -71,4 +152,4 @@ def _tell(path: str, command: str) -> str:
 
 
 if __name__ == "__main__":
-    print({"smoke": smoke, "switch": switch}[sys.argv[1]](*sys.argv[2:]))
+    print({"reach": reach, "smoke": smoke, "route": route}[sys.argv[1]](*sys.argv[2:]))

@@ -99,7 +99,7 @@ APP: list[tuple[Change, str, str]] = [
     (put("api.stop_within", "30 s"), "app.api.stop_within", "like 30s"),
     (put("api.migrate", {}), "app.api.migrate.command", "not set"),
     (put("api.migrate.command", []), "app.api.migrate.command", "at least 1"),
-    (put("api.migrate.contract", True), "app.api.migrate.contract", "no such key"),
+    (put("api.seed.contract", True), "app.api.seed.contract", "no such key"),
     (put("api.seed.timeout", "soon"), "app.api.seed.timeout", "like 30s"),
     (put("api.reload", {"command": ["x"]}), "app.api.reload.mounts", "not set"),
     (put("web.reload.mounts", {"src": "srv"}), "app.web.reload.mounts.src", "absolute path"),
@@ -111,7 +111,7 @@ ENVIRONMENT: list[tuple[Change, str, str]] = [
     (put("platform", "nomad"), "environment.platform", "docker"),
     (put("docker.host", "/var/run/docker.sock"), "environment.docker.host", "pattern"),
     (put("docker.host", "ssh://deploy@server"), "environment", "use a local engine"),
-    (put("docker.toolbox", "python"), "environment.docker.toolbox", "tag or digest"),
+    (put("toolbox", "python"), "environment.toolbox", "tag or digest"),
     (put("gateway.port", 99999), "environment.gateway.port", "1 to 65535"),
     (put("gateway.metrics_port", 8080), "environment.gateway", "given twice"),
     (put("gateway.address", "10.0.0.1"), "environment.gateway.address", "127.0.0.1"),
@@ -127,23 +127,78 @@ ENVIRONMENT: list[tuple[Change, str, str]] = [
     (put("tiers.api.cpu", 0), "environment.tiers.api.cpu", "like 0.5"),
     (put("tiers.api.cpu", float("nan")), "environment.tiers.api.cpu", "like 0.5"),
     (put("tiers.api.replicas", 0), "environment.tiers.api.replicas", "greater than or equal to 1"),
-    (put("tiers.api.replicas", 11), "environment.tiers.api.replicas", "less than or equal to 10"),
+    (put("tiers.api.replicas", 11), "environment.tiers.api.replicas", "at most 10"),
     (put("tiers.api.replicas", 1.5), "environment.tiers.api.replicas", "integer"),
     (put("tiers.database.replicas", 2), "environment.tiers.database.replicas", "runs once"),
-    (put("tiers.cache.env", {"A": "b"}), "environment.tiers.cache.env", "takes no settings"),
+    (put("tiers.cache.env", {"A": "b"}), "environment.tiers.cache.env", "runs once and as it is"),
     (put("tiers.api.env", {"RELEASE": "x"}), "environment.tiers.api.env.RELEASE", "in one place"),
+    (put("tiers.api.autoscale", {"max": 3}), "environment.tiers.api.autoscale", "no such thing"),
+    (put("tiers.api.reserve", 0.1), "environment.tiers.api.reserve", "no such thing"),
+    (put("tiers.database.storage", "1Gi"), "environment.tiers.database.storage", "no such thing"),
+    (put("tiers.api.external", {"host": "db.test"}), "environment.tiers.api.external", "for database and cache"),
+    (
+        put("tiers.database", {"cpu": 1, "external": {"host": "h"}}),
+        "environment.tiers.database.external",
+        "one of the two",
+    ),
+    (put("tiers.database.external", {"host": "http://db"}), "environment.tiers.database.external.host", "a host name"),
+    (put("images.api", "board:latest"), "environment.images.api", "newest today"),
+    (put("pinned", True), "environment.images.api", "make images"),
+    (put("pinned", True), "environment.toolbox", "make images"),
+    (put("kubernetes", {"context": "x"}), "environment.kubernetes.url", "not set"),
+    (put("platform", "kubernetes"), "environment", "nothing says which"),
 ]
+
+CLUSTER: list[tuple[Change, str, str]] = [
+    (put("docker", {}), "environment", "docker is given"),
+    (put("gateway", {}), "environment", "gateway is given"),
+    (put("reload", True), "environment", "set reload: false"),
+    (put("platform", "docker"), "environment", "kubernetes is given"),
+    (drop("registry"), "app.api.build", "a cluster pulls its images"),
+    (put("registry", "https://x"), "environment.registry", "like ghcr.io/team"),
+    (drop("kubernetes.context"), "environment.kubernetes.context", "not set"),
+    (put("kubernetes.contxt", "a"), "environment.kubernetes.contxt", "did you mean context?"),
+    (put("kubernetes.url", "board.test"), "environment.kubernetes.url", "like https://"),
+    (put("kubernetes.url", "https://board.test/app"), "environment.kubernetes.url", "like https://"),
+    (put("kubernetes.hostnames", ["a b"]), "environment.kubernetes.hostnames.0", "a host name"),
+    (drop("kubernetes.gateway.inside"), "environment.kubernetes.gateway.inside", "not set"),
+    (put("kubernetes.gateway.name", "Public"), "environment.kubernetes.gateway.name", "lower-case"),
+    (put("kubernetes.gateway", {"name": "g", "namespace": "g", "inside": "http://a.b", "create":
+         {"gateway_class": "t", "certificate": "c"}}), "environment.kubernetes", "make the url https"),
+    (put("kubernetes.gateway.create", {"gateway_class": "t"}), "environment.kubernetes.gateway", "take out `listener`"),
+    (put("kubernetes.gateway.cidrs", ["everywhere"]), "environment.kubernetes.gateway.cidrs.0", "like 10.0.0.0/8"),
+    (put("kubernetes.hostnames", ["board-staging.localhost"]), "environment.kubernetes", "each host once"),
+    (put("kubernetes.namespace.create", False), "environment.kubernetes", "administrator"),
+    (put("kubernetes.namespace.quota.cpu", "8"), "environment.kubernetes.namespace.quota.cpu", "like 0.5"),
+    (put("kubernetes.secrets", {"database-password": {"key": "a"}}), "environment.kubernetes.secrets.database-password",
+     "exactly one of"),
+    (put("kubernetes.secrets", {"database-password": {"secret": "a", "key": "b", "property": "c"}}),
+     "environment.kubernetes.secrets.database-password", "of a `store`"),
+    (put("kubernetes.secrets", {"mail": {"secret": "a", "key": "b"}}), "environment.kubernetes.secrets.mail",
+     "nothing uses it"),
+    (put("tiers.api.reserve", 3), "environment.tiers.api.reserve", "at most 0.5"),
+    (put("tiers.api.autoscale", {"max": 1}), "environment.tiers.api.autoscale.max", "greater than or equal to 2"),
+    (put("tiers.web.autoscale", {"max": 2}), "environment.tiers.web.autoscale.max", "at least 3"),
+    (put("tiers.api.storage", "1Gi"), "environment.tiers.api.storage", "no volumes"),
+    (put("tiers.database.storage", "1G"), "environment.tiers.database.storage", "like 512Mi"),
+    (put("tiers.api.priority_class", "High Priority"), "environment.tiers.api.priority_class", "lower-case"),
+]  # fmt: skip
+
+
+def refused(load: Callable[[], object], path: str, said: str) -> None:
+    """It is refused, and a line of the error names the path and says so."""
+    with pytest.raises(ConfigError) as error:
+        load()
+    assert any(line.startswith(f"{path}: ") and said in line for line in str(error.value).splitlines()), str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize(("change", "path", "said"), APP, ids=[f"{n:02}-{case[1]}" for n, case in enumerate(APP)])
 def test_an_app_that_is_wrong(change: Change, path: str, said: str) -> None:
     value = copy.deepcopy(project())
     change(value)
-    with pytest.raises(ConfigError) as error:
-        load_app(value)
-    assert any(line.startswith(f"{path}: ") and said in line for line in str(error.value).splitlines()), str(
-        error.value
-    )
+    refused(lambda: load_app(value), path, said)
 
 
 @pytest.mark.parametrize(
@@ -152,11 +207,34 @@ def test_an_app_that_is_wrong(change: Change, path: str, said: str) -> None:
 def test_an_environment_that_is_wrong(change: Change, path: str, said: str) -> None:
     value = copy.deepcopy(environment())
     change(value)
+    refused(lambda: load_environment(value, load_app(project())), path, said)
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "said"), CLUSTER, ids=[f"{n:02}-{case[1]}" for n, case in enumerate(CLUSTER)]
+)
+def test_an_environment_on_a_cluster_that_is_wrong(change: Change, path: str, said: str) -> None:
+    value = copy.deepcopy(environment("staging"))
+    value["tiers"]["web"]["replicas"] = 3
+    change(value)
+    refused(lambda: load_environment(value, load_app(project())), path, said)
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "said"),
+    [
+        (put("api.user", 1000), "app.api.user", "above 10000"),
+        (put("api.volumes", {"uploads": "/data"}), "environment.tiers.api.storage_class", "ReadWriteMany"),
+    ],
+    ids=["user", "volume"],
+)
+def test_an_application_that_does_not_fit_a_cluster(change: Change, path: str, said: str) -> None:
+    value = project()
+    change(value)
     with pytest.raises(ConfigError) as error:
-        load_environment(value, load_app(project()))
-    assert any(line.startswith(f"{path}: ") and said in line for line in str(error.value).splitlines()), str(
-        error.value
-    )
+        load_environment(environment("staging"), load_app(value))
+    assert str(error.value).startswith(f"{path}: ")
+    assert said in str(error.value)
 
 
 def test_there_are_at_least_sixty_cases() -> None:

@@ -204,9 +204,13 @@ def test_a_kept_slot_is_registered_as_it_was_and_nothing_else() -> None:
     kept = [entry for entry in before if "tiers:slot:Slot" in entry.parent and entry.custom]
     assert len(kept) >= 10
     for entry in kept:
+        if entry.labels.get("tiers.role") == "tier" and entry.labels["tiers.tier"] == "worker":
+            assert entry.urn not in after.by_urn, "the old workers end when the new ones have the say"
+            continue
         replayed = next(other for other in after if other.urn == entry.urn)
         assert (replayed.inputs, replayed.ignores, replayed.parent) == ({}, ("*",), entry.parent)
-        assert replayed.waits_for >= entry.waits_for, "what it stands on would be deleted before it"
+        gone = {urn for urn in entry.waits_for if urn not in after.by_urn}
+        assert replayed.waits_for >= entry.waits_for - gone, "what it stands on would be deleted before it"
     assert any(entry.name == "green-api-1" for entry in after)
     assert "switch-2" in after.by_name and "switch-1" not in after.by_name
 
@@ -215,6 +219,6 @@ def test_the_second_time_no_slot_is_rendered_and_no_switch_is_made() -> None:
     before = first()
     again = deploy(export=exported(before))
     assert {entry.urn for entry in again} == {entry.urn for entry in before}
-    assert again.by_name["switch-1"].inputs == before.by_name["switch-1"].inputs
+    assert again.by_name["switch-1"].ignores == ("*",)
     for name in ("gateway", "database-1", "cache-1"):
         assert json.dumps(again.by_name[name].inputs) == json.dumps(before.by_name[name].inputs)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.release import Held, Observed, Plan, Release, ReleaseError, Slot, identify, plan
+from components.release import Ask, Held, Observed, Plan, Release, ReleaseError, Slot, asked, explain, identify, plan
 from components.workload import Image, Resources, Workload
 
 RELEASES = st.builds(Release, version=st.sampled_from(["1.0", "2.0"]), digest=st.sampled_from("abcd"))
@@ -84,7 +84,7 @@ def test_going_back_is_one_switch(observed: Observed, first: Release, second: Re
     one = reached(observed, plan(observed, first))
     two = reached(one, plan(one, second))
     if first.digest != second.digest:
-        back = plan(two, second, back=True)
+        back = plan(two, second, Ask.PREVIOUS)
         assert (back.render, back.moves, back.release.digest) == (None, True, first.digest)
         assert set(back.keep) == set(Slot)
 
@@ -101,8 +101,8 @@ def test_going_back_is_one_switch(observed: Observed, first: Release, second: Re
     ],
 )
 def test_going_back_to_nothing_is_refused(observed: Observed) -> None:
-    with pytest.raises(ReleaseError, match="nothing to go back to"):
-        plan(observed, Release(version="1", digest="a"), back=True)
+    with pytest.raises(ReleaseError, match=r"nothing to go back to|nothing is live"):
+        plan(observed, Release(version="1", digest="a"), Ask.PREVIOUS)
 
 
 def test_the_first_release_goes_to_blue() -> None:
@@ -140,3 +140,42 @@ def test_where_an_image_is_built_is_not_part_of_a_release() -> None:
 def test_the_order_of_tiers_is_not_part_of_a_release() -> None:
     other = replace(WORKLOAD, tier="web")
     assert identify("1", [WORKLOAD, other]) == identify("1", [other, WORKLOAD])
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_a_plan_says_what_is_going_to_happen(manual: bool) -> None:
+    one = Release(version="1.0", digest="aa", parts={"api": "1", "web": "1", "api.migrate": "1"})
+    two = Release(version="2.0", digest="bb", parts={"api": "2", "web": "1", "api.migrate": "1"}, contract=True)
+    gone = Release(version="0.9", digest="cc")
+    observed = Observed(
+        live=Slot.BLUE,
+        held={Slot.BLUE: Held(release=one, proven=True, order=2), Slot.GREEN: Held(release=gone, proven=True, order=1)},
+        switches=2,
+    )
+    said = explain(observed, plan(observed, two, manual=manual))
+    for part in (
+        "green gets 2.0-bb, in place of 0.9-cc",
+        "it differs in api;",
+        "migration: api.migrate (contract",
+        "blue stays live with 1.0-aa",
+        "nothing switches: it waits to be promoted" if manual else "switch 3 moves all traffic to green, 2.0-bb",
+    ):
+        assert part in said, said
+    assert explain(observed, plan(observed, one)) == "nothing of the release changes"
+
+
+def test_only_what_is_known_can_be_asked_for() -> None:
+    assert asked({}) == asked({"TIERS_RELEASE": "", "TIERS_FORCE": ""}) == (Ask.CONFIGURED, False)
+    assert asked({"TIERS_RELEASE": "previous", "TIERS_FORCE": "contract"}) == (Ask.PREVIOUS, True)
+    with pytest.raises(ReleaseError, match="TIERS_RELEASE: there is no 'prevoius'; use configured, promote, previous"):
+        asked({"TIERS_RELEASE": "prevoius"})
+    with pytest.raises(ReleaseError, match="TIERS_FORCE: 'all' can't be forced"):
+        asked({"TIERS_FORCE": "all"})
+
+
+def test_what_was_never_seen_is_not_promoted() -> None:
+    one, two = (Release(version=version, digest=version) for version in "12")
+    observed = Observed(live=Slot.BLUE, held={Slot.BLUE: Held(release=one, proven=True, order=1)}, switches=1)
+    for wanted in (one, two):
+        with pytest.raises(ReleaseError, match="there is nothing to promote"):
+            plan(observed, wanted, Ask.PROMOTE, manual=True)

@@ -1,6 +1,8 @@
 """What runs inside the toolbox container: the smoke test and the switch, against real sockets."""
 
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,7 +35,7 @@ def gateway() -> Iterator[str]:
 
 
 def test_smoke_passes_when_the_slot_answers_every_path(gateway: str) -> None:
-    assert toolbox.smoke(gateway, "green", "1", "/health", "/ready") == "green answers /health /ready"
+    assert toolbox.smoke(gateway, "board.test", "green", "1", "/health", "/ready") == "green answers /health /ready"
 
 
 @pytest.mark.parametrize(
@@ -41,47 +43,117 @@ def test_smoke_passes_when_the_slot_answers_every_path(gateway: str) -> None:
 )
 def test_smoke_fails_with_the_path_and_the_reason(gateway: str, path: str, said: str) -> None:
     with pytest.raises(SystemExit, match=said):
-        toolbox.smoke(gateway, "green", "0.1", "/health", path)
+        toolbox.smoke(gateway, "board.test", "green", "0.1", "/health", path)
+
+
+def test_smoke_asks_over_tls_for_the_host_whoever_vouches_for_it(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    words = ["openssl", "req", "-x509", "-nodes", "-subj", "/CN=nobody", "-newkey", "ec", "-pkeyopt"]
+    words += ["ec_paramgen_curve:P-256", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(words, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    asked: list[str] = []
+    context.sni_callback = lambda _, name, __: asked.append(str(name))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        inside = f"https://127.0.0.1:{server.server_port}"
+        assert toolbox.smoke(inside, "board.test", "green", "1", "/health") == "green answers /health"
+        assert asked == ["board.test"]
+        with pytest.raises(SystemExit, match="certificate verify failed"):
+            toolbox.smoke(inside, "127.0.0.1", "green", "0", "/health")
+        server.shutdown()
+
+
+def test_reach_waits_until_a_connection_is_taken(gateway: str) -> None:
+    address = gateway.removeprefix("http://")
+    assert toolbox.reach("1", address, address) == f"reached {address} {address}"
+    with pytest.raises(SystemExit, match=r"127\.0\.0\.1:9 can't be reached"):
+        toolbox.reach("0.2", address, "127.0.0.1:9")
 
 
 def test_smoke_fails_when_nothing_answers() -> None:
     with pytest.raises(SystemExit, match="/health: "):
-        toolbox.smoke("http://127.0.0.1:9", "green", "0.1", "/health")
+        toolbox.smoke("http://127.0.0.1:9", "board.test", "green", "0.1", "/health")
 
 
-def serve_admin(folder: Path, takes: bool) -> None:
-    """A socket that speaks as much of HAProxy's runtime interface as the switch does."""
-    live = ["none"]
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(str(folder / "admin.sock"))
-    server.listen()
+class Master:
+    """A socket that speaks as much of HAProxy's master interface as the switch does: two processes, the older one busy."""
 
-    def answer() -> None:
+    def __init__(self, folder: Path, takes: bool = True) -> None:
+        self.takes, self.reloads = takes, 0
+        self.shown = {"21": {"live": "none"}, "8": {"live": "none"}}
+        for name in ("master.sock", "admin.sock"):
+            server = socket.socket(socket.AF_UNIX)
+            server.bind(str(folder / name))
+            server.listen()
+            threading.Thread(target=self.serve, args=(server,), daemon=True).start()
+
+    def serve(self, server: socket.socket) -> None:
         while True:
             client, _ = server.accept()
             with client:
-                words = client.recv(4096).decode().split()
-                if words[0] == "set" and takes:
-                    live[0] = words[-1]
-                client.sendall(b"\n" if words[0] == "set" else f"0x55 live {live[0]}\n\n".encode())
+                client.sendall(f"{self.answer(client.recv(4096).decode().split())}\n".encode())
 
-    threading.Thread(target=answer, daemon=True).start()
+    def answer(self, words: list[str]) -> str:
+        if words[:2] == ["show", "proc"]:
+            rows = "".join(f"{worker} worker 0 0d00h00m01s 2.6\n" for worker in self.shown)
+            return f"#<PID> <type>\n1 master 0\n# workers\n{rows}# programs\n"
+        if words == ["reload"]:
+            self.reloads += 1
+            self.shown |= {f"3{self.reloads}": {"live": "none"}} if self.takes else {}
+        if not words[0].startswith("@!"):
+            return ""
+        entries = self.shown[words[0][2:]]
+        if words[1] == "show":
+            return "".join(f"0x55 {key} {value}\n" for key, value in entries.items())
+        if words[1] == "set" and words[-2] not in entries:
+            return "Entry not found."
+        entries |= {words[-2]: words[-1]} if self.takes else {}
+        return ""
 
 
-def test_the_switch_moves_the_running_map_and_the_file(tmp_path: Path) -> None:
-    serve_admin(tmp_path, takes=True)
-    assert toolbox.switch(str(tmp_path), "green", "1") == "live green"
+@pytest.fixture
+def live(tmp_path: Path) -> str:
+    (tmp_path / "live.map").write_text("live none\n")
+    (tmp_path / "haproxy.cfg").write_text("as it was")
+    return str(tmp_path)
+
+
+def test_the_switch_moves_every_running_map_and_the_file(tmp_path: Path, live: str) -> None:
+    gateway = Master(tmp_path)
+    assert toolbox.route(live, "1", "live", "green") == "live green"
     assert (tmp_path / "live.map").read_text() == "live green\n"
-    assert toolbox.switch(str(tmp_path), "blue", "1") == "live blue"
+    assert [each["live"] for each in gateway.shown.values()] == ["green", "green"]
+    assert toolbox.route(live, "1", "live", "blue") == "live blue"
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith("live.map")] == ["live.map"]
+    assert gateway.reloads == 0
 
 
-def test_a_gateway_that_does_not_take_the_switch_fails_it(tmp_path: Path) -> None:
-    serve_admin(tmp_path, takes=False)
-    with pytest.raises(SystemExit, match="did not take the switch"):
-        toolbox.switch(str(tmp_path), "green", "0.2")
+def test_a_claim_leaves_what_is_live_alone(tmp_path: Path, live: str) -> None:
+    gateway = Master(tmp_path)
+    for release in ("1.0.0-aa", "2.0.0-bb"):
+        assert toolbox.route(live, "1", "green", release, "as it was") == f"green {release}"
+        assert (tmp_path / "live.map").read_text() == f"live none\ngreen {release}\n"
+        assert [each["green"] for each in gateway.shown.values()] == [release, release]
+    assert gateway.reloads == 0, "its ways are the same"
 
 
-def test_a_gateway_that_is_not_there_fails_it(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="did not take the switch"):
-        toolbox.switch(str(tmp_path), "green", "0.2")
+def test_a_release_that_is_routed_differently_is_taken_without_a_restart(tmp_path: Path, live: str) -> None:
+    gateway = Master(tmp_path)
+    toolbox.route(live, "1", "green", "1.0.0-aa", "another way")
+    assert gateway.reloads == 1
+    assert (tmp_path / "haproxy.cfg").read_text() == "another way"
+    assert (tmp_path / "servers.state").exists(), "who was healthy stays so"
+
+
+def test_a_gateway_that_does_not_take_it_fails_it(tmp_path: Path, live: str) -> None:
+    Master(tmp_path, takes=False)
+    with pytest.raises(SystemExit, match="did not take it"):
+        toolbox.route(live, "0.2", "live", "green")
+
+
+def test_a_gateway_that_is_not_there_fails_it(live: str) -> None:
+    with pytest.raises(SystemExit, match="did not take it"):
+        toolbox.route(live, "0.2", "live", "green")

@@ -7,7 +7,7 @@ import pytest
 from pulumi import RunError
 
 from components.checkpoint import observe, parse
-from components.release import Slot
+from components.release import ReleaseError, Slot
 
 from .program import CONTAINER, NETWORK, Deployment, Registered, deploy, environment, exported, first, project, second
 
@@ -148,16 +148,82 @@ def test_an_update_that_failed_before_its_switch_leaves_live_where_it_was() -> N
     assert (seen.live, seen.held[Slot.GREEN].proven) == (Slot.BLUE, False)
 
 
-def test_going_back_asks_the_slot_again_and_changes_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_going_back_is_a_switch_and_the_workers_that_rested(monkeypatch: pytest.MonkeyPatch) -> None:
     app = project() | {"version": "2.0.0"}
     monkeypatch.setenv("TIERS_RELEASE", "previous")
     back = deploy(app, export=exported(second()))
     monkeypatch.delenv("TIERS_RELEASE")
     assert back.by_name["switch-3"].labels["tiers.slot"] == "blue"
-    assert "smoke-3" in back.before("switch-3")
-    new = {entry.urn for entry in back} - {entry.urn for entry in second()}
-    assert {urn.rsplit("::", 1)[1] for urn in new} == {"smoke-3", "switch-3"}
-    assert {entry.urn for entry in deploy(export=exported(back))} == {entry.urn for entry in back}
+    made = {entry.name for entry in back if entry.custom} - {entry.name for entry in second() if entry.custom}
+    assert made == {"switch-3", "blue-worker-1"}
+    assert back.by_name["blue-worker-1"].inputs == DEPLOYED.by_name["blue-worker-1"].inputs
+    assert "blue-worker-1" in back.before("switch-3")
+    assert "green-worker-1" not in back.by_name
+    again = deploy(export=exported(back))
+    assert {entry.urn for entry in again} == {entry.urn for entry in back}
+    assert again.by_name["blue-worker-1"].ignores == ("*",)
+
+
+@pytest.mark.parametrize(
+    ("release", "left"),
+    [
+        ({"workers": "both"}, {"blue-web-1", "blue-api-1", "blue-worker-1"}),
+        ({}, {"blue-web-1", "blue-api-1"}),
+        ({"standby": "cold"}, set[str]()),
+    ],
+)
+def test_what_runs_of_a_standby(release: dict[str, str], left: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    env, app = environment() | {"release": release}, project() | {"version": "2.0.0"}
+    before = deploy(env=env) if "standby" in release else DEPLOYED
+    after = deploy(app, env, export=exported(before))
+    assert {name for name in after.by_name if re.fullmatch(r"blue-[a-z]+-\d", name)} == left
+    monkeypatch.setenv("TIERS_RELEASE", "previous")
+    back = deploy(app, env, export=exported(after))
+    rested = {"blue-web-1", "blue-api-1", "blue-worker-1"} - left
+    assert rested <= back.before("switch-3")
+    assert {name for name in back.by_name if re.fullmatch(r"green-[a-z]+-\d", name)} == {
+        name.replace("blue", "green") for name in left
+    }
+
+
+def test_a_release_that_has_to_be_promoted_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    env, app = environment() | {"release": {"promote": "manual"}}, project() | {"version": "2.0.0"}
+    first_of_all = deploy(env=env)
+    assert "switch-1" in first_of_all.by_name, "nothing is live: the first waits for nobody"
+    waiting = deploy(app, env, export=exported(first_of_all))
+    assert "green-smoke" in waiting.by_name
+    assert [name for name in waiting.by_name if name.startswith("switch")] == ["switch-1"]
+    again = deploy(app, env, export=exported(waiting))
+    assert {entry.urn for entry in again} == {entry.urn for entry in waiting}
+    assert {"blue-worker-1", "green-worker-1"} <= set(again.by_name)
+    monkeypatch.setenv("TIERS_RELEASE", "previous")
+    with pytest.raises(ReleaseError, match=r"green holds no release that was live \(2\.0\.0-\w+ waits"):
+        deploy(app, env, export=exported(again))
+    monkeypatch.setenv("TIERS_RELEASE", "promote")
+    promoted = deploy(app, env, export=exported(again))
+    assert promoted.by_name["switch-2"].labels["tiers.slot"] == "green"
+    assert "blue-worker-1" not in promoted.by_name
+    made = {entry.name for entry in promoted if entry.custom} - {entry.name for entry in again if entry.custom}
+    assert made == {"switch-2"}
+
+
+def test_the_way_back_past_a_contract_migration_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    app: dict[str, Any] = project() | {"version": "2.0.0"}
+    app["api"] = {**app["api"], "migrate": {**app["api"]["migrate"], "contract": True}}
+    released = deploy(app, export=exported(DEPLOYED))
+    monkeypatch.setenv("TIERS_RELEASE", "previous")
+    with pytest.raises(ReleaseError, match="contract: true"):
+        deploy(app, export=exported(released))
+    monkeypatch.setenv("TIERS_FORCE", "contract")
+    assert "switch-3" in deploy(app, export=exported(released)).by_name
+
+
+def test_an_update_that_was_cut_off_is_healed_first() -> None:
+    export = exported(DEPLOYED)
+    urn = "urn:pulumi:dev::board::docker:index/container:Container::green-api-1"
+    export["deployment"]["pending_operations"] = [{"type": "creating", "resource": {"urn": urn}}]
+    with pytest.raises(RunError, match=r"creating green-api-1: run `make heal ENV=dev`"):
+        deploy(export=export)
 
 
 def test_another_application_is_not_put_over_the_data_of_this_one() -> None:

@@ -1,0 +1,49 @@
+"""What a stack's files say, for what runs beside Pulumi."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pulumi import RunError
+
+from components.config import App, Environment, load_app, load_environment
+
+ROOT = Path.cwd()
+
+
+def project() -> str:
+    """The name of the Pulumi project."""
+    return str(yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["name"])
+
+
+def load(stack: str) -> tuple[App, Environment]:
+    """The application and the environment; images need not be pinned yet, for a command is there to do that.
+
+    Raises:
+        ConfigError: the files are there and can't be used.
+    """
+    described = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
+    settings = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+    app = load_app(described["config"]["app"]["value"])
+    given = cast(dict[str, Any], settings.get(f"{described['name']}:environment") or {})
+    environment = load_environment({**given, "images": {}, "pinned": False}, app)
+    return app, environment.model_copy(update={"pinned": bool(given.get("pinned"))})
+
+
+def pulumi(*words: str) -> str:
+    """What a Pulumi command prints.
+
+    Raises:
+        RunError: it fails.
+    """
+    done = subprocess.run(["pulumi", *words, "--non-interactive"], capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise RunError(f"`pulumi {' '.join(words)}` failed: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+def state(stack: str) -> dict[str, Any]:
+    """The checkpoint, as `pulumi stack export` prints it."""
+    return json.loads(pulumi("stack", "export", "--stack", stack))

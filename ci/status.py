@@ -1,0 +1,98 @@
+"""Who is live, what each slot holds, what is ready, and the last switches: `python -m ci.status STACK`. One screen."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pulumi import RunError
+
+from components import checkpoint, journal, platforms
+from components.checkpoint import Checkpoint, Entry
+from components.config import ConfigError, TierName
+from components.release import Observed, Slot
+
+from .described import load, state
+
+SHOWN = 5
+"""Switches; the checkpoint has more."""
+
+
+def main(stack: str) -> None:
+    app, environment = load(stack)
+    left = state(stack)
+    known = checkpoint.parse(left)
+    observed = checkpoint.observe(known)
+    if not observed.live:
+        raise RunError(f"nothing is live on stack {stack}; run `make up ENV={stack}`")
+    ready = platforms.ready(app, environment, stack)
+    made = _made(left)
+    print(f"{app.name} {stack} ({environment.platform}): {observed.live} is live\n")
+    for slot in Slot:
+        print("\n".join(_slot(slot, observed, known, ready, made)))
+    shared = [f"{tier} {count}/{of}" for (where, tier), (count, of) in sorted(ready.items()) if not where]
+    print(f"  shared   ready: {', '.join(shared) or 'nothing runs here'}\n")
+    print("\n".join(_switches(journal.entries(known))) or "  no switch is on record")
+    if known.pending:
+        print(f"\n  the last update was cut off while {', '.join(known.pending)}: run `make heal ENV={stack}`")
+
+
+def _slot(
+    slot: Slot,
+    observed: Observed,
+    known: Checkpoint,
+    ready: Mapping[tuple[str, str], tuple[int, int]],
+    made: Mapping[str, datetime],
+) -> Iterator[str]:
+    held = observed.held.get(slot)
+    if not held:
+        yield f"  {slot:<8} holds nothing\n"
+        return
+    role = "live" if slot is observed.live else "failed a gate" if not held.proven else ""
+    role = role or ("waits to be promoted" if observed.waiting else "standby")
+    entries = (*known.below(slot, checkpoint.SLOT), *checkpoint.rested(known, slot))
+    ages = [made[entry.urn] for entry in entries if entry.urn in made]
+    yield f"  {slot:<8} {held.release}, {role}" + (f", made {_ago(max(ages))} ago" if ages else "")
+    for tier in (TierName.WEB, TierName.API, TierName.WORKER):
+        if tier in held.release.parts:
+            image = next(
+                (text for entry in entries if entry.runs and entry.tier == tier and (text := _image(entry, entries))),
+                "",
+            )
+            count, of = ready.get((slot, tier), (0, 0))
+            yield f"           {tier:<8} {f'{count}/{of} ready' if of else 'rests':<10} {image}"
+    yield ""
+
+
+def _image(entry: Entry, entries: Sequence[Entry]) -> str:
+    """As a person knows it: on Docker a container has only its image's id."""
+    if template := entry.inputs.get("spec", {}).get("template"):
+        return str(template["spec"]["containers"][0]["image"])
+    names = {str(each.outputs.get("imageId")): str(each.inputs.get("name")) for each in entries}
+    return names.get(str(entry.inputs.get("image")), "")
+
+
+def _switches(entries: Any) -> Iterator[str]:
+    for entry in [*entries][: -SHOWN - 1 : -1]:
+        gates = ", ".join(f"{name} {seconds:g} s" for name, seconds in entry["gates"].items())
+        yield f"  switch {entry['number']:<3} {entry['at']}  {entry['from'] or 'nothing'} → {entry['to']} ({entry['slot']})"
+        yield f"             by {entry['who']}; passed after {gates}"
+
+
+def _made(left: Mapping[str, Any]) -> dict[str, datetime]:
+    deployment: dict[str, Any] = left.get("deployment") or {}
+    resources: list[dict[str, Any]] = deployment.get("resources") or []
+    return {each["urn"]: datetime.fromisoformat(each["created"]) for each in resources if each.get("created")}
+
+
+def _ago(then: datetime) -> str:
+    minutes = int((datetime.now(UTC) - then).total_seconds() // 60)
+    days, hours = minutes // 1440, minutes // 60
+    return f"{days} days" if days else f"{hours} h" if hours else f"{minutes} min"
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1])
+    except (ConfigError, RunError) as error:
+        sys.exit(f"status: {error}")

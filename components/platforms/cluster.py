@@ -1,0 +1,233 @@
+"""Asks the cluster itself: whether it is there, and why something failed."""
+
+import os
+import re
+import socket
+from collections.abc import Collection, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import pulumi
+import yaml
+from pulumi import ErrorHook, ErrorHookArgs, ResourceHookBinding, RunError
+from urllib3.exceptions import HTTPError
+
+from ..checkpoint import LABEL_ROLE, LABEL_SLOT
+from ..config import Kubernetes
+from . import UNTOUCHED
+from .access import KINDS
+from .manifests import Manifest
+
+_LINES = 20
+
+
+def check(context: str) -> None:
+    """Find out before anything is touched whether the context is there and its API server answers.
+
+    A server behind a proxy is left to the provider, which reports the connection's own error.
+
+    Raises:
+        RunError: it is not; the message names the setting and the fix.
+    """
+    files = [Path(name).expanduser() for name in os.environ.get("KUBECONFIG", "~/.kube/config").split(os.pathsep)]
+    parts = [_read(file) for file in files if file.is_file()]
+    contexts = {each["name"]: each["context"] for part in reversed(parts) for each in part.get("contexts") or ()}
+    clusters = {each["name"]: each["cluster"] for part in reversed(parts) for each in part.get("clusters") or ()}
+    if context not in contexts:
+        known = f"there are: {', '.join(sorted(contexts))}" if contexts else "it is empty or not there"
+        raise RunError(
+            f"environment.kubernetes.context: {context} is not in {os.pathsep.join(str(file) for file in files)} ({known}); "
+            "name one of them, or say in KUBECONFIG where it is (`make lab-cluster` starts a cluster with context lab)"
+        )
+    target = clusters.get(contexts[context].get("cluster"), {})
+    server = urlsplit(str(target.get("server", "")))
+    host = server.hostname or ""
+    if "proxy-url" in target or (getproxies().get("https") and not proxy_bypass(host)):
+        return
+    try:
+        socket.create_connection((host, server.port or 443), timeout=5).close()
+    except OSError as error:
+        raise RunError(
+            f"environment.kubernetes.context: the server of {context} does not answer at {host}:{server.port or 443} "
+            f"({error.strerror or error}); start it (`make lab-cluster` starts the lab's), or name another context"
+        ) from None
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    try:
+        return cast(Mapping[str, Any], yaml.safe_load(file.read_text()) or {})
+    except yaml.YAMLError as error:
+        raise RunError(f"KUBECONFIG: {file} is not YAML ({error}); mend it") from None
+
+
+def explain(path: str, manifest: Manifest, context: str, *, touched: str) -> ResourceHookBinding:
+    """When an object can't be made or does not become ready, say so with the state of its pods, their logs and events."""
+    what = f"{manifest['kind']} {manifest['metadata']['name']}"
+
+    def tell(args: ErrorHookArgs) -> bool:
+        cause = args.errors[0].strip() if args.errors else "no reason was given"
+        pulumi.log.error(f"{path}: {what}: {reason(cause)}; {touched}.\n{_evidence(context, manifest)}")
+        return False
+
+    return ResourceHookBinding(on_error=[ErrorHook(f"explain-{what}".replace(" ", "-"), tell)])
+
+
+def check_available(context: str, namespace: str, labels: Mapping[str, str]) -> None:
+    """The Deployments with these labels are there, and the cluster calls them available.
+
+    Raises:
+        RunError: they are not.
+    """
+    api = _apps(context)
+    found = api.list_namespaced_deployment(namespace, label_selector=_selector(labels)).items
+    ill = [each.metadata.name for each in found if not _available(each)]
+    if ill or not found:
+        raise RunError(f"{', '.join(ill) or 'what ran there'} is not available; {UNTOUCHED}. Release anew instead")
+
+
+def _apps(context: str) -> Any:
+    kubernetes: Any = import_module("kubernetes")
+    return kubernetes.client.AppsV1Api(kubernetes.config.new_client_from_config(context=context))
+
+
+def _available(deployment: Any) -> bool:
+    conditions = {each.type: each.status for each in deployment.status.conditions or ()}
+    return conditions.get("Available") == "True" and bool(deployment.status.available_replicas)
+
+
+def ready(settings: Kubernetes, instance: str) -> dict[tuple[str, str], tuple[int, int]]:
+    """(slot or "", tier) → how many of its pods are ready, of how many there are to be."""
+    api = _apps(settings.context)
+    where = (settings.namespace.name or instance,)
+    label = {"label_selector": f"app.kubernetes.io/instance={instance},{LABEL_ROLE}=tier"}
+    found = [*api.list_namespaced_deployment(*where, **label).items]
+    found += api.list_namespaced_stateful_set(*where, **label).items
+    return {
+        (each.metadata.labels.get(LABEL_SLOT, ""), each.metadata.labels["app.kubernetes.io/component"]): (
+            each.status.ready_replicas or 0,
+            each.spec.replicas,
+        )
+        for each in found
+    }
+
+
+def remove_strays(settings: Kubernetes, instance: str, known: Collection[str]) -> list[str]:
+    """Remove the objects of an instance whose uids are not known, but for claims: they may hold data.
+
+    What another object owns goes with it, and a Pod or ReplicaSet is nobody's stray.
+    """
+    kubernetes: Any = import_module("kubernetes")
+    client = kubernetes.config.new_client_from_config(context=settings.context)
+    api = import_module("kubernetes.dynamic").DynamicClient(client)
+    namespace, removed = settings.namespace.name or instance, list[str]()
+    for kind, (group, _) in KINDS.items():
+        if kind == "PersistentVolumeClaim":
+            continue
+        try:
+            resource: Any = api.resources.get(kind=kind, group=group, preferred=True)
+        except import_module("kubernetes.dynamic.exceptions").ResourceNotFoundError:
+            continue
+        found = resource.get(namespace=namespace, label_selector=f"app.kubernetes.io/instance={instance}").items
+        for each in found:
+            if each.metadata.uid not in known and not each.metadata.ownerReferences:
+                resource.delete(name=each.metadata.name, namespace=namespace, propagation_policy="Background")
+                removed.append(f"{kind} {each.metadata.name}")
+    return removed
+
+
+def reason(cause: str) -> str:
+    """The provider's error in a sentence: who else holds a field, what timed out, else its own first line."""
+    managers = sorted(set(re.findall(r'conflicts? with "([^"]+)"', cause)))
+    if managers:
+        fields = sorted(set(re.findall(r"(?:^\s*- |: )(\.[^\s;]+)", cause, re.MULTILINE)))
+        return (
+            f"{', '.join(managers)} has changed it ({', '.join(fields)}), and it is this program's to set; say in the "
+            "configuration what it has become, or take it back by PULUMI_K8S_ENABLE_PATCH_FORCE=true pulumi up"
+        )
+    if re.search(r"BackoffLimitExceeded|\bDeadlineExceeded|Job failed", cause):
+        return "it failed, or did not finish in time"
+    if re.search(
+        r"timed? ?out|deadline|failed to fully initialize|not become|never became|condition", cause, re.IGNORECASE
+    ):
+        return "it is not ready in time"
+    return " ".join(cause.split())[:500]
+
+
+def _evidence(context: str, manifest: Manifest) -> str:
+    # Imported where a failure needs it, for it takes half a second; and without types, for it has none.
+    kubernetes: Any = import_module("kubernetes")
+    known = (kubernetes.client.ApiException, kubernetes.config.ConfigException, HTTPError)
+    try:
+        api = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(context=context))
+        return "\n".join(_told(api, manifest)) or "    (the cluster tells nothing more)"
+    except known as error:
+        return f"    Its state could not be read: {str(error).strip().splitlines()[0]}"
+
+
+def _told(api: Any, manifest: Manifest) -> Iterator[str]:
+    """Of each pod that is not ready: its containers' states and last lines; then what was last reported of them."""
+    namespace = manifest["metadata"]["namespace"]
+    pods: list[Any] = []
+    if "template" in manifest["spec"]:
+        pods = api.list_namespaced_pod(namespace, label_selector=selector(manifest)).items
+    about = {manifest["metadata"]["name"], *_claims(manifest)}
+    for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp, reverse=True)[:5]:
+        about.add(pod.metadata.name)
+        begun: list[Any] = pod.status.init_container_statuses or []
+        statuses = [each for each in begun if not each.ready] or pod.status.container_statuses or []
+        if statuses and all(status.ready for status in statuses):
+            continue
+        yield f"    pod {pod.metadata.name}: {pod.status.phase}"
+        for status in statuses:
+            yield f"    container {status.name}: {state(status.state)}, {status.restart_count} restarts{_before(status)}"
+            yield from _log(api, namespace, pod.metadata.name, status)
+    events = api.list_namespaced_event(namespace, field_selector="type=Warning").items
+    mine = [event for event in events if (event.involved_object.name or "").startswith(tuple(about))]
+    for event in sorted(mine, key=lambda event: str(event.last_timestamp or event.event_time))[-6:]:
+        yield f"    event: {event.involved_object.kind} {event.involved_object.name}: {event.reason}: {event.message}"
+
+
+def selector(manifest: Manifest) -> str:
+    """The pods an object makes: by its template's labels, the release among them."""
+    if manifest["kind"] == "Job":
+        return f"batch.kubernetes.io/job-name={manifest['metadata']['name']}"
+    return _selector(cast(Mapping[str, str], manifest["spec"]["template"]["metadata"]["labels"]))
+
+
+def _selector(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
+
+
+def _claims(manifest: Manifest) -> list[str]:
+    volumes = manifest["spec"].get("template", {}).get("spec", {}).get("volumes", ())
+    return [each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each]
+
+
+def state(given: Any) -> str:
+    """A container's state in words."""
+    if waiting := given.waiting:
+        return f"waiting, {waiting.reason or 'no reason given'}" + (f" ({waiting.message})" if waiting.message else "")
+    if ended := given.terminated:
+        return f"ended, {ended.reason or 'no reason given'}, exit code {ended.exit_code}"
+    return "running, not ready" if given.running else "not started"
+
+
+def _before(status: Any) -> str:
+    ended = status.last_state.terminated if status.last_state else None
+    return f" (before: {ended.reason}, exit code {ended.exit_code})" if ended else ""
+
+
+def _log(api: Any, namespace: str, pod: str, status: Any) -> Iterator[str]:
+    if not (status.restart_count or status.state.running or status.state.terminated):
+        return
+    gone = bool(status.restart_count) and not status.state.terminated
+    wanted = {"container": status.name, "tail_lines": _LINES}
+    try:
+        log: str = api.read_namespaced_pod_log(pod, namespace, previous=gone, **wanted)
+    except import_module("kubernetes").client.ApiException as error:
+        # A log can be gone before the pod is: the rest is told all the same.
+        log = f"(its log can't be read: {error.reason})"
+    yield from (f"    | {line}" for line in log.strip().splitlines() or ["(it printed nothing)"])

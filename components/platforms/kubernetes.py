@@ -1,0 +1,412 @@
+"""The Kubernetes platform: workloads as objects of one namespace.
+
+`manifests` and `traffic` render; `KubernetesPlatform` registers what they return, unchanged, so that what is tested,
+scored and applied is the same. Objects are registered by their manifest and not through the SDK's classes: importing
+those takes a fifth of a second at every preview (docs/adr/006-manifests.md). What the provider is relied on for
+(pulumi-kubernetes 4): it applies server-side, waits for Deployments, StatefulSets and Jobs, and makes a Job anew when
+its template changes.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi import (
+    ComponentResource,
+    CustomResource,
+    CustomTimeouts,
+    Input,
+    Output,
+    ProviderResource,
+    Resource,
+    ResourceHook,
+    ResourceHookArgs,
+)
+
+from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT, Checkpoint, Entry
+from ..config import App, Environment, Kubernetes, Settings, TierName
+from ..options import below
+from ..release import Slot
+from ..workload import Elsewhere, Resources, Route, Scale, Secret, Task, Volume, Workload
+from . import SHARED, UNTOUCHED, Dependencies, Place, Wanted, cluster, manifests, readiness, traffic, variables
+from .manifests import Manifest, Scope
+
+TOOLBOX = Path(__file__).with_name("toolbox.py").read_text()
+TOOLBOX_USER = 10_001
+SMALL = Resources(cpu=0.5, memory=64 * 2**20, reserve=0.01)
+LIVE = "it is live, and serves as before"
+REACH_WITHIN = 60
+"""Seconds until a Service must lead to what is ready behind it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubernetesPlatform:
+    """The verbs of `Platform` in one namespace of a cluster."""
+
+    app: App
+    environment: Environment
+    checkpoint: Checkpoint
+    secrets: Output[Mapping[str, str]]
+
+    @property
+    def cluster(self) -> Kubernetes:
+        return self.environment.cluster
+
+    @cached_property
+    def scope(self) -> Scope:
+        instance = f"{self.app.name}-{pulumi.get_stack()}"
+        namespace = self.cluster.namespace.name or instance
+        return Scope(app=self.app.name, instance=instance, namespace=namespace, pull_secrets=self.cluster.pull_secrets)
+
+    @property
+    def provider(self) -> ProviderResource:
+        return self.ground.provider
+
+    @property
+    def foundation(self) -> Sequence[Resource]:
+        return self.ground.stands
+
+    @cached_property
+    def ground(self) -> "Ground":
+        return Ground(self)
+
+    @property
+    def url(self) -> str:
+        return self.cluster.url
+
+    def logs(self, live: Slot) -> Mapping[str, str]:
+        follow = f"kubectl --context {self.cluster.context} --namespace {self.scope.namespace} logs --follow"
+        own = {str(tier): f"{follow} deployment/{tier}-{live} --all-pods" for tier in self.app.services}
+        return own | {str(tier): f"{follow} statefulset/{tier}" for tier in self.environment.data(self.app)}
+
+    # ------------------------------------------------------------------ objects
+
+    def object(self, parent: Resource, manifest: Manifest, after: Dependencies = (), **more: Any) -> CustomResource:
+        """Register a manifest. Everything but the namespace waits for the ground."""
+        return register(parent, manifest, self.ground.provider, [*self.ground.namespace, *after], **more)
+
+    def _awaited(
+        self,
+        parent: Resource,
+        manifest: Manifest,
+        after: Dependencies,
+        within: float,
+        path: str,
+        touched: str = UNTOUCHED,
+        **more: Any,
+    ) -> CustomResource:
+        """Register what the provider waits for; when it fails or takes too long the error says why."""
+        hooks = cluster.explain(path, manifest, self.cluster.context, touched=touched)
+        return self.object(parent, manifest, after, hooks=hooks, custom_timeouts=_limit(within), **more)
+
+    # ------------------------------------------------------------------ secrets
+
+    def prepare(self, parent: Resource, workloads: Sequence[Workload], place: Place | None) -> Mapping[str, Resource]:
+        supplies: dict[str, Resource] = {}
+        for workload in workloads:
+            owner, elsewhere = manifests.target(workload, place), self.cluster.secrets
+            account = manifests.account(self.scope, workload, place)
+            supplies[f"{owner}/account"] = self.object(parent, account)
+            if own := self._own(workload):
+                values: dict[str, Input[str]] = {
+                    secret.name: self.secrets.apply(lambda values, name=secret.name: values[name]) for secret in own
+                }
+                made = manifests.secret(self.scope, owner, workload.tier, own, values, place)
+                supplies[f"{owner}/secrets"] = self.object(
+                    parent, made, additional_secret_outputs=["data", "stringData"]
+                )
+            for secret in workload.secrets:
+                reference = elsewhere.get(secret.name)
+                if reference and reference.store:
+                    made = manifests.external_secret(self.scope, owner, workload.tier, secret, reference, place)
+                    supplies[f"{owner}/{secret.name}"] = self.object(parent, made)
+        return supplies
+
+    def _own(self, workload: Workload) -> list[Secret]:
+        """The secrets whose values are in the stack file."""
+        return [secret for secret in workload.secrets if secret.name not in self.cluster.secrets]
+
+    def _secret_sources(self, workload: Workload, place: Place | None) -> list[Manifest]:
+        """Where the files of a workload's secrets come from, wherever their values are kept."""
+        owner, elsewhere = manifests.target(workload, place), self.cluster.secrets
+        own = self._own(workload)
+        sources = [_source(manifests.secret_name(owner, own), {each.name: each.name for each in own})] if own else []
+        for secret in workload.secrets:
+            if reference := elsewhere.get(secret.name):
+                brought = manifests.brought_name(owner, secret)
+                key = reference.key if reference.secret else secret.name
+                sources.append(_source(reference.secret or brought, {key: secret.name}))
+        return sources
+
+    # ------------------------------------------------------------------ workloads
+
+    def _patience(self, workload: Workload) -> float:
+        """Seconds until a workload has failed to start: to find a node and get its image, and then what it asks for."""
+        return workload.start_within + self.cluster.schedule_within
+
+    def _pod(self, workload: Workload, place: Place | None, task: Task | None = None) -> Manifest:
+        told = variables(workload, place, self.app.api.port if self.app.api else None)
+        return manifests.workload_pod(self.scope, workload, place, told, self._secret_sources(workload, place), task)
+
+    def _around(
+        self, parent: Resource, workload: Workload, place: Place | None, after: Dependencies = ()
+    ) -> list[Resource]:
+        """What stands around the pods of a workload: its address, who may connect, its budget."""
+        # What is shared may be needed by a slot that is kept, whatever the application says now.
+        needed = place is None or any(workload.tier in service.needs for service in self.app.services.values())
+        made = [
+            *traffic.workload_policies(
+                self.scope, workload, place, self.cluster, routed=workload.tier in ("web", "api"), needed=needed
+            ),
+            *([manifests.service(self.scope, workload, place)] if workload.port else []),
+            manifests.disruption_budget(self.scope, workload, place),
+        ]
+        return [self.object(parent, each, after) for each in made]
+
+    def keep(self, parent: Resource, workload: Workload, supplies: Mapping[str, Resource]) -> Sequence[Resource]:
+        around = self._around(parent, workload, None)
+        pods = manifests.service(self.scope, workload, None, pods=True)
+        around.append(self.object(parent, pods))
+        around += [self.data(parent, workload.tier, volume, self.ground) for volume in workload.volumes]
+        made = manifests.stateful_set(self.scope, workload, self._pod(workload, None))
+        after = [*around, *supplies.values(), *self.ground.stands]
+        return [
+            self._awaited(
+                parent,
+                made,
+                after,
+                self._patience(workload) + workload.stop_within,
+                f"app.{workload.tier}",
+                touched=SHARED,
+            )
+        ]
+
+    def data(self, parent: Resource, tier: str, volume: Volume, ground: "Ground") -> CustomResource:
+        """A volume that outlives every release."""
+        made, protect = manifests.claim(self.scope, tier, volume), self.environment.protect_data or None
+        return register(parent, made, ground.provider, ground.namespace, protect=protect)
+
+    def reach(self, parent: Resource, elsewhere: Elsewhere) -> Sequence[Resource]:
+        made = traffic.elsewhere_policy(self.scope, elsewhere)
+        return [self.object(parent, made)]
+
+    def run(
+        self,
+        parent: Resource,
+        workload: Workload,
+        place: Place,
+        scale: Scale,
+        supplies: Mapping[str, Resource],
+        after: Dependencies,
+    ) -> Sequence[Resource]:
+        around = self._around(parent, workload, place, after)
+        within = self._patience(workload)
+        made = manifests.deployment(self.scope, workload, place, scale, self._pod(workload, place), within)
+        # All supplies of the slot, not only its own: a pod is not started to wait for a Secret.
+        needed = [*around, *supplies.values(), *self.ground.stands]
+        # Once it runs an autoscaler may have the say; what it says is no change of ours.
+        theirs = ["spec.replicas"] if workload.autoscaled is not None else None
+        path = f"app.{workload.tier}"
+        running = self._awaited(parent, made, needed, within, path, ignore_changes=theirs)
+        if workload.autoscaled is not None:
+            scaler = manifests.autoscaler(self.scope, workload, place, scale)
+            self.object(parent, scaler, [running])
+        return [running]
+
+    def rescaled(self, entry: Entry, scales: Mapping[TierName, Scale]) -> Wanted | None:
+        """Replicas and autoscaling bounds of what is live follow the configuration; all else of it is a release."""
+        scale = scales.get(TierName(str(entry.tier))) if entry.runs else None
+        if not scale:
+            return None
+        wanted = self._at(entry, scale, LIVE)
+        return wanted if wanted.inputs != entry.inputs else None
+
+    def revived(self, entry: Entry, scales: Mapping[TierName, Scale]) -> Wanted:
+        scale = scales.get(TierName(str(entry.tier)))
+        return self._at(entry, scale or Scale(replicas=entry.inputs["spec"].get("replicas", 1)), UNTOUCHED)
+
+    def _at(self, entry: Entry, scale: Scale, touched: str) -> Wanted:
+        inputs, theirs = copy.deepcopy(dict(entry.inputs)), None
+        spec = inputs["spec"]
+        if "maxReplicas" in spec:
+            spec |= {"minReplicas": scale.replicas, "maxReplicas": scale.most or spec["maxReplicas"]}
+        elif scale.most is None:
+            spec["replicas"] = scale.replicas
+        else:
+            # Once it runs an autoscaler has the say; what it says is no change of ours.
+            theirs = ["spec.replicas"]
+        hooks = cluster.explain(f"environment.tiers.{entry.tier}", inputs, self.cluster.context, touched=touched)
+        return Wanted(
+            inputs=inputs, hooks=hooks, timeouts=_limit(spec.get("progressDeadlineSeconds", 60)), theirs=theirs
+        )
+
+    # ------------------------------------------------------------------ tasks
+
+    def _job(
+        self,
+        parent: Resource,
+        name: str,
+        labels: Mapping[str, str],
+        needs: Mapping[str, str],
+        spec: Manifest,
+        within: float,
+        path: str,
+        after: Dependencies,
+    ) -> Output[Resource]:
+        """A Job that runs to its end, made anew if it failed the last time."""
+        attempt = self.checkpoint.attempt(name)
+        tried = dict(labels) | ({LABEL_ATTEMPT: str(attempt)} if attempt > 1 else {})
+        made = manifests.job(self.scope, name, tried, tried | dict(needs), spec, within + REACH_WITHIN)
+        job = self._awaited(parent, made, [*after, *self.ground.stands], within + self.cluster.schedule_within, path)
+        return _there(job)
+
+    def finish(
+        self,
+        parent: Resource,
+        workload: Workload,
+        task: Task,
+        place: Place,
+        supplies: Mapping[str, Resource],
+        after: Dependencies,
+    ) -> Output[Resource]:
+        name = f"{place.slot}-{workload.tier}-{task.name}"
+        labels = self.scope.labels(f"{workload.tier}-{task.name}", "task", place, workload.tier)
+        spec = self._pod(workload, place, task)
+        path = f"app.{workload.tier}.{task.name}"
+        needs = manifests.needs(workload, place)
+        told = dict(workload.env)
+        addresses = [
+            f"{told[f'{need.upper()}_HOST']}:{told[f'{need.upper()}_PORT']}" for need in workload.needs if need != "api"
+        ]
+        if addresses:
+            # A Service leads to a pod that is ready only once each node has heard of it, and a Job is not tried again.
+            words = ["reach", str(REACH_WITHIN), *addresses]
+            spec["initContainers"] = [self._tool("reach", manifests.user(workload), *words)]
+        return self._job(parent, name, labels, needs, spec, task.timeout, path, [*supplies.values(), *after])
+
+    def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
+        gateway = self.cluster.gateway
+        within = round(gateway.within)
+        paths = [readiness(route) for route in routes]
+        asked = [gateway.inside, self.cluster.host, str(place.slot), str(within), *paths]
+        made = self._tool("smoke", TOOLBOX_USER, "smoke", *asked)
+        spec = manifests.pod(self.scope, made, TOOLBOX_USER, ["/tmp"])
+        labels = self.scope.labels("smoke", "smoke", place)
+        name = f"{place.slot}-smoke"
+        return self._job(parent, name, labels, {}, spec, within + 30, f"smoke test of {place.slot}", after)
+
+    def _tool(self, name: str, user: int, *words: str) -> Manifest:
+        command = ["python3", "-c", TOOLBOX, *words]
+        return manifests.container(name, self.environment.toolbox, user, SMALL, ["/tmp"], command)
+
+    # ------------------------------------------------------------------ traffic
+
+    def gateway(self, parent: Resource) -> Resource:
+        way = self.object(parent, traffic.gateway_policy(self.scope, self.cluster))
+        own = traffic.own_gateway(self.scope, self.cluster)
+        return self.object(parent, own, [way]) if own else way
+
+    def expose(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Dependencies:
+        # Whoever has a page of the release before is led to what is live from here on; its pods answer for a while yet.
+        labels = self.scope.labels(self.app.name, "preview", place)
+        spec = traffic.slot_spec(self.scope, self.cluster, routes, place)
+        return [
+            self.object(parent, traffic.http_route(self.scope, f"{self.app.name}-{place.slot}", labels, spec), after)
+        ]
+
+    def switch(
+        self, parent: Resource, place: Place, routes: Sequence[Route] | None, count: int, after: Dependencies
+    ) -> Output[Resource]:
+        spec = self._kept_spec(place) if routes is None else None
+        spec = spec or traffic.slot_spec(self.scope, self.cluster, routes or (), place)
+        labels = self.scope.labels(self.app.name, "switch", place) | {"tiers.switch": str(count)}
+        live = {**spec, "rules": traffic.live_rules(spec["rules"])}
+        made = traffic.http_route(self.scope, self.app.name, labels, live)
+        hooks = cluster.explain(f"the switch to {place.slot}", made, self.cluster.context, touched=UNTOUCHED)
+        if routes is None:
+            hooks.before_create = hooks.before_update = [self._ask(place)]
+        return _there(self.object(parent, made, after, hooks=hooks))
+
+    def _ask(self, place: Place) -> ResourceHook:
+        """Before traffic comes back to a slot: that the cluster still calls it available."""
+        labels = self.scope.labels("", "tier", place)
+        found = {label: labels[label] for label in ("app.kubernetes.io/instance", LABEL_ROLE, LABEL_SLOT)}
+
+        def ask(_: ResourceHookArgs) -> None:
+            cluster.check_available(self.cluster.context, self.scope.namespace, found)
+
+        return ResourceHook(f"ask-{place.slot}", ask)
+
+    def _kept_spec(self, place: Place) -> Manifest | None:
+        """The way into a slot that has this release, as it was made: its hosts and ports may not be today's."""
+        own = {LABEL_ROLE: "preview", LABEL_SLOT: str(place.slot), LABEL_RELEASE: str(place.release)}.items()
+        found = (entry for entry in self.checkpoint.entries if entry.custom and own <= entry.labels.items())
+        return next((dict(entry.inputs["spec"]) for entry in found), None)
+
+
+def connect(settings: Settings, checkpoint: Checkpoint) -> KubernetesPlatform:
+    """The cluster the environment names.
+
+    Raises:
+        RunError: its context is not there, or nothing answers.
+    """
+    cluster.check(settings.environment.cluster.context)
+    return KubernetesPlatform(
+        app=settings.app, environment=settings.environment, checkpoint=checkpoint, secrets=settings.sealed
+    )
+
+
+class Ground(ComponentResource):
+    """What every object of a stack stands on: the cluster, the namespace and its limits, who may talk at all."""
+
+    def __init__(self, platform: KubernetesPlatform) -> None:
+        super().__init__("tiers:kubernetes:Ground", "ground")
+        scope, settings = platform.scope, platform.cluster.namespace
+        version = metadata.version("pulumi-kubernetes")
+        # The SDK's class would read KUBECONFIG as one file; the provider itself takes it as kubectl does, a list of them.
+        given = {"context": platform.cluster.context}
+        self.provider = ProviderResource("kubernetes", "cluster", given, below(self, version=version))
+        self.namespace: list[Resource] = []
+        if settings.create:
+            made, protect = manifests.namespace(scope), platform.environment.protect_data or None
+            self.namespace.append(register(self, made, self.provider, protect=protect))
+        made = [manifests.quota(scope, settings.quota)] if settings.quota else []
+        made += [manifests.limit_range(scope, settings.limits)] if settings.limits else []
+        made += traffic.ground_policies(scope)
+        self.stands = [
+            *self.namespace,
+            *(register(self, each, self.provider, self.namespace) for each in made),
+        ]
+        for tier, service in platform.app.services.items():
+            size = platform.environment.size(tier)
+            for name, path in service.volumes.items():
+                volume = Volume(name=name, path=path, size=size.capacity, storage_class=size.storage_class)
+                self.stands.append(platform.data(self, tier, volume, self))
+        self.register_outputs({"namespace": scope.namespace})
+
+
+def register(
+    parent: Resource, manifest: Manifest, provider: ProviderResource, after: Dependencies = (), **more: Any
+) -> CustomResource:
+    """A manifest as a resource: of the type the SDK's class would have, and of the object's own name."""
+    group = manifest["apiVersion"] if "/" in manifest["apiVersion"] else f"core/{manifest['apiVersion']}"
+    opts = below(parent, provider=provider, depends_on=after, **more)
+    return CustomResource(f"kubernetes:{group}:{manifest['kind']}", manifest["metadata"]["name"], dict(manifest), opts)
+
+
+def _there(resource: CustomResource) -> Output[Resource]:
+    return resource.id.apply(lambda _: resource)
+
+
+def _limit(within: float) -> CustomTimeouts:
+    limit = f"{round(within) + 15}s"
+    return CustomTimeouts(create=limit, update=limit)
+
+
+def _source(name: str, files: Mapping[str, str]) -> Manifest:
+    return {"secret": {"name": name, "items": [{"key": key, "path": path} for key, path in sorted(files.items())]}}

@@ -1,0 +1,458 @@
+"""What a workload is on Kubernetes: pure functions from workloads to manifests, each in one namespace.
+
+Every pod is what the `restricted` Pod Security Standard asks for, and more: a read-only root, no token, a user that no
+node has. Names are few and stable, since DNS is made of them: `api-blue`, `database`.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pulumi import Input
+
+from ..checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
+from ..config import Limits, Quota, SecretReference
+from ..workload import SECRETS, Probe, Resources, Scale, Secret, Task, Volume, Workload
+from . import Place
+
+Manifest = dict[str, Any]
+
+DRAIN = 5
+"""Seconds a pod still answers after it was taken out of its Service: until every proxy has heard of it."""
+SCRATCH = 64 * 2**20
+"""Bytes of a writable path, in memory, as on Docker."""
+DISK = "256Mi"
+"""What a container may write outside of its volumes: its logs."""
+DATA_UID = 10_000
+"""Added to the user of a data image: below, it might be a user of the node."""
+IN_BACKGROUND = {"pulumi.com/deletionPropagationPolicy": "background"}
+SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
+"""A Service's own await takes 10 s of quiet and passes without endpoints; a claim's may wait for its first pod."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What all manifests of an environment share."""
+
+    app: str
+    instance: str
+    namespace: str
+    pull_secrets: tuple[str, ...] = ()
+
+    def labels(self, name: str, role: str, place: Place | None = None, tier: str | None = None) -> dict[str, str]:
+        """The recommended labels, and those the checkpoint is read by."""
+        labels = {
+            "app.kubernetes.io/name": name,
+            "app.kubernetes.io/instance": self.instance,
+            "app.kubernetes.io/part-of": self.app,
+            "app.kubernetes.io/managed-by": "pulumi",
+            "app.kubernetes.io/component": tier or name,
+            "tiers.app": self.app,
+            LABEL_ROLE: role,
+        }
+        if place:
+            labels |= {"app.kubernetes.io/version": place.release.version}
+            labels |= {LABEL_SLOT: place.slot, LABEL_RELEASE: str(place.release)}
+        return labels
+
+    def object(
+        self, api: str, kind: str, name: str, labels: Mapping[str, str], annotations: Mapping[str, str] | None = None
+    ) -> Manifest:
+        metadata: Manifest = {"name": name, "namespace": self.namespace, "labels": dict(labels)}
+        if annotations:
+            metadata["annotations"] = dict(annotations)
+        return {"apiVersion": api, "kind": kind, "metadata": metadata}
+
+
+def target(workload: Workload, place: Place | None) -> str:
+    """The name a workload has, in DNS too."""
+    return f"{workload.tier}-{place.slot}" if place else workload.tier
+
+
+def needs(workload: Workload, place: Place) -> dict[str, str]:
+    """The labels that let a pod reach what its workload needs: policies ask for them, not for tiers."""
+    names = [f"api-{place.slot}" if need == "api" else need for need in workload.needs]
+    return {f"tiers.needs/{name}": "yes" for name in names}
+
+
+def selector(scope: Scope, workload: Workload, place: Place | None) -> dict[str, str]:
+    """The labels that find the pods of a workload, of this release and no other, and no pod of a task."""
+    found = {"app.kubernetes.io/name": workload.tier, "app.kubernetes.io/instance": scope.instance}
+    return found | ({LABEL_SLOT: str(place.slot), LABEL_RELEASE: str(place.release)} if place else {})
+
+
+# ---------------------------------------------------------------------- quantities
+
+
+def size(count: int) -> str:
+    """Bytes as a quantity."""
+    return next(
+        (f"{count // unit}{name}" for name, unit in (("Gi", 2**30), ("Mi", 2**20)) if not count % unit), f"{count}"
+    )
+
+
+def cpu(processors: float) -> str:
+    """Processors as a quantity."""
+    return f"{max(round(processors * 1000), 1)}m"
+
+
+def resources(given: Resources) -> Manifest:
+    """Memory and disk are reserved whole, processors in part: short of them a pod gets slow, not killed."""
+    fixed = {"memory": size(given.memory), "ephemeral-storage": DISK}
+    reserved = given.cpu / 4 if given.reserve is None else given.reserve
+    return {"requests": {"cpu": cpu(reserved), **fixed}, "limits": {"cpu": cpu(given.cpu), **fixed}}
+
+
+# ---------------------------------------------------------------------- pods
+
+
+def probes(workload: Workload) -> Manifest:
+    """Three questions that differ.
+
+    Has it started: often, for as long as it may take. Can it serve: often; a no takes it out of its Service. Does it
+    live: seldom and patiently, for a no kills it; where that would be the readiness question, an open port is enough.
+    """
+    if not workload.probe:
+        return {}
+    alive, ready = workload.probe, workload.ready or workload.probe
+    asked = {"timeoutSeconds": 5}
+    start = {"periodSeconds": 1, "failureThreshold": max(math.ceil(workload.start_within), 1)}
+    found = {"startupProbe": {**_handler(alive), **asked, **start}}
+    if workload.port:
+        patient = _handler(alive) if workload.ready else {"tcpSocket": {"port": workload.port}}
+        period = 5 if ready.command else 2
+        found["readinessProbe"] = {**_handler(ready), **asked, "periodSeconds": period, "failureThreshold": 3}
+    else:
+        patient = _handler(alive)
+    found["livenessProbe"] = {**patient, **asked, "periodSeconds": 10, "failureThreshold": 6}
+    return found
+
+
+def _handler(probe: Probe) -> Manifest:
+    if probe.command:
+        return {"exec": {"command": list(probe.command)}}
+    return {"httpGet": {"path": probe.path, "port": probe.port, "scheme": "HTTP"}}
+
+
+def user(workload: Workload) -> int:
+    return workload.user if workload.user > DATA_UID else workload.user + DATA_UID
+
+
+def container(
+    name: str, image: str, user: int, given: Resources, writable: Sequence[str], command: Sequence[str] = ()
+) -> Manifest:
+    """What every container has, whatever it runs."""
+    made: Manifest = {
+        "name": name,
+        "image": image,
+        # A digest can't change; asking for it each time would only add the registry to what a pod's start depends on.
+        "imagePullPolicy": "IfNotPresent" if "@sha256:" in image else "Always",
+        "resources": resources(given),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "privileged": False,
+            "readOnlyRootFilesystem": True,
+            "runAsGroup": user,
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": [{"name": _scratch(path), "mountPath": path} for path in sorted(writable)],
+    }
+    if command:
+        made["command"] = list(command)
+    return made
+
+
+def _scratch(path: str) -> str:
+    return "scratch" + path.lower().replace("/", "-").replace(".", "-").replace("_", "-").rstrip("-")
+
+
+def pod(scope: Scope, made: Manifest, user: int, writable: Sequence[str], account: str | None = None) -> Manifest:
+    """The rest of a pod around its container."""
+    scratch = {"medium": "Memory", "sizeLimit": size(SCRATCH)}
+    spec: Manifest = {
+        "automountServiceAccountToken": False,
+        "containers": [made],
+        "enableServiceLinks": False,
+        "securityContext": {
+            "fsGroup": user,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "runAsGroup": user,
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumes": [{"name": _scratch(path), "emptyDir": dict(scratch)} for path in sorted(writable)],
+    }
+    if account:
+        spec["serviceAccountName"] = account
+    if scope.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in scope.pull_secrets]
+    return spec
+
+
+def workload_pod(
+    scope: Scope,
+    workload: Workload,
+    place: Place | None,
+    variables: Mapping[str, str],
+    secret_sources: Sequence[Manifest],
+    task: Task | None = None,
+) -> Manifest:
+    """The pod of a workload, or of one of its tasks: the same but for its command, and without ports and probes."""
+    uid, writable = user(workload), workload.writable
+    command = task.command if task else workload.command
+    made = container(workload.tier, workload.image.reference, uid, workload.resources, writable, command)
+    made["env"] = [{"name": name, "value": value} for name, value in variables.items()]
+    spec = pod(scope, made, uid, writable, target(workload, place))
+    volumes = workload.volumes if not task else ()
+    made["volumeMounts"] += [{"name": volume.name, "mountPath": volume.path} for volume in volumes]
+    spec["volumes"] += [
+        {"name": volume.name, "persistentVolumeClaim": {"claimName": volume.name}} for volume in volumes
+    ]
+    if secret_sources:
+        made["volumeMounts"].append({"name": "secrets", "mountPath": SECRETS, "readOnly": True})
+        spec["volumes"].append(
+            {"name": "secrets", "projected": {"defaultMode": 0o440, "sources": list(secret_sources)}}
+        )
+    if workload.priority:
+        spec["priorityClassName"] = workload.priority
+    if task:
+        return spec
+    drain = DRAIN if workload.port and place else 0
+    made |= probes(workload)
+    spec["terminationGracePeriodSeconds"] = round(workload.stop_within) + drain
+    if drain:
+        made["lifecycle"] = {"preStop": {"sleep": {"seconds": drain}}}
+    if workload.port:
+        made["ports"] = [{"name": "main", "containerPort": workload.port, "protocol": "TCP"}]
+    return spec
+
+
+def spread(labels: Mapping[str, str]) -> list[Manifest]:
+    """Over zones and hosts as evenly as there is room; a full zone keeps no pod from starting."""
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": dict(labels)},
+        }
+        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+    ]
+
+
+# ---------------------------------------------------------------------- objects of a workload
+
+
+def deployment(
+    scope: Scope, workload: Workload, place: Place, scale: Scale, spec: Manifest, patience: float
+) -> Manifest:
+    """A tier of a slot, begun with `replicas`; where an autoscaler decides, that is the least it may be.
+
+    Its selector holds the release, and a selector can't change: every release is a Deployment of its own. An update in
+    place would be no gate, for the provider may take the pods of the release before for those it waits for (seen with
+    pulumi-kubernetes 4.25: docs/adr/008-deployments.md). Those of the one before are given their time in the background.
+    """
+    found = selector(scope, workload, place)
+    labels = scope.labels(workload.tier, "tier", place)
+    made = scope.object("apps/v1", "Deployment", target(workload, place), labels, IN_BACKGROUND)
+    made["spec"] = {
+        "progressDeadlineSeconds": round(patience),
+        "replicas": scale.replicas,
+        "revisionHistoryLimit": 2,
+        "selector": {"matchLabels": found},
+        "template": {
+            "metadata": {"labels": labels | needs(workload, place)},
+            "spec": spec | {"topologySpreadConstraints": spread(found)},
+        },
+    }
+    if not workload.probe:
+        # Nothing can be asked: it has started once it has lived for a while.
+        made["spec"]["minReadySeconds"] = 10
+    return made
+
+
+def stateful_set(scope: Scope, workload: Workload, spec: Manifest) -> Manifest:
+    """A tier that holds data: one pod, stopped before its successor starts.
+
+    As with a Deployment, an update in place would not be waited for, and a pod that can't start would not make way for
+    one that can: what the pod is made from is part of the selector, so that a change makes it anew, over the same data.
+    """
+    labels = scope.labels(workload.tier, "tier")
+    versions = ".".join(secret.version for secret in workload.secrets)
+    template: Manifest = {"metadata": {"labels": labels, "annotations": {"tiers/secrets": versions}}, "spec": spec}
+    content = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:12]
+    template["metadata"]["labels"] = labels | {"tiers.content": content}
+    made = scope.object("apps/v1", "StatefulSet", workload.tier, labels)
+    made["spec"] = {
+        "replicas": 1,
+        "revisionHistoryLimit": 2,
+        "selector": {"matchLabels": selector(scope, workload, None) | {"tiers.content": content}},
+        "serviceName": f"{workload.tier}-pods",
+        "template": template,
+    }
+    return made
+
+
+def service(scope: Scope, workload: Workload, place: Place | None, *, pods: bool = False) -> Manifest:
+    """The stable address of a workload; with `pods` that of each of its pods, which a StatefulSet wants."""
+    name = target(workload, place) + ("-pods" if pods else "")
+    labels = scope.labels(workload.tier, "service", place)
+    made = scope.object("v1", "Service", name, labels, SKIP_AWAIT)
+    made["spec"] = {
+        "ports": [{"name": "main", "port": workload.port, "protocol": "TCP", "targetPort": "main"}],
+        "selector": selector(scope, workload, place),
+        "type": "ClusterIP",
+    }
+    if pods:
+        made["spec"]["clusterIP"] = "None"
+    return made
+
+
+def account(scope: Scope, workload: Workload, place: Place | None) -> Manifest:
+    """A ServiceAccount of its own, without a token."""
+    name = target(workload, place)
+    made = scope.object("v1", "ServiceAccount", name, scope.labels(workload.tier, "account", place))
+    return made | {"automountServiceAccountToken": False}
+
+
+def disruption_budget(scope: Scope, workload: Workload, place: Place | None) -> Manifest:
+    """One at a time: a node can always be drained, and more than one replica never leave together."""
+    labels = scope.labels(workload.tier, "budget", place)
+    made = scope.object("policy/v1", "PodDisruptionBudget", target(workload, place), labels)
+    made["spec"] = {
+        "maxUnavailable": 1,
+        "selector": {"matchLabels": selector(scope, workload, place)},
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }
+    return made
+
+
+def autoscaler(scope: Scope, workload: Workload, place: Place, scale: Scale) -> Manifest:
+    """Between `replicas` and `most`, by processors used. A queue's length would be one more entry of `metrics`."""
+    name = target(workload, place)
+    labels = scope.labels(workload.tier, "autoscaler", place)
+    made = scope.object("autoscaling/v2", "HorizontalPodAutoscaler", name, labels)
+    made["spec"] = {
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}},
+        "maxReplicas": scale.most,
+        "metrics": [
+            {
+                "type": "Resource",
+                # In processors, not in percent: Kubernetes takes percent of what is reserved, people of what is allowed.
+                "resource": {
+                    "name": "cpu",
+                    "target": {"type": "AverageValue", "averageValue": cpu(workload.autoscaled or 0.0)},
+                },
+            }
+        ],
+        "minReplicas": scale.replicas,
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+    }
+    return made
+
+
+def claim(scope: Scope, tier: str, volume: Volume) -> Manifest:
+    """Data that outlives every release. What both slots write to has to be offered to several nodes."""
+    labels = scope.labels(volume.name, "data", tier=tier)
+    made = scope.object("v1", "PersistentVolumeClaim", volume.name, labels, SKIP_AWAIT)
+    shared = tier not in ("database", "cache")
+    spec: Manifest = {
+        "accessModes": ["ReadWriteMany" if shared else "ReadWriteOnce"],
+        "resources": {"requests": {"storage": size(volume.size)}},
+    }
+    if volume.storage_class:
+        spec["storageClassName"] = volume.storage_class
+    return made | {"spec": spec}
+
+
+def job(
+    scope: Scope, name: str, labels: Mapping[str, str], pods: Mapping[str, str], spec: Manifest, within: float
+) -> Manifest:
+    """Something that runs to its end, once: it is not tried again behind one's back."""
+    made = scope.object("batch/v1", "Job", name, labels)
+    # The pod's own deadline: the Job's would delete the pod, and with it what it has to say.
+    bounded = spec | {"activeDeadlineSeconds": round(within), "restartPolicy": "Never"}
+    made["spec"] = {"backoffLimit": 0, "template": {"metadata": {"labels": dict(pods)}, "spec": bounded}}
+    return made
+
+
+# ---------------------------------------------------------------------- secrets
+
+
+def secret_name(owner: str, secrets: Sequence[Secret]) -> str:
+    """A name that changes with the content: what runs keeps what it was given."""
+    return "-".join([owner, *(secret.version[:6] for secret in secrets)])
+
+
+def secret(
+    scope: Scope,
+    owner: str,
+    tier: str,
+    secrets: Sequence[Secret],
+    values: Mapping[str, Input[str]],
+    place: Place | None,
+) -> Manifest:
+    """An immutable Secret of the values this workload may read."""
+    labels = scope.labels(owner, "secrets", place, tier)
+    made = scope.object("v1", "Secret", secret_name(owner, secrets), labels)
+    return made | {"immutable": True, "stringData": dict(values), "type": "Opaque"}
+
+
+def brought_name(owner: str, given: Secret) -> str:
+    """The name of the Secret that External Secrets makes of one."""
+    return secret_name(f"{owner}-{given.name}", [given])
+
+
+def external_secret(
+    scope: Scope, owner: str, tier: str, given: Secret, reference: SecretReference, place: Place | None
+) -> Manifest:
+    """An ExternalSecret (external-secrets.io): its controller makes the Secret that the pod waits for."""
+    name = brought_name(owner, given)
+    made = scope.object("external-secrets.io/v1", "ExternalSecret", name, scope.labels(owner, "secrets", place, tier))
+    remote = {"key": reference.key} | ({"property": reference.property} if reference.property else {})
+    made["spec"] = {
+        "data": [{"remoteRef": remote, "secretKey": given.name}],
+        # Never read again: a changed value goes out as a release, by a changed `version`.
+        "refreshPolicy": "CreatedOnce",
+        "secretStoreRef": {"kind": "ClusterSecretStore", "name": reference.store},
+        "target": {"immutable": True, "name": name},
+    }
+    return made
+
+
+# ---------------------------------------------------------------------- the namespace
+
+
+def namespace(scope: Scope) -> Manifest:
+    """Pods that are not `restricted` are refused."""
+    labels = scope.labels(scope.app, "namespace")
+    labels |= {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": scope.namespace, "labels": labels}}
+
+
+def quota(scope: Scope, given: Quota) -> Manifest:
+    """What all of the namespace may take."""
+    made = scope.object("v1", "ResourceQuota", scope.app, scope.labels(scope.app, "quota"))
+    hard = {
+        "limits.cpu": cpu(given.cpu) if given.cpu else None,
+        "limits.memory": size(given.memory) if given.memory else None,
+        "pods": str(given.pods) if given.pods else None,
+        "requests.storage": size(given.storage) if given.storage else None,
+    }
+    made["spec"] = {"hard": {name: value for name, value in hard.items() if value}}
+    return made
+
+
+def limit_range(scope: Scope, given: Limits) -> Manifest:
+    """What a container may take that says nothing."""
+    made = scope.object("v1", "LimitRange", scope.app, scope.labels(scope.app, "limits"))
+    default = {"cpu": cpu(given.cpu), "memory": size(given.memory)}
+    made["spec"] = {"limits": [{"type": "Container", "default": default, "defaultRequest": dict(default)}]}
+    return made

@@ -1,0 +1,165 @@
+"""What is said of a cluster that is not there, and of what does not start in one that is."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace as Some
+from typing import Any
+
+import pytest
+import yaml
+from pulumi import RunError
+
+from components.platforms import cluster
+
+from .program import first
+
+CONFLICT = """\
+1 error occurred:
+\t* the Kubernetes API server reported that "board/web-blue" failed to fully initialize or become live: Server-Side Apply
+field conflict detected. The resource managed by field manager "pulumi-kubernetes-7b" had an apply conflict: Apply failed
+with 2 conflicts: conflicts with "kubectl" with subresource "scale" using apps/v1:
+- .spec.replicas
+conflicts with "helm" using apps/v1:
+- .spec.template.spec.containers[name="web"].image
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[int]:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening.getsockname()[1]
+
+
+def kubeconfig(folder: Path, port: int, context: str = "here") -> Path:
+    file = folder / context
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "clusters": [{"name": "c", "cluster": {"server": f"https://127.0.0.1:{port}"}}],
+                "contexts": [{"name": context, "context": {"cluster": "c", "user": "u"}}],
+            }
+        )
+    )
+    return file
+
+
+def test_a_cluster_that_answers_is_found_in_any_of_the_files(
+    tmp_path: Path, server: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / "none", kubeconfig(tmp_path, server, "first"), kubeconfig(tmp_path, 1, "second")]
+    monkeypatch.setenv("KUBECONFIG", ":".join(str(file) for file in files))
+    cluster.check("first")
+    # As kubectl does it: of two clusters of a name the first counts.
+    cluster.check("second")
+
+
+def test_a_context_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, 1)))
+    with pytest.raises(
+        RunError, match=r"environment\.kubernetes\.context: lab is not in .*there are: here.*make lab-cluster"
+    ):
+        cluster.check("lab")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    with pytest.raises(RunError, match="it is empty or not there"):
+        cluster.check("lab")
+
+
+def test_a_cluster_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, 1)))
+    with pytest.raises(
+        RunError, match=r"environment\.kubernetes\.context: the server of here does not answer at 127\.0\.0\.1:1"
+    ):
+        cluster.check("here")
+
+
+def test_a_kubeconfig_that_is_not_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken").write_text("{")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "broken"))
+    with pytest.raises(RunError, match=r"KUBECONFIG: .*broken is not YAML"):
+        cluster.check("here")
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (CONFLICT, 'helm, kubectl has changed it (.spec.replicas, .spec.template.spec.containers[name="web"].image)'),
+        ('conflict with "x" using apps/v1: .spec.replicas', "x has changed it (.spec.replicas)"),
+        ("timed out waiting to be Ready", "it is not ready in time"),
+        ('"a/b" failed to fully initialize or become live: b', "it is not ready in time"),
+        ("[ProgressDeadlineExceeded] timed out progressing", "it is not ready in time"),
+        ("Job failed: BackoffLimitExceeded", "it failed"),
+        ("1 error: quota  exceeded\n pods", "1 error: quota exceeded pods"),
+    ],
+)
+def test_the_reason_in_a_sentence(cause: str, said: str) -> None:
+    assert cluster.reason(cause).startswith(said)
+
+
+def status(state: dict[str, Any], restarts: int = 0, last: Any = None) -> Any:
+    states = {"waiting": None, "running": None, "terminated": None} | state
+    return Some(name="api", ready=False, restart_count=restarts, state=Some(**states), last_state=Some(terminated=last))
+
+
+class Api:
+    """As much of the cluster's API as an explanation asks for."""
+
+    def __init__(self, *statuses: Any) -> None:
+        pod = Some(
+            metadata=Some(name="api-blue-1", creation_timestamp=1),
+            status=Some(phase="Running", container_statuses=statuses, init_container_statuses=None),
+        )
+        involved = Some(kind="Pod", name="api-blue-1")
+        other = Some(kind="Pod", name="web-blue-1")
+        self.pods = [pod]
+        self.events = [
+            Some(
+                involved_object=where, last_timestamp="1", event_time=None, reason="Failed", message=f"of {where.name}"
+            )
+            for where in (involved, other)
+        ]
+        self.asked: list[Any] = []
+
+    def list_namespaced_pod(self, namespace: str, label_selector: str) -> Any:
+        self.asked.append(label_selector)
+        return Some(items=self.pods)
+
+    def list_namespaced_event(self, namespace: str, field_selector: str) -> Any:
+        return Some(items=self.events)
+
+    def read_namespaced_pod_log(self, pod: str, namespace: str, **more: Any) -> str:
+        self.asked.append(more)
+        return "first\nthe moon is wrong\n"
+
+
+def told(api: Api, kind: str, name: str) -> str:
+    manifest = first("staging").one(kind, name).inputs
+    return "\n".join(cluster._told(api, manifest))  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_crash_loop_is_told_with_the_log_of_the_run_before() -> None:
+    ended = Some(reason="Error", exit_code=3)
+    api = Api(status({"waiting": Some(reason="CrashLoopBackOff", message="back-off")}, 2, ended))
+    text = told(api, "Deployment", "api-blue")
+    assert "container api: waiting, CrashLoopBackOff (back-off), 2 restarts (before: Error, exit code 3)" in text
+    assert "    | the moon is wrong" in text
+    assert api.asked[1]["previous"] is True
+    assert "tiers.release=" in api.asked[0]
+    assert "of api-blue-1" in text
+    assert "of web-blue-1" not in text
+
+
+def test_an_image_that_can_not_be_pulled_has_no_log() -> None:
+    api = Api(status({"waiting": Some(reason="ImagePullBackOff", message=None)}))
+    assert "waiting, ImagePullBackOff, 0 restarts" in told(api, "Deployment", "api-blue")
+    assert len(api.asked) == 1
+
+
+def test_a_job_is_told_by_its_own_pods() -> None:
+    api = Api(status({"terminated": Some(reason="Error", exit_code=9)}))
+    text = told(api, "Job", "blue-api-migrate")
+    assert "container api: ended, Error, exit code 9" in text
+    assert api.asked[0] == "batch.kubernetes.io/job-name=blue-api-migrate"
+    assert api.asked[1]["previous"] is False

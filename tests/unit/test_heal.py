@@ -1,0 +1,114 @@
+"""Healing: whose lock is cleared, which processes are ended, what is removed. The engines' own part is in tests/e2e."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pulumi import RunError
+
+from ci import heal
+
+DEAD = 2**22 + 1
+"""Above the highest process number there can be."""
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A file backend in `tmp_path`; what Pulumi was asked."""
+    commands: list[str] = []
+
+    def pulumi(*words: str) -> str:
+        commands.append(" ".join(words))
+        return json.dumps({"url": f"file://{tmp_path}"})
+
+    monkeypatch.setattr(heal, "pulumi", pulumi)
+    monkeypatch.setattr(heal, "project", lambda: "board")
+    return commands
+
+
+def lock(backend: Path, **holder: Any) -> None:
+    folder = backend / ".pulumi/locks/organization/board/dev"
+    folder.mkdir(parents=True)
+    known = {"pid": DEAD, "username": "me", "hostname": socket.gethostname(), "timestamp": "today"}
+    (folder / "1.json").write_text(json.dumps(known | holder))
+
+
+def test_nothing_is_done_where_nothing_is_wrong(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heal, "state", lambda stack: {"deployment": {"resources": []}})
+    heal.main("dev")
+    assert asked == ["whoami --json"]
+
+
+def test_the_lock_of_a_dead_engine_is_cleared(asked: list[str], tmp_path: Path) -> None:
+    lock(tmp_path)
+    assert heal.unlock("dev")
+    assert asked[-1] == "cancel --yes --stack dev"
+
+
+@pytest.mark.parametrize(
+    ("holder", "said"),
+    [
+        ({"hostname": "elsewhere"}, "is locked by me@elsewhere"),
+        ({"pid": os.getppid()}, "is being updated by me@"),
+    ],
+)
+def test_nobody_elses_lock_is_touched(
+    asked: list[str], tmp_path: Path, holder: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heal, "_words", lambda process: ["pulumi", "up"])
+    lock(tmp_path, **holder)
+    with pytest.raises(RunError, match=said):
+        heal.unlock("dev")
+    assert "cancel" not in " ".join(asked)
+
+
+def test_a_process_number_that_somebody_else_has_now_is_not_the_engine(
+    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heal, "_words", lambda process: ["/usr/bin/editor"])
+    lock(tmp_path, pid=os.getppid())
+    assert heal.unlock("dev")
+
+
+def test_a_half_written_file_beside_the_checkpoint_is_removed(asked: list[str], tmp_path: Path) -> None:
+    lock(tmp_path)
+    folder = tmp_path / ".pulumi/stacks/board"
+    folder.mkdir(parents=True)
+    for name, text in (
+        ("dev.json", "{}"),
+        ("dev.json.attrs", ""),
+        ("dev.json.bak.attrs", "{}"),
+        ("prod.json.attrs", ""),
+    ):
+        (folder / name).write_text(text)
+    heal.unlock("dev")
+    assert {file.name for file in folder.iterdir()} == {"dev.json", "dev.json.bak.attrs", "prod.json.attrs"}
+
+
+def test_only_processes_whose_engine_is_gone_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as engine, socket.socket() as closed:
+        engine.bind(("127.0.0.1", 0))
+        engine.listen()
+        closed.bind(("127.0.0.1", 0))
+        provider = tmp_path / "pulumi-resource-test"
+        provider.write_text("import time; time.sleep(60)")
+        started = [
+            subprocess.Popen([sys.executable, str(provider), f"127.0.0.1:{each.getsockname()[1]}"])
+            for each in (engine, closed)
+        ]
+        try:
+            found = set(heal.orphans())
+            assert started[1].pid in found
+            assert started[0].pid not in found
+            assert os.getpid() not in found
+            monkeypatch.setattr(heal, "_parent", lambda folder: started[0].pid)
+            assert started[1].pid not in set(heal.orphans()), "somebody of Pulumi minds it"
+        finally:
+            for each in started:
+                each.kill()
+                each.wait()

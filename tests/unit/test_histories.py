@@ -1,0 +1,168 @@
+"""Random histories through a small model of the world: whatever happens, in whatever order, the invariants hold.
+
+The model does what the program does in its order, a step at a time, and any step may be the last: a gate fails, or the
+engine is killed, also between a step and the note of it in the checkpoint. Healing then does what `ci.heal` does.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from components.release import Ask, Held, Observed, Plan, Release, ReleaseError, Slot, plan
+
+TIERS = ("api", "worker", "web")
+STEPS = 12
+"""More than any update has."""
+
+
+@dataclass
+class World:
+    """What is really there, and what the checkpoint knows of it."""
+
+    live: Slot | None = None
+    tiers: dict[Slot, dict[str, Release]] = field(default_factory=lambda: {slot: {} for slot in Slot})
+    known: Observed = field(default_factory=Observed)
+    doubtful: bool = False
+    """The engine was killed between a switch and the note of it."""
+
+    def hold(self, slot: Slot, held: Held | None) -> None:
+        others = {other: each for other, each in self.known.held.items() if other is not slot}
+        self.known = replace(self.known, held=others | ({slot: held} if held else {}))
+
+
+class Histories(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.version = 0
+        self.wanted = Release(version="0", digest="0")
+        self.manual = False
+        self.lived: set[str] = set()
+
+    # ------------------------------------------------------------------ what an update does, step by step
+
+    def steps(self, done: Plan) -> Generator[None]:
+        world = self.world
+        for slot in Slot:
+            if slot not in (done.render, *done.keep):
+                world.hold(slot, None)
+        if slot := done.render:
+            order = world.known.switches + 1
+            world.hold(slot, Held(release=done.release, proven=False, order=order))
+            yield
+            for tier in TIERS:
+                self.touch(slot, tier, done.release)
+                yield
+            world.hold(slot, Held(release=done.release, proven=True, order=order))
+            yield
+        if done.moves:
+            for tier in TIERS:
+                if tier not in world.tiers[done.live]:
+                    self.touch(done.live, tier, done.release)
+                    yield
+            world.live = done.live
+            world.doubtful = True
+            yield
+            world.known = replace(world.known, live=done.live, switches=done.switches)
+            world.doubtful = False
+            yield
+            if done.previous:
+                world.tiers[done.previous].pop("worker", None)
+
+    def touch(self, slot: Slot, tier: str, release: Release) -> None:
+        assert slot is not self.world.live, "what serves live traffic is never modified"
+        self.world.tiers[slot][tier] = release
+
+    def update(self, ask: Ask, last: int, undo: bool, force: bool = False) -> None:
+        """An update that comes as far as its step number `last`."""
+        before, current = self.world.known, self.world.known.held.get(self.world.known.live or Slot.BLUE)
+        try:
+            done = plan(before, self.wanted, ask, force, manual=self.manual)
+        except ReleaseError:
+            assert ask is not Ask.CONFIGURED or (current and current.release.contract)
+            return
+        if done.moves and not done.render and current and not force:
+            older = before.held[done.live].order < current.order
+            assert not (older and current.release.contract), "nobody goes back past a contract migration unasked"
+        if ask is Ask.PROMOTE:
+            assert done.render is None, "what nobody could look at is not promoted"
+        if ask is Ask.PREVIOUS:
+            assert done.release.digest in self.lived, "nobody goes back to what was never live"
+        if self.manual and ask is Ask.CONFIGURED and before.live:
+            assert not done.moves, "somebody has to say so"
+        for number, _ in enumerate(self.steps(done)):
+            self.whole()
+            if number >= last:
+                self.heal(undo)
+                return
+        self.whole()
+        assert self.world.known.live == self.world.live == done.live
+        if not done.waits:
+            assert self.world.tiers[done.live]["api"].digest == done.release.digest
+        if ask is Ask.CONFIGURED:
+            again = plan(self.world.known, self.wanted, manual=self.manual)
+            assert (again.render, again.moves) == (None, False), "the second time nothing happens"
+
+    def heal(self, undo: bool) -> None:
+        """The checkpoint may be a switch behind: on Docker that is undone, on Kubernetes it is read anew."""
+        world = self.world
+        if world.doubtful and undo and world.known.live:
+            world.live = world.known.live
+        elif world.doubtful and world.live:
+            held = world.known.held.get(world.live)
+            world.known = replace(world.known, live=world.live, switches=world.known.switches + 1)
+            assert held and held.proven
+        world.doubtful = False
+
+    # ------------------------------------------------------------------ what people do, and what happens
+
+    @rule(last=st.integers(0, STEPS), undo=st.booleans(), contract=st.booleans())
+    def release(self, last: int, undo: bool, contract: bool) -> None:
+        self.version += 1
+        self.wanted = Release(version=str(self.version), digest=str(self.version), contract=contract)
+        self.update(Ask.CONFIGURED, last, undo)
+
+    @rule(last=st.integers(0, STEPS), undo=st.booleans())
+    def the_same_again(self, last: int, undo: bool) -> None:
+        self.update(Ask.CONFIGURED, last, undo)
+
+    @rule(slot=st.sampled_from(Slot), last=st.integers(0, STEPS), undo=st.booleans())
+    def one_that_a_slot_holds(self, slot: Slot, last: int, undo: bool) -> None:
+        if held := self.world.known.held.get(slot):
+            self.wanted = held.release
+            self.update(Ask.CONFIGURED, last, undo)
+
+    @rule(last=st.integers(0, STEPS), undo=st.booleans(), force=st.booleans())
+    def back(self, last: int, undo: bool, force: bool) -> None:
+        self.update(Ask.PREVIOUS, last, undo, force)
+
+    @rule(last=st.integers(0, STEPS), undo=st.booleans())
+    def promote(self, last: int, undo: bool) -> None:
+        self.update(Ask.PROMOTE, last, undo)
+
+    @rule(manual=st.booleans())
+    def promotion(self, manual: bool) -> None:
+        self.manual = manual
+
+    # ------------------------------------------------------------------ what must hold
+
+    @invariant()
+    def whole(self) -> None:
+        """What is live is one release in all its tiers, proven, and the checkpoint knows which."""
+        live = self.world.live
+        if not live:
+            return
+        tiers = self.world.tiers[live]
+        assert set(tiers) == set(TIERS)
+        assert len({release.digest for release in tiers.values()}) == 1
+        held = self.world.known.held[live]
+        assert held.proven
+        assert held.release.digest == tiers["api"].digest
+        self.lived.add(held.release.digest)
+
+
+Histories.TestCase.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)
+TestHistories = Histories.TestCase

@@ -1,0 +1,548 @@
+"""What holds for every Kubernetes object of staging, of prod, and of an application that uses all there is."""
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pulumi import RunError
+
+from components.platforms import access
+from components.platforms.manifests import Manifest
+
+from .program import SECRETS, Deployment, Registered, deploy, environment, exported, first, project, second
+
+
+def everything() -> Deployment:
+    """All that can be said to a cluster, at once."""
+    app, env = project(), environment("staging")
+    app["api"] |= {"secrets": ["mail-password", "token"], "volumes": {"uploads": "/data"}, "egress": True}
+    app["web"]["needs"] = ["api"]
+    app["worker"]["needs"] = ["api", "cache"]
+    cluster = env["kubernetes"]
+    cluster |= {"pull_secrets": ["registry"], "hostnames": ["www.board.test"], "url": "https://board.test"}
+    cluster["gateway"] = {"name": "own", "namespace": "gateway", "inside": "https://board.test"}
+    cluster["gateway"]["create"] = {"gateway_class": "traefik", "certificate": "board-tls", "issuer": "letsencrypt"}
+    cluster["namespace"] |= {"limits": {}}
+    cluster["secrets"] = {
+        "mail-password": {"secret": "mail", "key": "password"},
+        "token": {"store": "vault", "key": "t"},
+    }
+    env["tiers"] = {
+        "api": {
+            "replicas": 3,
+            "autoscale": {"max": 9},
+            "priority_class": "high",
+            "storage_class": "nfs",
+            "storage": "5Gi",
+        },
+        "database": {"external": {"host": "db.test"}},
+    }
+    return deploy(app, env, stack="staging")
+
+
+ALL = {"staging": first("staging"), "prod": first("prod"), "everything": everything()}
+OBJECTS = [(f"{name}-{each.kind}-{each.name}", each) for name, deployed in ALL.items() for each in deployed.objects]
+PODS = [(name, each) for name, each in OBJECTS if "template" in each.inputs.get("spec", {})]
+STAYING = [(name, each) for name, each in PODS if each.kind != "Job"]
+
+
+def of_each(items: list[tuple[str, Registered]]) -> Callable[[Callable[[Registered], None]], Callable[[], None]]:
+    """One test over all of them, which names the one that fails: a test for each would cost seconds."""
+
+    def over(check: Callable[[Registered], None]) -> Callable[[], None]:
+        def test() -> None:
+            assert items
+            for name, it in items:
+                try:
+                    check(it)
+                except (AssertionError, LookupError) as error:
+                    raise AssertionError(f"{name}: {error!r}") from error
+
+        return test
+
+    return over
+
+
+every_object, every_pod, every_staying = of_each(OBJECTS), of_each(PODS), of_each(STAYING)
+
+
+def in_a_slot(it: Registered, *deployed: Deployment) -> bool:
+    return any(each.inside(it, "tiers:slot:Slot") for each in deployed or ALL.values())
+
+
+def pod(it: Registered) -> Manifest:
+    return it.inputs["spec"]["template"]["spec"]
+
+
+def containers(it: Registered) -> list[Manifest]:
+    found = pod(it)
+    return [*found["containers"], *found.get("initContainers", ())]
+
+
+def test_every_kind_of_thing_is_there() -> None:
+    tiers = {each.labels["app.kubernetes.io/component"] for _, each in STAYING}
+    assert tiers == {"web", "api", "worker", "database", "cache"}
+    kinds = {each.kind for _, each in OBJECTS}
+    assert kinds == {
+        "Deployment", "ExternalSecret", "Gateway", "HTTPRoute", "HorizontalPodAutoscaler", "Job", "LimitRange", "Namespace",
+        "NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget", "ResourceQuota", "Secret", "Service",
+        "ServiceAccount", "StatefulSet",
+    }  # fmt: skip
+
+
+def test_the_role_in_the_documents_is_for_just_what_is_made() -> None:
+    made = {each.kind for _, each in OBJECTS} - {"Namespace", "ResourceQuota", "LimitRange"}
+    assert made == set(access.KINDS)
+    granted = {(rule["apiGroups"][0], name) for rule in access.role()["rules"] for name in rule["resources"]}
+    assert granted == {*access.KINDS.values(), *access.READ}
+    for it in (each for _, each in OBJECTS if each.kind in made):
+        assert it.inputs["apiVersion"].rpartition("/")[0] == access.KINDS[it.kind][0]
+
+
+@every_object
+def test_it_has_the_recommended_labels_and_stays_in_its_namespace(it: Registered) -> None:
+    labels = it.labels
+    for name in ("name", "instance", "part-of", "managed-by", "component"):
+        assert labels[f"app.kubernetes.io/{name}"], name
+    assert labels["tiers.app"] == "board"
+    if it.kind != "Namespace":
+        assert it.inputs["metadata"]["namespace"] in ("board-staging", "board-prod")
+
+
+@every_object
+def test_what_is_of_a_slot_says_which_release_it_is(it: Registered) -> None:
+    in_slot = in_a_slot(it) or any(each.inside(it, "tiers:switch:Switch") for each in ALL.values())
+    assert ("tiers.release" in it.labels) == ("app.kubernetes.io/version" in it.labels) == in_slot
+
+
+@every_object
+def test_its_names_and_labels_are_ones_kubernetes_takes(it: Registered) -> None:
+    assert len(it.inputs["metadata"]["name"]) <= 63
+    for value in it.labels.values():
+        assert len(value) <= 63
+        assert value[0].isalnum()
+        assert value[-1].isalnum()
+
+
+@every_object
+def test_nothing_is_latest(it: Registered) -> None:
+    assert ":latest" not in json.dumps(it.inputs)
+
+
+@every_object
+def test_no_secret_is_in_a_plain_input(it: Registered) -> None:
+    assert not [value for value in SECRETS.values() if value in it.plain]
+
+
+@every_pod
+def test_its_pod_is_restricted(it: Registered) -> None:
+    context = pod(it)["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert min(context["runAsUser"], context["runAsGroup"], context["fsGroup"]) > 10_000
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod(it))
+    for volume in pod(it)["volumes"]:
+        assert set(volume) - {"name"} <= {"emptyDir", "persistentVolumeClaim", "projected"}
+
+
+@every_pod
+def test_its_containers_are_hardened(it: Registered) -> None:
+    for each in containers(it):
+        context = each["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["privileged"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["runAsNonRoot"] is True
+        assert min(context["runAsUser"], context["runAsGroup"]) > 10_000
+
+
+@every_pod
+def test_it_has_no_token(it: Registered) -> None:
+    assert pod(it)["automountServiceAccountToken"] is False
+
+
+@every_pod
+def test_its_resources_are_reserved_and_limited(it: Registered) -> None:
+    for each in containers(it):
+        requests, limits = each["resources"]["requests"], each["resources"]["limits"]
+        assert set(requests) == set(limits) == {"cpu", "memory", "ephemeral-storage"}
+        assert requests["memory"] == limits["memory"]
+
+
+@every_pod
+def test_it_writes_only_to_memory_of_limited_size_and_to_volumes(it: Registered) -> None:
+    sizes = [volume["emptyDir"] for volume in pod(it)["volumes"] if "emptyDir" in volume]
+    assert sizes or it.name == "cache"
+    assert all(each["medium"] == "Memory" and each["sizeLimit"] for each in sizes)
+
+
+@every_pod
+def test_its_secrets_are_files_it_can_only_read(it: Registered) -> None:
+    for each in containers(it):
+        for variable in each.get("env", ()):
+            assert "valueFrom" not in variable
+        for mount in each["volumeMounts"]:
+            assert mount.get("readOnly") is True or mount["mountPath"] != "/run/secrets"
+
+
+@every_staying
+def test_its_three_probes_differ(it: Registered) -> None:
+    for each in containers(it):
+        startup, liveness, readiness = each["startupProbe"], each["livenessProbe"], each.get("readinessProbe")
+        assert bool(readiness) == (it.labels["app.kubernetes.io/component"] != "worker")
+        assert startup != liveness != readiness != startup
+        handlers = [{key for key in probe if key in ("exec", "httpGet", "tcpSocket")} for probe in (startup, liveness)]
+        assert all(len(handler) == 1 for handler in handlers)
+        if readiness:
+            asked = {key: value for key, value in readiness.items() if key in ("exec", "httpGet", "tcpSocket")}
+            assert asked != {key: liveness.get(key) for key in asked}
+
+
+@every_staying
+def test_it_has_an_account_and_a_budget_of_its_own(it: Registered) -> None:
+    deployed = next(each for each in ALL.values() if it in each.all)
+    assert pod(it)["serviceAccountName"] == it.inputs["metadata"]["name"]
+    account = deployed.one("ServiceAccount", it.inputs["metadata"]["name"])
+    assert account.inputs["automountServiceAccountToken"] is False
+    budget = deployed.one("PodDisruptionBudget", it.inputs["metadata"]["name"]).inputs["spec"]
+    assert budget["maxUnavailable"] == 1
+    found = budget["selector"]["matchLabels"].items()
+    assert {"app.kubernetes.io/name", "app.kubernetes.io/instance"} <= {key for key, _ in found}
+    assert found <= it.inputs["spec"]["selector"]["matchLabels"].items()
+
+
+@every_staying
+def test_a_request_in_it_is_finished(it: Registered) -> None:
+    described = project().get(it.labels["app.kubernetes.io/component"], {})
+    [each] = containers(it)
+    grace = pod(it)["terminationGracePeriodSeconds"]
+    if it.kind == "Deployment" and "port" in described:
+        assert each["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
+        grace -= 5
+    assert grace >= 30
+
+
+@pytest.mark.parametrize("deployed", ALL.values(), ids=ALL)
+def test_tiers_of_a_slot_spread_over_zones_and_hosts(deployed: Deployment) -> None:
+    for it in deployed.of("Deployment"):
+        spread = pod(it)["topologySpreadConstraints"]
+        assert [each["topologyKey"] for each in spread] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+        assert all(each["labelSelector"] == it.inputs["spec"]["selector"] for each in spread)
+
+
+def test_where_an_autoscaler_decides_nobody_else_does() -> None:
+    deployed = ALL["prod"]
+    api = deployed.one("Deployment", "api-blue")
+    # Begun with what it may not go below: it must not go live as one pod. From then on it is the autoscaler's.
+    assert (api.inputs["spec"]["replicas"], api.ignores) == (2, ("spec.replicas",))
+    assert deployed.one("Deployment", "web-blue").ignores == ()
+    assert deployed.one("Deployment", "web-blue").inputs["spec"]["replicas"] == 2
+    scaler = deployed.one("HorizontalPodAutoscaler", "api-blue").inputs["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 6)
+    assert scaler["metrics"][0]["resource"]["target"] == {"type": "AverageValue", "averageValue": "700m"}
+    assert scaler["scaleTargetRef"]["name"] == "api-blue"
+
+
+def test_pods_of_tasks_are_in_no_service() -> None:
+    for deployed in ALL.values():
+        services = [each.inputs["spec"]["selector"].items() for each in deployed.of("Service")]
+        for job in deployed.of("Job"):
+            labels = job.inputs["spec"]["template"]["metadata"]["labels"].items()
+            assert not [each for each in services if each <= labels]
+
+
+def test_every_image_of_prod_is_named_by_its_digest() -> None:
+    images = {each["image"] for _, it in PODS if it in ALL["prod"].all for each in containers(it)}
+    assert len(images) == 6
+    assert all("@sha256:" in image for image in images)
+
+
+def test_images_that_are_built_come_from_the_registry() -> None:
+    [api] = containers(ALL["staging"].one("Deployment", "api-blue"))
+    assert api["image"].startswith("127.0.0.1:5005/board/board-api:")
+
+
+def test_secrets_are_immutable_and_their_names_change_with_their_content() -> None:
+    one, other = first("staging"), deploy(stack="staging", secrets=SECRETS | {"cache-password": "another"})
+    names = [{each.inputs["metadata"]["name"] for each in deployed.of("Secret")} for deployed in (one, other)]
+    assert len(names[0] - names[1]) == 3  # of api, worker and cache; the database's is the same
+    assert all(each.inputs["immutable"] is True for each in one.of("Secret"))
+    assert all(set(each.secret_outputs) == {"data", "stringData"} for each in one.of("Secret"))
+    assert one.release != other.release
+
+
+def test_a_tier_gets_its_own_secrets_only() -> None:
+    given = {
+        each.labels["app.kubernetes.io/component"]: set(each.inputs["stringData"])
+        for each in first("prod").of("Secret")
+    }
+    both = {"database-password", "cache-password"}
+    assert given == {"api": both, "worker": both, "database": {"database-password"}, "cache": {"cache-password"}}
+
+
+def test_secrets_from_elsewhere_are_mounted_beside_the_others() -> None:
+    deployed = ALL["everything"]
+    [volume] = [each for each in pod(deployed.one("Deployment", "api-blue"))["volumes"] if each["name"] == "secrets"]
+    files = {
+        item["path"]: source["secret"]["name"]
+        for source in volume["projected"]["sources"]
+        for item in source["secret"]["items"]
+    }
+    assert files["mail-password"] == "mail"
+    assert files["token"] == deployed.of("ExternalSecret")[0].inputs["spec"]["target"]["name"]
+    assert files["cache-password"].startswith("api-blue-")
+
+
+def test_an_external_database_is_not_made_and_reached_by_who_needs_it() -> None:
+    deployed = ALL["everything"]
+    assert [each.name for each in deployed.of("StatefulSet")] == ["cache"]
+    [api] = containers(deployed.one("Deployment", "api-blue"))
+    assert {"name": "DATABASE_HOST", "value": "db.test"} in api["env"]
+
+
+@pytest.mark.parametrize("stack", ["staging", "prod"])
+def test_data_is_protected_unless_the_environment_says_otherwise(stack: str) -> None:
+    protected = {each.kind for each in first(stack).objects if each.protect}
+    assert protected == ({"PersistentVolumeClaim"} if stack == "prod" else set())
+    env = environment("staging") | {"protect_data": True}
+    assert {each.kind for each in deploy(env=env, stack="staging").objects if each.protect} == {
+        "PersistentVolumeClaim",
+        "Namespace",
+    }
+
+
+def test_a_namespace_that_is_there_is_left_alone_and_one_that_is_made_is_restricted() -> None:
+    assert not [each for each in first("prod").objects if each.kind == "Namespace"]
+    [namespace] = first("staging").of("Namespace")
+    assert namespace.labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert all(namespace.urn in each.waits_for for each in first("staging").objects if each is not namespace)
+
+
+# ---------------------------------------------------------------------- releases
+
+
+def test_one_route_moves_all_traffic_and_nothing_waits_for_it() -> None:
+    for deployed in (first("staging"), second("staging")):
+        live = deployed.one("HTTPRoute", "board")
+        slot = live.labels["tiers.slot"]
+        backends = {ref["name"] for rule in live.inputs["spec"]["rules"] for ref in rule["backendRefs"]}
+        assert backends == {f"web-{slot}", f"api-{slot}"}
+        for path in ("/", "/api"):
+            everybody = {"path": {"type": "PathPrefix", "value": path}}
+            assert [rule for rule in live.inputs["spec"]["rules"] if everybody in rule["matches"]]
+        assert "X-Tiers-Slot" not in json.dumps(live.inputs)
+        assert not [each.name for each in deployed if live.urn in each.waits_for]
+    assert {entry.name for entry in second("staging").of("HTTPRoute")} == {"board", "board-blue", "board-green"}
+
+
+ACCEPTS = {
+    "text/html,application/xhtml+xml,*/*;q=0.8": True,
+    "text/html": True,
+    "*/*": False,
+    "text/css,*/*;q=0.1": False,
+    "text/event-stream": False,
+    "application/json": False,
+    "image/avif,image/webp,*/*": False,
+}
+
+
+@pytest.mark.parametrize("accept", ACCEPTS)
+def test_what_a_page_asks_for_goes_where_the_page_came_from_and_a_new_page_to_what_is_live(accept: str) -> None:
+    old, new = first("staging"), second("staging")
+    for route, release in (
+        (old.one("HTTPRoute", "board-blue"), old.release),
+        (new.one("HTTPRoute", "board-green"), new.release),
+    ):
+        held = [each for rule in route.inputs["spec"]["rules"] for each in rule["matches"] if len(each["headers"]) == 2]
+        assert {each["path"]["value"] for each in held} == {"/", "/api"}
+        for match in held:
+            cookie, wanted = (header["value"] for header in match["headers"])
+            assert re.search(cookie, f"theme=dark; tiers-release={release}; session=1")
+            assert not re.search(cookie, f"tiers-release={release}0")
+            assert not re.search(cookie, f"other-tiers-release={release}")
+            assert bool(re.search(wanted, accept)) is not ACCEPTS[accept]
+
+
+def test_only_a_page_brings_the_cookie_and_says_which_release_it_is() -> None:
+    live = second("prod").one("HTTPRoute", "board").inputs["spec"]["rules"]
+    for rule in live:
+        added = [each["responseHeaderModifier"]["add"][0] for each in rule.get("filters", ()) if "add" in str(each)]
+        pages = [
+            match
+            for match in rule["matches"]
+            if match.get("headers") == [{"name": "Accept", "type": "RegularExpression", "value": "^text/html"}]
+        ]
+        assert bool(added) == bool(pages) == (len(pages) == len(rule["matches"]))
+        for each in added:
+            assert each["value"] == f"tiers-release={second('prod').release}; Path=/; HttpOnly; SameSite=Lax; Secure"
+
+
+def test_pages_of_a_release_that_leaves_are_led_elsewhere_before_it_is_touched() -> None:
+    third = deploy(project() | {"version": "3.0.0"}, export=exported(second("staging")), stack="staging")
+    for kind in ("Deployment", "Service"):
+        for each in third.of(kind):
+            if each.name.endswith("-blue") and not each.ignores:
+                assert "board-blue" in third.before(each), each.name
+
+
+def test_a_standby_that_does_not_run_is_not_asked_by_old_pages() -> None:
+    env = environment("staging") | {"release": {"standby": "cold"}}
+    deployed = deploy(env=env, stack="staging")
+    assert "tiers-release" not in json.dumps([each.inputs for each in deployed.of("HTTPRoute")])
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Service", "PodDisruptionBudget"])
+def test_two_releases_share_no_selector(kind: str) -> None:
+    """So that no pod of another release is waited for, or answers, in place of one of this."""
+    selectors = [
+        json.dumps(each.inputs["spec"]["selector"])
+        for deployed in (first("staging"), deploy(project() | {"version": "2.0.0"}, stack="staging"))
+        for each in deployed.of(kind)
+        if in_a_slot(each, deployed)
+    ]
+    assert len(selectors) == len(set(selectors)) >= 4
+
+
+def test_the_switch_waits_for_every_gate() -> None:
+    deployed = first("prod")
+    switch = deployed.one("HTTPRoute", "board")
+    assert {"blue-smoke"} <= deployed.before(switch)
+    before = deployed.before(deployed.by_name["blue-smoke"])
+    assert {"web-blue", "api-blue", "worker-blue", "blue-api-migrate", "board-blue"} <= before
+    assert {"database", "cache"} <= deployed.before("blue-api-migrate")
+
+
+def test_what_is_live_stays_as_it_is_when_a_release_comes() -> None:
+    for stack in ("staging", "prod"):
+        kept = [each for each in second(stack).objects if each.ignores == ("*",)]
+        made = [each for each in first(stack).objects if in_a_slot(each, first(stack))]
+        resting = {each.urn for each in made if each.kind == "Deployment" and each.name == "worker-blue"}
+        assert {each.urn for each in kept} == {each.urn for each in made} - resting
+        assert len(resting) == 1
+        assert all(not each.inputs for each in kept)
+
+
+@pytest.mark.parametrize("failing", ["blue-api-migrate", "blue-smoke"])
+def test_a_gate_that_fails_stops_before_the_switch(failing: str) -> None:
+    seen: list[Registered] = []
+    with pytest.raises(Exception, match=failing):
+        deploy(stack="staging", fail=lambda name: name == failing, seen=seen)
+    assert [each for each in seen if each.name == "api-blue"] or failing == "blue-api-migrate"
+    assert not [each for each in seen if each.labels.get("tiers.role") == "switch"]
+
+
+def test_going_back_is_a_switch_with_the_routes_that_slot_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    app: dict[str, Any] = project() | {"version": "2.0.0"}
+    app["api"] |= {"port": 9000, "paths": ["/v2"]}
+    released = deploy(app, export=exported(first("staging")), stack="staging")
+    monkeypatch.setenv("TIERS_RELEASE", "previous")
+    back = deploy(app, export=exported(released), stack="staging")
+    rules = back.one("HTTPRoute", "board").inputs["spec"]["rules"]
+    assert rules == first("staging").one("HTTPRoute", "board").inputs["spec"]["rules"] != []
+    again = [each for each in back.objects if in_a_slot(each, back) and each.ignores != ("*",)]
+    assert [(each.kind, each.name) for each in again] == [("Deployment", "worker-blue")]
+    assert again[0].inputs == first("staging").one("Deployment", "worker-blue").inputs
+
+
+def test_a_job_that_failed_is_made_anew() -> None:
+    export = exported(first("staging"))
+    for resource in export["deployment"]["resources"]:
+        if resource["urn"].endswith("::blue-smoke"):
+            resource["initErrors"] = ["the Job has failed"]
+    export["deployment"]["resources"] = [
+        each for each in export["deployment"]["resources"] if not each["urn"].endswith("HTTPRoute::board")
+    ]
+    again = deploy(export=export, stack="staging").by_name["blue-smoke"]
+    assert again.inputs["spec"]["template"]["metadata"]["labels"]["tiers.attempt"] == "2"
+
+
+def test_the_scale_of_what_is_live_follows_the_configuration_and_nothing_else_does() -> None:
+    env = environment("prod")
+    env["tiers"] = copy.deepcopy(env["tiers"])
+    env["tiers"]["web"]["replicas"] = 5
+    env["tiers"]["api"]["autoscale"] = {"max": 12, "cpu": 70}
+    after = deploy(env=env, export=exported(first("prod")), stack="prod")
+    touched = {
+        (each.kind, each.name): each.inputs for each in after.objects if in_a_slot(each, after) and not each.ignores
+    }
+    assert set(touched) == {("Deployment", "web-blue"), ("HorizontalPodAutoscaler", "api-blue")}
+    web: Any = copy.deepcopy(first("prod").one("Deployment", "web-blue").inputs)
+    web["spec"]["replicas"] = 5
+    assert touched["Deployment", "web-blue"] == web
+    scaler = touched["HorizontalPodAutoscaler", "api-blue"]["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 12)
+    [switch] = [each for each in after.of("HTTPRoute") if each.name == "board"]
+    assert switch.ignores == ("*",)
+
+
+def test_paths_are_part_of_a_release() -> None:
+    app = project()
+    app["api"] |= {"paths": ["/api", "/v2"]}
+    assert deploy(app, stack="staging").release != first("staging").release
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("kubernetes.gateway.name", "another"),
+        ("kubernetes.gateway.namespace", "another"),
+        ("kubernetes.url", "http://another.test"),
+        ("kubernetes.hostnames", ["another.test"]),
+        ("kubernetes.pull_secrets", ["registry"]),
+        ("tiers.api.autoscale", {"max": 3}),
+        ("tiers.api.reserve", 0.1),
+    ],
+)
+def test_what_pods_and_routes_are_made_from_is_part_of_a_release(path: str, value: Any) -> None:
+    """Else it would change what is live without a gate, or do nothing without a word."""
+    env: Any = environment("staging")
+    *parents, last = path.split(".")
+    target = env
+    for part in parents:
+        target = target[part]
+    target[last] = value
+    assert deploy(env=env, stack="staging").release != first("staging").release
+
+
+def test_data_is_made_anew_over_its_volume_when_its_pod_changes() -> None:
+    """An update in place would not be waited for, and a pod that can't start would not make way for one that can."""
+    env = environment("staging")
+    env["tiers"] = {**env["tiers"], "database": {"memory": "1Gi"}}
+    one, other = (
+        deployed.one("StatefulSet", "database").inputs["spec"]
+        for deployed in (first("staging"), deploy(env=env, stack="staging"))
+    )
+    assert one["selector"] != other["selector"]
+    assert one["template"]["spec"]["volumes"] == other["template"]["spec"]["volumes"]
+    for spec in (one, other):
+        assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+    assert (
+        first("staging").one("Deployment", "api-blue").inputs
+        == deploy(env=env, stack="staging").one("Deployment", "api-blue").inputs
+    )
+
+
+def test_a_worker_nobody_can_ask_has_to_live_for_a_while() -> None:
+    app = project()
+    del app["worker"]["alive"]
+    spec = deploy(app, stack="staging").one("Deployment", "worker-blue").inputs["spec"]
+    assert spec["minReadySeconds"] == 10
+
+
+def test_traffic_comes_back_to_a_slot_that_is_big_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, env = project() | {"version": "2.0.0"}, environment("staging")
+    released = deploy(app, env, export=exported(first("staging")), stack="staging")
+    env["tiers"] = {**env["tiers"], "web": {"replicas": 5}}
+    monkeypatch.setenv("TIERS_RELEASE", "previous")
+    back = deploy(app, env, export=exported(released), stack="staging")
+    assert back.one("Deployment", "web-blue").inputs["spec"]["replicas"] == 5
+    assert "web-blue" in back.before(back.one("HTTPRoute", "board"))
+
+
+def test_another_application_is_not_put_over_the_data_of_this_one() -> None:
+    with pytest.raises(RunError, match=r"app\.name: this stack holds board"):
+        deploy(project() | {"name": "shop"}, export=exported(first("staging")), stack="staging")

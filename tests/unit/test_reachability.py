@@ -1,0 +1,235 @@
+"""Who can connect to whom: the rendered NetworkPolicies, asked for all pairs of pods in both directions.
+
+The rules are Kubernetes' own (networking.k8s.io/v1): a pod that a policy selects for a direction may only do what some
+such policy allows; one that none selects may do everything. The lab's network does not enforce policies, so the graph
+is proven here.
+"""
+
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from itertools import product
+from typing import Any
+
+import pytest
+
+from .program import Deployment, deploy, environment, exported, first, project, second
+from .test_kubernetes import ALL
+
+Labels = Mapping[str, str]
+Pod = tuple[str, Labels]
+"""Its namespace and labels."""
+GATEWAY: Pod = ("gateway", {"app": "traefik"})
+DNS: Pod = ("kube-system", {"k8s-app": "kube-dns"})
+STRANGER: Pod = ("elsewhere", {"app.kubernetes.io/name": "api", "tiers.needs/database": "yes"})
+WORLD = "203.0.113.7"
+
+
+def selects(selector: Mapping[str, Any], labels: Labels) -> bool:
+    return selector.get("matchLabels", {}).items() <= labels.items()
+
+
+def allows(peers: list[dict[str, Any]] | None, other: Pod | str, namespace: str) -> bool:
+    return peers is None or any(_peer(peer, other, namespace) for peer in peers)
+
+
+def _peer(peer: Mapping[str, Any], other: Pod | str, namespace: str) -> bool:
+    if "ipBlock" in peer:
+        return isinstance(other, str) and _within(peer["ipBlock"], ip_address(other))
+    if isinstance(other, str):
+        return False
+    where, labels = other
+    inside = (
+        selects(peer["namespaceSelector"], {"kubernetes.io/metadata.name": where})
+        if "namespaceSelector" in peer
+        else where == namespace
+    )
+    return inside and selects(peer.get("podSelector", {}), labels)
+
+
+def _within(block: Mapping[str, Any], address: IPv4Address | IPv6Address) -> bool:
+    return address in ip_network(block["cidr"]) and not any(
+        address in ip_network(each) for each in block.get("except", ())
+    )
+
+
+class Network:
+    """The pods of a deployment, and what its policies let them do."""
+
+    def __init__(self, *deployed: Deployment) -> None:
+        objects = {each.urn: each for each_deployed in deployed for each in each_deployed.objects if each.inputs}
+        self.policies = [each.inputs for each in objects.values() if each.kind == "NetworkPolicy"]
+        self.namespace: str = self.policies[0]["metadata"]["namespace"]
+        self.pods: dict[str, Pod] = {}
+        self.ports: dict[str, int] = {}
+        for each in objects.values():
+            if "template" in each.inputs.get("spec", {}):
+                name = each.inputs["metadata"]["name"]
+                self.pods[name] = (self.namespace, each.inputs["spec"]["template"]["metadata"]["labels"])
+                [container] = each.inputs["spec"]["template"]["spec"]["containers"]
+                for port in container.get("ports", ()):
+                    self.ports[name] = port["containerPort"]
+
+    def reaches(self, one: Pod | str, other: Pod | str, port: int, protocol: str = "TCP") -> bool:
+        """Whether `one` may open a connection to `port` of `other`."""
+        return self.may("Egress", one, other, port, protocol) and self.may("Ingress", other, one, port, protocol)
+
+    def may(self, direction: str, pod: Pod | str, other: Pod | str, port: int, protocol: str) -> bool:
+        rules = list(self._rules(direction, pod))
+        if not rules:  # no policy is about it: everything is open
+            return True
+        key = {"Egress": "to", "Ingress": "from"}[direction]
+        return any(
+            allows(rule.get(key), other, self.namespace)
+            and any(
+                each["port"] == port and each.get("protocol", "TCP") == protocol
+                for each in rule.get("ports", [{"port": port, "protocol": protocol}])
+            )
+            for rules_of_one in rules
+            for rule in rules_of_one
+        )
+
+    def _rules(self, direction: str, pod: Pod | str) -> Iterator[list[dict[str, Any]]]:
+        for policy in self.policies:
+            spec = policy["spec"]
+            if (
+                not isinstance(pod, str)
+                and pod[0] == self.namespace
+                and direction in spec["policyTypes"]
+                and selects(spec["podSelector"], pod[1])
+            ):
+                yield spec.get(direction.lower(), [])
+
+    def graph(self) -> set[tuple[str, str]]:
+        """All pairs of pods, the gateway and the world that can connect to the other's own port."""
+        known: dict[str, Pod | str] = {**self.pods, "gateway": GATEWAY, "world": WORLD, "stranger": STRANGER}
+        ports = self.ports | {"gateway": 8000, "world": 5432, "stranger": 80}
+        return {
+            (one, other)
+            for one, other in product(known, known)
+            if one != other and not {one, other} <= {"gateway", "world", "stranger"}
+            if self.reaches(known[one], known[other], ports.get(other, 80))
+        }
+
+
+def slot(name: str) -> set[tuple[str, str]]:
+    return {
+        ("gateway", f"web-{name}"), ("gateway", f"api-{name}"), (f"{name}-smoke", "gateway"),
+        (f"api-{name}", "database"), (f"api-{name}", "cache"), (f"{name}-api-migrate", "database"),
+        (f"{name}-api-migrate", "cache"), (f"worker-{name}", "database"), (f"worker-{name}", "cache"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("stack", ["staging", "prod"])
+def test_the_tier_graph_and_nothing_else(stack: str) -> None:
+    network = Network(first(stack))
+    assert len(network.pods) == 7
+    assert network.graph() == slot("blue")
+
+
+@pytest.mark.parametrize("stack", ["staging", "prod"])
+def test_an_edge_is_one_port_wide(stack: str) -> None:
+    network = Network(first(stack))
+    for one, other in network.graph():
+        if other in network.pods:
+            source = GATEWAY if one == "gateway" else network.pods[one]
+            assert not network.reaches(source, network.pods[other], network.ports[other] + 1), (one, other)
+
+
+def test_a_gateway_without_pods_is_known_by_its_addresses() -> None:
+    env = environment("staging")
+    env["kubernetes"]["gateway"] |= {"cidrs": ["203.0.113.0/24"], "pods_in": "proxies"}
+    network = Network(deploy(env=env, stack="staging"))
+    for tier in ("web-blue", "api-blue"):
+        assert network.reaches(WORLD, network.pods[tier], network.ports[tier])
+        assert network.reaches(("proxies", {}), network.pods[tier], network.ports[tier])
+        assert not network.reaches(GATEWAY, network.pods[tier], network.ports[tier])
+    assert not network.reaches(WORLD, network.pods["database"], 5432)
+
+
+@pytest.mark.parametrize("stack", ["staging", "prod"])
+def test_the_slots_do_not_see_each_other(stack: str) -> None:
+    network = Network(first(stack), second(stack))
+    assert network.graph() == slot("blue") | slot("green")
+
+
+def test_all_that_can_be_asked_for_opens_just_that() -> None:
+    """Here the web and the worker need the api, the api may go out, and the database is somewhere else."""
+    network = Network(ALL["everything"])
+    assert network.graph() == {
+        ("gateway", "web-blue"), ("gateway", "api-blue"), ("web-blue", "api-blue"), ("worker-blue", "api-blue"),
+        ("worker-blue", "cache"), ("api-blue", "cache"), ("api-blue", "world"), ("blue-api-migrate", "cache"),
+        ("blue-api-migrate", "world"), ("blue-smoke", "gateway"),
+    }  # fmt: skip
+    assert network.reaches(network.pods["blue-smoke"], WORLD, 443)
+    for metadata in ("169.254.169.254", "fd00:ec2::254"):
+        assert not [name for name, pod in network.pods.items() if network.reaches(pod, metadata, 80)], metadata
+    assert network.reaches(network.pods["api-blue"], "2001:db8::1", 80)
+
+
+def test_an_external_database_opens_its_port_only() -> None:
+    env = environment("staging")
+    env["tiers"] = {"database": {"external": {"host": "db.test", "port": 6432}}}
+    network = Network(deploy(env=env, stack="staging"))
+    for name, pod in network.pods.items():
+        needs = name in ("api-blue", "worker-blue", "blue-api-migrate")
+        assert network.reaches(pod, WORLD, 6432) == needs
+        assert not network.reaches(pod, WORLD, 443)
+
+
+@pytest.mark.parametrize("deployed", ALL.values(), ids=ALL)
+def test_every_pod_may_ask_for_names_and_no_stranger_reaches_one(deployed: Deployment) -> None:
+    network = Network(deployed)
+    for pod in network.pods.values():
+        assert network.reaches(pod, DNS, 53, "UDP")
+        assert network.reaches(pod, DNS, 53)
+        assert not network.reaches(pod, DNS, 9153)
+        assert not network.reaches(pod, ("kube-system", {"k8s-app": "other"}), 53)
+    known = {**network.ports, **dict.fromkeys(network.pods, 8000)}
+    assert not [name for name, port in known.items() if network.reaches(STRANGER, network.pods[name], port)]
+    assert not [name for name, port in known.items() if network.reaches(WORLD, network.pods[name], port)]
+
+
+def test_a_pod_no_tier_made_reaches_nothing() -> None:
+    network = Network(first("staging"))
+    stray: Pod = (network.namespace, {"app": "stray"})
+    assert not any(network.reaches(stray, pod, network.ports.get(name, 80)) for name, pod in network.pods.items())
+    assert not network.reaches(stray, WORLD, 443)
+    assert not network.reaches(GATEWAY, stray, 80)
+
+
+@pytest.mark.parametrize("direction", ["Egress", "Ingress"])
+def test_either_direction_alone_keeps_to_the_graph(direction: str) -> None:
+    """So that one policy that is too wide is not hidden by another that is narrow."""
+    network = Network(first("staging"))
+    inside = {(one, other) for one, other in slot("blue") if one in network.pods and other in network.pods}
+    found = {
+        (one, other)
+        for one, other in product(network.pods, network.pods)
+        if one != other and other in network.ports
+        if network.may(
+            direction,
+            *(
+                (network.pods[one], network.pods[other])
+                if direction == "Egress"
+                else (network.pods[other], network.pods[one])
+            ),
+            network.ports[other],
+            "TCP",
+        )
+    }
+    assert found == inside
+
+
+def test_a_way_out_of_one_slot_is_none_of_the_other() -> None:
+    app: dict[str, Any] = project() | {"version": "2.0.0"}
+    app["api"] |= {"egress": True}
+    network = Network(first("staging"), deploy(app, export=exported(first("staging")), stack="staging"))
+    out = {name for name, pod in network.pods.items() if network.reaches(pod, WORLD, 443)}
+    assert out == {"api-green", "green-api-migrate"}
+
+
+def test_without_the_policies_everything_is_open() -> None:
+    """The analyser itself can say yes."""
+    network = Network(first("staging"))
+    network.policies.clear()
+    assert len(network.graph()) > 40

@@ -6,9 +6,20 @@ from pathlib import Path
 
 import docker
 import pytest
+import urllib3
 from docker.errors import DockerException
+from pulumi import RunError
 
-from .stack import Stack
+from components.platforms import cluster
+
+from .stack import DockerStack
+
+# The lab's gateway has a certificate of its own making.
+urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="the long form: 20 releases, an engine killed at 30 points")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,16 +27,26 @@ def machine() -> None:
     """Pulumi and an engine are there."""
     if not shutil.which("pulumi"):
         pytest.exit("no `pulumi` on PATH: run `make lab`, then `make e2e`", returncode=2)
+    if not _answers("lab"):
+        pytest.exit("no cluster answers as context lab: run `make lab-cluster`, then `make e2e`", returncode=2)
     try:
         docker.from_env().ping()
     except DockerException as error:
         pytest.exit(f"no Docker engine answers ({error}): run `make lab`, then `make e2e`", returncode=2)
 
 
+def _answers(context: str) -> bool:
+    try:
+        cluster.check(context)
+    except RunError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
     """The board, deployed once for the tests of a module, which run in their order."""
-    made = Stack(tmp_path_factory.mktemp("board"), "e2e")
+    made = DockerStack(tmp_path_factory.mktemp("board"), "e2e")
     try:
         made.up()
         yield made

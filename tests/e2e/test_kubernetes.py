@@ -1,0 +1,405 @@
+"""The board in namespaces of a real cluster: used, killed, drained, scaled, released, broken and removed, in this order."""
+
+import json
+import os
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import kubernetes
+import pytest
+import requests
+import yaml
+
+from .stack import ROOT, SECRETS, ClusterStack, eventually, requests_flowing
+
+API = {"replicas": 2, "cpu": 0.5, "reserve": 0.05, "memory": "512Mi", "autoscale": {"max": 4, "cpu": 20}}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
+    """Staging, deployed once for the tests of this module, which run in their order."""
+    made = ClusterStack(tmp_path_factory.mktemp("staging"), "e2e")
+    made.environment["tiers"]["api"] = dict(API)
+    made.environment["kubernetes"]["schedule_within"] = "20s"
+    made.images()
+    try:
+        made.up()
+        yield made
+    finally:
+        made.destroy(check=False)
+
+
+def uids(pods: list[Any]) -> set[str]:
+    return {pod.metadata.uid for pod in pods}
+
+
+def ready(stack: ClusterStack, tier: str, slot: str, count: int) -> bool:
+    statuses = [pod.status.container_statuses or [] for pod in stack.pods(tier, slot)]
+    return len(statuses) >= count and all(each and all(status.ready for status in each) for each in statuses)
+
+
+def live(stack: ClusterStack) -> dict[str, str]:
+    return stack.get("/api/release").json()
+
+
+def test_the_five_tiers_answer_through_the_gateway(stack: ClusterStack) -> None:
+    outputs = stack.outputs()
+    assert outputs["url"] == "http://board-e2e.localhost:8000"
+    assert (outputs["live"], outputs["release"].split("-")[0]) == ("blue", "1.0.0")
+    assert stack.get("/").headers["X-Release"] == outputs["release"]
+    assert live(stack) == {"release": outputs["release"], "slot": "blue"}
+    assert stack.get("/metrics").status_code == 404
+
+
+def test_it_is_written_read_and_its_job_is_done(stack: ClusterStack) -> None:
+    message = stack.post("a message with a word like rhubarb and some more of them to shorten")
+    assert [each["id"] for each in stack.get("/api/search?q=rhubarb").json()] == [message["id"]]
+    path = f"/api/messages/{message['id']}"
+    eventually(lambda: stack.get(path).json()["processed"] == 1)
+    assert stack.get("/api/stats").json()["messages"] == 1, "a seed is for where the environment asks for it"
+
+
+def test_the_second_up_changes_nothing(stack: ClusterStack) -> None:
+    changed = stack.up().changed
+    assert set(changed) == {"unchanged"}
+    assert changed["unchanged"] > 50
+
+
+def test_a_pod_that_is_not_restricted_is_refused(stack: ClusterStack) -> None:
+    refused = stack.kubectl("run", "root", "--image=python:3.11-slim-bookworm", "--privileged", check=False)
+    assert 'violates PodSecurity "restricted:latest"' in refused
+    warned = [pod for pod in stack.core.list_namespaced_pod(stack.namespace).items if pod.metadata.name == "root"]
+    assert not warned
+
+
+def test_no_secret_is_anywhere_in_plain_text(stack: ClusterStack) -> None:
+    places = {"the state": stack.pulumi("stack", "export", check=True).text}
+    for file in (stack.folder / ".state").rglob("*.json"):
+        places[f"the state file {file.name}"] = file.read_text()
+    places["every object but Secrets"] = stack.kubectl("get", "all,jobs,httproutes,configmaps,pods", "--output=yaml")
+    places["events"] = stack.kubectl("get", "events", "--output=yaml")
+    for tier in ("web", "api", "worker", "database", "cache"):
+        [pod, *_] = stack.pods(tier)
+        places[f"logs of {tier}"] = stack.kubectl("logs", pod.metadata.name)
+    places["a preview"] = stack.pulumi("preview", "--diff", check=True).text
+    for place, text in places.items():
+        for value in SECRETS.values():
+            assert value not in text, place
+    [api, *_] = stack.pods("api")
+    read = stack.kubectl("exec", api.metadata.name, "--", "cat", "/run/secrets/database-password")
+    assert read == SECRETS["database-password"]
+
+
+def test_a_pod_has_no_token_and_a_root_it_can_not_write(stack: ClusterStack) -> None:
+    for tier in ("web", "api", "worker", "database", "cache"):
+        [pod, *_] = stack.pods(tier)
+        name = pod.metadata.name
+        assert int(stack.kubectl("exec", name, "--", "id", "-u")) > 10_000
+        assert "No such file" in stack.kubectl("exec", name, "--", "ls", "/var/run/secrets/kubernetes.io", check=False)
+        written = stack.kubectl("exec", name, "--", "sh", "-c", "echo x > /etc/x", check=False)
+        assert "Read-only file system" in written
+
+
+def test_any_pod_may_die_and_no_request_fails(stack: ClusterStack) -> None:
+    before = stack.get("/api/stats").json()["messages"]
+    with requests_flowing(stack) as seen:
+        for tier, count in (("web", 2), ("api", 2), ("worker", 1)):
+            for pod in stack.pods(tier, "blue"):
+                stack.kubectl("delete", "pod", pod.metadata.name, "--wait=false")
+                eventually(partial(ready, stack, tier, "blue", count), seconds=60)
+                time.sleep(2)  # until the gateway has heard of the pod that is ready now
+    assert set(seen) == {"200", "201"}, seen
+    assert sum(seen.values()) > 100
+    stats = stack.get("/api/stats").json()
+    assert stats["messages"] == before + seen["201"]
+    # A job that was handed out as its worker was told to go is found by the next worker's sweep.
+    eventually(lambda: stack.get("/api/stats").json()["processed"] == stats["messages"], seconds=120)
+
+
+def test_a_drain_takes_one_at_a_time(stack: ClusterStack) -> None:
+    first, second, *_ = stack.pods("web", "blue")
+
+    def evict(pod: Any) -> int:
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod.metadata.name, "namespace": stack.namespace},
+        }
+        try:
+            stack.core.create_namespaced_pod_eviction(pod.metadata.name, stack.namespace, body)
+        except kubernetes.client.ApiException as error:
+            return int(error.status or 0)
+        return 201
+
+    with requests_flowing(stack) as seen:
+        assert evict(first) == 201
+        assert evict(second) == 429, "the budget lets one go at a time"
+        eventually(lambda: ready(stack, "web", "blue", 2), seconds=60)
+        eventually(lambda: evict(second) == 201, seconds=30)
+        eventually(lambda: ready(stack, "web", "blue", 2), seconds=60)
+    assert set(seen) <= {"200", "201"}, seen
+
+
+def test_the_api_is_scaled_under_load_and_back(stack: ClusterStack) -> None:
+    def desired() -> int:
+        return int(stack.kubectl("get", "hpa", "api-blue", "--output=jsonpath={.status.desiredReplicas}") or 0)
+
+    def ask(_: int) -> int:
+        return stack.get("/api/messages?limit=100").status_code
+
+    eventually(lambda: desired() == 2, seconds=240)
+    grew, until = 0, time.monotonic() + 120
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(300):  # at most 300 rounds of 100 requests, and two minutes
+            assert set(pool.map(ask, range(100))) == {200}
+            grew = max(grew, desired())
+            if grew > 2 or time.monotonic() > until:
+                break
+    assert grew > 2
+    eventually(lambda: len(stack.pods("api", "blue")) > 2, seconds=60)
+    eventually(lambda: desired() == 2 and len(stack.pods("api", "blue")) == 2, seconds=240)
+    assert set(stack.up().changed) == {"unchanged"}, "how many there are is the autoscaler's to say"
+
+
+def test_replicas_of_what_is_live_are_no_release(stack: ClusterStack) -> None:
+    before, outputs = uids(stack.pods("web", "blue")), stack.outputs()
+    stack.environment["tiers"]["web"]["replicas"] = 3
+    with requests_flowing(stack) as seen:
+        changed = stack.up().changed
+    assert changed["updated"] == 1
+    assert set(seen) <= {"200", "201"}, seen
+    assert uids(stack.pods("web", "blue")) > before
+    assert ready(stack, "web", "blue", 3)
+    assert stack.outputs()["release"] == outputs["release"]
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def test_another_manager_of_a_field_is_named(stack: ClusterStack) -> None:
+    stack.kubectl("scale", "deployment/web-blue", "--replicas=4")
+    stack.environment["tiers"]["web"]["replicas"] = 2
+    refused = stack.up(check=False)
+    assert refused.code
+    assert "environment.tiers.web: Deployment web-blue: kubectl has changed it (.spec.replicas)" in refused.text
+    assert len(stack.pods("web", "blue")) == 4
+    stack.up(PULUMI_K8S_ENABLE_PATCH_FORCE="true")
+    eventually(lambda: len(stack.pods("web", "blue")) == 2)
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def test_a_new_release_goes_to_the_other_slot_and_loses_nothing(stack: ClusterStack) -> None:
+    kept = {tier: uids(stack.pods(tier, "blue")) for tier in ("web", "api")}
+    before = stack.get("/api/stats").json()["messages"]
+    stack.app["version"] = "1.1.0"
+    with requests_flowing(stack) as seen:
+        stack.up()
+    assert live(stack)["slot"] == "green"
+    assert set(seen) <= {"200", "201"}, seen
+    assert stack.get("/api/stats").json()["messages"] == before + seen["201"]
+    assert {tier: uids(stack.pods(tier, "blue")) for tier in kept} == kept
+    assert not stack.pods("worker", "blue"), "they have been told to finish"
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def test_going_back_is_a_switch_and_nothing_else(stack: ClusterStack) -> None:
+    with requests_flowing(stack) as seen:
+        changed = stack.up(TIERS_RELEASE="previous").changed
+    assert live(stack)["slot"] == "blue"
+    assert changed["created"] == changed["deleted"] == 1, "the workers that run"
+    assert "replaced" not in changed
+    assert set(seen) <= {"200", "201"}, seen
+    stack.up()
+    assert live(stack)["slot"] == "green"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"web": {"image": "127.0.0.1:5005/board/nothing:0.0.1"}},
+            ["app.web: Deployment web-blue: it is not ready in time", "container web: waiting, ", "ImagePull"],
+        ),
+        (
+            {"api": {"command": ["sh", "-c", "echo the moon is wrong; exit 3"]}},
+            ["app.api: Deployment api-blue: it is not ready in time", "exit code 3", "| the moon is wrong"],
+        ),
+        (
+            {"api": {"migrate": {"command": ["sh", "-c", "echo the table is on fire; exit 9"]}}},
+            ["app.api.migrate: Job blue-api-migrate: ", "exit code 9", "| the table is on fire"],
+        ),
+    ],
+    ids=["no-such-image", "crash-loop", "failing-migration"],
+)
+def test_a_release_that_can_not_start_says_why_and_touches_nothing(
+    stack: ClusterStack, change: dict[str, dict[str, object]], said: list[str]
+) -> None:
+    before, running = live(stack), {tier: uids(stack.pods(tier, "green")) for tier in ("web", "api", "worker")}
+    good = json.loads(json.dumps(stack.app))
+    for tier, values in change.items():
+        if "image" in values:
+            stack.app[tier].pop("build")
+        stack.app[tier] |= values | {"start_within": "5s"}
+    with requests_flowing(stack) as seen:
+        failed = stack.up(check=False)
+    assert failed.code
+    assert not [part for part in said if part not in failed.text], failed.text
+    assert "what is live was not touched" in failed.text
+    assert live(stack) == before
+    assert {tier: uids(stack.pods(tier, "green")) for tier in running} == running
+    assert set(seen) <= {"200", "201"}, seen
+    if "command" in change.get("api", {}):
+        again = stack.up(check=False)
+        assert again.code, "the second try must not take what failed for something that stands"
+        assert live(stack) == before
+    stack.app.clear()
+    stack.app |= good
+
+
+def test_the_next_good_release_goes_out_normally(stack: ClusterStack) -> None:
+    stack.app["version"] = "1.2.0"
+    with requests_flowing(stack) as seen:
+        stack.up()
+    assert live(stack)["slot"] == "blue"
+    assert set(seen) <= {"200", "201"}, seen
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def test_a_claim_that_is_not_bound_says_why(tmp_path: Path) -> None:
+    stack = ClusterStack(tmp_path / "claim", "claim")
+    for tier in ("api", "worker", "database"):
+        stack.app.pop(tier)
+    stack.app["cache"]["start_within"] = "5s"
+    stack.environment["kubernetes"]["schedule_within"] = "20s"
+    stack.environment["tiers"] = {"cache": {"storage_class": "nowhere", "reserve": 0.05}}
+    try:
+        failed = stack.up(check=False)
+        assert failed.code
+        assert "app.cache: StatefulSet cache: it is not ready in time; it is shared by both slots" in failed.text
+        assert (
+            'PersistentVolumeClaim cache-data: ProvisioningFailed: storageclass.storage.k8s.io "nowhere" not found'
+            in failed.text
+        )
+    finally:
+        stack.destroy()
+
+
+# ---------------------------------------------------------------------- prod, as somebody with little to say
+
+
+def admin(*words: str, given: str | None = None) -> str:
+    done = subprocess.run(
+        ["kubectl", "--context", "lab", *words], input=given, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def prod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
+    """Prod's own stack file, deployed by an account that has only the Role in the documents, in a namespace it is given."""
+    folder = tmp_path_factory.mktemp("prod")
+    made = ClusterStack(folder, "live", "prod")
+    made.environment["kubernetes"]["namespace"]["name"] = made.namespace = "board-live"
+    made.environment["kubernetes"]["context"] = "deployer"
+    own = {"gateway_class": "traefik", "certificate": "board-tls"}
+    made.environment["kubernetes"]["gateway"] |= {"name": "board", "listener": None, "create": own}
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": made.namespace, "labels": labels}}
+    admin("apply", "-f", "-", given=yaml.safe_dump(namespace))
+    try:
+        here = ("--namespace", made.namespace)
+        admin("apply", *here, "-f", str(ROOT / "docs/kubernetes-role.yaml"))
+        admin("create", *here, "serviceaccount", "deployer")
+        certificate = _certificate(folder, made.host)
+        admin("create", *here, "secret", "tls", "board-tls", *certificate)
+        account = f"{made.namespace}:deployer"
+        admin("create", *here, "rolebinding", "deployer", "--role=tiers-deployer", f"--serviceaccount={account}")
+        made.variables |= {"KUBECONFIG": str(_kubeconfig(folder, admin("create", *here, "token", "deployer").strip()))}
+        made.images()
+        yield made
+    finally:
+        admin("delete", "namespace", made.namespace)
+
+
+def _certificate(folder: Path, host: str) -> tuple[str, str]:
+    key, certificate = folder / "tls.key", folder / "tls.crt"
+    words = ["openssl", "req", "-x509", "-nodes", "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}"]
+    words += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(words, check=True, capture_output=True)
+    return f"--key={key}", f"--cert={certificate}"
+
+
+def _kubeconfig(folder: Path, token: str) -> Path:
+    given = yaml.safe_load(admin("config", "view", "--raw", "--minify", "--output=yaml"))
+    given["users"] = [{"name": "deployer", "user": {"token": token}}]
+    given["contexts"] = [{"name": "deployer", "context": {"cluster": given["clusters"][0]["name"], "user": "deployer"}}]
+    given["current-context"] = "deployer"
+    file = folder / "kubeconfig"
+    file.write_text(yaml.safe_dump(given))
+    return file
+
+
+def test_prod_is_deployed_with_a_role_in_its_namespace_only(prod: ClusterStack) -> None:
+    refused = subprocess.run(
+        ["kubectl", "get", "namespaces"],
+        env=os.environ | {"KUBECONFIG": prod.variables["KUBECONFIG"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "cannot list resource" in refused.stderr
+    prod.up()
+    assert set(prod.up().changed) == {"unchanged"}
+    assert live(prod)["slot"] == "blue"
+    images = {
+        container.image
+        for pod in prod.core.list_namespaced_pod(prod.namespace).items
+        for container in pod.spec.containers
+    }
+    assert all("@sha256:" in image for image in images)
+    assert len(images) == 5
+
+
+def test_prod_and_staging_do_not_see_each_other(stack: ClusterStack, prod: ClusterStack) -> None:
+    theirs = stack.get("/api/stats").json()["messages"]
+    message = prod.post("for prod only")
+    eventually(lambda: prod.get(f"/api/messages/{message['id']}").json()["processed"] == 1)
+    assert prod.get("/api/stats").json()["messages"] == 1
+    assert stack.get("/api/stats").json()["messages"] == theirs
+    assert prod.url.startswith("https:")
+    assert requests.get("http://127.0.0.1:8000/api/release", headers=prod.headers, timeout=10).status_code == 404
+
+
+def test_prod_has_the_certificate_it_was_given(prod: ClusterStack) -> None:
+    context = ssl.create_default_context(cafile=str(prod.folder / "tls.crt"))
+    plain = socket.create_connection(("127.0.0.1", 8443), timeout=10)
+    with context.wrap_socket(plain, server_hostname=prod.host) as secure:
+        assert secure.version() == "TLSv1.3"
+
+
+def test_protected_data_stops_a_destroy(prod: ClusterStack) -> None:
+    refused = prod.destroy(check=False)
+    assert refused.code
+    assert "protect" in refused.text
+    assert "database-data" in refused.text
+    assert live(prod)["slot"] == "blue"
+
+
+def test_destroy_leaves_nothing_and_the_other_environment_alone(stack: ClusterStack, prod: ClusterStack) -> None:
+    stack.destroy()
+    assert admin("get", "namespace", stack.namespace, "--ignore-not-found") == ""
+    assert live(prod)["slot"] == "blue"
+    prod.environment["protect_data"] = False
+    prod.up()
+    prod.destroy()
+    administrator = {"serviceaccount/deployer", "secret/board-tls", "role.rbac.authorization.k8s.io/tiers-deployer"}
+    administrator |= {"rolebinding.rbac.authorization.k8s.io/deployer"}
+    # Pods are given their time after their Deployment is gone.
+    eventually(lambda: set(prod.left()) == administrator, seconds=90)
+    eventually(lambda: admin("get", "persistentvolumes", "--output=name") == "", seconds=60)

@@ -1,0 +1,258 @@
+"""Releases under load, one after the other: nothing is lost, nothing is done twice, no page is of two releases."""
+
+import copy
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from .load import load, settled, stream
+from .stack import ClusterStack, DockerStack, Stack, eventually
+
+RELEASES, SOAK = 2, 20
+PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+@pytest.fixture(scope="module", params=["docker", "kubernetes"])
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The board on either platform, with two of what answers users."""
+    folder = tmp_path_factory.mktemp("load")
+    made = DockerStack(folder, "load") if request.param == "docker" else ClusterStack(folder, "load")
+    made.environment |= {"reload": False, "seed": False}
+    made.environment.setdefault("tiers", {}).setdefault("api", {}).setdefault("replicas", 2)
+    made.environment["tiers"]["api"]["cpu"] = 1
+    if isinstance(made, ClusterStack):
+        made.environment["kubernetes"] |= {"schedule_within": "20s"}
+        made.environment["kubernetes"]["gateway"]["within"] = "10s"
+    try:
+        if isinstance(made, ClusterStack):
+            made.images()
+        made.up()
+        yield made
+    finally:
+        made.destroy(check=False)
+        made.clear()
+
+
+def version(stack: Stack) -> str:
+    """The version after the one it has."""
+    major, minor, _ = stack.app["version"].split(".")
+    stack.app["version"] = f"{major}.{int(minor) + 1}.0"
+    return stack.app["version"]
+
+
+def live(stack: Stack) -> dict[str, str]:
+    return stack.get("/api/release").json()
+
+
+def test_releases_in_a_row_lose_nothing(stack: Stack, pytestconfig: pytest.Config) -> None:
+    soak = pytestconfig.getoption("soak")
+    releases = SOAK if soak else RELEASES
+    before = stack.get("/api/stats").json()["messages"]
+    with load(stack, seconds=releases * 120) as seen:
+        for _ in range(releases):
+            wanted = version(stack)
+            with stream(stack) as feed:
+                slot = live(stack)["slot"]
+                stack.up()
+                eventually(lambda: live(stack)["release"].startswith(f"{wanted}-"), 5)  # noqa: B023
+            assert feed.cut is None, "a stream stays on the slot it was opened on"
+            assert feed.hello["slot"] == slot
+    print(f"\n{seen}")
+    assert not seen.failed, seen
+    # On a machine that does something else besides, k6 itself may come too late.
+    assert not (soak and seen.dropped), f"the rate was not held: {seen}"
+    assert (seen.mixed, seen.stale) == (0, 0), seen
+    settled(stack, before, seen)
+
+
+def test_going_back_and_forth_loses_nothing(stack: Stack) -> None:
+    with load(stack) as seen:
+        for _ in range(2):
+            slot = live(stack)["slot"]
+            stack.up(TIERS_RELEASE="previous")
+            eventually(lambda: live(stack)["slot"] != slot, 5)  # noqa: B023
+    print(f"\n{seen}")
+    assert (seen.failed, seen.mixed, seen.stale) == (0, 0, 0), seen
+
+
+def test_a_page_that_was_loaded_before_keeps_working(stack: Stack) -> None:
+    tab = requests.Session()
+    tab.headers.update(stack.headers)
+    page = tab.get(f"{stack.url}/", headers=PAGE, timeout=10)
+    before = page.headers["X-Release"]
+    assets = re.findall(r'(?:src|href)="(/?assets/[^"]+)"', page.text)
+    assert assets
+    version(stack)
+    stack.up()
+    # Sessions keep no cookie for another host than the one that is asked for: it is given as a browser would.
+    kept = {"Cookie": page.headers["Set-Cookie"].partition(";")[0], "Accept": "*/*"}
+    for asset in assets:
+        assert tab.get(f"{stack.url}/{asset.lstrip('/')}", headers=kept, timeout=10).status_code == 200
+    assert tab.get(f"{stack.url}/api/release", headers=kept, timeout=10).json()["release"] == before
+    assert tab.get(f"{stack.url}/release.json", headers=kept, timeout=10).json()["release"] == before
+    fresh = tab.get(f"{stack.url}/", headers=kept | PAGE, timeout=10)
+    assert fresh.headers["X-Release"] == live(stack)["release"] != before
+
+
+def test_the_job_in_hand_is_finished_by_the_worker_that_has_it(stack: Stack) -> None:
+    job = stack.post("a long job", work_seconds=20)
+    eventually(lambda: stack.get(f"/api/messages/{job['id']}").json()["attempts"] == 1)
+    slot = live(stack)["slot"]
+    version(stack)
+    stack.up()
+    eventually(lambda: stack.get(f"/api/messages/{job['id']}").json()["processed"] == 1, 60)
+    assert stack.get(f"/api/messages/{job['id']}").json()["attempts"] == 1
+    eventually(lambda: not stack.ids("worker", slot), 90)
+
+
+HIDES_FROM_THE_GATEWAY = (
+    r"sed 's|location = /health {|& if ($http_x_forwarded_for) { return 500; }|; s|@RELEASE@|x|g; s|@SLOT@|x|g'"
+    " /etc/nginx/board.conf > /tmp/nginx.conf && exec nginx -c /tmp/nginx.conf -g 'daemon off;'"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"ready": "/assets/nothing-here.js"}, "app.web: "),
+        ({"command": ["sh", "-c", HIDES_FROM_THE_GATEWAY]}, "/.gateway/web: HTTP 500"),
+    ],
+    ids=["never-ready", "smoke-test"],
+)
+def test_a_release_that_fails_a_gate_is_not_noticed(stack: Stack, change: dict[str, Any], said: str) -> None:
+    """A crash loop, a failing migration and an image that is not there are tried in the tests of each platform."""
+    before, good = live(stack), copy.deepcopy(stack.app)
+    kept = {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api", "worker")}
+    stack.app["web"] |= change | {"start_within": "8s"}
+    version(stack)
+    with load(stack, rate=100) as seen:
+        failed = stack.up(check=False)
+    stack.app.clear()
+    stack.app |= good
+    assert failed.code
+    assert said in failed.text, failed.text
+    assert "what is live was not touched" in failed.text
+    assert live(stack) == before
+    assert {tier: stack.ids(tier, before["slot"]) for tier in kept} == kept
+    assert not seen.failed, seen
+
+
+def test_the_next_good_release_goes_out_normally(stack: Stack) -> None:
+    wanted = version(stack)
+    with load(stack, rate=100) as seen:
+        stack.up()
+    assert live(stack)["release"].startswith(f"{wanted}-")
+    assert not seen.failed, seen
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def test_a_release_waits_for_somebody_who_looks_at_it(stack: Stack) -> None:
+    stack.environment["release"] = {"promote": "manual"}
+    before, wanted = live(stack), version(stack)
+    waits = stack.up()
+    assert live(stack) == before
+    told = stack.outputs()["waiting"]
+    assert f"{wanted}-" in told
+    idle = "blue" if before["slot"] == "green" else "green"
+    assert f"'X-Tiers-Slot: {idle}'" in told
+    assert stack.get("/api/release", headers={"X-Tiers-Slot": idle}).json()["slot"] == idle
+    assert "it waits to be promoted" in waits.text
+    assert set(stack.up().changed) == {"unchanged"}
+    stack.up(TIERS_RELEASE="promote")
+    assert live(stack)["slot"] == idle
+    assert "waiting" not in stack.outputs()
+    stack.environment.pop("release")
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def test_the_way_back_is_closed_to_a_slot_that_is_ill(stack: Stack) -> None:
+    before = live(stack)
+    standby = "blue" if before["slot"] == "green" else "green"
+    stack.break_down("api", standby)
+    refused = stack.up(check=False, TIERS_RELEASE="previous")
+    assert refused.code
+    assert "what is live was not touched. Release anew instead" in refused.text
+    assert live(stack) == before
+    version(stack)
+    stack.up()
+    assert live(stack)["slot"] == standby
+
+
+def test_what_is_live_is_not_rendered_again(stack: Stack) -> None:
+    """Between two releases a tier is taken away, labels are renamed, and the program is another: live does not notice."""
+    before, good = live(stack), copy.deepcopy(stack.app)
+    kept = {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api", "worker")}
+    made = stack.generations(before["slot"])
+    assert made
+    stack.app.pop("worker")
+    sizes = copy.deepcopy(stack.environment["tiers"])
+    stack.environment["tiers"].pop("worker", None)
+    version(stack)
+    stack.environment["release"] = {"promote": "manual"}
+    for name, old, new in (
+        ("manifests.py", '{"app.kubernetes.io/version": place', '{"example.com/version": place'),
+        ("docker.py", "labels |= {LABEL_SLOT:", 'labels |= {"example.com/upgraded": "yes", LABEL_SLOT:'),
+    ):
+        file = stack.folder / "components/platforms" / name
+        assert file.read_text().count(old) == 1
+        file.write_text(file.read_text().replace(old, new))
+    with load(stack, rate=100) as seen:
+        stack.up()
+    assert live(stack) == before
+    assert {tier: stack.ids(tier, before["slot"]) for tier in kept} == kept
+    assert stack.generations(before["slot"]) == made
+    stack.up(TIERS_RELEASE="promote")
+    assert live(stack)["slot"] != before["slot"]
+    assert {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api")} == {
+        tier: kept[tier] for tier in ("web", "api")
+    }
+    assert not seen.failed, seen
+    stack.app.clear()
+    stack.app |= good
+    stack.environment["tiers"] = sizes
+    stack.environment.pop("release")
+
+
+def test_a_cold_standby_runs_nothing_and_comes_back(stack: Stack) -> None:
+    stack.environment["release"] = {"standby": "cold"}
+    version(stack)
+    stack.up()  # It is another release, for its pages have no cookie.
+    before = live(stack)
+    version(stack)
+    with load(stack, rate=100) as seen:
+        stack.up()
+        eventually(lambda: not running(stack, before["slot"]), 60)
+        assert set(stack.up().changed) == {"unchanged"}
+        stack.up(TIERS_RELEASE="previous")
+    assert live(stack) == before
+    assert len(running(stack, before["slot"])) >= 4
+    assert not seen.failed, seen
+
+
+def running(stack: Stack, slot: str) -> set[str]:
+    return {each for tier in ("web", "api", "worker") for each in stack.ids(tier, slot)}
+
+
+def test_status_says_it_in_one_screen(stack: Stack) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ci.status", stack.name],
+        cwd=stack.folder, env=stack.variables, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    now, shown = live(stack), done.stdout
+    print(f"\n{shown}")
+    assert f"{now['slot']} is live" in shown
+    assert f"{now['release']}, live, made " in shown
+    assert re.search(r"api +2/2 ready +\S*board-api:", shown)
+    assert re.search(r"worker +rests +\S*board-api:", shown)
+    assert "shared   ready: cache 1/1, database 1/1" in shown
+    assert re.search(
+        rf"switch \d+ +\S+  \S+ → {re.escape(now['release'])} \({now['slot']}\)\n +by \S+; passed after ", shown
+    )
+    assert len(shown.splitlines()) <= 24
+    assert stack.outputs()["last_switch"]["to"] == now["release"]

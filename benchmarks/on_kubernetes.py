@@ -1,0 +1,146 @@
+"""What the program costs on the lab's cluster."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.e2e.stack import ClusterStack
+
+from . import empty_program
+from .pairs import pair
+
+HERE = Path(__file__).parent
+
+
+def cold_up(stack: ClusterStack) -> str:
+    """Staging from nothing to the switch, images present, against kubectl with the same manifests.
+
+    Theirs is what a careful script does, in the order the tiers need. Everything at once ends in an error: the worker
+    gives up before its tables are there.
+    """
+    stack.images()
+    stack.up()
+    objects = _objects(stack)
+    files = _files(stack.folder, objects)
+    stack.destroy()
+
+    def kubectl(*words: str) -> None:
+        done = subprocess.run(["kubectl", "--context", "lab", *words], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+
+    def rollout(*kinds: str) -> None:
+        for each in (each for each in objects if each["kind"] in kinds):
+            what = f"{each['kind']}/{each['metadata']['name']}"
+            kubectl("rollout", "status", what, f"--namespace={stack.namespace}", "--timeout=200s")
+
+    def job(name: str) -> None:
+        kubectl("wait", "--for=condition=Complete", f"job/{name}", f"--namespace={stack.namespace}", "--timeout=200s")
+
+    def in_order() -> None:
+        kubectl("apply", "--server-side", "-f", str(files["shared"]))
+        rollout("StatefulSet")
+        kubectl("apply", "--server-side", "-f", str(files["migration"]))
+        job("blue-api-migrate")
+        kubectl("apply", "--server-side", "-f", str(files["slot"]))
+        rollout("Deployment")
+        kubectl("apply", "--server-side", "-f", str(files["smoke"]))
+        job("blue-smoke")
+        kubectl("apply", "--server-side", "-f", str(files["switch"]))
+
+    def clear() -> None:
+        stack.destroy()
+        kubectl("delete", "namespace", stack.namespace, "--ignore-not-found", "--wait")
+
+    name = "`pulumi up` of staging, cold, against kubectl in the order the tiers need"
+    return pair(name, 1.5, stack.up, in_order, clear, pairs=3)
+
+
+def _objects(stack: ClusterStack) -> list[dict[str, Any]]:
+    """The manifests of a stack, as they were applied, the namespace first."""
+    export = json.loads(stack.pulumi("stack", "export", "--show-secrets", check=True).text)
+    resources = export["deployment"]["resources"]
+    found = [each["inputs"] for each in resources if each["type"].startswith("kubernetes:")]
+    return sorted((_plain(each) for each in found), key=lambda each: each["kind"] != "Namespace")
+
+
+def _plain(value: Any) -> Any:
+    """Without the checkpoint's marks of what is secret."""
+    if isinstance(value, dict):
+        if "plaintext" in value:
+            return json.loads(str(value["plaintext"]))  # pyright: ignore[reportUnknownArgumentType]
+        return {key: _plain(part) for key, part in value.items() if key != "__defaults"}  # pyright: ignore[reportUnknownVariableType]
+    return [_plain(part) for part in value] if isinstance(value, list) else value  # pyright: ignore[reportUnknownVariableType]
+
+
+def _files(folder: Path, objects: list[dict[str, Any]]) -> dict[str, Path]:
+    """One file for each thing a careful script does."""
+
+    def step(each: dict[str, Any]) -> str:
+        labels = each["metadata"]["labels"]
+        role = labels["tiers.role"]
+        if each["kind"] == "Job":
+            return "migration" if role == "task" else "smoke"
+        if role == "switch":
+            return "switch"
+        early = each["kind"] in ("Secret", "ServiceAccount", "NetworkPolicy")
+        return "shared" if early or "tiers.slot" not in labels else "slot"
+
+    files: dict[str, Path] = {}
+    for name in ("shared", "migration", "slot", "smoke", "switch"):
+        files[name] = folder / f"{name}.yaml"
+        files[name].write_text(yaml.safe_dump_all([each for each in objects if step(each) == name]))
+    return files
+
+
+def preview(stack: ClusterStack) -> str:
+    """A preview of prod that finds nothing to do, against the one of a program without resources."""
+    stack.images()
+    stack.up()
+    row = empty_program.preview(stack, "prod", 1.6)
+    stack.environment["protect_data"] = False
+    stack.up()
+    stack.destroy()
+    return row
+
+
+def per_resource(stack: ClusterStack) -> str:
+    """Processor time and memory of the program itself, for an application of 10 and of 100 services."""
+    folder = stack.folder / "many"
+    folder.mkdir()
+    for file in (HERE / "many").iterdir():
+        (folder / file.name).write_text(file.read_text().replace("../../.venv", "../.venv"))
+    (folder / "components").symlink_to(stack.folder / "components")
+
+    def measured(services: int) -> dict[str, float]:
+        variables = stack.variables | {"SERVICES": str(services), "MEASURED": str(folder / "measured.json")}
+
+        def pulumi(*words: str) -> None:
+            done = subprocess.run(["pulumi", *words], cwd=folder, env=variables, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+        pulumi("stack", "select", "--create", "many")
+        pulumi("preview", "--non-interactive")
+        return json.loads((folder / "measured.json").read_text())
+
+    rows: list[str] = []
+    none = measured(0)
+    for services in (10, 100):
+        it = measured(services)
+        count = it["resources"] - none["resources"]
+        each = (it["seconds"] - none["seconds"]) / count * 1000
+        cell = f"{each:.1f} ms each, {it['megabytes']:.0f} MB at most"
+        rows.append(
+            f"| the program's own processor time, {services} services, {count:.0f} resources | {cell} | | | 10 ms |"
+        )
+    return "\n".join(rows)
+
+
+ALL: dict[str, tuple[str, Callable[[ClusterStack], str]]] = {
+    "cluster-cold": ("staging", cold_up),
+    "cluster-preview": ("prod", preview),
+    "cluster-resources": ("staging", per_resource),
+}

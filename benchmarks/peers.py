@@ -1,0 +1,229 @@
+"""Releases of ours beside those of others: the same pods on the same cluster behind the same Gateway, in turn, under load.
+
+An application of one tier, `web`, so that no database blurs what is compared. What is changed is its version, which it
+tells who asks.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import requests
+
+from tests.e2e.stack import ClusterStack, DockerStack, Stack, eventually, free_port
+
+from .who_serves import Run, change
+
+FILES = Path(__file__).parent / "peers"
+ROUNDS = 5
+FIRST = "1.0.0"
+OURS, NOTHING, BACK = "ours on {}", "ours on {}, an `up` that finds nothing to do", "ours on {}, going back"
+GATED = "Argo Rollouts, the same smoke test as prePromotionAnalysis"
+GATES = {"spec": {"strategy": {"blueGreen": {"prePromotionAnalysis": {"templates": [{"templateName": "smoke"}]}}}}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Something to ask for, under load; `to` says which version that leads to in a round."""
+
+    name: str
+    url: str
+    host: str
+    ask: Callable[[str], object]
+    to: Callable[[int], str] = "1.0.{}".format
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """Somebody else's way to release, in a namespace of its own."""
+
+    namespace: str
+    kind: str
+    values: Mapping[str, Any]
+    """What its files are filled in with."""
+
+    @property
+    def host(self) -> str:
+        return f"{self.namespace}.localhost"
+
+    def kubectl(self, *words: str, text: str | None = None) -> None:
+        command = ["kubectl", "--context", "lab", "--namespace", self.namespace, *words]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+    def apply(self, file: str) -> None:
+        values = {name: json.dumps(value) for name, value in {**self.values, "host": self.host}.items()}
+        self.kubectl("apply", "--server-side", "-f", "-", text=Template((FILES / file).read_text()).substitute(values))
+
+    def release(self, version: str) -> None:
+        patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/env/0/value", "value": version}]
+        self.kubectl("patch", self.kind, "web", "--type=json", "--patch", json.dumps(patch))
+
+    def row(self, name: str, to: Callable[[int], str] = "1.0.{}".format) -> Row:
+        return Row(name=name, url="http://127.0.0.1:8000", host=self.host, ask=self.release, to=to)
+
+
+def table(folder: Path) -> str:
+    """Run it all; one row for each way to release."""
+    with ExitStack() as after:
+        rows = [*_on_kubernetes(folder / "cluster", after), *_on_docker(folder / "engine", after)]
+        runs: dict[str, list[Run]] = defaultdict(list)
+        for number in range(1, ROUNDS + 1):
+            for row in rows:
+                version = row.to(number)
+                run = change(row.url, row.host, version, lambda row=row, version=version: row.ask(version))
+                runs[row.name].append(run)
+                lost = f"{len(run.lost)} of {run.requests} lost {run.lost[:3] or ''}"
+                print(f"  {row.name}: {run.seconds:.1f} s, the command {run.command:.1f} s, {lost}", file=sys.stderr)
+    head = "| what | all traffic on it after | requests lost | of, in a run |\n|---|---|---|---|"
+    return "\n".join([head, *(_line(name, of) for name, of in runs.items()), "", _beyond(runs)])
+
+
+def _line(name: str, runs: list[Run]) -> str:
+    seconds, lost = [run.seconds for run in runs], [len(run.lost) for run in runs]
+    times = f"{statistics.median(seconds):.1f} s ({min(seconds):.1f} to {max(seconds):.1f})"
+    losses = f"{statistics.median(lost):.0f} ({min(lost)} to {max(lost)})"
+    return f"| {name} | {times} | {losses} | {statistics.median(run.requests for run in runs):.0f} |"
+
+
+def _beyond(runs: Mapping[str, list[Run]]) -> str:
+    """What is left of ours, round by round, once Argo's time and the engine's own are taken off."""
+    names = OURS.format("Kubernetes"), GATED, NOTHING.format("Kubernetes")
+    rounds = zip(*(runs[name] for name in names), strict=True)
+    left = [ours.seconds - argo.seconds - floor.seconds for ours, argo, floor in rounds]
+    spread = f"{statistics.median(left):.1f} s ({min(left):.1f} to {max(left):.1f})"
+    return f"Ours beyond Argo with the same gate plus an `up` that finds nothing to do: {spread}; at most 1 s."
+
+
+def _ours(stack: Stack, name: str, host: str) -> list[Row]:
+    """A release, an update that finds nothing to do, and the way back to the first release."""
+
+    def release(version: str) -> None:
+        stack.app["version"] = version
+        stack.up()
+
+    def back(_: str) -> None:
+        stack.up(TIERS_RELEASE="previous")
+
+    return [
+        Row(name=OURS.format(name), url=stack.url, host=host, ask=release),
+        Row(name=NOTHING.format(name), url=stack.url, host=host, ask=release),
+        Row(name=BACK.format(name), url=stack.url, host=host, ask=back, to=lambda _: FIRST),
+    ]
+
+
+def _web_only(stack: Stack, **size: object) -> None:
+    for tier in ("api", "worker", "database", "cache"):
+        del stack.app[tier]
+    stack.app["version"] = FIRST
+    stack.environment["tiers"] = {"web": size}
+
+
+# ---------------------------------------------------------------------- on Kubernetes
+
+
+def _on_kubernetes(folder: Path, after: ExitStack) -> list[Row]:
+    stack = ClusterStack(folder, "peers")
+    _web_only(stack, **stack.environment["tiers"]["web"])
+    stack.images()
+    after.callback(stack.destroy)
+    stack.up()
+    made = json.loads(stack.kubectl("get", "deployments,jobs,httproutes", "--output=json"))["items"]
+    by_role = {each["metadata"]["labels"]["tiers.role"]: each["spec"] for each in made}
+    pod = _pod(by_role["tier"])
+    hurried = pod | {"containers": [_without(pod["containers"][0], "lifecycle")]}
+
+    def peer(name: str, kind: str, pod: dict[str, Any]) -> Peer:
+        values = {
+            "replicas": by_role["tier"]["replicas"],
+            "pod": pod,
+            "smoke": _smoke(by_role["smoke"], {stack.host: f"peers-{name}.localhost", "blue": "preview"}),
+            "gateway": _without(by_role["switch"]["parentRefs"][0], "group", "kind"),
+        }
+        made = Peer(namespace=f"peers-{name}", kind=kind, values=values)
+        made.kubectl("create", "namespace", made.namespace)
+        after.callback(made.kubectl, "delete", "namespace", made.namespace)
+        made.apply("around.yaml")
+        made.apply(f"{kind}.yaml")
+        return made
+
+    plain = peer("plain", "deployment", hurried)
+    drained = peer("drained", "deployment", pod)
+    argo = peer("argo", "rollout", pod)
+    gated = peer("gated", "rollout", pod)
+    gated.apply("gate.yaml")
+    gated.kubectl("patch", "rollout", "web", "--type=merge", "--patch", json.dumps(GATES))
+    rows = [
+        *_ours(stack, "Kubernetes", stack.host),
+        gated.row(GATED),
+        gated.row("Argo Rollouts, going back while the old pods still run", to=lambda _: FIRST),
+        argo.row("Argo Rollouts, without gates"),
+        plain.row("Deployment, rolling update as people write it: no preStop"),
+        drained.row("Deployment, rolling update with our preStop of 5 s"),
+    ]
+    for row in rows:
+        eventually(lambda row=row: _serves(row, FIRST), 60)
+    return rows
+
+
+def _pod(deployment: Mapping[str, Any]) -> dict[str, Any]:
+    """The pod of ours as the cluster has it, less what only ours has: its account, labels to spread by, its settings."""
+    spec = _without(deployment["template"]["spec"], "serviceAccount", "serviceAccountName", "topologySpreadConstraints")
+    [container] = spec["containers"]
+    probe = container["readinessProbe"] | {"periodSeconds": 1}
+    return spec | {
+        "containers": [container | {"env": [{"name": "RELEASE", "value": FIRST}], "readinessProbe": probe}],
+    }
+
+
+def _smoke(job: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The pod of our smoke test, asking for others' names."""
+    spec = job["template"]["spec"]
+    [container] = spec["containers"]
+    return spec | {"containers": [container | {"command": [names.get(word, word) for word in container["command"]]}]}
+
+
+def _without(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name not in names}
+
+
+def _serves(row: Row, version: str) -> bool:
+    answer = requests.get(f"{row.url}/release.json", headers={"Host": row.host}, timeout=5)
+    return answer.ok and answer.json()["release"].partition("-")[0] == version
+
+
+# ---------------------------------------------------------------------- on Docker
+
+
+def _on_docker(folder: Path, after: ExitStack) -> list[Row]:
+    stack = DockerStack(folder, "peers")
+    _web_only(stack)
+    stack.environment |= {"reload": False, "seed": False}
+    after.callback(stack.destroy)
+    stack.up()
+    [web] = [each for each in stack.containers() if each.name.endswith("-web-1")]
+    port = free_port()
+
+    def compose(*words: str, release: str = FIRST) -> None:
+        variables = os.environ | {"IMAGE": web.image.tags[0], "PORT": str(port), "RELEASE": release}
+        command = ["docker-compose", "-p", "tierspeers", "-f", str(FILES / "compose.yml"), *words]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+    after.callback(compose, "down")
+    compose("up", "-d")
+    theirs = Row(
+        name="`docker-compose up -d`", url=f"http://127.0.0.1:{port}", host=f"127.0.0.1:{port}",
+        ask=lambda version: compose("up", "-d", release=version),
+    )  # fmt: skip
+    eventually(lambda: _serves(theirs, FIRST), 60)
+    return [*_ours(stack, "Docker", f"127.0.0.1:{stack.environment['gateway']['port']}"), theirs]

@@ -1,0 +1,89 @@
+"""Going back with both slots warm: what it costs beyond an `up` that finds nothing to do, and how soon all traffic is there."""
+
+import json
+import re
+import statistics
+import threading
+import time
+from pathlib import Path
+
+import requests
+
+from tests.e2e.stack import Stack
+
+ROUNDS = 5
+HEAD = "| going back | beyond an `up` that finds nothing to do | from the write to the last old answer |\n|---|---|---|"
+
+
+def table(stack: Stack) -> str:
+    """Rows of one platform: seconds, median (lowest to highest) of so many rounds. `stack` is left destroyed."""
+    rows: list[str] = []
+    try:
+        stack.environment |= {"reload": False, "seed": False}
+        for workers in ("both", "live"):
+            stack.environment["release"] = {"workers": workers}
+            stack.up()
+            stack.app["version"] = f"1.{len(rows) + 1}.0"
+            stack.up()
+            rounds = [_round(stack) for _ in range(ROUNDS)]
+            beyond, arrived = ([row[column] for row in rounds] for column in (0, 1))
+            rows.append(
+                f"| {type(stack).__name__.removesuffix('Stack')}, `workers: {workers}` | {_spread(beyond)} | {_spread(arrived)} |"
+            )
+    finally:
+        stack.destroy(check=False)
+        stack.clear()
+    return "\n".join(rows)
+
+
+def _spread(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):.1f} s ({min(seconds):.1f} to {max(seconds):.1f})"
+
+
+def _round(stack: Stack) -> tuple[float, float]:
+    """Seconds of going back beyond those of an empty `up`; seconds from the write of the switch to the last old answer."""
+    empty = _timed(stack, {})
+    old, answers, done = stack.get("/api/release").json()["slot"], list[tuple[float, str]](), threading.Event()
+    log = stack.folder / f"switching-{time.time_ns()}.json"
+    written: list[float] = []
+
+    def ask() -> None:
+        session = requests.Session()
+        session.headers.update(stack.headers)
+        while not done.wait(0.01):
+            for one in (session, requests):
+                answer = one.get(f"{stack.url}/api/release", headers=dict(stack.headers), timeout=10, verify=False)
+                answers.append((time.monotonic(), answer.json()["slot"]))
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            if not written and log.exists() and _switches(log):
+                written.append(time.monotonic())
+
+    threads = [threading.Thread(target=each) for each in (ask, watch)]
+    for thread in threads:
+        thread.start()
+    took = _timed(stack, {"TIERS_RELEASE": "previous", "PULUMI_DEBUG_COMMANDS": "true"}, "--event-log", str(log))
+    time.sleep(2)
+    done.set()
+    for thread in threads:
+        thread.join()
+    last = max(at for at, slot in answers if slot == old)
+    # To what the files say, so that the next one finds nothing to do.
+    stack.up()
+    return took - empty, max(last - written[0], 0)
+
+
+def _switches(log: Path) -> bool:
+    lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    begun = [json.loads(line).get("resourcePreEvent") for line in lines]
+    made = [each["metadata"] for each in begun if each and each["metadata"]["op"] in ("create", "update")]
+    return any(re.search(r"(::switch-\d+|HTTPRoute::board)$", each["urn"]) for each in made)
+
+
+def _timed(stack: Stack, variables: dict[str, str], *more: str) -> float:
+    stack.write()
+    started = time.monotonic()
+    words = ("up", "--yes", "--skip-preview", "--stack", stack.name, *more)
+    stack.pulumi(*words, check=True, variables=variables)
+    return time.monotonic() - started

@@ -23,7 +23,8 @@ class KeptSlot(ComponentResource):
     """A slot that stays as it is. Two things may pass, for they are no part of a release.
 
     `scales` are those that are wanted now. `resting` are the tiers that don't run while it is not:
-    what ran of them is remembered in this component's inputs, and run again as it was when traffic comes back.
+    what ran of them is remembered in this component's inputs, and run again as it was when traffic comes back. Where
+    nothing runs, nobody is led to, not even those who hold a page of its release.
     """
 
     def __init__(
@@ -36,28 +37,57 @@ class KeptSlot(ComponentResource):
         scales: Mapping[TierName, Scale],
         resting: Collection[str],
     ) -> None:
-        entries = {entry.urn: entry for entry in known.below(slot, checkpoint.SLOT)}
-        stopped = {urn: entry for urn, entry in entries.items() if entry.runs and entry.tier in resting}
-        rested = {entry.urn: entry for entry in checkpoint.rested(known, slot)} | stopped
+        there = {entry.urn: entry for entry in known.below(slot, checkpoint.SLOT)}
+        memory = {entry.urn: entry for entry in checkpoint.rested(known, slot)}
+        stay, memory = _resting(there, memory, resting, platform) if resting else _back(there, memory, scales, platform)
         inputs = identity(slot, held.release, held.order)
-        inputs |= {"rested": [checkpoint.remembered(entry) for entry in rested.values()]} if rested else {}
+        inputs |= {"rested": [checkpoint.remembered(entry) for entry in memory.values()]} if memory else {}
         super().__init__(checkpoint.SLOT, slot, inputs, None)
-        again = {} if resting else {urn: entry for urn, entry in rested.items() if urn not in entries}
         made: dict[str, Resource] = {}
         self.gates: dict[str, Output[Resource]] = {}
-        """What gets another scale or runs again: before traffic comes to this slot it has to be there."""
-        for urn, entry in (entries | again).items():
-            if urn in stopped:
-                continue
+        """What gets another scale, runs again or leads elsewhere: it has to be there before traffic moves."""
+        for entry, wanted in stay:
             # What lies outside of the slot can't be told by its URN here: it waits for all of it. Without dependencies
             # `pulumi destroy` would take networks and volumes away before the containers on them.
-            after = [*shared, *(made[each] for each in entry.dependencies if each in made)]
-            parent = made.get(entry.parent, self)
-            wanted = platform.revived(entry, scales) if urn in again else platform.rescaled(entry, scales)
-            made[urn] = replay(entry, platform, parent, after, wanted)
+            needed = list(made) if wanted and wanted.last else entry.dependencies
+            after = [*shared, *(made[each] for each in needed if each in made)]
+            made[entry.urn] = resource = replay(entry, platform, made.get(entry.parent, self), after, wanted)
             if wanted:
-                self.gates[entry.name] = made[urn].urn.apply(lambda _, resource=made[urn]: resource)
+                self.gates[entry.name] = passed(resource) if (passed := wanted.passed) else _there(resource)
         self.register_outputs(inputs)
+
+
+_Stay = Sequence[tuple[Entry, Wanted | None]]
+_Entries = Mapping[str, Entry]
+
+
+def _resting(there: _Entries, memory: _Entries, resting: Collection[str], platform: Platform) -> tuple[_Stay, _Entries]:
+    """What stays of a slot whose tiers rest, and what is remembered of it. If all of them do, nobody is led to it."""
+    running = {urn: entry for urn, entry in there.items() if entry.runs}
+    stopped = {urn: entry for urn, entry in running.items() if entry.tier in resting}
+    whole = stopped.keys() == running.keys()
+    stay = [(entry, _unless_done(entry, platform.closed(entry) if whole else None)) for entry in there.values()]
+    shut = {entry.urn: entry for entry, wanted in stay if wanted}
+    return [each for each in stay if each[0].urn not in stopped], {**shut, **memory, **stopped}
+
+
+def _back(
+    there: _Entries, memory: _Entries, scales: Mapping[TierName, Scale], platform: Platform
+) -> tuple[_Stay, _Entries]:
+    """What stays of a slot that does not rest, or no longer: what is remembered runs again, and last the way in is opened."""
+    ways = {urn: entry for urn, entry in memory.items() if urn in there and not entry.runs}
+    stay = [(entry, platform.rescaled(entry, scales)) for urn, entry in there.items() if urn not in ways]
+    stay += [(entry, platform.revived(entry, scales)) for urn, entry in memory.items() if urn not in there]
+    stay += [(there[urn], _unless_done(there[urn], platform.opened(entry))) for urn, entry in ways.items()]
+    return stay, memory
+
+
+def _unless_done(entry: Entry, wanted: Wanted | None) -> Wanted | None:
+    return wanted if wanted and (entry.failed or wanted.inputs != entry.inputs) else None
+
+
+def _there(resource: Resource) -> Output[Resource]:
+    return resource.urn.apply(lambda _: resource)
 
 
 def replay(
@@ -69,5 +99,7 @@ def replay(
     given: dict[str, Any] = {"ignore_changes": ["*"]}
     if wanted:
         given = {"hooks": wanted.hooks, "custom_timeouts": wanted.timeouts, "ignore_changes": wanted.theirs}
+        given |= {"delete_before_replace": True}  # Names are taken.
     opts = below(parent, depends_on=after, provider=platform.provider, **given)
-    return CustomResource(entry.type, entry.name, dict(wanted.inputs) if wanted else {}, opts)
+    inputs = dict.fromkeys(wanted.reads) | dict(wanted.inputs) if wanted else {}
+    return CustomResource(entry.type, entry.name, inputs, opts)

@@ -1,6 +1,6 @@
 """Where workloads become provider resources. A tier sees only the verbs of `Platform`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,12 +46,19 @@ def variables(workload: Workload, place: Place | None, api_port: int | None) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A kept resource as it is wanted now: its inputs, what explains it if they can't be had, and who else sets some."""
+    """A kept resource as it is wanted now: its inputs, what explains it if they can't be had, and who else sets some.
+
+    `passed` is the resource once it has done what it is for, where being there is not enough: it is asked for the outputs
+    that `reads` names. `last` if it comes after all else of its slot.
+    """
 
     inputs: Mapping[str, Any]
-    hooks: ResourceHookBinding
+    hooks: ResourceHookBinding | None = None
     timeouts: CustomTimeouts | None = None
     theirs: list[str] | None = None
+    reads: tuple[str, ...] = ()
+    passed: Callable[[Resource], Output[Resource]] | None = None
+    last: bool = False
 
 
 class Platform(Protocol):
@@ -118,6 +125,14 @@ class Platform(Protocol):
 
     def revived(self, entry: Entry, scales: Mapping[TierName, Scale]) -> Wanted:
         """A resource that ran once, to be run again as it was, at the scale that is wanted now."""
+        ...
+
+    def closed(self, entry: Entry) -> Wanted | None:
+        """What leads to a slot those who hold a page of its release, as it is once nothing runs there; None for all else."""
+        ...
+
+    def opened(self, entry: Entry) -> Wanted:
+        """The same, as it was made."""
         ...
 
     def gateway(self, parent: Resource) -> Resource:

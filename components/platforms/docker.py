@@ -332,15 +332,7 @@ class DockerPlatform:
         """A container that runs to its end. The output fails, with the end of its log, unless its exit code is 0."""
         args.restart, args.must_run, args.attach, args.logs = "no", False, True, True
         container = docker.Container(name, args, opts=self._options(parent, after, delete_before_replace=True, **more))
-
-        def passed(result: Sequence[object]) -> Resource:
-            code, log = result
-            if code not in (None, 0):
-                reason = "did not finish in time" if code in (124, 143) else f"ended with exit code {code}"
-                raise RunError(f"{what} {reason}; {UNTOUCHED}. Its last lines:\n{plain_log(str(log or ''))}")
-            return container
-
-        return Output.all(container.exit_code, container.container_logs).apply(passed)
+        return _passed(container, container.exit_code, container.container_logs, what)
 
     def finish(
         self,
@@ -442,6 +434,25 @@ class DockerPlatform:
         args = self._tell_gateway(name, self._labels("claim", name, place), place.slot, str(place.release), text)
         return [self._one_shot(parent, name, args, f"the claim of {place.slot}: it", after)]
 
+    def closed(self, entry: Entry) -> Wanted | None:
+        return self._claim(entry, "") if entry.role == "claim" else None
+
+    def opened(self, entry: Entry) -> Wanted:
+        return self._claim(entry, entry.labels[LABEL_RELEASE])
+
+    def _claim(self, entry: Entry, release: str) -> Wanted:
+        """What tells the gateway which release a slot has, with another answer; its ways are those it has now."""
+        inputs, attempt = dict(entry.inputs), self.checkpoint.attempt(entry.name)
+        words: list[str] = inputs["command"]
+        inputs["command"] = [*words[: words.index("route") + 4], release]
+        labels = [label for label in inputs["labels"] if label["label"] != LABEL_ATTEMPT]
+        inputs["labels"] = labels + ([{"label": LABEL_ATTEMPT, "value": str(attempt)}] if attempt > 1 else [])
+
+        def passed(resource: Any) -> Output[Resource]:
+            return _passed(resource, resource.exitCode, resource.containerLogs, f"{entry.name}: it")
+
+        return Wanted(inputs=inputs, reads=("exitCode", "containerLogs"), passed=passed, last=bool(release))
+
     def _tell_gateway(
         self, name: str, labels: Mapping[str, str], key: str, value: str, *text: str
     ) -> docker.ContainerArgs:
@@ -483,6 +494,19 @@ def connect(settings: Settings, checkpoint: Checkpoint) -> DockerPlatform:
     return DockerPlatform(
         app=settings.app, environment=settings.environment, checkpoint=checkpoint, secrets=settings.sealed
     )
+
+
+def _passed(container: Resource, code: Output[Any], log: Output[Any], what: str) -> Output[Resource]:
+    """The container once it has ended well."""
+
+    def passed(result: Sequence[Any]) -> Resource:
+        code, log = result
+        if code not in (None, 0):
+            reason = "did not finish in time" if code in (124, 143) else f"ended with exit code {code:g}"
+            raise RunError(f"{what} {reason}; {UNTOUCHED}. Its last lines:\n{plain_log(str(log or ''))}")
+        return container
+
+    return Output.all(code, log).apply(passed)
 
 
 class Ground(ComponentResource):

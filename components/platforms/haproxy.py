@@ -141,7 +141,7 @@ def _sticky() -> list[str]:
         line
         for slot in Slot
         for line in (
-            f"  http-request set-var(txn.{slot}) str({slot}),map({MAP},none)",
+            f"  http-request set-var(txn.{slot}) str({slot}),map({MAP},nobody)",
             f"  http-request set-var(txn.slot) str({slot}) if !{{ var(txn.page) -m found }}"
             f" {{ req.cook({COOKIE}),strcmp(txn.{slot}) eq 0 }}",
         )

@@ -226,6 +226,15 @@ class KubernetesPlatform:
         wanted = self._at(entry, scale, LIVE)
         return wanted if wanted.inputs != entry.inputs else None
 
+    def closed(self, entry: Entry) -> Wanted | None:
+        if entry.role != "preview":
+            return None
+        spec = dict(entry.inputs["spec"])
+        return Wanted(inputs={**entry.inputs, "spec": spec | {"rules": traffic.asked_rules(spec["rules"])}})
+
+    def opened(self, entry: Entry) -> Wanted:
+        return Wanted(inputs=entry.inputs, last=True)
+
     def revived(self, entry: Entry, scales: Mapping[TierName, Scale]) -> Wanted:
         scale = scales.get(TierName(str(entry.tier)))
         return self._at(entry, scale or Scale(replicas=entry.inputs["spec"].get("replicas", 1)), UNTOUCHED)

@@ -73,7 +73,7 @@ def _connected(url: SplitResult, host: str) -> http.client.HTTPConnection:
 def route(folder: str, within: str, key: str, value: str, configuration: str = "") -> str:
     """The gateway's map says `value` of `key`: in its file for a restart, and in the memory of all its processes for now.
 
-    `live` says which slot new requests go to, a slot's name which release it has. With a configuration that is not
+    `live` says which slot new requests go to, a slot's name which release its pages are of: no value, nobody's. With a configuration that is not
     the one it has, the gateway takes that, too, and loses no request: those who are connected stay with the process they
     have until they have their answer.
     """
@@ -81,7 +81,7 @@ def route(folder: str, within: str, key: str, value: str, configuration: str = "
     path = f"{folder}/live.map"
     with open(path) as file:
         lines = [line for line in file.read().splitlines() if line.split()[:1] != [key]]
-    _write(path, "\n".join([*lines, f"{key} {value}", ""]))
+    _write(path, "\n".join([*lines, *([f"{key} {value}"] if value else []), ""]))
     _until(lambda: _told(folder, key, value), deadline)
     with open(f"{folder}/haproxy.cfg") as file:
         same = configuration in ("", file.read())
@@ -117,11 +117,12 @@ def _workers(folder: str) -> list[str]:
 def _told(folder: str, key: str, value: str) -> str:
     path, missing = f"{folder}/live.map", ""
     for worker in _workers(folder):
-        answer = _tell(f"{folder}/master.sock", f"@!{worker} set map {path} {key} {value}")
-        if "not found" in answer:
+        command = f"set map {path} {key} {value}" if value else f"del map {path} {key}"
+        answer = _tell(f"{folder}/master.sock", f"@!{worker} {command}")
+        if value and "not found" in answer:
             answer = _tell(f"{folder}/master.sock", f"@!{worker} add map {path} {key} {value}")
         shown = _tell(f"{folder}/master.sock", f"@!{worker} show map {path}")
-        if [key, value] not in [line.split()[1:] for line in shown.splitlines()]:
+        if dict(line.split()[1:] for line in shown.splitlines()).get(key, "") != value:
             missing = f"{answer} {shown}".strip() or "it says nothing"
     return missing
 

@@ -43,15 +43,20 @@ def slot_rules(routes: Sequence[Route], place: Place, secure: bool) -> list[Mani
     return rules
 
 
+def asked_rules(rules: Sequence[Manifest]) -> list[Manifest]:
+    """The rules of a slot without those for what its pages ask for."""
+    return [rule for rule in rules if len(rule["matches"][0]["headers"]) == 1]
+
+
 def live_rules(rules: Sequence[Manifest]) -> list[Manifest]:
     """The rules of a slot as they are for everybody: without its header, and without the way to see how its tiers are.
 
     A page brings its cookie with it.
     """
     found: list[Manifest] = []
-    for rule in rules:
+    for rule in asked_rules(rules):
         paths = [match["path"] for match in rule["matches"]]
-        if len(rule["matches"][0]["headers"]) > 1 or paths[0]["value"].startswith("/.gateway/"):
+        if paths[0]["value"].startswith("/.gateway/"):
             continue
         told, *rewrites = rule["filters"]
         if cookies := told["responseHeaderModifier"].get("add"):

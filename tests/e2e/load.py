@@ -22,13 +22,13 @@ STOPPED_BY_SCRIPT = 108
 """k6's exit code where the script itself ended the run, as ours does when it is asked to."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Load:
     """What k6 counted, to be asked after the block has ended."""
 
     folder: Path
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         gap, p99 = f"{self.longest_gap:.2f} s", f"{self.p99:.0f} ms"
         counts = f"{self.requests} requests, {self.rate:.0f}/s, {self.failed} failed, {self.dropped} dropped"
         writes = f"{self.acknowledged} writes, {self.mixed} mixed, {self.stale} stale"

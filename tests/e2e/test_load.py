@@ -219,12 +219,19 @@ def test_what_is_live_is_not_rendered_again(stack: Stack) -> None:
 
 
 def test_a_cold_standby_runs_nothing_and_comes_back(stack: Stack) -> None:
+    tab = requests.Session()
+    tab.headers.update(stack.headers)
+    page = tab.get(f"{stack.url}/", headers=PAGE, timeout=10)
+    kept = {"Cookie": page.headers["Set-Cookie"].partition(";")[0], "Accept": "*/*"}
     stack.environment["release"] = {"standby": "cold"}
     version(stack)
-    stack.up()  # It is another release, for its pages have no cookie.
-    before = live(stack)
-    version(stack)
     with load(stack, rate=100) as seen:
+        stack.up()
+        before = live(stack)
+        # Over the connection it has, and with a cookie of what runs no longer: it asks what is live.
+        for path in ("/api/release", "/release.json"):
+            assert tab.get(f"{stack.url}{path}", headers=kept, timeout=10).json()["release"] == before["release"]
+        version(stack)
         stack.up()
         eventually(lambda: not running(stack, before["slot"]), 60)
         assert set(stack.up().changed) == {"unchanged"}

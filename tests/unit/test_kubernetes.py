@@ -395,6 +395,24 @@ def test_a_standby_that_does_not_run_is_not_asked_by_old_pages() -> None:
     assert "tiers-release" not in json.dumps([each.inputs for each in deployed.of("HTTPRoute")])
 
 
+def test_nobody_is_led_to_a_standby_that_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even who holds a page of its release; and on the way back they are once everything runs."""
+    made = first("staging").one("HTTPRoute", "board-blue").inputs
+    asked = [rule for rule in made["spec"]["rules"] if len(rule["matches"][0]["headers"]) == 1]
+    assert asked != made["spec"]["rules"]
+    cold: dict[str, Any] = environment("staging") | {"release": {"standby": "cold"}}
+    after = deploy(project() | {"version": "2.0.0"}, cold, export=exported(first("staging")), stack="staging")
+    shut = after.one("HTTPRoute", "board-blue")
+    assert shut.inputs == made | {"spec": made["spec"] | {"rules": asked}}
+    assert "board-blue" in after.before(after.one("HTTPRoute", "board"))
+    monkeypatch.setenv("TIERS_RELEASE", "previous")
+    back = deploy(env=cold, export=exported(after), stack="staging")
+    way = back.one("HTTPRoute", "board-blue")
+    assert way.inputs == made
+    assert {"web-blue", "api-blue", "worker-blue"} <= back.before(way)
+    assert back.one("HTTPRoute", "board").inputs["spec"] == first("staging").one("HTTPRoute", "board").inputs["spec"]
+
+
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "PodDisruptionBudget"])
 def test_two_releases_share_no_selector(kind: str) -> None:
     """So that no pod of another release is waited for, or answers, in place of one of this."""

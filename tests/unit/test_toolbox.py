@@ -110,6 +110,8 @@ class Master:
             return "".join(f"0x55 {key} {value}\n" for key, value in entries.items())
         if words[1] == "set" and words[-2] not in entries:
             return "Entry not found."
+        if words[1] == "del":
+            return "" if entries.pop(words[-1], None) or not self.takes else "Key not found."
         entries |= {words[-2]: words[-1]} if self.takes else {}
         return ""
 
@@ -138,6 +140,16 @@ def test_a_claim_leaves_what_is_live_alone(tmp_path: Path, live: str) -> None:
         assert (tmp_path / "live.map").read_text() == f"live none\ngreen {release}\n"
         assert [each["green"] for each in gateway.shown.values()] == [release, release]
     assert gateway.reloads == 0, "its ways are the same"
+
+
+def test_a_slot_in_which_nothing_runs_has_nobody_s_pages(tmp_path: Path, live: str) -> None:
+    gateway = Master(tmp_path)
+    toolbox.route(live, "1", "green", "1.0.0-aa", "as it was")
+    for _ in range(2):
+        toolbox.route(live, "1", "green", "")
+        assert (tmp_path / "live.map").read_text() == "live none\n"
+        assert list(gateway.shown.values()) == [{"live": "none"}, {"live": "none"}]
+    assert gateway.reloads == 0, "its ways stay"
 
 
 def test_a_release_that_is_routed_differently_is_taken_without_a_restart(tmp_path: Path, live: str) -> None:

@@ -186,6 +186,37 @@ def test_what_runs_of_a_standby(release: dict[str, str], left: set[str], monkeyp
     }
 
 
+def test_nobody_is_led_to_a_standby_that_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even who holds a page of its release, whether it was made to be led to or not; and on the way back, last."""
+    cold, app = environment() | {"release": {"standby": "cold"}}, project() | {"version": "2.0.0"}
+    claimed = DEPLOYED.by_name["blue-claim"]
+    slot, release = claimed.inputs["command"][6:8]
+    assert (slot, release) == ("blue", claimed.labels["tiers.release"])
+    after = deploy(app, cold, export=exported(DEPLOYED))
+    assert after.by_name["blue-claim"].inputs["command"] == [*claimed.inputs["command"][:6], "blue", ""]
+    assert "blue-claim" in after.before("switch-2")
+    assert after.by_name["green-claim"].inputs["command"][7] == after.by_name["green-claim"].labels["tiers.release"]
+    again = deploy(app, cold, export=exported(after))
+    assert again.by_name["blue-claim"].ignores == ("*",)
+    monkeypatch.setenv("TIERS_RELEASE", "previous")
+    back = deploy(app, cold, export=exported(again))
+    assert back.by_name["blue-claim"].inputs["command"] == [*claimed.inputs["command"][:6], "blue", release]
+    assert {"blue-web-1", "blue-api-1", "blue-worker-1"} <= back.before("blue-claim")
+    assert "blue-claim" in back.before("switch-3")
+    assert back.by_name["green-claim"].inputs["command"][6:] == ["green", ""]
+    monkeypatch.delenv("TIERS_RELEASE")
+    settled = deploy(export=exported(back))
+    assert {name for name, each in settled.by_name.items() if "claim" in name and each.ignores != ("*",)} == set()
+
+
+def test_a_way_that_can_not_be_closed_stops_before_the_switch() -> None:
+    env, app = environment() | {"release": {"standby": "cold"}}, project() | {"version": "2.0.0"}
+    seen: list[Registered] = []
+    with pytest.raises(RunError, match="blue-claim: it ended with exit code 3; what is live was not touched"):
+        deploy(app, env, export=exported(DEPLOYED), fail=lambda name: 3 * (name == "blue-claim"), seen=seen)
+    assert "switch-2" not in {entry.name for entry in seen}
+
+
 def test_a_release_that_has_to_be_promoted_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     env, app = environment() | {"release": {"promote": "manual"}}, project() | {"version": "2.0.0"}
     first_of_all = deploy(env=env)

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -86,6 +87,11 @@ def check_available(context: str, namespace: str, labels: Mapping[str, str]) -> 
     ill = [each.metadata.name for each in found if not _available(each)]
     if ill or not found:
         raise RunError(f"{', '.join(ill) or 'what ran there'} is not available; {UNTOUCHED}. Release anew instead")
+
+
+def expect() -> None:
+    """Begin to import the cluster's client, which takes half a second, while the engine is busy with other things."""
+    Thread(target=import_module, args=("kubernetes",), daemon=True).start()
 
 
 def _apps(context: str) -> Any:

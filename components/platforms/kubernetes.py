@@ -345,6 +345,7 @@ class KubernetesPlatform:
         """Before traffic comes back to a slot: that the cluster still calls it available."""
         labels = self.scope.labels("", "tier", place)
         found = {label: labels[label] for label in ("app.kubernetes.io/instance", LABEL_ROLE, LABEL_SLOT)}
+        cluster.expect()
 
         def ask(_: ResourceHookArgs) -> None:
             cluster.check_available(self.cluster.context, self.scope.namespace, found)

@@ -97,6 +97,10 @@ class Stack:
         self.write()
         return self.pulumi("up", "--yes", "--skip-preview", "--stack", self.name, check=check, variables=variables)
 
+    def preview(self) -> Result:
+        self.write()
+        return self.pulumi("preview", "--stack", self.name, check=True)
+
     def destroy(self, check: bool = True) -> Result:
         return self.pulumi("destroy", "--yes", "--refresh", "--stack", self.name, check=check)
 
@@ -119,6 +123,34 @@ class Stack:
     def break_down(self, tier: str, slot: str) -> None:
         """None of a tier answers in a slot any more."""
         raise NotImplementedError
+
+    def live(self) -> dict[str, str]:
+        """The release and the slot that answer users."""
+        return self.get("/api/release").json()
+
+    def ci(self, module: str) -> str:
+        """What a module of `ci` prints of this stack.
+
+        Raises:
+            subprocess.CalledProcessError: it ends with an error.
+        """
+        self.write()
+        done = subprocess.run(
+            [sys.executable, "-m", f"ci.{module}", self.name],
+            cwd=self.folder, env=self.variables, capture_output=True, text=True, timeout=500,
+        )  # fmt: skip
+        if done.returncode:
+            raise subprocess.CalledProcessError(done.returncode, module, done.stdout, done.stderr)
+        return done.stdout
+
+    def images(self) -> None:
+        """Have what it runs where it runs."""
+
+    def remove(self) -> None:
+        """Whatever has become of it."""
+        self.ci("heal")
+        self.destroy(check=False)
+        self.clear()
 
     def clear(self) -> None:
         """What a stack that could not be destroyed has left."""
@@ -191,13 +223,7 @@ class ClusterStack(Stack):
         return self.url_here
 
     def images(self) -> None:
-        """Build and push what it runs."""
-        self.write()
-        done = subprocess.run(
-            [sys.executable, "-m", "ci.images", self.name],
-            cwd=self.folder, env=self.variables, capture_output=True, text=True, timeout=500,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        self.ci("images")
         self.environment |= yaml.safe_load(self.settings.read_text())["config"]["board:environment"]
 
     def kubectl(self, *words: str, check: bool = True) -> str:
@@ -243,6 +269,13 @@ class ClusterStack(Stack):
         kinds = [kind for kind in kinds if not kind.startswith("events") and "metrics.k8s.io" not in kind]
         found = self.kubectl("get", ",".join(kinds), "--ignore-not-found", "--output=name").split()
         return [name for name in found if name not in ("configmap/kube-root-ca.crt", "serviceaccount/default")]
+
+
+def on(platform: str, folder: Path, name: str) -> Stack:
+    """The board as small as it gets on either platform, not deployed yet."""
+    made = DockerStack(folder, name) if platform == "docker" else ClusterStack(folder, name)
+    made.environment |= {"reload": False, "seed": False}
+    return made
 
 
 def eventually(what: Callable[[], object], seconds: float = 30) -> None:

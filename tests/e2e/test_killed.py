@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import cycle
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .load import load
-from .stack import ClusterStack, DockerStack, Stack
+from .stack import Stack, on
 
 POINTS = 3
 SOAK = 30
@@ -23,28 +22,14 @@ ASKED = ("same", "previous", "third")
 
 @pytest.fixture(scope="module", params=["docker", "kubernetes"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The board, as small as it gets, live on either platform."""
-    folder = tmp_path_factory.mktemp("killed")
-    made = DockerStack(folder, "killed") if request.param == "docker" else ClusterStack(folder, "killed")
-    made.environment |= {"reload": False, "seed": False}
+    """The board live on either platform."""
+    made = on(request.param, tmp_path_factory.mktemp("killed"), "killed")
     try:
-        if isinstance(made, ClusterStack):
-            made.images()
+        made.images()
         made.up()
         yield made
     finally:
-        heal(made)
-        made.destroy(check=False)
-        made.clear()
-
-
-def heal(stack: Stack) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "ci.heal", stack.name],
-        cwd=stack.folder, env=stack.variables, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+        made.remove()
 
 
 def events(log: Path) -> int:
@@ -82,10 +67,6 @@ def killed(stack: Stack, when: Callable[[], bool], log: Path) -> bool:
     return False
 
 
-def live(stack: Stack) -> dict[str, str]:
-    return stack.get("/api/release").json()
-
-
 def running(stack: Stack, slot: str) -> set[str]:
     """What answers users in a slot, by ids that change when it is touched."""
     return {each for tier in ("web", "api") for each in stack.ids(tier, slot)}
@@ -105,7 +86,7 @@ def test_killed_anywhere_it_converges_and_nobody_notices(
     with load(stack, seconds=points * 120, rate=50) as seen:
         for point, asked in zip(range(points), cycle(ASKED), strict=False):
             step = 1 + point * (steps - 1) // (points - 1)
-            before = live(stack)
+            before = stack.live()
             kept = running(stack, before["slot"])
             previous = stack.app["version"]
             number += 1
@@ -113,9 +94,9 @@ def test_killed_anywhere_it_converges_and_nobody_notices(
             log = tmp_path / f"{point}.json"
             if killed(stack, lambda log=log, step=step: events(log) >= step, log):
                 at.append(step)
-                told = heal(stack)
+                told = stack.ci("heal")
                 assert "healed" in told, told
-            if live(stack)["slot"] == before["slot"]:
+            if stack.live()["slot"] == before["slot"]:
                 assert running(stack, before["slot"]) == kept, f"what is live was touched at step {step}"
             if asked == "previous":
                 stack.app["version"] = previous
@@ -123,7 +104,7 @@ def test_killed_anywhere_it_converges_and_nobody_notices(
                 number += 1
                 stack.app["version"] = f"0.{number}.0"
             stack.up()
-            assert live(stack)["release"].startswith(f"{stack.app['version']}-"), (step, asked)
+            assert stack.live()["release"].startswith(f"{stack.app['version']}-"), (step, asked)
             if asked == "previous":
                 assert running(stack, before["slot"]) == kept, f"what is live was touched after step {step}"
             assert set(stack.up().changed) == {"unchanged"}, (step, asked)
@@ -144,10 +125,10 @@ def test_a_killed_update_says_what_heals_it(stack: Stack, tmp_path: Path) -> Non
     refused = stack.up(check=False)
     assert refused.code
     assert f"run `make heal ENV={stack.name}`" in refused.text
-    assert "healed" in heal(stack)
-    assert heal(stack) == ""
+    assert "healed" in stack.ci("heal")
+    assert stack.ci("heal") == ""
     stack.up()
-    assert live(stack)["release"].startswith("1.0.1-")
+    assert stack.live()["release"].startswith("1.0.1-")
 
 
 def test_two_updates_at_once(stack: Stack, tmp_path: Path) -> None:
@@ -159,11 +140,8 @@ def test_two_updates_at_once(stack: Stack, tmp_path: Path) -> None:
     second = stack.up(check=False)
     assert second.code
     assert "the stack is currently locked by 1 lock(s)" in second.text
-    alive = subprocess.run(
-        [sys.executable, "-m", "ci.heal", stack.name],
-        cwd=stack.folder, env=stack.variables, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert alive.returncode
-    assert "is being updated by" in alive.stderr
+    with pytest.raises(subprocess.CalledProcessError) as alive:
+        stack.ci("heal")
+    assert "is being updated by" in alive.value.stderr
     assert one.wait(timeout=300) == 0
-    assert live(stack)["release"].startswith("1.1.0-")
+    assert stack.live()["release"].startswith("1.1.0-")

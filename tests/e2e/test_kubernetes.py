@@ -45,16 +45,12 @@ def ready(stack: ClusterStack, tier: str, slot: str, count: int) -> bool:
     return len(statuses) >= count and all(each and all(status.ready for status in each) for each in statuses)
 
 
-def live(stack: ClusterStack) -> dict[str, str]:
-    return stack.get("/api/release").json()
-
-
 def test_the_five_tiers_answer_through_the_gateway(stack: ClusterStack) -> None:
     outputs = stack.outputs()
     assert outputs["url"] == "http://board-e2e.localhost:8000"
     assert (outputs["live"], outputs["release"].split("-")[0]) == ("blue", "1.0.0")
     assert stack.get("/").headers["X-Release"] == outputs["release"]
-    assert live(stack) == {"release": outputs["release"], "slot": "blue"}
+    assert stack.live() == {"release": outputs["release"], "slot": "blue"}
     assert stack.get("/metrics").status_code == 404
 
 
@@ -199,7 +195,7 @@ def test_a_new_release_goes_to_the_other_slot_and_loses_nothing(stack: ClusterSt
     stack.app["version"] = "1.1.0"
     with requests_flowing(stack) as seen:
         stack.up()
-    assert live(stack)["slot"] == "green"
+    assert stack.live()["slot"] == "green"
     assert set(seen) <= {"200", "201"}, seen
     assert stack.get("/api/stats").json()["messages"] == before + seen["201"]
     assert {tier: uids(stack.pods(tier, "blue")) for tier in kept} == kept
@@ -210,12 +206,12 @@ def test_a_new_release_goes_to_the_other_slot_and_loses_nothing(stack: ClusterSt
 def test_going_back_is_a_switch_and_nothing_else(stack: ClusterStack) -> None:
     with requests_flowing(stack) as seen:
         changed = stack.up(TIERS_RELEASE="previous").changed
-    assert live(stack)["slot"] == "blue"
+    assert stack.live()["slot"] == "blue"
     assert changed["created"] == changed["deleted"] == 1, "the workers that run"
     assert "replaced" not in changed
     assert set(seen) <= {"200", "201"}, seen
     stack.up()
-    assert live(stack)["slot"] == "green"
+    assert stack.live()["slot"] == "green"
 
 
 @pytest.mark.parametrize(
@@ -239,7 +235,7 @@ def test_going_back_is_a_switch_and_nothing_else(stack: ClusterStack) -> None:
 def test_a_release_that_can_not_start_says_why_and_touches_nothing(
     stack: ClusterStack, change: dict[str, dict[str, object]], said: list[str]
 ) -> None:
-    before, running = live(stack), {tier: uids(stack.pods(tier, "green")) for tier in ("web", "api", "worker")}
+    before, running = stack.live(), {tier: uids(stack.pods(tier, "green")) for tier in ("web", "api", "worker")}
     good = json.loads(json.dumps(stack.app))
     for tier, values in change.items():
         if "image" in values:
@@ -250,13 +246,13 @@ def test_a_release_that_can_not_start_says_why_and_touches_nothing(
     assert failed.code
     assert not [part for part in said if part not in failed.text], failed.text
     assert "what is live was not touched" in failed.text
-    assert live(stack) == before
+    assert stack.live() == before
     assert {tier: uids(stack.pods(tier, "green")) for tier in running} == running
     assert set(seen) <= {"200", "201"}, seen
     if "command" in change.get("api", {}):
         again = stack.up(check=False)
         assert again.code, "the second try must not take what failed for something that stands"
-        assert live(stack) == before
+        assert stack.live() == before
     stack.app.clear()
     stack.app |= good
 
@@ -265,7 +261,7 @@ def test_the_next_good_release_goes_out_normally(stack: ClusterStack) -> None:
     stack.app["version"] = "1.2.0"
     with requests_flowing(stack) as seen:
         stack.up()
-    assert live(stack)["slot"] == "blue"
+    assert stack.live()["slot"] == "blue"
     assert set(seen) <= {"200", "201"}, seen
     assert set(stack.up().changed) == {"unchanged"}
 
@@ -356,7 +352,7 @@ def test_prod_is_deployed_with_a_role_in_its_namespace_only(prod: ClusterStack) 
     assert "cannot list resource" in refused.stderr
     prod.up()
     assert set(prod.up().changed) == {"unchanged"}
-    assert live(prod)["slot"] == "blue"
+    assert prod.live()["slot"] == "blue"
     images = {
         container.image
         for pod in prod.core.list_namespaced_pod(prod.namespace).items
@@ -388,13 +384,13 @@ def test_protected_data_stops_a_destroy(prod: ClusterStack) -> None:
     assert refused.code
     assert "protect" in refused.text
     assert "database-data" in refused.text
-    assert live(prod)["slot"] == "blue"
+    assert prod.live()["slot"] == "blue"
 
 
 def test_destroy_leaves_nothing_and_the_other_environment_alone(stack: ClusterStack, prod: ClusterStack) -> None:
     stack.destroy()
     assert admin("get", "namespace", stack.namespace, "--ignore-not-found") == ""
-    assert live(prod)["slot"] == "blue"
+    assert prod.live()["slot"] == "blue"
     prod.environment["protect_data"] = False
     prod.up()
     prod.destroy()

@@ -2,8 +2,6 @@
 
 import copy
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +9,7 @@ import pytest
 import requests
 
 from .load import load, settled, stream
-from .stack import ClusterStack, DockerStack, Stack, eventually
+from .stack import ClusterStack, Stack, eventually, on
 
 RELEASES, SOAK = 2, 20
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -20,22 +18,18 @@ PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 @pytest.fixture(scope="module", params=["docker", "kubernetes"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The board on either platform, with two of what answers users."""
-    folder = tmp_path_factory.mktemp("load")
-    made = DockerStack(folder, "load") if request.param == "docker" else ClusterStack(folder, "load")
-    made.environment |= {"reload": False, "seed": False}
+    made = on(request.param, tmp_path_factory.mktemp("load"), "load")
     made.environment.setdefault("tiers", {}).setdefault("api", {}).setdefault("replicas", 2)
     made.environment["tiers"]["api"]["cpu"] = 1
     if isinstance(made, ClusterStack):
         made.environment["kubernetes"] |= {"schedule_within": "20s"}
         made.environment["kubernetes"]["gateway"]["within"] = "10s"
     try:
-        if isinstance(made, ClusterStack):
-            made.images()
+        made.images()
         made.up()
         yield made
     finally:
-        made.destroy(check=False)
-        made.clear()
+        made.remove()
 
 
 def version(stack: Stack) -> str:
@@ -43,10 +37,6 @@ def version(stack: Stack) -> str:
     major, minor, _ = stack.app["version"].split(".")
     stack.app["version"] = f"{major}.{int(minor) + 1}.0"
     return stack.app["version"]
-
-
-def live(stack: Stack) -> dict[str, str]:
-    return stack.get("/api/release").json()
 
 
 def test_releases_in_a_row_lose_nothing(stack: Stack, pytestconfig: pytest.Config) -> None:
@@ -57,9 +47,9 @@ def test_releases_in_a_row_lose_nothing(stack: Stack, pytestconfig: pytest.Confi
         for _ in range(releases):
             wanted = version(stack)
             with stream(stack) as feed:
-                slot = live(stack)["slot"]
+                slot = stack.live()["slot"]
                 stack.up()
-                eventually(lambda: live(stack)["release"].startswith(f"{wanted}-"), 5)  # noqa: B023
+                eventually(lambda: stack.live()["release"].startswith(f"{wanted}-"), 5)  # noqa: B023
             assert feed.cut is None, "a stream stays on the slot it was opened on"
             assert feed.hello["slot"] == slot
     print(f"\n{seen}")
@@ -73,9 +63,9 @@ def test_releases_in_a_row_lose_nothing(stack: Stack, pytestconfig: pytest.Confi
 def test_going_back_and_forth_loses_nothing(stack: Stack) -> None:
     with load(stack) as seen:
         for _ in range(2):
-            slot = live(stack)["slot"]
+            slot = stack.live()["slot"]
             stack.up(TIERS_RELEASE="previous")
-            eventually(lambda: live(stack)["slot"] != slot, 5)  # noqa: B023
+            eventually(lambda: stack.live()["slot"] != slot, 5)  # noqa: B023
     print(f"\n{seen}")
     assert (seen.failed, seen.mixed, seen.stale) == (0, 0, 0), seen
 
@@ -96,13 +86,13 @@ def test_a_page_that_was_loaded_before_keeps_working(stack: Stack) -> None:
     assert tab.get(f"{stack.url}/api/release", headers=kept, timeout=10).json()["release"] == before
     assert tab.get(f"{stack.url}/release.json", headers=kept, timeout=10).json()["release"] == before
     fresh = tab.get(f"{stack.url}/", headers=kept | PAGE, timeout=10)
-    assert fresh.headers["X-Release"] == live(stack)["release"] != before
+    assert fresh.headers["X-Release"] == stack.live()["release"] != before
 
 
 def test_the_job_in_hand_is_finished_by_the_worker_that_has_it(stack: Stack) -> None:
     job = stack.post("a long job", work_seconds=20)
     eventually(lambda: stack.get(f"/api/messages/{job['id']}").json()["attempts"] == 1)
-    slot = live(stack)["slot"]
+    slot = stack.live()["slot"]
     version(stack)
     stack.up()
     eventually(lambda: stack.get(f"/api/messages/{job['id']}").json()["processed"] == 1, 60)
@@ -126,7 +116,7 @@ HIDES_FROM_THE_GATEWAY = (
 )
 def test_a_release_that_fails_a_gate_is_not_noticed(stack: Stack, change: dict[str, Any], said: str) -> None:
     """A crash loop, a failing migration and an image that is not there are tried in the tests of each platform."""
-    before, good = live(stack), copy.deepcopy(stack.app)
+    before, good = stack.live(), copy.deepcopy(stack.app)
     kept = {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api", "worker")}
     stack.app["web"] |= change | {"start_within": "8s"}
     version(stack)
@@ -137,7 +127,7 @@ def test_a_release_that_fails_a_gate_is_not_noticed(stack: Stack, change: dict[s
     assert failed.code
     assert said in failed.text, failed.text
     assert "what is live was not touched" in failed.text
-    assert live(stack) == before
+    assert stack.live() == before
     assert {tier: stack.ids(tier, before["slot"]) for tier in kept} == kept
     assert not seen.failed, seen
 
@@ -146,16 +136,16 @@ def test_the_next_good_release_goes_out_normally(stack: Stack) -> None:
     wanted = version(stack)
     with load(stack, rate=100) as seen:
         stack.up()
-    assert live(stack)["release"].startswith(f"{wanted}-")
+    assert stack.live()["release"].startswith(f"{wanted}-")
     assert not seen.failed, seen
     assert set(stack.up().changed) == {"unchanged"}
 
 
 def test_a_release_waits_for_somebody_who_looks_at_it(stack: Stack) -> None:
     stack.environment["release"] = {"promote": "manual"}
-    before, wanted = live(stack), version(stack)
+    before, wanted = stack.live(), version(stack)
     waits = stack.up()
-    assert live(stack) == before
+    assert stack.live() == before
     told = stack.outputs()["waiting"]
     assert f"{wanted}-" in told
     idle = "blue" if before["slot"] == "green" else "green"
@@ -164,28 +154,28 @@ def test_a_release_waits_for_somebody_who_looks_at_it(stack: Stack) -> None:
     assert "it waits to be promoted" in waits.text
     assert set(stack.up().changed) == {"unchanged"}
     stack.up(TIERS_RELEASE="promote")
-    assert live(stack)["slot"] == idle
+    assert stack.live()["slot"] == idle
     assert "waiting" not in stack.outputs()
     stack.environment.pop("release")
     assert set(stack.up().changed) == {"unchanged"}
 
 
 def test_the_way_back_is_closed_to_a_slot_that_is_ill(stack: Stack) -> None:
-    before = live(stack)
+    before = stack.live()
     standby = "blue" if before["slot"] == "green" else "green"
     stack.break_down("api", standby)
     refused = stack.up(check=False, TIERS_RELEASE="previous")
     assert refused.code
     assert "what is live was not touched. Release anew instead" in refused.text
-    assert live(stack) == before
+    assert stack.live() == before
     version(stack)
     stack.up()
-    assert live(stack)["slot"] == standby
+    assert stack.live()["slot"] == standby
 
 
 def test_what_is_live_is_not_rendered_again(stack: Stack) -> None:
     """Between two releases a tier is taken away, labels are renamed, and the program is another: live does not notice."""
-    before, good = live(stack), copy.deepcopy(stack.app)
+    before, good = stack.live(), copy.deepcopy(stack.app)
     kept = {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api", "worker")}
     made = stack.generations(before["slot"])
     assert made
@@ -203,11 +193,11 @@ def test_what_is_live_is_not_rendered_again(stack: Stack) -> None:
         file.write_text(file.read_text().replace(old, new))
     with load(stack, rate=100) as seen:
         stack.up()
-    assert live(stack) == before
+    assert stack.live() == before
     assert {tier: stack.ids(tier, before["slot"]) for tier in kept} == kept
     assert stack.generations(before["slot"]) == made
     stack.up(TIERS_RELEASE="promote")
-    assert live(stack)["slot"] != before["slot"]
+    assert stack.live()["slot"] != before["slot"]
     assert {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api")} == {
         tier: kept[tier] for tier in ("web", "api")
     }
@@ -227,7 +217,7 @@ def test_a_cold_standby_runs_nothing_and_comes_back(stack: Stack) -> None:
     version(stack)
     with load(stack, rate=100) as seen:
         stack.up()
-        before = live(stack)
+        before = stack.live()
         # Over the connection it has, and with a cookie of what runs no longer: it asks what is live.
         for path in ("/api/release", "/release.json"):
             assert tab.get(f"{stack.url}{path}", headers=kept, timeout=10).json()["release"] == before["release"]
@@ -236,7 +226,7 @@ def test_a_cold_standby_runs_nothing_and_comes_back(stack: Stack) -> None:
         eventually(lambda: not running(stack, before["slot"]), 60)
         assert set(stack.up().changed) == {"unchanged"}
         stack.up(TIERS_RELEASE="previous")
-    assert live(stack) == before
+    assert stack.live() == before
     assert len(running(stack, before["slot"])) >= 4
     assert not seen.failed, seen
 
@@ -245,13 +235,32 @@ def running(stack: Stack, slot: str) -> set[str]:
     return {each for tier in ("web", "api", "worker") for each in stack.ids(tier, slot)}
 
 
+def test_a_plan_is_seen_before_it_happens_and_a_contract_closes_the_way_back(stack: Stack) -> None:
+    stack.environment.pop("release", None)
+    stack.app["api"]["migrate"]["contract"] = True
+    before, wanted = stack.live(), version(stack)
+    idle = "blue" if before["slot"] == "green" else "green"
+    seen = stack.preview()
+    for said in (
+        rf"{idle} gets {wanted}-\w+, in place of ",
+        r"migration: api\.migrate \(contract: it breaks the release before it\)",
+        rf"{before['slot']} stays live with {before['release']} until the switch",
+        rf"switch \d+ moves all traffic to {idle}, {wanted}-",
+    ):
+        assert re.search(said, seen.text), seen.text
+    assert stack.live() == before
+    stack.up()
+    stack.app["api"]["migrate"].pop("contract")
+    refused = stack.up(check=False, TIERS_RELEASE="previous")
+    assert refused.code
+    assert "is past a migration that says `contract: true`" in refused.text
+    assert stack.live()["slot"] == idle
+    stack.up(TIERS_RELEASE="previous", TIERS_FORCE="contract")
+    assert stack.live() == before
+
+
 def test_status_says_it_in_one_screen(stack: Stack) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "ci.status", stack.name],
-        cwd=stack.folder, env=stack.variables, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    now, shown = live(stack), done.stdout
+    now, shown = stack.live(), stack.ci("status")
     print(f"\n{shown}")
     assert f"{now['slot']} is live" in shown
     assert f"{now['release']}, live, made " in shown

@@ -435,23 +435,23 @@ class DockerPlatform:
         return [self._one_shot(parent, name, args, f"the claim of {place.slot}: it", after)]
 
     def closed(self, entry: Entry) -> Wanted | None:
-        return self._claim(entry, "") if entry.role == "claim" else None
+        return self._claim(entry, None) if entry.role == "claim" else None
 
     def opened(self, entry: Entry) -> Wanted:
         return self._claim(entry, entry.labels[LABEL_RELEASE])
 
-    def _claim(self, entry: Entry, release: str) -> Wanted:
+    def _claim(self, entry: Entry, release: str | None) -> Wanted:
         """What tells the gateway which release a slot has, with another answer; its ways are those it has now."""
         inputs, attempt = dict(entry.inputs), self.checkpoint.attempt(entry.name)
         words: list[str] = inputs["command"]
-        inputs["command"] = [*words[: words.index("route") + 4], release]
+        inputs["command"] = words[: words.index("route") + 4] + ([release] if release else [])
         labels = [label for label in inputs["labels"] if label["label"] != LABEL_ATTEMPT]
         inputs["labels"] = labels + ([{"label": LABEL_ATTEMPT, "value": str(attempt)}] if attempt > 1 else [])
 
         def passed(resource: Any) -> Output[Resource]:
             return _passed(resource, resource.exitCode, resource.containerLogs, f"{entry.name}: it")
 
-        return Wanted(inputs=inputs, reads=("exitCode", "containerLogs"), passed=passed, last=bool(release))
+        return Wanted(inputs=inputs, reads=("exitCode", "containerLogs"), passed=passed, last=release is not None)
 
     def _tell_gateway(
         self, name: str, labels: Mapping[str, str], key: str, value: str, *text: str

@@ -70,7 +70,7 @@ def _connected(url: SplitResult, host: str) -> http.client.HTTPConnection:
     return connection
 
 
-def route(folder: str, within: str, key: str, value: str, configuration: str = "") -> str:
+def route(folder: str, within: str, key: str, value: str = "", configuration: str = "") -> str:
     """The gateway's map says `value` of `key`: in its file for a restart, and in the memory of all its processes for now.
 
     `live` says which slot new requests go to, a slot's name which release its pages are of: no value, nobody's. With a configuration that is not
@@ -91,7 +91,7 @@ def route(folder: str, within: str, key: str, value: str, configuration: str = "
         _write(f"{folder}/servers.state", _tell(f"{folder}/admin.sock", "show servers state") + "\n")
         _tell(f"{folder}/master.sock", "reload")
         _until(lambda: _taken(folder, before), deadline)
-    return f"{key} {value}"
+    return f"{key} {value or 'nothing'}"
 
 
 def _until(done: Callable[[], str], deadline: float) -> None:

@@ -146,7 +146,7 @@ def test_a_slot_in_which_nothing_runs_has_nobody_s_pages(tmp_path: Path, live: s
     gateway = Master(tmp_path)
     toolbox.route(live, "1", "green", "1.0.0-aa", "as it was")
     for _ in range(2):
-        toolbox.route(live, "1", "green", "")
+        toolbox.route(live, "1", "green")
         assert (tmp_path / "live.map").read_text() == "live none\n"
         assert list(gateway.shown.values()) == [{"live": "none"}, {"live": "none"}]
     assert gateway.reloads == 0, "its ways stay"

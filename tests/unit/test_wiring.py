@@ -193,7 +193,7 @@ def test_nobody_is_led_to_a_standby_that_runs_nothing(monkeypatch: pytest.Monkey
     slot, release = claimed.inputs["command"][6:8]
     assert (slot, release) == ("blue", claimed.labels["tiers.release"])
     after = deploy(app, cold, export=exported(DEPLOYED))
-    assert after.by_name["blue-claim"].inputs["command"] == [*claimed.inputs["command"][:6], "blue", ""]
+    assert after.by_name["blue-claim"].inputs["command"] == [*claimed.inputs["command"][:6], "blue"]
     assert "blue-claim" in after.before("switch-2")
     assert after.by_name["green-claim"].inputs["command"][7] == after.by_name["green-claim"].labels["tiers.release"]
     again = deploy(app, cold, export=exported(after))
@@ -203,7 +203,7 @@ def test_nobody_is_led_to_a_standby_that_runs_nothing(monkeypatch: pytest.Monkey
     assert back.by_name["blue-claim"].inputs["command"] == [*claimed.inputs["command"][:6], "blue", release]
     assert {"blue-web-1", "blue-api-1", "blue-worker-1"} <= back.before("blue-claim")
     assert "blue-claim" in back.before("switch-3")
-    assert back.by_name["green-claim"].inputs["command"][6:] == ["green", ""]
+    assert back.by_name["green-claim"].inputs["command"][6:] == ["green"]
     monkeypatch.delenv("TIERS_RELEASE")
     settled = deploy(export=exported(back))
     assert {name for name, each in settled.by_name.items() if "claim" in name and each.ignores != ("*",)} == set()

@@ -14,12 +14,17 @@ ifeq ($(filter-out $(CACHE)/bin/pulumi,$(shell command -v pulumi)),)
 export PULUMI_HOME ?= $(CACHE)/pulumi
 endif
 export PATH := $(PATH):$(CACHE)/bin
+# Where state is kept and who encrypts secrets are Pulumi's own settings: `backend:` of Pulumi.yaml and `secretsprovider:` of a
+# stack file (docs/secrets-and-state.md). Without them it is a file and a passphrase.
+ifeq ($(shell grep -s '^backend:' Pulumi.yaml),)
 export PULUMI_BACKEND_URL ?= file://$(STATE)
+endif
 export PULUMI_SKIP_UPDATE_CHECK ?= true
 # As kubectl reads it: a machine's own contexts first, then the lab's.
 export KUBECONFIG ?= $(HOME)/.kube/config:$(CACHE)/cluster/kubeconfig
 # What the environment needs of this machine: an engine, the lab's cluster, or just the provider of somebody else's.
 STACK_FILE := Pulumi.$(ENV).yaml
+KEEPER := $(or $(shell sed -n "s/^secretsprovider: *//p" $(STACK_FILE) 2>/dev/null | tr -d "\"'"),default)
 NEEDS := $(if $(shell grep -s 'platform: kubernetes' $(STACK_FILE)),$(if $(shell grep -s 'context: lab$$' $(STACK_FILE)),cluster,provider),dev)
 # Only dev's passphrase is known: its secrets protect a sample on one machine (docs/adr/004-dev-secrets.md).
 ifeq ($(ENV),dev)
@@ -38,7 +43,7 @@ help: ## List the commands
 
 up: stack-file lab venv ## All set-up, then the environment (ENV=dev), then its URL and a real answer
 	@$(alone) \
-	pulumi stack select --create $(ENV) >/dev/null; \
+	pulumi stack select --create $(ENV) --secrets-provider "$(KEEPER)" >/dev/null; \
 	$(RUN) -m ci.heal $(ENV); \
 	$(if $(filter dev,$(NEEDS)),,$(RUN) -m ci.images $(ENV) --unless-pinned;) \
 	pulumi up --yes --skip-preview --non-interactive; \

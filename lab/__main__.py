@@ -7,14 +7,14 @@ unless `cluster` is said, or `peers`.
 import sys
 from collections.abc import Callable
 
-from . import cluster, engine, peers, toolchain
+from . import aws, cluster, engine, peers, toolchain
 from .steps import LabError, Step, bring, doctor
 
 WHAT: dict[str, Callable[[], list[Step]]] = {
     "dev": lambda: [*toolchain.steps("docker"), *engine.steps()],
     "provider": lambda: [*toolchain.steps("kubernetes"), *engine.steps()],
     "cluster": lambda: [*toolchain.steps("kubernetes"), *engine.steps(), *cluster.steps()],
-    "tools": toolchain.tools,
+    "tools": lambda: [*toolchain.tools(), aws.step()],
     "peers": lambda: [*WHAT["cluster"](), *toolchain.tools(), *peers.steps()],
 }
 """What a machine is used for: environments on Docker, on somebody else's cluster, on the lab's, and to test it."""

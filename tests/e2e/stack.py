@@ -53,8 +53,11 @@ class Stack:
     headers: Mapping[str, str] = {}
     """What a request needs to be taken for one of this stack's."""
 
-    def __init__(self, folder: Path, name: str, template: str) -> None:
-        """The stack `name` in `folder`, its environment as in the stack file of `template`."""
+    keeper = "passphrase"
+    """Who encrypts its secrets."""
+
+    def __init__(self, folder: Path, name: str, template: str, variables: Mapping[str, str]) -> None:
+        """The stack `name` in `folder`, its environment as in the stack file of `template`, its state in a file unless `variables` say otherwise."""
         self.folder, self.name = folder, name
         folder.mkdir(exist_ok=True)
         _copy(folder)
@@ -67,10 +70,11 @@ class Stack:
             "PULUMI_BACKEND_URL": f"file://{folder / '.state'}",
             "PULUMI_CONFIG_PASSPHRASE": "e2e",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
+            **variables,
         }
         self.settings = folder / f"Pulumi.{name}.yaml"
         self.settings.unlink(missing_ok=True)
-        self.pulumi("stack", "init", name, check=True)
+        self.pulumi("stack", "init", name, "--secrets-provider", self.keeper, check=True)
         for secret, value in SECRETS.items():
             self.pulumi("config", "set", "--secret", "--path", f"secrets.{secret}", value, check=True)
 
@@ -165,8 +169,8 @@ class Stack:
 class DockerStack(Stack):
     """A stack on a Docker engine, its gateway on a port of its own."""
 
-    def __init__(self, folder: Path, name: str, host: str | None = None) -> None:
-        super().__init__(folder, name, "dev")
+    def __init__(self, folder: Path, name: str, host: str | None = None, **variables: str) -> None:
+        super().__init__(folder, name, "dev", variables)
         self.environment |= {"gateway": {"port": free_port()}}
         if host:
             self.environment["docker"] = {"host": host}
@@ -208,7 +212,7 @@ class ClusterStack(Stack):
     """A stack in a namespace of the lab's cluster, behind the lab's Gateway."""
 
     def __init__(self, folder: Path, name: str, template: str = "staging") -> None:
-        super().__init__(folder, name, template)
+        super().__init__(folder, name, template, {})
         cluster = self.environment["kubernetes"]
         self.host = f"board-{name}.localhost"
         scheme, _, port = cluster["url"].partition("://")[0], "", cluster["url"].rpartition(":")[2]

@@ -1,0 +1,27 @@
+"""What stands in for a cloud's store and key service in tests: moto, in a virtual environment of its own."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from .steps import CACHE, Step, digest, sh
+
+REQUIREMENTS = Path(__file__).parent / "aws" / "requirements.txt"
+HOME = CACHE / "aws"
+SERVER = HOME / "bin" / "moto_server"
+
+
+def step() -> Step:
+    """`moto_server`, which speaks S3 and KMS on a port."""
+    stamp = HOME / "built-from"
+
+    def present() -> str | None:
+        return str(SERVER) if stamp.exists() and stamp.read_text() == digest(REQUIREMENTS) else None
+
+    def run() -> None:
+        shutil.rmtree(HOME, ignore_errors=True)
+        sh(sys.executable, "-m", "venv", HOME, log="aws")
+        sh(HOME / "bin" / "python", "-m", "pip", "install", "--require-hashes", "-r", REQUIREMENTS, log="aws")
+        stamp.write_text(digest(REQUIREMENTS))
+
+    return Step(name="stand-in of S3 and KMS", takes="30 s", present=present, run=run)

@@ -1,0 +1,112 @@
+"""Where state is kept and who encrypts secrets: another store, another keeper, another passphrase, state that was lost."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from lab import aws
+
+from .stack import SECRETS, DockerStack, eventually, free_port
+
+
+class CloudStack(DockerStack):
+    """Its state in a bucket, its secrets under a key of a key service."""
+
+    keeper = "awskms://alias/tiers?region=us-east-1"
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[str]:
+    """The address of what stands in for S3 and KMS, with a bucket and a key."""
+    address = f"127.0.0.1:{free_port()}"
+    host, _, port = address.partition(":")
+    if not aws.SERVER.exists():
+        raise RuntimeError("no stand-in of S3 and KMS: run `make lab`, then `make e2e`")
+    server = subprocess.Popen(
+        [aws.SERVER, "-H", host, "-p", port], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        eventually(lambda: requests.put(f"http://{address}/tiers", timeout=5).ok)
+        key = asked(address, "CreateKey")["KeyMetadata"]["KeyId"]
+        asked(address, "CreateAlias", AliasName="alias/tiers", TargetKeyId=key)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def asked(address: str, verb: str, **given: str) -> dict[str, dict[str, str]]:
+    """A question to the key service."""
+    headers = {"X-Amz-Target": f"TrentService.{verb}", **signed("kms")}
+    answer = requests.post(f"http://{address}/", json=given, headers=headers, timeout=10)
+    answer.raise_for_status()
+    return json.loads(answer.text or "{}")
+
+
+def signed(service: str) -> dict[str, str]:
+    """Whom a request is for; the stand-in looks no closer."""
+    return {"Authorization": f"AWS4-HMAC-SHA256 Credential=e2e/20260101/us-east-1/{service}/aws4_request"}
+
+
+@pytest.fixture(scope="module")
+def stack(cloud: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
+    made = CloudStack(
+        tmp_path_factory.mktemp("state"),
+        "state",
+        PULUMI_BACKEND_URL=f"s3://tiers?region=us-east-1&endpoint={cloud}&disableSSL=true&s3ForcePathStyle=true",
+        AWS_ENDPOINT_URL=f"http://{cloud}",
+        AWS_ACCESS_KEY_ID="e2e",
+        AWS_SECRET_ACCESS_KEY="e2e",
+    )
+    made.environment |= {"reload": False, "seed": False}
+    try:
+        made.up()
+        yield made
+    finally:
+        made.destroy(check=False)
+
+
+def test_state_is_in_a_bucket_and_secrets_under_a_key(stack: DockerStack, cloud: str) -> None:
+    assert set(stack.up().changed) == {"unchanged"}
+    kept = requests.get(f"http://{cloud}/tiers/.pulumi/stacks/board/state.json", headers=signed("s3"), timeout=10)
+    assert kept.ok
+    assert "awskms://alias/tiers" in kept.text
+    written = kept.text + stack.settings.read_text()
+    assert not [value for value in SECRETS.values() if value in written]
+    assert not (stack.folder / ".state" / ".pulumi").exists()
+    assert stack.ci("heal") == ""
+
+
+def test_another_keeper_and_another_passphrase_are_no_release(stack: DockerStack) -> None:
+    stack.variables["PULUMI_CONFIG_PASSPHRASE"] = "the first"
+    kept_by(stack, "passphrase")
+    assert set(stack.up().changed) == {"unchanged"}
+    kept_by(stack, "passphrase", "the second")
+    assert "incorrect passphrase" in stack.up(check=False).text
+    stack.variables["PULUMI_CONFIG_PASSPHRASE"] = "the second"
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def kept_by(stack: DockerStack, keeper: str, passphrase: str = "") -> None:
+    subprocess.run(
+        ["pulumi", "stack", "change-secrets-provider", keeper, "--stack", stack.name],
+        cwd=stack.folder, env=stack.variables, input=f"{passphrase}\n", text=True, capture_output=True, check=True,
+    )  # fmt: skip
+
+
+def test_state_that_was_lost_comes_back_from_its_copy(stack: DockerStack, tmp_path: Path) -> None:
+    before, copy = stack.live(), tmp_path / "copy.json"
+    stack.pulumi("stack", "export", "--stack", stack.name, "--file", str(copy), check=True)
+    settings = stack.settings.read_text()
+    stack.variables["PULUMI_BACKEND_URL"] = f"file://{stack.folder / '.state'}"
+    stack.pulumi("stack", "init", stack.name, check=True)
+    stack.settings.write_text(settings)
+    stack.pulumi("stack", "import", "--stack", stack.name, "--file", str(copy), check=True)
+    assert set(stack.up().changed) == {"unchanged"}
+    assert stack.live() == before
+    stack.destroy()
+    assert stack.left() == []

@@ -226,6 +226,12 @@ class ClusterStack(Stack):
     def url(self) -> str:
         return self.url_here
 
+    def live(self) -> dict[str, str]:
+        # The gateway hears of a switch a moment after it was written: benchmarks/switching.py measures how long.
+        switched = self.outputs().get("live")
+        eventually(lambda: switched in (None, super(ClusterStack, self).live()["slot"]), 10)
+        return super().live()
+
     def images(self) -> None:
         self.ci("images")
         self.environment |= yaml.safe_load(self.settings.read_text())["config"]["board:environment"]

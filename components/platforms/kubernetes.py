@@ -173,7 +173,7 @@ class KubernetesPlatform:
         pods = manifests.service(self.scope, workload, None, pods=True)
         around.append(self.object(parent, pods))
         around += [self.data(parent, workload.tier, volume, self.ground) for volume in workload.volumes]
-        made = manifests.stateful_set(self.scope, workload, self._pod(workload, None))
+        made = self._previewed(manifests.stateful_set(self.scope, workload, self._pod(workload, None)))
         after = [*around, *supplies.values(), *self.ground.stands]
         return [
             self._awaited(
@@ -183,8 +183,21 @@ class KubernetesPlatform:
                 self._patience(workload) + workload.stop_within,
                 f"app.{workload.tier}",
                 touched=SHARED,
+                name=workload.tier,
+                delete_before_replace=True,  # Never two over the same data.
             )
         ]
+
+    def _previewed(self, made: Manifest) -> Manifest:
+        """A StatefulSet that is going to be made anew, as a preview can show it: by another name.
+
+        The provider tries a preview's objects by a dry run, over those that are there, and takes another name where the
+        server calls a field immutable. Of a StatefulSet the server says it in other words (pulumi-kubernetes, await.go).
+        """
+        there = self.checkpoint.of("kubernetes:apps/v1:StatefulSet", made["metadata"]["name"])
+        if not (pulumi.runtime.is_dry_run() and there and there.inputs["spec"]["selector"] != made["spec"]["selector"]):
+            return made
+        return made | {"metadata": made["metadata"] | {"name": f"{made['metadata']['name']}-preview"}}
 
     def data(self, parent: Resource, tier: str, volume: Volume, ground: "Ground") -> CustomResource:
         """A volume that outlives every release."""
@@ -401,12 +414,18 @@ class Ground(ComponentResource):
 
 
 def register(
-    parent: Resource, manifest: Manifest, provider: ProviderResource, after: Dependencies = (), **more: Any
+    parent: Resource,
+    manifest: Manifest,
+    provider: ProviderResource,
+    after: Dependencies = (),
+    name: str | None = None,
+    **more: Any,
 ) -> CustomResource:
-    """A manifest as a resource: of the type the SDK's class would have, and of the object's own name."""
+    """A manifest as a resource: of the type the SDK's class would have, and of the object's own name if not of another."""
     group = manifest["apiVersion"] if "/" in manifest["apiVersion"] else f"core/{manifest['apiVersion']}"
     opts = below(parent, provider=provider, depends_on=after, **more)
-    return CustomResource(f"kubernetes:{group}:{manifest['kind']}", manifest["metadata"]["name"], dict(manifest), opts)
+    kind = f"kubernetes:{group}:{manifest['kind']}"
+    return CustomResource(kind, name or manifest["metadata"]["name"], dict(manifest), opts)
 
 
 def _there(resource: CustomResource) -> Output[Resource]:

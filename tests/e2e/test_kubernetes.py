@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -66,6 +67,13 @@ def test_the_second_up_changes_nothing(stack: ClusterStack) -> None:
     changed = stack.up().changed
     assert set(changed) == {"unchanged"}
     assert changed["unchanged"] > 50
+
+
+def test_what_makes_data_anew_is_seen_before_it_happens(stack: ClusterStack) -> None:
+    sizes = stack.environment["tiers"]
+    stack.environment["tiers"] = sizes | {"database": {**sizes.get("database", {}), "memory": "640Mi"}}
+    assert re.search(r"StatefulSet +database +replace", stack.preview().text)
+    stack.environment["tiers"] = sizes
 
 
 def test_a_pod_that_is_not_restricted_is_refused(stack: ClusterStack) -> None:

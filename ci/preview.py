@@ -48,8 +48,11 @@ _SECRET_VARIABLE = re.compile(
     r"envs?\[\w*(PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|API_?KEY|PRIVATE_?KEY)\w*(?<!_FILE)\]"
 )
 _LOGIN = re.compile(r"(://)[^/\s:@]+:[^/\s@]+@")
-_OWN_WORDS = re.compile(r"label|metadata\.name|^name$|aliases|replicas$|\[(RELEASE|SLOT)\]", re.IGNORECASE)
-"""Of a tier: what differs between two slots, or is no part of a release."""
+_OWN_WORDS = re.compile(
+    r"label|metadata\.name|^name$|aliases|replicas$|\[(RELEASE|SLOT)\]|secrets\].*(items|path|readonly|mode)|volumes\[secrets\]\.name$",
+    re.IGNORECASE,
+)
+"""Of a tier: what differs between two slots, is no part of a release, or says what something else says better."""
 _AGAIN = re.compile(r"error: (preview failed|an unhandled error occurred: program exited .*)")
 
 
@@ -210,14 +213,7 @@ def read(told: Mapping[str, Any], stack: str) -> Preview:
     for step in cast(Sequence[Mapping[str, Any]], told.get("steps") or ()):
         steps.setdefault(step["urn"], []).append(step)
     groups = [group for _, group in sorted(steps.items())]
-    before = _entries(state for group in groups if (state := _state(group, "oldState")))
-    # What stays is as it was: a preview repeats it, but for what is ignored.
-    stay = "oldState", "newState"
-    after = _entries(
-        state
-        for group in groups
-        if _op(group) is not Op.DELETE and (state := _state(group, *stay) if not _op(group) else _state(group, stay[1]))
-    )
+    before, after = _entries(map(_before, groups)), _entries(map(_after, groups))
     old, new = ({entry.urn: entry for entry in each.entries} for each in (before, after))
     changes = (_change(urn, group, old.get(urn), new.get(urn)) for urn, group in sorted(steps.items()))
     said = [(each["severity"], each["message"]) for each in told.get("diagnostics") or ()]
@@ -237,16 +233,28 @@ def _op(group: Sequence[Mapping[str, Any]]) -> Op:
     return Op.REPLACE if {Op.CREATE, Op.DELETE} <= ops else max(ops)
 
 
-def _state(group: Sequence[Mapping[str, Any]], *names: str) -> dict[str, Any] | None:
-    found = next((step[name] for name in names for step in group if step.get(name)), None)
+def _before(group: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    return _state(group, "oldState")
+
+
+def _after(group: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """What stays is as it was, for its new state lacks what only the engine knows."""
+    op = _op(group)
+    if op is Op.DELETE:
+        return None
+    return _state(group, "newState") if op else _before(group) or _state(group, "newState")
+
+
+def _state(group: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
+    found = next((step[name] for step in group if step.get(name)), None)
     if not found:
         return None
     hidden = {*(found.get("additionalSecretOutputs") or ()), *_ALWAYS_SECRET.get(found["type"], ())}
     return {**found, "inputs": masked(found.get("inputs") or {}, hidden), "outputs": found.get("outputs") or {}}
 
 
-def _entries(states: Iterable[Mapping[str, Any]]) -> Checkpoint:
-    return checkpoint.parse({"deployment": {"resources": list(states)}})
+def _entries(states: Iterable[Mapping[str, Any] | None]) -> Checkpoint:
+    return checkpoint.parse({"deployment": {"resources": [state for state in states if state]}})
 
 
 def _change(urn: str, group: Sequence[Mapping[str, Any]], old: Entry | None, new: Entry | None) -> Change:
@@ -300,12 +308,14 @@ def _named(members: list[Any], path: str) -> Iterator[tuple[str, Any]]:
     elif not any(isinstance(each, Mapping | list) for each in members):
         yield "", " ".join(map(str, members))
     else:
-        for number, each in enumerate(members):
-            pairs = cast(Mapping[str, Any], each if isinstance(each, Mapping) else {})
-            key = next((key for key in ("name", "label", "containerPath", "mountPath") if key in pairs), None)
-            rest = pairs.keys() - {key, "__defaults"}
-            name = str(pairs[key]) if key else str(number)
-            yield name, pairs["value"] if rest == {"value"} else each
+        pairs = [cast(Mapping[str, Any], each if isinstance(each, Mapping) else {}) for each in members]
+        # Of the two ways to call a mount by its name only the path is its own.
+        keys = ("label", "containerPath", "mountPath", "name")
+        own = (key for key in keys if len({str(each[key]) for each in pairs if key in each}) == len(pairs))
+        key = next(own, None)
+        for number, (each, given) in enumerate(zip(members, pairs, strict=True)):
+            alone = key in given and given.keys() - {key, "__defaults"} == {"value"}
+            yield str(given.get(key, number) if key else number), given["value"] if alone else each
 
 
 # ---------------------------------------------------------------------- what is dangerous
@@ -515,7 +525,10 @@ def _facts(state: Checkpoint, tier: str, slot: Slot) -> dict[str, tuple[str, str
     entry = next((entry for entry in runs if not entry.type.endswith("Autoscaler")), None)
     if not entry:
         return {}
-    facts = {_brief(path): value for path, value in leaves(entry.inputs) if not _OWN_WORDS.search(path)}
+    facts: dict[str, str] = {}
+    for path, value in leaves(entry.inputs):
+        if not _OWN_WORDS.search(path):
+            facts[name] = f"{facts[name]} {value}" if (name := _brief(path)) in facts else value
     # An engine knows an image by an id, a person by its name.
     images = [name for urn in entry.dependencies if (name := urn.rpartition(f"{slot}-image-")[2]) != urn]
     facts |= {"image": images[0]} if len(images) == 1 else {}
@@ -525,7 +538,7 @@ def _facts(state: Checkpoint, tier: str, slot: Slot) -> dict[str, tuple[str, str
 
 def _brief(path: str) -> str:
     path = re.sub(r"^spec\.template\.(spec|metadata)\.(containers\[\w+\]\.)?", "", path)
-    return re.sub(r"^envs?\[(.+)\]$", r"\1", path)
+    return re.sub(r"^envs?\[(.+)\]$", r"\1", re.sub(r"^volumes\[\S*secrets\].*", "secrets", path))
 
 
 def _promotion(preview: Preview, plan: Plan) -> str:
@@ -549,7 +562,9 @@ def _picture(preview: Preview) -> Iterator[str]:
     worst: dict[tuple[str, str], Op] = {}
     for change in preview.changes:
         place = change.slot, change.owner
-        worst[place] = max(worst.get(place, Op.SAME), change.op)
+        # A slot's supplies and tasks come and go with each release: its tiers are what runs.
+        if change.entry.runs or not change.slot:
+            worst[place] = max(worst.get(place, Op.SAME), change.op)
     if not any(worst.values()):
         return
     lines = [_node("gateway", "gateway", worst.get(("", "gateway"), Op.SAME))]

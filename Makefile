@@ -5,6 +5,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 ENV ?= dev
+# A pull request speaks of stacks; from the shell's environment the word could mean anything.
+ifeq ($(origin STACK),command line)
+ENV := $(STACK)
+endif
 CACHE := $(HOME)/.cache/tiers
 STATE := $(HOME)/.local/state/tiers
 RUN := .venv/bin/python
@@ -36,10 +40,10 @@ define alone
 mkdir -p "$(STATE)"; exec 9>"$(STATE)/$(ENV).lock"; flock -n 9 || { echo "make: another make is at work on stack $(ENV) here; wait for it, then run this again" >&2; exit 1; };
 endef
 
-.PHONY: help up down back promote status heal shell soak images stack-file test e2e bench lab lab-cluster lab-down doctor docs venv
+.PHONY: help up down back promote status preview-comment heal shell soak images stack-file test e2e bench lab lab-cluster lab-down doctor docs venv
 
 help: ## List the commands
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 up: stack-file lab venv ## All set-up, then the environment (ENV=dev), then its URL and a real answer
 	@$(alone) \
@@ -74,6 +78,9 @@ promote: ## Let the release that waits go live (environment.release.promote: man
 
 status: ## Who is live, what each slot holds, what is ready, the last switches
 	@$(RUN) -m ci.status $(ENV)
+
+preview-comment: stack-file lab venv ## What a change would do, as a comment for its pull request (STACK=dev); posted where one is named
+	@$(RUN) -m ci.preview $(ENV)
 
 heal: ## After a killed update: look what is there, and put the stack right
 	@$(alone) $(RUN) -m ci.heal $(ENV)
@@ -110,6 +117,8 @@ doctor: ## What is there, what is missing, what will be done
 
 docs: venv ## Write the generated documents anew
 	$(RUN) -m components.reference
+	$(RUN) -m ci.preview demo tests/previews/docker/new-image.json > docs/previews/release.md
+	$(RUN) -m ci.preview demo tests/previews/kubernetes/database-deleted.json > docs/previews/dangerous.md
 
 stack-file:
 	@test -f $(STACK_FILE) || { echo "make: there is no $(STACK_FILE); ENV is the name of a stack file" >&2; exit 1; }

@@ -1,0 +1,709 @@
+"""What a change would do, as a comment for its pull request: `python -m ci.preview STACK [FILE]`.
+
+FILE holds what `pulumi preview --json --show-sames` has printed; without it the command is run. The comment goes to the pull
+request when GITHUB_TOKEN, GITHUB_REPOSITORY and PR_NUMBER name one (the stack's last comment is replaced), else to
+standard output. The command ends with 1 when the preview failed; the comment then says why.
+
+The plan is not parsed from the words that the program logs: what stands before an update and what after it are both
+read as a checkpoint is, by the function the program itself plans with. Hence `--show-sames`: without it a preview
+leaves out whatever stays, the live slot among it. docs/pull-requests.md
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, cast
+
+import requests
+from pulumi import RunError
+
+from components import checkpoint
+from components.checkpoint import LABEL_RELEASE, LABEL_SLOT, Checkpoint, Entry
+from components.release import Observed, Plan, Release, Slot, differences
+
+from .described import ROOT
+
+LIMIT = 65_536
+"""Characters of a comment on GitHub."""
+SHARE = LIMIT // 8
+"""Characters of a list in it: errors, dangers, changes in place, warnings."""
+SIGNATURE = "4dabf18193072939515e22adb298388d"
+"""Pulumi's mark of a value that is not plain, such as a secret."""
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+"""What a preview gives for a value that only the update will know."""
+SECRET = "[secret]"  # noqa: S105
+WIDTH, ITEMS = 120, 12
+"""At most: characters of a value, things named in one line."""
+
+_ALWAYS_SECRET = {"kubernetes:core/v1:Secret": ("data", "stringData"), "docker:index/container:Container": ("uploads",)}
+_SECRET_VARIABLE = re.compile(
+    r"envs?\[\w*(PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|API_?KEY|PRIVATE_?KEY)\w*(?<!_FILE)\]"
+)
+_LOGIN = re.compile(r"(://)[^/\s:@]+:[^/\s@]+@")
+_OWN_WORDS = re.compile(
+    r"label|metadata\.name|^name$|aliases|replicas$|\[(RELEASE|SLOT)\]|secrets\].*(items|path|readonly|mode)|volumes\[secrets\]\.name$",
+    re.IGNORECASE,
+)
+"""Of a tier: what differs between two slots, is no part of a release, or says what something else says better."""
+_AGAIN = re.compile(r"error: (preview failed|an unhandled error occurred: program exited .*)")
+
+
+# ---------------------------------------------------------------------- what a preview says
+
+
+class Op(IntEnum):
+    """What happens to a resource, the least first."""
+
+    SAME = 0
+    CREATE = 1
+    UPDATE = 2
+    REPLACE = 3
+    DELETE = 4
+
+    @property
+    def word(self) -> str:
+        return ("unchanged", "new", "changed", "replaced", "deleted")[self]
+
+
+_OPS = {"same": Op.SAME, "read": Op.SAME, "refresh": Op.SAME, "create": Op.CREATE, "import": Op.CREATE} | {
+    "delete": Op.DELETE, "replace": Op.REPLACE, "create-replacement": Op.REPLACE, "delete-replaced": Op.REPLACE,
+}  # fmt: skip
+
+
+class Area(StrEnum):
+    """What a resource belongs to, the most delicate first."""
+
+    DATA = "data"
+    SHARED = "shared"
+    SWITCH = "switch"
+    SLOT = "slot"
+
+
+class Verdict(StrEnum):
+    NONE = "no change"
+    RELEASE = "release only"
+    PLACE = "changes in place"
+    """Something besides a release, and neither data nor lost: the scale of what is live, a quota, the gateway."""
+    DATA = "touches data"
+    LOSS = "replaces or deletes"
+    """What both slots share. That a release makes its slot anew is what a release is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What happens to one resource. `unprotected` if it was protected from deletion and no longer will be."""
+
+    op: Op
+    old: Entry | None
+    new: Entry | None
+    reasons: tuple[str, ...] = ()
+    unprotected: bool = False
+
+    @property
+    def entry(self) -> Entry:
+        entry = self.new or self.old
+        assert entry
+        return entry
+
+    @property
+    def kind(self) -> str:
+        return self.entry.type.rpartition(":")[2]
+
+    @property
+    def text(self) -> str:
+        return f"{self.kind} `{plain(self.entry.name)}`"
+
+    @property
+    def volume(self) -> bool:
+        """Whether it holds data of users; those for secrets are filled by the update itself."""
+        return self.kind in ("Volume", "PersistentVolumeClaim") and "-secrets-" not in self.entry.name
+
+    @property
+    def _component(self) -> str:
+        return self.entry.urn.split("::")[2].partition("$")[0]
+
+    @property
+    def area(self) -> Area:
+        if self._component == checkpoint.SLOT:
+            return Area.SLOT
+        if self.volume or self._component in ("tiers:database:Database", "tiers:cache:Cache"):
+            return Area.DATA
+        return Area.SWITCH if self._component == checkpoint.SWITCH else Area.SHARED
+
+    @property
+    def owner(self) -> str:
+        """The tier or component it is of, such as `database`, `gateway` or, for what all stands on, `ground`."""
+        return (self.entry.tier if self.area is Area.SLOT else None) or self._component.rpartition(":")[2].lower()
+
+    @property
+    def slot(self) -> str:
+        return self.entry.parent.rpartition("::")[2].partition("-")[0] if self.area is Area.SLOT else ""
+
+    @property
+    def lost(self) -> bool:
+        """Whether something that both slots share goes away, for good or until it is made anew; images stay on the engine."""
+        shared = self.area in (Area.DATA, Area.SHARED)
+        return shared and self.op in (Op.REPLACE, Op.DELETE) and self.kind != "RemoteImage"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What an update would do. Entries and changes are in the order of their URNs, so that nothing depends on the engine's."""
+
+    stack: str
+    changes: tuple[Change, ...]
+    before: Checkpoint
+    after: Checkpoint
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def observed(self) -> Observed:
+        return checkpoint.observe(self.before)
+
+    @property
+    def plan(self) -> Plan | None:
+        """What becomes of the slots; None where the preview did not get that far."""
+        then, now = checkpoint.observe(self.after), self.observed
+        if not then.live:
+            return None
+        render = next((slot for slot in Slot if slot in then.held and not _kept(slot, now, then)), None)
+        target = render or then.live
+        return Plan(
+            live=then.live,
+            release=then.held[target].release,
+            render=render,
+            keep=tuple(slot for slot in Slot if slot in then.held and slot is not render),
+            switches=then.switches,
+            previous=now.live,
+            waits=render is not None and then.live is now.live,
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest that is true of any change."""
+        touched = [change for change in self.changes if change.op or change.unprotected]
+        if any(change.lost for change in touched):
+            return Verdict.LOSS
+        if any(change.area is Area.DATA for change in touched):
+            return Verdict.DATA
+        plan = self.plan
+        released = plan is not None and (plan.render is not None or plan.moves)
+        if any(change.area is Area.SHARED or not released for change in touched):
+            return Verdict.PLACE
+        return Verdict.RELEASE if released else Verdict.NONE
+
+
+def _kept(slot: Slot, now: Observed, then: Observed) -> bool:
+    held = now.held.get(slot)
+    return held is not None and held.release == then.held[slot].release and (held.proven or slot is now.live)
+
+
+def read(told: Mapping[str, Any], stack: str) -> Preview:
+    """A preview in the shape that `pulumi preview --json --show-sames` prints; secrets are masked here, once for all."""
+    steps: dict[str, list[Mapping[str, Any]]] = {}
+    for step in cast(Sequence[Mapping[str, Any]], told.get("steps") or ()):
+        steps.setdefault(step["urn"], []).append(step)
+    groups = [group for _, group in sorted(steps.items())]
+    before, after = _entries(map(_before, groups)), _entries(map(_after, groups))
+    old, new = ({entry.urn: entry for entry in each.entries} for each in (before, after))
+    changes = (_change(urn, group, old.get(urn), new.get(urn)) for urn, group in sorted(steps.items()))
+    said = [(each["severity"], each["message"]) for each in told.get("diagnostics") or ()]
+    return Preview(
+        stack=stack,
+        changes=tuple(change for change in changes if change.entry.custom),
+        before=before,
+        after=after,
+        errors=tuple(_messages(text for severity, text in said if severity == "error")),
+        warnings=tuple(_messages(text for severity, text in said if severity == "warning")),
+    )
+
+
+def _op(group: Sequence[Mapping[str, Any]]) -> Op:
+    """What happens in all: a replacement may come in several steps; what is not known here is not passed over."""
+    ops = {_OPS.get(step["op"], Op.UPDATE) for step in group}
+    return Op.REPLACE if {Op.CREATE, Op.DELETE} <= ops else max(ops)
+
+
+def _before(group: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    return _state(group, "oldState")
+
+
+def _after(group: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """What stays is as it was, for its new state lacks what only the engine knows."""
+    op = _op(group)
+    if op is Op.DELETE:
+        return None
+    return _state(group, "newState") if op else _before(group) or _state(group, "newState")
+
+
+def _state(group: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
+    found = next((step[name] for step in group if step.get(name)), None)
+    if not found:
+        return None
+    hidden = {*(found.get("additionalSecretOutputs") or ()), *_ALWAYS_SECRET.get(found["type"], ())}
+    return {**found, "inputs": masked(found.get("inputs") or {}, hidden), "outputs": found.get("outputs") or {}}
+
+
+def _entries(states: Iterable[Mapping[str, Any] | None]) -> Checkpoint:
+    return checkpoint.parse({"deployment": {"resources": [state for state in states if state]}})
+
+
+def _change(urn: str, group: Sequence[Mapping[str, Any]], old: Entry | None, new: Entry | None) -> Change:
+    states = ([cast(Mapping[str, Any], step.get(name) or {}) for step in group] for name in ("oldState", "newState"))
+    protected = [any(state.get("protect") for state in each) for each in states]
+    return Change(
+        op=_op(group),
+        old=old
+        or (None if new else Entry(urn=urn, type=urn.split("::")[2].rpartition("$")[2], parent="", custom=True)),
+        new=new,
+        reasons=tuple(sorted({reason for step in group for reason in step.get("replaceReasons") or ()})),
+        unprotected=protected == [True, False] and new is not None,
+    )
+
+
+def _messages(texts: Iterable[str]) -> Iterator[str]:
+    """Without those that say only that another has been said."""
+    for text in dict.fromkeys(text.strip() for text in texts):
+        if not _AGAIN.fullmatch(text):
+            yield _LOGIN.sub(rf"\1{SECRET}@", text.removeprefix("error: "))
+
+
+def masked(value: Any, hidden: Iterable[str] = ()) -> Any:
+    """A value without secrets: those Pulumi marks, whatever stands under a `hidden` key, logins in addresses."""
+    if isinstance(value, Mapping):
+        pairs = cast(Mapping[str, Any], value)
+        return SECRET if SIGNATURE in pairs else {k: SECRET if k in hidden else masked(v) for k, v in pairs.items()}
+    if isinstance(value, list):
+        return [masked(each) for each in cast(list[Any], value)]
+    return _LOGIN.sub(rf"\1{SECRET}@", value) if isinstance(value, str) else value
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Path → value as text of everything in inputs. Members of a list go by their name where they have one."""
+    if isinstance(value, Mapping):
+        for key, each in sorted(cast(Mapping[str, Any], value).items()):
+            if key != "__defaults":
+                yield from leaves(each, f"{path}.{key}" if path else key)
+    elif isinstance(value, list) and value:
+        for key, each in _named(cast(list[Any], value), path):
+            yield from leaves(each, f"{path}[{key}]" if key else path)
+    else:
+        text = value if isinstance(value, str) else json.dumps(value)
+        text = "(known after the update)" if text == UNKNOWN else text
+        yield path, SECRET if _SECRET_VARIABLE.search(path) else text
+
+
+def _named(members: list[Any], path: str) -> Iterator[tuple[str, Any]]:
+    if path.endswith("envs"):
+        yield from ((name, value) for name, _, value in (str(each).partition("=") for each in members))
+    elif not any(isinstance(each, Mapping | list) for each in members):
+        yield "", " ".join(map(str, members))
+    else:
+        pairs = [cast(Mapping[str, Any], each if isinstance(each, Mapping) else {}) for each in members]
+        # Of the two ways to call a mount by its name only the path is its own.
+        keys = ("label", "containerPath", "mountPath", "name")
+        own = (key for key in keys if len({str(each[key]) for each in pairs if key in each}) == len(pairs))
+        key = next(own, None)
+        for number, (each, given) in enumerate(zip(members, pairs, strict=True)):
+            alone = key in given and given.keys() - {key, "__defaults"} == {"value"}
+            yield str(given.get(key, number) if key else number), given["value"] if alone else each
+
+
+# ---------------------------------------------------------------------- what is dangerous
+
+
+def dangers(preview: Preview) -> list[str]:
+    """What a reviewer must not overlook, in Markdown."""
+    return [*_losses(preview), *_unprotected(preview), *_opened(preview)]
+
+
+def _losses(preview: Preview) -> Iterator[str]:
+    lost: dict[tuple[bool, str, Op], list[Change]] = {}
+    for change in preview.changes:
+        if change.lost:
+            lost.setdefault((change.area is not Area.DATA, change.owner, change.op), []).append(change)
+    for (_, owner, op), changes in sorted(lost.items()):
+        # The data first: of all that goes it is what doesn't come back.
+        names = [f"{each.text} **with its data**" if each.volume else each.text for each in changes]
+        names.sort(key=lambda name: "**" not in name)
+        yield f"**{owner} is {op.word}**, and both slots share it: {listed(names)}"
+
+
+def _unprotected(preview: Preview) -> Iterator[str]:
+    if names := [change.text for change in preview.changes if change.unprotected]:
+        yield f"**protection removed**: the next update may delete {listed(names)}"
+
+
+def _opened(preview: Preview) -> Iterator[str]:
+    then, now = (
+        {each for entry in state.entries for each in _ways(entry)} for state in (preview.after, preview.before)
+    )
+    for what, way in sorted(then - now):
+        yield f"**{what}**: {way}"
+    gone = {each for entry in preview.before.entries for each in _barriers(entry)}
+    for barrier in sorted(gone - {each for entry in preview.after.entries for each in _barriers(entry)}):
+        yield f"**network opened**: {barrier} no more"
+
+
+def _ways(entry: Entry) -> Iterator[tuple[str, str]]:
+    """What a resource lets in or out, said without its slot: a release has the same ways as the one before."""
+    exposed, opened = "public exposure", "network opened"
+    inputs, spec = entry.inputs, cast(dict[str, Any], entry.inputs.get("spec") or {})
+    slot = entry.labels.get(LABEL_SLOT, "")
+    name = f"`{plain(entry.name.replace(f'-{slot}', '') if slot else entry.name)}`"
+    for port in inputs.get("ports") or ():
+        if port.get("ip") != "127.0.0.1":
+            yield (
+                exposed,
+                f"{name} listens on {port.get('ip') or 'every address'}, port {port.get('external')}, of the host",
+            )
+    if entry.role in ("tier", "task") and entry.tier:
+        for network in inputs.get("networksAdvanced") or ():
+            if str(network["name"]).endswith("-outside"):
+                yield opened, f"{entry.tier} may connect to the world outside"
+    if entry.type.endswith(":NetworkPolicy"):
+        yield from ((opened, f"NetworkPolicy {name} {way}") for way in _peers(spec))
+    if entry.type.endswith(":Service") and spec.get("type", "ClusterIP") not in ("ClusterIP", "ExternalName"):
+        yield exposed, f"Service {name} is a {spec['type']}"
+    if entry.type.endswith((":HTTPRoute", ":Gateway")) and entry.custom:
+        listeners = [each.get("hostname") or "any host" for each in spec.get("listeners") or ()]
+        yield from (
+            (exposed, f"users reach it as `{plain(host)}`") for host in [*(spec.get("hostnames") or ()), *listeners]
+        )
+
+
+def _peers(spec: Mapping[str, Any]) -> Iterator[str]:
+    for rules, peers, verb in (("ingress", "from", "lets in"), ("egress", "to", "lets out to")):
+        for rule in spec.get(rules) or ():
+            if not rule.get(peers):
+                yield f"{verb} everything"
+            for peer in rule.get(peers) or ():
+                cidr = str(cast(Mapping[str, Any], peer.get("ipBlock") or {}).get("cidr", ""))
+                if cidr and not cidr.startswith("169.254."):  # of the node itself
+                    yield f"{verb} {cidr}"
+
+
+def _barriers(entry: Entry) -> Iterator[str]:
+    inputs, name = entry.inputs, plain(entry.name)
+    if entry.type.endswith(":Network") and inputs.get("internal"):
+        yield f"network `{name}` is closed to the outside"
+    if entry.type.endswith(":NetworkPolicy") and inputs["spec"].get("ingress") == inputs["spec"].get("egress") == []:
+        yield f"NetworkPolicy `{name}` denies all that no other allows"
+    if level := entry.labels.get("pod-security.kubernetes.io/enforce"):
+        yield f"namespace `{name}` enforces Pod Security {level}"
+
+
+# ---------------------------------------------------------------------- the comment
+
+
+def comment(preview: Preview) -> str:
+    """The whole comment, in Markdown, shorter than `LIMIT`: of the full diff as many changes as there is room for."""
+    parts = [marker(preview.stack), _headline(preview), *_problems(preview), *_release(preview), *_picture(preview)]
+    parts += [*_list(dangers(preview)), *_list(_in_place(preview)), *_list(_warnings(preview))]
+    head = "\n\n".join(parts) + "\n"
+    return head + _details(preview, LIMIT - len(head))
+
+
+def _headline(preview: Preview) -> str:
+    counted = Counter(change.op for change in preview.changes)
+    counts = ", ".join(f"{counted[op]} {op.word}" for op in [*[*Op][1:], Op.SAME] if counted[op])
+    if not preview.errors:
+        return f"**{preview.stack}: {preview.verdict}** ({counts or 'nothing is there'})"
+    known = f"{preview.verdict}, and " if preview.verdict is not Verdict.NONE else ""
+    return f"**{preview.stack}: {known}the preview failed**" + (f" (as far as it got: {counts})" if counts else "")
+
+
+def _problems(preview: Preview) -> Iterator[str]:
+    if preview.errors:
+        lines = [short(line, 4 * WIDTH) for line in "\n\n".join(preview.errors).splitlines()]
+        yield "\n".join(["```text", *_fitting(lines, SHARE, "({} more lines are left out)"), "```"])
+
+
+def _list(lines: Iterable[str]) -> Iterator[str]:
+    """As one paragraph, unless there are none."""
+    if lines := [f"- {line}" for line in lines]:
+        yield "\n".join(_fitting(lines, SHARE, "- and {} more like these"))
+
+
+def _fitting(texts: Sequence[str], room: int, rest: str) -> list[str]:
+    """As many of them as there is room for, in characters; then `rest`, with how many are left out."""
+    fits = sum(size <= room for size in accumulate(len(text) + 1 for text in texts))
+    return [*texts[:fits], *([rest.format(len(texts) - fits)] if fits < len(texts) else [])]
+
+
+def _in_place(preview: Preview) -> Iterator[str]:
+    """What changes of what stays, outside of a slot that is made anew."""
+    plan = preview.plan
+    for change in preview.changes:
+        switched = change.area is Area.SWITCH or (plan and plan.render and change.slot == plan.render)
+        if change.op is Op.UPDATE and not switched:
+            facts = [f"{plain(path)} {was} → {now}" for path, was, now in _differences(change.old, change.new)]
+            yield f"{change.text} changes in place: {listed(facts) or 'the preview does not say what'}"
+
+
+def _differences(old: Entry | None, new: Entry | None) -> Iterator[tuple[str, str, str]]:
+    then, now = (dict(leaves(entry.inputs)) if entry else {} for entry in (old, new))
+    for path in sorted(then.keys() | now.keys()):
+        if then.get(path) != now.get(path):
+            yield path, *_sides(then.get(path, ""), now.get(path, ""))
+
+
+def _sides(was: str, now: str) -> tuple[str, str]:
+    """Both values as code, from where they begin to differ if they are long."""
+    same = next((at for at, (one, other) in enumerate(zip(was, now, strict=False)) if one != other), 0)
+    start = same - 20 if same > WIDTH // 2 else 0
+    then, after = (
+        f"`{plain(short(('…' if start else '') + side[start:], WIDTH // 2))}`" if side else "nothing"
+        for side in (was, now)
+    )
+    return then, after
+
+
+def _warnings(preview: Preview) -> Iterator[str]:
+    yield from (f"warning: `{plain(text)}`" for text in preview.warnings)
+
+
+def _release(preview: Preview) -> Iterator[str]:
+    plan, observed = preview.plan, preview.observed
+    live = observed.held.get(observed.live) if observed.live else None
+    if plan and (plan.render or plan.moves):
+        rows = [*_slot(plan, observed), *_content(preview, plan, live.release if live else None)]
+        rows.append(("goes live", _promotion(preview, plan)))
+        yield "\n".join(["| release | |", "|---|---|", *(f"| {what} | {said} |" for what, said in rows)])
+    elif observed.waiting and observed.live and observed.standby:
+        release = observed.standby.release
+        yield f"{release} waits on {observed.live.other} to be promoted: `make promote ENV={preview.stack}`"
+
+
+def _slot(plan: Plan, observed: Observed) -> Iterator[tuple[str, str]]:
+    if plan.render:
+        gone = observed.held.get(plan.render)
+        yield "slot", f"{plan.render}: {gone.release if gone else 'empty'} → **{plan.release}**"
+    if observed.live and observed.live in observed.held:
+        until = "stays live" if plan.waits else "is live until the switch"
+        yield "live", f"{observed.live}: {observed.held[observed.live].release} {until}"
+
+
+def _content(preview: Preview, plan: Plan, live: Release | None) -> Iterator[tuple[str, str]]:
+    if not plan.render:
+        return
+    parts = differences(live.parts if live else {}, plan.release.parts)
+    if live:
+        yield "differs from live", "<br>".join(_part(preview, plan, part) for part in parts) or "its version only"
+    migrations = [f"`{part}`" for part in plan.release.parts if part.endswith(".migrate")]
+    breaks = ". **contract: it breaks the release before it, and going back past it is refused**"
+    yield "migration", (listed(migrations) or "none") + (breaks if plan.release.contract else "")
+
+
+def _part(preview: Preview, plan: Plan, part: str) -> str:
+    """A part that is not the same as in what is live, and what of it, where the preview knows."""
+    assert plan.previous
+    assert plan.render
+    old, new = (
+        _facts(state, part, slot) for state, slot in ((preview.before, plan.previous), (preview.after, plan.render))
+    )
+    found: list[str] = []
+    for name in sorted(old.keys() | new.keys()):
+        (was, was_plain), (now, now_plain) = old.get(name, ("", "")), new.get(name, ("", ""))
+        if was_plain != now_plain:
+            found.append(f"{plain(name)} {' → '.join(_sides(was, now))}")
+    return f"**{part}**" + (f": {listed(found, '; ')}" if found else "")
+
+
+def _facts(state: Checkpoint, tier: str, slot: Slot) -> dict[str, tuple[str, str]]:
+    """Name → value, and value without the names of slot and release, of what runs of a tier in a slot."""
+    runs = (e for e in state.entries if e.runs and e.tier == tier and e.labels.get(LABEL_SLOT) == slot)
+    entry = next((entry for entry in runs if not entry.type.endswith("Autoscaler")), None)
+    if not entry:
+        return {}
+    facts: dict[str, str] = {}
+    for path, value in leaves(entry.inputs):
+        if not _OWN_WORDS.search(path):
+            facts[name] = f"{facts[name]} {value}" if (name := _brief(path)) in facts else value
+    # An engine knows an image by an id, a person by its name.
+    images = [name for urn in entry.dependencies if (name := urn.rpartition(f"{slot}-image-")[2]) != urn]
+    facts |= {"image": images[0]} if len(images) == 1 else {}
+    release = entry.labels.get(LABEL_RELEASE, "")
+    return {name: (value, value.replace(release, "").replace(f"-{slot}", "")) for name, value in facts.items()}
+
+
+def _brief(path: str) -> str:
+    path = re.sub(r"^spec\.template\.(spec|metadata)\.(containers\[\w+\]\.)?", "", path)
+    return re.sub(r"^envs?\[(.+)\]$", r"\1", re.sub(r"^volumes\[\S*secrets\].*", "secrets", path))
+
+
+def _promotion(preview: Preview, plan: Plan) -> str:
+    if plan.waits:
+        return f"not by this: it waits, once it is proven, for `make promote ENV={preview.stack}`"
+    moves = f"switch {plan.switches} moves all traffic to {plan.live}"
+    if not plan.render:
+        return f"at once: {moves}, {plan.release}, which is there already"
+    return f"by itself: {moves} once every gate has passed"
+
+
+_COLOURS = {
+    Op.SAME: "fill:#eeeeee,stroke:#999999,color:#333333", Op.CREATE: "fill:#d3f2d9,stroke:#2b8a3e,color:#111111",
+    Op.UPDATE: "fill:#fff0b8,stroke:#b58900,color:#111111", Op.REPLACE: "fill:#ffd8a8,stroke:#d9480f,color:#111111",
+    Op.DELETE: "fill:#ffc9c9,stroke:#c92a2a,color:#111111",
+}  # fmt: skip
+
+
+def _picture(preview: Preview) -> Iterator[str]:
+    """The tiers, coloured by the gravest that happens to them, and where traffic goes."""
+    worst: dict[tuple[str, str], Op] = {}
+    for change in preview.changes:
+        place = change.slot, change.owner
+        # A slot's supplies and tasks come and go with each release: its tiers are what runs.
+        if change.entry.runs or not change.slot:
+            worst[place] = max(worst.get(place, Op.SAME), change.op)
+    if not any(worst.values()):
+        return
+    lines = [_node("gateway", "gateway", worst.get(("", "gateway"), Op.SAME))]
+    data = [tier for tier in ("database", "cache") if ("", tier) in worst]
+    lines += [_node(tier, tier, worst["", tier]) for tier in data]
+    now, then = preview.observed, checkpoint.observe(preview.after)
+    for slot in Slot:
+        if held := then.held.get(slot) or now.held.get(slot):
+            tiers = {tier: worst.get((slot, tier), Op.SAME) for tier in sorted(held.release.parts) if "." not in tier}
+            rests = slot in then.held and _kept(slot, now, then)
+            lines.append(f'subgraph {slot}["{slot}: {held.release}"]')
+            lines += [_node(f"{slot}_{tier}", tier, op, rests) for tier, op in tiers.items()]
+            lines += ["end", *_arrow(slot, now, then), *(f"{slot} --- {tier}" for tier in data)]
+    used = [op for op in Op if any(line.endswith(f":::{op.word}") for line in lines)]
+    lines += [f"classDef {op.word} {_COLOURS[op]}" for op in used]
+    yield "\n".join(["```mermaid", "flowchart LR", *lines, "```"])
+
+
+def _node(key: str, name: str, op: Op, kept: bool = False) -> str:
+    """`kept` of a tier in a slot that stays: what is deleted of it is remembered."""
+    said = "rests" if kept and op is Op.DELETE else op.word
+    label = name if op is Op.SAME else f"{name}<br>{said}"
+    return f'{key}["{label}"]:::{op.word}'
+
+
+def _arrow(slot: Slot, now: Observed, then: Observed) -> Iterator[str]:
+    if then.live is slot:
+        yield f"gateway ==>|{'live' if now.live is slot else 'after the switch'}| {slot}"
+    elif now.live is slot and then.live:
+        yield f"gateway -.->|until the switch| {slot}"
+
+
+def _details(preview: Preview, room: int) -> str:
+    """All changes, folded; what is shared comes first, for it is the last to be left out. `room` is in characters."""
+    touched = [change for change in preview.changes if change.op]
+    touched.sort(key=lambda change: ([*Area].index(change.area), change.entry.urn))
+    if not touched:
+        return ""
+    start, end = f"\n<details><summary>All changes: {len(touched)}</summary>\n\n```diff\n", "\n```\n\n</details>\n"
+    rest = f"# {{}} more are left out here: pulumi preview --diff --stack {preview.stack} has them"
+    blocks = ["\n".join(_diff(change)) for change in touched]
+    return start + "\n".join(_fitting(blocks, room - len(start + rest + end) - ITEMS, rest)) + end
+
+
+def _diff(change: Change) -> Iterator[str]:
+    because = f", because of {listed(change.reasons)}" if change.op is Op.REPLACE and change.reasons else ""
+    sign = {Op.CREATE: "+", Op.DELETE: "-"}.get(change.op, "!")
+    yield short(f"{sign} {change.kind} {change.entry.name}: {change.op.word}{because}", 4 * WIDTH)
+    if change.op is Op.CREATE:
+        yield from (f"+   {path}: {short(value)}" for path, value in leaves(change.entry.inputs))
+    elif change.op is not Op.DELETE:
+        yield from (f"!   {path}: {was} → {now}" for path, was, now in _differences(change.old, change.new))
+
+
+def listed(names: Sequence[str], between: str = ", ") -> str:
+    """The first of them, and how many more there are."""
+    left = len(names) - ITEMS
+    return between.join([*names[:ITEMS], *([f"and {left} more"] if left > 0 else [])])
+
+
+def short(text: str, width: int = WIDTH) -> str:
+    """One line of at most `width` characters that ends no fence of Markdown."""
+    text = text.replace("```", "'''").replace("\n", "⏎").replace("\r", "")
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def plain(text: str) -> str:
+    """Text that can stand between backticks in a table."""
+    return short(text).replace("`", "'").replace("|", "¦")
+
+
+# ---------------------------------------------------------------------- where it goes
+
+
+def marker(stack: str) -> str:
+    """The first line of a stack's comment; nobody sees it."""
+    return f"<!-- tiers-preview {stack} -->"
+
+
+def sticky(comments: Iterable[Mapping[str, Any]], stack: str) -> int | None:
+    """The id of the comment that is this stack's, of those of a pull request; the first, should there be several."""
+    ids = (each["id"] for each in comments if (each.get("body") or "").splitlines()[:1] == [marker(stack)])
+    return min(ids, default=None)
+
+
+def post(text: str, stack: str, variables: Mapping[str, str]) -> str:
+    """Put the stack's comment on the pull request, in place of its last; its address.
+
+    Raises:
+        RunError: GitHub refuses.
+    """
+    api = variables.get("GITHUB_API_URL") or "https://api.github.com"
+    issues = f"{api}/repos/{variables['GITHUB_REPOSITORY']}/issues"
+    asked: str | None = f"{issues}/{variables['PR_NUMBER']}/comments"
+    comments: list[Mapping[str, Any]] = []
+    with requests.Session() as session:
+        session.headers["Authorization"] = f"Bearer {variables['GITHUB_TOKEN']}"
+        session.headers["Accept"] = "application/vnd.github+json"
+        while asked:
+            answer = _asked(session, "GET", asked, params={"per_page": 100})
+            comments += answer.json()
+            asked = answer.links.get("next", {}).get("url")
+        found = sticky(comments, stack)
+        where = f"{issues}/comments/{found}" if found else f"{issues}/{variables['PR_NUMBER']}/comments"
+        return str(_asked(session, "PATCH" if found else "POST", where, json={"body": text}).json()["html_url"])
+
+
+def _asked(session: requests.Session, verb: str, url: str, **more: Any) -> requests.Response:
+    try:
+        answer = session.request(verb, url, timeout=30, **more)
+    except requests.RequestException as error:
+        raise RunError(f"{url}: GitHub can't be reached ({type(error).__name__}); try again") from None
+    if not answer.ok:
+        fix = "the token needs `pull-requests: write`, and PR_NUMBER must name a pull request of GITHUB_REPOSITORY"
+        raise RunError(f"{verb} {url}: GitHub answers {answer.status_code}; {fix}")
+    return answer
+
+
+def ask(stack: str) -> Mapping[str, Any]:
+    """What `pulumi preview` prints of a stack. Where it prints no JSON, its error in the same shape."""
+    command = ["pulumi", "preview", "--json", "--show-sames", "--non-interactive", "--stack", stack]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    try:
+        return json.loads(done.stdout)
+    except json.JSONDecodeError:
+        said = done.stderr.strip() or done.stdout.strip() or f"`{' '.join(command)}` ended with {done.returncode}"
+        return {"diagnostics": [{"severity": "error", "message": said}]}
+
+
+def main(stack: str, file: str | None = None) -> int:
+    preview = read(json.loads(Path(file).read_text()) if file else ask(stack), stack)
+    text = comment(preview)
+    given = all(os.environ.get(name) for name in ("GITHUB_TOKEN", "GITHUB_REPOSITORY", "PR_NUMBER"))
+    print(post(text, stack, os.environ) if given else text, end="\n" if given else "")
+    return 1 if preview.errors else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(*sys.argv[1:3]))
+    except RunError as error:
+        sys.exit(f"preview: {error}")

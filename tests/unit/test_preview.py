@@ -1,0 +1,337 @@
+"""The comment of a pull request: what real previews of both platforms are called, and what of them is marked, masked and cut."""
+
+import json
+import random
+import re
+import threading
+from collections.abc import Iterator
+from functools import cache
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pulumi import RunError
+
+from ci import preview
+from ci.preview import LIMIT, Preview, Verdict
+from components.release import explain
+
+from .program import ROOT
+
+KEPT = ROOT / "tests/previews"
+ALL = sorted(f"{file.parent.name}/{file.stem}" for file in KEPT.glob("*/*.json"))
+BOTH = ("docker", "kubernetes")
+SECRETS = ("e2e-database-7c1f", "e2e-cache-93ab")
+"""Of the stacks that were previewed (tests/e2e/stack.py)."""
+VERDICTS = {
+    "first": Verdict.DATA, "no-change": Verdict.NONE, "new-image": Verdict.RELEASE, "env": Verdict.RELEASE,
+    "waits": Verdict.RELEASE, "back": Verdict.RELEASE, "unprotected": Verdict.DATA, "protected": Verdict.LOSS,
+    "database-deleted": Verdict.LOSS, "database-storage": Verdict.DATA, "broken": Verdict.NONE, "unreachable": Verdict.NONE,
+    # On Docker a replica is a container of a release, and memory changes while it runs; the gateway's port does not.
+    "docker/replicas": Verdict.NONE, "docker/database-memory": Verdict.DATA, "docker/opened": Verdict.LOSS,
+    "kubernetes/replicas": Verdict.PLACE, "kubernetes/database-memory": Verdict.LOSS, "kubernetes/opened": Verdict.PLACE,
+}  # fmt: skip
+FAILED = {"protected", "broken", "unreachable", "kubernetes/database-memory"}
+
+
+@cache
+def told(name: str) -> dict[str, Any]:
+    return json.loads((KEPT / f"{name}.json").read_text())
+
+
+@cache
+def seen(name: str) -> Preview:
+    return preview.read(told(name), "demo")
+
+
+@cache
+def said(name: str) -> str:
+    return preview.comment(seen(name))
+
+
+def unfolded(name: str) -> str:
+    return said(name).partition("<details>")[0]
+
+
+class TestVerdict:
+    @pytest.mark.parametrize("name", ALL)
+    def test_each_kept_preview_has_its_own(self, name: str) -> None:
+        kind = name.partition("/")[2]
+        failed = kind in FAILED or name in FAILED
+        assert seen(name).verdict is VERDICTS.get(name, VERDICTS.get(kind))
+        assert bool(seen(name).errors) is failed
+        first, _, headline, *_ = said(name).splitlines()
+        assert first == preview.marker("demo")
+        assert headline.startswith("**demo: ") and ("the preview failed" in headline) is failed
+
+    def test_one_of_each_kind_is_kept(self) -> None:
+        needed = {"no-change", "new-image", "env", "replicas", "database-deleted", "broken", "unreachable"}
+        assert {f"{platform}/{kind}" for platform in BOTH for kind in needed} <= set(ALL)
+        assert {"kubernetes/database-storage", "docker/database-memory"} <= set(ALL)
+
+
+class TestPlan:
+    @pytest.mark.parametrize("name", [name for name in ALL if not seen(name).errors])
+    def test_it_is_the_one_the_program_made(self, name: str) -> None:
+        """What is read from the states says the same as what the program logged."""
+        plan = seen(name).plan
+        assert plan
+        assert explain(seen(name).observed, plan) == told(name)["diagnostics"][0]["message"].strip()
+
+    @pytest.mark.parametrize("platform", BOTH)
+    def test_what_differs_from_live_is_named(self, platform: str) -> None:
+        image = r"\*\*api\*\*: image `\S*board-api:\w+` → `\S*board-api:\w+`<br>\*\*worker\*\*: image"
+        assert re.search(image, unfolded(f"{platform}/new-image"))
+        assert "| **api**: LOG_LEVEL `info` → `warning` |" in unfolded(f"{platform}/env")
+
+    @pytest.mark.parametrize("platform", BOTH)
+    def test_how_it_goes_live(self, platform: str) -> None:
+        assert "| migration | `api.migrate` |" in unfolded(f"{platform}/new-image")
+        assert "by itself: switch 3 moves all traffic to blue" in unfolded(f"{platform}/new-image")
+        assert "it waits, once it is proven, for `make promote ENV=demo`" in unfolded(f"{platform}/waits")
+        assert "**contract: it breaks the release before it" in unfolded(f"{platform}/waits")
+        assert "at once: switch 3 moves all traffic to blue, 1.0.0-" in unfolded(f"{platform}/back")
+        assert "| slot | blue: empty → **1.0.0-" in unfolded(f"{platform}/first")
+
+    @pytest.mark.parametrize("platform", BOTH)
+    def test_the_tiers_are_coloured_by_what_happens_to_them(self, platform: str) -> None:
+        picture = unfolded(f"{platform}/new-image")
+        assert 'blue_api["api<br>replaced"]:::replaced' in picture
+        assert 'green_api["api"]:::unchanged' in picture
+        assert 'blue_worker["worker<br>new"]:::new' in picture
+        assert 'green_worker["worker<br>rests"]:::deleted' in picture
+        assert 'database["database"]:::unchanged' in picture
+        assert "gateway ==>|after the switch| blue" in picture and "gateway -.->|until the switch| green" in picture
+        assert 'database["database<br>deleted"]:::deleted' in unfolded(f"{platform}/database-deleted")
+        assert "mermaid" not in said(f"{platform}/no-change")
+
+
+class TestDangers:
+    @pytest.mark.parametrize(
+        "name", [f"{each}/{kind}" for each in BOTH for kind in ("new-image", "env", "waits", "back")]
+    )
+    def test_a_release_has_none(self, name: str) -> None:
+        assert preview.dangers(seen(name)) == []
+
+    @pytest.mark.parametrize(
+        ("name", "marked"),
+        [
+            ("docker/database-deleted", "**database is deleted**, and both slots share it: Volume `database-data` **with its data**"),
+            ("kubernetes/database-deleted", "both slots share it: PersistentVolumeClaim `database-data` **with its data**"),
+            ("kubernetes/database-memory", "**database is replaced**, and both slots share it: StatefulSet `database`"),
+            ("docker/unprotected", "**protection removed**: the next update may delete Volume `cache-data`, Volume `data"),
+            ("kubernetes/unprotected", "**protection removed**"),
+            ("docker/opened", "**public exposure**: `gateway` listens on 0.0.0.0, port 8080, of the host"),
+            ("docker/opened", "**network opened**: api may connect to the world outside"),
+            ("docker/opened", "**gateway is replaced**"),
+            ("kubernetes/opened", "**public exposure**: users reach it as `board.example.com`"),
+            ("kubernetes/opened", "**network opened**: NetworkPolicy `api-to-world` lets out to 0.0.0.0/0"),
+            ("kubernetes/opened", "**network opened**: NetworkPolicy `web` lets in 0.0.0.0/0"),
+        ],
+    )  # fmt: skip
+    def test_it_is_said_in_bold(self, name: str, marked: str) -> None:
+        assert marked in unfolded(name)
+
+    def test_a_barrier_that_falls_is_one(self) -> None:
+        steps = [
+            gone("networking.k8s.io/v1:NetworkPolicy", "deny-all", {"spec": {"ingress": [], "egress": []}}),
+            gone("docker:index/network:Network", "data", {"internal": True}),
+        ]
+        found = preview.dangers(preview.read({"steps": steps}, "demo"))
+        assert "**network opened**: NetworkPolicy `deny-all` denies all that no other allows no more" in found
+        assert "**network opened**: network `data` is closed to the outside no more" in found
+
+    @pytest.mark.parametrize(
+        ("name", "line"),
+        [
+            ("kubernetes/replicas", "Deployment `web-green` changes in place: spec.replicas `2` → `3`"),
+            ("kubernetes/database-storage", "`database-data` changes in place: spec.resources.requests.storage `2Gi` → `3Gi`"),
+            ("docker/database-memory", "Container `database-1` changes in place: memory `512` → `768`"),
+        ],
+    )  # fmt: skip
+    def test_what_changes_in_place_is_said(self, name: str, line: str) -> None:
+        assert line in unfolded(name)
+
+
+class TestFailures:
+    @pytest.mark.parametrize("platform", BOTH)
+    def test_they_make_a_comment_with_the_error(self, platform: str) -> None:
+        assert "\napp.api.port: '8000' is not a port; give a whole number" in said(f"{platform}/broken")
+        assert "Connection refused" in said(f"{platform}/unreachable")
+        assert "because it is protected" in said(f"{platform}/protected")
+        assert "unhandled error" not in said(f"{platform}/broken")
+
+    def test_the_command_ends_with_1(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("PR_NUMBER", raising=False)
+        assert preview.main("demo", str(KEPT / "docker/broken.json")) == 1
+        assert preview.main("demo", str(KEPT / "docker/no-change.json")) == 0
+        assert capsys.readouterr().out == said("docker/broken") + said("docker/no-change")
+
+    def test_pulumi_that_prints_no_json_makes_one_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "pulumi").write_text("#!/bin/sh\necho \"error: no stack named 'demo' found\" >&2; exit 255\n")
+        (tmp_path / "pulumi").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        assert preview.read(preview.ask("demo"), "demo").errors == ("no stack named 'demo' found",)
+
+
+class TestSecrets:
+    @pytest.mark.parametrize("name", ALL)
+    def test_no_value_is_in_a_comment(self, name: str) -> None:
+        for value in SECRETS:
+            assert value not in said(name)
+            assert value not in (KEPT / f"{name}.json").read_text()
+
+    @pytest.mark.parametrize(
+        ("kind", "inputs", "more"),
+        [
+            ("kubernetes:core/v1:Secret", {"stringData": {"a": "hunter2"}, "data": {"b": "hunter2"}}, {}),
+            ("docker:index/container:Container", {"uploads": [{"file": "/x", "content": "hunter2"}]}, {}),
+            ("docker:index/container:Container", {"envs": ["DB_PASSWORD=hunter2", "API_KEY=hunter2"]}, {}),
+            ("any:Kind", {"one": {preview.SIGNATURE: "1b47061264138c4ac30d75fd1eb44270", "value": "hunter2"}}, {}),
+            ("any:Kind", {"one": {"two": "hunter2"}}, {"additionalSecretOutputs": ["one"]}),
+            ("any:Kind", {"one": ["amqp://me:hunter2@queue/"]}, {}),
+            ("any:Kind", {"spec": {"env": [{"name": "SMTP_TOKEN", "value": "hunter2"}]}}, {}),
+        ],
+    )
+    def test_what_pulumi_has_not_masked_is(self, kind: str, inputs: dict[str, Any], more: dict[str, Any]) -> None:
+        step = made(kind, "one", inputs, **more)
+        told = {
+            "steps": [step],
+            "diagnostics": [{"severity": "error", "message": "error: at http://me:hunter2@host/x"}],
+        }
+        text = preview.comment(preview.read(told, "demo"))
+        assert "hunter2" not in text
+        assert text.count(preview.SECRET) >= 2
+
+    def test_where_a_secret_is_may_be_read(self) -> None:
+        step = made("docker:index/container:Container", "one", {"envs": ["PASSWORD_FILE=/run/secrets/password"]})
+        assert "envs[PASSWORD_FILE]: /run/secrets/password" in preview.comment(preview.read({"steps": [step]}, "demo"))
+
+
+class TestSize:
+    @pytest.mark.parametrize("name", ["docker/new-image", "docker/opened", "kubernetes/database-deleted"])
+    def test_the_engines_order_does_not_matter(self, name: str) -> None:
+        for seed in range(3):
+            steps = random.Random(seed).sample(told(name)["steps"], len(told(name)["steps"]))
+            assert preview.comment(preview.read(told(name) | {"steps": steps}, "demo")) == said(name)
+
+    @pytest.mark.parametrize("name", ALL)
+    def test_a_real_one_has_room(self, name: str) -> None:
+        assert len(said(name)) < LIMIT
+
+    @pytest.mark.parametrize(("count", "text"), [(1, "x"), (800, "x" * 5000), (800, "é\n```ü" * 40), (2000, "x")])
+    def test_what_does_not_fit_is_counted(self, count: int, text: str) -> None:
+        steps = [made("any:Kind", f"number-{number}", {"value": text}) for number in range(count)]
+        comment = preview.comment(preview.read({"steps": steps}, "demo"))
+        assert len(comment) < LIMIT
+        left = re.search(r"^# (\d+) more are left out here", comment, re.MULTILINE)
+        assert len(re.findall(r"^\+ Kind", comment, re.MULTILINE)) + (int(left[1]) if left else 0) == count
+        assert bool(left) == (count > 1)
+        assert comment.endswith("</details>\n") and comment.count("```") % 2 == 0
+
+    def test_nothing_makes_it_longer(self) -> None:
+        """Every part at its worst at once: errors, warnings, losses, changes in place."""
+        long = "ü" * 5000
+        said = [
+            {"severity": severity, "message": f"{n} {long}\n" * 50}
+            for n in range(40)
+            for severity in ("error", "warning")
+        ]
+        steps = [gone("any:Kind", f"{n}-{long}", {}) for n in range(40)]
+        steps += [made("any:Other", f"{n}-{long}", {long: n}) | {"op": "update"} for n in range(40)]
+        steps += [made("any:Service", f"{n}-{long}", {"spec": {"type": "LoadBalancer"}}) for n in range(40)]
+        assert len(preview.comment(preview.read({"steps": steps, "diagnostics": said}, "demo"))) < LIMIT
+
+
+def made(kind: str, name: str, inputs: dict[str, Any], **more: Any) -> dict[str, Any]:
+    urn = f"urn:pulumi:demo::board::{kind}::{name}"
+    return {
+        "op": "create",
+        "urn": urn,
+        "newState": {"urn": urn, "type": kind, "custom": True, "inputs": inputs, **more},
+    }
+
+
+def gone(kind: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    step = made(kind, name, inputs)
+    return {"op": "delete", "urn": step["urn"], "oldState": step["newState"]}
+
+
+class GitHub(BaseHTTPRequestHandler):
+    """Two pages of comments; remembers what is written."""
+
+    comments: list[dict[str, Any]] = []
+    written: list[tuple[str, str, str]] = []
+
+    def do_GET(self) -> None:
+        page = int((re.findall(r"[?&]page=(\d+)", self.path) or ["1"])[0])
+        following = (
+            f'<http://{self.headers["Host"]}{self.path.partition("?")[0]}?page=2>; rel="next"' if page == 1 else ""
+        )
+        self.answer(200, self.comments[(page - 1) * 2 :][:2], following)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["body"]
+        self.written.append((self.command, self.path, body))
+        self.answer(200 if self.headers["Authorization"] == "Bearer good" else 403, {"html_url": "https://there"})
+
+    do_PATCH = do_POST  # noqa: N815
+
+    def answer(self, status: int, what: Any, link: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Link", link)
+        self.end_headers()
+        self.wfile.write(json.dumps(what).encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    monkeypatch.setattr(GitHub, "comments", [])
+    monkeypatch.setattr(GitHub, "written", [])
+    with HTTPServer(("127.0.0.1", 0), GitHub) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        yield {"GITHUB_API_URL": address, "GITHUB_REPOSITORY": "me/it", "GITHUB_TOKEN": "good", "PR_NUMBER": "7"}
+        server.shutdown()
+        thread.join()
+
+
+class TestSticky:
+    def test_only_the_stacks_own_comment_is_taken(self) -> None:
+        comments = [
+            {"id": 1, "body": "nice"},
+            {"id": 2, "body": None},
+            {"id": 3, "body": f"> {preview.marker('prod')}\nwhy?"},
+            {"id": 4, "body": preview.marker("production") + "\nx"},
+            {"id": 6, "body": preview.marker("prod") + "\nlater"},
+            {"id": 5, "body": preview.marker("prod") + "\r\nearlier"},
+        ]
+        assert preview.sticky(comments, "prod") == 5
+        assert preview.sticky(comments, "staging") is None
+
+    def test_the_first_is_written_and_then_replaced(self, github: dict[str, str]) -> None:
+        text = said("docker/new-image")
+        assert preview.post(text, "demo", github) == "https://there"
+        GitHub.comments = [{"id": 1, "body": "a"}, {"id": 2, "body": "b"}, {"id": 3, "body": text}]
+        preview.post(text, "demo", github)
+        assert GitHub.written == [
+            ("POST", "/repos/me/it/issues/7/comments", text),
+            ("PATCH", "/repos/me/it/issues/comments/3", text),
+        ]
+
+    def test_a_refusal_says_what_is_needed(self, github: dict[str, str]) -> None:
+        with pytest.raises(RunError, match=r"answers 403; the token needs `pull-requests: write`"):
+            preview.post("text", "demo", github | {"GITHUB_TOKEN": "bad"})
+
+
+@pytest.mark.parametrize(
+    ("page", "name"), [("release", "docker/new-image"), ("dangerous", "kubernetes/database-deleted")]
+)
+def test_the_examples_are_what_the_command_makes(page: str, name: str) -> None:
+    assert (ROOT / f"docs/previews/{page}.md").read_text() == said(name), "run `make docs`"
+    assert f"tests/previews/{name}.json > docs/previews/{page}.md" in (ROOT / "Makefile").read_text()

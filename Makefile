@@ -35,12 +35,17 @@ ifeq ($(ENV),dev)
 export PULUMI_CONFIG_PASSPHRASE ?= dev
 endif
 
+# What policy/ demands is held to in every update. `make back POLICY=` goes back past a rule that is newer than the release.
+POLICY ?= policy
+HELD_TO := $(if $(POLICY),--policy-pack $(POLICY))
+UP := pulumi up --stack $(ENV) --yes --non-interactive $(HELD_TO)
+
 # One at a time on a machine and stack: the second says so at once instead of failing half-way.
 define alone
 mkdir -p "$(STATE)"; exec 9>"$(STATE)/$(ENV).lock"; flock -n 9 || { echo "make: another make is at work on stack $(ENV) here; wait for it, then run this again" >&2; exit 1; };
 endef
 
-.PHONY: help up down back promote status preview-comment heal shell soak images stack-file test e2e bench lab lab-cluster lab-down doctor docs venv
+.PHONY: help up policy down back promote status preview-comment heal shell soak images stack-file test e2e bench lab lab-cluster lab-down doctor docs venv
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -50,12 +55,15 @@ up: stack-file lab venv ## All set-up, then the environment (ENV=dev), then its 
 	pulumi stack select --create $(ENV) --secrets-provider "$(KEEPER)" >/dev/null; \
 	$(RUN) -m ci.heal $(ENV); \
 	$(if $(filter dev,$(NEEDS)),,$(RUN) -m ci.images $(ENV) --unless-pinned;) \
-	pulumi up --yes --skip-preview --non-interactive; \
+	$(UP) $(if $(filter dev,$(ENV)),--skip-preview); \
 	url=$$(pulumi stack output url); \
 	echo; curl -ksS --retry 3 --retry-connrefused -o /dev/null -w "$$url answers %{http_code}, %{size_download} bytes\n" "$$url/"; \
 	echo; echo "  open it    $$url"; \
 	for key in release go_back; do printf '  %-9s  %s\n' $$key "$$(pulumi stack output $$key)"; done; \
 	echo '  logs       pulumi stack output logs, in `make shell`'
+
+policy: stack-file lab venv ## A preview: what `make up` would do, and what of it the rules in policy/ refuse
+	@pulumi stack select --create $(ENV) >/dev/null; pulumi preview --stack $(ENV) --non-interactive $(HELD_TO)
 
 images: stack-file lab venv ## Build and push what ENV needs; where images are pinned, write their digests into its stack file
 	@$(alone) $(RUN) -m ci.images $(ENV)
@@ -70,11 +78,11 @@ shell: lab venv ## A shell in which plain `pulumi` means what it means here: sam
 
 back: ## Go back to the release before this one, by one switch (past a contract migration: FORCE=contract)
 	@$(alone) $(RUN) -m ci.heal $(ENV); \
-	TIERS_RELEASE=previous TIERS_FORCE=$(FORCE) pulumi up --stack $(ENV) --yes --skip-preview --non-interactive
+	TIERS_RELEASE=previous TIERS_FORCE=$(FORCE) $(UP) --skip-preview
 
 promote: ## Let the release that waits go live (environment.release.promote: manual)
 	@$(alone) $(RUN) -m ci.heal $(ENV); \
-	TIERS_RELEASE=promote TIERS_FORCE=$(FORCE) pulumi up --stack $(ENV) --yes --skip-preview --non-interactive
+	TIERS_RELEASE=promote TIERS_FORCE=$(FORCE) $(UP) --skip-preview
 
 status: ## Who is live, what each slot holds, what is ready, the last switches
 	@$(RUN) -m ci.status $(ENV)

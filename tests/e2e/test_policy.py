@@ -1,0 +1,84 @@
+"""The rules of `policy/` in the real engine: silent over what may be deployed, and the end of a preview that may not."""
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .stack import ClusterStack, DockerStack, Result, Stack
+
+HELD_TO = ("--policy-pack", "policy")
+
+
+def docker_stack(folder: Path) -> Stack:
+    made = DockerStack(folder, "policy")
+    size = {"replicas": 2}
+    made.environment |= {"reload": False, "protect_data": True, "tiers": {"web": size, "api": size, "worker": size}}
+    return made
+
+
+def cluster_stack(folder: Path) -> Stack:
+    made = ClusterStack(folder, "policy", template="prod")
+    made.environment |= {"pinned": False}
+    made.environment["kubernetes"]["namespace"] = {"name": "board-policy"}
+    return made
+
+
+@pytest.fixture(scope="module", params=[docker_stack, cluster_stack], ids=["docker", "cluster"])
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """As in prod: a stack that policy/settings.py does not call relaxed."""
+    held: Stack = request.param(tmp_path_factory.mktemp("policy"))
+    try:
+        yield held
+    finally:
+        held.destroy(check=False)
+        held.clear()
+
+
+def preview(stack: Stack) -> Result:
+    stack.write()
+    return stack.pulumi("preview", "--stack", stack.name, *HELD_TO)
+
+
+def test_what_may_be_deployed_passes(stack: Stack) -> None:
+    result = preview(stack)
+    assert result.code == 0, result.text
+    assert "tiers@v1.0.0 (local: policy)" in result.text
+    assert "mandatory" not in result.text
+    assert "can't run policy" not in result.text
+
+
+def test_what_may_not_ends_the_preview(stack: Stack) -> None:
+    kept = copy.deepcopy((stack.app, stack.environment))
+    stack.environment["tiers"]["worker"] = {"replicas": 1}
+    stack.app["cache"]["image"] = "quay.io/somebody/redis:7"
+    stack.app["api"]["env"] = {"MAIL_PASSWORD": "hunter2"}
+    result = preview(stack)
+    assert result.code != 0
+    for rule, problem in {
+        "known-registries": "quay.io/somebody/redis:7 is from none of docker.io/library, 127.0.0.1:5005; take the image",
+        "no-plain-secrets": "MAIL_PASSWORD looks like a secret in plain text; take it out of env",
+        "replicas": "set environment.tiers.worker.replicas: 2 or more",
+    }.items():
+        assert re.search(rf"\[mandatory\]  {rule}[^\[]*{re.escape(problem)}", result.text), result.text
+    stack.app["api"].pop("env")
+    stack.app["cache"]["image"], stack.environment["tiers"] = kept[0]["cache"]["image"], kept[1]["tiers"]
+
+
+def test_what_may_not_is_not_made(stack: Stack) -> None:
+    stack.environment["protect_data"] = False
+    stack.write()
+    result = stack.pulumi("up", "--yes", "--skip-preview", "--stack", stack.name, *HELD_TO)
+    assert result.code != 0
+    assert "set environment.protect_data: true" in result.text
+    assert not made(stack) & {"database-data", "cache-data", "board-policy"}
+
+
+def made(stack: Stack) -> set[str]:
+    """The names of all that is in the state, but for components."""
+    exported = json.loads(stack.pulumi("stack", "export", "--stack", stack.name, check=True).text)
+    resources = exported["deployment"].get("resources") or ()
+    return {each["urn"].rpartition("::")[2] for each in resources if each["custom"]}

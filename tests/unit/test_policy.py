@@ -1,0 +1,441 @@
+"""The rules are silent over what the program really makes, and refuse each change that breaks one, naming the fix."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import pytest
+from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, unknown_checking_proxy
+
+from policy.__main__ import judge, seen
+from policy.model import Resource, Rule, Settings
+from policy.rules import RULES
+from policy.settings import SETTINGS
+
+from .program import ROOT, Deployment, Registered, deploy, environment, first, second
+
+# Where `program` has the images of prod.
+TRUSTING = replace(SETTINGS, registries=(*SETTINGS.registries, "registry.test", "ghcr.io/team/one"))
+BY_NAME = {rule.name: rule for rule in RULES}
+STRICT = {rule.name for rule in RULES if rule.strict}
+
+
+@cache
+def single_server() -> Deployment:
+    """Prod on one Docker engine."""
+    size = {"replicas": 2}
+    tiers = {"web": size, "api": size, "worker": size}
+    return deploy(env=environment("dev") | {"reload": False, "protect_data": True, "tiers": tiers}, stack="prod")
+
+
+def resources(deployed: Deployment, stack: str) -> list[Resource]:
+    return [as_seen(each, stack) for each in deployed]
+
+
+def as_seen(each: Registered, stack: str) -> Resource:
+    kept = each.ignores == ("*",)
+    return Resource(type=each.type, name=each.name, stack=stack, props=each.inputs, protect=each.protect, kept=kept)
+
+
+def problems(rule: Rule, found: Sequence[Resource], settings: Settings = TRUSTING) -> list[str]:
+    return [problem for _, problem in rule.problems(found, settings)]
+
+
+# ---------------------------------------------------------------------- silent
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+@pytest.mark.parametrize("stack", ["dev", "staging", "prod", "single-server"])
+def test_what_the_program_makes_passes(stack: str, rule: Rule) -> None:
+    releases = [single_server()] if stack == "single-server" else [first(stack), second(stack)]
+    for release in releases:
+        found = resources(release, stack)
+        assert len(found) > 30
+        assert problems(rule, found) == []
+
+
+# ---------------------------------------------------------------------- refused
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """A change to one object of prod that a rule refuses; `fix` is in what it says."""
+
+    rule: str
+    of: str
+    change: Callable[[dict[str, Any]], object]
+    fix: str
+
+
+def container(props: dict[str, Any]) -> dict[str, Any]:
+    return props["spec"]["template"]["spec"]["containers"][0]
+
+
+def context(props: dict[str, Any]) -> dict[str, Any]:
+    return container(props)["securityContext"]
+
+
+def put(**more: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda props: props.update(more)
+
+
+def into(place: Callable[[dict[str, Any]], dict[str, Any]], **more: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda props: place(props).update(more)
+
+
+def spec(props: dict[str, Any]) -> dict[str, Any]:
+    return props["spec"]
+
+
+def pod(props: dict[str, Any]) -> dict[str, Any]:
+    return props["spec"]["template"]["spec"]
+
+
+def without(*keys: str) -> Callable[[dict[str, Any]], object]:
+    return lambda props: [props.pop(key, None) for key in keys]
+
+
+ON_DOCKER = [
+    Broken(rule="no-latest", of="image-haproxy:2.6-bookworm", change=put(name="haproxy"), fix="name the version"),
+    Broken(rule="no-latest", of="gateway", change=put(image="host:5000/haproxy:latest"), fix="name the version"),
+    Broken(
+        rule="known-registries", of="image-redis:7-bookworm", change=put(name="quay.io/x/redis:7"), fix="settings.py"
+    ),
+    Broken(rule="known-registries", of="gateway", change=put(image="someone/haproxy:2.6"), fix="settings.py"),
+    Broken(rule="restricted", of="blue-api-1", change=put(user="0:0"), fix="app.api.user"),
+    Broken(rule="restricted", of="blue-api-1", change=without("user"), fix="app.api.user"),
+    Broken(rule="restricted", of="blue-api-1", change=put(privileged=True), fix="take out privileged"),
+    Broken(rule="restricted", of="blue-api-1", change=put(securityOpts=[]), fix="no-new-privileges:true"),
+    Broken(
+        rule="restricted",
+        of="blue-api-1",
+        change=put(securityOpts=["no-new-privileges:true", "seccomp=unconfined"]),
+        fix="take unconfined out",
+    ),
+    Broken(rule="restricted", of="blue-api-1", change=without("capabilities"), fix="drops=[ALL]"),
+    Broken(
+        rule="restricted",
+        of="blue-api-1",
+        change=put(capabilities={"drops": ["ALL"], "adds": ["SYS_ADMIN"]}),
+        fix="drops=[ALL]",
+    ),
+    Broken(rule="restricted", of="blue-smoke", change=put(networkMode="host"), fix="take it out"),
+    Broken(rule="restricted", of="blue-smoke", change=put(devices=[{"hostPath": "/dev/sda"}]), fix="take them out"),
+    Broken(
+        rule="restricted",
+        of="blue-api-1",
+        change=put(mounts=[{"type": "bind", "source": "/srv/app", "target": "/app", "readOnly": True}]),
+        fix="environment.reload: false",
+    ),
+    Broken(
+        rule="restricted",
+        of="gateway",
+        change=put(volumes=[{"hostPath": "/var/run/docker.sock", "containerPath": "/sock", "readOnly": True}]),
+        fix="put it into the image or a volume",
+    ),
+    Broken(rule="limits", of="database-1", change=put(memory=0), fix="environment.tiers.database.cpu and .memory"),
+    Broken(rule="limits", of="blue-web-1", change=without("cpus"), fix="environment.tiers.web.cpu and .memory"),
+    Broken(rule="private-data", of="database-1", change=put(ports=[{"internal": 5432}]), fix="take out its ports"),
+    Broken(rule="private-data", of="cache-1", change=put(publishAllPorts=True), fix="take out its ports"),
+    Broken(
+        rule="private-data",
+        of="cache-1",
+        change=put(networksAdvanced=[{"name": "board-prod-outside"}]),
+        fix="leave it on the data network",
+    ),
+    Broken(rule="private-data", of="data", change=put(internal=False), fix="make it internal"),
+    Broken(
+        rule="tls",
+        of="gateway",
+        change=put(ports=[{"external": 80, "ip": "0.0.0.0"}]),
+        fix="gateway.address: 127.0.0.1",
+    ),
+    Broken(
+        rule="no-plain-secrets",
+        of="blue-api-1",
+        change=put(envs=["MAIL_PASSWORD=hunter2"]),
+        fix="name it in app.api.secrets",
+    ),
+    Broken(
+        rule="no-plain-secrets",
+        of="blue-api-1",
+        change=put(envs=["DATABASE_URL=postgresql://app:hunter2@database/app"]),
+        fix="name it in app.api.secrets",
+    ),
+]
+
+ON_KUBERNETES = [
+    Broken(rule="no-latest", of="web-blue", change=into(container, image="127.0.0.1:5005/web"), fix="make images"),
+    Broken(rule="no-latest", of="database", change=into(container, image="postgres:latest"), fix="name the version"),
+    Broken(
+        rule="no-latest",
+        of="blue-api-migrate",
+        change=lambda props: pod(props)["initContainers"][0].update(image="python"),
+        fix="name the version",
+    ),
+    Broken(
+        rule="known-registries", of="cache", change=into(container, image="quay.io/x/redis:7"), fix="policy/settings.py"
+    ),
+    Broken(
+        rule="known-registries",
+        of="cache",
+        change=into(container, image="registry.test.evil.example/redis:7"),
+        fix="policy/settings.py",
+    ),
+    Broken(rule="restricted", of="api-blue", change=into(pod, hostNetwork=True), fix="take it out"),
+    Broken(
+        rule="restricted",
+        of="api-blue",
+        change=into(pod, volumes=[{"name": "node", "hostPath": {"path": "/"}}]),
+        fix="persistentVolumeClaim or an emptyDir",
+    ),
+    Broken(
+        rule="restricted",
+        of="api-blue",
+        change=into(pod, securityContext={"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}),
+        fix="take it out",
+    ),
+    Broken(rule="restricted", of="api-blue", change=into(context, privileged=True), fix="privileged: false"),
+    Broken(
+        rule="restricted",
+        of="database",
+        change=lambda props: context(props).pop("allowPrivilegeEscalation"),
+        fix="allowPrivilegeEscalation: false",
+    ),
+    Broken(
+        rule="restricted", of="blue-smoke", change=into(context, capabilities={}), fix="capabilities: {drop: [ALL]}"
+    ),
+    Broken(rule="restricted", of="worker-blue", change=into(context, runAsUser=0), fix="runAsUser above 0"),
+    Broken(rule="restricted", of="worker-blue", change=into(context, runAsNonRoot=False), fix="runAsNonRoot: true"),
+    Broken(
+        rule="restricted",
+        of="web-blue",
+        change=into(context, seccompProfile={"type": "Unconfined"}),
+        fix="RuntimeDefault",
+    ),
+    Broken(rule="restricted", of="web-blue", change=into(context, procMount="Unmasked"), fix="take out procMount"),
+    Broken(
+        rule="restricted",
+        of="web-blue",
+        change=into(container, ports=[{"containerPort": 8080, "hostPort": 80}]),
+        fix="take out hostPort",
+    ),
+    Broken(
+        rule="restricted",
+        of="board-prod",
+        change=lambda props: props["metadata"]["labels"].pop("pod-security.kubernetes.io/enforce"),
+        fix="give it the label pod-security.kubernetes.io/enforce: restricted",
+    ),
+    Broken(rule="limits", of="cache", change=into(container, resources={}), fix="environment.tiers.cache.cpu"),
+    Broken(
+        rule="limits",
+        of="blue-api-migrate",
+        change=lambda props: pod(props)["initContainers"][0]["resources"]["limits"].pop("memory"),
+        fix="environment.tiers.api.cpu and .memory",
+    ),
+    Broken(rule="private-data", of="Service/database", change=into(spec, type="NodePort"), fix="make it a ClusterIP"),
+    Broken(
+        rule="private-data", of="Service/cache", change=into(spec, externalIPs=["192.0.2.1"]), fix="without externalIPs"
+    ),
+    Broken(
+        rule="private-data",
+        of="HTTPRoute/board",
+        change=lambda props: spec(props)["rules"][0].update(backendRefs=[{"name": "database", "port": 5432}]),
+        fix="take out that backend",
+    ),
+    Broken(
+        rule="private-data",
+        of="NetworkPolicy/database",
+        change=lambda props: spec(props)["ingress"][0].update({"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}),
+        fix="name the pods",
+    ),
+    Broken(
+        rule="private-data",
+        of="NetworkPolicy/deny-all",
+        change=into(spec, ingress=[{"ports": []}]),
+        fix="name the pods",
+    ),
+    Broken(
+        rule="tls",
+        of="HTTPRoute/board",
+        change=lambda props: spec(props)["parentRefs"][0].update(sectionName="http"),
+        fix="environment.kubernetes.gateway.listener",
+    ),
+    Broken(
+        rule="tls",
+        of="HTTPRoute/board-blue",
+        change=lambda props: spec(props)["parentRefs"][0].pop("sectionName"),
+        fix="environment.kubernetes.gateway.listener",
+    ),
+    Broken(
+        rule="tls",
+        of="Gateway/own",
+        change=lambda props: spec(props)["listeners"][0].update(protocol="HTTP"),
+        fix="give gateway.create a certificate",
+    ),
+    Broken(
+        rule="no-plain-secrets",
+        of="api-blue",
+        change=into(container, env=[{"name": "STRIPE_API_KEY", "value": "sk_live_hunter2"}]),
+        fix="name it in app.api.secrets",
+    ),
+    Broken(
+        rule="replicas", of="worker-blue", change=into(spec, replicas=1), fix="environment.tiers.worker.replicas: 2"
+    ),
+    Broken(
+        rule="replicas",
+        of="HorizontalPodAutoscaler/api-blue",
+        change=into(spec, minReplicas=1),
+        fix="environment.tiers.api.replicas: 2",
+    ),
+    Broken(
+        rule="replicas",
+        of="web-blue",
+        change=lambda props: pod(props).pop("topologySpreadConstraints"),
+        fix="topologySpreadConstraints over kubernetes.io/hostname",
+    ),
+]
+
+
+@cache
+def cluster() -> Deployment:
+    """Prod with a namespace and a Gateway of its own, so that there is one of each kind of object."""
+    env = environment("prod")
+    env["kubernetes"]["namespace"]["create"] = True
+    return deploy(env=env, stack="prod")
+
+
+@cache
+def own_gateway() -> Deployment:
+    env = environment("prod")
+    gateway = {"name": "own", "namespace": "board-prod", "inside": "https://traefik.gateway:8443", "pods_in": "gateway"}
+    env["kubernetes"]["gateway"] = gateway | {"create": {"gateway_class": "traefik", "certificate": "tls"}}
+    return deploy(env=env, stack="prod")
+
+
+WORKLOADS = ("Deployment", "StatefulSet", "Job", "Namespace", "Container", "RemoteImage", "Network", "Volume")
+
+
+def found(deployed: Deployment, of: str, stack: str = "prod") -> Resource:
+    """The object of that name: what runs, unless a kind is named too."""
+    kind, _, name = of.rpartition("/")
+    kinds = (kind,) if kind and not kind.startswith("image-") else WORKLOADS
+    [one] = [each for each in deployed if each.name in (name, of) and each.kind in kinds]
+    return as_seen(one, stack)
+
+
+def broken(case: Broken, stack: str = "prod") -> Resource:
+    deployed = single_server() if case in ON_DOCKER else own_gateway() if case.of.startswith("Gateway") else cluster()
+    before = found(deployed, case.of, stack)
+    assert problems(BY_NAME[case.rule], [before]) == []
+    props = copy.deepcopy(dict(before.props))
+    case.change(props)
+    return replace(before, props=props)
+
+
+@pytest.mark.parametrize(
+    "case", [*ON_DOCKER, *ON_KUBERNETES], ids=lambda case: f"{case.rule}-{case.of}-{case.fix[:30]}"
+)
+def test_what_breaks_a_rule_is_refused(case: Broken) -> None:
+    [problem] = problems(BY_NAME[case.rule], [broken(case)])
+    wrong, _, fix = problem.partition("; ")
+    assert wrong
+    assert case.fix in fix
+    assert "hunter2" not in problem
+    on_a_laptop = problems(BY_NAME[case.rule], [broken(case, "dev")])
+    assert bool(on_a_laptop) == (case.rule not in STRICT and "reload" not in case.fix)
+    assert problems(BY_NAME[case.rule], [replace(broken(case), kept=True)]) == []
+
+
+def test_every_rule_is_broken_above_on_each_platform() -> None:
+    one_by_one = {rule.name for rule in RULES} - {"protected-data", "replicas-on-docker"}
+    assert {case.rule for case in ON_DOCKER} == one_by_one - {"replicas"}  # there: replicas-on-docker
+    assert {case.rule for case in ON_KUBERNETES} == one_by_one
+
+
+@pytest.mark.parametrize("name", ["database-data", "cache-data", "board-prod"])
+def test_data_that_is_not_protected_is_refused(name: str) -> None:
+    platforms = [cluster()] if name == "board-prod" else [cluster(), single_server()]
+    for deployed in platforms:
+        [one] = [as_seen(each, "prod") for each in deployed if each.name == name]
+        assert problems(BY_NAME["protected-data"], [one]) == []
+        [problem] = problems(BY_NAME["protected-data"], [replace(one, protect=False)])
+        assert "set environment.protect_data: true" in problem
+        assert problems(BY_NAME["protected-data"], [replace(one, protect=False, stack="dev")]) == []
+
+
+def test_a_tier_in_one_container_is_refused() -> None:
+    one_each = [each for each in resources(single_server(), "prod") if each.name != "blue-worker-2"]
+    rule = BY_NAME["replicas-on-docker"]
+    assert problems(rule, one_each) == ["there is one worker; set environment.tiers.worker.replicas: 2 or more"]
+    assert problems(rule, [replace(each, stack="dev") for each in one_each]) == []
+
+
+# ---------------------------------------------------------------------- settings, and what the engine does not know
+
+
+@pytest.mark.parametrize(
+    ("image", "trusted"),
+    [
+        ("registry.test/web:1", True),
+        ("registry.test/team/web:1", True),
+        ("redis:7", True),
+        ("docker.io/library/redis@sha256:00", True),
+        ("someone/redis:7", False),
+        ("registry.test:5000/web:1", False),
+        ("localhost/web:1", False),
+        ("ghcr.io/team/one:1", True),
+        ("ghcr.io/team/one@sha256:00", True),
+        ("ghcr.io/team/one-more:1", False),
+    ],
+)
+def test_whose_images_are_trusted(image: str, trusted: bool) -> None:
+    one = Resource(type="docker:index/remoteImage:RemoteImage", name="image", stack="prod", props={"name": image})
+    assert bool(problems(BY_NAME["known-registries"], [one])) != trusted
+
+
+@pytest.mark.parametrize(
+    ("stack", "strict"), [("dev", False), ("dev-anna", False), ("staging", False), ("prod", True), ("devil", True)]
+)
+def test_a_stack_that_is_not_named_is_held_to_everything(stack: str, strict: bool) -> None:
+    assert SETTINGS.strict(stack) == strict
+
+
+@pytest.mark.parametrize(
+    "setting", ["DATABASE_PASSWORD_FILE=/run/secrets/x", "TOKEN_TTL=60", "PASSWORD=", "CACHE_KEY=a"]
+)
+def test_what_only_sounds_like_a_secret_passes(setting: str) -> None:
+    one = found(single_server(), "blue-api-1")
+    assert problems(BY_NAME["no-plain-secrets"], [replace(one, props={**one.props, "envs": [setting]})]) == []
+
+
+class _Seen:
+    """A resource as pulumi-policy hands it to a policy."""
+
+    def __init__(self, props: dict[str, Any], ignore: list[str]) -> None:
+        self.resource_type, self.name = "docker:index/container:Container", "gateway"
+        self.urn = "urn:pulumi:prod::board::tiers:switch:Gateway$docker:index/container:Container::gateway"
+        self.props = unknown_checking_proxy(props)
+        self.opts = self
+        self.protect, self.ignore_changes = False, ignore
+
+
+@pytest.mark.parametrize(
+    ("image", "ignore", "said"),
+    [("haproxy", [], 1), (UNKNOWN_STRING_VALUE, [], 0), ("haproxy", ["*"], 0), ("haproxy", ["memory"], 1)],
+)
+def test_the_pack_leaves_to_the_update_what_a_preview_does_not_know(image: str, ignore: list[str], said: int) -> None:
+    reported: list[str] = []
+    given: Any = _Seen({"image": image}, ignore)
+    judge(BY_NAME["no-latest"], [seen(given)], lambda message, urn=None: reported.append(f"{message} {urn}"))
+    assert len(reported) == said
+    assert all(each.startswith("haproxy is") and "urn:pulumi:prod::" in each for each in reported)
+
+
+def test_the_document_has_every_rule() -> None:
+    page = (ROOT / "docs/policy.md").read_text()
+    for rule in RULES:
+        assert f"| `{rule.name}` |" in page, rule.name
+        assert (f"| `{rule.name}` | strict |" in page) == rule.strict

@@ -35,10 +35,11 @@ ifeq ($(ENV),dev)
 export PULUMI_CONFIG_PASSPHRASE ?= dev
 endif
 
-# What policy/ demands is held to in every update. `make back POLICY=` goes back past a rule that is newer than the release.
+# What policy/ demands is held to in every update but the way back: that is for emergencies, to what was held to it before.
 POLICY ?= policy
 HELD_TO := $(if $(POLICY),--policy-pack $(POLICY))
-UP := pulumi up --stack $(ENV) --yes --non-interactive $(HELD_TO)
+UP := pulumi up --stack $(ENV) --yes --non-interactive
+SELECT := pulumi stack select --create $(ENV) --secrets-provider "$(KEEPER)" >/dev/null
 
 # One at a time on a machine and stack: the second says so at once instead of failing half-way.
 define alone
@@ -52,10 +53,10 @@ help: ## List the commands
 
 up: stack-file lab venv ## All set-up, then the environment (ENV=dev), then its URL and a real answer
 	@$(alone) \
-	pulumi stack select --create $(ENV) --secrets-provider "$(KEEPER)" >/dev/null; \
+	$(SELECT); \
 	$(RUN) -m ci.heal $(ENV); \
 	$(if $(filter dev,$(NEEDS)),,$(RUN) -m ci.images $(ENV) --unless-pinned;) \
-	$(UP) $(if $(filter dev,$(ENV)),--skip-preview); \
+	$(UP) $(HELD_TO) $(if $(filter dev,$(ENV)),--skip-preview); \
 	url=$$(pulumi stack output url); \
 	echo; curl -ksS --retry 3 --retry-connrefused -o /dev/null -w "$$url answers %{http_code}, %{size_download} bytes\n" "$$url/"; \
 	echo; echo "  open it    $$url"; \
@@ -63,7 +64,7 @@ up: stack-file lab venv ## All set-up, then the environment (ENV=dev), then its 
 	echo '  logs       pulumi stack output logs, in `make shell`'
 
 policy: stack-file lab venv ## A preview: what `make up` would do, and what of it the rules in policy/ refuse
-	@pulumi stack select --create $(ENV) >/dev/null; pulumi preview --stack $(ENV) --non-interactive $(HELD_TO)
+	@$(SELECT); pulumi preview --stack $(ENV) --non-interactive $(HELD_TO)
 
 images: stack-file lab venv ## Build and push what ENV needs; where images are pinned, write their digests into its stack file
 	@$(alone) $(RUN) -m ci.images $(ENV)
@@ -82,7 +83,7 @@ back: ## Go back to the release before this one, by one switch (past a contract 
 
 promote: ## Let the release that waits go live (environment.release.promote: manual)
 	@$(alone) $(RUN) -m ci.heal $(ENV); \
-	TIERS_RELEASE=promote TIERS_FORCE=$(FORCE) $(UP) --skip-preview
+	TIERS_RELEASE=promote TIERS_FORCE=$(FORCE) $(UP) $(HELD_TO) --skip-preview
 
 status: ## Who is live, what each slot holds, what is ready, the last switches
 	@$(RUN) -m ci.status $(ENV)
@@ -98,7 +99,7 @@ test: venv ## Lint, types, unit tests, documents; needs no engine
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 	$(RUN) -m components.reference --check
-	$(RUN) -m pytest tests/unit
+	$(RUN) -m pytest tests/unit -n auto
 
 e2e: venv ## The short end-to-end run on the real engine and the real cluster
 	@python3 -m lab up dev cluster tools

@@ -158,17 +158,22 @@ class Deployment:
         self.by_urn = {entry.urn: entry for entry in registered}
 
     def of(self, type_: str) -> list[Registered]:
-        """Those of a type, or of a kind of Kubernetes objects."""
+        """Those of a type, or of a kind of Kubernetes objects, in the order of their URNs."""
         found = [
-            entry for entry in self.all if type_ in (entry.type, entry.type.startswith("kubernetes:") and entry.kind)
+            entry for entry in self.sorted if type_ in (entry.type, entry.type.startswith("kubernetes:") and entry.kind)
         ]
         assert found, f"nothing of type {type_} was registered"
         return found
 
     @property
+    def sorted(self) -> list[Registered]:
+        """All of it in the order of the URNs: that in which they were registered is another each time."""
+        return sorted(self.all, key=lambda entry: entry.urn)
+
+    @property
     def objects(self) -> list[Registered]:
         """All Kubernetes objects."""
-        found = [entry for entry in self.all if entry.type.startswith("kubernetes:")]
+        found = [entry for entry in self.sorted if entry.type.startswith("kubernetes:")]
         assert found
         return found
 

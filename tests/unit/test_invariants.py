@@ -127,7 +127,7 @@ def holds_no_secret(entry: Registered) -> None:
         assert value not in entry.plain
 
 
-@pytest.mark.parametrize("entry", list(DEPLOYED), ids=lambda entry: f"{entry.type.rsplit(':', 1)[-1]}-{entry.name}")
+@pytest.mark.parametrize("entry", DEPLOYED.sorted, ids=lambda entry: f"{entry.type.rsplit(':', 1)[-1]}-{entry.name}")
 def test_no_secret_is_in_a_plain_input(entry: Registered) -> None:
     holds_no_secret(entry)
 
@@ -154,14 +154,14 @@ def test_a_tier_gets_its_own_secrets_only() -> None:
     }
 
 
-@pytest.mark.parametrize("entry", [entry for entry in DEPLOYED if entry.custom], ids=lambda entry: entry.urn)
+@pytest.mark.parametrize("entry", [entry for entry in DEPLOYED.sorted if entry.custom], ids=lambda entry: entry.urn)
 def test_it_has_a_component_as_its_parent(entry: Registered) -> None:
     assert "$" in entry.parent or "::tiers:" in entry.parent, entry.parent
 
 
 @pytest.mark.parametrize(
     "entry",
-    [entry for entry in DEPLOYED if not entry.custom and entry.type != "pulumi:pulumi:Stack"],
+    [entry for entry in DEPLOYED.sorted if not entry.custom and entry.type != "pulumi:pulumi:Stack"],
     ids=lambda entry: entry.urn,
 )
 def test_components_have_the_projects_type_token(entry: Registered) -> None:

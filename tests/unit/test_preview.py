@@ -32,7 +32,7 @@ VERDICTS = {
     "docker/replicas": Verdict.NONE, "docker/database-memory": Verdict.DATA, "docker/opened": Verdict.LOSS,
     "kubernetes/replicas": Verdict.PLACE, "kubernetes/database-memory": Verdict.LOSS, "kubernetes/opened": Verdict.PLACE,
 }  # fmt: skip
-FAILED = {"protected", "broken", "unreachable", "kubernetes/database-memory"}
+FAILED = {"protected", "broken", "unreachable"}
 
 
 @cache

@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 ENV ?= dev
+JOURNEY ?= examples/board/journey.js
+AUDIT := --quiet --exit-code 1 --ignore-unfixed --severity HIGH,CRITICAL --scanners vuln
 CACHE := $(HOME)/.cache/tiers
 STATE := $(HOME)/.local/state/tiers
 RUN := .venv/bin/python
@@ -20,7 +22,10 @@ export PULUMI_SKIP_UPDATE_CHECK ?= true
 export KUBECONFIG ?= $(HOME)/.kube/config:$(CACHE)/cluster/kubeconfig
 # What the environment needs of this machine: an engine, the lab's cluster, or just the provider of somebody else's.
 STACK_FILE := Pulumi.$(ENV).yaml
-NEEDS := $(if $(shell grep -s 'platform: kubernetes' $(STACK_FILE)),$(if $(shell grep -s 'context: lab$$' $(STACK_FILE)),cluster,provider),dev)
+# An environment of a pull request is one more like staging, with a stack file that is written when it is needed.
+PULL_REQUEST := $(filter pr-%,$(ENV))
+LIKE := $(if $(PULL_REQUEST),Pulumi.staging.yaml,$(STACK_FILE))
+NEEDS := $(if $(shell grep -s 'platform: kubernetes' $(LIKE)),$(if $(shell grep -s 'context: lab$$' $(LIKE)),cluster,provider),dev)
 # Only dev's passphrase is known: its secrets protect a sample on one machine (docs/adr/004-dev-secrets.md).
 ifeq ($(ENV),dev)
 export PULUMI_CONFIG_PASSPHRASE ?= dev
@@ -32,6 +37,7 @@ mkdir -p "$(STATE)"; exec 9>"$(STATE)/$(ENV).lock"; flock -n 9 || { echo "make: 
 endef
 
 .PHONY: help up down back promote status heal shell soak images stack-file test e2e bench lab lab-cluster lab-down doctor docs venv
+.PHONY: waiting smoke journey perf watch preview drift drift-issue deployed pins-save pins-use pins-recall build sbom built scan audit load scan-tools
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,12 +54,12 @@ up: stack-file lab venv ## All set-up, then the environment (ENV=dev), then its 
 	for key in release go_back; do printf '  %-9s  %s\n' $$key "$$(pulumi stack output $$key)"; done; \
 	echo '  logs       pulumi stack output logs, in `make shell`'
 
-images: stack-file lab venv ## Build and push what ENV needs; where images are pinned, write their digests into its stack file
-	@$(alone) $(RUN) -m ci.images $(ENV)
+images: stack-file lab venv ## Build and push what ENV needs; where images are pinned (or PIN=yes), write their digests into its stack file
+	@$(alone) $(RUN) -m ci.images $(ENV) $(if $(PIN),--pin)
 
-down: ## Remove the environment (ENV=dev); protected data makes it refuse
+down: $(if $(PULL_REQUEST),stack-file) ## Remove the environment (ENV=dev); protected data makes it refuse
 	@$(alone) \
-	pulumi stack select $(ENV); $(RUN) -m ci.heal $(ENV); pulumi destroy --refresh --yes --non-interactive || { \
+	pulumi stack select $(ENV); $(RUN) -m ci.heal $(ENV); pulumi destroy --refresh --yes --non-interactive $(if $(PULL_REQUEST),--remove) || { \
 	echo "make: nothing was removed if data is protected here; to remove it too, set environment.protect_data: false, make up, make down" >&2; exit 1; }
 
 shell: lab venv ## A shell in which plain `pulumi` means what it means here: same state, passphrase and plugins
@@ -73,10 +79,79 @@ status: ## Who is live, what each slot holds, what is ready, the last switches
 heal: ## After a killed update: look what is there, and put the stack right
 	@$(alone) $(RUN) -m ci.heal $(ENV)
 
-test: venv ## Lint, types, unit tests, documents; needs no engine
+# ---- what pipelines call (docs/pipeline.md), and a person may
+
+waiting: ## Which release waits to be promoted, as release=…; nothing if none does
+	@pulumi stack output waiting --stack $(ENV) 2>/dev/null | sed -n 's/^\([^ ]*\) waits on .*/release=\1/p' || true
+
+smoke: venv load ## Does ENV answer what users ask? The release that waits: SLOT=idle
+	@$(RUN) -m ci.slo smoke $(ENV) --slot "$(SLOT)"
+
+journey: load ## The way of a user through ENV, from a page to the work behind it
+	@URL="$$(pulumi stack output url --stack $(ENV))" k6 run --quiet --no-usage-report --address "" $(JOURNEY)
+
+perf: venv load ## Hold ENV to its SLO (environment.slo) at its rate; for another time: WINDOW=30s
+	@$(RUN) -m ci.slo perf $(ENV) --window "$(WINDOW)"
+
+watch: venv load ## The same of a release that has just gone live: beyond the SLO, the one before is live again
+	@$(RUN) -m ci.slo watch $(ENV) --window "$(WINDOW)"
+
+preview: stack-file lab venv ## What `make up` would do; left in reports/preview-ENV.txt, too
+	@mkdir -p reports; pulumi preview --stack $(ENV) --diff --non-interactive 2>&1 | tee reports/preview-$(ENV).txt
+
+drift: stack-file lab venv ## Is ENV what the files say, and has nobody changed it besides? Leaves reports/drift-ENV.txt
+	@mkdir -p reports; $(RUN) -m ci.drift $(ENV) 2>&1 | tee reports/drift-$(ENV).txt
+
+drift-issue: ## Say on GitHub what `make drift` found: one issue for each environment
+	@title="drift: $(ENV) is not what its files say"; \
+	{ echo "Found by \`make drift ENV=$(ENV)\`; its end:"; echo '```'; tail --bytes 20000 reports/drift-$(ENV).txt; echo '```'; } > reports/issue.md; \
+	number=$$(gh issue list --state open --search "in:title \"$$title\"" --json number --jq '.[0].number'); \
+	if [ -n "$$number" ]; then gh issue comment "$$number" --body-file reports/issue.md; \
+	else gh issue create --title "$$title" --body-file reports/issue.md; fi
+
+deployed: ## The commit that ENV was last deployed from
+	@pulumi stack history --stack $(ENV) --json --page-size 1 | jq --raw-output '.[0].environment["git.head"]'
+
+pins-save: venv ## Write the digests of ENV's images into release.json, for another environment to use
+	@$(RUN) -m ci.pins save $(ENV)
+
+pins-use: venv ## Name the images of release.json in ENV's stack file, if they are what its files describe
+	@$(RUN) -m ci.pins use $(ENV)
+
+pins-recall: venv ## Name the images of ENV's last update in its stack file, where the files describe them still
+	@$(RUN) -m ci.pins recall $(ENV)
+
+build: venv ## Build the images on this machine's engine; nothing is pushed
+	@$(RUN) -m ci.images $(ENV) --build
+
+sbom: venv scan-tools ## What is in the images built for ENV, in reports/*.cdx.json; reports/images.json says which are whose
+	@$(RUN) -m ci.sbom $(ENV)
+
+built: ## The same index as images=…
+	@echo "images=$$(cat reports/images.json)"
+
+scan: venv scan-tools ## Look for secrets in history and for mistakes in Dockerfiles and manifests; asks nobody outside
+	gitleaks git --no-banner --redact .
+	trivy config --quiet --exit-code 1 --severity HIGH,CRITICAL --skip-check-update examples
+	$(RUN) -m pytest --noconftest tests/e2e/test_yardsticks.py -k 'kube_score or no_reason'
+
+# The lab's own modules are pinned to what registries serve, and nothing of them is deployed.
+audit: venv scan-tools ## Look for known holes in dependencies and images; needs the advisories of the world outside
+	trivy filesystem $(AUDIT) --skip-dirs lab --skip-dirs .venv .
+	$(RUN) -m ci.images $(ENV) --build | sed -n 's/^ *\(.*\): built$$/\1/p' | xargs --max-args 1 trivy image $(AUDIT)
+
+load:
+	@python3 -m lab up load
+
+scan-tools:
+	@python3 -m lab up scan
+
+test: venv ## Lint, types, unit tests, documents, workflows; needs no engine
+	@python3 -m lab up lint
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
+	actionlint
 	$(RUN) -m components.reference --check
 	$(RUN) -m pytest tests/unit
 
@@ -106,8 +181,9 @@ doctor: ## What is there, what is missing, what will be done
 docs: venv ## Write the generated documents anew
 	$(RUN) -m components.reference
 
-stack-file:
-	@test -f $(STACK_FILE) || { echo "make: there is no $(STACK_FILE); ENV is the name of a stack file" >&2; exit 1; }
+stack-file: $(if $(PULL_REQUEST),lab venv)
+	@$(if $(PULL_REQUEST),$(RUN) -m ci.ephemeral $(ENV);) \
+	test -f $(STACK_FILE) || { echo "make: there is no $(STACK_FILE); ENV is the name of a stack file" >&2; exit 1; }
 
 venv: .venv/.installed
 

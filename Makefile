@@ -9,6 +9,8 @@ ENV ?= dev
 ifeq ($(origin STACK),command line)
 ENV := $(STACK)
 endif
+JOURNEY ?= examples/board/journey.js
+AUDIT := --quiet --exit-code 1 --ignore-unfixed --severity HIGH,CRITICAL --scanners vuln
 CACHE := $(HOME)/.cache/tiers
 STATE := $(HOME)/.local/state/tiers
 RUN := .venv/bin/python
@@ -28,8 +30,11 @@ export PULUMI_SKIP_UPDATE_CHECK ?= true
 export KUBECONFIG ?= $(HOME)/.kube/config:$(CACHE)/cluster/kubeconfig
 # What the environment needs of this machine: an engine, the lab's cluster, or just the provider of somebody else's.
 STACK_FILE := Pulumi.$(ENV).yaml
-KEEPER := $(or $(shell sed -n "s/^secretsprovider: *//p" $(STACK_FILE) 2>/dev/null | tr -d "\"'"),default)
-NEEDS := $(if $(shell grep -s 'platform: kubernetes' $(STACK_FILE)),$(if $(shell grep -s 'context: lab$$' $(STACK_FILE)),cluster,provider),dev)
+# An environment of a pull request is one more like staging, with a stack file that is written when it is needed.
+PULL_REQUEST := $(filter pr-%,$(ENV))
+LIKE := $(if $(PULL_REQUEST),Pulumi.staging.yaml,$(STACK_FILE))
+KEEPER := $(or $(shell sed -n "s/^secretsprovider: *//p" $(LIKE) 2>/dev/null | tr -d "\"'"),default)
+NEEDS := $(if $(shell grep -s 'platform: kubernetes' $(LIKE)),$(if $(shell grep -s 'context: lab$$' $(LIKE)),cluster,provider),dev)
 # Only dev's passphrase is known: its secrets protect a sample on one machine (docs/adr/004-dev-secrets.md).
 ifeq ($(ENV),dev)
 export PULUMI_CONFIG_PASSPHRASE ?= dev
@@ -46,7 +51,8 @@ define alone
 mkdir -p "$(STATE)"; exec 9>"$(STATE)/$(ENV).lock"; flock -n 9 || { echo "make: another make is at work on stack $(ENV) here; wait for it, then run this again" >&2; exit 1; };
 endef
 
-.PHONY: help up policy down back promote status preview-comment heal shell soak images stack-file test e2e bench lab lab-cluster lab-down doctor docs venv
+.PHONY: help up down back promote status preview-comment heal shell soak images stack-file test e2e bench lab lab-cluster lab-down doctor docs venv
+.PHONY: waiting smoke journey perf watch preview drift drift-issue deployed pins-save pins-use pins-recall build sbom built scan audit load scan-tools
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -63,15 +69,12 @@ up: stack-file lab venv ## All set-up, then the environment (ENV=dev), then its 
 	for key in release go_back; do printf '  %-9s  %s\n' $$key "$$(pulumi stack output $$key)"; done; \
 	echo '  logs       pulumi stack output logs, in `make shell`'
 
-policy: stack-file lab venv ## A preview: what `make up` would do, and what of it the rules in policy/ refuse
-	@$(SELECT); pulumi preview --stack $(ENV) --non-interactive $(HELD_TO)
+images: stack-file lab venv ## Build and push what ENV needs; where images are pinned (or PIN=yes), write their digests into its stack file
+	@$(alone) $(RUN) -m ci.images $(ENV) $(if $(PIN),--pin)
 
-images: stack-file lab venv ## Build and push what ENV needs; where images are pinned, write their digests into its stack file
-	@$(alone) $(RUN) -m ci.images $(ENV)
-
-down: ## Remove the environment (ENV=dev); protected data makes it refuse
+down: $(if $(PULL_REQUEST),stack-file) ## Remove the environment (ENV=dev); protected data makes it refuse
 	@$(alone) \
-	pulumi stack select $(ENV); $(RUN) -m ci.heal $(ENV); pulumi destroy --refresh --yes --non-interactive || { \
+	pulumi stack select $(ENV); $(RUN) -m ci.heal $(ENV); pulumi destroy --refresh --yes --non-interactive $(if $(PULL_REQUEST),--remove) || { \
 	echo "make: nothing was removed if data is protected here; to remove it too, set environment.protect_data: false, make up, make down" >&2; exit 1; }
 
 shell: lab venv ## A shell in which plain `pulumi` means what it means here: same state, passphrase and plugins
@@ -94,10 +97,79 @@ preview-comment: stack-file lab venv ## What a change would do, as a comment for
 heal: ## After a killed update: look what is there, and put the stack right
 	@$(alone) $(RUN) -m ci.heal $(ENV)
 
-test: venv ## Lint, types, unit tests, documents; needs no engine
+# ---- what pipelines call (docs/pipeline.md), and a person may
+
+waiting: ## Which release waits to be promoted, as release=…; nothing if none does
+	@pulumi stack output waiting --stack $(ENV) 2>/dev/null | sed -n 's/^\([^ ]*\) waits on .*/release=\1/p' || true
+
+smoke: venv load ## Does ENV answer what users ask? The release that waits: SLOT=idle
+	@$(RUN) -m ci.slo smoke $(ENV) --slot "$(SLOT)"
+
+journey: load ## The way of a user through ENV, from a page to the work behind it
+	@URL="$$(pulumi stack output url --stack $(ENV))" k6 run --quiet --no-usage-report --address "" $(JOURNEY)
+
+perf: venv load ## Hold ENV to its SLO (environment.slo) at its rate; for another time: WINDOW=30s
+	@$(RUN) -m ci.slo perf $(ENV) --window "$(WINDOW)"
+
+watch: venv load ## The same of a release that has just gone live: beyond the SLO, the one before is live again
+	@$(RUN) -m ci.slo watch $(ENV) --window "$(WINDOW)"
+
+preview: stack-file lab venv ## What `make up` would do, and what of it policy/ refuses; left in reports/preview-ENV.txt, too
+	@$(SELECT); mkdir -p reports; pulumi preview --stack $(ENV) --diff --non-interactive $(HELD_TO) 2>&1 | tee reports/preview-$(ENV).txt
+
+drift: stack-file lab venv ## Is ENV what the files say, and has nobody changed it besides? Leaves reports/drift-ENV.txt
+	@mkdir -p reports; $(RUN) -m ci.drift $(ENV) 2>&1 | tee reports/drift-$(ENV).txt
+
+drift-issue: ## Say on GitHub what `make drift` found: one issue for each environment
+	@title="drift: $(ENV) is not what its files say"; \
+	{ echo "Found by \`make drift ENV=$(ENV)\`; its end:"; echo '```'; tail --bytes 20000 reports/drift-$(ENV).txt; echo '```'; } > reports/issue.md; \
+	number=$$(gh issue list --state open --search "in:title \"$$title\"" --json number --jq '.[0].number'); \
+	if [ -n "$$number" ]; then gh issue comment "$$number" --body-file reports/issue.md; \
+	else gh issue create --title "$$title" --body-file reports/issue.md; fi
+
+deployed: ## The commit that ENV was last deployed from
+	@pulumi stack history --stack $(ENV) --json --page-size 1 | jq --raw-output '.[0].environment["git.head"]'
+
+pins-save: venv ## Write the digests of ENV's images into release.json, for another environment to use
+	@$(RUN) -m ci.pins save $(ENV)
+
+pins-use: venv ## Name the images of release.json in ENV's stack file, if they are what its files describe
+	@$(RUN) -m ci.pins use $(ENV)
+
+pins-recall: venv ## Name the images of ENV's last update in its stack file, where the files describe them still
+	@$(RUN) -m ci.pins recall $(ENV)
+
+build: venv ## Build the images on this machine's engine; nothing is pushed
+	@$(RUN) -m ci.images $(ENV) --build
+
+sbom: venv scan-tools ## What is in the images built for ENV, in reports/*.cdx.json; reports/images.json says which are whose
+	@$(RUN) -m ci.sbom $(ENV)
+
+built: ## The same index as images=…
+	@echo "images=$$(cat reports/images.json)"
+
+scan: venv scan-tools ## Look for secrets in history and for mistakes in Dockerfiles and manifests; asks nobody outside
+	gitleaks git --no-banner --redact .
+	trivy config --quiet --exit-code 1 --severity HIGH,CRITICAL --skip-check-update examples
+	$(RUN) -m pytest --noconftest tests/e2e/test_yardsticks.py -k 'kube_score or no_reason'
+
+# The lab's own modules are pinned to what registries serve, and nothing of them is deployed.
+audit: venv scan-tools ## Look for known holes in dependencies and images; needs the advisories of the world outside
+	trivy filesystem $(AUDIT) --skip-dirs lab --skip-dirs .venv .
+	$(RUN) -m ci.images $(ENV) --build | sed -n 's/^ *\(.*\): built$$/\1/p' | xargs --max-args 1 trivy image $(AUDIT)
+
+load:
+	@python3 -m lab up load
+
+scan-tools:
+	@python3 -m lab up scan
+
+test: venv ## Lint, types, unit tests, documents, workflows; needs no engine
+	@python3 -m lab up lint
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
+	actionlint
 	$(RUN) -m components.reference --check
 	$(RUN) -m pytest tests/unit -n auto
 
@@ -105,9 +177,9 @@ e2e: venv ## The short end-to-end run on the real engine and the real cluster
 	@python3 -m lab up dev cluster tools
 	$(RUN) -m pytest tests/e2e -x
 
-soak: venv ## The same under load for long: 20 releases, an engine killed at 30 points
-	@python3 -m lab up dev cluster tools
-	$(RUN) -m pytest tests/e2e/test_load.py tests/e2e/test_killed.py --soak -x
+soak: venv ## The long form: 20 releases under load, an engine killed at 30 points, scans by programs that take long to build
+	@python3 -m lab up dev cluster tools scan
+	$(RUN) -m pytest tests/e2e/test_load.py tests/e2e/test_killed.py tests/e2e/test_scan.py --soak -x
 
 bench: lab venv ## The measurements of the README, as ratios
 	$(RUN) -m benchmarks
@@ -129,8 +201,9 @@ docs: venv ## Write the generated documents anew
 	$(RUN) -m ci.preview demo tests/previews/docker/new-image.json > docs/previews/release.md
 	$(RUN) -m ci.preview demo tests/previews/kubernetes/database-deleted.json > docs/previews/dangerous.md
 
-stack-file:
-	@test -f $(STACK_FILE) || { echo "make: there is no $(STACK_FILE); ENV is the name of a stack file" >&2; exit 1; }
+stack-file: $(if $(PULL_REQUEST),lab venv)
+	@$(if $(PULL_REQUEST),$(RUN) -m ci.ephemeral $(ENV);) \
+	test -f $(STACK_FILE) || { echo "make: there is no $(STACK_FILE); ENV is the name of a stack file" >&2; exit 1; }
 
 venv: .venv/.installed
 

@@ -1,13 +1,14 @@
-"""Puts an environment's images where its cluster pulls them, by content: `python -m ci.images STACK [--unless-pinned]`.
+"""Puts an environment's images where its cluster pulls them, by content: `python -m ci.images STACK [--unless-pinned | --pin]`.
 
 What `app` builds from a folder is built on the local engine and pushed to `environment.registry`, under the digest of
-that folder, unless it is there. Where the environment wants every image `pinned`, their digests are then written into
-its stack file: that change is what a reviewer of a release sees.
+that folder, unless it is there. Where the environment wants every image `pinned`, where its stack file names digests, and with
+`--pin`, they are then written there: that change is what a reviewer of a release sees.
+
+`python -m ci.images STACK --build` only builds them, and needs no registry.
 """
 
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import docker
@@ -15,33 +16,30 @@ from docker.errors import APIError, DockerException
 from pulumi import RunError
 
 from components.config import ConfigError
-from components.tier import Description, data_image, image
 from components.workload import Image
 
+from . import pins
 from .described import ROOT, load
 
 
-def main(stack: str, unless_pinned: bool) -> None:
-    app, environment = load(stack)
+def main(stack: str, unless_pinned: bool, pin: bool) -> None:
+    _, environment = load(stack)
     if environment.pinned and unless_pinned:
         return
-    description = Description(app=app, environment=environment, secrets={}, root=ROOT)
     engine: Any = docker.from_env()
-    digests = {name: _brought(engine, wanted) for name, wanted in _wanted(description)}
-    if environment.pinned:
-        pairs = [word for name, digest in digests.items() for word in ("--plaintext", f"{name}={digest}")]
-        subprocess.run(["pulumi", "config", "set-all", "--stack", stack, "--path", *pairs], check=True)
-        print(f"  their digests are in Pulumi.{stack}.yaml")
+    digests = {path: _brought(engine, wanted) for path, wanted in pins.wanted(stack).items()}
+    # Digests of yesterday's content would be deployed in place of what was just built.
+    if environment.pinned or pin or pins.named(stack):
+        pins.write(stack, digests)
 
 
-def _wanted(description: Description) -> Iterator[tuple[str, Image]]:
-    """Config path → image, of everything that will run; of what is built, only where it is to be pinned or pushed."""
-    app, environment = description.app, description.environment
-    for tier, service in app.services.items():
-        yield f"environment.images.{tier}", image(tier, service, description)
-    for tier, data in environment.data(app).items():
-        yield f"environment.images.{tier}", data_image(tier, data.image, description)
-    yield "environment.toolbox", Image(reference=environment.toolbox, path="environment.toolbox")
+def build(stack: str) -> None:
+    """Build what is built from a folder, for this engine only."""
+    engine: Any = docker.from_env()
+    for reference, context in {each.reference: each.context for each in pins.wanted(stack).values()}.items():
+        if context:
+            engine.images.build(path=str(ROOT / context), tag=reference, rm=True)
+            print(f"  {reference}: built")
 
 
 def _brought(engine: Any, wanted: Image) -> str:
@@ -81,6 +79,9 @@ def digest(repository: str, known: Sequence[str]) -> str:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1], "--unless-pinned" in sys.argv)
+        if "--build" in sys.argv:
+            build(sys.argv[1])
+        else:
+            main(sys.argv[1], "--unless-pinned" in sys.argv, "--pin" in sys.argv)
     except (ConfigError, RunError, DockerException) as error:
         sys.exit(f"images: {error}")

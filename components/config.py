@@ -298,6 +298,11 @@ class App(Model):
     version: Version = Field(
         description="What people call this release; with the digest of its content it is its name."
     )
+    visits: tuple[UrlPath, ...] = Field(
+        default=("/",),
+        min_length=1,
+        description="What users ask for most; `slo` is about the answers. Only read, with GET.",
+    )
     web: Web | None = None
     api: Api | None = None
     worker: Worker | None = None
@@ -560,6 +565,24 @@ class Releases(Model):
         return frozenset({TierName.WORKER} if self.workers == "live" else ())
 
 
+class Slo(Model):
+    """What users are promised of the answers to `app.visits`."""
+
+    errors: float = Field(
+        default=0.01, ge=0, le=1, description="The share of requests that may not be answered by 2xx or 3xx."
+    )
+    p95: Seconds = Field(
+        default=0.5, validate_default=False, description="The slowest answer of the quickest 95 in 100."
+    )
+    p99: Seconds = Field(default=1, validate_default=False, description="The slowest answer of the quickest 99 in 100.")
+    rate: int = Field(default=20, ge=1, le=10_000, strict=True, description="Requests a second that it is measured by.")
+    window: Seconds = Field(
+        default=300,
+        validate_default=False,
+        description="How long it is measured: by `make perf`, and by `make watch` after a release has gone live.",
+    )
+
+
 class Environment(Model):
     """Where the application runs, how big, how it is released (`environment` in Pulumi.<stack>.yaml)."""
 
@@ -568,6 +591,7 @@ class Environment(Model):
     gateway: Gateway = Field(default=Gateway(), description="Where `platform` is docker: what users connect to.")
     kubernetes: Kubernetes | None = Field(default=None, description="Where `platform` is kubernetes: which cluster.")
     release: Releases = Field(default=Releases(), description="How a release goes live.")
+    slo: Slo = Field(default=Slo(), description="What users are promised; a release that breaks it is returned.")
     registry: ImageRepository | None = Field(
         default=None, description="Where images that are built from a folder are, as in registry.example.com/team."
     )
@@ -709,7 +733,7 @@ _FIXES = {
 
 
 def _unknown(key: str) -> str:
-    models = (App, Environment, Web, Api, Worker, Database, Cache, Size, Gateway, Docker, Migration, Reload, Releases, Kubernetes,
+    models = (App, Environment, Web, Api, Worker, Database, Cache, Size, Gateway, Docker, Migration, Reload, Releases, Slo, Kubernetes,
               Namespace, ClusterGateway, OwnGateway, SecretReference, Autoscale, External)  # fmt: skip
     known = sorted({field for model in models for field in model.model_fields})
     if key in ("cpu", "memory", "replicas"):

@@ -1,7 +1,7 @@
 """`python3 -m lab up | doctor | down`: give this machine what it lacks, say what that is, or stop what was started.
 
-What for is said after `up` and `doctor`: dev (if nothing is said), provider, cluster, tools, peers. `down` is of everything
-unless `cluster` is said, or `peers`.
+What for is said after `up` and `doctor`: dev (if nothing is said), provider, cluster, lint, load, scan, tools, peers. `down`
+is of everything unless `cluster` is said, or `peers`.
 """
 
 import sys
@@ -14,6 +14,9 @@ WHAT: dict[str, Callable[[], list[Step]]] = {
     "dev": lambda: [*toolchain.steps("docker"), *engine.steps()],
     "provider": lambda: [*toolchain.steps("kubernetes"), *engine.steps()],
     "cluster": lambda: [*toolchain.steps("kubernetes"), *engine.steps(), *cluster.steps()],
+    "lint": toolchain.lint,
+    "load": toolchain.load,
+    "scan": toolchain.scan,
     "tools": lambda: [*toolchain.tools(), aws.step()],
     "peers": lambda: [*WHAT["cluster"](), *toolchain.tools(), *peers.steps()],
 }

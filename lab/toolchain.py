@@ -41,8 +41,9 @@ class Source:
 
 def steps(plugin: str) -> list[Step]:
     """Pulumi with one plugin. Nothing is built where the machine has its own `pulumi`: it fetches its plugins itself."""
-    if own := _own():
-        return [Step(name="pulumi", takes="", present=lambda: own, run=lambda: None)]
+    if own := _own("pulumi"):
+        found = f"{own}, with its own plugins"
+        return [Step(name="pulumi", takes="", present=lambda: found, run=lambda: None)]
     plugins = {
         "docker": _build("docker plugin", "3 min", _built("docker"), _module("docker")),
         "kubernetes": _build("kubernetes plugin", "8 min", _built("kubernetes"), _provider()),
@@ -114,9 +115,10 @@ def cluster() -> list[Step]:
 
 
 def tools() -> list[Step]:
-    """What tests use: what reads manifests and says what is wrong with them, and what sends requests."""
+    """What the end-to-end run uses, beside what is being tested."""
     return [
-        _build("k6", "1 min", BIN / "k6", _upstream("go.k6.io/k6")),
+        *load(),
+        *_readers(),
         _build(
             "kubeconform",
             "20 s",
@@ -125,6 +127,35 @@ def tools() -> list[Step]:
             "./cmd/kubeconform",
             "-X main.version=v0.7.0",
         ),
+    ]
+
+
+def lint() -> list[Step]:
+    """What reads workflows and says what is wrong with them."""
+    return [_program("actionlint", "15 s", "github.com/rhysd/actionlint", "./cmd/actionlint")]
+
+
+def load() -> list[Step]:
+    """What sends requests."""
+    return [_build("k6", "1 min", BIN / "k6", _upstream("go.k6.io/k6"))]
+
+
+def scan() -> list[Step]:
+    """What looks for secrets in history, mistakes in manifests, and what is in an image."""
+    trivy = _program(
+        "trivy",
+        "8 min",
+        "github.com/aquasecurity/trivy",
+        "./cmd/trivy",
+        "-X github.com/aquasecurity/trivy/pkg/version/app.ver=0.64.1",
+    )
+    return [trivy, *_readers()]
+
+
+def _readers() -> list[Step]:
+    """Those that are built in a minute."""
+    return [
+        _program("gitleaks", "1 min", "github.com/zricethezav/gitleaks/v8"),
         _build(
             "kube-score",
             "20 s",
@@ -222,14 +253,20 @@ def downloaded(pinned_by: str, path: str) -> Path:
 # ---------------------------------------------------------------------- builds
 
 
-def _own() -> str | None:
+def _own(program: str) -> str | None:
     path = os.pathsep.join(part for part in os.get_exec_path() if Path(part) != BIN)
-    found = shutil.which("pulumi", path=path)
-    return f"{found}, with its own plugins" if found else None
+    return shutil.which(program, path=path)
 
 
 def _there(path: Path) -> str | None:
     return str(path) if path.exists() else None
+
+
+def _program(name: str, takes: str, module: str, package: str = ".", flags: str = "") -> Step:
+    """A program that is called by hand: the machine's own, if it has one."""
+    if own := _own(name):
+        return Step(name=name, takes="", present=lambda: own, run=lambda: None)
+    return _build(name, takes, BIN / name, _upstream(module), package, flags)
 
 
 def _build(name: str, takes: str, output: Path, source: Source, package: str = ".", flags: str = "") -> Step:
@@ -243,8 +280,9 @@ def _build(name: str, takes: str, output: Path, source: Source, package: str = "
 
     def run() -> None:
         if answer("go", "version") is None:
+            itself = name if output == BIN / name else "Pulumi"
             raise LabError(
-                "it is built with Go 1.26 or newer, which is not here; install it (go.dev/doc/install), or Pulumi itself"
+                f"it is built with Go 1.26 or newer, which is not here; install it (go.dev/doc/install), or {itself} itself"
             )
         output.parent.mkdir(parents=True, exist_ok=True)
         fresh = output.with_suffix(".new")

@@ -309,6 +309,7 @@ def prod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
     """Prod's own stack file, deployed by an account that has only the Role in the documents, in a namespace it is given."""
     folder = tmp_path_factory.mktemp("prod")
     made = ClusterStack(folder, "live", "prod")
+    made.environment.pop("release")
     made.environment["kubernetes"]["namespace"]["name"] = made.namespace = "board-live"
     made.environment["kubernetes"]["context"] = "deployer"
     own = {"gateway_class": "traefik", "certificate": "board-tls"}

@@ -268,8 +268,9 @@ def first(stack: str = "dev") -> Deployment:
 
 @cache
 def second(stack: str = "dev") -> Deployment:
-    """The board's second release, after the first. Shared, too."""
-    return deploy(project() | {"version": "2.0.0"}, export=exported(first(stack)), stack=stack)
+    """The board's second release, live after the first, whether or not it would wait to be promoted. Shared, too."""
+    app, settings = project() | {"version": "2.0.0"}, environment(stack) | {"release": {}}
+    return deploy(app, settings, export=exported(first(stack)), stack=stack)
 
 
 def exported(deployment: Deployment) -> dict[str, Any]:

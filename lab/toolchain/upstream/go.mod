@@ -5,12 +5,15 @@ module tiers.dev/lab/upstream
 go 1.26
 
 require (
+	github.com/aquasecurity/trivy v0.64.1
 	github.com/argoproj/argo-rollouts v1.8.3
 	github.com/coredns/coredns v1.12.4
 	github.com/rancher/local-path-provisioner v0.0.30
+	github.com/rhysd/actionlint v1.7.7
 	github.com/traefik/traefik/v3 v3.5.0
 	github.com/yannh/kubeconform v0.7.0
 	github.com/zegl/kube-score v1.20.0
+	github.com/zricethezav/gitleaks/v8 v8.28.0
 	go.k6.io/k6 v1.3.0
 	sigs.k8s.io/gateway-api v1.3.0
 	sigs.k8s.io/metrics-server v0.7.2

@@ -1,0 +1,74 @@
+"""An environment for a pull request: `python -m ci.ephemeral pr-123`. Writes the stack file of one more environment like staging.
+
+It has a namespace, a host and secrets of its own, and no protected data. Its stack is made if it is not there; if it is, its
+secrets are those of its last update, for the database knows them. `make down ENV=pr-123` removes all of it.
+"""
+
+import json
+import re
+import secrets
+import subprocess
+import sys
+from typing import Any
+
+import yaml
+from pulumi import RunError
+
+from components.config import ConfigError, load_app
+
+from .described import ROOT, project, pulumi
+
+TEMPLATE = "staging"
+
+
+def main(stack: str) -> None:
+    described = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
+    app = load_app(described["config"]["app"]["value"])
+    template = yaml.safe_load((ROOT / f"Pulumi.{TEMPLATE}.yaml").read_text())["config"][f"{project()}:environment"]
+    file = ROOT / f"Pulumi.{stack}.yaml"
+    if not file.exists():
+        _begin(stack)
+    settings: dict[str, Any] = yaml.safe_load(file.read_text()) if file.exists() else {}
+    settings.setdefault("config", {})[f"{project()}:environment"] = like(template, app.name, stack)
+    file.write_text(yaml.safe_dump(settings))
+    elsewhere = template["kubernetes"].get("secrets", {})
+    for name in sorted(set(app.secrets) - set(elsewhere)):
+        if name not in settings["config"].get(f"{project()}:secrets", {}):
+            words = ["config", "set", "--stack", stack, "--secret", "--path", f"secrets.{name}"]
+            # Not among the words, which every process here may read.
+            subprocess.run(["pulumi", *words], input=secrets.token_hex(24), text=True, check=True, cwd=ROOT)
+
+
+def like(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:
+    """The plain settings of an environment beside the template's, under a host beside the template's host.
+
+    Raises:
+        ConfigError: the template is not on a cluster.
+    """
+    if template["platform"] != "kubernetes":
+        raise ConfigError(
+            f"Pulumi.{TEMPLATE}.yaml: environments of pull requests are made like it, so it has to be on kubernetes"
+        )
+    cluster: dict[str, Any] = template["kubernetes"]
+    namespace = {key: value for key, value in cluster.get("namespace", {}).items() if key not in ("name", "create")}
+    # One certificate for *.example.com is good for all of them.
+    url = re.sub(r"(?<=://)[^.:]+", f"{app}-{stack}", cluster["url"])
+    own = {key: value for key, value in cluster.items() if key != "hostnames"} | {"url": url, "namespace": namespace}
+    kept = {key: value for key, value in template.items() if key not in ("images", "pinned", "release")}
+    return kept | {"kubernetes": own, "protect_data": False, "seed": True}
+
+
+def _begin(stack: str) -> None:
+    """Make the stack, or bring back the stack file of its last update."""
+    known = [each["name"] for each in json.loads(pulumi("stack", "ls", "--json"))]
+    if stack not in known:
+        pulumi("stack", "init", stack, "--no-select")
+    elif json.loads(pulumi("stack", "history", "--json", "--page-size", "1", "--stack", stack)):
+        pulumi("config", "refresh", "--stack", stack)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1])
+    except (ConfigError, RunError) as error:
+        sys.exit(f"ephemeral: {error}")

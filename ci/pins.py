@@ -1,0 +1,126 @@
+"""Which images an environment runs, by digest, so that the next one runs what this one has proven.
+
+`python -m ci.pins save STACK`: the digests in its stack file, which `make images PIN=yes` wrote, into `release.json`.
+`python -m ci.pins use STACK`: those of `release.json` into its stack file.
+`python -m ci.pins recall STACK`: those its last update had, where they are still what the files describe. A preview is right
+with them about what changes; what would have to be built gets a digest of zeros where the environment wants one.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from pulumi import RunError
+
+from components.config import ConfigError
+from components.tier import Description, data_image, image
+from components.workload import Image
+
+from .described import ROOT, load, project, pulumi
+
+FILE = ROOT / "release.json"
+NOT_BUILT = f"sha256:{'0' * 64}"
+Pins = dict[str, str]
+"""Config path → name:tag@digest."""
+
+
+def save(stack: str) -> None:
+    """Write what the stack file names.
+
+    Raises:
+        RunError: an image of what the files describe has no digest there.
+    """
+    pins = checked(wanted(stack), named(stack), f"Pulumi.{stack}.yaml")
+    FILE.write_text(json.dumps(pins, indent=2) + "\n")
+    print(f"  {FILE.name}: the images of stack {stack}")
+
+
+def use(stack: str) -> None:
+    """Put what was saved into a stack file.
+
+    Raises:
+        RunError: nothing was saved, or it is not what this commit's files describe.
+    """
+    if not FILE.exists():
+        raise RunError(f"there is no {FILE.name}; run `make pins-save` where it is proven, and bring the file here")
+    write(stack, checked(wanted(stack), json.loads(FILE.read_text()), FILE.name))
+
+
+def recall(stack: str) -> None:
+    """Put what the last update had into the stack file, where the files describe it still."""
+    _, environment = load(stack)
+    last: list[dict[str, Any]] = json.loads(pulumi("stack", "history", "--json", "--page-size", "1", "--stack", stack))
+    before: dict[str, Any] = last[0]["config"].get(f"{project()}:environment", {}) if last else {}
+    known = given(before.get("objectValue") or {})
+    asked = {path: each.reference.partition("@")[0] for path, each in wanted(stack).items()}
+    same = {path: known[path] for path, tagged in asked.items() if _tagged(known, path) == tagged}
+    unbuilt = {path: f"{tagged}@{NOT_BUILT}" for path, tagged in asked.items() if environment.pinned}
+    write(stack, unbuilt | same)
+
+
+def wanted(stack: str) -> dict[str, Image]:
+    """Config path → image, of everything that will run; named by tag, that of what is built is the digest of its folder."""
+    app, environment = load(stack)
+    description = Description(app=app, environment=environment, secrets={}, root=ROOT)
+    return {
+        **{f"environment.images.{tier}": image(tier, each, description) for tier, each in app.services.items()},
+        **{
+            f"environment.images.{tier}": data_image(tier, each.image, description)
+            for tier, each in environment.data(app).items()
+        },
+        "environment.toolbox": Image(reference=environment.toolbox, path="environment.toolbox"),
+    }
+
+
+def named(stack: str) -> Pins:
+    """The images a stack file names."""
+    settings = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+    return given(settings[f"{project()}:environment"])
+
+
+def given(environment: Mapping[str, Any]) -> Pins:
+    """The images an environment's plain settings name."""
+    toolbox = {"environment.toolbox": environment["toolbox"]} if "toolbox" in environment else {}
+    return toolbox | {f"environment.images.{tier}": each for tier, each in environment.get("images", {}).items()}
+
+
+def checked(asked: Mapping[str, Image], known: Pins, where: str) -> Pins:
+    """The digests for exactly what is asked for.
+
+    Raises:
+        RunError: one is missing, or is of something else.
+    """
+    if problems := "\n".join(_problems(asked, known, where)):
+        raise RunError(problems)
+    return {path: known[path] for path in asked}
+
+
+def _problems(asked: Mapping[str, Image], known: Pins, where: str) -> Iterator[str]:
+    for path, each in asked.items():
+        tagged = each.reference.partition("@")[0]
+        if "@sha256:" not in known.get(path, ""):
+            yield f"{path}: {where} names no digest of {tagged}; run `make images PIN=yes` for it first"
+        elif _tagged(known, path) != tagged:
+            yield f"{path}: {where} has {known[path]}, and the files describe {tagged}; check out the commit it is of"
+
+
+def _tagged(known: Pins, path: str) -> str:
+    return known.get(path, "").partition("@")[0]
+
+
+def write(stack: str, pins: Pins) -> None:
+    """Name these images in a stack file."""
+    if pins:
+        pairs = [word for path, reference in pins.items() for word in ("--plaintext", f"{path}={reference}")]
+        subprocess.run(["pulumi", "config", "set-all", "--stack", stack, "--path", *pairs], check=True, cwd=ROOT)
+        print(f"  Pulumi.{stack}.yaml: {len(pins)} images by their digests")
+
+
+if __name__ == "__main__":
+    try:
+        {"save": save, "use": use, "recall": recall}[sys.argv[1]](sys.argv[2])
+    except (ConfigError, RunError) as error:
+        sys.exit(f"pins: {error}")

@@ -1,0 +1,42 @@
+"""What looks for secrets, known holes and contents, by programs that take long to build: with --soak only."""
+
+import json
+import subprocess
+from pathlib import Path
+
+from .test_pipeline import Pipeline
+
+
+def test_a_secret_that_was_taken_out_again_is_found_in_history(tmp_path: Path) -> None:
+    made = Pipeline(tmp_path / "board", "pipeline-scan", "staging")
+    for text in (f"key = {'AKIA'}{'Q3EGRIZ7TXPL5WVB'}", "nothing"):
+        (made.folder / "settings.py").write_text(f"{text}\n")
+        for words in (["init"], ["add", "settings.py"], ["commit", "--message", text[:7]]):
+            git = ["git", "-c", "user.name=e2e", "-c", "user.email=e2e@example.com", *words]
+            subprocess.run(git, cwd=made.folder, check=True, capture_output=True)
+    found = made.make("scan", check=False)
+    assert found.code
+    assert "leaks found: 1" in found.text
+
+
+def test_holes_are_never_taken_for_none_where_nobody_can_be_asked(tmp_path: Path) -> None:
+    made = Pipeline(tmp_path / "board", "pipeline-audit", "staging")
+    nobody = "http://127.0.0.1:9"
+    done = made.make(
+        "audit", check=False, HTTPS_PROXY=nobody, HTTP_PROXY=nobody, TRIVY_CACHE_DIR=str(tmp_path / "cache")
+    )
+    assert done.code
+    assert "failed to download vulnerability DB" in done.text
+
+
+def test_what_is_in_an_image_is_written_down(tmp_path: Path) -> None:
+    made = Pipeline(tmp_path / "board", "pipeline-parts", "staging")
+    made.make("images", "PIN=yes")
+    made.make("sbom")
+    built = json.loads(made.make("--silent", "built").text.partition("=")[2])
+    assert [each["name"].rpartition("/")[2] for each in built] == ["board-web", "board-api"]
+    pinned = made.settings.read_text()
+    for each in built:
+        parts = json.loads((made.folder / each["sbom"]).read_text())["components"]
+        assert {"nginx", "fastapi"} & {part["name"] for part in parts}
+        assert each["digest"] in pinned

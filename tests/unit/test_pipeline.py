@@ -1,0 +1,258 @@
+"""The pipeline: its workflows run make targets and little else, with pinned actions and no more rights than they need."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pulumi import RunError
+
+from ci import drift, ephemeral, pins, slo
+from components.config import Environment, Slo, load_app, load_environment
+from components.release import Slot
+from components.workload import Image
+
+from .program import ROOT, environment, project
+
+APP = load_app(project())
+
+WORKFLOWS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((ROOT / ".github/workflows").glob("*.yml"))}
+ACTION = yaml.safe_load((ROOT / ".github/actions/prepare/action.yml").read_text())
+TEXT = "\n".join(file.read_text() for file in (ROOT / ".github").rglob("*.yml"))
+TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+BESIDES = {
+    'git checkout --detach "$(make --silent deployed ENV=${{ matrix.environment }})"',
+    'cat reports/preview-prod.txt >> "$GITHUB_STEP_SUMMARY"',
+}
+"""The only commands that are no make target: each is about the runner itself."""
+
+
+def jobs() -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, workflow in WORKFLOWS.items():
+        for job, said in workflow["jobs"].items():
+            yield f"{name}.{job}", said
+
+
+JOBS = dict(jobs())
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+class TestEveryJob:
+    def test_runs_make_targets(self, job: dict[str, Any]) -> None:
+        for step in job["steps"]:
+            for command in step.get("run", "").splitlines():
+                if command not in BESIDES:
+                    made = re.fullmatch(
+                        r'make (?:--silent )?([a-z-]+)(?: [A-Z]+=[^ ;&|]+| [A-Z]+=.*?\}\})*(?: >> "\$GITHUB_OUTPUT")?',
+                        command,
+                    )
+                    assert made, command
+                    assert made[1] in TARGETS, command
+
+    def test_says_which_rights_it_has_and_how_long_it_may_take(self, job: dict[str, Any]) -> None:
+        assert isinstance(job["permissions"], dict)
+        assert "write-all" not in job["permissions"].values()
+        assert job["permissions"].get("contents", "read") == "read"
+        assert 0 < job["timeout-minutes"] <= 60
+
+    def test_takes_nothing_into_a_command_that_others_can_write(self, job: dict[str, Any]) -> None:
+        for step in job["steps"]:
+            for expression in re.findall(r"\$\{\{\s*(.*?)\s*\}\}", step.get("run", "")):
+                assert expression in ("matrix.environment", "github.event.number"), expression
+
+    def test_leaves_no_token_in_the_checkout(self, job: dict[str, Any]) -> None:
+        for step in job["steps"]:
+            if step.get("uses", "").startswith("actions/checkout@"):
+                assert step["with"]["persist-credentials"] is False
+
+    def test_that_is_given_a_secret_is_of_an_environment_and_not_of_a_fork(self, job: dict[str, Any]) -> None:
+        text = yaml.safe_dump(job)
+        if "secrets." in text or "id-token" in job["permissions"]:
+            assert "environment" in job or job["permissions"].get("attestations") == "write"
+        if "secrets." in text and "github.event.number" in text + str(job.get("if")):
+            assert "head.repo.full_name == github.repository" in job["if"]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_has_no_rights_of_its_own_and_a_group(name: str) -> None:
+    workflow = WORKFLOWS[name]
+    assert workflow["permissions"] == {}
+    groups = [workflow.get("concurrency"), *(job.get("concurrency") for job in workflow["jobs"].values())]
+    [group] = [each for each in groups if each]
+    assert group["cancel-in-progress"] is (name == "pull-request"), "an update is never cut off"
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    used = re.findall(r"uses: *(\S+)(.*)", TEXT)
+    assert len(used) > 10
+    for action, comment in used:
+        if not action.startswith("./"):
+            assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action), action
+            assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), f"{action}: say which version it is"
+    assert len(set(used)) == len({action.partition("@")[0] for action, _ in used}), "one version of each"
+
+
+def test_forks_are_given_nothing() -> None:
+    for name, workflow in WORKFLOWS.items():
+        # YAML 1.1 reads `on` as true.
+        assert "pull_request_target" not in workflow[True], name
+        if "pull_request" in workflow[True]:
+            for job in workflow["jobs"].values():
+                if "secrets." in yaml.safe_dump(job) or set(job["permissions"]) - {"contents"}:
+                    assert "head.repo.full_name == github.repository" in job["if"]
+
+
+def test_production_begins_with_a_green_run_of_staging_and_its_commit() -> None:
+    assert WORKFLOWS["production"][True]["workflow_run"] == {
+        "workflows": ["staging"], "types": ["completed"], "branches": ["develop"],
+    }  # fmt: skip
+    for job in WORKFLOWS["production"]["jobs"].values():
+        checkout, download, *_ = job["steps"]
+        assert checkout["with"]["ref"] == "${{ github.event.workflow_run.head_sha }}"
+        assert download["with"]["run-id"] == "${{ github.event.workflow_run.id }}"
+
+
+# ---------------------------------------------------------------------- which images
+
+
+DIGEST = f"sha256:{'1' * 64}"
+ASKED = {
+    "environment.images.api": Image(reference="r/api:1", path="app.api.build", context="api"),
+    "environment.toolbox": Image(reference=f"python:3@{DIGEST}", path="environment.toolbox"),
+}
+KNOWN = {"environment.images.api": f"r/api:1@{DIGEST}", "environment.toolbox": f"python:3@{DIGEST}"}
+
+
+def test_the_images_of_another_commit_are_refused() -> None:
+    assert pins.checked(ASKED, KNOWN | {"environment.images.old": "r/old:1"}, "release.json") == KNOWN
+    with pytest.raises(RunError, match=r"release.json has r/api:2@.*, and the files describe r/api:1; check out"):
+        pins.checked(ASKED, KNOWN | {"environment.images.api": f"r/api:2@{DIGEST}"}, "release.json")
+    with pytest.raises(
+        RunError, match=r"environment.images.api: it names no digest of r/api:1; run `make images PIN=yes`"
+    ):
+        pins.checked(ASKED, KNOWN | {"environment.images.api": "r/api:1"}, "it")
+
+
+def test_what_an_environment_names() -> None:
+    assert pins.given({"images": {"api": "r/api:1"}, "toolbox": "python:3"}) == {
+        "environment.images.api": "r/api:1", "environment.toolbox": "python:3",
+    }  # fmt: skip
+    assert pins.given({}) == {}
+
+
+# ---------------------------------------------------------------------- environments of pull requests
+
+
+def test_an_environment_of_a_pull_request_is_beside_staging_and_not_in_it() -> None:
+    staging = yaml.safe_load((ROOT / "Pulumi.staging.yaml").read_text())["config"]["board:environment"]
+    staging |= {"pinned": True, "images": {"api": "r/api:1"}, "release": {"promote": "manual"}}
+    staging["kubernetes"] |= {"hostnames": ["board.example.com"]}
+    staging["kubernetes"]["namespace"] |= {"name": "board-staging", "create": False}
+    made = ephemeral.like(staging, "board", "pr-123")
+    assert made["kubernetes"]["url"] == "http://board-pr-123.localhost:8000"
+    assert made["kubernetes"]["namespace"] == {"quota": staging["kubernetes"]["namespace"]["quota"]}
+    assert not made["protect_data"]
+    assert not {"pinned", "images", "release"} & set(made)
+    assert "hostnames" not in made["kubernetes"]
+    assert load(made).cluster.host == "board-pr-123.localhost"
+
+
+def load(settings: dict[str, Any]) -> Environment:
+    return load_environment(settings, APP)
+
+
+# ---------------------------------------------------------------------- drift
+
+
+def test_what_an_autoscaler_changes_is_no_drift() -> None:
+    metadata = {"name": "api-blue", "namespace": "board"}
+    target = {"spec": {"scaleTargetRef": {"name": "api-blue"}}, "metadata": {"name": "api", "namespace": "board"}}
+    left = [
+        {"type": "kubernetes:apps/v1:Deployment", "inputs": {"metadata": metadata}, "ignoreChanges": ["*"]},
+        {"type": "kubernetes:apps/v1:Deployment", "inputs": {"metadata": metadata | {"name": "web-blue"}}},
+        {"type": "kubernetes:autoscaling/v2:HorizontalPodAutoscaler", "inputs": target, "ignoreChanges": ["*"]},
+        {"type": "tiers:slot:Slot"},
+    ]
+    seen = drift.seeing({"version": 3, "deployment": {"resources": left}})["deployment"]["resources"]
+    assert [each["ignoreChanges"] for each in seen] == [["spec.replicas"], [], [], []]
+
+
+# ---------------------------------------------------------------------- the SLO
+
+
+def test_an_slo_in_the_words_of_the_script() -> None:
+    assert slo.limits(load(environment("prod")).slo) == {
+        "RATE": "20", "SECONDS": "300", "ERRORS": "0.001", "P95": "300", "P99": "1000",
+    }  # fmt: skip
+
+
+def values(**counts: int) -> dict[str, Any]:
+    metrics: dict[str, Any] = {name: {"values": {"count": count}} for name, count in counts.items()}
+    took = {"values": {"p(95)": 12.3, "p(99)": 45.6}}
+    return {"state": {"testRunDurationMs": 20_000}, "metrics": metrics | {"http_req_duration": took}}
+
+
+def test_what_is_said_of_a_release_that_breaks_it() -> None:
+    summary = values(http_reqs=30, failed=7, p95=30, p99=4) | {
+        "due": 400,
+        "allowed": {"failed": 4, "p95": 20, "p99": 4},
+    }
+    seen = slo.Measured(summary=summary, beyond=True, answers=("/: HTTP 503",))
+    assert str(seen) == "30 requests in 20 s, 7 failed, 95 in 100 within 12 ms, 99 within 46 ms\n    /: HTTP 503"
+    assert seen.why == ("7 of 400 requests failed, and 4 may; 30 of 400 requests took longer than slo.p95, and 20 may")
+
+
+class Stack:
+    """Stands in for a stack: what is live, whether the measurement is beyond the SLO, and what was done about it."""
+
+    def __init__(self, patched: pytest.MonkeyPatch, beyond: bool, *live: str) -> None:
+        self.live, self.back = [*live], list[str]()
+        summary = values(http_reqs=400, failed=9, p95=0, p99=0) | {"due": 400, "allowed": {"failed": 4}}
+        seen = slo.Measured(summary=summary, beyond=beyond, answers=())
+        patched.setattr(slo, "outputs", self.outputs)
+        patched.setattr(slo, "measure", lambda *_: seen)
+        patched.setattr(slo, "go_back", lambda stack, who: self.back.append(who))
+
+    def outputs(self, stack: str) -> dict[str, str]:
+        release = self.live.pop(0) if len(self.live) > 1 else self.live[0]
+        return {"url": "http://board.localhost", "release": release, "live": Slot.BLUE}
+
+
+def watch() -> None:
+    slo.watch("prod", Slo(), APP)
+
+
+def test_a_release_that_keeps_the_slo_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack(monkeypatch, False, "2.0-b")
+    watch()
+    assert not stack.back
+
+
+def test_a_release_that_breaks_the_slo_is_returned_and_the_journal_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack(monkeypatch, True, "2.0-b", "2.0-b", "1.0-a")
+    with pytest.raises(
+        RunError, match=r"2.0-b is beyond the SLO: 9 of 400 requests failed, and 4 may; 1.0-a is live again"
+    ):
+        watch()
+    assert stack.back == ["make watch: 9 of 400 requests failed, and 4 may"]
+
+
+def test_what_somebody_has_changed_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack(monkeypatch, True, "2.0-b", "3.0-c")
+    with pytest.raises(RunError, match=r"by now 3.0-c is live, so nothing was changed"):
+        watch()
+    assert not stack.back
+
+
+def test_where_k6_is_missing_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RunError, match="no `k6` on PATH to measure with; run `python3 -m lab up load`"):
+        slo.measure("perf", APP, "http://board.localhost", {})
+
+
+def test_the_settings_of_an_environment_say_its_slo() -> None:
+    assert load(environment("prod")).slo.p99 == 1
+    assert load(environment("staging")).release.promote == "auto"
+    assert load(environment("prod")).release.promote == "manual"

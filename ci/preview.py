@@ -33,6 +33,8 @@ from .described import ROOT
 
 LIMIT = 65_536
 """Characters of a comment on GitHub."""
+POSTED_TO = ("GITHUB_TOKEN", "GITHUB_REPOSITORY", "PR_NUMBER")
+"""Variables that together name where a comment goes."""
 SHARE = LIMIT // 8
 """Characters of a list in it: errors, dangers, changes in place, warnings."""
 SIGNATURE = "4dabf18193072939515e22adb298388d"
@@ -697,7 +699,7 @@ def ask(stack: str) -> Mapping[str, Any]:
 def main(stack: str, file: str | None = None) -> int:
     preview = read(json.loads(Path(file).read_text()) if file else ask(stack), stack)
     text = comment(preview)
-    given = all(os.environ.get(name) for name in ("GITHUB_TOKEN", "GITHUB_REPOSITORY", "PR_NUMBER"))
+    given = all(os.environ.get(name) for name in POSTED_TO)
     print(post(text, stack, os.environ) if given else text, end="\n" if given else "")
     return 1 if preview.errors else 0
 

@@ -10,6 +10,7 @@ import yaml
 from pulumi import RunError
 
 from ci import drift, ephemeral, pins, slo
+from ci.preview import POSTED_TO
 from components.config import Environment, Slo, load_app, load_environment
 from components.release import Slot
 from components.workload import Image
@@ -92,6 +93,14 @@ def test_actions_are_pinned_by_commit() -> None:
             assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action), action
             assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), f"{action}: say which version it is"
     assert len(set(used)) == len({action.partition("@")[0] for action, _ in used}), "one version of each"
+
+
+def test_a_preview_is_told_to_the_pull_request() -> None:
+    steps = [step for job in JOBS.values() for step in job["steps"] if "make preview-comment" in step.get("run", "")]
+    assert steps
+    for step in steps:
+        # GitHub itself gives every step the repository.
+        assert {*POSTED_TO} - {*step["env"]} == {"GITHUB_REPOSITORY"}
 
 
 def test_forks_are_given_nothing() -> None:

@@ -66,7 +66,11 @@ def _resting(there: _Entries, memory: _Entries, resting: Collection[str], platfo
     running = {urn: entry for urn, entry in there.items() if entry.runs}
     stopped = {urn: entry for urn, entry in running.items() if entry.tier in resting}
     whole = stopped.keys() == running.keys()
-    stay = [(entry, _unless_done(entry, platform.closed(entry) if whole else None)) for entry in there.values()]
+    # A way that an update was cut off in closing is in memory only.
+    all_of_it = {urn: entry for urn, entry in memory.items() if not entry.runs} | dict(there) if whole else there
+    stay = [
+        (entry, _unless_done(there, platform.closed(entry) if whole else None, entry)) for entry in all_of_it.values()
+    ]
     shut = {entry.urn: entry for entry, wanted in stay if wanted}
     return [each for each in stay if each[0].urn not in stopped], {**shut, **memory, **stopped}
 
@@ -75,15 +79,18 @@ def _back(
     there: _Entries, memory: _Entries, scales: Mapping[TierName, Scale], platform: Platform
 ) -> tuple[_Stay, _Entries]:
     """What stays of a slot that does not rest, or no longer: what is remembered runs again, and last the way in is opened."""
-    ways = {urn: entry for urn, entry in memory.items() if urn in there and not entry.runs}
+    again = {urn: entry for urn, entry in memory.items() if entry.runs and urn not in there}
+    ways = {urn: entry for urn, entry in memory.items() if not entry.runs}
     stay = [(entry, platform.rescaled(entry, scales)) for urn, entry in there.items() if urn not in ways]
-    stay += [(entry, platform.revived(entry, scales)) for urn, entry in memory.items() if urn not in there]
-    stay += [(there[urn], _unless_done(there[urn], platform.opened(entry))) for urn, entry in ways.items()]
+    stay += [(entry, platform.revived(entry, scales)) for entry in again.values()]
+    stay += [(entry, _unless_done(there, platform.opened(entry), entry)) for entry in ways.values()]
     return stay, memory
 
 
-def _unless_done(entry: Entry, wanted: Wanted | None) -> Wanted | None:
-    return wanted if wanted and (entry.failed or wanted.inputs != entry.inputs) else None
+def _unless_done(there: _Entries, wanted: Wanted | None, entry: Entry) -> Wanted | None:
+    """What is wanted, unless it is there like that already."""
+    found = there.get(entry.urn)
+    return None if wanted and found and not found.failed and found.inputs == wanted.inputs else wanted
 
 
 def _there(resource: Resource) -> Output[Resource]:

@@ -209,6 +209,19 @@ def test_nobody_is_led_to_a_standby_that_runs_nothing(monkeypatch: pytest.Monkey
     assert {name for name, each in settled.by_name.items() if "claim" in name and each.ignores != ("*",)} == set()
 
 
+@pytest.mark.parametrize("ask", ["configured", "previous"])
+def test_a_way_is_closed_and_opened_also_after_an_update_that_was_cut_off_in_it(
+    ask: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cold, app = environment() | {"release": {"standby": "cold"}}, project() | {"version": "2.0.0"}
+    export = exported(deploy(app, cold, export=exported(DEPLOYED)))
+    resources = export["deployment"]["resources"]
+    export["deployment"]["resources"] = [each for each in resources if not each["urn"].endswith("::blue-claim")]
+    monkeypatch.setenv("TIERS_RELEASE", ask)
+    command = deploy(app, cold, export=export).by_name["blue-claim"].inputs["command"]
+    assert command[6:] == (["blue"] if ask == "configured" else ["blue", DEPLOYED.release])
+
+
 def test_a_way_that_can_not_be_closed_stops_before_the_switch() -> None:
     env, app = environment() | {"release": {"standby": "cold"}}, project() | {"version": "2.0.0"}
     seen: list[Registered] = []

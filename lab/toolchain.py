@@ -118,7 +118,7 @@ def tools() -> list[Step]:
     """What the end-to-end run uses, beside what is being tested."""
     return [
         *load(),
-        *_readers(),
+        _score(),
         _build(
             "kubeconform",
             "20 s",
@@ -142,29 +142,17 @@ def load() -> list[Step]:
 
 def scan() -> list[Step]:
     """What looks for secrets in history, mistakes in manifests, and what is in an image."""
-    trivy = _program(
-        "trivy",
-        "8 min",
-        "github.com/aquasecurity/trivy",
-        "./cmd/trivy",
-        "-X github.com/aquasecurity/trivy/pkg/version/app.ver=0.64.1",
-    )
-    return [trivy, *_readers()]
-
-
-def _readers() -> list[Step]:
-    """Those that are built in a minute."""
+    version = "-X github.com/aquasecurity/trivy/pkg/version/app.ver=0.64.1"
     return [
+        _program("trivy", "8 min", "github.com/aquasecurity/trivy", "./cmd/trivy", version),
         _program("gitleaks", "1 min", "github.com/zricethezav/gitleaks/v8"),
-        _build(
-            "kube-score",
-            "20 s",
-            BIN / "kube-score",
-            _upstream("github.com/zegl/kube-score"),
-            "./cmd/kube-score",
-            "-X main.version=1.20.0",
-        ),
+        _score(),
     ]
+
+
+def _score() -> Step:
+    source, flags = _upstream("github.com/zegl/kube-score"), "-X main.version=1.20.0"
+    return _build("kube-score", "20 s", BIN / "kube-score", source, "./cmd/kube-score", flags)
 
 
 def peers() -> list[Step]:

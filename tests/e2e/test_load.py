@@ -143,14 +143,13 @@ def test_the_next_good_release_goes_out_normally(stack: Stack) -> None:
 
 def test_a_secret_that_is_rotated_is_a_release_like_any_other(stack: Stack) -> None:
     stack.app["api"].setdefault("secrets", []).append("signing-key")
-    for value in ("e2e-signing-1", "e2e-signing-2"):
-        before = stack.live()
-        stack.pulumi("config", "set", "--secret", "--path", "secrets.signing-key", value, check=True)
-        with load(stack, rate=100) as seen:
+    with load(stack, rate=100) as seen:
+        for value in ("e2e-signing-1", "e2e-signing-2"):
+            before = stack.live()
+            stack.pulumi("config", "set", "--secret", "--path", "secrets.signing-key", value, check=True)
             stack.up()
-        assert stack.live()["slot"] != before["slot"]
-        assert not seen.failed, seen
-    assert set(stack.up().changed) == {"unchanged"}
+            assert stack.live()["slot"] != before["slot"]
+    assert not seen.failed, seen
 
 
 def test_a_release_waits_for_somebody_who_looks_at_it(stack: Stack) -> None:

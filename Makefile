@@ -173,9 +173,9 @@ test: venv ## Lint, types, unit tests, documents, workflows; needs no engine
 	$(RUN) -m components.reference --check
 	$(RUN) -m pytest tests/unit -n auto
 
-e2e: venv ## The short end-to-end run on the real engine and the real cluster
+e2e: venv ## End to end on the real engine and the real cluster; SHORT=yes leaves out what is marked long
 	@python3 -m lab up dev cluster tools
-	$(RUN) -m pytest tests/e2e -x
+	$(RUN) -m pytest tests/e2e -x $(if $(SHORT),-m "not long")
 
 soak: venv ## The long form: 20 releases under load, an engine killed at 30 points, scans by programs that take long to build
 	@python3 -m lab up dev cluster tools scan

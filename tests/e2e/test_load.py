@@ -60,6 +60,7 @@ def test_releases_in_a_row_lose_nothing(stack: Stack, pytestconfig: pytest.Confi
     settled(stack, before, seen)
 
 
+@pytest.mark.long
 def test_going_back_and_forth_loses_nothing(stack: Stack) -> None:
     with load(stack) as seen:
         for _ in range(2):
@@ -141,6 +142,7 @@ def test_the_next_good_release_goes_out_normally(stack: Stack) -> None:
     assert set(stack.up().changed) == {"unchanged"}
 
 
+@pytest.mark.long
 def test_a_secret_that_is_rotated_is_a_release_like_any_other(stack: Stack) -> None:
     stack.app["api"].setdefault("secrets", []).append("signing-key")
     with load(stack, rate=100) as seen:
@@ -246,6 +248,7 @@ def running(stack: Stack, slot: str) -> set[str]:
     return {each for tier in ("web", "api", "worker") for each in stack.ids(tier, slot)}
 
 
+@pytest.mark.long
 def test_a_plan_is_seen_before_it_happens_and_a_contract_closes_the_way_back(stack: Stack) -> None:
     stack.environment.pop("release", None)
     stack.app["api"]["migrate"]["contract"] = True

@@ -12,6 +12,8 @@ import yaml
 
 from .stack import ClusterStack, Result, eventually
 
+pytestmark = pytest.mark.long
+
 SLO = {"errors": 0.01, "p95": "2s", "p99": "3s", "rate": 20, "window": "10s"}
 """As loose as to be kept on a machine that does something else besides."""
 

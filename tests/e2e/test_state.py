@@ -12,6 +12,8 @@ from lab import aws
 
 from .stack import SECRETS, DockerStack, eventually, free_port
 
+pytestmark = pytest.mark.long
+
 
 class CloudStack(DockerStack):
     """Its state in a bucket, its secrets under a key of a key service."""

@@ -49,7 +49,8 @@ class KeptSlot(ComponentResource):
         for entry, wanted in stay:
             # What lies outside of the slot can't be told by its URN here: it waits for all of it. Without dependencies
             # `pulumi destroy` would take networks and volumes away before the containers on them.
-            needed = list(made) if wanted and wanted.last else entry.dependencies
+            opened = wanted and not entry.runs and not resting
+            needed = list(made) if opened else entry.dependencies
             after = [*shared, *(made[each] for each in needed if each in made)]
             made[entry.urn] = resource = replay(entry, platform, made.get(entry.parent, self), after, wanted)
             if wanted:

@@ -49,7 +49,7 @@ class Wanted:
     """A kept resource as it is wanted now: its inputs, what explains it if they can't be had, and who else sets some.
 
     `passed` is the resource once it has done what it is for, where being there is not enough: it is asked for the outputs
-    that `reads` names. `last` if it comes after all else of its slot.
+    that `reads` names.
     """
 
     inputs: Mapping[str, Any]
@@ -58,7 +58,6 @@ class Wanted:
     theirs: list[str] | None = None
     reads: tuple[str, ...] = ()
     passed: Callable[[Resource], Output[Resource]] | None = None
-    last: bool = False
 
 
 class Platform(Protocol):

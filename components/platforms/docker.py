@@ -451,7 +451,7 @@ class DockerPlatform:
         def passed(resource: Any) -> Output[Resource]:
             return _passed(resource, resource.exitCode, resource.containerLogs, f"{entry.name}: it")
 
-        return Wanted(inputs=inputs, reads=("exitCode", "containerLogs"), passed=passed, last=release is not None)
+        return Wanted(inputs=inputs, reads=("exitCode", "containerLogs"), passed=passed)
 
     def _tell_gateway(
         self, name: str, labels: Mapping[str, str], key: str, value: str, *text: str

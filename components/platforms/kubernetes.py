@@ -246,7 +246,7 @@ class KubernetesPlatform:
         return Wanted(inputs={**entry.inputs, "spec": spec | {"rules": traffic.asked_rules(spec["rules"])}})
 
     def opened(self, entry: Entry) -> Wanted:
-        return Wanted(inputs=entry.inputs, last=True)
+        return Wanted(inputs=entry.inputs)
 
     def revived(self, entry: Entry, scales: Mapping[TierName, Scale]) -> Wanted:
         scale = scales.get(TierName(str(entry.tier)))

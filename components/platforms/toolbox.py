@@ -73,9 +73,9 @@ def _connected(url: SplitResult, host: str) -> http.client.HTTPConnection:
 def route(folder: str, within: str, key: str, value: str = "", configuration: str = "") -> str:
     """The gateway's map says `value` of `key`: in its file for a restart, and in the memory of all its processes for now.
 
-    `live` says which slot new requests go to, a slot's name which release its pages are of: no value, nobody's. With a configuration that is not
-    the one it has, the gateway takes that, too, and loses no request: those who are connected stay with the process they
-    have until they have their answer.
+    `live` says which slot new requests go to, a slot's name which release its pages are of: no value, nobody's. With a
+    configuration that is not the one it has, the gateway takes that, too, and loses no request: those who are connected
+    stay with the process they have until they have their answer.
     """
     deadline = time.monotonic() + float(within)
     path = f"{folder}/live.map"

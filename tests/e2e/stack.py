@@ -288,6 +288,17 @@ def on(platform: str, folder: Path, name: str) -> Stack:
     return made
 
 
+@contextmanager
+def deployed(stack: Stack) -> Generator[Stack]:
+    """The stack, live for the length of the block; nothing of it is left whatever became of it."""
+    try:
+        stack.images()
+        stack.up()
+        yield stack
+    finally:
+        stack.remove()
+
+
 def eventually(what: Callable[[], object], seconds: float = 30) -> None:
     """Wait until it is true; the last failure is the error."""
     deadline = time.monotonic() + seconds

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .load import load
-from .stack import Stack, on
+from .stack import Stack, deployed, on
 
 POINTS = 3
 SOAK = 30
@@ -23,13 +23,8 @@ ASKED = ("same", "previous", "third")
 @pytest.fixture(scope="module", params=["docker", "kubernetes"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The board live on either platform."""
-    made = on(request.param, tmp_path_factory.mktemp("killed"), "killed")
-    try:
-        made.images()
-        made.up()
+    with deployed(on(request.param, tmp_path_factory.mktemp("killed"), "killed")) as made:
         yield made
-    finally:
-        made.remove()
 
 
 def events(log: Path) -> int:

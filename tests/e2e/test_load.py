@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from .load import load, settled, stream
-from .stack import ClusterStack, Stack, eventually, on
+from .stack import ClusterStack, Stack, deployed, eventually, on
 
 RELEASES, SOAK = 2, 20
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -24,12 +24,8 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if isinstance(made, ClusterStack):
         made.environment["kubernetes"] |= {"schedule_within": "20s"}
         made.environment["kubernetes"]["gateway"]["within"] = "10s"
-    try:
-        made.images()
-        made.up()
+    with deployed(made):
         yield made
-    finally:
-        made.remove()
 
 
 def version(stack: Stack) -> str:

@@ -21,10 +21,13 @@ BASE = "debian:bookworm-slim"
 NAMES = {
     "haproxy": "haproxy:2.6-bookworm",
     "nginx": "nginx:1.22",
+    "node": "node:22-bookworm-slim",
     "postgres": "postgres:15-bookworm",
     "python": "python:3.11-slim-bookworm",
     "redis": "redis:7-bookworm",
 }
+# What an image is built with, beside the base.
+BUILT_WITH = {"node": ("image python:3.11-slim-bookworm",)}
 PACKAGES = {
     "dockerd": "docker.io",
     "mmdebstrap": "mmdebstrap",
@@ -70,7 +73,7 @@ def steps() -> list[Step]:
             Step(
                 name=f"image {name}",
                 takes="15 s",
-                needs=(base,),
+                needs=(base, *BUILT_WITH.get(folder, ())),
                 present=lambda name=name: _mirrored(name) or _public(),
                 run=lambda folder=folder, name=name: _image(folder, name),
             )

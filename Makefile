@@ -4,16 +4,18 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
+# The application: the folder of its Pulumi.yaml. What is asked for happens there.
+APP ?= .
 ENV ?= dev
 # A pull request speaks of stacks; from the shell's environment the word could mean anything.
 ifeq ($(origin STACK),command line)
 ENV := $(STACK)
 endif
-JOURNEY ?= examples/board/journey.js
+JOURNEY ?= $(if $(filter .,$(APP)),examples/board/)journey.js
 AUDIT := --quiet --exit-code 1 --ignore-unfixed --severity HIGH,CRITICAL --scanners vuln
 CACHE := $(HOME)/.cache/tiers
 STATE := $(HOME)/.local/state/tiers
-RUN := .venv/bin/python
+RUN := PYTHONPATH="$(CURDIR)" "$(CURDIR)/.venv/bin/python"
 
 # What the lab built comes last on PATH: a machine's own Pulumi is preferred, with its own home and backend.
 ifeq ($(filter-out $(CACHE)/bin/pulumi,$(shell command -v pulumi)),)
@@ -22,17 +24,17 @@ endif
 export PATH := $(PATH):$(CACHE)/bin
 # Where state is kept and who encrypts secrets are Pulumi's own settings: `backend:` of Pulumi.yaml and `secretsprovider:` of a
 # stack file (docs/secrets-and-state.md). Without them it is a file and a passphrase.
-ifeq ($(shell grep -s '^backend:' Pulumi.yaml),)
+ifeq ($(shell grep -s '^backend:' $(APP)/Pulumi.yaml),)
 export PULUMI_BACKEND_URL ?= file://$(STATE)
 endif
 export PULUMI_SKIP_UPDATE_CHECK ?= true
 # As kubectl reads it: a machine's own contexts first, then the lab's.
 export KUBECONFIG ?= $(HOME)/.kube/config:$(CACHE)/cluster/kubeconfig
 # What the environment needs of this machine: an engine, the lab's cluster, or just the provider of somebody else's.
-STACK_FILE := Pulumi.$(ENV).yaml
+STACK_FILE := $(APP)/Pulumi.$(ENV).yaml
 # An environment of a pull request is one more like staging, with a stack file that is written when it is needed.
 PULL_REQUEST := $(filter pr-%,$(ENV))
-LIKE := $(if $(PULL_REQUEST),Pulumi.staging.yaml,$(STACK_FILE))
+LIKE := $(if $(PULL_REQUEST),$(APP)/Pulumi.staging.yaml,$(STACK_FILE))
 KEEPER := $(or $(shell sed -n "s/^secretsprovider: *//p" $(LIKE) 2>/dev/null | tr -d "\"'"),default)
 NEEDS := $(if $(shell grep -s 'platform: kubernetes' $(LIKE)),$(if $(shell grep -s 'context: lab$$' $(LIKE)),cluster,provider),dev)
 # Only dev's passphrase is known: its secrets protect a sample on one machine (docs/adr/004-dev-secrets.md).
@@ -41,14 +43,16 @@ export PULUMI_CONFIG_PASSPHRASE ?= dev
 endif
 
 # What policy/ demands is held to in every update but the way back: that is for emergencies, to what was held to it before.
-POLICY ?= policy
-HELD_TO := $(if $(POLICY),--policy-pack $(POLICY))
+POLICY ?= $(CURDIR)/policy
+HELD_TO := $(if $(POLICY),--policy-pack "$(POLICY)")
 UP := pulumi up --stack $(ENV) --yes --non-interactive
 SELECT := pulumi stack select --create $(ENV) --secrets-provider "$(KEEPER)" >/dev/null
+HERE := cd "$(APP)";
+LOCK := $(STATE)/$(ENV)$(subst /,-,$(APP:.=)).lock
 
 # One at a time on a machine and stack: the second says so at once instead of failing half-way.
 define alone
-mkdir -p "$(STATE)"; exec 9>"$(STATE)/$(ENV).lock"; flock -n 9 || { echo "make: another make is at work on stack $(ENV) here; wait for it, then run this again" >&2; exit 1; };
+mkdir -p "$(STATE)"; exec 9>"$(LOCK)"; flock -n 9 || { echo "make: another make is at work on stack $(ENV) here; wait for it, then run this again" >&2; exit 1; }; $(HERE)
 endef
 
 .PHONY: help up down back promote status preview-comment heal shell soak images stack-file test e2e bench lab lab-cluster lab-down doctor docs venv
@@ -78,7 +82,7 @@ down: $(if $(PULL_REQUEST),stack-file) ## Remove the environment (ENV=dev); prot
 	echo "make: nothing was removed if data is protected here; to remove it too, set environment.protect_data: false, make up, make down" >&2; exit 1; }
 
 shell: lab venv ## A shell in which plain `pulumi` means what it means here: same state, passphrase and plugins
-	@pulumi stack select $(ENV) 2>/dev/null || true; exec $${SHELL:-bash}
+	@$(HERE) pulumi stack select $(ENV) 2>/dev/null || true; exec $${SHELL:-bash}
 
 back: ## Go back to the release before this one, by one switch (past a contract migration: FORCE=contract)
 	@$(alone) $(RUN) -m ci.heal $(ENV); \
@@ -89,10 +93,10 @@ promote: ## Let the release that waits go live (environment.release.promote: man
 	TIERS_RELEASE=promote TIERS_FORCE=$(FORCE) $(UP) $(HELD_TO) --skip-preview
 
 status: ## Who is live, what each slot holds, what is ready, the last switches
-	@$(RUN) -m ci.status $(ENV)
+	@$(HERE) $(RUN) -m ci.status $(ENV)
 
 preview-comment: stack-file lab venv ## What a change would do, as a comment for its pull request (STACK=dev); posted where one is named
-	@$(RUN) -m ci.preview $(ENV)
+	@$(HERE) $(RUN) -m ci.preview $(ENV)
 
 heal: ## After a killed update: look what is there, and put the stack right
 	@$(alone) $(RUN) -m ci.heal $(ENV)
@@ -100,53 +104,53 @@ heal: ## After a killed update: look what is there, and put the stack right
 # ---- what pipelines call (docs/pipeline.md), and a person may
 
 waiting: ## Which release waits to be promoted, as release=…; nothing if none does
-	@pulumi stack output waiting --stack $(ENV) 2>/dev/null | sed -n 's/^\([^ ]*\) waits on .*/release=\1/p' || true
+	@$(HERE) pulumi stack output waiting --stack $(ENV) 2>/dev/null | sed -n 's/^\([^ ]*\) waits on .*/release=\1/p' || true
 
 smoke: venv load ## Does ENV answer what users ask? The release that waits: SLOT=idle
-	@$(RUN) -m ci.slo smoke $(ENV) --slot "$(SLOT)"
+	@$(HERE) $(RUN) -m ci.slo smoke $(ENV) --slot "$(SLOT)"
 
 journey: load ## The way of a user through ENV, from a page to the work behind it
-	@URL="$$(pulumi stack output url --stack $(ENV))" k6 run --quiet --no-usage-report --address "" $(JOURNEY)
+	@$(HERE) URL="$$(pulumi stack output url --stack $(ENV))" k6 run --quiet --no-usage-report --address "" $(JOURNEY)
 
 perf: venv load ## Hold ENV to its SLO (environment.slo) at its rate; for another time: WINDOW=30s
-	@$(RUN) -m ci.slo perf $(ENV) --window "$(WINDOW)"
+	@$(HERE) $(RUN) -m ci.slo perf $(ENV) --window "$(WINDOW)"
 
 watch: venv load ## The same of a release that has just gone live: beyond the SLO, the one before is live again
-	@$(RUN) -m ci.slo watch $(ENV) --window "$(WINDOW)"
+	@$(HERE) $(RUN) -m ci.slo watch $(ENV) --window "$(WINDOW)"
 
 preview: stack-file lab venv ## What `make up` would do, and what of it policy/ refuses; left in reports/preview-ENV.txt, too
-	@$(SELECT); mkdir -p reports; pulumi preview --stack $(ENV) --diff --non-interactive $(HELD_TO) 2>&1 | tee reports/preview-$(ENV).txt
+	@$(HERE) $(SELECT); mkdir -p reports; pulumi preview --stack $(ENV) --diff --non-interactive $(HELD_TO) 2>&1 | tee reports/preview-$(ENV).txt
 
 drift: stack-file lab venv ## Is ENV what the files say, and has nobody changed it besides? Leaves reports/drift-ENV.txt
-	@mkdir -p reports; $(RUN) -m ci.drift $(ENV) 2>&1 | tee reports/drift-$(ENV).txt
+	@$(HERE) mkdir -p reports; $(RUN) -m ci.drift $(ENV) 2>&1 | tee reports/drift-$(ENV).txt
 
 drift-issue: ## Say on GitHub what `make drift` found: one issue for each environment
-	@title="drift: $(ENV) is not what its files say"; \
+	@$(HERE) title="drift: $(ENV) is not what its files say"; \
 	{ echo "Found by \`make drift ENV=$(ENV)\`; its end:"; echo '```'; tail --bytes 20000 reports/drift-$(ENV).txt; echo '```'; } > reports/issue.md; \
 	number=$$(gh issue list --state open --search "in:title \"$$title\"" --json number --jq '.[0].number'); \
 	if [ -n "$$number" ]; then gh issue comment "$$number" --body-file reports/issue.md; \
 	else gh issue create --title "$$title" --body-file reports/issue.md; fi
 
 deployed: ## The commit that ENV was last deployed from
-	@pulumi stack history --stack $(ENV) --json --page-size 1 | jq --raw-output '.[0].environment["git.head"]'
+	@$(HERE) pulumi stack history --stack $(ENV) --json --page-size 1 | jq --raw-output '.[0].environment["git.head"]'
 
 pins-save: venv ## Write the digests of ENV's images into release.json, for another environment to use
-	@$(RUN) -m ci.pins save $(ENV)
+	@$(HERE) $(RUN) -m ci.pins save $(ENV)
 
 pins-use: venv ## Name the images of release.json in ENV's stack file, if they are what its files describe
-	@$(RUN) -m ci.pins use $(ENV)
+	@$(HERE) $(RUN) -m ci.pins use $(ENV)
 
 pins-recall: venv ## Name the images of ENV's last update in its stack file, where the files describe them still
-	@$(RUN) -m ci.pins recall $(ENV)
+	@$(HERE) $(RUN) -m ci.pins recall $(ENV)
 
 build: venv ## Build the images on this machine's engine; nothing is pushed
-	@$(RUN) -m ci.images $(ENV) --build
+	@$(HERE) $(RUN) -m ci.images $(ENV) --build
 
 sbom: venv scan-tools ## What is in the images built for ENV, in reports/*.cdx.json; reports/images.json says which are whose
-	@$(RUN) -m ci.sbom $(ENV)
+	@$(HERE) $(RUN) -m ci.sbom $(ENV)
 
 built: ## The same index as images=…
-	@echo "images=$$(cat reports/images.json)"
+	@$(HERE) echo "images=$$(cat reports/images.json)"
 
 scan: venv scan-tools ## Look for secrets in history and for mistakes in Dockerfiles and manifests; asks nobody outside
 	gitleaks git --no-banner --redact .
@@ -156,7 +160,7 @@ scan: venv scan-tools ## Look for secrets in history and for mistakes in Dockerf
 # The lab's own modules are pinned to what registries serve, and nothing of them is deployed.
 audit: venv scan-tools ## Look for known holes in dependencies and images; needs the advisories of the world outside
 	trivy filesystem $(AUDIT) --skip-dirs lab --skip-dirs .venv .
-	$(RUN) -m ci.images $(ENV) --build | sed -n 's/^ *\(.*\): built$$/\1/p' | xargs --max-args 1 trivy image $(AUDIT)
+	$(HERE) $(RUN) -m ci.images $(ENV) --build | sed -n 's/^ *\(.*\): built$$/\1/p' | xargs --max-args 1 trivy image $(AUDIT)
 
 load:
 	@python3 -m lab up load
@@ -202,7 +206,8 @@ docs: venv ## Write the generated documents anew
 	$(RUN) -m ci.preview demo tests/previews/kubernetes/database-deleted.json > docs/previews/dangerous.md
 
 stack-file: $(if $(PULL_REQUEST),lab venv)
-	@$(if $(PULL_REQUEST),$(RUN) -m ci.ephemeral $(ENV);) \
+	@test -f "$(APP)/Pulumi.yaml" || { echo "make: there is no $(APP)/Pulumi.yaml; APP is the folder of an application" >&2; exit 1; }; \
+	$(if $(PULL_REQUEST),( $(HERE) $(RUN) -m ci.ephemeral $(ENV) );) \
 	test -f $(STACK_FILE) || { echo "make: there is no $(STACK_FILE); ENV is the name of a stack file" >&2; exit 1; }
 
 venv: .venv/.installed

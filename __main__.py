@@ -8,7 +8,8 @@ import pulumi
 
 from components import checkpoint
 
-ASKED = checkpoint.Asked(pulumi.get_stack())  # first: it is answered while the rest is imported and described
+ROOT = pulumi.get_root_directory()
+ASKED = checkpoint.Asked(pulumi.get_stack(), ROOT)  # first: it is answered while the rest is imported and described
 
 from components import cache, config, database, platforms, release, tier
 from components.config import TierName
@@ -22,7 +23,7 @@ def main() -> None:
     settings = config.load()
     app, environment = settings.app, settings.environment
     versions = tier.secrets_of(settings, f"{app.name}/{pulumi.get_stack()}")
-    description = tier.Description(app=app, environment=environment, secrets=versions, root=Path.cwd())
+    description = tier.Description(app=app, environment=environment, secrets=versions, root=Path(ROOT))
     workloads = {name: tier.service(name, described, description) for name, described in app.services.items()}
     scales = {name: description.scale(name) for name in workloads}
     routes = tier.routes(app, environment)

@@ -19,7 +19,7 @@ from components.config import ConfigError
 from components.workload import Image
 
 from . import pins
-from .described import ROOT, load
+from .described import load
 
 
 def main(stack: str, unless_pinned: bool, pin: bool) -> None:
@@ -38,7 +38,7 @@ def build(stack: str) -> None:
     engine: Any = docker.from_env()
     for reference, context in {each.reference: each.context for each in pins.wanted(stack).values()}.items():
         if context:
-            engine.images.build(path=str(ROOT / context), tag=reference, rm=True)
+            engine.images.build(path=context, tag=reference, rm=True)
             print(f"  {reference}: built")
 
 
@@ -58,7 +58,7 @@ def _brought(engine: Any, wanted: Image) -> str:
     except APIError:
         if not wanted.context:
             raise
-        image, _ = engine.images.build(path=str(ROOT / wanted.context), tag=tagged, rm=True)
+        image, _ = engine.images.build(path=wanted.context, tag=tagged, rm=True)
         for line in engine.images.push(repository, tag=tag, stream=True, decode=True):
             if "error" in line:
                 raise RunError(f"{wanted.path}: {tagged} can't be pushed: {line['error']}") from None

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pulumi import RunError
@@ -27,7 +28,7 @@ from components.release import Slot
 from . import heal
 from .described import ROOT, load, pulumi
 
-SCRIPT = ROOT / "ci" / "slo.js"
+SCRIPT = Path(__file__).with_name("slo.js")
 REPORTS = ROOT / "reports"
 TIMES = 3
 """How often a smoke test asks each path: a slot has more than one replica."""

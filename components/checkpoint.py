@@ -87,12 +87,17 @@ class Checkpoint:
 
 
 class Asked:
-    """The question for a stack's checkpoint, on its way since it was made: what is read meanwhile costs no time."""
+    """The question for a stack's checkpoint, on its way since it was made: what is read meanwhile costs no time.
 
-    def __init__(self, stack: str) -> None:
+    It is asked in the project's folder, `root`: the program need not be there (`main` of Pulumi.yaml).
+    """
+
+    def __init__(self, stack: str, root: str) -> None:
         self._command = ["pulumi", "stack", "export", "--stack", stack]
         try:
-            self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            self._process = subprocess.Popen(
+                self._command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
         except FileNotFoundError:
             raise RunError("pulumi: it is not on PATH, and the program reads its checkpoint with it; add it") from None
 

@@ -1,6 +1,7 @@
 """What the five tiers have in common: from configuration to a workload, and the component around its resources."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,7 +219,10 @@ def image(tier: TierName, source: Source, description: Description) -> Image:
     if description.environment.registry:
         repository = f"{description.environment.registry}/{repository}"
     reference = f"{repository}:{context_digest(context)}"
-    return Image(reference=reference, context=source.build, path=f"{path}.build", pull_secrets=description.pull_secrets)
+    # The provider builds where the program is, which need not be where Pulumi.yaml is.
+    return Image(
+        reference=reference, context=os.path.relpath(context), path=f"{path}.build", pull_secrets=description.pull_secrets
+    )
 
 
 def data_image(tier: TierName, reference: str, description: Description) -> Image:

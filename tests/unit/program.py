@@ -235,6 +235,7 @@ def deploy(
         # The stand-in has no server for callbacks; hooks are tested where the engine calls them (tests/e2e).
         mock.patch("pulumi.resource_hooks.register_error_hook", _registered),
         mock.patch("pulumi.resource_hooks.register_resource_hook", _registered),
+        mock.patch.object(pulumi, "get_root_directory", return_value=str(ROOT)),
         # Where each resource was made is told from the stack, which is deep below a test runner: a fifth of the time.
         mock.patch("pulumi.runtime.resource._get_stack_trace", source_pb2.StackTrace),
     ):

@@ -36,9 +36,9 @@ def main(stack: str, unless_pinned: bool, pin: bool) -> None:
 def build(stack: str) -> None:
     """Build what is built from a folder, for this engine only."""
     engine: Any = docker.from_env()
-    for reference, context in {each.reference: each.context for each in pins.wanted(stack).values()}.items():
-        if context:
-            engine.images.build(path=context, tag=reference, rm=True)
+    for reference, each in {each.reference: each for each in pins.wanted(stack).values()}.items():
+        if each.context:
+            engine.images.build(path=each.context, target=each.target, tag=reference, rm=True)
             print(f"  {reference}: built")
 
 
@@ -58,7 +58,7 @@ def _brought(engine: Any, wanted: Image) -> str:
     except APIError:
         if not wanted.context:
             raise
-        image, _ = engine.images.build(path=wanted.context, tag=tagged, rm=True)
+        image, _ = engine.images.build(path=wanted.context, target=wanted.target, tag=tagged, rm=True)
         for line in engine.images.push(repository, tag=tag, stream=True, decode=True):
             if "error" in line:
                 raise RunError(f"{wanted.path}: {tagged} can't be pushed: {line['error']}") from None

@@ -136,6 +136,7 @@ Version = Annotated[
     str, _name(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", 'write it in quotes, like "1.4.0"', "a version as text")
 ]
 Word = Annotated[str, Field(min_length=1)]
+Stage = Annotated[str, _name(r"[a-z][a-z0-9._-]{0,49}", "write it as the Dockerfile does, like dev", "a stage")]
 Command = tuple[Word, ...]
 
 RESERVED = frozenset({"RELEASE", "SLOT"})
@@ -168,6 +169,9 @@ class Migration(Step):
 class Reload(Model):
     """How the tier runs while its source is being edited (only where `environment.reload` is true)."""
 
+    target: Stage | None = Field(
+        default=None, description="Stage of the Dockerfile that is built instead, as one with a dev server."
+    )
     command: Command = Field(default=(), description="Replaces the tier's command; empty keeps it.")
     mounts: dict[Word, ContainerPath] = Field(
         description="Folder of this repository → path in the container, read-only."
@@ -179,11 +183,16 @@ class Source(Model):
 
     image: ImageReference | None = Field(default=None, description="An image with its tag or digest.")
     build: Word | None = Field(default=None, description="A folder with a Dockerfile, relative to Pulumi.yaml.")
+    target: Stage | None = Field(
+        default=None, description="With `build`: the stage of the Dockerfile, if not its last."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.image is None) == (self.build is None):
             raise _problem("it needs exactly one of `image` and `build`", "keep the one you mean")
+        if self.target and not self.build:
+            raise _problem("`target` is a stage of a Dockerfile, and there is no `build`", "take it out")
         return self
 
 
@@ -199,8 +208,13 @@ class Service(Source):
         default=(), description="Tiers it talks to: it may reach them, is told their address, and starts after them."
     )
     writable: tuple[ContainerPath, ...] = Field(default=("/tmp",), description="Paths it may write to, in memory.")
+    scratch: Memory = Field(
+        default=64 * 2**20, validate_default=False, description="How much fits into each of `writable`."
+    )
     volumes: dict[Name, ContainerPath] = Field(
-        default={}, description="Data kept across releases: name → path; `user` must own the path in the image."
+        default={},
+        description="Data kept across releases: name → path; `user` must own the path in the image. Tiers that give a volume "
+        "of one name share it.",
     )
     user: Uid = Field(default=10001, description="UID and GID; never root.")
     egress: Flag = Field(default=False, description="It may open connections to the world outside.")
@@ -211,6 +225,10 @@ class Service(Source):
         default=30, description="How long it may take to finish what it holds.", validate_default=False
     )
     migrate: Migration | None = Field(default=None, description="Runs before the slot starts, in every release.")
+    tasks: dict[Name, Step] = Field(
+        default={},
+        description="What else runs before the slot starts, in every release: after `migrate`, in this order.",
+    )
     seed: Step | None = Field(default=None, description="Runs after the migration where `environment.seed` is true.")
     reload: Reload | None = Field(default=None, description="How it runs while its source is edited.")
 
@@ -220,6 +238,18 @@ class Service(Source):
         for one, other in combinations(paths, 2):
             if one == other:
                 raise _problem(f"{one} is given twice among writable, volumes and reload.mounts", "give each path once")
+        return self
+
+    @model_validator(mode="after")
+    def _names_apart(self) -> Self:
+        if taken := sorted({"migrate", "seed"} & set(self.tasks)):
+            raise _problem(f"tasks.{taken[0]} has the name of a step of its own", f"describe it under {taken[0]}")
+        return self
+
+    @model_validator(mode="after")
+    def _stage_of_what(self) -> Self:
+        if self.reload and self.reload.target and not self.build:
+            raise _problem("reload.target is a stage of a Dockerfile, and there is no `build`", "take it out")
         return self
 
 
@@ -271,6 +301,11 @@ class Database(Model):
         default="database-password",
         description="Which of `secrets` is the owner's password; later changes need ALTER ROLE, too.",
     )
+    init: tuple[Word, ...] = Field(
+        default=(),
+        description="SQL files, relative to Pulumi.yaml, that run once, in this order, when the empty database is made.",
+    )
+    seed: tuple[Word, ...] = Field(default=(), description="The same, after them, where `environment.seed` is true.")
     uid: Uid = Field(default=999, description=_OWN_UID)
     start_within: Seconds = Field(
         default=120, description="How long it may take to take connections.", validate_default=False
@@ -389,6 +424,9 @@ class Gateway(Model):
         default="127.0.0.1", description="Where it listens; 0.0.0.0 opens it to the network."
     )
     port: Port = Field(default=8080, description="Its port on the engine's host.")
+    ports: dict[TierName, Port] = Field(
+        default={}, description="Web or api by itself, too: all that is asked at this port is asked of that tier."
+    )
     metrics_port: Port | None = Field(default=None, description="Its own Prometheus metrics, on 127.0.0.1.")
     image: ImageReference = Field(default="haproxy:2.6-bookworm", description="HAProxy.")
     cpu: Cpu = Field(default=0.5, validate_default=False, description="Processors it may use.")
@@ -396,9 +434,17 @@ class Gateway(Model):
 
     @model_validator(mode="after")
     def _ports_apart(self) -> Self:
-        if self.port == self.metrics_port:
-            raise _problem(f"port {self.port} is given twice, as port and as metrics_port", "give each its own")
+        for (one, first), (other, second) in combinations(self.published.items(), 2):
+            if first == second:
+                raise _problem(f"port {first} is given twice, as {one} and as {other}", "give each its own")
         return self
+
+    @property
+    def published(self) -> dict[str, int]:
+        """Key → each port that is opened on the engine's host."""
+        ports = {f"ports.{tier}": port for tier, port in sorted(self.ports.items())}
+        own = {"metrics_port": self.metrics_port} if self.metrics_port else {}
+        return {"port": self.port, **own, **ports}
 
 
 class Docker(Model):
@@ -776,9 +822,6 @@ def _contradictions(app: App) -> Iterator[str]:
     for name, tier in volumes:
         if name in ("secrets", "database-data", "cache-data", "gateway-state"):
             yield f"app.{tier}.volumes.{name}: the program has one of that name; give it another"
-    for (one, first), (other, second) in combinations(volumes, 2):
-        if one == other:
-            yield f"app.{second}.volumes.{other}: app.{first} has a volume of that name; give it another"
 
 
 def _misfits(app: App, environment: Environment) -> Iterator[str]:
@@ -807,12 +850,17 @@ def _misfits(app: App, environment: Environment) -> Iterator[str]:
     for tier in environment.images:
         if tier not in app.names:
             yield f"environment.images.{tier}: the application has no {tier}; take it out"
-    yield from _misfits_of_a_cluster(app, environment) if environment.kubernetes else _misfits_of_an_engine(environment)
+    yield from (
+        _misfits_of_a_cluster(app, environment) if environment.kubernetes else _misfits_of_an_engine(app, environment)
+    )
     if environment.pinned:
         yield from _unpinned(app, environment)
 
 
-def _misfits_of_an_engine(environment: Environment) -> Iterator[str]:
+def _misfits_of_an_engine(app: App, environment: Environment) -> Iterator[str]:
+    for tier in environment.gateway.ports:
+        if tier not in {TierName.WEB, TierName.API} & app.names:
+            yield f"environment.gateway.ports.{tier}: it is for web and api, where the application has them; take it out"
     for tier, size in environment.tiers.items():
         for key in ("autoscale", "priority_class", "reserve", "storage", "storage_class"):
             if key in size.model_fields_set:
@@ -823,6 +871,7 @@ def _misfits_of_an_engine(environment: Environment) -> Iterator[str]:
 
 def _misfits_of_a_cluster(app: App, environment: Environment) -> Iterator[str]:
     cluster = environment.cluster
+    shared: dict[str, tuple[TierName, Size]] = {}
     for tier, service in app.services.items():
         if service.build and tier not in environment.images and not environment.registry:
             yield f"app.{tier}.build: a cluster pulls its images; say in environment.registry where they are"
@@ -833,6 +882,11 @@ def _misfits_of_a_cluster(app: App, environment: Environment) -> Iterator[str]:
                 f"environment.tiers.{tier}.storage_class: both slots write to its volumes, from any node; "
                 "name a StorageClass with ReadWriteMany"
             )
+        for name in service.volumes:
+            size = environment.size(tier)
+            first, other = shared.setdefault(name, (tier, size))
+            if (size.storage, size.storage_class) != (other.storage, other.storage_class):
+                yield f"environment.tiers.{tier}: it shares volume {name} with {first}; give both one storage and storage_class"
     for name in cluster.secrets:
         if name not in app.secrets:
             yield f"environment.kubernetes.secrets.{name}: nothing uses it; take it out"

@@ -1,14 +1,18 @@
 """The database tier: PostgreSQL, kept outside of the slots."""
 
+from pathlib import Path
+
 from pulumi import ResourceOptions
 
+from .config import ConfigError, TierName
 from .config import Database as DatabaseConfig
-from .config import TierName
 from .platforms import Platform
-from .tier import POSTGRES_PORT, DataTier, Description, data_image, elsewhere
-from .workload import Elsewhere, Probe, Workload, Zone
+from .tier import POSTGRES_PORT, DataTier, Description, data_image, elsewhere, folder
+from .workload import Elsewhere, Probe, Script, Workload, Zone
 
 FOLDER = "/var/lib/postgresql/data"
+LARGEST = 512 * 2**10
+"""Bytes of all SQL files together."""
 
 
 def workload(described: DatabaseConfig, description: Description) -> Workload | Elsewhere:
@@ -35,11 +39,29 @@ def workload(described: DatabaseConfig, description: Description) -> Workload | 
         zones=(Zone.DATA,),
         priority=description.environment.size(TierName.DATABASE).priority_class,
         writable=("/tmp", "/var/run/postgresql"),
+        scripts=_scripts(described, description),
         volumes=(description.volume(TierName.DATABASE, "database-data", FOLDER),),
         user=described.uid,
         start_within=described.start_within,
         stop_within=60,
     )
+
+
+def _scripts(described: DatabaseConfig, description: Description) -> tuple[Script, ...]:
+    """The SQL that a new database begins with; each file's place in the order begins its name, for the image sorts them.
+
+    Raises:
+        ConfigError: one is not there, or they are too large: a ConfigMap takes a megabyte.
+    """
+    files = [("app.database.init", name) for name in described.init]
+    files += [("app.database.seed", name) for name in described.seed if description.environment.seed]
+    found: list[Script] = []
+    for place, (path, name) in enumerate(files):
+        text = folder(name, path, description.root).read_text()
+        found.append(Script(name=f"{place:02}-{Path(name).name}", text=text))
+    if sum(len(each.text.encode()) for each in found) > LARGEST:
+        raise ConfigError(f"{files[-1][0]}: these files are too large to begin with; load them by a task of the api")
+    return tuple(found)
 
 
 class Database(DataTier):

@@ -22,10 +22,10 @@ _COMPONENTS = {TierName.WEB: Web, TierName.API: Api, TierName.WORKER: Worker}
 
 
 class Slot(ComponentResource):
-    """A slot that gets a release: its migrations, then its tiers, and the smoke test as its last gate.
+    """A slot that gets a release: its migrations and other tasks, then its tiers, and the smoke test as its last gate.
 
-    A tier that needs neither database nor cache starts at once; the others start when the migrations have passed and
-    what they need is ready. `gates` is what the switch waits for, by name.
+    A tier that has no task and needs neither database nor cache starts at once; the others start when all tasks have
+    passed and what they need is ready. `gates` is what the switch waits for, by name.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class Slot(ComponentResource):
         # Whoever holds a page of the release that was here is led elsewhere before anything of it is touched.
         opened = platform.expose(self, routes, place, [gateway])
         supplies = platform.prepare(self, list(workloads.values()), place)
-        migrations: list[Output[Resource]] = []
+        steps: list[Output[Resource]] = []
         seeds: list[Output[Resource]] = []
         for workload in workloads.values():
             data = [resource for need in workload.needs for resource in shared.get(TierName(need), ())]
             for task in workload.tasks:
-                passed = platform.finish(self, workload, task, place, supplies, [*data, *migrations])
-                (migrations if task.name == "migrate" else seeds).append(passed)
+                passed = platform.finish(self, workload, task, place, supplies, [*data, *steps])
+                (seeds if task.name == "seed" else steps).append(passed)
                 self.gates[f"{workload.tier}.{task.name}"] = passed
         ready: dict[str, Sequence[Resource]] = {str(tier): resources for tier, resources in shared.items()}
         running: list[Resource] = []
@@ -59,12 +59,12 @@ class Slot(ComponentResource):
             if workload := workloads.get(tier):
                 needed = [resource for need in workload.needs for resource in ready.get(need, ())]
                 after: list[Input[Resource]] = [*needed, *opened]
-                if set(workload.needs) & set(shared):
-                    after += migrations
+                if workload.tasks or set(workload.needs) & set(shared):
+                    after += steps
                 args = TierArgs(workload=workload, scale=scales[tier], place=place, supplies=supplies, after=after)
                 ready[tier] = _COMPONENTS[tier](f"{place.slot}-{tier}", platform, args, below(self)).ready
                 running += ready[tier]
-        proven = [gateway, *opened, *running, *migrations, *seeds]
+        proven = [gateway, *opened, *running, *steps, *seeds]
         self.gates["tiers"] = Output.all(*(resource.urn for resource in running)).apply(lambda _: running[-1])
         self.gates["smoke"] = platform.smoke(self, routes, place, proven)
         self.register_outputs(known)

@@ -90,18 +90,19 @@ def service(tier: TierName, described: Service, description: Description) -> Wor
     names = (*described.secrets, *_needed_secrets(described, description.app))
     return Workload(
         tier=tier,
-        image=image(tier, described, description),
+        image=image(tier, described, description, reload.target if reload else None),
         resources=description.resources(tier),
         command=(reload.command if reload else ()) or described.command,
         env=tuple(sorted((_needed_env(described, description) | described.env | size.env).items())),
         secrets=tuple(description.secrets[name] for name in sorted(set(names))),
         writable=tuple(sorted(described.writable)),
+        scratch=described.scratch,
         volumes=tuple(description.volume(tier, name, path) for name, path in sorted(described.volumes.items())),
         mounts=_mounts(reload.mounts if reload else {}, f"app.{tier}.reload.mounts", description.root),
         user=described.user,
         start_within=described.start_within,
         stop_within=described.stop_within,
-        tasks=_tasks(described, description.environment),
+        tasks=_tasks(tier, described, description.environment),
         needs=tuple(sorted(described.needs)),
         zones=_zones(described, description.environment),
         egress=described.egress,
@@ -181,9 +182,19 @@ def _zones(described: Service, environment: Environment) -> tuple[Zone, ...]:
     return tuple(zones)
 
 
-def _tasks(described: Service, environment: Environment) -> tuple[Task, ...]:
-    steps = {"migrate": described.migrate, "seed": described.seed if environment.seed else None}
-    return tuple(Task(name=name, command=step.command, timeout=step.timeout) for name, step in steps.items() if step)
+def _tasks(tier: TierName, described: Service, environment: Environment) -> tuple[Task, ...]:
+    seed = described.seed if environment.seed else None
+    steps = {"migrate": described.migrate, **described.tasks, "seed": seed}
+    return tuple(
+        Task(
+            name=name,
+            command=step.command,
+            timeout=step.timeout,
+            path=f"app.{tier}.{'tasks.' if name in described.tasks else ''}{name}",
+        )
+        for name, step in steps.items()
+        if step
+    )
 
 
 def _mounts(mounts: Mapping[str, str], path: str, root: Path) -> tuple[Mount, ...]:
@@ -194,19 +205,22 @@ def _mounts(mounts: Mapping[str, str], path: str, root: Path) -> tuple[Mount, ..
 
 
 def folder(given: str, path: str, root: Path) -> Path:
-    """The folder a setting names, relative to Pulumi.yaml.
+    """The folder or file a setting names, relative to Pulumi.yaml.
 
     Raises:
         ConfigError: it is not there.
     """
     found = (root / given).resolve()
     if not found.exists():
-        raise ConfigError(f"{path}: {given} is not there; give a folder relative to Pulumi.yaml")
+        raise ConfigError(f"{path}: {given} is not there; give a path relative to Pulumi.yaml")
     return found
 
 
-def image(tier: TierName, source: Source, description: Description) -> Image:
-    """The image a tier runs: the environment's, or as it is named, or built under the digest of its build context."""
+def image(tier: TierName, source: Source, description: Description, target: str | None = None) -> Image:
+    """The image a tier runs: the environment's, or as it is named, or built under the digest of its build context.
+
+    `target` is built instead of the stage that the tier names.
+    """
     path = f"app.{tier}"
     if pinned := description.environment.images.get(tier):
         return Image(reference=pinned, path=f"environment.images.{tier}", pull_secrets=description.pull_secrets)
@@ -218,10 +232,15 @@ def image(tier: TierName, source: Source, description: Description) -> Image:
     repository = f"{description.app.name}-{context.name}"
     if description.environment.registry:
         repository = f"{description.environment.registry}/{repository}"
-    reference = f"{repository}:{context_digest(context)}"
+    target = target or source.target
+    reference = f"{repository}:{context_digest(context)}" + (f"-{target}" if target else "")
     # The provider builds where the program is, which need not be where Pulumi.yaml is.
     return Image(
-        reference=reference, context=os.path.relpath(context), path=f"{path}.build", pull_secrets=description.pull_secrets
+        reference=reference,
+        context=os.path.relpath(context),
+        target=target,
+        path=f"{path}.build",
+        pull_secrets=description.pull_secrets,
     )
 
 

@@ -9,6 +9,8 @@ from enum import StrEnum
 
 SECRETS = "/run/secrets"
 """Where secret files are found, on both platforms."""
+SCRIPTS = "/docker-entrypoint-initdb.d"
+"""Where the public image of PostgreSQL looks for what to do with a new database."""
 
 
 class Zone(StrEnum):
@@ -28,6 +30,8 @@ class Image:
 
     reference: str
     context: str | None = field(default=None, metadata={"released": False})
+    target: str | None = field(default=None, metadata={"released": False})
+    """The stage of its Dockerfile that is built, if not the last; the tag says it, too."""
     path: str = field(default="", metadata={"released": False})
     """The config path that names it, for errors."""
     pull_secrets: tuple[str, ...] = ()
@@ -74,6 +78,14 @@ class Volume:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Script:
+    """A file that is read once, when the data of a workload is made."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Mount:
     """A folder of the developer's machine, read-only."""
 
@@ -88,6 +100,8 @@ class Task:
     name: str
     command: tuple[str, ...]
     timeout: float
+    path: str = field(default="", metadata={"released": False})
+    """The config path that describes it, for errors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +133,12 @@ class Workload:
     priority: str | None = None
     """Its priority class, on platforms that schedule."""
     writable: tuple[str, ...] = ()
+    scratch: int = 64 * 2**20
+    """Bytes that fit into each of the `writable` paths."""
     volumes: tuple[Volume, ...] = ()
     mounts: tuple[Mount, ...] = ()
+    scripts: tuple[Script, ...] = ()
+    """In the order in which they are read, from `SCRIPTS`. What they say is not part of what runs."""
     user: int = 10001
     """UID and GID."""
     start_within: float = 60

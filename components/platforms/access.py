@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 KINDS: Mapping[str, tuple[str, str]] = {
+    "ConfigMap": ("", "configmaps"),
     "Deployment": ("apps", "deployments"),
     "ExternalSecret": ("external-secrets.io", "externalsecrets"),
     "Gateway": ("gateway.networking.k8s.io", "gateways"),

@@ -32,7 +32,7 @@ from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Checkpoint, E
 from ..config import App, Environment, Settings, TierName
 from ..options import below
 from ..release import Slot
-from ..workload import SECRETS, Elsewhere, Image, Probe, Resources, Route, Scale, Task, Volume, Workload, Zone
+from ..workload import SCRIPTS, SECRETS, Elsewhere, Image, Probe, Resources, Route, Scale, Task, Volume, Workload, Zone
 from . import SHARED, UNTOUCHED, Dependencies, Place, Wanted, engine, haproxy, readiness, variables
 
 TOOLBOX = Path(__file__).with_name("toolbox.py").read_text()
@@ -92,9 +92,10 @@ def _hardened(
     command: Sequence[Input[str]],
     user: int,
     writable: Sequence[str] = ("/tmp",),
+    scratch: int = 64 * 2**20,
 ) -> docker.ContainerArgs:
     """What every container has, whatever it runs."""
-    megabytes = max(resources.memory // 2**20, 6)
+    megabytes, room = max(resources.memory // 2**20, 6), max(scratch // 2**20, 1)
     return docker.ContainerArgs(
         name=name,
         image=image,
@@ -102,7 +103,7 @@ def _hardened(
         user=f"{user}:{user}",
         read_only=True,
         # The owner is set too: on a folder the image has, runc puts the image's mode back over the one asked for here.
-        tmpfs=dict.fromkeys(sorted(writable), f"rw,noexec,nosuid,nodev,size=64m,mode=1777,uid={user},gid={user}"),
+        tmpfs=dict.fromkeys(sorted(writable), f"rw,noexec,nosuid,nodev,size={room}m,mode=1777,uid={user},gid={user}"),
         security_opts=["no-new-privileges:true"],
         capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"]),
         cpus=f"{resources.cpu:g}",
@@ -175,6 +176,8 @@ class DockerPlatform:
             if workload.secrets:
                 owner = f"{place.slot}-{workload.tier}" if place else workload.tier
                 supplies[_secrets_of(workload)] = self._secret_files(parent, workload, owner, image.image_id)
+            if workload.scripts:
+                supplies[_scripts_of(workload)] = self._script_files(parent, workload, image.image_id)
         return supplies
 
     # ------------------------------------------------------------------ files
@@ -182,12 +185,41 @@ class DockerPlatform:
     def _secret_files(self, parent: Resource, workload: Workload, owner: str, image: Input[str]) -> docker.Container:
         """The workload's secrets as files in a volume. New content is a new volume: the old goes once nothing uses it."""
         name = "-".join([owner, "secrets", *(secret.version[:6] for secret in workload.secrets)])
+        files = [
+            docker.ContainerUploadArgs(
+                file=secret.path, content=self.secrets.apply(lambda values, name=secret.name: values[name])
+            )
+            for secret in workload.secrets
+        ]
+        return self._files(parent, workload, name, "secrets", SECRETS, image, files, secret=True)
+
+    def _script_files(self, parent: Resource, workload: Workload, image: Input[str]) -> docker.Container:
+        """The workload's scripts in a volume that keeps its name: new content changes nothing of what has its data."""
+        files = [
+            docker.ContainerUploadArgs(file=f"{SCRIPTS}/{script.name}", content=script.text)
+            for script in workload.scripts
+        ]
+        return self._files(parent, workload, f"{workload.tier}-scripts", "scripts", SCRIPTS, image, files)
+
+    def _files(
+        self,
+        parent: Resource,
+        workload: Workload,
+        name: str,
+        role: str,
+        folder: str,
+        image: Input[str],
+        files: Sequence[docker.ContainerUploadArgs],
+        *,
+        secret: bool = False,
+    ) -> docker.Container:
+        """Files in a volume that is mounted on `folder`, copied there through a container."""
         volume = self._volume(parent, name, f"{self.prefix}-{name}", self.ground.provider)
         args = _hardened(
             f"{self.prefix}-{name}",
             image,
             SMALL,
-            self.labels(role="secrets", tier=workload.tier),
+            self.labels(role=role, tier=workload.tier),
             command=["true"],
             user=workload.user,
             writable=(),
@@ -195,14 +227,10 @@ class DockerPlatform:
         # Never started: the engine refuses to copy files into a read-only root, even into a volume below it.
         args.read_only, args.start, args.must_run, args.restart = False, False, False, "no"
         args.network_mode = "none"
-        args.volumes = [docker.ContainerVolumeArgs(container_path=SECRETS, volume_name=volume.name)]
-        args.uploads = [
-            docker.ContainerUploadArgs(
-                file=secret.path, content=self.secrets.apply(lambda values, name=secret.name: values[name])
-            )
-            for secret in workload.secrets
-        ]
-        opts = self._options(parent, additional_secret_outputs=["uploads"], delete_before_replace=True)
+        args.volumes = [docker.ContainerVolumeArgs(container_path=folder, volume_name=volume.name)]
+        args.uploads = list(files)
+        sealed = ["uploads"] if secret else None
+        opts = self._options(parent, additional_secret_outputs=sealed, delete_before_replace=True)
         return docker.Container(f"{name}-files", args, opts=opts)
 
     def _volume(
@@ -254,6 +282,7 @@ class DockerPlatform:
             command=workload.command,
             user=workload.user,
             writable=workload.writable,
+            scratch=workload.scratch,
         )
         args.envs = self._environment(workload, place)
         args.healthcheck = healthcheck(workload)
@@ -289,7 +318,12 @@ class DockerPlatform:
             )
             for volume in workload.volumes
         ]
-        return [self._container(parent, workload, f"{workload.tier}-1", workload.tier, supplies, volumes, None, ())]
+        after: Dependencies = ()
+        if workload.scripts:
+            # Only the volume's name is an input: its content is there first, and a change of it is none of the container's.
+            name, after = f"{self.prefix}-{workload.tier}-scripts", [supplies[_scripts_of(workload)]]
+            volumes.append(docker.ContainerVolumeArgs(container_path=SCRIPTS, volume_name=name, read_only=True))
+        return [self._container(parent, workload, f"{workload.tier}-1", workload.tier, supplies, volumes, None, after)]
 
     def reach(self, parent: Resource, elsewhere: Elsewhere) -> Sequence[Resource]:
         # Those who need it are on the network that leads outside: nothing else is to be made.
@@ -314,14 +348,16 @@ class DockerPlatform:
         after: Dependencies,
     ) -> Sequence[Resource]:
         owner = f"{place.slot}-{workload.tier}"
-        volumes = [
-            docker.ContainerVolumeArgs(container_path=volume.path, volume_name=self.ground.volumes[volume.name].name)
-            for volume in workload.volumes
-        ]
-        alias = f"{workload.tier}-{place.slot}"
+        alias, volumes = f"{workload.tier}-{place.slot}", self._tier_volumes(workload)
         return [
             self._container(parent, workload, f"{owner}-{number}", alias, supplies, volumes, place, after)
             for number in range(1, scale.replicas + 1)
+        ]
+
+    def _tier_volumes(self, workload: Workload) -> list[docker.ContainerVolumeArgs]:
+        return [
+            docker.ContainerVolumeArgs(container_path=volume.path, volume_name=self.ground.volumes[volume.name].name)
+            for volume in workload.volumes
         ]
 
     # ------------------------------------------------------------------ tasks
@@ -352,12 +388,13 @@ class DockerPlatform:
             command=["timeout", f"{task.timeout:g}", *task.command],
             user=workload.user,
             writable=workload.writable,
+            scratch=workload.scratch,
         )
         args.envs = self._environment(workload, place)
         args.networks_advanced = self._networks(workload.zones)
-        args.volumes = _secret_volume(supplies, workload) or None
+        args.volumes = [*self._tier_volumes(workload), *_secret_volume(supplies, workload)] or None
         args.init = True
-        return self._one_shot(parent, owner, args, f"app.{workload.tier}.{task.name}: it", after)
+        return self._one_shot(parent, owner, args, f"{task.path}: it", after)
 
     def _tool(self, name: str, labels: Mapping[str, str], *words: str) -> docker.ContainerArgs:
         toolbox = self.ground.toolbox
@@ -403,7 +440,11 @@ class DockerPlatform:
             tests=test_command(probe), interval="5s", timeout="6s", retries=3
         )
         args.networks_advanced = self._networks([Zone.OUTSIDE, Zone.EDGE], "gateway")
-        args.ports = [docker.ContainerPortArgs(internal=haproxy.PORT, external=gateway.port, ip=gateway.address)]
+        opened = {haproxy.PORT: gateway.port, **{haproxy.PORTS[tier]: port for tier, port in gateway.ports.items()}}
+        args.ports = [
+            docker.ContainerPortArgs(internal=inside, external=port, ip=gateway.address)
+            for inside, port in sorted(opened.items())
+        ]
         if gateway.metrics_port:
             args.ports.append(
                 docker.ContainerPortArgs(internal=haproxy.METRICS_PORT, external=gateway.metrics_port, ip="127.0.0.1")
@@ -429,7 +470,8 @@ class DockerPlatform:
         # The gateway hears whose pages are whose, and the ways of this release beside those of the other slot's.
         other = observe(self.checkpoint).held.get(place.slot.other)
         slots = {place.slot: routes, place.slot.other: other.release.routes if other else routes}
-        text = haproxy.configuration(slots, metrics=self.environment.gateway.metrics_port is not None)
+        gateway = self.environment.gateway
+        text = haproxy.configuration(slots, gateway.ports, metrics=gateway.metrics_port is not None)
         name = f"{place.slot}-claim"
         args = self._tell_gateway(name, self._labels("claim", name, place), place.slot, str(place.release), text)
         return [self._one_shot(parent, name, args, f"the claim of {place.slot}: it", after)]
@@ -518,8 +560,10 @@ class Ground(ComponentResource):
         self.provider = docker.Provider("engine", host=host, opts=below(self))
         toolbox = Image(reference=platform.environment.toolbox, path="environment.toolbox")
         self.toolbox = _remote_image(self, toolbox, self.provider)
-        volumes = [name for service in platform.app.services.values() for name in service.volumes]
-        self.volumes = {name: platform.data(self, Volume(name=name, path=""), self.provider) for name in volumes}
+        volumes = {name for service in platform.app.services.values() for name in service.volumes}
+        self.volumes = {
+            name: platform.data(self, Volume(name=name, path=""), self.provider) for name in sorted(volumes)
+        }
         self.networks = {zone: self._network(zone, platform) for zone in Zone}
         self.register_outputs({"engine": host or "DOCKER_HOST or the local socket"})
 
@@ -547,7 +591,7 @@ def _remote_image(
     return docker.RemoteImage(
         name,
         name=image.reference,
-        build=docker.RemoteImageBuildArgs(context=image.context) if image.context else None,
+        build=docker.RemoteImageBuildArgs(context=image.context, target=image.target) if image.context else None,
         keep_locally=True,
         opts=below(parent, provider=provider, hooks=engine.explain_image(name, image)),
     )
@@ -559,6 +603,10 @@ def _image_of(workload: Workload) -> str:
 
 def _secrets_of(workload: Workload) -> str:
     return f"{workload.tier}/secrets"
+
+
+def _scripts_of(workload: Workload) -> str:
+    return f"{workload.tier}/scripts"
 
 
 def _image_id(supplies: Mapping[str, Resource], workload: Workload) -> Output[str]:

@@ -54,11 +54,9 @@ def check(environment: Environment, own: Collection[int]) -> None:
 
 def _check_ports(environment: Environment, own: Collection[int]) -> None:
     gateway = environment.gateway
-    for key, port, where in (
-        ("port", gateway.port, gateway.address),
-        ("metrics_port", gateway.metrics_port, "127.0.0.1"),
-    ):
-        if port is None or port in own:
+    for key, port in gateway.published.items():
+        where = "127.0.0.1" if key == "metrics_port" else gateway.address
+        if port in own:
             continue
         with socket.socket() as server:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -5,8 +5,9 @@ management guide, 4 (reload, listeners handed on), 9.3 (`set map`) and 9.4 (mast
 looked up per request in a map. Only a release that is routed differently makes one, when its slot is claimed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from ..config import TierName
 from ..release import Slot
 from ..workload import Route
 from . import COOKIE, SLOT_HEADER, readiness
@@ -19,6 +20,8 @@ MAP = f"{FOLDER}/live.map"
 """Which slot is `live`; and of each slot, which release it has."""
 PORT = 8080
 METRICS_PORT = 8404
+PORTS = {TierName.WEB: 8081, TierName.API: 8082}
+"""Where a tier is asked by itself."""
 REPLICAS = 10
 STATE = f"{FOLDER}/servers.state"
 """Who was healthy when the last process handed over: the next one begins with it, not with nobody."""
@@ -81,12 +84,18 @@ def _ready_of(route: Route) -> str:
     return f"{{ var(txn.tier) -m str {route.tier} }}"
 
 
-def configuration(slots: Mapping[Slot, Sequence[Route]], metrics: bool) -> str:
-    """The whole file: each slot with the routes of its own release; `metrics` adds HAProxy's own Prometheus page."""
+def configuration(
+    slots: Mapping[Slot, Sequence[Route]], alone: Collection[TierName] = (), *, metrics: bool = False
+) -> str:
+    """The whole file: each slot with the routes of its own release. Those `alone` are asked by themselves, too, at `PORTS`.
+
+    `metrics` adds HAProxy's own Prometheus page.
+    """
     sticky = any(route.sticky for routes in slots.values() for route in routes)
     front = [
         "frontend gateway",
         f"  bind :{PORT}",
+        *(f"  bind :{PORTS[tier]}" for tier in sorted(alone)),
         "  monitor-uri /.gateway/health",
         f"  http-request set-var(txn.slot) str(live),map({MAP},none)",
         *(_sticky() if sticky else ()),
@@ -101,7 +110,7 @@ def configuration(slots: Mapping[Slot, Sequence[Route]], metrics: bool) -> str:
     for slot, routes in sorted(slots.items()):
         front += _rules(routes, f"{{ var(txn.slot) -m str {slot} }}")
     for slot, routes in sorted(slots.items()):
-        front += _ways(slot, routes, f"{{ var(txn.slot) -m str {slot} }}")
+        front += _ways(slot, routes, alone, f"{{ var(txn.slot) -m str {slot} }}")
     blocks = ["\n".join([*front, "  default_backend none"])]
     blocks += ["\n".join(_backend(route, slot)) for slot, routes in sorted(slots.items()) for route in routes]
     blocks.append(_NONE)
@@ -124,8 +133,10 @@ def _rules(routes: Sequence[Route], here: str) -> list[str]:
     return rules + [f"  http-request set-path {route.health} if {_ready_of(route)} {here}" for route in routes]
 
 
-def _ways(slot: Slot, routes: Sequence[Route], here: str) -> list[str]:
+def _ways(slot: Slot, routes: Sequence[Route], alone: Collection[TierName], here: str) -> list[str]:
     ways = [f"  use_backend {route.tier}-{slot} if {_ready_of(route)} {here}" for route in routes]
+    asked = {route.tier: PORTS[TierName(route.tier)] for route in routes if route.tier in alone}
+    ways += [f"  use_backend {tier}-{slot} if {{ dst_port {port} }} {here}" for tier, port in asked.items()]
     ordered = sorted(((prefix, route) for route in routes for prefix in route.prefixes), key=lambda pair: -len(pair[0]))
     for prefix, route in ordered:
         # A prefix ends where a path segment does: /api is not /apiary.

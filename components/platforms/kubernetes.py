@@ -173,6 +173,8 @@ class KubernetesPlatform:
         pods = manifests.service(self.scope, workload, None, pods=True)
         around.append(self.object(parent, pods))
         around += [self.data(parent, workload.tier, volume, self.ground) for volume in workload.volumes]
+        if workload.scripts:
+            around.append(self.object(parent, manifests.scripts(self.scope, workload)))
         made = self._previewed(manifests.stateful_set(self.scope, workload, self._pod(workload, None)))
         after = [*around, *supplies.values(), *self.ground.stands]
         return [
@@ -299,7 +301,6 @@ class KubernetesPlatform:
         name = f"{place.slot}-{workload.tier}-{task.name}"
         labels = self.scope.labels(f"{workload.tier}-{task.name}", "task", place, workload.tier)
         spec = self._pod(workload, place, task)
-        path = f"app.{workload.tier}.{task.name}"
         needs = manifests.needs(workload, place)
         told = dict(workload.env)
         addresses = [
@@ -309,7 +310,7 @@ class KubernetesPlatform:
             # A Service leads to a pod that is ready only once each node has heard of it, and a Job is not tried again.
             words = ["reach", str(REACH_WITHIN), *addresses]
             spec["initContainers"] = [self._tool("reach", manifests.user(workload), *words)]
-        return self._job(parent, name, labels, needs, spec, task.timeout, path, [*supplies.values(), *after])
+        return self._job(parent, name, labels, needs, spec, task.timeout, task.path, [*supplies.values(), *after])
 
     def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
         gateway = self.cluster.gateway
@@ -405,11 +406,12 @@ class Ground(ComponentResource):
             *self.namespace,
             *(register(self, each, self.provider, self.namespace) for each in made),
         ]
-        for tier, service in platform.app.services.items():
+        # Tiers that share one say the same of its size.
+        owners = {name: tier for tier, service in platform.app.services.items() for name in service.volumes}
+        for name, tier in owners.items():
             size = platform.environment.size(tier)
-            for name, path in service.volumes.items():
-                volume = Volume(name=name, path=path, size=size.capacity, storage_class=size.storage_class)
-                self.stands.append(platform.data(self, tier, volume, self))
+            volume = Volume(name=name, path="", size=size.capacity, storage_class=size.storage_class)
+            self.stands.append(platform.data(self, tier, volume, self))
         self.register_outputs({"namespace": scope.namespace})
 
 

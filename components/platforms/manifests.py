@@ -15,7 +15,7 @@ from pulumi import Input
 
 from ..checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
 from ..config import Limits, Quota, SecretReference
-from ..workload import SECRETS, Probe, Resources, Scale, Secret, Task, Volume, Workload
+from ..workload import SCRIPTS, SECRETS, Probe, Resources, Scale, Secret, Task, Volume, Workload
 from . import Place
 
 Manifest = dict[str, Any]
@@ -23,7 +23,7 @@ Manifest = dict[str, Any]
 DRAIN = 5
 """Seconds a pod still answers after it was taken out of its Service: until every proxy has heard of it."""
 SCRATCH = 64 * 2**20
-"""Bytes of a writable path, in memory, as on Docker."""
+"""Bytes of a writable path, in memory, of what is no tier."""
 DISK = "256Mi"
 """What a container may write outside of its volumes: its logs."""
 DATA_UID = 10_000
@@ -172,9 +172,16 @@ def _scratch(path: str) -> str:
     return "scratch" + path.lower().replace("/", "-").replace(".", "-").replace("_", "-").rstrip("-")
 
 
-def pod(scope: Scope, made: Manifest, user: int, writable: Sequence[str], account: str | None = None) -> Manifest:
+def pod(
+    scope: Scope,
+    made: Manifest,
+    user: int,
+    writable: Sequence[str],
+    account: str | None = None,
+    room: int = SCRATCH,
+) -> Manifest:
     """The rest of a pod around its container."""
-    scratch = {"medium": "Memory", "sizeLimit": size(SCRATCH)}
+    scratch = {"medium": "Memory", "sizeLimit": size(room)}
     spec: Manifest = {
         "automountServiceAccountToken": False,
         "containers": [made],
@@ -209,12 +216,14 @@ def workload_pod(
     command = task.command if task else workload.command
     made = container(workload.tier, workload.image.reference, uid, workload.resources, writable, command)
     made["env"] = [{"name": name, "value": value} for name, value in variables.items()]
-    spec = pod(scope, made, uid, writable, target(workload, place))
-    volumes = workload.volumes if not task else ()
-    made["volumeMounts"] += [{"name": volume.name, "mountPath": volume.path} for volume in volumes]
+    spec = pod(scope, made, uid, writable, target(workload, place), workload.scratch)
+    made["volumeMounts"] += [{"name": volume.name, "mountPath": volume.path} for volume in workload.volumes]
     spec["volumes"] += [
-        {"name": volume.name, "persistentVolumeClaim": {"claimName": volume.name}} for volume in volumes
+        {"name": volume.name, "persistentVolumeClaim": {"claimName": volume.name}} for volume in workload.volumes
     ]
+    if workload.scripts:
+        made["volumeMounts"].append({"name": "scripts", "mountPath": SCRIPTS, "readOnly": True})
+        spec["volumes"].append({"name": "scripts", "configMap": {"name": scripts_name(workload)}})
     if secret_sources:
         made["volumeMounts"].append({"name": "secrets", "mountPath": SECRETS, "readOnly": True})
         spec["volumes"].append(
@@ -381,6 +390,17 @@ def job(
     bounded = spec | {"activeDeadlineSeconds": round(within), "restartPolicy": "Never"}
     made["spec"] = {"backoffLimit": 0, "template": {"metadata": {"labels": dict(pods)}, "spec": bounded}}
     return made
+
+
+def scripts_name(workload: Workload) -> str:
+    return f"{workload.tier}-scripts"
+
+
+def scripts(scope: Scope, workload: Workload) -> Manifest:
+    """What the data of a workload begins with. It keeps its name: new content changes nothing of what has its data."""
+    labels = scope.labels(workload.tier, "scripts")
+    made = scope.object("v1", "ConfigMap", scripts_name(workload), labels)
+    return made | {"data": {script.name: script.text for script in workload.scripts}}
 
 
 # ---------------------------------------------------------------------- secrets

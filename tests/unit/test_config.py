@@ -1,6 +1,7 @@
 """Bad input stops before anything is touched, and says where it is, what is wrong and what to do."""
 
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -262,11 +263,46 @@ def test_a_setting_has_one_home() -> None:
         load_environment({"platform": "docker", "tiers": {"api": {"env": {"LOG_LEVEL": "x"}}}}, load_app(value))
 
 
-def test_a_volume_has_one_owner() -> None:
-    value = project()
+def test_a_volume_that_tiers_share_is_as_big_for_each_of_them() -> None:
+    value, env = project(), environment("staging")
     value["web"]["volumes"] = value["api"]["volumes"] = {"uploads": "/data"}
-    with pytest.raises(ConfigError, match=r"app\.api\.volumes\.uploads: app\.web has a volume of that name"):
+    env["tiers"] |= {"web": {"storage_class": "nfs"}, "api": {"storage_class": "nfs", "storage": "5Gi"}}
+    wrong = r"environment\.tiers\.api: it shares volume uploads with web; give both one storage and storage_class"
+    with pytest.raises(ConfigError, match=wrong):
+        load_environment(env, load_app(value))
+    env["tiers"]["web"] = env["tiers"]["api"]
+    load_environment(env, load_app(value))
+
+
+@pytest.mark.parametrize(
+    ("tier", "change", "wrong"),
+    [
+        ("api", {"tasks": {"seed": {"command": ["x"]}}}, "app.api: tasks.seed has the name of a step of its own"),
+        ("api", {"build": None, "image": "a:1", "target": "x"}, "app.api: `target` is a stage of a Dockerfile"),
+        ("web", {"build": None, "image": "a:1", "reload": {"target": "dev", "mounts": {}}}, "app.web: reload.target is a stage"),
+        ("web", {"target": "A B"}, "app.web.target: 'A B' is not a stage; write it as the Dockerfile does"),
+    ],
+)  # fmt: skip
+def test_a_step_and_a_stage_are_what_they_are(tier: str, change: dict[str, Any], wrong: str) -> None:
+    value = project()
+    value[tier] |= change
+    with pytest.raises(ConfigError, match=re.escape(wrong)):
         load_app(value)
+
+
+@pytest.mark.parametrize(
+    ("gateway", "wrong"),
+    [
+        ({"ports": {"worker": 9000}}, "environment.gateway.ports.worker: it is for web and api"),
+        (
+            {"port": 9000, "ports": {"api": 9000}},
+            "environment.gateway: port 9000 is given twice, as port and as ports.api",
+        ),
+    ],
+)
+def test_a_port_leads_to_one_who_answers(gateway: dict[str, Any], wrong: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(wrong)):
+        load_environment({"platform": "docker", "gateway": gateway}, load_app(project()))
 
 
 def test_something_must_be_reachable() -> None:

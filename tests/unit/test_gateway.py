@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from components.config import TierName
 from components.platforms import readiness
 from components.platforms.haproxy import configuration
 from components.release import Slot
@@ -11,7 +12,7 @@ from components.workload import Route
 
 API = Route(tier="api", prefixes=("/api", "/api/internal"), port=8000, health="/ready", hidden=("/metrics",))
 WEB = Route(tier="web", prefixes=("/",), port=8080, health="/health")
-TEXT = configuration({slot: [API, WEB] for slot in Slot}, metrics=False)
+TEXT = configuration({slot: [API, WEB] for slot in Slot})
 
 
 @pytest.mark.parametrize("slot", list(Slot))
@@ -46,12 +47,20 @@ def test_the_smoke_test_reaches_every_tier_whatever_its_paths() -> None:
 
 def test_a_slot_has_the_ways_of_its_own_release() -> None:
     moved = replace(API, port=9000, prefixes=("/v2",), hidden=("/internal",))
-    text = configuration({Slot.BLUE: [API, WEB], Slot.GREEN: [moved, WEB]}, metrics=False)
+    text = configuration({Slot.BLUE: [API, WEB], Slot.GREEN: [moved, WEB]})
     assert "server-template api 10 api-blue:8000" in text
     assert "server-template api 10 api-green:9000" in text
     assert "path /v2 } || { var(txn.slot) -m str green }" in text
     assert "use_backend api-blue if { var(txn.slot) -m str blue } { path /v2 }" not in text
     assert "if { path -m beg /internal } { var(txn.slot) -m str green }" in text
+
+
+def test_a_tier_by_itself_is_asked_whatever_the_path() -> None:
+    text = configuration({slot: [API, WEB] for slot in Slot}, [TierName.API])
+    assert "  bind :8082" in text.splitlines() and "bind :8081" not in text
+    for slot in Slot:
+        alone = f"use_backend api-{slot} if {{ dst_port 8082 }} {{ var(txn.slot) -m str {slot} }}"
+        assert text.index(alone) < text.index(f"use_backend web-{slot} if {{ var(txn.slot) -m str {slot} }}")
 
 
 def test_metrics_of_a_tier_are_hidden() -> None:
@@ -77,4 +86,4 @@ def test_what_a_page_asks_for_goes_where_the_page_came_from() -> None:
             f"set-var(txn.slot) str({slot}) if !{{ var(txn.page) -m found }} {{ req.cook(tiers-release),strcmp(txn.{slot}) eq 0 }}"
             in TEXT
         )
-    assert "tiers-release" not in configuration({Slot.BLUE: [replace(WEB, sticky=False)]}, metrics=False)
+    assert "tiers-release" not in configuration({Slot.BLUE: [replace(WEB, sticky=False)]})

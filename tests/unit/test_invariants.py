@@ -22,10 +22,13 @@ from .program import (
 
 
 def everything() -> Deployment:
-    """All five tiers with all a tier may say: secrets, volumes, replicas, metrics, a way out."""
+    """All five tiers with all a tier may say: secrets, volumes, tasks, replicas, metrics, a way out."""
     app, env = project(), environment()
-    app["api"] |= {"secrets": ["mail-password"], "volumes": {"uploads": "/data"}, "egress": True}
-    env["gateway"] |= {"metrics_port": 8404}
+    app["api"] |= {"secrets": ["mail-password"], "volumes": {"uploads": "/data", "static": "/srv"}, "egress": True}
+    app["api"] |= {"tasks": {"collect": {"command": ["collect"]}}, "scratch": "128Mi"}
+    app["web"] |= {"volumes": {"static": "/srv"}, "target": "build"}
+    app["database"] |= {"init": ["tests/unit/made.sql"], "seed": ["tests/unit/made.sql"]}
+    env["gateway"] |= {"metrics_port": 8404, "ports": {"api": 8000}}
     env["tiers"] = {"api": {"replicas": 3, "env": {"LOG_LEVEL": "debug"}}, "worker": {"replicas": 2}}
     return deploy(app, env, secrets=SECRETS | {"mail-password": "the-mail-secret"})
 
@@ -133,7 +136,7 @@ def test_no_secret_is_in_a_plain_input(entry: Registered) -> None:
 
 
 def test_every_secret_is_delivered_as_a_file_and_kept_encrypted() -> None:
-    holders = [entry for entry in CONTAINERS if not entry.runs]
+    holders = [entry for entry in CONTAINERS if entry.labels["tiers.role"] == "secrets"]
     uploads = [(upload["file"], upload["content"]) for entry in holders for upload in entry.inputs["uploads"]]
     for name, value in (SECRETS | {"mail-password": "the-mail-secret"}).items():
         assert (f"/run/secrets/{name}", value) in uploads
@@ -144,7 +147,7 @@ def test_a_tier_gets_its_own_secrets_only() -> None:
     given = {
         entry.labels["tiers.tier"]: {upload["file"].rsplit("/", 1)[1] for upload in entry.inputs["uploads"]}
         for entry in CONTAINERS
-        if not entry.runs
+        if entry.labels["tiers.role"] == "secrets"
     }
     assert given == {
         "database": {"database-password"},

@@ -19,6 +19,8 @@ def everything() -> Deployment:
     """All that can be said to a cluster, at once."""
     app, env = project(), environment("staging")
     app["api"] |= {"secrets": ["mail-password", "token"], "volumes": {"uploads": "/data"}, "egress": True}
+    app["api"] |= {"tasks": {"collect": {"command": ["collect"]}}, "scratch": "128Mi"}
+    app["web"]["volumes"] = {"uploads": "/data"}
     app["web"]["needs"] = ["api"]
     app["worker"]["needs"] = ["api", "cache"]
     cluster = env["kubernetes"]
@@ -31,6 +33,7 @@ def everything() -> Deployment:
         "token": {"store": "vault", "key": "t"},
     }
     env["tiers"] = {
+        "web": {"storage_class": "nfs", "storage": "5Gi"},
         "api": {
             "replicas": 3,
             "autoscale": {"max": 9},
@@ -43,7 +46,14 @@ def everything() -> Deployment:
     return deploy(app, env, stack="staging")
 
 
-ALL = {"staging": first("staging"), "prod": first("prod"), "everything": everything()}
+def beginning() -> Deployment:
+    """A database that begins with SQL."""
+    app = project()
+    app["database"]["init"] = ["tests/unit/made.sql"]
+    return deploy(app, environment("staging"), stack="staging")
+
+
+ALL = {"staging": first("staging"), "prod": first("prod"), "everything": everything(), "beginning": beginning()}
 OBJECTS = [(f"{name}-{each.kind}-{each.name}", each) for name, deployed in ALL.items() for each in deployed.objects]
 PODS = [(name, each) for name, each in OBJECTS if "template" in each.inputs.get("spec", {})]
 STAYING = [(name, each) for name, each in PODS if each.kind != "Job"]
@@ -87,7 +97,7 @@ def test_every_kind_of_thing_is_there() -> None:
     assert tiers == {"web", "api", "worker", "database", "cache"}
     kinds = {each.kind for _, each in OBJECTS}
     assert kinds == {
-        "Deployment", "ExternalSecret", "Gateway", "HTTPRoute", "HorizontalPodAutoscaler", "Job", "LimitRange", "Namespace",
+        "ConfigMap", "Deployment", "ExternalSecret", "Gateway", "HTTPRoute", "HorizontalPodAutoscaler", "Job", "LimitRange", "Namespace",
         "NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget", "ResourceQuota", "Secret", "Service",
         "ServiceAccount", "StatefulSet",
     }  # fmt: skip
@@ -145,7 +155,7 @@ def test_its_pod_is_restricted(it: Registered) -> None:
     assert min(context["runAsUser"], context["runAsGroup"], context["fsGroup"]) > 10_000
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod(it))
     for volume in pod(it)["volumes"]:
-        assert set(volume) - {"name"} <= {"emptyDir", "persistentVolumeClaim", "projected"}
+        assert set(volume) - {"name"} <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected"}
 
 
 @every_pod

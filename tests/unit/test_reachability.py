@@ -158,7 +158,8 @@ def test_all_that_can_be_asked_for_opens_just_that() -> None:
     assert network.graph() == {
         ("gateway", "web-blue"), ("gateway", "api-blue"), ("web-blue", "api-blue"), ("worker-blue", "api-blue"),
         ("worker-blue", "cache"), ("api-blue", "cache"), ("api-blue", "world"), ("blue-api-migrate", "cache"),
-        ("blue-api-migrate", "world"), ("blue-smoke", "gateway"),
+        ("blue-api-migrate", "world"), ("blue-api-collect", "cache"), ("blue-api-collect", "world"),
+        ("blue-smoke", "gateway"),
     }  # fmt: skip
     assert network.reaches(network.pods["blue-smoke"], WORLD, 443)
     for metadata in ("169.254.169.254", "fd00:ec2::254"):

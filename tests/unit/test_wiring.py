@@ -9,7 +9,19 @@ from pulumi import RunError
 from components.checkpoint import observe, parse
 from components.release import ReleaseError, Slot
 
-from .program import CONTAINER, NETWORK, Deployment, Registered, deploy, environment, exported, first, project, second
+from .program import (
+    CONTAINER,
+    IMAGE,
+    NETWORK,
+    Deployment,
+    Registered,
+    deploy,
+    environment,
+    exported,
+    first,
+    project,
+    second,
+)
 
 DEPLOYED = first()
 TIERS = ("gateway", "web", "api", "worker", "database", "cache")
@@ -289,3 +301,42 @@ def test_health_is_asked_the_way_the_tier_says() -> None:
 def test_replicas_are_not_part_of_a_release() -> None:
     more = deploy(env=environment() | {"tiers": {"api": {"replicas": 3}}})
     assert more.release == DEPLOYED.release
+
+
+def test_other_tasks_come_between_migration_and_start_and_have_the_volumes() -> None:
+    app = project()
+    app["api"] |= {"tasks": {"collect": {"command": ["collect"]}, "warm": {"command": ["warm"]}}}
+    app["web"]["volumes"] = app["api"]["volumes"] = {"static": "/srv"}
+    deployed = deploy(app)
+    assert "blue-api-migrate" in deployed.before("blue-api-collect")
+    assert "blue-api-collect" in deployed.before("blue-api-warm")
+    assert {"blue-api-collect", "blue-api-warm"} <= deployed.before("blue-api-1")
+    for name in ("blue-api-collect", "blue-api-1", "blue-web-1"):
+        volumes = {each["containerPath"]: each["volumeName"] for each in deployed.by_name[name].inputs["volumes"]}
+        assert volumes["/srv"] == "board-dev-static"
+    with pytest.raises(RunError, match=re.escape("app.api.tasks.collect: it ended with exit code 3")):
+        deploy(app, fail=lambda name: 3 if name == "blue-api-collect" else 0)
+
+
+def test_a_database_begins_with_its_files_and_new_ones_leave_it_alone() -> None:
+    app, env = project(), environment() | {"seed": False}
+    del app["api"]["seed"]
+    app["database"] |= {"init": ["tests/unit/made.sql"], "seed": ["Pulumi.yaml"]}
+    before, seeded = deploy(app, env), deploy(app, env | {"seed": True})
+    files = {name: [each["file"] for each in deployed.by_name["database-scripts-files"].inputs["uploads"]]
+             for name, deployed in (("plain", before), ("seeded", seeded))}  # fmt: skip
+    first, second = "/docker-entrypoint-initdb.d/00-made.sql", "/docker-entrypoint-initdb.d/01-Pulumi.yaml"
+    assert files == {"plain": [first], "seeded": [first, second]}
+    assert "database-scripts-files" in before.before("database-1")
+    assert before.by_name["database-1"].inputs == seeded.by_name["database-1"].inputs
+    assert before.release == seeded.release
+
+
+def test_a_stage_is_built_as_an_image_of_its_own() -> None:
+    app, env = project(), environment()
+    app["web"]["reload"]["target"] = "dev"
+    built = [entry.inputs for entry in deploy(app, env).of(IMAGE) if "build" in entry.inputs]
+    assert [each["build"].get("target") for each in built if "board-web" in each["name"]] == ["dev"]
+    assert all(each["name"].endswith("-dev") == ("board-web" in each["name"]) for each in built)
+    released = deploy(app, env | {"reload": False}).of(IMAGE)
+    assert not [entry.name for entry in released if "target" in (entry.inputs.get("build") or {})]

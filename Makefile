@@ -56,7 +56,7 @@ mkdir -p "$(STATE)"; exec 9>"$(LOCK)"; flock -n 9 || { echo "make: another make 
 endef
 
 .PHONY: help up down back promote status preview-comment heal shell soak images stack-file test e2e bench lab lab-cluster lab-down doctor docs venv
-.PHONY: waiting smoke journey perf watch preview drift drift-issue deployed pins-save pins-use pins-recall build sbom built scan audit load scan-tools
+.PHONY: waiting smoke check journey perf watch preview drift drift-issue deployed pins-save pins-use pins-recall build sbom built scan audit load scan-tools
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -111,6 +111,9 @@ smoke: venv load ## Does ENV answer what users ask? The release that waits: SLOT
 
 journey: load ## The way of a user through ENV, from a page to the work behind it
 	@$(HERE) URL="$$(pulumi stack output url --stack $(ENV))" k6 run --quiet --no-usage-report --address "" $(JOURNEY)
+
+check: venv ## Is all of ENV up, ready, migrated, closed but for its gateway, and answering as app.checks wants?
+	@$(HERE) $(RUN) -m ci.check $(ENV)
 
 perf: venv load ## Hold ENV to its SLO (environment.slo) at its rate; for another time: WINDOW=30s
 	@$(HERE) $(RUN) -m ci.slo perf $(ENV) --window "$(WINDOW)"

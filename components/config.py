@@ -130,6 +130,7 @@ Host = Annotated[
 ]
 Cidr = Annotated[str, _name(r"[0-9a-f.:]{2,45}/\d{1,3}", "write it like 10.0.0.0/8", "a range of addresses")]
 Object = Annotated[str, _name(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "use lower-case letters, digits, dots, dashes")]
+Header = Annotated[str, _name(r"[A-Za-z][A-Za-z0-9-]{0,99}", "write it like X-Frame-Options", "the name of a header")]
 Identifier = Annotated[str, _name(r"[a-z_][a-z0-9_]{0,62}", "use lower-case letters, digits and underscores")]
 Variable = Annotated[str, _name(r"[A-Z_][A-Z0-9_]{0,99}", "use capitals, digits and underscores, as in LOG_LEVEL")]
 Version = Annotated[
@@ -163,6 +164,10 @@ class Migration(Step):
     contract: Flag = Field(
         default=False,
         description="It breaks the release before this one: going back past it is refused. Take it out again in the next release.",
+    )
+    check: Command = Field(
+        default=(),
+        description="A command that ends with 0 where the database is at what this release wants: `make check` asks it.",
     )
 
 
@@ -326,6 +331,17 @@ class Cache(Model):
     )
 
 
+class Check(Model):
+    """What a path is answered with: a release that answers otherwise does not go live, and `make check` says so of one that is."""
+
+    path: UrlPath = Field(description="What is asked for, with GET; a redirection is an answer like any other.")
+    status: int = Field(default=200, ge=200, le=599, strict=True, description="The status of the answer.")
+    headers: dict[Header, str] = Field(
+        default={}, description="Headers it has, by name in whichever case, with exactly these values."
+    )
+    contains: Word | None = Field(default=None, description="A text that is in the first MiB of it.")
+
+
 class App(Model):
     """What the application is: the same in every environment (`app` in Pulumi.yaml)."""
 
@@ -337,6 +353,9 @@ class App(Model):
         default=("/",),
         min_length=1,
         description="What users ask for most; `slo` is about the answers. Only read, with GET.",
+    )
+    checks: tuple[Check, ...] = Field(
+        default=(), description="What users must be answered: asked of every release before it goes live."
     )
     web: Web | None = None
     api: Api | None = None
@@ -779,7 +798,7 @@ _FIXES = {
 
 
 def _unknown(key: str) -> str:
-    models = (App, Environment, Web, Api, Worker, Database, Cache, Size, Gateway, Docker, Migration, Reload, Releases, Slo, Kubernetes,
+    models = (App, Environment, Web, Api, Worker, Database, Cache, Size, Check, Gateway, Docker, Migration, Reload, Releases, Slo, Kubernetes,
               Namespace, ClusterGateway, OwnGateway, SecretReference, Autoscale, External)  # fmt: skip
     known = sorted({field for model in models for field in model.model_fields})
     if key in ("cpu", "memory", "replicas"):

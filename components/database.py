@@ -34,8 +34,7 @@ def workload(described: DatabaseConfig, description: Description) -> Workload | 
         ),
         secrets=(password,),
         port=POSTGRES_PORT,
-        # Over TCP: while the image initialises, its temporary server answers on the socket only.
-        probe=Probe(command=("pg_isready", "-q", "-h", "127.0.0.1", "-U", described.user, "-d", described.name)),
+        probe=Probe(command=takes_connections(described)),
         zones=(Zone.DATA,),
         priority=description.environment.size(TierName.DATABASE).priority_class,
         writable=("/tmp", "/var/run/postgresql"),
@@ -62,6 +61,11 @@ def _scripts(described: DatabaseConfig, description: Description) -> tuple[Scrip
     if sum(len(each.text.encode()) for each in found) > LARGEST:
         raise ConfigError(f"{files[-1][0]}: these files are too large to begin with; load them by a task of the api")
     return tuple(found)
+
+
+def takes_connections(described: DatabaseConfig) -> tuple[str, ...]:
+    """Ends with 0 if it does. Over TCP: while the image initialises, its temporary server answers on the socket only."""
+    return ("pg_isready", "-q", "-h", "127.0.0.1", "-U", described.user, "-d", described.name)
 
 
 class Database(DataTier):

@@ -13,7 +13,7 @@ from .platforms import Dependencies, Place, Platform
 from .workload import Elsewhere, Image, Mount, Probe, Resources, Route, Scale, Secret, Task, Volume, Workload, Zone
 
 POSTGRES_PORT, REDIS_PORT = 5432, 6379
-_PORTS = {TierName.DATABASE: POSTGRES_PORT, TierName.CACHE: REDIS_PORT}
+DATA_PORTS = {TierName.DATABASE: POSTGRES_PORT, TierName.CACHE: REDIS_PORT}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,14 +158,14 @@ def _needed_env(described: Service, description: Description) -> dict[str, str]:
         if tier in described.needs:
             outside = elsewhere(tier, description.environment)
             env[f"{tier.upper()}_HOST"] = outside.host if outside else tier
-            env[f"{tier.upper()}_PORT"] = str(outside.port if outside else _PORTS[tier])
+            env[f"{tier.upper()}_PORT"] = str(outside.port if outside else DATA_PORTS[tier])
     return env
 
 
 def elsewhere(tier: TierName, environment: Environment) -> Elsewhere | None:
     """Where a data tier is if it does not run here."""
     external = environment.size(tier).external
-    return Elsewhere(tier=tier, host=external.host, port=external.port or _PORTS[tier]) if external else None
+    return Elsewhere(tier=tier, host=external.host, port=external.port or DATA_PORTS[tier]) if external else None
 
 
 def _needed_secrets(described: Service, app: App) -> list[str]:

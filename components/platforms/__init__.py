@@ -1,15 +1,16 @@
 """Where workloads become provider resources. A tier sees only the verbs of `Platform`."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pulumi import CustomTimeouts, Input, Output, ProviderResource, Resource, ResourceHookBinding
 
-from ..checkpoint import Checkpoint, Entry
+from ..checkpoint import LABEL_SLOT, Checkpoint, Entry
 from ..config import App, ConfigError, Environment, Settings, TierName
 from ..release import Release, Slot
-from ..workload import Elsewhere, Route, Scale, Task, Workload
+from ..workload import Elsewhere, Route, Scale, Task, Workload, Zone
 
 SLOT_HEADER = "X-Tiers-Slot"
 """A request with it goes to the slot it names, and the answer says which slot gave it."""
@@ -31,6 +32,11 @@ class Place:
 def readiness(route: Route) -> str:
     """Where the gateway passes on the question whether a tier is ready, if the request names a slot."""
     return f"/.gateway/{route.tier}"
+
+
+def checks(app: App) -> str:
+    """`app.checks` as the toolbox reads them. A cluster would take `$(` in a command for a variable's name."""
+    return json.dumps([check.model_dump(exclude_none=True) for check in app.checks]).replace("$", "\\u0024")
 
 
 def variables(workload: Workload, place: Place | None, api_port: int | None) -> dict[str, str]:
@@ -146,7 +152,7 @@ class Platform(Protocol):
         ...
 
     def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
-        """Ask every route of a slot through the gateway, as users will."""
+        """Ask every route of a slot through the gateway, and all that `app.checks` names, as users will."""
         ...
 
     def switch(
@@ -182,6 +188,44 @@ def ready(app: App, environment: Environment, stack: str) -> Mapping[tuple[str, 
     from . import engine
 
     return engine.ready(environment, engine.stack_labels(app.name, stack) | {"tiers.role": "tier"})
+
+
+def execute(
+    app: App, environment: Environment, stack: str, tier: TierName, slot: Slot | None, command: Sequence[str]
+) -> str:
+    """What a command prints in one of the running containers of a tier.
+
+    Raises:
+        RunError: there is none, or it ends with another code than 0.
+    """
+    held = {LABEL_SLOT: str(slot)} if slot else {}
+    if environment.kubernetes:
+        from . import cluster
+
+        labels = {"app.kubernetes.io/component": tier, **held}
+        return cluster.execute(environment.kubernetes, f"{app.name}-{stack}", labels, command)
+    from . import engine
+
+    labels = engine.stack_labels(app.name, stack) | {"tiers.role": "tier", "tiers.tier": tier, **held}
+    return engine.execute(environment, labels, command)
+
+
+def ways_in(app: App, environment: Environment, stack: str, live: Slot) -> list[str]:
+    """Which ways there are to what is live, besides the gateway's and those between tiers that need each other."""
+    from . import isolation
+
+    if environment.kubernetes:
+        from . import cluster
+
+        instance = f"{app.name}-{stack}"
+        found = cluster.objects(environment.kubernetes, instance, live)
+        return list(isolation.of_cluster(app, found, environment.kubernetes.namespace.name or instance))
+    from . import engine
+
+    containers = engine.containers(environment, engine.stack_labels(app.name, stack), live)
+    outside = f"{app.name}-{stack}-{Zone.OUTSIDE}"
+    answering = engine.answering(environment, containers, isolation.ports(app), outside)
+    return list(isolation.of_engine(app, containers, answering))
 
 
 def connect(settings: Settings, checkpoint: Checkpoint) -> Platform:

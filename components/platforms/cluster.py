@@ -3,7 +3,7 @@
 import os
 import re
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -18,6 +18,7 @@ from urllib3.exceptions import HTTPError
 
 from ..checkpoint import LABEL_ROLE, LABEL_SLOT
 from ..config import Kubernetes
+from ..release import Slot
 from . import UNTOUCHED
 from .access import KINDS
 from .manifests import Manifest
@@ -99,6 +100,11 @@ def _apps(context: str) -> Any:
     return kubernetes.client.AppsV1Api(kubernetes.config.new_client_from_config(context=context))
 
 
+def _core(context: str) -> Any:
+    kubernetes: Any = import_module("kubernetes")
+    return kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(context=context))
+
+
 def _available(deployment: Any) -> bool:
     conditions = {each.type: each.status for each in deployment.status.conditions or ()}
     return conditions.get("Available") == "True" and bool(deployment.status.available_replicas)
@@ -118,6 +124,47 @@ def ready(settings: Kubernetes, instance: str) -> dict[tuple[str, str], tuple[in
         )
         for each in found
     }
+
+
+def execute(settings: Kubernetes, instance: str, labels: Mapping[str, str], command: Sequence[str]) -> str:
+    """What a command prints in the first of the pods with these labels. It takes the right to `pods/exec`.
+
+    Raises:
+        RunError: none of them runs, or it ends with another code than 0.
+    """
+    api, where = _core(settings.context), settings.namespace.name or instance
+    wanted = _selector({"app.kubernetes.io/instance": instance, LABEL_ROLE: "tier", **labels})
+    found = api.list_namespaced_pod(where, label_selector=wanted, field_selector="status.phase=Running").items
+    if not found:
+        raise RunError("nothing runs there")
+    stream: Any = import_module("kubernetes.stream")
+    name, known = found[0].metadata.name, import_module("kubernetes").client.ApiException
+    given = {"stdout": True, "stderr": True, "stdin": False, "tty": False, "_preload_content": False}
+    try:
+        asked = stream.stream(api.connect_get_namespaced_pod_exec, name, where, command=list(command), **given)
+    except known as error:
+        raise RunError(f"the cluster does not run `{' '.join(command)}` there: {error.reason}") from None
+    asked.run_forever(timeout=60)
+    text = asked.read_all().strip()
+    if asked.is_open() or asked.returncode:
+        ended = "did not end within 60 s" if asked.is_open() else f"ended with exit code {asked.returncode}"
+        raise RunError(f"`{' '.join(command)}` {ended}: {text[-500:] or 'it printed nothing'}")
+    return text
+
+
+def objects(settings: Kubernetes, instance: str, slot: Slot) -> dict[str, list[Mapping[str, Any]]]:
+    """What decides who reaches whom in the namespace, by kind, and the pods of its tiers but for those of the other slot."""
+    kubernetes: Any = import_module("kubernetes")
+    client = kubernetes.config.new_client_from_config(context=settings.context)
+    api = import_module("kubernetes.dynamic").DynamicClient(client)
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    mine = f"{LABEL_ROLE}=tier,{LABEL_SLOT} notin ({slot.other})"
+    for kind, wanted in (("Service", ""), ("HTTPRoute", ""), ("NetworkPolicy", ""), ("Pod", mine)):
+        group = KINDS[kind][0] if kind in KINDS else ""
+        resource: Any = api.resources.get(kind=kind, group=group, preferred=True)
+        listed = resource.get(namespace=settings.namespace.name or instance, label_selector=wanted)
+        found[kind] = listed.to_dict()["items"]
+    return found
 
 
 def remove_strays(settings: Kubernetes, instance: str, known: Collection[str]) -> list[str]:

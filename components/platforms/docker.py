@@ -33,7 +33,7 @@ from ..config import App, Environment, Settings, TierName
 from ..options import below
 from ..release import Slot
 from ..workload import SCRIPTS, SECRETS, Elsewhere, Image, Probe, Resources, Route, Scale, Task, Volume, Workload, Zone
-from . import SHARED, UNTOUCHED, Dependencies, Place, Wanted, engine, haproxy, readiness, variables
+from . import SHARED, UNTOUCHED, Dependencies, Place, Wanted, checks, engine, haproxy, readiness, variables
 
 TOOLBOX = Path(__file__).with_name("toolbox.py").read_text()
 GATEWAY_USER = 99
@@ -409,9 +409,9 @@ class DockerPlatform:
 
     def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
         name = f"{place.slot}-smoke"
-        paths = [readiness(route) for route in routes]
-        labels = self._labels("smoke", name, place)
-        args = self._tool(name, labels, "smoke", f"http://gateway:{haproxy.PORT}", "gateway", place.slot, "30", *paths)
+        asked = [f"http://gateway:{haproxy.PORT}", "gateway", place.slot, "30", checks(self.app)]
+        asked += [readiness(route) for route in routes]
+        args = self._tool(name, self._labels("smoke", name, place), "smoke", *asked)
         args.networks_advanced = self._networks([Zone.EDGE])
         return self._one_shot(parent, name, args, f"smoke test of {place.slot}: it", after)
 

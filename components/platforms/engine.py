@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +13,19 @@ from pulumi import ErrorHook, ErrorHookArgs, ResourceHookBinding, RunError
 from ..config import Environment
 from ..workload import Image
 from . import UNTOUCHED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """A container of a stack, and how it is connected."""
+
+    name: str
+    role: str
+    tier: str
+    published: tuple[str, ...]
+    """Its ports that are opened on the engine's host."""
+    addresses: Mapping[str, str]
+    """Network → its address there."""
 
 
 def address(environment: Environment) -> str:
@@ -147,6 +161,68 @@ def ready(environment: Environment, labels: Mapping[str, str]) -> dict[tuple[str
         healthy, there = counted.get(key, (0, 0))
         counted[key] = (healthy + (each.health == "healthy"), there + 1)
     return counted
+
+
+def execute(environment: Environment, labels: Mapping[str, str], command: Sequence[str]) -> str:
+    """What a command prints in the first of the containers with these labels.
+
+    Raises:
+        RunError: none of them runs, or it ends with another code than 0.
+    """
+    wanted = [f"{name}={value}" for name, value in labels.items()]
+    found = client(environment).containers.list(filters={"label": wanted})
+    if not found:
+        raise RunError("nothing runs there")
+    code, said = found[0].exec_run(list(command))
+    text = said.decode(errors="replace").strip()
+    if code:
+        raise RunError(f"`{' '.join(command)}` ended with exit code {code}: {text[-500:] or 'it printed nothing'}")
+    return text
+
+
+def containers(environment: Environment, labels: Mapping[str, str], slot: str) -> list[Container]:
+    """The containers with these labels that run, but for those of the other slot."""
+    wanted = [f"{name}={value}" for name, value in labels.items()]
+    return [
+        Container(
+            name=str(each.name),
+            role=each.labels["tiers.role"],
+            tier=each.labels.get("tiers.tier", ""),
+            published=tuple(sorted(port for port, bound in each.ports.items() if bound)),
+            addresses={
+                name: network["IPAddress"] for name, network in each.attrs["NetworkSettings"]["Networks"].items()
+            },
+        )
+        for each in client(environment).containers.list(filters={"label": wanted})
+        if each.labels.get("tiers.slot", slot) == slot
+    ]
+
+
+def answering(
+    environment: Environment, found: Collection[Container], ports: Mapping[str, int], outside: str
+) -> set[str]:
+    """Those that take a connection from this machine; network `outside` is left out, for this machine is on it.
+
+    An engine on another machine has addresses that mean nothing here.
+    """
+    if urlsplit(address(environment)).scheme != "unix":
+        return set()
+    ways = [
+        (each.name, where, ports[each.tier])
+        for each in found
+        if each.tier in ports
+        for network, where in each.addresses.items()
+        if where and network != outside
+    ]
+    return {name for name, where, port in ways if _takes(where, port)}
+
+
+def _takes(where: str, port: int) -> bool:
+    try:
+        socket.create_connection((where, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def client(environment: Environment) -> Any:

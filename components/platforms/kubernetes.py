@@ -33,7 +33,7 @@ from ..config import App, Environment, Kubernetes, Settings, TierName
 from ..options import below
 from ..release import Slot
 from ..workload import Elsewhere, Resources, Route, Scale, Secret, Task, Volume, Workload
-from . import SHARED, UNTOUCHED, Dependencies, Place, Wanted, cluster, manifests, readiness, traffic, variables
+from . import SHARED, UNTOUCHED, Dependencies, Place, Wanted, checks, cluster, manifests, readiness, traffic, variables
 from .manifests import Manifest, Scope
 
 TOOLBOX = Path(__file__).with_name("toolbox.py").read_text()
@@ -315,8 +315,8 @@ class KubernetesPlatform:
     def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
         gateway = self.cluster.gateway
         within = round(gateway.within)
-        paths = [readiness(route) for route in routes]
-        asked = [gateway.inside, self.cluster.host, str(place.slot), str(within), *paths]
+        asked = [gateway.inside, self.cluster.host, str(place.slot), str(within), checks(self.app)]
+        asked += [readiness(route) for route in routes]
         made = self._tool("smoke", TOOLBOX_USER, "smoke", *asked)
         spec = manifests.pod(self.scope, made, TOOLBOX_USER, ["/tmp"])
         labels = self.scope.labels("smoke", "smoke", place)

@@ -4,12 +4,14 @@ Standard library only, one file: it travels as the container's command, so that 
 """
 
 import http.client
+import json
 import os
 import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 
@@ -29,29 +31,43 @@ def reach(within: str, *addresses: str) -> str:
     return f"reached {' '.join(addresses)}"
 
 
-def smoke(gateway: str, host: str, slot: str, within: str, *paths: str) -> str:
-    """Every path answers below 400 through the real gateway from `slot`, asked as `host`, within so many seconds."""
+def smoke(gateway: str, host: str, slot: str, within: str, checks: str, *paths: str) -> str:
+    """Through the real gateway `slot` answers every path below 400, and each of `checks` (JSON) as it wants to be answered.
+
+    They are asked as `host`, and all have to be well within so many seconds.
+    """
     deadline = time.monotonic() + float(within)
-    for path in paths:
-        while (problem := _ask(gateway + path, host, slot)) and time.monotonic() < deadline:
+    wanted: list[dict[str, Any]] = [*({"path": path} for path in paths), *json.loads(checks)]
+    for each in wanted:
+        while (problem := ask(gateway, host, slot, each)) and time.monotonic() < deadline:
             time.sleep(0.1)
         if problem:
-            raise SystemExit(f"{path}: {problem}")
-    return f"{slot} answers {' '.join(paths)}"
+            raise SystemExit(f"{each['path']}: {problem}")
+    return f"{slot} answers {' '.join(each['path'] for each in wanted)}"
 
 
-def _ask(url: str, host: str, slot: str) -> str:
+def ask(gateway: str, host: str, slot: str, wanted: Mapping[str, Any]) -> str:
+    """What is wrong with the answer to a path, if anything is. Without a slot it is asked as users ask."""
     try:
-        connection = _connected(urlsplit(url), host)
-        connection.request("GET", urlsplit(url).path, headers={"X-Tiers-Slot": slot})
+        connection = _connected(urlsplit(gateway), host)
+        connection.request("GET", wanted["path"], headers={"X-Tiers-Slot": slot} if slot else {})
         answer = connection.getresponse()
-        served = answer.headers.get("X-Tiers-Slot")
+        text = answer.read(2**20).decode(errors="replace") if "contains" in wanted else ""
         connection.close()
     except (OSError, http.client.HTTPException) as error:
         return str(error) or type(error).__name__
-    if answer.status >= 400:
+    status, served, part = wanted.get("status"), answer.headers.get("X-Tiers-Slot"), wanted.get("contains")
+    if status is None and answer.status >= 400:
         return f"HTTP {answer.status}"
-    return "" if served == slot else f"answered by {served}, not by {slot}"
+    if status not in (None, answer.status):
+        return f"HTTP {answer.status}, and {status} is wanted"
+    # What the gateway refuses by itself comes from no slot.
+    if slot and served != slot and (served or answer.status < 400):
+        return f"answered by {served}, not by {slot}"
+    for name, value in wanted.get("headers", {}).items():
+        if (came := answer.headers.get(name)) != value:
+            return f"{name} is {came or 'not there'}, and {value} is wanted"
+    return "" if part is None or part in text else f"{part!r} is wanted in it, and it begins with {text[:80]!r}"
 
 
 def _connected(url: SplitResult, host: str) -> http.client.HTTPConnection:

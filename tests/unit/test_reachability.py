@@ -1,64 +1,32 @@
 """Who can connect to whom: the rendered NetworkPolicies, asked for all pairs of pods in both directions.
 
-The rules are Kubernetes' own (networking.k8s.io/v1): a pod that a policy selects for a direction may only do what some
-such policy allows; one that none selects may do everything. The lab's network does not enforce policies, so the graph
-is proven here.
+The lab's network does not enforce policies, so the graph is proven here.
 """
 
-from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import product
 from typing import Any
 
 import pytest
 
+from components.platforms import reachability
+from components.platforms.reachability import Pod
+
 from .program import Deployment, deploy, environment, exported, first, project, second
 from .test_kubernetes import ALL
 
-Labels = Mapping[str, str]
-Pod = tuple[str, Labels]
-"""Its namespace and labels."""
 GATEWAY: Pod = ("gateway", {"app": "traefik"})
 DNS: Pod = ("kube-system", {"k8s-app": "kube-dns"})
 STRANGER: Pod = ("elsewhere", {"app.kubernetes.io/name": "api", "tiers.needs/database": "yes"})
 WORLD = "203.0.113.7"
 
 
-def selects(selector: Mapping[str, Any], labels: Labels) -> bool:
-    return selector.get("matchLabels", {}).items() <= labels.items()
-
-
-def allows(peers: list[dict[str, Any]] | None, other: Pod | str, namespace: str) -> bool:
-    return peers is None or any(_peer(peer, other, namespace) for peer in peers)
-
-
-def _peer(peer: Mapping[str, Any], other: Pod | str, namespace: str) -> bool:
-    if "ipBlock" in peer:
-        return isinstance(other, str) and _within(peer["ipBlock"], ip_address(other))
-    if isinstance(other, str):
-        return False
-    where, labels = other
-    inside = (
-        selects(peer["namespaceSelector"], {"kubernetes.io/metadata.name": where})
-        if "namespaceSelector" in peer
-        else where == namespace
-    )
-    return inside and selects(peer.get("podSelector", {}), labels)
-
-
-def _within(block: Mapping[str, Any], address: IPv4Address | IPv6Address) -> bool:
-    return address in ip_network(block["cidr"]) and not any(
-        address in ip_network(each) for each in block.get("except", ())
-    )
-
-
-class Network:
+class Network(reachability.Network):
     """The pods of a deployment, and what its policies let them do."""
 
     def __init__(self, *deployed: Deployment) -> None:
         objects = {each.urn: each for each_deployed in deployed for each in each_deployed.objects if each.inputs}
-        self.policies = [each.inputs for each in objects.values() if each.kind == "NetworkPolicy"]
-        self.namespace: str = self.policies[0]["metadata"]["namespace"]
+        policies = [each.inputs for each in objects.values() if each.kind == "NetworkPolicy"]
+        super().__init__(policies[0]["metadata"]["namespace"], policies)
         self.pods: dict[str, Pod] = {}
         self.ports: dict[str, int] = {}
         for each in objects.values():
@@ -68,36 +36,6 @@ class Network:
                 [container] = each.inputs["spec"]["template"]["spec"]["containers"]
                 for port in container.get("ports", ()):
                     self.ports[name] = port["containerPort"]
-
-    def reaches(self, one: Pod | str, other: Pod | str, port: int, protocol: str = "TCP") -> bool:
-        """Whether `one` may open a connection to `port` of `other`."""
-        return self.may("Egress", one, other, port, protocol) and self.may("Ingress", other, one, port, protocol)
-
-    def may(self, direction: str, pod: Pod | str, other: Pod | str, port: int, protocol: str) -> bool:
-        rules = list(self._rules(direction, pod))
-        if not rules:  # no policy is about it: everything is open
-            return True
-        key = {"Egress": "to", "Ingress": "from"}[direction]
-        return any(
-            allows(rule.get(key), other, self.namespace)
-            and any(
-                each["port"] == port and each.get("protocol", "TCP") == protocol
-                for each in rule.get("ports", [{"port": port, "protocol": protocol}])
-            )
-            for rules_of_one in rules
-            for rule in rules_of_one
-        )
-
-    def _rules(self, direction: str, pod: Pod | str) -> Iterator[list[dict[str, Any]]]:
-        for policy in self.policies:
-            spec = policy["spec"]
-            if (
-                not isinstance(pod, str)
-                and pod[0] == self.namespace
-                and direction in spec["policyTypes"]
-                and selects(spec["podSelector"], pod[1])
-            ):
-                yield spec.get(direction.lower(), [])
 
     def graph(self) -> set[tuple[str, str]]:
         """All pairs of pods, the gateway and the world that can connect to the other's own port."""

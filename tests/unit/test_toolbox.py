@@ -1,5 +1,6 @@
 """What runs inside the toolbox container: the smoke test and the switch, against real sockets."""
 
+import json
 import socket
 import ssl
 import subprocess
@@ -7,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,9 +20,12 @@ class Gateway(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         asked = self.headers.get("X-Tiers-Slot", "blue")
-        self.send_response(503 if self.path == "/broken" else 200)
-        self.send_header("X-Tiers-Slot", "blue" if self.path == "/stuck" else asked)
+        self.send_response({"/broken": 503, "/hidden": 404}.get(self.path, 200))
+        if self.path != "/hidden":
+            self.send_header("X-Tiers-Slot", "blue" if self.path == "/stuck" else asked)
+        self.send_header("x-frame-options", "DENY")
         self.end_headers()
+        self.wfile.write(b"<div id=root></div>")
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -35,7 +40,9 @@ def gateway() -> Iterator[str]:
 
 
 def test_smoke_passes_when_the_slot_answers_every_path(gateway: str) -> None:
-    assert toolbox.smoke(gateway, "board.test", "green", "1", "/health", "/ready") == "green answers /health /ready"
+    assert (
+        toolbox.smoke(gateway, "board.test", "green", "1", "[]", "/health", "/ready") == "green answers /health /ready"
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,7 +50,36 @@ def test_smoke_passes_when_the_slot_answers_every_path(gateway: str) -> None:
 )
 def test_smoke_fails_with_the_path_and_the_reason(gateway: str, path: str, said: str) -> None:
     with pytest.raises(SystemExit, match=said):
-        toolbox.smoke(gateway, "board.test", "green", "0.1", "/health", path)
+        toolbox.smoke(gateway, "board.test", "green", "0.1", "[]", "/health", path)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        {"path": "/page", "status": 200, "headers": {"X-Frame-Options": "DENY"}, "contains": "<div id=root>"},
+        {"path": "/broken", "status": 503},
+        {"path": "/hidden", "status": 404},
+    ],
+)
+def test_smoke_passes_when_a_check_is_answered_as_it_wants(gateway: str, check: dict[str, Any]) -> None:
+    said = toolbox.smoke(gateway, "board.test", "green", "0.1", json.dumps([check]), "/health")
+    assert said == f"green answers /health {check['path']}"
+    assert toolbox.ask(gateway, "board.test", "", check) == ""
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        ({"path": "/page", "status": 301}, "/page: HTTP 200, and 301 is wanted"),
+        ({"path": "/page", "headers": {"X-Frame-Options": "SAMEORIGIN"}}, "X-Frame-Options is DENY, and SAMEORIGIN is"),
+        ({"path": "/page", "headers": {"Referrer-Policy": "no-referrer"}}, "Referrer-Policy is not there, and no-ref"),
+        ({"path": "/page", "contains": "<main>"}, "'<main>' is wanted in it, and it begins with '<div id=root></div>'"),
+        ({"path": "/stuck", "status": 200}, "answered by blue, not by green"),
+    ],
+)
+def test_smoke_fails_with_what_a_check_wanted_and_what_came(gateway: str, check: dict[str, Any], said: str) -> None:
+    with pytest.raises(SystemExit, match=said):
+        toolbox.smoke(gateway, "board.test", "green", "0.1", json.dumps([check]))
 
 
 def test_smoke_asks_over_tls_for_the_host_whoever_vouches_for_it(tmp_path: Path) -> None:
@@ -59,10 +95,10 @@ def test_smoke_asks_over_tls_for_the_host_whoever_vouches_for_it(tmp_path: Path)
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         inside = f"https://127.0.0.1:{server.server_port}"
-        assert toolbox.smoke(inside, "board.test", "green", "1", "/health") == "green answers /health"
+        assert toolbox.smoke(inside, "board.test", "green", "1", "[]", "/health") == "green answers /health"
         assert asked == ["board.test"]
         with pytest.raises(SystemExit, match="certificate verify failed"):
-            toolbox.smoke(inside, "127.0.0.1", "green", "0", "/health")
+            toolbox.smoke(inside, "127.0.0.1", "green", "0", "[]", "/health")
         server.shutdown()
 
 
@@ -75,7 +111,7 @@ def test_reach_waits_until_a_connection_is_taken(gateway: str) -> None:
 
 def test_smoke_fails_when_nothing_answers() -> None:
     with pytest.raises(SystemExit, match="/health: "):
-        toolbox.smoke("http://127.0.0.1:9", "board.test", "green", "0.1", "/health")
+        toolbox.smoke("http://127.0.0.1:9", "board.test", "green", "0.1", "[]", "/health")
 
 
 class Master:

@@ -1,0 +1,180 @@
+"""Is what is live what users need? `python -m ci.check STACK` asks, a line a question, and ends with 1 if an answer is no.
+
+What the application does not describe is said to be that, and never passed over.
+"""
+
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+from pulumi import RunError
+
+from components import checkpoint, database, platforms, tier
+from components.checkpoint import Checkpoint
+from components.config import App, Check, ConfigError, Environment, TierName
+from components.platforms import toolbox
+from components.release import Slot
+
+from .described import load, state
+from .slo import outputs
+
+PATIENCE = 10
+"""Seconds until every process of a gateway has heard of the last switch."""
+
+
+class NotDescribedError(Exception):
+    """The application says nothing of what is asked; the message says what it would."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """What is live of a stack, and how it is asked."""
+
+    app: App
+    environment: Environment
+    stack: str
+    slot: Slot
+    url: str
+    known: Checkpoint
+
+    def questions(self) -> Iterator[tuple[str, Callable[[], str]]]:
+        """What is asked, in order: each says how it is, or raises why it is not."""
+        yield "every container is up", self.containers
+        yield "the database is ready", self.database
+        for name in (TierName.API, TierName.WEB):
+            yield f"the {name} is ready", partial(self.ready, name)
+        yield "the database is at what the release wants", self.migrations
+        for check in self.app.checks:
+            yield f"{check.path} is answered as wanted", partial(self.answer, check)
+        if not self.app.checks:
+            yield "users are answered as wanted", self.no_checks
+        yield "nothing but the gateway leads in", self.isolation
+
+    def containers(self) -> str:
+        there = platforms.ready(self.app, self.environment, self.stack)
+        wanted = standing(self.app, self.environment, self.slot, self.known)
+        if missing := [*unready(wanted, there)]:
+            raise RunError("; ".join(missing))
+        return ", ".join(f"{name} {there[where, name][0]}" for where, name in wanted)
+
+    def database(self) -> str:
+        described = self.app.database
+        if not described:
+            raise NotDescribedError("app.database")
+        if outside := tier.elsewhere(TierName.DATABASE, self.environment):
+            try:
+                socket.create_connection((outside.host, outside.port), timeout=PATIENCE).close()
+            except OSError as error:
+                raise RunError(f"{outside.host}:{outside.port} can't be reached from here: {error}") from None
+            return f"{outside.host}:{outside.port} takes connections"
+        self._execute(TierName.DATABASE, None, database.takes_connections(described))
+        return "pg_isready says so"
+
+    def ready(self, name: TierName) -> str:
+        found = [route for route in tier.routes(self.app, self.environment) if route.tier == name]
+        if not found:
+            raise NotDescribedError(f"app.{name}")
+        self._ask({"path": platforms.readiness(found[0])}, self.slot)
+        return f"{found[0].health}, through the gateway"
+
+    def migrations(self) -> str:
+        steps = [(name, each.migrate) for name, each in self.app.services.items() if each.migrate]
+        asked = [(name, step.check) for name, step in steps if step.check]
+        if not asked:
+            raise NotDescribedError("migrate.check of a tier")
+        return "; ".join(self._execute(name, self.slot, command) or f"{name} says so" for name, command in asked)
+
+    def answer(self, check: Check) -> str:
+        self._ask(check.model_dump(exclude_none=True), None)
+        part = [f"with {check.contains!r}"] if check.contains is not None else []
+        return ", ".join([f"HTTP {check.status}", *check.headers, *part])
+
+    def no_checks(self) -> str:
+        raise NotDescribedError("app.checks")
+
+    def isolation(self) -> str:
+        if ways := platforms.ways_in(self.app, self.environment, self.stack, self.slot):
+            raise RunError("; ".join(ways))
+        return "services, routes and policies say so" if self.environment.kubernetes else "ports and networks say so"
+
+    def _execute(self, name: TierName, slot: Slot | None, command: tuple[str, ...]) -> str:
+        return platforms.execute(self.app, self.environment, self.stack, name, slot, command)
+
+    def _ask(self, wanted: Mapping[str, Any], slot: Slot | None) -> None:
+        gateway, host = reached(self.url)
+        deadline = time.monotonic() + PATIENCE
+        while problem := toolbox.ask(gateway, host, str(slot or ""), wanted):
+            if time.monotonic() > deadline:
+                raise RunError(problem)
+            time.sleep(0.5)
+
+
+def reached(url: str) -> tuple[str, str]:
+    """The address and the host to ask for it. Names under .localhost are this machine, as browsers know by themselves."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host.endswith(".localhost"):
+        parts = parts._replace(netloc=f"127.0.0.1:{parts.port}" if parts.port else "127.0.0.1")
+    return parts.geturl(), host
+
+
+def standing(app: App, environment: Environment, live: Slot, known: Checkpoint) -> dict[tuple[str, str], int]:
+    """(slot or "", tier) → of how many at least there has to be one that is ready: what is described and what was made."""
+    described = [(str(live), str(name)) for name in app.services] + [("", str(name)) for name in environment.data(app)]
+    made = Counter(
+        (entry.labels.get(checkpoint.LABEL_SLOT, ""), str(entry.tier))
+        for entry in known.entries
+        if entry.custom and entry.role == "tier"
+    )
+    return {place: max(made[place], 1) for place in dict.fromkeys([*described, *made]) if place[0] in ("", live)}
+
+
+def unready(wanted: Mapping[tuple[str, str], int], there: Mapping[tuple[str, str], tuple[int, int]]) -> Iterator[str]:
+    """What of the tiers is not up and healthy, in words."""
+    for place, least in wanted.items():
+        healthy, of = there.get(place, (0, 0))
+        if healthy < max(of, least):
+            yield f"{'-'.join(filter(None, reversed(place)))}: {healthy} of {max(of, least)} are up and healthy"
+
+
+def verdict(question: Callable[[], str]) -> tuple[str, str]:
+    """How it ended, and what is to be said of it."""
+    try:
+        return "ok", question()
+    except NotDescribedError as missing:
+        return "not described", str(missing)
+    except (RunError, OSError) as error:
+        return "FAILED", str(error)
+
+
+def main(stack: str) -> int:
+    app, environment = load(stack)
+    told = outputs(stack)
+    live = Live(
+        app=app,
+        environment=environment,
+        stack=stack,
+        slot=Slot(told["live"]),
+        url=told["url"],
+        known=checkpoint.parse(state(stack)),
+    )
+    print(f"{told['release']}, live on {live.slot} of {stack}, {live.url}")
+    failed = 0
+    for number, (name, question) in enumerate(live.questions(), 1):
+        ended, said = verdict(question)
+        failed += ended == "FAILED"
+        print(f"  {number}  {ended:<13}  {name}: {said}", flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(1 if main(sys.argv[1]) else 0)
+    except (ConfigError, RunError) as error:
+        sys.exit(f"check: {error}")

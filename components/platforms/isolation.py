@@ -1,0 +1,72 @@
+"""Which ways to a tier there are that should not be: pure, over what an engine or a cluster says is there.
+
+In is only the gateway's way; between tiers, what the tier graph says.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from ..checkpoint import LABEL_SLOT
+from ..config import App, Listening, Service
+from ..tier import DATA_PORTS
+from .engine import Container
+from .reachability import Network, Pod
+
+
+def ports(app: App) -> dict[str, int]:
+    """Tier → where it listens, of those that do."""
+    own = {str(tier): each.port for tier, each in app.services.items() if isinstance(each, Listening)}
+    return own | {str(tier): port for tier, port in DATA_PORTS.items()}
+
+
+def of_engine(app: App, containers: Sequence[Container], answering: Collection[str]) -> Iterator[str]:
+    """What of the containers is open. `answering` are those that took a connection from this machine at a closed network."""
+    for each in containers:
+        if each.role != "gateway" and each.published:
+            yield f"{each.name} publishes {', '.join(each.published)}"
+        if each.name in answering:
+            yield f"{each.name} takes connections from this machine"
+    data = [each for each in containers if each.tier in list(DATA_PORTS)]
+    for each, other in product(containers, data):
+        service = _service(app, each.tier)
+        # What needs any of the data is where all of it is (docs/adr/003-networks.md).
+        if (
+            service
+            and not DATA_PORTS.keys() & set(service.needs)
+            and (shared := each.addresses.keys() & other.addresses)
+        ):
+            yield f"{each.name} can reach {other.name}, by network {', '.join(sorted(shared))}"
+
+
+def of_cluster(app: App, objects: Mapping[str, Sequence[Mapping[str, Any]]], namespace: str) -> Iterator[str]:
+    """What of the objects of a namespace, by kind, is open."""
+    for each in objects["Service"]:
+        if each["spec"].get("type") != "ClusterIP" or each["spec"].get("externalIPs"):
+            yield f"Service {each['metadata']['name']} is open to the outside ({each['spec'].get('type')})"
+    for each in objects["HTTPRoute"]:
+        backends = {to["name"] for rule in each["spec"].get("rules") or () for to in rule.get("backendRefs") or ()}
+        if wrong := sorted(name for name in backends if name.rpartition("-")[0] not in ("web", "api")):
+            yield f"HTTPRoute {each['metadata']['name']} leads to {', '.join(wrong)}"
+    network = Network(namespace, objects["NetworkPolicy"])
+    pods: dict[str, Pod] = {
+        each["metadata"]["name"]: (namespace, each["metadata"]["labels"]) for each in objects["Pod"]
+    }
+    strangers: dict[str, Pod] = {"a pod of another namespace": ("elsewhere", {}), "a pod of no tier": (namespace, {})}
+    for (one, source), (other, target) in product((pods | strangers).items(), pods.items()):
+        port = ports(app).get(_tier(target))
+        if one != other and port and not _needs(app, source, target) and network.reaches(source, target, port):
+            yield f"{one} may connect to {other}"
+
+
+def _tier(pod: Pod) -> str:
+    return pod[1].get("app.kubernetes.io/component", "")
+
+
+def _needs(app: App, source: Pod, target: Pod) -> bool:
+    service, slot = _service(app, _tier(source)), target[1].get(LABEL_SLOT)
+    return service is not None and _tier(target) in service.needs and slot in (None, source[1].get(LABEL_SLOT))
+
+
+def _service(app: App, tier: str) -> Service | None:
+    return next((service for name, service in app.services.items() if name == tier), None)

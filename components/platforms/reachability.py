@@ -1,0 +1,95 @@
+"""What NetworkPolicies let pods do: pure, over objects as they are rendered or as a cluster has them.
+
+The rules are Kubernetes' own (networking.k8s.io/v1): a pod that a policy selects for a direction may only do what some
+such policy allows; one that none selects may do everything.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
+
+Labels = Mapping[str, str]
+Pod = tuple[str, Labels]
+"""Its namespace and labels."""
+
+
+class Network:
+    """The pods of a namespace, and what its policies let them do."""
+
+    def __init__(self, namespace: str, policies: Sequence[Mapping[str, Any]]) -> None:
+        self.namespace, self.policies = namespace, list(policies)
+
+    def reaches(self, one: Pod | str, other: Pod | str, port: int, protocol: str = "TCP") -> bool:
+        """Whether `one` may open a connection to `port` of `other`; who is no pod is an address."""
+        return self.may("Egress", one, other, port, protocol) and self.may("Ingress", other, one, port, protocol)
+
+    def may(self, direction: str, pod: Pod | str, other: Pod | str, port: int, protocol: str) -> bool:
+        """Whether the policies of one direction, those about `pod`, allow it."""
+        rules = list(self._rules(direction, pod))
+        if not rules:  # no policy is about it: everything is open
+            return True
+        key = {"Egress": "to", "Ingress": "from"}[direction]
+        return any(
+            self._allows(rule.get(key), other) and _open(rule.get("ports"), port, protocol)
+            for rules_of_one in rules
+            for rule in rules_of_one
+        )
+
+    def _rules(self, direction: str, pod: Pod | str) -> Iterator[Sequence[Mapping[str, Any]]]:
+        for policy in self.policies:
+            spec = policy["spec"]
+            if (
+                not isinstance(pod, str)
+                and pod[0] == self.namespace
+                and direction in spec["policyTypes"]
+                and _selects(spec.get("podSelector"), pod[1])
+            ):
+                yield spec.get(direction.lower()) or []
+
+    def _allows(self, peers: Sequence[Mapping[str, Any]] | None, other: Pod | str) -> bool:
+        return not peers or any(self._peer(peer, other) for peer in peers)
+
+    def _peer(self, peer: Mapping[str, Any], other: Pod | str) -> bool:
+        if "ipBlock" in peer:
+            return isinstance(other, str) and _within(peer["ipBlock"], ip_address(other))
+        if isinstance(other, str):
+            return False
+        where, labels = other
+        inside = (
+            _selects(peer["namespaceSelector"], {"kubernetes.io/metadata.name": where})
+            if "namespaceSelector" in peer
+            else where == self.namespace
+        )
+        return inside and _selects(peer.get("podSelector"), labels)
+
+
+def _selects(selector: Mapping[str, Any] | None, labels: Labels) -> bool:
+    wanted = selector or {}
+    return wanted.get("matchLabels", {}).items() <= labels.items() and all(
+        _holds(each, labels) for each in wanted.get("matchExpressions") or ()
+    )
+
+
+def _holds(expression: Mapping[str, Any], labels: Labels) -> bool:
+    value, values = labels.get(expression["key"]), expression.get("values") or ()
+    return {
+        "In": value in values,
+        "NotIn": value not in values,
+        "Exists": value is not None,
+        "DoesNotExist": value is None,
+    }[expression["operator"]]
+
+
+def _open(ports: Sequence[Mapping[str, Any]] | None, port: int, protocol: str) -> bool:
+    """A port by name may be any: what only a pod knows is taken for open."""
+    return not ports or any(
+        each.get("protocol", "TCP") == protocol
+        and (isinstance(first := each.get("port", port), str) or first <= port <= each.get("endPort", first))
+        for each in ports
+    )
+
+
+def _within(block: Mapping[str, Any], address: IPv4Address | IPv6Address) -> bool:
+    return address in ip_network(block["cidr"]) and not any(
+        address in ip_network(each) for each in block.get("except") or ()
+    )

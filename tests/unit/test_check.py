@@ -1,0 +1,228 @@
+"""`make check`: what it makes of what an engine or a cluster says. That it asks them rightly is in tests/e2e."""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from pulumi import RunError
+
+from ci import check
+from components import checkpoint, platforms
+from components.config import load_app, load_environment
+from components.platforms import isolation
+from components.platforms.engine import Container
+from components.release import Slot
+
+from .program import CONTAINER, Deployment, deploy, environment, exported, first, project
+
+APP = load_app(project())
+DEV = load_environment(environment(), APP)
+HEALTHY = dict.fromkeys([("blue", "web"), ("blue", "api"), ("blue", "worker"), ("", "database"), ("", "cache")], (1, 1))
+
+
+def wanted(stack: str, deployed: Deployment, live: Slot = Slot.BLUE) -> Mapping[tuple[str, str], int]:
+    known = checkpoint.parse(exported(deployed))
+    return check.standing(APP, load_environment(environment(stack), APP), live, known)
+
+
+@pytest.mark.parametrize("stack", ["dev", "staging"])
+class TestTheGate:
+    CHECKS = ({"path": "/any/page", "contains": "$(main)"},)
+
+    def asked(self, stack: str) -> tuple[Deployment, str]:
+        deployed = deploy(project() | {"checks": list(self.CHECKS)}, environment(stack), stack=stack)
+        inputs = deployed.by_name["blue-smoke"].inputs
+        command = inputs.get("command") or inputs["spec"]["template"]["spec"]["containers"][0]["command"]
+        return deployed, " ".join(command)
+
+    def test_the_smoke_test_asks_the_checks(self, stack: str) -> None:
+        _, command = self.asked(stack)
+        assert '[{"path": "/any/page", "status": 200, "headers": {}, "contains": "\\u0024(main)"}]' in command
+
+    def test_checks_are_no_part_of_a_release(self, stack: str) -> None:
+        assert self.asked(stack)[0].release == first(stack).release
+        kept = deploy(project() | {"checks": list(self.CHECKS)}, environment(stack), export=exported(first(stack)),
+                      stack=stack).by_name["blue-smoke"]  # fmt: skip
+        assert kept.ignores == ("*",)
+
+
+class TestContainers:
+    @pytest.mark.parametrize("stack", ["dev", "staging"])
+    def test_every_tier_of_the_live_slot_and_what_is_shared_has_to_stand(self, stack: str) -> None:
+        assert wanted(stack, first(stack)) == dict.fromkeys(HEALTHY, 1)
+
+    def test_on_an_engine_every_replica_is_one_that_was_made(self) -> None:
+        env = environment() | {"tiers": {"api": {"replicas": 2}}}
+        there = HEALTHY | {("blue", "api"): (1, 1)}
+        assert [*check.unready(wanted("dev", deploy(env=env)), there)] == ["api-blue: 1 of 2 are up and healthy"]
+
+    def test_what_is_described_and_was_never_made_is_missed(self) -> None:
+        [missed] = check.unready(wanted("dev", first(), Slot.GREEN), {**HEALTHY, ("green", "web"): (1, 1),
+                                                                     ("green", "api"): (1, 1)})  # fmt: skip
+        assert missed == "worker-green: 0 of 1 are up and healthy"
+
+    @pytest.mark.parametrize("stack", ["dev", "staging"])
+    def test_one_that_is_ill_is_named(self, stack: str) -> None:
+        assert not [*check.unready(wanted(stack, first(stack)), HEALTHY)]
+        there = HEALTHY | {("", "cache"): (0, 1), ("blue", "api"): (2, 3)}
+        said = ["api-blue: 2 of 3 are up and healthy", "cache: 0 of 1 are up and healthy"]
+        assert [*check.unready(wanted(stack, first(stack)), there)] == said
+
+
+def standing() -> list[Container]:
+    """The board's containers, on the networks they are given."""
+    found = [each for each in first() if each.type == CONTAINER and each.labels["tiers.role"] in ("tier", "gateway")]
+    return [
+        Container(
+            name=each.inputs["name"],
+            role=each.labels["tiers.role"],
+            tier=each.labels.get("tiers.tier", ""),
+            published=tuple(f"{port['internal']}/tcp" for port in each.inputs.get("ports") or ()),
+            addresses={network["name"]: "172.20.0.2" for network in each.inputs["networksAdvanced"]},
+        )
+        for each in found
+    ]
+
+
+class TestIsolationOnAnEngine:
+    def test_the_board_is_closed(self) -> None:
+        assert len(standing()) == 6
+        assert not [*isolation.of_engine(APP, standing(), ())]
+
+    def test_a_port_of_a_tier_is_found(self) -> None:
+        open_one = [
+            *standing(),
+            Container(name="stray", role="tier", tier="api", published=("8000/tcp",), addresses={}),
+        ]
+        assert [*isolation.of_engine(APP, open_one, ())] == ["stray publishes 8000/tcp"]
+
+    def test_one_that_answers_this_machine_is_found(self) -> None:
+        assert [*isolation.of_engine(APP, standing(), {"board-dev-database-1"})] == [
+            "board-dev-database-1 takes connections from this machine"
+        ]
+
+    def test_a_web_on_the_network_of_the_data_is_found(self) -> None:
+        web = Container(name="web", role="tier", tier="web", published=(), addresses={"board-dev-data": "172.20.0.9"})
+        said = [*isolation.of_engine(APP, [*standing(), web], ())]
+        assert sorted(said) == [
+            "web can reach board-dev-cache-1, by network board-dev-data",
+            "web can reach board-dev-database-1, by network board-dev-data",
+        ]
+
+
+def objects() -> dict[str, list[dict[str, Any]]]:
+    """The board's objects, and a pod of each of its tiers."""
+    made = [copy.deepcopy(each) for each in first("staging").objects]
+    found = {
+        kind: [each.inputs for each in made if each.kind == kind] for kind in ("Service", "HTTPRoute", "NetworkPolicy")
+    }
+    running = [each.inputs for each in made if each.kind in ("Deployment", "StatefulSet")]
+    pods = [
+        {"metadata": {"name": each["metadata"]["name"], **each["spec"]["template"]["metadata"]}} for each in running
+    ]
+    return {**found, "Pod": pods}
+
+
+def service(found: dict[str, list[dict[str, Any]]]) -> None:
+    found["Service"][0]["spec"]["type"] = "LoadBalancer"
+
+
+def route(found: dict[str, list[dict[str, Any]]]) -> None:
+    found["HTTPRoute"][0]["spec"]["rules"][0]["backendRefs"] = [{"name": "database", "port": 5432}]
+
+
+def wide(found: dict[str, list[dict[str, Any]]]) -> None:
+    [policy] = [each for each in found["NetworkPolicy"] if each["metadata"]["name"] == "database"]
+    policy["spec"]["ingress"].append({"from": [{"namespaceSelector": {}}]})
+
+
+def needy(found: dict[str, list[dict[str, Any]]]) -> None:
+    [web] = [each for each in found["Pod"] if each["metadata"]["name"] == "web-blue"]
+    web["metadata"]["labels"]["tiers.needs/database"] = "yes"
+
+
+def bare(found: dict[str, list[dict[str, Any]]]) -> None:
+    found["NetworkPolicy"].clear()
+
+
+class TestIsolationOnACluster:
+    def test_the_board_is_closed(self) -> None:
+        assert len(objects()["Pod"]) == 5
+        assert not [*isolation.of_cluster(APP, objects(), "board-staging")]
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (service, "is open to the outside (LoadBalancer)"),
+            (route, "leads to database"),
+            (wide, "a pod of another namespace may connect to database"),
+            (needy, "web-blue may connect to database"),
+            (bare, "a pod of no tier may connect to cache"),
+        ],
+    )
+    def test_what_is_open_is_found(self, change: Callable[[dict[str, list[dict[str, Any]]]], None], said: str) -> None:
+        found = objects()
+        change(found)
+        assert any(line.endswith(said) for line in isolation.of_cluster(APP, found, "board-staging"))
+
+
+def live(**changed: Any) -> check.Live:
+    app = load_app(project() | changed)
+    known = checkpoint.Checkpoint()
+    return check.Live(app=app, environment=DEV, stack="dev", slot=Slot.BLUE, url="http://127.0.0.1:9", known=known)
+
+
+def names(asked: check.Live) -> list[str]:
+    return [name for name, _ in asked.questions()]
+
+
+class TestQuestions:
+    def test_three_checks_make_nine(self) -> None:
+        checks = [{"path": "/"}, {"path": "/api/release"}, {"path": "/any/page"}]
+        assert len(names(live(checks=checks))) == 9
+
+    def test_what_is_not_described_is_said_to_be_that(self) -> None:
+        asked = dict(live(checks=[], database=None, api=project()["api"] | {"needs": ["cache"], "migrate": None},
+                          worker=None).questions())  # fmt: skip
+        assert check.verdict(asked["the database is ready"]) == ("not described", "app.database")
+        migrated = check.verdict(asked["the database is at what the release wants"])
+        assert migrated == ("not described", "migrate.check of a tier")
+        assert check.verdict(asked["users are answered as wanted"]) == ("not described", "app.checks")
+
+    def test_a_command_in_a_container_decides(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        api = project()["api"]
+        api["migrate"] |= {"check": ["alembic", "current", "--check-heads"]}
+        question = dict(live(api=api).questions())["the database is at what the release wants"]
+        ran: list[Any] = []
+
+        def execute(*words: Any) -> str:
+            ran.append(words[3:])
+            return "001 (head)"
+
+        monkeypatch.setattr(platforms, "execute", execute)
+        assert check.verdict(question) == ("ok", "001 (head)")
+        assert ran == [("api", "blue", ("alembic", "current", "--check-heads"))]
+
+        def refuse(*words: Any) -> str:
+            raise RunError("it ended with exit code 1")
+
+        monkeypatch.setattr(platforms, "execute", refuse)
+        assert check.verdict(question) == ("FAILED", "it ended with exit code 1")
+
+    def test_a_wrong_answer_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(check, "PATIENCE", 0)
+        asked = dict(live(checks=[{"path": "/page"}]).questions())
+        ended, said = check.verdict(asked["/page is answered as wanted"])
+        assert (ended, "refused" in said) == ("FAILED", True)
+
+    @pytest.mark.parametrize(
+        ("url", "asked"),
+        [
+            ("http://board.localhost:8000", ("http://127.0.0.1:8000", "board.localhost")),
+            ("https://board.localhost", ("https://127.0.0.1", "board.localhost")),
+            ("https://board.example.com", ("https://board.example.com", "board.example.com")),
+        ],
+    )
+    def test_names_of_this_machine_are_asked_here(self, url: str, asked: tuple[str, str]) -> None:
+        assert check.reached(url) == asked

@@ -25,7 +25,7 @@ TEXT = "\n".join(file.read_text() for file in (ROOT / ".github").rglob("*.yml"))
 TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 BESIDES = {
     'git checkout --detach "$(make --silent deployed ENV=${{ matrix.environment }})"',
-    'cat reports/preview-prod.txt >> "$GITHUB_STEP_SUMMARY"',
+    'cat "$APP/reports/preview-prod.txt" >> "$GITHUB_STEP_SUMMARY"',
 }
 """The only commands that are no make target: each is about the runner itself."""
 
@@ -37,6 +37,11 @@ def jobs() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 JOBS = dict(jobs())
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS.values(), ids=WORKFLOWS)
+def test_every_workflow_is_for_the_application_that_the_repository_names(workflow: dict[str, Any]) -> None:
+    assert workflow["env"] == {"APP": "${{ vars.APP || '.' }}"}
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)

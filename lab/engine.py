@@ -49,7 +49,6 @@ BOOTSTRAP = (
     '--aptopt=Acquire::Retries "5"',
     *(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "locale", "info")),
     f"--customize-hook=copy-in {BUNDLE} /etc/ssl/certs",
-    f"--customize-hook=copy-in {SMALL} /etc/apt/apt.conf.d",
     '--customize-hook=rm -f "$1"/var/cache/apt/*.bin',
 )
 TRUST = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
@@ -232,7 +231,9 @@ def _bootstrap() -> None:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     tar = work / "debian.tar"
-    sh("mmdebstrap", *BOOTSTRAP, "bookworm", tar, log="image-debian")
+    # Where this clone lies is no part of what the image is made from: another clone's is the same image.
+    small = f"--customize-hook=copy-in {SMALL} /etc/apt/apt.conf.d"
+    sh("mmdebstrap", *BOOTSTRAP, small, "bookworm", tar, log="image-debian")
     trust = " ".join(f"{variable}={BUNDLE}" for variable in TRUST)
     sh(_client(), "import", "--change", f"ENV {trust}", "--change", 'CMD ["bash"]', tar, BASE, log="image-debian")
     shutil.rmtree(work)

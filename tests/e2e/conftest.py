@@ -12,6 +12,7 @@ from pulumi import RunError
 
 from components.platforms import cluster
 
+from .seen import Seen
 from .stack import DockerStack
 
 # The lab's gateway has a certificate of its own making.
@@ -20,6 +21,10 @@ urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="the long form: 20 releases, an engine killed at 30 points")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Seen())
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -61,3 +66,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path
+
+
+@pytest.fixture
+def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder whose name is short enough for a socket below it, emptied of the engine's mounts afterwards."""
+    folder = tmp_path_factory.mktemp("e")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

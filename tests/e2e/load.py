@@ -1,8 +1,12 @@
-"""Users while things change: requests by k6 at a steady rate (load.js says which), and a feed that is kept open."""
+"""Users while things change: requests by k6 at a steady rate (load.js says which), and a feed that is kept open.
+
+And the users of any application, who go the way of its journey.js.
+"""
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -20,6 +24,8 @@ from .stack import Stack, eventually, free_port
 SCRIPT = Path(__file__).with_name("load.js")
 STOPPED_BY_SCRIPT = 108
 """k6's exit code where the script itself ended the run, as ours does when it is asked to."""
+INTERRUPTED = 105
+"""The same where it was sent a signal: it drops what is under way, and counts none of it."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -196,3 +202,71 @@ def stream(stack: Stack) -> Generator[Stream]:
         done.set()
         thread.join()
         feed.close()
+
+
+@dataclass(frozen=True, repr=False)
+class Journeys:
+    """What k6 counted of users on their way, to be asked after they have arrived."""
+
+    folder: Path
+
+    def __repr__(self) -> str:
+        counts = f"{self.done} journeys, {self.requests} requests, {self.failed} failed, {self.broken} checks broken"
+        return "\n".join([counts, *self.errors[:10]])
+
+    @cached_property
+    def _metrics(self) -> dict[str, dict[str, int]]:
+        return json.loads((self.folder / "summary.json").read_text())["metrics"]
+
+    @property
+    def done(self) -> int:
+        return self._metrics["iterations"]["count"]
+
+    @property
+    def requests(self) -> int:
+        return self._metrics["http_reqs"]["count"]
+
+    @property
+    def failed(self) -> int:
+        # A rate of failure: what passes has failed.
+        return self._metrics["http_req_failed"]["passes"]
+
+    @property
+    def broken(self) -> int:
+        return self._metrics["checks"]["fails"]
+
+    @property
+    def errors(self) -> list[str]:
+        """What the script itself stumbled over, such as an answer that is no JSON."""
+        lines = (self.folder / "console.txt").read_text().splitlines()
+        return [line for line in lines if "level=error" in line and "'interrupt' signal" not in line]
+
+    def lost_nothing(self) -> bool:
+        return bool(self.done) and not (self.failed or self.broken or self.errors)
+
+
+def journey(stack: Stack, *more: str) -> tuple[subprocess.Popen[bytes], Journeys]:
+    """One user on the way, or as many as `more` says."""
+    seen = Journeys(Path(tempfile.mkdtemp(prefix="journey-", dir=stack.folder)))
+    summary, console = seen.folder / "summary.json", seen.folder / "console.txt"
+    words = ["--quiet", "--no-usage-report", "--address", "", "--summary-export", str(summary), *more]
+    with console.open("w") as file:
+        k6 = subprocess.Popen(
+            ["k6", "run", *words, "journey.js"], cwd=stack.here, env=os.environ | {"URL": stack.address},
+            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    return k6, seen
+
+
+@contextmanager
+def journeys(stack: Stack, users: int = 5) -> Generator[Journeys]:
+    """Users go the way of the application's journey.js, one journey after the other, for as long as the block runs."""
+    k6, seen = journey(stack, "--vus", str(users), "--duration", "15m")
+    try:
+        yield seen
+        assert k6.poll() is None, (seen.folder / "console.txt").read_text()
+        k6.send_signal(signal.SIGINT)
+        assert k6.wait(60) == INTERRUPTED, (seen.folder / "console.txt").read_text()
+    finally:
+        k6.kill()
+        k6.wait()

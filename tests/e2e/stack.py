@@ -1,4 +1,4 @@
-"""A stack of the repository's own program in a copy of its files, deployed by the real Pulumi on a real engine."""
+"""A stack of the board, or of an application in examples/, in a copy of the repository, deployed by the real Pulumi on a real engine."""
 
 import json
 import os
@@ -15,20 +15,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import docker
 import kubernetes
 import requests
 import yaml
 
+from components.platforms import COOKIE
+
 ROOT = Path(__file__).parents[2]
 SECRETS = {"database-password": "e2e-database-7c1f", "cache-password": "e2e-cache-93ab"}
+PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+"""What a browser asks for a page with."""
 
 
 def free_port() -> int:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]
+
+
+def free_ports(gateway: dict[str, Any]) -> None:
+    """Other ports than those of the file, which somebody may be using."""
+    gateway["port"] = free_port()
+    if "ports" in gateway:
+        gateway["ports"] = {tier: free_port() for tier in gateway["ports"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,35 +68,53 @@ class Stack:
     keeper = "passphrase"
     """Who encrypts its secrets."""
 
-    def __init__(self, folder: Path, name: str, template: str, variables: Mapping[str, str]) -> None:
-        """The stack `name` in `folder`, its environment as in the stack file of `template`, its state in a file unless `variables` say otherwise."""
-        self.folder, self.name = folder, name
+    def __init__(self, folder: Path, name: str, template: str, variables: Mapping[str, str], at: str = ".") -> None:
+        """The stack `name` of the application `at` a folder of the repository, which is copied to `folder`.
+
+        Its environment is as in the stack file of `template`, its state in a file unless `variables` say otherwise.
+        """
+        self.folder, self.name, self.here = folder, name, folder / at
         folder.mkdir(exist_ok=True)
         _copy(folder)
-        self.project: dict[str, Any] = yaml.safe_load((folder / "Pulumi.yaml").read_text())
+        self.project: dict[str, Any] = yaml.safe_load((self.here / "Pulumi.yaml").read_text())
+        self.key = f"{self.project['name']}:environment"
         self.app: dict[str, Any] = self.project["config"]["app"]["value"]
-        settings = yaml.safe_load((folder / f"Pulumi.{template}.yaml").read_text())
-        self.environment: dict[str, Any] = settings["config"]["board:environment"]
+        self.prefix = f"{self.app['name']}-{name}"
+        settings = yaml.safe_load((self.here / f"Pulumi.{template}.yaml").read_text())
+        self.environment: dict[str, Any] = settings["config"][self.key]
         (folder / ".state").mkdir()
         self.variables = os.environ | {
             "PULUMI_BACKEND_URL": f"file://{folder / '.state'}",
             "PULUMI_CONFIG_PASSPHRASE": "e2e",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "PYTHONPATH": str(folder),
             **variables,
         }
-        self.settings = folder / f"Pulumi.{name}.yaml"
+        self.settings = self.here / f"Pulumi.{name}.yaml"
         self.settings.unlink(missing_ok=True)
         self.pulumi("stack", "init", name, "--secrets-provider", self.keeper, check=True)
-        for secret, value in SECRETS.items():
+        for secret in sorted(self._secrets()):
+            value = SECRETS.get(secret, f"e2e-{secret}-5d20")
             self.pulumi("config", "set", "--secret", "--path", f"secrets.{secret}", value, check=True)
+
+    def _secrets(self) -> set[str]:
+        """The names of those the application wants."""
+        own = {secret for tier in self.app.values() if isinstance(tier, dict) for secret in tier.get("secrets", ())}
+        return own | {secret for secret in SECRETS if secret.removesuffix("-password") in self.app}
 
     @property
     def url(self) -> str:
+        """Where requests go, with `headers`."""
         raise NotImplementedError
+
+    @property
+    def address(self) -> str:
+        """The same as users know it."""
+        return self.url
 
     def pulumi(self, *words: str, check: bool = False, variables: Mapping[str, str] | None = None) -> Result:
         done = subprocess.run(
-            ["pulumi", *words, "--non-interactive"], cwd=self.folder, env=self.variables | dict(variables or {}),
+            ["pulumi", *words, "--non-interactive"], cwd=self.here, env=self.variables | dict(variables or {}),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=540,
         )  # fmt: skip
         result = Result(code=done.returncode, text=done.stdout)
@@ -92,9 +122,9 @@ class Stack:
         return result
 
     def write(self) -> None:
-        (self.folder / "Pulumi.yaml").write_text(yaml.safe_dump(self.project))
+        (self.here / "Pulumi.yaml").write_text(yaml.safe_dump(self.project))
         given = yaml.safe_load(self.settings.read_text())
-        given["config"]["board:environment"] = self.environment
+        given.setdefault("config", {})[self.key] = self.environment
         self.settings.write_text(yaml.safe_dump(given))
 
     def up(self, check: bool = True, **variables: str) -> Result:
@@ -132,6 +162,10 @@ class Stack:
         """The release and the slot that answer users."""
         return self.get("/api/release").json()
 
+    def answers(self) -> str:
+        """The release that answers who comes for a page, as the gateway tells its cookie: of any application."""
+        return str(self.get("/", headers=PAGE).cookies[COOKIE])
+
     def ci(self, module: str) -> str:
         """What a module of `ci` prints of this stack.
 
@@ -141,7 +175,7 @@ class Stack:
         self.write()
         done = subprocess.run(
             [sys.executable, "-m", f"ci.{module}", self.name],
-            cwd=self.folder, env=self.variables, capture_output=True, text=True, timeout=500,
+            cwd=self.here, env=self.variables, capture_output=True, text=True, timeout=500,
         )  # fmt: skip
         if done.returncode:
             raise subprocess.CalledProcessError(done.returncode, module, done.stdout, done.stderr)
@@ -169,9 +203,9 @@ class Stack:
 class DockerStack(Stack):
     """A stack on a Docker engine, its gateway on a port of its own."""
 
-    def __init__(self, folder: Path, name: str, host: str | None = None, **variables: str) -> None:
-        super().__init__(folder, name, "dev", variables)
-        self.environment |= {"gateway": {"port": free_port()}}
+    def __init__(self, folder: Path, name: str, host: str | None = None, at: str = ".", **variables: str) -> None:
+        super().__init__(folder, name, "dev", variables, at)
+        free_ports(self.environment["gateway"])
         if host:
             self.environment["docker"] = {"host": host}
         self.engine = docker.DockerClient(base_url=host) if host else docker.from_env()
@@ -181,9 +215,7 @@ class DockerStack(Stack):
         return f"http://127.0.0.1:{self.environment['gateway']['port']}"
 
     def containers(self) -> list[Any]:
-        return [
-            each for each in self.engine.containers.list(all=True) if str(each.name).startswith(f"board-{self.name}-")
-        ]
+        return [each for each in self.engine.containers.list(all=True) if str(each.name).startswith(f"{self.prefix}-")]
 
     def ids(self, tier: str, slot: str) -> set[str]:
         wanted = [f"tiers.environment={self.name}", f"tiers.tier={tier}", f"tiers.slot={slot}", "tiers.role=tier"]
@@ -198,12 +230,12 @@ class DockerStack(Stack):
 
     def break_down(self, tier: str, slot: str) -> None:
         for each in self.containers():
-            if each.name.startswith(f"board-{self.name}-{slot}-{tier}-") and each.labels.get("tiers.role") == "tier":
+            if each.name.startswith(f"{self.prefix}-{slot}-{tier}-") and each.labels.get("tiers.role") == "tier":
                 each.stop(timeout=1)
 
     def left(self) -> list[str]:
         """All that the engine still holds of the stack."""
-        prefix = f"board-{self.name}-"
+        prefix = f"{self.prefix}-"
         found = [*self.engine.containers.list(all=True), *self.engine.volumes.list(), *self.engine.networks.list()]
         return [name for each in found if (name := str(each.name)).startswith(prefix)]
 
@@ -211,20 +243,24 @@ class DockerStack(Stack):
 class ClusterStack(Stack):
     """A stack in a namespace of the lab's cluster, behind the lab's Gateway."""
 
-    def __init__(self, folder: Path, name: str, template: str = "staging") -> None:
-        super().__init__(folder, name, template, {})
-        cluster = self.environment["kubernetes"]
-        self.host = f"board-{name}.localhost"
-        scheme, _, port = cluster["url"].partition("://")[0], "", cluster["url"].rpartition(":")[2]
-        cluster["url"] = f"{scheme}://{self.host}:{port}"
-        self.url_here = f"{scheme}://127.0.0.1:{port}"
-        self.namespace: str = cluster["namespace"].setdefault("name", f"board-{name}")
+    def __init__(self, folder: Path, name: str, template: str = "staging", at: str = ".") -> None:
+        super().__init__(folder, name, template, {}, at)
+        given = urlsplit(self.environment["kubernetes"]["url"])
+        self.host = f"{self.prefix}.localhost"
+        # Its tiers may be told their host, too.
+        self.environment = json.loads(json.dumps(self.environment).replace(str(given.hostname), self.host))
+        self.url_here = f"{given.scheme}://127.0.0.1:{given.port}"
+        self.namespace: str = self.environment["kubernetes"]["namespace"].setdefault("name", self.prefix)
         self.headers = {"Host": self.host}
         self.core: Any = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(context="lab"))
 
     @property
     def url(self) -> str:
         return self.url_here
+
+    @property
+    def address(self) -> str:
+        return self.environment["kubernetes"]["url"]
 
     def live(self) -> dict[str, str]:
         # The gateway hears of a switch a moment after it was written: benchmarks/switching.py measures how long.
@@ -234,7 +270,7 @@ class ClusterStack(Stack):
 
     def images(self) -> None:
         self.ci("images")
-        self.environment |= yaml.safe_load(self.settings.read_text())["config"]["board:environment"]
+        self.environment |= yaml.safe_load(self.settings.read_text())["config"][self.key]
 
     def kubectl(self, *words: str, check: bool = True) -> str:
         done = subprocess.run(

@@ -1,52 +1,15 @@
 """Engines: another one on another socket, one that is down, one whose disk is full; and two updates at once."""
 
-import shutil
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from lab import engine as lab_engine
-
+from .engines import another_engine, run
 from .stack import ROOT, DockerStack
-
-
-def run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True)
-
-
-@contextmanager
-def another_engine(folder: Path, number: int) -> Generator[str]:
-    """A second Docker engine beside the first: own socket, data, bridge and addresses, gone afterwards."""
-    bridge, where = f"tiers-e2e{number}", folder / "engine.sock"
-    run("ip", "link", "add", "name", bridge, "type", "bridge")
-    process = None
-    try:
-        run("ip", "addr", "add", f"10.21{number}.0.1/24", "dev", bridge)
-        run("ip", "link", "set", bridge, "up")
-        pool = f"base=10.21{number}.64.0/18,size=24"
-        more = ("--bridge", bridge, "--default-address-pool", pool, "--iptables=true")
-        process = lab_engine.start_engine(folder / "root", where, *more, name=f"dockerd-e2e{number}")
-        yield f"unix://{where}"
-    finally:
-        if process:
-            process.terminate()
-            process.wait(timeout=60)
-        lab_engine.forget(f"dockerd-e2e{number}")
-        run("ip", "link", "delete", bridge)
-
-
-@pytest.fixture
-def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder whose name is short enough for a socket below it, emptied of the engine's mounts afterwards."""
-    folder = tmp_path_factory.mktemp("e")
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_second_engine_on_another_socket(short: Path, tmp_path: Path) -> None:

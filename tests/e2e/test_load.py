@@ -9,10 +9,9 @@ import pytest
 import requests
 
 from .load import load, settled, stream
-from .stack import ClusterStack, Stack, deployed, eventually, on
+from .stack import PAGE, ClusterStack, Stack, deployed, eventually, on
 
 RELEASES, SOAK = 2, 20
-PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
 @pytest.fixture(scope="module", params=["docker", "kubernetes"])

@@ -1,0 +1,140 @@
+"""Writes `examples/README.md` from what the end-to-end run of the examples saw last (`reports/examples.json`): `python -m ci.matrix`.
+
+Every figure there was seen in a real run, at the commit it names; what has not been run is said so.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+SEEN = ROOT / "reports" / "examples.json"
+PAGE = ROOT / "examples" / "README.md"
+SHOTS = ROOT / "docs" / "screenshots"
+
+SYSTEMS = {
+    "about_me": "FastAPI, Next.js, PostgreSQL, Redis",
+    "pmanager": "FastAPI under gunicorn, a single-page application in nginx, PostgreSQL",
+    "django_site": "Django under gunicorn, a bundle in nginx, PostgreSQL, Redis",
+    "palmonas": "React, Express, a BullMQ worker, PostgreSQL, Redis",
+}
+PLATFORMS = {"docker": "Docker (dev)", "kubernetes": "Kubernetes (staging)"}
+CHECKS = {
+    "up_from_empty": "up from empty",
+    "its_own_checks": "its checks",
+    "journey": "journey",
+    "seed_in_dev_only": "seed",
+    "hot_reload_in_dev_only": "hot reload",
+    "second_up_unchanged": "second up unchanged",
+    "release_under_load": "release under load",
+    "back_under_load": "back under load",
+    "destroy_leaves_nothing": "destroy",
+}
+CLONE = "from_clone_to_first_page"
+ASKED = {("pmanager", "api"): "180 to 250", ("pmanager", "web"): "30 to 40", ("pmanager", "database"): "75 to 100"}
+"""What the row of the one system that has figures says of its images."""
+
+Cell = Mapping[str, Any]
+Seen = Mapping[str, Cell]
+
+HEAD = """\
+# The examples
+
+Four applications that teams really run, and the board. Each is a folder with its own `Pulumi.yaml`, three stack files, its sources, the way
+of a user through it (`journey.js`) and a README that says what of its system is where. `make up APP=examples/NAME` brings one up.
+"""
+BELOW = """\
+Kubernetes' *seed* says that there is none there, and its *hot reload* that source is refused to be mounted. *Up from empty*: seconds to the
+first page, with images built before. *Hot reload*: the slowest tier's seconds from saving a file to seeing it. *Release* and *back under
+load*: five users go the way of `journey.js` all the while; each request answered, each check true.
+"""
+SIZES = """\
+## Images
+
+As `docker images` counts them (unpacked, base included), in MB, beside what the system's own row asks for. The lab's bases are Debian's: {bases}.
+"""
+CLONES = """\
+## From clone to first page
+
+Measured from `git clone` to the first 200, on an engine of its own that holds the base images and nothing else: virtual environment and Python
+packages, both images built from registries, `pulumi up`. On 2 cores.
+"""
+
+
+def page(seen: Seen, shots: Iterable[str]) -> str:
+    """The whole document."""
+    parts = [HEAD, _matrix(seen), BELOW, SIZES.format(bases=_bases(seen)), _sizes(seen), CLONES, _clones(seen)]
+    parts += [f"## {name}\n\n![{name}](../docs/screenshots/{name}.png)\n" for name in shots]
+    return "\n".join(parts)
+
+
+def _matrix(seen: Seen) -> str:
+    def rows() -> Iterator[tuple[str, ...]]:
+        for system in SYSTEMS:
+            for platform, said in PLATFORMS.items():
+                cells = (_cell(seen, system, platform, check) for check in CHECKS)
+                yield f"[{system}]({system}/README.md)", said, *cells, _commits(seen, system, platform)
+
+    return _table(("system", "platform", *CHECKS.values(), "seen at"), rows())
+
+
+def _cell(seen: Seen, system: str, platform: str, check: str) -> str:
+    cell = seen.get(f"{system}-{platform} {check}")
+    if cell is None:
+        return "not run"
+    if not cell["passed"]:
+        return "**failed**"
+    edits = [seconds for name, seconds in cell.items() if name.startswith("edit of ")]
+    if edits:
+        return f"yes, {max(edits)} s"
+    if "first page" in cell:
+        return f"yes, {cell['first page']:.0f} s"
+    return f"yes, {cell['requests']} requests" if "requests" in cell else "yes"
+
+
+def _commits(seen: Seen, system: str, platform: str) -> str:
+    found = [seen[key] for check in CHECKS if (key := f"{system}-{platform} {check}") in seen]
+    commits = dict.fromkeys(cell["commit"] for cell in found)
+    return f"{', '.join(commits)}; {max(cell['at'] for cell in found)[:10]}" if found else "never"
+
+
+def _sizes(seen: Seen) -> str:
+    def rows() -> Iterator[tuple[str, ...]]:
+        for system in SYSTEMS:
+            cell = seen.get(f"{system}-docker release_under_load", {})
+            for tier, size in sorted(cell.get("images", {}).items()):
+                yield system, tier, f"{size / 1e6:.0f}", ASKED.get((system, tier), "")
+
+    return _table(("system", "tier", "MB", "asked for"), rows())
+
+
+def _bases(seen: Seen) -> str:
+    found = (seen.get(f"{system} {CLONE}", {}).get("bases", {}) for system in SYSTEMS)
+    bases = {name: size for known in found for name, size in known.items()}
+    return ", ".join(f"{name} {size / 1e6:.0f}" for name, size in sorted(bases.items())) or "not measured"
+
+
+def _clones(seen: Seen) -> str:
+    def rows() -> Iterator[tuple[str, ...]]:
+        for system in SYSTEMS:
+            cell = seen.get(f"{system} {CLONE}")
+            if cell is None or not cell["passed"]:
+                yield system, "not run" if cell is None else "**failed**", ""
+            else:
+                yield system, f"{cell['first page']:.0f} s", f"{cell['commit']}; {cell['at'][:10]}"
+
+    return _table(("system", "first page after", "seen at"), rows())
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = (head, ("---",) * len(head), *rows)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    if not SEEN.exists():
+        sys.exit(f"matrix: there is no {SEEN.relative_to(ROOT)} yet; run `make matrix`")
+    shots = [name for name in SYSTEMS if (SHOTS / f"{name}.png").exists()]
+    PAGE.write_text(page(json.loads(SEEN.read_text()), shots))

@@ -1,0 +1,33 @@
+"""A second Docker engine beside the first, empty and gone afterwards."""
+
+import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab import engine as lab_engine
+
+
+def run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@contextmanager
+def another_engine(folder: Path, number: int) -> Generator[str]:
+    """Own socket, data, bridge and addresses; a folder whose name is short enough for a socket below it."""
+    bridge, where = f"tiers-e2e{number}", folder / "engine.sock"
+    run("ip", "link", "add", "name", bridge, "type", "bridge")
+    process = None
+    try:
+        run("ip", "addr", "add", f"10.21{number}.0.1/24", "dev", bridge)
+        run("ip", "link", "set", bridge, "up")
+        pool = f"base=10.21{number}.64.0/18,size=24"
+        more = ("--bridge", bridge, "--default-address-pool", pool, "--iptables=true")
+        process = lab_engine.start_engine(folder / "root", where, *more, name=f"dockerd-e2e{number}")
+        yield f"unix://{where}"
+    finally:
+        if process:
+            process.terminate()
+            process.wait(timeout=60)
+        lab_engine.forget(f"dockerd-e2e{number}")
+        run("ip", "link", "delete", bridge)

@@ -1,0 +1,46 @@
+"""What the run of the examples saw, in reports/examples.json, from which ci/matrix.py makes examples/README.md."""
+
+import json
+import subprocess
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from .stack import ROOT
+
+FILE = ROOT / "reports" / "examples.json"
+MODULE = "test_examples.py"
+
+
+class Seen:
+    """A cell for each check of each application on each platform, with the commit it was seen at: a run of a part replaces that part."""
+
+    def __init__(self) -> None:
+        self.cells: dict[str, dict[str, Any]] = {}
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+        self.commit = _git("rev-parse", "--short", "HEAD") + (" and changes" if changed else "")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Any:
+        report: pytest.TestReport = yield
+        if item.path.name == MODULE and (report.when == "call" or report.failed):
+            check, _, case = item.name.rstrip("]").partition("[")
+            self.cells[f"{case} {check.removeprefix('test_')}"] = {
+                "passed": report.passed,
+                "seconds": round(report.duration, 1),
+                "commit": self.commit,
+                "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+                **dict(report.user_properties),
+            }
+        return report
+
+    def pytest_sessionfinish(self) -> None:
+        if self.cells:
+            known = json.loads(FILE.read_text()) if FILE.exists() else {}
+            FILE.parent.mkdir(exist_ok=True)
+            FILE.write_text(json.dumps(known | self.cells, indent=1, sort_keys=True) + "\n")
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,45 @@
+"""The page of the examples says what was seen, and what was not."""
+
+from typing import Any
+
+from ci import matrix
+
+
+def cell(passed: bool = True, **more: object) -> dict[str, Any]:
+    return {"passed": passed, "seconds": 1.0, "commit": "abc1234", "at": "2026-01-31 12:00", **more}
+
+
+SEEN = {
+    "pmanager-docker up_from_empty": cell(**{"first page": 12.3}),
+    "pmanager-docker hot_reload_in_dev_only": cell(**{"edit of web": 0.4, "edit of api": 1.9}),
+    "pmanager-docker journey": cell(passed=False),
+    "pmanager-docker release_under_load": cell(requests=690, images={"web": 94_000_000, "api": 190_400_000}),
+    "pmanager from_clone_to_first_page": cell(**{"first page": 81.0}, bases={"redis:7-bookworm": 89_200_000}),
+}
+
+
+def row(text: str, start: str) -> list[str]:
+    [line] = [line for line in text.splitlines() if line.startswith(start)]
+    return [part.strip() for part in line.strip("|").split("|")]
+
+
+def test_a_cell_is_what_was_seen_or_says_that_nothing_was() -> None:
+    text = matrix.page(SEEN, [])
+    seen = dict(
+        zip(row(text, "| system | platform"), row(text, "| [pmanager](pmanager/README.md) | Docker"), strict=True)
+    )
+    assert seen["up from empty"] == "yes, 12 s"
+    assert seen["hot reload"] == "yes, 1.9 s"
+    assert seen["journey"] == "**failed**"
+    assert seen["release under load"] == "yes, 690 requests"
+    assert seen["destroy"] == "not run"
+    assert seen["seen at"] == "abc1234; 2026-01-31"
+    assert row(text, "| [pmanager](pmanager/README.md) | Kubernetes")[-1] == "never"
+
+
+def test_sizes_stand_beside_what_was_asked_for() -> None:
+    text = matrix.page(SEEN, ["pmanager"])
+    assert row(text, "| pmanager | api") == ["pmanager", "api", "190", "180 to 250"]
+    assert "redis:7-bookworm 89" in text
+    assert row(text, "| pmanager | 81 s") == ["pmanager", "81 s", "abc1234; 2026-01-31"]
+    assert "(../docs/screenshots/pmanager.png)" in text

@@ -1,20 +1,21 @@
 """The page of the examples says what was seen, and what was not."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ci import matrix
 
 
-def cell(passed: bool = True, **more: object) -> dict[str, Any]:
-    return {"passed": passed, "seconds": 1.0, "commit": "abc1234", "at": "2026-01-31 12:00", **more}
+def cell(seen: Mapping[str, object] = {}, *, passed: bool = True) -> dict[str, Any]:
+    return {"passed": passed, "seconds": 1.0, "commit": "abc1234", "at": "2026-01-31 12:00", **seen}
 
 
 SEEN = {
-    "pmanager-docker up_from_empty": cell(**{"first page": 12.3}),
-    "pmanager-docker hot_reload_in_dev_only": cell(**{"edit of web": 0.4, "edit of api": 1.9}),
+    "pmanager-docker up_from_empty": cell({"first page": 12.3}),
+    "pmanager-docker hot_reload_in_dev_only": cell({"edit of web": 0.4, "edit of api": 1.9}),
     "pmanager-docker journey": cell(passed=False),
-    "pmanager-docker release_under_load": cell(requests=690, images={"web": 94_000_000, "api": 190_400_000}),
-    "pmanager from_clone_to_first_page": cell(**{"first page": 81.0}, bases={"redis:7-bookworm": 89_200_000}),
+    "pmanager-docker release_under_load": cell({"requests": 690, "images": {"web": 94_000_000, "api": 190_400_000}}),
+    "pmanager from_clone_to_first_page": cell({"first page": 81.0, "bases": {"redis:7-bookworm": 89_200_000}}),
 }
 
 

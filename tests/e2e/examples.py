@@ -101,6 +101,26 @@ EXAMPLES = (
         ),
     ),
     Example(
+        name="pmanager",
+        seeded=shows("/api/projects", "From laptop to production"),
+        edits=(
+            Edit(
+                tier="web",
+                file="web/src/index.html",
+                old="<title>pmanager</title>",
+                new="<title>pmanager, edited</title>",
+                seen=shows("/", "pmanager, edited"),
+            ),
+            Edit(
+                tier="api",
+                file="api/pmanager/main.py",
+                old='FastAPI(title="pmanager"',
+                new='FastAPI(title="pmanager, edited"',
+                seen=shows("/api/openapi.json", "pmanager, edited"),
+            ),
+        ),
+    ),
+    Example(
         name="django_site",
         seeded=shows("/api/articles", "two-slots-one-switch"),
         edits=(

@@ -55,7 +55,7 @@ define alone
 mkdir -p "$(STATE)"; exec 9>"$(LOCK)"; flock -n 9 || { echo "make: another make is at work on stack $(ENV) here; wait for it, then run this again" >&2; exit 1; }; $(HERE)
 endef
 
-.PHONY: help up down back promote status preview-comment heal shell soak images stack-file test e2e matrix bench lab lab-cluster lab-down doctor docs venv
+.PHONY: help up down back promote status preview-comment heal shell soak images stack-file test e2e matrix screenshots bench lab lab-cluster lab-down doctor docs venv
 .PHONY: waiting smoke check journey perf watch preview drift drift-issue deployed pins-save pins-use pins-recall build sbom built scan audit load scan-tools
 
 help: ## List the commands
@@ -187,6 +187,15 @@ e2e: venv ## End to end on the real engine and the real cluster; SHORT=yes leave
 matrix: venv ## The examples end to end on both platforms, and what was seen of them in examples/README.md
 	@python3 -m lab up dev cluster tools
 	@failed=0; $(RUN) -m pytest tests/e2e/test_examples.py || failed=$$?; $(RUN) -m ci.matrix; exit $$failed
+
+# Each is brought up, looked at and taken down again.
+screenshots: venv ## The first page of each example by a real browser, seeded, in docs/screenshots
+	docker build --quiet --tag tiers-browser tests/browser
+	@mkdir -p docs/screenshots; for name in $(or $(ONLY),about_me pmanager django_site palmonas); do \
+	$(MAKE) --no-print-directory up APP=examples/$$name; \
+	url=$$(cd examples/$$name; PULUMI_CONFIG_PASSPHRASE=dev pulumi stack output url --stack dev); \
+	docker run --rm --network host tiers-browser "$$url" > docs/screenshots/$$name.png; \
+	$(MAKE) --no-print-directory down APP=examples/$$name; done
 
 soak: venv ## The long form: 20 releases under load, an engine killed at 30 points, scans by programs that take long to build
 	@python3 -m lab up dev cluster tools scan

@@ -151,6 +151,7 @@ def test_a_drain_takes_one_at_a_time(stack: ClusterStack) -> None:
     assert set(seen) <= {"200", "201"}, seen
 
 
+@pytest.mark.long
 def test_the_api_is_scaled_under_load_and_back(stack: ClusterStack) -> None:
     def desired() -> int:
         return int(stack.kubectl("get", "hpa", "api-blue", "--output=jsonpath={.status.desiredReplicas}") or 0)

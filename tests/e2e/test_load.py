@@ -85,6 +85,7 @@ def test_a_page_that_was_loaded_before_keeps_working(stack: Stack) -> None:
     assert fresh.headers["X-Release"] == stack.live()["release"] != before
 
 
+@pytest.mark.long
 def test_the_job_in_hand_is_finished_by_the_worker_that_has_it(stack: Stack) -> None:
     job = stack.post("a long job", work_seconds=20)
     eventually(lambda: stack.get(f"/api/messages/{job['id']}").json()["attempts"] == 1)

@@ -1,13 +1,15 @@
 """Steps that give a machine what it lacks: each says whether it is needed, what it takes, and can be run again."""
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -76,9 +78,27 @@ def bring(steps: Sequence[Step]) -> None:
     Raises:
         LabError: one failed; the others under way are let finish, nothing else is begun.
     """
-    if all(step.present() for step in steps):
-        print("  all the lab gives is there", file=sys.stderr)
-        return
+    with _alone():
+        if all(step.present() for step in steps):
+            print("  all the lab gives is there", file=sys.stderr)
+            return
+        _bring(steps)
+
+
+@contextmanager
+def _alone() -> Generator[None]:
+    """One at a time on a machine: what two clones lack is made once, and the other finds it there."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lab.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("  another lab is at work on this machine; waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _bring(steps: Sequence[Step]) -> None:
     by_name = {step.name: step for step in steps}
     order = TopologicalSorter({step.name: set(step.needs) for step in steps})
     order.prepare()

@@ -1,5 +1,6 @@
 """The rules as a policy pack: `pulumi up --policy-pack policy`, `pulumi preview --policy-pack policy`."""
 
+import io
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -59,4 +60,6 @@ def policy(rule: Rule) -> Policy:
 
 
 if __name__ == "__main__":
+    # The SDK says its port and does not flush it: whoever runs Python buffered would wait for ever.
+    sys.stdout = io.TextIOWrapper(io.FileIO(sys.stdout.fileno(), "w", closefd=False), write_through=True)
     PolicyPack("tiers", [policy(rule) for rule in RULES], enforcement_level=EnforcementLevel.MANDATORY)

@@ -1,6 +1,10 @@
 """The rules are silent over what the program really makes, and refuse each change that breaks one, naming the fix."""
 
 import copy
+import os
+import select
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -439,3 +443,17 @@ def test_the_document_has_every_rule() -> None:
     for rule in RULES:
         assert f"| `{rule.name}` |" in page, rule.name
         assert (f"| `{rule.name}` | strict |" in page) == rule.strict
+
+
+def test_the_pack_says_where_it_listens_in_any_environment() -> None:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    pack = subprocess.Popen(
+        [sys.executable, ROOT / "policy", "127.0.0.1:1"], cwd=ROOT / "policy", env=buffered, stdout=subprocess.PIPE
+    )
+    try:
+        assert pack.stdout
+        assert select.select([pack.stdout], [], [], 60)[0], "it is waited for until it does"
+        assert int(pack.stdout.readline())
+    finally:
+        pack.kill()
+        pack.communicate()

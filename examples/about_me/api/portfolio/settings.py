@@ -1,0 +1,40 @@
+"""Where things are: from the environment, passwords from the files it names."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+RELEASE = os.environ.get("RELEASE", "unreleased")
+SLOT = os.environ.get("SLOT", "none")
+LOG_FOLDER = Path("/var/log/about-me")
+CONTACTS_PER_HOUR = int(os.environ.get("CONTACTS_PER_HOUR", "5"))
+
+
+@cache
+def _secret(name: str) -> str:
+    return Path(os.environ[name]).read_text().strip()
+
+
+def database() -> dict[str, str]:
+    """Keyword arguments for psycopg."""
+    return {
+        "host": os.environ["DATABASE_HOST"],
+        "port": os.environ["DATABASE_PORT"],
+        "dbname": os.environ["DATABASE_NAME"],
+        "user": os.environ["DATABASE_USER"],
+        "password": _secret("DATABASE_PASSWORD_FILE"),
+        "application_name": f"about-me-{SLOT}",
+    }
+
+
+def cache_server() -> dict[str, object]:
+    """Keyword arguments for redis-py. Nothing here is worth a long wait: a page does without the cache."""
+    return {
+        "host": os.environ["CACHE_HOST"],
+        "port": int(os.environ["CACHE_PORT"]),
+        "password": _secret("CACHE_PASSWORD_FILE"),
+        "socket_connect_timeout": 1,
+        "socket_timeout": 1,
+        "health_check_interval": 15,
+        "decode_responses": True,
+    }

@@ -1,0 +1,47 @@
+import { AsyncLocalStorage } from "node:async_hooks";
+import { randomUUID } from "node:crypto";
+import { subscribe } from "node:diagnostics_channel";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { stripVTControlCharacters as plain, format } from "node:util";
+
+import { log } from "./logs";
+
+const { RELEASE = "unreleased" } = process.env;
+const current = new AsyncLocalStorage<{ request_id: string }>();
+
+/** Every request has an id, a line in the log, and an end before the server's. Node tells of requests; the server is Next's own. */
+export function observe() {
+  const unanswered = new Set<ServerResponse>();
+  let stopping = false;
+
+  subscribe("http.server.request.start", (event) => {
+    const { request, response } = event as { request: IncomingMessage; response: ServerResponse };
+    const { method, url } = request;
+    const given = request.headers["x-request-id"];
+    const id = { request_id: typeof given === "string" ? given.slice(0, 100) : randomUUID() };
+    const started = performance.now();
+    current.enterWith(id);
+    request.headers["x-request-id"] = id.request_id;
+    response.setHeader("X-Request-Id", id.request_id);
+    response.setHeader("X-Release", RELEASE);
+    unanswered.add(response);
+    if (stopping) response.shouldKeepAlive = false;
+    response.once("close", () => {
+      unanswered.delete(response);
+      // Next waits for open connections; what is kept alive would keep the server alive, too.
+      if (stopping) request.socket.end();
+      if (url === "/health") return;
+      const seconds = Math.round(performance.now() - started) / 1000;
+      log("info", "request", { ...id, method, path: url?.split("?")[0], status: response.statusCode, seconds });
+    });
+  });
+
+  process.once("SIGTERM", () => {
+    stopping = true;
+    for (const response of unanswered) response.shouldKeepAlive = false;
+  });
+
+  for (const level of ["info", "warn", "error", "log"] as const) {
+    console[level] = (...words: unknown[]) => log(level, plain(format(...words)).trim(), current.getStore());
+  }
+}

@@ -30,7 +30,7 @@ export function observe() {
       unanswered.delete(response);
       // Next waits for open connections; what is kept alive would keep the server alive, too.
       if (stopping) request.socket.end();
-      if (url === "/health") return;
+      if (url === "/health.txt") return;
       const seconds = Math.round(performance.now() - started) / 1000;
       log("info", "request", { ...id, method, path: url?.split("?")[0], status: response.statusCode, seconds });
     });
@@ -41,7 +41,8 @@ export function observe() {
     for (const response of unanswered) response.shouldKeepAlive = false;
   });
 
-  for (const level of ["info", "warn", "error", "log"] as const) {
+  for (const level of ["info", "warn", "error"] as const) {
     console[level] = (...words: unknown[]) => log(level, plain(format(...words)).trim(), current.getStore());
   }
+  console.log = console.info;
 }

@@ -1,0 +1,41 @@
+// The way of a visitor through the portfolio, for k6 (`make journey`): pages with their assets, a visit that counts, and a
+// message that is shown to its sender. From the environment: URL. Every check has to hold.
+
+import { check, fail } from "k6";
+import exec from "k6/execution";
+import http from "k6/http";
+
+export const options = {
+  thresholds: { checks: ["rate==1"] },
+  // Names under .localhost are this machine, as browsers know by themselves; the lab's gateway made its own certificate.
+  hosts: { "*.localhost": "127.0.0.1" },
+  insecureSkipTLSVerify: /^https:\/\/[^/:]+\.localhost(:|$)/.test(__ENV.URL),
+};
+
+const get = (path) => http.get(__ENV.URL + path);
+
+function page(path) {
+  const answer = get(path);
+  check(answer, { "the page is there": ({ status }) => status === 200 }) || fail(`${path}: HTTP ${answer.status} ${answer.error}`);
+  return answer.body;
+}
+
+export default function () {
+  const home = page("/");
+  for (const asset of new Set(home.match(/\/_next\/static\/[^"\\?]+/g))) {
+    check(get(asset), { "its assets are there": ({ status }) => status === 200 });
+  }
+  const projects = page("/projects");
+  check(get("/api/projects").json(), { "every project is shown": (all) => all.every(({ slug }) => projects.includes(`id="${slug}"`)) });
+
+  const { visits } = http.post(`${__ENV.URL}/api/visits/contact`).json();
+  const [, counted] = page("/contact").match(/<small>(\d+)<!-- --> visits/);
+  check(counted, { "the visit is counted": (count) => Number(count) >= visits });
+
+  const sender = `journey-${exec.vu.idInTest}-${exec.vu.iterationInInstance}-${Date.now()}`;
+  const json = { headers: { "Content-Type": "application/json" } };
+  const message = JSON.stringify({ name: sender, email: `${sender}@example.com`, body: "a journey" });
+  const sent = http.post(`${__ENV.URL}/api/messages`, message, json);
+  check(sent, { "a message is taken": ({ status }) => status === 201 }) || fail(`HTTP ${sent.status} ${sent.body}`);
+  check(page(`/contact/${sent.json("id")}`), { "its sender is shown it": (body) => body.includes(sender) && body.includes("a journey") });
+}

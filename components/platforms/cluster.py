@@ -145,9 +145,11 @@ def execute(settings: Kubernetes, instance: str, labels: Mapping[str, str], comm
     except known as error:
         raise RunError(f"the cluster does not run `{' '.join(command)}` there: {error.reason}") from None
     asked.run_forever(timeout=60)
+    # First: reading what it printed takes away what it ended with, too.
+    code = None if asked.is_open() else asked.returncode
     text = asked.read_all().strip()
-    if asked.is_open() or asked.returncode:
-        ended = "did not end within 60 s" if asked.is_open() else f"ended with exit code {asked.returncode}"
+    if code != 0:
+        ended = "did not end within 60 s" if code is None else f"ended with exit code {code}"
         raise RunError(f"`{' '.join(command)}` {ended}: {text[-500:] or 'it printed nothing'}")
     return text
 

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +26,7 @@ class Container:
     published: tuple[str, ...]
     """Its ports that are opened on the engine's host."""
     addresses: Mapping[str, str]
-    """Network → its address there."""
+    """Network → its address there, with the size of the network: 172.20.0.3/16."""
 
 
 def address(environment: Environment) -> str:
@@ -170,7 +171,7 @@ def execute(environment: Environment, labels: Mapping[str, str], command: Sequen
         RunError: none of them runs, or it ends with another code than 0.
     """
     wanted = [f"{name}={value}" for name, value in labels.items()]
-    found = client(environment).containers.list(filters={"label": wanted})
+    found = client(environment, within=60).containers.list(filters={"label": wanted})
     if not found:
         raise RunError("nothing runs there")
     code, said = found[0].exec_run(list(command))
@@ -190,7 +191,9 @@ def containers(environment: Environment, labels: Mapping[str, str], slot: str) -
             tier=each.labels.get("tiers.tier", ""),
             published=tuple(sorted(port for port, bound in each.ports.items() if bound)),
             addresses={
-                name: network["IPAddress"] for name, network in each.attrs["NetworkSettings"]["Networks"].items()
+                name: f"{network['IPAddress']}/{network['IPPrefixLen']}"
+                for name, network in each.attrs["NetworkSettings"]["Networks"].items()
+                if network["IPAddress"]
             },
         )
         for each in client(environment).containers.list(filters={"label": wanted})
@@ -212,25 +215,29 @@ def answering(
         for each in found
         if each.tier in ports
         for network, where in each.addresses.items()
-        if where and network != outside
+        if network != outside
     ]
-    return {name for name, where, port in ways if _takes(where, port)}
+    return {name for name, where, port in ways if _takes(ip_interface(where), port)}
 
 
-def _takes(where: str, port: int) -> bool:
+def _takes(where: IPv4Interface | IPv6Interface, port: int) -> bool:
+    """Whether it takes a connection that begins on its own network.
+
+    One that leaves this machine by another way was taken by somebody else: there are proxies that take them all.
+    """
     try:
-        socket.create_connection((where, port), timeout=1).close()
+        with socket.create_connection((str(where.ip), port), timeout=1) as client:
+            return ip_address(client.getsockname()[0]) in where.network
     except OSError:
         return False
-    return True
 
 
-def client(environment: Environment) -> Any:
+def client(environment: Environment, within: float = 10) -> Any:
     """The engine's own client."""
     # Imported where it is needed: it costs every preview a tenth of a second otherwise.
     import docker
 
-    return docker.DockerClient(base_url=address(environment), use_ssh_client=True, timeout=10)
+    return docker.DockerClient(base_url=address(environment), use_ssh_client=True, timeout=within)
 
 
 def _last_words(environment: Environment, container: str) -> str:

@@ -1,6 +1,7 @@
 """`make check`: what it makes of what an engine or a cluster says. That it asks them rightly is in tests/e2e."""
 
 import copy
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from pulumi import RunError
 from ci import check
 from components import checkpoint, platforms
 from components.config import load_app, load_environment
-from components.platforms import isolation
+from components.platforms import engine, isolation
 from components.platforms.engine import Container
 from components.release import Slot
 
@@ -79,7 +80,7 @@ def standing() -> list[Container]:
             role=each.labels["tiers.role"],
             tier=each.labels.get("tiers.tier", ""),
             published=tuple(f"{port['internal']}/tcp" for port in each.inputs.get("ports") or ()),
-            addresses={network["name"]: "172.20.0.2" for network in each.inputs["networksAdvanced"]},
+            addresses={network["name"]: "172.20.0.2/16" for network in each.inputs["networksAdvanced"]},
         )
         for each in found
     ]
@@ -102,8 +103,22 @@ class TestIsolationOnAnEngine:
             "board-dev-database-1 takes connections from this machine"
         ]
 
+    def test_only_a_connection_that_begins_on_its_network_is_one_to_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            near, far = (
+                Container(name=network, role="tier", tier="api", published=(), addresses={network: f"127.0.0.1/{size}"})
+                for network, size in (("near", 8), ("outside", 8))
+            )
+            assert engine.answering(DEV, [near, far], {"api": port}, "outside") == {"near"}
+            began_at = socket.socket.getsockname
+            monkeypatch.setattr(socket.socket, "getsockname", lambda self: ("192.0.2.2", began_at(self)[1]))
+            assert engine.answering(DEV, [near], {"api": port}, "outside") == set()
+
     def test_a_web_on_the_network_of_the_data_is_found(self) -> None:
-        web = Container(name="web", role="tier", tier="web", published=(), addresses={"board-dev-data": "172.20.0.9"})
+        web = Container(
+            name="web", role="tier", tier="web", published=(), addresses={"board-dev-data": "172.20.0.9/16"}
+        )
         said = [*isolation.of_engine(APP, [*standing(), web], ())]
         assert sorted(said) == [
             "web can reach board-dev-cache-1, by network board-dev-data",

@@ -1,0 +1,21 @@
+"""gunicorn with four uvicorn workers. SIGTERM: no new connections, what is held is finished within `graceful_timeout`."""
+
+from prometheus_client import multiprocess
+from uvicorn_worker import UvicornWorker
+
+
+class Worker(UvicornWorker):
+    CONFIG_KWARGS = {**UvicornWorker.CONFIG_KWARGS, "timeout_graceful_shutdown": 25, "log_config": None}
+
+
+bind = "0.0.0.0:8000"
+workers = 4
+worker_class = Worker
+worker_tmp_dir = "/tmp"
+graceful_timeout = 27
+keepalive = 75
+timeout = 60
+
+
+def child_exit(server, worker):
+    multiprocess.mark_process_dead(worker.pid)

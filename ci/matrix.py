@@ -47,8 +47,8 @@ of a user through it (`journey.js`) and a README that says what of its system is
 """
 BELOW = """\
 Kubernetes' *seed* says that there is none there, and its *hot reload* that source is refused to be mounted. *Up from empty*: seconds to the
-first page, with images built before. *Hot reload*: the slowest tier's seconds from saving a file to seeing it. *Release* and *back under
-load*: five users go the way of `journey.js` all the while; each request answered, each check true.
+first page; on Docker, images the engine does not have yet are built in them. *Hot reload*: the slowest tier's seconds from saving a file to
+seeing it. *Release* and *back under load*: five users go the way of `journey.js` all the while; each request answered, each check true.
 """
 SIZES = """\
 ## Images

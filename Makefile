@@ -68,7 +68,7 @@ up: stack-file lab venv ## All set-up, then the environment (ENV=dev), then its 
 	$(if $(filter dev,$(NEEDS)),,$(RUN) -m ci.images $(ENV) --unless-pinned;) \
 	$(UP) $(HELD_TO) $(if $(filter dev,$(ENV)),--skip-preview); \
 	url=$$(pulumi stack output url); \
-	echo; curl -ksS --retry 3 --retry-connrefused -o /dev/null -w "$$url answers %{http_code}, %{size_download} bytes\n" "$$url/"; \
+	echo; curl -ksS --retry 3 --retry-connrefused -w "%{stderr}$$url answers %{http_code}, %{size_download} bytes\n" "$$url/" > /dev/null; \
 	echo; echo "  open it    $$url"; \
 	for key in release go_back; do printf '  %-9s  %s\n' $$key "$$(pulumi stack output $$key)"; done; \
 	echo '  logs       pulumi stack output logs, in `make shell`'

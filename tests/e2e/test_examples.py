@@ -1,6 +1,6 @@
 """Each application of examples/ on either platform: up from nothing, used, edited, released, returned and removed, in this order.
 
-What is seen is kept for the matrix in examples/README.md: conftest.py writes it down, ci/matrix.py renders it.
+What is seen is kept for the matrix in examples/README.md: seen.py writes it down, ci/matrix.py renders it.
 """
 
 import os
@@ -92,7 +92,10 @@ def test_up_from_empty(stack: Stack, record_property: Keep) -> None:
 
 
 def test_its_own_checks(stack: Stack) -> None:
-    print(f"\n{stack.ci('check')}")
+    try:
+        print(f"\n{stack.ci('check')}")
+    except subprocess.CalledProcessError as failed:
+        pytest.fail(f"{failed.stdout}{failed.stderr}")
 
 
 def test_journey(stack: Stack) -> None:

@@ -42,7 +42,7 @@ Seen = Mapping[str, Cell]
 HEAD = """\
 # The examples
 
-Four applications that teams really run, and the board. Each is a folder with its own `Pulumi.yaml`, three stack files, its sources, the way
+Four applications after real deployments, and the board. Each is a folder with its own `Pulumi.yaml`, three stack files, its sources, the way
 of a user through it (`journey.js`) and a README that says what of its system is where. `make up APP=examples/NAME` brings one up.
 """
 BELOW = """\
@@ -75,7 +75,7 @@ def _matrix(seen: Seen) -> str:
         for system in SYSTEMS:
             for platform, said in PLATFORMS.items():
                 cells = (_cell(seen, system, platform, check) for check in CHECKS)
-                yield f"[{system}]({system}/README.md)", said, *cells, _commits(seen, system, platform)
+                yield system, said, *cells, _commits(seen, system, platform)
 
     return _table(("system", "platform", *CHECKS.values(), "seen at"), rows())
 

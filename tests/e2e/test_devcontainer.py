@@ -66,17 +66,17 @@ def test_an_environment_comes_up_from_it_and_reloads(shell: Shell) -> None:
     port, page = free_port(), shell.folder / "examples/board/web/src/index.html"
     settings = yaml.safe_load((shell.folder / "Pulumi.dev.yaml").read_text())
     settings["config"]["board:environment"]["gateway"]["port"] = port
-    (shell.folder / "Pulumi.shell.yaml").write_text(yaml.safe_dump(settings))
+    (shell.folder / "Pulumi.dev-shell.yaml").write_text(yaml.safe_dump(settings))
     try:
-        assert "answers 200" in shell.make("up", "ENV=shell")
+        assert "answers 200" in shell.make("up", "ENV=dev-shell")
         # It is the engine of this machine, and its port.
         assert requests.get(f"http://127.0.0.1:{port}/", timeout=10).status_code == 200
         page.write_text(page.read_text().replace("<h1>board</h1>", "<h1>edited board</h1>"))
         eventually(lambda: "edited board" in requests.get(f"http://127.0.0.1:{port}/", timeout=10).text)
     finally:
-        shell.make("down", "ENV=shell")
+        shell.make("down", "ENV=dev-shell")
     assert not [
-        each for each in docker.from_env().containers.list(all=True) if str(each.name).startswith("board-shell-")
+        each for each in docker.from_env().containers.list(all=True) if str(each.name).startswith("board-dev-shell-")
     ]
 
 

@@ -26,16 +26,14 @@ def row(text: str, start: str) -> list[str]:
 
 def test_a_cell_is_what_was_seen_or_says_that_nothing_was() -> None:
     text = matrix.page(SEEN, [])
-    seen = dict(
-        zip(row(text, "| system | platform"), row(text, "| [pmanager](pmanager/README.md) | Docker"), strict=True)
-    )
+    seen = dict(zip(row(text, "| system | platform"), row(text, "| pmanager | Docker"), strict=True))
     assert seen["up from empty"] == "yes, 12 s"
     assert seen["hot reload"] == "yes, 1.9 s"
     assert seen["journey"] == "**failed**"
     assert seen["release under load"] == "yes, 690 requests"
     assert seen["destroy"] == "not run"
     assert seen["seen at"] == "abc1234; 2026-01-31"
-    assert row(text, "| [pmanager](pmanager/README.md) | Kubernetes")[-1] == "never"
+    assert row(text, "| pmanager | Kubernetes")[-1] == "never"
 
 
 def test_sizes_stand_beside_what_was_asked_for() -> None:

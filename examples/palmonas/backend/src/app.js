@@ -18,7 +18,7 @@ function observe(request, response, next) {
   const started = performance.now();
   const given = request.get("X-Request-Id");
   const request_id = given && /^[\x21-\x7e]{1,100}$/.test(given) ? given : randomUUID();
-  response.set({ "X-Request-Id": request_id, "X-Release": settings.release.release });
+  response.set({ "X-Request-Id": request_id, "X-Release": settings.running.release });
   const done = () => {
     const seconds = (performance.now() - started) / 1000;
     const route = request.route ? request.route.path : "unknown";
@@ -59,7 +59,7 @@ function known(request, response, next) {
 const settled = (request, method) =>
   new Promise((resolve, reject) => request.session[method]((error) => (error ? reject(error) : resolve())));
 
-const within100 = (value) => Number.isInteger(value) && value >= 1 && value <= 100;
+const orderable = (value) => Number.isInteger(value) && value >= 1 && value <= 100;
 const ORDERS = `SELECT orders.id, products.name AS product, quantity, placed_at, confirmed_at, attempts
                 FROM orders JOIN products ON products.id = product WHERE customer = $1`;
 
@@ -71,14 +71,14 @@ export function application({ cache, queue, stopping }) {
   app.set("trust proxy", 1);
   app.use(observe, express.json({ limit: "10kb" }));
 
-  app.get("/health", (request, response) => response.json({ status: "ok", ...settings.release }));
+  app.get("/health", (request, response) => response.json({ status: "ok", ...settings.running }));
 
   app.get("/ready", async (request, response) => {
     const asked = { database: pool.query("SELECT 1"), cache: cache.ping() };
     const states = await Promise.allSettled(Object.values(asked));
     const told = Object.keys(asked).map((name, n) => [name, states[n].reason?.message ?? "ok"]);
     const ready = !stopping() && states.every(({ status }) => status === "fulfilled");
-    response.status(ready ? 200 : 503).json({ ...Object.fromEntries(told), ...settings.release });
+    response.status(ready ? 200 : 503).json({ ...Object.fromEntries(told), ...settings.running });
   });
 
   app.get("/metrics", async (request, response) => {
@@ -86,7 +86,7 @@ export function application({ cache, queue, stopping }) {
     response.type(type).send(text);
   });
 
-  app.get("/api/release", (request, response) => response.json(settings.release));
+  app.get("/api/release", (request, response) => response.json(settings.running));
 
   app.get("/api/products", async (request, response) => {
     response.json(await rows("SELECT id, name, cents, sold FROM products ORDER BY name"));
@@ -134,7 +134,7 @@ export function application({ cache, queue, stopping }) {
   /** Answers once the order is committed. Its job is asked for after that; if the queue is away, the worker's sweep asks. */
   app.post("/api/orders", known, async (request, response) => {
     const { product, quantity } = request.body ?? {};
-    if (!within100(quantity)) return refuse(response, 400, "quantity: a whole number from 1 to 100");
+    if (!orderable(quantity)) return refuse(response, 400, "quantity: a whole number from 1 to 100");
     const [order] = await rows(
       `INSERT INTO orders (customer, product, quantity) SELECT $1, id, $3 FROM products WHERE id::text = $2
        RETURNING id, quantity, placed_at, confirmed_at`,

@@ -14,7 +14,7 @@ export const requestId = () => context.getStore()?.request_id;
 
 export const log = pino({
   level: settings.logLevel,
-  base: settings.release,
+  base: settings.running,
   messageKey: "message",
   errorKey: "error",
   timestamp: () => `,"time":"${new Date().toISOString()}"`,

@@ -22,7 +22,7 @@ export const placed = new client.Counter({ name: "palmonas_orders_placed_total",
 const gauge = (name, help, labelNames, collect) => new client.Gauge({ name, help, labelNames, collect });
 
 gauge("palmonas_release_info", "What runs.", ["release", "slot"], function () {
-  this.set(settings.release, 1);
+  this.set(settings.running, 1);
 });
 gauge("palmonas_database_connections", "The pool: in use, idle, and requests that wait for one.", ["state"], function () {
   this.set({ state: "used" }, pool.totalCount - pool.idleCount);

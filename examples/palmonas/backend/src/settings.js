@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 const env = process.env;
 const secret = (name) => readFileSync(env[`${name}_FILE`], "utf8").trim();
 
-export const release = { release: env.RELEASE ?? "unreleased", slot: env.SLOT ?? "none" };
+export const running = { release: env.RELEASE ?? "unreleased", slot: env.SLOT ?? "none" };
 export const logLevel = env.LOG_LEVEL ?? "info";
 export const port = 4000;
 
@@ -19,7 +19,7 @@ export const database = () => ({
   database: env.DATABASE_NAME,
   user: env.DATABASE_USER,
   password: secret("DATABASE_PASSWORD"),
-  application_name: `palmonas-${release.slot}`,
+  application_name: `palmonas-${running.slot}`,
 });
 
 export const cache = () => ({

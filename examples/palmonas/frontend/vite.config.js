@@ -23,6 +23,5 @@ export default defineConfig({
   plugins: [react(), likeNginx],
   // The image is read-only where it runs. The page's websocket comes by the gateway, at the address of the page.
   cacheDir: "/tmp/vite",
-  // Names it is asked by: those of this machine, and the gateway's, by which a release is tested.
-  server: { host: true, port: 8080, strictPort: true, allowedHosts: ["gateway"] },
+  server: { host: true, port: 8080, strictPort: true },
 });

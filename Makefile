@@ -36,7 +36,7 @@ STACK_FILE := $(APP)/Pulumi.$(ENV).yaml
 PULL_REQUEST := $(filter pr-%,$(ENV))
 LIKE := $(if $(PULL_REQUEST),$(APP)/Pulumi.staging.yaml,$(STACK_FILE))
 KEEPER := $(or $(shell sed -n "s/^secretsprovider: *//p" $(LIKE) 2>/dev/null | tr -d "\"'"),default)
-NEEDS := $(if $(shell grep -s 'platform: kubernetes' $(LIKE)),$(if $(shell grep -s 'context: lab$$' $(LIKE)),cluster,provider),dev)
+NEEDS := $(if $(shell grep -s 'platform: kubernetes' $(LIKE)),$(if $(shell grep -sE 'context: lab($$| )' $(LIKE)),cluster,provider),dev)
 # Only dev's passphrase is known: its secrets protect a sample on one machine (docs/adr/004-dev-secrets.md).
 ifeq ($(ENV),dev)
 export PULUMI_CONFIG_PASSPHRASE ?= dev
@@ -68,7 +68,7 @@ up: stack-file lab venv ## All set-up, then the environment (ENV=dev), then its 
 	$(if $(filter dev,$(NEEDS)),,$(RUN) -m ci.images $(ENV) --unless-pinned;) \
 	$(UP) $(HELD_TO) $(if $(filter dev,$(ENV)),--skip-preview); \
 	url=$$(pulumi stack output url); \
-	echo; curl -ksS --retry 3 --retry-connrefused -o /dev/null -w "$$url answers %{http_code}, %{size_download} bytes\n" "$$url/"; \
+	echo; curl -ksS --retry 3 --retry-connrefused -w "%{stderr}$$url answers %{http_code}, %{size_download} bytes\n" "$$url/" > /dev/null; \
 	echo; echo "  open it    $$url"; \
 	for key in release go_back; do printf '  %-9s  %s\n' $$key "$$(pulumi stack output $$key)"; done; \
 	echo '  logs       pulumi stack output logs, in `make shell`'
@@ -100,6 +100,14 @@ preview-comment: stack-file lab venv ## What a change would do, as a comment for
 
 heal: ## After a killed update: look what is there, and put the stack right
 	@$(alone) $(RUN) -m ci.heal $(ENV)
+
+.PHONY: new import
+new: lab venv ## Start an application of your own: NAME=shop, in apps/NAME or AT; it comes up as it is
+	@$(RUN) -m ci.new "$(NAME)" $(if $(AT),"$(AT)")
+
+import: lab venv ## Describe what a Compose file runs: COMPOSE=path/docker-compose.yml, in apps/NAME; says what it could not carry
+	@python3 -m lab up compose
+	@$(RUN) -m ci.compose "$(COMPOSE)" $(if $(NAME),"$(NAME)")
 
 # ---- what pipelines call (docs/pipeline.md), and a person may
 

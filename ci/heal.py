@@ -31,7 +31,7 @@ def main(stack: str) -> None:
     unlocked = unlock(stack)
     left: dict[str, Any] = state(stack).get("deployment") or {}
     pending: list[dict[str, Any]] = left.get("pending_operations") or []
-    if not (unlocked or pending):
+    if not (unlocked or pending or _failed(stack)):
         return
     # A program is an orphan once the host that started it is gone, too.
     while left_over := list(orphans()):
@@ -54,7 +54,14 @@ def main(stack: str) -> None:
         print(f"  removed {name}, which the checkpoint does not know")
     if pending:
         _settle(stack, resources, pending)
-    print("  healed: run `pulumi up`, or make up")
+    if unlocked or pending or removed:
+        print("  healed: run `pulumi up`, or make up")
+
+
+def _failed(stack: str) -> bool:
+    """Whether the last update did: a provider that died under a living engine leaves what it had made, and no other sign."""
+    last: list[dict[str, Any]] = json.loads(pulumi("stack", "history", "--json", "--page-size", "1", "--stack", stack))
+    return bool(last) and last[0]["result"] == "failed"
 
 
 def _uid(resource: Mapping[str, Any]) -> str:

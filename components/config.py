@@ -76,6 +76,10 @@ def _path(value: object) -> str:
     return value
 
 
+def _volume_path(value: object) -> str:
+    return _path(value.removesuffix(":ro")) and value if isinstance(value, str) else _path(value)
+
+
 def _url_path(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9._~/%-]*", value):
         raise _problem(f"{value!r:.60} is not a URL path", "write it like /health")
@@ -116,6 +120,7 @@ Seconds = Annotated[
 Cpu = Annotated[float, BeforeValidator(_cpu)]
 Port = Annotated[int, BeforeValidator(_port)]
 ContainerPath = Annotated[str, BeforeValidator(_path)]
+VolumePath = Annotated[str, BeforeValidator(_volume_path)]
 UrlPath = Annotated[str, BeforeValidator(_url_path)]
 Address = Annotated[str, BeforeValidator(_address)]
 ImageReference = Annotated[str, BeforeValidator(_image)]
@@ -179,7 +184,11 @@ class Reload(Model):
     )
     command: Command = Field(default=(), description="Replaces the tier's command; empty keeps it.")
     mounts: dict[Word, ContainerPath] = Field(
-        description="Folder of this repository → path in the container, read-only."
+        description="Folder beside Pulumi.yaml → path in the container, read-only."
+    )
+    writable: tuple[ContainerPath, ...] = Field(default=(), description="Paths it may write to besides, in memory.")
+    start_within: Seconds | None = Field(
+        default=None, description="How long it may take to become healthy; that of the tier if not given."
     )
 
 
@@ -216,10 +225,10 @@ class Service(Source):
     scratch: Memory = Field(
         default=64 * 2**20, validate_default=False, description="How much fits into each of `writable`."
     )
-    volumes: dict[Name, ContainerPath] = Field(
+    volumes: dict[Name, VolumePath] = Field(
         default={},
         description="Data kept across releases: name → path; `user` must own the path in the image. Tiers that give a volume "
-        "of one name share it.",
+        "of one name share it; one that only reads it says `PATH:ro`.",
     )
     user: Uid = Field(default=10001, description="UID and GID; never root.")
     egress: Flag = Field(default=False, description="It may open connections to the world outside.")
@@ -239,10 +248,14 @@ class Service(Source):
 
     @model_validator(mode="after")
     def _paths_apart(self) -> Self:
-        paths = [*self.writable, *self.volumes.values(), *(self.reload.mounts.values() if self.reload else ())]
+        reload = [*self.reload.mounts.values(), *self.reload.writable] if self.reload else []
+        volumes = [path.removesuffix(":ro") for path in self.volumes.values()]
+        paths = [*self.writable, *volumes, *reload]
         for one, other in combinations(paths, 2):
             if one == other:
-                raise _problem(f"{one} is given twice among writable, volumes and reload.mounts", "give each path once")
+                raise _problem(
+                    f"{one} is given twice among writable, volumes and those of reload", "give each path once"
+                )
         return self
 
     @model_validator(mode="after")

@@ -2,11 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
+from pydantic import BaseModel
 
 from .config import App, Environment
 from .platforms.access import role
@@ -61,16 +63,22 @@ def _table(schema: Schema) -> str:
 
 
 def _default(field: Schema) -> str:
-    value = field.get("default")
+    value = _written(field)
     if value is None or isinstance(value, dict):
         return ""
+    return f"`{json.dumps(value)}`" if not isinstance(value, str) else f"`{value}`"
+
+
+def _written(field: Schema) -> object:
+    """The default of a field as one writes it: with its unit."""
+    value = field.get("default")
     if isinstance(value, int | float) and not isinstance(value, bool):
         pattern = field.get("pattern", "")
         if "Mi" in pattern:
-            return f"`{value // 2**20}Mi`"
+            return f"{value // 2**20}Mi"
         if "ms" in pattern:
-            return f"`{value:g}s`"
-    return f"`{json.dumps(value)}`" if not isinstance(value, str) else f"`{value}`"
+            return f"{value:g}s"
+    return value
 
 
 def _kind(field: Schema) -> str:
@@ -98,6 +106,106 @@ def _kinds(field: Schema) -> Iterator[str]:
         yield "time"
     elif field.get("type") not in (None, "null"):
         yield _TYPES.get(field["type"], str(field["type"]))
+
+
+COLUMN = 48
+"""Where explanations begin, if the line before them is not longer."""
+
+
+def commented(model: type[BaseModel], given: Mapping[str, Any], depth: int = 0) -> str:
+    """A model as YAML in which every option stands: what is `given` as it is, the rest commented out with its default.
+
+    Taking the `#` away from an option, and from those it belongs to, gives what is valid and changes nothing; one without a
+    default has to be given a value first. What is out has its indent behind the `#`: Pulumi, which writes a stack file anew when
+    something is set in it, moves the `#` and leaves what follows alone.
+    """
+    schema = model.model_json_schema()
+    return "".join(f"{line}\n" for line in _options(schema, schema.get("$defs", {}), given, depth, None))
+
+
+def _options(
+    part: Schema, parts: Schema, given: Mapping[str, Any] | None, depth: int, out: int | None
+) -> Iterator[str]:
+    """The lines of one model; `out` is the depth from which all is commented out."""
+    required = set(cast(list[str], part.get("required", [])))
+    fields = cast(dict[str, Schema], part["properties"])
+    if given == {}:  # To YAML, a block with nothing but comments in it is no mapping.
+        given = {key: _written(field) for key, field in list(fields.items())[:1]}
+    for key, field in fields.items():
+        value = (given or {}).get(key)
+        inner, several = _inner(field, parts)
+        is_set = value is not None if several is None else bool(value)
+        here = out if out is not None or is_set else depth
+        if inner is None:
+            text = _flow(_written(field) if value is None else value)
+            yield _line(depth, here, f"{key}: {text}".rstrip(), _about(field, key in required))
+        else:
+            about = field.get("description") or inner.get("description", "")
+            yield _line(depth, here, f"{key}:", f"required: {about}" if key in required else about)
+            yield from (several or _options)(inner, parts, value, depth + 1, here)
+
+
+def _entries(
+    inner: Schema, parts: Schema, given: Mapping[str, Any] | None, depth: int, out: int | None, *, name: str
+) -> Iterator[str]:
+    """A mapping to models: the options of the first entry, the others as they are; an example where there is none."""
+    (first, value), *others = given.items() if given else ((name, None),)
+    yield _line(depth, out, f"{first}:", "" if given else "An example.")
+    yield from _options(inner, parts, value, depth + 1, out)
+    for key, each in others:
+        yield _line(depth, out, f"{key}: {_flow(each)}", "")
+
+
+def _items(
+    inner: Schema, parts: Schema, given: Sequence[Mapping[str, Any]] | None, depth: int, out: int | None
+) -> Iterator[str]:
+    """A list of models: as it is, and below it an example with all that one may say."""
+    for each in given or ():
+        yield _line(depth, out, f"- {_flow(each)}", "")
+    out = depth if out is None else out
+    first, *others = _options(inner, parts, None, depth + 1, out)
+    dash = len(_line(depth, out, "", ""))
+    yield f"{first[:dash]}- {first[dash + 2 :]}"
+    yield from others
+
+
+def _inner(field: Schema, parts: Schema) -> tuple[Schema | None, Callable[..., Iterator[str]] | None]:
+    """The model a field is of, if it is of one, and how to write it where the field holds several."""
+    for option in [field, *cast(list[Schema], field.get("anyOf", []))]:
+        if found := _model(option, parts):
+            return found, None
+        if found := _model(option.get("items", {}), parts):
+            return found, _items
+        if found := _model(option.get("additionalProperties", {}), parts):
+            keys = cast(Schema, option.get("propertyNames", {}))
+            names = parts.get(str(keys.get("$ref", "")).rpartition("/")[2], {}).get("enum", ["name"])
+            return found, partial(_entries, name=names[0])
+    return None, None
+
+
+def _model(field: object, parts: Schema) -> Schema | None:
+    found = parts.get(str(cast(Schema, field).get("$ref", "")).rpartition("/")[2]) if isinstance(field, dict) else None
+    return found if found and "properties" in found else None
+
+
+def _about(field: Schema, required: bool) -> str:
+    kind = _kind(field).replace("`", "")
+    shown = kind if required or _written(field) is None or "enum" in field else ""
+    said = ", ".join(word for word in ("required" if required else "", shown) if word)
+    return ": ".join(part for part in (said, field.get("description", "")) if part)
+
+
+def _line(depth: int, out: int | None, text: str, about: str) -> str:
+    line = f"{'  ' * depth}{text}" if out is None else f"{'  ' * out}# {'  ' * (depth - out)}{text}"
+    return f"{line:<{COLUMN}}  # {about}" if about else line
+
+
+def _flow(value: object) -> str:
+    """A value on one line; to YAML nothing is null, the default of what has no other."""
+    if value is None:
+        return ""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def schemas() -> dict[str, str]:

@@ -39,9 +39,11 @@ class Description:
         cluster = self.environment.kubernetes
         return cluster.pull_secrets if cluster else ()
 
-    def volume(self, tier: TierName, name: str, path: str) -> Volume:
-        size = self.environment.size(tier)
-        return Volume(name=name, path=path, size=size.capacity, storage_class=size.storage_class)
+    def volume(self, tier: TierName, name: str, given: str) -> Volume:
+        """The volume that is mounted on `given`; only to be read if that ends with `:ro`."""
+        size, path = self.environment.size(tier), given.removesuffix(":ro")
+        read_only = path != given
+        return Volume(name=name, path=path, read_only=read_only, size=size.capacity, storage_class=size.storage_class)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +97,12 @@ def service(tier: TierName, described: Service, description: Description) -> Wor
         command=(reload.command if reload else ()) or described.command,
         env=tuple(sorted((_needed_env(described, description) | described.env | size.env).items())),
         secrets=tuple(description.secrets[name] for name in sorted(set(names))),
-        writable=tuple(sorted(described.writable)),
+        writable=tuple(sorted((*described.writable, *(reload.writable if reload else ())))),
         scratch=described.scratch,
         volumes=tuple(description.volume(tier, name, path) for name, path in sorted(described.volumes.items())),
         mounts=_mounts(reload.mounts if reload else {}, f"app.{tier}.reload.mounts", description.root),
         user=described.user,
-        start_within=described.start_within,
+        start_within=(reload.start_within if reload else None) or described.start_within,
         stop_within=described.stop_within,
         tasks=_tasks(tier, described, description.environment),
         needs=tuple(sorted(described.needs)),

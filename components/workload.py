@@ -73,6 +73,7 @@ class Volume:
 
     name: str
     path: str
+    read_only: bool = False
     size: int = field(default=2**30, metadata={"released": False})
     storage_class: str | None = field(default=None, metadata={"released": False})
 

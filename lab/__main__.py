@@ -1,13 +1,13 @@
 """`python3 -m lab up | doctor | down`: give this machine what it lacks, say what that is, or stop what was started.
 
-What for is said after `up` and `doctor`: dev (if nothing is said), provider, cluster, lint, load, scan, tools, peers. `down`
+What for is said after `up` and `doctor`: dev (if nothing is said), provider, cluster, lint, load, scan, tools, compose, peers. `down`
 is of everything unless `cluster` is said, or `peers`.
 """
 
 import sys
 from collections.abc import Callable
 
-from . import aws, cluster, engine, peers, toolchain
+from . import aws, cluster, compose, engine, peers, toolchain
 from .steps import LabError, Step, bring, doctor
 
 WHAT: dict[str, Callable[[], list[Step]]] = {
@@ -18,6 +18,7 @@ WHAT: dict[str, Callable[[], list[Step]]] = {
     "load": toolchain.load,
     "scan": toolchain.scan,
     "tools": lambda: [*toolchain.tools(), aws.step()],
+    "compose": lambda: [compose.step()],
     "peers": lambda: [*WHAT["cluster"](), *toolchain.tools(), *peers.steps()],
 }
 """What a machine is used for: environments on Docker, on somebody else's cluster, on the lab's, and to test it."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pulumi
 import pulumi_docker as docker
@@ -356,7 +357,11 @@ class DockerPlatform:
 
     def _tier_volumes(self, workload: Workload) -> list[docker.ContainerVolumeArgs]:
         return [
-            docker.ContainerVolumeArgs(container_path=volume.path, volume_name=self.ground.volumes[volume.name].name)
+            docker.ContainerVolumeArgs(
+                container_path=volume.path,
+                volume_name=self.ground.volumes[volume.name].name,
+                read_only=volume.read_only or None,
+            )
             for volume in workload.volumes
         ]
 
@@ -409,7 +414,9 @@ class DockerPlatform:
 
     def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
         name = f"{place.slot}-smoke"
-        asked = [f"http://gateway:{haproxy.PORT}", "gateway", place.slot, "30", checks(self.app)]
+        # As users ask: an application may refuse to be asked for by another name.
+        host = urlsplit(self.url).netloc
+        asked = [f"http://gateway:{haproxy.PORT}", host, place.slot, "30", checks(self.app)]
         asked += [readiness(route) for route in routes]
         args = self._tool(name, self._labels("smoke", name, place), "smoke", *asked)
         args.networks_advanced = self._networks([Zone.EDGE])

@@ -217,7 +217,10 @@ def workload_pod(
     made = container(workload.tier, workload.image.reference, uid, workload.resources, writable, command)
     made["env"] = [{"name": name, "value": value} for name, value in variables.items()]
     spec = pod(scope, made, uid, writable, target(workload, place), workload.scratch)
-    made["volumeMounts"] += [{"name": volume.name, "mountPath": volume.path} for volume in workload.volumes]
+    made["volumeMounts"] += [
+        {"name": volume.name, "mountPath": volume.path} | ({"readOnly": True} if volume.read_only else {})
+        for volume in workload.volumes
+    ]
     spec["volumes"] += [
         {"name": volume.name, "persistentVolumeClaim": {"claimName": volume.name}} for volume in workload.volumes
     ]

@@ -12,6 +12,9 @@ import pytest
 from pulumi import RunError
 
 from ci import heal
+from components.config import load_app, load_environment
+
+from .program import environment, project
 
 DEAD = 2**22 + 1
 """Above the highest process number there can be."""
@@ -40,8 +43,28 @@ def lock(backend: Path, **holder: Any) -> None:
 
 def test_nothing_is_done_where_nothing_is_wrong(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heal, "state", lambda stack: {"deployment": {"resources": []}})
+    monkeypatch.setattr(heal, "_failed", lambda stack: False)
     heal.main("dev")
     assert asked == ["whoami --json"]
+
+
+@pytest.mark.parametrize(
+    ("last", "failed"), [([], False), ([{"result": "succeeded"}], False), ([{"result": "failed"}], True)]
+)
+def test_strays_are_looked_for_after_an_update_that_failed(
+    last: list[dict[str, str]], failed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A provider that died under a living engine: no lock is left, and nothing is pending."""
+    monkeypatch.setattr(heal, "unlock", lambda stack: False)
+    monkeypatch.setattr(heal, "state", lambda stack: {"deployment": {"resources": []}})
+    monkeypatch.setattr(heal, "pulumi", lambda *words: json.dumps(last))
+    monkeypatch.setattr(
+        heal, "load", lambda stack: (load_app(project()), load_environment(environment(), load_app(project())))
+    )
+    monkeypatch.setattr(heal, "orphans", list)
+    monkeypatch.setattr(heal.engine, "remove_strays", lambda *_: ["board-dev-blue-api-1"])
+    heal.main("dev")
+    assert ("removed board-dev-blue-api-1, which the checkpoint does not know" in capsys.readouterr().out) == failed
 
 
 def test_the_lock_of_a_dead_engine_is_cleared(asked: list[str], tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def everything() -> Deployment:
     app, env = project(), environment("staging")
     app["api"] |= {"secrets": ["mail-password", "token"], "volumes": {"uploads": "/data"}, "egress": True}
     app["api"] |= {"tasks": {"collect": {"command": ["collect"]}}, "scratch": "128Mi"}
-    app["web"]["volumes"] = {"uploads": "/data"}
+    app["web"]["volumes"] = {"uploads": "/data:ro"}
     app["web"]["needs"] = ["api"]
     app["worker"]["needs"] = ["api", "cache"]
     cluster = env["kubernetes"]
@@ -574,3 +574,16 @@ def test_traffic_comes_back_to_a_slot_that_is_big_enough(monkeypatch: pytest.Mon
 def test_another_application_is_not_put_over_the_data_of_this_one() -> None:
     with pytest.raises(RunError, match=r"app\.name: this stack holds board"):
         deploy(project() | {"name": "shop"}, export=exported(first("staging")), stack="staging")
+
+
+def test_who_only_reads_a_volume_that_is_shared_can_not_write_it() -> None:
+    mounts = {
+        name: next(
+            each
+            for each in containers(ALL["everything"].one("Deployment", name))[0]["volumeMounts"]
+            if each["name"] == "uploads"
+        )
+        for name in ("web-blue", "api-blue")
+    }
+    assert mounts["web-blue"] == {"name": "uploads", "mountPath": "/data", "readOnly": True}
+    assert mounts["api-blue"] == {"name": "uploads", "mountPath": "/data"}

@@ -306,14 +306,15 @@ def test_replicas_are_not_part_of_a_release() -> None:
 def test_other_tasks_come_between_migration_and_start_and_have_the_volumes() -> None:
     app = project()
     app["api"] |= {"tasks": {"collect": {"command": ["collect"]}, "warm": {"command": ["warm"]}}}
-    app["web"]["volumes"] = app["api"]["volumes"] = {"static": "/srv"}
+    app["api"]["volumes"], app["web"]["volumes"] = {"static": "/srv"}, {"static": "/srv:ro"}
     deployed = deploy(app)
     assert "blue-api-migrate" in deployed.before("blue-api-collect")
     assert "blue-api-collect" in deployed.before("blue-api-warm")
     assert {"blue-api-collect", "blue-api-warm"} <= deployed.before("blue-api-1")
     for name in ("blue-api-collect", "blue-api-1", "blue-web-1"):
-        volumes = {each["containerPath"]: each["volumeName"] for each in deployed.by_name[name].inputs["volumes"]}
-        assert volumes["/srv"] == "board-dev-static"
+        [static] = [each for each in deployed.by_name[name].inputs["volumes"] if each["containerPath"] == "/srv"]
+        assert static["volumeName"] == "board-dev-static"
+        assert bool(static.get("readOnly")) == (name == "blue-web-1")
     with pytest.raises(RunError, match=re.escape("app.api.tasks.collect: it ended with exit code 3")):
         deploy(app, fail=lambda name: 3 if name == "blue-api-collect" else 0)
 
@@ -334,9 +335,12 @@ def test_a_database_begins_with_its_files_and_new_ones_leave_it_alone() -> None:
 
 def test_a_stage_is_built_as_an_image_of_its_own() -> None:
     app, env = project(), environment()
-    app["web"]["reload"]["target"] = "dev"
+    app["web"]["reload"] |= {"target": "dev", "writable": ["/cache"], "start_within": "3m"}
     built = [entry.inputs for entry in deploy(app, env).of(IMAGE) if "build" in entry.inputs]
     assert [each["build"].get("target") for each in built if "board-web" in each["name"]] == ["dev"]
     assert all(each["name"].endswith("-dev") == ("board-web" in each["name"]) for each in built)
-    released = deploy(app, env | {"reload": False}).of(IMAGE)
-    assert not [entry.name for entry in released if "target" in (entry.inputs.get("build") or {})]
+    released = deploy(app, env | {"reload": False})
+    assert not [entry.name for entry in released.of(IMAGE) if "target" in (entry.inputs.get("build") or {})]
+    for deployed, writable, within in ((deploy(app, env), {"/tmp", "/cache"}, 180), (released, {"/tmp"}, 60)):
+        web = deployed.by_name["blue-web-1"].inputs
+        assert (set(web["tmpfs"]), web["waitTimeout"]) == (writable, within)

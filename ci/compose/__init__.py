@@ -1,0 +1,1 @@
+"""From a Compose file to an application of ours: `python -m ci.compose` (`make import`)."""

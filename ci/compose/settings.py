@@ -1,0 +1,124 @@
+"""What the services' variables become: settings that are the same everywhere, settings of this environment, secrets."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from components.config import TierName
+
+from .given import Given, Notes, as_host, as_name, mapping, names
+from .roles import DATA, Roles
+
+_SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|PRIVATE|(^|_)(PASS|KEY|SALT|DSN)$|API_?KEY|ACCESS_KEY")
+_PUBLIC = re.compile(r"^(VITE|NEXT_PUBLIC|REACT_APP|NUXT_PUBLIC|PUBLIC)_")
+_USER_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+_OF_A_PLACE = re.compile(r"(^|_)(ENV|ENVIRONMENT|DEBUG|LOG|LEVEL|URL|URI|HOSTS?|ORIGINS?|DOMAIN|ADDRESS)(_|$)")
+_GIVEN = re.compile(r"(DATABASE|CACHE)_(HOST|PORT|NAME|USER|PASSWORD_FILE)|API_URL|RELEASE|SLOT")
+_MOUNTED = "/run/secrets/"
+
+
+@dataclass
+class Secrets:
+    """The secrets of the file, under the names they have here."""
+
+    declared: Mapping[str, Any]
+    """`secrets` of the file."""
+
+    values: dict[str, str] = field(default_factory=dict[str, str], repr=False)
+    files: dict[str, str] = field(default_factory=dict[str, str])
+    """Name → the file whose content is the value."""
+
+    elsewhere: set[str] = field(default_factory=set[str])
+    passwords: dict[TierName, str] = field(default_factory=dict[TierName, str])
+    """Which of them is whose password."""
+
+    def mounted(self, source: str, notes: Notes) -> str:
+        """One of the file's own secrets."""
+        name = as_name(source)
+        if name not in {*self.files, *self.values, *self.elsewhere}:
+            if file := mapping(dict(self.declared), source).get("file"):
+                self.files[name] = str(file)
+            else:
+                self.elsewhere.add(name)
+                notes.left(f"secrets.{source}", f"its value is not here; set it as secrets.{name} in `make shell`")
+        return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Of one tier."""
+
+    env: dict[str, str]
+    here: dict[str, str]
+    """Those of this environment only."""
+
+    secrets: list[str]
+
+
+class Reader:
+    """Reads the variables of web, api and worker, once the passwords of database and cache are known."""
+
+    def __init__(self, services: Mapping[str, Given], roles: Roles, secrets: Secrets, notes: Notes) -> None:
+        self.services, self.roles, self.secrets, self.notes = services, roles, secrets, notes
+
+    def read(self, service: Given, tier: TierName) -> Settings:
+        found = Settings(env={}, here={}, secrets=[])
+        for each in service.raw.get("secrets") or ():
+            found.secrets.append(self.secrets.mounted(each if isinstance(each, str) else each["source"], self.notes))
+        for key, value in sorted(service.env.items()):
+            path = f"{service.path}.environment.{key}"
+            if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,99}", key):
+                self.notes.left(path, "settings have capitals, digits and underscores; rename it, and say it in env")
+            elif value is None:
+                self.notes.left(path, f"it has no value here; say it in app.{tier}.env")
+            elif _GIVEN.fullmatch(key):
+                self.notes.implied(f"services.*.environment.{key}", "the program gives it to a tier that needs it")
+            elif value.startswith(_MOUNTED):
+                name = as_name(value.removeprefix(_MOUNTED))
+                # That of the secret's own name is there without a word.
+                found.env.update({key: f"{_MOUNTED}{name}"} if key != _variable(name) else {})
+            elif (
+                tier is not TierName.API
+                and TierName.API in self.roles.tiers
+                and names(value, self.roles.tiers[TierName.API].name)
+            ):
+                self.notes.left(path, "it names the api, whose address differs by slot; read API_URL")
+            else:
+                self._plain_or_secret(found, key, value, path, tier)
+        return found
+
+    def _plain_or_secret(self, found: Settings, key: str, value: str, path: str, tier: TierName) -> None:
+        for name in self.services:
+            if not self.roles.tier(name) and names(value, name):
+                self.notes.left(path, f"it names {name}, which does not run here; give the address of one that does")
+        moved = self._moved(value)
+        if _PUBLIC.match(key) or not (_SECRET.search(key) or _USER_IN_URL.search(moved)):
+            (found.here if _OF_A_PLACE.search(key) or "localhost" in value else found.env)[key] = moved
+        elif not value:
+            self.notes.left(path, f"it is empty; set secrets.{as_name(key)}, and name it in app.{tier}.secrets")
+        else:
+            name = as_name(key)
+            if self.secrets.values.get(name, moved) != moved:
+                name = f"{tier}-{name}"
+            self.secrets.values[name] = moved
+            found.secrets.append(name)
+            same = value == self.secrets.values.get("database-password")
+            self.notes.left(
+                path,
+                f"moved to secrets, and no variable any more: read it from the file that {_variable(name)} names"
+                + ("; DATABASE_PASSWORD_FILE has the same" if same else ""),
+            )
+
+    def _moved(self, value: str) -> str:
+        """The value with the names of database and cache in place of their services'; the cache's URL with its password."""
+        for tier in DATA:
+            if service := self.roles.tiers.get(tier):
+                value = re.sub(as_host(service.name), rf"\g<1>{tier}", value)
+        password = self.secrets.values.get("cache-password", "")
+        return re.sub(r"^(rediss?://)(?=cache\b)", lambda scheme: f"{scheme[1]}:{password}@", value)
+
+
+def _variable(name: str) -> str:
+    """The variable that names a secret's file."""
+    return f"{name.upper().replace('-', '_')}_FILE"

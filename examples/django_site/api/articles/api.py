@@ -1,0 +1,30 @@
+"""What the landing page asks for."""
+
+from config.release import RELEASE, SLOT
+from django.db.models import Count
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.http import require_safe
+
+from .models import Article
+
+
+@require_safe
+def newest(request: HttpRequest) -> JsonResponse:
+    # A query that counts forgets the order of the model.
+    articles = Article.objects.annotate(count=Count("comments")).order_by("-published")[:20]
+    return JsonResponse({"articles": [_shown(article) for article in articles]})
+
+
+def _shown(article: Article) -> dict[str, object]:
+    return {
+        "title": article.title,
+        "summary": article.summary,
+        "url": article.get_absolute_url(),
+        "published": article.published,
+        "comments": article.count,
+    }
+
+
+@require_safe
+def release(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"release": RELEASE, "slot": SLOT})

@@ -1,0 +1,43 @@
+"""Articles, comments and a user for development. Safe to run twice: what is there stays as it is."""
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand
+
+from articles.models import Article
+
+ARTICLES = {
+    "two-slots-one-switch": (
+        "Two slots, one switch",
+        "How a site is replaced while people read it.",
+        "A release goes to the slot nobody is on, is proven there, and then one object moves everybody at once.",
+        ("Ada", "And the old one stays?"),
+    ),
+    "a-folder-for-every-release": (
+        "A folder for every release",
+        "Why collectstatic writes beside what it wrote before.",
+        "A page that was loaded before the switch still asks for the style sheet it was written for.",
+        ("Grace", "I have wondered where that came from."),
+    ),
+    "migrations-that-only-add": (
+        "Migrations that only add",
+        "Both releases read the same tables.",
+        "Add a column, fill it, read both; remove the old one in a later release.",
+        ("Edsger", "Edit articles/views.py while this runs."),
+    ),
+}
+USER = "admin"  # and its password
+
+
+class Command(BaseCommand):
+    help = __doc__
+
+    def handle(self, **options):
+        for slug, (title, summary, body, (author, text)) in ARTICLES.items():
+            values = {"title": title, "summary": summary, "body": body}
+            article, new = Article.objects.get_or_create(slug=slug, defaults=values)
+            if new:
+                article.comments.create(author=author, text=text)
+        users = get_user_model().objects
+        if not users.filter(username=USER).exists():
+            users.create_superuser(USER, password=USER)
+        self.stdout.write(f"{len(ARTICLES)} articles, user {USER}")

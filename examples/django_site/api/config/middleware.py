@@ -1,0 +1,71 @@
+"""What happens to every request before Django's own middleware sees it."""
+
+import logging
+import time
+import uuid
+
+from django.core.cache import caches
+from django.db import connection
+from django.http import HttpResponse, JsonResponse
+
+from .logs import request_id
+from .release import RELEASE
+
+log = logging.getLogger(__name__)
+
+
+def observe(get_response):
+    """A request id and a log line for each."""
+
+    def middleware(request):
+        given = request.headers.get("X-Request-Id", "")
+        token = request_id.set(given[:100] if given.isascii() and given else str(uuid.uuid4()))
+        started = time.perf_counter()
+        try:
+            response = get_response(request)
+            response["X-Request-Id"], response["X-Release"] = request_id.get(), RELEASE
+            if request.path not in PROBES:
+                seconds = round(time.perf_counter() - started, 4)
+                fields = {"method": request.method, "path": request.path, "status": response.status_code}
+                log.info("request", extra={"fields": fields | {"seconds": seconds}})
+            return response
+        finally:
+            request_id.reset(token)
+
+    return middleware
+
+
+def answer_probes(get_response):
+    """Who asks how this process is does so by whatever name: they are answered before the host is looked at."""
+
+    def middleware(request):
+        probe = PROBES.get(request.path)
+        return probe() if probe else get_response(request)
+
+    return middleware
+
+
+def _health() -> HttpResponse:
+    return HttpResponse("ok\n", content_type="text/plain")
+
+
+def _ready() -> HttpResponse:
+    state = {"database": "ok", "cache": "ok", "release": RELEASE}
+    for name, ask in (("database", _ask_database), ("cache", _ask_cache)):
+        try:
+            ask()
+        except Exception as error:
+            state[name] = type(error).__name__
+    return JsonResponse(state, status=200 if state["database"] == state["cache"] == "ok" else 503)
+
+
+def _ask_database() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def _ask_cache() -> None:
+    caches["sessions"].get("ready")
+
+
+PROBES = {"/health": _health, "/ready": _ready}

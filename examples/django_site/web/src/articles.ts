@@ -1,0 +1,19 @@
+export interface Article {
+  title: string;
+  summary: string;
+  url: string;
+  published: string;
+  comments: number;
+}
+
+export function matches(words: string): (article: Article) => boolean {
+  const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
+  return ({ title, summary }) => wanted.every((word) => `${title} ${summary}`.toLowerCase().includes(word));
+}
+
+const DAY = 24 * 60 * 60 * 1000;
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+
+export function age(article: Article, now: Date): string {
+  return relative.format(Math.round((Date.parse(article.published) - now.getTime()) / DAY), "day");
+}

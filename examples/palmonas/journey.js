@@ -1,0 +1,44 @@
+// The way of a customer through palmonas, for k6 (`make journey`): a page with its assets, a session, an order, and the work done for it.
+// From the environment: URL. Every check has to hold.
+
+import { check, fail, sleep } from "k6";
+import http from "k6/http";
+
+export const options = {
+  thresholds: { checks: ["rate==1"] },
+  // Names under .localhost are this machine, as browsers know by themselves; the lab's gateway made its own certificate.
+  hosts: { "*.localhost": "127.0.0.1" },
+  insecureSkipTLSVerify: /^https:\/\/[^/:]+\.localhost(:|$)/.test(__ENV.URL),
+};
+
+const get = (path) => http.get(__ENV.URL + path);
+const post = (path, content) =>
+  http.post(__ENV.URL + path, JSON.stringify(content), { headers: { "Content-Type": "application/json" } });
+
+export default function () {
+  const page = get("/");
+  check(page, { "the page is there": (answer) => answer.status === 200 }) || fail(`/: HTTP ${page.status} ${page.error}`);
+  for (const [, asset] of page.body.matchAll(/(?:src|href)="(\/[^"]+)"/g)) {
+    check(get(asset), { "its assets are there": (answer) => answer.status === 200 });
+  }
+  const customer = `journey ${__VU}`;
+  check(post("/api/session", { customer }), { "one can log in": (answer) => answer.status === 201 });
+  check(get("/api/session"), { "and is known": (answer) => answer.status === 200 && answer.json("customer") === customer });
+
+  const [product] = get("/api/products").json();
+  const placed = post("/api/orders", { product: product.id, quantity: 2 });
+  check(placed, { "an order is taken": (answer) => answer.status === 201 }) || fail(`HTTP ${placed.status} ${placed.body}`);
+  const id = placed.json("id");
+  let order;
+  for (let tries = 0; tries < 120 && !(order && order.confirmed_at); tries++) {
+    sleep(0.5);
+    order = get(`/api/orders/${id}`).json();
+  }
+  check(order, { "the worker has confirmed it, at the first attempt": ({ confirmed_at, attempts }) => confirmed_at && attempts === 1 });
+  check(get("/api/orders").json(), { "it is among the customer's orders": (orders) => orders.some((one) => one.id === id) });
+  check(get("/api/ledger").json(), { "what is sold is what is confirmed": ({ sold, confirmed }) => sold === confirmed });
+
+  check(http.del(`${__ENV.URL}/api/session`), { "one can log out": (answer) => answer.status === 204 });
+  const anonymous = http.get(`${__ENV.URL}/api/orders`, { responseCallback: http.expectedStatuses(401) });
+  check(anonymous, { "and orders are nobody else's": (answer) => answer.status === 401 });
+}

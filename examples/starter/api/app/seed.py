@@ -1,0 +1,12 @@
+"""A first note for development. Safe to run twice: it only fills an empty table."""
+
+import psycopg
+
+from . import settings
+
+if __name__ == "__main__":
+    with psycopg.connect(**settings.database()) as connection:
+        connection.execute(
+            "INSERT INTO notes (text) SELECT 'Edit api/app/main.py or web/src, and see it here.'"
+            " WHERE NOT EXISTS (SELECT FROM notes)"
+        )

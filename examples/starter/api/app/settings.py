@@ -1,0 +1,18 @@
+"""Where things are: from the environment, the password from the file it names."""
+
+import os
+from pathlib import Path
+
+RELEASE = os.environ.get("RELEASE", "unreleased")
+SLOT = os.environ.get("SLOT", "none")
+
+
+def database() -> dict[str, str]:
+    """Keyword arguments for psycopg."""
+    return {
+        "host": os.environ["DATABASE_HOST"],
+        "port": os.environ["DATABASE_PORT"],
+        "dbname": os.environ["DATABASE_NAME"],
+        "user": os.environ["DATABASE_USER"],
+        "password": Path(os.environ["DATABASE_PASSWORD_FILE"]).read_text().strip(),
+    }

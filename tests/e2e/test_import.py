@@ -1,0 +1,119 @@
+"""An application that `make new` starts, and one that `make import` reads from a Compose file, up on the engine as they are."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+import requests
+import yaml
+
+from ci.compose.__main__ import normalised
+
+from .stack import ROOT, _copy, eventually, free_port  # pyright: ignore[reportPrivateUsage]
+
+pytestmark = pytest.mark.long
+KEPT = ROOT / "tests" / "compose"
+VARIABLES = {
+    "API_IMAGE": "board-api:1",
+    "WEB_IMAGE": "board-web:1",
+    "SECRETS": "/srv/secrets",
+    "TOOLBOX": "/srv/toolbox.py",
+    "PORT": "8080",
+}
+
+
+class Clone:
+    """A copy of the repository, in which make is run as a user would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        _copy(folder)
+        state = folder / ".state"
+        state.mkdir()
+        self.variables = os.environ | {"PULUMI_BACKEND_URL": f"file://{state}", "COMPOSE_PROFILES": ""}
+
+    def make(self, *words: str) -> str:
+        done = subprocess.run(
+            ["make", *words], cwd=self.folder, env=self.variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, timeout=900,
+        )  # fmt: skip
+        assert not done.returncode, done.stdout
+        return done.stdout
+
+    def settings(self, name: str) -> dict[str, Any]:
+        return yaml.safe_load((self.folder / "apps" / name / "Pulumi.dev.yaml").read_text())
+
+    @contextmanager
+    def up(self, name: str) -> Generator[str]:
+        """The address at which it answers, for the length of the block."""
+        app = f"APP=apps/{name}"
+        try:
+            self.make("up", app)
+            yield f"http://127.0.0.1:{self.settings(name)['config'][f'{name}:environment']['gateway']['port']}"
+        finally:
+            self.make("down", app)
+        names = [str(each.name) for each in docker.from_env().containers.list(all=True)]
+        assert not [each for each in names if each.startswith(f"{name}-dev-")]
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return Clone(tmp_path / "clone")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compose() -> None:
+    subprocess.run(["python3", "-m", "lab", "up", "compose"], cwd=ROOT, check=True)
+
+
+def test_what_compose_says_is_what_unit_tests_are_held_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    shutil.copytree(KEPT, tmp_path / "compose")
+    shutil.copy(ROOT / "benchmarks" / "compose.yml", tmp_path / "compose" / "board.yml")
+    files = [*sorted(tmp_path.glob("compose/*/*compose.y*ml")), tmp_path / "compose" / "board.yml"]
+    assert len(files) == 5
+    for file in files:
+        name = file.stem if file.parent.name == "compose" else file.parent.name
+        kept = (KEPT / f"{name}.normalised.yml").read_text().replace("/srv/compose", str(tmp_path / "compose"))
+        assert normalised(file) == yaml.safe_load(kept), name
+
+
+def test_an_application_from_a_compose_file(clone: Clone) -> None:
+    said = clone.make("import", "COMPOSE=tests/compose/classic/docker-compose.yml", "NAME=todo")
+    assert "services.mail: no tier for it; run it elsewhere and name it in env" in said
+    written = "".join(file.read_text() for file in (clone.folder / "apps" / "todo").iterdir())
+    assert "todo123" not in said + written
+    assert "change-me" not in said + written
+    settings = clone.settings("todo")
+    settings["config"]["todo:environment"]["gateway"] = {"port": free_port()}
+    (clone.folder / "apps" / "todo" / "Pulumi.dev.yaml").write_text(yaml.safe_dump(settings))
+    with clone.up("todo") as url:
+        assert "<h1>todo</h1>" in requests.get(url, timeout=10).text
+        assert requests.post(f"{url}/api/todos", json={"text": "carried"}, timeout=10).status_code == 201
+        answer = requests.get(f"{url}/api/todos", timeout=10).json()
+        assert answer["todos"] == ["carried"]
+        assert answer["asked"] >= 1
+
+
+def test_a_new_application(clone: Clone) -> None:
+    said = clone.make("new", "NAME=shop")
+    assert "make up APP=apps/shop" in said
+    with clone.up("shop") as url:
+        assert requests.post(f"{url}/api/notes", json={"text": "a first one"}, timeout=10).status_code == 201
+        assert requests.get(f"{url}/api/notes", timeout=10).json()[0]["text"] == "a first one"
+        for file, before, after, path in (
+            ("web/src/index.html", "<h1>notes", "<h1>edited", "/"),
+            ("api/app/main.py", '"slot": settings.SLOT', '"slot": "edited"', "/api/release"),
+        ):
+            edited = clone.folder / "apps" / "shop" / file
+            edited.write_text(edited.read_text().replace(before, after))
+            eventually(lambda path=path: "edited" in requests.get(f"{url}{path}", timeout=10).text, 30)
+        clone.make("check", "APP=apps/shop")

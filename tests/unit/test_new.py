@@ -1,0 +1,159 @@
+"""What `make new` writes is valid as it is, shows every option there is, and stays valid when one of them is taken up."""
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pulumi import RunError
+from pydantic import BaseModel, ValidationError
+
+from ci import new
+from components.config import App, ConfigError, Environment, load_app, load_environment
+from components.reference import commented
+
+from .program import environment, project
+
+DESCRIBED: list[tuple[type[BaseModel], dict[str, Any]]] = [
+    (App, project()),
+    (App, {"name": "x", "version": "1", "api": {"image": "x:1", "port": 8000}, "database": {}}),
+    *((Environment, environment(stack)) for stack in ("dev", "staging", "prod")),
+]
+OPTION = re.compile(
+    r"(?P<indent> *)(?P<mark># )?(?P<inner> *)(?P<item>- )?(?P<key>\w+):(?: (?P<value>[^ #].*?))?(?: +# .*)?"
+)
+"""A line of what is written. The mark is what keeps an option out."""
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where applications are written to, and no Pulumi that secrets could be encrypted by."""
+    monkeypatch.setattr(new, "ROOT", tmp_path)
+    monkeypatch.setattr(new, "sealed", lambda project, values: f"  {project}:secrets: {{{', '.join(values)}}}\n")
+    return tmp_path
+
+
+def taken_up(text: str) -> Iterator[tuple[list[str], object, str]]:
+    """The path of each option that is commented out, its default, and the text with it, and what it belongs to, taken up."""
+    lines = text.splitlines()
+    found = [OPTION.fullmatch(line) for line in lines]
+    above: list[tuple[int, int, str]] = []  # what a line belongs to: where it is, its column, its key
+    for number, option in enumerate(found):
+        if option is None:  # an item of a list that is set
+            continue
+        column = len(f"{option['indent']}{option['inner']}{option['item'] or ''}")
+        above = [each for each in above if each[1] < column]
+        # What follows in an item of a list belongs to the line that has the dash.
+        above += [(number, column - 1, "")] if option["item"] else []
+        above += [(number, column, option["key"])]
+        if option["mark"] and option["value"]:
+            taken = {each for each, *_ in above}
+            kept = [
+                line.replace("# ", "", 1) if at in taken and _is_out(found[at]) else line
+                for at, line in enumerate(lines)
+            ]
+            yield [key for *_, key in above if key], yaml.safe_load(option["value"]), "\n".join(kept)
+
+
+def _is_out(option: re.Match[str] | None) -> bool:
+    return bool(option and option["mark"])
+
+
+@pytest.mark.parametrize(("model", "given"), DESCRIBED)
+class TestEveryOption:
+    def test_what_is_set_is_what_was_given(self, model: type[BaseModel], given: dict[str, Any]) -> None:
+        written = yaml.safe_load(commented(model, given))
+        assert model.model_validate(written) == model.model_validate(given)
+
+    def test_all_of_them_are_there(self, model: type[BaseModel], given: dict[str, Any]) -> None:
+        shown = set(re.findall(r"^ *(?:# *)?(?:- )?(\w+):", commented(model, given), re.MULTILINE))
+        schema = model.model_json_schema()
+        parts = [schema, *(part for part in schema["$defs"].values() if "properties" in part)]
+        assert {key for part in parts for key in part["properties"]} <= shown
+
+    def test_one_that_is_taken_up_is_valid(self, model: type[BaseModel], given: dict[str, Any]) -> None:
+        options = list(taken_up(commented(model, given)))
+        assert len(options) > 15
+        for path, default, text in options:
+            read: Any = yaml.safe_load(text)
+            for part in path:
+                read = read[part] if isinstance(read, dict) else read[-1][part]
+            assert read == default, path
+            try:
+                model.model_validate(yaml.safe_load(text))
+            except ValidationError as error:
+                # What it belongs to may want more than this one; of the option itself nothing is wrong.
+                places = [[str(part) for part in each["loc"] if not isinstance(part, int)] for each in error.errors()]
+                assert path not in places, error
+
+    def test_taking_up_a_default_changes_nothing(self, model: type[BaseModel], given: dict[str, Any]) -> None:
+        before = commented(model, given)
+        described = model.model_validate(given)
+        for path, _, text in taken_up(before):
+            alone = sum(one != other for one, other in zip(before.splitlines(), text.splitlines(), strict=True)) == 1
+            if alone:
+                assert model.model_validate(yaml.safe_load(text)) == described, path
+
+
+class TestNewApplication:
+    def test_it_is_the_starter_under_another_name(self, repository: Path) -> None:
+        new.main("shop")
+        folder = repository / "apps" / "shop"
+        described = yaml.safe_load((folder / "Pulumi.yaml").read_text())
+        assert (described["name"], described["main"]) == ("shop", "../..")
+        app = load_app(described["config"]["app"]["value"])
+        assert app.name == "shop"
+        for stack in new.STACKS:
+            settings = yaml.safe_load((folder / f"Pulumi.{stack}.yaml").read_text())["config"]
+            load_environment({**settings["shop:environment"], "pinned": False}, app)
+            assert ("shop:secrets" in settings) == (stack == "dev")
+        copied = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
+        assert {Path("api/Dockerfile"), Path("api/.dockerignore"), Path("web/nginx.conf"), Path("README.md")} <= copied
+        assert not [file for file in copied if new.STARTER.name in (folder / file).read_text()]
+
+    def test_another_folder(self, repository: Path) -> None:
+        new.main("shop", "teams/one/shop")
+        described = yaml.safe_load((repository / "teams" / "one" / "shop" / "Pulumi.yaml").read_text())
+        assert described["runtime"]["options"]["virtualenv"] == "../../../.venv"
+
+    @pytest.mark.parametrize("name", ["on", "null", "no"])
+    def test_words_of_yaml_are_names(self, name: str, repository: Path) -> None:
+        new.main(name)
+        assert load_app(
+            yaml.safe_load((repository / "apps" / name / "Pulumi.yaml").read_text())["config"]["app"]["value"]
+        )
+
+    @pytest.mark.parametrize("name", ["", "Shop", "shop_1", "1shop", "-", "a: b", "../x", "a" * 31])
+    def test_what_is_no_name_is_refused(self, name: str, repository: Path) -> None:
+        with pytest.raises(ConfigError, match=r"app\.name: "):
+            new.main(name)
+        assert not list(repository.iterdir())
+
+    @pytest.mark.parametrize(
+        ("at", "why"), [("there", "there already"), ("../there", "not in this"), (".", "not in this")]
+    )
+    def test_folders_of_others_are_left_alone(self, at: str, why: str, repository: Path) -> None:
+        (repository / "there").mkdir()
+        with pytest.raises(RunError, match=why):
+            new.main("shop", at)
+        assert not list((repository / "there").iterdir())
+
+    def test_the_port_is_one_that_nobody_has(self, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            monkeypatch.setattr(new, "FIRST_PORT", taken.getsockname()[1])
+            new.main("shop")
+            settings = yaml.safe_load((repository / "apps" / "shop" / "Pulumi.dev.yaml").read_text())["config"]
+            assert settings["shop:environment"]["gateway"]["port"] > taken.getsockname()[1]
+
+
+def test_the_starter_is_valid_itself() -> None:
+    described = yaml.safe_load((new.STARTER / "Pulumi.yaml").read_text())["config"]["app"]["value"]
+    app = load_app(described)
+    for stack in new.STACKS:
+        settings = yaml.safe_load((new.STARTER / f"Pulumi.{stack}.yaml").read_text())["config"]
+        load_environment({**settings["starter:environment"], "pinned": False}, app)

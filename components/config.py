@@ -145,7 +145,7 @@ Word = Annotated[str, Field(min_length=1)]
 Stage = Annotated[str, _name(r"[a-z][a-z0-9._-]{0,49}", "write it as the Dockerfile does, like dev", "a stage")]
 Command = tuple[Word, ...]
 
-RESERVED = frozenset({"RELEASE", "SLOT"})
+RESERVED = frozenset({"PUBLIC_URL", "RELEASE", "SLOT"})
 
 
 class Model(BaseModel):
@@ -709,6 +709,13 @@ class Environment(Model):
         """The cluster's settings where `platform` is kubernetes."""
         assert self.kubernetes
         return self.kubernetes
+
+    @property
+    def url(self) -> str:
+        """What users open."""
+        if self.kubernetes:
+            return self.kubernetes.url
+        return f"http://{self.gateway.address.replace('0.0.0.0', '127.0.0.1')}:{self.gateway.port}"
 
     def size(self, tier: TierName) -> Size:
         """How big `tier` is in this environment."""

@@ -35,7 +35,7 @@ An unknown key is an error. For completion in an editor the stack files name the
 
 A tier that needs the database is given `DATABASE_HOST`, `DATABASE_PORT`, `DATABASE_NAME`, `DATABASE_USER` and
 `DATABASE_PASSWORD_FILE`; one that needs the cache `CACHE_HOST`, `CACHE_PORT` and `CACHE_PASSWORD_FILE`; one that needs
-the api `API_URL`. Every tier of a slot has `RELEASE` and `SLOT`.
+the api `API_URL`. Every tier of a slot has `RELEASE`, `SLOT`, and `PUBLIC_URL`: what users open.
 """
 
 

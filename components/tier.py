@@ -84,7 +84,7 @@ class SlotTier(ComponentResource):
 def service(tier: TierName, described: Service, description: Description) -> Workload:
     """The workload of a tier of a slot.
 
-    A tier is told of what it needs by DATABASE_HOST, _PORT, _NAME, _USER, _PASSWORD_FILE, CACHE_HOST, _PORT,
+    A tier is told what users open by PUBLIC_URL, and of what it needs by DATABASE_HOST, _PORT, _NAME, _USER, _PASSWORD_FILE, CACHE_HOST, _PORT,
     _PASSWORD_FILE and (from the platform, for it differs by slot) API_URL.
     """
     size = description.environment.size(tier)
@@ -152,7 +152,7 @@ def routes(app: App, environment: Environment) -> tuple[Route, ...]:
 
 
 def _needed_env(described: Service, description: Description) -> dict[str, str]:
-    env: dict[str, str] = {}
+    env = {"PUBLIC_URL": description.environment.url}
     database = description.app.database
     if TierName.DATABASE in described.needs and database:
         env |= {"DATABASE_NAME": database.name, "DATABASE_USER": database.user}

@@ -141,8 +141,7 @@ class DockerPlatform:
 
     @property
     def url(self) -> str:
-        gateway = self.environment.gateway
-        return f"http://{gateway.address.replace('0.0.0.0', '127.0.0.1')}:{gateway.port}"
+        return self.environment.url
 
     def logs(self, live: Slot) -> Mapping[str, str]:
         follow = f"docker logs --follow {self.prefix}"

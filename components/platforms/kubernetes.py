@@ -77,7 +77,7 @@ class KubernetesPlatform:
 
     @property
     def url(self) -> str:
-        return self.cluster.url
+        return self.environment.url
 
     def logs(self, live: Slot) -> Mapping[str, str]:
         follow = f"kubectl --context {self.cluster.context} --namespace {self.scope.namespace} logs --follow"

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .logs import LOGGING as LOGGING
 from .release import RELEASE, SLOT
@@ -20,10 +21,11 @@ BASE = Path(__file__).parent.parent
 SECRET_KEY = _secret("DJANGO_KEY")
 DEBUG = os.environ.get("DEBUG") == "true"
 
-ALLOWED_HOSTS = _words("ALLOWED_HOSTS")
-CSRF_TRUSTED_ORIGINS = _words("CSRF_TRUSTED_ORIGINS")
+PUBLIC_URL = os.environ.get("PUBLIC_URL", "")
+ALLOWED_HOSTS = [urlsplit(PUBLIC_URL).hostname or "", *_words("ALLOWED_HOSTS")]
+CSRF_TRUSTED_ORIGINS = [PUBLIC_URL] if PUBLIC_URL else []
 # Only the gateway reaches this tier, and it says itself by which scheme it was asked.
-TLS = os.environ.get("TLS") == "true"
+TLS = PUBLIC_URL.startswith("https:")
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TLS else None
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = TLS
 X_FRAME_OPTIONS = "DENY"

@@ -154,8 +154,8 @@ EXAMPLES = (
             Edit(
                 tier="api",
                 file="backend/src/app.js",
-                old="response.json(settings.release)",
-                new="response.json({ ...settings.release, edited: true })",
+                old="response.json(settings.running)",
+                new="response.json({ ...settings.running, edited: true })",
                 seen=shows("/api/release", "edited"),
             ),
             Edit(

@@ -1,5 +1,6 @@
 """What the end-to-end run has to know of each application in examples/: what is edited there and how it shows, and what its seed is."""
 
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ class Edit:
         try:
             yield
         finally:
+            # Nobody edits a file twice within a second, and Vite may miss the second of two that close together.
+            time.sleep(1)
             file.write_text(text)
 
 

@@ -134,8 +134,6 @@ def seen_after(edit: Edit, stack: Stack) -> float:
         started = time.monotonic()
         eventually(lambda: edit.seen(stack), 60)
         took = time.monotonic() - started
-        # Watchers take two changes within a moment for one, and nobody edits that quickly.
-        time.sleep(1)
     eventually(lambda: not edit.seen(stack), 60)
     return round(took, 1)
 

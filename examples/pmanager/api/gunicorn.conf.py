@@ -12,6 +12,8 @@ bind = "0.0.0.0:8000"
 workers = 4
 worker_class = Worker
 worker_tmp_dir = "/tmp"
+# Its socket would be in a home that is read-only; nobody controls it but by signals.
+control_socket_disable = True
 graceful_timeout = 27
 keepalive = 75
 timeout = 60

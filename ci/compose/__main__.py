@@ -76,6 +76,8 @@ def normalised(file: Path) -> dict[str, Any]:
     )
     if done.returncode:
         raise RunError(f"{file}: Compose refuses it: {done.stderr.strip()}")
+    # Which variables are not set here, above all.
+    sys.stderr.write(done.stderr)
     return yaml.safe_load(done.stdout)
 
 

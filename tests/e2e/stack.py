@@ -215,7 +215,11 @@ class DockerStack(Stack):
         return f"http://127.0.0.1:{self.environment['gateway']['port']}"
 
     def containers(self) -> list[Any]:
-        return [each for each in self.engine.containers.list(all=True) if str(each.name).startswith(f"{self.prefix}-")]
+        return [
+            each
+            for each in self.engine.containers.list(all=True, ignore_removed=True)
+            if str(each.name).startswith(f"{self.prefix}-")
+        ]
 
     def ids(self, tier: str, slot: str) -> set[str]:
         wanted = [f"tiers.environment={self.name}", f"tiers.tier={tier}", f"tiers.slot={slot}", "tiers.role=tier"]
@@ -236,7 +240,11 @@ class DockerStack(Stack):
     def left(self) -> list[str]:
         """All that the engine still holds of the stack."""
         prefix = f"{self.prefix}-"
-        found = [*self.engine.containers.list(all=True), *self.engine.volumes.list(), *self.engine.networks.list()]
+        found = [
+            *self.engine.containers.list(all=True, ignore_removed=True),
+            *self.engine.volumes.list(),
+            *self.engine.networks.list(),
+        ]
         return [name for each in found if (name := str(each.name)).startswith(prefix)]
 
 

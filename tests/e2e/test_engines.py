@@ -29,7 +29,7 @@ def test_a_second_engine_on_another_socket(short: Path, tmp_path: Path) -> None:
 def test_a_disk_that_fills_while_building_is_said_so(short: Path, tmp_path: Path) -> None:
     root = short / "root"
     root.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(root))
+    run("mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(root))
     try:
         with another_engine(short, 2) as host:
             # Named by DOCKER_HOST here, by environment.docker.host above: both ways lead to it.

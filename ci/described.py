@@ -44,6 +44,12 @@ def pulumi(*words: str) -> str:
     return done.stdout
 
 
+def last_update(stack: str) -> dict[str, Any]:
+    """The last update as `pulumi stack history` tells of it; empty if there was none."""
+    found: list[dict[str, Any]] = json.loads(pulumi("stack", "history", "--json", "--page-size", "1", "--stack", stack))
+    return found[0] if found else {}
+
+
 def state(stack: str) -> dict[str, Any]:
     """The checkpoint, as `pulumi stack export` prints it."""
     return json.loads(pulumi("stack", "export", "--stack", stack))

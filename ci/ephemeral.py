@@ -16,7 +16,7 @@ from pulumi import RunError
 
 from components.config import ConfigError, load_app
 
-from .described import ROOT, project, pulumi
+from .described import ROOT, last_update, project, pulumi
 
 TEMPLATE = "staging"
 
@@ -63,7 +63,7 @@ def _begin(stack: str) -> None:
     known = [each["name"] for each in json.loads(pulumi("stack", "ls", "--json"))]
     if stack not in known:
         pulumi("stack", "init", stack, "--no-select")
-    elif json.loads(pulumi("stack", "history", "--json", "--page-size", "1", "--stack", stack)):
+    elif last_update(stack):
         pulumi("config", "refresh", "--stack", stack)
 
 

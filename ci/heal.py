@@ -24,14 +24,15 @@ from components.checkpoint import observe, parse
 from components.config import ConfigError, Environment
 from components.platforms import cluster, engine
 
-from .described import load, project, pulumi, state
+from .described import last_update, load, project, pulumi, state
 
 
 def main(stack: str) -> None:
     unlocked = unlock(stack)
     left: dict[str, Any] = state(stack).get("deployment") or {}
     pending: list[dict[str, Any]] = left.get("pending_operations") or []
-    if not (unlocked or pending or _failed(stack)):
+    # A provider that died under a living engine leaves what it had made, and no other sign than that the update failed.
+    if not (unlocked or pending or last_update(stack).get("result") == "failed"):
         return
     # A program is an orphan once the host that started it is gone, too.
     while left_over := list(orphans()):
@@ -56,12 +57,6 @@ def main(stack: str) -> None:
         _settle(stack, resources, pending)
     if unlocked or pending or removed:
         print("  healed: run `pulumi up`, or make up")
-
-
-def _failed(stack: str) -> bool:
-    """Whether the last update did: a provider that died under a living engine leaves what it had made, and no other sign."""
-    last: list[dict[str, Any]] = json.loads(pulumi("stack", "history", "--json", "--page-size", "1", "--stack", stack))
-    return bool(last) and last[0]["result"] == "failed"
 
 
 def _uid(resource: Mapping[str, Any]) -> str:

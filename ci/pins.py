@@ -19,7 +19,7 @@ from components.config import ConfigError
 from components.tier import Description, data_image, image
 from components.workload import Image
 
-from .described import ROOT, load, project, pulumi
+from .described import ROOT, last_update, load, project
 
 FILE = ROOT / "release.json"
 NOT_BUILT = f"sha256:{'0' * 64}"
@@ -52,8 +52,7 @@ def use(stack: str) -> None:
 def recall(stack: str) -> None:
     """Put what the last update had into the stack file, where the files describe it still."""
     _, environment = load(stack)
-    last: list[dict[str, Any]] = json.loads(pulumi("stack", "history", "--json", "--page-size", "1", "--stack", stack))
-    before: dict[str, Any] = last[0]["config"].get(f"{project()}:environment", {}) if last else {}
+    before: dict[str, Any] = last_update(stack).get("config", {}).get(f"{project()}:environment", {})
     known = given(before.get("objectValue") or {})
     asked = {path: each.reference.partition("@")[0] for path, each in wanted(stack).items()}
     same = {path: known[path] for path, tagged in asked.items() if _tagged(known, path) == tagged}

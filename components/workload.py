@@ -9,6 +9,8 @@ from enum import StrEnum
 
 SECRETS = "/run/secrets"
 """Where secret files are found, on both platforms."""
+SCRATCH = 64 * 2**20
+"""Bytes that fit into a path that may be written to, in memory, where nothing else is said."""
 SCRIPTS = "/docker-entrypoint-initdb.d"
 """Where the public image of PostgreSQL looks for what to do with a new database."""
 
@@ -134,7 +136,7 @@ class Workload:
     priority: str | None = None
     """Its priority class, on platforms that schedule."""
     writable: tuple[str, ...] = ()
-    scratch: int = 64 * 2**20
+    scratch: int = SCRATCH
     """Bytes that fit into each of the `writable` paths."""
     volumes: tuple[Volume, ...] = ()
     mounts: tuple[Mount, ...] = ()

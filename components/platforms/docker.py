@@ -33,7 +33,21 @@ from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Checkpoint, E
 from ..config import App, Environment, Settings, TierName
 from ..options import below
 from ..release import Slot
-from ..workload import SCRIPTS, SECRETS, Elsewhere, Image, Probe, Resources, Route, Scale, Task, Volume, Workload, Zone
+from ..workload import (
+    SCRATCH,
+    SCRIPTS,
+    SECRETS,
+    Elsewhere,
+    Image,
+    Probe,
+    Resources,
+    Route,
+    Scale,
+    Task,
+    Volume,
+    Workload,
+    Zone,
+)
 from . import SHARED, UNTOUCHED, Dependencies, Place, Wanted, checks, engine, haproxy, readiness, variables
 
 TOOLBOX = Path(__file__).with_name("toolbox.py").read_text()
@@ -93,7 +107,7 @@ def _hardened(
     command: Sequence[Input[str]],
     user: int,
     writable: Sequence[str] = ("/tmp",),
-    scratch: int = 64 * 2**20,
+    scratch: int = SCRATCH,
 ) -> docker.ContainerArgs:
     """What every container has, whatever it runs."""
     megabytes, room = max(resources.memory // 2**20, 6), max(scratch // 2**20, 1)

@@ -15,15 +15,13 @@ from pulumi import Input
 
 from ..checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
 from ..config import Limits, Quota, SecretReference
-from ..workload import SCRIPTS, SECRETS, Probe, Resources, Scale, Secret, Task, Volume, Workload
+from ..workload import SCRATCH, SCRIPTS, SECRETS, Probe, Resources, Scale, Secret, Task, Volume, Workload
 from . import Place
 
 Manifest = dict[str, Any]
 
 DRAIN = 5
 """Seconds a pod still answers after it was taken out of its Service: until every proxy has heard of it."""
-SCRATCH = 64 * 2**20
-"""Bytes of a writable path, in memory, of what is no tier."""
 DISK = "256Mi"
 """What a container may write outside of its volumes: its logs."""
 DATA_UID = 10_000

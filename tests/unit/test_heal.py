@@ -43,21 +43,21 @@ def lock(backend: Path, **holder: Any) -> None:
 
 def test_nothing_is_done_where_nothing_is_wrong(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heal, "state", lambda stack: {"deployment": {"resources": []}})
-    monkeypatch.setattr(heal, "_failed", lambda stack: False)
+    monkeypatch.setattr(heal, "last_update", lambda stack: {})
     heal.main("dev")
     assert asked == ["whoami --json"]
 
 
 @pytest.mark.parametrize(
-    ("last", "failed"), [([], False), ([{"result": "succeeded"}], False), ([{"result": "failed"}], True)]
+    ("last", "failed"), [({}, False), ({"result": "succeeded"}, False), ({"result": "failed"}, True)]
 )
 def test_strays_are_looked_for_after_an_update_that_failed(
-    last: list[dict[str, str]], failed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    last: dict[str, str], failed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A provider that died under a living engine: no lock is left, and nothing is pending."""
     monkeypatch.setattr(heal, "unlock", lambda stack: False)
     monkeypatch.setattr(heal, "state", lambda stack: {"deployment": {"resources": []}})
-    monkeypatch.setattr(heal, "pulumi", lambda *words: json.dumps(last))
+    monkeypatch.setattr(heal, "last_update", lambda stack: last)
     monkeypatch.setattr(
         heal, "load", lambda stack: (load_app(project()), load_environment(environment(), load_app(project())))
     )

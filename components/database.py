@@ -50,13 +50,16 @@ def _scripts(described: DatabaseConfig, description: Description) -> tuple[Scrip
     """The SQL that a new database begins with; each file's place in the order begins its name, for the image sorts them.
 
     Raises:
-        ConfigError: one is not there, or they are too large: a ConfigMap takes a megabyte.
+        ConfigError: one is not there or no file, or they are too large: a ConfigMap takes a megabyte.
     """
     files = [("app.database.init", name) for name in described.init]
     files += [("app.database.seed", name) for name in described.seed if description.environment.seed]
     found: list[Script] = []
     for place, (path, name) in enumerate(files):
-        text = folder(name, path, description.root).read_text()
+        file = folder(name, path, description.root)
+        if not file.is_file():
+            raise ConfigError(f"{path}: {name} is not a file; name each SQL file")
+        text = file.read_text()
         found.append(Script(name=f"{place:02}-{Path(name).name}", text=text))
     if sum(len(each.text.encode()) for each in found) > LARGEST:
         raise ConfigError(f"{files[-1][0]}: these files are too large to begin with; load them by a task of the api")

@@ -333,6 +333,14 @@ def test_a_database_begins_with_its_files_and_new_ones_leave_it_alone() -> None:
     assert before.release == seeded.release
 
 
+@pytest.mark.parametrize("name", ["tests/unit/nothing.sql", "tests/unit"])
+def test_a_database_begins_with_files_that_are_there(name: str) -> None:
+    app = project()
+    app["database"]["init"] = [name]
+    with pytest.raises(RunError, match=rf"app\.database\.init: {re.escape(name)} is not"):
+        deploy(app)
+
+
 def test_a_stage_is_built_as_an_image_of_its_own() -> None:
     app, env = project(), environment()
     app["web"]["reload"] |= {"target": "dev", "writable": ["/cache"], "start_within": "3m"}

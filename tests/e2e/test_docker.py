@@ -280,6 +280,7 @@ def test_a_release_that_can_not_be_had_says_why_and_touches_nothing(
     assert stack.get("/api/release").json() == live
 
 
+@pytest.mark.long
 def test_a_secret_that_changes_is_a_new_release(stack: DockerStack) -> None:
     live = stack.get("/api/release").json()
     stack.pulumi("config", "set", "--secret", "--path", "secrets.cache-password", "e2e-another", check=True)

@@ -12,6 +12,7 @@ from .engines import another_engine, run
 from .stack import ROOT, DockerStack
 
 
+@pytest.mark.long
 def test_a_second_engine_on_another_socket(short: Path, tmp_path: Path) -> None:
     with another_engine(short, 1) as host:
         stack = DockerStack(tmp_path / "board", "second", host)

@@ -230,9 +230,10 @@ def test_going_back_is_a_switch_and_nothing_else(stack: ClusterStack) -> None:
             {"web": {"image": "127.0.0.1:5005/board/nothing:0.0.1"}},
             ["app.web: Deployment web-blue: it is not ready in time", "container web: waiting, ", "ImagePull"],
         ),
-        (
+        pytest.param(
             {"api": {"command": ["sh", "-c", "echo the moon is wrong; exit 3"]}},
             ["app.api: Deployment api-blue: it is not ready in time", "exit code 3", "| the moon is wrong"],
+            marks=pytest.mark.long,
         ),
         (
             {"api": {"migrate": {"command": ["sh", "-c", "echo the table is on fire; exit 9"]}}},
@@ -275,6 +276,7 @@ def test_the_next_good_release_goes_out_normally(stack: ClusterStack) -> None:
     assert set(stack.up().changed) == {"unchanged"}
 
 
+@pytest.mark.long
 def test_a_claim_that_is_not_bound_says_why(tmp_path: Path) -> None:
     stack = ClusterStack(tmp_path / "claim", "claim")
     for tier in ("api", "worker", "database"):

@@ -106,10 +106,9 @@ HIDES_FROM_THE_GATEWAY = (
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"ready": "/assets/nothing-here.js"}, "app.web: "),
-        ({"command": ["sh", "-c", HIDES_FROM_THE_GATEWAY]}, "/.gateway/web: HTTP 500"),
+        pytest.param({"ready": "/assets/nothing-here.js"}, "app.web: ", id="never-ready", marks=pytest.mark.long),
+        pytest.param({"command": ["sh", "-c", HIDES_FROM_THE_GATEWAY]}, "/.gateway/web: HTTP 500", id="smoke-test"),
     ],
-    ids=["never-ready", "smoke-test"],
 )
 def test_a_release_that_fails_a_gate_is_not_noticed(stack: Stack, change: dict[str, Any], said: str) -> None:
     """A crash loop, a failing migration and an image that is not there are tried in the tests of each platform."""
@@ -217,6 +216,7 @@ def test_what_is_live_is_not_rendered_again(stack: Stack) -> None:
     stack.environment.pop("release")
 
 
+@pytest.mark.long
 def test_a_cold_standby_runs_nothing_and_comes_back(stack: Stack) -> None:
     tab = requests.Session()
     tab.headers.update(stack.headers)

@@ -66,7 +66,7 @@ up: stack-file lab venv ## All set-up, then the environment (ENV=dev), then its 
 	$(SELECT); \
 	$(RUN) -m ci.heal $(ENV); \
 	$(if $(filter dev,$(NEEDS)),,$(RUN) -m ci.images $(ENV) --unless-pinned;) \
-	$(UP) $(HELD_TO) $(if $(filter dev,$(ENV)),--skip-preview); \
+	TIERS_FORCE=$(FORCE) $(UP) $(HELD_TO) $(if $(filter dev,$(ENV)),--skip-preview); \
 	url=$$(pulumi stack output url); \
 	echo; curl -ksS --retry 3 --retry-connrefused -w "%{stderr}$$url answers %{http_code}, %{size_download} bytes\n" "$$url/" > /dev/null; \
 	echo; echo "  open it    $$url"; \
@@ -130,7 +130,7 @@ watch: venv load ## The same of a release that has just gone live: beyond the SL
 	@$(HERE) $(RUN) -m ci.slo watch $(ENV) --window "$(WINDOW)"
 
 preview: stack-file lab venv ## What `make up` would do, and what of it policy/ refuses; left in reports/preview-ENV.txt, too
-	@$(HERE) $(SELECT); mkdir -p reports; pulumi preview --stack $(ENV) --diff --non-interactive $(HELD_TO) 2>&1 | tee reports/preview-$(ENV).txt
+	@$(HERE) $(SELECT); mkdir -p reports; TIERS_FORCE=$(FORCE) pulumi preview --stack $(ENV) --diff --non-interactive $(HELD_TO) 2>&1 | tee reports/preview-$(ENV).txt
 
 drift: stack-file lab venv ## Is ENV what the files say, and has nobody changed it besides? Leaves reports/drift-ENV.txt
 	@$(HERE) mkdir -p reports; $(RUN) -m ci.drift $(ENV) 2>&1 | tee reports/drift-$(ENV).txt

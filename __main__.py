@@ -11,12 +11,13 @@ from components import checkpoint
 ROOT = pulumi.get_root_directory()
 ASKED = checkpoint.Asked(pulumi.get_stack(), ROOT)  # first: it is answered while the rest is imported and described
 
-from components import cache, config, database, platforms, release, tier
+from components import cache, config, database, guard, platforms, release, tier
 from components.config import TierName
 from components.kept import KeptSlot
 from components.outputs import export
 from components.slot import Slot
 from components.switch import Gateway, Switch
+from components.workload import Elsewhere, Workload
 
 
 def main() -> None:
@@ -36,13 +37,19 @@ def main() -> None:
     pulumi.log.info(release.explain(observed, plan))
     platform = platforms.connect(settings, known)
 
+    data: dict[TierName, Workload | Elsewhere] = {}
+    if app.database:
+        data[TierName.DATABASE] = database.workload(app.database, description)
+    if app.cache:
+        data[TierName.CACHE] = cache.workload(app.cache, description)
+    running = [*workloads.values(), *(each for each in data.values() if isinstance(each, Workload))]
+    guard.refuse(known, app, environment, platform.stores(running), running, guard.forced(os.environ))
+
     shared: dict[TierName, Sequence[pulumi.Resource]] = {}
     if app.database:
-        described = database.workload(app.database, description)
-        shared[TierName.DATABASE] = database.Database("database", platform, described).ready
+        shared[TierName.DATABASE] = database.Database("database", platform, data[TierName.DATABASE]).ready
     if app.cache:
-        described = cache.workload(app.cache, description)
-        shared[TierName.CACHE] = cache.Cache("cache", platform, described).ready
+        shared[TierName.CACHE] = cache.Cache("cache", platform, data[TierName.CACHE]).ready
 
     gateway = Gateway(platform).running
     standing = [*platform.foundation, *(each for ready in shared.values() for each in ready), gateway]

@@ -31,6 +31,7 @@ class Entry:
     outputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     dependencies: tuple[str, ...] = ()
     failed: bool = False
+    protect: bool = False
 
     @property
     def name(self) -> str:
@@ -149,6 +150,7 @@ def _entry(resource: Mapping[str, Any]) -> Entry:
         dependencies=tuple(resource.get("dependencies") or ()),
         # An exit code that isn't 0, or a creation that ended in an error (a container that never became healthy).
         failed=bool(resource.get("initErrors")) or outputs.get("exitCode") not in (None, 0),
+        protect=bool(resource.get("protect")),
     )
 
 

@@ -36,8 +36,14 @@ class Ask(StrEnum):
     """The release that was live before."""
 
 
+FORCES = ("contract", "data")
+"""What TIERS_FORCE may name: going back past a migration that breaks the release before it; losing data."""
+
+
 def asked(variables: Mapping[str, str]) -> tuple[Ask, bool]:
     """What the variables of the environment ask for: TIERS_RELEASE; and whether TIERS_FORCE names `contract`.
+
+    What else it may name, `data`, is asked where data is looked after (`guard`).
 
     Raises:
         ReleaseError: they ask for something else.
@@ -45,9 +51,9 @@ def asked(variables: Mapping[str, str]) -> tuple[Ask, bool]:
     given, force = variables.get("TIERS_RELEASE") or Ask.CONFIGURED, variables.get("TIERS_FORCE") or ""
     if given not in [*Ask]:
         raise ReleaseError(f"TIERS_RELEASE: there is no {given!r:.40}; use {', '.join(Ask)}")
-    if force not in ("", "contract"):
-        raise ReleaseError(f"TIERS_FORCE: {force!r:.40} can't be forced; use contract, or leave it out")
-    return Ask(given), bool(force)
+    if force not in ("", *FORCES):
+        raise ReleaseError(f"TIERS_FORCE: {force!r:.40} can't be forced; use {' or '.join(FORCES)}, or leave it out")
+    return Ask(given), force == "contract"
 
 
 @dataclass(frozen=True, kw_only=True)

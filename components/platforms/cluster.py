@@ -202,6 +202,8 @@ def reason(cause: str) -> str:
             f"{', '.join(managers)} has changed it ({', '.join(fields)}), and it is this program's to set; say in the "
             "configuration what it has become, or take it back by PULUMI_K8S_ENABLE_PATCH_FORCE=true pulumi up"
         )
+    if "must support resize" in cause:
+        return "its StorageClass lets no volume grow (allowVolumeExpansion); set the size back, or move the data (docs/data.md)"
     if re.search(r"BackoffLimitExceeded|\bDeadlineExceeded|Job failed", cause):
         return "it failed, or did not finish in time"
     if re.search(

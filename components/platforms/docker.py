@@ -29,9 +29,10 @@ from pulumi import (
     RunError,
 )
 
+from .. import guard
 from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Checkpoint, Entry, observe
 from ..config import App, Environment, Settings, TierName
-from ..options import below
+from ..options import below, of_data
 from ..release import Slot
 from ..workload import (
     SCRATCH,
@@ -247,14 +248,12 @@ class DockerPlatform:
         opts = self._options(parent, additional_secret_outputs=sealed, delete_before_replace=True)
         return docker.Container(f"{name}-files", args, opts=opts)
 
-    def _volume(
-        self, parent: Resource, name: str, real: str, provider: docker.Provider, protect: bool = False
-    ) -> docker.Volume:
+    def _volume(self, parent: Resource, name: str, real: str, provider: docker.Provider, **more: Any) -> docker.Volume:
         return docker.Volume(
             name,
             name=real,
             labels=[docker.VolumeLabelArgs(label=label, value=value) for label, value in sorted(self.labels().items())],
-            opts=below(parent, provider=provider, protect=protect or None),
+            opts=below(parent, provider=provider, **more),
         )
 
     # ------------------------------------------------------------------ containers
@@ -321,9 +320,12 @@ class DockerPlatform:
 
     def data(self, parent: Resource, volume: Volume, provider: docker.Provider) -> docker.Volume:
         """A volume that outlives every release."""
-        return self._volume(
-            parent, volume.name, f"{self.prefix}-{volume.name}", provider, self.environment.protect_data
-        )
+        options = of_data(self.environment.protect_data)
+        return self._volume(parent, volume.name, f"{self.prefix}-{volume.name}", provider, **options)
+
+    def stores(self, workloads: Sequence[Workload]) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+        names = {volume.name for workload in workloads for volume in workload.volumes}
+        return {name: (guard.VOLUME, {"name": f"{self.prefix}-{name}"}) for name in names}
 
     def keep(self, parent: Resource, workload: Workload, supplies: Mapping[str, Resource]) -> Sequence[Resource]:
         volumes = [

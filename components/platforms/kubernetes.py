@@ -28,9 +28,10 @@ from pulumi import (
     ResourceHookArgs,
 )
 
+from .. import guard
 from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT, Checkpoint, Entry
 from ..config import App, Environment, Kubernetes, Settings, TierName
-from ..options import below
+from ..options import below, of_data
 from ..release import Slot
 from ..workload import Elsewhere, Resources, Route, Scale, Secret, Task, Volume, Workload
 from . import SHARED, UNTOUCHED, Dependencies, Place, Wanted, checks, cluster, manifests, readiness, traffic, variables
@@ -203,8 +204,20 @@ class KubernetesPlatform:
 
     def data(self, parent: Resource, tier: str, volume: Volume, ground: "Ground") -> CustomResource:
         """A volume that outlives every release."""
-        made, protect = manifests.claim(self.scope, tier, volume), self.environment.protect_data or None
-        return register(parent, made, ground.provider, ground.namespace, protect=protect)
+        made = manifests.claim(self.scope, tier, volume)
+        path = f"environment.tiers.{tier}.storage"
+        hooks = cluster.explain(path, made, self.cluster.context, touched=UNTOUCHED)
+        options = of_data(self.environment.protect_data)
+        return register(parent, made, ground.provider, ground.namespace, hooks=hooks, **options)
+
+    def stores(self, workloads: Sequence[Workload]) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+        own = {"namespace": (guard.NAMESPACE, manifests.namespace(self.scope))} if self.cluster.namespace.create else {}
+        claims = {
+            volume.name: (guard.CLAIM, manifests.claim(self.scope, workload.tier, volume))
+            for workload in workloads
+            for volume in workload.volumes
+        }
+        return own | claims
 
     def reach(self, parent: Resource, elsewhere: Elsewhere) -> Sequence[Resource]:
         made = traffic.elsewhere_policy(self.scope, elsewhere)
@@ -397,8 +410,8 @@ class Ground(ComponentResource):
         self.provider = ProviderResource("kubernetes", "cluster", given, below(self, version=version))
         self.namespace: list[Resource] = []
         if settings.create:
-            made, protect = manifests.namespace(scope), platform.environment.protect_data or None
-            self.namespace.append(register(self, made, self.provider, protect=protect))
+            options = of_data(platform.environment.protect_data)
+            self.namespace.append(register(self, manifests.namespace(scope), self.provider, **options))
         made = [manifests.quota(scope, settings.quota)] if settings.quota else []
         made += [manifests.limit_range(scope, settings.limits)] if settings.limits else []
         made += traffic.ground_policies(scope)

@@ -44,6 +44,8 @@ class Registered:
     plain: str
     waits_for: frozenset[str]
     protect: bool
+    retained: bool
+    aliases: tuple[str, ...]
     ignores: tuple[str, ...]
     secret_outputs: tuple[str, ...]
 
@@ -84,6 +86,8 @@ class Recorder(mocks.MockMonitor):
                 plain=json.dumps(_without_secrets(plain)),
                 waits_for=frozenset(request.dependencies),
                 protect=request.protect,
+                retained=request.retainOnDelete,
+                aliases=tuple(str(json_format.MessageToDict(each)) for each in request.aliases),
                 ignores=tuple(request.ignoreChanges),
                 secret_outputs=tuple(request.additionalSecretOutputs),
             )
@@ -283,6 +287,8 @@ def exported(deployment: Deployment) -> dict[str, Any]:
             resources.append(before[entry.urn])
             continue
         outputs = {"exitCode": 0} if entry.inputs.get("mustRun") is False and entry.runs else {}
+        if entry.type == IMAGE:
+            outputs = {"imageId": f"sha256:{entry.inputs['name']}"}
         resources.append(
             {
                 "urn": entry.urn,
@@ -292,6 +298,7 @@ def exported(deployment: Deployment) -> dict[str, Any]:
                 "inputs": entry.inputs,
                 "outputs": outputs,
                 "dependencies": sorted(entry.waits_for),
+                "protect": entry.protect,
             }
         )
     return {"deployment": {"resources": resources}}

@@ -190,7 +190,7 @@ def test_everything_of_a_slot_says_its_slot_and_release() -> None:
 
 def test_data_is_protected_where_the_environment_says_so() -> None:
     assert environment()["protect_data"] is False
-    assert not [entry.name for entry in first().of(VOLUME) if entry.protect]
+    assert not [entry.name for entry in first().of(VOLUME) if entry.protect or entry.retained]
 
 
 def test_data_is_protected_unless_asked_otherwise() -> None:
@@ -198,8 +198,10 @@ def test_data_is_protected_unless_asked_otherwise() -> None:
     del env["protect_data"]
     app = project()
     app["api"]["volumes"] = {"uploads": "/data"}
-    kept = {entry.name for entry in deploy(app, env).of(VOLUME) if entry.protect}
+    volumes = deploy(app, env).of(VOLUME)
+    kept = {entry.name for entry in volumes if entry.protect}
     assert kept == {"database-data", "cache-data", "uploads"}
+    assert {entry.name for entry in volumes if entry.retained} == kept, "what the state forgets stays on the engine"
 
 
 def test_a_kept_slot_is_registered_as_it_was_and_nothing_else() -> None:

@@ -317,6 +317,7 @@ def test_an_external_database_is_not_made_and_reached_by_who_needs_it() -> None:
 @pytest.mark.parametrize("stack", ["staging", "prod"])
 def test_data_is_protected_unless_the_environment_says_otherwise(stack: str) -> None:
     protected = {each.kind for each in first(stack).objects if each.protect}
+    assert {each.kind for each in first(stack).objects if each.retained} == protected
     assert protected == ({"PersistentVolumeClaim"} if stack == "prod" else set())
     env = environment("staging") | {"protect_data": True}
     assert {each.kind for each in deploy(env=env, stack="staging").objects if each.protect} == {

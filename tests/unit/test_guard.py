@@ -1,0 +1,246 @@
+"""What stops a plan: each way to lose data is refused with its reason before anything is registered, and can be forced by name."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components import guard
+from components.checkpoint import parse
+from components.config import ConfigError
+
+from .program import CONTAINER, VOLUME, Registered, deploy, environment, exported, first, project
+
+Change = Callable[[dict[str, Any], dict[str, Any]], object]
+
+
+def without(tier: str) -> Change:
+    def change(app: dict[str, Any], env: dict[str, Any]) -> None:
+        del app[tier]
+        env.get("tiers", {}).pop(tier, None)
+        for other in ("api", "worker"):
+            app[other]["needs"] = [need for need in app[other]["needs"] if need != tier]
+
+    return change
+
+
+def sized(tier: str, **values: Any) -> Change:
+    return lambda app, env: env.setdefault("tiers", {}).__setitem__(tier, values)
+
+
+def elsewhere(tier: str) -> Change:
+    return sized(tier, external={"host": "db.test"})
+
+
+def another_image(app: dict[str, Any], env: dict[str, Any]) -> None:
+    app["database"]["image"] = "postgres:16-bookworm"
+    if "images" in env:
+        env["images"]["database"] = "postgres:16-bookworm@sha256:" + "0" * 64
+
+
+def no_volume(app: dict[str, Any], env: dict[str, Any]) -> None:
+    del app["api"]["volumes"]
+    env.get("tiers", {}).pop("api", None)
+
+
+def renamed_volume(app: dict[str, Any], env: dict[str, Any]) -> None:
+    app["api"]["volumes"] = {"files": "/data"}
+
+
+def another_namespace(app: dict[str, Any], env: dict[str, Any]) -> None:
+    env["kubernetes"]["namespace"]["name"] = "another"
+
+
+def given_namespace(app: dict[str, Any], env: dict[str, Any]) -> None:
+    env["kubernetes"]["namespace"] = {"create": False}
+
+
+def other_platform(app: dict[str, Any], env: dict[str, Any]) -> None:
+    env.clear()
+    env.update(environment("dev") | {"reload": False})
+
+
+BOTH: dict[str, tuple[Change, str]] = {
+    "no database": (without("database"), "app.database: it is not described any more"),
+    "no cache": (without("cache"), "app.cache: it is not described any more"),
+    "database elsewhere": (
+        elsewhere("database"),
+        "environment.tiers.database.external: what is there does not go along",
+    ),
+    "cache elsewhere": (elsewhere("cache"), "environment.tiers.cache.external"),
+    "another major": (another_image, "app.database.image: PostgreSQL 16 can't read the files of 15"),
+    "a volume gone": (no_volume, "no tier has the volume uploads any more"),
+    "a volume renamed": (renamed_volume, "no tier has the volume uploads any more"),
+}
+CLUSTER: dict[str, tuple[Change, str]] = {
+    "another class": (
+        sized("database", storage="2Gi", storage_class="other"),
+        "environment.tiers.database.storage_class: the default becomes other",
+    ),
+    "another namespace": (another_namespace, "would be looked for in another/database-data"),
+    "a namespace of somebody else": (given_namespace, "environment.kubernetes.namespace.create: false"),
+    "another platform": (other_platform, "environment.platform: docker has none of this data"),
+}
+CASES = [
+    pytest.param(stack, *case, id=f"{stack}: {name}")
+    for stack, cases in (("dev", BOTH), ("staging", BOTH | CLUSTER))
+    for name, case in cases.items()
+]
+
+
+def described(stack: str, **more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    app, env = project(), environment(stack) | {"release": {}} | more
+    app["api"]["volumes"] = {"uploads": "/data"}
+    if stack != "dev":
+        env["tiers"] = {"api": {"storage_class": "shared"}, "database": {"storage": "2Gi"}}
+    return app, env
+
+
+def changed(stack: str, change: Change, **more: Any) -> tuple[list[Registered], list[str]]:
+    """What is registered of a change to a first release, and what it is refused with."""
+    app, env = described(stack, **more)
+    export = exported(deploy(app, env, stack=stack))
+    change(app, env)
+    seen: list[Registered] = []
+    try:
+        deploy(app, env, export=export, stack=stack, seen=seen)
+    except ConfigError as error:
+        return seen, str(error).splitlines()
+    return seen, []
+
+
+@pytest.mark.parametrize(("stack", "change", "said"), CASES)
+def test_it_is_refused_with_the_reason_before_anything_is_touched(stack: str, change: Change, said: str) -> None:
+    seen, lines = changed(stack, change)
+    assert any(said in line for line in lines), lines
+    assert all(line.endswith("To have it so all the same: `make up FORCE=data` (TIERS_FORCE=data)") for line in lines)
+    assert [entry.type for entry in seen] in ([], ["pulumi:pulumi:Stack"])
+
+
+@pytest.mark.parametrize(("stack", "change", "said"), CASES)
+def test_it_can_be_forced_by_name_where_data_is_not_protected(
+    stack: str, change: Change, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIERS_FORCE", "data")
+    seen, lines = changed(stack, change)
+    assert not lines
+    assert any(entry.custom for entry in seen)
+
+
+@pytest.mark.parametrize("stack", ["dev", "staging"])
+def test_what_is_protected_has_to_be_unprotected_first(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERS_FORCE", "data")
+    seen, [line] = changed(stack, without("cache"), protect_data=True)
+    assert "set environment.protect_data: false, `make up`, then `make up FORCE=data`" in line
+    assert not [entry for entry in seen if entry.custom]
+    app, env = described(stack, protect_data=True)
+    protected = exported(deploy(app, env, stack=stack))
+    env["protect_data"] = False
+    unprotected = exported(deploy(app, env, export=protected, stack=stack))
+    without("cache")(app, env)
+    assert not [each for each in deploy(app, env, export=unprotected, stack=stack) if each.name.startswith("cache")]
+
+
+@pytest.mark.parametrize("forced", ["", "data"])
+def test_nothing_shrinks_by_whatever_force(forced: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERS_FORCE", forced)
+    seen, [line] = changed("staging", sized("database", storage="1Gi"))
+    assert line.startswith("environment.tiers.database.storage: it is 2Gi and can't become 1Gi")
+    assert "give at least 2Gi" in line
+    assert not [entry for entry in seen if entry.custom]
+
+
+def test_storage_grows_in_place() -> None:
+    seen, lines = changed("staging", sized("database", storage="3Gi"))
+    assert not lines
+    [claim] = [entry for entry in seen if entry.kind == "PersistentVolumeClaim" and entry.name == "database-data"]
+    assert claim.inputs["spec"]["resources"]["requests"]["storage"] == "3Gi"
+    [database] = [entry for entry in seen if entry.kind == "StatefulSet" and entry.name == "database"]
+    before = exported(deploy(*described("staging"), stack="staging"))["deployment"]["resources"]
+    assert database.inputs == next(each["inputs"] for each in before if each["urn"] == database.urn)
+
+
+@pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
+def test_a_release_is_none_of_its_business(stack: str) -> None:
+    app, env = project() | {"version": "2.0.0"}, environment(stack)
+    assert deploy(app, env, export=exported(first(stack)), stack=stack).release
+
+
+def test_a_stack_that_was_renamed_would_look_for_its_data_elsewhere() -> None:
+    before = exported(first("dev"))
+    with pytest.raises(
+        ConfigError, match="database-data: its data is in board-dev-database-data, and would be looked for in"
+    ):
+        deploy(export=before, stack="test", env=environment("dev"))
+
+
+def test_what_an_update_fills_itself_is_no_data() -> None:
+    app = project()
+    app["database"]["init"] = ["tests/unit/made.sql"]
+    deployed = deploy(app)
+    held = guard.held(parse(exported(deployed)))
+    assert set(held) == {"database-data", "cache-data"}
+    assert len(deployed.of(VOLUME)) > 5
+
+
+@pytest.mark.parametrize(
+    ("image", "major"),
+    [
+        ("postgres:15-bookworm", 15),
+        ("registry.test:5000/team/postgres:16.3@sha256:00", 16),
+        ("postgres@sha256:15", None),
+        ("registry.test:5000/postgres", None),
+        ("postgres:bookworm", None),
+        (None, None),
+    ],
+)
+def test_the_major_version_is_read_of_the_tag(image: str | None, major: int | None) -> None:
+    assert guard.major(image) == major
+
+
+@given(st.integers(1, 2**45), st.integers(1, 2**45))
+def test_a_claim_is_refused_exactly_where_it_is_smaller(one: int, other: int) -> None:
+    store = guard.Store(type=guard.CLAIM, place="board/database-data", size=one, tier="database")
+    wanted = guard.Store(type=guard.CLAIM, place="board/database-data", size=other, tier="database")
+    refused = list(guard.losses({"database-data": store}, {"database-data": wanted}, *loaded()))
+    assert bool(refused) == (other < one)
+
+
+def loaded() -> Any:
+    from components.config import load_app, load_environment
+
+    app = load_app(project())
+    return app, load_environment(environment("staging"), app)
+
+
+ADDRESSES: Mapping[str, set[str]] = {
+    "dev": {
+        "tiers:cache:Cache$docker:index/volume:Volume::cache-data",
+        "tiers:database:Database$docker:index/volume:Volume::database-data",
+        "tiers:docker:Ground$docker:index/volume:Volume::uploads",
+    },
+    "staging": {
+        "tiers:cache:Cache$kubernetes:core/v1:PersistentVolumeClaim::cache-data",
+        "tiers:database:Database$kubernetes:core/v1:PersistentVolumeClaim::database-data",
+        "tiers:kubernetes:Ground$kubernetes:core/v1:PersistentVolumeClaim::uploads",
+    },
+}
+
+
+@pytest.mark.parametrize("stack", ["dev", "staging"])
+def test_the_addresses_of_data_are_a_promise(stack: str) -> None:
+    """Another one here is a volume deleted there, unless the component that was renamed says `aliases` (docs/data.md#renaming)."""
+    deployed = deploy(*described(stack), stack=stack)
+    data = set(guard.held(parse(exported(deployed))).keys()) - {"namespace"}
+    assert {
+        entry.urn.partition("::project::")[2] for entry in deployed if entry.name in data and entry.custom
+    } == ADDRESSES[stack]
+
+
+def test_where_data_is_in_the_container_is_a_promise_too() -> None:
+    database = first("dev").by_name["database-1"]
+    assert database.type == CONTAINER
+    assert "PGDATA=/var/lib/postgresql/data/pgdata" in database.inputs["envs"]
+    assert database.inputs["volumes"][0]["containerPath"] == "/var/lib/postgresql/data"

@@ -95,6 +95,10 @@ promote: ## Let the release that waits go live (environment.release.promote: man
 status: ## Who is live, what each slot holds, what is ready, the last switches
 	@$(HERE) $(RUN) -m ci.status $(ENV)
 
+.PHONY: trace
+trace: venv ## One request through all tiers: every line about ID=…, of both slots, in the order of time
+	@$(HERE) $(RUN) -m ci.trace $(ENV) "$(ID)"
+
 preview-comment: stack-file lab venv ## What a change would do, as a comment for its pull request (STACK=dev); posted where one is named
 	@$(HERE) $(RUN) -m ci.preview $(ENV)
 

@@ -1,9 +1,9 @@
 """Where workloads become provider resources. A tier sees only the verbs of `Platform`."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pulumi import CustomTimeouts, Input, Output, ProviderResource, Resource, ResourceHookBinding
 
@@ -27,6 +27,16 @@ class Place:
 
     slot: Slot
     release: Release
+
+
+class Line(NamedTuple):
+    """A line that a container has written, with the platform's own time of it. `slot` and `release` are empty of what is shared."""
+
+    when: str
+    tier: str
+    slot: str
+    release: str
+    text: str
 
 
 def readiness(route: Route) -> str:
@@ -212,6 +222,17 @@ def execute(
 
     labels = engine.stack_labels(app.name, stack) | {"tiers.role": "tier", "tiers.tier": tier, **held}
     return engine.execute(environment, labels, command)
+
+
+def lines(app: App, environment: Environment, stack: str) -> Iterator[Line]:
+    """All that the containers of a stack have written, those of both slots and what is shared, one after the other."""
+    if environment.kubernetes:
+        from . import cluster
+
+        return cluster.lines(environment.kubernetes, f"{app.name}-{stack}")
+    from . import engine
+
+    return engine.lines(environment, engine.stack_labels(app.name, stack))
 
 
 def ways_in(app: App, environment: Environment, stack: str, live: Slot) -> list[str]:

@@ -16,10 +16,10 @@ import yaml
 from pulumi import ErrorHook, ErrorHookArgs, ResourceHookBinding, RunError
 from urllib3.exceptions import HTTPError
 
-from ..checkpoint import LABEL_ROLE, LABEL_SLOT
+from ..checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
 from ..config import Kubernetes
 from ..release import Slot
-from . import UNTOUCHED
+from . import UNTOUCHED, Line
 from .access import KINDS
 from .manifests import Manifest
 
@@ -167,6 +167,26 @@ def objects(settings: Kubernetes, instance: str, slot: Slot) -> dict[str, list[M
         listed = resource.get(namespace=settings.namespace.name or instance, label_selector=wanted)
         found[kind] = listed.to_dict()["items"]
     return found
+
+
+def lines(settings: Kubernetes, instance: str) -> Iterator[Line]:
+    """All that the containers of an instance's pods have written: of those that are there, and before their last restart."""
+    api, where = _core(settings.context), settings.namespace.name or instance
+    gone = import_module("kubernetes").client.ApiException
+    for pod in api.list_namespaced_pod(where, label_selector=f"app.kubernetes.io/instance={instance}").items:
+        of = pod.metadata.labels
+        place = of["app.kubernetes.io/component"], of.get(LABEL_SLOT, ""), of.get(LABEL_RELEASE, "")
+        for container in pod.status.container_statuses or ():
+            for previous in (True, False) if container.restart_count else (False,):
+                try:
+                    text: str = api.read_namespaced_pod_log(
+                        pod.metadata.name, where, container=container.name, timestamps=True, previous=previous
+                    )
+                except gone:
+                    continue
+                for line in text.splitlines():
+                    when, _, said = line.partition(" ")
+                    yield Line(when, *place, said)
 
 
 def remove_strays(settings: Kubernetes, instance: str, known: Collection[str]) -> list[str]:

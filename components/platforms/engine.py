@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from typing import Any
@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 import pulumi
 from pulumi import ErrorHook, ErrorHookArgs, ResourceHookBinding, RunError
 
+from ..checkpoint import LABEL_RELEASE, LABEL_SLOT
 from ..config import Environment
 from ..workload import Image
-from . import UNTOUCHED
+from . import UNTOUCHED, Line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +180,17 @@ def execute(environment: Environment, labels: Mapping[str, str], command: Sequen
     if code:
         raise RunError(f"`{' '.join(command)}` ended with exit code {code}: {text[-500:] or 'it printed nothing'}")
     return text
+
+
+def lines(environment: Environment, labels: Mapping[str, str]) -> Iterator[Line]:
+    """All that the containers with these labels have written, as far back as the engine keeps it."""
+    wanted = [f"{name}={value}" for name, value in labels.items()]
+    for each in client(environment, within=60).containers.list(all=True, filters={"label": wanted}):
+        of = each.labels
+        place = of.get("tiers.tier") or of["tiers.role"], of.get(LABEL_SLOT, ""), of.get(LABEL_RELEASE, "")
+        for line in each.logs(timestamps=True).decode(errors="replace").splitlines():
+            when, _, text = line.partition(" ")
+            yield Line(when, *place, text)
 
 
 def containers(environment: Environment, labels: Mapping[str, str], slot: str) -> list[Container]:

@@ -27,6 +27,21 @@ STATE = f"{FOLDER}/servers.state"
 """Who was healthy when the last process handed over: the next one begins with it, not with nobody."""
 ASKED = "{ var(txn.asked) -m found }"
 
+_LOGGED = {
+    "time": '"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]"',
+    "request_id": '"%[var(txn.request),json(utf8s)]"',
+    "method": '"%HM"',
+    "path": '"%[var(txn.path),json(utf8s)]"',
+    "status": "%ST",
+    "milliseconds": "%Ta",
+    "to": '"%b/%s"',
+    "ended": '"%tsc"',
+    "slot": '"%[var(txn.slot)]"',
+    "release": f'"%[var(txn.slot),map({MAP},none)]"',
+}
+LOG = "{" + ",".join(f'"{name}":{value}' for name, value in _LOGGED.items()) + "}"
+"""A line of JSON for each request, as the tiers write them; the query is left out, for it may hold what is nobody's business."""
+
 FIRST = f"""\
 global
   stats socket {FOLDER}/admin.sock mode 600 level admin expose-fd listeners
@@ -106,6 +121,9 @@ def configuration(
         "  option forwardfor",
         "  unique-id-format %[uuid()]",
         "  http-request set-header X-Request-Id %[unique-id] unless { req.hdr(X-Request-Id) -m found }",
+        "  http-request set-var(txn.request) req.hdr(X-Request-Id)",
+        "  http-request set-var(txn.path) path",
+        f"  log-format '{LOG}'",
     ]
     for slot, routes in sorted(slots.items()):
         front += _rules(routes, f"{{ var(txn.slot) -m str {slot} }}")

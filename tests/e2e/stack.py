@@ -166,7 +166,7 @@ class Stack:
         """The release that answers who comes for a page, as the gateway tells its cookie: of any application."""
         return str(self.get("/", headers=PAGE).cookies[COOKIE])
 
-    def ci(self, module: str) -> str:
+    def ci(self, module: str, *words: str) -> str:
         """What a module of `ci` prints of this stack.
 
         Raises:
@@ -174,7 +174,7 @@ class Stack:
         """
         self.write()
         done = subprocess.run(
-            [sys.executable, "-m", f"ci.{module}", self.name],
+            [sys.executable, "-m", f"ci.{module}", self.name, *words],
             cwd=self.here, env=self.variables, capture_output=True, text=True, timeout=500,
         )  # fmt: skip
         if done.returncode:

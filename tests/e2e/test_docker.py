@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+import requests
 
 from .stack import SECRETS, DockerStack, eventually, requests_flowing
 
@@ -56,6 +57,36 @@ def test_a_request_id_is_kept_or_given(stack: DockerStack) -> None:
     [api] = [each for each in stack.containers() if each.name.endswith("blue-api-1")]
     lines = [json.loads(line) for line in api.logs().decode().splitlines() if line.startswith("{")]
     assert any(line.get("request_id") == "mine-1" and line["message"] == "request" for line in lines)
+
+
+def test_a_request_is_followed_through_all_tiers(stack: DockerStack) -> None:
+    asked = {"X-Request-Id": "trace-e2e-1"}
+    message = {"author": "e2e", "body": "to be followed"}
+    posted = requests.post(f"{stack.url}/api/messages", json=message, headers=asked, timeout=10).json()
+    eventually(lambda: stack.get(f"/api/messages/{posted['id']}").json()["processed"] == 1)
+    stack.get("/", headers=asked)
+    # What the database shows of a request: while its statement waits, and in its log once that has failed.
+    [database] = [each for each in stack.containers() if each.name.endswith("-database-1")]
+    held = f"psql -U {stack.app['database']['user']} -d {stack.app['database']['name']} -Atc"
+    locking = threading.Thread(
+        target=lambda: database.exec_run(f'{held} "BEGIN; LOCK TABLE messages; SELECT pg_sleep(5)"')
+    )
+    locking.start()
+    time.sleep(1)
+    waiting = threading.Thread(target=lambda: stack.get("/api/messages?limit=7", headers=asked))
+    waiting.start()
+    mine = "pid <> pg_backend_pid() AND query LIKE '/* request trace-e2e-1 */%' AND state = 'active'"
+    cancel = f'{held} "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {mine}"'
+    eventually(lambda: database.exec_run(cancel).output.decode().strip() == "t")
+    for each in (waiting, locking):
+        each.join()
+    told = [line.split()[1:] for line in stack.ci("trace", "trace-e2e-1").splitlines()]
+    tiers = [words[0] for words in told]
+    assert set(tiers) == {"gateway", "web", "api", "worker", "database"}
+    assert tiers.index("api") < tiers.index("worker")
+    release = stack.outputs()["release"]
+    for tier, *words in told:
+        assert tier == "database" or words[:2] == ["blue", release], words
 
 
 def test_metrics_are_there_but_not_for_users(stack: DockerStack) -> None:

@@ -63,6 +63,18 @@ def test_it_is_written_read_and_its_job_is_done(stack: ClusterStack) -> None:
     assert stack.get("/api/stats").json()["messages"] == 1, "a seed is for where the environment asks for it"
 
 
+def test_a_request_is_followed_through_the_tiers(stack: ClusterStack) -> None:
+    headers = {**stack.headers, "X-Request-Id": "trace-e2e-1"}
+    message = {"author": "e2e", "body": "to be followed"}
+    posted = requests.post(f"{stack.url}/api/messages", json=message, headers=headers, timeout=10, verify=False).json()
+    eventually(lambda: stack.get(f"/api/messages/{posted['id']}").json()["processed"] == 1)
+    assert stack.get("/", headers=headers).headers["X-Request-Id"] == "trace-e2e-1"
+    assert len(stack.get("/").headers["X-Request-Id"]) == 32, "where the gateway names no request, the web does"
+    told = [line.split()[1:] for line in stack.ci("trace", "trace-e2e-1").splitlines()]
+    assert {words[0] for words in told} == {"web", "api", "worker"}
+    assert all(words[2] == stack.outputs()["release"] for words in told)
+
+
 def test_the_second_up_changes_nothing(stack: ClusterStack) -> None:
     changed = stack.up().changed
     assert set(changed) == {"unchanged"}

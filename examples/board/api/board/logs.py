@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 import time
 from contextvars import ContextVar
@@ -9,6 +10,15 @@ from contextvars import ContextVar
 from .settings import RELEASE, SLOT
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+
+def signed(sql: str) -> str:
+    """The statement with the id of the request it is for, which the database shows: in its log, and while it runs.
+
+    The id may be a user's own: what could end a comment, or be a placeholder, is left out.
+    """
+    given = re.sub(r"[^A-Za-z0-9._-]", "", request_id.get() or "")
+    return f"/* request {given} */ {sql}" if given else sql
 
 
 class JsonFormatter(logging.Formatter):

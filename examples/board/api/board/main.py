@@ -87,7 +87,7 @@ async def observe(request: Request, call_next):
 
 async def rows(request: Request, sql: str, *values: Any) -> list[dict[str, Any]]:
     async with request.app.state.pool.connection() as connection:
-        return await (await connection.execute(sql, values)).fetchall()
+        return await (await connection.execute(logs.signed(sql), values)).fetchall()
 
 
 @app.get("/health")

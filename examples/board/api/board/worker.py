@@ -5,6 +5,7 @@ from pathlib import Path
 
 import psycopg
 from rq import Queue, SimpleWorker
+from rq.job import Job
 
 from . import logs, settings
 from .jobs import enqueue, job_id, queue
@@ -19,6 +20,13 @@ class Worker(SimpleWorker):
     def heartbeat(self, *args: object, **kwargs: object) -> None:
         ALIVE.touch()
         super().heartbeat(*args, **kwargs)
+
+    def perform_job(self, job: Job, queue: Queue) -> bool:
+        token = logs.request_id.set(job.meta.get("request_id"))
+        try:
+            return super().perform_job(job, queue)
+        finally:
+            logs.request_id.reset(token)
 
     def run_maintenance_tasks(self) -> None:
         super().run_maintenance_tasks()

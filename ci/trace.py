@@ -1,0 +1,67 @@
+"""One request through all tiers: `python -m ci.trace STACK ID`. Every line about it, of both slots, in the order of time.
+
+A line is about it if it is JSON with that `request_id`, or names the id anywhere: PostgreSQL writes plain text, and an
+application that signs its statements is in there with the id (examples/board/api/board/logs.py).
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+from pulumi import RunError
+
+from components import platforms
+from components.config import ConfigError
+from components.platforms import Line
+
+from .described import load
+
+_SAID = ("message", "method", "path", "status", "level")
+"""What is told first of a line, in this order."""
+_KNOWN = {"time", "request_id", "release", "slot", *_SAID}
+
+
+def main(stack: str, request: str) -> None:
+    if not request:
+        raise RunError("which request? Say `make trace ID=…`; answers have it in their header X-Request-Id")
+    app, environment = load(stack)
+    found = sorted(about(request, platforms.lines(app, environment, stack)))
+    if not found:
+        raise RunError(
+            f"no line on stack {stack} is about {request}: logs rotate, and go with the containers of a release that has left"
+        )
+    for line in found:
+        print(told(line))
+
+
+def about(request: str, lines: Iterable[Line]) -> Iterator[Line]:
+    """The lines that belong to a request."""
+    for line in lines:
+        if request in line.text and _fields(line).get("request_id", request) == request:
+            yield line
+
+
+def told(line: Line) -> str:
+    """A line as people read it: when, where, what, and the rest by name."""
+    fields = _fields(line)
+    said = [str(fields[key]) for key in _SAID if key in fields] or [line.text]
+    said += [f"{key}={value}" for key, value in fields.items() if key not in _KNOWN]
+    where = f"{line.tier:<9} {line.slot or fields.get('slot', ''):<6} {line.release or fields.get('release', ''):<20}"
+    return f"{line.when[11:23]}  {where} {' '.join(said)}".rstrip()
+
+
+def _fields(line: Line) -> dict[str, Any]:
+    """What a line of JSON says; nothing if it is none."""
+    try:
+        found: object = json.loads(line.text)
+    except ValueError:
+        return {}
+    return cast(dict[str, Any], found) if isinstance(found, dict) else {}
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "")
+    except (ConfigError, RunError) as error:
+        sys.exit(f"trace: {error}")

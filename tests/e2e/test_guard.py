@@ -1,0 +1,152 @@
+"""Data that somebody is about to lose, on both platforms: plans that are refused, state that is emptied by hand, components renamed."""
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .stack import ClusterStack, DockerStack, Stack, deployed, eventually, on
+
+pytestmark = pytest.mark.long
+
+DATA = {
+    "docker": {"board-f-guard-database-data", "board-f-guard-cache-data"},
+    "kubernetes": {"persistentvolumeclaim/database-data", "persistentvolumeclaim/cache-data"},
+}
+
+
+@pytest.fixture(scope="module", params=["docker", "kubernetes"])
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    made = on(request.param, tmp_path_factory.mktemp("guard"), "f-guard")
+    made.environment["protect_data"] = True
+    with deployed(made):
+        yield made
+        # Or it would stay, as it should.
+        made.environment["protect_data"] = False
+        made.up(check=False)
+
+
+def platform(stack: Stack) -> str:
+    return stack.environment["platform"]
+
+
+def volumes(stack: Stack) -> dict[str, str]:
+    """The volumes of its data, each with what tells it from another of the same name."""
+    if isinstance(stack, ClusterStack):
+        claims = json.loads(stack.kubectl("get", "pvc", "--output=json"))["items"]
+        return {f"persistentvolumeclaim/{each['metadata']['name']}": each["metadata"]["uid"] for each in claims}
+    assert isinstance(stack, DockerStack)
+    # The engine takes the folder's time for that of the volume, and a cache touches its own folder.
+    found = {str(each.name): each.attrs["CreatedAt"] for each in stack.engine.volumes.list()}
+    return {name: made if "database" in name else "" for name, made in found.items() if name in DATA["docker"]}
+
+
+def messages(stack: Stack) -> list[str]:
+    return [each["body"] for each in stack.get("/api/messages").json()]
+
+
+def without_cache(stack: Stack) -> None:
+    stack.app.pop("cache")
+    stack.environment.get("tiers", {}).pop("cache", None)
+    for tier in ("api", "worker"):
+        stack.app[tier]["needs"] = ["database"]
+
+
+def refused(stack: Stack, *said: str, **variables: str) -> None:
+    """An update is refused with these words, and nothing was touched."""
+    live, before = stack.generations("blue"), volumes(stack)
+    failed = stack.up(check=False, **variables)
+    assert failed.code
+    for words in said:
+        assert words in " ".join(failed.text.split()), failed.text
+    assert (stack.generations("blue"), volumes(stack)) == (live, before)
+    assert not failed.changed.keys() - {"unchanged"}, failed.changed
+    assert "kept" in messages(stack)
+
+
+def test_a_plan_that_loses_data_touches_nothing(stack: Stack) -> None:
+    stack.post("kept")
+    app, environment = copy.deepcopy(stack.app), copy.deepcopy(stack.environment)
+    without_cache(stack)
+    gone = ("app.cache: it is not described any more", "set environment.protect_data: false, `make up`, then")
+    refused(stack, *gone)
+    refused(stack, *gone, TIERS_FORCE="data")
+    stack.project["config"]["app"]["value"] = stack.app = app
+    stack.environment = environment
+    stack.app["database"] = {**app["database"], "image": "postgres:16-bookworm"}
+    refused(stack, "app.database.image: PostgreSQL 16 can't read the files of 15")
+    stack.app["database"].pop("image")
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def test_a_claim_grows_where_its_class_lets_it_and_never_shrinks(stack: Stack) -> None:
+    if not isinstance(stack, ClusterStack):
+        stack.environment["tiers"] = {"database": {"storage": "2Gi"}}
+        refused(stack, "environment.tiers.database.storage: a Docker engine has no such thing")
+        stack.environment.pop("tiers")
+        return
+    sizes = copy.deepcopy(stack.environment.get("tiers", {}))
+    stack.environment["tiers"] = sizes | {"database": {**sizes.get("database", {}), "storage": "64Mi"}}
+    refused(stack, "environment.tiers.database.storage: it is", "can't become 64Mi, for no claim shrinks")
+    stack.environment["tiers"]["database"]["storage"] = "40Gi"
+    # The lab's class lets nothing grow, which the cluster says of the change: it would be made in place.
+    planned = stack.pulumi("preview", "--stack", stack.name, "--diff") if stack.write() is None else None
+    assert planned and "replace" not in planned.text, planned
+    failed = stack.up(check=False)
+    assert "its StorageClass lets no volume grow (allowVolumeExpansion)" in failed.text
+    stack.environment["tiers"] = sizes
+    stack.up()
+    assert "kept" in messages(stack)
+
+
+def test_what_is_deleted_in_the_state_by_hand_stays_and_is_taken_up_again(stack: Stack) -> None:
+    before = volumes(stack)
+    assert before.keys() >= DATA[platform(stack)]
+    stack.pulumi("state", "unprotect", "--all", "--yes", "--stack", stack.name, check=True)
+    stack.destroy()
+    assert volumes(stack) == before
+    stack.up()
+    assert volumes(stack) == before
+    eventually(lambda: messages(stack) == ["kept"])
+
+
+def test_a_component_that_was_renamed_keeps_its_volume(stack: Stack) -> None:
+    before, main, tier = volumes(stack), stack.folder / "__main__.py", stack.folder / "components/database.py"
+    renamed(main, 'Database("database", platform,', 'Database("postgres", platform,')
+    renamed(main, "data[TierName.DATABASE]).ready", "data[TierName.DATABASE], WAS).ready")
+    renamed(
+        main,
+        "def main() ->",
+        'WAS = pulumi.ResourceOptions(aliases=[pulumi.Alias(name="database")])\n\n\ndef main() ->',
+    )
+    renamed(tier, "from pulumi import ResourceOptions", "from pulumi import Alias, ResourceOptions")
+    was = 'ResourceOptions.merge(opts, ResourceOptions(aliases=[Alias(type_="tiers:database:Database")]))'
+    renamed(
+        tier,
+        '"tiers:database:Database", name, platform, args, opts',
+        f'"tiers:postgres:Postgres", name, platform, args, {was}',
+    )
+    changed = stack.up().changed
+    assert changed.keys() <= {"unchanged", "updated"}, changed
+    assert volumes(stack) == before
+    assert messages(stack) == ["kept"]
+    state = stack.pulumi("stack", "export", check=True).text
+    assert "tiers:postgres:Postgres$" in state
+    assert "tiers:database:Database" not in state.replace('"aliases"', "")
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def renamed(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert text.count(old) == 1, (file, old)
+    file.write_text(text.replace(old, new))
+
+
+def test_what_is_to_go_goes_and_leaves_nothing(stack: Stack) -> None:
+    stack.environment["protect_data"] = False
+    stack.up()
+    stack.destroy()
+    assert isinstance(stack, DockerStack | ClusterStack)
+    assert stack.left() == []

@@ -1,0 +1,63 @@
+"""Which lines are about a request, whatever wrote them, and how they are told."""
+
+import json
+
+import pytest
+from pulumi import RunError
+
+from ci import trace
+from components.platforms import Line, haproxy
+
+AT = "2026-11-21T21:00:0{}.123456789Z"
+GATEWAY = Line(
+    AT.format(3), "gateway", "", "", json.dumps({"request_id": "mine-1", "path": "/", "slot": "blue", "status": 200})
+)
+API = Line(
+    AT.format(1), "api", "blue", "1.0.0-a", json.dumps({"request_id": "mine-1", "message": "request", "seconds": 0.1})
+)
+DATABASE = Line(AT.format(2), "database", "", "", "STATEMENT:  /* request mine-1 */ SELECT 1")
+OTHERS = [
+    Line(AT.format(0), "api", "blue", "1.0.0-a", json.dumps({"request_id": "mine-12", "message": "request"})),
+    Line(AT.format(0), "api", "blue", "1.0.0-a", json.dumps({"request_id": "other", "message": "not of mine-1"})),
+    Line(AT.format(0), "cache", "", "", "Ready to accept connections"),
+    Line(AT.format(0), "worker", "blue", "1.0.0-a", "{ no JSON"),
+]
+
+
+def test_the_lines_about_a_request_are_found() -> None:
+    assert list(trace.about("mine-1", [*OTHERS, GATEWAY, DATABASE, API])) == [GATEWAY, DATABASE, API]
+
+
+def test_they_are_told_in_the_order_of_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trace, "load", lambda stack: (None, None))
+    monkeypatch.setattr(trace.platforms, "lines", lambda *where: iter([*OTHERS, GATEWAY, DATABASE, API]))
+    trace.main("dev", "mine-1")
+    assert capsys.readouterr().out.splitlines() == [
+        "21:00:01.123  api       blue   1.0.0-a              request seconds=0.1",
+        "21:00:02.123  database                              STATEMENT:  /* request mine-1 */ SELECT 1",
+        "21:00:03.123  gateway   blue                        / 200",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("request_id", "said"), [("", "which request"), ("nobody", "no line on stack dev is about nobody")]
+)
+def test_what_is_not_found_is_said(request_id: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "load", lambda stack: (None, None))
+    monkeypatch.setattr(trace.platforms, "lines", lambda *where: iter(OTHERS))
+    with pytest.raises(RunError, match=said):
+        trace.main("dev", request_id)
+
+
+def test_the_gateway_says_whose_release_answered_and_not_what_was_asked_for_in_the_query() -> None:
+    assert set(json.loads(_filled(haproxy.LOG))) >= {"request_id", "path", "status", "slot", "release"}
+    assert "%HU" not in haproxy.LOG and "query" not in haproxy.LOG
+
+
+def _filled(form: str) -> str:
+    """The form of a line with each of its variables as 1."""
+    import re
+
+    return re.sub(r"%(\[[^\]]*\]|b/%s|[A-Za-z]+)", "1", form)

@@ -102,8 +102,8 @@ trace: venv ## One request through all tiers: every line about ID=…, of both s
 preview-comment: stack-file lab venv ## What a change would do, as a comment for its pull request (STACK=dev); posted where one is named
 	@$(HERE) $(RUN) -m ci.preview $(ENV)
 
-heal: ## After a killed update: look what is there, and put the stack right
-	@$(alone) $(RUN) -m ci.heal $(ENV)
+heal: ## After a killed update: look what is there, and put the stack right (where its state is lost: FORCE=state)
+	@$(alone) TIERS_FORCE=$(FORCE) $(RUN) -m ci.heal $(ENV)
 
 .PHONY: new import
 new: lab venv ## Start an application of your own: NAME=shop, in apps/NAME or AT; it comes up as it is

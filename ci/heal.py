@@ -18,8 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from docker.errors import DockerException
+from kubernetes.client import ApiException
+from kubernetes.config import ConfigException
 from pulumi import RunError
+from urllib3.exceptions import HTTPError
 
+from components import platforms
 from components.checkpoint import observe, parse
 from components.config import ConfigError, Environment
 from components.platforms import cluster, engine
@@ -31,8 +36,9 @@ def main(stack: str) -> None:
     unlocked = unlock(stack)
     left: dict[str, Any] = state(stack).get("deployment") or {}
     pending: list[dict[str, Any]] = left.get("pending_operations") or []
+    lost = not left.get("resources") and _lost(stack)
     # A provider that died under a living engine leaves what it had made, and no other sign than that the update failed.
-    if not (unlocked or pending or last_update(stack).get("result") == "failed"):
+    if not (unlocked or pending or lost or last_update(stack).get("result") == "failed"):
         return
     # A program is an orphan once the host that started it is gone, too.
     while left_over := list(orphans()):
@@ -57,6 +63,27 @@ def main(stack: str) -> None:
         _settle(stack, resources, pending)
     if unlocked or pending or removed:
         print("  healed: run `pulumi up`, or make up")
+
+
+def _lost(stack: str) -> bool:
+    """Whether the stack runs and the state does not know of it, and that is said to be so: then it is made anew around its data.
+
+    Raises:
+        RunError: nobody has said so. It may be another backend that knows, and what runs there serves.
+    """
+    app, environment = load(stack)
+    try:
+        ready = platforms.ready(app, environment, stack)
+    except (DockerException, ConfigException, ApiException, HTTPError):
+        return False  # An engine or cluster that does not answer is the update's to explain.
+    if ready and os.environ.get("TIERS_FORCE") != "state":
+        there = ", ".join(sorted({" ".join(filter(None, each)) for each in ready}))
+        raise RunError(
+            f"the state of stack {stack} is empty, and {there} of it run: if the state is kept somewhere else, say where "
+            "(PULUMI_BACKEND_URL); if it is lost, put its copy back; without a copy, `make heal FORCE=state` removes what "
+            "runs, and `make up` makes it anew around its data (docs/runbook.md#lost-state-file)"
+        )
+    return bool(ready)
 
 
 def _uid(resource: Mapping[str, Any]) -> str:

@@ -20,6 +20,8 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "StatefulSet": ("apps", "statefulsets"),
 }
 """Kind → API group and resource, of all that is made in a namespace by who does not own it."""
+HOLD_DATA = frozenset({"Cluster", "PersistentVolumeClaim"})
+"""Kinds that are never removed as strays: a database of several instances goes with its object."""
 READ = (("", "events"), ("", "pods"), ("", "pods/log"), ("apps", "replicasets"))
 """What the provider watches while it waits, and what an error is explained from."""
 

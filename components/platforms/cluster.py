@@ -20,7 +20,7 @@ from ..checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
 from ..config import Kubernetes
 from ..release import Slot
 from . import UNTOUCHED, Line
-from .access import KINDS
+from .access import HOLD_DATA, KINDS
 from .manifests import Manifest
 
 _LINES = 20
@@ -190,7 +190,7 @@ def lines(settings: Kubernetes, instance: str) -> Iterator[Line]:
 
 
 def remove_strays(settings: Kubernetes, instance: str, known: Collection[str]) -> list[str]:
-    """Remove the objects of an instance whose uids are not known, but for claims: they may hold data.
+    """Remove the objects of an instance whose uids are not known, but for those that may hold data.
 
     What another object owns goes with it, and a Pod or ReplicaSet is nobody's stray.
     """
@@ -199,7 +199,7 @@ def remove_strays(settings: Kubernetes, instance: str, known: Collection[str]) -
     api = import_module("kubernetes.dynamic").DynamicClient(client)
     namespace, removed = settings.namespace.name or instance, list[str]()
     for kind, (group, _) in KINDS.items():
-        if kind == "PersistentVolumeClaim":
+        if kind in HOLD_DATA:
             continue
         try:
             resource: Any = api.resources.get(kind=kind, group=group, preferred=True)

@@ -1,6 +1,7 @@
 """Where state is kept and who encrypts secrets: another store, another keeper, another passphrase, state that was lost."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import requests
 
 from lab import aws
 
-from .stack import SECRETS, DockerStack, eventually, free_port
+from .stack import SECRETS, DockerStack, deployed, eventually, free_port
 
 pytestmark = pytest.mark.long
 
@@ -98,6 +99,30 @@ def kept_by(stack: DockerStack, keeper: str, passphrase: str = "") -> None:
         ["pulumi", "stack", "change-secrets-provider", keeper, "--stack", stack.name],
         cwd=stack.folder, env=stack.variables, input=f"{passphrase}\n", text=True, capture_output=True, check=True,
     )  # fmt: skip
+
+
+def test_state_that_was_lost_without_a_copy_is_made_anew_around_the_data(tmp_path: Path) -> None:
+    stack = DockerStack(tmp_path, "f-lost")
+    stack.environment |= {"reload": False, "seed": False}
+    with deployed(stack):
+        message = stack.post("outlives the state")["id"]
+        before, settings = stack.live(), stack.settings.read_text()
+        shutil.rmtree(stack.folder / ".state")
+        (stack.folder / ".state").mkdir()
+        stack.pulumi("stack", "init", stack.name, check=True)
+        stack.settings.write_text(settings)
+        with pytest.raises(subprocess.CalledProcessError) as refused:
+            stack.ci("heal")
+        assert "the state of stack f-lost is empty" in refused.value.stderr
+        assert stack.live() == before, "whoever only looked at another backend has broken nothing"
+        stack.variables["TIERS_FORCE"] = "state"
+        assert "removed board-f-lost-blue-api-1" in stack.ci("heal")
+        stack.variables.pop("TIERS_FORCE")
+        stack.up()
+        assert stack.live() == before
+        assert stack.get(f"/api/messages/{message}").json()["body"] == "outlives the state"
+        assert set(stack.up().changed) == {"unchanged"}
+    assert stack.left() == []
 
 
 def test_state_that_was_lost_comes_back_from_its_copy(stack: DockerStack, tmp_path: Path) -> None:

@@ -34,6 +34,41 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return commands
 
 
+@pytest.fixture(autouse=True)
+def running(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], tuple[int, int]]:
+    """What runs of the stack on its platform: nothing, unless a test says otherwise."""
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    app = load_app(project())
+    monkeypatch.setattr(heal, "load", lambda stack: (app, load_environment(environment(), app)))
+    monkeypatch.setattr(heal.platforms, "ready", lambda *where: found)
+    return found
+
+
+@pytest.mark.parametrize(("force", "removed"), [("", False), ("contract", False), ("state", True)])
+def test_what_runs_is_removed_for_a_state_that_is_empty_only_if_that_is_said(
+    force: str, removed: bool, running: dict[Any, Any], asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty state may be that of another backend: what runs then serves users."""
+    running |= {("blue", "api"): (1, 1), ("", "database"): (1, 1)}
+    known: list[object] = []
+
+    def remove_strays(*given: object) -> list[str]:
+        known.append(given[2])
+        return ["board-dev-blue-api-1"]
+
+    monkeypatch.setenv("TIERS_FORCE", force)
+    monkeypatch.setattr(heal, "state", lambda stack: {"deployment": {"resources": []}})
+    monkeypatch.setattr(heal, "last_update", lambda stack: {"result": "failed"})
+    monkeypatch.setattr(heal.engine, "remove_strays", remove_strays)
+    if removed:
+        heal.main("dev")
+        assert known == [set()]
+    else:
+        with pytest.raises(RunError, match=r"blue api, database of it run: .*make heal FORCE=state"):
+            heal.main("dev")
+        assert not known
+
+
 def lock(backend: Path, **holder: Any) -> None:
     folder = backend / ".pulumi/locks/organization/board/dev"
     folder.mkdir(parents=True)

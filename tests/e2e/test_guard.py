@@ -23,9 +23,13 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     made.environment["protect_data"] = True
     with deployed(made):
         yield made
-        # Or it would stay, as it should.
+        # Or its data would stay, as it should.
         made.environment["protect_data"] = False
         made.up(check=False)
+        made.pulumi("state", "unprotect", "--all", "--yes", "--stack", made.name)
+    if isinstance(made, DockerStack):
+        for name in volumes(made):
+            made.engine.volumes.get(name).remove()
 
 
 def platform(stack: Stack) -> str:
@@ -115,19 +119,11 @@ def test_what_is_deleted_in_the_state_by_hand_stays_and_is_taken_up_again(stack:
 def test_a_component_that_was_renamed_keeps_its_volume(stack: Stack) -> None:
     before, main, tier = volumes(stack), stack.folder / "__main__.py", stack.folder / "components/database.py"
     renamed(main, 'Database("database", platform,', 'Database("postgres", platform,')
-    renamed(main, "data[TierName.DATABASE]).ready", "data[TierName.DATABASE], WAS).ready")
-    renamed(
-        main,
-        "def main() ->",
-        'WAS = pulumi.ResourceOptions(aliases=[pulumi.Alias(name="database")])\n\n\ndef main() ->',
-    )
     renamed(tier, "from pulumi import ResourceOptions", "from pulumi import Alias, ResourceOptions")
-    was = 'ResourceOptions.merge(opts, ResourceOptions(aliases=[Alias(type_="tiers:database:Database")]))'
-    renamed(
-        tier,
-        '"tiers:database:Database", name, platform, args, opts',
-        f'"tiers:postgres:Postgres", name, platform, args, {was}',
-    )
+    called = '"tiers:{0}", name, platform, args, opts'
+    was = 'ResourceOptions(aliases=[Alias(name="database", type_="tiers:database:Database")])'
+    opts = f"ResourceOptions.merge(opts, {was})"
+    renamed(tier, called.format("database:Database"), called.format("postgres:Postgres").replace("opts", opts))
     changed = stack.up().changed
     assert changed.keys() <= {"unchanged", "updated"}, changed
     assert volumes(stack) == before

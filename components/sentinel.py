@@ -63,10 +63,10 @@ def _asked(question: str) -> Probe:
 
 
 def configuration(names: tuple[str, ...]) -> str:
-    """HAProxy's: connections go to the member that is primary and has a replica, and are cut when it no longer is.
+    """HAProxy's: connections go to the member that is primary and takes writes, and are cut when it no longer does.
 
-    A primary without replicas has been passed by, or takes no writes anyway (`min-replicas-to-write`). Twice in a row, for
-    one that was frozen calls itself what it was until it has read what happened meanwhile.
+    It takes them while it has a replica (`min-replicas-to-write`); one that has none may have been passed by. Twice in a
+    row, for one that was frozen calls itself what it was until it has read what happened meanwhile.
     """
     servers = "\n".join(f"  server {name} {name}:{REDIS_PORT}" for name in names)
     return _PROXY.format(servers=servers, port=REDIS_PORT, own=PROXY_PORT)
@@ -79,6 +79,7 @@ global
 
 defaults
   log global
+  option dontlognull
   timeout connect 2s
   timeout check 2s
   timeout client 24h
@@ -87,6 +88,7 @@ defaults
 
 frontend cache
   mode tcp
+  option tcplog
   bind :{port}
   option clitcpka
   default_backend primary
@@ -100,7 +102,7 @@ backend primary
   tcp-check send "AUTH watcher ${{WATCHER}}\\r\\n"
   tcp-check expect string +OK
   tcp-check send "INFO replication\\r\\n"
-  tcp-check expect rstring "role:master\\r\\nconnected_slaves:[1-9]"
+  tcp-check expect rstring "role:master\\r\\nconnected_slaves:\\d+\\r\\nmin_slaves_good_slaves:[1-9]"
   tcp-check send "QUIT\\r\\n"
   tcp-check expect string +OK
   default-server check inter 1s fastinter 250ms fall 2 rise 2 on-marked-down shutdown-sessions
@@ -108,6 +110,7 @@ backend primary
 
 frontend own
   mode http
+  no log
   bind :{own}
   timeout client 5s
   http-request use-service prometheus-exporter if {{ path /metrics }}

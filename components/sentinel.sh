@@ -49,6 +49,7 @@ replica-announce-ip $MEMBER
 min-replicas-to-write 1
 min-replicas-max-lag 5
 repl-timeout 15
+repl-diskless-sync-delay 0
 $follow
 END
 }

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pulumi import RunError
 
-from components.config import ConfigError
+from components.config import ConfigError, TierName
 from components.tier import Description, data_image, image
 from components.workload import Image
 
@@ -71,6 +71,11 @@ def wanted(stack: str) -> dict[str, Image]:
             for tier, each in environment.data(app).items()
         },
         "environment.toolbox": Image(reference=environment.toolbox, path="environment.toolbox"),
+        **(
+            {"environment.proxy": Image(reference=environment.proxy, path="environment.proxy")}
+            if environment.size(TierName.CACHE).ha
+            else {}
+        ),
     }
 
 
@@ -82,8 +87,8 @@ def named(stack: str) -> Pins:
 
 def given(environment: Mapping[str, Any]) -> Pins:
     """The images an environment's plain settings name."""
-    toolbox = {"environment.toolbox": environment["toolbox"]} if "toolbox" in environment else {}
-    return toolbox | {f"environment.images.{tier}": each for tier, each in environment.get("images", {}).items()}
+    own = {f"environment.{name}": environment[name] for name in ("toolbox", "proxy") if name in environment}
+    return own | {f"environment.images.{tier}": each for tier, each in environment.get("images", {}).items()}
 
 
 def checked(asked: Mapping[str, Image], known: Pins, where: str) -> Pins:

@@ -2,11 +2,17 @@
 
 from pulumi import ResourceOptions
 
+from . import sentinel
 from .config import Cache as CacheConfig
 from .config import TierName
 from .platforms import Platform
 from .tier import REDIS_PORT, DataTier, Description, data_image, elsewhere
-from .workload import Elsewhere, Probe, Workload, Zone
+from .workload import Elsewhere, Image, Probe, Workload, Zone
+
+SERVER = ("redis-server", "-", "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction",
+          "--dir", "/data")  # fmt: skip
+PROXY_USER = 99
+"""User haproxy of the public image."""
 
 
 def workload(described: CacheConfig, description: Description) -> Workload | Elsewhere:
@@ -18,16 +24,15 @@ def workload(described: CacheConfig, description: Description) -> Workload | Els
     if outside := elsewhere(TierName.CACHE, description.environment):
         return outside
     password = description.secrets[described.password]
-    server = "redis-server - --appendonly yes --appendfsync always --maxmemory-policy noeviction --dir /data"
-    login = f'REDISCLI_AUTH="$(cat {password.path})"'
-    return Workload(
+    login = sentinel.LOGIN.format(password.path)
+    single = Workload(
         tier=TierName.CACHE,
         image=data_image(TierName.CACHE, described.image, description),
         resources=description.resources(TierName.CACHE),
-        command=("sh", "-c", f"exec {server} <<EOF\nrequirepass $(cat {password.path})\nEOF"),
+        command=("sh", "-c", f"exec {' '.join(SERVER)} <<EOF\nrequirepass $(cat {password.path})\nEOF"),
         secrets=(password,),
         port=REDIS_PORT,
-        probe=Probe(command=("sh", "-c", f"{login} redis-cli ping | grep -q PONG")),
+        probe=Probe(command=("sh", "-c", f"{login} ping | grep -q PONG")),
         zones=(Zone.DATA,),
         priority=description.environment.size(TierName.CACHE).priority_class,
         volumes=(description.volume(TierName.CACHE, "cache-data", "/data"),),
@@ -35,6 +40,12 @@ def workload(described: CacheConfig, description: Description) -> Workload | Els
         start_within=described.start_within,
         stop_within=30,
     )
+    if not description.environment.size(TierName.CACHE).ha:
+        return single
+    proxy = Image(
+        reference=description.environment.proxy, path="environment.proxy", pull_secrets=description.pull_secrets
+    )
+    return sentinel.replicated(single, SERVER, password, proxy, PROXY_USER)
 
 
 class Cache(DataTier):

@@ -442,6 +442,10 @@ class Size(Model):
         description="Kubernetes: StorageClass of its volumes; for those of web, api and worker one with ReadWriteMany.",
     )
     external: External | None = Field(default=None, description="Database and cache: it runs somewhere else.")
+    ha: Flag = Field(
+        default=False,
+        description="Cache, on Kubernetes: three of it, each with `storage` of its own; when one fails another takes over.",
+    )
 
     @property
     def capacity(self) -> int:
@@ -680,6 +684,9 @@ class Environment(Model):
     toolbox: ImageReference = Field(
         default="python:3.11-slim-bookworm", description="Any image with Python 3: runs the smoke test and the switch."
     )
+    proxy: ImageReference = Field(
+        default="haproxy:2.6-bookworm", description="HAProxy: leads to the primary of a cache with `ha`."
+    )
     reload: Flag = Field(default=False, description="Run tiers with `reload` from the source in this repository.")
     seed: Flag = Field(default=False, description="Run the tiers' `seed` steps.")
     protect_data: Flag = Field(default=True, description="`pulumi destroy` refuses to delete data volumes.")
@@ -874,11 +881,15 @@ def _misfits(app: App, environment: Environment) -> Iterator[str]:
             for key in ("replicas", "autoscale", "env"):
                 if key in size.model_fields_set:
                     yield f"{path}.{key}: {tier} runs once and as it is; take it out"
+            if size.ha and tier is not TierName.CACHE:
+                yield f"{path}.ha: it is for the cache; take it out"
             if size.external and size.model_fields_set - {"external"}:
                 yield f"{path}.external: {tier} runs somewhere else, its size is not set here; keep one of the two"
         else:
             if size.external:
                 yield f"{path}.external: it is for database and cache; take it out"
+            if size.ha:
+                yield f"{path}.ha: it is for the cache; give it replicas instead"
             for key in ("storage", "storage_class"):
                 if key in size.model_fields_set and not app.services[tier].volumes:
                     yield f"{path}.{key}: {tier} has no volumes; take it out"
@@ -901,7 +912,7 @@ def _misfits_of_an_engine(app: App, environment: Environment) -> Iterator[str]:
         if tier not in {TierName.WEB, TierName.API} & app.names:
             yield f"environment.gateway.ports.{tier}: it is for web and api, where the application has them; take it out"
     for tier, size in environment.tiers.items():
-        for key in ("autoscale", "priority_class", "reserve", "storage", "storage_class"):
+        for key in ("autoscale", "ha", "priority_class", "reserve", "storage", "storage_class"):
             if key in size.model_fields_set:
                 yield f"environment.tiers.{tier}.{key}: a Docker engine has no such thing; take it out"
         if size.replicas > 10:
@@ -940,3 +951,5 @@ def _unpinned(app: App, environment: Environment) -> Iterator[str]:
             yield f"environment.images.{tier}: {reference} is not named by its digest; `make images` writes it here"
     if "@sha256:" not in environment.toolbox:
         yield f"environment.toolbox: {environment.toolbox} is not named by its digest; `make images` writes it here"
+    if environment.size(TierName.CACHE).ha and "@sha256:" not in environment.proxy:
+        yield f"environment.proxy: {environment.proxy} is not named by its digest; `make images` writes it here"

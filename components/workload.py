@@ -151,6 +151,23 @@ class Workload:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Replicated(Workload):
+    """A workload that holds data, kept several times, each with data of its own; one of them, the primary, is written to.
+
+    Each is told its name in MEMBER, and reaches the others by theirs.
+    """
+
+    names: tuple[str, ...]
+    """Of the members, in DNS too; the first has the volume that a single one would have."""
+    watcher: Workload
+    """Beside each member, over the same data: they agree on who is primary."""
+    proxy: Workload
+    """Has the workload's own name, and leads to the primary."""
+    leave: tuple[str, ...]
+    """Is run in a member before it is stopped."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Elsewhere:
     """A data tier that runs somewhere else: only the way to it is ours."""
 

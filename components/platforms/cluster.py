@@ -117,13 +117,12 @@ def ready(settings: Kubernetes, instance: str) -> dict[tuple[str, str], tuple[in
     label = {"label_selector": f"app.kubernetes.io/instance={instance},{LABEL_ROLE}=tier"}
     found = [*api.list_namespaced_deployment(*where, **label).items]
     found += api.list_namespaced_stateful_set(*where, **label).items
-    return {
-        (each.metadata.labels.get(LABEL_SLOT, ""), each.metadata.labels["app.kubernetes.io/component"]): (
-            each.status.ready_replicas or 0,
-            each.spec.replicas,
-        )
-        for each in found
-    }
+    counted: dict[tuple[str, str], tuple[int, int]] = {}
+    for each in found:
+        place = (each.metadata.labels.get(LABEL_SLOT, ""), each.metadata.labels["app.kubernetes.io/component"])
+        healthy, of = counted.get(place, (0, 0))
+        counted[place] = (healthy + (each.status.ready_replicas or 0), of + each.spec.replicas)
+    return counted
 
 
 def execute(settings: Kubernetes, instance: str, labels: Mapping[str, str], command: Sequence[str]) -> str:
@@ -139,7 +138,15 @@ def execute(settings: Kubernetes, instance: str, labels: Mapping[str, str], comm
         raise RunError("nothing runs there")
     stream: Any = import_module("kubernetes.stream")
     name, known = found[0].metadata.name, import_module("kubernetes").client.ApiException
-    given = {"stdout": True, "stderr": True, "stdin": False, "tty": False, "_preload_content": False}
+    first = found[0].spec.containers[0].name
+    given = {
+        "container": first,
+        "stdout": True,
+        "stderr": True,
+        "stdin": False,
+        "tty": False,
+        "_preload_content": False,
+    }
     try:
         asked = stream.stream(api.connect_get_namespaced_pod_exec, name, where, command=list(command), **given)
     except known as error:

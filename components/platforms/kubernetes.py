@@ -33,8 +33,21 @@ from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT, C
 from ..config import App, Environment, Kubernetes, Settings, TierName
 from ..options import below, of_data
 from ..release import Slot
-from ..workload import Elsewhere, Resources, Route, Scale, Secret, Task, Volume, Workload
-from . import SHARED, UNTOUCHED, Dependencies, Place, Wanted, checks, cluster, manifests, readiness, traffic, variables
+from ..workload import Elsewhere, Replicated, Resources, Route, Scale, Secret, Task, Volume, Workload
+from . import (
+    SHARED,
+    UNTOUCHED,
+    Dependencies,
+    Place,
+    Wanted,
+    checks,
+    cluster,
+    manifests,
+    readiness,
+    replicated,
+    traffic,
+    variables,
+)
 from .manifests import Manifest, Scope
 
 TOOLBOX = Path(__file__).with_name("toolbox.py").read_text()
@@ -83,7 +96,11 @@ class KubernetesPlatform:
     def logs(self, live: Slot) -> Mapping[str, str]:
         follow = f"kubectl --context {self.cluster.context} --namespace {self.scope.namespace} logs --follow"
         own = {str(tier): f"{follow} deployment/{tier}-{live} --all-pods" for tier in self.app.services}
-        return own | {str(tier): f"{follow} statefulset/{tier}" for tier in self.environment.data(self.app)}
+        data = {tier: self.environment.size(tier).ha for tier in self.environment.data(self.app)}
+        several = "--selector app.kubernetes.io/component={0} --all-containers --prefix"
+        return own | {
+            str(tier): f"{follow} {several.format(tier) if ha else f'statefulset/{tier}'}" for tier, ha in data.items()
+        }
 
     # ------------------------------------------------------------------ objects
 
@@ -170,6 +187,8 @@ class KubernetesPlatform:
         return [self.object(parent, each, after) for each in made]
 
     def keep(self, parent: Resource, workload: Workload, supplies: Mapping[str, Resource]) -> Sequence[Resource]:
+        if isinstance(workload, Replicated):
+            return self._keep_members(parent, workload, supplies)
         around = self._around(parent, workload, None)
         pods = manifests.service(self.scope, workload, None, pods=True)
         around.append(self.object(parent, pods))
@@ -191,13 +210,50 @@ class KubernetesPlatform:
             )
         ]
 
-    def _previewed(self, made: Manifest) -> Manifest:
+    def _keep_members(
+        self, parent: Resource, workload: Replicated, supplies: Mapping[str, Resource]
+    ) -> Sequence[Resource]:
+        supplies = {**supplies, **self.prepare(parent, [workload.proxy], None)}
+        around = [self.object(parent, each) for each in replicated.around(self.scope, workload)]
+        members = replicated.members(workload)
+        around += [self.data(parent, workload.tier, each.volume, self.ground) for each in members]
+        running: list[Resource] = []
+        # Those that are there are changed one after the other; new ones start together, for two have to agree who is first.
+        one_by_one = all(self._there(each) for each in members)
+        for each in members:
+            spec = self._pod(each.workload, None)
+            running.append(
+                self._awaited(
+                    parent,
+                    self._previewed(replicated.stateful_set(self.scope, workload, each, spec), each.resource),
+                    [*around, *supplies.values(), *self.ground.stands, *(running if one_by_one else ())],
+                    self._patience(workload) + workload.stop_within,
+                    f"app.{workload.tier}",
+                    touched=SHARED,
+                    name=each.resource,
+                    delete_before_replace=True,  # Never two over the same data.
+                )
+            )
+        made = replicated.deployment(
+            self.scope, workload, self._pod(workload.proxy, None), self._patience(workload.proxy)
+        )
+        proxy = self._awaited(
+            parent, made, [*running, *supplies.values()], self._patience(workload.proxy), f"app.{workload.tier}"
+        )
+        # Last: where there was a single one, it is asked until the proxy leads to what has its data now.
+        return [*running, proxy, self.object(parent, replicated.address(self.scope, workload), [proxy])]
+
+    def _there(self, member: replicated.Member) -> bool:
+        known = self.checkpoint.of("kubernetes:apps/v1:StatefulSet", member.resource)
+        return known is not None and known.inputs["metadata"]["name"] == member.name
+
+    def _previewed(self, made: Manifest, resource: str | None = None) -> Manifest:
         """A StatefulSet that is going to be made anew, as a preview can show it: by another name.
 
         The provider tries a preview's objects by a dry run, over those that are there, and takes another name where the
         server calls a field immutable. Of a StatefulSet the server says it in other words (pulumi-kubernetes, await.go).
         """
-        there = self.checkpoint.of("kubernetes:apps/v1:StatefulSet", made["metadata"]["name"])
+        there = self.checkpoint.of("kubernetes:apps/v1:StatefulSet", resource or made["metadata"]["name"])
         if not (pulumi.runtime.is_dry_run() and there and there.inputs["spec"]["selector"] != made["spec"]["selector"]):
             return made
         return made | {"metadata": made["metadata"] | {"name": f"{made['metadata']['name']}-preview"}}

@@ -26,6 +26,8 @@ DISK = "256Mi"
 """What a container may write outside of its volumes: its logs."""
 DATA_UID = 10_000
 """Added to the user of a data image: below, it might be a user of the node."""
+LABEL_MEMBER = "tiers.member"
+"""Which of the members of a replicated workload."""
 IN_BACKGROUND = {"pulumi.com/deletionPropagationPolicy": "background"}
 SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
 """A Service's own await takes 10 s of quiet and passes without endpoints; a claim's may wait for its first pod."""
@@ -288,22 +290,23 @@ def deployment(
     return made
 
 
-def stateful_set(scope: Scope, workload: Workload, spec: Manifest) -> Manifest:
-    """A tier that holds data: one pod, stopped before its successor starts.
+def stateful_set(scope: Scope, workload: Workload, spec: Manifest, member: str | None = None) -> Manifest:
+    """A tier that holds data, or a member of one: one pod, stopped before its successor starts.
 
     As with a Deployment, an update in place would not be waited for, and a pod that can't start would not make way for
     one that can: what the pod is made from is part of the selector, so that a change makes it anew, over the same data.
     """
-    labels = scope.labels(workload.tier, "tier")
+    own = {LABEL_MEMBER: member} if member else {}
+    labels = scope.labels(workload.tier, "tier") | own
     versions = ".".join(secret.version for secret in workload.secrets)
     template: Manifest = {"metadata": {"labels": labels, "annotations": {"tiers/secrets": versions}}, "spec": spec}
     content = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:12]
     template["metadata"]["labels"] = labels | {"tiers.content": content}
-    made = scope.object("apps/v1", "StatefulSet", workload.tier, labels)
+    made = scope.object("apps/v1", "StatefulSet", member or workload.tier, labels)
     made["spec"] = {
         "replicas": 1,
         "revisionHistoryLimit": 2,
-        "selector": {"matchLabels": selector(scope, workload, None) | {"tiers.content": content}},
+        "selector": {"matchLabels": selector(scope, workload, None) | own | {"tiers.content": content}},
         "serviceName": f"{workload.tier}-pods",
         "template": template,
     }

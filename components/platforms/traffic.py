@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from ..checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
 from ..config import Kubernetes
-from ..workload import Elsewhere, Route, Workload
+from ..workload import Elsewhere, Replicated, Route, Workload
 from . import COOKIE, SLOT_HEADER, Place, readiness
 from .manifests import Manifest, Scope, selector, target
 
@@ -217,6 +217,32 @@ def workload_policies(
         out = {"app.kubernetes.io/component": workload.tier, LABEL_SLOT: str(place.slot)}
         made.append(_policy(scope, f"{name}-to-world", out, place, egress=[{"to": _WORLD}]))
     return made
+
+
+def member_policies(scope: Scope, workload: Replicated) -> list[Manifest]:
+    """Members may connect to each other and to their watchers, the proxy to members, and who needs them to the proxy only."""
+    proxy, need = workload.proxy, {f"tiers.needs/{workload.tier}": "yes"}
+    inside, before = selector(scope, workload, None), selector(scope, proxy, None)
+    own = [{"port": port, "protocol": "TCP"} for port in (workload.port, workload.watcher.port)]
+    first = own[:1]
+
+    def pods(labels: Mapping[str, str]) -> list[Manifest]:
+        return [{"podSelector": {"matchLabels": dict(labels)}}]
+
+    among = {"from": pods(inside), "ports": own}
+    return [
+        _policy(
+            scope, workload.tier, inside,
+            ingress=[among, {"from": pods(before), "ports": first}],
+            egress=[{"to": pods(inside), "ports": own}],
+        ),
+        _policy(
+            scope, proxy.tier, before,
+            ingress=[{"from": pods(need), "ports": first}],
+            egress=[{"to": pods(inside), "ports": first}],
+        ),
+        _policy(scope, f"to-{workload.tier}", need, egress=[{"to": pods(before), "ports": first}]),
+    ]  # fmt: skip
 
 
 def elsewhere_policy(scope: Scope, elsewhere: Elsewhere) -> Manifest:

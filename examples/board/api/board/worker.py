@@ -1,9 +1,11 @@
 """The worker: one job at a time. SIGTERM lets it finish the job in hand and take no other (RQ's warm shutdown)."""
 
 import logging
+import time
 from pathlib import Path
 
 import psycopg
+from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 from rq.job import Job
 
@@ -51,8 +53,15 @@ def sweep(summaries: Queue) -> None:
 def main() -> None:
     logs.configure()
     summaries = queue()
-    # Short waits, so that a wake-up that is missed costs seconds; maintenance finds what a dead worker held.
-    Worker([summaries], connection=summaries.connection, worker_ttl=20, maintenance_interval=30).work()
+    while True:
+        # Short waits, so that a wake-up that is missed costs seconds; maintenance finds what a dead worker held.
+        worker = Worker([summaries], connection=summaries.connection, worker_ttl=20, maintenance_interval=30)
+        try:
+            return worker.work()
+        except RedisError:
+            # RQ waits where nothing answers; it ends where the queue refuses to be written, as while its primary is chosen.
+            log.warning("the queue is away; waiting for it", exc_info=True)
+            time.sleep(1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,119 @@
+"""Redis as one primary and two replicas, watched by Sentinel: how each starts, and how a proxy finds the primary.
+
+Which was chosen, and what it can lose: docs/adr/018-a-cache-that-survives.md. Every member has a name whose address never
+changes: Sentinel keeps the address it once found, and takes no part in a failover while a name leads nowhere.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from .workload import Image, Probe, Replicated, Resources, Secret, Workload
+
+SCRIPT = Path(__file__).with_suffix(".sh").read_text()
+MEMBERS = 3
+REDIS_PORT, SENTINEL_PORT, PROXY_PORT = 6379, 26379, 8404
+LOGIN = 'REDISCLI_AUTH="$(cat {0})" redis-cli'
+SMALL = Resources(cpu=0.2, memory=64 * 2**20, reserve=0.01)
+
+
+def replicated(single: Workload, server: tuple[str, ...], password: Secret, proxy: Image, user: int) -> Replicated:
+    """What is there once, kept three times, with the same data and limits each."""
+    names = tuple(f"{single.tier}-{number}" for number in range(MEMBERS))
+
+    def script(role: str, *command: str) -> tuple[str, ...]:
+        return "sh", "-euc", SCRIPT, role, password.path, " ".join(names), *command
+
+    login = LOGIN.format(password.path)
+    more: dict[str, Any] = {
+        "command": script("server", *server),
+        # One that has no link to its primary does not have what is written there.
+        "ready": _asked(f"{login} info replication | grep -Eq 'role:master|master_link_status:up'"),
+        "leave": script("leave"),
+        "names": names,
+        "watcher": Workload(
+            tier="watcher",
+            image=single.image,
+            resources=SMALL,
+            command=script("watcher", "redis-server", "/data/sentinel.conf", "--sentinel"),
+            port=SENTINEL_PORT,
+            probe=_asked(f"redis-cli -p {SENTINEL_PORT} ping | grep -Eq 'PONG|NOAUTH'"),
+            user=single.user,
+            start_within=single.start_within,
+        ),
+        "proxy": Workload(
+            tier=f"{single.tier}-proxy",
+            image=proxy,
+            resources=SMALL,
+            command=script("proxy", "haproxy", "-db", "-f", "/dev/stdin"),
+            env=(("CONFIG", configuration(names)),),
+            secrets=(password,),
+            port=REDIS_PORT,
+            probe=Probe(path="/primary", port=PROXY_PORT),
+            zones=single.zones,
+            priority=single.priority,
+            user=user,
+            start_within=single.start_within,
+        ),
+    }
+    return Replicated(**vars(single) | more)
+
+
+def _asked(question: str) -> Probe:
+    return Probe(command=("sh", "-c", question))
+
+
+def configuration(names: tuple[str, ...]) -> str:
+    """HAProxy's: connections go to the member that is primary and takes writes, and are cut when it no longer does.
+
+    It takes them while it has a replica (`min-replicas-to-write`); one that has none may have been passed by. Twice in a
+    row, for one that was frozen calls itself what it was until it has read what happened meanwhile.
+    """
+    servers = "\n".join(f"  server {name} {name}:{REDIS_PORT}" for name in names)
+    return _PROXY.format(servers=servers, port=REDIS_PORT, own=PROXY_PORT)
+
+
+_PROXY = """\
+global
+  log stdout format raw local0
+  maxconn 2000
+
+defaults
+  log global
+  option dontlognull
+  timeout connect 2s
+  timeout check 2s
+  timeout client 24h
+  timeout server 24h
+  timeout client-fin 10s
+
+frontend cache
+  mode tcp
+  option tcplog
+  bind :{port}
+  option clitcpka
+  default_backend primary
+
+backend primary
+  mode tcp
+  balance first
+  option srvtcpka
+  option tcp-check
+  tcp-check connect
+  tcp-check send "AUTH watcher ${{WATCHER}}\\r\\n"
+  tcp-check expect string +OK
+  tcp-check send "INFO replication\\r\\n"
+  tcp-check expect rstring "role:master\\r\\nconnected_slaves:\\d+\\r\\nmin_slaves_good_slaves:[1-9]"
+  tcp-check send "QUIT\\r\\n"
+  tcp-check expect string +OK
+  default-server check inter 1s fastinter 250ms fall 2 rise 2 on-marked-down shutdown-sessions
+{servers}
+
+frontend own
+  mode http
+  no log
+  bind :{own}
+  timeout client 5s
+  http-request use-service prometheus-exporter if {{ path /metrics }}
+  http-request return status 200 if {{ path /primary }} {{ nbsrv(primary) ge 1 }}
+  http-request return status 503
+"""

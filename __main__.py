@@ -14,6 +14,7 @@ ASKED = checkpoint.Asked(pulumi.get_stack(), ROOT)  # first: it is answered whil
 from components import cache, config, database, guard, platforms, release, tier
 from components.config import TierName
 from components.kept import KeptSlot
+from components.monitoring import Monitoring
 from components.outputs import export
 from components.slot import Slot
 from components.switch import Gateway, Switch
@@ -63,6 +64,9 @@ def main() -> None:
             platform, name, observed.held[name], known, standing, scales if name is plan.live else {}, rests
         ).gates
     switch = Switch(platform, observed, plan, routes, gates, standing, known)
+
+    if environment.monitoring:
+        Monitoring(platform, description, shared, switch)
 
     export(platform, observed, plan, switch, gates.get("smoke"))
 

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from itertools import combinations
 from pathlib import PurePosixPath
-from typing import Annotated, Literal, Self, TypeVar, cast
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from pulumi import Config, ConfigTypeError, Output, RunError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -142,6 +142,7 @@ Version = Annotated[
     str, _name(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", 'write it in quotes, like "1.4.0"', "a version as text")
 ]
 Word = Annotated[str, Field(min_length=1)]
+Label = Annotated[str, _name(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?", "write it like release", "a label")]
 Stage = Annotated[str, _name(r"[a-z][a-z0-9._-]{0,49}", "write it as the Dockerfile does, like dev", "a stage")]
 Command = tuple[Word, ...]
 
@@ -355,6 +356,32 @@ class Check(Model):
     contains: Word | None = Field(default=None, description="A text that is in the first MiB of it.")
 
 
+HERE = "$here"
+"""What stands in a figure's query for the labels of the environment that asks."""
+
+
+def _query(value: object) -> str:
+    if not isinstance(value, str) or HERE not in value:
+        raise _problem(
+            f"{value!r:.80} does not say whose figures it counts",
+            f"write it like sum(shop_orders_total{{{HERE}}}): {HERE} stands for the labels of an environment",
+        )
+    return value
+
+
+class Figure(Model):
+    """A figure of the business: kept over time and shown, where an environment has `monitoring`."""
+
+    query: Annotated[str, BeforeValidator(_query)] = Field(
+        description="PromQL over the application's own metrics; `$here` in each selector stands for the environment's labels."
+    )
+    help: str = Field(default="", description="What it says, for who reads it.")
+    unit: Literal["short", "s", "bytes", "percentunit", "reqps"] = Field(
+        default="short", description="What it is counted in, as Grafana calls it."
+    )
+    above: float | None = Field(default=None, description="Beyond this for ten minutes it is an alert.")
+
+
 class App(Model):
     """What the application is: the same in every environment (`app` in Pulumi.yaml)."""
 
@@ -369,6 +396,9 @@ class App(Model):
     )
     checks: tuple[Check, ...] = Field(
         default=(), description="What users must be answered: asked of every release before it goes live."
+    )
+    figures: dict[Identifier, Figure] = Field(
+        default={}, description="What the business counts, from the metrics of web and api."
     )
     web: Web | None = None
     api: Api | None = None
@@ -387,6 +417,12 @@ class App(Model):
         """All the tiers it has."""
         data = {TierName.DATABASE: self.database, TierName.CACHE: self.cache}
         return frozenset(self.services) | {name for name, tier in data.items() if tier is not None}
+
+    @property
+    def measured(self) -> dict[TierName, Listening]:
+        """The tiers that have metrics."""
+        tiers: dict[TierName, Listening | None] = {TierName.WEB: self.web, TierName.API: self.api}
+        return {name: tier for name, tier in tiers.items() if tier and tier.metrics}
 
     @property
     def contract(self) -> bool:
@@ -665,6 +701,57 @@ class Slo(Model):
     )
 
 
+class Exporters(Model):
+    """What asks database and cache how they are, where they run here and do not say it themselves."""
+
+    database: ImageReference = Field(
+        default="prometheuscommunity/postgres-exporter:v0.11.1", description="postgres_exporter."
+    )
+    cache: ImageReference = Field(
+        default="oliver006/redis_exporter:v1.45.0-alpine", description="redis_exporter, with a shell."
+    )
+
+
+class Monitoring(Model):
+    """Metrics that are kept over time, alerts about them, a dashboard; `monitoring: true` is all of it with these defaults.
+
+    On Docker a Prometheus of the environment's own; on Kubernetes what the cluster's (prometheus-operator) is to ask.
+    """
+
+    interval: Seconds = Field(default=15, validate_default=False, description="How often everything is asked.")
+    runbook: Word = Field(default="docs/runbook.md", description="Where the page is that alerts point to.")
+    exporters: Exporters = Field(default=Exporters(), description="What asks database and cache how they are.")
+    image: ImageReference = Field(default="prom/prometheus:v2.42.0", description="Docker: Prometheus.")
+    port: Port = Field(default=9090, description="Docker: where it answers, on 127.0.0.1.")
+    retention: Seconds = Field(
+        default=15 * 24 * 3600, validate_default=False, description="Docker: how long figures are kept."
+    )
+    alertmanager: Address | None = Field(default=None, description="Docker: who is told of alerts.")
+    cpu: Cpu = Field(default=0.5, validate_default=False, description="Docker: processors Prometheus may use.")
+    memory: Memory = Field(default=512 * 2**20, validate_default=False, description="Docker: memory it may use.")
+    namespace: Name = Field(
+        default="monitoring", description="Kubernetes: where Prometheus runs; only pods of it may ask for metrics."
+    )
+    labels: dict[Label, Label] = Field(
+        default={},
+        description="Kubernetes: labels that the cluster's Prometheus chooses monitors and rules by, as in {release: prometheus}.",
+    )
+
+    @property
+    def foreign(self) -> Mapping[str, tuple[str, ...]]:
+        """Platform → the keys that are of the other one."""
+        docker = ("image", "port", "retention", "alertmanager", "cpu", "memory")
+        return {"docker": ("namespace", "labels"), "kubernetes": docker}
+
+
+def _monitoring(value: object) -> object:
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
+def _or_a_flag(schema: dict[str, Any]) -> None:
+    schema["anyOf"].insert(0, {"type": "boolean"})
+
+
 class Environment(Model):
     """Where the application runs, how big, how it is released (`environment` in Pulumi.<stack>.yaml)."""
 
@@ -689,6 +776,11 @@ class Environment(Model):
     )
     reload: Flag = Field(default=False, description="Run tiers with `reload` from the source in this repository.")
     seed: Flag = Field(default=False, description="Run the tiers' `seed` steps.")
+    monitoring: Annotated[Monitoring | None, BeforeValidator(_monitoring)] = Field(
+        default=None,
+        description="Keep metrics over time, and say what is wrong: true, or how.",
+        json_schema_extra=_or_a_flag,
+    )
     protect_data: Flag = Field(default=True, description="`pulumi destroy` refuses to delete data volumes.")
     tiers: dict[TierName, Size] = Field(default={}, description="Size by tier; a tier not named has the defaults.")
 
@@ -732,6 +824,17 @@ class Environment(Model):
         """The data tiers that run here, not somewhere else."""
         tiers: dict[TierName, Database | Cache | None] = {TierName.DATABASE: app.database, TierName.CACHE: app.cache}
         return {name: tier for name, tier in tiers.items() if tier and not self.size(name).external}
+
+    def watchers(self, app: App) -> dict[str, str]:
+        """Key of `monitoring` → each image that `monitoring` runs here."""
+        if not self.monitoring:
+            return {}
+        exporters = {
+            TierName.DATABASE: self.monitoring.exporters.database,
+            TierName.CACHE: self.monitoring.exporters.cache,
+        }
+        found = {f"exporters.{tier}": image for tier, image in exporters.items() if tier in self.data(app)}
+        return found | ({} if self.kubernetes else {"image": self.monitoring.image})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -826,7 +929,7 @@ _FIXES = {
 
 def _unknown(key: str) -> str:
     models = (App, Environment, Web, Api, Worker, Database, Cache, Size, Check, Gateway, Docker, Migration, Reload, Releases, Slo, Kubernetes,
-              Namespace, ClusterGateway, OwnGateway, SecretReference, Autoscale, External)  # fmt: skip
+              Namespace, ClusterGateway, OwnGateway, SecretReference, Autoscale, External, Figure, Monitoring, Exporters)  # fmt: skip
     known = sorted({field for model in models for field in model.model_fields})
     if key in ("cpu", "memory", "replicas"):
         return f"there is no such key; how big a tier is stands in environment.tiers.<tier>.{key}"
@@ -864,9 +967,11 @@ def _contradictions(app: App) -> Iterator[str]:
         for variable in service.env:
             if variable in RESERVED:
                 yield f"app.{tier}.env.{variable}: the program sets it; take it out"
+    if app.figures and not app.measured:
+        yield "app.figures: no tier has metrics that they could be made of; give web or api its `metrics` path"
     volumes = [(name, tier) for tier, service in app.services.items() for name in service.volumes]
     for name, tier in volumes:
-        if name in ("secrets", "database-data", "cache-data", "gateway-state"):
+        if name in ("secrets", "database-data", "cache-data", "gateway-state", "prometheus-data"):
             yield f"app.{tier}.volumes.{name}: the program has one of that name; give it another"
 
 
@@ -900,6 +1005,9 @@ def _misfits(app: App, environment: Environment) -> Iterator[str]:
     for tier in environment.images:
         if tier not in app.names:
             yield f"environment.images.{tier}: the application has no {tier}; take it out"
+    if monitoring := environment.monitoring:
+        for key in sorted(monitoring.model_fields_set & set(monitoring.foreign[environment.platform])):
+            yield f"environment.monitoring.{key}: platform is {environment.platform}, which has no use for it; take it out"
     yield from (
         _misfits_of_a_cluster(app, environment) if environment.kubernetes else _misfits_of_an_engine(app, environment)
     )
@@ -908,6 +1016,9 @@ def _misfits(app: App, environment: Environment) -> Iterator[str]:
 
 
 def _misfits_of_an_engine(app: App, environment: Environment) -> Iterator[str]:
+    monitoring, gateway = environment.monitoring, environment.gateway
+    if monitoring and monitoring.port in gateway.published.values():
+        yield f"environment.monitoring.port: {monitoring.port} is the gateway's, too; give each its own"
     for tier in environment.gateway.ports:
         if tier not in {TierName.WEB, TierName.API} & app.names:
             yield f"environment.gateway.ports.{tier}: it is for web and api, where the application has them; take it out"
@@ -949,6 +1060,9 @@ def _unpinned(app: App, environment: Environment) -> Iterator[str]:
         reference = environment.images.get(tier) or image or "an image that is built"
         if "@sha256:" not in reference:
             yield f"environment.images.{tier}: {reference} is not named by its digest; `make images` writes it here"
+    for path, image in environment.watchers(app).items():
+        if "@sha256:" not in image:
+            yield f"environment.monitoring.{path}: {image} is not named by its digest; add it, as in name:1.4@sha256:…"
     if "@sha256:" not in environment.toolbox:
         yield f"environment.toolbox: {environment.toolbox} is not named by its digest; `make images` writes it here"
     if environment.size(TierName.CACHE).ha and "@sha256:" not in environment.proxy:

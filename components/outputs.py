@@ -15,10 +15,9 @@ def export(platform: Platform, observed: Observed, plan: Plan, switch: Switch, p
     held = observed.held.get(idle) if idle in plan.keep else None
     waiting = plan.release if plan.waits and plan.render else held.release if plan.waits and held else None
     standby = held.release if held and not waiting else None
-    live = observed.held[plan.live].release if plan.waits else plan.release
     pulumi.export("url", platform.url)
     pulumi.export("live", moved.apply(lambda _: str(plan.live)))
-    pulumi.export("release", moved.apply(lambda _: str(live)))
+    pulumi.export("release", moved.apply(lambda _: str(switch.live)))
     pulumi.export("standby", str(standby) if standby else "none")
     pulumi.export("logs", dict(platform.logs(plan.live)))
     pulumi.export("last_switch", switch.journal.apply(lambda entries: entries[-1] if entries else {}))

@@ -77,7 +77,7 @@ def _written(field: Schema) -> object:
         if "Mi" in pattern:
             return f"{value // 2**20}Mi"
         if "ms" in pattern:
-            return f"{value:g}s"
+            return f"{value:.12g}s"
     return value
 
 

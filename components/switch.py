@@ -56,4 +56,7 @@ class Switch(ComponentResource):
             resource = replay(entry, platform, self, standing)
             self.moved = resource.urn.apply(lambda _: resource)
             self.journal = Output.from_input(list(past))
+        self.live = observed.held[plan.live].release if plan.waits else plan.release
+        self.said = self.moved.apply(lambda _: {"release": str(self.live), "slot": str(plan.live)})
+        """Which release is live, and where; not before it is."""
         self.register_outputs({"live": self.moved.apply(lambda _: str(plan.live)), "journal": self.journal})

@@ -131,7 +131,9 @@ def routes(app: App, environment: Environment) -> tuple[Route, ...]:
     found: list[Route] = []
     cluster = environment.kubernetes
     hosts = (cluster.host, *cluster.hostnames) if cluster else ()
+    # What is told to Docker's gateway is told with a release: that it is to say how it is, too.
     gateway = cluster.gateway.model_dump_json(exclude={"inside", "within"}) if cluster else ""
+    gateway = "watched" if environment.monitoring and not cluster else gateway
     for tier, described in ((TierName.API, app.api), (TierName.WEB, app.web)):
         if described:
             prefixes = app.api.paths if app.api and app.web and tier is TierName.API else ("/",)

@@ -22,6 +22,8 @@ class Zone(StrEnum):
     """The gateway, web and api."""
     DATA = "data"
     """Database, cache and the tiers that need them."""
+    WATCH = "watch"
+    """What asks how the others are, where an environment has `monitoring`."""
     OUTSIDE = "outside"
     """The world: the gateway's published port, and tiers with `egress`."""
 

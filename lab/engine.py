@@ -7,6 +7,7 @@ import socket
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +29,12 @@ NAMES = {
 }
 # What an image is built with, beside the base.
 BUILT_WITH = {"node": ("image python:3.11-slim-bookworm",)}
+# What only an environment with `monitoring` asks for.
+WATCHERS = {
+    "postgres-exporter": "prometheuscommunity/postgres-exporter:v0.11.1",
+    "prometheus": "prom/prometheus:v2.42.0",
+    "redis-exporter": "oliver006/redis_exporter:v1.45.0-alpine",
+}
 PACKAGES = {
     "dockerd": "docker.io",
     "mmdebstrap": "mmdebstrap",
@@ -73,16 +80,23 @@ def steps() -> list[Step]:
             present=lambda: _mirrored(BASE) or _public(),
             run=_bootstrap,
         ),
-        *(
-            Step(
-                name=f"image {name}",
-                takes="15 s",
-                needs=(base, *BUILT_WITH.get(folder, ())),
-                present=lambda name=name: _mirrored(name) or _public(),
-                run=lambda folder=folder, name=name: _image(folder, name),
-            )
-            for folder, name in NAMES.items()
-        ),
+        *images(NAMES),
+    ]
+
+
+def images(names: Mapping[str, str]) -> list[Step]:
+    """Images by the folder here that they are built from. Beside an engine that the lab did not start there are none."""
+    if answers() and not ours("dockerd"):
+        return []
+    return [
+        Step(
+            name=f"image {name}",
+            takes="15 s",
+            needs=(f"image {BASE}", *BUILT_WITH.get(folder, ())),
+            present=lambda name=name: _mirrored(name) or _public(),
+            run=lambda folder=folder, name=name: _image(folder, name),
+        )
+        for folder, name in names.items()
     ]
 
 
@@ -178,9 +192,9 @@ def _start_registry() -> None:
 
 def _mirrored(name: str) -> str | None:
     """Whether the mirror holds the image as its files here describe it."""
-    repository, _, tag = name.partition(":")
+    repository, _, tag = _place(name).partition(":")
     request = urllib.request.Request(
-        f"http://{REGISTRY}/v2/library/{repository}/manifests/{tag}",
+        f"http://{REGISTRY}/v2/{repository}/manifests/{tag}",
         headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
         method="HEAD",
     )
@@ -190,6 +204,12 @@ def _mirrored(name: str) -> str | None:
             return "in the mirror" if stamp.exists() and stamp.read_text() == _recipe(name) else None
     except (urllib.error.URLError, OSError):
         return None
+
+
+def _place(name: str) -> str:
+    """Where a registry has the image: what is not named after one is Docker's own."""
+    first, _, rest = name.partition("/")
+    return rest if rest and "." in first else name if rest else f"library/{name}"
 
 
 @cache
@@ -204,16 +224,16 @@ def _stamp(name: str) -> Path:
 
 def _recipe(name: str) -> str:
     """The digest of what the image is made from."""
-    folder = next((folder for folder, known in NAMES.items() if known == name), None)
+    folder = next((folder for folder, known in (NAMES | WATCHERS).items() if known == name), None)
     if folder is None:
         return f"{BOOTSTRAP} {TRUST} {digest(BUNDLE, SMALL)}"
     return digest(*sorted((IMAGES / folder).iterdir())) + _recipe(BASE)
 
 
 def _publish(name: str) -> None:
-    target = f"{REGISTRY}/library/{name}"
+    target = f"{REGISTRY}/{_place(name)}"
     docker = _client()
-    log = f"image-{name.partition(':')[0]}"
+    log = f"image-{name.partition(':')[0].replace('/', '-')}"
     sh(docker, "tag", name, target, log=log)
     sh(docker, "push", target, log=log)
     sh(docker, "rmi", target, log=log)

@@ -204,7 +204,13 @@ def _public_on_docker(resource: Resource, _: Settings) -> Iterator[str]:
     if not _is_container(resource):
         return
     labels = resource.labels
-    if labels.get("tiers.role") != "gateway" and (resource.props.get("ports") or resource.props.get("publishAllPorts")):
+    here = all(each.get("ip") in ("127.0.0.1", "::1") for each in resource.props.get("ports") or ())
+    watches = labels.get("tiers.role") == "watch" and here
+    if (
+        labels.get("tiers.role") != "gateway"
+        and not watches
+        and (resource.props.get("ports") or resource.props.get("publishAllPorts"))
+    ):
         yield "it publishes a port, and only the gateway may; take out its ports and route to it (app.api.paths)"
     if labels.get("tiers.tier") in DATA and labels.get("tiers.role") == "tier":
         names = [str(each["name"]) for each in resource.props.get("networksAdvanced") or ()]
@@ -279,7 +285,7 @@ def _secure(listener: str | None, settings: Settings) -> bool:
 
 # ---------------------------------------------------------------------- data and secrets
 
-_NO_DATA = re.compile(r"gateway-state|.+-secrets(-[0-9a-f]{6})+")
+_NO_DATA = re.compile(r"gateway-state|prometheus-.+|.+-secrets(-[0-9a-f]{6})+")
 _SECRET_NAME = re.compile(
     r"(PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|CREDENTIALS?|API_?KEY|(PRIVATE|ACCESS|SECRET|SIGNING|ENCRYPTION)_KEY)$"
 )
@@ -323,7 +329,8 @@ def _replicas(resource: Resource, _: Settings) -> Iterator[str]:
     spec, fix = at(resource.props, "spec"), f"set environment.tiers.{_tier(resource)}.replicas: 2 or more"
     if resource.on("kubernetes", "HorizontalPodAutoscaler") and (spec.get("minReplicas") or 1) < 2:
         yield f"it may leave one of it, and a node that fails takes that along; {fix}"
-    if not resource.on("kubernetes", "Deployment"):
+    # Users miss nothing of what only says how others are.
+    if not resource.on("kubernetes", "Deployment") or resource.labels.get("tiers.role") == "exporter":
         return
     if spec.get("replicas", 1) < 2:
         yield f"there is one of it, and a node that fails takes that along; {fix}"

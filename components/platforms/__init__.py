@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pulumi import CustomTimeouts, Input, Output, ProviderResource, Resource, ResourceHookBinding
 
+from ..alerts import Watched
 from ..checkpoint import LABEL_SLOT, Checkpoint, Entry
 from ..config import App, ConfigError, Environment, Settings, TierName
 from ..release import Release, Slot
@@ -94,6 +95,11 @@ class Platform(Protocol):
         """What users open."""
         ...
 
+    @property
+    def namespace(self) -> str:
+        """What this environment's figures are told from others' by."""
+        ...
+
     def logs(self, live: Slot) -> Mapping[str, str]:
         """The command that follows the log of each tier."""
         ...
@@ -176,6 +182,20 @@ class Platform(Protocol):
 
         `routes` are None if the slot is kept: then it has its own, and what runs in it is asked first if it is well.
         """
+        ...
+
+    def watch(
+        self,
+        parent: Resource,
+        watched: Watched,
+        exporters: Mapping[TierName, Workload],
+        after: Mapping[TierName, Sequence[Resource]],
+    ) -> None:
+        """Have tiers and exporters asked how they are, and the rules about it looked after. Each exporter is run after its tier."""
+        ...
+
+    def announce(self, parent: Resource, watched: Watched, live: Output[Mapping[str, str]]) -> None:
+        """Let those who watch know which release is live, and in which slot."""
         ...
 
 

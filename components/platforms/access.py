@@ -14,9 +14,11 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "NetworkPolicy": ("networking.k8s.io", "networkpolicies"),
     "PersistentVolumeClaim": ("", "persistentvolumeclaims"),
     "PodDisruptionBudget": ("policy", "poddisruptionbudgets"),
+    "PrometheusRule": ("monitoring.coreos.com", "prometheusrules"),
     "Secret": ("", "secrets"),
     "Service": ("", "services"),
     "ServiceAccount": ("", "serviceaccounts"),
+    "ServiceMonitor": ("monitoring.coreos.com", "servicemonitors"),
     "StatefulSet": ("apps", "statefulsets"),
 }
 """Kind → API group and resource, of all that is made in a namespace by who does not own it."""

@@ -58,6 +58,18 @@ def check(context: str) -> None:
         ) from None
 
 
+def check_served(context: str, group: str, path: str, fix: str) -> None:
+    """Find out before anything is touched whether the cluster knows the kinds of an API group.
+
+    Raises:
+        RunError: it does not; the message names the setting and the fix.
+    """
+    kubernetes: Any = import_module("kubernetes")
+    api = kubernetes.client.ApisApi(kubernetes.config.new_client_from_config(context=context))
+    if group not in {each.name for each in api.get_api_versions().groups}:
+        raise RunError(f"{path}: the cluster of context {context} knows no kinds of {group}; {fix}")
+
+
 def _read(file: Path) -> Mapping[str, Any]:
     try:
         return cast(Mapping[str, Any], yaml.safe_load(file.read_text()) or {})

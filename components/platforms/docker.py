@@ -7,6 +7,8 @@ an image must be given by its ID, else the next update replaces the container; `
 read-only root, so they go into a volume through a container that is never started.
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ from pulumi import (
 )
 
 from .. import guard
+from ..alerts import Watched
 from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Checkpoint, Entry, observe
 from ..config import App, Environment, Settings, TierName
 from ..options import below, of_data
@@ -49,7 +52,7 @@ from ..workload import (
     Workload,
     Zone,
 )
-from . import SHARED, UNTOUCHED, Dependencies, Place, Wanted, checks, engine, haproxy, readiness, variables
+from . import SHARED, UNTOUCHED, Dependencies, Place, Wanted, checks, engine, haproxy, prometheus, readiness, variables
 
 TOOLBOX = Path(__file__).with_name("toolbox.py").read_text()
 GATEWAY_USER = 99
@@ -157,6 +160,10 @@ class DockerPlatform:
     @property
     def url(self) -> str:
         return self.environment.url
+
+    @property
+    def namespace(self) -> str:
+        return self.prefix
 
     def logs(self, live: Slot) -> Mapping[str, str]:
         follow = f"docker logs --follow {self.prefix}"
@@ -285,18 +292,25 @@ class DockerPlatform:
         volumes: Sequence[docker.ContainerVolumeArgs],
         place: Place | None,
         after: Dependencies,
+        *,
+        role: str = "tier",
+        ports: Sequence[docker.ContainerPortArgs] = (),
     ) -> docker.Container:
         real = f"{self.prefix}-{name}"
         args = _hardened(
             real,
             _image_id(supplies, workload),
             workload.resources,
-            self._labels("tier", name, place, tier=workload.tier),
+            self._labels(role, name, place, tier=workload.tier),
             command=workload.command,
             user=workload.user,
             writable=workload.writable,
             scratch=workload.scratch,
         )
+        args.ports = list(ports) or None
+        if role == "exporter" and workload.command:
+            # The images of tiers run what they are told; an exporter's would take it for its own flags.
+            args.entrypoints, args.command = list(workload.command[:1]), list(workload.command[1:])
         args.envs = self._environment(workload, place)
         args.healthcheck = healthcheck(workload)
         args.wait, args.wait_timeout = True, round(workload.start_within)
@@ -311,7 +325,7 @@ class DockerPlatform:
         hooks = engine.explain_container(
             name,
             real,
-            f"app.{workload.tier}",
+            f"app.{workload.tier}" if role == "tier" else workload.image.path,
             workload.start_within,
             self.environment,
             touched=UNTOUCHED if place else SHARED,
@@ -493,7 +507,9 @@ class DockerPlatform:
         other = observe(self.checkpoint).held.get(place.slot.other)
         slots = {place.slot: routes, place.slot.other: other.release.routes if other else routes}
         gateway = self.environment.gateway
-        text = haproxy.configuration(slots, gateway.ports, metrics=gateway.metrics_port is not None)
+        text = haproxy.configuration(
+            slots, gateway.ports, metrics=bool(gateway.metrics_port or self.environment.monitoring)
+        )
         name = f"{place.slot}-claim"
         args = self._tell_gateway(name, self._labels("claim", name, place), place.slot, str(place.release), text)
         return [self._one_shot(parent, name, args, f"the claim of {place.slot}: it", after)]
@@ -525,6 +541,52 @@ class DockerPlatform:
         args.volumes = [docker.ContainerVolumeArgs(container_path=haproxy.FOLDER, volume_name=f"{self.prefix}-gateway")]
         return args
 
+    # ------------------------------------------------------------------ monitoring
+
+    def watch(
+        self,
+        parent: Resource,
+        watched: Watched,
+        exporters: Mapping[TierName, Workload],
+        after: Mapping[TierName, Sequence[Resource]],
+    ) -> None:
+        server = prometheus.workload(watched)
+        supplies = self.prepare(parent, [*exporters.values(), server], None)
+        for tier, each in exporters.items():
+            self._container(parent, each, each.tier, each.tier, supplies, [], None, after[tier], role="exporter")
+        texts = prometheus.files(watched)
+        # By another name with another content: Prometheus reads it when it starts.
+        version = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:6]
+        files = [docker.ContainerUploadArgs(file=name, content=text) for name, text in texts.items()]
+        image = _image_id(supplies, server)
+        name = f"prometheus-config-{version}"
+        config = self._files(parent, server, name, "config", prometheus.CONFIG, image, files)
+        kept = self._volume(parent, "prometheus-data", f"{self.prefix}-prometheus-data", self.ground.provider)
+        told = self._volume(parent, "prometheus-released", f"{self.prefix}-prometheus-released", self.ground.provider)
+        volumes = [
+            docker.ContainerVolumeArgs(container_path=prometheus.DATA, volume_name=kept.name),
+            docker.ContainerVolumeArgs(container_path=prometheus.RELEASED, volume_name=told.name, read_only=True),
+            docker.ContainerVolumeArgs(
+                container_path=prometheus.CONFIG, volume_name=f"{self.prefix}-{name}", read_only=True
+            ),
+        ]
+        port = docker.ContainerPortArgs(internal=prometheus.PORT, external=watched.settings.port, ip="127.0.0.1")
+        self._container(
+            parent, server, server.tier, server.tier, supplies, volumes, None, [config], role="watch", ports=[port]
+        )
+
+    def announce(self, parent: Resource, watched: Watched, live: Output[Mapping[str, str]]) -> None:
+        args = self._tool("released", self.labels(role="released"))
+        args.command = ["true"]
+        # Never started, as where files are copied: Prometheus looks for a new one itself.
+        args.read_only, args.start, args.must_run, args.restart = False, False, False, "no"
+        args.network_mode = "none"
+        volume = f"{self.prefix}-prometheus-released"
+        args.volumes = [docker.ContainerVolumeArgs(container_path=prometheus.RELEASED, volume_name=volume)]
+        text = live.apply(prometheus.released)
+        args.uploads = [docker.ContainerUploadArgs(file=f"{prometheus.RELEASED}/{prometheus.TARGETS}", content=text)]
+        docker.Container("released", args, opts=self._options(parent, delete_before_replace=True))
+
     def switch(
         self, parent: Resource, place: Place, routes: Sequence[Route] | None, count: int, after: Dependencies
     ) -> Output[Resource]:
@@ -552,7 +614,10 @@ def connect(settings: Settings, checkpoint: Checkpoint) -> DockerPlatform:
         RunError: it does not answer, or a port of the gateway is taken.
     """
     ports = [
-        port for entry in checkpoint.entries if entry.name == "gateway" for port in entry.inputs.get("ports") or ()
+        port
+        for entry in checkpoint.entries
+        if entry.name in ("gateway", prometheus.NAME)
+        for port in entry.inputs.get("ports") or ()
     ]
     engine.check(settings.environment, own={int(port["external"]) for port in ports})
     return DockerPlatform(
@@ -586,7 +651,8 @@ class Ground(ComponentResource):
         self.volumes = {
             name: platform.data(self, Volume(name=name, path=""), self.provider) for name in sorted(volumes)
         }
-        self.networks = {zone: self._network(zone, platform) for zone in Zone}
+        zones = [zone for zone in Zone if zone is not Zone.WATCH or platform.environment.monitoring]
+        self.networks = {zone: self._network(zone, platform) for zone in zones}
         self.register_outputs({"engine": host or "DOCKER_HOST or the local socket"})
 
     def _network(self, zone: Zone, platform: DockerPlatform) -> docker.Network:

@@ -69,9 +69,11 @@ def check(environment: Environment, own: Collection[int]) -> None:
 
 
 def _check_ports(environment: Environment, own: Collection[int]) -> None:
-    gateway = environment.gateway
-    for key, port in gateway.published.items():
-        where = "127.0.0.1" if key == "metrics_port" else gateway.address
+    gateway, monitoring = environment.gateway, environment.monitoring
+    wanted = {f"gateway.{key}": port for key, port in gateway.published.items()}
+    wanted |= {"monitoring.port": monitoring.port} if monitoring else {}
+    for key, port in wanted.items():
+        where = "127.0.0.1" if key in ("gateway.metrics_port", "monitoring.port") else gateway.address
         if port in own:
             continue
         with socket.socket() as server:
@@ -80,7 +82,7 @@ def _check_ports(environment: Environment, own: Collection[int]) -> None:
                 server.bind((where, port))
             except OSError as error:
                 raise RunError(
-                    f"environment.gateway.{key}: {port} can't be opened on {where} ({error.strerror}); "
+                    f"environment.{key}: {port} can't be opened on {where} ({error.strerror}); "
                     "stop what uses it, or choose another port"
                 ) from None
 

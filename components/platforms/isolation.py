@@ -23,7 +23,7 @@ def ports(app: App) -> dict[str, int]:
 def of_engine(app: App, containers: Sequence[Container], answering: Collection[str]) -> Iterator[str]:
     """What of the containers is open. `answering` are those that took a connection from this machine at a closed network."""
     for each in containers:
-        if each.role != "gateway" and each.published:
+        if each.role not in ("gateway", "watch") and each.published:
             yield f"{each.name} publishes {', '.join(each.published)}"
         if each.name in answering:
             yield f"{each.name} takes connections from this machine"

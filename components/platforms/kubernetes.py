@@ -29,6 +29,7 @@ from pulumi import (
 )
 
 from .. import guard
+from ..alerts import Watched
 from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT, Checkpoint, Entry
 from ..config import App, Environment, Kubernetes, Settings, TierName
 from ..options import below, of_data
@@ -43,6 +44,7 @@ from . import (
     checks,
     cluster,
     manifests,
+    operated,
     readiness,
     replicated,
     traffic,
@@ -92,6 +94,10 @@ class KubernetesPlatform:
     @property
     def url(self) -> str:
         return self.environment.url
+
+    @property
+    def namespace(self) -> str:
+        return self.scope.namespace
 
     def logs(self, live: Slot) -> Mapping[str, str]:
         follow = f"kubectl --context {self.cluster.context} --namespace {self.scope.namespace} logs --follow"
@@ -435,6 +441,32 @@ class KubernetesPlatform:
 
         return ResourceHook(f"ask-{place.slot}", ask)
 
+    # ------------------------------------------------------------------ monitoring
+
+    def watch(
+        self,
+        parent: Resource,
+        watched: Watched,
+        exporters: Mapping[TierName, Workload],
+        after: Mapping[TierName, Sequence[Resource]],
+    ) -> None:
+        named = {str(tier): each for tier, each in exporters.items()}
+        supplies = self.prepare(parent, list(exporters.values()), None)
+        open_ways = [self.object(parent, each) for each in operated.policies(self.scope, watched, named)]
+        for tier, each in exporters.items():
+            around = [manifests.service(self.scope, each, None), manifests.disruption_budget(self.scope, each, None)]
+            stands = [*open_ways, *(self.object(parent, one) for one in around), *self.ground.stands]
+            made = operated.deployment(self.scope, each, tier, self._pod(each, None))
+            needed = [*supplies.values(), *stands, *after[tier]]
+            self._awaited(parent, made, needed, self._patience(each), each.image.path, touched=UNTOUCHED)
+        asked = operated.monitors(self.scope, watched, named)
+        for each in [*asked, operated.rules(self.scope, watched), operated.grafana(self.scope, watched)]:
+            self.object(parent, each)
+
+    def announce(self, parent: Resource, watched: Watched, live: Output[Mapping[str, str]]) -> None:
+        told = {name: live.apply(lambda live, name=name: live[name]) for name in ("release", "slot")}
+        self.object(parent, operated.released(self.scope, watched, told))
+
     def _kept_spec(self, place: Place) -> Manifest | None:
         """The way into a slot that has this release, as it was made: its hosts and ports may not be today's."""
         own = {LABEL_ROLE: "preview", LABEL_SLOT: str(place.slot), LABEL_RELEASE: str(place.release)}.items()
@@ -449,6 +481,13 @@ def connect(settings: Settings, checkpoint: Checkpoint) -> KubernetesPlatform:
         RunError: its context is not there, or nothing answers.
     """
     cluster.check(settings.environment.cluster.context)
+    if settings.environment.monitoring:
+        cluster.check_served(
+            settings.environment.cluster.context,
+            operated.GROUP,
+            "environment.monitoring",
+            "install prometheus-operator in the cluster (make lab brings its kinds to the lab's), or take monitoring out",
+        )
     return KubernetesPlatform(
         app=settings.app, environment=settings.environment, checkpoint=checkpoint, secrets=settings.sealed
     )

@@ -150,7 +150,8 @@ def _listener(number: int, hostname: str, url: str, certificate: str | None) -> 
 # ---------------------------------------------------------------------- policies
 
 
-def _policy(scope: Scope, name: str, pods: Mapping[str, str], place: Place | None = None, **rules: Any) -> Manifest:
+def policy(scope: Scope, name: str, pods: Mapping[str, str], place: Place | None = None, **rules: Any) -> Manifest:
+    """Which pods it is about, and what they may do."""
     made = scope.object("networking.k8s.io/v1", "NetworkPolicy", name, scope.labels(name, "policy", place))
     types = [kind.capitalize() for kind in ("ingress", "egress") if kind in rules]
     made["spec"] = {"podSelector": {"matchLabels": dict(pods)} if pods else {}, "policyTypes": types, **rules}
@@ -167,14 +168,14 @@ def ground_policies(scope: Scope) -> list[Manifest]:
     local = {"ipBlock": {"cidr": "169.254.20.10/32"}}
     ports = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
     return [
-        _policy(scope, "deny-all", {}, ingress=[], egress=[]),
-        _policy(scope, "to-dns", {}, egress=[{"to": [dns, local], "ports": ports}]),
+        policy(scope, "deny-all", {}, ingress=[], egress=[]),
+        policy(scope, "to-dns", {}, egress=[{"to": [dns, local], "ports": ports}]),
     ]
 
 
 def gateway_policy(scope: Scope, cluster: Kubernetes) -> Manifest:
     """The smoke test may connect to the gateway."""
-    return _policy(scope, "to-gateway", {LABEL_ROLE: "smoke"}, egress=_to_gateway(cluster))
+    return policy(scope, "to-gateway", {LABEL_ROLE: "smoke"}, egress=_to_gateway(cluster))
 
 
 def _to_gateway(cluster: Kubernetes) -> list[Manifest]:
@@ -209,13 +210,13 @@ def workload_policies(
     own = {key: value for key, value in selector(scope, workload, place).items() if key != LABEL_RELEASE}
     made: list[Manifest] = []
     if sources and workload.port:
-        made.append(_policy(scope, name, own, place, ingress=[{"from": sources, "ports": ports}]))
+        made.append(policy(scope, name, own, place, ingress=[{"from": sources, "ports": ports}]))
     if needed and workload.port:
         to = [{"podSelector": {"matchLabels": own}}]
-        made.append(_policy(scope, f"to-{name}", need, place, egress=[{"to": to, "ports": ports}]))
+        made.append(policy(scope, f"to-{name}", need, place, egress=[{"to": to, "ports": ports}]))
     if workload.egress and place:
         out = {"app.kubernetes.io/component": workload.tier, LABEL_SLOT: str(place.slot)}
-        made.append(_policy(scope, f"{name}-to-world", out, place, egress=[{"to": _WORLD}]))
+        made.append(policy(scope, f"{name}-to-world", out, place, egress=[{"to": _WORLD}]))
     return made
 
 
@@ -248,6 +249,6 @@ def member_policies(scope: Scope, workload: Replicated) -> list[Manifest]:
 def elsewhere_policy(scope: Scope, elsewhere: Elsewhere) -> Manifest:
     """Who needs a data tier that runs somewhere else may connect to its port, wherever that is."""
     ports = [{"port": elsewhere.port, "protocol": "TCP"}]
-    return _policy(
+    return policy(
         scope, f"to-{elsewhere.tier}", {f"tiers.needs/{elsewhere.tier}": "yes"}, egress=[{"to": _WORLD, "ports": ports}]
     )

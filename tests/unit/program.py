@@ -235,6 +235,7 @@ def deploy(
         mock.patch.object(checkpoint, "Asked", return_value=mock.Mock(answer=lambda: known)),
         mock.patch.object(engine, "check", return_value=None),
         mock.patch.object(cluster, "check", return_value=None),
+        mock.patch.object(cluster, "check_served", return_value=None),
         mock.patch.object(pulumi, "export", exported.__setitem__),
         # The stand-in has no server for callbacks; hooks are tested where the engine calls them (tests/e2e).
         mock.patch("pulumi.resource_hooks.register_error_hook", _registered),

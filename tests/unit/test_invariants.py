@@ -22,13 +22,14 @@ from .program import (
 
 
 def everything() -> Deployment:
-    """All five tiers with all a tier may say: secrets, volumes, tasks, replicas, metrics, a way out."""
+    """All five tiers with all a tier may say: secrets, volumes, tasks, replicas, metrics, a way out, and who watches."""
     app, env = project(), environment()
     app["api"] |= {"secrets": ["mail-password"], "volumes": {"uploads": "/data", "static": "/srv"}, "egress": True}
     app["api"] |= {"tasks": {"collect": {"command": ["collect"]}}, "scratch": "128Mi"}
     app["web"] |= {"volumes": {"static": "/srv"}, "target": "build"}
     app["database"] |= {"init": ["tests/unit/made.sql"], "seed": ["tests/unit/made.sql"]}
     env["gateway"] |= {"metrics_port": 8404, "ports": {"api": 8000}}
+    env["monitoring"] = True
     env["tiers"] = {"api": {"replicas": 3, "env": {"LOG_LEVEL": "debug"}}, "worker": {"replicas": 2}}
     return deploy(app, env, secrets=SECRETS | {"mail-password": "the-mail-secret"})
 
@@ -96,9 +97,9 @@ def test_it_gets_time_to_finish(container: Registered) -> None:
 
 
 @every_container
-def test_only_the_gateway_publishes_ports_and_only_here(container: Registered) -> None:
+def test_only_the_gateway_and_who_watches_publish_ports_and_only_here(container: Registered) -> None:
     ports = container.inputs.get("ports") or []
-    assert bool(ports) == (container.name == "gateway")
+    assert bool(ports) == (container.name in ("gateway", "prometheus"))
     assert all(port["ip"] == "127.0.0.1" for port in ports)
 
 
@@ -154,6 +155,8 @@ def test_a_tier_gets_its_own_secrets_only() -> None:
         "cache": {"cache-password"},
         "api": {"database-password", "cache-password", "mail-password"},
         "worker": {"database-password", "cache-password"},
+        "database-exporter": {"database-password"},
+        "cache-exporter": {"cache-password"},
     }
 
 

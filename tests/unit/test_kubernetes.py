@@ -53,7 +53,15 @@ def beginning() -> Deployment:
     return deploy(app, environment("staging"), stack="staging")
 
 
+def monitored() -> Deployment:
+    """What is watched."""
+    env = environment("prod") | {"monitoring": {"labels": {"release": "prometheus"}}}
+    env["monitoring"]["exporters"] = dict.fromkeys(("database", "cache"), f"exporter@sha256:{'2' * 64}")
+    return deploy(env=env, stack="prod")
+
+
 ALL = {"staging": first("staging"), "prod": first("prod"), "everything": everything(), "beginning": beginning()}
+ALL |= {"monitored": monitored()}
 OBJECTS = [(f"{name}-{each.kind}-{each.name}", each) for name, deployed in ALL.items() for each in deployed.objects]
 PODS = [(name, each) for name, each in OBJECTS if "template" in each.inputs.get("spec", {})]
 STAYING = [(name, each) for name, each in PODS if each.kind != "Job"]
@@ -94,12 +102,12 @@ def containers(it: Registered) -> list[Manifest]:
 
 def test_every_kind_of_thing_is_there() -> None:
     tiers = {each.labels["app.kubernetes.io/component"] for _, each in STAYING}
-    assert tiers == {"web", "api", "worker", "database", "cache"}
+    assert tiers == {"web", "api", "worker", "database", "cache", "database-exporter", "cache-exporter"}
     kinds = {each.kind for _, each in OBJECTS}
     assert kinds == {
         "ConfigMap", "Deployment", "ExternalSecret", "Gateway", "HTTPRoute", "HorizontalPodAutoscaler", "Job", "LimitRange", "Namespace",
-        "NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget", "ResourceQuota", "Secret", "Service",
-        "ServiceAccount", "StatefulSet",
+        "NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget", "PrometheusRule", "ResourceQuota", "Secret", "Service",
+        "ServiceAccount", "ServiceMonitor", "StatefulSet",
     }  # fmt: skip
 
 
@@ -238,7 +246,7 @@ def test_a_request_in_it_is_finished(it: Registered) -> None:
 
 @pytest.mark.parametrize("deployed", ALL.values(), ids=ALL)
 def test_tiers_of_a_slot_spread_over_zones_and_hosts(deployed: Deployment) -> None:
-    for it in deployed.of("Deployment"):
+    for it in (each for each in deployed.of("Deployment") if each.labels["tiers.role"] == "tier"):
         spread = pod(it)["topologySpreadConstraints"]
         assert [each["topologyKey"] for each in spread] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
         assert all(each["labelSelector"] == it.inputs["spec"]["selector"] for each in spread)

@@ -1,6 +1,7 @@
 """Prometheus metrics, right with several gunicorn processes too."""
 
 import os
+from datetime import UTC, datetime
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
 from prometheus_client.core import GaugeMetricFamily
@@ -26,9 +27,18 @@ class _QueueDepth:
 
     def collect(self):
         yield GaugeMetricFamily("board_queue_depth", "Jobs waiting.", value=self.summaries.count)
+        oldest = "For how long the job that is next has waited."
+        yield GaugeMetricFamily("board_queue_oldest_seconds", oldest, value=self.oldest())
         release = GaugeMetricFamily("board_release_info", "What runs.", labels=["release", "slot"])
         release.add_metric([RELEASE, SLOT], 1)
         yield release
+
+    def oldest(self) -> float:
+        for job in self.summaries.get_jobs(length=1):
+            if job.enqueued_at:
+                asked = job.enqueued_at.replace(tzinfo=job.enqueued_at.tzinfo or UTC)
+                return (datetime.now(UTC) - asked).total_seconds()
+        return 0
 
 
 def page(summaries: Queue) -> tuple[bytes, str]:

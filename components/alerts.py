@@ -1,0 +1,332 @@
+"""What is measured of an environment, and what of it is an alert: pure functions to Prometheus' rules. No platform.
+
+Names are those that are measured by (docs/monitoring.md): the histogram `http_request_duration_seconds` with a label
+`status` of web and api, what HAProxy, postgres_exporter, redis_exporter, CloudNativePG and cert-manager say of themselves.
+An alert is made only where something runs that its figure comes from. Burn rates: Site Reliability Workbook, 5.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .config import HERE, App, Environment, Monitoring, TierName
+
+Rule = dict[str, Any]
+WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
+BURNS = (
+    # factor, over, and still over, for, severity: a budget for 30 days loses 2, 5, 10 and 10 in 100 of it.
+    (14.4, "1h", "5m", "2m", "critical"),
+    (6, "6h", "30m", "15m", "critical"),
+    (3, "1d", "2h", "1h", "warning"),
+    (1, "3d", "6h", "3h", "warning"),
+)
+CERTIFICATE_DAYS = 14
+EXPORTER_PORTS = {TierName.DATABASE: 9187, TierName.CACHE: 9121}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """An environment as it is watched. `namespace` tells its series from everybody else's."""
+
+    app: App
+    environment: Environment
+    namespace: str
+
+    @property
+    def settings(self) -> Monitoring:
+        assert self.environment.monitoring
+        return self.environment.monitoring
+
+    @property
+    def here(self) -> str:
+        return f'namespace="{self.namespace}"'
+
+    @property
+    def exported(self) -> tuple[TierName, ...]:
+        """The data tiers that an exporter asks."""
+        return tuple(self.environment.data(self.app))
+
+    @property
+    def on_docker(self) -> bool:
+        return self.environment.platform == "docker"
+
+    @property
+    def counted(self) -> bool:
+        """Whether anybody counts what users are answered."""
+        return self.on_docker or bool(self.app.measured)
+
+    @property
+    def certified(self) -> bool:
+        """Whether cert-manager makes its certificate, and says until when it is good."""
+        gateway = self.environment.kubernetes and self.environment.kubernetes.gateway.create
+        return bool(gateway and gateway.issuer)
+
+    def of(self, metric: str, *matchers: str, **labels: str) -> str:
+        """A selector of this environment's series."""
+        equal = [f'{name}="{value}"' for name, value in labels.items()]
+        return f"{metric}{{{','.join([self.here, *equal, *matchers])}}}"
+
+    def answers(self, metric: str, *matchers: str) -> str:
+        """What users were answered, by the tiers' own account: what only asks how they are is left out."""
+        asked = {
+            path for tier in self.app.measured.values() for path in (tier.health, tier.ready, tier.metrics) if path
+        }
+        return self.of(f"http_request_duration_seconds_{metric}", f'route!~"{"|".join(sorted(asked))}"', *matchers)
+
+    def figure(self, name: str) -> str:
+        return self.app.figures[name].query.replace(HERE, self.here)
+
+
+def recorded(watched: Watched) -> list[Rule]:
+    """Figures that alerts and dashboard are made of, under names that are the same on every platform."""
+    rules = [*_requests(watched), *_latencies(watched)]
+    if watched.on_docker:
+        # Its target is a file that the program writes once traffic has moved.
+        released = f"max by (release, slot) ({watched.of('up', job='release')})"
+        rules.append(_record(watched, "tiers_release_info", released))
+    for name in watched.app.figures:
+        rules.append(_record(watched, "tiers_figure", watched.figure(name), figure=name))
+    return rules
+
+
+def _record(watched: Watched, name: str, expr: str, **labels: str) -> Rule:
+    return {"record": name, "expr": expr, "labels": {"namespace": watched.namespace, **labels}}
+
+
+def _requests(watched: Watched) -> Iterator[Rule]:
+    """On Docker the gateway counts, which sees also what no tier answered; on a cluster, whose gateway is others', the tiers do."""
+    if watched.on_docker:
+        every = watched.of("haproxy_frontend_http_responses_total", proxy="gateway")
+        failed = watched.of("haproxy_frontend_http_responses_total", proxy="gateway", code="5xx")
+    elif watched.counted:
+        every, failed = watched.answers("count"), watched.answers("count", 'status=~"5.."')
+    else:
+        return
+    yield _record(watched, "tiers:requests:rate5m", f"sum(rate({every}[5m]))")
+    for window in WINDOWS:
+        # Nothing failed is a series that is not there yet, and not an answer that is not known.
+        errors, requests = f"(sum(rate({failed}[{window}])) or vector(0))", f"sum(rate({every}[{window}]))"
+        yield _record(watched, f"tiers:errors:ratio_rate{window}", f"{errors} / {requests}")
+
+
+def _latencies(watched: Watched) -> Iterator[Rule]:
+    if watched.app.measured:
+        for name, quantile in (("p95", 0.95), ("p99", 0.99)):
+            expr = f"histogram_quantile({quantile}, sum by (le) (rate({watched.answers('bucket')}[5m])))"
+            yield _record(watched, f"tiers:latency:{name}_5m", expr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alert:
+    """What somebody is told of: where `expr` holds for as long as it `lasts`. `at` is the runbook's heading about it."""
+
+    name: str
+    expr: str
+    lasts: str
+    severity: str
+    says: str
+    at: str
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def rule(self, watched: Watched) -> Rule:
+        return {
+            "alert": self.name,
+            "expr": self.expr,
+            "for": self.lasts,
+            "labels": {"namespace": watched.namespace, "severity": self.severity, **self.labels},
+            "annotations": {
+                "summary": f"{watched.namespace}: {self.says}",
+                "runbook_url": f"{watched.settings.runbook}#{self.at}",
+            },
+        }
+
+
+def alerts(watched: Watched) -> list[Rule]:
+    """All that somebody is to be told of."""
+    kinds = (_burns, _slow, _silent, _figures, _database, _cache, _containers, _certificate)
+    return [each.rule(watched) for kind in kinds for each in kind(watched)]
+
+
+def _burns(watched: Watched) -> Iterator[Alert]:
+    budget = watched.environment.slo.errors
+    for factor, long, short, lasts, severity in BURNS if watched.counted else ():
+        limit = round(factor * budget, 6)
+        # Of a budget of more than a fourteenth no fourteenfold can be spent: that would be more errors than answers.
+        if limit < 1:
+            over = [f"{watched.of(f'tiers:errors:ratio_rate{window}')} > {limit}" for window in (long, short)]
+            yield Alert(
+                name="ErrorBudgetBurns",
+                expr=" and ".join(over),
+                lasts=lasts,
+                severity=severity,
+                says=f"for {long} and still, errors use up the budget of {budget:g} {factor:g} times too fast",
+                at="error-budget-burns",
+                labels={"over": long},
+            )
+
+
+def _slow(watched: Watched) -> Iterator[Alert]:
+    slo = watched.environment.slo
+    for name, limit in (("p95", slo.p95), ("p99", slo.p99)) if watched.app.measured else ():
+        yield Alert(
+            name="AnswersAreSlow",
+            expr=f"{watched.of(f'tiers:latency:{name}_5m')} > {limit:g}",
+            lasts="10m",
+            severity="warning",
+            says=f"{name} is {{{{ $value | humanizeDuration }}}}, and {limit:g} s are promised",
+            at="answers-are-slow",
+            labels={"quantile": name},
+        )
+
+
+def _silent(watched: Watched) -> Iterator[Alert]:
+    for job in [*watched.app.measured, *watched.exported]:
+        yield Alert(
+            name="TargetIsDown",
+            expr=f"{watched.of('up', job=job)} == 0",
+            lasts="5m",
+            severity="warning",
+            says=f"{{{{ $labels.instance }}}} of {job} does not say how it is",
+            at="a-target-is-down",
+            labels={"job": job},
+        )
+    for job in [*watched.app.measured, *(["gateway"] if watched.on_docker else [])]:
+        yield Alert(
+            name="NothingAnswers",
+            expr=f"absent({watched.of('up', job=job)} == 1)",
+            lasts="2m",
+            severity="critical",
+            says=f"nothing answers for the {job}",
+            at="a-target-is-down",
+            labels={"job": job},
+        )
+
+
+def _figures(watched: Watched) -> Iterator[Alert]:
+    for name, figure in watched.app.figures.items():
+        if figure.above is not None:
+            yield Alert(
+                name="FigureIsBeyond",
+                expr=f"{watched.of('tiers_figure', figure=name)} > {figure.above:g}",
+                lasts="10m",
+                severity="warning",
+                says=f"{figure.help or name}: {{{{ $value | humanize }}}}, which is beyond {figure.above:g}",
+                at="a-figure-is-beyond",
+                labels={"figure": name},
+            )
+
+
+def _database(watched: Watched) -> Iterator[Alert]:
+    if TierName.DATABASE not in watched.exported:
+        return
+    yield Alert(
+        name="DatabaseIsDown",
+        expr=f"absent({watched.of('pg_up')} == 1)",
+        lasts="1m",
+        severity="critical",
+        says="the database takes no connections",
+        at="database-is-down",
+    )
+    taken = f"sum({watched.of('pg_stat_activity_count')}) / max({watched.of('pg_settings_max_connections')})"
+    yield Alert(
+        name="DatabaseConnectionsRunOut",
+        expr=f"{taken} > 0.8",
+        lasts="5m",
+        severity="warning",
+        says="{{ $value | humanizePercentage }} of the database's connections are taken",
+        at="database-connections-run-out",
+    )
+    yield Alert(
+        name="DatabaseDeadlocks",
+        expr=f"sum(rate({watched.of('pg_stat_database_deadlocks')}[5m])) > 0.1",
+        lasts="10m",
+        severity="warning",
+        says="transactions of the database wait for each other until one is given up",
+        at="database-deadlocks",
+    )
+
+
+def _cache(watched: Watched) -> Iterator[Alert]:
+    if TierName.CACHE not in watched.exported:
+        return
+    yield Alert(
+        name="CacheIsDown",
+        expr=f"absent({watched.of('redis_up')} == 1)",
+        lasts="1m",
+        severity="critical",
+        says="the cache takes no connections",
+        at="cache-is-down",
+    )
+    limit = watched.environment.size(TierName.CACHE).memory
+    yield Alert(
+        name="CacheMemoryRunsOut",
+        expr=f"max({watched.of('redis_memory_used_bytes')}) / {limit} > 0.85",
+        lasts="5m",
+        severity="critical",
+        says="{{ $value | humanizePercentage }} of the cache's memory are used; it drops nothing, and beyond that it is killed",
+        at="cache-memory-runs-out",
+    )
+    yield Alert(
+        name="CacheIsNotKept",
+        expr=f"min({watched.of('redis_aof_last_write_status')}) == 0",
+        lasts="1m",
+        severity="critical",
+        says="the cache can't write to its disk: what it acknowledged would not survive a restart",
+        at="disk-full",
+    )
+
+
+def _containers(watched: Watched) -> Iterator[Alert]:
+    """Of containers and volumes, by the kubelets of a cluster; an engine measures neither."""
+    if watched.on_docker:
+        return
+    one = 'container!=""'
+    limit = watched.of("container_spec_memory_limit_bytes", one)
+    yield Alert(
+        name="MemoryRunsOut",
+        expr=f"{watched.of('container_memory_working_set_bytes', one)} / ({limit} > 0) > 0.9",
+        lasts="10m",
+        severity="warning",
+        says="{{ $labels.pod }} uses {{ $value | humanizePercentage }} of its memory; beyond that it is killed",
+        at="memory-runs-out",
+    )
+    held, periods = (watched.of(f"container_cpu_cfs_{name}periods_total", one) for name in ("throttled_", ""))
+    yield Alert(
+        name="ProcessorRunsOut",
+        expr=f"sum by (pod) (rate({held}[5m])) / sum by (pod) (rate({periods}[5m])) > 0.5",
+        lasts="15m",
+        severity="warning",
+        says="{{ $labels.pod }} is held back for {{ $value | humanizePercentage }} of the time: it wants more processor",
+        at="processor-runs-out",
+    )
+    left, of = (watched.of(f"kubelet_volume_stats_{name}_bytes") for name in ("available", "capacity"))
+    yield Alert(
+        name="DiskRunsFull",
+        expr=f"{left} / {of} < 0.15",
+        lasts="5m",
+        severity="critical",
+        says="{{ $value | humanizePercentage }} of volume {{ $labels.persistentvolumeclaim }} are left",
+        at="disk-full",
+    )
+
+
+def _certificate(watched: Watched) -> Iterator[Alert]:
+    """Where cert-manager makes it; what anybody else made, `make check` asks the gateway for."""
+    if watched.certified:
+        until = watched.of("certmanager_certificate_expiration_timestamp_seconds")
+        yield Alert(
+            name="CertificateExpires",
+            expr=f"({until} - time()) / 86400 < {CERTIFICATE_DAYS}",
+            lasts="1h",
+            severity="critical",
+            says="the certificate is good for {{ $value | humanize }} days more, and should have been renewed",
+            at="expired-certificate",
+        )
+
+
+def file(watched: Watched) -> dict[str, Any]:
+    """All rules, as Prometheus reads them from a file and its operator from a PrometheusRule."""
+    parts = {"figures": recorded(watched), "alerts": alerts(watched)}
+    return {
+        "groups": [{"name": f"{watched.namespace}-{name}", "rules": rules} for name, rules in parts.items() if rules]
+    }

@@ -1,0 +1,202 @@
+"""The environment at a glance: a pure function to a Grafana dashboard. Its queries are of `alerts`' figures and the same series."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .alerts import Watched
+from .config import TierName
+
+WIDTH, HEIGHT = 8, 7
+COLUMNS = 24 // WIDTH
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One graph: its lines as legend → query, and a value that they are to stay below."""
+
+    title: str
+    lines: dict[str, str]
+    unit: str = "short"
+    limit: float | None = None
+    about: str = ""
+    kind: str = "timeseries"
+
+
+def panels(watched: Watched) -> dict[str, list[Panel]]:
+    """Row → panels."""
+    rows = {
+        "What users are promised": _promises,
+        "What the business counts": _figures,
+        "Tiers": _tiers,
+        "Database": _database,
+        "Cache": _cache,
+        "Containers": _containers,
+    }
+    return {title: found for title, of in rows.items() if (found := list(of(watched)))}
+
+
+def _promises(watched: Watched) -> Iterator[Panel]:
+    slo, of = watched.environment.slo, watched.of
+    if watched.counted:
+        yield Panel(title="Requests", lines={"every second": of("tiers:requests:rate5m")}, unit="reqps")
+        ratios = {f"over {window}": of(f"tiers:errors:ratio_rate{window}") for window in ("5m", "1h", "6h")}
+        yield Panel(title="Errors", lines=ratios, unit="percentunit", limit=slo.errors, about="Share of all answers.")
+        spent = f"avg_over_time({of('tiers:errors:ratio_rate5m')}[30d])"
+        left = f"1 - {spent} / {slo.errors}" if slo.errors else f"1 - {spent}"
+        yield Panel(
+            title="Error budget left of 30 days",
+            lines={"budget": left, "answered well": f"1 - {spent}"},
+            unit="percentunit",
+            kind="stat",
+            about="Of as many days as are kept.",
+        )
+    if watched.app.measured:
+        for name, limit in (("p95", slo.p95), ("p99", slo.p99)):
+            lines = {name: of(f"tiers:latency:{name}_5m")}
+            yield Panel(title=f"{name.upper()} of answers", lines=lines, unit="s", limit=limit)
+
+
+def _figures(watched: Watched) -> Iterator[Panel]:
+    for name, figure in watched.app.figures.items():
+        lines = {name: watched.of("tiers_figure", figure=name)}
+        yield Panel(title=figure.help or name, lines=lines, unit=figure.unit, limit=figure.above)
+
+
+def _tiers(watched: Watched) -> Iterator[Panel]:
+    yield Panel(title="What says how it is", lines={"{{job}} {{slot}}": f"sum by (job, slot) ({watched.of('up')})"})
+    if watched.app.measured:
+        answers = f"sum by (slot) (rate({watched.answers('count')}[5m]))"
+        yield Panel(title="Requests by slot", lines={"{{slot}}": answers}, unit="reqps")
+    if watched.on_docker:
+        sessions = watched.of("haproxy_frontend_current_sessions", proxy="gateway")
+        waiting = f"sum({watched.of('haproxy_backend_current_queue')})"
+        yield Panel(title="Connections of the gateway", lines={"open": sessions, "waiting": waiting})
+        idle = watched.of("haproxy_process_idle_time_percent")
+        yield Panel(title="Gateway, busy", lines={"busy": f"1 - {idle} / 100"}, unit="percentunit")
+
+
+def _database(watched: Watched) -> Iterator[Panel]:
+    of = watched.of
+    if TierName.DATABASE in watched.exported:
+        taken, most = f"sum({of('pg_stat_activity_count')})", f"max({of('pg_settings_max_connections')})"
+        yield Panel(title="Connections", lines={"taken": taken, "at most": most})
+        size = of("pg_database_size_bytes", 'datname!~"template.*"')
+        yield Panel(title="Size", lines={"{{datname}}": size}, unit="bytes")
+        rates = {
+            name: f"sum(rate({of(f'pg_stat_database_{series}')}[5m]))"
+            for name, series in (
+                ("committed", "xact_commit"),
+                ("rolled back", "xact_rollback"),
+                ("deadlocks", "deadlocks"),
+            )
+        }
+        yield Panel(title="Transactions every second", lines=rates)
+
+
+def _cache(watched: Watched) -> Iterator[Panel]:
+    if TierName.CACHE in watched.exported:
+        of, limit = watched.of, watched.environment.size(TierName.CACHE).memory
+        yield Panel(title="Memory", lines={"used": of("redis_memory_used_bytes")}, unit="bytes", limit=limit)
+        commands = f"sum(rate({of('redis_commands_processed_total')}[5m]))"
+        yield Panel(title="Commands every second", lines={"commands": commands})
+        yield Panel(
+            title="Clients", lines={"connected": of("redis_connected_clients"), "waiting": of("redis_blocked_clients")}
+        )
+
+
+def _containers(watched: Watched) -> Iterator[Panel]:
+    """Of a cluster, by its kubelets; an engine keeps no such figures."""
+    if watched.on_docker:
+        return
+    one = 'container!=""'
+    used = f"sum by (pod) ({watched.of('container_memory_working_set_bytes', one)})"
+    yield Panel(title="Memory", lines={"{{pod}}": used}, unit="bytes")
+    busy = f"sum by (pod) (rate({watched.of('container_cpu_usage_seconds_total', one)}[5m]))"
+    yield Panel(title="Processors", lines={"{{pod}}": busy})
+    left, size = (watched.of(f"kubelet_volume_stats_{name}_bytes") for name in ("available", "capacity"))
+    full = {"{{persistentvolumeclaim}}": f"1 - {left} / {size}"}
+    yield Panel(title="Volumes, full", lines=full, unit="percentunit", limit=0.85)
+
+
+def queries(watched: Watched) -> list[str]:
+    """Every query of the dashboard."""
+    return [query for row in panels(watched).values() for panel in row for query in panel.lines.values()] + [
+        _released(watched)
+    ]
+
+
+def _released(watched: Watched) -> str:
+    info = watched.of("tiers_release_info")
+    return f"{info} unless {info} offset 2m"
+
+
+_SOURCE = {"type": "prometheus", "uid": "${source}"}
+
+
+def dashboard(watched: Watched) -> dict[str, Any]:
+    """The dashboard as Grafana 10 and later read it; it asks which Prometheus to take."""
+    return {
+        "uid": watched.namespace[:40],
+        "title": f"{watched.app.name}, {watched.namespace}",
+        "tags": ["tiers", watched.app.name],
+        "schemaVersion": 39,
+        "editable": False,
+        "refresh": "30s",
+        "time": {"from": "now-6h", "to": "now"},
+        "templating": {
+            "list": [{"name": "source", "label": "Prometheus", "type": "datasource", "query": "prometheus"}]
+        },
+        "annotations": {
+            "list": [
+                {
+                    "name": "Releases",
+                    "datasource": _SOURCE,
+                    "enable": True,
+                    "expr": _released(watched),
+                    "iconColor": "blue",
+                    "step": "60s",
+                    "titleFormat": "{{release}} is live",
+                    "textFormat": "on {{slot}}",
+                }
+            ]
+        },
+        "panels": _placed(panels(watched)),
+    }
+
+
+def _placed(rows: dict[str, list[Panel]]) -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = []
+    y = 0
+    for title, row in rows.items():
+        made.append({"id": len(made) + 1, "type": "row", "title": title, "gridPos": _at(0, y, 24, 1)})
+        y += 1
+        for number, panel in enumerate(row):
+            place = _at(number % COLUMNS * WIDTH, y + number // COLUMNS * HEIGHT, WIDTH, HEIGHT)
+            made.append({"id": len(made) + 1, "gridPos": place, **_panel(panel)})
+        y += -(-len(row) // COLUMNS) * HEIGHT
+    return made
+
+
+def _at(x: int, y: int, w: int, h: int) -> dict[str, int]:
+    return {"x": x, "y": y, "w": w, "h": h}
+
+
+def _panel(panel: Panel) -> dict[str, Any]:
+    steps: Sequence[dict[str, Any]] = [{"color": "green", "value": None}]
+    if panel.limit is not None:
+        steps = [*steps, {"color": "red", "value": panel.limit}]
+    defaults: dict[str, Any] = {"unit": panel.unit, "thresholds": {"mode": "absolute", "steps": list(steps)}}
+    if panel.kind == "timeseries" and panel.limit is not None:
+        defaults["custom"] = {"thresholdsStyle": {"mode": "line"}}
+    return {
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.about,
+        "datasource": _SOURCE,
+        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "targets": [
+            {"refId": chr(ord("A") + number), "datasource": _SOURCE, "expr": query, "legendFormat": legend}
+            for number, (legend, query) in enumerate(panel.lines.items())
+        ],
+    }

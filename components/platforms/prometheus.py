@@ -1,0 +1,98 @@
+"""A Prometheus of the environment's own, on Docker: pure functions from what is watched to its files and its workload.
+
+Source: Prometheus 2.42, configuration (scrape_config, dns_sd_config, file_sd_config). Tiers are found as the gateway finds
+them, by the names that Docker's DNS has for what runs in a slot.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..alerts import EXPORTER_PORTS, Watched, file
+from ..config import Listening, TierName
+from ..release import Slot
+from ..workload import Image, Probe, Resources, Workload, Zone
+from . import haproxy
+
+NAME, PORT, USER = "prometheus", 9090, 65534
+CONFIG, DATA, RELEASED, TARGETS = "/etc/prometheus", "/prometheus", "/etc/released", "targets.json"
+
+
+def workload(watched: Watched) -> Workload:
+    """The server. It reaches what it asks and the world, to be asked and to send alerts; no data."""
+    settings = watched.settings
+    return Workload(
+        tier=NAME,
+        image=Image(reference=settings.image, path="environment.monitoring.image"),
+        resources=Resources(cpu=settings.cpu, memory=settings.memory),
+        command=(
+            f"--config.file={CONFIG}/prometheus.yml",
+            f"--storage.tsdb.path={DATA}",
+            f"--storage.tsdb.retention.time={settings.retention:.0f}s",
+        ),
+        port=PORT,
+        probe=Probe(path="/-/ready", port=PORT),
+        zones=(Zone.EDGE, Zone.WATCH, Zone.OUTSIDE),
+        writable=("/tmp",),
+        user=USER,
+    )
+
+
+def files(watched: Watched) -> dict[str, str]:
+    """Path → text. JSON is YAML."""
+    return {
+        f"{CONFIG}/prometheus.yml": json.dumps(_configuration(watched), indent=1),
+        f"{CONFIG}/rules.yml": json.dumps(file(watched), indent=1),
+    }
+
+
+def released(live: Mapping[str, str]) -> str:
+    """What is live, as the labels of a target: Prometheus reads such a file anew whenever it changes, and no other."""
+    return json.dumps([{"targets": [f"localhost:{PORT}"], "labels": dict(live)}])
+
+
+def _configuration(watched: Watched) -> dict[str, Any]:
+    every = f"{watched.settings.interval * 1000:.0f}ms"
+    jobs = [_tier(tier, described) for tier, described in watched.app.measured.items()]
+    jobs += [_one(tier, f"{tier}-exporter:{EXPORTER_PORTS[tier]}") for tier in watched.exported]
+    jobs += [_one("gateway", f"gateway:{haproxy.METRICS_PORT}"), _one(NAME, f"localhost:{PORT}"), _RELEASED]
+    for job in jobs:
+        job["relabel_configs"] = [
+            *job.get("relabel_configs", ()),
+            {"target_label": "namespace", "replacement": watched.namespace},
+        ]
+    made: dict[str, Any] = {
+        "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
+        "rule_files": [f"{CONFIG}/rules.yml"],
+        "scrape_configs": jobs,
+    }
+    if watched.settings.alertmanager:
+        parts = urlsplit(watched.settings.alertmanager)
+        manager = {"scheme": parts.scheme, "static_configs": [{"targets": [parts.netloc]}]}
+        made["alerting"] = {"alertmanagers": [manager]}
+    return made
+
+
+def _one(job: str, target: str) -> dict[str, Any]:
+    return {"job_name": job, "static_configs": [{"targets": [target]}]}
+
+
+def _tier(tier: TierName, described: Listening) -> dict[str, Any]:
+    """All replicas of both slots; a slot where none runs has no targets, and so none that is down."""
+    names = [f"{tier}-{slot}" for slot in Slot]
+    slot = {"source_labels": ["__meta_dns_name"], "regex": f"{tier}-(.+)", "target_label": "slot"}
+    return {
+        "job_name": str(tier),
+        "metrics_path": described.metrics,
+        "dns_sd_configs": [{"names": names, "type": "A", "port": described.port, "refresh_interval": "5s"}],
+        "relabel_configs": [slot],
+    }
+
+
+_RELEASED: dict[str, Any] = {
+    "job_name": "release",
+    "file_sd_configs": [{"files": [f"{RELEASED}/*.json"], "refresh_interval": "30s"}],
+    # Only that it is up is of interest: with it come the labels of the file.
+    "metric_relabel_configs": [{"source_labels": ["__name__"], "regex": ".*", "action": "drop"}],
+}

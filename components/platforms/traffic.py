@@ -232,17 +232,17 @@ def member_policies(scope: Scope, workload: Replicated) -> list[Manifest]:
 
     among = {"from": pods(inside), "ports": own}
     return [
-        _policy(
+        policy(
             scope, workload.tier, inside,
             ingress=[among, {"from": pods(before), "ports": first}],
             egress=[{"to": pods(inside), "ports": own}],
         ),
-        _policy(
+        policy(
             scope, proxy.tier, before,
             ingress=[{"from": pods(need), "ports": first}],
             egress=[{"to": pods(inside), "ports": first}],
         ),
-        _policy(scope, f"to-{workload.tier}", need, egress=[{"to": pods(before), "ports": first}]),
+        policy(scope, f"to-{workload.tier}", need, egress=[{"to": pods(before), "ports": first}]),
     ]  # fmt: skip
 
 

@@ -56,12 +56,17 @@ def beginning() -> Deployment:
 def monitored() -> Deployment:
     """What is watched."""
     env = environment("prod") | {"monitoring": {"labels": {"release": "prometheus"}}}
-    env["monitoring"]["exporters"] = dict.fromkeys(("database", "cache"), f"exporter@sha256:{'2' * 64}")
+    env["monitoring"]["exporters"] = dict.fromkeys(["database", "cache"], f"exporter@sha256:{'2' * 64}")
     return deploy(env=env, stack="prod")
 
 
-ALL = {"staging": first("staging"), "prod": first("prod"), "everything": everything(), "beginning": beginning()}
-ALL |= {"monitored": monitored()}
+ALL = {
+    "staging": first("staging"),
+    "prod": first("prod"),
+    "everything": everything(),
+    "beginning": beginning(),
+    "monitored": monitored(),
+}
 OBJECTS = [(f"{name}-{each.kind}-{each.name}", each) for name, deployed in ALL.items() for each in deployed.objects]
 PODS = [(name, each) for name, each in OBJECTS if "template" in each.inputs.get("spec", {})]
 STAYING = [(name, each) for name, each in PODS if each.kind != "Job"]

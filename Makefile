@@ -95,6 +95,10 @@ promote: ## Let the release that waits go live (environment.release.promote: man
 status: ## Who is live, what each slot holds, what is ready, the last switches
 	@$(HERE) $(RUN) -m ci.status $(ENV)
 
+.PHONY: reseal
+reseal: ## After a passphrase is lost, and the stack file has its secrets anew: the state forgets those it can't decrypt
+	@$(alone) $(RUN) -m ci.reseal $(ENV)
+
 .PHONY: trace
 trace: venv ## One request through all tiers: every line about ID=…, of both slots, in the order of time
 	@$(HERE) $(RUN) -m ci.trace $(ENV) "$(ID)"

@@ -1,6 +1,7 @@
 """Where state is kept and who encrypts secrets: another store, another keeper, another passphrase, state that was lost."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -101,28 +102,52 @@ def kept_by(stack: DockerStack, keeper: str, passphrase: str = "") -> None:
     )  # fmt: skip
 
 
-def test_state_that_was_lost_without_a_copy_is_made_anew_around_the_data(tmp_path: Path) -> None:
-    stack = DockerStack(tmp_path, "f-lost")
-    stack.environment |= {"reload": False, "seed": False}
-    with deployed(stack):
-        message = stack.post("outlives the state")["id"]
-        before, settings = stack.live(), stack.settings.read_text()
-        shutil.rmtree(stack.folder / ".state")
-        (stack.folder / ".state").mkdir()
-        stack.pulumi("stack", "init", stack.name, check=True)
-        stack.settings.write_text(settings)
-        with pytest.raises(subprocess.CalledProcessError) as refused:
-            stack.ci("heal")
-        assert "the state of stack f-lost is empty" in refused.value.stderr
-        assert stack.live() == before, "whoever only looked at another backend has broken nothing"
-        stack.variables["TIERS_FORCE"] = "state"
-        assert "removed board-f-lost-blue-api-1" in stack.ci("heal")
-        stack.variables.pop("TIERS_FORCE")
-        stack.up()
-        assert stack.live() == before
-        assert stack.get(f"/api/messages/{message}").json()["body"] == "outlives the state"
-        assert set(stack.up().changed) == {"unchanged"}
-    assert stack.left() == []
+@pytest.fixture(scope="module")
+def bereft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
+    """A stack that loses its passphrase, and then its state."""
+    made = DockerStack(tmp_path_factory.mktemp("bereft"), "f-lost")
+    made.environment |= {"reload": False, "seed": False}
+    with deployed(made):
+        yield made
+    assert made.left() == []
+
+
+def test_a_passphrase_that_was_lost_costs_no_secret(bereft: DockerStack) -> None:
+    before = bereft.live()
+    bereft.variables["PULUMI_CONFIG_PASSPHRASE"] = "another"
+    assert "incorrect passphrase" in bereft.up(check=False).text
+    kept = re.sub(r"^encryptionsalt:.*\n|^ *secure:.*\n", "", bereft.settings.read_text(), flags=re.MULTILINE)
+    bereft.settings.write_text(kept)
+    for name in SECRETS:
+        [api] = [each for each in bereft.containers() if each.name.endswith("blue-api-1")]
+        value = api.exec_run(["cat", f"/run/secrets/{name}"]).output.decode()
+        bereft.pulumi("config", "set", "--secret", "--path", f"secrets.{name}", value, check=True)
+    assert "run `pulumi up`" in bereft.ci("reseal")
+    running = bereft.generations("blue")
+    bereft.up()
+    assert (bereft.live(), bereft.generations("blue")) == (before, running)
+    assert set(bereft.up().changed) == {"unchanged"}
+
+
+def test_state_that_was_lost_without_a_copy_is_made_anew_around_the_data(bereft: DockerStack) -> None:
+    stack = bereft
+    message = stack.post("outlives the state")["id"]
+    before, settings = stack.live(), stack.settings.read_text()
+    shutil.rmtree(stack.folder / ".state")
+    (stack.folder / ".state").mkdir()
+    stack.pulumi("stack", "init", stack.name, check=True)
+    stack.settings.write_text(settings)
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        stack.ci("heal")
+    assert "the state of stack f-lost is empty" in refused.value.stderr
+    assert stack.live() == before, "whoever only looked at another backend has broken nothing"
+    stack.variables["TIERS_FORCE"] = "state"
+    assert "removed board-f-lost-blue-api-1" in stack.ci("heal")
+    stack.variables.pop("TIERS_FORCE")
+    stack.up()
+    assert stack.live() == before
+    assert stack.get(f"/api/messages/{message}").json()["body"] == "outlives the state"
+    assert set(stack.up().changed) == {"unchanged"}
 
 
 def test_state_that_was_lost_comes_back_from_its_copy(stack: DockerStack, tmp_path: Path) -> None:

@@ -111,14 +111,15 @@ def held(known: Checkpoint) -> dict[str, Store]:
             entry.type, entry.inputs, protected=entry.protect
         )
         for entry in known.entries
-        if entry.type in (CLAIM, NAMESPACE) or (entry.type == VOLUME and not _made_by_updates(entry))
+        if entry.type in (CLAIM, NAMESPACE, VOLUME) and not _replaceable(entry)
     }
 
 
-def _made_by_updates(entry: Entry) -> bool:
-    """Volumes of secrets, scripts and the gateway's state: an update fills them itself."""
-    tiers_own = entry.parent.rpartition("::")[0].endswith(":Ground")
-    return not tiers_own and bool(re.search(r"-secrets-|-scripts$|^gateway-state$", entry.name))
+def _replaceable(entry: Entry) -> bool:
+    """What an update fills itself, as the volumes of secrets and scripts, and what was only observed: no data of the application."""
+    component = entry.parent.rpartition("::")[0].rpartition(":")[2]
+    files = component != "Ground" and re.search(r"-secrets-|-scripts$", entry.name)
+    return bool(files) or component in ("Gateway", "Monitoring")
 
 
 def losses(
@@ -150,6 +151,9 @@ def _gone(name: str, store: Store, app: App, environment: Environment) -> Loss:
     if tier and environment.size(tier).external:
         wrong = f"environment.tiers.{tier}.external: what is there does not go along, and {deleted}"
         return Loss(wrong=wrong, fix="take it out, or bring the data there first", store=store)
+    if tier:
+        wrong = f"environment.tiers.{tier}.ha: as it is now {name} is not used any more, and {deleted}"
+        return Loss(wrong=wrong, fix="put it back, or see that its data is where it is wanted", store=store)
     wrong = f"app: no tier has the volume {name} any more, and {deleted}"
     return Loss(wrong=wrong, fix="give it back its name, on the tier that writes to it", store=store)
 

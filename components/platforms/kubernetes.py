@@ -277,7 +277,7 @@ class KubernetesPlatform:
         claims = {
             volume.name: (guard.CLAIM, manifests.claim(self.scope, workload.tier, volume))
             for workload in workloads
-            for volume in workload.volumes
+            for volume in _volumes(workload)
         }
         return own | claims
 
@@ -536,6 +536,11 @@ def register(
     opts = below(parent, provider=provider, depends_on=after, **more)
     kind = f"kubernetes:{group}:{manifest['kind']}"
     return CustomResource(kind, name or manifest["metadata"]["name"], dict(manifest), opts)
+
+
+def _volumes(workload: Workload) -> Sequence[Volume]:
+    members = replicated.members(workload) if isinstance(workload, Replicated) else ()
+    return [member.volume for member in members] or workload.volumes
 
 
 def _there(resource: CustomResource) -> Output[Resource]:

@@ -215,6 +215,32 @@ def loaded() -> Any:
     return app, load_environment(environment("staging"), app)
 
 
+def replicated(tier: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    app, env = described("staging")
+    env["tiers"][tier] = {"ha": True}
+    return app, env
+
+
+def test_several_instances_come_by_themselves_and_go_only_by_name() -> None:
+    first = exported(deploy(*described("staging"), stack="staging"))
+    several = exported(deploy(*replicated("cache"), export=first, stack="staging"))
+    held = guard.held(parse(several))
+    assert {name for name in held if name.startswith("cache")} == {"cache-data", "cache-data-1", "cache-data-2"}
+    deploy(*replicated("cache"), export=several, stack="staging")
+    with pytest.raises(
+        ConfigError, match=r"environment\.tiers\.cache\.ha: as it is now cache-data-1 is not used any more"
+    ):
+        deploy(*described("staging"), export=several, stack="staging")
+
+
+def test_what_is_watched_may_be_forgotten() -> None:
+    app, env = described("dev")
+    watched = exported(deploy(app, env | {"monitoring": True}))
+    assert set(guard.held(parse(watched))) == {"database-data", "cache-data", "uploads"}
+    deploy(app, env | {"monitoring": True}, export=watched)
+    deploy(app, env, export=watched)
+
+
 ADDRESSES: Mapping[str, set[str]] = {
     "dev": {
         "tiers:cache:Cache$docker:index/volume:Volume::cache-data",

@@ -4,13 +4,14 @@ Two things are written meanwhile: jobs, by messages to the board's api; and keys
 api, through the Service as every client. `lost` counts keys that were acknowledged and are not there.
 """
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,9 @@ class Load:
     def longest(self, since: float) -> float:
         """The longest time without an acknowledged key that ended after `since`."""
         times = sorted(at for _, at in list(self.acknowledged))
-        return max(later - earlier for earlier, later in zip(times, times[1:], strict=False) if later > since)
+        return max(later - earlier for earlier, later in itertools.pairwise(times) if later > since)
 
-    def read(self, lines: Iterator[str]) -> None:
+    def read(self, lines: Iterable[str]) -> None:
         for line in lines:
             key, at, *error = line.split()
             if error:
@@ -91,7 +92,7 @@ class Load:
 
 
 @contextmanager
-def load(stack: ClusterStack, name: str) -> Iterator[Load]:
+def load(stack: ClusterStack, name: str) -> Generator[Load]:
     """Keys and messages, written for the length of the block."""
     made = Load(stack, name)
     words = [*inside(stack), "python", "-c", WRITE, name, str(WRITERS)]
@@ -116,7 +117,7 @@ def inside(stack: ClusterStack) -> list[str]:
     return ["kubectl", "--context", "lab", "--namespace", stack.namespace, "exec", "-i", pod, "--"]
 
 
-def in_api(stack: ClusterStack, program: str, given: str) -> str:
+def in_api(stack: ClusterStack, program: str, given: str = "") -> str:
     """What a program prints there."""
     return subprocess.run(
         [*inside(stack), "python", "-c", program], input=given, capture_output=True, text=True, check=True, timeout=60
@@ -138,13 +139,15 @@ def primary(stack: ClusterStack) -> Any:
     return next(each for each in members if each.metadata.labels["tiers.member"] == said[0])
 
 
+def redis(stack: ClusterStack, pod: Any, command: str) -> str:
+    """What a member answers."""
+    login = f'REDISCLI_AUTH="$(cat /run/secrets/cache-password)" redis-cli {command}'
+    return stack.kubectl("exec", pod.metadata.name, "-c", "cache", "--", "sh", "-c", login)
+
+
 def whole(stack: ClusterStack) -> bool:
     """Whether one is primary and the two others follow it."""
-    found = primary(stack)
-    told = stack.kubectl(
-        "exec", found.metadata.name, "-c", "cache", "--", "sh", "-c",
-        'REDISCLI_AUTH="$(cat /run/secrets/cache-password)" redis-cli info replication',
-    )  # fmt: skip
+    told = redis(stack, primary(stack), "info replication")
     return "role:master" in told and told.count("state=online") == 2
 
 
@@ -207,7 +210,7 @@ def befall(stack: ClusterStack, what: Callable[[ClusterStack, Any], None], numbe
 
 def every_job_is_done(stack: ClusterStack, messages: list[int]) -> None:
     """Once each; those the queue was away for are found by the worker's sweep, which takes a minute and a half."""
-    done = {each: 0 for each in messages}
+    done = dict.fromkeys(messages, 0)
 
     def asked() -> bool:
         for each in [each for each, processed in done.items() if processed == 0]:
@@ -215,3 +218,72 @@ def every_job_is_done(stack: ClusterStack, messages: list[int]) -> None:
         return set(done.values()) == {1}
 
     eventually(asked, 150)
+
+
+# ---------------------------------------------------------------------- tests
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
+    """Staging, its cache single with a key in it, and then replicated: the way of every stack that has data."""
+    made = ClusterStack(tmp_path_factory.mktemp("cache"), "d-cache")
+    made.environment["kubernetes"]["namespace"].pop("quota")
+    sizes = made.environment["tiers"]
+    sizes["web"]["replicas"] = sizes["api"]["replicas"] = 1
+    with deployed(made):
+        in_api(
+            made, "from redis import Redis; from board import settings; Redis(**settings.cache_server()).set('old', 1)"
+        )
+        sizes["cache"]["ha"] = True
+        made.up()
+        yield made
+
+
+def test_what_a_single_cache_held_is_there_three_times(stack: ClusterStack) -> None:
+    assert whole(stack)
+    for pod in stack.pods("cache"):
+        assert redis(stack, pod, "exists old").strip() == "1"
+    assert json.loads(in_api(stack, MISSING, given='["old", "never"]')) == 1, "what finds a lost key finds one"
+
+
+def test_an_update_that_changes_nothing_changes_nothing(stack: ClusterStack) -> None:
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def test_the_primary_is_deleted_and_nothing_acknowledged_is_lost(stack: ClusterStack) -> None:
+    report("delete_pod, once", [befall(stack, delete_pod)])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("what", [delete_pod, kill_server, freeze, lose_data, delete_all, stop_pod])
+def test_whatever_befalls_the_primary_nothing_acknowledged_is_lost(
+    stack: ClusterStack, what: Callable[[ClusterStack, Any], None]
+) -> None:
+    report(what.__name__, [befall(stack, what, number) for number in range(5)])
+
+
+@pytest.mark.long
+def test_members_are_changed_one_after_the_other_under_load(stack: ClusterStack) -> None:
+    stack.environment["tiers"]["cache"]["memory"] = "320Mi"
+    with load(stack, "change") as seen:
+        at = time.time()
+        stack.up()
+        time.sleep(5)
+    assert whole(stack)
+    report("a change of every member", [(round(seen.longest(at), 1), len(seen.acknowledged), seen.lost())])
+
+
+def report(what: str, rounds: list[tuple[float, int, int]]) -> None:
+    """Say it in the report, and fail if anything is lost."""
+    known: list[dict[str, Any]] = json.loads(REPORT.read_text()) if REPORT.exists() else []
+    seconds = [each for each, _, _ in rounds]
+    told = {
+        "what": what,
+        "seconds": seconds,
+        "acknowledged": sum(count for _, count, _ in rounds),
+        "lost": sum(lost for _, _, lost in rounds),
+    }
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(json.dumps([*(each for each in known if each["what"] != what), told], indent=1) + "\n")
+    assert told["lost"] == 0, told
+    assert max(seconds) < 60, told

@@ -96,7 +96,7 @@ def _watcher(watcher: Workload, server: Manifest) -> Manifest:
 def deployment(scope: Scope, workload: Replicated, spec: Manifest, patience: float) -> Manifest:
     """The proxy, changed in place: what it holds are connections, and those who have them connect again."""
     proxy = workload.proxy
-    found, versions = manifests.selector(scope, proxy, None), ".".join(each.version for each in proxy.secrets)
+    found = manifests.selector(scope, proxy, None)
     labels = scope.labels(proxy.tier, "tier", tier=workload.tier)
     made = scope.object("apps/v1", "Deployment", proxy.tier, labels)
     made["spec"] = {
@@ -106,7 +106,7 @@ def deployment(scope: Scope, workload: Replicated, spec: Manifest, patience: flo
         "selector": {"matchLabels": found},
         "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "template": {
-            "metadata": {"labels": labels, "annotations": {"tiers/secrets": versions}},
+            "metadata": {"labels": labels, "annotations": manifests.secret_versions(proxy)},
             "spec": spec | {"topologySpreadConstraints": manifests.spread(found)},
         },
     }

@@ -11,7 +11,7 @@ import pytest
 from components import sentinel
 from components.platforms.manifests import Manifest
 
-from .program import Deployment, deploy, environment, exported, first
+from .program import SECRETS, Deployment, deploy, environment, exported, first
 
 REDIS_CLI = """\
 #!/bin/sh
@@ -222,9 +222,12 @@ def test_who_needs_the_cache_comes_to_the_proxy_once_that_leads_somewhere() -> N
     assert startup["httpGet"]["path"] == "/primary"
 
 
-def test_new_members_start_together_and_those_there_are_are_changed_one_after_the_other() -> None:
+def test_those_who_can_not_talk_to_the_others_start_together_and_all_else_changes_one_by_one() -> None:
     new = deploy(env=environment("prod"), export=exported(single()), stack="prod")
-    for deployed in (first("prod"), new):
+    other = deploy(
+        env=environment("prod"), export=exported(first("prod")), stack="prod", secrets=SECRETS | {"cache-password": "x"}
+    )
+    for deployed in (first("prod"), new, other):
         assert not any(waits_for(deployed, name) for name in MEMBERS)
     after = changed(first("prod"))
     assert {name: waits_for(after, name) for name in MEMBERS} == {

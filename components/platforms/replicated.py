@@ -29,14 +29,11 @@ class Member:
 
 
 def members(workload: Replicated) -> list[Member]:
-    """Each with a volume of its own. The first one's resource and volume have the names that a single one's have."""
-    [volume] = workload.volumes
+    """Each with a volume of its own. The first one's resource has the name of a single one's."""
     found: list[Member] = []
-    for number, name in enumerate(workload.names):
-        own = replace(volume, name=f"{volume.name}-{number}") if number else volume
-        told = (*workload.env, ("MEMBER", name))
-        resource = name if number else workload.tier
-        found.append(Member(name=name, resource=resource, workload=replace(workload, volumes=(own,), env=told)))
+    for name, volume in zip(workload.names, workload.volumes, strict=True):
+        own = replace(workload, volumes=(volume,), env=(*workload.env, ("MEMBER", name)))
+        found.append(Member(name=name, resource=name if found else workload.tier, workload=own))
     return found
 
 

@@ -249,6 +249,15 @@ def test_what_a_member_is_made_from_is_part_of_its_selector() -> None:
     assert len({*one, *other}) == 6
 
 
+def test_the_way_back_to_a_single_one_is_refused_with_the_reason() -> None:
+    env: Any = environment("prod")
+    del env["tiers"]["cache"]["ha"]
+    with pytest.raises(
+        Exception, match=r"environment\.tiers\.cache\.ha: .*cache-data-1 would be deleted.*keep it true"
+    ):
+        deploy(env=env, export=exported(first("prod")), stack="prod")
+
+
 def test_a_cache_with_ha_is_no_part_of_a_release() -> None:
     assert single().release == first("prod").release
 

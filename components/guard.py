@@ -151,6 +151,11 @@ def _gone(name: str, store: Store, app: App, environment: Environment) -> Loss:
     if tier and environment.size(tier).external:
         wrong = f"environment.tiers.{tier}.external: what is there does not go along, and {deleted}"
         return Loss(wrong=wrong, fix="take it out, or bring the data there first", store=store)
+    if tier and name.startswith(f"{tier}-data-") and not environment.size(tier).ha:
+        wrong = (
+            f"environment.tiers.{tier}.ha: one alone has the data of the first, which may lack the last, and {deleted}"
+        )
+        return Loss(wrong=wrong, fix="keep it true (docs/data.md#cache)", store=store)
     if tier:
         wrong = f"environment.tiers.{tier}.ha: as it is now {name} is not used any more, and {deleted}"
         return Loss(wrong=wrong, fix="put it back, or see that its data is where it is wanted", store=store)

@@ -4,6 +4,7 @@ Which was chosen, and what it can lose: docs/adr/018-a-cache-that-survives.md. E
 changes: Sentinel keeps the address it once found, and takes no part in a failover while a name leads nowhere.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ SMALL = Resources(cpu=0.2, memory=64 * 2**20, reserve=0.01)
 def replicated(single: Workload, server: tuple[str, ...], password: Secret, proxy: Image, user: int) -> Replicated:
     """What is there once, kept three times, with the same data and limits each."""
     names = tuple(f"{single.tier}-{number}" for number in range(MEMBERS))
+    [volume] = single.volumes
+    others = (replace(volume, name=f"{volume.name}-{number}") for number in range(1, MEMBERS))
 
     def script(role: str, *command: str) -> tuple[str, ...]:
         return "sh", "-euc", SCRIPT, role, password.path, " ".join(names), *command
@@ -30,6 +33,7 @@ def replicated(single: Workload, server: tuple[str, ...], password: Secret, prox
         "ready": _asked(f"{login} info replication | grep -Eq 'role:master|master_link_status:up'"),
         "leave": script("leave"),
         "names": names,
+        "volumes": (volume, *others),
         "watcher": Workload(
             tier="watcher",
             image=single.image,

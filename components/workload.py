@@ -154,13 +154,13 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True)
 class Replicated(Workload):
-    """A workload that holds data, kept several times, each with data of its own; one of them, the primary, is written to.
+    """A workload that holds data, kept several times, each with one of `volumes`; one of them, the primary, is written to.
 
     Each is told its name in MEMBER, and reaches the others by theirs.
     """
 
     names: tuple[str, ...]
-    """Of the members, in DNS too; the first has the volume that a single one would have."""
+    """Of the members, in DNS too, in the order of the volumes; the first has the one that a single one would have."""
     watcher: Workload
     """Beside each member, over the same data: they agree on who is primary."""
     proxy: Workload

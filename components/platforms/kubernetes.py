@@ -224,8 +224,9 @@ class KubernetesPlatform:
         members = replicated.members(workload)
         around += [self.data(parent, workload.tier, each.volume, self.ground) for each in members]
         running: list[Resource] = []
-        # Those that are there are changed one after the other; new ones start together, for two have to agree who is first.
-        one_by_one = all(self._there(each) for each in members)
+        # Those that are there are changed one after the other. New ones start together, for two have to agree who is first;
+        # and so do those with another password than the others have.
+        one_by_one = all(self._talks(each) for each in members)
         for each in members:
             spec = self._pod(each.workload, None)
             running.append(
@@ -249,9 +250,13 @@ class KubernetesPlatform:
         # Last: where there was a single one, it is asked until the proxy leads to what has its data now.
         return [*running, proxy, self.object(parent, replicated.address(self.scope, workload), [proxy])]
 
-    def _there(self, member: replicated.Member) -> bool:
+    def _talks(self, member: replicated.Member) -> bool:
+        """Whether a member is there that those made now can talk to."""
         known = self.checkpoint.of("kubernetes:apps/v1:StatefulSet", member.resource)
-        return known is not None and known.inputs["metadata"]["name"] == member.name
+        if known is None or known.inputs["metadata"]["name"] != member.name:
+            return False
+        notes = known.inputs["spec"]["template"]["metadata"]["annotations"]
+        return notes == manifests.secret_versions(member.workload)
 
     def _previewed(self, made: Manifest, resource: str | None = None) -> Manifest:
         """A StatefulSet that is going to be made anew, as a preview can show it: by another name.

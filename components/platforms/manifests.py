@@ -298,8 +298,7 @@ def stateful_set(scope: Scope, workload: Workload, spec: Manifest, member: str |
     """
     own = {LABEL_MEMBER: member} if member else {}
     labels = scope.labels(workload.tier, "tier") | own
-    versions = ".".join(secret.version for secret in workload.secrets)
-    template: Manifest = {"metadata": {"labels": labels, "annotations": {"tiers/secrets": versions}}, "spec": spec}
+    template: Manifest = {"metadata": {"labels": labels, "annotations": secret_versions(workload)}, "spec": spec}
     content = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:12]
     template["metadata"]["labels"] = labels | {"tiers.content": content}
     made = scope.object("apps/v1", "StatefulSet", member or workload.tier, labels)
@@ -311,6 +310,11 @@ def stateful_set(scope: Scope, workload: Workload, spec: Manifest, member: str |
         "template": template,
     }
     return made
+
+
+def secret_versions(workload: Workload) -> dict[str, str]:
+    """The annotation of pods that changes with what is in their secrets."""
+    return {"tiers/secrets": ".".join(secret.version for secret in workload.secrets)}
 
 
 def service(scope: Scope, workload: Workload, place: Place | None, *, pods: bool = False) -> Manifest:

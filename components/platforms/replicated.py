@@ -29,14 +29,11 @@ class Member:
 
 
 def members(workload: Replicated) -> list[Member]:
-    """Each with a volume of its own. The first one's resource and volume have the names that a single one's have."""
-    [volume] = workload.volumes
+    """Each with a volume of its own. The first one's resource has the name of a single one's."""
     found: list[Member] = []
-    for number, name in enumerate(workload.names):
-        own = replace(volume, name=f"{volume.name}-{number}") if number else volume
-        told = (*workload.env, ("MEMBER", name))
-        resource = name if number else workload.tier
-        found.append(Member(name=name, resource=resource, workload=replace(workload, volumes=(own,), env=told)))
+    for name, volume in zip(workload.names, workload.volumes, strict=True):
+        own = replace(workload, volumes=(volume,), env=(*workload.env, ("MEMBER", name)))
+        found.append(Member(name=name, resource=name if found else workload.tier, workload=own))
     return found
 
 
@@ -96,7 +93,7 @@ def _watcher(watcher: Workload, server: Manifest) -> Manifest:
 def deployment(scope: Scope, workload: Replicated, spec: Manifest, patience: float) -> Manifest:
     """The proxy, changed in place: what it holds are connections, and those who have them connect again."""
     proxy = workload.proxy
-    found, versions = manifests.selector(scope, proxy, None), ".".join(each.version for each in proxy.secrets)
+    found = manifests.selector(scope, proxy, None)
     labels = scope.labels(proxy.tier, "tier", tier=workload.tier)
     made = scope.object("apps/v1", "Deployment", proxy.tier, labels)
     made["spec"] = {
@@ -106,7 +103,7 @@ def deployment(scope: Scope, workload: Replicated, spec: Manifest, patience: flo
         "selector": {"matchLabels": found},
         "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "template": {
-            "metadata": {"labels": labels, "annotations": {"tiers/secrets": versions}},
+            "metadata": {"labels": labels, "annotations": manifests.secret_versions(proxy)},
             "spec": spec | {"topologySpreadConstraints": manifests.spread(found)},
         },
     }

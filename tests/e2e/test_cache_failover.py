@@ -1,126 +1,22 @@
 """The primary of a replicated Redis dies in several ways under load: what was answered is there afterwards, and for how long none was.
 
-Two things are written meanwhile: jobs, by messages to the board's api; and keys as sessions are, by redis-py in a pod of the
-api, through the Service as every client. `lost` counts keys that were acknowledged and are not there.
+`lost` counts keys that were acknowledged and are not there; that a job was lost fails the test.
 """
 
 import json
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from .stack import ROOT, ClusterStack, deployed, eventually
+from .writing import MISSING, every_job_is_done, in_api, load, processes
 
 REPORT = ROOT / "reports" / "cache-failover.json"
-WRITERS = 4
-WRITE = """
-import os, sys, threading, time
-from redis import Redis
-from board import settings
-
-def write(own):
-    cache, number = Redis(**settings.cache_server()), 0
-    while True:
-        key, number = f"{sys.argv[1]}:{own}:{number}", number + 1
-        try:
-            cache.set(key, number)
-            said = f"{key} {time.time()}"
-        except Exception as error:
-            said = f"! {time.time()} {type(error).__name__}"
-            time.sleep(0.02)
-        print(f"{said}\\n", end="", flush=True)  # whole, whoever else prints
-        time.sleep(0.002)
-
-for own in range(int(sys.argv[2])):
-    threading.Thread(target=write, args=(own,)).start()
-sys.stdin.read()
-os._exit(0)
-"""
-MISSING = """
-import json, sys
-from redis import Redis
-from board import settings
-keys = json.load(sys.stdin)
-print(sum(value is None for value in Redis(**settings.cache_server()).mget(keys)))
-"""
-
-
-class Load:
-    """What was acknowledged for as long as it lasts: keys with their time, and messages."""
-
-    def __init__(self, stack: ClusterStack, name: str) -> None:
-        self.stack, self.name = stack, name
-        self.acknowledged: list[tuple[str, float]] = []
-        self.refused: set[str] = set()
-        self.messages: list[int] = []
-        self.ended = threading.Event()
-
-    def lost(self) -> int:
-        """Keys that were acknowledged and are not there."""
-        keys = json.dumps([key for key, _ in self.acknowledged])
-        return int(in_api(self.stack, MISSING, given=keys))
-
-    def longest(self, since: float) -> float:
-        """The longest time without an acknowledged key that ended after `since`."""
-        times = sorted(at for _, at in list(self.acknowledged))
-        return max(later - earlier for earlier, later in zip(times, times[1:], strict=False) if later > since)
-
-    def read(self, lines: Iterator[str]) -> None:
-        for line in lines:
-            key, at, *error = line.split()
-            if error:
-                self.refused.add(error[0])
-            else:
-                self.acknowledged.append((key, float(at)))
-
-    def post(self) -> None:
-        while not self.ended.wait(0.1):
-            try:
-                self.messages.append(self.stack.post(f"{self.name}, one of {len(self.messages)}")["id"])
-            except (AssertionError, requests.RequestException) as error:
-                self.refused.add(type(error).__name__)
-
-
-@contextmanager
-def load(stack: ClusterStack, name: str) -> Iterator[Load]:
-    """Keys and messages, written for the length of the block."""
-    made = Load(stack, name)
-    words = [*inside(stack), "python", "-c", WRITE, name, str(WRITERS)]
-    writing = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert writing.stdin and writing.stdout
-    threads = [threading.Thread(target=made.read, args=(writing.stdout,)), threading.Thread(target=made.post)]
-    for thread in threads:
-        thread.start()
-    try:
-        eventually(lambda: len(made.acknowledged) > 100 and made.messages)
-        yield made
-    finally:
-        made.ended.set()
-        writing.stdin.close()
-        for thread in threads:
-            thread.join()
-
-
-def inside(stack: ClusterStack) -> list[str]:
-    """What begins a command that is to run where the api does."""
-    pod = stack.pods("api", stack.outputs()["live"])[0].metadata.name
-    return ["kubectl", "--context", "lab", "--namespace", stack.namespace, "exec", "-i", pod, "--"]
-
-
-def in_api(stack: ClusterStack, program: str, given: str) -> str:
-    """What a program prints there."""
-    return subprocess.run(
-        [*inside(stack), "python", "-c", program], input=given, capture_output=True, text=True, check=True, timeout=60
-    ).stdout
 
 
 # ---------------------------------------------------------------------- what befalls the primary
@@ -138,26 +34,22 @@ def primary(stack: ClusterStack) -> Any:
     return next(each for each in members if each.metadata.labels["tiers.member"] == said[0])
 
 
+def redis(stack: ClusterStack, pod: Any, command: str) -> str:
+    """What a member answers."""
+    login = f'REDISCLI_AUTH="$(cat /run/secrets/cache-password)" redis-cli {command}'
+    return stack.kubectl("exec", pod.metadata.name, "-c", "cache", "--", "sh", "-c", login)
+
+
 def whole(stack: ClusterStack) -> bool:
     """Whether one is primary and the two others follow it."""
-    found = primary(stack)
-    told = stack.kubectl(
-        "exec", found.metadata.name, "-c", "cache", "--", "sh", "-c",
-        'REDISCLI_AUTH="$(cat /run/secrets/cache-password)" redis-cli info replication',
-    )  # fmt: skip
+    told = redis(stack, primary(stack), "info replication")
     return "role:master" in told and told.count("state=online") == 2
 
 
 def server(pod: Any) -> int:
-    """The redis-server of a member, as a process of this machine, which is the lab's only node."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            mine = pod.metadata.uid in (folder / "cgroup").read_text().replace("_", "-")
-            if mine and (folder / "cmdline").read_text().split("\0")[0].startswith("redis-server *:6379"):
-                return int(folder.name)
-        except OSError:
-            continue
-    raise AssertionError(f"no redis-server of {pod.metadata.name} runs here")
+    """The redis-server of a member."""
+    [found] = processes(pod.metadata.uid, "redis-server *:6379")
+    return found
 
 
 def delete_pod(stack: ClusterStack, pod: Any) -> None:
@@ -205,13 +97,78 @@ def befall(stack: ClusterStack, what: Callable[[ClusterStack, Any], None], numbe
     return round(seen.longest(at), 1), len(seen.acknowledged), seen.lost()
 
 
-def every_job_is_done(stack: ClusterStack, messages: list[int]) -> None:
-    """Once each; those the queue was away for are found by the worker's sweep, which takes a minute and a half."""
-    done = {each: 0 for each in messages}
+# ---------------------------------------------------------------------- tests
 
-    def asked() -> bool:
-        for each in [each for each, processed in done.items() if processed == 0]:
-            done[each] = stack.get(f"/api/messages/{each}").json()["processed"]
-        return set(done.values()) == {1}
 
-    eventually(asked, 150)
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
+    """Staging, its cache single with a key in it, and then replicated: the way of every stack that has data."""
+    made = ClusterStack(tmp_path_factory.mktemp("cache"), "d-cache")
+    made.environment["kubernetes"]["namespace"].pop("quota")
+    for tier in ("web", "api"):
+        made.environment["tiers"][tier]["replicas"] = 1
+    with deployed(made):
+        in_api(
+            made, "from redis import Redis; from board import settings; Redis(**settings.cache_server()).set('old', 1)"
+        )
+        made.environment["tiers"]["cache"]["ha"] = True
+        made.up()
+        yield made
+
+
+def test_what_a_single_cache_held_is_there_three_times(stack: ClusterStack) -> None:
+    assert whole(stack)
+    for pod in stack.pods("cache"):
+        assert redis(stack, pod, "exists old").strip() == "1"
+    assert json.loads(in_api(stack, MISSING, given='["old", "never"]')) == 1, "what finds a lost key finds one"
+
+
+def test_an_update_that_changes_nothing_changes_nothing(stack: ClusterStack) -> None:
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def test_the_primary_is_deleted_and_nothing_acknowledged_is_lost(stack: ClusterStack) -> None:
+    report("delete_pod, once", [befall(stack, delete_pod)])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("what", [delete_pod, kill_server, freeze, lose_data, delete_all, stop_pod])
+def test_whatever_befalls_the_primary_nothing_acknowledged_is_lost(
+    stack: ClusterStack, what: Callable[[ClusterStack, Any], None]
+) -> None:
+    report(what.__name__, [befall(stack, what, number) for number in range(5)])
+
+
+@pytest.mark.long
+def test_members_are_changed_one_after_the_other_under_load(stack: ClusterStack) -> None:
+    stack.environment["tiers"]["cache"]["memory"] = "320Mi"
+    with load(stack, "change") as seen:
+        at = time.time()
+        stack.up()
+        time.sleep(5)
+    assert whole(stack)
+    report("a change of every member", [(round(seen.longest(at), 1), len(seen.acknowledged), seen.lost())])
+
+
+@pytest.mark.long
+def test_a_new_password_reaches_all_members_at_once(stack: ClusterStack) -> None:
+    stack.pulumi("config", "set", "--secret", "--path", "secrets.cache-password", "another-e2e-cache", check=True)
+    stack.up()
+    eventually(lambda: whole(stack), 60)
+    assert in_api(stack, MISSING, given='["old"]').strip() == "0"
+
+
+def report(what: str, rounds: list[tuple[float, int, int]]) -> None:
+    """Say it in the report, and fail if anything is lost."""
+    known: list[dict[str, Any]] = json.loads(REPORT.read_text()) if REPORT.exists() else []
+    seconds = [each for each, _, _ in rounds]
+    told = {
+        "what": what,
+        "seconds": seconds,
+        "acknowledged": sum(count for _, count, _ in rounds),
+        "lost": sum(lost for _, _, lost in rounds),
+    }
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(json.dumps([*(each for each in known if each["what"] != what), told], indent=1) + "\n")
+    assert told["lost"] == 0, told
+    assert max(seconds) < 60, told

@@ -145,6 +145,7 @@ def environment(stack: str = "dev") -> dict[str, Any]:
     if found.get("pinned"):
         found["images"] = {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in TIERS}
         found["toolbox"] = f"python@sha256:{'1' * 64}"
+        found["proxy"] = f"haproxy@sha256:{'2' * 64}"
     return found
 
 

@@ -126,9 +126,9 @@ class TestIsolationOnAnEngine:
         ]
 
 
-def objects() -> dict[str, list[dict[str, Any]]]:
+def objects(stack: str = "staging") -> dict[str, list[dict[str, Any]]]:
     """The board's objects, and a pod of each of its tiers."""
-    made = [copy.deepcopy(each) for each in first("staging").objects]
+    made = [copy.deepcopy(each) for each in first(stack).objects]
     found = {
         kind: [each.inputs for each in made if each.kind == kind] for kind in ("Service", "HTTPRoute", "NetworkPolicy")
     }
@@ -165,6 +165,15 @@ class TestIsolationOnACluster:
     def test_the_board_is_closed(self) -> None:
         assert len(objects()["Pod"]) == 5
         assert not [*isolation.of_cluster(APP, objects(), "board-staging")]
+
+    def test_members_of_a_cache_and_their_proxy_are_one(self) -> None:
+        assert len(objects("prod")["Pod"]) == 8
+        assert not [*isolation.of_cluster(APP, objects("prod"), "board-prod")]
+        bared = objects("prod") | {"NetworkPolicy": []}
+        said = [*isolation.of_cluster(APP, bared, "board-prod")]
+        assert "a pod of no tier may connect to cache-1" in said
+        assert "web-blue may connect to cache-proxy" in said
+        assert "cache-0 may connect to cache-1" not in said
 
     @pytest.mark.parametrize(
         ("change", "said"),

@@ -151,6 +151,14 @@ ENVIRONMENT: list[tuple[Change, str, str]] = [
     (put("tiers.api.reserve", 0.1), "environment.tiers.api.reserve", "no such thing"),
     (put("tiers.database.storage", "1Gi"), "environment.tiers.database.storage", "no such thing"),
     (put("tiers.api.external", {"host": "db.test"}), "environment.tiers.api.external", "for database and cache"),
+    (put("tiers.cache.ha", True), "environment.tiers.cache.ha", "no such thing"),
+    (put("tiers.cache.ha", "yes"), "environment.tiers.cache.ha", "boolean"),
+    (put("tiers.api.ha", True), "environment.tiers.api.ha", "give it replicas"),
+    (
+        put("tiers.cache", {"ha": True, "external": {"host": "h"}}),
+        "environment.tiers.cache.external",
+        "one of the two",
+    ),
     (
         put("tiers.database", {"cpu": 1, "external": {"host": "h"}}),
         "environment.tiers.database.external",

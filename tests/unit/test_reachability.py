@@ -3,7 +3,7 @@
 The lab's network does not enforce policies, so the graph is proven here.
 """
 
-from itertools import product
+from itertools import permutations, product
 from typing import Any
 
 import pytest
@@ -33,7 +33,7 @@ class Network(reachability.Network):
             if "template" in each.inputs.get("spec", {}):
                 name = each.inputs["metadata"]["name"]
                 self.pods[name] = (self.namespace, each.inputs["spec"]["template"]["metadata"]["labels"])
-                [container] = each.inputs["spec"]["template"]["spec"]["containers"]
+                container = each.inputs["spec"]["template"]["spec"]["containers"][0]
                 for port in container.get("ports", ()):
                     self.ports[name] = port["containerPort"]
 
@@ -57,11 +57,33 @@ def slot(name: str) -> set[tuple[str, str]]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("stack", ["staging", "prod"])
-def test_the_tier_graph_and_nothing_else(stack: str) -> None:
+MEMBERS = ("cache-0", "cache-1", "cache-2")
+REPLICATED = {("cache-proxy", name) for name in MEMBERS} | set(permutations(MEMBERS, 2))
+
+
+def of(stack: str, *names: str) -> set[tuple[str, str]]:
+    """The graph of these slots; in prod the cache is replicated, and who needs it reaches its proxy and no member."""
+    edges = {edge for name in names for edge in slot(name)}
+    if stack == "staging":
+        return edges
+    return {(one, "cache-proxy" if other == "cache" else other) for one, other in edges} | REPLICATED
+
+
+@pytest.mark.parametrize(("stack", "pods"), [("staging", 7), ("prod", 10)])
+def test_the_tier_graph_and_nothing_else(stack: str, pods: int) -> None:
     network = Network(first(stack))
-    assert len(network.pods) == 7
-    assert network.graph() == slot("blue")
+    assert len(network.pods) == pods
+    assert network.graph() == of(stack, "blue")
+
+
+def test_only_members_reach_the_watchers() -> None:
+    network = Network(first("prod"))
+    reaching = {
+        (one, other)
+        for one, other in product(network.pods, MEMBERS)
+        if one != other and network.reaches(network.pods[one], network.pods[other], 26379)
+    }
+    assert reaching == set(permutations(MEMBERS, 2))
 
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
@@ -87,7 +109,7 @@ def test_a_gateway_without_pods_is_known_by_its_addresses() -> None:
 @pytest.mark.parametrize("stack", ["staging", "prod"])
 def test_the_slots_do_not_see_each_other(stack: str) -> None:
     network = Network(first(stack), second(stack))
-    assert network.graph() == slot("blue") | slot("green")
+    assert network.graph() == of(stack, "blue", "green")
 
 
 def test_all_that_can_be_asked_for_opens_just_that() -> None:

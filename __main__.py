@@ -11,7 +11,7 @@ from components import checkpoint
 ROOT = pulumi.get_root_directory()
 ASKED = checkpoint.Asked(pulumi.get_stack(), ROOT)  # first: it is answered while the rest is imported and described
 
-from components import cache, config, database, guard, platforms, release, tier
+from components import backup, cache, config, database, guard, platforms, release, tier
 from components.config import TierName
 from components.kept import KeptSlot
 from components.monitoring import Monitoring
@@ -51,6 +51,9 @@ def main() -> None:
         shared[TierName.DATABASE] = database.Database("database", platform, data[TierName.DATABASE]).ready
     if app.cache:
         shared[TierName.CACHE] = cache.Cache("cache", platform, data[TierName.CACHE]).ready
+
+    if kept := backup.described(description):
+        backup.Backup("backup", platform, kept)
 
     gateway = Gateway(platform).running
     standing = [*platform.foundation, *(each for ready in shared.values() for each in ready), gateway]

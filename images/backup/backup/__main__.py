@@ -158,7 +158,7 @@ def _arguments() -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     for name in ("backup", "full", "verify", "prune", "list", "status"):
         verbs.add_parser(name)
-    verbs.add_parser("serve").add_argument("--run", action="store_true", help="start the runs at their times, too")
+    verbs.add_parser("serve").add_argument("due", nargs="*", help="NAME=TIMES: runs to start where nobody else does")
     for name in ("restore", "roles", "files"):
         verb = verbs.add_parser(name)
         verb.add_argument("--snapshot", default="latest", help="latest, an id, or a time: the last one before it")
@@ -184,7 +184,7 @@ def main() -> None:
     if given.verb == "serve":
         from . import serve
 
-        serve.serve(given.run)
+        serve.serve(dict(each.split("=", 1) for each in given.due))
         return
     _bounded()
     postgres.credentials()

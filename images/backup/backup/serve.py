@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -52,11 +53,11 @@ def metrics(known: Sequence[Run] | None, due: Mapping[str, str], now: datetime) 
             yield f"tiers_backup_last_duration_seconds{of} {last.seconds:g}"
 
 
-def serve(run: bool) -> None:
-    """Answer /metrics and /health for as long as it lives; `run`: start the runs, too, one at a time."""
+def serve(due: Mapping[str, str]) -> None:
+    """Answer /metrics and /health for as long as it lives, and start the runs that are `due`, one at a time."""
     repository.begin()
-    if run:
-        _schedule()
+    if due:
+        _schedule(due)
     ThreadingHTTPServer(("", PORT), Handler).serve_forever()
 
 
@@ -67,10 +68,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         text = {"/health": lambda: "ok\n", "/metrics": self._metrics}.get(self.path)
-        self.send_response(200 if text else 404)
-        self.send_header("Content-Type", "text/plain; version=0.0.4")
-        self.end_headers()
-        self.wfile.write(text().encode() if text else b"")
+        # Whoever only wants to know whether it lives may have hung up already.
+        with suppress(ConnectionError):
+            self.send_response(200 if text else 404)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.end_headers()
+            self.wfile.write(text().encode() if text else b"")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Being asked is no news."""
@@ -91,14 +94,14 @@ def _known() -> list[Run] | None:
         return None
 
 
-def _schedule() -> None:
+def _schedule(due: Mapping[str, str]) -> None:
     scheduler: Any = import_module("apscheduler.schedulers.background").BackgroundScheduler(
         timezone=UTC,
         executors={"default": {"type": "threadpool", "max_workers": 1}},
         job_defaults={"coalesce": True, "misfire_grace_time": 3600},
     )
-    late = overdue(_known() or (), times(), datetime.now(UTC))
-    for kind, at in times().items():
+    late = overdue(_known() or (), due, datetime.now(UTC))
+    for kind, at in due.items():
         # What was due while nothing ran here is made up for.
         at_once = {"next_run_time": datetime.now(UTC)} if late[kind] else {}
         scheduler.add_job(partial(_run, kind), _trigger(at), name=kind, **at_once)

@@ -43,7 +43,9 @@ def main() -> None:
         data[TierName.DATABASE] = database.workload(app.database, description)
     if app.cache:
         data[TierName.CACHE] = cache.workload(app.cache, description)
+    kept = backup.described(description)
     running = [*workloads.values(), *(each for each in data.values() if isinstance(each, Workload))]
+    running += [kept.holder] if kept else []
     guard.refuse(known, app, environment, platform.stores(running), running, guard.forced(os.environ))
 
     shared: dict[TierName, Sequence[pulumi.Resource]] = {}
@@ -52,7 +54,7 @@ def main() -> None:
     if app.cache:
         shared[TierName.CACHE] = cache.Cache("cache", platform, data[TierName.CACHE]).ready
 
-    if kept := backup.described(description):
+    if kept:
         backup.Backup("backup", platform, kept)
 
     gateway = Gateway(platform).running

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pulumi
@@ -29,6 +29,11 @@ class Args:
 
     workload: Workload
     times: tuple[Timed, ...]
+
+    @property
+    def holder(self) -> Workload:
+        """The same as who holds data: the tiers' volumes are theirs."""
+        return replace(self.workload, volumes=tuple(each for each in self.workload.volumes if not each.read_only))
 
 
 def described(description: Description) -> Args | None:

@@ -109,7 +109,7 @@ preview-comment: stack-file lab venv ## What a change would do, as a comment for
 heal: ## After a killed update: look what is there, and put the stack right (where its state is lost: FORCE=state)
 	@$(alone) TIERS_FORCE=$(FORCE) $(RUN) -m ci.heal $(ENV)
 
-.PHONY: new import
+.PHONY: new import backup backups verify
 new: lab venv ## Start an application of your own: NAME=shop, in apps/NAME or AT; it comes up as it is
 	@$(RUN) -m ci.new "$(NAME)" $(if $(AT),"$(AT)")
 
@@ -130,6 +130,16 @@ journey: load ## The way of a user through ENV, from a page to the work behind i
 
 check: venv ## Is all of ENV up, ready, migrated, closed but for its gateway, and answering as app.checks wants?
 	@$(HERE) $(RUN) -m ci.check $(ENV)
+
+# Whatever else is at work on ENV: a backup changes nothing there.
+backup: venv ## Back up ENV now: the database; with FULL=yes the tiers' volumes, too
+	@$(HERE) $(RUN) -m ci.backup $(ENV) $(if $(FULL),full,backup)
+
+backups: venv ## The backups of ENV there are, and whether they are as they should be
+	@$(HERE) $(RUN) -m ci.backup $(ENV) list
+
+verify: venv ## Read all backups of ENV, and have the last come back in a scratch database, which is compared
+	@$(HERE) $(RUN) -m ci.backup $(ENV) verify
 
 perf: venv load ## Hold ENV to its SLO (environment.slo) at its rate; for another time: WINDOW=30s
 	@$(HERE) $(RUN) -m ci.slo perf $(ENV) --window "$(WINDOW)"

@@ -11,7 +11,7 @@ from components import checkpoint
 ROOT = pulumi.get_root_directory()
 ASKED = checkpoint.Asked(pulumi.get_stack(), ROOT)  # first: it is answered while the rest is imported and described
 
-from components import cache, config, database, guard, platforms, release, tier
+from components import backup, cache, config, database, guard, platforms, release, tier
 from components.config import TierName
 from components.kept import KeptSlot
 from components.monitoring import Monitoring
@@ -43,7 +43,9 @@ def main() -> None:
         data[TierName.DATABASE] = database.workload(app.database, description)
     if app.cache:
         data[TierName.CACHE] = cache.workload(app.cache, description)
+    kept = backup.described(description)
     running = [*workloads.values(), *(each for each in data.values() if isinstance(each, Workload))]
+    running += [kept.holder] if kept else []
     guard.refuse(known, app, environment, platform.stores(running), running, guard.forced(os.environ))
 
     shared: dict[TierName, Sequence[pulumi.Resource]] = {}
@@ -51,6 +53,9 @@ def main() -> None:
         shared[TierName.DATABASE] = database.Database("database", platform, data[TierName.DATABASE]).ready
     if app.cache:
         shared[TierName.CACHE] = cache.Cache("cache", platform, data[TierName.CACHE]).ready
+
+    if kept:
+        backup.Backup("backup", platform, kept)
 
     gateway = Gateway(platform).running
     standing = [*platform.foundation, *(each for ready in shared.values() for each in ready), gateway]

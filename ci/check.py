@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pulumi import RunError
 
-from components import checkpoint, database, platforms, tier
+from components import backup, checkpoint, database, platforms, tier
 from components.checkpoint import Checkpoint
 from components.config import App, Check, ConfigError, Environment, TierName
 from components.platforms import toolbox
@@ -50,6 +50,8 @@ class Live:
         for name in (TierName.API, TierName.WEB):
             yield f"the {name} is ready", partial(self.ready, name)
         yield "the database is at what the release wants", self.migrations
+        if self.environment.size(TierName.DATABASE).backup:
+            yield "backups are taken, and come back", self.backups
         for check in self.app.checks:
             yield f"{check.path} is answered as wanted", partial(self.answer, check)
         if not self.app.checks:
@@ -89,6 +91,9 @@ class Live:
         if not asked:
             raise NotDescribedError("migrate.check of a tier")
         return "; ".join(self._execute(name, self.slot, command) or f"{name} says so" for name, command in asked)
+
+    def backups(self) -> str:
+        return platforms.execute(self.app, self.environment, self.stack, backup.NAME, None, (backup.NAME, "status"))
 
     def answer(self, check: Check) -> str:
         self._ask(check.model_dump(exclude_none=True), None)

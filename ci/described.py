@@ -1,7 +1,9 @@
 """What a stack's files say, for what runs beside Pulumi."""
 
+import copy
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,8 +30,24 @@ def load(stack: str) -> tuple[App, Environment]:
     settings = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
     app = load_app(described["config"]["app"]["value"])
     given = cast(dict[str, Any], settings.get(f"{described['name']}:environment") or {})
-    environment = load_environment({**given, "images": {}, "pinned": False}, app)
+    environment = load_environment({**unpinned(given), "pinned": False}, app)
     return app, environment.model_copy(update={"pinned": bool(given.get("pinned"))})
+
+
+def unpinned(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """An environment's plain settings without the images that `make images` names there."""
+    found: dict[str, Any] = {**copy.deepcopy(dict(environment)), "images": {}}
+    backups_of(found).pop("image", None)
+    return found
+
+
+def backups_of(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What an environment's plain settings say of backups."""
+    found = cast(dict[str, Any], environment)
+    for key in ("tiers", "database", "backup"):
+        inner = found.get(key)
+        found = cast(dict[str, Any], inner) if isinstance(inner, dict) else {}
+    return found
 
 
 def pulumi(*words: str) -> str:

@@ -4,6 +4,7 @@ It has a namespace, a host and secrets of its own, and no protected data. Its st
 secrets are those of its last update, for the database knows them. `make down ENV=pr-123` removes all of it.
 """
 
+import copy
 import json
 import re
 import secrets
@@ -55,7 +56,11 @@ def like(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:
     url = re.sub(r"(?<=://)[^.:]+", f"{app}-{stack}", cluster["url"])
     own = {key: value for key, value in cluster.items() if key != "hostnames"} | {"url": url, "namespace": namespace}
     kept = {key: value for key, value in template.items() if key not in ("images", "pinned", "release")}
-    return kept | {"kubernetes": own, "protect_data": False, "seed": True}
+    made: dict[str, Any] = {**copy.deepcopy(kept), "kubernetes": own, "protect_data": False, "seed": True}
+    # What is seeded and soon removed is not worth a backup.
+    if "database" in made.get("tiers", {}):
+        made["tiers"]["database"].pop("backup", None)
+    return made
 
 
 def _begin(stack: str) -> None:

@@ -38,8 +38,14 @@ def build(stack: str) -> None:
     engine: Any = docker.from_env()
     for reference, each in {each.reference: each for each in pins.wanted(stack).values()}.items():
         if each.context:
-            engine.images.build(path=each.context, target=each.target, tag=reference, rm=True)
+            _build(engine, each, reference)
             print(f"  {reference}: built")
+
+
+def _build(engine: Any, wanted: Image, tag: str) -> Any:
+    given = {"BASE": wanted.base} if wanted.base else None
+    image, _ = engine.images.build(path=wanted.context, target=wanted.target, buildargs=given, tag=tag, rm=True)
+    return image
 
 
 def _brought(engine: Any, wanted: Image) -> str:
@@ -58,7 +64,7 @@ def _brought(engine: Any, wanted: Image) -> str:
     except APIError:
         if not wanted.context:
             raise
-        image, _ = engine.images.build(path=wanted.context, target=wanted.target, tag=tagged, rm=True)
+        image = _build(engine, wanted, tagged)
         for line in engine.images.push(repository, tag=tag, stream=True, decode=True):
             if "error" in line:
                 raise RunError(f"{wanted.path}: {tagged} can't be pushed: {line['error']}") from None

@@ -15,13 +15,15 @@ from typing import Any
 import yaml
 from pulumi import RunError
 
+from components import backup
 from components.config import ConfigError, TierName
 from components.tier import Description, data_image, image
 from components.workload import Image
 
-from .described import ROOT, last_update, load, project
+from .described import ROOT, backups_of, last_update, load, project
 
 FILE = ROOT / "release.json"
+BACKUP = f"{backup.PATH}.image"
 NOT_BUILT = f"sha256:{'0' * 64}"
 Pins = dict[str, str]
 """Config path → name:tag@digest."""
@@ -64,6 +66,7 @@ def wanted(stack: str) -> dict[str, Image]:
     """Config path → image, of everything that will run; named by tag, that of what is built is the digest of its folder."""
     app, environment = load(stack)
     description = Description(app=app, environment=environment, secrets={}, root=ROOT)
+    backups = environment.size(TierName.DATABASE).backup
     return {
         **{f"environment.images.{tier}": image(tier, each, description) for tier, each in app.services.items()},
         **{
@@ -76,6 +79,7 @@ def wanted(stack: str) -> dict[str, Image]:
             if environment.size(TierName.CACHE).ha
             else {}
         ),
+        **({BACKUP: backup.image(backups, description)} if backups else {}),
     }
 
 
@@ -88,6 +92,8 @@ def named(stack: str) -> Pins:
 def given(environment: Mapping[str, Any]) -> Pins:
     """The images an environment's plain settings name."""
     own = {f"environment.{name}": environment[name] for name in ("toolbox", "proxy") if name in environment}
+    backups = backups_of(environment)
+    own |= {BACKUP: backups["image"]} if "image" in backups else {}
     return own | {f"environment.images.{tier}": each for tier, each in environment.get("images", {}).items()}
 
 

@@ -70,6 +70,36 @@ def _port(value: object) -> int:
     return value
 
 
+_WORDS = {"daily": "17 {hour} * * *", "weekly": "17 {hour} * * sun", "monthly": "17 {hour} 1 * *"}
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_DAYS = "mon|tue|wed|thu|fri|sat|sun"
+
+
+def _times(hour: int) -> BeforeValidator:
+    """When something is due, as cron writes it, in UTC; the words mean `hour`.
+
+    Schedulers count the days of the week from different ones, and agree on their names.
+    """
+    numbers = [r"[0-5]?\d", r"1?\d|2[0-3]", r"[12]?\d|3[01]", rf"[1-9]|1[0-2]|{_MONTHS}", _DAYS]
+
+    def check(value: object) -> str:
+        text = _WORDS[value].format(hour=hour) if isinstance(value, str) and value in _WORDS else value
+        fields = text.split() if isinstance(text, str) else []
+        one = [rf"(\*|({number})(-({number}))?)(/[1-9]\d?)?" for number in numbers]
+        if len(fields) != 5 or not all(
+            re.fullmatch(rf"{at}(,{at})*", given) for at, given in zip(one, fields, strict=True)
+        ):
+            fix = 'write daily, weekly, monthly or five fields as in "30 2 * * mon-fri", days of the week by name'
+            raise _problem(f"{value!r:.60} is no time as cron writes it", fix)
+        return " ".join(fields)
+
+    return BeforeValidator(check)
+
+
+def _days(value: object) -> int:
+    return round(_quantity(value, {"d": 1, "w": 7}, "30d (units: d, w)"))
+
+
 def _path(value: object) -> str:
     if not isinstance(value, str) or not value.startswith("/") or ".." in PurePosixPath(value).parts or len(value) < 2:
         raise _problem(f"{value!r:.60} is not an absolute path in the container", "write it like /var/lib/app")
@@ -425,6 +455,11 @@ class App(Model):
         return {name: tier for name, tier in tiers.items() if tier and tier.metrics}
 
     @property
+    def volumes(self) -> frozenset[str]:
+        """The names of the volumes of all tiers of a slot."""
+        return frozenset(name for service in self.services.values() for name in service.volumes)
+
+    @property
     def contract(self) -> bool:
         """Whether a migration of this release breaks the one before."""
         return any(service.migrate and service.migrate.contract for service in self.services.values())
@@ -447,6 +482,78 @@ class Autoscale(Model):
     cpu: int = Field(
         default=70, ge=10, le=100, strict=True, description="Percent of `cpu` that one is to use on average."
     )
+
+
+class S3(Model):
+    """A bucket of S3, or of what speaks like it."""
+
+    endpoint: Address = Field(description="Its address, as in https://s3.eu-central-1.amazonaws.com.")
+    bucket: Object = Field(description="The bucket; it is there.")
+    prefix: Object | None = Field(
+        default=None, description="What all names in it begin with; `APP-STACK` if not given."
+    )
+    region: Object = Field(default="us-east-1", description="Its region.")
+    access_key: Name = Field(description="Which of `secrets` is the id of the access key.")
+    secret_key: Name = Field(description="Which of `secrets` is the access key itself.")
+
+
+class Target(Model):
+    """Where backups are: exactly one of `volume`, `directory` and `s3`."""
+
+    volume: Flag = Field(default=False, description="A volume beside the database's: it is lost with the machine.")
+    storage: Memory | None = Field(
+        default=None, description="Kubernetes, with `volume`: its size; twice the database's if not given."
+    )
+    storage_class: Object | None = Field(default=None, description="Kubernetes, with `volume`: its StorageClass.")
+    directory: ContainerPath | None = Field(
+        default=None, description="Docker: a folder of the engine's host, such as one that is mounted from elsewhere."
+    )
+    s3: S3 | None = Field(default=None, description="A bucket.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum(map(bool, (self.volume, self.directory, self.s3))) != 1:
+            raise _problem("it needs exactly one of `volume: true`, `directory` and `s3`", "keep the one you mean")
+        if not self.volume and (self.storage or self.storage_class):
+            raise _problem("`storage` and `storage_class` are of a `volume`", "take them out")
+        return self
+
+
+class Backup(Model):
+    """When the database is backed up, where to, and how that is proven. All times are UTC."""
+
+    schedule: Annotated[str, _times(3)] = Field(
+        default="daily",
+        validate_default=True,
+        description="The database: `daily` (03:17), `weekly`, `monthly` or as cron writes it.",
+    )
+    full: Annotated[str, _times(4)] = Field(
+        default="weekly", validate_default=True, description="The database and the tiers' volumes."
+    )
+    verify: Annotated[str, _times(5)] = Field(
+        default="monthly",
+        validate_default=True,
+        description="All that is kept is read, and the last backup comes back in a scratch database, which is compared.",
+    )
+    retention: Annotated[int, BeforeValidator(_days), WithJsonSchema({"type": "string", "pattern": r"^\d+[dw]$"})] = (
+        Field(
+            default=30, validate_default=False, description="How long backups are kept, counted from the last good one."
+        )
+    )
+    key: Name = Field(default="backup-key", description="Which of `secrets` encrypts it. Keep it elsewhere, too.")
+    target: Target = Field(description="Where to.")
+    cpu: Cpu = Field(default=1, validate_default=False, description="Processors it may use.")
+    memory: Memory = Field(default=512 * 2**20, validate_default=False, description="Memory it may use.")
+    image: ImageReference | None = Field(
+        default=None, description="The image that takes backups, by digest: `make images` writes it."
+    )
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Every secret it uses → the key that names it."""
+        s3 = self.target.s3
+        keys = {s3.access_key: "target.s3.access_key", s3.secret_key: "target.s3.secret_key"} if s3 else {}
+        return {self.key: "key", **keys}
 
 
 class External(Model):
@@ -482,6 +589,7 @@ class Size(Model):
         default=False,
         description="Cache, on Kubernetes: three of it, each with `storage` of its own; when one fails another takes over.",
     )
+    backup: Backup | None = Field(default=None, description="Database: when it is backed up, and where to.")
 
     @property
     def capacity(self) -> int:
@@ -820,6 +928,14 @@ class Environment(Model):
         """How big `tier` is in this environment."""
         return self.tiers.get(tier, Size())
 
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Every secret that only this environment uses → the config path that names it."""
+        backup = self.size(TierName.DATABASE).backup
+        return (
+            {name: f"environment.tiers.database.backup.{key}" for name, key in backup.secrets.items()} if backup else {}
+        )
+
     def data(self, app: App) -> dict[TierName, Database | Cache]:
         """The data tiers that run here, not somewhere else."""
         tiers: dict[TierName, Database | Cache | None] = {TierName.DATABASE: app.database, TierName.CACHE: app.cache}
@@ -858,7 +974,7 @@ def load() -> Settings:
     app = load_app(_object(config, "app"))
     environment = load_environment(_object(config, "environment"), app)
     elsewhere = environment.kubernetes.secrets if environment.kubernetes else {}
-    secrets = check_secrets(_object(config, "secrets"), app, elsewhere)
+    secrets = check_secrets(_object(config, "secrets"), app, elsewhere, environment.secrets)
     return Settings(app=app, environment=environment, secrets=secrets, sealed=Output.secret(secrets))
 
 
@@ -891,23 +1007,27 @@ def load_environment(value: object, app: App) -> Environment:
     return environment
 
 
-def check_secrets(value: object, app: App, elsewhere: Collection[str] = ()) -> dict[str, str]:
+def check_secrets(
+    value: object, app: App, elsewhere: Collection[str] = (), of_environment: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The value of each secret the application uses, from the plain value of `secrets`. Never log what it returns.
 
-    Those whose names are in `elsewhere` are not looked for: their values are in the cluster.
+    Those whose names are in `elsewhere` are not looked for: their values are in the cluster. `of_environment` are those it
+    uses in this environment besides, with the config path that names each.
 
     Raises:
         ConfigError: one is not set, empty or not text. Its value is never in the message.
     """
     given = cast(Mapping[object, object], value if isinstance(value, Mapping) else {})
+    used = {**(of_environment or {}), **app.secrets}
     fix = "set it with `pulumi config set --secret --path secrets.{0}`"
     _refuse(
         f"secrets.{name}: {path} uses it and it is not set to a text; {fix.format(name)}"
-        for name, path in sorted(app.secrets.items())
+        for name, path in sorted(used.items())
         if name not in elsewhere
         if not isinstance(given.get(name), str) or not given.get(name)
     )
-    return {name: str(given[name]) for name in app.secrets if name not in elsewhere}
+    return {name: str(given[name]) for name in used if name not in elsewhere}
 
 
 def _validated(model: type[M], value: object, root: str) -> M:
@@ -929,7 +1049,8 @@ _FIXES = {
 
 def _unknown(key: str) -> str:
     models = (App, Environment, Web, Api, Worker, Database, Cache, Size, Check, Gateway, Docker, Migration, Reload, Releases, Slo, Kubernetes,
-              Namespace, ClusterGateway, OwnGateway, SecretReference, Autoscale, External, Figure, Monitoring, Exporters)  # fmt: skip
+              Namespace, ClusterGateway, OwnGateway, SecretReference, Autoscale, External, Figure, Monitoring, Exporters, Backup, Target,
+              S3)  # fmt: skip
     known = sorted({field for model in models for field in model.model_fields})
     if key in ("cpu", "memory", "replicas"):
         return f"there is no such key; how big a tier is stands in environment.tiers.<tier>.{key}"
@@ -971,7 +1092,7 @@ def _contradictions(app: App) -> Iterator[str]:
         yield "app.figures: no tier has metrics that they could be made of; give web or api its `metrics` path"
     volumes = [(name, tier) for tier, service in app.services.items() for name in service.volumes]
     for name, tier in volumes:
-        if name in ("secrets", "database-data", "cache-data", "gateway-state", "prometheus-data"):
+        if name in ("secrets", "database-data", "cache-data", "gateway-state", "prometheus-data", "backups"):
             yield f"app.{tier}.volumes.{name}: the program has one of that name; give it another"
 
 
@@ -1002,6 +1123,7 @@ def _misfits(app: App, environment: Environment) -> Iterator[str]:
                 yield f"{path}.env.{variable}: it is set by app.{tier}.env or the program; set it in one place"
             if size.autoscale and size.autoscale.max < size.replicas:
                 yield f"{path}.autoscale.max: it is less than replicas; give at least {size.replicas}"
+    yield from _misfits_of_backups(app, environment)
     for tier in environment.images:
         if tier not in app.names:
             yield f"environment.images.{tier}: the application has no {tier}; take it out"
@@ -1013,6 +1135,28 @@ def _misfits(app: App, environment: Environment) -> Iterator[str]:
     )
     if environment.pinned:
         yield from _unpinned(app, environment)
+
+
+def _misfits_of_backups(app: App, environment: Environment) -> Iterator[str]:
+    path = "environment.tiers.database.backup"
+    for tier, size in environment.tiers.items():
+        if size.backup and tier is not TierName.DATABASE:
+            yield f"environment.tiers.{tier}.backup: it is for the database; take it out"
+    backup = environment.size(TierName.DATABASE).backup
+    if not backup:
+        return
+    users = {tier: service.user for tier, service in app.services.items() if service.volumes}
+    if len(set(users.values())) > 1:
+        whose = ", ".join(f"{tier}'s of {user}" for tier, user in users.items())
+        yield f"{path}.full: one user has to read all volumes, and they are of several ({whose}); give these tiers one user"
+    if environment.kubernetes and backup.target.directory:
+        yield f"{path}.target.directory: pods see no folder of their node; use volume or s3"
+    if environment.kubernetes and not backup.image and not environment.registry:
+        yield f"{path}: a cluster pulls its image; say in environment.registry where it is"
+    if not environment.kubernetes:
+        for key in ("storage", "storage_class"):
+            if key in backup.target.model_fields_set:
+                yield f"{path}.target.{key}: a Docker engine has no such thing; take it out"
 
 
 def _misfits_of_an_engine(app: App, environment: Environment) -> Iterator[str]:
@@ -1049,7 +1193,7 @@ def _misfits_of_a_cluster(app: App, environment: Environment) -> Iterator[str]:
             if (size.storage, size.storage_class) != (other.storage, other.storage_class):
                 yield f"environment.tiers.{tier}: it shares volume {name} with {first}; give both one storage and storage_class"
     for name in cluster.secrets:
-        if name not in app.secrets:
+        if name not in app.secrets | environment.secrets:
             yield f"environment.kubernetes.secrets.{name}: nothing uses it; take it out"
 
 
@@ -1063,6 +1207,10 @@ def _unpinned(app: App, environment: Environment) -> Iterator[str]:
     for path, image in environment.watchers(app).items():
         if "@sha256:" not in image:
             yield f"environment.monitoring.{path}: {image} is not named by its digest; add it, as in name:1.4@sha256:…"
+    backup = environment.size(TierName.DATABASE).backup
+    if backup and "@sha256:" not in (backup.image or ""):
+        named = backup.image or "an image that is built"
+        yield f"environment.tiers.database.backup.image: {named} is not named by its digest; `make images` writes it here"
     if "@sha256:" not in environment.toolbox:
         yield f"environment.toolbox: {environment.toolbox} is not named by its digest; `make images` writes it here"
     if environment.size(TierName.CACHE).ha and "@sha256:" not in environment.proxy:

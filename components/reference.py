@@ -78,6 +78,8 @@ def _written(field: Schema) -> object:
             return f"{value // 2**20}Mi"
         if "ms" in pattern:
             return f"{value:.12g}s"
+        if "[dw]" in pattern:
+            return f"{value}d"
     return value
 
 

@@ -95,7 +95,7 @@ def service(tier: TierName, described: Service, description: Description) -> Wor
         image=image(tier, described, description, reload.target if reload else None),
         resources=description.resources(tier),
         command=(reload.command if reload else ()) or described.command,
-        env=tuple(sorted((_needed_env(described, description) | described.env | size.env).items())),
+        env=tuple(sorted((needed_env(described, description) | described.env | size.env).items())),
         secrets=tuple(description.secrets[name] for name in sorted(set(names))),
         writable=tuple(sorted((*described.writable, *(reload.writable if reload else ())))),
         scratch=described.scratch,
@@ -106,7 +106,7 @@ def service(tier: TierName, described: Service, description: Description) -> Wor
         stop_within=described.stop_within,
         tasks=_tasks(tier, described, description.environment),
         needs=tuple(sorted(described.needs)),
-        zones=_zones(described, description.environment),
+        zones=zones(described, description.environment),
         egress=described.egress,
         autoscaled=size.cpu * size.autoscale.cpu / 100 if size.autoscale else None,
         priority=size.priority_class,
@@ -153,7 +153,8 @@ def routes(app: App, environment: Environment) -> tuple[Route, ...]:
     return tuple(found)
 
 
-def _needed_env(described: Service, description: Description) -> dict[str, str]:
+def needed_env(described: Service, description: Description) -> dict[str, str]:
+    """What who needs other tiers is told of them."""
     env = {"PUBLIC_URL": description.environment.url}
     database = description.app.database
     if TierName.DATABASE in described.needs and database:
@@ -177,13 +178,14 @@ def _needed_secrets(described: Service, app: App) -> list[str]:
     return [data.password for tier, data in passwords.items() if data and tier in described.needs]
 
 
-def _zones(described: Service, environment: Environment) -> tuple[Zone, ...]:
+def zones(described: Service, environment: Environment) -> tuple[Zone, ...]:
+    """Where it has to be to reach what it needs."""
     data = {TierName.DATABASE, TierName.CACHE} & set(described.needs)
     outside = {tier for tier in data if environment.size(tier).external}
-    zones = [Zone.EDGE] if isinstance(described, Listening) or TierName.API in described.needs else []
-    zones += [Zone.DATA] if data - outside else []
-    zones += [Zone.OUTSIDE] if described.egress or outside else []
-    return tuple(zones)
+    found = [Zone.EDGE] if isinstance(described, Listening) or TierName.API in described.needs else []
+    found += [Zone.DATA] if data - outside else []
+    found += [Zone.OUTSIDE] if described.egress or outside else []
+    return tuple(found)
 
 
 def _tasks(tier: TierName, described: Service, environment: Environment) -> tuple[Task, ...]:
@@ -255,14 +257,14 @@ def data_image(tier: TierName, reference: str, description: Description) -> Imag
     return Image(reference=pinned or reference, path=path)
 
 
-def context_digest(context: Path) -> str:
-    """Twelve digits over all that `docker build` would send: paths, modes and content, less .dockerignore."""
+def context_digest(context: Path, base: str = "") -> str:
+    """Twelve digits over all that `docker build` would send: paths, modes and content, less .dockerignore; and its `base`."""
     from docker.utils.build import exclude_paths
 
     ignore = context / ".dockerignore"
     patterns = ignore.read_text().splitlines() if ignore.is_file() else []
     names = exclude_paths(str(context), [line for line in patterns if line and not line.startswith("#")])
-    total = hashlib.sha256()
+    total = hashlib.sha256(base.encode())
     for name in sorted(names):
         file = context / name
         if file.is_symlink():

@@ -36,6 +36,8 @@ class Image:
     context: str | None = field(default=None, metadata={"released": False})
     target: str | None = field(default=None, metadata={"released": False})
     """The stage of its Dockerfile that is built, if not the last; the tag says it, too."""
+    base: str | None = field(default=None, metadata={"released": False})
+    """What its Dockerfile is built on where it says BASE; the tag says it, too."""
     path: str = field(default="", metadata={"released": False})
     """The config path that names it, for errors."""
     pull_secrets: tuple[str, ...] = ()
@@ -92,10 +94,11 @@ class Script:
 
 @dataclass(frozen=True, kw_only=True)
 class Mount:
-    """A folder of the developer's machine, read-only."""
+    """A folder of the engine's host: the developer's sources, read-only, or where somebody wants data to be kept."""
 
     source: str
     path: str
+    writable: bool = field(default=False, metadata={"released": False})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +110,14 @@ class Task:
     timeout: float
     path: str = field(default="", metadata={"released": False})
     """The config path that describes it, for errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed(Task):
+    """A command that runs again and again; one that fails is tried again at the next of its times."""
+
+    at: str
+    """Its times as cron writes them, in UTC."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +161,8 @@ class Workload:
     stop_within: float = 30
     tasks: tuple[Task, ...] = ()
     needs: tuple[str, ...] = ()
+    path: str = field(default="", metadata={"released": False})
+    """The config path that describes it, for errors, where it is not that of a tier."""
 
 
 @dataclass(frozen=True, kw_only=True)

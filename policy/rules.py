@@ -6,7 +6,7 @@ wrong and what to do about it, and is silent about everything else. `Rule.proble
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
@@ -16,6 +16,8 @@ from .model import Problem, Properties, Resource, Rule, Settings, at, of_each
 
 DATA = ("database", "cache")
 TIERS = ("web", "api", "worker", *DATA)
+BACKUPS = "/var/lib/backup"
+"""Where a folder of the engine's host is mounted because somebody wants backups to be there."""
 _POD_IN_TEMPLATE = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job")
 _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 
@@ -171,11 +173,16 @@ def _restricted_on_docker(resource: Resource, settings: Settings) -> Iterator[st
             yield f"{mode} makes it a part of the engine's host; take it out"
     if props.get("devices"):
         yield "it has devices of the engine's host; take them out"
-    yield from _folders_of_the_host(props, settings.strict(resource.stack))
+    strict, backups = settings.strict(resource.stack), resource.labels.get("tiers.tier") == "backup"
+    yield from _folders_of_the_host(props, strict, {BACKUPS} if backups else set())
 
 
-def _folders_of_the_host(props: Properties, strict: bool) -> Iterator[str]:
-    binds = [(each.get("source"), each.get("readOnly")) for each in props.get("mounts") or () if each["type"] == "bind"]
+def _folders_of_the_host(props: Properties, strict: bool, chosen: Collection[str]) -> Iterator[str]:
+    binds = [
+        (each.get("source"), each.get("readOnly"))
+        for each in props.get("mounts") or ()
+        if each["type"] == "bind" and each.get("target") not in chosen
+    ]
     binds += [(each["hostPath"], each.get("readOnly")) for each in props.get("volumes") or () if each.get("hostPath")]
     for source, read_only in binds:
         if strict or not read_only or str(source).endswith(".sock"):

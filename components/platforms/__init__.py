@@ -11,7 +11,7 @@ from ..alerts import Watched
 from ..checkpoint import LABEL_SLOT, Checkpoint, Entry
 from ..config import App, ConfigError, Environment, Settings, TierName
 from ..release import Release, Slot
-from ..workload import Elsewhere, Route, Scale, Task, Workload, Zone
+from ..workload import Elsewhere, Route, Scale, Task, Timed, Workload, Zone
 
 SLOT_HEADER = "X-Tiers-Slot"
 """A request with it goes to the slot it names, and the answer says which slot gave it."""
@@ -19,6 +19,8 @@ COOKIE = "tiers-release"
 """Names the release a page came from, so that what the page asks for comes from there, too."""
 UNTOUCHED, SHARED = "what is live was not touched", "it is shared by both slots"
 """What a failure means for users."""
+ONCE_WITHIN = 6 * 3600
+"""Seconds that a command which somebody runs by hand may take."""
 Dependencies = Sequence[Input[Resource]]
 
 
@@ -114,6 +116,15 @@ class Platform(Protocol):
 
     def keep(self, parent: Resource, workload: Workload, supplies: Mapping[str, Resource]) -> Sequence[Resource]:
         """Run a workload that holds data, once, shared by both slots."""
+        ...
+
+    def schedule(
+        self, parent: Resource, workload: Workload, times: Sequence[Timed], supplies: Mapping[str, Resource]
+    ) -> Sequence[Resource]:
+        """Keep a workload, as above, and run its commands at their times.
+
+        Where the platform has nothing that does, the workload itself is told of them, as `NAME=TIMES` at the end of its command.
+        """
         ...
 
     def reach(self, parent: Resource, elsewhere: Elsewhere) -> Sequence[Resource]:
@@ -225,7 +236,7 @@ def ready(app: App, environment: Environment, stack: str) -> Mapping[tuple[str, 
 
 
 def execute(
-    app: App, environment: Environment, stack: str, tier: TierName, slot: Slot | None, command: Sequence[str]
+    app: App, environment: Environment, stack: str, tier: str, slot: Slot | None, command: Sequence[str]
 ) -> str:
     """What a command prints in one of the running containers of a tier.
 
@@ -253,6 +264,22 @@ def lines(app: App, environment: Environment, stack: str) -> Iterator[Line]:
     from . import engine
 
     return engine.lines(environment, engine.stack_labels(app.name, stack))
+
+
+def run_once(app: App, environment: Environment, stack: str, workload: str, name: str, command: Sequence[str]) -> str:
+    """What a command prints that is run, to its end, as a workload's timed command `name` would be.
+
+    Raises:
+        RunError: there is no such workload, or it ends with another code than 0.
+    """
+    if environment.kubernetes:
+        from . import cluster
+
+        return cluster.run_once(environment.kubernetes, f"{app.name}-{stack}", f"{workload}-{name}", command)
+    from . import engine
+
+    labels = engine.stack_labels(app.name, stack) | {"tiers.role": "tier", "tiers.tier": workload}
+    return engine.execute(environment, labels, command, within=ONCE_WITHIN)
 
 
 def ways_in(app: App, environment: Environment, stack: str, live: Slot) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 KINDS: Mapping[str, tuple[str, str]] = {
     "ConfigMap": ("", "configmaps"),
+    "CronJob": ("batch", "cronjobs"),
     "Deployment": ("apps", "deployments"),
     "ExternalSecret": ("external-secrets.io", "externalsecrets"),
     "Gateway": ("gateway.networking.k8s.io", "gateways"),

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +20,7 @@ from urllib3.exceptions import HTTPError
 from ..checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
 from ..config import Kubernetes
 from ..release import Slot
-from . import UNTOUCHED, Line
+from . import ONCE_WITHIN, UNTOUCHED, Line
 from .access import HOLD_DATA, KINDS
 from .manifests import Manifest
 
@@ -171,6 +172,48 @@ def execute(settings: Kubernetes, instance: str, labels: Mapping[str, str], comm
         ended = "did not end within 60 s" if code is None else f"ended with exit code {code}"
         raise RunError(f"`{' '.join(command)}` {ended}: {text[-500:] or 'it printed nothing'}")
     return text
+
+
+def run_once(settings: Kubernetes, instance: str, name: str, command: Sequence[str]) -> str:
+    """What a command prints in a Job as a CronJob would make it; the Job goes with its log ten minutes after its end.
+
+    Raises:
+        RunError: there is no such CronJob, or the command ends with another code than 0.
+    """
+    kubernetes: Any = import_module("kubernetes")
+    batch = kubernetes.client.BatchV1Api(kubernetes.config.new_client_from_config(context=settings.context))
+    where, known = settings.namespace.name or instance, kubernetes.client.ApiException
+    try:
+        parent = batch.read_namespaced_cron_job(name, where)
+    except known as error:
+        raise RunError(f"there is no CronJob {name} in {where} ({error.reason}); run `make up` first") from None
+    made = batch.create_namespaced_job(where, by_hand(parent, command, f"{name}-{int(time.time())}"))
+    job = made.metadata.name
+    deadline = time.monotonic() + ONCE_WITHIN
+    while not (made.status.succeeded or made.status.failed) and time.monotonic() < deadline:
+        time.sleep(1)
+        made = batch.read_namespaced_job(job, where)
+    api = _core(settings.context)
+    pods = api.list_namespaced_pod(where, label_selector=f"batch.kubernetes.io/job-name={job}").items
+    text = "".join(api.read_namespaced_pod_log(pod.metadata.name, where) for pod in pods).strip()
+    if not made.status.succeeded:
+        raise RunError(f"`{' '.join(command)}` failed, as Job {job}: {text[-500:] or 'it printed nothing'}")
+    return text
+
+
+def by_hand(parent: Any, command: Sequence[str], name: str) -> Any:
+    """A CronJob's Job with another command. It belongs to the CronJob, and goes with it."""
+    kubernetes: Any = import_module("kubernetes")
+    spec = parent.spec.job_template.spec
+    spec.template.spec.containers[0].command = list(command)
+    spec.ttl_seconds_after_finished = 600
+    owner = kubernetes.client.V1OwnerReference(
+        api_version="batch/v1", kind="CronJob", name=parent.metadata.name, uid=parent.metadata.uid
+    )
+    metadata = kubernetes.client.V1ObjectMeta(
+        name=name, labels=parent.spec.job_template.metadata.labels, owner_references=[owner]
+    )
+    return kubernetes.client.V1Job(metadata=metadata, spec=spec)
 
 
 def objects(settings: Kubernetes, instance: str, slot: Slot) -> dict[str, list[Mapping[str, Any]]]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ from ..workload import (
     Route,
     Scale,
     Task,
+    Timed,
     Volume,
     Workload,
     Zone,
@@ -319,13 +320,13 @@ class DockerPlatform:
         args.networks_advanced = self._networks(workload.zones, alias)
         args.volumes = [*volumes, *_secret_volume(supplies, workload)] or None
         args.mounts = [
-            docker.ContainerMountArgs(type="bind", source=mount.source, target=mount.path, read_only=True)
+            docker.ContainerMountArgs(type="bind", source=mount.source, target=mount.path, read_only=not mount.writable)
             for mount in workload.mounts
         ] or None
         hooks = engine.explain_container(
             name,
             real,
-            f"app.{workload.tier}" if role == "tier" else workload.image.path,
+            workload.path or (f"app.{workload.tier}" if role == "tier" else workload.image.path),
             workload.start_within,
             self.environment,
             touched=UNTOUCHED if place else SHARED,
@@ -342,9 +343,12 @@ class DockerPlatform:
         return {name: (guard.VOLUME, {"name": f"{self.prefix}-{name}"}) for name in names}
 
     def keep(self, parent: Resource, workload: Workload, supplies: Mapping[str, Resource]) -> Sequence[Resource]:
+        tiers = self.ground.volumes
         volumes = [
             docker.ContainerVolumeArgs(
-                container_path=volume.path, volume_name=self.data(parent, volume, self.ground.provider).name
+                container_path=volume.path,
+                volume_name=(tiers.get(volume.name) or self.data(parent, volume, self.ground.provider)).name,
+                read_only=volume.read_only or None,
             )
             for volume in workload.volumes
         ]
@@ -354,6 +358,12 @@ class DockerPlatform:
             name, after = f"{self.prefix}-{workload.tier}-scripts", [supplies[_scripts_of(workload)]]
             volumes.append(docker.ContainerVolumeArgs(container_path=SCRIPTS, volume_name=name, read_only=True))
         return [self._container(parent, workload, f"{workload.tier}-1", workload.tier, supplies, volumes, None, after)]
+
+    def schedule(
+        self, parent: Resource, workload: Workload, times: Sequence[Timed], supplies: Mapping[str, Resource]
+    ) -> Sequence[Resource]:
+        told = (*workload.command, *(f"{each.name}={each.at}" for each in times))
+        return self.keep(parent, replace(workload, command=told), supplies)
 
     def reach(self, parent: Resource, elsewhere: Elsewhere) -> Sequence[Resource]:
         # Those who need it are on the network that leads outside: nothing else is to be made.
@@ -679,10 +689,17 @@ def _remote_image(
     return docker.RemoteImage(
         name,
         name=image.reference,
-        build=docker.RemoteImageBuildArgs(context=image.context, target=image.target) if image.context else None,
+        build=_build(image),
         keep_locally=True,
         opts=below(parent, provider=provider, hooks=engine.explain_image(name, image)),
     )
+
+
+def _build(image: Image) -> docker.RemoteImageBuildArgs | None:
+    if not image.context:
+        return None
+    given = {"BASE": image.base} if image.base else None
+    return docker.RemoteImageBuildArgs(context=image.context, target=image.target, build_args=given)
 
 
 def _image_of(workload: Workload) -> str:

@@ -167,14 +167,14 @@ def ready(environment: Environment, labels: Mapping[str, str]) -> dict[tuple[str
     return counted
 
 
-def execute(environment: Environment, labels: Mapping[str, str], command: Sequence[str]) -> str:
+def execute(environment: Environment, labels: Mapping[str, str], command: Sequence[str], within: float = 60) -> str:
     """What a command prints in the first of the containers with these labels.
 
     Raises:
         RunError: none of them runs, or it ends with another code than 0.
     """
     wanted = [f"{name}={value}" for name, value in labels.items()]
-    found = client(environment, within=60).containers.list(filters={"label": wanted})
+    found = client(environment, within).containers.list(filters={"label": wanted})
     if not found:
         raise RunError("nothing runs there")
     code, said = found[0].exec_run(list(command))

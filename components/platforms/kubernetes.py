@@ -34,7 +34,7 @@ from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT, C
 from ..config import App, Environment, Kubernetes, Settings, TierName
 from ..options import below, of_data
 from ..release import Slot
-from ..workload import Elsewhere, Replicated, Resources, Route, Scale, Secret, Task, Volume, Workload
+from ..workload import Elsewhere, Replicated, Resources, Route, Scale, Secret, Task, Timed, Volume, Workload
 from . import (
     SHARED,
     UNTOUCHED,
@@ -198,7 +198,11 @@ class KubernetesPlatform:
         around = self._around(parent, workload, None)
         pods = manifests.service(self.scope, workload, None, pods=True)
         around.append(self.object(parent, pods))
-        around += [self.data(parent, workload.tier, volume, self.ground) for volume in workload.volumes]
+        around += [
+            self.data(parent, workload.tier, volume, self.ground)
+            for volume in workload.volumes
+            if volume.name not in self.app.volumes
+        ]
         if workload.scripts:
             around.append(self.object(parent, manifests.scripts(self.scope, workload)))
         made = self._previewed(manifests.stateful_set(self.scope, workload, self._pod(workload, None)))
@@ -209,7 +213,7 @@ class KubernetesPlatform:
                 made,
                 after,
                 self._patience(workload) + workload.stop_within,
-                f"app.{workload.tier}",
+                workload.path or f"app.{workload.tier}",
                 touched=SHARED,
                 name=workload.tier,
                 delete_before_replace=True,  # Never two over the same data.
@@ -257,6 +261,15 @@ class KubernetesPlatform:
             return False
         notes = known.inputs["spec"]["template"]["metadata"]["annotations"]
         return notes == manifests.secret_versions(member.workload)
+
+    def schedule(
+        self, parent: Resource, workload: Workload, times: Sequence[Timed], supplies: Mapping[str, Resource]
+    ) -> Sequence[Resource]:
+        kept = self.keep(parent, workload, supplies)
+        for each in times:
+            made = manifests.cron_job(self.scope, workload, each, self._pod(workload, None, each))
+            self.object(parent, made, [*kept, *supplies.values()])
+        return kept
 
     def _previewed(self, made: Manifest, resource: str | None = None) -> Manifest:
         """A StatefulSet that is going to be made anew, as a preview can show it: by another name.

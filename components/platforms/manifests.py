@@ -15,7 +15,7 @@ from pulumi import Input
 
 from ..checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
 from ..config import Limits, Quota, SecretReference
-from ..workload import SCRATCH, SCRIPTS, SECRETS, Probe, Resources, Scale, Secret, Task, Volume, Workload
+from ..workload import SCRATCH, SCRIPTS, SECRETS, Probe, Resources, Scale, Secret, Task, Timed, Volume, Workload
 from . import Place
 
 Manifest = dict[str, Any]
@@ -72,9 +72,9 @@ def target(workload: Workload, place: Place | None) -> str:
     return f"{workload.tier}-{place.slot}" if place else workload.tier
 
 
-def needs(workload: Workload, place: Place) -> dict[str, str]:
+def needs(workload: Workload, place: Place | None) -> dict[str, str]:
     """The labels that let a pod reach what its workload needs: policies ask for them, not for tiers."""
-    names = [f"api-{place.slot}" if need == "api" else need for need in workload.needs]
+    names = [f"api-{place.slot}" if need == "api" and place else need for need in workload.needs]
     return {f"tiers.needs/{name}": "yes" for name in names}
 
 
@@ -300,7 +300,7 @@ def stateful_set(scope: Scope, workload: Workload, spec: Manifest, member: str |
     labels = scope.labels(workload.tier, "tier") | own
     template: Manifest = {"metadata": {"labels": labels, "annotations": secret_versions(workload)}, "spec": spec}
     content = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:12]
-    template["metadata"]["labels"] = labels | {"tiers.content": content}
+    template["metadata"]["labels"] = labels | needs(workload, None) | {"tiers.content": content}
     made = scope.object("apps/v1", "StatefulSet", member or workload.tier, labels)
     made["spec"] = {
         "replicas": 1,
@@ -379,7 +379,7 @@ def claim(scope: Scope, tier: str, volume: Volume) -> Manifest:
     """Data that outlives every release. What both slots write to has to be offered to several nodes."""
     labels = scope.labels(volume.name, "data", tier=tier)
     made = scope.object("v1", "PersistentVolumeClaim", volume.name, labels, SKIP_AWAIT)
-    shared = tier not in ("database", "cache")
+    shared = tier not in ("database", "cache", "backup")
     spec: Manifest = {
         "accessModes": ["ReadWriteMany" if shared else "ReadWriteOnce"],
         "resources": {"requests": {"storage": size(volume.size)}},
@@ -397,6 +397,32 @@ def job(
     # The pod's own deadline: the Job's would delete the pod, and with it what it has to say.
     bounded = spec | {"activeDeadlineSeconds": round(within), "restartPolicy": "Never"}
     made["spec"] = {"backoffLimit": 0, "template": {"metadata": {"labels": dict(pods)}, "spec": bounded}}
+    return made
+
+
+def cron_job(scope: Scope, workload: Workload, timed: Timed, spec: Manifest) -> Manifest:
+    """Something that runs at its times, one at a time; one that is missed by an hour waits for the next."""
+    name = f"{workload.tier}-{timed.name}"
+    labels = scope.labels(name, "task", tier=workload.tier)
+    made = scope.object("batch/v1", "CronJob", name, labels)
+    bounded = spec | {"activeDeadlineSeconds": round(timed.timeout), "restartPolicy": "Never"}
+    if any(not volume.read_only for volume in workload.volumes):
+        # A volume that one node has is had by who runs there: beside what keeps running.
+        beside = {
+            "labelSelector": {"matchLabels": selector(scope, workload, None)},
+            "topologyKey": "kubernetes.io/hostname",
+        }
+        bounded["affinity"] = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [beside]}}
+    pods = {"metadata": {"labels": labels | needs(workload, None)}, "spec": bounded}
+    made["spec"] = {
+        "schedule": timed.at,
+        "timeZone": "Etc/UTC",
+        "concurrencyPolicy": "Forbid",
+        "startingDeadlineSeconds": 3600,
+        "successfulJobsHistoryLimit": 1,
+        "failedJobsHistoryLimit": 3,
+        "jobTemplate": {"metadata": {"labels": labels}, "spec": {"backoffLimit": 0, "template": pods}},
+    }
     return made
 
 

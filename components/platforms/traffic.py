@@ -214,8 +214,8 @@ def workload_policies(
     if needed and workload.port:
         to = [{"podSelector": {"matchLabels": own}}]
         made.append(policy(scope, f"to-{name}", need, place, egress=[{"to": to, "ports": ports}]))
-    if workload.egress and place:
-        out = {"app.kubernetes.io/component": workload.tier, LABEL_SLOT: str(place.slot)}
+    if workload.egress:
+        out = {"app.kubernetes.io/component": workload.tier} | ({LABEL_SLOT: str(place.slot)} if place else {})
         made.append(policy(scope, f"{name}-to-world", out, place, egress=[{"to": _WORLD}]))
     return made
 

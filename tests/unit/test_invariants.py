@@ -20,6 +20,8 @@ from .program import (
     second,
 )
 
+OTHERS = {"mail-password": "the-mail-secret", "backup-key": "the-key-of-backups"}
+
 
 def everything() -> Deployment:
     """All five tiers with all a tier may say: secrets, volumes, tasks, replicas, metrics, a way out, and who watches."""
@@ -31,7 +33,8 @@ def everything() -> Deployment:
     env["gateway"] |= {"metrics_port": 8404, "ports": {"api": 8000}}
     env["monitoring"] = True
     env["tiers"] = {"api": {"replicas": 3, "env": {"LOG_LEVEL": "debug"}}, "worker": {"replicas": 2}}
-    return deploy(app, env, secrets=SECRETS | {"mail-password": "the-mail-secret"})
+    env["tiers"] |= {"database": {"backup": {"target": {"directory": "/srv/backups"}}}}
+    return deploy(app, env, secrets=SECRETS | OTHERS)
 
 
 DEPLOYED = everything()
@@ -105,7 +108,9 @@ def test_only_the_gateway_and_who_watches_publish_ports_and_only_here(container:
 
 @every_container
 def test_nothing_of_the_host_is_mounted_writable(container: Registered) -> None:
-    assert all(mount["readOnly"] for mount in container.inputs.get("mounts") or ())
+    writable = [mount["source"] for mount in container.inputs.get("mounts") or () if not mount["readOnly"]]
+    # But for where somebody wants backups to be.
+    assert writable == (["/srv/backups"] if container.name == "backup-1" else [])
     assert not any(volume.get("hostPath") for volume in container.inputs.get("volumes") or ())
 
 
@@ -127,7 +132,7 @@ def test_no_image_is_latest(image: Registered) -> None:
 
 
 def holds_no_secret(entry: Registered) -> None:
-    for value in (*SECRETS.values(), "the-mail-secret"):
+    for value in (SECRETS | OTHERS).values():
         assert value not in entry.plain
 
 
@@ -139,7 +144,7 @@ def test_no_secret_is_in_a_plain_input(entry: Registered) -> None:
 def test_every_secret_is_delivered_as_a_file_and_kept_encrypted() -> None:
     holders = [entry for entry in CONTAINERS if entry.labels["tiers.role"] == "secrets"]
     uploads = [(upload["file"], upload["content"]) for entry in holders for upload in entry.inputs["uploads"]]
-    for name, value in (SECRETS | {"mail-password": "the-mail-secret"}).items():
+    for name, value in (SECRETS | OTHERS).items():
         assert (f"/run/secrets/{name}", value) in uploads
     assert all("uploads" in entry.secret_outputs for entry in holders)
 
@@ -153,6 +158,7 @@ def test_a_tier_gets_its_own_secrets_only() -> None:
     assert given == {
         "database": {"database-password"},
         "cache": {"cache-password"},
+        "backup": {"database-password", "backup-key"},
         "api": {"database-password", "cache-password", "mail-password"},
         "worker": {"database-password", "cache-password"},
         "database-exporter": {"database-password"},

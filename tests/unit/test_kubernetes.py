@@ -60,16 +60,26 @@ def monitored() -> Deployment:
     return deploy(env=env, stack="prod")
 
 
+def backed_up() -> Deployment:
+    """A database whose backups go to a volume, and take along what the api has in one."""
+    app, env = project(), environment("staging")
+    app["api"]["volumes"] = {"uploads": "/data"}
+    env["tiers"]["api"]["storage_class"] = "nfs"
+    env["tiers"]["database"]["backup"] = {"target": {"volume": True}}
+    return deploy(app, env, stack="staging", secrets=SECRETS | {"backup-key": "the-key-of-backups"})
+
+
 ALL = {
     "staging": first("staging"),
     "prod": first("prod"),
     "everything": everything(),
     "beginning": beginning(),
     "monitored": monitored(),
+    "backed-up": backed_up(),
 }
 OBJECTS = [(f"{name}-{each.kind}-{each.name}", each) for name, deployed in ALL.items() for each in deployed.objects]
-PODS = [(name, each) for name, each in OBJECTS if "template" in each.inputs.get("spec", {})]
-STAYING = [(name, each) for name, each in PODS if each.kind != "Job"]
+PODS = [(name, each) for name, each in OBJECTS if {"template", "jobTemplate"} & set(each.inputs.get("spec", {}))]
+STAYING = [(name, each) for name, each in PODS if each.kind not in ("Job", "CronJob")]
 
 
 def of_each(items: list[tuple[str, Registered]]) -> Callable[[Callable[[Registered], None]], Callable[[], None]]:
@@ -97,7 +107,8 @@ def in_a_slot(it: Registered, *deployed: Deployment) -> bool:
 
 
 def pod(it: Registered) -> Manifest:
-    return it.inputs["spec"]["template"]["spec"]
+    spec = it.inputs["spec"]
+    return spec.get("jobTemplate", {"spec": spec})["spec"]["template"]["spec"]
 
 
 def containers(it: Registered) -> list[Manifest]:
@@ -107,10 +118,10 @@ def containers(it: Registered) -> list[Manifest]:
 
 def test_every_kind_of_thing_is_there() -> None:
     tiers = {each.labels["app.kubernetes.io/component"] for _, each in STAYING}
-    assert tiers == {"web", "api", "worker", "database", "cache", "database-exporter", "cache-exporter"}
+    assert tiers == {"web", "api", "worker", "database", "cache", "database-exporter", "cache-exporter", "backup"}
     kinds = {each.kind for _, each in OBJECTS}
     assert kinds == {
-        "ConfigMap", "Deployment", "ExternalSecret", "Gateway", "HTTPRoute", "HorizontalPodAutoscaler", "Job", "LimitRange", "Namespace",
+        "ConfigMap", "CronJob", "Deployment", "ExternalSecret", "Gateway", "HTTPRoute", "HorizontalPodAutoscaler", "Job", "LimitRange", "Namespace",
         "NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget", "PrometheusRule", "ResourceQuota", "Secret", "Service",
         "ServiceAccount", "ServiceMonitor", "StatefulSet",
     }  # fmt: skip
@@ -275,8 +286,10 @@ def test_where_an_autoscaler_decides_nobody_else_does() -> None:
 def test_pods_of_tasks_are_in_no_service() -> None:
     for deployed in ALL.values():
         services = [each.inputs["spec"]["selector"].items() for each in deployed.of("Service")]
-        for job in deployed.of("Job"):
-            labels = job.inputs["spec"]["template"]["metadata"]["labels"].items()
+        jobs = [job.inputs["spec"] for job in deployed.of("Job")]
+        jobs += [each.inputs["spec"]["jobTemplate"]["spec"] for each in deployed.objects if each.kind == "CronJob"]
+        for job in jobs:
+            labels = job["template"]["metadata"]["labels"].items()
             assert not [each for each in services if each <= labels]
 
 

@@ -18,7 +18,7 @@ from policy.model import Resource, Rule, Settings
 from policy.rules import RULES
 from policy.settings import SETTINGS
 
-from .program import ROOT, Deployment, Registered, deploy, environment, first, second
+from .program import ROOT, SECRETS, Deployment, Registered, deploy, environment, first, second
 
 # Where `program` has the images of prod.
 TRUSTING = replace(SETTINGS, registries=(*SETTINGS.registries, "registry.test", "ghcr.io/team/one"))
@@ -32,6 +32,15 @@ def single_server() -> Deployment:
     size = {"replicas": 2}
     tiers = {"web": size, "api": size, "worker": size}
     return deploy(env=environment("dev") | {"reload": False, "protect_data": True, "tiers": tiers}, stack="prod")
+
+
+@cache
+def backed_up() -> Deployment:
+    """The same with backups in a folder of the engine's host."""
+    size = {"replicas": 2}
+    tiers = {"web": size, "api": size, "worker": size, "database": {"backup": {"target": {"directory": "/srv"}}}}
+    settings = environment("dev") | {"reload": False, "protect_data": True, "tiers": tiers}
+    return deploy(env=settings, stack="prod", secrets=SECRETS | {"backup-key": "the-key-of-backups"})
 
 
 def resources(deployed: Deployment, stack: str) -> list[Resource]:
@@ -51,9 +60,10 @@ def problems(rule: Rule, found: Sequence[Resource], settings: Settings = TRUSTIN
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-@pytest.mark.parametrize("stack", ["dev", "staging", "prod", "single-server"])
+@pytest.mark.parametrize("stack", ["dev", "staging", "prod", "single-server", "backed-up"])
 def test_what_the_program_makes_passes(stack: str, rule: Rule) -> None:
-    releases = [single_server()] if stack == "single-server" else [first(stack), second(stack)]
+    alone = {"single-server": single_server, "backed-up": backed_up}
+    releases = [alone[stack]()] if stack in alone else [first(stack), second(stack)]
     for release in releases:
         found = resources(release, stack)
         assert len(found) > 30

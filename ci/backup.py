@@ -1,0 +1,45 @@
+"""Backups by hand: `python -m ci.backup STACK backup | full | verify | prune | list | status | restore …`.
+
+It runs what the environment's own times run, in the same place, and ends as that does. The words are those of images/backup.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from pulumi import RunError
+
+from components import backup, platforms
+from components.config import ConfigError, TierName
+
+from .described import load
+
+QUICK = ("list", "roles", "status")
+"""What is only read: asked of what runs already."""
+
+
+def run(stack: str, *words: str) -> str:
+    """What `backup WORDS` prints.
+
+    Raises:
+        RunError: the environment has no backups, or the command failed; the message says why.
+    """
+    app, environment = load(stack)
+    if not environment.size(TierName.DATABASE).backup:
+        raise RunError(f"{backup.PATH}: {stack} is not backed up; set it, see docs/data.md")
+    command = (backup.NAME, *words)
+    if words[0] in QUICK:
+        return platforms.execute(app, environment, stack, backup.NAME, None, command)
+    return platforms.run_once(app, environment, stack, backup.NAME, "verify", command)
+
+
+def main(stack: str, words: Sequence[str]) -> None:
+    print(run(stack, *words))
+    if words[0] == "list":
+        print(run(stack, "status"))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1], sys.argv[2:])
+    except (ConfigError, RunError) as error:
+        sys.exit(f"backup: {error}")

@@ -1,0 +1,308 @@
+"""Backups: what an environment may say of them, what is kept, and what runs when."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kubernetes import client
+
+from components import backup as component
+from components.config import ConfigError, check_secrets, load_app, load_environment
+from components.platforms import cluster
+from images.backup.backup import repository, serve
+from images.backup.backup.repository import BackupError, Run, Snapshot
+
+from .program import SECRETS, Deployment, deploy, environment, project
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+KEY = {"backup-key": "the-key-of-backups"}
+S3 = {"endpoint": "https://s3.test", "bucket": "b", "access_key": "s3-id", "secret_key": "s3-key"}
+
+
+def with_backup(settings: dict[str, Any] | None = None, stack: str = "dev") -> dict[str, Any]:
+    found = environment(stack)
+    database = found.setdefault("tiers", {}).setdefault("database", {})
+    database["backup"] = settings or {"target": {"volume": True}}
+    return found
+
+
+def deployed(settings: dict[str, Any] | None = None, stack: str = "dev", **secrets: str) -> Deployment:
+    return deploy(env=with_backup(settings, stack), stack=stack, secrets=SECRETS | KEY | secrets)
+
+
+class TestConfiguration:
+    @pytest.mark.parametrize(
+        ("given_times", "cron"),
+        [
+            ("daily", "17 3 * * *"),
+            ("weekly", "17 3 * * sun"),
+            ("monthly", "17 3 1 * *"),
+            ("*/5 * * * *", "*/5 * * * *"),
+            ("0,30 2-4 1-7 jan mon-fri", "0,30 2-4 1-7 jan mon-fri"),
+        ],
+    )
+    def test_times_in_words_and_as_cron_writes_them(self, given_times: str, cron: str) -> None:
+        env = load_environment(
+            with_backup({"schedule": given_times, "target": {"volume": True}}), load_app(project())
+        ).tiers
+        assert [each.backup.schedule for each in env.values() if each.backup] == [cron]
+
+    @pytest.mark.parametrize(
+        ("wrong", "path", "said"),
+        [
+            ({}, "target", "not set"),
+            ({"target": {}}, "target", "exactly one"),
+            ({"target": {"volume": True, "directory": "/srv"}}, "target", "exactly one"),
+            ({"target": {"directory": "/srv", "storage": "1Gi"}}, "target", "are of a `volume`"),
+            ({"target": {"volume": True, "storage": "1Gi"}}, "target.storage", "no such thing"),
+            ({"target": {"s3": S3 | {"endpoint": "s3.test"}}}, "target.s3.endpoint", "scheme, host and port"),
+            ({"target": {"volume": True}, "schedule": "hourly"}, "schedule", "as cron writes it"),
+            ({"target": {"volume": True}, "schedule": "60 * * * *"}, "schedule", "as cron writes it"),
+            # One scheduler's day 0 is another's Monday.
+            ({"target": {"volume": True}, "full": "0 4 * * 0"}, "full", "days of the week by name"),
+            ({"target": {"volume": True}, "verify": 5}, "verify", "as cron writes it"),
+            ({"target": {"volume": True}, "retention": "30"}, "retention", "like 30d"),
+        ],
+    )
+    def test_what_it_can_not_mean(self, wrong: dict[str, Any], path: str, said: str) -> None:
+        settings = with_backup()
+        settings["tiers"]["database"]["backup"] = wrong
+        with pytest.raises(ConfigError) as error:
+            load_environment(settings, load_app(project()))
+        assert f"environment.tiers.database.backup.{path}: " in str(error.value)
+        assert said in str(error.value)
+
+    def test_a_folder_of_the_node_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="use volume or s3"):
+            load_environment(with_backup({"target": {"directory": "/srv"}}, "staging"), load_app(project()))
+
+    def test_it_is_for_the_database(self) -> None:
+        settings = environment() | {"tiers": {"cache": {"backup": {"target": {"volume": True}}}}}
+        with pytest.raises(ConfigError, match=r"cache\.backup: it is for the database"):
+            load_environment(settings, load_app(project()))
+
+    def test_volumes_of_several_users_are_refused(self) -> None:
+        app = project()
+        app["api"]["volumes"] = {"uploads": "/data"}
+        app["worker"] |= {"volumes": {"made": "/made"}, "user": 10002}
+        with pytest.raises(ConfigError, match="give these tiers one user"):
+            load_environment(with_backup(), load_app(app))
+
+    def test_its_secrets_are_asked_for_where_it_is_set(self) -> None:
+        app = load_app(project())
+        env = load_environment(with_backup({"target": {"s3": S3}}), app)
+        with pytest.raises(ConfigError) as error:
+            check_secrets(SECRETS, app, (), env.secrets)
+        for name, path in (
+            ("backup-key", "key"),
+            ("s3-id", "target.s3.access_key"),
+            ("s3-key", "target.s3.secret_key"),
+        ):
+            assert f"secrets.{name}: environment.tiers.database.backup.{path} uses it" in str(error.value)
+        assert set(check_secrets(SECRETS, app)) == set(SECRETS)
+
+    def test_its_image_is_pinned_where_all_are(self) -> None:
+        app = load_app(project())
+        with pytest.raises(ConfigError, match=r"backup\.image: an image that is built is not named by its digest"):
+            load_environment(with_backup(stack="prod"), app)
+
+
+class TestResources:
+    def test_a_release_is_the_same_with_backups_and_without(self) -> None:
+        assert deployed().release == deploy().release
+
+    def test_on_docker_the_workload_is_told_of_its_times(self) -> None:
+        [made] = [each for each in deployed().all if each.name == "backup-1"]
+        assert made.inputs["command"] == [
+            "backup", "serve", "backup=17 3 * * *", "full=17 4 * * sun", "verify=17 5 1 * *", "prune=17 6 * * *"
+        ]  # fmt: skip
+        assert {each["name"] for each in made.inputs["networksAdvanced"]} == {"board-dev-data"}
+
+    def test_only_to_a_bucket_does_it_need_a_way_out(self) -> None:
+        secrets = {"s3-id": "the-id-of-the-key", "s3-key": "the-key-itself"}
+        there = deployed({"target": {"s3": S3}}, **secrets)
+        [made] = [each for each in there.all if each.name == "backup-1"]
+        assert {each["name"] for each in made.inputs["networksAdvanced"]} == {"board-dev-data", "board-dev-outside"}
+        assert not [value for value in secrets.values() if value in made.plain]
+        assert "RESTIC_REPOSITORY=s3:https://s3.test/b/board-dev" in made.inputs["envs"]
+        policies = {each.name for each in deployed({"target": {"s3": S3}}, "staging", **secrets).of("NetworkPolicy")}
+        assert "backup-to-world" in policies
+        assert "backup-to-world" not in {each.name for each in deployed(stack="staging").of("NetworkPolicy")}
+
+    def test_on_kubernetes_each_time_is_a_cron_job(self) -> None:
+        jobs = deployed(stack="staging").of("CronJob")
+        assert {each.name: each.inputs["spec"]["schedule"] for each in jobs} == {
+            "backup-backup": "17 3 * * *",
+            "backup-full": "17 4 * * sun",
+            "backup-verify": "17 5 1 * *",
+            "backup-prune": "17 6 * * *",
+        }
+        for each in jobs:
+            spec = each.inputs["spec"]
+            template = spec["jobTemplate"]["spec"]["template"]
+            assert (spec["concurrencyPolicy"], spec["timeZone"]) == ("Forbid", "Etc/UTC")
+            assert template["spec"]["activeDeadlineSeconds"] > 0
+            assert template["metadata"]["labels"]["tiers.needs/database"] == "yes"
+            # A volume of one node is only had there.
+            assert template["spec"]["affinity"]["podAffinity"]
+
+    def test_backups_outlive_the_stack_unless_said_otherwise(self) -> None:
+        settings = with_backup() | {"protect_data": True}
+        kept = deploy(env=settings, secrets=SECRETS | KEY)
+        assert [each.protect for each in kept.all if each.name == "backups"] == [True]
+
+    def test_the_tiers_volumes_are_only_read(self) -> None:
+        app = project()
+        app["api"]["volumes"] = {"uploads": "/data"}
+        made = deploy(app, with_backup(), secrets=SECRETS | KEY)
+        [container] = [each for each in made.all if each.name == "backup-1"]
+        found = {each["containerPath"]: each.get("readOnly") for each in container.inputs["volumes"]}
+        assert found["/volumes/uploads"] is True
+        assert len([each for each in made.all if each.name == "uploads"]) == 1
+
+    def test_one_by_hand_is_the_same_pod_with_another_command(self) -> None:
+        [rendered] = [each for each in deployed(stack="staging").of("CronJob") if each.name == "backup-verify"]
+        # What a protocol without integers makes of them is undone.
+        manifest = json.loads(json.dumps(rendered.inputs), parse_float=lambda text: int(float(text)))
+        parent: Any = client.V1CronJob.from_dict(manifest)
+        parent.metadata.uid = "u"
+        made = cluster.by_hand(parent, ("backup", "list"), "backup-verify-1")
+        assert made.spec.template.spec.containers[0].command == ["backup", "list"]
+        # What belongs to another object is nobody's stray (`make heal`).
+        assert made.metadata.owner_references[0].uid == "u"
+
+    def test_its_paths_are_those_of_the_program_in_the_image(self) -> None:
+        assert (f"/{repository.VOLUMES}", serve.PORT) == (component.VOLUMES, component.PORT)
+
+
+def run(kind: str, days: float, *of: str, ok: bool = True, id: str = "") -> Run:
+    return Run(id=id or f"{kind}-{days}", kind=kind, at=NOW - timedelta(days=days), ok=ok, of=of)
+
+
+def kept_as(runs: Sequence[Run]) -> list[Snapshot]:
+    """The snapshots that these runs have left."""
+    found: list[Snapshot] = []
+    for each in runs:
+        tags = {"record": "", "kind": each.kind, "ok": "yes" if each.ok else "no", "of": "+".join(each.of)}
+        found.append(Snapshot(id=each.id, time=each.at, tags=tags))
+        if each.kind in repository.MAKING:
+            found += [Snapshot(id=one, time=each.at) for one in each.of]
+    return found
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Run]:
+    days = draw(st.lists(st.floats(0, 400), max_size=25, unique=True))
+    kinds = [draw(st.sampled_from(["backup", "full", "verify", "prune"])) for _ in days]
+    return [
+        run(kind, day, f"data-{number}", ok=draw(st.booleans()), id=f"record-{number}")
+        if kind in repository.MAKING
+        else run(kind, day, ok=draw(st.booleans()), id=f"record-{number}")
+        for number, (kind, day) in enumerate(zip(kinds, days, strict=True))
+    ]
+
+
+class TestRetention:
+    @given(histories(), st.integers(1, 90))
+    def test_exactly_what_is_older_than_the_last_good_one_by_so_much(self, history: list[Run], days: int) -> None:
+        keep = timedelta(days=days)
+        gone = set(repository.expired(kept_as(history), keep, NOW))
+        for each in history:
+            good = [other.at for other in history if other.ok and other.kind == each.kind]
+            old = bool(good) and each.at < max(good) - keep
+            assert (each.id in gone) == old
+            assert all((one in gone) == old for one in each.of)
+
+    @given(histories(), st.integers(1, 90))
+    def test_the_last_good_one_of_each_kind_stays_however_old(self, history: list[Run], days: int) -> None:
+        gone = set(repository.expired(kept_as(history), timedelta(days=days), NOW + timedelta(days=1000)))
+        for kind in repository.MAKING:
+            good = [each for each in history if each.ok and each.kind == kind]
+            assert not good or not {good[0].id, *good[0].of} & gone or good[0].at < max(each.at for each in good)
+            last = max(good, key=lambda each: each.at, default=None)
+            assert last is None or not {last.id, *last.of} & gone
+
+    def test_what_a_run_that_was_cut_off_left_goes_a_day_later(self) -> None:
+        now_and_then = [
+            Snapshot(id="new", time=NOW - timedelta(hours=5)),
+            Snapshot(id="old", time=NOW - timedelta(days=2)),
+        ]
+        assert repository.expired([*now_and_then, *kept_as([run("backup", 1, "data")])], timedelta(days=30), NOW) == [
+            "old"
+        ]
+
+    def test_what_was_verified_long_ago_is_not_kept_by_that(self) -> None:
+        known = [run("backup", 50, "old"), run("backup", 0, "new"), run("verify", 1, "old")]
+        assert repository.expired(kept_as(known), timedelta(days=30), NOW) == ["backup-50", "old"]
+
+
+class TestChoice:
+    KNOWN = (
+        run("backup", 3, "aaaa1111"),
+        run("full", 2, "bbbb2222", "cccc3333"),
+        run("backup", 1, "dddd4444", ok=False),
+    )
+
+    @pytest.mark.parametrize(
+        ("which", "found"),
+        [
+            ("latest", "bbbb2222"),
+            ("aaaa", "aaaa1111"),
+            ("2026-11-19T11:00:00Z", "aaaa1111"),
+            ("2026-11-21", "bbbb2222"),
+        ],
+    )
+    def test_by_name_id_or_time(self, which: str, found: str) -> None:
+        assert repository.chosen(self.KNOWN, which).of[0] == found
+
+    @pytest.mark.parametrize("which", ["dddd", "ffff", "2020-01-01"])
+    def test_one_that_is_not_there_or_failed_is_not_taken_for_another(self, which: str) -> None:
+        with pytest.raises(BackupError, match=f"there is no backup {which}"):
+            repository.chosen(self.KNOWN, which)
+
+    def test_what_no_record_names_is_no_backup(self) -> None:
+        found = repository.runs([Snapshot(id="cut-off", time=NOW), *kept_as(self.KNOWN)])
+        assert [each.of[0] for each in repository.backups(found)] == ["aaaa1111", "bbbb2222"]
+
+
+@pytest.fixture
+def daily(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is due a day after the last time; the scheduler itself is in the image."""
+    monkeypatch.setattr(serve, "_next", lambda at, after: after + timedelta(days=1))
+
+
+@pytest.mark.usefixtures("daily")
+class TestMetrics:
+    DUE = {"backup": "17 3 * * *", "verify": "17 5 1 * *"}
+
+    def told(self, known: Sequence[Run] | None) -> dict[str, float]:
+        lines = (line.rpartition(" ") for line in serve.metrics(known, self.DUE, NOW))
+        return {name: float(value) for name, _, value in lines}
+
+    def test_the_last_good_one_of_each_kind(self) -> None:
+        told = self.told(
+            [run("begin", 9), run("backup", 0.5, "a"), run("backup", 0.1, ok=False), run("verify", 0.4, "a")]
+        )
+        last = (NOW - timedelta(days=0.5)).timestamp()
+        assert told['tiers_backup_last_success_timestamp_seconds{kind="backup"}'] == last
+        assert told["tiers_backup_verified"] == told["tiers_backup_repository_readable"] == 1
+        assert told['tiers_backup_overdue{kind="backup"}'] == 0
+
+    def test_a_verification_that_failed_after_one_that_did_not(self) -> None:
+        assert self.told([run("verify", 2), run("verify", 1, ok=False)])["tiers_backup_verified"] == 0
+
+    def test_one_that_should_have_been(self) -> None:
+        told = self.told([run("begin", 9), run("backup", 2, "a")])
+        assert told['tiers_backup_overdue{kind="backup"}'] == told['tiers_backup_overdue{kind="verify"}'] == 1
+        assert told['tiers_backup_last_success_timestamp_seconds{kind="verify"}'] == 0
+
+    def test_right_after_the_beginning_nothing_is_overdue(self) -> None:
+        assert not any(serve.overdue([run("begin", 0.5)], self.DUE, NOW).values())
+
+    def test_a_repository_that_can_not_be_read_is_not_verified(self) -> None:
+        told = self.told(None)
+        assert told == {"tiers_backup_repository_readable": 0, "tiers_backup_verified": 0}

@@ -889,7 +889,9 @@ class Environment(Model):
         description="Keep metrics over time, and say what is wrong: true, or how.",
         json_schema_extra=_or_a_flag,
     )
-    protect_data: Flag = Field(default=True, description="`pulumi destroy` refuses to delete data volumes.")
+    protect_data: Flag = Field(
+        default=True, description="No update and no `pulumi destroy` deletes data, and what the state forgets stays."
+    )
     tiers: dict[TierName, Size] = Field(default={}, description="Size by tier; a tier not named has the defaults.")
 
     @model_validator(mode="after")

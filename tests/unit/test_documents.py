@@ -35,3 +35,11 @@ def test_named_files_exist(page: Path) -> None:
 def test_decisions_are_short(record: Path) -> None:
     assert 10 <= len(record.read_text().splitlines()) <= 36
     assert re.match(r"\d{3}-[a-z0-9-]+\.md$", record.name)
+
+
+def test_every_alert_leads_to_an_entry_of_the_runbook() -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
+    entries = {heading.lower().replace(" ", "-") for heading in headings}
+    wanted = set(re.findall(r'\bat="([a-z-]+)"', (ROOT / "components/alerts.py").read_text()))
+    assert len(wanted) > 5
+    assert wanted <= entries

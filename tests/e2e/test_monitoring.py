@@ -1,5 +1,7 @@
 """What is watched, seen at the engines: Prometheus has its targets, its rules and its figures, and says so when users get errors."""
 
+import base64
+import gzip
 import json
 import re
 import time
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 import requests
+import yaml
 
 from components import alerts, dashboard
 from components.alerts import Watched
@@ -150,12 +153,25 @@ def test_on_a_cluster_its_own_prometheus_is_told(tmp_path: Path) -> None:
         kinds = {f"{each['kind']} {each['metadata']['name']}" for each in found}
         monitors = {f"ServiceMonitor {name}" for name in ("api", "database-exporter", "cache-exporter")}
         assert kinds == monitors | {"PrometheusRule board", "PrometheusRule board-release"}
+        # The operator has taken them up: whom to ask, and the rules, are in what its Prometheus reads.
+        jobs = {f"serviceMonitor/{stack.namespace}/{name.partition(' ')[2]}/0" for name in monitors}
+        eventually(lambda: jobs <= {each["job_name"] for each in _configured(stack)["scrape_configs"]}, PATIENCE)
+        eventually(lambda: f"{stack.namespace}-alerts" in _rules(stack), PATIENCE)
         exposed = _exposed(stack)
         wanted = {name for name in names(one) if not name.startswith(("tiers", "up"))}
         assert len(wanted) > 15
         assert not wanted - exposed
         assert set(stack.up().changed) == {"unchanged"}
         assert "ok             nothing but the gateway leads in" in stack.ci("check")
+
+
+def _configured(stack: ClusterStack) -> Any:
+    held = json.loads(stack.kubectl("get", "secret", "prometheus-lab", "--namespace=monitoring", "--output=json"))
+    return yaml.safe_load(gzip.decompress(base64.b64decode(held["data"]["prometheus.yaml.gz"])))
+
+
+def _rules(stack: ClusterStack) -> str:
+    return stack.kubectl("get", "configmap", "prometheus-lab-rulefiles-0", "--namespace=monitoring", "--output=yaml")
 
 
 def _exposed(stack: ClusterStack) -> set[str]:

@@ -21,6 +21,8 @@ BURNS = (
     (1, "3d", "6h", "3h", "warning"),
 )
 CERTIFICATE_DAYS = 14
+INSTANCES = 3
+"""Of a database with `ha`."""
 EXPORTER_PORTS = {TierName.DATABASE: 9187, TierName.CACHE: 9121}
 
 
@@ -44,7 +46,14 @@ class Watched:
     @property
     def exported(self) -> tuple[TierName, ...]:
         """The data tiers that an exporter asks."""
-        return tuple(self.environment.data(self.app))
+        return tuple(
+            tier for tier in self.environment.data(self.app) if not (tier is TierName.DATABASE and self.replicated)
+        )
+
+    @property
+    def replicated(self) -> bool:
+        """Whether the database is several, which say themselves how they are."""
+        return TierName.DATABASE in self.environment.data(self.app) and self.environment.size(TierName.DATABASE).ha
 
     @property
     def on_docker(self) -> bool:
@@ -143,7 +152,7 @@ class Alert:
 
 def alerts(watched: Watched) -> list[Rule]:
     """All that somebody is to be told of."""
-    kinds = (_burns, _slow, _silent, _figures, _database, _cache, _containers, _certificate)
+    kinds = (_burns, _slow, _silent, _figures, _database, _databases, _cache, _containers, _certificate)
     return [each.rule(watched) for kind in kinds for each in kind(watched)]
 
 
@@ -246,9 +255,67 @@ def _database(watched: Watched) -> Iterator[Alert]:
     )
 
 
+def _databases(watched: Watched) -> Iterator[Alert]:
+    """Of several: CloudNativePG's own figures (1.27, default-monitoring.yaml)."""
+    if not watched.replicated:
+        return
+    of = watched.of
+    yield Alert(
+        name="DatabaseIsDown",
+        expr=f"absent({of('cnpg_pg_replication_in_recovery')} == 0)",
+        lasts="1m",
+        severity="critical",
+        says="no instance of the database takes writes",
+        at="database-is-down",
+    )
+    yield Alert(
+        name="DatabaseInstanceIsLost",
+        expr=f"count({of('cnpg_collector_up')} == 1) < {INSTANCES}",
+        lasts="10m",
+        severity="warning",
+        says=f"{{{{ $value }}}} of {INSTANCES} instances of the database are up",
+        at="database-instance-is-lost",
+    )
+    yield Alert(
+        name="DatabaseLags",
+        expr=f"max({of('cnpg_pg_replication_lag')}) > 30",
+        lasts="5m",
+        severity="warning",
+        says="an instance of the database is {{ $value | humanizeDuration }} behind the one that writes",
+        at="database-lags",
+    )
+    taken = f"sum by (pod) ({of('cnpg_backends_total')})"
+    most = f"max by (pod) ({of('cnpg_pg_settings_setting', name='max_connections')})"
+    yield Alert(
+        name="DatabaseConnectionsRunOut",
+        expr=f"{taken} / {most} > 0.8",
+        lasts="5m",
+        severity="warning",
+        says="{{ $value | humanizePercentage }} of the connections of {{ $labels.pod }} are taken",
+        at="database-connections-run-out",
+    )
+    yield Alert(
+        name="DatabaseDeadlocks",
+        expr=f"sum(rate({of('cnpg_pg_stat_database_deadlocks')}[5m])) > 0.1",
+        lasts="10m",
+        severity="warning",
+        says="transactions of the database wait for each other until one is given up",
+        at="database-deadlocks",
+    )
+
+
 def _cache(watched: Watched) -> Iterator[Alert]:
     if TierName.CACHE not in watched.exported:
         return
+    if watched.environment.size(TierName.CACHE).ha:
+        yield Alert(
+            name="CacheHasNoReplica",
+            expr=f"max({watched.of('redis_connected_slaves')}) < 1",
+            lasts="5m",
+            severity="warning",
+            says="the cache is one, and nobody takes over where it is lost",
+            at="cache-has-no-replica",
+        )
     yield Alert(
         name="CacheIsDown",
         expr=f"absent({watched.of('redis_up')} == 1)",

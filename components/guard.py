@@ -116,9 +116,9 @@ def held(known: Checkpoint) -> dict[str, Store]:
 
 
 def _made_by_updates(entry: Entry) -> bool:
-    """Volumes of secrets, scripts and the gateway's state: an update fills them itself."""
+    """Volumes of secrets, scripts, the gateway's state and what watches: an update fills them itself, or time does."""
     tiers_own = entry.parent.rpartition("::")[0].endswith(":Ground")
-    return not tiers_own and bool(re.search(r"-secrets-|-scripts$|^gateway-state$", entry.name))
+    return not tiers_own and bool(re.search(r"-secrets-|-scripts$|^gateway-state$|^prometheus-", entry.name))
 
 
 def losses(

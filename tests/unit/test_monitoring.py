@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 
 from components import alerts, dashboard
 from components.alerts import Watched
-from components.config import ConfigError, load_app, load_environment
-from components.platforms import prometheus
+from components.config import ConfigError, TierName, load_app, load_environment
+from components.platforms import operated, prometheus
+from components.platforms.manifests import Scope
+from components.platforms.reachability import Network
 
 from .program import CONTAINER, NETWORK, VOLUME, Deployment, deploy, environment, exported, first, project
 
@@ -35,7 +38,16 @@ def certified() -> Watched:
     return watched("staging", kubernetes=env["kubernetes"])
 
 
-ALL = {"docker": watched(), "kubernetes": watched("staging"), "certified": certified()}
+def replicated() -> Watched:
+    """Database and cache are several."""
+    one = watched("staging")
+    tiers = {
+        tier: one.environment.size(tier).model_copy(update={"ha": True}) for tier in (TierName.DATABASE, TierName.CACHE)
+    }
+    return replace(one, environment=one.environment.model_copy(update={"tiers": tiers}))
+
+
+ALL = {"docker": watched(), "kubernetes": watched("staging"), "certified": certified(), "replicated": replicated()}
 each = pytest.mark.parametrize("one", ALL.values(), ids=ALL)
 
 
@@ -75,12 +87,12 @@ def test_promtool_takes_what_prometheus_reads(tmp_path: Path) -> None:
 Series = dict[str, str]
 
 
-def series(name: str, values: str | float, **labels: str) -> Series:
+def series(name: str, values: str | float, /, **labels: str) -> Series:
     told = ",".join([HERE, *(f'{key}="{value}"' for key, value in labels.items())])
     return {"series": f"{name}{{{told}}}", "values": values if isinstance(values, str) else f"{values:g}x{MINUTES}"}
 
 
-def growing(name: str, by: float, **labels: str) -> Series:
+def growing(name: str, by: float, /, **labels: str) -> Series:
     return series(name, f"0+{by:g}x{MINUTES}", **labels)
 
 
@@ -134,7 +146,25 @@ def until(days: float) -> list[Series]:
     return one("certmanager_certificate_expiration_timestamp_seconds", days * 86400)
 
 
-DOCKER, CLUSTER, CERTIFIED = "docker", "kubernetes", "certified"
+def instances(up: int, lag: float = 0, writes: int = 1) -> list[Series]:
+    """Instances of a database of which so many are up and take writes, and all are so far behind."""
+    found: list[Series] = []
+    for number in range(3):
+        pod = f"database-{number}"
+        found.append(series("cnpg_collector_up", int(number < up), pod=pod))
+        found.append(series("cnpg_pg_replication_in_recovery", int(number >= writes), pod=pod))
+        found.append(series("cnpg_pg_replication_lag", lag, pod=pod))
+    return found
+
+
+def connected(taken: float) -> list[Series]:
+    return [
+        series("cnpg_backends_total", taken, pod="database-0"),
+        series("cnpg_pg_settings_setting", 100, pod="database-0", name="max_connections"),
+    ]
+
+
+DOCKER, CLUSTER, CERTIFIED, REPLICATED = "docker", "kubernetes", "certified", "replicated"
 # Where; the alert and its own labels; what it has to fire for, and not; after how many minutes.
 CASES: list[tuple[str, str, dict[str, str], list[Series], list[Series], int]] = [
     (DOCKER, "ErrorBudgetBurns", {"over": "1h"}, at_the_gateway(200), at_the_gateway(9), 10),
@@ -175,6 +205,12 @@ CASES: list[tuple[str, str, dict[str, str], list[Series], list[Series], int]] = 
     (CLUSTER, "MemoryRunsOut", {"pod": "a"}, in_memory(95), in_memory(85), 12),
     (CLUSTER, "ProcessorRunsOut", {"pod": "a"}, held_back(60), held_back(40), 20),
     (CLUSTER, "DiskRunsFull", {"persistentvolumeclaim": "database-data"}, on_disk(14), on_disk(16), 7),
+    (REPLICATED, "DatabaseIsDown", {}, instances(3, writes=0), instances(1), 3),
+    (REPLICATED, "DatabaseInstanceIsLost", {}, instances(2), instances(3), 12),
+    (REPLICATED, "DatabaseLags", {}, instances(3, lag=31), instances(3, lag=29), 7),
+    (REPLICATED, "DatabaseConnectionsRunOut", {"pod": "database-0"}, connected(81), connected(79), 7),
+    (REPLICATED, "DatabaseDeadlocks", {}, [growing("cnpg_pg_stat_database_deadlocks", 10)], [growing("cnpg_pg_stat_database_deadlocks", 1)], 20),
+    (REPLICATED, "CacheHasNoReplica", {}, one("redis_connected_slaves", 0), one("redis_connected_slaves", 2), 7),
     (CERTIFIED, "CertificateExpires", {}, until(13.5), until(16), 65),
 ]  # fmt: skip
 
@@ -215,31 +251,23 @@ def test_promtool_says_so_if_one_does_not(tmp_path: Path) -> None:
     assert "DatabaseIsDown" in done.stdout + done.stderr
 
 
-def test_every_alert_is_tested_where_it_can_be() -> None:
-    made = {
-        (where, rule["alert"], key)
-        for where in (DOCKER, CLUSTER)
-        for rule in alerts.alerts(ALL[where])
-        for key in own(rule)
-    }
-    made |= {
-        (CERTIFIED, rule["alert"], key)
-        for rule in alerts.alerts(ALL[CERTIFIED])
-        for key in own(rule)
-        if "Certificate" in rule["alert"]
-    }
-    names = {
-        (where, name, " ".join(value for key, value in labels.items() if key in OWN))
-        for where, name, labels, *_ in CASES
-    }
-    assert made == names
+def test_every_alert_is_tested_where_it_is_another_than_elsewhere() -> None:
+    tested = {(where, name, own(labels)) for where, name, labels, *_ in CASES}
+    for where in (DOCKER, CLUSTER, CERTIFIED, REPLICATED):
+        made = {(rule["alert"], own(rule["labels"])): rule["expr"] for rule in alerts.alerts(ALL[where])}
+        others = (
+            {rule["expr"] for rule in alerts.alerts(ALL[CLUSTER])} if where in (CERTIFIED, REPLICATED) else set[str]()
+        )
+        assert {(where, *key) for key, expr in made.items() if expr not in others} == {
+            each for each in tested if each[0] == where
+        }
 
 
 OWN = ("over", "quantile", "job", "figure")
 
 
-def own(rule: dict[str, Any]) -> list[str]:
-    return [" ".join(value for key, value in rule["labels"].items() if key in OWN)]
+def own(labels: dict[str, Any]) -> str:
+    return " ".join(value for key, value in labels.items() if key in OWN)
 
 
 @pytest.mark.parametrize("where", ALL)
@@ -376,3 +404,40 @@ def test_dashboards_panels_do_not_overlap() -> None:
 
 def test_metrics_kept_are_no_data_of_the_application() -> None:
     assert not [each.name for each in monitored().of(VOLUME) if each.name.startswith("prometheus") and each.protect]
+
+
+def test_instances_of_a_database_are_asked_themselves_and_by_nobody_else() -> None:
+    one = replicated()
+    scope = Scope(app="board", instance="board-staging", namespace="board-staging")
+    instance = {"cnpg.io/podRole": "instance", "app.kubernetes.io/instance": "board-staging"}
+    [monitor] = [each for each in operated.monitors(scope, one, {}) if each["kind"] == "PodMonitor"]
+    assert monitor["spec"]["selector"]["matchLabels"] == instance
+    [policy] = [
+        each for each in operated.policies(scope, one, {}) if each["metadata"]["name"] == "watch-database-instances"
+    ]
+    network, pod = Network("board-staging", [policy]), ("board-staging", instance)
+    assert network.may("Ingress", pod, ("monitoring", {}), operated.INSTANCE_PORT, "TCP")
+    assert not network.may("Ingress", pod, ("monitoring", {}), 5432, "TCP")
+    assert not network.may("Ingress", pod, ("elsewhere", {}), operated.INSTANCE_PORT, "TCP")
+
+
+def test_a_clusters_prometheus_reaches_metrics_and_nothing_else() -> None:
+    deployed = deploy(env=environment("staging") | {"monitoring": True}, stack="staging")
+    network = Network("board-staging", [each.inputs for each in deployed.of("NetworkPolicy")])
+    pods = {
+        each.name: each.inputs["spec"]["template"]["metadata"]["labels"]
+        for kind in ("Deployment", "StatefulSet")
+        for each in deployed.of(kind)
+    }
+    open_to = {
+        (name, port)
+        for name, labels in pods.items()
+        for port in (8000, 8080, 5432, 6379, 9187, 9121)
+        if network.may("Ingress", ("board-staging", labels), ("monitoring", {}), port, "TCP")
+    }
+    assert open_to == {("api-blue", 8000), ("database-exporter", 9187), ("cache-exporter", 9121)}
+    for data, port in (("database", 5432), ("cache", 6379)):
+        asks, other = ("board-staging", pods[f"{data}-exporter"]), {"database": "cache", "cache": "database"}[data]
+        assert network.reaches(asks, ("board-staging", pods[data]), port)
+        assert not network.reaches(asks, ("board-staging", pods[other]), {"database": 5432, "cache": 6379}[other])
+        assert not network.reaches(asks, ("board-staging", pods["api-blue"]), 8000)

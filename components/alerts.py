@@ -169,7 +169,7 @@ def _burns(watched: Watched) -> Iterator[Alert]:
                 lasts=lasts,
                 severity=severity,
                 says=f"for {long} and still, errors use up the budget of {budget:g} {factor:g} times too fast",
-                at="error-budget-burns",
+                at="high-error-rate",
                 labels={"over": long},
             )
 
@@ -183,7 +183,7 @@ def _slow(watched: Watched) -> Iterator[Alert]:
             lasts="10m",
             severity="warning",
             says=f"{name} is {{{{ $value | humanizeDuration }}}}, and {limit:g} s are promised",
-            at="answers-are-slow",
+            at="high-latency",
             labels={"quantile": name},
         )
 
@@ -196,7 +196,7 @@ def _silent(watched: Watched) -> Iterator[Alert]:
             lasts="5m",
             severity="warning",
             says=f"{{{{ $labels.instance }}}} of {job} does not say how it is",
-            at="a-target-is-down",
+            at="other-alerts",
             labels={"job": job},
         )
     for job in [*watched.app.measured, *(["gateway"] if watched.on_docker else [])]:
@@ -206,7 +206,7 @@ def _silent(watched: Watched) -> Iterator[Alert]:
             lasts="2m",
             severity="critical",
             says=f"nothing answers for the {job}",
-            at="a-target-is-down",
+            at="high-error-rate",
             labels={"job": job},
         )
 
@@ -220,7 +220,7 @@ def _figures(watched: Watched) -> Iterator[Alert]:
                 lasts="10m",
                 severity="warning",
                 says=f"{figure.help or name}: {{{{ $value | humanize }}}}, which is beyond {figure.above:g}",
-                at="a-figure-is-beyond",
+                at="other-alerts",
                 labels={"figure": name},
             )
 
@@ -234,7 +234,7 @@ def _database(watched: Watched) -> Iterator[Alert]:
         lasts="1m",
         severity="critical",
         says="the database takes no connections",
-        at="database-is-down",
+        at="failover",
     )
     taken = f"sum({watched.of('pg_stat_activity_count')}) / max({watched.of('pg_settings_max_connections')})"
     yield Alert(
@@ -243,7 +243,7 @@ def _database(watched: Watched) -> Iterator[Alert]:
         lasts="5m",
         severity="warning",
         says="{{ $value | humanizePercentage }} of the database's connections are taken",
-        at="database-connections-run-out",
+        at="other-alerts",
     )
     yield Alert(
         name="DatabaseDeadlocks",
@@ -251,7 +251,7 @@ def _database(watched: Watched) -> Iterator[Alert]:
         lasts="10m",
         severity="warning",
         says="transactions of the database wait for each other until one is given up",
-        at="database-deadlocks",
+        at="other-alerts",
     )
 
 
@@ -266,7 +266,7 @@ def _databases(watched: Watched) -> Iterator[Alert]:
         lasts="1m",
         severity="critical",
         says="no instance of the database takes writes",
-        at="database-is-down",
+        at="failover",
     )
     yield Alert(
         name="DatabaseInstanceIsLost",
@@ -274,7 +274,7 @@ def _databases(watched: Watched) -> Iterator[Alert]:
         lasts="10m",
         severity="warning",
         says=f"{{{{ $value }}}} of {INSTANCES} instances of the database are up",
-        at="database-instance-is-lost",
+        at="failover",
     )
     yield Alert(
         name="DatabaseLags",
@@ -282,7 +282,7 @@ def _databases(watched: Watched) -> Iterator[Alert]:
         lasts="5m",
         severity="warning",
         says="an instance of the database is {{ $value | humanizeDuration }} behind the one that writes",
-        at="database-lags",
+        at="replica-lag",
     )
     taken = f"sum by (pod) ({of('cnpg_backends_total')})"
     most = f"max by (pod) ({of('cnpg_pg_settings_setting', name='max_connections')})"
@@ -292,7 +292,7 @@ def _databases(watched: Watched) -> Iterator[Alert]:
         lasts="5m",
         severity="warning",
         says="{{ $value | humanizePercentage }} of the connections of {{ $labels.pod }} are taken",
-        at="database-connections-run-out",
+        at="other-alerts",
     )
     yield Alert(
         name="DatabaseDeadlocks",
@@ -300,7 +300,7 @@ def _databases(watched: Watched) -> Iterator[Alert]:
         lasts="10m",
         severity="warning",
         says="transactions of the database wait for each other until one is given up",
-        at="database-deadlocks",
+        at="other-alerts",
     )
 
 
@@ -314,7 +314,7 @@ def _cache(watched: Watched) -> Iterator[Alert]:
             lasts="5m",
             severity="warning",
             says="the cache is one, and nobody takes over where it is lost",
-            at="cache-has-no-replica",
+            at="failover",
         )
     yield Alert(
         name="CacheIsDown",
@@ -322,7 +322,7 @@ def _cache(watched: Watched) -> Iterator[Alert]:
         lasts="1m",
         severity="critical",
         says="the cache takes no connections",
-        at="cache-is-down",
+        at="failover",
     )
     limit = watched.environment.size(TierName.CACHE).memory
     yield Alert(
@@ -331,7 +331,7 @@ def _cache(watched: Watched) -> Iterator[Alert]:
         lasts="5m",
         severity="critical",
         says="{{ $value | humanizePercentage }} of the cache's memory are used; it drops nothing, and beyond that it is killed",
-        at="cache-memory-runs-out",
+        at="other-alerts",
     )
     yield Alert(
         name="CacheIsNotKept",
@@ -355,7 +355,7 @@ def _containers(watched: Watched) -> Iterator[Alert]:
         lasts="10m",
         severity="warning",
         says="{{ $labels.pod }} uses {{ $value | humanizePercentage }} of its memory; beyond that it is killed",
-        at="memory-runs-out",
+        at="other-alerts",
     )
     held, periods = (watched.of(f"container_cpu_cfs_{name}periods_total", one) for name in ("throttled_", ""))
     yield Alert(
@@ -364,7 +364,7 @@ def _containers(watched: Watched) -> Iterator[Alert]:
         lasts="15m",
         severity="warning",
         says="{{ $labels.pod }} is held back for {{ $value | humanizePercentage }} of the time: it wants more processor",
-        at="processor-runs-out",
+        at="other-alerts",
     )
     left, of = (watched.of(f"kubelet_volume_stats_{name}_bytes") for name in ("available", "capacity"))
     yield Alert(

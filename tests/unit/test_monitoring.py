@@ -17,7 +17,7 @@ from components.platforms import operated, prometheus
 from components.platforms.manifests import Scope
 from components.platforms.reachability import Network
 
-from .program import CONTAINER, NETWORK, VOLUME, Deployment, deploy, environment, exported, first, project
+from .program import CONTAINER, NETWORK, ROOT, VOLUME, Deployment, deploy, environment, exported, first, project
 
 HERE = 'namespace="board"'
 MINUTES = 700
@@ -275,7 +275,9 @@ def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(where: s
     for rule in alerts.alerts(ALL[where]):
         assert rule["labels"]["severity"] in ("critical", "warning")
         assert rule["annotations"]["summary"].startswith("board: ")
-        assert re.fullmatch(r"docs/runbook\.md#[a-z-]+", rule["annotations"]["runbook_url"])
+        file, _, heading = rule["annotations"]["runbook_url"].partition("#")
+        headings = re.findall(r"^## (.+)$", (ROOT / file).read_text(), re.MULTILINE)
+        assert heading in {each.lower().replace(" ", "-") for each in headings}
 
 
 def test_an_alert_that_could_never_fire_is_none() -> None:

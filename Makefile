@@ -37,6 +37,8 @@ PULL_REQUEST := $(filter pr-%,$(ENV))
 LIKE := $(if $(PULL_REQUEST),$(APP)/Pulumi.staging.yaml,$(STACK_FILE))
 KEEPER := $(or $(shell sed -n "s/^secretsprovider: *//p" $(LIKE) 2>/dev/null | tr -d "\"'"),default)
 NEEDS := $(if $(shell grep -s 'platform: kubernetes' $(LIKE)),$(if $(shell grep -sE 'context: lab($$| )' $(LIKE)),cluster,provider),dev)
+# What is watched needs who watches: images of exporters and Prometheus, and in the lab's cluster Prometheus' operator.
+NEEDS += $(if $(shell grep -sE '^ +monitoring:( +true|.*\{|$$)' $(LIKE)),$(if $(filter cluster,$(NEEDS)),operator,$(if $(filter dev,$(NEEDS)),monitoring)))
 # Only dev's passphrase is known: its secrets protect a sample on one machine (docs/adr/004-dev-secrets.md).
 ifeq ($(ENV),dev)
 export PULUMI_CONFIG_PASSPHRASE ?= dev
@@ -108,6 +110,10 @@ preview-comment: stack-file lab venv ## What a change would do, as a comment for
 
 heal: ## After a killed update: look what is there, and put the stack right (where its state is lost: FORCE=state)
 	@$(alone) TIERS_FORCE=$(FORCE) $(RUN) -m ci.heal $(ENV)
+
+.PHONY: dashboard
+dashboard: ## The Grafana dashboard of ENV as JSON, to import where no cluster's Grafana finds it (environment.monitoring)
+	@$(HERE) $(RUN) -m ci.dashboard $(ENV)
 
 .PHONY: new import backup backups verify
 new: lab venv ## Start an application of your own: NAME=shop, in apps/NAME or AT; it comes up as it is
@@ -207,7 +213,7 @@ test: venv ## Lint, types, unit tests, documents, workflows; needs no engine
 	$(RUN) -m pytest tests/unit -n auto
 
 e2e: venv ## End to end on the real engine and the real cluster; SHORT=yes leaves out what is marked long
-	@python3 -m lab up dev cluster tools
+	@python3 -m lab up dev cluster tools $(if $(SHORT),monitoring,operator)
 	$(RUN) -m pytest tests/e2e -x $(if $(SHORT),-m "not long")
 
 matrix: venv ## The examples end to end on both platforms, and what was seen of them in examples/README.md

@@ -4,6 +4,8 @@ What the application does not describe is said to be that, and never passed over
 """
 
 import socket
+import ssl
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -16,6 +18,7 @@ from urllib.parse import urlsplit
 from pulumi import RunError
 
 from components import backup, checkpoint, database, platforms, tier
+from components.alerts import CERTIFICATE_DAYS
 from components.checkpoint import Checkpoint
 from components.config import App, Check, ConfigError, Environment, TierName
 from components.platforms import toolbox
@@ -57,6 +60,8 @@ class Live:
         if not self.app.checks:
             yield "users are answered as wanted", self.no_checks
         yield "nothing but the gateway leads in", self.isolation
+        if self.url.startswith("https:"):
+            yield f"the certificate is good for {CERTIFICATE_DAYS} days more", self.certificate
 
     def containers(self) -> str:
         there = platforms.ready(self.app, self.environment, self.stack)
@@ -108,6 +113,11 @@ class Live:
             raise RunError("; ".join(ways))
         return "services, routes and policies say so" if self.environment.kubernetes else "ports and networks say so"
 
+    def certificate(self) -> str:
+        gateway, host = reached(self.url)
+        where = urlsplit(gateway)
+        return good_until(certificate_at(where.hostname or "", where.port or 443, host), CERTIFICATE_DAYS)
+
     def _execute(self, name: TierName, slot: Slot | None, command: tuple[str, ...]) -> str:
         return platforms.execute(self.app, self.environment, self.stack, name, slot, command)
 
@@ -127,6 +137,33 @@ def reached(url: str) -> tuple[str, str]:
     if host.endswith(".localhost"):
         parts = parts._replace(netloc=f"127.0.0.1:{parts.port}" if parts.port else "127.0.0.1")
     return parts.geturl(), host
+
+
+def certificate_at(address: str, port: int, host: str) -> str:
+    """The certificate that whoever asks there for the host is shown, as PEM. Who has signed it is the browsers' to judge."""
+    anybody = ssl.create_default_context()
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection((address, port), timeout=PATIENCE) as plain,
+        anybody.wrap_socket(plain, server_hostname=host) as client,
+    ):
+        return ssl.DER_cert_to_PEM_cert(client.getpeercert(binary_form=True) or b"")
+
+
+def good_until(pem: str, days: int) -> str:
+    """Until when a certificate is good.
+
+    Raises:
+        RunError: that is less than so many days off.
+    """
+    words = ["openssl", "x509", "-noout", "-enddate", "-checkend", str(days * 86400)]
+    asked = subprocess.run(words, input=pem, capture_output=True, text=True)
+    until = asked.stdout.partition("notAfter=")[2].partition("\n")[0]
+    if not until:
+        raise RunError(f"the gateway's certificate can't be read: {asked.stderr.strip()}")
+    if asked.returncode:
+        raise RunError(f"it is good until {until} only; renew it (docs/runbook.md#expired-certificate)")
+    return until
 
 
 def standing(app: App, environment: Environment, live: Slot, known: Checkpoint) -> dict[tuple[str, str], int]:

@@ -21,6 +21,8 @@ BURNS = (
     (1, "3d", "6h", "3h", "warning"),
 )
 CERTIFICATE_DAYS = 14
+INSTANCES = 3
+"""Of a database with `ha`."""
 EXPORTER_PORTS = {TierName.DATABASE: 9187, TierName.CACHE: 9121}
 
 
@@ -44,7 +46,14 @@ class Watched:
     @property
     def exported(self) -> tuple[TierName, ...]:
         """The data tiers that an exporter asks."""
-        return tuple(self.environment.data(self.app))
+        return tuple(
+            tier for tier in self.environment.data(self.app) if not (tier is TierName.DATABASE and self.replicated)
+        )
+
+    @property
+    def replicated(self) -> bool:
+        """Whether the database is several, which say themselves how they are."""
+        return TierName.DATABASE in self.environment.data(self.app) and self.environment.size(TierName.DATABASE).ha
 
     @property
     def on_docker(self) -> bool:
@@ -143,7 +152,7 @@ class Alert:
 
 def alerts(watched: Watched) -> list[Rule]:
     """All that somebody is to be told of."""
-    kinds = (_burns, _slow, _silent, _figures, _database, _cache, _containers, _certificate)
+    kinds = (_burns, _slow, _silent, _figures, _database, _databases, _cache, _containers, _certificate)
     return [each.rule(watched) for kind in kinds for each in kind(watched)]
 
 
@@ -160,7 +169,7 @@ def _burns(watched: Watched) -> Iterator[Alert]:
                 lasts=lasts,
                 severity=severity,
                 says=f"for {long} and still, errors use up the budget of {budget:g} {factor:g} times too fast",
-                at="error-budget-burns",
+                at="high-error-rate",
                 labels={"over": long},
             )
 
@@ -174,7 +183,7 @@ def _slow(watched: Watched) -> Iterator[Alert]:
             lasts="10m",
             severity="warning",
             says=f"{name} is {{{{ $value | humanizeDuration }}}}, and {limit:g} s are promised",
-            at="answers-are-slow",
+            at="high-latency",
             labels={"quantile": name},
         )
 
@@ -187,7 +196,7 @@ def _silent(watched: Watched) -> Iterator[Alert]:
             lasts="5m",
             severity="warning",
             says=f"{{{{ $labels.instance }}}} of {job} does not say how it is",
-            at="a-target-is-down",
+            at="other-alerts",
             labels={"job": job},
         )
     for job in [*watched.app.measured, *(["gateway"] if watched.on_docker else [])]:
@@ -197,7 +206,7 @@ def _silent(watched: Watched) -> Iterator[Alert]:
             lasts="2m",
             severity="critical",
             says=f"nothing answers for the {job}",
-            at="a-target-is-down",
+            at="high-error-rate",
             labels={"job": job},
         )
 
@@ -211,7 +220,7 @@ def _figures(watched: Watched) -> Iterator[Alert]:
                 lasts="10m",
                 severity="warning",
                 says=f"{figure.help or name}: {{{{ $value | humanize }}}}, which is beyond {figure.above:g}",
-                at="a-figure-is-beyond",
+                at="other-alerts",
                 labels={"figure": name},
             )
 
@@ -225,7 +234,7 @@ def _database(watched: Watched) -> Iterator[Alert]:
         lasts="1m",
         severity="critical",
         says="the database takes no connections",
-        at="database-is-down",
+        at="failover",
     )
     taken = f"sum({watched.of('pg_stat_activity_count')}) / max({watched.of('pg_settings_max_connections')})"
     yield Alert(
@@ -234,7 +243,7 @@ def _database(watched: Watched) -> Iterator[Alert]:
         lasts="5m",
         severity="warning",
         says="{{ $value | humanizePercentage }} of the database's connections are taken",
-        at="database-connections-run-out",
+        at="other-alerts",
     )
     yield Alert(
         name="DatabaseDeadlocks",
@@ -242,20 +251,78 @@ def _database(watched: Watched) -> Iterator[Alert]:
         lasts="10m",
         severity="warning",
         says="transactions of the database wait for each other until one is given up",
-        at="database-deadlocks",
+        at="other-alerts",
+    )
+
+
+def _databases(watched: Watched) -> Iterator[Alert]:
+    """Of several: CloudNativePG's own figures (1.27, default-monitoring.yaml)."""
+    if not watched.replicated:
+        return
+    of = watched.of
+    yield Alert(
+        name="DatabaseIsDown",
+        expr=f"absent({of('cnpg_pg_replication_in_recovery')} == 0)",
+        lasts="1m",
+        severity="critical",
+        says="no instance of the database takes writes",
+        at="failover",
+    )
+    yield Alert(
+        name="DatabaseInstanceIsLost",
+        expr=f"count({of('cnpg_collector_up')} == 1) < {INSTANCES}",
+        lasts="10m",
+        severity="warning",
+        says=f"{{{{ $value }}}} of {INSTANCES} instances of the database are up",
+        at="failover",
+    )
+    yield Alert(
+        name="DatabaseLags",
+        expr=f"max({of('cnpg_pg_replication_lag')}) > 30",
+        lasts="5m",
+        severity="warning",
+        says="an instance of the database is {{ $value | humanizeDuration }} behind the one that writes",
+        at="replica-lag",
+    )
+    taken = f"sum by (pod) ({of('cnpg_backends_total')})"
+    most = f"max by (pod) ({of('cnpg_pg_settings_setting', name='max_connections')})"
+    yield Alert(
+        name="DatabaseConnectionsRunOut",
+        expr=f"{taken} / {most} > 0.8",
+        lasts="5m",
+        severity="warning",
+        says="{{ $value | humanizePercentage }} of the connections of {{ $labels.pod }} are taken",
+        at="other-alerts",
+    )
+    yield Alert(
+        name="DatabaseDeadlocks",
+        expr=f"sum(rate({of('cnpg_pg_stat_database_deadlocks')}[5m])) > 0.1",
+        lasts="10m",
+        severity="warning",
+        says="transactions of the database wait for each other until one is given up",
+        at="other-alerts",
     )
 
 
 def _cache(watched: Watched) -> Iterator[Alert]:
     if TierName.CACHE not in watched.exported:
         return
+    if watched.environment.size(TierName.CACHE).ha:
+        yield Alert(
+            name="CacheHasNoReplica",
+            expr=f"max({watched.of('redis_connected_slaves')}) < 1",
+            lasts="5m",
+            severity="warning",
+            says="the cache is one, and nobody takes over where it is lost",
+            at="failover",
+        )
     yield Alert(
         name="CacheIsDown",
         expr=f"absent({watched.of('redis_up')} == 1)",
         lasts="1m",
         severity="critical",
         says="the cache takes no connections",
-        at="cache-is-down",
+        at="failover",
     )
     limit = watched.environment.size(TierName.CACHE).memory
     yield Alert(
@@ -264,7 +331,7 @@ def _cache(watched: Watched) -> Iterator[Alert]:
         lasts="5m",
         severity="critical",
         says="{{ $value | humanizePercentage }} of the cache's memory are used; it drops nothing, and beyond that it is killed",
-        at="cache-memory-runs-out",
+        at="other-alerts",
     )
     yield Alert(
         name="CacheIsNotKept",
@@ -288,7 +355,7 @@ def _containers(watched: Watched) -> Iterator[Alert]:
         lasts="10m",
         severity="warning",
         says="{{ $labels.pod }} uses {{ $value | humanizePercentage }} of its memory; beyond that it is killed",
-        at="memory-runs-out",
+        at="other-alerts",
     )
     held, periods = (watched.of(f"container_cpu_cfs_{name}periods_total", one) for name in ("throttled_", ""))
     yield Alert(
@@ -297,7 +364,7 @@ def _containers(watched: Watched) -> Iterator[Alert]:
         lasts="15m",
         severity="warning",
         says="{{ $labels.pod }} is held back for {{ $value | humanizePercentage }} of the time: it wants more processor",
-        at="processor-runs-out",
+        at="other-alerts",
     )
     left, of = (watched.of(f"kubelet_volume_stats_{name}_bytes") for name in ("available", "capacity"))
     yield Alert(

@@ -30,6 +30,7 @@ def panels(watched: Watched) -> dict[str, list[Panel]]:
         "What the business counts": _figures,
         "Tiers": _tiers,
         "Database": _database,
+        "Databases": _databases,
         "Cache": _cache,
         "Containers": _containers,
     }
@@ -85,6 +86,28 @@ def _database(watched: Watched) -> Iterator[Panel]:
         yield Panel(title="Size", lines={"{{datname}}": size}, unit="bytes")
         rates = {
             name: f"sum(rate({of(f'pg_stat_database_{series}')}[5m]))"
+            for name, series in (
+                ("committed", "xact_commit"),
+                ("rolled back", "xact_rollback"),
+                ("deadlocks", "deadlocks"),
+            )
+        }
+        yield Panel(title="Transactions every second", lines=rates)
+
+
+def _databases(watched: Watched) -> Iterator[Panel]:
+    of = watched.of
+    if watched.replicated:
+        writes = f"count({of('cnpg_pg_replication_in_recovery')} == 0)"
+        yield Panel(title="Instances", lines={"up": f"sum({of('cnpg_collector_up')})", "taking writes": writes})
+        yield Panel(title="Lag", lines={"{{pod}}": of("cnpg_pg_replication_lag")}, unit="s", limit=30)
+        taken = f"sum by (pod) ({of('cnpg_backends_total')})"
+        most = f"max({of('cnpg_pg_settings_setting', name='max_connections')})"
+        yield Panel(title="Connections", lines={"{{pod}}": taken, "at most": most})
+        size = of("cnpg_pg_database_size_bytes", 'datname!~"template.*"')
+        yield Panel(title="Size", lines={"{{datname}}": f"max by (datname) ({size})"}, unit="bytes")
+        rates = {
+            name: f"sum(rate({of(f'cnpg_pg_stat_database_{series}')}[5m]))"
             for name, series in (
                 ("committed", "xact_commit"),
                 ("rolled back", "xact_rollback"),

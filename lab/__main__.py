@@ -1,6 +1,6 @@
 """`python3 -m lab up | doctor | down`: give this machine what it lacks, say what that is, or stop what was started.
 
-What for is said after `up` and `doctor`: dev (if nothing is said), provider, cluster, monitoring, lint, load, scan, tools, compose, peers. `down`
+What for is said after `up` and `doctor`: dev (if nothing is said), provider, cluster, monitoring, operator, lint, load, scan, tools, compose, peers. `down`
 is of everything unless `cluster` is said, or `peers`.
 """
 
@@ -15,6 +15,7 @@ WHAT: dict[str, Callable[[], list[Step]]] = {
     "provider": lambda: [*toolchain.steps("kubernetes"), *engine.steps()],
     "cluster": lambda: [*toolchain.steps("kubernetes"), *engine.steps(), *cluster.steps()],
     "monitoring": lambda: [*WHAT["dev"](), *engine.images(engine.WATCHERS)],
+    "operator": lambda: [*WHAT["cluster"](), *WHAT["monitoring"](), *watch.operated()],
     "lint": lambda: [*toolchain.lint(), watch.tools()],
     "load": toolchain.load,
     "scan": toolchain.scan,
@@ -39,6 +40,7 @@ def main(verb: str, *what: str) -> int:
     try:
         if verb == "down":
             peers.stop()
+            watch.stop()
             if what != ("peers",):
                 cluster.stop()
             if not what:

@@ -23,6 +23,7 @@ KUBERNETES_VERSION = "k8s.io/component-base/version"
 TRAEFIK = "github.com/traefik/traefik/v3"
 PROVIDER = "github.com/pulumi/pulumi-kubernetes/provider/v4"
 ROLLOUTS = "github.com/argoproj/argo-rollouts"
+OPERATOR = "github.com/prometheus-operator/prometheus-operator"
 # What runs in pods is linked statically and lies apart from what is called by hand.
 PODS = CACHE / "cluster" / "programs"
 KUBERNETES_PROGRAM = PODS / "kubernetes"
@@ -169,6 +170,11 @@ def peers() -> list[Step]:
     ]
 
 
+def watchers() -> list[Step]:
+    """What tells the Prometheus of a cluster whom to ask."""
+    return [_build("prometheus-operator", "3 min", BIN / "prometheus-operator", _operator(), "./cmd/operator")]
+
+
 # ---------------------------------------------------------------------- sources
 
 
@@ -219,6 +225,24 @@ def _traefik() -> Source:
         page = copy / "webui" / "static" / "index.html"
         page.parent.mkdir()
         page.write_text("The dashboard is not built here.\n")
+        return copy
+
+    return Source(recipe=module.recipe, folder=folder)
+
+
+def _operator() -> Source:
+    """It takes two modules of its own from folders beside it, which are not in what is downloaded: a copy gets them."""
+    module = _upstream(OPERATOR)
+
+    def folder() -> Path:
+        copy = CACHE / "sources" / "prometheus-operator"
+        shutil.rmtree(copy, ignore_errors=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        parts = {"": module.folder()}
+        parts |= {part: downloaded("upstream", f"{OPERATOR}/{part}") for part in ("pkg/apis/monitoring", "pkg/client")}
+        for part, source in parts.items():
+            (copy / part).parent.mkdir(parents=True, exist_ok=True)
+            sh("cp", "-r", "--no-preserve=mode", source, copy / part, log="build-prometheus-operator")
         return copy
 
     return Source(recipe=module.recipe, folder=folder)

@@ -1,12 +1,67 @@
-"""What reads metrics and rules: Prometheus' own tools."""
+"""What reads metrics and rules: Prometheus' own tools, and in the lab's cluster its operator.
 
-from .services import packages
-from .steps import Step
+Of a Prometheus there is only the configuration, which the operator keeps: Debian's is built without the way to
+find anything in a cluster (seen: `field kubernetes_sd_configs not found`), so none runs there.
+"""
+
+import os
+import urllib.request
+
+from . import cluster, toolchain
+from .services import end, ours, packages, start, wait_for
+from .steps import LabError, Step
 
 PACKAGES = {"promtool": "prometheus"}
 ELSE = "the lab can install promtool only as root on Debian (this is {system}); install Prometheus (prometheus.io/download)"
+OPERATOR, PORT = "prometheus-operator", 12392
 
 
 def tools() -> Step:
     """`promtool`, which tests rules. The server that Debian's package brings along is not started."""
     return packages("promtool", PACKAGES, ELSE)
+
+
+def operated() -> list[Step]:
+    """The operator, built and started, its kinds of objects, and a Prometheus, without its pods, that takes up all of them."""
+    programs = toolchain.watchers()
+    return [
+        *programs,
+        Step(
+            name="prometheus operator",
+            takes="20 s",
+            needs=("cluster", *(program.name for program in programs)),
+            present=lambda: f"at work on context {cluster.NAME}" if ours(OPERATOR) and _healthy() else None,
+            run=_start,
+        ),
+    ]
+
+
+def stop() -> None:
+    """End the operator. What it made stays in the cluster."""
+    end(OPERATOR)
+
+
+def _start() -> None:
+    if not cluster.KUBECONFIG.exists():
+        raise LabError(f"it works on the lab's own cluster only, and there is another of the name {cluster.NAME}")
+    kinds = toolchain.downloaded("upstream", toolchain.OPERATOR) / "example" / "prometheus-operator-crd"
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(kinds))
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(kinds))
+    # A process of the machine, like the cluster's other controllers.
+    start(
+        OPERATOR,
+        toolchain.BIN / OPERATOR,
+        f"--web.listen-address=127.0.0.1:{PORT}",
+        env={**os.environ, "KUBECONFIG": str(cluster.KUBECONFIG)},
+    )
+    wait_for(OPERATOR, _healthy)
+    manifests = cluster.FILES / "monitoring" / "prometheus.yaml"
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(manifests))
+
+
+def _healthy() -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/healthz", timeout=2):
+            return True
+    except OSError:
+        return False

@@ -15,6 +15,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "NetworkPolicy": ("networking.k8s.io", "networkpolicies"),
     "PersistentVolumeClaim": ("", "persistentvolumeclaims"),
     "PodDisruptionBudget": ("policy", "poddisruptionbudgets"),
+    "PodMonitor": ("monitoring.coreos.com", "podmonitors"),
     "PrometheusRule": ("monitoring.coreos.com", "prometheusrules"),
     "Secret": ("", "secrets"),
     "Service": ("", "services"),

@@ -18,6 +18,8 @@ from . import traffic
 from .manifests import Manifest, Scope, selector
 
 GROUP = "monitoring.coreos.com"
+INSTANCE_PORT = 9187
+"""Where an instance of CloudNativePG has its metrics, as its port `metrics`."""
 _SLOT_OF_A_SERVICE = "__meta_kubernetes_service_label_tiers_slot"
 
 
@@ -41,7 +43,8 @@ def monitors(scope: Scope, watched: Watched, exporters: Mapping[str, Workload]) 
         _monitor(scope, watched, str(tier), str(tier), each.metrics or "")
         for tier, each in watched.app.measured.items()
     ]
-    return tiers + [_monitor(scope, watched, tier, each.tier, "/metrics") for tier, each in exporters.items()]
+    tiers += [_monitor(scope, watched, tier, each.tier, "/metrics") for tier, each in exporters.items()]
+    return tiers + ([_instances(scope, watched)] if watched.replicated else [])
 
 
 def _monitor(scope: Scope, watched: Watched, job: str, name: str, path: str) -> Manifest:
@@ -63,6 +66,21 @@ def _monitor(scope: Scope, watched: Watched, job: str, name: str, path: str) -> 
         "selector": {"matchLabels": mine},
     }
     return made
+
+
+def _instances(scope: Scope, watched: Watched) -> Manifest:
+    """The instances of a database that are CloudNativePG's: each is asked itself."""
+    made = scope.object(
+        f"{GROUP}/v1", "PodMonitor", "database-instances", _labels(scope, watched, "database-instances")
+    )
+    job = {"replacement": "database", "targetLabel": "job"}
+    asked = {"interval": f"{watched.settings.interval * 1000:.0f}ms", "port": "metrics", "relabelings": [job]}
+    made["spec"] = {"podMetricsEndpoints": [asked], "selector": {"matchLabels": _instance(scope)}}
+    return made
+
+
+def _instance(scope: Scope) -> dict[str, str]:
+    return {"cnpg.io/podRole": "instance", "app.kubernetes.io/instance": scope.instance}
 
 
 def rules(scope: Scope, watched: Watched) -> Manifest:
@@ -94,15 +112,20 @@ def policies(scope: Scope, watched: Watched, exporters: Mapping[str, Workload]) 
     """The cluster's Prometheus may ask what has metrics, at the port that has them, and connect to nothing else; an exporter its tier."""
     ports = {str(tier): each.port for tier, each in watched.app.measured.items()}
     ports |= {each.tier: each.port or 0 for each in exporters.values()}
+    asked = {
+        name: ({"app.kubernetes.io/name": name, "app.kubernetes.io/instance": scope.instance}, port)
+        for name, port in ports.items()
+    }
+    asked |= {"database-instances": (_instance(scope), INSTANCE_PORT)} if watched.replicated else {}
     prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": watched.settings.namespace}}}
     return [
         traffic.policy(
             scope,
             f"watch-{name}",
-            {"app.kubernetes.io/name": name, "app.kubernetes.io/instance": scope.instance},
+            pods,
             ingress=[{"from": [prometheus], "ports": [{"port": port, "protocol": "TCP"}]}],
         )
-        for name, port in ports.items()
+        for name, (pods, port) in asked.items()
     ]
 
 

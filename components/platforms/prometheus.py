@@ -57,11 +57,8 @@ def _configuration(watched: Watched) -> dict[str, Any]:
     jobs = [_tier(tier, described) for tier, described in watched.app.measured.items()]
     jobs += [_one(tier, f"{tier}-exporter:{EXPORTER_PORTS[tier]}") for tier in watched.exported]
     jobs += [_one("gateway", f"gateway:{haproxy.METRICS_PORT}"), _one(NAME, f"localhost:{PORT}"), _RELEASED]
-    for job in jobs:
-        job["relabel_configs"] = [
-            *job.get("relabel_configs", ()),
-            {"target_label": "namespace", "replacement": watched.namespace},
-        ]
+    here = {"target_label": "namespace", "replacement": watched.namespace}
+    jobs = [job | {"relabel_configs": [*job.get("relabel_configs", ()), here]} for job in jobs]
     made: dict[str, Any] = {
         "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
         "rule_files": [f"{CONFIG}/rules.yml"],

@@ -2,7 +2,9 @@
 
 import copy
 import socket
+import subprocess
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +48,29 @@ class TestTheGate:
         kept = deploy(project() | {"checks": list(self.CHECKS)}, environment(stack), export=exported(first(stack)),
                       stack=stack).by_name["blue-smoke"]  # fmt: skip
         assert kept.ignores == ("*",)
+
+
+@pytest.mark.parametrize(("days", "good"), [("13", False), ("15", True)])
+def test_a_certificate_that_runs_out_is_said_before_it_has(days: str, good: bool, tmp_path: Path) -> None:
+    key, made = tmp_path / "key.pem", tmp_path / "made.pem"
+    words = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-subj",
+        "/CN=x",
+    ]
+    subprocess.run([*words, "-days", days, "-keyout", key, "-out", made], check=True, capture_output=True)
+    if good:
+        assert check.good_until(made.read_text(), 14).endswith("GMT")
+    else:
+        with pytest.raises(RunError, match=r"good until .* only; renew it"):
+            check.good_until(made.read_text(), 14)
 
 
 class TestContainers:

@@ -8,6 +8,9 @@ require (
 	github.com/aquasecurity/trivy v0.64.1
 	github.com/argoproj/argo-rollouts v1.8.3
 	github.com/coredns/coredns v1.12.4
+	github.com/prometheus-operator/prometheus-operator v0.84.0
+	github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring v0.84.0
+	github.com/prometheus-operator/prometheus-operator/pkg/client v0.84.0
 	github.com/rancher/local-path-provisioner v0.0.30
 	github.com/rhysd/actionlint v1.7.7
 	github.com/traefik/traefik/v3 v3.5.0

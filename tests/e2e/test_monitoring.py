@@ -1,0 +1,186 @@
+"""What is watched, seen at the engines: Prometheus has its targets, its rules and its figures, and says so when users get errors."""
+
+import base64
+import gzip
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+
+from components import alerts, dashboard
+from components.alerts import Watched
+from components.config import load_app, load_environment
+
+from .stack import ClusterStack, DockerStack, Stack, deployed, eventually, free_port, on
+
+Ask = Callable[[str], Any]
+PATIENCE = 90
+
+
+def watched(stack: Stack, namespace: str) -> Watched:
+    app = load_app(stack.app)
+    return Watched(app=app, environment=load_environment(stack.environment, app), namespace=namespace)
+
+
+def asked(base: str) -> Ask:
+    """Asks a Prometheus by its HTTP API."""
+
+    def ask(path: str) -> Any:
+        answer = requests.get(f"{base}/api/v1/{path}", timeout=10)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["data"]
+
+    return ask
+
+
+def value(ask: Ask, query: str) -> float:
+    """Of the one series there is."""
+    [found] = ask(f"query?query={requests.utils.quote(query)}")["result"]
+    return float(found["value"][1])
+
+
+def state(ask: Ask, name: str, **labels: str) -> set[str]:
+    """inactive, pending or firing: of all alerts of that name and labels."""
+    rules = [rule for group in ask("rules?type=alert")["groups"] for rule in group["rules"]]
+    found = {rule["state"] for rule in rules if rule["name"] == name and labels.items() <= rule["labels"].items()}
+    assert found, name
+    return found
+
+
+def names(one: Watched) -> set[str]:
+    """Every metric that rules and dashboard are made of."""
+    rules = [rule["expr"] for group in alerts.file(one)["groups"] for rule in group["rules"]]
+    return {name for text in [*rules, *dashboard.queries(one)] for name in re.findall(r"([a-zA-Z_:][\w:]*)\{", text)}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
+    made = on("docker", tmp_path_factory.mktemp("watched"), "e-watch")
+    assert isinstance(made, DockerStack)
+    made.environment["monitoring"] = {"port": free_port(), "interval": "2s"}
+    made.environment["slo"] = {"errors": 0.001}
+    with deployed(made):
+        yield made
+
+
+@pytest.fixture
+def ask(stack: DockerStack) -> Ask:
+    return asked(f"http://127.0.0.1:{stack.environment['monitoring']['port']}")
+
+
+def test_everything_says_how_it_is(stack: DockerStack, ask: Ask) -> None:
+    eventually(lambda: {each["labels"]["job"] for each in ask("targets")["activeTargets"] if each["health"] == "up"}
+               == {"api", "cache", "database", "gateway", "prometheus", "release"}, PATIENCE)  # fmt: skip
+    assert not [each for each in ask("targets")["activeTargets"] if each["health"] != "up"]
+    rules = [rule for group in ask("rules")["groups"] for rule in group["rules"]]
+    wanted = [rule for group in alerts.file(watched(stack, stack.prefix))["groups"] for rule in group["rules"]]
+    assert len(rules) == len(wanted)
+    eventually(lambda: {rule["health"] for group in ask("rules")["groups"] for rule in group["rules"]} == {"ok"})
+
+
+def test_figures_are_those_of_what_was_done(stack: DockerStack, ask: Ask) -> None:
+    for number in range(20):
+        stack.post(f"message {number}")
+        time.sleep(0.2)
+    eventually(lambda: value(ask, 'tiers_figure{figure="messages_per_hour"}') > 10, PATIENCE)
+    eventually(lambda: 0 < value(ask, "tiers:latency:p95_5m") < 5, PATIENCE)
+    assert value(ask, "tiers:errors:ratio_rate5m") == 0
+    # A worker that is away: what waits gets older.
+    [worker] = [each for each in stack.containers() if each.name.endswith("blue-worker-1")]
+    worker.pause()
+    try:
+        stack.post("nobody summarises this")
+        eventually(lambda: value(ask, 'tiers_figure{figure="queue_depth"}') >= 1, PATIENCE)
+        eventually(lambda: value(ask, 'tiers_figure{figure="queue_age"}') > 3, PATIENCE)
+    finally:
+        worker.unpause()
+    eventually(lambda: value(ask, 'tiers_figure{figure="queue_depth"}') == 0, PATIENCE)
+
+
+def test_every_metric_that_is_asked_for_is_there(stack: DockerStack, ask: Ask) -> None:
+    wanted = names(watched(stack, stack.prefix))
+    assert len(wanted) > 25
+    eventually(lambda: not wanted - set(ask("label/__name__/values")), PATIENCE)
+
+
+def test_the_release_that_is_live_is_known_and_the_second_up_changes_nothing(stack: DockerStack, ask: Ask) -> None:
+    released = f'tiers_release_info{{release="{stack.outputs()["release"]}",slot="blue"}}'
+    eventually(lambda: value(ask, released) == 1)
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def test_nothing_but_the_gateway_leads_to_users_and_who_watches_is_asked_here_only(stack: DockerStack) -> None:
+    assert "ok             nothing but the gateway leads in" in stack.ci("check")
+    [prometheus] = [each for each in stack.containers() if each.name.endswith("-prometheus")]
+    assert [each["HostIp"] for bound in prometheus.ports.values() for each in bound or ()] == ["127.0.0.1"]
+    reach = "for host in {}; do (exec 3<>/dev/tcp/$host) 2>/dev/null && echo $host; done; true"
+    data = prometheus.exec_run(["timeout", "10", "bash", "-c", reach.format("database/5432 cache/6379")])
+    assert data.output == b""
+    seen = prometheus.exec_run(["timeout", "10", "bash", "-c", reach.format("database-exporter/9187 gateway/8404")])
+    assert seen.output.decode().split() == ["database-exporter/9187", "gateway/8404"]
+
+
+def test_errors_are_an_alert_and_a_release_is_known_once_it_is_live(stack: DockerStack, ask: Ask) -> None:
+    assert state(ask, "ErrorBudgetBurns") == {"inactive"}
+    stack.break_down("api", "blue")
+    for _ in range(50):
+        assert stack.get("/api/release").status_code == 503
+    eventually(lambda: state(ask, "ErrorBudgetBurns", over="1h") <= {"pending", "firing"}, PATIENCE)
+    eventually(lambda: state(ask, "NothingAnswers", job="api") <= {"pending", "firing"}, PATIENCE)
+    before = json.loads(json.dumps([each.id for each in stack.containers() if each.name.endswith("-prometheus")]))
+    stack.app["version"] = "2.0.0"
+    stack.up()
+    released = f'tiers_release_info{{release="{stack.outputs()["release"]}",slot="green"}}'
+    eventually(lambda: value(ask, released) == 1, PATIENCE)
+    assert before == [each.id for each in stack.containers() if each.name.endswith("-prometheus")]
+    eventually(lambda: state(ask, "NothingAnswers", job="api") == {"inactive"}, PATIENCE)
+
+
+@pytest.mark.long
+def test_on_a_cluster_its_own_prometheus_is_told(tmp_path: Path) -> None:
+    stack = on("kubernetes", tmp_path, "e-watch")
+    assert isinstance(stack, ClusterStack)
+    stack.environment["monitoring"] = True
+    with deployed(stack):
+        one = watched(stack, stack.namespace)
+        found = json.loads(stack.kubectl("get", "servicemonitors,prometheusrules", "--output=json"))["items"]
+        kinds = {f"{each['kind']} {each['metadata']['name']}" for each in found}
+        monitors = {f"ServiceMonitor {name}" for name in ("api", "database-exporter", "cache-exporter")}
+        assert kinds == monitors | {"PrometheusRule board", "PrometheusRule board-release"}
+        # The operator has taken them up: whom to ask, and the rules, are in what its Prometheus reads.
+        jobs = {f"serviceMonitor/{stack.namespace}/{name.partition(' ')[2]}/0" for name in monitors}
+        eventually(lambda: jobs <= {each["job_name"] for each in _configured(stack)["scrape_configs"]}, PATIENCE)
+        eventually(lambda: f"{stack.namespace}-alerts" in _rules(stack), PATIENCE)
+        exposed = _exposed(stack)
+        # The lab's volumes are folders of its node: of those a kubelet has no figures.
+        wanted = {name for name in names(one) if not name.startswith(("tiers", "up", "kubelet_volume_stats"))}
+        assert len(wanted) > 15
+        assert not wanted - exposed
+        assert set(stack.up().changed) == {"unchanged"}
+        assert "ok             nothing but the gateway leads in" in stack.ci("check")
+
+
+def _configured(stack: ClusterStack) -> Any:
+    held = json.loads(stack.kubectl("get", "secret", "prometheus-lab", "--namespace=monitoring", "--output=json"))
+    return yaml.safe_load(gzip.decompress(base64.b64decode(held["data"]["prometheus.yaml.gz"])))
+
+
+def _rules(stack: ClusterStack) -> str:
+    return stack.kubectl("get", "configmap", "prometheus-lab-rulefiles-0", "--namespace=monitoring", "--output=yaml")
+
+
+def _exposed(stack: ClusterStack) -> set[str]:
+    """What the pods and the kubelet say of themselves, by name."""
+    stack.post("a message, for its answer to be counted")
+    pages = [
+        stack.kubectl("get", "--raw", f"/api/v1/namespaces/{stack.namespace}/services/{service}:main/proxy/metrics")
+        for service in ("api-blue", "database-exporter", "cache-exporter")
+    ]
+    pages += [stack.kubectl("get", "--raw", f"/api/v1/nodes/lab/proxy/metrics{more}") for more in ("", "/cadvisor")]
+    return {name for page in pages for name in re.findall(r"^([a-zA-Z_:][\w:]*)(?:\{|\s)", page, re.MULTILINE)}

@@ -1,0 +1,445 @@
+"""What is measured and what is an alert: held to by promtool, on figures that are made up."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import alerts, dashboard
+from components.alerts import Watched
+from components.config import ConfigError, TierName, load_app, load_environment
+from components.platforms import operated, prometheus
+from components.platforms.manifests import Scope
+from components.platforms.reachability import Network
+
+from .program import CONTAINER, NETWORK, ROOT, VOLUME, Deployment, deploy, environment, exported, first, project
+
+HERE = 'namespace="board"'
+MINUTES = 700
+
+
+def watched(stack: str = "dev", app: dict[str, Any] | None = None, **more: Any) -> Watched:
+    """The board, as one of its stacks would be watched."""
+    env = environment(stack) | {"monitoring": True, "pinned": False, **more}
+    described = load_app(app or project())
+    return Watched(app=described, environment=load_environment(env, described), namespace="board")
+
+
+def certified() -> Watched:
+    env = environment("staging")
+    env["kubernetes"] |= {"url": "https://board.test"}
+    env["kubernetes"]["gateway"] = {"name": "own", "namespace": "gateway", "inside": "https://board.test"}
+    env["kubernetes"]["gateway"]["create"] = {"gateway_class": "x", "certificate": "tls", "issuer": "letsencrypt"}
+    return watched("staging", kubernetes=env["kubernetes"])
+
+
+def replicated() -> Watched:
+    """Database and cache are several."""
+    one = watched("staging")
+    tiers = {
+        tier: one.environment.size(tier).model_copy(update={"ha": True}) for tier in (TierName.DATABASE, TierName.CACHE)
+    }
+    return replace(one, environment=one.environment.model_copy(update={"tiers": tiers}))
+
+
+ALL = {"docker": watched(), "kubernetes": watched("staging"), "certified": certified(), "replicated": replicated()}
+each = pytest.mark.parametrize("one", ALL.values(), ids=ALL)
+
+
+def promtool(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    assert shutil.which("promtool"), "no promtool on PATH: run `python3 -m lab up lint`"
+    return subprocess.run(["promtool", *words], capture_output=True, text=True, timeout=60)
+
+
+@each
+def test_promtool_takes_the_rules(one: Watched, tmp_path: Path) -> None:
+    file = tmp_path / "rules.yml"
+    file.write_text(json.dumps(alerts.file(one)))
+    done = promtool("check", "rules", "--lint-fatal", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@each
+def test_promtool_takes_every_query_of_the_dashboard(one: Watched, tmp_path: Path) -> None:
+    file = tmp_path / "queries.yml"
+    rules = [{"record": f"query_{number}", "expr": query} for number, query in enumerate(dashboard.queries(one))]
+    assert len(rules) > 15
+    file.write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}))
+    done = promtool("check", "rules", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_takes_what_prometheus_reads(tmp_path: Path) -> None:
+    for name, text in prometheus.files(watched(monitoring={"alertmanager": "https://alerts.test"})).items():
+        here = tmp_path / Path(name).name
+        here.write_text(text.replace(prometheus.CONFIG, str(tmp_path)))
+    done = promtool("check", "config", tmp_path / "prometheus.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# ---------------------------------------------------------------------- alerts
+
+Series = dict[str, str]
+
+
+def series(name: str, values: str | float, /, **labels: str) -> Series:
+    told = ",".join([HERE, *(f'{key}="{value}"' for key, value in labels.items())])
+    return {"series": f"{name}{{{told}}}", "values": values if isinstance(values, str) else f"{values:g}x{MINUTES}"}
+
+
+def growing(name: str, by: float, /, **labels: str) -> Series:
+    return series(name, f"0+{by:g}x{MINUTES}", **labels)
+
+
+def at_the_gateway(failed: float) -> list[Series]:
+    """940 good answers a minute, and these."""
+    name, proxy = "haproxy_frontend_http_responses_total", "gateway"
+    return [growing(name, 940, proxy=proxy, code="2xx"), growing(name, failed, proxy=proxy, code="5xx")]
+
+
+def by_the_api(failed: float) -> list[Series]:
+    name, told = "http_request_duration_seconds_count", {"job": "api", "route": "/api/x"}
+    # What only asks how it is does not make it better.
+    asked = growing(name, 10_000, job="api", route="/ready", status="200")
+    return [growing(name, 940, **told, status="200"), growing(name, failed, **told, status="503"), asked]
+
+
+def taking(seconds: str) -> list[Series]:
+    """All answers take so long, or less, but longer than the bound before it."""
+    bounds = ["0.25", "0.5", "1", "2.5", "+Inf"]
+    name, told = "http_request_duration_seconds_bucket", {"job": "api", "route": "/api/x"}
+    return [growing(name, 60 * (bounds.index(le) >= bounds.index(seconds)), **told, le=le) for le in bounds]
+
+
+def connections(taken: float) -> list[Series]:
+    return [series("pg_stat_activity_count", taken), series("pg_settings_max_connections", 100)]
+
+
+def in_memory(used: float) -> list[Series]:
+    told = {"pod": "a", "container": "api"}
+    names = {"container_memory_working_set_bytes": used, "container_spec_memory_limit_bytes": 100}
+    return [series(name, value, **told) for name, value in names.items()]
+
+
+def held_back(periods: float) -> list[Series]:
+    told = {"pod": "a", "container": "api"}
+    names = {"container_cpu_cfs_throttled_periods_total": periods, "container_cpu_cfs_periods_total": 100}
+    return [growing(name, value, **told) for name, value in names.items()]
+
+
+def on_disk(left: float) -> list[Series]:
+    names = {"kubelet_volume_stats_available_bytes": left, "kubelet_volume_stats_capacity_bytes": 100}
+    return [series(name, value, persistentvolumeclaim="database-data") for name, value in names.items()]
+
+
+def one(name: str, value: float, **labels: str) -> list[Series]:
+    return [series(name, value, **labels)]
+
+
+def until(days: float) -> list[Series]:
+    # promtool's clock begins in 1970.
+    return one("certmanager_certificate_expiration_timestamp_seconds", days * 86400)
+
+
+def instances(up: int, lag: float = 0, writes: int = 1) -> list[Series]:
+    """Instances of a database of which so many are up and take writes, and all are so far behind."""
+    found: list[Series] = []
+    for number in range(3):
+        pod = f"database-{number}"
+        found.append(series("cnpg_collector_up", int(number < up), pod=pod))
+        found.append(series("cnpg_pg_replication_in_recovery", int(number >= writes), pod=pod))
+        found.append(series("cnpg_pg_replication_lag", lag, pod=pod))
+    return found
+
+
+def connected(taken: float) -> list[Series]:
+    return [
+        series("cnpg_backends_total", taken, pod="database-0"),
+        series("cnpg_pg_settings_setting", 100, pod="database-0", name="max_connections"),
+    ]
+
+
+DOCKER, CLUSTER, CERTIFIED, REPLICATED = "docker", "kubernetes", "certified", "replicated"
+# Where; the alert and its own labels; what it has to fire for, and not; after how many minutes.
+CASES: list[tuple[str, str, dict[str, str], list[Series], list[Series], int]] = [
+    (DOCKER, "ErrorBudgetBurns", {"over": "1h"}, at_the_gateway(200), at_the_gateway(9), 10),
+    (DOCKER, "ErrorBudgetBurns", {"over": "6h"}, at_the_gateway(80), at_the_gateway(9), 60),
+    (DOCKER, "ErrorBudgetBurns", {"over": "1d"}, at_the_gateway(40), at_the_gateway(9), 300),
+    (DOCKER, "ErrorBudgetBurns", {"over": "3d"}, at_the_gateway(15), at_the_gateway(9), 600),
+    (CLUSTER, "ErrorBudgetBurns", {"over": "1h"}, by_the_api(20), by_the_api(0), 10),
+    (CLUSTER, "ErrorBudgetBurns", {"over": "6h"}, by_the_api(8), by_the_api(0), 60),
+    (CLUSTER, "ErrorBudgetBurns", {"over": "1d"}, by_the_api(4), by_the_api(0), 300),
+    (CLUSTER, "ErrorBudgetBurns", {"over": "3d"}, by_the_api(2), by_the_api(0), 600),
+    (CLUSTER, "AnswersAreSlow", {"quantile": "p95"}, taking("0.5"), taking("0.25"), 20),
+    (CLUSTER, "AnswersAreSlow", {"quantile": "p99"}, taking("2.5"), taking("1"), 20),
+    (DOCKER, "AnswersAreSlow", {"quantile": "p95"}, taking("1"), taking("0.5"), 20),
+    (DOCKER, "AnswersAreSlow", {"quantile": "p99"}, taking("2.5"), taking("1"), 20),
+    (DOCKER, "NothingAnswers", {"job": "api"}, one("up", 0, job="api"), one("up", 1, job="api"), 4),
+    (DOCKER, "NothingAnswers", {"job": "gateway"}, [], one("up", 1, job="gateway"), 4),
+    (CLUSTER, "NothingAnswers", {"job": "api"}, [], one("up", 1, job="api"), 4),
+    *(
+        (where, "TargetIsDown", {"job": job}, one("up", 0, job=job), one("up", 1, job=job), 7)
+        for where in (DOCKER, CLUSTER)
+        for job in ("api", "database", "cache")
+    ),
+    *(
+        case
+        for where in (DOCKER, CLUSTER)
+        for case in (
+            (where, "FigureIsBeyond", {"figure": "queue_age"}, one("board_queue_oldest_seconds", 301), one("board_queue_oldest_seconds", 299), 12),
+            (where, "FigureIsBeyond", {"figure": "queue_depth"}, one("board_queue_depth", 1001), one("board_queue_depth", 999), 12),
+            (where, "DatabaseIsDown", {}, one("pg_up", 0), one("pg_up", 1), 3),
+            (where, "DatabaseConnectionsRunOut", {}, connections(81), connections(79), 7),
+            (where, "DatabaseDeadlocks", {}, [growing("pg_stat_database_deadlocks", 10)], [growing("pg_stat_database_deadlocks", 1)], 20),
+            (where, "CacheIsDown", {}, [], one("redis_up", 1), 3),
+            (where, "CacheIsNotKept", {}, one("redis_aof_last_write_status", 0), one("redis_aof_last_write_status", 1), 3),
+        )
+    ),
+    (DOCKER, "CacheMemoryRunsOut", {}, one("redis_memory_used_bytes", 460 * 2**20), one("redis_memory_used_bytes", 430 * 2**20), 7),
+    (CLUSTER, "CacheMemoryRunsOut", {}, one("redis_memory_used_bytes", 230 * 2**20), one("redis_memory_used_bytes", 215 * 2**20), 7),
+    (CLUSTER, "MemoryRunsOut", {"pod": "a"}, in_memory(95), in_memory(85), 12),
+    (CLUSTER, "ProcessorRunsOut", {"pod": "a"}, held_back(60), held_back(40), 20),
+    (CLUSTER, "DiskRunsFull", {"persistentvolumeclaim": "database-data"}, on_disk(14), on_disk(16), 7),
+    (REPLICATED, "DatabaseIsDown", {}, instances(3, writes=0), instances(1), 3),
+    (REPLICATED, "DatabaseInstanceIsLost", {}, instances(2), instances(3), 12),
+    (REPLICATED, "DatabaseLags", {}, instances(3, lag=31), instances(3, lag=29), 7),
+    (REPLICATED, "DatabaseConnectionsRunOut", {"pod": "database-0"}, connected(81), connected(79), 7),
+    (REPLICATED, "DatabaseDeadlocks", {}, [growing("cnpg_pg_stat_database_deadlocks", 10)], [growing("cnpg_pg_stat_database_deadlocks", 1)], 20),
+    (REPLICATED, "CacheHasNoReplica", {}, one("redis_connected_slaves", 0), one("redis_connected_slaves", 2), 7),
+    (CERTIFIED, "CertificateExpires", {}, until(13.5), until(16), 65),
+]  # fmt: skip
+
+
+def asked(name: str, labels: dict[str, str], given: list[Series], minutes: int, fires: int) -> dict[str, Any]:
+    """A test in promtool's words: of the alerts of that name and labels so many fire after so many minutes."""
+    told = ",".join(f'{key}="{value}"' for key, value in {"alertname": name, "alertstate": "firing", **labels}.items())
+    samples = [{"labels": "{}", "value": fires}]
+    test = {"expr": f"count(ALERTS{{{HERE},{told}}}) or vector(0)", "eval_time": f"{minutes}m", "exp_samples": samples}
+    # Without any series promtool has nothing to begin with.
+    return {
+        "name": f"{name} {labels} {fires}",
+        "interval": "1m",
+        "input_series": given or one("x", 1),
+        "promql_expr_test": [test],
+    }
+
+
+def verdict(where: str, tests: list[dict[str, Any]], folder: Path) -> subprocess.CompletedProcess[str]:
+    (folder / "rules.yml").write_text(json.dumps(alerts.file(ALL[where])))
+    file = folder / "tests.yml"
+    file.write_text(json.dumps({"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": tests}))
+    return promtool("test", "rules", file)
+
+
+@pytest.mark.parametrize("where", ALL)
+def test_alerts_fire_when_they_have_to_and_else_do_not(where: str, tmp_path: Path) -> None:
+    cases = [(name, labels, bad, good, after) for at, name, labels, bad, good, after in CASES if at == where]
+    tests = [asked(name, labels, bad, after, 1) for name, labels, bad, _, after in cases]
+    tests += [asked(name, labels, good, after, 0) for name, labels, _, good, after in cases]
+    done = verdict(where, tests, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_says_so_if_one_does_not(tmp_path: Path) -> None:
+    done = verdict("docker", [asked("DatabaseIsDown", {}, one("pg_up", 1), 3, 1)], tmp_path)
+    assert done.returncode == 1
+    assert "DatabaseIsDown" in done.stdout + done.stderr
+
+
+def test_every_alert_is_tested_where_it_is_another_than_elsewhere() -> None:
+    tested = {(where, name, own(labels)) for where, name, labels, *_ in CASES}
+    for where in (DOCKER, CLUSTER, CERTIFIED, REPLICATED):
+        made = {(rule["alert"], own(rule["labels"])): rule["expr"] for rule in alerts.alerts(ALL[where])}
+        others = (
+            {rule["expr"] for rule in alerts.alerts(ALL[CLUSTER])} if where in (CERTIFIED, REPLICATED) else set[str]()
+        )
+        assert {(where, *key) for key, expr in made.items() if expr not in others} == {
+            each for each in tested if each[0] == where
+        }
+
+
+OWN = ("over", "quantile", "job", "figure")
+
+
+def own(labels: dict[str, Any]) -> str:
+    return " ".join(value for key, value in labels.items() if key in OWN)
+
+
+@pytest.mark.parametrize("where", ALL)
+def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(where: str) -> None:
+    for rule in alerts.alerts(ALL[where]):
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert rule["annotations"]["summary"].startswith("board: ")
+        file, _, heading = rule["annotations"]["runbook_url"].partition("#")
+        headings = re.findall(r"^## (.+)$", (ROOT / file).read_text(), re.MULTILINE)
+        assert heading in {each.lower().replace(" ", "-") for each in headings}
+
+
+def test_an_alert_that_could_never_fire_is_none() -> None:
+    burns = [rule["labels"]["over"] for rule in alerts.alerts(watched(slo={"errors": 0.2})) if "over" in rule["labels"]]
+    assert burns == ["1d", "3d"]
+    assert len([1 for rule in alerts.alerts(watched(slo={"errors": 0})) if "over" in rule["labels"]]) == 4
+
+
+def test_what_runs_somewhere_else_has_no_alerts_here() -> None:
+    outside = watched(tiers={"database": {"external": {"host": "db.test"}}})
+    assert not [rule for rule in alerts.alerts(outside) if rule["alert"].startswith("Database")]
+    assert "pg_" not in json.dumps([dashboard.queries(outside), alerts.file(outside), prometheus.files(outside)])
+
+
+def test_every_series_is_of_this_environment_only() -> None:
+    for one in ALL.values():
+        texts = [rule["expr"] for group in alerts.file(one)["groups"] for rule in group["rules"]] + dashboard.queries(
+            one
+        )
+        for text in texts:
+            bare = re.sub(r'"[^"]*"', "", text)
+            assert text.count("{") == text.count(HERE) == bare.count("namespace="), text
+
+
+# ---------------------------------------------------------------------- the configuration
+
+
+@pytest.mark.parametrize(
+    ("stack", "monitoring", "said"),
+    [
+        ("dev", {"namespace": "x"}, "environment.monitoring.namespace: platform is docker"),
+        ("staging", {"port": 1}, "environment.monitoring.port: platform is kubernetes"),
+        ("dev", {"port": 8080}, "environment.monitoring.port: 8080 is the gateway's, too"),
+        ("dev", "yes", "environment.monitoring: "),
+    ],
+)
+def test_what_does_not_fit_is_refused(stack: str, monitoring: object, said: str) -> None:
+    app = load_app(project())
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_environment(environment(stack) | {"monitoring": monitoring}, app)
+
+
+def test_what_is_pinned_is_so_in_what_watches_too() -> None:
+    with pytest.raises(ConfigError, match=r"environment\.monitoring\.exporters\.cache: .* not named by its digest"):
+        load_environment(environment("prod") | {"monitoring": True}, load_app(project()))
+
+
+def test_a_figure_says_whose_it_is_and_is_of_a_tier_with_metrics() -> None:
+    app = project()
+    app["figures"] = {"orders": {"query": "sum(orders_total)"}}
+    with pytest.raises(ConfigError, match=r"app\.figures\.orders\.query: .*sum\(shop_orders_total\{\$here\}\)"):
+        load_app(app)
+    app = project()
+    del app["api"]["metrics"]
+    with pytest.raises(ConfigError, match=r"app\.figures: no tier has metrics"):
+        load_app(app)
+
+
+# ---------------------------------------------------------------------- what is made
+
+
+def monitored() -> Deployment:
+    return deploy(env=environment() | {"monitoring": {"port": 9191}})
+
+
+def networks(deployed: Deployment, name: str) -> set[str]:
+    return {each["name"].rpartition("-")[2] for each in deployed.by_name[name].inputs["networksAdvanced"]}
+
+
+def test_who_watches_reaches_no_data_and_exporters_nothing_else() -> None:
+    deployed = monitored()
+    assert networks(deployed, "prometheus") == {"edge", "watch", "outside"}
+    assert networks(deployed, "database-exporter") == networks(deployed, "cache-exporter") == {"data", "watch"}
+    [watch] = [each for each in deployed.of(NETWORK) if each.name == "watch"]
+    assert watch.inputs["internal"] is True
+    tiers = [each for each in deployed.of(CONTAINER) if each.labels["tiers.role"] in ("tier", "task")]
+    assert tiers
+    assert not [each.name for each in tiers if "watch" in networks(deployed, each.name)]
+
+
+def test_without_monitoring_nothing_of_it_is_there() -> None:
+    deployed = first()
+    names = {each.name for each in deployed.all}
+    assert not [name for name in names if "prometheus" in name or "exporter" in name or name in ("watch", "released")]
+
+
+def test_to_watch_is_part_of_a_release_on_docker_for_the_gateway_is_told_with_one() -> None:
+    claim = monitored().by_name["blue-claim"].inputs["command"]
+    assert "prometheus-exporter" in claim[-1]
+    assert "prometheus-exporter" not in first().by_name["blue-claim"].inputs["command"][-1]
+    assert monitored().release != first().release
+
+
+def test_a_changed_rule_makes_prometheus_anew_over_the_same_data_and_a_release_does_not() -> None:
+    before = monitored()
+    env = environment() | {"monitoring": {"port": 9191}}
+    app = project() | {"version": "2.0.0"}
+    released = deploy(app, env, export=exported(before))
+    assert released.by_name["prometheus"].inputs == before.by_name["prometheus"].inputs
+    files = [each.by_name["released"].inputs["uploads"][0] for each in (before, released)]
+    assert [json.loads(each["content"])[0]["labels"]["slot"] for each in files] == ["blue", "green"]
+    changed = deploy(project(), env | {"slo": {"errors": 0.05}}, export=exported(before))
+    volumes = [
+        {each["volumeName"] for each in one.by_name["prometheus"].inputs["volumes"]} for one in (before, changed)
+    ]
+    assert {"board-dev-prometheus-data", "board-dev-prometheus-released"} == volumes[0] & volumes[1] != volumes[0]
+
+
+def test_the_way_of_a_release_on_a_cluster_is_told_after_the_switch() -> None:
+    deployed = deploy(env=environment("staging") | {"monitoring": True}, stack="staging")
+    [rule] = deployed.one("PrometheusRule", "board-release").inputs["spec"]["groups"][0]["rules"]
+    assert rule["labels"] == {"namespace": "board-staging", "release": deployed.release, "slot": "blue"}
+    assert "board" in deployed.before(deployed.one("PrometheusRule", "board-release"))
+    text = deployed.one("ConfigMap", "board-dashboard").inputs["data"]["board-staging.json"]
+    assert len(json.loads(text)["panels"]) > 15
+
+
+def test_dashboards_panels_do_not_overlap() -> None:
+    for one in ALL.values():
+        made = dashboard.dashboard(one)["panels"]
+        places = [(x, y) for panel in made for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+                  for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])]  # fmt: skip
+        assert len(places) == len(set(places))
+        assert len({panel["id"] for panel in made}) == len(made)
+
+
+def test_metrics_kept_are_no_data_of_the_application() -> None:
+    assert not [each.name for each in monitored().of(VOLUME) if each.name.startswith("prometheus") and each.protect]
+
+
+def test_instances_of_a_database_are_asked_themselves_and_by_nobody_else() -> None:
+    one = replicated()
+    scope = Scope(app="board", instance="board-staging", namespace="board-staging")
+    instance = {"cnpg.io/podRole": "instance", "app.kubernetes.io/instance": "board-staging"}
+    [monitor] = [each for each in operated.monitors(scope, one, {}) if each["kind"] == "PodMonitor"]
+    assert monitor["spec"]["selector"]["matchLabels"] == instance
+    [policy] = [
+        each for each in operated.policies(scope, one, {}) if each["metadata"]["name"] == "watch-database-instances"
+    ]
+    network, pod = Network("board-staging", [policy]), ("board-staging", instance)
+    assert network.may("Ingress", pod, ("monitoring", {}), operated.INSTANCE_PORT, "TCP")
+    assert not network.may("Ingress", pod, ("monitoring", {}), 5432, "TCP")
+    assert not network.may("Ingress", pod, ("elsewhere", {}), operated.INSTANCE_PORT, "TCP")
+
+
+def test_a_clusters_prometheus_reaches_metrics_and_nothing_else() -> None:
+    deployed = deploy(env=environment("staging") | {"monitoring": True}, stack="staging")
+    network = Network("board-staging", [each.inputs for each in deployed.of("NetworkPolicy")])
+    pods = {
+        each.name: each.inputs["spec"]["template"]["metadata"]["labels"]
+        for kind in ("Deployment", "StatefulSet")
+        for each in deployed.of(kind)
+    }
+    open_to = {
+        (name, port)
+        for name, labels in pods.items()
+        for port in (8000, 8080, 5432, 6379, 9187, 9121)
+        if network.may("Ingress", ("board-staging", labels), ("monitoring", {}), port, "TCP")
+    }
+    assert open_to == {("api-blue", 8000), ("database-exporter", 9187), ("cache-exporter", 9121)}
+    for data, port in (("database", 5432), ("cache", 6379)):
+        asks, other = ("board-staging", pods[f"{data}-exporter"]), {"database": "cache", "cache": "database"}[data]
+        assert network.reaches(asks, ("board-staging", pods[data]), port)
+        assert not network.reaches(asks, ("board-staging", pods[other]), {"database": 5432, "cache": 6379}[other])
+        assert not network.reaches(asks, ("board-staging", pods["api-blue"]), 8000)

@@ -1,0 +1,188 @@
+"""Backups that are proven: under load, over a lost volume, in a damaged repository, on a full disk, on both platforms."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .stack import SECRETS, DockerStack, Stack, deployed, eventually, on
+
+KEY = "e2e-backup-key-41d7"
+WORDS = "a zebra nobody else writes of"
+USER = 10001
+ROOM = 24
+"""MiB that fit where backups are."""
+
+
+def backup(stack: Stack, *words: str, check: bool = True) -> str:
+    """What `make backup` and its like print."""
+    stack.write()
+    done = subprocess.run(
+        [sys.executable, "-m", "ci.backup", stack.name, *words],
+        cwd=stack.here, env=stack.variables, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert not check or not done.returncode, done.stderr
+    assert check or done.returncode, f"it did not fail: {done.stdout}"
+    return done.stdout if check else done.stderr
+
+
+@contextmanager
+def small_disk(folder: Path) -> Generator[Path]:
+    """A file system of its own, that can be filled."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}m,mode=700,uid={USER}", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+class BackedUp(DockerStack):
+    """The board on Docker, its backups in a folder of this machine."""
+
+    def __init__(self, folder: Path, disk: Path) -> None:
+        super().__init__(folder, "b-backup")
+        self.disk = disk
+        self.environment |= {"reload": False, "seed": False}
+        self.environment["tiers"] = {"database": {"backup": {"target": {"directory": str(disk)}}}}
+        self.pulumi("config", "set", "--secret", "--path", "secrets.backup-key", KEY, check=True)
+
+    def inside(self, name: str, *command: str) -> str:
+        """What a command prints in one of its containers."""
+        container: Any = self.engine.containers.get(f"{self.prefix}-{name}-1")
+        code, said = container.exec_run(list(command))
+        assert code == 0, said
+        return said.decode().strip()
+
+    def sql(self, text: str, database: str = "board") -> str:
+        return self.inside("database", "psql", "-U", "board", "-qtAX", "-v", "ON_ERROR_STOP=1", "-c", text, database)
+
+    def metrics(self) -> dict[str, float]:
+        asked = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9200/metrics').read().decode())"
+        lines = (line.rpartition(" ") for line in self.inside("backup", "python3", "-c", asked).splitlines() if line)
+        return {name: float(value) for name, _, value in lines}
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Generator[BackedUp]:
+    assert not os.geteuid(), "a file system is mounted, which takes root"
+    folder = tmp_path_factory.mktemp("backup")
+    with small_disk(folder / "disk") as disk:
+        stack = BackedUp(folder / "board", disk)
+        with deployed(stack):
+            yield stack
+
+
+def rows(stack: BackedUp, database: str = "board") -> str:
+    return stack.sql("SELECT count(*), md5(string_agg(m::text, '|' ORDER BY id)) FROM messages m", database)
+
+
+def test_what_was_there_comes_back_after_its_volume_is_lost(board: BackedUp) -> None:
+    """Taken while rows are written: what comes back is one moment of it, and nothing of the rest."""
+    board.sql(f"CREATE TABLE kept AS SELECT i, '{WORDS} ' || i AS t FROM generate_series(1, 1000) i")
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            board.sql("INSERT INTO kept SELECT i, 'later' FROM generate_series(1, 100) i")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        backup(board, "backup")
+    finally:
+        over.set()
+        writer.join()
+    before = rows(board)
+    for name in ("database-1", "backup-1"):
+        board.engine.containers.get(f"{board.prefix}-{name}").remove(force=True)
+    board.engine.volumes.get(f"{board.prefix}-database-data").remove()
+    board.ci("heal")
+    board.pulumi("refresh", "--yes", "--stack", board.name, check=True)
+    board.up()
+    assert board.sql("SELECT count(*) FROM pg_tables WHERE tablename = 'kept'") == "0"
+    said = backup(board, "restore", "--into", "again")
+    assert "equal what was saved" in said
+    assert rows(board, "again") == before
+    whole, of_the_writer = board.sql(
+        "SELECT count(*) FILTER (WHERE t <> 'later'), count(*) FILTER (WHERE t = 'later') % 100 FROM kept", "again"
+    ).split("|")
+    assert (whole, of_the_writer) == ("1000", "0")
+    assert "there is a database again" in backup(board, "restore", "--into", "again", check=False)
+
+
+@pytest.mark.long
+def test_a_backup_tells_no_secret_and_nothing_that_is_saved(board: BackedUp) -> None:
+    board.sql(f"CREATE TABLE IF NOT EXISTS told AS SELECT '{WORDS}' AS t")
+    backup(board, "full")
+    backup(board, "verify")
+    told = [file.read_bytes() for file in board.disk.rglob("*") if file.is_file()]
+    assert len(told) > 5
+    told.append(board.pulumi("stack", "export", check=True).text.encode())
+    for container in board.containers():
+        told += [str(container.attrs).encode(), container.logs()]
+    told.append(board.inside("backup", "sh", "-c", "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline").encode())
+    for secret in (*SECRETS.values(), KEY, WORDS):
+        assert not [text[:200] for text in told if secret.encode() in text]
+
+
+@pytest.mark.long
+def test_a_scratch_database_never_stays(board: BackedUp) -> None:
+    backup(board, "backup")
+    assert "equal what was saved" in backup(board, "verify")
+    assert "backup_verification" not in board.sql("SELECT string_agg(datname, ' ') FROM pg_database")
+
+
+@pytest.mark.long
+def test_a_full_disk_harms_neither_the_database_nor_what_was_saved_before(board: BackedUp) -> None:
+    backup(board, "backup")
+    before = backup(board, "list").splitlines()
+    board.sql("CREATE TABLE large AS SELECT encode(sha512(i::text::bytea), 'hex') t FROM generate_series(1, 400000) i")
+    try:
+        assert "no space left" in backup(board, "backup", check=False)
+        assert board.sql("SELECT count(*) FROM large") == "400000"
+        board.post("written while the disk of the backups is full")
+    finally:
+        board.sql("DROP TABLE large")
+    assert [line for line in backup(board, "list").splitlines() if line in before][:-1] == before[:-1]
+    backup(board, "prune")
+    assert "equal what was saved" in backup(board, "verify")
+
+
+@pytest.mark.long
+def test_a_repository_that_is_damaged_is_found_out(board: BackedUp) -> None:
+    """Last: it is not mended."""
+    backup(board, "backup")
+    backup(board, "verify")
+    eventually(lambda: board.metrics()["tiers_backup_verified"] == 1, 90)
+    pack = max((board.disk / "data").rglob("*"), key=lambda file: file.stat().st_size if file.is_file() else 0)
+    content = bytearray(pack.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    pack.chmod(0o600)
+    pack.write_bytes(content)
+    assert "the repository is damaged" in backup(board, "verify", check=False)
+    eventually(lambda: board.metrics()["tiers_backup_verified"] == 0, 90)
+    assert "verification" in backup(board, "status", check=False)
+
+
+@pytest.mark.long
+def test_on_kubernetes_by_hand_as_at_its_times(tmp_path: Path) -> None:
+    stack = on("kubernetes", tmp_path / "board", "b-backup")
+    stack.environment["tiers"]["database"]["backup"] = {"target": {"volume": True}}
+    stack.pulumi("config", "set", "--secret", "--path", "secrets.backup-key", KEY, check=True)
+    with deployed(stack):
+        for number in range(5):
+            stack.post(f"{WORDS} {number}")
+        backup(stack, "full")
+        assert "equal what was saved" in backup(stack, "verify")
+        assert "equal what was saved" in backup(stack, "restore", "--into", "again")
+        assert "there is a database again" in backup(stack, "restore", "--into", "again", check=False)
+        assert len(backup(stack, "list").splitlines()) == 2
+        assert "backups are taken, and come back: last backup" in stack.ci("check")
+        assert not set(stack.preview().changed) - {"unchanged"}

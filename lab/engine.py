@@ -244,7 +244,7 @@ def _publish(name: str) -> None:
     log = f"image-{name.partition(':')[0].replace('/', '-')}"
     sh(docker, "tag", name, target, log=log)
     sh(docker, "push", target, log=log)
-    if "/" not in name:  # of others the engine asks no mirror: by this name it knows their digests
+    if not name.startswith("ghcr.io/"):  # of which the engine asks no mirror: by this name it knows the digest
         sh(docker, "rmi", target, log=log)
     _stamp(name).parent.mkdir(parents=True, exist_ok=True)
     _stamp(name).write_text(_recipe(name))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 KINDS: Mapping[str, tuple[str, str]] = {
+    "Cluster": ("postgresql.cnpg.io", "clusters"),
     "ConfigMap": ("", "configmaps"),
     "Deployment": ("apps", "deployments"),
     "ExternalSecret": ("external-secrets.io", "externalsecrets"),
@@ -13,6 +14,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "Job": ("batch", "jobs"),
     "NetworkPolicy": ("networking.k8s.io", "networkpolicies"),
     "PersistentVolumeClaim": ("", "persistentvolumeclaims"),
+    "Pooler": ("postgresql.cnpg.io", "poolers"),
     "PodDisruptionBudget": ("policy", "poddisruptionbudgets"),
     "PrometheusRule": ("monitoring.coreos.com", "prometheusrules"),
     "Secret": ("", "secrets"),

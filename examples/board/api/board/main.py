@@ -89,9 +89,12 @@ async def observe(request: Request, call_next):
 
 
 @app.exception_handler(psycopg.OperationalError)
-@app.exception_handler(psycopg.errors.ReadOnlySqlTransaction)
+@app.exception_handler(psycopg.InternalError)
 async def away(_: Request, error: psycopg.Error) -> JSONResponse:
-    """The database is away, or another one is about to take over: nobody's mistake, and soon over."""
+    """The database is away, or another one is about to take over: nobody's mistake, and soon over.
+
+    An internal error is a connection that was cut in the midst of an answer, or one that leads to who may no longer write.
+    """
     log.warning("the database is away", extra={"fields": {"cause": type(error).__name__, "said": str(error).strip()}})
     detail = {"detail": "the database can't be asked just now; try again", "cause": type(error).__name__}
     return JSONResponse(detail, 503, headers={"Retry-After": "1"})

@@ -1,11 +1,15 @@
 """A database of several instances: what its operator is told, who reaches it, and what tiers are told of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from components.config import ConfigError, load_app, load_environment
 from components.platforms import isolation
+from policy.model import Resource
+from policy.rules import RULES
+from policy.settings import SETTINGS
 
 from .program import SECRETS, deploy, environment, exported, first, project
 from .test_kubernetes import ALL, containers, replicated
@@ -173,6 +177,16 @@ def test_where_it_can_not_be_had_it_is_refused() -> None:
     images = {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in ("web", "api", "worker", "database", "cache")}
     said = misfit({"ha": True}, pinned=True, images=images, toolbox=f"python@sha256:{'0' * 64}")
     assert said.startswith("environment.pooler: ") and "make images" in said
+
+
+@pytest.mark.parametrize("kind", ["Cluster", "Pooler"])
+def test_the_rules_see_what_its_operator_runs(kind: str) -> None:
+    [rule] = [each for each in RULES if each.name == "known-registries"]
+    [it] = DEPLOYED.of(kind)
+    strict = replace(SETTINGS, registries=("docker.io/library",))
+    seen = [Resource(type=it.type, name=it.name, stack="prod", props=it.inputs)]
+    assert not list(rule.problems(seen, SETTINGS))
+    assert "ghcr.io/cloudnative-pg" in next(iter(rule.problems(seen, strict)))[1]
 
 
 def test_a_secret_the_operator_can_not_read_is_refused() -> None:

@@ -36,8 +36,8 @@ STACK_FILE := $(APP)/Pulumi.$(ENV).yaml
 PULL_REQUEST := $(filter pr-%,$(ENV))
 LIKE := $(if $(PULL_REQUEST),$(APP)/Pulumi.staging.yaml,$(STACK_FILE))
 KEEPER := $(or $(shell sed -n "s/^secretsprovider: *//p" $(LIKE) 2>/dev/null | tr -d "\"'"),default)
-NEEDS := $(if $(shell grep -s 'platform: kubernetes' $(LIKE)),$(if $(shell grep -sE 'context: lab($$| )' $(LIKE)),cluster,provider),dev)
-# What is watched needs who watches: images of exporters and Prometheus, and in the lab's cluster Prometheus' operator.
+# What an environment needs of this machine besides: a database of several instances its operator, what is watched who watches.
+NEEDS := $(if $(shell grep -s 'platform: kubernetes' $(LIKE)),$(if $(shell grep -sE 'context: lab($$| )' $(LIKE)),cluster$(if $(shell grep -sE '\<ha: true' $(LIKE)), data),provider),dev)
 NEEDS += $(if $(shell grep -sE '^ +monitoring:( +true|.*\{|$$)' $(LIKE)),$(if $(filter cluster,$(NEEDS)),operator,$(if $(filter dev,$(NEEDS)),monitoring)))
 # Only dev's passphrase is known: its secrets protect a sample on one machine (docs/adr/004-dev-secrets.md).
 ifeq ($(ENV),dev)
@@ -213,8 +213,14 @@ test: venv ## Lint, types, unit tests, documents, workflows; needs no engine
 	$(RUN) -m pytest tests/unit -n auto
 
 e2e: venv ## End to end on the real engine and the real cluster; SHORT=yes leaves out what is marked long
-	@python3 -m lab up dev cluster tools $(if $(SHORT),monitoring,operator)
+	@python3 -m lab up dev data tools $(if $(SHORT),monitoring,operator)
 	$(RUN) -m pytest tests/e2e -x $(if $(SHORT),-m "not long")
+
+.PHONY: e2e-data
+e2e-data: venv ## The long form of what data survives: the database loses its primary in every way, five times each; prints the times
+	@python3 -m lab up dev data tools
+	$(RUN) -m pytest tests/e2e/test_failover.py --soak -x
+	@$(RUN) -m benchmarks.failover
 
 matrix: venv ## The examples end to end on both platforms, and what was seen of them in examples/README.md
 	@python3 -m lab up dev cluster tools
@@ -240,7 +246,7 @@ lab: ## Give this machine what it lacks: Pulumi, plugins, engine, base images
 	@python3 -m lab up $(NEEDS)
 
 lab-cluster: ## The same for staging and prod: a Kubernetes cluster of this machine's own, context lab
-	@python3 -m lab up cluster
+	@python3 -m lab up data
 
 lab-down: ## Stop what the lab started; the caches stay
 	@python3 -m lab down

@@ -18,7 +18,7 @@ from components.monitoring import Monitoring
 from components.outputs import export
 from components.slot import Slot
 from components.switch import Gateway, Switch
-from components.workload import Elsewhere, Workload
+from components.workload import Workload
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     pulumi.log.info(release.explain(observed, plan))
     platform = platforms.connect(settings, known)
 
-    data: dict[TierName, Workload | Elsewhere] = {}
+    data: dict[TierName, tier.Data] = {}
     if app.database:
         data[TierName.DATABASE] = database.workload(app.database, description)
     if app.cache:

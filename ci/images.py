@@ -63,7 +63,7 @@ def _brought(engine: Any, wanted: Image) -> str:
         done = "is there"
     except APIError:
         if not wanted.context:
-            raise
+            return _mirrored(engine, tagged)
         image = _build(engine, wanted, tagged)
         for line in engine.images.push(repository, tag=tag, stream=True, decode=True):
             if "error" in line:
@@ -72,6 +72,19 @@ def _brought(engine: Any, wanted: Image) -> str:
         done = "built and pushed"
     print(f"  {tagged}: {done}")
     return f"{tagged}@{digest(repository, image.attrs['RepoDigests'])}"
+
+
+def _mirrored(engine: Any, tagged: str) -> str:
+    """An image that only a mirror has, which the engine knows by the name there. Its content has one digest everywhere."""
+    path = tagged.rpartition(":")[0].partition("/")[2]
+    known = engine.images.get(tagged).attrs["RepoDigests"]
+    found = [each.partition("@")[2] for each in known if path and each.partition("@")[0].endswith(f"/{path}")]
+    if not found:
+        raise RunError(
+            f"{tagged}: it can't be pulled, and no mirror's digest of it is known; push it to a registry first"
+        )
+    print(f"  {tagged}: a mirror has it")
+    return f"{tagged}@{found[0]}"
 
 
 def digest(repository: str, known: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ import yaml
 from pulumi import RunError
 
 from components import backup
-from components.config import ConfigError, TierName
+from components.config import App, ConfigError, Environment, TierName
 from components.tier import Description, data_image, image
 from components.workload import Image
 
@@ -70,17 +70,19 @@ def wanted(stack: str) -> dict[str, Image]:
     return {
         **{f"environment.images.{tier}": image(tier, each, description) for tier, each in app.services.items()},
         **{
-            f"environment.images.{tier}": data_image(tier, each.image, description)
+            f"environment.images.{tier}": data_image(tier, each, description)
             for tier, each in environment.data(app).items()
         },
-        "environment.toolbox": Image(reference=environment.toolbox, path="environment.toolbox"),
-        **(
-            {"environment.proxy": Image(reference=environment.proxy, path="environment.proxy")}
-            if environment.size(TierName.CACHE).ha
-            else {}
-        ),
+        **{path: Image(reference=reference, path=path) for path, reference in _tools(app, environment).items()},
         **({BACKUP: backup.image(backups, description)} if backups else {}),
     }
+
+
+def _tools(app: App, environment: Environment) -> Pins:
+    """What runs beside the tiers."""
+    pooler = {"environment.pooler": environment.pooler} if environment.pooled(app) else {}
+    proxy = {"environment.proxy": environment.proxy} if environment.size(TierName.CACHE).ha else {}
+    return {"environment.toolbox": environment.toolbox, **proxy, **pooler}
 
 
 def named(stack: str) -> Pins:
@@ -91,10 +93,10 @@ def named(stack: str) -> Pins:
 
 def given(environment: Mapping[str, Any]) -> Pins:
     """The images an environment's plain settings name."""
-    own = {f"environment.{name}": environment[name] for name in ("toolbox", "proxy") if name in environment}
+    tools = {f"environment.{name}": environment[name] for name in ("toolbox", "proxy", "pooler") if name in environment}
     backups = backups_of(environment)
-    own |= {BACKUP: backups["image"]} if "image" in backups else {}
-    return own | {f"environment.images.{tier}": each for tier, each in environment.get("images", {}).items()}
+    tools |= {BACKUP: backups["image"]} if "image" in backups else {}
+    return tools | {f"environment.images.{tier}": each for tier, each in environment.get("images", {}).items()}
 
 
 def checked(asked: Mapping[str, Image], known: Pins, where: str) -> Pins:

@@ -6,7 +6,7 @@ from . import sentinel
 from .config import Cache as CacheConfig
 from .config import TierName
 from .platforms import Platform
-from .tier import REDIS_PORT, DataTier, Description, data_image, elsewhere
+from .tier import REDIS_PORT, Data, DataTier, Description, data_image, elsewhere
 from .workload import Elsewhere, Image, Probe, Workload, Zone
 
 SERVER = ("redis-server", "-", "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction",
@@ -27,7 +27,7 @@ def workload(described: CacheConfig, description: Description) -> Workload | Els
     login = sentinel.LOGIN.format(password.path)
     single = Workload(
         tier=TierName.CACHE,
-        image=data_image(TierName.CACHE, described.image, description),
+        image=data_image(TierName.CACHE, described, description),
         resources=description.resources(TierName.CACHE),
         command=("sh", "-c", f"exec {' '.join(SERVER)} <<EOF\nrequirepass $(cat {password.path})\nEOF"),
         secrets=(password,),
@@ -51,7 +51,5 @@ def workload(described: CacheConfig, description: Description) -> Workload | Els
 class Cache(DataTier):
     """The cache, shared by both slots."""
 
-    def __init__(
-        self, name: str, platform: Platform, args: Workload | Elsewhere, opts: ResourceOptions | None = None
-    ) -> None:
+    def __init__(self, name: str, platform: Platform, args: Data, opts: ResourceOptions | None = None) -> None:
         super().__init__("tiers:cache:Cache", name, platform, args, opts)

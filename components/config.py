@@ -344,6 +344,10 @@ class Database(Model):
     image: ImageReference = Field(
         default="postgres:15-bookworm", description="An image with the public one's contract."
     )
+    ha_image: ImageReference = Field(
+        default="ghcr.io/cloudnative-pg/postgresql:15-standard-bookworm",
+        description="What runs where an environment says `ha`: an image with the contract of CloudNativePG's.",
+    )
     name: Identifier = Field(default="app", description="The database that is created.")
     user: Identifier = Field(default="app", description="Its owner.")
     password: Name = Field(
@@ -587,7 +591,10 @@ class Size(Model):
     external: External | None = Field(default=None, description="Database and cache: it runs somewhere else.")
     ha: Flag = Field(
         default=False,
-        description="Cache, on Kubernetes: three of it, each with `storage` of its own; when one fails another takes over.",
+        description="Database and cache, on Kubernetes: three of it, each with `storage` of its own; when one fails another takes over.",
+    )
+    name: Identifier | None = Field(
+        default=None, description="The database to use instead of `app.database.name`; it is there already."
     )
     backup: Backup | None = Field(default=None, description="Database: when it is backed up, and where to.")
 
@@ -727,6 +734,11 @@ class Kubernetes(Model):
     hostnames: tuple[Host, ...] = Field(default=(), description="Other hosts that reach it, too.")
     gateway: ClusterGateway = Field(description="The Gateway that requests come through.")
     namespace: Namespace = Field(default=Namespace(), description="Where everything is made.")
+    apart: Literal["zones", "hosts", "anywhere"] = Field(
+        default="hosts",
+        description="Where the instances of a database with `ha` must run: each in a zone or on a host of its own, or, in a "
+        "cluster of one node, together.",
+    )
     schedule_within: Seconds = Field(
         default=60,
         description="How long a pod may take to find a node and get its image, before `start_within` counts.",
@@ -882,6 +894,10 @@ class Environment(Model):
     proxy: ImageReference = Field(
         default="haproxy:2.6-bookworm", description="HAProxy: leads to the primary of a cache with `ha`."
     )
+    pooler: ImageReference = Field(
+        default="ghcr.io/cloudnative-pg/pgbouncer:1.24.1",
+        description="Before a database with `ha`: PgBouncer 1.21 or newer, with the contract of CloudNativePG's image.",
+    )
     reload: Flag = Field(default=False, description="Run tiers with `reload` from the source in this repository.")
     seed: Flag = Field(default=False, description="Run the tiers' `seed` steps.")
     monitoring: Annotated[Monitoring | None, BeforeValidator(_monitoring)] = Field(
@@ -937,6 +953,14 @@ class Environment(Model):
         return (
             {name: f"environment.tiers.database.backup.{key}" for name, key in backup.secrets.items()} if backup else {}
         )
+
+    def pooled(self, app: App) -> bool:
+        """Whether there are several instances of a database here, and a pooler before them."""
+        return app.database is not None and self.size(TierName.DATABASE).ha
+
+    def data_image(self, tier: TierName, described: Database | Cache) -> str:
+        """The image that `app` names for a data tier as it runs here."""
+        return described.ha_image if isinstance(described, Database) and self.size(tier).ha else described.image
 
     def data(self, app: App) -> dict[TierName, Database | Cache]:
         """The data tiers that run here, not somewhere else."""
@@ -1103,21 +1127,21 @@ def _misfits(app: App, environment: Environment) -> Iterator[str]:
         path = f"environment.tiers.{tier}"
         if size.reserve and size.reserve > size.cpu:
             yield f"{path}.reserve: {size.reserve} is more than it may use; give at most {size.cpu}"
+        if size.name and tier is not TierName.DATABASE:
+            yield f"{path}.name: it is for the database; take it out"
         if tier not in app.names:
             yield f"{path}: the application has no {tier}; take it out or describe app.{tier}"
         elif tier not in app.services:
             for key in ("replicas", "autoscale", "env"):
                 if key in size.model_fields_set:
                     yield f"{path}.{key}: {tier} runs once and as it is; take it out"
-            if size.ha and tier is not TierName.CACHE:
-                yield f"{path}.ha: it is for the cache; take it out"
-            if size.external and size.model_fields_set - {"external"}:
+            if size.external and size.model_fields_set - {"external", "name"}:
                 yield f"{path}.external: {tier} runs somewhere else, its size is not set here; keep one of the two"
         else:
             if size.external:
                 yield f"{path}.external: it is for database and cache; take it out"
             if size.ha:
-                yield f"{path}.ha: it is for the cache; give it replicas instead"
+                yield f"{path}.ha: it is for database and cache; give it replicas instead"
             for key in ("storage", "storage_class"):
                 if key in size.model_fields_set and not app.services[tier].volumes:
                     yield f"{path}.{key}: {tier} has no volumes; take it out"
@@ -1194,6 +1218,13 @@ def _misfits_of_a_cluster(app: App, environment: Environment) -> Iterator[str]:
             first, other = shared.setdefault(name, (tier, size))
             if (size.storage, size.storage_class) != (other.storage, other.storage_class):
                 yield f"environment.tiers.{tier}: it shares volume {name} with {first}; give both one storage and storage_class"
+    if app.database and environment.pooled(app):
+        reference = cluster.secrets.get(app.database.password)
+        if reference and reference.secret and reference.key != "password":
+            yield (
+                f"environment.kubernetes.secrets.{app.database.password}.key: CloudNativePG reads `username` and `password` of a "
+                "Secret of type kubernetes.io/basic-auth; name one, and key: password"
+            )
     for name in cluster.secrets:
         if name not in app.secrets | environment.secrets:
             yield f"environment.kubernetes.secrets.{name}: nothing uses it; take it out"
@@ -1201,7 +1232,7 @@ def _misfits_of_a_cluster(app: App, environment: Environment) -> Iterator[str]:
 
 def _unpinned(app: App, environment: Environment) -> Iterator[str]:
     images = {tier: service.image for tier, service in app.services.items()}
-    images |= {tier: each.image for tier, each in environment.data(app).items()}
+    images |= {tier: environment.data_image(tier, each) for tier, each in environment.data(app).items()}
     for tier, image in images.items():
         reference = environment.images.get(tier) or image or "an image that is built"
         if "@sha256:" not in reference:
@@ -1213,7 +1244,9 @@ def _unpinned(app: App, environment: Environment) -> Iterator[str]:
     if backup and "@sha256:" not in (backup.image or ""):
         named = backup.image or "an image that is built"
         yield f"environment.tiers.database.backup.image: {named} is not named by its digest; `make images` writes it here"
-    if "@sha256:" not in environment.toolbox:
-        yield f"environment.toolbox: {environment.toolbox} is not named by its digest; `make images` writes it here"
-    if environment.size(TierName.CACHE).ha and "@sha256:" not in environment.proxy:
-        yield f"environment.proxy: {environment.proxy} is not named by its digest; `make images` writes it here"
+    tools = {"toolbox": environment.toolbox}
+    tools |= {"proxy": environment.proxy} if environment.size(TierName.CACHE).ha else {}
+    tools |= {"pooler": environment.pooler} if environment.pooled(app) else {}
+    for name, image in tools.items():
+        if "@sha256:" not in image:
+            yield f"environment.{name}: {image} is not named by its digest; `make images` writes it here"

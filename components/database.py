@@ -7,22 +7,55 @@ from pulumi import ResourceOptions
 from .config import ConfigError, TierName
 from .config import Database as DatabaseConfig
 from .platforms import Platform
-from .tier import POSTGRES_PORT, DataTier, Description, data_image, elsewhere, folder
-from .workload import Elsewhere, Probe, Script, Workload, Zone
+from .tier import POSTGRES_PORT, REPLICATED, Data, DataTier, Description, data_image, database_hosts, elsewhere, folder
+from .workload import DatabaseCluster, Image, Probe, Script, Workload, Zone
 
 FOLDER = "/var/lib/postgresql/data"
 LARGEST = 512 * 2**10
 """Bytes of all SQL files together."""
 
 
-def workload(described: DatabaseConfig, description: Description) -> Workload | Elsewhere:
-    """PostgreSQL with the public image's contract (POSTGRES_*, *_FILE), data checksums on, stopped by SIGINT's fast way."""
+APART = {"zones": "topology.kubernetes.io/zone", "hosts": "kubernetes.io/hostname", "anywhere": None}
+
+
+def workload(described: DatabaseConfig, description: Description) -> Data:
+    """The database as this environment has it: somewhere else, of several instances, or one."""
     if outside := elsewhere(TierName.DATABASE, description.environment):
         return outside
+    if description.environment.size(TierName.DATABASE).ha:
+        return _replicated(described, description)
+    return _single(described, description)
+
+
+def _replicated(described: DatabaseConfig, description: Description) -> DatabaseCluster:
+    environment, pulled_by = description.environment, description.pull_secrets
+    size = environment.size(TierName.DATABASE)
+    pooler = Image(reference=environment.pooler, path="environment.pooler", pull_secrets=pulled_by)
+    return DatabaseCluster(
+        tier=TierName.DATABASE,
+        name=REPLICATED,
+        pooled=database_hosts(environment)[0],
+        image=data_image(TierName.DATABASE, described, description),
+        pooler=pooler,
+        resources=description.resources(TierName.DATABASE),
+        database=described.name,
+        owner=described.user,
+        password=description.secrets[described.password],
+        port=POSTGRES_PORT,
+        volume=description.volume(TierName.DATABASE, REPLICATED, FOLDER),
+        scripts=_scripts(described, description),
+        priority=size.priority_class,
+        start_within=described.start_within,
+        apart=APART[environment.cluster.apart],
+    )
+
+
+def _single(described: DatabaseConfig, description: Description) -> Workload:
+    """PostgreSQL with the public image's contract (POSTGRES_*, *_FILE), data checksums on, stopped by SIGINT's fast way."""
     password = description.secrets[described.password]
     return Workload(
         tier=TierName.DATABASE,
-        image=data_image(TierName.DATABASE, described.image, description),
+        image=data_image(TierName.DATABASE, described, description),
         resources=description.resources(TierName.DATABASE),
         env=(
             # Below the volume: its own folder belongs to whoever made it, and initdb wants to own what it fills.
@@ -74,7 +107,5 @@ def takes_connections(described: DatabaseConfig) -> tuple[str, ...]:
 class Database(DataTier):
     """The database, shared by both slots."""
 
-    def __init__(
-        self, name: str, platform: Platform, args: Workload | Elsewhere, opts: ResourceOptions | None = None
-    ) -> None:
+    def __init__(self, name: str, platform: Platform, args: Data, opts: ResourceOptions | None = None) -> None:
         super().__init__("tiers:database:Database", name, platform, args, opts)

@@ -8,12 +8,44 @@ from pathlib import Path
 
 from pulumi import ComponentResource, Resource, ResourceOptions
 
-from .config import App, ConfigError, Environment, Listening, Service, Settings, Source, TierName, Worker
+from .config import (
+    App,
+    Cache,
+    ConfigError,
+    Database,
+    Environment,
+    Listening,
+    Service,
+    Settings,
+    Source,
+    TierName,
+    Worker,
+)
 from .platforms import Dependencies, Place, Platform
-from .workload import Elsewhere, Image, Mount, Probe, Resources, Route, Scale, Secret, Task, Volume, Workload, Zone
+from .workload import (
+    DatabaseCluster,
+    Elsewhere,
+    Image,
+    Mount,
+    Probe,
+    Resources,
+    Route,
+    Scale,
+    Secret,
+    Task,
+    Volume,
+    Workload,
+    Zone,
+)
 
 POSTGRES_PORT, REDIS_PORT = 5432, 6379
 DATA_PORTS = {TierName.DATABASE: POSTGRES_PORT, TierName.CACHE: REDIS_PORT}
+REPLICATED = "database-ha"
+"""A database of several instances has another name than a single one, so that both can stand side by side while data moves."""
+
+
+Data = Workload | DatabaseCluster | Elsewhere
+"""How a tier that holds data is had: one of it, several, or one that is somewhere else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +92,19 @@ class TierArgs:
 class DataTier(ComponentResource):
     """A tier that holds data, outside of the slots. `ready` is what to wait for until it takes connections."""
 
-    def __init__(
-        self, kind: str, name: str, platform: Platform, args: Workload | Elsewhere, opts: ResourceOptions | None
-    ) -> None:
+    def __init__(self, kind: str, name: str, platform: Platform, args: Data, opts: ResourceOptions | None) -> None:
         super().__init__(kind, name, None, opts)
-        self.ready: Sequence[Resource] = (
-            platform.reach(self, args)
-            if isinstance(args, Elsewhere)
-            else platform.keep(self, args, platform.prepare(self, [args], None))
-        )
-        self.register_outputs({"host": args.host if isinstance(args, Elsewhere) else args.tier, "port": args.port})
+        self.ready, host = self._made(platform, args)
+        self.register_outputs({"host": host, "port": args.port})
+
+    def _made(self, platform: Platform, args: Data) -> tuple[Sequence[Resource], str]:
+        match args:
+            case Elsewhere():
+                return platform.reach(self, args), args.host
+            case DatabaseCluster():
+                return platform.keep_several(self, args), args.pooled
+            case Workload():
+                return platform.keep(self, args, platform.prepare(self, [args], None)), args.tier
 
 
 class SlotTier(ComponentResource):
@@ -85,7 +120,8 @@ def service(tier: TierName, described: Service, description: Description) -> Wor
     """The workload of a tier of a slot.
 
     A tier is told what users open by PUBLIC_URL, and of what it needs by DATABASE_HOST, _PORT, _NAME, _USER, _PASSWORD_FILE, CACHE_HOST, _PORT,
-    _PASSWORD_FILE and (from the platform, for it differs by slot) API_URL.
+    _PASSWORD_FILE and (from the platform, for it differs by slot) API_URL. DATABASE_HOST may share its connections among many, transaction
+    by transaction; DATABASE_DIRECT_HOST gives each its own; DATABASE_READ_HOST is only to be read, and may be a moment behind.
     """
     size = description.environment.size(tier)
     reload = described.reload if description.environment.reload else None
@@ -104,7 +140,7 @@ def service(tier: TierName, described: Service, description: Description) -> Wor
         user=described.user,
         start_within=(reload.start_within if reload else None) or described.start_within,
         stop_within=described.stop_within,
-        tasks=_tasks(tier, described, description.environment),
+        tasks=_tasks(tier, described, description),
         needs=tuple(sorted(described.needs)),
         zones=zones(described, description.environment),
         egress=described.egress,
@@ -157,14 +193,26 @@ def needed_env(described: Service, description: Description) -> dict[str, str]:
     """What who needs other tiers is told of them."""
     env = {"PUBLIC_URL": description.environment.url}
     database = description.app.database
-    if TierName.DATABASE in described.needs and database:
-        env |= {"DATABASE_NAME": database.name, "DATABASE_USER": database.user}
     for tier in (TierName.DATABASE, TierName.CACHE):
         if tier in described.needs:
             outside = elsewhere(tier, description.environment)
             env[f"{tier.upper()}_HOST"] = outside.host if outside else tier
             env[f"{tier.upper()}_PORT"] = str(outside.port if outside else DATA_PORTS[tier])
+    if TierName.DATABASE in described.needs and database:
+        pooled, direct, read = database_hosts(description.environment)
+        name = description.environment.size(TierName.DATABASE).name or database.name
+        env |= {"DATABASE_NAME": name, "DATABASE_USER": database.user}
+        env |= {"DATABASE_HOST": pooled, "DATABASE_DIRECT_HOST": direct, "DATABASE_READ_HOST": read}
     return env
+
+
+def database_hosts(environment: Environment) -> tuple[str, str, str]:
+    """Where the database is: to share connections among many, to have one's own, and only to read."""
+    if outside := elsewhere(TierName.DATABASE, environment):
+        return outside.host, outside.host, outside.host
+    if environment.size(TierName.DATABASE).ha:
+        return "database-pooler", f"{REPLICATED}-rw", f"{REPLICATED}-ro"
+    return TierName.DATABASE, TierName.DATABASE, TierName.DATABASE
 
 
 def elsewhere(tier: TierName, environment: Environment) -> Elsewhere | None:
@@ -188,7 +236,11 @@ def zones(described: Service, environment: Environment) -> tuple[Zone, ...]:
     return tuple(found)
 
 
-def _tasks(tier: TierName, described: Service, environment: Environment) -> tuple[Task, ...]:
+def _tasks(tier: TierName, described: Service, description: Description) -> tuple[Task, ...]:
+    """What runs before the tier does. A connection of their own is what migrations take locks and make settings by."""
+    environment = description.environment
+    pooled, direct, _ = database_hosts(environment)
+    own = TierName.DATABASE in described.needs and direct != pooled
     seed = described.seed if environment.seed else None
     steps = {"migrate": described.migrate, **described.tasks, "seed": seed}
     return tuple(
@@ -196,6 +248,7 @@ def _tasks(tier: TierName, described: Service, environment: Environment) -> tupl
             name=name,
             command=step.command,
             timeout=step.timeout,
+            env=(("DATABASE_HOST", direct),) if own else (),
             path=f"app.{tier}.{'tasks.' if name in described.tasks else ''}{name}",
         )
         for name, step in steps.items()
@@ -250,11 +303,12 @@ def image(tier: TierName, source: Source, description: Description, target: str 
     )
 
 
-def data_image(tier: TierName, reference: str, description: Description) -> Image:
+def data_image(tier: TierName, described: Database | Cache, description: Description) -> Image:
     """The image of a data tier: the environment's, or as it is named."""
-    pinned = description.environment.images.get(tier)
+    environment = description.environment
+    pinned = environment.images.get(tier)
     path = f"environment.images.{tier}" if pinned else f"app.{tier}.image"
-    return Image(reference=pinned or reference, path=path)
+    return Image(reference=pinned or environment.data_image(tier, described), path=path)
 
 
 def context_digest(context: Path, base: str = "") -> str:

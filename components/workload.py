@@ -108,6 +108,8 @@ class Task:
     name: str
     command: tuple[str, ...]
     timeout: float
+    env: tuple[tuple[str, str], ...] = ()
+    """What it is told otherwise than its tier."""
     path: str = field(default="", metadata={"released": False})
     """The config path that describes it, for errors."""
 
@@ -189,6 +191,33 @@ class Elsewhere:
     tier: str
     host: str
     port: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseCluster:
+    """A database of several instances: where the one that writes is lost, another takes over with all that was acknowledged."""
+
+    tier: str
+    name: str
+    """Begins the names of its addresses."""
+    pooled: str
+    """The address of what shares its connections among many."""
+    image: Image
+    pooler: Image
+    resources: Resources
+    database: str
+    owner: str
+    password: Secret
+    port: int
+    volume: Volume
+    """One for each instance."""
+    instances: int = 3
+    scripts: tuple[Script, ...] = ()
+    """In the order in which they are read, as the owner."""
+    priority: str | None = None
+    start_within: float = 120
+    apart: str | None = None
+    """The label of nodes in which no two instances may agree; None: they may be anywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import tarfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from string import Template
@@ -32,6 +32,7 @@ KUBECONFIG = HERE / "kubeconfig"
 SOCKET = HERE / "containerd.sock"
 KUBECTL = toolchain.BIN / "kubectl"
 NAME = "lab"
+ARCHITECTURE = os.uname().machine.replace("x86_64", "amd64").replace("aarch64", "arm64")
 NODE = machine.NODE
 DNS = "10.43.0.10"
 API_PORT, ETCD_PORT, HTTP_PORT, HTTPS_PORT = machine.API_PORT, 12379, 8000, 8443
@@ -73,7 +74,7 @@ NAMESPACES = ("kube-system", "local-path-storage", "gateway")
 
 def steps() -> list[Step]:
     """A cluster and what it is made of. A context of that name that KUBECONFIG has already is used as it is."""
-    if own := _own():
+    if own := another():
         return [Step(name="cluster", takes="", present=lambda: own, run=lambda: None)]
     programs = toolchain.cluster()
     return [
@@ -110,7 +111,8 @@ def stop() -> None:
 # ---------------------------------------------------------------------- state
 
 
-def _own() -> str | None:
+def another() -> str | None:
+    """Whose cluster has that name, if not the lab's."""
     for file in os.environ.get("KUBECONFIG", "").split(os.pathsep):
         another = file and Path(file) != KUBECONFIG and Path(file).is_file()
         if (
@@ -171,9 +173,9 @@ def _start() -> None:
     _programs()
     _certificates()
     for file in (FILES / "node").iterdir():
-        _render(file, HERE / "node" / file.name)
+        render(file, HERE / "node" / file.name)
     for registry, file in (("docker.io", "docker.io.toml"), (engine.REGISTRY, "registry.toml")):
-        _render(FILES / "node" / file, HERE / "registries" / registry / "hosts.toml")
+        render(FILES / "node" / file, HERE / "registries" / registry / "hosts.toml")
     _etcd()
     _api_server()
     _containerd()
@@ -310,7 +312,7 @@ def _apply() -> None:
     _kubeconfig("admin", KUBECONFIG)
     rendered = HERE / "apps"
     for file in (FILES / "apps").iterdir():
-        _render(file, rendered / file.name)
+        render(file, rendered / file.name)
     resources = toolchain.downloaded("upstream", "sigs.k8s.io/gateway-api") / "config" / "crd" / "standard"
     apply = ("apply", "--server-side", "--force-conflicts")
     kubectl(*apply, "-f", str(resources))
@@ -336,7 +338,7 @@ def _await(what: str, ready: Callable[[], bool], seconds: int = 60) -> None:
 # ---------------------------------------------------------------------- files
 
 
-def _render(file: Path, target: Path) -> None:
+def render(file: Path, target: Path) -> None:
     """A file of ours with what differs between machines filled in."""
     values: dict[str, object] = {
         "here": HERE,
@@ -352,7 +354,7 @@ def _render(file: Path, target: Path) -> None:
         "https": HTTPS_PORT,
         "public_certificate": _encoded("public.crt"),
         "public_key": _encoded("public.key"),
-        **{name.replace("-", "_"): _image(name) for name in IMAGES},
+        **{name.replace("-", "_"): image(name) for name in IMAGES},
     }
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(Template(file.read_text()).substitute(values))
@@ -428,7 +430,7 @@ def _ctr(*words: str) -> tuple[str, ...]:
     return ("ctr", "--address", str(SOCKET), "--namespace", "k8s.io", *words)
 
 
-def _image(name: str) -> str:
+def image(name: str) -> str:
     """The image of a program: its tag changes with what the program is built from."""
     made_from = (toolchain.PODS / name).with_suffix(".built-from").read_bytes()
     return f"localhost/{name}:{hashlib.sha256(made_from).hexdigest()[:12]}"
@@ -436,27 +438,37 @@ def _image(name: str) -> str:
 
 def _images() -> None:
     """Give containerd the images of the cluster's own programs, each of one file."""
-    known = (answer(*_ctr("images", "list", "--quiet")) or "").split()
     for name in IMAGES:
-        if _image(name) not in known:
-            archive = HERE / f"{name}.tar"
-            _archive(name, archive)
-            sh(*_ctr("images", "import", str(archive)), log="cluster")
-            archive.unlink()
+        load(name)
 
 
-def _archive(name: str, target: Path) -> None:
+def load(name: str, *also: str) -> str:
+    """Give containerd the image of a program, which is found in it by its name and by others; return the image's."""
+    if image(name) not in (answer(*_ctr("images", "list", "--quiet")) or "").split():
+        archive = HERE / f"{name}.tar"
+        _archive(name, archive, also)
+        sh(*_ctr("images", "import", str(archive)), log="cluster")
+        archive.unlink()
+    return image(name)
+
+
+def _archive(name: str, target: Path, also: Sequence[str]) -> None:
     """An image of one program, in the format `docker save` writes."""
     layer = target.with_suffix(".layer")
     with tarfile.open(layer, "w") as tar:
         tar.add(toolchain.PODS / name, arcname=name)
+        for other in also:
+            link = tarfile.TarInfo(other)
+            # Whoever unpacks it sets the mode again, of the one file there is.
+            link.type, link.linkname, link.mode = tarfile.LNKTYPE, name, 0o755
+            tar.addfile(link)
     config = {
-        "architecture": os.uname().machine.replace("x86_64", "amd64").replace("aarch64", "arm64"),
+        "architecture": ARCHITECTURE,
         "os": "linux",
         "config": {"Entrypoint": [f"/{name}"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_sha256(layer)}"]},
     }
-    manifest = [{"Config": "config.json", "RepoTags": [_image(name)], "Layers": ["layer.tar"]}]
+    manifest = [{"Config": "config.json", "RepoTags": [image(name)], "Layers": ["layer.tar"]}]
     with tarfile.open(target, "w") as tar:
         tar.add(layer, arcname="layer.tar")
         for file, content in (("config.json", config), ("manifest.json", manifest)):

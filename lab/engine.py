@@ -28,7 +28,15 @@ NAMES = {
     "redis": "redis:7-bookworm",
 }
 # What an image is built with, beside the base.
-BUILT_WITH = {"node": ("image python:3.11-slim-bookworm",)}
+BUILT_WITH = {
+    "node": ("image python:3.11-slim-bookworm",),
+    "cloudnative-pg-postgresql": ("image postgres:15-bookworm",),
+}
+# What only the operator of a cluster asks for (`data`).
+OPERATED = {
+    "cloudnative-pg-pgbouncer": "ghcr.io/cloudnative-pg/pgbouncer:1.24.1",
+    "cloudnative-pg-postgresql": "ghcr.io/cloudnative-pg/postgresql:15-standard-bookworm",
+}
 # What only an environment with `monitoring` asks for.
 WATCHERS = {
     "postgres-exporter": "prometheuscommunity/postgres-exporter:v0.11.1",
@@ -224,7 +232,7 @@ def _stamp(name: str) -> Path:
 
 def _recipe(name: str) -> str:
     """The digest of what the image is made from."""
-    folder = next((folder for folder, known in (NAMES | WATCHERS).items() if known == name), None)
+    folder = next((folder for folder, known in (NAMES | OPERATED | WATCHERS).items() if known == name), None)
     if folder is None:
         return f"{BOOTSTRAP} {TRUST} {digest(BUNDLE, SMALL)}"
     return digest(*sorted((IMAGES / folder).iterdir())) + _recipe(BASE)
@@ -236,7 +244,8 @@ def _publish(name: str) -> None:
     log = f"image-{name.partition(':')[0].replace('/', '-')}"
     sh(docker, "tag", name, target, log=log)
     sh(docker, "push", target, log=log)
-    sh(docker, "rmi", target, log=log)
+    if not name.startswith("ghcr.io/"):  # of which the engine asks no mirror: by this name it knows the digest
+        sh(docker, "rmi", target, log=log)
     _stamp(name).parent.mkdir(parents=True, exist_ok=True)
     _stamp(name).write_text(_recipe(name))
 

@@ -23,6 +23,7 @@ KUBERNETES_VERSION = "k8s.io/component-base/version"
 TRAEFIK = "github.com/traefik/traefik/v3"
 PROVIDER = "github.com/pulumi/pulumi-kubernetes/provider/v4"
 ROLLOUTS = "github.com/argoproj/argo-rollouts"
+CLOUDNATIVE_PG = "github.com/cloudnative-pg/cloudnative-pg"
 OPERATOR = "github.com/prometheus-operator/prometheus-operator"
 # What runs in pods is linked statically and lies apart from what is called by hand.
 PODS = CACHE / "cluster" / "programs"
@@ -112,6 +113,14 @@ def cluster() -> list[Step]:
             _upstream("sigs.k8s.io/metrics-server"),
             "./cmd/metrics-server",
         ),
+    ]
+
+
+def operators() -> list[Step]:
+    """What keeps data in a cluster."""
+    version = "-X github.com/cloudnative-pg/cloudnative-pg/pkg/versions.buildVersion=1.27.0"
+    return [
+        _build("cloudnative-pg", "2 min", PODS / "cloudnative-pg", _upstream(CLOUDNATIVE_PG), "./cmd/manager", version)
     ]
 
 

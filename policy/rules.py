@@ -54,7 +54,16 @@ def _images(resource: Resource) -> list[str]:
     if _is_container(resource):
         image = resource.props.get("image") or ""
         return [] if image.startswith("sha256:") else [image]
+    if resource.on("kubernetes", "Cluster", "Pooler"):
+        return _operated(resource)
     return [container["image"] for container in _pod_containers(resource)]
+
+
+def _operated(resource: Resource) -> list[str]:
+    """The images that CloudNativePG is told to run; without one it takes that of its own release."""
+    spec = at(resource.props, "spec")
+    named = [spec["imageName"]] if "imageName" in spec else []
+    return named + [each["image"] for each in at(spec, "template", "spec").get("containers") or () if "image" in each]
 
 
 # ---------------------------------------------------------------------- images
@@ -302,7 +311,7 @@ _SECRET_VALUE = re.compile(
 
 
 def _protected(resource: Resource, _: Settings) -> Iterator[str]:
-    holds_data = resource.on("kubernetes", "PersistentVolumeClaim", "Namespace") or (
+    holds_data = resource.on("kubernetes", "PersistentVolumeClaim", "Cluster", "Namespace") or (
         resource.on("docker", "Volume") and not _NO_DATA.fullmatch(resource.name)
     )
     if holds_data and not resource.protect:

@@ -11,7 +11,7 @@ from ..alerts import Watched
 from ..checkpoint import LABEL_SLOT, Checkpoint, Entry
 from ..config import App, ConfigError, Environment, Settings, TierName
 from ..release import Release, Slot
-from ..workload import Elsewhere, Route, Scale, Task, Timed, Workload, Zone
+from ..workload import DatabaseCluster, Elsewhere, Route, Scale, Task, Timed, Workload, Zone
 
 SLOT_HEADER = "X-Tiers-Slot"
 """A request with it goes to the slot it names, and the answer says which slot gave it."""
@@ -52,14 +52,17 @@ def checks(app: App) -> str:
     return json.dumps([check.model_dump(exclude_none=True) for check in app.checks]).replace("$", "\\u0024")
 
 
-def variables(workload: Workload, place: Place | None, api_port: int | None) -> dict[str, str]:
-    """What a workload is told by its environment: its settings, where its secrets are, and where it is itself."""
+def variables(
+    workload: Workload, place: Place | None, api_port: int | None, task: Task | None = None
+) -> dict[str, str]:
+    """What a workload, or one of its tasks, is told by its environment: its settings, where its secrets are, and where it is itself."""
     values = dict(workload.env)
     values |= {f"{secret.name.upper().replace('-', '_')}_FILE": secret.path for secret in workload.secrets}
     if place:
         values |= {"RELEASE": str(place.release), "SLOT": place.slot}
         if "api" in workload.needs and api_port:
             values["API_URL"] = f"http://api-{place.slot}:{api_port}"
+    values |= dict(task.env if task else ())
     return dict(sorted(values.items()))
 
 
@@ -116,6 +119,10 @@ class Platform(Protocol):
 
     def keep(self, parent: Resource, workload: Workload, supplies: Mapping[str, Resource]) -> Sequence[Resource]:
         """Run a workload that holds data, once, shared by both slots."""
+        ...
+
+    def keep_several(self, parent: Resource, wanted: DatabaseCluster) -> Sequence[Resource]:
+        """Run a database of several instances, shared by both slots; what is returned is there once all of them are ready."""
         ...
 
     def schedule(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 KINDS: Mapping[str, tuple[str, str]] = {
+    "Cluster": ("postgresql.cnpg.io", "clusters"),
     "ConfigMap": ("", "configmaps"),
     "CronJob": ("batch", "cronjobs"),
     "Deployment": ("apps", "deployments"),
@@ -14,6 +15,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "Job": ("batch", "jobs"),
     "NetworkPolicy": ("networking.k8s.io", "networkpolicies"),
     "PersistentVolumeClaim": ("", "persistentvolumeclaims"),
+    "Pooler": ("postgresql.cnpg.io", "poolers"),
     "PodDisruptionBudget": ("policy", "poddisruptionbudgets"),
     "PodMonitor": ("monitoring.coreos.com", "podmonitors"),
     "PrometheusRule": ("monitoring.coreos.com", "prometheusrules"),

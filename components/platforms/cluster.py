@@ -135,7 +135,26 @@ def ready(settings: Kubernetes, instance: str) -> dict[tuple[str, str], tuple[in
         place = (each.metadata.labels.get(LABEL_SLOT, ""), each.metadata.labels["app.kubernetes.io/component"])
         healthy, of = counted.get(place, (0, 0))
         counted[place] = (healthy + (each.status.ready_replicas or 0), of + each.spec.replicas)
-    return counted
+    return counted | {
+        ("", each["metadata"]["labels"]["app.kubernetes.io/component"]): (
+            each.get("status", {}).get("readyInstances", 0),
+            each["spec"]["instances"],
+        )
+        for each in _replicated(settings, label["label_selector"], *where)
+    }
+
+
+def _replicated(settings: Kubernetes, selector: str, namespace: str) -> list[dict[str, Any]]:
+    """The databases of several instances; where the cluster has no such kind, or it is not ours to see, there are none."""
+    kubernetes: Any = import_module("kubernetes")
+    api = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config(context=settings.context))
+    where = ("postgresql.cnpg.io", "v1", namespace, "clusters")
+    try:
+        return api.list_namespaced_custom_object(*where, label_selector=selector)["items"]
+    except kubernetes.client.ApiException as error:
+        if error.status in (403, 404):
+            return []
+        raise
 
 
 def execute(settings: Kubernetes, instance: str, labels: Mapping[str, str], command: Sequence[str]) -> str:
@@ -310,7 +329,9 @@ def _told(api: Any, manifest: Manifest) -> Iterator[str]:
     """Of each pod that is not ready: its containers' states and last lines; then what was last reported of them."""
     namespace = manifest["metadata"]["namespace"]
     pods: list[Any] = []
-    if "template" in manifest["spec"]:
+    if manifest["kind"] in _OPERATED:
+        yield from _operated(api.api_client, manifest)
+    if "template" in manifest["spec"] or manifest["kind"] in _OPERATED:
         pods = api.list_namespaced_pod(namespace, label_selector=selector(manifest)).items
     about = {manifest["metadata"]["name"], *_claims(manifest)}
     for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp, reverse=True)[:5]:
@@ -329,10 +350,27 @@ def _told(api: Any, manifest: Manifest) -> Iterator[str]:
         yield f"    event: {event.involved_object.kind} {event.involved_object.name}: {event.reason}: {event.message}"
 
 
+_OPERATED = {"Cluster": "cnpg.io/cluster", "Pooler": "cnpg.io/poolerName"}
+"""What CloudNativePG makes pods of, and the label by which they are found."""
+
+
+def _operated(client: Any, manifest: Manifest) -> Iterator[str]:
+    """What the operator says of an object of its own."""
+    kubernetes: Any = import_module("kubernetes")
+    group, _, version = manifest["apiVersion"].partition("/")
+    name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
+    where = (group, version, namespace, f"{manifest['kind'].lower()}s", name)
+    status = kubernetes.client.CustomObjectsApi(client).get_namespaced_custom_object(*where).get("status", {})
+    if said := ": ".join(filter(None, (status.get("phase"), status.get("phaseReason")))):
+        yield f"    the operator says: {said}"
+
+
 def selector(manifest: Manifest) -> str:
     """The pods an object makes: by its template's labels, the release among them."""
     if manifest["kind"] == "Job":
         return f"batch.kubernetes.io/job-name={manifest['metadata']['name']}"
+    if label := _OPERATED.get(manifest["kind"]):
+        return f"{label}={manifest['metadata']['name']}"
     return _selector(cast(Mapping[str, str], manifest["spec"]["template"]["metadata"]["labels"]))
 
 

@@ -41,6 +41,7 @@ from ..workload import (
     SCRATCH,
     SCRIPTS,
     SECRETS,
+    DatabaseCluster,
     Elsewhere,
     Image,
     Probe,
@@ -266,8 +267,8 @@ class DockerPlatform:
 
     # ------------------------------------------------------------------ containers
 
-    def _environment(self, workload: Workload, place: Place | None) -> list[str]:
-        values = variables(workload, place, self.app.api.port if self.app.api else None)
+    def _environment(self, workload: Workload, place: Place | None, task: Task | None = None) -> list[str]:
+        values = variables(workload, place, self.app.api.port if self.app.api else None, task)
         return [f"{name}={value}" for name, value in values.items()]
 
     def _networks(self, zones: Sequence[Zone], *aliases: str) -> list[docker.ContainerNetworksAdvancedArgs]:
@@ -359,6 +360,9 @@ class DockerPlatform:
             volumes.append(docker.ContainerVolumeArgs(container_path=SCRIPTS, volume_name=name, read_only=True))
         return [self._container(parent, workload, f"{workload.tier}-1", workload.tier, supplies, volumes, None, after)]
 
+    def keep_several(self, parent: Resource, wanted: DatabaseCluster) -> Sequence[Resource]:
+        raise AssertionError("config refuses it: an engine is lost as a whole")
+
     def schedule(
         self, parent: Resource, workload: Workload, times: Sequence[Timed], supplies: Mapping[str, Resource]
     ) -> Sequence[Resource]:
@@ -434,7 +438,7 @@ class DockerPlatform:
             writable=workload.writable,
             scratch=workload.scratch,
         )
-        args.envs = self._environment(workload, place)
+        args.envs = self._environment(workload, place, task)
         args.networks_advanced = self._networks(workload.zones)
         args.volumes = [*self._tier_volumes(workload), *_secret_volume(supplies, workload)] or None
         args.init = True

@@ -34,7 +34,19 @@ from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT, C
 from ..config import App, Environment, Kubernetes, Settings, TierName
 from ..options import below, of_data
 from ..release import Slot
-from ..workload import Elsewhere, Replicated, Resources, Route, Scale, Secret, Task, Timed, Volume, Workload
+from ..workload import (
+    DatabaseCluster,
+    Elsewhere,
+    Replicated,
+    Resources,
+    Route,
+    Scale,
+    Secret,
+    Task,
+    Timed,
+    Volume,
+    Workload,
+)
 from . import (
     SHARED,
     UNTOUCHED,
@@ -43,6 +55,7 @@ from . import (
     Wanted,
     checks,
     cluster,
+    cnpg,
     manifests,
     operated,
     readiness,
@@ -174,7 +187,7 @@ class KubernetesPlatform:
         return workload.start_within + self.cluster.schedule_within
 
     def _pod(self, workload: Workload, place: Place | None, task: Task | None = None) -> Manifest:
-        told = variables(workload, place, self.app.api.port if self.app.api else None)
+        told = variables(workload, place, self.app.api.port if self.app.api else None, task)
         return manifests.workload_pod(self.scope, workload, place, told, self._secret_sources(workload, place), task)
 
     def _around(
@@ -299,6 +312,38 @@ class KubernetesPlatform:
         }
         return own | claims
 
+    def keep_several(self, parent: Resource, wanted: DatabaseCluster) -> Sequence[Resource]:
+        protected_by, after = self._owner(parent, wanted)
+        after += [self.object(parent, each) for each in cnpg.policies(self.scope, wanted)]
+        after += [self.object(parent, cnpg.scripts(self.scope, wanted))] if wanted.scripts else []
+        within = wanted.instances * (wanted.start_within + self.cluster.schedule_within)
+        instances = self._awaited(
+            parent,
+            cnpg.cluster(self.scope, wanted, protected_by),
+            [*after, *self.ground.stands],
+            within,
+            f"app.{wanted.tier}",
+            touched=SHARED,
+            **of_data(self.environment.protect_data),  # the claims go with it
+        )
+        budget = self.object(parent, cnpg.pooler_budget(self.scope, wanted))
+        pooler = cnpg.pooler(self.scope, wanted)
+        within = wanted.start_within + self.cluster.schedule_within
+        path = wanted.pooler.path
+        return [instances, self._awaited(parent, pooler, [instances, budget], within, path, touched=SHARED)]
+
+    def _owner(self, parent: Resource, wanted: DatabaseCluster) -> tuple[str, list[Resource]]:
+        """The Secret with the name and password of a database's owner, and what of it is made here."""
+        reference, secret = self.cluster.secrets.get(wanted.password.name), wanted.password
+        name = cnpg.owner_name(wanted, reference)
+        if reference and reference.secret:
+            return name, []
+        if reference:
+            brought = manifests.external_secret(self.scope, wanted.name, wanted.tier, secret, reference, None)
+            return name, [self.object(parent, cnpg.owner_brought(brought, wanted))]
+        made = cnpg.owner(self.scope, wanted, self.secrets.apply(lambda values: values[secret.name]))
+        return name, [self.object(parent, made, additional_secret_outputs=["data", "stringData"])]
+
     def reach(self, parent: Resource, elsewhere: Elsewhere) -> Sequence[Resource]:
         made = traffic.elsewhere_policy(self.scope, elsewhere)
         return [self.object(parent, made)]
@@ -395,7 +440,7 @@ class KubernetesPlatform:
         labels = self.scope.labels(f"{workload.tier}-{task.name}", "task", place, workload.tier)
         spec = self._pod(workload, place, task)
         needs = manifests.needs(workload, place)
-        told = dict(workload.env)
+        told = dict(workload.env) | dict(task.env)
         addresses = [
             f"{told[f'{need.upper()}_HOST']}:{told[f'{need.upper()}_PORT']}" for need in workload.needs if need != "api"
         ]
@@ -505,6 +550,13 @@ def connect(settings: Settings, checkpoint: Checkpoint) -> KubernetesPlatform:
             operated.GROUP,
             "environment.monitoring",
             "install prometheus-operator in the cluster (make lab brings its kinds to the lab's), or take monitoring out",
+        )
+    if settings.environment.pooled(settings.app):
+        cluster.check_served(
+            settings.environment.cluster.context,
+            cnpg.GROUP,
+            "environment.tiers.database.ha",
+            "install CloudNativePG's operator in the cluster (make lab brings it to the lab's), or take `ha` out",
         )
     return KubernetesPlatform(
         app=settings.app, environment=settings.environment, checkpoint=checkpoint, secrets=settings.sealed

@@ -158,6 +158,11 @@ def policy(scope: Scope, name: str, pods: Mapping[str, str], place: Place | None
     return made
 
 
+def to_world() -> list[Manifest]:
+    """Any address but those that give away a node's credentials."""
+    return list(_WORLD)
+
+
 def ground_policies(scope: Scope) -> list[Manifest]:
     """Nothing but names may be asked for, by no pod; what may be more stands in the others."""
     dns = {

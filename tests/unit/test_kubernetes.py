@@ -69,6 +69,15 @@ def backed_up() -> Deployment:
     return deploy(app, env, stack="staging", secrets=SECRETS | {"backup-key": "the-key-of-backups"})
 
 
+def replicated() -> Deployment:
+    """A database of several instances, which begins with SQL."""
+    app, env = project(), environment("staging")
+    app["database"]["init"] = ["tests/unit/made.sql"]
+    env["tiers"]["database"] |= {"ha": True, "priority_class": "high", "storage_class": "fast"}
+    env["kubernetes"]["pull_secrets"] = ["registry"]
+    return deploy(app, env, stack="staging")
+
+
 ALL = {
     "staging": first("staging"),
     "prod": first("prod"),
@@ -76,9 +85,15 @@ ALL = {
     "beginning": beginning(),
     "monitored": monitored(),
     "backed-up": backed_up(),
+    "replicated": replicated(),
 }
 OBJECTS = [(f"{name}-{each.kind}-{each.name}", each) for name, deployed in ALL.items() for each in deployed.objects]
-PODS = [(name, each) for name, each in OBJECTS if {"template", "jobTemplate"} & set(each.inputs.get("spec", {}))]
+# Of a Pooler's pods its operator says the rest.
+PODS = [
+    each
+    for each in OBJECTS
+    if {"template", "jobTemplate"} & set(each[1].inputs.get("spec", {})) and each[1].kind != "Pooler"
+]
 STAYING = [(name, each) for name, each in PODS if each.kind not in ("Job", "CronJob")]
 
 
@@ -121,9 +136,9 @@ def test_every_kind_of_thing_is_there() -> None:
     assert tiers == {"web", "api", "worker", "database", "cache", "database-exporter", "cache-exporter", "backup"}
     kinds = {each.kind for _, each in OBJECTS}
     assert kinds == {
-        "ConfigMap", "CronJob", "Deployment", "ExternalSecret", "Gateway", "HTTPRoute", "HorizontalPodAutoscaler", "Job", "LimitRange", "Namespace",
-        "NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget", "PrometheusRule", "ResourceQuota", "Secret", "Service",
-        "ServiceAccount", "ServiceMonitor", "StatefulSet",
+        "Cluster", "ConfigMap", "CronJob", "Deployment", "ExternalSecret", "Gateway", "HTTPRoute", "HorizontalPodAutoscaler", "Job",
+        "LimitRange", "Namespace", "NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget", "Pooler", "PrometheusRule",
+        "ResourceQuota", "Secret", "Service", "ServiceAccount", "ServiceMonitor", "StatefulSet",
     }  # fmt: skip
 
 

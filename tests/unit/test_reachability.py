@@ -30,7 +30,7 @@ class Network(reachability.Network):
         self.pods: dict[str, Pod] = {}
         self.ports: dict[str, int] = {}
         for each in objects.values():
-            if "template" in each.inputs.get("spec", {}):
+            if "template" in each.inputs.get("spec", {}) and each.kind != "Pooler":
                 name = each.inputs["metadata"]["name"]
                 self.pods[name] = (self.namespace, each.inputs["spec"]["template"]["metadata"]["labels"])
                 container = each.inputs["spec"]["template"]["spec"]["containers"][0]

@@ -7,6 +7,7 @@ go 1.26
 require (
 	github.com/aquasecurity/trivy v0.64.1
 	github.com/argoproj/argo-rollouts v1.8.3
+	github.com/cloudnative-pg/cloudnative-pg v1.27.0
 	github.com/coredns/coredns v1.12.4
 	github.com/prometheus-operator/prometheus-operator v0.84.0
 	github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring v0.84.0

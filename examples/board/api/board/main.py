@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
+import psycopg
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 from pydantic import BaseModel, Field
@@ -40,6 +41,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         min_size=1,
         max_size=8,
         timeout=5,
+        # It waits twice as long after each attempt that failed; a new one begins with the next request.
+        reconnect_timeout=3,
         open=False,
         check=AsyncConnectionPool.check_connection,
     )
@@ -83,6 +86,18 @@ async def observe(request: Request, call_next):
             }
             log.info("request", extra={"fields": fields})
         logs.request_id.reset(token)
+
+
+@app.exception_handler(psycopg.OperationalError)
+@app.exception_handler(psycopg.InternalError)
+async def away(_: Request, error: psycopg.Error) -> JSONResponse:
+    """The database is away, or another one is about to take over: nobody's mistake, and soon over.
+
+    An internal error is a connection that was cut in the midst of an answer, or one that leads to who may no longer write.
+    """
+    log.warning("the database is away", extra={"fields": {"cause": type(error).__name__, "said": str(error).strip()}})
+    detail = {"detail": "the database can't be asked just now; try again", "cause": type(error).__name__}
+    return JSONResponse(detail, 503, headers={"Retry-After": "1"})
 
 
 async def rows(request: Request, sql: str, *values: Any) -> list[dict[str, Any]]:

@@ -1,0 +1,182 @@
+"""A database of several instances loses one in every way there is here, under users who write: nothing acknowledged is lost.
+
+With --soak each way is tried five times; how long nobody could write is left in reports/failover.json, from which
+`python -m benchmarks.failover` makes the table of docs/data.md.
+"""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import cluster as lab
+
+from .stack import ROOT, ClusterStack, eventually
+from .writes import Writes, writes
+
+REPORT = ROOT / "reports" / "failover.json"
+NAME = "database-ha"
+WITHIN = 60
+"""Seconds in which somebody has to be able to write again, on whatever is left of a busy machine: no promise, a limit."""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
+    made = ClusterStack(tmp_path_factory.mktemp("board"), "a-failover")
+    made.environment |= {"seed": False}
+    made.environment["kubernetes"]["apart"] = "anywhere"
+    made.environment["kubernetes"]["namespace"] = {}
+    made.environment["tiers"]["database"] |= {"ha": True, "storage": "1Gi"}
+    try:
+        made.images()
+        made.up()
+        yield made
+    finally:
+        made.remove()
+
+
+def state(stack: ClusterStack) -> dict[str, Any]:
+    return json.loads(stack.kubectl("get", "cluster", NAME, "--output=json"))["status"]
+
+
+def primary(stack: ClusterStack) -> str:
+    return state(stack)["currentPrimary"]
+
+
+def healthy(stack: ClusterStack) -> bool:
+    """All instances are ready, and the one that writes is the one that is to."""
+    seen = state(stack)
+    conditions = {each["type"]: each["status"] for each in seen["conditions"]}
+    return (
+        conditions["Ready"] == "True"
+        and seen.get("readyInstances") == 3
+        and seen["currentPrimary"] == seen["targetPrimary"]
+    )
+
+
+def stored(stack: ClusterStack) -> dict[int, str]:
+    """Every message that the one that writes now has, asked of it by itself."""
+    sql = "copy (select id, body from messages) to stdout"
+    words = ("exec", primary(stack), "--container=postgres", "--", "psql", "--quiet", "--dbname=board", "-c", sql)
+    rows = (line.partition("\t") for line in stack.kubectl(*words).splitlines())
+    return {int(number): body for number, _, body in rows}
+
+
+# ---------------------------------------------------------------------- ways to lose it
+
+
+def kill_pod(stack: ClusterStack, pod: str) -> None:
+    stack.kubectl("delete", "pod", pod, "--force", "--grace-period=0")
+
+
+def processes(stack: ClusterStack, pod: str) -> list[int]:
+    """The processes of an instance, as its node knows them."""
+    statuses = stack.core.read_namespaced_pod(pod, stack.namespace).status.container_statuses
+    [container] = [each.container_id.removeprefix("containerd://") for each in statuses if each.name == "postgres"]
+    ctr = ("ctr", "--address", str(lab.SOCKET), "--namespace", "k8s.io")
+    listed = subprocess.run([*ctr, "tasks", "ps", container], check=True, capture_output=True, text=True).stdout
+    return [int(line.split()[0]) for line in listed.splitlines()[1:]]
+
+
+def kill_process(stack: ClusterStack, pod: str) -> None:
+    os.kill(min(processes(stack, pod)), signal.SIGKILL)
+
+
+def freeze(stack: ClusterStack, pod: str) -> None:
+    """None of its processes does anything any more, and each of its connections stays open."""
+    frozen = processes(stack, pod)
+    for each in frozen:
+        os.kill(each, signal.SIGSTOP)
+    threading.Timer(90, thaw, [frozen]).start()
+
+
+def thaw(frozen: list[int]) -> None:
+    """They go on where they were: as one that writes, if nobody stopped them."""
+    for each in frozen:
+        if Path(f"/proc/{each}").exists():
+            os.kill(each, signal.SIGCONT)
+
+
+def delete_volume(stack: ClusterStack, pod: str) -> None:
+    stack.kubectl("delete", "pvc", pod, "--wait=false")
+    kill_pod(stack, pod)
+
+
+def kill_operator(stack: ClusterStack, pod: str) -> None:
+    words = ("--namespace=cnpg-system", "delete", "pod", "--selector=app.kubernetes.io/name=cloudnative-pg")
+    lab.kubectl(*words, "--force", "--grace-period=0")
+
+
+def kill_pod_during_a_release(stack: ClusterStack, pod: str) -> None:
+    """In the midst of it: when the migration begins, or the tiers of the new slot start."""
+    stack.app["version"] = f"{time.time_ns()}"
+    release = threading.Thread(target=stack.up)
+    release.start()
+    time.sleep(12)
+    kill_pod(stack, pod)
+    release.join(300)
+    assert stack.live()["release"].startswith(stack.app["version"])
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        kill_pod,
+        *(
+            pytest.param(each, marks=pytest.mark.long)
+            for each in (kill_process, freeze, delete_volume, kill_operator, kill_pod_during_a_release)
+        ),
+    ],
+)
+def test_no_acknowledged_write_is_lost(
+    stack: ClusterStack, pytestconfig: pytest.Config, lose: Callable[[ClusterStack, str], None]
+) -> None:
+    seen: list[Writes] = []
+    for _ in range(5 if pytestconfig.getoption("soak") else 1):
+        eventually(lambda: healthy(stack), 300)
+        seen.append(once(stack, lose))
+        print(f"\n{lose.__name__}: {seen[-1]}")
+    report(lose.__name__, seen)
+    assert max(each.gap for each in seen) < WITHIN
+
+
+def once(stack: ClusterStack, lose: Callable[[ClusterStack, str], None]) -> Writes:
+    """Lose the one that writes once, and see that all that was acknowledged is there when all is well again."""
+    with writes(stack) as seen:
+        eventually(lambda: len(seen.acknowledged) > 50, 60)
+        lost = primary(stack)
+        lose(stack, lost)
+        after = time.monotonic()
+        # Until there are some of after, and then until the rest has come back, too: late losses count.
+        eventually(lambda: sum(when > after for when, *_ in seen.acknowledged) > 200, 180)
+        eventually(lambda: healthy(stack), 300)
+    seen.compare(stored(stack))
+    assert not seen.missing, f"{lose.__name__} of {lost}: {seen}"
+    vague = {told for _, told in seen.refused if told.startswith("500")}
+    assert not vague, vague
+    return seen
+
+
+def report(name: str, seen: list[Writes]) -> None:
+    """Leave what was measured, with all single values."""
+    known = json.loads(REPORT.read_text()) if REPORT.exists() else {}
+    gaps = [round(each.gap, 2) for each in seen]
+    known[name] = {
+        "seconds": gaps,
+        "median": statistics.median(gaps),
+        "max": max(gaps),
+        "acknowledged": sum(len(each.acknowledged) for each in seen),
+        "refused": sum(len(each.refused) for each in seen),
+        "lost": sum(len(each.missing) for each in seen),
+        "load": os.getloadavg()[0],
+    }
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")

@@ -1,0 +1,72 @@
+"""Users who write while something is lost: what they were told is kept, and how long nobody could write."""
+
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import requests
+
+from .stack import ClusterStack
+
+WRITERS = 4
+
+
+@dataclass
+class Writes:
+    """What was acknowledged: (when, the message's id and body), of each writer in its order."""
+
+    acknowledged: list[tuple[float, int, str]] = field(default_factory=list[tuple[float, int, str]])
+    refused: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
+    missing: list[int] = field(default_factory=list[int])
+    """The acknowledged messages that were not there afterwards as they were written."""
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def __repr__(self) -> str:
+        return f"{len(self.acknowledged)} acknowledged, {len(self.refused)} refused, longest gap {self.gap:.1f} s"
+
+    @property
+    def gap(self) -> float:
+        """The longest time, in seconds, in which nobody's write was acknowledged."""
+        times = sorted(when for when, *_ in self.acknowledged)
+        return max((later - earlier for earlier, later in pairwise(times)), default=0)
+
+    def compare(self, there: dict[int, str]) -> None:
+        """Find what is missing of what was acknowledged."""
+        self.missing = [number for _, number, body in self.acknowledged if there.get(number) != body]
+
+
+@contextmanager
+def writes(stack: ClusterStack) -> Generator[Writes]:
+    """Messages are written, one after the other by each writer, as users do it: through the gateway and the api."""
+    seen = Writes()
+    writers = [threading.Thread(target=_write, args=(stack, seen, number)) for number in range(WRITERS)]
+    for each in writers:
+        each.start()
+    try:
+        yield seen
+    finally:
+        seen.done.set()
+        for each in writers:
+            each.join()
+
+
+def _write(stack: ClusterStack, seen: Writes, writer: int) -> None:
+    session = requests.Session()
+    session.headers.update(stack.headers)
+    for number in range(10**9):
+        if seen.done.is_set():
+            return
+        body = f"writer {writer}, message {number} at {time.time_ns()}"
+        try:
+            answer = session.post(f"{stack.url}/api/messages", json={"author": "writer", "body": body}, timeout=20)
+        except requests.RequestException as error:
+            seen.refused.append((time.monotonic(), type(error).__name__))
+            continue
+        if answer.status_code == 201:
+            seen.acknowledged.append((time.monotonic(), answer.json()["id"], body))
+        else:
+            seen.refused.append((time.monotonic(), f"{answer.status_code} {answer.text[:200]}"))
+        time.sleep(0.05)

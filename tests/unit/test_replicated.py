@@ -1,0 +1,197 @@
+"""A database of several instances: what its operator is told, who reaches it, and what tiers are told of it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from components.config import ConfigError, load_app, load_environment
+from components.platforms import isolation
+from policy.model import Resource
+from policy.rules import RULES
+from policy.settings import SETTINGS
+
+from .program import SECRETS, deploy, environment, exported, first, project
+from .test_kubernetes import ALL, containers, replicated
+from .test_reachability import GATEWAY, STRANGER, WORLD, Network
+
+DEPLOYED = ALL["replicated"]
+NEEDED = {"cnpg.io/cluster": "database-ha"}
+INSTANCE = ("board-staging", NEEDED | {"cnpg.io/podRole": "instance"})
+POOLER = ("board-staging", NEEDED | {"cnpg.io/podRole": "pooler"})
+OPERATOR = ("cnpg-system", {"app.kubernetes.io/name": "cloudnative-pg"})
+
+
+def spec(kind: str = "Cluster", name: str = "database-ha") -> dict[str, Any]:
+    return DEPLOYED.one(kind, name).inputs["spec"]
+
+
+def told(kind: str, name: str) -> dict[str, str]:
+    [container] = [each for each in containers(DEPLOYED.one(kind, name)) if "env" in each]
+    return {each["name"]: each["value"] for each in container["env"]}
+
+
+def misfit(said: dict[str, Any], stack: str = "staging", **more: Any) -> str:
+    env = environment(stack)
+    env |= {"tiers": {"database": said}, **more}
+    with pytest.raises(ConfigError) as refused:
+        load_environment(env, load_app(project()))
+    return str(refused.value)
+
+
+def test_no_acknowledged_write_is_on_one_instance_only() -> None:
+    assert spec()["instances"] == 3
+    assert spec()["postgresql"]["synchronous"] == {"dataDurability": "required", "method": "any", "number": 1}
+    assert spec()["bootstrap"]["initdb"]["dataChecksums"] is True
+
+
+@pytest.mark.parametrize(
+    ("apart", "key"),
+    [("zones", "topology.kubernetes.io/zone"), ("hosts", "kubernetes.io/hostname"), ("anywhere", None)],
+)
+def test_two_instances_share_no_host_unless_the_environment_has_but_one(apart: str, key: str | None) -> None:
+    env = environment("staging")
+    env["tiers"]["database"] = {"ha": True}
+    env["kubernetes"] |= {"apart": apart} if apart != "hosts" else {}
+    affinity = deploy(env=env, stack="staging").one("Cluster", "database-ha").inputs["spec"]["affinity"]
+    assert affinity["podAntiAffinityType"] == ("required" if key else "preferred")
+    assert affinity["topologyKey"] == (key or "kubernetes.io/hostname")
+
+
+def test_it_is_as_big_as_the_environment_says() -> None:
+    assert spec()["storage"] == {"size": "2Gi", "storageClass": "fast"}
+    assert spec()["resources"]["limits"]["memory"] == spec()["resources"]["requests"]["memory"] == "512Mi"
+    assert spec()["postgresql"]["parameters"]["shared_buffers"] == "128MB"
+    assert spec()["priorityClassName"] == spec("Pooler", "database-pooler")["template"]["spec"]["priorityClassName"]
+    assert spec()["imagePullSecrets"] == [{"name": "registry"}]
+
+
+def test_tiers_share_connections_tasks_have_their_own_and_readers_go_elsewhere() -> None:
+    api = told("Deployment", "api-blue")
+    assert (api["DATABASE_HOST"], api["DATABASE_DIRECT_HOST"]) == ("database-pooler", "database-ha-rw")
+    assert api["DATABASE_READ_HOST"] == "database-ha-ro"
+    assert told("Job", "blue-api-migrate")["DATABASE_HOST"] == "database-ha-rw"
+    [reach] = DEPLOYED.one("Job", "blue-api-migrate").inputs["spec"]["template"]["spec"]["initContainers"]
+    assert "database-ha-rw:5432" in reach["command"]
+
+
+@pytest.mark.parametrize("stack", ["dev", "staging"])
+def test_without_it_all_three_are_the_one_there_is(stack: str) -> None:
+    deployed = first(stack)
+    if stack == "dev":
+        env = dict(each.partition("=")[::2] for each in deployed.by_name["blue-api-1"].inputs["envs"])
+    else:
+        [api] = containers(deployed.one("Deployment", "api-blue"))
+        env = {each["name"]: each["value"] for each in api["env"]}
+    assert {env["DATABASE_HOST"], env["DATABASE_DIRECT_HOST"], env["DATABASE_READ_HOST"]} == {"database"}
+
+
+def test_another_database_is_another_release() -> None:
+    env = environment("staging")
+    env["tiers"]["database"]["name"] = "board_restored"
+    before, after = first("staging"), deploy(env=env, stack="staging", export=exported(first("staging")))
+    [api] = containers(after.one("Deployment", "api-green"))
+    assert {"name": "DATABASE_NAME", "value": "board_restored"} in api["env"]
+    assert before.release != after.release
+    assert after.one("StatefulSet", "database").inputs == before.one("StatefulSet", "database").inputs
+
+
+def test_the_password_is_where_the_operator_reads_it_and_nowhere_else() -> None:
+    [secret] = [each for each in DEPLOYED.of("Secret") if each.inputs["type"] == "kubernetes.io/basic-auth"]
+    assert secret.inputs["stringData"] == {"username": "board", "password": SECRETS["database-password"]}
+    assert spec()["bootstrap"]["initdb"]["secret"] == {"name": secret.inputs["metadata"]["name"]}
+
+
+@pytest.mark.parametrize("reference", [{"secret": "given", "key": "password"}, {"store": "vault", "key": "db"}])
+def test_a_password_from_elsewhere(reference: dict[str, str]) -> None:
+    env = environment("staging")
+    env["tiers"]["database"] = {"ha": True}
+    env["kubernetes"]["secrets"] = {"database-password": reference}
+    deployed = deploy(env=env, stack="staging")
+    named = deployed.one("Cluster", "database-ha").inputs["spec"]["bootstrap"]["initdb"]["secret"]["name"]
+    if "secret" in reference:
+        assert named == "given"
+        return
+    [brought] = [each.inputs["spec"] for each in deployed.of("ExternalSecret") if each.name == named]
+    assert brought["target"]["template"]["type"] == "kubernetes.io/basic-auth"
+    assert brought["target"]["template"]["data"]["username"] == "board"
+
+
+def test_what_a_new_database_begins_with_is_its_owners() -> None:
+    [key] = spec()["bootstrap"]["initdb"]["postInitApplicationSQLRefs"]["configMapRefs"]
+    text = DEPLOYED.one("ConfigMap", key["name"]).inputs["data"][key["key"]]
+    assert text.startswith('SET ROLE "board";\n')
+    assert text.endswith("RESET ROLE;\n")
+
+
+def test_who_needs_it_reaches_it_and_nobody_else() -> None:
+    network = Network(DEPLOYED)
+    for name, pod in network.pods.items():
+        needs = name in ("api-blue", "worker-blue", "blue-api-migrate")
+        for target in (INSTANCE, POOLER):
+            assert network.reaches(pod, target, 5432) == needs, name
+            assert not network.reaches(pod, target, 8000), name
+            assert not network.reaches(target, pod, 8000), name
+    for stranger in (STRANGER, GATEWAY, WORLD):
+        assert not network.reaches(stranger, INSTANCE, 5432)
+        assert not network.reaches(stranger, INSTANCE, 8000)
+
+
+def test_instances_reach_each_other_and_what_runs_the_cluster() -> None:
+    network = Network(DEPLOYED)
+    assert network.reaches(INSTANCE, INSTANCE, 5432) and network.reaches(INSTANCE, INSTANCE, 8000)
+    assert network.reaches(POOLER, INSTANCE, 5432)
+    assert network.reaches(OPERATOR, INSTANCE, 8000) and not network.reaches(OPERATOR, INSTANCE, 5432)
+    assert network.reaches(INSTANCE, WORLD, 6443) and not network.reaches(INSTANCE, WORLD, 80)
+    assert not network.reaches(INSTANCE, "169.254.169.254", 443)
+
+
+def test_instances_of_one_database_are_no_way_in() -> None:
+    labels = {"app.kubernetes.io/component": "database", **NEEDED}
+    pods = [{"metadata": {"name": f"database-ha-{number}", "labels": labels}} for number in (1, 2)]
+    policies = [each.inputs for each in DEPLOYED.of("NetworkPolicy")]
+    objects = {"Service": [], "HTTPRoute": [], "NetworkPolicy": policies, "Pod": pods}
+    assert not list(isolation.of_cluster(load_app(project()), objects, "board-staging"))
+
+
+def test_it_is_protected_for_its_claims_go_with_it() -> None:
+    env: dict[str, Any] = environment("staging") | {"protect_data": True}
+    env["tiers"]["database"] = {"ha": True}
+    protected = {each.name for each in deploy(env=env, stack="staging").objects if each.protect}
+    assert "database-ha" in protected
+    assert "database-ha" not in {each.name for each in replicated().objects if each.protect}
+
+
+def test_an_update_waits_until_all_of_it_is_ready() -> None:
+    notes = {kind: DEPLOYED.of(kind)[0].inputs["metadata"]["annotations"] for kind in ("Cluster", "Pooler")}
+    assert notes == {
+        "Cluster": {"pulumi.com/waitFor": "condition=Ready"},
+        "Pooler": {"pulumi.com/waitFor": "jsonpath={.status.instances}=2"},
+    }
+    assert {"database-ha", "database-pooler"} <= DEPLOYED.before("blue-api-migrate")
+
+
+def test_where_it_can_not_be_had_it_is_refused() -> None:
+    assert "environment.tiers.database.ha: a Docker engine has no such thing" in misfit({"ha": True}, "dev")
+    assert "environment.tiers.database.external: " in misfit({"ha": True, "external": {"host": "db.test"}})
+    images = {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in ("web", "api", "worker", "database", "cache")}
+    said = misfit({"ha": True}, pinned=True, images=images, toolbox=f"python@sha256:{'0' * 64}")
+    assert said.startswith("environment.pooler: ") and "make images" in said
+
+
+@pytest.mark.parametrize("kind", ["Cluster", "Pooler"])
+def test_the_rules_see_what_its_operator_runs(kind: str) -> None:
+    [rule] = [each for each in RULES if each.name == "known-registries"]
+    [it] = DEPLOYED.of(kind)
+    strict = replace(SETTINGS, registries=("docker.io/library",))
+    seen = [Resource(type=it.type, name=it.name, stack="prod", props=it.inputs)]
+    assert not list(rule.problems(seen, SETTINGS))
+    assert "ghcr.io/cloudnative-pg" in next(iter(rule.problems(seen, strict)))[1]
+
+
+def test_a_secret_the_operator_can_not_read_is_refused() -> None:
+    env = environment("staging")
+    env["tiers"]["database"] = {"ha": True}
+    env["kubernetes"]["secrets"] = {"database-password": {"secret": "given", "key": "pw"}}
+    with pytest.raises(ConfigError, match=r"database-password\.key: CloudNativePG reads .*key: password"):
+        load_environment(env, load_app(project()))

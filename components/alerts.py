@@ -196,7 +196,7 @@ def _silent(watched: Watched) -> Iterator[Alert]:
             lasts="5m",
             severity="warning",
             says=f"{{{{ $labels.instance }}}} of {job} does not say how it is",
-            at="other-alerts",
+            at="a-target-is-down",
             labels={"job": job},
         )
     for job in [*watched.app.measured, *(["gateway"] if watched.on_docker else [])]:
@@ -220,7 +220,7 @@ def _figures(watched: Watched) -> Iterator[Alert]:
                 lasts="10m",
                 severity="warning",
                 says=f"{figure.help or name}: {{{{ $value | humanize }}}}, which is beyond {figure.above:g}",
-                at="other-alerts",
+                at="a-figure-is-beyond",
                 labels={"figure": name},
             )
 
@@ -234,7 +234,7 @@ def _database(watched: Watched) -> Iterator[Alert]:
         lasts="1m",
         severity="critical",
         says="the database takes no connections",
-        at="failover",
+        at="database-is-down",
     )
     taken = f"sum({watched.of('pg_stat_activity_count')}) / max({watched.of('pg_settings_max_connections')})"
     yield Alert(
@@ -243,7 +243,7 @@ def _database(watched: Watched) -> Iterator[Alert]:
         lasts="5m",
         severity="warning",
         says="{{ $value | humanizePercentage }} of the database's connections are taken",
-        at="other-alerts",
+        at="database-connections-run-out",
     )
     yield Alert(
         name="DatabaseDeadlocks",
@@ -251,7 +251,7 @@ def _database(watched: Watched) -> Iterator[Alert]:
         lasts="10m",
         severity="warning",
         says="transactions of the database wait for each other until one is given up",
-        at="other-alerts",
+        at="database-deadlocks",
     )
 
 
@@ -266,7 +266,7 @@ def _databases(watched: Watched) -> Iterator[Alert]:
         lasts="1m",
         severity="critical",
         says="no instance of the database takes writes",
-        at="failover",
+        at="database-is-down",
     )
     yield Alert(
         name="DatabaseInstanceIsLost",
@@ -292,7 +292,7 @@ def _databases(watched: Watched) -> Iterator[Alert]:
         lasts="5m",
         severity="warning",
         says="{{ $value | humanizePercentage }} of the connections of {{ $labels.pod }} are taken",
-        at="other-alerts",
+        at="database-connections-run-out",
     )
     yield Alert(
         name="DatabaseDeadlocks",
@@ -300,7 +300,7 @@ def _databases(watched: Watched) -> Iterator[Alert]:
         lasts="10m",
         severity="warning",
         says="transactions of the database wait for each other until one is given up",
-        at="other-alerts",
+        at="database-deadlocks",
     )
 
 
@@ -322,7 +322,7 @@ def _cache(watched: Watched) -> Iterator[Alert]:
         lasts="1m",
         severity="critical",
         says="the cache takes no connections",
-        at="failover",
+        at="cache-is-down",
     )
     limit = watched.environment.size(TierName.CACHE).memory
     yield Alert(
@@ -331,7 +331,7 @@ def _cache(watched: Watched) -> Iterator[Alert]:
         lasts="5m",
         severity="critical",
         says="{{ $value | humanizePercentage }} of the cache's memory are used; it drops nothing, and beyond that it is killed",
-        at="other-alerts",
+        at="cache-memory-runs-out",
     )
     yield Alert(
         name="CacheIsNotKept",
@@ -355,7 +355,7 @@ def _containers(watched: Watched) -> Iterator[Alert]:
         lasts="10m",
         severity="warning",
         says="{{ $labels.pod }} uses {{ $value | humanizePercentage }} of its memory; beyond that it is killed",
-        at="other-alerts",
+        at="memory-runs-out",
     )
     held, periods = (watched.of(f"container_cpu_cfs_{name}periods_total", one) for name in ("throttled_", ""))
     yield Alert(
@@ -364,7 +364,7 @@ def _containers(watched: Watched) -> Iterator[Alert]:
         lasts="15m",
         severity="warning",
         says="{{ $labels.pod }} is held back for {{ $value | humanizePercentage }} of the time: it wants more processor",
-        at="other-alerts",
+        at="processor-runs-out",
     )
     left, of = (watched.of(f"kubelet_volume_stats_{name}_bytes") for name in ("available", "capacity"))
     yield Alert(

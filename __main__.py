@@ -18,7 +18,7 @@ from components.monitoring import Monitoring
 from components.outputs import export
 from components.slot import Slot
 from components.switch import Gateway, Switch
-from components.workload import Workload
+from components.workload import DatabaseCluster, Workload
 
 
 def main() -> None:
@@ -46,7 +46,8 @@ def main() -> None:
     kept = backup.described(description)
     running = [*workloads.values(), *(each for each in data.values() if isinstance(each, Workload))]
     running += [kept.holder] if kept else []
-    guard.refuse(known, app, environment, platform.stores(running), running, guard.forced(os.environ))
+    stores = platform.stores([*running, *(each for each in data.values() if isinstance(each, DatabaseCluster))])
+    guard.refuse(known, app, environment, stores, running, guard.forced(os.environ))
 
     shared: dict[TierName, Sequence[pulumi.Resource]] = {}
     if app.database:

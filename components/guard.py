@@ -21,6 +21,8 @@ VOLUME, CLAIM, NAMESPACE = (
     "kubernetes:core/v1:PersistentVolumeClaim",
     "kubernetes:core/v1:Namespace",
 )
+SEVERAL = "kubernetes:postgresql.cnpg.io/v1:Cluster"
+"""A database of several instances: their claims go with it."""
 _UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
@@ -47,12 +49,13 @@ class Store:
         metadata: Mapping[str, Any] = inputs["metadata"]
         spec: Mapping[str, Any] = inputs.get("spec") or {}
         labels: Mapping[str, str] = metadata.get("labels") or {}
-        requested = spec["resources"]["requests"]["storage"] if "resources" in spec else None
+        storage: Mapping[str, Any] = spec.get("storage") or {}
+        requested = spec["resources"]["requests"]["storage"] if kind == CLAIM else storage.get("size")
         return cls(
             type=kind,
             place="/".join(filter(None, (metadata.get("namespace"), metadata["name"]))),
             size=_bytes(str(requested)) if requested else None,
-            storage_class=spec.get("storageClassName"),
+            storage_class=spec.get("storageClassName") or storage.get("storageClass"),
             modes=tuple(spec.get("accessModes") or ()),
             tier=labels.get("app.kubernetes.io/component"),
             protected=protected,
@@ -111,7 +114,7 @@ def held(known: Checkpoint) -> dict[str, Store]:
             entry.type, entry.inputs, protected=entry.protect
         )
         for entry in known.entries
-        if entry.type in (CLAIM, NAMESPACE, VOLUME) and not _replaceable(entry)
+        if entry.type in (CLAIM, NAMESPACE, SEVERAL, VOLUME) and not _replaceable(entry)
     }
 
 

@@ -113,7 +113,7 @@ class Platform(Protocol):
         """Bring what these workloads need before they run: images, and secrets as files. What it returns goes to the verbs below."""
         ...
 
-    def stores(self, workloads: Sequence[Workload]) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    def stores(self, workloads: Sequence[Workload | DatabaseCluster]) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
         """Name → type and inputs of each resource that holds data of theirs, as it will be registered."""
         ...
 

@@ -339,8 +339,8 @@ class DockerPlatform:
         options = of_data(self.environment.protect_data)
         return self._volume(parent, volume.name, f"{self.prefix}-{volume.name}", provider, **options)
 
-    def stores(self, workloads: Sequence[Workload]) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
-        names = {volume.name for workload in workloads for volume in workload.volumes}
+    def stores(self, workloads: Sequence[Workload | DatabaseCluster]) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+        names = {each.name for workload in workloads if isinstance(workload, Workload) for each in workload.volumes}
         return {name: (guard.VOLUME, {"name": f"{self.prefix}-{name}"}) for name in names}
 
     def keep(self, parent: Resource, workload: Workload, supplies: Mapping[str, Resource]) -> Sequence[Resource]:

@@ -303,14 +303,16 @@ class KubernetesPlatform:
         options = of_data(self.environment.protect_data)
         return register(parent, made, ground.provider, ground.namespace, hooks=hooks, **options)
 
-    def stores(self, workloads: Sequence[Workload]) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    def stores(self, workloads: Sequence[Workload | DatabaseCluster]) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
         own = {"namespace": (guard.NAMESPACE, manifests.namespace(self.scope))} if self.cluster.namespace.create else {}
         claims = {
             volume.name: (guard.CLAIM, manifests.claim(self.scope, workload.tier, volume))
             for workload in workloads
+            if isinstance(workload, Workload)
             for volume in _volumes(workload)
         }
-        return own | claims
+        several = [each for each in workloads if isinstance(each, DatabaseCluster)]
+        return own | claims | {each.name: (guard.SEVERAL, cnpg.cluster(self.scope, each, "")) for each in several}
 
     def keep_several(self, parent: Resource, wanted: DatabaseCluster) -> Sequence[Resource]:
         protected_by, after = self._owner(parent, wanted)

@@ -227,9 +227,16 @@ def test_several_instances_come_by_themselves_and_go_only_by_name() -> None:
     held = guard.held(parse(several))
     assert {name for name in held if name.startswith("cache")} == {"cache-data", "cache-data-1", "cache-data-2"}
     deploy(*replicated("cache"), export=several, stack="staging")
-    with pytest.raises(
-        ConfigError, match=r"environment\.tiers\.cache\.ha: as it is now cache-data-1 is not used any more"
-    ):
+    with pytest.raises(ConfigError, match=r"environment\.tiers\.cache\.ha: .*cache-data-1 would be deleted"):
+        deploy(*described("staging"), export=several, stack="staging")
+
+
+def test_a_database_of_several_instances_goes_only_by_name() -> None:
+    app, env = replicated("database")
+    several = exported(deploy(app, env, stack="staging"))
+    assert "database-ha" in guard.held(parse(several))
+    deploy(app, env, export=several, stack="staging")
+    with pytest.raises(ConfigError, match=r"environment\.tiers\.database\.ha: .*database-ha would be deleted"):
         deploy(*described("staging"), export=several, stack="staging")
 
 

@@ -74,15 +74,8 @@ def cluster(scope: Scope, wanted: DatabaseCluster, protected_by: str) -> Manifes
         },
         "primaryUpdateMethod": "switchover",
         "primaryUpdateStrategy": "unsupervised",
-        # The operator's own take 30 s to notice a primary that hangs, and then give it all the time to stop that one has
-        # that answers; while it is there nobody is promoted. A busy node's short pauses are none.
+        # The operator's own take 30 s to notice a primary that hangs; a busy node's short pauses are none.
         "probes": {
-            "liveness": {
-                "failureThreshold": 4,
-                "periodSeconds": 5,
-                "terminationGracePeriodSeconds": 5,
-                "timeoutSeconds": 5,
-            },
             "readiness": {"failureThreshold": 3, "periodSeconds": 2, "timeoutSeconds": 3},
             "startup": {"periodSeconds": 2, "timeoutSeconds": 5},
         },

@@ -24,7 +24,7 @@ from .writes import Writes, writes
 
 REPORT = ROOT / "reports" / "failover.json"
 NAME = "database-ha"
-WITHIN = 60
+WITHIN = 120
 """Seconds in which somebody has to be able to write again, on whatever is left of a busy machine: no promise, a limit."""
 
 

@@ -66,6 +66,8 @@ def _tier(pod: Pod) -> str:
 def _needs(app: App, source: Pod, target: Pod) -> bool:
     if _tier(source) == _tier(target) in list(DATA_PORTS):  # one that is there several times talks to itself
         return True
+    if (_tier(source), _tier(target)) == ("backup", "database"):
+        return True
     service, slot = _service(app, _tier(source)), target[1].get(LABEL_SLOT)
     return service is not None and _tier(target) in service.needs and slot in (None, source[1].get(LABEL_SLOT))
 

@@ -103,8 +103,9 @@ def test_what_was_there_comes_back_after_its_volume_is_lost(board: BackedUp) -> 
     for name in ("database-1", "backup-1"):
         board.engine.containers.get(f"{board.prefix}-{name}").remove(force=True)
     board.engine.volumes.get(f"{board.prefix}-database-data").remove()
-    board.ci("heal")
-    board.pulumi("refresh", "--yes", "--stack", board.name, check=True)
+    # The engine makes the volume anew with the container; asked for by itself, the provider fails on one that is not there.
+    gone = ["--target", "**database-1", "--target", "**backup-1"]
+    board.pulumi("refresh", "--yes", "--stack", board.name, *gone, check=True)
     board.up()
     assert board.sql("SELECT count(*) FROM pg_tables WHERE tablename = 'kept'") == "0"
     said = backup(board, "restore", "--into", "again")
@@ -147,7 +148,7 @@ def test_a_full_disk_harms_neither_the_database_nor_what_was_saved_before(board:
     try:
         assert "no space left" in backup(board, "backup", check=False)
         assert board.sql("SELECT count(*) FROM large") == "400000"
-        board.post("written while the disk of the backups is full")
+        board.sql("CREATE TABLE written AS SELECT 'while the disk of the backups is full' AS t")
     finally:
         board.sql("DROP TABLE large")
     assert [line for line in backup(board, "list").splitlines() if line in before][:-1] == before[:-1]
@@ -159,6 +160,8 @@ def test_a_full_disk_harms_neither_the_database_nor_what_was_saved_before(board:
 def test_a_repository_that_is_damaged_is_found_out(board: BackedUp) -> None:
     """Last: it is not mended."""
     backup(board, "backup")
+    # What a run on a full disk has left is in no backup, and damage to it is none.
+    backup(board, "prune")
     backup(board, "verify")
     eventually(lambda: board.metrics()["tiers_backup_verified"] == 1, 90)
     pack = max((board.disk / "data").rglob("*"), key=lambda file: file.stat().st_size if file.is_file() else 0)
@@ -174,15 +177,16 @@ def test_a_repository_that_is_damaged_is_found_out(board: BackedUp) -> None:
 @pytest.mark.long
 def test_on_kubernetes_by_hand_as_at_its_times(tmp_path: Path) -> None:
     stack = on("kubernetes", tmp_path / "board", "b-backup")
-    stack.environment["tiers"]["database"]["backup"] = {"target": {"volume": True}}
+    stack.environment["tiers"]["database"]["backup"] = {"schedule": "*/2 * * * *", "target": {"volume": True}}
     stack.pulumi("config", "set", "--secret", "--path", "secrets.backup-key", KEY, check=True)
     with deployed(stack):
         for number in range(5):
             stack.post(f"{WORDS} {number}")
+        eventually(lambda: "  backup  " in backup(stack, "list"), 240)
         backup(stack, "full")
         assert "equal what was saved" in backup(stack, "verify")
         assert "equal what was saved" in backup(stack, "restore", "--into", "again")
         assert "there is a database again" in backup(stack, "restore", "--into", "again", check=False)
-        assert len(backup(stack, "list").splitlines()) == 2
+        assert "  full  " in backup(stack, "list")
         assert "backups are taken, and come back: last backup" in stack.ci("check")
         assert not set(stack.preview().changed) - {"unchanged"}

@@ -17,7 +17,7 @@ from components.platforms import engine, isolation
 from components.platforms.engine import Container
 from components.release import Slot
 
-from .program import CONTAINER, Deployment, deploy, environment, exported, first, project
+from .program import CONTAINER, SECRETS, Deployment, deploy, environment, exported, first, project
 
 APP = load_app(project())
 DEV = load_environment(environment(), APP)
@@ -151,9 +151,9 @@ class TestIsolationOnAnEngine:
         ]
 
 
-def objects(stack: str = "staging") -> dict[str, list[dict[str, Any]]]:
+def objects(of: str | Deployment = "staging") -> dict[str, list[dict[str, Any]]]:
     """The board's objects, and a pod of each of its tiers."""
-    made = [copy.deepcopy(each) for each in first(stack).objects]
+    made = [copy.deepcopy(each) for each in (first(of) if isinstance(of, str) else of).objects]
     found = {
         kind: [each.inputs for each in made if each.kind == kind] for kind in ("Service", "HTTPRoute", "NetworkPolicy")
     }
@@ -162,6 +162,14 @@ def objects(stack: str = "staging") -> dict[str, list[dict[str, Any]]]:
         {"metadata": {"name": each["metadata"]["name"], **each["spec"]["template"]["metadata"]}} for each in running
     ]
     return {**found, "Pod": pods}
+
+
+def test_what_takes_backups_may_connect_to_the_database_and_nobody_to_it() -> None:
+    env = environment("staging")
+    env["tiers"]["database"]["backup"] = {"target": {"volume": True}}
+    found = objects(deploy(env=env, stack="staging", secrets=SECRETS | {"backup-key": "the-key-of-backups"}))
+    assert "backup" in {each["metadata"]["name"] for each in found["Pod"]}
+    assert list(isolation.of_cluster(APP, found, "board-staging")) == []
 
 
 def service(found: dict[str, list[dict[str, Any]]]) -> None:

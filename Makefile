@@ -147,6 +147,16 @@ backups: venv ## The backups of ENV there are, and whether they are as they shou
 verify: venv ## Read all backups of ENV, and have the last come back in a scratch database, which is compared
 	@$(HERE) $(RUN) -m ci.backup $(ENV) verify
 
+# Never over what is there: a new database beside it, and a release that uses it.
+.PHONY: restore refresh
+restore: stack-file lab venv ## ENV's data as it was, in a new database, and a release that uses it: TO=latest, an id of `make backups`, or a time
+	@$(alone) $(RUN) -m ci.restore $(ENV) "$(TO)"
+	@$(MAKE) --no-print-directory up
+
+refresh: stack-file lab venv ## The last proven backup of FROM, anonymised, in a new database of ENV, and a release that uses it
+	@$(alone) $(RUN) -m ci.restore $(ENV) --from "$(FROM)"
+	@$(MAKE) --no-print-directory up
+
 perf: venv load ## Hold ENV to its SLO (environment.slo) at its rate; for another time: WINDOW=30s
 	@$(HERE) $(RUN) -m ci.slo perf $(ENV) --window "$(WINDOW)"
 

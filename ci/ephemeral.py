@@ -58,8 +58,8 @@ def like(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:
     kept = {key: value for key, value in template.items() if key not in ("images", "pinned", "release")}
     made: dict[str, Any] = {**copy.deepcopy(kept), "kubernetes": own, "protect_data": False, "seed": True}
     # What is seeded and soon removed is not worth a backup.
-    if "database" in made.get("tiers", {}):
-        made["tiers"]["database"].pop("backup", None)
+    for key in ("backup", "copy_of", "name"):
+        made.get("tiers", {}).get("database", {}).pop(key, None)
     return made
 
 

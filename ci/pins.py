@@ -82,7 +82,8 @@ def _tools(app: App, environment: Environment) -> Pins:
     """What runs beside the tiers."""
     pooler = {"environment.pooler": environment.pooler} if environment.pooled(app) else {}
     proxy = {"environment.proxy": environment.proxy} if environment.size(TierName.CACHE).ha else {}
-    return {"environment.toolbox": environment.toolbox, **proxy, **pooler}
+    vault = {"environment.vault": environment.vault} if environment.archived else {}
+    return {"environment.toolbox": environment.toolbox, **proxy, **pooler, **vault}
 
 
 def named(stack: str) -> Pins:
@@ -93,7 +94,8 @@ def named(stack: str) -> Pins:
 
 def given(environment: Mapping[str, Any]) -> Pins:
     """The images an environment's plain settings name."""
-    tools = {f"environment.{name}": environment[name] for name in ("toolbox", "proxy", "pooler") if name in environment}
+    own = ("toolbox", "proxy", "pooler", "vault")
+    tools = {f"environment.{name}": environment[name] for name in own if name in environment}
     backups = backups_of(environment)
     tools |= {BACKUP: backups["image"]} if "image" in backups else {}
     return tools | {f"environment.images.{tier}": each for tier, each in environment.get("images", {}).items()}

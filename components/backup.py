@@ -8,8 +8,8 @@ from pathlib import Path
 import pulumi
 from pulumi import ComponentResource, ResourceOptions
 
+from .config import App, Service, Target, TierName
 from .config import Backup as BackupConfig
-from .config import Service, Target, TierName
 from .platforms import Platform
 from .tier import Description, context_digest, needed_env, zones
 from .workload import Image, Mount, Probe, Resources, Timed, Volume, Workload
@@ -62,7 +62,7 @@ def _workload(wanted: BackupConfig, due: dict[str, str], description: Descriptio
         "BACKUP_WITHIN": str(WITHIN),
         "DATABASE_PASSWORD_FILE": password.path,
         "RESTIC_PASSWORD_FILE": key.path,
-        "RESTIC_REPOSITORY": _repository(target, description),
+        "RESTIC_REPOSITORY": repository(target, app, pulumi.get_stack()),
     }
     secrets = {each.name: each for each in (password, key)}
     if target.s3:
@@ -102,10 +102,11 @@ def _volumes(target: Target, description: Description) -> tuple[Volume, ...]:
     )
 
 
-def _repository(target: Target, description: Description) -> str:
+def repository(target: Target, app: App, stack: str) -> str:
+    """Where the backups of a stack are, as restic names it."""
     if not target.s3:
         return FOLDER
-    prefix = target.s3.prefix or f"{description.app.name}-{pulumi.get_stack()}"
+    prefix = target.s3.prefix or f"{app.name}-{stack}"
     return f"s3:{target.s3.endpoint}/{target.s3.bucket}/{prefix}"
 
 

@@ -363,6 +363,11 @@ class Database(Model):
     start_within: Seconds = Field(
         default=120, description="How long it may take to take connections.", validate_default=False
     )
+    anonymise: tuple[Word, ...] = Field(
+        default=(),
+        description="SQL files, relative to Pulumi.yaml, that make the data of real people nobody's: what `make refresh` brings "
+        "goes through them, in one transaction, before anybody sees it.",
+    )
 
 
 class Cache(Model):
@@ -597,6 +602,10 @@ class Size(Model):
         default=None, description="The database to use instead of `app.database.name`; it is there already."
     )
     backup: Backup | None = Field(default=None, description="Database: when it is backed up, and where to.")
+    copy_of: Name | None = Field(
+        default=None,
+        description="Database: the environment whose data `make refresh` may bring here, anonymised. Never where data is real.",
+    )
 
     @property
     def capacity(self) -> int:
@@ -898,6 +907,10 @@ class Environment(Model):
         default="ghcr.io/cloudnative-pg/pgbouncer:1.24.1",
         description="Before a database with `ha`: PgBouncer 1.21 or newer, with the contract of CloudNativePG's image.",
     )
+    vault: ImageReference = Field(
+        default="rclone/rclone:1.71.0",
+        description="Before the bucket of a database with `ha`: rclone, with a shell; what passes through it is encrypted.",
+    )
     reload: Flag = Field(default=False, description="Run tiers with `reload` from the source in this repository.")
     seed: Flag = Field(default=False, description="Run the tiers' `seed` steps.")
     monitoring: Annotated[Monitoring | None, BeforeValidator(_monitoring)] = Field(
@@ -957,6 +970,12 @@ class Environment(Model):
     def pooled(self, app: App) -> bool:
         """Whether there are several instances of a database here, and a pooler before them."""
         return app.database is not None and self.size(TierName.DATABASE).ha
+
+    @property
+    def archived(self) -> bool:
+        """Whether every change of a database is kept here: of several instances, in a bucket."""
+        size = self.size(TierName.DATABASE)
+        return size.ha and size.backup is not None and size.backup.target.s3 is not None
 
     def data_image(self, tier: TierName, described: Database | Cache) -> str:
         """The image that `app` names for a data tier as it runs here."""
@@ -1156,6 +1175,7 @@ def _misfits(app: App, environment: Environment) -> Iterator[str]:
     if monitoring := environment.monitoring:
         for key in sorted(monitoring.model_fields_set & set(monitoring.foreign[environment.platform])):
             yield f"environment.monitoring.{key}: platform is {environment.platform}, which has no use for it; take it out"
+    yield from _misfits_of_copies(environment)
     yield from (
         _misfits_of_a_cluster(app, environment) if environment.kubernetes else _misfits_of_an_engine(app, environment)
     )
@@ -1183,6 +1203,19 @@ def _misfits_of_backups(app: App, environment: Environment) -> Iterator[str]:
         for key in ("storage", "storage_class"):
             if key in backup.target.model_fields_set:
                 yield f"{path}.target.{key}: a Docker engine has no such thing; take it out"
+
+
+def _misfits_of_copies(environment: Environment) -> Iterator[str]:
+    for tier, size in environment.tiers.items():
+        path = f"environment.tiers.{tier}.copy_of"
+        if not size.copy_of:
+            continue
+        if tier is not TierName.DATABASE:
+            yield f"{path}: it is for the database; take it out"
+        elif environment.protect_data:
+            yield f"{path}: data is protected here, and what is protected is nobody's copy; take one of the two out"
+        elif not size.backup:
+            yield f"{path}: what takes backups here is what brings the copy; set environment.tiers.database.backup, too"
 
 
 def _misfits_of_an_engine(app: App, environment: Environment) -> Iterator[str]:
@@ -1247,6 +1280,7 @@ def _unpinned(app: App, environment: Environment) -> Iterator[str]:
     tools = {"toolbox": environment.toolbox}
     tools |= {"proxy": environment.proxy} if environment.size(TierName.CACHE).ha else {}
     tools |= {"pooler": environment.pooler} if environment.pooled(app) else {}
+    tools |= {"vault": environment.vault} if environment.archived else {}
     for name, image in tools.items():
         if "@sha256:" not in image:
             yield f"environment.{name}: {image} is not named by its digest; `make images` writes it here"

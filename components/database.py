@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pulumi import ResourceOptions
 
+from . import archive
 from .config import ConfigError, TierName
 from .config import Database as DatabaseConfig
 from .platforms import Platform
@@ -47,6 +48,7 @@ def _replicated(described: DatabaseConfig, description: Description) -> Database
         priority=size.priority_class,
         start_within=described.start_within,
         apart=APART[environment.cluster.apart],
+        archive=archive.described(description),
     )
 
 

@@ -194,6 +194,20 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Archive:
+    """Where every change of a database goes, and at its times the whole of it, so that it can be had as it was at any moment."""
+
+    vault: Workload
+    """What encrypts it on its way out, and is asked for it in turn: by S3, with these keys."""
+    access: Secret
+    secret: Secret
+    schedule: str
+    """When the whole of it goes there, as cron writes it, in UTC."""
+    days: int
+    """How far back it goes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatabaseCluster:
     """A database of several instances: where the one that writes is lost, another takes over with all that was acknowledged."""
 
@@ -218,6 +232,7 @@ class DatabaseCluster:
     start_within: float = 120
     apart: str | None = None
     """The label of nodes in which no two instances may agree; None: they may be anywhere."""
+    archive: Archive | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,14 +7,14 @@ is of everything unless `cluster` is said, or `peers`.
 import sys
 from collections.abc import Callable
 
-from . import aws, cluster, compose, data, engine, peers, toolchain, watch
+from . import aws, barman, cluster, compose, data, engine, peers, s3, toolchain, watch
 from .steps import LabError, Step, bring, doctor
 
 WHAT: dict[str, Callable[[], list[Step]]] = {
     "dev": lambda: [*toolchain.steps("docker"), *engine.steps()],
     "provider": lambda: [*toolchain.steps("kubernetes"), *engine.steps()],
     "cluster": lambda: [*toolchain.steps("kubernetes"), *engine.steps(), *cluster.steps()],
-    "data": lambda: [*WHAT["cluster"](), *data.steps()],
+    "data": lambda: [*WHAT["cluster"](), *data.steps(), *s3.steps(), *barman.steps()],
     "monitoring": lambda: [*WHAT["dev"](), *engine.images(engine.WATCHERS)],
     "operator": lambda: [*WHAT["cluster"](), *WHAT["monitoring"](), *watch.operated()],
     "lint": lambda: [*toolchain.lint(), watch.tools()],
@@ -43,6 +43,7 @@ def main(verb: str, *what: str) -> int:
             peers.stop()
             watch.stop()
             if what != ("peers",):
+                s3.stop()
                 cluster.stop()
             if not what:
                 engine.stop()

@@ -352,8 +352,8 @@ def render(file: Path, target: Path) -> None:
         "dns": DNS,
         "http": HTTP_PORT,
         "https": HTTPS_PORT,
-        "public_certificate": _encoded("public.crt"),
-        "public_key": _encoded("public.key"),
+        "public_certificate": encoded("public.crt"),
+        "public_key": encoded("public.key"),
         **{name.replace("-", "_"): image(name) for name in IMAGES},
     }
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -366,17 +366,17 @@ def _certificates() -> None:
     KEYS.chmod(0o700)
     # The defaults of the machine's own configuration would add themselves to what is asked for.
     (KEYS / "openssl.cnf").write_text("[req]\ndistinguished_name = none\n[none]\n")
-    _certificate("ca", "/CN=lab", "basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign")
+    certificate("ca", "/CN=lab", "basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign")
     signed = ("-CA", str(KEYS / "ca.crt"), "-CAkey", str(KEYS / "ca.key"))
     for name, (subject, addresses) in PROGRAMS.items():
         served = (f"subjectAltName={addresses}",) if addresses else ()
-        _certificate(name, subject, "basicConstraints=critical,CA:FALSE", *served, options=signed)
+        certificate(name, subject, "basicConstraints=critical,CA:FALSE", *served, options=signed)
     # For browsers and clients outside, who have no reason to trust the cluster's own authority.
-    _certificate("public", "/CN=localhost", "subjectAltName=DNS:localhost,DNS:*.localhost,DNS:*.board.localhost")
-    _certificate("service-account", "/CN=service-account")
+    certificate("public", "/CN=localhost", "subjectAltName=DNS:localhost,DNS:*.localhost,DNS:*.board.localhost")
+    certificate("service-account", "/CN=service-account")
 
 
-def _certificate(name: str, subject: str, *extensions: str, options: tuple[str, ...] = ()) -> None:
+def certificate(name: str, subject: str, *extensions: str, options: tuple[str, ...] = ()) -> None:
     """A key and its certificate, signed by itself where no other is named; made once."""
     if (KEYS / f"{name}.crt").exists():
         return
@@ -395,7 +395,7 @@ def _certificate(name: str, subject: str, *extensions: str, options: tuple[str, 
     fresh.rename(KEYS / f"{name}.crt")
 
 
-def _encoded(name: str) -> str:
+def encoded(name: str) -> str:
     return base64.b64encode((KEYS / name).read_bytes()).decode()
 
 
@@ -406,14 +406,14 @@ def _kubeconfig(user: str, target: Path | None = None) -> Path:
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": NAME,
-        "clusters": [{"name": NAME, "cluster": {"server": API, "certificate-authority-data": _encoded("ca.crt")}}],
+        "clusters": [{"name": NAME, "cluster": {"server": API, "certificate-authority-data": encoded("ca.crt")}}],
         "contexts": [{"name": NAME, "context": {"cluster": NAME, "user": user}}],
         "users": [
             {
                 "name": user,
                 "user": {
-                    "client-certificate-data": _encoded(f"{user}.crt"),
-                    "client-key-data": _encoded(f"{user}.key"),
+                    "client-certificate-data": encoded(f"{user}.crt"),
+                    "client-key-data": encoded(f"{user}.key"),
                 },
             }
         ],

@@ -24,14 +24,30 @@ def steps() -> list[Step]:
     ]
 
 
-def _present() -> str | None:
-    """Whether the operator runs, and as it is built now."""
-    program = toolchain.PODS / "cloudnative-pg.built-from"
-    wanted = f"{cluster.image('cloudnative-pg')} 1" if program.exists() else None
+def running(deployment: str) -> str | None:
+    """The image of a Deployment beside the operator, if one of it is available."""
     asked = "jsonpath={.spec.template.spec.containers[0].image} {.status.availableReplicas}"
     where = ("--kubeconfig", str(cluster.KUBECONFIG), "--namespace", NAMESPACE)
-    found = answer(str(cluster.KUBECTL), *where, "get", "deployment", OPERATOR, "--output", asked)
-    return f"CloudNativePG {RELEASE}" if found and found == wanted else None
+    found = answer(str(cluster.KUBECTL), *where, "get", "deployment", deployment, "--output", asked) or ""
+    image, _, available = found.partition(" ")
+    return image if available == "1" else None
+
+
+def apply(deployment: str, text: str) -> None:
+    """Have what a release describes in the cluster, and wait for the Deployment in it."""
+    rendered = cluster.HERE / "apps-data" / f"{deployment}.yaml"
+    rendered.parent.mkdir(exist_ok=True)
+    # It may hold keys.
+    rendered.touch(mode=0o600)
+    rendered.write_text(text)
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(rendered))
+    cluster.kubectl("rollout", "status", "deployment", deployment, "--timeout=120s", "--namespace", NAMESPACE)
+
+
+def _present() -> str | None:
+    """Whether the operator runs, and as it is built now."""
+    built = (toolchain.PODS / "cloudnative-pg.built-from").exists()
+    return f"CloudNativePG {RELEASE}" if built and running(OPERATOR) == cluster.image("cloudnative-pg") else None
 
 
 def _apply() -> None:
@@ -40,8 +56,4 @@ def _apply() -> None:
     image = cluster.load("cloudnative-pg", "manager", f"operator/manager_{cluster.ARCHITECTURE}")
     upstream = toolchain.downloaded("upstream", toolchain.CLOUDNATIVE_PG) / "releases" / f"cnpg-{RELEASE}.yaml"
     release = upstream.read_text().replace(f"ghcr.io/cloudnative-pg/cloudnative-pg:{RELEASE}", image)
-    rendered = cluster.HERE / "apps-data" / "cloudnative-pg.yaml"
-    rendered.parent.mkdir(exist_ok=True)
-    rendered.write_text(release.replace("imagePullPolicy: Always", "imagePullPolicy: IfNotPresent"))
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(rendered))
-    cluster.kubectl("rollout", "status", "deployment", OPERATOR, "--timeout=120s", "--namespace", NAMESPACE)
+    apply(OPERATOR, release.replace("imagePullPolicy: Always", "imagePullPolicy: IfNotPresent"))

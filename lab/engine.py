@@ -10,7 +10,9 @@ import urllib.request
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from . import toolchain
 from .services import end, ours, packages, pid_file, start, wait_for
 from .steps import CACHE, Step, answer, digest, sh
 
@@ -31,11 +33,17 @@ NAMES = {
 BUILT_WITH = {
     "node": ("image python:3.11-slim-bookworm",),
     "cloudnative-pg-postgresql": ("image postgres:15-bookworm",),
+    "plugin-barman-cloud-sidecar": ("image python:3.11-slim-bookworm", "barman plugin"),
+    "rclone": ("rclone",),
 }
+# And a program of those that are built here, which its Dockerfile finds beside itself.
+HOLDS = {"plugin-barman-cloud-sidecar": "plugin-barman-cloud", "rclone": "rclone"}
 # What only the operator of a cluster asks for (`data`).
 OPERATED = {
     "cloudnative-pg-pgbouncer": "ghcr.io/cloudnative-pg/pgbouncer:1.24.1",
     "cloudnative-pg-postgresql": "ghcr.io/cloudnative-pg/postgresql:15-standard-bookworm",
+    "plugin-barman-cloud-sidecar": "ghcr.io/cloudnative-pg/plugin-barman-cloud-sidecar:v0.7.0",
+    "rclone": "rclone/rclone:1.71.0",
 }
 # What only an environment with `monitoring` asks for.
 WATCHERS = {
@@ -235,7 +243,12 @@ def _recipe(name: str) -> str:
     folder = next((folder for folder, known in (NAMES | OPERATED | WATCHERS).items() if known == name), None)
     if folder is None:
         return f"{BOOTSTRAP} {TRUST} {digest(BUNDLE, SMALL)}"
-    return digest(*sorted((IMAGES / folder).iterdir())) + _recipe(BASE)
+    program = (digest(_program(folder).with_suffix(".built-from")),) if folder in HOLDS else ()
+    return "".join((digest(*sorted((IMAGES / folder).iterdir())), *program, _recipe(BASE)))
+
+
+def _program(folder: str) -> Path:
+    return toolchain.PODS / HOLDS[folder]
 
 
 def _publish(name: str) -> None:
@@ -272,5 +285,9 @@ def _bootstrap() -> None:
 def _image(folder: str, name: str) -> None:
     # The classic builder: BuildKit's client part is a separate package that Debian does not have.
     env = {**os.environ, "DOCKER_BUILDKIT": "0"}
-    sh(_client(), "build", "-t", name, IMAGES / folder, log=f"image-{folder}", env=env)
+    with TemporaryDirectory() as made:
+        context = shutil.copytree(IMAGES / folder, Path(made) / folder)
+        if folder in HOLDS:
+            shutil.copy(_program(folder), context)
+        sh(_client(), "build", "-t", name, context, log=f"image-{folder}", env=env)
     _publish(name)

@@ -25,6 +25,7 @@ PROVIDER = "github.com/pulumi/pulumi-kubernetes/provider/v4"
 ROLLOUTS = "github.com/argoproj/argo-rollouts"
 CLOUDNATIVE_PG = "github.com/cloudnative-pg/cloudnative-pg"
 OPERATOR = "github.com/prometheus-operator/prometheus-operator"
+BARMAN = "github.com/cloudnative-pg/plugin-barman-cloud"
 # What runs in pods is linked statically and lies apart from what is called by hand.
 PODS = CACHE / "cluster" / "programs"
 KUBERNETES_PROGRAM = PODS / "kubernetes"
@@ -122,6 +123,17 @@ def operators() -> list[Step]:
     return [
         _build("cloudnative-pg", "2 min", PODS / "cloudnative-pg", _upstream(CLOUDNATIVE_PG), "./cmd/manager", version)
     ]
+
+
+def storage() -> Step:
+    """What serves files as S3, and what encrypts them on their way to somebody else's."""
+    version = "-X github.com/rclone/rclone/fs.Version=v1.71.0"
+    return _build("rclone", "2 min", PODS / "rclone", _upstream("github.com/rclone/rclone"), ".", version)
+
+
+def barman() -> Step:
+    """The operator's plugin for backups that go back to any moment."""
+    return _build("barman plugin", "2 min", PODS / "plugin-barman-cloud", _upstream(BARMAN), "./cmd/manager")
 
 
 def tools() -> list[Step]:

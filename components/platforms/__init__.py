@@ -262,6 +262,23 @@ def execute(
     return engine.execute(environment, labels, command)
 
 
+def tell(app: App, environment: Environment, stack: str, workload: str, command: Sequence[str], given: str) -> str:
+    """What a command prints in the running container of a workload, given a line on its standard input, where secrets may be.
+
+    Raises:
+        RunError: it does not run, or the command ends with another code than 0.
+    """
+    if environment.kubernetes:
+        from . import cluster
+
+        labels = {"app.kubernetes.io/component": workload}
+        return cluster.execute(environment.kubernetes, f"{app.name}-{stack}", labels, command, given, ONCE_WITHIN)
+    from . import engine
+
+    labels = engine.stack_labels(app.name, stack) | {"tiers.role": "tier", "tiers.tier": workload}
+    return engine.tell(environment, labels, command, given, ONCE_WITHIN)
+
+
 def lines(app: App, environment: Environment, stack: str) -> Iterator[Line]:
     """All that the containers of a stack have written, those of both slots and what is shared, one after the other."""
     if environment.kubernetes:

@@ -157,8 +157,15 @@ def _replicated(settings: Kubernetes, selector: str, namespace: str) -> list[dic
         raise
 
 
-def execute(settings: Kubernetes, instance: str, labels: Mapping[str, str], command: Sequence[str]) -> str:
-    """What a command prints in the first of the pods with these labels. It takes the right to `pods/exec`.
+def execute(
+    settings: Kubernetes,
+    instance: str,
+    labels: Mapping[str, str],
+    command: Sequence[str],
+    given: str = "",
+    within: float = 60,
+) -> str:
+    """What a command prints in the first of the pods with these labels; `given` is a line it reads. It takes the right to `pods/exec`.
 
     Raises:
         RunError: none of them runs, or it ends with another code than 0.
@@ -171,24 +178,26 @@ def execute(settings: Kubernetes, instance: str, labels: Mapping[str, str], comm
     stream: Any = import_module("kubernetes.stream")
     name, known = found[0].metadata.name, import_module("kubernetes").client.ApiException
     first = found[0].spec.containers[0].name
-    given = {
+    ways = {
         "container": first,
         "stdout": True,
         "stderr": True,
-        "stdin": False,
+        "stdin": bool(given),
         "tty": False,
         "_preload_content": False,
     }
     try:
-        asked = stream.stream(api.connect_get_namespaced_pod_exec, name, where, command=list(command), **given)
+        asked = stream.stream(api.connect_get_namespaced_pod_exec, name, where, command=list(command), **ways)
     except known as error:
         raise RunError(f"the cluster does not run `{' '.join(command)}` there: {error.reason}") from None
-    asked.run_forever(timeout=60)
+    if given:
+        asked.write_stdin(f"{given}\n")
+    asked.run_forever(timeout=within)
     # First: reading what it printed takes away what it ended with, too.
     code = None if asked.is_open() else asked.returncode
     text = asked.read_all().strip()
     if code != 0:
-        ended = "did not end within 60 s" if code is None else f"ended with exit code {code}"
+        ended = f"did not end within {within:g} s" if code is None else f"ended with exit code {code}"
         raise RunError(f"`{' '.join(command)}` {ended}: {text[-500:] or 'it printed nothing'}")
     return text
 

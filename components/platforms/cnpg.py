@@ -11,6 +11,7 @@ from pulumi import Input
 
 from ..config import SecretReference
 from ..workload import DatabaseCluster, Resources
+from . import barman
 from .manifests import Manifest, Scope, brought_name, cpu, secret_name, size, spread
 from .traffic import policy, to_world
 
@@ -92,6 +93,9 @@ def cluster(scope: Scope, wanted: DatabaseCluster, protected_by: str) -> Manifes
         spec["priorityClassName"] = wanted.priority
     if scope.pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in scope.pull_secrets]
+    if wanted.archive:
+        spec["inheritedMetadata"] = {"labels": labels | {f"tiers.needs/{wanted.archive.vault.tier}": "yes"}}
+        spec["plugins"] = [barman.used(wanted.name)]
     return made | {"spec": spec}
 
 

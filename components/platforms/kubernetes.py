@@ -35,6 +35,7 @@ from ..config import App, Environment, Kubernetes, Settings, TierName
 from ..options import below, of_data
 from ..release import Slot
 from ..workload import (
+    Archive,
     DatabaseCluster,
     Elsewhere,
     Replicated,
@@ -53,6 +54,7 @@ from . import (
     Dependencies,
     Place,
     Wanted,
+    barman,
     checks,
     cluster,
     cnpg,
@@ -179,6 +181,15 @@ class KubernetesPlatform:
                 key = reference.key if reference.secret else secret.name
                 sources.append(_source(reference.secret or brought, {key: secret.name}))
         return sources
+
+    def _key(self, workload: Workload, secret: Secret) -> Mapping[str, str]:
+        """Where the cluster has the value of a secret of what is kept, as its objects name it."""
+        reference = self.cluster.secrets.get(secret.name)
+        if not reference:
+            return {"name": manifests.secret_name(workload.tier, self._own(workload)), "key": secret.name}
+        if reference.secret:
+            return {"name": reference.secret, "key": reference.key}
+        return {"name": manifests.brought_name(workload.tier, secret), "key": secret.name}
 
     # ------------------------------------------------------------------ workloads
 
@@ -318,6 +329,7 @@ class KubernetesPlatform:
         protected_by, after = self._owner(parent, wanted)
         after += [self.object(parent, each) for each in cnpg.policies(self.scope, wanted)]
         after += [self.object(parent, cnpg.scripts(self.scope, wanted))] if wanted.scripts else []
+        after += self._archive(parent, wanted.name, wanted.archive) if wanted.archive else []
         within = wanted.instances * (wanted.start_within + self.cluster.schedule_within)
         instances = self._awaited(
             parent,
@@ -328,11 +340,20 @@ class KubernetesPlatform:
             touched=SHARED,
             **of_data(self.environment.protect_data),  # the claims go with it
         )
+        if wanted.archive:
+            self.object(parent, barman.times(self.scope, wanted.name, wanted.archive), [instances])
         budget = self.object(parent, cnpg.pooler_budget(self.scope, wanted))
         pooler = cnpg.pooler(self.scope, wanted)
         within = wanted.start_within + self.cluster.schedule_within
         path = wanted.pooler.path
         return [instances, self._awaited(parent, pooler, [instances, budget], within, path, touched=SHARED)]
+
+    def _archive(self, parent: Resource, name: str, archive: Archive) -> list[Resource]:
+        """What takes the changes of a database, before there are any."""
+        vault = archive.vault
+        kept = self.keep(parent, vault, self.prepare(parent, [vault], None))
+        access, secret = self._key(vault, archive.access), self._key(vault, archive.secret)
+        return [*kept, self.object(parent, barman.store(self.scope, name, archive, access, secret))]
 
     def _owner(self, parent: Resource, wanted: DatabaseCluster) -> tuple[str, list[Resource]]:
         """The Secret with the name and password of a database's owner, and what of it is made here."""
@@ -559,6 +580,13 @@ def connect(settings: Settings, checkpoint: Checkpoint) -> KubernetesPlatform:
             cnpg.GROUP,
             "environment.tiers.database.ha",
             "install CloudNativePG's operator in the cluster (make lab brings it to the lab's), or take `ha` out",
+        )
+    if settings.environment.archived:
+        cluster.check_served(
+            settings.environment.cluster.context,
+            barman.API.partition("/")[0],
+            "environment.tiers.database.backup",
+            "install CloudNativePG's Barman plugin, which keeps every change with `ha` and a bucket, or back up to a volume",
         )
     return KubernetesPlatform(
         app=settings.app, environment=settings.environment, checkpoint=checkpoint, secrets=settings.sealed

@@ -78,6 +78,16 @@ def replicated() -> Deployment:
     return deploy(app, env, stack="staging")
 
 
+def archived() -> Deployment:
+    """A database of several instances, each change of which is kept."""
+    env = environment("staging")
+    keys = {"access_key": "backup-access", "secret_key": "backup-secret"}
+    target = {"s3": {"endpoint": "https://s3.test", "bucket": "backups", **keys}}
+    env["tiers"]["database"] |= {"ha": True, "backup": {"target": target}}
+    values = {name: f"the-{name}-secret" for name in ("backup-key", *keys.values())}
+    return deploy(env=env, stack="staging", secrets=SECRETS | values)
+
+
 ALL = {
     "staging": first("staging"),
     "prod": first("prod"),
@@ -86,6 +96,7 @@ ALL = {
     "monitored": monitored(),
     "backed-up": backed_up(),
     "replicated": replicated(),
+    "archived": archived(),
 }
 OBJECTS = [(f"{name}-{each.kind}-{each.name}", each) for name, deployed in ALL.items() for each in deployed.objects]
 # Of a Pooler's pods its operator says the rest.
@@ -133,12 +144,22 @@ def containers(it: Registered) -> list[Manifest]:
 
 def test_every_kind_of_thing_is_there() -> None:
     tiers = {each.labels["app.kubernetes.io/component"] for _, each in STAYING}
-    assert tiers == {"web", "api", "worker", "database", "cache", "database-exporter", "cache-exporter", "backup"}
+    assert tiers == {
+        "web",
+        "api",
+        "worker",
+        "database",
+        "cache",
+        "database-exporter",
+        "cache-exporter",
+        "backup",
+        "vault",
+    }
     kinds = {each.kind for _, each in OBJECTS}
     assert kinds == {
         "Cluster", "ConfigMap", "CronJob", "Deployment", "ExternalSecret", "Gateway", "HTTPRoute", "HorizontalPodAutoscaler", "Job",
-        "LimitRange", "Namespace", "NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget", "Pooler", "PrometheusRule",
-        "ResourceQuota", "Secret", "Service", "ServiceAccount", "ServiceMonitor", "StatefulSet",
+        "LimitRange", "Namespace", "NetworkPolicy", "ObjectStore", "PersistentVolumeClaim", "PodDisruptionBudget", "Pooler",
+        "PrometheusRule", "ResourceQuota", "ScheduledBackup", "Secret", "Service", "ServiceAccount", "ServiceMonitor", "StatefulSet",
     }  # fmt: skip
 
 

@@ -10,8 +10,10 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,12 @@ from . import postgres, repository
 from .repository import BackupError, Run
 
 SCRATCH = "backup_verification"
+TOLD = {
+    "key": "RESTIC_PASSWORD_FILE",
+    "access_key": "BACKUP_S3_ACCESS_KEY_FILE",
+    "secret_key": "BACKUP_S3_SECRET_KEY_FILE",
+}
+"""What opens another environment's backups → the variable that says which file has it."""
 
 
 def backup(kind: str) -> None:
@@ -58,14 +66,44 @@ def verify() -> None:
     print(f"backup: {last.of[0]} of {_when(last)} came back: {_rows(header)} equal what was saved, in {seconds:.1f} s")
 
 
+def dump() -> None:
+    """What would be saved, on standard output."""
+    for chunk in postgres.dump():
+        sys.stdout.buffer.write(chunk)
+
+
 def restore(which: str, into: str, then: Sequence[Path]) -> None:
-    """A new database from a backup."""
+    """A new database from a backup, or from what `dump` printed (`-`)."""
+    if which == "-":
+        header = postgres.restore(sys.stdin.buffer, into, then)
+        print(f"backup: database {into} is there: {_rows(header)} equal what was copied")
+        return
     if missing := [str(file) for file in then if not file.is_file()]:
         raise BackupError(f"--sql: {missing[0]} is not there")
     found = repository.chosen(_runs(), which)
     with repository.read(found.of[0], repository.DATABASE) as stream:
         header = postgres.restore(stream, into, then)
     print(f"backup: {found.of[0]} of {_when(found)} is database {into}: {_rows(header)} equal what was saved")
+
+
+@contextmanager
+def told() -> Generator[list[Path]]:
+    """Whose backup it is and what SQL runs at last: a line on standard input says it, and nothing of it stays behind."""
+    given: dict[str, Any] = json.loads(sys.stdin.readline())
+    with tempfile.TemporaryDirectory() as folder:
+        # What others make of these secrets is put here, too.
+        tempfile.tempdir = folder
+        os.environ |= {"RESTIC_REPOSITORY": given["repository"], "AWS_DEFAULT_REGION": given["region"]}
+        for name, variable in TOLD.items():
+            file = Path(folder, name)
+            file.touch(mode=0o600)
+            file.write_text(given[name])
+            os.environ[variable] = str(file)
+        files = [Path(folder, f"{number:02}.sql") for number, _ in enumerate(given["sql"])]
+        for file, text in zip(files, given["sql"], strict=True):
+            file.write_text(text)
+        repository.credentials()
+        yield files
 
 
 def prune(days: int) -> None:
@@ -156,13 +194,14 @@ def _bytes(count: float) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="backup", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for name in ("backup", "full", "verify", "prune", "list", "status"):
+    for name in ("backup", "full", "verify", "prune", "dump", "list", "status"):
         verbs.add_parser(name)
     verbs.add_parser("serve").add_argument("due", nargs="*", help="NAME=TIMES: runs to start where nobody else does")
     for name in ("restore", "roles", "files"):
         verb = verbs.add_parser(name)
         verb.add_argument("--snapshot", default="latest", help="latest, an id, or a time: the last one before it")
     verbs.choices["restore"].add_argument("--into", required=True, help="the new database")
+    verbs.choices["restore"].add_argument("--told", action="store_true", help="a line on standard input says whose")
     verbs.choices["restore"].add_argument("--sql", type=Path, action="append", default=[], help="run there at last")
     return parser.parse_args()
 
@@ -191,13 +230,14 @@ def main() -> None:
     if given.verb in repository.MAKING:
         backup(given.verb)
     elif given.verb == "restore":
-        restore(given.snapshot, given.into, given.sql)
+        with told() if given.told else nullcontext(given.sql) as then:
+            restore(given.snapshot, given.into, then)
     elif given.verb == "prune":
         prune(int(os.environ["BACKUP_RETENTION"]))
     elif given.verb in ("roles", "files"):
         {"roles": roles, "files": files}[given.verb](given.snapshot)
     else:
-        {"verify": verify, "list": listed, "status": status}[given.verb]()
+        {"dump": dump, "verify": verify, "list": listed, "status": status}[given.verb]()
 
 
 if __name__ == "__main__":

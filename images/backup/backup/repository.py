@@ -86,13 +86,16 @@ def backups(known: Iterable[Run]) -> list[Run]:
 
 
 def chosen(known: Sequence[Run], which: str) -> Run:
-    """The backup that `which` names: `latest`, the beginning of an id, or a time, for the last one before it.
+    """The backup that `which` names: `latest`, `verified`, the beginning of an id, or a time, for the last one before it.
 
     Raises:
         BackupError: there is none.
     """
     made = backups(known)
-    if which != "latest":
+    if which == "verified":
+        proven = {one for run in known if run.kind == "verify" and run.ok for one in run.of}
+        made = [run for run in made if run.of[0] in proven]
+    elif which != "latest":
         try:
             moment = datetime.fromisoformat(which)
             moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)

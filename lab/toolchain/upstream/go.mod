@@ -8,11 +8,13 @@ require (
 	github.com/aquasecurity/trivy v0.64.1
 	github.com/argoproj/argo-rollouts v1.8.3
 	github.com/cloudnative-pg/cloudnative-pg v1.27.0
+	github.com/cloudnative-pg/plugin-barman-cloud v0.7.0
 	github.com/coredns/coredns v1.12.4
 	github.com/prometheus-operator/prometheus-operator v0.84.0
 	github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring v0.84.0
 	github.com/prometheus-operator/prometheus-operator/pkg/client v0.84.0
 	github.com/rancher/local-path-provisioner v0.0.30
+	github.com/rclone/rclone v1.71.0
 	github.com/rhysd/actionlint v1.7.7
 	github.com/traefik/traefik/v3 v3.5.0
 	github.com/yannh/kubeconform v0.7.0

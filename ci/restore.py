@@ -1,0 +1,167 @@
+"""Data as it was, in a database of its own beside the one there is: `python -m ci.restore STACK TO`.
+
+TO is `latest`, the id of a backup or a time. With `python -m ci.restore STACK --from OTHER` it is the data of another environment, as the
+last backup of it that was proven has it, through the application's `anonymise`. What is there is never written to. Once the
+new database is whole and was compared with what was saved, the stack file names it: `make up` then takes the tiers to it as a release,
+and `make back` to the one they had.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pulumi import RunError
+
+from components import backup, database, platforms, tier
+from components.config import App, ConfigError, Environment, TierName
+from components.platforms.manifests import Scope
+from components.tier import Description
+from components.workload import DatabaseCluster, Secret
+
+from .backup import run
+from .described import ROOT, load, project, pulumi
+
+NAME = "environment.tiers.database.name"
+COPY_OF = "environment.tiers.database.copy_of"
+COPIED = 'DATABASE_DIRECT_HOST="$1" backup dump | backup restore --snapshot - --into "$2"'
+"""From a server that is there for it, into the one of the environment: compared as everything is that comes back."""
+
+
+def restore(stack: str, to: str) -> None:
+    """The environment's own data, as it was."""
+    app, environment = load(stack)
+    if not to:
+        raise RunError(
+            "TO is not given; say latest, an id that `make backups` lists, or a time like 2026-11-21T03:20:00Z"
+        )
+    into, moment = fresh(app, datetime.now(UTC)), moment_of(to)
+    if moment and environment.archived:
+        print(_recovered(app, environment, stack, moment, into))
+    else:
+        print(run(stack, "restore", "--snapshot", to, "--into", into))
+    _use(stack, into)
+
+
+def refresh(stack: str, of: str) -> None:
+    """The data of another environment, anonymised before anybody here can see it."""
+    app, environment = load(stack)
+    if problem := unfit(app, environment, stack, of):
+        raise RunError(problem)
+    into = fresh(app, datetime.now(UTC))
+    told = json.dumps(_whose(of) | {"sql": _anonymise(app)})
+    command = (backup.NAME, "restore", "--snapshot", "verified", "--into", into, "--told")
+    print(platforms.tell(app, environment, stack, backup.NAME, command, told))
+    _use(stack, into)
+
+
+def unfit(app: App, environment: Environment, stack: str, of: str) -> str:
+    """Why the data of `of` is not for this environment, if it is not. That it may be is said here and nowhere else."""
+    size = environment.size(TierName.DATABASE)
+    if not of:
+        return "FROM is not given; say which environment's data it is to be"
+    if size.copy_of != of:
+        said = f"it is a copy of {size.copy_of}" if size.copy_of else "it is nobody's copy"
+        return f"{COPY_OF}: {stack} is not for the data of {of}, {said}; set it to {of} if nothing here is real data"
+    if not app.database or not app.database.anonymise:
+        return f"app.database.anonymise: the data of {of} is of real people; name the SQL files that make it nobody's"
+    return ""
+
+
+# ---------------------------------------------------------------------- a new database
+
+
+def fresh(app: App, now: datetime) -> str:
+    """A name that no database has: they are made of the second they begin."""
+    if not app.database:
+        raise RunError("app.database: the application has no database")
+    return f"{app.database.name[:45]}_r{now:%Y%m%d_%H%M%S}"
+
+
+def moment_of(to: str) -> datetime | None:
+    """The time that is meant, in UTC unless it says otherwise; None if it is an id, which may look like a day, or a word."""
+    try:
+        moment = datetime.fromisoformat(to) if "-" in to else None
+    except ValueError:
+        return None
+    if moment is None:
+        return None
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _recovered(app: App, environment: Environment, stack: str, moment: datetime, into: str) -> str:
+    """The database at any moment: replayed in a server of its own, and copied from there."""
+    from components.platforms import recovery
+
+    wanted = database.workload(app.database, _description(app, environment)) if app.database else None
+    assert isinstance(wanted, DatabaseCluster)
+    assert environment.kubernetes
+    instance = f"{app.name}-{stack}"
+    scope = Scope(app=app.name, instance=instance, namespace=environment.kubernetes.namespace.name or instance)
+    with recovery.recovered(environment.kubernetes, scope, wanted, moment) as host:
+        command = ("sh", "-c", COPIED, "sh", host, into)
+        return platforms.run_once(app, environment, stack, backup.NAME, "verify", command)
+
+
+def _description(app: App, environment: Environment) -> Description:
+    """What says where things are; no secret is asked for."""
+    names = {*app.secrets, *environment.secrets}
+    return Description(
+        app=app, environment=environment, secrets={name: Secret(name=name, version="") for name in names}, root=ROOT
+    )
+
+
+def _use(stack: str, name: str) -> None:
+    pulumi("config", "set", "--stack", stack, "--path", "--plaintext", f"{project()}:{NAME}", name)
+    print(f"  Pulumi.{stack}.yaml: {NAME} is {name}; `make up ENV={stack}` takes the tiers to it, `make back` back")
+
+
+# ---------------------------------------------------------------------- another environment's data
+
+
+def _whose(of: str) -> dict[str, Any]:
+    """Where the backups of an environment are and what opens them, as who may read its stack file knows it."""
+    app, environment = load(of)
+    wanted = environment.size(TierName.DATABASE).backup
+    if not wanted or not wanted.target.s3:
+        raise RunError(
+            f"{backup.PATH}.target: the backups of {of} are where no other environment reaches them; back up to s3"
+        )
+    s3 = wanted.target.s3
+    return {
+        "repository": backup.repository(wanted.target, app, of),
+        "region": s3.region,
+        "key": _value(of, environment, wanted.key),
+        "access_key": _value(of, environment, s3.access_key),
+        "secret_key": _value(of, environment, s3.secret_key),
+    }
+
+
+def _value(stack: str, environment: Environment, secret: str) -> str:
+    cluster: Mapping[str, object] = environment.kubernetes.secrets if environment.kubernetes else {}
+    if secret in cluster:
+        raise RunError(
+            f"secrets.{secret}: the value is in the cluster of {stack}, and this reads stack files; set it there"
+        )
+    return pulumi("config", "get", "--stack", stack, "--path", f"secrets.{secret}").rstrip("\n")
+
+
+def _anonymise(app: App) -> list[str]:
+    assert app.database
+    files = [tier.folder(name, "app.database.anonymise", ROOT) for name in app.database.anonymise]
+    return [file.read_text() for file in files]
+
+
+def main(stack: str, *words: str) -> None:
+    if words[:1] == ("--from",):
+        refresh(stack, words[1])
+    else:
+        restore(stack, words[0])
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except (ConfigError, RunError) as error:
+        sys.exit(f"restore: {error}")

@@ -1,0 +1,180 @@
+"""Data as it was, beside what there is: gone to by a release, and back from by a switch. And another environment's, as nobody's."""
+
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab import s3
+
+from .stack import ClusterStack, DockerStack, Stack, deployed, eventually, on, requests_flowing
+
+KEYS = ("backup-key", "backup-access", "backup-secret")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "stack"
+
+
+def database(stack: Stack) -> dict[str, Any]:
+    return stack.environment.setdefault("tiers", {}).setdefault("database", {})
+
+
+def backed_up(stack: Stack, target: dict[str, Any]) -> None:
+    """The environment takes backups, when it is told to."""
+    access, secret = s3.keys() if "s3" in target else ("", "")
+    for name, value in zip(KEYS, (f"e2e-{stack.name}-key", access, secret), strict=True):
+        if value:
+            stack.pulumi("config", "set", "--secret", "--path", f"secrets.{name}", value, check=True)
+    database(stack)["backup"] = {"target": target}
+
+
+def bucket(who: str) -> dict[str, Any]:
+    keys = {"access_key": "backup-access", "secret_key": "backup-secret"}
+    return {"s3": {"endpoint": s3.endpoints()[who], "bucket": s3.BUCKET, **keys}}
+
+
+def ci(stack: Stack, module: str, *words: str, check: bool = True) -> str:
+    """What a module of `ci` prints, and what it writes into the stack file taken over."""
+    stack.write()
+    done = subprocess.run(
+        [sys.executable, "-m", f"ci.{module}", stack.name, *words],
+        cwd=stack.here, env=stack.variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=590,
+    )  # fmt: skip
+    assert not check or not done.returncode, done.stdout
+    stack.environment = yaml.safe_load(stack.settings.read_text())["config"][stack.key]
+    return done.stdout
+
+
+def bodies(stack: Stack) -> set[str]:
+    found = stack.get("/api/messages?limit=100").json()
+    return {each["body"] for each in (found if isinstance(found, list) else found["messages"])}
+
+
+def released_under_load(stack: Stack) -> None:
+    """A release like any other: nobody who asks notices."""
+    with requests_flowing(stack) as seen:
+        stack.up()
+        time.sleep(1)
+    assert set(seen) <= {"200", "201"}, seen
+
+
+def test_going_back_is_a_release_and_so_is_coming_back(folder: Path) -> None:
+    with deployed_with_backups(on("docker", folder, "c-restore"), {"volume": True}) as stack:
+        stack.post("before")
+        ci(stack, "backup", "backup")
+        stack.post("after")
+
+        said = ci(stack, "restore", "latest")
+        assert "equal what was saved" in said
+        # What is live has not changed yet, and what is restored is another database.
+        assert {"before", "after"} <= bodies(stack)
+        assert database(stack)["name"].startswith("board_r")
+
+        released_under_load(stack)
+        eventually(lambda: "before" in bodies(stack))
+        assert "after" not in bodies(stack)
+
+        stack.up(TIERS_RELEASE="previous")
+        assert {"before", "after"} <= bodies(stack)
+
+
+def deployed_with_backups(stack: Stack, target: dict[str, Any]) -> Any:
+    backed_up(stack, target)
+    return deployed(stack)
+
+
+@pytest.mark.long
+def test_what_can_not_come_back_does_not_go_live(folder: Path) -> None:
+    with deployed_with_backups(on("docker", folder, "c-broken"), {"volume": True}) as stack:
+        stack.post("before")
+        ci(stack, "backup", "backup")
+        [holder] = [each for each in stack.containers() if each.name.endswith("-backup-1")]
+        damage = (
+            "import glob\n"
+            "for name in glob.glob('/var/lib/backup/data/*/*'):\n"
+            "  with open(name, 'r+b') as file: file.seek(40); file.write(bytes(64))"
+        )
+        code, said = holder.exec_run(["sh", "-c", f'chmod -R u+w /var/lib/backup; python3 -c "{damage}"'])
+        assert not code, said
+        assert "restore: " in ci(stack, "restore", "latest", check=False)
+        assert "name" not in database(stack)
+        assert "there is no backup nowhere" in ci(stack, "restore", "nowhere", check=False)
+
+
+@pytest.mark.long
+def test_another_environments_data_comes_as_nobodys(tmp_path: Path) -> None:
+    source = DockerStack(tmp_path / "source", "c-source")
+    source.environment |= {"reload": False, "seed": False}
+    copy = DockerStack(tmp_path / "copy", "c-copy")
+    copy.environment |= {"reload": False, "seed": False}
+    with deployed_with_backups(source, bucket("containers")), deployed_with_backups(copy, bucket("containers")):
+        source.post("what a person wrote")
+        ci(source, "backup", "backup")
+        # Who restores reads both stack files: of one state, as a team's are.
+        (copy.here / source.settings.name).write_text(source.settings.read_text())
+        state = Path(".pulumi", "stacks", "board", f"{source.name}.json")
+        (copy.folder / ".state" / state).write_text((source.folder / ".state" / state).read_text())
+
+        assert "is nobody's copy" in ci(copy, "restore", "--from", source.name, check=False)
+        database(copy)["copy_of"] = source.name
+        assert "there is no backup verified" in ci(copy, "restore", "--from", source.name, check=False)
+        ci(source, "backup", "verify")
+        anonymise = copy.app["database"].pop("anonymise")
+        assert "app.database.anonymise" in ci(copy, "restore", "--from", source.name, check=False)
+        copy.app["database"]["anonymise"] = anonymise
+
+        ci(copy, "restore", "--from", source.name)
+        released_under_load(copy)
+        assert "what a person wrote" not in bodies(copy)
+        assert {each[:9] for each in bodies(copy)} == {"Message 1"}
+        # The other way round: nobody said that the source is a copy.
+        assert "is nobody's copy" in ci(source, "restore", "--from", copy.name, check=False)
+        # What opens the source's backups is nowhere in the copy.
+        for holder in (each for each in copy.containers() if each.name.endswith("-backup-1")):
+            assert f"e2e-{source.name}-key" not in holder.exec_run("grep -r . /tmp /run/secrets").output.decode()
+
+
+@pytest.mark.long
+def test_any_moment_can_be_gone_back_to(folder: Path) -> None:
+    stack = ClusterStack(folder, "c-moment")
+    stack.environment |= {"reload": False, "seed": False, "protect_data": False}
+    stack.environment["kubernetes"]["apart"] = "anywhere"
+    # A container of the pooler says nothing of what it may take, and the namespace has a quota.
+    stack.environment["kubernetes"]["namespace"]["limits"] = {"cpu": 0.5, "memory": "256Mi"}
+    database(stack)["ha"] = True
+    with deployed_with_backups(stack, bucket("pods")):
+        stack.post("first")
+        eventually(lambda: first_backup(stack), 300)
+        time.sleep(2)
+        moment = datetime.now(UTC)
+        time.sleep(2)
+        stack.post("second")
+        ci(stack, "restore", moment.isoformat())
+        assert {"first", "second"} <= bodies(stack)
+        released_under_load(stack)
+        assert "first" in bodies(stack)
+        assert "second" not in bodies(stack)
+        stack.up(TIERS_RELEASE="previous")
+        assert {"first", "second"} <= bodies(stack)
+        # Nothing of the server that replayed it is left.
+        assert stack.kubectl("get", "clusters.postgresql.cnpg.io", "--output=name").split() == [
+            "cluster.postgresql.cnpg.io/database-ha"
+        ]
+        assert "yet to come" in ci(stack, "restore", "2999-01-01T00:00:00Z", check=False)
+        # What is in the bucket can't be read without the key.
+        kept = [file for file in (s3.HERE / "data" / s3.BUCKET / "board-c-moment-changes").rglob("*") if file.is_file()]
+        assert kept
+        assert all(file.read_bytes()[:6] == b"RCLONE" for file in kept)
+
+
+def first_backup(stack: ClusterStack) -> bool:
+    return "completed" in stack.kubectl(
+        "get", "backups.postgresql.cnpg.io", "--output=jsonpath={.items[*].status.phase}"
+    )

@@ -1,0 +1,183 @@
+"""Every change of a replicated database is kept, by nobody who could read it; and going back is to something new."""
+
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
+
+import pytest
+
+from ci import restore
+from components import config
+from components.config import ConfigError, load_app, load_environment
+from components.platforms import barman, recovery
+
+from .program import SECRETS, Deployment, deploy, environment, project
+
+KEYS = {"backup-key": "the-backup-key", "backup-access": "the-access-key", "backup-secret": "the-s3-secret"}
+TARGET = {
+    "s3": {
+        "endpoint": "https://s3.test",
+        "bucket": "backups",
+        "access_key": "backup-access",
+        "secret_key": "backup-secret",
+    }
+}
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def archived(**more: Any) -> dict[str, Any]:
+    env = environment("staging")
+    env["tiers"]["database"] = {"ha": True, "backup": {"target": TARGET}, **more}
+    return env
+
+
+@cache
+def deployed() -> Deployment:
+    return deploy(env=archived(), stack="staging", secrets=SECRETS | KEYS)
+
+
+def vault() -> dict[str, Any]:
+    return deployed().one("StatefulSet", "vault").inputs["spec"]["template"]["spec"]["containers"][0]
+
+
+def test_the_database_sends_its_changes_to_the_vault_and_the_vault_to_the_bucket() -> None:
+    plugins = deployed().one("Cluster", "database-ha").inputs["spec"]["plugins"]
+    assert plugins == [barman.used("database-ha")]
+    kept = deployed().one("ObjectStore", "database-ha").inputs["spec"]
+    assert kept["configuration"]["endpointURL"] == "http://vault:9000"
+    assert kept["retentionPolicy"] == "30d"
+    told = {each["name"]: each["value"] for each in vault()["env"]}
+    assert told["RCLONE_CONFIG_VAULT_TYPE"] == "crypt"
+    assert told["RCLONE_CONFIG_VAULT_REMOTE"] == "store:backups/board-staging-changes"
+    assert told["RCLONE_CONFIG_STORE_ENDPOINT"] == "https://s3.test"
+
+
+def test_there_is_a_vault_before_there_are_changes() -> None:
+    assert {"vault", "database-ha"} <= deployed().before(deployed().one("Cluster", "database-ha"))
+    assert deployed().one("ScheduledBackup", "database-ha").inputs["spec"]["schedule"] == "0 17 3 * * *"
+
+
+def test_only_the_instances_may_ask_the_vault_and_it_nobody_but_the_world() -> None:
+    label = "tiers.needs/vault"
+    instances = deployed().one("Cluster", "database-ha").inputs["spec"]["inheritedMetadata"]["labels"]
+    assert instances[label] == "yes"
+    holders = [
+        each
+        for each in deployed().objects
+        if label in (each.inputs.get("spec", {}).get("template", {}).get("metadata", {}).get("labels") or {})
+    ]
+    assert not holders
+    [into] = deployed().one("NetworkPolicy", "vault").inputs["spec"]["ingress"]
+    assert into["from"] == [{"podSelector": {"matchLabels": {label: "yes"}}}]
+    [out] = deployed().one("NetworkPolicy", "vault-to-world").inputs["spec"]["egress"]
+    assert out["to"][0]["ipBlock"]["except"] == ["169.254.169.254/32"]
+
+
+def test_its_keys_are_files_and_in_nothing_that_is_plain() -> None:
+    for each in deployed().objects:
+        assert not [value for value in KEYS.values() if value in each.plain], each.name
+    credentials = deployed().one("ObjectStore", "database-ha").inputs["spec"]["configuration"]["s3Credentials"]
+    holder = {each.inputs["metadata"]["name"]: each.inputs for each in deployed().of("Secret")}
+    for which, key in (("accessKeyId", "backup-access"), ("secretAccessKey", "backup-secret")):
+        assert credentials[which]["key"] == key
+        assert key in holder[credentials[which]["name"]]["stringData"]
+
+
+def test_a_key_that_the_cluster_has_is_named_where_it_is() -> None:
+    env = archived()
+    env["kubernetes"]["secrets"] = {"backup-access": {"secret": "bucket", "key": "id"}}
+    made = deploy(env=env, stack="staging", secrets=SECRETS | KEYS)
+    found = made.one("ObjectStore", "database-ha").inputs["spec"]["configuration"]["s3Credentials"]
+    assert found["accessKeyId"] == {"name": "bucket", "key": "id"}
+
+
+@pytest.mark.parametrize("change", [{"ha": False}, {"backup": {"target": {"volume": True}}}, {"backup": None}])
+def test_without_instances_or_a_bucket_there_is_none(change: dict[str, Any]) -> None:
+    made = deploy(env=archived(**change), stack="staging", secrets=SECRETS | KEYS)
+    assert not {"vault", "ObjectStore"} & {each.name if each.custom else each.kind for each in made.objects}
+
+
+def test_what_recovers_is_one_that_archives_nothing() -> None:
+    spec = deployed().one("Cluster", "database-ha").inputs["spec"]
+    made = barman.recovery(spec, "database-ha", "2026-11-21 12:00:00+00")
+    assert made["instances"] == 1
+    assert "plugins" not in made
+    assert made["bootstrap"]["recovery"]["recoveryTarget"] == {"targetTime": "2026-11-21 12:00:00+00"}
+    assert made["bootstrap"]["recovery"]["secret"] == spec["bootstrap"]["initdb"]["secret"]
+    assert made["externalClusters"] == [barman.source("database-ha")]
+
+
+@pytest.mark.parametrize(
+    ("moment", "first", "said"),
+    [
+        (NOON + timedelta(minutes=1), NOON - timedelta(days=1), "is yet to come"),
+        (NOON - timedelta(days=2), NOON - timedelta(days=1), "what is kept begins at 2026-11-20T12:00:00Z"),
+        (NOON, None, "its first base backup is not done"),
+        (NOON, NOON - timedelta(days=1), ""),
+    ],
+)
+def test_a_moment_that_can_not_be_had_says_why(moment: datetime, first: datetime | None, said: str) -> None:
+    found = recovery.out_of_reach(moment, first, NOON)
+    assert said in found
+    assert bool(said) == bool(found)
+
+
+# ---------------------------------------------------------------------- copies
+
+
+def copy(**more: Any) -> config.Environment:
+    env = environment("staging")
+    env["tiers"]["database"] |= {"backup": {"target": {"volume": True}}, **more}
+    return load_environment(env, load_app(project()))
+
+
+@pytest.mark.parametrize(
+    ("more", "of", "said"),
+    [
+        ({"copy_of": "prod"}, "prod", ""),
+        ({"copy_of": "prod"}, "other", "staging is not for the data of other, it is a copy of prod"),
+        ({}, "prod", "staging is not for the data of prod, it is nobody's copy"),
+        ({"copy_of": "prod"}, "", "FROM is not given"),
+    ],
+)
+def test_an_environment_says_itself_whose_copy_it_is(more: dict[str, Any], of: str, said: str) -> None:
+    found = restore.unfit(load_app(project()), copy(**more), "staging", of)
+    assert said in found
+    assert bool(said) == bool(found)
+
+
+def test_nobodys_data_comes_without_what_makes_it_nobodys() -> None:
+    app = project()
+    del app["database"]["anonymise"]
+    assert "app.database.anonymise" in restore.unfit(load_app(app), copy(copy_of="prod"), "staging", "prod")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"protect_data": True}, "what is protected is nobody's copy"),
+        ({"tiers": {"database": {"copy_of": "prod"}}}, "set environment.tiers.database.backup, too"),
+        ({"tiers": {"cache": {"copy_of": "prod"}}}, "environment.tiers.cache.copy_of: it is for the database"),
+    ],
+)
+def test_what_is_protected_is_never_a_copy(change: dict[str, Any], said: str) -> None:
+    env = environment("staging")
+    env["tiers"]["database"] = {"copy_of": "prod", "backup": {"target": {"volume": True}}}
+    with pytest.raises(ConfigError, match=said):
+        load_environment(env | change, load_app(project()))
+
+
+def test_a_new_database_has_a_new_name_that_postgresql_takes() -> None:
+    app = project()
+    app["database"]["name"] = "a" * 63
+    made = restore.fresh(load_app(app), NOON)
+    assert made == "a" * 45 + "_r20261121_120000"
+    assert len(made) <= 63
+
+
+@pytest.mark.parametrize(
+    ("to", "moment"),
+    [("latest", None), ("20261121", None), ("2026-11-21T12:00:00Z", NOON), ("2026-11-21T12:00", NOON), ("4f2a", None)],
+)
+def test_what_is_gone_back_to(to: str, moment: datetime | None) -> None:
+    assert restore.moment_of(to) == moment

@@ -161,9 +161,9 @@ def test_an_update_that_failed_before_its_switch_leaves_live_where_it_was() -> N
 
 
 def test_going_back_is_a_switch_and_the_workers_that_rested(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = project() | {"version": "2.0.0"}
+    app, after = project() | {"version": "2.0.0"}, exported(second())
     monkeypatch.setenv("TIERS_RELEASE", "previous")
-    back = deploy(app, export=exported(second()))
+    back = deploy(app, export=after)
     monkeypatch.delenv("TIERS_RELEASE")
     assert back.by_name["switch-3"].labels["tiers.slot"] == "blue"
     made = {entry.name for entry in back if entry.custom} - {entry.name for entry in second() if entry.custom}

@@ -37,7 +37,7 @@ PULL_REQUEST := $(filter pr-%,$(ENV))
 LIKE := $(if $(PULL_REQUEST),$(APP)/Pulumi.staging.yaml,$(STACK_FILE))
 KEEPER := $(or $(shell sed -n "s/^secretsprovider: *//p" $(LIKE) 2>/dev/null | tr -d "\"'"),default)
 # What an environment needs of this machine besides: a database of several instances its operator, what is watched who watches.
-NEEDS := $(if $(shell grep -s 'platform: kubernetes' $(LIKE)),$(if $(shell grep -sE 'context: lab($$| )' $(LIKE)),cluster$(if $(shell grep -sE '\<ha: true' $(LIKE)), data),provider),dev)
+NEEDS := $(if $(shell grep -s 'platform: kubernetes' $(LIKE)),$(if $(shell grep -sE 'context: lab($$| )' $(LIKE)),cluster$(if $(shell grep -sE '\<ha: true' $(LIKE)),$(if $(shell grep -s 's3:' $(LIKE)), archive, data)),provider),dev)
 NEEDS += $(if $(shell grep -sE '^ +monitoring:( +true|.*\{|$$)' $(LIKE)),$(if $(filter cluster,$(NEEDS)),operator,$(if $(filter dev,$(NEEDS)),monitoring)))
 # Only dev's passphrase is known: its secrets protect a sample on one machine (docs/adr/004-dev-secrets.md).
 ifeq ($(ENV),dev)
@@ -223,13 +223,14 @@ test: venv ## Lint, types, unit tests, documents, workflows; needs no engine
 	$(RUN) -m pytest tests/unit -n auto
 
 e2e: venv ## End to end on the real engine and the real cluster; SHORT=yes leaves out what is marked long
-	@python3 -m lab up dev data tools $(if $(SHORT),monitoring,operator)
+	@python3 -m lab up dev tools $(if $(SHORT),data,archive operator)
 	$(RUN) -m pytest tests/e2e -x $(if $(SHORT),-m "not long")
 
 .PHONY: e2e-data
-e2e-data: venv ## The long form of what data survives: the database loses its primary in every way, five times each; prints the times
-	@python3 -m lab up dev data tools
-	$(RUN) -m pytest tests/e2e/test_failover.py --soak -x
+DATA := $(addprefix tests/e2e/test_,$(addsuffix .py,failover cache_failover cache_survives backup restore guard survival))
+e2e-data: venv ## What data survives, the long form: primaries lost in every way, backups, restores, guard rails; prints the times
+	@python3 -m lab up dev archive tools
+	$(RUN) -m pytest $(DATA) --soak
 	@$(RUN) -m benchmarks.failover
 
 matrix: venv ## The examples end to end on both platforms, and what was seen of them in examples/README.md

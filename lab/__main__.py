@@ -1,6 +1,6 @@
 """`python3 -m lab up | doctor | down`: give this machine what it lacks, say what that is, or stop what was started.
 
-What for is said after `up` and `doctor`: dev (if nothing is said), provider, cluster, data, monitoring, operator, lint, load, scan, tools, compose, peers. `down`
+What for is said after `up` and `doctor`: dev (if nothing is said), provider, cluster, data, archive, monitoring, operator, lint, load, scan, tools, compose, peers. `down`
 is of everything unless `cluster` is said, or `peers`.
 """
 
@@ -14,7 +14,8 @@ WHAT: dict[str, Callable[[], list[Step]]] = {
     "dev": lambda: [*toolchain.steps("docker"), *engine.steps()],
     "provider": lambda: [*toolchain.steps("kubernetes"), *engine.steps()],
     "cluster": lambda: [*toolchain.steps("kubernetes"), *engine.steps(), *cluster.steps()],
-    "data": lambda: [*WHAT["cluster"](), *data.steps(), *s3.steps(), *barman.steps()],
+    "data": lambda: [*WHAT["cluster"](), *data.steps()],
+    "archive": lambda: [*WHAT["data"](), *s3.steps(), *barman.steps()],
     "monitoring": lambda: [*WHAT["dev"](), *engine.images(engine.WATCHERS)],
     "operator": lambda: [*WHAT["cluster"](), *WHAT["monitoring"](), *watch.operated()],
     "lint": lambda: [*toolchain.lint(), watch.tools()],

@@ -83,6 +83,7 @@ def rows(stack: BackedUp, database: str = "board") -> str:
     return stack.sql("SELECT count(*), md5(string_agg(m::text, '|' ORDER BY id)) FROM messages m", database)
 
 
+@pytest.mark.long
 def test_what_was_there_comes_back_after_its_volume_is_lost(board: BackedUp) -> None:
     """Taken while rows are written: what comes back is one moment of it, and nothing of the rest."""
     board.sql(f"CREATE TABLE kept AS SELECT i, '{WORDS} ' || i AS t FROM generate_series(1, 1000) i")

@@ -16,6 +16,7 @@ import pytest
 from .stack import ROOT, ClusterStack, deployed, eventually
 from .writing import MISSING, every_job_is_done, in_api, load, processes
 
+pytestmark = pytest.mark.long
 REPORT = ROOT / "reports" / "cache-failover.json"
 
 
@@ -131,7 +132,6 @@ def test_the_primary_is_deleted_and_nothing_acknowledged_is_lost(stack: ClusterS
     report("delete_pod, once", [befall(stack, delete_pod)])
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("what", [delete_pod, kill_server, freeze, lose_data, delete_all, stop_pod])
 def test_whatever_befalls_the_primary_nothing_acknowledged_is_lost(
     stack: ClusterStack, what: Callable[[ClusterStack, Any], None]
@@ -139,7 +139,6 @@ def test_whatever_befalls_the_primary_nothing_acknowledged_is_lost(
     report(what.__name__, [befall(stack, what, number) for number in range(5)])
 
 
-@pytest.mark.long
 def test_members_are_changed_one_after_the_other_under_load(stack: ClusterStack) -> None:
     stack.environment["tiers"]["cache"]["memory"] = "320Mi"
     with load(stack, "change") as seen:
@@ -150,7 +149,6 @@ def test_members_are_changed_one_after_the_other_under_load(stack: ClusterStack)
     report("a change of every member", [(round(seen.longest(at), 1), len(seen.acknowledged), seen.lost())])
 
 
-@pytest.mark.long
 def test_a_new_password_reaches_all_members_at_once(stack: ClusterStack) -> None:
     stack.pulumi("config", "set", "--secret", "--path", "secrets.cache-password", "another-e2e-cache", check=True)
     stack.up()

@@ -22,6 +22,7 @@ from lab import cluster as lab
 from .stack import ROOT, ClusterStack, eventually
 from .writes import Writes, writes
 
+pytestmark = pytest.mark.long
 REPORT = ROOT / "reports" / "failover.json"
 NAME = "database-ha"
 WITHIN = 120
@@ -130,10 +131,11 @@ def kill_pod_during_a_release(stack: ClusterStack, pod: str) -> None:
     "lose",
     [
         kill_pod,
-        *(
-            pytest.param(each, marks=pytest.mark.long)
-            for each in (kill_process, freeze, delete_volume, kill_operator, kill_pod_during_a_release)
-        ),
+        kill_process,
+        freeze,
+        delete_volume,
+        kill_operator,
+        kill_pod_during_a_release,
     ],
 )
 def test_no_acknowledged_write_is_lost(

@@ -67,6 +67,7 @@ def running(stack: Stack, slot: str) -> set[str]:
     return {each for tier in ("web", "api") for each in stack.ids(tier, slot)}
 
 
+@pytest.mark.long
 def test_killed_anywhere_it_converges_and_nobody_notices(
     stack: Stack, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:

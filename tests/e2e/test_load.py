@@ -14,7 +14,7 @@ from .stack import PAGE, ClusterStack, Stack, deployed, eventually, on
 RELEASES, SOAK = 2, 20
 
 
-@pytest.fixture(scope="module", params=["docker", "kubernetes"])
+@pytest.fixture(scope="module", params=[pytest.param("docker", marks=pytest.mark.long), "kubernetes"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The board on either platform, with two of what answers users."""
     made = on(request.param, tmp_path_factory.mktemp("load"), "load")

@@ -21,6 +21,7 @@ from .stack import ClusterStack, DockerStack, Stack, deployed, eventually, free_
 
 Ask = Callable[[str], Any]
 PATIENCE = 90
+pytestmark = pytest.mark.long
 
 
 def watched(stack: Stack, namespace: str) -> Watched:
@@ -142,7 +143,6 @@ def test_errors_are_an_alert_and_a_release_is_known_once_it_is_live(stack: Docke
     eventually(lambda: state(ask, "NothingAnswers", job="api") == {"inactive"}, PATIENCE)
 
 
-@pytest.mark.long
 def test_on_a_cluster_its_own_prometheus_is_told(tmp_path: Path) -> None:
     stack = on("kubernetes", tmp_path, "e-watch")
     assert isinstance(stack, ClusterStack)

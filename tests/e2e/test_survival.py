@@ -1,0 +1,39 @@
+"""Database and cache of one environment lose the one that writes: the short form of test_failover.py and test_cache_failover.py."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from .stack import ClusterStack, deployed, eventually
+from .test_cache_failover import befall, delete_pod, whole
+from .test_failover import WITHIN, healthy, kill_pod, once
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
+    made = ClusterStack(tmp_path_factory.mktemp("survival"), "survival")
+    made.environment["kubernetes"]["apart"] = "anywhere"
+    for tier in ("web", "api"):
+        made.environment["tiers"][tier]["replicas"] = 1
+    for tier in ("database", "cache"):
+        made.environment["tiers"][tier] |= {"ha": True, "storage": "1Gi"}
+    with deployed(made):
+        yield made
+
+
+def test_all_of_both_are_there_and_an_update_changes_nothing(stack: ClusterStack) -> None:
+    assert healthy(stack)
+    assert whole(stack)
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def test_a_database_whose_primary_dies_loses_no_acknowledged_write(stack: ClusterStack) -> None:
+    assert once(stack, kill_pod).gap < WITHIN
+
+
+def test_a_cache_whose_primary_dies_loses_no_acknowledged_key_and_no_job(stack: ClusterStack) -> None:
+    eventually(lambda: healthy(stack), 120)
+    seconds, acknowledged, lost = befall(stack, delete_pod)
+    assert acknowledged
+    assert lost == 0
+    assert seconds < WITHIN

@@ -147,6 +147,15 @@ backups: venv ## The backups of ENV there are, and whether they are as they shou
 verify: venv ## Read all backups of ENV, and have the last come back in a scratch database, which is compared
 	@$(HERE) $(RUN) -m ci.backup $(ENV) verify
 
+# A release that does not come to be leaves the single one as it was, too.
+.PHONY: move reopen
+move: stack-file lab venv ## ENV's single database into the three beside it (ha: true, single: live), compared, and a release that uses these
+	@$(alone) $(RUN) -m ci.move $(ENV)
+	@$(MAKE) --no-print-directory up || { $(alone) $(RUN) -m ci.move $(ENV) --reopen; exit 1; }
+
+reopen: venv ## After make back behind a move, or a move that was killed: ENV's single database takes writes again
+	@$(alone) $(RUN) -m ci.move $(ENV) --reopen
+
 # Never over what is there: a new database beside it, and a release that uses it.
 .PHONY: restore refresh
 restore: stack-file lab venv ## ENV's data as it was, in a new database, and a release that uses it: TO=latest, an id of `make backups`, or a time

@@ -18,7 +18,7 @@ from components.monitoring import Monitoring
 from components.outputs import export
 from components.slot import Slot
 from components.switch import Gateway, Switch
-from components.workload import DatabaseCluster, Workload
+from components.workload import DatabaseCluster
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
     if app.cache:
         data[TierName.CACHE] = cache.workload(app.cache, description)
     kept = backup.described(description)
-    running = [*workloads.values(), *(each for each in data.values() if isinstance(each, Workload))]
+    running = [*workloads.values(), *(each for one in data.values() for each in tier.alone(one))]
     running += [kept.holder] if kept else []
     stores = platform.stores([*running, *(each for each in data.values() if isinstance(each, DatabaseCluster))])
     guard.refuse(known, app, environment, stores, running, guard.forced(os.environ))

@@ -37,7 +37,7 @@ def restore(stack: str, to: str) -> None:
             "TO is not given; say latest, an id that `make backups` lists, or a time like 2026-11-21T03:20:00Z"
         )
     into, moment = fresh(app, datetime.now(UTC)), moment_of(to)
-    if moment and environment.archived:
+    if moment and environment.archived and environment.size(TierName.DATABASE).several:
         print(_recovered(app, environment, stack, moment, into))
     else:
         print(run(stack, "restore", "--snapshot", to, "--into", into))

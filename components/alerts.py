@@ -53,7 +53,7 @@ class Watched:
     @property
     def replicated(self) -> bool:
         """Whether the database is several, which say themselves how they are."""
-        return TierName.DATABASE in self.environment.data(self.app) and self.environment.size(TierName.DATABASE).ha
+        return TierName.DATABASE in self.environment.data(self.app) and self.environment.size(TierName.DATABASE).several
 
     @property
     def on_docker(self) -> bool:

@@ -598,6 +598,11 @@ class Size(Model):
         default=False,
         description="Database and cache, on Kubernetes: three of it, each with `storage` of its own; when one fails another takes over.",
     )
+    single: Literal["live", "kept"] | None = Field(
+        default=None,
+        description="Database, with `ha`: the single one that was there stays beside the three. `live`: it is still the one that is "
+        "used; `kept`: the three are, as `make move` writes it.",
+    )
     name: Identifier | None = Field(
         default=None, description="The database to use instead of `app.database.name`; it is there already."
     )
@@ -611,6 +616,11 @@ class Size(Model):
     def capacity(self) -> int:
         """Bytes of each of its volumes."""
         return self.storage or 2**30
+
+    @property
+    def several(self) -> bool:
+        """Whether it is the three that are used."""
+        return self.ha and self.single != "live"
 
 
 class Gateway(Model):
@@ -1146,6 +1156,8 @@ def _misfits(app: App, environment: Environment) -> Iterator[str]:
         path = f"environment.tiers.{tier}"
         if size.reserve and size.reserve > size.cpu:
             yield f"{path}.reserve: {size.reserve} is more than it may use; give at most {size.cpu}"
+        if size.single and not (size.ha and tier is TierName.DATABASE):
+            yield f"{path}.single: it is for a database that is being moved into three; set ha: true there, or take it out"
         if size.name and tier is not TierName.DATABASE:
             yield f"{path}.name: it is for the database; take it out"
         if tier not in app.names:
@@ -1226,7 +1238,7 @@ def _misfits_of_an_engine(app: App, environment: Environment) -> Iterator[str]:
         if tier not in {TierName.WEB, TierName.API} & app.names:
             yield f"environment.gateway.ports.{tier}: it is for web and api, where the application has them; take it out"
     for tier, size in environment.tiers.items():
-        for key in ("autoscale", "ha", "priority_class", "reserve", "storage", "storage_class"):
+        for key in ("autoscale", "ha", "priority_class", "reserve", "single", "storage", "storage_class"):
             if key in size.model_fields_set:
                 yield f"environment.tiers.{tier}.{key}: a Docker engine has no such thing; take it out"
         if size.replicas > 10:
@@ -1270,6 +1282,9 @@ def _unpinned(app: App, environment: Environment) -> Iterator[str]:
         reference = environment.images.get(tier) or image or "an image that is built"
         if "@sha256:" not in reference:
             yield f"environment.images.{tier}: {reference} is not named by its digest; `make images` writes it here"
+    if app.database and environment.size(TierName.DATABASE).single and "@sha256:" not in app.database.image:
+        fix = "name the single one's here by its digest, for environment.images.database is that of the three"
+        yield f"app.database.image: {app.database.image} is not named by its digest; {fix}"
     for path, image in environment.watchers(app).items():
         if "@sha256:" not in image:
             yield f"environment.monitoring.{path}: {image} is not named by its digest; add it, as in name:1.4@sha256:…"

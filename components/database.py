@@ -8,7 +8,7 @@ from . import archive
 from .config import ConfigError, TierName
 from .config import Database as DatabaseConfig
 from .platforms import Platform
-from .tier import POSTGRES_PORT, REPLICATED, Data, DataTier, Description, data_image, database_hosts, elsewhere, folder
+from .tier import POOLED, POSTGRES_PORT, REPLICATED, Data, DataTier, Description, data_image, elsewhere, folder
 from .workload import DatabaseCluster, Image, Probe, Script, Workload, Zone
 
 FOLDER = "/var/lib/postgresql/data"
@@ -25,7 +25,7 @@ def workload(described: DatabaseConfig, description: Description) -> Data:
         return outside
     if description.environment.size(TierName.DATABASE).ha:
         return _replicated(described, description)
-    return _single(described, description)
+    return _single(described, description, data_image(TierName.DATABASE, described, description))
 
 
 def _replicated(described: DatabaseConfig, description: Description) -> DatabaseCluster:
@@ -35,7 +35,7 @@ def _replicated(described: DatabaseConfig, description: Description) -> Database
     return DatabaseCluster(
         tier=TierName.DATABASE,
         name=REPLICATED,
-        pooled=database_hosts(environment)[0],
+        pooled=POOLED,
         image=data_image(TierName.DATABASE, described, description),
         pooler=pooler,
         resources=description.resources(TierName.DATABASE),
@@ -49,15 +49,21 @@ def _replicated(described: DatabaseConfig, description: Description) -> Database
         start_within=described.start_within,
         apart=APART[environment.cluster.apart],
         archive=archive.described(description),
+        beside=_before(described, description) if size.single else None,
     )
 
 
-def _single(described: DatabaseConfig, description: Description) -> Workload:
+def _before(described: DatabaseConfig, description: Description) -> Workload:
+    """The single one beside the three: what the environment names an image of is these."""
+    return _single(described, description, Image(reference=described.image, path="app.database.image"))
+
+
+def _single(described: DatabaseConfig, description: Description, image: Image) -> Workload:
     """PostgreSQL with the public image's contract (POSTGRES_*, *_FILE), data checksums on, stopped by SIGINT's fast way."""
     password = description.secrets[described.password]
     return Workload(
         tier=TierName.DATABASE,
-        image=data_image(TierName.DATABASE, described, description),
+        image=image,
         resources=description.resources(TierName.DATABASE),
         env=(
             # Below the volume: its own folder belongs to whoever made it, and initdb wants to own what it fills.

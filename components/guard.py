@@ -154,6 +154,9 @@ def _gone(name: str, store: Store, app: App, environment: Environment) -> Loss:
     if tier and environment.size(tier).external:
         wrong = f"environment.tiers.{tier}.external: what is there does not go along, and {deleted}"
         return Loss(wrong=wrong, fix="take it out, or bring the data there first", store=store)
+    if tier is TierName.DATABASE and store.type == CLAIM and environment.size(tier).ha:
+        wrong = f"environment.tiers.{tier}.single: what the single one holds does not come into the three by itself, and {deleted}"
+        return Loss(wrong=wrong, fix="set it to live, and `make move` (docs/data.md#from-one-to-three)", store=store)
     if tier and name.startswith(f"{tier}-data-") and not environment.size(tier).ha:
         wrong = (
             f"environment.tiers.{tier}.ha: one alone has the data of the first, which may lack the last, and {deleted}"
@@ -201,7 +204,7 @@ def major_held(known: Checkpoint) -> int | None:
     """That of the database that runs; on Docker a container has only its image's id."""
     names = {entry.outputs.get("imageId"): str(entry.inputs.get("name")) for entry in known.entries}
     for entry in known.entries:
-        if entry.runs and entry.tier == TierName.DATABASE:
+        if entry.runs and entry.tier == TierName.DATABASE and entry.type != SEVERAL:
             template = entry.inputs.get("spec", {}).get("template")
             image = template["spec"]["containers"][0]["image"] if template else names.get(entry.inputs.get("image"))
             return major(image)

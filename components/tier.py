@@ -40,7 +40,7 @@ from .workload import (
 
 POSTGRES_PORT, REDIS_PORT = 5432, 6379
 DATA_PORTS = {TierName.DATABASE: POSTGRES_PORT, TierName.CACHE: REDIS_PORT}
-REPLICATED = "database-ha"
+REPLICATED, POOLED = "database-ha", "database-pooler"
 """A database of several instances has another name than a single one, so that both can stand side by side while data moves."""
 
 
@@ -102,9 +102,19 @@ class DataTier(ComponentResource):
             case Elsewhere():
                 return platform.reach(self, args), args.host
             case DatabaseCluster():
-                return platform.keep_several(self, args), args.pooled
+                single = [each for one in alone(args) for each in self._kept(platform, one)]
+                return [*single, *platform.keep_several(self, args)], args.pooled
             case Workload():
-                return platform.keep(self, args, platform.prepare(self, [args], None)), args.tier
+                return self._kept(platform, args), args.tier
+
+    def _kept(self, platform: Platform, workload: Workload) -> Sequence[Resource]:
+        return platform.keep(self, workload, platform.prepare(self, [workload], None))
+
+
+def alone(data: Data) -> tuple[Workload, ...]:
+    """The workload that holds data by itself: the tier, or what stands beside its several instances."""
+    single = data.beside if isinstance(data, DatabaseCluster) else data
+    return (single,) if isinstance(single, Workload) else ()
 
 
 class SlotTier(ComponentResource):
@@ -210,8 +220,8 @@ def database_hosts(environment: Environment) -> tuple[str, str, str]:
     """Where the database is: to share connections among many, to have one's own, and only to read."""
     if outside := elsewhere(TierName.DATABASE, environment):
         return outside.host, outside.host, outside.host
-    if environment.size(TierName.DATABASE).ha:
-        return "database-pooler", f"{REPLICATED}-rw", f"{REPLICATED}-ro"
+    if environment.size(TierName.DATABASE).several:
+        return POOLED, f"{REPLICATED}-rw", f"{REPLICATED}-ro"
     return TierName.DATABASE, TierName.DATABASE, TierName.DATABASE
 
 

@@ -233,6 +233,8 @@ class DatabaseCluster:
     apart: str | None = None
     """The label of nodes in which no two instances may agree; None: they may be anywhere."""
     archive: Archive | None = None
+    beside: Workload | None = None
+    """The single one that was there before it, for as long as its data is moved."""
 
 
 @dataclass(frozen=True, kw_only=True)

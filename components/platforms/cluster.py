@@ -135,13 +135,11 @@ def ready(settings: Kubernetes, instance: str) -> dict[tuple[str, str], tuple[in
         place = (each.metadata.labels.get(LABEL_SLOT, ""), each.metadata.labels["app.kubernetes.io/component"])
         healthy, of = counted.get(place, (0, 0))
         counted[place] = (healthy + (each.status.ready_replicas or 0), of + each.spec.replicas)
-    return counted | {
-        ("", each["metadata"]["labels"]["app.kubernetes.io/component"]): (
-            each.get("status", {}).get("readyInstances", 0),
-            each["spec"]["instances"],
-        )
-        for each in _replicated(settings, label["label_selector"], *where)
-    }
+    for each in _replicated(settings, label["label_selector"], *where):
+        place = ("", each["metadata"]["labels"]["app.kubernetes.io/component"])
+        healthy, of = counted.get(place, (0, 0))
+        counted[place] = (healthy + each.get("status", {}).get("readyInstances", 0), of + each["spec"]["instances"])
+    return counted
 
 
 def _replicated(settings: Kubernetes, selector: str, namespace: str) -> list[dict[str, Any]]:

@@ -88,6 +88,13 @@ def archived() -> Deployment:
     return deploy(env=env, stack="staging", secrets=SECRETS | values)
 
 
+def moving() -> Deployment:
+    """A single database that is live, and the three beside it that are to have its data."""
+    env = environment("staging")
+    env["tiers"]["database"] |= {"ha": True, "single": "live", "backup": {"target": {"volume": True}}}
+    return deploy(env=env, stack="staging", secrets=SECRETS | {"backup-key": "the-key-of-backups"})
+
+
 ALL = {
     "staging": first("staging"),
     "prod": first("prod"),
@@ -97,6 +104,7 @@ ALL = {
     "backed-up": backed_up(),
     "replicated": replicated(),
     "archived": archived(),
+    "moving": moving(),
 }
 OBJECTS = [(f"{name}-{each.kind}-{each.name}", each) for name, deployed in ALL.items() for each in deployed.objects]
 # Of a Pooler's pods its operator says the rest.

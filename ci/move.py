@@ -1,0 +1,183 @@
+"""From one database to three: `python -m ci.move STACK`, and `--reopen` to have the single one take writes again.
+
+While the single one answers reads only, what takes backups copies it into a new database of the three and compares the two, table
+by table. Then the stack file names that one: `make up` takes the tiers to it as a release, and `make back` back.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pulumi import RunError
+
+from components import backup, checkpoint, guard, platforms
+from components.checkpoint import Checkpoint
+from components.config import App, ConfigError, Environment, TierName
+from components.platforms import cluster
+from components.tier import REPLICATED
+
+from .described import load, project, pulumi, state
+from .restore import fresh
+
+DATABASE = "environment.tiers.database"
+COPIED = 'DATABASE_DIRECT_HOST="$1" backup dump | DATABASE_DIRECT_HOST="$2" DATABASE_NAME="$3" backup restore --snapshot - --into "$4"'
+"""From one server into the other, compared as everything is that comes back."""
+WITHIN = 60
+"""Seconds in which sessions must have ended that may write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Single:
+    """A database of the single server, asked in its own pod as its owner."""
+
+    environment: Environment
+    instance: str
+    name: str
+    owner: str
+
+    def close(self) -> None:
+        """From here on it answers reads only."""
+        self._set("SET default_transaction_read_only = on")
+
+    def open(self) -> None:
+        """From here on it takes writes."""
+        self._set("RESET default_transaction_read_only")
+
+    def _set(self, said: str) -> None:
+        begun = self._ask(f'ALTER DATABASE "{self.name}" {said}', "SELECT clock_timestamp()")
+        older = f"datname = '{self.name}' AND backend_type = 'client backend' AND backend_start < '{begun}'"
+        deadline = time.monotonic() + WITHIN
+        # What was said holds for sessions that begin after it. One that was just beginning is seen a moment later: hence twice.
+        alone = 0
+        while alone < 2:
+            # Names are as config.Identifier has them.
+            ended = self._ask(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {older}")  # noqa: S608
+            alone = alone + 1 if ended == "0" else 0
+            if time.monotonic() > deadline:
+                raise RunError(f"{ended} sessions of {self.name} do not end; see pg_stat_activity")
+            time.sleep(1)
+
+    def _ask(self, *queries: str) -> str:
+        commands = [word for query in queries for word in ("--command", query)]
+        asked = ("psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1")
+        # Not in the database itself: what is said of it does not hold there.
+        asked = (*asked, "--username", self.owner, "--dbname", "template1", *commands)
+        labels = {"app.kubernetes.io/name": str(TierName.DATABASE)}
+        # Warnings come before what was asked for.
+        return cluster.execute(self.environment.cluster, self.instance, labels, asked).rpartition("\n")[2]
+
+
+def move(stack: str) -> None:
+    """Its data into the three, and their name into the stack file."""
+    app, environment = load(stack)
+    known = checkpoint.parse(state(stack))
+    if problem := unfit(environment, known):
+        raise RunError(problem)
+    name, into = told(known)["DATABASE_NAME"], fresh(app, datetime.now(UTC))
+    with read_only(_single(app, environment, stack, name), stack):
+        print(_copied(app, environment, stack, into))
+        _use(stack, "kept", into)
+    print(
+        f"  `make up ENV={stack}` takes the tiers to it; until then, and after `make back`, what they use answers reads only"
+    )
+
+
+def reopen(stack: str) -> None:
+    """The single one takes writes again, where it is what is live."""
+    app, environment = load(stack)
+    live = told(checkpoint.parse(state(stack)))
+    if live.get("DATABASE_HOST") != TierName.DATABASE:
+        raise RunError("what is live does not use the single database, and stays as it is; `make back` first")
+    # First: otherwise the next `make up` would leave behind what is written from here on.
+    _use(stack, "live", live["DATABASE_NAME"])
+    _single(app, environment, stack, live["DATABASE_NAME"]).open()
+    print(f"move: the single database {live['DATABASE_NAME']} takes writes again")
+
+
+def unfit(environment: Environment, known: Checkpoint) -> str:
+    """Why there is nothing to move, or nothing that could, if so."""
+    size = environment.size(TierName.DATABASE)
+    if not (size.ha and size.single == "live"):
+        return f"{DATABASE}.single: data is moved out of one that is live beside the three; set ha: true and single: live, then `make up`"
+    if not size.backup:
+        return f"{backup.PATH}: what takes backups is what copies, and no data is moved without one; set it, then `make up`"
+    if not known.of(guard.SEVERAL, REPLICATED):
+        return f"{DATABASE}.ha: the three are not there yet; run `make up` first"
+    if told(known).get("DATABASE_HOST") != TierName.DATABASE:
+        return f"{DATABASE}.single: what is live does not use the single one; run `make up` first"
+    return ""
+
+
+def told(known: Checkpoint) -> dict[str, str]:
+    """What the tiers that are live are told of the database."""
+    live = checkpoint.observe(known).live
+    for entry in known.entries:
+        if live and entry.runs and entry.labels.get(checkpoint.LABEL_SLOT) == live:
+            pod = entry.inputs.get("spec", {}).get("template", {}).get("spec", {})
+            variables = {
+                each["name"]: each.get("value", "") for one in pod.get("containers", ()) for each in one.get("env", ())
+            }
+            if "DATABASE_HOST" in variables:
+                return variables
+    return {}
+
+
+@contextmanager
+def read_only(single: Single, stack: str) -> Generator[None]:
+    """It answers reads only from here on; if anything fails, it takes writes again."""
+    print(
+        f"move: {single.name} answers reads only from here on; if this is killed, `make reopen ENV={stack}`", flush=True
+    )
+    moved = False
+    try:
+        single.close()
+        yield
+        moved = True
+    finally:
+        if not moved:
+            single.open()
+            print(f"move: {single.name} takes writes again, and nothing uses the copy", flush=True)
+
+
+def _single(app: App, environment: Environment, stack: str, name: str) -> Single:
+    assert app.database
+    return Single(environment=environment, instance=f"{app.name}-{stack}", name=name, owner=app.database.user)
+
+
+def _copied(app: App, environment: Environment, stack: str, into: str) -> str:
+    assert app.database
+    hosts = (str(TierName.DATABASE), f"{REPLICATED}-rw")
+    command = ("sh", "-c", COPIED, "sh", *hosts, app.database.name, into)
+    return platforms.run_once(app, environment, stack, backup.NAME, "verify", command)
+
+
+def _use(stack: str, single: str, name: str) -> None:
+    """Both at once: one without the other would lead to a database that is not there."""
+    values = {"single": single, "name": name}
+    words = [word for key, value in values.items() for word in ("--plaintext", f"{project()}:{DATABASE}.{key}={value}")]
+    pulumi("config", "set-all", "--stack", stack, "--path", *words)
+    print(f"  Pulumi.{stack}.yaml: {DATABASE} has single: {single}, name: {name}")
+
+
+def _ended(number: int, _: object) -> None:
+    """Being told to stop is a failure like any other: what was begun is undone."""
+    sys.exit(f"move: it was told to stop ({signal.Signals(number).name})")
+
+
+def main(words: Sequence[str]) -> None:
+    signal.signal(signal.SIGTERM, _ended)
+    if words[1:] == ["--reopen"]:
+        reopen(words[0])
+    else:
+        move(words[0])
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ConfigError, RunError) as error:
+        sys.exit(f"move: {error}")

@@ -1,0 +1,214 @@
+"""From one database to three: both are there, tiers use the one that is said, and nothing goes without a word."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from pulumi import RunError
+
+from ci import move
+from components.checkpoint import parse
+from components.config import ConfigError, load_app, load_environment
+from components.guard import held, major_held
+
+from .program import SECRETS, Deployment, deploy, environment, exported, first, project
+from .test_kubernetes import ALL
+from .test_reachability import Network
+from .test_replicated import NEEDED, misfit
+
+MOVING = ALL["moving"]
+KNOWN = SECRETS | {"backup-key": "the-key-of-backups"}
+CLAIM = "kubernetes:core/v1:PersistentVolumeClaim"
+
+
+def deployed(single: str | None, before: Deployment, **more: Any) -> Deployment:
+    return deploy(env=described(single, **more), stack="staging", export=exported(before), secrets=KNOWN)
+
+
+def described(single: str | None, **more: Any) -> dict[str, Any]:
+    env = environment("staging")
+    env["tiers"]["database"] |= {"ha": True, "backup": {"target": {"volume": True}}, **more}
+    env["tiers"]["database"] |= {"single": single} if single else {}
+    return env
+
+
+def told(deployed: Deployment, kind: str, name: str) -> dict[str, str]:
+    spec = deployed.one(kind, name).inputs["spec"]["template"]["spec"]
+    return {each["name"]: each.get("value", "") for each in spec["containers"][0]["env"]}
+
+
+def test_the_single_one_is_not_touched_when_the_three_come_beside_it() -> None:
+    before, after = first("staging"), deployed("live", first("staging"))
+    for kind, name in (("StatefulSet", "database"), (CLAIM, "database-data"), ("Service", "database")):
+        assert (after.one(kind, name).urn, after.one(kind, name).inputs) == (
+            before.one(kind, name).urn,
+            before.one(kind, name).inputs,
+        )
+    assert after.one("Cluster", "database-ha") and after.one("Pooler", "database-pooler")
+    # No release: both slots and the switch stay as they are.
+    assert {each.ignores for each in after.of("Deployment") if each.name == "api-blue"} == {("*",)}
+    assert "green" not in {each.labels.get("tiers.slot") for each in after}
+    assert set(held(parse(exported(after)))) >= {"database-data", "database-ha"}
+
+
+@pytest.mark.parametrize(
+    ("single", "hosts"),
+    [
+        ("live", ("database", "database", "database")),
+        ("kept", ("database-pooler", "database-ha-rw", "database-ha-ro")),
+        (None, ("database-pooler", "database-ha-rw", "database-ha-ro")),
+    ],
+)
+def test_tiers_and_backups_use_the_one_that_is_said(single: str | None, hosts: tuple[str, ...]) -> None:
+    made = deploy(env=described(single), stack="staging", secrets=KNOWN)
+    for kind, name in (("Deployment", "api-blue"), ("StatefulSet", "backup")):
+        found = told(made, kind, name)
+        assert tuple(found[f"DATABASE_{way}HOST"] for way in ("", "DIRECT_", "READ_")) == hosts
+    assert told(made, "Job", "blue-api-migrate")["DATABASE_HOST"] == hosts[1]
+
+
+def test_going_over_is_a_release_and_leaves_the_single_one_there() -> None:
+    kept = deployed("kept", MOVING, name="board_r20261121_233000")
+    assert kept.release and kept.release != MOVING.release
+    assert told(kept, "Deployment", "api-green")["DATABASE_NAME"] == "board_r20261121_233000"
+    assert kept.one("StatefulSet", "database").inputs == MOVING.one("StatefulSet", "database").inputs
+
+
+def test_the_single_one_goes_only_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for before in (first("staging"), MOVING, deployed("kept", MOVING)):
+        with pytest.raises(
+            ConfigError, match=r"tiers\.database\.single: .*board-staging/database-data would be deleted.*make move"
+        ):
+            deployed(None, before)
+    monkeypatch.setenv("TIERS_FORCE", "data")
+    assert CLAIM not in {each.type for each in deployed(None, MOVING) if each.name == "database-data"}
+
+
+def test_the_version_that_is_held_is_the_single_ones() -> None:
+    assert major_held(parse(exported(MOVING))) == 15
+
+
+def test_what_copies_reaches_both() -> None:
+    network = Network(MOVING)
+    copies = next(pod for name, pod in network.pods.items() if name == "backup")
+    instance = ("board-staging", NEEDED | {"cnpg.io/podRole": "instance"})
+    assert network.reaches(copies, network.pods["database"], 5432)
+    assert network.reaches(copies, instance, 5432)
+    assert not network.reaches(network.pods["database"], instance, 5432)
+
+
+def test_where_there_is_nothing_to_move_it_is_refused() -> None:
+    assert "environment.tiers.database.single: it is for a database that is being moved" in misfit({"single": "live"})
+    assert "environment.tiers.database.single: a Docker engine has no such thing" in misfit({"single": "live"}, "dev")
+    env = environment("staging")
+    env["tiers"]["cache"] = {"ha": True, "single": "kept"}
+    with pytest.raises(ConfigError, match=r"tiers\.cache\.single: it is for a database"):
+        load_environment(env, load_app(project()))
+    images = {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in ("web", "api", "worker", "database", "cache")}
+    assert "app.database.image: " in misfit({"ha": True, "single": "live"}, pinned=True, images=images)
+
+
+# ---------------------------------------------------------------------- make move
+
+
+class Server:
+    """Stands for the stack: what was asked of its single database, and what else was done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, env: dict[str, Any], known: Deployment) -> None:
+        self.done: list[str] = []
+        self.fails = ""
+        monkeypatch.setattr(move, "load", lambda _: (load_app(project()), load_environment(env, load_app(project()))))
+        monkeypatch.setattr(move, "state", lambda _: exported(known))
+        monkeypatch.setattr(move, "project", lambda: "board")
+        monkeypatch.setattr(move.cluster, "execute", self.asked)
+        monkeypatch.setattr(move.platforms, "run_once", self.copied)
+        monkeypatch.setattr(move, "pulumi", self.pulumi)
+        monkeypatch.setattr(move.time, "sleep", lambda _: None)
+
+    def _does(self, what: str) -> None:
+        self.done.append(what)
+        if self.fails and self.fails in what:
+            raise RunError(f"{what} fails")
+
+    def asked(self, settings: object, instance: str, labels: object, command: Sequence[str]) -> str:
+        assert labels == {"app.kubernetes.io/name": "database"}  # of the single one, and of none of the three
+        query = next(word for word in command if word.startswith(("ALTER", "SELECT")))
+        if query.startswith("ALTER"):
+            self._does("open" if "RESET" in query else "close")
+            return "WARNING:  something\n2026-11-21 23:30:00+00"
+        ended = sum(each == "ended" for each in self.done) % 3 == 0
+        self.done.append("ended")
+        return "4" if ended else "0"
+
+    def copied(self, *words: Any) -> str:
+        self._does("copy")
+        assert words[-1][4:7] == ("database", "database-ha-rw", "board")
+        return "backup: database is there"
+
+    def pulumi(self, *words: str) -> str:
+        self._does(" ".join(word.rpartition(".")[2] for word in words if "=" in word))
+        return ""
+
+    @property
+    def steps(self) -> list[str]:
+        return [each for each in self.done if each != "ended"]
+
+
+def test_what_is_copied_can_not_change_and_is_named_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(monkeypatch, described("live"), MOVING)
+    move.main(["staging"])
+    assert server.steps[:2] == ["close", "copy"]
+    assert server.steps[2].startswith("single=kept name=board_r")
+    assert len(server.steps) == 3
+    # Until twice in a row there is no older session.
+    assert server.done[1:4] == ["ended"] * 3
+
+
+@pytest.mark.parametrize("fails", ["close", "copy", "single=kept"])
+def test_what_fails_leaves_the_single_one_open(
+    fails: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Server(monkeypatch, described("live"), MOVING)
+    server.fails = fails
+    with pytest.raises(RunError, match=fails):
+        move.main(["staging"])
+    assert server.steps[-1] == "open"
+    assert "takes writes again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("env", "known", "said"),
+    [
+        (described("kept"), MOVING, "set ha: true and single: live"),
+        (described("live"), first("staging"), "the three are not there yet"),
+        (described("live"), ALL["replicated"], "what is live does not use the single one"),
+        (environment("staging"), first("staging"), "set ha: true and single: live"),
+    ],
+)
+def test_what_can_not_be_moved_is_not_touched(
+    env: dict[str, Any], known: Deployment, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(monkeypatch, env, known)
+    with pytest.raises(RunError, match=said):
+        move.main(["staging"])
+    assert not server.done
+
+
+def test_without_backups_nothing_is_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = described("live")
+    del env["tiers"]["database"]["backup"]
+    server = Server(monkeypatch, env, MOVING)
+    with pytest.raises(RunError, match=r"tiers\.database\.backup: "):
+        move.main(["staging"])
+    assert not server.done
+
+
+def test_it_is_opened_again_only_where_it_is_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(monkeypatch, described("kept"), MOVING)
+    move.main(["staging", "--reopen"])
+    # The file first: what is written after it must not be left behind.
+    assert server.steps == ["single=live name=board", "open"]
+    server = Server(monkeypatch, described("kept"), deployed("kept", MOVING))
+    with pytest.raises(RunError, match="does not use the single database"):
+        move.main(["staging", "--reopen"])
+    assert not server.done

@@ -1,0 +1,134 @@
+"""A single database becomes three under users who write: nothing acknowledged is lost, and what fails leaves all as it was."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from .stack import ClusterStack, deployed, eventually
+from .test_restore import ci, database
+from .writes import Writes, writes
+
+pytestmark = pytest.mark.long
+WITHIN = 300
+"""Seconds without a write that are too many, for a copy and a release on a busy machine: no promise, a limit."""
+# An owner who is no superuser, as that of the three, can't make one: no copy of it can come to its end.
+FOREIGN = """
+  CREATE FUNCTION foreign_here() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+  CREATE EVENT TRIGGER foreign_here ON sql_drop WHEN TAG IN ('DROP AGGREGATE') EXECUTE FUNCTION foreign_here()"""
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Generator[ClusterStack]:
+    made = ClusterStack(tmp_path / "board", "g-move")
+    made.environment |= {"seed": False}
+    made.environment["kubernetes"]["apart"] = "anywhere"
+    made.environment["kubernetes"]["namespace"] = {}
+    made.pulumi("config", "set", "--secret", "--path", "secrets.backup-key", "e2e-move-key-77a0", check=True)
+    database(made).update({"storage": "1Gi", "backup": {"target": {"volume": True}}})
+    with deployed(made):
+        yield made
+
+
+def asked(stack: ClusterStack, pod: str, name: str, sql: str) -> str:
+    """What PostgreSQL's own client prints in a pod."""
+    who = ["--username=board"] if pod == "database-0" else []
+    words = ["exec", pod, "--", "psql", "--quiet", "--no-align", "--tuples-only", *who, f"--dbname={name}", "-c", sql]
+    return stack.kubectl(*words)
+
+
+def stored(stack: ClusterStack, name: str) -> dict[int, str]:
+    """Every message that the three have."""
+    primary = stack.kubectl("get", "cluster", "database-ha", "--output=jsonpath={.status.currentPrimary}")
+    rows = (
+        line.partition("\t")
+        for line in asked(stack, primary, name, "copy (select id, body from messages) to stdout").splitlines()
+    )
+    return {int(number): body for number, _, body in rows}
+
+
+@contextmanager
+def reads(stack: ClusterStack) -> Generator[Counter[str]]:
+    """Messages are read for as long as the block runs; the answers, by status."""
+    seen, done = Counter[str](), threading.Event()
+
+    def read() -> None:
+        session = requests.Session()
+        session.headers.update(stack.headers)
+        while not done.wait(0.05):
+            try:
+                seen[str(session.get(f"{stack.url}/api/messages?limit=5", timeout=10).status_code)] += 1
+            except requests.RequestException as error:
+                seen[type(error).__name__] += 1
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        reader.join()
+
+
+def goes_on(seen: Writes) -> None:
+    """Somebody's writes are acknowledged again."""
+    since = time.monotonic()
+    eventually(lambda: sum(when > since for when, *_ in list(seen.acknowledged)) > 40, 120)
+
+
+def test_one_becomes_three_and_nothing_is_lost(stack: ClusterStack) -> None:
+    before, pod = stack.live(), stack.pods("database")[0].metadata.uid
+    database(stack).update({"ha": True, "single": "live"})
+    stack.up()
+    # The three are there, and neither release nor single database has noticed.
+    assert stack.live() == before
+    assert stack.pods("database")[0].metadata.uid == pod
+
+    with writes(stack) as seen, reads(stack) as read:
+        goes_on(seen)
+        asked(stack, "database-0", "board", FOREIGN)
+        said = ci(stack, "move", check=False)
+        assert "board takes writes again" in said and "foreign_here" in said, said
+        assert database(stack)["single"] == "live" and "name" not in database(stack)
+        goes_on(seen)
+        assert stack.live() == before
+        failed = seen.gap
+        asked(stack, "database-0", "board", "DROP EVENT TRIGGER foreign_here; DROP FUNCTION foreign_here")
+
+        begun = time.monotonic()
+        said = ci(stack, "move")
+        assert "equal what was copied" in said, said
+        moved = time.monotonic()
+        stack.up()
+        switched = time.monotonic()
+        goes_on(seen)
+    name = database(stack)["name"]
+    assert database(stack)["single"] == "kept" and name.startswith("board_r")
+    assert stack.live()["release"] != before["release"]
+    seen.compare(stored(stack, name))
+    told = Counter(text[:60] for _, text in seen.refused)
+    print(
+        f"\nmove {moved - begun:.1f} s, release {switched - moved:.1f} s; {seen}; a move that failed: {failed:.1f} s without writes;"
+        f"\nrefused: {dict(told)}\nreads: {dict(read)}"
+    )
+    assert not seen.missing, seen
+    assert not {text for text in told if not text.startswith("503")}, told
+    assert seen.gap < WITHIN
+    assert read["200"] > 0.98 * read.total(), read
+
+    # The way back leads to what is only read, until somebody says otherwise.
+    assert "does not use the single database" in ci(stack, "move", "--reopen", check=False)
+    stack.up(TIERS_RELEASE="previous")
+    assert stack.get("/api/messages?limit=1").status_code == 200
+    with pytest.raises(AssertionError, match="can't be asked just now"):
+        stack.post("refused")
+    ci(stack, "move", "--reopen")
+    eventually(lambda: stack.post("behind the way back"), 60)
+    assert (database(stack)["single"], database(stack)["name"]) == ("live", "board")
+    stack.up()
+    assert stack.live()["release"] == before["release"]

@@ -321,7 +321,7 @@ def _backups(watched: Watched) -> Iterator[Alert]:
         expr=f"{watched.of('tiers_backup_overdue')} == 1",
         lasts="5m",
         severity="warning",
-        says="{{ $labels.kind }} of the backups should have been hours ago, and was not or failed",
+        says="of the backups, {{ $labels.kind }} was due over two hours ago, and has not gone well",
         at="backup-stale",
     )
     yield Alert(

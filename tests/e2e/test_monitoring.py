@@ -171,11 +171,12 @@ def test_on_a_cluster_its_own_prometheus_is_told(tmp_path: Path) -> None:
     stack = on("kubernetes", tmp_path, "e-watch")
     assert isinstance(stack, ClusterStack)
     stack.environment["monitoring"] = True
+    backed_up(stack)
     with deployed(stack):
         one = watched(stack, stack.namespace)
         found = json.loads(stack.kubectl("get", "servicemonitors,prometheusrules", "--output=json"))["items"]
         kinds = {f"{each['kind']} {each['metadata']['name']}" for each in found}
-        monitors = {f"ServiceMonitor {name}" for name in ("api", "database-exporter", "cache-exporter")}
+        monitors = {f"ServiceMonitor {name}" for name in ("api", "database-exporter", "cache-exporter", "backup")}
         assert kinds == monitors | {"PrometheusRule board", "PrometheusRule board-release"}
         # The operator has taken them up: whom to ask, and the rules, are in what its Prometheus reads.
         jobs = {f"serviceMonitor/{stack.namespace}/{name.partition(' ')[2]}/0" for name in monitors}
@@ -186,6 +187,7 @@ def test_on_a_cluster_its_own_prometheus_is_told(tmp_path: Path) -> None:
         wanted = {name for name in names(one) if not name.startswith(("tiers", "up", "kubelet_volume_stats"))}
         assert len(wanted) > 15
         assert not wanted - exposed
+        assert {"tiers_backup_repository_readable", "tiers_backup_overdue"} < exposed
         assert set(stack.up().changed) == {"unchanged"}
         assert "ok             nothing but the gateway leads in" in stack.ci("check")
 
@@ -204,7 +206,7 @@ def _exposed(stack: ClusterStack) -> set[str]:
     stack.post("a message, for its answer to be counted")
     pages = [
         stack.kubectl("get", "--raw", f"/api/v1/namespaces/{stack.namespace}/services/{service}:main/proxy/metrics")
-        for service in ("api-blue", "database-exporter", "cache-exporter")
+        for service in ("api-blue", "database-exporter", "cache-exporter", "backup")
     ]
     pages += [stack.kubectl("get", "--raw", f"/api/v1/nodes/lab/proxy/metrics{more}") for more in ("", "/cadvisor")]
     return {name for page in pages for name in re.findall(r"^([a-zA-Z_:][\w:]*)(?:\{|\s)", page, re.MULTILINE)}

@@ -102,7 +102,8 @@ def test_promtool_takes_every_query_of_the_dashboard(one: Watched, tmp_path: Pat
 
 
 def test_promtool_takes_what_prometheus_reads(tmp_path: Path) -> None:
-    for name, text in prometheus.files(watched(monitoring={"alertmanager": "https://alerts.test"})).items():
+    one = watched(monitoring={"alertmanager": "https://alerts.test"}, tiers=with_backup("dev"))
+    for name, text in prometheus.files(one).items():
         here = tmp_path / Path(name).name
         here.write_text(text.replace(prometheus.CONFIG, str(tmp_path)))
     done = promtool("check", "config", tmp_path / "prometheus.yml")

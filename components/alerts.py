@@ -24,6 +24,10 @@ CERTIFICATE_DAYS = 14
 INSTANCES = 3
 """Of a database with `ha`."""
 EXPORTER_PORTS = {TierName.DATABASE: 9187, TierName.CACHE: 9121}
+BACKUP, BACKUP_PORT = "backup", 9200
+"""What takes backups, and where it says how they are."""
+BACKUP_INTERVAL, BACKUP_TIMEOUT = "60s", "30s"
+"""How it is asked: it knows nothing new more often, and reads a repository that may be far away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,10 @@ class Watched:
     def replicated(self) -> bool:
         """Whether the database is several, which say themselves how they are."""
         return TierName.DATABASE in self.environment.data(self.app) and self.environment.size(TierName.DATABASE).several
+
+    @property
+    def backed_up(self) -> bool:
+        return self.app.database is not None and self.environment.size(TierName.DATABASE).backup is not None
 
     @property
     def on_docker(self) -> bool:
@@ -152,7 +160,7 @@ class Alert:
 
 def alerts(watched: Watched) -> list[Rule]:
     """All that somebody is to be told of."""
-    kinds = (_burns, _slow, _silent, _figures, _database, _databases, _cache, _containers, _certificate)
+    kinds = (_burns, _slow, _silent, _figures, _database, _databases, _backups, _cache, _containers, _certificate)
     return [each.rule(watched) for kind in kinds for each in kind(watched)]
 
 
@@ -301,6 +309,44 @@ def _databases(watched: Watched) -> Iterator[Alert]:
         severity="warning",
         says="transactions of the database wait for each other until one is given up",
         at="database-deadlocks",
+    )
+
+
+def _backups(watched: Watched) -> Iterator[Alert]:
+    """By the account of what takes them, of which nothing is left where it is away."""
+    if not watched.backed_up:
+        return
+    yield Alert(
+        name="BackupIsOverdue",
+        expr=f"{watched.of('tiers_backup_overdue')} == 1",
+        lasts="5m",
+        severity="warning",
+        says="of the backups, {{ $labels.kind }} was due over two hours ago, and has not gone well",
+        at="backup-stale",
+    )
+    yield Alert(
+        name="BackupDoesNotComeBack",
+        expr=f"{watched.of('tiers_backup_verified')} == 0",
+        lasts="5m",
+        severity="critical",
+        says="the last verification of the backups failed: what they hold may be lost",
+        at="backup-stale",
+    )
+    yield Alert(
+        name="BackupsCanNotBeRead",
+        expr=f"{watched.of('tiers_backup_repository_readable')} == 0",
+        lasts="15m",
+        severity="critical",
+        says="the repository of the backups can't be read: none is taken, and none would come back",
+        at="backup-stale",
+    )
+    yield Alert(
+        name="BackupsSayNothing",
+        expr=f"absent({watched.of('tiers_backup_repository_readable')})",
+        lasts="15m",
+        severity="warning",
+        says="what takes backups is away, or waits for its repository: nobody knows how they are",
+        at="backup-stale",
     )
 
 

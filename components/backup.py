@@ -8,17 +8,17 @@ from pathlib import Path
 import pulumi
 from pulumi import ComponentResource, ResourceOptions
 
+from .alerts import BACKUP, BACKUP_PORT
 from .config import App, Service, Target, TierName
 from .config import Backup as BackupConfig
 from .platforms import Platform
 from .tier import Description, context_digest, needed_env, zones
-from .workload import Image, Mount, Probe, Resources, Timed, Volume, Workload
+from .workload import Image, Mount, Probe, Resources, Timed, Volume, Workload, Zone
 
-NAME = "backup"
+NAME, PORT = BACKUP, BACKUP_PORT
 PATH = "environment.tiers.database.backup"
 CONTEXT = Path(__file__).parents[1] / "images" / "backup"
 FOLDER, VOLUMES = "/var/lib/backup", "/volumes"
-PORT = 9200
 WITHIN = 6 * 3600
 """Seconds that a run may take."""
 
@@ -79,7 +79,7 @@ def _workload(wanted: BackupConfig, due: dict[str, str], description: Descriptio
         secrets=tuple(secrets[name] for name in sorted(secrets)),
         port=PORT,
         probe=Probe(path="/health", port=PORT),
-        zones=zones(reached, description.environment),
+        zones=zones(reached, description.environment) + ((Zone.WATCH,) if description.environment.monitoring else ()),
         egress=reached.egress,
         needs=reached.needs,
         writable=("/tmp",),

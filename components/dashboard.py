@@ -31,6 +31,7 @@ def panels(watched: Watched) -> dict[str, list[Panel]]:
         "Tiers": _tiers,
         "Database": _database,
         "Databases": _databases,
+        "Backups": _backups,
         "Cache": _cache,
         "Containers": _containers,
     }
@@ -115,6 +116,19 @@ def _databases(watched: Watched) -> Iterator[Panel]:
             )
         }
         yield Panel(title="Transactions every second", lines=rates)
+
+
+def _backups(watched: Watched) -> Iterator[Panel]:
+    of = watched.of
+    if watched.backed_up:
+        # Zero is when there was none.
+        age = f"time() - ({of('tiers_backup_last_success_timestamp_seconds')} > 0)"
+        yield Panel(title="Since the last that went well", lines={"{{kind}}": age}, unit="s")
+        proven = {"it came back": of("tiers_backup_verified"), "can be read": of("tiers_backup_repository_readable")}
+        yield Panel(title="Last verification", lines=proven, unit="bool_yes_no", kind="stat")
+        made = 'kind=~"backup|full"'
+        yield Panel(title="Size", lines={"{{kind}}": of("tiers_backup_last_size_bytes", made)}, unit="bytes")
+        yield Panel(title="How long it took", lines={"{{kind}}": of("tiers_backup_last_duration_seconds")}, unit="s")
 
 
 def _cache(watched: Watched) -> Iterator[Panel]:

@@ -320,7 +320,8 @@ def secret_versions(workload: Workload) -> dict[str, str]:
 def service(scope: Scope, workload: Workload, place: Place | None, *, pods: bool = False) -> Manifest:
     """The stable address of a workload; with `pods` that of each of its pods, which a StatefulSet wants."""
     name = target(workload, place) + ("-pods" if pods else "")
-    labels = scope.labels(workload.tier, "service", place)
+    # By their roles those who look for the address of a workload find it once.
+    labels = scope.labels(workload.tier, "pods" if pods else "service", place)
     made = scope.object("v1", "Service", name, labels, SKIP_AWAIT)
     made["spec"] = {
         "ports": [{"name": "main", "port": workload.port, "protocol": "TCP", "targetPort": "main"}],

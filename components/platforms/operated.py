@@ -10,7 +10,7 @@ from typing import Any
 
 from pulumi import Input
 
-from ..alerts import Watched, file
+from ..alerts import BACKUP, BACKUP_INTERVAL, BACKUP_PORT, BACKUP_TIMEOUT, Watched, file
 from ..checkpoint import LABEL_ROLE
 from ..dashboard import dashboard
 from ..workload import Workload
@@ -38,13 +38,20 @@ def deployment(scope: Scope, exporter: Workload, data: str, spec: Manifest) -> M
 
 
 def monitors(scope: Scope, watched: Watched, exporters: Mapping[str, Workload]) -> list[Manifest]:
-    """Who is asked: each tier with metrics, in both slots, and each exporter."""
+    """Who is asked: each tier with metrics, in both slots, each exporter, and what takes backups."""
     tiers = [
         _monitor(scope, watched, str(tier), str(tier), each.metrics or "")
         for tier, each in watched.app.measured.items()
     ]
     tiers += [_monitor(scope, watched, tier, each.tier, "/metrics") for tier, each in exporters.items()]
+    tiers += [_backup(scope, watched)] if watched.backed_up else []
     return tiers + ([_instances(scope, watched)] if watched.replicated else [])
+
+
+def _backup(scope: Scope, watched: Watched) -> Manifest:
+    made = _monitor(scope, watched, BACKUP, BACKUP, "/metrics")
+    made["spec"]["endpoints"][0] |= {"interval": BACKUP_INTERVAL, "scrapeTimeout": BACKUP_TIMEOUT}
+    return made
 
 
 def _monitor(scope: Scope, watched: Watched, job: str, name: str, path: str) -> Manifest:
@@ -112,6 +119,7 @@ def policies(scope: Scope, watched: Watched, exporters: Mapping[str, Workload]) 
     """The cluster's Prometheus may ask what has metrics, at the port that has them, and connect to nothing else; an exporter its tier."""
     ports = {str(tier): each.port for tier, each in watched.app.measured.items()}
     ports |= {each.tier: each.port or 0 for each in exporters.values()}
+    ports |= {BACKUP: BACKUP_PORT} if watched.backed_up else {}
     asked = {
         name: ({"app.kubernetes.io/name": name, "app.kubernetes.io/instance": scope.instance}, port)
         for name, port in ports.items()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..alerts import EXPORTER_PORTS, Watched, file
+from ..alerts import BACKUP, BACKUP_INTERVAL, BACKUP_PORT, BACKUP_TIMEOUT, EXPORTER_PORTS, Watched, file
 from ..config import Listening, TierName
 from ..release import Slot
 from ..workload import Image, Probe, Resources, Workload, Zone
@@ -56,6 +56,7 @@ def _configuration(watched: Watched) -> dict[str, Any]:
     every = f"{watched.settings.interval * 1000:.0f}ms"
     jobs = [_tier(tier, described) for tier, described in watched.app.measured.items()]
     jobs += [_one(tier, f"{tier}-exporter:{EXPORTER_PORTS[tier]}") for tier in watched.exported]
+    jobs += [_one(BACKUP, f"{BACKUP}:{BACKUP_PORT}") | _SELDOM] if watched.backed_up else []
     jobs += [_one("gateway", f"gateway:{haproxy.METRICS_PORT}"), _one(NAME, f"localhost:{PORT}"), _RELEASED]
     here = {"target_label": "namespace", "replacement": watched.namespace}
     jobs = [job | {"relabel_configs": [*job.get("relabel_configs", ()), here]} for job in jobs]
@@ -87,6 +88,7 @@ def _tier(tier: TierName, described: Listening) -> dict[str, Any]:
     }
 
 
+_SELDOM = {"scrape_interval": BACKUP_INTERVAL, "scrape_timeout": BACKUP_TIMEOUT}
 _RELEASED: dict[str, Any] = {
     "job_name": "release",
     "file_sd_configs": [{"files": [f"{RELEASED}/*.json"], "refresh_interval": "30s"}],

@@ -21,6 +21,8 @@ from .stack import ClusterStack, DockerStack, Stack, deployed, eventually, free_
 
 Ask = Callable[[str], Any]
 PATIENCE = 90
+TWO_ANSWERS = 180
+"""Seconds in which what takes backups is asked anew, and has looked into its repository anew."""
 pytestmark = pytest.mark.long
 
 
@@ -60,12 +62,20 @@ def names(one: Watched) -> set[str]:
     return {name for text in [*rules, *dashboard.queries(one)] for name in re.findall(r"([a-zA-Z_:][\w:]*)\{", text)}
 
 
+def backed_up(stack: Stack) -> None:
+    database = stack.environment.setdefault("tiers", {}).setdefault("database", {})
+    database["backup"] = {"target": {"volume": True}}
+    key = ["--path", "secrets.backup-key", "e2e-key-of-backups-6f1a"]
+    stack.pulumi("config", "set", "--secret", *key, check=True)
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
     made = on("docker", tmp_path_factory.mktemp("watched"), "e-watch")
     assert isinstance(made, DockerStack)
     made.environment["monitoring"] = {"port": free_port(), "interval": "2s"}
     made.environment["slo"] = {"errors": 0.001}
+    backed_up(made)
     with deployed(made):
         yield made
 
@@ -77,7 +87,7 @@ def ask(stack: DockerStack) -> Ask:
 
 def test_everything_says_how_it_is(stack: DockerStack, ask: Ask) -> None:
     eventually(lambda: {each["labels"]["job"] for each in ask("targets")["activeTargets"] if each["health"] == "up"}
-               == {"api", "cache", "database", "gateway", "prometheus", "release"}, PATIENCE)  # fmt: skip
+               == {"api", "backup", "cache", "database", "gateway", "prometheus", "release"}, PATIENCE)  # fmt: skip
     assert not [each for each in ask("targets")["activeTargets"] if each["health"] != "up"]
     rules = [rule for group in ask("rules")["groups"] for rule in group["rules"]]
     wanted = [rule for group in alerts.file(watched(stack, stack.prefix))["groups"] for rule in group["rules"]]
@@ -102,6 +112,20 @@ def test_figures_are_those_of_what_was_done(stack: DockerStack, ask: Ask) -> Non
     finally:
         worker.unpause()
     eventually(lambda: value(ask, 'tiers_figure{figure="queue_depth"}') == 0, PATIENCE)
+
+
+def test_backups_are_known_once_there_are_some(stack: DockerStack, ask: Ask) -> None:
+    last = 'tiers_backup_last_success_timestamp_seconds{{kind="{}"}}'
+    eventually(lambda: value(ask, last.format("backup")) == 0, PATIENCE)
+    assert not ask("query?query=tiers_backup_verified")["result"]
+    before = time.time()
+    stack.ci("backup", "backup")
+    stack.ci("backup", "verify")
+    eventually(lambda: value(ask, last.format("verify")) >= int(before), TWO_ANSWERS)
+    assert value(ask, last.format("backup")) >= int(before)
+    assert value(ask, "tiers_backup_verified") == value(ask, "tiers_backup_repository_readable") == 1
+    for name in ("BackupIsOverdue", "BackupDoesNotComeBack", "BackupsCanNotBeRead", "BackupsSayNothing"):
+        assert state(ask, name) == {"inactive"}
 
 
 def test_every_metric_that_is_asked_for_is_there(stack: DockerStack, ask: Ask) -> None:
@@ -147,11 +171,12 @@ def test_on_a_cluster_its_own_prometheus_is_told(tmp_path: Path) -> None:
     stack = on("kubernetes", tmp_path, "e-watch")
     assert isinstance(stack, ClusterStack)
     stack.environment["monitoring"] = True
+    backed_up(stack)
     with deployed(stack):
         one = watched(stack, stack.namespace)
         found = json.loads(stack.kubectl("get", "servicemonitors,prometheusrules", "--output=json"))["items"]
         kinds = {f"{each['kind']} {each['metadata']['name']}" for each in found}
-        monitors = {f"ServiceMonitor {name}" for name in ("api", "database-exporter", "cache-exporter")}
+        monitors = {f"ServiceMonitor {name}" for name in ("api", "database-exporter", "cache-exporter", "backup")}
         assert kinds == monitors | {"PrometheusRule board", "PrometheusRule board-release"}
         # The operator has taken them up: whom to ask, and the rules, are in what its Prometheus reads.
         jobs = {f"serviceMonitor/{stack.namespace}/{name.partition(' ')[2]}/0" for name in monitors}
@@ -162,6 +187,7 @@ def test_on_a_cluster_its_own_prometheus_is_told(tmp_path: Path) -> None:
         wanted = {name for name in names(one) if not name.startswith(("tiers", "up", "kubelet_volume_stats"))}
         assert len(wanted) > 15
         assert not wanted - exposed
+        assert {"tiers_backup_repository_readable", "tiers_backup_overdue"} < exposed
         assert set(stack.up().changed) == {"unchanged"}
         assert "ok             nothing but the gateway leads in" in stack.ci("check")
 
@@ -180,7 +206,7 @@ def _exposed(stack: ClusterStack) -> set[str]:
     stack.post("a message, for its answer to be counted")
     pages = [
         stack.kubectl("get", "--raw", f"/api/v1/namespaces/{stack.namespace}/services/{service}:main/proxy/metrics")
-        for service in ("api-blue", "database-exporter", "cache-exporter")
+        for service in ("api-blue", "database-exporter", "cache-exporter", "backup")
     ]
     pages += [stack.kubectl("get", "--raw", f"/api/v1/nodes/lab/proxy/metrics{more}") for more in ("", "/cadvisor")]
     return {name for page in pages for name in re.findall(r"^([a-zA-Z_:][\w:]*)(?:\{|\s)", page, re.MULTILINE)}

@@ -294,6 +294,10 @@ class TestMetrics:
 
     def test_a_verification_that_failed_after_one_that_did_not(self) -> None:
         assert self.told([run("verify", 2), run("verify", 1, ok=False)])["tiers_backup_verified"] == 0
+        assert self.told([run("begin", 2), run("verify", 1, ok=False)])["tiers_backup_verified"] == 0
+
+    def test_before_the_first_verification_there_is_no_verdict(self) -> None:
+        assert "tiers_backup_verified" not in self.told([run("begin", 2), run("backup", 1, "a")])
 
     def test_one_that_should_have_been(self) -> None:
         told = self.told([run("begin", 9), run("backup", 2, "a")])
@@ -303,6 +307,5 @@ class TestMetrics:
     def test_right_after_the_beginning_nothing_is_overdue(self) -> None:
         assert not any(serve.overdue([run("begin", 0.5)], self.DUE, NOW).values())
 
-    def test_a_repository_that_can_not_be_read_is_not_verified(self) -> None:
-        told = self.told(None)
-        assert told == {"tiers_backup_repository_readable": 0, "tiers_backup_verified": 0}
+    def test_of_a_repository_that_can_not_be_read_nothing_else_is_known(self) -> None:
+        assert self.told(None) == {"tiers_backup_repository_readable": 0}

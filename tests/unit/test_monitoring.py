@@ -4,7 +4,9 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,22 @@ from components.config import ConfigError, TierName, load_app, load_environment
 from components.platforms import operated, prometheus
 from components.platforms.manifests import Scope
 from components.platforms.reachability import Network
+from images.backup.backup import serve
+from images.backup.backup.repository import Run
 
-from .program import CONTAINER, NETWORK, ROOT, VOLUME, Deployment, deploy, environment, exported, first, project
+from .program import (
+    CONTAINER,
+    NETWORK,
+    ROOT,
+    SECRETS,
+    VOLUME,
+    Deployment,
+    deploy,
+    environment,
+    exported,
+    first,
+    project,
+)
 
 HERE = 'namespace="board"'
 MINUTES = 700
@@ -47,7 +63,18 @@ def replicated() -> Watched:
     return replace(one, environment=one.environment.model_copy(update={"tiers": tiers}))
 
 
-ALL = {"docker": watched(), "kubernetes": watched("staging"), "certified": certified(), "replicated": replicated()}
+def with_backup(stack: str) -> dict[str, Any]:
+    tiers = environment(stack).get("tiers", {})
+    return tiers | {"database": tiers.get("database", {}) | {"backup": {"target": {"volume": True}}}}
+
+
+ALL = {
+    "docker": watched(),
+    "kubernetes": watched("staging"),
+    "certified": certified(),
+    "replicated": replicated(),
+    "backed up": watched("staging", tiers=with_backup("staging")),
+}
 each = pytest.mark.parametrize("one", ALL.values(), ids=ALL)
 
 
@@ -75,7 +102,8 @@ def test_promtool_takes_every_query_of_the_dashboard(one: Watched, tmp_path: Pat
 
 
 def test_promtool_takes_what_prometheus_reads(tmp_path: Path) -> None:
-    for name, text in prometheus.files(watched(monitoring={"alertmanager": "https://alerts.test"})).items():
+    one = watched(monitoring={"alertmanager": "https://alerts.test"}, tiers=with_backup("dev"))
+    for name, text in prometheus.files(one).items():
         here = tmp_path / Path(name).name
         here.write_text(text.replace(prometheus.CONFIG, str(tmp_path)))
     done = promtool("check", "config", tmp_path / "prometheus.yml")
@@ -164,7 +192,7 @@ def connected(taken: float) -> list[Series]:
     ]
 
 
-DOCKER, CLUSTER, CERTIFIED, REPLICATED = "docker", "kubernetes", "certified", "replicated"
+DOCKER, CLUSTER, CERTIFIED, REPLICATED, BACKED_UP = ALL
 # Where; the alert and its own labels; what it has to fire for, and not; after how many minutes.
 CASES: list[tuple[str, str, dict[str, str], list[Series], list[Series], int]] = [
     (DOCKER, "ErrorBudgetBurns", {"over": "1h"}, at_the_gateway(200), at_the_gateway(9), 10),
@@ -211,6 +239,10 @@ CASES: list[tuple[str, str, dict[str, str], list[Series], list[Series], int]] = 
     (REPLICATED, "DatabaseConnectionsRunOut", {"pod": "database-0"}, connected(81), connected(79), 7),
     (REPLICATED, "DatabaseDeadlocks", {}, [growing("cnpg_pg_stat_database_deadlocks", 10)], [growing("cnpg_pg_stat_database_deadlocks", 1)], 20),
     (REPLICATED, "CacheHasNoReplica", {}, one("redis_connected_slaves", 0), one("redis_connected_slaves", 2), 7),
+    (BACKED_UP, "BackupIsOverdue", {"kind": "full"}, one("tiers_backup_overdue", 1, kind="full"), one("tiers_backup_overdue", 0, kind="full"), 7),
+    (BACKED_UP, "BackupDoesNotComeBack", {}, one("tiers_backup_verified", 0), one("tiers_backup_verified", 1), 7),
+    (BACKED_UP, "BackupsCanNotBeRead", {}, one("tiers_backup_repository_readable", 0), one("tiers_backup_repository_readable", 1), 17),
+    (BACKED_UP, "BackupsSayNothing", {}, [], one("tiers_backup_repository_readable", 0), 17),
     (CERTIFIED, "CertificateExpires", {}, until(13.5), until(16), 65),
 ]  # fmt: skip
 
@@ -253,14 +285,59 @@ def test_promtool_says_so_if_one_does_not(tmp_path: Path) -> None:
 
 def test_every_alert_is_tested_where_it_is_another_than_elsewhere() -> None:
     tested = {(where, name, own(labels)) for where, name, labels, *_ in CASES}
-    for where in (DOCKER, CLUSTER, CERTIFIED, REPLICATED):
+    for where in ALL:
         made = {(rule["alert"], own(rule["labels"])): rule["expr"] for rule in alerts.alerts(ALL[where])}
-        others = (
-            {rule["expr"] for rule in alerts.alerts(ALL[CLUSTER])} if where in (CERTIFIED, REPLICATED) else set[str]()
-        )
+        elsewhere = alerts.alerts(ALL[CLUSTER]) if where not in (DOCKER, CLUSTER) else []
+        others = {rule["expr"] for rule in elsewhere}
         assert {(where, *key) for key, expr in made.items() if expr not in others} == {
             each for each in tested if each[0] == where
         }
+
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def told(*known: tuple[str, bool]) -> list[Series]:
+    """What takes backups says of itself after these runs, an hour apart, the last just now."""
+    runs = [
+        Run(id=kind, kind=kind, at=NOW - timedelta(hours=age), ok=ok, of=("data",), size=1, seconds=1)
+        for age, (kind, ok) in enumerate(reversed(known))
+    ]
+    return [page_line(line) for line in serve.metrics(runs[::-1], {"backup": "daily", "verify": "monthly"}, NOW)]
+
+
+def page_line(line: str) -> Series:
+    name, _, labels = line.partition(" ")[0].rstrip("}").partition("{")
+    return series(name, float(line.rpartition(" ")[2]), **dict(re.findall(r'(\w+)="(\w+)"', labels)))
+
+
+@pytest.mark.parametrize(
+    ("runs", "firing"),
+    [
+        ([("begin", True)], []),
+        ([("begin", True), ("backup", True)], []),
+        ([("begin", True), ("backup", True), ("verify", True)], []),
+        ([("begin", True), ("backup", True), ("verify", False)], ["BackupDoesNotComeBack"]),
+        ([("begin", True), ("backup", True), ("verify", False), ("verify", True)], []),
+    ],
+)
+def test_of_backups_a_new_environment_has_no_alert_and_a_verification_that_failed_is_one(
+    runs: Sequence[tuple[str, bool]], firing: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "_next", lambda at, after: after + timedelta(days=1))
+    names = {rule["alert"] for rule in alerts.alerts(ALL[BACKED_UP]) if rule["alert"].startswith("Backup")}
+    assert len(names) == 4
+    tests = [asked(name, {}, told(*runs), 30, int(name in firing)) for name in sorted(names)]
+    done = verdict(BACKED_UP, tests, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_asked_of_backups_is_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "_next", lambda at, after: after + timedelta(days=1))
+    wanted = json.dumps([alerts.file(ALL[BACKED_UP]), dashboard.queries(ALL[BACKED_UP])])
+    said = {each["series"].partition("{")[0] for each in told(("begin", True), ("backup", True), ("verify", True))}
+    assert set(re.findall(r"tiers_backup_\w+", wanted)) == said
+    assert "tiers_backup" not in json.dumps([alerts.file(ALL[CLUSTER]), dashboard.queries(ALL[CLUSTER])])
 
 
 OWN = ("over", "quantile", "job", "figure")
@@ -421,6 +498,41 @@ def test_instances_of_a_database_are_asked_themselves_and_by_nobody_else() -> No
     assert network.may("Ingress", pod, ("monitoring", {}), operated.INSTANCE_PORT, "TCP")
     assert not network.may("Ingress", pod, ("monitoring", {}), 5432, "TCP")
     assert not network.may("Ingress", pod, ("elsewhere", {}), operated.INSTANCE_PORT, "TCP")
+
+
+def backed_up(stack: str, monitoring: object = True) -> Deployment:
+    env = environment(stack) | {"monitoring": monitoring, "tiers": with_backup(stack)}
+    return deploy(env=env, stack=stack, secrets=SECRETS | {"backup-key": "the-key-of-backups"})
+
+
+def test_on_docker_what_takes_backups_is_where_it_is_asked() -> None:
+    deployed = backed_up("dev", {"port": 9191})
+    assert networks(deployed, "backup-1") == {"data", "watch"}
+    assert networks(backed_up("dev", None), "backup-1") == {"data"}
+    [config] = [each for each in deployed.all if re.fullmatch(r"prometheus-config-\w+-files", each.name)]
+    [text] = [each["content"] for each in config.inputs["uploads"] if each["file"].endswith("prometheus.yml")]
+    [job] = [each for each in json.loads(text)["scrape_configs"] if each["job_name"] == "backup"]
+    assert job["static_configs"] == [{"targets": ["backup:9200"]}]
+    assert '"backup"' not in prometheus.files(watched())[f"{prometheus.CONFIG}/prometheus.yml"]
+
+
+def test_on_a_cluster_what_takes_backups_is_asked_once() -> None:
+    deployed = backed_up("staging")
+    monitor = deployed.one("ServiceMonitor", "backup").inputs["spec"]
+    wanted = monitor["selector"]["matchLabels"].items()
+    assert [each.name for each in deployed.of("Service") if wanted <= each.labels.items()] == ["backup"]
+    network = Network("board-staging", [each.inputs for each in deployed.of("NetworkPolicy")])
+    pods = deployed.one("StatefulSet", "backup").inputs["spec"]["template"]["metadata"]["labels"]
+    run = deployed.one("CronJob", "backup-backup").inputs["spec"]["jobTemplate"]["spec"]["template"]["metadata"][
+        "labels"
+    ]
+    for source, labels, port, may in (
+        ("monitoring", pods, 9200, True),
+        ("monitoring", pods, 9201, False),
+        ("monitoring", run, 9200, False),
+        ("elsewhere", pods, 9200, False),
+    ):
+        assert network.may("Ingress", ("board-staging", labels), (source, {}), port, "TCP") is may
 
 
 def test_a_clusters_prometheus_reaches_metrics_and_nothing_else() -> None:

@@ -40,7 +40,8 @@ def metrics(known: Sequence[Run] | None, due: Mapping[str, str], now: datetime) 
     """What Prometheus is told, line by line; `known` is None where the repository can't be read."""
     yield f"tiers_backup_repository_readable {int(known is not None)}"
     verified = [run for run in known or () if run.kind == "verify"]
-    yield f"tiers_backup_verified {int(bool(verified) and verified[-1].ok)}"
+    if verified:  # Before the first there is no verdict, and it is no bad one.
+        yield f"tiers_backup_verified {int(verified[-1].ok)}"
     late = overdue(known or (), due, now)
     for kind in due:
         last = next((run for run in reversed(known or ()) if run.ok and run.kind == kind), None)

@@ -383,8 +383,7 @@ def test_prod_is_deployed_with_a_role_in_its_namespace_only(prod: ClusterStack) 
         for container in pod.spec.containers
     }
     assert all("@sha256:" in image for image in images)
-    # Web, api, the smoke test; Redis and the way to it; PostgreSQL and its pooler.
-    assert len(images) == 7
+    assert len(images) == 5
 
 
 def test_prod_and_staging_do_not_see_each_other(stack: ClusterStack, prod: ClusterStack) -> None:
@@ -408,7 +407,7 @@ def test_protected_data_stops_a_destroy(prod: ClusterStack) -> None:
     refused = prod.destroy(check=False)
     assert refused.code
     assert "protect" in refused.text
-    assert "database-ha" in refused.text
+    assert "database-data" in refused.text
     assert prod.live()["slot"] == "blue"
 
 

@@ -133,7 +133,12 @@ def _resources(given: Resources) -> Manifest:
     """As for other pods, with room for the operator's program, which is copied into each."""
     fixed = {"memory": size(given.memory), "ephemeral-storage": "1Gi"}
     reserved = given.cpu / 4 if given.reserve is None else given.reserve
-    return {"requests": {"cpu": cpu(reserved), **fixed}, "limits": {"cpu": cpu(given.cpu), **fixed}}
+    return {"requests": {"cpu": _cpu(reserved), **fixed}, "limits": {"cpu": _cpu(given.cpu), **fixed}}
+
+
+def _cpu(processors: float) -> str:
+    """As the operator writes it back: what differs would be changed again by each update."""
+    return str(int(processors)) if processors.is_integer() and processors else cpu(processors)
 
 
 def _without_disk(given: Manifest) -> Manifest:

@@ -383,7 +383,8 @@ def test_prod_is_deployed_with_a_role_in_its_namespace_only(prod: ClusterStack) 
         for container in pod.spec.containers
     }
     assert all("@sha256:" in image for image in images)
-    assert len(images) == 5
+    # Web, api, the smoke test, PostgreSQL; Redis, and the way to it.
+    assert len(images) == 6
 
 
 def test_prod_and_staging_do_not_see_each_other(stack: ClusterStack, prod: ClusterStack) -> None:

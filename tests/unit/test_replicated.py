@@ -195,3 +195,12 @@ def test_a_secret_the_operator_can_not_read_is_refused() -> None:
     env["kubernetes"]["secrets"] = {"database-password": {"secret": "given", "key": "pw"}}
     with pytest.raises(ConfigError, match=r"database-password\.key: CloudNativePG reads .*key: password"):
         load_environment(env, load_app(project()))
+
+
+def test_processors_are_written_as_the_operator_writes_them_back() -> None:
+    """It says `1` for `1000m`, and each update would change that again."""
+    for given, written in ((1, "1"), (2.0, "2"), (0.5, "500m"), (1.5, "1500m")):
+        env = environment("staging")
+        env["tiers"]["database"] |= {"ha": True, "cpu": given}
+        made = deploy(env=env, stack="staging").one("Cluster", "database-ha")
+        assert made.inputs["spec"]["resources"]["limits"]["cpu"] == written

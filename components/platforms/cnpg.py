@@ -12,7 +12,7 @@ from pulumi import Input
 from ..config import SecretReference
 from ..workload import DatabaseCluster, Resources
 from . import barman
-from .manifests import Manifest, Scope, brought_name, cpu, secret_name, size, spread
+from .manifests import IN_BACKGROUND, Manifest, Scope, brought_name, cpu, secret_name, size, spread
 from .traffic import policy, to_world
 
 GROUP = "postgresql.cnpg.io"
@@ -58,7 +58,7 @@ def cluster(scope: Scope, wanted: DatabaseCluster, protected_by: str) -> Manifes
     takes over has all that was acknowledged. One of two is enough, so that one may be lost, or be slow, unnoticed.
     """
     labels = scope.labels(wanted.name, "tier", tier=wanted.tier)
-    made = scope.object(API, "Cluster", wanted.name, labels, {"pulumi.com/waitFor": "condition=Ready"})
+    made = scope.object(API, "Cluster", wanted.name, labels, {"pulumi.com/waitFor": "condition=Ready"} | IN_BACKGROUND)
     spec: Manifest = {
         "affinity": _affinity(wanted),
         "bootstrap": {"initdb": _beginning(wanted, protected_by)},
@@ -200,7 +200,8 @@ def pooler(scope: Scope, wanted: DatabaseCluster) -> Manifest:
     """
     labels = scope.labels(wanted.pooled, "pooler", tier=wanted.tier)
     given = Resources(cpu=0.5, memory=128 * 2**20, reserve=wanted.resources.reserve and 0.02)
-    settled = {"pulumi.com/waitFor": f"jsonpath={{.status.instances}}={POOLERS}"}
+    # Deleted from the foreground it would wait for a Deployment that its operator makes again for as long as it waits.
+    settled = {"pulumi.com/waitFor": f"jsonpath={{.status.instances}}={POOLERS}"} | IN_BACKGROUND
     made = scope.object(API, "Pooler", wanted.pooled, labels, settled)
     made["spec"] = {
         "cluster": {"name": wanted.name},

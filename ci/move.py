@@ -17,7 +17,7 @@ from pulumi import RunError
 from components import backup, checkpoint, guard, platforms
 from components.checkpoint import Checkpoint
 from components.config import App, ConfigError, Environment, TierName
-from components.platforms import cluster
+from components.platforms import cluster, recovery
 from components.tier import REPLICATED
 
 from .described import load, project, pulumi, state
@@ -91,6 +91,7 @@ def move(stack: str) -> None:
             raise RunError(
                 f"{more} rows of {name} were written while it was read-only; stop what says BEGIN READ WRITE first"
             )
+        recovery.introduce(environment.cluster, f"{app.name}-{stack}", REPLICATED, into)
         _use(stack, "kept", into)
     print(
         f"  `make up ENV={stack}` takes the tiers to it; until then, and after `make back`, what they use answers reads only"

@@ -127,6 +127,7 @@ class Server:
         monkeypatch.setattr(move.cluster, "execute", self.asked)
         monkeypatch.setattr(move.platforms, "run_once", self.copied)
         monkeypatch.setattr(move, "pulumi", self.pulumi)
+        monkeypatch.setattr(move.recovery, "introduce", lambda *_: self._does("introduce"))
         monkeypatch.setattr(move.time, "sleep", lambda _: None)
 
     def _does(self, what: str) -> None:
@@ -164,14 +165,14 @@ class Server:
 def test_what_is_copied_can_not_change_and_is_named_last(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(monkeypatch, described("live"), MOVING)
     move.main(["staging"])
-    assert server.steps[:2] == ["close", "copy"]
-    assert server.steps[2].startswith("single=kept name=board_r")
-    assert len(server.steps) == 3
+    assert server.steps[:3] == ["close", "copy", "introduce"]
+    assert server.steps[3].startswith("single=kept name=board_r")
+    assert len(server.steps) == 4
     # Until twice in a row there is no older session.
     assert server.done[1:4] == ["ended"] * 3
 
 
-@pytest.mark.parametrize("fails", ["close", "copy", "single=kept"])
+@pytest.mark.parametrize("fails", ["close", "copy", "introduce", "single=kept"])
 def test_what_fails_leaves_the_single_one_open(
     fails: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

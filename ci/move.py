@@ -17,7 +17,7 @@ from pulumi import RunError
 from components import backup, checkpoint, guard, platforms
 from components.checkpoint import Checkpoint
 from components.config import App, ConfigError, Environment, TierName
-from components.platforms import cluster
+from components.platforms import cluster, recovery
 from components.tier import REPLICATED
 
 from .described import load, project, pulumi, state
@@ -47,6 +47,11 @@ class Single:
         """From here on it takes writes."""
         self._set("RESET default_transaction_read_only")
 
+    def written(self) -> int:
+        """How many rows of it were ever written: a session may say that it writes all the same, and then it does."""
+        rows = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0) FROM pg_stat_user_tables"
+        return int(self._ask(rows, of=self.name))
+
     def _set(self, said: str) -> None:
         begun = self._ask(f'ALTER DATABASE "{self.name}" {said}', "SELECT clock_timestamp()")
         older = f"datname = '{self.name}' AND backend_type = 'client backend' AND backend_start < '{begun}'"
@@ -61,11 +66,11 @@ class Single:
                 raise RunError(f"{ended} sessions of {self.name} do not end; see pg_stat_activity")
             time.sleep(1)
 
-    def _ask(self, *queries: str) -> str:
+    def _ask(self, *queries: str, of: str = "template1") -> str:
         commands = [word for query in queries for word in ("--command", query)]
         asked = ("psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1")
-        # Not in the database itself: what is said of it does not hold there.
-        asked = (*asked, "--username", self.owner, "--dbname", "template1", *commands)
+        # Not in the database itself, unless it has to be: what is said of it does not hold elsewhere.
+        asked = (*asked, "--username", self.owner, "--dbname", of, *commands)
         labels = {"app.kubernetes.io/name": str(TierName.DATABASE)}
         # Warnings come before what was asked for.
         return cluster.execute(self.environment.cluster, self.instance, labels, asked).rpartition("\n")[2]
@@ -78,8 +83,15 @@ def move(stack: str) -> None:
     if problem := unfit(environment, known):
         raise RunError(problem)
     name, into = told(known)["DATABASE_NAME"], fresh(app, datetime.now(UTC))
-    with read_only(_single(app, environment, stack, name), stack):
+    single = _single(app, environment, stack, name)
+    with read_only(single, stack):
+        before = single.written()
         print(_copied(app, environment, stack, into))
+        if more := single.written() - before:
+            raise RunError(
+                f"{more} rows of {name} were written while it was read-only; stop what says BEGIN READ WRITE first"
+            )
+        recovery.introduce(environment.cluster, f"{app.name}-{stack}", REPLICATED, into)
         _use(stack, "kept", into)
     print(
         f"  `make up ENV={stack}` takes the tiers to it; until then, and after `make back`, what they use answers reads only"

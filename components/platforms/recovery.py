@@ -80,6 +80,23 @@ def _complete(settings: Kubernetes, scope: Scope, wanted: DatabaseCluster) -> No
         time.sleep(2)
 
 
+def introduce(settings: Kubernetes, instance: str, cluster_name: str, database: str) -> None:
+    """Have the pooler let tiers into a new database: the operator (1.27) readies each for it, but looks only when the Cluster changes.
+
+    An operator that needs nothing there is waited for in vain, and what is wrong after all the release's gates find.
+    """
+    kubernetes: Any = import_module("kubernetes")
+    api = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config(context=settings.context))
+    where = (*cnpg.API.split("/"), settings.namespace.name or instance, "clusters", cluster_name)
+    api.patch_namespaced_custom_object(*where, {"metadata": {"annotations": {"tiers.database": database}}})
+    ready = "SELECT count(*) FROM pg_proc WHERE proname = 'user_search'"
+    primary = {"cnpg.io/cluster": cluster_name, "cnpg.io/instanceRole": "primary"}
+    command = ("psql", "--no-psqlrc", "--tuples-only", "--no-align", "--dbname", database, "--command", ready)
+    deadline = time.monotonic() + 60
+    while cluster.execute(settings, instance, primary, command) == "0" and time.monotonic() < deadline:
+        time.sleep(2)
+
+
 def _scratch(
     scope: Scope, scratch: DatabaseCluster, of: DatabaseCluster, spec: Mapping[str, Any], moment: datetime
 ) -> Manifest:

@@ -120,13 +120,14 @@ class Server:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, env: dict[str, Any], known: Deployment) -> None:
         self.done: list[str] = []
-        self.fails = ""
+        self.fails, self.wrote = "", 0
         monkeypatch.setattr(move, "load", lambda _: (load_app(project()), load_environment(env, load_app(project()))))
         monkeypatch.setattr(move, "state", lambda _: exported(known))
         monkeypatch.setattr(move, "project", lambda: "board")
         monkeypatch.setattr(move.cluster, "execute", self.asked)
         monkeypatch.setattr(move.platforms, "run_once", self.copied)
         monkeypatch.setattr(move, "pulumi", self.pulumi)
+        monkeypatch.setattr(move.recovery, "introduce", lambda *_: self._does("introduce"))
         monkeypatch.setattr(move.time, "sleep", lambda _: None)
 
     def _does(self, what: str) -> None:
@@ -140,6 +141,9 @@ class Server:
         if query.startswith("ALTER"):
             self._does("open" if "RESET" in query else "close")
             return "WARNING:  something\n2026-11-21 23:30:00+00"
+        if "n_tup_ins" in query:
+            assert "board" in command
+            return str(7 + self.wrote * ("copy" in self.done))
         ended = sum(each == "ended" for each in self.done) % 3 == 0
         self.done.append("ended")
         return "4" if ended else "0"
@@ -161,14 +165,14 @@ class Server:
 def test_what_is_copied_can_not_change_and_is_named_last(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(monkeypatch, described("live"), MOVING)
     move.main(["staging"])
-    assert server.steps[:2] == ["close", "copy"]
-    assert server.steps[2].startswith("single=kept name=board_r")
-    assert len(server.steps) == 3
+    assert server.steps[:3] == ["close", "copy", "introduce"]
+    assert server.steps[3].startswith("single=kept name=board_r")
+    assert len(server.steps) == 4
     # Until twice in a row there is no older session.
     assert server.done[1:4] == ["ended"] * 3
 
 
-@pytest.mark.parametrize("fails", ["close", "copy", "single=kept"])
+@pytest.mark.parametrize("fails", ["close", "copy", "introduce", "single=kept"])
 def test_what_fails_leaves_the_single_one_open(
     fails: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,6 +182,14 @@ def test_what_fails_leaves_the_single_one_open(
         move.main(["staging"])
     assert server.steps[-1] == "open"
     assert "takes writes again" in capsys.readouterr().out
+
+
+def test_who_writes_all_the_same_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(monkeypatch, described("live"), MOVING)
+    server.wrote = 2
+    with pytest.raises(RunError, match="2 rows of board were written"):
+        move.main(["staging"])
+    assert server.steps == ["close", "copy", "open"]
 
 
 @pytest.mark.parametrize(

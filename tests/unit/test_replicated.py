@@ -164,10 +164,12 @@ def test_it_is_protected_for_its_claims_go_with_it() -> None:
 
 def test_an_update_waits_until_all_of_it_is_ready() -> None:
     notes = {kind: DEPLOYED.of(kind)[0].inputs["metadata"]["annotations"] for kind in ("Cluster", "Pooler")}
-    assert notes == {
-        "Cluster": {"pulumi.com/waitFor": "condition=Ready"},
-        "Pooler": {"pulumi.com/waitFor": "jsonpath={.status.instances}=2"},
+    assert {kind: each["pulumi.com/waitFor"] for kind, each in notes.items()} == {
+        "Cluster": "condition=Ready",
+        "Pooler": "jsonpath={.status.instances}=2",
     }
+    # From the foreground a Pooler never goes: its Deployment is made again meanwhile.
+    assert {each["pulumi.com/deletionPropagationPolicy"] for each in notes.values()} == {"background"}
     assert {"database-ha", "database-pooler"} <= DEPLOYED.before("blue-api-migrate")
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from policy.settings import SETTINGS
+
 from .stack import ClusterStack, DockerStack, Result, Stack
 
 HELD_TO = ("--policy-pack", "policy")
@@ -59,7 +61,7 @@ def test_what_may_not_ends_the_preview(stack: Stack) -> None:
     result = preview(stack)
     assert result.code != 0
     for rule, problem in {
-        "known-registries": "quay.io/somebody/redis:7 is from none of docker.io/library, 127.0.0.1:5005; take the image",
+        "known-registries": f"quay.io/somebody/redis:7 is from none of {', '.join(SETTINGS.registries)}; take the image",
         "no-plain-secrets": "MAIL_PASSWORD looks like a secret in plain text; take it out of env",
         "replicas": "set environment.tiers.worker.replicas: 2 or more",
     }.items():

@@ -130,15 +130,18 @@ def ready(settings: Kubernetes, instance: str) -> dict[tuple[str, str], tuple[in
     label = {"label_selector": f"app.kubernetes.io/instance={instance},{LABEL_ROLE}=tier"}
     found = [*api.list_namespaced_deployment(*where, **label).items]
     found += api.list_namespaced_stateful_set(*where, **label).items
+    said: list[tuple[Mapping[str, str], int, int]] = [
+        (each.metadata.labels, each.status.ready_replicas or 0, each.spec.replicas) for each in found
+    ]
+    said += [
+        (each["metadata"]["labels"], each.get("status", {}).get("readyInstances", 0), each["spec"]["instances"])
+        for each in _replicated(settings, label["label_selector"], *where)
+    ]
     counted: dict[tuple[str, str], tuple[int, int]] = {}
-    for each in found:
-        place = (each.metadata.labels.get(LABEL_SLOT, ""), each.metadata.labels["app.kubernetes.io/component"])
-        healthy, of = counted.get(place, (0, 0))
-        counted[place] = (healthy + (each.status.ready_replicas or 0), of + each.spec.replicas)
-    for each in _replicated(settings, label["label_selector"], *where):
-        place = ("", each["metadata"]["labels"]["app.kubernetes.io/component"])
-        healthy, of = counted.get(place, (0, 0))
-        counted[place] = (healthy + each.get("status", {}).get("readyInstances", 0), of + each["spec"]["instances"])
+    for labels, healthy, of in said:
+        place = (labels.get(LABEL_SLOT, ""), labels["app.kubernetes.io/component"])
+        healthy_too, of_too = counted.get(place, (0, 0))
+        counted[place] = (healthy_too + healthy, of_too + of)
     return counted
 
 

@@ -154,12 +154,16 @@ def test_only_processes_whose_engine_is_gone_are_ended(tmp_path: Path, monkeypat
         engine.listen()
         closed.bind(("127.0.0.1", 0))
         provider = tmp_path / "pulumi-resource-test"
-        provider.write_text("import time; time.sleep(60)")
+        provider.write_text("import time; print('started', flush=True); time.sleep(60)")
         started = [
-            subprocess.Popen([sys.executable, str(provider), f"127.0.0.1:{each.getsockname()[1]}"])
+            subprocess.Popen(
+                [sys.executable, str(provider), f"127.0.0.1:{each.getsockname()[1]}"], stdout=subprocess.PIPE, text=True
+            )
             for each in (engine, closed)
         ]
         try:
+            for each in started:  # Until then it may have no command line: the kernel writes that after it has closed Popen's pipe.
+                assert each.stdout and each.stdout.readline()
             found = set(heal.orphans())
             assert started[1].pid in found
             assert started[0].pid not in found
@@ -169,4 +173,4 @@ def test_only_processes_whose_engine_is_gone_are_ended(tmp_path: Path, monkeypat
         finally:
             for each in started:
                 each.kill()
-                each.wait()
+                each.communicate()

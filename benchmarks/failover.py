@@ -1,4 +1,4 @@
-"""The table of what tests/e2e/test_failover.py measured: `python -m benchmarks.failover`, after `make e2e-data`."""
+"""The tables of what losing a primary costs, from what the end-to-end tests measured: `python -m benchmarks.failover`, after `make e2e-data`."""
 
 import json
 import sys
@@ -6,28 +6,36 @@ from pathlib import Path
 
 REPORT = Path(__file__).parents[1] / "reports" / "failover.json"
 WORDS = {
-    "kill_pod": "the primary's pod is deleted by force",
-    "kill_process": "its process is killed",
-    "freeze": "all its processes are frozen",
-    "delete_volume": "its volume is deleted, and its pod",
-    "kill_operator": "the operator is killed",
-    "kill_pod_during_a_release": "the primary's pod is deleted in the midst of a release",
+    "database": {
+        "kill_pod": "its pod is deleted by force",
+        "kill_process": "its process is killed",
+        "freeze": "all its processes are frozen",
+        "delete_volume": "its volume is deleted, and its pod",
+        "kill_operator": "the operator is killed",
+        "kill_pod_during_a_release": "its pod is deleted in the midst of a release",
+    },
+    "cache": {
+        "delete_pod": "its pod is deleted by force",
+        "kill_server": "its process is killed",
+        "freeze": "its process is frozen for 20 s",
+        "lose_data": "its data is deleted, and its process killed",
+        "delete_all": "the pods of all three are deleted by force",
+        "stop_pod": "its pod is stopped, as by a drained node",
+        "change_each": "each member is changed by an update",
+    },
 }
 
 
 def main() -> None:
     seen = json.loads(REPORT.read_text())
-    print("| what is lost | times | without a write: median | most | acknowledged | lost |\n|---|---|---|---|---|---|")
-    for name, words in WORDS.items():
-        if row := seen.get(name):
-            figures = [
-                len(row["seconds"]),
-                f"{row['median']:.1f} s",
-                f"{row['max']:.1f} s",
-                row["acknowledged"],
-                row["lost"],
-            ]
-            print(f"| {words} | {' | '.join(str(each) for each in figures)} |")
+    for tier, words in WORDS.items():
+        print(f"| the {tier}'s primary | times | without a write: median | most | acknowledged | of these lost |")
+        print("|---|---|---|---|---|---|")
+        for way, said in words.items():
+            if row := seen.get(tier, {}).get(way):
+                seconds = f"{row['median']:.1f} s | {row['max']:.1f} s"
+                print(f"| {said} | {len(row['seconds'])} | {seconds} | {row['acknowledged']:,} | {row['lost']} |")
+        print()
 
 
 if __name__ == "__main__":

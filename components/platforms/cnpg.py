@@ -31,6 +31,8 @@ SWITCHOVER = 40
 """Seconds a primary has to give over in order. The operator's default is an hour without anybody who writes."""
 STOP = 60
 """Seconds an instance has to stop; then it is killed, and the log it wrote is what it starts from."""
+QUORUM = {"alpha.cnpg.io/failoverQuorum": "true"}
+"""Nobody is promoted unless whoever has the last acknowledged write is among those that are asked."""
 POOL = {
     # All replicas of both slots share these connections; each of the poolers has as many.
     "default_pool_size": "20",
@@ -58,7 +60,8 @@ def cluster(scope: Scope, wanted: DatabaseCluster, protected_by: str) -> Manifes
     takes over has all that was acknowledged. One of two is enough, so that one may be lost, or be slow, unnoticed.
     """
     labels = scope.labels(wanted.name, "tier", tier=wanted.tier)
-    made = scope.object(API, "Cluster", wanted.name, labels, {"pulumi.com/waitFor": "condition=Ready"} | IN_BACKGROUND)
+    notes = {"pulumi.com/waitFor": "condition=Ready"} | IN_BACKGROUND | QUORUM
+    made = scope.object(API, "Cluster", wanted.name, labels, notes)
     spec: Manifest = {
         "affinity": _affinity(wanted),
         "bootstrap": {"initdb": _beginning(wanted, protected_by)},
@@ -75,8 +78,15 @@ def cluster(scope: Scope, wanted: DatabaseCluster, protected_by: str) -> Manifes
         },
         "primaryUpdateMethod": "switchover",
         "primaryUpdateStrategy": "unsupervised",
-        # The operator's own take 30 s to notice a primary that hangs; a busy node's short pauses are none.
+        # The operator's own take 30 s to notice a primary that hangs, and as long as `stopDelay` to end it; until then its
+        # replicas wait for it on connections that its kernel keeps open. A busy node's short pauses are none.
         "probes": {
+            "liveness": {
+                "failureThreshold": 4,
+                "periodSeconds": 5,
+                "terminationGracePeriodSeconds": 5,
+                "timeoutSeconds": 5,
+            },
             "readiness": {"failureThreshold": 3, "periodSeconds": 2, "timeoutSeconds": 3},
             "startup": {"periodSeconds": 2, "timeoutSeconds": 5},
         },

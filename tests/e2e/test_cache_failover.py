@@ -8,16 +8,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from .stack import ROOT, ClusterStack, deployed, eventually
+from .losses import Loss, report
+from .stack import ClusterStack, deployed, eventually
 from .writing import MISSING, every_job_is_done, in_api, load, processes
 
 pytestmark = pytest.mark.long
-REPORT = ROOT / "reports" / "cache-failover.json"
 FEW = 40
 """Keys that may be lost with a primary: what it answered in its last milliseconds (docs/adr/018-a-cache-that-survives.md). Of thousands."""
 
@@ -86,8 +86,13 @@ def delete_all(stack: ClusterStack, pod: Any) -> None:
     stack.kubectl("delete", "pod", "--selector=app.kubernetes.io/name=cache", "--force", "--grace-period=0")
 
 
-def befall(stack: ClusterStack, what: Callable[[ClusterStack, Any], None], number: int = 1) -> tuple[float, int, int]:
-    """Seconds without an acknowledged key, how many were acknowledged, and how many of them are lost."""
+def change_each(stack: ClusterStack) -> None:
+    stack.environment["tiers"]["cache"]["memory"] = "320Mi"
+    stack.up()
+
+
+def befall(stack: ClusterStack, what: Callable[[ClusterStack, Any], None], number: int = 1) -> Loss:
+    """What of the keys that were acknowledged is gone, and for how long none was."""
     eventually(lambda: whole(stack), 60)
     with load(stack, f"{what.__name__}-{number}") as seen:
         before, at = len(seen.acknowledged), time.time()
@@ -97,7 +102,7 @@ def befall(stack: ClusterStack, what: Callable[[ClusterStack, Any], None], numbe
         time.sleep(2)
     assert len(seen.acknowledged) > before
     every_job_is_done(stack, seen.messages)
-    return round(seen.longest(at), 1), len(seen.acknowledged), seen.lost()
+    return Loss(seen.longest(at), len(seen.acknowledged), seen.lost())
 
 
 # ---------------------------------------------------------------------- tests
@@ -130,25 +135,21 @@ def test_an_update_that_changes_nothing_changes_nothing(stack: ClusterStack) -> 
     assert set(stack.up().changed) == {"unchanged"}
 
 
-def test_the_primary_is_deleted_and_no_job_is_lost(stack: ClusterStack) -> None:
-    report("delete_pod, once", [befall(stack, delete_pod)])
-
-
 @pytest.mark.parametrize("what", [delete_pod, kill_server, freeze, lose_data, delete_all, stop_pod])
 def test_whatever_befalls_the_primary_no_job_is_lost(
-    stack: ClusterStack, what: Callable[[ClusterStack, Any], None]
+    stack: ClusterStack, pytestconfig: pytest.Config, what: Callable[[ClusterStack, Any], None]
 ) -> None:
-    report(what.__name__, [befall(stack, what, number) for number in range(5)])
+    rounds = 5 if pytestconfig.getoption("soak") else 1
+    reported(what, [befall(stack, what, number) for number in range(rounds)])
 
 
 def test_members_are_changed_one_after_the_other_under_load(stack: ClusterStack) -> None:
-    stack.environment["tiers"]["cache"]["memory"] = "320Mi"
     with load(stack, "change") as seen:
         at = time.time()
-        stack.up()
+        change_each(stack)
         time.sleep(5)
     assert whole(stack)
-    report("a change of every member", [(round(seen.longest(at), 1), len(seen.acknowledged), seen.lost())])
+    reported(change_each, [Loss(seen.longest(at), len(seen.acknowledged), seen.lost())])
 
 
 def test_a_new_password_reaches_all_members_at_once(stack: ClusterStack) -> None:
@@ -158,17 +159,8 @@ def test_a_new_password_reaches_all_members_at_once(stack: ClusterStack) -> None
     assert in_api(stack, MISSING, given='["old"]').strip() == "0"
 
 
-def report(what: str, rounds: list[tuple[float, int, int]]) -> None:
-    """Say it in the report, and fail if anything is lost."""
-    known: list[dict[str, Any]] = json.loads(REPORT.read_text()) if REPORT.exists() else []
-    seconds = [each for each, _, _ in rounds]
-    told = {
-        "what": what,
-        "seconds": seconds,
-        "acknowledged": sum(count for _, count, _ in rounds),
-        "lost": sum(lost for _, _, lost in rounds),
-    }
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(json.dumps([*(each for each in known if each["what"] != what), told], indent=1) + "\n")
-    assert all(lost <= FEW for _, _, lost in rounds), told
-    assert max(seconds) < 60, told
+def reported(what: Callable[..., None], rounds: Sequence[Loss]) -> None:
+    """Say it in the report, and fail if it is too much."""
+    report("cache", what, rounds)
+    assert all(each.lost <= FEW for each in rounds), rounds
+    assert max(each.seconds for each in rounds) < 60, rounds

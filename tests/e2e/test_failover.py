@@ -1,13 +1,11 @@
 """A database of several instances loses one in every way there is here, under users who write: nothing acknowledged is lost.
 
-With --soak each way is tried five times; how long nobody could write is left in reports/failover.json, from which
-`python -m benchmarks.failover` makes the table of docs/data.md.
+With --soak each way is tried five times; `make e2e-data` prints how long nobody could write.
 """
 
 import json
 import os
 import signal
-import statistics
 import subprocess
 import threading
 import time
@@ -19,11 +17,11 @@ import pytest
 
 from lab import cluster as lab
 
-from .stack import ROOT, ClusterStack, eventually
+from .losses import Loss, report
+from .stack import ClusterStack, eventually
 from .writes import Writes, writes
 
 pytestmark = pytest.mark.long
-REPORT = ROOT / "reports" / "failover.json"
 NAME = "database-ha"
 WITHIN = 120
 """Seconds in which somebody has to be able to write again, on whatever is left of a busy machine: no promise, a limit."""
@@ -146,7 +144,7 @@ def test_no_acknowledged_write_is_lost(
         eventually(lambda: healthy(stack), 300)
         seen.append(once(stack, lose))
         print(f"\n{lose.__name__}: {seen[-1]}")
-    report(lose.__name__, seen)
+    report("database", lose, [Loss(each.gap, len(each.acknowledged), len(each.missing)) for each in seen])
     assert max(each.gap for each in seen) < WITHIN
 
 
@@ -165,20 +163,3 @@ def once(stack: ClusterStack, lose: Callable[[ClusterStack, str], None]) -> Writ
     vague = {told for _, told in seen.refused if told.startswith("500")}
     assert not vague, vague
     return seen
-
-
-def report(name: str, seen: list[Writes]) -> None:
-    """Leave what was measured, with all single values."""
-    known = json.loads(REPORT.read_text()) if REPORT.exists() else {}
-    gaps = [round(each.gap, 2) for each in seen]
-    known[name] = {
-        "seconds": gaps,
-        "median": statistics.median(gaps),
-        "max": max(gaps),
-        "acknowledged": sum(len(each.acknowledged) for each in seen),
-        "refused": sum(len(each.refused) for each in seen),
-        "lost": sum(len(each.missing) for each in seen),
-        "load": os.getloadavg()[0],
-    }
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")

@@ -33,7 +33,7 @@ def test_a_database_whose_primary_dies_loses_no_acknowledged_write(stack: Cluste
 
 def test_a_cache_whose_primary_dies_loses_no_job(stack: ClusterStack) -> None:
     eventually(lambda: healthy(stack), 120)
-    seconds, acknowledged, lost = befall(stack, delete_pod)
-    assert acknowledged
-    assert lost <= FEW
-    assert seconds < WITHIN
+    seen = befall(stack, delete_pod)
+    assert seen.acknowledged
+    assert seen.lost <= FEW
+    assert seen.seconds < WITHIN

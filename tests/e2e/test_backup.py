@@ -1,15 +1,19 @@
 """Backups that are proven: under load, over a lost volume, in a damaged repository, on a full disk, on both platforms."""
 
+import json
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from .stack import SECRETS, DockerStack, Stack, deployed, eventually, on
 
@@ -41,6 +45,36 @@ def small_disk(folder: Path) -> Generator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+# What the tests say was done in a repository of its own, at their times; and what of it is there once it was tidied up.
+TIDY = """
+import json, sys, tempfile
+from datetime import datetime, timedelta
+from os import environ
+from backup import repository
+
+history, days, now = json.loads(sys.argv[1])
+environ["RESTIC_REPOSITORY"] = tempfile.mkdtemp()
+command, at = repository._command, now
+repository._command = lambda verb, *words: command(verb, *words, *(["--time", at] if verb == "backup" else []))
+repository.begin()
+for kind, at, ok in history:
+    of = [repository.save("database", [f"{kind} {at}".encode()])[0]] if kind in repository.MAKING else []
+    repository.record(kind, ok=ok, of=of)
+moment = datetime.fromisoformat(now + "+00:00")
+repository.forget(repository.expired(repository.snapshots(), timedelta(days=days), moment))
+repository.check()
+kept = repository.snapshots()
+known = [run for run in repository.runs(kept) if run.kind != "begin"]
+for run in known:
+    for one in run.of:
+        with repository.read(one, "database") as data:
+            assert data.read().decode() == f"{run.kind} {run.at:%Y-%m-%d %H:%M:%S}", run
+made = {one for run in known if run.kind in repository.MAKING for one in run.of}
+assert {each.id for each in kept if not each.record} == made
+print(json.dumps([[run.kind, f"{run.at:%Y-%m-%d %H:%M:%S}", run.ok] for run in known]))
+"""
 
 
 class BackedUp(DockerStack):
@@ -139,6 +173,30 @@ def test_a_scratch_database_never_stays(board: BackedUp) -> None:
     backup(board, "backup")
     assert "equal what was saved" in backup(board, "verify")
     assert "backup_verification" not in board.sql("SELECT string_agg(datname, ' ') FROM pg_database")
+
+
+def moments() -> st.SearchStrategy[datetime]:
+    return st.datetimes(datetime(2026, 1, 1), datetime(2026, 6, 30)).map(lambda at: at.replace(microsecond=0))
+
+
+@pytest.mark.long
+@settings(max_examples=5, deadline=None, phases=[Phase.generate])
+@given(
+    history=st.lists(
+        st.tuples(st.sampled_from(["backup", "full", "verify"]), moments(), st.booleans()),
+        min_size=4, max_size=12, unique_by=lambda each: each[1],
+    ),
+    days=st.integers(1, 60),
+)  # fmt: skip
+def test_retention_deletes_exactly_what_it_should(
+    board: BackedUp, history: list[tuple[str, datetime, bool]], days: int
+) -> None:
+    """In restic itself: what stays can be read, and nothing of the rest is there."""
+    told = [[kind, str(at), ok] for kind, at, ok in history], days, "2026-06-30 23:59:59"
+    left = json.loads(board.inside("backup", "python3", "-c", TIDY, json.dumps(told)))
+    good = {kind: max((at for one, at, ok in history if ok and one == kind), default=None) for kind, *_ in history}
+    stays = [each for each in history if (last := good[each[0]]) is None or each[1] >= last - timedelta(days=days)]
+    assert sorted(map(tuple, left)) == sorted((kind, str(at), ok) for kind, at, ok in stays)
 
 
 @pytest.mark.long

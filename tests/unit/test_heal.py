@@ -162,7 +162,8 @@ def test_only_processes_whose_engine_is_gone_are_ended(tmp_path: Path, monkeypat
             for each in (engine, closed)
         ]
         try:
-            for each in started:  # Until then it may have no command line: the kernel writes that after it has closed Popen's pipe.
+            # Until then it may have no command line: the kernel writes that after it has closed Popen's pipe.
+            for each in started:
                 assert each.stdout and each.stdout.readline()
             found = set(heal.orphans())
             assert started[1].pid in found

@@ -14,18 +14,15 @@ from datetime import UTC, datetime
 
 from pulumi import RunError
 
-from components import backup, checkpoint, guard, platforms
+from components import backup, checkpoint, guard
 from components.checkpoint import Checkpoint
 from components.config import App, ConfigError, Environment, TierName
-from components.platforms import cluster, recovery
+from components.platforms import cluster
 from components.tier import REPLICATED
 
-from .described import load, project, pulumi, state
-from .restore import fresh
+from .beside import DATABASE, copied, fresh, use
+from .described import load, state
 
-DATABASE = "environment.tiers.database"
-COPIED = 'DATABASE_DIRECT_HOST="$1" backup dump | DATABASE_DIRECT_HOST="$2" DATABASE_NAME="$3" backup restore --snapshot - --into "$4"'
-"""From one server into the other, compared as everything is that comes back."""
 WITHIN = 60
 """Seconds in which sessions must have ended that may write."""
 
@@ -82,17 +79,17 @@ def move(stack: str) -> None:
     known = checkpoint.parse(state(stack))
     if problem := unfit(environment, known):
         raise RunError(problem)
+    assert app.database
     name, into = told(known)["DATABASE_NAME"], fresh(app, datetime.now(UTC))
     single = _single(app, environment, stack, name)
     with read_only(single, stack):
         before = single.written()
-        print(_copied(app, environment, stack, into))
+        print(copied(app, environment, stack, str(TierName.DATABASE), app.database.name, into))
         if more := single.written() - before:
             raise RunError(
                 f"{more} rows of {name} were written while it was read-only; stop what says BEGIN READ WRITE first"
             )
-        recovery.introduce(environment.cluster, f"{app.name}-{stack}", REPLICATED, into)
-        _use(stack, "kept", into)
+        use(app, environment, stack, single="kept", name=into)
     print(
         f"  `make up ENV={stack}` takes the tiers to it; until then, and after `make back`, what they use answers reads only"
     )
@@ -105,7 +102,7 @@ def reopen(stack: str) -> None:
     if live.get("DATABASE_HOST") != TierName.DATABASE:
         raise RunError("what is live does not use the single database, and stays as it is; `make back` first")
     # First: otherwise the next `make up` would leave behind what is written from here on.
-    _use(stack, "live", live["DATABASE_NAME"])
+    use(app, environment, stack, single="live", name=live["DATABASE_NAME"])
     _single(app, environment, stack, live["DATABASE_NAME"]).open()
     print(f"move: the single database {live['DATABASE_NAME']} takes writes again")
 
@@ -158,21 +155,6 @@ def read_only(single: Single, stack: str) -> Generator[None]:
 def _single(app: App, environment: Environment, stack: str, name: str) -> Single:
     assert app.database
     return Single(environment=environment, instance=f"{app.name}-{stack}", name=name, owner=app.database.user)
-
-
-def _copied(app: App, environment: Environment, stack: str, into: str) -> str:
-    assert app.database
-    hosts = (str(TierName.DATABASE), f"{REPLICATED}-rw")
-    command = ("sh", "-c", COPIED, "sh", *hosts, app.database.name, into)
-    return platforms.run_once(app, environment, stack, backup.NAME, "verify", command)
-
-
-def _use(stack: str, single: str, name: str) -> None:
-    """Both at once: one without the other would lead to a database that is not there."""
-    values = {"single": single, "name": name}
-    words = [word for key, value in values.items() for word in ("--plaintext", f"{project()}:{DATABASE}.{key}={value}")]
-    pulumi("config", "set-all", "--stack", stack, "--path", *words)
-    print(f"  Pulumi.{stack}.yaml: {DATABASE} has single: {single}, name: {name}")
 
 
 def _ended(number: int, _: object) -> None:

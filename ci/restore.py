@@ -16,17 +16,16 @@ from pulumi import RunError
 
 from components import backup, database, platforms, tier
 from components.config import App, ConfigError, Environment, TierName
+from components.platforms import recovery
 from components.platforms.manifests import Scope
-from components.tier import REPLICATED, Description
+from components.tier import Description
 from components.workload import DatabaseCluster, Secret
 
 from .backup import run
-from .described import ROOT, load, project, pulumi
+from .beside import DATABASE, copied, fresh, use
+from .described import ROOT, load, pulumi
 
-NAME = "environment.tiers.database.name"
-COPY_OF = "environment.tiers.database.copy_of"
-COPIED = 'DATABASE_DIRECT_HOST="$1" backup dump | backup restore --snapshot - --into "$2"'
-"""From a server that is there for it, into the one of the environment: compared as everything is that comes back."""
+COPY_OF = f"{DATABASE}.copy_of"
 
 
 def restore(stack: str, to: str) -> None:
@@ -69,14 +68,7 @@ def unfit(app: App, environment: Environment, stack: str, of: str) -> str:
     return ""
 
 
-# ---------------------------------------------------------------------- a new database
-
-
-def fresh(app: App, now: datetime) -> str:
-    """A name that no database has: they are made of the second they begin."""
-    if not app.database:
-        raise RunError("app.database: the application has no database")
-    return f"{app.database.name[:45]}_r{now:%Y%m%d_%H%M%S}"
+# ---------------------------------------------------------------------- as it was
 
 
 def moment_of(to: str) -> datetime | None:
@@ -92,16 +84,14 @@ def moment_of(to: str) -> datetime | None:
 
 def _recovered(app: App, environment: Environment, stack: str, moment: datetime, into: str) -> str:
     """The database at any moment: replayed in a server of its own, and copied from there."""
-    from components.platforms import recovery
-
-    wanted = database.workload(app.database, _description(app, environment)) if app.database else None
+    assert app.database
+    wanted = database.workload(app.database, _description(app, environment))
     assert isinstance(wanted, DatabaseCluster)
     assert environment.kubernetes
     instance = f"{app.name}-{stack}"
     scope = Scope(app=app.name, instance=instance, namespace=environment.kubernetes.namespace.name or instance)
     with recovery.recovered(environment.kubernetes, scope, wanted, moment) as host:
-        command = ("sh", "-c", COPIED, "sh", host, into)
-        return platforms.run_once(app, environment, stack, backup.NAME, "verify", command)
+        return copied(app, environment, stack, host, tier.database_name(app.database, environment), into)
 
 
 def _description(app: App, environment: Environment) -> Description:
@@ -113,12 +103,8 @@ def _description(app: App, environment: Environment) -> Description:
 
 
 def _use(app: App, environment: Environment, stack: str, name: str) -> None:
-    if environment.size(TierName.DATABASE).several:
-        from components.platforms import recovery
-
-        recovery.introduce(environment.cluster, f"{app.name}-{stack}", REPLICATED, name)
-    pulumi("config", "set", "--stack", stack, "--path", "--plaintext", f"{project()}:{NAME}", name)
-    print(f"  Pulumi.{stack}.yaml: {NAME} is {name}; `make up ENV={stack}` takes the tiers to it, `make back` back")
+    use(app, environment, stack, name=name)
+    print(f"  `make up ENV={stack}` takes the tiers to it, `make back` back")
 
 
 # ---------------------------------------------------------------------- another environment's data

@@ -12,7 +12,7 @@ from typing import Any
 
 from .checkpoint import Checkpoint, Entry
 from .config import App, ConfigError, Environment, TierName
-from .workload import Workload
+from .workload import DatabaseCluster, Workload
 
 FORCE = "data"
 """What TIERS_FORCE says where data is to go."""
@@ -89,15 +89,17 @@ def refuse(
     app: App,
     environment: Environment,
     wanted: Mapping[str, tuple[str, Mapping[str, Any]]],
-    running: Sequence[Workload],
+    holding: Sequence[Workload | DatabaseCluster],
     forced: bool,
 ) -> None:
-    """Stop a plan that would lose data. `wanted` are the type and inputs of whatever will hold some, by name.
+    """Stop a plan that would lose data. `wanted` are the type and inputs of whatever `holding` will hold it in, by name.
 
     Raises:
         ConfigError: it would, and nobody has said that it may (`forced`), or has said it of data that is protected.
     """
-    image = next((each.image.reference for each in running if each.tier == TierName.DATABASE), None)
+    # Several instances have files of their own, and data is moved into them: these may be of another version.
+    alone = (each for each in holding if isinstance(each, Workload) and each.tier == TierName.DATABASE)
+    image = next((each.image.reference for each in alone), None)
     found = [
         *losses(held(known), {name: Store.of(*each) for name, each in wanted.items()}, app, environment),
         *another_major(major_held(known), image),

@@ -8,7 +8,7 @@ from .alerts import EXPORTER_PORTS, Watched
 from .config import TierName
 from .platforms import Platform
 from .switch import Switch
-from .tier import DATA_PORTS, Description
+from .tier import DATA_PORTS, Description, database_name
 from .workload import Image, Probe, Resources, Workload, Zone
 
 USER = 65534
@@ -27,7 +27,8 @@ def _database(watched: Watched, description: Description) -> Workload:
     described = watched.app.database
     assert described
     limits = "role=pg_monitor&default_transaction_read_only=on"
-    where = f"{TierName.DATABASE}:{DATA_PORTS[TierName.DATABASE]}/{described.name}?sslmode=disable&{limits}"
+    name = database_name(described, description.environment)
+    where = f"{TierName.DATABASE}:{DATA_PORTS[TierName.DATABASE]}/{name}?sslmode=disable&{limits}"
     password = description.secrets[described.password]
     told = {"DATA_SOURCE_PASS_FILE": password.path, "DATA_SOURCE_URI": where, "DATA_SOURCE_USER": described.user}
     return _exporter(watched, description, TierName.DATABASE, password.name, told)

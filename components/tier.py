@@ -210,10 +210,14 @@ def needed_env(described: Service, description: Description) -> dict[str, str]:
             env[f"{tier.upper()}_PORT"] = str(outside.port if outside else DATA_PORTS[tier])
     if TierName.DATABASE in described.needs and database:
         pooled, direct, read = database_hosts(description.environment)
-        name = description.environment.size(TierName.DATABASE).name or database.name
-        env |= {"DATABASE_NAME": name, "DATABASE_USER": database.user}
+        env |= {"DATABASE_NAME": database_name(database, description.environment), "DATABASE_USER": database.user}
         env |= {"DATABASE_HOST": pooled, "DATABASE_DIRECT_HOST": direct, "DATABASE_READ_HOST": read}
     return env
+
+
+def database_name(described: Database, environment: Environment) -> str:
+    """The one that is used: the application's, or where its data was brought beside that."""
+    return environment.size(TierName.DATABASE).name or described.name
 
 
 def database_hosts(environment: Environment) -> tuple[str, str, str]:

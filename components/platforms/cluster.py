@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError
 from ..checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
 from ..config import Kubernetes
 from ..release import Slot
-from . import ONCE_WITHIN, UNTOUCHED, Line
+from . import ONCE_WITHIN, UNTOUCHED, Line, cnpg
 from .access import HOLD_DATA, KINDS
 from .manifests import Manifest
 
@@ -149,7 +149,7 @@ def _replicated(settings: Kubernetes, selector: str, namespace: str) -> list[dic
     """The databases of several instances; where the cluster has no such kind, or it is not ours to see, there are none."""
     kubernetes: Any = import_module("kubernetes")
     api = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config(context=settings.context))
-    where = ("postgresql.cnpg.io", "v1", namespace, "clusters")
+    where = (*cnpg.API.split("/"), namespace, "clusters")
     try:
         return api.list_namespaced_custom_object(*where, label_selector=selector)["items"]
     except kubernetes.client.ApiException as error:

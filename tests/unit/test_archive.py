@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ci import restore
+from ci import beside, restore
 from components import config
 from components.config import ConfigError, load_app, load_environment
 from components.platforms import barman, recovery
@@ -170,9 +170,39 @@ def test_what_is_protected_is_never_a_copy(change: dict[str, Any], said: str) ->
 def test_a_new_database_has_a_new_name_that_postgresql_takes() -> None:
     app = project()
     app["database"]["name"] = "a" * 63
-    made = restore.fresh(load_app(app), NOON)
+    made = beside.fresh(load_app(app), NOON)
     assert made == "a" * 45 + "_r20261121_120000"
     assert len(made) <= 63
+
+
+@pytest.mark.parametrize(
+    ("more", "said", "steps"),
+    [
+        ({}, {"name": "board_r"}, ["name=board_r"]),
+        ({"ha": True}, {"name": "board_r"}, ["introduced", "name=board_r"]),
+        ({"ha": True, "single": "live"}, {"name": "board_r"}, ["name=board_r"]),
+        (
+            {"ha": True, "single": "live"},
+            {"single": "kept", "name": "board_r"},
+            ["introduced", "single=kept name=board_r"],
+        ),
+        ({"ha": True, "single": "kept"}, {"single": "live", "name": "board"}, ["single=live name=board"]),
+    ],
+)
+def test_a_pooler_knows_a_database_before_the_stack_file_names_it(
+    more: dict[str, Any], said: dict[str, str], steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where tiers do not go through one, nobody is told."""
+    done: list[str] = []
+    monkeypatch.setattr(beside.recovery, "introduce", lambda *_: done.append("introduced"))
+    monkeypatch.setattr(beside, "project", lambda: "board")
+
+    def written(*words: str) -> None:
+        done.append(" ".join(each.rpartition(".")[2] for each in words if "=" in each))
+
+    monkeypatch.setattr(beside, "pulumi", written)
+    beside.use(load_app(project()), copy(**more), "staging", **said)
+    assert done == steps
 
 
 @pytest.mark.parametrize(

@@ -441,6 +441,15 @@ def test_without_monitoring_nothing_of_it_is_there() -> None:
     assert not [name for name in names if "prometheus" in name or "exporter" in name or name in ("watch", "released")]
 
 
+def test_an_exporter_asks_the_database_that_tiers_use() -> None:
+    """After `make restore` that is another one: the first may be dropped, and an exporter that asks it is an alert."""
+    env = environment() | {"monitoring": True, "tiers": {"database": {"name": "board_restored"}}}
+    deployed = deploy(env=env)
+    assert "DATABASE_NAME=board_restored" in deployed.by_name["blue-api-1"].inputs["envs"]
+    told = dict(each.split("=", 1) for each in deployed.by_name["database-exporter"].inputs["envs"])
+    assert told["DATA_SOURCE_URI"].startswith("database:5432/board_restored?")
+
+
 def test_to_watch_is_part_of_a_release_on_docker_for_the_gateway_is_told_with_one() -> None:
     claim = monitored().by_name["blue-claim"].inputs["command"]
     assert "prometheus-exporter" in claim[-1]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pulumi import RunError
 
-from ci import move
+from ci import beside, move
 from components.checkpoint import parse
 from components.config import ConfigError, load_app, load_environment
 from components.guard import held, major_held
@@ -123,11 +123,11 @@ class Server:
         self.fails, self.wrote = "", 0
         monkeypatch.setattr(move, "load", lambda _: (load_app(project()), load_environment(env, load_app(project()))))
         monkeypatch.setattr(move, "state", lambda _: exported(known))
-        monkeypatch.setattr(move, "project", lambda: "board")
+        monkeypatch.setattr(beside, "project", lambda: "board")
         monkeypatch.setattr(move.cluster, "execute", self.asked)
-        monkeypatch.setattr(move.platforms, "run_once", self.copied)
-        monkeypatch.setattr(move, "pulumi", self.pulumi)
-        monkeypatch.setattr(move.recovery, "introduce", lambda *_: self._does("introduce"))
+        monkeypatch.setattr(beside.platforms, "run_once", self.copied)
+        monkeypatch.setattr(beside, "pulumi", self.pulumi)
+        monkeypatch.setattr(beside.recovery, "introduce", lambda *_: self._does("introduce"))
         monkeypatch.setattr(move.time, "sleep", lambda _: None)
 
     def _does(self, what: str) -> None:

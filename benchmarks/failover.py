@@ -10,6 +10,7 @@ WORDS = {
         "kill_pod": "its pod is deleted by force",
         "kill_process": "its process is killed",
         "freeze": "all its processes are frozen",
+        "kill_two": "its pod and that of a replica are deleted by force",
         "delete_volume": "its volume is deleted, and its pod",
         "kill_operator": "the operator is killed",
         "kill_pod_during_a_release": "its pod is deleted in the midst of a release",

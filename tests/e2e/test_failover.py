@@ -104,6 +104,12 @@ def thaw(frozen: list[int]) -> None:
             os.kill(each, signal.SIGCONT)
 
 
+def kill_two(stack: ClusterStack, pod: str) -> None:
+    """With it the one that may have what the third has not: who is left is not to take over alone."""
+    other = next(each.metadata.name for each in stack.pods(NAME) if each.metadata.name != pod)
+    stack.kubectl("delete", "pod", pod, other, "--force", "--grace-period=0")
+
+
 def delete_volume(stack: ClusterStack, pod: str) -> None:
     stack.kubectl("delete", "pvc", pod, "--wait=false")
     kill_pod(stack, pod)
@@ -131,6 +137,7 @@ def kill_pod_during_a_release(stack: ClusterStack, pod: str) -> None:
         kill_pod,
         kill_process,
         freeze,
+        kill_two,
         delete_volume,
         kill_operator,
         kill_pod_during_a_release,

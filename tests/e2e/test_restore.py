@@ -12,7 +12,7 @@ import yaml
 
 from lab import s3
 
-from .stack import ClusterStack, DockerStack, Stack, deployed, eventually, on, requests_flowing
+from .stack import SECRETS, ClusterStack, DockerStack, Stack, deployed, eventually, on, requests_flowing
 
 KEYS = ("backup-key", "backup-access", "backup-secret")
 
@@ -168,10 +168,29 @@ def test_any_moment_can_be_gone_back_to(folder: Path) -> None:
             "cluster.postgresql.cnpg.io/database-ha"
         ]
         assert "yet to come" in ci(stack, "restore", "2999-01-01T00:00:00Z", check=False)
+        nobody_is_told(stack, {*s3.keys(), f"e2e-{stack.name}-key", *SECRETS.values()})
         # What is in the bucket can't be read without the key.
         kept = [file for file in (s3.HERE / "data" / s3.BUCKET / "board-c-moment-changes").rglob("*") if file.is_file()]
         assert kept
         assert all(file.read_bytes()[:6] == b"RCLONE" for file in kept)
+
+
+def nobody_is_told(stack: ClusterStack, secrets: set[str]) -> None:
+    """Neither state nor objects, events or logs have them; only Secrets."""
+    kinds = (
+        "all,configmaps,events,clusters.postgresql.cnpg.io,poolers.postgresql.cnpg.io,objectstores.barmancloud.cnpg.io"
+    )
+    places = {
+        "state": stack.pulumi("stack", "export", check=True).text,
+        "objects": stack.kubectl("get", kinds, "--output=yaml"),
+    }
+    for pod in stack.kubectl("get", "pods", "--output=name").split():
+        places[pod] = stack.kubectl("logs", pod, "--all-containers", check=False)
+        places[f"{pod}'s processes"] = stack.kubectl(
+            "exec", pod, "--", "sh", "-c", "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'", check=False
+        )
+    assert len(places["pod/vault-0's processes"]) > 100
+    assert not [place for place, text in places.items() for secret in secrets if secret in text]
 
 
 def first_backup(stack: ClusterStack) -> bool:

@@ -21,7 +21,8 @@ from components import backup, checkpoint, database, platforms, tier
 from components.alerts import CERTIFICATE_DAYS
 from components.checkpoint import Checkpoint
 from components.config import App, Check, ConfigError, Environment, TierName
-from components.platforms import toolbox
+from components.platforms import recovery, toolbox
+from components.platforms.manifests import Scope
 from components.release import Slot
 
 from .described import load, state
@@ -55,6 +56,8 @@ class Live:
         yield "the database is at what the release wants", self.migrations
         if self.environment.size(TierName.DATABASE).backup:
             yield "backups are taken, and come back", self.backups
+        if self.environment.archived:
+            yield "every change of the database is kept", self.archive
         for check in self.app.checks:
             yield f"{check.path} is answered as wanted", partial(self.answer, check)
         if not self.app.checks:
@@ -99,6 +102,12 @@ class Live:
 
     def backups(self) -> str:
         return platforms.execute(self.app, self.environment, self.stack, backup.NAME, None, (backup.NAME, "status"))
+
+    def archive(self) -> str:
+        instance = f"{self.app.name}-{self.stack}"
+        settings = self.environment.cluster
+        scope = Scope(app=self.app.name, instance=instance, namespace=settings.namespace.name or instance)
+        return recovery.archived(settings, scope, tier.REPLICATED)
 
     def answer(self, check: Check) -> str:
         self._ask(check.model_dump(exclude_none=True), None)

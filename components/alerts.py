@@ -23,6 +23,8 @@ BURNS = (
 CERTIFICATE_DAYS = 14
 INSTANCES = 3
 """Of a database with `ha`."""
+WAITING = 8
+"""Files of a database's log, of 16 MB each, that wait for the archive while all is well: what a burst of writes leaves."""
 EXPORTER_PORTS = {TierName.DATABASE: 9187, TierName.CACHE: 9121}
 BACKUP, BACKUP_PORT = "backup", 9200
 """What takes backups, and where it says how they are."""
@@ -310,6 +312,15 @@ def _databases(watched: Watched) -> Iterator[Alert]:
         says="transactions of the database wait for each other until one is given up",
         at="database-deadlocks",
     )
+    if watched.environment.archived:
+        yield Alert(
+            name="ChangesAreNotKept",
+            expr=f"max({of('cnpg_collector_pg_wal_archive_status', value='ready')}) > {WAITING}",
+            lasts="10m",
+            severity="critical",
+            says="{{ $value }} files of the database's changes wait for the archive, and fill its disk meanwhile",
+            at="changes-are-not-kept",
+        )
 
 
 def _backups(watched: Watched) -> Iterator[Alert]:

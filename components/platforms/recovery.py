@@ -45,6 +45,21 @@ def recovered(settings: Kubernetes, scope: Scope, wanted: DatabaseCluster, momen
             api.delete(each)
 
 
+def archived(settings: Kubernetes, scope: Scope, name: str) -> str:
+    """From when on every change of a database is kept, in words.
+
+    Raises:
+        RunError: they are not kept, or the last base backup failed; the message is the operator's.
+    """
+    api = _Api(settings, scope)
+    said = {each["type"]: each for each in api.read("Cluster", name).get("status", {}).get("conditions") or ()}
+    for kind in ("ContinuousArchiving", "LastBackupSucceeded"):
+        if kind in said and said[kind]["status"] != "True":
+            raise RunError(f"{said[kind]['message']} (docs/runbook.md#changes-are-not-kept)")
+    first = _begin(api.read("ObjectStore", name), name)
+    return f"from {first:%Y-%m-%dT%H:%M:%SZ} on" if first else "from the first base backup on, which is yet to be done"
+
+
 def _begin(store: Mapping[str, Any], name: str) -> datetime | None:
     """From when on the changes of a database are kept."""
     window: dict[str, dict[str, str]] = store.get("status", {}).get("serverRecoveryWindow", {})

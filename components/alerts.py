@@ -52,9 +52,7 @@ class Watched:
     @property
     def exported(self) -> tuple[TierName, ...]:
         """The data tiers that an exporter asks."""
-        return tuple(
-            tier for tier in self.environment.data(self.app) if not (tier is TierName.DATABASE and self.replicated)
-        )
+        return self.environment.exported(self.app)
 
     @property
     def replicated(self) -> bool:

@@ -996,6 +996,11 @@ class Environment(Model):
         tiers: dict[TierName, Database | Cache | None] = {TierName.DATABASE: app.database, TierName.CACHE: app.cache}
         return {name: tier for name, tier in tiers.items() if tier and not self.size(name).external}
 
+    def exported(self, app: App) -> tuple[TierName, ...]:
+        """The data tiers that an exporter asks how they are: several instances of a database say so themselves."""
+        several = self.size(TierName.DATABASE).several
+        return tuple(tier for tier in self.data(app) if not (tier is TierName.DATABASE and several))
+
     def watchers(self, app: App) -> dict[str, str]:
         """Key of `monitoring` → each image that `monitoring` runs here."""
         if not self.monitoring:
@@ -1004,7 +1009,7 @@ class Environment(Model):
             TierName.DATABASE: self.monitoring.exporters.database,
             TierName.CACHE: self.monitoring.exporters.cache,
         }
-        found = {f"exporters.{tier}": image for tier, image in exporters.items() if tier in self.data(app)}
+        found = {f"exporters.{tier}": exporters[tier] for tier in self.exported(app)}
         return found | ({} if self.kubernetes else {"image": self.monitoring.image})
 
 

@@ -418,6 +418,16 @@ def test_what_is_pinned_is_so_in_what_watches_too() -> None:
         load_environment(environment("prod") | {"monitoring": True}, load_app(project()))
 
 
+def test_what_does_not_run_needs_no_pin() -> None:
+    """Several instances of a database say themselves how they are."""
+    env: Any = environment("prod") | {"monitoring": {"exporters": {"cache": f"exporter@sha256:{'0' * 64}"}}}
+    env["tiers"]["database"]["ha"] = False
+    with pytest.raises(ConfigError, match=r"exporters\.database: .* not named by its digest"):
+        load_environment(env, load_app(project()))
+    env["tiers"]["database"]["ha"] = True
+    load_environment(env | {"pooler": f"pgbouncer@sha256:{'0' * 64}"}, load_app(project()))
+
+
 def test_a_figure_says_whose_it_is_and_is_of_a_tier_with_metrics() -> None:
     app = project()
     app["figures"] = {"orders": {"query": "sum(orders_total)"}}

@@ -1,7 +1,7 @@
 """Which images an environment runs, by digest, so that the next one runs what this one has proven.
 
 `python -m ci.pins save STACK`: the digests in its stack file, which `make images PIN=yes` wrote, into `release.json`.
-`python -m ci.pins use STACK`: those of `release.json` into its stack file.
+`python -m ci.pins use STACK`: those of `release.json` into its stack file, which names itself what only runs there.
 `python -m ci.pins recall STACK`: those its last update had, where they are still what the files describe. A preview is right
 with them about what changes; what would have to be built gets a digest of zeros where the environment wants one.
 """
@@ -48,7 +48,22 @@ def use(stack: str) -> None:
     """
     if not FILE.exists():
         raise RunError(f"there is no {FILE.name}; run `make pins-save` where it is proven, and bring the file here")
-    write(stack, checked(wanted(stack), json.loads(FILE.read_text()), FILE.name))
+    asked, proven = wanted(stack), json.loads(FILE.read_text())
+    write(stack, checked(asked, proven | _only_here(stack, asked, proven), FILE.name))
+
+
+def _only_here(stack: str, asked: Mapping[str, Image], proven: Pins) -> Pins:
+    """What a stack file names of images that the other environment does not run, as where its data is kept once.
+
+    Never those of a slot: what is released was proven, or it is not released.
+    """
+    app, own = load(stack)[0], named(stack)
+    released = {f"environment.images.{tier}" for tier in app.services}
+    return {
+        path: own[path]
+        for path in (asked.keys() & own.keys()) - released
+        if _tagged(proven, path) != asked[path].reference.partition("@")[0]
+    }
 
 
 def recall(stack: str) -> None:

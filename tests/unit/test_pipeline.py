@@ -1,5 +1,6 @@
 """The pipeline: its workflows run make targets and little else, with pinned actions and no more rights than they need."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,6 +148,33 @@ def test_the_images_of_another_commit_are_refused() -> None:
         RunError, match=r"environment.images.api: it names no digest of r/api:1; run `make images PIN=yes`"
     ):
         pins.checked(ASKED, KNOWN | {"environment.images.api": "r/api:1"}, "it")
+
+
+def test_what_runs_in_one_environment_only_is_named_by_its_own_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A cache that is single in staging has no proxy there. All that is released is what staging has proven."""
+    other = f"sha256:{'2' * 64}"
+    proven = {path: f"{each.reference}@{DIGEST}" for path, each in pins.wanted("staging").items()}
+    own = {path: f"{each.reference}@{other}" for path, each in pins.wanted("prod").items()}
+    used: dict[str, str] = {}
+    (tmp_path / "release.json").write_text(json.dumps(proven))
+    monkeypatch.setattr(pins, "FILE", tmp_path / "release.json")
+    monkeypatch.setattr(pins, "named", lambda _: own)
+    monkeypatch.setattr(pins, "write", lambda _, found: used.update(found))
+    pins.use("prod")
+    assert used.keys() == own.keys()
+    for path, image in used.items():
+        assert image == (proven[path] if proven.get(path, "").startswith(image.partition("@")[0]) else own[path])
+    assert used["environment.images.api"].endswith(DIGEST)
+    assert used["environment.proxy"].endswith(other)
+    monkeypatch.setattr(pins, "named", lambda _: {})
+    with pytest.raises(RunError, match=r"environment\.proxy: release\.json names no digest of haproxy:"):
+        pins.use("prod")
+    (tmp_path / "release.json").write_text(json.dumps(proven | {"environment.images.api": f"r/api:2@{DIGEST}"}))
+    monkeypatch.setattr(pins, "named", lambda _: own)
+    with pytest.raises(RunError, match="check out the commit it is of"):
+        pins.use("prod")
 
 
 def test_what_an_environment_names() -> None:

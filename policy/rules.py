@@ -54,16 +54,19 @@ def _images(resource: Resource) -> list[str]:
     if _is_container(resource):
         image = resource.props.get("image") or ""
         return [] if image.startswith("sha256:") else [image]
-    if resource.on("kubernetes", "Cluster", "Pooler"):
-        return _operated(resource)
-    return [container["image"] for container in _pod_containers(resource)]
+    # CloudNativePG takes the image of its own release where it is told none.
+    told = [container["image"] for container in _operated_containers(resource) if container.get("image")]
+    return told + [container["image"] for container in _pod_containers(resource)]
 
 
-def _operated(resource: Resource) -> list[str]:
-    """The images that CloudNativePG is told to run; without one it takes that of its own release."""
+def _operated_containers(resource: Resource) -> list[Properties]:
+    """What CloudNativePG is told of the containers it makes; the rest of them is its own."""
     spec = at(resource.props, "spec")
-    named = [spec["imageName"]] if "imageName" in spec else []
-    return named + [each["image"] for each in at(spec, "template", "spec").get("containers") or () if "image" in each]
+    if resource.on("kubernetes", "Cluster"):
+        return [{"name": "postgres", "image": spec.get("imageName"), "resources": spec.get("resources")}]
+    if resource.on("kubernetes", "Pooler"):
+        return list(at(spec, "template", "spec").get("containers") or ())
+    return []
 
 
 # ---------------------------------------------------------------------- images
@@ -205,7 +208,7 @@ def _limits(resource: Resource, _: Settings) -> Iterator[str]:
         missing = [given for given in ("cpus", "memory") if not float(resource.props.get(given) or 0)]
         if missing:
             yield f"it may take all of the engine's {' and '.join(missing)}; {fix}"
-    for container in _pod_containers(resource):
+    for container in [*_pod_containers(resource), *_operated_containers(resource)]:
         limits = at(container, "resources", "limits")
         if missing := [given for given in ("cpu", "memory") if not limits.get(given)]:
             yield f"container {container.get('name')} may take all of the node's {' and '.join(missing)}; {fix}"
@@ -241,7 +244,8 @@ def _public_on_kubernetes(resource: Resource, _: Settings) -> Iterator[str]:
     ):
         yield "it can be reached from outside, and only the Gateway may; make it a ClusterIP without externalIPs"
     if resource.kind.endswith("Route") or resource.on("kubernetes", "Ingress"):
-        for name in sorted(set(_backends(spec)) & set(DATA)):
+        # As of several: database-pooler, cache-0.
+        for name in sorted({name for name in _backends(spec) if name.partition("-")[0] in DATA}):
             yield f"it leads users to {name}; take out that backend"
     if resource.on("kubernetes", "NetworkPolicy") and _selects_data(at(spec, "podSelector")):
         for rule in spec.get("ingress") or ():
@@ -264,7 +268,7 @@ def _backends(value: Any) -> Iterator[str]:
 
 def _selects_data(selector: Properties) -> bool:
     labels = at(selector, "matchLabels")
-    return not selector or labels.get("app.kubernetes.io/name") in DATA
+    return not selector or labels.get("app.kubernetes.io/name") in DATA or "cnpg.io/cluster" in labels
 
 
 def _tls(resource: Resource, settings: Settings) -> Iterator[str]:

@@ -383,8 +383,8 @@ def test_prod_is_deployed_with_a_role_in_its_namespace_only(prod: ClusterStack) 
         for container in pod.spec.containers
     }
     assert all("@sha256:" in image for image in images)
-    # Web, api, the smoke test, PostgreSQL; Redis, and the way to it.
-    assert len(images) == 6
+    # Web, api, the smoke test; PostgreSQL and its pooler; Redis, and the way to it.
+    assert len(images) == 7
 
 
 def test_prod_and_staging_do_not_see_each_other(stack: ClusterStack, prod: ClusterStack) -> None:
@@ -408,7 +408,7 @@ def test_protected_data_stops_a_destroy(prod: ClusterStack) -> None:
     refused = prod.destroy(check=False)
     assert refused.code
     assert "protect" in refused.text
-    assert "database-data" in refused.text
+    assert "database-ha" in refused.text
     assert prod.live()["slot"] == "blue"
 
 
@@ -421,6 +421,6 @@ def test_destroy_leaves_nothing_and_the_other_environment_alone(stack: ClusterSt
     prod.destroy()
     administrator = {"serviceaccount/deployer", "secret/board-tls", "role.rbac.authorization.k8s.io/tiers-deployer"}
     administrator |= {"rolebinding.rbac.authorization.k8s.io/deployer"}
-    # Pods are given their time after their Deployment is gone.
-    eventually(lambda: set(prod.left()) == administrator, seconds=90)
+    # Pods are given their time after their Deployment is gone, and what an operator made goes after what it was made for.
+    eventually(lambda: set(prod.left()) == administrator, seconds=180)
     eventually(lambda: admin("get", "persistentvolumes", "--output=name") == "", seconds=60)

@@ -76,7 +76,7 @@ def test_what_may_not_is_not_made(stack: Stack) -> None:
     result = stack.pulumi("up", "--yes", "--skip-preview", "--stack", stack.name, *HELD_TO)
     assert result.code != 0
     assert "set environment.protect_data: true" in result.text
-    assert not made(stack) & {"database-data", "cache-data", "board-policy"}
+    assert not made(stack) & {"database-data", "database-ha", "cache-data", "board-policy"}
 
 
 def made(stack: Stack) -> set[str]:

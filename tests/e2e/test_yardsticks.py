@@ -18,6 +18,8 @@ ACCEPTED = {
     "would only add the registry to what a restart depends on. Images named by a tag are asked for.",
 }
 """What kube-score says and we do not follow, with the reason."""
+OPERATED = {("NetworkPolicy/networking.k8s.io/v1/board-prod/database-ha", "networkpolicy-targets-pod")}
+"""What it says of an object for want of those that an operator makes: here the instances, which the policy is about."""
 
 
 def objects(*deployed: Deployment) -> list[dict[str, Any]]:
@@ -47,7 +49,7 @@ def test_kube_score_finds_nothing_but_what_is_accepted(manifests: Path) -> None:
     assert len(checked) > 200
     # Grades: 1 critical, 5 warning, 7 almost fine, 10 fine.
     bad = {(name, check["check"]["id"]) for name, check in checked if not check["skipped"] and check["grade"] < 7}
-    assert {what for _, what in bad} <= set(ACCEPTED), sorted(bad)
+    assert {what for _, what in bad - OPERATED} <= set(ACCEPTED), sorted(bad)
 
 
 def test_no_reason_is_given_for_what_is_not_found() -> None:
@@ -58,6 +60,7 @@ def test_no_reason_is_given_for_what_is_not_found() -> None:
     )
     assert "ImagePullPolicy is not set to Always" in done.stdout
     assert "is targeted by a HPA" in done.stdout
+    assert "The NetworkPolicys selector doesn't match any pods" in done.stdout
     assert "podAntiAffinity" in done.stdout
 
 

@@ -20,6 +20,9 @@ from pulumi.runtime.proto import source_pb2
 
 from components import checkpoint
 from components.platforms import cluster, engine
+from components.platforms.manifests import Manifest
+from components.platforms.reachability import Labels
+from components.tier import POSTGRES_PORT
 
 ROOT = Path(__file__).parents[2]
 SECRETS = {"database-password": "the-database-secret", "cache-password": "the-cache-secret"}
@@ -146,6 +149,7 @@ def environment(stack: str = "dev") -> dict[str, Any]:
         found["images"] = {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in TIERS}
         found["toolbox"] = f"python@sha256:{'1' * 64}"
         found["proxy"] = f"haproxy@sha256:{'2' * 64}"
+        found["pooler"] = f"registry.test/pgbouncer@sha256:{'3' * 64}"
     return found
 
 
@@ -247,6 +251,28 @@ def deploy(
     ):
         _finish(lambda: runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__"))
     return Deployment(registered, exported, export or {})
+
+
+def pods(made: Manifest) -> dict[str, tuple[Labels, int | None]]:
+    """The pods that an object makes, one for all that are alike: their labels, and where they listen.
+
+    Those of a Cluster and a Pooler are their operator's, with its own labels over what it is told
+    (CloudNativePG 1.27: pkg/specs/pods.go, pkg/specs/pgbouncer/deployments.go).
+    """
+    name, spec = made["metadata"]["name"], made.get("spec", {})
+    if made["kind"] == "Cluster":
+        told = spec["inheritedMetadata"]["labels"]
+        own = {"cnpg.io/cluster": name, "cnpg.io/podRole": "instance"}
+        numbered = [f"{name}-{number}" for number in range(1, int(spec["instances"]) + 1)]
+        return {each: (told | own | {"cnpg.io/instanceName": each}, POSTGRES_PORT) for each in numbered}
+    if "template" not in spec:
+        return {}
+    labels = spec["template"]["metadata"]["labels"]
+    if made["kind"] == "Pooler":
+        own = {"cnpg.io/cluster": spec["cluster"]["name"], "cnpg.io/podRole": "pooler", "cnpg.io/poolerName": name}
+        return {name: (labels | own, POSTGRES_PORT)}
+    listens = [port["containerPort"] for port in spec["template"]["spec"]["containers"][0].get("ports", ())]
+    return {name: (labels, listens[0] if listens else None)}
 
 
 def _registered(hook: object) -> asyncio.Future[None]:

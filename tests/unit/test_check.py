@@ -17,7 +17,7 @@ from components.platforms import engine, isolation
 from components.platforms.engine import Container
 from components.release import Slot
 
-from .program import CONTAINER, SECRETS, Deployment, deploy, environment, exported, first, project
+from .program import CONTAINER, SECRETS, Deployment, deploy, environment, exported, first, pods, project
 
 APP = load_app(project())
 DEV = load_environment(environment(), APP)
@@ -157,11 +157,13 @@ def objects(of: str | Deployment = "staging") -> dict[str, list[dict[str, Any]]]
     found = {
         kind: [each.inputs for each in made if each.kind == kind] for kind in ("Service", "HTTPRoute", "NetworkPolicy")
     }
-    running = [each.inputs for each in made if each.kind in ("Deployment", "StatefulSet")]
-    pods = [
-        {"metadata": {"name": each["metadata"]["name"], **each["spec"]["template"]["metadata"]}} for each in running
+    running = [
+        {"metadata": {"name": name, "labels": dict(labels)}}
+        for each in made
+        for name, (labels, _) in pods(each.inputs).items()
+        if labels[checkpoint.LABEL_ROLE] == "tier"
     ]
-    return {**found, "Pod": pods}
+    return {**found, "Pod": running}
 
 
 def test_what_takes_backups_may_connect_to_the_database_and_nobody_to_it() -> None:
@@ -199,14 +201,17 @@ class TestIsolationOnACluster:
         assert len(objects()["Pod"]) == 5
         assert not [*isolation.of_cluster(APP, objects(), "board-staging")]
 
-    def test_members_of_a_cache_and_their_proxy_are_one(self) -> None:
-        assert len(objects("prod")["Pod"]) == 8
+    def test_what_is_there_several_times_is_one(self) -> None:
+        # Of web, api and worker; three instances of the database, three members of the cache and their proxy.
+        assert len(objects("prod")["Pod"]) == 10
         assert not [*isolation.of_cluster(APP, objects("prod"), "board-prod")]
         bared = objects("prod") | {"NetworkPolicy": []}
         said = [*isolation.of_cluster(APP, bared, "board-prod")]
         assert "a pod of no tier may connect to cache-1" in said
         assert "web-blue may connect to cache-proxy" in said
+        assert "web-blue may connect to database-ha-1" in said
         assert "cache-0 may connect to cache-1" not in said
+        assert "database-ha-1 may connect to database-ha-2" not in said
 
     @pytest.mark.parametrize(
         ("change", "said"),

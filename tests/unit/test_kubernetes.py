@@ -54,15 +54,16 @@ def beginning() -> Deployment:
 
 
 def monitored() -> Deployment:
-    """What is watched."""
+    """What is watched, where instances of the database say themselves how they are."""
     env = environment("prod") | {"monitoring": {"labels": {"release": "prometheus"}}}
-    env["monitoring"]["exporters"] = dict.fromkeys(["database", "cache"], f"exporter@sha256:{'2' * 64}")
+    env["monitoring"]["exporters"] = {"cache": f"exporter@sha256:{'2' * 64}"}
     return deploy(env=env, stack="prod")
 
 
 def backed_up() -> Deployment:
-    """A database whose backups go to a volume, and take along what the api has in one."""
+    """A database, watched, whose backups go to a volume, and take along what the api has in one."""
     app, env = project(), environment("staging")
+    env["monitoring"] = True
     app["api"]["volumes"] = {"uploads": "/data"}
     env["tiers"]["api"]["storage_class"] = "nfs"
     env["tiers"]["database"]["backup"] = {"target": {"volume": True}}
@@ -166,15 +167,14 @@ def test_every_kind_of_thing_is_there() -> None:
     kinds = {each.kind for _, each in OBJECTS}
     assert kinds == {
         "Cluster", "ConfigMap", "CronJob", "Deployment", "ExternalSecret", "Gateway", "HTTPRoute", "HorizontalPodAutoscaler", "Job",
-        "LimitRange", "Namespace", "NetworkPolicy", "ObjectStore", "PersistentVolumeClaim", "PodDisruptionBudget", "Pooler",
+        "LimitRange", "Namespace", "NetworkPolicy", "ObjectStore", "PersistentVolumeClaim", "PodDisruptionBudget", "PodMonitor", "Pooler",
         "PrometheusRule", "ResourceQuota", "ScheduledBackup", "Secret", "Service", "ServiceAccount", "ServiceMonitor", "StatefulSet",
     }  # fmt: skip
 
 
 def test_the_role_in_the_documents_is_for_just_what_is_made() -> None:
     made = {each.kind for _, each in OBJECTS} - {"Namespace", "ResourceQuota", "LimitRange"}
-    # That one is of a database with several instances (test_monitoring.py).
-    assert made | {"PodMonitor"} == set(access.KINDS)
+    assert made == set(access.KINDS)
     granted = {(rule["apiGroups"][0], name) for rule in access.role()["rules"] for name in rule["resources"]}
     assert granted == {*access.KINDS.values(), *access.READ}
     for it in (each for _, each in OBJECTS if each.kind in made):
@@ -340,7 +340,10 @@ def test_pods_of_tasks_are_in_no_service() -> None:
 
 def test_every_image_of_prod_is_named_by_its_digest() -> None:
     images = {each["image"] for _, it in PODS if it in ALL["prod"].all for each in containers(it)}
-    assert len(images) == 7
+    images |= {ALL["prod"].one("Cluster", "database-ha").inputs["spec"]["imageName"]}
+    images |= {each["image"] for each in pod(ALL["prod"].one("Pooler", "database-pooler"))["containers"]}
+    # Web, api, worker and what asks them; PostgreSQL and its pooler; Redis and the way to it.
+    assert len(images) == 8
     assert all("@sha256:" in image for image in images)
 
 
@@ -365,7 +368,7 @@ def test_a_tier_gets_its_own_secrets_only() -> None:
     }
     both, cache = {"database-password", "cache-password"}, {"cache-password"}
     assert given == {
-        "api": both, "worker": both, "database": {"database-password"}, "cache": cache, "cache-proxy": cache,
+        "api": both, "worker": both, "database": {"username", "password"}, "cache": cache, "cache-proxy": cache,
     }  # fmt: skip
 
 
@@ -393,7 +396,8 @@ def test_an_external_database_is_not_made_and_reached_by_who_needs_it() -> None:
 def test_data_is_protected_unless_the_environment_says_otherwise(stack: str) -> None:
     protected = {each.kind for each in first(stack).objects if each.protect}
     assert {each.kind for each in first(stack).objects if each.retained} == protected
-    assert protected == ({"PersistentVolumeClaim"} if stack == "prod" else set())
+    # Of the database in prod its operator makes the claims: they go with the Cluster.
+    assert protected == ({"Cluster", "PersistentVolumeClaim"} if stack == "prod" else set())
     env = environment("staging") | {"protect_data": True}
     assert {each.kind for each in deploy(env=env, stack="staging").objects if each.protect} == {
         "PersistentVolumeClaim",
@@ -517,7 +521,7 @@ def test_the_switch_waits_for_every_gate() -> None:
     assert {"blue-smoke"} <= deployed.before(switch)
     before = deployed.before(deployed.by_name["blue-smoke"])
     assert {"web-blue", "api-blue", "worker-blue", "blue-api-migrate", "board-blue"} <= before
-    assert {"database", "cache"} <= deployed.before("blue-api-migrate")
+    assert {"database-ha", "database-pooler", "cache"} <= deployed.before("blue-api-migrate")
 
 
 def test_what_is_live_stays_as_it_is_when_a_release_comes() -> None:

@@ -14,7 +14,7 @@ from components.guard import held, major_held
 from .program import SECRETS, Deployment, deploy, environment, exported, first, project
 from .test_kubernetes import ALL
 from .test_reachability import Network
-from .test_replicated import NEEDED, misfit
+from .test_replicated import misfit
 
 MOVING = ALL["moving"]
 KNOWN = SECRETS | {"backup-key": "the-key-of-backups"}
@@ -94,8 +94,7 @@ def test_the_version_that_is_held_is_the_single_ones() -> None:
 
 def test_what_copies_reaches_both() -> None:
     network = Network(MOVING)
-    copies = next(pod for name, pod in network.pods.items() if name == "backup")
-    instance = ("board-staging", NEEDED | {"cnpg.io/podRole": "instance"})
+    copies, instance = network.pods["backup"], network.pods["database-ha-1"]
     assert network.reaches(copies, network.pods["database"], 5432)
     assert network.reaches(copies, instance, 5432)
     assert not network.reaches(network.pods["database"], instance, 5432)

@@ -182,7 +182,13 @@ ON_DOCKER = [
 
 ON_KUBERNETES = [
     Broken(rule="no-latest", of="web-blue", change=into(container, image="127.0.0.1:5005/web"), fix="make images"),
-    Broken(rule="no-latest", of="database", change=into(container, image="postgres:latest"), fix="name the version"),
+    Broken(rule="no-latest", of="cache", change=into(container, image="redis:latest"), fix="name the version"),
+    Broken(
+        rule="no-latest",
+        of="Cluster/database-ha",
+        change=into(spec, imageName="ghcr.io/cloudnative-pg/postgresql:latest"),
+        fix="name the version",
+    ),
     Broken(
         rule="no-latest",
         of="blue-api-migrate",
@@ -214,7 +220,7 @@ ON_KUBERNETES = [
     Broken(rule="restricted", of="api-blue", change=into(context, privileged=True), fix="privileged: false"),
     Broken(
         rule="restricted",
-        of="database",
+        of="cache",
         change=lambda props: context(props).pop("allowPrivilegeEscalation"),
         fix="allowPrivilegeEscalation: false",
     ),
@@ -249,21 +255,36 @@ ON_KUBERNETES = [
         change=lambda props: pod(props)["initContainers"][0]["resources"]["limits"].pop("memory"),
         fix="environment.tiers.api.cpu and .memory",
     ),
-    Broken(rule="private-data", of="Service/database", change=into(spec, type="NodePort"), fix="make it a ClusterIP"),
+    Broken(
+        rule="limits",
+        of="Cluster/database-ha",
+        change=into(spec, resources={"limits": {"cpu": "1"}}),
+        fix="environment.tiers.database.cpu and .memory",
+    ),
+    Broken(
+        rule="limits",
+        of="Pooler/database-pooler",
+        change=into(container, resources={}),
+        fix="environment.tiers.database.cpu and .memory",
+    ),
+    Broken(rule="private-data", of="Service/cache-1", change=into(spec, type="NodePort"), fix="make it a ClusterIP"),
     Broken(
         rule="private-data", of="Service/cache", change=into(spec, externalIPs=["192.0.2.1"]), fix="without externalIPs"
     ),
     Broken(
         rule="private-data",
         of="HTTPRoute/board",
-        change=lambda props: spec(props)["rules"][0].update(backendRefs=[{"name": "database", "port": 5432}]),
+        change=lambda props: spec(props)["rules"][0].update(backendRefs=[{"name": "database-pooler", "port": 5432}]),
         fix="take out that backend",
     ),
-    Broken(
-        rule="private-data",
-        of="NetworkPolicy/database",
-        change=lambda props: spec(props)["ingress"][0].update({"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}),
-        fix="name the pods",
+    *(
+        Broken(
+            rule="private-data",
+            of=f"NetworkPolicy/{name}",
+            change=lambda props: spec(props)["ingress"][0].update({"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}),
+            fix="name the pods",
+        )
+        for name in ("cache", "database-ha")
     ),
     Broken(
         rule="private-data",
@@ -369,15 +390,23 @@ def test_every_rule_is_broken_above_on_each_platform() -> None:
     assert {case.rule for case in ON_KUBERNETES} == one_by_one
 
 
-@pytest.mark.parametrize("name", ["database-data", "cache-data", "board-prod"])
-def test_data_that_is_not_protected_is_refused(name: str) -> None:
-    platforms = [cluster()] if name == "board-prod" else [cluster(), single_server()]
-    for deployed in platforms:
-        [one] = [as_seen(each, "prod") for each in deployed if each.name == name]
-        assert problems(BY_NAME["protected-data"], [one]) == []
-        [problem] = problems(BY_NAME["protected-data"], [replace(one, protect=False)])
-        assert "set environment.protect_data: true" in problem
-        assert problems(BY_NAME["protected-data"], [replace(one, protect=False, stack="dev")]) == []
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        ("database-ha", cluster),
+        ("cache-data", cluster),
+        ("board-prod", cluster),
+        ("database-data", single_server),
+        ("cache-data", single_server),
+    ],
+)
+def test_data_that_is_not_protected_is_refused(name: str, of: Callable[[], Deployment]) -> None:
+    holds = ("Cluster", "Namespace", "PersistentVolumeClaim", "Volume")
+    [one] = [as_seen(each, "prod") for each in of() if each.name == name and each.kind in holds]
+    assert problems(BY_NAME["protected-data"], [one]) == []
+    [problem] = problems(BY_NAME["protected-data"], [replace(one, protect=False)])
+    assert "set environment.protect_data: true" in problem
+    assert problems(BY_NAME["protected-data"], [replace(one, protect=False, stack="dev")]) == []
 
 
 def test_a_tier_in_one_container_is_refused() -> None:

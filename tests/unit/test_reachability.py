@@ -11,7 +11,7 @@ import pytest
 from components.platforms import reachability
 from components.platforms.reachability import Pod
 
-from .program import Deployment, deploy, environment, exported, first, project, second
+from .program import Deployment, deploy, environment, exported, first, pods, project, second
 from .test_kubernetes import ALL
 
 GATEWAY: Pod = ("gateway", {"app": "traefik"})
@@ -30,12 +30,10 @@ class Network(reachability.Network):
         self.pods: dict[str, Pod] = {}
         self.ports: dict[str, int] = {}
         for each in objects.values():
-            if "template" in each.inputs.get("spec", {}) and each.kind != "Pooler":
-                name = each.inputs["metadata"]["name"]
-                self.pods[name] = (self.namespace, each.inputs["spec"]["template"]["metadata"]["labels"])
-                container = each.inputs["spec"]["template"]["spec"]["containers"][0]
-                for port in container.get("ports", ()):
-                    self.ports[name] = port["containerPort"]
+            for name, (labels, port) in pods(each.inputs).items():
+                self.pods[name] = (self.namespace, labels)
+                if port:
+                    self.ports[name] = port
 
     def graph(self) -> set[tuple[str, str]]:
         """All pairs of pods, the gateway and the world that can connect to the other's own port."""
@@ -58,21 +56,27 @@ def slot(name: str) -> set[tuple[str, str]]:
 
 
 MEMBERS = ("cache-0", "cache-1", "cache-2")
-REPLICATED = {("cache-proxy", name) for name in MEMBERS} | set(permutations(MEMBERS, 2))
+INSTANCES = ("database-ha-1", "database-ha-2", "database-ha-3", "database-pooler")
+AMONG = {*permutations(MEMBERS, 2), *permutations(INSTANCES, 2), *(("cache-proxy", name) for name in MEMBERS)}
 
 
 def of(stack: str, *names: str) -> set[tuple[str, str]]:
-    """The graph of these slots; in prod the cache is replicated, and who needs it reaches its proxy and no member."""
+    """The graph of these slots.
+
+    In prod both data tiers are replicated: who needs the cache reaches its proxy and no member; who needs the database
+    reaches its pooler, and each instance, for what a pooler can't do.
+    """
     edges = {edge for name in names for edge in slot(name)}
     if stack == "staging":
         return edges
-    return {(one, "cache-proxy" if other == "cache" else other) for one, other in edges} | REPLICATED
+    several = {"cache": ("cache-proxy",), "database": INSTANCES}
+    return {(one, each) for one, other in edges for each in several.get(other, (other,))} | AMONG
 
 
-@pytest.mark.parametrize(("stack", "pods"), [("staging", 7), ("prod", 10)])
-def test_the_tier_graph_and_nothing_else(stack: str, pods: int) -> None:
+@pytest.mark.parametrize(("stack", "number"), [("staging", 7), ("prod", 13)])
+def test_the_tier_graph_and_nothing_else(stack: str, number: int) -> None:
     network = Network(first(stack))
-    assert len(network.pods) == pods
+    assert len(network.pods) == number
     assert network.graph() == of(stack, "blue")
 
 
@@ -145,7 +149,7 @@ def test_every_pod_may_ask_for_names_and_no_stranger_reaches_one(deployed: Deplo
         assert network.reaches(pod, DNS, 53)
         assert not network.reaches(pod, DNS, 9153)
         assert not network.reaches(pod, ("kube-system", {"k8s-app": "other"}), 53)
-    known = {**network.ports, **dict.fromkeys(network.pods, 8000)}
+    known = {**dict.fromkeys(network.pods, 8000), **network.ports}
     assert not [name for name, port in known.items() if network.reaches(STRANGER, network.pods[name], port)]
     assert not [name for name, port in known.items() if network.reaches(WORLD, network.pods[name], port)]
 

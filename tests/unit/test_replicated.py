@@ -16,9 +16,8 @@ from .test_kubernetes import ALL, containers, replicated
 from .test_reachability import GATEWAY, STRANGER, WORLD, Network
 
 DEPLOYED = ALL["replicated"]
-NEEDED = {"cnpg.io/cluster": "database-ha"}
-INSTANCE = ("board-staging", NEEDED | {"cnpg.io/podRole": "instance"})
-POOLER = ("board-staging", NEEDED | {"cnpg.io/podRole": "pooler"})
+NETWORK = Network(DEPLOYED)
+INSTANCE, OTHER, POOLER = (NETWORK.pods[name] for name in ("database-ha-1", "database-ha-2", "database-pooler"))
 OPERATOR = ("cnpg-system", {"app.kubernetes.io/name": "cloudnative-pg"})
 
 
@@ -125,30 +124,28 @@ def test_what_a_new_database_begins_with_is_its_owners() -> None:
 
 
 def test_who_needs_it_reaches_it_and_nobody_else() -> None:
-    network = Network(DEPLOYED)
-    for name, pod in network.pods.items():
+    for name, pod in NETWORK.pods.items():
         needs = name in ("api-blue", "worker-blue", "blue-api-migrate")
         for target in (INSTANCE, POOLER):
-            assert network.reaches(pod, target, 5432) == needs, name
-            assert not network.reaches(pod, target, 8000), name
-            assert not network.reaches(target, pod, 8000), name
+            if not name.startswith("database-"):
+                assert NETWORK.reaches(pod, target, 5432) == needs, name
+                assert not NETWORK.reaches(pod, target, 8000), name
+                assert not NETWORK.reaches(target, pod, 8000), name
     for stranger in (STRANGER, GATEWAY, WORLD):
-        assert not network.reaches(stranger, INSTANCE, 5432)
-        assert not network.reaches(stranger, INSTANCE, 8000)
+        assert not NETWORK.reaches(stranger, INSTANCE, 5432)
+        assert not NETWORK.reaches(stranger, INSTANCE, 8000)
 
 
 def test_instances_reach_each_other_and_what_runs_the_cluster() -> None:
-    network = Network(DEPLOYED)
-    assert network.reaches(INSTANCE, INSTANCE, 5432) and network.reaches(INSTANCE, INSTANCE, 8000)
-    assert network.reaches(POOLER, INSTANCE, 5432)
-    assert network.reaches(OPERATOR, INSTANCE, 8000) and not network.reaches(OPERATOR, INSTANCE, 5432)
-    assert network.reaches(INSTANCE, WORLD, 6443) and not network.reaches(INSTANCE, WORLD, 80)
-    assert not network.reaches(INSTANCE, "169.254.169.254", 443)
+    assert NETWORK.reaches(INSTANCE, OTHER, 5432) and NETWORK.reaches(INSTANCE, OTHER, 8000)
+    assert NETWORK.reaches(POOLER, INSTANCE, 5432)
+    assert NETWORK.reaches(OPERATOR, INSTANCE, 8000) and not NETWORK.reaches(OPERATOR, INSTANCE, 5432)
+    assert NETWORK.reaches(INSTANCE, WORLD, 6443) and not NETWORK.reaches(INSTANCE, WORLD, 80)
+    assert not NETWORK.reaches(INSTANCE, "169.254.169.254", 443)
 
 
 def test_instances_of_one_database_are_no_way_in() -> None:
-    labels = {"app.kubernetes.io/component": "database", **NEEDED}
-    pods = [{"metadata": {"name": f"database-ha-{number}", "labels": labels}} for number in (1, 2)]
+    pods = [{"metadata": {"name": each[1]["cnpg.io/instanceName"], "labels": each[1]}} for each in (INSTANCE, OTHER)]
     policies = [each.inputs for each in DEPLOYED.of("NetworkPolicy")]
     objects = {"Service": [], "HTTPRoute": [], "NetworkPolicy": policies, "Pod": pods}
     assert not list(isolation.of_cluster(load_app(project()), objects, "board-staging"))

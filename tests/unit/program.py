@@ -68,6 +68,9 @@ class Registered:
         return self.type == CONTAINER and self.inputs.get("start", True)
 
 
+STACK = "pulumi:pulumi:Stack"
+
+
 class Recorder(mocks.MockMonitor):
     """Answers as the engine would, and keeps every registration."""
 
@@ -77,6 +80,8 @@ class Recorder(mocks.MockMonitor):
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 (the protocol's name)
         answer = super().RegisterResource(request)
+        if request.type == STACK:
+            return answer  # it is the process's, which registers it with its first program only
         plain = json_format.MessageToDict(request.object)
         self.registered.append(
             Registered(

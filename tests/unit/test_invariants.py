@@ -173,7 +173,7 @@ def test_it_has_a_component_as_its_parent(entry: Registered) -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    [entry for entry in DEPLOYED.sorted if not entry.custom and entry.type != "pulumi:pulumi:Stack"],
+    [entry for entry in DEPLOYED.sorted if not entry.custom],
     ids=lambda entry: entry.urn,
 )
 def test_components_have_the_projects_type_token(entry: Registered) -> None:

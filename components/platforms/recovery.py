@@ -1,7 +1,7 @@
 """A replicated database as it was at a moment: a Cluster beside the one there is, for as long as it takes to copy it."""
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -52,12 +52,17 @@ def archived(settings: Kubernetes, scope: Scope, name: str) -> str:
         RunError: they are not kept, or the last base backup failed; the message is the operator's.
     """
     api = _Api(settings, scope)
-    said = {each["type"]: each for each in api.read("Cluster", name).get("status", {}).get("conditions") or ()}
-    for kind in ("ContinuousArchiving", "LastBackupSucceeded"):
-        if kind in said and said[kind]["status"] != "True":
-            raise RunError(f"{said[kind]['message']} (docs/runbook.md#changes-are-not-kept)")
+    if problem := unkept(api.read("Cluster", name).get("status", {}).get("conditions") or ()):
+        raise RunError(f"{problem} (docs/runbook.md#changes-are-not-kept)")
     first = _begin(api.read("ObjectStore", name), name)
     return f"from {first:%Y-%m-%dT%H:%M:%SZ} on" if first else "from the first base backup on, which is yet to be done"
+
+
+def unkept(conditions: Iterable[Mapping[str, str]]) -> str:
+    """Why changes are not kept, in the operator's words. While a base backup runs it says that the last was none: that is no failure."""
+    said = {each["type"]: each for each in conditions if each.get("reason") != "BackupStarted"}
+    found = (said[kind] for kind in ("ContinuousArchiving", "LastBackupSucceeded") if kind in said)
+    return next((each["message"] for each in found if each["status"] != "True"), "")
 
 
 def _begin(store: Mapping[str, Any], name: str) -> datetime | None:

@@ -122,6 +122,22 @@ def test_a_moment_that_can_not_be_had_says_why(moment: datetime, first: datetime
     assert bool(said) == bool(found)
 
 
+@pytest.mark.parametrize(
+    ("kind", "status", "reason", "said"),
+    [
+        ("LastBackupSucceeded", "False", "BackupStarted", ""),
+        ("LastBackupSucceeded", "False", "LastBackupFailed", "no room"),
+        ("LastBackupSucceeded", "True", "LastBackupSucceeded", ""),
+        ("ContinuousArchiving", "False", "ContinuousArchivingFailing", "no room"),
+        ("Ready", "False", "ClusterIsNotReady", ""),
+    ],
+)
+def test_a_base_backup_that_runs_is_none_that_failed(kind: str, status: str, reason: str, said: str) -> None:
+    good = {"type": "ContinuousArchiving", "status": "True", "reason": "", "message": "it works"}
+    condition = {"type": kind, "status": status, "reason": reason, "message": "no room"}
+    assert recovery.unkept([good, condition]) == said
+
+
 # ---------------------------------------------------------------------- copies
 
 

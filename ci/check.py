@@ -56,6 +56,8 @@ class Live:
         yield "the database is at what the release wants", self.migrations
         if self.environment.size(TierName.DATABASE).backup:
             yield "backups are taken, and come back", self.backups
+        if self.environment.pooled(self.app):
+            yield "only who has all that was acknowledged is promoted", self.quorum
         if self.environment.archived:
             yield "every change of the database is kept", self.archive
         for check in self.app.checks:
@@ -103,11 +105,11 @@ class Live:
     def backups(self) -> str:
         return platforms.execute(self.app, self.environment, self.stack, backup.NAME, None, (backup.NAME, "status"))
 
+    def quorum(self) -> str:
+        return recovery.guarded(self.environment.cluster, self._scope(), tier.REPLICATED)
+
     def archive(self) -> str:
-        instance = f"{self.app.name}-{self.stack}"
-        settings = self.environment.cluster
-        scope = Scope(app=self.app.name, instance=instance, namespace=settings.namespace.name or instance)
-        return recovery.archived(settings, scope, tier.REPLICATED)
+        return recovery.archived(self.environment.cluster, self._scope(), tier.REPLICATED)
 
     def answer(self, check: Check) -> str:
         self._ask(check.model_dump(exclude_none=True), None)
@@ -126,6 +128,12 @@ class Live:
         gateway, host = reached(self.url)
         where = urlsplit(gateway)
         return good_until(certificate_at(where.hostname or "", where.port or 443, host), CERTIFICATE_DAYS)
+
+    def _scope(self) -> Scope:
+        instance = f"{self.app.name}-{self.stack}"
+        return Scope(
+            app=self.app.name, instance=instance, namespace=self.environment.cluster.namespace.name or instance
+        )
 
     def _execute(self, name: TierName, slot: Slot | None, command: tuple[str, ...]) -> str:
         return platforms.execute(self.app, self.environment, self.stack, name, slot, command)

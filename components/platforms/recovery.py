@@ -58,6 +58,19 @@ def archived(settings: Kubernetes, scope: Scope, name: str) -> str:
     return f"from {first:%Y-%m-%dT%H:%M:%SZ} on" if first else "from the first base backup on, which is yet to be done"
 
 
+def guarded(settings: Kubernetes, scope: Scope, name: str) -> str:
+    """Who is promoted, in words.
+
+    Raises:
+        RunError: whoever is left, as a person may have it in need. No update changes that back: the state says that it is set.
+    """
+    notes: Mapping[str, str] = _Api(settings, scope).read("Cluster", name)["metadata"].get("annotations") or {}
+    if not cnpg.QUORUM.items() <= notes.items():
+        [(note, value)] = cnpg.QUORUM.items()
+        raise RunError(f"{name} has not the annotation {note}={value}; set it again (docs/runbook.md#failover)")
+    return "the cluster has it so"
+
+
 def unkept(conditions: Iterable[Mapping[str, str]]) -> str:
     """Why changes are not kept, in the operator's words. While a base backup runs it says that the last was none: that is no failure."""
     said = {each["type"]: each for each in conditions if each.get("reason") != "BackupStarted"}

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from pulumi import RunError
 
 from ci import beside, restore
 from components import config
@@ -105,6 +106,24 @@ def test_what_recovers_is_one_that_archives_nothing() -> None:
     assert made["bootstrap"]["recovery"]["recoveryTarget"] == {"targetTime": "2026-11-21 12:00:00+00"}
     assert made["bootstrap"]["recovery"]["secret"] == spec["bootstrap"]["initdb"]["secret"]
     assert made["externalClusters"] == [barman.source("database-ha")]
+
+
+def test_that_anybody_may_be_promoted_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever took the annotation away in need has to set it again: to an update it is there."""
+    made = dict(deployed().one("Cluster", "database-ha").inputs["metadata"])
+
+    class Api:
+        def __init__(self, *_: Any) -> None: ...
+
+        def read(self, *_: str) -> dict[str, Any]:
+            return {"metadata": made}
+
+    monkeypatch.setattr(recovery, "_Api", Api)
+    settings: Any = None
+    assert recovery.guarded(settings, settings, "database-ha")
+    del made["annotations"]
+    with pytest.raises(RunError, match=r"database-ha has not the annotation alpha\.cnpg\.io/failoverQuorum=true"):
+        recovery.guarded(settings, settings, "database-ha")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import copy
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,13 @@ class TestQuestions:
     def test_three_checks_make_nine(self) -> None:
         checks = [{"path": "/"}, {"path": "/api/release"}, {"path": "/any/page"}]
         assert len(names(live(checks=checks))) == 9
+
+    def test_of_several_instances_it_is_asked_who_is_promoted(self) -> None:
+        question = "only who has all that was acknowledged is promoted"
+        env = environment("staging")
+        assert question not in names(replace(live(), environment=load_environment(env, APP)))
+        env["tiers"]["database"]["ha"] = True
+        assert question in names(replace(live(), environment=load_environment(env, APP)))
 
     def test_what_is_not_described_is_said_to_be_that(self) -> None:
         asked = dict(live(checks=[], database=None, api=project()["api"] | {"needs": ["cache"], "migrate": None},

@@ -11,8 +11,9 @@ from pulumi import ComponentResource, ResourceOptions
 from .alerts import BACKUP, BACKUP_PORT
 from .config import App, Service, Target, TierName
 from .config import Backup as BackupConfig
+from .guard import BACKUPS
 from .platforms import Platform
-from .tier import Description, context_digest, needed_env, zones
+from .tier import Description, context_digest, data_image, needed_env, zones
 from .workload import Image, Mount, Probe, Resources, Timed, Volume, Workload, Zone
 
 NAME, PORT = BACKUP, BACKUP_PORT
@@ -94,7 +95,7 @@ def _workload(wanted: BackupConfig, due: dict[str, str], description: Descriptio
 
 def _volumes(target: Target, description: Description) -> tuple[Volume, ...]:
     room = target.storage or 2 * description.environment.size(TierName.DATABASE).capacity
-    own = Volume(name="backups", path=FOLDER, size=room, storage_class=target.storage_class)
+    own = Volume(name=BACKUPS, path=FOLDER, size=room, storage_class=target.storage_class)
     read = {name: f"{VOLUMES}/{name}" for name in sorted(description.app.volumes)}
     return (
         *((own,) if target.volume else ()),
@@ -111,12 +112,12 @@ def repository(target: Target, app: App, stack: str) -> str:
 
 
 def image(wanted: BackupConfig, description: Description) -> Image:
-    """What takes backups: pinned, or built on the database's image, so that its clients fit the server."""
+    """What takes backups: pinned, or built on the image of the database that runs here, so that its clients fit the server."""
     app, environment = description.app, description.environment
     assert app.database
     if wanted.image:
         return Image(reference=wanted.image, path=f"{PATH}.image", pull_secrets=description.pull_secrets)
-    base = environment.images.get(TierName.DATABASE) or app.database.image
+    base = data_image(TierName.DATABASE, app.database, description).reference
     place = f"{environment.registry}/" if environment.registry else ""
     return Image(
         reference=f"{place}{app.name}-{NAME}:{context_digest(CONTEXT, base)}",

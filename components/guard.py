@@ -23,6 +23,8 @@ VOLUME, CLAIM, NAMESPACE = (
 )
 SEVERAL = "kubernetes:postgresql.cnpg.io/v1:Cluster"
 """A database of several instances: their claims go with it."""
+BACKUPS, BACKUP = "backups", "environment.tiers.database.backup"
+"""The volume of backups, and what says of it where it is."""
 _UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
@@ -97,12 +99,14 @@ def refuse(
     Raises:
         ConfigError: it would, and nobody has said that it may (`forced`), or has said it of data that is protected.
     """
-    # Several instances have files of their own, and data is moved into them: these may be of another version.
-    alone = (each for each in holding if isinstance(each, Workload) and each.tier == TierName.DATABASE)
-    image = next((each.image.reference for each in alone), None)
+    # Several instances have files of their own, and data is moved into them: these may be of another version than the single one's.
+    databases = [each for each in holding if each.tier == TierName.DATABASE]
+    single = next((each.image.reference for each in databases if isinstance(each, Workload)), None)
+    several = next((each.image.reference for each in databases if isinstance(each, DatabaseCluster)), None)
     found = [
         *losses(held(known), {name: Store.of(*each) for name, each in wanted.items()}, app, environment),
-        *another_major(major_held(known), image),
+        *another_major(major_held(known), single),
+        *another_major_of_several(major_of_several(known), several),
     ]
     standing = [loss for loss in found if not (forced and loss.forced and not (loss.store and loss.store.protected))]
     if standing:
@@ -167,12 +171,15 @@ def _gone(name: str, store: Store, app: App, environment: Environment) -> Loss:
     if tier:
         wrong = f"environment.tiers.{tier}.ha: as it is now {name} is not used any more, and {deleted}"
         return Loss(wrong=wrong, fix="put it back, or see that its data is where it is wanted", store=store)
+    if name == BACKUPS:
+        wrong = f"{BACKUP}.target: it is no volume any more, and {deleted}"
+        return Loss(wrong=wrong, fix="keep {volume: true} until nobody wants any of these back", store=store)
     wrong = f"app: no tier has the volume {name} any more, and {deleted}"
     return Loss(wrong=wrong, fix="give it back its name, on the tier that writes to it", store=store)
 
 
 def _changed(name: str, old: Store, new: Store) -> Iterator[Loss]:
-    path = f"environment.tiers.{old.tier}"
+    path = f"{BACKUP}.target" if name == BACKUPS else f"environment.tiers.{old.tier}"
     if old.place != new.place:
         named = "the stack" if old.type == VOLUME else "the stack, or environment.kubernetes.namespace.name"
         wrong = f"{name}: its data is in {old.place}, and would be looked for in {new.place}; {_deleted(old)}"
@@ -219,6 +226,20 @@ def another_major(old: int | None, wanted: str | None) -> Iterator[Loss]:
     if old and new and old != new:
         wrong = f"app.database.image: PostgreSQL {new} can't read the files of {old}, and would not start"
         yield Loss(wrong=wrong, fix=f"keep {old}, or bring the data over (docs/data.md#another-postgresql)")
+
+
+def major_of_several(known: Checkpoint) -> int | None:
+    """That of the database of several instances that runs."""
+    images = (entry.inputs.get("spec", {}).get("imageName") for entry in known.entries if entry.type == SEVERAL)
+    return next((major(image) for image in images), None)
+
+
+def another_major_of_several(old: int | None, wanted: str | None) -> Iterator[Loss]:
+    """CloudNativePG does it all the same: nobody is answered meanwhile, and there is nothing left to go back to."""
+    new = major(wanted)
+    if old and new and old != new:
+        wrong = f"app.database.ha_image: for PostgreSQL {new} all instances are stopped, the files of {old} converted where they are, and replicas' deleted"
+        yield Loss(wrong=wrong, fix=f"keep {old} (docs/data.md#another-postgresql)")
 
 
 # ---------------------------------------------------------------------- sizes

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from kubernetes import client
 
 from components import backup as component
-from components.config import ConfigError, check_secrets, load_app, load_environment
+from components.config import ConfigError, TierName, check_secrets, load_app, load_environment
 from components.platforms import cluster
+from components.tier import Description
 from images.backup.backup import repository, serve
 from images.backup.backup.repository import BackupError, Run, Snapshot
 
-from .program import SECRETS, Deployment, deploy, environment, project
+from .program import ROOT, SECRETS, Deployment, deploy, environment, project
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 KEY = {"backup-key": "the-key-of-backups"}
@@ -104,6 +105,16 @@ class TestConfiguration:
         ):
             assert f"secrets.{name}: environment.tiers.database.backup.{path} uses it" in str(error.value)
         assert set(check_secrets(SECRETS, app)) == set(SECRETS)
+
+    @pytest.mark.parametrize(("ha", "named"), [(False, "image"), (True, "ha_image")])
+    def test_its_image_is_built_on_that_of_the_database_that_runs(self, ha: bool, named: str) -> None:
+        settings = with_backup(stack="staging")
+        settings["tiers"]["database"]["ha"] = ha
+        app = load_app(project())
+        described = Description(app=app, environment=load_environment(settings, app), secrets={}, root=ROOT)
+        wanted = described.environment.size(TierName.DATABASE).backup
+        assert wanted and app.database
+        assert component.image(wanted, described).base == getattr(app.database, named)
 
     def test_its_image_is_pinned_where_all_are(self) -> None:
         app = load_app(project())

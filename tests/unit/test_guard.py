@@ -11,7 +11,7 @@ from components import guard
 from components.checkpoint import parse
 from components.config import ConfigError
 
-from .program import CONTAINER, VOLUME, Registered, deploy, environment, exported, first, project
+from .program import CONTAINER, SECRETS, VOLUME, Registered, deploy, environment, exported, first, project
 
 Change = Callable[[dict[str, Any], dict[str, Any]], object]
 
@@ -238,6 +238,33 @@ def test_a_database_of_several_instances_goes_only_by_name() -> None:
     deploy(app, env, export=several, stack="staging")
     with pytest.raises(ConfigError, match=r"environment\.tiers\.database\.ha: .*database-ha would be deleted"):
         deploy(*described("staging"), export=several, stack="staging")
+
+
+def test_another_major_of_several_instances_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their operator would convert the files where they are."""
+    app, env = replicated("database")
+    several = exported(deploy(app, env, stack="staging"))
+    app["database"]["ha_image"] = "ghcr.io/cloudnative-pg/postgresql:16-standard-bookworm"
+    with pytest.raises(ConfigError, match=r"app\.database\.ha_image: for PostgreSQL 16 .* files of 15 .*FORCE=data"):
+        deploy(app, env, export=several, stack="staging")
+    monkeypatch.setenv("TIERS_FORCE", "data")
+    deploy(app, env, export=several, stack="staging")
+
+
+@pytest.mark.parametrize("stack", ["dev", "staging"])
+def test_the_volume_of_backups_goes_only_by_the_name_of_what_says_so(stack: str) -> None:
+    app, env = described(stack)
+    database = env.setdefault("tiers", {}).setdefault("database", {})
+    secrets = SECRETS | {"backup-key": "the-key"}
+    database["backup"] = {"target": {"volume": True} | ({"storage": "4Gi"} if stack != "dev" else {})}
+    kept = exported(deploy(app, env, stack=stack, secrets=secrets))
+    if stack != "dev":
+        database["backup"] = {"target": {"volume": True, "storage": "1Gi"}}
+        with pytest.raises(ConfigError, match=r"^environment\.tiers\.database\.backup\.target\.storage: it is 4Gi and"):
+            deploy(app, env, export=kept, stack=stack, secrets=secrets)
+    del database["backup"]
+    with pytest.raises(ConfigError, match=r"^environment\.tiers\.database\.backup\.target: it is no volume any more"):
+        deploy(app, env, export=kept, stack=stack, secrets=secrets)
 
 
 def test_what_is_watched_may_be_forgotten() -> None:

@@ -2,7 +2,9 @@
 
 import copy
 import json
+import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +15,22 @@ from pulumi import RunError
 from components.config import App, Environment, load_app, load_environment
 
 ROOT = Path.cwd()
+
+
+def undo_when_stopped(name: str) -> None:
+    """From here on being told to stop, once or often, is a failure like any other: what was begun is undone.
+
+    What `nohup` has it not hear it goes on not to hear.
+    """
+    told = [each for each in (signal.SIGHUP, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
+
+    def stop(number: int, _: object) -> None:
+        for each in told:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(f"{name}: it was told to stop ({signal.Signals(number).name})")
+
+    for each in told:
+        signal.signal(each, stop)
 
 
 def project() -> str:

@@ -4,7 +4,6 @@ While the single one answers reads only, what takes backups copies it into a new
 by table. Then the stack file names that one: `make up` takes the tiers to it as a release, and `make back` back.
 """
 
-import signal
 import sys
 import time
 from collections.abc import Generator, Sequence
@@ -21,7 +20,7 @@ from components.platforms import cluster
 from components.tier import REPLICATED
 
 from .beside import DATABASE, copied, fresh, use
-from .described import load, state
+from .described import load, state, undo_when_stopped
 
 WITHIN = 60
 """Seconds in which sessions must have ended that may write."""
@@ -157,13 +156,8 @@ def _single(app: App, environment: Environment, stack: str, name: str) -> Single
     return Single(environment=environment, instance=f"{app.name}-{stack}", name=name, owner=app.database.user)
 
 
-def _ended(number: int, _: object) -> None:
-    """Being told to stop is a failure like any other: what was begun is undone."""
-    sys.exit(f"move: it was told to stop ({signal.Signals(number).name})")
-
-
 def main(words: Sequence[str]) -> None:
-    signal.signal(signal.SIGTERM, _ended)
+    undo_when_stopped("move")
     if words[1:] == ["--reopen"]:
         reopen(words[0])
     else:

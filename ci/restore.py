@@ -23,7 +23,7 @@ from components.workload import DatabaseCluster, Secret
 
 from .backup import run
 from .beside import DATABASE, copied, fresh, use
-from .described import ROOT, load, pulumi
+from .described import ROOT, load, pulumi, undo_when_stopped
 
 COPY_OF = f"{DATABASE}.copy_of"
 
@@ -144,6 +144,7 @@ def _anonymise(app: App) -> list[str]:
 
 
 def main(stack: str, *words: str) -> None:
+    undo_when_stopped("restore")
     if words[:1] == ("--from",):
         refresh(stack, words[1])
     else:

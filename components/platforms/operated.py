@@ -13,6 +13,7 @@ from pulumi import Input
 from ..alerts import BACKUP, BACKUP_INTERVAL, BACKUP_PORT, BACKUP_TIMEOUT, Watched, file
 from ..checkpoint import LABEL_ROLE
 from ..dashboard import dashboard
+from ..tier import REPLICATED
 from ..workload import Workload
 from . import traffic
 from .manifests import Manifest, Scope, selector
@@ -87,7 +88,9 @@ def _instances(scope: Scope, watched: Watched) -> Manifest:
 
 
 def _instance(scope: Scope) -> dict[str, str]:
-    return {"cnpg.io/podRole": "instance", "app.kubernetes.io/instance": scope.instance}
+    """Of the database that is used: what a restore has beside it for a while would be counted, and be what takes writes."""
+    mine = {"cnpg.io/cluster": REPLICATED, "cnpg.io/podRole": "instance"}
+    return mine | {"app.kubernetes.io/instance": scope.instance}
 
 
 def rules(scope: Scope, watched: Watched) -> Manifest:

@@ -523,7 +523,12 @@ def test_metrics_kept_are_no_data_of_the_application() -> None:
 def test_instances_of_a_database_are_asked_themselves_and_by_nobody_else() -> None:
     one = replicated()
     scope = Scope(app="board", instance="board-staging", namespace="board-staging")
-    instance = {"cnpg.io/podRole": "instance", "app.kubernetes.io/instance": "board-staging"}
+    # Not what a restore to a moment has beside it: there is a primary in that, too.
+    instance = {
+        "cnpg.io/cluster": "database-ha",
+        "cnpg.io/podRole": "instance",
+        "app.kubernetes.io/instance": "board-staging",
+    }
     [monitor] = [each for each in operated.monitors(scope, one, {}) if each["kind"] == "PodMonitor"]
     assert monitor["spec"]["selector"]["matchLabels"] == instance
     [policy] = [

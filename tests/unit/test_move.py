@@ -1,5 +1,7 @@
 """From one database to three: both are there, tiers use the one that is said, and nothing goes without a word."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +13,7 @@ from components.checkpoint import parse
 from components.config import ConfigError, load_app, load_environment
 from components.guard import held, major_held
 
-from .program import SECRETS, Deployment, deploy, environment, exported, first, project
+from .program import ROOT, SECRETS, Deployment, deploy, environment, exported, first, project
 from .test_kubernetes import ALL
 from .test_reachability import Network
 from .test_replicated import misfit
@@ -181,6 +183,29 @@ def test_what_fails_leaves_the_single_one_open(
         move.main(["staging"])
     assert server.steps[-1] == "open"
     assert "takes writes again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("told", ["SIGHUP", "SIGTERM"])
+@pytest.mark.parametrize("module", ["move", "restore"])
+def test_what_is_told_to_stop_is_undone_however_often_it_is_told(module: str, told: str) -> None:
+    arguments = "['stack']" if module == "move" else "'stack', 'latest'"
+    program = f"""
+import os, signal
+from ci import {module} as asked
+def begin(*_):
+    try:
+        os.kill(os.getpid(), signal.{told})
+        print("it went on")
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGHUP)
+        print("undone")
+asked.move = asked.restore = begin
+asked.main({arguments})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (1, "undone\n"), done.stderr
+    assert f"{module}: it was told to stop ({told})" in done.stderr
 
 
 def test_who_writes_all_the_same_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """What is measured of an environment, and what of it is an alert: pure functions to Prometheus' rules. No platform.
 
 Names are those that are measured by (docs/monitoring.md): the histogram `http_request_duration_seconds` with a label
-`status` of web and api, what HAProxy, postgres_exporter, redis_exporter, CloudNativePG and cert-manager say of themselves.
+`status` of web and api, what HAProxy, postgres_exporter, redis_exporter, CloudNativePG, its plugin and cert-manager say of themselves.
 An alert is made only where something runs that its figure comes from. Burn rates: Site Reliability Workbook, 5.
 """
 
@@ -23,6 +23,8 @@ BURNS = (
 CERTIFICATE_DAYS = 14
 INSTANCES = 3
 """Of a database with `ha`."""
+REPLICAS = INSTANCES - 1
+"""Of a database or a cache with `ha`."""
 WAITING = 8
 """Files of a database's log, of 16 MB each, that wait for the archive while all is well: what a burst of writes leaves."""
 EXPORTER_PORTS = {TierName.DATABASE: 9187, TierName.CACHE: 9121}
@@ -292,6 +294,14 @@ def _databases(watched: Watched) -> Iterator[Alert]:
         says="an instance of the database is {{ $value | humanizeDuration }} behind the one that writes",
         at="replica-lag",
     )
+    yield Alert(
+        name="DatabaseReplicaDoesNotStream",
+        expr=f"max({of('cnpg_pg_replication_streaming_replicas')}) < {REPLICAS}",
+        lasts="10m",
+        severity="warning",
+        says=f"{{{{ $value }}}} of {REPLICAS} replicas take what the database writes; with one more lost nothing can be written",
+        at="replica-lag",
+    )
     taken = f"sum by (pod) ({of('cnpg_backends_total')})"
     most = f"max by (pod) ({of('cnpg_pg_settings_setting', name='max_connections')})"
     yield Alert(
@@ -319,6 +329,23 @@ def _databases(watched: Watched) -> Iterator[Alert]:
             says="{{ $value }} files of the database's changes wait for the archive, and fill its disk meanwhile",
             at="changes-are-not-kept",
         )
+        yield _base(watched)
+
+
+def _base(watched: Watched) -> Alert:
+    """What changes are replayed on, by the account of the plugin (0.7) that keeps it: 0 until there is one, which is long ago, too."""
+    last = watched.of("barman_cloud_cloudnative_pg_io_last_available_backup_timestamp")
+    wanted = watched.environment.size(TierName.DATABASE).backup
+    # Of its times only so much is read: whether there is one in each week, or in each month. And two days more.
+    days = 2 + (7 if wanted and wanted.schedule.split()[2] == "*" else 31)
+    return Alert(
+        name="BaseBackupIsOld",
+        expr=f"time() - max({last}) > {days * 86400} or absent({last})",
+        lasts="1h",
+        severity="warning",
+        says=f"all of the database was not kept for {days} days, or never: what is kept of its changes takes longer and longer to replay",
+        at="changes-are-not-kept",
+    )
 
 
 def _backups(watched: Watched) -> Iterator[Alert]:
@@ -364,11 +391,12 @@ def _cache(watched: Watched) -> Iterator[Alert]:
         return
     if watched.environment.size(TierName.CACHE).ha:
         yield Alert(
-            name="CacheHasNoReplica",
-            expr=f"max({watched.of('redis_connected_slaves')}) < 1",
-            lasts="5m",
+            # The figure comes through what leads to the primary, and that is to nobody once there is no replica at all.
+            name="CacheReplicaIsLost",
+            expr=f"max({watched.of('redis_connected_slaves')}) < {REPLICAS}",
+            lasts="10m",
             severity="warning",
-            says="the cache is one, and nobody takes over where it is lost",
+            says=f"{{{{ $value }}}} of {REPLICAS} replicas follow the cache's primary; with one more lost nobody answers",
             at="failover",
         )
     yield Alert(

@@ -206,6 +206,18 @@ def waiting(files: int) -> list[Series]:
     ] + [series("cnpg_collector_pg_wal_archive_status", 900, pod="1", value="done")]
 
 
+def streaming(replicas: int) -> list[Series]:
+    """The primary counts who takes what it writes; from the others nobody does."""
+    name = "cnpg_pg_replication_streaming_replicas"
+    return [series(name, replicas if pod == "1" else 0, pod=pod) for pod in "123"]
+
+
+def base(days: float) -> list[Series]:
+    """The last base backup was so many days before promtool's clock begins."""
+    name = "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp"
+    return [series(name, -days * 86400, pod=pod) for pod in "123"]
+
+
 DOCKER, CLUSTER, CERTIFIED, REPLICATED, BACKED_UP, ARCHIVED = ALL
 # Where; the alert and its own labels; what it has to fire for, and not; after how many minutes.
 CASES: list[tuple[str, str, dict[str, str], list[Series], list[Series], int]] = [
@@ -249,11 +261,14 @@ CASES: list[tuple[str, str, dict[str, str], list[Series], list[Series], int]] = 
     (CLUSTER, "DiskRunsFull", {"persistentvolumeclaim": "database-data"}, on_disk(14), on_disk(16), 7),
     (REPLICATED, "DatabaseIsDown", {}, instances(3, writes=0), instances(1), 3),
     (REPLICATED, "DatabaseInstanceIsLost", {}, instances(2), instances(3), 12),
+    (REPLICATED, "DatabaseReplicaDoesNotStream", {}, streaming(1), streaming(2), 12),
     (REPLICATED, "DatabaseLags", {}, instances(3, lag=31), instances(3, lag=29), 7),
     (REPLICATED, "DatabaseConnectionsRunOut", {"pod": "database-0"}, connected(81), connected(79), 7),
     (REPLICATED, "DatabaseDeadlocks", {}, [growing("cnpg_pg_stat_database_deadlocks", 10)], [growing("cnpg_pg_stat_database_deadlocks", 1)], 20),
     (ARCHIVED, "ChangesAreNotKept", {}, waiting(9), waiting(8), 12),
-    (REPLICATED, "CacheHasNoReplica", {}, one("redis_connected_slaves", 0), one("redis_connected_slaves", 2), 7),
+    (ARCHIVED, "BaseBackupIsOld", {}, base(9.1), base(8.9), 65),
+    (ARCHIVED, "BaseBackupIsOld", {}, [], base(0), 65),
+    (REPLICATED, "CacheReplicaIsLost", {}, one("redis_connected_slaves", 1), one("redis_connected_slaves", 2), 12),
     (BACKED_UP, "BackupIsOverdue", {"kind": "full"}, one("tiers_backup_overdue", 1, kind="full"), one("tiers_backup_overdue", 0, kind="full"), 7),
     (BACKED_UP, "BackupDoesNotComeBack", {}, one("tiers_backup_verified", 0), one("tiers_backup_verified", 1), 7),
     (BACKED_UP, "BackupsCanNotBeRead", {}, one("tiers_backup_repository_readable", 0), one("tiers_backup_repository_readable", 1), 17),
@@ -371,6 +386,15 @@ def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(where: s
         file, _, heading = rule["annotations"]["runbook_url"].partition("#")
         headings = re.findall(r"^## (.+)$", (ROOT / file).read_text(), re.MULTILINE)
         assert heading in {each.lower().replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize(("schedule", "days"), [("daily", 9), ("weekly", 9), ("monthly", 33)])
+def test_a_base_backup_is_old_when_its_time_is_long_past(schedule: str, days: int) -> None:
+    tiers = with_backup("staging", S3, ha=True)
+    tiers["database"]["backup"]["schedule"] = schedule
+    made = alerts.alerts(watched("staging", tiers=tiers))
+    [expr] = [rule["expr"] for rule in made if rule["alert"] == "BaseBackupIsOld"]
+    assert f"> {days * 86400} " in expr
 
 
 def test_an_alert_that_could_never_fire_is_none() -> None:

@@ -25,6 +25,8 @@ from .access import HOLD_DATA, KINDS
 from .manifests import Manifest
 
 _LINES = 20
+BEGINS = 3
+"""How many times what a pod may take to find its node and image (`schedule_within`) one has that somebody runs by hand."""
 
 
 def check(context: str) -> None:
@@ -207,7 +209,7 @@ def run_once(settings: Kubernetes, instance: str, name: str, command: Sequence[s
     """What a command prints in a Job as a CronJob would make it; the Job goes with its log ten minutes after its end.
 
     Raises:
-        RunError: there is no such CronJob, or the command ends with another code than 0.
+        RunError: there is no such CronJob, nothing comes up that would run it, or the command ends with another code than 0.
     """
     kubernetes: Any = import_module("kubernetes")
     batch = kubernetes.client.BatchV1Api(kubernetes.config.new_client_from_config(context=settings.context))
@@ -217,17 +219,42 @@ def run_once(settings: Kubernetes, instance: str, name: str, command: Sequence[s
     except known as error:
         raise RunError(f"there is no CronJob {name} in {where} ({error.reason}); run `make up` first") from None
     made = batch.create_namespaced_job(where, by_hand(parent, command, f"{name}-{int(time.time())}"))
-    job = made.metadata.name
+    job, api = made.metadata.name, _core(settings.context)
+    if not _begun(api, where, job, BEGINS * settings.schedule_within):
+        found: Manifest = {"kind": "Job", "metadata": {"name": job, "namespace": where}, "spec": {"template": {}}}
+        why = "\n".join(_told(api, found)) or "    (the cluster tells nothing more)"
+        batch.delete_namespaced_job(job, where, propagation_policy="Background")
+        raise RunError(f"`{' '.join(command)}` does not begin, as Job {job}, which is removed.\n{why}")
     deadline = time.monotonic() + ONCE_WITHIN
     while not (made.status.succeeded or made.status.failed) and time.monotonic() < deadline:
         time.sleep(1)
         made = batch.read_namespaced_job(job, where)
-    api = _core(settings.context)
-    pods = api.list_namespaced_pod(where, label_selector=f"batch.kubernetes.io/job-name={job}").items
-    text = "".join(api.read_namespaced_pod_log(pod.metadata.name, where) for pod in pods).strip()
+    text = "".join(_printed(api, pod) for pod in _pods_of(api, where, job)).strip()
     if not made.status.succeeded:
         raise RunError(f"`{' '.join(command)}` failed, as Job {job}: {text[-500:] or 'it printed nothing'}")
     return text
+
+
+def _pods_of(api: Any, namespace: str, job: str) -> list[Any]:
+    return api.list_namespaced_pod(namespace, label_selector=f"batch.kubernetes.io/job-name={job}").items
+
+
+def _begun(api: Any, namespace: str, job: str, within: float) -> bool:
+    """Whether a pod of it runs, or has: one that finds no node or image, or that a quota leaves no room for, would be waited for in vain."""
+    deadline = time.monotonic() + within
+    while not (begun := any(pod.status.phase != "Pending" for pod in _pods_of(api, namespace, job))):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    return begun
+
+
+def _printed(api: Any, pod: Any) -> str:
+    """Its log, which one that never started has not."""
+    try:
+        return api.read_namespaced_pod_log(pod.metadata.name, pod.metadata.namespace)
+    except import_module("kubernetes").client.ApiException as error:
+        return f"(the log of {pod.metadata.name} can't be read: {error.reason})"
 
 
 def by_hand(parent: Any, command: Sequence[str], name: str) -> Any:

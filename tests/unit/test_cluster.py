@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.client import ApiException
 from pulumi import RunError
 
 from components.platforms import cluster
@@ -149,6 +150,71 @@ def test_a_crash_loop_is_told_with_the_log_of_the_run_before() -> None:
     assert "tiers.release=" in api.asked[0]
     assert "of api-blue-1" in text
     assert "of web-blue-1" not in text
+
+
+class Once:
+    """A CronJob whose Jobs, run by hand, end as they do here."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *pods: Any, succeeded: int = 0) -> None:
+        self.api = Api()
+        self.api.pods, self.removed = list(pods), list[str]()
+        self.job = Some(metadata=Some(name="list-1"), status=Some(succeeded=succeeded, failed=1 - succeeded))
+        involved = Some(kind="Job", name="list-1")
+        quota = {"last_timestamp": "1", "event_time": None, "reason": "FailedCreate", "message": "exceeded quota"}
+        self.api.events = [Some(involved_object=involved, **quota)]
+        monkeypatch.setattr("kubernetes.config.new_client_from_config", lambda **_: None)
+        monkeypatch.setattr("kubernetes.client.BatchV1Api", lambda _: self)
+        monkeypatch.setattr(cluster, "_core", lambda _: self.api)
+        monkeypatch.setattr(cluster, "by_hand", lambda *_: None)
+        monkeypatch.setattr(cluster.time, "sleep", lambda _: None)
+
+    def read_namespaced_cron_job(self, *_: str) -> None: ...
+
+    def create_namespaced_job(self, *_: object) -> Any:
+        return self.job
+
+    def delete_namespaced_job(self, name: str, namespace: str, **_: str) -> None:
+        self.removed.append(name)
+
+    def run(self) -> str:
+        settings: Any = Some(context="", namespace=Some(name="board"), schedule_within=0)
+        return cluster.run_once(settings, "board", "backup-verify", ("backup", "list"))
+
+
+def pod_of_a_job(phase: str, *statuses: Any) -> Any:
+    where = Some(name="list-1-x", namespace="board", creation_timestamp=1)
+    return Some(metadata=where, status=Some(phase=phase, container_statuses=statuses, init_container_statuses=None))
+
+
+PULLING = status({"waiting": Some(reason="ImagePullBackOff", message=None)})
+
+
+@pytest.mark.parametrize(
+    ("pods", "said"), [([], "exceeded quota"), ([pod_of_a_job("Pending", PULLING)], "ImagePullBackOff")]
+)
+def test_a_job_that_nobody_runs_is_not_waited_for(pods: list[Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be waited six hours for, with the database read-only meanwhile."""
+    once = Once(monkeypatch, *pods)
+    with pytest.raises(RunError, match=rf"(?s)`backup list` does not begin, as Job list-1, .*{said}"):
+        once.run()
+    assert once.removed == ["list-1"]
+
+
+def test_a_job_that_runs_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    once = Once(monkeypatch, pod_of_a_job("Succeeded"), succeeded=1)
+    assert once.run().endswith("the moon is wrong")
+    assert not once.removed
+
+
+def test_a_job_whose_log_is_gone_has_failed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    once = Once(monkeypatch, pod_of_a_job("Failed"))
+
+    def gone(*_: str, **__: object) -> str:
+        raise ApiException(status=400, reason="Bad Request")
+
+    monkeypatch.setattr(once.api, "read_namespaced_pod_log", gone)
+    with pytest.raises(RunError, match=r"failed, as Job list-1: \(the log of list-1-x can't be read: Bad Request\)"):
+        once.run()
 
 
 def test_an_image_that_can_not_be_pulled_has_no_log() -> None:

@@ -63,13 +63,9 @@ class Single:
             time.sleep(1)
 
     def _ask(self, *queries: str, of: str = "template1") -> str:
-        commands = [word for query in queries for word in ("--command", query)]
-        asked = ("psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1")
         # Not in the database itself, unless it has to be: what is said of it does not hold elsewhere.
-        asked = (*asked, "--username", self.owner, "--dbname", of, *commands)
         labels = {"app.kubernetes.io/name": str(TierName.DATABASE)}
-        # Warnings come before what was asked for.
-        return cluster.execute(self.environment.cluster, self.instance, labels, asked).rpartition("\n")[2]
+        return cluster.sql(self.environment.cluster, self.instance, labels, *queries, user=self.owner, database=of)
 
 
 def move(stack: str) -> None:

@@ -205,6 +205,22 @@ def execute(
     return text
 
 
+def sql(
+    settings: Kubernetes, instance: str, labels: Mapping[str, str], *queries: str, user: str = "", database: str = ""
+) -> str:
+    """What a database answers to the last of these, asked in the first of the pods with these labels; nothing after one that fails.
+
+    Raises:
+        RunError: as above, or one of them fails.
+    """
+    command = ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]
+    command += ["--username", user] if user else []
+    command += ["--dbname", database] if database else []
+    command += [word for query in queries for word in ("--command", query)]
+    # Warnings come before what was asked for.
+    return execute(settings, instance, labels, command).rpartition("\n")[2]
+
+
 def run_once(settings: Kubernetes, instance: str, name: str, command: Sequence[str]) -> str:
     """What a command prints in a Job as a CronJob would make it; the Job goes with its log ten minutes after its end.
 

@@ -101,8 +101,7 @@ def _complete(settings: Kubernetes, scope: Scope, wanted: DatabaseCluster) -> No
     where = {"app.kubernetes.io/component": wanted.tier, "cnpg.io/instanceRole": "primary"}
 
     def ask(query: str) -> str:
-        command = ("psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--command", query)
-        return cluster.execute(settings, scope.instance, where, command)
+        return cluster.sql(settings, scope.instance, where, query)
 
     ask("SELECT txid_current()")
     last = ask("SELECT pg_walfile_name(pg_switch_wal())")
@@ -121,18 +120,7 @@ def introduce(settings: Kubernetes, instance: str, cluster_name: str, database: 
     primary = {"cnpg.io/cluster": cluster_name, "cnpg.io/instanceRole": "primary"}
 
     def ask(query: str) -> str:
-        command = (
-            "psql",
-            "--no-psqlrc",
-            "--quiet",
-            "--tuples-only",
-            "--no-align",
-            "--dbname",
-            database,
-            "--command",
-            query,
-        )
-        return cluster.execute(settings, instance, primary, command)
+        return cluster.sql(settings, instance, primary, query, database=database)
 
     # What is restored of such a database has the function the pooler asks, as the owner's, who may not read what it reads.
     ask("DROP FUNCTION IF EXISTS public.user_search(text)")

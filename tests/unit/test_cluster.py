@@ -152,6 +152,22 @@ def test_a_crash_loop_is_told_with_the_log_of_the_run_before() -> None:
     assert "of web-blue-1" not in text
 
 
+def test_a_database_is_asked_for_the_last_of_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def execute(settings: object, instance: str, labels: object, command: list[str]) -> str:
+        asked.append(command)
+        return "WARNING:  something\n7"
+
+    monkeypatch.setattr(cluster, "execute", execute)
+    settings: Any = None
+    assert cluster.sql(settings, "board", {}, "ONE", "TWO", user="owner", database="of") == "7"
+    assert asked[0][-8:] == ["--username", "owner", "--dbname", "of", "--command", "ONE", "--command", "TWO"]
+    cluster.sql(settings, "board", {}, "ONE")
+    # As whoever it is asked as, in that one's database.
+    assert asked[1][:1] + asked[1][-3:] == ["psql", "--set=ON_ERROR_STOP=1", "--command", "ONE"]
+
+
 class Once:
     """A CronJob whose Jobs, run by hand, end as they do here."""
 

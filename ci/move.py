@@ -124,15 +124,7 @@ def unfit(environment: Environment, known: Checkpoint) -> str:
 def told(known: Checkpoint) -> dict[str, str]:
     """What the tiers that are live are told of the database."""
     live = checkpoint.observe(known).live
-    for entry in known.entries:
-        if live and entry.runs and entry.labels.get(checkpoint.LABEL_SLOT) == live:
-            pod = entry.inputs.get("spec", {}).get("template", {}).get("spec", {})
-            variables = {
-                each["name"]: each.get("value", "") for one in pod.get("containers", ()) for each in one.get("env", ())
-            }
-            if "DATABASE_HOST" in variables:
-                return variables
-    return {}
+    return checkpoint.told(known, live) if live else {}
 
 
 @contextmanager

@@ -2,13 +2,15 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pulumi
-from pulumi import ComponentResource, ResourceOptions
+from pulumi import ComponentResource, Output, Resource, ResourceOptions
 
 from .alerts import BACKUP, BACKUP_PORT
+from .checkpoint import DATABASE
 from .config import App, Service, Target, TierName
 from .config import Backup as BackupConfig
 from .platforms import Platform
@@ -29,6 +31,13 @@ class Args:
 
     workload: Workload
     times: tuple[Timed, ...]
+
+    def of(self, live: Mapping[str, str]) -> "Args":
+        """Backups of the database that is live: what a slot that is kept was `told` of it, which the files need not say any more."""
+        if not live:
+            return self
+        env = {name: value for name, value in self.workload.env if name not in DATABASE}
+        return replace(self, workload=replace(self.workload, env=tuple(sorted((env | dict(live)).items()))))
 
     @property
     def holder(self) -> Workload:
@@ -129,10 +138,10 @@ def image(wanted: BackupConfig, description: Description) -> Image:
 
 
 class Backup(ComponentResource):
-    """What takes backups of the database, outside of the slots."""
+    """What takes backups of the database, outside of the slots. It comes `after` what makes that database the live one."""
 
-    def __init__(self, name: str, platform: Platform, args: Args, opts: ResourceOptions | None = None) -> None:
-        super().__init__("tiers:backup:Backup", name, None, opts)
+    def __init__(self, name: str, platform: Platform, args: Args, after: Output[Resource]) -> None:
+        super().__init__("tiers:backup:Backup", name, None, ResourceOptions(depends_on=[after]))
         supplies = platform.prepare(self, [args.workload], None)
         self.ready = platform.schedule(self, args.workload, args.times, supplies)
         self.register_outputs({each.name: each.at for each in args.times})

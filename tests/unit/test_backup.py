@@ -9,14 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes import client
+from pulumi import RunError
 
+from ci import check
 from components import backup as component
+from components.checkpoint import DATABASE, Checkpoint, parse
 from components.config import ConfigError, check_secrets, load_app, load_environment
 from components.platforms import cluster
+from components.release import Slot
 from images.backup.backup import repository, serve
 from images.backup.backup.repository import BackupError, Run, Snapshot
 
-from .program import SECRETS, Deployment, deploy, environment, project
+from .program import SECRETS, Deployment, Registered, deploy, environment, exported, project
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 KEY = {"backup-key": "the-key-of-backups"}
@@ -109,6 +113,68 @@ class TestConfiguration:
         app = load_app(project())
         with pytest.raises(ConfigError, match=r"backup\.image: an image that is built is not named by its digest"):
             load_environment(with_backup(stack="prod"), app)
+
+
+def told(made: Deployment) -> dict[str, str]:
+    """What takes backups is told of the database."""
+    [holder] = [each for each in parse(exported(made)).entries if each.runs and each.tier == "backup"]
+    return {name: value for name, value in holder.variables.items() if name in DATABASE}
+
+
+@pytest.mark.parametrize("stack", ["dev", "staging"])
+class TestOfWhatIsLive:
+    def up(self, stack: str, name: str = "", before: Deployment | None = None, **more: Any) -> Deployment:
+        """An update with another database in the stack file."""
+        env = with_backup(stack=stack) | {"release": {}} | more
+        env["tiers"]["database"] |= {"name": name} if name else {}
+        export = exported(before) if before else None
+        return deploy(env=env, stack=stack, secrets=SECRETS | KEY, export=export)
+
+    def test_a_restored_one_that_goes_live_is_backed_up_after_the_switch(self, stack: str) -> None:
+        restored = self.up(stack, "board_r1", self.up(stack))
+        assert told(restored)["DATABASE_NAME"] == "board_r1"
+        [component] = [each for each in restored if each.type == "tiers:backup:Backup"]
+        assert [urn for urn in component.waits_for if "tiers:switch:Switch$" in urn]
+
+    def test_going_back_takes_backups_along(self, stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = self.up(stack, release={"standby": "cold"})
+        restored = self.up(stack, "board_r1", first, release={"standby": "cold"})
+        monkeypatch.setenv("TIERS_RELEASE", "previous")
+        back = self.up(stack, "board_r1", restored, release={"standby": "cold"})
+        assert told(back) == told(first)
+        assert not check.misled(parse(exported(back)), Slot.BLUE)
+
+    def test_one_that_waits_is_not_backed_up_yet(self, stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        first, manual = self.up(stack), {"release": {"promote": "manual"}}
+        waits = self.up(stack, "board_r1", first, **manual)
+        assert told(waits) == told(first)
+        monkeypatch.setenv("TIERS_RELEASE", "promote")
+        assert told(self.up(stack, "board_r1", waits, **manual))["DATABASE_NAME"] == "board_r1"
+
+    def test_the_second_time_nothing_changes(self, stack: str) -> None:
+        first = self.up(stack)
+        kept, again = ([each.inputs for each in made.sorted if each.name.startswith("backup")]
+                       for made in (first, self.up(stack, before=first)))  # fmt: skip
+        assert kept == again
+
+    def test_that_they_are_of_another_is_found(self, stack: str) -> None:
+        known = parse(exported(self.up(stack)))
+        assert not check.misled(known, Slot.BLUE)
+        holders = [each for each in parse(exported(self.up(stack, "board_r1"))).entries if each.tier == "backup"]
+        mixed = Checkpoint(entries=(*(each for each in known.entries if each.tier != "backup"), *holders))
+        assert check.misled(mixed, Slot.BLUE).startswith("backups are of board_r1 at ")
+
+
+def test_a_gate_that_fails_leaves_backups_of_what_is_live() -> None:
+    before, seen = deployed(), list[Registered]()
+    env = with_backup()
+    env["tiers"]["database"]["name"] = "board_r1"
+    with pytest.raises(RunError, match="smoke"):
+        deploy(
+            env=env, secrets=SECRETS | KEY, export=exported(before), fail=lambda name: name == "green-smoke", seen=seen
+        )
+    assert {each.name for each in seen} >= {"green-smoke", "green-api-1"}
+    assert not [each.name for each in seen if each.name.startswith("backup-")]
 
 
 class TestResources:

@@ -84,7 +84,7 @@ def move(stack: str) -> None:
     single = _single(app, environment, stack, name)
     with read_only(single, stack):
         before = single.written()
-        print(copied(app, environment, stack, str(TierName.DATABASE), app.database.name, into))
+        print(copied(app, environment, stack, (str(TierName.DATABASE), name), app.database.name, into))
         if more := single.written() - before:
             raise RunError(
                 f"{more} rows of {name} were written while it was read-only; stop what says BEGIN READ WRITE first"

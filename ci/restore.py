@@ -91,7 +91,8 @@ def _recovered(app: App, environment: Environment, stack: str, moment: datetime,
     instance = f"{app.name}-{stack}"
     scope = Scope(app=app.name, instance=instance, namespace=environment.kubernetes.namespace.name or instance)
     with recovery.recovered(environment.kubernetes, scope, wanted, moment) as host:
-        return copied(app, environment, stack, host, tier.database_name(app.database, environment), into)
+        name = tier.database_name(app.database, environment)
+        return copied(app, environment, stack, (host, name), name, into)
 
 
 def _description(app: App, environment: Environment) -> Description:

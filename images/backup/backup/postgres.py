@@ -174,12 +174,24 @@ def _connected(name: str | None = None) -> Generator[Any]:
     try:
         connection = psycopg2.connect(**({"dbname": name} if name else {}))
     except psycopg2.Error as error:
-        raise BackupError(f"the database can't be reached: {reason(str(error))}") from None
+        instead = _instead_of(name or os.environ["PGDATABASE"])
+        raise BackupError(f"the database can't be reached: {reason(str(error))}{instead}") from None
     try:
         with closing(connection):
             yield connection
     except psycopg2.Error as error:
         raise BackupError(f"the database says: {reason(str(error))}") from None
+
+
+def _instead_of(name: str) -> str:
+    """Which databases there are where this one is not; nothing where there is no answer."""
+    try:
+        with closing(psycopg2.connect(dbname="template1")) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1")
+            there = [found for (found,) in cursor.fetchall()]
+    except psycopg2.Error:
+        return ""
+    return "" if name in there else f"; there are {', '.join(there)}"
 
 
 def _printed(command: Sequence[str]) -> Iterator[bytes]:

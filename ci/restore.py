@@ -46,7 +46,7 @@ def restore(stack: str, to: str, of: str = "") -> None:
 
 
 def refresh(stack: str, of: str) -> None:
-    """The data of another environment, anonymised before anybody here can see it."""
+    """The data of another environment, anonymised before it has a name that anything here looks for."""
     app, environment = load(stack)
     if problem := unfit(app, environment, stack, of):
         raise RunError(problem)

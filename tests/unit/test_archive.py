@@ -159,6 +159,10 @@ def test_nobodys_data_comes_without_what_makes_it_nobodys() -> None:
     [
         ({"protect_data": True}, "what is protected is nobody's copy"),
         ({"tiers": {"database": {"copy_of": "prod"}}}, "set environment.tiers.database.backup, too"),
+        (
+            {"tiers": {"database": {"copy_of": "prod", "ha": True, "backup": {"target": TARGET}}}},
+            "environment.tiers.database.copy_of: every change is kept here.*back up to a volume",
+        ),
         ({"tiers": {"cache": {"copy_of": "prod"}}}, "environment.tiers.cache.copy_of: it is for the database"),
     ],
 )

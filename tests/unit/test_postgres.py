@@ -1,8 +1,11 @@
 """What the image of backups says to a server, and in which order; what a real one makes of it is in tests/e2e."""
 
+import io
+import json
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -33,11 +36,17 @@ class Server:
         self.done: list[str] = []
         self.answers: dict[str, list[tuple[Any, ...]]] = {}
         self.found: list[tuple[Any, ...]] = []
+        self.fails = "nothing"
 
     def connect(self, dbname: str = "board") -> "Server":
         if dbname not in self.databases:
             raise RefusedError(f'FATAL:  database "{dbname}" does not exist')
         return self
+
+    def fed(self, command: Sequence[str], stream: Any) -> None:
+        self.done.append(f"{command[0]} {command[-1]}: {stream.read().decode()}")
+        if self.fails in command[0]:
+            raise BackupError(f"{command[0]} fails")
 
     def __enter__(self) -> "Server":
         return self
@@ -51,8 +60,10 @@ class Server:
 
     def execute(self, statement: str, values: Sequence[str] = ()) -> None:
         words = statement.split()
-        if words[0] != "SELECT":
+        if words[0] not in ("SELECT", "SET"):
             self.done.append(statement)
+        if words[:2] == ["CREATE", "DATABASE"]:
+            self.databases.add(words[2])
         if "datallowconn" in statement:
             self.found = [(name,) for name in sorted(self.databases - {"template1"})]
         elif "FROM pg_database WHERE datname =" in statement:
@@ -82,7 +93,9 @@ def postgres(server: Server, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(sys.modules, "psycopg2.sql", written)
     monkeypatch.delitem(sys.modules, "images.backup.backup.postgres", raising=False)
     monkeypatch.setenv("PGDATABASE", "board")
-    return import_module("images.backup.backup.postgres")
+    found = import_module("images.backup.backup.postgres")
+    monkeypatch.setattr(found, "_fed", server.fed)
+    return found
 
 
 def test_where_a_database_is_not_there_those_that_are_are_named(postgres: Any, server: Server) -> None:
@@ -98,3 +111,45 @@ def test_where_nobody_answers_no_database_is_named(postgres: Any, server: Server
     server.databases.clear()
     with pytest.raises(BackupError, match=r"does not exist$"), postgres._connected():
         pass
+
+
+def saved(**more: Any) -> io.BytesIO:
+    header = {"tables": {}, "role_names": [], "like": {"ENCODING": "UTF8"}, **more}
+    return io.BytesIO(json.dumps(header).encode() + b"\nthe rows of people")
+
+
+MADE = [
+    "DROP DATABASE IF EXISTS backup_loading WITH (FORCE)",
+    "CREATE DATABASE backup_loading TEMPLATE template0 ENCODING 'UTF8'",
+    "REVOKE CONNECT ON DATABASE backup_loading FROM PUBLIC",
+    "pg_restore backup_loading: the rows of people",
+]
+
+
+def test_what_comes_back_has_its_name_last(postgres: Any, server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "anonymise.sql"
+    file.write_text("of nobody")
+    postgres.restore(saved(), "board_r1", [file])
+    assert server.done == [
+        *MADE,
+        "psql backup_loading: of nobody",
+        "ALTER DATABASE backup_loading RENAME TO board_r1",
+        "GRANT CONNECT ON DATABASE board_r1 TO PUBLIC",
+    ]
+
+
+@pytest.mark.parametrize("fails", ["pg_restore", "psql"])
+def test_of_what_fails_nothing_stays(fails: str, postgres: Any, server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "anonymise.sql"
+    file.touch()
+    server.fails = fails
+    with pytest.raises(BackupError, match=f"{fails} fails"):
+        postgres.restore(saved(), "board_r1", [file])
+    assert server.done[-1] == MADE[0]
+    assert "board_r1" not in " ".join(server.done)
+
+
+def test_what_is_there_is_not_touched(postgres: Any, server: Server) -> None:
+    with pytest.raises(BackupError, match="there is a database board, and it is not touched"):
+        postgres.restore(saved(), "board")
+    assert not server.done

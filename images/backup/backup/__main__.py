@@ -53,10 +53,8 @@ def verify() -> None:
     try:
         repository.check()
         last = repository.chosen(_runs(), "latest")
-        # One that a run which was cut off has left.
-        postgres.drop(SCRATCH)
         with repository.read(last.of[0], repository.DATABASE) as stream:
-            header = postgres.restore(stream, SCRATCH)
+            header = postgres.load(stream, SCRATCH)
         postgres.drop(SCRATCH)
     except BackupError:
         _failed("verify", started)

@@ -17,6 +17,8 @@ from typing import Any, cast
 from .repository import BackupError, private, reason
 
 CHUNK = 2**20
+LOADING = "backup_loading"
+"""What comes back has this name until it is whole, and nobody's where it is to be."""
 # The driver has no types here, for it is Debian's.
 psycopg2: Any = import_module("psycopg2")
 sql: Any = import_module("psycopg2.sql")
@@ -69,36 +71,55 @@ def dump() -> Iterator[bytes]:
 
 
 def restore(stream: Any, name: str, then: Sequence[Path] = ()) -> Mapping[str, Any]:
-    """A new database of this name from what was saved, found to be equal to it; `then` are SQL files it is given at last.
+    """A new database of this name from what was saved, found to be equal to it; `then` are SQL files it is given before that.
 
-    Whatever fails, no half of it stays. Returns what the dump says of itself.
+    Until then it has a name that nothing looks for. Whatever fails, no half of it stays; what a run left that was killed goes
+    with the next. Returns what the dump says of itself.
 
     Raises:
         BackupError: there is a database of that name, the dump is not whole, or what came back is not what was saved.
     """
-    header: dict[str, Any] = json.loads(stream.readline() or b"{}")
-    if "tables" not in header:
-        raise BackupError("what is kept there is no backup of a database")
-    _create(name, header)
+    _refuse_there(name)
+    header = load(stream, LOADING)
     try:
-        _fed(["pg_restore", "--no-password", "--no-owner", "--exit-on-error", "--dbname", name], stream)
-        if wrong := "; ".join(differences(header["tables"], _counted(name))):
-            raise BackupError(f"what came back is not what was saved: {wrong}")
         for file in then:
             with file.open("rb") as text:
                 command = ["psql", "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1"]
-                _fed([*command, "--single-transaction", "--dbname", name], text)
+                _fed([*command, "--single-transaction", "--dbname", LOADING], text)
+        with _server() as cursor:
+            cursor.execute(_said("ALTER DATABASE {} RENAME TO {}", LOADING, name))
+            cursor.execute(_said("GRANT CONNECT ON DATABASE {} TO PUBLIC", name))
     except BaseException:
-        drop(name)
+        drop(LOADING)
+        raise
+    return header
+
+
+def load(stream: Any, scratch: str) -> Mapping[str, Any]:
+    """What was saved in a database of this name, made anew for it, and found to be equal; only its owner may connect to it.
+
+    Raises:
+        BackupError: the dump is not whole, or what came back is not what was saved.
+    """
+    header: dict[str, Any] = json.loads(stream.readline() or b"{}")
+    if "tables" not in header:
+        raise BackupError("what is kept there is no backup of a database")
+    drop(scratch)
+    _create(scratch, header)
+    try:
+        _fed(["pg_restore", "--no-password", "--no-owner", "--exit-on-error", "--dbname", scratch], stream)
+        if wrong := "; ".join(differences(header["tables"], _counted(scratch))):
+            raise BackupError(f"what came back is not what was saved: {wrong}")
+    except BaseException:
+        drop(scratch)
         raise
     return header
 
 
 def drop(name: str) -> None:
     """Remove a database that was made here."""
-    with _connected() as connection:
-        connection.autocommit = True
-        connection.cursor().execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    with _server() as cursor:
+        cursor.execute(_said("DROP DATABASE IF EXISTS {} WITH (FORCE)", name))
 
 
 def differences(saved: Mapping[str, Sequence[Any]], found: Mapping[str, Sequence[Any]]) -> Iterator[str]:
@@ -148,14 +169,16 @@ def _counted(name: str) -> Tables:
         return _tables(cursor)
 
 
-def _create(name: str, header: Mapping[str, Any]) -> None:
-    like = cast(Mapping[str, str], header["like"])
-    with _connected() as connection:
-        connection.autocommit = True
-        cursor = connection.cursor()
+def _refuse_there(name: str) -> None:
+    with _server() as cursor:
         cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
         if cursor.fetchone():
             raise BackupError(f"there is a database {name}, and it is not touched; give a new name")
+
+
+def _create(name: str, header: Mapping[str, Any]) -> None:
+    like = cast(Mapping[str, str], header["like"])
+    with _server() as cursor:
         try:
             for role in header["role_names"]:
                 cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role])
@@ -165,8 +188,23 @@ def _create(name: str, header: Mapping[str, Any]) -> None:
             options = " ".join(f"{key} {{}}" for key in like)
             made = sql.SQL("CREATE DATABASE {} TEMPLATE template0 " + options)
             cursor.execute(made.format(sql.Identifier(name), *(sql.Literal(value) for value in like.values())))
+            cursor.execute(_said("REVOKE CONNECT ON DATABASE {} FROM PUBLIC", name))
         except psycopg2.Error as error:
             raise BackupError(f"database {name} can't be made: {reason(str(error))}") from None
+
+
+def _said(statement: str, *names: str) -> Any:
+    return sql.SQL(statement).format(*(sql.Identifier(name) for name in names))
+
+
+@contextmanager
+def _server() -> Generator[Any]:
+    """Where databases are made beside the one that is live; also where that one answers reads only (`make move`)."""
+    with _connected() as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute("SET default_transaction_read_only = off")
+        yield cursor
 
 
 @contextmanager

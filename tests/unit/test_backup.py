@@ -301,6 +301,10 @@ class TestRetention:
             "old"
         ]
 
+    def test_a_clock_that_was_ahead_takes_nothing_with_it(self) -> None:
+        known = [run("backup", 40, "old"), run("backup", 20, "good"), run("backup", -300, "ahead")]
+        assert repository.expired(kept_as(known), timedelta(days=30), NOW) == []
+
     def test_what_was_verified_long_ago_is_not_kept_by_that(self) -> None:
         known = [run("backup", 50, "old"), run("backup", 0, "new"), run("verify", 1, "old")]
         assert repository.expired(kept_as(known), timedelta(days=30), NOW) == ["backup-50", "old"]
@@ -309,6 +313,7 @@ class TestRetention:
 class TestChoice:
     KNOWN = (
         run("backup", 3, "aaaa1111"),
+        run("full", 2.5, "20261118", "eeee5555"),
         run("full", 2, "bbbb2222", "cccc3333"),
         run("backup", 1, "dddd4444", ok=False),
     )
@@ -318,8 +323,10 @@ class TestChoice:
         [
             ("latest", "bbbb2222"),
             ("aaaa", "aaaa1111"),
-            ("2026-11-19T11:00:00Z", "aaaa1111"),
+            ("2026-11-18T13:00:00Z", "aaaa1111"),
             ("2026-11-21", "bbbb2222"),
+            # Of digits alone it is an id, though it looks like a day.
+            ("20261118", "20261118"),
         ],
     )
     def test_by_name_id_or_time(self, which: str, found: str) -> None:
@@ -332,7 +339,7 @@ class TestChoice:
 
     def test_what_no_record_names_is_no_backup(self) -> None:
         found = repository.runs([Snapshot(id="cut-off", time=NOW), *kept_as(self.KNOWN)])
-        assert [each.of[0] for each in repository.backups(found)] == ["aaaa1111", "bbbb2222"]
+        assert [each.of[0] for each in repository.backups(found)] == ["aaaa1111", "20261118", "bbbb2222"]
 
 
 @pytest.fixture
@@ -369,6 +376,10 @@ class TestMetrics:
         told = self.told([run("begin", 9), run("backup", 2, "a")])
         assert told['tiers_backup_overdue{kind="backup"}'] == told['tiers_backup_overdue{kind="verify"}'] == 1
         assert told['tiers_backup_last_success_timestamp_seconds{kind="verify"}'] == 0
+
+    def test_one_that_a_clock_ahead_has_dated_is_not_the_last(self) -> None:
+        known = [run("begin", 9), run("backup", 2, "a"), run("backup", -300, "b")]
+        assert serve.overdue(known, self.DUE, NOW)["backup"]
 
     def test_right_after_the_beginning_nothing_is_overdue(self) -> None:
         assert not any(serve.overdue([run("begin", 0.5)], self.DUE, NOW).values())

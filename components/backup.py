@@ -11,7 +11,7 @@ from pulumi import ComponentResource, Output, Resource, ResourceOptions
 
 from .alerts import BACKUP, BACKUP_PORT
 from .checkpoint import DATABASE
-from .config import App, Service, Target, TierName
+from .config import App, Environment, Service, Target, TierName
 from .config import Backup as BackupConfig
 from .platforms import Platform
 from .tier import Description, context_digest, needed_env, zones
@@ -73,6 +73,8 @@ def _workload(wanted: BackupConfig, due: dict[str, str], description: Descriptio
         "RESTIC_PASSWORD_FILE": key.path,
         "RESTIC_REPOSITORY": repository(target, app, pulumi.get_stack()),
     }
+    if room := _room(description.environment):
+        told |= {"BACKUP_ROOM": str(room)}
     secrets = {each.name: each for each in (password, key)}
     if target.s3:
         access, secret = description.secrets[target.s3.access_key], description.secrets[target.s3.secret_key]
@@ -99,6 +101,12 @@ def _workload(wanted: BackupConfig, due: dict[str, str], description: Descriptio
         stop_within=60,
         path=PATH,
     )
+
+
+def _room(environment: Environment) -> int:
+    """Bytes of the volume that what comes back has to fit in, too; 0 where a disk is shared, or somebody else's."""
+    size = environment.size(TierName.DATABASE)
+    return size.capacity if environment.kubernetes and not size.external else 0
 
 
 def _volumes(target: Target, description: Description) -> tuple[Volume, ...]:

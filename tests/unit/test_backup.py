@@ -14,7 +14,7 @@ from pulumi import RunError
 from ci import check
 from components import backup as component
 from components.checkpoint import DATABASE, Checkpoint, parse
-from components.config import ConfigError, check_secrets, load_app, load_environment
+from components.config import ConfigError, TierName, check_secrets, load_app, load_environment
 from components.platforms import cluster
 from components.release import Slot
 from images.backup.backup import repository, serve
@@ -229,6 +229,14 @@ class TestResources:
         found = {each["containerPath"]: each.get("readOnly") for each in container.inputs["volumes"]}
         assert found["/volumes/uploads"] is True
         assert len([each for each in made.all if each.name == "uploads"]) == 1
+
+    def test_it_knows_the_room_there_is_where_a_volume_has_a_size(self) -> None:
+        [job] = [each for each in deployed(stack="staging").of("CronJob") if each.name == "backup-verify"]
+        pod = job.inputs["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        size = load_environment(with_backup(stack="staging"), load_app(project())).tiers[TierName.DATABASE]
+        assert {"name": "BACKUP_ROOM", "value": str(size.capacity)} in pod["containers"][0]["env"]
+        [made] = [each for each in deployed().all if each.name == "backup-1"]
+        assert not [each for each in made.inputs["envs"] if each.startswith("BACKUP_ROOM")]
 
     def test_one_by_hand_is_the_same_pod_with_another_command(self) -> None:
         [rendered] = [each for each in deployed(stack="staging").of("CronJob") if each.name == "backup-verify"]

@@ -35,6 +35,7 @@ class Server:
         self.databases = {"board", "template1"}
         self.done: list[str] = []
         self.answers: dict[str, list[tuple[Any, ...]]] = {}
+        self.taken = 20 * 2**20
         self.found: list[tuple[Any, ...]] = []
         self.fails = "nothing"
 
@@ -66,6 +67,8 @@ class Server:
             self.databases.add(words[2])
         if "datallowconn" in statement:
             self.found = [(name,) for name in sorted(self.databases - {"template1"})]
+        elif "sum(pg_database_size" in statement:
+            self.found = [(self.taken,)]
         elif "FROM pg_database WHERE datname =" in statement:
             self.found = [(1,)] if values[0] in self.databases else []
         else:
@@ -153,3 +156,24 @@ def test_what_is_there_is_not_touched(postgres: Any, server: Server) -> None:
     with pytest.raises(BackupError, match="there is a database board, and it is not touched"):
         postgres.restore(saved(), "board")
     assert not server.done
+
+
+def test_what_does_not_fit_beside_what_is_live_is_not_begun(
+    postgres: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKUP_ROOM", str(100 * 2**20))
+    server.taken, large = 50 * 2**20, 40 * 2**20
+    with pytest.raises(BackupError, match=r"50Mi are taken.*60Mi.*tiers\.database\.storage to more than 110Mi"):
+        postgres.restore(saved(size=large), "board_r1")
+    # What a run left that was killed is out of the way first.
+    assert server.done == MADE[:1]
+    monkeypatch.delenv("BACKUP_ROOM")
+    postgres.restore(saved(size=large), "board_r1")
+
+
+def test_what_fits_is_begun_and_so_is_what_was_saved_before_its_size_was(
+    postgres: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKUP_ROOM", str(100 * 2**20))
+    postgres.restore(saved(size=50 * 2**20), "board_r1")
+    postgres.restore(saved(), "board_r2")

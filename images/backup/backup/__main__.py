@@ -1,7 +1,8 @@
 """Backups of one database and of the tiers' volumes: `backup VERB`. What it needs to know is in its environment.
 
 DATABASE_HOST (or DATABASE_DIRECT_HOST), _PORT, _NAME, _USER, _PASSWORD_FILE; RESTIC_REPOSITORY, RESTIC_PASSWORD_FILE and, for S3,
-BACKUP_S3_ACCESS_KEY_FILE, _SECRET_KEY_FILE; BACKUP_TIMES, BACKUP_RETENTION (days), BACKUP_WITHIN (seconds that a run may take).
+BACKUP_S3_ACCESS_KEY_FILE, _SECRET_KEY_FILE; BACKUP_TIMES, BACKUP_RETENTION (days), BACKUP_WITHIN (seconds that a run may take),
+BACKUP_ROOM (bytes of the database's volume, where it is of a size).
 """
 
 import argparse

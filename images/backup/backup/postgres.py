@@ -17,6 +17,8 @@ from typing import Any, cast
 from .repository import BackupError, private, reason
 
 CHUNK = 2**20
+LARGER = 1.5
+"""How much more than what was saved its coming back may take: its log is on the same disk."""
 LOADING = "backup_loading"
 """What comes back has this name until it is whole, and nobody's where it is to be."""
 # The driver has no types here, for it is Debian's.
@@ -99,12 +101,13 @@ def load(stream: Any, scratch: str) -> Mapping[str, Any]:
     """What was saved in a database of this name, made anew for it, and found to be equal; only its owner may connect to it.
 
     Raises:
-        BackupError: the dump is not whole, or what came back is not what was saved.
+        BackupError: there is no room for it, the dump is not whole, or what came back is not what was saved.
     """
     header: dict[str, Any] = json.loads(stream.readline() or b"{}")
     if "tables" not in header:
         raise BackupError("what is kept there is no backup of a database")
     drop(scratch)
+    _refuse_full(header.get("size", 0))
     _create(scratch, header)
     try:
         _fed(["pg_restore", "--no-password", "--no-owner", "--exit-on-error", "--dbname", scratch], stream)
@@ -136,10 +139,10 @@ def differences(saved: Mapping[str, Sequence[Any]], found: Mapping[str, Sequence
 
 def _header(cursor: Any) -> dict[str, Any]:
     cursor.execute(
-        "SELECT current_database(), current_setting('server_version'), pg_encoding_to_char(encoding), datcollate, datctype"
-        " FROM pg_database WHERE datname = current_database()"
+        "SELECT current_database(), current_setting('server_version'), pg_encoding_to_char(encoding), datcollate, datctype,"
+        " pg_database_size(oid) FROM pg_database WHERE datname = current_database()"
     )
-    database, server, encoding, collate, ctype = cursor.fetchone()
+    database, server, encoding, collate, ctype, size = cursor.fetchone()
     cursor.execute("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1")
     names = [name for (name,) in cursor.fetchall()]
     # Passwords are the configuration's, and without them no right is needed that an owner has not.
@@ -147,6 +150,7 @@ def _header(cursor: Any) -> dict[str, Any]:
     return {
         "database": database,
         "server": server,
+        "size": size,
         "like": {"ENCODING": encoding, "LC_COLLATE": collate, "LC_CTYPE": ctype},
         "role_names": names,
         "roles": roles,
@@ -174,6 +178,28 @@ def _refuse_there(name: str) -> None:
         cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
         if cursor.fetchone():
             raise BackupError(f"there is a database {name}, and it is not touched; give a new name")
+
+
+def _refuse_full(size: int) -> None:
+    """A disk that is full stops the database that is live: what has no room is not begun, where it is known how much there is."""
+    room = int(os.environ.get("BACKUP_ROOM", "0"))
+    with _server() as cursor:
+        # Of others' databases the size is not told.
+        cursor.execute(
+            "SELECT sum(pg_database_size(oid)) FROM pg_database WHERE has_database_privilege(oid, 'CONNECT')"
+        )
+        (taken,) = cursor.fetchone()
+    needed = int(taken) + size * LARGER
+    if room and needed > room:
+        raise BackupError(
+            f"there is no room beside the database that is live: {_mib(taken)} are taken, what comes back takes up to "
+            f"{_mib(size * LARGER)}, and the volume has {_mib(room)}; drop databases that nobody needs, or set "
+            f"environment.tiers.database.storage to more than {_mib(needed)} and run `make up`"
+        )
+
+
+def _mib(count: float) -> str:
+    return f"{-(-int(count) // 2**20)}Mi"
 
 
 def _create(name: str, header: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from images.backup.backup.repository import BackupError
+from images.backup.backup.repository import BackupError, Run
 
 
 class RefusedError(Exception):
@@ -177,3 +178,19 @@ def test_what_fits_is_begun_and_so_is_what_was_saved_before_its_size_was(
     monkeypatch.setenv("BACKUP_ROOM", str(100 * 2**20))
     postgres.restore(saved(size=50 * 2**20), "board_r1")
     postgres.restore(saved(), "board_r2")
+
+
+@pytest.mark.usefixtures("postgres")
+def test_of_a_full_one_both_ids_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    program = import_module("images.backup.backup.__main__")
+    at = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    runs = [
+        Run(id="1", kind="backup", at=at, ok=True, of=("aaaa1111",), size=2048, seconds=1.5),
+        Run(id="2", kind="full", at=at, ok=True, of=("bbbb2222", "cccc3333"), size=4096, seconds=2),
+    ]
+    monkeypatch.setattr(program, "_runs", lambda: runs)
+    program.listed()
+    assert capsys.readouterr().out.splitlines() == [
+        "aaaa1111  2026-11-21T12:00:00Z  backup     2.0 KiB  1.5 s",
+        "bbbb2222  2026-11-21T12:00:00Z  full       4.0 KiB  2.0 s  volumes cccc3333",
+    ]

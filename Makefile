@@ -158,8 +158,8 @@ reopen: venv ## After make back behind a move, or a move that was killed: ENV's 
 
 # Never over what is there: a new database beside it, and a release that uses it.
 .PHONY: restore refresh
-restore: stack-file lab venv ## ENV's data as it was, in a new database, and a release that uses it: TO=latest, an id of `make backups`, or a time
-	@$(alone) $(RUN) -m ci.restore $(ENV) "$(TO)"
+restore: stack-file lab venv ## ENV's data as it was, in a new database, and a release that uses it: TO=latest, an id of `make backups`, or a time (OF=the database of then)
+	@$(alone) $(RUN) -m ci.restore $(ENV) "$(TO)" "$(OF)"
 	@$(MAKE) --no-print-directory up
 
 refresh: stack-file lab venv ## The last proven backup of FROM, anonymised, in a new database of ENV, and a release that uses it

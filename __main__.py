@@ -50,7 +50,7 @@ def main() -> None:
         kept = scales if name is plan.live else {}
         gates |= KeptSlot(platform, name, observed.held[name], known, standing, kept, rests).gates
     switch = Switch(platform, observed, plan, routes, gates, standing, known)
-
+    data.back_up(platform, {} if plan.render is plan.live else checkpoint.told(known, plan.live), switch.moved)
     if environment.monitoring:
         Monitoring(platform, description, ready, switch)
     export(platform, observed, plan, switch, gates.get("smoke"))

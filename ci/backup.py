@@ -13,7 +13,7 @@ from components.config import ConfigError, TierName
 
 from .described import load
 
-QUICK = ("list", "roles", "status")
+QUICK = ("list", "status")
 """What is only read: asked of what runs already."""
 
 

@@ -12,7 +12,10 @@ from components.tier import REPLICATED
 from .described import project, pulumi
 
 DATABASE = "environment.tiers.database"
-COPIED = 'DATABASE_DIRECT_HOST="$1" backup dump | DATABASE_DIRECT_HOST="$2" DATABASE_NAME="$3" backup restore --snapshot - --into "$4"'
+COPIED = (
+    'DATABASE_DIRECT_HOST="$1" DATABASE_NAME="$2" backup dump | '
+    'DATABASE_DIRECT_HOST="$3" DATABASE_NAME="$4" backup restore --snapshot - --into "$5"'
+)
 """From one server into the other, compared as everything is that comes back."""
 
 
@@ -23,9 +26,11 @@ def fresh(app: App, now: datetime) -> str:
     return f"{app.database.name[:45]}_r{now:%Y%m%d_%H%M%S}"
 
 
-def copied(app: App, environment: Environment, stack: str, source: str, through: str, into: str) -> str:
-    """What another server holds, in a new database of the three. `through` is one of theirs: who makes another has to be in one."""
-    command = ("sh", "-c", COPIED, "sh", source, f"{REPLICATED}-rw", through, into)
+def copied(app: App, environment: Environment, stack: str, source: tuple[str, str], through: str, into: str) -> str:
+    """What another server holds, in a new database of the three. `source` is that server and its database: which one takes backups
+    are of is said elsewhere. `through` is one of the three's own: who makes another has to be in one.
+    """
+    command = ("sh", "-c", COPIED, "sh", *source, f"{REPLICATED}-rw", through, into)
     return platforms.run_once(app, environment, stack, backup.NAME, "verify", command)
 
 

@@ -103,6 +103,8 @@ class Live:
         return "; ".join(self._execute(name, self.slot, command) or f"{name} says so" for name, command in asked)
 
     def backups(self) -> str:
+        if problem := misled(self.known, self.slot):
+            raise RunError(f"{problem}; run `make up ENV={self.stack}`")
         return platforms.execute(self.app, self.environment, self.stack, backup.NAME, None, (backup.NAME, "status"))
 
     def quorum(self) -> str:
@@ -200,6 +202,18 @@ def unready(wanted: Mapping[tuple[str, str], int], there: Mapping[tuple[str, str
         healthy, of = there.get(place, (0, 0))
         if healthy < max(of, least):
             yield f"{'-'.join(filter(None, reversed(place)))}: {healthy} of {max(of, least)} are up and healthy"
+
+
+def misled(known: Checkpoint, live: Slot) -> str:
+    """Which database the backups are of, where that is not the one that is live."""
+    holders = [entry for entry in known.entries if entry.runs and entry.tier == backup.NAME]
+    kept, used = (
+        {name: told.get(name, "") for name in ("DATABASE_NAME", "DATABASE_HOST")}
+        for told in (holders[0].variables if holders else {}, checkpoint.told(known, live))
+    )
+    if not holders or not used["DATABASE_NAME"] or kept == used:
+        return ""
+    return "backups are of {}, and what is live is {}".format(*(" at ".join(each.values()) for each in (kept, used)))
 
 
 def verdict(question: Callable[[], str]) -> tuple[str, str]:

@@ -79,7 +79,7 @@ def move(stack: str) -> None:
     single = _single(app, environment, stack, name)
     with read_only(single, stack):
         before = single.written()
-        print(copied(app, environment, stack, str(TierName.DATABASE), app.database.name, into))
+        print(copied(app, environment, stack, (str(TierName.DATABASE), name), app.database.name, into))
         if more := single.written() - before:
             raise RunError(
                 f"{more} rows of {name} were written while it was read-only; stop what says BEGIN READ WRITE first"
@@ -119,15 +119,7 @@ def unfit(environment: Environment, known: Checkpoint) -> str:
 def told(known: Checkpoint) -> dict[str, str]:
     """What the tiers that are live are told of the database."""
     live = checkpoint.observe(known).live
-    for entry in known.entries:
-        if live and entry.runs and entry.labels.get(checkpoint.LABEL_SLOT) == live:
-            pod = entry.inputs.get("spec", {}).get("template", {}).get("spec", {})
-            variables = {
-                each["name"]: each.get("value", "") for one in pod.get("containers", ()) for each in one.get("env", ())
-            }
-            if "DATABASE_HOST" in variables:
-                return variables
-    return {}
+    return checkpoint.told(known, live) if live else {}
 
 
 @contextmanager

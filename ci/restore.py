@@ -1,6 +1,6 @@
-"""Data as it was, in a database of its own beside the one there is: `python -m ci.restore STACK TO`.
+"""Data as it was, in a database of its own beside the one there is: `python -m ci.restore STACK TO [OF]`.
 
-TO is `latest`, the id of a backup or a time. With `python -m ci.restore STACK --from OTHER` it is the data of another environment, as the
+TO is `latest`, the id of a backup or a time; OF the database that was live at that time, if that is not today's. With `python -m ci.restore STACK --from OTHER` it is the data of another environment, as the
 last backup of it that was proven has it, through the application's `anonymise`. What is there is never written to. Once the
 new database is whole and was compared with what was saved, the stack file names it: `make up` then takes the tiers to it as a release,
 and `make back` to the one they had.
@@ -28,8 +28,8 @@ from .described import ROOT, load, pulumi, undo_when_stopped
 COPY_OF = f"{DATABASE}.copy_of"
 
 
-def restore(stack: str, to: str) -> None:
-    """The environment's own data, as it was."""
+def restore(stack: str, to: str, of: str = "") -> None:
+    """The environment's own data, as it was. `of` is the database that was live at the moment meant, if it is another now."""
     app, environment = load(stack)
     if not to:
         raise RunError(
@@ -37,14 +37,16 @@ def restore(stack: str, to: str) -> None:
         )
     into, moment = fresh(app, datetime.now(UTC)), moment_of(to)
     if moment and environment.archived and environment.size(TierName.DATABASE).several:
-        print(_recovered(app, environment, stack, moment, into))
+        print(_recovered(app, environment, stack, moment, of, into))
+    elif of:
+        raise RunError("OF: a backup is of one database, and of whichever was live; leave it out, it is for a moment")
     else:
         print(run(stack, "restore", "--snapshot", to, "--into", into))
     _use(app, environment, stack, into)
 
 
 def refresh(stack: str, of: str) -> None:
-    """The data of another environment, anonymised before anybody here can see it."""
+    """The data of another environment, anonymised before it has a name that anything here looks for."""
     app, environment = load(stack)
     if problem := unfit(app, environment, stack, of):
         raise RunError(problem)
@@ -82,8 +84,8 @@ def moment_of(to: str) -> datetime | None:
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _recovered(app: App, environment: Environment, stack: str, moment: datetime, into: str) -> str:
-    """The database at any moment: replayed in a server of its own, and copied from there."""
+def _recovered(app: App, environment: Environment, stack: str, moment: datetime, of: str, into: str) -> str:
+    """A database at any moment: replayed with all others in a server of its own, and copied from there."""
     assert app.database
     wanted = database.workload(app.database, _description(app, environment))
     assert isinstance(wanted, DatabaseCluster)
@@ -91,7 +93,8 @@ def _recovered(app: App, environment: Environment, stack: str, moment: datetime,
     instance = f"{app.name}-{stack}"
     scope = Scope(app=app.name, instance=instance, namespace=environment.kubernetes.namespace.name or instance)
     with recovery.recovered(environment.kubernetes, scope, wanted, moment) as host:
-        return copied(app, environment, stack, host, tier.database_name(app.database, environment), into)
+        name = tier.database_name(app.database, environment)
+        return copied(app, environment, stack, (host, of or name), name, into)
 
 
 def _description(app: App, environment: Environment) -> Description:
@@ -148,7 +151,7 @@ def main(stack: str, *words: str) -> None:
     if words[:1] == ("--from",):
         refresh(stack, words[1])
     else:
-        restore(stack, words[0])
+        restore(stack, *words)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pulumi
-from pulumi import ComponentResource, ResourceOptions
+from pulumi import ComponentResource, Output, Resource, ResourceOptions
 
 from .alerts import BACKUP, BACKUP_PORT
-from .config import App, Service, Target, TierName
+from .checkpoint import DATABASE
+from .config import App, Environment, Service, Target, TierName
 from .config import Backup as BackupConfig
 from .guard import BACKUPS
 from .platforms import Platform
@@ -30,6 +32,13 @@ class Args:
 
     workload: Workload
     times: tuple[Timed, ...]
+
+    def of(self, live: Mapping[str, str]) -> "Args":
+        """Backups of the database that is live: what a slot that is kept was `told` of it, which the files need not say any more."""
+        if not live:
+            return self
+        env = {name: value for name, value in self.workload.env if name not in DATABASE}
+        return replace(self, workload=replace(self.workload, env=tuple(sorted((env | dict(live)).items()))))
 
     @property
     def holder(self) -> Workload:
@@ -65,6 +74,8 @@ def _workload(wanted: BackupConfig, due: dict[str, str], description: Descriptio
         "RESTIC_PASSWORD_FILE": key.path,
         "RESTIC_REPOSITORY": repository(target, app, pulumi.get_stack()),
     }
+    if room := _room(description.environment):
+        told |= {"BACKUP_ROOM": str(room)}
     secrets = {each.name: each for each in (password, key)}
     if target.s3:
         access, secret = description.secrets[target.s3.access_key], description.secrets[target.s3.secret_key]
@@ -91,6 +102,12 @@ def _workload(wanted: BackupConfig, due: dict[str, str], description: Descriptio
         stop_within=60,
         path=PATH,
     )
+
+
+def _room(environment: Environment) -> int:
+    """Bytes of the volume that what comes back has to fit in, too; 0 where a disk is shared, or somebody else's."""
+    size = environment.size(TierName.DATABASE)
+    return size.capacity if environment.kubernetes and not size.external else 0
 
 
 def _volumes(target: Target, description: Description) -> tuple[Volume, ...]:
@@ -130,10 +147,10 @@ def image(wanted: BackupConfig, description: Description) -> Image:
 
 
 class Backup(ComponentResource):
-    """What takes backups of the database, outside of the slots."""
+    """What takes backups of the database, outside of the slots. It comes `after` what makes that database the live one."""
 
-    def __init__(self, name: str, platform: Platform, args: Args, opts: ResourceOptions | None = None) -> None:
-        super().__init__("tiers:backup:Backup", name, None, opts)
+    def __init__(self, name: str, platform: Platform, args: Args, after: Output[Resource]) -> None:
+        super().__init__("tiers:backup:Backup", name, None, ResourceOptions(depends_on=[after]))
         supplies = platform.prepare(self, [args.workload], None)
         self.ready = platform.schedule(self, args.workload, args.times, supplies)
         self.register_outputs({each.name: each.at for each in args.times})

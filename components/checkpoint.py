@@ -16,6 +16,8 @@ from pulumi import RunError
 from .release import Held, Observed, Release, Slot, recalled
 
 SLOT, SWITCH = "tiers:slot:Slot", "tiers:switch:Switch"
+DATABASE = tuple(f"DATABASE_{part}" for part in ("HOST", "DIRECT_HOST", "READ_HOST", "PORT", "NAME", "USER"))
+"""The variables that say which database is meant."""
 LABEL_SLOT, LABEL_RELEASE, LABEL_ROLE, LABEL_ATTEMPT = "tiers.slot", "tiers.release", "tiers.role", "tiers.attempt"
 
 
@@ -51,6 +53,13 @@ class Entry:
     @property
     def tier(self) -> str | None:
         return self.labels.get("tiers.tier") or self.labels.get("app.kubernetes.io/component")
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """What its containers are told, on either platform."""
+        pod = self.inputs.get("spec", {}).get("template", {}).get("spec", {})
+        told = {each["name"]: each.get("value", "") for one in pod.get("containers", ()) for each in one.get("env", ())}
+        return told | dict(str(each).split("=", 1) for each in self.inputs.get("envs") or ())
 
     @property
     def runs(self) -> bool:
@@ -183,6 +192,18 @@ def rested(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
     """What has run in a slot that now rests, to be run again as it was."""
     entry = checkpoint.of(SLOT, slot)
     return tuple(_recalled(each) for each in (entry.inputs.get("rested") if entry else None) or ())
+
+
+def told(checkpoint: Checkpoint, slot: Slot) -> dict[str, str]:
+    """What the tiers of a slot are told of the database, though they rest; nothing where none of them needs it."""
+    there = [each for each in (*checkpoint.below(slot, SLOT), *rested(checkpoint, slot)) if each.runs]
+    return next((found for each in there if (found := told_of_database(each))), dict[str, str]())
+
+
+def told_of_database(entry: Entry) -> dict[str, str]:
+    """What of a resource's variables says which database it uses; nothing where it uses none."""
+    found = {name: value for name, value in entry.variables.items() if name in DATABASE}
+    return found if "DATABASE_HOST" in found else {}
 
 
 def remembered(entry: Entry) -> dict[str, Any]:

@@ -366,7 +366,7 @@ class Database(Model):
     anonymise: tuple[Word, ...] = Field(
         default=(),
         description="SQL files, relative to Pulumi.yaml, that make the data of real people nobody's: what `make refresh` brings "
-        "goes through them, in one transaction, before anybody sees it.",
+        "goes through them, each in one transaction, before the database has the name that tiers are told.",
     )
 
 
@@ -609,7 +609,8 @@ class Size(Model):
     backup: Backup | None = Field(default=None, description="Database: when it is backed up, and where to.")
     copy_of: Name | None = Field(
         default=None,
-        description="Database: the environment whose data `make refresh` may bring here, anonymised. Never where data is real.",
+        description="Database: the environment whose data `make refresh` may bring here, anonymised. Never where data is real, nor where "
+        "every change is kept (`ha` and a bucket).",
     )
 
     @property
@@ -1233,6 +1234,11 @@ def _misfits_of_copies(environment: Environment) -> Iterator[str]:
             yield f"{path}: data is protected here, and what is protected is nobody's copy; take one of the two out"
         elif not size.backup:
             yield f"{path}: what takes backups here is what brings the copy; set environment.tiers.database.backup, too"
+        elif environment.archived:
+            yield (
+                f"{path}: every change is kept here, those of people before they are nobody's, too; back up to a volume "
+                "(environment.tiers.database.backup.target), or have no copy here"
+            )
 
 
 def _misfits_of_an_engine(app: App, environment: Environment) -> Iterator[str]:

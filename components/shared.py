@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pulumi import Resource
+from pulumi import Output, Resource
 
 from . import backup, cache, database
 from .backup import Backup
@@ -32,11 +32,13 @@ class Shared:
         return [*found, self.backups.holder] if self.backups else found
 
     def make(self, platform: Platform) -> dict[TierName, Sequence[Resource]]:
-        """Tier → what to wait for until it takes connections. For a backup nobody waits."""
-        ready = {name: _COMPONENTS[name](name, platform, data).ready for name, data in self.tiers.items()}
+        """Tier → what to wait for until it takes connections."""
+        return {name: _COMPONENTS[name](name, platform, data).ready for name, data in self.tiers.items()}
+
+    def back_up(self, platform: Platform, live: Mapping[str, str], after: Output[Resource]) -> None:
+        """Have backups taken of the database that is live, `after` traffic has moved to what uses it: a gate that fails leaves them alone."""
         if self.backups:
-            Backup("backup", platform, self.backups)
-        return ready
+            Backup("backup", platform, self.backups.of(live), after)
 
 
 def described(description: Description) -> Shared:

@@ -22,7 +22,7 @@ class Gateway(ComponentResource):
 
 
 class Switch(ComponentResource):
-    """The switch. It waits for every gate, and nothing waits for it. While traffic does not move it stays as it is.
+    """The switch. It waits for every gate, and nothing of a release waits for it. While traffic does not move it stays as it is.
 
     Its output `journal` has an entry for each of the last switches.
     """

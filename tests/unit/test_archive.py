@@ -1,5 +1,6 @@
 """Every change of a replicated database is kept, by nobody who could read it; and going back is to something new."""
 
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -192,6 +193,10 @@ def test_nobodys_data_comes_without_what_makes_it_nobodys() -> None:
     [
         ({"protect_data": True}, "what is protected is nobody's copy"),
         ({"tiers": {"database": {"copy_of": "prod"}}}, "set environment.tiers.database.backup, too"),
+        (
+            {"tiers": {"database": {"copy_of": "prod", "ha": True, "backup": {"target": TARGET}}}},
+            "environment.tiers.database.copy_of: every change is kept here.*back up to a volume",
+        ),
         ({"tiers": {"cache": {"copy_of": "prod"}}}, "environment.tiers.cache.copy_of: it is for the database"),
     ],
 )
@@ -246,3 +251,26 @@ def test_a_pooler_knows_a_database_before_the_stack_file_names_it(
 )
 def test_what_is_gone_back_to(to: str, moment: datetime | None) -> None:
     assert restore.moment_of(to) == moment
+
+
+class TestTheDatabaseOfThen:
+    @pytest.fixture(autouse=True)
+    def copies(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+        """What was copied, of an environment whose database was restored once already."""
+        found: list[tuple[Any, ...]] = []
+        env = load_environment(archived(name="board_r1"), load_app(project()))
+        monkeypatch.setattr(restore, "load", lambda _: (load_app(project()), env))
+        monkeypatch.setattr(restore.recovery, "recovered", lambda *_: nullcontext("recovered-rw"))
+        monkeypatch.setattr(restore, "copied", lambda *words: found.append(words[3:5]))
+        monkeypatch.setattr(restore, "use", lambda *_, **__: None)
+        return found
+
+    @pytest.mark.parametrize(("of", "source"), [("board", "board"), ("", "board_r1")])
+    def test_it_is_the_one_that_is_said(self, of: str, source: str, copies: list[tuple[Any, ...]]) -> None:
+        restore.main("staging", "2026-11-20T12:00:00Z", of)
+        # Who makes another database has to be in one that is there now.
+        assert copies == [(("recovered-rw", source), "board_r1")]
+
+    def test_a_backup_is_of_one(self) -> None:
+        with pytest.raises(RunError, match="OF: a backup is of one database"):
+            restore.main("staging", "latest", "board")

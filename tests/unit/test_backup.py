@@ -9,15 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes import client
+from pulumi import RunError
 
+from ci import check
 from components import backup as component
+from components.checkpoint import DATABASE, Checkpoint, parse
 from components.config import ConfigError, TierName, check_secrets, load_app, load_environment
 from components.platforms import cluster
+from components.release import Slot
 from components.tier import Description
 from images.backup.backup import repository, serve
 from images.backup.backup.repository import BackupError, Run, Snapshot
 
-from .program import ROOT, SECRETS, Deployment, deploy, environment, project
+from .program import ROOT, SECRETS, Deployment, Registered, deploy, environment, exported, project
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 KEY = {"backup-key": "the-key-of-backups"}
@@ -122,6 +126,68 @@ class TestConfiguration:
             load_environment(with_backup(stack="prod"), app)
 
 
+def told(made: Deployment) -> dict[str, str]:
+    """What takes backups is told of the database."""
+    [holder] = [each for each in parse(exported(made)).entries if each.runs and each.tier == "backup"]
+    return {name: value for name, value in holder.variables.items() if name in DATABASE}
+
+
+@pytest.mark.parametrize("stack", ["dev", "staging"])
+class TestOfWhatIsLive:
+    def up(self, stack: str, name: str = "", before: Deployment | None = None, **more: Any) -> Deployment:
+        """An update with another database in the stack file."""
+        env = with_backup(stack=stack) | {"release": {}} | more
+        env["tiers"]["database"] |= {"name": name} if name else {}
+        export = exported(before) if before else None
+        return deploy(env=env, stack=stack, secrets=SECRETS | KEY, export=export)
+
+    def test_a_restored_one_that_goes_live_is_backed_up_after_the_switch(self, stack: str) -> None:
+        restored = self.up(stack, "board_r1", self.up(stack))
+        assert told(restored)["DATABASE_NAME"] == "board_r1"
+        [component] = [each for each in restored if each.type == "tiers:backup:Backup"]
+        assert [urn for urn in component.waits_for if "tiers:switch:Switch$" in urn]
+
+    def test_going_back_takes_backups_along(self, stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = self.up(stack, release={"standby": "cold"})
+        restored = self.up(stack, "board_r1", first, release={"standby": "cold"})
+        monkeypatch.setenv("TIERS_RELEASE", "previous")
+        back = self.up(stack, "board_r1", restored, release={"standby": "cold"})
+        assert told(back) == told(first)
+        assert not check.misled(parse(exported(back)), Slot.BLUE)
+
+    def test_one_that_waits_is_not_backed_up_yet(self, stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        first, manual = self.up(stack), {"release": {"promote": "manual"}}
+        waits = self.up(stack, "board_r1", first, **manual)
+        assert told(waits) == told(first)
+        monkeypatch.setenv("TIERS_RELEASE", "promote")
+        assert told(self.up(stack, "board_r1", waits, **manual))["DATABASE_NAME"] == "board_r1"
+
+    def test_the_second_time_nothing_changes(self, stack: str) -> None:
+        first = self.up(stack)
+        kept, again = ([each.inputs for each in made.sorted if each.name.startswith("backup")]
+                       for made in (first, self.up(stack, before=first)))  # fmt: skip
+        assert kept == again
+
+    def test_that_they_are_of_another_is_found(self, stack: str) -> None:
+        known = parse(exported(self.up(stack)))
+        assert not check.misled(known, Slot.BLUE)
+        holders = [each for each in parse(exported(self.up(stack, "board_r1"))).entries if each.tier == "backup"]
+        mixed = Checkpoint(entries=(*(each for each in known.entries if each.tier != "backup"), *holders))
+        assert check.misled(mixed, Slot.BLUE).startswith("backups are of board_r1 at ")
+
+
+def test_a_gate_that_fails_leaves_backups_of_what_is_live() -> None:
+    before, seen = deployed(), list[Registered]()
+    env = with_backup()
+    env["tiers"]["database"]["name"] = "board_r1"
+    with pytest.raises(RunError, match="smoke"):
+        deploy(
+            env=env, secrets=SECRETS | KEY, export=exported(before), fail=lambda name: name == "green-smoke", seen=seen
+        )
+    assert {each.name for each in seen} >= {"green-smoke", "green-api-1"}
+    assert not [each.name for each in seen if each.name.startswith("backup-")]
+
+
 class TestResources:
     def test_a_release_is_the_same_with_backups_and_without(self) -> None:
         assert deployed().release == deploy().release
@@ -174,6 +240,14 @@ class TestResources:
         found = {each["containerPath"]: each.get("readOnly") for each in container.inputs["volumes"]}
         assert found["/volumes/uploads"] is True
         assert len([each for each in made.all if each.name == "uploads"]) == 1
+
+    def test_it_knows_the_room_there_is_where_a_volume_has_a_size(self) -> None:
+        [job] = [each for each in deployed(stack="staging").of("CronJob") if each.name == "backup-verify"]
+        pod = job.inputs["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        size = load_environment(with_backup(stack="staging"), load_app(project())).tiers[TierName.DATABASE]
+        assert {"name": "BACKUP_ROOM", "value": str(size.capacity)} in pod["containers"][0]["env"]
+        [made] = [each for each in deployed().all if each.name == "backup-1"]
+        assert not [each for each in made.inputs["envs"] if each.startswith("BACKUP_ROOM")]
 
     def test_one_by_hand_is_the_same_pod_with_another_command(self) -> None:
         [rendered] = [each for each in deployed(stack="staging").of("CronJob") if each.name == "backup-verify"]
@@ -246,6 +320,10 @@ class TestRetention:
             "old"
         ]
 
+    def test_a_clock_that_was_ahead_takes_nothing_with_it(self) -> None:
+        known = [run("backup", 40, "old"), run("backup", 20, "good"), run("backup", -300, "ahead")]
+        assert repository.expired(kept_as(known), timedelta(days=30), NOW) == []
+
     def test_what_was_verified_long_ago_is_not_kept_by_that(self) -> None:
         known = [run("backup", 50, "old"), run("backup", 0, "new"), run("verify", 1, "old")]
         assert repository.expired(kept_as(known), timedelta(days=30), NOW) == ["backup-50", "old"]
@@ -254,6 +332,7 @@ class TestRetention:
 class TestChoice:
     KNOWN = (
         run("backup", 3, "aaaa1111"),
+        run("full", 2.5, "20261118", "eeee5555"),
         run("full", 2, "bbbb2222", "cccc3333"),
         run("backup", 1, "dddd4444", ok=False),
     )
@@ -263,8 +342,10 @@ class TestChoice:
         [
             ("latest", "bbbb2222"),
             ("aaaa", "aaaa1111"),
-            ("2026-11-19T11:00:00Z", "aaaa1111"),
+            ("2026-11-18T13:00:00Z", "aaaa1111"),
             ("2026-11-21", "bbbb2222"),
+            # Of digits alone it is an id, though it looks like a day.
+            ("20261118", "20261118"),
         ],
     )
     def test_by_name_id_or_time(self, which: str, found: str) -> None:
@@ -277,7 +358,7 @@ class TestChoice:
 
     def test_what_no_record_names_is_no_backup(self) -> None:
         found = repository.runs([Snapshot(id="cut-off", time=NOW), *kept_as(self.KNOWN)])
-        assert [each.of[0] for each in repository.backups(found)] == ["aaaa1111", "bbbb2222"]
+        assert [each.of[0] for each in repository.backups(found)] == ["aaaa1111", "20261118", "bbbb2222"]
 
 
 @pytest.fixture
@@ -314,6 +395,10 @@ class TestMetrics:
         told = self.told([run("begin", 9), run("backup", 2, "a")])
         assert told['tiers_backup_overdue{kind="backup"}'] == told['tiers_backup_overdue{kind="verify"}'] == 1
         assert told['tiers_backup_last_success_timestamp_seconds{kind="verify"}'] == 0
+
+    def test_one_that_a_clock_ahead_has_dated_is_not_the_last(self) -> None:
+        known = [run("begin", 9), run("backup", 2, "a"), run("backup", -300, "b")]
+        assert serve.overdue(known, self.DUE, NOW)["backup"]
 
     def test_right_after_the_beginning_nothing_is_overdue(self) -> None:
         assert not any(serve.overdue([run("begin", 0.5)], self.DUE, NOW).values())

@@ -122,6 +122,7 @@ class Server:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, env: dict[str, Any], known: Deployment) -> None:
         self.done: list[str] = []
         self.fails, self.wrote = "", 0
+        self.name, self.copies = "board", ()
         monkeypatch.setattr(move, "load", lambda _: (load_app(project()), load_environment(env, load_app(project()))))
         monkeypatch.setattr(move, "state", lambda _: exported(known))
         monkeypatch.setattr(beside, "project", lambda: "board")
@@ -143,7 +144,7 @@ class Server:
             self._does("open" if "RESET" in query else "close")
             return "WARNING:  something\n2026-11-21 23:30:00+00"
         if "n_tup_ins" in query:
-            assert "board" in command
+            assert self.name in command
             return str(7 + self.wrote * ("copy" in self.done))
         ended = sum(each == "ended" for each in self.done) % 3 == 0
         self.done.append("ended")
@@ -151,7 +152,7 @@ class Server:
 
     def copied(self, *words: Any) -> str:
         self._does("copy")
-        assert words[-1][4:7] == ("database", "database-ha-rw", "board")
+        self.copies = words[-1][4:8]
         return "backup: database is there"
 
     def pulumi(self, *words: str) -> str:
@@ -171,6 +172,15 @@ def test_what_is_copied_can_not_change_and_is_named_last(monkeypatch: pytest.Mon
     assert len(server.steps) == 4
     # Until twice in a row there is no older session.
     assert server.done[1:4] == ["ended"] * 3
+    assert server.copies == ("database", "board", "database-ha-rw", "board")
+
+
+def test_it_is_the_database_that_is_live_which_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = deploy(env=described("live", name="board_r1"), stack="staging", secrets=KNOWN)
+    server = Server(monkeypatch, described("live", name="board_r2"), live)
+    server.name = "board_r1"
+    move.main(["staging"])
+    assert server.copies == ("database", "board_r1", "database-ha-rw", "board")
 
 
 @pytest.mark.parametrize("fails", ["close", "copy", "introduce", "single=kept"])

@@ -1,13 +1,13 @@
 """Backups of one database and of the tiers' volumes: `backup VERB`. What it needs to know is in its environment.
 
 DATABASE_HOST (or DATABASE_DIRECT_HOST), _PORT, _NAME, _USER, _PASSWORD_FILE; RESTIC_REPOSITORY, RESTIC_PASSWORD_FILE and, for S3,
-BACKUP_S3_ACCESS_KEY_FILE, _SECRET_KEY_FILE; BACKUP_TIMES, BACKUP_RETENTION (days), BACKUP_WITHIN (seconds that a run may take).
+BACKUP_S3_ACCESS_KEY_FILE, _SECRET_KEY_FILE; BACKUP_TIMES, BACKUP_RETENTION (days), BACKUP_WITHIN (seconds that a run may take),
+BACKUP_ROOM (bytes of the database's volume, where it is of a size).
 """
 
 import argparse
 import json
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -53,10 +53,8 @@ def verify() -> None:
     try:
         repository.check()
         last = repository.chosen(_runs(), "latest")
-        # One that a run which was cut off has left.
-        postgres.drop(SCRATCH)
         with repository.read(last.of[0], repository.DATABASE) as stream:
-            header = postgres.restore(stream, SCRATCH)
+            header = postgres.load(stream, SCRATCH)
         postgres.drop(SCRATCH)
     except BackupError:
         _failed("verify", started)
@@ -116,23 +114,10 @@ def prune(days: int) -> None:
 
 
 def listed() -> None:
-    """The backups there are, the oldest first."""
+    """The backups there are, the oldest first: the id of the database, and of a full one that of the volumes."""
     for run in repository.backups(_runs()):
-        print(f"{run.of[0]}  {_when(run)}  {run.kind:<6}  {_bytes(run.size):>10}  {run.seconds:.1f} s")
-
-
-def roles(which: str) -> None:
-    """The roles a backup was made with, as SQL without passwords."""
-    with repository.read(repository.chosen(_runs(), which).of[0], repository.DATABASE) as stream:
-        print(json.loads(stream.readline())["roles"])
-
-
-def files(which: str) -> None:
-    """The tiers' volumes of a full backup, as a tar on standard output."""
-    full = [run for run in _runs() if len(run.of) > 1]
-    found = repository.chosen(full, which)
-    with repository.read(found.of[1], repository.VOLUMES) as stream:
-        shutil.copyfileobj(stream, sys.stdout.buffer)
+        volumes = "".join(f"  volumes {one}" for one in run.of[1:])
+        print(f"{run.of[0]}  {_when(run)}  {run.kind:<6}  {_bytes(run.size):>10}  {run.seconds:.1f} s{volumes}")
 
 
 def status() -> None:
@@ -197,12 +182,11 @@ def _arguments() -> argparse.Namespace:
     for name in ("backup", "full", "verify", "prune", "dump", "list", "status"):
         verbs.add_parser(name)
     verbs.add_parser("serve").add_argument("due", nargs="*", help="NAME=TIMES: runs to start where nobody else does")
-    for name in ("restore", "roles", "files"):
-        verb = verbs.add_parser(name)
-        verb.add_argument("--snapshot", default="latest", help="latest, an id, or a time: the last one before it")
-    verbs.choices["restore"].add_argument("--into", required=True, help="the new database")
-    verbs.choices["restore"].add_argument("--told", action="store_true", help="a line on standard input says whose")
-    verbs.choices["restore"].add_argument("--sql", type=Path, action="append", default=[], help="run there at last")
+    verb = verbs.add_parser("restore")
+    verb.add_argument("--snapshot", default="latest", help="latest, an id, or a time: the last one before it")
+    verb.add_argument("--into", required=True, help="the new database")
+    verb.add_argument("--told", action="store_true", help="a line on standard input says whose")
+    verb.add_argument("--sql", type=Path, action="append", default=[], help="run there at last")
     return parser.parse_args()
 
 
@@ -234,8 +218,6 @@ def main() -> None:
             restore(given.snapshot, given.into, then)
     elif given.verb == "prune":
         prune(int(os.environ["BACKUP_RETENTION"]))
-    elif given.verb in ("roles", "files"):
-        {"roles": roles, "files": files}[given.verb](given.snapshot)
     else:
         {"dump": dump, "verify": verify, "list": listed, "status": status}[given.verb]()
 

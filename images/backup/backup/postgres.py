@@ -17,6 +17,10 @@ from typing import Any, cast
 from .repository import BackupError, private, reason
 
 CHUNK = 2**20
+LARGER = 1.5
+"""How much more than what was saved its coming back may take: its log is on the same disk."""
+LOADING = "backup_loading"
+"""What comes back has this name until it is whole, and nobody's where it is to be."""
 # The driver has no types here, for it is Debian's.
 psycopg2: Any = import_module("psycopg2")
 sql: Any = import_module("psycopg2.sql")
@@ -69,36 +73,56 @@ def dump() -> Iterator[bytes]:
 
 
 def restore(stream: Any, name: str, then: Sequence[Path] = ()) -> Mapping[str, Any]:
-    """A new database of this name from what was saved, found to be equal to it; `then` are SQL files it is given at last.
+    """A new database of this name from what was saved, found to be equal to it; `then` are SQL files it is given before that.
 
-    Whatever fails, no half of it stays. Returns what the dump says of itself.
+    Until then it has a name that nothing looks for. Whatever fails, no half of it stays; what a run left that was killed goes
+    with the next. Returns what the dump says of itself.
 
     Raises:
         BackupError: there is a database of that name, the dump is not whole, or what came back is not what was saved.
     """
-    header: dict[str, Any] = json.loads(stream.readline() or b"{}")
-    if "tables" not in header:
-        raise BackupError("what is kept there is no backup of a database")
-    _create(name, header)
+    _refuse_there(name)
+    header = load(stream, LOADING)
     try:
-        _fed(["pg_restore", "--no-password", "--no-owner", "--exit-on-error", "--dbname", name], stream)
-        if wrong := "; ".join(differences(header["tables"], _counted(name))):
-            raise BackupError(f"what came back is not what was saved: {wrong}")
         for file in then:
             with file.open("rb") as text:
                 command = ["psql", "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1"]
-                _fed([*command, "--single-transaction", "--dbname", name], text)
+                _fed([*command, "--single-transaction", "--dbname", LOADING], text)
+        with _server() as cursor:
+            cursor.execute(_said("ALTER DATABASE {} RENAME TO {}", LOADING, name))
+            cursor.execute(_said("GRANT CONNECT ON DATABASE {} TO PUBLIC", name))
     except BaseException:
-        drop(name)
+        drop(LOADING)
+        raise
+    return header
+
+
+def load(stream: Any, scratch: str) -> Mapping[str, Any]:
+    """What was saved in a database of this name, made anew for it, and found to be equal; only its owner may connect to it.
+
+    Raises:
+        BackupError: there is no room for it, the dump is not whole, or what came back is not what was saved.
+    """
+    header: dict[str, Any] = json.loads(stream.readline() or b"{}")
+    if "tables" not in header:
+        raise BackupError("what is kept there is no backup of a database")
+    drop(scratch)
+    _refuse_full(header.get("size", 0))
+    _create(scratch, header)
+    try:
+        _fed(["pg_restore", "--no-password", "--no-owner", "--exit-on-error", "--dbname", scratch], stream)
+        if wrong := "; ".join(differences(header["tables"], _counted(scratch))):
+            raise BackupError(f"what came back is not what was saved: {wrong}")
+    except BaseException:
+        drop(scratch)
         raise
     return header
 
 
 def drop(name: str) -> None:
     """Remove a database that was made here."""
-    with _connected() as connection:
-        connection.autocommit = True
-        connection.cursor().execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    with _server() as cursor:
+        cursor.execute(_said("DROP DATABASE IF EXISTS {} WITH (FORCE)", name))
 
 
 def differences(saved: Mapping[str, Sequence[Any]], found: Mapping[str, Sequence[Any]]) -> Iterator[str]:
@@ -115,10 +139,10 @@ def differences(saved: Mapping[str, Sequence[Any]], found: Mapping[str, Sequence
 
 def _header(cursor: Any) -> dict[str, Any]:
     cursor.execute(
-        "SELECT current_database(), current_setting('server_version'), pg_encoding_to_char(encoding), datcollate, datctype"
-        " FROM pg_database WHERE datname = current_database()"
+        "SELECT current_database(), current_setting('server_version'), pg_encoding_to_char(encoding), datcollate, datctype,"
+        " pg_database_size(oid) FROM pg_database WHERE datname = current_database()"
     )
-    database, server, encoding, collate, ctype = cursor.fetchone()
+    database, server, encoding, collate, ctype, size = cursor.fetchone()
     cursor.execute("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1")
     names = [name for (name,) in cursor.fetchall()]
     # Passwords are the configuration's, and without them no right is needed that an owner has not.
@@ -126,6 +150,7 @@ def _header(cursor: Any) -> dict[str, Any]:
     return {
         "database": database,
         "server": server,
+        "size": size,
         "like": {"ENCODING": encoding, "LC_COLLATE": collate, "LC_CTYPE": ctype},
         "role_names": names,
         "roles": roles,
@@ -148,14 +173,38 @@ def _counted(name: str) -> Tables:
         return _tables(cursor)
 
 
-def _create(name: str, header: Mapping[str, Any]) -> None:
-    like = cast(Mapping[str, str], header["like"])
-    with _connected() as connection:
-        connection.autocommit = True
-        cursor = connection.cursor()
+def _refuse_there(name: str) -> None:
+    with _server() as cursor:
         cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
         if cursor.fetchone():
             raise BackupError(f"there is a database {name}, and it is not touched; give a new name")
+
+
+def _refuse_full(size: int) -> None:
+    """A disk that is full stops the database that is live: what has no room is not begun, where it is known how much there is."""
+    room = int(os.environ.get("BACKUP_ROOM", "0"))
+    with _server() as cursor:
+        # Of others' databases the size is not told.
+        cursor.execute(
+            "SELECT sum(pg_database_size(oid)) FROM pg_database WHERE has_database_privilege(oid, 'CONNECT')"
+        )
+        (taken,) = cursor.fetchone()
+    needed = int(taken) + size * LARGER
+    if room and needed > room:
+        raise BackupError(
+            f"there is no room beside the database that is live: {_mib(taken)} are taken, what comes back takes up to "
+            f"{_mib(size * LARGER)}, and the volume has {_mib(room)}; drop databases that nobody needs, or set "
+            f"environment.tiers.database.storage to more than {_mib(needed)} and run `make up`"
+        )
+
+
+def _mib(count: float) -> str:
+    return f"{-(-int(count) // 2**20)}Mi"
+
+
+def _create(name: str, header: Mapping[str, Any]) -> None:
+    like = cast(Mapping[str, str], header["like"])
+    with _server() as cursor:
         try:
             for role in header["role_names"]:
                 cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role])
@@ -165,8 +214,23 @@ def _create(name: str, header: Mapping[str, Any]) -> None:
             options = " ".join(f"{key} {{}}" for key in like)
             made = sql.SQL("CREATE DATABASE {} TEMPLATE template0 " + options)
             cursor.execute(made.format(sql.Identifier(name), *(sql.Literal(value) for value in like.values())))
+            cursor.execute(_said("REVOKE CONNECT ON DATABASE {} FROM PUBLIC", name))
         except psycopg2.Error as error:
             raise BackupError(f"database {name} can't be made: {reason(str(error))}") from None
+
+
+def _said(statement: str, *names: str) -> Any:
+    return sql.SQL(statement).format(*(sql.Identifier(name) for name in names))
+
+
+@contextmanager
+def _server() -> Generator[Any]:
+    """Where databases are made beside the one that is live; also where that one answers reads only (`make move`)."""
+    with _connected() as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute("SET default_transaction_read_only = off")
+        yield cursor
 
 
 @contextmanager
@@ -174,12 +238,24 @@ def _connected(name: str | None = None) -> Generator[Any]:
     try:
         connection = psycopg2.connect(**({"dbname": name} if name else {}))
     except psycopg2.Error as error:
-        raise BackupError(f"the database can't be reached: {reason(str(error))}") from None
+        instead = _instead_of(name or os.environ["PGDATABASE"])
+        raise BackupError(f"the database can't be reached: {reason(str(error))}{instead}") from None
     try:
         with closing(connection):
             yield connection
     except psycopg2.Error as error:
         raise BackupError(f"the database says: {reason(str(error))}") from None
+
+
+def _instead_of(name: str) -> str:
+    """Which databases there are where this one is not; nothing where there is no answer."""
+    try:
+        with closing(psycopg2.connect(dbname="template1")) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1")
+            there = [found for (found,) in cursor.fetchall()]
+    except psycopg2.Error:
+        return ""
+    return "" if name in there else f"; there are {', '.join(there)}"
 
 
 def _printed(command: Sequence[str]) -> Iterator[bytes]:

@@ -96,24 +96,30 @@ def chosen(known: Sequence[Run], which: str) -> Run:
         proven = {one for run in known if run.kind == "verify" and run.ok for one in run.of}
         made = [run for run in made if run.of[0] in proven]
     elif which != "latest":
-        try:
-            moment = datetime.fromisoformat(which)
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-            made = [run for run in made if run.at <= moment]
-        except ValueError:
-            made = [run for run in made if run.of[0].startswith(which)]
+        moment = _moment(which)
+        made = [run for run in made if (run.at <= moment if moment else run.of[0].startswith(which))]
     if not made:
         raise BackupError(f"there is no backup {which}; `make backups` lists those there are")
     return made[-1]
+
+
+def _moment(which: str) -> datetime | None:
+    """The time that is meant; None if it is an id, which may be all digits, as a day without dashes is."""
+    try:
+        moment = datetime.fromisoformat(which) if "-" in which else None
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment and not moment.tzinfo else moment
 
 
 def expired(snapshots: Collection[Snapshot], keep: timedelta, now: datetime) -> list[str]:
     """The ids of what is to be forgotten: older than `keep`, and what runs that were cut off have left.
 
     Age is counted from the last run of the same kind that went well: where backups have stopped, none goes.
+    What a clock that was ahead has dated is not that one: nothing would be left of the time until then.
     """
     known = runs(snapshots)
-    newest = {run.kind: run.at for run in known if run.ok}
+    newest = {run.kind: run.at for run in known if run.ok and run.at <= now}
     old = {run.id for run in known if run.kind in newest and run.at < newest[run.kind] - keep}
     made = [run for run in known if run.kind in MAKING]
     named = {one for run in made for one in run.of}

@@ -30,9 +30,13 @@ def times() -> dict[str, str]:
 
 
 def overdue(known: Sequence[Run], due: Mapping[str, str], now: datetime) -> dict[str, bool]:
-    """Which kinds of runs should be on record by now and are not: since the last that went well, or since it all began."""
+    """Which kinds of runs should be on record by now and are not: since the last that went well, or since it all began.
+
+    One that a clock which was ahead has dated is not the last: nothing would be overdue until then.
+    """
     begun = min((run.at for run in known), default=now)
-    last = {kind: max((run.at for run in known if run.ok and run.kind == kind), default=begun) for kind in due}
+    good = [run for run in known if run.ok and run.at <= now]
+    last = {kind: max((run.at for run in good if run.kind == kind), default=begun) for kind in due}
     return {kind: _next(at, last[kind]) + GRACE < now for kind, at in due.items()}
 
 

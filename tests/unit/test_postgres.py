@@ -1,0 +1,196 @@
+"""What the image of backups says to a server, and in which order; what a real one makes of it is in tests/e2e."""
+
+import io
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from images.backup.backup.repository import BackupError, Run
+
+
+class RefusedError(Exception):
+    """The driver's error: it is in the image, and not here."""
+
+
+class Text(str):
+    """A statement as the driver puts it together."""
+
+    def format(self, *values: object, **named: object) -> "Text":
+        return Text(super().format(*values, **named))
+
+    def __add__(self, other: str) -> "Text":
+        return Text(str(self) + other)
+
+
+class Server:
+    """Databases by name, and what was done to them."""
+
+    def __init__(self) -> None:
+        self.databases = {"board", "template1"}
+        self.done: list[str] = []
+        self.answers: dict[str, list[tuple[Any, ...]]] = {}
+        self.taken = 20 * 2**20
+        self.found: list[tuple[Any, ...]] = []
+        self.fails = "nothing"
+
+    def connect(self, dbname: str = "board") -> "Server":
+        if dbname not in self.databases:
+            raise RefusedError(f'FATAL:  database "{dbname}" does not exist')
+        return self
+
+    def fed(self, command: Sequence[str], stream: Any) -> None:
+        self.done.append(f"{command[0]} {command[-1]}: {stream.read().decode()}")
+        if self.fails in command[0]:
+            raise BackupError(f"{command[0]} fails")
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def close(self) -> None: ...
+
+    def cursor(self) -> "Server":
+        return self
+
+    def execute(self, statement: str, values: Sequence[str] = ()) -> None:
+        words = statement.split()
+        if words[0] not in ("SELECT", "SET"):
+            self.done.append(statement)
+        if words[:2] == ["CREATE", "DATABASE"]:
+            self.databases.add(words[2])
+        if "datallowconn" in statement:
+            self.found = [(name,) for name in sorted(self.databases - {"template1"})]
+        elif "sum(pg_database_size" in statement:
+            self.found = [(self.taken,)]
+        elif "FROM pg_database WHERE datname =" in statement:
+            self.found = [(1,)] if values[0] in self.databases else []
+        else:
+            self.found = next((found for part, found in self.answers.items() if part in statement), [])
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        return self.found[0] if self.found else None
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        return self.found
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+def postgres(server: Server, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module, with a driver that leads to this server."""
+    driver, written = ModuleType("psycopg2"), ModuleType("psycopg2.sql")
+    vars(driver).update(connect=server.connect, Error=RefusedError)
+    vars(written).update(SQL=Text, Identifier=lambda name: name, Literal=repr)
+    monkeypatch.setitem(sys.modules, "psycopg2", driver)
+    monkeypatch.setitem(sys.modules, "psycopg2.sql", written)
+    monkeypatch.delitem(sys.modules, "images.backup.backup.postgres", raising=False)
+    monkeypatch.setenv("PGDATABASE", "board")
+    found = import_module("images.backup.backup.postgres")
+    monkeypatch.setattr(found, "_fed", server.fed)
+    return found
+
+
+def test_where_a_database_is_not_there_those_that_are_are_named(postgres: Any, server: Server) -> None:
+    server.databases |= {"board_r1"}
+    with (
+        pytest.raises(BackupError, match='"gone" does not exist; there are board, board_r1'),
+        postgres._connected("gone"),
+    ):
+        pass
+
+
+def test_where_nobody_answers_no_database_is_named(postgres: Any, server: Server) -> None:
+    server.databases.clear()
+    with pytest.raises(BackupError, match=r"does not exist$"), postgres._connected():
+        pass
+
+
+def saved(**more: Any) -> io.BytesIO:
+    header = {"tables": {}, "role_names": [], "like": {"ENCODING": "UTF8"}, **more}
+    return io.BytesIO(json.dumps(header).encode() + b"\nthe rows of people")
+
+
+MADE = [
+    "DROP DATABASE IF EXISTS backup_loading WITH (FORCE)",
+    "CREATE DATABASE backup_loading TEMPLATE template0 ENCODING 'UTF8'",
+    "REVOKE CONNECT ON DATABASE backup_loading FROM PUBLIC",
+    "pg_restore backup_loading: the rows of people",
+]
+
+
+def test_what_comes_back_has_its_name_last(postgres: Any, server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "anonymise.sql"
+    file.write_text("of nobody")
+    postgres.restore(saved(), "board_r1", [file])
+    assert server.done == [
+        *MADE,
+        "psql backup_loading: of nobody",
+        "ALTER DATABASE backup_loading RENAME TO board_r1",
+        "GRANT CONNECT ON DATABASE board_r1 TO PUBLIC",
+    ]
+
+
+@pytest.mark.parametrize("fails", ["pg_restore", "psql"])
+def test_of_what_fails_nothing_stays(fails: str, postgres: Any, server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "anonymise.sql"
+    file.touch()
+    server.fails = fails
+    with pytest.raises(BackupError, match=f"{fails} fails"):
+        postgres.restore(saved(), "board_r1", [file])
+    assert server.done[-1] == MADE[0]
+    assert "board_r1" not in " ".join(server.done)
+
+
+def test_what_is_there_is_not_touched(postgres: Any, server: Server) -> None:
+    with pytest.raises(BackupError, match="there is a database board, and it is not touched"):
+        postgres.restore(saved(), "board")
+    assert not server.done
+
+
+def test_what_does_not_fit_beside_what_is_live_is_not_begun(
+    postgres: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKUP_ROOM", str(100 * 2**20))
+    server.taken, large = 50 * 2**20, 40 * 2**20
+    with pytest.raises(BackupError, match=r"50Mi are taken.*60Mi.*tiers\.database\.storage to more than 110Mi"):
+        postgres.restore(saved(size=large), "board_r1")
+    # What a run left that was killed is out of the way first.
+    assert server.done == MADE[:1]
+    monkeypatch.delenv("BACKUP_ROOM")
+    postgres.restore(saved(size=large), "board_r1")
+
+
+def test_what_fits_is_begun_and_so_is_what_was_saved_before_its_size_was(
+    postgres: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKUP_ROOM", str(100 * 2**20))
+    postgres.restore(saved(size=50 * 2**20), "board_r1")
+    postgres.restore(saved(), "board_r2")
+
+
+@pytest.mark.usefixtures("postgres")
+def test_of_a_full_one_both_ids_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    program = import_module("images.backup.backup.__main__")
+    at = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    runs = [
+        Run(id="1", kind="backup", at=at, ok=True, of=("aaaa1111",), size=2048, seconds=1.5),
+        Run(id="2", kind="full", at=at, ok=True, of=("bbbb2222", "cccc3333"), size=4096, seconds=2),
+    ]
+    monkeypatch.setattr(program, "_runs", lambda: runs)
+    program.listed()
+    assert capsys.readouterr().out.splitlines() == [
+        "aaaa1111  2026-11-21T12:00:00Z  backup     2.0 KiB  1.5 s",
+        "bbbb2222  2026-11-21T12:00:00Z  full       4.0 KiB  2.0 s  volumes cccc3333",
+    ]

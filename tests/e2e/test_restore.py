@@ -61,6 +61,12 @@ def bodies(stack: Stack) -> set[str]:
     return {each["body"] for each in (found if isinstance(found, list) else found["messages"])}
 
 
+def backed_up_is(stack: DockerStack) -> str:
+    """The database that backups are of."""
+    [holder] = [each for each in stack.containers() if each.name.endswith("-backup-1")]
+    return holder.exec_run(["printenv", "DATABASE_NAME"]).output.decode().strip()
+
+
 def released_under_load(stack: Stack) -> None:
     """A release like any other: nobody who asks notices."""
     with requests_flowing(stack) as seen:
@@ -84,9 +90,11 @@ def test_going_back_is_a_release_and_so_is_coming_back(folder: Path) -> None:
         released_under_load(stack)
         eventually(lambda: "before" in bodies(stack))
         assert "after" not in bodies(stack)
+        assert backed_up_is(stack) == database(stack)["name"]
 
         stack.up(TIERS_RELEASE="previous")
         assert {"before", "after"} <= bodies(stack)
+        assert backed_up_is(stack) == "board"
 
 
 def deployed_with_backups(stack: Stack, target: dict[str, Any]) -> Any:

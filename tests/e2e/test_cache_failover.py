@@ -148,7 +148,7 @@ def test_members_are_changed_one_after_the_other_under_load(stack: ClusterStack)
         at = time.time()
         change_each(stack)
         time.sleep(5)
-    assert whole(stack)
+    eventually(lambda: whole(stack), 60)
     reported(change_each, [Loss(seen.longest(at), len(seen.acknowledged), seen.lost())])
 
 

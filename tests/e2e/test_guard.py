@@ -117,8 +117,12 @@ def test_what_is_deleted_in_the_state_by_hand_stays_and_is_taken_up_again(stack:
 
 
 def test_a_component_that_was_renamed_keeps_its_volume(stack: Stack) -> None:
-    before, main, tier = volumes(stack), stack.folder / "__main__.py", stack.folder / "components/database.py"
-    renamed(main, 'Database("database", platform,', 'Database("postgres", platform,')
+    before, shared, tier = (
+        volumes(stack),
+        stack.folder / "components/shared.py",
+        stack.folder / "components/database.py",
+    )
+    renamed(shared, "[name](name, platform, data)", '[name](name.replace("database", "postgres"), platform, data)')
     renamed(tier, "from pulumi import ResourceOptions", "from pulumi import Alias, ResourceOptions")
     called = '"tiers:{0}", name, platform, args, opts'
     was = 'ResourceOptions(aliases=[Alias(name="database", type_="tiers:database:Database")])'

@@ -36,10 +36,14 @@ def backed_up(stack: Stack, target: dict[str, Any]) -> None:
     database(stack)["backup"] = {"target": target}
 
 
-def bucket(who: str) -> dict[str, Any]:
-    """With nothing in it of an earlier run: of a stack that was made anew under its name, changes are not mixed."""
+@pytest.fixture
+def emptied() -> None:
+    """Nothing is in the bucket of an earlier run: of a stack that was made anew under its name, changes are not mixed."""
     for left in (s3.HERE / "data" / s3.BUCKET).glob("board-c-*"):
         shutil.rmtree(left)
+
+
+def bucket(who: str) -> dict[str, Any]:
     keys = {"access_key": "backup-access", "secret_key": "backup-secret"}
     return {"s3": {"endpoint": s3.endpoints()[who], "bucket": s3.BUCKET, **keys}}
 
@@ -121,6 +125,7 @@ def test_what_can_not_come_back_does_not_go_live(folder: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("emptied")
 def test_another_environments_data_comes_as_nobodys(tmp_path: Path) -> None:
     source = DockerStack(tmp_path / "source", "c-source")
     source.environment |= {"reload": False, "seed": False}
@@ -154,6 +159,7 @@ def test_another_environments_data_comes_as_nobodys(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("emptied")
 def test_any_moment_can_be_gone_back_to(folder: Path) -> None:
     stack = ClusterStack(folder, "c-moment")
     stack.environment |= {"reload": False, "seed": False, "protect_data": False}

@@ -127,7 +127,8 @@ def every_job_is_done(stack: Stack, messages: list[int]) -> None:
     def asked() -> bool:
         for each in [each for each, processed in done.items() if processed == 0]:
             done[each] = stack.get(f"/api/messages/{each}").json()["processed"]
-        return set(done.values()) == {1}
+        assert not (odd := {each: times for each, times in done.items() if times != 1}), f"done so many times: {odd}"
+        return True
 
     eventually(asked, 150)
 

@@ -239,8 +239,7 @@ e2e: venv ## End to end on the real engine and the real cluster; SHORT=yes leave
 DATA := $(addprefix tests/e2e/test_,$(addsuffix .py,failover move cache_failover cache_survives backup restore guard state survival))
 e2e-data: venv ## What data survives, the long form: primaries lost in every way, backups, restores, guard rails; prints the times
 	@python3 -m lab up dev archive tools
-	$(RUN) -m pytest $(DATA) --soak
-	@$(RUN) -m benchmarks.failover
+	@failed=0; $(RUN) -m pytest $(DATA) --soak || failed=$$?; $(RUN) -m benchmarks.failover; exit $$failed
 
 matrix: venv ## The examples end to end on both platforms, and what was seen of them in examples/README.md
 	@python3 -m lab up dev cluster tools

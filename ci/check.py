@@ -132,10 +132,7 @@ class Live:
         return good_until(certificate_at(where.hostname or "", where.port or 443, host), CERTIFICATE_DAYS)
 
     def _scope(self) -> Scope:
-        instance = f"{self.app.name}-{self.stack}"
-        return Scope(
-            app=self.app.name, instance=instance, namespace=self.environment.cluster.namespace.name or instance
-        )
+        return Scope.of(self.app.name, self.environment.cluster, f"{self.app.name}-{self.stack}")
 
     def _execute(self, name: TierName, slot: Slot | None, command: tuple[str, ...]) -> str:
         return platforms.execute(self.app, self.environment, self.stack, name, slot, command)

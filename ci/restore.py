@@ -1,9 +1,9 @@
 """Data as it was, in a database of its own beside the one there is: `python -m ci.restore STACK TO [OF]`.
 
-TO is `latest`, the id of a backup or a time; OF the database that was live at that time, if that is not today's. With `python -m ci.restore STACK --from OTHER` it is the data of another environment, as the
-last backup of it that was proven has it, through the application's `anonymise`. What is there is never written to. Once the
-new database is whole and was compared with what was saved, the stack file names it: `make up` then takes the tiers to it as a release,
-and `make back` to the one they had.
+TO is `latest`, the id of a backup or a time; OF the database that was live at that time, if that is not today's. With
+`python -m ci.restore STACK --from OTHER` it is the data of another environment, as the last backup of it that was proven has it,
+through the application's `anonymise`. What is there is never written to. Once the new database is whole and was compared with what
+was saved, the stack file names it: `make up` then takes the tiers to it as a release, and `make back` to the one they had.
 """
 
 import json
@@ -89,10 +89,8 @@ def _recovered(app: App, environment: Environment, stack: str, moment: datetime,
     assert app.database
     wanted = database.workload(app.database, _description(app, environment))
     assert isinstance(wanted, DatabaseCluster)
-    assert environment.kubernetes
-    instance = f"{app.name}-{stack}"
-    scope = Scope(app=app.name, instance=instance, namespace=environment.kubernetes.namespace.name or instance)
-    with recovery.recovered(environment.kubernetes, scope, wanted, moment) as host:
+    scope = Scope.of(app.name, environment.cluster, f"{app.name}-{stack}")
+    with recovery.recovered(environment.cluster, scope, wanted, moment) as host:
         name = tier.database_name(app.database, environment)
         return copied(app, environment, stack, (host, of or name), name, into)
 

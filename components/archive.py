@@ -28,7 +28,7 @@ def _vault(s3: S3, access: Secret, secret: Secret, key: Secret, description: Des
 
     Its secrets are in the environment of its process only, where the shell puts them; the program knows the key by a form of its own.
     """
-    prefix = s3.prefix or f"{description.app.name}-{pulumi.get_stack()}"
+    prefix = s3.begins(f"{description.app.name}-{pulumi.get_stack()}")
     told = {
         "RCLONE_CONFIG": "/dev/null",
         "RCLONE_CONFIG_STORE_TYPE": "s3",

@@ -124,8 +124,7 @@ def repository(target: Target, app: App, stack: str) -> str:
     """Where the backups of a stack are, as restic names it."""
     if not target.s3:
         return FOLDER
-    prefix = target.s3.prefix or f"{app.name}-{stack}"
-    return f"s3:{target.s3.endpoint}/{target.s3.bucket}/{prefix}"
+    return f"s3:{target.s3.endpoint}/{target.s3.bucket}/{target.s3.begins(f'{app.name}-{stack}')}"
 
 
 def image(wanted: BackupConfig, description: Description) -> Image:

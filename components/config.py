@@ -505,6 +505,10 @@ class S3(Model):
     access_key: Name = Field(description="Which of `secrets` is the id of the access key.")
     secret_key: Name = Field(description="Which of `secrets` is the access key itself.")
 
+    def begins(self, instance: str) -> str:
+        """What all names of `APP-STACK` in the bucket begin with."""
+        return self.prefix or instance
+
 
 class Target(Model):
     """Where backups are: exactly one of `volume`, `directory` and `s3`."""
@@ -788,6 +792,10 @@ class Kubernetes(Model):
     def host(self) -> str:
         """The host of `url`."""
         return self.url.partition("://")[2].partition(":")[0]
+
+    def home(self, instance: str) -> str:
+        """The namespace of `APP-STACK`: its own name, unless another is given."""
+        return self.namespace.name or instance
 
     @model_validator(mode="after")
     def _certificate_fits(self) -> Self:

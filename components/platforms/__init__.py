@@ -315,7 +315,7 @@ def ways_in(app: App, environment: Environment, stack: str, live: Slot) -> list[
 
         instance = f"{app.name}-{stack}"
         found = cluster.objects(environment.kubernetes, instance, live)
-        return list(isolation.of_cluster(app, found, environment.kubernetes.namespace.name or instance))
+        return list(isolation.of_cluster(app, found, environment.kubernetes.home(instance)))
     from . import engine
 
     containers = engine.containers(environment, engine.stack_labels(app.name, stack), live)

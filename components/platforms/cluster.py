@@ -128,7 +128,7 @@ def _available(deployment: Any) -> bool:
 def ready(settings: Kubernetes, instance: str) -> dict[tuple[str, str], tuple[int, int]]:
     """(slot or "", tier) → how many of its pods are ready, of how many there are to be."""
     api = _apps(settings.context)
-    where = (settings.namespace.name or instance,)
+    where = (settings.home(instance),)
     label = {"label_selector": f"app.kubernetes.io/instance={instance},{LABEL_ROLE}=tier"}
     found = [*api.list_namespaced_deployment(*where, **label).items]
     found += api.list_namespaced_stateful_set(*where, **label).items
@@ -173,7 +173,7 @@ def execute(
     Raises:
         RunError: none of them runs, or it ends with another code than 0.
     """
-    api, where = _core(settings.context), settings.namespace.name or instance
+    api, where = _core(settings.context), settings.home(instance)
     wanted = _selector({"app.kubernetes.io/instance": instance, LABEL_ROLE: "tier", **labels})
     found = api.list_namespaced_pod(where, label_selector=wanted, field_selector="status.phase=Running").items
     if not found:
@@ -229,7 +229,7 @@ def run_once(settings: Kubernetes, instance: str, name: str, command: Sequence[s
     """
     kubernetes: Any = import_module("kubernetes")
     batch = kubernetes.client.BatchV1Api(kubernetes.config.new_client_from_config(context=settings.context))
-    where, known = settings.namespace.name or instance, kubernetes.client.ApiException
+    where, known = settings.home(instance), kubernetes.client.ApiException
     try:
         parent = batch.read_namespaced_cron_job(name, where)
     except known as error:
@@ -298,14 +298,14 @@ def objects(settings: Kubernetes, instance: str, slot: Slot) -> dict[str, list[M
     for kind, wanted in (("Service", ""), ("HTTPRoute", ""), ("NetworkPolicy", ""), ("Pod", mine)):
         group = KINDS[kind][0] if kind in KINDS else ""
         resource: Any = api.resources.get(kind=kind, group=group, preferred=True)
-        listed = resource.get(namespace=settings.namespace.name or instance, label_selector=wanted)
+        listed = resource.get(namespace=settings.home(instance), label_selector=wanted)
         found[kind] = listed.to_dict()["items"]
     return found
 
 
 def lines(settings: Kubernetes, instance: str) -> Iterator[Line]:
     """All that the containers of an instance's pods have written: of those that are there, and before their last restart."""
-    api, where = _core(settings.context), settings.namespace.name or instance
+    api, where = _core(settings.context), settings.home(instance)
     gone = import_module("kubernetes").client.ApiException
     for pod in api.list_namespaced_pod(where, label_selector=f"app.kubernetes.io/instance={instance}").items:
         of = pod.metadata.labels
@@ -331,7 +331,7 @@ def remove_strays(settings: Kubernetes, instance: str, known: Collection[str]) -
     kubernetes: Any = import_module("kubernetes")
     client = kubernetes.config.new_client_from_config(context=settings.context)
     api = import_module("kubernetes.dynamic").DynamicClient(client)
-    namespace, removed = settings.namespace.name or instance, list[str]()
+    namespace, removed = settings.home(instance), list[str]()
     for kind, (group, _) in KINDS.items():
         if kind in HOLD_DATA:
             continue

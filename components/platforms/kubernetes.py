@@ -90,9 +90,7 @@ class KubernetesPlatform:
 
     @cached_property
     def scope(self) -> Scope:
-        instance = f"{self.app.name}-{pulumi.get_stack()}"
-        namespace = self.cluster.namespace.name or instance
-        return Scope(app=self.app.name, instance=instance, namespace=namespace, pull_secrets=self.cluster.pull_secrets)
+        return Scope.of(self.app.name, self.cluster, f"{self.app.name}-{pulumi.get_stack()}")
 
     @property
     def provider(self) -> ProviderResource:

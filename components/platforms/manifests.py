@@ -14,7 +14,7 @@ from typing import Any
 from pulumi import Input
 
 from ..checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
-from ..config import Limits, Quota, SecretReference
+from ..config import Kubernetes, Limits, Quota, SecretReference
 from ..workload import SCRATCH, SCRIPTS, SECRETS, Probe, Resources, Scale, Secret, Task, Timed, Volume, Workload
 from . import Place
 
@@ -41,6 +41,11 @@ class Scope:
     instance: str
     namespace: str
     pull_secrets: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, app: str, cluster: Kubernetes, instance: str) -> "Scope":
+        """That of `APP-STACK`, in its namespace."""
+        return cls(app=app, instance=instance, namespace=cluster.home(instance), pull_secrets=cluster.pull_secrets)
 
     def labels(self, name: str, role: str, place: Place | None = None, tier: str | None = None) -> dict[str, str]:
         """The recommended labels, and those the checkpoint is read by."""

@@ -126,7 +126,7 @@ def introduce(settings: Kubernetes, instance: str, cluster_name: str, database: 
     ask("DROP FUNCTION IF EXISTS public.user_search(text)")
     kubernetes: Any = import_module("kubernetes")
     api = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config(context=settings.context))
-    where = (*cnpg.API.split("/"), settings.namespace.name or instance, "clusters", cluster_name)
+    where = (*cnpg.API.split("/"), settings.home(instance), "clusters", cluster_name)
     api.patch_namespaced_custom_object(*where, {"metadata": {"annotations": {"tiers.database": database}}})
     deadline = time.monotonic() + 60
     while ask("SELECT count(*) FROM pg_proc WHERE proname = 'user_search'") == "0" and time.monotonic() < deadline:

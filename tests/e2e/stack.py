@@ -357,7 +357,7 @@ def eventually(what: Callable[[], object], seconds: float = 30) -> None:
 
 
 @contextmanager
-def requests_flowing(stack: Stack) -> Generator[Counter[str]]:
+def requests_flowing(stack: Stack, *, writes: bool = True) -> Generator[Counter[str]]:
     """Reads and writes one after the other for as long as the block runs (ten minutes at most); counts the answers by status."""
     seen: Counter[str] = Counter()
     done = threading.Event()
@@ -370,7 +370,7 @@ def requests_flowing(stack: Stack) -> Generator[Counter[str]]:
             if done.wait(0.02):
                 return
             try:
-                if number % 10:
+                if number % 10 or not writes:
                     answer = session.get(f"{stack.url}/api/messages?limit=5", timeout=10)
                 else:
                     message = {"author": "flow", "body": f"message {number}"}

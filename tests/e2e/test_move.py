@@ -1,16 +1,13 @@
 """A single database becomes three under users who write: nothing acknowledged is lost, and what fails leaves all as it was."""
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import requests
 
-from .stack import ClusterStack, deployed, eventually
+from .stack import ClusterStack, deployed, eventually, requests_flowing
 from .test_restore import ci, database
 from .writes import Writes, writes
 
@@ -52,29 +49,6 @@ def stored(stack: ClusterStack, name: str) -> dict[int, str]:
     return {int(number): body for number, _, body in rows}
 
 
-@contextmanager
-def reads(stack: ClusterStack) -> Generator[Counter[str]]:
-    """Messages are read for as long as the block runs; the answers, by status."""
-    seen, done = Counter[str](), threading.Event()
-
-    def read() -> None:
-        session = requests.Session()
-        session.headers.update(stack.headers)
-        while not done.wait(0.05):
-            try:
-                seen[str(session.get(f"{stack.url}/api/messages?limit=5", timeout=10).status_code)] += 1
-            except requests.RequestException as error:
-                seen[type(error).__name__] += 1
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        yield seen
-    finally:
-        done.set()
-        reader.join()
-
-
 def goes_on(seen: Writes) -> None:
     """Somebody's writes are acknowledged again."""
     since = time.monotonic()
@@ -90,7 +64,7 @@ def test_one_becomes_three_and_nothing_is_lost(stack: ClusterStack) -> None:
     assert stack.live() == before
     assert stack.pods("database")[0].metadata.uid == pod
 
-    with writes(stack) as seen, reads(stack) as read:
+    with writes(stack) as seen, requests_flowing(stack, writes=False) as read:
         goes_on(seen)
         asked(stack, "database-0", "board", FOREIGN)
         said = ci(stack, "move", check=False)

@@ -11,6 +11,7 @@ import yaml
 from kubernetes.client import ApiException
 from pulumi import RunError
 
+from components.config import Kubernetes, Namespace
 from components.platforms import cluster
 
 from .program import first
@@ -193,7 +194,7 @@ class Once:
         self.removed.append(name)
 
     def run(self) -> str:
-        settings: Any = Some(context="", namespace=Some(name="board"), schedule_within=0)
+        settings = Kubernetes.model_construct(context="", namespace=Namespace(name="board"), schedule_within=0)
         return cluster.run_once(settings, "board", "backup-verify", ("backup", "list"))
 
 

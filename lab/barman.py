@@ -7,22 +7,22 @@ from . import cluster, data, engine, toolchain
 from .steps import Step
 
 NAME, PROGRAM = "barman-cloud", "plugin-barman-cloud"
-SIDECAR = engine.OPERATED["plugin-barman-cloud-sidecar"]
+SIDECAR = engine.ARCHIVED["plugin-barman-cloud-sidecar"]
 # What upstream has cert-manager make: a key pair for each end of the way between the operator and its plugin.
 ENDS = {"server": NAME, "client": f"{NAME}-client"}
 
 
 def steps() -> list[Step]:
-    """The plugin. In a cluster that is not the lab's, it is its administrator's as the operator is."""
+    """The plugin and what it runs. In a cluster that is not the lab's, it is its administrator's as the operator is."""
     if cluster.another():
         return []
-    program = toolchain.barman()
+    made = [toolchain.barman(), *engine.images(engine.ARCHIVED)]
     return [
-        program,
+        *made,
         Step(
             name="backup plugin",
             takes="20 s",
-            needs=("postgresql operator", f"image {SIDECAR}", program.name),
+            needs=("postgresql operator", *(step.name for step in made)),
             present=_present,
             run=_apply,
         ),

@@ -42,6 +42,9 @@ HOLDS = {"plugin-barman-cloud-sidecar": "plugin-barman-cloud", "rclone": "rclone
 OPERATED = {
     "cloudnative-pg-pgbouncer": "ghcr.io/cloudnative-pg/pgbouncer:1.24.1",
     "cloudnative-pg-postgresql": "ghcr.io/cloudnative-pg/postgresql:15-standard-bookworm",
+}
+# And what only a database asks for whose every change is kept in a bucket (`archive`).
+ARCHIVED = {
     "plugin-barman-cloud-sidecar": "ghcr.io/cloudnative-pg/plugin-barman-cloud-sidecar:v0.7.0",
     "rclone": "rclone/rclone:1.71.0",
 }
@@ -240,7 +243,7 @@ def _stamp(name: str) -> Path:
 
 def _recipe(name: str) -> str:
     """The digest of what the image is made from."""
-    folder = next((folder for folder, known in (NAMES | OPERATED | WATCHERS).items() if known == name), None)
+    folder = next((folder for folder, known in (NAMES | OPERATED | ARCHIVED | WATCHERS).items() if known == name), None)
     if folder is None:
         return f"{BOOTSTRAP} {TRUST} {digest(BUNDLE, SMALL)}"
     program = (digest(_program(folder).with_suffix(".built-from")),) if folder in HOLDS else ()

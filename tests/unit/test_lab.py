@@ -1,11 +1,12 @@
-"""What the lab makes is the same in whichever clone it is made."""
+"""What the lab makes is the same in whichever clone it is made, and whatever it is asked for it can begin."""
 
 import threading
 from pathlib import Path
 
 import pytest
 
-from lab import engine, steps
+from lab import cluster, engine, steps
+from lab.__main__ import WHAT
 
 from .program import ROOT
 
@@ -29,3 +30,17 @@ def test_two_labs_at_once_make_a_thing_once(tmp_path: Path, monkeypatch: pytest.
     for each in both:
         each.join()
     assert made == ["once"]
+
+
+@pytest.mark.parametrize("asked", [("dev", "tools", "data"), *((what,) for what in WHAT)], ids="+".join)
+@pytest.mark.parametrize("own_engine", [False, True])
+@pytest.mark.parametrize("own_cluster", [False, True])
+def test_what_a_step_needs_is_made_with_it(
+    asked: tuple[str, ...], own_engine: bool, own_cluster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine where all is there already no order is made, so that a missing one is seen on a new machine only."""
+    monkeypatch.setattr(engine, "answers", lambda: own_engine)
+    monkeypatch.setattr(engine, "ours", lambda _: None)
+    monkeypatch.setattr(cluster, "another", lambda: "an administrator's" if own_cluster else None)
+    made = {step.name: step for what in asked for step in WHAT[what]()}
+    assert {need for step in made.values() for need in step.needs} <= set(made)

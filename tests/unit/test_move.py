@@ -201,6 +201,7 @@ def test_what_is_told_to_stop_is_undone_however_often_it_is_told(module: str, to
     arguments = "['stack']" if module == "move" else "'stack', 'latest'"
     program = f"""
 import os, signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may have it ignored
 from ci import {module} as asked
 def begin(*_):
     try:

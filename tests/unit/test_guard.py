@@ -1,6 +1,7 @@
 """What stops a plan: each way to lose data is refused with its reason before anything is registered, and can be forced by name."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import pytest
@@ -98,10 +99,16 @@ def described(stack: str, **more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return app, env
 
 
-def changed(stack: str, change: Change, **more: Any) -> tuple[list[Registered], list[str]]:
+@cache
+def left(stack: str, protect_data: bool = False) -> dict[str, Any]:
+    """The checkpoint that a first release leaves. Shared: don't change it."""
+    return exported(deploy(*described(stack, protect_data=protect_data), stack=stack))
+
+
+def changed(stack: str, change: Change, protect_data: bool = False) -> tuple[list[Registered], list[str]]:
     """What is registered of a change to a first release, and what it is refused with."""
-    app, env = described(stack, **more)
-    export = exported(deploy(app, env, stack=stack))
+    app, env = described(stack, protect_data=protect_data)
+    export = left(stack, protect_data)
     change(app, env)
     seen: list[Registered] = []
     try:
@@ -136,7 +143,7 @@ def test_what_is_protected_has_to_be_unprotected_first(stack: str, monkeypatch: 
     assert "set environment.protect_data: false, `make up`, then `make up FORCE=data`" in line
     assert not [entry for entry in seen if entry.custom]
     app, env = described(stack, protect_data=True)
-    protected = exported(deploy(app, env, stack=stack))
+    protected = left(stack, protect_data=True)
     env["protect_data"] = False
     unprotected = exported(deploy(app, env, export=protected, stack=stack))
     without("cache")(app, env)
@@ -158,7 +165,7 @@ def test_storage_grows_in_place() -> None:
     [claim] = [entry for entry in seen if entry.kind == "PersistentVolumeClaim" and entry.name == "database-data"]
     assert claim.inputs["spec"]["resources"]["requests"]["storage"] == "3Gi"
     [database] = [entry for entry in seen if entry.kind == "StatefulSet" and entry.name == "database"]
-    before = exported(deploy(*described("staging"), stack="staging"))["deployment"]["resources"]
+    before = left("staging")["deployment"]["resources"]
     assert database.inputs == next(each["inputs"] for each in before if each["urn"] == database.urn)
 
 
@@ -222,8 +229,7 @@ def replicated(tier: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_several_instances_come_by_themselves_and_go_only_by_name() -> None:
-    first = exported(deploy(*described("staging"), stack="staging"))
-    several = exported(deploy(*replicated("cache"), export=first, stack="staging"))
+    several = exported(deploy(*replicated("cache"), export=left("staging"), stack="staging"))
     held = guard.held(parse(several))
     assert {name for name in held if name.startswith("cache")} == {"cache-data", "cache-data-1", "cache-data-2"}
     deploy(*replicated("cache"), export=several, stack="staging")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -21,6 +22,9 @@ KUBERNETES = "v1.34.0"
 VERSION = "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
 KUBERNETES_VERSION = "k8s.io/component-base/version"
 TRAEFIK = "github.com/traefik/traefik/v3"
+LEGO = "github.com/go-acme/lego/v4"
+COREDNS = "github.com/coredns/coredns"
+NAMES_BY = ("cache", "errors", "forward", "health", "kubernetes", "ready")
 PROVIDER = "github.com/pulumi/pulumi-kubernetes/provider/v4"
 ROLLOUTS = "github.com/argoproj/argo-rollouts"
 CLOUDNATIVE_PG = "github.com/cloudnative-pg/cloudnative-pg"
@@ -99,7 +103,7 @@ def cluster() -> list[Step]:
             f" -X {KUBERNETES_VERSION}.gitMajor={version[0]} -X {KUBERNETES_VERSION}.gitMinor={version[1]}",
         ),
         _build("pause", "5 s", PODS / "pause", _module("pause")),
-        _build("coredns", "2 min", PODS / "coredns", _upstream("github.com/coredns/coredns")),
+        _build("coredns", "1 min", PODS / "coredns", _coredns()),
         _build(
             "local-path-provisioner",
             "1 min",
@@ -235,20 +239,37 @@ def _provider() -> Source:
 
 
 def _traefik() -> Source:
-    """It embeds a built web page that its module lacks: a copy of the module gets an empty one."""
-    module = _upstream(TRAEFIK)
+    """It embeds a built web page that its module lacks: a copy gets an empty one. And half of it asks a hundred hosters of DNS
+    for certificates: the lab makes its own.
+    """
+    module, none = _upstream(TRAEFIK), HERE / "traefik" / "dns_providers.go"
 
     def folder() -> Path:
-        copy = CACHE / "sources" / "traefik"
-        shutil.rmtree(copy, ignore_errors=True)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        sh("cp", "-r", "--no-preserve=mode", module.folder(), copy, log="build-traefik")
+        copy = _copied("traefik", module.folder())
         page = copy / "webui" / "static" / "index.html"
         page.parent.mkdir()
         page.write_text("The dashboard is not built here.\n")
+        acme = _copied("lego", downloaded(copy, LEGO))
+        shutil.copyfile(none, acme / "providers" / "dns" / "zz_gen_dns_providers.go")
+        sh("go", "mod", "edit", f"-replace={LEGO}={acme}", log="build-traefik", cwd=copy)
         return copy
 
-    return Source(recipe=module.recipe, folder=folder)
+    return Source(recipe=lambda: module.recipe() + digest(none), folder=folder)
+
+
+def _coredns() -> Source:
+    """Of its plugins those that the lab's Corefile names; the others bring along what the three large clouds are asked by."""
+    module = _upstream(COREDNS)
+
+    def folder() -> Path:
+        copy = _copied("coredns", module.folder())
+        plugins = copy / "core" / "plugin" / "zplugin.go"
+        wanted = re.compile(rf'.*/plugin/({"|".join(NAMES_BY)})"')
+        lines = plugins.read_text().splitlines(keepends=True)
+        plugins.write_text("".join(line for line in lines if '_ "' not in line or wanted.match(line)))
+        return copy
+
+    return Source(recipe=lambda: f"{NAMES_BY} {module.recipe()}", folder=folder)
 
 
 def _operator() -> Source:
@@ -256,21 +277,33 @@ def _operator() -> Source:
     module = _upstream(OPERATOR)
 
     def folder() -> Path:
-        copy = CACHE / "sources" / "prometheus-operator"
-        shutil.rmtree(copy, ignore_errors=True)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        parts = {"": module.folder()}
-        parts |= {part: downloaded("upstream", f"{OPERATOR}/{part}") for part in ("pkg/apis/monitoring", "pkg/client")}
-        for part, source in parts.items():
-            (copy / part).parent.mkdir(parents=True, exist_ok=True)
-            sh("cp", "-r", "--no-preserve=mode", source, copy / part, log="build-prometheus-operator")
+        copy = _copied("prometheus-operator", module.folder())
+        for part in ("pkg/apis/monitoring", "pkg/client"):
+            sh(
+                "cp",
+                "-r",
+                "--no-preserve=mode",
+                "-T",
+                downloaded("upstream", f"{OPERATOR}/{part}"),
+                copy / part,
+                log="sources",
+            )
         return copy
 
     return Source(recipe=module.recipe, folder=folder)
 
 
-def downloaded(pinned_by: str, path: str) -> Path:
-    """Where a module lies that one of the modules here pins; downloaded and verified against its go.sum."""
+def _copied(name: str, module: Path) -> Path:
+    """A module's files, to be changed: where they were downloaded to they can't be."""
+    copy = CACHE / "sources" / name
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    sh("cp", "-r", "--no-preserve=mode", module, copy, log="sources")
+    return copy
+
+
+def downloaded(pinned_by: str | Path, path: str) -> Path:
+    """Where a module lies that one of the modules here, or a copy of one, pins; downloaded and verified against its go.sum."""
     result = subprocess.run(
         ["go", "mod", "download", "-json", path],
         cwd=HERE / pinned_by,
@@ -324,6 +357,8 @@ def _build(name: str, takes: str, output: Path, source: Source, package: str = "
                 "go",
                 "build",
                 "-trimpath",
+                # What a debugger would read takes a tenth of the time, and -s throws it away.
+                "-gcflags=all=-dwarf=false",
                 *source.flags(),
                 "-ldflags",
                 f"-s -w {flags}".strip(),

@@ -1,0 +1,101 @@
+"""Database and cache that somebody else runs: they are reached by address, port and the stack's secrets, and nothing of them is made."""
+
+import json
+import subprocess
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+
+import docker
+import pytest
+
+from .stack import SECRETS, DockerStack, Stack, deployed, eventually, free_port, on, requests_flowing
+
+pytestmark = pytest.mark.long
+DATABASE, CACHE = "postgres:15-bookworm", "redis:7-bookworm"
+LOGIN = {"POSTGRES_USER": "board", "POSTGRES_DB": "board", "POSTGRES_PASSWORD": SECRETS["database-password"]}
+SERVE = ["redis-server", "--requirepass", SECRETS["cache-password"]]
+ELSEWHERE = "e-elsewhere"
+
+
+@pytest.fixture(scope="module", params=["docker", "kubernetes"])
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    made = on(request.param, tmp_path_factory.mktemp(request.param), "e-external")
+    with published() if isinstance(made, DockerStack) else served() as at:
+        tiers = made.environment.setdefault("tiers", {})
+        tiers |= {tier: {"external": {"host": host, "port": port}} for tier, (host, port) in at.items()}
+        with deployed(made):
+            yield made
+
+
+@contextmanager
+def published() -> Generator[dict[str, tuple[str, int]]]:
+    """Two containers of another network, on ports of the address that the engine's own bridge has."""
+    engine = docker.from_env()
+    [bridge] = engine.networks.get("bridge").attrs["IPAM"]["Config"]
+    host = str(bridge["Gateway"])
+    at = {tier: (host, free_port()) for tier in ("database", "cache")}
+    with ExitStack() as ends:
+        for image, words, env, ports in (
+            (DATABASE, None, LOGIN, {"5432/tcp": at["database"]}),
+            (CACHE, SERVE, {}, {"6379/tcp": at["cache"]}),
+        ):
+            made = engine.containers.run(image, words, environment=env, ports=ports, detach=True)
+            ends.callback(made.remove, force=True, v=True)
+        yield at
+
+
+@contextmanager
+def served() -> Generator[dict[str, tuple[str, int]]]:
+    """Two pods of another namespace, on ports that are not theirs."""
+    login = [f"--env={name}={value}" for name, value in LOGIN.items()]
+    kubectl("create", "namespace", ELSEWHERE)
+    try:
+        kubectl("run", "database", f"--image={DATABASE}", *login, "--port=5432")
+        kubectl("run", "cache", f"--image={CACHE}", "--port=6379", "--", *SERVE)
+        for tier, port in (("database", 15432), ("cache", 16379)):
+            kubectl("expose", "pod", tier, f"--port={port}", f"--target-port={port - 10000}")
+        kubectl("wait", "pod", "--all", "--for=condition=Ready", "--timeout=90s")
+        yield {"database": (f"database.{ELSEWHERE}", 15432), "cache": (f"cache.{ELSEWHERE}", 16379)}
+    finally:
+        kubectl("delete", "namespace", ELSEWHERE)
+
+
+def kubectl(*words: str) -> None:
+    said = subprocess.run(
+        ["kubectl", "--context", "lab", "--namespace", ELSEWHERE, *words], capture_output=True, text=True, timeout=120
+    )
+    assert said.returncode == 0, said.stderr
+
+
+def test_what_is_written_there_is_worked_on_from_there(stack: Stack) -> None:
+    made = stack.post("kept by somebody else")["id"]
+    eventually(lambda: stack.get(f"/api/messages/{made}").json()["processed"] == 1, 60)
+
+
+def test_nothing_of_it_is_made_here(stack: Stack) -> None:
+    known = json.loads(stack.pulumi("stack", "export", check=True).text)["deployment"]["resources"]
+    holding = {"Container", "Volume", "StatefulSet", "Deployment", "Service", "PersistentVolumeClaim"}
+    names = {each["urn"].rpartition("::")[2] for each in known if each["type"].rpartition(":")[2] in holding}
+    assert {name.partition("-")[0] for name in names} & {"blue", "api"}, names
+    assert not [name for name in names if name.startswith(("database", "cache"))]
+
+
+def test_an_update_that_changes_nothing_changes_nothing(stack: Stack) -> None:
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def test_a_release_loses_no_request(stack: Stack) -> None:
+    stack.app["version"] = "2.0.0"
+    with requests_flowing(stack) as seen:
+        stack.up()
+    assert set(seen) == {"200", "201"}, seen
+
+
+def test_a_password_that_is_not_theirs_reaches_nobody(stack: Stack) -> None:
+    before = stack.live()
+    stack.pulumi("config", "set", "--secret", "--path", "secrets.cache-password", "another", check=True)
+    stack.app["version"] = "3.0.0"
+    with requests_flowing(stack) as seen:
+        assert stack.up(check=False).code
+    assert set(seen) == {"200", "201"}, seen
+    assert stack.live() == before

@@ -121,7 +121,10 @@ def in_api(stack: Stack, program: str, given: str = "") -> str:
 
 
 def every_job_is_done(stack: Stack, messages: list[int]) -> None:
-    """Once each; those the queue was away for are found by the worker's sweep, which takes a minute and a half."""
+    """Once each. Those the queue was away for are found by the worker's sweep, which takes a minute and a half; one whose worker
+    lost the queue in the middle of it is that worker's for two minutes (its own time limit, and RQ's minute), and somebody looks
+    each half minute.
+    """
     done = dict.fromkeys(messages, 0)
 
     def asked() -> bool:
@@ -130,7 +133,7 @@ def every_job_is_done(stack: Stack, messages: list[int]) -> None:
         assert not (odd := {each: times for each, times in done.items() if times != 1}), f"done so many times: {odd}"
         return True
 
-    eventually(asked, 150)
+    eventually(asked, 180)
 
 
 def processes(container: str, title: str) -> list[int]:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.long
 DATABASE, CACHE = "postgres:15-bookworm", "redis:7-bookworm"
 LOGIN = {"POSTGRES_USER": "board", "POSTGRES_DB": "board", "POSTGRES_PASSWORD": SECRETS["database-password"]}
 SERVE = ["redis-server", "--requirepass", SECRETS["cache-password"]]
-ELSEWHERE = "e-elsewhere"
+ELSEWHERE, USER = "e-elsewhere", 999
 
 
 @pytest.fixture(scope="module", params=["docker", "kubernetes"])
@@ -39,7 +39,7 @@ def published() -> Generator[dict[str, tuple[str, int]]]:
             (DATABASE, None, LOGIN, {"5432/tcp": at["database"]}),
             (CACHE, SERVE, {}, {"6379/tcp": at["cache"]}),
         ):
-            made = engine.containers.run(image, words, environment=env, ports=ports, detach=True)
+            made = engine.containers.run(image, words, user=str(USER), environment=env, ports=ports, detach=True)
             ends.callback(made.remove, force=True, v=True)
         yield at
 
@@ -48,10 +48,11 @@ def published() -> Generator[dict[str, tuple[str, int]]]:
 def served() -> Generator[dict[str, tuple[str, int]]]:
     """Two pods of another namespace, on ports that are not theirs."""
     login = [f"--env={name}={value}" for name, value in LOGIN.items()]
+    own = "--overrides=" + json.dumps({"spec": {"securityContext": {"runAsUser": USER}}})
     kubectl("create", "namespace", ELSEWHERE)
     try:
-        kubectl("run", "database", f"--image={DATABASE}", *login, "--port=5432")
-        kubectl("run", "cache", f"--image={CACHE}", "--port=6379", "--", *SERVE)
+        kubectl("run", "database", f"--image={DATABASE}", *login, own, "--port=5432")
+        kubectl("run", "cache", f"--image={CACHE}", own, "--port=6379", "--", *SERVE)
         for tier, port in (("database", 15432), ("cache", 16379)):
             kubectl("expose", "pod", tier, f"--port={port}", f"--target-port={port - 10000}")
         kubectl("wait", "pod", "--all", "--for=condition=Ready", "--timeout=90s")

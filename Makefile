@@ -236,7 +236,7 @@ e2e: venv ## End to end on the real engine and the real cluster; SHORT=yes leave
 	$(RUN) -m pytest tests/e2e -x $(if $(SHORT),-m "not long")
 
 .PHONY: e2e-data
-DATA := $(addprefix tests/e2e/test_,$(addsuffix .py,failover move cache_failover cache_survives backup restore guard state survival))
+DATA := $(addprefix tests/e2e/test_,$(addsuffix .py,failover move cache_failover cache_survives external backup restore guard state survival))
 e2e-data: venv ## What data survives, the long form: primaries lost in every way, backups, restores, guard rails; prints the times
 	@python3 -m lab up dev archive tools
 	@failed=0; $(RUN) -m pytest $(DATA) --soak || failed=$$?; $(RUN) -m benchmarks.failover; exit $$failed

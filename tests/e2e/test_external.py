@@ -97,6 +97,8 @@ def test_a_password_that_is_not_theirs_reaches_nobody(stack: Stack) -> None:
     stack.pulumi("config", "set", "--secret", "--path", "secrets.cache-password", "another", check=True)
     stack.app["version"] = "3.0.0"
     with requests_flowing(stack) as seen:
-        assert stack.up(check=False).code
+        failed = stack.up(check=False)
+    assert failed.code
+    assert "what is live was not touched" in failed.text, failed.text
     assert set(seen) == {"200", "201"}, seen
     assert stack.live() == before

@@ -279,15 +279,8 @@ def _operator() -> Source:
     def folder() -> Path:
         copy = _copied("prometheus-operator", module.folder())
         for part in ("pkg/apis/monitoring", "pkg/client"):
-            sh(
-                "cp",
-                "-r",
-                "--no-preserve=mode",
-                "-T",
-                downloaded("upstream", f"{OPERATOR}/{part}"),
-                copy / part,
-                log="sources",
-            )
+            module_beside = downloaded("upstream", f"{OPERATOR}/{part}")
+            sh("cp", "-r", "--no-preserve=mode", "-T", module_beside, copy / part, log="sources")
         return copy
 
     return Source(recipe=module.recipe, folder=folder)

@@ -108,7 +108,7 @@ def left(stack: str, protect_data: bool = False) -> dict[str, Any]:
 def changed(stack: str, change: Change, protect_data: bool = False) -> tuple[list[Registered], list[str]]:
     """What is registered of a change to a first release, and what it is refused with."""
     app, env = described(stack, protect_data=protect_data)
-    export = left(stack, protect_data)
+    export = left(stack, protect_data=protect_data)
     change(app, env)
     seen: list[Registered] = []
     try:

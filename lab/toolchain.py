@@ -279,8 +279,7 @@ def _operator() -> Source:
     def folder() -> Path:
         copy = _copied("prometheus-operator", module.folder())
         for part in ("pkg/apis/monitoring", "pkg/client"):
-            module_beside = downloaded("upstream", f"{OPERATOR}/{part}")
-            sh("cp", "-r", "--no-preserve=mode", "-T", module_beside, copy / part, log="sources")
+            _copied(f"prometheus-operator/{part}", downloaded("upstream", f"{OPERATOR}/{part}"))
         return copy
 
     return Source(recipe=module.recipe, folder=folder)

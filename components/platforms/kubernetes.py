@@ -273,8 +273,7 @@ class KubernetesPlatform:
         proxy = self._awaited(
             parent, made, [*running, *supplies.values()], self._patience(workload.proxy), f"app.{workload.tier}"
         )
-        # Last: where there was a single one, it is asked until the proxy leads to what has its data now.
-        return [*running, proxy, self.object(parent, replicated.address(self.scope, workload), [proxy])]
+        return [*running, proxy]
 
     def _talks(self, member: replicated.Member) -> bool:
         """Whether a member is there that those made now can talk to."""

@@ -41,11 +41,23 @@ def around(scope: Scope, workload: Replicated) -> list[Manifest]:
     """What stands around the members: their addresses, who may connect, their budget; and the proxy's."""
     return [
         *member_policies(scope, workload),
+        _entrance(scope, workload),
         manifests.service(scope, workload, None, pods=True),
         *(_address(scope, workload, name) for name in workload.names),
         manifests.disruption_budget(scope, workload, None),
         manifests.disruption_budget(scope, workload.proxy, None),
     ]
+
+
+def _entrance(scope: Scope, workload: Replicated) -> Manifest:
+    """What those who need the workload connect to: the proxy.
+
+    It stands before the members do. A single one's leads to whatever has its name, and so have they: who came to a replica
+    that way stayed there, and could not write.
+    """
+    made = manifests.service(scope, workload, None)
+    made["spec"]["selector"] = manifests.selector(scope, workload.proxy, None)
+    return made
 
 
 def _address(scope: Scope, workload: Replicated, name: str) -> Manifest:
@@ -61,13 +73,6 @@ def _address(scope: Scope, workload: Replicated, name: str) -> Manifest:
 
 def _port(watcher: Workload) -> Manifest:
     return {"name": watcher.tier, "port": watcher.port, "protocol": "TCP", "targetPort": watcher.tier}
-
-
-def address(scope: Scope, workload: Replicated) -> Manifest:
-    """What those who need the workload connect to: the proxy."""
-    made = manifests.service(scope, workload, None)
-    made["spec"]["selector"] = manifests.selector(scope, workload.proxy, None)
-    return made
 
 
 def stateful_set(scope: Scope, workload: Replicated, member: Member, spec: Manifest) -> Manifest:

@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -129,6 +130,15 @@ def test_what_a_single_cache_held_is_there_three_times(stack: ClusterStack) -> N
     for pod in stack.pods("cache"):
         assert redis(stack, pod, "exists old").strip() == "1"
     assert json.loads(in_api(stack, MISSING, given='["old", "never"]')) == 1, "what finds a lost key finds one"
+
+
+def test_nobody_comes_past_the_proxy(stack: ClusterStack) -> None:
+    """Who found a member while there was a single one's address yet would not be cut when it is primary no longer."""
+    known = {each.status.pod_ip for tier in ("cache", "cache-proxy") for each in stack.pods(tier)} | {"127.0.0.1"}
+    for pod in stack.pods("cache"):
+        came = set(re.findall(r" addr=([\d.]+):", redis(stack, pod, "client list")))
+        assert "127.0.0.1" in came, "what is asked with"
+        assert came <= known, f"{pod.metadata.name}: {came - known}"
 
 
 def test_an_update_that_changes_nothing_changes_nothing(stack: ClusterStack) -> None:

@@ -216,10 +216,22 @@ def test_who_needs_the_cache_comes_to_the_proxy_once_that_leads_somewhere() -> N
     proxy = deployed.one("Deployment", "cache-proxy")
     found = address.inputs["spec"]["selector"].items()
     assert found <= proxy.inputs["spec"]["template"]["metadata"]["labels"].items()
-    assert {"cache-proxy", *MEMBERS} <= deployed.before(address)
+    assert set(MEMBERS) <= deployed.before(proxy)
     assert "cache-proxy" in deployed.before("blue-api-migrate")
     startup = proxy.inputs["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
     assert startup["httpGet"]["path"] == "/primary"
+
+
+def test_nobody_comes_to_a_member_past_the_proxy() -> None:
+    """Not even while there are members already and a single one's address is still there: who came so stayed, with a replica."""
+    after = changed(single())
+    address, gone = after.one("Service", "cache"), single().one("Service", "cache").inputs["spec"]["selector"].items()
+    found = address.inputs["spec"]["selector"].items()
+    for each in (after.one("StatefulSet", name) for name in MEMBERS):
+        labels = each.inputs["spec"]["template"]["metadata"]["labels"].items()
+        assert gone <= labels, "then it would not have to come first"
+        assert not found <= labels
+        assert address.urn in each.waits_for
 
 
 def test_those_who_can_not_talk_to_the_others_start_together_and_all_else_changes_one_by_one() -> None:

@@ -325,6 +325,15 @@ class ClusterStack(Stack):
         return [name for name in found if name not in ("configmap/kube-root-ca.crt", "serviceaccount/default")]
 
 
+def admin(*words: str, given: str | None = None) -> str:
+    """What kubectl prints to who may do everything in the lab's cluster."""
+    done = subprocess.run(
+        ["kubectl", "--context", "lab", *words], input=given, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def on(platform: str, folder: Path, name: str) -> Stack:
     """The board as small as it gets on either platform, not deployed yet."""
     made = DockerStack(folder, name) if platform == "docker" else ClusterStack(folder, name)

@@ -1,14 +1,13 @@
 """Database and cache that somebody else runs: they are reached by address, port and the stack's secrets, and nothing of them is made."""
 
 import json
-import subprocess
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 
 import docker
 import pytest
 
-from .stack import SECRETS, DockerStack, Stack, deployed, eventually, free_port, on, requests_flowing
+from .stack import SECRETS, DockerStack, Stack, admin, deployed, eventually, free_port, on, requests_flowing
 
 pytestmark = pytest.mark.long
 DATABASE, CACHE = "postgres:15-bookworm", "redis:7-bookworm"
@@ -62,10 +61,7 @@ def served() -> Generator[dict[str, tuple[str, int]]]:
 
 
 def kubectl(*words: str) -> None:
-    said = subprocess.run(
-        ["kubectl", "--context", "lab", "--namespace", ELSEWHERE, *words], capture_output=True, text=True, timeout=120
-    )
-    assert said.returncode == 0, said.stderr
+    admin("--namespace", ELSEWHERE, *words)
 
 
 def test_what_is_written_there_is_worked_on_from_there(stack: Stack) -> None:

@@ -18,7 +18,7 @@ import pytest
 import requests
 import yaml
 
-from .stack import ROOT, SECRETS, ClusterStack, eventually, requests_flowing
+from .stack import ROOT, SECRETS, ClusterStack, admin, eventually, requests_flowing
 
 API = {"replicas": 2, "cpu": 0.5, "reserve": 0.05, "memory": "512Mi", "autoscale": {"max": 4, "cpu": 20}}
 
@@ -309,14 +309,6 @@ def test_a_claim_that_is_not_bound_says_why(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------- prod, as somebody with little to say
-
-
-def admin(*words: str, given: str | None = None) -> str:
-    done = subprocess.run(
-        ["kubectl", "--context", "lab", *words], input=given, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

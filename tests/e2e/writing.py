@@ -133,7 +133,7 @@ def every_job_is_done(stack: Stack, messages: list[int]) -> None:
         assert not (odd := {each: times for each, times in done.items() if times != 1}), f"done so many times: {odd}"
         return True
 
-    eventually(asked, 180)
+    eventually(asked, 150)
 
 
 def processes(container: str, title: str) -> list[int]:

@@ -294,12 +294,13 @@ def asked(name: str, labels: dict[str, str], given: list[Series], minutes: int, 
 def verdict(where: str, tests: list[dict[str, Any]], folder: Path) -> subprocess.CompletedProcess[str]:
     """What promtool says. Of hours it looks at every fifth minute: it does so at all rules, and most of its time went there."""
     (folder / "rules.yml").write_text(json.dumps(alerts.file(ALL[where])))
-    hours = [test for test in tests if int(test["promql_expr_test"][0]["eval_time"].removesuffix("m")) > 60]
-    files: list[Path] = []
-    for each, interval in (([test for test in tests if test not in hours], "1m"), (hours, "5m")):
-        file = folder / f"every-{interval}.yml"
+    by_interval: dict[str, list[dict[str, Any]]] = {}
+    for test in tests:
+        minutes = int(test["promql_expr_test"][0]["eval_time"].removesuffix("m"))
+        by_interval.setdefault("5m" if minutes > 60 else "1m", []).append(test)
+    files = [folder / f"every-{interval}.yml" for interval in by_interval]
+    for file, (interval, each) in zip(files, by_interval.items(), strict=True):
         file.write_text(json.dumps({"rule_files": ["rules.yml"], "evaluation_interval": interval, "tests": each}))
-        files += [file] if each else []
     return promtool("test", "rules", *files)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +161,9 @@ def test_no_password_is_in_a_command_line_of_what_is_started(member: Member) -> 
 # ---------------------------------------------------------------------- on Kubernetes
 
 
+@cache
 def single() -> Deployment:
-    """Prod as it was before its cache had `ha`."""
+    """Prod as it was before its cache had `ha`. Shared: don't change what it returns."""
     env: Any = environment("prod")
     del env["tiers"]["cache"]["ha"]
     return deploy(env=env, stack="prod")

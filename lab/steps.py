@@ -73,16 +73,27 @@ def doctor(steps: Sequence[Step]) -> bool:
 
 
 def bring(steps: Sequence[Step]) -> None:
-    """Do the steps that are needed, each as soon as what it needs is there.
+    """Run the missing steps, each as soon as the steps it needs are present.
+
+    The lock is taken only when a step is missing: with nothing to make, another lab's build is no reason to wait. The steps are
+    looked at again once the lock is held, because the other lab may have made them.
 
     Raises:
-        LabError: one failed; the others under way are let finish, nothing else is begun.
+        LabError: a step failed; steps that are running finish, and no other step starts.
     """
+    if _complete(steps):
+        return
     with _alone():
-        if all(step.present() for step in steps):
-            print("  all the lab gives is there", file=sys.stderr)
-            return
-        _bring(steps)
+        if not _complete(steps):
+            _bring(steps)
+
+
+def _complete(steps: Sequence[Step]) -> bool:
+    """Return True if no step is missing, and say so."""
+    complete = all(step.present() for step in steps)
+    if complete:
+        print("  all the lab gives is there", file=sys.stderr)
+    return complete
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What the lab makes is the same in whichever clone it is made, and whatever it is asked for it can begin."""
 
+import fcntl
 import threading
 from pathlib import Path
 
@@ -30,6 +31,43 @@ def test_two_labs_at_once_make_a_thing_once(tmp_path: Path, monkeypatch: pytest.
     for each in both:
         each.join()
     assert made == ["once"]
+
+
+def _while_another_lab_builds(lab: steps.Step) -> threading.Thread:
+    bringing = threading.Thread(target=steps.bring, args=([lab],), daemon=True)
+    bringing.start()
+    bringing.join(timeout=0.5)
+    return bringing
+
+
+def test_complete_machine_does_not_wait_for_another_labs_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "CACHE", tmp_path)
+    complete = steps.Step(name="it", takes="a moment", present=lambda: "there", run=lambda: None)
+    with (tmp_path / "lab.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert not _while_another_lab_builds(complete).is_alive()
+
+
+def test_missing_step_waits_for_another_labs_build_and_looks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "CACHE", tmp_path)
+    built_by_the_other: list[str] = []
+    runs: list[str] = []
+    missing = steps.Step(
+        name="it",
+        takes="a moment",
+        present=lambda: "there" if built_by_the_other else None,
+        run=lambda: runs.append("again"),
+    )
+    with (tmp_path / "lab.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        bringing = _while_another_lab_builds(missing)
+        assert bringing.is_alive()
+        built_by_the_other.append("once")
+    bringing.join(timeout=5)
+    assert not bringing.is_alive()
+    assert not runs
 
 
 @pytest.mark.parametrize("asked", [("dev", "tools", "data"), *((what,) for what in WHAT)], ids="+".join)

@@ -48,8 +48,8 @@ def readiness(route: Route) -> str:
 
 
 def checks(app: App) -> str:
-    """`app.checks` as the toolbox reads them. A cluster would take `$(` in a command for a variable's name."""
-    return json.dumps([check.model_dump(exclude_none=True) for check in app.checks]).replace("$", "\\u0024")
+    """Return `app.checks` as the toolbox reads them."""
+    return json.dumps([check.model_dump(exclude_none=True) for check in app.checks])
 
 
 def variables(

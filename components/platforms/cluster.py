@@ -22,6 +22,7 @@ from ..config import Kubernetes
 from ..release import Slot
 from . import ONCE_WITHIN, UNTOUCHED, Line, cnpg
 from .access import HOLD_DATA, KINDS
+from .expansion import literals
 from .manifests import Manifest
 
 _LINES = 20
@@ -277,7 +278,8 @@ def by_hand(parent: Any, command: Sequence[str], name: str) -> Any:
     """A CronJob's Job with another command. It belongs to the CronJob, and goes with it."""
     kubernetes: Any = import_module("kubernetes")
     spec = parent.spec.job_template.spec
-    spec.template.spec.containers[0].command = list(command)
+    [container] = spec.template.spec.containers
+    container.command = literals(command, {each.name for each in container.env or ()})
     spec.ttl_seconds_after_finished = 600
     owner = kubernetes.client.V1OwnerReference(
         api_version="batch/v1", kind="CronJob", name=parent.metadata.name, uid=parent.metadata.uid

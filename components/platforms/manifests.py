@@ -7,7 +7,7 @@ node has. Names are few and stable, since DNS is made of them: `api-blue`, `data
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
 from ..config import Kubernetes, Limits, Quota, SecretReference
 from ..workload import SCRATCH, SCRIPTS, SECRETS, Probe, Resources, Scale, Secret, Task, Timed, Volume, Workload
 from . import Place
+from .expansion import literal, literals
 
 Manifest = dict[str, Any]
 
@@ -114,8 +115,8 @@ def resources(given: Resources) -> Manifest:
 # ---------------------------------------------------------------------- pods
 
 
-def probes(workload: Workload) -> Manifest:
-    """Three questions that differ.
+def probes(workload: Workload, names: Collection[str]) -> Manifest:
+    """Three questions that differ, for a container with variables of these names.
 
     Has it started: often, for as long as it may take. Can it serve: often; a no takes it out of its Service. Does it
     live: seldom and patiently, for a no kills it; where that would be the readiness question, an open port is enough.
@@ -125,20 +126,20 @@ def probes(workload: Workload) -> Manifest:
     alive, ready = workload.probe, workload.ready or workload.probe
     asked = {"timeoutSeconds": 5}
     start = {"periodSeconds": 1, "failureThreshold": max(math.ceil(workload.start_within), 1)}
-    found = {"startupProbe": {**_handler(alive), **asked, **start}}
+    found = {"startupProbe": {**_handler(alive, names), **asked, **start}}
     if workload.port:
-        patient = _handler(alive) if workload.ready else {"tcpSocket": {"port": workload.port}}
+        patient = _handler(alive, names) if workload.ready else {"tcpSocket": {"port": workload.port}}
         period = 5 if ready.command else 2
-        found["readinessProbe"] = {**_handler(ready), **asked, "periodSeconds": period, "failureThreshold": 3}
+        found["readinessProbe"] = {**_handler(ready, names), **asked, "periodSeconds": period, "failureThreshold": 3}
     else:
-        patient = _handler(alive)
+        patient = _handler(alive, names)
     found["livenessProbe"] = {**patient, **asked, "periodSeconds": 10, "failureThreshold": 6}
     return found
 
 
-def _handler(probe: Probe) -> Manifest:
+def _handler(probe: Probe, names: Collection[str]) -> Manifest:
     if probe.command:
-        return {"exec": {"command": list(probe.command)}}
+        return {"exec": {"command": literals(probe.command, names)}}
     return {"httpGet": {"path": probe.path, "port": probe.port, "scheme": "HTTP"}}
 
 
@@ -147,9 +148,15 @@ def user(workload: Workload) -> int:
 
 
 def container(
-    name: str, image: str, user: int, given: Resources, writable: Sequence[str], command: Sequence[str] = ()
+    name: str,
+    image: str,
+    user: int,
+    given: Resources,
+    writable: Sequence[str],
+    command: Sequence[str] = (),
+    names: Collection[str] = (),
 ) -> Manifest:
-    """What every container has, whatever it runs."""
+    """What every container has, whatever it runs; `names` are those of its variables."""
     made: Manifest = {
         "name": name,
         "image": image,
@@ -169,7 +176,7 @@ def container(
         "volumeMounts": [{"name": _scratch(path), "mountPath": path} for path in sorted(writable)],
     }
     if command:
-        made["command"] = list(command)
+        made["command"] = literals(command, names)
     return made
 
 
@@ -219,8 +226,8 @@ def workload_pod(
     """The pod of a workload, or of one of its tasks: the same but for its command, and without ports and probes."""
     uid, writable = user(workload), workload.writable
     command = task.command if task else workload.command
-    made = container(workload.tier, workload.image.reference, uid, workload.resources, writable, command)
-    made["env"] = [{"name": name, "value": value} for name, value in variables.items()]
+    made = container(workload.tier, workload.image.reference, uid, workload.resources, writable, command, variables)
+    made["env"] = [{"name": name, "value": literal(value, variables)} for name, value in variables.items()]
     spec = pod(scope, made, uid, writable, target(workload, place), workload.scratch)
     made["volumeMounts"] += [
         {"name": volume.name, "mountPath": volume.path} | ({"readOnly": True} if volume.read_only else {})
@@ -242,7 +249,7 @@ def workload_pod(
     if task:
         return spec
     drain = DRAIN if workload.port and place else 0
-    made |= probes(workload)
+    made |= probes(workload, variables)
     spec["terminationGracePeriodSeconds"] = round(workload.stop_within) + drain
     if drain:
         made["lifecycle"] = {"preStop": {"sleep": {"seconds": drain}}}

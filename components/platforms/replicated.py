@@ -88,10 +88,14 @@ def stateful_set(scope: Scope, workload: Replicated, member: Member, spec: Manif
 
 def _watcher(watcher: Workload, server: Manifest) -> Manifest:
     image, uid = watcher.image.reference, server["securityContext"]["runAsUser"]
-    made = manifests.container(watcher.tier, image, uid, watcher.resources, (), watcher.command)
+    names = {each["name"] for each in server["env"]}
+    made = manifests.container(watcher.tier, image, uid, watcher.resources, (), watcher.command, names)
     ports = [{"name": watcher.tier, "containerPort": watcher.port, "protocol": "TCP"}]
     return (
-        made | manifests.probes(watcher) | {name: server[name] for name in ("env", "volumeMounts")} | {"ports": ports}
+        made
+        | manifests.probes(watcher, names)
+        | {name: server[name] for name in ("env", "volumeMounts")}
+        | {"ports": ports}
     )
 
 

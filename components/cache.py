@@ -7,7 +7,7 @@ from .config import Cache as CacheConfig
 from .config import TierName
 from .platforms import Platform
 from .tier import REDIS_PORT, Data, DataTier, Description, data_image, elsewhere
-from .workload import Elsewhere, Image, Probe, Workload, Zone
+from .workload import Elsewhere, Image, Probe, Secret, Workload, Zone
 
 SERVER = ("redis-server", "-", "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction",
           "--dir", "/data")  # fmt: skip
@@ -16,20 +16,21 @@ PROXY_USER = 99
 
 
 def workload(described: CacheConfig, description: Description) -> Workload | Elsewhere:
-    """Redis with every write in its log before the answer, never evicting: it holds a queue, not only a cache.
+    """Return Redis with every write in its log before the answer, never evicting: it holds a queue, not only a cache.
 
-    The password reaches it on standard input (redis-server reads configuration from `-`), so it is in no command line;
-    the shell makes way for it, so that it is told to stop and does.
+    The password reaches Redis on standard input (redis-server reads configuration from `-`), so it is in no command line;
+    the shell replaces itself by Redis, which therefore receives SIGTERM.
     """
     if outside := elsewhere(TierName.CACHE, description.environment):
         return outside
     password = description.secrets[described.password]
     login = sentinel.LOGIN.format(password.path)
+    command, former = _commands(password)
     single = Workload(
         tier=TierName.CACHE,
         image=data_image(TierName.CACHE, described, description),
         resources=description.resources(TierName.CACHE),
-        command=("sh", "-c", f"exec {' '.join(SERVER)} <<EOF\nrequirepass $(cat {password.path})\nEOF"),
+        command=command,
         secrets=(password,),
         port=REDIS_PORT,
         probe=Probe(command=("sh", "-c", f"{login} ping | grep -q PONG")),
@@ -39,6 +40,7 @@ def workload(described: CacheConfig, description: Description) -> Workload | Els
         user=described.uid,
         start_within=described.start_within,
         stop_within=30,
+        former=former,
     )
     if not description.environment.size(TierName.CACHE).ha:
         return single
@@ -46,6 +48,19 @@ def workload(described: CacheConfig, description: Description) -> Workload | Els
         reference=description.environment.proxy, path="environment.proxy", pull_secrets=description.pull_secrets
     )
     return sentinel.replicated(single, SERVER, password, proxy, PROXY_USER)
+
+
+def _commands(password: Secret) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the command that starts Redis, and the one of earlier versions if that may be running with this password.
+
+    A password that needs no quotes keeps the earlier command. Redis prints a line that it can't read, with the password in
+    it; the quoted form has no byte that Redis could misread.
+    """
+    start = f"exec {' '.join(SERVER)} <<EOF\nrequirepass"
+    unquoted = ("sh", "-c", f"{start} $(cat {password.path})\nEOF")
+    if password.plain:
+        return unquoted, ()
+    return ("sh", "-c", f'{sentinel.QUOTE.format(password.path)}\n{start} "$quoted"\nEOF'), unquoted
 
 
 class Cache(DataTier):

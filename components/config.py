@@ -19,6 +19,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.json_schema import WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from . import passwords
+
 
 class ConfigError(RunError):
     """Configuration that can't be used. The message has one line a problem: `path: what is wrong; the fix`."""
@@ -1085,7 +1087,7 @@ def check_secrets(
     uses in this environment besides, with the config path that names each.
 
     Raises:
-        ConfigError: one is not set, empty or not text. Its value is never in the message.
+        ConfigError: one is not set, empty, not text, or not what its reader takes. Its value is never in the message.
     """
     given = cast(Mapping[object, object], value if isinstance(value, Mapping) else {})
     used = {**(of_environment or {}), **app.secrets}
@@ -1096,7 +1098,14 @@ def check_secrets(
         if name not in elsewhere
         if not isinstance(given.get(name), str) or not given.get(name)
     )
-    return {name: str(given[name]) for name in used if name not in elsewhere}
+    values = {name: str(given[name]) for name in used if name not in elsewhere}
+    uses = [*(of_environment or {}).items(), *app.secrets.items()]
+    _refuse(
+        f"secrets.{name}: {path} uses it, and {problem}; set another with `pulumi config set --secret --path secrets.{name}`"
+        for name, path in sorted(uses)
+        if name in values and (problem := passwords.problem(path, values[name]))
+    )
+    return values
 
 
 def _validated(model: type[M], value: object, root: str) -> M:

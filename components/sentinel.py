@@ -14,7 +14,19 @@ SCRIPT = Path(__file__).with_suffix(".sh").read_text()
 MEMBERS = 3
 REDIS_PORT, SENTINEL_PORT, PROXY_PORT = 6379, 26379, 8404
 LOGIN = 'REDISCLI_AUTH="$(cat {0})" redis-cli'
+QUOTE = r"""quoted=$(printf %s "$(cat {0})" | od -An -v -tx1 | tr -d ' \n' | sed 's/../\\x&/g')
+[ -n "$quoted" ] || {{ echo "the password of the cache can't be read" >&2; exit 1; }}"""
+"""Sets `quoted` to the password in a file, each byte as \\xHH: between double quotes Redis reads any byte so (sdssplitargs)."""
 SMALL = Resources(cpu=0.2, memory=64 * 2**20, reserve=0.01)
+
+
+def quoting() -> str:
+    """Return the script with the password quoted where Redis reads it. The bytes of `SCRIPT` are state of deployed stacks."""
+    lines = "requirepass $password\nmasterauth $password\n"
+    head, found, tail = SCRIPT.partition(lines)
+    assert found, "sentinel.sh no longer has the lines that are quoted here"
+    quoted = lines.replace("$password", '"$quoted"')
+    return "\n".join([QUOTE.format('"$1"'), head + quoted + tail])
 
 
 def replicated(single: Workload, server: tuple[str, ...], password: Secret, proxy: Image, user: int) -> Replicated:
@@ -23,12 +35,13 @@ def replicated(single: Workload, server: tuple[str, ...], password: Secret, prox
     [volume] = single.volumes
     others = (replace(volume, name=f"{volume.name}-{number}") for number in range(1, MEMBERS))
 
-    def script(role: str, *command: str) -> tuple[str, ...]:
-        return "sh", "-euc", SCRIPT, role, password.path, " ".join(names), *command
+    def script(role: str, *command: str, text: str = SCRIPT) -> tuple[str, ...]:
+        return "sh", "-euc", text, role, password.path, " ".join(names), *command
 
     login = LOGIN.format(password.path)
     more: dict[str, Any] = {
-        "command": script("server", *server),
+        "command": script("server", *server, text=SCRIPT if password.plain else quoting()),
+        "former": () if password.plain else script("server", *server),
         # One that has no link to its primary does not have what is written there.
         "ready": _asked(f"{login} info replication | grep -Eq 'role:master|master_link_status:up'"),
         "leave": script("leave"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pulumi import ComponentResource, Resource, ResourceOptions
 
+from . import passwords
 from .config import (
     App,
     Cache,
@@ -356,5 +357,8 @@ def secrets_of(settings: Settings, scope: str) -> dict[str, Secret]:
         return hashlib.scrypt(value.encode(), salt=f"{scope}/{name}".encode(), n=2**9, r=8, p=1, dklen=8).hex()
 
     cluster = settings.environment.kubernetes
-    values = settings.secrets | {name: str(each) for name, each in (cluster.secrets if cluster else {}).items()}
-    return {name: Secret(name=name, version=version(name, value)) for name, value in values.items()}
+    references = {name: str(each) for name, each in (cluster.secrets if cluster else {}).items()}
+    return {
+        name: Secret(name=name, version=version(name, value), plain=name not in references and passwords.plain(value))
+        for name, value in (settings.secrets | references).items()
+    }

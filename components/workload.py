@@ -67,6 +67,8 @@ class Secret:
 
     name: str
     version: str
+    plain: bool = field(default=True, metadata={"released": False})
+    """True if Redis' configuration takes its value without quotes; False if not, or if only the cluster knows the value."""
 
     @property
     def path(self) -> str:
@@ -165,6 +167,8 @@ class Workload:
     needs: tuple[str, ...] = ()
     path: str = field(default="", metadata={"released": False})
     """The config path that describes it, for errors, where it is not that of a tier."""
+    former: tuple[str, ...] = field(default=(), metadata={"released": False})
+    """The command of an earlier version, equal in effect: a running workload keeps it, so that it is not restarted."""
 
 
 @dataclass(frozen=True, kw_only=True)

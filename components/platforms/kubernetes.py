@@ -9,11 +9,11 @@ its template changes.
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pulumi
 from pulumi import (
@@ -70,6 +70,7 @@ from .manifests import Manifest, Scope
 TOOLBOX = Path(__file__).with_name("toolbox.py").read_text()
 TOOLBOX_USER = 10_001
 SMALL = Resources(cpu=0.5, memory=64 * 2**20, reserve=0.01)
+W = TypeVar("W", bound=Workload)
 LIVE = "it is live, and serves as before"
 REACH_WITHIN = 60
 """Seconds until a Service must lead to what is ready behind it."""
@@ -227,6 +228,7 @@ class KubernetesPlatform:
         ]
         if workload.scripts:
             around.append(self.object(parent, manifests.scripts(self.scope, workload)))
+        workload = self._unchanged(workload, workload.tier)
         made = self._previewed(manifests.stateful_set(self.scope, workload, self._pod(workload, None)))
         after = [*around, *supplies.values(), *self.ground.stands]
         return [
@@ -254,7 +256,7 @@ class KubernetesPlatform:
         # and so do those with another password than the others have.
         one_by_one = all(self._talks(each) for each in members)
         for each in members:
-            spec = self._pod(each.workload, None)
+            spec = self._pod(self._unchanged(each.workload, each.resource), None)
             running.append(
                 self._awaited(
                     parent,
@@ -274,6 +276,16 @@ class KubernetesPlatform:
             parent, made, [*running, *supplies.values()], self._patience(workload.proxy), f"app.{workload.tier}"
         )
         return [*running, proxy]
+
+    def _unchanged(self, workload: W, resource: str) -> W:
+        """Return the workload with its former command if it runs with that and with the same secrets, which it therefore reads."""
+        known = self.checkpoint.of("kubernetes:apps/v1:StatefulSet", resource)
+        if not (workload.former and known):
+            return workload
+        template = known.inputs["spec"]["template"]
+        same = template["metadata"]["annotations"] == manifests.secret_versions(workload)
+        same = same and template["spec"]["containers"][0]["command"] == list(workload.former)
+        return replace(workload, command=workload.former) if same else workload
 
     def _talks(self, member: replicated.Member) -> bool:
         """Whether a member is there that those made now can talk to."""

@@ -1,0 +1,68 @@
+"""Rules for secrets that database, cache, backups and their clients read: refused before anything is made, or passed on unchanged.
+
+Each rule names the reader that needs it. Secrets of an application's own are not restricted (docs/adr/025-secrets-of-any-bytes.md).
+"""
+
+import re
+from collections.abc import Callable, Mapping
+
+LONGEST = 1000
+"""Bytes of a password. PgBouncer takes 2047, and drivers of PostgreSQL 1023 (PQconnectdb's older clients)."""
+_BACKUP = "environment.tiers.database.backup"
+
+
+def problem(path: str, value: str) -> str:
+    """Return the reason why the setting at `path` can't have this secret, or an empty text. It never contains the value."""
+    rule = _RULES.get(path)
+    return (_unreadable(value) or rule(value)) if rule else ""
+
+
+def plain(value: str) -> bool:
+    """Return True if Redis' configuration takes this text as one word without quotes (sdssplitargs in sds.c)."""
+    return bool(value) and not re.search(r"[ \t\r\n\v\f\x00\"']", value)
+
+
+def _unreadable(value: str) -> str:
+    """Check what every reader needs: a file is text of UTF-8, and the shell drops NUL."""
+    if "\x00" in value:
+        return "it has a NUL character, which no variable and no command can hold"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "it has half of a surrogate pair, which is no character of UTF-8"
+    return ""
+
+
+def _edges(value: str) -> str:
+    """Check the ends: clients strip what they read from files, and so do restic, postgres_exporter and the shell."""
+    if value.strip() != value or value.startswith("\ufeff"):
+        return "it begins or ends with white space (or a byte order mark), which most programs drop when they read its file"
+    return ""
+
+
+def _password(value: str) -> str:
+    """Check a password of PostgreSQL or Redis. initdb reads one line, and a .pgpass file has one line for each entry."""
+    if re.search(r"[\r\n]", value.strip()):
+        return "it has more than one line, and PostgreSQL and its clients read the first one"
+    if len(value.encode()) > LONGEST:
+        return f"it has more than {LONGEST} bytes, which clients cut off or refuse"
+    return _edges(value)
+
+
+def _s3_key(value: str) -> str:
+    """Check a key of S3: it is a value of an INI file (restic, go-ini) and of a comma-separated list (rclone), without quotes."""
+    if not re.fullmatch(r"(?!['`])(?!.*%\()[!-~]*(?<!\\)", value) or re.search('["#;,]', value):
+        return (
+            "it has a character that the file of S3 credentials can't hold (white space, a quote, #, ;, a comma, %( or a "
+            "backslash at its end)"
+        )
+    return ""
+
+
+_RULES: Mapping[str, Callable[[str], str]] = {
+    "app.database.password": _password,
+    "app.cache.password": _password,
+    f"{_BACKUP}.key": _edges,
+    f"{_BACKUP}.target.s3.access_key": _s3_key,
+    f"{_BACKUP}.target.s3.secret_key": _s3_key,
+}

@@ -10,7 +10,7 @@ from components import checkpoint
 ROOT = pulumi.get_root_directory()
 ASKED = checkpoint.Asked(pulumi.get_stack(), ROOT)  # first: it is answered while the rest is imported and described
 
-from components import config, guard, platforms, release, shared, tier
+from components import config, files, guard, platforms, release, shared, tier
 from components.kept import KeptSlot
 from components.monitoring import Monitoring
 from components.outputs import export
@@ -19,6 +19,8 @@ from components.switch import Gateway, Switch
 
 
 def main() -> None:
+    if problems := files.problems(Path(ROOT), pulumi.get_stack()):
+        raise config.ConfigError(problems)
     settings = config.load()
     app, environment = settings.app, settings.environment
     versions = tier.secrets_of(settings, f"{app.name}/{pulumi.get_stack()}")

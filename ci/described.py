@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from pulumi import RunError
 
-from components.config import App, Environment, load_app, load_environment
+from components import files
+from components.config import App, ConfigError, Environment, load_app, load_environment
 
 ROOT = Path.cwd()
 
@@ -33,23 +33,47 @@ def undo_when_stopped(name: str) -> None:
         signal.signal(each, stop)
 
 
+def project_file() -> files.Project:
+    """Return what Pulumi.yaml says.
+
+    Raises:
+        ConfigError: it is missing or can't be used.
+    """
+    try:
+        return files.read_project(ROOT)
+    except files.FileError as error:
+        raise ConfigError(str(error)) from None
+
+
+def stack_file(stack: str) -> files.StackFile:
+    """Return what a stack file says.
+
+    Raises:
+        ConfigError: it is missing or can't be used.
+    """
+    try:
+        return files.read_stack(ROOT, stack, project_file().name)
+    except files.FileError as error:
+        raise ConfigError(str(error)) from None
+
+
 def project() -> str:
-    """The name of the Pulumi project."""
-    return str(yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["name"])
+    """Return the name of the Pulumi project."""
+    return project_file().name
 
 
 def load(stack: str) -> tuple[App, Environment]:
-    """The application and the environment; images need not be pinned yet, for a command is there to do that.
+    """Return the application and the environment. Images need not be pinned yet, for a command is there to do that.
 
     Raises:
-        ConfigError: the files are there and can't be used.
+        ConfigError: a file is missing or can't be used.
     """
-    described = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
-    settings = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
-    app = load_app(described["config"]["app"]["value"])
-    given = cast(dict[str, Any], settings.get(f"{described['name']}:environment") or {})
-    environment = load_environment({**unpinned(given), "pinned": False}, app)
-    return app, environment.model_copy(update={"pinned": bool(given.get("pinned"))})
+    settings = stack_file(stack).environment
+    app = load_app(project_file().app)
+    pinned = settings.get("pinned")
+    # A flag is left out until the images are named; any other value is the models' to refuse.
+    plain = unpinned(settings) | ({"pinned": False} if isinstance(pinned, bool) else {})
+    return app, load_environment(plain, app).model_copy(update={"pinned": bool(pinned)})
 
 
 def unpinned(environment: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,18 +98,30 @@ def pulumi(*words: str) -> str:
     Raises:
         RunError: it fails.
     """
-    done = subprocess.run(["pulumi", *words, "--non-interactive"], capture_output=True, text=True, cwd=ROOT)
+    try:
+        done = subprocess.run(["pulumi", *words, "--non-interactive"], capture_output=True, text=True, cwd=ROOT)
+    except FileNotFoundError:
+        raise RunError("pulumi is not on PATH; run `make lab`, or install it") from None
     if done.returncode:
         raise RunError(f"`pulumi {' '.join(words)}` failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout
 
 
 def last_update(stack: str) -> dict[str, Any]:
-    """The last update as `pulumi stack history` tells of it; empty if there was none."""
-    found: list[dict[str, Any]] = json.loads(pulumi("stack", "history", "--json", "--page-size", "1", "--stack", stack))
+    """Return the last update as `pulumi stack history` has it; empty if there was none."""
+    found = _parsed(pulumi("stack", "history", "--json", "--page-size", "1", "--stack", stack))
     return found[0] if found else {}
 
 
 def state(stack: str) -> dict[str, Any]:
-    """The checkpoint, as `pulumi stack export` prints it."""
-    return json.loads(pulumi("stack", "export", "--stack", stack))
+    """Return the checkpoint, as `pulumi stack export` prints it."""
+    return _parsed(pulumi("stack", "export", "--stack", stack)) or {}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise RunError(
+            f"pulumi printed no JSON: {text.strip():.200}; is it the version that `make doctor` names?"
+        ) from None

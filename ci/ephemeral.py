@@ -10,31 +10,37 @@ import re
 import secrets
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import yaml
 from pulumi import RunError
 
-from components.config import ConfigError, load_app
+from components import files
+from components.config import ConfigError, load_app, load_environment
 
-from .described import ROOT, last_update, project, pulumi
+from .described import ROOT, last_update, project_file, pulumi, stack_file, unpinned
 
 TEMPLATE = "staging"
 
 
 def main(stack: str) -> None:
-    described = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
-    app = load_app(described["config"]["app"]["value"])
-    template = yaml.safe_load((ROOT / f"Pulumi.{TEMPLATE}.yaml").read_text())["config"][f"{project()}:environment"]
+    described = project_file()
+    app = load_app(described.app)
+    template = stack_file(TEMPLATE).environment
+    load_environment(unpinned(template) | {"pinned": False}, app)  # Of any other type it could not be copied.
+    key = f"{described.name}:environment"
     file = ROOT / f"Pulumi.{stack}.yaml"
     if not file.exists():
         _begin(stack)
-    settings: dict[str, Any] = yaml.safe_load(file.read_text()) if file.exists() else {}
-    settings.setdefault("config", {})[f"{project()}:environment"] = like(template, app.name, stack)
+    settings: dict[str, Any] = _settings(file)
+    config: dict[str, Any] = settings.get("config") or {}
+    settings["config"] = config
+    config[key] = like(template, app.name, stack)
     file.write_text(yaml.safe_dump(settings))
     elsewhere = template["kubernetes"].get("secrets", {})
     for name in sorted(set(app.secrets) - set(elsewhere)):
-        if name not in settings["config"].get(f"{project()}:secrets", {}):
+        if name not in (config.get(f"{described.name}:secrets") or {}):
             words = ["config", "set", "--stack", stack, "--secret", "--path", f"secrets.{name}"]
             # Not among the words, which every process here may read.
             subprocess.run(["pulumi", *words], input=secrets.token_hex(24), text=True, check=True, cwd=ROOT)
@@ -61,6 +67,13 @@ def like(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:
     for key in ("backup", "copy_of", "name"):
         made.get("tiers", {}).get("database", {}).pop(key, None)
     return made
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    try:
+        return files.read(file) if file.exists() else {}
+    except files.FileError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _begin(stack: str) -> None:

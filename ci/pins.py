@@ -10,9 +10,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
-import yaml
 from pulumi import RunError
 
 from components import backup
@@ -20,7 +19,7 @@ from components.config import App, ConfigError, Environment, TierName
 from components.tier import Description, data_image, image
 from components.workload import Image
 
-from .described import ROOT, backups_of, last_update, load, project
+from .described import ROOT, backups_of, last_update, load, project, stack_file
 
 FILE = ROOT / "release.json"
 BACKUP = f"{backup.PATH}.image"
@@ -103,17 +102,26 @@ def _tools(app: App, environment: Environment) -> Pins:
 
 def named(stack: str) -> Pins:
     """The images a stack file names."""
-    settings = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
-    return given(settings[f"{project()}:environment"])
+    return given(stack_file(stack).environment)
 
 
 def given(environment: Mapping[str, Any]) -> Pins:
-    """The images an environment's plain settings name."""
+    """Return the images that an environment's plain settings name.
+
+    Raises:
+        ConfigError: the value at the place of an image is no text.
+    """
     own = ("toolbox", "proxy", "pooler", "vault")
     tools = {f"environment.{name}": environment[name] for name in own if name in environment}
     backups = backups_of(environment)
     tools |= {BACKUP: backups["image"]} if "image" in backups else {}
-    return tools | {f"environment.images.{tier}": each for tier, each in environment.get("images", {}).items()}
+    images: object = environment.get("images", {})
+    if not isinstance(images, Mapping):
+        raise ConfigError("environment.images: it is not a mapping; run `make images PIN=yes`, which writes it")
+    found = tools | {f"environment.images.{tier}": each for tier, each in cast(Mapping[str, Any], images).items()}
+    if wrong := [path for path, reference in found.items() if not isinstance(reference, str)]:
+        raise ConfigError(f"{wrong[0]}: it is not a text; write it like name:1.4@sha256:…")
+    return found
 
 
 def checked(asked: Mapping[str, Image], known: Pins, where: str) -> Pins:

@@ -10,18 +10,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-import yaml
 from pulumi import RunError
 
 from components.config import ConfigError
 
-from .described import ROOT, pulumi, state
+from .described import pulumi, stack_file, state
 
 Found = dict[str, Any]
 
 
 def main(stack: str) -> None:
-    salt = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text()).get("encryptionsalt")
+    salt = stack_file(stack).salt
     if not salt:
         raise RunError(
             f"Pulumi.{stack}.yaml: it has no encryptionsalt; set its secrets under the new passphrase first, with "

@@ -1,0 +1,434 @@
+"""Reads Pulumi.yaml and stack files: the one reader of the tools, of make and of the program's check of its own files.
+
+Pulumi reads the same files with a Go library (YAML 1.2, gopkg.in/yaml.v3), the tools with PyYAML (YAML 1.1). The two disagree
+about `on`, `22:30`, `017`, dates and more. This reader accepts only text that both read alike, and names the line of any other.
+It needs PyYAML and nothing of Pulumi, so that make can ask it before it starts anything.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from yaml.resolver import Resolver
+
+LIMIT = 2 * 2**20
+"""Bytes of a file. A stack file with many encrypted certificates has a few hundred thousand."""
+DEPTH = 50
+"""Levels of nesting; the models have nine."""
+VALUES = 50_000
+"""Values in a file once its aliases are expanded."""
+SHOWN = 20
+"""Problems of one file in a message."""
+
+Keys = tuple[str | int, ...]
+"""Where a value is in a file: keys of mappings, and positions in lists."""
+
+
+class FileError(Exception):
+    """A file that can't be used. The message has one line a problem: `file:line: path: what is wrong; the fix`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """The parts of Pulumi.yaml that the tools use."""
+
+    name: str
+    app: object
+    """The plain value of `config.app`, for `config.load_app`."""
+    backend: bool
+    """True if the file says where state is kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackFile:
+    """The parts of a stack file that the tools use. Encrypted values are not among them."""
+
+    environment: dict[str, Any]
+    """The plain value of `environment`, for `config.load_environment`."""
+    secretsprovider: str
+    """Encrypts the stack's secrets; empty for a passphrase."""
+    salt: str
+
+
+def read_project(folder: Path) -> Project:
+    """Return the project of a folder.
+
+    Raises:
+        FileError: the file is missing, can't be read, or does not describe an application.
+    """
+    document = _Document(folder / "Pulumi.yaml", "APP is the folder of an application")
+    top = document.mapping()
+    name = top.get("name")
+    if not isinstance(name, str) or not name:
+        raise document.error(("name",), "the project has no name; add one, as in name: shop")
+    document.refuse_ambiguous()
+    config = document.mapping_at("config")
+    for key in config:
+        if key.removeprefix(f"{name}:") in ("environment", "secrets"):
+            raise document.error(("config", key), "an environment belongs to a stack file; move it to Pulumi.dev.yaml")
+    if f"{name}:app" in config:
+        raise document.error(("config", f"{name}:app"), "the key is app here; leave out the project's name")
+    app = config.get("app")
+    if not isinstance(app, dict) or "value" not in app:
+        raise document.error(("config", "app"), "it has no value; describe the application under config.app.value")
+    document.refuse_encrypted(("config", "app", "value"))
+    return Project(name=name, app=cast(object, app["value"]), backend=bool(top.get("backend")))
+
+
+def read_stack(folder: Path, stack: str, project: str) -> StackFile:
+    """Return the stack file of a folder.
+
+    Raises:
+        FileError: the file is missing, can't be read, or has no environment of this project.
+    """
+    document = _Document(folder / f"Pulumi.{stack}.yaml", "ENV is the name of a stack file")
+    top = document.mapping()
+    document.refuse_ambiguous(project)
+    config = document.mapping_at("config")
+    if f"{project}:app" in config:
+        raise document.error(
+            ("config", f"{project}:app"), "it is the same in every environment; move it to Pulumi.yaml"
+        )
+    key = f"{project}:environment"
+    environment = config.get(key)
+    if environment is None:
+        others = [name for name in config if name.rpartition(":")[2] == "environment" and name != key]
+        if others:
+            wrong = f"the key is {others[0]}, and the project is {project}; write {key}"
+            raise document.error(("config", others[0]), wrong, named=False)
+        raise document.error(("config",), f"it has no {key}; add it under config", named=False)
+    if not isinstance(environment, dict):
+        raise document.error(("config", key), "it is not a mapping; write platform: docker under it, for a start")
+    document.refuse_encrypted(("config", key))
+    texts = {name: top.get(name) or "" for name in ("secretsprovider", "encryptionsalt")}
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise document.error((name,), "it is not a text; write it in quotes")
+    return StackFile(
+        environment=cast(dict[str, Any], environment),
+        secretsprovider=str(texts["secretsprovider"]),
+        salt=str(texts["encryptionsalt"]),
+    )
+
+
+def read(file: Path, purpose: str = "") -> dict[str, Any]:
+    """Return the mapping in any YAML file. `purpose` is said of a file that is missing.
+
+    Raises:
+        FileError: the file is missing, can't be read, or is no mapping.
+    """
+    document = _Document(file, purpose)
+    document.refuse_ambiguous()
+    return document.mapping()
+
+
+def problems(folder: Path, stack: str) -> str:
+    """Return the problems of a stack's two files, a line each; empty if there are none.
+
+    The program has its values from Pulumi. The files beside it are checked as well, because the tools read those: one file has
+    to give one answer. A file that is not there is not in use (`--config-file`).
+    """
+    try:
+        if (folder / "Pulumi.yaml").exists():
+            project = read_project(folder)
+            if (folder / f"Pulumi.{stack}.yaml").exists():
+                read_stack(folder, stack, project.name)
+    except FileError as error:
+        return str(error)
+    return ""
+
+
+# ---------------------------------------------------------------------- one document
+
+
+class _Document:
+    """A parsed file: its value, the line of each path, and the scalars that two readers read differently."""
+
+    def __init__(self, file: Path, purpose: str) -> None:
+        self.name = file.name
+        text = _text(file, purpose)
+        builder = _Builder(self.name)
+        try:
+            self.value: object = builder.document(text)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = f":{mark.line + 1}" if mark else ""
+            wrong = " ".join(str(error.problem or error.context).split())
+            raise FileError(f"{self.name}{line}: it is not YAML ({wrong}); mend that line") from None
+        except yaml.YAMLError as error:
+            wrong = str(error).splitlines()[0]
+            raise FileError(f"{self.name}: it is not YAML ({wrong}); save it as plain text") from None
+        self.lines, self.ambiguous = builder.lines, builder.ambiguous
+
+    def mapping(self) -> dict[str, Any]:
+        """Return the whole value."""
+        value = self.value
+        if value is None:
+            raise FileError(f"{self.name}: it is empty; see docs/configuration.md for what belongs there")
+        if not isinstance(value, dict):
+            raise FileError(f"{self.name}: it is not a mapping of keys to values; begin it with config:")
+        return cast(dict[str, Any], value)
+
+    def mapping_at(self, key: str) -> dict[str, Any]:
+        """Return the mapping of a key at the top; an empty one if the key is missing."""
+        found = self.mapping().get(key)
+        if found is None:
+            return {}
+        if not isinstance(found, dict):
+            raise self.error((key,), "it is not a mapping of keys to values; indent those below it")
+        return cast(dict[str, Any], found)
+
+    def refuse_ambiguous(self, project: str | None = None) -> None:
+        """Raise for scalars with two readings. Keys of other projects and of providers are not the tools' to read."""
+        found = [
+            self.error(path, wrong)
+            for path, wrong in self.ambiguous
+            if not project or path[:1] != ("config",) or len(path) < 2 or _is_own(str(path[1]), project)
+        ]
+        if found:
+            raise FileError("\n".join(str(error) for error in found[:SHOWN]))
+
+    def refuse_encrypted(self, path: Keys) -> None:
+        """Raise for encrypted values below a path: the tools can't read them."""
+        for inner in _encrypted(_at(self.mapping(), path)):
+            wrong = (
+                "a mapping of the one key secure is a secret to Pulumi; write it in plain text, secrets go to secrets"
+            )
+            raise self.error((*path, *inner), wrong)
+
+    def error(self, path: Keys, wrong: str, *, named: bool = True) -> FileError:
+        """Return the error of a value, with its line and path."""
+        line = next((self.lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.lines), 0)
+        where = self.name + (f":{line}" if line else "")
+        return FileError(f"{where}: {_shown(path)}: {wrong}" if named else f"{where}: {wrong}")
+
+
+def _text(file: Path, purpose: str) -> str:
+    name = file.name
+    try:
+        if not file.exists():
+            raise FileError(f"there is no {name}" + (f"; {purpose}" if purpose else ""))
+        if not file.is_file():
+            raise FileError(f"{name}: it is not a file; put a file of text there")
+        with file.open("rb") as opened:
+            content = opened.read(LIMIT + 1)
+    except OSError as error:
+        raise FileError(f"{name}: it can't be read ({error.strerror or error})") from None
+    if len(content) > LIMIT:
+        raise FileError(f"{name}: it has more than {LIMIT // 2**20} MiB; keep large files beside it")
+    if content.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        raise FileError(f"{name}:1: it begins with a byte order mark; save it as UTF-8 without one")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise FileError(f"{name}:{line}: byte {content[error.start]:#04x} is not UTF-8; save it as UTF-8") from None
+
+
+def _is_own(key: str, project: str) -> bool:
+    return ":" not in key or key.partition(":")[0] == project
+
+
+def _shown(path: Keys) -> str:
+    """Return a path as messages of the models have it: from `app` or `environment` on."""
+    parts = [str(part) for part in path]
+    if parts[:3] == ["config", "app", "value"]:
+        parts = ["app", *parts[3:]]
+    elif parts[:1] == ["config"] and len(parts) > 1:
+        parts = [parts[1].rpartition(":")[2], *parts[2:]]
+    return ".".join(parts)
+
+
+def _at(value: Any, path: Keys) -> Any:
+    return _at(value[path[0]], path[1:]) if path else value
+
+
+def _encrypted(value: object) -> Iterator[Keys]:
+    if isinstance(value, dict):
+        mapping = cast(dict[str, object], value)
+        if [*mapping] == ["secure"] and isinstance(mapping["secure"], str):
+            yield ()
+            return
+        items: Sequence[tuple[str | int, object]] = [*mapping.items()]
+    else:
+        items = [*enumerate(cast(list[object], value))] if isinstance(value, list) else []
+    for key, inner in items:
+        for path in _encrypted(inner):
+            yield (key, *path)
+
+
+# ---------------------------------------------------------------------- values
+
+
+class _Builder:
+    """Builds values from PyYAML's events, whose scanner does not recurse: depth and size stay under control."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lines: dict[Keys, int] = {}
+        self.ambiguous: list[tuple[Keys, str]] = []
+        self._anchors: dict[str, tuple[Any, int] | None] = {}
+        self._count = 0
+
+    def document(self, text: str) -> Any:
+        # What PyYAML has no types for.
+        self._events = cast(Iterator[Any], cast(Any, yaml).parse(text, Loader=yaml.SafeLoader))
+        found: Any = None
+        documents = 0
+        for event in self._events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise FileError(f"{self.name}:{event.start_mark.line + 1}: a second document begins; one is read")
+                found = self._value(next(self._events), (), 0)
+        return found
+
+    def _value(self, event: Any, path: Keys, depth: int) -> Any:
+        line = event.start_mark.line + 1
+        self.lines.setdefault(path, line)
+        self._grow(1, line)
+        if isinstance(event, yaml.ScalarEvent) and _SURROGATE.search(str(event.value)):
+            raise FileError(
+                f"{self.name}:{line}: {_shown(path)}: it has half a character (\\ud…); write the character itself"
+            )
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event.anchor, line)
+        if depth > DEPTH:
+            raise FileError(f"{self.name}:{line}: it is nested more than {DEPTH} levels deep; nothing here needs that")
+        if event.tag is not None:
+            raise FileError(
+                f"{self.name}:{line}: {event.tag} is a tag, and readers of YAML differ about it; leave it out"
+            )
+        if event.anchor:
+            self._anchors[event.anchor] = None
+        before = self._count
+        if isinstance(event, yaml.ScalarEvent):
+            found = self._scalar(event, path)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            found = self._sequence(path, depth)
+        else:
+            found = self._mapping(path, depth)
+        if event.anchor:
+            self._anchors[event.anchor] = found, self._count - before + 1
+        return found
+
+    def _alias(self, anchor: str, line: int) -> Any:
+        if anchor not in self._anchors:
+            raise FileError(f"{self.name}:{line}: *{anchor} has no anchor; write &{anchor} at the value it stands for")
+        known = self._anchors[anchor]
+        if known is None:
+            raise FileError(f"{self.name}:{line}: *{anchor} stands for a value that holds it; write the value out")
+        self._grow(known[1], line)
+        return known[0]
+
+    def _grow(self, count: int, line: int) -> None:
+        self._count += count
+        if self._count > VALUES:
+            raise FileError(f"{self.name}:{line}: it has more than {VALUES} values, aliases expanded; write fewer")
+
+    def _sequence(self, path: Keys, depth: int) -> list[Any]:
+        found: list[Any] = []
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            found.append(self._value(event, (*path, len(found)), depth + 1))
+        return found
+
+    def _mapping(self, path: Keys, depth: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        first: dict[str, int] = {}
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            line = event.start_mark.line + 1
+            key = self._key(event, path, line)
+            if _SURROGATE.search(key):
+                raise FileError(f"{self.name}:{line}: a key has half a character (\\ud…); write the character itself")
+            if key in found:
+                where = _shown((*path, key))
+                raise FileError(f"{self.name}:{line}: {where}: it is on line {first[key]} already; remove one of them")
+            first[key] = self.lines[(*path, key)] = line
+            found[key] = self._value(next(self._events), (*path, key), depth + 1)
+        return found
+
+    def _key(self, event: Any, path: Keys, line: int) -> str:
+        if not isinstance(event, yaml.ScalarEvent) or event.tag is not None:
+            raise FileError(
+                f"{self.name}:{line}: {_shown(path) or 'the file'}: a key is not a plain text; write a word"
+            )
+        text = str(event.value)
+        if _is_plain(event):
+            kind, value = _read(text)
+            if text == "<<":
+                raise FileError(f"{self.name}:{line}: {_shown(path)}: << is read differently; write the keys out")
+            if kind or not isinstance(value, str):
+                kind = kind or f"{'nothing' if value is None else 'a number or a truth value'} to YAML"
+                wrong = f"the key {text or '~'} is {kind}; write it in quotes: {json.dumps(text, ensure_ascii=False)}"
+                raise FileError(f"{self.name}:{line}: {_shown((*path, text))}: {wrong}")
+        return text
+
+    def _scalar(self, event: Any, path: Keys) -> Any:
+        if not _is_plain(event):
+            return str(event.value)
+        kind, value = _read(str(event.value))
+        if kind:
+            self.ambiguous.append((path, f"{value:.60} is {kind}; {_fix(str(value), path)}"))
+        return value
+
+
+def _is_plain(event: Any) -> bool:
+    return not event.style and bool(event.implicit[0])
+
+
+def _fix(text: str, path: Keys) -> str:
+    key = path[-1] if path else ""
+    quoted = json.dumps(text, ensure_ascii=False)
+    line = f"- {quoted}" if isinstance(key, int) else f"{key}: {quoted}"
+    if text.lower() in _FLAGS:
+        return f"write {_FLAGS[text.lower()]}, or in quotes: {line}"
+    return f"write it in quotes: {line}"
+
+
+_FLAGS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+_SAME = {
+    "": None, "~": None, "null": None, "Null": None, "NULL": None,
+    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
+}  # fmt: skip
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)", re.ASCII)
+_DECIMAL = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)", re.ASCII)
+_KINDS = (
+    ("a date to YAML", re.compile(r"\d{4}-\d{1,2}-\d{1,2}([Tt\s]+\d.*)?", re.ASCII)),
+    ("a time to some readers of YAML, which count it in sixties", re.compile(r"[-+]?[\d_]+(:\d{1,2})+(\.[\d_]*)?", re.ASCII)),
+    ("a number in octal to some readers of YAML", re.compile(r"[-+]?0o?[\d_]+", re.ASCII)),
+    ("a number in hexadecimal or binary to YAML", re.compile(r"[-+]?0([xX][0-9a-fA-F_]+|[bB][01_]+|[oO][0-7_]+)", re.ASCII)),
+    ("a number with underscores to YAML", re.compile(r"[-+]?[\d.][\d_.]*_[\d_.]*([eE][-+]?\d+)?", re.ASCII)),
+    ("a number with an exponent to some readers of YAML", re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+", re.ASCII)),
+    ("no finite number, to YAML", re.compile(r"[-+]?\.(inf|Inf|INF|nan|NaN|NAN)")),
+)  # fmt: skip
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Pulumi's reader refuses these escapes, PyYAML reads them as halves that no file can hold."""
+_RESOLVER = Resolver()
+_STRING = "tag:yaml.org,2002:str"
+
+
+def _read(text: str) -> tuple[str, Any]:
+    """Return the value of a plain scalar as both readers have it: ("", value), or (the kind that they differ about, the text)."""
+    if text in _SAME:
+        return "", _SAME[text]
+    if _INTEGER.fullmatch(text):
+        # The Go library reads what an int64 can't hold as a fraction.
+        return ("", int(text)) if len(text) < 20 and abs(int(text)) < 2**63 else ("too large a number", text)
+    if _DECIMAL.fullmatch(text) and not (text.lstrip("-+").startswith("0") and text.lstrip("-+")[1:2].isdigit()):
+        number = float(text)
+        # Pulumi hands configuration on as JSON, in which 1.0 is 1.
+        return (
+            ("", int(number) if number.is_integer() else number) if abs(number) < 1e15 else ("too large a number", text)
+        )
+    for kind, pattern in _KINDS:
+        if pattern.fullmatch(text):
+            return kind, text
+    # A type checker knows nothing of this method's result.
+    tag = cast(str, cast(Any, _RESOLVER).resolve(yaml.ScalarNode, text, (True, False)))
+    if tag != _STRING:
+        return f"{'true or false' if tag.endswith('bool') else 'a special value'} to some readers of YAML", text
+    return "", text

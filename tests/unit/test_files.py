@@ -1,0 +1,212 @@
+"""One reader for Pulumi.yaml and stack files: text that two readers of YAML read differently is refused by file, line and path."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components import files
+
+PROJECT = "name: x\nruntime: python\nconfig: {app: {value: {name: x, version: '1', api: {image: 'x:1', port: 8000}}}}\n"
+STACK = "config:\n  x:environment: {platform: docker}\n"
+
+
+def _written(folder: Path, stack: str | bytes, project: str | bytes = PROJECT) -> Path:
+    for name, text in {"Pulumi.yaml": project, "Pulumi.t.yaml": stack}.items():
+        (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
+
+
+def _scalar(text: str) -> str:
+    return f"config:\n  x:environment:\n    tiers: {{api: {{env: {{KEY: {text}}}}}}}\n"
+
+
+def _problem(folder: Path) -> str:
+    found = files.problems(folder, "t")
+    assert "\n" not in found
+    return found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-01-01", "2024-1-1", "2024-01-01T10:00:00Z", "2024-01-01 10:00:00", "on", "off", "yes", "no", "On", "NO",
+        "22:30", "1:2", "190:20:30.15", "017", "0o17", "08", "-017", "0x1F", "0b11", "1_000", "1_0.5", "1e3", "1.5e3",
+        "1.5e+3", ".5e1", ".inf", "-.inf", ".NaN", "=", "99999999999999999999", "9223372036854775808", "1e400",
+    ],
+)  # fmt: skip
+def test_scalar_with_two_readings_is_refused_with_the_line_to_write(tmp_path: Path, text: str) -> None:
+    found = _problem(_written(tmp_path, _scalar(text)))
+    assert found.startswith(f"Pulumi.t.yaml:3: environment.tiers.api.env.KEY: {text} is ")
+    assert f'KEY: "{text}"' in found
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2024", 2024), ("-5", -5), ("+5", 5), ("0", 0), ("0.5", 0.5), ("1.0", 1), (".5", 0.5), ("true", True), ("FALSE", False),
+        ("null", None), ("~", None), ("y", "y"), ("1.2.3", "1.2.3"), ("30s", "30s"), ("127.0.0.1:5005/board", "127.0.0.1:5005/board"),
+        ('"on"', "on"), ("'2024-01-01'", "2024-01-01"), ("2024-01-01-a", "2024-01-01-a"), ("a:b", "a:b"), ("nanny", "nanny"),
+    ],
+)  # fmt: skip
+def test_scalar_with_one_reading_is_read(tmp_path: Path, text: str, value: object) -> None:
+    folder = _written(tmp_path, _scalar(text))
+    assert not files.problems(folder, "t")
+    [found] = files.read_stack(folder, "t", "x").environment["tiers"]["api"]["env"].values()
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("stack", "problem"),
+    [
+        ("", "Pulumi.t.yaml: it is empty"),
+        ("# nothing\n", "Pulumi.t.yaml: it is empty"),
+        ("config:\n", "Pulumi.t.yaml:1: it has no x:environment; add it under config"),
+        ("encryptionsalt: v1:x\n", "Pulumi.t.yaml: it has no x:environment; add it under config"),
+        ("- a\n", "Pulumi.t.yaml: it is not a mapping"),
+        ("text\n", "Pulumi.t.yaml: it is not a mapping"),
+        ("config: 5\n", "Pulumi.t.yaml:1: config: it is not a mapping"),
+        ("config:\n\tx:environment: {}\n", "Pulumi.t.yaml:2: it is not YAML (found character '\\t' that cannot start any token)"),
+        ("config:\n  a: b: c\n", "Pulumi.t.yaml:2: it is not YAML (mapping values are not allowed here)"),
+        ("config: [1\n", "Pulumi.t.yaml:2: it is not YAML"),
+        ("config: \x00\n", "Pulumi.t.yaml: it is not YAML"),
+        (b"config: \xe9\n", "Pulumi.t.yaml:1: byte 0xe9 is not UTF-8; save it as UTF-8"),
+        (b"a: 1\nb: \xff\n", "Pulumi.t.yaml:2: byte 0xff is not UTF-8"),
+        (b"\xef\xbb\xbfconfig:\n", "Pulumi.t.yaml:1: it begins with a byte order mark"),
+        ("config:\n".encode("utf-16"), "Pulumi.t.yaml:1: it begins with a byte order mark"),
+        ("config:\n  x:environment: text\n", "Pulumi.t.yaml:2: environment: it is not a mapping"),
+        ("config:\n  y:environment: {platform: docker}\n", "Pulumi.t.yaml:2: the key is y:environment, and the project is x; write x:env"),
+        ("config:\n  environment: {platform: docker}\n", "Pulumi.t.yaml:2: the key is environment, and the project is x; write x:env"),
+        ("config:\n  x:app: {}\n  x:environment: {}\n", "Pulumi.t.yaml:2: app: it is the same in every environment"),
+        ("config:\n  x:environment:\n    seed: true\n    seed: true\n", "Pulumi.t.yaml:4: environment.seed: it is on line 3 already"),
+        ("config:\n  x:environment: {}\nconfig: {}\n", "Pulumi.t.yaml:3: config: it is on line 1 already; remove one of them"),
+        ("config:\n  x:environment: {1: a}\n", 'Pulumi.t.yaml:2: environment.1: the key 1 is a number or a truth value to YAML; write it in quotes: "1"'),
+        ("config:\n  x:environment: {on: a}\n", "Pulumi.t.yaml:2: environment.on: the key on is true or false to some readers"),
+        ("config:\n  x:environment: {? [a] : b}\n", "Pulumi.t.yaml:2: environment: a key is not a plain text"),
+        ("config:\n  x:environment: &a {b: *a}\n", "Pulumi.t.yaml:2: *a stands for a value that holds it"),
+        ("config:\n  x:environment: {b: *a}\n", "Pulumi.t.yaml:2: *a has no anchor"),
+        ("config:\n  x:environment: {b: !!python/name:os.system x}\n", "Pulumi.t.yaml:2: tag:yaml.org,2002:python/name:os.system is a tag"),
+        ("config: {}\n---\nconfig: {}\n", "Pulumi.t.yaml:2: a second document begins"),
+        ("config:\n  x:environment: {seed: {secure: 'v1:a:b'}}\n", "Pulumi.t.yaml:2: environment.seed: a mapping of the one key secure"),
+        ("secretsprovider: [a]\n" + STACK, "Pulumi.t.yaml:1: secretsprovider: it is not a text"),
+        ("config:\n  x:environment: " + "[" * 2000 + "]" * 2000 + "\n", "Pulumi.t.yaml:2: it is nested more than 50 levels deep"),
+        ("config:\n" + "".join(f"{' ' * depth}a:\n" for depth in range(2, 900)), "it is nested more than 50 levels deep"),
+        ("config: {x:environment: {}, a: " + "x" * files.LIMIT + "}\n", "Pulumi.t.yaml: it has more than 2 MiB"),
+    ],
+)  # fmt: skip
+def test_unusable_stack_file_is_one_line_of_file_line_and_path(
+    tmp_path: Path, stack: str | bytes, problem: str
+) -> None:
+    assert problem in _problem(_written(tmp_path, stack))
+
+
+@pytest.mark.parametrize(
+    ("project", "problem"),
+    [
+        ("", "Pulumi.yaml: it is empty"),
+        ("runtime: python\n", "Pulumi.yaml: name: the project has no name"),
+        ("name: 5\n", "Pulumi.yaml:1: name: the project has no name"),
+        ("name: x\n", "Pulumi.yaml: app: it has no value; describe the application under config.app.value"),
+        ("name: x\nconfig: {app: text}\n", "Pulumi.yaml:2: app: it has no value"),
+        ("name: x\nconfig: {app: {default: a}}\n", "Pulumi.yaml:2: app: it has no value"),
+        ("name: x\nconfig: []\n", "Pulumi.yaml:2: config: it is not a mapping"),
+        ("name: x\nconfig: {x:app: {value: {}}}\n", "Pulumi.yaml:2: app: the key is app here"),
+        ("name: x\nconfig: {app: {value: {}}, environment: {value: {}}}\n", "Pulumi.yaml:2: environment: an environment belongs"),
+        ("name: x\nconfig: {app: {value: {version: 2024-01-01}}}\n", "Pulumi.yaml:2: app.version: 2024-01-01 is a date to YAML"),
+    ],
+)  # fmt: skip
+def test_unusable_project_is_one_line_of_file_line_and_path(tmp_path: Path, project: str, problem: str) -> None:
+    assert problem in _problem(_written(tmp_path, STACK, project))
+
+
+def test_keys_of_providers_and_secrets_are_not_judged(tmp_path: Path) -> None:
+    text = (
+        "secretsprovider: awskms://alias/x?region=eu-central-1\nencryptedkey: abc\nencryptionsalt: v1:a=:v1:b:c\n"
+        "config:\n  docker:host: on\n  kubernetes:context: 017\n  x:environment: {platform: docker}\n"
+        "  x:secrets: {a: {secure: v1:a:b}}\n"
+    )
+    found = files.read_stack(_written(tmp_path, text), "t", "x")
+    assert found.environment == {"platform": "docker"}
+    assert (found.secretsprovider, found.salt) == ("awskms://alias/x?region=eu-central-1", "v1:a=:v1:b:c")
+
+
+def test_value_with_an_anchor_is_read_at_each_alias(tmp_path: Path) -> None:
+    text = "config:\n  x:environment: {tiers: {api: &a {cpu: 1}, web: *a}}\n"
+    assert files.read_stack(_written(tmp_path, text), "t", "x").environment["tiers"]["web"] == {"cpu": 1}
+
+
+def test_aliases_that_expand_to_millions_of_values_are_refused(tmp_path: Path) -> None:
+    levels = "".join(
+        f"  {name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n"
+        for below, name in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    found = _problem(_written(tmp_path, f"config:\n  a: &a [1, 2]\n{levels}"))
+    assert "values, aliases expanded" in found
+
+
+def test_half_a_character_is_refused(tmp_path: Path) -> None:
+    assert "half a character" in _problem(_written(tmp_path, _scalar('"\\ud800\\udc00"')))
+
+
+def _missing(path: Path) -> None:
+    path.unlink()
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("change", [_missing, _folder, _loop, _pipe])
+def test_path_that_is_no_file_is_refused(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    change(_written(tmp_path, STACK) / "Pulumi.t.yaml")
+    with pytest.raises(files.FileError, match=r"^(there is no Pulumi\.t\.yaml; ENV is|Pulumi\.t\.yaml: it )"):
+        files.read_stack(tmp_path, "t", "x")
+
+
+_TEXTS = st.text(max_size=20) | st.from_regex(r"[-+]?[0-9._:eExoTZ-]{1,12}", fullmatch=True)
+_PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**15), 10**15) | _TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(value=st.dictionaries(_TEXTS, _PLAIN, max_size=4))
+def test_text_that_tools_write_is_read_back(value: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """PyYAML quotes what it would read as another type; the Go library's other readings are refused, never misread."""
+    file = tmp_path_factory.getbasetemp() / "written.yaml"
+    file.write_text(yaml.safe_dump(value))
+    try:
+        assert files.read(file) == (value or {})
+    except files.FileError as error:
+        assert " to some readers of YAML" in str(error) or " to YAML" in str(error)
+
+
+@given(text=st.text(max_size=60) | st.lists(st.sampled_from(["a", ":", " ", "\n", "- ", "{", "}", "[", "]", "&a ", "*a", "#", "|", ">", "'", '"', "\t", "? ", "!", "%", "@", "1", "on"]), max_size=30).map("".join))  # fmt: skip
+def test_any_text_is_read_or_refused_in_one_line(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A text that is accepted has the value that PyYAML gives it."""
+    file = tmp_path_factory.getbasetemp() / "any.yaml"
+    file.write_bytes(text.encode(errors="surrogatepass"))
+    try:
+        found = files.read(file)
+    except files.FileError as error:
+        assert str(error)
+        assert len(str(error).splitlines()) <= files.SHOWN
+    else:
+        assert found == yaml.safe_load(text)

@@ -183,9 +183,15 @@ def observe(checkpoint: Checkpoint) -> Observed:
                 routes=recalled(entry.inputs.get("routes") or ()),
                 contract=bool(entry.inputs.get("contract")),
             )
-            proven = (slot, str(release)) in smoked
+            proven = (slot, str(release)) in smoked or _was_proven(checkpoint, entry, release)
             held[slot] = Held(release=release, proven=proven, order=int(entry.inputs.get("order") or 0))
     return Observed(live=live, held=held, switches=count)
+
+
+def _was_proven(checkpoint: Checkpoint, slot: Entry, release: Release) -> bool:
+    """Read from the slot's own facts that `release` passed its gates, where the smoke test itself is no longer there."""
+    smoke = [entry for entry in checkpoint.entries if entry.role == "smoke" and entry.labels[LABEL_SLOT] == slot.name]
+    return not any(entry.failed for entry in smoke) and slot.outputs.get("proven") == str(release)
 
 
 def rested(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:

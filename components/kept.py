@@ -15,7 +15,7 @@ from .config import TierName
 from .options import below
 from .platforms import Platform, Wanted
 from .release import Held, Slot
-from .slot import identity
+from .slot import facts, identity
 from .workload import Scale
 
 
@@ -55,7 +55,7 @@ class KeptSlot(ComponentResource):
             made[entry.urn] = resource = replay(entry, platform, made.get(entry.parent, self), after, wanted)
             if wanted:
                 self.gates[entry.name] = passed(resource) if (passed := wanted.passed) else _there(resource)
-        self.register_outputs(inputs)
+        self.register_outputs(facts(inputs, proven=str(held.release) if held.proven else None))
 
 
 _Stay = Sequence[tuple[Entry, Wanted | None]]

@@ -66,8 +66,9 @@ class Slot(ComponentResource):
                 running += ready[tier]
         proven = [gateway, *opened, *running, *steps, *seeds]
         self.gates["tiers"] = Output.all(*(resource.urn for resource in running)).apply(lambda _: running[-1])
-        self.gates["smoke"] = platform.smoke(self, routes, place, proven)
-        self.register_outputs(known)
+        self.gates["smoke"] = smoke = platform.smoke(self, routes, place, proven)
+        passed = smoke.apply(lambda _: str(place.release))
+        self.register_outputs(facts(known, proven=passed))
 
 
 def identity(slot: release.Slot, held: Release, order: int) -> dict[str, Any]:
@@ -75,3 +76,16 @@ def identity(slot: release.Slot, held: Release, order: int) -> dict[str, Any]:
     named: dict[str, Any] = {"slot": str(slot), "version": held.version, "digest": held.digest, "order": order}
     named |= {"parts": dict(held.parts), "routes": [asdict(route) for route in held.routes]}
     return named | ({"contract": True} if held.contract else {})
+
+
+def facts(known: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return the outputs of a slot's component: its inputs, and the facts that only its last update could learn.
+
+    A component has no provider: no refresh and no clean-up of the engine takes its outputs away. The engine writes them
+    once all of them are known, and keeps them while the component's inputs stay the same.
+
+    Args:
+        known: the component's inputs.
+        more: facts by name; one without a value (None) is left out. `proven` is the release that passed its gates.
+    """
+    return {**known, **{name: value for name, value in more.items() if value is not None}}

@@ -5,7 +5,7 @@ import copy
 import json
 import runpy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -51,6 +51,8 @@ class Registered:
     aliases: tuple[str, ...]
     ignores: tuple[str, ...]
     secret_outputs: tuple[str, ...]
+    outputs: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The outputs of a component, once all of them are known."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -101,6 +103,12 @@ class Recorder(mocks.MockMonitor):
             )
         )
         return answer
+
+    def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
+        for entry in self.registered:
+            if entry.urn == request.urn:
+                entry.outputs.update(_unwrapped(rpc.deserialize_properties(request.outputs)))
+        return super().RegisterResourceOutputs(request)
 
 
 class _Answers(mocks.Mocks):
@@ -319,7 +327,7 @@ def exported(deployment: Deployment) -> dict[str, Any]:
         if entry.ignores == ("*",):  # what ignores all changes stays as it was
             resources.append(before[entry.urn])
             continue
-        outputs = {"exitCode": 0} if entry.inputs.get("mustRun") is False and entry.runs else {}
+        outputs = {"exitCode": 0} if entry.inputs.get("mustRun") is False and entry.runs else dict(entry.outputs)
         if entry.type == IMAGE:
             outputs = {"imageId": f"sha256:{entry.inputs['name']}"}
         resources.append(

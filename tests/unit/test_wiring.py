@@ -352,3 +352,15 @@ def test_a_stage_is_built_as_an_image_of_its_own() -> None:
     for deployed, writable, within in ((deploy(app, env), {"/tmp", "/cache"}, 180), (released, {"/tmp"}, 60)):
         web = deployed.by_name["blue-web-1"].inputs
         assert (set(web["tmpfs"]), web["waitTimeout"]) == (writable, within)
+
+
+def test_a_standby_whose_smoke_test_was_pruned_is_still_proven() -> None:
+    export = exported(second())
+    resources = export["deployment"]["resources"]
+    export["deployment"]["resources"] = [each for each in resources if not each["urn"].endswith("-smoke")]
+    assert all(held.proven for held in observe(parse(export)).held.values())
+    failed = exported(second())
+    for resource in failed["deployment"]["resources"]:
+        if resource["urn"].endswith("::blue-smoke"):
+            resource["outputs"] = {"exitCode": 1}
+    assert not observe(parse(failed)).held[Slot.BLUE].proven

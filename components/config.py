@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import StrEnum
+from ipaddress import ip_network
 from itertools import combinations
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
@@ -99,7 +100,10 @@ def _times(hour: int) -> BeforeValidator:
 
 
 def _days(value: object) -> int:
-    return round(_quantity(value, {"d": 1, "w": 7}, "30d (units: d, w)"))
+    days = round(_quantity(value, {"d": 1, "w": 7}, "30d (units: d, w)"))
+    if days < 1:
+        raise _problem(f"{value!r:.60} is less than a day", "give at least 1d")
+    return days
 
 
 def _path(value: object) -> str:
@@ -134,6 +138,16 @@ def _image(value: object) -> str:
     return value
 
 
+def _cidr(value: object) -> str:
+    try:
+        assert isinstance(value, str)
+        assert "/" in value
+        ip_network(value, strict=False)
+    except (AssertionError, ValueError):
+        raise _problem(f"{value!r:.60} is not a range of addresses", "write it like 10.0.0.0/8") from None
+    return value
+
+
 def _name(pattern: str, fix: str, noun: str = "a name that every platform takes") -> BeforeValidator:
     def check(value: object) -> str:
         if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
@@ -165,13 +179,18 @@ Name = Annotated[str, _name(r"[a-z](-?[a-z0-9]){0,29}", "use lower-case letters,
 Host = Annotated[
     str, _name(r"(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "write it like app.example.com", "a host name")
 ]
-Cidr = Annotated[str, _name(r"[0-9a-f.:]{2,45}/\d{1,3}", "write it like 10.0.0.0/8", "a range of addresses")]
+Cidr = Annotated[str, BeforeValidator(_cidr)]
 Object = Annotated[str, _name(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "use lower-case letters, digits, dots, dashes")]
 Header = Annotated[str, _name(r"[A-Za-z][A-Za-z0-9-]{0,99}", "write it like X-Frame-Options", "the name of a header")]
 Identifier = Annotated[str, _name(r"[a-z_][a-z0-9_]{0,62}", "use lower-case letters, digits and underscores")]
 Variable = Annotated[str, _name(r"[A-Z_][A-Z0-9_]{0,99}", "use capitals, digits and underscores, as in LOG_LEVEL")]
 Version = Annotated[
-    str, _name(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", 'write it in quotes, like "1.4.0"', "a version as text")
+    str,
+    _name(
+        r"[A-Za-z0-9]([A-Za-z0-9._-]{0,38}[A-Za-z0-9])?",
+        'use at most 40 letters, digits, dots, dashes and underscores, a letter or digit first and last; in quotes, as in "1.4.0"',
+        "a version as text",
+    ),
 ]
 Word = Annotated[str, Field(min_length=1)]
 Label = Annotated[str, _name(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?", "write it like release", "a label")]

@@ -235,18 +235,20 @@ def deploy(
     stack: str = "dev",
     secrets: Mapping[str, str] = SECRETS,
     seen: list[Registered] | None = None,
+    name: str = "board",
+    root: Path = ROOT,
 ) -> Deployment:
     """Run `__main__.py` to its end with this configuration and checkpoint; exit codes of one-shots come from `fail`.
 
-    What is registered is in `seen` also when the program fails.
+    What is registered is in `seen` also when the program fails. `name` is the Pulumi project's, `root` its folder.
     """
     registered = [] if seen is None else seen
     asyncio.set_event_loop(asyncio.new_event_loop())
     recorder = Recorder(fail, registered)
-    mocks.set_mocks(recorder.mocks, project="board", stack=stack, monitor=recorder)
+    mocks.set_mocks(recorder.mocks, project=name, stack=stack, monitor=recorder)
     values = {"app": project() if app is None else app, "environment": environment(stack) if env is None else env}
-    config = {f"board:{key}": json.dumps(value) for key, value in values.items()}
-    pulumi.runtime.set_all_config(config | {"board:secrets": json.dumps(secrets)}, ["board:secrets"])
+    config = {f"{name}:{key}": json.dumps(value) for key, value in values.items()}
+    pulumi.runtime.set_all_config(config | {f"{name}:secrets": json.dumps(secrets)}, [f"{name}:secrets"])
     exported: dict[str, Any] = {}
     known = checkpoint.parse(export or {})
     with (
@@ -258,7 +260,7 @@ def deploy(
         # The stand-in has no server for callbacks; hooks are tested where the engine calls them (tests/e2e).
         mock.patch("pulumi.resource_hooks.register_error_hook", _registered),
         mock.patch("pulumi.resource_hooks.register_resource_hook", _registered),
-        mock.patch.object(pulumi, "get_root_directory", return_value=str(ROOT)),
+        mock.patch.object(pulumi, "get_root_directory", return_value=str(root)),
         # Where each resource was made is told from the stack, which is deep below a test runner: a fifth of the time.
         mock.patch("pulumi.runtime.resource._get_stack_trace", source_pb2.StackTrace),
     ):

@@ -5,22 +5,33 @@ was wrong and what to write instead. The reference in `docs/configuration.md` an
 stack files in an editor are generated from these models (`python -m components.reference`).
 """
 
+import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import StrEnum
-from ipaddress import ip_network
+from functools import cache
 from itertools import combinations
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
+import pulumi
 from pulumi import Config, ConfigTypeError, Output, RunError
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic.json_schema import WithJsonSchema
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, core_schema
 
-from . import passwords
+from . import explain, grammar, passwords
+from .grammar import RefusalError, describe, kind
 
 
 class ConfigError(RunError):
@@ -39,165 +50,233 @@ def _problem(wrong: str, fix: str) -> PydanticCustomError:
     return PydanticCustomError("tiers", "{wrong}; {fix}", {"wrong": wrong, "fix": fix})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """The annotation of a type whose values a grammar checks before pydantic does. Editors and messages show its example."""
+
+    check: Callable[[Any], object]
+    example: str | float
+    pattern: str = ""
+    type: str = "string"
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        kept = {key: value for key, value in handler(schema).items() if key in ("minimum", "maximum")}
+        pattern = {"pattern": f"^{self.pattern}$"} if self.pattern else {}
+        return {"type": self.type, **kept, **pattern, "examples": [self.example]}
+
+    def _checked(self, value: object) -> object:
+        try:
+            return self.check(value)
+        except RefusalError as refusal:
+            raise _problem(refusal.wrong, refusal.fix) from None
+
+
 _BYTES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+_A_SIZE, _A_TIME = r"\d+(\.\d+)?(Ki|Mi|Gi)", r"\d+(\.\d+)?(ms|s|m|h)"
+_YEARS = 10 * 365 * 24 * 3600
+"""Seconds that no wait is longer than; platforms count some in nanoseconds, in 64 bits."""
 
 
 def _quantity(value: object, units: Mapping[str, float], example: str) -> float:
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([A-Za-z]+)", value) if isinstance(value, str) else None
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([A-Za-z]+)", value, re.ASCII) if isinstance(value, str) else None
     if not match or match[2] not in units:
-        raise _problem(f"{value!r:.60} is not a number with a unit", f"write it like {example}")
+        raise RefusalError(f"{describe(value)} is not a number with a unit", f"write it like {example}")
     return float(match[1]) * units[match[2]]
 
 
-def _memory(value: object) -> int:
-    size = int(_quantity(value, _BYTES, "512Mi (units: Ki, Mi, Gi)"))
-    if size < 6 * 2**20:
-        raise _problem(f"{value!r:.60} is too little to start a container", "give at least 6Mi")
-    return size
+def _bytes(least: int, noun: str, most: int) -> Callable[[object], int]:
+    def check(value: object) -> int:
+        size = int(_quantity(value, _BYTES, "512Mi (units: Ki, Mi, Gi)"))
+        if size < least * 2**20:
+            raise RefusalError(f"{describe(value)} is too little {noun}", f"give at least {least}Mi")
+        if size > most * 2**30:
+            raise RefusalError(f"{describe(value)} is more than any machine has", f"give at most {most}Gi")
+        return size
+
+    return check
 
 
-def _seconds(value: object) -> float:
-    return _quantity(value, _SECONDS, "30s (units: ms, s, m, h)")
+def _time(least: float, shown: str) -> Callable[[object], float]:
+    def check(value: object) -> float:
+        seconds = _quantity(value, _SECONDS, "30s (units: ms, s, m, h)")
+        if seconds < least:
+            raise RefusalError(f"{describe(value)} is too short", f"give at least {shown}")
+        if seconds > _YEARS:
+            raise RefusalError(f"{describe(value)} is more than ten years", f"give at most {_YEARS // 3600}h")
+        return seconds
+
+    return check
 
 
 def _cpu(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.01 <= value <= 256:
-        raise _problem(f"{value!r:.60} is not a number of processors", "write it like 0.5 or 2")
+        raise RefusalError(
+            f"{describe(value)} is not a number of processors", "write it like 0.5 or 2, from 0.01 to 256"
+        )
     return float(value)
 
 
 def _port(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
-        raise _problem(f"{value!r:.60} is not a port", "give a whole number from 1 to 65535")
+        raise RefusalError(f"{describe(value)} is not a port", "give a whole number from 1 to 65535, without quotes")
+    return value
+
+
+def _share(value: object) -> object:
+    if isinstance(value, bool):
+        raise RefusalError(f"{describe(value)} is a boolean", "give a number, as in 0.01")
     return value
 
 
 _WORDS = {"daily": "17 {hour} * * *", "weekly": "17 {hour} * * sun", "monthly": "17 {hour} 1 * *"}
-_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
-_DAYS = "mon|tue|wed|thu|fri|sat|sun"
 
 
-def _times(hour: int) -> BeforeValidator:
-    """When something is due, as cron writes it, in UTC; the words mean `hour`.
-
-    Schedulers count the days of the week from different ones, and agree on their names.
-    """
-    numbers = [r"[0-5]?\d", r"1?\d|2[0-3]", r"[12]?\d|3[01]", rf"[1-9]|1[0-2]|{_MONTHS}", _DAYS]
+def _times(hour: int) -> Checked:
+    """Return the type of a time as cron writes it, in UTC; the words mean `hour`."""
 
     def check(value: object) -> str:
-        text = _WORDS[value].format(hour=hour) if isinstance(value, str) and value in _WORDS else value
-        fields = text.split() if isinstance(text, str) else []
-        one = [rf"(\*|({number})(-({number}))?)(/[1-9]\d?)?" for number in numbers]
-        if len(fields) != 5 or not all(
-            re.fullmatch(rf"{at}(,{at})*", given) for at, given in zip(one, fields, strict=True)
-        ):
-            fix = 'write daily, weekly, monthly or five fields as in "30 2 * * mon-fri", days of the week by name'
-            raise _problem(f"{value!r:.60} is no time as cron writes it", fix)
-        return " ".join(fields)
+        return grammar.cron(_WORDS[value].format(hour=hour) if isinstance(value, str) and value in _WORDS else value)
 
-    return BeforeValidator(check)
+    return Checked(check=check, example="30 2 * * mon-fri")
 
 
 def _days(value: object) -> int:
     days = round(_quantity(value, {"d": 1, "w": 7}, "30d (units: d, w)"))
     if days < 1:
-        raise _problem(f"{value!r:.60} is less than a day", "give at least 1d")
+        raise RefusalError(f"{describe(value)} is less than a day", "give at least 1d")
+    if days > 36500:
+        raise RefusalError(f"{describe(value)} is more than a hundred years", "give at most 36500d")
     return days
 
 
-def _path(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith("/") or ".." in PurePosixPath(value).parts or len(value) < 2:
-        raise _problem(f"{value!r:.60} is not an absolute path in the container", "write it like /var/lib/app")
-    return value
-
-
 def _volume_path(value: object) -> str:
-    return _path(value.removesuffix(":ro")) and value if isinstance(value, str) else _path(value)
+    return (
+        grammar.container_path(value.removesuffix(":ro")) and value
+        if isinstance(value, str)
+        else grammar.container_path(value)
+    )
 
 
-def _url_path(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9._~/%-]*", value):
-        raise _problem(f"{value!r:.60} is not a URL path", "write it like /health")
-    return value
-
-
-def _address(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"https?://[a-z0-9.-]+(:\d{1,5})?", value):
-        raise _problem(f"{value!r:.80} is not an address of scheme, host and port", "write it like https://example.com")
-    return value
-
-
-def _image(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][\w.:/-]*[:@][\w.:-]+", value):
-        raise _problem(
-            f"{value!r:.80} is not an image with a tag or digest", "write it like nginx:1.27 or name@sha256:…"
-        )
-    if value.endswith(":latest"):
-        raise _problem(f"{value!r:.80} names whatever is newest today", "name the version you tested")
-    return value
-
-
-def _cidr(value: object) -> str:
-    try:
-        assert isinstance(value, str)
-        assert "/" in value
-        ip_network(value, strict=False)
-    except (AssertionError, ValueError):
-        raise _problem(f"{value!r:.60} is not a range of addresses", "write it like 10.0.0.0/8") from None
-    return value
-
-
-def _name(pattern: str, fix: str, noun: str = "a name that every platform takes") -> BeforeValidator:
+def _pattern(pattern: str, example: str, fix: str, noun: str = "a name that every platform takes") -> Checked:
     def check(value: object) -> str:
-        if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
-            raise _problem(f"{value!r:.60} is not {noun}", fix)
-        return value
+        return grammar.matching(value, pattern, noun, fix)
 
-    return BeforeValidator(check)
+    return Checked(check=check, example=example, pattern=pattern)
 
 
-Memory = Annotated[
-    int, BeforeValidator(_memory), WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?(Ki|Mi|Gi)$"})
+_NAME = r"[a-z](-?[a-z0-9]){0,29}"
+_A_NAME = "use lower-case letters, digits and single dashes, at most 30, a letter first"
+
+
+def _secret_name(value: object) -> str:
+    """The value is not in the message: somebody may have written the secret itself."""
+    if not isinstance(value, str) or not re.fullmatch(_NAME, value, re.ASCII):
+        fix = "write a name of lower-case letters, digits and single dashes, and give its value to `pulumi config set --secret`"
+        raise RefusalError("it is not the name of one of `secrets`", fix)
+    return value
+
+
+def _word(value: object) -> str:
+    text = grammar.text_of(value, "a text", "write it in quotes")
+    if not text or any(unicodedata.category(mark) == "Cc" for mark in text):
+        raise RefusalError(
+            f"{describe(text)} is not a text of one line", "write it in quotes, without control characters"
+        )
+    return text
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise _problem(f"{value} is given twice", "give it once")
+    return values
+
+
+Distinct = AfterValidator(_distinct)
+Memory = Annotated[int, Checked(check=_bytes(6, "to start a container", 2**16), example="512Mi", pattern=_A_SIZE)]
+Storage = Annotated[int, Checked(check=_bytes(6, "for a volume", 2**20), example="10Gi", pattern=_A_SIZE)]
+Seconds = Annotated[float, Checked(check=_time(0, "0s"), example="30s", pattern=_A_TIME)]
+Wait = Annotated[float, Checked(check=_time(1, "1s"), example="30s", pattern=_A_TIME)]
+Latency = Annotated[float, Checked(check=_time(0.001, "1ms"), example="500ms", pattern=_A_TIME)]
+Cpu = Annotated[float, Checked(check=_cpu, example=0.5, type="number")]
+Port = Annotated[int, Checked(check=_port, example=8080, type="integer")]
+Share = Annotated[float, BeforeValidator(_share), Field(allow_inf_nan=False)]
+ContainerPath = Annotated[str, Checked(check=grammar.container_path, example="/var/lib/app", pattern=r"/.*")]
+VolumePath = Annotated[str, Checked(check=_volume_path, example="/var/lib/app", pattern=r"/.*")]
+RelativePath = Annotated[str, Checked(check=grammar.relative_path, example="sql/schema.sql", pattern=r"[^/].*")]
+UrlPath = Annotated[
+    str, Checked(check=grammar.url_path, example="/health", pattern=r"/([A-Za-z0-9._~/-]|%[0-9A-Fa-f]{2})*")
 ]
-Seconds = Annotated[
-    float, BeforeValidator(_seconds), WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h)$"})
+RoutePath = Annotated[
+    str, Checked(check=grammar.route_path, example="/api", pattern=r"/([A-Za-z0-9._~/-]|%[0-9A-Fa-f]{2})*")
 ]
-Cpu = Annotated[float, BeforeValidator(_cpu)]
-Port = Annotated[int, BeforeValidator(_port)]
-ContainerPath = Annotated[str, BeforeValidator(_path)]
-VolumePath = Annotated[str, BeforeValidator(_volume_path)]
-UrlPath = Annotated[str, BeforeValidator(_url_path)]
-Address = Annotated[str, BeforeValidator(_address)]
-ImageReference = Annotated[str, BeforeValidator(_image)]
-ImageRepository = Annotated[
-    str, _name(r"[a-z0-9.-]{1,100}(:\d{1,5})?(/[a-z0-9._-]+){0,5}", "write it like ghcr.io/team", "a place for images")
+Address = Annotated[
+    str, Checked(check=grammar.address, example="https://example.com", pattern=r"https?://[a-z0-9.-]+(:\d+)?")
 ]
-Uid = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
+PublicAddress = Annotated[
+    str,
+    Checked(check=grammar.public_address, example="https://app.example.com", pattern=r"https?://[a-z0-9.-]+(:\d+)?"),
+]
+ImageReference = Annotated[str, Checked(check=grammar.image, example="nginx:1.27", pattern=r"[^:@\s]+([:@/][^:@\s]+)+")]
+ImageRepository = Annotated[str, Checked(check=grammar.repository, example="ghcr.io/team")]
+Uid = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True, examples=[10001])]
 Flag = Annotated[bool, Field(strict=True)]
-Name = Annotated[str, _name(r"[a-z](-?[a-z0-9]){0,29}", "use lower-case letters, digits and single dashes, at most 30")]
-Host = Annotated[
-    str, _name(r"(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "write it like app.example.com", "a host name")
+Name = Annotated[str, _pattern(_NAME, "shop", _A_NAME)]
+SecretName = Annotated[str, Checked(check=_secret_name, example="api-key", pattern=_NAME)]
+Host = Annotated[str, Checked(check=grammar.route_host, example="app.example.com")]
+Server = Annotated[str, Checked(check=grammar.host, example="db.example.com")]
+Engine = Annotated[
+    str, Checked(check=grammar.docker_host, example="ssh://deploy@server", pattern="(unix|ssh|tcp)://.+")
 ]
-Cidr = Annotated[str, BeforeValidator(_cidr)]
-Object = Annotated[str, _name(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "use lower-case letters, digits, dots, dashes")]
-Header = Annotated[str, _name(r"[A-Za-z][A-Za-z0-9-]{0,99}", "write it like X-Frame-Options", "the name of a header")]
-Identifier = Annotated[str, _name(r"[a-z_][a-z0-9_]{0,62}", "use lower-case letters, digits and underscores")]
-Variable = Annotated[str, _name(r"[A-Z_][A-Z0-9_]{0,99}", "use capitals, digits and underscores, as in LOG_LEVEL")]
+Cidr = Annotated[str, Checked(check=grammar.cidr, example="10.0.0.0/8")]
+Object = Annotated[str, Checked(check=grammar.subdomain, example="public", pattern=r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")]
+Bucket = Annotated[str, Checked(check=grammar.bucket, example="shop-backups", pattern=r"[a-z0-9][a-z0-9.-]*[a-z0-9]")]
+Header = Annotated[
+    str,
+    _pattern(r"[A-Za-z][A-Za-z0-9-]{0,99}", "X-Frame-Options", "write it like X-Frame-Options", "the name of a header"),
+]
+HeaderValue = Annotated[str, Checked(check=grammar.header_value, example="DENY")]
+Identifier = Annotated[str, Checked(check=grammar.identifier, example="app", pattern=r"[a-z_][a-z0-9_]{0,62}")]
+Role = Annotated[str, Checked(check=grammar.role, example="app", pattern=r"[a-z_][a-z0-9_]{0,62}")]
+DatabaseName = Annotated[str, Checked(check=grammar.database, example="app", pattern=r"[a-z_][a-z0-9_]{0,62}")]
+Variable = Annotated[
+    str, _pattern(r"[A-Z_][A-Z0-9_]{0,99}", "LOG_LEVEL", "use capitals, digits and underscores, as in LOG_LEVEL")
+]
 Version = Annotated[
     str,
-    _name(
+    _pattern(
         r"[A-Za-z0-9]([A-Za-z0-9._-]{0,38}[A-Za-z0-9])?",
+        "1.4.0",
         'use at most 40 letters, digits, dots, dashes and underscores, a letter or digit first and last; in quotes, as in "1.4.0"',
         "a version as text",
     ),
 ]
-Word = Annotated[str, Field(min_length=1)]
-Label = Annotated[str, _name(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?", "write it like release", "a label")]
-Stage = Annotated[str, _name(r"[a-z][a-z0-9._-]{0,49}", "write it as the Dockerfile does, like dev", "a stage")]
-Command = tuple[Word, ...]
+Setting = Annotated[str, Field(examples=["info"])]
+Word = Annotated[str, Checked(check=_word, example="text")]
+Argument = Annotated[str, Field(min_length=1, examples=["serve"])]
+LabelKey = Annotated[str, Checked(check=grammar.label_key, example="release")]
+LabelValue = Annotated[str, Checked(check=grammar.label_value, example="prometheus")]
+Stage = Annotated[
+    str, _pattern(r"[a-z][a-z0-9._-]{0,49}", "dev", "write it as the Dockerfile does, like dev", "a stage")
+]
+Command = Annotated[tuple[Argument, ...], Field(examples=[["python", "-m", "app"]])]
 
 RESERVED = frozenset({"PUBLIC_URL", "RELEASE", "SLOT"})
+"""Variables that the program sets for every tier of a slot."""
+SECRETS = "/run/secrets"
+"""The folder of secret files in a container."""
+_OF_TIERS = {
+    "database": tuple(f"DATABASE_{part}" for part in ("HOST", "DIRECT_HOST", "READ_HOST", "PORT", "NAME", "USER")),
+    "cache": ("CACHE_HOST", "CACHE_PORT"),
+    "api": ("API_URL",),
+}
+"""Variables that the program sets for a tier that needs another."""
 
 
 class Model(BaseModel):
@@ -212,7 +291,7 @@ class Step(Model):
     """A command that runs to its end, in the tier's image, before the slot starts."""
 
     command: Command = Field(min_length=1, description="What to run; it must be safe to run twice.")
-    timeout: Seconds = Field(default=120, description="How long it may take.", validate_default=False)
+    timeout: Wait = Field(default=120, description="How long it may take.", validate_default=False)
 
 
 class Migration(Step):
@@ -235,11 +314,11 @@ class Reload(Model):
         default=None, description="Stage of the Dockerfile that is built instead, as one with a dev server."
     )
     command: Command = Field(default=(), description="Replaces the tier's command; empty keeps it.")
-    mounts: dict[Word, ContainerPath] = Field(
+    mounts: dict[RelativePath, ContainerPath] = Field(
         description="Folder beside Pulumi.yaml → path in the container, read-only."
     )
     writable: tuple[ContainerPath, ...] = Field(default=(), description="Paths it may write to besides, in memory.")
-    start_within: Seconds | None = Field(
+    start_within: Wait | None = Field(
         default=None, description="How long it may take to become healthy; that of the tier if not given."
     )
 
@@ -248,7 +327,9 @@ class Source(Model):
     """Where an image comes from: exactly one of `image` and `build`."""
 
     image: ImageReference | None = Field(default=None, description="An image with its tag or digest.")
-    build: Word | None = Field(default=None, description="A folder with a Dockerfile, relative to Pulumi.yaml.")
+    build: Word | None = Field(
+        examples=["api"], default=None, description="A folder with a Dockerfile, relative to Pulumi.yaml."
+    )
     target: Stage | None = Field(
         default=None, description="With `build`: the stage of the Dockerfile, if not its last."
     )
@@ -266,12 +347,14 @@ class Service(Source):
     """What every tier of a slot may say."""
 
     command: Command = Field(default=(), description="Replaces the image's command.")
-    env: dict[Variable, str] = Field(default={}, description="Plain settings, the same everywhere.")
-    secrets: tuple[Name, ...] = Field(
+    env: dict[Variable, Setting] = Field(default={}, description="Plain settings, the same everywhere.")
+    secrets: tuple[SecretName, ...] = Field(
         default=(), description="Names of `secrets`; each is a file /run/secrets/NAME, its path in NAME_FILE."
     )
-    needs: tuple[TierName, ...] = Field(
-        default=(), description="Tiers it talks to: it may reach them, is told their address, and starts after them."
+    needs: Annotated[tuple[TierName, ...], Distinct] = Field(
+        default=(),
+        examples=[["database"]],
+        description="Tiers it talks to: it may reach them, is told their address, and starts after them.",
     )
     writable: tuple[ContainerPath, ...] = Field(default=("/tmp",), description="Paths it may write to, in memory.")
     scratch: Memory = Field(
@@ -284,7 +367,7 @@ class Service(Source):
     )
     user: Uid = Field(default=10001, description="UID and GID; never root.")
     egress: Flag = Field(default=False, description="It may open connections to the world outside.")
-    start_within: Seconds = Field(
+    start_within: Wait = Field(
         default=60, description="How long it may take to become healthy.", validate_default=False
     )
     stop_within: Seconds = Field(
@@ -304,7 +387,7 @@ class Service(Source):
         volumes = [path.removesuffix(":ro") for path in self.volumes.values()]
         paths = [*self.writable, *volumes, *reload]
         for one, other in combinations(paths, 2):
-            if one == other:
+            if grammar.place(one) == grammar.place(other):
                 raise _problem(
                     f"{one} is given twice among writable, volumes and those of reload", "give each path once"
                 )
@@ -329,7 +412,9 @@ class Listening(Service):
     port: Port = Field(description="Where it listens, above 1023 (it is not root).")
     health: UrlPath = Field(default="/health", description="Answers 200 while the process lives.")
     ready: UrlPath | None = Field(default=None, description="Answers 200 while it can serve; `health` if not given.")
-    metrics: UrlPath | None = Field(default=None, description="Prometheus metrics; never served through the gateway.")
+    metrics: RoutePath | None = Field(
+        examples=["/metrics"], default=None, description="Prometheus metrics; never served through the gateway."
+    )
 
     @model_validator(mode="after")
     def _port_without_root(self) -> Self:
@@ -345,7 +430,9 @@ class Web(Listening):
 class Api(Listening):
     """The HTTP interface."""
 
-    paths: tuple[UrlPath, ...] = Field(default=("/api",), min_length=1, description="Path prefixes that are the api's.")
+    paths: Annotated[tuple[RoutePath, ...], Distinct] = Field(
+        default=("/api",), min_length=1, description="Path prefixes that are the api's."
+    )
 
 
 class Worker(Service):
@@ -369,22 +456,25 @@ class Database(Model):
         default="ghcr.io/cloudnative-pg/postgresql:15-standard-bookworm",
         description="What runs where an environment says `ha`: an image with the contract of CloudNativePG's.",
     )
-    name: Identifier = Field(default="app", description="The database that is created.")
-    user: Identifier = Field(default="app", description="Its owner.")
-    password: Name = Field(
+    name: DatabaseName = Field(default="app", description="The database that is created.")
+    user: Role = Field(default="app", description="Its owner.")
+    password: SecretName = Field(
         default="database-password",
         description="Which of `secrets` is the owner's password; later changes need ALTER ROLE, too.",
     )
-    init: tuple[Word, ...] = Field(
+    init: tuple[RelativePath, ...] = Field(
         default=(),
         description="SQL files, relative to Pulumi.yaml, that run once, in this order, when the empty database is made.",
     )
-    seed: tuple[Word, ...] = Field(default=(), description="The same, after them, where `environment.seed` is true.")
+    seed: tuple[RelativePath, ...] = Field(
+        default=(), description="The same, after them, where `environment.seed` is true."
+    )
     uid: Uid = Field(default=999, description=_OWN_UID)
-    start_within: Seconds = Field(
+    start_within: Wait = Field(
         default=120, description="How long it may take to take connections.", validate_default=False
     )
-    anonymise: tuple[Word, ...] = Field(
+    anonymise: tuple[RelativePath, ...] = Field(
+        examples=[["sql/anonymise.sql"]],
         default=(),
         description="SQL files, relative to Pulumi.yaml, that make the data of real people nobody's: what `make refresh` brings "
         "goes through them, each in one transaction, before the database has the name that tiers are told.",
@@ -395,12 +485,12 @@ class Cache(Model):
     """Redis, shared by both slots; its queue survives a restart."""
 
     image: ImageReference = Field(default="redis:7-bookworm", description="An image with the public one's contract.")
-    password: Name = Field(
+    password: SecretName = Field(
         default="cache-password",
         description="Which of `secrets` is the password; a change cuts off the live slot until the switch.",
     )
     uid: Uid = Field(default=999, description=_OWN_UID)
-    start_within: Seconds = Field(
+    start_within: Wait = Field(
         default=60, description="How long it may take to take connections.", validate_default=False
     )
 
@@ -410,10 +500,12 @@ class Check(Model):
 
     path: UrlPath = Field(description="What is asked for, with GET; a redirection is an answer like any other.")
     status: int = Field(default=200, ge=200, le=599, strict=True, description="The status of the answer.")
-    headers: dict[Header, str] = Field(
+    headers: dict[Header, HeaderValue] = Field(
         default={}, description="Headers it has, by name in whichever case, with exactly these values."
     )
-    contains: Word | None = Field(default=None, description="A text that is in the first MiB of it.")
+    contains: Argument | None = Field(
+        examples=["<title>Shop"], default=None, description="A text that is in the first MiB of it."
+    )
 
 
 HERE = "$here"
@@ -422,8 +514,8 @@ HERE = "$here"
 
 def _query(value: object) -> str:
     if not isinstance(value, str) or HERE not in value:
-        raise _problem(
-            f"{value!r:.80} does not say whose figures it counts",
+        raise RefusalError(
+            f"{describe(value, 80)} does not say whose figures it counts",
             f"write it like sum(shop_orders_total{{{HERE}}}): {HERE} stands for the labels of an environment",
         )
     return value
@@ -432,14 +524,14 @@ def _query(value: object) -> str:
 class Figure(Model):
     """A figure of the business: kept over time and shown, where an environment has `monitoring`."""
 
-    query: Annotated[str, BeforeValidator(_query)] = Field(
+    query: Annotated[str, Checked(check=_query, example=f"sum(shop_orders_total{{{HERE}}})")] = Field(
         description="PromQL over the application's own metrics; `$here` in each selector stands for the environment's labels."
     )
     help: str = Field(default="", description="What it says, for who reads it.")
     unit: Literal["short", "s", "bytes", "percentunit", "reqps"] = Field(
         default="short", description="What it is counted in, as Grafana calls it."
     )
-    above: float | None = Field(default=None, description="Beyond this for ten minutes it is an alert.")
+    above: Share | None = Field(examples=[100], default=None, description="Beyond this for ten minutes it is an alert.")
 
 
 class App(Model):
@@ -517,14 +609,21 @@ class Autoscale(Model):
 class S3(Model):
     """A bucket of S3, or of what speaks like it."""
 
-    endpoint: Address = Field(description="Its address, as in https://s3.eu-central-1.amazonaws.com.")
-    bucket: Object = Field(description="The bucket; it is there.")
+    endpoint: Address = Field(
+        examples=["https://s3.eu-central-1.amazonaws.com"],
+        description="Its address, as in https://s3.eu-central-1.amazonaws.com.",
+    )
+    bucket: Bucket = Field(description="The bucket; it is there.")
     prefix: Object | None = Field(
-        default=None, description="What all names in it begin with; `APP-STACK` if not given."
+        examples=["shop-prod"], default=None, description="What all names in it begin with; `APP-STACK` if not given."
     )
     region: Object = Field(default="us-east-1", description="Its region.")
-    access_key: Name = Field(description="Which of `secrets` is the id of the access key.")
-    secret_key: Name = Field(description="Which of `secrets` is the access key itself.")
+    access_key: SecretName = Field(
+        examples=["s3-access-key"], description="Which of `secrets` is the id of the access key."
+    )
+    secret_key: SecretName = Field(
+        examples=["s3-secret-key"], description="Which of `secrets` is the access key itself."
+    )
 
     def begins(self, instance: str) -> str:
         """What all names of `APP-STACK` in the bucket begin with."""
@@ -535,12 +634,16 @@ class Target(Model):
     """Where backups are: exactly one of `volume`, `directory` and `s3`."""
 
     volume: Flag = Field(default=False, description="A volume beside the database's: it is lost with the machine.")
-    storage: Memory | None = Field(
+    storage: Storage | None = Field(
         default=None, description="Kubernetes, with `volume`: its size; twice the database's if not given."
     )
-    storage_class: Object | None = Field(default=None, description="Kubernetes, with `volume`: its StorageClass.")
+    storage_class: Object | None = Field(
+        examples=["fast"], default=None, description="Kubernetes, with `volume`: its StorageClass."
+    )
     directory: ContainerPath | None = Field(
-        default=None, description="Docker: a folder of the engine's host, such as one that is mounted from elsewhere."
+        examples=["/srv/backups"],
+        default=None,
+        description="Docker: a folder of the engine's host, such as one that is mounted from elsewhere.",
     )
     s3: S3 | None = Field(default=None, description="A bucket.")
 
@@ -569,12 +672,10 @@ class Backup(Model):
         validate_default=True,
         description="All that is kept is read, and the last backup comes back in a scratch database, which is compared.",
     )
-    retention: Annotated[int, BeforeValidator(_days), WithJsonSchema({"type": "string", "pattern": r"^\d+[dw]$"})] = (
-        Field(
-            default=30, validate_default=False, description="How long backups are kept, counted from the last good one."
-        )
+    retention: Annotated[int, Checked(check=_days, example="30d", pattern=r"\d+[dw]")] = Field(
+        default=30, validate_default=False, description="How long backups are kept, counted from the last good one."
     )
-    key: Name = Field(default="backup-key", description="Which of `secrets` encrypts it. Keep it elsewhere, too.")
+    key: SecretName = Field(default="backup-key", description="Which of `secrets` encrypts it. Keep it elsewhere, too.")
     target: Target = Field(description="Where to.")
     cpu: Cpu = Field(default=1, validate_default=False, description="Processors it may use.")
     memory: Memory = Field(default=512 * 2**20, validate_default=False, description="Memory it may use.")
@@ -593,8 +694,8 @@ class Backup(Model):
 class External(Model):
     """A data tier that runs somewhere else, such as a managed service: nothing of it is made here."""
 
-    host: Host = Field(description="Its host name.")
-    port: Port | None = Field(default=None, description="Its port; the tier's usual one if not given.")
+    host: Server = Field(description="Its host name.")
+    port: Port | None = Field(examples=[5432], default=None, description="Its port; the tier's usual one if not given.")
 
 
 class Size(Model):
@@ -608,13 +709,14 @@ class Size(Model):
     reserve: Cpu | None = Field(
         default=None, description="Kubernetes: processors kept for it; a quarter of `cpu` if not given."
     )
-    env: dict[Variable, str] = Field(default={}, description="Plain settings of this environment.")
+    env: dict[Variable, Setting] = Field(default={}, description="Plain settings of this environment.")
     autoscale: Autoscale | None = Field(default=None, description="Kubernetes: more of it under load.")
-    priority_class: Object | None = Field(default=None, description="Kubernetes: its PriorityClass.")
-    storage: Memory | None = Field(
+    priority_class: Object | None = Field(examples=["high"], default=None, description="Kubernetes: its PriorityClass.")
+    storage: Storage | None = Field(
         default=None, description="Kubernetes: size of each of its volumes; 1Gi if not given. It may only grow."
     )
     storage_class: Object | None = Field(
+        examples=["fast"],
         default=None,
         description="Kubernetes: StorageClass of its volumes; for those of web, api and worker one with ReadWriteMany.",
     )
@@ -628,11 +730,12 @@ class Size(Model):
         description="Database, with `ha`: the single one that was there stays beside the three. `live`: it is still the one that is "
         "used; `kept`: the three are, as `make move` writes it.",
     )
-    name: Identifier | None = Field(
+    name: DatabaseName | None = Field(
         default=None, description="The database to use instead of `app.database.name`; it is there already."
     )
     backup: Backup | None = Field(default=None, description="Database: when it is backed up, and where to.")
     copy_of: Name | None = Field(
+        examples=["prod"],
         default=None,
         description="Database: the environment whose data `make refresh` may bring here, anonymised. Never where data is real, nor where "
         "every change is kept (`ha` and a bucket).",
@@ -659,7 +762,9 @@ class Gateway(Model):
     ports: dict[TierName, Port] = Field(
         default={}, description="Web or api by itself, too: all that is asked at this port is asked of that tier."
     )
-    metrics_port: Port | None = Field(default=None, description="Its own Prometheus metrics, on 127.0.0.1.")
+    metrics_port: Port | None = Field(
+        examples=[8404], default=None, description="Its own Prometheus metrics, on 127.0.0.1."
+    )
     image: ImageReference = Field(default="haproxy:2.6-bookworm", description="HAProxy.")
     cpu: Cpu = Field(default=0.5, validate_default=False, description="Processors it may use.")
     memory: Memory = Field(default=128 * 2**20, validate_default=False, description="Memory it may use.")
@@ -682,7 +787,7 @@ class Gateway(Model):
 class Docker(Model):
     """The Docker engine."""
 
-    host: Annotated[str, Field(pattern=r"^(unix:///.+|ssh://.+|tcp://.+)$")] | None = Field(
+    host: Engine | None = Field(
         default=None,
         description="unix:///…, ssh://user@host or tcp://host:port; if absent DOCKER_HOST, then the local socket.",
     )
@@ -693,8 +798,15 @@ class Quota(Model):
 
     cpu: Cpu | None = Field(default=None, description="Sum of the limits of processors.")
     memory: Memory | None = Field(default=None, description="Sum of the limits of memory.")
-    storage: Memory | None = Field(default=None, description="Sum of the volumes' sizes.")
-    pods: int | None = Field(default=None, ge=1, strict=True, description="Number of pods; both slots and tasks count.")
+    storage: Storage | None = Field(default=None, description="Sum of the volumes' sizes.")
+    pods: int | None = Field(
+        examples=[50],
+        default=None,
+        ge=1,
+        le=100_000,
+        strict=True,
+        description="Number of pods; both slots and tasks count.",
+    )
 
 
 class Limits(Model):
@@ -714,32 +826,49 @@ class Namespace(Model):
     quota: Quota | None = Field(default=None, description="What all of it may take.")
     limits: Limits | None = Field(default=None, description="Defaults for containers that say nothing.")
 
+    @model_validator(mode="after")
+    def _not_of_the_cluster(self) -> Self:
+        if self.name and (self.name.startswith("kube-") or (self.create and self.name == "default")):
+            raise _problem(f"namespace {self.name} is the cluster's own", "give another, or leave `name` out")
+        return self
+
 
 class OwnGateway(Model):
     """A Gateway object of this application's own, in its namespace. Its listener is that of `url`."""
 
-    gateway_class: Object = Field(description="GatewayClass that serves it.")
-    certificate: Object | None = Field(default=None, description="https: the Secret with the certificate.")
+    gateway_class: Object = Field(examples=["traefik"], description="GatewayClass that serves it.")
+    certificate: Object | None = Field(
+        examples=["shop-certificate"], default=None, description="https: the Secret with the certificate."
+    )
     issuer: Object | None = Field(
-        default=None, description="https: the ClusterIssuer whose certificate cert-manager puts into that Secret."
+        examples=["letsencrypt"],
+        default=None,
+        description="https: the ClusterIssuer whose certificate cert-manager puts into that Secret.",
     )
 
 
 class ClusterGateway(Model):
     """The Gateway (gateway.networking.k8s.io) that requests come through."""
 
-    name: Object = Field(description="Name of the Gateway.")
-    namespace: Name = Field(description="Its namespace; only pods of it may connect to web and api.")
-    listener: Object | None = Field(default=None, description="Which of its listeners; all that match if not given.")
-    inside: Address = Field(
-        description="Where pods reach it, for the smoke test, as in http://traefik.gateway:80; an address outside of "
-        "the cluster works too."
+    name: Object = Field(examples=["public"], description="Name of the Gateway.")
+    namespace: Name = Field(
+        examples=["gateway"], description="Its namespace; only pods of it may connect to web and api."
     )
-    pods_in: Name | None = Field(default=None, description="Where its pods run, if not in `namespace`.")
+    listener: Object | None = Field(
+        examples=["https"], default=None, description="Which of its listeners; all that match if not given."
+    )
+    inside: Address = Field(
+        examples=["http://traefik.gateway:80"],
+        description="Where pods reach it, for the smoke test, as in http://traefik.gateway:80; an address outside of "
+        "the cluster works too.",
+    )
+    pods_in: Name | None = Field(
+        examples=["traefik"], default=None, description="Where its pods run, if not in `namespace`."
+    )
     cidrs: tuple[Cidr, ...] = Field(
         default=(), description="Where requests come from if it has no pods, or none that policies can name."
     )
-    within: Seconds = Field(default=30, description="How long it may take to know a new route.", validate_default=False)
+    within: Wait = Field(default=30, description="How long it may take to know a new route.", validate_default=False)
     create: OwnGateway | None = Field(
         default=None, description="Make the Gateway here, instead of using one that is in `namespace`."
     )
@@ -754,10 +883,16 @@ class ClusterGateway(Model):
 class SecretReference(Model):
     """A secret whose value is not in the stack file: a Secret that is there, or one External Secrets brings."""
 
-    secret: Object | None = Field(default=None, description="Name of a Secret in the namespace.")
-    store: Object | None = Field(default=None, description="Name of a ClusterSecretStore of External Secrets.")
-    key: Word = Field(description="The key in the Secret, or in the store.")
-    property: Word | None = Field(default=None, description="With `store`: the property of the key.")
+    secret: Object | None = Field(
+        examples=["shop-secrets"], default=None, description="Name of a Secret in the namespace."
+    )
+    store: Object | None = Field(
+        examples=["vault"], default=None, description="Name of a ClusterSecretStore of External Secrets."
+    )
+    key: Word = Field(examples=["password"], description="The key in the Secret, or in the store.")
+    property: Word | None = Field(
+        examples=["password"], default=None, description="With `store`: the property of the key."
+    )
     version: Word = Field(
         default="1", description="Change it when the value has changed: it goes out as a release like any other."
     )
@@ -774,8 +909,13 @@ class SecretReference(Model):
 class Kubernetes(Model):
     """The cluster, and what is special to it."""
 
-    context: Word = Field(description="Context of the kubeconfig (KUBECONFIG, or ~/.kube/config) to use.")
-    url: Address = Field(description="What users open, as in https://shop.example.com; its host is the route's.")
+    context: Word = Field(
+        examples=["production"], description="Context of the kubeconfig (KUBECONFIG, or ~/.kube/config) to use."
+    )
+    url: PublicAddress = Field(
+        examples=["https://shop.example.com"],
+        description="What users open, as in https://shop.example.com; its host is the route's.",
+    )
     hostnames: tuple[Host, ...] = Field(default=(), description="Other hosts that reach it, too.")
     gateway: ClusterGateway = Field(description="The Gateway that requests come through.")
     namespace: Namespace = Field(default=Namespace(), description="Where everything is made.")
@@ -789,8 +929,10 @@ class Kubernetes(Model):
         description="How long a pod may take to find a node and get its image, before `start_within` counts.",
         validate_default=False,
     )
-    pull_secrets: tuple[Object, ...] = Field(default=(), description="Secrets to pull images with.")
-    secrets: dict[Name, SecretReference] = Field(
+    pull_secrets: Annotated[tuple[Object, ...], Distinct] = Field(
+        examples=[["registry"]], default=(), description="Secrets to pull images with."
+    )
+    secrets: dict[SecretName, SecretReference] = Field(
         default={}, description="Secrets that come from elsewhere than the stack file, by name."
     )
 
@@ -855,15 +997,15 @@ class Releases(Model):
 class Slo(Model):
     """What users are promised of the answers to `app.visits`."""
 
-    errors: float = Field(
+    errors: Share = Field(
         default=0.01, ge=0, le=1, description="The share of requests that may not be answered by 2xx or 3xx."
     )
-    p95: Seconds = Field(
+    p95: Latency = Field(
         default=0.5, validate_default=False, description="The slowest answer of the quickest 95 in 100."
     )
-    p99: Seconds = Field(default=1, validate_default=False, description="The slowest answer of the quickest 99 in 100.")
+    p99: Latency = Field(default=1, validate_default=False, description="The slowest answer of the quickest 99 in 100.")
     rate: int = Field(default=20, ge=1, le=10_000, strict=True, description="Requests a second that it is measured by.")
-    window: Seconds = Field(
+    window: Wait = Field(
         default=300,
         validate_default=False,
         description="How long it is measured: by `make perf`, and by `make watch` after a release has gone live.",
@@ -887,21 +1029,23 @@ class Monitoring(Model):
     On Docker a Prometheus of the environment's own; on Kubernetes what the cluster's (prometheus-operator) is to ask.
     """
 
-    interval: Seconds = Field(default=15, validate_default=False, description="How often everything is asked.")
+    interval: Wait = Field(default=15, validate_default=False, description="How often everything is asked.")
     runbook: Word = Field(default="docs/runbook.md", description="Where the page is that alerts point to.")
     exporters: Exporters = Field(default=Exporters(), description="What asks database and cache how they are.")
     image: ImageReference = Field(default="prom/prometheus:v2.42.0", description="Docker: Prometheus.")
     port: Port = Field(default=9090, description="Docker: where it answers, on 127.0.0.1.")
-    retention: Seconds = Field(
+    retention: Wait = Field(
         default=15 * 24 * 3600, validate_default=False, description="Docker: how long figures are kept."
     )
-    alertmanager: Address | None = Field(default=None, description="Docker: who is told of alerts.")
+    alertmanager: Address | None = Field(
+        examples=["http://alertmanager:9093"], default=None, description="Docker: who is told of alerts."
+    )
     cpu: Cpu = Field(default=0.5, validate_default=False, description="Docker: processors Prometheus may use.")
     memory: Memory = Field(default=512 * 2**20, validate_default=False, description="Docker: memory it may use.")
     namespace: Name = Field(
         default="monitoring", description="Kubernetes: where Prometheus runs; only pods of it may ask for metrics."
     )
-    labels: dict[Label, Label] = Field(
+    labels: dict[LabelKey, LabelValue] = Field(
         default={},
         description="Kubernetes: labels that the cluster's Prometheus chooses monitors and rules by, as in {release: prometheus}.",
     )
@@ -931,7 +1075,9 @@ class Environment(Model):
     release: Releases = Field(default=Releases(), description="How a release goes live.")
     slo: Slo = Field(default=Slo(), description="What users are promised; a release that breaks it is returned.")
     registry: ImageRepository | None = Field(
-        default=None, description="Where images that are built from a folder are, as in registry.example.com/team."
+        examples=["registry.example.com/team"],
+        default=None,
+        description="Where images that are built from a folder are, as in registry.example.com/team.",
     )
     images: dict[TierName, ImageReference] = Field(
         default={}, description="Images that replace those of `app`, by digest: `make images` writes them."
@@ -1055,16 +1201,22 @@ class Settings:
 
 
 def load() -> Settings:
-    """The configuration of the stack that runs.
+    """Return the configuration of the stack that runs.
 
     Raises:
         ConfigError: it can't be used; nothing has been touched yet.
     """
     config = Config()
     app = load_app(_object(config, "app"))
-    environment = load_environment(_object(config, "environment"), app)
+    given = _object(config, "environment")
+    if given is None:
+        _refuse(_of_another_project(pulumi.runtime.config.CONFIG.get(), pulumi.get_project()))
+    environment = load_environment(given, app)
+    check_stack(pulumi.get_stack(), app, environment)
     elsewhere = environment.kubernetes.secrets if environment.kubernetes else {}
     secrets = check_secrets(_object(config, "secrets"), app, elsewhere, environment.secrets)
+    if environment.kubernetes:
+        _refuse(_too_large(app, secrets))
     return Settings(app=app, environment=environment, secrets=secrets, sealed=Output.secret(secrets))
 
 
@@ -1072,11 +1224,45 @@ def _object(config: Config, key: str) -> object:
     try:
         return cast(object, config.get_object(key))
     except ConfigTypeError:
-        raise ConfigError(f"{key}: it is a plain text; make it a mapping, see docs/configuration.md") from None
+        raise ConfigError(f"{key}: it is a text; give a mapping, with keys below it") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{key}: it can't be read; give a mapping of texts, numbers, lists and mappings") from None
+
+
+def _of_another_project(keys: Iterable[str], project: str) -> Iterator[str]:
+    """Yield a line for the key of an environment that another project would read."""
+    for key in sorted(keys):
+        if key.endswith(":environment") and key != f"{project}:environment":
+            yield f"environment: the key is {key}, and the project is {project}; rename it to {project}:environment"
+
+
+def check_stack(stack: str, app: App, environment: Environment) -> None:
+    """Check the name of a stack, which is part of the names and labels of what the program makes.
+
+    Raises:
+        ConfigError: a platform refuses one of them.
+    """
+    _refuse(_misfits_of_a_name(stack, app, environment))
+
+
+_STACK_CHARACTERS = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
+
+
+def _misfits_of_a_name(stack: str, app: App, environment: Environment) -> Iterator[str]:
+    if not environment.kubernetes:
+        return
+    instance, most = f"{app.name}-{stack}", 63
+    if len(instance) > most:
+        yield f"stack: {describe(instance, 120)} has {len(instance)} characters, and a label takes {most}; give the stack a shorter name"
+    elif not re.fullmatch(_STACK_CHARACTERS, instance, re.ASCII):
+        yield f"stack: {describe(instance)} is not the value of a label; end its name with a letter or digit"
+    elif environment.kubernetes.namespace.name is None and not re.fullmatch(r"[a-z0-9-]+", instance, re.ASCII):
+        fix = "use lower-case letters, digits and dashes, or set environment.kubernetes.namespace.name"
+        yield f"stack: {describe(instance)} is not the name of a namespace; {fix}"
 
 
 def load_app(value: object) -> App:
-    """The application from the plain value of `app`.
+    """Return the application from the plain value of `app`.
 
     Raises:
         ConfigError: anything is unknown, missing, of another type, out of range or contradicts the rest.
@@ -1087,7 +1273,7 @@ def load_app(value: object) -> App:
 
 
 def load_environment(value: object, app: App) -> Environment:
-    """The environment from the plain value of `environment`, checked against the application it runs.
+    """Return the environment from the plain value of `environment`, checked against the application it runs.
 
     Raises:
         ConfigError: as `load_app`.
@@ -1097,78 +1283,109 @@ def load_environment(value: object, app: App) -> Environment:
     return environment
 
 
+SECRET_SIZE = 2**20
+"""Bytes of a Secret of Kubernetes: of one value, and of all that a tier has together."""
+
+
 def check_secrets(
     value: object, app: App, elsewhere: Collection[str] = (), of_environment: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The value of each secret the application uses, from the plain value of `secrets`. Never log what it returns.
+    """Return the value of each secret the application uses, from the plain value of `secrets`. Never log what it returns.
 
     Those whose names are in `elsewhere` are not looked for: their values are in the cluster. `of_environment` are those it
     uses in this environment besides, with the config path that names each.
 
     Raises:
-        ConfigError: one is not set, empty, not text, or not what its reader takes. Its value is never in the message.
+        ConfigError: one is not set, empty, not text, too large or not what its reader takes. Its value is never in the message.
     """
-    given = cast(Mapping[object, object], value if isinstance(value, Mapping) else {})
-    used = {**(of_environment or {}), **app.secrets}
-    fix = "set it with `pulumi config set --secret --path secrets.{0}`"
+    if value is not None and not isinstance(value, Mapping):
+        fix = "set each by its name, as in `pulumi config set --secret --path secrets.NAME`"
+        raise ConfigError(f"secrets: it is {kind(value)}; {fix}")
+    given = cast(Mapping[object, object], value or {})
+    used = {name: path for name, path in {**(of_environment or {}), **app.secrets}.items() if name not in elsewhere}
     _refuse(
-        f"secrets.{name}: {path} uses it and it is not set to a text; {fix.format(name)}"
+        f"secrets.{name}: {path} uses it and it is not set to a text; "
+        f"set it with `pulumi config set --secret --path secrets.{name}`"
         for name, path in sorted(used.items())
-        if name not in elsewhere
         if not isinstance(given.get(name), str) or not given.get(name)
     )
-    values = {name: str(given[name]) for name in used if name not in elsewhere}
+    values = {name: str(given[name]) for name in used}
     uses = [*(of_environment or {}).items(), *app.secrets.items()]
     _refuse(
         f"secrets.{name}: {path} uses it, and {problem}; set another with `pulumi config set --secret --path secrets.{name}`"
         for name, path in sorted(uses)
-        if name in values and (problem := passwords.problem(path, values[name]))
+        if name in values and (problem := passwords.problem(path, values[name]) or _unfit(values[name]))
     )
     return values
 
 
-def _validated(model: type[M], value: object, root: str) -> M:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{root}: it is {'not set' if value is None else 'not a mapping'}; see docs/configuration.md")
+def _unfit(value: str) -> str:
+    """Return the reason why no Secret can hold a value, or an empty text."""
     try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_line(root, detail) for detail in error.errors())) from None
-    except RecursionError:
-        raise ConfigError(f"{root}: it is nested too deeply; see docs/configuration.md") from None
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return "it has half of a surrogate pair, which is no character of UTF-8"
+    return f"it has {size} bytes, and a Secret takes {SECRET_SIZE}" if size > SECRET_SIZE else ""
 
 
-_FIXES = {
-    "missing": "it is not set; add it",
-    "enum": "it is not a tier; use web, api, worker, database or cache",
+def _too_large(app: App, secrets: Mapping[str, str]) -> Iterator[str]:
+    for tier, service in app.services.items():
+        size = sum(len(secrets[name].encode()) for name in service.secrets if name in secrets)
+        if size > SECRET_SIZE:
+            yield f"app.{tier}.secrets: they have {size} bytes together, and a Secret takes {SECRET_SIZE}; take some out"
+
+
+@cache
+def _explainer() -> explain.Explainer:
+    return explain.Explainer({"app": explain.schema_of(App), "environment": explain.schema_of(Environment)})
+
+
+_BEGINNINGS = {
+    "app": "describe the application in Pulumi.yaml, below config.app.value",
+    "environment": "describe it in the stack file, as in PROJECT:environment: {platform: docker}",
 }
 
 
-def _unknown(key: str) -> str:
-    models = (App, Environment, Web, Api, Worker, Database, Cache, Size, Check, Gateway, Docker, Migration, Reload, Releases, Slo, Kubernetes,
-              Namespace, ClusterGateway, OwnGateway, SecretReference, Autoscale, External, Figure, Monitoring, Exporters, Backup, Target,
-              S3)  # fmt: skip
-    known = sorted({field for model in models for field in model.model_fields})
-    if key in ("cpu", "memory", "replicas"):
-        return f"there is no such key; how big a tier is stands in environment.tiers.<tier>.{key}"
-    close = get_close_matches(key, known, n=1)
-    return "there is no such key; " + (f"did you mean {close[0]}?" if close else "see docs/configuration.md")
+def _validated(model: type[M], value: object, root: str) -> M:
+    if value is None or value == {}:
+        raise ConfigError(f"{root}: it is not set; {_BEGINNINGS[root]}")
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{root}: it is {kind(value)}; give a mapping, with keys below it")
+    sifted = explain.Sifted(root)
+    try:
+        found = model.model_validate(sifted.sift(cast(object, value)))
+    except ValidationError as error:
+        details = [detail for detail in error.errors() if not sifted.covers(detail["loc"])]
+        lines = [*sifted.problems, *(_explainer().line(root, detail) for detail in details)]
+        raise ConfigError(explain.bounded(root, lines)) from None
+    _refuse(iter(sifted.problems), root)
+    return found
 
 
-def _line(root: str, detail: ErrorDetails) -> str:
-    path = ".".join([root, *(str(part) for part in detail["loc"] if part != "[key]")])
-    message = detail["msg"]
-    fallback = f"{message[0].lower()}{message[1:]}" + (
-        "" if detail["type"] == "tiers" else "; see docs/configuration.md"
-    )
-    if detail["type"] == "extra_forbidden":
-        return f"{path}: {_unknown(str(detail['loc'][-1]))}"
-    return f"{path}: {_FIXES.get(detail['type'], fallback)}"
-
-
-def _refuse(problems: Iterator[str]) -> None:
-    if lines := "\n".join(problems):
+def _refuse(problems: Iterator[str], root: str = "configuration") -> None:
+    if lines := explain.bounded(root, problems):
         raise ConfigError(lines)
+
+
+def set_by_the_program(app: App, service: Service) -> frozenset[str]:
+    """Return the variables that the program sets for a service, in every environment."""
+    passwords = {TierName.DATABASE: app.database, TierName.CACHE: app.cache}
+    secrets = {*service.secrets, *(data.password for tier, data in passwords.items() if data and tier in service.needs)}
+    files = {f"{name.upper().replace('-', '_')}_FILE" for name in secrets}
+    return RESERVED | files | {name for tier in service.needs for name in _OF_TIERS.get(tier, ())}
+
+
+def _mounted(service: Service) -> Iterator[tuple[str, str]]:
+    """Yield the key and the path of everything a service mounts."""
+    yield from (("writable", path) for path in service.writable)
+    yield from ((f"volumes.{name}", path.removesuffix(":ro")) for name, path in service.volumes.items())
+    if service.reload:
+        yield from ((f"reload.mounts.{name}", path) for name, path in service.reload.mounts.items())
+        yield from (("reload.writable", path) for path in service.reload.writable)
+
+
+CHECKS_SIZE = 120_000
+"""Bytes of all `checks` as JSON: the smoke test has them in one argument."""
 
 
 def _contradictions(app: App) -> Iterator[str]:
@@ -1182,9 +1399,13 @@ def _contradictions(app: App) -> Iterator[str]:
                 yield f"app.{tier}.needs: {tier} can't need {need}; it may need {', '.join(sorted(allowed[tier]))}"
             elif need not in app.names:
                 yield f"app.{tier}.needs: {need} is not described; add app.{need} or take it out of needs"
-        for variable in service.env:
-            if variable in RESERVED:
-                yield f"app.{tier}.env.{variable}: the program sets it; take it out"
+        for variable in sorted(set(service.env) & set_by_the_program(app, service)):
+            yield f"app.{tier}.env.{variable}: the program sets it; take it out"
+        for key, path in _mounted(service) if service.secrets or data & set(service.needs) else ():
+            if grammar.within(path, SECRETS):
+                yield f"app.{tier}.{key}: {path} is where the program mounts secrets; give a path outside of {SECRETS}"
+    if (size := len(json.dumps([check.model_dump() for check in app.checks]).encode())) > CHECKS_SIZE:
+        yield f"app.checks: they have {size} bytes together, and the smoke test takes {CHECKS_SIZE}; make them shorter"
     if app.figures and not app.measured:
         yield "app.figures: no tier has metrics that they could be made of; give web or api its `metrics` path"
     volumes = [(name, tier) for tier, service in app.services.items() for name in service.volumes]
@@ -1218,7 +1439,8 @@ def _misfits(app: App, environment: Environment) -> Iterator[str]:
             for key in ("storage", "storage_class"):
                 if key in size.model_fields_set and not app.services[tier].volumes:
                     yield f"{path}.{key}: {tier} has no volumes; take it out"
-            for variable in sorted(set(size.env) & (set(app.services[tier].env) | RESERVED)):
+            service = app.services[tier]
+            for variable in sorted(set(size.env) & (set(service.env) | set_by_the_program(app, service))):
                 yield f"{path}.env.{variable}: it is set by app.{tier}.env or the program; set it in one place"
             if size.autoscale and size.autoscale.max < size.replicas:
                 yield f"{path}.autoscale.max: it is less than replicas; give at least {size.replicas}"
@@ -1294,8 +1516,17 @@ def _misfits_of_an_engine(app: App, environment: Environment) -> Iterator[str]:
 
 def _misfits_of_a_cluster(app: App, environment: Environment) -> Iterator[str]:
     cluster = environment.cluster
+    yield from _misfits_of_routes(app, environment)
+    yield from _misfits_of_data(app, environment)
     shared: dict[str, tuple[TierName, Size]] = {}
     for tier, service in app.services.items():
+        within = round(service.start_within + cluster.schedule_within)
+        if isinstance(service, Worker) and not service.alive and within <= STEADY:
+            fix = f"give more than {STEADY}s in all, or a command to ask it by (app.{tier}.alive)"
+            yield (
+                f"app.{tier}.start_within: with kubernetes.schedule_within it is {within}s, and it has started only once it has "
+                f"lived for {STEADY}s; {fix}"
+            )
         if service.build and tier not in environment.images and not environment.registry:
             yield f"app.{tier}.build: a cluster pulls its images; say in environment.registry where they are"
         if service.user <= 10_000:
@@ -1320,6 +1551,43 @@ def _misfits_of_a_cluster(app: App, environment: Environment) -> Iterator[str]:
     for name in cluster.secrets:
         if name not in app.secrets | environment.secrets:
             yield f"environment.kubernetes.secrets.{name}: nothing uses it; take it out"
+
+
+HOSTNAMES, MATCHES_OF_A_RULE, MATCHES = 16, 64, 128
+"""Limits of an HTTPRoute (Gateway API v1, httproute_types.go)."""
+STEADY = 10
+"""Seconds that a worker without a probe has to live until it counts as started (`minReadySeconds`)."""
+UID_SHIFT, MOST_UID, LEAST_STORAGE = 10_000, 2**31 - 1, 64 * 2**20
+
+
+def _misfits_of_routes(app: App, environment: Environment) -> Iterator[str]:
+    """Yield what an HTTPRoute does not take."""
+    cluster, api = environment.cluster, app.api
+    if (hosts := 1 + len(cluster.hostnames)) > HOSTNAMES:
+        fix = f"give at most {HOSTNAMES - 1}"
+        yield f"environment.kubernetes.hostnames: an HTTPRoute takes {HOSTNAMES}, that of url among them, and these make {hosts}; {fix}"
+    if api and app.web:
+        hidden = sum(bool(tier.metrics) for tier in (api, app.web))
+        each = 2 if environment.release.standby == "warm" else 1
+        most = min(MATCHES_OF_A_RULE, (MATCHES - 2 - hidden) // each - 1)
+        if len(api.paths) > most:
+            yield f"app.api.paths: {len(api.paths)} are more than an HTTPRoute takes; give at most {most}, as the beginnings of others"
+
+
+def _misfits_of_data(app: App, environment: Environment) -> Iterator[str]:
+    """Yield what a cluster does not take of database and cache."""
+    for tier, data in environment.data(app).items():
+        if data.uid + (UID_SHIFT if data.uid <= UID_SHIFT else 0) > MOST_UID:
+            yield f"app.{tier}.uid: {data.uid} is larger than Kubernetes takes; give a smaller one"
+        storage = environment.size(tier).storage
+        if tier is TierName.DATABASE and storage and storage < LEAST_STORAGE:
+            yield f"environment.tiers.{tier}.storage: an empty database needs more; give at least {LEAST_STORAGE // 2**20}Mi"
+    if (
+        app.database
+        and environment.pooled(app)
+        and app.database.user in ("postgres", "streaming_replica", "cnpg_pooler_pgbouncer")
+    ):
+        yield f"app.database.user: {app.database.user} is a role of CloudNativePG's own; give another, as in app"
 
 
 def _unpinned(app: App, environment: Environment) -> Iterator[str]:

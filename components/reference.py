@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from .config import App, Environment
+from .explain import schema_of
 from .platforms.access import role
 
 _ROLE = """\
@@ -43,7 +44,7 @@ def page() -> str:
     """The reference as Markdown: one section a model, one row a key."""
     sections = [_INTRO]
     for name, model, where in (("app", App, "Pulumi.yaml"), ("environment", Environment, "Pulumi.<stack>.yaml")):
-        schema = model.model_json_schema()
+        schema = schema_of(model)
         sections.append(f"## `{name}` ({where})\n\n{_table(schema)}")
         sections += [
             f"### {title}\n\n{part['description']}\n\n{_table(part)}"
@@ -58,8 +59,22 @@ def _table(schema: Schema) -> str:
     rows = ["| key | value | default | |", "|---|---|---|---|"]
     for key, field in cast(dict[str, Schema], schema["properties"]).items():
         default = "**required**" if key in required else _default(field)
-        rows.append(f"| `{key}` | {_kind(field)} | {default} | {field.get('description', '')} |")
+        kind = _kind(field) + ("" if default.startswith("`") and default != "`[]`" else _as_in(field))
+        rows.append(f"| `{key}` | {kind} | {default} | {field.get('description', '')} |")
     return "\n".join(rows) + "\n"
+
+
+def _as_in(field: Schema) -> str:
+    """Return the example of a field that has no default to show."""
+    for option in [field, *cast(list[Schema], field.get("anyOf", []))]:
+        for part in (option, cast(Schema, option.get("items", {}))):
+            if examples := cast(list[object], part.get("examples", [])):
+                return (
+                    f", as in `{examples[0]}`"
+                    if not isinstance(examples[0], list)
+                    else f", as in `{_flow(examples[0])}`"
+                )
+    return ""
 
 
 def _default(field: Schema) -> str:
@@ -121,7 +136,7 @@ def commented(model: type[BaseModel], given: Mapping[str, Any], depth: int = 0) 
     default has to be given a value first. What is out has its indent behind the `#`: Pulumi, which writes a stack file anew when
     something is set in it, moves the `#` and leaves what follows alone.
     """
-    schema = model.model_json_schema()
+    schema = schema_of(model)
     return "".join(f"{line}\n" for line in _options(schema, schema.get("$defs", {}), given, depth, None))
 
 
@@ -212,7 +227,7 @@ def _flow(value: object) -> str:
 
 def schemas() -> dict[str, str]:
     """The JSON Schemas of Pulumi.yaml and of a stack file: only our own part of them is described."""
-    app, environment = App.model_json_schema(), Environment.model_json_schema()
+    app, environment = _for_editors(schema_of(App)), _for_editors(schema_of(Environment))
     definitions = {"app": app.pop("$defs"), "environment": environment.pop("$defs")}
     project = {"config": {"properties": {"app": {"properties": {"value": app}}}}}
     stack = {"config": {"patternProperties": {":environment$": environment}}}
@@ -227,6 +242,26 @@ def schemas() -> dict[str, str]:
             ("stack.schema.json", stack, "environment"),
         )
     }
+
+
+def _for_editors(schema: Schema) -> Schema:
+    """Return a schema without `null`, which is refused everywhere, and with defaults as one writes them."""
+    found: Schema = {}
+    for key, value in schema.items():
+        if isinstance(value, dict):
+            found[key] = _for_editors(cast(Schema, value))
+        elif key == "anyOf":
+            found[key] = [_for_editors(option) for option in cast(list[Schema], value) if option.get("type") != "null"]
+        else:
+            found[key] = value
+    if "default" in found:
+        default = found.pop("default")
+        if default is not None and not isinstance(default, dict) and "$ref" not in found:
+            found["default"] = _written(schema)
+    [*options] = found.get("anyOf", [])
+    return (
+        {**{key: value for key, value in found.items() if key != "anyOf"}, **options[0]} if len(options) == 1 else found
+    )
 
 
 def _role() -> str:

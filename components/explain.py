@@ -1,0 +1,339 @@
+"""Turns what is wrong with configuration into lines: `path: what is wrong; what to do`.
+
+Pydantic says what it wanted in words of Python. Here the wording comes from the JSON Schema of the field, which is what the
+reference and editors show, too: its type, its limits and its example. No line has the value of a secret: those are not in the models.
+"""
+
+import datetime
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, cast
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from .grammar import describe, kind
+
+Schema = dict[str, Any]
+Path = tuple[str | int, ...]
+
+DEPTH, LINES = 30, 40
+"""Levels of a configuration, and lines of an error: more of either is nothing a person wrote, or reads."""
+LONGEST = 128 * 1024 - 256
+"""Bytes of a text: Linux gives a process no longer argument or variable (MAX_ARG_STRLEN), its name included."""
+_DATE = re.compile(r"(\d{4}-\d\d-\d\d)( \d\d:\d\d:\d\d(?:\.\d+)?) [+-]\d{4} \S+")
+"""A date of YAML, as Pulumi hands it on (Go: time.Time.String)."""
+
+
+def shown(root: str, path: Iterable[str | int]) -> str:
+    """Return a path as messages show it, on one line."""
+    parts = (str(part) for part in path)
+    return ".".join([root, *((part if part.isprintable() else ascii(part))[:80] for part in parts)])
+
+
+# ---------------------------------------------------------------------- what no field takes
+
+
+@dataclass
+class Sifted:
+    """A plain value without what no field takes: nothing, dates, keys that are no text, characters that no platform takes."""
+
+    root: str
+    problems: list[str] = field(default_factory=list[str])
+    dropped: list[Path] = field(default_factory=list[Path])
+
+    def sift(self, value: object, path: Path = ()) -> object:
+        """Return the value without the faults in it; each is a line of `problems`."""
+        if len(path) > DEPTH:
+            return self._drop(path, "it is nested too deeply", "take out what is below it")
+        if isinstance(value, Mapping):
+            return self._mapping(cast(Mapping[object, object], value), path)
+        if isinstance(value, list | tuple):
+            return self._list(cast(Sequence[object], value), path)
+        fault = _fault(value, path)
+        return self._drop(path, *fault) if fault else value
+
+    def covers(self, path: Path) -> bool:
+        """Return whether a path is, or is below, what was left out."""
+        return any(path[: len(each)] == each for each in self.dropped)
+
+    def _mapping(self, value: Mapping[object, object], path: Path) -> object:
+        found: dict[str, object] = {}
+        for key, inner in value.items():
+            if isinstance(key, str):
+                if (sifted := self.sift(inner, (*path, key))) is not None:
+                    found[key] = sifted
+            else:
+                fix = (
+                    f'write it in quotes: "{describe(key)}"' if isinstance(key, bool | int | float) else "write a text"
+                )
+                self._drop((*path, describe(key)), f"the key is {kind(key)}", fix)
+        return found
+
+    def _list(self, value: Sequence[object], path: Path) -> object:
+        before = len(self.problems)
+        found = [self.sift(inner, (*path, number)) for number, inner in enumerate(value)]
+        if len(self.problems) == before:
+            return found
+        self.dropped.append(path)
+        return None
+
+    def _drop(self, path: Path, wrong: str, fix: str) -> None:
+        self.problems.append(f"{shown(self.root, path)}: {wrong}; {fix}")
+        self.dropped.append(path)
+
+
+def _fault(value: object, path: Path) -> tuple[str, str] | None:
+    match value:
+        case None:
+            return "nothing stands under it", "take it out or fill it in"
+        case str():
+            return _fault_of_text(value, path)
+        case float() if not math.isfinite(value):
+            return f"{value} is not a number", "give one in digits"
+        case int() if abs(value) >= 2**63:
+            return f"{describe(value)} is too large", "give a smaller number"
+        case bool() | int() | float():
+            return None
+        case datetime.date():
+            return "it is a date", f"write it in quotes: {_quoted(path, value.isoformat())}"
+        case _:
+            return "it is no value of YAML", "write a text, a number, a list or a mapping"
+
+
+def _fault_of_text(value: str, path: Path) -> tuple[str, str] | None:
+    if date := _DATE.fullmatch(value):
+        text = date[1] if date[2] == " 00:00:00" else date[1] + date[2]
+        return "it is a date", f"write it in quotes: {_quoted(path, text)}"
+    if "\0" in value:
+        return "it has the character U+0000, which ends a text for a process", "take it out"
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return "it has half of a character (a surrogate), which is no UTF-8", "write the whole character"
+    if size > LONGEST:
+        return f"it has {size} bytes, and a process takes {LONGEST} in one text", "make it a file of the image"
+    return None
+
+
+def _quoted(path: Path, text: str) -> str:
+    """Return the line to write for a text that YAML takes for something else."""
+    last = path[-1] if path else ""
+    return f"{last}: {json.dumps(text)}" if isinstance(last, str) else f"- {json.dumps(text)}"
+
+
+# ---------------------------------------------------------------------- what a field takes
+
+
+def schema_of(model: type[BaseModel]) -> Schema:
+    """Return the JSON Schema of a model. A mapping has the pattern of its keys in `propertyNames`, whatever they are."""
+    return _with_names(model.model_json_schema())
+
+
+def _with_names(schema: Schema) -> Schema:
+    found: Schema = {
+        key: _with_names(cast(Schema, value)) if isinstance(value, dict) else value for key, value in schema.items()
+    }
+    if patterns := cast(dict[str, Schema], found.pop("patternProperties", {})):
+        [(pattern, values)] = patterns.items()
+        found |= {
+            "additionalProperties": values,
+            "propertyNames": {**found.get("propertyNames", {}), "pattern": pattern},
+        }
+    return found
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """The schemas that messages are worded by: root → schema."""
+
+    schemas: Mapping[str, Schema]
+
+    def line(self, root: str, detail: ErrorDetails) -> str:
+        """Return the line for one error of pydantic."""
+        path = tuple(part for part in detail["loc"] if part != "[key]")
+        about = f"{shown(root, path)}: "
+        if detail["type"] == "tiers":
+            return about + detail["msg"]
+        if detail["type"] == "extra_forbidden":
+            return about + self._unknown(root, path, detail["input"])
+        node = self.node(root, detail["loc"])
+        if detail["type"] == "missing":
+            return f"{about}it is not set; add it, as in {path[-1]}: {self.example(root, node)}"
+        wrong, fix = self._wrong(node, detail), self.wanted(root, node, path, detail["input"])
+        return f"{about}{wrong}; {fix}"
+
+    # -- nodes of the schema
+
+    def resolve(self, root: str, node: Schema) -> Schema:
+        """Return the schema a node refers to; of several the one that is not nothing, or the most that it may be."""
+        while "$ref" in node:
+            node = cast(Schema, self.schemas[root]["$defs"][str(node["$ref"]).rpartition("/")[2]])
+        if "anyOf" in node:
+            options = [each for each in cast(list[Schema], node["anyOf"]) if each.get("type") != "null"]
+            about = {key: value for key, value in node.items() if key == "examples"}
+            return {**self.resolve(root, options[-1]), **about, **({"flag": True} if len(options) > 1 else {})}
+        return node
+
+    def node(self, root: str, path: Sequence[str | int]) -> Schema:
+        """Return the schema of the field at a path, and nothing for a field that there is not."""
+        node = parent = self.resolve(root, self.schemas[root])
+        for part in path:
+            if part == "[key]":
+                return self.resolve(root, cast(Schema, parent.get("propertyNames", {"type": "string"})))
+            parent, inner = node, cast(Schema, node.get("items", {}))
+            if isinstance(part, str):
+                known = cast(dict[str, Schema], node.get("properties", {}))
+                inner = known.get(part) or cast(Schema, node.get("additionalProperties") or {})
+            node = self.resolve(root, inner)
+        return node
+
+    # -- words
+
+    def example(self, root: str, node: Schema, depth: int = 0) -> str:
+        """Return a value of a field on one line, as YAML has it."""
+        node = self.resolve(root, node)
+        if examples := cast(list[object], node.get("examples", [])):
+            return _flow(examples[0])
+        if values := cast(list[object], node.get("enum", [node["const"]] if "const" in node else [])):
+            return _flow(values[0])
+        match node.get("type"):
+            case "array":
+                return f"[{self.example(root, cast(Schema, node.get('items', {})), depth + 1)}]"
+            case "object" if "properties" in node:
+                known = cast(dict[str, Schema], node["properties"])
+                names = cast(list[str], node.get("required", [])) or list(known)[:1]
+                return "{" + ", ".join(f"{name}: {self.example(root, known[name], depth + 1)}" for name in names) + "}"
+            case "object":
+                name = self.example(root, cast(Schema, node.get("propertyNames", {"examples": ["name"]})), depth + 1)
+                return (
+                    f"{{{name}: {self.example(root, cast(Schema, node.get('additionalProperties', {})), depth + 1)}}}"
+                )
+            case "boolean":
+                return "true"
+            case "integer" | "number":
+                return _flow(node.get("minimum", 1))
+            case _:
+                return "text"
+
+    def wanted(self, root: str, node: Schema, path: Sequence[str | int], value: object) -> str:
+        """Return what to write instead of a value."""
+        flag = "write true or false, or " if node.get("flag") else ""
+        if values := [str(each) for each in node.get("enum", [node["const"]] if "const" in node else [])]:
+            near = get_close_matches(str(value), values, n=1) if isinstance(value, str) else []
+            return f"write {alternatives(values)}" + (f" (did you mean {near[0]}?)" if near else "")
+        match node.get("type"):
+            case "array":
+                least = "at least one" if value in ([], ()) else "a list"
+                return f"give {least}, as in {self.example(root, node)}"
+            case "object":
+                return f"{flag or 'give '}a mapping, as in {self.example(root, node)}"
+            case "boolean":
+                return "write true or false, without quotes"
+            case "integer" | "number":
+                return f"give {_range(node)}, without quotes" if isinstance(value, str) else f"give {_range(node)}"
+            case _ if isinstance(value, bool | int | float):
+                return f"write it in quotes: {_quoted(tuple(path), describe(value))}"
+            case _:
+                return f"give one text, as in {self.example(root, node)}"
+
+    @staticmethod
+    def _wrong(node: Schema, detail: ErrorDetails) -> str:
+        value: object = detail["input"]
+        if value == "" or (value in ([], ()) and node.get("type") == "array"):
+            return "it is empty"
+        if isinstance(value, str | int | float) and ("enum" in node or "const" in node):
+            return f"{describe(value)} is not {'a tier' if node.get('title') == 'TierName' else 'one of its values'}"
+        if detail["type"] in ("greater_than_equal", "less_than_equal"):
+            return f"{describe(value)} is out of range"
+        if isinstance(value, float) and node.get("type") == "integer":
+            return f"{describe(value)} is not a whole number"
+        if isinstance(value, Mapping | list | tuple) or node.get("type") in ("array", "object"):
+            return f"it is {kind(cast(object, value))}"
+        return f"{describe(value)} is {kind(value)}"
+
+    # -- keys that there are not
+
+    def _unknown(self, root: str, path: Path, value: object) -> str:
+        key = str(path[-1])
+        known = list(cast(dict[str, Schema], self.node(root, path[:-1]).get("properties", {})))
+        homes = self._homes(root, key, value)
+        close = get_close_matches(key, known, n=1, cutoff=0.8 if homes else 0.6)
+        if close:
+            return f"there is no such key; did you mean {close[0]}?"
+        if homes:
+            there = ", in the stack file" if root == "app" and homes[0].startswith("environment") else ""
+            there = ", in Pulumi.yaml" if root != "app" and homes[0].startswith("app") else there
+            return f"there is no such key; it belongs to {alternatives(homes[:4])}{there}"
+        return f"there is no such key; use one of {', '.join(known[:12])}{' …' if len(known) > 12 else ''}"
+
+    def _homes(self, root: str, key: str, value: object) -> list[str]:
+        """Return the paths of the models that have a key, those of its own root first, and first those that take such a value."""
+        if key in ("cpu", "memory", "replicas"):
+            return ["environment.tiers.<tier>"]
+        found = [
+            home for each in sorted(self.schemas, key=lambda each: each != root) for home in self._parents(each, key)
+        ]
+        own = [home for home in found if home[0].partition(".")[0] == root] or found
+        fitting = [home for home in own if (home[1] == "object") == isinstance(value, Mapping)]
+        return [path for path, _ in fitting or own]
+
+    def _parents(self, root: str, key: str) -> Iterator[tuple[str, str]]:
+        """Yield the path of every model of a root that has a key, with the type of the key there."""
+        todo: list[tuple[str, Schema]] = [(root, self.schemas[root])]
+        while todo:
+            path, node = todo.pop(0)
+            node = self.resolve(root, node)
+            fields = cast(dict[str, Schema], node.get("properties", {}))
+            if key in fields:
+                yield path, str(self.resolve(root, fields[key]).get("type", ""))
+            todo += [(f"{path}.{name}", inner) for name, inner in fields.items()]
+            if inner := node.get("items"):
+                todo.append((path, cast(Schema, inner)))
+            if isinstance(inner := node.get("additionalProperties"), dict):
+                todo.append(
+                    (
+                        f"{path}.<{'tier' if 'TierName' in str(node.get('propertyNames')) else 'name'}>",
+                        cast(Schema, inner),
+                    )
+                )
+
+
+def alternatives(values: Sequence[str]) -> str:
+    """Return words as a choice: `a, b or c`."""
+    *first, last = values
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _flow(value: object) -> str:
+    """Return a value as YAML has it on one line, with quotes only where it needs them."""
+    if isinstance(value, list):
+        return f"[{', '.join(_flow(inner) for inner in cast(list[object], value))}]"
+    if isinstance(value, str):
+        words = ("true", "false", "yes", "no", "on", "off", "null")
+        plain = (
+            re.fullmatch(r"(-?[A-Za-z]|/)[\w./:@$=-]*|\d+(\.\d+)?(ms|[smhdw]|[KMG]i)", value)
+            and not value.endswith(":")
+            and value not in words
+        )
+        return value if plain else json.dumps(value, ensure_ascii=False)
+    return json.dumps(value)
+
+
+def _range(node: Schema) -> str:
+    noun = "a whole number" if node.get("type") == "integer" else "a number"
+    least, most = node.get("minimum"), node.get("maximum")
+    if least is None and most is None:
+        return f"{noun}, as in 1"
+    return f"{noun} of at least {least}" if most is None else f"{noun} from {0 if least is None else least} to {most}"
+
+
+def bounded(root: str, problems: Iterable[str]) -> str:
+    """Return the lines of an error, and of very many only how many more they are."""
+    lines = list(dict.fromkeys(problems))
+    more = len(lines) - LINES
+    return "\n".join(lines[:LINES] + ([f"{root}: it has {more} more problems; mend these first"] if more > 0 else []))

@@ -1,0 +1,569 @@
+"""Grammars of the values that platforms take: image references, host names, times of cron, object names, paths.
+
+Pure functions: each returns the value or raises `RefusalError`, which says what is wrong and what to write. The source of every
+rule is named where the rule is, so that it can be compared with a newer version of it.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address, ip_network
+from posixpath import normpath
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+
+class RefusalError(ValueError):
+    """A value that a platform would refuse: `wrong` says why, `fix` what to write."""
+
+    def __init__(self, wrong: str, fix: str) -> None:
+        super().__init__(f"{wrong}; {fix}")
+        self.wrong, self.fix = wrong, fix
+
+
+# ---------------------------------------------------------------------- values in messages
+
+
+def describe(value: object, limit: int = 60) -> str:
+    """Return a value as a message shows it: short, on one line, and only its kind where it holds other values."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case int() if abs(value) >= 10**18:
+            return "a number of more than 18 digits"
+        case int() | float():
+            return f"{value:.17g}" if isinstance(value, float) else str(value)
+        case str():
+            short = value if len(value) <= limit else f"{value[: limit - 1]}…"
+            return repr(short) if short.isprintable() else ascii(short)
+        case _:
+            return kind(value)
+
+
+def kind(value: object) -> str:
+    """Return the word for the type of a YAML value."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case dict():
+            return "a mapping"
+        case list() | tuple():
+            return "a list"
+        case _:
+            return "no value of YAML"
+
+
+def _refuse(value: object, noun: str, fix: str) -> NoReturn:
+    raise RefusalError(f"{describe(value, 80)} is not {noun}", fix)
+
+
+def text_of(value: object, noun: str, fix: str) -> str:
+    """Return the value if it is a text.
+
+    Raises:
+        RefusalError: it is of another type.
+    """
+    return value if isinstance(value, str) else _refuse(value, noun, fix)
+
+
+def matching(value: object, pattern: str, noun: str, fix: str) -> str:
+    """Return the value if it is a text of which all matches the pattern.
+
+    Raises:
+        RefusalError: it is none.
+    """
+    text = text_of(value, noun, fix)
+    return text if re.fullmatch(pattern, text, re.ASCII) else _refuse(value, noun, fix)
+
+
+# ---------------------------------------------------------------------- image references
+# github.com/distribution/reference v0.6.0, regexp.go and normalize.go; digests: github.com/opencontainers/go-digest v1.0.0.
+
+_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_DOMAIN_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_DOMAIN = rf"(?:{_DOMAIN_LABEL}(?:\.{_DOMAIN_LABEL})*|\[[a-fA-F0-9:]+\])(?::(\d+))?"
+_TAG = r"\w[\w.-]{0,127}"
+_DIGEST = r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}"
+NAME_LENGTH = 255
+"""Characters of the name of an image, with its domain."""
+
+AN_IMAGE = "write it like nginx:1.27 or name@sha256:… with the 64 digits of its digest"
+
+
+def image(value: object) -> str:
+    """Check an image reference with a tag or a digest.
+
+    Raises:
+        RefusalError: no engine could pull it, or it names whatever is newest.
+    """
+    noun = "an image with a tag or digest"
+    text = text_of(value, noun, AN_IMAGE)
+    tagged, at, digest = text.partition("@")
+    if at and not re.fullmatch(_DIGEST, digest):
+        raise RefusalError(f"{describe(digest, 80)} is not a digest", "write sha256: and its 64 digits (0-9, a-f)")
+    head, slash, last = tagged.rpartition("/")
+    name, colon, tag = last.rpartition(":") if ":" in last else (last, "", "")
+    if not (at or colon):
+        _refuse(value, noun, AN_IMAGE)
+    if colon and not re.fullmatch(_TAG, tag, re.ASCII):
+        fix = "use at most 128 letters, digits, dots, dashes and underscores, neither dot nor dash first"
+        raise RefusalError(f"{describe(tag)} is not a tag of an image", fix)
+    _image_name(f"{head}{slash}{name}", value, noun, AN_IMAGE)
+    if tag == "latest" and not at:
+        raise RefusalError(f"{describe(value, 80)} names whatever is newest today", "name the version you tested")
+    return text
+
+
+def repository(value: object) -> str:
+    """Check the place that names of images begin with: a registry, a namespace in it, or both.
+
+    Raises:
+        RefusalError: no name of an image begins like it.
+    """
+    noun, fix = "a place for images", "write it like ghcr.io/team"
+    text = text_of(value, noun, fix)
+    _image_name(f"{text}/x", value, noun, fix)
+    return text
+
+
+def _image_name(name: str, value: object, noun: str, fix: str) -> None:
+    first, slash, rest = name.partition("/")
+    domain = bool(slash) and (any(mark in first for mark in ".:") or first == "localhost")
+    path = rest if domain else name
+    if path != path.lower():
+        raise RefusalError(f"{describe(value, 80)} has capitals in its name", "write the name in lower case")
+    if not re.fullmatch(rf"{_COMPONENT}(?:/{_COMPONENT})*", path) or re.fullmatch(r"[0-9a-f]{64}", name):
+        _refuse(value, noun, fix)
+    if domain:
+        found = re.fullmatch(_DOMAIN, first)
+        if not found:
+            _refuse(value, noun, fix)
+        if found[1] and not is_port(found[1]):
+            raise RefusalError(f"{describe(found[1])} is not a port", "give the registry's, from 1 to 65535")
+    if len(name) > NAME_LENGTH:
+        raise RefusalError(f"{describe(value)} is too long", f"give a name of at most {NAME_LENGTH} characters")
+
+
+def is_port(digits: str) -> bool:
+    """Return whether the digits are a port that can be connected to."""
+    return len(digits) <= 5 and 1 <= int(digits) <= 65535
+
+
+# ---------------------------------------------------------------------- names of the network
+# Host names: RFC 1123, 2.1. Gateway API v1 (shared_types.go, Hostname): lower case, no address, `*.` only as its first label.
+
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_HOST = rf"{_LABEL}(\.{_LABEL})*"
+
+
+def host(value: object) -> str:
+    """Check the name of a host, or its address.
+
+    Raises:
+        RefusalError: it is none, or a pattern.
+    """
+    return _short(matching(value, _HOST, "a host name", "write it like db.example.com"), 253)
+
+
+def route_host(value: object) -> str:
+    """Check a host that a route of the Gateway API is for; it may begin with `*.`.
+
+    Raises:
+        RefusalError: it is none, or an address.
+    """
+    text = matching(value, rf"(\*\.)?{_HOST}", "a host name", "write it like app.example.com")
+    _no_address(text)
+    return _short(text, 253)
+
+
+def _no_address(text: str) -> None:
+    try:
+        ip_address(text)
+    except ValueError:
+        return
+    raise RefusalError(
+        f"{describe(text)} is an address, and routes are for names", "write a host name, as in app.example.com"
+    )
+
+
+def _short(text: str, most: int) -> str:
+    if len(text) > most:
+        raise RefusalError(f"{describe(text)} is too long", f"give at most {most} characters")
+    return text
+
+
+AN_ADDRESS = "write it like https://example.com"
+
+
+def address(value: object) -> str:
+    """Check the address of a server: scheme, host and port.
+
+    Raises:
+        RefusalError: it is none, or has a path.
+    """
+    noun = "an address of scheme, host and port"
+    text = text_of(value, noun, AN_ADDRESS)
+    found = re.fullmatch(rf"https?://({_HOST})\.?(?::(\d+))?(.*)", text, re.ASCII | re.DOTALL)
+    if not found:
+        _refuse(value, noun, AN_ADDRESS)
+    *_, port, rest = found.groups()
+    if rest.startswith(("/", "?", "#")):
+        raise RefusalError(f"{describe(value, 80)} has a path", f"take out {describe(rest)}")
+    if rest or len(found[1]) > 253:
+        _refuse(value, noun, AN_ADDRESS)
+    if port and not is_port(port):
+        raise RefusalError(f"{describe(port)} is not a port", "give one from 1 to 65535")
+    return text
+
+
+def public_address(value: object) -> str:
+    """Check the address that users open through a route of the Gateway API.
+
+    Raises:
+        RefusalError: it is none, or its host is an address.
+    """
+    text = address(value)
+    name = urlsplit(text).hostname or ""
+    if name.endswith("."):
+        raise RefusalError(f"{describe(text, 80)} ends its host with a dot", "take the dot out")
+    _no_address(name)
+    return text
+
+
+def cidr(value: object) -> str:
+    """Check a range of addresses, as NetworkPolicies take it: bits behind the prefix are ignored.
+
+    Raises:
+        RefusalError: it is none.
+    """
+    noun, fix = "a range of addresses", "write it like 10.0.0.0/8"
+    text = text_of(value, noun, fix)
+    try:
+        if re.fullmatch(r"[0-9a-fA-F.:]{2,45}/\d{1,3}", text, re.ASCII):
+            ip_network(text, strict=False)
+            return text
+    except ValueError:
+        pass
+    _refuse(value, noun, fix)
+
+
+def docker_host(value: object) -> str:
+    """Check the address of a Docker engine: a socket, a host through ssh, or a port.
+
+    Raises:
+        RefusalError: the provider could not connect to it.
+    """
+    noun = "the address of an engine"
+    fix = "write it like unix:///var/run/docker.sock, ssh://user@host or tcp://host:2376"
+    text = text_of(value, noun, fix)
+    if re.fullmatch(r"unix:///[^\s]+", text):
+        return text
+    found = re.fullmatch(
+        r"(ssh|tcp)://(?:[A-Za-z0-9_.-]+@)?([A-Za-z0-9_.-]+|\[[0-9a-fA-F:]+\])(?::(\d+))?/?", text, re.ASCII
+    )
+    if not found:
+        _refuse(value, noun, fix)
+    if found[3] and not is_port(found[3]):
+        raise RefusalError(f"{describe(found[3])} is not a port", "give one from 1 to 65535")
+    return text
+
+
+# ---------------------------------------------------------------------- names and labels of Kubernetes
+# k8s.io/apimachinery v0.33, pkg/util/validation/validation.go.
+
+
+def subdomain(value: object) -> str:
+    """Check the name of an object (RFC 1123 subdomain).
+
+    Raises:
+        RefusalError: it is none.
+    """
+    label = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+    fix = "use lower-case letters, digits, dots, dashes, a letter or digit at both ends of each part between dots"
+    return _short(matching(value, rf"{label}(\.{label})*", "a name that every platform takes", fix), 253)
+
+
+_QUALIFIED = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+
+
+def label_key(value: object) -> str:
+    """Check the key of a label: a name, with or without the domain of its owner before a slash.
+
+    Raises:
+        RefusalError: it is none.
+    """
+    fix = "write it like release or example.com/team: at most 63 letters, digits, dots, dashes, underscores"
+    text = text_of(value, "the key of a label", fix)
+    prefix, slash, name = text.rpartition("/")
+    if not re.fullmatch(_QUALIFIED, name, re.ASCII) or (slash and not re.fullmatch(_HOST, prefix, re.ASCII)):
+        _refuse(value, "the key of a label", fix)
+    return text
+
+
+def label_value(value: object) -> str:
+    """Check the value of a label.
+
+    Raises:
+        RefusalError: it is none.
+    """
+    fix = "use at most 63 letters, digits, dots, dashes and underscores, a letter or digit first and last"
+    return matching(value, _QUALIFIED, "the value of a label", fix)
+
+
+def secret_key(value: object) -> str:
+    """Check a key of a Secret or a ConfigMap.
+
+    Raises:
+        RefusalError: it is none.
+    """
+    fix = "use at most 253 letters, digits, dots, dashes and underscores"
+    text = matching(value, r"[A-Za-z0-9._-]{1,253}", "a key of a Secret", fix)
+    return text if text not in (".", "..") and not text.startswith("..") else _refuse(value, "a key of a Secret", fix)
+
+
+# ---------------------------------------------------------------------- S3
+# docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; longer names with dots are Google's.
+
+
+def bucket(value: object) -> str:
+    """Check the name of a bucket.
+
+    Raises:
+        RefusalError: no server has one of that name.
+    """
+    fix = "use 3 to 63 lower-case letters, digits, dots and dashes, a letter or digit at both ends"
+    text = matching(value, _HOST, "the name of a bucket", fix)
+    if not 3 <= len(text) <= (222 if "." in text else 63) or re.fullmatch(r"\d+(\.\d+){3}", text):
+        _refuse(value, "the name of a bucket", fix)
+    return text
+
+
+# ---------------------------------------------------------------------- PostgreSQL
+# src/bin/initdb/initdb.c (get_su_pwd, "role names cannot begin with pg_"), src/backend/parser/gram.y (RoleSpec), src/bin/initdb
+# for the databases that a server begins with.
+
+_IDENTIFIER = r"[a-z_][a-z0-9_]{0,62}"
+AN_IDENTIFIER = "use lower-case letters, digits and underscores, at most 63, no digit first"
+
+
+def identifier(value: object) -> str:
+    """Check a name that needs no quotes in SQL and PromQL.
+
+    Raises:
+        RefusalError: it is none.
+    """
+    return matching(value, _IDENTIFIER, "a name that every platform takes", AN_IDENTIFIER)
+
+
+def role(value: object) -> str:
+    """Check the name of a role of PostgreSQL that is to be made.
+
+    Raises:
+        RefusalError: it is none, or PostgreSQL keeps it for itself.
+    """
+    text = identifier(value)
+    if text.startswith("pg_") or text in ("public", "none"):
+        raise RefusalError(
+            f"{describe(text)} is a name that PostgreSQL keeps for itself (pg_…, public, none)",
+            "give another, as in app",
+        )
+    return text
+
+
+def database(value: object) -> str:
+    """Check the name of a database of PostgreSQL that an application can use.
+
+    Raises:
+        RefusalError: it is none, or that of a template.
+    """
+    text = identifier(value)
+    if text in ("template0", "template1"):
+        raise RefusalError(f"{describe(text)} is a template of PostgreSQL's own", "give another, as in app")
+    return text
+
+
+# ---------------------------------------------------------------------- paths
+
+_OWN_FOLDERS = ("/proc", "/sys", "/dev")
+"""Folders of the kernel: runc refuses mounts in them, or nothing could start (runc, libcontainer/rootfs_linux.go)."""
+_OPEN_FOLDERS = ("/dev/shm", "/dev/mqueue", "/dev/hugepages")
+
+
+def place(path: str) -> str:
+    """Return the folder a path leads to, by one spelling: `//a/./b/` is `/a/b`."""
+    return f"/{normpath(path).lstrip('/')}"
+
+
+def within(path: str, folder: str) -> bool:
+    """Return whether a path is the folder or below it."""
+    return folder == "/" or place(path) == folder or place(path).startswith(f"{folder}/")
+
+
+def container_path(value: object) -> str:
+    """Check a path that something is mounted on in a container.
+
+    Raises:
+        RefusalError: it is not absolute, it is the root or the kernel's, or a platform reads it in another way.
+    """
+    noun, fix = "an absolute path in the container", "write it like /var/lib/app"
+    text = text_of(value, noun, fix)
+    if not text.startswith("/") or ".." in text.split("/") or not text.isprintable() or len(text) > 4000:
+        _refuse(value, noun, fix)
+    if place(text) == "/":
+        raise RefusalError(
+            f"{describe(value)} is the root of the container", "name a folder below it, as in /var/lib/app"
+        )
+    # Kubernetes refuses a colon in a mountPath (pkg/apis/core/validation), Docker reads options behind it.
+    if ":" in text:
+        raise RefusalError(f"{describe(value)} has a colon", fix)
+    if any(within(text, folder) for folder in _OWN_FOLDERS) and not any(within(text, each) for each in _OPEN_FOLDERS):
+        raise RefusalError(f"{describe(value)} is in a folder of the kernel (/proc, /sys, /dev)", fix)
+    return text
+
+
+def relative_path(value: object) -> str:
+    """Check a path relative to Pulumi.yaml.
+
+    Raises:
+        RefusalError: it is absolute, or no path.
+    """
+    noun, fix = "a path relative to Pulumi.yaml", "write it like sql/schema.sql"
+    text = text_of(value, noun, fix)
+    if not text or text.startswith(("/", "~")) or not text.isprintable() or len(text) > 4000:
+        _refuse(value, noun, fix)
+    return text
+
+
+_URL_CHARACTER = r"[A-Za-z0-9._~/-]|%[0-9A-Fa-f]{2}"
+
+
+def url_path(value: object) -> str:
+    """Check the path of a URL, without a query.
+
+    Raises:
+        RefusalError: it is none.
+    """
+    text = matching(value, rf"/(?:{_URL_CHARACTER})*", "a URL path", "write it like /health")
+    if text.startswith("//"):
+        raise RefusalError(f"{describe(value)} begins with two slashes, like the name of a host", "begin with one")
+    return _short(text, 1024)
+
+
+def route_path(value: object) -> str:
+    """Check a path that a route is for, in one spelling: what users write in another is not to pass by it.
+
+    Gateway API v1 (httproute_types.go, HTTPPathMatch) refuses the others.
+
+    Raises:
+        RefusalError: it is none.
+    """
+    text = url_path(value)
+    if "%2f" in text.lower():
+        raise RefusalError(f"{describe(value)} has an encoded slash (%2F)", "write it with a plain one, as in /api")
+    if "//" in text or {".", ".."} & set(text.split("/")):
+        raise RefusalError(f"{describe(value)} has parts that are empty or dots", "write it like /api")
+    return text
+
+
+def header_value(value: object) -> str:
+    """Check the value of a header (RFC 9110, 5.5): one line, no spaces around it.
+
+    Raises:
+        RefusalError: no answer could have it.
+    """
+    noun, fix = "the value of a header", "write it in quotes, on one line"
+    text = text_of(value, noun, fix)
+    if text != text.strip() or any(ord(mark) < 32 or ord(mark) == 127 for mark in text.replace("\t", " ")):
+        _refuse(value, noun, fix)
+    return text
+
+
+# ---------------------------------------------------------------------- times of cron
+# What both robfig/cron v3 (Kubernetes, CloudNativePG: parser.go) and APScheduler 3 (the backup image: triggers/cron/expressions.py)
+# take, and mean the same by. APScheduler: a step is at most the range's length, names take no step, and the week begins with mon;
+# robfig/cron: it begins with sun. So a range has sun neither first nor last.
+
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_LENGTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_FIELDS: Sequence[tuple[str, int, int, tuple[str, ...]]] = (
+    ("minute", 0, 59, ()),
+    ("hour", 0, 23, ()),
+    ("day of the month", 1, 31, ()),
+    ("month", 1, 12, _MONTHS),
+    ("day of the week", 0, 6, _DAYS),
+)
+A_TIME = 'write daily, weekly, monthly or five fields as in "30 2 * * mon-fri", days of the week by name'
+
+
+def cron(value: object) -> str:
+    """Check a time as cron writes it, in five fields, with one space between them.
+
+    Raises:
+        RefusalError: a scheduler refuses it, two of them differ about it, or it never comes.
+    """
+    noun = "a time as cron writes it"
+    fields = text_of(value, noun, A_TIME).split()
+    if len(fields) != 5:
+        _refuse(value, noun, A_TIME)
+    times = [_cron_field(text, *field) for text, field in zip(fields, _FIELDS, strict=True)]
+    if not any(day <= _LENGTHS[month - 1] for day in times[2] for month in times[3]):
+        raise RefusalError(
+            f"{describe(value)} never comes: no month it names has that day", "name a day that the month has"
+        )
+    return " ".join(fields)
+
+
+def _cron_field(text: str, field: str, least: int, most: int, names: Sequence[str]) -> set[int]:
+    return {time for part in text.split(",") for time in _cron_part(part, field, least, most, names)}
+
+
+def _cron_part(part: str, field: str, least: int, most: int, names: Sequence[str]) -> Iterable[int]:
+    word = "|".join([*names, r"\d{1,2}"]) if field != "day of the week" else "|".join(names)
+    found = re.fullmatch(rf"(?:\*|({word})(?:-({word}))?)(?:/(\d{{1,2}}))?", part, re.ASCII)
+    if not found:
+        raise RefusalError(f"{describe(part)} is not a {field} of cron", A_TIME)
+    first, last = (_cron_number(end, least, names) for end in (found[1], found[2]))
+    step = int(found[3]) if found[3] else None
+    named = [end for end in (found[1], found[2]) if end and not end.isdigit()]
+    if named and (step or len(named) != sum(1 for end in (found[1], found[2]) if end)):
+        raise RefusalError(
+            f"{describe(part)} mixes names with numbers or steps", "write them one by one, as in mon,wed,fri"
+        )
+    if any(end is not None and not least <= end <= most for end in (first, last)):
+        raise RefusalError(f"{describe(part)} is not a {field} of cron", f"use {least} to {most}")
+    if last is not None and field == "day of the week" and found[1] != found[2] and "sun" in (found[1], found[2]):
+        fix = "write sun by itself, as in sat,sun"
+        raise RefusalError(
+            f"{describe(part)} is a range that begins or ends with sun, and schedulers' weeks differ", fix
+        )
+    if first is not None and last is not None and first > last:
+        raise RefusalError(
+            f"{describe(part)} runs backwards",
+            f"write two ranges, as in {_two_ranges(found[1], found[2], names, least, most)}",
+        )
+    begin = least if first is None else first
+    end = most if first is None or (last is None and step) else (first if last is None else last)
+    if step is not None and not 1 <= step <= end - begin:
+        raise RefusalError(
+            f"{describe(part)} steps over all of its range", f"take /{step} out, or give one from 1 to {end - begin}"
+        )
+    return range(begin, end + 1, step or 1)
+
+
+def _cron_number(end: str | None, least: int, names: Sequence[str]) -> int | None:
+    if end is None:
+        return None
+    return int(end) if end.isdigit() else names.index(end) + least
+
+
+def _two_ranges(first: str, last: str, names: Sequence[str], least: int, most: int) -> str:
+    ends = (names[-1], names[0]) if names else (str(most), str(least))
+    return ",".join(a if a == b else f"{a}-{b}" for a, b in ((first, ends[0]), (ends[1], last)))

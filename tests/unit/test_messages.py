@@ -1,0 +1,300 @@
+"""Every field of every model, with values of each wrong type: refused by its exact path, with what to write."""
+
+import copy
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components import explain
+from components.config import App, ConfigError, Environment, check_secrets, load_app, load_environment
+
+Path = tuple[str | int, ...]
+Schema = Mapping[str, Any]
+
+APP: dict[str, Any] = {
+    "name": "shop",
+    "version": "1.0.0",
+    "checks": [{"path": "/", "headers": {"X-Frame-Options": "DENY"}, "contains": "Shop"}],
+    "figures": {"orders": {"query": "sum(orders_total{$here})", "help": "Orders.", "above": 5}},
+    "web": {"image": "shop-web:1", "port": 8080, "metrics": "/metrics"},
+    "api": {
+        "build": "api",
+        "target": "run",
+        "port": 8000,
+        "command": ["serve"],
+        "env": {"LEVEL": "info"},
+        "secrets": ["api-key"],
+        "needs": ["database", "cache"],
+        "volumes": {"uploads": "/data"},
+        "migrate": {"command": ["migrate"], "check": ["checked"]},
+        "tasks": {"index": {"command": ["index"]}},
+        "seed": {"command": ["seed"]},
+        "reload": {"target": "dev", "command": ["watch"], "mounts": {"src": "/src"}, "writable": ["/build"]},
+    },
+    "worker": {"image": "shop-worker:1", "alive": ["true"]},
+    "database": {"init": ["a.sql"], "seed": ["b.sql"], "anonymise": ["c.sql"]},
+    "cache": {},
+}
+S3 = {"endpoint": "https://s3.example.com", "bucket": "shop-backups", "access_key": "s3-id", "secret_key": "s3-key"}
+DOCKER: dict[str, Any] = {
+    "platform": "docker",
+    "docker": {"host": "unix:///run/docker.sock"},
+    "gateway": {"ports": {"api": 9001}, "metrics_port": 9002},
+    "monitoring": {"exporters": {}, "port": 9003},
+    "images": {"api": "shop-api:1"},
+    "tiers": {
+        "api": {"env": {"COLOUR": "red"}},
+        "database": {"backup": {"target": {"s3": S3 | {"prefix": "shop"}}}},
+        "cache": {"external": {"host": "cache.example.com", "port": 6379}},
+    },
+}
+CLUSTER: dict[str, Any] = {
+    "platform": "kubernetes",
+    "registry": "registry.example.com/team",
+    "release": {},
+    "slo": {},
+    "monitoring": {"labels": {"release": "prometheus"}},
+    "kubernetes": {
+        "context": "lab",
+        "url": "https://shop.example.com",
+        "hostnames": ["www.example.com"],
+        "pull_secrets": ["registry"],
+        "gateway": {
+            "name": "public",
+            "namespace": "gateway",
+            "inside": "http://traefik.gateway:80",
+            "cidrs": ["10.0.0.0/8"],
+            "create": {"gateway_class": "traefik", "certificate": "shop", "issuer": "le"},
+        },
+        "namespace": {"name": "shop", "quota": {"cpu": 4, "pods": 9}, "limits": {}},
+        "secrets": {"api-key": {"store": "vault", "key": "shop", "property": "api"}},
+    },
+    "tiers": {
+        "web": {"autoscale": {"max": 4}, "reserve": 0.1, "priority_class": "high"},
+        "api": {"storage": "1Gi", "storage_class": "nfs"},
+        "database": {"ha": True, "storage": "1Gi", "backup": {"target": {"volume": True, "storage": "2Gi"}}},
+    },
+}
+WRONG = [None, True, -1, 0, 3.5, 10**30, float("nan"), "", " ", "a\nb", "A_!", "\0", "\ud800", "x" * 200_000, [], ["?", 1], [[]],
+         {}, {"k": 1}, {"?": "!"}, {1: 2}]  # fmt: skip
+FORBIDDEN = re.compile(
+    r"valid (tuple|string|integer|number|dict|boolean|list)|instance of|input should|pydantic|docs/configuration\.md|Extra inputs",
+    re.IGNORECASE,
+)
+
+
+def _load(root: str, value: object) -> None:
+    if root == "app":
+        load_app(value)
+    else:
+        load_environment(value, _app())
+
+
+@cache
+def _app() -> App:
+    return load_app(APP)
+
+
+BASES = [("app", App, APP), ("environment", Environment, DOCKER), ("environment", Environment, CLUSTER)]
+
+
+def _resolved(node: Schema, parts: Mapping[str, Schema]) -> Schema:
+    while "$ref" in node or "anyOf" in node:
+        options = node.get("anyOf", [node])
+        node = next(each for each in reversed(options) if each.get("type") != "null")
+        node = parts[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+    return node
+
+
+def _fields(node: Schema, parts: Mapping[str, Schema], value: object, path: Path = ()) -> Iterator[Path]:
+    """Yield the path of every field that the models have below a value, whether the value gives it or not."""
+    node = _resolved(node, parts)
+    if isinstance(value, dict):
+        for key, inner in node.get("properties", {}).items():
+            yield (*path, key)
+            yield from _fields(inner, parts, value.get(key), (*path, key))
+        for key in value if "additionalProperties" in node and "properties" not in node else ():
+            yield (*path, key)
+            yield from _fields(node["additionalProperties"], parts, value[key], (*path, key))
+    if isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield (*path, number)
+            yield from _fields(node.get("items", {}), parts, inner, (*path, number))
+
+
+def _places() -> Iterator[Any]:
+    for number, (root, model, base) in enumerate(BASES):
+        schema = explain.schema_of(model)
+        for path in _fields(schema, schema["$defs"], base):
+            yield pytest.param(root, base, path, id=f"{number}-{'.'.join(map(str, path))}")
+
+
+PLACES = list(_places())
+
+
+def _with(base: Mapping[str, Any], path: Path, value: object) -> dict[str, Any]:
+    changed = copy.deepcopy(dict(base))
+    _put(changed, path, value)
+    return changed
+
+
+def test_the_bases_are_valid_and_reach_every_model() -> None:
+    for root, _, base in BASES:
+        _load(root, base)
+    reached = {(str(place.values[0]), str(place.values[2][-1])) for place in PLACES}
+    for root, model, _ in BASES:
+        schema = explain.schema_of(model)
+        for name, part in schema["$defs"].items():
+            for key in part.get("properties", {}):
+                assert (root, key) in reached, f"{name}.{key}"
+
+
+@pytest.mark.parametrize(("root", "base"), [(root, base) for root, _, base in BASES], ids=["app", "docker", "cluster"])
+def test_wrong_values_are_refused_by_path_with_a_fix(
+    root: str, base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All places of one depth get the same wrong value at once: pydantic reports the errors of all fields together."""
+    monkeypatch.setattr(explain, "LINES", 10**6)
+    paths = [place.values[2] for place in PLACES if place.values[1] is base]
+    refused = dict.fromkeys(paths, 0)
+    for depth in sorted({len(path) for path in paths}):
+        together = [path for path in paths if len(path) == depth]
+        for value in WRONG:
+            changed = copy.deepcopy(base)
+            for path in together:
+                _put(changed, path, value)
+            for about in _checked_lines(root, changed):
+                for path in together:
+                    where = ".".join([root, *map(str, path)])
+                    refused[path] += about == where or about.startswith(f"{where}.")
+    assert not [path for path, times in refused.items() if times < 5]
+
+
+def _checked_lines(root: str, value: object) -> set[str]:
+    """Check the form of each line of a refusal, and return the paths that they begin with."""
+    try:
+        _load(root, value)
+    except ConfigError as error:
+        lines = str(error).splitlines()
+    else:
+        return set()
+    for line in lines:
+        assert re.match(rf"{root}(\.[^ :]+)*: .+; .+", line), line
+        assert len(line) < 400, line
+        assert not FORBIDDEN.search(line), line
+    return {line.partition(": ")[0] for line in lines}
+
+
+def _put(target: Any, path: Path, value: object) -> None:
+    for part in path[:-1]:
+        target = target[part]
+    target[path[-1]] = value
+
+
+@pytest.mark.parametrize(
+    ("root", "base", "path", "value", "line"),
+    [
+        ("app", APP, ("api", "needs"), "database", "app.api.needs: it is a text; give a list, as in [database]"),
+        ("app", APP, ("reload",), {}, "app.reload: there is no such key; it belongs to app.web, app.api or app.worker"),
+        ("app", APP, ("api", "replicas"), 2,
+         "app.api.replicas: there is no such key; it belongs to environment.tiers.<tier>, in the stack file"),
+        ("app", APP, ("api", "prot"), 1, "app.api.prot: there is no such key; did you mean port?"),
+        ("app", APP, ("api", "zzz"), 1, "app.api.zzz: there is no such key; use one of image, build, target, command, env, …"),
+        ("environment", DOCKER, ("visits",), ["/"],
+         "environment.visits: there is no such key; it belongs to app, in Pulumi.yaml"),
+        ("environment", DOCKER, ("tiers", "api", "env", "DEBUG"), True,
+         'environment.tiers.api.env.DEBUG: true is a boolean; write it in quotes: DEBUG: "true"'),
+        ("environment", DOCKER, ("tiers", "api", "env", "SINCE"), "2024-01-01 00:00:00 +0000 UTC",
+         'environment.tiers.api.env.SINCE: it is a date; write it in quotes: SINCE: "2024-01-01"'),
+        ("app", APP, ("api", "command", 0), 8000, 'app.api.command.0: 8000 is a number; write it in quotes: - "8000"'),
+        ("app", APP, ("api", "command"), {"a": "b"}, "app.api.command: it is a mapping; give a list, as in [python, -m, app]"),
+        ("environment", DOCKER, ("platform",), "dokcer",
+         "environment.platform: 'dokcer' is not one of its values; write docker or kubernetes (did you mean docker?)"),
+        ("environment", DOCKER, ("monitoring",), "on",
+         "environment.monitoring: it is a text; write true or false, or a mapping, as in {interval: 30s}"),
+        ("environment", DOCKER, ("gateway",), None,
+         "environment.gateway: nothing stands under it; take it out or fill it in"),
+        ("app", APP, ("worker",), None, "app.worker: nothing stands under it; take it out or fill it in"),
+        ("app", APP, ("api", "env", 8), "x", 'app.api.env.8: the key is a number; write it in quotes: "8"'),
+        ("app", APP, ("database", "password"), "hunter2!", "app.database.password: it is not the name of one of `secrets`; …"),
+    ],
+)  # fmt: skip
+def test_message_of_a_wrong_value(root: str, base: dict[str, Any], path: Path, value: object, line: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        _load(root, _with(base, path, value))
+    message = str(error.value)
+    assert message == line or (line.endswith("…") and message.startswith(line[:-1])), message
+    assert "hunter2" not in message
+
+
+def test_missing_value_is_shown_with_an_example() -> None:
+    changed = copy.deepcopy(APP)
+    del changed["api"]["port"]
+    with pytest.raises(ConfigError, match=re.escape("app.api.port: it is not set; add it, as in port: 8080")):
+        load_app(changed)
+
+
+@pytest.mark.parametrize("value", [None, {}, [], "text", 5])
+def test_whole_part_that_is_no_mapping_is_refused(value: object) -> None:
+    for root in ("app", "environment"):
+        with pytest.raises(ConfigError, match=rf"^{root}: it is [^;]+; \w+"):
+            _load(root, value)
+
+
+def test_very_many_problems_are_counted() -> None:
+    with pytest.raises(ConfigError) as error:
+        load_app(APP | {f"key{number}": 1 for number in range(100)})
+    assert str(error.value).splitlines()[-1] == "app: it has 60 more problems; mend these first"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(WRONG[:13]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=8) | st.integers() | st.none(), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(PLACES), JSON)
+def test_no_value_at_any_place_raises_anything_else(place: Any, value: object) -> None:
+    root, base, path = place.values
+    try:
+        _load(root, _with(base, path, value))
+    except ConfigError as error:
+        assert re.match(rf"{root}|app", str(error))
+
+
+def test_nesting_without_end_is_refused() -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    for root, _, base in BASES:
+        with pytest.raises(ConfigError, match="nested too deeply"):
+            _load(root, base | {"checks": deep, "images": deep})
+    with pytest.raises(ConfigError):
+        check_secrets({"database-password": deep}, load_app(APP))
+
+
+def test_whole_numbers_of_any_length_are_refused_without_printing_them() -> None:
+    with pytest.raises(ConfigError) as error:
+        load_app(_with(APP, ("api", "port"), 10**6000))
+    assert len(str(error.value)) < 400
+
+
+def test_no_secret_is_in_a_message() -> None:
+    app = load_app(APP)
+    for value in (5, ["hunter2"], {"hunter2": 1}, "", "hunter2\ud800", "hunter2" * 200_000, json.loads("1e400")):
+        given = dict.fromkeys(("api-key", "database-password", "cache-password"), value)
+        with pytest.raises(ConfigError) as error:
+            check_secrets(given, app)
+        assert "hunter2" not in str(error.value)
+        assert all(re.match(r"secrets\.[\w-]+: .+; ", line) for line in str(error.value).splitlines())

@@ -32,6 +32,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from . import explain, grammar, passwords
 from .grammar import RefusalError, describe, kind
+from .paths import covers
 
 
 class ConfigError(RunError):
@@ -413,7 +414,9 @@ class Listening(Service):
     health: UrlPath = Field(default="/health", description="Answers 200 while the process lives.")
     ready: UrlPath | None = Field(default=None, description="Answers 200 while it can serve; `health` if not given.")
     metrics: RoutePath | None = Field(
-        examples=["/metrics"], default=None, description="Prometheus metrics; never served through the gateway."
+        examples=["/metrics"],
+        default=None,
+        description="Prometheus metrics: the path and all below it, however it is spelled, is never served through the gateway.",
     )
 
     @model_validator(mode="after")
@@ -1408,10 +1411,34 @@ def _contradictions(app: App) -> Iterator[str]:
         yield f"app.checks: they have {size} bytes together, and the smoke test takes {CHECKS_SIZE}; make them shorter"
     if app.figures and not app.measured:
         yield "app.figures: no tier has metrics that they could be made of; give web or api its `metrics` path"
+    yield from _hidden_but_needed(app)
     volumes = [(name, tier) for tier, service in app.services.items() for name in service.volumes]
     for name, tier in volumes:
         if name in ("secrets", "database-data", "cache-data", "gateway-state", "prometheus-data", "backups"):
             yield f"app.{tier}.volumes.{name}: the program has one of that name; give it another"
+
+
+def _hidden_but_needed(app: App) -> Iterator[str]:
+    """Find paths that the gateway must answer and hides: `metrics` of any tier is hidden for all of a slot."""
+    needed = {f"app.visits.{number}": path for number, path in enumerate(app.visits)}
+    needed |= {
+        f"app.checks.{number}.path": check.path for number, check in enumerate(app.checks) if check.status != 404
+    }
+    if app.api and app.web:
+        needed |= {f"app.api.paths.{number}": path for number, path in enumerate(app.api.paths)}
+    listening = {TierName.WEB: app.web, TierName.API: app.api}
+    for tier, service in listening.items():
+        if service:
+            own = {f"app.{tier}.health": service.health, f"app.{tier}.ready": service.ready}
+            needed |= {name: path for name, path in own.items() if path}
+    for tier, service in app.measured.items():
+        hidden = service.metrics or "/"
+        for name, path in needed.items():
+            if covers(hidden, path):
+                yield (
+                    f"app.{tier}.metrics: the gateway answers 404 to {hidden} and all below it, so to {path} of {name}, too; "
+                    "serve the metrics at a path of their own, as in /metrics"
+                )
 
 
 def _misfits(app: App, environment: Environment) -> Iterator[str]:
@@ -1563,11 +1590,17 @@ UID_SHIFT, MOST_UID, LEAST_STORAGE = 10_000, 2**31 - 1, 64 * 2**20
 def _misfits_of_routes(app: App, environment: Environment) -> Iterator[str]:
     """Yield what an HTTPRoute does not take."""
     cluster, api = environment.cluster, app.api
+    compared = {f"app.{tier}.metrics": service.metrics for tier, service in app.measured.items()}
+    if api and app.web:
+        compared |= {f"app.api.paths.{number}": path for number, path in enumerate(api.paths)}
+    for name, path in compared.items():
+        if path and "%" in path:
+            yield f"{name}: a Gateway compares {path} as it is written; write it without codes, like /api"
     if (hosts := 1 + len(cluster.hostnames)) > HOSTNAMES:
         fix = f"give at most {HOSTNAMES - 1}"
         yield f"environment.kubernetes.hostnames: an HTTPRoute takes {HOSTNAMES}, that of url among them, and these make {hosts}; {fix}"
     if api and app.web:
-        hidden = sum(bool(tier.metrics) for tier in (api, app.web))
+        hidden = 2 * sum(bool(tier.metrics) for tier in (api, app.web))
         each = 2 if environment.release.standby == "warm" else 1
         most = min(MATCHES_OF_A_RULE, (MATCHES - 2 - hidden) // each - 1)
         if len(api.paths) > most:

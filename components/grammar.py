@@ -453,6 +453,8 @@ def url_path(value: object) -> str:
     text = matching(value, rf"/(?:{_URL_CHARACTER})*", "a URL path", "write it like /health")
     if text.startswith("//"):
         raise RefusalError(f"{describe(value)} begins with two slashes, like the name of a host", "begin with one")
+    if "%00" in text:
+        raise RefusalError(f"{describe(value)} has a NUL in it, which no application takes", "take %00 out")
     return _short(text, 1024)
 
 

@@ -47,9 +47,20 @@ def readiness(route: Route) -> str:
     return f"/.gateway/{route.tier}"
 
 
-def checks(app: App) -> str:
-    """Return `app.checks` as the toolbox reads them."""
-    return json.dumps([check.model_dump(exclude_none=True) for check in app.checks])
+def smoke_checks(app: App, routes: Sequence[Route]) -> str:
+    """Return the questions of the smoke test as the toolbox reads them: each tier's readiness, then `app.checks`.
+
+    Each names its config path, for errors.
+    """
+    listening = {TierName.WEB: app.web, TierName.API: app.api}
+    asked: list[dict[str, Any]] = []
+    for route in routes:
+        tier = listening.get(TierName(route.tier))
+        key = "ready" if tier and tier.ready else "health"
+        asked.append({"name": f"app.{route.tier}.{key}: {route.health}", "path": readiness(route)})
+    for number, check in enumerate(app.checks):
+        asked.append({"name": f"app.checks.{number}: {check.path}", **check.model_dump(exclude_none=True)})
+    return json.dumps(asked)
 
 
 def variables(

@@ -54,11 +54,13 @@ from ..workload import (
     Workload,
     Zone,
 )
-from . import SHARED, UNTOUCHED, Dependencies, Place, Wanted, checks, engine, haproxy, prometheus, readiness, variables
+from . import SHARED, UNTOUCHED, Dependencies, Place, Wanted, engine, haproxy, prometheus, smoke_checks, variables
 
 TOOLBOX = Path(__file__).with_name("toolbox.py").read_text()
 GATEWAY_USER = 99
 """User haproxy of the public image, who owns the folder of the gateway's state."""
+CLAIM_WITHIN = "75"
+"""Seconds that the gateway has to take a slot: the engine waits up to a minute before it starts one anew that has ended."""
 SMALL = Resources(cpu=0.5, memory=64 * 2**20)
 
 _PROBE = """\
@@ -76,7 +78,8 @@ def test_command(probe: Probe) -> list[str]:
     if probe.command:
         return ["CMD", *probe.command]
     url = f"http://127.0.0.1:{probe.port}{probe.path}"
-    return ["CMD-SHELL", _PROBE.format(url=url, port=probe.port, path=probe.path)]
+    # In bash's own `printf` a code such as %20 would be a format.
+    return ["CMD-SHELL", _PROBE.format(url=url, port=probe.port, path=probe.path.replace("%", "%%"))]
 
 
 def duration(seconds: float) -> str:
@@ -459,8 +462,7 @@ class DockerPlatform:
         name = f"{place.slot}-smoke"
         # As users ask: an application may refuse to be asked for by another name.
         host = urlsplit(self.url).netloc
-        asked = [f"http://gateway:{haproxy.PORT}", host, place.slot, "30", checks(self.app)]
-        asked += [readiness(route) for route in routes]
+        asked = [f"http://gateway:{haproxy.PORT}", host, place.slot, "30", smoke_checks(self.app, routes)]
         args = self._tool(name, self._labels("smoke", name, place), "smoke", *asked)
         args.networks_advanced = self._networks([Zone.EDGE])
         return self._one_shot(parent, name, args, f"smoke test of {place.slot}: it", after)
@@ -470,18 +472,13 @@ class DockerPlatform:
     def gateway(self, parent: Resource) -> Resource:
         gateway = self.environment.gateway
         image = Image(reference=gateway.image, path="environment.gateway.image")
-        start = (
-            f"test -s {haproxy.MAP} || echo live none > {haproxy.MAP}; "
-            f'test -s {haproxy.FILE} || printf %s "$CONFIG" > {haproxy.FILE}; '
-            f"exec haproxy -W -db -S {haproxy.MASTER},mode,600 -f {haproxy.FILE}"
-        )
         name = "gateway"
         args = _hardened(
             f"{self.prefix}-gateway",
             _remote_image(parent, image, self.ground.provider).image_id,
             Resources(cpu=gateway.cpu, memory=gateway.memory),
             self._labels("gateway", name),
-            command=["sh", "-c", start],
+            command=["sh", "-c", haproxy.START],
             user=GATEWAY_USER,
         )
         args.envs = [f"CONFIG={haproxy.FIRST}"]
@@ -519,14 +516,32 @@ class DockerPlatform:
     def expose(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Dependencies:
         # The gateway hears whose pages are whose, and the ways of this release beside those of the other slot's.
         other = observe(self.checkpoint).held.get(place.slot.other)
-        slots = {place.slot: routes, place.slot.other: other.release.routes if other else routes}
-        gateway = self.environment.gateway
-        text = haproxy.configuration(
-            slots, gateway.ports, metrics=bool(gateway.metrics_port or self.environment.monitoring)
+        text = haproxy.of_stack(
+            {place.slot: routes, place.slot.other: other.release.routes if other else routes}, self.environment
         )
+        checked = [
+            self._checked(parent, place, text, gateway) for gateway in after if isinstance(gateway, docker.Container)
+        ]
         name = f"{place.slot}-claim"
         args = self._tell_gateway(name, self._labels("claim", name, place), place.slot, str(place.release), text)
-        return [self._one_shot(parent, name, args, f"the claim of {place.slot}: it", after)]
+        return [self._one_shot(parent, name, args, f"the claim of {place.slot}: it", [*after, *checked])]
+
+    def _checked(self, parent: Resource, place: Place, text: str, gateway: docker.Container) -> Output[Resource]:
+        """Have the gateway's own image read a configuration before it is put in place: what it refuses never gets there."""
+        name = f"{place.slot}-gateway-check"
+        args = _hardened(
+            f"{self.prefix}-{name}",
+            gateway.image,
+            SMALL,
+            self._labels("task", name, place),
+            command=["sh", "-c", haproxy.CHECK],
+            user=GATEWAY_USER,
+            writable=[haproxy.FOLDER],
+        )
+        args.envs = [f"CONFIG={text}"]
+        args.network_mode = "none"
+        what = f"environment.gateway.image: `haproxy -c` of {self.environment.gateway.image} over the routes of {place.slot}"
+        return self._one_shot(parent, name, args, what, [gateway])
 
     def closed(self, entry: Entry) -> Wanted | None:
         return self._claim(entry, None) if entry.role == "claim" else None
@@ -535,7 +550,7 @@ class DockerPlatform:
         return self._claim(entry, entry.labels[LABEL_RELEASE])
 
     def _claim(self, entry: Entry, release: str | None) -> Wanted:
-        """What tells the gateway which release a slot has, with another answer; its ways are those it has now."""
+        """Return the claim of a slot that is kept, with another release. The gateway's configuration stays the one it has."""
         inputs, attempt = dict(entry.inputs), self.checkpoint.attempt(entry.name)
         words: list[str] = inputs["command"]
         inputs["command"] = words[: words.index("route") + 4] + ([release] if release else [])
@@ -550,7 +565,7 @@ class DockerPlatform:
     def _tell_gateway(
         self, name: str, labels: Mapping[str, str], key: str, value: str, *text: str
     ) -> docker.ContainerArgs:
-        args = self._tool(name, labels, "route", haproxy.FOLDER, "30", key, value, *text)
+        args = self._tool(name, labels, "route", haproxy.FOLDER, CLAIM_WITHIN, key, value, *text)
         args.network_mode = "none"
         args.volumes = [docker.ContainerVolumeArgs(container_path=haproxy.FOLDER, volume_name=f"{self.prefix}-gateway")]
         return args

@@ -1,13 +1,16 @@
 """The gateway's configuration on Docker: a pure function from routes to HAProxy's language.
 
-Source: HAProxy 2.6 configuration manual, 4.2 (use_backend, server-template, resolvers, idle-close-on-response) and
-management guide, 4 (reload, listeners handed on), 9.3 (`set map`) and 9.4 (master CLI). The switch is no reload: the slot is
-looked up per request in a map. Only a release that is routed differently makes one, when its slot is claimed.
+Source: HAProxy 2.6 configuration manual, 2.2 (quoting and escaping), 4.2 (use_backend, server-template, resolvers,
+idle-close-on-response), 7.3.1 (converters), 8.2.4 (log-format) and management guide, 4 (reload, listeners handed on), 9.3
+(`set map`) and 9.4 (master CLI). The switch is no reload: the slot is looked up per request in a map. Only a release that is
+routed differently makes one, when its slot is claimed.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 
-from ..config import TierName
+from ..config import Environment, TierName
+from ..paths import normalise
 from ..release import Slot
 from ..workload import Route
 from . import COOKIE, SLOT_HEADER, readiness
@@ -31,7 +34,7 @@ _LOGGED = {
     "time": '"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]"',
     "request_id": '"%[var(txn.request),json(utf8s)]"',
     "method": '"%HM"',
-    "path": '"%[var(txn.path),json(utf8s)]"',
+    "path": '"%[var(txn.path),bytes(0,1024),json(utf8s)]"',
     "status": "%ST",
     "milliseconds": "%Ta",
     "to": '"%b/%s"',
@@ -40,7 +43,28 @@ _LOGGED = {
     "release": f'"%[var(txn.slot),map({MAP},none)]"',
 }
 LOG = "{" + ",".join(f'"{name}":{value}' for name, value in _LOGGED.items()) + "}"
-"""A line of JSON for each request, as the tiers write them; the query is left out, for it may hold what is nobody's business."""
+"""A line of JSON for each request, as the tiers write them; the query is left out, for it may hold what is nobody's business.
+
+A line is at most 4 KiB, which a pipe takes as a whole: of a path its first 1024 bytes.
+"""
+
+_NORMAL = "txn.normal"
+_DOTS = "{ var(txn.normal) -m sub /../ }"
+_NORMALISE = [
+    "  http-request set-var(txn.path) path",
+    f"""  http-request set-var({_NORMAL}) 'path,regsub("%(?![0-9A-Fa-f]{{2}})",!,g),url_dec,concat(/),"""
+    """regsub("//+",/,g),regsub("/\\.(?=/)",,g)'""",
+    # Each takes a name and the `..` after it away, everywhere in the path; so deep they may be nested.
+    *[f"""  http-request set-var({_NORMAL}) 'var({_NORMAL}),regsub("/(?!\\.\\./)[^/]+/\\.\\.(?=/)",,g)' if {_DOTS}"""]
+    * 8,
+    f"""  http-request set-var({_NORMAL}) 'var({_NORMAL}),regsub("^(?:/\\.\\.(?=/))++",)' if {_DOTS}""",
+    f"  http-request deny deny_status 400 if {_DOTS}",
+    f"  http-request deny deny_status 400 if {{ path -m found }} !{{ var({_NORMAL}) -m found }}",
+]
+"""A request's path as `paths.normalise` has it, for comparing only: the tier gets the path that the client has sent."""
+
+_ID = "^[A-Za-z0-9._:/+=@-]{1,128}$"
+"""A request's id that is passed on. Whatever else a client sends is replaced: tiers write it into their logs."""
 
 FIRST = f"""\
 global
@@ -60,9 +84,19 @@ frontend gateway
 """
 """What the gateway begins with, before the first slot is claimed. It seldom changes: a change makes the gateway anew."""
 
+START = (
+    f"test -s {MAP} || echo live none > {MAP}; "
+    f'test -s {FILE} || printf %s "$CONFIG" > {FILE}; '
+    f"exec haproxy -W -db -S {MASTER},mode,600 -f {FILE}"
+)
+"""The gateway's process, in a shell: an input of its container, which a change would make anew."""
+
+CHECK = f'echo live none > {MAP} && printf %s "$CONFIG" > {FILE} && exec haproxy -c -f {FILE}'
+"""The same image over the configuration in CONFIG, in a folder of its own: it ends with 0 if the gateway can start with it."""
+
 _HEAD = f"""\
 global
-  log stdout format raw local0
+  log stdout len 4096 format raw local0
   stats socket {FOLDER}/admin.sock mode 600 level admin expose-fd listeners
   server-state-file {STATE}
   maxconn 4096
@@ -95,8 +129,39 @@ resolvers docker
 """
 
 
+def word(text: str | bytes) -> str:
+    """Write a value as one word that HAProxy reads back byte by byte, wherever it takes a plain argument.
+
+    Raises:
+        ValueError: it holds a NUL, which no argument can.
+    """
+    raw = text.encode() if isinstance(text, str) else text
+    if 0 in raw:
+        raise ValueError(f"{text!r:.60} holds a NUL, which HAProxy's language can't say")
+    return "".join(chr(byte) if _PLAIN.match(chr(byte)) else f"\\x{byte:02x}" for byte in raw) or "''"
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9._~/:@%+=-]")
+
+
+def log_format(text: str | bytes) -> str:
+    """Write a value as one word that HAProxy reads back byte by byte, where it takes a log-format: there `%` begins a variable."""
+    return word(text.replace("%", "%%") if isinstance(text, str) else text.replace(b"%", b"%%"))
+
+
+def _below(path: str) -> str:
+    """Match requests for `path` and what lies below it."""
+    return f"{{ var({_NORMAL}) -m beg -- {word(normalise(path))} }}"
+
+
 def _ready_of(route: Route) -> str:
     return f"{{ var(txn.tier) -m str {route.tier} }}"
+
+
+def of_stack(slots: Mapping[Slot, Sequence[Route]], environment: Environment) -> str:
+    """Return the configuration of an environment's gateway."""
+    gateway = environment.gateway
+    return configuration(slots, gateway.ports, metrics=bool(gateway.metrics_port or environment.monitoring))
 
 
 def configuration(
@@ -120,9 +185,10 @@ def configuration(
         "  http-request set-header X-Forwarded-Proto http if !{ ssl_fc }",
         "  option forwardfor",
         "  unique-id-format %[uuid()]",
-        "  http-request set-header X-Request-Id %[unique-id] unless { req.hdr(X-Request-Id) -m found }",
-        "  http-request set-var(txn.request) req.hdr(X-Request-Id)",
-        "  http-request set-var(txn.path) path",
+        "  http-request set-var(txn.request) req.fhdr(X-Request-Id)",
+        f"  http-request set-var(txn.request) unique-id unless {{ var(txn.request) -m reg -- {_ID} }}",
+        "  http-request set-header X-Request-Id %[var(txn.request)]",
+        *_NORMALISE,
         f"  log-format '{LOG}'",
     ]
     for slot, routes in sorted(slots.items()):
@@ -140,26 +206,24 @@ def configuration(
 def _rules(routes: Sequence[Route], here: str) -> list[str]:
     """What is not for users, and how each tier is: asked by the smoke test, by a path that need not be users' either."""
     rules = [
-        f"  http-request deny deny_status 404 if {{ path -m beg {path} }} {here}"
-        for route in routes
-        for path in route.hidden
+        f"  http-request deny deny_status 404 if {_below(path)} {here}" for route in routes for path in route.hidden
     ]
     for route in routes:
         rules.append(
             f"  http-request set-var(txn.tier) str({route.tier}) if {{ path {readiness(route)} }} {ASKED} {here}"
         )
-    return rules + [f"  http-request set-path {route.health} if {_ready_of(route)} {here}" for route in routes]
+    return rules + [
+        f"  http-request set-path {log_format(route.health)} if {_ready_of(route)} {here}" for route in routes
+    ]
 
 
 def _ways(slot: Slot, routes: Sequence[Route], alone: Collection[TierName], here: str) -> list[str]:
     ways = [f"  use_backend {route.tier}-{slot} if {_ready_of(route)} {here}" for route in routes]
     asked = {route.tier: PORTS[TierName(route.tier)] for route in routes if route.tier in alone}
     ways += [f"  use_backend {tier}-{slot} if {{ dst_port {port} }} {here}" for tier, port in asked.items()]
-    ordered = sorted(((prefix, route) for route in routes for prefix in route.prefixes), key=lambda pair: -len(pair[0]))
-    for prefix, route in ordered:
-        # A prefix ends where a path segment does: /api is not /apiary.
-        begins = f"{prefix.rstrip('/')}/"
-        match = here if prefix == "/" else f"{here} {{ path {prefix} }} || {here} {{ path_beg {begins} }}"
+    prefixes = [(prefix, route) for route in routes for prefix in route.prefixes]
+    for prefix, route in sorted(prefixes, key=lambda pair: -len(normalise(pair[0]))):
+        match = here if normalise(prefix) == b"/" else f"{here} {_below(prefix)}"
         ways.append(f"  use_backend {route.tier}-{slot} if {match}")
     return ways
 
@@ -188,7 +252,7 @@ def _backend(route: Route, slot: Slot) -> list[str]:
         f"backend {route.tier}-{slot}",
         "  balance leastconn",
         f"  http-response set-header {SLOT_HEADER} {slot}",
-        f"  option httpchk GET {route.health}",
+        f"  option httpchk GET {word(route.health)}",
         "  default-server resolvers docker resolve-prefer ipv4 init-addr last,none check inter 1s fall 2 rise 1",
         f"  server-template {route.tier} {REPLICAS} {route.tier}-{slot}:{route.port}",
     ]

@@ -55,13 +55,12 @@ from . import (
     Place,
     Wanted,
     barman,
-    checks,
     cluster,
     cnpg,
     manifests,
     operated,
-    readiness,
     replicated,
+    smoke_checks,
     traffic,
     variables,
 )
@@ -485,8 +484,7 @@ class KubernetesPlatform:
     def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
         gateway = self.cluster.gateway
         within = round(gateway.within)
-        asked = [gateway.inside, self.cluster.host, str(place.slot), str(within), checks(self.app)]
-        asked += [readiness(route) for route in routes]
+        asked = [gateway.inside, self.cluster.host, str(place.slot), str(within), smoke_checks(self.app, routes)]
         made = self._tool("smoke", TOOLBOX_USER, "smoke", *asked)
         spec = manifests.pod(self.scope, made, TOOLBOX_USER, ["/tmp"])
         labels = self.scope.labels("smoke", "smoke", place)

@@ -6,13 +6,18 @@ Standard library only, one file: it travels as the container's command, so that 
 import http.client
 import json
 import os
+import re
 import socket
 import ssl
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
+
+LOADED = "haproxy.cfg.loaded"
+"""Beside the gateway's configuration while that is replaced: the one its processes have loaded."""
 
 
 def reach(within: str, *addresses: str) -> str:
@@ -31,19 +36,25 @@ def reach(within: str, *addresses: str) -> str:
     return f"reached {' '.join(addresses)}"
 
 
-def smoke(gateway: str, host: str, slot: str, within: str, checks: str, *paths: str) -> str:
-    """Through the real gateway `slot` answers every path below 400, and each of `checks` (JSON) as it wants to be answered.
+def smoke(gateway: str, host: str, slot: str, within: str, checks: str) -> str:
+    """Ask `slot` through the gateway for each of `checks` (JSON), until all are answered as they say.
 
-    They are asked as `host`, and all have to be well within so many seconds.
+    Args:
+        host: the name to ask for, as users do.
+        within: seconds until the last of them must be answered.
+        checks: mappings with a `path`, the config path that names it (`name`) and the answer; without `status` any below 400.
+
+    Raises:
+        SystemExit: one is not, with its config path and the answer.
     """
     deadline = time.monotonic() + float(within)
-    wanted: list[dict[str, Any]] = [*({"path": path} for path in paths), *json.loads(checks)]
-    for each in wanted:
-        while (problem := ask(gateway, host, slot, each)) and time.monotonic() < deadline:
+    wanted: list[dict[str, Any]] = json.loads(checks)
+    for check in wanted:
+        while (problem := ask(gateway, host, slot, check)) and time.monotonic() < deadline:
             time.sleep(0.1)
         if problem:
-            raise SystemExit(f"{each['path']}: {problem}")
-    return f"{slot} answers {' '.join(each['path'] for each in wanted)}"
+            raise SystemExit(f"{check['name']}: {problem}")
+    return f"{slot} answers {' '.join(check['path'] for check in wanted)}"
 
 
 def ask(gateway: str, host: str, slot: str, wanted: Mapping[str, Any]) -> str:
@@ -87,27 +98,105 @@ def _connected(url: SplitResult, host: str) -> http.client.HTTPConnection:
 
 
 def route(folder: str, within: str, key: str, value: str = "", configuration: str = "") -> str:
-    """The gateway's map says `value` of `key`: in its file for a restart, and in the memory of all its processes for now.
+    """Set `key` of the gateway's map to `value`, in its file and in every running process, and load a configuration.
 
-    `live` says which slot new requests go to, a slot's name which release its pages are of: no value, nobody's. With a
-    configuration that is not the one it has, the gateway takes that, too, and loses no request: those who are connected
-    stay with the process they have until they have their answer.
+    `live` names the slot of new requests, a slot's name the release that its pages are of; no value removes the key. A
+    configuration that is loaded already is left alone. A reload loses no request: open connections stay with their process.
+    One that fails puts back the configuration that was loaded last.
+
+    Args:
+        folder: what the gateway keeps: its map, its configuration and its sockets.
+        within: seconds until it must have done all of that.
+        configuration: the text of haproxy.cfg, one that `haproxy -c` accepts.
+
+    Raises:
+        SystemExit: the gateway has not done it in time, or refuses the configuration.
     """
     deadline = time.monotonic() + float(within)
     path = f"{folder}/live.map"
-    with open(path) as file:
-        lines = [line for line in file.read().splitlines() if line.split()[:1] != [key]]
+    lines = [line for line in _read(path).splitlines() if line.split()[:1] != [key]]
     _write(path, "\n".join([*lines, *([f"{key} {value}"] if value else []), ""]))
+    if configuration and not _answers(folder):
+        # A gateway that can't start with the file it has gets this one; the engine starts it again by itself.
+        _place(folder, configuration)
     _until(lambda: _told(folder, key, value), deadline)
-    with open(f"{folder}/haproxy.cfg") as file:
-        same = configuration in ("", file.read())
-    if not same:
-        _write(f"{folder}/haproxy.cfg", configuration)
-        before = _workers(folder)
-        _write(f"{folder}/servers.state", _tell(f"{folder}/admin.sock", "show servers state") + "\n")
-        _tell(f"{folder}/master.sock", "reload")
-        _until(lambda: _taken(folder, before), deadline)
+    if configuration:
+        _load(folder, configuration, deadline)
     return f"{key} {value or 'nothing'}"
+
+
+def restore(folder: str, configuration: str) -> str:
+    """Write the configuration of a gateway that does not run: it can't start with the one it has."""
+    _write(f"{folder}/haproxy.cfg", configuration)
+    with suppress(FileNotFoundError):
+        os.unlink(f"{folder}/{LOADED}")
+    return "restored"
+
+
+def _answers(folder: str) -> bool:
+    """Tell if the gateway takes commands, after a moment for one that is starting."""
+    for _ in range(20):
+        try:
+            return bool(_tell(f"{folder}/master.sock", "show proc"))
+        except OSError:
+            time.sleep(0.1)
+    return False
+
+
+def _place(folder: str, configuration: str) -> None:
+    """Write haproxy.cfg, and keep the one that was loaded last until this one is: it tells a claim that was cut off."""
+    if not os.path.exists(f"{folder}/{LOADED}"):
+        _write(f"{folder}/{LOADED}", _read(f"{folder}/haproxy.cfg"))
+    _write(f"{folder}/haproxy.cfg", configuration)
+
+
+def _load(folder: str, configuration: str, deadline: float) -> None:
+    if _read(f"{folder}/haproxy.cfg") == configuration and not os.path.exists(f"{folder}/{LOADED}"):
+        return
+    state = _tell(f"{folder}/admin.sock", "show servers state")
+    _write(f"{folder}/servers.state", carried_over(state, configuration))
+    _place(folder, configuration)
+    try:
+        _reload(folder, deadline)
+    except SystemExit:
+        # The processes from before still serve; a restart and the next claim find what those have loaded.
+        os.replace(f"{folder}/{LOADED}", f"{folder}/haproxy.cfg")
+        with suppress(OSError):
+            _tell(f"{folder}/master.sock", "reload")
+        raise
+    os.unlink(f"{folder}/{LOADED}")
+
+
+def carried_over(state: str, configuration: str) -> str:
+    """Return the lines of `show servers state` about servers that have the same port in the new configuration.
+
+    HAProxy would give the others the port they had before (2.6 management guide, "show servers state": srv_port).
+    """
+    version, names, *servers = state.strip().splitlines()
+    ports: dict[str, str] = {}
+    backend = ""
+    for line in configuration.splitlines():
+        words = line.split()
+        if words[:1] == ["backend"]:
+            backend = words[1]
+        elif words[:1] == ["server-template"]:
+            ports[backend] = words[3].rpartition(":")[2]
+    columns = names.removeprefix("#").split()
+    name, port = columns.index("be_name"), columns.index("srv_port")
+    same = [line for line in servers if (found := line.split()) and ports.get(found[name]) == found[port]]
+    return "\n".join([version, names, *same, ""])
+
+
+def _reload(folder: str, deadline: float) -> None:
+    before, failed = _workers(folder), _failed(folder)
+    _tell(f"{folder}/master.sock", "reload")
+
+    def loaded() -> str:
+        if _failed(folder) > failed:
+            raise SystemExit("the gateway refuses the configuration, and its log says why; it has the one from before")
+        return "" if set(_workers(folder)) - set(before) else "its processes are the same as before"
+
+    _until(loaded, deadline)
 
 
 def _until(done: Callable[[], str], deadline: float) -> None:
@@ -143,8 +232,18 @@ def _told(folder: str, key: str, value: str) -> str:
     return missing
 
 
-def _taken(folder: str, before: list[str]) -> str:
-    return "" if set(_workers(folder)) - set(before) else "its processes are the same as before"
+def _failed(folder: str) -> int:
+    """Count the reloads that have failed since the last one that did not: `1 master 3 [failed: 1] …`."""
+    failed = re.search(r"\[failed: (\d+)\]", _tell(f"{folder}/master.sock", "show proc"))
+    return int(failed[1]) if failed else 0
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
 
 
 def _write(path: str, text: str) -> None:
@@ -169,4 +268,4 @@ def _tell(path: str, command: str) -> str:
 
 
 if __name__ == "__main__":
-    print({"reach": reach, "smoke": smoke, "route": route}[sys.argv[1]](*sys.argv[2:]))
+    print({"reach": reach, "smoke": smoke, "route": route, "restore": restore}[sys.argv[1]](*sys.argv[2:]))

@@ -1,7 +1,7 @@
 """Who may talk to whom on Kubernetes, and which requests go where: pure functions to routes and policies."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,16 +31,33 @@ def slot_rules(routes: Sequence[Route], place: Place, secure: bool) -> list[Mani
     asked = [{"name": SLOT_HEADER, "type": "Exact", "value": str(place.slot)}]
     held = [_header("Cookie", rf"(^|; ?){COOKIE}={re.escape(str(place.release))}(;|$)"), _NO_PAGE]
     cookie = f"{COOKIE}={place.release}; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
-    rules = [_rule(route, place, asked, "Exact", [readiness(route)], rewrite=route.health) for route in routes]
-    rules += [
-        _rule(route, place, asked, "PathPrefix", route.hidden, rewrite=_HIDDEN) for route in routes if route.hidden
-    ]
+    rules = [_rule(route, place, asked, _paths("Exact", [readiness(route)]), rewrite=route.health) for route in routes]
     for route in routes:
-        sticky = cookie if route.sticky else None
-        rules.append(_rule(route, place, asked, "PathPrefix", route.prefixes, cookie=sticky))
+        if route.hidden:
+            every = [*_paths("PathPrefix", route.hidden), *_paths("RegularExpression", map(spellings, route.hidden))]
+            rules.append(_rule(route, place, asked, every, rewrite=_HIDDEN))
+    for route in routes:
+        sticky, prefixes = cookie if route.sticky else None, _paths("PathPrefix", route.prefixes)
+        rules.append(_rule(route, place, asked, prefixes, cookie=sticky))
         if route.sticky:
-            rules.append(_rule(route, place, held, "PathPrefix", route.prefixes))
+            rules.append(_rule(route, place, held, prefixes))
     return rules
+
+
+def spellings(path: str) -> str:
+    """Return an expression for the spellings of a path that gateways leave as they are and applications read as that path.
+
+    A gateway resolves dot segments and decodes letters before it compares, but keeps `%2F`: it is no slash to it, and one to
+    many applications (Traefik 3.5, pkg/muxer/http/mux.go, `reservedCharacters`). What it has left of `..` is next to one.
+    """
+    slash = "(/|%2[fF])"
+    parts = [part for part in path.split("/") if part]
+    gap = rf"{slash}(\.?{slash})*"
+    return f"^{''.join(gap + re.escape(part) for part in parts)}({slash}.*)?$|{slash}\\.\\.({slash}|$)"
+
+
+def _paths(kind: str, values: Iterable[str]) -> list[Manifest]:
+    return [{"type": kind, "value": value} for value in values]
 
 
 def asked_rules(rules: Sequence[Manifest]) -> list[Manifest]:
@@ -81,8 +98,7 @@ def _rule(
     route: Route,
     place: Place,
     headers: Sequence[Manifest],
-    kind: str,
-    paths: Sequence[str],
+    paths: Sequence[Manifest],
     cookie: str | None = None,
     rewrite: str | None = None,
 ) -> Manifest:
@@ -95,7 +111,7 @@ def _rule(
     return {
         "backendRefs": [{"name": f"{route.tier}-{place.slot}", "port": route.port}],
         "filters": filters,
-        "matches": [{"headers": list(headers), "path": {"type": kind, "value": path}} for path in paths],
+        "matches": [{"headers": list(headers), "path": path} for path in paths],
     }
 
 

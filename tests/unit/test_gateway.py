@@ -3,10 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from components.config import TierName
+from components.paths import covers, normalise
 from components.platforms import readiness
-from components.platforms.haproxy import configuration
+from components.platforms.haproxy import configuration, log_format, word
 from components.release import Slot
 from components.workload import Route
 
@@ -29,8 +32,8 @@ def test_the_longest_prefix_wins_and_ends_at_a_segment() -> None:
     for slot, of_slot in zip(Slot, (rules[:3], rules[3:]), strict=True):
         here = f"{{ var(txn.slot) -m str {slot} }}"
         assert of_slot == [
-            f"use_backend api-{slot} if {here} {{ path /api/internal }} || {here} {{ path_beg /api/internal/ }}",
-            f"use_backend api-{slot} if {here} {{ path /api }} || {here} {{ path_beg /api/ }}",
+            f"use_backend api-{slot} if {here} {{ var(txn.normal) -m beg -- /api/internal/ }}",
+            f"use_backend api-{slot} if {here} {{ var(txn.normal) -m beg -- /api/ }}",
             f"use_backend web-{slot} if {here}",
         ]
 
@@ -50,9 +53,9 @@ def test_a_slot_has_the_ways_of_its_own_release() -> None:
     text = configuration({Slot.BLUE: [API, WEB], Slot.GREEN: [moved, WEB]})
     assert "server-template api 10 api-blue:8000" in text
     assert "server-template api 10 api-green:9000" in text
-    assert "path /v2 } || { var(txn.slot) -m str green }" in text
-    assert "use_backend api-blue if { var(txn.slot) -m str blue } { path /v2 }" not in text
-    assert "if { path -m beg /internal } { var(txn.slot) -m str green }" in text
+    assert "use_backend api-green if { var(txn.slot) -m str green } { var(txn.normal) -m beg -- /v2/ }" in text
+    assert "use_backend api-blue if { var(txn.slot) -m str blue } { var(txn.normal) -m beg -- /v2/ }" not in text
+    assert "if { var(txn.normal) -m beg -- /internal/ } { var(txn.slot) -m str green }" in text
 
 
 def test_a_tier_by_itself_is_asked_whatever_the_path() -> None:
@@ -64,7 +67,11 @@ def test_a_tier_by_itself_is_asked_whatever_the_path() -> None:
 
 
 def test_metrics_of_a_tier_are_hidden() -> None:
-    assert "http-request deny deny_status 404 if { path -m beg /metrics } { var(txn.slot) -m str blue }" in TEXT
+    denied = (
+        "http-request deny deny_status 404 if { var(txn.normal) -m beg -- /metrics/ } { var(txn.slot) -m str blue }"
+    )
+    assert denied in TEXT
+    assert TEXT.index("set-var(txn.normal)") < TEXT.index(denied)
 
 
 def test_only_slots_can_be_asked_for() -> None:
@@ -87,3 +94,122 @@ def test_what_a_page_asks_for_goes_where_the_page_came_from() -> None:
             in TEXT
         )
     assert "tiers-release" not in configuration({Slot.BLUE: [replace(WEB, sticky=False)]})
+
+
+# ---------------------------------------------------------------------- paths
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/metrics",
+        "//metrics",
+        "/%6detrics",
+        "/./metrics",
+        "/x/../metrics",
+        "/x/%2e%2E/metrics",
+        "/metrics/",
+        "/metrics/x",
+        "/%2Fmetrics",
+        "/x%2f..%2fmetrics",
+        "/../metrics",
+        "/%2e/metrics",
+        "/a/b/../../metrics",
+        "///x//..//./metrics",
+    ],
+)
+def test_hidden_path_covers_every_spelling_of_it(path: str) -> None:
+    assert covers("/metrics", path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/metrics-of-2026", "/METRICS", "/x/metrics", "/metrics/../x", "/%256detrics", "/metric", "/metrics%zz", "/"],
+)
+def test_hidden_path_leaves_its_neighbours_open(path: str) -> None:
+    assert not covers("/metrics", path)
+
+
+segments = st.lists(
+    st.sampled_from(["a", "metrics", ".", "..", "", "%2e", "%2F", "%", "%zz", "%C3%A9", "b;c", "+"]), max_size=9
+)
+
+
+@given(segments)
+def test_normal_path_is_absolute_without_dots_and_never_longer(parts: list[str]) -> None:
+    path = "/" + "/".join(parts)
+    found = normalise(path)
+    assert found[:1] == found[-1:] == b"/"
+    assert not {b"", b".", b".."} & set(found.split(b"/")[1:-1])
+    assert len(found) <= len(path) + 1
+
+
+@given(segments, segments)
+def test_root_covers_every_path_and_a_path_what_lies_below(parts: list[str], more: list[str]) -> None:
+    path, below = "/" + "/".join(parts), [part for part in more if part not in ("..", "%2e", "%2F", "%")]
+    assert covers("/", path)
+    assert covers(path, "/".join([path, *below])) or "%" in parts[-1:]
+
+
+# ---------------------------------------------------------------------- values
+
+
+def read(line: str) -> list[bytes]:
+    """Split a line as HAProxy does (2.6 configuration manual, 2.2): its quoting, escapes, comments and variables."""
+    words: list[bytes] = []
+    current: bytearray | None = None
+    at = 0
+    while at < len(line):
+        char = line[at]
+        if char == "#":
+            break
+        if char in '"$':
+            raise AssertionError(f"HAProxy reads more than text at {at}: {line}")
+        if char == " ":
+            words += [bytes(current)] if current is not None else []
+            current, at = None, at + 1
+            continue
+        current = current or bytearray()
+        if char == "'":
+            end = line.index("'", at + 1)
+            current += line[at + 1 : end].encode()
+            at = end + 1
+        elif line.startswith("\\x", at):
+            current.append(int(line[at + 2 : at + 4], 16))
+            at += 4
+        else:
+            assert char.isprintable() and char.isascii() and char != "\\", line
+            current += char.encode()
+            at += 1
+    return words + ([bytes(current)] if current is not None else [])
+
+
+values = st.binary(max_size=40).map(lambda value: value.replace(b"\0", b"")) | st.text(
+    st.sampled_from("%#'\"\\$ {}()[],;/&|!\n\r\ta0é"), max_size=20
+).map(str.encode)
+
+
+@given(values)
+def test_value_in_the_configuration_is_read_back_byte_by_byte(value: bytes) -> None:
+    assert read(f"http-request set-path {word(value)} if x") == [b"http-request", b"set-path", value, b"if", b"x"]
+
+
+@given(values)
+def test_value_in_a_log_format_has_no_variable(value: bytes) -> None:
+    [found] = read(log_format(value))
+    assert found.replace(b"%%", b"").count(b"%") == 0
+    assert found.replace(b"%%", b"%") == value
+
+
+def test_value_with_a_nul_is_refused() -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        word("/a\0b")
+
+
+def test_percent_in_a_readiness_path_is_text() -> None:
+    odd = replace(API, health="/a%20b", hidden=("/m%20n",), prefixes=("/caf%C3%A9",))
+    text = configuration({Slot.BLUE: [odd, WEB]})
+    assert "http-request set-path /a%%20b if" in text
+    assert "option httpchk GET /a%20b\n" in text
+    assert "-m beg -- /m\\x20n/ }" in text
+    assert "-m beg -- /caf\\xc3\\xa9/ }" in text

@@ -5,6 +5,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,18 +40,28 @@ def gateway() -> Iterator[str]:
         server.shutdown()
 
 
+def questions(*paths: str) -> str:
+    """The readiness of a tier at each of these paths, as the smoke test gets it."""
+    return json.dumps([{"name": f"app.api.ready: {path}", "path": path} for path in paths])
+
+
 def test_smoke_passes_when_the_slot_answers_every_path(gateway: str) -> None:
     assert (
-        toolbox.smoke(gateway, "board.test", "green", "1", "[]", "/health", "/ready") == "green answers /health /ready"
+        toolbox.smoke(gateway, "board.test", "green", "1", questions("/health", "/ready"))
+        == "green answers /health /ready"
     )
 
 
 @pytest.mark.parametrize(
-    ("path", "said"), [("/broken", "/broken: HTTP 503"), ("/stuck", "/stuck: answered by blue, not by green")]
+    ("path", "said"),
+    [
+        ("/broken", "app.api.ready: /broken: HTTP 503"),
+        ("/stuck", "app.api.ready: /stuck: answered by blue, not by green"),
+    ],
 )
-def test_smoke_fails_with_the_path_and_the_reason(gateway: str, path: str, said: str) -> None:
+def test_smoke_fails_with_the_config_path_and_the_reason(gateway: str, path: str, said: str) -> None:
     with pytest.raises(SystemExit, match=said):
-        toolbox.smoke(gateway, "board.test", "green", "0.1", "[]", "/health", path)
+        toolbox.smoke(gateway, "board.test", "green", "0.1", questions("/health", path))
 
 
 @pytest.mark.parametrize(
@@ -62,15 +73,15 @@ def test_smoke_fails_with_the_path_and_the_reason(gateway: str, path: str, said:
     ],
 )
 def test_smoke_passes_when_a_check_is_answered_as_it_wants(gateway: str, check: dict[str, Any]) -> None:
-    said = toolbox.smoke(gateway, "board.test", "green", "0.1", json.dumps([check]), "/health")
-    assert said == f"green answers /health {check['path']}"
+    said = toolbox.smoke(gateway, "board.test", "green", "0.1", json.dumps([check]))
+    assert said == f"green answers {check['path']}"
     assert toolbox.ask(gateway, "board.test", "", check) == ""
 
 
 @pytest.mark.parametrize(
     ("check", "said"),
     [
-        ({"path": "/page", "status": 301}, "/page: HTTP 200, and 301 is wanted"),
+        ({"path": "/page", "status": 301}, "app.checks.0: /page: HTTP 200, and 301 is wanted"),
         ({"path": "/page", "headers": {"X-Frame-Options": "SAMEORIGIN"}}, "X-Frame-Options is DENY, and SAMEORIGIN is"),
         ({"path": "/page", "headers": {"Referrer-Policy": "no-referrer"}}, "Referrer-Policy is not there, and no-ref"),
         ({"path": "/page", "contains": "<main>"}, "'<main>' is wanted in it, and it begins with '<div id=root></div>'"),
@@ -79,7 +90,9 @@ def test_smoke_passes_when_a_check_is_answered_as_it_wants(gateway: str, check: 
 )
 def test_smoke_fails_with_what_a_check_wanted_and_what_came(gateway: str, check: dict[str, Any], said: str) -> None:
     with pytest.raises(SystemExit, match=said):
-        toolbox.smoke(gateway, "board.test", "green", "0.1", json.dumps([check]))
+        toolbox.smoke(
+            gateway, "board.test", "green", "0.1", json.dumps([{"name": f"app.checks.0: {check['path']}", **check}])
+        )
 
 
 def test_smoke_asks_over_tls_for_the_host_whoever_vouches_for_it(tmp_path: Path) -> None:
@@ -95,10 +108,10 @@ def test_smoke_asks_over_tls_for_the_host_whoever_vouches_for_it(tmp_path: Path)
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         inside = f"https://127.0.0.1:{server.server_port}"
-        assert toolbox.smoke(inside, "board.test", "green", "1", "[]", "/health") == "green answers /health"
+        assert toolbox.smoke(inside, "board.test", "green", "1", questions("/health")) == "green answers /health"
         assert asked == ["board.test"]
         with pytest.raises(SystemExit, match="certificate verify failed"):
-            toolbox.smoke(inside, "127.0.0.1", "green", "0", "[]", "/health")
+            toolbox.smoke(inside, "127.0.0.1", "green", "0", questions("/health"))
         server.shutdown()
 
 
@@ -111,14 +124,16 @@ def test_reach_waits_until_a_connection_is_taken(gateway: str) -> None:
 
 def test_smoke_fails_when_nothing_answers() -> None:
     with pytest.raises(SystemExit, match="/health: "):
-        toolbox.smoke("http://127.0.0.1:9", "board.test", "green", "0.1", "[]", "/health")
+        toolbox.smoke("http://127.0.0.1:9", "board.test", "green", "0.1", questions("/health"))
 
 
 class Master:
     """A socket that speaks as much of HAProxy's master interface as the switch does: two processes, the older one busy."""
 
-    def __init__(self, folder: Path, takes: bool = True) -> None:
-        self.takes, self.reloads = takes, 0
+    def __init__(self, folder: Path, takes: bool = True, refuses: str = "") -> None:
+        """Take what it is told to, and reload unless the configuration is the one it `refuses`."""
+        self.folder, self.takes, self.refuses, self.reloads, self.failed = folder, takes, refuses, 0, 0
+        self.loaded: list[str] = []
         self.shown = {"21": {"live": "none"}, "8": {"live": "none"}}
         for name in ("master.sock", "admin.sock"):
             server = socket.socket(socket.AF_UNIX)
@@ -135,10 +150,15 @@ class Master:
     def answer(self, words: list[str]) -> str:
         if words[:2] == ["show", "proc"]:
             rows = "".join(f"{worker} worker 0 0d00h00m01s 2.6\n" for worker in self.shown)
-            return f"#<PID> <type>\n1 master 0\n# workers\n{rows}# programs\n"
+            return f"#<PID> <type>\n1 master 0 [failed: {self.failed}]\n# workers\n{rows}# programs\n"
+        if words == ["show", "servers", "state"]:
+            return STATE
         if words == ["reload"]:
+            text = (self.folder / "haproxy.cfg").read_text()
+            self.loaded += [text] if text != self.refuses else []
+            self.failed = self.failed + 1 if text == self.refuses else 0
             self.reloads += 1
-            self.shown |= {f"3{self.reloads}": {"live": "none"}} if self.takes else {}
+            self.shown |= {f"3{self.reloads}": {"live": "none"}} if self.takes and not self.failed else {}
         if not words[0].startswith("@!"):
             return ""
         entries = self.shown[words[0][2:]]
@@ -150,6 +170,21 @@ class Master:
             return "" if entries.pop(words[-1], None) or not self.takes else "Key not found."
         entries |= {words[-2]: words[-1]} if self.takes else {}
         return ""
+
+
+STATE = """\
+1
+# be_id be_name srv_id srv_name srv_addr srv_op_state srv_fqdn srv_port srvrecord
+3 api-blue 1 api1 172.20.0.3 2 api-blue 5000 -
+4 api-green 1 api1 172.20.0.4 2 api-green 5000 -
+5 web-green 1 web1 172.20.0.5 2 web-green 8080 -
+"""
+
+
+def routed(api: int) -> str:
+    """A configuration whose green api listens at this port."""
+    ports = {"api-blue": 5000, "api-green": api, "web-green": 8080}
+    return "\n\n".join(f"backend {name}\n  server-template {name[:3]} 10 {name}:{port}" for name, port in ports.items())
 
 
 @pytest.fixture
@@ -205,3 +240,45 @@ def test_a_gateway_that_does_not_take_it_fails_it(tmp_path: Path, live: str) -> 
 def test_a_gateway_that_is_not_there_fails_it(live: str) -> None:
     with pytest.raises(SystemExit, match="did not take it"):
         toolbox.route(live, "0.2", "live", "green")
+
+
+def test_a_changed_port_is_not_taken_from_the_state_of_before(tmp_path: Path, live: str) -> None:
+    Master(tmp_path)
+    toolbox.route(live, "1", "green", "1.0.0-aa", routed(5001))
+    kept = (tmp_path / "servers.state").read_text().splitlines()
+    assert kept == [line for line in STATE.splitlines() if "api-green" not in line]
+    toolbox.route(live, "1", "green", "1.0.0-bb", routed(5000))
+    assert (tmp_path / "servers.state").read_text() == STATE
+
+
+def test_a_configuration_that_is_refused_leaves_the_one_before(tmp_path: Path, live: str) -> None:
+    gateway = Master(tmp_path, refuses="a bad one")
+    with pytest.raises(SystemExit, match="refuses the configuration"):
+        toolbox.route(live, "5", "green", "1.0.0-aa", "a bad one")
+    assert (tmp_path / "haproxy.cfg").read_text() == "as it was"
+    assert gateway.loaded == ["as it was"], "it is told to have what it had"
+    assert not (tmp_path / toolbox.LOADED).exists()
+
+
+def test_a_claim_that_was_cut_off_before_its_reload_is_made_good_by_the_next(tmp_path: Path, live: str) -> None:
+    gateway = Master(tmp_path, refuses="a bad one")
+    (tmp_path / toolbox.LOADED).write_text("as it was")
+    (tmp_path / "haproxy.cfg").write_text("another way")
+    toolbox.route(live, "1", "green", "1.0.0-aa", "another way")
+    assert gateway.loaded == ["another way"]
+    (tmp_path / toolbox.LOADED).write_text("another way")
+    (tmp_path / "haproxy.cfg").write_text("never loaded")
+    with pytest.raises(SystemExit):
+        toolbox.route(live, "1", "green", "1.0.0-bb", "a bad one")
+    assert (tmp_path / "haproxy.cfg").read_text() == "another way", "what was loaded last"
+
+
+def test_a_gateway_that_can_not_start_gets_a_configuration_it_can_start_with(tmp_path: Path, live: str) -> None:
+    def start() -> None:
+        while (tmp_path / "haproxy.cfg").read_text() != routed(5000):
+            time.sleep(0.05)
+        Master(tmp_path)
+
+    threading.Thread(target=start, daemon=True).start()
+    toolbox.route(live, "10", "green", "1.0.0-aa", routed(5000))
+    assert (tmp_path / "haproxy.cfg").read_text() == routed(5000)

@@ -1,0 +1,222 @@
+"""Docker's gateway with its real image: ports that change, configurations it refuses, paths as attackers spell them."""
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from components.paths import covers, normalise
+from components.platforms import haproxy
+from components.release import Slot
+from components.workload import Route
+
+from .gateway import ContainerError, Gateway, users
+from .stack import eventually
+
+API = Route(tier="api", prefixes=("/api",), port=5000, health="/a%20b", hidden=("/metrics",))
+WEB = Route(tier="web", prefixes=("/",), port=8000, health="/health", hidden=())
+ROUTES = {slot: [API, WEB] for slot in Slot}
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    """A gateway with a release in blue, which is live."""
+    made = Gateway("gate-e2e")
+    try:
+        made.claim(Slot.BLUE, ROUTES)
+        made.run(Slot.BLUE, API, WEB)
+        made.serves(Slot.BLUE, "api", "web")
+        made.switch(Slot.BLUE)
+        yield made
+    finally:
+        made.close()
+
+
+HIDDEN = [b"/metrics", b"//metrics", b"/%6detrics", b"/./metrics", b"/x/../metrics", b"/metrics/", b"/%2Fmetrics"]
+HIDDEN += [b"/metrics?a=b", b"/%2e/metrics", b"/x%2f..%2Fmetrics", b"/" * 5000 + b"metrics", b"/." * 3000 + b"/metrics"]
+HIDDEN += [b"/%/../metrics", b"/a/b/c/../../../metrics", b"/a/.." * 2000 + b"/metrics", b"http://localhost//metrics"]
+OPEN = [b"/metrics-of-2026", b"/x/metrics", b"/metrics/../y", b"/METRICS", b"/a%20b", b"/100%", b"/a//b/./c", b"/..a/b"]
+
+
+def test_hidden_path_is_denied_in_every_spelling_and_its_neighbours_are_not(gateway: Gateway) -> None:
+    for port in (gateway.port, gateway.alone):
+        for path in HIDDEN:
+            status, body = gateway.ask(path, port)
+            assert status in (400, 404) and b"secret" not in body, path[:60]
+        for path in OPEN:
+            status, body = gateway.ask(path, port)
+            assert status == 200, path
+            assert json.loads(body)["path"] == path.decode(), "the tier gets what the client sent"
+    for path in (b"/a" * 20 + b"/.." * 20 + b"/metrics", b"/metrics#x", b"metrics"):
+        assert gateway.ask(path)[0] == 400, path
+
+
+def test_routing_prefix_is_compared_as_hidden_paths_are(gateway: Gateway) -> None:
+    expected = {
+        b"/api": "api",
+        b"/api/x": "api",
+        b"//api//x": "api",
+        b"/%61pi/x": "api",
+        b"/x/../api": "api",
+        b"/api%2Fx": "api",
+    }
+    expected |= {b"/apiary": "web", b"/api/../x": "web", b"/x/api": "web", b"/": "web", b"/API": "web"}
+    for path, tier in expected.items():
+        assert json.loads(gateway.ask(path)[1])["tier"] == f"{tier}-blue", path
+
+
+@pytest.mark.long
+def test_gateway_agrees_with_the_program_on_random_paths(gateway: Gateway) -> None:
+    rng = random.Random(20261129)
+    pieces = [
+        "/",
+        "/",
+        "//",
+        ".",
+        "..",
+        "/../",
+        "/./",
+        "%2f",
+        "%2e",
+        "metrics",
+        "/metrics",
+        "a",
+        "%6d",
+        "%",
+        "%zz",
+        "%25",
+        "+",
+        ";",
+    ]
+    for _ in range(1500):
+        path = "/" + "".join(rng.choice(pieces) for _ in range(rng.randrange(10)))
+        status, body = gateway.ask(path.encode())
+        if status == 400:
+            assert path.lower().replace("%2e", ".").count("..") > 8, path
+        elif covers("/metrics", path):
+            assert status == 404, path
+        else:
+            tier = "api" if covers("/api", path) else "web"
+            assert (status, json.loads(body)["tier"], json.loads(body)["path"]) == (200, f"{tier}-blue", path), (
+                normalise(path)
+            )
+
+
+def test_request_id_of_a_client_is_passed_on_only_if_logs_can_hold_it(gateway: Gateway) -> None:
+    given = {
+        "mine-1": True,
+        "a" * 128: True,
+        "a" * 129: False,
+        'a"b': False,
+        "a, b": False,
+        "a\\": False,
+        "%s": False,
+        "\xff": False,
+    }
+    for name, kept in given.items():
+        passed = json.loads(gateway.ask(b"/x", None, f"X-Request-Id: {name}")[1])["id"]
+        assert (passed == name) is kept, name
+        assert kept or len(passed) == 36
+    gateway.ask(b"/" + b'%22"\\' * 1500, None, 'X-Tiers-Slot: blue"', 'Cookie: tiers-release="\\', "Accept: text/html")
+    written: list[dict[str, object]] = []
+    eventually(
+        lambda: written.append(json.loads(gateway.log()[-1])) or str(written[-1]["path"]).startswith('/%22"\\'), 5
+    )
+    assert len(str(written[-1]["path"])) == 1024
+    for line in gateway.log():
+        assert not line.startswith("{") or json.loads(line), line
+
+
+def test_changed_port_serves_without_a_lost_request_and_back_again(gateway: Gateway) -> None:
+    """The servers' saved state has the port of before: it must not be given to the servers of the new file."""
+    live, routes = Slot.BLUE, dict(ROUTES)
+    with users(gateway) as seen:
+        for port in (5001, 5000, 5001, 5002):
+            idle, moved = live.other, replace(API, port=port)
+            routes = {live: routes[live], idle: [moved, WEB]}
+            gateway.claim(idle, routes)
+            gateway.run(idle, moved, WEB)
+            gateway.serves(idle, "api", "web")
+            gateway.switch(idle)
+            live = idle
+        gateway.switch(live.other)  # as `make back` does
+        time.sleep(0.5)
+        assert json.loads(gateway.ask(b"/api/x")[1])["tier"] == f"api-{live.other}"
+        gateway.switch(live)
+    print(dict(seen))
+    assert set(seen) == {"200"} and seen["200"] > 200
+
+
+def test_configuration_that_is_refused_never_gets_into_the_volume(gateway: Gateway) -> None:
+    before = gateway.file("haproxy.cfg")
+    bad = before.replace("http-request set-path /a%%20b", "http-request set-path /a%20b", 1)
+    assert bad != before
+    with pytest.raises(ContainerError, match=r"percent|log-format|set-path"):
+        gateway.check(bad)
+    assert gateway.file("haproxy.cfg") == before
+
+
+def test_reload_that_fails_puts_the_old_file_back_and_loses_nothing(gateway: Gateway) -> None:
+    """Past the check, as where memory or a port is short: the claim fails at once, and a restart comes up as before."""
+    before = gateway.file("haproxy.cfg")
+    with users(gateway) as seen, pytest.raises(ContainerError, match="refuses the configuration"):
+        gateway.tool("route", haproxy.FOLDER, "60", "green", "1-x", before.replace("frontend gateway", "nonsense"))
+    assert set(seen) == {"200"}, seen
+    assert gateway.file("haproxy.cfg") == before
+    gateway.container.restart(timeout=5)
+    eventually(lambda: gateway.ask(b"/api/x")[0] == 200, 20)
+
+
+def test_gateway_that_can_not_start_comes_back_by_the_next_claim(gateway: Gateway) -> None:
+    """A bad file that an older program left in the volume, and a gateway that was restarted since."""
+    text = haproxy.configuration(ROUTES)
+    gateway.tool("restore", haproxy.FOLDER, text.replace("/a%%20b", "/a%20b"))
+    gateway.container.restart(timeout=5)
+    eventually(lambda: gateway.engine.containers.get(gateway.name).attrs["RestartCount"] > 1, 20)
+    gateway.claim(Slot.GREEN, ROUTES)
+    gateway.run(Slot.GREEN, API, WEB)
+    gateway.serves(Slot.GREEN, "api", "web")
+    gateway.switch(Slot.GREEN)
+    assert gateway.ask(b"/api/x")[0] == 200
+
+
+@pytest.mark.long
+def test_every_value_is_read_back_by_the_real_haproxy_as_it_was_meant(gateway: Gateway) -> None:
+    """One server for many values: each in a log-format and in a comparison."""
+    rng = random.Random(14)
+    values = [
+        bytes(rng.choice(b"%#'\"\\$ {}()[],;/&|!-aZ0\n\t\xc3\xa9\x7f") for _ in range(rng.randrange(1, 12)))
+        for _ in range(150)
+    ]
+    rules = ["defaults", "  mode http", "  timeout client 5s", "frontend values", "  bind :8080"]
+    for number, value in enumerate(values):
+        rules += [
+            f"  http-request set-header X-Value {haproxy.log_format(value)} if {{ path /{number} }}",
+            f"  http-request set-var(txn.same) str(yes) if {{ path /{number} }} {{ hdr(X-Value),hex -m str {value.hex().upper()} }}"
+            f" {{ hdr(X-Hex) -m found }}",
+            f"  http-request return status 200 content-type text/plain string {number} if {{ path /{number} }}"
+            f" {{ url_param(v),url_dec(1) -m str -- {haproxy.word(value)} }}",
+            f"  http-request return status 418 content-type text/plain lf-string {haproxy.log_format(value)} if {{ path /{number} }}",
+        ]  # fmt: skip
+    gateway.check("\n".join([*rules, ""]))
+    name = f"{gateway.name}-values"
+    made = gateway.engine.containers.run(
+        haproxy_image(), ["sh", "-c", 'printf %s "$CONFIG" > /tmp/h.cfg && exec haproxy -db -f /tmp/h.cfg'], name=name, detach=True,
+        environment={"CONFIG": "\n".join([*rules, ""])}, ports={"8080/tcp": ("127.0.0.1", None)}, labels={"e2e": gateway.name},
+    )  # fmt: skip
+    made.reload()
+    port = int(made.ports["8080/tcp"][0]["HostPort"])
+    eventually(lambda: gateway.ask(b"/0", port)[0] == 418, 20)
+    for number, value in enumerate(values):
+        encoded = "".join(f"%{byte:02x}" for byte in value)
+        assert gateway.ask(f"/{number}?v={encoded}".encode(), port) == (200, str(number).encode()), value
+        assert gateway.ask(f"/{number}".encode(), port) == (418, value), value
+
+
+def haproxy_image() -> str:
+    from .gateway import IMAGE
+
+    return IMAGE

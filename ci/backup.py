@@ -3,14 +3,14 @@
 It runs what the environment's own times run, in the same place, and ends as that does. The words are those of images/backup.
 """
 
-import sys
 from collections.abc import Sequence
 
 from pulumi import RunError
 
 from components import backup, platforms
-from components.config import ConfigError, TierName
+from components.config import TierName
 
+from . import edge
 from .described import load
 
 QUICK = ("list", "status")
@@ -39,7 +39,5 @@ def main(stack: str, words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1], sys.argv[2:])
-    except (ConfigError, RunError) as error:
-        sys.exit(f"backup: {error}")
+    words = edge.arguments("backup STACK backup | full | verify | prune | list | status | restore …", 2, 9)
+    edge.end("backup", lambda: main(words[0], words[1:]))

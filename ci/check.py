@@ -6,7 +6,6 @@ What the application does not describe is said to be that, and never passed over
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -20,11 +19,12 @@ from pulumi import RunError
 from components import backup, checkpoint, database, platforms, tier
 from components.alerts import CERTIFICATE_DAYS
 from components.checkpoint import Checkpoint
-from components.config import App, Check, ConfigError, Environment, TierName
+from components.config import App, Check, Environment, TierName
 from components.platforms import recovery, toolbox
 from components.platforms.manifests import Scope
 from components.release import Slot
 
+from . import edge
 from .described import load, state
 from .slo import outputs
 
@@ -244,7 +244,5 @@ def main(stack: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(1 if main(sys.argv[1]) else 0)
-    except (ConfigError, RunError) as error:
-        sys.exit(f"check: {error}")
+    words = edge.arguments("check STACK", 1, 1)
+    edge.end("check", lambda: 1 if main(*words) else 0)

@@ -1,12 +1,12 @@
 """The Grafana dashboard of an environment, to be imported where no cluster's Grafana finds it: `python -m ci.dashboard STACK`."""
 
 import json
-import sys
 
 from components.alerts import Watched
 from components.config import ConfigError
 from components.dashboard import dashboard
 
+from . import edge
 from .described import load
 
 
@@ -25,7 +25,5 @@ def text(stack: str) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        print(text(sys.argv[1]))
-    except ConfigError as error:
-        sys.exit(f"dashboard: {error}")
+    words = edge.arguments("dashboard STACK", 1, 1)
+    edge.end("dashboard", lambda: print(text(*words)))

@@ -2,9 +2,6 @@
 
 import copy
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -14,23 +11,9 @@ from pulumi import RunError
 from components import files
 from components.config import App, ConfigError, Environment, load_app, load_environment
 
+from . import process
+
 ROOT = Path.cwd()
-
-
-def undo_when_stopped(name: str) -> None:
-    """From here on being told to stop, once or often, is a failure like any other: what was begun is undone.
-
-    What `nohup` has it not hear it goes on not to hear.
-    """
-    told = [each for each in (signal.SIGHUP, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
-
-    def stop(number: int, _: object) -> None:
-        for each in told:
-            signal.signal(each, signal.SIG_IGN)
-        sys.exit(f"{name}: it was told to stop ({signal.Signals(number).name})")
-
-    for each in told:
-        signal.signal(each, stop)
 
 
 def project_file() -> files.Project:
@@ -93,13 +76,18 @@ def backups_of(environment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pulumi(*words: str) -> str:
-    """What a Pulumi command prints.
+    """Return the output of a Pulumi command.
 
     Raises:
-        RunError: it fails.
+        RunError: it fails, or Pulumi is not there.
     """
+    return pulumi_in(ROOT, *words)
+
+
+def pulumi_in(folder: Path, *words: str) -> str:
+    """Return the output of a Pulumi command in another application's folder; otherwise as `pulumi`."""
     try:
-        done = subprocess.run(["pulumi", *words, "--non-interactive"], capture_output=True, text=True, cwd=ROOT)
+        done = process.capture(["pulumi", *words, "--non-interactive"], cwd=folder)
     except FileNotFoundError:
         raise RunError("pulumi is not on PATH; run `make lab`, or install it") from None
     if done.returncode:

@@ -7,7 +7,6 @@ What somebody else has changed is found by a refresh, and it would not be in a s
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +14,7 @@ from typing import Any
 
 from pulumi import RunError
 
+from . import edge
 from .described import ROOT, project, state
 
 Found = dict[str, Any]
@@ -77,7 +77,5 @@ def _seen(resource: Found, scaled: Collection[tuple[str, str]]) -> Found:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1])
-    except RunError as error:
-        sys.exit(f"drift: {error}")
+    words = edge.arguments("drift STACK", 1, 1)
+    edge.end("drift", lambda: main(*words))

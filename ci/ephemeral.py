@@ -9,16 +9,15 @@ import json
 import re
 import secrets
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pulumi import RunError
 
 from components import files
 from components.config import ConfigError, load_app, load_environment
 
+from . import edge
 from .described import ROOT, last_update, project_file, pulumi, stack_file, unpinned
 
 TEMPLATE = "staging"
@@ -86,7 +85,5 @@ def _begin(stack: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1])
-    except (ConfigError, RunError) as error:
-        sys.exit(f"ephemeral: {error}")
+    words = edge.arguments("ephemeral pr-123", 1, 1)
+    edge.end("ephemeral", lambda: main(*words))

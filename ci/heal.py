@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -26,9 +25,10 @@ from urllib3.exceptions import HTTPError
 
 from components import platforms
 from components.checkpoint import observe, parse
-from components.config import ConfigError, Environment
+from components.config import Environment
 from components.platforms import cluster, engine
 
+from . import edge
 from .described import last_update, load, project, pulumi, state
 
 
@@ -221,7 +221,5 @@ def _name(operation: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1])
-    except (ConfigError, RunError) as error:
-        sys.exit(f"heal: {error}")
+    words = edge.arguments("heal STACK", 1, 1)
+    edge.end("heal", lambda: main(*words))

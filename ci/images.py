@@ -7,18 +7,16 @@ that folder, unless it is there. Where the environment wants every image `pinned
 `python -m ci.images STACK --build` only builds them, and needs no registry.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import docker
-from docker.errors import APIError, DockerException
+from docker.errors import APIError
 from pulumi import RunError
 
-from components.config import ConfigError
 from components.workload import Image
 
-from . import pins
+from . import edge, pins
 from .described import load
 
 
@@ -33,13 +31,16 @@ def main(stack: str, unless_pinned: bool, pin: bool) -> None:
         pins.write(stack, digests)
 
 
-def build(stack: str) -> None:
-    """Build what is built from a folder, for this engine only."""
+def build(stack: str) -> list[str]:
+    """Build the images of folders, for this engine only, and return their names."""
     engine: Any = docker.from_env()
+    built: list[str] = []
     for reference, each in {each.reference: each for each in pins.wanted(stack).values()}.items():
         if each.context:
             _build(engine, each, reference)
             print(f"  {reference}: built")
+            built.append(reference)
+    return built
 
 
 def _build(engine: Any, wanted: Image, tag: str) -> Any:
@@ -97,10 +98,7 @@ def digest(repository: str, known: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        if "--build" in sys.argv:
-            build(sys.argv[1])
-        else:
-            main(sys.argv[1], "--unless-pinned" in sys.argv, "--pin" in sys.argv)
-    except (ConfigError, RunError, DockerException) as error:
-        sys.exit(f"images: {error}")
+    words = edge.arguments("images STACK [--unless-pinned | --pin | --build]", 1, 3)
+    if "--build" in words:
+        edge.end("images", lambda: build(words[0]))
+    edge.end("images", lambda: main(words[0], "--unless-pinned" in words, "--pin" in words))

@@ -4,7 +4,6 @@ While the single one answers reads only, what takes backups copies it into a new
 by table. Then the stack file names that one: `make up` takes the tiers to it as a release, and `make back` back.
 """
 
-import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -15,12 +14,14 @@ from pulumi import RunError
 
 from components import backup, checkpoint, guard
 from components.checkpoint import Checkpoint
-from components.config import App, ConfigError, Environment, TierName
+from components.config import App, Environment, TierName
 from components.platforms import cluster
 from components.tier import REPLICATED
 
+from . import edge
 from .beside import DATABASE, copied, fresh, use
-from .described import load, state, undo_when_stopped
+from .described import load, state
+from .process import undo_when_stopped
 
 WITHIN = 60
 """Seconds in which sessions must have ended that may write."""
@@ -153,7 +154,5 @@ def main(words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ConfigError, RunError) as error:
-        sys.exit(f"move: {error}")
+    words = edge.arguments("move STACK [--reopen]", 1, 2)
+    edge.end("move", lambda: main(words))

@@ -8,7 +8,6 @@ with them about what changes; what would have to be built gets a digest of zeros
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -19,6 +18,7 @@ from components.config import App, ConfigError, Environment, TierName
 from components.tier import Description, data_image, image
 from components.workload import Image
 
+from . import edge
 from .described import ROOT, backups_of, last_update, load, project, stack_file
 
 FILE = ROOT / "release.json"
@@ -157,7 +157,5 @@ def write(stack: str, pins: Pins) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        {"save": save, "use": use, "recall": recall}[sys.argv[1]](sys.argv[2])
-    except (ConfigError, RunError) as error:
-        sys.exit(f"pins: {error}")
+    words = edge.arguments("pins save | use | recall STACK", 2, 2)
+    edge.end("pins", lambda: {"save": save, "use": use, "recall": recall}[words[0]](words[1]))

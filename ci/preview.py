@@ -13,7 +13,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from components import checkpoint
 from components.checkpoint import LABEL_RELEASE, LABEL_SLOT, Checkpoint, Entry
 from components.release import Observed, Plan, Release, Slot, differences
 
+from . import edge
 from .described import ROOT
 
 LIMIT = 65_536
@@ -705,7 +705,5 @@ def main(stack: str, file: str | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(*sys.argv[1:3]))
-    except RunError as error:
-        sys.exit(f"preview: {error}")
+    words = edge.arguments("preview STACK [FILE]", 1, 2)
+    edge.end("preview", lambda: main(*words))

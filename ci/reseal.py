@@ -5,15 +5,13 @@ update writes them again: what holds them is made anew with what it held, and wh
 """
 
 import json
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from pulumi import RunError
 
-from components.config import ConfigError
-
+from . import edge
 from .described import pulumi, stack_file, state
 
 Found = dict[str, Any]
@@ -69,7 +67,5 @@ def _sealed(value: object) -> bool:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1])
-    except (ConfigError, RunError) as error:
-        sys.exit(f"reseal: {error}")
+    words = edge.arguments("reseal STACK", 1, 1)
+    edge.end("reseal", lambda: main(*words))

@@ -7,7 +7,6 @@ was saved, the stack file names it: `make up` then takes the tiers to it as a re
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -15,15 +14,17 @@ from typing import Any
 from pulumi import RunError
 
 from components import backup, database, platforms, tier
-from components.config import App, ConfigError, Environment, TierName
+from components.config import App, Environment, TierName
 from components.platforms import recovery
 from components.platforms.manifests import Scope
 from components.tier import Description
 from components.workload import DatabaseCluster, Secret
 
+from . import edge
 from .backup import run
 from .beside import DATABASE, copied, fresh, use
-from .described import ROOT, load, pulumi, undo_when_stopped
+from .described import ROOT, load, pulumi
+from .process import undo_when_stopped
 
 COPY_OF = f"{DATABASE}.copy_of"
 
@@ -153,7 +154,5 @@ def main(stack: str, *words: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except (ConfigError, RunError) as error:
-        sys.exit(f"restore: {error}")
+    words = edge.arguments("restore STACK TO [OF] | STACK --from OTHER", 2, 3)
+    edge.end("restore", lambda: main(*words))

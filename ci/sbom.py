@@ -6,14 +6,11 @@ For each of those its stack file names by digest one list of parts (CycloneDX, b
 
 import json
 import subprocess
-import sys
 from typing import Any
 
 from pulumi import RunError
 
-from components.config import ConfigError
-
-from . import pins
+from . import edge, pins
 from .described import ROOT
 from .slo import REPORTS
 
@@ -51,7 +48,5 @@ def described(reference: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1])
-    except (ConfigError, RunError) as error:
-        sys.exit(f"sbom: {error}")
+    words = edge.arguments("sbom STACK", 1, 1)
+    edge.end("sbom", lambda: main(*words))

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from components.config import App, ConfigError, Environment, Seconds, Slo
 from components.release import Slot
 
-from . import heal
+from . import edge, heal, process
 from .described import ROOT, load, pulumi
 
 SCRIPT = Path(__file__).with_name("slo.js")
@@ -125,12 +124,8 @@ def go_back(stack: str, who: str) -> None:
         RunError: there is none, or it may not be gone back to.
     """
     heal.main(stack)
-    done = subprocess.run(
-        ["pulumi", "up", "--stack", stack, "--yes", "--skip-preview", "--non-interactive"],
-        env=os.environ | {"TIERS_RELEASE": "previous", "TIERS_WHO": who},
-        cwd=ROOT,
-    )
-    if done.returncode:
+    words = ["pulumi", "up", "--stack", stack, "--yes", "--skip-preview", "--non-interactive"]
+    if process.run(words, cwd=ROOT, env={**os.environ, "TIERS_RELEASE": "previous", "TIERS_WHO": who}):
         raise RunError(f"and going back has failed: see above; stack {stack} still serves what broke the SLO")
 
 
@@ -189,22 +184,29 @@ def _slo(environment: Environment, window: str) -> Slo:
         raise ConfigError(f"--window: {error.errors()[0]['msg']}") from None
 
 
-def main() -> None:
+def main(verb: str, stack: str, slot: str = "", window: str = "") -> None:
+    """Do what a verb is for; an empty window is the environment's own.
+
+    Raises:
+        ConfigError: the window is no time, or the files can't be used.
+        RunError: the environment is not what it should be.
+    """
+    if verb == "smoke":
+        smoke(stack, slot)
+        return
+    app, environment = load(stack)
+    {"perf": perf, "watch": watch}[verb](stack, _slo(environment, window), app)
+
+
+def _words() -> argparse.Namespace:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("verb", choices=["smoke", "perf", "watch"])
     words.add_argument("stack")
     words.add_argument("--slot", choices=["", "idle"], default="")
     words.add_argument("--window", default="")
-    asked = words.parse_args()
-    if asked.verb == "smoke":
-        smoke(asked.stack, asked.slot)
-        return
-    app, environment = load(asked.stack)
-    {"perf": perf, "watch": watch}[asked.verb](asked.stack, _slo(environment, asked.window), app)
+    return words.parse_args()
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ConfigError, RunError) as error:
-        sys.exit(f"slo: {error}")
+    asked = _words()
+    edge.end("slo", lambda: main(asked.verb, asked.stack, asked.slot, asked.window))

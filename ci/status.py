@@ -1,6 +1,5 @@
 """Who is live, what each slot holds, what is ready, and the last switches: `python -m ci.status STACK`. One screen."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -9,9 +8,10 @@ from pulumi import RunError
 
 from components import checkpoint, journal, platforms
 from components.checkpoint import Checkpoint, Entry
-from components.config import ConfigError, TierName
+from components.config import TierName
 from components.release import Observed, Slot
 
+from . import edge
 from .described import load, state
 
 SHOWN = 5
@@ -92,7 +92,5 @@ def _ago(then: datetime) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1])
-    except (ConfigError, RunError) as error:
-        sys.exit(f"status: {error}")
+    words = edge.arguments("status STACK", 1, 1)
+    edge.end("status", lambda: main(*words))

@@ -5,16 +5,15 @@ application that signs its statements is in there with the id (examples/board/ap
 """
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from pulumi import RunError
 
 from components import platforms
-from components.config import ConfigError
 from components.platforms import Line
 
+from . import edge
 from .described import load
 
 _SAID = ("message", "method", "path", "status", "level")
@@ -61,7 +60,5 @@ def _fields(line: Line) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "")
-    except (ConfigError, RunError) as error:
-        sys.exit(f"trace: {error}")
+    words = edge.arguments("trace STACK ID", 1, 2)
+    edge.end("trace", lambda: main(words[0], *words[1:] or [""]))

@@ -39,8 +39,6 @@ class Project:
     name: str
     app: object
     """The plain value of `config.app`, for `config.load_app`."""
-    backend: bool
-    """True if the file says where state is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +74,16 @@ def read_project(folder: Path) -> Project:
     if not isinstance(app, dict) or "value" not in app:
         raise document.error(("config", "app"), "it has no value; describe the application under config.app.value")
     document.refuse_encrypted(("config", "app", "value"))
-    return Project(name=name, app=cast(object, app["value"]), backend=bool(top.get("backend")))
+    return Project(name=name, app=cast(object, app["value"]))
+
+
+def has_backend(folder: Path) -> bool:
+    """Return True if Pulumi.yaml says where state is kept, whatever else is wrong with it.
+
+    Raises:
+        FileError: the file is missing or can't be read.
+    """
+    return bool(_Document(folder / "Pulumi.yaml", "APP is the folder of an application").mapping().get("backend"))
 
 
 def read_stack(folder: Path, stack: str, project: str) -> StackFile:

@@ -7,6 +7,8 @@ is of everything unless `cluster` is said, or `peers`.
 import sys
 from collections.abc import Callable
 
+from ci import edge
+
 from . import aws, barman, cluster, compose, data, engine, peers, s3, toolchain, watch
 from .steps import LabError, Step, bring, doctor
 
@@ -29,6 +31,9 @@ WHAT: dict[str, Callable[[], list[Step]]] = {
 
 
 def main(verb: str, *what: str) -> int:
+    if verb not in ("up", "doctor", "down"):
+        print(f"lab: {verb} is none of up, doctor, down", file=sys.stderr)
+        return 2
     if unknown := set(what) - set(WHAT):
         print(f"lab: {', '.join(unknown)} is none of {', '.join(WHAT)}", file=sys.stderr)
         return 2
@@ -60,4 +65,4 @@ def main(verb: str, *what: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*(sys.argv[1:] or ["up"])))
+    edge.end("lab", lambda: main(*(sys.argv[1:] or ["up"])))

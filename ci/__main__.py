@@ -1,0 +1,16 @@
+"""The one entry of make: `python -m ci TARGET [NAME=value …]`. docs/adr/023-one-runner-behind-make.md"""
+
+import os
+import signal
+import sys
+
+from . import commands, edge, process
+from .call import parse
+
+if __name__ == "__main__":
+    if "MAKELEVEL" in os.environ:
+        # A make that is killed can't say so: what it began ends in order all the same.
+        process.end_with_parent(signal.SIGTERM)
+    target = sys.argv[1] if len(sys.argv) > 1 else "ci"
+    process.undo_when_stopped(target)
+    edge.end(target, lambda: commands.main(parse(sys.argv[1:], os.environ)))

@@ -1,0 +1,332 @@
+"""The targets of make by name: what each needs first, and the function that does it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import process, surroundings
+from .call import REPOSITORY, Call, CallError
+
+Command = Callable[[Call], int | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A target: its function, and the steps that come before it."""
+
+    run: Command
+    is_of_app: bool = True
+    """Runs in the application's folder."""
+    has_stack: bool = True
+    """Refused without a stack file."""
+    is_deployed: bool = False
+    """Needs what the environment needs of this machine, and the stack file of a pull request's environment."""
+    lab: tuple[str, ...] = ()
+    """Other parts of the lab."""
+
+
+def main(call: Call) -> int:
+    """Do what a target is for. Its variables are checked before anything else.
+
+    Raises:
+        CallError: there is no such target, or a variable is not what it is for.
+    """
+    if call.target not in TARGETS:
+        raise CallError(f"there is no target {call.target!r:.60}; `make help` lists them")
+    target = TARGETS[call.target]
+    call.refuse()
+    if target.is_of_app:
+        surroundings.prepare(call, os.environ)
+        if target.has_stack and not call.is_pull_request:
+            _refuse_missing(call)
+        written = call.is_pull_request and (target.is_deployed or call.target == "down")
+        parts = (*(_needs(call) if target.is_deployed or written else ()), *target.lab)
+        if parts and (code := _lab("up", *parts)):
+            return code
+        os.chdir(call.folder)
+        if written:
+            _deploy("write_stack_file")(call)
+            _refuse_missing(call)
+    elif target.lab and (code := _lab("up", *target.lab)):
+        return code
+    return target.run(call) or 0
+
+
+def _refuse_missing(call: Call) -> None:
+    if not (call.folder / f"Pulumi.{call.env}.yaml").exists():
+        raise CallError(f"there is no Pulumi.{call.env}.yaml; ENV is the name of a stack file")
+
+
+def _needs(call: Call) -> list[str]:
+    from .needs import needs
+
+    return needs(call)
+
+
+def _lab(verb: str, *parts: str) -> int:
+    # A process of its own, by the machine's own Python: the lab outlives this environment's packages.
+    return subprocess.call(["python3", "-m", "lab", verb, *parts], cwd=REPOSITORY)
+
+
+def _deploy(name: str) -> Command:
+    """Return a function of `deploy`, whose imports take a second and are not needed to refuse a call."""
+
+    def run(call: Call) -> int | None:
+        from . import deploy
+
+        return getattr(deploy, name)(call)
+
+    return run
+
+
+# ---------------------------------------------------------------------- modules that read an environment
+
+
+def _status(call: Call) -> None:
+    from . import status
+
+    status.main(call.env)
+
+
+def _trace(call: Call) -> None:
+    from . import trace
+
+    trace.main(call.env, call["ID"])
+
+
+def _check(call: Call) -> int:
+    from . import check
+
+    return 1 if check.main(call.env) else 0
+
+
+def _preview_comment(call: Call) -> int:
+    from . import preview
+
+    return preview.main(call.env)
+
+
+def _dashboard(call: Call) -> None:
+    from . import dashboard
+
+    print(dashboard.text(call.env))
+
+
+def _backup(*words: str) -> Command:
+    def run(call: Call) -> None:
+        from . import backup
+
+        backup.main(call.env, words or (("full",) if call["FULL"] else ("backup",)))
+
+    return run
+
+
+def _slo(verb: str) -> Command:
+    def run(call: Call) -> None:
+        from . import slo
+
+        slo.main(verb, call.env, slot=call["SLOT"], window=call["WINDOW"])
+
+    return run
+
+
+def _pins(verb: str) -> Command:
+    def run(call: Call) -> None:
+        from . import pins
+
+        {"save": pins.save, "use": pins.use, "recall": pins.recall}[verb](call.env)
+
+    return run
+
+
+def _build(call: Call) -> None:
+    from . import images
+
+    images.build(call.env)
+
+
+def _sbom(call: Call) -> None:
+    from . import sbom
+
+    sbom.main(call.env)
+
+
+def _journey(call: Call) -> int:
+    from .described import pulumi
+
+    url = pulumi("stack", "output", "url", "--stack", call.env).strip()
+    words = ["k6", "run", "--quiet", "--no-usage-report", "--address", "", "--", call.journey]
+    return process.run(words, env={**os.environ, "URL": url})
+
+
+def _deployed(call: Call) -> None:
+    from .described import last_update
+
+    variables: dict[str, Any] = last_update(call.env).get("environment") or {}
+    if "git.head" not in variables:
+        raise CallError(f"the last update of {call.env} was of no commit; run `make up ENV={call.env}` from one")
+    print(variables["git.head"])
+
+
+def _built(_: Call) -> None:
+    file = Path("reports/images.json")
+    if not file.exists():
+        raise CallError(f"there is no {file}; run `make sbom` first")
+    print(f"images={file.read_text().strip()}")
+
+
+def _drift_issue(call: Call) -> int:
+    """Comment on the environment's open issue, or open one."""
+    report = Path("reports") / f"drift-{call.env}.txt"
+    if not report.exists():
+        raise CallError(f"there is no {report}; run `make drift ENV={call.env}` first")
+    title, body = f"drift: {call.env} is not what its files say", Path("reports/issue.md")
+    end = report.read_bytes()[-20_000:].decode(errors="replace")
+    body.write_text(f"Found by `make drift ENV={call.env}`; its end:\n```\n{end}\n```\n")
+    search = ["--state", "open", "--search", f'in:title "{title}"', "--json", "number", "--jq", ".[0].number"]
+    found = process.capture(["gh", "issue", "list", *search])
+    if found.returncode:
+        raise CallError(f"`gh issue list` ended with {found.returncode}: {found.stderr.strip()}")
+    number = found.stdout.strip()
+    words = ["comment", number] if number else ["create", "--title", title]
+    return process.run(["gh", "issue", *words, "--body-file", str(body)])
+
+
+def _audit(call: Call) -> int:
+    """Look for known holes in dependencies, then in each image that is built."""
+    from . import images
+
+    options = ["--quiet", "--exit-code", "1", "--ignore-unfixed", "--severity", "HIGH,CRITICAL", "--scanners", "vuln"]
+    # The lab's own modules are pinned to what registries serve, and nothing of them is deployed.
+    without = ["--skip-dirs", "lab", "--skip-dirs", ".venv"]
+    if code := process.run(["trivy", "filesystem", *options, *without, "."], cwd=REPOSITORY):
+        return code
+    return max([process.run(["trivy", "image", *options, image]) for image in images.build(call.env)], default=0)
+
+
+# ---------------------------------------------------------------------- applications and the machine
+
+
+def _new(call: Call) -> None:
+    from . import new
+
+    new.main(call["NAME"], *([call["AT"]] if call["AT"] else []))
+
+
+def _import(call: Call) -> None:
+    from .compose.__main__ import main as describe
+
+    describe(call["COMPOSE"], *([call["NAME"]] if call["NAME"] else []))
+
+
+def _shell(call: Call) -> int:
+    """A shell in which plain `pulumi` means what it means here."""
+    if (call.folder / f"Pulumi.{call.env}.yaml").exists():
+        process.capture(["pulumi", "stack", "select", call.env, "--non-interactive"])
+    shell = os.environ.get("SHELL") or "bash"
+    os.execvp(shell, [shell])  # noqa: S606 (the user's own)
+
+
+def _lab_up(call: Call) -> int:
+    return _lab("up", *_needs(call))
+
+
+def _doctor(call: Call) -> int:
+    """Say what is there and what is missing. Before the packages are there, nothing can read the stack file."""
+    try:
+        parts = _needs(call)
+    except ImportError:
+        print(
+            "  missing  python packages              will be made, takes 40 s; what ENV needs besides a Docker engine"
+        )
+        print("                                        can be said once they are there (`make venv`)", flush=True)
+        parts = ["dev"]
+    return _lab("doctor", *parts)
+
+
+def _screenshots(call: Call) -> int:
+    """Bring each example up, take its first page by a real browser, and take it down again."""
+    from .described import pulumi_in
+
+    shots = REPOSITORY / "docs" / "screenshots"
+    shots.mkdir(parents=True, exist_ok=True)
+    build = ["docker", "build", "--quiet", "--tag", "tiers-browser", "tests/browser"]
+    if code := process.run(build, cwd=REPOSITORY):
+        return code
+    for name in call["ONLY"].split() or ("about_me", "pmanager", "django_site", "palmonas"):
+        again = [sys.executable, "-m", "ci"]
+        if code := process.run([*again, "up", f"APP=examples/{name}"], cwd=REPOSITORY):
+            return code
+        url = pulumi_in(REPOSITORY / "examples" / name, "stack", "output", "url", "--stack", "dev").strip()
+        with (shots / f"{name}.png").open("wb") as file:
+            subprocess.run(
+                ["docker", "run", "--rm", "--network", "host", "tiers-browser", url], stdout=file, check=True
+            )
+        if code := process.run([*again, "down", f"APP=examples/{name}"], cwd=REPOSITORY):
+            return code
+    return 0
+
+
+def _scan(_: Call) -> int:
+    """Look for secrets in history, and for mistakes in Dockerfiles and manifests."""
+    trivy = ["--quiet", "--exit-code", "1", "--severity", "HIGH,CRITICAL", "--skip-check-update"]
+    tests = ["-m", "pytest", "--noconftest", "tests/e2e/test_yardsticks.py", "-k", "kube_score or no_reason"]
+    for words in (
+        ["gitleaks", "git", "--no-banner", "--redact", "."],
+        ["trivy", "config", *trivy, "examples"],
+        [sys.executable, *tests],
+    ):
+        print(" ".join(words), flush=True)
+        if code := process.run(words, cwd=REPOSITORY):
+            return code
+    return 0
+
+
+TARGETS: dict[str, Target] = {
+    "up": Target(run=_deploy("up"), is_deployed=True),
+    "down": Target(run=_deploy("down")),
+    "back": Target(run=_deploy("back")),
+    "promote": Target(run=_deploy("promote")),
+    "heal": Target(run=_deploy("healed")),
+    "reseal": Target(run=_deploy("reseal")),
+    "images": Target(run=_deploy("bring_images"), is_deployed=True),
+    "preview": Target(run=_deploy("preview"), is_deployed=True),
+    "preview-comment": Target(run=_preview_comment, is_deployed=True),
+    "drift": Target(run=_deploy("drift"), is_deployed=True),
+    "drift-issue": Target(run=_drift_issue, has_stack=False),
+    "move": Target(run=_deploy("move"), is_deployed=True),
+    "reopen": Target(run=_deploy("reopen")),
+    "restore": Target(run=_deploy("restore"), is_deployed=True),
+    "refresh": Target(run=_deploy("refresh"), is_deployed=True),
+    "status": Target(run=_status),
+    "trace": Target(run=_trace),
+    "check": Target(run=_check),
+    "dashboard": Target(run=_dashboard),
+    "backup": Target(run=_backup()),
+    "backups": Target(run=_backup("list")),
+    "verify": Target(run=_backup("verify")),
+    "waiting": Target(run=_deploy("waiting")),
+    "deployed": Target(run=_deployed),
+    "smoke": Target(run=_slo("smoke"), lab=("load",)),
+    "perf": Target(run=_slo("perf"), lab=("load",)),
+    "watch": Target(run=_slo("watch"), lab=("load",)),
+    "journey": Target(run=_journey, lab=("load",)),
+    "pins-save": Target(run=_pins("save")),
+    "pins-use": Target(run=_pins("use")),
+    "pins-recall": Target(run=_pins("recall")),
+    "build": Target(run=_build),
+    "sbom": Target(run=_sbom, lab=("scan",)),
+    "built": Target(run=_built, has_stack=False),
+    "audit": Target(run=_audit, lab=("scan",)),
+    "scan": Target(run=_scan, is_of_app=False, lab=("scan",)),
+    "shell": Target(run=_shell, is_deployed=True),
+    "new": Target(run=_new, is_of_app=False, lab=("dev",)),
+    "import": Target(run=_import, is_of_app=False, lab=("dev", "compose")),
+    "lab": Target(run=_lab_up, is_of_app=False),
+    "doctor": Target(run=_doctor, is_of_app=False),
+    "screenshots": Target(run=_screenshots, is_of_app=False),
+}

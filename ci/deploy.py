@@ -1,0 +1,206 @@
+"""The targets that change an environment: up, down, back, promote, preview and the releases that use another database."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pulumi import RunError
+
+from . import answer, ephemeral, heal, images, lock, process, surroundings
+from .call import Call
+from .described import load, pulumi
+from .needs import keeper, needs
+
+REPORTS = Path("reports")
+
+
+@contextmanager
+def locked(call: Call) -> Generator[None]:
+    """Hold the stack's lock; the second make says so at once instead of failing half-way.
+
+    Raises:
+        LockedError: another make holds it.
+    """
+    with lock.alone(surroundings.lock(call), f"make {call.target}", call.env):
+        yield
+
+
+def up(call: Call) -> int:
+    """Deploy, and end with the URL and a real answer."""
+    with locked(call):
+        _select(call)
+        heal.main(call.env)
+        if needs(call)[0] != "dev":
+            images.main(call.env, unless_pinned=True, pin=False)
+        words = ["--skip-preview"] if call.env == "dev" else []
+        if code := _up(call, *_held_to(call), *words):
+            return code
+        _tell(call)
+    return 0
+
+
+def down(call: Call) -> int:
+    """Remove the environment; protected data makes it refuse."""
+    with locked(call):
+        pulumi("stack", "select", call.env)
+        heal.main(call.env)
+        gone = ["--remove"] if call.is_pull_request else []
+        if process.run(["pulumi", "destroy", "--refresh", "--yes", "--non-interactive", *_colours(), *gone]):
+            raise RunError(
+                "nothing was removed if data is protected here; to remove it too, set environment.protect_data: false, "
+                "make up, make down"
+            )
+    return 0
+
+
+def back(call: Call) -> int:
+    """Make the release before this one live again. The policy is not asked: that is for emergencies."""
+    with locked(call):
+        heal.main(call.env)
+        return _up(call, "--skip-preview", TIERS_RELEASE="previous")
+
+
+def promote(call: Call) -> int:
+    """Let the release that waits go live."""
+    with locked(call):
+        heal.main(call.env)
+        return _up(call, *_held_to(call), "--skip-preview", TIERS_RELEASE="promote")
+
+
+def healed(call: Call) -> int:
+    """Put the stack right after a killed update."""
+    os.environ["TIERS_FORCE"] = call["FORCE"]
+    with locked(call):
+        heal.main(call.env)
+    return 0
+
+
+def preview(call: Call) -> int:
+    """Say what `up` would do, on the terminal and in `reports/`."""
+    _select(call)
+    words = ["pulumi", "preview", "--stack", call.env, "--diff", "--non-interactive", *_held_to(call)]
+    return process.run(words, env=_forced(call), copy=REPORTS / f"preview-{call.env}.txt")
+
+
+def drift(call: Call) -> int:
+    """Say what differs from the files, on the terminal and in `reports/`."""
+    words = [sys.executable, "-m", "ci.drift", call.env]
+    return process.run(words, env=_with_modules(), copy=REPORTS / f"drift-{call.env}.txt")
+
+
+def bring_images(call: Call) -> int:
+    """Build and push the images, and write their digests where they are pinned."""
+    with locked(call):
+        images.main(call.env, unless_pinned=False, pin=bool(call["PIN"]))
+    return 0
+
+
+def move(call: Call) -> int:
+    """Move the single database into the three; a release that does not come to be leaves it as it was."""
+    from . import edge
+    from . import move as moving
+
+    process.undo_when_stopped("move")
+    with locked(call):
+        moving.move(call.env)
+    if not edge.attempt("up", lambda: up(call)):
+        return 0
+    with locked(call):
+        moving.reopen(call.env)
+    return 1
+
+
+def reopen(call: Call) -> int:
+    """Have the single database take writes again."""
+    from . import move as moving
+
+    with locked(call):
+        moving.reopen(call.env)
+    return 0
+
+
+def restore(call: Call) -> int:
+    """Bring data back into a new database, and release with it."""
+    from . import restore as restoring
+
+    with locked(call):
+        restoring.restore(call.env, call["TO"], call["OF"])
+    return up(call)
+
+
+def refresh(call: Call) -> int:
+    """Bring another environment's data, anonymised, and release with it."""
+    from . import restore as restoring
+
+    with locked(call):
+        restoring.refresh(call.env, call["FROM"])
+    return up(call)
+
+
+def reseal(call: Call) -> int:
+    """Put the state under the stack file's passphrase."""
+    from . import reseal as resealing
+
+    with locked(call):
+        resealing.main(call.env)
+    return 0
+
+
+def write_stack_file(call: Call) -> None:
+    """Write the stack file of a pull request's environment."""
+    if call.is_pull_request:
+        ephemeral.main(call.env)
+
+
+def _select(call: Call) -> None:
+    pulumi("stack", "select", "--create", call.env, "--secrets-provider", keeper(call))
+
+
+def _up(call: Call, *words: str, **variables: str) -> int:
+    command = ["pulumi", "up", "--stack", call.env, "--yes", "--non-interactive", *_colours(), *words]
+    return process.run(command, env={**_forced(call), **variables})
+
+
+def _forced(call: Call) -> Mapping[str, str]:
+    return {**os.environ, "TIERS_FORCE": call["FORCE"]}
+
+
+def _held_to(call: Call) -> list[str]:
+    return ["--policy-pack", call.policy] if call.policy else []
+
+
+def _colours() -> list[str]:
+    # The runner's pipe is no terminal, and what is behind it may be one.
+    return ["--color", "always"] if sys.stdout.isatty() and "NO_COLOR" not in os.environ else []
+
+
+def _with_modules() -> Mapping[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def _tell(call: Call) -> None:
+    """Say where the environment is and what is live, after a real answer."""
+    outputs: dict[str, Any] = json.loads(pulumi("stack", "output", "--json"))
+    url = str(outputs.get("url", ""))
+    print(flush=True)
+    answer.check(url, load(call.env)[0], call.env)
+    print(f"\n  open it    {url}")
+    for key in ("release", "go_back"):
+        print(f"  {key:<9}  {outputs.get(key, '')}")
+    print("  logs       pulumi stack output logs, in `make shell`", flush=True)
+
+
+def waiting(call: Call) -> int:
+    """Print the release that waits as `release=…`; nothing if none does."""
+    try:
+        told = pulumi("stack", "output", "waiting", "--stack", call.env)
+    except RunError:
+        return 0
+    if found := re.match(r"(\S+) waits on ", told):
+        print(f"release={found[1]}")
+    return 0

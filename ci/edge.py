@@ -1,0 +1,133 @@
+"""The edge of every command: an expected error becomes one line and an exit code, never a Python traceback."""
+
+import json
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+LOGS = Path.home() / ".local" / "state" / "tiers" / "errors"
+_OURS = {"RunError", "ConfigError", "FileError", "CallError", "LockedError", "LabError"}
+"""Errors whose message is written for the one who reads it, by class name: importing them all would take a second."""
+
+
+def end(name: str, command: Callable[[], object]) -> NoReturn:
+    """Run a command and end the process with its exit code."""
+    code = attempt(name, command)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        # The reader has gone (`make status | head -1`); Python would say so once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    sys.exit(code)
+
+
+def attempt(name: str, command: Callable[[], object]) -> int:
+    """Run a command and return its exit code, with an error as one line."""
+    try:
+        code = command()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        _say(f"{name}: interrupted")
+        return 130
+    except SystemExit as stop:
+        if isinstance(stop.code, str):
+            _say(stop.code if stop.code.startswith(f"{name}: ") else f"{name}: {stop.code}")
+            return 1
+        return stop.code or 0
+    except Exception as error:
+        _say(f"{name}: {expected(error) or _unexpected(name, error)}")
+        return 1
+
+
+def arguments(usage: str, least: int, most: int) -> Sequence[str]:
+    """Return the words of the command line, if there are as many as there should be; else end with the usage."""
+    words = sys.argv[1:]
+    if not least <= len(words) <= most:
+        _say(f"usage: python -m ci.{usage}")
+        sys.exit(2)
+    return words
+
+
+def expected(error: BaseException) -> str:
+    """Return what is to be said of an error that people can do something about; empty if it is none of these."""
+    names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    if {kind.__name__ for kind in type(error).__mro__} & _OURS:
+        return str(error)
+    if isinstance(error, subprocess.CalledProcessError | subprocess.TimeoutExpired):
+        return _of_command(error)
+    # Before OSError, which requests' errors are, too.
+    if "docker.errors.DockerException" in names:
+        return f"the Docker engine refuses or does not answer: {_short(getattr(error, 'explanation', None) or error)}"
+    if "kubernetes.client.exceptions.OpenApiException" in names:
+        reason = getattr(error, "reason", None) or error
+        return f"the cluster's API refuses: {getattr(error, 'status', '')} {_short(_message(error) or reason)}"
+    if "kubernetes.config.config_exception.ConfigException" in names:
+        return f"the kubeconfig can't be used: {_short(error)}"
+    if names & {"urllib3.exceptions.HTTPError", "requests.exceptions.RequestException"}:
+        return f"the engine, the cluster or a server can't be reached: {_short(error)}"
+    if isinstance(error, UnicodeError):
+        return f"a text is not UTF-8: {_short(error)}"
+    if isinstance(error, RecursionError):
+        return "a file is nested too deeply; nothing here needs more than a few levels"
+    if isinstance(error, json.JSONDecodeError):
+        return f"a file or an answer is not JSON: {_short(error)}"
+    if isinstance(error, OSError):
+        return _of_system(error)
+    return ""
+
+
+def _of_command(error: subprocess.CalledProcessError | subprocess.TimeoutExpired) -> str:
+    words: Any = error.cmd
+    # The first words: later ones may hold a value that is nobody's to read.
+    command = words.partition(" ")[0] if isinstance(words, str) else " ".join(str(word) for word in words[:3])
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"`{command}` did not end within {error.timeout:.0f} s"
+    said: Any = error.stderr or error.stdout or b""
+    text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    return f"`{command}` ended with {error.returncode}" + (
+        f": {_short(text.strip())}" if text.strip() else ": see above"
+    )
+
+
+def _of_system(error: OSError) -> str:
+    place, why = error.filename, error.strerror or str(error)
+    if isinstance(error, FileNotFoundError) and isinstance(place, str) and "/" not in place and "." not in place:
+        return f"{place} is not on PATH; run `make lab`, or install it"
+    return f"{os.fsdecode(place) if isinstance(place, str | bytes) else 'the system'}: {why}"
+
+
+def _message(error: BaseException) -> str:
+    with suppress(ValueError, TypeError, AttributeError):
+        return str(json.loads(getattr(error, "body", ""))["message"])
+    return ""
+
+
+def _short(said: object) -> str:
+    return " ".join(str(said).split())[:600]
+
+
+def _unexpected(name: str, error: Exception) -> str:
+    text = f"{type(error).__name__}: {_short(error)}"
+    file = LOGS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}.txt"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # It may hold values of the files that were read.
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", errors="replace") as opened:
+            opened.writelines(traceback.format_exception(error))
+    except OSError:
+        return f"an error nobody foresaw, {text}"
+    return f"an error nobody foresaw, {text}; please report it with {file}"
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):
+        print(text.encode(errors="backslashreplace").decode(), file=sys.stderr, flush=True)

@@ -1,0 +1,324 @@
+"""The runner behind make: its lock, the processes it starts, the lab's parts it asks for, and the answer it ends with."""
+
+import fcntl
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci import call, edge, lock, needs, process
+
+ROOT = Path(__file__).parents[2]
+HOLD = """
+import subprocess, sys, time
+from pathlib import Path
+from ci import lock
+with lock.alone(Path(sys.argv[1]), "make up", "dev"):
+    subprocess.Popen(["sleep", "60"], close_fds=False)  # As a provider that outlives its engine.
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def holding(file: Path) -> subprocess.Popen[str]:
+    """Start a process that holds the lock, with a child that outlives it."""
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, file], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
+    assert holder.stdout
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+def end(holder: subprocess.Popen[str]) -> None:
+    """End the child, too."""
+    os.killpg(holder.pid, signal.SIGKILL)
+    holder.wait()
+
+
+def test_refusal_names_the_holder_and_since_when(tmp_path: Path) -> None:
+    holder = holding(tmp_path / "dev.lock")
+    try:
+        with (
+            pytest.raises(lock.LockedError) as refused,
+            lock.alone(tmp_path / "dev.lock", "make down", "dev"),
+        ):
+            pass
+    finally:
+        end(holder)
+    said = str(refused.value)
+    assert said.startswith("another make is at work on stack dev here: `make up`, process ")
+    assert f"process {holder.pid} of " in said
+    assert ", since 20" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
+def test_lock_of_a_killed_holder_is_free_while_its_child_lives(tmp_path: Path, number: signal.Signals) -> None:
+    holder = holding(tmp_path / "dev.lock")
+    try:
+        holder.send_signal(number)
+        holder.wait(timeout=60)
+        with lock.alone(tmp_path / "dev.lock", "make up", "dev"):
+            assert json.loads((tmp_path / "dev.lock").read_text())["pid"] == os.getpid()
+    finally:
+        end(holder)
+
+
+def test_lock_that_a_dead_holder_left_to_a_child_is_taken(tmp_path: Path) -> None:
+    """As an earlier make did, whose children had the lock."""
+    file = tmp_path / "dev.lock"
+    current = lock.Holder.current("make up")
+    file.write_text(json.dumps(vars(current) | {"started": "1"}))
+    with file.open() as inherited:
+        fcntl.flock(inherited, fcntl.LOCK_EX)
+        with lock.alone(file, "make up", "dev"):
+            assert json.loads(file.read_text())["started"] == current.started
+
+
+def test_lock_without_a_name_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "dev.lock"
+    with file.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with (
+            pytest.raises(lock.LockedError, match="another make is at work on stack dev here"),
+            lock.alone(file, "x", "dev"),
+        ):
+            pass
+
+
+def test_holder_of_another_machine_counts_as_alive() -> None:
+    other = lock.Holder(pid=1, started="0", host="elsewhere", user="u", command="make up", since="now")
+    assert not other.is_dead
+
+
+# ---------------------------------------------------------------------- processes
+
+
+RUN = """
+import sys
+from ci import process
+process.undo_when_stopped("up")
+try:
+    sys.exit(process.run(sys.argv[1:]))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+ENGINE = """
+import signal, sys, time
+interrupts = []
+signal.signal(signal.SIGINT, lambda *_: interrupts.append(1))
+print("begun", flush=True)
+while not interrupts:
+    time.sleep(0.05)
+print("ended in order", flush=True)
+"""
+
+
+def runner(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_stop_ends_the_command_in_order(number: signal.Signals) -> None:
+    """To the whole group, as a terminal that is closed sends it: the command itself hears only an interrupt."""
+    started = runner(sys.executable, "-c", ENGINE)
+    assert started.stdout
+    assert started.stdout.readline() == "begun\n"
+    os.killpg(started.pid, number)
+    out, err = started.communicate(timeout=120)
+    assert out == "ended in order\n"
+    assert started.returncode == (130 if number == signal.SIGINT else 1)
+    assert (number.name in err) == (number != signal.SIGINT)
+
+
+def test_command_ends_in_order_when_its_runner_is_killed(tmp_path: Path) -> None:
+    sign = tmp_path / "sign"
+    started = runner(sys.executable, "-c", ENGINE + f"open({str(sign)!r}, 'w').close()")
+    assert started.stdout
+    assert started.stdout.readline() == "begun\n"
+    started.kill()
+    deadline = time.monotonic() + 60
+    while not sign.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert sign.exists()
+    started.communicate(timeout=60)
+
+
+def test_command_goes_on_when_the_reader_of_its_output_has_gone(tmp_path: Path) -> None:
+    sign = tmp_path / "sign"
+    script = (
+        f"import time\nfor n in range(40): print(n, flush=True); time.sleep(0.02)\nopen({str(sign)!r}, 'w').close()"
+    )
+    started = runner(sys.executable, "-c", script)
+    assert started.stdout
+    started.stdout.readline()
+    started.stdout.close()
+    assert started.wait(timeout=120) == 0
+    assert sign.exists()
+
+
+def test_output_and_exit_code_are_the_commands_own(tmp_path: Path) -> None:
+    started = runner("sh", "-c", "echo out; echo err >&2; exit 3")
+    out, err = started.communicate(timeout=120)
+    assert (out, err, started.returncode) == ("out\n", "err\n", 3)
+    copy = tmp_path / "reports" / "copy.txt"
+    assert process.run(["sh", "-c", "echo out; echo err >&2"], copy=copy) == 0
+    assert sorted(copy.read_text().splitlines()) == ["err", "out"]
+
+
+# ---------------------------------------------------------------------- the lab's parts
+
+
+@pytest.mark.parametrize(
+    ("environment", "parts"),
+    [
+        ({"platform": "docker"}, ["dev"]),
+        ({"platform": "docker", "monitoring": True}, ["dev", "monitoring"]),
+        ({"platform": "docker", "monitoring": {"port": 1}}, ["dev", "monitoring"]),
+        ({"platform": "docker", "monitoring": False}, ["dev"]),
+        ({"platform": "docker", "kubernetes": {"context": "lab"}}, ["dev"]),
+        ({"platform": "kubernetes", "kubernetes": {"context": "other"}}, ["provider"]),
+        ({"platform": "kubernetes"}, ["provider"]),
+        ({"platform": "kubernetes", "kubernetes": {"context": "lab"}}, ["cluster"]),
+        ({"platform": "kubernetes", "kubernetes": {"context": "lab"}, "monitoring": True}, ["cluster", "operator"]),
+        ({"platform": "kubernetes", "kubernetes": {"context": "lab"}, "tiers": {"database": {"ha": True}}}, ["cluster", "data"]),
+        ({"platform": "kubernetes", "kubernetes": {"context": "lab"}, "tiers": {"database": {"ha": True, "backup": {"target": {"s3": {}}}}}}, ["cluster", "archive"]),
+        ({"platform": [], "kubernetes": 5, "tiers": "x", "monitoring": None}, ["dev"]),
+        ({"platform": "kubernetes", "kubernetes": [], "tiers": []}, ["provider"]),
+    ],
+)  # fmt: skip
+def test_parts_of_the_lab_follow_from_the_settings(environment: dict[str, Any], parts: list[str]) -> None:
+    assert needs.parts(environment) == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ('    platform: "kubernetes"\n    kubernetes: {context: lab}\n', "cluster"),
+        ("    platform: docker # not platform: kubernetes, context: lab\n", "dev"),
+        ("    platform: docker\n    tiers: {api: {env: {TEXT: 'platform: kubernetes'}}}\n", "dev"),
+        ("    kubernetes:\n      context: 'lab'\n    platform: kubernetes\n", "cluster"),
+    ],
+)  # fmt: skip
+def test_needs_and_keeper_are_read_as_yaml(tmp_path: Path, text: str, first: str) -> None:
+    (tmp_path / "Pulumi.yaml").write_text("name: x\nconfig: {app: {value: {}}}\n")
+    (tmp_path / "Pulumi.t.yaml").write_text(f"secretsprovider: $(touch /tmp/pwned)\nconfig:\n  x:environment:\n{text}")
+    asked = call.Call(target="up", values={"APP": str(tmp_path), "ENV": "t"})
+    assert needs.needs(asked)[0] == first
+    assert needs.keeper(asked) == "$(touch /tmp/pwned)"
+
+
+# ---------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "pulumi"), "pulumi is not on PATH; run `make lab`, or install it"),
+        (FileNotFoundError(2, "No such file or directory", "a/b.yaml"), "a/b.yaml: No such file or directory"),
+        (subprocess.CalledProcessError(3, ["pulumi", "config", "set", "secret"]), "`pulumi config set` ended with 3: see above"),
+        (subprocess.TimeoutExpired(["k6"], 5), "`k6` did not end within 5 s"),
+        (RecursionError(), "a file is nested too deeply"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), "a text is not UTF-8"),
+        (json.JSONDecodeError("Expecting value", "", 0), "a file or an answer is not JSON"),
+    ],
+)  # fmt: skip
+def test_expected_error_is_one_line(error: Exception, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise error
+
+    assert edge.attempt("status", fail) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"status: {line}")
+    assert said.count("\n") == 1
+
+
+def test_unexpected_error_is_one_line_with_the_file_of_its_details(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(edge, "LOGS", tmp_path)
+    assert edge.attempt("status", lambda: {}["key"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    [details] = tmp_path.iterdir()
+    assert str(details) in said
+    assert "Traceback" in details.read_text()
+    assert details.stat().st_mode & 0o777 == 0o600
+
+
+# ---------------------------------------------------------------------- the answer at the end
+
+
+@contextmanager
+def answering(**statuses: int) -> Generator[str]:
+    """A server on a port of its own that answers a path by its last word, otherwise 404."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(statuses.get(self.path.rpartition("/")[2] or "home", 404))
+            self.send_header("Content-Length", "3")
+            self.end_headers()
+            self.wfile.write(b"ok\n")
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("visits", "statuses", "problem"),
+    [
+        (None, {"home": 200}, ""),
+        (None, {"home": 302}, ""),
+        (None, {"home": 404}, ""),
+        (None, {"home": 500}, "/ answers 500, 3 bytes"),
+        (None, {"home": 503}, "/ answers 503, 3 bytes"),
+        (["/", "/a"], {"home": 200, "a": 200}, ""),
+        (["/", "/a"], {"home": 200, "a": 502}, "/a answers 502"),
+        (["/a"], {"home": 500, "a": 200}, ""),
+        (["/a"], {"home": 200}, "/a answers 404"),
+    ],
+)  # fmt: skip
+def test_environment_that_answers_with_an_error_is_refused(
+    visits: list[str] | None,
+    statuses: dict[str, int],
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from pulumi import RunError
+
+    from ci import answer
+    from components.config import load_app
+
+    monkeypatch.setattr(answer, "PATIENCE", 0.5)
+    app = load_app(
+        {"name": "x", "version": "1", "api": {"image": "x:1", "port": 8000}} | ({"visits": visits} if visits else {})
+    )
+    with answering(**statuses) as url:
+        if problem:
+            with pytest.raises(RunError, match=problem):
+                answer.check(url, app, "dev")
+        else:
+            answer.check(url, app, "dev")
+            assert " answers " in capsys.readouterr().err
+    with pytest.raises(RunError, match=r"does not answer: .*refused"):
+        answer.check(url, app, "dev")

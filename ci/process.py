@@ -58,7 +58,7 @@ def run(
 
     Raises:
         FileNotFoundError: the command is not on PATH.
-        SystemExit: this process was told to stop meanwhile, and the command has ended.
+        SystemExit: this process was told to stop meanwhile, and the command has ended; or somebody else has killed it.
         KeyboardInterrupt: likewise, from the keyboard.
     """
     sys.stdout.flush()
@@ -74,7 +74,10 @@ def run(
             finally:
                 for relay in relays:
                     relay.move()
-        return child.returncode
+    if child.returncode < 0:
+        number = signal.Signals(-child.returncode).name
+        raise SystemExit(f"{words[0]} was killed ({number}); run this again: what it was doing is settled first")
+    return child.returncode
 
 
 def capture(words: Sequence[str], *, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -177,6 +177,13 @@ def test_output_and_exit_code_are_the_commands_own(tmp_path: Path) -> None:
     assert sorted(copy.read_text().splitlines()) == ["err", "out"]
 
 
+def test_killed_command_is_said_to_be_killed() -> None:
+    started = runner("sh", "-c", "kill -KILL $$")
+    _, err = started.communicate(timeout=120)
+    assert started.returncode == 1
+    assert err == "sh was killed (SIGKILL); run this again: what it was doing is settled first\n"
+
+
 # ---------------------------------------------------------------------- the lab's parts
 
 

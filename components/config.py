@@ -1584,7 +1584,8 @@ HOSTNAMES, MATCHES_OF_A_RULE, MATCHES = 16, 64, 128
 """Limits of an HTTPRoute (Gateway API v1, httproute_types.go)."""
 STEADY = 10
 """Seconds that a worker without a probe has to live until it counts as started (`minReadySeconds`)."""
-UID_SHIFT, MOST_UID, LEAST_STORAGE = 10_000, 2**31 - 1, 64 * 2**20
+LEAST_STORAGE = 64 * 2**20
+"""Bytes that the files of an empty database, and its first log, need."""
 
 
 def _misfits_of_routes(app: App, environment: Environment) -> Iterator[str]:
@@ -1609,9 +1610,7 @@ def _misfits_of_routes(app: App, environment: Environment) -> Iterator[str]:
 
 def _misfits_of_data(app: App, environment: Environment) -> Iterator[str]:
     """Yield what a cluster does not take of database and cache."""
-    for tier, data in environment.data(app).items():
-        if data.uid + (UID_SHIFT if data.uid <= UID_SHIFT else 0) > MOST_UID:
-            yield f"app.{tier}.uid: {data.uid} is larger than Kubernetes takes; give a smaller one"
+    for tier in environment.data(app):
         storage = environment.size(tier).storage
         if tier is TierName.DATABASE and storage and storage < LEAST_STORAGE:
             yield f"environment.tiers.{tier}.storage: an empty database needs more; give at least {LEAST_STORAGE // 2**20}Mi"

@@ -266,7 +266,7 @@ def docker_host(value: object) -> str:
     if re.fullmatch(r"unix:///[^\s]+", text):
         return text
     found = re.fullmatch(
-        r"(ssh|tcp)://(?:[A-Za-z0-9_.-]+@)?([A-Za-z0-9_.-]+|\[[0-9a-fA-F:]+\])(?::(\d+))?/?", text, re.ASCII
+        r"(ssh|tcp)://(?!-)(?:[A-Za-z0-9_.-]+@(?!-))?([A-Za-z0-9_.-]+|\[[0-9a-fA-F:]+\])(?::(\d+))?/?", text, re.ASCII
     )
     if not found:
         _refuse(value, noun, fix)
@@ -338,9 +338,9 @@ def bucket(value: object) -> str:
     Raises:
         RefusalError: no server has one of that name.
     """
-    fix = "use 3 to 63 lower-case letters, digits, dots and dashes, a letter or digit at both ends"
+    fix = "use at most 63 lower-case letters, digits, dots and dashes, a letter or digit at both ends"
     text = matching(value, _HOST, "the name of a bucket", fix)
-    if not 3 <= len(text) <= (222 if "." in text else 63) or re.fullmatch(r"\d+(\.\d+){3}", text):
+    if len(text) > (222 if "." in text else 63) or re.fullmatch(r"\d+(\.\d+){3}", text):
         _refuse(value, "the name of a bucket", fix)
     return text
 

@@ -33,7 +33,9 @@ Made from the models in `components/config.py` by `make docs`; don't edit it her
 
 Times are written with a unit (`500ms`, `30s`, `5m`, `1h`), sizes too (`512Mi`, `1Gi`), processors are numbers (`0.5`).
 Write in quotes what readers of YAML take for something else: dates, `on`, `22:30`, `017`, `1_000`, `1e3`. Such text, a key that is there
-twice, a tag or a merge key is an error with its line. An unknown key is an error. For completion in an editor the stack files name the schemas beside this page.
+twice, a tag or a merge key is an error with its line. So is a text without quotes that is `true` or a number (`"true"`, `"8000"`). An unknown key is
+an error, and so is one with nothing under it: take it out or fill it in. Every error begins with the path of the value and ends with what to write.
+For completion in an editor the stack files name the schemas beside this page.
 
 A tier that needs the database is given `DATABASE_HOST`, `DATABASE_PORT`, `DATABASE_NAME`, `DATABASE_USER` and
 `DATABASE_PASSWORD_FILE`; one that needs the cache `CACHE_HOST`, `CACHE_PORT` and `CACHE_PASSWORD_FILE`; one that needs

@@ -10,8 +10,7 @@ from components import checkpoint
 ROOT = pulumi.get_root_directory()
 ASKED = checkpoint.Asked(pulumi.get_stack(), ROOT)  # first: it is answered while the rest is imported and described
 
-from components import config, files, guard, platforms, release, shared, tier
-from components.kept import KeptSlot
+from components import config, guard, kept, platforms, recorded, release, shared, tier
 from components.monitoring import Monitoring
 from components.outputs import export
 from components.slot import Slot
@@ -19,9 +18,7 @@ from components.switch import Gateway, Switch
 
 
 def main() -> None:
-    if problems := files.problems(Path(ROOT), pulumi.get_stack()):
-        raise config.ConfigError(problems)
-    settings = config.load()
+    settings = recorded.load(Path(ROOT), ASKED.answer)
     app, environment = settings.app, settings.environment
     versions = tier.secrets_of(settings, f"{app.name}/{pulumi.get_stack()}")
     description = tier.Description(app=app, environment=environment, secrets=versions, root=Path(ROOT))
@@ -38,6 +35,7 @@ def main() -> None:
     pulumi.log.info(release.explain(observed, plan))
     platform = platforms.connect(settings, known)
     holding = [*workloads.values(), *data.holding]
+    kept.refuse_unavailable(platform, plan, known)
     guard.refuse(known, app, environment, platform.stores(holding), holding, guard.forced(os.environ))
 
     ready = data.make(platform)
@@ -49,13 +47,13 @@ def main() -> None:
         gates |= Slot(platform, place, observed.switches + 1, workloads, scales, routes, ready, gateway).gates
     for name in plan.keep:
         rests = environment.release.resting if plan.rests(name, observed) else frozenset[config.TierName]()
-        kept = scales if name is plan.live else {}
-        gates |= KeptSlot(platform, name, observed.held[name], known, standing, kept, rests).gates
-    switch = Switch(platform, observed, plan, routes, gates, standing, known)
+        wanted_scales = scales if name is plan.live else {}
+        gates |= kept.KeptSlot(platform, name, observed.held[name], known, standing, wanted_scales, rests).gates
+    switch = Switch(platform, observed, plan, routes, gates, standing, known, settings.plain)
     data.back_up(platform, {} if plan.render is plan.live else checkpoint.told(known, plan.live), switch.moved)
     if environment.monitoring:
         Monitoring(platform, description, ready, switch)
-    export(platform, observed, plan, switch, gates.get("smoke"))
+    export(platform, observed, plan, switch, gates.get("smoke"), known)
 
 
 main()

@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, cast
 
 from pulumi import RunError
@@ -14,6 +15,8 @@ from components.config import App, ConfigError, Environment, load_app, load_envi
 from . import process
 
 ROOT = Path.cwd()
+FOLDER = ROOT
+"""Folder in which Pulumi runs: another one where the application's files can't be used (`fallback`)."""
 
 
 def project_file() -> files.Project:
@@ -23,7 +26,7 @@ def project_file() -> files.Project:
         ConfigError: it is missing or can't be used.
     """
     try:
-        return files.read_project(ROOT)
+        return files.read_project(FOLDER)
     except files.FileError as error:
         raise ConfigError(str(error)) from None
 
@@ -35,7 +38,7 @@ def stack_file(stack: str) -> files.StackFile:
         ConfigError: it is missing or can't be used.
     """
     try:
-        return files.read_stack(ROOT, stack, project_file().name)
+        return files.read_stack(FOLDER, stack, project_file().name)
     except files.FileError as error:
         raise ConfigError(str(error)) from None
 
@@ -81,7 +84,7 @@ def pulumi(*words: str) -> str:
     Raises:
         RunError: it fails, or Pulumi is not there.
     """
-    return pulumi_in(ROOT, *words)
+    return pulumi_in(FOLDER, *words)
 
 
 def pulumi_in(folder: Path, *words: str) -> str:
@@ -93,6 +96,18 @@ def pulumi_in(folder: Path, *words: str) -> str:
     if done.returncode:
         raise RunError(f"`pulumi {' '.join(words)}` failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout
+
+
+def pulumi_import(stack: str, state: Mapping[str, Any]) -> None:
+    """Replace the checkpoint by a state in the form of `pulumi stack export`; its secrets stay encrypted.
+
+    Raises:
+        RunError: Pulumi refuses it.
+    """
+    with NamedTemporaryFile("w", prefix="tiers-state-", suffix=".json") as file:
+        json.dump(state, file)
+        file.flush()
+        pulumi("stack", "import", "--stack", stack, "--file", file.name)
 
 
 def last_update(stack: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Whether an environment is what it was made, and what the files say: `python -m ci.drift STACK`. It changes nothing.
+"""Compare an environment with its state and its files: `python -m ci.drift STACK`. It changes nothing.
 
-What somebody else has changed is found by a refresh, and it would not be in a slot that is kept: that one ignores all changes
-(`components/kept.py`), and a refresh heeds it. So a copy of the checkpoint is asked that ignores only what is others' to change.
+Changes by others are found by a refresh of a copy of the checkpoint. In the copy a slot that stays ignores only what others may change
+(`components/kept.py` ignores all, and a refresh heeds that), and no container has to run: reading one that is stopped, the
+upstream provider of 2022 removes it. What is stopped is found by asking the platform instead.
 """
 
 import json
@@ -14,8 +15,12 @@ from typing import Any
 
 from pulumi import RunError
 
+from components.platforms.inventory import locate
+
 from . import edge
 from .described import ROOT, project, state
+from .heal import look
+from .repair import problems
 
 Found = dict[str, Any]
 CHANGES = 7
@@ -23,23 +28,34 @@ CHANGES = 7
 
 
 def main(stack: str) -> None:
-    """Say what differs.
+    """Print what differs.
 
     Raises:
         RunError: something does, or it can't be told.
     """
-    drifted = _changed_by_others(stack)
-    # A refresh leaves out what the files would do: make anew what was deleted, or a release.
-    drifted |= _differs(ROOT, os.environ, "preview", "--stack", stack, "--refresh")
+    left = state(stack)
+    drifted = _not_running(stack, left)
+    drifted |= _changed_by_others(stack, left)
+    # A refresh leaves out what the files would do. It is not repeated here: that would read, and with the stand-in remove.
+    drifted |= _differs(ROOT, os.environ, "preview", "--stack", stack)
     if drifted:
         raise RunError(f"stack {stack} is not what it was made, or not what its files say; see above")
 
 
-def _changed_by_others(stack: str) -> bool:
+def _not_running(stack: str, left: Found) -> bool:
+    """Print which containers of the stack are stopped; `make up` starts them. Return whether any is."""
+    location = locate(left, stack)
+    lines = problems(left, look(location, left), stack) if location else ()
+    for line in lines:
+        print(f"  {line}")
+    return bool(lines)
+
+
+def _changed_by_others(stack: str, left: Found) -> bool:
     with TemporaryDirectory(prefix="drift-") as name:
         folder = Path(name)
         (folder / "Pulumi.yaml").write_text(json.dumps({"name": project(), "runtime": "python"}))
-        (folder / "checkpoint.json").write_text(json.dumps(seeing(state(stack))))
+        (folder / "checkpoint.json").write_text(json.dumps(seeing(left)))
         variables = os.environ | {"PULUMI_BACKEND_URL": folder.as_uri()}
         for words in (["init", stack], ["import", "--stack", stack, "--file", "checkpoint.json"]):
             done = subprocess.run(
@@ -58,7 +74,7 @@ def _differs(folder: Path, variables: Mapping[str, str], *words: str) -> bool:
 
 
 def seeing(left: Found) -> Found:
-    """A checkpoint, as `pulumi stack export` prints it, in which only what an autoscaler changes is ignored."""
+    """Return a checkpoint in which only what an autoscaler changes is ignored, and no container has to run."""
     deployment: Found = left["deployment"]
     resources: list[Found] = deployment.get("resources") or []
     scaled = {_target(each["inputs"]) for each in resources if each["type"].endswith(":HorizontalPodAutoscaler")}
@@ -73,7 +89,9 @@ def _seen(resource: Found, scaled: Collection[tuple[str, str]]) -> Found:
     inputs: Found = resource.get("inputs") or {}
     metadata: Found = inputs.get("metadata") or {}
     theirs = resource["type"].endswith(":Deployment") and (metadata.get("name"), metadata.get("namespace")) in scaled
-    return resource | {"ignoreChanges": ["spec.replicas"] if theirs else []}
+    seen = resource | {"ignoreChanges": ["spec.replicas"] if theirs else []}
+    outputs: Found = resource.get("outputs") or {}
+    return seen | ({"outputs": outputs | {"mustRun": False}} if outputs.get("mustRun") else {})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
-"""After a killed update: looks what is there, and puts the stack right. `python -m ci.heal STACK`.
+"""Healing: brings a stack's state and its platform together before an update plans from the state. `python -m ci.heal STACK`.
 
-An engine that was killed leaves three things (seen with Pulumi 3.256): its lock; provider processes that live on; and a
-checkpoint that does not know how what it was doing has ended. Healed, whatever release is asked for next goes out
-normally. What is live is not touched: what is removed is what the checkpoint does not know, and no data is.
+Two things are mended (docs/adr/011-healing.md, docs/adr/022-repair.md):
+
+- A killed engine leaves its lock, provider processes that live on, and a checkpoint that does not know how what it was doing has
+  ended (seen with Pulumi 3.256). What the checkpoint does not know is removed; what is live is not touched.
+- Somebody stops or removes what the state says is there. Stopped containers are started; what is gone leaves the state, and the
+  next update makes it again: of a slot that stays from the slot's own memory.
+
+No data is removed. Lost data is said, and where it is protected nothing goes on without a person's word (FORCE=data).
 """
 
 import json
@@ -10,9 +15,11 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,23 +30,41 @@ from kubernetes.config import ConfigException
 from pulumi import RunError
 from urllib3.exceptions import HTTPError
 
-from components import platforms
+from components import guard, platforms
 from components.checkpoint import observe, parse
-from components.config import Environment
+from components.config import ConfigError
 from components.platforms import cluster, engine
+from components.platforms.inventory import Inventory, Location, key_of, locate, resources_of
 
-from . import edge
-from .described import last_update, load, project, pulumi, state
+from . import edge, repair
+from .described import last_update, load, project, pulumi, pulumi_import, state
+from .repair import Repair, plan_repair
+
+UNREACHABLE = (DockerException, ConfigException, ApiException, HTTPError, OSError)
+"""Errors of an engine or cluster that does not answer: they are the update's to explain."""
 
 
 def main(stack: str) -> None:
+    """Heal a stack: end what a killed update left, then put back what is gone or stopped.
+
+    Raises:
+        RunError: somebody else is at work on the stack, or data is lost that is protected.
+    """
+    left = end_killed(stack)
+    put_back(stack, left)
+
+
+def end_killed(stack: str) -> dict[str, Any]:
+    """End what a killed update left: its lock, its processes, what it was making. Return the state afterwards."""
     unlocked = unlock(stack)
-    left: dict[str, Any] = state(stack).get("deployment") or {}
-    pending: list[dict[str, Any]] = left.get("pending_operations") or []
-    lost = not left.get("resources") and _lost(stack)
+    left = state(stack)
+    deployment: dict[str, Any] = left.get("deployment") or {}
+    pending: list[dict[str, Any]] = deployment.get("pending_operations") or []
+    resources = resources_of(left)
+    lost = not resources and _lost(stack)
     # A provider that died under a living engine leaves what it had made, and no other sign than that the update failed.
     if not (unlocked or pending or lost or last_update(stack).get("result") == "failed"):
-        return
+        return left
     # A program is an orphan once the host that started it is gone, too.
     while left_over := list(orphans()):
         for process in left_over:
@@ -47,22 +72,30 @@ def main(stack: str) -> None:
                 os.kill(process, signal.SIGKILL)
             print(f"  ended process {process}, whose engine is gone")
         time.sleep(0.1)
-    app, environment = load(stack)
-    resources: list[dict[str, Any]] = left.get("resources") or []
-    if environment.kubernetes:
-        known = {_uid(each) for each in resources}
-        removed = cluster.remove_strays(environment.kubernetes, f"{app.name}-{stack}", known)
+    location = locate(left, stack) or _described_location(stack)
+    if not location:
+        return left
+    if location.context:
+        removed = cluster.remove_strays(location, {_uid(each) for each in resources})
     else:
-        removed = engine.remove_strays(
-            environment, engine.stack_labels(app.name, stack), {str(each.get("id")) for each in resources}
-        )
-        _switch_again(environment, left, pending)
+        removed = engine.remove_strays(location, {str(each.get("id")) for each in resources})
+        _switch_again(location, deployment, pending)
     for name in removed:
         print(f"  removed {name}, which the checkpoint does not know")
     if pending:
         _settle(stack, resources, pending)
     if unlocked or pending or removed:
         print("  healed: run `pulumi up`, or make up")
+    return state(stack) if pending else left
+
+
+def _described_location(stack: str) -> Location | None:
+    """Return the platform that the files name, or None if they can't be used: then nothing can be looked for."""
+    try:
+        app, environment = load(stack)
+    except (ConfigError, OSError, ValueError, KeyError, TypeError):
+        return None
+    return platforms.locate_described(app, environment, stack)
 
 
 def _lost(stack: str) -> bool:
@@ -71,11 +104,14 @@ def _lost(stack: str) -> bool:
     Raises:
         RunError: nobody has said so. It may be another backend that knows, and what runs there serves.
     """
-    app, environment = load(stack)
+    try:
+        app, environment = load(stack)
+    except (ConfigError, OSError, ValueError, KeyError, TypeError):
+        return False
     try:
         ready = platforms.ready(app, environment, stack)
-    except (DockerException, ConfigException, ApiException, HTTPError):
-        return False  # An engine or cluster that does not answer is the update's to explain.
+    except UNREACHABLE:
+        return False
     if ready and os.environ.get("TIERS_FORCE") != "state":
         there = ", ".join(sorted({" ".join(filter(None, each)) for each in ready}))
         raise RunError(
@@ -89,6 +125,100 @@ def _lost(stack: str) -> bool:
 def _uid(resource: Mapping[str, Any]) -> str:
     outputs: dict[str, Any] = resource.get("outputs") or {}
     return str(outputs.get("metadata", {}).get("uid"))
+
+
+# ---------------------------------------------------------------------- what is gone or stopped
+
+
+def put_back(stack: str, left: dict[str, Any]) -> None:
+    """Start what is stopped, and take what is gone out of the state.
+
+    Raises:
+        RunError: protected data is lost, or nothing of the stack is there, and nobody has said that it goes on without
+            (TIERS_FORCE=data).
+    """
+    location = locate(left, stack)
+    if not location:
+        return
+    try:
+        found = look(location, left)
+    except UNREACHABLE as error:
+        print(f"  {location.name} could not be asked what is there: {error}", file=sys.stderr)
+        return
+    planned = plan_repair(left, found)
+    _refuse_loss(planned, location)
+    if planned.start:
+        removed = _start(location, planned.start, left)
+        found = replace(found, keys=found.keys - removed, stopped={})
+        planned = plan_repair(left, found)
+    _warn_of_loss(planned, left)
+    if planned.changes_state:
+        pulumi_import(stack, planned.state)
+        for name in planned.dropped:
+            print(f"  {name} is gone: the next update makes it again where it is needed")
+
+
+def look(location: Location, left: Mapping[str, Any]) -> Inventory:
+    """List what of a stack is on its platform. Whatever seems to be gone is asked for once more, by its own name."""
+    types = {key: str(each["type"]) for each in resources_of(left) if (key := key_of(each))}
+    found = cluster.inventory(location, types.values()) if location.context else engine.inventory(location)
+    absent = {
+        key: type_
+        for key, type_ in types.items()
+        if key not in found.keys and (found.kinds is None or key.partition(" ")[0] in found.kinds)
+    }
+    if not absent:
+        return found
+    there = cluster.confirm(location, absent) if location.context else engine.confirm(location, absent)
+    return replace(found, keys=found.keys | there)
+
+
+def _start(location: Location, keys: Sequence[str], left: Mapping[str, Any]) -> frozenset[str]:
+    """Start stopped containers, and wait until they serve. Return the keys of those that could not be, and are removed."""
+    names = repair.names_by_key(left)
+    if location.context:
+        for key in keys:
+            kind, _, where = key.partition(" ")
+            print(
+                f"  {key} is scaled to 0 by hand: `kubectl --context {location.context} --namespace {location.namespace} "
+                f"scale {kind.lower()}/{where.rpartition('/')[2]} --replicas=1` starts it"
+            )
+        return frozenset()
+    ids = [key.partition(" ")[2] for key in keys]
+    failed = engine.start(location, ids)
+    for key in keys:
+        identity = key.partition(" ")[2]
+        if identity in failed:
+            print(f"  removed {names[key]}, which could not be started: {failed[identity]}")
+        else:
+            print(f"  started {names[key]}, which was stopped")
+    running = [identity for identity in ids if identity not in failed]
+    for name, condition in engine.wait_healthy(location, running, repair.patience(left, keys)).items():
+        print(f"  {name} is {condition}: `docker logs {name}` says why", file=sys.stderr)
+    return frozenset(f"container {identity}" for identity in failed)
+
+
+def _refuse_loss(planned: Repair, location: Location) -> None:
+    if os.environ.get("TIERS_FORCE") == guard.FORCE:
+        return
+    if planned.nothing_found:
+        raise RunError(
+            f"nothing of this stack is on {location.name}, where its state says that it is: point to the right one "
+            "(DOCKER_HOST, KUBECONFIG); if all of it is lost, `make heal FORCE=data` forgets what was there, and `make up` "
+            "makes it anew, without its data"
+        )
+    if planned.data:
+        raise RunError(
+            f"{', '.join(planned.data)}: gone from {location.name}, with the data that was in it, which is protected; bring "
+            "it back (docs/runbook.md#lost-volume), or go on without it: `make heal FORCE=data`, then `make up`"
+        )
+
+
+def _warn_of_loss(planned: Repair, left: Mapping[str, Any]) -> None:
+    stores = guard.held(parse(left))
+    for name in planned.dropped:
+        if name.partition(" ")[2] in stores and name.partition(" ")[0] != "Container":
+            print(f"  WARNING: {name} is gone, and all that it held: it begins empty", file=sys.stderr)
 
 
 # ---------------------------------------------------------------------- what the engine left
@@ -192,7 +322,7 @@ def _left_alone(words: Iterable[str]) -> bool:
 # ---------------------------------------------------------------------- what it was doing
 
 
-def _switch_again(environment: Environment, left: Mapping[str, Any], pending: Collection[Mapping[str, Any]]) -> None:
+def _switch_again(location: Location, left: Mapping[str, Any], pending: Collection[Mapping[str, Any]]) -> None:
     """On Docker a switch that was cut off may have moved traffic: the last one that is known is done once more."""
     if not any(_name(each).startswith("switch-") for each in pending):
         return
@@ -200,7 +330,7 @@ def _switch_again(environment: Environment, left: Mapping[str, Any], pending: Co
     last = observe(known).switches
     for entry in known.entries:
         if entry.name == f"switch-{last}":
-            engine.run_again(environment, str(entry.inputs["name"]))
+            engine.run_again(location, str(entry.inputs["name"]))
             print(f"  done once more: {entry.name}, to {entry.labels['tiers.slot']}")
 
 

@@ -1,4 +1,7 @@
-"""Who is live, what each slot holds, what is ready, and the last switches: `python -m ci.status STACK`. One screen."""
+"""Who is live, what each slot holds, what is ready, what is wrong, and the last switches: `python -m ci.status STACK`. One screen.
+
+It changes nothing, and ends with 0 also if something is wrong: `make check` is what fails.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -6,35 +9,48 @@ from typing import Any
 
 from pulumi import RunError
 
-from components import checkpoint, journal, platforms
+from components import checkpoint, journal
 from components.checkpoint import Checkpoint, Entry
 from components.config import TierName
+from components.platforms import ready_at
+from components.platforms.inventory import locate
 from components.release import Observed, Slot
 
 from . import edge
-from .described import load, state
+from .described import state
+from .heal import look
+from .repair import problems, unavailable
 
 SHOWN = 5
 """Switches; the checkpoint has more."""
 
 
 def main(stack: str) -> None:
-    app, environment = load(stack)
+    """Print the status of a stack. Files that can't be used don't hinder it: the state says where the stack is deployed.
+
+    Raises:
+        RunError: nothing is live.
+    """
     left = state(stack)
     known = checkpoint.parse(left)
     observed = checkpoint.observe(known)
-    if not observed.live:
+    location = locate(left, stack)
+    if not observed.live or not location:
         raise RunError(f"nothing is live on stack {stack}; run `make up ENV={stack}`")
-    ready = platforms.ready(app, environment, stack)
+    ready, found = ready_at(location), look(location, left)
     made = _made(left)
-    print(f"{app.name} {stack} ({environment.platform}): {observed.live} is live\n")
+    platform = "kubernetes" if location.context else "docker"
+    print(f"{location.app} {stack} ({platform}): {observed.live} is live\n")
     for slot in Slot:
-        print("\n".join(_slot(slot, observed, known, ready, made)))
+        print("\n".join(_slot(slot, observed, known, ready, made, unavailable(known, slot, found))))
     shared = [f"{tier} {count}/{of}" for (where, tier), (count, of) in sorted(ready.items()) if not where]
     print(f"  shared   ready: {', '.join(shared) or 'nothing runs here'}\n")
     print("\n".join(_switches(journal.entries(known))) or "  no switch is on record")
     if known.pending:
         print(f"\n  the last update was cut off while {', '.join(known.pending)}: run `make heal ENV={stack}`")
+    if wrong := problems(left, found, stack):
+        print("\n  wrong:")
+        print("\n".join(f"  - {line}" for line in wrong))
 
 
 def _slot(
@@ -43,6 +59,7 @@ def _slot(
     known: Checkpoint,
     ready: Mapping[tuple[str, str], tuple[int, int]],
     made: Mapping[str, datetime],
+    absent: Sequence[str],
 ) -> Iterator[str]:
     held = observed.held.get(slot)
     if not held:
@@ -61,6 +78,8 @@ def _slot(
             )
             count, of = ready.get((slot, tier), (0, 0))
             yield f"           {tier:<8} {f'{count}/{of} ready' if of else 'rests':<10} {image}"
+    if absent and slot is not observed.live:
+        yield f"           can't go live again: {' and '.join(absent)} is gone from the engine; release that commit again"
     yield ""
 
 

@@ -18,6 +18,8 @@ from .release import Held, Observed, Release, Slot, recalled
 SLOT, SWITCH = "tiers:slot:Slot", "tiers:switch:Switch"
 DATABASE = tuple(f"DATABASE_{part}" for part in ("HOST", "DIRECT_HOST", "READ_HOST", "PORT", "NAME", "USER"))
 """The variables that say which database is meant."""
+SWITCHES = "switches"
+"""Output of the switch's component, and of a slot that is live: the number of the switch that made it so."""
 LABEL_SLOT, LABEL_RELEASE, LABEL_ROLE, LABEL_ATTEMPT = "tiers.slot", "tiers.release", "tiers.role", "tiers.attempt"
 
 
@@ -34,6 +36,8 @@ class Entry:
     dependencies: tuple[str, ...] = ()
     failed: bool = False
     protect: bool = False
+    sealed: bool = False
+    """Whether some of the inputs are secrets, and left out."""
 
     @property
     def name(self) -> str:
@@ -104,6 +108,7 @@ class Asked:
 
     def __init__(self, stack: str, root: str) -> None:
         self._command = ["pulumi", "stack", "export", "--stack", stack]
+        self._answer: Checkpoint | None = None
         try:
             self._process = subprocess.Popen(
                 self._command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -117,10 +122,12 @@ class Asked:
         Raises:
             RunError: the Pulumi command line refuses.
         """
-        out, errors = self._process.communicate()
-        if self._process.returncode:
-            raise RunError(f"`{' '.join(self._command)}` failed: {errors.strip()}")
-        return parse(json.loads(out))
+        if self._answer is None:
+            out, errors = self._process.communicate()
+            if self._process.returncode:
+                raise RunError(f"`{' '.join(self._command)}` failed: {errors.strip()}")
+            self._answer = parse(json.loads(out))
+        return self._answer
 
 
 def parse(export: Mapping[str, Any]) -> Checkpoint:
@@ -165,13 +172,7 @@ def _entry(resource: Mapping[str, Any]) -> Entry:
 
 def observe(checkpoint: Checkpoint) -> Observed:
     """Who is live and what each slot holds. A switch that failed has moved nothing that counts."""
-    switches = sorted(
-        (
-            (int(entry.labels["tiers.switch"]), Slot(entry.labels[LABEL_SLOT]))
-            for entry in _passed(checkpoint, "switch")
-        ),
-    )
-    count, live = switches[-1] if switches else (0, None)
+    count, live = _live(checkpoint)
     smoked = {(entry.labels[LABEL_SLOT], entry.labels[LABEL_RELEASE]) for entry in _passed(checkpoint, "smoke")}
     held: dict[Slot, Held] = {}
     for slot in Slot:
@@ -186,6 +187,27 @@ def observe(checkpoint: Checkpoint) -> Observed:
             proven = (slot, str(release)) in smoked or _was_proven(checkpoint, entry, release)
             held[slot] = Held(release=release, proven=proven, order=int(entry.inputs.get("order") or 0))
     return Observed(live=live, held=held, switches=count)
+
+
+def _live(checkpoint: Checkpoint) -> tuple[int, Slot | None]:
+    """Return the number of switches so far and the slot that is live, from the highest number that any place names.
+
+    The switch itself says it; so do the outputs of its component, and of the slot that is live, which neither a refresh nor a
+    clean-up of the engine takes away.
+    """
+    said = [
+        (int(entry.labels["tiers.switch"]), Slot(entry.labels[LABEL_SLOT])) for entry in _passed(checkpoint, "switch")
+    ]
+    component = checkpoint.of(SWITCH, "switch")
+    if component and component.outputs.get("live"):
+        journal = cast(Sequence[Mapping[str, Any]], component.outputs.get("journal") or ())
+        number = component.outputs.get(SWITCHES) or (journal[-1]["number"] if journal else 0)
+        said.append((int(number), Slot(component.outputs["live"])))
+    for slot in Slot:
+        entry = checkpoint.of(SLOT, slot)
+        if entry and entry.outputs.get(SWITCHES):
+            said.append((int(entry.outputs[SWITCHES]), slot))
+    return max(said, default=(0, None), key=lambda each: each[0])
 
 
 def _was_proven(checkpoint: Checkpoint, slot: Entry, release: Release) -> bool:

@@ -1201,6 +1201,8 @@ class Settings:
     secrets: dict[str, str] = field(repr=False)
     sealed: Output[Mapping[str, str]] = field(repr=False)
     """The same values as an output that the engine keeps encrypted."""
+    plain: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
+    """The values of `app` and `environment` before they were checked."""
 
 
 def load() -> Settings:
@@ -1210,17 +1212,27 @@ def load() -> Settings:
         ConfigError: it can't be used; nothing has been touched yet.
     """
     config = Config()
-    app = load_app(_object(config, "app"))
     given = _object(config, "environment")
     if given is None:
         _refuse(_of_another_project(pulumi.runtime.config.CONFIG.get(), pulumi.get_project()))
-    environment = load_environment(given, app)
+    return settings_of(_object(config, "app"), given)
+
+
+def settings_of(app_value: object, environment_value: object) -> Settings:
+    """Return the configuration of these plain values, with the secrets of the stack that runs.
+
+    Raises:
+        ConfigError: they can't be used, or a secret is not set.
+    """
+    app = load_app(app_value)
+    environment = load_environment(environment_value, app)
     check_stack(pulumi.get_stack(), app, environment)
     elsewhere = environment.kubernetes.secrets if environment.kubernetes else {}
-    secrets = check_secrets(_object(config, "secrets"), app, elsewhere, environment.secrets)
+    secrets = check_secrets(_object(Config(), "secrets"), app, elsewhere, environment.secrets)
     if environment.kubernetes:
         _refuse(_too_large(app, secrets))
-    return Settings(app=app, environment=environment, secrets=secrets, sealed=Output.secret(secrets))
+    plain = {"app": app_value, "environment": environment_value}
+    return Settings(app=app, environment=environment, secrets=secrets, sealed=Output.secret(secrets), plain=plain)
 
 
 def _object(config: Config, key: str) -> object:

@@ -3,12 +3,21 @@
 import pulumi
 from pulumi import Output, Resource
 
+from .checkpoint import Checkpoint
+from .kept import unavailable
 from .platforms import SLOT_HEADER, Platform
 from .release import Observed, Plan
 from .switch import Switch
 
 
-def export(platform: Platform, observed: Observed, plan: Plan, switch: Switch, proven: Output[Resource] | None) -> None:
+def export(
+    platform: Platform,
+    observed: Observed,
+    plan: Plan,
+    switch: Switch,
+    proven: Output[Resource] | None,
+    known: Checkpoint,
+) -> None:
     """The stack's outputs. What is live is said once the switch has moved, what waits once it is proven; not before."""
     stack, moved = pulumi.get_stack(), switch.moved
     idle = plan.live.other
@@ -21,9 +30,12 @@ def export(platform: Platform, observed: Observed, plan: Plan, switch: Switch, p
     pulumi.export("standby", str(standby) if standby else "none")
     pulumi.export("logs", dict(platform.logs(plan.live)))
     pulumi.export("last_switch", switch.journal.apply(lambda entries: entries[-1] if entries else {}))
+    absent = unavailable(platform, known, idle) if standby else ()
     pulumi.export(
         "go_back",
-        f"make back, or TIERS_RELEASE=previous pulumi up --stack {stack}: {standby} is live again, by one switch"
+        f"nothing to go back to: {standby} can't run again, for {' and '.join(absent)} is gone from the engine"
+        if absent
+        else f"make back, or TIERS_RELEASE=previous pulumi up --stack {stack}: {standby} is live again, by one switch"
         if standby
         else "nothing to go back to: the standby slot holds no release that was live",
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from pulumi import ComponentResource, Input, Output, Resource
 
-from . import release
+from . import memory, release
 from .api import Api
 from .checkpoint import SLOT
 from .config import TierName
@@ -68,7 +68,7 @@ class Slot(ComponentResource):
         self.gates["tiers"] = Output.all(*(resource.urn for resource in running)).apply(lambda _: running[-1])
         self.gates["smoke"] = smoke = platform.smoke(self, routes, place, proven)
         passed = smoke.apply(lambda _: str(place.release))
-        self.register_outputs(facts(known, proven=passed))
+        self.register_outputs(facts(known, proven=passed, made=memory.record(place.slot, smoke)))
 
 
 def identity(slot: release.Slot, held: Release, order: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Where workloads become provider resources. A tier sees only the verbs of `Platform`."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ from ..checkpoint import LABEL_SLOT, Checkpoint, Entry
 from ..config import App, ConfigError, Environment, Settings, TierName
 from ..release import Release, Slot
 from ..workload import DatabaseCluster, Elsewhere, Route, Scale, Task, Timed, Workload, Zone
+from .inventory import Location, engine_host
 
 SLOT_HEADER = "X-Tiers-Slot"
 """A request with it goes to the slot it names, and the answer says which slot gave it."""
@@ -181,6 +182,10 @@ class Platform(Protocol):
         """A resource that ran once, to be run again as it was, at the scale that is wanted now."""
         ...
 
+    def absent_images(self, images: Collection[str]) -> Sequence[str]:
+        """Return those of these images (as containers name them) that nothing can be run from any more, if that can be told."""
+        ...
+
     def closed(self, entry: Entry) -> Wanted | None:
         """What leads to a slot those who hold a page of its release, as it is once nothing runs there; None for all else."""
         ...
@@ -244,13 +249,26 @@ def refuse_another(app: str, checkpoint: Checkpoint) -> None:
 
 def ready(app: App, environment: Environment, stack: str) -> Mapping[tuple[str, str], tuple[int, int]]:
     """(slot or "", tier) → how many of it are ready, of how many there are to be: as the platform says now."""
-    if environment.kubernetes:
+    return ready_at(locate_described(app, environment, stack))
+
+
+def ready_at(location: Location) -> Mapping[tuple[str, str], tuple[int, int]]:
+    """Return (slot or "", tier) → how many replicas are ready, and how many there are to be, as the platform says now."""
+    if location.context:
         from . import cluster
 
-        return cluster.ready(environment.kubernetes, f"{app.name}-{stack}")
+        return cluster.ready(location)
     from . import engine
 
-    return engine.ready(environment, engine.stack_labels(app.name, stack) | {"tiers.role": "tier"})
+    return engine.ready(location)
+
+
+def locate_described(app: App, environment: Environment, stack: str) -> Location:
+    """Return the platform that the files name for a stack."""
+    if environment.kubernetes:
+        home = environment.kubernetes.home(f"{app.name}-{stack}")
+        return Location(app=app.name, stack=stack, context=environment.kubernetes.context, namespace=home)
+    return Location(app=app.name, stack=stack, host=engine_host(environment.docker.host))
 
 
 def execute(

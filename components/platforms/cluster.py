@@ -1,10 +1,11 @@
 """Asks the cluster itself: whether it is there, and why something failed."""
 
+import json
 import os
 import re
 import socket
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -23,6 +24,7 @@ from ..release import Slot
 from . import ONCE_WITHIN, UNTOUCHED, Line, cnpg
 from .access import HOLD_DATA, KINDS
 from .expansion import literals
+from .inventory import Inventory, Location, object_key
 from .manifests import Manifest
 
 _LINES = 20
@@ -126,11 +128,11 @@ def _available(deployment: Any) -> bool:
     return conditions.get("Available") == "True" and bool(deployment.status.available_replicas)
 
 
-def ready(settings: Kubernetes, instance: str) -> dict[tuple[str, str], tuple[int, int]]:
-    """(slot or "", tier) → how many of its pods are ready, of how many there are to be."""
-    api = _apps(settings.context)
-    where = (settings.home(instance),)
-    label = {"label_selector": f"app.kubernetes.io/instance={instance},{LABEL_ROLE}=tier"}
+def ready(location: Location) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return (slot or "", tier) → how many of its pods are ready, and how many there are to be."""
+    api = _apps(location.context)
+    where = (location.namespace,)
+    label = {"label_selector": f"{_of_stack(location)},{LABEL_ROLE}=tier"}
     found = [*api.list_namespaced_deployment(*where, **label).items]
     found += api.list_namespaced_stateful_set(*where, **label).items
     said: list[tuple[Mapping[str, str], int, int]] = [
@@ -138,7 +140,7 @@ def ready(settings: Kubernetes, instance: str) -> dict[tuple[str, str], tuple[in
     ]
     said += [
         (each["metadata"]["labels"], each.get("status", {}).get("readyInstances", 0), each["spec"]["instances"])
-        for each in _replicated(settings, label["label_selector"], *where)
+        for each in _replicated(location.context, label["label_selector"], *where)
     ]
     counted: dict[tuple[str, str], tuple[int, int]] = {}
     for labels, healthy, of in said:
@@ -148,10 +150,10 @@ def ready(settings: Kubernetes, instance: str) -> dict[tuple[str, str], tuple[in
     return counted
 
 
-def _replicated(settings: Kubernetes, selector: str, namespace: str) -> list[dict[str, Any]]:
+def _replicated(context: str, selector: str, namespace: str) -> list[dict[str, Any]]:
     """The databases of several instances; where the cluster has no such kind, or it is not ours to see, there are none."""
     kubernetes: Any = import_module("kubernetes")
-    api = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config(context=settings.context))
+    api = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config(context=context))
     where = (*cnpg.API.split("/"), namespace, "clusters")
     try:
         return api.list_namespaced_custom_object(*where, label_selector=selector)["items"]
@@ -325,15 +327,18 @@ def lines(settings: Kubernetes, instance: str) -> Iterator[Line]:
                     yield Line(when, *place, said)
 
 
-def remove_strays(settings: Kubernetes, instance: str, known: Collection[str]) -> list[str]:
-    """Remove the objects of an instance whose uids are not known, but for those that may hold data.
+def remove_strays(location: Location, known: Collection[str]) -> list[str]:
+    """Remove the objects of a stack whose uids are not known, but for those that may hold data.
 
     What another object owns goes with it, and a Pod or ReplicaSet is nobody's stray.
+
+    Returns:
+        Their kinds and names.
     """
     kubernetes: Any = import_module("kubernetes")
-    client = kubernetes.config.new_client_from_config(context=settings.context)
+    client = kubernetes.config.new_client_from_config(context=location.context)
     api = import_module("kubernetes.dynamic").DynamicClient(client)
-    namespace, removed = settings.home(instance), list[str]()
+    namespace, removed = location.namespace, list[str]()
     for kind, (group, _) in KINDS.items():
         if kind in HOLD_DATA:
             continue
@@ -341,12 +346,87 @@ def remove_strays(settings: Kubernetes, instance: str, known: Collection[str]) -
             resource: Any = api.resources.get(kind=kind, group=group, preferred=True)
         except import_module("kubernetes.dynamic.exceptions").ResourceNotFoundError:
             continue
-        found = resource.get(namespace=namespace, label_selector=f"app.kubernetes.io/instance={instance}").items
+        found = resource.get(namespace=namespace, label_selector=_of_stack(location)).items
         for each in found:
             if each.metadata.uid not in known and not each.metadata.ownerReferences:
                 resource.delete(name=each.metadata.name, namespace=namespace, propagation_policy="Background")
                 removed.append(f"{kind} {each.metadata.name}")
     return removed
+
+
+def _of_stack(location: Location) -> str:
+    return f"app.kubernetes.io/instance={location.app}-{location.stack}"
+
+
+def inventory(location: Location, types: Iterable[str]) -> Inventory:
+    """List the objects of a stack, one listing for each of the resource types that its state has.
+
+    A kind that the cluster does not have, or that the user may not list, counts as not listed.
+    """
+    api = _client(location.context)
+    keys, kinds, stopped = set[str](), set[str](), dict[str, str]()
+    for type_ in sorted(set(types)):
+        path, kind = _path(type_, location.namespace), type_.rpartition(":")[2]
+        if not path:
+            continue
+        status, found = _get(api, path, _of_stack(location))
+        if status != 200:
+            continue
+        kinds.add(kind)
+        for each in found["items"]:
+            key = object_key(kind, location.namespace, each["metadata"]["name"])
+            keys.add(key)
+            if each.get("spec", {}).get("replicas") == 0:
+                stopped[key] = "scaled to 0"
+    return Inventory(keys=frozenset(keys), kinds=frozenset(kinds), stopped=stopped)
+
+
+def confirm(location: Location, types: Mapping[str, str]) -> frozenset[str]:
+    """Return those of the keys (each with its resource type) that the cluster has though no listing named them.
+
+    Somebody may have taken their labels off. Whatever is not clearly absent counts as there.
+    """
+    api = _client(location.context)
+    found = set[str]()
+    for key, type_ in types.items():
+        path = _path(type_, location.namespace)
+        status, _ = _get(api, f"{path}/{key.rpartition('/')[2]}", "")
+        if status != 404:
+            found.add(key)
+    return frozenset(found)
+
+
+def _client(context: str) -> Any:
+    return import_module("kubernetes").config.new_client_from_config(context=context)
+
+
+def _path(type_: str, namespace: str) -> str:
+    """Return the path at which the API server lists a resource type, as in kubernetes:apps/v1:Deployment; empty if none is known."""
+    _, version, kind = type_.split(":")
+    plural = KINDS[kind][1] if kind in KINDS else ""
+    group = f"/api/{version.removeprefix('core/')}" if version.startswith("core/") else f"/apis/{version}"
+    return f"{group}/namespaces/{namespace}/{plural}" if plural else ""
+
+
+def _get(api: Any, path: str, selector: str) -> tuple[int, dict[str, Any]]:
+    """Return the status and the plain answer of the API server; of Secrets and the like no more than their metadata."""
+    whole = path.rpartition("/")[2] in ("deployments", "statefulsets")
+    accept = (
+        "application/json"
+        if whole
+        else "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+    )
+    query = [("labelSelector", selector)] if selector else []
+    request = api.param_serialize(
+        method="GET",
+        resource_path=path,
+        query_params=query,
+        header_params={"Accept": accept},
+        auth_settings=["BearerToken"],
+    )
+    response = api.call_api(*request)
+    response.read()
+    return response.status, json.loads(response.data) if response.status == 200 else {}
 
 
 def reason(cause: str) -> str:

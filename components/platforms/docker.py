@@ -10,7 +10,7 @@ read-only root, so they go into a volume through a container that is never start
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -384,6 +384,9 @@ class DockerPlatform:
         real = entry.inputs["name"]
         hooks = engine.explain_container(entry.name, real, path, within, self.environment, touched=UNTOUCHED)
         return Wanted(inputs=entry.inputs, hooks=hooks)
+
+    def absent_images(self, images: Collection[str]) -> Sequence[str]:
+        return engine.absent_images(self.environment, images)
 
     def run(
         self,

@@ -1,8 +1,9 @@
 """What the program asks the Docker engine itself: whether it is there, and why something failed."""
 
-import os
 import socket
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
@@ -16,6 +17,7 @@ from ..checkpoint import LABEL_RELEASE, LABEL_SLOT
 from ..config import Environment
 from ..workload import Image
 from . import UNTOUCHED, Line
+from .inventory import Inventory, Location, engine_host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class Container:
 
 def address(environment: Environment) -> str:
     """The engine's address: the environment names it, else DOCKER_HOST does, else it is the local socket."""
-    return environment.docker.host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    return engine_host(environment.docker.host)
 
 
 def stack_labels(app: str, stack: str) -> dict[str, str]:
@@ -137,10 +139,15 @@ def check_healthy(environment: Environment, labels: Mapping[str, str]) -> None:
         raise RunError(f"{', '.join(ill) or 'what ran there'} is not healthy; {UNTOUCHED}. Release anew instead")
 
 
-def remove_strays(environment: Environment, labels: Mapping[str, str], known: Collection[str]) -> list[str]:
-    """Remove the containers and networks with these labels whose ids are not known. Volumes stay: they may hold data."""
+def remove_strays(location: Location, known: Collection[str]) -> list[str]:
+    """Remove the containers and networks of a stack whose ids are not known. Volumes stay: they may hold data.
+
+    Returns:
+        Their names.
+    """
+    labels = stack_labels(location.app, location.stack)
     wanted = {"label": [f"{name}={value}" for name, value in labels.items()]}
-    here = client(environment)
+    here = connect(location.host)
     strays = [each for each in here.containers.list(all=True, filters=wanted) if each.id not in known]
     for container in strays:
         container.remove(force=True)
@@ -150,18 +157,19 @@ def remove_strays(environment: Environment, labels: Mapping[str, str], known: Co
     return sorted(str(each.name) for each in (*strays, *alone))
 
 
-def run_again(environment: Environment, name: str) -> None:
+def run_again(location: Location, name: str) -> None:
     """Run a one-shot that has ended once more, to its end."""
-    container = client(environment).containers.get(name)
+    container = connect(location.host).containers.get(name)
     container.start()
     container.wait(timeout=60)
 
 
-def ready(environment: Environment, labels: Mapping[str, str]) -> dict[tuple[str, str], tuple[int, int]]:
-    """(slot or "", tier) → how many of its containers are healthy, of how many there are."""
+def ready(location: Location) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return (slot or "", tier) → how many of its containers are healthy, and how many there are."""
+    labels = stack_labels(location.app, location.stack) | {"tiers.role": "tier"}
     wanted = [f"{name}={value}" for name, value in labels.items()]
     counted: dict[tuple[str, str], tuple[int, int]] = {}
-    for each in client(environment).containers.list(all=True, filters={"label": wanted}):
+    for each in connect(location.host).containers.list(all=True, filters={"label": wanted}):
         key = (each.labels.get("tiers.slot", ""), each.labels["tiers.tier"])
         healthy, there = counted.get(key, (0, 0))
         counted[key] = (healthy + (each.health == "healthy"), there + 1)
@@ -266,10 +274,124 @@ def _takes(where: IPv4Interface | IPv6Interface, port: int) -> bool:
 
 def client(environment: Environment, within: float = 10) -> Any:
     """The engine's own client."""
+    return connect(address(environment), within)
+
+
+def connect(host: str, within: float = 10) -> Any:
+    """Return a client of the engine at an address."""
     # Imported where it is needed: it costs every preview a tenth of a second otherwise.
     import docker
 
-    return docker.DockerClient(base_url=address(environment), use_ssh_client=True, timeout=within)
+    return docker.DockerClient(base_url=host, use_ssh_client=True, timeout=within)
+
+
+def inventory(location: Location) -> Inventory:
+    """List what the engine has of a stack: four listings, none of which looks into a container.
+
+    Containers, networks and volumes are found by the stack's labels. An image has none of them: all are listed.
+    """
+    labels = stack_labels(location.app, location.stack)
+    wanted = {"label": [f"{name}={value}" for name, value in labels.items()]}
+    api = connect(location.host, within=60).api
+    found: list[dict[str, Any]] = api.containers(all=True, filters=wanted)
+    networks: list[dict[str, Any]] = api.networks(filters=wanted)
+    volumes: list[dict[str, Any]] = api.volumes(filters=wanted)["Volumes"] or []
+    images: list[dict[str, Any]] = api.images()
+    return Inventory(
+        keys=frozenset(
+            [
+                *(f"container {each['Id']}" for each in found),
+                *(f"network {each['Id']}" for each in networks),
+                *(f"volume {each['Name']}" for each in volumes),
+                *(f"image {each['Id']}" for each in images),
+            ]
+        ),
+        stopped={f"container {each['Id']}": each["State"] for each in found if each["State"] not in _RUNNING},
+        unhealthy={
+            f"container {each['Id']}": each["Status"]
+            for each in found
+            if each["State"] in _RUNNING and ("(unhealthy)" in each["Status"] or each["State"] == "restarting")
+        },
+    )
+
+
+def confirm(location: Location, keys: Iterable[str]) -> frozenset[str]:
+    """Return those of `keys` that the engine has though no listing named them: a volume of an older release has no labels."""
+    from docker.errors import NotFound
+
+    here, found = connect(location.host).api, set[str]()
+    inspect = {
+        "container": here.inspect_container,
+        "network": here.inspect_network,
+        "volume": here.inspect_volume,
+        "image": here.inspect_image,
+    }
+    for key in keys:
+        kind, _, identity = key.partition(" ")
+        with suppress(NotFound):
+            inspect[kind](identity)
+            found.add(key)
+    return frozenset(found)
+
+
+_RUNNING = ("running", "restarting", "removing")
+"""States of a container, in the engine's words, in which nobody has to start it."""
+
+
+def absent_images(environment: Environment, images: Collection[str]) -> list[str]:
+    """Return those of these image ids that the engine does not have. One that does not answer says so when it is needed."""
+    from docker.errors import DockerException
+
+    try:
+        there = {each["Id"] for each in client(environment).api.images()}
+    except DockerException:
+        return []
+    return sorted(set(images) - there)
+
+
+def start(location: Location, ids: Sequence[str]) -> dict[str, str]:
+    """Start containers one after the other, and remove those that the engine can't start.
+
+    Returns:
+        The id of each removed container, and the engine's reason.
+    """
+    from docker.errors import APIError
+
+    failed: dict[str, str] = {}
+    here = connect(location.host, within=60)
+    for identity in ids:
+        try:
+            container = here.containers.get(identity)
+            container.unpause() if container.status == "paused" else container.start()
+        except APIError as error:
+            failed[identity] = str(error.explanation or error)
+            with suppress(APIError):
+                here.api.remove_container(identity, force=True)
+    return failed
+
+
+def wait_healthy(location: Location, ids: Sequence[str], within: float) -> dict[str, str]:
+    """Wait until containers are healthy, or run if they have no health check.
+
+    Returns:
+        The name of each container that is not after `within` seconds, and its state.
+    """
+    here = connect(location.host, within=60)
+    deadline = time.monotonic() + within
+    while True:
+        states = [here.api.inspect_container(identity) for identity in ids]
+        ill = {str(each["Name"]).lstrip("/"): state for each in states if (state := _illness(each["State"]))}
+        if not ill or time.monotonic() > deadline:
+            return ill
+        time.sleep(0.5)
+
+
+def _illness(state: Mapping[str, Any]) -> str:
+    """Return the state of a container in a word if it does not serve, else nothing."""
+    if not state["Running"]:
+        return str(state["Status"])
+    health = str(state["Health"]["Status"]) if state.get("Health") else "healthy"
+    return "" if health == "healthy" else health
 
 
 def _last_words(environment: Environment, container: str) -> str:

@@ -8,7 +8,7 @@ its template changes.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
@@ -409,6 +409,10 @@ class KubernetesPlatform:
             return None
         wanted = self._at(entry, scale, LIVE)
         return wanted if wanted.inputs != entry.inputs else None
+
+    def absent_images(self, images: Collection[str]) -> Sequence[str]:
+        # Nodes pull from registries that only they may be able to reach.
+        return ()
 
     def closed(self, entry: Entry) -> Wanted | None:
         if entry.role != "preview":

@@ -18,7 +18,7 @@ from pulumi.runtime import mocks, rpc
 from pulumi.runtime import stack as program
 from pulumi.runtime.proto import source_pb2
 
-from components import checkpoint
+from components import checkpoint, memory
 from components.platforms import cluster, engine
 from components.platforms.manifests import Manifest
 from components.platforms.reachability import Labels
@@ -253,7 +253,10 @@ def deploy(
     known = checkpoint.parse(export or {})
     with (
         mock.patch.object(checkpoint, "Asked", return_value=mock.Mock(answer=lambda: known)),
+        # It asks for the checkpoint as it is while the update runs.
+        mock.patch.object(memory, "record", return_value=memory.remember([])),
         mock.patch.object(engine, "check", return_value=None),
+        mock.patch.object(engine, "absent_images", return_value=[]),
         mock.patch.object(cluster, "check", return_value=None),
         mock.patch.object(cluster, "check_served", return_value=None),
         mock.patch.object(pulumi, "export", exported.__setitem__),

@@ -53,7 +53,7 @@ def test_what_runs_is_removed_for_a_state_that_is_empty_only_if_that_is_said(
     known: list[object] = []
 
     def remove_strays(*given: object) -> list[str]:
-        known.append(given[2])
+        known.append(given[1])
         return ["board-dev-blue-api-1"]
 
     monkeypatch.setenv("TIERS_FORCE", force)

@@ -1,0 +1,209 @@
+"""Repair of a stack's state: resources that are gone from the platform leave the state, and the next update makes them again.
+
+Everything here is a pure function of the state (`pulumi stack export`) and an inventory of the platform (docs/adr/022-repair.md).
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from components import memory
+from components.checkpoint import LABEL_SLOT, SLOT, SWITCH, SWITCHES, Checkpoint, Entry, observe, parse
+from components.platforms.inventory import CONTAINER, IMAGE, STATEFUL, Inventory, inputs_of, key_of, resources_of
+from components.release import Slot
+
+State = dict[str, Any]
+Resource = dict[str, Any]
+_REFERENCES = ("dependencies", "replaceWith")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """Changes that bring a stack's state in line with its platform."""
+
+    state: State
+    """The state without what is gone."""
+    dropped: tuple[str, ...] = ()
+    """Names of the resources that left the state, with their kind."""
+    start: tuple[str, ...] = ()
+    """Keys of stopped containers that are to run, in the order of the state: dependencies first."""
+    data: tuple[str, ...] = ()
+    """Names of lost volumes and other stores whose data is protected."""
+    nothing_found: bool = False
+    """None of the stack's resources is there: it may be another platform than the stack was deployed to."""
+
+    @property
+    def changes_state(self) -> bool:
+        return bool(self.dropped)
+
+
+def plan_repair(state: State, inventory: Inventory) -> Repair:
+    """Compare a state with an inventory.
+
+    A resource leaves the state if its platform was asked and does not have it. Its inputs are kept in the memory of its
+    slot, from which a slot that stays is put back (`components/kept.py`).
+    """
+    deployment: State = state.get("deployment") or {}
+    resources = resources_of(state)
+    known = parse(state)
+    keys = [key_of(resource) for resource in resources]
+    gone = [index for index, key in enumerate(keys) if key and _is_gone(resources[index], key, inventory)]
+    found = [key for key in keys if key in inventory.keys]
+    lost = [resources[index] for index in gone]
+    remaining = _remember(_without(resources, frozenset(gone)), known, lost)
+    return Repair(
+        state=state | {"deployment": deployment | {"resources": remaining}} if gone else state,
+        dropped=tuple(_title(resource) for resource in lost),
+        start=tuple(_to_start(known, resources, inventory)),
+        data=tuple(_title(each) for each in lost if each["type"] in STATEFUL and each.get("protect")),
+        nothing_found=bool(any(keys)) and not found,
+    )
+
+
+def _is_gone(resource: Resource, key: str, inventory: Inventory) -> bool:
+    listed = inventory.kinds is None or key.partition(" ")[0] in inventory.kinds
+    # An external resource is only read by its stack, and was never made by it.
+    return listed and key not in inventory.keys and not resource.get("external")
+
+
+def _to_start(known: Checkpoint, resources: Sequence[Resource], inventory: Inventory) -> Iterator[str]:
+    """Yield the keys of stopped containers that users or a way back need.
+
+    A release that failed a gate is left alone: its workers must take no jobs.
+    """
+    for resource in resources:
+        key = key_of(resource)
+        if key in inventory.stopped and not resource.get("delete") and _serves(known, resource):
+            yield str(key)
+
+
+def is_to_run(resource: Mapping[str, Any]) -> bool:
+    """Tell whether a resource keeps processes running, as opposed to one that runs to its end."""
+    if resource["type"] != CONTAINER:
+        return True
+    inputs = inputs_of(resource)
+    return inputs.get("mustRun", True) is not False and inputs.get("start", True) is not False
+
+
+def problems(state: State, inventory: Inventory, stack: str) -> tuple[str, ...]:
+    """Return a line for each resource that should serve and does not, with the command that helps."""
+    known = parse(state)
+    fix = f"`make up ENV={stack}`"
+    names, found = names_by_key(state), list[str]()
+    for resource in resources_of(state):
+        key = key_of(resource)
+        if not key or resource.get("delete") or not _serves(known, resource):
+            continue
+        if _is_gone(resource, key, inventory):
+            found.append(f"{names[key]} is gone: {fix} puts it back")
+        elif key in inventory.stopped:
+            found.append(f"{names[key]} is stopped ({inventory.stopped[key]}): {fix} starts it")
+        elif key in inventory.unhealthy:
+            found.append(
+                f"{names[key]} does not serve ({inventory.unhealthy[key]}): `docker logs {names[key]}` says why"
+            )
+    return tuple(found)
+
+
+def unavailable(known: Checkpoint, slot: Slot, inventory: Inventory) -> tuple[str, ...]:
+    """Return the images that a slot needs to serve again and the engine does not have. Those of a cluster can't be seen from outside."""
+    needed = memory.images(memory.suspended(known, slot), known, slot)
+    listed = inventory.kinds is None
+    return tuple(name for image, name in needed.items() if listed and f"image {image}" not in inventory.keys)
+
+
+def _serves(known: Checkpoint, resource: Resource) -> bool:
+    """Tell whether users or a way back need a resource: it lasts, and does not belong to a release that failed a gate."""
+    entry = Entry(urn=resource["urn"], type=resource["type"], parent="", custom=True, inputs=inputs_of(resource))
+    lasts = memory.is_memorable(entry) and entry.type != IMAGE and (entry.type != CONTAINER or is_to_run(resource))
+    return lasts and entry.labels.get(LABEL_SLOT) in (None, *_serving_slots(known))
+
+
+def _serving_slots(known: Checkpoint) -> frozenset[str]:
+    observed = observe(known)
+    return frozenset(str(slot) for slot, held in observed.held.items() if slot is observed.live or held.proven)
+
+
+def names_by_key(state: Mapping[str, Any]) -> dict[str, str]:
+    """Return the name of each resource's object by its key: that of a container, else the resource's own."""
+    found: dict[str, str] = {}
+    for resource in resources_of(state):
+        if key := key_of(resource):
+            found[key] = str(inputs_of(resource).get("name") or _title(resource))
+    return found
+
+
+def patience(state: Mapping[str, Any], keys: Collection[str]) -> float:
+    """Return how many seconds the slowest of these containers may take to become healthy."""
+    waits = [float(inputs_of(each).get("waitTimeout") or 0) for each in resources_of(state) if key_of(each) in keys]
+    return max(waits, default=0) + 15
+
+
+def _without(resources: Sequence[Resource], gone: Collection[int]) -> list[Resource]:
+    """Return the resources but for those at the indices `gone`, without references to what is not there any more.
+
+    `pulumi stack import` refuses a state in which a resource refers to one that does not come before it.
+    """
+    left: list[Resource] = []
+    seen: set[str] = set()
+    dropped = {str(resources[index]["urn"]) for index in gone}
+    for index, resource in enumerate(resources):
+        if index in gone:
+            continue
+        broken = dropped - seen
+        left.append(_unlinked(resource, broken) if broken else resource)
+        seen.add(str(resource["urn"]))
+    return left
+
+
+def _unlinked(resource: Resource, broken: Collection[str]) -> Resource:
+    """Return a resource without its references to the URNs `broken`; the same one if it has none."""
+    changed: Resource = {}
+    for key in _REFERENCES:
+        urns: list[str] = resource.get(key) or []
+        if any(urn in broken for urn in urns):
+            changed[key] = [urn for urn in urns if urn not in broken]
+    by_property: dict[str, list[str] | None] = resource.get("propertyDependencies") or {}
+    if any(urn in broken for urns in by_property.values() for urn in urns or ()):
+        changed["propertyDependencies"] = {
+            name: [urn for urn in urns or () if urn not in broken] for name, urns in by_property.items()
+        }
+    if resource.get("deletedWith") in broken:
+        changed["deletedWith"] = ""
+    return resource | changed if changed else resource
+
+
+# ---------------------------------------------------------------------- facts of what is lost
+
+
+def _remember(resources: list[Resource], known: Checkpoint, lost: Sequence[Resource]) -> list[Resource]:
+    """Return the resources, with the facts that only lost ones said added to the outputs of their components.
+
+    These are: what a slot consists of, that its release passed its gates, and which slot is live.
+    """
+    urns = {str(resource["urn"]) for resource in lost if not resource.get("delete")}
+    observed, facts = observe(known), dict[str, State]()
+    for slot in Slot:
+        component = known.of(SLOT, slot)
+        missing = [entry for entry in known.below(slot, SLOT) if entry.urn in urns]
+        if not component or not missing:
+            continue
+        entries = {entry.urn: entry for entry in (*memory.recall(known, slot), *missing)}
+        facts[component.urn] = {memory.MADE: memory.remember(entries.values())}
+        held = observed.held.get(slot)
+        if held and held.proven:
+            facts[component.urn]["proven"] = str(held.release)
+    switch = known.of(SWITCH, "switch")
+    if switch and observed.live and any(entry.urn in urns for entry in known.below("switch", SWITCH)):
+        facts[switch.urn] = {"live": str(observed.live), SWITCHES: observed.switches}
+    return [
+        resource | {"outputs": {**(resource.get("outputs") or {}), **facts[resource["urn"]]}}
+        if resource["urn"] in facts
+        else resource
+        for resource in resources
+    ]
+
+
+def _title(resource: Mapping[str, Any]) -> str:
+    kind = str(resource["type"]).rpartition(":")[2]
+    return f"{kind} {str(resource['urn']).rpartition('::')[2]}"

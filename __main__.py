@@ -29,7 +29,8 @@ def main() -> None:
 
     known = ASKED.answer()
     checkpoint.refuse_cut_off(known)
-    observed = checkpoint.observe(known)
+    platform = platforms.connect(settings, known)
+    observed = kept.observe(platform, known)
     wanted = release.identify(app.version, [*workloads.values(), *routes], contract=app.contract)
     plan = release.plan(observed, wanted, *release.asked(os.environ), manual=environment.release.promote == "manual")
     pulumi.log.info(release.explain(observed, plan))
@@ -48,7 +49,9 @@ def main() -> None:
     for name in plan.keep:
         rests = environment.release.resting if plan.rests(name, observed) else frozenset[config.TierName]()
         wanted_scales = scales if name is plan.live else {}
-        gates |= kept.KeptSlot(platform, name, observed.held[name], known, standing, wanted_scales, rests).gates
+        gates |= kept.KeptSlot(
+            platform, name, observed.held[name], known, standing, wanted_scales, rests, workloads
+        ).gates
     switch = Switch(platform, observed, plan, routes, gates, standing, known, settings.plain)
     data.back_up(platform, {} if plan.render is plan.live else checkpoint.told(known, plan.live), switch.moved)
     if environment.monitoring:

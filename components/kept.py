@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pulumi
 from pulumi import ComponentResource, CustomResource, Output, Resource
 
 from . import checkpoint
@@ -15,11 +16,11 @@ from .checkpoint import Checkpoint, Entry
 from .config import TierName
 from .memory import MADE, can_be_put_back, images, ordered, recall, remember, suspended
 from .options import below
-from .platforms import Platform, Wanted
+from .platforms import Place, Platform, Wanted
 from .recorded import RECORDED, text
-from .release import Held, Plan, ReleaseError, Slot
+from .release import Held, Observed, Plan, ReleaseError, Slot
 from .slot import facts, identity
-from .workload import Scale
+from .workload import Scale, Workload
 
 
 def unavailable(platform: Platform, known: Checkpoint, slot: Slot) -> Sequence[str]:
@@ -27,6 +28,15 @@ def unavailable(platform: Platform, known: Checkpoint, slot: Slot) -> Sequence[s
     needed = images(suspended(known, slot), known, slot)
     absent = platform.absent_images(needed) if needed else ()
     return [needed[image] for image in absent]
+
+
+def observe(platform: Platform, known: Checkpoint) -> Observed:
+    """Return what is there before an update. A live slot of which something can't be put back is lost: its release is made anew."""
+    observed = checkpoint.observe(known)
+    if not observed.live or observed.live not in observed.held or not unavailable(platform, known, observed.live):
+        return observed
+    held = replace(observed.held[observed.live], lost=True)
+    return replace(observed, held={**observed.held, observed.live: held})
 
 
 def refuse_unavailable(platform: Platform, plan: Plan, known: Checkpoint) -> None:
@@ -60,6 +70,7 @@ class KeptSlot(ComponentResource):
         shared: Sequence[Resource],
         scales: Mapping[TierName, Scale],
         resting: Collection[str],
+        workloads: Mapping[TierName, Workload],
     ) -> None:
         there = {entry.urn: entry for entry in known.below(slot, checkpoint.SLOT)}
         memory = {entry.urn: entry for entry in checkpoint.rested(known, slot)}
@@ -69,6 +80,9 @@ class KeptSlot(ComponentResource):
         whole = {entry.urn: entry for entry in ordered(linked)}
         slot_state = _SlotState(whole=whole, there=there, memory=memory)
         stay, memory = _resting(slot_state, resting, platform) if resting else _back(slot_state, scales, platform)
+        place = Place(slot=slot, release=held.release)
+        sources = images(missing.values(), known, slot)
+        absent = frozenset(platform.absent_images(sources) if sources else ())
         inputs = identity(slot, held.release, held.order)
         inputs |= {"rested": [checkpoint.remembered(entry) for entry in memory.values()]} if memory else {}
         super().__init__(checkpoint.SLOT, slot, inputs, None)
@@ -77,7 +91,13 @@ class KeptSlot(ComponentResource):
         """What gets another scale, runs again or leads elsewhere: it has to be there before traffic moves."""
         for entry, wanted in stay:
             if entry.urn in missing and entry.custom:
-                wanted = wanted or _put_back(entry, scales, platform)
+                wanted = wanted or _put_back(entry, scales, platform, place, workloads)
+                if str(entry.inputs.get("image")) in absent:
+                    wanted = None
+                if entry.runs and not wanted:
+                    pulumi.log.warn(
+                        f"{entry.name} is gone, and so is {sources[entry.inputs['image']]}: release it anew"
+                    )
                 if not wanted:
                     continue
             # What lies outside of the slot can't be told by its URN here: it waits for all of it. Without dependencies
@@ -139,8 +159,20 @@ def _back(slot: _SlotState, scales: Mapping[TierName, Scale], platform: Platform
     return stay, slot.memory
 
 
-def _put_back(entry: Entry, scales: Mapping[TierName, Scale], platform: Platform) -> Wanted | None:
-    """Return the inputs of a resource that is gone, as its slot remembers them; None if it can't be had again."""
+def _put_back(
+    entry: Entry,
+    scales: Mapping[TierName, Scale],
+    platform: Platform,
+    place: Place,
+    workloads: Mapping[TierName, Workload],
+) -> Wanted | None:
+    """Return the inputs of a resource that is gone, as its slot remembers them; None if it can't be had again.
+
+    Secrets are not remembered: their values are today's, if these are of the same version.
+    """
+    if entry.sealed:
+        found = (platform.resealed(entry, workload, place) for workload in workloads.values())
+        return next((wanted for wanted in found if wanted), None)
     if not can_be_put_back(entry):
         return None
     if entry.runs:
@@ -169,6 +201,7 @@ def replay(
     if wanted:
         given = {"hooks": wanted.hooks, "custom_timeouts": wanted.timeouts, "ignore_changes": wanted.theirs}
         given |= {"delete_before_replace": True}  # Names are taken.
+        given |= {"additional_secret_outputs": wanted.secret_outputs} if wanted.secret_outputs else {}
     opts = below(parent, depends_on=after, provider=platform.provider, **given)
     inputs = dict.fromkeys(wanted.reads) | dict(wanted.inputs) if wanted else {}
     return CustomResource(entry.type, entry.name, inputs, opts)

@@ -31,8 +31,8 @@ def is_memorable(entry: Entry) -> bool:
 
 
 def can_be_put_back(entry: Entry) -> bool:
-    """Tell whether a remembered resource that is gone is made again: secrets are not remembered, and another build is another image."""
-    return not entry.sealed and entry.type != _IMAGE
+    """Tell whether a remembered resource that is gone is made again. An image is not: another build has another content."""
+    return entry.type != _IMAGE
 
 
 def to_state(entry: Entry) -> State:

@@ -80,6 +80,8 @@ class Held:
     release: Release
     proven: bool
     order: int = 0
+    lost: bool = False
+    """Whether something of it is gone and can't be made again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +162,7 @@ def plan(
         raise ReleaseError(
             f"there is nothing to promote: {idle} does not hold {desired}, proven; run `pulumi up` first"
         )
-    if current and current.release.digest == desired.digest:
+    if current and current.release.digest == desired.digest and not current.lost:
         keep = (live, idle) if standby else (live,)
         return Plan(
             live=live, release=current.release, render=None, keep=keep, switches=observed.switches, previous=live
@@ -210,6 +212,8 @@ def explain(observed: Observed, done: Plan) -> str:
         breaks = " (contract: it breaks the release before it)" if done.release.contract else ""
         said.append(f"migration: {', '.join(migrations) or 'none'}{breaks}")
     if current:
+        if current.lost:
+            said.append(f"something of {observed.live} is gone and can't be made again, so the release is made anew")
         said.append(f"{observed.live} stays live with {current.release}" + ("" if done.waits else " until the switch"))
     said.append(
         "nothing switches: it waits to be promoted"

@@ -92,6 +92,8 @@ class Wanted:
     theirs: list[str] | None = None
     reads: tuple[str, ...] = ()
     passed: Callable[[Resource], Output[Resource]] | None = None
+    secret_outputs: list[str] | None = None
+    """Outputs that the state keeps encrypted."""
 
 
 class Platform(Protocol):
@@ -180,6 +182,10 @@ class Platform(Protocol):
 
     def revived(self, entry: Entry, scales: Mapping[TierName, Scale]) -> Wanted:
         """A resource that ran once, to be run again as it was, at the scale that is wanted now."""
+        ...
+
+    def resealed(self, entry: Entry, workload: Workload, place: Place) -> Wanted | None:
+        """Return a holder of a workload's secrets as it was made, with today's values; None if those are of another version."""
         ...
 
     def absent_images(self, images: Collection[str]) -> Sequence[str]:

@@ -211,7 +211,7 @@ class DockerPlatform:
 
     def _secret_files(self, parent: Resource, workload: Workload, owner: str, image: Input[str]) -> docker.Container:
         """The workload's secrets as files in a volume. New content is a new volume: the old goes once nothing uses it."""
-        name = "-".join([owner, "secrets", *(secret.version[:6] for secret in workload.secrets)])
+        name = _secrets_name(owner, workload)
         files = [
             docker.ContainerUploadArgs(
                 file=secret.path, content=self.secrets.apply(lambda values, name=secret.name: values[name])
@@ -384,6 +384,15 @@ class DockerPlatform:
         real = entry.inputs["name"]
         hooks = engine.explain_container(entry.name, real, path, within, self.environment, touched=UNTOUCHED)
         return Wanted(inputs=entry.inputs, hooks=hooks)
+
+    def resealed(self, entry: Entry, workload: Workload, place: Place) -> Wanted | None:
+        if entry.name != f"{_secrets_name(f'{place.slot}-{workload.tier}', workload)}-files":
+            return None
+        uploads = [
+            {"file": secret.path, "content": self.secrets.apply(lambda values, name=secret.name: values[name])}
+            for secret in workload.secrets
+        ]
+        return Wanted(inputs={**entry.inputs, "uploads": uploads}, secret_outputs=["uploads"])
 
     def absent_images(self, images: Collection[str]) -> Sequence[str]:
         return engine.absent_images(self.environment, images)
@@ -730,6 +739,10 @@ def _image_of(workload: Workload) -> str:
 
 def _secrets_of(workload: Workload) -> str:
     return f"{workload.tier}/secrets"
+
+
+def _secrets_name(owner: str, workload: Workload) -> str:
+    return "-".join([owner, "secrets", *(secret.version[:6] for secret in workload.secrets)])
 
 
 def _scripts_of(workload: Workload) -> str:

@@ -149,11 +149,8 @@ class KubernetesPlatform:
             owner, elsewhere = manifests.target(workload, place), self.cluster.secrets
             account = manifests.account(self.scope, workload, place)
             supplies[f"{owner}/account"] = self.object(parent, account)
-            if own := self._own(workload):
-                values: dict[str, Input[str]] = {
-                    secret.name: self.secrets.apply(lambda values, name=secret.name: values[name]) for secret in own
-                }
-                made = manifests.secret(self.scope, owner, workload.tier, own, values, place)
+            if self._own(workload):
+                made = self._secret(workload, place)
                 supplies[f"{owner}/secrets"] = self.object(
                     parent, made, additional_secret_outputs=["data", "stringData"]
                 )
@@ -163,6 +160,19 @@ class KubernetesPlatform:
                     made = manifests.external_secret(self.scope, owner, workload.tier, secret, reference, place)
                     supplies[f"{owner}/{secret.name}"] = self.object(parent, made)
         return supplies
+
+    def _secret(self, workload: Workload, place: Place | None) -> Manifest:
+        """Return the Secret with the values of a workload's secrets that are in the stack file."""
+        own = self._own(workload)
+        values: dict[str, Input[str]] = {
+            secret.name: self.secrets.apply(lambda values, name=secret.name: values[name]) for secret in own
+        }
+        return manifests.secret(self.scope, manifests.target(workload, place), workload.tier, own, values, place)
+
+    def resealed(self, entry: Entry, workload: Workload, place: Place) -> Wanted | None:
+        if not self._own(workload) or (made := self._secret(workload, place))["metadata"]["name"] != entry.name:
+            return None
+        return Wanted(inputs=made, secret_outputs=["data", "stringData"])
 
     def _own(self, workload: Workload) -> list[Secret]:
         """The secrets whose values are in the stack file."""

@@ -210,7 +210,7 @@ def _refuse_loss(planned: Repair, location: Location) -> None:
     if planned.data:
         raise RunError(
             f"{', '.join(planned.data)}: gone from {location.name}, with the data that was in it, which is protected; bring "
-            "it back (docs/runbook.md#lost-volume), or go on without it: `make heal FORCE=data`, then `make up`"
+            "it back (docs/runbook.md#something-is-gone), or go on without it: `make heal FORCE=data`, then `make up`"
         )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import copy
 import json
 import runpy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -235,10 +235,13 @@ def deploy(
     stack: str = "dev",
     secrets: Mapping[str, str] = SECRETS,
     seen: list[Registered] | None = None,
+    absent: Collection[str] = (),
     name: str = "board",
     root: Path = ROOT,
 ) -> Deployment:
     """Run `__main__.py` to its end with this configuration and checkpoint; exit codes of one-shots come from `fail`.
+
+    The engine does not have the images `absent`.
 
     What is registered is in `seen` also when the program fails. `name` is the Pulumi project's, `root` its folder.
     """
@@ -256,7 +259,7 @@ def deploy(
         # It asks for the checkpoint as it is while the update runs.
         mock.patch.object(memory, "record", return_value=memory.remember([])),
         mock.patch.object(engine, "check", return_value=None),
-        mock.patch.object(engine, "absent_images", return_value=[]),
+        mock.patch.object(engine, "absent_images", lambda _, images: [each for each in images if each in absent]),
         mock.patch.object(cluster, "check", return_value=None),
         mock.patch.object(cluster, "check_served", return_value=None),
         mock.patch.object(pulumi, "export", exported.__setitem__),

@@ -13,6 +13,7 @@ from pulumi import RunError
 
 from ci import heal
 from components.config import load_app, load_environment
+from components.platforms.inventory import Inventory
 
 from .program import environment, project
 
@@ -175,3 +176,114 @@ def test_only_processes_whose_engine_is_gone_are_ended(tmp_path: Path, monkeypat
             for each in started:
                 each.kill()
                 each.communicate()
+
+
+# ---------------------------------------------------------------------- what is gone or stopped
+
+RUNNING = {
+    "urn": "urn:pulumi:dev::board::docker:index/container:Container::gateway",
+    "type": "docker:index/container:Container",
+    "id": "1",
+    "custom": True,
+    "inputs": {"name": "board-dev-gateway", "labels": [{"label": "tiers.app", "value": "board"}]},
+}
+DATA = {
+    "urn": "urn:pulumi:dev::board::docker:index/volume:Volume::database-data",
+    "type": "docker:index/volume:Volume",
+    "id": "board-dev-database-data",
+    "custom": True,
+    "protect": True,
+    "inputs": {"name": "board-dev-database-data"},
+}
+PROVIDER = {
+    "urn": "urn:pulumi:dev::board::pulumi:providers:docker::engine",
+    "type": "pulumi:providers:docker",
+    "id": "9",
+    "custom": True,
+    "inputs": {},
+}
+STATE: dict[str, Any] = {"deployment": {"resources": [PROVIDER, RUNNING, DATA]}}
+
+
+@pytest.fixture
+def imported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """States that Pulumi was given."""
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(heal, "pulumi_import", lambda stack, state: given.append(state))
+    return given
+
+
+def seen(monkeypatch: pytest.MonkeyPatch, *keys: str, **more: Any) -> None:
+    """What the platform has."""
+    monkeypatch.setattr(heal, "look", lambda location, left: Inventory(keys=frozenset(keys), **more))
+
+
+def test_stack_that_is_whole_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, imported: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen(monkeypatch, "container 1", "volume board-dev-database-data")
+    heal.put_back("dev", STATE)
+    assert not imported
+    assert capsys.readouterr().out == ""
+
+
+def test_stopped_container_is_started_and_the_state_stays(
+    monkeypatch: pytest.MonkeyPatch, imported: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen(monkeypatch, "container 1", "volume board-dev-database-data", stopped={"container 1": "exited"})
+    started: list[object] = []
+    monkeypatch.setattr(heal.engine, "start", lambda location, ids: started.extend(ids) or {})
+    monkeypatch.setattr(heal.engine, "wait_healthy", lambda *_: {})
+    heal.put_back("dev", STATE)
+    assert started == ["1"]
+    assert not imported
+    assert "started board-dev-gateway, which was stopped" in capsys.readouterr().out
+
+
+def test_container_that_cannot_be_started_leaves_the_state(
+    monkeypatch: pytest.MonkeyPatch, imported: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen(monkeypatch, "container 1", "volume board-dev-database-data", stopped={"container 1": "exited"})
+    monkeypatch.setattr(heal.engine, "start", lambda location, ids: {"1": "network not found"})
+    monkeypatch.setattr(heal.engine, "wait_healthy", lambda *_: {})
+    heal.put_back("dev", STATE)
+    [state] = imported
+    assert state["deployment"]["resources"] == [PROVIDER, DATA]
+    assert "network not found" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("force", ["", "data"])
+def test_lost_data_that_is_protected_is_forgotten_only_if_that_is_said(
+    force: str, monkeypatch: pytest.MonkeyPatch, imported: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen(monkeypatch, "container 1")
+    monkeypatch.setenv("TIERS_FORCE", force)
+    if force:
+        heal.put_back("dev", STATE)
+        assert len(imported) == 1
+        assert "WARNING: Volume database-data is gone" in capsys.readouterr().err
+    else:
+        with pytest.raises(RunError, match=r"Volume database-data: gone from the engine .*make heal FORCE=data"):
+            heal.put_back("dev", STATE)
+        assert not imported
+
+
+def test_another_engine_than_that_of_the_stack_is_refused(
+    monkeypatch: pytest.MonkeyPatch, imported: list[dict[str, Any]]
+) -> None:
+    seen(monkeypatch)
+    with pytest.raises(RunError, match="nothing of this stack is on the engine at"):
+        heal.put_back("dev", STATE)
+    assert not imported
+
+
+def test_engine_that_does_not_answer_is_the_updates_to_explain(
+    monkeypatch: pytest.MonkeyPatch, imported: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def look(location: object, left: object) -> Inventory:
+        raise OSError("refused")
+
+    monkeypatch.setattr(heal, "look", look)
+    heal.put_back("dev", STATE)
+    assert not imported
+    assert "could not be asked what is there: refused" in capsys.readouterr().err

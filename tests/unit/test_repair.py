@@ -272,3 +272,48 @@ def test_kept_slot_that_is_whole_is_left_alone() -> None:
     kept = [each for each in again if each.custom and again.inside(each, SLOT)]
     assert kept
     assert all(each.ignores == ("*",) for each in kept)
+
+
+def test_live_slot_that_cannot_be_put_back_is_released_anew_to_the_other_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its image is gone with its containers: what is asked for is what was live, and yet there is something to do."""
+    state = deployed("dev")
+    known = parse(state)
+    live = observe(known).live
+    assert live
+    lost = [entry for entry in known.below(live, SLOT) if entry.runs and entry.tier == "web"]
+    gone = {key_of(by_urn(state)[entry.urn]) for entry in lost}
+    repaired = plan_repair(state, Inventory(keys=frozenset(keys(state)) - gone)).state
+    settings = program.environment("dev") | {"release": {}}
+    again = program.deploy(
+        program.project() | {"version": "2.0.0"},
+        settings,
+        export=repaired,
+        absent={str(entry.inputs["image"]) for entry in lost},
+    )
+    assert not [entry for entry in lost if entry.urn in again.by_urn]
+    made = {each.labels.get("tiers.slot") for each in again if each.runs and each.labels.get("tiers.role") == "tier"}
+    assert str(live.other) in made
+    assert f"switch-{observe(known).switches + 1}" in again.by_name
+
+
+@pytest.mark.parametrize("asked", ["configured", "previous"])
+def test_way_back_works_with_the_settings_of_the_last_update_if_the_files_are_wrong(
+    asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = deployed("dev")
+    wrong = program.environment("dev") | {"tiers": {"api": {"nothing": 1}}}
+    monkeypatch.setenv("TIERS_RELEASE", asked)
+    if asked == "previous":
+        again = program.deploy(program.project(), wrong, export=state)
+        assert f"switch-{observe(parse(state)).switches + 1}" in again.by_name
+    else:
+        with pytest.raises(Exception, match="nothing"):
+            program.deploy(program.project(), wrong, export=state)
+
+
+def test_settings_in_the_state_hold_no_secret_in_plain() -> None:
+    outputs = [each["outputs"] for each in resources_of(deployed("dev")) if not each["custom"]]
+    text = json.dumps(outputs)
+    assert '\\"environment\\"' in text
+    for value in program.SECRETS.values():
+        assert value not in text

@@ -1,0 +1,226 @@
+"""Passwords of odd characters, as real servers read them, and clients that were not written for this program."""
+
+import io
+import os
+import sys
+import tarfile
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import docker
+import pytest
+import requests
+
+from components import cache, database, monitoring, passwords
+from components.alerts import EXPORTER_PORTS, Watched
+from components.config import TierName, load_app, load_environment
+from components.tier import Description
+from components.workload import Secret, Workload
+
+from .stack import ROOT, ClusterStack, DockerStack, Stack, deployed, eventually, on
+
+ODD = 'it\'s "so" $(id) \\ #5 é😀 100% \x01'
+PASSWORDS = [ODD, 'a"b', "'quoted'", "back\\slash\\", "# no comment", "%s $HOME $$ `id`", "ünïcode Ёж", "-dash", "tab\there", "x" * 300,
+             "a:b\\:c", "p@ss/w?rd&x=1", "\\x41\\n"]  # fmt: skip
+NAMES = {"database": "database-password", "cache": "cache-password"}
+
+
+def described(password: str) -> Description:
+    """Return an application with database, cache and exporters, whose passwords are this one."""
+    services = {"api": {"image": "x:1", "port": 8000, "metrics": "/metrics"}, "database": {}, "cache": {}}
+    app = load_app({"name": "passwords", "version": "1", **services})
+    environment = load_environment({"platform": "docker", "monitoring": True}, app)
+    secrets = {name: Secret(name=name, version="1", plain=passwords.plain(password)) for name in NAMES.values()}
+    return Description(app=app, environment=environment, secrets=secrets, root=ROOT)
+
+
+def files(texts: Mapping[str, str]) -> bytes:
+    """Return an archive of files that everybody in a container can read."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for name, text in texts.items():
+            entry = tarfile.TarInfo(name.removeprefix("/"))
+            entry.size, entry.mode = len(text.encode()), 0o444
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return made.getvalue()
+
+
+@contextmanager
+def running(workload: Workload, password: str, beside: Any = None) -> Generator[Any]:
+    """Run a workload as the engine is told to; `beside` is a container whose network it shares."""
+    engine = docker.from_env()
+    command = list(workload.command)
+    own = {"entrypoint": command[:1], "command": command[1:]} if beside and command else {"command": command}
+    network = {"network_mode": f"container:{beside.id}"} if beside else {}
+    env = dict(workload.env)
+    if beside:
+        env = {
+            name: value.replace("//cache", "//localhost").replace("database:", "localhost:")
+            for name, value in env.items()
+        }
+    made = engine.containers.create(
+        workload.image.reference, user=str(workload.user), environment=env, init=True, **own, **network
+    )
+    try:
+        made.put_archive("/", files({secret.path: password for secret in workload.secrets}))
+        made.start()
+        yield made
+    finally:
+        made.remove(force=True, v=True)
+
+
+def output(container: Any, *command: str, **variables: str) -> tuple[int, str]:
+    """Run a command in a container; return its exit code and what it printed."""
+    code, text = container.exec_run(list(command), environment=variables)
+    return code, text.decode()
+
+
+def healthy(container: Any, workload: Workload) -> None:
+    """Wait until the probe of a workload says so."""
+    assert workload.probe
+    command = workload.probe.command
+    eventually(lambda: output(container, *command)[0] == 0, 30)
+
+
+@contextmanager
+def server(tier: TierName, password: str) -> Generator[Any]:
+    """Run the database or the cache until it is ready."""
+    about = described(password)
+    assert about.app.database and about.app.cache
+    data = (
+        database.workload(about.app.database, about)
+        if tier is TierName.DATABASE
+        else cache.workload(about.app.cache, about)
+    )
+    assert isinstance(data, Workload)
+    with running(data, password) as made:
+        healthy(made, data)
+        yield made
+
+
+def measured(tier: TierName, password: str, beside: Any, series: str) -> bool:
+    """Return True once the exporter of a data tier has logged in there."""
+    about = described(password)
+    watched = Watched(app=about.app, environment=about.environment, namespace="test")
+    exporter = monitoring.exporters(watched, about)[tier]
+    beside.reload()
+    address = beside.attrs["NetworkSettings"]["IPAddress"]
+    with running(exporter, password, beside) as made:
+        url = f"http://{address}:{EXPORTER_PORTS[tier]}/metrics"
+        eventually(lambda: f"{series} 1" in requests.get(url, timeout=5).text, 30)
+        assert password not in made.logs().decode()
+    return True
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("password", PASSWORDS, ids=ascii)
+def test_redis_and_its_clients_take_the_password(password: str) -> None:
+    with server(TierName.CACHE, password) as made:
+        assert output(made, "redis-cli", "ping", REDISCLI_AUTH=password) == (0, "PONG\n")
+        assert output(made, "redis-cli", "-a", password, "--no-auth-warning", "ping") == (0, "PONG\n")
+        assert "NOAUTH" in output(made, "redis-cli", "ping")[1]
+        assert measured(TierName.CACHE, password, made, "redis_up")
+        assert password not in made.logs().decode()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("password", PASSWORDS, ids=ascii)
+def test_postgres_and_its_clients_take_the_password(password: str, tmp_path: Path) -> None:
+    with server(TierName.DATABASE, password) as made:
+        made.put_archive("/", files({"/tmp/pgpass": backup_pgpass(password, tmp_path)}))
+        # A client refuses a file that others may read.
+        assert output(made, "install", "-m", "600", "/tmp/pgpass", "/tmp/own")[0] == 0
+        address = made.attrs["NetworkSettings"]["IPAddress"] or output(made, "hostname", "-i")[1].strip()
+        asked = ["psql", "-h", address, "-U", "app", "-d", "app", "--no-password", "-Atc", "SELECT 1"]
+        assert output(made, *asked, PGPASSWORD=password) == (0, "1\n")
+        assert output(made, *asked, PGPASSFILE="/tmp/own") == (0, "1\n")
+        assert output(made, *asked, PGPASSWORD=f"{password}x")[0] == 2
+        assert measured(TierName.DATABASE, password, made, "pg_up")
+        assert password not in made.logs().decode()
+
+
+def backup_pgpass(password: str, folder: Path) -> str:
+    """Return the password file as the image that takes backups writes it."""
+    variables = {"DATABASE_PASSWORD_FILE": str(folder / "password"), "DATABASE_HOST": "h", "DATABASE_PORT": "5432"}
+    variables |= {"DATABASE_USER": "app", "DATABASE_NAME": "app"}
+    (folder / "password").write_text(password)
+    drivers = {name: ModuleType(name) for name in ("psycopg2", "psycopg2.sql")}
+    path = [str(ROOT / "images" / "backup"), *sys.path]
+    with (
+        mock.patch.dict(sys.modules, drivers),
+        mock.patch.object(sys, "path", path),
+        mock.patch.dict(os.environ, variables),
+    ):
+        from backup import postgres  # pyright: ignore[reportMissingImports,reportUnknownVariableType]
+
+        postgres.credentials()  # pyright: ignore[reportUnknownMemberType]
+        return Path(os.environ["PGPASSFILE"]).read_text()
+
+
+# ---------------------------------------------------------------------- whole stacks
+
+
+def odd(stack: Stack) -> Stack:
+    """Give both data tiers the odd password, and the api texts with dollars."""
+    for name in NAMES.values():
+        stack.pulumi("config", "set", "--secret", "--path", f"secrets.{name}", "--", ODD, check=True)
+    stack.app["api"]["env"] = stack.app["api"].get("env", {}) | {"PRICE": "a$$b $(SLOT) 5$ü"}
+    return stack
+
+
+def said(stack: Stack, tier: str, *command: str) -> str:
+    """Return what a command prints in the container of a tier."""
+    if isinstance(stack, ClusterStack):
+        pod = stack.pods(tier)[-1].metadata.name
+        return stack.kubectl("exec", pod, "--", *command)
+    assert isinstance(stack, DockerStack)
+    [name] = [each.name for each in stack.containers() if each.name.endswith(f"{tier}-1") and each.status == "running"]
+    return output(stack.engine.containers.get(name), *command)[1]
+
+
+def logs(stack: Stack, tiers: Sequence[str]) -> str:
+    """Return all that the containers of data tiers have written."""
+    if isinstance(stack, ClusterStack):
+        names = [pod.metadata.name for tier in tiers for pod in stack.pods(tier)]
+        return "".join(stack.kubectl("logs", name, "--all-containers") for name in names)
+    assert isinstance(stack, DockerStack)
+    return "".join(stack.engine.containers.get(f"{stack.prefix}-{tier}-1").logs().decode() for tier in tiers)
+
+
+@pytest.fixture(scope="module", params=["docker", pytest.param("kubernetes", marks=pytest.mark.long)])
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with deployed(odd(on(request.param, tmp_path_factory.mktemp(request.param), "secrets-odd"))) as made:
+        yield made
+
+
+def test_application_works_with_odd_passwords(stack: Stack) -> None:
+    """The api of the board reads both files; the message goes through the queue to the worker."""
+    assert stack.post("a message")["body"] == "a message"
+    assert ODD not in logs(stack, ["database", "cache"])
+
+
+def test_texts_with_dollars_arrive_as_written(stack: Stack) -> None:
+    assert said(stack, "api", "printenv", "PRICE") == "a$$b $(SLOT) 5$ü\n"
+
+
+def test_second_update_changes_nothing(stack: Stack) -> None:
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+@pytest.mark.parametrize("value", ["two\nlines", " edge"])
+def test_password_that_clients_change_is_refused_before_anything_changes(stack: Stack, value: str) -> None:
+    before = stack.generations("blue")
+    text = stack.settings.read_text()
+    try:
+        stack.pulumi("config", "set", "--secret", "--path", "secrets.database-password", "--", value, check=True)
+        done = stack.up(check=False)
+    finally:
+        stack.settings.write_text(text)
+    assert done.code
+    assert "secrets.database-password: app.database.password uses it" in done.text
+    assert value not in done.text
+    assert stack.generations("blue") == before

@@ -141,7 +141,7 @@ def _value(stack: str, environment: Environment, secret: str) -> str:
 
 def _anonymise(app: App) -> list[str]:
     assert app.database
-    files = [tier.folder(name, "app.database.anonymise", ROOT) for name in app.database.anonymise]
+    files = [tier.own_path(name, "app.database.anonymise", ROOT) for name in app.database.anonymise]
     return [file.read_text() for file in files]
 
 

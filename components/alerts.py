@@ -226,10 +226,10 @@ def _figures(watched: Watched) -> Iterator[Alert]:
         if figure.above is not None:
             yield Alert(
                 name="FigureIsBeyond",
-                expr=f"{watched.of('tiers_figure', figure=name)} > {figure.above:g}",
+                expr=f"{watched.of('tiers_figure', figure=name)} > {number(figure.above)}",
                 lasts="10m",
                 severity="warning",
-                says=f"{figure.help or name}: {{{{ $value | humanize }}}}, which is beyond {figure.above:g}",
+                says=f"{literal(figure.help or name)}: {{{{ $value | humanize }}}}, which is beyond {number(figure.above)}",
                 at="a-figure-is-beyond",
                 labels={"figure": name},
             )
@@ -472,6 +472,16 @@ def _certificate(watched: Watched) -> Iterator[Alert]:
             says="the certificate is good for {{ $value | humanize }} days more, and should have been renewed",
             at="expired-certificate",
         )
+
+
+def literal(text: str) -> str:
+    """Return a text that Prometheus' templates (Go's text/template) write as `text`."""
+    return text.replace("{{", '{{ "{{" }}')
+
+
+def number(value: float) -> str:
+    """Return a number without loss; six digits where these are all."""
+    return short if float(short := f"{value:g}") == value else repr(value)
 
 
 def file(watched: Watched) -> dict[str, Any]:

@@ -210,6 +210,7 @@ Port = Annotated[int, Checked(check=_port, example=8080, type="integer")]
 Share = Annotated[float, BeforeValidator(_share), Field(allow_inf_nan=False)]
 ContainerPath = Annotated[str, Checked(check=grammar.container_path, example="/var/lib/app", pattern=r"/.*")]
 VolumePath = Annotated[str, Checked(check=_volume_path, example="/var/lib/app", pattern=r"/.*")]
+HostFolder = Annotated[str, Checked(check=grammar.host_folder, example="/srv/backups", pattern=r"/.*")]
 RelativePath = Annotated[str, Checked(check=grammar.relative_path, example="sql/schema.sql", pattern=r"[^/].*")]
 UrlPath = Annotated[
     str, Checked(check=grammar.url_path, example="/health", pattern=r"/([A-Za-z0-9._~/-]|%[0-9A-Fa-f]{2})*")
@@ -521,6 +522,11 @@ def _query(value: object) -> str:
             f"{describe(value, 80)} does not say whose figures it counts",
             f"write it like sum(shop_orders_total{{{HERE}}}): {HERE} stands for the labels of an environment",
         )
+    # The parser is imported only by applications that have figures.
+    from . import promql
+
+    if wrong := promql.problem(value, HERE):
+        raise RefusalError(wrong, f"write it like sum(rate(shop_orders_total{{{HERE}}}[5m]))")
     return value
 
 
@@ -643,7 +649,7 @@ class Target(Model):
     storage_class: Object | None = Field(
         examples=["fast"], default=None, description="Kubernetes, with `volume`: its StorageClass."
     )
-    directory: ContainerPath | None = Field(
+    directory: HostFolder | None = Field(
         examples=["/srv/backups"],
         default=None,
         description="Docker: a folder of the engine's host, such as one that is mounted from elsewhere.",
@@ -1033,7 +1039,9 @@ class Monitoring(Model):
     """
 
     interval: Wait = Field(default=15, validate_default=False, description="How often everything is asked.")
-    runbook: Word = Field(default="docs/runbook.md", description="Where the page is that alerts point to.")
+    runbook: Annotated[str, Checked(check=grammar.page, example="docs/runbook.md")] = Field(
+        default="docs/runbook.md", description="Where the page is that alerts point to."
+    )
     exporters: Exporters = Field(default=Exporters(), description="What asks database and cache how they are.")
     image: ImageReference = Field(default="prom/prometheus:v2.42.0", description="Docker: Prometheus.")
     port: Port = Field(default=9090, description="Docker: where it answers, on 127.0.0.1.")

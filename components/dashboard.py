@@ -1,5 +1,6 @@
 """The environment at a glance: a pure function to a Grafana dashboard. Its queries are of `alerts`' figures and the same series."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,15 @@ def _promises(watched: Watched) -> Iterator[Panel]:
 def _figures(watched: Watched) -> Iterator[Panel]:
     for name, figure in watched.app.figures.items():
         lines = {name: watched.of("tiers_figure", figure=name)}
-        yield Panel(title=figure.help or name, lines=lines, unit=figure.unit, limit=figure.above)
+        yield Panel(title=literal(figure.help or name), lines=lines, unit=figure.unit, limit=figure.above)
+
+
+def literal(text: str) -> str:
+    """Return a title in which Grafana replaces no variable (`$source`, `${__from}`, `[[source]]`): it has no escape for them.
+
+    A word joiner, which is not seen, keeps the sign from the name.
+    """
+    return re.sub(r"\$(?=\{?(source|__))|\[(?=\[(source|__))", "\\g<0>\u2060", text)
 
 
 def _tiers(watched: Watched) -> Iterator[Panel]:

@@ -8,7 +8,7 @@ from . import archive
 from .config import ConfigError, TierName
 from .config import Database as DatabaseConfig
 from .platforms import Platform
-from .tier import POOLED, POSTGRES_PORT, REPLICATED, Data, DataTier, Description, data_image, elsewhere, folder
+from .tier import POOLED, POSTGRES_PORT, REPLICATED, Data, DataTier, Description, data_image, elsewhere, own_path
 from .workload import DatabaseCluster, Image, Probe, Script, Workload, Zone
 
 FOLDER = "/var/lib/postgresql/data"
@@ -97,7 +97,7 @@ def _scripts(described: DatabaseConfig, description: Description) -> tuple[Scrip
     files += [("app.database.seed", name) for name in described.seed if description.environment.seed]
     found: list[Script] = []
     for place, (path, name) in enumerate(files):
-        file = folder(name, path, description.root)
+        file = own_path(name, path, description.root)
         if not file.is_file():
             raise ConfigError(f"{path}: {name} is not a file; name each SQL file")
         text = file.read_text()

@@ -428,6 +428,34 @@ def container_path(value: object) -> str:
     return text
 
 
+_SYSTEM = r"/(bin|boot|dev|etc|lib(32|64)?|proc|run(?!/media/)|sbin|sys|usr(?!/local/)|var/(run|lib/docker))(/.*)?"
+_SHARED = r"/(home|root|tmp|var|var/lib|usr/local|run/media)?"
+
+
+def host_folder(value: object) -> str:
+    """Check a folder of the engine's host that a container may write to.
+
+    Raises:
+        RefusalError: it is no absolute path, or belongs to the host's system, or to all of its users.
+    """
+    text = container_path(value)
+    if re.fullmatch(f"{_SYSTEM}|{_SHARED}", place(text)):
+        raise RefusalError(
+            f"{describe(value)} belongs to the host's system", "name a folder that is only for this, like /srv/backups"
+        )
+    return text
+
+
+def page(value: object) -> str:
+    """Check the address or the relative path of a page, to which a heading is added (`#…`).
+
+    Raises:
+        RefusalError: it is of another scheme, or has a character that a link can't have.
+    """
+    noun, fix = "a link to a page", "write a path like docs/runbook.md, or an address like https://example.com/runbook"
+    return matching(value, r"""https?://[^\s#<>"'{}|\\^`]+|[A-Za-z0-9._~/%@+-]+""", noun, fix)
+
+
 def relative_path(value: object) -> str:
     """Check a path relative to Pulumi.yaml.
 

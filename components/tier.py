@@ -273,7 +273,7 @@ def _tasks(tier: TierName, described: Service, description: Description) -> tupl
 
 def _mounts(mounts: Mapping[str, str], path: str, root: Path) -> tuple[Mount, ...]:
     return tuple(
-        Mount(source=str(folder(source, f"{path}.{source}", root)), path=target)
+        Mount(source=str(own_path(source, f"{path}.{source}", root)), path=target)
         for source, target in sorted(mounts.items())
     )
 
@@ -288,6 +288,34 @@ def folder(given: str, path: str, root: Path) -> Path:
     if not found.exists():
         raise ConfigError(f"{path}: {given} is not there; give a path relative to Pulumi.yaml")
     return found
+
+
+def own_path(given: str, path: str, root: Path) -> Path:
+    """Return the file or folder that a setting names, which is in the repository: its content leaves this machine, or is mounted.
+
+    Links are followed first. The repository is the nearest folder above Pulumi.yaml with `.git`; without one it is the
+    program's folder if Pulumi.yaml is in there, else the folder of Pulumi.yaml.
+
+    Raises:
+        ConfigError: it is absolute, outside of the repository, neither a file nor a folder, or not there.
+    """
+    fix = "copy it into the repository, and give its path relative to Pulumi.yaml"
+    if Path(given).is_absolute():
+        raise ConfigError(f"{path}: {given} is an absolute path, which is another file on every machine; {fix}")
+    found, repository = folder(given, path, root), _repository(root.resolve())
+    if not found.is_relative_to(repository):
+        raise ConfigError(f"{path}: {given} leads to {found}, which is outside of the repository {repository}; {fix}")
+    if not (found.is_file() or found.is_dir()):
+        raise ConfigError(f"{path}: {given} is neither a file nor a folder; {fix}")
+    return found
+
+
+def _repository(root: Path) -> Path:
+    for parent in (root, *root.parents):
+        if (parent / ".git").exists():
+            return parent
+    program = Path(__file__).resolve().parents[1]
+    return program if root.is_relative_to(program) else root
 
 
 def image(tier: TierName, source: Source, description: Description, target: str | None = None) -> Image:

@@ -8,6 +8,7 @@ its template changes.
 """
 
 import copy
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -113,7 +114,9 @@ class KubernetesPlatform:
         return self.scope.namespace
 
     def logs(self, live: Slot) -> Mapping[str, str]:
-        follow = f"kubectl --context {self.cluster.context} --namespace {self.scope.namespace} logs --follow"
+        follow = (
+            f"kubectl --context {shlex.quote(self.cluster.context)} --namespace {self.scope.namespace} logs --follow"
+        )
         own = {str(tier): f"{follow} deployment/{tier}-{live} --all-pods" for tier in self.app.services}
         data = {tier: self.environment.size(tier).ha for tier in self.environment.data(self.app)}
         several = "--selector app.kubernetes.io/component={0} --all-containers --prefix"

@@ -5,6 +5,7 @@ them, by the names that Docker's DNS has for what runs in a slot.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,11 +41,24 @@ def workload(watched: Watched) -> Workload:
 
 
 def files(watched: Watched) -> dict[str, str]:
-    """Path → text. JSON is YAML."""
+    """Return path → text of Prometheus' files."""
     return {
-        f"{CONFIG}/prometheus.yml": json.dumps(_configuration(watched), indent=1),
-        f"{CONFIG}/rules.yml": json.dumps(file(watched), indent=1),
+        f"{CONFIG}/prometheus.yml": yaml(_configuration(watched)),
+        f"{CONFIG}/rules.yml": yaml(file(watched)),
     }
+
+
+def yaml(value: object) -> str:
+    """Return JSON that is YAML: of a character above U+FFFF, which JSON writes as two halves, YAML wants the whole number."""
+
+    def whole(found: re.Match[str]) -> str:
+        if not found[1]:
+            return found[0]
+        high, low = int(found[1], 16), int(found[2], 16)
+        return f"\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08x}"
+
+    # Every escape is read, so that the second backslash of `\\\\` begins none.
+    return re.sub(r"\\u(d[89ab]..)\\u(d[c-f]..)|\\.", whole, json.dumps(value, indent=1))
 
 
 def released(live: Mapping[str, str]) -> str:

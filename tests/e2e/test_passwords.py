@@ -83,7 +83,7 @@ def healthy(container: Any, workload: Workload) -> None:
     """Wait until the probe of a workload says so."""
     assert workload.probe
     command = workload.probe.command
-    eventually(lambda: output(container, *command)[0] == 0, 30)
+    eventually(lambda: output(container, *command)[0] == 0, 150)
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def measured(tier: TierName, password: str, beside: Any, series: str) -> bool:
     address = beside.attrs["NetworkSettings"]["IPAddress"]
     with running(exporter, password, beside) as made:
         url = f"http://{address}:{EXPORTER_PORTS[tier]}/metrics"
-        eventually(lambda: f"{series} 1" in requests.get(url, timeout=5).text, 30)
+        eventually(lambda: f"{series} 1" in requests.get(url, timeout=5).text, 120)
         assert password not in made.logs().decode()
     return True
 

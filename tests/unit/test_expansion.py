@@ -82,7 +82,7 @@ APP: dict[str, Any] = {
 GATEWAY = {"name": "g", "namespace": "gw", "inside": "http://g.gw"}
 CLUSTER = {
     "platform": "kubernetes",
-    "kubernetes": {"context": "lab", "url": "http://127.0.0.1:8350", "gateway": GATEWAY},
+    "kubernetes": {"context": "lab", "url": "http://shop.localhost", "gateway": GATEWAY},
 }
 
 
@@ -124,8 +124,9 @@ def test_texts_are_the_same_on_both_platforms() -> None:
         task = there.startswith("blue-api-") and not there.endswith("-1")
         assert command == on_docker[there]["command"][2 if task else 0 :]
         other = dict(each.split("=", 1) for each in on_docker[there]["envs"])
-        assert {key: value for key, value in variables.items() if key in other and key != "RELEASE"} == {
-            key: value for key, value in other.items() if key != "RELEASE"
+        differ = ("RELEASE", "PUBLIC_URL")
+        assert {key: variables[key] for key in other if key not in differ} == {
+            key: value for key, value in other.items() if key not in differ
         }
         if name.startswith("worker"):
             assert probe == on_docker[there]["healthcheck"]["tests"][1:] == ["test", *TEXTS]

@@ -69,7 +69,12 @@ def with_backup(stack: str, target: dict[str, Any] | None = None, **more: Any) -
 
 
 S3 = {
-    "s3": {"endpoint": "https://s3.test", "bucket": "x", "access_key": "backup-access", "secret_key": "backup-secret"}
+    "s3": {
+        "endpoint": "https://s3.test",
+        "bucket": "backups",
+        "access_key": "backup-access",
+        "secret_key": "backup-secret",
+    }
 }
 
 
@@ -478,7 +483,7 @@ def monitored() -> Deployment:
 
 
 def networks(deployed: Deployment, name: str) -> set[str]:
-    return {each["name"].rpartition("-")[2] for each in deployed.by_name[name].inputs["networksAdvanced"]}
+    return {each["name"].rpartition("-")[2] for each in deployed.by_name[name].inputs.get("networksAdvanced", ())}
 
 
 def test_who_watches_reaches_no_data_and_exporters_nothing_else() -> None:
@@ -579,7 +584,7 @@ def backed_up(stack: str, monitoring: object = True) -> Deployment:
 def test_on_docker_what_takes_backups_is_where_it_is_asked() -> None:
     deployed = backed_up("dev", {"port": 9191})
     assert networks(deployed, "backup-1") == {"data", "watch"}
-    assert networks(backed_up("dev", None), "backup-1") == {"data"}
+    assert networks(backed_up("dev", False), "backup-1") == {"data"}
     [config] = [each for each in deployed.all if re.fullmatch(r"prometheus-config-\w+-files", each.name)]
     [text] = [each["content"] for each in config.inputs["uploads"] if each["file"].endswith("prometheus.yml")]
     [job] = [each for each in json.loads(text)["scrape_configs"] if each["job_name"] == "backup"]

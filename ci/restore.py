@@ -15,6 +15,7 @@ from pulumi import RunError
 
 from components import backup, database, platforms, tier
 from components.config import App, Environment, TierName
+from components.named import read_text
 from components.platforms import recovery
 from components.platforms.manifests import Scope
 from components.tier import Description
@@ -141,8 +142,9 @@ def _value(stack: str, environment: Environment, secret: str) -> str:
 
 def _anonymise(app: App) -> list[str]:
     assert app.database
-    files = [tier.own_path(name, "app.database.anonymise", ROOT) for name in app.database.anonymise]
-    return [file.read_text() for file in files]
+    return [
+        read_text(name, f"app.database.anonymise.{number}", ROOT) for number, name in enumerate(app.database.anonymise)
+    ]
 
 
 def main(stack: str, *words: str) -> None:

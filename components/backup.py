@@ -13,9 +13,10 @@ from .alerts import BACKUP, BACKUP_PORT
 from .checkpoint import DATABASE
 from .config import App, Environment, Service, Target, TierName
 from .config import Backup as BackupConfig
-from .guard import BACKUPS
+from .context import digest as context_digest
+from .names import BACKUPS
 from .platforms import Platform
-from .tier import Description, context_digest, data_image, needed_env, zones
+from .tier import Description, data_image, needed_env, zones
 from .workload import Image, Mount, Probe, Resources, Timed, Volume, Workload, Zone
 
 NAME, PORT = BACKUP, BACKUP_PORT

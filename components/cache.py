@@ -2,7 +2,7 @@
 
 from pulumi import ResourceOptions
 
-from . import sentinel
+from . import names, sentinel
 from .config import Cache as CacheConfig
 from .config import TierName
 from .platforms import Platform
@@ -36,7 +36,7 @@ def workload(described: CacheConfig, description: Description) -> Workload | Els
         probe=Probe(command=("sh", "-c", f"{login} ping | grep -q PONG")),
         zones=(Zone.DATA,),
         priority=description.environment.size(TierName.CACHE).priority_class,
-        volumes=(description.volume(TierName.CACHE, "cache-data", "/data"),),
+        volumes=(description.volume(TierName.CACHE, names.CACHE_DATA, "/data"),),
         user=described.uid,
         start_within=described.start_within,
         stop_within=30,

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pulumi
 from pulumi import RunError
 
+from .names import LABEL_ATTEMPT, LABEL_COMPONENT, LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT, LABEL_SWITCH, LABEL_TIER
 from .release import Held, Observed, Release, Slot, recalled
 
 SLOT, SWITCH = "tiers:slot:Slot", "tiers:switch:Switch"
@@ -20,7 +21,6 @@ DATABASE = tuple(f"DATABASE_{part}" for part in ("HOST", "DIRECT_HOST", "READ_HO
 """The variables that say which database is meant."""
 SWITCHES = "switches"
 """Output of the switch's component, and of a slot that is live: the number of the switch that made it so."""
-LABEL_SLOT, LABEL_RELEASE, LABEL_ROLE, LABEL_ATTEMPT = "tiers.slot", "tiers.release", "tiers.role", "tiers.attempt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Entry:
 
     @property
     def tier(self) -> str | None:
-        return self.labels.get("tiers.tier") or self.labels.get("app.kubernetes.io/component")
+        return self.labels.get(LABEL_TIER) or self.labels.get(LABEL_COMPONENT)
 
     @property
     def variables(self) -> Mapping[str, str]:
@@ -196,7 +196,7 @@ def _live(checkpoint: Checkpoint) -> tuple[int, Slot | None]:
     clean-up of the engine takes away.
     """
     said = [
-        (int(entry.labels["tiers.switch"]), Slot(entry.labels[LABEL_SLOT])) for entry in _passed(checkpoint, "switch")
+        (int(entry.labels[LABEL_SWITCH]), Slot(entry.labels[LABEL_SLOT])) for entry in _passed(checkpoint, "switch")
     ]
     component = checkpoint.of(SWITCH, "switch")
     if component and component.outputs.get("live"):

@@ -30,7 +30,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, core_schema
 
-from . import explain, grammar, passwords
+from . import explain, grammar, names, passwords
 from .grammar import RefusalError, describe, kind
 from .paths import covers
 
@@ -1434,8 +1434,11 @@ def _contradictions(app: App) -> Iterator[str]:
     yield from _hidden_but_needed(app)
     volumes = [(name, tier) for tier, service in app.services.items() for name in service.volumes]
     for name, tier in volumes:
-        if name in ("secrets", "database-data", "cache-data", "gateway-state", "prometheus-data", "backups"):
-            yield f"app.{tier}.volumes.{name}: the program has one of that name; give it another"
+        if names.is_volume(name):
+            yield f"app.{tier}.volumes.{name}: the program has a volume of that name; give it another"
+    for tier, service in app.services.items():
+        for name in filter(names.is_task, service.tasks):
+            yield f"app.{tier}.tasks.{name}: the program has a container of that name; give it another"
 
 
 def _hidden_but_needed(app: App) -> Iterator[str]:
@@ -1498,6 +1501,8 @@ def _misfits(app: App, environment: Environment) -> Iterator[str]:
     if monitoring := environment.monitoring:
         for key in sorted(monitoring.model_fields_set & set(monitoring.foreign[environment.platform])):
             yield f"environment.monitoring.{key}: platform is {environment.platform}, which has no use for it; take it out"
+        for label in filter(names.is_label, monitoring.labels):
+            yield f"environment.monitoring.labels.{label}: it is the program's own label; take it out"
     yield from _misfits_of_copies(environment)
     yield from (
         _misfits_of_a_cluster(app, environment) if environment.kubernetes else _misfits_of_an_engine(app, environment)

@@ -7,8 +7,10 @@ from pulumi import ResourceOptions
 from . import archive
 from .config import ConfigError, TierName
 from .config import Database as DatabaseConfig
+from .named import read_text
+from .names import DATABASE_DATA, SUBDOMAIN, as_file_name
 from .platforms import Platform
-from .tier import POOLED, POSTGRES_PORT, REPLICATED, Data, DataTier, Description, data_image, elsewhere, own_path
+from .tier import POOLED, POSTGRES_PORT, REPLICATED, Data, DataTier, Description, data_image, elsewhere
 from .workload import DatabaseCluster, Image, Probe, Script, Workload, Zone
 
 FOLDER = "/var/lib/postgresql/data"
@@ -80,7 +82,7 @@ def _single(described: DatabaseConfig, description: Description, image: Image) -
         priority=description.environment.size(TierName.DATABASE).priority_class,
         writable=("/tmp", "/var/run/postgresql"),
         scripts=_scripts(described, description),
-        volumes=(description.volume(TierName.DATABASE, "database-data", FOLDER),),
+        volumes=(description.volume(TierName.DATABASE, DATABASE_DATA, FOLDER),),
         user=described.uid,
         start_within=described.start_within,
         stop_within=60,
@@ -91,19 +93,21 @@ def _scripts(described: DatabaseConfig, description: Description) -> tuple[Scrip
     """The SQL that a new database begins with; each file's place in the order begins its name, for the image sorts them.
 
     Raises:
-        ConfigError: one is not there or no file, or they are too large: a ConfigMap takes a megabyte.
+        ConfigError: one is no file of UTF-8 text, or they are too large: a ConfigMap takes a megabyte.
     """
-    files = [("app.database.init", name) for name in described.init]
-    files += [("app.database.seed", name) for name in described.seed if description.environment.seed]
-    found: list[Script] = []
-    for place, (path, name) in enumerate(files):
-        file = own_path(name, path, description.root)
-        if not file.is_file():
-            raise ConfigError(f"{path}: {name} is not a file; name each SQL file")
-        text = file.read_text()
-        found.append(Script(name=f"{place:02}-{Path(name).name}", text=text))
-    if sum(len(each.text.encode()) for each in found) > LARGEST:
-        raise ConfigError(f"{files[-1][0]}: these files are too large to begin with; load them by a task of the api")
+    seed = described.seed if description.environment.seed else ()
+    files = [(f"app.database.init.{number}", name) for number, name in enumerate(described.init)]
+    files += [(f"app.database.seed.{number}", name) for number, name in enumerate(seed)]
+    found = [
+        Script(
+            name=f"{place:02}-{as_file_name(Path(name).name, SUBDOMAIN - len(f'{place:02}-'))}",
+            text=read_text(name, path, description.root),
+        )
+        for place, (path, name) in enumerate(files)
+    ]
+    if sum(len(script.text.encode()) for script in found) > LARGEST:
+        path = files[-1][0].rpartition(".")[0]
+        raise ConfigError(f"{path}: these files are too large to begin with; load them by a task of the api")
     return tuple(found)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from .checkpoint import Checkpoint, Entry
 from .config import App, ConfigError, Environment, TierName
+from .names import BACKUPS
 from .workload import DatabaseCluster, Workload
 
 FORCE = "data"
@@ -23,7 +24,7 @@ VOLUME, CLAIM, NAMESPACE = (
 )
 SEVERAL = "kubernetes:postgresql.cnpg.io/v1:Cluster"
 """A database of several instances: their claims go with it."""
-BACKUPS, BACKUP = "backups", "environment.tiers.database.backup"
+BACKUP = "environment.tiers.database.backup"
 """The volume of backups, and what says of it where it is."""
 _UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 

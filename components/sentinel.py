@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .names import MEMBER_DATA
 from .workload import Image, Probe, Replicated, Resources, Secret, Workload
 
 SCRIPT = Path(__file__).with_suffix(".sh").read_text()
@@ -33,7 +34,7 @@ def replicated(single: Workload, server: tuple[str, ...], password: Secret, prox
     """What is there once, kept three times, with the same data and limits each."""
     names = tuple(f"{single.tier}-{number}" for number in range(MEMBERS))
     [volume] = single.volumes
-    others = (replace(volume, name=f"{volume.name}-{number}") for number in range(1, MEMBERS))
+    others = (replace(volume, name=MEMBER_DATA.of(data=volume.name, number=number)) for number in range(1, MEMBERS))
 
     def script(role: str, *command: str, text: str = SCRIPT) -> tuple[str, ...]:
         return "sh", "-euc", text, role, password.path, " ".join(names), *command

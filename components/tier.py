@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pulumi import ComponentResource, Resource, ResourceOptions
 
-from . import passwords
+from . import names, passwords
 from .config import (
     App,
     Cache,
@@ -22,6 +22,9 @@ from .config import (
     TierName,
     Worker,
 )
+from .context import digest as context_digest
+from .context import refuse_own_files
+from .named import find_folder, own_path, readable
 from .platforms import Dependencies, Place, Platform
 from .workload import (
     DatabaseCluster,
@@ -41,7 +44,7 @@ from .workload import (
 
 POSTGRES_PORT, REDIS_PORT = 5432, 6379
 DATA_PORTS = {TierName.DATABASE: POSTGRES_PORT, TierName.CACHE: REDIS_PORT}
-REPLICATED, POOLED = "database-ha", "database-pooler"
+REPLICATED, POOLED = names.DATABASE_CLUSTER, "database-pooler"
 """A database of several instances has another name than a single one, so that both can stand side by side while data moves."""
 
 
@@ -278,72 +281,43 @@ def _mounts(mounts: Mapping[str, str], path: str, root: Path) -> tuple[Mount, ..
     )
 
 
-def folder(given: str, path: str, root: Path) -> Path:
-    """The folder or file a setting names, relative to Pulumi.yaml.
-
-    Raises:
-        ConfigError: it is not there.
-    """
-    found = (root / given).resolve()
-    if not found.exists():
-        raise ConfigError(f"{path}: {given} is not there; give a path relative to Pulumi.yaml")
-    return found
-
-
-def own_path(given: str, path: str, root: Path) -> Path:
-    """Return the file or folder that a setting names, which is in the repository: its content leaves this machine, or is mounted.
-
-    Links are followed first. The repository is the nearest folder above Pulumi.yaml with `.git`; without one it is the
-    program's folder if Pulumi.yaml is in there, else the folder of Pulumi.yaml.
-
-    Raises:
-        ConfigError: it is absolute, outside of the repository, neither a file nor a folder, or not there.
-    """
-    fix = "copy it into the repository, and give its path relative to Pulumi.yaml"
-    if Path(given).is_absolute():
-        raise ConfigError(f"{path}: {given} is an absolute path, which is another file on every machine; {fix}")
-    found, repository = folder(given, path, root), _repository(root.resolve())
-    if not found.is_relative_to(repository):
-        raise ConfigError(f"{path}: {given} leads to {found}, which is outside of the repository {repository}; {fix}")
-    if not (found.is_file() or found.is_dir()):
-        raise ConfigError(f"{path}: {given} is neither a file nor a folder; {fix}")
-    return found
-
-
-def _repository(root: Path) -> Path:
-    for parent in (root, *root.parents):
-        if (parent / ".git").exists():
-            return parent
-    program = Path(__file__).resolve().parents[1]
-    return program if root.is_relative_to(program) else root
-
-
 def image(tier: TierName, source: Source, description: Description, target: str | None = None) -> Image:
     """The image a tier runs: the environment's, or as it is named, or built under the digest of its build context.
 
     `target` is built instead of the stage that the tier names.
+
+    Raises:
+        ConfigError: there is no Dockerfile, a file can't be read, or the image would hold files of Pulumi.
     """
     path = f"app.{tier}"
     if pinned := description.environment.images.get(tier):
         return Image(reference=pinned, path=f"environment.images.{tier}", pull_secrets=description.pull_secrets)
     if source.image:
         return Image(reference=source.image, path=f"{path}.image", pull_secrets=description.pull_secrets)
-    context = folder(source.build or "", f"{path}.build", description.root)
-    if not (context / "Dockerfile").is_file():
-        raise ConfigError(f"{path}.build: {source.build} has no Dockerfile; add one, or name an image instead")
-    repository = f"{description.app.name}-{context.name}"
-    if description.environment.registry:
-        repository = f"{description.environment.registry}/{repository}"
+    path, given = f"{path}.build", source.build or ""
+    context = find_folder(given, path, description.root)
+    with readable(path):
+        if not (context / "Dockerfile").is_file():
+            raise ConfigError(f"{path}: {given} has no Dockerfile; add one, or name an image instead")
+    refuse_own_files(context, path, description.root)
     target = target or source.target
-    reference = f"{repository}:{context_digest(context)}" + (f"-{target}" if target else "")
+    tag = context_digest(context, path=path, root=description.root) + (f"-{target}" if target else "")
+    reference = f"{_repository(tier, context, description)}:{tag}"
     # The provider builds where the program is, which need not be where Pulumi.yaml is.
     return Image(
         reference=reference,
         context=os.path.relpath(context),
         target=target,
-        path=f"{path}.build",
+        path=path,
         pull_secrets=description.pull_secrets,
     )
+
+
+def _repository(tier: TierName, context: Path, description: Description) -> str:
+    """Return the repository of an image that is built: registry, application and folder, as Docker's grammar takes them."""
+    registry = f"{description.environment.registry}/" if description.environment.registry else ""
+    begin = f"{registry}{description.app.name}-"
+    return begin + (names.as_repository(context.name, names.REPOSITORY - len(begin)) or tier)
 
 
 def data_image(tier: TierName, described: Database | Cache, description: Description) -> Image:
@@ -352,27 +326,6 @@ def data_image(tier: TierName, described: Database | Cache, description: Descrip
     pinned = environment.images.get(tier)
     path = f"environment.images.{tier}" if pinned else f"app.{tier}.image"
     return Image(reference=pinned or environment.data_image(tier, described), path=path)
-
-
-def context_digest(context: Path, base: str = "") -> str:
-    """Twelve digits over all that `docker build` would send: paths, modes and content, less .dockerignore; and its `base`."""
-    from docker.utils.build import exclude_paths
-
-    ignore = context / ".dockerignore"
-    patterns = ignore.read_text().splitlines() if ignore.is_file() else []
-    names = exclude_paths(str(context), [line for line in patterns if line and not line.startswith("#")])
-    total = hashlib.sha256(base.encode())
-    for name in sorted(names):
-        file = context / name
-        if file.is_symlink():
-            content = str(file.readlink()).encode()
-        elif file.is_file():
-            content = file.read_bytes()
-        else:
-            continue
-        executable = file.stat(follow_symlinks=False).st_mode & 0o100
-        total.update(f"{name}\0{executable}\0{len(content)}\0".encode() + content)
-    return total.hexdigest()[:12]
 
 
 def secrets_of(settings: Settings, scope: str) -> dict[str, Secret]:

@@ -10,6 +10,7 @@ from pulumi import CustomTimeouts, Input, Output, ProviderResource, Resource, Re
 from ..alerts import Watched
 from ..checkpoint import LABEL_SLOT, Checkpoint, Entry
 from ..config import App, ConfigError, Environment, Settings, TierName
+from ..names import LABEL_APP
 from ..release import Release, Slot
 from ..workload import DatabaseCluster, Elsewhere, Route, Scale, Task, Timed, Workload, Zone
 from .inventory import Location, engine_host
@@ -245,7 +246,7 @@ def refuse_another(app: str, checkpoint: Checkpoint) -> None:
     Raises:
         ConfigError: the stack holds another.
     """
-    held = {entry.labels["tiers.app"] for entry in checkpoint.entries if "tiers.app" in entry.labels}
+    held = {entry.labels[LABEL_APP] for entry in checkpoint.entries if LABEL_APP in entry.labels}
     if held - {app}:
         raise ConfigError(
             f"app.name: this stack holds {', '.join(sorted(held))}, and under another name it would start without its data; "

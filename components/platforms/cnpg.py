@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from pulumi import Input
 
+from .. import names
 from ..config import SecretReference
 from ..workload import DatabaseCluster, Resources
 from . import barman
@@ -104,7 +105,9 @@ def cluster(scope: Scope, wanted: DatabaseCluster, protected_by: str) -> Manifes
     if scope.pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in scope.pull_secrets]
     if wanted.archive:
-        spec["inheritedMetadata"] = {"labels": labels | {f"tiers.needs/{wanted.archive.vault.tier}": "yes"}}
+        spec["inheritedMetadata"] = {
+            "labels": labels | {names.LABEL_NEEDS.format(name=wanted.archive.vault.tier): "yes"}
+        }
         spec["plugins"] = [barman.used(wanted.name)]
     return made | {"spec": spec}
 
@@ -164,7 +167,7 @@ def _storage(wanted: DatabaseCluster) -> Manifest:
 
 
 def scripts_name(wanted: DatabaseCluster) -> str:
-    return f"{wanted.name}-scripts"
+    return names.SCRIPTS.of(data=wanted.name)
 
 
 def scripts(scope: Scope, wanted: DatabaseCluster) -> Manifest:
@@ -261,7 +264,7 @@ def pooler_budget(scope: Scope, wanted: DatabaseCluster) -> Manifest:
 
 def policies(scope: Scope, wanted: DatabaseCluster) -> list[Manifest]:
     """Who needs the database may connect to its instances and poolers; these to each other, and to what runs the cluster."""
-    own, need = {"cnpg.io/cluster": wanted.name}, {f"tiers.needs/{wanted.tier}": "yes"}
+    own, need = {"cnpg.io/cluster": wanted.name}, {names.LABEL_NEEDS.format(name=wanted.tier): "yes"}
     they, those = [{"podSelector": {"matchLabels": own}}], [{"podSelector": {"matchLabels": need}}]
     database, among = _ports(wanted.port), _ports(wanted.port, STATUS_PORT)
     into = [

@@ -31,7 +31,7 @@ from pulumi import (
     RunError,
 )
 
-from .. import guard
+from .. import guard, names
 from ..alerts import Watched
 from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Checkpoint, Entry, observe
 from ..config import App, Environment, Settings, TierName
@@ -209,9 +209,15 @@ class DockerPlatform:
 
     # ------------------------------------------------------------------ files
 
+    def _secrets_name(self, owner: str, workload: Workload) -> str:
+        """Return the name of the volume of a workload's secrets, no longer than a folder's may be."""
+        room = names.FOLDER_NAME - len(f"{self.prefix}-{owner}-secrets")
+        versions = names.versions([secret.version for secret in workload.secrets], room)
+        return names.SECRET_FILES.of(owner=owner, versions=versions)
+
     def _secret_files(self, parent: Resource, workload: Workload, owner: str, image: Input[str]) -> docker.Container:
         """The workload's secrets as files in a volume. New content is a new volume: the old goes once nothing uses it."""
-        name = _secrets_name(owner, workload)
+        name = self._secrets_name(owner, workload)
         files = [
             docker.ContainerUploadArgs(
                 file=secret.path, content=self.secrets.apply(lambda values, name=secret.name: values[name])
@@ -226,7 +232,7 @@ class DockerPlatform:
             docker.ContainerUploadArgs(file=f"{SCRIPTS}/{script.name}", content=script.text)
             for script in workload.scripts
         ]
-        return self._files(parent, workload, f"{workload.tier}-scripts", "scripts", SCRIPTS, image, files)
+        return self._files(parent, workload, names.SCRIPTS.of(data=workload.tier), "scripts", SCRIPTS, image, files)
 
     def _files(
         self,
@@ -359,7 +365,7 @@ class DockerPlatform:
         after: Dependencies = ()
         if workload.scripts:
             # Only the volume's name is an input: its content is there first, and a change of it is none of the container's.
-            name, after = f"{self.prefix}-{workload.tier}-scripts", [supplies[_scripts_of(workload)]]
+            name, after = f"{self.prefix}-{names.SCRIPTS.of(data=workload.tier)}", [supplies[_scripts_of(workload)]]
             volumes.append(docker.ContainerVolumeArgs(container_path=SCRIPTS, volume_name=name, read_only=True))
         return [self._container(parent, workload, f"{workload.tier}-1", workload.tier, supplies, volumes, None, after)]
 
@@ -386,7 +392,7 @@ class DockerPlatform:
         return Wanted(inputs=entry.inputs, hooks=hooks)
 
     def resealed(self, entry: Entry, workload: Workload, place: Place) -> Wanted | None:
-        if entry.name != f"{_secrets_name(f'{place.slot}-{workload.tier}', workload)}-files":
+        if entry.name != f"{self._secrets_name(f'{place.slot}-{workload.tier}', workload)}-files":
             return None
         uploads = [
             {"file": secret.path, "content": self.secrets.apply(lambda values, name=secret.name: values[name])}
@@ -523,7 +529,7 @@ class DockerPlatform:
         )
 
     def _state(self, parent: Resource) -> docker.Volume:
-        return self._volume(parent, "gateway-state", f"{self.prefix}-gateway", self.ground.provider)
+        return self._volume(parent, names.GATEWAY_STATE, f"{self.prefix}-{names.GATEWAY}", self.ground.provider)
 
     def expose(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Dependencies:
         # The gateway hears whose pages are whose, and the ways of this release beside those of the other slot's.
@@ -579,7 +585,9 @@ class DockerPlatform:
     ) -> docker.ContainerArgs:
         args = self._tool(name, labels, "route", haproxy.FOLDER, CLAIM_WITHIN, key, value, *text)
         args.network_mode = "none"
-        args.volumes = [docker.ContainerVolumeArgs(container_path=haproxy.FOLDER, volume_name=f"{self.prefix}-gateway")]
+        args.volumes = [
+            docker.ContainerVolumeArgs(container_path=haproxy.FOLDER, volume_name=f"{self.prefix}-{names.GATEWAY}")
+        ]
         return args
 
     # ------------------------------------------------------------------ monitoring
@@ -600,10 +608,14 @@ class DockerPlatform:
         version = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:6]
         files = [docker.ContainerUploadArgs(file=name, content=text) for name, text in texts.items()]
         image = _image_id(supplies, server)
-        name = f"prometheus-config-{version}"
+        name = names.PROMETHEUS_CONFIG.of(version=version)
         config = self._files(parent, server, name, "config", prometheus.CONFIG, image, files)
-        kept = self._volume(parent, "prometheus-data", f"{self.prefix}-prometheus-data", self.ground.provider)
-        told = self._volume(parent, "prometheus-released", f"{self.prefix}-prometheus-released", self.ground.provider)
+        kept = self._volume(
+            parent, names.PROMETHEUS_DATA, f"{self.prefix}-{names.PROMETHEUS_DATA}", self.ground.provider
+        )
+        told = self._volume(
+            parent, names.PROMETHEUS_RELEASED, f"{self.prefix}-{names.PROMETHEUS_RELEASED}", self.ground.provider
+        )
         volumes = [
             docker.ContainerVolumeArgs(container_path=prometheus.DATA, volume_name=kept.name),
             docker.ContainerVolumeArgs(container_path=prometheus.RELEASED, volume_name=told.name, read_only=True),
@@ -622,7 +634,7 @@ class DockerPlatform:
         # Never started, as where files are copied: Prometheus looks for a new one itself.
         args.read_only, args.start, args.must_run, args.restart = False, False, False, "no"
         args.network_mode = "none"
-        volume = f"{self.prefix}-prometheus-released"
+        volume = f"{self.prefix}-{names.PROMETHEUS_RELEASED}"
         args.volumes = [docker.ContainerVolumeArgs(container_path=prometheus.RELEASED, volume_name=volume)]
         text = live.apply(prometheus.released)
         args.uploads = [docker.ContainerUploadArgs(file=f"{prometheus.RELEASED}/{prometheus.TARGETS}", content=text)]
@@ -739,10 +751,6 @@ def _image_of(workload: Workload) -> str:
 
 def _secrets_of(workload: Workload) -> str:
     return f"{workload.tier}/secrets"
-
-
-def _secrets_name(owner: str, workload: Workload) -> str:
-    return "-".join([owner, "secrets", *(secret.version[:6] for secret in workload.secrets)])
 
 
 def _scripts_of(workload: Workload) -> str:

@@ -15,6 +15,7 @@ from pulumi import ErrorHook, ErrorHookArgs, ResourceHookBinding, RunError
 
 from ..checkpoint import LABEL_RELEASE, LABEL_SLOT
 from ..config import Environment
+from ..names import LABEL_APP, LABEL_ENVIRONMENT
 from ..workload import Image
 from . import UNTOUCHED, Line
 from .inventory import Inventory, Location, engine_host
@@ -40,7 +41,7 @@ def address(environment: Environment) -> str:
 
 def stack_labels(app: str, stack: str) -> dict[str, str]:
     """What everything of a stack on an engine is found by."""
-    return {"tiers.app": app, "tiers.environment": stack}
+    return {LABEL_APP: app, LABEL_ENVIRONMENT: stack}
 
 
 def check(environment: Environment, own: Collection[int]) -> None:

@@ -33,6 +33,7 @@ from .. import guard
 from ..alerts import Watched
 from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT, Checkpoint, Entry
 from ..config import App, Environment, Kubernetes, Settings, TierName
+from ..names import LABEL_SWITCH
 from ..options import below, of_data
 from ..release import Slot
 from ..workload import (
@@ -495,7 +496,7 @@ class KubernetesPlatform:
         if addresses:
             # A Service leads to a pod that is ready only once each node has heard of it, and a Job is not tried again.
             words = ["reach", str(REACH_WITHIN), *addresses]
-            spec["initContainers"] = [self._tool("reach", manifests.user(workload), *words)]
+            spec = manifests.with_first(spec, self._tool("reach", manifests.user(workload), *words))
         return self._job(parent, name, labels, needs, spec, task.timeout, task.path, [*supplies.values(), *after])
 
     def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
@@ -503,14 +504,16 @@ class KubernetesPlatform:
         within = round(gateway.within)
         asked = [gateway.inside, self.cluster.host, str(place.slot), str(within), smoke_checks(self.app, routes)]
         made = self._tool("smoke", TOOLBOX_USER, "smoke", *asked)
-        spec = manifests.pod(self.scope, made, TOOLBOX_USER, ["/tmp"])
+        spec = manifests.pod(self.scope, made, TOOLBOX_USER, manifests.scratch_names(["/tmp"]))
         labels = self.scope.labels("smoke", "smoke", place)
         name = f"{place.slot}-smoke"
         return self._job(parent, name, labels, {}, spec, within + 30, f"smoke test of {place.slot}", after)
 
     def _tool(self, name: str, user: int, *words: str) -> Manifest:
         command = ["python3", "-c", TOOLBOX, *words]
-        return manifests.container(name, self.environment.toolbox, user, SMALL, ["/tmp"], command)
+        return manifests.container(
+            name, self.environment.toolbox, user, SMALL, manifests.scratch_names(["/tmp"]), command
+        )
 
     # ------------------------------------------------------------------ traffic
 
@@ -532,7 +535,7 @@ class KubernetesPlatform:
     ) -> Output[Resource]:
         spec = self._kept_spec(place) if routes is None else None
         spec = spec or traffic.slot_spec(self.scope, self.cluster, routes or (), place)
-        labels = self.scope.labels(self.app.name, "switch", place) | {"tiers.switch": str(count)}
+        labels = self.scope.labels(self.app.name, "switch", place) | {LABEL_SWITCH: str(count)}
         live = {**spec, "rules": traffic.live_rules(spec["rules"])}
         made = traffic.http_route(self.scope, self.app.name, labels, live)
         hooks = cluster.explain(f"the switch to {place.slot}", made, self.cluster.context, touched=UNTOUCHED)

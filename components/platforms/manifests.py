@@ -7,19 +7,24 @@ node has. Names are few and stable, since DNS is made of them: `api-blue`, `data
 import hashlib
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pulumi import Input
 
-from ..checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
+from .. import names
 from ..config import Kubernetes, Limits, Quota, SecretReference
+from ..names import LABEL_MEMBER, LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
 from ..workload import SCRATCH, SCRIPTS, SECRETS, Probe, Resources, Scale, Secret, Task, Timed, Volume, Workload
 from . import Place
 from .expansion import literal, literals
 
 Manifest = dict[str, Any]
+_SCRATCH = "scratch"
+"""A volume of this name may be a user's: no path's volume is called so."""
 
 DRAIN = 5
 """Seconds a pod still answers after it was taken out of its Service: until every proxy has heard of it."""
@@ -27,8 +32,6 @@ DISK = "256Mi"
 """What a container may write outside of its volumes: its logs."""
 DATA_UID = 10_000
 """Added to the user of a data image: below, it might be a user of the node."""
-LABEL_MEMBER = "tiers.member"
-"""Which of the members of a replicated workload."""
 IN_BACKGROUND = {"pulumi.com/deletionPropagationPolicy": "background"}
 SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
 """A Service's own await takes 10 s of quiet and passes without endpoints; a claim's may wait for its first pod."""
@@ -51,16 +54,16 @@ class Scope:
     def labels(self, name: str, role: str, place: Place | None = None, tier: str | None = None) -> dict[str, str]:
         """The recommended labels, and those the checkpoint is read by."""
         labels = {
-            "app.kubernetes.io/name": name,
-            "app.kubernetes.io/instance": self.instance,
-            "app.kubernetes.io/part-of": self.app,
-            "app.kubernetes.io/managed-by": "pulumi",
-            "app.kubernetes.io/component": tier or name,
-            "tiers.app": self.app,
+            names.LABEL_NAME: name,
+            names.LABEL_INSTANCE: self.instance,
+            names.LABEL_PART_OF: self.app,
+            names.LABEL_MANAGED_BY: "pulumi",
+            names.LABEL_COMPONENT: tier or name,
+            names.LABEL_APP: self.app,
             LABEL_ROLE: role,
         }
         if place:
-            labels |= {"app.kubernetes.io/version": place.release.version}
+            labels |= {names.LABEL_VERSION: place.release.version}
             labels |= {LABEL_SLOT: place.slot, LABEL_RELEASE: str(place.release)}
         return labels
 
@@ -80,13 +83,13 @@ def target(workload: Workload, place: Place | None) -> str:
 
 def needs(workload: Workload, place: Place | None) -> dict[str, str]:
     """The labels that let a pod reach what its workload needs: policies ask for them, not for tiers."""
-    names = [f"api-{place.slot}" if need == "api" and place else need for need in workload.needs]
-    return {f"tiers.needs/{name}": "yes" for name in names}
+    found = [f"api-{place.slot}" if need == "api" and place else need for need in workload.needs]
+    return {names.LABEL_NEEDS.format(name=name): "yes" for name in found}
 
 
 def selector(scope: Scope, workload: Workload, place: Place | None) -> dict[str, str]:
     """The labels that find the pods of a workload, of this release and no other, and no pod of a task."""
-    found = {"app.kubernetes.io/name": workload.tier, "app.kubernetes.io/instance": scope.instance}
+    found = {names.LABEL_NAME: workload.tier, names.LABEL_INSTANCE: scope.instance}
     return found | ({LABEL_SLOT: str(place.slot), LABEL_RELEASE: str(place.release)} if place else {})
 
 
@@ -152,11 +155,14 @@ def container(
     image: str,
     user: int,
     given: Resources,
-    writable: Sequence[str],
+    scratch: Mapping[str, str],
     command: Sequence[str] = (),
     names: Collection[str] = (),
 ) -> Manifest:
-    """What every container has, whatever it runs; `names` are those of its variables."""
+    """Return the part that all containers have in common.
+
+    `scratch` are paths to write to, with their pod's volumes; `names` are those of its variables.
+    """
     made: Manifest = {
         "name": name,
         "image": image,
@@ -173,27 +179,53 @@ def container(
             "runAsUser": user,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "volumeMounts": [{"name": _scratch(path), "mountPath": path} for path in sorted(writable)],
+        "volumeMounts": [{"name": volume, "mountPath": path} for path, volume in sorted(scratch.items())],
     }
     if command:
         made["command"] = literals(command, names)
     return made
 
 
-def _scratch(path: str) -> str:
-    return "scratch" + path.lower().replace("/", "-").replace(".", "-").replace("_", "-").rstrip("-")
+def scratch_names(paths: Sequence[str], taken: Collection[str] = ()) -> dict[str, str]:
+    """Return path → name of the pod's volume for each path that a container writes to.
+
+    A name is made from its path. A hash is added if the plain name is invalid, two paths share it or it is `taken`.
+    """
+    plain = {path: _SCRATCH + re.sub(r"[/._]", "-", path.lower()).rstrip("-") for path in sorted(paths)}
+    used = Counter([*plain.values(), *taken, _SCRATCH])
+    return {
+        path: name if used[name] == 1 and names.is_dns_label(name) else names.as_dns_label(name, path)
+        for path, name in plain.items()
+    }
+
+
+def with_first(spec: Manifest, made: Manifest) -> Manifest:
+    """Return the pod with the container `made` run before its own; both share /tmp if that is scratch space."""
+    scratch = {volume["name"] for volume in spec["volumes"] if "emptyDir" in volume}
+    mounts = {mount["mountPath"]: mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
+    first, volumes = list[Manifest](), list(spec["volumes"])
+    for path in (mount["mountPath"] for mount in made["volumeMounts"]):
+        name = mounts.get(path)
+        if name not in scratch:
+            name = scratch_names([path], [volume["name"] for volume in volumes])[path]
+            volumes.append({"name": name, "emptyDir": _scratch_volume(SCRATCH)})
+        first.append({"name": name, "mountPath": path})
+    return spec | {"initContainers": [made | {"volumeMounts": first}], "volumes": volumes}
+
+
+def _scratch_volume(room: int) -> Manifest:
+    return {"medium": "Memory", "sizeLimit": size(room)}
 
 
 def pod(
     scope: Scope,
     made: Manifest,
     user: int,
-    writable: Sequence[str],
+    scratch: Mapping[str, str],
     account: str | None = None,
     room: int = SCRATCH,
 ) -> Manifest:
-    """The rest of a pod around its container."""
-    scratch = {"medium": "Memory", "sizeLimit": size(room)}
+    """Return the rest of a pod around its container; `scratch` is path → volume, as in `container`."""
     spec: Manifest = {
         "automountServiceAccountToken": False,
         "containers": [made],
@@ -206,7 +238,7 @@ def pod(
             "runAsUser": user,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "volumes": [{"name": _scratch(path), "emptyDir": dict(scratch)} for path in sorted(writable)],
+        "volumes": [{"name": scratch[path], "emptyDir": _scratch_volume(room)} for path in sorted(scratch)],
     }
     if account:
         spec["serviceAccountName"] = account
@@ -224,11 +256,12 @@ def workload_pod(
     task: Task | None = None,
 ) -> Manifest:
     """The pod of a workload, or of one of its tasks: the same but for its command, and without ports and probes."""
-    uid, writable = user(workload), workload.writable
+    uid = user(workload)
+    scratch = scratch_names(workload.writable, [volume.name for volume in workload.volumes])
     command = task.command if task else workload.command
-    made = container(workload.tier, workload.image.reference, uid, workload.resources, writable, command, variables)
+    made = container(workload.tier, workload.image.reference, uid, workload.resources, scratch, command, variables)
     made["env"] = [{"name": name, "value": literal(value, variables)} for name, value in variables.items()]
-    spec = pod(scope, made, uid, writable, target(workload, place), workload.scratch)
+    spec = pod(scope, made, uid, scratch, target(workload, place), workload.scratch)
     made["volumeMounts"] += [
         {"name": volume.name, "mountPath": volume.path} | ({"readOnly": True} if volume.read_only else {})
         for volume in workload.volumes
@@ -237,12 +270,12 @@ def workload_pod(
         {"name": volume.name, "persistentVolumeClaim": {"claimName": volume.name}} for volume in workload.volumes
     ]
     if workload.scripts:
-        made["volumeMounts"].append({"name": "scripts", "mountPath": SCRIPTS, "readOnly": True})
-        spec["volumes"].append({"name": "scripts", "configMap": {"name": scripts_name(workload)}})
+        made["volumeMounts"].append({"name": names.POD_SCRIPTS, "mountPath": SCRIPTS, "readOnly": True})
+        spec["volumes"].append({"name": names.POD_SCRIPTS, "configMap": {"name": scripts_name(workload)}})
     if secret_sources:
-        made["volumeMounts"].append({"name": "secrets", "mountPath": SECRETS, "readOnly": True})
+        made["volumeMounts"].append({"name": names.POD_SECRETS, "mountPath": SECRETS, "readOnly": True})
         spec["volumes"].append(
-            {"name": "secrets", "projected": {"defaultMode": 0o440, "sources": list(secret_sources)}}
+            {"name": names.POD_SECRETS, "projected": {"defaultMode": 0o440, "sources": list(secret_sources)}}
         )
     if workload.priority:
         spec["priorityClassName"] = workload.priority
@@ -312,12 +345,12 @@ def stateful_set(scope: Scope, workload: Workload, spec: Manifest, member: str |
     labels = scope.labels(workload.tier, "tier") | own
     template: Manifest = {"metadata": {"labels": labels, "annotations": secret_versions(workload)}, "spec": spec}
     content = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:12]
-    template["metadata"]["labels"] = labels | needs(workload, None) | {"tiers.content": content}
+    template["metadata"]["labels"] = labels | needs(workload, None) | {names.LABEL_CONTENT: content}
     made = scope.object("apps/v1", "StatefulSet", member or workload.tier, labels)
     made["spec"] = {
         "replicas": 1,
         "revisionHistoryLimit": 2,
-        "selector": {"matchLabels": selector(scope, workload, None) | own | {"tiers.content": content}},
+        "selector": {"matchLabels": selector(scope, workload, None) | own | {names.LABEL_CONTENT: content}},
         "serviceName": f"{workload.tier}-pods",
         "template": template,
     }
@@ -440,7 +473,7 @@ def cron_job(scope: Scope, workload: Workload, timed: Timed, spec: Manifest) -> 
 
 
 def scripts_name(workload: Workload) -> str:
-    return f"{workload.tier}-scripts"
+    return names.SCRIPTS.of(data=workload.tier)
 
 
 def scripts(scope: Scope, workload: Workload) -> Manifest:
@@ -455,7 +488,7 @@ def scripts(scope: Scope, workload: Workload) -> Manifest:
 
 def secret_name(owner: str, secrets: Sequence[Secret]) -> str:
     """A name that changes with the content: what runs keeps what it was given."""
-    return "-".join([owner, *(secret.version[:6] for secret in secrets)])
+    return owner + names.versions([secret.version for secret in secrets], names.SUBDOMAIN - len(owner))
 
 
 def secret(
@@ -500,7 +533,7 @@ def external_secret(
 def namespace(scope: Scope) -> Manifest:
     """Pods that are not `restricted` are refused."""
     labels = scope.labels(scope.app, "namespace")
-    labels |= {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
+    labels |= {names.POD_SECURITY.format(mode=mode): "restricted" for mode in ("enforce", "audit", "warn")}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": scope.namespace, "labels": labels}}
 
 

@@ -13,6 +13,7 @@ from pulumi import Input
 from ..alerts import BACKUP, BACKUP_INTERVAL, BACKUP_PORT, BACKUP_TIMEOUT, Watched, file
 from ..checkpoint import LABEL_ROLE
 from ..dashboard import dashboard
+from ..names import LABEL_DASHBOARD, LABEL_NEEDS
 from ..tier import REPLICATED
 from ..workload import Workload
 from . import traffic
@@ -33,7 +34,7 @@ def deployment(scope: Scope, exporter: Workload, data: str, spec: Manifest) -> M
         "revisionHistoryLimit": 2,
         "selector": {"matchLabels": selector(scope, exporter, None)},
         "strategy": {"type": "Recreate"},
-        "template": {"metadata": {"labels": labels | {f"tiers.needs/{data}": "yes"}}, "spec": spec},
+        "template": {"metadata": {"labels": labels | {LABEL_NEEDS.format(name=data): "yes"}}, "spec": spec},
     }
     return made
 
@@ -114,7 +115,7 @@ def released(scope: Scope, watched: Watched, live: Mapping[str, Input[str]]) -> 
 def grafana(scope: Scope, watched: Watched) -> Manifest:
     """The dashboard, where Grafana's sidecar finds it."""
     name = f"{scope.app}-dashboard"
-    made = scope.object("v1", "ConfigMap", name, scope.labels(name, "watch") | {"grafana_dashboard": "1"})
+    made = scope.object("v1", "ConfigMap", name, scope.labels(name, "watch") | {LABEL_DASHBOARD: "1"})
     return made | {"data": {f"{watched.namespace}.json": json.dumps(dashboard(watched), indent=1)}}
 
 
@@ -141,4 +142,4 @@ def policies(scope: Scope, watched: Watched, exporters: Mapping[str, Workload]) 
 
 
 def _labels(scope: Scope, watched: Watched, name: str) -> dict[str, Any]:
-    return scope.labels(name, "watch") | dict(watched.settings.labels)
+    return dict(watched.settings.labels) | scope.labels(name, "watch")

@@ -7,9 +7,10 @@ member after the other, each waited for (docs/adr/018-a-cache-that-survives.md).
 
 from dataclasses import dataclass, replace
 
+from ..names import LABEL_MEMBER
 from ..workload import Replicated, Volume, Workload
 from . import manifests
-from .manifests import LABEL_MEMBER, Manifest, Scope
+from .manifests import Manifest, Scope
 from .traffic import member_policies
 
 PROXIES = 2
@@ -89,7 +90,7 @@ def stateful_set(scope: Scope, workload: Replicated, member: Member, spec: Manif
 def _watcher(watcher: Workload, server: Manifest) -> Manifest:
     image, uid = watcher.image.reference, server["securityContext"]["runAsUser"]
     names = {each["name"] for each in server["env"]}
-    made = manifests.container(watcher.tier, image, uid, watcher.resources, (), watcher.command, names)
+    made = manifests.container(watcher.tier, image, uid, watcher.resources, {}, watcher.command, names)
     ports = [{"name": watcher.tier, "containerPort": watcher.port, "protocol": "TCP"}]
     return (
         made

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from ..checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
 from ..config import Kubernetes
+from ..names import LABEL_NEEDS
 from ..workload import Elsewhere, Replicated, Route, Workload
 from . import COOKIE, SLOT_HEADER, Place, readiness
 from .manifests import Manifest, Scope, selector, target
@@ -223,7 +224,7 @@ def workload_policies(
     If it has a way out, so has what belongs to it: its pods and those of its tasks.
     """
     name = target(workload, place)
-    need = {f"tiers.needs/{name}": "yes"}
+    need = {LABEL_NEEDS.format(name=name): "yes"}
     ports = [{"port": workload.port, "protocol": "TCP"}]
     sources = [{"podSelector": {"matchLabels": need}}] if needed else []
     sources += _from_gateway(cluster) if routed else []
@@ -243,7 +244,7 @@ def workload_policies(
 
 def member_policies(scope: Scope, workload: Replicated) -> list[Manifest]:
     """Members may connect to each other and to their watchers, the proxy to members, and who needs them to the proxy only."""
-    proxy, need = workload.proxy, {f"tiers.needs/{workload.tier}": "yes"}
+    proxy, need = workload.proxy, {LABEL_NEEDS.format(name=workload.tier): "yes"}
     inside, before = selector(scope, workload, None), selector(scope, proxy, None)
     own = [{"port": port, "protocol": "TCP"} for port in (workload.port, workload.watcher.port)]
     first = own[:1]
@@ -271,5 +272,8 @@ def elsewhere_policy(scope: Scope, elsewhere: Elsewhere) -> Manifest:
     """Who needs a data tier that runs somewhere else may connect to its port, wherever that is."""
     ports = [{"port": elsewhere.port, "protocol": "TCP"}]
     return policy(
-        scope, f"to-{elsewhere.tier}", {f"tiers.needs/{elsewhere.tier}": "yes"}, egress=[{"to": _WORLD, "ports": ports}]
+        scope,
+        f"to-{elsewhere.tier}",
+        {LABEL_NEEDS.format(name=elsewhere.tier): "yes"},
+        egress=[{"to": _WORLD, "ports": ports}],
     )

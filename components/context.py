@@ -1,0 +1,121 @@
+"""The build context of an image: its digest, and the files in it that are this project's own.
+
+The digest names an image, so it covers all that `docker build` sends but the files which name images themselves: a stack
+file would otherwise never match the image that it pins (docs/adr/027-own-names.md).
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from .config import ConfigError
+from .named import readable
+
+OWN = ("Pulumi.yaml", "Pulumi.*.yaml", "reports", "release.json")
+"""Written by people, Pulumi and `make` in the folder of a project."""
+IGNORE = ".dockerignore"
+
+
+def digest(context: Path, base: str = "", path: str = "build", root: Path | None = None) -> str:
+    """Return twelve digits over paths, modes and content of what `docker build` sends, less a project's own files.
+
+    Args:
+        context: The folder.
+        base: The image it is built on, where the Dockerfile says BASE.
+        path: The setting that names the folder, for errors.
+        root: The folder of Pulumi.yaml, which may be inside the context.
+
+    Raises:
+        ConfigError: a file can't be read, or .dockerignore can't be understood.
+    """
+    own = _own_patterns(context, root)
+    total = hashlib.sha256(base.encode())
+    with readable(path):
+        for name in _sent(context, path):
+            if not _is_own(name, own):
+                total.update(_record(context, name, path))
+    return total.hexdigest()[:12]
+
+
+def refuse_own_files(context: Path, path: str, root: Path) -> None:
+    """Refuse a context that sends a project's own files: they would be in the image, encrypted secrets among them.
+
+    Raises:
+        ConfigError: .dockerignore does not exclude them.
+    """
+    patterns = _own_patterns(context, root)
+    if not patterns:
+        return
+    with readable(path):
+        sent = [pattern for pattern in patterns if any(_is_own(name, [pattern]) for name in _sent(context, path))]
+    if sent:
+        raise ConfigError(
+            f"{path}: files of Pulumi would be in the image ({', '.join(sent)}); write {_lines(patterns)} into {IGNORE}"
+        )
+
+
+def _lines(patterns: Sequence[str]) -> str:
+    return f"{', '.join(patterns[:-1])} and {patterns[-1]}, each on a line of its own,"
+
+
+def _own_patterns(context: Path, root: Path | None) -> list[str]:
+    """Return patterns of own files, relative to the context: a project's folder is the context or is inside it."""
+    folders = [context, *([root] if root else [])]
+    inside = [folder.relative_to(context) for folder in folders if folder.is_relative_to(context)]
+    projects = dict.fromkeys(folder for folder in inside if (context / folder / "Pulumi.yaml").is_file())
+    return [str(PurePosixPath(folder) / name) for folder in projects for name in OWN]
+
+
+def _is_own(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) or name.startswith(f"{pattern}/") for pattern in patterns)
+
+
+def _sent(context: Path, path: str) -> list[str]:
+    """Return the names of all that `docker build` sends, in order."""
+    from docker.utils.build import exclude_paths
+
+    patterns = list(_ignored(context, path))
+    try:
+        return sorted(exclude_paths(str(context), patterns))
+    except re.error as error:
+        raise ConfigError(f"{path}: {context.name}/{IGNORE} has a pattern that is none ({error}); mend it") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: folders are nested too deeply; put them into {IGNORE}") from None
+
+
+def _ignored(context: Path, path: str) -> Iterator[str]:
+    file = context / IGNORE
+    if file.is_dir():
+        raise ConfigError(f"{path}: {context.name}/{IGNORE} is a folder; make it a file, or remove it")
+    if not file.is_file():
+        return
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: {context.name}/{IGNORE} is not UTF-8; save it as that") from None
+    for line in text.splitlines():
+        if line.strip() == "!":
+            raise ConfigError(f"{path}: {context.name}/{IGNORE} has a line with nothing but `!`; take it out")
+        if line and not line.startswith("#"):
+            yield line
+
+
+def _record(context: Path, name: str, path: str) -> bytes:
+    """Return name, mode and content of a file or link; folders, sockets and devices have no content that an image gets."""
+    file = context / name
+    if file.is_symlink():
+        content = os.fsencode(file.readlink())
+    elif file.is_file():
+        content = file.read_bytes()
+    else:
+        return b""
+    executable = file.stat(follow_symlinks=False).st_mode & 0o100
+    try:
+        return f"{name}\0{executable}\0{len(content)}\0".encode() + content
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{path}: the name of {name!a} is not UTF-8; rename that file, or put it into {IGNORE}"
+        ) from None

@@ -1,0 +1,260 @@
+"""Names and labels of the program's own objects: each is in one list, which configuration refuses to users."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import pytest
+
+from components import names
+from components.config import ConfigError, load_app, load_environment
+from components.platforms import manifests
+from components.workload import Secret
+
+from .program import SECRETS, VOLUME, Deployment, deploy, environment, exported, project
+
+PREFIX = "board-dev-"
+USERS = {"uploads", "scratch-tmp", "secret-notes"}
+S3 = {"endpoint": "http://s3.test", "bucket": "backups", "access_key": "s3-id", "secret_key": "s3-key"}
+VALUES = {**SECRETS, "backup-key": "k", "s3-id": "i", "s3-key": "k"}
+
+
+def everything() -> dict[str, Any]:
+    """An application with all that makes names: volumes, scripts, tasks and secrets."""
+    app = project()
+    app["database"] = {**(app["database"] or {}), "init": ["tests/unit/made.sql"]}
+    app["api"]["volumes"] = {name: f"/srv/{name}" for name in sorted(USERS)}
+    app["worker"]["volumes"] = {"uploads": "/srv/uploads:ro"}
+    app["web"]["secrets"] = ["s3-id"]
+    return app
+
+
+@cache
+def on_docker() -> Deployment:
+    env = environment("dev") | {
+        "monitoring": True,
+        "tiers": {"database": {"backup": {"target": {"volume": True}}}},
+    }
+    first = deploy(everything(), env, secrets=VALUES)
+    return deploy(everything() | {"version": "2.0.0"}, env, secrets=VALUES, export=exported(first))
+
+
+@cache
+def on_kubernetes(archived: bool = False) -> Deployment:
+    env = environment("staging")
+    env["monitoring"] = {"labels": {"release": "prometheus"}}
+    backup = {"target": {"s3": S3} if archived else {"volume": True}}
+    env["tiers"] = {
+        "api": {"storage_class": "nfs"},
+        "worker": {"storage_class": "nfs"},
+        "cache": {"ha": True},
+        "database": {"backup": backup, "ha": archived},
+    }
+    env["kubernetes"]["namespace"] = {"quota": {"cpu": 4}, "limits": {}}
+    first = deploy(everything(), env, secrets=VALUES, stack="staging")
+    changed = everything() | {"version": "2.0.0"}
+    return deploy(changed, env, secrets=VALUES, stack="staging", export=exported(first))
+
+
+def programs() -> list[Deployment]:
+    return [on_docker(), on_kubernetes(), on_kubernetes(archived=True)]
+
+
+def volumes(made: Deployment) -> Iterator[str]:
+    """Names of volumes and claims, those of the operator's claims too, and the names of their resources."""
+    for entry in made.sorted:
+        if entry.type == VOLUME:
+            yield entry.name
+        if entry.type == VOLUME and "name" in entry.inputs:
+            yield entry.inputs["name"].removeprefix(PREFIX)
+        if entry.kind == "PersistentVolumeClaim":
+            yield entry.name
+        if entry.kind == "Cluster":
+            yield f"{entry.name}-1"
+
+
+def label_keys(value: Any) -> Iterator[str]:
+    """Keys of all labels in an object, those of the objects it makes too."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            if key in ("labels", "matchLabels") and isinstance(part, Mapping):
+                yield from part
+            else:
+                yield from label_keys(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from label_keys(part)
+
+
+def test_each_volume_of_a_whole_program_is_the_users_or_reserved():
+    found = {name for made in programs() for name in volumes(made)} - USERS
+    assert {"gateway", "database-scripts", "prometheus-released", "cache-data-1", "database-ha-1", "backups"} <= found
+    assert not [name for name in sorted(found) if not names.is_volume(name)]
+
+
+def test_each_volume_of_a_whole_program_is_refused_to_users():
+    for name in sorted({name for made in programs() for name in volumes(made)} - USERS):
+        if len(name) > 30:
+            continue  # longer than a user's name may be
+        app = everything()
+        app["api"]["volumes"] = {name: "/srv/x"}
+        with pytest.raises(ConfigError, match=f"app.api.volumes.{name}: the program has a volume of that name; give"):
+            load_app(app)
+
+
+@pytest.mark.parametrize(
+    "name", ["uploads", "my-scripts", "gateways", "scratch-tmp", "scripts", "cache-data-x", "data"]
+)
+def test_a_volume_of_another_name_is_accepted(name: str):
+    app = everything()
+    app["api"]["volumes"] = {name: "/srv/x"}
+    assert load_app(app).volumes == {name, "uploads"}
+
+
+def test_task_named_like_a_volume_of_secrets_is_refused():
+    app = everything()
+    app["api"]["tasks"] = {"secrets-0a1b2c": {"command": ["x"]}, "secrets-of-the-day": {"command": ["x"]}}
+    with pytest.raises(ConfigError) as error:
+        load_app(app)
+    assert str(error.value) == "app.api.tasks.secrets-0a1b2c: the program has a container of that name; give it another"
+
+
+def test_each_label_of_a_whole_program_is_reserved():
+    # Labels of a rule are those of Prometheus' series.
+    objects = [entry for made in programs() for entry in made.sorted if entry.kind != "PrometheusRule"]
+    found = {key for entry in objects for key in label_keys(entry.inputs)}
+    found |= {key for entry in on_docker().sorted for key in entry.labels}
+    foreign = re.compile(r"release$|kubernetes.io/metadata.name$|k8s-app$|cnpg.io/|severity|environment$|service$")
+    ours = {key for key in found if not foreign.match(key)}
+    assert {"tiers.app", "tiers.role", "tiers.switch", "app.kubernetes.io/name", "tiers.needs/database"} <= ours
+    assert not [key for key in sorted(ours) if not names.is_label(key)]
+
+
+@pytest.mark.parametrize("label", ["tiers.app", "tiers.role", "tiers.to-come", "app.kubernetes.io/instance"])
+def test_the_programs_own_label_is_refused_to_users(label: str):
+    env = environment("staging") | {"monitoring": {"labels": {label: "evil", "release": "prometheus"}}}
+    with pytest.raises(ConfigError) as error:
+        load_environment(env, load_app(project()))
+    assert str(error.value) == f"environment.monitoring.labels.{label}: it is the program's own label; take it out"
+
+
+def test_no_two_objects_of_one_kind_have_one_name():
+    for made in programs():
+        objects = Counter(
+            (entry.kind, entry.inputs["metadata"]["name"]) for entry in made.sorted if "metadata" in entry.inputs
+        )
+        objects.update((entry.kind, entry.inputs["name"]) for entry in made.sorted if "name" in entry.inputs)
+        images = {key for key in objects if key[0] == "RemoteImage"}  # one image in both slots
+        assert not [key for key, count in objects.items() if count > 1 and key not in images]
+
+
+# ---------------------------------------------------------------------- names that Kubernetes takes
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["/a/b", "/a-b"],
+        ["/app/a_b", "/app/a.b", "/app/a/b"],
+        ["/app/node_modules/@scope/engine"],
+        ["/srv/a-very-long-name/of-a-folder/that-somebody/has-chosen/for-some/reason"],
+        ["/a b"],
+        ["/A", "/a"],
+        ["/ü", "/é"],
+        ["/-", "/_"],
+        ["/srv/uploads", "/srv-uploads"],
+    ],
+)
+def test_scratch_volumes_of_any_paths_are_distinct_and_valid(paths: list[str]):
+    found = manifests.scratch_names(paths, ["scratch", "scratch-srv-uploads"])
+    assert sorted(found) == sorted(paths)
+    assert len({*found.values(), "scratch", "scratch-srv-uploads"}) == len(paths) + 2
+    assert all(names.is_dns_label(name) for name in found.values())
+
+
+def test_scratch_volumes_of_ordinary_paths_have_the_names_they_had():
+    paths = ["/tmp", "/var/run/postgresql", "/app/.cache", "/app/node_modules", "/A"]
+    assert list(manifests.scratch_names(paths).values()) == [
+        "scratch-a",
+        "scratch-app--cache",
+        "scratch-app-node-modules",
+        "scratch-tmp",
+        "scratch-var-run-postgresql",
+    ]
+
+
+def test_a_users_volume_named_like_scratch_space_is_beside_it_in_the_pod():
+    [pod] = [
+        entry.inputs["spec"]["template"]["spec"]
+        for entry in on_kubernetes().of("Deployment")
+        if entry.name == "api-green"
+    ]
+    found = [volume["name"] for volume in pod["volumes"]]
+    assert len(set(found)) == len(found) and "scratch-tmp" in found
+
+
+def test_a_task_without_tmp_has_one_for_what_waits_before_it():
+    app = everything()
+    app["api"]["writable"] = ["/cache"]
+    made = deploy(
+        app,
+        environment("staging") | {"tiers": {"api": {"storage_class": "x"}, "worker": {"storage_class": "x"}}},
+        stack="staging",
+        secrets=VALUES,
+    )
+    spec = made.one("Job", "blue-api-migrate").inputs["spec"]["template"]["spec"]
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    for container in (*spec["containers"], *spec["initContainers"]):
+        assert {mount["name"] for mount in container["volumeMounts"]} <= set(volumes)
+    [tmp] = [m["name"] for m in spec["initContainers"][0]["volumeMounts"] if m["mountPath"] == "/tmp"]
+    assert "emptyDir" in volumes[tmp]
+
+
+def test_many_secrets_of_a_tier_have_a_name_that_both_platforms_take():
+    app = project()
+    many = {f"secret-{number}": "x" for number in range(36)}
+    app["api"]["secrets"] = sorted(many)
+    values = {**SECRETS, **many}
+    found = deploy(app, environment("staging"), stack="staging", secrets=values)
+    [name] = [e.inputs["metadata"]["name"] for e in found.of("Secret") if e.name.startswith("api-blue")]
+    assert re.fullmatch("api-blue(-[0-9a-f]{6}){2}", name)
+    [volume] = [e for e in deploy(app, environment("dev"), secrets=values).of(VOLUME) if "blue-api-secrets" in e.name]
+    assert re.fullmatch("blue-api-secrets(-[0-9a-f]{6}){2}", volume.name) and names.is_volume(volume.name)
+
+
+def test_few_secrets_have_the_name_they_had_and_many_another_with_each_version():
+    few = [Secret(name="a", version="0123456789"), Secret(name="b", version="abcdef0000")]
+    assert manifests.secret_name("api-blue", few) == "api-blue-012345-abcdef"
+    many = [Secret(name=f"s{number}", version=f"{number:010}") for number in range(36)]
+    changed = [*many[:-1], Secret(name="s35", version="ffffff0000")]
+    assert manifests.secret_name("api-blue", many) != manifests.secret_name("api-blue", changed)
+
+
+@pytest.mark.parametrize(
+    ("folder", "part"),
+    [
+        ("api", "api"),
+        ("my_app", "my_app"),
+        ("a--b", "a--b"),
+        ("Api", "api"),
+        ("My App", "my-app"),
+        ("a..b", "a-b"),
+        ("_x_", "x"),
+        ("日本", ""),
+        ("x" * 300, "x" * 200),
+    ],
+)
+def test_folder_as_part_of_a_repository(folder: str, part: str):
+    assert names.as_repository(folder, 200) == part
+
+
+@pytest.mark.parametrize("name", ["my file.sql", "ü.sql", "a" * 300 + ".sql", "@.sql"])
+def test_file_name_as_key_of_a_config_map(name: str):
+    found = names.as_file_name(name, 250)
+    assert re.fullmatch(r"[-._a-zA-Z0-9]{1,250}", found) and found.endswith(".sql")
+
+
+def test_ordinary_file_name_stays():
+    assert names.as_file_name("001_init-x.sql") == "001_init-x.sql"

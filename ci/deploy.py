@@ -11,7 +11,7 @@ from typing import Any
 
 from pulumi import RunError
 
-from . import answer, ephemeral, heal, images, lock, process, surroundings
+from . import answer, ephemeral, gateway, heal, images, lock, process, surroundings
 from .call import Call
 from .described import load, pulumi
 from .needs import keeper, needs
@@ -34,7 +34,7 @@ def up(call: Call) -> int:
     """Deploy, and end with the URL and a real answer."""
     with locked(call):
         _select(call)
-        heal.main(call.env)
+        _heal(call)
         if needs(call)[0] != "dev":
             images.main(call.env, unless_pinned=True, pin=False)
         words = ["--skip-preview"] if call.env == "dev" else []
@@ -61,22 +61,28 @@ def down(call: Call) -> int:
 def back(call: Call) -> int:
     """Make the release before this one live again. The policy is not asked: that is for emergencies."""
     with locked(call):
-        heal.main(call.env)
+        _heal(call)
         return _up(call, "--skip-preview", TIERS_RELEASE="previous")
 
 
 def promote(call: Call) -> int:
     """Let the release that waits go live."""
     with locked(call):
-        heal.main(call.env)
+        _heal(call)
         return _up(call, *_held_to(call), "--skip-preview", TIERS_RELEASE="promote")
+
+
+def _heal(call: Call) -> None:
+    """Bring the state together with the platform, and give the gateway a file that it can start with."""
+    heal.main(call.env)
+    gateway.main(call.env)
 
 
 def healed(call: Call) -> int:
     """Put the stack right after a killed update."""
     os.environ["TIERS_FORCE"] = call["FORCE"]
     with locked(call):
-        heal.main(call.env)
+        _heal(call)
     return 0
 
 

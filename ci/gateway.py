@@ -5,91 +5,107 @@ somebody may have written the file by hand: then the routes of the slots that th
 """
 
 import io
+import sys
 import tarfile
+from collections.abc import Callable
 from typing import Any
 
-from docker.errors import ContainerError, NotFound
+from docker.errors import ContainerError, DockerException, NotFound
 
-from components.checkpoint import Checkpoint, Entry, observe
-from components.config import App, Environment
+from components.checkpoint import Checkpoint, observe, parse
+from components.config import App, ConfigError, Environment
 from components.platforms import engine, haproxy
 from components.platforms.docker import CLAIM_WITHIN, GATEWAY_USER, TOOLBOX
 
+from .described import load, state
 
-def mend(app: App, environment: Environment, stack: str, known: Checkpoint) -> bool:
+
+def main(stack: str) -> None:
+    """Repair the gateway of a stack. What can't be read or reached is the update's to explain."""
+    try:
+        app, environment = load(stack)
+    except ConfigError:
+        return
+    try:
+        mend(app, environment, stack, lambda: parse(state(stack)))
+    except DockerException as error:
+        print(f"  the gateway's configuration could not be repaired: {error}", file=sys.stderr)
+
+
+def mend(app: App, environment: Environment, stack: str, read: Callable[[], Checkpoint]) -> bool:
     """Write the gateway's configuration anew if the gateway can't start with it, and start the gateway if it does not run.
 
+    Args:
+        read: the stack's checkpoint; it is read only if there is something to repair.
+
     Returns:
-        True if something was mended.
+        True if something was repaired.
 
     Raises:
-        RunError: the engine does not answer.
-        ContainerError: the gateway does not take the configuration.
+        DockerException: the engine does not answer, or the gateway does not take the configuration.
     """
-    observed = observe(known)
-    if environment.kubernetes or not observed.live or observed.live not in observed.held:
+    if environment.kubernetes:
         return False
     here, name = engine.client(environment, within=float(CLAIM_WITHIN) + 30), f"{app.name}-{stack}-gateway"
     try:
         container = here.containers.get(name)
     except NotFound:
-        return False  # The update makes it.
-    text = _configuration(container)
-    if text in {claim for entry in known.entries if (claim := claimed(entry))} or _starts_with(here, container, text):
+        container = None
+    runs = container is not None and container.status == "running"
+    if container is None and not _has_volume(here, name):
+        return False  # The update makes both.
+    if _can_start(here, name, environment.gateway.image, container if runs else None):
         return False
-    live = observed.held[observed.live].release
-    standby = observed.standby
-    slots = {observed.live: live.routes, observed.live.other: standby.release.routes if standby else live.routes}
-    wanted = haproxy.of_stack(slots, environment)
-    if container.status == "running":
-        words = ["route", haproxy.FOLDER, CLAIM_WITHIN, str(observed.live), str(live), wanted]
-        _run(here, name, environment.toolbox, ["python3", "-c", TOOLBOX, *words])
-    else:
-        _run(here, name, environment.toolbox, ["python3", "-c", TOOLBOX, "restore", haproxy.FOLDER, wanted])
+    known = observe(read())
+    if not known.live or known.live not in known.held:
+        return False
+    live, standby = known.held[known.live].release, known.standby
+    slots = {known.live: live.routes, known.live.other: standby.release.routes if standby else live.routes}
+    text = haproxy.of_stack(slots, environment)
+    words = ["route", haproxy.FOLDER, CLAIM_WITHIN, str(known.live), str(live), text]
+    _run(here, name, environment.toolbox, *_tool(*(words if runs else ["restore", haproxy.FOLDER, text])))
+    if container is not None and not runs:
         container.restart()
     print(f"  wrote the configuration of {name} anew: it could not start with the one it had")
     return True
 
 
-def claimed(entry: Entry) -> str | None:
-    """Return the configuration that a claim has put in place, or None if `entry` is no claim that has."""
-    words: list[str] = entry.inputs.get("command") or []
-    if entry.role != "claim" or entry.failed or "route" not in words:
-        return None
-    given = words[words.index("route") :]
-    return given[5] if len(given) > 5 else None
-
-
-def _configuration(container: Any) -> str:
-    """Read the gateway's haproxy.cfg, of a container that runs or not."""
-    try:
-        parts, _ = container.get_archive(haproxy.FILE)
-    except NotFound:
-        return ""
-    with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as archive:
-        file = archive.extractfile(archive.getmembers()[0])
-        return file.read().decode(errors="replace") if file else ""
-
-
-def _starts_with(here: Any, container: Any, text: str) -> bool:
-    """Tell if the gateway's image accepts the file that it would start with, and that leads to slots."""
-    if text in ("", haproxy.FIRST):
-        return False
+def _can_start(here: Any, name: str, image: str, running: Any | None) -> bool:
+    """Tell if the gateway can start with its file, and would lead to slots."""
     command = ["haproxy", "-c", "-f", haproxy.FILE]
-    if container.status == "running":
-        return container.exec_run(command).exit_code == 0
+    if running is not None:
+        return running.exec_run(command).exit_code == 0 and _file(running) != haproxy.FIRST
     try:
-        _run(here, str(container.name), container.attrs["Image"], command)
+        _run(here, name, image, *command)
     except ContainerError:
         return False
     return True
 
 
-def _run(here: Any, name: str, image: str, command: list[str]) -> None:
+def _file(container: Any) -> str:
+    parts, _ = container.get_archive(haproxy.FILE)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as archive:
+        file = archive.extractfile(archive.getmembers()[0])
+        return file.read().decode(errors="replace") if file else ""
+
+
+def _has_volume(here: Any, name: str) -> bool:
+    try:
+        here.volumes.get(name)
+    except NotFound:
+        return False
+    return True
+
+
+def _tool(*words: str) -> list[str]:
+    return ["python3", "-c", TOOLBOX, *words]
+
+
+def _run(here: Any, name: str, image: str, *command: str) -> None:
     """Run a command to its end in the gateway's volume."""
     here.containers.run(
         image,
-        command,
+        list(command),
         remove=True,
         user=f"{GATEWAY_USER}:{GATEWAY_USER}",
         network_mode="none",

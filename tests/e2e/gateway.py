@@ -172,4 +172,4 @@ def _whole(answer: bytes) -> bool:
     return True
 
 
-__all__ = ["APP", "ContainerError", "Gateway", "users"]
+__all__ = ["APP", "IMAGE", "ContainerError", "Gateway", "users"]

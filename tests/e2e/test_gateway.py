@@ -4,16 +4,19 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
+from ci.gateway import mend
+from components.checkpoint import SLOT, Checkpoint, Entry
+from components.config import load_app, load_environment
 from components.paths import covers, normalise
 from components.platforms import haproxy
 from components.release import Slot
 from components.workload import Route
 
-from .gateway import ContainerError, Gateway, users
+from .gateway import IMAGE, ContainerError, Gateway, users
 from .stack import eventually
 
 API = Route(tier="api", prefixes=("/api",), port=5000, health="/a%20b", hidden=("/metrics",))
@@ -24,7 +27,7 @@ ROUTES = {slot: [API, WEB] for slot in Slot}
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
     """A gateway with a release in blue, which is live."""
-    made = Gateway("gate-e2e")
+    made = Gateway("gate-e2e-gateway")
     try:
         made.claim(Slot.BLUE, ROUTES)
         made.run(Slot.BLUE, API, WEB)
@@ -184,6 +187,39 @@ def test_gateway_that_can_not_start_comes_back_by_the_next_claim(gateway: Gatewa
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "not-running"])
+def test_bad_file_of_an_older_program_is_written_anew_before_an_update(gateway: Gateway, stopped: bool) -> None:
+    """The gateway runs on what it has loaded, or was restarted and can't start: either way the next restart comes up."""
+    good = gateway.file("haproxy.cfg")
+    app = load_app({"name": "gate", "version": "1", "web": {"image": "x:1", "port": 8000}})
+    environment = load_environment({"platform": "docker", "gateway": {"ports": {}}}, app)
+    known = checkpoint_of(Slot.GREEN)
+    assert not mend(app, environment, "e2e", lambda: known), "it could start"
+    gateway.tool("restore", haproxy.FOLDER, good.replace("/a%%20b", "/a%20b"))
+    if stopped:
+        gateway.container.restart(timeout=5)
+        eventually(lambda: gateway.engine.containers.get(gateway.name).status == "restarting", 30)
+    assert mend(app, environment, "e2e", lambda: known)
+    gateway.check(gateway.file("haproxy.cfg"))
+    gateway.container.restart(timeout=5)
+    eventually(lambda: gateway.ask(b"/api/x")[0] == 200, 20)
+    assert not mend(app, environment, "e2e", lambda: known)
+
+
+def checkpoint_of(live: Slot) -> Checkpoint:
+    """A stack whose slot `live` is, as its checkpoint says."""
+    labels = {"tiers.role": "switch", "tiers.switch": "1", "tiers.slot": str(live)}
+    switch = {"labels": [{"label": label, "value": value} for label, value in labels.items()]}
+    slot = {"version": "1", "digest": str(live), "order": 1, "routes": [asdict(route) for route in ROUTES[live]]}
+    return Checkpoint(
+        entries=(
+            Entry(urn="urn::switch-1", type="docker:index/container:Container", parent="", custom=True, inputs=switch),
+            Entry(urn=f"urn::{live}", type=SLOT, parent="", custom=False, inputs=slot),
+        )
+    )
+
+
+@pytest.mark.long
 def test_every_value_is_read_back_by_the_real_haproxy_as_it_was_meant(gateway: Gateway) -> None:
     """One server for many values: each in a log-format and in a comparison."""
     rng = random.Random(14)
@@ -204,7 +240,7 @@ def test_every_value_is_read_back_by_the_real_haproxy_as_it_was_meant(gateway: G
     gateway.check("\n".join([*rules, ""]))
     name = f"{gateway.name}-values"
     made = gateway.engine.containers.run(
-        haproxy_image(), ["sh", "-c", 'printf %s "$CONFIG" > /tmp/h.cfg && exec haproxy -db -f /tmp/h.cfg'], name=name, detach=True,
+        IMAGE, ["sh", "-c", 'printf %s "$CONFIG" > /tmp/h.cfg && exec haproxy -db -f /tmp/h.cfg'], name=name, detach=True,
         environment={"CONFIG": "\n".join([*rules, ""])}, ports={"8080/tcp": ("127.0.0.1", None)}, labels={"e2e": gateway.name},
     )  # fmt: skip
     made.reload()
@@ -214,9 +250,3 @@ def test_every_value_is_read_back_by_the_real_haproxy_as_it_was_meant(gateway: G
         encoded = "".join(f"%{byte:02x}" for byte in value)
         assert gateway.ask(f"/{number}?v={encoded}".encode(), port) == (200, str(number).encode()), value
         assert gateway.ask(f"/{number}".encode(), port) == (418, value), value
-
-
-def haproxy_image() -> str:
-    from .gateway import IMAGE
-
-    return IMAGE

@@ -1,6 +1,7 @@
 """Takes one web application from a laptop to production: load, plan, then database, cache, slots and the switch."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pulumi
@@ -29,12 +30,16 @@ def main() -> None:
 
     known = ASKED.answer()
     checkpoint.refuse_cut_off(known)
-    platform = platforms.connect(settings, known)
-    observed = kept.observe(platform, known)
+    platforms.check(settings, known)
+    stack = pulumi.get_stack()
+    observed = checkpoint.settle(
+        known, partial(platforms.routing, app, environment, stack), release.named_live(os.environ), stack
+    )
     wanted = release.identify(app.version, [*workloads.values(), *routes], contract=app.contract)
+    platform = platforms.connect(settings, known, observed.live)
+    observed = kept.observe(platform, known, observed)
     plan = release.plan(observed, wanted, *release.asked(os.environ), manual=environment.release.promote == "manual")
     pulumi.log.info(release.explain(observed, plan))
-    platform = platforms.connect(settings, known)
     holding = [*workloads.values(), *data.holding]
     kept.refuse_unavailable(platform, plan, known)
     guard.refuse(known, app, environment, platform.stores(holding), holding, guard.forced(os.environ))

@@ -6,17 +6,19 @@ The checkpoint is written step by step, also by an update that fails later, and 
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pulumi
 from pulumi import RunError
 
+from . import live
+from .live import Claim, Evidence, Routing
 from .names import LABEL_ATTEMPT, LABEL_COMPONENT, LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT, LABEL_SWITCH, LABEL_TIER
 from .release import Held, Observed, Release, Slot, recalled
 
-SLOT, SWITCH = "tiers:slot:Slot", "tiers:switch:Switch"
+SLOT, SWITCH, STACK = "tiers:slot:Slot", "tiers:switch:Switch", "pulumi:pulumi:Stack"
 DATABASE = tuple(f"DATABASE_{part}" for part in ("HOST", "DIRECT_HOST", "READ_HOST", "PORT", "NAME", "USER"))
 """The variables that say which database is meant."""
 SWITCHES = "switches"
@@ -38,6 +40,8 @@ class Entry:
     protect: bool = False
     sealed: bool = False
     """Whether some of the inputs are secrets, and left out."""
+    retained: bool = False
+    """True if the object stays on its platform when the checkpoint drops the resource."""
 
     @property
     def name(self) -> str:
@@ -167,13 +171,154 @@ def _entry(resource: Mapping[str, Any]) -> Entry:
         # An exit code that isn't 0, or a creation that ended in an error (a container that never became healthy).
         failed=bool(resource.get("initErrors")) or outputs.get("exitCode") not in (None, 0),
         protect=bool(resource.get("protect")),
+        retained=bool(resource.get("retainOnDelete")),
     )
 
 
 def observe(checkpoint: Checkpoint) -> Observed:
-    """Who is live and what each slot holds. A switch that failed has moved nothing that counts."""
-    count, live = _live(checkpoint)
-    smoked = {(entry.labels[LABEL_SLOT], entry.labels[LABEL_RELEASE]) for entry in _passed(checkpoint, "smoke")}
+    """Return the live slot and the release of each slot as the checkpoint alone says it, to show it to people.
+
+    An update is planned by `settle`, which asks the platform where the checkpoint is incomplete.
+    """
+    return _observed(checkpoint, live.likely(evidence(checkpoint)))
+
+
+def settle(
+    checkpoint: Checkpoint, ask: Callable[[], Routing], named: Slot | bool | None = False, stack: str = ""
+) -> Observed:
+    """Return the live slot and the release of each slot; the platform is asked where the checkpoint is incomplete.
+
+    Args:
+        checkpoint: the stack's checkpoint.
+        ask: returns the slot that the platform sends users to.
+        named: as `live.decide` takes it.
+        stack: the stack's name, for errors.
+
+    Raises:
+        ReleaseError: the sources contradict each other, or none of them knows.
+    """
+    return _observed(checkpoint, live.decide(evidence(checkpoint), ask, named, stack))
+
+
+def _observed(checkpoint: Checkpoint, decision: live.Decision) -> Observed:
+    held = _held(checkpoint)
+    if decision.live and decision.live in held:
+        # Only a release that passed its gates goes live.
+        held[decision.live] = replace(held[decision.live], proven=True)
+    missing = decision.live is not None and last_switch(checkpoint, decision.live, decision.switches) is None
+    return Observed(live=decision.live, held=held, switches=decision.switches, missing=missing)
+
+
+def last_switch(checkpoint: Checkpoint, live: Slot, number: int) -> Entry | None:
+    """Return the switch of that number to that slot, unless it failed or only stood in for a lost one."""
+    return next(
+        (
+            entry
+            for entry in checkpoint.entries
+            if entry.role == "switch" and not (entry.failed or entry.retained)
+            if (_number(entry), entry.labels[LABEL_SLOT]) == (number, live)
+        ),
+        None,
+    )
+
+
+def evidence(checkpoint: Checkpoint) -> Evidence:
+    """Collect all that the checkpoint says about the live slot."""
+    switches = [entry for entry in checkpoint.entries if entry.role == "switch" and LABEL_SWITCH in entry.labels]
+    held = _held(checkpoint)
+    intent = _intent(checkpoint)
+    refuted = intent is not None and intent.live is not None and _gate_failed(checkpoint, intent.live)
+    return Evidence(
+        switches=tuple(
+            Claim(source=f"the switch {entry.name}", live=Slot(entry.labels[LABEL_SLOT]), switches=_number(entry))
+            for entry in switches
+            if not entry.failed
+        ),
+        records=(*_records(checkpoint, final=refuted), *_stack_outputs(checkpoint)),
+        intent=None if refuted else intent,
+        complete=checkpoint.of(SWITCH, "switch") is not None,
+        failed=max((_number(entry) for entry in switches if entry.failed), default=0),
+        orders={slot: each.order for slot, each in held.items()},
+        proven=frozenset(slot for slot, each in held.items() if each.proven),
+    )
+
+
+def _number(switch: Entry) -> int:
+    return int(switch.labels[LABEL_SWITCH])
+
+
+def _records(checkpoint: Checkpoint, *, final: bool) -> Iterator[Claim]:
+    """Read the claims of the switch's component. `final` if the switch it was to make last is known not to have happened."""
+    for slot in Slot:
+        entry = checkpoint.of(SLOT, slot)
+        if entry and entry.outputs.get(SWITCHES):
+            yield Claim(source=f"the outputs of Slot {slot}", live=slot, switches=int(entry.outputs[SWITCHES]))
+    switch = checkpoint.of(SWITCH, "switch")
+    if not switch:
+        return
+    if "live" in switch.outputs:
+        number = _count(switch.outputs, switch.outputs.get("journal"))
+        yield Claim(source="the outputs of Switch", live=_slot(switch.outputs["live"]), switches=number, final=True)
+    if before := switch.inputs.get("before"):
+        final = final or before["switches"] == switch.inputs.get(SWITCHES)
+        yield Claim(
+            source="the inputs of Switch", live=_slot(before["live"]), switches=int(before["switches"]), final=final
+        )
+
+
+def _stack_outputs(checkpoint: Checkpoint) -> Iterator[Claim]:
+    """Read the claim of the stack's outputs: they are written by updates that end well, so they may be old."""
+    for entry in checkpoint.entries:
+        if entry.type == STACK and "live" in entry.outputs:
+            last = [entry.outputs["last_switch"]] if entry.outputs.get("last_switch") else []
+            yield Claim(
+                source="the stack's outputs", live=_slot(entry.outputs["live"]), switches=_count(entry.outputs, last)
+            )
+
+
+def _intent(checkpoint: Checkpoint) -> Claim | None:
+    """Read which slot was to go live by the last update that did something to a slot, as the inputs of Switch say."""
+    switch = checkpoint.of(SWITCH, "switch")
+    live = _slot(switch.inputs.get("live")) if switch else None
+    if not switch or not live:
+        return None
+    number = switch.inputs.get(SWITCHES)
+    if number is None:
+        # As programs before ADR 021 wrote it: the outputs go when the inputs change, and come once traffic has moved.
+        settled = max((claim.switches for claim in (*_records(checkpoint, final=False),)), default=0)
+        if _slot(switch.outputs.get("live")) is live:
+            return None
+        numbers = [_number(entry) for entry in checkpoint.entries if entry.role == "switch" and not entry.failed]
+        stack = [claim.switches for claim in _stack_outputs(checkpoint)]
+        number = max([settled, *numbers, *stack]) + 1
+    return Claim(source="the last update", live=live, switches=int(number))
+
+
+def _gate_failed(checkpoint: Checkpoint, slot: Slot) -> bool:
+    """Find a task or test of the slot that failed: then no switch to what the slot holds can have happened.
+
+    Tiers are no evidence, for a refresh notes a container that stopped later in the same way.
+    """
+    return any(entry.failed and entry.role in ("task", "smoke") for entry in checkpoint.below(slot, SLOT))
+
+
+def _slot(value: object) -> Slot | None:
+    return Slot(value) if value in [*Slot] else None
+
+
+def _count(outputs: Mapping[str, Any], entries: Sequence[Mapping[str, Any]] | None) -> int:
+    """Return the number of switches in outputs that name a live slot; the first switch is number 1."""
+    numbers = [int(each["number"]) for each in entries or () if "number" in each]
+    return max([int(outputs.get(SWITCHES) or 0), *numbers, 1 if _slot(outputs.get("live")) else 0])
+
+
+def _held(checkpoint: Checkpoint) -> dict[Slot, Held]:
+    """Read the release of each slot, and which of them passed its gates."""
+    smoked = {
+        (entry.labels[LABEL_SLOT], entry.labels[LABEL_RELEASE])
+        for entry in checkpoint.entries
+        if entry.role == "smoke" and not entry.failed
+    }
     held: dict[Slot, Held] = {}
     for slot in Slot:
         if entry := checkpoint.of(SLOT, slot):
@@ -186,28 +331,7 @@ def observe(checkpoint: Checkpoint) -> Observed:
             )
             proven = (slot, str(release)) in smoked or _was_proven(checkpoint, entry, release)
             held[slot] = Held(release=release, proven=proven, order=int(entry.inputs.get("order") or 0))
-    return Observed(live=live, held=held, switches=count)
-
-
-def _live(checkpoint: Checkpoint) -> tuple[int, Slot | None]:
-    """Return the number of switches so far and the slot that is live, from the highest number that any place names.
-
-    The switch itself says it; so do the outputs of its component, and of the slot that is live, which neither a refresh nor a
-    clean-up of the engine takes away.
-    """
-    said = [
-        (int(entry.labels[LABEL_SWITCH]), Slot(entry.labels[LABEL_SLOT])) for entry in _passed(checkpoint, "switch")
-    ]
-    component = checkpoint.of(SWITCH, "switch")
-    if component and component.outputs.get("live"):
-        journal = cast(Sequence[Mapping[str, Any]], component.outputs.get("journal") or ())
-        number = component.outputs.get(SWITCHES) or (journal[-1]["number"] if journal else 0)
-        said.append((int(number), Slot(component.outputs["live"])))
-    for slot in Slot:
-        entry = checkpoint.of(SLOT, slot)
-        if entry and entry.outputs.get(SWITCHES):
-            said.append((int(entry.outputs[SWITCHES]), slot))
-    return max(said, default=(0, None), key=lambda each: each[0])
+    return held
 
 
 def _was_proven(checkpoint: Checkpoint, slot: Entry, release: Release) -> bool:
@@ -254,7 +378,3 @@ def _recalled(found: Mapping[str, Any]) -> Entry:
         inputs=found["inputs"],
         dependencies=tuple(found.get("dependencies") or ()),
     )
-
-
-def _passed(checkpoint: Checkpoint, role: str) -> tuple[Entry, ...]:
-    return tuple(entry for entry in checkpoint.entries if entry.role == role and not entry.failed)

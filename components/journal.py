@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pulumi import Output, Resource
 
-from .checkpoint import SWITCH, Checkpoint
+from .checkpoint import STACK, SWITCH, Checkpoint
 from .release import Observed, Plan
 
 BEGAN = time.monotonic()
@@ -19,9 +19,24 @@ KEPT = 20
 
 
 def entries(known: Checkpoint) -> Sequence[Mapping[str, Any]]:
-    """The switches so far, the last one last."""
+    """Return the switches so far, the last one last.
+
+    They are in the outputs of the switch's component, after an update that failed in its inputs, and the last one is
+    among the stack's outputs, too.
+    """
     switch = known.of(SWITCH, "switch")
-    return cast(Sequence[Mapping[str, Any]], switch.outputs.get("journal") or ()) if switch else ()
+    sources: list[object] = (
+        [switch.outputs.get("journal"), switch.inputs.get("before", {}).get("journal")] if switch else []
+    )
+    sources += [[entry.outputs.get("last_switch")] for entry in known.entries if entry.type == STACK]
+    found = {each["number"]: each for source in sources for each in _entries(source)}
+    return [found[number] for number in sorted(found)][-KEPT:]
+
+
+def _entries(source: object) -> list[Mapping[str, Any]]:
+    """Return what of a list are entries of the journal."""
+    listed = cast(list[Mapping[str, Any]], source) if isinstance(source, list) else []
+    return [each for each in listed if each and "number" in each]
 
 
 def entry(

@@ -30,9 +30,8 @@ def unavailable(platform: Platform, known: Checkpoint, slot: Slot) -> Sequence[s
     return [needed[image] for image in absent]
 
 
-def observe(platform: Platform, known: Checkpoint) -> Observed:
-    """Return what is there before an update. A live slot of which something can't be put back is lost: its release is made anew."""
-    observed = checkpoint.observe(known)
+def observe(platform: Platform, known: Checkpoint, observed: Observed) -> Observed:
+    """Return `observed` with the note that a live slot is lost: something of it can't be put back, its release is made anew."""
     if not observed.live or observed.live not in observed.held or not unavailable(platform, known, observed.live):
         return observed
     held = replace(observed.held[observed.live], lost=True)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
 from typing import Any, cast
 
@@ -56,6 +56,18 @@ def asked(variables: Mapping[str, str]) -> tuple[Ask, bool]:
     return Ask(given), force == "contract"
 
 
+def named_live(variables: Mapping[str, str]) -> Slot | bool | None:
+    """Return the slot that a person says is live (TIERS_LIVE), None if nothing is; False if the variable is not set.
+
+    Raises:
+        ReleaseError: it is no slot.
+    """
+    name = variables.get("TIERS_LIVE") or ""
+    if name not in ("", "none", *Slot):
+        raise ReleaseError(f"TIERS_LIVE: there is no slot {name!r:.40}; use {', '.join(Slot)} or none, or leave it out")
+    return Slot(name) if name in [*Slot] else None if name else False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Release:
     """What a slot runs: the version is what people call it, the digest of its content is what it is."""
@@ -86,11 +98,12 @@ class Held:
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What is there before an update. `switches` counts the switches so far."""
+    """What is there before an update. `switches` counts the switches so far; `missing` if the checkpoint lacks the last."""
 
     live: Slot | None = None
     held: Mapping[Slot, Held] = field(default_factory=dict[Slot, Held])
     switches: int = 0
+    missing: bool = False
 
     @property
     def standby(self) -> Held | None:
@@ -108,7 +121,8 @@ class Observed:
 class Plan:
     """What an update does: `render` gets `release`, `keep` stay as they are, `live` is live afterwards.
 
-    `waits` if the release has to be promoted before traffic moves to it.
+    `waits` if the release has to be promoted before traffic moves to it. `restores` if the switch that made the previous
+    slot live is lost and made again, before anything else.
     """
 
     live: Slot
@@ -118,6 +132,7 @@ class Plan:
     switches: int
     previous: Slot | None
     waits: bool = False
+    restores: bool = False
 
     @property
     def moves(self) -> bool:
@@ -137,7 +152,7 @@ def plan(
     *,
     manual: bool = False,
 ) -> Plan:
-    """Where `desired` goes: nowhere if it is live, to its slot if the standby holds it, else to the idle slot.
+    """Return where `desired` goes: nowhere if it is live, to its slot if the standby holds it, else to the idle slot.
 
     With `manual`, traffic moves only when it is asked to: to the release that waits, or back to the previous one. The
     first release of all waits for nobody, for nothing is live.
@@ -146,11 +161,17 @@ def plan(
         ReleaseError: what is asked for is not there, or going back would be past a migration that breaks it and
             `past_contract` does not allow it.
     """
+    done = _plan(observed, desired, ask, past_contract, manual=manual)
+    return replace(done, restores=observed.missing)
+
+
+def _plan(observed: Observed, desired: Release, ask: Ask, past_contract: bool, *, manual: bool) -> Plan:
     live, standby = observed.live, observed.standby
     if live is None:
         if ask is not Ask.CONFIGURED:
             raise ReleaseError(f"{ask}: nothing is live yet; run `pulumi up` to deploy a release")
-        return Plan(live=Slot.BLUE, release=desired, render=Slot.BLUE, keep=(), switches=1, previous=None)
+        number = observed.switches + 1
+        return Plan(live=Slot.BLUE, release=desired, render=Slot.BLUE, keep=(), switches=number, previous=None)
     current, idle = observed.held.get(live), live.other
     if ask is Ask.PREVIOUS:
         if not standby or observed.waiting:
@@ -197,11 +218,13 @@ def _refuse_past_contract(current: Held | None, older: Held) -> None:
 
 def explain(observed: Observed, done: Plan) -> str:
     """What an update is going to do, in words for a reviewer."""
+    again = f"the switch to {done.previous} is lost and made again" if done.restores else ""
     if not done.render and not done.moves:
-        return "nothing of the release changes" + (f"; {done.live.other} waits to be promoted" if done.waits else "")
+        waits = f"{done.live.other} waits to be promoted" if done.waits else ""
+        return "; ".join(filter(None, ("nothing of the release changes", waits, again)))
     current = observed.held.get(observed.live) if observed.live else None
     target = done.render or done.live
-    said: list[str] = []
+    said: list[str] = [again] if again else []
     if done.render:
         gone = observed.held.get(target)
         instead = f", in place of {gone.release}" if gone else ""

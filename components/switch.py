@@ -6,7 +6,7 @@ from typing import Any
 from pulumi import ComponentResource, Output, Resource
 
 from . import journal, recorded
-from .checkpoint import SWITCH, SWITCHES, Checkpoint, Entry
+from .checkpoint import SWITCH, SWITCHES, Checkpoint, last_switch
 from .kept import replay
 from .platforms import Place, Platform
 from .release import Observed, Plan
@@ -25,7 +25,9 @@ class Gateway(ComponentResource):
 class Switch(ComponentResource):
     """The switch. It waits for every gate, and nothing of a release waits for it. While traffic does not move it stays as it is.
 
-    Its output `journal` has an entry for each of the last switches, its output `settings` the plain settings of this update.
+    Its outputs say which slot is live, after how many switches, list the last switches (`journal`) and keep the plain
+    settings of this update. The engine drops them when the inputs change, and an update that fails writes no new ones:
+    the facts before an update that does something to a slot are therefore in its inputs (`before`).
     """
 
     def __init__(
@@ -39,24 +41,26 @@ class Switch(ComponentResource):
         known: Checkpoint,
         plain: Mapping[str, Any],
     ) -> None:
-        super().__init__(SWITCH, "switch", {"live": str(plan.live)}, None)
-        past = journal.entries(known)
+        past = list(journal.entries(known))
+        super().__init__(SWITCH, "switch", _inputs(observed, plan, known, past), None)
+        self.journal: Output[Any] = Output.from_input(past)
+        lost = self._put_back(platform, observed, plan, standing) if plan.restores else None
         if plan.moves:
             place = Place(slot=plan.live, release=plan.release)
-            after = [*standing, *gates.values()]
+            after = [*standing, *gates.values(), *([lost] if lost else ())]
             # The output fails when the switch does: it is read here so that the update fails with it.
             self.moved = platform.switch(self, place, routes if plan.render else None, plan.switches, after)
             self.journal = journal.entry(observed, plan, gates, self.moved).apply(
                 lambda last: [*past[1 - journal.KEPT :], last]
             )
+        elif lost:
+            self.moved = lost
         else:
-            entries = [
-                each
-                for each in known.below("switch", SWITCH)
-                if each.role == "switch" and each.labels["tiers.switch"] == str(plan.switches)
-            ]
-            self.moved = self._stay(entries, platform, observed, plan, [*standing, *gates.values()])
-            self.journal = Output.from_input(list(past))
+            entry = last_switch(known, plan.live, plan.switches)
+            assert entry, "a plan restores what the checkpoint lacks"
+            after: list[Any] = [*standing, *gates.values()]
+            resource = replay(entry, platform, self, after)
+            self.moved = resource.urn.apply(lambda _: resource)
         self.live = observed.held[plan.live].release if plan.waits else plan.release
         self.said = self.moved.apply(lambda _: {"release": str(self.live), "slot": str(plan.live)})
         """Which release is live, and where; not before it is."""
@@ -70,13 +74,19 @@ class Switch(ComponentResource):
         """Return a value that is known once traffic is where it should be."""
         return self.moved.apply(lambda _: value)
 
-    def _stay(
-        self, entries: Sequence[Entry], platform: Platform, observed: Observed, plan: Plan, after: Sequence[Any]
+    def _put_back(
+        self, platform: Platform, observed: Observed, plan: Plan, standing: Sequence[Resource]
     ) -> Output[Resource]:
-        """Leave traffic where it is. A switch that is gone is done once more, to the same slot."""
-        if entries:
-            resource = replay(entries[0], platform, self, after)
-            return resource.urn.apply(lambda _: resource)
-        release = observed.held[plan.live].release
-        place = Place(slot=plan.live, release=release)
-        return platform.switch(self, place, release.routes, plan.switches, after)
+        """Make the lost switch to the live slot again; it waits for no gate, so that it comes back though a release fails."""
+        assert plan.previous
+        place = Place(slot=plan.previous, release=observed.held[plan.previous].release)
+        return platform.put_back(self, place, observed.switches, standing, beside=plan.moves)
+
+
+def _inputs(observed: Observed, plan: Plan, known: Checkpoint, past: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the component's inputs: the facts before this update if it does something to a slot, else those it has."""
+    stored = known.of(SWITCH, "switch")
+    if stored and not plan.render and not plan.moves:
+        return stored.inputs
+    before = {"live": str(observed.live or ""), "switches": observed.switches, "journal": past}
+    return {"live": str(plan.live), "switches": plan.switches, "before": before}

@@ -59,7 +59,7 @@ atexit.register(report)
 pulumi.runtime.register_resource_transform(count)
 SEALED = pulumi.Output.secret({"password": "never deployed"})
 SETTINGS = Settings(app=APP, environment=ENVIRONMENT, secrets={}, sealed=SEALED)
-PLATFORM = platforms.connect(SETTINGS, Checkpoint())
+PLATFORM = platforms.connect(SETTINGS, Checkpoint(), None)
 PLACE = platforms.Place(slot=Slot.BLUE, release=Release(version="1.0.0", digest="0" * 12))
 assert PLATFORM.foundation
 for index in range(int(os.environ["SERVICES"])):

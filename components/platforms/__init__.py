@@ -10,6 +10,7 @@ from pulumi import CustomTimeouts, Input, Output, ProviderResource, Resource, Re
 from ..alerts import Watched
 from ..checkpoint import LABEL_SLOT, Checkpoint, Entry
 from ..config import App, ConfigError, Environment, Settings, TierName
+from ..live import Routing
 from ..names import LABEL_APP
 from ..release import Release, Slot
 from ..workload import DatabaseCluster, Elsewhere, Route, Scale, Task, Timed, Workload, Zone
@@ -19,8 +20,8 @@ SLOT_HEADER = "X-Tiers-Slot"
 """A request with it goes to the slot it names, and the answer says which slot gave it."""
 COOKIE = "tiers-release"
 """Names the release a page came from, so that what the page asks for comes from there, too."""
-UNTOUCHED, SHARED = "what is live was not touched", "it is shared by both slots"
-"""What a failure means for users."""
+SHARED = "it is shared by both slots"
+"""What a failure of a shared tier means for users; of all else, see `impact`."""
 ONCE_WITHIN = 6 * 3600
 """Seconds that a command which somebody runs by hand may take."""
 Dependencies = Sequence[Input[Resource]]
@@ -225,6 +226,15 @@ class Platform(Protocol):
         """
         ...
 
+    def put_back(
+        self, parent: Resource, place: Place, count: int, after: Dependencies, *, beside: bool
+    ) -> Output[Resource]:
+        """Make a lost switch again: switch number `count`, to the slot that is live already.
+
+        `beside` if the same update moves traffic on by another switch, which comes later.
+        """
+        ...
+
     def watch(
         self,
         parent: Resource,
@@ -252,6 +262,17 @@ def refuse_another(app: str, checkpoint: Checkpoint) -> None:
             f"app.name: this stack holds {', '.join(sorted(held))}, and under another name it would start without its data; "
             f"keep the name, or remove the stack first (`pulumi destroy`)"
         )
+
+
+def routing(app: App, environment: Environment, stack: str) -> Routing:
+    """Ask the platform itself which slot it sends users to; its answer says so if it can't be asked."""
+    if environment.kubernetes:
+        from . import cluster
+
+        return cluster.routing(environment.kubernetes, app.name, f"{app.name}-{stack}")
+    from . import engine
+
+    return engine.routing(environment, app.name, stack)
 
 
 def ready(app: App, environment: Environment, stack: str) -> Mapping[tuple[str, str], tuple[int, int]]:
@@ -360,18 +381,30 @@ def ways_in(app: App, environment: Environment, stack: str, live: Slot) -> list[
     return list(isolation.of_engine(app, containers, answering))
 
 
-def connect(settings: Settings, checkpoint: Checkpoint) -> Platform:
-    """The platform that the environment names, found to be there.
+def check(settings: Settings, checkpoint: Checkpoint) -> None:
+    """Find out before anything is touched whether the platform is there, and the stack's own.
 
     Raises:
-        RunError: it is not; nothing has been touched yet.
+        RunError: it is not.
     """
     refuse_another(settings.app.name, checkpoint)
     # Each platform's provider costs time to import.
     if settings.environment.kubernetes:
         from . import kubernetes
 
-        return kubernetes.connect(settings, checkpoint)
+        kubernetes.check(settings)
+    else:
+        from . import docker
+
+        docker.check(settings, checkpoint)
+
+
+def connect(settings: Settings, checkpoint: Checkpoint, live: Slot | None) -> Platform:
+    """Return the platform that the environment names; `live` is the slot that must keep serving."""
+    if settings.environment.kubernetes:
+        from . import kubernetes
+
+        return kubernetes.connect(settings, checkpoint, live)
     from . import docker
 
-    return docker.connect(settings, checkpoint)
+    return docker.connect(settings, checkpoint, live)

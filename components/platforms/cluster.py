@@ -5,7 +5,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -20,8 +20,9 @@ from urllib3.exceptions import HTTPError
 
 from ..checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
 from ..config import Kubernetes
+from ..live import Routing
 from ..release import Slot
-from . import ONCE_WITHIN, UNTOUCHED, Line, cnpg
+from . import ONCE_WITHIN, Line, cnpg
 from .access import HOLD_DATA, KINDS
 from .expansion import literals
 from .inventory import Inventory, Location, object_key
@@ -83,29 +84,38 @@ def _read(file: Path) -> Mapping[str, Any]:
         raise RunError(f"KUBECONFIG: {file} is not YAML ({error}); mend it") from None
 
 
-def explain(path: str, manifest: Manifest, context: str, *, touched: str) -> ResourceHookBinding:
+def explain(path: str, manifest: Manifest, context: str, *, touched: Callable[[], str]) -> ResourceHookBinding:
     """When an object can't be made or does not become ready, say so with the state of its pods, their logs and events."""
     what = f"{manifest['kind']} {manifest['metadata']['name']}"
 
     def tell(args: ErrorHookArgs) -> bool:
         cause = args.errors[0].strip() if args.errors else "no reason was given"
-        pulumi.log.error(f"{path}: {what}: {reason(cause)}; {touched}.\n{_evidence(context, manifest)}")
+        pulumi.log.error(f"{path}: {what}: {reason(cause)}; {touched()}.\n{_evidence(context, manifest)}")
         return False
 
     return ResourceHookBinding(on_error=[ErrorHook(f"explain-{what}".replace(" ", "-"), tell)])
 
 
-def check_available(context: str, namespace: str, labels: Mapping[str, str]) -> None:
-    """The Deployments with these labels are there, and the cluster calls them available.
+def check_available(context: str, namespace: str, labels: Mapping[str, str], impact: Callable[[], str]) -> None:
+    """Check that the Deployments with these labels are there, and that the cluster calls them available.
 
     Raises:
-        RunError: they are not.
+        RunError: they are not; `impact` says what that means for users.
     """
-    api = _apps(context)
-    found = api.list_namespaced_deployment(namespace, label_selector=_selector(labels)).items
+    found = _deployments(context, namespace, labels)
     ill = [each.metadata.name for each in found if not _available(each)]
     if ill or not found:
-        raise RunError(f"{', '.join(ill) or 'what ran there'} is not available; {UNTOUCHED}. Release anew instead")
+        raise RunError(f"{', '.join(ill) or 'what ran there'} is not available; {impact()}. Release anew instead")
+
+
+def available(context: str, namespace: str, labels: Mapping[str, str]) -> bool:
+    """Return whether there are Deployments with these labels, and all of them are available."""
+    found = _deployments(context, namespace, labels)
+    return bool(found) and all(_available(each) for each in found)
+
+
+def _deployments(context: str, namespace: str, labels: Mapping[str, str]) -> list[Any]:
+    return _apps(context).list_namespaced_deployment(namespace, label_selector=_selector(labels)).items
 
 
 def expect() -> None:
@@ -148,6 +158,46 @@ def ready(location: Location) -> dict[tuple[str, str], tuple[int, int]]:
         healthy_too, of_too = counted.get(place, (0, 0))
         counted[place] = (healthy_too + healthy, of_too + of)
     return counted
+
+
+def routing(settings: Kubernetes, app: str, instance: str) -> Routing:
+    """Ask the cluster which slot the HTTPRoute of an instance sends users to."""
+    kubernetes: Any = import_module("kubernetes")
+    failures = (kubernetes.client.ApiException, kubernetes.config.ConfigException, HTTPError, OSError)
+    source = f"HTTPRoute {app} of {instance}"
+    try:
+        return _routing(kubernetes, settings, app, instance, source)
+    except failures as error:
+        return Routing(source=source, problem=" ".join(str(error).split())[:300])
+
+
+def _routing(kubernetes: Any, settings: Kubernetes, app: str, instance: str, source: str) -> Routing:
+    client = kubernetes.config.new_client_from_config(context=settings.context)
+    where, missing = settings.home(instance), 404
+    labels: dict[str, str] = {}
+    tiers = {"label_selector": f"app.kubernetes.io/instance={instance},{LABEL_ROLE}=tier,{LABEL_SLOT}"}
+    found = kubernetes.client.AppsV1Api(client).list_namespaced_deployment(where, **tiers).items
+    running = frozenset(Slot(each.metadata.labels[LABEL_SLOT]) for each in found)
+    try:
+        objects = kubernetes.client.CustomObjectsApi(client)
+        found = objects.get_namespaced_custom_object(*_ROUTES, where, "httproutes", app)
+        labels |= found["metadata"].get("labels") or {}
+    except kubernetes.client.ApiException as error:
+        if error.status != missing:
+            raise
+    ours = labels.get("app.kubernetes.io/instance") == instance and labels.get(LABEL_SLOT) in [*Slot]
+    if not ours:
+        return Routing(source=source, running=running, absent=True)
+    number = labels.get("tiers.switch", "")
+    return Routing(
+        source=source,
+        live=Slot(labels[LABEL_SLOT]),
+        switches=int(number) if number.isdigit() else None,
+        running=running,
+    )
+
+
+_ROUTES = ("gateway.networking.k8s.io", "v1")
 
 
 def _replicated(context: str, selector: str, namespace: str) -> list[dict[str, Any]]:

@@ -54,11 +54,10 @@ from ..workload import (
     Workload,
     Zone,
 )
-from . import SHARED, UNTOUCHED, Dependencies, Place, Wanted, engine, haproxy, prometheus, smoke_checks, variables
+from . import SHARED, Dependencies, Place, Wanted, engine, haproxy, impact, prometheus, smoke_checks, variables
 
 TOOLBOX = Path(__file__).with_name("toolbox.py").read_text()
-GATEWAY_USER = 99
-"""User haproxy of the public image, who owns the folder of the gateway's state."""
+GATEWAY_USER = haproxy.USER
 CLAIM_WITHIN = "75"
 """Seconds that the gateway has to take a slot: the engine waits up to a minute before it starts one anew that has ended."""
 SMALL = Resources(cpu=0.5, memory=64 * 2**20)
@@ -149,6 +148,7 @@ class DockerPlatform:
     environment: Environment
     checkpoint: Checkpoint
     secrets: Output[Mapping[str, str]]
+    live: Slot | None
 
     @property
     def prefix(self) -> str:
@@ -339,7 +339,7 @@ class DockerPlatform:
             workload.path or (f"app.{workload.tier}" if role == "tier" else workload.image.path),
             workload.start_within,
             self.environment,
-            touched=UNTOUCHED if place else SHARED,
+            touched=self.impact if place else lambda: SHARED,
         )
         return docker.Container(name, args, opts=self._options(parent, after, hooks=hooks, delete_before_replace=True))
 
@@ -388,7 +388,7 @@ class DockerPlatform:
     def revived(self, entry: Entry, scales: Mapping[TierName, Scale]) -> Wanted:
         path, within = f"app.{entry.tier}", float(entry.inputs["waitTimeout"])
         real = entry.inputs["name"]
-        hooks = engine.explain_container(entry.name, real, path, within, self.environment, touched=UNTOUCHED)
+        hooks = engine.explain_container(entry.name, real, path, within, self.environment, touched=self.impact)
         return Wanted(inputs=entry.inputs, hooks=hooks)
 
     def resealed(self, entry: Entry, workload: Workload, place: Place) -> Wanted | None:
@@ -437,7 +437,27 @@ class DockerPlatform:
         """A container that runs to its end. The output fails, with the end of its log, unless its exit code is 0."""
         args.restart, args.must_run, args.attach, args.logs = "no", False, True, True
         container = docker.Container(name, args, opts=self._options(parent, after, delete_before_replace=True, **more))
-        return _passed(container, container.exit_code, container.container_logs, what)
+        return self._passed(container, container.exit_code, container.container_logs, what)
+
+    def _passed(self, container: Resource, code: Output[Any], log: Output[Any], what: str) -> Output[Resource]:
+        """Return the container once it has ended well."""
+
+        def passed(result: Sequence[Any]) -> Resource:
+            code, log = result
+            if code not in (None, 0):
+                reason = "did not finish in time" if code in (124, 143) else f"ended with exit code {code:g}"
+                raise RunError(f"{what} {reason}; {self.impact()}. Its last lines:\n{plain_log(str(log or ''))}")
+            return container
+
+        return Output.all(code, log).apply(passed)
+
+    def impact(self) -> str:
+        """Return what a failure means for users: the live slot is asked."""
+        if self.live is None:
+            return impact.describe(None, self.url, (), lambda: False)
+        labels = self.labels(role="tier") | {LABEL_SLOT: self.live}
+        paths = impact.paths(self.checkpoint, self.live)
+        return impact.describe(self.live, self.url, paths, lambda: engine.healthy(self.environment, labels))
 
     def finish(
         self,
@@ -522,7 +542,7 @@ class DockerPlatform:
             opts=self._options(
                 parent,
                 hooks=engine.explain_container(
-                    name, f"{self.prefix}-gateway", "environment.gateway", 0, self.environment, touched=SHARED
+                    name, f"{self.prefix}-gateway", "environment.gateway", 0, self.environment, touched=lambda: SHARED
                 ),
                 delete_before_replace=True,
             ),
@@ -576,7 +596,7 @@ class DockerPlatform:
         inputs["labels"] = labels + ([{"label": LABEL_ATTEMPT, "value": str(attempt)}] if attempt > 1 else [])
 
         def passed(resource: Any) -> Output[Resource]:
-            return _passed(resource, resource.exitCode, resource.containerLogs, f"{entry.name}: it")
+            return self._passed(resource, resource.exitCode, resource.containerLogs, f"{entry.name}: it")
 
         return Wanted(inputs=inputs, reads=("exitCode", "containerLogs"), passed=passed)
 
@@ -650,18 +670,26 @@ class DockerPlatform:
         hooks = None if routes else ResourceHookBinding(before_create=[self._ask(place)])
         return self._one_shot(parent, name, args, f"the switch to {place.slot}: it", after, hooks=hooks)
 
+    def put_back(
+        self, parent: Resource, place: Place, count: int, after: Dependencies, *, beside: bool
+    ) -> Output[Resource]:
+        name = f"switch-{count}"
+        labels = self._labels("switch", name, switch=str(count)) | {LABEL_SLOT: place.slot}
+        args = self._tell_gateway(name, labels, "live", place.slot)
+        return self._one_shot(parent, name, args, f"the switch to {place.slot}, made again: it", after)
+
     def _ask(self, place: Place) -> ResourceHook:
         """Before traffic comes back to a slot: that the engine still calls its containers healthy."""
         labels = self.labels(role="tier") | {LABEL_SLOT: place.slot}
 
         def ask(_: ResourceHookArgs) -> None:
-            engine.check_healthy(self.environment, labels)
+            engine.check_healthy(self.environment, labels, self.impact)
 
         return ResourceHook(f"ask-{place.slot}", ask)
 
 
-def connect(settings: Settings, checkpoint: Checkpoint) -> DockerPlatform:
-    """The engine the environment names.
+def check(settings: Settings, checkpoint: Checkpoint) -> None:
+    """Find out whether the engine that the environment names is there.
 
     Raises:
         RunError: it does not answer, or a port of the gateway is taken.
@@ -673,22 +701,17 @@ def connect(settings: Settings, checkpoint: Checkpoint) -> DockerPlatform:
         for port in entry.inputs.get("ports") or ()
     ]
     engine.check(settings.environment, own={int(port["external"]) for port in ports})
+
+
+def connect(settings: Settings, checkpoint: Checkpoint, live: Slot | None) -> DockerPlatform:
+    """Return the engine that the environment names."""
     return DockerPlatform(
-        app=settings.app, environment=settings.environment, checkpoint=checkpoint, secrets=settings.sealed
+        app=settings.app,
+        environment=settings.environment,
+        checkpoint=checkpoint,
+        secrets=settings.sealed,
+        live=live,
     )
-
-
-def _passed(container: Resource, code: Output[Any], log: Output[Any], what: str) -> Output[Resource]:
-    """The container once it has ended well."""
-
-    def passed(result: Sequence[Any]) -> Resource:
-        code, log = result
-        if code not in (None, 0):
-            reason = "did not finish in time" if code in (124, 143) else f"ended with exit code {code:g}"
-            raise RunError(f"{what} {reason}; {UNTOUCHED}. Its last lines:\n{plain_log(str(log or ''))}")
-        return container
-
-    return Output.all(code, log).apply(passed)
 
 
 class Ground(ComponentResource):

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,9 +16,12 @@ from pulumi import ErrorHook, ErrorHookArgs, ResourceHookBinding, RunError
 
 from ..checkpoint import LABEL_RELEASE, LABEL_SLOT
 from ..config import Environment
+from ..live import Routing
 from ..names import LABEL_APP, LABEL_ENVIRONMENT
+from ..release import Slot
 from ..workload import Image
-from . import UNTOUCHED, Line
+from . import Line
+from .haproxy import FOLDER, USER
 from .inventory import Inventory, Location, engine_host
 
 
@@ -92,7 +96,7 @@ def _check_ports(environment: Environment, own: Collection[int]) -> None:
 
 
 def explain_container(
-    name: str, real: str, path: str, within: float, environment: Environment, touched: str
+    name: str, real: str, path: str, within: float, environment: Environment, touched: Callable[[], str]
 ) -> ResourceHookBinding:
     """When the container can't be made or does not become healthy, say so with its state and last log lines."""
 
@@ -100,7 +104,7 @@ def explain_container(
         cause = args.errors[0].strip() if args.errors else ""
         if "healthy" in cause:
             cause = f"it is not healthy within {within:g}s"
-        pulumi.log.error(f"{path}: container {real}: {cause}; {touched}.\n{_last_words(environment, real)}")
+        pulumi.log.error(f"{path}: container {real}: {cause}; {touched()}.\n{_last_words(environment, real)}")
         return False
 
     return _on_error(f"explain-{name}", explain)
@@ -127,17 +131,56 @@ def _on_error(name: str, explain: Callable[[ErrorHookArgs], bool]) -> ResourceHo
     return ResourceHookBinding(on_error=[ErrorHook(name, explain)])
 
 
-def check_healthy(environment: Environment, labels: Mapping[str, str]) -> None:
-    """The containers with these labels are there, and the engine calls them healthy.
+def check_healthy(environment: Environment, labels: Mapping[str, str], impact: Callable[[], str]) -> None:
+    """Check that the containers with these labels are there, and that the engine calls them healthy.
 
     Raises:
-        RunError: they are not.
+        RunError: they are not; `impact` says what that means for users.
     """
-    wanted = [f"{name}={value}" for name, value in labels.items()]
-    found = client(environment).containers.list(all=True, filters={"label": wanted})
+    found = _labelled(environment, labels)
     ill = sorted(str(each.name) for each in found if each.health != "healthy")
     if ill or not found:
-        raise RunError(f"{', '.join(ill) or 'what ran there'} is not healthy; {UNTOUCHED}. Release anew instead")
+        raise RunError(f"{', '.join(ill) or 'what ran there'} is not healthy; {impact()}. Release anew instead")
+
+
+def healthy(environment: Environment, labels: Mapping[str, str]) -> bool:
+    """Return whether there are containers with these labels, and all of them are healthy."""
+    found = _labelled(environment, labels)
+    return bool(found) and all(each.health == "healthy" for each in found)
+
+
+def _labelled(environment: Environment, labels: Mapping[str, str]) -> list[Any]:
+    wanted = [f"{name}={value}" for name, value in labels.items()]
+    return client(environment).containers.list(all=True, filters={"label": wanted})
+
+
+def routing(environment: Environment, app: str, stack: str) -> Routing:
+    """Ask the gateway which slot it sends users to: its process, or the file that it starts with."""
+    source = f"the gateway of {app}-{stack}"
+    from docker.errors import DockerException
+
+    try:
+        return _routing(environment, source, stack_labels(app, stack), f"{app}-{stack}-gateway")
+    except (DockerException, OSError) as error:
+        return Routing(source=source, problem=" ".join(str(error).split())[:300])
+
+
+def _routing(environment: Environment, source: str, labels: Mapping[str, str], gateway: str) -> Routing:
+    here = client(environment, within=60)
+    wanted = [f"{name}={value}" for name, value in {**labels, "tiers.role": "tier"}.items()]
+    tiers = here.containers.list(all=True, ignore_removed=True, filters={"label": wanted})
+    running = frozenset(Slot(each.labels[LABEL_SLOT]) for each in tiers if each.labels.get(LABEL_SLOT) in [*Slot])
+    if gateway not in {each.name for each in here.volumes.list(filters={"name": gateway})}:
+        return Routing(source=source, running=running, absent=True)
+    # As the containers that tell the gateway something: the map is in a volume, and belongs to the gateway's user.
+    name = here.containers.run(
+        environment.toolbox,
+        ["python3", "-c", Path(__file__).with_name("toolbox.py").read_text(), "live", FOLDER],
+        volumes={gateway: {"bind": FOLDER, "mode": "rw"}},
+        user=f"{USER}:{USER}", network_mode="none", read_only=True, cap_drop=["ALL"], remove=True,
+        security_opt=["no-new-privileges:true"], mem_limit="64m",
+    ).decode().strip()  # fmt: skip
+    return Routing(source=source, live=Slot(name) if name in [*Slot] else None, running=running)
 
 
 def remove_strays(location: Location, known: Collection[str]) -> list[str]:

@@ -17,6 +17,8 @@ from . import COOKIE, SLOT_HEADER, readiness
 
 FOLDER = "/var/lib/haproxy"
 """Owned by user haproxy in the image, so that a volume mounted on it is, too."""
+USER = 99
+"""User haproxy of the public image, who owns the folder."""
 FILE = f"{FOLDER}/haproxy.cfg"
 MASTER = f"{FOLDER}/master.sock"
 MAP = f"{FOLDER}/live.map"

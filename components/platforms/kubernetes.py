@@ -9,9 +9,9 @@ its template changes.
 
 import copy
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,13 +52,13 @@ from ..workload import (
 )
 from . import (
     SHARED,
-    UNTOUCHED,
     Dependencies,
     Place,
     Wanted,
     barman,
     cluster,
     cnpg,
+    impact,
     manifests,
     operated,
     replicated,
@@ -72,7 +72,8 @@ TOOLBOX = Path(__file__).with_name("toolbox.py").read_text()
 TOOLBOX_USER = 10_001
 SMALL = Resources(cpu=0.5, memory=64 * 2**20, reserve=0.01)
 W = TypeVar("W", bound=Workload)
-LIVE = "it is live, and serves as before"
+TAKEN_OVER = {"pulumi.com/patchFieldManager": "tiers-switch", "pulumi.com/patchForce": "true"}
+"""Annotations of a route that may be there already, made by another resource of the same object."""
 REACH_WITHIN = 60
 """Seconds until a Service must lead to what is ready behind it."""
 
@@ -85,6 +86,7 @@ class KubernetesPlatform:
     environment: Environment
     checkpoint: Checkpoint
     secrets: Output[Mapping[str, str]]
+    live: Slot | None
 
     @property
     def cluster(self) -> Kubernetes:
@@ -138,12 +140,23 @@ class KubernetesPlatform:
         after: Dependencies,
         within: float,
         path: str,
-        touched: str = UNTOUCHED,
+        touched: Callable[[], str] | None = None,
         **more: Any,
     ) -> CustomResource:
         """Register what the provider waits for; when it fails or takes too long the error says why."""
-        hooks = cluster.explain(path, manifest, self.cluster.context, touched=touched)
+        hooks = cluster.explain(path, manifest, self.cluster.context, touched=touched or self.impact)
         return self.object(parent, manifest, after, hooks=hooks, custom_timeouts=_limit(within), **more)
+
+    def impact(self) -> str:
+        """Return what a failure means for users: the live slot is asked."""
+        if self.live is None:
+            return impact.describe(None, self.url, (), lambda: False)
+        ready = partial(cluster.available, self.cluster.context, self.scope.namespace, self._tiers_of(self.live))
+        return impact.describe(self.live, self.url, impact.paths(self.checkpoint, self.live), ready)
+
+    def _tiers_of(self, slot: Slot) -> Mapping[str, str]:
+        """Return the labels of the Deployments of a slot."""
+        return {"app.kubernetes.io/instance": self.scope.instance, LABEL_ROLE: "tier", LABEL_SLOT: str(slot)}
 
     # ------------------------------------------------------------------ secrets
 
@@ -251,7 +264,7 @@ class KubernetesPlatform:
                 after,
                 self._patience(workload) + workload.stop_within,
                 workload.path or f"app.{workload.tier}",
-                touched=SHARED,
+                touched=lambda: SHARED,
                 name=workload.tier,
                 delete_before_replace=True,  # Never two over the same data.
             )
@@ -277,7 +290,7 @@ class KubernetesPlatform:
                     [*around, *supplies.values(), *self.ground.stands, *(running if one_by_one else ())],
                     self._patience(workload) + workload.stop_within,
                     f"app.{workload.tier}",
-                    touched=SHARED,
+                    touched=lambda: SHARED,
                     name=each.resource,
                     delete_before_replace=True,  # Never two over the same data.
                 )
@@ -332,7 +345,7 @@ class KubernetesPlatform:
         """A volume that outlives every release."""
         made = manifests.claim(self.scope, tier, volume)
         path = f"environment.tiers.{tier}.storage"
-        hooks = cluster.explain(path, made, self.cluster.context, touched=UNTOUCHED)
+        hooks = cluster.explain(path, made, self.cluster.context, touched=self.impact)
         options = of_data(self.environment.protect_data)
         return register(parent, made, ground.provider, ground.namespace, hooks=hooks, **options)
 
@@ -359,7 +372,7 @@ class KubernetesPlatform:
             [*after, *self.ground.stands],
             within,
             f"app.{wanted.tier}",
-            touched=SHARED,
+            touched=lambda: SHARED,
             **of_data(self.environment.protect_data),  # the claims go with it
         )
         if wanted.archive:
@@ -368,7 +381,7 @@ class KubernetesPlatform:
         pooler = cnpg.pooler(self.scope, wanted)
         within = wanted.start_within + self.cluster.schedule_within
         path = wanted.pooler.path
-        return [instances, self._awaited(parent, pooler, [instances, budget], within, path, touched=SHARED)]
+        return [instances, self._awaited(parent, pooler, [instances, budget], within, path, touched=lambda: SHARED)]
 
     def _archive(self, parent: Resource, name: str, archive: Archive) -> list[Resource]:
         """What takes the changes of a database, before there are any."""
@@ -421,7 +434,7 @@ class KubernetesPlatform:
         scale = scales.get(TierName(str(entry.tier))) if entry.runs else None
         if not scale:
             return None
-        wanted = self._at(entry, scale, LIVE)
+        wanted = self._at(entry, scale)
         return wanted if wanted.inputs != entry.inputs else None
 
     def absent_images(self, images: Collection[str]) -> Sequence[str]:
@@ -439,9 +452,9 @@ class KubernetesPlatform:
 
     def revived(self, entry: Entry, scales: Mapping[TierName, Scale]) -> Wanted:
         scale = scales.get(TierName(str(entry.tier)))
-        return self._at(entry, scale or Scale(replicas=entry.inputs["spec"].get("replicas", 1)), UNTOUCHED)
+        return self._at(entry, scale or Scale(replicas=entry.inputs["spec"].get("replicas", 1)))
 
-    def _at(self, entry: Entry, scale: Scale, touched: str) -> Wanted:
+    def _at(self, entry: Entry, scale: Scale) -> Wanted:
         inputs, theirs = copy.deepcopy(dict(entry.inputs)), None
         spec = inputs["spec"]
         if "maxReplicas" in spec:
@@ -451,7 +464,7 @@ class KubernetesPlatform:
         else:
             # Once it runs an autoscaler has the say; what it says is no change of ours.
             theirs = ["spec.replicas"]
-        hooks = cluster.explain(f"environment.tiers.{entry.tier}", inputs, self.cluster.context, touched=touched)
+        hooks = cluster.explain(f"environment.tiers.{entry.tier}", inputs, self.cluster.context, touched=self.impact)
         return Wanted(
             inputs=inputs, hooks=hooks, timeouts=_limit(spec.get("progressDeadlineSeconds", 60)), theirs=theirs
         )
@@ -533,24 +546,40 @@ class KubernetesPlatform:
     def switch(
         self, parent: Resource, place: Place, routes: Sequence[Route] | None, count: int, after: Dependencies
     ) -> Output[Resource]:
-        spec = self._kept_spec(place) if routes is None else None
-        spec = spec or traffic.slot_spec(self.scope, self.cluster, routes or (), place)
-        labels = self.scope.labels(self.app.name, "switch", place) | {LABEL_SWITCH: str(count)}
-        live = {**spec, "rules": traffic.live_rules(spec["rules"])}
-        made = traffic.http_route(self.scope, self.app.name, labels, live)
-        hooks = cluster.explain(f"the switch to {place.slot}", made, self.cluster.context, touched=UNTOUCHED)
+        made = self._live_route(place, routes, count)
+        if count > 1 and not self.checkpoint.of(traffic.HTTP_ROUTE, self.app.name):
+            made["metadata"]["annotations"] = dict(TAKEN_OVER)
+        hooks = cluster.explain(f"the switch to {place.slot}", made, self.cluster.context, touched=self.impact)
         if routes is None:
             hooks.before_create = hooks.before_update = [self._ask(place)]
         return _there(self.object(parent, made, after, hooks=hooks))
 
+    def _live_route(self, place: Place, routes: Sequence[Route] | None, count: int) -> Manifest:
+        """Render the one route that sends all traffic to a slot; without `routes` by those of the slot's own release."""
+        spec = self._kept_spec(place) if routes is None else None
+        found = place.release.routes if routes is None else routes
+        spec = spec or traffic.slot_spec(self.scope, self.cluster, found, place)
+        labels = self.scope.labels(self.app.name, "switch", place) | {LABEL_SWITCH: str(count)}
+        live = {**spec, "rules": traffic.live_rules(spec["rules"])}
+        return traffic.http_route(self.scope, self.app.name, labels, live)
+
+    def put_back(
+        self, parent: Resource, place: Place, count: int, after: Dependencies, *, beside: bool
+    ) -> Output[Resource]:
+        made = self._live_route(place, None, count)
+        made["metadata"]["annotations"] = dict(TAKEN_OVER)
+        # One update can't have two states of one resource. The second resource of this object leaves it where it is.
+        stands_in = {"name": f"{self.app.name}-again", "retain_on_delete": True} if beside else {}
+        hooks = cluster.explain(f"the switch to {place.slot}", made, self.cluster.context, touched=self.impact)
+        return _there(self.object(parent, made, after, hooks=hooks, **stands_in))
+
     def _ask(self, place: Place) -> ResourceHook:
         """Before traffic comes back to a slot: that the cluster still calls it available."""
-        labels = self.scope.labels("", "tier", place)
-        found = {label: labels[label] for label in ("app.kubernetes.io/instance", LABEL_ROLE, LABEL_SLOT)}
         cluster.expect()
 
         def ask(_: ResourceHookArgs) -> None:
-            cluster.check_available(self.cluster.context, self.scope.namespace, found)
+            found = self._tiers_of(place.slot)
+            cluster.check_available(self.cluster.context, self.scope.namespace, found, self.impact)
 
         return ResourceHook(f"ask-{place.slot}", ask)
 
@@ -571,7 +600,7 @@ class KubernetesPlatform:
             stands = [*open_ways, *(self.object(parent, one) for one in around), *self.ground.stands]
             made = operated.deployment(self.scope, each, tier, self._pod(each, None))
             needed = [*supplies.values(), *stands, *after[tier]]
-            self._awaited(parent, made, needed, self._patience(each), each.image.path, touched=UNTOUCHED)
+            self._awaited(parent, made, needed, self._patience(each), each.image.path, touched=self.impact)
         asked = operated.monitors(self.scope, watched, named)
         for each in [*asked, operated.rules(self.scope, watched), operated.grafana(self.scope, watched)]:
             self.object(parent, each)
@@ -587,8 +616,8 @@ class KubernetesPlatform:
         return next((dict(entry.inputs["spec"]) for entry in found), None)
 
 
-def connect(settings: Settings, checkpoint: Checkpoint) -> KubernetesPlatform:
-    """The cluster the environment names.
+def check(settings: Settings) -> None:
+    """Find out whether the cluster that the environment names is there, and has what it asks for.
 
     Raises:
         RunError: its context is not there, or nothing answers.
@@ -615,8 +644,16 @@ def connect(settings: Settings, checkpoint: Checkpoint) -> KubernetesPlatform:
             "environment.tiers.database.backup",
             "install CloudNativePG's Barman plugin, which keeps every change with `ha` and a bucket, or back up to a volume",
         )
+
+
+def connect(settings: Settings, checkpoint: Checkpoint, live: Slot | None) -> KubernetesPlatform:
+    """Return the cluster that the environment names."""
     return KubernetesPlatform(
-        app=settings.app, environment=settings.environment, checkpoint=checkpoint, secrets=settings.sealed
+        app=settings.app,
+        environment=settings.environment,
+        checkpoint=checkpoint,
+        secrets=settings.sealed,
+        live=live,
     )
 
 

@@ -199,6 +199,18 @@ def _reload(folder: str, deadline: float) -> None:
     _until(loaded, deadline)
 
 
+def live(folder: str) -> str:
+    """Return the slot that new requests go to: by the memory of the gateway's process, or by its file if none runs."""
+    try:
+        # The first is the process that serves; those after it only finish what they have.
+        shown = _tell(f"{folder}/master.sock", f"@!{_workers(folder)[0]} show map {folder}/live.map")
+        pairs = [line.split()[1:] for line in shown.splitlines()]
+    except (OSError, IndexError):
+        with open(f"{folder}/live.map") as file:
+            pairs = [line.split() for line in file]
+    return dict(pair for pair in pairs if len(pair) == 2).get("live", "none")
+
+
 def _until(done: Callable[[], str], deadline: float) -> None:
     """Until it returns nothing: what it returns is what is wrong."""
     while True:
@@ -268,4 +280,5 @@ def _tell(path: str, command: str) -> str:
 
 
 if __name__ == "__main__":
-    print({"reach": reach, "smoke": smoke, "route": route, "restore": restore}[sys.argv[1]](*sys.argv[2:]))
+    verbs = {"reach": reach, "smoke": smoke, "route": route, "restore": restore, "live": live}
+    print(verbs[sys.argv[1]](*sys.argv[2:]))

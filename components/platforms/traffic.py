@@ -12,6 +12,7 @@ from ..workload import Elsewhere, Replicated, Route, Workload
 from . import COOKIE, SLOT_HEADER, Place, readiness
 from .manifests import Manifest, Scope, selector, target
 
+HTTP_ROUTE = "kubernetes:gateway.networking.k8s.io/v1:HTTPRoute"
 METADATA_SERVICES = ("169.254.169.254/32", "fd00:ec2::254/128")
 """Where clouds give a node's credentials to whoever asks."""
 _WORLD = [

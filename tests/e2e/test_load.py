@@ -174,7 +174,7 @@ def test_the_way_back_is_closed_to_a_slot_that_is_ill(stack: Stack) -> None:
     stack.break_down("api", standby)
     refused = stack.up(check=False, TIERS_RELEASE="previous")
     assert refused.code
-    assert "what is live was not touched. Release anew instead" in refused.text
+    assert f"what is live was not touched: {before['slot']} answers 200. Release anew instead" in refused.text
     assert stack.live() == before
     version(stack)
     stack.up()

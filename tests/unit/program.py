@@ -18,8 +18,9 @@ from pulumi.runtime import mocks, rpc
 from pulumi.runtime import stack as program
 from pulumi.runtime.proto import source_pb2
 
-from components import checkpoint, memory
-from components.platforms import cluster, engine
+from components import checkpoint, memory, platforms
+from components.live import Routing
+from components.platforms import cluster, engine, impact
 from components.platforms.manifests import Manifest
 from components.platforms.reachability import Labels
 from components.tier import POSTGRES_PORT
@@ -238,12 +239,14 @@ def deploy(
     absent: Collection[str] = (),
     name: str = "board",
     root: Path = ROOT,
+    routing: Routing = Routing(source="the platform"),  # noqa: B008 (it is frozen)
 ) -> Deployment:
     """Run `__main__.py` to its end with this configuration and checkpoint; exit codes of one-shots come from `fail`.
 
     The engine does not have the images `absent`.
 
     What is registered is in `seen` also when the program fails. `name` is the Pulumi project's, `root` its folder.
+    `routing` is the platform's answer if it is asked for the live slot: nothing is, unless the test says otherwise.
     """
     registered = [] if seen is None else seen
     asyncio.set_event_loop(asyncio.new_event_loop())
@@ -258,6 +261,8 @@ def deploy(
         mock.patch.object(checkpoint, "Asked", return_value=mock.Mock(answer=lambda: known)),
         # It asks for the checkpoint as it is while the update runs.
         mock.patch.object(memory, "record", return_value=memory.remember([])),
+        mock.patch.object(platforms, "routing", return_value=routing),
+        mock.patch.object(impact, "describe", lambda live, *_: f"{live} was asked" if live else "nothing was live"),
         mock.patch.object(engine, "check", return_value=None),
         mock.patch.object(engine, "absent_images", lambda _, images: [each for each in images if each in absent]),
         mock.patch.object(cluster, "check", return_value=None),

@@ -112,7 +112,7 @@ def test_tiers_are_told_where_what_they_need_is() -> None:
 @pytest.mark.parametrize("failing", ["blue-api-migrate", "blue-api-seed", "blue-smoke"])
 def test_a_gate_that_fails_stops_before_the_switch_with_its_last_lines(failing: str) -> None:
     seen: list[Registered] = []
-    with pytest.raises(RunError, match=r"exit code 3; what is live was not touched.*\n    first line\n    last line"):
+    with pytest.raises(RunError, match=r"exit code 3; nothing was live.*\n    first line\n    last line"):
         deploy(fail=lambda name: 3 if name == failing else 0, seen=seen)
     names = {entry.name for entry in seen}
     assert failing in names
@@ -126,6 +126,8 @@ def test_a_one_shot_that_failed_is_tried_again() -> None:
             resource["outputs"]["exitCode"] = 1
         if resource["urn"].endswith("::switch-1"):
             resource["outputs"]["exitCode"] = 1
+        if not resource["custom"]:
+            resource["outputs"] = {}  # the engine writes a component's outputs once all of them are known
     again = deploy(export=export)
     for name in ("blue-smoke", "switch-1"):
         assert again.by_name[name].labels["tiers.attempt"] == "2"
@@ -152,6 +154,8 @@ def test_an_update_that_failed_before_its_switch_leaves_live_where_it_was() -> N
     for resource in export["deployment"]["resources"]:
         if resource["urn"].endswith(("::green-smoke", "::switch-2")):
             resource["outputs"]["exitCode"] = 1
+        if not resource["custom"]:
+            resource["outputs"] = {}
     # The engine deletes the old switch only when the update ends well.
     export["deployment"]["resources"] += [
         resource for resource in exported(DEPLOYED)["deployment"]["resources"] if resource["urn"].endswith("::switch-1")
@@ -237,7 +241,7 @@ def test_a_way_is_closed_and_opened_also_after_an_update_that_was_cut_off_in_it(
 def test_a_way_that_can_not_be_closed_stops_before_the_switch() -> None:
     env, app = environment() | {"release": {"standby": "cold"}}, project() | {"version": "2.0.0"}
     seen: list[Registered] = []
-    with pytest.raises(RunError, match="blue-claim: it ended with exit code 3; what is live was not touched"):
+    with pytest.raises(RunError, match="blue-claim: it ended with exit code 3; blue was asked"):
         deploy(app, env, export=exported(DEPLOYED), fail=lambda name: 3 * (name == "blue-claim"), seen=seen)
     assert "switch-2" not in {entry.name for entry in seen}
 
@@ -337,7 +341,7 @@ def test_a_database_begins_with_its_files_and_new_ones_leave_it_alone() -> None:
 def test_a_database_begins_with_files_that_are_there(name: str) -> None:
     app = project()
     app["database"]["init"] = [name]
-    with pytest.raises(RunError, match=rf"app\.database\.init: {re.escape(name)} is not"):
+    with pytest.raises(RunError, match=rf"app\.database\.init.0: {re.escape(name)} is not"):
         deploy(app)
 
 

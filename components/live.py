@@ -1,0 +1,207 @@
+"""Decide which slot is live. Every source of that can be lost, so several are compared (docs/adr/021-sources-of-live.md). Pure."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from .release import ReleaseError, Slot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The statement of one source: after `switches` switches this slot was live; None if nothing was.
+
+    `final` if no later switch can have happened without the source being rewritten or removed.
+    """
+
+    source: str
+    live: Slot | None
+    switches: int
+    final: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.live or 'nothing'} is live after switch {self.switches}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All that a checkpoint says about the live slot."""
+
+    switches: tuple[Claim, ...] = ()
+    """From each switch in the checkpoint that passed."""
+    records: tuple[Claim, ...] = ()
+    """From the outputs and inputs of the switch's component, and the stack's outputs."""
+    intent: Claim | None = None
+    """The switch that the last update was to make, unless one of its gates is known to have failed: it may have happened."""
+    complete: bool = False
+    """True if the switch's component is there: it tells of a switch that was begun."""
+    failed: int = 0
+    """The highest number of a switch that failed: it may have moved traffic all the same."""
+    orders: Mapping[Slot, int] = field(default_factory=dict[Slot, int])
+    """Each slot that the checkpoint holds, with the number of the switch it was made for."""
+    proven: frozenset[Slot] = frozenset()
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        return (*self.switches, *self.records)
+
+    def floor(self, live: Slot) -> int:
+        """Return the lowest number of switches there can have been if `live` is live."""
+        return max(1, self.orders.get(live, 0), self.orders.get(live.other, 0) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Routing:
+    """The slot that a platform sends its users to, and the slots that run there."""
+
+    source: str
+    live: Slot | None = None
+    switches: int | None = None
+    """The number of the switch, where the platform notes it."""
+    running: frozenset[Slot] = frozenset()
+    absent: bool = False
+    """True if the platform has no routing object at all: it may have been deleted."""
+    problem: str = ""
+    """Why the platform could not be asked; empty if it answered."""
+
+    def __str__(self) -> str:
+        if self.problem:
+            return f"{self.source}: it can't be read ({self.problem})"
+        if self.absent:
+            return f"{self.source}: it is not there"
+        number = f" after switch {self.switches}" if self.switches is not None else ""
+        return f"{self.source}: {self.live or 'nothing'} is live{number}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The live slot and the number of switches so far."""
+
+    live: Slot | None
+    switches: int
+
+
+def settled(evidence: Evidence) -> Decision | None:
+    """Return the decision if the checkpoint alone is complete and of one mind, else None."""
+    top = max((claim.switches for claim in evidence.claims), default=0)
+    said = {claim.live for claim in evidence.claims if claim.switches == top}
+    [live] = said if len(said) == 1 else [None]
+    noted = any(claim.switches == top for claim in evidence.switches)
+    if not (noted and evidence.complete) or live is None or live not in evidence.orders or evidence.failed > top:
+        return None
+    if evidence.intent and evidence.intent.switches > top and evidence.intent.live is not live:
+        return None
+    return Decision(live=live, switches=top)
+
+
+def likely(evidence: Evidence) -> Decision:
+    """Return the decision that the latest claims suggest: to show it to people, not to change anything by it."""
+    top = max((claim.switches for claim in evidence.claims), default=0)
+    said = {claim.live for claim in evidence.claims if claim.switches == top}
+    return Decision(live=said.pop() if len(said) == 1 else None, switches=top)
+
+
+def decide(
+    evidence: Evidence, ask: Callable[[], Routing], named: Slot | bool | None = False, stack: str = ""
+) -> Decision:
+    """Return the live slot. The platform is asked only if the checkpoint alone does not settle it.
+
+    Args:
+        evidence: the checkpoint's statements.
+        ask: returns where the platform sends users to.
+        named: the slot that a person says is live (TIERS_LIVE), None for nothing; False if nobody says so.
+        stack: the stack's name, for the command in the error.
+
+    Raises:
+        ReleaseError: no source can be believed; the message lists what each says, and the command that helps.
+    """
+    if decision := settled(evidence):
+        return decision
+    routing = ask()
+    try:
+        decision = _named(evidence, named) if not isinstance(named, bool) else _compared(evidence, routing)
+        if decision.live and decision.live not in evidence.orders:
+            raise UndecidedError(f"{decision.live} is live, and the checkpoint does not hold it")
+    except UndecidedError as problem:
+        raise ReleaseError(_explained(str(problem), evidence, routing, stack)) from None
+    return decision
+
+
+class UndecidedError(Exception):
+    pass
+
+
+def _named(evidence: Evidence, named: Slot | None) -> Decision:
+    numbers = [claim.switches for claim in (*evidence.claims, *([evidence.intent] if evidence.intent else ()))]
+    return Decision(live=named, switches=max([*numbers, evidence.floor(named) if named else 0]))
+
+
+def _compared(evidence: Evidence, routing: Routing) -> Decision:
+    top = max((claim.switches for claim in evidence.claims), default=None)
+    said = {claim.live for claim in evidence.claims if claim.switches == top}
+    if len(said) > 1:
+        raise UndecidedError("the checkpoint contradicts itself")
+    candidates = dict.fromkeys(said, top or 0)
+    intent = evidence.intent
+    if intent and intent.switches == 1 and top is None:
+        candidates[None] = 0
+    if intent and (top is None or intent.switches > top) and intent.live not in candidates:
+        candidates[intent.live] = intent.switches
+    if routing.problem or routing.live is None:
+        return _without_platform(evidence, routing, candidates, top)
+    return _with_platform(evidence, routing, routing.live, candidates, top)
+
+
+def _with_platform(
+    evidence: Evidence, routing: Routing, live: Slot, candidates: Mapping[Slot | None, int], top: int | None
+) -> Decision:
+    """Decide where users are sent to a slot: the checkpoint must not know better."""
+    if routing.switches is not None:
+        if top is not None and (routing.switches < top or (routing.switches == top and live not in candidates)):
+            raise UndecidedError("the platform and the checkpoint contradict each other")
+        return Decision(live=live, switches=routing.switches)
+    if candidates:
+        if live not in candidates:
+            raise UndecidedError("the platform and the checkpoint contradict each other")
+        return Decision(live=live, switches=max(candidates[live], evidence.floor(live)))
+    if not evidence.orders and live not in routing.running:
+        # A map that outlived its containers, as after `make heal FORCE=state`: it leads nowhere.
+        return Decision(live=None, switches=0)
+    return Decision(live=live, switches=max(evidence.floor(live), evidence.failed))
+
+
+def _without_platform(
+    evidence: Evidence, routing: Routing, candidates: Mapping[Slot | None, int], top: int | None
+) -> Decision:
+    """Decide where users are sent nowhere, or the platform does not answer."""
+    if not candidates:
+        if routing.problem or evidence.orders:
+            raise UndecidedError("nothing says which slot is live")
+        return Decision(live=None, switches=0)
+    if not routing.problem and None in candidates and not (routing.absent and evidence.proven):
+        # The first release failed before its switch.
+        return Decision(live=None, switches=candidates[None])
+    finished = evidence.intent is not None and top is not None and top >= evidence.intent.switches
+    final = finished or any(claim.final and claim.switches == top for claim in evidence.claims)
+    if len(candidates) > 1 or not final:
+        raise UndecidedError("the platform does not say which slot is live, and the checkpoint alone is not sure")
+    [(live, number)] = candidates.items()
+    return Decision(live=live, switches=number)
+
+
+def _explained(problem: str, evidence: Evidence, routing: Routing, stack: str) -> str:
+    slots = ", ".join(evidence.orders) or "no slot"
+    said = [*map(str, evidence.claims), str(routing), f"the checkpoint: it holds {slots}"]
+    if evidence.intent:
+        said.append(f"the last update: it was to make {evidence.intent.live} live by switch {evidence.intent.switches}")
+    sources = "\n".join(f"    {line}" for line in said)
+    if not evidence.orders and routing.live:
+        fix = (
+            "if the state is kept somewhere else, say where (PULUMI_BACKEND_URL); if it is lost, put its copy back "
+            "(docs/runbook.md#lost-state-file)"
+        )
+    else:
+        fix = (
+            "find out which slot answers users (header X-Tiers-Slot of any answer), and name it: "
+            f"TIERS_LIVE=blue make up ENV={stack} (or green; none if nothing serves)"
+        )
+    return f"{problem}, so neither slot is changed. The sources say:\n{sources}\n{fix}"

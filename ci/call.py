@@ -105,6 +105,15 @@ class Call:
         if not self._has_project():
             raise CallError(f"there is no {_shown(self.app)}/Pulumi.yaml; APP is the folder of an application")
 
+    def refuse_missing_stack_file(self) -> None:
+        """Check that the stack file is there.
+
+        Raises:
+            CallError: it is missing.
+        """
+        if not (self.folder / f"Pulumi.{self.env}.yaml").exists():
+            raise CallError(f"there is no Pulumi.{self.env}.yaml; ENV is the name of a stack file")
+
     def _has_project(self) -> bool:
         try:
             return (self.folder / "Pulumi.yaml").exists()

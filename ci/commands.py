@@ -25,6 +25,8 @@ class Target:
     """Refused without a stack file."""
     is_deployed: bool = False
     """Needs what the environment needs of this machine, and the stack file of a pull request's environment."""
+    is_locked: bool = False
+    """Changes the stack: one at a time, and the stack file is looked for once the lock is held."""
     lab: tuple[str, ...] = ()
     """Other parts of the lab."""
 
@@ -41,8 +43,8 @@ def main(call: Call) -> int:
     call.refuse()
     if target.is_of_app:
         surroundings.prepare(call, os.environ)
-        if target.has_stack and not call.is_pull_request:
-            _refuse_missing(call)
+        if target.has_stack and not target.is_locked and not call.is_pull_request:
+            call.refuse_missing_stack_file()
         written = call.is_pull_request and (target.is_deployed or call.target == "down")
         parts = (*(_needs(call) if target.is_deployed or written else ()), *target.lab)
         if parts and (code := _lab("up", *parts)):
@@ -50,15 +52,10 @@ def main(call: Call) -> int:
         os.chdir(call.folder)
         if written:
             _deploy("write_stack_file")(call)
-            _refuse_missing(call)
+            call.refuse_missing_stack_file()
     elif target.lab and (code := _lab("up", *target.lab)):
         return code
     return target.run(call) or 0
-
-
-def _refuse_missing(call: Call) -> None:
-    if not (call.folder / f"Pulumi.{call.env}.yaml").exists():
-        raise CallError(f"there is no Pulumi.{call.env}.yaml; ENV is the name of a stack file")
 
 
 def _needs(call: Call) -> list[str]:
@@ -288,18 +285,18 @@ def _scan(_: Call) -> int:
 
 TARGETS: dict[str, Target] = {
     "up": Target(run=_deploy("up"), is_deployed=True),
-    "down": Target(run=_deploy("down")),
-    "back": Target(run=_deploy("back")),
-    "promote": Target(run=_deploy("promote")),
-    "heal": Target(run=_deploy("healed")),
-    "reseal": Target(run=_deploy("reseal")),
+    "down": Target(run=_deploy("down"), is_locked=True),
+    "back": Target(run=_deploy("back"), is_locked=True),
+    "promote": Target(run=_deploy("promote"), is_locked=True),
+    "heal": Target(run=_deploy("healed"), is_locked=True),
+    "reseal": Target(run=_deploy("reseal"), is_locked=True),
     "images": Target(run=_deploy("bring_images"), is_deployed=True),
     "preview": Target(run=_deploy("preview"), is_deployed=True),
     "preview-comment": Target(run=_preview_comment, is_deployed=True),
     "drift": Target(run=_deploy("drift"), is_deployed=True),
     "drift-issue": Target(run=_drift_issue, has_stack=False),
     "move": Target(run=_deploy("move"), is_deployed=True),
-    "reopen": Target(run=_deploy("reopen")),
+    "reopen": Target(run=_deploy("reopen"), is_locked=True),
     "restore": Target(run=_deploy("restore"), is_deployed=True),
     "refresh": Target(run=_deploy("refresh"), is_deployed=True),
     "status": Target(run=_status),

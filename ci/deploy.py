@@ -25,8 +25,10 @@ def locked(call: Call) -> Generator[None]:
 
     Raises:
         LockedError: another make holds it.
+        CallError: there is no stack file.
     """
     with lock.alone(surroundings.lock(call), f"make {call.target}", call.env):
+        call.refuse_missing_stack_file()
         yield
 
 

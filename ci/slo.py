@@ -164,13 +164,13 @@ def measure(name: str, app: App, url: str, settings: Mapping[str, str]) -> Measu
 
 
 def outputs(stack: str) -> dict[str, Any]:
-    """The stack's outputs.
+    """Return the stack's outputs, with `live`, `url` and `release` among them.
 
     Raises:
         RunError: nothing is live there.
     """
     known = json.loads(pulumi("stack", "output", "--json", "--stack", stack))
-    if "live" not in known:
+    if known.get("live") not in [*Slot] or not all(isinstance(known.get(key), str) for key in ("url", "release")):
         raise RunError(f"nothing is live on stack {stack}; run `make up ENV={stack}`")
     return known
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pulumi import RunError
@@ -29,14 +29,15 @@ FIRST_PORT = 8080
 _LEFT = ("__pycache__", "reports", "release.json")
 
 
-def main(name: str, at: str = "") -> None:
-    """Write it.
+def main(name: str = "", at: str = "") -> None:
+    """Write the files of a new application.
 
     Raises:
-        ConfigError: that is no name.
-        RunError: the folder is there, or is not of this repository.
+        ConfigError: `name` is no name.
+        RunError: the name or the folder is taken, or the folder is not of this repository.
     """
     app = load_app(_described(STARTER.name) | {"name": name})
+    refuse_taken(name)
     folder = free_folder(at or f"apps/{name}")
     port = free_port()
     files = {
@@ -58,16 +59,47 @@ def main(name: str, at: str = "") -> None:
     print(f"\n  make up APP={here}      # http://127.0.0.1:{port}\n  make check APP={here}")
 
 
+def refuse_taken(name: str) -> None:
+    """Refuse the name of a project of this repository: both would be one stack in one state.
+
+    Raises:
+        RunError: a Pulumi.yaml has it.
+    """
+    for file in sorted(
+        each for pattern in ("Pulumi.yaml", "*/Pulumi.yaml", "*/*/Pulumi.yaml") for each in ROOT.glob(pattern)
+    ):
+        if _project(file) == name:
+            raise RunError(f"NAME: ./{file.relative_to(ROOT)} is project {name}; take another")
+
+
+def _project(file: Path) -> object:
+    """Return the name of a project; None if its file can't be read, for then it has no stack either."""
+    try:
+        described: object = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return cast(dict[str, object], described).get("name") if isinstance(described, dict) else None
+
+
 def free_folder(at: str) -> Path:
-    """A folder to write into.
+    """Return a folder to write into.
 
     Raises:
         RunError: it is there, or is not of this repository.
     """
-    folder = (ROOT / at).resolve()
+    try:
+        folder = (ROOT / at).resolve()
+        taken = folder.exists()
+        blocked = next((parent for parent in folder.parents if parent.exists() and not parent.is_dir()), None)
+    except (OSError, RuntimeError, ValueError):
+        raise RunError(f"AT: {at[:80]!a} is no path of a folder; give one as in apps/shop") from None
+    if blocked:
+        raise RunError(
+            f"AT: {blocked.relative_to(ROOT) if blocked.is_relative_to(ROOT) else blocked} is a file; give another folder"
+        )
     if not folder.is_relative_to(ROOT) or folder == ROOT:
         raise RunError(f"{at} is not in this repository, where the one program is; give a folder of it")
-    if folder.exists():
+    if taken:
         raise RunError(f"{at} is there already; give another NAME, or another folder by AT")
     return folder
 
@@ -154,6 +186,8 @@ def _renamed(file: str, name: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
-        main(*sys.argv[1:])
+        main(*sys.argv[1:3])
     except (ConfigError, RunError) as error:
         sys.exit(f"new: {error}")
+    except OSError as error:
+        sys.exit(f"new: {error.filename or 'a file'}: {error.strerror}; see that it can be written")

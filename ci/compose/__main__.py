@@ -9,7 +9,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,29 +17,31 @@ from typing import Any
 import yaml
 from pulumi import RunError
 
-from ci.new import ROOT, free_folder, project_file, sealed, stack_file
+from ci.new import ROOT, free_folder, project_file, refuse_taken, sealed, stack_file
 from components.config import ConfigError, load_app, load_environment
 
 from .carried import carried
-from .given import Note, as_name
+from .given import Kind, Note, as_name, in_order
+from .shape import checked
 
 NOTES = "IMPORTED.txt"
 
 
-def main(file: str, name: str = "", at: str = "") -> None:
+def main(file: str = "", name: str = "", at: str = "") -> None:
     """Write what `file` comes to, and say what is left.
 
     Raises:
         ConfigError: it comes to something that the models refuse.
         RunError: Compose can't read it, nothing of it can be reached, or there is something in the way.
     """
-    path = Path(file).resolve()
-    if not path.is_file():
-        raise RunError(
-            f"{file or 'COMPOSE'}: there is no such file; name one, as in COMPOSE=../shop/docker-compose.yml"
-        )
+    path = _existing(file)
     compose = normalised(path)
     name = name or as_name(str(compose.get("name") or path.parent.name))
+    if not name:
+        raise RunError(
+            f"NAME: the project {path.parent.name} has no name of small letters; give it one, as in NAME=shop"
+        )
+    refuse_taken(name)
     folder = free_folder(at or f"apps/{name}")
     found = carried(
         compose,
@@ -50,8 +52,9 @@ def main(file: str, name: str = "", at: str = "") -> None:
         profiles=os.environ.get("COMPOSE_PROFILES", "").split(","),
     )
     load_environment(found.environment, load_app(found.app))
-    values = found.secrets | {secret: Path(each).read_text().strip() for secret, each in found.files.items()}
-    listed = "".join(f"{line}\n" for line in lines(found.notes))
+    read, missing = _from_files(found.files, compose)
+    values = found.secrets | read
+    listed = "".join(f"{line}\n" for line in lines(in_order([*found.notes, *missing])))
     files = {
         "Pulumi.yaml": project_file(name, folder, _indented(found.app, 3)),
         "Pulumi.dev.yaml": stack_file(name, folder, _indented(found.environment, 2)) + sealed(name, values),
@@ -65,6 +68,37 @@ def main(file: str, name: str = "", at: str = "") -> None:
     print(f"  make up APP={here}\n  make check APP={here}")
 
 
+def _existing(file: str) -> Path:
+    try:
+        path = Path(file).resolve()
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError, ValueError):
+        pass  # A name that is too long, a link to itself: there is no such file.
+    raise RunError(
+        f"{file[:80] or 'COMPOSE'}: there is no such file; name one, as in COMPOSE=../shop/docker-compose.yml"
+    )
+
+
+def _from_files(files: Mapping[str, str], compose: Mapping[str, Any]) -> tuple[dict[str, str], list[Note]]:
+    """Return the values of secrets that are in files, and a note on each that is not."""
+    declared = {as_name(name): name for name in compose.get("secrets") or ()}
+    values, notes = dict[str, str](), list[Note]()
+    for secret, file in files.items():
+        try:
+            value, wrong = Path(file).read_text(encoding="utf-8").strip(), "its file is empty"
+        except UnicodeDecodeError:
+            value, wrong = "", "its file is no text in UTF-8"
+        except (OSError, ValueError):
+            value, wrong = "", "its file is not here"
+        if value:
+            values[secret] = value
+        else:
+            text = f"{wrong}; set it as secrets.{secret} in `make shell`"
+            notes.append(Note(kind=Kind.LEFT, path=f"secrets.{declared.get(secret, secret)}", text=text))
+    return values, notes
+
+
 def normalised(file: Path) -> dict[str, Any]:
     """The file as Compose understands it: variables, anchors, `extends` and `env_file` are resolved, services of all profiles in it.
 
@@ -72,13 +106,23 @@ def normalised(file: Path) -> dict[str, Any]:
         RunError: there is no Compose here, or it refuses the file.
     """
     done = subprocess.run(
-        [*_compose(), "--file", str(file), *_all_profiles(), "config"], capture_output=True, text=True
+        [*_compose(), "--file", str(file), *_all_profiles(), "config"],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
     )
     if done.returncode:
-        raise RunError(f"{file}: Compose refuses it: {done.stderr.strip()}")
+        said = done.stderr.strip().splitlines() or ["it says nothing"]
+        # The older program shows where in itself it failed.
+        raise RunError(f"{file}: Compose refuses it: {said[-1] if 'Traceback' in done.stderr else ' '.join(said)}")
     # Which variables are not set here, above all.
     sys.stderr.write(done.stderr)
-    return yaml.safe_load(done.stdout)
+    try:
+        return checked(yaml.safe_load(done.stdout))
+    except yaml.YAMLError:
+        raise RunError(f"{file}: what Compose makes of it is not YAML; mend the file") from None
+    except RunError as error:
+        raise RunError(f"{file}: {error}") from None
 
 
 def _compose() -> Sequence[str]:
@@ -121,6 +165,8 @@ def _indented(value: dict[str, Any], depth: int) -> str:
 
 if __name__ == "__main__":
     try:
-        main(*sys.argv[1:])
+        main(*sys.argv[1:4])
     except (ConfigError, RunError) as error:
         sys.exit(f"import: {error}")
+    except OSError as error:
+        sys.exit(f"import: {error.filename or 'a file'}: {error.strerror}; see that it can be read and written")

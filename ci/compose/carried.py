@@ -18,6 +18,7 @@ from components.config import TierName
 from .given import Given, Note, Notes, Plain, as_name, listing, mapping, unescaped
 from .roles import DATA, roles
 from .settings import Reader, Secrets
+from .shape import checked
 
 PORTS = {TierName.WEB: 8080, TierName.API: 8000}
 MAY_NEED = {
@@ -97,9 +98,9 @@ def carried(
         profiles: Those that are asked for.
 
     Raises:
-        RunError: no service is a web or an api.
+        RunError: a part of it is not what Compose has there, or no service is a web or an api.
     """
-    return _Carrying(cast(Plain, unescaped(compose)), base, folder, password, profiles).all(name)
+    return _Carrying(cast(Plain, unescaped(checked(compose))), base, folder, password, profiles).all(name)
 
 
 class _Carrying:
@@ -412,13 +413,45 @@ class _Carrying:
 
 
 def _apart(command: list[str]) -> list[list[str]]:
-    """The commands that a shell runs one after the other, where it does; the last one stays."""
+    """Return the commands that a shell runs one after the other; a script that needs one shell stays whole."""
     shell = len(command) == 3 and re.fullmatch(r"(/bin/)?(ba|a)?sh", command[0]) and command[1] in ("-c", "-ec", "-lc")
     if not shell or "&&" not in command[2]:
         return [command]
-    each = [text.strip().removeprefix("exec ") for text in command[2].split("&&")]
+    steps = _steps(command[2])
+    if not steps:
+        return [command]
     # Words where no shell is needed to read them.
-    return [shlex.split(text) if not re.search(r"[$|;<>*`(]", text) else [*command[:2], text] for text in each]
+    return [shlex.split(text) if not re.search(r"[$|;<>*`(]", text) else [*command[:2], text] for text in steps]
+
+
+_OF_ONE_SHELL = re.compile(
+    r"(cd|export|set|unset|source|\.|alias|umask|ulimit|trap|eval|shift|read|wait|if|then|elif|else|fi|for|while|until|case|do|done"
+    r"|function|\{|\}|\(|\[|\[\[|!|\w+=\S*)(\s|$)"
+)
+"""The first word of a step that has a meaning only in the shell that runs the other steps, too."""
+
+
+def _steps(script: str) -> list[str]:
+    """Return the steps of a script that `&&` joins; nothing if they can't be run apart."""
+    quote, begin, steps = "", 0, list[str]()
+    for place, sign in enumerate(script):
+        if place < begin:
+            continue  # The second sign of an `&&`.
+        if quote and script.startswith("&&", place):
+            return []
+        if quote or sign in "'\"":
+            quote = sign if not quote else "" if sign == quote else quote
+        elif sign in ";\n\\()" or script.startswith("||", place):
+            return []
+        elif script.startswith("&&", place):
+            steps.append(script[begin:place])
+            begin = place + 2
+        elif sign == "&":
+            return []
+    steps = [text.strip().removeprefix("exec ").strip() for text in [*steps, script[begin:]]]
+    if quote or not all(steps) or any(_OF_ONE_SHELL.match(text) for text in steps):
+        return []
+    return steps
 
 
 _COMMON = {

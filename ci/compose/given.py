@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, cast
@@ -63,9 +63,14 @@ class Notes:
         self.said.append(Note(kind=Kind.IMPLIED, path=path, text=text))
 
     def sorted(self) -> tuple[Note, ...]:
-        """Each once, what is to be done first."""
-        kinds = list(Kind)
-        return tuple(dict.fromkeys(sorted(self.said, key=lambda note: (kinds.index(note.kind), note.path))))
+        """Return the notes in their order."""
+        return in_order(self.said)
+
+
+def in_order(notes: Sequence[Note]) -> tuple[Note, ...]:
+    """Return each note once, those that ask for something first."""
+    kinds = list(Kind)
+    return tuple(dict.fromkeys(sorted(notes, key=lambda note: (kinds.index(note.kind), note.path))))
 
 
 class Given:

@@ -162,3 +162,42 @@ def test_the_starter_is_valid_itself() -> None:
     for stack in new.STACKS:
         settings = yaml.safe_load((new.STARTER / f"Pulumi.{stack}.yaml").read_text())["config"]
         load_environment({**settings["starter:environment"], "pinned": False}, app)
+
+
+# ---------------------------------------------------------------------- names and folders that can't be used
+
+
+@pytest.mark.parametrize("name", ["board", "starter"])
+def test_name_of_a_project_of_this_repository_is_refused(name: str) -> None:
+    at = "./Pulumi.yaml" if name == "board" else f"./examples/{name}/Pulumi.yaml"
+    with pytest.raises(RunError, match=f"^NAME: {re.escape(at)} is project {name}; take another$"):
+        new.main(name, "apps/of-another-name")
+
+
+def test_name_of_an_application_in_apps_is_refused(repository: Path) -> None:
+    new.main("shop")
+    with pytest.raises(RunError, match=r"^NAME: \./apps/shop/Pulumi\.yaml is project shop; take another$"):
+        new.main("shop", "apps/other")
+
+
+def test_project_that_can_not_be_read_keeps_nobody_from_a_name(repository: Path) -> None:
+    for place, content in (("a", b"\xff"), ("b", b"name: ["), ("c", b"- x"), ("d", b"")):
+        (repository / "apps" / place).mkdir(parents=True)
+        (repository / "apps" / place / "Pulumi.yaml").write_bytes(content)
+    new.main("shop")
+    assert (repository / "apps" / "shop" / "Pulumi.yaml").is_file()
+
+
+@pytest.mark.parametrize("at", ["file", "file/below", "loop", "a" * 300, "a\0b", "..", "/etc/x", "."])
+def test_folder_that_can_not_be_made_is_refused_in_one_line(repository: Path, at: str) -> None:
+    (repository / "file").write_text("")
+    (repository / "loop").symlink_to("loop")
+    with pytest.raises(RunError) as error:
+        new.main("shop", at)
+    assert "; " in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["", "Shop", "a b", "x" * 31, "-x", "on/off", "\0", "日本"])
+def test_name_that_is_none_is_refused(repository: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^app\.name: "):
+        new.main(name)

@@ -13,6 +13,7 @@ No data is removed. Lost data is said, and where it is protected nothing goes on
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import sys
@@ -180,7 +181,7 @@ def _start(location: Location, keys: Sequence[str], left: Mapping[str, Any]) -> 
         for key in keys:
             kind, _, where = key.partition(" ")
             print(
-                f"  {key} is scaled to 0 by hand: `kubectl --context {location.context} --namespace {location.namespace} "
+                f"  {key} is scaled to 0 by hand: `kubectl --context {shlex.quote(location.context)} --namespace {location.namespace} "
                 f"scale {kind.lower()}/{where.rpartition('/')[2]} --replicas=1` starts it"
             )
         return frozenset()

@@ -1,5 +1,6 @@
 """Files and folders that a configuration names: of the repository, or refused by path; none of the host's system."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from components import database, tier
 from components.config import ConfigError, TierName, load_app, load_environment
 from components.tier import Description, own_path
 from components.workload import Secret
+
+from .program import deploy
 
 APP: dict[str, Any] = {"name": "shop", "version": "1", "api": {"image": "x:1", "port": 8000}, "database": {}}
 
@@ -133,3 +136,13 @@ def test_external_host_that_is_no_address_is_refused(host: str) -> None:
     environment = {"platform": "docker", "tiers": {"database": {"external": {"host": host}}}}
     with pytest.raises(ConfigError, match=r"^environment\.tiers\.database\.external\.host: .*; write it like"):
         load_environment(environment, load_app(APP))
+
+
+@pytest.mark.parametrize("context", ["my cluster; $(id)", "it's", "a&b"])
+def test_context_is_one_word_of_a_printed_command(context: str) -> None:
+    """A person pastes what `pulumi stack output logs` prints."""
+    gateway = {"name": "g", "namespace": "gw", "inside": "http://g.gw"}
+    cluster = {"context": context, "url": "http://shop.localhost", "gateway": gateway}
+    made = deploy(APP, {"platform": "kubernetes", "kubernetes": cluster}, secrets={"database-password": "x"})
+    for command in made.outputs["logs"].values():
+        assert shlex.split(command)[:3] == ["kubectl", "--context", context]

@@ -14,6 +14,7 @@ from pulumi import RunError
 from . import answer, ephemeral, gateway, heal, images, lock, process, surroundings
 from .call import Call
 from .described import load, pulumi
+from .fallback import usable_folder
 from .needs import keeper, needs
 
 REPORTS = Path("reports")
@@ -47,12 +48,14 @@ def up(call: Call) -> int:
 
 
 def down(call: Call) -> int:
-    """Remove the environment; protected data makes it refuse."""
-    with locked(call):
+    """Remove the environment, whatever its files say now; protected data makes it refuse."""
+    with locked(call), usable_folder(call.env, deploys=False) as folder:
         pulumi("stack", "select", call.env)
         heal.main(call.env)
         gone = ["--remove"] if call.is_pull_request else []
-        if process.run(["pulumi", "destroy", "--refresh", "--yes", "--non-interactive", *_colours(), *gone]):
+        if process.run(
+            ["pulumi", "destroy", "--refresh", "--yes", "--non-interactive", *_colours(), *gone], cwd=folder
+        ):
             raise RunError(
                 "nothing was removed if data is protected here; to remove it too, set environment.protect_data: false, "
                 "make up, make down"
@@ -61,10 +64,13 @@ def down(call: Call) -> int:
 
 
 def back(call: Call) -> int:
-    """Make the release before this one live again. The policy is not asked: that is for emergencies."""
-    with locked(call):
+    """Make the release before this one live again, whatever the files say now.
+
+    The policy is not asked: that is for emergencies.
+    """
+    with locked(call), usable_folder(call.env, deploys=True) as folder:
         _heal(call)
-        return _up(call, "--skip-preview", TIERS_RELEASE="previous")
+        return _up(call, "--skip-preview", folder=folder, TIERS_RELEASE="previous")
 
 
 def promote(call: Call) -> int:
@@ -169,9 +175,9 @@ def _select(call: Call) -> None:
     pulumi("stack", "select", "--create", call.env, "--secrets-provider", keeper(call))
 
 
-def _up(call: Call, *words: str, **variables: str) -> int:
+def _up(call: Call, *words: str, folder: Path | None = None, **variables: str) -> int:
     command = ["pulumi", "up", "--stack", call.env, "--yes", "--non-interactive", *_colours(), *words]
-    return process.run(command, env={**_forced(call), **variables})
+    return process.run(command, cwd=folder, env={**_forced(call), **variables})
 
 
 def _forced(call: Call) -> Mapping[str, str]:

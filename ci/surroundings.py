@@ -14,9 +14,6 @@ def prepare(call: Call, variables: MutableMapping[str, str]) -> None:
 
     `backend:` of Pulumi.yaml is Pulumi's own setting and comes first. Only dev's passphrase is known: its secrets protect a
     sample on one machine (docs/adr/004-dev-secrets.md).
-
-    Raises:
-        FileError: Pulumi.yaml can't be read.
     """
     from components import files
 

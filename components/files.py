@@ -78,12 +78,15 @@ def read_project(folder: Path) -> Project:
 
 
 def has_backend(folder: Path) -> bool:
-    """Return True if Pulumi.yaml says where state is kept, whatever else is wrong with it.
-
-    Raises:
-        FileError: the file is missing or can't be read.
-    """
-    return bool(_Document(folder / "Pulumi.yaml", "APP is the folder of an application").mapping().get("backend"))
+    """Return True if Pulumi.yaml says where state is kept, whatever is wrong with the file."""
+    file = folder / "Pulumi.yaml"
+    try:
+        return bool(_Document(file, "").mapping().get("backend"))
+    except FileError:
+        try:
+            return bool(re.search(rb"^backend:", file.read_bytes()[:LIMIT], re.MULTILINE))
+        except OSError:
+            return False
 
 
 def read_stack(folder: Path, stack: str, project: str) -> StackFile:

@@ -559,7 +559,7 @@ def _cron_part(part: str, field: str, least: int, most: int, names: Sequence[str
     word = "|".join([*names, r"\d{1,2}"]) if field != "day of the week" else "|".join(names)
     found = re.fullmatch(rf"(?:\*|({word})(?:-({word}))?)(?:/(\d{{1,2}}))?", part, re.ASCII)
     if not found:
-        raise RefusalError(f"{describe(part)} is not a {field} of cron", A_TIME)
+        raise RefusalError(f"{describe(part)} is not a {field} as cron writes it", A_TIME)
     first, last = (_cron_number(end, least, names) for end in (found[1], found[2]))
     step = int(found[3]) if found[3] else None
     named = [end for end in (found[1], found[2]) if end and not end.isdigit()]
@@ -568,7 +568,7 @@ def _cron_part(part: str, field: str, least: int, most: int, names: Sequence[str
             f"{describe(part)} mixes names with numbers or steps", "write them one by one, as in mon,wed,fri"
         )
     if any(end is not None and not least <= end <= most for end in (first, last)):
-        raise RefusalError(f"{describe(part)} is not a {field} of cron", f"use {least} to {most}")
+        raise RefusalError(f"{describe(part)} is not a {field} as cron writes it", f"use {least} to {most}")
     if last is not None and field == "day of the week" and found[1] != found[2] and "sun" in (found[1], found[2]):
         fix = "write sun by itself, as in sat,sun"
         raise RefusalError(

@@ -320,7 +320,8 @@ def prod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
     made.environment["kubernetes"]["namespace"]["name"] = made.namespace = "board-live"
     made.environment["kubernetes"]["context"] = "deployer"
     own = {"gateway_class": "traefik", "certificate": "board-tls"}
-    made.environment["kubernetes"]["gateway"] |= {"name": "board", "listener": None, "create": own}
+    made.environment["kubernetes"]["gateway"] |= {"name": "board", "create": own}
+    made.environment["kubernetes"]["gateway"].pop("listener", None)
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": made.namespace, "labels": labels}}
     admin("apply", "-f", "-", given=yaml.safe_dump(namespace))

@@ -93,9 +93,11 @@ def test_a_key_that_the_cluster_has_is_named_where_it_is() -> None:
     assert found["accessKeyId"] == {"name": "bucket", "key": "id"}
 
 
-@pytest.mark.parametrize("change", [{"ha": False}, {"backup": {"target": {"volume": True}}}, {"backup": None}])
+@pytest.mark.parametrize("change", [{"ha": False}, {"backup": {"target": {"volume": True}}}, {"backup": ...}])
 def test_without_instances_or_a_bucket_there_is_none(change: dict[str, Any]) -> None:
-    made = deploy(env=archived(**change), stack="staging", secrets=SECRETS | KEYS)
+    env = archived(**change)
+    env["tiers"]["database"] = {key: value for key, value in env["tiers"]["database"].items() if value is not ...}
+    made = deploy(env=env, stack="staging", secrets=SECRETS | KEYS)
     assert not {"vault", "ObjectStore"} & {each.name if each.custom else each.kind for each in made.objects}
 
 

@@ -231,7 +231,7 @@ class TestIsolationOnACluster:
 
 
 def live(**changed: Any) -> check.Live:
-    app = load_app(project() | changed)
+    app = load_app({key: value for key, value in (project() | changed).items() if value is not ...})
     known = checkpoint.Checkpoint()
     return check.Live(app=app, environment=DEV, stack="dev", slot=Slot.BLUE, url="http://127.0.0.1:9", known=known)
 
@@ -253,8 +253,8 @@ class TestQuestions:
         assert question in names(replace(live(), environment=load_environment(env, APP)))
 
     def test_what_is_not_described_is_said_to_be_that(self) -> None:
-        asked = dict(live(checks=[], database=None, api=project()["api"] | {"needs": ["cache"], "migrate": None},
-                          worker=None).questions())  # fmt: skip
+        api = {key: value for key, value in project()["api"].items() if key != "migrate"} | {"needs": ["cache"]}
+        asked = dict(live(checks=[], database=..., api=api, worker=...).questions())
         assert check.verdict(asked["the database is ready"]) == ("not described", "app.database")
         migrated = check.verdict(asked["the database is at what the release wants"])
         assert migrated == ("not described", "migrate.check of a tier")

@@ -43,6 +43,8 @@ def up(call: Call) -> int:
         words = ["--skip-preview"] if call.env == "dev" else []
         if code := _up(call, *_held_to(call), *words):
             return code
+        # A gateway that was made anew around an empty volume leads nowhere, though no slot has changed.
+        gateway.main(call.env)
         _tell(call)
     return 0
 

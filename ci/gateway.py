@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Callable
 from typing import Any
 
-from docker.errors import ContainerError, DockerException, NotFound
+from docker.errors import APIError, ContainerError, DockerException, NotFound
 
 from components.checkpoint import Checkpoint, observe, parse
 from components.config import App, ConfigError, Environment
@@ -51,10 +51,15 @@ def mend(app: App, environment: Environment, stack: str, read: Callable[[], Chec
         container = here.containers.get(name)
     except NotFound:
         container = None
-    runs = container is not None and container.status == "running"
     if container is None and not _has_volume(here, name):
         return False  # The update makes both.
-    if _can_start(here, name, environment.gateway.image, container if runs else None):
+    image, running = environment.gateway.image, container if container and container.status == "running" else None
+    try:
+        can_start = _can_start(here, name, image, running)
+    except APIError:
+        # It ended meanwhile, as one does that can't start.
+        running, can_start = None, _can_start(here, name, image, None)
+    if can_start:
         return False
     known = observe(read())
     if not known.live or known.live not in known.held:
@@ -62,10 +67,17 @@ def mend(app: App, environment: Environment, stack: str, read: Callable[[], Chec
     live, standby = known.held[known.live].release, known.standby
     slots = {known.live: live.routes, known.live.other: standby.release.routes if standby else live.routes}
     text = haproxy.of_stack(slots, environment)
-    words = ["route", haproxy.FOLDER, CLAIM_WITHIN, str(known.live), str(live), text]
-    _run(here, name, environment.toolbox, *_tool(*(words if runs else ["restore", haproxy.FOLDER, text])))
-    if container is not None and not runs:
+    if running is None:
+        _run(here, name, environment.toolbox, *_tool("restore", haproxy.FOLDER, text))
+        if container is None:
+            return True  # The update makes it.
         container.restart()
+    # A volume that was lost has lost its map, too.
+    releases = [
+        (str(slot), str(held.release)) for slot, held in known.held.items() if slot is known.live or held.proven
+    ]
+    for key, value in [*releases, ("live", str(known.live))]:
+        _run(here, name, environment.toolbox, *_tool("route", haproxy.FOLDER, CLAIM_WITHIN, key, value, text))
     print(f"  wrote the configuration of {name} anew: it could not start with the one it had")
     return True
 

@@ -562,7 +562,9 @@ class DockerPlatform:
         ]
         name = f"{place.slot}-claim"
         args = self._tell_gateway(name, self._labels("claim", name, place), place.slot, str(place.release), text)
-        return [self._one_shot(parent, name, args, f"the claim of {place.slot}: it", [*after, *checked])]
+        return [
+            self._one_shot(parent, name, args, f"environment.gateway: the claim of {place.slot}", [*after, *checked])
+        ]
 
     def _checked(self, parent: Resource, place: Place, text: str, gateway: docker.Container) -> Output[Resource]:
         """Have the gateway's own image read a configuration before it is put in place: what it refuses never gets there."""

@@ -18,7 +18,7 @@ class Handler(BaseHTTPRequestHandler):
         if path.startswith("/sleep/"):
             time.sleep(float(path.removeprefix("/sleep/")))
         told = {"tier": os.environ.get("ANSWER", ""), "path": sent, "id": self.headers.get("X-Request-Id", "")}
-        body = b"secret_figure 1\n" if path == "/metrics" else json.dumps(told).encode()
+        body = b"# TYPE secret_figure gauge\nsecret_figure 1\n" if path == "/metrics" else json.dumps(told).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -89,20 +89,12 @@ class Gateway:
 
     def ask(self, path: bytes, port: int | None = None, *headers: str) -> tuple[int, bytes]:
         """Send a request whose path no client library has touched. Status 0: nobody answered."""
-        try:
-            return self._ask(path, port or self.port, headers)
-        except OSError:
-            return 0, b""
+        return raw(port or self.port, path, "localhost", *headers)
 
-    def _ask(self, path: bytes, port: int, headers: Sequence[str]) -> tuple[int, bytes]:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-            lines = "".join(f"{header}\r\n" for header in headers).encode("latin-1")
-            client.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + lines + b"\r\n")
-            answer = b""
-            while part := client.recv(65536):
-                answer += part
-        head, _, body = answer.partition(b"\r\n\r\n")
-        return int(head.split()[1]) if head else 0, body
+    def live(self) -> Slot:
+        """Return the slot that gets new requests."""
+        entries = dict(line.split() for line in self.file("live.map").splitlines())
+        return Slot(entries["live"])
 
     def serves(self, slot: Slot, *tiers: str, seconds: float = 30) -> None:
         """Wait until tiers of a slot answer through the gateway."""
@@ -126,6 +118,42 @@ class Gateway:
             container.remove(force=True)
         self.network.remove()
         self.engine.volumes.get(self.name).remove(force=True)
+
+
+HIDDEN = [
+    b"/metrics",
+    b"//metrics",
+    b"/./metrics",
+    b"/x/../metrics",
+    b"/metrics/",
+    b"/metrics?a=b",
+    b"/%6detrics",
+    b"/%2e/metrics",
+    b"/x/%2e%2e/metrics",
+    b"/%2Fmetrics",
+    b"/.%2fmetrics",
+    b"/x%2f..%2Fmetrics",
+    b"/x%2F../metrics",
+    b"/metrics%2Fx",
+]
+"""Spellings of /metrics as applications read them."""
+
+
+def raw(port: int, path: bytes, host: str, *headers: str) -> tuple[int, bytes]:
+    """Send a request to this machine, byte by byte as it is given. Status 0: nobody answered."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            lines = "".join(f"{header}\r\n" for header in (f"Host: {host}", "Connection: close", *headers)).encode(
+                "latin-1"
+            )
+            client.sendall(b"GET " + path + b" HTTP/1.1\r\n" + lines + b"\r\n")
+            answer = b""
+            while part := client.recv(65536):
+                answer += part
+    except OSError:
+        return 0, b""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]) if head else 0, body
 
 
 @contextmanager
@@ -172,4 +200,4 @@ def _whole(answer: bytes) -> bool:
     return True
 
 
-__all__ = ["APP", "IMAGE", "ContainerError", "Gateway", "users"]
+__all__ = ["APP", "HIDDEN", "IMAGE", "ContainerError", "Gateway", "raw", "users"]

@@ -16,7 +16,7 @@ from components.platforms import haproxy
 from components.release import Slot
 from components.workload import Route
 
-from .gateway import IMAGE, ContainerError, Gateway, users
+from .gateway import HIDDEN, IMAGE, ContainerError, Gateway, users
 from .stack import eventually
 
 API = Route(tier="api", prefixes=("/api",), port=5000, health="/a%20b", hidden=("/metrics",))
@@ -38,17 +38,22 @@ def gateway() -> Iterator[Gateway]:
         made.close()
 
 
-HIDDEN = [b"/metrics", b"//metrics", b"/%6detrics", b"/./metrics", b"/x/../metrics", b"/metrics/", b"/%2Fmetrics"]
-HIDDEN += [b"/metrics?a=b", b"/%2e/metrics", b"/x%2f..%2Fmetrics", b"/" * 5000 + b"metrics", b"/." * 3000 + b"/metrics"]
-HIDDEN += [b"/%/../metrics", b"/a/b/c/../../../metrics", b"/a/.." * 2000 + b"/metrics", b"http://localhost//metrics"]
+LONG = [
+    b"/" * 5000 + b"metrics",
+    b"/." * 3000 + b"/metrics",
+    b"/a/.." * 2000 + b"/metrics",
+    b"/%/../metrics",
+    b"/a/b/c/../../../metrics",
+    b"http://localhost//metrics",
+]
 OPEN = [b"/metrics-of-2026", b"/x/metrics", b"/metrics/../y", b"/METRICS", b"/a%20b", b"/100%", b"/a//b/./c", b"/..a/b"]
 
 
 def test_hidden_path_is_denied_in_every_spelling_and_its_neighbours_are_not(gateway: Gateway) -> None:
     for port in (gateway.port, gateway.alone):
-        for path in HIDDEN:
+        for path in (*HIDDEN, *LONG):
             status, body = gateway.ask(path, port)
-            assert status in (400, 404) and b"secret" not in body, path[:60]
+            assert status in (400, 404) and b"# TYPE" not in body, path[:60]
         for path in OPEN:
             status, body = gateway.ask(path, port)
             assert status == 200, path
@@ -94,7 +99,7 @@ def test_gateway_agrees_with_the_program_on_random_paths(gateway: Gateway) -> No
         "+",
         ";",
     ]
-    for _ in range(1500):
+    for _ in range(500):
         path = "/" + "".join(rng.choice(pieces) for _ in range(rng.randrange(10)))
         status, body = gateway.ask(path.encode())
         if status == 400:
@@ -135,7 +140,7 @@ def test_request_id_of_a_client_is_passed_on_only_if_logs_can_hold_it(gateway: G
 
 def test_changed_port_serves_without_a_lost_request_and_back_again(gateway: Gateway) -> None:
     """The servers' saved state has the port of before: it must not be given to the servers of the new file."""
-    live, routes = Slot.BLUE, dict(ROUTES)
+    live, routes = gateway.live(), dict(ROUTES)
     with users(gateway) as seen:
         for port in (5001, 5000, 5001, 5002):
             idle, moved = live.other, replace(API, port=port)

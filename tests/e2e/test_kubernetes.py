@@ -12,12 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes
 import pytest
 import requests
 import yaml
 
+from .gateway import HIDDEN, raw
 from .stack import ROOT, SECRETS, ClusterStack, admin, eventually, requests_flowing
 
 API = {"replicas": 2, "cpu": 0.5, "reserve": 0.05, "memory": "512Mi", "autoscale": {"max": 4, "cpu": 20}}
@@ -53,6 +55,11 @@ def test_the_five_tiers_answer_through_the_gateway(stack: ClusterStack) -> None:
     assert stack.get("/").headers["X-Release"] == outputs["release"]
     assert stack.live() == {"release": outputs["release"], "slot": "blue"}
     assert stack.get("/metrics").status_code == 404
+    port = urlsplit(stack.url).port or 80
+    for path in HIDDEN:
+        status, body = raw(port, path, stack.host)
+        assert status and b"# TYPE" not in body, path
+    assert raw(port, b"/metrics-of-2026", stack.host)[0] == 200, "it is a page like any other"
 
 
 def test_it_is_written_read_and_its_job_is_done(stack: ClusterStack) -> None:

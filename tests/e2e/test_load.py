@@ -107,7 +107,9 @@ HIDES_FROM_THE_GATEWAY = (
     ("change", "said"),
     [
         pytest.param({"ready": "/assets/nothing-here.js"}, "app.web: ", id="never-ready", marks=pytest.mark.long),
-        pytest.param({"command": ["sh", "-c", HIDES_FROM_THE_GATEWAY]}, "/.gateway/web: HTTP 500", id="smoke-test"),
+        pytest.param(
+            {"command": ["sh", "-c", HIDES_FROM_THE_GATEWAY]}, "app.web.health: /health: HTTP 500", id="smoke-test"
+        ),
     ],
 )
 def test_a_release_that_fails_a_gate_is_not_noticed(stack: Stack, change: dict[str, Any], said: str) -> None:

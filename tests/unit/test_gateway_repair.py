@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from docker.errors import DockerException, NotFound
+from docker.errors import APIError, DockerException, NotFound
 
 from ci import gateway
 from components.checkpoint import Checkpoint
@@ -48,6 +48,19 @@ def test_gateway_of_a_stack_without_a_live_slot_is_left_alone(monkeypatch: pytes
     running = SimpleNamespace(status="running", exec_run=lambda _: SimpleNamespace(exit_code=1))
     engine_with(monkeypatch, running)
     assert not gateway.mend(APP, ENVIRONMENT, "dev", Checkpoint)
+
+
+def test_gateway_that_ends_while_it_is_looked_at_is_looked_at_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+
+    def fail(_: object) -> None:
+        raise APIError("409: is restarting")
+
+    engine_with(monkeypatch, SimpleNamespace(status="running", exec_run=fail))
+    here = engine.client(ENVIRONMENT)
+    here.containers.run = lambda _, command, **__: ran.append(command)
+    assert not gateway.mend(APP, ENVIRONMENT, "dev", unread)
+    assert ran == [["haproxy", "-c", "-f", "/var/lib/haproxy/haproxy.cfg"]]
 
 
 def test_engine_that_fails_is_reported_and_stops_no_update(

@@ -426,8 +426,8 @@ def _read(text: str) -> tuple[str, Any]:
     if text in _SAME:
         return "", _SAME[text]
     if _INTEGER.fullmatch(text):
-        # The Go library reads what an int64 can't hold as a fraction.
-        return ("", int(text)) if len(text) < 20 and abs(int(text)) < 2**63 else ("too large a number", text)
+        # Pulumi keeps what it has read as JSON, whose numbers it rounds beyond that (seen with 3.256).
+        return ("", int(text)) if len(text) < 20 and abs(int(text)) < 2**53 else ("too large a number", text)
     if _DECIMAL.fullmatch(text) and not (text.lstrip("-+").startswith("0") and text.lstrip("-+")[1:2].isdigit()):
         number = float(text)
         # Pulumi hands configuration on as JSON, in which 1.0 is 1.

@@ -29,6 +29,8 @@ class Target:
     """Changes the stack: one at a time, and the stack file is looked for once the lock is held."""
     lab: tuple[str, ...] = ()
     """Other parts of the lab."""
+    works_on_state: bool = False
+    """Works on what is deployed, whatever the files say now."""
 
 
 def main(call: Call) -> int:
@@ -43,7 +45,7 @@ def main(call: Call) -> int:
     call.refuse()
     if target.is_of_app:
         surroundings.prepare(call, os.environ)
-        if target.has_stack and not target.is_locked and not call.is_pull_request:
+        if target.has_stack and not (target.is_locked or target.works_on_state or call.is_pull_request):
             call.refuse_missing_stack_file()
         written = call.is_pull_request and (target.is_deployed or call.target == "down")
         parts = (*(_needs(call) if target.is_deployed or written else ()), *target.lab)
@@ -84,9 +86,10 @@ def _deploy(name: str) -> Command:
 
 
 def _status(call: Call) -> None:
-    from . import status
+    from . import fallback, status
 
-    status.main(call.env)
+    with fallback.usable_folder(call.env, deploys=False):
+        status.main(call.env)
 
 
 def _trace(call: Call) -> None:
@@ -285,10 +288,10 @@ def _scan(_: Call) -> int:
 
 TARGETS: dict[str, Target] = {
     "up": Target(run=_deploy("up"), is_deployed=True),
-    "down": Target(run=_deploy("down"), is_locked=True),
-    "back": Target(run=_deploy("back"), is_locked=True),
+    "down": Target(run=_deploy("down"), is_locked=True, works_on_state=True),
+    "back": Target(run=_deploy("back"), is_locked=True, works_on_state=True),
     "promote": Target(run=_deploy("promote"), is_locked=True),
-    "heal": Target(run=_deploy("healed"), is_locked=True),
+    "heal": Target(run=_deploy("healed"), is_locked=True, works_on_state=True),
     "reseal": Target(run=_deploy("reseal"), is_locked=True),
     "images": Target(run=_deploy("bring_images"), is_deployed=True),
     "preview": Target(run=_deploy("preview"), is_deployed=True),
@@ -299,7 +302,7 @@ TARGETS: dict[str, Target] = {
     "reopen": Target(run=_deploy("reopen"), is_locked=True),
     "restore": Target(run=_deploy("restore"), is_deployed=True),
     "refresh": Target(run=_deploy("refresh"), is_deployed=True),
-    "status": Target(run=_status),
+    "status": Target(run=_status, works_on_state=True),
     "trace": Target(run=_trace),
     "check": Target(run=_check),
     "dashboard": Target(run=_dashboard),

@@ -21,7 +21,7 @@ REPORTS = Path("reports")
 
 
 @contextmanager
-def locked(call: Call) -> Generator[None]:
+def locked(call: Call, *, works_on_state: bool = False) -> Generator[None]:
     """Hold the stack's lock; the second make says so at once instead of failing half-way.
 
     Raises:
@@ -29,7 +29,8 @@ def locked(call: Call) -> Generator[None]:
         CallError: there is no stack file.
     """
     with lock.alone(surroundings.lock(call), f"make {call.target}", call.env):
-        call.refuse_missing_stack_file()
+        if not works_on_state:
+            call.refuse_missing_stack_file()
         yield
 
 
@@ -51,13 +52,12 @@ def up(call: Call) -> int:
 
 def down(call: Call) -> int:
     """Remove the environment, whatever its files say now; protected data makes it refuse."""
-    with locked(call), usable_folder(call.env, deploys=False) as folder:
+    with locked(call, works_on_state=True), usable_folder(call.env, deploys=False) as folder:
         pulumi("stack", "select", call.env)
         heal.main(call.env)
         gone = ["--remove"] if call.is_pull_request else []
-        if process.run(
-            ["pulumi", "destroy", "--refresh", "--yes", "--non-interactive", *_colours(), *gone], cwd=folder
-        ):
+        command = ["pulumi", "destroy", "--refresh", "--yes", "--non-interactive", *_colours(), *gone]
+        if process.run(command, cwd=folder):
             raise RunError(
                 "nothing was removed if data is protected here; to remove it too, set environment.protect_data: false, "
                 "make up, make down"
@@ -70,7 +70,7 @@ def back(call: Call) -> int:
 
     The policy is not asked: that is for emergencies.
     """
-    with locked(call), usable_folder(call.env, deploys=True) as folder:
+    with locked(call, works_on_state=True), usable_folder(call.env, deploys=True) as folder:
         _heal(call)
         return _up(call, "--skip-preview", folder=folder, TIERS_RELEASE="previous")
 
@@ -91,7 +91,7 @@ def _heal(call: Call) -> None:
 def healed(call: Call) -> int:
     """Put the stack right after a killed update."""
     os.environ["TIERS_FORCE"] = call["FORCE"]
-    with locked(call):
+    with locked(call, works_on_state=True), usable_folder(call.env, deploys=False):
         _heal(call)
     return 0
 

@@ -112,11 +112,13 @@ def _project_document(
 
 
 def _backend(application: Path) -> Document:
-    """Return where Pulumi.yaml says that state is kept, if it can be read."""
+    """Return where Pulumi.yaml says that state is kept, also if the rest of it is no YAML."""
     try:
         found = files.read(application / "Pulumi.yaml").get("backend")
     except files.FileError:
-        return {}
+        text = (application / "Pulumi.yaml").read_text(errors="replace")
+        url = re.search(r"^backend:[ \t]*\n[ \t]+url:[ \t]*[\"']?([^\s\"']+)", text, re.MULTILINE)
+        found = {"url": url[1]} if url else None
     return {"backend": found} if found else {}
 
 

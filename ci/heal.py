@@ -155,6 +155,8 @@ def put_back(stack: str, left: dict[str, Any]) -> None:
     _warn_of_loss(planned, left)
     if planned.changes_state:
         pulumi_import(stack, planned.state)
+        for name in planned.settled:
+            print(f"  {name} did not become ready when it was made: no update waits for it any more")
         for name in planned.dropped:
             print(f"  {name} is gone: the next update makes it again where it is needed")
 

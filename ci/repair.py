@@ -29,12 +29,14 @@ class Repair:
     """Keys of stopped containers that are to run, in the order of the state: dependencies first."""
     data: tuple[str, ...] = ()
     """Names of lost volumes and other stores whose data is protected."""
+    settled: tuple[str, ...] = ()
+    """Names of resources of a slot that stays, of which the engine would go on waiting for one that does not become ready."""
     nothing_found: bool = False
     """None of the stack's resources is there: it may be another platform than the stack was deployed to."""
 
     @property
     def changes_state(self) -> bool:
-        return bool(self.dropped)
+        return bool(self.dropped or self.settled)
 
 
 def plan_repair(state: State, inventory: Inventory) -> Repair:
@@ -50,14 +52,32 @@ def plan_repair(state: State, inventory: Inventory) -> Repair:
     gone = [index for index, key in enumerate(keys) if key and _is_gone(resources[index], key, inventory)]
     found = [key for key in keys if key in inventory.keys]
     lost = [resources[index] for index in gone]
+    waited_for = [resource for resource in resources if _holds_up(known, resource) and resource not in lost]
     remaining = _remember(_without(resources, frozenset(gone)), known, lost)
+    remaining = [_without_errors(resource) if resource in waited_for else resource for resource in remaining]
     return Repair(
-        state=state | {"deployment": deployment | {"resources": remaining}} if gone else state,
+        state=state | {"deployment": deployment | {"resources": remaining}} if gone or waited_for else state,
+        settled=tuple(_title(resource) for resource in waited_for),
         dropped=tuple(_title(resource) for resource in lost),
         start=tuple(_to_start(known, resources, inventory)),
         data=tuple(_title(each) for each in lost if each["type"] in STATEFUL and each.get("protect")),
         nothing_found=bool(any(keys)) and not found,
     )
+
+
+def _holds_up(known: Checkpoint, resource: Resource) -> bool:
+    """Find a resource that holds up every update: one of a slot that stays, which did not become ready when it was put back.
+
+    The engine updates a resource with errors of its creation each time, whatever its options ignore, and waits for it.
+    """
+    if not resource.get("initErrors") or not _serves(known, resource):
+        return False
+    entry = Entry(urn=resource["urn"], type=resource["type"], parent="", custom=True, inputs=inputs_of(resource))
+    return LABEL_SLOT in entry.labels
+
+
+def _without_errors(resource: Resource) -> Resource:
+    return {key: value for key, value in resource.items() if key != "initErrors"}
 
 
 def _is_gone(resource: Resource, key: str, inventory: Inventory) -> bool:

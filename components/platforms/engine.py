@@ -104,10 +104,17 @@ def explain_container(
         cause = args.errors[0].strip() if args.errors else ""
         if "healthy" in cause:
             cause = f"it is not healthy within {within:g}s"
+        cause = with_remedy(cause, pulumi.get_stack())
         pulumi.log.error(f"{path}: container {real}: {cause}; {touched()}.\n{_last_words(environment, real)}")
         return False
 
     return _on_error(f"explain-{name}", explain)
+
+
+def with_remedy(cause: str, stack: str) -> str:
+    """Return an error of the engine with the command that helps, if something of the stack's state is gone from the engine."""
+    gone = any(text in cause for text in ("No such container", "No such image", "No such network", "no such volume"))
+    return f"{cause}; it was removed by hand: run `make heal ENV={stack}`, then this again" if gone else cause
 
 
 def explain_image(name: str, image: Image) -> ResourceHookBinding:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ci.repair import is_to_run, plan_repair
 from components import memory
 from components.checkpoint import SLOT, observe, parse
+from components.platforms.engine import with_remedy
 from components.platforms.inventory import CONTAINER, IMAGE, Inventory, Location, key_of, locate, resources_of
 from components.release import Slot
 
@@ -317,3 +318,28 @@ def test_settings_in_the_state_hold_no_secret_in_plain() -> None:
     assert '\\"environment\\"' in text
     for value in program.SECRETS.values():
         assert value not in text
+
+
+@pytest.mark.parametrize(
+    ("cause", "helped"),
+    [
+        ("Error stopping container 1f: Error response from daemon: No such container: 1f", True),
+        ("Error response from daemon: get board-dev-data: no such volume", True),
+        ("it is not healthy within 20s", False),
+    ],
+)
+def test_error_of_a_plain_update_names_the_command_that_heals(cause: str, helped: bool) -> None:
+    assert ("`make heal ENV=dev`" in with_remedy(cause, "dev")) == helped
+
+
+def test_resource_of_a_kept_slot_that_never_became_ready_holds_up_no_release(state: State) -> None:
+    """Pulumi waits for a resource with errors of its creation in every update, and each would fail."""
+    broken = json.loads(json.dumps(state))
+    known = parse(broken)
+    live = observe(known).live
+    [urn, *_] = [entry.urn for entry in known.below(live, SLOT) if entry.runs]  # pyright: ignore[reportArgumentType]
+    by_urn(broken)[urn]["initErrors"] = ["it never became ready"]
+    repaired = plan_repair(broken, Inventory(keys=frozenset(keys(broken))))
+    assert repaired.changes_state
+    assert "initErrors" not in by_urn(repaired.state)[urn]
+    assert not plan_repair(repaired.state, Inventory(keys=frozenset(keys(broken)))).changes_state

@@ -152,7 +152,12 @@ def _back(slot: _SlotState, scales: Mapping[TierName, Scale], platform: Platform
     """What stays of a slot that does not rest, or no longer: what is remembered runs again, and last the way in is opened."""
     again = {urn: entry for urn, entry in slot.memory.items() if entry.runs and urn not in slot.there}
     ways = {urn: entry for urn, entry in slot.memory.items() if not entry.runs}
-    stay = [(entry, platform.rescaled(entry, scales)) for urn, entry in slot.whole.items() if urn not in ways]
+    # Of one that is gone the scale is set when it is put back: a resource can be explained only once in an update.
+    stay = [
+        (entry, platform.rescaled(entry, scales) if urn in slot.there else None)
+        for urn, entry in slot.whole.items()
+        if urn not in ways
+    ]
     stay += [(entry, platform.revived(entry, scales)) for entry in again.values()]
     stay += [(entry, slot.unless_done(platform.opened(entry), entry)) for entry in ways.values()]
     return stay, slot.memory

@@ -249,6 +249,7 @@ def deploy(
     `routing` is the platform's answer if it is asked for the live slot: nothing is, unless the test says otherwise.
     """
     registered = [] if seen is None else seen
+    _hooks.clear()
     asyncio.set_event_loop(asyncio.new_event_loop())
     recorder = Recorder(fail, registered)
     mocks.set_mocks(recorder.mocks, project=name, stack=stack, monitor=recorder)
@@ -301,7 +302,13 @@ def pods(made: Manifest) -> dict[str, tuple[Labels, int | None]]:
     return {name: (labels, listens[0] if listens else None)}
 
 
-def _registered(hook: object) -> asyncio.Future[None]:
+_hooks: set[str] = set()
+"""Names of the hooks of the program that runs."""
+
+
+def _registered(hook: Any) -> asyncio.Future[None]:
+    assert hook.name not in _hooks, f"Pulumi refuses a second hook of the name {hook.name}"
+    _hooks.add(hook.name)
     done: asyncio.Future[None] = asyncio.get_event_loop().create_future()
     done.set_result(None)
     return done

@@ -93,7 +93,7 @@ def explain(path: str, manifest: Manifest, context: str, *, touched: Callable[[]
         pulumi.log.error(f"{path}: {what}: {reason(cause)}; {touched()}.\n{_evidence(context, manifest)}")
         return False
 
-    return ResourceHookBinding(on_error=[ErrorHook(f"explain-{what}".replace(" ", "-"), tell)])
+    return ResourceHookBinding(on_error=[ErrorHook(f"explain-{path}-{what}".replace(" ", "-"), tell)])
 
 
 def check_available(context: str, namespace: str, labels: Mapping[str, str], impact: Callable[[], str]) -> None:

@@ -10,7 +10,7 @@ SHELL := /bin/bash
 ifeq ($(origin STACK),command line)
 override ENV := $(value STACK)
 endif
-VARIABLES := APP AT COMPOSE ENV FORCE FROM FULL ID JOURNEY NAME OF ONLY PIN POLICY SHORT SLOT TO WINDOW
+VARIABLES := APP AT COMPOSE ENV FOR FORCE FROM FULL ID JOURNEY NAME OF ONLY PIN POLICY SHORT SLOT TO WINDOW
 # make expands what it was given once more wherever it is named or handed on, and would run $(shell …) in it: from here on it is text.
 $(foreach name,$(VARIABLES),$(if $(filter-out undefined,$(origin $(name))),\
   $(eval override $(name) := $$(value $(name)))$(eval export TIERS_ARG_$(name) := $$(value $(name)))))
@@ -167,6 +167,10 @@ test: venv ## Lint, types, unit tests, documents, workflows; needs no engine
 	$(RUN) -m components.reference --check
 	$(RUN) -m pytest tests/unit -n auto
 
+fuzz: venv ## Try generated configurations for FOR=10 minutes; each kind of failure is a case in reports/fuzz
+	@TIERS_FUZZ=500 $(RUN) -m pytest tests/unit/test_targets.py
+	@$(RUN) -m tests.fuzz
+
 e2e: venv ## End to end on the real engine and the real cluster; SHORT=yes leaves out what is marked long
 	@python3 -m lab up dev tools $(if $(SHORT),data,archive operator)
 	$(RUN) -m pytest tests/e2e -x $(if $(SHORT),-m "not long")
@@ -218,5 +222,5 @@ venv: .venv/.installed
 	@.venv/bin/python -m pip install --quiet --require-hashes -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help load scan-tools test e2e e2e-data matrix screenshots soak bench lab lab-cluster lab-down doctor docs venv
+.PHONY: help load scan-tools test fuzz e2e e2e-data matrix screenshots soak bench lab lab-cluster lab-down doctor docs venv
 .PHONY: up down shell images back promote status reseal trace preview-comment heal dashboard new import waiting smoke journey check backup backups verify move reopen restore refresh perf watch preview drift drift-issue deployed pins-save pins-use pins-recall build sbom built scan audit

@@ -1,0 +1,244 @@
+"""Strategies for configurations: correct ones of every kind, and the same with one part changed to something odd."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import strategies as st
+
+Plain = dict[str, Any]
+
+DIGEST = "@sha256:" + "0" * 64
+WORDS = [
+    "a",
+    "api",
+    "gateway",
+    "cache-data-1",
+    "database-scripts",
+    "secrets",
+    "scripts",
+    "uploads",
+    "x1",
+    "a-b",
+    "prometheus-released",
+    "scratch-tmp",
+]
+PATHS = ["/tmp", "/a", "/a/b", "/a-b", "/a.b", "/A", "/a b", "/srv/@scope/x", "/ü", "/x" * 40, "/run/secrets", "/", "//", "/a/", "/a//b",
+         "/a:ro", "/docker-entrypoint-initdb.d", "/proc/x", "/a/./b", "/$(X)", "/a,b", "/a=b"]  # fmt: skip
+URL_PATHS = [
+    "/",
+    "/api",
+    "/health",
+    "/a%20b",
+    "/a//b",
+    "/../x",
+    "/a/./b",
+    "/" + "x" * 1100,
+    "/api/",
+    "/%2e",
+    "/%zz",
+    "/$x",
+]
+IMAGES = [
+    "acme/x:1",
+    "acme/x" + DIGEST,
+    "x@sha256:0",
+    "a..b/x:1",
+    "Acme/x:1",
+    "x:1:2",
+    "x:-1",
+    "registry.test:5000/x:1" + DIGEST,
+    "x/:1",
+    "x:é",
+]
+TEXTS = [
+    "",
+    "x",
+    "$(X)",
+    "$$",
+    "a\nb",
+    "ü",
+    "'",
+    '"',
+    "{{.}}",
+    "a b",
+    "x" * 70,
+    "x" * 300,
+    "\0",
+    "on",
+    "-x",
+    "x-",
+    "1",
+    "*",
+]
+LABELS = [
+    "release",
+    "tiers.app",
+    "a/b/c",
+    "x/",
+    "/x",
+    "app.kubernetes.io/name",
+    "a" * 64,
+    "team.example.com/owner",
+    "tiers.needs/x",
+]
+HOSTS = ["shop.test", "*.shop.test", "a..b", "-a.test", "a" * 64 + ".test", "10.0.0.1", "a.b.", "x_y.test"]
+CIDRS = ["10.0.0.0/8", "10.0.0.1/8", "10.0.0.0/40", "::/0", "fe80::1/64", "300.0.0.0/8", "1::2::3/64"]
+TIMES = ["30s", "0s", "500ms", "0.001ms", "999999999h", "1m", "x"]
+SIZES = ["512Mi", "6Mi", "0.5Gi", "1Ki", "999999999Gi", "7000Ki", "x"]
+SCHEDULES = [
+    "daily",
+    "17 3 * * *",
+    "0 0 31 feb *",
+    "0 0 * * sat-sun",
+    "0 0 5-1 * *",
+    "*/0 * * * *",
+    "*/5 * * * mon-fri",
+    "60 * * * *",
+]
+ODD = st.sampled_from(
+    [*PATHS, *URL_PATHS, *IMAGES, *TEXTS, *LABELS, *HOSTS, *CIDRS, *TIMES, *SIZES, *SCHEDULES, *WORDS, None, True, 0, -1, 1.5, 65536, 10**12,
+     [], {}, [None], {"": ""}, ["a", "a"], {"a": None}, float("inf"), float("nan")]
+)  # fmt: skip
+STACKS = st.sampled_from(["dev", "t", "staging-2"])
+ODD_STACKS = st.sampled_from(["Prod", "Feature_X", "a" * 63, "a.b", "x-", "1", "-x"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """What one run of the program reads."""
+
+    app: Any
+    environment: Any
+    secrets: dict[str, str]
+    stack: str
+
+
+def optional(**values: st.SearchStrategy[Any]) -> st.SearchStrategy[Plain]:
+    """A mapping with some of these keys."""
+    return st.fixed_dictionaries({}, optional=values)
+
+
+def some(values: list[Any], most: int = 3) -> st.SearchStrategy[list[Any]]:
+    return st.lists(st.sampled_from(values), max_size=most, unique=True)
+
+
+COMMANDS = st.lists(st.sampled_from(["serve", "--flag", "$(X)", "a b", "ü", "'"]), min_size=1, max_size=3)
+STEP = st.fixed_dictionaries({"command": COMMANDS}, optional={"timeout": st.sampled_from(["30s", "2m", "1h"])})
+GOOD_PATHS = ["/tmp", "/cache", "/a/b", "/a-b", "/a.b", "/A", "/a b", "/srv/@scope/engine", "/x" * 40]
+
+
+def service(*, needs: list[str], listening: bool) -> st.SearchStrategy[Plain]:
+    """A tier of a slot, correct but for paths that are given twice."""
+    more = {
+        "command": COMMANDS,
+        "env": st.dictionaries(
+            st.sampled_from(["A", "B_1", "LOG_LEVEL"]), st.sampled_from([text for text in TEXTS if "\0" not in text])
+        ),
+        "needs": some(needs),
+        "secrets": st.one_of(some(["one", "two", "three-4"]), st.just([f"many-{number}" for number in range(36)])),
+        "writable": some(GOOD_PATHS, 4),
+        "scratch": st.sampled_from(["6Mi", "64Mi", "1Gi"]),
+        "volumes": some(["a", "uploads", "x1", "a-b", "n" * 30], 2).map(
+            lambda names: {name: f"/v/{name}{':ro' if name == 'x1' else ''}" for name in names}
+        ),
+        "user": st.sampled_from([10_001, 20_000, 2**31 - 1]),
+        "egress": st.booleans(),
+        "start_within": st.sampled_from(["1s", "90s", "1500ms"]),
+        "stop_within": st.sampled_from(["0s", "30s"]),
+        "tasks": st.dictionaries(st.sampled_from(["warm-up", "n" * 30]), STEP, max_size=2),
+        "migrate": STEP,
+        "seed": STEP,
+    }
+    fixed: dict[str, Any] = {"image": st.sampled_from(["acme/x:1", "acme/x" + DIGEST])}
+    if listening:
+        fixed["port"] = st.sampled_from([1024, 8000, 65535])
+        paths = st.sampled_from(["/", "/health", "/a/b-c_d.e~f"])
+        more |= {"health": paths, "ready": paths, "metrics": st.sampled_from(["/metrics", "/m"])}
+    return st.fixed_dictionaries(fixed, optional=more)
+
+
+APP = st.fixed_dictionaries(
+    {"name": st.sampled_from(["x", "shop", "a1-b2", "n" * 30]), "version": st.sampled_from(["1", "1.4.0", "v1.0.0-rc.1", "A_b"]),
+     "api": service(needs=["database", "cache"], listening=True), "database": st.just({}), "cache": st.just({})},
+    optional={"web": service(needs=["api", "database", "cache"], listening=True),
+              "worker": service(needs=["api", "database", "cache"], listening=False),
+              "visits": st.just(["/", "/about"])},
+)  # fmt: skip
+MONITORING = st.one_of(
+    st.booleans(),
+    optional(labels=st.dictionaries(st.sampled_from(["release", "team.example.com/owner"]), st.just("x"))),
+)
+BACKUP = st.fixed_dictionaries(
+    {"target": st.just({"volume": True})},
+    optional={"schedule": st.sampled_from(["daily", "*/5 1-3 1,15 jan-mar mon-fri"])},
+)
+CLUSTER = st.fixed_dictionaries(
+    {"context": st.just("lab"), "url": st.sampled_from(["http://shop.test", "https://shop.test:8443"]),
+     "gateway": st.fixed_dictionaries({"name": st.just("g"), "namespace": st.just("gw"), "inside": st.just("http://g.gw")},
+                                      optional={"cidrs": st.just(["10.0.0.0/8"]), "listener": st.just("http")})},
+    optional={"hostnames": some(["a.test", "*.b.test", "c.test"]), "pull_secrets": some(["p1", "p2"]),
+              "namespace": optional(name=st.sampled_from(["home", "n" * 30]), quota=st.just({"cpu": 4}), limits=st.just({})),
+              "schedule_within": st.sampled_from(["1s", "5m"])},
+)  # fmt: skip
+
+
+@st.composite
+def correct(draw: st.DrawFn) -> Configuration:
+    """A configuration that the program accepts, unless paths or names of it meet by chance."""
+    app: Plain = copy.deepcopy(draw(APP))
+    cluster = draw(st.booleans())
+    settings: Plain = {"platform": "kubernetes" if cluster else "docker", "protect_data": draw(st.booleans())}
+    tiers: Plain = {}
+    for tier in ("web", "api", "worker"):
+        if tier in app:
+            tiers[tier] = draw(
+                optional(
+                    replicas=st.integers(1, 3),
+                    cpu=st.sampled_from([0.01, 0.5, 2]),
+                    memory=st.sampled_from(["6Mi", "1Gi"]),
+                )
+            )
+            if cluster and app[tier].get("volumes"):
+                tiers[tier] |= {"storage_class": "nfs", "storage": "1Gi"}
+    if cluster:
+        settings["kubernetes"] = draw(CLUSTER)
+        tiers["cache"] = draw(optional(ha=st.booleans(), storage=st.just("2Gi")))
+        tiers["database"] = draw(optional(ha=st.booleans(), priority_class=st.just("high")))
+        settings["registry"] = "registry.test/x"
+    if draw(st.booleans()):
+        users = {app[tier].get("user", 10_001) for tier in ("web", "api", "worker") if app.get(tier, {}).get("volumes")}
+        tiers.setdefault("database", {})
+        tiers["database"] |= {"backup": draw(BACKUP)} if len(users) < 2 else {}
+    if draw(st.booleans()):
+        settings["monitoring"] = draw(MONITORING if cluster else st.booleans())
+    if draw(st.booleans()):
+        settings["seed"] = True
+    settings["tiers"] = tiers
+    names = {name for tier in app.values() if isinstance(tier, dict) for name in tier.get("secrets", ())}
+    secrets = dict.fromkeys(sorted({*names, "database-password", "cache-password", "backup-key"}), "a-value")
+    return Configuration(app=app, environment=settings, secrets=secrets, stack=draw(STACKS))
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of all parts of a value."""
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    return [path, *(place for key in keys for place in places(value[key], (*path, key)))]
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> Configuration:
+    """A correct configuration with one part changed: a value, a key, or the name of the stack."""
+    base = draw(correct())
+    whole = {"app": copy.deepcopy(base.app), "environment": copy.deepcopy(base.environment)}
+    path = draw(st.sampled_from([place for place in places(whole) if len(place) > 1]))
+    *way, last = path
+    inside: Any = whole
+    for key in way:
+        inside = inside[key]
+    if isinstance(inside, dict) and draw(st.integers(0, 3)) == 0:
+        inside[draw(st.sampled_from([*WORDS, *LABELS, *TEXTS]))] = inside.pop(last)
+    else:
+        inside[last] = draw(ODD)
+    stack = draw(ODD_STACKS) if draw(st.integers(0, 9)) == 0 else base.stack
+    return Configuration(app=whole["app"], environment=whole["environment"], secrets=base.secrets, stack=stack)

@@ -1,0 +1,327 @@
+"""A judge of rendered objects: the rules of the Kubernetes API and of Docker that a server would refuse them by.
+
+Sources: Kubernetes 1.34 (pkg/apis/*/validation), Gateway API 1.3 (CRD schemas and their CEL rules), Docker's distribution/reference.
+Each function yields one line a problem; a correct object yields none.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_network
+from posixpath import normpath
+from typing import Any
+
+from components.platforms.manifests import Manifest
+
+DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+DNS_1035 = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+SUBDOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+QUALIFIED = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
+KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+ENV = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
+QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]i?|Ki)?")
+HOSTNAME = re.compile(r"(?=.{1,253}$)(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+URL_PATH = re.compile(r"/([A-Za-z0-9/\-._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})*")
+REFERENCE = re.compile(
+    r"(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::\d+)?)/)?"
+    r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
+    r"(?::\w[\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?",
+    re.ASCII,
+)
+DOCKER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}")
+ERROR = re.compile(r"(?:app|environment|secrets|stack)[^\n]*?: [^\n]+; [^\n]+")
+MEBIBYTE = 2**20
+
+
+def errors(text: str) -> Iterator[str]:
+    """A refusal has a path, a problem and a fix on each line, in the words of the project."""
+    for line in text.splitlines():
+        if not ERROR.fullmatch(line):
+            yield f"a line without path or fix: {line}"
+        if re.search(r"see docs/configuration|valid tuple|instance of|Input should|valid string", line):
+            yield f"a line that says nothing of use: {line}"
+
+
+# ---------------------------------------------------------------------- Kubernetes
+
+
+def kubernetes(objects: Sequence[Manifest]) -> Iterator[str]:
+    """All objects of a stack."""
+    known = Counter((made["kind"], made["metadata"]["name"]) for made in objects)
+    yield from (f"{kind}/{name}: twice" for (kind, name), count in known.items() if count > 1)
+    for made in objects:
+        where = f"{made['kind']}/{made['metadata']['name']}"
+        yield from (f"{where}: {problem}" for problem in _object(made))
+
+
+def _object(made: Manifest) -> Iterator[str]:
+    kind, metadata, spec = made["kind"], made["metadata"], made.get("spec", {})
+    pattern = {"Service": DNS_1035, "Namespace": DNS_LABEL}.get(kind, SUBDOMAIN)
+    if not pattern.fullmatch(metadata["name"]):
+        yield "name"
+    if kind == "CronJob" and len(metadata["name"]) > 52:
+        yield "name of a CronJob over 52 characters"
+    if "namespace" in metadata and not DNS_LABEL.fullmatch(metadata["namespace"]):
+        yield f"namespace {metadata['namespace']!r}"
+    yield from _labels(made)
+    if sum(len(str(key)) + len(str(value)) for key, value in (metadata.get("annotations") or {}).items()) > 256 * 1024:
+        yield "annotations over 256 KiB"
+    if kind in ("ConfigMap", "Secret"):
+        yield from _data({**(made.get("data") or {}), **(made.get("stringData") or {})})
+    yield from {
+        "HTTPRoute": _route,
+        "NetworkPolicy": _policy,
+        "CronJob": lambda spec: cron(spec["schedule"]),
+        "HorizontalPodAutoscaler": _autoscaler,
+        "PersistentVolumeClaim": _claim,
+        "Gateway": _gateway,
+    }.get(kind, lambda _: iter(()))(spec)
+    if kind != "Pooler":  # of a Pooler's pod only what differs from the operator's is said
+        for template in _templates(spec):
+            yield from _pod(template.get("spec", {}))
+    if len(json.dumps(made)) > 1.5 * MEBIBYTE:
+        yield "over 1.5 MiB, the limit of etcd"
+
+
+def _templates(spec: Mapping[str, Any]) -> Iterator[Manifest]:
+    if "jobTemplate" in spec:
+        yield from _templates(spec["jobTemplate"]["spec"])
+    if "containers" in spec.get("template", {}).get("spec", {}):
+        yield spec["template"]
+
+
+def _labels(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            if key in ("labels", "matchLabels") and isinstance(part, Mapping) and "expr" not in value:
+                yield from (problem for each in part.items() for problem in _label(*each))
+            else:
+                yield from _labels(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _labels(part)
+
+
+def _label(key: str, value: Any) -> Iterator[str]:
+    prefix, slash, name = key.rpartition("/")
+    if not QUALIFIED.fullmatch(name) or (slash and not SUBDOMAIN.fullmatch(prefix)):
+        yield f"label key {key!r}"
+    if not isinstance(value, str) or not LABEL_VALUE.fullmatch(value):
+        yield f"label {key}={value!r}"
+
+
+def _data(data: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"key {key!r}" for key in data if not KEY.fullmatch(key) or key in (".", ".."))
+    yield from (f"value of {key} is no text" for key, value in data.items() if not isinstance(value, str))
+    if sum(len(str(value).encode()) for value in data.values()) > MEBIBYTE:
+        yield "over 1 MiB"
+
+
+def _pod(spec: Manifest) -> Iterator[str]:
+    volumes = [volume["name"] for volume in spec.get("volumes", ())]
+    yield from (f"volume {name!r} twice" for name, count in Counter(volumes).items() if count > 1)
+    yield from (f"volume name {name!r}" for name in volumes if not DNS_LABEL.fullmatch(name))
+    yield from (
+        f"image pull secret {each['name']!r}"
+        for each in spec.get("imagePullSecrets", ())
+        if not SUBDOMAIN.fullmatch(each["name"])
+    )
+    containers = [*spec["containers"], *spec.get("initContainers", ())]
+    yield from (
+        f"container {name!r} twice" for name, count in Counter(one["name"] for one in containers).items() if count > 1
+    )
+    for container in containers:
+        yield from (f"container {container['name']}: {problem}" for problem in _container(container, volumes))
+    for key, least in (("terminationGracePeriodSeconds", 0), ("activeDeadlineSeconds", 1)):
+        if key in spec and not least <= spec[key] < 2**31:
+            yield f"{key} {spec[key]}"
+
+
+def _container(made: Manifest, volumes: Sequence[str]) -> Iterator[str]:
+    if not DNS_LABEL.fullmatch(made["name"]):
+        yield "name"
+    if not REFERENCE.fullmatch(made["image"]):
+        yield f"image {made['image']!r}"
+    mounts = made.get("volumeMounts", ())
+    yield from (f"mount of no volume {mount['name']!r}" for mount in mounts if mount["name"] not in volumes)
+    yield from _targets([mount["mountPath"] for mount in mounts])
+    yield from (f"mount path {mount['mountPath']!r}" for mount in mounts if ":" in mount["mountPath"])
+    for variable in made.get("env", ()):
+        if not ENV.fullmatch(variable["name"]):
+            yield f"variable {variable['name']!r}"
+        if not isinstance(variable.get("value", ""), str) or "\0" in variable.get("value", ""):
+            yield f"value of variable {variable['name']}"
+    yield from (
+        f"variable {name} twice"
+        for name, count in Counter(one["name"] for one in made.get("env", ())).items()
+        if count > 1
+    )
+    yield from (
+        f"port {port['containerPort']}" for port in made.get("ports", ()) if not 1 <= port["containerPort"] <= 65535
+    )
+    if any(not isinstance(word, str) or "\0" in word for word in made.get("command", ())):
+        yield "command"
+    limits = made["resources"]["limits"]
+    for kind, amounts in made["resources"].items():
+        for name, amount in amounts.items():
+            if not QUANTITY.fullmatch(amount):
+                yield f"{kind} {name} {amount!r}"
+            elif kind == "requests" and _amount(amount) > _amount(limits[name]):
+                yield f"requests more {name} than its limit"
+    for probe in (made[key] for key in ("startupProbe", "readinessProbe", "livenessProbe") if key in made):
+        if any(not 1 <= probe.get(key, 1) < 2**31 for key in ("periodSeconds", "timeoutSeconds", "failureThreshold")):
+            yield "times of a probe"
+        path = probe.get("httpGet", {}).get("path", "/")
+        if not URL_PATH.fullmatch(path):
+            yield f"path of a probe {path!r}"
+
+
+def _amount(text: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+)(\D*)", text).groups()  # pyright: ignore[reportOptionalMemberAccess]
+    return (
+        float(number) * {"": 1, "m": 0.001, "k": 1e3, "Ki": 2**10, "M": 1e6, "Mi": 2**20, "G": 1e9, "Gi": 2**30}[unit]
+    )
+
+
+def _targets(paths: Sequence[str]) -> Iterator[str]:
+    """Mount targets are absolute, not the root, and each is there once."""
+    for path in paths:
+        if not path.startswith("/") or normpath(path).strip("/") == "" or "\0" in path:
+            yield f"mount target {path!r}"
+    same = Counter("/" + normpath(path).strip("/") for path in paths)
+    yield from (f"mount target {path!r} twice" for path, count in same.items() if count > 1)
+
+
+def _route(spec: Manifest) -> Iterator[str]:
+    rules, hostnames = spec["rules"], spec["hostnames"]
+    if not 1 <= len(rules) <= 16:
+        yield f"{len(rules)} rules, of at most 16"
+    if len(hostnames) > 16:
+        yield f"{len(hostnames)} hostnames, of at most 16"
+    yield from (f"hostname {host!r}" for host in hostnames if not HOSTNAME.fullmatch(host))
+    matches = [match for rule in rules for match in rule.get("matches", ())]
+    if len(matches) > 128:
+        yield f"{len(matches)} matches, of at most 128"
+    yield from (
+        f"{len(rule['matches'])} matches of a rule, of at most 64" for rule in rules if len(rule["matches"]) > 64
+    )
+    for match in matches:
+        value = match["path"]["value"]
+        if match["path"]["type"] == "RegularExpression":
+            yield from _expression(value)
+        elif len(value) > 1024 or not URL_PATH.fullmatch(value) or re.search(r"//|/\.\.?(/|$)|%2[fF]|#", value):
+            yield f"path {value!r}"
+        yield from (f"header {one['name']}" for one in match.get("headers", ()) if not 1 <= len(one["value"]) <= 4096)
+    yield from (f"port {ref['port']}" for rule in rules for ref in rule["backendRefs"] if not 1 <= ref["port"] <= 65535)
+
+
+def _expression(text: str) -> Iterator[str]:
+    try:
+        re.compile(text)
+    except re.error:
+        yield f"expression {text!r}"
+    if len(text) > 1024:
+        yield "expression over 1024 characters"
+
+
+def _gateway(spec: Manifest) -> Iterator[str]:
+    names = Counter(listener["name"] for listener in spec["listeners"])
+    yield from (f"listener {name} twice" for name, count in names.items() if count > 1)
+    if len(spec["listeners"]) > 64:
+        yield "over 64 listeners"
+    yield from (f"hostname {one['hostname']!r}" for one in spec["listeners"] if not HOSTNAME.fullmatch(one["hostname"]))
+    yield from (f"port {one['port']}" for one in spec["listeners"] if not 1 <= one["port"] <= 65535)
+
+
+def _policy(spec: Manifest) -> Iterator[str]:
+    for rule in (*spec.get("ingress", ()), *spec.get("egress", ())):
+        for peer in (*rule.get("from", ()), *rule.get("to", ())):
+            if block := peer.get("ipBlock"):
+                for cidr in (block["cidr"], *block.get("except", ())):
+                    try:
+                        ip_network(cidr)
+                    except ValueError:
+                        yield f"cidr {cidr!r}"
+        yield from (f"port {port['port']}" for port in rule.get("ports", ()) if not 1 <= port["port"] <= 65535)
+
+
+def _autoscaler(spec: Manifest) -> Iterator[str]:
+    if not 1 <= spec["minReplicas"] <= spec["maxReplicas"]:
+        yield "minReplicas over maxReplicas"
+
+
+def _claim(spec: Manifest) -> Iterator[str]:
+    if _amount(spec["resources"]["requests"]["storage"]) <= 0:
+        yield "storage of nothing"
+
+
+_NAMES = {name: number for names in ("sun mon tue wed thu fri sat", "- jan feb mar apr may jun jul aug sep oct nov dec")
+          for number, name in enumerate(names.split())}  # fmt: skip
+_FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+
+
+def cron(text: str) -> Iterator[str]:
+    """A schedule as Kubernetes parses it (robfig/cron): ranges ascend, and there is a date it can mean."""
+    parts = text.split()
+    if len(parts) != 5:
+        yield f"schedule {text!r}"
+        return
+    for part, (least, most) in zip(parts, _FIELDS, strict=True):
+        for piece in part.split(","):
+            span, _, step = piece.partition("/")
+            first, _, last = span.partition("-")
+            numbers = [_NAMES.get(word, int(word) if word.isdigit() else -1) for word in (first, last or first)]
+            if span != "*" and not least <= numbers[0] <= numbers[1] <= most:
+                yield f"schedule {text!r}: {piece}"
+            if step and not (step.isdigit() and int(step) > 0):
+                yield f"schedule {text!r}: step {step}"
+
+
+# ---------------------------------------------------------------------- Docker
+
+
+def docker(resources: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
+    """All resources of a stack, by their kind (Container, Volume, Network, RemoteImage) and inputs."""
+    names = Counter((kind, inputs["name"]) for kind, inputs in resources if kind != "RemoteImage")
+    yield from (f"{kind}/{name}: twice" for (kind, name), count in names.items() if count > 1)
+    published = Counter(
+        (port.get("ip"), port["external"]) for _, inputs in resources for port in inputs.get("ports") or ()
+    )
+    yield from (f"port {port}: published twice" for port, count in published.items() if count > 1)
+    for kind, inputs in resources:
+        pattern = REFERENCE if kind == "RemoteImage" else DOCKER_NAME
+        if not pattern.fullmatch(inputs["name"]):
+            yield f"{kind}/{inputs['name']!r}: name"
+        if kind == "RemoteImage" and len(inputs["name"].partition("@")[0].rpartition(":")[0]) > 255:
+            yield f"{kind}/{inputs['name']}: repository over 255 characters"
+        if kind == "Container":
+            yield from (f"Container/{inputs['name']}: {problem}" for problem in _docker_container(inputs))
+
+
+def _docker_container(inputs: Mapping[str, Any]) -> Iterator[str]:
+    targets = [*(inputs.get("tmpfs") or ())]
+    targets += [volume["containerPath"] for volume in inputs.get("volumes") or ()]
+    targets += [mount["target"] for mount in inputs.get("mounts") or ()]
+    yield from _targets(targets)
+    yield from (f"tmpfs target {path!r}" for path in inputs.get("tmpfs") or () if ":" in path)
+    for text in inputs.get("envs") or ():
+        if "\0" in text or not re.match(r"[^=]+=", text):
+            yield f"variable {text[:40]!r}"
+    if any("\0" in word for word in inputs.get("command") or ()):
+        yield "command"
+    if inputs["memory"] < 6:
+        yield "memory under 6 MiB"
+    if not 0 < float(inputs["cpus"]) <= 256:
+        yield f"cpus {inputs['cpus']}"
+    health = inputs.get("healthcheck") or {}
+    for key in ("interval", "timeout", "startPeriod"):
+        if key in health and not re.fullmatch(r"(\d+h)?(\d+m)?(\d+s)?", health[key]):
+            yield f"healthcheck {key} {health[key]!r}"
+    for upload in inputs.get("uploads") or ():
+        if not upload.get("content") or not upload["file"].startswith("/"):
+            yield f"upload {upload['file']!r}: empty, or of no absolute path"
+    for port in inputs.get("ports") or ():
+        if not (1 <= port["internal"] <= 65535 and 1 <= port["external"] <= 65535):
+            yield f"port {port}"

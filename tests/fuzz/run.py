@@ -1,0 +1,47 @@
+"""Run a generated configuration through the program, and judge what comes of it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from components.config import ConfigError, load_app, load_environment
+from tests.unit.program import Deployment, deploy
+
+from . import judge
+from .generator import Configuration
+
+
+def problems(configuration: Configuration) -> list[str]:
+    """Return what is wrong with the answer to a configuration: nothing if it is refused well, or rendered well."""
+    try:
+        load_environment(configuration.environment, load_app(configuration.app))
+        made = deploy(
+            configuration.app,
+            configuration.environment,
+            stack=configuration.stack,
+            secrets=configuration.secrets,
+        )
+    except ConfigError as error:
+        return list(judge.errors(str(error)))
+    except Exception as error:
+        return [f"traceback: {type(error).__name__}: {str(error)[:300]}"]
+    return list(judged(made))
+
+
+def judged(made: Deployment) -> Iterator[str]:
+    """Judge the objects of a whole program."""
+    registered = [entry for entry in made.sorted if entry.custom and entry.ignores != ("*",)]
+    yield from judge.kubernetes([entry.inputs for entry in registered if entry.type.startswith("kubernetes:")])
+    yield from judge.docker([(entry.kind, entry.inputs) for entry in registered if entry.type.startswith("docker:")])
+
+
+def write_case(configuration: Configuration, folder: Path, found: list[str]) -> None:
+    """Write a configuration as a case to be copied into tests/cases/config."""
+    folder.mkdir(parents=True, exist_ok=True)
+    described = {"name": "board", "runtime": "python", "config": {"app": {"value": configuration.app}}}
+    settings = {"board:environment": configuration.environment, "board:secrets": configuration.secrets}
+    for name, content in (("Pulumi.yaml", described), (f"Pulumi.{configuration.stack}.yaml", {"config": settings})):
+        (folder / name).write_text(yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True))
+    (folder / "EXPECTED.txt").write_text("".join(f"# {line}\n" for line in found))

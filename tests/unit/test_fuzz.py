@@ -1,0 +1,136 @@
+"""Generated configurations are refused with a path and a fix, or rendered to objects that the platform takes."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz import generator, judge
+from tests.fuzz.run import judged, problems
+
+from .program import first
+
+WHOLE = max(settings.get_profile("quick").max_examples // 10, 3)
+"""Runs of the whole program, each of a fifth of a second: a tenth of the examples of a property."""
+fuzzed = settings(
+    max_examples=WHOLE,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    database=None,
+)
+
+
+@fuzzed
+@given(generator.correct())
+def test_correct_configuration_is_rendered_as_the_platform_takes_it(configuration: generator.Configuration) -> None:
+    assert problems(configuration) == []
+
+
+@settings(fuzzed, max_examples=4 * WHOLE)
+@given(generator.mutated())
+def test_odd_configuration_is_refused_well_or_rendered_well(configuration: generator.Configuration) -> None:
+    assert problems(configuration) == []
+
+
+@pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
+def test_objects_of_the_board_pass_the_judge(stack: str) -> None:
+    assert list(judged(first(stack))) == []
+
+
+# ---------------------------------------------------------------------- the judge sees what it is for
+
+
+def pod(**changes: Any) -> dict[str, Any]:
+    container = {
+        "name": "api",
+        "image": "acme/x:1",
+        "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "500m"}},
+        "volumeMounts": [{"name": "scratch-tmp", "mountPath": "/tmp"}],
+        "env": [{"name": "A", "value": "1"}],
+    } | changes.pop("container", {})
+    spec = {"containers": [container], "volumes": [{"name": "scratch-tmp", "emptyDir": {}}]} | changes
+    return {"kind": "Deployment", "metadata": {"name": "api"}, "spec": {"template": {"spec": spec}}}
+
+
+def route(**changes: Any) -> dict[str, Any]:
+    match = {"path": {"type": "PathPrefix", "value": changes.pop("value", "/")}}
+    rule = {"backendRefs": [{"name": "api", "port": 8000}], "matches": [match] * changes.pop("matches", 1)}
+    spec = {"hostnames": ["a.test"], "rules": [rule] * changes.pop("rules", 1)} | changes
+    return {"kind": "HTTPRoute", "metadata": {"name": "x"}, "spec": spec}
+
+
+def of(kind: str, name: str = "x", labels: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
+    return {"kind": kind, "metadata": {"name": name, "labels": labels or {}}, **more}
+
+
+@pytest.mark.parametrize(
+    ("objects", "problem"),
+    [
+        ([pod(), route()], ""),
+        ([of("Service", "1x")], "Service/1x: name"),
+        ([of("Secret", "a" * 254)], "name"),
+        ([of("CronJob", "a" * 53, spec={"schedule": "* * * * *"})], "over 52"),
+        ([of("CronJob", spec={"schedule": "0 0 * * sat-sun"})], "schedule"),
+        ([of("Service"), of("Service")], "Service/x: twice"),
+        ([of("Service", labels={"a/b/c": "x"})], "label key"),
+        ([of("Service", labels={"a": "x/"})], "label a="),
+        ([of("ConfigMap", data={"my file": ""})], "key 'my file'"),
+        ([of("ConfigMap", data={"a": "x" * 2**20 + "x"})], "over 1 MiB"),
+        ([pod(volumes=[])], "mount of no volume"),
+        ([pod(volumes=[{"name": "scratch-tmp"}] * 2)], "twice"),
+        ([pod(volumes=[{"name": "scratch-tmp"}, {"name": "a b"}])], "volume name"),
+        ([pod(terminationGracePeriodSeconds=-1)], "terminationGracePeriodSeconds"),
+        ([pod(container={"image": "acme/X:1"})], "image"),
+        ([pod(container={"env": [{"name": "A B"}]})], "variable 'A B'"),
+        ([pod(container={"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}})], "more cpu than its limit"),
+        ([pod(container={"volumeMounts": [{"name": "scratch-tmp", "mountPath": "//"}]})], "mount target '//'"),
+        ([route(hostnames=["a.test"] * 17)], "17 hostnames"),
+        ([route(hostnames=["a..b"])], "hostname 'a..b'"),
+        ([route(rules=17)], "17 rules"),
+        ([route(matches=65)], "65 matches of a rule"),
+        ([route(rules=3, matches=64)], "192 matches"),
+        ([route(value="/a//b")], "path '/a//b'"),
+        ([of("NetworkPolicy", spec={"ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/40"}}]}]})], "cidr"),
+        ([of("HorizontalPodAutoscaler", spec={"minReplicas": 3, "maxReplicas": 2})], "minReplicas"),
+    ],
+)
+def test_judge_of_kubernetes_objects(objects: list[dict[str, Any]], problem: str) -> None:
+    found = list(judge.kubernetes(objects))
+    assert any(problem in line for line in found) if problem else found == []
+
+
+CONTAINER = {"name": "x-t-api", "memory": 64, "cpus": "0.5", "tmpfs": {"/tmp": ""}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({}, ""),
+        ({"name": "-x"}, "name"),
+        ({"tmpfs": {"//": ""}}, "mount target"),
+        ({"volumes": [{"containerPath": "/tmp/"}]}, "'/tmp' twice"),
+        ({"envs": ["A\0=1"]}, "variable"),
+        ({"memory": 5}, "memory"),
+        ({"uploads": [{"file": "/x", "content": ""}]}, "upload"),
+        ({"ports": [{"internal": 80, "external": 65536}]}, "port"),
+        ({"ports": [{"internal": 80, "external": 80}, {"internal": 81, "external": 80}]}, "published twice"),
+    ],
+)
+def test_judge_of_docker_resources(changes: dict[str, Any], problem: str) -> None:
+    found = list(judge.docker([("Container", CONTAINER | changes)]))
+    assert any(problem in line for line in found) if problem else found == []
+
+
+@pytest.mark.parametrize("reference", ["x-Api:1", "a..b/x:1", "x:-1", "x/:1", "x@sha256:0"])
+def test_judge_of_image_references(reference: str) -> None:
+    assert list(judge.docker([("RemoteImage", {"name": reference})]))
+
+
+@given(
+    st.sampled_from(["app.x: no path", "app: input should be a valid string; see docs/configuration.md", "Traceback"])
+)
+@settings(max_examples=3)
+def test_judge_of_refusals(text: str) -> None:
+    assert list(judge.errors(text))

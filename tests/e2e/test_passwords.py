@@ -1,5 +1,6 @@
 """Passwords of odd characters, as real servers read them, and clients that were not written for this program."""
 
+import hashlib
 import io
 import os
 import sys
@@ -26,6 +27,7 @@ from .stack import ROOT, ClusterStack, DockerStack, Stack, deployed, eventually,
 ODD = 'it\'s "so" $(id) \\ #5 é😀 100% \x01'
 PASSWORDS = [ODD, 'a"b', "'quoted'", "back\\slash\\", "# no comment", "%s $HOME $$ `id`", "ünïcode Ёж", "-dash", "tab\there", "x" * 300,
              "a:b\\:c", "p@ss/w?rd&x=1", "\\x41\\n"]  # fmt: skip
+TEXT = "a$$b $(SLOT) 5$ü"
 NAMES = {"database": "database-password", "cache": "cache-password"}
 
 
@@ -56,6 +58,8 @@ def running(workload: Workload, password: str, beside: Any = None) -> Generator[
     command = list(workload.command)
     own = {"entrypoint": command[:1], "command": command[1:]} if beside and command else {"command": command}
     network = {"network_mode": f"container:{beside.id}"} if beside else {}
+    # In memory: a busy disk takes minutes for what initdb writes.
+    data = {volume.path: "mode=1777" for volume in workload.volumes}
     env = dict(workload.env)
     if beside:
         env = {
@@ -63,7 +67,7 @@ def running(workload: Workload, password: str, beside: Any = None) -> Generator[
             for name, value in env.items()
         }
     made = engine.containers.create(
-        workload.image.reference, user=str(workload.user), environment=env, init=True, **own, **network
+        workload.image.reference, user=str(workload.user), environment=env, init=True, tmpfs=data, **own, **network
     )
     try:
         made.put_archive("/", files({secret.path: password for secret in workload.secrets}))
@@ -167,8 +171,12 @@ def backup_pgpass(password: str, folder: Path) -> str:
 def odd(stack: Stack) -> Stack:
     """Give both data tiers the odd password, and the api texts with dollars."""
     for name in NAMES.values():
-        stack.pulumi("config", "set", "--secret", "--path", f"secrets.{name}", "--", ODD, check=True)
-    stack.app["api"]["env"] = stack.app["api"].get("env", {}) | {"PRICE": "a$$b $(SLOT) 5$ü"}
+        stack.pulumi("config", "set", "--secret", "--path", f"secrets.{name}", ODD, check=True)
+    stack.app["api"]["env"] = stack.app["api"].get("env", {}) | {"PRICE": TEXT}
+    same = 'test "$(printf %s "$1" | sha256sum | cut -d " " -f 1)" = "$2"'
+    checked = ["sh", "-c", same, "sh", TEXT, hashlib.sha256(TEXT.encode()).hexdigest()]
+    stack.app["api"]["tasks"] = stack.app["api"].get("tasks", {}) | {"dollars": {"command": checked}}
+    stack.app["worker"]["alive"] = checked
     return stack
 
 
@@ -204,7 +212,8 @@ def test_application_works_with_odd_passwords(stack: Stack) -> None:
 
 
 def test_texts_with_dollars_arrive_as_written(stack: Stack) -> None:
-    assert said(stack, "api", "printenv", "PRICE") == "a$$b $(SLOT) 5$ü\n"
+    """A task has checked those of a command, and the worker's probe its own: the release would not be live."""
+    assert said(stack, "api", "printenv", "PRICE") == f"{TEXT}\n"
 
 
 def test_second_update_changes_nothing(stack: Stack) -> None:
@@ -216,7 +225,7 @@ def test_password_that_clients_change_is_refused_before_anything_changes(stack: 
     before = stack.generations("blue")
     text = stack.settings.read_text()
     try:
-        stack.pulumi("config", "set", "--secret", "--path", "secrets.database-password", "--", value, check=True)
+        stack.pulumi("config", "set", "--secret", "--path", "secrets.database-password", value, check=True)
         done = stack.up(check=False)
     finally:
         stack.settings.write_text(text)
@@ -224,3 +233,36 @@ def test_password_that_clients_change_is_refused_before_anything_changes(stack: 
     assert "secrets.database-password: app.database.password uses it" in done.text
     assert value not in done.text
     assert stack.generations("blue") == before
+
+
+@pytest.mark.long
+def test_replicated_database_and_cache_take_odd_passwords(tmp_path: Path) -> None:
+    """CloudNativePG's instances and pooler; Redis' replicas, its Sentinels and their proxy, also after another became primary."""
+    made = ClusterStack(tmp_path / "board", "secrets-ha")
+    odd(made)
+    made.environment |= {"seed": False}
+    made.environment["kubernetes"]["apart"] = "anywhere"
+    for tier in ("database", "cache"):
+        made.environment["tiers"].setdefault(tier, {}).update({"ha": True, "storage": "1Gi"})
+    with deployed(made):
+        assert made.post("a message")["body"] == "a message"
+        [first] = [pod for pod in made.pods("cache") if "role:master" in replication(made, pod)]
+        assert "connected_slaves:2" in replication(made, first)
+        made.kubectl("delete", "pod", first.metadata.name, "--wait=false")
+        eventually(lambda: other_primary(made, first), 120)
+        eventually(lambda: made.post("another")["body"] == "another", 120)
+        containers = "".join(made.kubectl("logs", pod.metadata.name, "--all-containers") for pod in made.pods("cache"))
+        assert ODD not in containers
+        assert ODD not in made.kubectl("logs", "--selector=cnpg.io/cluster=database-ha", "--tail=-1")
+
+
+def replication(stack: ClusterStack, pod: Any) -> str:
+    """Return the part a member of the cache plays."""
+    login = 'REDISCLI_AUTH="$(cat /run/secrets/cache-password)" redis-cli info replication'
+    return stack.kubectl("exec", pod.metadata.name, "-c", "cache", "--", "sh", "-c", login, check=False)
+
+
+def other_primary(stack: ClusterStack, first: Any) -> bool:
+    """Return True once another pod is primary and has a replica."""
+    others = [pod for pod in stack.pods("cache") if pod.metadata.uid != first.metadata.uid]
+    return any("role:master" in (text := replication(stack, pod)) and "state=online" in text for pod in others)

@@ -1378,7 +1378,9 @@ def _validated(model: type[M], value: object, root: str) -> M:
     try:
         found = model.model_validate(sifted.sift(cast(object, value)))
     except ValidationError as error:
-        details = [detail for detail in error.errors() if not sifted.covers(detail["loc"])]
+        # Pydantic counts only the items that are right: a list with one wrong item is not too short as well.
+        details = [each for each in error.errors() if each["type"] != "too_short" or not each["input"]]
+        details = [each for each in details if not sifted.covers(each["loc"])]
         lines = [*sifted.problems, *(_explainer().line(root, detail) for detail in details)]
         raise ConfigError(explain.bounded(root, lines)) from None
     _refuse(iter(sifted.problems), root)

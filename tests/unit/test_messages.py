@@ -201,6 +201,7 @@ def _put(target: Any, path: Path, value: object) -> None:
     ("root", "base", "path", "value", "line"),
     [
         ("app", APP, ("api", "needs"), "database", "app.api.needs: it is a text; give a list, as in [database]"),
+        ("app", APP, ("visits",), ["/a?b"], "app.visits.0: '/a?b' is not a URL path; write it like /health"),
         ("app", APP, ("reload",), {}, "app.reload: there is no such key; it belongs to app.web, app.api or app.worker"),
         ("app", APP, ("api", "replicas"), 2,
          "app.api.replicas: there is no such key; it belongs to environment.tiers.<tier>, in the stack file"),

@@ -201,7 +201,8 @@ def _explained(problem: str, evidence: Evidence, routing: Routing, stack: str) -
         )
     else:
         fix = (
-            "find out which slot answers users (header X-Tiers-Slot of any answer), and name it: "
+            "find out which slot users get (on Docker any answer has the header X-Tiers-Slot, on Kubernetes the HTTPRoute "
+            "names its Services), and name it: "
             f"TIERS_LIVE=blue make up ENV={stack} (or green; none if nothing serves)"
         )
     return f"{problem}, so neither slot is changed. The sources say:\n{sources}\n{fix}"

@@ -1,0 +1,67 @@
+"""The live slot is known whatever the state has lost: stopped containers pruned, the route deleted, and a refresh that notes it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from .stack import ClusterStack, DockerStack, Stack, deployed, eventually, on
+
+PLATFORMS = ["docker", pytest.param("kubernetes", marks=pytest.mark.long)]
+
+
+@pytest.fixture(scope="module", params=PLATFORMS)
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The board, live on blue, whose evidence of that is then lost."""
+    with deployed(on(request.param, tmp_path_factory.mktemp("lost"), "live-lost")) as made:
+        yield made
+
+
+def lose(stack: Stack) -> None:
+    """Remove what says which slot is live, as people do, and have the state note it."""
+    if isinstance(stack, DockerStack):
+        stopped = [each for each in stack.containers() if each.status in ("exited", "created")]
+        assert any("-switch-" in each.name for each in stopped)
+        for each in stopped:
+            each.remove()
+    else:
+        assert isinstance(stack, ClusterStack)
+        stack.kubectl("delete", "httproute", "board")
+    stack.pulumi("refresh", "--yes", "--stack", stack.name, check=True)
+
+
+def test_failed_release_after_a_prune_leaves_live_serving(stack: Stack) -> None:
+    before = stack.live()
+    kept = {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api", "worker")}
+    lose(stack)
+    assert "blue is live" in stack.ci("status")
+    good = stack.app["api"]["migrate"]
+    stack.app["api"]["migrate"] = {"command": ["sh", "-c", "exit 9"]}
+    failed = stack.up(check=False)
+    stack.app["api"]["migrate"] = good
+    assert failed.code
+    assert "the switch to blue is lost and made again; green gets" in failed.text, failed.text
+    assert "what is live was not touched: blue" in failed.text, failed.text
+    eventually(lambda: stack.live() == before)
+    assert {tier: stack.ids(tier, before["slot"]) for tier in kept} == kept
+    assert "switch 1 " in stack.ci("status"), "a release that fails keeps the journal"
+
+
+def test_right_release_after_it_goes_to_the_idle_slot(stack: Stack) -> None:
+    stack.app["version"] = "1.1.0"
+    stack.up()
+    eventually(lambda: stack.live()["slot"] == "green")
+    said = stack.ci("status")
+    assert all(part in said for part in ("green is live", "switch 1 ", "switch 2 "))
+    stack.up()
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def test_lost_switch_alone_comes_back_without_a_release(stack: Stack) -> None:
+    before = stack.live()
+    running = stack.ids("api", before["slot"])
+    lose(stack)
+    again = stack.up()
+    assert "nothing of the release changes; the switch to green is lost and made again" in again.text
+    eventually(lambda: stack.live() == before)
+    assert stack.ids("api", before["slot"]) == running
+    assert set(stack.up().changed) == {"unchanged"}

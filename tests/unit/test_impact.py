@@ -1,0 +1,79 @@
+"""What an error says of the live slot: only what the live slot has answered."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from components.platforms import impact, toolbox
+from components.release import Slot
+
+PATHS = ["/.gateway/api"]
+
+
+@contextmanager
+def gateway(status: int, slot: str = "blue", api: int = 200) -> Iterator[str]:
+    """A gateway that answers users with this status, and its own question about the api with another."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(api if self.path in PATHS else status)
+            self.send_header("X-Tiers-Slot", self.headers.get("X-Tiers-Slot") or slot)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://shop.localhost:{server.server_port}"
+        server.shutdown()
+
+
+def test_live_slot_that_answers_was_not_touched() -> None:
+    with gateway(200) as url:
+        assert impact.describe(Slot.BLUE, url, PATHS, lambda: False) == "what is live was not touched: blue answers 200"
+
+
+@pytest.mark.parametrize(
+    ("status", "slot", "api", "said"),
+    [
+        (503, "blue", 200, "live (blue) answers 503 at /"),
+        (404, "", 200, "live (blue) answers 404 at /"),
+        (200, "blue", 500, "live (blue) answers 500 at /.gateway/api"),
+        (200, "green", 200, "users get answers of green, and blue was live"),
+    ],
+)
+def test_live_slot_that_fails_is_reported_as_it_answers(status: int, slot: str, api: int, said: str) -> None:
+    with gateway(status, slot, api) as url:
+        assert impact.describe(Slot.BLUE, url, PATHS, lambda: True) == said
+
+
+def test_gateway_out_of_reach_leaves_the_platforms_opinion() -> None:
+    with gateway(200) as url:
+        pass
+    ready = impact.describe(Slot.BLUE, url, PATHS, lambda: True)
+    assert ready.startswith("what is live was not touched: blue is ready")
+    assert "can't be reached from here" in ready
+    assert impact.describe(Slot.BLUE, url, PATHS, lambda: False).startswith("live (blue) is not ready")
+
+    def broken() -> bool:
+        raise RuntimeError("no engine")
+
+    assert impact.describe(Slot.BLUE, url, PATHS, broken).startswith("live (blue) could not be asked")
+
+
+def test_first_release_has_nothing_live_to_touch() -> None:
+    assert impact.describe(None, "http://127.0.0.1:9", PATHS, lambda: True) == "nothing was live"
+
+
+@pytest.mark.parametrize(
+    ("text", "slot"), [("live green\nblue 1-a\n", "green"), ("live none\n", "none"), ("\n", "none")]
+)
+def test_map_of_a_stopped_gateway_is_read_from_its_file(text: str, slot: str, tmp_path: Path) -> None:
+    (tmp_path / "live.map").write_text(text)
+    assert toolbox.live(str(tmp_path)) == slot

@@ -167,6 +167,7 @@ def test_configuration_that_is_refused_never_gets_into_the_volume(gateway: Gatew
     assert gateway.file("haproxy.cfg") == before
 
 
+@pytest.mark.long
 def test_reload_that_fails_puts_the_old_file_back_and_loses_nothing(gateway: Gateway) -> None:
     """Past the check, as where memory or a port is short: the claim fails at once, and a restart comes up as before."""
     before = gateway.file("haproxy.cfg")
@@ -178,6 +179,7 @@ def test_reload_that_fails_puts_the_old_file_back_and_loses_nothing(gateway: Gat
     eventually(lambda: gateway.ask(b"/api/x")[0] == 200, 20)
 
 
+@pytest.mark.long
 def test_gateway_that_can_not_start_comes_back_by_the_next_claim(gateway: Gateway) -> None:
     """A bad file that an older program left in the volume, and a gateway that was restarted since."""
     text = haproxy.configuration(ROUTES)

@@ -1,0 +1,201 @@
+"""What somebody stops or removes comes back with the next update, with and without a refresh between; checks change nothing."""
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from .stack import ClusterStack, DockerStack, Stack, deployed, eventually, on, requests_flowing
+
+SERVES = ("gateway", "database-1", "cache-1", "{live}-api-1", "{live}-web-1", "{live}-worker-1")
+OBJECTS = (
+    "httproute/board",
+    "httproute/board-{live}",
+    "deployment/web-{live}",
+    "deployment/api-{live}",
+    "deployment/worker-{live}",
+    "service/web-{live}",
+    "service/api-{live}",
+    "networkpolicy/api-{live}",
+    "poddisruptionbudget/api-{live}",
+    "serviceaccount/api-{live}",
+    "service/database",
+    "statefulset/database",
+    "statefulset/cache",
+)
+
+
+@pytest.fixture(scope="module")
+def docker_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
+    """The board live on an engine."""
+    with deployed(on("docker", tmp_path_factory.mktemp("put-back"), "putback")) as made:
+        assert isinstance(made, DockerStack)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def cluster_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
+    """The board live in the lab's cluster."""
+    with deployed(on("kubernetes", tmp_path_factory.mktemp("put-back"), "putback")) as made:
+        assert isinstance(made, ClusterStack)
+        yield made
+
+
+def whole(stack: Stack) -> None:
+    """Heal and update as `make up` does: users are answered by the same slot, and doing it once more changes nothing."""
+    stack.ci("heal")
+    stack.up()
+    eventually(lambda: stack.get("/api/release").status_code == 200)
+    eventually(lambda: stack.get("/").status_code == 200)
+    assert stack.ci("heal") == ""
+    assert set(stack.up().changed) == {"unchanged"}
+
+
+def remove(stack: DockerStack, *names: str) -> None:
+    for name in names:
+        stack.engine.containers.get(f"{stack.prefix}-{name}").remove(force=True)
+
+
+def test_stopped_and_removed_containers_come_back(docker_stack: DockerStack) -> None:
+    live = docker_stack.live()["slot"]
+    release = docker_stack.live()["release"]
+    for name in SERVES:
+        docker_stack.engine.containers.get(f"{docker_stack.prefix}-{name.format(live=live)}").stop(timeout=1)
+    told = docker_stack.ci("heal")
+    assert told.count("which was stopped") == len(SERVES), told
+    eventually(lambda: docker_stack.get("/api/release").status_code == 200, 60)
+    assert docker_stack.live()["release"] == release
+    assert set(docker_stack.up().changed) == {"unchanged"}
+    remove(docker_stack, *(name.format(live=live) for name in SERVES))
+    whole(docker_stack)
+    assert docker_stack.live() == {"slot": live, "release": release}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("refreshed", [False, True])
+@pytest.mark.parametrize("name", SERVES)
+def test_removed_container_comes_back(docker_stack: DockerStack, name: str, refreshed: bool) -> None:
+    before = docker_stack.live()
+    remove(docker_stack, name.format(live=before["slot"]))
+    if refreshed:
+        docker_stack.pulumi("refresh", "--yes", "--stack", docker_stack.name, check=True)
+    whole(docker_stack)
+    assert docker_stack.live() == before
+
+
+@pytest.mark.long
+def test_pruned_one_shots_are_missed_by_no_release(docker_stack: DockerStack) -> None:
+    """`docker container prune`, then a release and the way back: users notice nothing."""
+    before = docker_stack.live()
+    with requests_flowing(docker_stack) as seen:
+        for refreshed in (False, True):
+            ended = [each for each in docker_stack.containers() if each.status in ("exited", "created")]
+            assert ended
+            for each in ended:
+                each.remove()
+            if refreshed:
+                docker_stack.pulumi("refresh", "--yes", "--stack", docker_stack.name, check=True)
+            docker_stack.ci("heal")
+            docker_stack.up()
+            assert docker_stack.live() == before
+        docker_stack.app["version"] = "2.0.0"
+        docker_stack.ci("heal")
+        docker_stack.up()
+        assert docker_stack.live()["slot"] != before["slot"]
+        docker_stack.ci("heal")
+        docker_stack.up(TIERS_RELEASE="previous")
+        assert docker_stack.live() == before
+    assert set(seen) <= {"200", "201"}, seen
+
+
+@pytest.mark.long
+def test_drift_reports_a_stopped_container_and_leaves_it(docker_stack: DockerStack) -> None:
+    name = f"{docker_stack.prefix}-cache-1"
+    docker_stack.engine.containers.get(name).stop(timeout=1)
+    with pytest.raises(subprocess.CalledProcessError) as drifted:
+        docker_stack.ci("drift")
+    assert f"{name} is stopped" in drifted.value.stdout
+    assert docker_stack.engine.containers.get(name).status == "exited"
+    assert f"{name} is stopped" in docker_stack.ci("status")
+    assert docker_stack.engine.containers.get(name).status == "exited"
+    whole(docker_stack)
+
+
+@pytest.mark.long
+def test_lost_volume_that_is_protected_stops_healing(docker_stack: DockerStack) -> None:
+    docker_stack.environment["protect_data"] = True
+    docker_stack.up()
+    remove(docker_stack, "cache-1")
+    docker_stack.engine.volumes.get(f"{docker_stack.prefix}-cache-data").remove()
+    with pytest.raises(subprocess.CalledProcessError, match="") as refused:
+        docker_stack.ci("heal")
+    assert "cache-data: gone from" in refused.value.stderr
+    assert "make heal FORCE=data" in refused.value.stderr
+    docker_stack.variables["TIERS_FORCE"] = "data"
+    try:
+        docker_stack.ci("heal")
+    finally:
+        del docker_stack.variables["TIERS_FORCE"]
+    docker_stack.environment["protect_data"] = False
+    whole(docker_stack)
+
+
+@pytest.mark.long
+def test_release_whose_image_is_gone_is_not_gone_back_to(docker_stack: DockerStack) -> None:
+    before = docker_stack.live()
+    [old] = [each for each in docker_stack.containers() if each.name.endswith(f"-{before['slot']}-api-1")]
+    image = old.attrs["Image"]
+    (docker_stack.here / docker_stack.app["api"]["build"] / "mark").write_text("another image")
+    docker_stack.up()
+    after = docker_stack.live()
+    assert after["slot"] != before["slot"]
+    for each in docker_stack.containers():
+        if each.attrs["Image"] == image:
+            each.remove(force=True)
+    docker_stack.engine.images.remove(image, force=True)
+    assert "can't go live again" in docker_stack.ci("status")
+    docker_stack.ci("heal")
+    refused = docker_stack.up(check=False, TIERS_RELEASE="previous")
+    assert refused.code
+    assert "can't go live again" in refused.text
+    assert docker_stack.live() == after
+    whole(docker_stack)
+    assert docker_stack.live() == after
+    assert "nothing to go back to" in docker_stack.outputs()["go_back"]
+
+
+@pytest.mark.long
+def test_files_that_cannot_be_used_stop_no_way_back(docker_stack: DockerStack) -> None:
+    docker_stack.app["version"] = "4.0.0"
+    docker_stack.up()
+    before = docker_stack.live()
+    good = docker_stack.environment.get("tiers", {})
+    docker_stack.environment["tiers"] = good | {"api": {"nothing": 1}}
+    try:
+        docker_stack.ci("heal")
+        assert "there is no such key" in docker_stack.up(check=False).text
+        back = docker_stack.up(TIERS_RELEASE="previous")
+        assert "the files can't be used" in back.text
+        assert docker_stack.live()["slot"] != before["slot"]
+    finally:
+        docker_stack.environment["tiers"] = good
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("refreshed", [False, True])
+@pytest.mark.parametrize("name", OBJECTS)
+def test_deleted_object_comes_back(cluster_stack: ClusterStack, name: str, refreshed: bool) -> None:
+    before = cluster_stack.live()
+    cluster_stack.kubectl("delete", name.format(live=before["slot"]), "--wait=true")
+    if refreshed:
+        cluster_stack.pulumi("refresh", "--yes", "--stack", cluster_stack.name, check=True)
+    whole(cluster_stack)
+    assert cluster_stack.live() == before
+
+
+def test_deleted_deployment_of_the_live_web_comes_back(cluster_stack: ClusterStack) -> None:
+    before = cluster_stack.live()
+    cluster_stack.kubectl("delete", f"deployment/web-{before['slot']}")
+    eventually(lambda: cluster_stack.get("/").status_code >= 500)
+    whole(cluster_stack)
+    assert cluster_stack.live() == before

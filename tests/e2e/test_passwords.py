@@ -59,7 +59,7 @@ def running(workload: Workload, password: str, beside: Any = None) -> Generator[
     own = {"entrypoint": command[:1], "command": command[1:]} if beside and command else {"command": command}
     network = {"network_mode": f"container:{beside.id}"} if beside else {}
     # In memory: a busy disk takes minutes for what initdb writes.
-    data = {volume.path: "mode=1777" for volume in workload.volumes}
+    data = {volume.path: f"mode=1777,uid={workload.user},gid={workload.user}" for volume in workload.volumes}
     env = dict(workload.env)
     if beside:
         env = {

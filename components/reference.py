@@ -75,7 +75,7 @@ def _as_in(field: Schema) -> str:
                 return (
                     f", as in `{examples[0]}`"
                     if not isinstance(examples[0], list)
-                    else f", as in `{_flow(examples[0])}`"
+                    else f", as in `{_flow(cast(list[object], examples[0]))}`"
                 )
     return ""
 

@@ -66,7 +66,8 @@ def running(workload: Workload, password: str, beside: Any = None) -> Generator[
             name: value.replace("//cache", "//localhost").replace("database:", "localhost:")
             for name, value in env.items()
         }
-    made = engine.containers.create(
+    create: Any = engine.containers.create  # Its stubs have no type for a mapping of keyword arguments.
+    made = create(
         workload.image.reference, user=str(workload.user), environment=env, init=True, tmpfs=data, **own, **network
     )
     try:

@@ -42,7 +42,10 @@ class TestTheGate:
 
     def test_the_smoke_test_asks_the_checks(self, stack: str) -> None:
         _, command = self.asked(stack)
-        assert '[{"path": "/any/page", "status": 200, "headers": {}, "contains": "$(main)"}]' in command
+        assert (
+            '{"name": "app.checks.0: /any/page", "path": "/any/page", "status": 200, "headers": {}, "contains": "$(main)"}]'
+            in command
+        )
 
     def test_checks_are_no_part_of_a_release(self, stack: str) -> None:
         assert self.asked(stack)[0].release == first(stack).release

@@ -1,6 +1,6 @@
 """What an error says of the live slot: only what the live slot has answered."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +15,7 @@ PATHS = ["/.gateway/api"]
 
 
 @contextmanager
-def gateway(status: int, slot: str = "blue", api: int = 200) -> Iterator[str]:
+def gateway(status: int, slot: str = "blue", api: int = 200) -> Generator[str]:
     """A gateway that answers users with this status, and its own question about the api with another."""
 
     class Handler(BaseHTTPRequestHandler):

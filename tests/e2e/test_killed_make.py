@@ -1,0 +1,127 @@
+"""`make up` killed with every signal, at every process that it starts: the next `make up` goes through, and users notice nothing."""
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from .stack import Stack, deployed, on
+
+PROCESSES = {
+    "make": r"^make up",
+    "runner": r" -m ci up",
+    "pulumi": r"^pulumi up",
+    "language host": r"pulumi-language-python \S+:\d+",
+    "program": r"pulumi-language-python-exec",
+    "provider": r"pulumi-resource-docker",
+}
+SIGNALS = ("SIGHUP", "SIGTERM", "SIGINT", "SIGKILL")
+TELLING = ("terminal", "SIGHUP")
+"""A lost connection: the signal goes to all of the terminal's processes. It is in the short run."""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The board's pages alone: enough to see a release, and quick to make."""
+    made = on("docker", tmp_path_factory.mktemp("killed"), "killed-make")
+    for name in ("api", "worker", "database", "cache", "visits", "figures"):
+        made.app.pop(name, None)
+    with deployed(made):
+        yield made
+
+
+@contextmanager
+def pages_flowing(stack: Stack) -> Generator[Counter[str]]:
+    """Ask for the page for as long as the block runs, and count the answers by status."""
+    seen: Counter[str] = Counter()
+    done = threading.Event()
+
+    def flow() -> None:
+        while not done.wait(0.1):
+            try:
+                seen[str(stack.get("/").status_code)] += 1
+            except requests.RequestException as error:
+                seen[type(error).__name__] += 1
+
+    thread = threading.Thread(target=flow)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+def make(stack: Stack, log: Path) -> subprocess.Popen[bytes]:
+    """Begin `make up`, as the first process of a terminal's. The policy wants more replicas than this test needs."""
+    stack.write()
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            ["make", "up", f"ENV={stack.name}", "POLICY="], cwd=stack.folder, env=stack.variables,
+            stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+
+def below(root: int) -> dict[int, str]:
+    """The command lines of a process and of all it has started, by id."""
+    parents: dict[int, int] = {}
+    commands: dict[int, str] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            commands[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            pass  # It has ended meanwhile.
+    found = {root}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {process: commands[process] for process in found if process in commands}
+
+
+def begins(log: Path, make: subprocess.Popen[bytes]) -> None:
+    """Wait until the update creates something in the idle slot."""
+    deadline = time.monotonic() + 300
+    while not re.search(r"(blue|green)\S* creating", log.read_text()):
+        assert make.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("process", "number"),
+    [TELLING, *(pytest.param(name, each, marks=pytest.mark.long) for name in PROCESSES for each in SIGNALS)],
+    ids=lambda value: str(value).replace(" ", "-"),
+)
+def test_make_up_goes_through_after_a_killed_one(stack: Stack, tmp_path: Path, process: str, number: str) -> None:
+    stack.app["version"] = f"1.0.{time.time_ns() // 10**9}"
+    log = tmp_path / "up.log"
+    with pages_flowing(stack) as seen:
+        first = make(stack, log)
+        begins(log, first)
+        if process == "terminal":
+            os.killpg(first.pid, signal.Signals[number])
+        else:
+            found = [pid for pid, command in below(first.pid).items() if re.search(PROCESSES[process], command)]
+            for pid in found:
+                os.kill(pid, signal.Signals[number])
+        first.wait(timeout=200)
+        # An engine that was told to stop is given its time; what outlives it has no hold on the next make.
+        again = tmp_path / "again.log"
+        deadline = time.monotonic() + 300
+        while (second := make(stack, again)).wait(timeout=400):
+            assert "is being updated by" in again.read_text(), again.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(2)
+        assert second.returncode == 0
+    assert stack.answers().startswith(f"{stack.app['version']}-")
+    assert set(seen) == {"200"}, seen
+    assert seen["200"] > 10

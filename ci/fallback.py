@@ -52,7 +52,7 @@ def usable_folder(stack: str, *, deploys: bool) -> Generator[Path]:
                 (folder / path.name).symlink_to(path)
         project = _project(before)
         (folder / "Pulumi.yaml").write_text(json.dumps(_project_document(project, folder, before)))
-        state = _state(folder, stack)
+        state = _state(folder, stack, problem)
         settings = recorded.recall(parse(state))
         if deploys and not settings:
             raise ConfigError(problem)
@@ -122,11 +122,18 @@ def _backend(application: Path) -> Document:
     return {"backend": found} if found else {}
 
 
-def _state(folder: Path, stack: str) -> Document:
+def _state(folder: Path, stack: str, problem: str) -> Document:
+    """Return the stack's state. Without a stack the problem of the files is what a person has to mend."""
     command = ["pulumi", "stack", "export", "--stack", stack, "--non-interactive"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise ConfigError(f"{problem}\npulumi is not on PATH; run `make lab`, or install it") from None
+    said = (done.stderr or done.stdout).strip()
+    if done.returncode and "no stack named" in said:
+        raise ConfigError(problem)
     if done.returncode:
-        raise RunError(f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip()}")
+        raise RunError(f"`{' '.join(command)}` failed: {said}")
     return json.loads(done.stdout)
 
 

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 # The modules are here before any test changes the working directory, and with it the folder that they take for the application's.
-from ci import backup, check, commands, dashboard, deploy, edge, pins, preview, process, sbom, slo, surroundings, trace  # noqa: F401
-from ci import restore as restoring  # noqa: F401
+from ci import backup, check, commands, dashboard, deploy, edge, pins, preview, process, sbom, slo, surroundings, trace
+from ci import restore as restoring
 from ci.call import Call
 
+MODULES = (backup, check, dashboard, deploy, preview, sbom, trace, restoring)
 ELSEWHERE = {"shell", "lab", "doctor", "new", "import", "screenshots", "scan"}
 """Targets that read no environment, or end in another program."""
 PROJECT: dict[str, Any] = {

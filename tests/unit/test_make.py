@@ -16,11 +16,12 @@ ROOT = Path(__file__).parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = re.findall(r"^([a-z][a-z0-9-]*):", MAKEFILE, re.MULTILINE)
 STUB = """#!/bin/bash
+exec 9>> "$SEEN"; flock 9
 {
     for word in "$@"; do printf 'word=%s\\0' "$word"; done
     for name in "${!TIERS_ARG_@}"; do printf '%s=%s\\0' "$name" "${!name}"; done
     printf 'end=\\0'
-} >> "$SEEN"
+} >&9
 """
 """Stands in for each program that a recipe starts, and notes its words and make's variables."""
 

@@ -6,10 +6,10 @@ import pytest
 
 from .stack import ClusterStack, DockerStack, Stack, deployed, eventually, on
 
-PLATFORMS = ["docker", pytest.param("kubernetes", marks=pytest.mark.long)]
+pytestmark = pytest.mark.long
 
 
-@pytest.fixture(scope="module", params=PLATFORMS)
+@pytest.fixture(scope="module", params=["docker", "kubernetes"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The board, live on blue, whose evidence of that is then lost."""
     with deployed(on(request.param, tmp_path_factory.mktemp("lost"), "live-lost")) as made:

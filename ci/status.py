@@ -1,4 +1,4 @@
-"""Who is live, what each slot holds, what is ready, what is wrong, and the last switches: `python -m ci.status STACK`. One screen.
+"""Print the live slot, the release of each slot, readiness, problems and the last switches on one screen: `python -m ci.status STACK`.
 
 It changes nothing, and ends with 0 also if something is wrong: `make check` is what fails.
 """

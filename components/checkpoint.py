@@ -39,7 +39,7 @@ class Entry:
     failed: bool = False
     protect: bool = False
     sealed: bool = False
-    """Whether some of the inputs are secrets, and left out."""
+    """True if some of the inputs are secrets and left out."""
     retained: bool = False
     """True if the object stays on its platform when the checkpoint drops the resource."""
 

@@ -25,7 +25,7 @@ SHOWN = 20
 """Problems of one file in a message."""
 
 Keys = tuple[str | int, ...]
-"""Where a value is in a file: keys of mappings, and positions in lists."""
+"""The place of a value in a file: keys of mappings, and positions in lists."""
 
 
 class FileError(Exception):
@@ -285,7 +285,7 @@ class _Builder:
         self._count = 0
 
     def document(self, text: str) -> Any:
-        # What PyYAML has no types for.
+        # PyYAML has no types for its events.
         self._events = cast(Iterator[Any], cast(Any, yaml).parse(text, Loader=yaml.SafeLoader))
         found: Any = None
         documents = 0

@@ -516,8 +516,8 @@ def header_value(value: object) -> str:
 
 
 # ---------------------------------------------------------------------- times of cron
-# What both robfig/cron v3 (Kubernetes, CloudNativePG: parser.go) and APScheduler 3 (the backup image: triggers/cron/expressions.py)
-# take, and mean the same by. APScheduler: a step is at most the range's length, names take no step, and the week begins with mon;
+# Both schedulers take these: robfig/cron v3 (Kubernetes, CloudNativePG: parser.go) and APScheduler 3 (the backup image: triggers/cron/expressions.py)
+# and give them one meaning. APScheduler: a step is at most the range's length, names take no step, and the week begins with mon;
 # robfig/cron: it begins with sun. So a range has sun neither first nor last.
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")

@@ -152,7 +152,7 @@ def _back(slot: _SlotState, scales: Mapping[TierName, Scale], platform: Platform
     """What stays of a slot that does not rest, or no longer: what is remembered runs again, and last the way in is opened."""
     again = {urn: entry for urn, entry in slot.memory.items() if entry.runs and urn not in slot.there}
     ways = {urn: entry for urn, entry in slot.memory.items() if not entry.runs}
-    # Of one that is gone the scale is set when it is put back: a resource can be explained only once in an update.
+    # The scale of a resource that is gone is set when it is put back: an update registers each hook once.
     stay = [
         (entry, platform.rescaled(entry, scales) if urn in slot.there else None)
         for urn, entry in slot.whole.items()

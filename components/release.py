@@ -93,12 +93,12 @@ class Held:
     proven: bool
     order: int = 0
     lost: bool = False
-    """Whether something of it is gone and can't be made again."""
+    """True if a part of the release is gone and can't be made again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What is there before an update. `switches` counts the switches so far; `missing` if the checkpoint lacks the last."""
+    """The state before an update. `switches` counts the switches so far; `missing` is true if the checkpoint lacks the last."""
 
     live: Slot | None = None
     held: Mapping[Slot, Held] = field(default_factory=dict[Slot, Held])

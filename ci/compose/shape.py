@@ -145,7 +145,7 @@ def checked(compose: object) -> dict[str, Any]:
     try:
         _File.model_validate(compose)
     except ValidationError as error:
-        # Of several forms that a part may have, the one that fits best is wrong deepest inside.
+        # A value may have one of several forms: report the form whose error lies deepest, for it fits best.
         places = [[str(key) for key in found["loc"] if not _is_form(key)] for found in error.errors()]
         keys = max(places, key=len)
         raise RunError(f"{'.'.join(keys) or 'the file'}: this is not what Compose has there; mend it") from None

@@ -21,7 +21,7 @@ SLOT_HEADER = "X-Tiers-Slot"
 COOKIE = "tiers-release"
 """Names the release a page came from, so that what the page asks for comes from there, too."""
 SHARED = "it is shared by both slots"
-"""What a failure of a shared tier means for users; of all else, see `impact`."""
+"""The effect on users of a failed shared tier; `impact` has that of a slot."""
 ONCE_WITHIN = 6 * 3600
 """Seconds that a command which somebody runs by hand may take."""
 Dependencies = Sequence[Input[Resource]]

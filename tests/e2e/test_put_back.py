@@ -1,4 +1,4 @@
-"""What somebody stops or removes comes back with the next update, with and without a refresh between; checks change nothing."""
+"""Stopped and removed objects come back with the next update, with and without a refresh between; checks change nothing."""
 
 import subprocess
 from collections.abc import Iterator

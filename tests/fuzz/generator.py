@@ -106,7 +106,7 @@ ODD_STACKS = st.sampled_from(["Prod", "Feature_X", "a" * 63, "a.b", "x-", "1", "
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """What one run of the program reads."""
+    """The input of one run of the program."""
 
     app: Any
     environment: Any

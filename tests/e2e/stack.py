@@ -366,25 +366,22 @@ def eventually(what: Callable[[], object], seconds: float = 30) -> None:
 
 
 @contextmanager
-def requests_flowing(stack: Stack, *, writes: bool = True) -> Generator[Counter[str]]:
-    """Reads and writes one after the other for as long as the block runs (ten minutes at most); counts the answers by status."""
+def flowing(request: Callable[[int], int], pause: float) -> Generator[Counter[str]]:
+    """Call `request` again and again for as long as the block runs (at most 30,000 times), and count its answers.
+
+    Args:
+        request: takes the number of the call and returns the status of the answer.
+        pause: seconds between two calls.
+    """
     seen: Counter[str] = Counter()
     done = threading.Event()
 
     def flow() -> None:
-        session = requests.Session()
-        session.headers.update(stack.headers)
-        session.verify = False
         for number in range(30_000):
-            if done.wait(0.02):
+            if done.wait(pause):
                 return
             try:
-                if number % 10 or not writes:
-                    answer = session.get(f"{stack.url}/api/messages?limit=5", timeout=10)
-                else:
-                    message = {"author": "flow", "body": f"message {number}"}
-                    answer = session.post(f"{stack.url}/api/messages", json=message, timeout=10)
-                seen[str(answer.status_code)] += 1
+                seen[str(request(number))] += 1
             except requests.RequestException as error:
                 seen[type(error).__name__] += 1
 
@@ -395,6 +392,23 @@ def requests_flowing(stack: Stack, *, writes: bool = True) -> Generator[Counter[
     finally:
         done.set()
         thread.join()
+
+
+@contextmanager
+def requests_flowing(stack: Stack, *, writes: bool = True) -> Generator[Counter[str]]:
+    """Read messages, and write every tenth time, over one connection for as long as the block runs; count the answers by status."""
+    session = requests.Session()
+    session.headers.update(stack.headers)
+    session.verify = False
+
+    def request(number: int) -> int:
+        if number % 10 or not writes:
+            return session.get(f"{stack.url}/api/messages?limit=5", timeout=10).status_code
+        message = {"author": "flow", "body": f"message {number}"}
+        return session.post(f"{stack.url}/api/messages", json=message, timeout=10).status_code
+
+    with session, flowing(request, 0.02) as seen:
+        yield seen
 
 
 def _copy(folder: Path) -> None:

@@ -4,17 +4,13 @@ import os
 import re
 import signal
 import subprocess
-import threading
 import time
-from collections import Counter
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 
-from .stack import Stack, deployed, on
+from .stack import Stack, deployed, flowing, on
 
 PROCESSES = {
     "make": r"^make up",
@@ -37,28 +33,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         made.app.pop(name, None)
     with deployed(made):
         yield made
-
-
-@contextmanager
-def pages_flowing(stack: Stack) -> Generator[Counter[str]]:
-    """Ask for the page for as long as the block runs, and count the answers by status."""
-    seen: Counter[str] = Counter()
-    done = threading.Event()
-
-    def flow() -> None:
-        while not done.wait(0.1):
-            try:
-                seen[str(stack.get("/").status_code)] += 1
-            except requests.RequestException as error:
-                seen[type(error).__name__] += 1
-
-    thread = threading.Thread(target=flow)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        done.set()
-        thread.join()
 
 
 def make(stack: Stack, log: Path) -> subprocess.Popen[bytes]:
@@ -104,7 +78,7 @@ def begins(log: Path, make: subprocess.Popen[bytes]) -> None:
 def test_make_up_goes_through_after_a_killed_one(stack: Stack, tmp_path: Path, process: str, number: str) -> None:
     stack.app["version"] = f"1.0.{time.time_ns() // 10**9}"
     log = tmp_path / "up.log"
-    with pages_flowing(stack) as seen:
+    with flowing(lambda _: stack.get("/").status_code, 0.1) as seen:
         first = make(stack, log)
         begins(log, first)
         if process == "terminal":

@@ -177,15 +177,27 @@ def _without_platform(
         if routing.problem or evidence.orders:
             raise UndecidedError("nothing says which slot is live")
         return Decision(live=None, switches=0)
+    if top is not None and routing.absent and _never_made(evidence):
+        candidates = {live: number for live, number in candidates.items() if number <= top}
     if not routing.problem and None in candidates and not (routing.absent and evidence.proven):
         # The first release failed before its switch.
         return Decision(live=None, switches=candidates[None])
-    finished = evidence.intent is not None and top is not None and top >= evidence.intent.switches
+    intent = evidence.intent
+    finished = intent is not None and top is not None and (top >= intent.switches or intent.live not in candidates)
     final = finished or any(claim.final and claim.switches == top for claim in evidence.claims)
     if len(candidates) > 1 or not final:
         raise UndecidedError("the platform does not say which slot is live, and the checkpoint alone is not sure")
     [(live, number)] = candidates.items()
     return Decision(live=live, switches=number)
+
+
+def _never_made(evidence: Evidence) -> bool:
+    """Tell whether the switch that the last update was to make can't have happened: it waits for all gates of its slot.
+
+    The routing object is gone, so no user is served by either slot, and the last confirmed one is the one to restore.
+    """
+    intent = evidence.intent
+    return intent is not None and intent.live is not None and intent.live not in evidence.proven
 
 
 def _explained(problem: str, evidence: Evidence, routing: Routing, stack: str) -> str:

@@ -193,6 +193,23 @@ def test_failed_releases_keep_the_journal() -> None:
     assert [each["number"] for each in switch.outputs["journal"]] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("failing", ["blue-api-migrate", "blue-smoke"])
+def test_route_deleted_after_a_failed_release_is_restored_to_the_last_live_slot(failing: str) -> None:
+    _, export, live, _ = histories("staging")[1]
+    failed = cut_short(export, third("staging", fail=failing), failing)
+    absent = Routing(source="the HTTPRoute", absent=True)
+    for checkpoint in (failed, without(failed, "HTTPRoute::board")):
+        observed = settle(parse(checkpoint), lambda: absent)
+        assert (observed.live, observed.switches) == (live, 2)
+        assert plan(observed, NEXT).render is live.other
+
+
+def test_route_deleted_after_an_update_killed_at_the_switch_is_decided_by_a_person() -> None:
+    _, killed, _, _ = histories("staging")[3]
+    with pytest.raises(ReleaseError, match="TIERS_LIVE=blue make up"):
+        settle(parse(without(killed, "HTTPRoute::board")), lambda: Routing(source="the HTTPRoute", absent=True))
+
+
 @pytest.mark.parametrize("name", ["the state is lost", "the last switch is not where it was"])
 def test_error_lists_the_sources_and_the_command(name: str) -> None:
     _, export, live, _ = histories("dev")[1]

@@ -23,18 +23,18 @@ def main(names: list[str]) -> None:
 
         if names == ["switching"]:
             print(switching.HEAD)
-            print(switching.table(DockerStack(Path(folder) / "engine", "switching")))
-            stack = ClusterStack(Path(folder) / "cluster", "switching")
+            print(switching.table(DockerStack(Path(folder) / "engine", "e2e-switching")))
+            stack = ClusterStack(Path(folder) / "cluster", "e2e-switching")
             stack.images()
             print(switching.table(stack))
             return
 
         @cache
         def engine() -> DockerStack:
-            return DockerStack(Path(folder) / "engine", "bench")
+            return DockerStack(Path(folder) / "engine", "e2e-bench")
 
         def cluster(template: str, run: Callable[[ClusterStack], str]) -> str:
-            stack = ClusterStack(Path(folder) / run.__name__, f"bench-{template}", template)
+            stack = ClusterStack(Path(folder) / run.__name__, f"e2e-bench-{template}", template)
             namespace = stack.environment["kubernetes"]["namespace"]
             namespace |= {"name": stack.namespace, "create": True}
             return run(stack)

@@ -132,7 +132,7 @@ def _web_only(stack: Stack, **size: object) -> None:
 
 
 def _on_kubernetes(folder: Path, after: ExitStack) -> list[Row]:
-    stack = ClusterStack(folder, "peers")
+    stack = ClusterStack(folder, "e2e-peers")
     _web_only(stack, **stack.environment["tiers"]["web"])
     stack.images()
     after.callback(stack.destroy)
@@ -205,7 +205,7 @@ def _serves(row: Row, version: str) -> bool:
 
 
 def _on_docker(folder: Path, after: ExitStack) -> list[Row]:
-    stack = DockerStack(folder, "peers")
+    stack = DockerStack(folder, "e2e-peers")
     _web_only(stack)
     stack.environment |= {"reload": False, "seed": False}
     after.callback(stack.destroy)

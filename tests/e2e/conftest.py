@@ -12,6 +12,7 @@ from pulumi import RunError
 
 from components.platforms import cluster
 
+from . import leftovers
 from .seen import Seen
 from .stack import DockerStack
 
@@ -33,7 +34,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(scope="session", autouse=True)
 def machine() -> None:
-    """Pulumi and an engine are there."""
+    """Require Pulumi and both engines, without leftovers of an earlier run."""
     if not shutil.which("pulumi"):
         pytest.exit("no `pulumi` on PATH: run `make lab`, then `make e2e`", returncode=2)
     if not _answers("lab"):
@@ -42,6 +43,8 @@ def machine() -> None:
         docker.from_env().ping()
     except DockerException as error:
         pytest.exit(f"no Docker engine answers ({error}): run `make lab`, then `make e2e`", returncode=2)
+    if removed := leftovers.remove():
+        print(f"removed what a killed run has left: {', '.join(removed)}")
 
 
 def _answers(context: str) -> bool:

@@ -18,6 +18,7 @@ from components.platforms.docker import GATEWAY_USER, TOOLBOX
 from components.release import Slot
 from components.workload import Route
 
+from .leftovers import LABEL
 from .stack import eventually, free_port
 
 IMAGE, PYTHON = "haproxy:2.6-bookworm", "python:3.11-slim-bookworm"
@@ -31,11 +32,11 @@ class Gateway:
     def __init__(self, name: str) -> None:
         self.name, self.port, self.alone = name, free_port(), free_port()
         self.engine: Any = docker.from_env()
-        self.network = self.engine.networks.create(name, labels={"e2e": name})
-        self.engine.volumes.create(name, labels={"e2e": name})
+        self.network = self.engine.networks.create(name, labels={LABEL: name})
+        self.engine.volumes.create(name, labels={LABEL: name})
         self.container = self.engine.containers.run(
             IMAGE, ["sh", "-c", haproxy.START], name=name, detach=True, network=name, user=f"{GATEWAY_USER}",
-            environment={"CONFIG": haproxy.FIRST}, volumes={name: {"bind": haproxy.FOLDER}}, labels={"e2e": name},
+            environment={"CONFIG": haproxy.FIRST}, volumes={name: {"bind": haproxy.FOLDER}}, labels={LABEL: name},
             ports={f"{haproxy.PORT}/tcp": ("127.0.0.1", self.port),
                    f"{haproxy.PORTS[TierName.API]}/tcp": ("127.0.0.1", self.alone)},
             restart_policy={"Name": "unless-stopped"},
@@ -51,7 +52,7 @@ class Gateway:
             )
             made = self.engine.api.create_container(
                 PYTHON, ["python3", "-u", "-c", APP], name=f"{self.name}-{name}", networking_config=config,
-                environment={"PORT": str(route.port), "ANSWER": name}, labels={"e2e": self.name},
+                environment={"PORT": str(route.port), "ANSWER": name}, labels={LABEL: self.name},
             )  # fmt: skip
             self.engine.api.start(made["Id"])
 
@@ -63,7 +64,7 @@ class Gateway:
         """
         said = self.engine.containers.run(
             PYTHON, ["python3", "-c", TOOLBOX, *words], remove=True, user=f"{GATEWAY_USER}", network_mode="none",
-            volumes={self.name: {"bind": haproxy.FOLDER}}, labels={"e2e": self.name}, stderr=True,
+            volumes={self.name: {"bind": haproxy.FOLDER}}, labels={LABEL: self.name}, stderr=True,
         )  # fmt: skip
         return said.decode().strip()
 
@@ -81,7 +82,7 @@ class Gateway:
         """
         self.engine.containers.run(
             IMAGE, ["sh", "-c", haproxy.CHECK], remove=True, user=f"{GATEWAY_USER}", environment={"CONFIG": text},
-            network_mode="none", tmpfs={haproxy.FOLDER: f"uid={GATEWAY_USER}"}, labels={"e2e": self.name}, stderr=True,
+            network_mode="none", tmpfs={haproxy.FOLDER: f"uid={GATEWAY_USER}"}, labels={LABEL: self.name}, stderr=True,
         )  # fmt: skip
 
     def switch(self, slot: Slot) -> None:
@@ -114,7 +115,7 @@ class Gateway:
             self.engine.api.remove_container(name, force=True)
 
     def close(self) -> None:
-        for container in self.engine.containers.list(all=True, filters={"label": f"e2e={self.name}"}):
+        for container in self.engine.containers.list(all=True, filters={"label": f"{LABEL}={self.name}"}):
             container.remove(force=True)
         self.network.remove()
         self.engine.volumes.get(self.name).remove(force=True)

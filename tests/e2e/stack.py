@@ -24,6 +24,8 @@ import yaml
 
 from components.platforms import COOKIE
 
+from .leftovers import STACK
+
 ROOT = Path(__file__).parents[2]
 SECRETS = {"database-password": "e2e-database-7c1f", "cache-password": "e2e-cache-93ab"}
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -73,6 +75,7 @@ class Stack:
 
         Its environment is as in the stack file of `template`, its state in a file unless `variables` say otherwise.
         """
+        assert STACK.fullmatch(name), f"{name}: begin it with e2e-; the next run knows by it what a killed one has left"
         self.folder, self.name, self.here = folder, name, folder / at
         folder.mkdir(exist_ok=True)
         _copy(folder)

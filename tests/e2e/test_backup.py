@@ -81,7 +81,7 @@ class BackedUp(DockerStack):
     """The board on Docker, its backups in a folder of this machine."""
 
     def __init__(self, folder: Path, disk: Path) -> None:
-        super().__init__(folder, "b-backup")
+        super().__init__(folder, "e2e-backup")
         self.disk = disk
         self.environment |= {"reload": False, "seed": False}
         self.environment["tiers"] = {"database": {"backup": {"target": {"directory": str(disk)}}}}
@@ -235,7 +235,7 @@ def test_a_repository_that_is_damaged_is_found_out(board: BackedUp) -> None:
 
 @pytest.mark.long
 def test_on_kubernetes_by_hand_as_at_its_times(tmp_path: Path) -> None:
-    stack = on("kubernetes", tmp_path / "board", "b-backup")
+    stack = on("kubernetes", tmp_path / "board", "e2e-backup")
     stack.environment["tiers"]["database"]["backup"] = {"schedule": "*/2 * * * *", "target": {"volume": True}}
     stack.pulumi("config", "set", "--secret", "--path", "secrets.backup-key", KEY, check=True)
     with deployed(stack):

@@ -112,7 +112,7 @@ def befall(stack: ClusterStack, what: Callable[[ClusterStack, Any], None], numbe
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
     """Staging, its cache single with a key in it, and then replicated: the way of every stack that has data."""
-    made = ClusterStack(tmp_path_factory.mktemp("cache"), "d-cache")
+    made = ClusterStack(tmp_path_factory.mktemp("cache"), "e2e-cache")
     made.environment["kubernetes"]["namespace"].pop("quota")
     for tier in ("web", "api"):
         made.environment["tiers"][tier]["replicas"] = 1

@@ -15,7 +15,7 @@ ROUNDS = 3
 
 @pytest.fixture(scope="module", params=["docker", "kubernetes"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with deployed(on(request.param, tmp_path_factory.mktemp(request.param), "d-one")) as made:
+    with deployed(on(request.param, tmp_path_factory.mktemp(request.param), "e2e-one")) as made:
         yield made
 
 

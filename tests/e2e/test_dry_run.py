@@ -12,13 +12,14 @@ from components.config import ConfigError, load_app, load_environment
 from tests.fuzz import generator
 from tests.unit.program import deploy
 
+from .leftovers import LABEL
 from .stack import admin
 
 NAMESPACE = "tiers-dry-run"
 FOREIGN = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
 """Kinds of an operator that the lab has only for the tests of monitoring."""
 generated = settings(
-    derandomize=True, phases=[Phase.generate], deadline=None, database=None, suppress_health_check=[*HealthCheck]
+    derandomize=True, phases=[Phase.generate], deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 
 
@@ -26,6 +27,7 @@ generated = settings(
 def namespace() -> Iterator[None]:
     """A namespace to name in the objects."""
     admin("create", "namespace", NAMESPACE)
+    admin("label", "namespace", NAMESPACE, f"{LABEL}=dry-run")
     yield
     admin("delete", "namespace", NAMESPACE, "--wait=false")
 

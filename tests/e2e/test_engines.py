@@ -15,7 +15,7 @@ from .stack import ROOT, DockerStack
 @pytest.mark.long
 def test_a_second_engine_on_another_socket(short: Path, tmp_path: Path) -> None:
     with another_engine(short, 1) as host:
-        stack = DockerStack(tmp_path / "board", "second", host)
+        stack = DockerStack(tmp_path / "board", "e2e-second", host)
         try:
             stack.up()
             assert stack.get("/api/release").json()["slot"] == "blue"
@@ -34,7 +34,7 @@ def test_a_disk_that_fills_while_building_is_said_so(short: Path, tmp_path: Path
     try:
         with another_engine(short, 2) as host:
             # Named by DOCKER_HOST here, by environment.docker.host above: both ways lead to it.
-            stack = DockerStack(tmp_path / "board", "full", host)
+            stack = DockerStack(tmp_path / "board", "e2e-full", host)
             del stack.environment["docker"]
             stack.variables["DOCKER_HOST"] = host
             failed = stack.up(check=False)
@@ -53,7 +53,7 @@ def test_a_disk_that_fills_while_building_is_said_so(short: Path, tmp_path: Path
 @pytest.fixture(scope="module")
 def idle(tmp_path_factory: pytest.TempPathFactory) -> DockerStack:
     """A stack that is never deployed: its updates are to stop before they touch anything."""
-    return DockerStack(tmp_path_factory.mktemp("idle") / "board", "idle")
+    return DockerStack(tmp_path_factory.mktemp("idle") / "board", "e2e-idle")
 
 
 def refused(stack: DockerStack) -> str:

@@ -43,7 +43,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """An application and its stack, deployed by the first of the tests; its files are as they are, but for the name and the port."""
     example, platform = request.param
     folder, at = tmp_path_factory.mktemp(example.name), f"examples/{example.name}"
-    made = DockerStack(folder, "row", at=at) if platform == "docker" else ClusterStack(folder, "row", at=at)
+    made = DockerStack(folder, "e2e-row", at=at) if platform == "docker" else ClusterStack(folder, "e2e-row", at=at)
     try:
         yield example, made
     finally:

@@ -18,7 +18,7 @@ ELSEWHERE, USER = "e-elsewhere", 999
 
 @pytest.fixture(scope="module", params=["docker", "kubernetes"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    made = on(request.param, tmp_path_factory.mktemp(request.param), "e-external")
+    made = on(request.param, tmp_path_factory.mktemp(request.param), "e2e-external")
     with published() if isinstance(made, DockerStack) else served() as at:
         tiers = made.environment.setdefault("tiers", {})
         tiers |= {tier: {"external": {"host": host, "port": port}} for tier, (host, port) in at.items()}

@@ -29,7 +29,7 @@ WITHIN = 120
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
-    made = ClusterStack(tmp_path_factory.mktemp("board"), "a-failover")
+    made = ClusterStack(tmp_path_factory.mktemp("board"), "e2e-failover")
     made.environment |= {"seed": False}
     made.environment["kubernetes"]["apart"] = "anywhere"
     made.environment["kubernetes"]["namespace"] = {}

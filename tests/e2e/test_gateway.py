@@ -17,6 +17,7 @@ from components.release import Slot
 from components.workload import Route
 
 from .gateway import HIDDEN, IMAGE, ContainerError, Gateway, users
+from .leftovers import LABEL
 from .stack import eventually
 
 API = Route(tier="api", prefixes=("/api",), port=5000, health="/a%20b", hidden=("/metrics",))
@@ -248,7 +249,7 @@ def test_every_value_is_read_back_by_the_real_haproxy_as_it_was_meant(gateway: G
     name = f"{gateway.name}-values"
     made = gateway.engine.containers.run(
         IMAGE, ["sh", "-c", 'printf %s "$CONFIG" > /tmp/h.cfg && exec haproxy -db -f /tmp/h.cfg'], name=name, detach=True,
-        environment={"CONFIG": "\n".join([*rules, ""])}, ports={"8080/tcp": ("127.0.0.1", None)}, labels={"e2e": gateway.name},
+        environment={"CONFIG": "\n".join([*rules, ""])}, ports={"8080/tcp": ("127.0.0.1", None)}, labels={LABEL: gateway.name},
     )  # fmt: skip
     made.reload()
     port = int(made.ports["8080/tcp"][0]["HostPort"])

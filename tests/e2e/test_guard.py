@@ -12,14 +12,14 @@ from .stack import ClusterStack, DockerStack, Stack, deployed, eventually, on
 pytestmark = pytest.mark.long
 
 DATA = {
-    "docker": {"board-f-guard-database-data", "board-f-guard-cache-data"},
+    "docker": {"board-e2e-guard-database-data", "board-e2e-guard-cache-data"},
     "kubernetes": {"persistentvolumeclaim/database-data", "persistentvolumeclaim/cache-data"},
 }
 
 
 @pytest.fixture(scope="module", params=["docker", "kubernetes"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    made = on(request.param, tmp_path_factory.mktemp("guard"), "f-guard")
+    made = on(request.param, tmp_path_factory.mktemp("guard"), "e2e-guard")
     made.environment["protect_data"] = True
     with deployed(made):
         yield made

@@ -23,7 +23,7 @@ ASKED = ("same", "previous", "third")
 @pytest.fixture(scope="module", params=["docker", pytest.param("kubernetes", marks=pytest.mark.long)])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The board live on either platform."""
-    with deployed(on(request.param, tmp_path_factory.mktemp("killed"), "killed")) as made:
+    with deployed(on(request.param, tmp_path_factory.mktemp("killed"), "e2e-killed")) as made:
         yield made
 
 

@@ -28,7 +28,7 @@ TELLING = ("terminal", "SIGHUP")
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The board's pages alone: enough to see a release, and quick to make."""
-    made = on("docker", tmp_path_factory.mktemp("killed"), "killed-make")
+    made = on("docker", tmp_path_factory.mktemp("killed"), "e2e-killed-make")
     for name in ("api", "worker", "database", "cache", "visits", "figures"):
         made.app.pop(name, None)
     with deployed(made):

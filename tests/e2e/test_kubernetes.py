@@ -20,6 +20,7 @@ import requests
 import yaml
 
 from .gateway import HIDDEN, raw
+from .leftovers import LABEL
 from .stack import ROOT, SECRETS, ClusterStack, admin, eventually, requests_flowing
 
 API = {"replicas": 2, "cpu": 0.5, "reserve": 0.05, "memory": "512Mi", "autoscale": {"max": 4, "cpu": 20}}
@@ -297,7 +298,7 @@ def test_the_next_good_release_goes_out_normally(stack: ClusterStack) -> None:
 
 @pytest.mark.long
 def test_a_claim_that_is_not_bound_says_why(tmp_path: Path) -> None:
-    stack = ClusterStack(tmp_path / "claim", "claim")
+    stack = ClusterStack(tmp_path / "claim", "e2e-claim")
     for tier in ("api", "worker", "database"):
         stack.app.pop(tier)
     stack.app["cache"]["start_within"] = "5s"
@@ -322,14 +323,14 @@ def test_a_claim_that_is_not_bound_says_why(tmp_path: Path) -> None:
 def prod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
     """Prod's own stack file, deployed by an account that has only the Role in the documents, in a namespace it is given."""
     folder = tmp_path_factory.mktemp("prod")
-    made = ClusterStack(folder, "live", "prod")
+    made = ClusterStack(folder, "e2e-live", "prod")
     made.environment.pop("release")
-    made.environment["kubernetes"]["namespace"]["name"] = made.namespace = "board-live"
+    made.environment["kubernetes"]["namespace"]["name"] = made.namespace = "board-e2e-live"
     made.environment["kubernetes"]["context"] = "deployer"
     own = {"gateway_class": "traefik", "certificate": "board-tls"}
     made.environment["kubernetes"]["gateway"] |= {"name": "board", "create": own}
     made.environment["kubernetes"]["gateway"].pop("listener", None)
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    labels = {"pod-security.kubernetes.io/enforce": "restricted", LABEL: "prod"}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": made.namespace, "labels": labels}}
     admin("apply", "-f", "-", given=yaml.safe_dump(namespace))
     try:

@@ -17,7 +17,7 @@ RELEASES, SOAK = 2, 20
 @pytest.fixture(scope="module", params=[pytest.param("docker", marks=pytest.mark.long), "kubernetes"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The board on either platform, with two of what answers users."""
-    made = on(request.param, tmp_path_factory.mktemp("load"), "load")
+    made = on(request.param, tmp_path_factory.mktemp("load"), "e2e-load")
     made.environment.setdefault("tiers", {}).setdefault("api", {}).setdefault("replicas", 2)
     made.environment["tiers"]["api"]["cpu"] = 1
     if isinstance(made, ClusterStack):

@@ -71,7 +71,7 @@ def backed_up(stack: Stack) -> None:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
-    made = on("docker", tmp_path_factory.mktemp("watched"), "e-watch")
+    made = on("docker", tmp_path_factory.mktemp("watched"), "e2e-watch")
     assert isinstance(made, DockerStack)
     made.environment["monitoring"] = {"port": free_port(), "interval": "2s"}
     made.environment["slo"] = {"errors": 0.001}
@@ -170,7 +170,7 @@ def test_errors_are_an_alert_and_a_release_is_known_once_it_is_live(stack: Docke
 
 
 def test_on_a_cluster_its_own_prometheus_is_told(tmp_path: Path) -> None:
-    stack = on("kubernetes", tmp_path, "e-watch")
+    stack = on("kubernetes", tmp_path, "e2e-watch")
     assert isinstance(stack, ClusterStack)
     stack.environment["monitoring"] = True
     backed_up(stack)

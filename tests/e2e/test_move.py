@@ -22,7 +22,7 @@ FOREIGN = """
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Generator[ClusterStack]:
-    made = ClusterStack(tmp_path / "board", "g-move")
+    made = ClusterStack(tmp_path / "board", "e2e-move")
     made.environment |= {"seed": False}
     made.environment["kubernetes"]["apart"] = "anywhere"
     made.environment["kubernetes"]["namespace"] = {}

@@ -202,7 +202,7 @@ def logs(stack: Stack, tiers: Sequence[str]) -> str:
 
 @pytest.fixture(scope="module", params=["docker", pytest.param("kubernetes", marks=pytest.mark.long)])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with deployed(odd(on(request.param, tmp_path_factory.mktemp(request.param), "secrets-odd"))) as made:
+    with deployed(odd(on(request.param, tmp_path_factory.mktemp(request.param), "e2e-secrets-odd"))) as made:
         yield made
 
 
@@ -239,7 +239,7 @@ def test_password_that_clients_change_is_refused_before_anything_changes(stack: 
 @pytest.mark.long
 def test_replicated_database_and_cache_take_odd_passwords(tmp_path: Path) -> None:
     """CloudNativePG's instances and pooler; Redis' replicas, its Sentinels and their proxy, also after another became primary."""
-    made = ClusterStack(tmp_path / "board", "secrets-ha")
+    made = ClusterStack(tmp_path / "board", "e2e-secrets-ha")
     odd(made)
     made.environment |= {"seed": False}
     made.environment["kubernetes"]["apart"] = "anywhere"

@@ -16,14 +16,14 @@ HELD_TO = ("--policy-pack", "policy")
 
 
 def docker_stack(folder: Path) -> Stack:
-    made = DockerStack(folder, "policy")
+    made = DockerStack(folder, "e2e-policy")
     size = {"replicas": 2}
     made.environment |= {"reload": False, "protect_data": True, "tiers": {"web": size, "api": size, "worker": size}}
     return made
 
 
 def cluster_stack(folder: Path) -> Stack:
-    made = ClusterStack(folder, "policy", template="prod")
+    made = ClusterStack(folder, "e2e-policy", template="prod")
     made.environment |= {"pinned": False}
     made.environment["kubernetes"]["namespace"] = {"name": "board-policy"}
     return made

@@ -28,7 +28,7 @@ OBJECTS = (
 @pytest.fixture(scope="module")
 def docker_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
     """The board live on an engine."""
-    with deployed(on("docker", tmp_path_factory.mktemp("put-back"), "putback")) as made:
+    with deployed(on("docker", tmp_path_factory.mktemp("put-back"), "e2e-putback")) as made:
         assert isinstance(made, DockerStack)
         yield made
 
@@ -36,7 +36,7 @@ def docker_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerSta
 @pytest.fixture(scope="module")
 def cluster_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
     """The board live in the lab's cluster."""
-    with deployed(on("kubernetes", tmp_path_factory.mktemp("put-back"), "putback")) as made:
+    with deployed(on("kubernetes", tmp_path_factory.mktemp("put-back"), "e2e-putback")) as made:
         assert isinstance(made, ClusterStack)
         yield made
 

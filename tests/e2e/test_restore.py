@@ -80,7 +80,7 @@ def released_under_load(stack: Stack) -> None:
 
 
 def test_going_back_is_a_release_and_so_is_coming_back(folder: Path) -> None:
-    with deployed_with_backups(on("docker", folder, "c-restore"), {"volume": True}) as stack:
+    with deployed_with_backups(on("docker", folder, "e2e-restore"), {"volume": True}) as stack:
         stack.post("before")
         ci(stack, "backup", "backup")
         stack.post("after")
@@ -108,7 +108,7 @@ def deployed_with_backups(stack: Stack, target: dict[str, Any]) -> Any:
 
 @pytest.mark.long
 def test_what_can_not_come_back_does_not_go_live(folder: Path) -> None:
-    with deployed_with_backups(on("docker", folder, "c-broken"), {"volume": True}) as stack:
+    with deployed_with_backups(on("docker", folder, "e2e-broken"), {"volume": True}) as stack:
         stack.post("before")
         ci(stack, "backup", "backup")
         [holder] = [each for each in stack.containers() if each.name.endswith("-backup-1")]
@@ -127,9 +127,9 @@ def test_what_can_not_come_back_does_not_go_live(folder: Path) -> None:
 @pytest.mark.long
 @pytest.mark.usefixtures("emptied")
 def test_another_environments_data_comes_as_nobodys(tmp_path: Path) -> None:
-    source = DockerStack(tmp_path / "source", "c-source")
+    source = DockerStack(tmp_path / "source", "e2e-source")
     source.environment |= {"reload": False, "seed": False}
-    copy = DockerStack(tmp_path / "copy", "c-copy")
+    copy = DockerStack(tmp_path / "copy", "e2e-copy")
     copy.environment |= {"reload": False, "seed": False}
     with deployed_with_backups(source, bucket("containers")), deployed_with_backups(copy, bucket("containers")):
         source.post("what a person wrote")
@@ -161,7 +161,7 @@ def test_another_environments_data_comes_as_nobodys(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.usefixtures("emptied")
 def test_any_moment_can_be_gone_back_to(folder: Path) -> None:
-    stack = ClusterStack(folder, "c-moment")
+    stack = ClusterStack(folder, "e2e-moment")
     stack.environment |= {"reload": False, "seed": False, "protect_data": False}
     stack.environment["kubernetes"]["apart"] = "anywhere"
     # A container of the pooler says nothing of what it may take, and the namespace has a quota.
@@ -189,7 +189,9 @@ def test_any_moment_can_be_gone_back_to(folder: Path) -> None:
         assert "yet to come" in ci(stack, "restore", "2999-01-01T00:00:00Z", check=False)
         nobody_is_told(stack, {*s3.keys(), f"e2e-{stack.name}-key", *SECRETS.values()})
         # What is in the bucket can't be read without the key.
-        kept = [file for file in (s3.HERE / "data" / s3.BUCKET / "board-c-moment-changes").rglob("*") if file.is_file()]
+        kept = [
+            file for file in (s3.HERE / "data" / s3.BUCKET / "board-e2e-moment-changes").rglob("*") if file.is_file()
+        ]
         assert kept
         assert all(file.read_bytes()[:6] == b"RCLONE" for file in kept)
 

@@ -105,7 +105,7 @@ def kept_by(stack: DockerStack, keeper: str, passphrase: str = "") -> None:
 @pytest.fixture(scope="module")
 def bereft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
     """A stack that loses its passphrase, and then its state."""
-    made = DockerStack(tmp_path_factory.mktemp("bereft"), "f-lost")
+    made = DockerStack(tmp_path_factory.mktemp("bereft"), "e2e-lost")
     made.environment |= {"reload": False, "seed": False}
     with deployed(made):
         yield made
@@ -139,10 +139,10 @@ def test_state_that_was_lost_without_a_copy_is_made_anew_around_the_data(bereft:
     stack.settings.write_text(settings)
     with pytest.raises(subprocess.CalledProcessError) as refused:
         stack.ci("heal")
-    assert "the state of stack f-lost is empty" in refused.value.stderr
+    assert "the state of stack e2e-lost is empty" in refused.value.stderr
     assert stack.live() == before, "whoever only looked at another backend has broken nothing"
     stack.variables["TIERS_FORCE"] = "state"
-    assert "removed board-f-lost-blue-api-1" in stack.ci("heal")
+    assert "removed board-e2e-lost-blue-api-1" in stack.ci("heal")
     stack.variables.pop("TIERS_FORCE")
     stack.up()
     assert stack.live() == before

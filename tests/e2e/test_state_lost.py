@@ -12,7 +12,7 @@ pytestmark = pytest.mark.long
 @pytest.fixture(scope="module", params=["docker", "kubernetes"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The board, live on blue, whose evidence of that is then lost."""
-    with deployed(on(request.param, tmp_path_factory.mktemp("lost"), "live-lost")) as made:
+    with deployed(on(request.param, tmp_path_factory.mktemp("lost"), "e2e-live-lost")) as made:
         yield made
 
 

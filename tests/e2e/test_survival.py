@@ -11,7 +11,7 @@ from .test_failover import WITHIN, healthy, kill_pod, once
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
-    made = ClusterStack(tmp_path_factory.mktemp("survival"), "survival")
+    made = ClusterStack(tmp_path_factory.mktemp("survival"), "e2e-survival")
     made.environment["kubernetes"]["apart"] = "anywhere"
     for tier in ("web", "api"):
         made.environment["tiers"][tier]["replicas"] = 1

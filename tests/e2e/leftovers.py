@@ -1,0 +1,57 @@
+"""Leftovers of a run that was killed: the engine and the cluster keep them, and start them again after a restart of the machine.
+
+They take processor time and names from the next run. A run that ends by itself removes its own stacks.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+import kubernetes
+from docker.errors import APIError
+
+STACK = re.compile(r"e2e(-[a-z0-9-]+)?")
+"""The names of the environments that tests and benchmarks deploy. Nobody else's stacks are removed."""
+LABEL = "tiers-e2e"
+"""Label of the namespaces that tests make by themselves."""
+
+
+def remove() -> list[str]:
+    """Remove all leftovers from the local engine and from the lab's cluster, and return their names."""
+    return [*_from_engine(docker.from_env()), *_from_cluster()]
+
+
+def is_leftover(labels: dict[str, str] | None) -> bool:
+    """Tell by the labels of a Docker object or of a namespace whether a test made it."""
+    labels = labels or {}
+    app, environment = labels.get("app.kubernetes.io/part-of", ""), labels.get("tiers.environment", "")
+    instance = labels.get("app.kubernetes.io/instance", "").removeprefix(f"{app}-")
+    return LABEL in labels or any(STACK.fullmatch(name) for name in (environment, instance))
+
+
+def _from_engine(engine: docker.DockerClient) -> Iterator[str]:
+    for container in engine.containers.list(all=True, ignore_removed=True):
+        if is_leftover(container.labels):
+            container.remove(force=True, v=True)
+            yield f"container {container.name}"
+    for kind, found in (("volume", engine.volumes.list()), ("network", engine.networks.list())):
+        for each in found:
+            if is_leftover(each.attrs.get("Labels")):
+                try:
+                    each.remove()
+                    yield f"{kind} {each.name}"
+                except APIError as error:
+                    yield f"{kind} {each.name}, which stays: {error.explanation}"
+
+
+def _from_cluster() -> Iterator[str]:
+    core: Any = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(context="lab"))
+    found = [each.metadata.name for each in core.list_namespace().items if is_leftover(each.metadata.labels)]
+    for name in found:
+        core.delete_namespace(name)
+        yield f"namespace {name}"
+    deadline = time.monotonic() + 180
+    while set(found) & {each.metadata.name for each in core.list_namespace().items} and time.monotonic() < deadline:
+        time.sleep(1)

@@ -1,0 +1,34 @@
+"""Leftovers of killed end-to-end runs are known by their labels, and nothing else is removed."""
+
+import pytest
+
+from tests.e2e.leftovers import LABEL, is_leftover
+
+from .program import first
+
+STANDARD = "app.kubernetes.io"
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"tiers.app": "board", "tiers.environment": "e2e"}, True),
+        ({"tiers.app": "shop", "tiers.environment": "e2e-put-back"}, True),
+        ({f"{STANDARD}/part-of": "board", f"{STANDARD}/instance": "board-e2e-live"}, True),
+        ({LABEL: "prod"}, True),
+        ({"tiers.app": "e2e", "tiers.environment": "dev"}, False),
+        ({f"{STANDARD}/part-of": "e2e-shop", f"{STANDARD}/instance": "e2e-shop-staging"}, False),
+        ({"tiers.app": "board", "tiers.environment": "live-e2e"}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_only_stacks_of_tests_are_leftovers(labels: dict[str, str] | None, expected: bool) -> None:
+    assert is_leftover(labels) is expected
+
+
+@pytest.mark.parametrize("stack", ["dev", "staging"])
+def test_no_object_of_a_users_stack_is_a_leftover(stack: str) -> None:
+    labelled = [entry.labels for entry in first(stack) if entry.custom and entry.labels]
+    assert labelled
+    assert not [labels for labels in labelled if is_leftover(labels)]

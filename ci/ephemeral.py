@@ -36,7 +36,7 @@ def main(stack: str) -> None:
     config: dict[str, Any] = settings.get("config") or {}
     settings["config"] = config
     config[key] = like(template, app.name, stack)
-    file.write_text(yaml.safe_dump(settings))
+    file.write_text(yaml.dump(settings, Dumper=files.Dumper))
     elsewhere = template["kubernetes"].get("secrets", {})
     for name in sorted(set(app.secrets) - set(elsewhere)):
         if name not in (config.get(f"{described.name}:secrets") or {}):

@@ -51,13 +51,13 @@ def usable_folder(stack: str, *, deploys: bool) -> Generator[Path]:
             if path.name not in ("Pulumi.yaml", f"Pulumi.{stack}.yaml"):
                 (folder / path.name).symlink_to(path)
         project = _project(before)
-        (folder / "Pulumi.yaml").write_text(json.dumps(_project_document(project, folder, before)))
+        (folder / "Pulumi.yaml").write_text(files.as_json(_project_document(project, folder, before)))
         state = _state(folder, stack, problem)
         settings = recorded.recall(parse(state))
         if deploys and not settings:
             raise ConfigError(problem)
-        (folder / "Pulumi.yaml").write_text(json.dumps(_project_document(project, folder, before, settings)))
-        (folder / f"Pulumi.{stack}.yaml").write_text(json.dumps(_stack_document(project, state, settings)))
+        (folder / "Pulumi.yaml").write_text(files.as_json(_project_document(project, folder, before, settings)))
+        (folder / f"Pulumi.{stack}.yaml").write_text(files.as_json(_stack_document(project, state, settings)))
         print(
             f"  the files can't be used, so the state says what is deployed; mend them:\n{_indented(problem)}",
             flush=True,

@@ -19,6 +19,7 @@ import yaml
 from pulumi import RunError
 
 from components.config import App, ConfigError, Environment, load_app
+from components.files import Dumper
 from components.reference import commented
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +126,7 @@ def project_file(name: str, folder: Path, app: str) -> str:
         "main": up,
         "runtime": {"name": "python", "options": {"toolchain": "pip", "virtualenv": f"{up}/.venv"}},
     }
-    text = yaml.safe_dump(described, sort_keys=False)
+    text = yaml.dump(described, Dumper=Dumper, sort_keys=False)
     return f"# yaml-language-server: $schema={up}/docs/project.schema.json\n{text}config:\n  app:\n    value:\n{app}"
 
 
@@ -162,7 +163,7 @@ def sealed(project: str, values: Mapping[str, str]) -> str:
         settings = yaml.safe_load(Path(there, "Pulumi.dev.yaml").read_text())
     if not values:
         return ""
-    text = yaml.safe_dump({f"{project}:secrets": settings["config"][f"{project}:secrets"]}, width=1000)
+    text = yaml.dump({f"{project}:secrets": settings["config"][f"{project}:secrets"]}, Dumper=Dumper, width=1000)
     indented = "".join(f"  {line}\n" for line in text.splitlines())
     return f"{indented}encryptionsalt: {settings['encryptionsalt']}\n"
 

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
@@ -437,8 +438,64 @@ def _read(text: str) -> tuple[str, Any]:
     for kind, pattern in _KINDS:
         if pattern.fullmatch(text):
             return kind, text
-    # A type checker knows nothing of this method's result.
-    tag = cast(str, cast(Any, _RESOLVER).resolve(yaml.ScalarNode, text, (True, False)))
+    tag = _tag(text)
     if tag != _STRING:
         return f"{'true or false' if tag.endswith('bool') else 'a special value'} to some readers of YAML", text
     return "", text
+
+
+def _tag(text: str) -> str:
+    """Return the type that PyYAML gives a plain scalar."""
+    # A type checker knows nothing of this method's result.
+    return cast(str, cast(Any, _RESOLVER).resolve(yaml.ScalarNode, text, (True, False)))
+
+
+# ---------------------------------------------------------------------- writing
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes only YAML that both readers read alike: `yaml.dump(value, Dumper=Dumper)`."""
+
+
+def _represent_text(dumper: Dumper, text: str) -> yaml.ScalarNode:
+    # PyYAML leaves 1e3, 08 and -.5 plain, which are numbers to Pulumi, and folds the line breaks that Unicode has besides.
+    odd = re.search("[\x85\u2028\u2029\ufeff]", text) or (_tag(text) == _STRING and _read(text) != ("", text))
+    return cast(Any, dumper).represent_scalar(_STRING, text, style='"' if odd else None)
+
+
+def _represent_number(dumper: Dumper, number: float) -> yaml.ScalarNode:
+    return cast(Any, dumper).represent_scalar("tag:yaml.org,2002:float", _digits(repr(number)))
+
+
+Dumper.add_representer(str, _represent_text)
+Dumper.add_representer(float, _represent_number)
+
+
+def _digits(number: str) -> str:
+    """Return a number without an exponent."""
+    text = f"{Decimal(number):f}" if "e" in number else number
+    return text if "." in text else f"{text}.0"
+
+
+def as_json(value: object) -> str:
+    """Return JSON that is YAML, too.
+
+    For a character above U+FFFF, which JSON writes as two halves, YAML wants the whole number. Numbers have no exponent.
+    """
+
+    def token(found: re.Match[str]) -> str:
+        return _digits(found[0]) if found[1] else _ESCAPE.sub(_whole, found[0]).replace("\x7f", "\\u007f")
+
+    return _TOKEN.sub(token, json.dumps(value, indent=1))
+
+
+def _whole(found: re.Match[str]) -> str:
+    if not found[1]:
+        return found[0]
+    high, low = int(found[1], 16), int(found[2], 16)
+    return f"\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08x}"
+
+
+_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|(-?\d[\d.]*e[-+]?\d+)')
+# Every escape is read, so that the second backslash of `\\\\` begins none.
+_ESCAPE = re.compile(r"\\u(d[89ab]..)\\u(d[c-f]..)|\\.")

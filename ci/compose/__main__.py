@@ -19,6 +19,7 @@ from pulumi import RunError
 
 from ci.new import ROOT, free_folder, project_file, refuse_taken, sealed, stack_file
 from components.config import ConfigError, load_app, load_environment
+from components.files import Dumper
 
 from .carried import carried
 from .given import Kind, Note, as_name, in_order
@@ -151,7 +152,7 @@ def lines(notes: Sequence[Note]) -> Iterator[str]:
             yield f"  {note.path}: {note.text}"
 
 
-class _Style(yaml.SafeDumper):
+class _Style(Dumper):
     """Mappings as blocks, lists on a line, as one writes them by hand."""
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:  # noqa: ARG002

@@ -5,13 +5,13 @@ them, by the names that Docker's DNS has for what runs in a slot.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..alerts import BACKUP, BACKUP_INTERVAL, BACKUP_PORT, BACKUP_TIMEOUT, EXPORTER_PORTS, Watched, file
 from ..config import Listening, TierName
+from ..files import as_json as yaml
 from ..release import Slot
 from ..workload import Image, Probe, Resources, Workload, Zone
 from . import haproxy
@@ -46,19 +46,6 @@ def files(watched: Watched) -> dict[str, str]:
         f"{CONFIG}/prometheus.yml": yaml(_configuration(watched)),
         f"{CONFIG}/rules.yml": yaml(file(watched)),
     }
-
-
-def yaml(value: object) -> str:
-    """Return JSON that is YAML: of a character above U+FFFF, which JSON writes as two halves, YAML wants the whole number."""
-
-    def whole(found: re.Match[str]) -> str:
-        if not found[1]:
-            return found[0]
-        high, low = int(found[1], 16), int(found[2], 16)
-        return f"\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08x}"
-
-    # Every escape is read, so that the second backslash of `\\\\` begins none.
-    return re.sub(r"\\u(d[89ab]..)\\u(d[c-f]..)|\\.", whole, json.dumps(value, indent=1))
 
 
 def released(live: Mapping[str, str]) -> str:

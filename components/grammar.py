@@ -91,6 +91,8 @@ _DOMAIN_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _DOMAIN = rf"(?:{_DOMAIN_LABEL}(?:\.{_DOMAIN_LABEL})*|\[[a-fA-F0-9:]+\])(?::(\d+))?"
 _TAG = r"\w[\w.-]{0,127}"
 _DIGEST = r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}"
+_ALGORITHMS = ("sha256", "sha384", "sha512")
+"""Docker refuses to name an image like one of these (daemon/images/image_tag.go): with a tag it would read as a digest."""
 NAME_LENGTH = 255
 """Characters of the name of an image, with its domain."""
 
@@ -116,6 +118,9 @@ def image(value: object) -> str:
         fix = "use at most 128 letters, digits, dots, dashes and underscores, neither dot nor dash first"
         raise RefusalError(f"{describe(tag)} is not a tag of an image", fix)
     _image_name(f"{head}{slash}{name}", value, noun, AN_IMAGE)
+    if tagged.rpartition(":")[0] in _ALGORITHMS:
+        fix = "name the image itself, as in name@sha256:… with the digest that its registry knows"
+        raise RefusalError(f"{describe(value, 80)} is the id of an image on one engine", fix)
     if tag == "latest" and not at:
         raise RefusalError(f"{describe(value, 80)} names whatever is newest today", "name the version you tested")
     return text
@@ -153,7 +158,7 @@ def _image_name(name: str, value: object, noun: str, fix: str) -> None:
 
 def is_port(digits: str) -> bool:
     """Return whether the digits are a port that can be connected to."""
-    return len(digits) <= 5 and 1 <= int(digits) <= 65535
+    return len(digits) <= 5 and not digits.startswith("0") and int(digits) <= 65535
 
 
 # ---------------------------------------------------------------------- names of the network
@@ -161,15 +166,33 @@ def is_port(digits: str) -> bool:
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = rf"{_LABEL}(\.{_LABEL})*"
+_BYTE = r"(?:\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5])"
+_IPV4 = rf"{_BYTE}(?:\.{_BYTE}){{3}}"
 
 
 def host(value: object) -> str:
-    """Check the name of a host, or its address.
+    """Check the name of a host that containers connect to, or its address.
 
     Raises:
-        RefusalError: it is none, or a pattern.
+        RefusalError: it is none, or a pattern, or in a container it leads to the container itself.
     """
-    return _short(matching(value, _HOST, "a host name", "write it like db.example.com"), 253)
+    fix = "write it like db.example.com"
+    text = _short(matching(value, _HOST, "a host name", fix), 253)
+    _no_number(text, fix)
+    _not_itself(text)
+    return text
+
+
+def _no_number(text: str, fix: str) -> None:
+    """Refuse a name whose last part is a number: resolvers read it as an address (RFC 1123, 2.1; inet_aton)."""
+    if text.removesuffix(".").rpartition(".")[2].isdigit() and not re.fullmatch(_IPV4, text):
+        raise RefusalError(f"{describe(text)} ends with a number and is not an address of four numbers", fix)
+
+
+def _not_itself(text: str) -> None:
+    if text.removesuffix(".") in ("localhost", "0.0.0.0") or re.fullmatch(rf"127\.{_BYTE}\.{_BYTE}\.{_BYTE}", text):  # noqa: S104
+        fix = "give the name or address by which containers reach it, as in db.example.com"
+        raise RefusalError(f"{describe(text)} is, in a container, the container itself", fix)
 
 
 def route_host(value: object) -> str:
@@ -178,8 +201,10 @@ def route_host(value: object) -> str:
     Raises:
         RefusalError: it is none, or an address.
     """
-    text = matching(value, rf"(\*\.)?{_HOST}", "a host name", "write it like app.example.com")
+    fix = "write it like app.example.com"
+    text = matching(value, rf"(\*\.)?{_HOST}", "a host name", fix)
     _no_address(text)
+    _no_number(text, fix)
     return _short(text, 253)
 
 
@@ -203,11 +228,18 @@ AN_ADDRESS = "write it like https://example.com"
 
 
 def address(value: object) -> str:
-    """Check the address of a server: scheme, host and port.
+    """Check the address of a server that containers connect to: scheme, host and port.
 
     Raises:
-        RefusalError: it is none, or has a path.
+        RefusalError: it is none, or has a path, or in a container it leads to the container itself.
     """
+    text, name = _address(value)
+    _not_itself(name)
+    return text
+
+
+def _address(value: object) -> tuple[str, str]:
+    """Return an address and its host."""
     noun = "an address of scheme, host and port"
     text = text_of(value, noun, AN_ADDRESS)
     found = re.fullmatch(rf"https?://({_HOST})\.?(?::(\d+))?(.*)", text, re.ASCII | re.DOTALL)
@@ -220,7 +252,8 @@ def address(value: object) -> str:
         _refuse(value, noun, AN_ADDRESS)
     if port and not is_port(port):
         raise RefusalError(f"{describe(port)} is not a port", "give one from 1 to 65535")
-    return text
+    _no_number(found[1], AN_ADDRESS)
+    return text, found[1]
 
 
 def public_address(value: object) -> str:
@@ -229,9 +262,8 @@ def public_address(value: object) -> str:
     Raises:
         RefusalError: it is none, or its host is an address.
     """
-    text = address(value)
-    name = urlsplit(text).hostname or ""
-    if name.endswith("."):
+    text, name = _address(value)
+    if (urlsplit(text).hostname or "").endswith("."):
         raise RefusalError(f"{describe(text, 80)} ends its host with a dot", "take the dot out")
     _no_address(name)
     return text
@@ -270,6 +302,8 @@ def docker_host(value: object) -> str:
     )
     if not found:
         _refuse(value, noun, fix)
+    if found[1] == "tcp" and not found[3]:
+        raise RefusalError(f"{describe(value)} has no port", "add it, as in tcp://host:2376")
     if found[3] and not is_port(found[3]):
         raise RefusalError(f"{describe(found[3])} is not a port", "give one from 1 to 65535")
     return text
@@ -394,6 +428,10 @@ def database(value: object) -> str:
 _OWN_FOLDERS = ("/proc", "/sys", "/dev")
 """Folders of the kernel: runc refuses mounts in them, or nothing could start (runc, libcontainer/rootfs_linux.go)."""
 _OPEN_FOLDERS = ("/dev/shm", "/dev/mqueue", "/dev/hugepages")
+_PROGRAMS = frozenset(f"{below}/{name}" for below in ("", "/usr") for name in ("bin", "sbin", "lib", "lib64")) | {
+    "/usr"
+}
+"""Folders without which nothing of an image starts."""
 
 
 def place(path: str) -> str:
@@ -414,12 +452,17 @@ def container_path(value: object) -> str:
     """
     noun, fix = "an absolute path in the container", "write it like /var/lib/app"
     text = text_of(value, noun, fix)
-    if not text.startswith("/") or ".." in text.split("/") or not text.isprintable() or len(text) > 4000:
+    if not text.startswith("/") or ".." in text.split("/") or not text.isprintable() or len(text.encode()) > 4000:
         _refuse(value, noun, fix)
+    if any(len(part.encode()) > 255 for part in text.split("/")):
+        raise RefusalError(f"{describe(value)} has a part of more than 255 bytes, which no folder's name has", fix)
     if place(text) == "/":
         raise RefusalError(
             f"{describe(value)} is the root of the container", "name a folder below it, as in /var/lib/app"
         )
+    if place(text) in _PROGRAMS:
+        fix = "name a folder that only has data, as in /var/lib/app"
+        raise RefusalError(f"{describe(value)} has the image's programs and libraries, and a mount hides them", fix)
     # Kubernetes refuses a colon in a mountPath (pkg/apis/core/validation), Docker reads options behind it.
     if ":" in text:
         raise RefusalError(f"{describe(value)} has a colon", fix)
@@ -512,6 +555,9 @@ def header_value(value: object) -> str:
     text = text_of(value, noun, fix)
     if text != text.strip() or any(ord(mark) < 32 or ord(mark) == 127 for mark in text.replace("\t", " ")):
         _refuse(value, noun, fix)
+    if any(ord(mark) > 255 for mark in text):
+        # The answer is read as ISO 8859-1 (http.client, parse_headers).
+        raise RefusalError(f"{describe(value)} has a character that no header has", "write it in ASCII")
     return text
 
 
@@ -544,6 +590,11 @@ def cron(value: object) -> str:
     if len(fields) != 5:
         _refuse(value, noun, A_TIME)
     times = [_cron_field(text, *field) for text, field in zip(fields, _FIELDS, strict=True)]
+    if not {"*", "*/1"} & {fields[2], fields[4]}:
+        wrong = (
+            f"{describe(value)} names days of the month and days of the week: Kubernetes takes either, APScheduler both"
+        )
+        raise RefusalError(wrong, "write * for one of the two")
     if not any(day <= _LENGTHS[month - 1] for day in times[2] for month in times[3]):
         raise RefusalError(
             f"{describe(value)} never comes: no month it names has that day", "name a day that the month has"

@@ -171,7 +171,7 @@ MONITORING = st.one_of(
 )
 BACKUP = st.fixed_dictionaries(
     {"target": st.just({"volume": True})},
-    optional={"schedule": st.sampled_from(["daily", "*/5 1-3 1,15 jan-mar mon-fri"])},
+    optional={"schedule": st.sampled_from(["daily", "*/5 1-3 1,15 jan-mar *", "*/5 1-3 * jan-mar mon-fri"])},
 )
 CLUSTER = st.fixed_dictionaries(
     {"context": st.just("lab"), "url": st.sampled_from(["http://shop.test", "https://shop.test:8443"]),

@@ -190,7 +190,7 @@ def _no_number(text: str, fix: str) -> None:
 
 
 def _not_itself(text: str) -> None:
-    if text.removesuffix(".") in ("localhost", "0.0.0.0") or re.fullmatch(rf"127\.{_BYTE}\.{_BYTE}\.{_BYTE}", text):  # noqa: S104
+    if text.removesuffix(".") in ("localhost", "0.0.0.0") or re.fullmatch(rf"127\.{_BYTE}\.{_BYTE}\.{_BYTE}", text):
         fix = "give the name or address by which containers reach it, as in db.example.com"
         raise RefusalError(f"{describe(text)} is, in a container, the container itself", fix)
 

@@ -115,6 +115,15 @@ def _time(least: float, shown: str) -> Callable[[object], float]:
     return check
 
 
+def _interval(value: object) -> float:
+    seconds = _time(1, "1s")(value)
+    if seconds > 120:
+        raise RefusalError(
+            f"{describe(value)} is too long for rates over five minutes, which need two figures", "give at most 2m"
+        )
+    return seconds
+
+
 def _cpu(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.01 <= value <= 256:
         raise RefusalError(
@@ -510,6 +519,23 @@ class Check(Model):
     contains: Argument | None = Field(
         examples=["<title>Shop"], default=None, description="A text that is in the first MiB of it."
     )
+
+    @model_validator(mode="after")
+    def _answer_has_it(self) -> Self:
+        if self.contains and self.status in (204, 205, 304):
+            raise _problem(f"an answer of status {self.status} has no content", "take out `contains`, or the status")
+        names = [name.lower() for name in self.headers]
+        if twice := [name for number, name in enumerate(names) if name in names[:number]]:
+            raise _problem(f"headers has {twice[0]} twice, and names in capitals are the same", "give each header once")
+        return self
+
+
+def questions(checks: Iterable[Check]) -> list[dict[str, Any]]:
+    """Return `app.checks` as the smoke test reads them. Each names its config path, for errors."""
+    return [
+        {"name": f"app.checks.{number}: {check.path}", **check.model_dump(exclude_none=True)}
+        for number, check in enumerate(checks)
+    ]
 
 
 HERE = "$here"
@@ -1020,6 +1046,15 @@ class Slo(Model):
         description="How long it is measured: by `make perf`, and by `make watch` after a release has gone live.",
     )
 
+    @model_validator(mode="after")
+    def _percentiles_rise(self) -> Self:
+        if {"p95", "p99"} <= self.model_fields_set and self.p95 > self.p99:
+            raise _problem(
+                "p95 is more than p99, and the quickest 95 in 100 are no slower than 99",
+                "exchange them, or take one out",
+            )
+        return self
+
 
 class Exporters(Model):
     """What asks database and cache how they are, where they run here and do not say it themselves."""
@@ -1038,7 +1073,9 @@ class Monitoring(Model):
     On Docker a Prometheus of the environment's own; on Kubernetes what the cluster's (prometheus-operator) is to ask.
     """
 
-    interval: Wait = Field(default=15, validate_default=False, description="How often everything is asked.")
+    interval: Annotated[float, Checked(check=_interval, example="30s", pattern=_A_TIME)] = Field(
+        default=15, validate_default=False, description="How often everything is asked: at most every two minutes."
+    )
     runbook: Annotated[str, Checked(check=grammar.page, example="docs/runbook.md")] = Field(
         default="docs/runbook.md", description="Where the page is that alerts point to."
     )
@@ -1266,6 +1303,8 @@ def check_stack(stack: str, app: App, environment: Environment) -> None:
         ConfigError: a platform refuses one of them.
     """
     _refuse(_misfits_of_a_name(stack, app, environment))
+    if environment.size(TierName.DATABASE).copy_of == stack:
+        raise ConfigError(f"environment.tiers.database.copy_of: {stack} is this environment; name another, as in prod")
 
 
 _STACK_CHARACTERS = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
@@ -1410,7 +1449,9 @@ def _mounted(service: Service) -> Iterator[tuple[str, str]]:
 
 
 CHECKS_SIZE = 120_000
-"""Bytes of all `checks` as JSON: the smoke test has them in one argument."""
+"""Bytes of all `checks`, or all `visits`, as JSON: the smoke test has them in one argument."""
+GATEWAY_PATHS = "/.gateway"
+"""What the gateway answers itself, or by asking a tier whether it is ready."""
 
 
 def _contradictions(app: App) -> Iterator[str]:
@@ -1427,10 +1468,13 @@ def _contradictions(app: App) -> Iterator[str]:
         for variable in sorted(set(service.env) & set_by_the_program(app, service)):
             yield f"app.{tier}.env.{variable}: the program sets it; take it out"
         for key, path in _mounted(service) if service.secrets or data & set(service.needs) else ():
-            if grammar.within(path, SECRETS):
+            if grammar.within(path, SECRETS) or grammar.within(path, f"/var{SECRETS}"):  # /var/run is a link to /run
                 yield f"app.{tier}.{key}: {path} is where the program mounts secrets; give a path outside of {SECRETS}"
-    if (size := len(json.dumps([check.model_dump() for check in app.checks]).encode())) > CHECKS_SIZE:
-        yield f"app.checks: they have {size} bytes together, and the smoke test takes {CHECKS_SIZE}; make them shorter"
+    for key, asked in (("checks", questions(app.checks)), ("visits", app.visits)):
+        if (size := len(json.dumps(asked).encode())) > CHECKS_SIZE:
+            yield f"app.{key}: they have {size} bytes together, and the smoke test takes {CHECKS_SIZE}; make them shorter"
+    yield from _differing_answers(app)
+    yield from _of_the_gateway(app)
     if app.figures and not app.measured:
         yield "app.figures: no tier has metrics that they could be made of; give web or api its `metrics` path"
     yield from _hidden_but_needed(app)
@@ -1441,6 +1485,31 @@ def _contradictions(app: App) -> Iterator[str]:
     for tier, service in app.services.items():
         for name in filter(names.is_task, service.tasks):
             yield f"app.{tier}.tasks.{name}: the program has a container of that name; give it another"
+
+
+def _differing_answers(app: App) -> Iterator[str]:
+    """Yield checks that no release could pass, because of another check or a visit of the same path."""
+    first: dict[str, tuple[str, int]] = {}
+    for number, check in enumerate(app.checks):
+        name, status = first.setdefault(check.path, (f"app.checks.{number}", check.status))
+        if status != check.status:
+            yield f"app.checks.{number}.status: {name} wants {status} of {check.path}; keep one of the two"
+        if check.status >= 400 and check.path in app.visits:
+            yield (
+                f"app.checks.{number}.status: {check.status} is an error, and app.visits has {check.path}, too; "
+                "visits are paths that are answered well: take it out of one of the two"
+            )
+
+
+def _of_the_gateway(app: App) -> Iterator[str]:
+    """Yield paths that requests of users never get to a tier by."""
+    paths = {f"app.visits.{number}": path for number, path in enumerate(app.visits)}
+    paths |= {f"app.checks.{number}.path": check.path for number, check in enumerate(app.checks)}
+    paths |= {f"app.api.paths.{number}": path for number, path in enumerate(app.api.paths if app.api else ())}
+    paths |= {f"app.{tier}.metrics": service.metrics or "" for tier, service in app.measured.items()}
+    for name, path in paths.items():
+        if covers(GATEWAY_PATHS, path):
+            yield f"{name}: the gateway answers {GATEWAY_PATHS} and all below it; give another path"
 
 
 def _hidden_but_needed(app: App) -> Iterator[str]:
@@ -1506,6 +1575,7 @@ def _misfits(app: App, environment: Environment) -> Iterator[str]:
         for label in filter(names.is_label, monitoring.labels):
             yield f"environment.monitoring.labels.{label}: it is the program's own label; take it out"
     yield from _misfits_of_copies(environment)
+    yield from _misfits_of_variables(app, environment)
     yield from (
         _misfits_of_a_cluster(app, environment) if environment.kubernetes else _misfits_of_an_engine(app, environment)
     )
@@ -1533,6 +1603,23 @@ def _misfits_of_backups(app: App, environment: Environment) -> Iterator[str]:
         for key in ("storage", "storage_class"):
             if key in backup.target.model_fields_set:
                 yield f"{path}.target.{key}: a Docker engine has no such thing; take it out"
+
+
+VARIABLES_SIZE = 2**20
+"""Bytes of all variables and the command of a process (Linux takes a quarter of its stack, 2 MiB), or of a pod's object."""
+
+
+def _misfits_of_variables(app: App, environment: Environment) -> Iterator[str]:
+    for tier, service in app.services.items():
+        texts = [
+            *service.command,
+            *(text for pair in (service.env | environment.size(tier).env).items() for text in pair),
+        ]
+        if (size := sum(len(text.encode()) for text in texts)) > VARIABLES_SIZE:
+            yield (
+                f"app.{tier}.env: command and env have {size} bytes together, and a process takes {VARIABLES_SIZE}; "
+                "make files of the image of the longest"
+            )
 
 
 def _misfits_of_copies(environment: Environment) -> Iterator[str]:
@@ -1602,6 +1689,12 @@ def _misfits_of_a_cluster(app: App, environment: Environment) -> Iterator[str]:
                 f"environment.kubernetes.secrets.{app.database.password}.key: CloudNativePG reads `username` and `password` of a "
                 "Secret of type kubernetes.io/basic-auth; name one, and key: password"
             )
+    for name, reference in cluster.secrets.items():
+        if reference.secret:
+            try:
+                grammar.secret_key(reference.key)
+            except RefusalError as refusal:
+                yield f"environment.kubernetes.secrets.{name}.key: {refusal}"
     for name in cluster.secrets:
         if name not in app.secrets | environment.secrets:
             yield f"environment.kubernetes.secrets.{name}: nothing uses it; take it out"
@@ -1641,6 +1734,13 @@ def _misfits_of_data(app: App, environment: Environment) -> Iterator[str]:
         storage = environment.size(tier).storage
         if tier is TierName.DATABASE and storage and storage < LEAST_STORAGE:
             yield f"environment.tiers.{tier}.storage: an empty database needs more; give at least {LEAST_STORAGE // 2**20}Mi"
+    if app.database and environment.pooled(app):
+        used = {
+            "app.database.name": app.database.name,
+            "environment.tiers.database.name": environment.size(TierName.DATABASE).name,
+        }
+        for path in (path for path, name in used.items() if name == "pgbouncer"):
+            yield f"{path}: pgbouncer is PgBouncer's own database, which leads to its console; give another, as in app"
     if (
         app.database
         and environment.pooled(app)

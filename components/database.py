@@ -98,17 +98,31 @@ def _scripts(described: DatabaseConfig, description: Description) -> tuple[Scrip
     seed = described.seed if description.environment.seed else ()
     files = [(f"app.database.init.{number}", name) for number, name in enumerate(described.init)]
     files += [(f"app.database.seed.{number}", name) for number, name in enumerate(seed)]
+    digits = max(len(str(len(files) - 1)), 2)
     found = [
         Script(
-            name=f"{place:02}-{as_file_name(Path(name).name, SUBDOMAIN - len(f'{place:02}-'))}",
+            name=f"{place:0{digits}}-{as_file_name(Path(name).name, SUBDOMAIN - digits - 1)}",
             text=read_text(name, path, description.root),
         )
         for place, (path, name) in enumerate(files)
     ]
+    for path, name in files:
+        _refuse_unread(name, path, several=description.environment.size(TierName.DATABASE).ha)
     if sum(len(script.text.encode()) for script in found) > LARGEST:
         path = files[-1][0].rpartition(".")[0]
         raise ConfigError(f"{path}: these files are too large to begin with; load them by a task of the api")
     return tuple(found)
+
+
+def _refuse_unread(name: str, path: str, *, several: bool) -> None:
+    """Refuse a file that is not run as its name says.
+
+    The public image passes over other endings (docker-library/postgres, docker-entrypoint.sh); CloudNativePG runs all as SQL.
+    """
+    if several and name.endswith(".sh"):
+        raise ConfigError(f"{path}: {name} is a script of a shell, and with `ha` only SQL is run; write it in SQL")
+    if not several and not name.endswith((".sql", ".sh")):
+        raise ConfigError(f"{path}: {name} does not end with .sql, and the image runs no other file; rename it")
 
 
 def takes_connections(described: DatabaseConfig) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pulumi import CustomTimeouts, Input, Output, ProviderResource, Resource, Re
 
 from ..alerts import Watched
 from ..checkpoint import LABEL_SLOT, Checkpoint, Entry
-from ..config import App, ConfigError, Environment, Settings, TierName
+from ..config import GATEWAY_PATHS, App, ConfigError, Environment, Settings, TierName, questions
 from ..live import Routing
 from ..names import LABEL_APP
 from ..release import Release, Slot
@@ -47,7 +47,7 @@ class Line(NamedTuple):
 
 def readiness(route: Route) -> str:
     """Where the gateway passes on the question whether a tier is ready, if the request names a slot."""
-    return f"/.gateway/{route.tier}"
+    return f"{GATEWAY_PATHS}/{route.tier}"
 
 
 def smoke_checks(app: App, routes: Sequence[Route]) -> str:
@@ -61,9 +61,7 @@ def smoke_checks(app: App, routes: Sequence[Route]) -> str:
         tier = listening.get(TierName(route.tier))
         key = "ready" if tier and tier.ready else "health"
         asked.append({"name": f"app.{route.tier}.{key}: {route.health}", "path": readiness(route)})
-    for number, check in enumerate(app.checks):
-        asked.append({"name": f"app.checks.{number}: {check.path}", **check.model_dump(exclude_none=True)})
-    return json.dumps(asked)
+    return json.dumps(asked + questions(app.checks))
 
 
 def variables(

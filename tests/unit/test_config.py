@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.config import ConfigError, check_secrets, load_app, load_environment
+from components.config import ConfigError, check_secrets, check_stack, load_app, load_environment
 
 from .program import environment, project
 
@@ -124,6 +124,20 @@ APP: list[tuple[Change, str, str]] = [
         "like X-Frame-Options",
     ),
     (put("checks", [{"path": "/", "contains": ""}]), "app.checks.0.contains", "it is empty"),
+    (put("checks", [{"path": "/", "status": 204, "contains": "x"}]), "app.checks.0", "204 has no content"),
+    (put("checks", [{"path": "/", "headers": {"X-A": "1", "x-a": "2"}}]), "app.checks.0", "give each header once"),
+    (
+        put("checks", [{"path": "/x", "status": 200}, {"path": "/x", "status": 404}]),
+        "app.checks.1.status",
+        "app.checks.0 wants 200 of /x; keep one of the two",
+    ),
+    (put("checks", [{"path": "/", "status": 404}]), "app.checks.0.status", "take it out of one of the two"),
+    (put("checks", [{"path": f"/{n}-{'x' * 900}"} for n in range(80)]), "app.checks", "bytes together"),
+    (put("visits", [f"/{n}-{'x' * 900}" for n in range(150)]), "app.visits", "bytes together"),
+    (put("visits", ["/.gateway/health"]), "app.visits.0", "the gateway answers /.gateway and all below it"),
+    (put("api.paths", ["/%2egateway/x"]), "app.api.paths.0", "the gateway answers /.gateway and all below it"),
+    (put("api.metrics", "/.gateway"), "app.api.metrics", "the gateway answers /.gateway and all below it"),
+    (put("api.writable", ["/var/run/secrets/x"]), "app.api.writable", "where the program mounts secrets"),
     (put("api.reload", {"command": ["x"]}), "app.api.reload.mounts", "not set"),
     (put("web.reload.mounts", {"src": "srv"}), "app.web.reload.mounts.src", "absolute path"),
 ]
@@ -174,6 +188,13 @@ ENVIRONMENT: list[tuple[Change, str, str]] = [
     ),
     (put("tiers.database.external", {"host": "http://db"}), "environment.tiers.database.external.host", "a host name"),
     (put("images.api", "board:latest"), "environment.images.api", "newest today"),
+    (put("slo", {"p95": "2s", "p99": "1s"}), "environment.slo", "p95 is more than p99"),
+    (put("monitoring.interval", "10m"), "environment.monitoring.interval", "give at most 2m"),
+    (
+        put("tiers.api.env", {f"A{n}": "x" * 100_000 for n in range(11)}),
+        "app.api.env",
+        "a process takes 1048576",
+    ),
     (put("pinned", True), "environment.images.api", "make images"),
     (put("pinned", True), "environment.toolbox", "make images"),
     (put("kubernetes", {"context": "x"}), "environment.kubernetes.url", "not set"),
@@ -207,6 +228,9 @@ CLUSTER: list[tuple[Change, str, str]] = [
      "environment.kubernetes.secrets.database-password", "of a `store`"),
     (put("kubernetes.secrets", {"mail": {"secret": "a", "key": "b"}}), "environment.kubernetes.secrets.mail",
      "nothing uses it"),
+    (put("kubernetes.secrets", {"database-password": {"secret": "a", "key": "my key"}}),
+     "environment.kubernetes.secrets.database-password.key", "is not a key of a Secret; use at most 253 letters"),
+    (put("tiers.database", {"ha": True, "name": "pgbouncer"}), "environment.tiers.database.name", "leads to its console"),
     (put("tiers.api.reserve", 3), "environment.tiers.api.reserve", "at most 0.5"),
     (put("tiers.api.autoscale", {"max": 1}), "environment.tiers.api.autoscale.max", "give a whole number from 2 to 500"),
     (put("tiers.web.autoscale", {"max": 2}), "environment.tiers.web.autoscale.max", "at least 3"),
@@ -386,3 +410,12 @@ def test_whatever_one_part_is_only_the_projects_own_error_comes(part: str, value
         load_app(project() | {part: value})
     except ConfigError as error:
         assert str(error).startswith("app")
+
+
+def test_environment_that_is_a_copy_of_itself_is_refused() -> None:
+    target = {"copy_of": "dev", "backup": {"target": {"volume": True}}}
+    value = environment() | {"protect_data": False, "tiers": {"database": target}}
+    app = load_app(project())
+    with pytest.raises(ConfigError, match=r"^environment\.tiers\.database\.copy_of: dev is this environment; name"):
+        check_stack("dev", app, load_environment(value, app))
+    check_stack("staging", app, load_environment(value, app))

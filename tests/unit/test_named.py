@@ -273,3 +273,17 @@ def test_files_that_a_config_map_has_no_room_for_are_refused(tmp_path: Path):
 def test_text_of_dos_lines_is_read_as_before(tmp_path: Path):
     (tmp_path / "a.sql").write_bytes(b"SELECT 1;\r\nSELECT 2;\r\n")
     assert read_text("a.sql", "p", tmp_path) == "SELECT 1;\nSELECT 2;\n"
+
+
+def test_files_that_the_image_would_pass_over_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("SELECT 1;\n")
+    with pytest.raises(ConfigError, match=r"app.database.init.0: a.txt does not end with .sql, .*; rename it"):
+        scripts(tmp_path, "a.txt")
+
+
+def test_more_than_a_hundred_files_keep_their_order(tmp_path: Path) -> None:
+    for number in range(101):
+        (tmp_path / f"{number}.sql").write_text("SELECT 1;\n")
+    found = [script.name for script in scripts(tmp_path, *(f"{number}.sql" for number in range(101)))]
+    assert found == sorted(found)
+    assert found[0] == "000-0.sql"

@@ -326,11 +326,11 @@ def test_other_tasks_come_between_migration_and_start_and_have_the_volumes() -> 
 def test_a_database_begins_with_its_files_and_new_ones_leave_it_alone() -> None:
     app, env = project(), environment() | {"seed": False}
     del app["api"]["seed"]
-    app["database"] |= {"init": ["tests/unit/made.sql"], "seed": ["Pulumi.yaml"]}
+    app["database"] |= {"init": ["tests/unit/made.sql"], "seed": ["tests/unit/made.sql"]}
     before, seeded = deploy(app, env), deploy(app, env | {"seed": True})
     files = {name: [each["file"] for each in deployed.by_name["database-scripts-files"].inputs["uploads"]]
              for name, deployed in (("plain", before), ("seeded", seeded))}  # fmt: skip
-    first, second = "/docker-entrypoint-initdb.d/00-made.sql", "/docker-entrypoint-initdb.d/01-Pulumi.yaml"
+    first, second = "/docker-entrypoint-initdb.d/00-made.sql", "/docker-entrypoint-initdb.d/01-made.sql"
     assert files == {"plain": [first], "seeded": [first, second]}
     assert "database-scripts-files" in before.before("database-1")
     assert before.by_name["database-1"].inputs == seeded.by_name["database-1"].inputs

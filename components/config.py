@@ -1566,6 +1566,8 @@ def _misfits(app: App, environment: Environment) -> Iterator[str]:
             if size.autoscale and size.autoscale.max < size.replicas:
                 yield f"{path}.autoscale.max: it is less than replicas; give at least {size.replicas}"
     yield from _misfits_of_backups(app, environment)
+    if environment.registry and len(environment.registry) > (most := grammar.NAME_LENGTH - len(f"/{app.name}-backup")):
+        yield f"environment.registry: {describe(environment.registry)} is too long; give at most {most} characters"
     for tier in environment.images:
         if tier not in app.names:
             yield f"environment.images.{tier}: the application has no {tier}; take it out"

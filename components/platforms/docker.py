@@ -34,7 +34,8 @@ from pulumi import (
 from .. import guard, names
 from ..alerts import Watched
 from ..checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Checkpoint, Entry, observe
-from ..config import App, Environment, Settings, TierName
+from ..config import App, ConfigError, Environment, Settings, TierName
+from ..explain import LONGEST
 from ..options import below, of_data
 from ..release import Slot
 from ..workload import (
@@ -474,7 +475,8 @@ class DockerPlatform:
             _image_id(supplies, workload),
             workload.resources,
             self._labels("task", owner, place, tier=workload.tier),
-            command=["timeout", f"{task.timeout:g}", *task.command],
+            # BusyBox reads no exponent, which `g` writes from a million on.
+            command=["timeout", f"{task.timeout:g}" if task.timeout < 10**6 else f"{task.timeout:.0f}", *task.command],
             user=workload.user,
             writable=workload.writable,
             scratch=workload.scratch,
@@ -694,8 +696,15 @@ def check(settings: Settings, checkpoint: Checkpoint) -> None:
     """Find out whether the engine that the environment names is there.
 
     Raises:
-        RunError: it does not answer, or a port of the gateway is taken.
+        RunError: it does not answer, a port of the gateway is taken, or the gateway's configuration is too long.
     """
+    from ..tier import routes  # which imports the platforms
+
+    found = routes(settings.app, settings.environment)
+    text = haproxy.of_stack(dict.fromkeys(Slot, found), settings.environment)
+    if (size := len(text.encode())) > LONGEST:
+        wrong = f"with them the gateway's configuration has {size} bytes, and a process takes {LONGEST} in one text"
+        raise ConfigError(f"app.api.paths: {wrong}; give fewer, as the beginnings of others")
     ports = [
         port
         for entry in checkpoint.entries

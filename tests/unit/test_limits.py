@@ -4,8 +4,11 @@ import re
 from typing import Any
 
 import pytest
+from pulumi import Output
 
-from components.config import ConfigError, check_stack, load_app, load_environment
+from components.checkpoint import parse
+from components.config import ConfigError, Settings, check_stack, load_app, load_environment
+from components.platforms import docker
 
 from . import program
 from .program import deploy, environment, project
@@ -139,3 +142,32 @@ def test_folder_above_that_of_secrets_may_be_written_to() -> None:
     app = project()
     app["api"]["writable"] = ["/run", "/tmp"]
     assert load_app(app).api
+
+
+def test_gateway_configuration_that_no_process_takes_is_refused_before_anything_is_made() -> None:
+    app = load_app(project() | {"api": project()["api"] | {"paths": [f"/{n}/{'x' * 1000}" for n in range(64)]}})
+    settings = Settings(
+        app=app, environment=load_environment(environment("dev"), app), secrets={}, sealed=Output.secret({})
+    )
+    with pytest.raises(
+        ConfigError, match=r"^app\.api\.paths: with them the gateway's configuration has \d+ bytes, .*;"
+    ):
+        docker.check(settings, parse({}))
+
+
+@pytest.mark.parametrize(("timeout", "word"), [("1.5s", "1.5"), ("999999s", "999999"), ("1000h", "3600000")])
+def test_timeout_of_a_task_has_no_exponent(timeout: str, word: str) -> None:
+    app = project()
+    app["api"]["migrate"]["timeout"] = timeout
+    assert deploy(app, environment("dev")).by_name["blue-api-migrate"].inputs["command"][:2] == ["timeout", word]
+
+
+@pytest.mark.parametrize("length", [241, 248])
+def test_registry_that_leaves_no_room_for_a_name_is_refused(length: int) -> None:
+    app = load_app(project())
+    value = environment("dev") | {"registry": f"r.test/{'x' * (length - 7)}"}
+    if length == 241:
+        assert load_environment(value, app)
+        return
+    with pytest.raises(ConfigError, match=r"^environment\.registry: .* is too long; give at most 242 characters"):
+        load_environment(value, app)

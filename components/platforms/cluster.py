@@ -42,26 +42,26 @@ def check(context: str) -> None:
         RunError: it is not; the message names the setting and the fix.
     """
     files = [Path(name).expanduser() for name in os.environ.get("KUBECONFIG", "~/.kube/config").split(os.pathsep)]
-    parts = [_read(file) for file in files if file.is_file()]
-    contexts = {each["name"]: each["context"] for part in reversed(parts) for each in part.get("contexts") or ()}
-    clusters = {each["name"]: each["cluster"] for part in reversed(parts) for each in part.get("clusters") or ()}
+    # Path.is_file raises for a name that is too long.
+    parts = [_read(file) for file in files if os.path.isfile(file)]  # noqa: PTH113
+    contexts = {name: each for part in reversed(parts) for name, each in _named(part, "contexts", "context")}
+    clusters = {name: each for part in reversed(parts) for name, each in _named(part, "clusters", "cluster")}
     if context not in contexts:
         known = f"there are: {', '.join(sorted(contexts))}" if contexts else "it is empty or not there"
         raise RunError(
             f"environment.kubernetes.context: {context} is not in {os.pathsep.join(str(file) for file in files)} ({known}); "
             "name one of them, or say in KUBECONFIG where it is (`make lab-cluster` starts a cluster with context lab)"
         )
-    target = clusters.get(contexts[context].get("cluster"), {})
-    server = urlsplit(str(target.get("server", "")))
-    host = server.hostname or ""
+    target = clusters.get(str(contexts[context].get("cluster")), {})
+    host, port = _server(context, str(target.get("server", "")))
     if "proxy-url" in target or (getproxies().get("https") and not proxy_bypass(host)):
         return
     try:
-        socket.create_connection((host, server.port or 443), timeout=5).close()
-    except OSError as error:
+        socket.create_connection((host, port), timeout=5).close()
+    except (OSError, UnicodeError) as error:
         raise RunError(
-            f"environment.kubernetes.context: the server of {context} does not answer at {host}:{server.port or 443} "
-            f"({error.strerror or error}); start it (`make lab-cluster` starts the lab's), or name another context"
+            f"environment.kubernetes.context: the server of {context} does not answer at {host}:{port} "
+            f"({getattr(error, 'strerror', None) or error}); start it (`make lab-cluster` starts the lab's), or name another context"
         ) from None
 
 
@@ -79,9 +79,36 @@ def check_served(context: str, group: str, path: str, fix: str) -> None:
 
 def _read(file: Path) -> Mapping[str, Any]:
     try:
-        return cast(Mapping[str, Any], yaml.safe_load(file.read_text()) or {})
-    except yaml.YAMLError as error:
-        raise RunError(f"KUBECONFIG: {file} is not YAML ({error}); mend it") from None
+        found: object = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeError, RecursionError) as error:
+        wrong = " ".join(str(error).split())
+        raise RunError(f"KUBECONFIG: {file} is not YAML ({wrong:.200}); mend it, or name another file") from None
+    except OSError as error:
+        wrong = error.strerror or str(error)
+        raise RunError(f"KUBECONFIG: {file} can't be read ({wrong}); let this user read it") from None
+    return cast(Mapping[str, Any], found) if isinstance(found, Mapping) else {}
+
+
+def _named(part: Mapping[str, Any], key: str, inner: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the entries of a list in a kubeconfig by name. kubectl refuses those that are no mappings."""
+    entries: object = part.get(key)
+    for entry in cast(list[object], entries) if isinstance(entries, list) else ():
+        found = cast(Mapping[str, object], entry) if isinstance(entry, Mapping) else {}
+        name, value = found.get("name"), found.get(inner)
+        if isinstance(name, str) and isinstance(value, Mapping):
+            yield name, cast(Mapping[str, Any], value)
+
+
+def _server(context: str, url: str) -> tuple[str, int]:
+    """Return the host and the port of an API server."""
+    try:
+        server = urlsplit(url)
+        return server.hostname or "", server.port or 443
+    except ValueError:
+        raise RunError(
+            f"environment.kubernetes.context: the server of {context} is {url!r:.80}, which is no address; "
+            "mend it in the kubeconfig, or name another context"
+        ) from None
 
 
 def explain(path: str, manifest: Manifest, context: str, *, touched: Callable[[], str]) -> ResourceHookBinding:

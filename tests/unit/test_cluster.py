@@ -246,3 +246,34 @@ def test_a_job_is_told_by_its_own_pods() -> None:
     assert "container api: ended, Error, exit code 9" in text
     assert api.asked[0] == "batch.kubernetes.io/job-name=blue-api-migrate"
     assert api.asked[1]["previous"] is False
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\xff\xfe", b"- 1\n", b"text\n", b"a: b: c\n", b"contexts: 5\n", b"contexts: {a: b}\n", b"contexts: [1]\n",
+        b"contexts: [{name: here}]\n", b"contexts: [{name: here, context: 5}]\n", b"contexts: [{name: [1], context: {}}]\n",
+        b"contexts: [{name: here, context: {cluster: {a: b}}}]\n",
+        b"contexts: [{name: here, context: {cluster: c}}]\nclusters: [{name: c, cluster: {server: 'https://x:99999'}}]\n",
+        b"contexts: [{name: here, context: {cluster: c}}]\nclusters: [{name: c, cluster: {server: 'https://[x'}}]\n",
+        b"contexts: [{name: here, context: {cluster: c}}]\nclusters: [{name: c, cluster: {server: 'https://%s'}}]\n" % (b"x" * 70),
+        b"contexts: [{name: here, context: {cluster: c}}]\nclusters: [{name: c}]\n",
+        b"contexts: [{name: here, context: {cluster: c}}]\nclusters: {}\n",
+        b"[" * 3000,
+    ],
+)  # fmt: skip
+def test_kubeconfig_of_any_content_is_used_or_refused(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_bytes(content)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    with pytest.raises(RunError, match=r"^(environment\.kubernetes\.context|KUBECONFIG): .*; "):
+        cluster.check("here")
+
+
+def test_kubeconfig_that_can_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'loop'}:{tmp_path / 'folder'}:{'x' * 5000}")
+    with pytest.raises(RunError, match=r"^environment\.kubernetes\.context: here is not in .*; name one of them"):
+        cluster.check("here")

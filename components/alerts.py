@@ -90,7 +90,9 @@ class Watched:
         asked = {
             path for tier in self.app.measured.values() for path in (tier.health, tier.ready, tier.metrics) if path
         }
-        return self.of(f"http_request_duration_seconds_{metric}", f'route!~"{"|".join(sorted(asked))}"', *matchers)
+        # Of what a path may have only the dot means something else in an expression.
+        routes = "|".join(path.replace(".", "[.]") for path in sorted(asked))
+        return self.of(f"http_request_duration_seconds_{metric}", f'route!~"{routes}"', *matchers)
 
     def figure(self, name: str) -> str:
         return self.app.figures[name].query.replace(HERE, self.here)

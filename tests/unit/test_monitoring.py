@@ -631,3 +631,12 @@ def test_a_clusters_prometheus_reaches_metrics_and_nothing_else() -> None:
         assert network.reaches(asks, ("board-staging", pods[data]), port)
         assert not network.reaches(asks, ("board-staging", pods[other]), {"database": 5432, "cache": 6379}[other])
         assert not network.reaches(asks, ("board-staging", pods["api-blue"]), 8000)
+
+
+def test_only_the_paths_themselves_are_left_out_of_what_users_are_answered() -> None:
+    app = project()
+    app["api"] |= {"health": "/a.b", "ready": "/c", "metrics": "/m"}
+    del app["web"]
+    environment = {"platform": "docker", "monitoring": True}
+    made = Watched(app=load_app(app), environment=load_environment(environment, load_app(app)), namespace="x")
+    assert 'route!~"/a[.]b|/c|/m"' in made.answers("count")

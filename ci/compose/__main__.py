@@ -120,7 +120,7 @@ def normalised(file: Path) -> dict[str, Any]:
     sys.stderr.write(done.stderr)
     try:
         return checked(yaml.safe_load(done.stdout))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         raise RunError(f"{file}: what Compose makes of it is not YAML; mend the file") from None
     except RunError as error:
         raise RunError(f"{file}: {error}") from None

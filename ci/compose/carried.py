@@ -100,7 +100,11 @@ def carried(
     Raises:
         RunError: a part of it is not what Compose has there, or no service is a web or an api.
     """
-    return _Carrying(cast(Plain, unescaped(checked(compose))), base, folder, password, profiles).all(name)
+    try:
+        found = cast(Plain, unescaped(checked(compose)))
+    except RecursionError:
+        raise RunError("it is nested too deeply; name the file that has `services`") from None
+    return _Carrying(found, base, folder, password, profiles).all(name)
 
 
 class _Carrying:

@@ -179,7 +179,7 @@ def _port(given: object) -> tuple[int | None, int]:
     """What is published, if anything, and where it leads; of a range the first."""
     if isinstance(given, Mapping):
         port = cast(Plain, given)
-        published, target = str(port.get("published") or ""), str(port["target"])
+        published, target = str(port.get("published") or ""), str(port["target"]).partition("/")[0].rpartition(":")[2]
     else:
         published, _, target = str(given).partition("/")[0].rpartition(":")
     first = published.rpartition(":")[2].partition("-")[0]

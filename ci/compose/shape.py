@@ -5,7 +5,16 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pulumi import RunError
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 
 
 def _mapping_or_nothing(value: object) -> object:
@@ -52,11 +61,11 @@ PortNumber = Annotated[StrictStr | StrictInt, AfterValidator(_port)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, strict=True)
 
 
 class _Build(_Part):
-    context: str
+    context: Annotated[str, Field(min_length=1)]
     dockerfile: Text = None
     target: Text = None
 

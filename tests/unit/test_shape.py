@@ -93,6 +93,32 @@ def test_any_part_in_any_place_is_carried_or_refused_in_one_line(path: tuple[Any
         assert "; " in str(error) and "\n" not in str(error)
 
 
+def nested(levels: int) -> Any:
+    found: Any = "x"
+    for _ in range(levels):
+        found = {"a": found}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        (("services", "api", "build", "context"), ""),
+        (("services", "api", "build"), b"bytes"),
+        (("services", "api", "depends_on"), {"db", "cache"}),
+        (("services", "api", "volumes", 1), b"bytes"),
+        (("services", "api", "ports", 0, "target"), "8000/tcp"),
+        (("services", "api", "ports", 0, "target"), "x:8000"),
+        (("services", "api", "x-more"), nested(700)),
+    ],
+)
+def test_odd_part_is_carried_or_refused_in_one_line(path: tuple[Any, ...], part: Any) -> None:
+    try:
+        imported(put(path, part))
+    except RunError as error:
+        assert "; " in str(error) and "\n" not in str(error)
+
+
 def test_refusal_names_the_place() -> None:
     with pytest.raises(
         RunError, match=r"^services\.api\.ports\.0\.target: this is not what Compose has there; mend it$"

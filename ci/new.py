@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, cast
 
 import yaml
@@ -37,7 +38,10 @@ def main(name: str = "", at: str = "") -> None:
         ConfigError: `name` is no name.
         RunError: the name or the folder is taken, or the folder is not of this repository.
     """
-    app = load_app(_described(STARTER.name) | {"name": name})
+    try:
+        app = load_app(_described(STARTER.name) | {"name": name})
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("app.name: ", "NAME: ", 1)) from None
     refuse_taken(name)
     folder = free_folder(at or f"apps/{name}")
     port = free_port()
@@ -55,9 +59,9 @@ def main(name: str = "", at: str = "") -> None:
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
-    here = folder.relative_to(ROOT)
+    here = str(folder.relative_to(ROOT))
     print(f"{here} is there: what it is in Pulumi.yaml, where it runs in Pulumi.dev.yaml. Next:")
-    print(f"\n  make up APP={here}      # http://127.0.0.1:{port}\n  make check APP={here}")
+    print(f"\n  make up APP={quote(here)}      # http://127.0.0.1:{port}\n  make check APP={quote(here)}")
 
 
 def refuse_taken(name: str) -> None:
@@ -89,6 +93,8 @@ def free_folder(at: str) -> Path:
         RunError: it is there, or is not of this repository.
     """
     try:
+        if not at.isprintable() or at.startswith(("-", "~")):
+            raise ValueError
         folder = (ROOT / at).resolve()
         taken = folder.exists()
         blocked = next((parent for parent in folder.parents if parent.exists() and not parent.is_dir()), None)
@@ -99,9 +105,9 @@ def free_folder(at: str) -> Path:
             f"AT: {blocked.relative_to(ROOT) if blocked.is_relative_to(ROOT) else blocked} is a file; give another folder"
         )
     if not folder.is_relative_to(ROOT) or folder == ROOT:
-        raise RunError(f"{at} is not in this repository, where the one program is; give a folder of it")
+        raise RunError(f"AT: {at} is not in this repository, where the one program is; give a folder of it")
     if taken:
-        raise RunError(f"{at} is there already; give another NAME, or another folder by AT")
+        raise RunError(f"AT: {at} is there already; give another NAME, or another folder by AT")
     return folder
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -64,9 +65,9 @@ def main(file: str = "", name: str = "", at: str = "") -> None:
     folder.mkdir(parents=True)
     for each, text in files.items():
         (folder / each).write_text(text)
-    here = folder.relative_to(ROOT)
+    here = str(folder.relative_to(ROOT))
     print(f"{listed}\n{here} is there, with this list in {NOTES}. Next:\n")
-    print(f"  make up APP={here}\n  make check APP={here}")
+    print(f"  make up APP={quote(here)}\n  make check APP={quote(here)}")
 
 
 def _existing(file: str) -> Path:

@@ -133,7 +133,7 @@ class TestNewApplication:
 
     @pytest.mark.parametrize("name", ["", "Shop", "shop_1", "1shop", "-", "a: b", "../x", "a" * 31])
     def test_what_is_no_name_is_refused(self, name: str, repository: Path) -> None:
-        with pytest.raises(ConfigError, match=r"app\.name: "):
+        with pytest.raises(ConfigError, match=r"^NAME: .*; "):
             new.main(name)
         assert not list(repository.iterdir())
 
@@ -188,16 +188,26 @@ def test_project_that_can_not_be_read_keeps_nobody_from_a_name(repository: Path)
     assert (repository / "apps" / "shop" / "Pulumi.yaml").is_file()
 
 
-@pytest.mark.parametrize("at", ["file", "file/below", "loop", "a" * 300, "a\0b", "..", "/etc/x", "."])
+@pytest.mark.parametrize(
+    "at", ["file", "file/below", "loop", "a" * 300, "a\0b", "..", "/etc/x", ".", "-x", "~", "~/x", "a\nb", "\udcff"]
+)
 def test_folder_that_can_not_be_made_is_refused_in_one_line(repository: Path, at: str) -> None:
     (repository / "file").write_text("")
     (repository / "loop").symlink_to("loop")
     with pytest.raises(RunError) as error:
         new.main("shop", at)
+    assert str(error.value).startswith("AT: ")
     assert "; " in str(error.value) and "\n" not in str(error.value)
+
+
+def test_folder_with_a_space_is_one_word_of_the_commands_that_follow(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new.main("shop", "apps/my shop")
+    assert "make up APP='apps/my shop' " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["", "Shop", "a b", "x" * 31, "-x", "on/off", "\0", "日本"])
 def test_name_that_is_none_is_refused(repository: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match=r"^app\.name: "):
+    with pytest.raises(ConfigError, match=r"^NAME: .*; "):
         new.main(name)

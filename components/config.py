@@ -210,6 +210,7 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 Distinct = AfterValidator(_distinct)
 Memory = Annotated[int, Checked(check=_bytes(6, "to start a container", 2**16), example="512Mi", pattern=_A_SIZE)]
+Scratch = Annotated[int, Checked(check=_bytes(6, "for files", 2**16), example="512Mi", pattern=_A_SIZE)]
 Storage = Annotated[int, Checked(check=_bytes(6, "for a volume", 2**20), example="10Gi", pattern=_A_SIZE)]
 Seconds = Annotated[float, Checked(check=_time(0, "0s"), example="30s", pattern=_A_TIME)]
 Wait = Annotated[float, Checked(check=_time(1, "1s"), example="30s", pattern=_A_TIME)]
@@ -368,7 +369,7 @@ class Service(Source):
         description="Tiers it talks to: it may reach them, is told their address, and starts after them.",
     )
     writable: tuple[ContainerPath, ...] = Field(default=("/tmp",), description="Paths it may write to, in memory.")
-    scratch: Memory = Field(
+    scratch: Scratch = Field(
         default=64 * 2**20, validate_default=False, description="How much fits into each of `writable`."
     )
     volumes: dict[Name, VolumePath] = Field(
@@ -1467,6 +1468,7 @@ def _contradictions(app: App) -> Iterator[str]:
                 yield f"app.{tier}.needs: {need} is not described; add app.{need} or take it out of needs"
         for variable in sorted(set(service.env) & set_by_the_program(app, service)):
             yield f"app.{tier}.env.{variable}: the program sets it; take it out"
+        yield from _long_commands(tier, service)
         for key, path in _mounted(service) if service.secrets or data & set(service.needs) else ():
             if grammar.within(path, SECRETS) or grammar.within(path, f"/var{SECRETS}"):  # /var/run is a link to /run
                 yield f"app.{tier}.{key}: {path} is where the program mounts secrets; give a path outside of {SECRETS}"
@@ -1608,19 +1610,28 @@ def _misfits_of_backups(app: App, environment: Environment) -> Iterator[str]:
 
 
 VARIABLES_SIZE = 2**20
-"""Bytes of all variables and the command of a process (Linux takes a quarter of its stack, 2 MiB), or of a pod's object."""
+"""Bytes of all variables of a process, or of its command: Linux takes 2 MiB of both (a quarter of the stack), a pod's object 1.5 MiB."""
 
 
 def _misfits_of_variables(app: App, environment: Environment) -> Iterator[str]:
     for tier, service in app.services.items():
-        texts = [
-            *service.command,
-            *(text for pair in (service.env | environment.size(tier).env).items() for text in pair),
-        ]
-        if (size := sum(len(text.encode()) for text in texts)) > VARIABLES_SIZE:
+        variables = service.env | environment.size(tier).env
+        size = sum(len(text.encode()) for pair in variables.items() for text in pair)
+        if size > VARIABLES_SIZE:
             yield (
-                f"app.{tier}.env: command and env have {size} bytes together, and a process takes {VARIABLES_SIZE}; "
+                f"app.{tier}.env: they have {size} bytes together, and a process takes {VARIABLES_SIZE}; "
                 "make files of the image of the longest"
+            )
+
+
+def _long_commands(tier: TierName, service: Service) -> Iterator[str]:
+    steps = {"migrate": service.migrate, "seed": service.seed}
+    steps |= {f"tasks.{name}": step for name, step in service.tasks.items()}
+    commands = {"command": service.command} | {f"{key}.command": step.command for key, step in steps.items() if step}
+    for key, command in commands.items():
+        if (size := sum(len(word.encode()) for word in command)) > VARIABLES_SIZE:
+            yield (
+                f"app.{tier}.{key}: it has {size} bytes, and a process takes {VARIABLES_SIZE}; make a file of the image of it"
             )
 
 

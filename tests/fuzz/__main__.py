@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from components.config import ConfigError, load_app, load_environment
 
-from .generator import Configuration, correct, mutated
+from .generator import Configuration, bounded, correct, mutated
 from .run import problems, write_case
 
 REPORTS = Path("reports/fuzz")
@@ -48,7 +48,7 @@ def _batch(number: int, counts: Counter[str], kinds: Counter[str], end: float) -
         phases=[Phase.generate],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     )
-    @given(st.one_of(correct(), mutated()))
+    @given(st.one_of(correct(), mutated(), bounded()))
     def attempt(configuration: Configuration) -> None:
         if time.monotonic() > end:
             return

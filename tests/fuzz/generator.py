@@ -24,7 +24,7 @@ WORDS = [
     "scratch-tmp",
 ]
 PATHS = ["/tmp", "/a", "/a/b", "/a-b", "/a.b", "/A", "/a b", "/srv/@scope/x", "/ü", "/x" * 40, "/run/secrets", "/", "//", "/a/", "/a//b",
-         "/a:ro", "/docker-entrypoint-initdb.d", "/proc/x", "/a/./b", "/$(X)", "/a,b", "/a=b"]  # fmt: skip
+         "/a:ro", "/docker-entrypoint-initdb.d", "/proc/x", "/a/./b", "/$(X)", "/a,b", "/a=b", "/" + "a" * 255, "/" + "a" * 256, "/ü" * 1500, "/usr", "/lib/", "/var/run/secrets"]  # fmt: skip
 URL_PATHS = [
     "/",
     "/api",
@@ -38,6 +38,8 @@ URL_PATHS = [
     "/%2e",
     "/%zz",
     "/$x",
+    "/.gateway/health",
+    "/a.b",
 ]
 IMAGES = [
     "acme/x:1",
@@ -50,6 +52,10 @@ IMAGES = [
     "registry.test:5000/x:1" + DIGEST,
     "x/:1",
     "x:é",
+    "sha256:" + "0" * 64,
+    "x@sha512:" + "0" * 128,
+    "[::1]:5000/x:1",
+    "x" * 255 + ":" + "t" * 128,
 ]
 TEXTS = [
     "",
@@ -82,9 +88,43 @@ LABELS = [
     "team.example.com/owner",
     "tiers.needs/x",
 ]
-HOSTS = ["shop.test", "*.shop.test", "a..b", "-a.test", "a" * 64 + ".test", "10.0.0.1", "a.b.", "x_y.test"]
+HOSTS = [
+    "shop.test",
+    "*.shop.test",
+    "a..b",
+    "-a.test",
+    "a" * 64 + ".test",
+    "10.0.0.1",
+    "a.b.",
+    "x_y.test",
+    "localhost",
+    "127.0.0.1",
+    "1.0",
+    "999.1.1.1",
+    "a.1",
+    "http://localhost:9000",
+    "http://x:080",
+    "http://x.:80",
+    "tcp://x",
+    "ssh://x",
+]
 CIDRS = ["10.0.0.0/8", "10.0.0.1/8", "10.0.0.0/40", "::/0", "fe80::1/64", "300.0.0.0/8", "1::2::3/64"]
-TIMES = ["30s", "0s", "500ms", "0.001ms", "999999999h", "1m", "x"]
+TIMES = [
+    "30s",
+    "0s",
+    "500ms",
+    "0.001ms",
+    "999999999h",
+    "1m",
+    "x",
+    "1500ms",
+    "1000h",
+    "87600h",
+    "0.4d",
+    "36500d",
+    "2m",
+    "121s",
+]
 SIZES = ["512Mi", "6Mi", "0.5Gi", "1Ki", "999999999Gi", "7000Ki", "x"]
 SCHEDULES = [
     "daily",
@@ -95,6 +135,10 @@ SCHEDULES = [
     "*/0 * * * *",
     "*/5 * * * mon-fri",
     "60 * * * *",
+    "0 0 1 * mon",
+    "0 0 */2 * mon",
+    "0 0 29 feb *",
+    "*/59 23 31 12 *",
 ]
 ODD = st.sampled_from(
     [*PATHS, *URL_PATHS, *IMAGES, *TEXTS, *LABELS, *HOSTS, *CIDRS, *TIMES, *SIZES, *SCHEDULES, *WORDS, None, True, 0, -1, 1.5, 65536, 10**12,
@@ -242,3 +286,60 @@ def mutated(draw: st.DrawFn) -> Configuration:
         inside[last] = draw(ODD)
     stack = draw(ODD_STACKS) if draw(st.integers(0, 9)) == 0 else base.stack
     return Configuration(app=whole["app"], environment=whole["environment"], secrets=base.secrets, stack=stack)
+
+
+BOUNDS: dict[str, list[Any]] = {
+    "start_within": ["1s", "1.5s", "277.8h", "1000h", "87600h"],
+    "timeout": ["1s", "1.5s", "277.8h", "1000h", "87600h"],
+    "within": ["1s", "1.5s", "277.8h", "1000h", "87600h"],
+    "stop_within": ["0s", "1ms", "1.5s", "87600h"],
+    "schedule_within": ["0s", "1ms", "1.5s", "87600h"],
+    "memory": ["6Mi", "6.5Mi", "6145Ki", "0.006Gi", "65536Gi"],
+    "scratch": ["6Mi", "6.5Mi", "65536Gi"],
+    "storage": ["64Mi", "64.5Mi", "1048576Gi"],
+    "cpu": [0.01, 0.0149, 0.123456, 1, 255.9995, 256],
+    "port": [1024, 65535],
+    "user": [10_001, 2**31 - 1],
+    "image": ["x" * 255 + ":" + "t" * 128, "r.test:65535/a__b/c.d-e:V_1" + DIGEST, "x@sha512:" + "f" * 128],
+    "name": ["n" * 30, "a-b-c", "x"],
+    "version": ["a" * 40, "A_b.c-1", "0"],
+    "health": ["/" + "x" * 1023, "/a.b~c_d-e", "/a%C3%BC", "/x/"],
+    "ready": ["/" + "x" * 1023, "/a.b~c_d-e", "/a%C3%BC", "/x/"],
+    "metrics": ["/" + "x" * 1023, "/a.b~c_d-e", "/a%C3%BC", "/x/"],
+    "command": [["x" * 100_000] * 10, ["$$(X)", "$(HOME)", "$$", "'\"`"], [" "]],
+    "env": [{"A" * 100: "x" * 100_000}, {f"A{number}": "v" for number in range(200)}, {"A": "\x7f\u2028\U0001f600"}],
+    "writable": [
+        ["/" + "a" * 255, "/A", "/a"],
+        [f"/w{number}" for number in range(60)],
+        ["/run", "/dev/shm", "/usr/local"],
+        [],
+    ],
+    "visits": [["/" + "x" * 1023] * 100, ["/%C3%BC"]],
+    "schedule": ["*/59 0-23/22 1,31 jan-dec *", "0 0 29 feb *", "5-5 * * * sun-sun", "0 0 * * sat,sun"],
+    "labels": [{"a" * 63: "b" * 63}, {"x.y/Z_1": "0"}, {f"l{number}": "v" for number in range(40)}],
+    "hostnames": [[f"h{number}.test" for number in range(15)], ["a" * 63 + ".test"], ["*.x", "x"]],
+    "url": ["http://localhost", "https://a.b.c:65535", "http://" + ".".join(["a" * 60] * 4)],
+    "cidrs": [["0.0.0.0/0", "::/0"], ["10.1.2.3/8"], ["fd00::1/128"]],
+    "replicas": [1, 10],
+}
+"""Values at the bounds of what a key takes, and odd ones that it takes: most are accepted, and then judged as they are rendered."""
+
+
+@st.composite
+def bounded(draw: st.DrawFn) -> Configuration:
+    """A correct configuration with some values at the bounds of what they may be."""
+    base = draw(correct())
+    whole = {"app": copy.deepcopy(base.app), "environment": copy.deepcopy(base.environment)}
+    paths = [
+        path
+        for path in places(whole)
+        if path and path[-1] in BOUNDS and path != ("environment", "kubernetes", "gateway", "name")
+    ]
+    for path in draw(st.lists(st.sampled_from(paths), min_size=1, max_size=4, unique=True)):
+        *way, last = path
+        inside: Any = whole
+        for key in way:
+            inside = inside[key]
+        # A mapping of another kind may have a key of that name, as the namespace's limits have cpu.
+        inside[last] = copy.deepcopy(draw(st.sampled_from(BOUNDS[last])))
+    return Configuration(app=whole["app"], environment=whole["environment"], secrets=base.secrets, stack=base.stack)

@@ -33,6 +33,8 @@ REFERENCE = re.compile(
 DOCKER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}")
 ERROR = re.compile(r"(?:app|environment|secrets|stack)[^\n]*?: [^\n]+; [^\n]+")
 MEBIBYTE = 2**20
+ONE_TEXT, ALL_TEXTS = 128 * 1024 - 1, 2 * MEBIBYTE
+"""Bytes of an argument or a variable, and of all of them, that Linux gives a process (MAX_ARG_STRLEN, a quarter of the stack)."""
 
 
 def errors(text: str) -> Iterator[str]:
@@ -40,7 +42,10 @@ def errors(text: str) -> Iterator[str]:
     for line in text.splitlines():
         if not ERROR.fullmatch(line):
             yield f"a line without path or fix: {line}"
-        if re.search(r"see docs/configuration|valid tuple|instance of|Input should|valid string", line):
+        if re.search(
+            r"see docs/configuration|valid tuple|instance of|Input should|valid string|value_error|NoneType|pydantic|<class",
+            line,
+        ):
             yield f"a line that says nothing of use: {line}"
 
 
@@ -163,6 +168,9 @@ def _container(made: Manifest, volumes: Sequence[str]) -> Iterator[str]:
     )
     if any(not isinstance(word, str) or "\0" in word for word in made.get("command", ())):
         yield "command"
+    yield from _process(
+        [*made.get("command", ()), *(f"{one['name']}={one.get('value', '')}" for one in made.get("env", ()))]
+    )
     limits = made["resources"]["limits"]
     for kind, amounts in made["resources"].items():
         for name, amount in amounts.items():
@@ -178,6 +186,15 @@ def _container(made: Manifest, volumes: Sequence[str]) -> Iterator[str]:
             yield f"path of a probe {path!r}"
 
 
+def _process(texts: Sequence[str]) -> Iterator[str]:
+    """Words and variables that Linux starts a process with."""
+    sizes = [len(text.encode()) + 1 for text in texts]
+    if max(sizes, default=0) > ONE_TEXT:
+        yield f"a text of {max(sizes)} bytes"
+    if sum(sizes) > ALL_TEXTS:
+        yield f"{sum(sizes)} bytes of command and variables"
+
+
 def _amount(text: str) -> float:
     number, unit = re.fullmatch(r"([\d.]+)(\D*)", text).groups()  # pyright: ignore[reportOptionalMemberAccess]
     return (
@@ -188,8 +205,10 @@ def _amount(text: str) -> float:
 def _targets(paths: Sequence[str]) -> Iterator[str]:
     """Mount targets are absolute, not the root, and each is there once."""
     for path in paths:
-        if not path.startswith("/") or normpath(path).strip("/") == "" or "\0" in path:
+        if not path.startswith("/") or normpath(path).strip("/") == "" or "\0" in path or len(path.encode()) > 4095:
             yield f"mount target {path!r}"
+        if any(len(part.encode()) > 255 for part in path.split("/")):
+            yield f"mount target {path[:20]!r}… with a part over 255 bytes"
     same = Counter("/" + normpath(path).strip("/") for path in paths)
     yield from (f"mount target {path!r} twice" for path, count in same.items() if count > 1)
 
@@ -241,7 +260,7 @@ def _policy(spec: Manifest) -> Iterator[str]:
             if block := peer.get("ipBlock"):
                 for cidr in (block["cidr"], *block.get("except", ())):
                     try:
-                        ip_network(cidr)
+                        ip_network(cidr, strict=False)  # bits behind the prefix: a warning (1.33 and later)
                     except ValueError:
                         yield f"cidr {cidr!r}"
         yield from (f"port {port['port']}" for port in rule.get("ports", ()) if not 1 <= port["port"] <= 65535)
@@ -277,6 +296,8 @@ def cron(text: str) -> Iterator[str]:
                 yield f"schedule {text!r}: {piece}"
             if step and not (step.isdigit() and int(step) > 0):
                 yield f"schedule {text!r}: step {step}"
+    if not parts[2].startswith("*") and not parts[4].startswith("*"):
+        yield f"schedule {text!r}: either of two days to Kubernetes, both to APScheduler"
 
 
 # ---------------------------------------------------------------------- Docker
@@ -309,8 +330,12 @@ def _docker_container(inputs: Mapping[str, Any]) -> Iterator[str]:
     for text in inputs.get("envs") or ():
         if "\0" in text or not re.match(r"[^=]+=", text):
             yield f"variable {text[:40]!r}"
-    if any("\0" in word for word in inputs.get("command") or ()):
+    words = inputs.get("command") or ()
+    if any("\0" in word for word in words):
         yield "command"
+    if "timeout" in words[:1] and not re.fullmatch(r"\d+(\.\d+)?", words[1]):
+        yield f"timeout {words[1]}"
+    yield from _process([*words, *(inputs.get("envs") or ())])
     if inputs["memory"] < 6:
         yield "memory under 6 MiB"
     if not 0 < float(inputs["cpus"]) <= 256:

@@ -34,6 +34,12 @@ def test_odd_configuration_is_refused_well_or_rendered_well(configuration: gener
     assert problems(configuration) == []
 
 
+@settings(fuzzed, max_examples=2 * WHOLE)
+@given(generator.bounded())
+def test_configuration_at_its_bounds_is_refused_well_or_rendered_well(configuration: generator.Configuration) -> None:
+    assert problems(configuration) == []
+
+
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
 def test_objects_of_the_board_pass_the_judge(stack: str) -> None:
     assert list(judged(first(stack))) == []
@@ -73,6 +79,9 @@ def of(kind: str, name: str = "x", labels: dict[str, str] | None = None, **more:
         ([of("Secret", "a" * 254)], "name"),
         ([of("CronJob", "a" * 53, spec={"schedule": "* * * * *"})], "over 52"),
         ([of("CronJob", spec={"schedule": "0 0 * * sat-sun"})], "schedule"),
+        ([of("CronJob", spec={"schedule": "0 0 13 * fri"})], "either of two days"),
+        ([pod(container={"command": ["x" * 2**17]})], "a text of 131073 bytes"),
+        ([pod(container={"volumeMounts": [{"name": "scratch-tmp", "mountPath": "/" + "a" * 256}]})], "over 255 bytes"),
         ([of("Service"), of("Service")], "Service/x: twice"),
         ([of("Service", labels={"a/b/c": "x"})], "label key"),
         ([of("Service", labels={"a": "x/"})], "label a="),
@@ -112,6 +121,8 @@ CONTAINER = {"name": "x-t-api", "memory": 64, "cpus": "0.5", "tmpfs": {"/tmp": "
         ({"tmpfs": {"//": ""}}, "mount target"),
         ({"volumes": [{"containerPath": "/tmp/"}]}, "'/tmp' twice"),
         ({"envs": ["A\0=1"]}, "variable"),
+        ({"command": ["timeout", "3.6e+06", "x"]}, "timeout 3.6e+06"),
+        ({"envs": [f"A{number}=" + "x" * 100_000 for number in range(21)]}, "bytes of command and variables"),
         ({"memory": 5}, "memory"),
         ({"uploads": [{"file": "/x", "content": ""}]}, "upload"),
         ({"ports": [{"internal": 80, "external": 65536}]}, "port"),

@@ -261,8 +261,12 @@ class Explainer:
     def _unknown(self, root: str, path: Path, value: object) -> str:
         key = str(path[-1])
         known = list(cast(dict[str, Schema], self.node(root, path[:-1]).get("properties", {})))
-        homes = self._homes(root, key, value)
-        close = get_close_matches(key, known, n=1, cutoff=0.8 if homes else 0.6)
+        if root == "environment" and path == ("secrets",):
+            fix = "set each with `pulumi config set --secret --path secrets.NAME`"
+            return f"there is no such key; secrets are beside it, under a key of their own: {fix}"
+        homes = self._homes(root, path, value)
+        close = get_close_matches(key, known, n=1, cutoff=0.8 if homes else 0.7)
+        close = [word for word in _OTHER_WORDS.get(key, ()) if word in known][:1] or close
         if close:
             return f"there is no such key; did you mean {close[0]}?"
         if homes:
@@ -271,14 +275,22 @@ class Explainer:
             return f"there is no such key; it belongs to {alternatives(homes[:4])}{there}"
         return f"there is no such key; use one of {', '.join(known[:12])}{' …' if len(known) > 12 else ''}"
 
-    def _homes(self, root: str, key: str, value: object) -> list[str]:
+    def _homes(self, root: str, path: Path, value: object) -> list[str]:
         """Return the paths of the models that have a key, those of its own root first, and first those that take such a value."""
+        key = str(path[-1])
         if key in ("cpu", "memory", "replicas"):
             return ["environment.tiers.<tier>"]
+        if root == "environment" and (path[0] == "tiers" or len(path) == 1):
+            # A tier has two homes, and so has what is of the whole application.
+            tier = [str(part) for part in path[1:-1]]
+            if key == "image" and tier:
+                return [f"environment.images.{tier[0]}"]
+            if len(tier) < 2 and key in self.node("app", tier).get("properties", {}):
+                return [".".join(["app", *tier])]
         found = [
             home for each in sorted(self.schemas, key=lambda each: each != root) for home in self._parents(each, key)
         ]
-        own = [home for home in found if home[0].partition(".")[0] == root] or found
+        own = [home for home in found if home[0].partition(".")[0] == root] or (found if len(path) < 3 else [])
         fitting = [home for home in own if (home[1] == "object") == isinstance(value, Mapping)]
         return [path for path, _ in fitting or own]
 
@@ -301,6 +313,15 @@ class Explainer:
                         cast(Schema, inner),
                     )
                 )
+
+
+_OTHER_WORDS = {
+    "args": ("command",), "backend": ("api",), "cmd": ("command",), "context": ("build",), "cpus": ("cpu",), "db": ("database",),
+    "depends_on": ("needs",), "dockerfile": ("build",), "entrypoint": ("command",), "environment": ("env",), "frontend": ("web",),
+    "healthcheck": ("health", "alive"), "ingress": ("gateway",), "links": ("needs",), "mem": ("memory",), "mem_limit": ("memory",),
+    "postgres": ("database",), "queue": ("worker",), "redis": ("cache",), "tmpfs": ("writable",), "version": ("image",),
+}  # fmt: skip
+"""Words of Compose and Kubernetes → the keys that are meant."""
 
 
 def alternatives(values: Sequence[str]) -> str:

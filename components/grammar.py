@@ -177,10 +177,16 @@ def host(value: object) -> str:
         RefusalError: it is none, or a pattern, or in a container it leads to the container itself.
     """
     fix = "write it like db.example.com"
+    _no_capitals(value)
     text = _short(matching(value, _HOST, "a host name", fix), 253)
     _no_number(text, fix)
     _not_itself(text)
     return text
+
+
+def _no_capitals(value: object) -> None:
+    if isinstance(value, str) and value != value.lower() and re.fullmatch(rf"(\*\.)?{_HOST}", value.lower(), re.ASCII):
+        raise RefusalError(f"{describe(value)} has capitals", "write it in lower case")
 
 
 def _no_number(text: str, fix: str) -> None:
@@ -202,6 +208,7 @@ def route_host(value: object) -> str:
         RefusalError: it is none, or an address.
     """
     fix = "write it like app.example.com"
+    _no_capitals(value)
     text = matching(value, rf"(\*\.)?{_HOST}", "a host name", fix)
     _no_address(text)
     _no_number(text, fix)
@@ -243,6 +250,11 @@ def _address(value: object) -> tuple[str, str]:
     noun = "an address of scheme, host and port"
     text = text_of(value, noun, AN_ADDRESS)
     found = re.fullmatch(rf"https?://({_HOST})\.?(?::(\d+))?(.*)", text, re.ASCII | re.DOTALL)
+    if re.match(r"https?://[^/?#]*@", text):
+        # What is before it may be a password.
+        raise RefusalError("it has a user before its host", "take out all from // to @")
+    if not found and text != text.lower() and re.match(rf"https?://{_HOST}", text.lower()):
+        raise RefusalError(f"{describe(value, 80)} has capitals in its scheme or host", "write them in lower case")
     if not found:
         _refuse(value, noun, AN_ADDRESS)
     *_, port, rest = found.groups()

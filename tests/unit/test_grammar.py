@@ -125,3 +125,19 @@ def test_time_that_is_taken_has_a_day_and_no_range_with_sunday(fields: tuple[str
         return
     assert not re.search(r"-sun|sun-|feb-|mar-jan|sat-|fri-", text)
     assert not (fields[2] in ("30", "31") and fields[3] in ("feb", "2"))
+
+
+@pytest.mark.parametrize(
+    ("check", "text", "said"),
+    [
+        (grammar.public_address, "https://Shop.test", "'https://Shop.test' has capitals in its scheme or host; write them in lower case"),
+        (grammar.address, "HTTP://shop.test:80", "'HTTP://shop.test:80' has capitals in its scheme or host; write them in lower case"),
+        (grammar.address, "https://me:hidden@shop.test", "it has a user before its host; take out all from // to @"),
+        (grammar.host, "DB.test", "'DB.test' has capitals; write it in lower case"),
+        (grammar.route_host, "*.Shop.test", "'*.Shop.test' has capitals; write it in lower case"),
+    ],
+)  # fmt: skip
+def test_refusal_says_what_of_an_address_is_wrong(check: Callable[[object], str], text: str, said: str) -> None:
+    with pytest.raises(RefusalError) as error:
+        check(text)
+    assert str(error.value) == said

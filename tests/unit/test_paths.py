@@ -134,7 +134,7 @@ def test_folder_of_its_own_is_accepted_for_backups(directory: str) -> None:
 @pytest.mark.parametrize("host", ["*.db", "*", "db.*", "db..example", "-db", "DB", "db_1"])
 def test_external_host_that_is_no_address_is_refused(host: str) -> None:
     environment = {"platform": "docker", "tiers": {"database": {"external": {"host": host}}}}
-    with pytest.raises(ConfigError, match=r"^environment\.tiers\.database\.external\.host: .*; write it like"):
+    with pytest.raises(ConfigError, match=r"^environment\.tiers\.database\.external\.host: .*; write it"):
         load_environment(environment, load_app(APP))
 
 

@@ -1509,6 +1509,10 @@ def _of_the_gateway(app: App) -> Iterator[str]:
     paths |= {f"app.checks.{number}.path": check.path for number, check in enumerate(app.checks)}
     paths |= {f"app.api.paths.{number}": path for number, path in enumerate(app.api.paths if app.api else ())}
     paths |= {f"app.{tier}.metrics": service.metrics or "" for tier, service in app.measured.items()}
+    if app.api and app.web:
+        for number, path in enumerate(app.api.paths):
+            if covers(path, "/"):
+                yield f"app.api.paths.{number}: {path} leaves nothing to web; name what is the api's, as in /api, or take web out"
     for name, path in paths.items():
         if covers(GATEWAY_PATHS, path):
             yield f"{name}: the gateway answers {GATEWAY_PATHS} and all below it; give another path"

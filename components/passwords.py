@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 LONGEST = 1000
 """Bytes of a password. PgBouncer takes 2047, and drivers of PostgreSQL 1023 (PQconnectdb's older clients)."""
+LONGEST_KEY = 64 * 1024
 _BACKUP = "environment.tiers.database.backup"
 
 
@@ -49,6 +50,13 @@ def _password(value: str) -> str:
     return _edges(value)
 
 
+def _key(value: str) -> str:
+    """Check the key of backups, which rclone has in a variable, by a form that is a third longer. Linux takes 128 KiB for each."""
+    if len(value.encode()) > LONGEST_KEY:
+        return f"it has more than {LONGEST_KEY} bytes, and no program takes as much in a variable"
+    return _edges(value)
+
+
 def _s3_key(value: str) -> str:
     """Check a key of S3: it is a value of an INI file (restic, go-ini) and of a comma-separated list (rclone), without quotes."""
     if not re.fullmatch(r"(?!['`])(?!.*%\()[!-~]*(?<!\\)", value) or re.search('["#;,]', value):
@@ -62,7 +70,7 @@ def _s3_key(value: str) -> str:
 _RULES: Mapping[str, Callable[[str], str]] = {
     "app.database.password": _password,
     "app.cache.password": _password,
-    f"{_BACKUP}.key": _edges,
+    f"{_BACKUP}.key": _key,
     f"{_BACKUP}.target.s3.access_key": _s3_key,
     f"{_BACKUP}.target.s3.secret_key": _s3_key,
 }

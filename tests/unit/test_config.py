@@ -139,6 +139,7 @@ APP: list[tuple[Change, str, str]] = [
     (put("api.command", ["x" * 100_000] * 11), "app.api.command", "and a process takes 1048576"),
     (put("api.migrate.command", ["x" * 100_000] * 11), "app.api.migrate.command", "and a process takes 1048576"),
     (put("worker.tasks", {"t": {"command": ["x" * 100_000] * 11}}), "app.worker.tasks.t.command", "takes 1048576"),
+    (put("api.paths", ["/api", "/"]), "app.api.paths.1", "/ leaves nothing to web; name what is the api's"),
     (put("api.scratch", "1Mi"), "app.api.scratch", "is too little for files; give at least 6Mi"),
     (put("api.metrics", "/.gateway"), "app.api.metrics", "the gateway answers /.gateway and all below it"),
     (put("api.writable", ["/var/run/secrets/x"]), "app.api.writable", "where the program mounts secrets"),

@@ -234,3 +234,10 @@ def test_cache_that_was_made_quoted_stays_quoted() -> None:
         export=exported(_unknown()),
     )
     assert commands(made) == commands(_unknown())
+
+
+def test_backup_key_that_no_process_takes_as_a_variable_is_refused() -> None:
+    """The archive proxy has it in a variable, a third longer (rclone obscure)."""
+    path = "environment.tiers.database.backup.key"
+    assert not passwords.problem(path, "x" * 64 * 1024)
+    assert "it has more than 65536 bytes" in passwords.problem(path, "x" * (64 * 1024 + 1))

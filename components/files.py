@@ -246,7 +246,8 @@ def _is_own(key: str, project: str) -> bool:
 
 def _shown(path: Keys) -> str:
     """Return a path as messages of the models have it: from `app` or `environment` on."""
-    parts = [str(part) for part in path]
+    texts = (str(part) for part in path)
+    parts = [(text if text.isprintable() else ascii(text))[:80] for text in texts]
     if parts[:3] == ["config", "app", "value"]:
         parts = ["app", *parts[3:]]
     elif parts[:1] == ["config"] and len(parts) > 1:
@@ -393,6 +394,7 @@ def _is_plain(event: Any) -> bool:
 
 def _fix(text: str, path: Keys) -> str:
     key = path[-1] if path else ""
+    key = key if isinstance(key, int) or (key.isprintable() and len(key) < 80) else "KEY"
     quoted = json.dumps(text, ensure_ascii=False)
     line = f"- {quoted}" if isinstance(key, int) else f"{key}: {quoted}"
     if text.lower() in _FLAGS:

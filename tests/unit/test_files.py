@@ -209,3 +209,10 @@ def test_value_that_is_written_is_read_as_the_same(tmp_path: Path, value: object
     ):
         (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
         assert files.read(tmp_path / "x.yaml") == document
+
+
+@pytest.mark.parametrize("key", ["a\\nb", "\\ufeff", "\\e[31m", "\\u202e", "x" * 500])
+def test_problem_is_one_line_whatever_the_key(tmp_path: Path, key: str) -> None:
+    found = _problem(_written(tmp_path, f'config:\n  x:environment:\n    "{key}": on\n'))
+    assert found.isprintable()
+    assert len(found) < 300

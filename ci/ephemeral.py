@@ -16,6 +16,7 @@ import yaml
 
 from components import files
 from components.config import ConfigError, load_app, load_environment
+from components.names import is_dns_label
 
 from . import edge
 from .described import ROOT, last_update, project_file, pulumi, stack_file, unpinned
@@ -28,6 +29,7 @@ def main(stack: str) -> None:
     app = load_app(described.app)
     template = stack_file(TEMPLATE).environment
     load_environment(unpinned(template) | {"pinned": False}, app)  # Of any other type it could not be copied.
+    made = like(template, app.name, stack)  # It is refused before a stack is made for it.
     key = f"{described.name}:environment"
     file = ROOT / f"Pulumi.{stack}.yaml"
     if not file.exists():
@@ -35,7 +37,7 @@ def main(stack: str) -> None:
     settings: dict[str, Any] = _settings(file)
     config: dict[str, Any] = settings.get("config") or {}
     settings["config"] = config
-    config[key] = like(template, app.name, stack)
+    config[key] = made
     file.write_text(yaml.dump(settings, Dumper=files.Dumper))
     elsewhere = template["kubernetes"].get("secrets", {})
     for name in sorted(set(app.secrets) - set(elsewhere)):
@@ -49,8 +51,13 @@ def like(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:
     """The plain settings of an environment beside the template's, under a host beside the template's host.
 
     Raises:
-        ConfigError: the template is not on a cluster.
+        ConfigError: the template is not on a cluster, or the stack's name is none of a host.
     """
+    host = f"{app}-{stack}"
+    if not is_dns_label(host):
+        raise ConfigError(
+            f"ENV: {host} begins the host of its url; use lower-case letters, digits and dashes, at most 63 in all, as in pr-123"
+        )
     if template["platform"] != "kubernetes":
         raise ConfigError(
             f"Pulumi.{TEMPLATE}.yaml: environments of pull requests are made like it, so it has to be on kubernetes"
@@ -58,7 +65,7 @@ def like(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:
     cluster: dict[str, Any] = template["kubernetes"]
     namespace = {key: value for key, value in cluster.get("namespace", {}).items() if key not in ("name", "create")}
     # One certificate for *.example.com is good for all of them.
-    url = re.sub(r"(?<=://)[^.:]+", f"{app}-{stack}", cluster["url"])
+    url = re.sub(r"(?<=://)[^.:]+", host, cluster["url"])
     own = {key: value for key, value in cluster.items() if key != "hostnames"} | {"url": url, "namespace": namespace}
     kept = {key: value for key, value in template.items() if key not in ("images", "pinned", "release")}
     made: dict[str, Any] = {**copy.deepcopy(kept), "kubernetes": own, "protect_data": False, "seed": True}

@@ -12,7 +12,7 @@ from pulumi import RunError
 
 from ci import drift, ephemeral, pins, slo
 from ci.preview import POSTED_TO
-from components.config import Environment, Slo, load_app, load_environment
+from components.config import ConfigError, Environment, Slo, load_app, load_environment
 from components.release import Slot
 from components.workload import Image
 
@@ -298,3 +298,9 @@ def test_the_settings_of_an_environment_say_its_slo() -> None:
     assert load(environment("prod")).slo.p99 == 1
     assert load(environment("staging")).release.promote == "auto"
     assert load(environment("prod")).release.promote == "manual"
+
+
+@pytest.mark.parametrize("stack", ["pr-Feature", "pr-a_b", "pr-1.2", "pr-", "pr-1-", "pr-" + "x" * 55])
+def test_environment_of_a_pull_request_has_a_name_that_its_host_can_begin_with(stack: str) -> None:
+    with pytest.raises(ConfigError, match=r"^ENV: .* begins the host of its url; use .*, as in pr-123$"):
+        ephemeral.like(environment("staging"), "board", stack)

@@ -1322,6 +1322,9 @@ def _misfits_of_a_name(stack: str, app: App, environment: Environment) -> Iterat
     elif environment.kubernetes.namespace.name is None and not re.fullmatch(r"[a-z0-9-]+", instance, re.ASCII):
         fix = "use lower-case letters, digits and dashes, or set environment.kubernetes.namespace.name"
         yield f"stack: {describe(instance)} is not the name of a namespace; {fix}"
+    elif environment.kubernetes.home(instance).startswith("kube-"):
+        fix = "give another, or set environment.kubernetes.namespace.name"
+        yield f"app.name: namespace {instance} is the cluster's own; {fix}"
 
 
 def load_app(value: object) -> App:

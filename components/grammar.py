@@ -508,7 +508,7 @@ def page(value: object) -> str:
         RefusalError: it is of another scheme, or has a character that a link can't have.
     """
     noun, fix = "a link to a page", "write a path like docs/runbook.md, or an address like https://example.com/runbook"
-    return matching(value, r"""https?://[^\s#<>"'{}|\\^`]+|[A-Za-z0-9._~/%@+-]+""", noun, fix)
+    return matching(value, r"""https?://[^\s#<>"'{}|\\^`]+|(?!//)[A-Za-z0-9._~/%@+-]+""", noun, fix)
 
 
 def relative_path(value: object) -> str:

@@ -194,6 +194,11 @@ ENVIRONMENT: list[tuple[Change, str, str]] = [
     (put("tiers.database.external", {"host": "http://db"}), "environment.tiers.database.external.host", "a host name"),
     (put("images.api", "board:latest"), "environment.images.api", "newest today"),
     (put("slo", {"p95": "2s", "p99": "1s"}), "environment.slo", "p95 is more than p99"),
+    (
+        put("monitoring.runbook", "//elsewhere.test/x"),
+        "environment.monitoring.runbook",
+        "write a path like docs/runbook.md",
+    ),
     (put("monitoring.interval", "10m"), "environment.monitoring.interval", "give at most 2m"),
     (
         put("tiers.api.env", {f"A{n}": "x" * 100_000 for n in range(11)}),

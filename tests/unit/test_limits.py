@@ -171,3 +171,14 @@ def test_registry_that_leaves_no_room_for_a_name_is_refused(length: int) -> None
         return
     with pytest.raises(ConfigError, match=r"^environment\.registry: .* is too long; give at most 242 characters"):
         load_environment(value, app)
+
+
+def test_namespace_of_the_cluster_is_not_taken_by_way_of_names() -> None:
+    app, value = load_app(project() | {"name": "kube"}), _cluster()
+    value["kubernetes"]["namespace"] = {}
+    with pytest.raises(
+        ConfigError, match=r"^app\.name: namespace kube-system is the cluster's own; give another, or set"
+    ):
+        check_stack("system", app, load_environment(value, app))
+    value["kubernetes"]["namespace"] = {"name": "shop"}
+    check_stack("system", app, load_environment(value, app))

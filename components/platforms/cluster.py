@@ -93,7 +93,7 @@ def _named(part: Mapping[str, Any], key: str, inner: str) -> Iterator[tuple[str,
     """Yield the entries of a list in a kubeconfig by name. kubectl refuses those that are no mappings."""
     entries: object = part.get(key)
     for entry in cast(list[object], entries) if isinstance(entries, list) else ():
-        found = cast(Mapping[str, object], entry) if isinstance(entry, Mapping) else {}
+        found = cast(Mapping[str, object], entry if isinstance(entry, Mapping) else {})
         name, value = found.get("name"), found.get(inner)
         if isinstance(name, str) and isinstance(value, Mapping):
             yield name, cast(Mapping[str, Any], value)

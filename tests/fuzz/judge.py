@@ -330,10 +330,10 @@ def _docker_container(inputs: Mapping[str, Any]) -> Iterator[str]:
     for text in inputs.get("envs") or ():
         if "\0" in text or not re.match(r"[^=]+=", text):
             yield f"variable {text[:40]!r}"
-    words = inputs.get("command") or ()
+    words: Sequence[str] = inputs.get("command") or ()
     if any("\0" in word for word in words):
         yield "command"
-    if "timeout" in words[:1] and not re.fullmatch(r"\d+(\.\d+)?", words[1]):
+    if len(words) > 1 and words[0] == "timeout" and not re.fullmatch(r"\d+(\.\d+)?", words[1]):
         yield f"timeout {words[1]}"
     yield from _process([*words, *(inputs.get("envs") or ())])
     if inputs["memory"] < 6:

@@ -217,7 +217,7 @@ Wait = Annotated[float, Checked(check=_time(1, "1s"), example="30s", pattern=_A_
 Latency = Annotated[float, Checked(check=_time(0.001, "1ms"), example="500ms", pattern=_A_TIME)]
 Cpu = Annotated[float, Checked(check=_cpu, example=0.5, type="number")]
 Port = Annotated[int, Checked(check=_port, example=8080, type="integer")]
-Share = Annotated[float, BeforeValidator(_share), Field(allow_inf_nan=False)]
+Share = Annotated[float, BeforeValidator(_share), Field(allow_inf_nan=False, strict=True)]
 ContainerPath = Annotated[str, Checked(check=grammar.container_path, example="/var/lib/app", pattern=r"/.*")]
 VolumePath = Annotated[str, Checked(check=_volume_path, example="/var/lib/app", pattern=r"/.*")]
 HostFolder = Annotated[str, Checked(check=grammar.host_folder, example="/srv/backups", pattern=r"/.*")]
@@ -1454,6 +1454,8 @@ def _mounted(service: Service) -> Iterator[tuple[str, str]]:
 
 CHECKS_SIZE = 120_000
 """Bytes of all `checks`, or all `visits`, as JSON: the smoke test has them in one argument."""
+FIGURES_SIZE = 256 * 1024
+"""Bytes of all `figures` as JSON: the dashboard is a ConfigMap, which takes 1 MiB, and has each of them more than once."""
 GATEWAY_PATHS = "/.gateway"
 """What the gateway answers itself, or by asking a tier whether it is ready."""
 
@@ -1480,6 +1482,10 @@ def _contradictions(app: App) -> Iterator[str]:
             yield f"app.{key}: they have {size} bytes together, and the smoke test takes {CHECKS_SIZE}; make them shorter"
     yield from _differing_answers(app)
     yield from _of_the_gateway(app)
+    size = len(json.dumps([figure.model_dump() for figure in app.figures.values()]).encode())
+    if size > FIGURES_SIZE:
+        fix = "take some out, or make their texts shorter"
+        yield f"app.figures: they have {size} bytes together, and a dashboard takes {FIGURES_SIZE}; {fix}"
     if app.figures and not app.measured:
         yield "app.figures: no tier has metrics that they could be made of; give web or api its `metrics` path"
     yield from _hidden_but_needed(app)

@@ -140,6 +140,11 @@ APP: list[tuple[Change, str, str]] = [
     (put("api.migrate.command", ["x" * 100_000] * 11), "app.api.migrate.command", "and a process takes 1048576"),
     (put("worker.tasks", {"t": {"command": ["x" * 100_000] * 11}}), "app.worker.tasks.t.command", "takes 1048576"),
     (put("api.paths", ["/api", "/"]), "app.api.paths.1", "/ leaves nothing to web; name what is the api's"),
+    (
+        put("figures", {f"f{n}": {"query": "a{$here}", "help": "x" * 3000} for n in range(100)}),
+        "app.figures",
+        "bytes together, and a dashboard takes 262144",
+    ),
     (put("api.scratch", "1Mi"), "app.api.scratch", "is too little for files; give at least 6Mi"),
     (put("api.metrics", "/.gateway"), "app.api.metrics", "the gateway answers /.gateway and all below it"),
     (put("api.writable", ["/var/run/secrets/x"]), "app.api.writable", "where the program mounts secrets"),
@@ -198,6 +203,11 @@ ENVIRONMENT: list[tuple[Change, str, str]] = [
         put("monitoring.runbook", "//elsewhere.test/x"),
         "environment.monitoring.runbook",
         "write a path like docs/runbook.md",
+    ),
+    (
+        put("slo.errors", "0.01"),
+        "environment.slo.errors",
+        "'0.01' is a text; give a number from 0 to 1, without quotes",
     ),
     (put("monitoring.interval", "10m"), "environment.monitoring.interval", "give at most 2m"),
     (

@@ -215,11 +215,11 @@ docs: venv ## Write the generated documents anew
 
 venv: .venv/.installed
 
-.venv/.installed: requirements-dev.txt
+.venv/.installed: requirements/requirements-dev.txt
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: Python 3.11 or newer is needed; install it" >&2; exit 1; }
 	@test -x .venv/bin/python || python3 -m venv .venv
 	@echo "  python packages … takes 40 s"
-	@.venv/bin/python -m pip install --quiet --require-hashes -r requirements-dev.txt
+	@.venv/bin/python -m pip install --quiet --require-hashes -r requirements/requirements-dev.txt
 	@touch $@
 
 .PHONY: help load scan-tools test fuzz e2e e2e-data matrix screenshots soak bench lab lab-cluster lab-down doctor docs venv

@@ -38,7 +38,8 @@ def clone(tmp_path: Path) -> Path:
     for file in [*(tmp_path / "bin").iterdir(), *(tmp_path / ".venv/bin").iterdir()]:
         file.chmod(0o755)
     (tmp_path / "docs/previews").mkdir(parents=True)
-    (tmp_path / "requirements-dev.txt").touch()
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements/requirements-dev.txt").touch()
     (tmp_path / ".venv/.installed").touch()
     shutil.copy(ROOT / "Makefile", tmp_path)
     return tmp_path

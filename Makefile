@@ -158,12 +158,13 @@ load:
 scan-tools:
 	@python3 -m lab up scan
 
-test: venv ## Lint, types, unit tests, documents, workflows; needs no engine
+test: venv ## Lint, types, unit tests, documents, workflows, large files, merge commits; needs no engine
 	@python3 -m lab up lint
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 	actionlint
+	$(RUN) -m ci.repository
 	$(RUN) -m components.reference --check
 	$(RUN) -m pytest tests/unit -n auto
 

@@ -1,0 +1,173 @@
+"""Checks of files and merge commits."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from pulumi import RunError
+
+from ci import repository
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new repository with one commit on main, which is the repository that is checked."""
+    monkeypatch.setattr(repository, "REPOSITORY", tmp_path / "clone")
+    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GITHUB_BASE_REF"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "clone").mkdir()
+    git(tmp_path / "clone", "init", "--quiet", "--initial-branch=main")
+    commit(tmp_path / "clone", "Begin")
+    return tmp_path / "clone"
+
+
+def git(folder: Path, *words: str) -> str:
+    settings = ("user.name=A", "user.email=a@example.com", "core.hooksPath=/dev/null", "core.fsync=none")
+    return subprocess.run(
+        ["git", *(word for setting in settings for word in ("-c", setting)), *words],
+        cwd=folder,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout.strip()
+
+
+def commit(folder: Path, subject: str) -> None:
+    git(folder, "commit", "--quiet", "--allow-empty", "--message", subject)
+
+
+def merge(folder: Path, subject: str) -> None:
+    """Merge a branch of one commit."""
+    git(folder, "checkout", "--quiet", "-b", "other")
+    commit(folder, "Work")
+    git(folder, "checkout", "--quiet", "-")
+    git(folder, "merge", "--quiet", "--no-ff", "--message", subject, "other")
+    git(folder, "branch", "--quiet", "--delete", "other")
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "Merge branch 'a'",
+        "Merge branch 'fix-Q'",
+        "Merge branch 'team/b'",
+        "Merge branch 'b2'",
+        "Merge branch 'a' into develop",
+        "Merge remote-tracking branch 'origin/a'",
+    ],
+)
+def test_subject_of_a_merge_named_after_a_letter_is_refused(subject: str) -> None:
+    with pytest.raises(RunError, match="it does not say what was merged"):
+        repository.refuse_unclear(["Merge the policy pack", subject])
+
+
+@pytest.mark.parametrize(
+    "subject", ["Merge branch 'prod-ha'", "Merge branch 'release-2'", "Merge the policy pack", "Merge pull request #12"]
+)
+def test_subject_that_says_what_was_merged_passes(subject: str) -> None:
+    repository.refuse_unclear([subject])
+
+
+def test_new_merge_commit_named_after_a_letter_is_refused(clone: Path) -> None:
+    merge(clone, "Merge branch 'a'")
+    with pytest.raises(RunError, match=r"^Merge branch 'a': "):
+        repository.main()
+
+
+def test_subject_of_a_commit_that_merges_nothing_passes(clone: Path) -> None:
+    commit(clone, "Merge branch 'a'")
+    repository.main()
+
+
+def test_merge_commit_that_is_upstream_passes(clone: Path, tmp_path: Path) -> None:
+    merge(clone, "Merge branch 'a'")
+    git(tmp_path, "clone", "--quiet", str(clone), "upstream")
+    git(clone, "remote", "add", "origin", str(tmp_path / "upstream"))
+    git(clone, "fetch", "--quiet", "origin")
+    git(clone, "branch", "--quiet", "--set-upstream-to=origin/main")
+    repository.main()
+    merge(clone, "Merge branch 'b'")
+    with pytest.raises(RunError, match=r"^Merge branch 'b': "):
+        repository.main()
+
+
+def test_merge_commit_of_a_pull_request_is_refused(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(tmp_path, "clone", "--quiet", str(clone), "upstream")
+    git(clone, "remote", "add", "origin", str(tmp_path / "upstream"))
+    git(clone, "fetch", "--quiet", "origin")
+    git(clone, "checkout", "--quiet", "--detach")
+    merge(clone, "Merge branch 'a'")
+    monkeypatch.setenv("GITHUB_BASE_REF", "main")
+    with pytest.raises(RunError, match="Merge branch 'a'"):
+        repository.main()
+
+
+def test_merge_commit_before_the_last_commits_passes(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository, "LAST", 2)
+    merge(clone, "Merge branch 'a'")
+    commit(clone, "Work")
+    commit(clone, "More work")
+    repository.main()
+
+
+def test_shallow_clone_passes(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    merge(clone, "Merge branch 'a'")
+    git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{clone}", "shallow")
+    monkeypatch.setattr(repository, "REPOSITORY", tmp_path / "shallow")
+    repository.main()
+
+
+def test_folder_without_history_passes_with_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(repository, "REPOSITORY", tmp_path)
+    repository.main()
+    assert "tracked files and merge commits are not checked" in capsys.readouterr().out
+
+
+def test_folder_inside_another_repository_passes_with_a_message(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (clone / "unpacked").mkdir()
+    monkeypatch.setattr(repository, "REPOSITORY", clone / "unpacked")
+    repository.main()
+    assert "it belongs to another repository" in capsys.readouterr().out
+
+
+def test_machine_without_git_passes_with_a_message(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(clone))
+    repository.main()
+    assert "git is not installed" in capsys.readouterr().out
+
+
+def test_large_tracked_file_is_refused_by_name(clone: Path) -> None:
+    (clone / "dump.sql").write_bytes(b"x" * (repository.MAX_KB + 1) * 1024)
+    repository.main()
+    git(clone, "add", "dump.sql")
+    with pytest.raises(RunError, match=r"dump\.sql \(1001 KB\)"):
+        repository.main()
+
+
+def test_links_and_removed_files_are_not_measured(clone: Path) -> None:
+    (clone / "loop").symlink_to("loop")
+    (clone / "removed").touch()
+    git(clone, "add", "loop", "removed")
+    (clone / "removed").unlink()
+    repository.main()
+
+
+@pytest.mark.parametrize("text", ["Merge branch 'a'\n", "\nMerge branch 'a'\n\n# Please enter a commit message\n"])
+def test_message_of_a_merge_named_after_a_letter_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "MERGE_MSG").write_text(text)
+    with pytest.raises(RunError, match="Merge branch 'a'"):
+        repository.main(str(tmp_path / "MERGE_MSG"))
+
+
+@pytest.mark.parametrize("text", ["", "Merge the policy pack\n", "Revert \"Merge branch 'a'\"\n"])
+def test_other_message_passes(tmp_path: Path, text: str) -> None:
+    (tmp_path / "COMMIT_EDITMSG").write_text(text)
+    repository.main(str(tmp_path / "COMMIT_EDITMSG"))

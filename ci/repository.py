@@ -1,7 +1,7 @@
 """Checks of the repository itself: no tracked file is large, and a merge commit says what it merges.
 
 `python -m ci.repository` checks the tracked files and the new commits (`make test`). `python -m ci.repository FILE` checks the
-message in FILE, which git gives to a commit-msg hook.
+message in FILE, which git gives to a commit-msg hook (`.pre-commit-config.yaml`).
 """
 
 import os

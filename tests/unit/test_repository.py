@@ -1,12 +1,20 @@
-"""Checks of files and merge commits."""
+"""Checks of files and merge commits, and the hooks that run them at each commit."""
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from pulumi import RunError
 
 from ci import repository
+
+from .program import ROOT
+
+HOOKS = {
+    hook["id"]: hook for hook in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+}
 
 
 @pytest.fixture
@@ -171,3 +179,17 @@ def test_message_of_a_merge_named_after_a_letter_is_refused(tmp_path: Path, text
 def test_other_message_passes(tmp_path: Path, text: str) -> None:
     (tmp_path / "COMMIT_EDITMSG").write_text(text)
     repository.main(str(tmp_path / "COMMIT_EDITMSG"))
+
+
+def test_hooks_are_checks_of_make_test() -> None:
+    recipe = re.search(r"^test:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe
+    commands = [line.strip() for line in recipe[1].replace("$(RUN)", ".venv/bin/python").splitlines()]
+    for name in ("ruff-check", "ruff-format", "pyright", "merge-subject"):
+        assert HOOKS[name]["entry"] in commands
+    assert "actionlint" in commands
+    assert HOOKS["large-files"]["entry"].endswith(f" --maxkb={repository.MAX_KB}")
+
+
+def test_hooks_need_no_network() -> None:
+    assert {hook["language"] for hook in HOOKS.values()} == {"system"}

@@ -21,7 +21,9 @@ from .workload import Image, Mount, Probe, Resources, Timed, Volume, Workload, Z
 
 NAME, PORT = BACKUP, BACKUP_PORT
 PATH = "environment.tiers.database.backup"
-CONTEXT = Path(__file__).parents[1] / "images" / "backup"
+_IN_PACKAGE = Path(__file__).parent / "images" / "backup"
+CONTEXT = _IN_PACKAGE if _IN_PACKAGE.is_dir() else Path(__file__).parents[1] / "images" / "backup"
+"""The folder that the backup image is built from: a wheel has it in the package, the repository beside it."""
 FOLDER, VOLUMES = "/var/lib/backup", "/volumes"
 WITHIN = 6 * 3600
 """Seconds that a run may take."""

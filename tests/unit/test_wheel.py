@@ -1,0 +1,108 @@
+"""The wheel: the library under the name `tiers`, with the files it reads, and what it says of itself."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from components import backup, context
+
+from .program import ROOT
+
+IMPORT_ALL = """
+import json, pkgutil, sys, tiers
+names = [module.name for module in pkgutil.walk_packages(tiers.__path__, "tiers.")]
+for name in names:
+    __import__(name)
+from tiers import backup, context
+foreign = [name for name in sys.modules if name.partition(".")[0] in ("components", "ci", "policy")]
+print(json.dumps({"file": tiers.__file__, "names": names, "foreign": foreign, "context": context.digest(backup.CONTEXT)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The content of the wheel, in a folder of its own."""
+    pytest.importorskip("hatchling", reason="run `make venv`: hatchling builds the wheel")
+    folder = tmp_path_factory.mktemp("wheel")
+    words = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def metadata(installed: Path) -> Message:
+    (file,) = installed.glob("*.dist-info/METADATA")
+    return Parser().parsestr(file.read_text())
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+
+
+def test_wheel_has_every_file_of_the_library_byte_for_byte(installed: Path) -> None:
+    context_files = {f"images/backup/{name}": text for name, text in content(ROOT / "images/backup").items()}
+    assert content(installed / "tiers") == content(ROOT / "components") | context_files
+    assert {"py.typed", "sentinel.sh", "platforms/toolbox.py"} <= content(installed / "tiers").keys()
+
+
+def test_every_module_of_the_wheel_is_imported_as_tiers(installed: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)},
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert Path(found["file"]) == installed / "tiers/__init__.py"
+    assert "tiers.platforms.kubernetes" in found["names"]
+    assert found["foreign"] == []
+    assert found["context"] == context.digest(backup.CONTEXT)
+
+
+def test_wheel_names_license_authors_and_python(metadata: Message) -> None:
+    assert metadata["Name"] == "tiers"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Author"] == "The Tiers authors"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert "Typing :: Typed" in metadata.get_all("Classifier", [])
+
+
+def test_pinned_packages_are_in_the_ranges_of_the_library() -> None:
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements/requirements.txt").read_text(), re.MULTILINE))
+    ranges = [Requirement(text) for text in _project()["dependencies"]]
+    for requirement in ranges:
+        assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+def test_library_needs_what_the_program_needs_but_for_the_policy_pack() -> None:
+    lines = (ROOT / "requirements/requirements.in").read_text().splitlines()
+    program = {canonicalize_name(Requirement(line).name) for line in lines}
+    library = {canonicalize_name(Requirement(text).name) for text in _project()["dependencies"]}
+    assert program - library == {"pulumi-policy"}
+    assert library <= program
+
+
+def test_pulumi_install_gets_the_pinned_packages() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == ["-r requirements/requirements.txt"]
+
+
+def _project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -2,8 +2,9 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -117,6 +118,35 @@ def test_forks_are_given_nothing() -> None:
             for job in workflow["jobs"].values():
                 if "secrets." in yaml.safe_dump(job) or set(job["permissions"]) - {"contents"}:
                     assert "head.repo.full_name == github.repository" in job["if"]
+                    assert "user.login != 'dependabot[bot]'" in job["if"], "Dependabot gets no secrets from GitHub"
+
+
+UPDATES = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
+
+
+@pytest.mark.parametrize("entry", UPDATES, ids=lambda entry: f"{entry['package-ecosystem']}-{entry['directories'][0]}")
+def test_dependabot_reads_folders_that_exist(entry: dict[str, Any]) -> None:
+    for pattern in entry["directories"]:
+        assert list(ROOT.glob(pattern.strip("/") or "*")), pattern
+
+
+@pytest.mark.parametrize(
+    ("ecosystem", "file", "by_hand"),
+    [
+        ("pip", "requirements*.txt", {".", "tests/compose/classic/backend"}),
+        ("gomod", "go.sum", {"lab/toolchain/upstream"}),
+        ("npm", "package-lock.json", set[str]()),
+    ],
+)
+def test_dependabot_reads_every_file_of_pins(ecosystem: str, file: str, by_hand: set[str]) -> None:
+    tracked = subprocess.run(["git", "ls-files", f"**/{file}", file], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("no git history of this folder: which files are tracked is not known")
+    folders = {str(PurePosixPath(name).parent) for name in tracked.stdout.split()}
+    patterns = [path for entry in UPDATES if entry["package-ecosystem"] == ecosystem for path in entry["directories"]]
+    read = {str(found.relative_to(ROOT)) for path in patterns for found in ROOT.glob(path.strip("/"))}
+    assert len(folders) > len(by_hand)
+    assert folders - read == by_hand
 
 
 def test_production_begins_with_a_green_run_of_staging_and_its_commit() -> None:

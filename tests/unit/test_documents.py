@@ -1,6 +1,8 @@
-"""What the documents say is there, is there."""
+"""Documents name files, anchors, make targets and tests that exist."""
 
 import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,60 @@ PAGES = [
     *EXAMPLES,
 ]
 MAKEFILE = (ROOT / "Makefile").read_text()
+NOT_OURS = {
+    ".git",
+    ".venv",
+    ".hypothesis",
+    ".pytest_cache",
+    ".ruff_cache",
+    "__pycache__",
+    "apps",
+    "node_modules",
+    "reports",
+}
+NAMED = re.compile(r"(?<![\w/.-])(?:\.\./)*docs/([\w./-]*\w)(?:#([\w-]+))?")
+"""A path below docs/, with its anchor. A longer path or an address that contains `docs/` does not match."""
+
+
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    """Return the anchors of a page, as GitHub makes them from headings, and those that it sets with `<a id="…">`."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    slugs = (re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings)
+    return frozenset([*slugs, *re.findall(r'<a id="([\w-]+)">', text)])
+
+
+def sources(folder: Path = ROOT) -> Iterator[Path]:
+    """Return the text files of this repository."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and path.name not in NOT_OURS:
+            yield from sources(path)
+        elif path.is_file() and path.suffix not in {".png", ".gz", ".whl", ".ico"}:
+            yield path
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+def test_links_lead_to_files_and_anchors_that_exist(page: Path) -> None:
+    for path, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text()):
+        if "://" not in path:
+            target = page.parent / path if path else page
+            assert target.exists(), path
+            assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+
+
+def test_paths_and_anchors_below_docs_exist_wherever_they_are_named() -> None:
+    missing: list[str] = []
+    count = 0
+    for file in sources():
+        for path, anchor in NAMED.findall(file.read_text(errors="replace")):
+            target = ROOT / "docs" / path
+            count += 1
+            exists = target.exists() or any(ROOT.glob(f"docs/{path}.md")) or any(ROOT.glob(f"docs/{path}-*.md"))
+            if not exists or (anchor and anchor not in anchors(target)):
+                missing.append(f"{file.relative_to(ROOT)}: docs/{path}{anchor and '#'}{anchor}")
+    assert not missing
+    assert count > 100
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,5 +1,5 @@
 # Two commands do all the set-up: `make up` (dev environment on a Docker engine) and `make test`.
-# Plain Pulumi works too: see "Without make" in the README.
+# Plain Pulumi works too: docs/how-to/use-plain-pulumi.md
 # Recipes name no variable: they are text from people, and the runner (`ci/__main__.py`) gets them as data. docs/adr/023-one-runner-behind-make.md
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -193,7 +193,7 @@ soak: venv ## The long form: 20 releases under load, an engine killed at 30 poin
 	@python3 -m lab up dev cluster tools scan
 	$(RUN) -m pytest tests/e2e/test_load.py tests/e2e/test_killed.py tests/e2e/test_scan.py --soak -x
 
-bench: lab ## The measurements of the README, as ratios
+bench: lab ## The measurements of docs/benchmarks.md, as ratios
 	$(RUN) -m benchmarks
 
 lab: venv ## Give this machine what it lacks: Pulumi, plugins, engine, base images

@@ -52,6 +52,7 @@ def sources(folder: Path = ROOT) -> Iterator[Path]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files_and_anchors_that_exist(page: Path) -> None:
     for path, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text()):
+        assert path or anchor, "a link to nothing"
         if "://" not in path:
             target = page.parent / path if path else page
             assert target.exists(), path

@@ -195,7 +195,7 @@ def test_what_is_live_is_not_rendered_again(stack: Stack) -> None:
     version(stack)
     stack.environment["release"] = {"promote": "manual"}
     for name, old, new in (
-        ("manifests.py", '{names.LABEL_VERSION: place', '{"example.com/version": place'),
+        ("manifests.py", "{names.LABEL_VERSION: place", '{"example.com/version": place'),
         ("docker.py", "labels |= {LABEL_SLOT:", 'labels |= {"example.com/upgraded": "yes", LABEL_SLOT:'),
     ):
         file = stack.folder / "components/platforms" / name

@@ -6,10 +6,8 @@ import pytest
 
 from .stack import ClusterStack, DockerStack, Stack, deployed, eventually, on
 
-pytestmark = pytest.mark.long
 
-
-@pytest.fixture(scope="module", params=["docker", "kubernetes"])
+@pytest.fixture(scope="module", params=["docker", pytest.param("kubernetes", marks=pytest.mark.long)])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The board, live on blue, whose evidence of that is then lost."""
     with deployed(on(request.param, tmp_path_factory.mktemp("lost"), "e2e-live-lost")) as made:
@@ -46,6 +44,7 @@ def test_failed_release_after_a_prune_leaves_live_serving(stack: Stack) -> None:
     assert "switch 1 " in stack.ci("status"), "a release that fails keeps the journal"
 
 
+@pytest.mark.long
 def test_right_release_after_it_goes_to_the_idle_slot(stack: Stack) -> None:
     stack.app["version"] = "1.1.0"
     stack.up()
@@ -56,6 +55,7 @@ def test_right_release_after_it_goes_to_the_idle_slot(stack: Stack) -> None:
     assert set(stack.up().changed) == {"unchanged"}
 
 
+@pytest.mark.long
 def test_lost_switch_alone_comes_back_without_a_release(stack: Stack) -> None:
     before = stack.live()
     running = stack.ids("api", before["slot"])

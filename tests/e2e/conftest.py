@@ -33,7 +33,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 @pytest.fixture(scope="session", autouse=True)
-def machine() -> None:
+def machine() -> Iterator[None]:
     """Require Pulumi and both engines, without leftovers of an earlier run."""
     if not shutil.which("pulumi"):
         pytest.exit("no `pulumi` on PATH: run `make lab`, then `make e2e`", returncode=2)
@@ -43,8 +43,8 @@ def machine() -> None:
         docker.from_env().ping()
     except DockerException as error:
         pytest.exit(f"no Docker engine answers ({error}): run `make lab`, then `make e2e`", returncode=2)
-    if removed := leftovers.remove():
-        print(f"removed what a killed run has left: {', '.join(removed)}")
+    with leftovers.removed_unless_in_use():
+        yield
 
 
 def _answers(context: str) -> bool:

@@ -3,9 +3,12 @@
 They take processor time and names from the next run. A run that ends by itself removes its own stacks.
 """
 
+import fcntl
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -18,9 +21,24 @@ LABEL = "tiers-e2e"
 """Label of the namespaces that tests make by themselves."""
 
 
-def remove() -> list[str]:
-    """Remove all leftovers from the local engine and from the lab's cluster, and return their names."""
-    return [*_from_engine(docker.from_env()), *_from_cluster()]
+LOCK = Path.home() / ".cache/tiers/e2e.lock"
+"""Is held by every run. Whoever has it alone may remove what is there."""
+
+
+@contextmanager
+def removed_unless_in_use() -> Generator[None]:
+    """Remove all leftovers from the local engine and the lab's cluster, unless another run on this machine uses them."""
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            removed = [*_from_engine(docker.from_env()), *_from_cluster()]
+            if removed:
+                print(f"removed what a killed run has left: {', '.join(removed)}")
+        except BlockingIOError:
+            pass
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
 
 
 def is_leftover(labels: dict[str, str] | None) -> bool:

@@ -1,4 +1,4 @@
-"""Takes one web application from a laptop to production: load, plan, then database, cache, slots and the switch."""
+"""Deploy one web application with Pulumi: load the settings, plan the release, then register data tiers, slots and the switch."""
 
 import os
 from functools import partial
@@ -9,7 +9,8 @@ import pulumi
 from components import checkpoint
 
 ROOT = pulumi.get_root_directory()
-ASKED = checkpoint.Asked(pulumi.get_stack(), ROOT)  # first: it is answered while the rest is imported and described
+# Before the other imports: Pulumi exports the checkpoint while they run.
+ASKED = checkpoint.Asked(pulumi.get_stack(), ROOT)
 
 from components import config, guard, kept, platforms, recorded, release, shared, tier
 from components.monitoring import Monitoring

@@ -1,4 +1,4 @@
-"""The api tier: the HTTP interface."""
+"""The api tier: the application's HTTP interface."""
 
 from pulumi import ResourceOptions
 
@@ -7,7 +7,7 @@ from .tier import SlotTier, TierArgs
 
 
 class Api(SlotTier):
-    """The api of one slot."""
+    """The api tier of one slot."""
 
     def __init__(self, name: str, platform: Platform, args: TierArgs, opts: ResourceOptions) -> None:
         super().__init__("tiers:api:Api", name, platform, args, opts)

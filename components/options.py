@@ -1,4 +1,4 @@
-"""The one place where resource options come from."""
+"""The one source of resource options."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,13 +7,14 @@ from pulumi import Input, Resource, ResourceOptions
 
 
 def below(parent: Resource, *, depends_on: Sequence[Input[Resource]] = (), **more: Any) -> ResourceOptions:
-    """Options of a child: its parent, what it waits for, and what `more` of `ResourceOptions` is set."""
+    """Return the options of a child: its parent, its dependencies, and any further option of `ResourceOptions` in `more`."""
     return ResourceOptions(parent=parent, depends_on=list(depends_on) or None, **more)
 
 
 def of_data(protected: bool) -> dict[str, Any]:
-    """Further options of whatever holds data: where it is protected the engine deletes it for nobody.
+    """Return further options of a resource that holds data. Pulumi refuses to delete it while it is protected.
 
-    And if somebody takes that off in the state by hand, what is deleted there stays where it is: the next update takes it up.
+    If somebody removes the protection from the state by hand, the object itself stays on its platform when the state drops
+    it, and the next update adopts it.
     """
     return {"protect": True, "retain_on_delete": True} if protected else {}

@@ -1,4 +1,4 @@
-"""What a person wants to know of a stack when `pulumi up` has ended."""
+"""The stack's outputs: what a person needs to know when `pulumi up` has ended."""
 
 import pulumi
 from pulumi import Output, Resource
@@ -18,7 +18,7 @@ def export(
     proven: Output[Resource] | None,
     known: Checkpoint,
 ) -> None:
-    """The stack's outputs. What is live is said once the switch has moved, what waits once it is proven; not before."""
+    """Export the stack's outputs. The live release is exported once traffic has moved, a waiting release once it passed its gates."""
     stack, moved = pulumi.get_stack(), switch.moved
     idle = plan.live.other
     held = observed.held.get(idle) if idle in plan.keep else None
@@ -40,8 +40,8 @@ def export(
         else "nothing to go back to: the standby slot holds no release that was live",
     )
     if waiting:
-        told = (
+        instructions = (
             f"{waiting} waits on {idle}. Look at it: curl --header '{SLOT_HEADER}: {idle}' {platform.url}; then make promote, "
             f"or TIERS_RELEASE=promote pulumi up --stack {stack}"
         )
-        pulumi.export("waiting", proven.apply(lambda _: told) if proven else told)
+        pulumi.export("waiting", proven.apply(lambda _: instructions) if proven else instructions)

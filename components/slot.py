@@ -1,4 +1,4 @@
-"""A slot that gets a release: web, api and worker, rendered from the configuration. `kept` has those that stay."""
+"""The slot that gets a release: web, api and worker, rendered from the configuration. `kept` has the slots that stay unchanged."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -22,10 +22,10 @@ _COMPONENTS = {TierName.WEB: Web, TierName.API: Api, TierName.WORKER: Worker}
 
 
 class Slot(ComponentResource):
-    """A slot that gets a release: its migrations and other tasks, then its tiers, and the smoke test as its last gate.
+    """The slot that gets a release: its migrations and other tasks, then its tiers, then the smoke test as its last gate.
 
-    A tier that has no task and needs neither database nor cache starts at once; the others start when all tasks have
-    passed and what they need is ready. `gates` is what the switch waits for, by name.
+    A tier without tasks that needs neither database nor cache starts at once. Every other tier starts when all tasks have
+    passed and its data tiers are ready. `gates` maps a name to each gate that the switch depends on.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class Slot(ComponentResource):
         shared: Mapping[TierName, Sequence[Resource]],
         gateway: Resource,
     ) -> None:
-        known = identity(place.slot, place.release, order)
-        super().__init__(SLOT, place.slot, known, None)
+        inputs = identity(place.slot, place.release, order)
+        super().__init__(SLOT, place.slot, inputs, None)
         self.gates: dict[str, Output[Resource]] = {}
-        # Whoever holds a page of the release that was here is led elsewhere before anything of it is touched.
+        # Requests pinned to the slot's former release get another route before any resource of that release changes.
         opened = platform.expose(self, routes, place, [gateway])
         supplies = platform.prepare(self, list(workloads.values()), place)
         steps: list[Output[Resource]] = []
@@ -64,28 +64,28 @@ class Slot(ComponentResource):
                 args = TierArgs(workload=workload, scale=scales[tier], place=place, supplies=supplies, after=after)
                 ready[tier] = _COMPONENTS[tier](f"{place.slot}-{tier}", platform, args, below(self)).ready
                 running += ready[tier]
-        proven = [gateway, *opened, *running, *steps, *seeds]
+        before_smoke = [gateway, *opened, *running, *steps, *seeds]
         self.gates["tiers"] = Output.all(*(resource.urn for resource in running)).apply(lambda _: running[-1])
-        self.gates["smoke"] = smoke = platform.smoke(self, routes, place, proven)
+        self.gates["smoke"] = smoke = platform.smoke(self, routes, place, before_smoke)
         passed = smoke.apply(lambda _: str(place.release))
-        self.register_outputs(facts(known, proven=passed, made=memory.record(place.slot, smoke)))
+        self.register_outputs(facts(inputs, proven=passed, made=memory.record(place.slot, smoke)))
 
 
 def identity(slot: release.Slot, held: Release, order: int) -> dict[str, Any]:
-    """What a slot is known by in the checkpoint: all that a plan asks of it."""
-    named: dict[str, Any] = {"slot": str(slot), "version": held.version, "digest": held.digest, "order": order}
-    named |= {"parts": dict(held.parts), "routes": [asdict(route) for route in held.routes]}
-    return named | ({"contract": True} if held.contract else {})
+    """Return the inputs that identify a slot's release in the checkpoint: everything that a plan reads."""
+    inputs: dict[str, Any] = {"slot": str(slot), "version": held.version, "digest": held.digest, "order": order}
+    inputs |= {"parts": dict(held.parts), "routes": [asdict(route) for route in held.routes]}
+    return inputs | ({"contract": True} if held.contract else {})
 
 
 def facts(known: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Return the outputs of a slot's component: its inputs, and the facts that only its last update could learn.
+    """Return the outputs of a slot's component: its inputs, and facts that only the slot's last update could learn.
 
-    A component has no provider: no refresh and no clean-up of the engine takes its outputs away. The engine writes them
+    A component has no provider, so neither a refresh nor a cleanup of the engine removes its outputs. Pulumi writes them
     once all of them are known, and keeps them while the component's inputs stay the same.
 
     Args:
         known: the component's inputs.
-        more: facts by name; one without a value (None) is left out. `proven` is the release that passed its gates.
+        more: facts by name; a fact without a value (None) is left out. `proven` is the release that passed its gates.
     """
     return {**known, **{name: value for name, value in more.items() if value is not None}}

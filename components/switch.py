@@ -1,4 +1,4 @@
-"""The gateway users connect to, and the switch: the one object that moves traffic for all tiers at once."""
+"""The gateway that users connect to, and the switch: the one object that moves traffic for all tiers at once."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from .workload import Route
 
 
 class Gateway(ComponentResource):
-    """What users connect to. It waits for nothing: until a slot is live it says so."""
+    """The gateway that users connect to. It depends on no slot, and answers 503 until one is live."""
 
     def __init__(self, platform: Platform) -> None:
         super().__init__("tiers:switch:Gateway", "gateway", None, None)
@@ -23,11 +23,11 @@ class Gateway(ComponentResource):
 
 
 class Switch(ComponentResource):
-    """The switch. It waits for every gate, and nothing of a release waits for it. While traffic does not move it stays as it is.
+    """The switch. It depends on every gate, and nothing in a release depends on it. While traffic does not move, it stays unchanged.
 
-    Its outputs say which slot is live, after how many switches, list the last switches (`journal`) and keep the plain
-    settings of this update. The engine drops them when the inputs change, and an update that fails writes no new ones:
-    the facts before an update that does something to a slot are therefore in its inputs (`before`).
+    Its outputs are the live slot, the number of switches, the last switches (`journal`) and the plain settings of this
+    update. Pulumi drops outputs when the inputs change, and a failing update writes no new ones. The inputs therefore hold
+    the facts before an update that changes a slot (`before`).
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Switch(ComponentResource):
         if plan.moves:
             place = Place(slot=plan.live, release=plan.release)
             after = [*standing, *gates.values(), *([lost] if lost else ())]
-            # The output fails when the switch does: it is read here so that the update fails with it.
+            # A failing switch makes this output fail. The journal reads it, so the update fails too.
             self.moved = platform.switch(self, place, routes if plan.render else None, plan.switches, after)
             self.journal = journal.entry(observed, plan, gates, self.moved).apply(
                 lambda last: [*past[1 - journal.KEPT :], last]
@@ -63,7 +63,7 @@ class Switch(ComponentResource):
             self.moved = resource.urn.apply(lambda _: resource)
         self.live = observed.held[plan.live].release if plan.waits else plan.release
         self.said = self.moved.apply(lambda _: {"release": str(self.live), "slot": str(plan.live)})
-        """Which release is live, and where; not before it is."""
+        """The live release and its slot, resolved once traffic has moved."""
         outputs: dict[str, Any] = {"live": str(plan.live), SWITCHES: plan.switches}
         outputs[recorded.RECORDED] = recorded.record(plain)
         self.register_outputs(
@@ -71,20 +71,20 @@ class Switch(ComponentResource):
         )
 
     def _after(self, value: Any) -> Output[Any]:
-        """Return a value that is known once traffic is where it should be."""
+        """Return an output with this value that resolves once traffic has moved."""
         return self.moved.apply(lambda _: value)
 
     def _put_back(
         self, platform: Platform, observed: Observed, plan: Plan, standing: Sequence[Resource]
     ) -> Output[Resource]:
-        """Make the lost switch to the live slot again; it waits for no gate, so that it comes back though a release fails."""
+        """Recreate the lost switch to the live slot. It depends on no gate, so a failing release can't prevent it."""
         assert plan.previous
         place = Place(slot=plan.previous, release=observed.held[plan.previous].release)
         return platform.put_back(self, place, observed.switches, standing, beside=plan.moves)
 
 
 def _inputs(observed: Observed, plan: Plan, known: Checkpoint, past: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the component's inputs: the facts before this update if it does something to a slot, else those it has."""
+    """Return the component's inputs: the facts before this update if it changes a slot, else the stored inputs."""
     stored = known.of(SWITCH, "switch")
     if stored and not plan.render and not plan.moves:
         return stored.inputs

@@ -1,4 +1,4 @@
-"""What the five tiers have in common: from configuration to a workload, and the component around its resources."""
+"""Code that all tiers share: the translation from configuration to a workload, and the component around a tier's resources."""
 
 import hashlib
 import os
@@ -45,22 +45,25 @@ from .workload import (
 POSTGRES_PORT, REDIS_PORT = 5432, 6379
 DATA_PORTS = {TierName.DATABASE: POSTGRES_PORT, TierName.CACHE: REDIS_PORT}
 REPLICATED, POOLED = names.DATABASE_CLUSTER, "database-pooler"
-"""A database of several instances has another name than a single one, so that both can stand side by side while data moves."""
+"""Names of a database cluster and of its connection pooler.
+
+They differ from a single instance's name: both are deployed side by side while the data moves.
+"""
 
 
 Data = Workload | DatabaseCluster | Elsewhere
-"""How a tier that holds data is had: one of it, several, or one that is somewhere else."""
+"""A tier that holds data: a single instance, a database cluster or an external service."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """All a tier is made from: what the application is, where it runs, and the version of each secret."""
+    """Input of every tier: the application, the environment and the version of each secret."""
 
     app: App
     environment: Environment
     secrets: Mapping[str, Secret]
     root: Path
-    """The folder of Pulumi.yaml: build contexts and mounts are relative to it."""
+    """The folder of Pulumi.yaml. Build contexts and mounts are relative to it."""
 
     def resources(self, tier: TierName) -> Resources:
         size = self.environment.size(tier)
@@ -76,7 +79,7 @@ class Description:
         return cluster.pull_secrets if cluster else ()
 
     def volume(self, tier: TierName, name: str, given: str) -> Volume:
-        """The volume that is mounted on `given`; only to be read if that ends with `:ro`."""
+        """Return the volume that a tier mounts on the path `given`; a path with the suffix `:ro` makes it read-only."""
         size, path = self.environment.size(tier), given.removesuffix(":ro")
         read_only = path != given
         return Volume(name=name, path=path, read_only=read_only, size=size.capacity, storage_class=size.storage_class)
@@ -84,7 +87,7 @@ class Description:
 
 @dataclass(frozen=True, kw_only=True)
 class TierArgs:
-    """A tier of a slot: its workload, how often it runs, where, and what has to be there first."""
+    """Arguments of a tier in a slot: the workload, its replicas, the slot, its provisioned resources and its dependencies."""
 
     workload: Workload
     scale: Scale
@@ -94,35 +97,35 @@ class TierArgs:
 
 
 class DataTier(ComponentResource):
-    """A tier that holds data, outside of the slots. `ready` is what to wait for until it takes connections."""
+    """A tier that holds data, outside of the slots. `ready` lists the resources that exist once it takes connections."""
 
     def __init__(self, kind: str, name: str, platform: Platform, args: Data, opts: ResourceOptions | None) -> None:
         super().__init__(kind, name, None, opts)
-        self.ready, host = self._made(platform, args)
+        self.ready, host = self._deployed(platform, args)
         self.register_outputs({"host": host, "port": args.port})
 
-    def _made(self, platform: Platform, args: Data) -> tuple[Sequence[Resource], str]:
+    def _deployed(self, platform: Platform, args: Data) -> tuple[Sequence[Resource], str]:
         match args:
             case Elsewhere():
                 return platform.reach(self, args), args.host
             case DatabaseCluster():
-                single = [each for one in alone(args) for each in self._kept(platform, one)]
+                single = [resource for one in alone(args) for resource in self._stateful(platform, one)]
                 return [*single, *platform.keep_several(self, args)], args.pooled
             case Workload():
-                return self._kept(platform, args), args.tier
+                return self._stateful(platform, args), args.tier
 
-    def _kept(self, platform: Platform, workload: Workload) -> Sequence[Resource]:
+    def _stateful(self, platform: Platform, workload: Workload) -> Sequence[Resource]:
         return platform.keep(self, workload, platform.prepare(self, [workload], None))
 
 
 def alone(data: Data) -> tuple[Workload, ...]:
-    """The workload that holds data by itself: the tier, or what stands beside its several instances."""
+    """Return the single-instance workloads of a data tier: the tier itself, or the former instance beside a cluster."""
     single = data.beside if isinstance(data, DatabaseCluster) else data
     return (single,) if isinstance(single, Workload) else ()
 
 
 class SlotTier(ComponentResource):
-    """A tier that belongs to a slot. `ready` is what to wait for until all of it is healthy."""
+    """A tier that belongs to a slot. `ready` lists the resources that exist once every replica is healthy."""
 
     def __init__(self, kind: str, name: str, platform: Platform, args: TierArgs, opts: ResourceOptions) -> None:
         super().__init__(kind, name, None, opts)
@@ -131,11 +134,16 @@ class SlotTier(ComponentResource):
 
 
 def service(tier: TierName, described: Service, description: Description) -> Workload:
-    """The workload of a tier of a slot.
+    """Return the workload of a tier in a slot.
 
-    A tier is told what users open by PUBLIC_URL, and of what it needs by DATABASE_HOST, _PORT, _NAME, _USER, _PASSWORD_FILE, CACHE_HOST, _PORT,
-    _PASSWORD_FILE and (from the platform, for it differs by slot) API_URL. DATABASE_HOST may share its connections among many, transaction
-    by transaction; DATABASE_DIRECT_HOST gives each its own; DATABASE_READ_HOST is only to be read, and may be a moment behind.
+    Environment variables of the workload:
+        PUBLIC_URL: the address that users open.
+        DATABASE_HOST, _PORT, _NAME, _USER, _PASSWORD_FILE: set if the tier needs the database. The host may be a pooler that
+            shares connections transaction by transaction.
+        DATABASE_DIRECT_HOST: the database without a pooler, for session state and locks.
+        DATABASE_READ_HOST: for reading only; it may lag a moment behind.
+        CACHE_HOST, _PORT, _PASSWORD_FILE: set if the tier needs the cache.
+        API_URL: set by the platform, because it differs by slot.
     """
     size = description.environment.size(tier)
     reload = described.reload if description.environment.reload else None
@@ -161,14 +169,14 @@ def service(tier: TierName, described: Service, description: Description) -> Wor
         autoscaled=size.cpu * size.autoscale.cpu / 100 if size.autoscale else None,
         priority=size.priority_class,
         port=described.port if isinstance(described, Listening) else None,
-        probe=_alive(described),
+        probe=_liveness(described),
         ready=Probe(path=described.ready, port=described.port)
         if isinstance(described, Listening) and described.ready
         else None,
     )
 
 
-def _alive(described: Service) -> Probe | None:
+def _liveness(described: Service) -> Probe | None:
     if isinstance(described, Listening):
         return Probe(path=described.health, port=described.port)
     if isinstance(described, Worker) and described.alive:
@@ -177,18 +185,18 @@ def _alive(described: Service) -> Probe | None:
 
 
 def routes(app: App, environment: Environment) -> tuple[Route, ...]:
-    """Which requests go to which tier: the api's paths to the api, all others to the web, or to the api without one."""
-    found: list[Route] = []
+    """Return the routes to web and api. `app.api.paths` go to the api and all other paths to web; without web all paths go to the api."""
+    result: list[Route] = []
     cluster = environment.kubernetes
     hosts = (cluster.host, *cluster.hostnames) if cluster else ()
-    # What is told to Docker's gateway is told with a release: that it is to say how it is, too.
+    # Docker's gateway is configured with a release, so `monitoring` belongs to the route: it enables the gateway's metrics.
     gateway = cluster.gateway.model_dump_json(exclude={"inside", "within"}) if cluster else ""
     gateway = "watched" if environment.monitoring and not cluster else gateway
     for tier, described in ((TierName.API, app.api), (TierName.WEB, app.web)):
         if described:
             prefixes = app.api.paths if app.api and app.web and tier is TierName.API else ("/",)
             hidden = (described.metrics,) if described.metrics else ()
-            found.append(
+            result.append(
                 Route(
                     tier=tier,
                     prefixes=prefixes,
@@ -200,11 +208,11 @@ def routes(app: App, environment: Environment) -> tuple[Route, ...]:
                     sticky=environment.release.standby == "warm",
                 )
             )
-    return tuple(found)
+    return tuple(result)
 
 
 def needed_env(described: Service, description: Description) -> dict[str, str]:
-    """What who needs other tiers is told of them."""
+    """Return PUBLIC_URL and the address of each data tier that a service needs, as environment variables."""
     env = {"PUBLIC_URL": description.environment.url}
     database = description.app.database
     for tier in (TierName.DATABASE, TierName.CACHE):
@@ -220,12 +228,12 @@ def needed_env(described: Service, description: Description) -> dict[str, str]:
 
 
 def database_name(described: Database, environment: Environment) -> str:
-    """The one that is used: the application's, or where its data was brought beside that."""
+    """Return the name of the database that the application uses: the environment's override, else the application's own."""
     return environment.size(TierName.DATABASE).name or described.name
 
 
 def database_hosts(environment: Environment) -> tuple[str, str, str]:
-    """Where the database is: to share connections among many, to have one's own, and only to read."""
+    """Return three host names of the database: pooled, direct, and read-only."""
     if outside := elsewhere(TierName.DATABASE, environment):
         return outside.host, outside.host, outside.host
     if environment.size(TierName.DATABASE).several:
@@ -234,7 +242,7 @@ def database_hosts(environment: Environment) -> tuple[str, str, str]:
 
 
 def elsewhere(tier: TierName, environment: Environment) -> Elsewhere | None:
-    """Where a data tier is if it does not run here."""
+    """Return the address of a data tier that is an external service, or None if the tier runs here."""
     external = environment.size(tier).external
     return Elsewhere(tier=tier, host=external.host, port=external.port or DATA_PORTS[tier]) if external else None
 
@@ -245,20 +253,23 @@ def _needed_secrets(described: Service, app: App) -> list[str]:
 
 
 def zones(described: Service, environment: Environment) -> tuple[Zone, ...]:
-    """Where it has to be to reach what it needs."""
+    """Return the network zones of a service: the gateway's if it listens or calls the api, its data tiers', and the outside."""
     data = {TierName.DATABASE, TierName.CACHE} & set(described.needs)
     outside = {tier for tier in data if environment.size(tier).external}
-    found = [Zone.EDGE] if isinstance(described, Listening) or TierName.API in described.needs else []
-    found += [Zone.DATA] if data - outside else []
-    found += [Zone.OUTSIDE] if described.egress or outside else []
-    return tuple(found)
+    joined = [Zone.EDGE] if isinstance(described, Listening) or TierName.API in described.needs else []
+    joined += [Zone.DATA] if data - outside else []
+    joined += [Zone.OUTSIDE] if described.egress or outside else []
+    return tuple(joined)
 
 
 def _tasks(tier: TierName, described: Service, description: Description) -> tuple[Task, ...]:
-    """What runs before the tier does. A connection of their own is what migrations take locks and make settings by."""
+    """Return the tasks that run before a tier starts: migration, other tasks, seed.
+
+    They get the direct address of the database: migrations take locks and change session settings, which a pooler does not keep.
+    """
     environment = description.environment
     pooled, direct, _ = database_hosts(environment)
-    own = TierName.DATABASE in described.needs and direct != pooled
+    needs_direct = TierName.DATABASE in described.needs and direct != pooled
     seed = described.seed if environment.seed else None
     steps = {"migrate": described.migrate, **described.tasks, "seed": seed}
     return tuple(
@@ -266,7 +277,7 @@ def _tasks(tier: TierName, described: Service, description: Description) -> tupl
             name=name,
             command=step.command,
             timeout=step.timeout,
-            env=(("DATABASE_HOST", direct),) if own else (),
+            env=(("DATABASE_HOST", direct),) if needs_direct else (),
             path=f"app.{tier}.{'tasks.' if name in described.tasks else ''}{name}",
         )
         for name, step in steps.items()
@@ -282,28 +293,32 @@ def _mounts(mounts: Mapping[str, str], path: str, root: Path) -> tuple[Mount, ..
 
 
 def image(tier: TierName, source: Source, description: Description, target: str | None = None) -> Image:
-    """The image a tier runs: the environment's, or as it is named, or built under the digest of its build context.
+    """Return the image of a tier: pinned by the environment, named by the application, or built and tagged with its context's digest.
 
-    `target` is built instead of the stage that the tier names.
+    Args:
+        tier: the tier.
+        source: its description, which names an image or a build context.
+        description: the application and its environment.
+        target: the stage of the Dockerfile to build instead of the tier's own.
 
     Raises:
-        ConfigError: there is no Dockerfile, a file can't be read, or the image would hold files of Pulumi.
+        ConfigError: the build context has no Dockerfile, a file can't be read, or the image would contain files of Pulumi.
     """
     path = f"app.{tier}"
     if pinned := description.environment.images.get(tier):
         return Image(reference=pinned, path=f"environment.images.{tier}", pull_secrets=description.pull_secrets)
     if source.image:
         return Image(reference=source.image, path=f"{path}.image", pull_secrets=description.pull_secrets)
-    path, given = f"{path}.build", source.build or ""
-    context = find_folder(given, path, description.root)
+    path, folder = f"{path}.build", source.build or ""
+    context = find_folder(folder, path, description.root)
     with readable(path):
         if not (context / "Dockerfile").is_file():
-            raise ConfigError(f"{path}: {given} has no Dockerfile; add one, or name an image instead")
+            raise ConfigError(f"{path}: {folder} has no Dockerfile; add one, or name an image instead")
     refuse_own_files(context, path, description.root)
     target = target or source.target
     tag = context_digest(context, path=path, root=description.root) + (f"-{target}" if target else "")
     reference = f"{_repository(tier, context, description)}:{tag}"
-    # The provider builds where the program is, which need not be where Pulumi.yaml is.
+    # The provider builds relative to the program's folder, which may differ from the folder of Pulumi.yaml.
     return Image(
         reference=reference,
         context=os.path.relpath(context),
@@ -314,14 +329,14 @@ def image(tier: TierName, source: Source, description: Description, target: str 
 
 
 def _repository(tier: TierName, context: Path, description: Description) -> str:
-    """Return the repository of an image that is built: registry, application and folder, as Docker's grammar takes them."""
+    """Return the repository of a built image: registry, application and folder, in the grammar of Docker."""
     registry = f"{description.environment.registry}/" if description.environment.registry else ""
     begin = f"{registry}{description.app.name}-"
     return begin + (names.as_repository(context.name, names.REPOSITORY - len(begin)) or tier)
 
 
 def data_image(tier: TierName, described: Database | Cache, description: Description) -> Image:
-    """The image of a data tier: the environment's, or as it is named."""
+    """Return the image of a data tier: pinned by the environment, else named by the application."""
     environment = description.environment
     pinned = environment.images.get(tier)
     path = f"environment.images.{tier}" if pinned else f"app.{tier}.image"
@@ -329,16 +344,17 @@ def data_image(tier: TierName, described: Database | Cache, description: Descrip
 
 
 def secrets_of(settings: Settings, scope: str) -> dict[str, Secret]:
-    """Each secret with its version: a slow hash, so that what a release is named after can't be guessed back.
+    """Return each secret with its version.
 
-    One whose value is in the cluster has the version of its reference.
+    The version is a slow hash of the value: a release's digest covers it, and nobody can guess the value from it. A secret
+    whose value is in the cluster has a version made from its reference.
     """
 
     def version(name: str, value: str) -> str:
         return hashlib.scrypt(value.encode(), salt=f"{scope}/{name}".encode(), n=2**9, r=8, p=1, dklen=8).hex()
 
     cluster = settings.environment.kubernetes
-    references = {name: str(each) for name, each in (cluster.secrets if cluster else {}).items()}
+    references = {name: str(reference) for name, reference in (cluster.secrets if cluster else {}).items()}
     return {
         name: Secret(name=name, version=version(name, value), plain=name not in references and passwords.plain(value))
         for name, value in (settings.secrets | references).items()

@@ -1,4 +1,4 @@
-"""The web tier: pages and assets."""
+"""The web tier: pages and static assets."""
 
 from pulumi import ResourceOptions
 
@@ -7,7 +7,7 @@ from .tier import SlotTier, TierArgs
 
 
 class Web(SlotTier):
-    """The web of one slot."""
+    """The web tier of one slot."""
 
     def __init__(self, name: str, platform: Platform, args: TierArgs, opts: ResourceOptions) -> None:
         super().__init__("tiers:web:Web", name, platform, args, opts)

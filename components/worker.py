@@ -1,4 +1,4 @@
-"""The worker tier: takes jobs from the queue; nothing connects to it."""
+"""The worker tier: takes jobs from a queue. Nothing connects to it."""
 
 from pulumi import ResourceOptions
 
@@ -7,7 +7,7 @@ from .tier import SlotTier, TierArgs
 
 
 class Worker(SlotTier):
-    """The worker of one slot."""
+    """The worker tier of one slot."""
 
     def __init__(self, name: str, platform: Platform, args: TierArgs, opts: ResourceOptions) -> None:
         super().__init__("tiers:worker:Worker", name, platform, args, opts)

@@ -1,51 +1,51 @@
-"""What a tier asks of a platform, in words every platform understands. No Pulumi, no platform.
+"""The model of a workload: everything a tier needs from a platform, without Pulumi and without any platform's own terms.
 
-Sizes are bytes, times are seconds, cpu is processors, paths are absolute in the container. `release.digest` is taken
-over these values, so whatever they hold is part of a release; replica counts are kept outside of them.
+Sizes are bytes, times are seconds, cpu is processors, paths are absolute in the container. `release.digest` covers these
+values, so each of them is part of a release. Replica counts are not among them.
 """
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 SECRETS = "/run/secrets"
-"""Where secret files are found, on both platforms."""
+"""Folder of secret files in a container, on both platforms."""
 SCRATCH = 64 * 2**20
-"""Bytes that fit into a path that may be written to, in memory, where nothing else is said."""
+"""Default size of a writable path in memory, in bytes."""
 SCRIPTS = "/docker-entrypoint-initdb.d"
-"""Where the public image of PostgreSQL looks for what to do with a new database."""
+"""Folder from which the public image of PostgreSQL runs scripts in a new database."""
 
 
 class Zone(StrEnum):
-    """Who can talk to whom: two workloads reach each other only if they share a zone."""
+    """A network zone. Two workloads reach each other only if they share one."""
 
     EDGE = "edge"
     """The gateway, web and api."""
     DATA = "data"
     """Database, cache and the tiers that need them."""
     WATCH = "watch"
-    """What asks how the others are, where an environment has `monitoring`."""
+    """Prometheus and every workload with metrics, where an environment has `monitoring`."""
     OUTSIDE = "outside"
-    """The world: the gateway's published port, and tiers with `egress`."""
+    """The outside network: the gateway's published port, and tiers with `egress`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """An image by reference; one built from a folder carries the digest of that folder in its tag."""
+    """An image by reference. The tag of an image that is built carries the digest of its build context."""
 
     reference: str
     context: str | None = field(default=None, metadata={"released": False})
     target: str | None = field(default=None, metadata={"released": False})
-    """The stage of its Dockerfile that is built, if not the last; the tag says it, too."""
+    """The stage of the Dockerfile that is built, if not its last. It is part of the tag."""
     base: str | None = field(default=None, metadata={"released": False})
-    """What its Dockerfile is built on where it says BASE; the tag says it, too."""
+    """The base image, for a Dockerfile with the argument BASE. It is part of the tag."""
     path: str = field(default="", metadata={"released": False})
-    """The config path that names it, for errors."""
+    """The config path of the image, for errors."""
     pull_secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Healthy when the URL path answers 200, or the command ends with 0."""
+    """A health check. It passes when the URL path answers 200, or the command ends with 0."""
 
     path: str = ""
     port: int = 0
@@ -54,7 +54,7 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What it may use; `reserve` is how much of `cpu` is kept for it, on platforms that schedule."""
+    """Limits of a container. `reserve` is the share of `cpu` that a scheduling platform reserves for it."""
 
     cpu: float
     memory: int
@@ -63,12 +63,12 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Secret:
-    """One secret as a file. `version` changes when its value does and does not tell the value."""
+    """A secret, mounted as a file. `version` changes with the value and does not reveal it."""
 
     name: str
     version: str
     plain: bool = field(default=True, metadata={"released": False})
-    """True if Redis' configuration takes its value without quotes; False if not, or if only the cluster knows the value."""
+    """True if Redis' configuration takes the value without quotes. False if not, or if only the cluster knows the value."""
 
     @property
     def path(self) -> str:
@@ -77,7 +77,7 @@ class Secret:
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """Data that outlives every release. How big it is and what offers it is not part of one."""
+    """Data that outlives every release. Its size and storage class are not part of a release."""
 
     name: str
     path: str
@@ -88,7 +88,7 @@ class Volume:
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """A file that is read once, when the data of a workload is made."""
+    """A file that runs once, when a workload's data volume is initialised."""
 
     name: str
     text: str
@@ -96,7 +96,7 @@ class Script:
 
 @dataclass(frozen=True, kw_only=True)
 class Mount:
-    """A folder of the engine's host: the developer's sources, read-only, or where somebody wants data to be kept."""
+    """A folder of the engine's host: source code of a developer, read-only, or the target of backups."""
 
     source: str
     path: str
@@ -105,28 +105,28 @@ class Mount:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A command that runs to its end; failing it fails the release."""
+    """A command that runs to its end. If it fails, the release fails."""
 
     name: str
     command: tuple[str, ...]
     timeout: float
     env: tuple[tuple[str, str], ...] = ()
-    """What it is told otherwise than its tier."""
+    """Variables that differ from those of its tier."""
     path: str = field(default="", metadata={"released": False})
-    """The config path that describes it, for errors."""
+    """The config path of the task, for errors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timed(Task):
-    """A command that runs again and again; one that fails is tried again at the next of its times."""
+    """A scheduled command. After a failure it runs again at its next time."""
 
     at: str
-    """Its times as cron writes them, in UTC."""
+    """Its schedule as a cron expression, in UTC."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How often a workload runs; not part of a release. `most` counts where the workload is `autoscaled`."""
+    """The number of replicas, which is not part of a release. `most` is their limit where the workload is `autoscaled`."""
 
     replicas: int = 1
     most: int | None = None
@@ -134,7 +134,7 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """One process kept running: how a tier is expressed."""
+    """A process that the platform keeps running: the form in which a tier is deployed."""
 
     tier: str
     image: Image
@@ -147,18 +147,18 @@ class Workload:
     ready: Probe | None = None
     zones: tuple[Zone, ...] = ()
     egress: bool = False
-    """It may connect to the world outside."""
+    """True if it may connect to the outside."""
     autoscaled: float | None = None
-    """Processors one is to use on average: with more there are more of it. None: as many as are asked for."""
+    """Processors that one replica may use on average before another is started. None: the number of replicas is fixed."""
     priority: str | None = None
     """Its priority class, on platforms that schedule."""
     writable: tuple[str, ...] = ()
     scratch: int = SCRATCH
-    """Bytes that fit into each of the `writable` paths."""
+    """Size of each of the `writable` paths, in bytes."""
     volumes: tuple[Volume, ...] = ()
     mounts: tuple[Mount, ...] = ()
     scripts: tuple[Script, ...] = ()
-    """In the order in which they are read, from `SCRIPTS`. What they say is not part of what runs."""
+    """In the order in which they run, from `SCRIPTS`. Their text is not part of the running workload."""
     user: int = 10001
     """UID and GID."""
     start_within: float = 60
@@ -166,31 +166,31 @@ class Workload:
     tasks: tuple[Task, ...] = ()
     needs: tuple[str, ...] = ()
     path: str = field(default="", metadata={"released": False})
-    """The config path that describes it, for errors, where it is not that of a tier."""
+    """The config path of the workload, for errors, if it is not a tier's."""
     former: tuple[str, ...] = field(default=(), metadata={"released": False})
-    """The command of an earlier version, equal in effect: a running workload keeps it, so that it is not restarted."""
+    """The command of an earlier version, equal in effect. A running workload keeps it and is not restarted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replicated(Workload):
-    """A workload that holds data, kept several times, each with one of `volumes`; one of them, the primary, is written to.
+    """A stateful workload with several members, each with one of `volumes`. One member, the primary, takes writes.
 
-    Each is told its name in MEMBER, and reaches the others by theirs.
+    Each member gets its name in the environment variable MEMBER, and reaches the others by their names.
     """
 
     names: tuple[str, ...]
-    """Of the members, in DNS too, in the order of the volumes; the first has the one that a single one would have."""
+    """Names of the members, also in DNS, in the order of the volumes. The first member has the volume of a single instance."""
     watcher: Workload
-    """Beside each member, over the same data: they agree on who is primary."""
+    """A process beside each member, over the same data. The watchers agree on the primary."""
     proxy: Workload
-    """Has the workload's own name, and leads to the primary."""
+    """A proxy with the workload's own name that routes to the primary."""
     leave: tuple[str, ...]
-    """Is run in a member before it is stopped."""
+    """The command that runs in a member before it is stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Elsewhere:
-    """A data tier that runs somewhere else: only the way to it is ours."""
+    """An external data tier, such as a managed service. The program only allows access to it."""
 
     tier: str
     host: str
@@ -199,27 +199,27 @@ class Elsewhere:
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """Where every change of a database goes, and at its times the whole of it, so that it can be had as it was at any moment."""
+    """Continuous archive of a database cluster: every change and scheduled base backups, for recovery to any moment."""
 
     vault: Workload
-    """What encrypts it on its way out, and is asked for it in turn: by S3, with these keys."""
+    """The archive proxy. It encrypts what is stored and decrypts what is read, and speaks S3 with these keys."""
     access: Secret
     secret: Secret
     schedule: str
-    """When the whole of it goes there, as cron writes it, in UTC."""
+    """Schedule of base backups as a cron expression, in UTC."""
     days: int
-    """How far back it goes."""
+    """Retention in days."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseCluster:
-    """A database of several instances: where the one that writes is lost, another takes over with all that was acknowledged."""
+    """A PostgreSQL cluster. When the primary is lost, a replica takes over without losing an acknowledged write."""
 
     tier: str
     name: str
-    """Begins the names of its addresses."""
+    """Prefix of the names of its addresses."""
     pooled: str
-    """The address of what shares its connections among many."""
+    """Address of the connection pooler."""
     image: Image
     pooler: Image
     resources: Resources
@@ -228,22 +228,22 @@ class DatabaseCluster:
     password: Secret
     port: int
     volume: Volume
-    """One for each instance."""
+    """One volume of this description for each instance."""
     instances: int = 3
     scripts: tuple[Script, ...] = ()
-    """In the order in which they are read, as the owner."""
+    """SQL in the order in which it runs, as the owner."""
     priority: str | None = None
     start_within: float = 120
     apart: str | None = None
-    """The label of nodes in which no two instances may agree; None: they may be anywhere."""
+    """Label of nodes that no two instances may share (topology key). None: instances may share a node."""
     archive: Archive | None = None
     beside: Workload | None = None
-    """The single one that was there before it, for as long as its data is moved."""
+    """The former single instance, which stays deployed while its data moves."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """Requests whose path begins with one of `prefixes` go to `tier`; the longest prefix wins."""
+    """Routing of requests whose path begins with one of `prefixes` to `tier`. The longest prefix wins."""
 
     tier: str
     prefixes: tuple[str, ...]
@@ -251,8 +251,8 @@ class Route:
     health: str
     hosts: tuple[str, ...] = ()
     gateway: str = ""
-    """What users connect to, and as which hosts, where the platform does not say so itself."""
+    """The gateway and its settings, on platforms where they are part of a release."""
     hidden: tuple[str, ...] = ()
-    """Paths of the tier that are not for users (metrics)."""
+    """Paths of the tier that users must not reach (metrics)."""
     sticky: bool = True
-    """What a page asks for goes to the slot that the page came from, for as long as that stands."""
+    """True if requests of a page go to the slot that served the page, while that slot exists."""

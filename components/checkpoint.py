@@ -1,7 +1,7 @@
-"""What the stack's own checkpoint says is there: who is live, what each slot holds, what failed last time.
+"""The stack's own checkpoint: the live slot, the release of each slot, and failures of the last update.
 
-The checkpoint is written step by step, also by an update that fails later, and reads the same on every platform
-(docs/adr/001-who-is-live.md). `Asked` calls the command line; everything else here is a pure function of its answer.
+Pulumi writes the checkpoint step by step, also during an update that fails later. It reads the same on every platform
+(docs/adr/001-who-is-live.md). `Asked` calls the command line; everything else here is a pure function of the exported checkpoint.
 """
 
 import json
@@ -20,9 +20,9 @@ from .release import Held, Observed, Release, Slot, recalled
 
 SLOT, SWITCH, STACK = "tiers:slot:Slot", "tiers:switch:Switch", "pulumi:pulumi:Stack"
 DATABASE = tuple(f"DATABASE_{part}" for part in ("HOST", "DIRECT_HOST", "READ_HOST", "PORT", "NAME", "USER"))
-"""The variables that say which database is meant."""
+"""Environment variables that identify a database."""
 SWITCHES = "switches"
-"""Output of the switch's component, and of a slot that is live: the number of the switch that made it so."""
+"""Output of the switch's component and of a live slot: the number of the latest switch to that slot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Entry:
     failed: bool = False
     protect: bool = False
     sealed: bool = False
-    """True if some of the inputs are secrets and left out."""
+    """True if some inputs are secrets and left out."""
     retained: bool = False
     """True if the object stays on its platform when the checkpoint drops the resource."""
 
@@ -49,7 +49,7 @@ class Entry:
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """As on either platform: a list of the container's, or the object's own."""
+        """Labels on either platform: the list of a Docker resource, or the metadata of a Kubernetes object."""
         if "metadata" in self.inputs:
             return cast(Mapping[str, str], self.inputs["metadata"].get("labels") or {})
         return {str(label["label"]): str(label["value"]) for label in self.inputs.get("labels") or ()}
@@ -64,40 +64,40 @@ class Entry:
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """What its containers are told, on either platform."""
+        """Environment variables of its containers, on either platform."""
         pod = self.inputs.get("spec", {}).get("template", {}).get("spec", {})
-        told = {each["name"]: each.get("value", "") for one in pod.get("containers", ()) for each in one.get("env", ())}
-        return told | dict(str(each).split("=", 1) for each in self.inputs.get("envs") or ())
+        env = {var["name"]: var.get("value", "") for one in pod.get("containers", ()) for var in one.get("env", ())}
+        return env | dict(str(item).split("=", 1) for item in self.inputs.get("envs") or ())
 
     @property
     def runs(self) -> bool:
-        """Whether it keeps processes running: what a slot that rests does without."""
+        """True if it keeps processes running. A suspended slot has none of these resources."""
         return self.custom and self.role in ("tier", "autoscaler")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The resources the stack holds, parents first; and what an update was doing when it was cut off."""
+    """The resources of a stack, parents first, and the pending operations of an interrupted update."""
 
     entries: tuple[Entry, ...] = ()
     pending: tuple[str, ...] = ()
 
     def below(self, name: str, type_: str) -> tuple[Entry, ...]:
-        """Everything under the component of that name and type, parents first."""
+        """Return all resources below the component of that name and type, parents first."""
         inside = {entry.urn for entry in self.entries if entry.name == name and entry.type == type_}
-        found: list[Entry] = []
+        resources: list[Entry] = []
         for entry in self.entries:
             if entry.parent in inside:
                 inside.add(entry.urn)
-                found.append(entry)
-        return tuple(found)
+                resources.append(entry)
+        return tuple(resources)
 
     def of(self, type_: str, name: str) -> Entry | None:
-        """The resource of that type and name."""
+        """Return the resource of that type and name, or None."""
         return next((entry for entry in self.entries if (entry.type, entry.name) == (type_, name)), None)
 
     def attempt(self, name: str) -> int:
-        """Which try at the container `name` is due: one more than the last if that failed, else the last."""
+        """Return the attempt number for the container `name`: the last one, plus one if that failed."""
         for entry in self.entries:
             if entry.custom and entry.name == name:
                 return int(entry.labels.get(LABEL_ATTEMPT, "1")) + entry.failed
@@ -105,9 +105,9 @@ class Checkpoint:
 
 
 class Asked:
-    """The question for a stack's checkpoint, on its way since it was made: what is read meanwhile costs no time.
+    """A running export of a stack's checkpoint. It starts with the object, so other work done before `answer` costs no time.
 
-    It is asked in the project's folder, `root`: the program need not be there (`main` of Pulumi.yaml).
+    The command runs in the project's folder, `root`, which may differ from the program's (`main` of Pulumi.yaml).
     """
 
     def __init__(self, stack: str, root: str) -> None:
@@ -121,10 +121,10 @@ class Asked:
             raise RunError("pulumi: it is not on PATH, and the program reads its checkpoint with it; add it") from None
 
     def answer(self) -> Checkpoint:
-        """The checkpoint, as `pulumi stack export` prints it (secrets stay encrypted).
+        """Return the checkpoint, as `pulumi stack export` prints it (secrets stay encrypted).
 
         Raises:
-            RunError: the Pulumi command line refuses.
+            RunError: the Pulumi command line fails.
         """
         if self._answer is None:
             out, errors = self._process.communicate()
@@ -135,21 +135,21 @@ class Asked:
 
 
 def parse(export: Mapping[str, Any]) -> Checkpoint:
-    """The checkpoint in the shape of `pulumi stack export` (apitype.DeploymentV3)."""
+    """Return the checkpoint from the JSON of `pulumi stack export` (apitype.DeploymentV3)."""
     deployment = cast(Mapping[str, Any], export.get("deployment") or {})
     resources = cast(Sequence[Mapping[str, Any]], deployment.get("resources") or ())
     pending = cast(Sequence[Mapping[str, Any]], deployment.get("pending_operations") or ())
     return Checkpoint(
         entries=tuple(_entry(resource) for resource in resources if not resource.get("delete")),
-        pending=tuple(f"{each['type']} {each['resource']['urn'].rpartition('::')[2]}" for each in pending),
+        pending=tuple(f"{item['type']} {item['resource']['urn'].rpartition('::')[2]}" for item in pending),
     )
 
 
 def refuse_cut_off(checkpoint: Checkpoint) -> None:
-    """A stack whose last update was killed is healed first: what it was doing may have happened or not.
+    """Refuse a stack whose last update was killed. Its pending operations may have happened or not, so it must be healed first.
 
     Raises:
-        RunError: it was.
+        RunError: the checkpoint has pending operations.
     """
     if checkpoint.pending:
         raise RunError(
@@ -176,9 +176,9 @@ def _entry(resource: Mapping[str, Any]) -> Entry:
 
 
 def observe(checkpoint: Checkpoint) -> Observed:
-    """Return the live slot and the release of each slot as the checkpoint alone says it, to show it to people.
+    """Return the live slot and the release of each slot from the checkpoint alone, for display.
 
-    An update is planned by `settle`, which asks the platform where the checkpoint is incomplete.
+    An update is planned with `settle`, which also reads the platform where the checkpoint is incomplete.
     """
     return _observed(checkpoint, live.likely(evidence(checkpoint)))
 
@@ -186,31 +186,31 @@ def observe(checkpoint: Checkpoint) -> Observed:
 def settle(
     checkpoint: Checkpoint, ask: Callable[[], Routing], named: Slot | bool | None = False, stack: str = ""
 ) -> Observed:
-    """Return the live slot and the release of each slot; the platform is asked where the checkpoint is incomplete.
+    """Return the live slot and the release of each slot. The platform is read where the checkpoint is incomplete.
 
     Args:
         checkpoint: the stack's checkpoint.
-        ask: returns the slot that the platform sends users to.
+        ask: reads the slot that the platform routes users to.
         named: as `live.decide` takes it.
         stack: the stack's name, for errors.
 
     Raises:
-        ReleaseError: the sources contradict each other, or none of them knows.
+        ReleaseError: the sources contradict each other, or none is certain.
     """
     return _observed(checkpoint, live.decide(evidence(checkpoint), ask, named, stack))
 
 
 def _observed(checkpoint: Checkpoint, decision: live.Decision) -> Observed:
-    held = _held(checkpoint)
-    if decision.live and decision.live in held:
+    slots = _slots(checkpoint)
+    if decision.live and decision.live in slots:
         # Only a release that passed its gates goes live.
-        held[decision.live] = replace(held[decision.live], proven=True)
+        slots[decision.live] = replace(slots[decision.live], proven=True)
     missing = decision.live is not None and last_switch(checkpoint, decision.live, decision.switches) is None
-    return Observed(live=decision.live, held=held, switches=decision.switches, missing=missing)
+    return Observed(live=decision.live, held=slots, switches=decision.switches, missing=missing)
 
 
 def last_switch(checkpoint: Checkpoint, live: Slot, number: int) -> Entry | None:
-    """Return the switch of that number to that slot, unless it failed or only stood in for a lost one."""
+    """Return the switch with that number to that slot, or None if it failed or only replaced a lost switch."""
     return next(
         (
             entry
@@ -223,9 +223,9 @@ def last_switch(checkpoint: Checkpoint, live: Slot, number: int) -> Entry | None
 
 
 def evidence(checkpoint: Checkpoint) -> Evidence:
-    """Collect all that the checkpoint says about the live slot."""
+    """Return everything that the checkpoint says about the live slot."""
     switches = [entry for entry in checkpoint.entries if entry.role == "switch" and LABEL_SWITCH in entry.labels]
-    held = _held(checkpoint)
+    slots = _slots(checkpoint)
     intent = _intent(checkpoint)
     refuted = intent is not None and intent.live is not None and _gate_failed(checkpoint, intent.live)
     return Evidence(
@@ -238,8 +238,8 @@ def evidence(checkpoint: Checkpoint) -> Evidence:
         intent=None if refuted else intent,
         complete=checkpoint.of(SWITCH, "switch") is not None,
         failed=max((_number(entry) for entry in switches if entry.failed), default=0),
-        orders={slot: each.order for slot, each in held.items()},
-        proven=frozenset(slot for slot, each in held.items() if each.proven),
+        orders={slot: state.order for slot, state in slots.items()},
+        proven=frozenset(slot for slot, state in slots.items() if state.proven),
     )
 
 
@@ -248,7 +248,10 @@ def _number(switch: Entry) -> int:
 
 
 def _records(checkpoint: Checkpoint, *, final: bool) -> Iterator[Claim]:
-    """Read the claims of the switch's component. `final` if the switch it was to make last is known not to have happened."""
+    """Yield the claims of the slots' and the switch's components.
+
+    `final` if the switch that the last update planned is known not to have happened.
+    """
     for slot in Slot:
         entry = checkpoint.of(SLOT, slot)
         if entry and entry.outputs.get(SWITCHES):
@@ -267,7 +270,7 @@ def _records(checkpoint: Checkpoint, *, final: bool) -> Iterator[Claim]:
 
 
 def _stack_outputs(checkpoint: Checkpoint) -> Iterator[Claim]:
-    """Read the claim of the stack's outputs: they are written by updates that end well, so they may be old."""
+    """Yield the claim of the stack's outputs. Only a successful update writes them, so they may be outdated."""
     for entry in checkpoint.entries:
         if entry.type == STACK and "live" in entry.outputs:
             last = [entry.outputs["last_switch"]] if entry.outputs.get("last_switch") else []
@@ -277,14 +280,14 @@ def _stack_outputs(checkpoint: Checkpoint) -> Iterator[Claim]:
 
 
 def _intent(checkpoint: Checkpoint) -> Claim | None:
-    """Read which slot was to go live by the last update that did something to a slot, as the inputs of Switch say."""
+    """Return the switch that the last update to change a slot planned, as the inputs of Switch record it."""
     switch = checkpoint.of(SWITCH, "switch")
     live = _slot(switch.inputs.get("live")) if switch else None
     if not switch or not live:
         return None
     number = switch.inputs.get(SWITCHES)
     if number is None:
-        # As programs before ADR 021 wrote it: the outputs go when the inputs change, and come once traffic has moved.
+        # Programs before ADR 021 stored no number: outputs vanished when the inputs changed, and returned once traffic had moved.
         settled = max((claim.switches for claim in (*_records(checkpoint, final=False),)), default=0)
         if _slot(switch.outputs.get("live")) is live:
             return None
@@ -295,9 +298,9 @@ def _intent(checkpoint: Checkpoint) -> Claim | None:
 
 
 def _gate_failed(checkpoint: Checkpoint, slot: Slot) -> bool:
-    """Find a task or test of the slot that failed: then no switch to what the slot holds can have happened.
+    """Tell whether a task or the smoke test of the slot failed. If so, no switch to its release can have happened.
 
-    Tiers are no evidence, for a refresh notes a container that stopped later in the same way.
+    Tiers are no evidence: a refresh marks a container that stopped later in the same way.
     """
     return any(entry.failed and entry.role in ("task", "smoke") for entry in checkpoint.below(slot, SLOT))
 
@@ -307,19 +310,19 @@ def _slot(value: object) -> Slot | None:
 
 
 def _count(outputs: Mapping[str, Any], entries: Sequence[Mapping[str, Any]] | None) -> int:
-    """Return the number of switches in outputs that name a live slot; the first switch is number 1."""
-    numbers = [int(each["number"]) for each in entries or () if "number" in each]
+    """Return the number of switches that these outputs record. The first switch is number 1."""
+    numbers = [int(item["number"]) for item in entries or () if "number" in item]
     return max([int(outputs.get(SWITCHES) or 0), *numbers, 1 if _slot(outputs.get("live")) else 0])
 
 
-def _held(checkpoint: Checkpoint) -> dict[Slot, Held]:
-    """Read the release of each slot, and which of them passed its gates."""
+def _slots(checkpoint: Checkpoint) -> dict[Slot, Held]:
+    """Return the release of each slot, and whether it passed its gates."""
     smoked = {
         (entry.labels[LABEL_SLOT], entry.labels[LABEL_RELEASE])
         for entry in checkpoint.entries
         if entry.role == "smoke" and not entry.failed
     }
-    held: dict[Slot, Held] = {}
+    slots: dict[Slot, Held] = {}
     for slot in Slot:
         if entry := checkpoint.of(SLOT, slot):
             release = Release(
@@ -330,36 +333,36 @@ def _held(checkpoint: Checkpoint) -> dict[Slot, Held]:
                 contract=bool(entry.inputs.get("contract")),
             )
             proven = (slot, str(release)) in smoked or _was_proven(checkpoint, entry, release)
-            held[slot] = Held(release=release, proven=proven, order=int(entry.inputs.get("order") or 0))
-    return held
+            slots[slot] = Held(release=release, proven=proven, order=int(entry.inputs.get("order") or 0))
+    return slots
 
 
 def _was_proven(checkpoint: Checkpoint, slot: Entry, release: Release) -> bool:
-    """Read from the slot's own facts that `release` passed its gates, where the smoke test itself is no longer there."""
+    """Tell whether the slot's own outputs record that `release` passed its gates, in case the smoke test is gone."""
     smoke = [entry for entry in checkpoint.entries if entry.role == "smoke" and entry.labels[LABEL_SLOT] == slot.name]
     return not any(entry.failed for entry in smoke) and slot.outputs.get("proven") == str(release)
 
 
 def rested(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
-    """What has run in a slot that now rests, to be run again as it was."""
+    """Return the resources that ran in a slot before it was suspended, to recreate them."""
     entry = checkpoint.of(SLOT, slot)
-    return tuple(_recalled(each) for each in (entry.inputs.get("rested") if entry else None) or ())
+    return tuple(_recalled(item) for item in (entry.inputs.get("rested") if entry else None) or ())
 
 
 def told(checkpoint: Checkpoint, slot: Slot) -> dict[str, str]:
-    """What the tiers of a slot are told of the database, though they rest; nothing where none of them needs it."""
-    there = [each for each in (*checkpoint.below(slot, SLOT), *rested(checkpoint, slot)) if each.runs]
-    return next((found for each in there if (found := told_of_database(each))), dict[str, str]())
+    """Return the database variables of a slot's tiers, also of a suspended slot. Empty if no tier needs a database."""
+    tiers = [item for item in (*checkpoint.below(slot, SLOT), *rested(checkpoint, slot)) if item.runs]
+    return next((env for item in tiers if (env := told_of_database(item))), dict[str, str]())
 
 
 def told_of_database(entry: Entry) -> dict[str, str]:
-    """What of a resource's variables says which database it uses; nothing where it uses none."""
-    found = {name: value for name, value in entry.variables.items() if name in DATABASE}
-    return found if "DATABASE_HOST" in found else {}
+    """Return the variables of a resource that identify its database. Empty if it uses none."""
+    env = {name: value for name, value in entry.variables.items() if name in DATABASE}
+    return env if "DATABASE_HOST" in env else {}
 
 
 def remembered(entry: Entry) -> dict[str, Any]:
-    """A resource in the form in which a slot that rests remembers it."""
+    """Return a resource in the form in which a suspended slot stores it."""
     return {
         "urn": entry.urn,
         "type": entry.type,
@@ -369,12 +372,12 @@ def remembered(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _recalled(found: Mapping[str, Any]) -> Entry:
+def _recalled(stored: Mapping[str, Any]) -> Entry:
     return Entry(
-        urn=found["urn"],
-        type=found["type"],
-        parent=found["parent"],
+        urn=stored["urn"],
+        type=stored["type"],
+        parent=stored["parent"],
         custom=True,
-        inputs=found["inputs"],
-        dependencies=tuple(found.get("dependencies") or ()),
+        inputs=stored["inputs"],
+        dependencies=tuple(stored.get("dependencies") or ()),
     )

@@ -1,4 +1,4 @@
-"""What each switch leaves behind: who moved traffic, when, from what to what, and how long each gate took."""
+"""The journal of switches: who moved traffic, when, from which release to which, and how long each gate took."""
 
 import getpass
 import os
@@ -15,39 +15,46 @@ from .release import Observed, Plan
 
 BEGAN = time.monotonic()
 KEPT = 20
-"""How many switches are remembered."""
+"""Number of switches in the journal."""
 
 
 def entries(known: Checkpoint) -> Sequence[Mapping[str, Any]]:
-    """Return the switches so far, the last one last.
+    """Return the switches so far, the latest last.
 
-    They are in the outputs of the switch's component, after an update that failed in its inputs, and the last one is
-    among the stack's outputs, too.
+    The outputs of the switch's component list them; after a failed update its inputs do. The stack's outputs repeat the
+    latest.
     """
     switch = known.of(SWITCH, "switch")
     sources: list[object] = (
         [switch.outputs.get("journal"), switch.inputs.get("before", {}).get("journal")] if switch else []
     )
     sources += [[entry.outputs.get("last_switch")] for entry in known.entries if entry.type == STACK]
-    found = {each["number"]: each for source in sources for each in _entries(source)}
-    return [found[number] for number in sorted(found)][-KEPT:]
+    by_number = {item["number"]: item for source in sources for item in _entries(source)}
+    return [by_number[number] for number in sorted(by_number)][-KEPT:]
 
 
 def _entries(source: object) -> list[Mapping[str, Any]]:
-    """Return what of a list are entries of the journal."""
+    """Return the journal entries in a value of the checkpoint, or an empty list."""
     listed = cast(list[Mapping[str, Any]], source) if isinstance(source, list) else []
-    return [each for each in listed if each and "number" in each]
+    return [item for item in listed if item and "number" in item]
 
 
 def entry(
     observed: Observed, plan: Plan, gates: Mapping[str, Output[Resource]], moved: Output[Resource]
 ) -> Output[Any]:
-    """This switch: `gates` in seconds from the beginning of the update until each had let it pass."""
-    held = observed.held.get(observed.live) if observed.live else None
-    told = {
+    """Return the entry of this switch.
+
+    Args:
+        observed: the state before the update.
+        plan: the plan of the update.
+        gates: the outputs of the gates. The entry has the seconds from the beginning of the update to each.
+        moved: the output of the switch.
+    """
+    state = observed.held.get(observed.live) if observed.live else None
+    facts = {
         "number": plan.switches,
         "who": os.environ.get("TIERS_WHO") or f"{getpass.getuser()}@{socket.gethostname()}",
-        "from": str(held.release) if held else None,
+        "from": str(state.release) if state else None,
         "to": str(plan.release),
         "slot": str(plan.live),
     }
@@ -56,7 +63,7 @@ def entry(
         return round(time.monotonic() - BEGAN, 1)
 
     def noted(seconds: Mapping[str, float]) -> Mapping[str, Any]:
-        return told | {"at": datetime.now(UTC).isoformat(timespec="seconds"), "gates": dict(seconds)}
+        return facts | {"at": datetime.now(UTC).isoformat(timespec="seconds"), "gates": dict(seconds)}
 
     times = {name: gate.apply(passed) for name, gate in (*gates.items(), ("switch", moved))}
     return Output.all(**times).apply(noted)

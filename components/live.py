@@ -1,4 +1,4 @@
-"""Decide which slot is live. Every source of that can be lost, so several are compared (docs/adr/021-sources-of-live.md). Pure."""
+"""The decision which slot is live. Any source can be lost, so several are compared (docs/adr/021-sources-of-live.md). Pure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,9 +8,9 @@ from .release import ReleaseError, Slot
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """The statement of one source: after `switches` switches this slot was live; None if nothing was.
+    """The statement of one source: after `switches` switches this slot was live, or none was (None).
 
-    `final` if no later switch can have happened without the source being rewritten or removed.
+    `final` if any later switch would have rewritten or removed the source.
     """
 
     source: str
@@ -24,20 +24,20 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """All that a checkpoint says about the live slot."""
+    """Everything that a checkpoint says about the live slot."""
 
     switches: tuple[Claim, ...] = ()
-    """From each switch in the checkpoint that passed."""
+    """Claims of the switches in the checkpoint that succeeded."""
     records: tuple[Claim, ...] = ()
-    """From the outputs and inputs of the switch's component, and the stack's outputs."""
+    """Claims of the outputs and inputs of the switch's component, and of the stack's outputs."""
     intent: Claim | None = None
-    """The switch that the last update was to make, unless one of its gates is known to have failed: it may have happened."""
+    """The switch that the last update planned, unless one of its gates is known to have failed. It may have happened."""
     complete: bool = False
-    """True if the switch's component is there: it tells of a switch that was begun."""
+    """True if the checkpoint has the switch's component, which records a switch that was begun."""
     failed: int = 0
-    """The highest number of a switch that failed: it may have moved traffic all the same."""
+    """The highest number of a failed switch. It may have moved traffic nevertheless."""
     orders: Mapping[Slot, int] = field(default_factory=dict[Slot, int])
-    """Each slot that the checkpoint holds, with the number of the switch it was made for."""
+    """Slots in the checkpoint, with the number of the switch each was made for."""
     proven: frozenset[Slot] = frozenset()
 
     @property
@@ -45,23 +45,23 @@ class Evidence:
         return (*self.switches, *self.records)
 
     def floor(self, live: Slot) -> int:
-        """Return the lowest number of switches there can have been if `live` is live."""
+        """Return the lowest possible number of switches if `live` is live."""
         return max(1, self.orders.get(live, 0), self.orders.get(live.other, 0) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Routing:
-    """The slot that a platform sends its users to, and the slots that run there."""
+    """The slot that a platform routes users to, and the slots that run there."""
 
     source: str
     live: Slot | None = None
     switches: int | None = None
-    """The number of the switch, where the platform notes it."""
+    """Number of the switch, if the platform records it."""
     running: frozenset[Slot] = frozenset()
     absent: bool = False
-    """True if the platform has no routing object at all: it may have been deleted."""
+    """True if the platform has no routing object. It may have been deleted."""
     problem: str = ""
-    """Why the platform could not be asked; empty if it answered."""
+    """Reason why the platform could not be read; empty if it answered."""
 
     def __str__(self) -> str:
         if self.problem:
@@ -81,12 +81,12 @@ class Decision:
 
 
 def settled(evidence: Evidence) -> Decision | None:
-    """Return the decision if the checkpoint alone is complete and of one mind, else None."""
+    """Return the decision if the checkpoint alone is complete and consistent, else None."""
     top = max((claim.switches for claim in evidence.claims), default=0)
-    said = {claim.live for claim in evidence.claims if claim.switches == top}
-    [live] = said if len(said) == 1 else [None]
-    noted = any(claim.switches == top for claim in evidence.switches)
-    if not (noted and evidence.complete) or live is None or live not in evidence.orders or evidence.failed > top:
+    slots = {claim.live for claim in evidence.claims if claim.switches == top}
+    [live] = slots if len(slots) == 1 else [None]
+    recorded = any(claim.switches == top for claim in evidence.switches)
+    if not (recorded and evidence.complete) or live is None or live not in evidence.orders or evidence.failed > top:
         return None
     if evidence.intent and evidence.intent.switches > top and evidence.intent.live is not live:
         return None
@@ -94,25 +94,26 @@ def settled(evidence: Evidence) -> Decision | None:
 
 
 def likely(evidence: Evidence) -> Decision:
-    """Return the decision that the latest claims suggest: to show it to people, not to change anything by it."""
+    """Return the decision that the latest claims suggest. It is for display; no change may depend on it."""
     top = max((claim.switches for claim in evidence.claims), default=0)
-    said = {claim.live for claim in evidence.claims if claim.switches == top}
-    return Decision(live=said.pop() if len(said) == 1 else None, switches=top)
+    slots = {claim.live for claim in evidence.claims if claim.switches == top}
+    return Decision(live=slots.pop() if len(slots) == 1 else None, switches=top)
 
 
 def decide(
     evidence: Evidence, ask: Callable[[], Routing], named: Slot | bool | None = False, stack: str = ""
 ) -> Decision:
-    """Return the live slot. The platform is asked only if the checkpoint alone does not settle it.
+    """Return the live slot. The platform is read only if the checkpoint alone does not settle it.
 
     Args:
-        evidence: the checkpoint's statements.
-        ask: returns where the platform sends users to.
-        named: the slot that a person says is live (TIERS_LIVE), None for nothing; False if nobody says so.
+        evidence: the claims of the checkpoint.
+        ask: reads the slot that the platform routes users to.
+        named: the slot that a person declares live (TIERS_LIVE), None for no slot; False if nobody declares one.
         stack: the stack's name, for the command in the error.
 
     Raises:
-        ReleaseError: no source can be believed; the message lists what each says, and the command that helps.
+        ReleaseError: the sources contradict each other, or none is certain. The message lists each source and the command
+            that helps.
     """
     if decision := settled(evidence):
         return decision
@@ -137,10 +138,10 @@ def _named(evidence: Evidence, named: Slot | None) -> Decision:
 
 def _compared(evidence: Evidence, routing: Routing) -> Decision:
     top = max((claim.switches for claim in evidence.claims), default=None)
-    said = {claim.live for claim in evidence.claims if claim.switches == top}
-    if len(said) > 1:
+    slots = {claim.live for claim in evidence.claims if claim.switches == top}
+    if len(slots) > 1:
         raise UndecidedError("the checkpoint contradicts itself")
-    candidates = dict.fromkeys(said, top or 0)
+    candidates = dict.fromkeys(slots, top or 0)
     intent = evidence.intent
     if intent and intent.switches == 1 and top is None:
         candidates[None] = 0
@@ -154,7 +155,7 @@ def _compared(evidence: Evidence, routing: Routing) -> Decision:
 def _with_platform(
     evidence: Evidence, routing: Routing, live: Slot, candidates: Mapping[Slot | None, int], top: int | None
 ) -> Decision:
-    """Decide where users are sent to a slot: the checkpoint must not know better."""
+    """Return the decision if the platform routes users to a slot. The checkpoint must not contradict it."""
     if routing.switches is not None:
         if top is not None and (routing.switches < top or (routing.switches == top and live not in candidates)):
             raise UndecidedError("the platform and the checkpoint contradict each other")
@@ -164,7 +165,7 @@ def _with_platform(
             raise UndecidedError("the platform and the checkpoint contradict each other")
         return Decision(live=live, switches=max(candidates[live], evidence.floor(live)))
     if not evidence.orders and live not in routing.running:
-        # A map that outlived its containers, as after `make heal FORCE=state`: it leads nowhere.
+        # The map outlived its containers, as after `make heal FORCE=state`, and routes to none.
         return Decision(live=None, switches=0)
     return Decision(live=live, switches=max(evidence.floor(live), evidence.failed))
 
@@ -172,7 +173,7 @@ def _with_platform(
 def _without_platform(
     evidence: Evidence, routing: Routing, candidates: Mapping[Slot | None, int], top: int | None
 ) -> Decision:
-    """Decide where users are sent nowhere, or the platform does not answer."""
+    """Return the decision if the platform routes users to no slot, or can't be read."""
     if not candidates:
         if routing.problem or evidence.orders:
             raise UndecidedError("nothing says which slot is live")
@@ -192,9 +193,9 @@ def _without_platform(
 
 
 def _never_made(evidence: Evidence) -> bool:
-    """Tell whether the switch that the last update was to make can't have happened: it waits for all gates of its slot.
+    """Tell whether the switch that the last update planned can't have happened, because the slot did not pass its gates.
 
-    The routing object is gone, so no user is served by either slot, and the last confirmed one is the one to restore.
+    The routing object is gone, so neither slot serves users, and the last confirmed live slot is the one to restore.
     """
     intent = evidence.intent
     return intent is not None and intent.live is not None and intent.live not in evidence.proven
@@ -202,10 +203,12 @@ def _never_made(evidence: Evidence) -> bool:
 
 def _explained(problem: str, evidence: Evidence, routing: Routing, stack: str) -> str:
     slots = ", ".join(evidence.orders) or "no slot"
-    said = [*map(str, evidence.claims), str(routing), f"the checkpoint: it holds {slots}"]
+    lines = [*map(str, evidence.claims), str(routing), f"the checkpoint: it holds {slots}"]
     if evidence.intent:
-        said.append(f"the last update: it was to make {evidence.intent.live} live by switch {evidence.intent.switches}")
-    sources = "\n".join(f"    {line}" for line in said)
+        lines.append(
+            f"the last update: it was to make {evidence.intent.live} live by switch {evidence.intent.switches}"
+        )
+    sources = "\n".join(f"    {line}" for line in lines)
     if not evidence.orders and routing.live:
         fix = (
             "if the state is kept somewhere else, say where (PULUMI_BACKEND_URL); if it is lost, put its copy back "

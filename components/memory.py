@@ -1,7 +1,8 @@
-"""Memory of a slot: the inputs of everything that lasts in it, as JSON in the output `made` of the slot's component.
+"""Memory of a slot: the inputs of its lasting resources, as JSON in the output `made` of the slot's component.
 
-The checkpoint alone is not enough: `pulumi refresh` drops what somebody deleted, and nothing would say what it was. A component has
-no provider, so its outputs outlive a refresh (docs/adr/022-repair.md). Secrets are left out: only their places are remembered.
+The checkpoint alone is not enough: `pulumi refresh` drops a resource that somebody deleted, with its inputs. A component
+has no provider, so its outputs outlive a refresh (docs/adr/022-repair.md). Secrets are left out: the memory only records
+that a resource had some.
 """
 
 import json
@@ -18,36 +19,36 @@ from .release import Slot
 MADE = "made"
 """Name of the output."""
 _ENDED = ("smoke", "task")
-"""Roles that run to their end: a gate that was passed is not passed again."""
+"""Roles of resources that run to their end. A passed gate does not run again."""
 _IMAGE, _JOB = "docker:index/remoteImage:RemoteImage", "kubernetes:batch/v1:Job"
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
-"""Key by which a state marks a value that is not plain (Pulumi's sig.Key)."""
+"""Key that marks a value of a state as special, such as a secret (sig.Key of Pulumi)."""
 State = dict[str, Any]
 
 
 def is_memorable(entry: Entry) -> bool:
-    """Tell whether a slot remembers a resource: all but what runs to its end."""
+    """Tell whether a slot remembers a resource: every resource except those that run to their end."""
     return entry.role not in _ENDED and entry.type != _JOB
 
 
 def can_be_put_back(entry: Entry) -> bool:
-    """Tell whether a remembered resource that is gone is made again. An image is not: another build has another content."""
+    """Tell whether a lost resource can be recreated. An image can't: another build has other content."""
     return entry.type != _IMAGE
 
 
 def to_state(entry: Entry) -> State:
-    """Return a resource in the form in which a slot remembers it."""
-    found: State = {"urn": entry.urn, "type": entry.type, "parent": entry.parent}
+    """Return a resource as the JSON object that a slot's memory stores."""
+    state: State = {"urn": entry.urn, "type": entry.type, "parent": entry.parent}
     if not entry.custom:
-        return found | {"custom": False}
+        return state | {"custom": False}
     inputs, sealed = _opened(dict(entry.inputs))
     labels = inputs.get("labels")
     if isinstance(labels, list):
-        inputs["labels"] = [each for each in cast(list[State], labels) if each["label"] != LABEL_ATTEMPT]
-    found |= {"inputs": inputs, "dependencies": list(entry.dependencies)}
+        inputs["labels"] = [label for label in cast(list[State], labels) if label["label"] != LABEL_ATTEMPT]
+    state |= {"inputs": inputs, "dependencies": list(entry.dependencies)}
     if entry.type == _IMAGE:
-        found["outputs"] = {"imageId": entry.outputs.get("imageId")}
-    return found | ({"sealed": True} if sealed or entry.sealed else {})
+        state["outputs"] = {"imageId": entry.outputs.get("imageId")}
+    return state | ({"sealed": True} if sealed or entry.sealed else {})
 
 
 def from_state(found: Mapping[str, Any]) -> Entry:
@@ -65,52 +66,58 @@ def from_state(found: Mapping[str, Any]) -> Entry:
 
 
 def recall(known: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
-    """Return what a slot remembers, parents and dependencies first."""
+    """Return the resources that a slot remembers, parents and dependencies first."""
     component = known.of(SLOT, slot)
     text = str(component.outputs.get(MADE) or "[]") if component else "[]"
-    return tuple(from_state(each) for each in cast(list[State], json.loads(text)))
+    return tuple(from_state(item) for item in cast(list[State], json.loads(text)))
 
 
 def remember(entries: Iterable[Entry]) -> str:
-    """Return the memory of these resources of a slot. As one text it is exact, and cheap to register."""
+    """Return these resources of a slot as one JSON text, which is exact and cheap to register."""
     return json.dumps([to_state(entry) for entry in entries if is_memorable(entry)], sort_keys=True)
 
 
 def record(slot: Slot, passed: Output[Any]) -> Output[str]:
-    """Return the memory of a slot whose release is being deployed, read from the checkpoint once the last gate has `passed`.
+    """Return the memory of the slot that is being deployed, read from the checkpoint after its last gate.
 
-    The checkpoint has the inputs as the providers took them, and its secrets are encrypted.
+    The checkpoint has the inputs as the providers accepted them, with secrets encrypted.
+
+    Args:
+        slot: the slot.
+        passed: the output of the last gate.
     """
     question = pulumi.get_stack(), pulumi.get_root_directory()
 
     def read(_: object) -> str:
         try:
-            known = checkpoint.Asked(*question).answer()
+            exported = checkpoint.Asked(*question).answer()
         except RunError as error:
             pulumi.log.warn(f"{slot}: its resources can't be noted down now, the next update does it: {error}")
             return remember([])
-        return remember(known.below(slot, SLOT))
+        return remember(exported.below(slot, SLOT))
 
     return passed.apply(read)
 
 
 def suspended(known: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
-    """Return what has to be made for a slot to serve: what was suspended in it, and what is gone from it."""
-    there = {entry.urn for entry in known.below(slot, SLOT)}
+    """Return the resources that a slot lacks to serve: those suspended in it, and those gone from it."""
+    present = {entry.urn for entry in known.below(slot, SLOT)}
     absent = {entry.urn: entry for entry in (*checkpoint.rested(known, slot), *recall(known, slot))}
-    return tuple(entry for urn, entry in absent.items() if urn not in there and entry.runs)
+    return tuple(entry for urn, entry in absent.items() if urn not in present and entry.runs)
 
 
 def images(entries: Iterable[Entry], known: Checkpoint, slot: Slot) -> dict[str, str]:
-    """Return the id of each image that the containers among these entries of a slot need → the image's name and the tier."""
-    named = (*known.entries, *recall(known, slot))
-    names = {str(each.outputs.get("imageId")): str(each.inputs.get("name")) for each in named if each.type == _IMAGE}
+    """Return the id of each image that containers among these entries need, with the image's name and tier for messages."""
+    listed = (*known.entries, *recall(known, slot))
+    names = {
+        str(entry.outputs.get("imageId")): str(entry.inputs.get("name")) for entry in listed if entry.type == _IMAGE
+    }
     needed = {str(image): entry.tier for entry in entries if (image := entry.inputs.get("image"))}
     return {image: f"the image {names.get(image, image)} of {slot}'s {tier}" for image, tier in needed.items()}
 
 
 def ordered(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries with parents and dependencies first, else in their order."""
+    """Return the entries with parents and dependencies first, otherwise in their order."""
     by_urn = {entry.urn: entry for entry in entries}
     done: dict[str, Entry] = {}
 
@@ -127,7 +134,7 @@ def ordered(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _opened(value: Any) -> tuple[Any, bool]:
-    """Return a value of a state without the secrets in it, and whether there were any."""
+    """Return a value of a state without its secrets, and whether it had any."""
     if isinstance(value, dict):
         fields = cast(State, value)
         if _SIGNATURE in fields:

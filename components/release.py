@@ -1,4 +1,4 @@
-"""Slots and plans: which slot a release goes to and whether traffic moves. Pure; docs/blue-green.md has the invariants."""
+"""Slots, releases and plans: the slot that a release goes to, and whether traffic moves. Pure; docs/blue-green.md has the invariants."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from .workload import Route, Workload
 
 
 class ReleaseError(RunError):
-    """The release that was asked for can't be had; the message says why and what to do instead."""
+    """A refused release action. The message says why, and what to do instead."""
 
 
 class Slot(StrEnum):
@@ -26,41 +26,41 @@ class Slot(StrEnum):
 
 
 class Ask(StrEnum):
-    """What an update is asked for (TIERS_RELEASE)."""
+    """The release action of an update (TIERS_RELEASE)."""
 
     CONFIGURED = "configured"
-    """The release that the configuration describes."""
+    """Deploy the release that the configuration describes."""
     PROMOTE = "promote"
-    """The same, and that it goes live now that somebody has looked at it."""
+    """Deploy the configured release and make it live, after a person has approved it."""
     PREVIOUS = "previous"
-    """The release that was live before."""
+    """Make the previous live release live again."""
 
 
 FORCES = ("contract", "data")
-"""What TIERS_FORCE may name: going back past a migration that breaks the release before it; losing data."""
+"""Values of TIERS_FORCE: going back past a migration that breaks the release before it, and losing data."""
 
 
 def asked(variables: Mapping[str, str]) -> tuple[Ask, bool]:
-    """What the variables of the environment ask for: TIERS_RELEASE; and whether TIERS_FORCE names `contract`.
+    """Parse the release action (TIERS_RELEASE), and whether TIERS_FORCE names `contract`.
 
-    What else it may name, `data`, is asked where data is looked after (`guard`).
+    The other value of TIERS_FORCE, `data`, is read by `guard`.
 
     Raises:
-        ReleaseError: they ask for something else.
+        ReleaseError: a variable has an unknown value.
     """
-    given, force = variables.get("TIERS_RELEASE") or Ask.CONFIGURED, variables.get("TIERS_FORCE") or ""
-    if given not in [*Ask]:
-        raise ReleaseError(f"TIERS_RELEASE: there is no {given!r:.40}; use {', '.join(Ask)}")
+    action, force = variables.get("TIERS_RELEASE") or Ask.CONFIGURED, variables.get("TIERS_FORCE") or ""
+    if action not in [*Ask]:
+        raise ReleaseError(f"TIERS_RELEASE: there is no {action!r:.40}; use {', '.join(Ask)}")
     if force not in ("", *FORCES):
         raise ReleaseError(f"TIERS_FORCE: {force!r:.40} can't be forced; use {' or '.join(FORCES)}, or leave it out")
-    return Ask(given), force == "contract"
+    return Ask(action), force == "contract"
 
 
 def named_live(variables: Mapping[str, str]) -> Slot | bool | None:
-    """Return the slot that a person says is live (TIERS_LIVE), None if nothing is; False if the variable is not set.
+    """Return the slot that a person declares live (TIERS_LIVE), None if they declare that none is, False if the variable is not set.
 
     Raises:
-        ReleaseError: it is no slot.
+        ReleaseError: the value is no slot.
     """
     name = variables.get("TIERS_LIVE") or ""
     if name not in ("", "none", *Slot):
@@ -70,16 +70,16 @@ def named_live(variables: Mapping[str, str]) -> Slot | bool | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """What a slot runs: the version is what people call it, the digest of its content is what it is."""
+    """The content of a slot. The version is its name for people, the digest of its content identifies it."""
 
     version: str
     digest: str
     parts: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, hash=False)
-    """The digest of each of its parts: what two releases differ in."""
+    """Digest of each part, to list the differences of two releases."""
     routes: tuple[Route, ...] = field(default=(), compare=False)
-    """Which requests go to which of its tiers."""
+    """Routes to its tiers."""
     contract: bool = field(default=False, compare=False)
-    """Whether its migration breaks the release before it."""
+    """True if its migration breaks the release before it."""
 
     def __str__(self) -> str:
         return f"{self.version}-{self.digest}"
@@ -87,18 +87,21 @@ class Release:
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """What a slot holds: `proven` if every gate has let it pass, `order` the number of the switch it was made for."""
+    """The state of a slot. `proven` if its release passed every gate; `order` is the number of the switch it was made for."""
 
     release: Release
     proven: bool
     order: int = 0
     lost: bool = False
-    """True if a part of the release is gone and can't be made again."""
+    """True if a part of the release is gone and can't be restored."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """The state before an update. `switches` counts the switches so far; `missing` is true if the checkpoint lacks the last."""
+    """The state of a stack before an update.
+
+    `switches` counts the switches so far. `missing` is true if the checkpoint lacks the last one.
+    """
 
     live: Slot | None = None
     held: Mapping[Slot, Held] = field(default_factory=dict[Slot, Held])
@@ -107,22 +110,22 @@ class Observed:
 
     @property
     def standby(self) -> Held | None:
-        """What the slot that is not live holds, if it may go live."""
-        found = self.held.get(self.live.other) if self.live else None
-        return found if found and found.proven else None
+        """The state of the idle slot, if its release passed its gates."""
+        state = self.held.get(self.live.other) if self.live else None
+        return state if state and state.proven else None
 
     @property
     def waiting(self) -> bool:
-        """Whether the standby has never been live: it waits for somebody's word."""
+        """True if the standby has never been live: it waits for promotion."""
         return bool(self.standby and self.standby.order > self.switches)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What an update does: `render` gets `release`, `keep` stay as they are, `live` is live afterwards.
+    """The effect of an update: slot `render` gets `release`, the slots in `keep` stay unchanged, `live` is live afterwards.
 
-    `waits` if the release has to be promoted before traffic moves to it. `restores` if the switch that made the previous
-    slot live is lost and made again, before anything else.
+    `waits` if the release must be promoted before traffic moves to it. `restores` if the switch that made the previous slot
+    live is lost and recreated first.
     """
 
     live: Slot
@@ -136,11 +139,11 @@ class Plan:
 
     @property
     def moves(self) -> bool:
-        """Whether traffic moves to another slot."""
+        """True if traffic moves to another slot."""
         return self.live is not self.previous
 
     def rests(self, slot: Slot, observed: Observed) -> bool:
-        """Whether a slot that is kept is the standby of what is live, and not one that waits to be promoted."""
+        """Tell whether a kept slot is the standby of the live release, and not a release that waits for promotion."""
         return slot is not self.live and not (observed.waiting and slot is not observed.live)
 
 
@@ -152,14 +155,20 @@ def plan(
     *,
     manual: bool = False,
 ) -> Plan:
-    """Return where `desired` goes: nowhere if it is live, to its slot if the standby holds it, else to the idle slot.
+    """Return the plan for `desired`: no change if it is live, a switch if the standby has it, else a deployment to the idle slot.
 
-    With `manual`, traffic moves only when it is asked to: to the release that waits, or back to the previous one. The
-    first release of all waits for nobody, for nothing is live.
+    With `manual`, traffic moves only on request: to the waiting release, or back to the previous one. The first release of a
+    stack needs no promotion, because nothing is live.
+
+    Args:
+        observed: the state before the update.
+        desired: the configured release.
+        ask: the release action.
+        past_contract: allow going back past a migration that breaks the older release.
+        manual: require promotion (`environment.release.promote`).
 
     Raises:
-        ReleaseError: what is asked for is not there, or going back would be past a migration that breaks it and
-            `past_contract` does not allow it.
+        ReleaseError: no slot has the requested release, or a later migration breaks it and `past_contract` is false.
     """
     done = _plan(observed, desired, ask, past_contract, manual=manual)
     return replace(done, restores=observed.missing)
@@ -178,8 +187,8 @@ def _plan(observed: Observed, desired: Release, ask: Ask, past_contract: bool, *
             waits = f" ({standby.release} waits there to be promoted)" if standby else ""
             raise ReleaseError(f"there is nothing to go back to: {idle} holds no release that was live{waits}")
         desired = standby.release
-    held = standby is not None and standby.release.digest == desired.digest
-    if ask is Ask.PROMOTE and not held:
+    is_standby = standby is not None and standby.release.digest == desired.digest
+    if ask is Ask.PROMOTE and not is_standby:
         raise ReleaseError(
             f"there is nothing to promote: {idle} does not hold {desired}, proven; run `pulumi up` first"
         )
@@ -191,7 +200,7 @@ def _plan(observed: Observed, desired: Release, ask: Ask, past_contract: bool, *
     waits = manual and ask is Ask.CONFIGURED
     target = live if waits else idle
     switches = observed.switches + (target is not live)
-    if standby and held:
+    if standby and is_standby:
         if not waits and not past_contract:
             _refuse_past_contract(current, standby)
         release = current.release if waits and current else standby.release
@@ -217,42 +226,42 @@ def _refuse_past_contract(current: Held | None, older: Held) -> None:
 
 
 def explain(observed: Observed, done: Plan) -> str:
-    """What an update is going to do, in words for a reviewer."""
+    """Return the effect of an update in words, for reviewers."""
     again = f"the switch to {done.previous} is lost and made again" if done.restores else ""
     if not done.render and not done.moves:
         waits = f"{done.live.other} waits to be promoted" if done.waits else ""
         return "; ".join(filter(None, ("nothing of the release changes", waits, again)))
     current = observed.held.get(observed.live) if observed.live else None
     target = done.render or done.live
-    said: list[str] = [again] if again else []
+    lines: list[str] = [again] if again else []
     if done.render:
-        gone = observed.held.get(target)
-        instead = f", in place of {gone.release}" if gone else ""
-        said.append(f"{target} gets {done.release}{instead}")
+        replaced = observed.held.get(target)
+        instead = f", in place of {replaced.release}" if replaced else ""
+        lines.append(f"{target} gets {done.release}{instead}")
         before: Mapping[str, str] = current.release.parts if current else {}
-        said.append(f"it differs in {', '.join(differences(before, done.release.parts)) or 'its version'}")
+        lines.append(f"it differs in {', '.join(differences(before, done.release.parts)) or 'its version'}")
         migrations = sorted(part for part in done.release.parts if part.endswith(".migrate"))
         breaks = " (contract: it breaks the release before it)" if done.release.contract else ""
-        said.append(f"migration: {', '.join(migrations) or 'none'}{breaks}")
+        lines.append(f"migration: {', '.join(migrations) or 'none'}{breaks}")
     if current:
         if current.lost:
-            said.append(f"something of {observed.live} is gone and can't be made again, so the release is made anew")
-        said.append(f"{observed.live} stays live with {current.release}" + ("" if done.waits else " until the switch"))
-    said.append(
+            lines.append(f"something of {observed.live} is gone and can't be made again, so the release is made anew")
+        lines.append(f"{observed.live} stays live with {current.release}" + ("" if done.waits else " until the switch"))
+    lines.append(
         "nothing switches: it waits to be promoted"
         if done.waits
         else f"switch {done.switches} moves all traffic to {done.live}, {done.release}"
     )
-    return "; ".join(said)
+    return "; ".join(lines)
 
 
 def differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
-    """The parts that are not the same in both."""
+    """Return the sorted names of the parts that differ."""
     return sorted(part for part in {*one, *other} if one.get(part) != other.get(part))
 
 
 def identify(version: str, content: Iterable[Workload | Route], *, contract: bool = False) -> Release:
-    """The release of this content: its digest is taken over the version and all of it, whatever its order."""
+    """Return the release of this content. Its digest covers the version and all of the content, in any order."""
     content = tuple(content)
     plain = [_plain(part) for part in content]
     whole = sorted(json.dumps(part, sort_keys=True) for part in plain)
@@ -267,17 +276,17 @@ def identify(version: str, content: Iterable[Workload | Route], *, contract: boo
 
 
 def recalled(routes: Iterable[Mapping[str, Any]]) -> tuple[Route, ...]:
-    """Routes as the checkpoint has them; what another version of this program knew of them besides is left out."""
-    return tuple(Route(**_known(route)) for route in routes)
+    """Return routes from the checkpoint. Fields that only another version of this program has are dropped."""
+    return tuple(Route(**_current_fields(route)) for route in routes)
 
 
-def _known(route: Mapping[str, Any]) -> dict[str, Any]:
-    values = {each.name: route[each.name] for each in fields(Route) if each.name in route}
+def _current_fields(route: Mapping[str, Any]) -> dict[str, Any]:
+    values = {part.name: route[part.name] for part in fields(Route) if part.name in route}
     return {name: tuple(cast(list[str], value)) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _parts(plain: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """A workload and each of its tasks for itself; what is routed to a tier."""
+    """Yield the digest of a workload, and of each of its tasks; or the digest of a tier's route."""
     tier, tasks = plain["tier"], plain.get("tasks")
     rest = {key: value for key, value in plain.items() if key != "tasks"}
     yield tier if tasks is not None else f"{tier}.route", _digest(json.dumps(rest, sort_keys=True))

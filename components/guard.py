@@ -1,8 +1,8 @@
-"""What a plan would do to data: found before anything is touched, from what the checkpoint holds and what is wanted now.
+"""Protection of data: a plan that would lose data is refused before anything changes, by comparing checkpoint and configuration.
 
-Losing data takes three words from a person, for three things stand in the way: this, which knows why; `protect`, by which the
-engine deletes it for nobody; `retain_on_delete`, by which it stays where it is even when the state forgets it
-(docs/adr/020-what-stops-a-plan.md).
+Three barriers prevent the loss of data, so a person has to confirm it three times. This module refuses the plan with a
+reason. `protect` makes Pulumi refuse to delete a resource. `retain_on_delete` keeps the object on its platform even when
+the state drops it (docs/adr/020-what-stops-a-plan.md).
 """
 
 import re
@@ -16,22 +16,22 @@ from .names import BACKUPS
 from .workload import DatabaseCluster, Workload
 
 FORCE = "data"
-"""What TIERS_FORCE says where data is to go."""
+"""Value of TIERS_FORCE that permits the loss of data."""
 VOLUME, CLAIM, NAMESPACE = (
     "docker:index/volume:Volume",
     "kubernetes:core/v1:PersistentVolumeClaim",
     "kubernetes:core/v1:Namespace",
 )
 SEVERAL = "kubernetes:postgresql.cnpg.io/v1:Cluster"
-"""A database of several instances: their claims go with it."""
+"""Resource type of a database cluster. Its claims are deleted with it."""
 BACKUP = "environment.tiers.database.backup"
-"""The volume of backups, and what says of it where it is."""
+"""Config path of the backups, whose `target` says where they are."""
 _UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """Something that holds data, as its resource's inputs say: `place` is what the platform knows it by."""
+    """A resource that holds data, by its inputs. `place` is its name on the platform."""
 
     type: str
     place: str
@@ -67,13 +67,13 @@ class Store:
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """Why an update is not begun. `store` is what it would delete; None if it would break what there is."""
+    """The reason to refuse an update. `store` is the data it would delete, or None if it would break a running database."""
 
     wrong: str
     fix: str
     store: Store | None = None
     forced: bool = True
-    """Whether a person may have it so all the same."""
+    """True if a person may force the update."""
 
     def said(self) -> str:
         if not self.forced:
@@ -83,7 +83,7 @@ class Loss:
 
 
 def forced(variables: Mapping[str, str]) -> bool:
-    """Whether TIERS_FORCE says that data may go."""
+    """Tell whether TIERS_FORCE permits the loss of data."""
     return variables.get("TIERS_FORCE") == FORCE
 
 
@@ -95,27 +95,35 @@ def refuse(
     holding: Sequence[Workload | DatabaseCluster],
     forced: bool,
 ) -> None:
-    """Stop a plan that would lose data. `wanted` are the type and inputs of whatever `holding` will hold it in, by name.
+    """Refuse a plan that would lose data.
+
+    Args:
+        known: the stack's checkpoint.
+        app: the application.
+        environment: the environment.
+        wanted: name → type and inputs of each resource that will hold data.
+        holding: the workloads that hold data.
+        forced: True if TIERS_FORCE permits the loss.
 
     Raises:
-        ConfigError: it would, and nobody has said that it may (`forced`), or has said it of data that is protected.
+        ConfigError: the plan would lose data, and `forced` is false or the data is protected.
     """
-    # Several instances have files of their own, and data is moved into them: these may be of another version than the single one's.
-    databases = [each for each in holding if each.tier == TierName.DATABASE]
-    single = next((each.image.reference for each in databases if isinstance(each, Workload)), None)
-    several = next((each.image.reference for each in databases if isinstance(each, DatabaseCluster)), None)
-    found = [
-        *losses(held(known), {name: Store.of(*each) for name, each in wanted.items()}, app, environment),
+    # A cluster has its own files and data is copied into it, so its major version may differ from the single instance's.
+    databases = [data for data in holding if data.tier == TierName.DATABASE]
+    single = next((data.image.reference for data in databases if isinstance(data, Workload)), None)
+    cluster = next((data.image.reference for data in databases if isinstance(data, DatabaseCluster)), None)
+    risks = [
+        *losses(held(known), {name: Store.of(*resource) for name, resource in wanted.items()}, app, environment),
         *another_major(major_held(known), single),
-        *another_major_of_several(major_of_several(known), several),
+        *another_major_of_several(major_of_several(known), cluster),
     ]
-    standing = [loss for loss in found if not (forced and loss.forced and not (loss.store and loss.store.protected))]
-    if standing:
-        raise ConfigError("\n".join(loss.said() for loss in standing))
+    blocking = [loss for loss in risks if not (forced and loss.forced and not (loss.store and loss.store.protected))]
+    if blocking:
+        raise ConfigError("\n".join(loss.said() for loss in blocking))
 
 
 def held(known: Checkpoint) -> dict[str, Store]:
-    """What holds data now, by name. A namespace does: all in it goes with it."""
+    """Return the resources that hold data now, by name. A namespace is one: everything in it is deleted with it."""
     return {
         entry.name if entry.type != NAMESPACE else "namespace": Store.of(
             entry.type, entry.inputs, protected=entry.protect
@@ -126,17 +134,20 @@ def held(known: Checkpoint) -> dict[str, Store]:
 
 
 def _replaceable(entry: Entry) -> bool:
-    """What an update fills itself, as the volumes of secrets and scripts, and what was only observed: no data of the application."""
+    """Tell whether a volume holds no data of the application.
+
+    Such volumes are filled by an update (secrets, scripts), or belong to the gateway or to monitoring.
+    """
     component = entry.parent.rpartition("::")[0].rpartition(":")[2]
     files = component != "Ground" and re.search(r"-secrets-|-scripts$", entry.name)
     return bool(files) or component in ("Gateway", "Monitoring")
 
 
 def losses(
-    there: Mapping[str, Store], wanted: Mapping[str, Store], app: App, environment: Environment
+    stored: Mapping[str, Store], wanted: Mapping[str, Store], app: App, environment: Environment
 ) -> Iterator[Loss]:
-    """What would be deleted, made anew, or can't be had, of what holds data."""
-    for name, store in sorted(there.items()):
+    """Yield the data that an update would delete or replace, and the changes that a claim can't take."""
+    for name, store in sorted(stored.items()):
         if store.platform != environment.platform:
             wrong = f"environment.platform: {environment.platform} has none of this data, and {_deleted(store)}"
             yield Loss(wrong=wrong, fix=f"keep {store.platform}, or make it another stack", store=store)
@@ -155,7 +166,7 @@ def _gone(name: str, store: Store, app: App, environment: Environment) -> Loss:
     if store.type == NAMESPACE:
         wrong = f"environment.kubernetes.namespace.create: false leaves it to somebody else, and {deleted}"
         return Loss(wrong=wrong, fix="keep it true", store=store)
-    tier = next((each for each in (TierName.DATABASE, TierName.CACHE) if name.startswith(f"{each}-")), None)
+    tier = next((data for data in (TierName.DATABASE, TierName.CACHE) if name.startswith(f"{data}-")), None)
     if tier and tier not in app.names:
         return Loss(wrong=f"app.{tier}: it is not described any more, and {deleted}", fix="describe it", store=store)
     if tier and environment.size(tier).external:
@@ -204,14 +215,14 @@ def _changed(name: str, old: Store, new: Store) -> Iterator[Loss]:
 
 
 def major(image: str | None) -> int | None:
-    """The major version that a reference names: of postgres:15-bookworm 15; None where its tag does not say it."""
+    """Return the major version in an image reference, as 15 for postgres:15-bookworm; None if the tag has none."""
     tag = (image or "").partition("@")[0].rpartition("/")[2].partition(":")[2]
-    found = re.match(r"v?(\d{1,3})(?!\d)", tag)
-    return int(found[1]) if found else None
+    match = re.match(r"v?(\d{1,3})(?!\d)", tag)
+    return int(match[1]) if match else None
 
 
 def major_held(known: Checkpoint) -> int | None:
-    """That of the database that runs; on Docker a container has only its image's id."""
+    """Return the major version of the running single instance. On Docker a container only has its image's id."""
     names = {entry.outputs.get("imageId"): str(entry.inputs.get("name")) for entry in known.entries}
     for entry in known.entries:
         if entry.runs and entry.tier == TierName.DATABASE and entry.type != SEVERAL:
@@ -222,7 +233,7 @@ def major_held(known: Checkpoint) -> int | None:
 
 
 def another_major(old: int | None, wanted: str | None) -> Iterator[Loss]:
-    """No PostgreSQL starts over the files of another major version: it would stop what is live, and not come up."""
+    """Yield a loss if the major version changes: PostgreSQL can't start on files of another major version."""
     new = major(wanted)
     if old and new and old != new:
         wrong = f"app.database.image: PostgreSQL {new} can't read the files of {old}, and would not start"
@@ -230,13 +241,16 @@ def another_major(old: int | None, wanted: str | None) -> Iterator[Loss]:
 
 
 def major_of_several(known: Checkpoint) -> int | None:
-    """That of the database of several instances that runs."""
+    """Return the major version of the running database cluster."""
     images = (entry.inputs.get("spec", {}).get("imageName") for entry in known.entries if entry.type == SEVERAL)
     return next((major(image) for image in images), None)
 
 
 def another_major_of_several(old: int | None, wanted: str | None) -> Iterator[Loss]:
-    """CloudNativePG does it all the same: nobody is answered meanwhile, and there is nothing left to go back to."""
+    """Yield a loss if the major version of a cluster changes.
+
+    CloudNativePG converts the files in place: the database is down meanwhile, and the old files are gone afterwards.
+    """
     new = major(wanted)
     if old and new and old != new:
         wrong = f"app.database.ha_image: for PostgreSQL {new} all instances are stopped, the files of {old} converted where they are, and replicas' deleted"

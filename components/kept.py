@@ -1,7 +1,7 @@
-"""What stays as it is: registered again from the checkpoint, so that today's program can't touch it.
+"""Slots that stay unchanged: registered again from the checkpoint, so that the current program can't change them.
 
-Every resource by type, name and parent, without inputs and with all changes ignored: the engine answers "unchanged" and
-keeps what the state holds (seen with pulumi 3.256, on both providers).
+Each resource is registered by type, name and parent, without inputs and with all changes ignored. Pulumi then reports
+"unchanged" and keeps the stored inputs (tested with pulumi 3.256 and both providers).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -24,14 +24,14 @@ from .workload import Scale, Workload
 
 
 def unavailable(platform: Platform, known: Checkpoint, slot: Slot) -> Sequence[str]:
-    """Return the images that a slot needs to serve again and its platform does not have any more."""
+    """Return the images that a slot needs to serve again and that its platform no longer has."""
     needed = images(suspended(known, slot), known, slot)
     absent = platform.absent_images(needed) if needed else ()
     return [needed[image] for image in absent]
 
 
 def observe(platform: Platform, known: Checkpoint, observed: Observed) -> Observed:
-    """Return `observed` with the note that a live slot is lost: something of it can't be put back, its release is made anew."""
+    """Return `observed`, with the live slot marked as lost if one of its images is gone. Its release must then be deployed anew."""
     if not observed.live or observed.live not in observed.held or not unavailable(platform, known, observed.live):
         return observed
     held = replace(observed.held[observed.live], lost=True)
@@ -42,7 +42,7 @@ def refuse_unavailable(platform: Platform, plan: Plan, known: Checkpoint) -> Non
     """Refuse to go back to a release that can't run any more.
 
     Raises:
-        ReleaseError: an image of it is gone; nothing has been touched yet.
+        ReleaseError: one of its images is gone. Nothing has been changed yet.
     """
     absent = unavailable(platform, known, plan.live) if plan.moves and not plan.render else ()
     if absent:
@@ -53,11 +53,12 @@ def refuse_unavailable(platform: Platform, plan: Plan, known: Checkpoint) -> Non
 
 
 class KeptSlot(ComponentResource):
-    """A slot that stays as it is. Two things may pass, for they are no part of a release.
+    """A slot that stays unchanged, except for two things that are not part of a release: its scale, and whether its tiers run.
 
-    `scales` are those that are wanted now. `resting` are the tiers that don't run while it is not:
-    what ran of them is remembered in this component's inputs, and run again as it was when traffic comes back. Where
-    nothing runs, nobody is led to, not even those who hold a page of its release.
+    Args:
+        scales: the current scale of each tier; empty to keep the stored ones.
+        resting: the tiers to suspend. The inputs of this component remember their resources, which are recreated when
+            traffic returns. If all tiers are suspended, cookie-pinned requests go to the live slot instead.
     """
 
     def __init__(
@@ -71,13 +72,13 @@ class KeptSlot(ComponentResource):
         resting: Collection[str],
         workloads: Mapping[TierName, Workload],
     ) -> None:
-        there = {entry.urn: entry for entry in known.below(slot, checkpoint.SLOT)}
+        present = {entry.urn: entry for entry in known.below(slot, checkpoint.SLOT)}
         memory = {entry.urn: entry for entry in checkpoint.rested(known, slot)}
         remembered = {entry.urn: entry for entry in recall(known, slot)}
-        missing = {urn: entry for urn, entry in remembered.items() if urn not in there and urn not in memory}
-        linked = [_linked(entry, remembered) for entry in (*there.values(), *missing.values())]
+        missing = {urn: entry for urn, entry in remembered.items() if urn not in present and urn not in memory}
+        linked = [_linked(entry, remembered) for entry in (*present.values(), *missing.values())]
         whole = {entry.urn: entry for entry in ordered(linked)}
-        slot_state = _SlotState(whole=whole, there=there, memory=memory)
+        slot_state = _SlotState(whole=whole, there=present, memory=memory)
         stay, memory = _resting(slot_state, resting, platform) if resting else _back(slot_state, scales, platform)
         place = Place(slot=slot, release=held.release)
         sources = images(missing.values(), known, slot)
@@ -85,9 +86,9 @@ class KeptSlot(ComponentResource):
         inputs = identity(slot, held.release, held.order)
         inputs |= {"rested": [checkpoint.remembered(entry) for entry in memory.values()]} if memory else {}
         super().__init__(checkpoint.SLOT, slot, inputs, None)
-        made: dict[str, Resource] = {}
+        resources: dict[str, Resource] = {}
         self.gates: dict[str, Output[Resource]] = {}
-        """What gets another scale, runs again or leads elsewhere: it has to be there before traffic moves."""
+        """Resources that change scale, run again or change routes. Each must be ready before traffic moves."""
         for entry, wanted in stay:
             if entry.urn in missing and entry.custom:
                 wanted = wanted or _put_back(entry, scales, platform, place, workloads)
@@ -99,19 +100,19 @@ class KeptSlot(ComponentResource):
                     )
                 if not wanted:
                     continue
-            # What lies outside of the slot can't be told by its URN here: it waits for all of it. Without dependencies
-            # `pulumi destroy` would take networks and volumes away before the containers on them.
+            # The slot depends on every shared resource: URNs outside of the slot can't be resolved here. Without
+            # dependencies `pulumi destroy` would delete networks and volumes before the containers that use them.
             opened = wanted and not entry.runs and not resting and entry.urn not in missing
-            needed = list(made) if opened else entry.dependencies
-            after = [*shared, *(made[each] for each in needed if each in made)]
-            made[entry.urn] = resource = replay(entry, platform, made.get(entry.parent, self), after, wanted)
+            needed = list(resources) if opened else entry.dependencies
+            after = [*shared, *(resources[urn] for urn in needed if urn in resources)]
+            resources[entry.urn] = resource = replay(entry, platform, resources.get(entry.parent, self), after, wanted)
             if wanted:
-                self.gates[entry.name] = passed(resource) if (passed := wanted.passed) else _there(resource)
+                self.gates[entry.name] = passed(resource) if (passed := wanted.passed) else _exists(resource)
         observed = checkpoint.observe(known)
-        noted: dict[str, Any] = {checkpoint.SWITCHES: observed.switches if slot is observed.live else None}
-        # An update that fails takes the outputs of the switch's component away.
-        noted |= {RECORDED: text(known), MADE: remember(whole.values())}
-        self.register_outputs(facts(inputs, proven=str(held.release) if held.proven else None, **noted))
+        outputs: dict[str, Any] = {checkpoint.SWITCHES: observed.switches if slot is observed.live else None}
+        # A failing update removes the outputs of the switch's component, so a slot keeps copies.
+        outputs |= {RECORDED: text(known), MADE: remember(whole.values())}
+        self.register_outputs(facts(inputs, proven=str(held.release) if held.proven else None, **outputs))
 
 
 _Stay = Sequence[tuple[Entry, Wanted | None]]
@@ -120,9 +121,9 @@ _Entries = Mapping[str, Entry]
 
 @dataclass(frozen=True, kw_only=True)
 class _SlotState:
-    """Resources of a slot by URN: `there` are in the checkpoint, `whole` are these and those that are gone and remembered.
+    """Resources of a slot by URN. `there` are in the checkpoint; `whole` also has those that are gone but remembered.
 
-    `memory` are those that ran before the slot was suspended.
+    `memory` has the resources that ran before the slot was suspended.
     """
 
     whole: _Entries
@@ -130,36 +131,42 @@ class _SlotState:
     memory: _Entries
 
     def unless_done(self, wanted: Wanted | None, entry: Entry) -> Wanted | None:
-        """Return what is wanted of a resource, or None if the checkpoint has it like that already."""
-        found = self.there.get(entry.urn)
-        return None if wanted and found and not found.failed and found.inputs == wanted.inputs else wanted
+        """Return the desired state of a resource, or None if the checkpoint has it already."""
+        stored = self.there.get(entry.urn)
+        return None if wanted and stored and not stored.failed and stored.inputs == wanted.inputs else wanted
 
 
 def _resting(slot: _SlotState, resting: Collection[str], platform: Platform) -> tuple[_Stay, _Entries]:
-    """What stays of a slot whose tiers rest, and what is remembered of it. If all of them do, nobody is led to it."""
+    """Return the resources of a suspended slot that stay, and those that its memory keeps.
+
+    If every tier is suspended, the slot's routes for pinned requests are closed as well.
+    """
     running = {urn: entry for urn, entry in slot.whole.items() if entry.runs}
     stopped = {urn: entry for urn, entry in running.items() if entry.tier in resting}
     whole = stopped.keys() == running.keys()
-    # A way that an update was cut off in closing is in memory only.
-    ways = {urn: entry for urn, entry in slot.memory.items() if not entry.runs}
-    all_of_it = ways | dict(slot.whole) if whole else slot.whole
+    # A route is in memory only if an update was interrupted while closing it.
+    routes = {urn: entry for urn, entry in slot.memory.items() if not entry.runs}
+    all_of_it = routes | dict(slot.whole) if whole else slot.whole
     stay = [(entry, slot.unless_done(platform.closed(entry) if whole else None, entry)) for entry in all_of_it.values()]
     shut = {entry.urn: entry for entry, wanted in stay if wanted}
-    return [each for each in stay if each[0].urn not in stopped], {**shut, **slot.memory, **stopped}
+    return [item for item in stay if item[0].urn not in stopped], {**shut, **slot.memory, **stopped}
 
 
 def _back(slot: _SlotState, scales: Mapping[TierName, Scale], platform: Platform) -> tuple[_Stay, _Entries]:
-    """What stays of a slot that does not rest, or no longer: what is remembered runs again, and last the way in is opened."""
+    """Return the resources of a slot that runs, and those that its memory keeps.
+
+    Suspended resources are recreated first; routes for pinned requests are opened last.
+    """
     again = {urn: entry for urn, entry in slot.memory.items() if entry.runs and urn not in slot.there}
-    ways = {urn: entry for urn, entry in slot.memory.items() if not entry.runs}
-    # The scale of a resource that is gone is set when it is put back: an update registers each hook once.
+    routes = {urn: entry for urn, entry in slot.memory.items() if not entry.runs}
+    # A lost resource gets its scale when it is recreated: an update registers each hook once.
     stay = [
         (entry, platform.rescaled(entry, scales) if urn in slot.there else None)
         for urn, entry in slot.whole.items()
-        if urn not in ways
+        if urn not in routes
     ]
     stay += [(entry, platform.revived(entry, scales)) for entry in again.values()]
-    stay += [(entry, slot.unless_done(platform.opened(entry), entry)) for entry in ways.values()]
+    stay += [(entry, slot.unless_done(platform.opened(entry), entry)) for entry in routes.values()]
     return stay, slot.memory
 
 
@@ -170,13 +177,13 @@ def _put_back(
     place: Place,
     workloads: Mapping[TierName, Workload],
 ) -> Wanted | None:
-    """Return the inputs of a resource that is gone, as its slot remembers them; None if it can't be had again.
+    """Return the inputs of a lost resource from its slot's memory, or None if it can't be recreated.
 
-    Secrets are not remembered: their values are today's, if these are of the same version.
+    Secrets are not remembered. Current values are used if their version is the same.
     """
     if entry.sealed:
-        found = (platform.resealed(entry, workload, place) for workload in workloads.values())
-        return next((wanted for wanted in found if wanted), None)
+        holders = (platform.resealed(entry, workload, place) for workload in workloads.values())
+        return next((wanted for wanted in holders if wanted), None)
     if not can_be_put_back(entry):
         return None
     if entry.runs:
@@ -186,26 +193,34 @@ def _put_back(
 
 
 def _linked(entry: Entry, remembered: _Entries) -> Entry:
-    """Return an entry with the dependencies it was made with: those that are gone have left the checkpoint."""
+    """Return an entry with its original dependencies: dependencies on lost resources have left the checkpoint."""
     before = remembered[entry.urn].dependencies if entry.urn in remembered else ()
     return replace(entry, dependencies=tuple(dict.fromkeys((*entry.dependencies, *before))))
 
 
-def _there(resource: Resource) -> Output[Resource]:
+def _exists(resource: Resource) -> Output[Resource]:
     return resource.urn.apply(lambda _: resource)
 
 
 def replay(
     entry: Entry, platform: Platform, parent: Resource, after: Sequence[Resource], wanted: Wanted | None = None
 ) -> Resource:
-    """A resource as it stands, but for what is `wanted` of it now."""
+    """Register a resource unchanged, or with the desired state `wanted`.
+
+    Args:
+        entry: the resource in the checkpoint.
+        platform: the platform it belongs to.
+        parent: its parent.
+        after: the resources it depends on.
+        wanted: its desired state; None to keep it unchanged.
+    """
     if not entry.custom:
         return ComponentResource(entry.type, entry.name, None, below(parent))
-    given: dict[str, Any] = {"ignore_changes": ["*"]}
+    arguments: dict[str, Any] = {"ignore_changes": ["*"]}
     if wanted:
-        given = {"hooks": wanted.hooks, "custom_timeouts": wanted.timeouts, "ignore_changes": wanted.theirs}
-        given |= {"delete_before_replace": True}  # Names are taken.
-        given |= {"additional_secret_outputs": wanted.secret_outputs} if wanted.secret_outputs else {}
-    opts = below(parent, depends_on=after, provider=platform.provider, **given)
+        arguments = {"hooks": wanted.hooks, "custom_timeouts": wanted.timeouts, "ignore_changes": wanted.theirs}
+        arguments |= {"delete_before_replace": True}  # The names are fixed, so both can't exist at once.
+        arguments |= {"additional_secret_outputs": wanted.secret_outputs} if wanted.secret_outputs else {}
+    opts = below(parent, depends_on=after, provider=platform.provider, **arguments)
     inputs = dict.fromkeys(wanted.reads) | dict(wanted.inputs) if wanted else {}
     return CustomResource(entry.type, entry.name, inputs, opts)

@@ -1,4 +1,4 @@
-"""The cache tier: Redis, kept outside of the slots, its data on disk so that a restart loses no job."""
+"""The cache tier: Redis, outside of the slots. Its data is on disk, so a restart loses no job."""
 
 from pulumi import ResourceOptions
 
@@ -12,14 +12,14 @@ from .workload import Elsewhere, Image, Probe, Secret, Workload, Zone
 SERVER = ("redis-server", "-", "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction",
           "--dir", "/data")  # fmt: skip
 PROXY_USER = 99
-"""User haproxy of the public image."""
+"""User id of haproxy in the public image."""
 
 
 def workload(described: CacheConfig, description: Description) -> Workload | Elsewhere:
-    """Return Redis with every write in its log before the answer, never evicting: it holds a queue, not only a cache.
+    """Return Redis, which logs every write before it answers and never evicts a key: it is a queue as well as a cache.
 
-    The password reaches Redis on standard input (redis-server reads configuration from `-`), so it is in no command line;
-    the shell replaces itself by Redis, which therefore receives SIGTERM.
+    The password reaches Redis on standard input (redis-server reads configuration from `-`), so no command line contains it.
+    The shell replaces itself with Redis, so Redis receives SIGTERM.
     """
     if outside := elsewhere(TierName.CACHE, description.environment):
         return outside
@@ -51,9 +51,9 @@ def workload(described: CacheConfig, description: Description) -> Workload | Els
 
 
 def _commands(password: Secret) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the command that starts Redis, and the one of earlier versions if that may be running with this password.
+    """Return the command that starts Redis, and the command of earlier versions if a workload with this password may run it.
 
-    A password that needs no quotes keeps the earlier command. Redis prints a line that it can't read, with the password in
+    A password that needs no quotes keeps the earlier command. Redis logs a line that it can't parse, with the password in
     it; the quoted form has no byte that Redis could misread.
     """
     start = f"exec {' '.join(SERVER)} <<EOF\nrequirepass"

@@ -1,7 +1,7 @@
-"""The build context of an image: its digest, and the files in it that are this project's own.
+"""The build context of an image: its digest, and the files of this project that may be in it.
 
-The digest names an image, so it covers all that `docker build` sends but the files which name images themselves: a stack
-file would otherwise never match the image that it pins (docs/adr/027-own-names.md).
+The digest is part of the image's name, so it covers everything that `docker build` sends, except files that name images
+themselves: a stack file would otherwise never match the image that it pins (docs/adr/027-own-names.md).
 """
 
 import hashlib
@@ -15,21 +15,21 @@ from .config import ConfigError
 from .named import readable
 
 OWN = ("Pulumi.yaml", "Pulumi.*.yaml", "reports", "release.json")
-"""Written by people, Pulumi and `make` in the folder of a project."""
+"""Files that people, Pulumi and `make` write into the folder of a project."""
 IGNORE = ".dockerignore"
 
 
 def digest(context: Path, base: str = "", path: str = "build", root: Path | None = None) -> str:
-    """Return twelve digits over paths, modes and content of what `docker build` sends, less a project's own files.
+    """Return twelve hexadecimal digits over paths, modes and contents that `docker build` sends, without the project's own files.
 
     Args:
-        context: The folder.
-        base: The image it is built on, where the Dockerfile says BASE.
-        path: The setting that names the folder, for errors.
-        root: The folder of Pulumi.yaml, which may be inside the context.
+        context: the build context.
+        base: the base image, if the Dockerfile has the argument BASE.
+        path: the setting that names the context, for errors.
+        root: the folder of Pulumi.yaml, which may be inside the context.
 
     Raises:
-        ConfigError: a file can't be read, or .dockerignore can't be understood.
+        ConfigError: a file can't be read, or .dockerignore can't be parsed.
     """
     own = _own_patterns(context, root)
     total = hashlib.sha256(base.encode())
@@ -41,7 +41,7 @@ def digest(context: Path, base: str = "", path: str = "build", root: Path | None
 
 
 def refuse_own_files(context: Path, path: str, root: Path) -> None:
-    """Refuse a context that sends a project's own files: they would be in the image, encrypted secrets among them.
+    """Refuse a context that contains the project's own files: the image would contain them, with encrypted secrets.
 
     Raises:
         ConfigError: .dockerignore does not exclude them.
@@ -62,7 +62,7 @@ def _lines(patterns: Sequence[str]) -> str:
 
 
 def _own_patterns(context: Path, root: Path | None) -> list[str]:
-    """Return patterns of own files, relative to the context: a project's folder is the context or is inside it."""
+    """Return the patterns of the project's own files relative to the context, for each project folder in it."""
     folders = [context, *([root] if root else [])]
     inside = [folder.relative_to(context) for folder in folders if folder.is_relative_to(context)]
     projects = dict.fromkeys(folder for folder in inside if (context / folder / "Pulumi.yaml").is_file())
@@ -74,7 +74,7 @@ def _is_own(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _sent(context: Path, path: str) -> list[str]:
-    """Return the names of all that `docker build` sends, in order."""
+    """Return the sorted names of all files that `docker build` sends."""
     from docker.utils.build import exclude_paths
 
     patterns = list(_ignored(context, path))
@@ -104,7 +104,7 @@ def _ignored(context: Path, path: str) -> Iterator[str]:
 
 
 def _record(context: Path, name: str, path: str) -> bytes:
-    """Return name, mode and content of a file or link; folders, sockets and devices have no content that an image gets."""
+    """Return name, mode and content of a file or link. An image gets no content of folders, sockets and devices."""
     file = context / name
     if file.is_symlink():
         content = os.fsencode(file.readlink())

@@ -1,4 +1,4 @@
-"""The database tier: PostgreSQL, kept outside of the slots."""
+"""The database tier: PostgreSQL, outside of the slots."""
 
 from pathlib import Path
 
@@ -15,14 +15,14 @@ from .workload import DatabaseCluster, Image, Probe, Script, Workload, Zone
 
 FOLDER = "/var/lib/postgresql/data"
 LARGEST = 512 * 2**10
-"""Bytes of all SQL files together."""
+"""Limit of all SQL files together, in bytes."""
 
 
 APART = {"zones": "topology.kubernetes.io/zone", "hosts": "kubernetes.io/hostname", "anywhere": None}
 
 
 def workload(described: DatabaseConfig, description: Description) -> Data:
-    """The database as this environment has it: somewhere else, of several instances, or one."""
+    """Return the database of this environment: an external service, a cluster or a single instance."""
     if outside := elsewhere(TierName.DATABASE, description.environment):
         return outside
     if description.environment.size(TierName.DATABASE).ha:
@@ -31,9 +31,9 @@ def workload(described: DatabaseConfig, description: Description) -> Data:
 
 
 def _replicated(described: DatabaseConfig, description: Description) -> DatabaseCluster:
-    environment, pulled_by = description.environment, description.pull_secrets
+    environment, pull_secrets = description.environment, description.pull_secrets
     size = environment.size(TierName.DATABASE)
-    pooler = Image(reference=environment.pooler, path="environment.pooler", pull_secrets=pulled_by)
+    pooler = Image(reference=environment.pooler, path="environment.pooler", pull_secrets=pull_secrets)
     return DatabaseCluster(
         tier=TierName.DATABASE,
         name=REPLICATED,
@@ -56,19 +56,19 @@ def _replicated(described: DatabaseConfig, description: Description) -> Database
 
 
 def _before(described: DatabaseConfig, description: Description) -> Workload:
-    """The single one beside the three: what the environment names an image of is these."""
+    """Return the former single instance beside the cluster. The environment's pinned image is the cluster's, so it uses the application's."""
     return _single(described, description, Image(reference=described.image, path="app.database.image"))
 
 
 def _single(described: DatabaseConfig, description: Description, image: Image) -> Workload:
-    """PostgreSQL with the public image's contract (POSTGRES_*, *_FILE), data checksums on, stopped by SIGINT's fast way."""
+    """Return PostgreSQL with the public image's interface (POSTGRES_*, *_FILE) and data checksums. SIGINT stops it in fast mode."""
     password = description.secrets[described.password]
     return Workload(
         tier=TierName.DATABASE,
         image=image,
         resources=description.resources(TierName.DATABASE),
         env=(
-            # Below the volume: its own folder belongs to whoever made it, and initdb wants to own what it fills.
+            # A folder below the mount: initdb must own its folder, and the mount may have another owner.
             ("PGDATA", f"{FOLDER}/pgdata"),
             ("POSTGRES_DB", described.name),
             ("POSTGRES_INITDB_ARGS", "--data-checksums"),
@@ -90,28 +90,28 @@ def _single(described: DatabaseConfig, description: Description, image: Image) -
 
 
 def _scripts(described: DatabaseConfig, description: Description) -> tuple[Script, ...]:
-    """The SQL that a new database begins with; each file's place in the order begins its name, for the image sorts them.
+    """Return the SQL files of a new database. Their names begin with a number, because the image runs them in sorted order.
 
     Raises:
-        ConfigError: one is no file of UTF-8 text, or they are too large: a ConfigMap takes a megabyte.
+        ConfigError: a file is not UTF-8 text, or the files are too large together: a ConfigMap takes a megabyte.
     """
     seed = described.seed if description.environment.seed else ()
     files = [(f"app.database.init.{number}", name) for number, name in enumerate(described.init)]
     files += [(f"app.database.seed.{number}", name) for number, name in enumerate(seed)]
     digits = max(len(str(len(files) - 1)), 2)
-    found = [
+    scripts = [
         Script(
-            name=f"{place:0{digits}}-{as_file_name(Path(name).name, SUBDOMAIN - digits - 1)}",
+            name=f"{position:0{digits}}-{as_file_name(Path(name).name, SUBDOMAIN - digits - 1)}",
             text=read_text(name, path, description.root),
         )
-        for place, (path, name) in enumerate(files)
+        for position, (path, name) in enumerate(files)
     ]
     for path, name in files:
         _refuse_unread(name, path, several=description.environment.size(TierName.DATABASE).ha)
-    if sum(len(script.text.encode()) for script in found) > LARGEST:
+    if sum(len(script.text.encode()) for script in scripts) > LARGEST:
         path = files[-1][0].rpartition(".")[0]
         raise ConfigError(f"{path}: these files are too large to begin with; load them by a task of the api")
-    return tuple(found)
+    return tuple(scripts)
 
 
 def _refuse_unread(name: str, path: str, *, several: bool) -> None:
@@ -126,7 +126,10 @@ def _refuse_unread(name: str, path: str, *, several: bool) -> None:
 
 
 def takes_connections(described: DatabaseConfig) -> tuple[str, ...]:
-    """Ends with 0 if it does. Over TCP: while the image initialises, its temporary server answers on the socket only."""
+    """Return a command that ends with 0 if the database takes connections.
+
+    It connects over TCP: during initialisation the image runs a temporary server that listens on the socket only.
+    """
     return ("pg_isready", "-q", "-h", "127.0.0.1", "-U", described.user, "-d", described.name)
 
 

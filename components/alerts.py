@@ -1,8 +1,8 @@
-"""What is measured of an environment, and what of it is an alert: pure functions to Prometheus' rules. No platform.
+"""Recording rules and alerts of an environment: pure functions that return Prometheus rules, the same for every platform.
 
-Names are those that are measured by (docs/monitoring.md): the histogram `http_request_duration_seconds` with a label
-`status` of web and api, what HAProxy, postgres_exporter, redis_exporter, CloudNativePG, its plugin and cert-manager say of themselves.
-An alert is made only where something runs that its figure comes from. Burn rates: Site Reliability Workbook, 5.
+Metrics (docs/monitoring.md): the histogram `http_request_duration_seconds` with a label `status` from web and api, and the
+metrics of HAProxy, postgres_exporter, redis_exporter, CloudNativePG, its plugin and cert-manager. An alert exists only
+where its metric has a source. Burn rates: Site Reliability Workbook, chapter 5.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from .config import HERE, App, Environment, Monitoring, TierName
 Rule = dict[str, Any]
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 BURNS = (
-    # factor, over, and still over, for, severity: a budget for 30 days loses 2, 5, 10 and 10 in 100 of it.
+    # factor, long window, short window, duration, severity. They use up 2, 5, 10 and 10 % of the error budget of 30 days.
     (14.4, "1h", "5m", "2m", "critical"),
     (6, "6h", "30m", "15m", "critical"),
     (3, "1d", "2h", "1h", "warning"),
@@ -22,21 +22,21 @@ BURNS = (
 )
 CERTIFICATE_DAYS = 14
 INSTANCES = 3
-"""Of a database with `ha`."""
+"""Instances of a database with `ha`."""
 REPLICAS = INSTANCES - 1
-"""Of a database or a cache with `ha`."""
+"""Replicas of a database or a cache with `ha`."""
 WAITING = 8
-"""Files of a database's log, of 16 MB each, that wait for the archive while all is well: what a burst of writes leaves."""
+"""WAL files of 16 MB that may wait for the archive in normal operation: the number that a burst of writes leaves."""
 EXPORTER_PORTS = {TierName.DATABASE: 9187, TierName.CACHE: 9121}
 BACKUP, BACKUP_PORT = "backup", 9200
-"""What takes backups, and where it says how they are."""
+"""Name of the backup workload and of its metrics job, and the port of its metrics."""
 BACKUP_INTERVAL, BACKUP_TIMEOUT = "60s", "30s"
-"""How it is asked: it knows nothing new more often, and reads a repository that may be far away."""
+"""Scrape interval and timeout of the backup job. Its metrics change no more often, and a remote repository answers slowly."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """An environment as it is watched. `namespace` tells its series from everybody else's."""
+    """A monitored environment. The label `namespace` distinguishes its series from those of other environments."""
 
     app: App
     environment: Environment
@@ -53,12 +53,12 @@ class Watched:
 
     @property
     def exported(self) -> tuple[TierName, ...]:
-        """The data tiers that an exporter asks."""
+        """Data tiers with an exporter."""
         return self.environment.exported(self.app)
 
     @property
     def replicated(self) -> bool:
-        """Whether the database is several, which say themselves how they are."""
+        """True if the application uses a database cluster, whose instances have metrics of their own."""
         return TierName.DATABASE in self.environment.data(self.app) and self.environment.size(TierName.DATABASE).several
 
     @property
@@ -71,27 +71,27 @@ class Watched:
 
     @property
     def counted(self) -> bool:
-        """Whether anybody counts what users are answered."""
+        """True if responses to users are counted."""
         return self.on_docker or bool(self.app.measured)
 
     @property
     def certified(self) -> bool:
-        """Whether cert-manager makes its certificate, and says until when it is good."""
+        """True if cert-manager issues the gateway's certificate and exports its expiry."""
         gateway = self.environment.kubernetes and self.environment.kubernetes.gateway.create
         return bool(gateway and gateway.issuer)
 
     def of(self, metric: str, *matchers: str, **labels: str) -> str:
-        """A selector of this environment's series."""
+        """Return a selector for series of this environment."""
         equal = [f'{name}="{value}"' for name, value in labels.items()]
         return f"{metric}{{{','.join([self.here, *equal, *matchers])}}}"
 
     def answers(self, metric: str, *matchers: str) -> str:
-        """What users were answered, by the tiers' own account: what only asks how they are is left out."""
-        asked = {
+        """Return a selector for responses to users, from the tiers' own histogram without health checks and scrapes."""
+        probed = {
             path for tier in self.app.measured.values() for path in (tier.health, tier.ready, tier.metrics) if path
         }
         # Of what a path may have only the dot means something else in an expression.
-        routes = "|".join(path.replace(".", "[.]") for path in sorted(asked))
+        routes = "|".join(path.replace(".", "[.]") for path in sorted(probed))
         return self.of(f"http_request_duration_seconds_{metric}", f'route!~"{routes}"', *matchers)
 
     def figure(self, name: str) -> str:
@@ -99,10 +99,10 @@ class Watched:
 
 
 def recorded(watched: Watched) -> list[Rule]:
-    """Figures that alerts and dashboard are made of, under names that are the same on every platform."""
+    """Return the recording rules for alerts and dashboard. Their names are the same on every platform."""
     rules = [*_requests(watched), *_latencies(watched)]
     if watched.on_docker:
-        # Its target is a file that the program writes once traffic has moved.
+        # The target `release` is a file that the program writes after traffic has moved.
         released = f"max by (release, slot) ({watched.of('up', job='release')})"
         rules.append(_record(watched, "tiers_release_info", released))
     for name in watched.app.figures:
@@ -115,7 +115,11 @@ def _record(watched: Watched, name: str, expr: str, **labels: str) -> Rule:
 
 
 def _requests(watched: Watched) -> Iterator[Rule]:
-    """On Docker the gateway counts, which sees also what no tier answered; on a cluster, whose gateway is others', the tiers do."""
+    """Yield the rules for requests and errors.
+
+    On Docker the gateway counts, including requests that no tier answered. On a cluster the gateway may belong to somebody
+    else, so web and api count.
+    """
     if watched.on_docker:
         every = watched.of("haproxy_frontend_http_responses_total", proxy="gateway")
         failed = watched.of("haproxy_frontend_http_responses_total", proxy="gateway", code="5xx")
@@ -125,7 +129,7 @@ def _requests(watched: Watched) -> Iterator[Rule]:
         return
     yield _record(watched, "tiers:requests:rate5m", f"sum(rate({every}[5m]))")
     for window in WINDOWS:
-        # Nothing failed is a series that is not there yet, and not an answer that is not known.
+        # Without any failure the series of failures does not exist; that means zero, not unknown.
         errors, requests = f"(sum(rate({failed}[{window}])) or vector(0))", f"sum(rate({every}[{window}]))"
         yield _record(watched, f"tiers:errors:ratio_rate{window}", f"{errors} / {requests}")
 
@@ -139,7 +143,7 @@ def _latencies(watched: Watched) -> Iterator[Rule]:
 
 @dataclass(frozen=True, kw_only=True)
 class Alert:
-    """What somebody is told of: where `expr` holds for as long as it `lasts`. `at` is the runbook's heading about it."""
+    """An alert: it fires when `expr` holds for as long as it `lasts`. `at` is its heading in the runbook."""
 
     name: str
     expr: str
@@ -163,16 +167,16 @@ class Alert:
 
 
 def alerts(watched: Watched) -> list[Rule]:
-    """All that somebody is to be told of."""
+    """Return all alerting rules."""
     kinds = (_burns, _slow, _silent, _figures, _database, _databases, _backups, _cache, _containers, _certificate)
-    return [each.rule(watched) for kind in kinds for each in kind(watched)]
+    return [alert.rule(watched) for kind in kinds for alert in kind(watched)]
 
 
 def _burns(watched: Watched) -> Iterator[Alert]:
     budget = watched.environment.slo.errors
     for factor, long, short, lasts, severity in BURNS if watched.counted else ():
         limit = round(factor * budget, 6)
-        # Of a budget of more than a fourteenth no fourteenfold can be spent: that would be more errors than answers.
+        # With a budget above 1/14.4 this burn rate can't occur: it would mean more errors than responses.
         if limit < 1:
             over = [f"{watched.of(f'tiers:errors:ratio_rate{window}')} > {limit}" for window in (long, short)]
             yield Alert(
@@ -268,7 +272,7 @@ def _database(watched: Watched) -> Iterator[Alert]:
 
 
 def _databases(watched: Watched) -> Iterator[Alert]:
-    """Of several: CloudNativePG's own figures (1.27, default-monitoring.yaml)."""
+    """Yield the alerts of a database cluster, from CloudNativePG's own metrics (1.27, default-monitoring.yaml)."""
     if not watched.replicated:
         return
     of = watched.of
@@ -335,11 +339,11 @@ def _databases(watched: Watched) -> Iterator[Alert]:
 
 
 def _base(watched: Watched) -> Alert:
-    """What changes are replayed on, by the account of the plugin (0.7) that keeps it: 0 until there is one, which is long ago, too."""
+    """Return the alert for an old base backup. The plugin (0.7) exports the time of the last one, and 0 until there is one."""
     last = watched.of("barman_cloud_cloudnative_pg_io_last_available_backup_timestamp")
-    wanted = watched.environment.size(TierName.DATABASE).backup
-    # Of its times only so much is read: whether there is one in each week, or in each month. And two days more.
-    days = 2 + (7 if wanted and wanted.schedule.split()[2] == "*" else 31)
+    backup = watched.environment.size(TierName.DATABASE).backup
+    # A schedule that names no day of the month runs at least weekly, any other monthly. Two days of tolerance are added.
+    days = 2 + (7 if backup and backup.schedule.split()[2] == "*" else 31)
     return Alert(
         name="BaseBackupIsOld",
         expr=f"time() - max({last}) > {days * 86400} or absent({last})",
@@ -351,7 +355,7 @@ def _base(watched: Watched) -> Alert:
 
 
 def _backups(watched: Watched) -> Iterator[Alert]:
-    """By the account of what takes them, of which nothing is left where it is away."""
+    """Yield the alerts of backups. Their metrics come from the backup workload itself, so its absence is an alert too."""
     if not watched.backed_up:
         return
     yield Alert(
@@ -393,7 +397,7 @@ def _cache(watched: Watched) -> Iterator[Alert]:
         return
     if watched.environment.size(TierName.CACHE).ha:
         yield Alert(
-            # The figure comes through what leads to the primary, and that is to nobody once there is no replica at all.
+            # The exporter connects through the proxy, which has no primary to route to once no replica is left.
             name="CacheReplicaIsLost",
             expr=f"max({watched.of('redis_connected_slaves')}) < {REPLICAS}",
             lasts="10m",
@@ -429,7 +433,7 @@ def _cache(watched: Watched) -> Iterator[Alert]:
 
 
 def _containers(watched: Watched) -> Iterator[Alert]:
-    """Of containers and volumes, by the kubelets of a cluster; an engine measures neither."""
+    """Yield the alerts of containers and volumes, from the kubelets of a cluster. A Docker engine measures neither."""
     if watched.on_docker:
         return
     one = 'container!=""'
@@ -442,19 +446,19 @@ def _containers(watched: Watched) -> Iterator[Alert]:
         says="{{ $labels.pod }} uses {{ $value | humanizePercentage }} of its memory; beyond that it is killed",
         at="memory-runs-out",
     )
-    held, periods = (watched.of(f"container_cpu_cfs_{name}periods_total", one) for name in ("throttled_", ""))
+    throttled, periods = (watched.of(f"container_cpu_cfs_{name}periods_total", one) for name in ("throttled_", ""))
     yield Alert(
         name="ProcessorRunsOut",
-        expr=f"sum by (pod) (rate({held}[5m])) / sum by (pod) (rate({periods}[5m])) > 0.5",
+        expr=f"sum by (pod) (rate({throttled}[5m])) / sum by (pod) (rate({periods}[5m])) > 0.5",
         lasts="15m",
         severity="warning",
         says="{{ $labels.pod }} is held back for {{ $value | humanizePercentage }} of the time: it wants more processor",
         at="processor-runs-out",
     )
-    left, of = (watched.of(f"kubelet_volume_stats_{name}_bytes") for name in ("available", "capacity"))
+    left, size = (watched.of(f"kubelet_volume_stats_{name}_bytes") for name in ("available", "capacity"))
     yield Alert(
         name="DiskRunsFull",
-        expr=f"{left} / {of} < 0.15",
+        expr=f"{left} / {size} < 0.15",
         lasts="5m",
         severity="critical",
         says="{{ $value | humanizePercentage }} of volume {{ $labels.persistentvolumeclaim }} are left",
@@ -463,7 +467,7 @@ def _containers(watched: Watched) -> Iterator[Alert]:
 
 
 def _certificate(watched: Watched) -> Iterator[Alert]:
-    """Where cert-manager makes it; what anybody else made, `make check` asks the gateway for."""
+    """Yield the alert of a certificate from cert-manager. For other certificates `make check` asks the gateway."""
     if watched.certified:
         until = watched.of("certmanager_certificate_expiration_timestamp_seconds")
         yield Alert(
@@ -477,17 +481,17 @@ def _certificate(watched: Watched) -> Iterator[Alert]:
 
 
 def literal(text: str) -> str:
-    """Return a text that Prometheus' templates (Go's text/template) write as `text`."""
+    """Return a template that Prometheus (Go's text/template) renders as `text`."""
     return text.replace("{{", '{{ "{{" }}')
 
 
 def number(value: float) -> str:
-    """Return a number without loss; six digits where these are all."""
+    """Return a number as text without loss of precision, in six digits if they are enough."""
     return short if float(short := f"{value:g}") == value else repr(value)
 
 
 def file(watched: Watched) -> dict[str, Any]:
-    """All rules, as Prometheus reads them from a file and its operator from a PrometheusRule."""
+    """Return all rules, in the format of Prometheus' rule files and of a PrometheusRule."""
     parts = {"figures": recorded(watched), "alerts": alerts(watched)}
     return {
         "groups": [{"name": f"{watched.namespace}-{name}", "rules": rules} for name, rules in parts.items() if rules]

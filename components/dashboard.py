@@ -1,4 +1,4 @@
-"""The environment at a glance: a pure function to a Grafana dashboard. Its queries are of `alerts`' figures and the same series."""
+"""The environment's Grafana dashboard, as a pure function. Its queries use the series that the rules of `alerts` record."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ COLUMNS = 24 // WIDTH
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One graph: its lines as legend → query, and a value that they are to stay below."""
+    """One graph: its lines as legend → query, and the limit they should stay below."""
 
     title: str
     lines: dict[str, str]
@@ -25,7 +25,7 @@ class Panel:
 
 
 def panels(watched: Watched) -> dict[str, list[Panel]]:
-    """Row → panels."""
+    """Return the panels of each row, by the row's title."""
     rows = {
         "What users are promised": _promises,
         "What the business counts": _figures,
@@ -36,7 +36,7 @@ def panels(watched: Watched) -> dict[str, list[Panel]]:
         "Cache": _cache,
         "Containers": _containers,
     }
-    return {title: found for title, of in rows.items() if (found := list(of(watched)))}
+    return {title: row for title, build in rows.items() if (row := list(build(watched)))}
 
 
 def _promises(watched: Watched) -> Iterator[Panel]:
@@ -67,9 +67,9 @@ def _figures(watched: Watched) -> Iterator[Panel]:
 
 
 def literal(text: str) -> str:
-    """Return a title in which Grafana replaces no variable (`$source`, `${__from}`, `[[source]]`): it has no escape for them.
+    """Return a title in which Grafana replaces no variable (`$source`, `${__from}`, `[[source]]`). Grafana has no escape for them.
 
-    A word joiner, which is not seen, keeps the sign from the name.
+    An invisible word joiner separates the sign from the name.
     """
     return re.sub(r"\$(?=\{?(source|__))|\[(?=\[(source|__))", "\\g<0>\u2060", text)
 
@@ -130,7 +130,7 @@ def _databases(watched: Watched) -> Iterator[Panel]:
 def _backups(watched: Watched) -> Iterator[Panel]:
     of = watched.of
     if watched.backed_up:
-        # Zero is when there was none.
+        # Zero means that no backup has succeeded yet.
         age = f"time() - ({of('tiers_backup_last_success_timestamp_seconds')} > 0)"
         yield Panel(title="Since the last that went well", lines={"{{kind}}": age}, unit="s")
         proven = {"it came back": of("tiers_backup_verified"), "can be read": of("tiers_backup_repository_readable")}
@@ -152,7 +152,7 @@ def _cache(watched: Watched) -> Iterator[Panel]:
 
 
 def _containers(watched: Watched) -> Iterator[Panel]:
-    """Of a cluster, by its kubelets; an engine keeps no such figures."""
+    """Yield panels of containers, from the kubelets of a cluster. A Docker engine records no such series."""
     if watched.on_docker:
         return
     one = 'container!=""'
@@ -166,7 +166,7 @@ def _containers(watched: Watched) -> Iterator[Panel]:
 
 
 def queries(watched: Watched) -> list[str]:
-    """Every query of the dashboard."""
+    """Return every query of the dashboard."""
     return [query for row in panels(watched).values() for panel in row for query in panel.lines.values()] + [
         _released(watched)
     ]
@@ -181,7 +181,7 @@ _SOURCE = {"type": "prometheus", "uid": "${source}"}
 
 
 def dashboard(watched: Watched) -> dict[str, Any]:
-    """The dashboard as Grafana 10 and later read it; it asks which Prometheus to take."""
+    """Return the dashboard in the JSON model of Grafana 10 and later. Its viewers choose the Prometheus to query."""
     return {
         "uid": watched.namespace[:40],
         "title": f"{watched.app.name}, {watched.namespace}",
@@ -212,16 +212,16 @@ def dashboard(watched: Watched) -> dict[str, Any]:
 
 
 def _placed(rows: dict[str, list[Panel]]) -> list[dict[str, Any]]:
-    made: list[dict[str, Any]] = []
+    placed: list[dict[str, Any]] = []
     y = 0
     for title, row in rows.items():
-        made.append({"id": len(made) + 1, "type": "row", "title": title, "gridPos": _at(0, y, 24, 1)})
+        placed.append({"id": len(placed) + 1, "type": "row", "title": title, "gridPos": _at(0, y, 24, 1)})
         y += 1
         for number, panel in enumerate(row):
-            place = _at(number % COLUMNS * WIDTH, y + number // COLUMNS * HEIGHT, WIDTH, HEIGHT)
-            made.append({"id": len(made) + 1, "gridPos": place, **_panel(panel)})
+            position = _at(number % COLUMNS * WIDTH, y + number // COLUMNS * HEIGHT, WIDTH, HEIGHT)
+            placed.append({"id": len(placed) + 1, "gridPos": position, **_panel(panel)})
         y += -(-len(row) // COLUMNS) * HEIGHT
-    return made
+    return placed
 
 
 def _at(x: int, y: int, w: int, h: int) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What keeps an eye on an environment: exporters beside its data, and whoever asks them and the tiers, in a component of its own."""
+"""Monitoring of an environment: metrics exporters for its data tiers, Prometheus' targets and rules, in a component of its own."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,36 +12,36 @@ from .tier import DATA_PORTS, Description, database_name
 from .workload import Image, Probe, Resources, Workload, Zone
 
 USER = 65534
-"""User nobody of the public images."""
+"""User id of nobody in the public images."""
 SMALL = Resources(cpu=0.1, memory=64 * 2**20, reserve=0.01)
 
 
 def exporters(watched: Watched, description: Description) -> dict[TierName, Workload]:
-    """Data tier → what asks it how it is, where it runs here and does not say so itself."""
-    made = {TierName.DATABASE: _database, TierName.CACHE: _cache}
-    return {tier: made[tier](watched, description) for tier in watched.exported}
+    """Return a metrics exporter for each data tier that runs here and has no metrics of its own."""
+    factories = {TierName.DATABASE: _database, TierName.CACHE: _cache}
+    return {tier: factories[tier](watched, description) for tier in watched.exported}
 
 
 def _database(watched: Watched, description: Description) -> Workload:
-    """postgres_exporter, as the owner of the database, who in each session is no more than pg_monitor and changes nothing."""
+    """Return postgres_exporter. It logs in as the database's owner, limited in each session to pg_monitor and read-only transactions."""
     described = watched.app.database
     assert described
     limits = "role=pg_monitor&default_transaction_read_only=on"
     name = database_name(described, description.environment)
-    where = f"{TierName.DATABASE}:{DATA_PORTS[TierName.DATABASE]}/{name}?sslmode=disable&{limits}"
+    uri = f"{TierName.DATABASE}:{DATA_PORTS[TierName.DATABASE]}/{name}?sslmode=disable&{limits}"
     password = description.secrets[described.password]
-    told = {"DATA_SOURCE_PASS_FILE": password.path, "DATA_SOURCE_URI": where, "DATA_SOURCE_USER": described.user}
-    return _exporter(watched, description, TierName.DATABASE, password.name, told)
+    env = {"DATA_SOURCE_PASS_FILE": password.path, "DATA_SOURCE_URI": uri, "DATA_SOURCE_USER": described.user}
+    return _exporter(watched, description, TierName.DATABASE, password.name, env)
 
 
 def _cache(watched: Watched, description: Description) -> Workload:
-    """redis_exporter. It takes no file with just a password in it: the shell that hands it over makes way for it."""
+    """Return redis_exporter. It can't read a bare password from a file, so a shell exports the password and then replaces itself."""
     described = watched.app.cache
     assert described
     password = description.secrets[described.password]
-    told = {"REDIS_ADDR": f"redis://{TierName.CACHE}:{DATA_PORTS[TierName.CACHE]}"}
+    env = {"REDIS_ADDR": f"redis://{TierName.CACHE}:{DATA_PORTS[TierName.CACHE]}"}
     command = ("sh", "-c", f'REDIS_PASSWORD="$(cat {password.path})" exec /redis_exporter')
-    return _exporter(watched, description, TierName.CACHE, password.name, told, command)
+    return _exporter(watched, description, TierName.CACHE, password.name, env, command)
 
 
 def _exporter(
@@ -49,7 +49,7 @@ def _exporter(
     description: Description,
     tier: TierName,
     password: str,
-    told: Mapping[str, str],
+    env: Mapping[str, str],
     command: tuple[str, ...] = (),
 ) -> Workload:
     reference = watched.environment.watchers(watched.app)[f"exporters.{tier}"]
@@ -59,7 +59,7 @@ def _exporter(
         image=Image(reference=reference, path=path, pull_secrets=description.pull_secrets),
         resources=SMALL,
         command=command,
-        env=tuple(sorted(told.items())),
+        env=tuple(sorted(env.items())),
         secrets=(description.secrets[password],),
         port=EXPORTER_PORTS[tier],
         probe=Probe(path="/", port=EXPORTER_PORTS[tier]),
@@ -71,7 +71,7 @@ def _exporter(
 
 
 class Monitoring(ComponentResource):
-    """What watches an environment. Nothing waits for it; of the switch it waits for nothing but the word that it has moved."""
+    """Monitoring of an environment. Nothing depends on it. Only the target with the live release depends on the switch."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Monitoring(ComponentResource):
     ) -> None:
         super().__init__("tiers:monitoring:Monitoring", "monitoring", None, None)
         watched = Watched(app=description.app, environment=description.environment, namespace=platform.namespace)
-        asked = exporters(watched, description)
-        platform.watch(self, watched, asked, {tier: shared.get(tier, ()) for tier in asked})
+        workloads = exporters(watched, description)
+        platform.watch(self, watched, workloads, {tier: shared.get(tier, ()) for tier in workloads})
         platform.announce(self, watched, switch.said)
         self.register_outputs({})

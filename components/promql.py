@@ -1,4 +1,4 @@
-"""Queries of figures, read by a parser of PromQL: one that Prometheus can't read would make it refuse all of its rules."""
+"""PromQL queries of business metrics. Prometheus rejects a whole rule file for one invalid query, so each is parsed here first."""
 
 from itertools import accumulate
 
@@ -6,46 +6,49 @@ from promql_parser import Expr, MatrixSelector, ParenExpr, StringLiteral, Subque
 
 _LABEL = "tiers_here"
 _LONGEST, _DEEPEST = 2000, 20
-"""Characters of a query and brackets in it that are open at a time: the parser's time grows with the square of these."""
+"""Limits of a query in characters, and in nested brackets: the parser's time grows with the square of each."""
 
 
 def problem(query: str, here: str) -> str:
-    """Return the reason why Prometheus can't take a query, or an empty text. `here` stands for labels in its selectors.
+    """Return the reason why Prometheus can't evaluate a query as one number, or an empty text.
 
-    The text `here` is replaced wherever it is found; in a string or a comment it would be replaced, too, and mean nothing.
+    Args:
+        query: the PromQL query.
+        here: a placeholder for labels in its selectors. Elsewhere, as in a string or a comment, it is refused, because the
+            text is replaced there too and has no effect.
     """
     if len(query) > _LONGEST or _depth(query) > _DEEPEST:
         return f"it has more than {_LONGEST} characters, or more than {_DEEPEST} brackets within each other"
     try:
-        found = parse(query.replace(here, f'{_LABEL}="x"'))
+        parsed = parse(query.replace(here, f'{_LABEL}="x"'))
     except ValueError as error:
         return f"it is not PromQL: {str(error).partition(chr(10))[0]}"
-    if isinstance(_unwrapped(found), MatrixSelector | SubqueryExpr | StringLiteral):
+    if isinstance(_unwrapped(parsed), MatrixSelector | SubqueryExpr | StringLiteral):
         return "its result is a range or a text, and a figure is one number at a time"
-    selectors = _selectors(found)
-    if any(each.matchers.or_matchers for each in selectors):
+    selectors = _selectors(parsed)
+    if any(selector.matchers.or_matchers for selector in selectors):
         return "it has `or` between labels, which Prometheus doesn't know"
-    labels = [matcher.name for each in selectors for matcher in each.matchers.matchers]
+    labels = [matcher.name for selector in selectors for matcher in selector.matchers.matchers]
     if labels.count(_LABEL) != query.count(here):
         return f"it has {here} in a text or a comment, where there are no labels"
     return ""
 
 
 def _depth(query: str) -> int:
-    """Return how many round brackets are open at most, those in texts included."""
+    """Return the greatest number of nested round brackets, including those in strings."""
     return max(accumulate((char == "(") - (char == ")") for char in query), default=0)
 
 
-def _unwrapped(found: Expr) -> Expr:
-    while isinstance(found, ParenExpr):
-        found = found.expr
-    return found
+def _unwrapped(expression: Expr) -> Expr:
+    while isinstance(expression, ParenExpr):
+        expression = expression.expr
+    return expression
 
 
-def _selectors(found: Expr) -> list[VectorSelector]:
-    """Return every selector of a query, those of ranges too. The parser's own `walk` takes cubic time."""
+def _selectors(expression: Expr) -> list[VectorSelector]:
+    """Return all vector selectors of a query, including those of ranges. The parser's own `walk` takes cubic time."""
     selectors: list[VectorSelector] = []
-    parts: list[object] = [found]
+    parts: list[object] = [expression]
     while parts:
         part = parts.pop()
         if isinstance(part, VectorSelector):

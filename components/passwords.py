@@ -1,30 +1,30 @@
-"""Rules for secrets that database, cache, backups and their clients read: refused before anything is made, or passed on unchanged.
+"""Rules for secrets that database, cache, backups and their clients read. A secret is refused before any deployment, or passed on unchanged.
 
-Each rule names the reader that needs it. Secrets of an application's own are not restricted (docs/adr/025-secrets-of-any-bytes.md).
+Each rule names the reader that needs it. The application's other secrets are not restricted (docs/adr/025-secrets-of-any-bytes.md).
 """
 
 import re
 from collections.abc import Callable, Mapping
 
 LONGEST = 1000
-"""Bytes of a password. PgBouncer takes 2047, and drivers of PostgreSQL 1023 (PQconnectdb's older clients)."""
+"""Limit of a password in bytes. PgBouncer takes 2047, and older PostgreSQL clients 1023 (PQconnectdb)."""
 LONGEST_KEY = 64 * 1024
 _BACKUP = "environment.tiers.database.backup"
 
 
 def problem(path: str, value: str) -> str:
-    """Return the reason why the setting at `path` can't have this secret, or an empty text. It never contains the value."""
+    """Return the reason why the setting at `path` can't have this secret, or an empty text. The reason never contains the value."""
     rule = _RULES.get(path)
     return (_unreadable(value) or rule(value)) if rule else ""
 
 
 def plain(value: str) -> bool:
-    """Return True if Redis' configuration takes this text as one word without quotes (sdssplitargs in sds.c)."""
+    """Tell whether Redis' configuration reads this text as one word without quotes (sdssplitargs in sds.c)."""
     return bool(value) and not re.search(r"[ \t\r\n\v\f\x00\"']", value)
 
 
 def _unreadable(value: str) -> str:
-    """Check what every reader needs: a file is text of UTF-8, and the shell drops NUL."""
+    """Return the problem that every reader has: a file must be UTF-8 text, and the shell drops NUL."""
     if "\x00" in value:
         return "it has a NUL character, which no variable and no command can hold"
     try:
@@ -35,14 +35,14 @@ def _unreadable(value: str) -> str:
 
 
 def _edges(value: str) -> str:
-    """Check the ends: clients strip what they read from files, and so do restic, postgres_exporter and the shell."""
+    """Return the problem at the ends of a value: restic, postgres_exporter, the shell and clients strip what they read from files."""
     if value.strip() != value or value.startswith("\ufeff"):
         return "it begins or ends with white space (or a byte order mark), which most programs drop when they read its file"
     return ""
 
 
 def _password(value: str) -> str:
-    """Check a password of PostgreSQL or Redis. initdb reads one line, and a .pgpass file has one line for each entry."""
+    """Return the problem of a password for PostgreSQL or Redis. initdb reads one line, and .pgpass has one line for each entry."""
     if re.search(r"[\r\n]", value.strip()):
         return "it has more than one line, and PostgreSQL and its clients read the first one"
     if len(value.encode()) > LONGEST:
@@ -58,7 +58,7 @@ def _key(value: str) -> str:
 
 
 def _s3_key(value: str) -> str:
-    """Check a key of S3: it is a value of an INI file (restic, go-ini) and of a comma-separated list (rclone), without quotes."""
+    """Return the problem of an S3 key. It is an unquoted value of an INI file (restic, go-ini) and of a comma-separated list (rclone)."""
     if not re.fullmatch(r"(?!['`])(?!.*%\()[!-~]*(?<!\\)", value) or re.search('["#;,]', value):
         return (
             "it has a character that the file of S3 credentials can't hold (white space, a quote, #, ;, a comma, %( or a "

@@ -1,6 +1,6 @@
-"""The paths of requests as the gateway compares them: percent-decoded, slashes merged, dot segments resolved.
+"""Paths of requests as the gateway compares them: percent-decoded, slashes merged, dot segments resolved.
 
-The gateway's own rules (`platforms.haproxy`) do the same to a request's path, step by step; docs/adr/024 has the reasons.
+The gateway's own rules (`platforms.haproxy`) normalise a request's path with the same steps; docs/adr/024 has the reasons.
 """
 
 import re
@@ -10,9 +10,9 @@ _NO_CODE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def normalise(path: str) -> bytes:
-    """Return a path as it is compared, with a slash at its end: a path lies below another if it begins with that."""
+    """Return a path in the compared form, with a slash at its end: a path is below another if it begins with the other."""
     parts: list[bytes] = []
-    # A `%` that begins no code stays one character: all steps keep a path's length or shorten it.
+    # A `%` without a code becomes one other character, so no step lengthens a path.
     for part in unquote_to_bytes(_NO_CODE.sub("!", path)).split(b"/"):
         if part == b"..":
             del parts[-1:]
@@ -22,5 +22,5 @@ def normalise(path: str) -> bytes:
 
 
 def covers(prefix: str, path: str) -> bool:
-    """Tell if `path` is `prefix` or lies below it: `/api` covers `/api/x`, and not `/apiary`."""
+    """Tell whether `path` is `prefix` or below it: `/api` covers `/api/x`, but not `/apiary`."""
     return normalise(path).startswith(normalise(prefix))

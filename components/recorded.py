@@ -1,6 +1,6 @@
-"""Settings of the last update that succeeded, kept in the state: going back works on them where today's files can't be used.
+"""Settings of the last successful update, kept in the state. Going back uses them when the current files are invalid.
 
-They are the plain values of `app` and `environment`, which hold no secrets, and the stack file's secrets as they are there: encrypted.
+They are the plain values of `app` and `environment`, which contain no secrets, and the encrypted secrets of the stack file.
 """
 
 import json
@@ -22,14 +22,14 @@ RECORDED = "settings"
 
 
 def load(root: Path, answer: Callable[[], Checkpoint]) -> Settings:
-    """Return the settings that the files describe, or those of the last update if the files can't be used on the way back.
+    """Return the settings from the files. If the files are invalid while going back, return those of the last update.
 
     Args:
         root: the application's folder.
         answer: returns the checkpoint.
 
     Raises:
-        ConfigError: the files can't be used, and this is another update than the way back, or none has succeeded before.
+        ConfigError: the files are invalid, and this update does not go back or no update has succeeded before.
     """
     try:
         if problems := files.problems(root, pulumi.get_stack()):
@@ -46,18 +46,18 @@ def load(root: Path, answer: Callable[[], Checkpoint]) -> Settings:
 
 
 def record(plain: Mapping[str, Any]) -> str:
-    """Return the settings as the text that the state keeps."""
+    """Return the settings as the JSON text that the state keeps."""
     secrets = {} if "secrets" in plain else {"secrets": _encrypted(Path(pulumi.get_root_directory()))}
     return json.dumps({**secrets, **plain}, sort_keys=True)
 
 
 def _encrypted(root: Path) -> dict[str, Any]:
-    """Return the secrets of the stack file by name, in the form it has them in. One that is not encrypted is left out."""
+    """Return the encrypted secrets of the stack file by name. Secrets in plain text are left out."""
     try:
-        found = files.read(root / f"Pulumi.{pulumi.get_stack()}.yaml").get("config")
+        entry = files.read(root / f"Pulumi.{pulumi.get_stack()}.yaml").get("config")
     except files.FileError:
         return {}
-    values = cast(dict[str, Any], found).get(f"{pulumi.get_project()}:secrets") if isinstance(found, dict) else None
+    values = cast(dict[str, Any], entry).get(f"{pulumi.get_project()}:secrets") if isinstance(entry, dict) else None
     named = cast(dict[str, Any], values) if isinstance(values, dict) else {}
     return {
         name: value for name, value in named.items() if isinstance(value, dict) and set(cast(Any, value)) == {"secure"}
@@ -65,12 +65,12 @@ def _encrypted(root: Path) -> dict[str, Any]:
 
 
 def recall(known: Checkpoint) -> dict[str, Any] | None:
-    """Return the plain settings of the last update that succeeded, or None if the state has none."""
-    found = text(known)
-    return cast(dict[str, Any], json.loads(found)) if found else None
+    """Return the plain settings of the last successful update, or None if the state has none."""
+    recorded = text(known)
+    return cast(dict[str, Any], json.loads(recorded)) if recorded else None
 
 
 def text(known: Checkpoint) -> str | None:
-    """Return the same as the text that the state keeps: in the switch's component, or in a slot that stayed when an update failed."""
-    places = [known.of(SWITCH, "switch"), *(known.of(SLOT, slot) for slot in Slot)]
-    return next((str(entry.outputs[RECORDED]) for entry in places if entry and entry.outputs.get(RECORDED)), None)
+    """Return the recorded JSON text from the switch's component, or after a failed update from a kept slot; None if there is none."""
+    sources = [known.of(SWITCH, "switch"), *(known.of(SLOT, slot) for slot in Slot)]
+    return next((str(entry.outputs[RECORDED]) for entry in sources if entry and entry.outputs.get(RECORDED)), None)

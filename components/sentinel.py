@@ -1,7 +1,7 @@
-"""Redis as one primary and two replicas, watched by Sentinel: how each starts, and how a proxy finds the primary.
+"""Redis as one primary and two replicas with Sentinel: how each process starts, and how a proxy finds the primary.
 
-Which was chosen, and what it can lose: docs/adr/018-a-cache-that-survives.md. Every member has a name whose address never
-changes: Sentinel keeps the address it once found, and takes no part in a failover while a name leads nowhere.
+docs/adr/018-a-cache-that-survives.md has the reasons and the writes that can be lost. Every member has a name with a
+fixed address: Sentinel keeps the address it resolved first, and takes no part in a failover while a name has no address.
 """
 
 from dataclasses import replace
@@ -17,21 +17,21 @@ REDIS_PORT, SENTINEL_PORT, PROXY_PORT = 6379, 26379, 8404
 LOGIN = 'REDISCLI_AUTH="$(cat {0})" redis-cli'
 QUOTE = r"""quoted=$(printf %s "$(cat {0})" | od -An -v -tx1 | tr -d ' \n' | sed 's/../\\x&/g')
 [ -n "$quoted" ] || {{ echo "the password of the cache can't be read" >&2; exit 1; }}"""
-"""Sets `quoted` to the password in a file, each byte as \\xHH: between double quotes Redis reads any byte so (sdssplitargs)."""
+"""Shell code that sets `quoted` to the password in a file, each byte as \\xHH. Redis reads any byte so between double quotes (sdssplitargs)."""
 SMALL = Resources(cpu=0.2, memory=64 * 2**20, reserve=0.01)
 
 
 def quoting() -> str:
-    """Return the script with the password quoted where Redis reads it. The bytes of `SCRIPT` are state of deployed stacks."""
+    """Return the script with the password in quotes where Redis reads it. The bytes of `SCRIPT` are state of deployed stacks."""
     lines = "requirepass $password\nmasterauth $password\n"
-    head, found, tail = SCRIPT.partition(lines)
-    assert found, "sentinel.sh no longer has the lines that are quoted here"
+    head, marker, tail = SCRIPT.partition(lines)
+    assert marker, "sentinel.sh no longer has the lines that are quoted here"
     quoted = lines.replace("$password", '"$quoted"')
     return "\n".join([QUOTE.format('"$1"'), head + quoted + tail])
 
 
 def replicated(single: Workload, server: tuple[str, ...], password: Secret, proxy: Image, user: int) -> Replicated:
-    """What is there once, kept three times, with the same data and limits each."""
+    """Return the single instance as three members, each with the same data and limits."""
     names = tuple(f"{single.tier}-{number}" for number in range(MEMBERS))
     [volume] = single.volumes
     others = (replace(volume, name=MEMBER_DATA.of(data=volume.name, number=number)) for number in range(1, MEMBERS))
@@ -43,8 +43,8 @@ def replicated(single: Workload, server: tuple[str, ...], password: Secret, prox
     more: dict[str, Any] = {
         "command": script("server", *server, text=SCRIPT if password.plain else quoting()),
         "former": () if password.plain else script("server", *server),
-        # One that has no link to its primary does not have what is written there.
-        "ready": _asked(f"{login} info replication | grep -Eq 'role:master|master_link_status:up'"),
+        # A replica without a link to its primary misses new writes.
+        "ready": _shell_probe(f"{login} info replication | grep -Eq 'role:master|master_link_status:up'"),
         "leave": script("leave"),
         "names": names,
         "volumes": (volume, *others),
@@ -54,7 +54,7 @@ def replicated(single: Workload, server: tuple[str, ...], password: Secret, prox
             resources=SMALL,
             command=script("watcher", "redis-server", "/data/sentinel.conf", "--sentinel"),
             port=SENTINEL_PORT,
-            probe=_asked(f"redis-cli -p {SENTINEL_PORT} ping | grep -Eq 'PONG|NOAUTH'"),
+            probe=_shell_probe(f"redis-cli -p {SENTINEL_PORT} ping | grep -Eq 'PONG|NOAUTH'"),
             user=single.user,
             start_within=single.start_within,
         ),
@@ -76,15 +76,15 @@ def replicated(single: Workload, server: tuple[str, ...], password: Secret, prox
     return Replicated(**vars(single) | more)
 
 
-def _asked(question: str) -> Probe:
-    return Probe(command=("sh", "-c", question))
+def _shell_probe(command: str) -> Probe:
+    return Probe(command=("sh", "-c", command))
 
 
 def configuration(names: tuple[str, ...]) -> str:
-    """HAProxy's: connections go to the member that is primary and takes writes, and are cut when it no longer does.
+    """Return the configuration of HAProxy. Connections go to the member that is primary and takes writes, and are cut when it stops.
 
-    It takes them while it has a replica (`min-replicas-to-write`); one that has none may have been passed by. Twice in a
-    row, for one that was frozen calls itself what it was until it has read what happened meanwhile.
+    A primary takes writes while it has a replica (`min-replicas-to-write`); one without may have been replaced. Checks must
+    pass twice in a row: a member that was frozen reports its old role until it has read what happened meanwhile.
     """
     servers = "\n".join(f"  server {name} {name}:{REDIS_PORT}" for name in names)
     return _PROXY.format(servers=servers, port=REDIS_PORT, own=PROXY_PORT)

@@ -1,4 +1,7 @@
-"""Writes the configuration reference, the JSON Schemas and the Role for a cluster from the program: `python -m components.reference [--check]`."""
+"""Generator of the configuration reference, the JSON Schemas and the Role for a cluster.
+
+Run `python -m components.reference [--check]`.
+"""
 
 import json
 import sys
@@ -15,8 +18,8 @@ from .explain import schema_of
 from .platforms.access import role
 
 _ROLE = """\
-# What it takes to deploy into a namespace that is there (environment.kubernetes.namespace.create: false), and no more.
-# Made from what the program makes by `make docs`; don't edit it here. Apply it as the namespace's administrator:
+# The permissions that a deployment into an existing namespace needs (environment.kubernetes.namespace.create: false).
+# Generated from the program by `make docs`; don't edit it here. Apply it as the namespace's administrator:
 #   kubectl apply --namespace NAMESPACE -f docs/kubernetes-role.yaml
 """
 DOCS = Path(__file__).parents[1] / "docs"
@@ -25,26 +28,26 @@ Schema = dict[str, Any]
 _INTRO = """\
 # Configuration
 
-Made from the models in `components/config.py` by `make docs`; don't edit it here.
+Generated from the models in `components/config.py` by `make docs`; don't edit it here.
 
 `app`, in `Pulumi.yaml`, says what the application is, the same in every environment. `environment`, in
 `Pulumi.<stack>.yaml`, says where it runs and how big. `secrets`, in the stack file too, are encrypted and set by
 `pulumi config set --secret --path secrets.NAME`; each is used by name and delivered as a file.
 
 Times are written with a unit (`500ms`, `30s`, `5m`, `1h`), sizes too (`512Mi`, `1Gi`), processors are numbers (`0.5`).
-Write in quotes what readers of YAML take for something else: dates, `on`, `22:30`, `017`, `1_000`, `1e3`. Such text, a key that is there
-twice, a tag or a merge key is an error with its line. So is a text without quotes that is `true` or a number (`"true"`, `"8000"`). An unknown key is
-an error, and so is one with nothing under it: take it out or fill it in. Every error begins with the path of the value and ends with what to write.
+Write a text in quotes if readers of YAML may take it for another type: dates, `on`, `22:30`, `017`, `1_000`, `1e3`, `"true"`, `"8000"`.
+Such a text without quotes, a repeated key, a tag or a merge key is an error with its line. An unknown key is an error, and so is a key
+without a value: remove it or fill it in. Every error begins with the path of the value and ends with the text to write.
 For completion in an editor the stack files name the schemas beside this page.
 
-A tier that needs the database is given `DATABASE_HOST`, `DATABASE_PORT`, `DATABASE_NAME`, `DATABASE_USER` and
+A tier that needs the database gets the environment variables `DATABASE_HOST`, `DATABASE_PORT`, `DATABASE_NAME`, `DATABASE_USER` and
 `DATABASE_PASSWORD_FILE`; one that needs the cache `CACHE_HOST`, `CACHE_PORT` and `CACHE_PASSWORD_FILE`; one that needs
 the api `API_URL`. Every tier of a slot has `RELEASE`, `SLOT`, and `PUBLIC_URL`: what users open.
 """
 
 
 def page() -> str:
-    """The reference as Markdown: one section a model, one row a key."""
+    """Return the configuration reference as Markdown: one section for each model, one row for each key."""
     sections = [_INTRO]
     for name, model, where in (("app", App, "Pulumi.yaml"), ("environment", Environment, "Pulumi.<stack>.yaml")):
         schema = schema_of(model)
@@ -68,7 +71,7 @@ def _table(schema: Schema) -> str:
 
 
 def _as_in(field: Schema) -> str:
-    """Return the example of a field that has no default to show."""
+    """Return the example of a field without a default to show."""
     for option in [field, *cast(list[Schema], field.get("anyOf", []))]:
         for part in (option, cast(Schema, option.get("items", {}))):
             if examples := cast(list[object], part.get("examples", [])):
@@ -88,7 +91,7 @@ def _default(field: Schema) -> str:
 
 
 def _written(field: Schema) -> object:
-    """The default of a field as one writes it: with its unit."""
+    """Return the default of a field in the notation of configuration files: with its unit."""
     value = field.get("default")
     if isinstance(value, int | float) and not isinstance(value, bool):
         pattern = field.get("pattern", "")
@@ -129,15 +132,20 @@ def _kinds(field: Schema) -> Iterator[str]:
 
 
 COLUMN = 48
-"""Where explanations begin, if the line before them is not longer."""
+"""Column at which comments begin, if the line before them is not longer."""
 
 
 def commented(model: type[BaseModel], given: Mapping[str, Any], depth: int = 0) -> str:
-    """A model as YAML in which every option stands: what is `given` as it is, the rest commented out with its default.
+    """Return a model as YAML with every option: those in `given` as they are, the others commented out with their defaults.
 
-    Taking the `#` away from an option, and from those it belongs to, gives what is valid and changes nothing; one without a
-    default has to be given a value first. What is out has its indent behind the `#`: Pulumi, which writes a stack file anew when
-    something is set in it, moves the `#` and leaves what follows alone.
+    Removing the `#` from an option and from the options above it gives valid YAML that changes nothing. An option without a
+    default needs a value first. The indent of a commented line follows its `#`: when Pulumi rewrites a stack file to set a
+    value, it moves the `#` and keeps the text behind it.
+
+    Args:
+        model: the model to write.
+        given: the values of the options that are set.
+        depth: the level of indentation.
     """
     schema = schema_of(model)
     return "".join(f"{line}\n" for line in _options(schema, schema.get("$defs", {}), given, depth, None))
@@ -146,10 +154,10 @@ def commented(model: type[BaseModel], given: Mapping[str, Any], depth: int = 0) 
 def _options(
     part: Schema, parts: Schema, given: Mapping[str, Any] | None, depth: int, out: int | None
 ) -> Iterator[str]:
-    """The lines of one model; `out` is the depth from which all is commented out."""
+    """Yield the lines of one model. From the depth `out` on, lines are commented out."""
     required = set(cast(list[str], part.get("required", [])))
     fields = cast(dict[str, Schema], part["properties"])
-    if given == {}:  # To YAML, a block with nothing but comments in it is no mapping.
+    if given == {}:  # YAML reads a block that has only comments as null, not as a mapping.
         given = {key: _written(field) for key, field in list(fields.items())[:1]}
     for key, field in fields.items():
         value = (given or {}).get(key)
@@ -168,20 +176,20 @@ def _options(
 def _entries(
     inner: Schema, parts: Schema, given: Mapping[str, Any] | None, depth: int, out: int | None, *, name: str
 ) -> Iterator[str]:
-    """A mapping to models: the options of the first entry, the others as they are; an example where there is none."""
+    """Yield the lines of a mapping to models: all options of the first entry, the other entries as they are; an example if it is empty."""
     (first, value), *others = given.items() if given else ((name, None),)
     yield _line(depth, out, f"{first}:", "" if given else "An example.")
     yield from _options(inner, parts, value, depth + 1, out)
-    for key, each in others:
-        yield _line(depth, out, f"{key}: {_flow(each)}", "")
+    for key, entry in others:
+        yield _line(depth, out, f"{key}: {_flow(entry)}", "")
 
 
 def _items(
     inner: Schema, parts: Schema, given: Sequence[Mapping[str, Any]] | None, depth: int, out: int | None
 ) -> Iterator[str]:
-    """A list of models: as it is, and below it an example with all that one may say."""
-    for each in given or ():
-        yield _line(depth, out, f"- {_flow(each)}", "")
+    """Yield the lines of a list of models: the given items, and below them an example with all options."""
+    for item in given or ():
+        yield _line(depth, out, f"- {_flow(item)}", "")
     out = depth if out is None else out
     first, *others = _options(inner, parts, None, depth + 1, out)
     dash = len(_line(depth, out, "", ""))
@@ -190,7 +198,7 @@ def _items(
 
 
 def _inner(field: Schema, parts: Schema) -> tuple[Schema | None, Callable[..., Iterator[str]] | None]:
-    """The model a field is of, if it is of one, and how to write it where the field holds several."""
+    """Return the model of a field, if it has one, and the function that writes it if the field is a list or a mapping."""
     for option in [field, *cast(list[Schema], field.get("anyOf", []))]:
         if found := _model(option, parts):
             return found, None
@@ -204,15 +212,15 @@ def _inner(field: Schema, parts: Schema) -> tuple[Schema | None, Callable[..., I
 
 
 def _model(field: object, parts: Schema) -> Schema | None:
-    found = parts.get(str(cast(Schema, field).get("$ref", "")).rpartition("/")[2]) if isinstance(field, dict) else None
-    return found if found and "properties" in found else None
+    model = parts.get(str(cast(Schema, field).get("$ref", "")).rpartition("/")[2]) if isinstance(field, dict) else None
+    return model if model and "properties" in model else None
 
 
 def _about(field: Schema, required: bool) -> str:
     kind = _kind(field).replace("`", "")
-    shown = kind if required or _written(field) is None or "enum" in field else ""
-    said = ", ".join(word for word in ("required" if required else "", shown) if word)
-    return ": ".join(part for part in (said, field.get("description", "")) if part)
+    type_name = kind if required or _written(field) is None or "enum" in field else ""
+    facts = ", ".join(word for word in ("required" if required else "", type_name) if word)
+    return ": ".join(part for part in (facts, field.get("description", "")) if part)
 
 
 def _line(depth: int, out: int | None, text: str, about: str) -> str:
@@ -221,7 +229,7 @@ def _line(depth: int, out: int | None, text: str, about: str) -> str:
 
 
 def _flow(value: object) -> str:
-    """A value on one line; to YAML nothing is null, the default of what has no other."""
+    """Return a value as YAML on one line. None, the default of a field without one, is empty text."""
     if value is None:
         return ""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
@@ -229,7 +237,7 @@ def _flow(value: object) -> str:
 
 
 def schemas() -> dict[str, str]:
-    """The JSON Schemas of Pulumi.yaml and of a stack file: only our own part of them is described."""
+    """Return the JSON Schemas of Pulumi.yaml and of a stack file. They describe only the keys of this program."""
     app, environment = _for_editors(schema_of(App)), _for_editors(schema_of(Environment))
     definitions = {"app": app.pop("$defs"), "environment": environment.pop("$defs")}
     project = {"config": {"properties": {"app": {"properties": {"value": app}}}}}
@@ -248,22 +256,22 @@ def schemas() -> dict[str, str]:
 
 
 def _for_editors(schema: Schema) -> Schema:
-    """Return a schema without `null`, which is refused everywhere, and with defaults as one writes them."""
-    found: Schema = {}
+    """Return a schema without `null`, which is refused everywhere, and with defaults in the notation of configuration files."""
+    plain: Schema = {}
     for key, value in schema.items():
         if isinstance(value, dict):
-            found[key] = _for_editors(cast(Schema, value))
+            plain[key] = _for_editors(cast(Schema, value))
         elif key == "anyOf":
-            found[key] = [_for_editors(option) for option in cast(list[Schema], value) if option.get("type") != "null"]
+            plain[key] = [_for_editors(option) for option in cast(list[Schema], value) if option.get("type") != "null"]
         else:
-            found[key] = value
-    if "default" in found:
-        default = found.pop("default")
-        if default is not None and not isinstance(default, dict) and "$ref" not in found:
-            found["default"] = _written(schema)
-    [*options] = found.get("anyOf", [])
+            plain[key] = value
+    if "default" in plain:
+        default = plain.pop("default")
+        if default is not None and not isinstance(default, dict) and "$ref" not in plain:
+            plain["default"] = _written(schema)
+    [*options] = plain.get("anyOf", [])
     return (
-        {**{key: value for key, value in found.items() if key != "anyOf"}, **options[0]} if len(options) == 1 else found
+        {**{key: value for key, value in plain.items() if key != "anyOf"}, **options[0]} if len(options) == 1 else plain
     )
 
 
@@ -272,13 +280,13 @@ def _role() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the documents, or with --check say which are not what the models say now."""
+    """Write the documents. With --check, report those that differ from the models."""
     stale = 0
     for name, text in {"configuration.md": page(), "kubernetes-role.yaml": _role(), **schemas()}.items():
         file = DOCS / name
         if arguments == ["--check"]:
             if not file.exists() or file.read_text() != text:
-                print(f"docs/{name}: it is not what the program says; run `make docs`", file=sys.stderr)
+                print(f"docs/{name}: it differs from the models; run `make docs`", file=sys.stderr)
                 stale = 1
         else:
             file.write_text(text)

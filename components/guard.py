@@ -79,7 +79,7 @@ class Loss:
         if not self.forced:
             return f"{self.wrong}; {self.fix}"
         first = "set environment.protect_data: false, `make up`, then " if self.store and self.store.protected else ""
-        return f"{self.wrong}; {self.fix}. To have it so all the same: {first}`make up FORCE={FORCE}` (TIERS_FORCE={FORCE})"
+        return f"{self.wrong}; {self.fix}. To force it: {first}`make up FORCE={FORCE}` (TIERS_FORCE={FORCE})"
 
 
 def forced(variables: Mapping[str, str]) -> bool:
@@ -150,7 +150,7 @@ def losses(
     for name, store in sorted(stored.items()):
         if store.platform != environment.platform:
             wrong = f"environment.platform: {environment.platform} has none of this data, and {_deleted(store)}"
-            yield Loss(wrong=wrong, fix=f"keep {store.platform}, or make it another stack", store=store)
+            yield Loss(wrong=wrong, fix=f"keep {store.platform}, or use another stack", store=store)
         elif name not in wanted:
             yield _gone(name, store, app, environment)
         else:
@@ -164,49 +164,51 @@ def _deleted(store: Store) -> str:
 def _gone(name: str, store: Store, app: App, environment: Environment) -> Loss:
     deleted = _deleted(store)
     if store.type == NAMESPACE:
-        wrong = f"environment.kubernetes.namespace.create: false leaves it to somebody else, and {deleted}"
-        return Loss(wrong=wrong, fix="keep it true", store=store)
+        wrong = f"environment.kubernetes.namespace.create: false removes the namespace from this stack, and {deleted}"
+        return Loss(wrong=wrong, fix="keep create: true", store=store)
     tier = next((data for data in (TierName.DATABASE, TierName.CACHE) if name.startswith(f"{data}-")), None)
     if tier and tier not in app.names:
         return Loss(wrong=f"app.{tier}: it is not described any more, and {deleted}", fix="describe it", store=store)
     if tier and environment.size(tier).external:
-        wrong = f"environment.tiers.{tier}.external: what is there does not go along, and {deleted}"
-        return Loss(wrong=wrong, fix="take it out, or bring the data there first", store=store)
+        wrong = f"environment.tiers.{tier}.external: data is not copied to the external service, and {deleted}"
+        return Loss(wrong=wrong, fix="remove it, or copy the data first", store=store)
     if tier is TierName.DATABASE and store.type == CLAIM and environment.size(tier).ha:
-        wrong = f"environment.tiers.{tier}.single: what the single one holds does not come into the three by itself, and {deleted}"
-        return Loss(wrong=wrong, fix="set it to live, and `make move` (docs/data.md#from-one-to-three)", store=store)
-    if tier and name.startswith(f"{tier}-data-") and not environment.size(tier).ha:
-        wrong = (
-            f"environment.tiers.{tier}.ha: one alone has the data of the first, which may lack the last, and {deleted}"
+        wrong = f"environment.tiers.{tier}.single: data of the single instance is not copied into the cluster, and {deleted}"
+        return Loss(
+            wrong=wrong, fix="set single: live, then run `make move` (docs/data.md#from-one-to-three)", store=store
         )
-        return Loss(wrong=wrong, fix="keep it true (docs/data.md#cache)", store=store)
+    if tier and name.startswith(f"{tier}-data-") and not environment.size(tier).ha:
+        wrong = f"environment.tiers.{tier}.ha: without it only member 0's volume is kept; it may miss the latest writes, and {deleted}"
+        return Loss(wrong=wrong, fix="keep ha: true (docs/data.md#cache)", store=store)
     if tier:
-        wrong = f"environment.tiers.{tier}.ha: as it is now {name} is not used any more, and {deleted}"
-        return Loss(wrong=wrong, fix="put it back, or see that its data is where it is wanted", store=store)
+        wrong = f"environment.tiers.{tier}.ha: {name} is no longer used, and {deleted}"
+        return Loss(wrong=wrong, fix="restore the former value, or move the data first", store=store)
     if name == BACKUPS:
         wrong = f"{BACKUP}.target: it is no volume any more, and {deleted}"
-        return Loss(wrong=wrong, fix="keep {volume: true} until nobody wants any of these back", store=store)
+        return Loss(wrong=wrong, fix="keep {volume: true} until these backups are no longer needed", store=store)
     wrong = f"app: no tier has the volume {name} any more, and {deleted}"
-    return Loss(wrong=wrong, fix="give it back its name, on the tier that writes to it", store=store)
+    return Loss(wrong=wrong, fix="restore its name on the tier that writes to it", store=store)
 
 
 def _changed(name: str, old: Store, new: Store) -> Iterator[Loss]:
     path = f"{BACKUP}.target" if name == BACKUPS else f"environment.tiers.{old.tier}"
     if old.place != new.place:
-        named = "the stack" if old.type == VOLUME else "the stack, or environment.kubernetes.namespace.name"
+        setting = (
+            "the name of the stack"
+            if old.type == VOLUME
+            else "the name of the stack or environment.kubernetes.namespace.name"
+        )
         wrong = f"{name}: its data is in {old.place}, and would be looked for in {new.place}; {_deleted(old)}"
-        yield Loss(wrong=wrong, fix=f"call {named} as before", store=old)
+        yield Loss(wrong=wrong, fix=f"restore {setting}", store=old)
     if old.storage_class != new.storage_class:
         change = f"{old.storage_class or 'the default'} becomes {new.storage_class or 'the default'}"
-        wrong = f"{path}.storage_class: {change}, which no claim can, so {_deleted(old)}"
-        yield Loss(wrong=wrong, fix="keep it", store=old)
+        wrong = f"{path}.storage_class: {change}, and a claim can't change its class, so {_deleted(old)}"
+        yield Loss(wrong=wrong, fix="keep the former class", store=old)
     if old.modes != new.modes:
-        wrong = f"{path}: {', '.join(old.modes)} becomes {', '.join(new.modes)}, which no claim can, so {_deleted(old)}"
-        yield Loss(wrong=wrong, fix="keep the version of this program that made it", store=old)
+        wrong = f"{path}: {', '.join(old.modes)} becomes {', '.join(new.modes)}, and a claim can't change its access modes, so {_deleted(old)}"
+        yield Loss(wrong=wrong, fix="keep the version of this program that created the claim", store=old)
     if old.size and new.size and new.size < old.size:
-        wrong = (
-            f"{path}.storage: it is {_written(old.size)} and can't become {_written(new.size)}, for no claim shrinks"
-        )
+        wrong = f"{path}.storage: it is {_written(old.size)} and can't become {_written(new.size)}, because a claim can't shrink"
         fix = f"give at least {_written(old.size)} (docs/data.md#storage)"
         yield Loss(wrong=wrong, fix=fix, forced=False)
 
@@ -237,7 +239,7 @@ def another_major(old: int | None, wanted: str | None) -> Iterator[Loss]:
     new = major(wanted)
     if old and new and old != new:
         wrong = f"app.database.image: PostgreSQL {new} can't read the files of {old}, and would not start"
-        yield Loss(wrong=wrong, fix=f"keep {old}, or bring the data over (docs/data.md#another-postgresql)")
+        yield Loss(wrong=wrong, fix=f"keep {old}, or migrate the data (docs/data.md#another-postgresql)")
 
 
 def major_of_several(known: Checkpoint) -> int | None:
@@ -253,7 +255,7 @@ def another_major_of_several(old: int | None, wanted: str | None) -> Iterator[Lo
     """
     new = major(wanted)
     if old and new and old != new:
-        wrong = f"app.database.ha_image: for PostgreSQL {new} all instances are stopped, the files of {old} converted where they are, and replicas' deleted"
+        wrong = f"app.database.ha_image: PostgreSQL {new} would stop all instances, convert the files of {old} in place and delete those of the replicas"
         yield Loss(wrong=wrong, fix=f"keep {old} (docs/data.md#another-postgresql)")
 
 

@@ -93,7 +93,7 @@ def test_a_claim_grows_where_its_class_lets_it_and_never_shrinks(stack: Stack) -
         return
     sizes = copy.deepcopy(stack.environment.get("tiers", {}))
     stack.environment["tiers"] = sizes | {"database": {**sizes.get("database", {}), "storage": "64Mi"}}
-    refused(stack, "environment.tiers.database.storage: it is", "can't become 64Mi, for no claim shrinks")
+    refused(stack, "environment.tiers.database.storage: it is", "can't become 64Mi, because a claim can't shrink")
     stack.environment["tiers"]["database"]["storage"] = "40Gi"
     # The lab's class lets nothing grow, which the cluster says of the change: it would be made in place.
     planned = stack.pulumi("preview", "--stack", stack.name, "--diff") if stack.write() is None else None

@@ -68,7 +68,7 @@ BOTH: dict[str, tuple[Change, str]] = {
     "no cache": (without("cache"), "app.cache: it is not described any more"),
     "database elsewhere": (
         elsewhere("database"),
-        "environment.tiers.database.external: what is there does not go along",
+        "environment.tiers.database.external: data is not copied to the external service",
     ),
     "cache elsewhere": (elsewhere("cache"), "environment.tiers.cache.external"),
     "another major": (another_image, "app.database.image: PostgreSQL 16 can't read the files of 15"),
@@ -122,7 +122,7 @@ def changed(stack: str, change: Change, protect_data: bool = False) -> tuple[lis
 def test_it_is_refused_with_the_reason_before_anything_is_touched(stack: str, change: Change, said: str) -> None:
     seen, lines = changed(stack, change)
     assert any(said in line for line in lines), lines
-    assert all(line.endswith("To have it so all the same: `make up FORCE=data` (TIERS_FORCE=data)") for line in lines)
+    assert all(line.endswith("To force it: `make up FORCE=data` (TIERS_FORCE=data)") for line in lines)
     assert not seen
 
 
@@ -251,7 +251,7 @@ def test_another_major_of_several_instances_is_refused(monkeypatch: pytest.Monke
     app, env = replicated("database")
     several = exported(deploy(app, env, stack="staging"))
     app["database"]["ha_image"] = "ghcr.io/cloudnative-pg/postgresql:16-standard-bookworm"
-    with pytest.raises(ConfigError, match=r"app\.database\.ha_image: for PostgreSQL 16 .* files of 15 .*FORCE=data"):
+    with pytest.raises(ConfigError, match=r"app\.database\.ha_image: PostgreSQL 16 .* files of 15 .*FORCE=data"):
         deploy(app, env, export=several, stack="staging")
     monkeypatch.setenv("TIERS_FORCE", "data")
     deploy(app, env, export=several, stack="staging")

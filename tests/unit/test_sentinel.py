@@ -267,7 +267,7 @@ def test_the_way_back_to_a_single_one_is_refused_with_the_reason() -> None:
     env: Any = environment("prod")
     del env["tiers"]["cache"]["ha"]
     with pytest.raises(
-        Exception, match=r"environment\.tiers\.cache\.ha: .*cache-data-1 would be deleted.*keep it true"
+        Exception, match=r"environment\.tiers\.cache\.ha: .*cache-data-1 would be deleted.*keep ha: true"
     ):
         deploy(env=env, export=exported(first("prod")), stack="prod")
 

@@ -118,7 +118,9 @@ class Asked:
                 self._command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
         except FileNotFoundError:
-            raise RunError("pulumi: it is not on PATH, and the program reads its checkpoint with it; add it") from None
+            raise RunError(
+                "pulumi: it is not on PATH, and the program reads its checkpoint with it; add it to PATH"
+            ) from None
 
     def answer(self) -> Checkpoint:
         """Return the checkpoint, as `pulumi stack export` prints it (secrets stay encrypted).
@@ -154,7 +156,7 @@ def refuse_cut_off(checkpoint: Checkpoint) -> None:
     if checkpoint.pending:
         raise RunError(
             f"the last update was cut off while {', '.join(checkpoint.pending)}: run `make heal ENV={pulumi.get_stack()}` "
-            "(it looks what is there, and puts it right), then this again"
+            "(it compares the state with the platform and repairs it), then repeat this command"
         )
 
 

@@ -81,9 +81,9 @@ def _sent(context: Path, path: str) -> list[str]:
     try:
         return sorted(exclude_paths(str(context), patterns))
     except re.error as error:
-        raise ConfigError(f"{path}: {context.name}/{IGNORE} has a pattern that is none ({error}); mend it") from None
+        raise ConfigError(f"{path}: {context.name}/{IGNORE} has a pattern that is invalid ({error}); correct it") from None
     except RecursionError:
-        raise ConfigError(f"{path}: folders are nested too deeply; put them into {IGNORE}") from None
+        raise ConfigError(f"{path}: folders are nested too deeply; exclude them in {IGNORE}") from None
 
 
 def _ignored(context: Path, path: str) -> Iterator[str]:
@@ -95,10 +95,10 @@ def _ignored(context: Path, path: str) -> Iterator[str]:
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: {context.name}/{IGNORE} is not UTF-8; save it as that") from None
+        raise ConfigError(f"{path}: {context.name}/{IGNORE} is not UTF-8; save it as UTF-8") from None
     for line in text.splitlines():
         if line.strip() == "!":
-            raise ConfigError(f"{path}: {context.name}/{IGNORE} has a line with nothing but `!`; take it out")
+            raise ConfigError(f"{path}: {context.name}/{IGNORE} has a line with only `!`; remove it")
         if line and not line.startswith("#"):
             yield line
 
@@ -117,5 +117,5 @@ def _record(context: Path, name: str, path: str) -> bytes:
         return f"{name}\0{executable}\0{len(content)}\0".encode() + content
     except UnicodeEncodeError:
         raise ConfigError(
-            f"{path}: the name of {name!a} is not UTF-8; rename that file, or put it into {IGNORE}"
+            f"{path}: the name of {name!a} is not UTF-8; rename that file, or exclude it in {IGNORE}"
         ) from None

@@ -110,7 +110,7 @@ def _scripts(described: DatabaseConfig, description: Description) -> tuple[Scrip
         _refuse_unread(name, path, several=description.environment.size(TierName.DATABASE).ha)
     if sum(len(script.text.encode()) for script in scripts) > LARGEST:
         path = files[-1][0].rpartition(".")[0]
-        raise ConfigError(f"{path}: these files are too large to begin with; load them by a task of the api")
+        raise ConfigError(f"{path}: these files are too large together; load them with a task of the api")
     return tuple(scripts)
 
 

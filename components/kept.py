@@ -96,7 +96,7 @@ class KeptSlot(ComponentResource):
                     wanted = None
                 if entry.runs and not wanted:
                     pulumi.log.warn(
-                        f"{entry.name} is gone, and so is {sources[entry.inputs['image']]}: release it anew"
+                        f"{entry.name} is lost, and so is {sources[entry.inputs['image']]}; deploy its release again"
                     )
                 if not wanted:
                     continue

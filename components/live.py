@@ -187,7 +187,9 @@ def _without_platform(
     finished = intent is not None and top is not None and (top >= intent.switches or intent.live not in candidates)
     final = finished or any(claim.final and claim.switches == top for claim in evidence.claims)
     if len(candidates) > 1 or not final:
-        raise UndecidedError("the platform does not say which slot is live, and the checkpoint alone is not sure")
+        raise UndecidedError(
+            "the platform does not say which slot is live, and the checkpoint alone does not settle it"
+        )
     [(live, number)] = candidates.items()
     return Decision(live=live, switches=number)
 
@@ -205,9 +207,7 @@ def _explained(problem: str, evidence: Evidence, routing: Routing, stack: str) -
     slots = ", ".join(evidence.orders) or "no slot"
     lines = [*map(str, evidence.claims), str(routing), f"the checkpoint: it holds {slots}"]
     if evidence.intent:
-        lines.append(
-            f"the last update: it was to make {evidence.intent.live} live by switch {evidence.intent.switches}"
-        )
+        lines.append(f"the last update: it planned switch {evidence.intent.switches} to {evidence.intent.live}")
     sources = "\n".join(f"    {line}" for line in lines)
     if not evidence.orders and routing.live:
         fix = (

@@ -92,7 +92,7 @@ def record(slot: Slot, passed: Output[Any]) -> Output[str]:
         try:
             exported = checkpoint.Asked(*question).answer()
         except RunError as error:
-            pulumi.log.warn(f"{slot}: its resources can't be noted down now, the next update does it: {error}")
+            pulumi.log.warn(f"{slot}: its resources can't be recorded now; the next update records them: {error}")
             return remember([])
         return remember(exported.below(slot, SLOT))
 

@@ -40,7 +40,7 @@ def load(root: Path, answer: Callable[[], Checkpoint]) -> Settings:
         if not plain:
             raise
         pulumi.log.warn(
-            f"the files can't be used, so this works with the settings of the last update; mend them:\n{error}"
+            f"the files are invalid, so this update uses the settings of the last one; correct them:\n{error}"
         )
         return replace(config.settings_of(plain["app"], plain["environment"]), plain=plain)
 

@@ -50,7 +50,7 @@ def asked(variables: Mapping[str, str]) -> tuple[Ask, bool]:
     """
     action, force = variables.get("TIERS_RELEASE") or Ask.CONFIGURED, variables.get("TIERS_FORCE") or ""
     if action not in [*Ask]:
-        raise ReleaseError(f"TIERS_RELEASE: there is no {action!r:.40}; use {', '.join(Ask)}")
+        raise ReleaseError(f"TIERS_RELEASE: {action!r:.40} is no release action; use {', '.join(Ask)}")
     if force not in ("", *FORCES):
         raise ReleaseError(f"TIERS_FORCE: {force!r:.40} can't be forced; use {' or '.join(FORCES)}, or leave it out")
     return Ask(action), force == "contract"
@@ -190,7 +190,7 @@ def _plan(observed: Observed, desired: Release, ask: Ask, past_contract: bool, *
     is_standby = standby is not None and standby.release.digest == desired.digest
     if ask is Ask.PROMOTE and not is_standby:
         raise ReleaseError(
-            f"there is nothing to promote: {idle} does not hold {desired}, proven; run `pulumi up` first"
+            f"there is nothing to promote: {idle} has no {desired} that passed its gates; run `pulumi up` first"
         )
     if current and current.release.digest == desired.digest and not current.lost:
         keep = (live, idle) if standby else (live,)
@@ -220,14 +220,14 @@ def _refuse_past_contract(current: Held | None, older: Held) -> None:
     if current and current.release.contract and older.order < current.order:
         raise ReleaseError(
             f"going back from {current.release} to {older.release} is past a migration that says `contract: true`: the older "
-            "release would run on data it does not understand; mend it with a new release, or force it by "
+            "release would run on data it does not understand; fix it with a new release, or force it with "
             "TIERS_FORCE=contract"
         )
 
 
 def explain(observed: Observed, done: Plan) -> str:
     """Return the effect of an update in words, for reviewers."""
-    again = f"the switch to {done.previous} is lost and made again" if done.restores else ""
+    again = f"the switch to {done.previous} is lost and recreated" if done.restores else ""
     if not done.render and not done.moves:
         waits = f"{done.live.other} waits to be promoted" if done.waits else ""
         return "; ".join(filter(None, ("nothing of the release changes", waits, again)))
@@ -245,7 +245,7 @@ def explain(observed: Observed, done: Plan) -> str:
         lines.append(f"migration: {', '.join(migrations) or 'none'}{breaks}")
     if current:
         if current.lost:
-            lines.append(f"something of {observed.live} is gone and can't be made again, so the release is made anew")
+            lines.append(f"a part of {observed.live} is lost and can't be restored, so the release is deployed again")
         lines.append(f"{observed.live} stays live with {current.release}" + ("" if done.waits else " until the switch"))
     lines.append(
         "nothing switches: it waits to be promoted"

@@ -37,7 +37,7 @@ def test_failed_release_after_a_prune_leaves_live_serving(stack: Stack) -> None:
     failed = stack.up(check=False)
     stack.app["api"]["migrate"] = good
     assert failed.code
-    assert "the switch to blue is lost and made again; green gets" in failed.text, failed.text
+    assert "the switch to blue is lost and recreated; green gets" in failed.text, failed.text
     assert "what is live was not touched: blue" in failed.text, failed.text
     eventually(lambda: stack.live() == before)
     assert {tier: stack.ids(tier, before["slot"]) for tier in kept} == kept
@@ -61,7 +61,7 @@ def test_lost_switch_alone_comes_back_without_a_release(stack: Stack) -> None:
     running = stack.ids("api", before["slot"])
     lose(stack)
     again = stack.up()
-    assert "nothing of the release changes; the switch to green is lost and made again" in again.text
+    assert "nothing of the release changes; the switch to green is lost and recreated" in again.text
     eventually(lambda: stack.live() == before)
     assert stack.ids("api", before["slot"]) == running
     assert set(stack.up().changed) == {"unchanged"}

@@ -123,7 +123,7 @@ def test_repository_is_no_longer_than_docker_takes(w: Path):
 
 def test_dockerignore_that_is_not_utf8_is_refused(w: Path):
     (w / ".dockerignore").write_bytes(b"caf\xe9\n")
-    assert refusal(w.parent) == "app.api.build: w/.dockerignore is not UTF-8; save it as that"
+    assert refusal(w.parent) == "app.api.build: w/.dockerignore is not UTF-8; save it as UTF-8"
 
 
 @pytest.mark.parametrize("line", ["[z-a]", "!", "[[:x", "\\", "**/[!"])
@@ -143,7 +143,7 @@ def test_dockerignore_that_is_a_folder_is_refused(w: Path):
 def test_file_name_that_is_not_utf8_is_refused_unless_ignored(w: Path):
     Path(os.fsdecode(os.fsencode(w) + b"/caf\xe9")).write_text("")
     assert refusal(w.parent) == (
-        r"app.api.build: the name of 'caf\udce9' is not UTF-8; rename that file, or put it into .dockerignore"
+        r"app.api.build: the name of 'caf\udce9' is not UTF-8; rename that file, or exclude it in .dockerignore"
     )
     (w / ".dockerignore").write_text("caf?\n")
     assert built(w.parent)

@@ -167,7 +167,9 @@ def test_a_plan_says_what_is_going_to_happen(manual: bool) -> None:
 def test_only_what_is_known_can_be_asked_for() -> None:
     assert asked({}) == asked({"TIERS_RELEASE": "", "TIERS_FORCE": ""}) == (Ask.CONFIGURED, False)
     assert asked({"TIERS_RELEASE": "previous", "TIERS_FORCE": "contract"}) == (Ask.PREVIOUS, True)
-    with pytest.raises(ReleaseError, match="TIERS_RELEASE: there is no 'prevoius'; use configured, promote, previous"):
+    with pytest.raises(
+        ReleaseError, match="TIERS_RELEASE: 'prevoius' is no release action; use configured, promote, previous"
+    ):
         asked({"TIERS_RELEASE": "prevoius"})
     with pytest.raises(ReleaseError, match="TIERS_FORCE: 'all' can't be forced"):
         asked({"TIERS_FORCE": "all"})

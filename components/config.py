@@ -1,8 +1,8 @@
-"""What the application is (`app`) and where it runs (`environment`): the only place that reads configuration.
+"""Configuration: models of the application (`app`) and of its environment (`environment`), and their checks.
 
-Both are read once, checked whole, and handed on as frozen models. Every error names the path of the value, what
-was wrong and what to write instead. The reference in `docs/configuration.md` and the JSON Schema that completes
-stack files in an editor are generated from these models (`python -m components.reference`).
+No other module reads configuration. It is read once, checked as a whole, and passed on as frozen models. Every error names
+the path of the value, the problem and the text to write instead. `python -m components.reference` generates
+`docs/configuration.md` and the JSON Schema for editors from these models.
 """
 
 import json
@@ -36,7 +36,7 @@ from .paths import covers
 
 
 class ConfigError(RunError):
-    """Configuration that can't be used. The message has one line a problem: `path: what is wrong; the fix`."""
+    """Invalid configuration. The message has one line for each problem: `path: what is wrong; what to do`."""
 
 
 class TierName(StrEnum):
@@ -53,7 +53,7 @@ def _problem(wrong: str, fix: str) -> PydanticCustomError:
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """The annotation of a type whose values a grammar checks before pydantic does. Editors and messages show its example."""
+    """Annotation of a type whose values are checked by a grammar before pydantic. Editors and messages show its example."""
 
     check: Callable[[Any], object]
     example: str | float
@@ -66,9 +66,9 @@ class Checked:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        kept = {key: value for key, value in handler(schema).items() if key in ("minimum", "maximum")}
+        limits = {key: value for key, value in handler(schema).items() if key in ("minimum", "maximum")}
         pattern = {"pattern": f"^{self.pattern}$"} if self.pattern else {}
-        return {"type": self.type, **kept, **pattern, "examples": [self.example]}
+        return {"type": self.type, **limits, **pattern, "examples": [self.example]}
 
     def _checked(self, value: object) -> object:
         try:
@@ -81,7 +81,7 @@ _BYTES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 _A_SIZE, _A_TIME = r"\d+(\.\d+)?(Ki|Mi|Gi)", r"\d+(\.\d+)?(ms|s|m|h)"
 _YEARS = 10 * 365 * 24 * 3600
-"""Seconds that no wait is longer than; platforms count some in nanoseconds, in 64 bits."""
+"""Limit of any time in seconds. Some platforms count nanoseconds in 64 bits."""
 
 
 def _quantity(value: object, units: Mapping[str, float], example: str) -> float:
@@ -148,7 +148,7 @@ _WORDS = {"daily": "17 {hour} * * *", "weekly": "17 {hour} * * sun", "monthly": 
 
 
 def _times(hour: int) -> Checked:
-    """Return the type of a time as cron writes it, in UTC; the words mean `hour`."""
+    """Return the type of a schedule as a cron expression in UTC. The words `daily`, `weekly` and `monthly` mean `hour`."""
 
     def check(value: object) -> str:
         return grammar.cron(_WORDS[value].format(hour=hour) if isinstance(value, str) and value in _WORDS else value)
@@ -185,7 +185,7 @@ _A_NAME = "use lower-case letters, digits and single dashes, at most 30, a lette
 
 
 def _secret_name(value: object) -> str:
-    """The value is not in the message: somebody may have written the secret itself."""
+    """Check a secret's name. The message never shows the value, because a user may have written the secret itself."""
     if not isinstance(value, str) or not re.fullmatch(_NAME, value, re.ASCII):
         fix = "write a name of lower-case letters, digits and single dashes, and give its value to `pulumi config set --secret`"
         raise RefusalError("it is not the name of one of `secrets`", fix)
@@ -280,7 +280,7 @@ Stage = Annotated[
 Command = Annotated[tuple[Argument, ...], Field(examples=[["python", "-m", "app"]])]
 
 RESERVED = frozenset({"PUBLIC_URL", "RELEASE", "SLOT"})
-"""Variables that the program sets for every tier of a slot."""
+"""Environment variables that the program sets for every tier of a slot."""
 SECRETS = "/run/secrets"
 """The folder of secret files in a container."""
 _OF_TIERS = {
@@ -288,11 +288,11 @@ _OF_TIERS = {
     "cache": ("CACHE_HOST", "CACHE_PORT"),
     "api": ("API_URL",),
 }
-"""Variables that the program sets for a tier that needs another."""
+"""Environment variables that the program sets for a tier that needs the named one."""
 
 
 class Model(BaseModel):
-    # Types are not coerced: a port written as "8000" is a mistake to point out, not one to guess around.
+    # Types are not coerced: a port written as "8000" is reported as an error.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
@@ -302,48 +302,46 @@ M = TypeVar("M", bound=Model)
 class Step(Model):
     """A command that runs to its end, in the tier's image, before the slot starts."""
 
-    command: Command = Field(min_length=1, description="What to run; it must be safe to run twice.")
-    timeout: Wait = Field(default=120, description="How long it may take.", validate_default=False)
+    command: Command = Field(min_length=1, description="The command. It must be safe to run twice.")
+    timeout: Wait = Field(default=120, description="Time limit.", validate_default=False)
 
 
 class Migration(Step):
-    """A step that changes what both slots share."""
+    """A command that changes data which both slots share."""
 
     contract: Flag = Field(
         default=False,
-        description="It breaks the release before this one: going back past it is refused. Take it out again in the next release.",
+        description="It breaks the previous release, so going back past it is refused. Remove the key again in the next release.",
     )
     check: Command = Field(
         default=(),
-        description="A command that ends with 0 where the database is at what this release wants: `make check` asks it.",
+        description="A command that ends with 0 if the database has the schema of this release. `make check` runs it.",
     )
 
 
 class Reload(Model):
-    """How the tier runs while its source is being edited (only where `environment.reload` is true)."""
+    """Live reload while the source code is edited. It applies only with `environment.reload: true`."""
 
     target: Stage | None = Field(
-        default=None, description="Stage of the Dockerfile that is built instead, as one with a dev server."
+        default=None, description="Stage of the Dockerfile to build instead, for example one with a dev server."
     )
     command: Command = Field(default=(), description="Replaces the tier's command; empty keeps it.")
     mounts: dict[RelativePath, ContainerPath] = Field(
         description="Folder beside Pulumi.yaml → path in the container, read-only."
     )
-    writable: tuple[ContainerPath, ...] = Field(default=(), description="Paths it may write to besides, in memory.")
-    start_within: Wait | None = Field(
-        default=None, description="How long it may take to become healthy; that of the tier if not given."
-    )
+    writable: tuple[ContainerPath, ...] = Field(default=(), description="Further writable paths, in memory.")
+    start_within: Wait | None = Field(default=None, description="Time limit to become healthy; default is the tier's.")
 
 
 class Source(Model):
-    """Where an image comes from: exactly one of `image` and `build`."""
+    """Source of an image: exactly one of `image` and `build`."""
 
-    image: ImageReference | None = Field(default=None, description="An image with its tag or digest.")
+    image: ImageReference | None = Field(default=None, description="An image with a tag or digest.")
     build: Word | None = Field(
         examples=["api"], default=None, description="A folder with a Dockerfile, relative to Pulumi.yaml."
     )
     target: Stage | None = Field(
-        default=None, description="With `build`: the stage of the Dockerfile, if not its last."
+        default=None, description="With `build`: the stage of the Dockerfile; default is the last."
     )
 
     @model_validator(mode="after")
@@ -356,42 +354,43 @@ class Source(Model):
 
 
 class Service(Source):
-    """What every tier of a slot may say."""
+    """Settings of every tier in a slot."""
 
     command: Command = Field(default=(), description="Replaces the image's command.")
-    env: dict[Variable, Setting] = Field(default={}, description="Plain settings, the same everywhere.")
+    env: dict[Variable, Setting] = Field(
+        default={}, description="Environment variables, the same in every environment."
+    )
     secrets: tuple[SecretName, ...] = Field(
-        default=(), description="Names of `secrets`; each is a file /run/secrets/NAME, its path in NAME_FILE."
+        default=(),
+        description="Names of `secrets`. Each is mounted as /run/secrets/NAME; the variable NAME_FILE has its path.",
     )
     needs: Annotated[tuple[TierName, ...], Distinct] = Field(
         default=(),
         examples=[["database"]],
-        description="Tiers it talks to: it may reach them, is told their address, and starts after them.",
+        description="Tiers it connects to. It may reach them, gets their addresses as variables, and starts after them.",
     )
-    writable: tuple[ContainerPath, ...] = Field(default=("/tmp",), description="Paths it may write to, in memory.")
-    scratch: Scratch = Field(
-        default=64 * 2**20, validate_default=False, description="How much fits into each of `writable`."
-    )
+    writable: tuple[ContainerPath, ...] = Field(default=("/tmp",), description="Writable paths, in memory.")
+    scratch: Scratch = Field(default=64 * 2**20, validate_default=False, description="Size of each `writable` path.")
     volumes: dict[Name, VolumePath] = Field(
         default={},
-        description="Data kept across releases: name → path; `user` must own the path in the image. Tiers that give a volume "
-        "of one name share it; one that only reads it says `PATH:ro`.",
+        description="Data kept across releases: name → path. `user` must own the path in the image. Tiers that name the same "
+        "volume share it; `PATH:ro` mounts it read-only.",
     )
     user: Uid = Field(default=10001, description="UID and GID; never root.")
-    egress: Flag = Field(default=False, description="It may open connections to the world outside.")
+    egress: Flag = Field(default=False, description="true: it may connect to the outside.")
     start_within: Wait = Field(
         default=60, description="How long it may take to become healthy.", validate_default=False
     )
     stop_within: Seconds = Field(
-        default=30, description="How long it may take to finish what it holds.", validate_default=False
+        default=30, description="Time limit to finish open work when it is stopped.", validate_default=False
     )
     migrate: Migration | None = Field(default=None, description="Runs before the slot starts, in every release.")
     tasks: dict[Name, Step] = Field(
         default={},
-        description="What else runs before the slot starts, in every release: after `migrate`, in this order.",
+        description="Further commands before the slot starts, in every release: after `migrate`, in this order.",
     )
     seed: Step | None = Field(default=None, description="Runs after the migration where `environment.seed` is true.")
-    reload: Reload | None = Field(default=None, description="How it runs while its source is edited.")
+    reload: Reload | None = Field(default=None, description="How it runs while its source code is edited.")
 
     @model_validator(mode="after")
     def _paths_apart(self) -> Self:
@@ -412,7 +411,7 @@ class Service(Source):
         return self
 
     @model_validator(mode="after")
-    def _stage_of_what(self) -> Self:
+    def _target_needs_build(self) -> Self:
         if self.reload and self.reload.target and not self.build:
             raise _problem("reload.target is a stage of a Dockerfile, and there is no `build`", "take it out")
         return self
@@ -421,13 +420,15 @@ class Service(Source):
 class Listening(Service):
     """A tier that answers HTTP requests."""
 
-    port: Port = Field(description="Where it listens, above 1023 (it is not root).")
-    health: UrlPath = Field(default="/health", description="Answers 200 while the process lives.")
-    ready: UrlPath | None = Field(default=None, description="Answers 200 while it can serve; `health` if not given.")
+    port: Port = Field(description="The port it listens on, above 1023 (it does not run as root).")
+    health: UrlPath = Field(default="/health", description="Path that answers 200 while the process is alive.")
+    ready: UrlPath | None = Field(
+        default=None, description="Path that answers 200 while it can serve requests; default is `health`."
+    )
     metrics: RoutePath | None = Field(
         examples=["/metrics"],
         default=None,
-        description="Prometheus metrics: the path and all below it, however it is spelled, is never served through the gateway.",
+        description="Path of Prometheus metrics. The gateway never serves it, nor any path below it, in any spelling.",
     )
 
     @model_validator(mode="after")
@@ -438,87 +439,86 @@ class Listening(Service):
 
 
 class Web(Listening):
-    """Pages and assets; gets every path the api does not."""
+    """Pages and static assets. It gets every path that is not the api's."""
 
 
 class Api(Listening):
-    """The HTTP interface."""
+    """The application's HTTP interface."""
 
     paths: Annotated[tuple[RoutePath, ...], Distinct] = Field(
-        default=("/api",), min_length=1, description="Path prefixes that are the api's."
+        default=("/api",), min_length=1, description="Path prefixes that are routed to the api."
     )
 
 
 class Worker(Service):
-    """Takes jobs from a queue; no port."""
+    """Takes jobs from a queue. It has no port."""
 
     alive: Command = Field(
-        default=(), description="A command that ends with 0 while it lives; empty: it is up while it runs."
+        default=(),
+        description="Liveness command: ends with 0 while the worker is healthy. Empty: it is healthy while it runs.",
     )
 
 
-_OWN_UID = "Who owns its data: in Debian images user 999; on Kubernetes 10000 more, to be no user of the node."
+_OWN_UID = "Owner of the data files: user 999 in Debian images. On Kubernetes 10000 is added, so that it is no user of the node."
 
 
 class Database(Model):
     """PostgreSQL, shared by both slots."""
 
     image: ImageReference = Field(
-        default="postgres:15-bookworm", description="An image with the public one's contract."
+        default="postgres:15-bookworm", description="An image with the interface of the public postgres image."
     )
     ha_image: ImageReference = Field(
         default="ghcr.io/cloudnative-pg/postgresql:15-standard-bookworm",
-        description="What runs where an environment says `ha`: an image with the contract of CloudNativePG's.",
+        description="The image for environments with `ha`: one with the interface of CloudNativePG's images.",
     )
-    name: DatabaseName = Field(default="app", description="The database that is created.")
-    user: Role = Field(default="app", description="Its owner.")
+    name: DatabaseName = Field(default="app", description="Name of the database to create.")
+    user: Role = Field(default="app", description="Owner of the database.")
     password: SecretName = Field(
         default="database-password",
-        description="Which of `secrets` is the owner's password; later changes need ALTER ROLE, too.",
+        description="Name of the secret with the owner's password. A later change also needs ALTER ROLE.",
     )
     init: tuple[RelativePath, ...] = Field(
         default=(),
-        description="SQL files, relative to Pulumi.yaml, that run once, in this order, when the empty database is made.",
+        description="SQL files, relative to Pulumi.yaml, that run once and in this order in a new database.",
     )
     seed: tuple[RelativePath, ...] = Field(
-        default=(), description="The same, after them, where `environment.seed` is true."
+        default=(), description="Further such files, after `init`, in environments with `seed: true`."
     )
     uid: Uid = Field(default=999, description=_OWN_UID)
-    start_within: Wait = Field(
-        default=120, description="How long it may take to take connections.", validate_default=False
-    )
+    start_within: Wait = Field(default=120, description="Time limit to accept connections.", validate_default=False)
     anonymise: tuple[RelativePath, ...] = Field(
         examples=[["sql/anonymise.sql"]],
         default=(),
-        description="SQL files, relative to Pulumi.yaml, that make the data of real people nobody's: what `make refresh` brings "
-        "goes through them, each in one transaction, before the database has the name that tiers are told.",
+        description="SQL files, relative to Pulumi.yaml, that anonymise personal data. `make refresh` runs each on the copied data "
+        "in one transaction, before tiers can use the database.",
     )
 
 
 class Cache(Model):
-    """Redis, shared by both slots; its queue survives a restart."""
+    """Redis, shared by both slots. Its queue survives a restart."""
 
-    image: ImageReference = Field(default="redis:7-bookworm", description="An image with the public one's contract.")
+    image: ImageReference = Field(
+        default="redis:7-bookworm", description="An image with the interface of the public redis image."
+    )
     password: SecretName = Field(
         default="cache-password",
-        description="Which of `secrets` is the password; a change cuts off the live slot until the switch.",
+        description="Name of the secret with the password. A change cuts off the live slot until the switch.",
     )
     uid: Uid = Field(default=999, description=_OWN_UID)
-    start_within: Wait = Field(
-        default=60, description="How long it may take to take connections.", validate_default=False
-    )
+    start_within: Wait = Field(default=60, description="Time limit to accept connections.", validate_default=False)
 
 
 class Check(Model):
-    """What a path is answered with: a release that answers otherwise does not go live, and `make check` says so of one that is."""
+    """A request and its expected response. A release that answers otherwise does not go live; `make check` reports a live one."""
 
-    path: UrlPath = Field(description="What is asked for, with GET; a redirection is an answer like any other.")
-    status: int = Field(default=200, ge=200, le=599, strict=True, description="The status of the answer.")
+    path: UrlPath = Field(description="Path of the request (GET). Redirections are not followed.")
+    status: int = Field(default=200, ge=200, le=599, strict=True, description="Expected status of the response.")
     headers: dict[Header, HeaderValue] = Field(
-        default={}, description="Headers it has, by name in whichever case, with exactly these values."
+        default={}, description="Expected headers, with exactly these values. Case of names does not matter."
     )
     contains: Argument | None = Field(
-        examples=["<title>Shop"], default=None, description="A text that is in the first MiB of it."
+        examples=["<title>Shop"], default=None, description="Text that the first MiB of the response must contain."
     )
 
     @model_validator(mode="after")
@@ -540,7 +540,7 @@ def questions(checks: Iterable[Check]) -> list[dict[str, Any]]:
 
 
 HERE = "$here"
-"""What stands in a figure's query for the labels of the environment that asks."""
+"""Placeholder in the query of a business metric, replaced by the labels of the environment."""
 
 
 def _query(value: object) -> str:
@@ -549,7 +549,7 @@ def _query(value: object) -> str:
             f"{describe(value, 80)} does not say whose figures it counts",
             f"write it like sum(shop_orders_total{{{HERE}}}): {HERE} stands for the labels of an environment",
         )
-    # The parser is imported only by applications that have figures.
+    # Only applications with business metrics import the parser.
     from . import promql
 
     if wrong := promql.problem(value, HERE):
@@ -558,35 +558,37 @@ def _query(value: object) -> str:
 
 
 class Figure(Model):
-    """A figure of the business: kept over time and shown, where an environment has `monitoring`."""
+    """A business metric: recorded and shown in environments with `monitoring`."""
 
     query: Annotated[str, Checked(check=_query, example=f"sum(shop_orders_total{{{HERE}}})")] = Field(
         description="PromQL over the application's own metrics; `$here` in each selector stands for the environment's labels."
     )
-    help: str = Field(default="", description="What it says, for who reads it.")
+    help: str = Field(default="", description="Title for dashboard and alerts.")
     unit: Literal["short", "s", "bytes", "percentunit", "reqps"] = Field(
-        default="short", description="What it is counted in, as Grafana calls it."
+        default="short", description="Unit, in Grafana's names."
     )
-    above: Share | None = Field(examples=[100], default=None, description="Beyond this for ten minutes it is an alert.")
+    above: Share | None = Field(
+        examples=[100], default=None, description="Alert if the value is above this for ten minutes."
+    )
 
 
 class App(Model):
-    """What the application is: the same in every environment (`app` in Pulumi.yaml)."""
+    """The application, the same in every environment (`app` in Pulumi.yaml)."""
 
-    name: Name = Field(description="Begins the name of everything the program makes.")
+    name: Name = Field(description="Prefix of the names of all resources.")
     version: Version = Field(
-        description="What people call this release; with the digest of its content it is its name."
+        description="Version of this release. Version and digest of the content make the release's name."
     )
     visits: tuple[UrlPath, ...] = Field(
         default=("/",),
         min_length=1,
-        description="What users ask for most; `slo` is about the answers. Only read, with GET.",
+        description="Paths that users request most (GET), for measuring `slo`.",
     )
     checks: tuple[Check, ...] = Field(
-        default=(), description="What users must be answered: asked of every release before it goes live."
+        default=(), description="Requests with expected responses, sent to every release before it goes live."
     )
     figures: dict[Identifier, Figure] = Field(
-        default={}, description="What the business counts, from the metrics of web and api."
+        default={}, description="Business metrics, from the metrics of web and api."
     )
     web: Web | None = None
     api: Api | None = None
@@ -602,29 +604,29 @@ class App(Model):
 
     @property
     def names(self) -> frozenset[TierName]:
-        """All the tiers it has."""
+        """All tiers of this application."""
         data = {TierName.DATABASE: self.database, TierName.CACHE: self.cache}
         return frozenset(self.services) | {name for name, tier in data.items() if tier is not None}
 
     @property
     def measured(self) -> dict[TierName, Listening]:
-        """The tiers that have metrics."""
+        """The tiers with metrics."""
         tiers: dict[TierName, Listening | None] = {TierName.WEB: self.web, TierName.API: self.api}
         return {name: tier for name, tier in tiers.items() if tier and tier.metrics}
 
     @property
     def volumes(self) -> frozenset[str]:
-        """The names of the volumes of all tiers of a slot."""
+        """Names of the volumes of all tiers in a slot."""
         return frozenset(name for service in self.services.values() for name in service.volumes)
 
     @property
     def contract(self) -> bool:
-        """Whether a migration of this release breaks the one before."""
+        """True if a migration of this release breaks the previous release."""
         return any(service.migrate and service.migrate.contract for service in self.services.values())
 
     @property
     def secrets(self) -> dict[str, str]:
-        """Every secret it uses → the config path that names it."""
+        """Every secret of the application, with the config path that names it."""
         used = {name: f"app.{tier}.secrets" for tier, service in self.services.items() for name in service.secrets}
         if self.database:
             used[self.database.password] = "app.database.password"
@@ -634,44 +636,42 @@ class App(Model):
 
 
 class Autoscale(Model):
-    """More replicas under load, never fewer than `replicas`."""
+    """Autoscaling: more replicas under load, never fewer than `replicas`."""
 
-    max: int = Field(ge=2, le=500, strict=True, description="How many of it run at most.")
-    cpu: int = Field(
-        default=70, ge=10, le=100, strict=True, description="Percent of `cpu` that one is to use on average."
-    )
+    max: int = Field(ge=2, le=500, strict=True, description="Maximum number of replicas.")
+    cpu: int = Field(default=70, ge=10, le=100, strict=True, description="Target average use of `cpu`, in percent.")
 
 
 class S3(Model):
-    """A bucket of S3, or of what speaks like it."""
+    """A bucket on a server that speaks S3."""
 
     endpoint: Address = Field(
         examples=["https://s3.eu-central-1.amazonaws.com"],
-        description="Its address, as in https://s3.eu-central-1.amazonaws.com.",
+        description="Address of the server, as in https://s3.eu-central-1.amazonaws.com.",
     )
-    bucket: Bucket = Field(description="The bucket; it is there.")
+    bucket: Bucket = Field(description="An existing bucket.")
     prefix: Object | None = Field(
-        examples=["shop-prod"], default=None, description="What all names in it begin with; `APP-STACK` if not given."
+        examples=["shop-prod"], default=None, description="Prefix of all object names; default is `APP-STACK`."
     )
-    region: Object = Field(default="us-east-1", description="Its region.")
+    region: Object = Field(default="us-east-1", description="Region of the bucket.")
     access_key: SecretName = Field(
-        examples=["s3-access-key"], description="Which of `secrets` is the id of the access key."
+        examples=["s3-access-key"], description="Name of the secret with the access key's id."
     )
     secret_key: SecretName = Field(
-        examples=["s3-secret-key"], description="Which of `secrets` is the access key itself."
+        examples=["s3-secret-key"], description="Name of the secret with the access key itself."
     )
 
     def begins(self, instance: str) -> str:
-        """What all names of `APP-STACK` in the bucket begin with."""
+        """Return the prefix of all object names of the instance `APP-STACK`."""
         return self.prefix or instance
 
 
 class Target(Model):
-    """Where backups are: exactly one of `volume`, `directory` and `s3`."""
+    """Target of backups: exactly one of `volume`, `directory` and `s3`."""
 
-    volume: Flag = Field(default=False, description="A volume beside the database's: it is lost with the machine.")
+    volume: Flag = Field(default=False, description="A volume next to the database's. It is lost with the machine.")
     storage: Storage | None = Field(
-        default=None, description="Kubernetes, with `volume`: its size; twice the database's if not given."
+        default=None, description="Kubernetes, with `volume`: its size; default is twice the database's."
     )
     storage_class: Object | None = Field(
         examples=["fast"], default=None, description="Kubernetes, with `volume`: its StorageClass."
@@ -679,12 +679,12 @@ class Target(Model):
     directory: HostFolder | None = Field(
         examples=["/srv/backups"],
         default=None,
-        description="Docker: a folder of the engine's host, such as one that is mounted from elsewhere.",
+        description="Docker: a folder of the engine's host, for example a mounted network share.",
     )
     s3: S3 | None = Field(default=None, description="A bucket.")
 
     @model_validator(mode="after")
-    def _one_place(self) -> Self:
+    def _one_target(self) -> Self:
         if sum(map(bool, (self.volume, self.directory, self.s3))) != 1:
             raise _problem("it needs exactly one of `volume: true`, `directory` and `s3`", "keep the one you mean")
         if not self.volume and (self.storage or self.storage_class):
@@ -693,117 +693,123 @@ class Target(Model):
 
 
 class Backup(Model):
-    """When the database is backed up, where to, and how that is proven. All times are UTC."""
+    """Schedule, target and verification of the database's backups. All times are UTC."""
 
     schedule: Annotated[str, _times(3)] = Field(
         default="daily",
         validate_default=True,
-        description="The database: `daily` (03:17), `weekly`, `monthly` or as cron writes it.",
+        description="Backup of the database: `daily` (03:17), `weekly`, `monthly` or a cron expression.",
     )
     full: Annotated[str, _times(4)] = Field(
-        default="weekly", validate_default=True, description="The database and the tiers' volumes."
+        default="weekly", validate_default=True, description="Backup of the database and the tiers' volumes."
     )
     verify: Annotated[str, _times(5)] = Field(
         default="monthly",
         validate_default=True,
-        description="All that is kept is read, and the last backup comes back in a scratch database, which is compared.",
+        description="Verification: all backups are read, and the last one is restored into a scratch database and compared.",
     )
     retention: Annotated[int, Checked(check=_days, example="30d", pattern=r"\d+[dw]")] = Field(
-        default=30, validate_default=False, description="How long backups are kept, counted from the last good one."
+        default=30, validate_default=False, description="Retention, counted from the last successful backup."
     )
-    key: SecretName = Field(default="backup-key", description="Which of `secrets` encrypts it. Keep it elsewhere, too.")
-    target: Target = Field(description="Where to.")
-    cpu: Cpu = Field(default=1, validate_default=False, description="Processors it may use.")
-    memory: Memory = Field(default=512 * 2**20, validate_default=False, description="Memory it may use.")
+    key: SecretName = Field(
+        default="backup-key", description="Name of the secret that encrypts backups. Store a copy in another place."
+    )
+    target: Target = Field(description="Target of backups.")
+    cpu: Cpu = Field(default=1, validate_default=False, description="Limit of processors.")
+    memory: Memory = Field(default=512 * 2**20, validate_default=False, description="Limit of memory.")
     image: ImageReference | None = Field(
-        default=None, description="The image that takes backups, by digest: `make images` writes it."
+        default=None, description="The backup image, by digest. `make images` writes it."
     )
 
     @property
     def secrets(self) -> dict[str, str]:
-        """Every secret it uses → the key that names it."""
+        """Every secret of the backups, with the key that names it."""
         s3 = self.target.s3
         keys = {s3.access_key: "target.s3.access_key", s3.secret_key: "target.s3.secret_key"} if s3 else {}
         return {self.key: "key", **keys}
 
 
 class External(Model):
-    """A data tier that runs somewhere else, such as a managed service: nothing of it is made here."""
+    """An external data tier, such as a managed service. The program deploys nothing for it."""
 
-    host: Server = Field(description="Its host name.")
-    port: Port | None = Field(examples=[5432], default=None, description="Its port; the tier's usual one if not given.")
+    host: Server = Field(description="Host name of the server.")
+    port: Port | None = Field(
+        examples=[5432],
+        default=None,
+        description="Port of the server; default is 5432 for the database and 6379 for the cache.",
+    )
 
 
 class Size(Model):
-    """How big a tier is here."""
+    """Settings of a tier in this environment."""
 
     replicas: int = Field(
-        default=1, ge=1, le=100, strict=True, description="How many of it run; database and cache: 1."
+        default=1, ge=1, le=100, strict=True, description="Number of replicas; 1 for database and cache."
     )
-    cpu: Cpu = Field(default=0.5, description="Processors it may use.", validate_default=False)
-    memory: Memory = Field(default=512 * 2**20, description="Memory it may use.", validate_default=False)
+    cpu: Cpu = Field(default=0.5, description="Limit of processors.", validate_default=False)
+    memory: Memory = Field(default=512 * 2**20, description="Limit of memory.", validate_default=False)
     reserve: Cpu | None = Field(
-        default=None, description="Kubernetes: processors kept for it; a quarter of `cpu` if not given."
+        default=None, description="Kubernetes: request of processors; default is a quarter of `cpu`."
     )
-    env: dict[Variable, Setting] = Field(default={}, description="Plain settings of this environment.")
-    autoscale: Autoscale | None = Field(default=None, description="Kubernetes: more of it under load.")
+    env: dict[Variable, Setting] = Field(default={}, description="Environment variables of this environment.")
+    autoscale: Autoscale | None = Field(default=None, description="Kubernetes: more replicas under load.")
     priority_class: Object | None = Field(examples=["high"], default=None, description="Kubernetes: its PriorityClass.")
     storage: Storage | None = Field(
-        default=None, description="Kubernetes: size of each of its volumes; 1Gi if not given. It may only grow."
+        default=None, description="Kubernetes: size of each of its volumes; default is 1Gi. It can only grow."
     )
     storage_class: Object | None = Field(
         examples=["fast"],
         default=None,
-        description="Kubernetes: StorageClass of its volumes; for those of web, api and worker one with ReadWriteMany.",
+        description="Kubernetes: StorageClass of its volumes. Volumes of web, api and worker need one with ReadWriteMany.",
     )
-    external: External | None = Field(default=None, description="Database and cache: it runs somewhere else.")
+    external: External | None = Field(default=None, description="Database and cache: use an external service.")
     ha: Flag = Field(
         default=False,
-        description="Database and cache, on Kubernetes: three of it, each with `storage` of its own; when one fails another takes over.",
+        description="Database and cache, on Kubernetes: three instances, each with its own `storage`. When the primary fails, a replica takes over.",
     )
     single: Literal["live", "kept"] | None = Field(
         default=None,
-        description="Database, with `ha`: the single one that was there stays beside the three. `live`: it is still the one that is "
-        "used; `kept`: the three are, as `make move` writes it.",
+        description="Database, with `ha`: the former single instance stays deployed beside the cluster. `live`: tiers still use the "
+        "single instance. `kept`: they use the cluster; `make move` writes this value.",
     )
     name: DatabaseName | None = Field(
-        default=None, description="The database to use instead of `app.database.name`; it is there already."
+        default=None, description="An existing database to use instead of `app.database.name`."
     )
-    backup: Backup | None = Field(default=None, description="Database: when it is backed up, and where to.")
+    backup: Backup | None = Field(default=None, description="Database: schedule and target of backups.")
     copy_of: Name | None = Field(
         examples=["prod"],
         default=None,
-        description="Database: the environment whose data `make refresh` may bring here, anonymised. Never where data is real, nor where "
-        "every change is kept (`ha` and a bucket).",
+        description="Database: the environment whose data `make refresh` may copy here, anonymised. Refused where data is protected, and "
+        "where every change is archived (`ha` and backups to a bucket).",
     )
 
     @property
     def capacity(self) -> int:
-        """Bytes of each of its volumes."""
+        """Size of each of its volumes, in bytes."""
         return self.storage or 2**30
 
     @property
     def several(self) -> bool:
-        """Whether it is the three that are used."""
+        """True if the application uses the database cluster."""
         return self.ha and self.single != "live"
 
 
 class Gateway(Model):
-    """What users connect to: the only thing with a published port."""
+    """The gateway that users connect to. Nothing else publishes a port."""
 
     address: Literal["127.0.0.1", "0.0.0.0"] = Field(
-        default="127.0.0.1", description="Where it listens; 0.0.0.0 opens it to the network."
+        default="127.0.0.1", description="Address it listens on; 0.0.0.0 opens it to the network."
     )
-    port: Port = Field(default=8080, description="Its port on the engine's host.")
+    port: Port = Field(default=8080, description="Port on the engine's host.")
     ports: dict[TierName, Port] = Field(
-        default={}, description="Web or api by itself, too: all that is asked at this port is asked of that tier."
+        default={}, description="Further ports for web or api alone: all requests to such a port go to that tier."
     )
     metrics_port: Port | None = Field(
-        examples=[8404], default=None, description="Its own Prometheus metrics, on 127.0.0.1."
+        examples=[8404], default=None, description="Port of its own Prometheus metrics, on 127.0.0.1."
     )
     image: ImageReference = Field(default="haproxy:2.6-bookworm", description="HAProxy.")
-    cpu: Cpu = Field(default=0.5, validate_default=False, description="Processors it may use.")
-    memory: Memory = Field(default=128 * 2**20, validate_default=False, description="Memory it may use.")
+    cpu: Cpu = Field(default=0.5, validate_default=False, description="Limit of processors.")
+    memory: Memory = Field(default=128 * 2**20, validate_default=False, description="Limit of memory.")
 
     @model_validator(mode="after")
     def _ports_apart(self) -> Self:
@@ -814,10 +820,10 @@ class Gateway(Model):
 
     @property
     def published(self) -> dict[str, int]:
-        """Key → each port that is opened on the engine's host."""
+        """Every port that is published on the engine's host, by config key."""
         ports = {f"ports.{tier}": port for tier, port in sorted(self.ports.items())}
-        own = {"metrics_port": self.metrics_port} if self.metrics_port else {}
-        return {"port": self.port, **own, **ports}
+        metrics = {"metrics_port": self.metrics_port} if self.metrics_port else {}
+        return {"port": self.port, **metrics, **ports}
 
 
 class Docker(Model):
@@ -825,12 +831,12 @@ class Docker(Model):
 
     host: Engine | None = Field(
         default=None,
-        description="unix:///…, ssh://user@host or tcp://host:port; if absent DOCKER_HOST, then the local socket.",
+        description="unix:///…, ssh://user@host or tcp://host:port; default is DOCKER_HOST, then the local socket.",
     )
 
 
 class Quota(Model):
-    """What the whole namespace may take (ResourceQuota)."""
+    """Limits of the whole namespace (ResourceQuota)."""
 
     cpu: Cpu | None = Field(default=None, description="Sum of the limits of processors.")
     memory: Memory | None = Field(default=None, description="Sum of the limits of memory.")
@@ -846,21 +852,22 @@ class Quota(Model):
 
 
 class Limits(Model):
-    """What a container may take that says nothing itself (LimitRange); those made here all say it."""
+    """Defaults for containers without limits (LimitRange). All containers of this program set their own."""
 
     cpu: Cpu = Field(default=0.5, validate_default=False, description="Processors.")
     memory: Memory = Field(default=256 * 2**20, validate_default=False, description="Memory.")
 
 
 class Namespace(Model):
-    """The namespace: it holds this environment of this application and nothing else."""
+    """The namespace, which contains only this environment of this application."""
 
-    name: Name | None = Field(default=None, description="Its name; `APP-STACK` if not given.")
+    name: Name | None = Field(default=None, description="Name; default is `APP-STACK`.")
     create: Flag = Field(
-        default=True, description="false: it is there; then a Role in it is enough (docs/kubernetes-role.yaml)."
+        default=True,
+        description="false: use an existing namespace; then a Role in it is enough (docs/kubernetes-role.yaml).",
     )
-    quota: Quota | None = Field(default=None, description="What all of it may take.")
-    limits: Limits | None = Field(default=None, description="Defaults for containers that say nothing.")
+    quota: Quota | None = Field(default=None, description="Limits of the whole namespace.")
+    limits: Limits | None = Field(default=None, description="Defaults for containers without limits.")
 
     @model_validator(mode="after")
     def _not_of_the_cluster(self) -> Self:
@@ -870,7 +877,7 @@ class Namespace(Model):
 
 
 class OwnGateway(Model):
-    """A Gateway object of this application's own, in its namespace. Its listener is that of `url`."""
+    """A Gateway object of this application, in its own namespace. Its listener serves `url`."""
 
     gateway_class: Object = Field(examples=["traefik"], description="GatewayClass that serves it.")
     certificate: Object | None = Field(
@@ -879,7 +886,7 @@ class OwnGateway(Model):
     issuer: Object | None = Field(
         examples=["letsencrypt"],
         default=None,
-        description="https: the ClusterIssuer whose certificate cert-manager puts into that Secret.",
+        description="https: the ClusterIssuer of cert-manager that writes the certificate into that Secret.",
     )
 
 
@@ -888,25 +895,25 @@ class ClusterGateway(Model):
 
     name: Object = Field(examples=["public"], description="Name of the Gateway.")
     namespace: Name = Field(
-        examples=["gateway"], description="Its namespace; only pods of it may connect to web and api."
+        examples=["gateway"], description="Namespace of the Gateway. Only its pods may connect to web and api."
     )
     listener: Object | None = Field(
-        examples=["https"], default=None, description="Which of its listeners; all that match if not given."
+        examples=["https"], default=None, description="Name of its listener; default is every listener that matches."
     )
     inside: Address = Field(
         examples=["http://traefik.gateway:80"],
-        description="Where pods reach it, for the smoke test, as in http://traefik.gateway:80; an address outside of "
+        description="Address at which pods reach it, for the smoke test, as in http://traefik.gateway:80. An address outside of "
         "the cluster works too.",
     )
     pods_in: Name | None = Field(
-        examples=["traefik"], default=None, description="Where its pods run, if not in `namespace`."
+        examples=["traefik"], default=None, description="Namespace of its pods, if not `namespace`."
     )
     cidrs: tuple[Cidr, ...] = Field(
-        default=(), description="Where requests come from if it has no pods, or none that policies can name."
+        default=(), description="Address ranges of requests, if it has no pods or none that policies can select."
     )
-    within: Wait = Field(default=30, description="How long it may take to know a new route.", validate_default=False)
+    within: Wait = Field(default=30, description="Time limit to apply a new route.", validate_default=False)
     create: OwnGateway | None = Field(
-        default=None, description="Make the Gateway here, instead of using one that is in `namespace`."
+        default=None, description="Create the Gateway, instead of using an existing one in `namespace`."
     )
 
     @model_validator(mode="after")
@@ -917,7 +924,7 @@ class ClusterGateway(Model):
 
 
 class SecretReference(Model):
-    """A secret whose value is not in the stack file: a Secret that is there, or one External Secrets brings."""
+    """A secret whose value is not in the stack file: an existing Secret, or one that External Secrets creates."""
 
     secret: Object | None = Field(
         examples=["shop-secrets"], default=None, description="Name of a Secret in the namespace."
@@ -926,15 +933,13 @@ class SecretReference(Model):
         examples=["vault"], default=None, description="Name of a ClusterSecretStore of External Secrets."
     )
     key: Word = Field(examples=["password"], description="The key in the Secret, or in the store.")
-    property: Word | None = Field(
-        examples=["password"], default=None, description="With `store`: the property of the key."
-    )
+    property: Word | None = Field(examples=["password"], default=None, description="With `store`: property of the key.")
     version: Word = Field(
-        default="1", description="Change it when the value has changed: it goes out as a release like any other."
+        default="1", description="Change this when the value has changed: the new value is deployed as a release."
     )
 
     @model_validator(mode="after")
-    def _one_place(self) -> Self:
+    def _one_origin(self) -> Self:
         if (self.secret is None) == (self.store is None):
             raise _problem("it needs exactly one of `secret` and `store`", "keep the one you mean")
         if self.property and not self.store:
@@ -943,37 +948,37 @@ class SecretReference(Model):
 
 
 class Kubernetes(Model):
-    """The cluster, and what is special to it."""
+    """The cluster and its settings."""
 
     context: Word = Field(
         examples=["production"], description="Context of the kubeconfig (KUBECONFIG, or ~/.kube/config) to use."
     )
     url: PublicAddress = Field(
         examples=["https://shop.example.com"],
-        description="What users open, as in https://shop.example.com; its host is the route's.",
+        description="Address that users open, as in https://shop.example.com. The route gets its host.",
     )
-    hostnames: tuple[Host, ...] = Field(default=(), description="Other hosts that reach it, too.")
+    hostnames: tuple[Host, ...] = Field(default=(), description="Further hosts of the route.")
     gateway: ClusterGateway = Field(description="The Gateway that requests come through.")
-    namespace: Namespace = Field(default=Namespace(), description="Where everything is made.")
+    namespace: Namespace = Field(default=Namespace(), description="Namespace of all resources.")
     apart: Literal["zones", "hosts", "anywhere"] = Field(
         default="hosts",
-        description="Where the instances of a database with `ha` must run: each in a zone or on a host of its own, or, in a "
-        "cluster of one node, together.",
+        description="Placement of a database's instances with `ha`: each in its own zone, each on its own host, or, in a "
+        "cluster of one node, anywhere.",
     )
     schedule_within: Seconds = Field(
         default=60,
-        description="How long a pod may take to find a node and get its image, before `start_within` counts.",
+        description="Time limit for a pod to be scheduled and to pull its image. `start_within` counts from then on.",
         validate_default=False,
     )
     pull_secrets: Annotated[tuple[Object, ...], Distinct] = Field(
         examples=[["registry"]], default=(), description="Secrets to pull images with."
     )
     secrets: dict[SecretName, SecretReference] = Field(
-        default={}, description="Secrets that come from elsewhere than the stack file, by name."
+        default={}, description="Secrets with values from the cluster instead of the stack file, by name."
     )
 
     @model_validator(mode="after")
-    def _namespace_is_whose(self) -> Self:
+    def _quota_needs_own_namespace(self) -> Self:
         if not self.namespace.create and (self.namespace.quota or self.namespace.limits):
             raise _problem(
                 "namespace.create is false, and its quota and limits are its administrator's", "take them out"
@@ -993,7 +998,7 @@ class Kubernetes(Model):
         return self.url.partition("://")[2].partition(":")[0]
 
     def home(self, instance: str) -> str:
-        """The namespace of `APP-STACK`: its own name, unless another is given."""
+        """Return the namespace of the instance `APP-STACK`, which is also its default name."""
         return self.namespace.name or instance
 
     @model_validator(mode="after")
@@ -1007,44 +1012,42 @@ class Kubernetes(Model):
 
 
 class Releases(Model):
-    """How a release goes live, and what becomes of the one before it."""
+    """Promotion of a release, and the standby that it leaves."""
 
     promote: Literal["auto", "manual"] = Field(
         default="auto",
-        description="`manual`: a release that has passed its gates waits until somebody looks at it and says `make promote`.",
+        description="`manual`: a release that passed its gates waits until somebody tests it and runs `make promote`.",
     )
     standby: Literal["warm", "cold"] = Field(
         default="warm",
-        description="The slot that was live before: `warm`, web and api run as they did; `cold`, nothing of it runs.",
+        description="The slot that was live before. `warm`: web and api keep running. `cold`: nothing in it runs.",
     )
     workers: Literal["live", "both"] = Field(
         default="live",
-        description="Whose workers take jobs: `live`, the standby's finish theirs and end; `both`, they go on, and going back is quicker.",
+        description="Workers that take jobs. `live`: the standby's workers finish their jobs and stop. `both`: they keep running, and going back is quicker.",
     )
 
     @property
     def resting(self) -> frozenset[TierName]:
-        """The tiers of a standby that don't run."""
+        """The tiers of a standby that are suspended."""
         if self.standby == "cold":
             return frozenset({TierName.WEB, TierName.API, TierName.WORKER})
         return frozenset({TierName.WORKER} if self.workers == "live" else ())
 
 
 class Slo(Model):
-    """What users are promised of the answers to `app.visits`."""
+    """Service level objectives for requests to `app.visits`."""
 
     errors: Share = Field(
-        default=0.01, ge=0, le=1, description="The share of requests that may not be answered by 2xx or 3xx."
+        default=0.01, ge=0, le=1, description="Share of requests that may fail (a status other than 2xx or 3xx)."
     )
-    p95: Latency = Field(
-        default=0.5, validate_default=False, description="The slowest answer of the quickest 95 in 100."
-    )
-    p99: Latency = Field(default=1, validate_default=False, description="The slowest answer of the quickest 99 in 100.")
-    rate: int = Field(default=20, ge=1, le=10_000, strict=True, description="Requests a second that it is measured by.")
+    p95: Latency = Field(default=0.5, validate_default=False, description="95th percentile of response times.")
+    p99: Latency = Field(default=1, validate_default=False, description="99th percentile of response times.")
+    rate: int = Field(default=20, ge=1, le=10_000, strict=True, description="Requests per second of the measurement.")
     window: Wait = Field(
         default=300,
         validate_default=False,
-        description="How long it is measured: by `make perf`, and by `make watch` after a release has gone live.",
+        description="Duration of the measurement by `make perf`, and by `make watch` after a release has gone live.",
     )
 
     @model_validator(mode="after")
@@ -1058,7 +1061,7 @@ class Slo(Model):
 
 
 class Exporters(Model):
-    """What asks database and cache how they are, where they run here and do not say it themselves."""
+    """Metrics exporters of data tiers that run here and have no metrics of their own."""
 
     database: ImageReference = Field(
         default="prometheuscommunity/postgres-exporter:v0.11.1", description="postgres_exporter."
@@ -1069,39 +1072,39 @@ class Exporters(Model):
 
 
 class Monitoring(Model):
-    """Metrics that are kept over time, alerts about them, a dashboard; `monitoring: true` is all of it with these defaults.
+    """Metrics that are kept over time, alerts and a dashboard. `monitoring: true` enables all of it with these defaults.
 
-    On Docker a Prometheus of the environment's own; on Kubernetes what the cluster's (prometheus-operator) is to ask.
+    On Docker the environment has its own Prometheus. On Kubernetes the cluster's Prometheus (prometheus-operator) is configured.
     """
 
     interval: Annotated[float, Checked(check=_interval, example="30s", pattern=_A_TIME)] = Field(
         default=15, validate_default=False, description="How often everything is asked: at most every two minutes."
     )
     runbook: Annotated[str, Checked(check=grammar.page, example="docs/runbook.md")] = Field(
-        default="docs/runbook.md", description="Where the page is that alerts point to."
+        default="docs/runbook.md", description="Page that alerts link to."
     )
-    exporters: Exporters = Field(default=Exporters(), description="What asks database and cache how they are.")
+    exporters: Exporters = Field(default=Exporters(), description="Metrics exporters of database and cache.")
     image: ImageReference = Field(default="prom/prometheus:v2.42.0", description="Docker: Prometheus.")
-    port: Port = Field(default=9090, description="Docker: where it answers, on 127.0.0.1.")
-    retention: Wait = Field(
-        default=15 * 24 * 3600, validate_default=False, description="Docker: how long figures are kept."
-    )
+    port: Port = Field(default=9090, description="Docker: port of Prometheus, on 127.0.0.1.")
+    retention: Wait = Field(default=15 * 24 * 3600, validate_default=False, description="Docker: retention of metrics.")
     alertmanager: Address | None = Field(
-        examples=["http://alertmanager:9093"], default=None, description="Docker: who is told of alerts."
+        examples=["http://alertmanager:9093"], default=None, description="Docker: Alertmanager that receives alerts."
     )
-    cpu: Cpu = Field(default=0.5, validate_default=False, description="Docker: processors Prometheus may use.")
-    memory: Memory = Field(default=512 * 2**20, validate_default=False, description="Docker: memory it may use.")
+    cpu: Cpu = Field(default=0.5, validate_default=False, description="Docker: limit of Prometheus' processors.")
+    memory: Memory = Field(
+        default=512 * 2**20, validate_default=False, description="Docker: limit of Prometheus' memory."
+    )
     namespace: Name = Field(
-        default="monitoring", description="Kubernetes: where Prometheus runs; only pods of it may ask for metrics."
+        default="monitoring", description="Kubernetes: namespace of Prometheus. Only its pods may read metrics."
     )
     labels: dict[LabelKey, LabelValue] = Field(
         default={},
-        description="Kubernetes: labels that the cluster's Prometheus chooses monitors and rules by, as in {release: prometheus}.",
+        description="Kubernetes: labels by which the cluster's Prometheus selects monitors and rules, as in {release: prometheus}.",
     )
 
     @property
     def foreign(self) -> Mapping[str, tuple[str, ...]]:
-        """Platform → the keys that are of the other one."""
+        """The keys that don't apply to a platform, by platform."""
         docker = ("image", "port", "retention", "alertmanager", "cpu", "memory")
         return {"docker": ("namespace", "labels"), "kubernetes": docker}
 
@@ -1110,53 +1113,56 @@ def _monitoring(value: object) -> object:
     return ({} if value else None) if isinstance(value, bool) else value
 
 
-def _or_a_flag(schema: dict[str, Any]) -> None:
+def _allow_flag(schema: dict[str, Any]) -> None:
     schema["anyOf"].insert(0, {"type": "boolean"})
 
 
 class Environment(Model):
-    """Where the application runs, how big, how it is released (`environment` in Pulumi.<stack>.yaml)."""
+    """The environment: platform, sizes and releases (`environment` in Pulumi.<stack>.yaml)."""
 
-    platform: Literal["docker", "kubernetes"] = Field(description="What runs the containers.")
-    docker: Docker = Field(default=Docker(), description="Where `platform` is docker: which engine.")
-    gateway: Gateway = Field(default=Gateway(), description="Where `platform` is docker: what users connect to.")
-    kubernetes: Kubernetes | None = Field(default=None, description="Where `platform` is kubernetes: which cluster.")
+    platform: Literal["docker", "kubernetes"] = Field(description="Platform that runs the containers.")
+    docker: Docker = Field(default=Docker(), description="With `platform: docker`: the engine.")
+    gateway: Gateway = Field(
+        default=Gateway(), description="With `platform: docker`: the gateway that users connect to."
+    )
+    kubernetes: Kubernetes | None = Field(default=None, description="With `platform: kubernetes`: the cluster.")
     release: Releases = Field(default=Releases(), description="How a release goes live.")
-    slo: Slo = Field(default=Slo(), description="What users are promised; a release that breaks it is returned.")
+    slo: Slo = Field(default=Slo(), description="Service level objectives. A release that misses them is rolled back.")
     registry: ImageRepository | None = Field(
         examples=["registry.example.com/team"],
         default=None,
-        description="Where images that are built from a folder are, as in registry.example.com/team.",
+        description="Registry of images that are built from a folder, as in registry.example.com/team.",
     )
     images: dict[TierName, ImageReference] = Field(
-        default={}, description="Images that replace those of `app`, by digest: `make images` writes them."
+        default={}, description="Images by digest that replace those of `app`. `make images` writes them."
     )
     pinned: Flag = Field(default=False, description="Refuse every image that is not named by its digest.")
     toolbox: ImageReference = Field(
-        default="python:3.11-slim-bookworm", description="Any image with Python 3: runs the smoke test and the switch."
+        default="python:3.11-slim-bookworm", description="Image with Python 3 that runs the smoke test and the switch."
     )
     proxy: ImageReference = Field(
-        default="haproxy:2.6-bookworm", description="HAProxy: leads to the primary of a cache with `ha`."
+        default="haproxy:2.6-bookworm", description="HAProxy image that routes to the primary of a cache with `ha`."
     )
     pooler: ImageReference = Field(
         default="ghcr.io/cloudnative-pg/pgbouncer:1.24.1",
-        description="Before a database with `ha`: PgBouncer 1.21 or newer, with the contract of CloudNativePG's image.",
+        description="Connection pooler of a database with `ha`: PgBouncer 1.21 or newer, with the interface of CloudNativePG's image.",
     )
     vault: ImageReference = Field(
         default="rclone/rclone:1.71.0",
-        description="Before the bucket of a database with `ha`: rclone, with a shell; what passes through it is encrypted.",
+        description="Archive proxy of a database with `ha` and a bucket: an image of rclone with a shell. It encrypts everything it stores.",
     )
-    reload: Flag = Field(default=False, description="Run tiers with `reload` from the source in this repository.")
+    reload: Flag = Field(default=False, description="Run tiers with `reload` from the source code in this repository.")
     seed: Flag = Field(default=False, description="Run the tiers' `seed` steps.")
     monitoring: Annotated[Monitoring | None, BeforeValidator(_monitoring)] = Field(
         default=None,
-        description="Keep metrics over time, and say what is wrong: true, or how.",
-        json_schema_extra=_or_a_flag,
+        description="Metrics, alerts and a dashboard: true, or their settings.",
+        json_schema_extra=_allow_flag,
     )
     protect_data: Flag = Field(
-        default=True, description="No update and no `pulumi destroy` deletes data, and what the state forgets stays."
+        default=True,
+        description="Neither an update nor `pulumi destroy` deletes data, and data that the state drops stays on the platform.",
     )
-    tiers: dict[TierName, Size] = Field(default={}, description="Size by tier; a tier not named has the defaults.")
+    tiers: dict[TierName, Size] = Field(default={}, description="Settings by tier; other tiers have the defaults.")
 
     @model_validator(mode="after")
     def _reload_is_local(self) -> Self:
@@ -1171,104 +1177,104 @@ class Environment(Model):
         if self.platform == "kubernetes" and self.kubernetes is None:
             raise _problem("platform is kubernetes and nothing says which", "add environment.kubernetes")
         foreign = ("docker", "gateway") if self.platform == "kubernetes" else ("kubernetes",)
-        if given := [name for name in foreign if name in self.model_fields_set]:
-            raise _problem(f"platform is {self.platform} and {given[0]} is given", "take out the one you don't mean")
+        if refused := [name for name in foreign if name in self.model_fields_set]:
+            raise _problem(f"platform is {self.platform} and {refused[0]} is given", "take out the one you don't mean")
         if self.platform == "kubernetes" and self.reload:
             raise _problem("source can't be mounted into a cluster", "set reload: false")
         return self
 
     @property
     def cluster(self) -> Kubernetes:
-        """The cluster's settings where `platform` is kubernetes."""
+        """The cluster's settings. Only valid with `platform: kubernetes`."""
         assert self.kubernetes
         return self.kubernetes
 
     @property
     def url(self) -> str:
-        """What users open."""
+        """The address that users open."""
         if self.kubernetes:
             return self.kubernetes.url
         return f"http://{self.gateway.address.replace('0.0.0.0', '127.0.0.1')}:{self.gateway.port}"
 
     def size(self, tier: TierName) -> Size:
-        """How big `tier` is in this environment."""
+        """Return the settings of a tier in this environment."""
         return self.tiers.get(tier, Size())
 
     @property
     def secrets(self) -> dict[str, str]:
-        """Every secret that only this environment uses → the config path that names it."""
+        """Every secret that only this environment uses, with the config path that names it."""
         backup = self.size(TierName.DATABASE).backup
         return (
             {name: f"environment.tiers.database.backup.{key}" for name, key in backup.secrets.items()} if backup else {}
         )
 
     def pooled(self, app: App) -> bool:
-        """Whether there are several instances of a database here, and a pooler before them."""
+        """Tell whether a database cluster with a pooler runs here."""
         return app.database is not None and self.size(TierName.DATABASE).ha
 
     @property
     def archived(self) -> bool:
-        """Whether every change of a database is kept here: of several instances, in a bucket."""
+        """True if every change of the database is archived: a cluster with backups to a bucket."""
         size = self.size(TierName.DATABASE)
         return size.ha and size.backup is not None and size.backup.target.s3 is not None
 
     def data_image(self, tier: TierName, described: Database | Cache) -> str:
-        """The image that `app` names for a data tier as it runs here."""
+        """Return the image that `app` names for a data tier, as it runs here."""
         return described.ha_image if isinstance(described, Database) and self.size(tier).ha else described.image
 
     def data(self, app: App) -> dict[TierName, Database | Cache]:
-        """The data tiers that run here, not somewhere else."""
+        """Return the data tiers that run here, without external services."""
         tiers: dict[TierName, Database | Cache | None] = {TierName.DATABASE: app.database, TierName.CACHE: app.cache}
         return {name: tier for name, tier in tiers.items() if tier and not self.size(name).external}
 
     def exported(self, app: App) -> tuple[TierName, ...]:
-        """The data tiers that an exporter asks how they are: several instances of a database say so themselves."""
+        """Return the data tiers with an exporter. Instances of a database cluster have their own metrics."""
         several = self.size(TierName.DATABASE).several
         return tuple(tier for tier in self.data(app) if not (tier is TierName.DATABASE and several))
 
     def watchers(self, app: App) -> dict[str, str]:
-        """Key of `monitoring` → each image that `monitoring` runs here."""
+        """Return every image of `monitoring` that runs here, by its key."""
         if not self.monitoring:
             return {}
         exporters = {
             TierName.DATABASE: self.monitoring.exporters.database,
             TierName.CACHE: self.monitoring.exporters.cache,
         }
-        found = {f"exporters.{tier}": exporters[tier] for tier in self.exported(app)}
-        return found | ({} if self.kubernetes else {"image": self.monitoring.image})
+        images = {f"exporters.{tier}": exporters[tier] for tier in self.exported(app)}
+        return images | ({} if self.kubernetes else {"image": self.monitoring.image})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All the configuration of a stack. `secrets` are their values: they go to files of containers and nowhere else."""
+    """The whole configuration of a stack. `secrets` are the values; they go into files of containers and nowhere else."""
 
     app: App
     environment: Environment
     secrets: dict[str, str] = field(repr=False)
     sealed: Output[Mapping[str, str]] = field(repr=False)
-    """The same values as an output that the engine keeps encrypted."""
+    """The same values as an output that Pulumi encrypts in the state."""
     plain: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
     """The values of `app` and `environment` before they were checked."""
 
 
 def load() -> Settings:
-    """Return the configuration of the stack that runs.
+    """Return the configuration of the current stack.
 
     Raises:
-        ConfigError: it can't be used; nothing has been touched yet.
+        ConfigError: the configuration is invalid. Nothing has been changed yet.
     """
     config = Config()
-    given = _object(config, "environment")
-    if given is None:
+    value = _object(config, "environment")
+    if value is None:
         _refuse(_of_another_project(pulumi.runtime.config.CONFIG.get(), pulumi.get_project()))
-    return settings_of(_object(config, "app"), given)
+    return settings_of(_object(config, "app"), value)
 
 
 def settings_of(app_value: object, environment_value: object) -> Settings:
-    """Return the configuration of these plain values, with the secrets of the stack that runs.
+    """Return the configuration from these plain values, with the secrets of the current stack.
 
     Raises:
-        ConfigError: they can't be used, or a secret is not set.
+        ConfigError: a value is invalid, or a secret is not set.
     """
     app = load_app(app_value)
     environment = load_environment(environment_value, app)
@@ -1291,17 +1297,17 @@ def _object(config: Config, key: str) -> object:
 
 
 def _of_another_project(keys: Iterable[str], project: str) -> Iterator[str]:
-    """Yield a line for the key of an environment that another project would read."""
+    """Yield an error for each `environment` key that belongs to another project."""
     for key in sorted(keys):
         if key.endswith(":environment") and key != f"{project}:environment":
             yield f"environment: the key is {key}, and the project is {project}; rename it to {project}:environment"
 
 
 def check_stack(stack: str, app: App, environment: Environment) -> None:
-    """Check the name of a stack, which is part of the names and labels of what the program makes.
+    """Check the name of a stack, which is part of names and labels of resources.
 
     Raises:
-        ConfigError: a platform refuses one of them.
+        ConfigError: a platform refuses one of these names or labels.
     """
     _refuse(_misfits_of_a_name(stack, app, environment))
     if environment.size(TierName.DATABASE).copy_of == stack:
@@ -1331,7 +1337,7 @@ def load_app(value: object) -> App:
     """Return the application from the plain value of `app`.
 
     Raises:
-        ConfigError: anything is unknown, missing, of another type, out of range or contradicts the rest.
+        ConfigError: a value is unknown, missing, of another type, out of range or contradicts another.
     """
     app = _validated(App, value, "app")
     _refuse(_contradictions(app))
@@ -1339,7 +1345,7 @@ def load_app(value: object) -> App:
 
 
 def load_environment(value: object, app: App) -> Environment:
-    """Return the environment from the plain value of `environment`, checked against the application it runs.
+    """Return the environment from the plain value of `environment`, checked against its application.
 
     Raises:
         ConfigError: as `load_app`.
@@ -1350,32 +1356,36 @@ def load_environment(value: object, app: App) -> Environment:
 
 
 SECRET_SIZE = 2**20
-"""Bytes of a Secret of Kubernetes: of one value, and of all that a tier has together."""
+"""Limit of a Kubernetes Secret in bytes, both for one value and for all values of a tier."""
 
 
 def check_secrets(
     value: object, app: App, elsewhere: Collection[str] = (), of_environment: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return the value of each secret the application uses, from the plain value of `secrets`. Never log what it returns.
+    """Return the value of each secret that the application uses, from the plain value of `secrets`. Never log the result.
 
-    Those whose names are in `elsewhere` are not looked for: their values are in the cluster. `of_environment` are those it
-    uses in this environment besides, with the config path that names each.
+    Args:
+        value: the plain value of `secrets`.
+        app: the application.
+        elsewhere: names of secrets whose values are in the cluster; they are skipped.
+        of_environment: further secrets of the environment, with the config path that names each.
 
     Raises:
-        ConfigError: one is not set, empty, not text, too large or not what its reader takes. Its value is never in the message.
+        ConfigError: a secret is not set, empty, not text, too large or refused by its reader's rule. The message never shows
+            the value.
     """
     if value is not None and not isinstance(value, Mapping):
         fix = "set each by its name, as in `pulumi config set --secret --path secrets.NAME`"
         raise ConfigError(f"secrets: it is {kind(value)}; {fix}")
-    given = cast(Mapping[object, object], value or {})
+    entries = cast(Mapping[object, object], value or {})
     used = {name: path for name, path in {**(of_environment or {}), **app.secrets}.items() if name not in elsewhere}
     _refuse(
         f"secrets.{name}: {path} uses it and it is not set to a text; "
         f"set it with `pulumi config set --secret --path secrets.{name}`"
         for name, path in sorted(used.items())
-        if not isinstance(given.get(name), str) or not given.get(name)
+        if not isinstance(entries.get(name), str) or not entries.get(name)
     )
-    values = {name: str(given[name]) for name in used}
+    values = {name: str(entries[name]) for name in used}
     uses = [*(of_environment or {}).items(), *app.secrets.items()]
     _refuse(
         f"secrets.{name}: {path} uses it, and {problem}; set another with `pulumi config set --secret --path secrets.{name}`"
@@ -1386,7 +1396,7 @@ def check_secrets(
 
 
 def _unfit(value: str) -> str:
-    """Return the reason why no Secret can hold a value, or an empty text."""
+    """Return the reason why a Secret can't hold this value, or an empty text."""
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
@@ -1419,15 +1429,15 @@ def _validated(model: type[M], value: object, root: str) -> M:
         raise ConfigError(f"{root}: it is {kind(value)}; give a mapping, with keys below it")
     sifted = explain.Sifted(root)
     try:
-        found = model.model_validate(sifted.sift(cast(object, value)))
+        validated = model.model_validate(sifted.sift(cast(object, value)))
     except ValidationError as error:
-        # Pydantic counts only the items that are right: a list with one wrong item is not too short as well.
-        details = [each for each in error.errors() if each["type"] != "too_short" or not each["input"]]
-        details = [each for each in details if not sifted.covers(each["loc"])]
+        # Pydantic counts valid items only: a list whose one item is invalid is not also too short.
+        details = [item for item in error.errors() if item["type"] != "too_short" or not item["input"]]
+        details = [item for item in details if not sifted.covers(item["loc"])]
         lines = [*sifted.problems, *(_explainer().line(root, detail) for detail in details)]
         raise ConfigError(explain.bounded(root, lines)) from None
     _refuse(iter(sifted.problems), root)
-    return found
+    return validated
 
 
 def _refuse(problems: Iterator[str], root: str = "configuration") -> None:
@@ -1436,7 +1446,7 @@ def _refuse(problems: Iterator[str], root: str = "configuration") -> None:
 
 
 def set_by_the_program(app: App, service: Service) -> frozenset[str]:
-    """Return the variables that the program sets for a service, in every environment."""
+    """Return the environment variables that the program sets for a service, in every environment."""
     passwords = {TierName.DATABASE: app.database, TierName.CACHE: app.cache}
     secrets = {*service.secrets, *(data.password for tier, data in passwords.items() if data and tier in service.needs)}
     files = {f"{name.upper().replace('-', '_')}_FILE" for name in secrets}
@@ -1444,7 +1454,7 @@ def set_by_the_program(app: App, service: Service) -> frozenset[str]:
 
 
 def _mounted(service: Service) -> Iterator[tuple[str, str]]:
-    """Yield the key and the path of everything a service mounts."""
+    """Yield the config key and the path of everything that a service mounts."""
     yield from (("writable", path) for path in service.writable)
     yield from ((f"volumes.{name}", path.removesuffix(":ro")) for name, path in service.volumes.items())
     if service.reload:
@@ -1453,7 +1463,7 @@ def _mounted(service: Service) -> Iterator[tuple[str, str]]:
 
 
 CHECKS_SIZE = 120_000
-"""Bytes of all `checks`, or all `visits`, as JSON: the smoke test has them in one argument."""
+"""Limit of all `checks` as JSON, in bytes: the smoke test gets them as one argument."""
 FIGURES_SIZE = 256 * 1024
 """Bytes of all `figures` as JSON: the dashboard is a ConfigMap, which takes 1 MiB, and has each of them more than once."""
 GATEWAY_PATHS = "/.gateway"
@@ -1528,7 +1538,7 @@ def _of_the_gateway(app: App) -> Iterator[str]:
 
 
 def _hidden_but_needed(app: App) -> Iterator[str]:
-    """Find paths that the gateway must answer and hides: `metrics` of any tier is hidden for all of a slot."""
+    """Yield paths that the gateway must serve but hides: a tier's `metrics` path is hidden for the whole slot."""
     needed = {f"app.visits.{number}": path for number, path in enumerate(app.visits)}
     needed |= {
         f"app.checks.{number}.path": check.path for number, check in enumerate(app.checks) if check.status != 404
@@ -1538,8 +1548,8 @@ def _hidden_but_needed(app: App) -> Iterator[str]:
     listening = {TierName.WEB: app.web, TierName.API: app.api}
     for tier, service in listening.items():
         if service:
-            own = {f"app.{tier}.health": service.health, f"app.{tier}.ready": service.ready}
-            needed |= {name: path for name, path in own.items() if path}
+            probes = {f"app.{tier}.health": service.health, f"app.{tier}.ready": service.ready}
+            needed |= {name: path for name, path in probes.items() if path}
     for tier, service in app.measured.items():
         hidden = service.metrics or "/"
         for name, path in needed.items():
@@ -1610,8 +1620,8 @@ def _misfits_of_backups(app: App, environment: Environment) -> Iterator[str]:
         return
     users = {tier: service.user for tier, service in app.services.items() if service.volumes}
     if len(set(users.values())) > 1:
-        whose = ", ".join(f"{tier}'s of {user}" for tier, user in users.items())
-        yield f"{path}.full: one user has to read all volumes, and they are of several ({whose}); give these tiers one user"
+        owners = ", ".join(f"{tier}'s of {user}" for tier, user in users.items())
+        yield f"{path}.full: one user has to read all volumes, and they are of several ({owners}); give these tiers one user"
     if environment.kubernetes and backup.target.directory:
         yield f"{path}.target.directory: pods see no folder of their node; use volume or s3"
     if environment.kubernetes and not backup.image and not environment.registry:
@@ -1729,13 +1739,13 @@ def _misfits_of_a_cluster(app: App, environment: Environment) -> Iterator[str]:
 HOSTNAMES, MATCHES_OF_A_RULE, MATCHES = 16, 64, 128
 """Limits of an HTTPRoute (Gateway API v1, httproute_types.go)."""
 STEADY = 10
-"""Seconds that a worker without a probe has to live until it counts as started (`minReadySeconds`)."""
+"""Seconds that a worker without a probe must run before it counts as started (`minReadySeconds`)."""
 LEAST_STORAGE = 64 * 2**20
-"""Bytes that the files of an empty database, and its first log, need."""
+"""Bytes that the files of an empty database and its first WAL file need."""
 
 
 def _misfits_of_routes(app: App, environment: Environment) -> Iterator[str]:
-    """Yield what an HTTPRoute does not take."""
+    """Yield values that an HTTPRoute refuses."""
     cluster, api = environment.cluster, app.api
     compared = {f"app.{tier}.metrics": service.metrics for tier, service in app.measured.items()}
     if api and app.web:
@@ -1755,7 +1765,7 @@ def _misfits_of_routes(app: App, environment: Environment) -> Iterator[str]:
 
 
 def _misfits_of_data(app: App, environment: Environment) -> Iterator[str]:
-    """Yield what a cluster does not take of database and cache."""
+    """Yield values of database and cache that a cluster refuses."""
     for tier in environment.data(app):
         storage = environment.size(tier).storage
         if tier is TierName.DATABASE and storage and storage < LEAST_STORAGE:

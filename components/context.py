@@ -81,7 +81,9 @@ def _sent(context: Path, path: str) -> list[str]:
     try:
         return sorted(exclude_paths(str(context), patterns))
     except re.error as error:
-        raise ConfigError(f"{path}: {context.name}/{IGNORE} has a pattern that is invalid ({error}); correct it") from None
+        raise ConfigError(
+            f"{path}: {context.name}/{IGNORE} has a pattern that is invalid ({error}); correct it"
+        ) from None
     except RecursionError:
         raise ConfigError(f"{path}: folders are nested too deeply; exclude them in {IGNORE}") from None
 

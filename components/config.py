@@ -546,7 +546,7 @@ HERE = "$here"
 def _query(value: object) -> str:
     if not isinstance(value, str) or HERE not in value:
         raise RefusalError(
-            f"{describe(value, 80)} does not say whose figures it counts",
+            f"{describe(value, 80)} does not select an environment's series",
             f"write it like sum(shop_orders_total{{{HERE}}}): {HERE} stands for the labels of an environment",
         )
     # Only applications with business metrics import the parser.
@@ -1175,7 +1175,7 @@ class Environment(Model):
     @model_validator(mode="after")
     def _platform_is_described(self) -> Self:
         if self.platform == "kubernetes" and self.kubernetes is None:
-            raise _problem("platform is kubernetes and nothing says which", "add environment.kubernetes")
+            raise _problem("platform is kubernetes and no cluster is described", "add environment.kubernetes")
         foreign = ("docker", "gateway") if self.platform == "kubernetes" else ("kubernetes",)
         if refused := [name for name in foreign if name in self.model_fields_set]:
             raise _problem(f"platform is {self.platform} and {refused[0]} is given", "take out the one you don't mean")
@@ -1497,7 +1497,7 @@ def _contradictions(app: App) -> Iterator[str]:
         fix = "take some out, or make their texts shorter"
         yield f"app.figures: they have {size} bytes together, and a dashboard takes {FIGURES_SIZE}; {fix}"
     if app.figures and not app.measured:
-        yield "app.figures: no tier has metrics that they could be made of; give web or api its `metrics` path"
+        yield "app.figures: no tier has metrics to compute them from; set `metrics` of web or api"
     yield from _hidden_but_needed(app)
     volumes = [(name, tier) for tier, service in app.services.items() for name in service.volumes]
     for name, tier in volumes:
@@ -1566,7 +1566,7 @@ def _misfits(app: App, environment: Environment) -> Iterator[str]:
         if size.reserve and size.reserve > size.cpu:
             yield f"{path}.reserve: {size.reserve} is more than it may use; give at most {size.cpu}"
         if size.single and not (size.ha and tier is TierName.DATABASE):
-            yield f"{path}.single: it is for a database that is being moved into three; set ha: true there, or take it out"
+            yield f"{path}.single: it is for a database that moves into a cluster; set ha: true, too, or remove it"
         if size.name and tier is not TierName.DATABASE:
             yield f"{path}.name: it is for the database; take it out"
         if tier not in app.names:
@@ -1574,9 +1574,9 @@ def _misfits(app: App, environment: Environment) -> Iterator[str]:
         elif tier not in app.services:
             for key in ("replicas", "autoscale", "env"):
                 if key in size.model_fields_set:
-                    yield f"{path}.{key}: {tier} runs once and as it is; take it out"
+                    yield f"{path}.{key}: database and cache have no replicas, autoscaling or variables; remove it"
             if size.external and size.model_fields_set - {"external", "name"}:
-                yield f"{path}.external: {tier} runs somewhere else, its size is not set here; keep one of the two"
+                yield f"{path}.external: {tier} is an external service, so other keys have no effect; keep one of the two"
         else:
             if size.external:
                 yield f"{path}.external: it is for database and cache; take it out"
@@ -1621,7 +1621,7 @@ def _misfits_of_backups(app: App, environment: Environment) -> Iterator[str]:
     users = {tier: service.user for tier, service in app.services.items() if service.volumes}
     if len(set(users.values())) > 1:
         owners = ", ".join(f"{tier}'s of {user}" for tier, user in users.items())
-        yield f"{path}.full: one user has to read all volumes, and they are of several ({owners}); give these tiers one user"
+        yield f"{path}.full: the backup reads all volumes as one user, and they have several ({owners}); give these tiers the same user"
     if environment.kubernetes and backup.target.directory:
         yield f"{path}.target.directory: pods see no folder of their node; use volume or s3"
     if environment.kubernetes and not backup.image and not environment.registry:
@@ -1666,13 +1666,13 @@ def _misfits_of_copies(environment: Environment) -> Iterator[str]:
         if tier is not TierName.DATABASE:
             yield f"{path}: it is for the database; take it out"
         elif environment.protect_data:
-            yield f"{path}: data is protected here, and what is protected is nobody's copy; take one of the two out"
+            yield f"{path}: copy_of requires protect_data: false; remove one of them"
         elif not size.backup:
-            yield f"{path}: what takes backups here is what brings the copy; set environment.tiers.database.backup, too"
+            yield f"{path}: the backup workload restores the copy; set environment.tiers.database.backup, too"
         elif environment.archived:
             yield (
-                f"{path}: every change is kept here, those of people before they are nobody's, too; back up to a volume "
-                "(environment.tiers.database.backup.target), or have no copy here"
+                f"{path}: every change is archived here, also personal data before it is anonymised; back up to a volume "
+                "(environment.tiers.database.backup.target), or remove copy_of"
             )
 
 
@@ -1699,10 +1699,10 @@ def _misfits_of_a_cluster(app: App, environment: Environment) -> Iterator[str]:
     for tier, service in app.services.items():
         within = round(service.start_within + cluster.schedule_within)
         if isinstance(service, Worker) and not service.alive and within <= STEADY:
-            fix = f"give more than {STEADY}s in all, or a command to ask it by (app.{tier}.alive)"
+            fix = f"give more than {STEADY}s in all, or set a liveness command (app.{tier}.alive)"
             yield (
-                f"app.{tier}.start_within: with kubernetes.schedule_within it is {within}s, and it has started only once it has "
-                f"lived for {STEADY}s; {fix}"
+                f"app.{tier}.start_within: with kubernetes.schedule_within it is {within}s, and a worker without a probe counts as "
+                f"started after {STEADY}s; {fix}"
             )
         if service.build and tier not in environment.images and not environment.registry:
             yield f"app.{tier}.build: a cluster pulls its images; say in environment.registry where they are"
@@ -1793,7 +1793,7 @@ def _unpinned(app: App, environment: Environment) -> Iterator[str]:
         if "@sha256:" not in reference:
             yield f"environment.images.{tier}: {reference} is not named by its digest; `make images` writes it here"
     if app.database and environment.size(TierName.DATABASE).single and "@sha256:" not in app.database.image:
-        fix = "name the single one's here by its digest, for environment.images.database is that of the three"
+        fix = "name it by its digest here; environment.images.database is the image of the cluster"
         yield f"app.database.image: {app.database.image} is not named by its digest; {fix}"
     for path, image in environment.watchers(app).items():
         if "@sha256:" not in image:

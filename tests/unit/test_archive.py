@@ -193,11 +193,11 @@ def test_nobodys_data_comes_without_what_makes_it_nobodys() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"protect_data": True}, "what is protected is nobody's copy"),
+        ({"protect_data": True}, "copy_of requires protect_data: false"),
         ({"tiers": {"database": {"copy_of": "prod"}}}, "set environment.tiers.database.backup, too"),
         (
             {"tiers": {"database": {"copy_of": "prod", "ha": True, "backup": {"target": TARGET}}}},
-            "environment.tiers.database.copy_of: every change is kept here.*back up to a volume",
+            "environment.tiers.database.copy_of: every change is archived here.*back up to a volume",
         ),
         ({"tiers": {"cache": {"copy_of": "prod"}}}, "environment.tiers.cache.copy_of: it is for the database"),
     ],

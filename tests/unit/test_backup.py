@@ -94,7 +94,7 @@ class TestConfiguration:
         app = project()
         app["api"]["volumes"] = {"uploads": "/data"}
         app["worker"] |= {"volumes": {"made": "/made"}, "user": 10002}
-        with pytest.raises(ConfigError, match="give these tiers one user"):
+        with pytest.raises(ConfigError, match="give these tiers the same user"):
             load_environment(with_backup(), load_app(app))
 
     def test_its_secrets_are_asked_for_where_it_is_set(self) -> None:

@@ -176,8 +176,8 @@ ENVIRONMENT: list[tuple[Change, str, str]] = [
     (put("tiers.api.replicas", 0), "environment.tiers.api.replicas", "give a whole number from 1 to 100"),
     (put("tiers.api.replicas", 11), "environment.tiers.api.replicas", "at most 10"),
     (put("tiers.api.replicas", 1.5), "environment.tiers.api.replicas", "1.5 is not a whole number"),
-    (put("tiers.database.replicas", 2), "environment.tiers.database.replicas", "runs once"),
-    (put("tiers.cache.env", {"A": "b"}), "environment.tiers.cache.env", "runs once and as it is"),
+    (put("tiers.database.replicas", 2), "environment.tiers.database.replicas", "have no replicas"),
+    (put("tiers.cache.env", {"A": "b"}), "environment.tiers.cache.env", "have no replicas, autoscaling or variables"),
     (put("tiers.api.env", {"RELEASE": "x"}), "environment.tiers.api.env.RELEASE", "in one place"),
     (put("tiers.api.autoscale", {"max": 3}), "environment.tiers.api.autoscale", "no such thing"),
     (put("tiers.api.reserve", 0.1), "environment.tiers.api.reserve", "no such thing"),
@@ -218,7 +218,7 @@ ENVIRONMENT: list[tuple[Change, str, str]] = [
     (put("pinned", True), "environment.images.api", "make images"),
     (put("pinned", True), "environment.toolbox", "make images"),
     (put("kubernetes", {"context": "x"}), "environment.kubernetes.url", "not set"),
-    (put("platform", "kubernetes"), "environment", "nothing says which"),
+    (put("platform", "kubernetes"), "environment", "no cluster is described"),
 ]
 
 CLUSTER: list[tuple[Change, str, str]] = [

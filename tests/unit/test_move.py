@@ -103,7 +103,7 @@ def test_what_copies_reaches_both() -> None:
 
 
 def test_where_there_is_nothing_to_move_it_is_refused() -> None:
-    assert "environment.tiers.database.single: it is for a database that is being moved" in misfit({"single": "live"})
+    assert "environment.tiers.database.single: it is for a database that moves" in misfit({"single": "live"})
     assert "environment.tiers.database.single: a Docker engine has no such thing" in misfit({"single": "live"}, "dev")
     env = environment("staging")
     env["tiers"]["cache"] = {"ha": True, "single": "kept"}

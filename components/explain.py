@@ -1,7 +1,7 @@
-"""Turns what is wrong with configuration into lines: `path: what is wrong; what to do`.
+"""Configuration errors in words: each becomes one line, `path: what is wrong; what to do`.
 
-Pydantic says what it wanted in words of Python. Here the wording comes from the JSON Schema of the field, which is what the
-reference and editors show, too: its type, its limits and its example. No line has the value of a secret: those are not in the models.
+Pydantic reports problems in terms of Python. The lines here use the JSON Schema of the field instead, as the reference and
+editors do: its type, limits and example. No line contains the value of a secret, because models hold no secrets.
 """
 
 import datetime
@@ -22,11 +22,11 @@ Schema = dict[str, Any]
 Path = tuple[str | int, ...]
 
 DEPTH, LINES = 30, 40
-"""Levels of a configuration, and lines of an error: more of either is nothing a person wrote, or reads."""
+"""Limits of nesting levels in a configuration, and of lines in an error. No person writes, or reads, more."""
 LONGEST = 128 * 1024 - 256
-"""Bytes of a text: Linux gives a process no longer argument or variable (MAX_ARG_STRLEN), its name included."""
+"""Limit of a text in bytes: Linux allows no longer argument or variable of a process (MAX_ARG_STRLEN), including its name."""
 _DATE = re.compile(r"(\d{4}-\d\d-\d\d)( \d\d:\d\d:\d\d(?:\.\d+)?) [+-]\d{4} \S+")
-"""A date of YAML, as Pulumi hands it on (Go: time.Time.String)."""
+"""A YAML date in the form in which Pulumi passes it on (Go: time.Time.String)."""
 
 
 def shown(root: str, path: Iterable[str | int]) -> str:
@@ -35,19 +35,22 @@ def shown(root: str, path: Iterable[str | int]) -> str:
     return ".".join([root, *((part if part.isprintable() else ascii(part))[:80] for part in parts)])
 
 
-# ---------------------------------------------------------------------- what no field takes
+# ---------------------------------------------------------------------- values that no field accepts
 
 
 @dataclass
 class Sifted:
-    """A plain value without what no field takes: nothing, dates, keys that are no text, characters that no platform takes."""
+    """A filter for values that no field accepts.
+
+    Such values are: nothing, dates, keys that are no text, and characters that no platform accepts.
+    """
 
     root: str
     problems: list[str] = field(default_factory=list[str])
     dropped: list[Path] = field(default_factory=list[Path])
 
     def sift(self, value: object, path: Path = ()) -> object:
-        """Return the value without the faults in it; each is a line of `problems`."""
+        """Return the value without its faults. Each fault adds a line to `problems`."""
         if len(path) > DEPTH:
             return self._drop(path, "it is nested too deeply", "take out what is below it")
         if isinstance(value, Mapping):
@@ -58,27 +61,27 @@ class Sifted:
         return self._drop(path, *fault) if fault else value
 
     def covers(self, path: Path) -> bool:
-        """Return whether a path is, or is below, what was left out."""
-        return any(path[: len(each)] == each for each in self.dropped)
+        """Tell whether a path is a dropped value or below one."""
+        return any(path[: len(start)] == start for start in self.dropped)
 
     def _mapping(self, value: Mapping[object, object], path: Path) -> object:
-        found: dict[str, object] = {}
+        result: dict[str, object] = {}
         for key, inner in value.items():
             if isinstance(key, str):
                 if (sifted := self.sift(inner, (*path, key))) is not None:
-                    found[key] = sifted
+                    result[key] = sifted
             else:
                 fix = (
                     f'write it in quotes: "{describe(key)}"' if isinstance(key, bool | int | float) else "write a text"
                 )
                 self._drop((*path, describe(key)), f"the key is {kind(key)}", fix)
-        return found
+        return result
 
     def _list(self, value: Sequence[object], path: Path) -> object:
         before = len(self.problems)
-        found = [self.sift(inner, (*path, number)) for number, inner in enumerate(value)]
+        result = [self.sift(inner, (*path, number)) for number, inner in enumerate(value)]
         if len(self.problems) == before:
-            return found
+            return result
         self.dropped.append(path)
         return None
 
@@ -121,35 +124,35 @@ def _fault_of_text(value: str, path: Path) -> tuple[str, str] | None:
 
 
 def _quoted(path: Path, text: str) -> str:
-    """Return the line to write for a text that YAML takes for something else."""
+    """Return the line to write for a text that YAML reads as another type."""
     last = path[-1] if path else ""
     return f"{last}: {json.dumps(text)}" if isinstance(last, str) else f"- {json.dumps(text)}"
 
 
-# ---------------------------------------------------------------------- what a field takes
+# ---------------------------------------------------------------------- values that a field accepts
 
 
 def schema_of(model: type[BaseModel]) -> Schema:
-    """Return the JSON Schema of a model. A mapping has the pattern of its keys in `propertyNames`, whatever they are."""
+    """Return the JSON Schema of a model. The pattern of a mapping's keys is always in `propertyNames`."""
     return _with_names(model.model_json_schema())
 
 
 def _with_names(schema: Schema) -> Schema:
-    found: Schema = {
+    result: Schema = {
         key: _with_names(cast(Schema, value)) if isinstance(value, dict) else value for key, value in schema.items()
     }
-    if patterns := cast(dict[str, Schema], found.pop("patternProperties", {})):
+    if patterns := cast(dict[str, Schema], result.pop("patternProperties", {})):
         [(pattern, values)] = patterns.items()
-        found |= {
+        result |= {
             "additionalProperties": values,
-            "propertyNames": {**found.get("propertyNames", {}), "pattern": pattern},
+            "propertyNames": {**result.get("propertyNames", {}), "pattern": pattern},
         }
-    return found
+    return result
 
 
 @dataclass(frozen=True)
 class Explainer:
-    """The schemas that messages are worded by: root → schema."""
+    """Wording of errors from the schemas, by root."""
 
     schemas: Mapping[str, Schema]
 
@@ -170,17 +173,17 @@ class Explainer:
     # -- nodes of the schema
 
     def resolve(self, root: str, node: Schema) -> Schema:
-        """Return the schema a node refers to; of several the one that is not nothing, or the most that it may be."""
+        """Return the schema that a node refers to. Of alternatives, return the last one that is not null."""
         while "$ref" in node:
             node = cast(Schema, self.schemas[root]["$defs"][str(node["$ref"]).rpartition("/")[2]])
         if "anyOf" in node:
-            options = [each for each in cast(list[Schema], node["anyOf"]) if each.get("type") != "null"]
+            options = [option for option in cast(list[Schema], node["anyOf"]) if option.get("type") != "null"]
             about = {key: value for key, value in node.items() if key == "examples"}
             return {**self.resolve(root, options[-1]), **about, **({"flag": True} if len(options) > 1 else {})}
         return node
 
     def node(self, root: str, path: Sequence[str | int]) -> Schema:
-        """Return the schema of the field at a path, and nothing for a field that there is not."""
+        """Return the schema of the field at a path, or an empty schema for an unknown field."""
         node = parent = self.resolve(root, self.schemas[root])
         for part in path:
             if part == "[key]":
@@ -195,7 +198,7 @@ class Explainer:
     # -- words
 
     def example(self, root: str, node: Schema, depth: int = 0) -> str:
-        """Return a value of a field on one line, as YAML has it."""
+        """Return an example of a field's value as YAML on one line."""
         node = self.resolve(root, node)
         if examples := cast(list[object], node.get("examples", [])):
             return _flow(examples[0])
@@ -221,9 +224,9 @@ class Explainer:
                 return "text"
 
     def wanted(self, root: str, node: Schema, path: Sequence[str | int], value: object) -> str:
-        """Return what to write instead of a value."""
+        """Return the instruction for what to write instead of a value."""
         flag = "write true or false, or " if node.get("flag") else ""
-        if values := [str(each) for each in node.get("enum", [node["const"]] if "const" in node else [])]:
+        if values := [str(item) for item in node.get("enum", [node["const"]] if "const" in node else [])]:
             near = get_close_matches(str(value), values, n=1) if isinstance(value, str) else []
             return f"write {alternatives(values)}" + (f" (did you mean {near[0]}?)" if near else "")
         match node.get("type"):
@@ -256,7 +259,7 @@ class Explainer:
             return f"it is {kind(cast(object, value))}"
         return f"{describe(value)} is {kind(value)}"
 
-    # -- keys that there are not
+    # -- unknown keys
 
     def _unknown(self, root: str, path: Path, value: object) -> str:
         key = str(path[-1])
@@ -276,7 +279,7 @@ class Explainer:
         return f"there is no such key; use one of {', '.join(known[:12])}{' …' if len(known) > 12 else ''}"
 
     def _homes(self, root: str, path: Path, value: object) -> list[str]:
-        """Return the paths of the models that have a key, those of its own root first, and first those that take such a value."""
+        """Return the paths of models that have a key. Models of the same root, and those that accept the value's type, are preferred."""
         key = str(path[-1])
         if key in ("cpu", "memory", "replicas"):
             return ["environment.tiers.<tier>"]
@@ -287,15 +290,15 @@ class Explainer:
                 return [f"environment.images.{tier[0]}"]
             if len(tier) < 2 and key in self.node("app", tier).get("properties", {}):
                 return [".".join(["app", *tier])]
-        found = [
-            home for each in sorted(self.schemas, key=lambda each: each != root) for home in self._parents(each, key)
+        homes = [
+            home for start in sorted(self.schemas, key=lambda name: name != root) for home in self._parents(start, key)
         ]
-        own = [home for home in found if home[0].partition(".")[0] == root] or (found if len(path) < 3 else [])
-        fitting = [home for home in own if (home[1] == "object") == isinstance(value, Mapping)]
-        return [path for path, _ in fitting or own]
+        same_root = [home for home in homes if home[0].partition(".")[0] == root] or (homes if len(path) < 3 else [])
+        fitting = [home for home in same_root if (home[1] == "object") == isinstance(value, Mapping)]
+        return [path for path, _ in fitting or same_root]
 
     def _parents(self, root: str, key: str) -> Iterator[tuple[str, str]]:
-        """Yield the path of every model of a root that has a key, with the type of the key there."""
+        """Yield the path of every model in a root that has a key, with the type of the key."""
         todo: list[tuple[str, Schema]] = [(root, self.schemas[root])]
         while todo:
             path, node = todo.pop(0)
@@ -331,7 +334,7 @@ def alternatives(values: Sequence[str]) -> str:
 
 
 def _flow(value: object) -> str:
-    """Return a value as YAML has it on one line, with quotes only where it needs them."""
+    """Return a value as YAML on one line, with quotes only where YAML needs them."""
     if isinstance(value, list):
         return f"[{', '.join(_flow(inner) for inner in cast(list[object], value))}]"
     if isinstance(value, str):
@@ -354,7 +357,7 @@ def _range(node: Schema) -> str:
 
 
 def bounded(root: str, problems: Iterable[str]) -> str:
-    """Return the lines of an error, and of very many only how many more they are."""
+    """Return the lines of an error. Beyond the limit only the number of further lines is reported."""
     lines = list(dict.fromkeys(problems))
     more = len(lines) - LINES
     return "\n".join(lines[:LINES] + ([f"{root}: it has {more} more problems; mend these first"] if more > 0 else []))

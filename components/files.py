@@ -1,8 +1,8 @@
-"""Reads Pulumi.yaml and stack files: the one reader of the tools, of make and of the program's check of its own files.
+"""Reader of Pulumi.yaml and stack files, for the tools, for make, and for the program's check of its own files.
 
-Pulumi reads the same files with a Go library (YAML 1.2, gopkg.in/yaml.v3), the tools with PyYAML (YAML 1.1). The two disagree
-about `on`, `22:30`, `017`, dates and more. This reader accepts only text that both read alike, and names the line of any other.
-It needs PyYAML and nothing of Pulumi, so that make can ask it before it starts anything.
+Pulumi reads the same files with a Go library (YAML 1.2, gopkg.in/yaml.v3), the tools with PyYAML (YAML 1.1). The two
+disagree about `on`, `22:30`, `017`, dates and more. This reader accepts only text that both read alike, and reports the
+line of any other. It needs PyYAML but not Pulumi, so make can use it before it starts other programs.
 """
 
 import json
@@ -17,20 +17,20 @@ import yaml
 from yaml.resolver import Resolver
 
 LIMIT = 2 * 2**20
-"""Bytes of a file. A stack file with many encrypted certificates has a few hundred thousand."""
+"""Limit of a file in bytes. A stack file with many encrypted certificates has a few hundred thousand."""
 DEPTH = 50
-"""Levels of nesting; the models have nine."""
+"""Limit of nesting levels. The models have nine."""
 VALUES = 50_000
-"""Values in a file once its aliases are expanded."""
+"""Limit of values in a file, with aliases expanded."""
 SHOWN = 20
-"""Problems of one file in a message."""
+"""Limit of problems of one file in a message."""
 
 Keys = tuple[str | int, ...]
-"""The place of a value in a file: keys of mappings, and positions in lists."""
+"""The path of a value in a file: keys of mappings and positions in lists."""
 
 
 class FileError(Exception):
-    """A file that can't be used. The message has one line a problem: `file:line: path: what is wrong; the fix`."""
+    """An invalid file. The message has one line for each problem: `file:line: path: what is wrong; what to do`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +44,12 @@ class Project:
 
 @dataclass(frozen=True, kw_only=True)
 class StackFile:
-    """The parts of a stack file that the tools use. Encrypted values are not among them."""
+    """The parts of a stack file that the tools use, without encrypted values."""
 
     environment: dict[str, Any]
     """The plain value of `environment`, for `config.load_environment`."""
     secretsprovider: str
-    """Encrypts the stack's secrets; empty for a passphrase."""
+    """The provider that encrypts the stack's secrets; empty for a passphrase."""
     salt: str
 
 
@@ -79,7 +79,7 @@ def read_project(folder: Path) -> Project:
 
 
 def has_backend(folder: Path) -> bool:
-    """Return True if Pulumi.yaml says where state is kept, whatever is wrong with the file."""
+    """Tell whether Pulumi.yaml sets a backend for the state, even if the file is invalid otherwise."""
     file = folder / "Pulumi.yaml"
     try:
         return bool(_Document(file, "").mapping().get("backend"))
@@ -127,7 +127,11 @@ def read_stack(folder: Path, stack: str, project: str) -> StackFile:
 
 
 def read(file: Path, purpose: str = "") -> dict[str, Any]:
-    """Return the mapping in any YAML file. `purpose` is said of a file that is missing.
+    """Return the mapping in any YAML file.
+
+    Args:
+        file: the file.
+        purpose: text for the error if the file is missing.
 
     Raises:
         FileError: the file is missing, can't be read, or is no mapping.
@@ -138,10 +142,10 @@ def read(file: Path, purpose: str = "") -> dict[str, Any]:
 
 
 def problems(folder: Path, stack: str) -> str:
-    """Return the problems of a stack's two files, a line each; empty if there are none.
+    """Return the problems of a stack's two files, one on each line; empty if there are none.
 
-    The program has its values from Pulumi. The files beside it are checked as well, because the tools read those: one file has
-    to give one answer. A file that is not there is not in use (`--config-file`).
+    The program gets its values from Pulumi. The tools read the files, so both must give the same values. A missing file is
+    not checked: Pulumi may use another one (`--config-file`).
     """
     try:
         if (folder / "Pulumi.yaml").exists():
@@ -157,7 +161,7 @@ def problems(folder: Path, stack: str) -> str:
 
 
 class _Document:
-    """A parsed file: its value, the line of each path, and the scalars that two readers read differently."""
+    """A parsed file: its value, the line of each path, and the scalars that the two readers read differently."""
 
     def __init__(self, file: Path, purpose: str) -> None:
         self.name = file.name
@@ -185,26 +189,26 @@ class _Document:
         return cast(dict[str, Any], value)
 
     def mapping_at(self, key: str) -> dict[str, Any]:
-        """Return the mapping of a key at the top; an empty one if the key is missing."""
-        found = self.mapping().get(key)
-        if found is None:
+        """Return the mapping of a top-level key, or an empty one if the key is missing."""
+        value = self.mapping().get(key)
+        if value is None:
             return {}
-        if not isinstance(found, dict):
+        if not isinstance(value, dict):
             raise self.error((key,), "it is not a mapping of keys to values; indent those below it")
-        return cast(dict[str, Any], found)
+        return cast(dict[str, Any], value)
 
     def refuse_ambiguous(self, project: str | None = None) -> None:
-        """Raise for scalars with two readings. Keys of other projects and of providers are not the tools' to read."""
-        found = [
+        """Raise for scalars with two readings. Keys of other projects and of providers are skipped, because the tools don't read them."""
+        errors = [
             self.error(path, wrong)
             for path, wrong in self.ambiguous
             if not project or path[:1] != ("config",) or len(path) < 2 or _is_own(str(path[1]), project)
         ]
-        if found:
-            raise FileError("\n".join(str(error) for error in found[:SHOWN]))
+        if errors:
+            raise FileError("\n".join(str(error) for error in errors[:SHOWN]))
 
     def refuse_encrypted(self, path: Keys) -> None:
-        """Raise for encrypted values below a path: the tools can't read them."""
+        """Raise for encrypted values below a path, which the tools can't read."""
         for inner in _encrypted(_at(self.mapping(), path)):
             wrong = (
                 "a mapping of the one key secure is a secret to Pulumi; write it in plain text, secrets go to secrets"
@@ -245,7 +249,7 @@ def _is_own(key: str, project: str) -> bool:
 
 
 def _shown(path: Keys) -> str:
-    """Return a path as messages of the models have it: from `app` or `environment` on."""
+    """Return a path as messages of the models show it: from `app` or `environment` on."""
     texts = (str(part) for part in path)
     parts = [(text if text.isprintable() else ascii(text))[:80] for text in texts]
     if parts[:3] == ["config", "app", "value"]:
@@ -277,7 +281,7 @@ def _encrypted(value: object) -> Iterator[Keys]:
 
 
 class _Builder:
-    """Builds values from PyYAML's events, whose scanner does not recurse: depth and size stay under control."""
+    """Builder of values from PyYAML's events. Their scanner does not recurse, so depth and size stay limited."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -289,15 +293,15 @@ class _Builder:
     def document(self, text: str) -> Any:
         # PyYAML has no types for its events.
         self._events = cast(Iterator[Any], cast(Any, yaml).parse(text, Loader=yaml.SafeLoader))
-        found: Any = None
+        value: Any = None
         documents = 0
         for event in self._events:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
                     raise FileError(f"{self.name}:{event.start_mark.line + 1}: a second document begins; one is read")
-                found = self._value(next(self._events), (), 0)
-        return found
+                value = self._value(next(self._events), (), 0)
+        return value
 
     def _value(self, event: Any, path: Keys, depth: int) -> Any:
         line = event.start_mark.line + 1
@@ -319,23 +323,23 @@ class _Builder:
             self._anchors[event.anchor] = None
         before = self._count
         if isinstance(event, yaml.ScalarEvent):
-            found = self._scalar(event, path)
+            value = self._scalar(event, path)
         elif isinstance(event, yaml.SequenceStartEvent):
-            found = self._sequence(path, depth)
+            value = self._sequence(path, depth)
         else:
-            found = self._mapping(path, depth)
+            value = self._mapping(path, depth)
         if event.anchor:
-            self._anchors[event.anchor] = found, self._count - before + 1
-        return found
+            self._anchors[event.anchor] = value, self._count - before + 1
+        return value
 
     def _alias(self, anchor: str, line: int) -> Any:
         if anchor not in self._anchors:
             raise FileError(f"{self.name}:{line}: *{anchor} has no anchor; write &{anchor} at the value it stands for")
-        known = self._anchors[anchor]
-        if known is None:
+        anchored = self._anchors[anchor]
+        if anchored is None:
             raise FileError(f"{self.name}:{line}: *{anchor} stands for a value that holds it; write the value out")
-        self._grow(known[1], line)
-        return known[0]
+        self._grow(anchored[1], line)
+        return anchored[0]
 
     def _grow(self, count: int, line: int) -> None:
         self._count += count
@@ -343,25 +347,25 @@ class _Builder:
             raise FileError(f"{self.name}:{line}: it has more than {VALUES} values, aliases expanded; write fewer")
 
     def _sequence(self, path: Keys, depth: int) -> list[Any]:
-        found: list[Any] = []
+        items: list[Any] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            found.append(self._value(event, (*path, len(found)), depth + 1))
-        return found
+            items.append(self._value(event, (*path, len(items)), depth + 1))
+        return items
 
     def _mapping(self, path: Keys, depth: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         first: dict[str, int] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             line = event.start_mark.line + 1
             key = self._key(event, path, line)
             if _SURROGATE.search(key):
                 raise FileError(f"{self.name}:{line}: a key has half a character (\\ud…); write the character itself")
-            if key in found:
+            if key in values:
                 where = _shown((*path, key))
                 raise FileError(f"{self.name}:{line}: {where}: it is on line {first[key]} already; remove one of them")
             first[key] = self.lines[(*path, key)] = line
-            found[key] = self._value(next(self._events), (*path, key), depth + 1)
-        return found
+            values[key] = self._value(next(self._events), (*path, key), depth + 1)
+        return values
 
     def _key(self, event: Any, path: Keys, line: int) -> str:
         if not isinstance(event, yaml.ScalarEvent) or event.tag is not None:
@@ -419,21 +423,21 @@ _KINDS = (
     ("no finite number, to YAML", re.compile(r"[-+]?\.(inf|Inf|INF|nan|NaN|NAN)")),
 )  # fmt: skip
 _SURROGATE = re.compile("[\ud800-\udfff]")
-"""Pulumi's reader refuses these escapes, PyYAML reads them as halves that no file can hold."""
+"""Pulumi's reader refuses these escapes. PyYAML reads them as half characters, which no file can store."""
 _RESOLVER = Resolver()
 _STRING = "tag:yaml.org,2002:str"
 
 
 def _read(text: str) -> tuple[str, Any]:
-    """Return the value of a plain scalar as both readers have it: ("", value), or (the kind that they differ about, the text)."""
+    """Return the value of a plain scalar: ("", value) if both readers agree, else (the kind they disagree about, the text)."""
     if text in _SAME:
         return "", _SAME[text]
     if _INTEGER.fullmatch(text):
-        # Pulumi keeps what it has read as JSON, whose numbers it rounds beyond that (seen with 3.256).
+        # Pulumi stores values as JSON, and rounds numbers beyond this limit (seen with 3.256).
         return ("", int(text)) if len(text) < 20 and abs(int(text)) < 2**53 else ("too large a number", text)
     if _DECIMAL.fullmatch(text) and not (text.lstrip("-+").startswith("0") and text.lstrip("-+")[1:2].isdigit()):
         number = float(text)
-        # Pulumi hands configuration on as JSON, in which 1.0 is 1.
+        # Pulumi passes configuration on as JSON, in which 1.0 becomes 1.
         return (
             ("", int(number) if number.is_integer() else number) if abs(number) < 1e15 else ("too large a number", text)
         )
@@ -448,7 +452,7 @@ def _read(text: str) -> tuple[str, Any]:
 
 def _tag(text: str) -> str:
     """Return the type that PyYAML gives a plain scalar."""
-    # A type checker knows nothing of this method's result.
+    # PyYAML has no types for this method.
     return cast(str, cast(Any, _RESOLVER).resolve(yaml.ScalarNode, text, (True, False)))
 
 

@@ -1,7 +1,7 @@
-"""Grammars of the values that platforms take: image references, host names, times of cron, object names, paths.
+"""Grammars of values that platforms accept: image references, host names, cron expressions, object names, paths.
 
-Pure functions: each returns the value or raises `RefusalError`, which says what is wrong and what to write. The source of every
-rule is named where the rule is, so that it can be compared with a newer version of it.
+All functions are pure. Each returns the value or raises `RefusalError` with the problem and the text to write instead. The
+source of every rule is named next to it, to compare it with newer versions.
 """
 
 import re
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 
 class RefusalError(ValueError):
-    """A value that a platform would refuse: `wrong` says why, `fix` what to write."""
+    """A value that a platform would refuse: `wrong` is the problem, `fix` the text to write instead."""
 
     def __init__(self, wrong: str, fix: str) -> None:
         super().__init__(f"{wrong}; {fix}")
@@ -24,7 +24,7 @@ class RefusalError(ValueError):
 
 
 def describe(value: object, limit: int = 60) -> str:
-    """Return a value as a message shows it: short, on one line, and only its kind where it holds other values."""
+    """Return a value as messages show it: short and on one line. A mapping or a list is shown by its type only."""
     match value:
         case None:
             return "nothing"
@@ -65,19 +65,19 @@ def _refuse(value: object, noun: str, fix: str) -> NoReturn:
 
 
 def text_of(value: object, noun: str, fix: str) -> str:
-    """Return the value if it is a text.
+    """Return the value if it is text.
 
     Raises:
-        RefusalError: it is of another type.
+        RefusalError: the value has another type.
     """
     return value if isinstance(value, str) else _refuse(value, noun, fix)
 
 
 def matching(value: object, pattern: str, noun: str, fix: str) -> str:
-    """Return the value if it is a text of which all matches the pattern.
+    """Return the value if it is text that matches the whole pattern.
 
     Raises:
-        RefusalError: it is none.
+        RefusalError: the value does not match.
     """
     text = text_of(value, noun, fix)
     return text if re.fullmatch(pattern, text, re.ASCII) else _refuse(value, noun, fix)
@@ -94,7 +94,7 @@ _DIGEST = r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}"
 _ALGORITHMS = ("sha256", "sha384", "sha512")
 """Docker refuses to name an image like one of these (daemon/images/image_tag.go): with a tag it would read as a digest."""
 NAME_LENGTH = 255
-"""Characters of the name of an image, with its domain."""
+"""Limit of an image's name in characters, with its domain."""
 
 AN_IMAGE = "write it like nginx:1.27 or name@sha256:… with the 64 digits of its digest"
 
@@ -103,7 +103,7 @@ def image(value: object) -> str:
     """Check an image reference with a tag or a digest.
 
     Raises:
-        RefusalError: no engine could pull it, or it names whatever is newest.
+        RefusalError: no engine could pull the image, or the tag is `latest`.
     """
     noun = "an image with a tag or digest"
     text = text_of(value, noun, AN_IMAGE)
@@ -127,10 +127,10 @@ def image(value: object) -> str:
 
 
 def repository(value: object) -> str:
-    """Check the place that names of images begin with: a registry, a namespace in it, or both.
+    """Check the prefix of image names: a registry, a namespace in it, or both.
 
     Raises:
-        RefusalError: no name of an image begins like it.
+        RefusalError: no image name can begin with the value.
     """
     noun, fix = "a place for images", "write it like ghcr.io/team"
     text = text_of(value, noun, fix)
@@ -157,7 +157,7 @@ def _image_name(name: str, value: object, noun: str, fix: str) -> None:
 
 
 def is_port(digits: str) -> bool:
-    """Return whether the digits are a port that can be connected to."""
+    """Tell whether the digits are a valid port."""
     return len(digits) <= 5 and not digits.startswith("0") and int(digits) <= 65535
 
 
@@ -171,10 +171,10 @@ _IPV4 = rf"{_BYTE}(?:\.{_BYTE}){{3}}"
 
 
 def host(value: object) -> str:
-    """Check the name of a host that containers connect to, or its address.
+    """Check the name or address of a host that containers connect to.
 
     Raises:
-        RefusalError: it is none, or a pattern, or in a container it leads to the container itself.
+        RefusalError: the value is no host name, is a pattern, or names the container itself (localhost).
     """
     fix = "write it like db.example.com"
     _no_capitals(value)
@@ -190,7 +190,7 @@ def _no_capitals(value: object) -> None:
 
 
 def _no_number(text: str, fix: str) -> None:
-    """Refuse a name whose last part is a number: resolvers read it as an address (RFC 1123, 2.1; inet_aton)."""
+    """Refuse a name whose last part is a number. Resolvers read it as an address (RFC 1123, 2.1; inet_aton)."""
     if text.removesuffix(".").rpartition(".")[2].isdigit() and not re.fullmatch(_IPV4, text):
         raise RefusalError(f"{describe(text)} ends with a number and is not an address of four numbers", fix)
 
@@ -202,10 +202,10 @@ def _not_itself(text: str) -> None:
 
 
 def route_host(value: object) -> str:
-    """Check a host that a route of the Gateway API is for; it may begin with `*.`.
+    """Check the host of a route of the Gateway API. It may begin with `*.`.
 
     Raises:
-        RefusalError: it is none, or an address.
+        RefusalError: the value is no host name, or is an address.
     """
     fix = "write it like app.example.com"
     _no_capitals(value)
@@ -238,7 +238,7 @@ def address(value: object) -> str:
     """Check the address of a server that containers connect to: scheme, host and port.
 
     Raises:
-        RefusalError: it is none, or has a path, or in a container it leads to the container itself.
+        RefusalError: the value is no such address, has a path, or names the container itself (localhost).
     """
     text, name = _address(value)
     _not_itself(name)
@@ -272,7 +272,7 @@ def public_address(value: object) -> str:
     """Check the address that users open through a route of the Gateway API.
 
     Raises:
-        RefusalError: it is none, or its host is an address.
+        RefusalError: the value is no such address, or its host is an IP address.
     """
     text, name = _address(value)
     if (urlsplit(text).hostname or "").endswith("."):
@@ -282,10 +282,10 @@ def public_address(value: object) -> str:
 
 
 def cidr(value: object) -> str:
-    """Check a range of addresses, as NetworkPolicies take it: bits behind the prefix are ignored.
+    """Check an address range of a NetworkPolicy. Bits behind the prefix are ignored.
 
     Raises:
-        RefusalError: it is none.
+        RefusalError: the value is no address range.
     """
     noun, fix = "a range of addresses", "write it like 10.0.0.0/8"
     text = text_of(value, noun, fix)
@@ -299,10 +299,10 @@ def cidr(value: object) -> str:
 
 
 def docker_host(value: object) -> str:
-    """Check the address of a Docker engine: a socket, a host through ssh, or a port.
+    """Check the address of a Docker engine: a socket, a host over ssh, or a TCP port.
 
     Raises:
-        RefusalError: the provider could not connect to it.
+        RefusalError: the provider could not connect to the address.
     """
     noun = "the address of an engine"
     fix = "write it like unix:///var/run/docker.sock, ssh://user@host or tcp://host:2376"
@@ -329,7 +329,7 @@ def subdomain(value: object) -> str:
     """Check the name of an object (RFC 1123 subdomain).
 
     Raises:
-        RefusalError: it is none.
+        RefusalError: the value is no such name.
     """
     label = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
     fix = "use lower-case letters, digits, dots, dashes, a letter or digit at both ends of each part between dots"
@@ -340,10 +340,10 @@ _QUALIFIED = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 
 
 def label_key(value: object) -> str:
-    """Check the key of a label: a name, with or without the domain of its owner before a slash.
+    """Check the key of a label: a name, optionally after the domain of its owner and a slash.
 
     Raises:
-        RefusalError: it is none.
+        RefusalError: the value is no such key.
     """
     fix = "write it like release or example.com/team: at most 63 letters, digits, dots, dashes, underscores"
     text = text_of(value, "the key of a label", fix)
@@ -357,7 +357,7 @@ def label_value(value: object) -> str:
     """Check the value of a label.
 
     Raises:
-        RefusalError: it is none.
+        RefusalError: the value is no label value.
     """
     fix = "use at most 63 letters, digits, dots, dashes and underscores, a letter or digit first and last"
     return matching(value, _QUALIFIED, "the value of a label", fix)
@@ -367,7 +367,7 @@ def secret_key(value: object) -> str:
     """Check a key of a Secret or a ConfigMap.
 
     Raises:
-        RefusalError: it is none.
+        RefusalError: the value is no such key.
     """
     fix = "use at most 253 letters, digits, dots, dashes and underscores"
     text = matching(value, r"[A-Za-z0-9._-]{1,253}", "a key of a Secret", fix)
@@ -382,7 +382,7 @@ def bucket(value: object) -> str:
     """Check the name of a bucket.
 
     Raises:
-        RefusalError: no server has one of that name.
+        RefusalError: no server accepts the name.
     """
     fix = "use at most 63 lower-case letters, digits, dots and dashes, a letter or digit at both ends"
     text = matching(value, _HOST, "the name of a bucket", fix)
@@ -403,16 +403,16 @@ def identifier(value: object) -> str:
     """Check a name that needs no quotes in SQL and PromQL.
 
     Raises:
-        RefusalError: it is none.
+        RefusalError: the value is no such name.
     """
     return matching(value, _IDENTIFIER, "a name that every platform takes", AN_IDENTIFIER)
 
 
 def role(value: object) -> str:
-    """Check the name of a role of PostgreSQL that is to be made.
+    """Check the name of a PostgreSQL role to create.
 
     Raises:
-        RefusalError: it is none, or PostgreSQL keeps it for itself.
+        RefusalError: the value is no such name, or PostgreSQL reserves it.
     """
     text = identifier(value)
     if text.startswith("pg_") or text in ("public", "none"):
@@ -424,10 +424,10 @@ def role(value: object) -> str:
 
 
 def database(value: object) -> str:
-    """Check the name of a database of PostgreSQL that an application can use.
+    """Check the name of a PostgreSQL database that an application can use.
 
     Raises:
-        RefusalError: it is none, or that of a template.
+        RefusalError: the value is no such name, or names a template database.
     """
     text = identifier(value)
     if text in ("template0", "template1"):
@@ -438,7 +438,7 @@ def database(value: object) -> str:
 # ---------------------------------------------------------------------- paths
 
 _OWN_FOLDERS = ("/proc", "/sys", "/dev")
-"""Folders of the kernel: runc refuses mounts in them, or nothing could start (runc, libcontainer/rootfs_linux.go)."""
+"""Folders of the kernel. runc refuses mounts in them, or no process could start (runc, libcontainer/rootfs_linux.go)."""
 _OPEN_FOLDERS = ("/dev/shm", "/dev/mqueue", "/dev/hugepages")
 _PROGRAMS = frozenset(f"{below}/{name}" for below in ("", "/usr") for name in ("bin", "sbin", "lib", "lib64")) | {
     "/usr"
@@ -447,20 +447,20 @@ _PROGRAMS = frozenset(f"{below}/{name}" for below in ("", "/usr") for name in ("
 
 
 def place(path: str) -> str:
-    """Return the folder a path leads to, by one spelling: `//a/./b/` is `/a/b`."""
+    """Return the normal form of a path: `//a/./b/` becomes `/a/b`."""
     return f"/{normpath(path).lstrip('/')}"
 
 
 def within(path: str, folder: str) -> bool:
-    """Return whether a path is the folder or below it."""
+    """Tell whether a path is the folder or below it."""
     return folder == "/" or place(path) == folder or place(path).startswith(f"{folder}/")
 
 
 def container_path(value: object) -> str:
-    """Check a path that something is mounted on in a container.
+    """Check the path of a mount in a container.
 
     Raises:
-        RefusalError: it is not absolute, it is the root or the kernel's, or a platform reads it in another way.
+        RefusalError: the path is not absolute, is the root or a folder of the kernel, or a platform reads it differently.
     """
     noun, fix = "an absolute path in the container", "write it like /var/lib/app"
     text = text_of(value, noun, fix)
@@ -475,7 +475,7 @@ def container_path(value: object) -> str:
     if place(text) in _PROGRAMS:
         fix = "name a folder that only has data, as in /var/lib/app"
         raise RefusalError(f"{describe(value)} has the image's programs and libraries, and a mount hides them", fix)
-    # Kubernetes refuses a colon in a mountPath (pkg/apis/core/validation), Docker reads options behind it.
+    # Kubernetes refuses a colon in a mountPath (pkg/apis/core/validation), and Docker reads options after it.
     if ":" in text:
         raise RefusalError(f"{describe(value)} has a colon", fix)
     if any(within(text, folder) for folder in _OWN_FOLDERS) and not any(within(text, each) for each in _OPEN_FOLDERS):
@@ -491,7 +491,7 @@ def host_folder(value: object) -> str:
     """Check a folder of the engine's host that a container may write to.
 
     Raises:
-        RefusalError: it is no absolute path, or belongs to the host's system, or to all of its users.
+        RefusalError: the path is not absolute, or belongs to the host's system or to all of its users.
     """
     text = container_path(value)
     if re.fullmatch(f"{_SYSTEM}|{_SHARED}", place(text)):
@@ -502,10 +502,10 @@ def host_folder(value: object) -> str:
 
 
 def page(value: object) -> str:
-    """Check the address or the relative path of a page, to which a heading is added (`#…`).
+    """Check the address or the relative path of a page. A heading is appended to it (`#…`).
 
     Raises:
-        RefusalError: it is of another scheme, or has a character that a link can't have.
+        RefusalError: the scheme is not http or https, or a character is not valid in a link.
     """
     noun, fix = "a link to a page", "write a path like docs/runbook.md, or an address like https://example.com/runbook"
     return matching(value, r"""https?://[^\s#<>"'{}|\\^`]+|(?!//)[A-Za-z0-9._~/%@+-]+""", noun, fix)
@@ -515,7 +515,7 @@ def relative_path(value: object) -> str:
     """Check a path relative to Pulumi.yaml.
 
     Raises:
-        RefusalError: it is absolute, or no path.
+        RefusalError: the value is an absolute path, or no path.
     """
     noun, fix = "a path relative to Pulumi.yaml", "write it like sql/schema.sql"
     text = text_of(value, noun, fix)
@@ -531,7 +531,7 @@ def url_path(value: object) -> str:
     """Check the path of a URL, without a query.
 
     Raises:
-        RefusalError: it is none.
+        RefusalError: the value is no URL path.
     """
     text = matching(value, rf"/(?:{_URL_CHARACTER})*", "a URL path", "write it like /health")
     if text.startswith("//"):
@@ -542,12 +542,12 @@ def url_path(value: object) -> str:
 
 
 def route_path(value: object) -> str:
-    """Check a path that a route is for, in one spelling: what users write in another is not to pass by it.
+    """Check the path of a route. It must have one spelling only, so that no other spelling bypasses the route.
 
-    Gateway API v1 (httproute_types.go, HTTPPathMatch) refuses the others.
+    Gateway API v1 refuses the others (httproute_types.go, HTTPPathMatch).
 
     Raises:
-        RefusalError: it is none.
+        RefusalError: the value is no such path.
     """
     text = url_path(value)
     if "%2f" in text.lower():
@@ -558,10 +558,10 @@ def route_path(value: object) -> str:
 
 
 def header_value(value: object) -> str:
-    """Check the value of a header (RFC 9110, 5.5): one line, no spaces around it.
+    """Check the value of a header (RFC 9110, 5.5): one line, without surrounding spaces.
 
     Raises:
-        RefusalError: no answer could have it.
+        RefusalError: no response can have the value.
     """
     noun, fix = "the value of a header", "write it in quotes, on one line"
     text = text_of(value, noun, fix)
@@ -574,9 +574,9 @@ def header_value(value: object) -> str:
 
 
 # ---------------------------------------------------------------------- times of cron
-# Both schedulers take these: robfig/cron v3 (Kubernetes, CloudNativePG: parser.go) and APScheduler 3 (the backup image: triggers/cron/expressions.py)
-# and give them one meaning. APScheduler: a step is at most the range's length, names take no step, and the week begins with mon;
-# robfig/cron: it begins with sun. So a range has sun neither first nor last.
+# Only expressions that two schedulers accept with the same meaning: robfig/cron v3 (Kubernetes, CloudNativePG: parser.go) and
+# APScheduler 3 (the backup image: triggers/cron/expressions.py). In APScheduler a step is at most the range's length, names take
+# no step, and the week begins with mon. In robfig/cron the week begins with sun. A range therefore neither begins nor ends with sun.
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -592,10 +592,10 @@ A_TIME = 'write daily, weekly, monthly or five fields as in "30 2 * * mon-fri", 
 
 
 def cron(value: object) -> str:
-    """Check a time as cron writes it, in five fields, with one space between them.
+    """Check a cron expression of five fields, and return it with single spaces between the fields.
 
     Raises:
-        RefusalError: a scheduler refuses it, two of them differ about it, or it never comes.
+        RefusalError: a scheduler refuses the expression, schedulers read it differently, or the time never comes.
     """
     noun = "a time as cron writes it"
     fields = text_of(value, noun, A_TIME).split()

@@ -1,4 +1,4 @@
-"""Files and folders that configuration names: found and read, or refused by the path of their setting."""
+"""Files and folders that settings name: resolved and read, or refused with the path of the setting."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -7,66 +7,68 @@ from pathlib import Path
 from .config import ConfigError
 
 _SHOWN = 80
-"""Characters of a name in a message."""
+"""Limit of a name in messages, in characters."""
 
 
 def find(given: str, path: str, root: Path) -> Path:
     """Return the file or folder that a setting names, relative to Pulumi.yaml.
 
     Args:
-        given: The name in the setting.
-        path: The setting, for errors.
+        given: The value of the setting.
+        path: The path of the setting, for errors.
         root: The folder of Pulumi.yaml.
 
     Raises:
-        ConfigError: it does not exist, or can't be looked for.
+        ConfigError: the file or folder does not exist, or can't be resolved.
     """
     shown = given if len(given) <= _SHOWN else f"{given[:_SHOWN]}…"
     missing = ConfigError(f"{path}: {shown} is not there; give a path relative to Pulumi.yaml")
     try:
-        found = (root / given).resolve()
-        if not found.exists():
+        resolved = (root / given).resolve()
+        if not resolved.exists():
             raise missing
-        str(found).encode()
-    except RuntimeError:  # Path.resolve of a link that leads to itself.
+        str(resolved).encode()
+    except RuntimeError:  # Path.resolve raises this for a link to itself.
         raise ConfigError(f"{path}: {shown} leads to itself; have the link lead to a file or folder") from None
     except PermissionError:
         raise ConfigError(f"{path}: {shown} can't be read (permission denied); let this user read it") from None
     except (OSError, ValueError):
         raise missing from None
-    return found
+    return resolved
 
 
 def find_folder(given: str, path: str, root: Path) -> Path:
     """Return the folder that a setting names.
 
     Raises:
-        ConfigError: as `find`, or it is no folder.
+        ConfigError: as `find`, or the path is not a folder.
     """
-    found = find(given, path, root)
-    if not found.is_dir():
+    folder = find(given, path, root)
+    if not folder.is_dir():
         raise ConfigError(f"{path}: {given} is not a folder; name the folder that it is in")
-    return found
+    return folder
 
 
 def own_path(given: str, path: str, root: Path) -> Path:
-    """Return the file or folder that a setting names, which is in the repository: its content leaves this machine, or is mounted.
+    """Return a file or folder in the repository that a setting names. Its content leaves this machine, or is mounted.
 
-    Links are followed first. The repository is the nearest folder above Pulumi.yaml with `.git`; without one it is the
-    program's folder if Pulumi.yaml is in there, else the folder of Pulumi.yaml.
+    Links are followed first. The repository is the nearest folder above Pulumi.yaml with `.git`. Without one it is the
+    program's folder if that contains Pulumi.yaml, else the folder of Pulumi.yaml.
 
     Raises:
-        ConfigError: it is absolute, outside of the repository, neither a file nor a folder, or not there.
+        ConfigError: the path is absolute, outside of the repository, neither a file nor a folder, or does not exist.
     """
     fix = "copy it into the repository, and give its path relative to Pulumi.yaml"
     if Path(given).is_absolute():
         raise ConfigError(f"{path}: {given} is an absolute path, which is another file on every machine; {fix}")
-    found, repository = find(given, path, root), _repository(root.resolve())
-    if not found.is_relative_to(repository):
-        raise ConfigError(f"{path}: {given} leads to {found}, which is outside of the repository {repository}; {fix}")
-    if not (found.is_file() or found.is_dir()):
+    resolved, repository = find(given, path, root), _repository(root.resolve())
+    if not resolved.is_relative_to(repository):
+        raise ConfigError(
+            f"{path}: {given} leads to {resolved}, which is outside of the repository {repository}; {fix}"
+        )
+    if not (resolved.is_file() or resolved.is_dir()):
         raise ConfigError(f"{path}: {given} is neither a file nor a folder; {fix}")
-    return found
+    return resolved
 
 
 def _repository(root: Path) -> Path:
@@ -81,18 +83,18 @@ def read_text(given: str, path: str, root: Path) -> str:
     """Return the text of the file that a setting names.
 
     Raises:
-        ConfigError: as `own_path`, or it is no file of UTF-8 text.
+        ConfigError: as `own_path`, or the file is not UTF-8 text.
     """
-    found = own_path(given, path, root)
-    if not found.is_file():
+    file = own_path(given, path, root)
+    if not file.is_file():
         raise ConfigError(f"{path}: {given} is not a file; name each file")
     try:
         with readable(path):
-            text = found.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        packed = found.suffix in (".gz", ".xz", ".zst", ".bz2", ".zip", ".dump")
+        packed = file.suffix in (".gz", ".xz", ".zst", ".bz2", ".zip", ".dump")
         fix = "unpack it" if packed else "save it as UTF-8"
         raise ConfigError(f"{path}: {given} is no text in UTF-8; {fix}")
     return text
@@ -103,7 +105,7 @@ def readable(path: str) -> Generator[None]:
     """Report a file that can't be read as an error of the setting `path`.
 
     Raises:
-        ConfigError: the operating system refuses to read it.
+        ConfigError: the operating system refuses to read the file.
     """
     try:
         yield

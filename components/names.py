@@ -1,7 +1,7 @@
 """Names and labels that the program gives to its own objects.
 
-Resources take their names from here, and configuration refuses a user's name that one of them may have: the list is one.
-A deployed stack's names are its state: add to the list, and change no template.
+Resources take their names from here, and configuration refuses a user's name that one of them may have. A deployed
+stack's names are its state: add names, but never change a template.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ _LABEL_PREFIXES = ("tiers.", "tiers/", POD_SECURITY.partition("{")[0])
 
 
 def is_label(key: str) -> bool:
-    """Tell if `key` is a label that the program sets; all that begin with `tiers.` are, also those to come."""
+    """Tell whether the program sets the label `key`. All keys with the prefix `tiers.` are reserved, also future ones."""
     return key in _LABELS or key.startswith(_LABEL_PREFIXES)
 
 
@@ -40,7 +40,7 @@ def is_label(key: str) -> bool:
 
 
 class Template:
-    """A name with fields, as in `{data}-{number}`; `fields` are the expressions that their values match."""
+    """A name with fields, as in `{data}-{number}`. `fields` are the regular expressions of their values."""
 
     def __init__(self, text: str, **fields: str) -> None:
         self.text = text
@@ -54,20 +54,20 @@ class Template:
         return self.text.format(**fields)
 
     def matches(self, name: str) -> bool:
-        """Tell if `name` can be one of this template."""
+        """Tell whether `name` fits this template."""
         return self._pattern.fullmatch(name) is not None
 
 
 DATABASE_DATA, CACHE_DATA, BACKUPS = "database-data", "cache-data", "backups"
 DATABASE_CLUSTER = "database-ha"
 GATEWAY, GATEWAY_STATE = "gateway", "gateway-state"
-"""The volume of the gateway's files, and its resource."""
+"""The gateway's resource, and the volume of its files."""
 PROMETHEUS_DATA, PROMETHEUS_RELEASED = "prometheus-data", "prometheus-released"
 PROMETHEUS_CONFIG = Template("prometheus-config-{version}", version="[0-9a-f]{6}")
 SCRIPTS = Template("{data}-scripts", data=f"database|{DATABASE_CLUSTER}|cache")
 MEMBER_DATA = Template("{data}-{number}", data=CACHE_DATA, number=r"\d+")
 INSTANCE_DATA = Template("{cluster}{instance}", cluster=DATABASE_CLUSTER, instance="(-.+)?")
-"""CloudNativePG names claims after the Cluster; `make restore TO=` has a second Cluster for a while."""
+"""CloudNativePG names claims after the Cluster. `make restore TO=` creates a second Cluster temporarily."""
 POD_SECRETS, POD_SCRIPTS = "secrets", "scripts"
 """Volumes of a pod. A pod with scripts has no volume of a user."""
 _OWNER = "(?:blue|green)-(?:web|api|worker)|(?:database|cache)(?:-exporter)?|backup|vault"
@@ -84,28 +84,28 @@ _TASKS = (Template("secrets{versions}", versions=_VERSIONS),)
 
 
 def is_volume(name: str) -> bool:
-    """Tell if the program may have a volume or a claim of that name, on any platform and with any feature."""
+    """Tell whether a volume or claim of the program may have this name, on any platform and with any feature."""
     return any(template.matches(name) for template in _VOLUMES)
 
 
 def is_task(name: str) -> bool:
-    """Tell if the program may have a container of that name where a task's would be."""
+    """Tell whether a container of the program may have this name in place of a task's."""
     return any(template.matches(name) for template in _TASKS)
 
 
 # ---------------------------------------------------------------------- names that a platform takes
 
 SUBDOMAIN, FOLDER_NAME, REPOSITORY = 253, 255, 255
-"""Characters of a Kubernetes object's name, of a Docker volume's (a folder), and of an image's without its tag."""
+"""Limits in characters: name of a Kubernetes object, name of a Docker volume (a folder), and image name without its tag."""
 
 
 def short_hash(text: str, digits: int = 8) -> str:
-    """Return hexadecimal digits that differ where `text` does."""
+    """Return hexadecimal digits that depend on `text`."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:digits]
 
 
 def versions(secrets: Sequence[str], room: int) -> str:
-    """Return `-0a1b2c-3d4e5f`, the beginnings of these versions; where that takes more than `room` characters, one hash of them."""
+    """Return the beginnings of these versions, as in `-0a1b2c-3d4e5f`. Beyond `room` characters, return one hash of them instead."""
     text = "".join(f"-{version[:6]}" for version in secrets)
     if len(text) <= room:
         return text
@@ -114,7 +114,7 @@ def versions(secrets: Sequence[str], room: int) -> str:
 
 
 def is_dns_label(text: str) -> bool:
-    """Tell if `text` is a label of RFC 1123, as names of pod volumes, ports and namespaces must be."""
+    """Tell whether `text` is a label of RFC 1123, as names of pod volumes, ports and namespaces must be."""
     return re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", text, re.ASCII) is not None
 
 
@@ -125,7 +125,7 @@ def as_dns_label(text: str, unique: str) -> str:
 
 
 def as_repository(folder: str, room: int) -> str:
-    """Return the last part of an image's repository for a build folder: in lower case, of at most `room` characters."""
+    """Return the last part of an image's repository for a build folder: lower case, at most `room` characters."""
     text = re.sub(r"[^a-z0-9._-]+", "-", folder.lower())
     if not re.fullmatch(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*", text):
         text = re.sub(r"[._-]+", "-", text).strip("-")
@@ -133,6 +133,6 @@ def as_repository(folder: str, room: int) -> str:
 
 
 def as_file_name(name: str, room: int = SUBDOMAIN) -> str:
-    """Return `name` as a key of a ConfigMap takes it; its end, which says what the file is, stays."""
+    """Return `name` as a valid key of a ConfigMap. Its end is kept, because it shows the file's type."""
     text = re.sub(r"[^-._a-zA-Z0-9]", "-", name)
     return text if len(text) <= room else f"{text[: room - 60]}-{short_hash(name)}{text[-50:]}"

@@ -58,7 +58,7 @@ class Watched:
 
     @property
     def replicated(self) -> bool:
-        """True if the application uses a database cluster, whose instances have metrics of their own."""
+        """True if the application uses a database cluster. Its instances have metrics of their own."""
         return TierName.DATABASE in self.environment.data(self.app) and self.environment.size(TierName.DATABASE).several
 
     @property
@@ -275,10 +275,10 @@ def _databases(watched: Watched) -> Iterator[Alert]:
     """Yield the alerts of a database cluster, from CloudNativePG's own metrics (1.27, default-monitoring.yaml)."""
     if not watched.replicated:
         return
-    of = watched.of
+    selector = watched.of
     yield Alert(
         name="DatabaseIsDown",
-        expr=f"absent({of('cnpg_pg_replication_in_recovery')} == 0)",
+        expr=f"absent({selector('cnpg_pg_replication_in_recovery')} == 0)",
         lasts="1m",
         severity="critical",
         says="no instance of the database takes writes",
@@ -286,7 +286,7 @@ def _databases(watched: Watched) -> Iterator[Alert]:
     )
     yield Alert(
         name="DatabaseInstanceIsLost",
-        expr=f"count({of('cnpg_collector_up')} == 1) < {INSTANCES}",
+        expr=f"count({selector('cnpg_collector_up')} == 1) < {INSTANCES}",
         lasts="10m",
         severity="warning",
         says=f"{{{{ $value }}}} of {INSTANCES} instances of the database are up",
@@ -294,7 +294,7 @@ def _databases(watched: Watched) -> Iterator[Alert]:
     )
     yield Alert(
         name="DatabaseLags",
-        expr=f"max({of('cnpg_pg_replication_lag')}) > 30",
+        expr=f"max({selector('cnpg_pg_replication_lag')}) > 30",
         lasts="5m",
         severity="warning",
         says="an instance of the database is {{ $value | humanizeDuration }} behind the one that writes",
@@ -302,14 +302,14 @@ def _databases(watched: Watched) -> Iterator[Alert]:
     )
     yield Alert(
         name="DatabaseReplicaDoesNotStream",
-        expr=f"max({of('cnpg_pg_replication_streaming_replicas')}) < {REPLICAS}",
+        expr=f"max({selector('cnpg_pg_replication_streaming_replicas')}) < {REPLICAS}",
         lasts="10m",
         severity="warning",
         says=f"{{{{ $value }}}} of {REPLICAS} replicas take what the database writes; with one more lost nothing can be written",
         at="replica-lag",
     )
-    taken = f"sum by (pod) ({of('cnpg_backends_total')})"
-    most = f"max by (pod) ({of('cnpg_pg_settings_setting', name='max_connections')})"
+    taken = f"sum by (pod) ({selector('cnpg_backends_total')})"
+    most = f"max by (pod) ({selector('cnpg_pg_settings_setting', name='max_connections')})"
     yield Alert(
         name="DatabaseConnectionsRunOut",
         expr=f"{taken} / {most} > 0.8",
@@ -320,7 +320,7 @@ def _databases(watched: Watched) -> Iterator[Alert]:
     )
     yield Alert(
         name="DatabaseDeadlocks",
-        expr=f"sum(rate({of('cnpg_pg_stat_database_deadlocks')}[5m])) > 0.1",
+        expr=f"sum(rate({selector('cnpg_pg_stat_database_deadlocks')}[5m])) > 0.1",
         lasts="10m",
         severity="warning",
         says="transactions of the database wait for each other until one is given up",
@@ -329,7 +329,7 @@ def _databases(watched: Watched) -> Iterator[Alert]:
     if watched.environment.archived:
         yield Alert(
             name="ChangesAreNotKept",
-            expr=f"max({of('cnpg_collector_pg_wal_archive_status', value='ready')}) > {WAITING}",
+            expr=f"max({selector('cnpg_collector_pg_wal_archive_status', value='ready')}) > {WAITING}",
             lasts="10m",
             severity="critical",
             says="{{ $value }} files of the database's changes wait for the archive, and fill its disk meanwhile",

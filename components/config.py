@@ -1003,10 +1003,10 @@ class Kubernetes(Model):
 
     @model_validator(mode="after")
     def _certificate_fits(self) -> Self:
-        own = self.gateway.create
-        if own and self.url.startswith("https:") and not own.certificate:
+        created = self.gateway.create
+        if created and self.url.startswith("https:") and not created.certificate:
             raise _problem("url is https and gateway.create has no certificate", "name its Secret there")
-        if own and self.url.startswith("http:") and (own.certificate or own.issuer):
+        if created and self.url.startswith("http:") and (created.certificate or created.issuer):
             raise _problem("url is http and gateway.create has a certificate", "make the url https, or take it out")
         return self
 
@@ -1252,7 +1252,7 @@ class Settings:
     environment: Environment
     secrets: dict[str, str] = field(repr=False)
     sealed: Output[Mapping[str, str]] = field(repr=False)
-    """The same values as an output that Pulumi encrypts in the state."""
+    """Values of `secrets` as an output that Pulumi encrypts in the state."""
     plain: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
     """The values of `app` and `environment` before they were checked."""
 
@@ -1758,8 +1758,8 @@ def _misfits_of_routes(app: App, environment: Environment) -> Iterator[str]:
         yield f"environment.kubernetes.hostnames: an HTTPRoute takes {HOSTNAMES}, that of url among them, and these make {hosts}; {fix}"
     if api and app.web:
         hidden = 2 * sum(bool(tier.metrics) for tier in (api, app.web))
-        each = 2 if environment.release.standby == "warm" else 1
-        most = min(MATCHES_OF_A_RULE, (MATCHES - 2 - hidden) // each - 1)
+        per_path = 2 if environment.release.standby == "warm" else 1
+        most = min(MATCHES_OF_A_RULE, (MATCHES - 2 - hidden) // per_path - 1)
         if len(api.paths) > most:
             yield f"app.api.paths: {len(api.paths)} are more than an HTTPRoute takes; give at most {most}, as the beginnings of others"
 
@@ -1787,7 +1787,7 @@ def _misfits_of_data(app: App, environment: Environment) -> Iterator[str]:
 
 def _unpinned(app: App, environment: Environment) -> Iterator[str]:
     images = {tier: service.image for tier, service in app.services.items()}
-    images |= {tier: environment.data_image(tier, each) for tier, each in environment.data(app).items()}
+    images |= {tier: environment.data_image(tier, described) for tier, described in environment.data(app).items()}
     for tier, image in images.items():
         reference = environment.images.get(tier) or image or "an image that is built"
         if "@sha256:" not in reference:

@@ -31,11 +31,11 @@ def digest(context: Path, base: str = "", path: str = "build", root: Path | None
     Raises:
         ConfigError: a file can't be read, or .dockerignore can't be parsed.
     """
-    own = _own_patterns(context, root)
+    own_files = _own_patterns(context, root)
     total = hashlib.sha256(base.encode())
     with readable(path):
         for name in _sent(context, path):
-            if not _is_own(name, own):
+            if not _is_own(name, own_files):
                 total.update(_record(context, name, path))
     return total.hexdigest()[:12]
 

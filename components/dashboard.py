@@ -40,12 +40,12 @@ def panels(watched: Watched) -> dict[str, list[Panel]]:
 
 
 def _promises(watched: Watched) -> Iterator[Panel]:
-    slo, of = watched.environment.slo, watched.of
+    slo, selector = watched.environment.slo, watched.of
     if watched.counted:
-        yield Panel(title="Requests", lines={"every second": of("tiers:requests:rate5m")}, unit="reqps")
-        ratios = {f"over {window}": of(f"tiers:errors:ratio_rate{window}") for window in ("5m", "1h", "6h")}
+        yield Panel(title="Requests", lines={"every second": selector("tiers:requests:rate5m")}, unit="reqps")
+        ratios = {f"over {window}": selector(f"tiers:errors:ratio_rate{window}") for window in ("5m", "1h", "6h")}
         yield Panel(title="Errors", lines=ratios, unit="percentunit", limit=slo.errors, about="Share of all answers.")
-        spent = f"avg_over_time({of('tiers:errors:ratio_rate5m')}[30d])"
+        spent = f"avg_over_time({selector('tiers:errors:ratio_rate5m')}[30d])"
         left = f"1 - {spent} / {slo.errors}" if slo.errors else f"1 - {spent}"
         yield Panel(
             title="Error budget left of 30 days",
@@ -56,7 +56,7 @@ def _promises(watched: Watched) -> Iterator[Panel]:
         )
     if watched.app.measured:
         for name, limit in (("p95", slo.p95), ("p99", slo.p99)):
-            lines = {name: of(f"tiers:latency:{name}_5m")}
+            lines = {name: selector(f"tiers:latency:{name}_5m")}
             yield Panel(title=f"{name.upper()} of answers", lines=lines, unit="s", limit=limit)
 
 
@@ -88,14 +88,14 @@ def _tiers(watched: Watched) -> Iterator[Panel]:
 
 
 def _database(watched: Watched) -> Iterator[Panel]:
-    of = watched.of
+    selector = watched.of
     if TierName.DATABASE in watched.exported:
-        taken, most = f"sum({of('pg_stat_activity_count')})", f"max({of('pg_settings_max_connections')})"
+        taken, most = f"sum({selector('pg_stat_activity_count')})", f"max({selector('pg_settings_max_connections')})"
         yield Panel(title="Connections", lines={"taken": taken, "at most": most})
-        size = of("pg_database_size_bytes", 'datname!~"template.*"')
+        size = selector("pg_database_size_bytes", 'datname!~"template.*"')
         yield Panel(title="Size", lines={"{{datname}}": size}, unit="bytes")
         rates = {
-            name: f"sum(rate({of(f'pg_stat_database_{series}')}[5m]))"
+            name: f"sum(rate({selector(f'pg_stat_database_{series}')}[5m]))"
             for name, series in (
                 ("committed", "xact_commit"),
                 ("rolled back", "xact_rollback"),
@@ -106,18 +106,18 @@ def _database(watched: Watched) -> Iterator[Panel]:
 
 
 def _databases(watched: Watched) -> Iterator[Panel]:
-    of = watched.of
+    selector = watched.of
     if watched.replicated:
-        writes = f"count({of('cnpg_pg_replication_in_recovery')} == 0)"
-        yield Panel(title="Instances", lines={"up": f"sum({of('cnpg_collector_up')})", "taking writes": writes})
-        yield Panel(title="Lag", lines={"{{pod}}": of("cnpg_pg_replication_lag")}, unit="s", limit=30)
-        taken = f"sum by (pod) ({of('cnpg_backends_total')})"
-        most = f"max({of('cnpg_pg_settings_setting', name='max_connections')})"
+        writes = f"count({selector('cnpg_pg_replication_in_recovery')} == 0)"
+        yield Panel(title="Instances", lines={"up": f"sum({selector('cnpg_collector_up')})", "taking writes": writes})
+        yield Panel(title="Lag", lines={"{{pod}}": selector("cnpg_pg_replication_lag")}, unit="s", limit=30)
+        taken = f"sum by (pod) ({selector('cnpg_backends_total')})"
+        most = f"max({selector('cnpg_pg_settings_setting', name='max_connections')})"
         yield Panel(title="Connections", lines={"{{pod}}": taken, "at most": most})
-        size = of("cnpg_pg_database_size_bytes", 'datname!~"template.*"')
+        size = selector("cnpg_pg_database_size_bytes", 'datname!~"template.*"')
         yield Panel(title="Size", lines={"{{datname}}": f"max by (datname) ({size})"}, unit="bytes")
         rates = {
-            name: f"sum(rate({of(f'cnpg_pg_stat_database_{series}')}[5m]))"
+            name: f"sum(rate({selector(f'cnpg_pg_stat_database_{series}')}[5m]))"
             for name, series in (
                 ("committed", "xact_commit"),
                 ("rolled back", "xact_rollback"),
@@ -128,26 +128,32 @@ def _databases(watched: Watched) -> Iterator[Panel]:
 
 
 def _backups(watched: Watched) -> Iterator[Panel]:
-    of = watched.of
+    selector = watched.of
     if watched.backed_up:
         # Zero means that no backup has succeeded yet.
-        age = f"time() - ({of('tiers_backup_last_success_timestamp_seconds')} > 0)"
+        age = f"time() - ({selector('tiers_backup_last_success_timestamp_seconds')} > 0)"
         yield Panel(title="Since the last that went well", lines={"{{kind}}": age}, unit="s")
-        proven = {"it came back": of("tiers_backup_verified"), "can be read": of("tiers_backup_repository_readable")}
+        proven = {
+            "it came back": selector("tiers_backup_verified"),
+            "can be read": selector("tiers_backup_repository_readable"),
+        }
         yield Panel(title="Last verification", lines=proven, unit="bool_yes_no", kind="stat")
         made = 'kind=~"backup|full"'
-        yield Panel(title="Size", lines={"{{kind}}": of("tiers_backup_last_size_bytes", made)}, unit="bytes")
-        yield Panel(title="How long it took", lines={"{{kind}}": of("tiers_backup_last_duration_seconds")}, unit="s")
+        yield Panel(title="Size", lines={"{{kind}}": selector("tiers_backup_last_size_bytes", made)}, unit="bytes")
+        yield Panel(
+            title="How long it took", lines={"{{kind}}": selector("tiers_backup_last_duration_seconds")}, unit="s"
+        )
 
 
 def _cache(watched: Watched) -> Iterator[Panel]:
     if TierName.CACHE in watched.exported:
-        of, limit = watched.of, watched.environment.size(TierName.CACHE).memory
-        yield Panel(title="Memory", lines={"used": of("redis_memory_used_bytes")}, unit="bytes", limit=limit)
-        commands = f"sum(rate({of('redis_commands_processed_total')}[5m]))"
+        selector, limit = watched.of, watched.environment.size(TierName.CACHE).memory
+        yield Panel(title="Memory", lines={"used": selector("redis_memory_used_bytes")}, unit="bytes", limit=limit)
+        commands = f"sum(rate({selector('redis_commands_processed_total')}[5m]))"
         yield Panel(title="Commands every second", lines={"commands": commands})
         yield Panel(
-            title="Clients", lines={"connected": of("redis_connected_clients"), "waiting": of("redis_blocked_clients")}
+            title="Clients",
+            lines={"connected": selector("redis_connected_clients"), "waiting": selector("redis_blocked_clients")},
         )
 
 

@@ -190,8 +190,8 @@ class Explainer:
                 return self.resolve(root, cast(Schema, parent.get("propertyNames", {"type": "string"})))
             parent, inner = node, cast(Schema, node.get("items", {}))
             if isinstance(part, str):
-                known = cast(dict[str, Schema], node.get("properties", {}))
-                inner = known.get(part) or cast(Schema, node.get("additionalProperties") or {})
+                fields = cast(dict[str, Schema], node.get("properties", {}))
+                inner = fields.get(part) or cast(Schema, node.get("additionalProperties") or {})
             node = self.resolve(root, inner)
         return node
 
@@ -208,9 +208,9 @@ class Explainer:
             case "array":
                 return f"[{self.example(root, cast(Schema, node.get('items', {})), depth + 1)}]"
             case "object" if "properties" in node:
-                known = cast(dict[str, Schema], node["properties"])
-                names = cast(list[str], node.get("required", [])) or list(known)[:1]
-                return "{" + ", ".join(f"{name}: {self.example(root, known[name], depth + 1)}" for name in names) + "}"
+                fields = cast(dict[str, Schema], node["properties"])
+                names = cast(list[str], node.get("required", [])) or list(fields)[:1]
+                return "{" + ", ".join(f"{name}: {self.example(root, fields[name], depth + 1)}" for name in names) + "}"
             case "object":
                 name = self.example(root, cast(Schema, node.get("propertyNames", {"examples": ["name"]})), depth + 1)
                 return (
@@ -263,20 +263,20 @@ class Explainer:
 
     def _unknown(self, root: str, path: Path, value: object) -> str:
         key = str(path[-1])
-        known = list(cast(dict[str, Schema], self.node(root, path[:-1]).get("properties", {})))
+        keys = list(cast(dict[str, Schema], self.node(root, path[:-1]).get("properties", {})))
         if root == "environment" and path == ("secrets",):
             fix = "set each with `pulumi config set --secret --path secrets.NAME`"
             return f"there is no such key; secrets are beside it, under a key of their own: {fix}"
         homes = self._homes(root, path, value)
-        close = get_close_matches(key, known, n=1, cutoff=0.8 if homes else 0.7)
-        close = [word for word in _OTHER_WORDS.get(key, ()) if word in known][:1] or close
+        close = get_close_matches(key, keys, n=1, cutoff=0.8 if homes else 0.7)
+        close = [word for word in _OTHER_WORDS.get(key, ()) if word in keys][:1] or close
         if close:
             return f"there is no such key; did you mean {close[0]}?"
         if homes:
-            there = ", in the stack file" if root == "app" and homes[0].startswith("environment") else ""
-            there = ", in Pulumi.yaml" if root != "app" and homes[0].startswith("app") else there
-            return f"there is no such key; it belongs to {alternatives(homes[:4])}{there}"
-        return f"there is no such key; use one of {', '.join(known[:12])}{' …' if len(known) > 12 else ''}"
+            in_file = ", in the stack file" if root == "app" and homes[0].startswith("environment") else ""
+            in_file = ", in Pulumi.yaml" if root != "app" and homes[0].startswith("app") else in_file
+            return f"there is no such key; it belongs to {alternatives(homes[:4])}{in_file}"
+        return f"there is no such key; use one of {', '.join(keys[:12])}{' …' if len(keys) > 12 else ''}"
 
     def _homes(self, root: str, path: Path, value: object) -> list[str]:
         """Return the paths of models that have a key. Models of the same root, and those that accept the value's type, are preferred."""

@@ -147,11 +147,11 @@ def _image_name(name: str, value: object, noun: str, fix: str) -> None:
     if not re.fullmatch(rf"{_COMPONENT}(?:/{_COMPONENT})*", path) or re.fullmatch(r"[0-9a-f]{64}", name):
         _refuse(value, noun, fix)
     if domain:
-        found = re.fullmatch(_DOMAIN, first)
-        if not found:
+        match = re.fullmatch(_DOMAIN, first)
+        if not match:
             _refuse(value, noun, fix)
-        if found[1] and not is_port(found[1]):
-            raise RefusalError(f"{describe(found[1])} is not a port", "give the registry's, from 1 to 65535")
+        if match[1] and not is_port(match[1]):
+            raise RefusalError(f"{describe(match[1])} is not a port", "give the registry's, from 1 to 65535")
     if len(name) > NAME_LENGTH:
         raise RefusalError(f"{describe(value)} is too long", f"give a name of at most {NAME_LENGTH} characters")
 
@@ -309,15 +309,15 @@ def docker_host(value: object) -> str:
     text = text_of(value, noun, fix)
     if re.fullmatch(r"unix:///[^\s]+", text):
         return text
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"(ssh|tcp)://(?!-)(?:[A-Za-z0-9_.-]+@(?!-))?([A-Za-z0-9_.-]+|\[[0-9a-fA-F:]+\])(?::(\d+))?/?", text, re.ASCII
     )
-    if not found:
+    if not match:
         _refuse(value, noun, fix)
-    if found[1] == "tcp" and not found[3]:
+    if match[1] == "tcp" and not match[3]:
         raise RefusalError(f"{describe(value)} has no port", "add it, as in tcp://host:2376")
-    if found[3] and not is_port(found[3]):
-        raise RefusalError(f"{describe(found[3])} is not a port", "give one from 1 to 65535")
+    if match[3] and not is_port(match[3]):
+        raise RefusalError(f"{describe(match[3])} is not a port", "give one from 1 to 65535")
     return text
 
 
@@ -478,7 +478,9 @@ def container_path(value: object) -> str:
     # Kubernetes refuses a colon in a mountPath (pkg/apis/core/validation), and Docker reads options after it.
     if ":" in text:
         raise RefusalError(f"{describe(value)} has a colon", fix)
-    if any(within(text, folder) for folder in _OWN_FOLDERS) and not any(within(text, each) for each in _OPEN_FOLDERS):
+    if any(within(text, folder) for folder in _OWN_FOLDERS) and not any(
+        within(text, open_folder) for open_folder in _OPEN_FOLDERS
+    ):
         raise RefusalError(f"{describe(value)} is in a folder of the kernel (/proc, /sys, /dev)", fix)
     return text
 
@@ -620,19 +622,19 @@ def _cron_field(text: str, field: str, least: int, most: int, names: Sequence[st
 
 def _cron_part(part: str, field: str, least: int, most: int, names: Sequence[str]) -> Iterable[int]:
     word = "|".join([*names, r"\d{1,2}"]) if field != "day of the week" else "|".join(names)
-    found = re.fullmatch(rf"(?:\*|({word})(?:-({word}))?)(?:/(\d{{1,2}}))?", part, re.ASCII)
-    if not found:
+    match = re.fullmatch(rf"(?:\*|({word})(?:-({word}))?)(?:/(\d{{1,2}}))?", part, re.ASCII)
+    if not match:
         raise RefusalError(f"{describe(part)} is not a {field} as cron writes it", A_TIME)
-    first, last = (_cron_number(end, least, names) for end in (found[1], found[2]))
-    step = int(found[3]) if found[3] else None
-    named = [end for end in (found[1], found[2]) if end and not end.isdigit()]
-    if named and (step or len(named) != sum(1 for end in (found[1], found[2]) if end)):
+    first, last = (_cron_number(end, least, names) for end in (match[1], match[2]))
+    step = int(match[3]) if match[3] else None
+    named = [end for end in (match[1], match[2]) if end and not end.isdigit()]
+    if named and (step or len(named) != sum(1 for end in (match[1], match[2]) if end)):
         raise RefusalError(
             f"{describe(part)} mixes names with numbers or steps", "write them one by one, as in mon,wed,fri"
         )
     if any(end is not None and not least <= end <= most for end in (first, last)):
         raise RefusalError(f"{describe(part)} is not a {field} as cron writes it", f"use {least} to {most}")
-    if last is not None and field == "day of the week" and found[1] != found[2] and "sun" in (found[1], found[2]):
+    if last is not None and field == "day of the week" and match[1] != match[2] and "sun" in (match[1], match[2]):
         fix = "write sun by itself, as in sat,sun"
         raise RefusalError(
             f"{describe(part)} is a range that begins or ends with sun, and schedulers' weeks differ", fix
@@ -640,7 +642,7 @@ def _cron_part(part: str, field: str, least: int, most: int, names: Sequence[str
     if first is not None and last is not None and first > last:
         raise RefusalError(
             f"{describe(part)} runs backwards",
-            f"write two ranges, as in {_two_ranges(found[1], found[2], names, least, most)}",
+            f"write two ranges, as in {_two_ranges(match[1], match[2], names, least, most)}",
         )
     begin = least if first is None else first
     end = most if first is None or (last is None and step) else (first if last is None else last)

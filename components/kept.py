@@ -31,11 +31,11 @@ def unavailable(platform: Platform, known: Checkpoint, slot: Slot) -> Sequence[s
 
 
 def observe(platform: Platform, known: Checkpoint, observed: Observed) -> Observed:
-    """Return `observed`, with the live slot marked as lost if one of its images is gone. Its release must then be deployed anew."""
+    """Return `observed`, with the live slot marked as lost if one of its images is gone. Its release must then be deployed again."""
     if not observed.live or observed.live not in observed.held or not unavailable(platform, known, observed.live):
         return observed
-    held = replace(observed.held[observed.live], lost=True)
-    return replace(observed, held={**observed.held, observed.live: held})
+    slot_state = replace(observed.held[observed.live], lost=True)
+    return replace(observed, held={**observed.held, observed.live: slot_state})
 
 
 def refuse_unavailable(platform: Platform, plan: Plan, known: Checkpoint) -> None:
@@ -80,7 +80,7 @@ class KeptSlot(ComponentResource):
         whole = {entry.urn: entry for entry in ordered(linked)}
         slot_state = _SlotState(whole=whole, there=present, memory=memory)
         stay, memory = _resting(slot_state, resting, platform) if resting else _back(slot_state, scales, platform)
-        place = Place(slot=slot, release=held.release)
+        target = Place(slot=slot, release=held.release)
         sources = images(missing.values(), known, slot)
         absent = frozenset(platform.absent_images(sources) if sources else ())
         inputs = identity(slot, held.release, held.order)
@@ -91,7 +91,7 @@ class KeptSlot(ComponentResource):
         """Resources that change scale, run again or change routes. Each must be ready before traffic moves."""
         for entry, wanted in stay:
             if entry.urn in missing and entry.custom:
-                wanted = wanted or _put_back(entry, scales, platform, place, workloads)
+                wanted = wanted or _put_back(entry, scales, platform, target, workloads)
                 if str(entry.inputs.get("image")) in absent:
                     wanted = None
                 if entry.runs and not wanted:

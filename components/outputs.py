@@ -21,9 +21,9 @@ def export(
     """Export the stack's outputs. The live release is exported once traffic has moved, a waiting release once it passed its gates."""
     stack, moved = pulumi.get_stack(), switch.moved
     idle = plan.live.other
-    held = observed.held.get(idle) if idle in plan.keep else None
-    waiting = plan.release if plan.waits and plan.render else held.release if plan.waits and held else None
-    standby = held.release if held and not waiting else None
+    idle_state = observed.held.get(idle) if idle in plan.keep else None
+    waiting = plan.release if plan.waits and plan.render else idle_state.release if plan.waits and idle_state else None
+    standby = idle_state.release if idle_state and not waiting else None
     pulumi.export("url", platform.url)
     pulumi.export("live", moved.apply(lambda _: str(plan.live)))
     pulumi.export("release", moved.apply(lambda _: str(switch.live)))

@@ -10,7 +10,7 @@ _NO_CODE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def normalise(path: str) -> bytes:
-    """Return a path in the compared form, with a slash at its end: a path is below another if it begins with the other."""
+    """Return a path in the compared form, with a slash at its end. A path is below another one if it begins with that one."""
     parts: list[bytes] = []
     # A `%` without a code becomes one other character, so no step lengthens a path.
     for part in unquote_to_bytes(_NO_CODE.sub("!", path)).split(b"/"):

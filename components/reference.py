@@ -152,15 +152,15 @@ def commented(model: type[BaseModel], given: Mapping[str, Any], depth: int = 0) 
 
 
 def _options(
-    part: Schema, parts: Schema, given: Mapping[str, Any] | None, depth: int, out: int | None
+    part: Schema, parts: Schema, values: Mapping[str, Any] | None, depth: int, out: int | None
 ) -> Iterator[str]:
     """Yield the lines of one model. From the depth `out` on, lines are commented out."""
     required = set(cast(list[str], part.get("required", [])))
     fields = cast(dict[str, Schema], part["properties"])
-    if given == {}:  # YAML reads a block that has only comments as null, not as a mapping.
-        given = {key: _written(field) for key, field in list(fields.items())[:1]}
+    if values == {}:  # YAML reads a block that has only comments as null, not as a mapping.
+        values = {key: _written(field) for key, field in list(fields.items())[:1]}
     for key, field in fields.items():
-        value = (given or {}).get(key)
+        value = (values or {}).get(key)
         inner, several = _inner(field, parts)
         is_set = value is not None if several is None else bool(value)
         here = out if out is not None or is_set else depth
@@ -174,21 +174,21 @@ def _options(
 
 
 def _entries(
-    inner: Schema, parts: Schema, given: Mapping[str, Any] | None, depth: int, out: int | None, *, name: str
+    inner: Schema, parts: Schema, values: Mapping[str, Any] | None, depth: int, out: int | None, *, name: str
 ) -> Iterator[str]:
     """Yield the lines of a mapping to models: all options of the first entry, the other entries as they are; an example if it is empty."""
-    (first, value), *others = given.items() if given else ((name, None),)
-    yield _line(depth, out, f"{first}:", "" if given else "An example.")
+    (first, value), *others = values.items() if values else ((name, None),)
+    yield _line(depth, out, f"{first}:", "" if values else "An example.")
     yield from _options(inner, parts, value, depth + 1, out)
     for key, entry in others:
         yield _line(depth, out, f"{key}: {_flow(entry)}", "")
 
 
 def _items(
-    inner: Schema, parts: Schema, given: Sequence[Mapping[str, Any]] | None, depth: int, out: int | None
+    inner: Schema, parts: Schema, values: Sequence[Mapping[str, Any]] | None, depth: int, out: int | None
 ) -> Iterator[str]:
     """Yield the lines of a list of models: the given items, and below them an example with all options."""
-    for item in given or ():
+    for item in values or ():
         yield _line(depth, out, f"- {_flow(item)}", "")
     out = depth if out is None else out
     first, *others = _options(inner, parts, None, depth + 1, out)
@@ -200,14 +200,14 @@ def _items(
 def _inner(field: Schema, parts: Schema) -> tuple[Schema | None, Callable[..., Iterator[str]] | None]:
     """Return the model of a field, if it has one, and the function that writes it if the field is a list or a mapping."""
     for option in [field, *cast(list[Schema], field.get("anyOf", []))]:
-        if found := _model(option, parts):
-            return found, None
-        if found := _model(option.get("items", {}), parts):
-            return found, _items
-        if found := _model(option.get("additionalProperties", {}), parts):
+        if model := _model(option, parts):
+            return model, None
+        if model := _model(option.get("items", {}), parts):
+            return model, _items
+        if model := _model(option.get("additionalProperties", {}), parts):
             keys = cast(Schema, option.get("propertyNames", {}))
             names = parts.get(str(keys.get("$ref", "")).rpartition("/")[2], {}).get("enum", ["name"])
-            return found, partial(_entries, name=names[0])
+            return model, partial(_entries, name=names[0])
     return None, None
 
 

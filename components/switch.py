@@ -46,10 +46,10 @@ class Switch(ComponentResource):
         self.journal: Output[Any] = Output.from_input(past)
         lost = self._put_back(platform, observed, plan, standing) if plan.restores else None
         if plan.moves:
-            place = Place(slot=plan.live, release=plan.release)
+            target = Place(slot=plan.live, release=plan.release)
             after = [*standing, *gates.values(), *([lost] if lost else ())]
             # A failing switch makes this output fail. The journal reads it, so the update fails too.
-            self.moved = platform.switch(self, place, routes if plan.render else None, plan.switches, after)
+            self.moved = platform.switch(self, target, routes if plan.render else None, plan.switches, after)
             self.journal = journal.entry(observed, plan, gates, self.moved).apply(
                 lambda last: [*past[1 - journal.KEPT :], last]
             )
@@ -79,8 +79,8 @@ class Switch(ComponentResource):
     ) -> Output[Resource]:
         """Recreate the lost switch to the live slot. It depends on no gate, so a failing release can't prevent it."""
         assert plan.previous
-        place = Place(slot=plan.previous, release=observed.held[plan.previous].release)
-        return platform.put_back(self, place, observed.switches, standing, beside=plan.moves)
+        target = Place(slot=plan.previous, release=observed.held[plan.previous].release)
+        return platform.put_back(self, target, observed.switches, standing, beside=plan.moves)
 
 
 def _inputs(observed: Observed, plan: Plan, known: Checkpoint, past: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -121,7 +121,7 @@ class Timed(Task):
     """A scheduled command. After a failure it runs again at its next time."""
 
     at: str
-    """Its schedule as a cron expression, in UTC."""
+    """Schedule as a cron expression, in UTC."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,14 +151,14 @@ class Workload:
     autoscaled: float | None = None
     """Processors that one replica may use on average before another is started. None: the number of replicas is fixed."""
     priority: str | None = None
-    """Its priority class, on platforms that schedule."""
+    """Name of a priority class, on platforms that schedule."""
     writable: tuple[str, ...] = ()
     scratch: int = SCRATCH
     """Size of each of the `writable` paths, in bytes."""
     volumes: tuple[Volume, ...] = ()
     mounts: tuple[Mount, ...] = ()
     scripts: tuple[Script, ...] = ()
-    """In the order in which they run, from `SCRIPTS`. Their text is not part of the running workload."""
+    """Scripts in the order in which they run, from `SCRIPTS`. Their text is not part of the running workload."""
     user: int = 10001
     """UID and GID."""
     start_within: float = 60

@@ -115,10 +115,10 @@ def _record(watched: Watched, name: str, expr: str, **labels: str) -> Rule:
 
 
 def _requests(watched: Watched) -> Iterator[Rule]:
-    """Yield the rules for requests and errors.
+    """Yield the rules that count requests and errors.
 
-    On Docker the gateway counts, including requests that no tier answered. On a cluster the gateway may belong to somebody
-    else, so web and api count.
+    On Docker the gateway counts them, including requests that no tier answered. On a cluster the gateway may belong to
+    somebody else, so web and api count them.
     """
     if watched.on_docker:
         every = watched.of("haproxy_frontend_http_responses_total", proxy="gateway")

@@ -108,7 +108,10 @@ def _workload(config: BackupConfig, due: dict[str, str], description: Descriptio
 
 
 def _room(environment: Environment) -> int:
-    """Return the bytes of the database's volume, which a restored copy must fit as well; 0 for a shared disk or an external service."""
+    """Return the size of the database's volume in bytes: a restored copy must fit next to the data.
+
+    The size is 0 for a disk that is shared with other data, and for an external service.
+    """
     size = environment.size(TierName.DATABASE)
     return size.capacity if environment.kubernetes and not size.external else 0
 

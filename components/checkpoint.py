@@ -22,7 +22,7 @@ SLOT, SWITCH, STACK = "tiers:slot:Slot", "tiers:switch:Switch", "pulumi:pulumi:S
 DATABASE = tuple(f"DATABASE_{part}" for part in ("HOST", "DIRECT_HOST", "READ_HOST", "PORT", "NAME", "USER"))
 """Environment variables that identify a database."""
 SWITCHES = "switches"
-"""Output of the switch's component and of a live slot: the number of the latest switch to that slot."""
+"""Name of an output of the switch's component, and of a live slot: the number of the switch that made the slot live."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +212,7 @@ def _observed(checkpoint: Checkpoint, decision: live.Decision) -> Observed:
 
 
 def last_switch(checkpoint: Checkpoint, live: Slot, number: int) -> Entry | None:
-    """Return the switch with that number to that slot, or None if it failed or only replaced a lost switch."""
+    """Return switch `number` to slot `live`, or None if it is missing, failed, or only replaced a lost switch."""
     return next(
         (
             entry
@@ -252,7 +252,7 @@ def _number(switch: Entry) -> int:
 def _records(checkpoint: Checkpoint, *, final: bool) -> Iterator[Claim]:
     """Yield the claims of the slots' and the switch's components.
 
-    `final` if the switch that the last update planned is known not to have happened.
+    `final` is true if the switch that the last update planned is known not to have happened.
     """
     for slot in Slot:
         entry = checkpoint.of(SLOT, slot)

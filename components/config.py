@@ -148,7 +148,7 @@ _WORDS = {"daily": "17 {hour} * * *", "weekly": "17 {hour} * * sun", "monthly": 
 
 
 def _times(hour: int) -> Checked:
-    """Return the type of a schedule as a cron expression in UTC. The words `daily`, `weekly` and `monthly` mean `hour`."""
+    """Return the type of a schedule: a cron expression in UTC, or `daily`, `weekly` or `monthly` at `hour`:17."""
 
     def check(value: object) -> str:
         return grammar.cron(_WORDS[value].format(hour=hour) if isinstance(value, str) and value in _WORDS else value)
@@ -288,7 +288,7 @@ _OF_TIERS = {
     "cache": ("CACHE_HOST", "CACHE_PORT"),
     "api": ("API_URL",),
 }
-"""Environment variables that the program sets for a tier that needs the named one."""
+"""Environment variables that the program sets for a tier, by the tier that it needs."""
 
 
 class Model(BaseModel):

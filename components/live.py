@@ -10,7 +10,7 @@ from .release import ReleaseError, Slot
 class Claim:
     """The statement of one source: after `switches` switches this slot was live, or none was (None).
 
-    `final` if any later switch would have rewritten or removed the source.
+    `final` is true if any later switch would have rewritten or removed the source.
     """
 
     source: str

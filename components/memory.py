@@ -17,7 +17,7 @@ from .checkpoint import LABEL_ATTEMPT, SLOT, Checkpoint, Entry
 from .release import Slot
 
 MADE = "made"
-"""Name of the output."""
+"""Name of the output that stores a slot's memory."""
 _ENDED = ("smoke", "task")
 """Roles of resources that run to their end. A passed gate does not run again."""
 _IMAGE, _JOB = "docker:index/remoteImage:RemoteImage", "kubernetes:batch/v1:Job"

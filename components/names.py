@@ -69,7 +69,7 @@ MEMBER_DATA = Template("{data}-{number}", data=CACHE_DATA, number=r"\d+")
 INSTANCE_DATA = Template("{cluster}{instance}", cluster=DATABASE_CLUSTER, instance="(-.+)?")
 """CloudNativePG names claims after the Cluster. `make restore TO=` creates a second Cluster temporarily."""
 POD_SECRETS, POD_SCRIPTS = "secrets", "scripts"
-"""Volumes of a pod. A pod with scripts has no volume of a user."""
+"""Names of a pod's volumes for secrets and scripts. A pod with scripts mounts no volume that a user named."""
 _OWNER = "(?:blue|green)-(?:web|api|worker)|(?:database|cache)(?:-exporter)?|backup|vault"
 _VERSIONS = "(-[0-9a-f]{6})+"
 SECRET_FILES = Template("{owner}-secrets{versions}", owner=_OWNER, versions=_VERSIONS)

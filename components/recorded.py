@@ -18,7 +18,7 @@ from .config import ConfigError, Settings
 from .release import Ask, Slot
 
 RECORDED = "settings"
-"""Name of the output."""
+"""Name of the output that stores the settings."""
 
 
 def load(root: Path, answer: Callable[[], Checkpoint]) -> Settings:

@@ -77,7 +77,7 @@ class Release:
     parts: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, hash=False)
     """Digest of each part, to list the differences of two releases."""
     routes: tuple[Route, ...] = field(default=(), compare=False)
-    """Routes to its tiers."""
+    """Routes to the release's tiers."""
     contract: bool = field(default=False, compare=False)
     """True if its migration breaks the release before it."""
 
@@ -87,7 +87,7 @@ class Release:
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """The state of a slot. `proven` if its release passed every gate; `order` is the number of the switch it was made for."""
+    """The state of a slot. `proven` is true if its release passed every gate; `order` is the number of the switch it was made for."""
 
     release: Release
     proven: bool
@@ -124,8 +124,8 @@ class Observed:
 class Plan:
     """The effect of an update: slot `render` gets `release`, the slots in `keep` stay unchanged, `live` is live afterwards.
 
-    `waits` if the release must be promoted before traffic moves to it. `restores` if the switch that made the previous slot
-    live is lost and recreated first.
+    `waits` is true if the release must be promoted before traffic moves to it. `restores` is true if the switch that made the
+    previous slot live is lost and recreated first.
     """
 
     live: Slot

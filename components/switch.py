@@ -84,7 +84,10 @@ class Switch(ComponentResource):
 
 
 def _inputs(observed: Observed, plan: Plan, known: Checkpoint, past: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the component's inputs: the facts before this update if it changes a slot, else the stored inputs."""
+    """Return the component's inputs: the planned live slot and number of switches, and both with the journal before this update.
+
+    An update that changes no slot keeps the stored inputs.
+    """
     stored = known.of(SWITCH, "switch")
     if stored and not plan.render and not plan.moves:
         return stored.inputs

@@ -30,7 +30,7 @@ class Zone(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """An image by reference. The tag of an image that is built carries the digest of its build context."""
+    """An image by reference. If the program builds it, its tag has the digest of the build context."""
 
     reference: str
     context: str | None = field(default=None, metadata={"released": False})
@@ -96,7 +96,7 @@ class Script:
 
 @dataclass(frozen=True, kw_only=True)
 class Mount:
-    """A folder of the engine's host: source code of a developer, read-only, or the target of backups."""
+    """A folder of the engine's host that is mounted: a developer's source code (read-only), or the target of backups."""
 
     source: str
     path: str
@@ -160,7 +160,7 @@ class Workload:
     scripts: tuple[Script, ...] = ()
     """Scripts in the order in which they run, from `SCRIPTS`. Their text is not part of the running workload."""
     user: int = 10001
-    """UID and GID."""
+    """UID and GID of the process."""
     start_within: float = 60
     stop_within: float = 30
     tasks: tuple[Task, ...] = ()

@@ -90,7 +90,7 @@ class Watched:
         probed = {
             path for tier in self.app.measured.values() for path in (tier.health, tier.ready, tier.metrics) if path
         }
-        # Of what a path may have only the dot means something else in an expression.
+        # The dot is the only character of a path with a special meaning in a regular expression.
         routes = "|".join(path.replace(".", "[.]") for path in sorted(probed))
         return self.of(f"http_request_duration_seconds_{metric}", f'route!~"{routes}"', *matchers)
 

@@ -23,7 +23,7 @@ NAME, PORT = BACKUP, BACKUP_PORT
 PATH = "environment.tiers.database.backup"
 _IN_PACKAGE = Path(__file__).parent / "images" / "backup"
 CONTEXT = _IN_PACKAGE if _IN_PACKAGE.is_dir() else Path(__file__).parents[1] / "images" / "backup"
-"""The folder that the backup image is built from: a wheel has it in the package, the repository beside it."""
+"""Build context of the backup image. In a wheel it is in the package, in the repository next to it."""
 FOLDER, VOLUMES = "/var/lib/backup", "/volumes"
 WITHIN = 6 * 3600
 """Limit of one run, in seconds."""

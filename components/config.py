@@ -119,7 +119,7 @@ def _interval(value: object) -> float:
     seconds = _time(1, "1s")(value)
     if seconds > 120:
         raise RefusalError(
-            f"{describe(value)} is too long for rates over five minutes, which need two figures", "give at most 2m"
+            f"{describe(value)} is too long for rates over five minutes, which need two samples", "give at most 2m"
         )
     return seconds
 
@@ -524,15 +524,17 @@ class Check(Model):
     @model_validator(mode="after")
     def _answer_has_it(self) -> Self:
         if self.contains and self.status in (204, 205, 304):
-            raise _problem(f"an answer of status {self.status} has no content", "take out `contains`, or the status")
+            raise _problem(
+                f"an answer of status {self.status} has no content", "remove `contains`, or change the status"
+            )
         names = [name.lower() for name in self.headers]
         if twice := [name for number, name in enumerate(names) if name in names[:number]]:
-            raise _problem(f"headers has {twice[0]} twice, and names in capitals are the same", "give each header once")
+            raise _problem(f"headers has {twice[0]} twice, in lower case and capitals", "give each header once")
         return self
 
 
 def questions(checks: Iterable[Check]) -> list[dict[str, Any]]:
-    """Return `app.checks` as the smoke test reads them. Each names its config path, for errors."""
+    """Return `app.checks` in the form that the smoke test reads. Each has its config path, for errors."""
     return [
         {"name": f"app.checks.{number}: {check.path}", **check.model_dump(exclude_none=True)}
         for number, check in enumerate(checks)
@@ -1054,8 +1056,8 @@ class Slo(Model):
     def _percentiles_rise(self) -> Self:
         if {"p95", "p99"} <= self.model_fields_set and self.p95 > self.p99:
             raise _problem(
-                "p95 is more than p99, and the quickest 95 in 100 are no slower than 99",
-                "exchange them, or take one out",
+                "p95 is more than p99, which no measurement can be",
+                "exchange them, or remove one",
             )
         return self
 
@@ -1078,7 +1080,7 @@ class Monitoring(Model):
     """
 
     interval: Annotated[float, Checked(check=_interval, example="30s", pattern=_A_TIME)] = Field(
-        default=15, validate_default=False, description="How often everything is asked: at most every two minutes."
+        default=15, validate_default=False, description="Scrape interval, at most 2m."
     )
     runbook: Annotated[str, Checked(check=grammar.page, example="docs/runbook.md")] = Field(
         default="docs/runbook.md", description="Page that alerts link to."
@@ -1463,11 +1465,11 @@ def _mounted(service: Service) -> Iterator[tuple[str, str]]:
 
 
 CHECKS_SIZE = 120_000
-"""Limit of all `checks` as JSON, in bytes: the smoke test gets them as one argument."""
+"""Limit of all `checks`, or of all `visits`, as JSON, in bytes: the smoke test gets them as one argument."""
 FIGURES_SIZE = 256 * 1024
-"""Bytes of all `figures` as JSON: the dashboard is a ConfigMap, which takes 1 MiB, and has each of them more than once."""
+"""Limit of all `figures` as JSON, in bytes: the dashboard repeats each, and is a ConfigMap, which takes 1 MiB."""
 GATEWAY_PATHS = "/.gateway"
-"""What the gateway answers itself, or by asking a tier whether it is ready."""
+"""Prefix of paths that the gateway answers itself, or by a readiness check of a tier."""
 
 
 def _contradictions(app: App) -> Iterator[str]:
@@ -1487,8 +1489,8 @@ def _contradictions(app: App) -> Iterator[str]:
         for key, path in _mounted(service) if service.secrets or data & set(service.needs) else ():
             if grammar.within(path, SECRETS) or grammar.within(path, f"/var{SECRETS}"):  # /var/run is a link to /run
                 yield f"app.{tier}.{key}: {path} is where the program mounts secrets; give a path outside of {SECRETS}"
-    for key, asked in (("checks", questions(app.checks)), ("visits", app.visits)):
-        if (size := len(json.dumps(asked).encode())) > CHECKS_SIZE:
+    for key, requests in (("checks", questions(app.checks)), ("visits", app.visits)):
+        if (size := len(json.dumps(requests).encode())) > CHECKS_SIZE:
             yield f"app.{key}: they have {size} bytes together, and the smoke test takes {CHECKS_SIZE}; make them shorter"
     yield from _differing_answers(app)
     yield from _of_the_gateway(app)
@@ -1509,7 +1511,7 @@ def _contradictions(app: App) -> Iterator[str]:
 
 
 def _differing_answers(app: App) -> Iterator[str]:
-    """Yield checks that no release could pass, because of another check or a visit of the same path."""
+    """Yield checks that no release could pass, because another check or a visit of the same path contradicts them."""
     first: dict[str, tuple[str, int]] = {}
     for number, check in enumerate(app.checks):
         name, status = first.setdefault(check.path, (f"app.checks.{number}", check.status))
@@ -1523,7 +1525,7 @@ def _differing_answers(app: App) -> Iterator[str]:
 
 
 def _of_the_gateway(app: App) -> Iterator[str]:
-    """Yield paths that requests of users never get to a tier by."""
+    """Yield paths that never reach a tier, because the gateway answers them, and api paths that leave none to the web."""
     paths = {f"app.visits.{number}": path for number, path in enumerate(app.visits)}
     paths |= {f"app.checks.{number}.path": check.path for number, check in enumerate(app.checks)}
     paths |= {f"app.api.paths.{number}": path for number, path in enumerate(app.api.paths if app.api else ())}
@@ -1633,7 +1635,10 @@ def _misfits_of_backups(app: App, environment: Environment) -> Iterator[str]:
 
 
 VARIABLES_SIZE = 2**20
-"""Bytes of all variables of a process, or of its command: Linux takes 2 MiB of both (a quarter of the stack), a pod's object 1.5 MiB."""
+"""Limit in bytes of all variables of a process, and of its command.
+
+Linux allows 2 MiB for both together (a quarter of the stack), and a pod's object 1.5 MiB.
+"""
 
 
 def _misfits_of_variables(app: App, environment: Environment) -> Iterator[str]:
@@ -1643,7 +1648,7 @@ def _misfits_of_variables(app: App, environment: Environment) -> Iterator[str]:
         if size > VARIABLES_SIZE:
             yield (
                 f"app.{tier}.env: they have {size} bytes together, and a process takes {VARIABLES_SIZE}; "
-                "make files of the image of the longest"
+                "put the longest into files of the image"
             )
 
 
@@ -1654,7 +1659,7 @@ def _long_commands(tier: TierName, service: Service) -> Iterator[str]:
     for key, command in commands.items():
         if (size := sum(len(word.encode()) for word in command)) > VARIABLES_SIZE:
             yield (
-                f"app.{tier}.{key}: it has {size} bytes, and a process takes {VARIABLES_SIZE}; make a file of the image of it"
+                f"app.{tier}.{key}: it has {size} bytes, and a process takes {VARIABLES_SIZE}; put it into a file of the image"
             )
 
 

@@ -115,12 +115,12 @@ def _scripts(described: DatabaseConfig, description: Description) -> tuple[Scrip
 
 
 def _refuse_unread(name: str, path: str, *, several: bool) -> None:
-    """Refuse a file that is not run as its name says.
+    """Refuse a file that would not run as its name suggests.
 
-    The public image passes over other endings (docker-library/postgres, docker-entrypoint.sh); CloudNativePG runs all as SQL.
+    The public image skips other endings (docker-library/postgres, docker-entrypoint.sh). CloudNativePG runs every file as SQL.
     """
     if several and name.endswith(".sh"):
-        raise ConfigError(f"{path}: {name} is a script of a shell, and with `ha` only SQL is run; write it in SQL")
+        raise ConfigError(f"{path}: {name} is a shell script, and with `ha` only SQL runs; write it in SQL")
     if not several and not name.endswith((".sql", ".sh")):
         raise ConfigError(f"{path}: {name} does not end with .sql, and the image runs no other file; rename it")
 

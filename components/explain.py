@@ -284,7 +284,7 @@ class Explainer:
         if key in ("cpu", "memory", "replicas"):
             return ["environment.tiers.<tier>"]
         if root == "environment" and (path[0] == "tiers" or len(path) == 1):
-            # A tier has two homes, and so has what is of the whole application.
+            # A tier has keys in two places, and so has the application as a whole.
             tier = [str(part) for part in path[1:-1]]
             if key == "image" and tier:
                 return [f"environment.images.{tier[0]}"]
@@ -324,7 +324,7 @@ _OTHER_WORDS = {
     "healthcheck": ("health", "alive"), "ingress": ("gateway",), "links": ("needs",), "mem": ("memory",), "mem_limit": ("memory",),
     "postgres": ("database",), "queue": ("worker",), "redis": ("cache",), "tmpfs": ("writable",), "version": ("image",),
 }  # fmt: skip
-"""Words of Compose and Kubernetes → the keys that are meant."""
+"""Words of Compose and Kubernetes, with the keys that users mean by them."""
 
 
 def alternatives(values: Sequence[str]) -> str:

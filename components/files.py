@@ -460,11 +460,11 @@ def _tag(text: str) -> str:
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes only YAML that both readers read alike: `yaml.dump(value, Dumper=Dumper)`."""
+    """Writer of YAML that both readers read alike: `yaml.dump(value, Dumper=Dumper)`."""
 
 
 def _represent_text(dumper: Dumper, text: str) -> yaml.ScalarNode:
-    # PyYAML leaves 1e3, 08 and -.5 plain, which are numbers to Pulumi, and folds the line breaks that Unicode has besides.
+    # PyYAML writes 1e3, 08 and -.5 without quotes, which Pulumi reads as numbers, and folds the other line breaks of Unicode.
     odd = re.search("[\x85\u2028\u2029\ufeff]", text) or (_tag(text) == _STRING and _read(text) != ("", text))
     return cast(Any, dumper).represent_scalar(_STRING, text, style='"' if odd else None)
 
@@ -484,9 +484,9 @@ def _digits(number: str) -> str:
 
 
 def as_json(value: object) -> str:
-    """Return JSON that is YAML, too.
+    """Return JSON that is also valid YAML.
 
-    For a character above U+FFFF, which JSON writes as two halves, YAML wants the whole number. Numbers have no exponent.
+    JSON writes a character above U+FFFF as two halves, but YAML needs the whole code point. Numbers have no exponent.
     """
 
     def token(found: re.Match[str]) -> str:
@@ -503,5 +503,5 @@ def _whole(found: re.Match[str]) -> str:
 
 
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|(-?\d[\d.]*e[-+]?\d+)')
-# Every escape is read, so that the second backslash of `\\\\` begins none.
+# Matches every escape: the second backslash of `\\\\` then begins no other.
 _ESCAPE = re.compile(r"\\u(d[89ab]..)\\u(d[c-f]..)|\\.")

@@ -92,7 +92,7 @@ _DOMAIN = rf"(?:{_DOMAIN_LABEL}(?:\.{_DOMAIN_LABEL})*|\[[a-fA-F0-9:]+\])(?::(\d+
 _TAG = r"\w[\w.-]{0,127}"
 _DIGEST = r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}"
 _ALGORITHMS = ("sha256", "sha384", "sha512")
-"""Docker refuses to name an image like one of these (daemon/images/image_tag.go): with a tag it would read as a digest."""
+"""Names that Docker gives to no image (daemon/images/image_tag.go): with a tag they would read as a digest."""
 NAME_LENGTH = 255
 """Limit of an image's name in characters, with its domain."""
 
@@ -198,7 +198,7 @@ def _no_number(text: str, fix: str) -> None:
 def _not_itself(text: str) -> None:
     if text.removesuffix(".") in ("localhost", "0.0.0.0") or re.fullmatch(rf"127\.{_BYTE}\.{_BYTE}\.{_BYTE}", text):
         fix = "give the name or address by which containers reach it, as in db.example.com"
-        raise RefusalError(f"{describe(text)} is, in a container, the container itself", fix)
+        raise RefusalError(f"{describe(text)} names the container itself", fix)
 
 
 def route_host(value: object) -> str:
@@ -251,7 +251,7 @@ def _address(value: object) -> tuple[str, str]:
     text = text_of(value, noun, AN_ADDRESS)
     found = re.fullmatch(rf"https?://({_HOST})\.?(?::(\d+))?(.*)", text, re.ASCII | re.DOTALL)
     if re.match(r"https?://[^/?#]*@", text):
-        # What is before it may be a password.
+        # The message has no value: the text before `@` may be a password.
         raise RefusalError("it has a user before its host", "take out all from // to @")
     if not found and text != text.lower() and re.match(rf"https?://{_HOST}", text.lower()):
         raise RefusalError(f"{describe(value, 80)} has capitals in its scheme or host", "write them in lower case")
@@ -443,7 +443,7 @@ _OPEN_FOLDERS = ("/dev/shm", "/dev/mqueue", "/dev/hugepages")
 _PROGRAMS = frozenset(f"{below}/{name}" for below in ("", "/usr") for name in ("bin", "sbin", "lib", "lib64")) | {
     "/usr"
 }
-"""Folders without which nothing of an image starts."""
+"""Folders with programs and libraries of an image. Without them no process starts."""
 
 
 def place(path: str) -> str:
@@ -570,7 +570,7 @@ def header_value(value: object) -> str:
     if text != text.strip() or any(ord(mark) < 32 or ord(mark) == 127 for mark in text.replace("\t", " ")):
         _refuse(value, noun, fix)
     if any(ord(mark) > 255 for mark in text):
-        # The answer is read as ISO 8859-1 (http.client, parse_headers).
+        # Python reads headers as ISO 8859-1 (http.client, parse_headers).
         raise RefusalError(f"{describe(value)} has a character that no header has", "write it in ASCII")
     return text
 

@@ -51,9 +51,12 @@ def _password(value: str) -> str:
 
 
 def _key(value: str) -> str:
-    """Check the key of backups, which rclone has in a variable, by a form that is a third longer. Linux takes 128 KiB for each."""
+    """Return the problem of a backup key.
+
+    rclone gets the key in a variable, in a form that is a third longer. Linux allows 128 KiB for a variable.
+    """
     if len(value.encode()) > LONGEST_KEY:
-        return f"it has more than {LONGEST_KEY} bytes, and no program takes as much in a variable"
+        return f"it has more than {LONGEST_KEY} bytes, which is too long for a variable of a process"
     return _edges(value)
 
 

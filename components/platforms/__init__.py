@@ -1,4 +1,7 @@
-"""Where workloads become provider resources. A tier sees only the verbs of `Platform`."""
+"""Platform interface: the operations that turn workloads into provider resources on Docker or Kubernetes.
+
+Tiers only see the methods of `Platform`.
+"""
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -17,26 +20,29 @@ from ..workload import DatabaseCluster, Elsewhere, Route, Scale, Task, Timed, Wo
 from .inventory import Location, engine_host
 
 SLOT_HEADER = "X-Tiers-Slot"
-"""A request with it goes to the slot it names, and the answer says which slot gave it."""
+"""Request header that selects a slot. Responses carry it with the slot that answered."""
 COOKIE = "tiers-release"
-"""Names the release a page came from, so that what the page asks for comes from there, too."""
+"""Cookie with the release a page came from. The page's further requests are routed to the same release."""
 SHARED = "it is shared by both slots"
-"""The effect on users of a failed shared tier; `impact` has that of a slot."""
+"""Effect of a failed shared tier on users, for error messages; `impact` describes that of a slot."""
 ONCE_WITHIN = 6 * 3600
-"""Seconds that a command which somebody runs by hand may take."""
+"""Timeout in seconds of a command that a person runs by hand."""
 Dependencies = Sequence[Input[Resource]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A slot and the release it is getting."""
+    """Target of a deployment: a slot and the release it gets."""
 
     slot: Slot
     release: Release
 
 
 class Line(NamedTuple):
-    """A line that a container has written, with the platform's own time of it. `slot` and `release` are empty of what is shared."""
+    """Line of a container's log, with the platform's own timestamp.
+
+    `slot` and `release` are empty for tiers that both slots share.
+    """
 
     when: str
     tier: str
@@ -46,28 +52,31 @@ class Line(NamedTuple):
 
 
 def readiness(route: Route) -> str:
-    """Where the gateway passes on the question whether a tier is ready, if the request names a slot."""
+    """Return the gateway's path for the readiness of a tier, for requests that name a slot."""
     return f"{GATEWAY_PATHS}/{route.tier}"
 
 
 def smoke_checks(app: App, routes: Sequence[Route]) -> str:
-    """Return the questions of the smoke test as the toolbox reads them: each tier's readiness, then `app.checks`.
+    """Return the requests of the smoke test as JSON for the toolbox: each tier's readiness, then `app.checks`.
 
-    Each names its config path, for errors.
+    Each request carries its config path, for errors.
     """
     listening = {TierName.WEB: app.web, TierName.API: app.api}
-    asked: list[dict[str, Any]] = []
+    requests: list[dict[str, Any]] = []
     for route in routes:
         tier = listening.get(TierName(route.tier))
         key = "ready" if tier and tier.ready else "health"
-        asked.append({"name": f"app.{route.tier}.{key}: {route.health}", "path": readiness(route)})
-    return json.dumps(asked + questions(app.checks))
+        requests.append({"name": f"app.{route.tier}.{key}: {route.health}", "path": readiness(route)})
+    return json.dumps(requests + questions(app.checks))
 
 
 def variables(
     workload: Workload, place: Place | None, api_port: int | None, task: Task | None = None
 ) -> dict[str, str]:
-    """What a workload, or one of its tasks, is told by its environment: its settings, where its secrets are, and where it is itself."""
+    """Return the environment variables of a workload or of one of its tasks.
+
+    These are its settings, the paths of its secret files, and in a slot RELEASE, SLOT and API_URL.
+    """
     values = dict(workload.env)
     values |= {f"{secret.name.upper().replace('-', '_')}_FILE": secret.path for secret in workload.secrets}
     if place:
@@ -80,10 +89,12 @@ def variables(
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A kept resource as it is wanted now: its inputs, what explains it if they can't be had, and who else sets some.
+    """Desired state of a kept resource: its inputs, hooks and timeouts.
 
-    `passed` is the resource once it has done what it is for, where being there is not enough: it is asked for the outputs
-    that `reads` names.
+    Attributes:
+        theirs: input paths that another controller sets, such as an autoscaler; changes of them are ignored.
+        reads: names of the outputs that `passed` reads.
+        passed: returns the resource once its work succeeded, where its existence is not enough.
     """
 
     inputs: Mapping[str, Any]
@@ -97,59 +108,63 @@ class Wanted:
 
 
 class Platform(Protocol):
-    """The same few verbs on every platform. Each registers resources below `parent` and returns what to wait for."""
+    """Operations of a platform. Each registers resources below `parent` and returns the ones to depend on."""
 
     @property
     def provider(self) -> ProviderResource:
-        """What everything on this platform is made through."""
+        """Pulumi provider of every resource on this platform."""
         ...
 
     @property
     def foundation(self) -> Sequence[Resource]:
-        """What everything stands on: it goes last."""
+        """Resources that every other resource depends on; they are deleted last."""
         ...
 
     @property
     def url(self) -> str:
-        """What users open."""
+        """URL that users open."""
         ...
 
     @property
     def namespace(self) -> str:
-        """What this environment's figures are told from others' by."""
+        """Name that distinguishes the metrics of this environment from those of others."""
         ...
 
     def logs(self, live: Slot) -> Mapping[str, str]:
-        """The command that follows the log of each tier."""
+        """Return tier → command that follows the tier's log."""
         ...
 
     def prepare(self, parent: Resource, workloads: Sequence[Workload], place: Place | None) -> Mapping[str, Resource]:
-        """Bring what these workloads need before they run: images, and secrets as files. What it returns goes to the verbs below."""
+        """Provision the images, secret files and scripts of workloads; pass the result on as `supplies`."""
         ...
 
     def stores(self, workloads: Sequence[Workload | DatabaseCluster]) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
-        """Name → type and inputs of each resource that holds data of theirs, as it will be registered."""
+        """Return name → type and inputs of each resource that holds data of these workloads, as it will be registered."""
         ...
 
     def keep(self, parent: Resource, workload: Workload, supplies: Mapping[str, Resource]) -> Sequence[Resource]:
-        """Run a workload that holds data, once, shared by both slots."""
+        """Deploy a stateful workload that both slots share."""
         ...
 
     def keep_several(self, parent: Resource, wanted: DatabaseCluster) -> Sequence[Resource]:
-        """Run a database of several instances, shared by both slots; what is returned is there once all of them are ready."""
+        """Deploy a database cluster that both slots share.
+
+        Returns:
+            Resources that exist once all instances are ready.
+        """
         ...
 
     def schedule(
         self, parent: Resource, workload: Workload, times: Sequence[Timed], supplies: Mapping[str, Resource]
     ) -> Sequence[Resource]:
-        """Keep a workload, as above, and run its commands at their times.
+        """Deploy a workload as `keep` does, and run its commands on their schedules.
 
-        Where the platform has nothing that does, the workload itself is told of them, as `NAME=TIMES` at the end of its command.
+        On a platform without a scheduler the workload gets each schedule as `NAME=TIMES` at the end of its command.
         """
         ...
 
     def reach(self, parent: Resource, elsewhere: Elsewhere) -> Sequence[Resource]:
-        """Let those who need it reach a data tier that runs somewhere else."""
+        """Allow tiers to connect to an external data service that they need."""
         ...
 
     def run(
@@ -161,7 +176,11 @@ class Platform(Protocol):
         supplies: Mapping[str, Resource],
         after: Dependencies,
     ) -> Sequence[Resource]:
-        """Run a tier of a slot; what is returned is there once every replica is healthy."""
+        """Deploy a tier of a slot.
+
+        Returns:
+            Resources that exist once every replica is healthy.
+        """
         ...
 
     def finish(
@@ -173,63 +192,77 @@ class Platform(Protocol):
         supplies: Mapping[str, Resource],
         after: Dependencies,
     ) -> Output[Resource]:
-        """Run a task to its end; the output fails with the last lines of its log if the task does."""
+        """Run a task to its end. The output fails with the last lines of the log if the task fails."""
         ...
 
     def rescaled(self, entry: Entry, scales: Mapping[TierName, Scale]) -> Wanted | None:
-        """What a resource that is kept becomes at the scale that is wanted now; None if it stays as it is."""
+        """Return the desired state of a kept resource at the configured scale, or None if it stays unchanged."""
         ...
 
     def revived(self, entry: Entry, scales: Mapping[TierName, Scale]) -> Wanted:
-        """A resource that ran once, to be run again as it was, at the scale that is wanted now."""
+        """Return the desired state that runs a suspended resource again, at the configured scale."""
         ...
 
     def resealed(self, entry: Entry, workload: Workload, place: Place) -> Wanted | None:
-        """Return a holder of a workload's secrets as it was made, with today's values; None if those are of another version."""
+        """Return the desired state of a resource that holds a workload's secrets, with today's values.
+
+        Returns None if today's values are of another version than the deployed ones.
+        """
         ...
 
     def absent_images(self, images: Collection[str]) -> Sequence[str]:
-        """Return those of these images (as containers name them) that nothing can be run from any more, if that can be told."""
+        """Return the images (as containers name them) that the platform no longer has.
+
+        Returns nothing where the platform can't tell.
+        """
         ...
 
     def closed(self, entry: Entry) -> Wanted | None:
-        """What leads to a slot those who hold a page of its release, as it is once nothing runs there; None for all else."""
+        """Return the inputs that stop cookie-pinned requests from reaching a suspended slot.
+
+        Returns None if `entry` is not a routing resource.
+        """
         ...
 
     def opened(self, entry: Entry) -> Wanted:
-        """The same, as it was made."""
+        """Return the original inputs of a routing resource that `closed` has changed."""
         ...
 
     def gateway(self, parent: Resource) -> Resource:
-        """What users connect to."""
+        """Deploy the gateway that users connect to."""
         ...
 
     def expose(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Dependencies:
-        """A way through the gateway into a slot, live or not: for requests whose header asks for it, and for those of its pages.
+        """Route requests through the gateway to a slot, live or idle, by header and by release cookie.
 
-        Once what is returned is there, no request comes to the release that was in the slot before.
+        Once the returned resources exist, no request reaches the release that was in the slot before.
         """
         ...
 
     def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
-        """Ask every route of a slot through the gateway, and all that `app.checks` names, as users will."""
+        """Request every route of a slot and all of `app.checks` through the gateway, as users do."""
         ...
 
     def switch(
         self, parent: Resource, place: Place, routes: Sequence[Route] | None, count: int, after: Dependencies
     ) -> Output[Resource]:
-        """Move all traffic to a slot: the only thing that does. `count` numbers the switches of this stack.
+        """Move all traffic to a slot. No other operation moves traffic.
 
-        `routes` are None if the slot is kept: then it has its own, and what runs in it is asked first if it is well.
+        Args:
+            routes: routes of the slot, or None if the slot is kept. A kept slot keeps its own routes, and its health
+                is
+                checked before the switch.
+            count: number of this switch in the stack.
         """
         ...
 
     def put_back(
         self, parent: Resource, place: Place, count: int, after: Dependencies, *, beside: bool
     ) -> Output[Resource]:
-        """Make a lost switch again: switch number `count`, to the slot that is live already.
+        """Recreate the lost switch number `count`, to the slot that is live already.
 
-        `beside` if the same update moves traffic on by another switch, which comes later.
+        Args:
+            beside: True if another switch moves traffic on, later in the same update.
         """
         ...
 
@@ -240,30 +273,30 @@ class Platform(Protocol):
         exporters: Mapping[TierName, Workload],
         after: Mapping[TierName, Sequence[Resource]],
     ) -> None:
-        """Have tiers and exporters asked how they are, and the rules about it looked after. Each exporter is run after its tier."""
+        """Set up metrics collection from tiers and exporters, and the alert rules. An exporter starts after its tier."""
         ...
 
     def announce(self, parent: Resource, watched: Watched, live: Output[Mapping[str, str]]) -> None:
-        """Let those who watch know which release is live, and in which slot."""
+        """Publish the live slot and its release as a metric."""
         ...
 
 
 def refuse_another(app: str, checkpoint: Checkpoint) -> None:
-    """Another application is not put in the place of the one this stack holds.
+    """Refuse to deploy an application over another one that this stack holds.
 
     Raises:
-        ConfigError: the stack holds another.
+        ConfigError: the stack holds an application of another name.
     """
-    held = {entry.labels[LABEL_APP] for entry in checkpoint.entries if LABEL_APP in entry.labels}
-    if held - {app}:
+    names = {entry.labels[LABEL_APP] for entry in checkpoint.entries if LABEL_APP in entry.labels}
+    if names - {app}:
         raise ConfigError(
-            f"app.name: this stack holds {', '.join(sorted(held))}, and under another name it would start without its data; "
+            f"app.name: this stack holds {', '.join(sorted(names))}, and under another name it would start without its data; "
             f"keep the name, or remove the stack first (`pulumi destroy`)"
         )
 
 
 def routing(app: App, environment: Environment, stack: str) -> Routing:
-    """Ask the platform itself which slot it sends users to; its answer says so if it can't be asked."""
+    """Read from the platform which slot gets users' traffic. A failure is reported in the result, not raised."""
     if environment.kubernetes:
         from . import cluster
 
@@ -274,12 +307,12 @@ def routing(app: App, environment: Environment, stack: str) -> Routing:
 
 
 def ready(app: App, environment: Environment, stack: str) -> Mapping[tuple[str, str], tuple[int, int]]:
-    """(slot or "", tier) → how many of it are ready, of how many there are to be: as the platform says now."""
+    """Return (slot or "", tier) → how many replicas are ready, and how many are expected, read from the platform."""
     return ready_at(locate_described(app, environment, stack))
 
 
 def ready_at(location: Location) -> Mapping[tuple[str, str], tuple[int, int]]:
-    """Return (slot or "", tier) → how many replicas are ready, and how many there are to be, as the platform says now."""
+    """Return (slot or "", tier) → how many replicas are ready, and how many are expected, read from a location."""
     if location.context:
         from . import cluster
 
@@ -290,7 +323,7 @@ def ready_at(location: Location) -> Mapping[tuple[str, str], tuple[int, int]]:
 
 
 def locate_described(app: App, environment: Environment, stack: str) -> Location:
-    """Return the platform that the files name for a stack."""
+    """Return the platform location that the configuration files name for a stack."""
     if environment.kubernetes:
         home = environment.kubernetes.home(f"{app.name}-{stack}")
         return Location(app=app.name, stack=stack, context=environment.kubernetes.context, namespace=home)
@@ -300,28 +333,30 @@ def locate_described(app: App, environment: Environment, stack: str) -> Location
 def execute(
     app: App, environment: Environment, stack: str, tier: str, slot: Slot | None, command: Sequence[str]
 ) -> str:
-    """What a command prints in one of the running containers of a tier.
+    """Run a command in a running container of a tier and return its output.
 
     Raises:
-        RunError: there is none, or it ends with another code than 0.
+        RunError: no container of the tier runs, or the command exits with a code other than 0.
     """
-    held = {LABEL_SLOT: str(slot)} if slot else {}
+    slot_labels = {LABEL_SLOT: str(slot)} if slot else {}
     if environment.kubernetes:
         from . import cluster
 
-        labels = {"app.kubernetes.io/component": tier, **held}
+        labels = {"app.kubernetes.io/component": tier, **slot_labels}
         return cluster.execute(environment.kubernetes, f"{app.name}-{stack}", labels, command)
     from . import engine
 
-    labels = engine.stack_labels(app.name, stack) | {"tiers.role": "tier", "tiers.tier": tier, **held}
+    labels = engine.stack_labels(app.name, stack) | {"tiers.role": "tier", "tiers.tier": tier, **slot_labels}
     return engine.execute(environment, labels, command)
 
 
 def tell(app: App, environment: Environment, stack: str, workload: str, command: Sequence[str], given: str) -> str:
-    """What a command prints in the running container of a workload, given a line on its standard input, where secrets may be.
+    """Run a command in a workload's container, write a line to its standard input, and return its output.
+
+    Secrets can be passed in this line.
 
     Raises:
-        RunError: it does not run, or the command ends with another code than 0.
+        RunError: the container does not run, or the command exits with a code other than 0.
     """
     if environment.kubernetes:
         from . import cluster
@@ -335,7 +370,7 @@ def tell(app: App, environment: Environment, stack: str, workload: str, command:
 
 
 def lines(app: App, environment: Environment, stack: str) -> Iterator[Line]:
-    """All that the containers of a stack have written, those of both slots and what is shared, one after the other."""
+    """Yield every log line of a stack's containers, of both slots and of shared tiers, one container after the other."""
     if environment.kubernetes:
         from . import cluster
 
@@ -346,10 +381,12 @@ def lines(app: App, environment: Environment, stack: str) -> Iterator[Line]:
 
 
 def run_once(app: App, environment: Environment, stack: str, workload: str, name: str, command: Sequence[str]) -> str:
-    """What a command prints that is run, to its end, as a workload's timed command `name` would be.
+    """Run a scheduled command now, to its end, and return its output.
+
+    `workload` and `name` select the schedule that it runs like.
 
     Raises:
-        RunError: there is no such workload, or it ends with another code than 0.
+        RunError: the workload does not exist, or the command exits with a code other than 0.
     """
     if environment.kubernetes:
         from . import cluster
@@ -362,15 +399,15 @@ def run_once(app: App, environment: Environment, stack: str, workload: str, name
 
 
 def ways_in(app: App, environment: Environment, stack: str, live: Slot) -> list[str]:
-    """Which ways there are to what is live, besides the gateway's and those between tiers that need each other."""
+    """Return the routes to the live slot that are neither the gateway's nor between tiers that need each other."""
     from . import isolation
 
     if environment.kubernetes:
         from . import cluster
 
         instance = f"{app.name}-{stack}"
-        found = cluster.objects(environment.kubernetes, instance, live)
-        return list(isolation.of_cluster(app, found, environment.kubernetes.home(instance)))
+        objects = cluster.objects(environment.kubernetes, instance, live)
+        return list(isolation.of_cluster(app, objects, environment.kubernetes.home(instance)))
     from . import engine
 
     containers = engine.containers(environment, engine.stack_labels(app.name, stack), live)
@@ -380,13 +417,14 @@ def ways_in(app: App, environment: Environment, stack: str, live: Slot) -> list[
 
 
 def check(settings: Settings, checkpoint: Checkpoint) -> None:
-    """Find out before anything is touched whether the platform is there, and the stack's own.
+    """Check before any change that the platform is available and that the stack holds the same application.
 
     Raises:
-        RunError: it is not.
+        RunError: the platform is not available.
+        ConfigError: the stack holds another application.
     """
     refuse_another(settings.app.name, checkpoint)
-    # Each platform's provider costs time to import.
+    # Imported here because each platform's provider takes time to import.
     if settings.environment.kubernetes:
         from . import kubernetes
 
@@ -398,7 +436,7 @@ def check(settings: Settings, checkpoint: Checkpoint) -> None:
 
 
 def connect(settings: Settings, checkpoint: Checkpoint, live: Slot | None) -> Platform:
-    """Return the platform that the environment names; `live` is the slot that must keep serving."""
+    """Return the platform of the environment. `live` is the slot that must keep serving users."""
     if settings.environment.kubernetes:
         from . import kubernetes
 

@@ -1,4 +1,4 @@
-"""The Role that is enough to deploy into a namespace that is there: what the renderers make, and what explains a failure."""
+"""Kubernetes Role with the permissions to deploy into an existing namespace and to explain failures."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -27,22 +27,22 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "ServiceMonitor": ("monitoring.coreos.com", "servicemonitors"),
     "StatefulSet": ("apps", "statefulsets"),
 }
-"""Kind → API group and resource, of all that is made in a namespace by who does not own it."""
+"""Kind → API group and resource, of every kind that the program creates in a namespace it does not own."""
 HOLD_DATA = frozenset({"Cluster", "PersistentVolumeClaim"})
-"""Kinds that are never removed as strays: a database of several instances goes with its object."""
+"""Kinds that are never deleted as orphans. Deleting a database cluster's object deletes its data."""
 READ = (("", "events"), ("", "pods"), ("", "pods/log"), ("apps", "replicasets"))
-"""What the provider watches while it waits, and what an error is explained from."""
+"""Resources that the provider watches while it waits, and that error messages are built from."""
 
 
 def role() -> dict[str, Any]:
-    """The Role, without a namespace: `kubectl apply --namespace NAME` gives it one."""
-    made = [_rule(group, KINDS.values(), _WRITE) for group in sorted({group for group, _ in KINDS.values()})]
-    seen = [_rule(group, READ, _READ) for group in sorted({group for group, _ in READ})]
+    """Return the Role without a namespace; `kubectl apply --namespace NAME` sets one."""
+    write_rules = [_rule(group, KINDS.values(), _WRITE) for group in sorted({group for group, _ in KINDS.values()})]
+    read_rules = [_rule(group, READ, _READ) for group in sorted({group for group, _ in READ})]
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
         "metadata": {"name": "tiers-deployer", "labels": {"app.kubernetes.io/managed-by": "administrator"}},
-        "rules": made + seen,
+        "rules": write_rules + read_rules,
     }
 
 
@@ -51,5 +51,5 @@ _WRITE = (*_READ, "create", "update", "patch", "delete")
 
 
 def _rule(group: str, resources: Iterable[tuple[str, str]], verbs: tuple[str, ...]) -> dict[str, Any]:
-    names = sorted(resource for of_group, resource in resources if of_group == group)
+    names = sorted(resource for resource_group, resource in resources if resource_group == group)
     return {"apiGroups": [group], "resources": names, "verbs": list(verbs)}

@@ -1,4 +1,4 @@
-"""Say what a failure means for users. The live slot is asked, and the sentence repeats its answer: nothing is taken for granted."""
+"""Effect of a failure on users, for error messages. The live slot is probed; its answer is reported, never assumed."""
 
 import http.client
 import ssl
@@ -10,17 +10,18 @@ from ..release import Slot
 from . import SLOT_HEADER, readiness
 
 WITHIN = 5
-"""Seconds that an answer may take."""
+"""Timeout of a probe in seconds."""
 
 
 def describe(live: Slot | None, url: str, paths: Sequence[str], ready: Callable[[], bool]) -> str:
-    """Return the sentence for an error: the answers of the live slot, to users and to the gateway's own questions.
+    """Return the sentence for an error: the responses of the live slot to users' requests and to readiness probes.
 
     Args:
-        live: the slot that was live when the update began; None if nothing was.
+        live: the slot that was live when the update began; None if none was.
         url: the address that users open.
-        paths: paths on which the gateway answers for one tier each, for requests that name the slot.
-        ready: the platform's own opinion of the live slot, for a gateway that can't be reached from here.
+        paths: readiness paths of the gateway, one for each tier, for requests that name the slot.
+        ready: tells whether the platform calls the live slot ready, for a gateway that can't be reached from this
+            machine.
     """
     if live is None:
         return "nothing was live"
@@ -40,29 +41,29 @@ def describe(live: Slot | None, url: str, paths: Sequence[str], ready: Callable[
 
 
 def paths(checkpoint: Checkpoint, slot: Slot) -> list[str]:
-    """Return the paths on which the gateway answers for the routed tiers of a slot."""
-    held = observe(checkpoint).held.get(slot)
-    return [readiness(route) for route in held.release.routes] if held else []
+    """Return the readiness paths of the gateway for the routed tiers of a slot."""
+    slot_state = observe(checkpoint).held.get(slot)
+    return [readiness(route) for route in slot_state.release.routes] if slot_state else []
 
 
 def _by_platform(live: Slot, url: str, ready: Callable[[], bool], why: str) -> str:
     try:
-        well = ready()
+        healthy = ready()
     except Exception as error:
         return f"live ({live}) could not be asked: {url}: {why}; {' '.join(str(error).split())[:200]}"
-    if well:
+    if healthy:
         return f"what is live was not touched: {live} is ready ({url} can't be reached from here: {why})"
     return f"live ({live}) is not ready, and {url} does not answer: {why}"
 
 
 def _ask(url: str, path: str, slot: str) -> tuple[int, str]:
-    """Return the status of a path, and the slot that answered."""
+    """Request a path and return its status and the slot that answered."""
     parts = urlsplit(url)
-    # Names below localhost are this machine (RFC 6761), also where the resolver does not know them.
+    # Names below localhost resolve to this machine (RFC 6761), even if the resolver does not know them.
     host = "127.0.0.1" if (parts.hostname or "").endswith(".localhost") else parts.hostname or ""
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
-        # Only the status counts: a certificate that this machine does not know is no answer of the slot.
+        # Only the status counts. A certificate that this machine does not trust says nothing about the slot.
         context = ssl._create_unverified_context()  # noqa: S323 # pyright: ignore[reportPrivateUsage]
         connection = http.client.HTTPSConnection(host, parts.port, timeout=WITHIN, context=context)
     else:

@@ -1,6 +1,6 @@
-"""Inventory of a stack: which of the resources in its state exist on the platform, and which containers are stopped.
+"""Inventory of a stack: the objects that exist on its platform, and the containers that are stopped.
 
-The keys by which a resource and an object are matched are made here and nowhere else.
+Only this module builds the keys that match resources of the state with objects of the platform.
 """
 
 import os
@@ -34,7 +34,7 @@ class Location:
 
     @property
     def name(self) -> str:
-        """The platform in an error message."""
+        """Name of the platform for error messages."""
         return f"the cluster of context {self.context}" if self.context else f"the engine at {self.host}"
 
 
@@ -44,11 +44,11 @@ class Inventory:
 
     keys: frozenset[str] = frozenset()
     stopped: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Key of each container that does not run → its state in the engine's words. Deployments scaled to 0 by hand, too."""
+    """Key of each container that is not running, or Deployment scaled to 0 by hand → its state in the platform's words."""
     unhealthy: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Key of each container that runs and does not serve → its state."""
+    """Key of each container that runs but does not serve → its state."""
     kinds: frozenset[str] | None = None
-    """Kinds that were listed; None if all were. An object of another kind counts as there."""
+    """Kinds that were listed, or None for all. Objects of a kind that was not listed count as existing."""
 
 
 def resources_of(state: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -63,7 +63,10 @@ def inputs_of(resource: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def key_of(resource: Mapping[str, Any]) -> str | None:
-    """Return the key of a resource in the form of `pulumi stack export`, or None if its platform is not asked for it."""
+    """Return the key of a resource in the form of `pulumi stack export`.
+
+    Returns None for a resource that the inventory does not cover.
+    """
     kind, identity = str(resource["type"]), str(resource.get("id") or "")
     outputs = cast(Mapping[str, Any], resource.get("outputs") or {})
     if not resource.get("custom") or not identity:
@@ -78,17 +81,17 @@ def key_of(resource: Mapping[str, Any]) -> str | None:
 
 
 def object_key(kind: str, namespace: str, name: str) -> str:
-    """Return the key of a Kubernetes object; `namespace` is empty if it is in none."""
+    """Return the key of a Kubernetes object; `namespace` is empty for a cluster-wide object."""
     return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
 
 
 def locate(state: Mapping[str, Any], stack: str) -> Location | None:
-    """Return the platform that a stack is deployed to, from its state alone; None if the state names none.
+    """Return the platform that a stack is deployed to, read from its state alone; None if the state names none.
 
-    Today's files may name another, or be unusable: what is deployed is where the state's provider put it.
+    The configuration files are not read: they may be invalid today, or name another platform than the deployed one.
     """
     resources = resources_of(state)
-    app = next((found for each in resources if (found := _app(each))), "")
+    app = next((name for each in resources if (name := _app(each))), "")
     if not app:
         return None
     for resource in resources:
@@ -101,7 +104,7 @@ def locate(state: Mapping[str, Any], stack: str) -> Location | None:
 
 
 def engine_host(named: str | None) -> str:
-    """Return the engine's address: the one that is named, else DOCKER_HOST, else the local socket."""
+    """Return the engine's address: `named` if set, else DOCKER_HOST, else the local socket."""
     return named or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
 

@@ -1,6 +1,6 @@
-"""Which ways to a tier there are that should not be: pure, over what an engine or a cluster says is there.
+"""Check of network isolation: pure functions over the objects that an engine or a cluster reports.
 
-In is only the gateway's way; between tiers, what the tier graph says.
+Allowed are routes through the gateway and, between tiers, those of the tier graph.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,13 +15,16 @@ from .reachability import Network, Pod
 
 
 def ports(app: App) -> dict[str, int]:
-    """Tier → where it listens, of those that do."""
-    own = {str(tier): each.port for tier, each in app.services.items() if isinstance(each, Listening)}
-    return own | {str(tier): port for tier, port in DATA_PORTS.items()}
+    """Return tier → the port it listens on, of tiers that listen."""
+    listening = {str(tier): each.port for tier, each in app.services.items() if isinstance(each, Listening)}
+    return listening | {str(tier): port for tier, port in DATA_PORTS.items()}
 
 
 def of_engine(app: App, containers: Sequence[Container], answering: Collection[str]) -> Iterator[str]:
-    """What of the containers is open. `answering` are those that took a connection from this machine at a closed network."""
+    """Yield the containers that are reachable but should not be.
+
+    `answering` are containers that accepted a connection from this machine on a closed network.
+    """
     for each in containers:
         if each.role not in ("gateway", "watch") and each.published:
             yield f"{each.name} publishes {', '.join(each.published)}"
@@ -30,7 +33,7 @@ def of_engine(app: App, containers: Sequence[Container], answering: Collection[s
     data = [each for each in containers if each.tier in list(DATA_PORTS)]
     for each, other in product(containers, data):
         service = _service(app, each.tier)
-        # What needs any of the data is where all of it is (docs/adr/003-networks.md).
+        # A tier that needs one data tier is on the network of all of them (docs/adr/003-networks.md).
         if (
             service
             and not DATA_PORTS.keys() & set(service.needs)
@@ -40,7 +43,7 @@ def of_engine(app: App, containers: Sequence[Container], answering: Collection[s
 
 
 def of_cluster(app: App, objects: Mapping[str, Sequence[Mapping[str, Any]]], namespace: str) -> Iterator[str]:
-    """What of the objects of a namespace, by kind, is open."""
+    """Yield the objects of a namespace, by kind, that open a route which should not exist."""
     for each in objects["Service"]:
         if each["spec"].get("type") != "ClusterIP" or each["spec"].get("externalIPs"):
             yield f"Service {each['metadata']['name']} is open to the outside ({each['spec'].get('type')})"
@@ -64,7 +67,7 @@ def _tier(pod: Pod) -> str:
 
 
 def _needs(app: App, source: Pod, target: Pod) -> bool:
-    if _tier(source) == _tier(target) in list(DATA_PORTS):  # one that is there several times talks to itself
+    if _tier(source) == _tier(target) in list(DATA_PORTS):  # Members of a replicated data tier connect to each other.
         return True
     if (_tier(source), _tier(target)) == ("backup", "database"):
         return True

@@ -1,10 +1,10 @@
-"""The Docker platform: workloads as containers of one engine.
+"""Docker platform: workloads as containers of one engine.
 
-Pure functions render a workload into the arguments of a container; `DockerPlatform` registers them. What the engine
-and the provider are relied on for (kreuzwerker/terraform-provider-docker, bridged by pulumi-docker):
-an image must be given by its ID, else the next update replaces the container; `wait` polls health once a second;
-`attach` waits for the end of a one-shot container and an exit code does not fail it; files can't be uploaded into a
-read-only root, so they go into a volume through a container that is never started.
+Pure functions render a workload into the arguments of a container; `DockerPlatform` registers them. The program
+relies on these properties of the engine and the provider (kreuzwerker/terraform-provider-docker, bridged by
+pulumi-docker). An image must be given by its ID, else the next update replaces the container. `wait` polls health
+once a second. `attach` waits for the end of a one-shot container, and an exit code does not fail it. Files can't be
+uploaded into a read-only root, so they go into a volume through a container that is never started.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ from . import SHARED, Dependencies, Place, Wanted, engine, haproxy, impact, prom
 TOOLBOX = Path(__file__).with_name("toolbox.py").read_text()
 GATEWAY_USER = haproxy.USER
 CLAIM_WITHIN = "75"
-"""Seconds that the gateway has to take a slot: the engine waits up to a minute before it starts one anew that has ended."""
+"""Seconds that the gateway has to take a slot. The engine may wait a minute before it restarts a gateway that has ended."""
 SMALL = Resources(cpu=0.5, memory=64 * 2**20)
 
 _PROBE = """\
@@ -74,23 +74,23 @@ else exec python3 -c 'import urllib.request; urllib.request.urlopen("{url}", tim
 
 
 def test_command(probe: Probe) -> list[str]:
-    """The engine's health command for a probe: it runs inside the container, with whatever client the image has."""
+    """Return the engine's health command for a probe. It runs inside the container, with whatever client the image has."""
     if probe.command:
         return ["CMD", *probe.command]
     url = f"http://127.0.0.1:{probe.port}{probe.path}"
-    # In bash's own `printf` a code such as %20 would be a format.
+    # In bash's `printf` a code such as %20 would be a format.
     return ["CMD-SHELL", _PROBE.format(url=url, port=probe.port, path=probe.path.replace("%", "%%"))]
 
 
 def duration(seconds: float) -> str:
-    """Whole seconds in the form the engine gives them back (Go's `time.Duration`), so that reading shows no change."""
+    """Return whole seconds in the form that the engine reports (Go's `time.Duration`), so that a refresh shows no change."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
 def healthcheck(workload: Workload) -> docker.ContainerHealthcheckArgs:
-    """Asked every second; a tier without a probe is healthy once its process has lived for one."""
+    """Return a health check that runs every second. A tier without a probe is healthy after one second."""
     probe = workload.ready or workload.probe or Probe(command=("true",))
     return docker.ContainerHealthcheckArgs(
         tests=test_command(probe),
@@ -102,7 +102,7 @@ def healthcheck(workload: Workload) -> docker.ContainerHealthcheckArgs:
 
 
 def plain_log(text: str | None, lines: int = 20) -> str:
-    """The last lines of a container's log, without the engine's 8-byte stream headers and control characters."""
+    """Return the last lines of a container's log, without the engine's 8-byte stream headers and control characters."""
     plain = re.sub(r"[\x00-\x02]\x00{3}[\s\S]{4}|[^\S\n]*[\x00-\x08\x0b-\x1f\x7f]", "", text or "")
     return "\n".join(f"    {line}" for line in plain.strip().splitlines()[-lines:]) or "    (it printed nothing)"
 
@@ -118,7 +118,7 @@ def _hardened(
     writable: Sequence[str] = ("/tmp",),
     scratch: int = SCRATCH,
 ) -> docker.ContainerArgs:
-    """What every container has, whatever it runs."""
+    """Return the arguments that all containers have in common."""
     megabytes, room = max(resources.memory // 2**20, 6), max(scratch // 2**20, 1)
     return docker.ContainerArgs(
         name=name,
@@ -126,7 +126,7 @@ def _hardened(
         command=list(command) or None,
         user=f"{user}:{user}",
         read_only=True,
-        # The owner is set too: on a folder the image has, runc puts the image's mode back over the one asked for here.
+        # The owner is set too: for a folder of the image, runc restores the image's mode over the one requested here.
         tmpfs=dict.fromkeys(sorted(writable), f"rw,noexec,nosuid,nodev,size={room}m,mode=1777,uid={user},gid={user}"),
         security_opts=["no-new-privileges:true"],
         capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"]),
@@ -143,7 +143,7 @@ def _hardened(
 
 @dataclass(frozen=True, kw_only=True)
 class DockerPlatform:
-    """The verbs of `Platform` on one Docker engine."""
+    """Operations of `Platform` on one Docker engine."""
 
     app: App
     environment: Environment
@@ -211,13 +211,16 @@ class DockerPlatform:
     # ------------------------------------------------------------------ files
 
     def _secrets_name(self, owner: str, workload: Workload) -> str:
-        """Return the name of the volume of a workload's secrets, no longer than a folder's may be."""
+        """Return the name of the volume with a workload's secrets, within the length limit of a folder's name."""
         room = names.FOLDER_NAME - len(f"{self.prefix}-{owner}-secrets")
         versions = names.versions([secret.version for secret in workload.secrets], room)
         return names.SECRET_FILES.of(owner=owner, versions=versions)
 
     def _secret_files(self, parent: Resource, workload: Workload, owner: str, image: Input[str]) -> docker.Container:
-        """The workload's secrets as files in a volume. New content is a new volume: the old goes once nothing uses it."""
+        """Deploy a workload's secrets as files in a volume.
+
+        New content goes into a new volume; the old one is deleted once no container uses it.
+        """
         name = self._secrets_name(owner, workload)
         files = [
             docker.ContainerUploadArgs(
@@ -228,7 +231,10 @@ class DockerPlatform:
         return self._files(parent, workload, name, "secrets", SECRETS, image, files, secret=True)
 
     def _script_files(self, parent: Resource, workload: Workload, image: Input[str]) -> docker.Container:
-        """The workload's scripts in a volume that keeps its name: new content changes nothing of what has its data."""
+        """Deploy a workload's scripts in a volume that keeps its name.
+
+        New content therefore changes nothing of the container that has the data.
+        """
         files = [
             docker.ContainerUploadArgs(file=f"{SCRIPTS}/{script.name}", content=script.text)
             for script in workload.scripts
@@ -247,7 +253,7 @@ class DockerPlatform:
         *,
         secret: bool = False,
     ) -> docker.Container:
-        """Files in a volume that is mounted on `folder`, copied there through a container."""
+        """Copy files through a container into a volume that is mounted on `folder`."""
         volume = self._volume(parent, name, f"{self.prefix}-{name}", self.ground.provider)
         args = _hardened(
             f"{self.prefix}-{name}",
@@ -321,7 +327,7 @@ class DockerPlatform:
         )
         args.ports = list(ports) or None
         if role == "exporter" and workload.command:
-            # The images of tiers run what they are told; an exporter's would take it for its own flags.
+            # The image of an exporter would take the command for flags of its own entrypoint.
             args.entrypoints, args.command = list(workload.command[:1]), list(workload.command[1:])
         args.envs = self._environment(workload, place)
         args.healthcheck = healthcheck(workload)
@@ -345,7 +351,7 @@ class DockerPlatform:
         return docker.Container(name, args, opts=self._options(parent, after, hooks=hooks, delete_before_replace=True))
 
     def data(self, parent: Resource, volume: Volume, provider: docker.Provider) -> docker.Volume:
-        """A volume that outlives every release."""
+        """Create a volume that outlives every release."""
         options = of_data(self.environment.protect_data)
         return self._volume(parent, volume.name, f"{self.prefix}-{volume.name}", provider, **options)
 
@@ -365,7 +371,8 @@ class DockerPlatform:
         ]
         after: Dependencies = ()
         if workload.scripts:
-            # Only the volume's name is an input: its content is there first, and a change of it is none of the container's.
+            # Only the volume's name is an input. The scripts exist first, and changing them leaves the container
+            # unchanged.
             name, after = f"{self.prefix}-{names.SCRIPTS.of(data=workload.tier)}", [supplies[_scripts_of(workload)]]
             volumes.append(docker.ContainerVolumeArgs(container_path=SCRIPTS, volume_name=name, read_only=True))
         return [self._container(parent, workload, f"{workload.tier}-1", workload.tier, supplies, volumes, None, after)]
@@ -376,11 +383,11 @@ class DockerPlatform:
     def schedule(
         self, parent: Resource, workload: Workload, times: Sequence[Timed], supplies: Mapping[str, Resource]
     ) -> Sequence[Resource]:
-        told = (*workload.command, *(f"{each.name}={each.at}" for each in times))
-        return self.keep(parent, replace(workload, command=told), supplies)
+        command = (*workload.command, *(f"{each.name}={each.at}" for each in times))
+        return self.keep(parent, replace(workload, command=command), supplies)
 
     def reach(self, parent: Resource, elsewhere: Elsewhere) -> Sequence[Resource]:
-        # Those who need it are on the network that leads outside: nothing else is to be made.
+        # Tiers that need it are on the network that leads outside, so no resource is needed.
         return []
 
     def rescaled(self, entry: Entry, scales: Mapping[TierName, Scale]) -> Wanted | None:
@@ -435,13 +442,13 @@ class DockerPlatform:
     def _one_shot(
         self, parent: Resource, name: str, args: docker.ContainerArgs, what: str, after: Dependencies, **more: Any
     ) -> Output[Resource]:
-        """A container that runs to its end. The output fails, with the end of its log, unless its exit code is 0."""
+        """Run a container to its end. The output fails with the end of its log unless its exit code is 0."""
         args.restart, args.must_run, args.attach, args.logs = "no", False, True, True
         container = docker.Container(name, args, opts=self._options(parent, after, delete_before_replace=True, **more))
         return self._passed(container, container.exit_code, container.container_logs, what)
 
     def _passed(self, container: Resource, code: Output[Any], log: Output[Any], what: str) -> Output[Resource]:
-        """Return the container once it has ended well."""
+        """Return the container once it has ended with exit code 0."""
 
         def passed(result: Sequence[Any]) -> Resource:
             code, log = result
@@ -453,7 +460,7 @@ class DockerPlatform:
         return Output.all(code, log).apply(passed)
 
     def impact(self) -> str:
-        """Return what a failure means for users: the live slot is asked."""
+        """Return the effect of a failure on users, as probed at the live slot."""
         if self.live is None:
             return impact.describe(None, self.url, (), lambda: False)
         labels = self.labels(role="tier") | {LABEL_SLOT: self.live}
@@ -500,10 +507,10 @@ class DockerPlatform:
 
     def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
         name = f"{place.slot}-smoke"
-        # As users ask: an application may refuse to be asked for by another name.
+        # The Host header is that of users, because an application may refuse other names.
         host = urlsplit(self.url).netloc
-        asked = [f"http://gateway:{haproxy.PORT}", host, place.slot, "30", smoke_checks(self.app, routes)]
-        args = self._tool(name, self._labels("smoke", name, place), "smoke", *asked)
+        arguments = [f"http://gateway:{haproxy.PORT}", host, place.slot, "30", smoke_checks(self.app, routes)]
+        args = self._tool(name, self._labels("smoke", name, place), "smoke", *arguments)
         args.networks_advanced = self._networks([Zone.EDGE])
         return self._one_shot(parent, name, args, f"smoke test of {place.slot}: it", after)
 
@@ -527,10 +534,10 @@ class DockerPlatform:
             tests=test_command(probe), interval="5s", timeout="6s", retries=3
         )
         args.networks_advanced = self._networks([Zone.OUTSIDE, Zone.EDGE], "gateway")
-        opened = {haproxy.PORT: gateway.port, **{haproxy.PORTS[tier]: port for tier, port in gateway.ports.items()}}
+        ports = {haproxy.PORT: gateway.port, **{haproxy.PORTS[tier]: port for tier, port in gateway.ports.items()}}
         args.ports = [
             docker.ContainerPortArgs(internal=inside, external=port, ip=gateway.address)
-            for inside, port in sorted(opened.items())
+            for inside, port in sorted(ports.items())
         ]
         if gateway.metrics_port:
             args.ports.append(
@@ -554,22 +561,23 @@ class DockerPlatform:
         return self._volume(parent, names.GATEWAY_STATE, f"{self.prefix}-{names.GATEWAY}", self.ground.provider)
 
     def expose(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Dependencies:
-        # The gateway hears whose pages are whose, and the ways of this release beside those of the other slot's.
+        # The claim gives the gateway the release of the slot, and the routes of this release beside those of the
+        # other slot.
         other = observe(self.checkpoint).held.get(place.slot.other)
         text = haproxy.of_stack(
             {place.slot: routes, place.slot.other: other.release.routes if other else routes}, self.environment
         )
-        checked = [
+        checks = [
             self._checked(parent, place, text, gateway) for gateway in after if isinstance(gateway, docker.Container)
         ]
         name = f"{place.slot}-claim"
         args = self._tell_gateway(name, self._labels("claim", name, place), place.slot, str(place.release), text)
         return [
-            self._one_shot(parent, name, args, f"environment.gateway: the claim of {place.slot}", [*after, *checked])
+            self._one_shot(parent, name, args, f"environment.gateway: the claim of {place.slot}", [*after, *checks])
         ]
 
     def _checked(self, parent: Resource, place: Place, text: str, gateway: docker.Container) -> Output[Resource]:
-        """Have the gateway's own image read a configuration before it is put in place: what it refuses never gets there."""
+        """Check a configuration with the gateway's own image before it is installed, so that an invalid one never is."""
         name = f"{place.slot}-gateway-check"
         args = _hardened(
             f"{self.prefix}-{name}",
@@ -582,8 +590,8 @@ class DockerPlatform:
         )
         args.envs = [f"CONFIG={text}"]
         args.network_mode = "none"
-        what = f"environment.gateway.image: `haproxy -c` of {self.environment.gateway.image} over the routes of {place.slot}"
-        return self._one_shot(parent, name, args, what, [gateway])
+        description = f"environment.gateway.image: `haproxy -c` of {self.environment.gateway.image} over the routes of {place.slot}"
+        return self._one_shot(parent, name, args, description, [gateway])
 
     def closed(self, entry: Entry) -> Wanted | None:
         return self._claim(entry, None) if entry.role == "claim" else None
@@ -592,7 +600,10 @@ class DockerPlatform:
         return self._claim(entry, entry.labels[LABEL_RELEASE])
 
     def _claim(self, entry: Entry, release: str | None) -> Wanted:
-        """Return the claim of a slot that is kept, with another release. The gateway's configuration stays the one it has."""
+        """Return the claim of a kept slot with another release, or with none.
+
+        The gateway's configuration stays unchanged.
+        """
         inputs, attempt = dict(entry.inputs), self.checkpoint.attempt(entry.name)
         words: list[str] = inputs["command"]
         inputs["command"] = words[: words.index("route") + 4] + ([release] if release else [])
@@ -625,24 +636,28 @@ class DockerPlatform:
     ) -> None:
         server = prometheus.workload(watched)
         supplies = self.prepare(parent, [*exporters.values(), server], None)
-        for tier, each in exporters.items():
-            self._container(parent, each, each.tier, each.tier, supplies, [], None, after[tier], role="exporter")
+        for tier, exporter in exporters.items():
+            self._container(
+                parent, exporter, exporter.tier, exporter.tier, supplies, [], None, after[tier], role="exporter"
+            )
         texts = prometheus.files(watched)
-        # By another name with another content: Prometheus reads it when it starts.
+        # New content gets a new volume name, because Prometheus reads its configuration only when it starts.
         version = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:6]
         files = [docker.ContainerUploadArgs(file=name, content=text) for name, text in texts.items()]
         image = _image_id(supplies, server)
         name = names.PROMETHEUS_CONFIG.of(version=version)
         config = self._files(parent, server, name, "config", prometheus.CONFIG, image, files)
-        kept = self._volume(
+        data_volume = self._volume(
             parent, names.PROMETHEUS_DATA, f"{self.prefix}-{names.PROMETHEUS_DATA}", self.ground.provider
         )
-        told = self._volume(
+        release_volume = self._volume(
             parent, names.PROMETHEUS_RELEASED, f"{self.prefix}-{names.PROMETHEUS_RELEASED}", self.ground.provider
         )
         volumes = [
-            docker.ContainerVolumeArgs(container_path=prometheus.DATA, volume_name=kept.name),
-            docker.ContainerVolumeArgs(container_path=prometheus.RELEASED, volume_name=told.name, read_only=True),
+            docker.ContainerVolumeArgs(container_path=prometheus.DATA, volume_name=data_volume.name),
+            docker.ContainerVolumeArgs(
+                container_path=prometheus.RELEASED, volume_name=release_volume.name, read_only=True
+            ),
             docker.ContainerVolumeArgs(
                 container_path=prometheus.CONFIG, volume_name=f"{self.prefix}-{name}", read_only=True
             ),
@@ -655,7 +670,7 @@ class DockerPlatform:
     def announce(self, parent: Resource, watched: Watched, live: Output[Mapping[str, str]]) -> None:
         args = self._tool("released", self.labels(role="released"))
         args.command = ["true"]
-        # Never started, as where files are copied: Prometheus looks for a new one itself.
+        # Never started, as in `_files`. Prometheus notices a new file itself.
         args.read_only, args.start, args.must_run, args.restart = False, False, False, "no"
         args.network_mode = "none"
         volume = f"{self.prefix}-{names.PROMETHEUS_RELEASED}"
@@ -667,7 +682,8 @@ class DockerPlatform:
     def switch(
         self, parent: Resource, place: Place, routes: Sequence[Route] | None, count: int, after: Dependencies
     ) -> Output[Resource]:
-        # A new resource for each switch, so that the checkpoint never lacks the last one: the old goes when it stands.
+        # Each switch is a new resource, so that the checkpoint always has one: the old one is deleted after the new
+        # one exists.
         name = f"switch-{count}"
         labels = self._labels("switch", name, switch=str(count)) | {LABEL_SLOT: place.slot}
         args = self._tell_gateway(name, labels, "live", place.slot)
@@ -683,7 +699,7 @@ class DockerPlatform:
         return self._one_shot(parent, name, args, f"the switch to {place.slot}, made again: it", after)
 
     def _ask(self, place: Place) -> ResourceHook:
-        """Before traffic comes back to a slot: that the engine still calls its containers healthy."""
+        """Return a hook that checks before a switch back that the engine still calls the slot's containers healthy."""
         labels = self.labels(role="tier") | {LABEL_SLOT: place.slot}
 
         def ask(_: ResourceHookArgs) -> None:
@@ -693,12 +709,13 @@ class DockerPlatform:
 
 
 def check(settings: Settings, checkpoint: Checkpoint) -> None:
-    """Find out whether the engine that the environment names is there.
+    """Check that the engine of the environment is available.
 
     Raises:
-        RunError: it does not answer, a port of the gateway is taken, or the gateway's configuration is too long.
+        RunError: the engine does not answer, or a port of the gateway is taken.
+        ConfigError: the configuration of the gateway is too long.
     """
-    from ..tier import routes  # which imports the platforms
+    from ..tier import routes  # imported here, because it imports the platforms
 
     found = routes(settings.app, settings.environment)
     text = haproxy.of_stack(dict.fromkeys(Slot, found), settings.environment)
@@ -715,7 +732,7 @@ def check(settings: Settings, checkpoint: Checkpoint) -> None:
 
 
 def connect(settings: Settings, checkpoint: Checkpoint, live: Slot | None) -> DockerPlatform:
-    """Return the engine that the environment names."""
+    """Return the platform of the engine that the environment names."""
     return DockerPlatform(
         app=settings.app,
         environment=settings.environment,
@@ -726,7 +743,7 @@ def connect(settings: Settings, checkpoint: Checkpoint, live: Slot | None) -> Do
 
 
 class Ground(ComponentResource):
-    """What every container of a stack stands on: the engine, one network a zone, the toolbox, the tiers' volumes."""
+    """Resources that every container of a stack depends on: provider, toolbox image, networks and the tiers' volumes."""
 
     def __init__(self, platform: DockerPlatform) -> None:
         super().__init__("tiers:docker:Ground", "ground")
@@ -743,14 +760,14 @@ class Ground(ComponentResource):
         self.register_outputs({"engine": host or "DOCKER_HOST or the local socket"})
 
     def _network(self, zone: Zone, platform: DockerPlatform) -> docker.Network:
-        # An internal network whose bridge has no address: its containers reach each other, the host reaches none.
-        inside = zone is not Zone.OUTSIDE
+        # The bridge of an internal network has no address: containers reach each other, and the host reaches none.
+        internal = zone is not Zone.OUTSIDE
         return docker.Network(
             zone,
             name=f"{platform.prefix}-{zone}",
             driver="bridge",
-            internal=inside,
-            options={"com.docker.network.bridge.inhibit_ipv4": "true"} if inside else None,
+            internal=internal,
+            options={"com.docker.network.bridge.inhibit_ipv4": "true"} if internal else None,
             labels=[
                 docker.NetworkLabelArgs(label=label, value=value) for label, value in sorted(platform.labels().items())
             ],
@@ -761,7 +778,7 @@ class Ground(ComponentResource):
 def _remote_image(
     parent: Resource, image: Image, provider: docker.Provider, place: Place | None = None
 ) -> docker.RemoteImage:
-    # Images stay on the engine when a release leaves: they are what makes going back quick, and cost only disk.
+    # Images stay on the engine after their release is gone: going back is then quick, at the cost of disk space only.
     name = f"{place.slot}-image-{image.reference}" if place else f"image-{image.reference}"
     return docker.RemoteImage(
         name,
@@ -775,8 +792,8 @@ def _remote_image(
 def _build(image: Image) -> docker.RemoteImageBuildArgs | None:
     if not image.context:
         return None
-    given = {"BASE": image.base} if image.base else None
-    return docker.RemoteImageBuildArgs(context=image.context, target=image.target, build_args=given)
+    build_args = {"BASE": image.base} if image.base else None
+    return docker.RemoteImageBuildArgs(context=image.context, target=image.target, build_args=build_args)
 
 
 def _image_of(workload: Workload) -> str:

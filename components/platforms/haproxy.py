@@ -1,9 +1,9 @@
-"""The gateway's configuration on Docker: a pure function from routes to HAProxy's language.
+"""HAProxy configuration of the gateway on Docker: a pure function from routes to text.
 
 Source: HAProxy 2.6 configuration manual, 2.2 (quoting and escaping), 4.2 (use_backend, server-template, resolvers,
-idle-close-on-response), 7.3.1 (converters), 8.2.4 (log-format) and management guide, 4 (reload, listeners handed on), 9.3
-(`set map`) and 9.4 (master CLI). The switch is no reload: the slot is looked up per request in a map. Only a release that is
-routed differently makes one, when its slot is claimed.
+idle-close-on-response), 7.3.1 (converters), 8.2.4 (log-format) and management guide, 4 (reload, listeners handed on),
+9.3 (`set map`) and 9.4 (master CLI). The switch does not reload HAProxy: each request looks up the slot in a map.
+HAProxy is reloaded only for a release with other routes, when the release claims its slot.
 """
 
 import re
@@ -16,21 +16,22 @@ from ..workload import Route
 from . import COOKIE, SLOT_HEADER, readiness
 
 FOLDER = "/var/lib/haproxy"
-"""Owned by user haproxy in the image, so that a volume mounted on it is, too."""
+"""Folder of the gateway's volume. The image gives it to user haproxy, and a volume mounted on it inherits this owner."""
 USER = 99
-"""User haproxy of the public image, who owns the folder."""
+"""Uid of user haproxy in the public image, who owns the folder."""
 FILE = f"{FOLDER}/haproxy.cfg"
 MASTER = f"{FOLDER}/master.sock"
 MAP = f"{FOLDER}/live.map"
-"""Which slot is `live`; and of each slot, which release it has."""
+"""Map file: the value of `live` is the live slot, the value of a slot is its release."""
 PORT = 8080
 METRICS_PORT = 8404
 PORTS = {TierName.WEB: 8081, TierName.API: 8082}
-"""Where a tier is asked by itself."""
+"""Tier → port of the gateway that serves only this tier."""
 REPLICAS = 10
 STATE = f"{FOLDER}/servers.state"
-"""Who was healthy when the last process handed over: the next one begins with it, not with nobody."""
+"""File with the server states of the previous process. After a reload the new process starts with its healthy servers."""
 ASKED = "{ var(txn.asked) -m found }"
+"""Condition: the request names a slot in its header."""
 
 _LOGGED = {
     "time": '"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]"',
@@ -45,9 +46,9 @@ _LOGGED = {
     "release": f'"%[var(txn.slot),map({MAP},none)]"',
 }
 LOG = "{" + ",".join(f'"{name}":{value}' for name, value in _LOGGED.items()) + "}"
-"""A line of JSON for each request, as the tiers write them; the query is left out, for it may hold what is nobody's business.
+"""Format of a request's log line: JSON like that of the tiers, without the query, which may be confidential.
 
-A line is at most 4 KiB, which a pipe takes as a whole: of a path its first 1024 bytes.
+A line is at most 4 KiB, which a pipe writes as a whole, so a path is cut to its first 1024 bytes.
 """
 
 _NORMAL = "txn.normal"
@@ -56,17 +57,17 @@ _NORMALISE = [
     "  http-request set-var(txn.path) path",
     f"""  http-request set-var({_NORMAL}) 'path,regsub("%(?![0-9A-Fa-f]{{2}})",!,g),url_dec,concat(/),"""
     """regsub("//+",/,g),regsub("/\\.(?=/)",,g)'""",
-    # Each takes a name and the `..` after it away, everywhere in the path; so deep they may be nested.
+    # Each rule removes one level of names followed by `..` everywhere in the path, so it is repeated for nested ones.
     *[f"""  http-request set-var({_NORMAL}) 'var({_NORMAL}),regsub("/(?!\\.\\./)[^/]+/\\.\\.(?=/)",,g)' if {_DOTS}"""]
     * 8,
     f"""  http-request set-var({_NORMAL}) 'var({_NORMAL}),regsub("^(?:/\\.\\.(?=/))++",)' if {_DOTS}""",
     f"  http-request deny deny_status 400 if {_DOTS}",
     f"  http-request deny deny_status 400 if {{ path -m found }} !{{ var({_NORMAL}) -m found }}",
 ]
-"""A request's path as `paths.normalise` has it, for comparing only: the tier gets the path that the client has sent."""
+"""Rules that compute a request's path as `paths.normalise` does, for comparing only. The tier gets the client's path."""
 
 _ID = "^[A-Za-z0-9._:/+=@-]{1,128}$"
-"""A request's id that is passed on. Whatever else a client sends is replaced: tiers write it into their logs."""
+"""Request ids that are passed on. Any other id is replaced, because tiers write it into their logs."""
 
 FIRST = f"""\
 global
@@ -84,17 +85,17 @@ frontend gateway
   http-request set-var(txn.slot) str(live),map({MAP},none)
   http-request return status 503 content-type text/plain string "No release is live yet.\\n" hdr Retry-After 5
 """
-"""What the gateway begins with, before the first slot is claimed. It seldom changes: a change makes the gateway anew."""
+"""Configuration of the gateway before a slot is claimed. Changing it replaces the gateway, so it seldom changes."""
 
 START = (
     f"test -s {MAP} || echo live none > {MAP}; "
     f'test -s {FILE} || printf %s "$CONFIG" > {FILE}; '
     f"exec haproxy -W -db -S {MASTER},mode,600 -f {FILE}"
 )
-"""The gateway's process, in a shell: an input of its container, which a change would make anew."""
+"""Shell command of the gateway's process. It is an input of the container, so changing it replaces the gateway."""
 
 CHECK = f'echo live none > {MAP} && printf %s "$CONFIG" > {FILE} && exec haproxy -c -f {FILE}'
-"""The same image over the configuration in CONFIG, in a folder of its own: it ends with 0 if the gateway can start with it."""
+"""Shell command that checks the configuration in CONFIG with the gateway's image. It exits with 0 if HAProxy accepts it."""
 
 _HEAD = f"""\
 global
@@ -132,10 +133,10 @@ resolvers docker
 
 
 def word(text: str | bytes) -> str:
-    """Write a value as one word that HAProxy reads back byte by byte, wherever it takes a plain argument.
+    """Return a value as one HAProxy argument that is read back byte by byte.
 
     Raises:
-        ValueError: it holds a NUL, which no argument can.
+        ValueError: the value contains a NUL, which no argument can contain.
     """
     raw = text.encode() if isinstance(text, str) else text
     if 0 in raw:
@@ -147,12 +148,12 @@ _PLAIN = re.compile(r"[A-Za-z0-9._~/:@%+=-]")
 
 
 def log_format(text: str | bytes) -> str:
-    """Write a value as one word that HAProxy reads back byte by byte, where it takes a log-format: there `%` begins a variable."""
+    """Return a value as one HAProxy argument for a log-format, in which `%` begins a variable."""
     return word(text.replace("%", "%%") if isinstance(text, str) else text.replace(b"%", b"%%"))
 
 
 def _below(path: str) -> str:
-    """Match requests for `path` and what lies below it."""
+    """Return a condition that matches `path` and all paths below it."""
     return f"{{ var({_NORMAL}) -m beg -- {word(normalise(path))} }}"
 
 
@@ -169,9 +170,9 @@ def of_stack(slots: Mapping[Slot, Sequence[Route]], environment: Environment) ->
 def configuration(
     slots: Mapping[Slot, Sequence[Route]], alone: Collection[TierName] = (), *, metrics: bool = False
 ) -> str:
-    """The whole file: each slot with the routes of its own release. Those `alone` are asked by themselves, too, at `PORTS`.
+    """Return the whole file, in which each slot has the routes of its own release.
 
-    `metrics` adds HAProxy's own Prometheus page.
+    Tiers in `alone` are also served at their own port of `PORTS`. `metrics` adds HAProxy's Prometheus page.
     """
     sticky = any(route.sticky for routes in slots.values() for route in routes)
     front = [
@@ -206,7 +207,10 @@ def configuration(
 
 
 def _rules(routes: Sequence[Route], here: str) -> list[str]:
-    """What is not for users, and how each tier is: asked by the smoke test, by a path that need not be users' either."""
+    """Return the rules for hidden paths and for the readiness of each tier.
+
+    The smoke test requests a tier's readiness by a path that users can't reach.
+    """
     rules = [
         f"  http-request deny deny_status 404 if {_below(path)} {here}" for route in routes for path in route.hidden
     ]
@@ -220,19 +224,22 @@ def _rules(routes: Sequence[Route], here: str) -> list[str]:
 
 
 def _ways(slot: Slot, routes: Sequence[Route], alone: Collection[TierName], here: str) -> list[str]:
-    ways = [f"  use_backend {route.tier}-{slot} if {_ready_of(route)} {here}" for route in routes]
-    asked = {route.tier: PORTS[TierName(route.tier)] for route in routes if route.tier in alone}
-    ways += [f"  use_backend {tier}-{slot} if {{ dst_port {port} }} {here}" for tier, port in asked.items()]
+    rules = [f"  use_backend {route.tier}-{slot} if {_ready_of(route)} {here}" for route in routes]
+    own_ports = {route.tier: PORTS[TierName(route.tier)] for route in routes if route.tier in alone}
+    rules += [f"  use_backend {tier}-{slot} if {{ dst_port {port} }} {here}" for tier, port in own_ports.items()]
     prefixes = [(prefix, route) for route in routes for prefix in route.prefixes]
     for prefix, route in sorted(prefixes, key=lambda pair: -len(normalise(pair[0]))):
         match = here if normalise(prefix) == b"/" else f"{here} {_below(prefix)}"
-        ways.append(f"  use_backend {route.tier}-{slot} if {match}")
-    return ways
+        rules.append(f"  use_backend {route.tier}-{slot} if {match}")
+    return rules
 
 
 def _sticky() -> list[str]:
-    """A page brings a cookie with its release. What asks for no page goes to the slot that has it, else to what is live."""
-    held = [
+    """Return the rules for the release cookie, which a page's response sets.
+
+    Other requests with the cookie go to the slot that holds the release, else to the live slot.
+    """
+    pinned = [
         line
         for slot in Slot
         for line in (
@@ -244,7 +251,7 @@ def _sticky() -> list[str]:
     cookie = f"{COOKIE}=%[var(txn.slot),map({MAP},none)];\\ Path=/;\\ HttpOnly;\\ SameSite=Lax"
     return [
         "  http-request set-var(txn.page) str(yes) if { req.hdr(Accept) -m beg text/html }",
-        *held,
+        *pinned,
         f"  http-response add-header Set-Cookie {cookie} if {{ var(txn.page) -m found }}",
     ]
 

@@ -1,7 +1,7 @@
-"""A Prometheus of the environment's own, on Docker: pure functions from what is watched to its files and its workload.
+"""Prometheus of an environment on Docker: pure functions to its workload and its files.
 
-Source: Prometheus 2.42, configuration (scrape_config, dns_sd_config, file_sd_config). Tiers are found as the gateway finds
-them, by the names that Docker's DNS has for what runs in a slot.
+Source: Prometheus 2.42, configuration (scrape_config, dns_sd_config, file_sd_config). Prometheus finds tiers as the
+gateway does, by the names that Docker's DNS has for a slot's containers.
 """
 
 import json
@@ -21,7 +21,11 @@ CONFIG, DATA, RELEASED, TARGETS = "/etc/prometheus", "/prometheus", "/etc/releas
 
 
 def workload(watched: Watched) -> Workload:
-    """The server. It reaches what it asks and the world, to be asked and to send alerts; no data."""
+    """Return the workload of the Prometheus server.
+
+    It reaches the metrics of tiers and the outside network, from which it is queried and to which it sends alerts. It
+    does not reach the data tiers.
+    """
     settings = watched.settings
     return Workload(
         tier=NAME,
@@ -49,28 +53,28 @@ def files(watched: Watched) -> dict[str, str]:
 
 
 def released(live: Mapping[str, str]) -> str:
-    """What is live, as the labels of a target: Prometheus reads such a file anew whenever it changes, and no other."""
+    """Return a target file whose labels name the live release. Prometheus reads such a file again when it changes."""
     return json.dumps([{"targets": [f"localhost:{PORT}"], "labels": dict(live)}])
 
 
 def _configuration(watched: Watched) -> dict[str, Any]:
-    every = f"{watched.settings.interval * 1000:.0f}ms"
+    interval = f"{watched.settings.interval * 1000:.0f}ms"
     jobs = [_tier(tier, described) for tier, described in watched.app.measured.items()]
     jobs += [_one(tier, f"{tier}-exporter:{EXPORTER_PORTS[tier]}") for tier in watched.exported]
     jobs += [_one(BACKUP, f"{BACKUP}:{BACKUP_PORT}") | _SELDOM] if watched.backed_up else []
     jobs += [_one("gateway", f"gateway:{haproxy.METRICS_PORT}"), _one(NAME, f"localhost:{PORT}"), _RELEASED]
-    here = {"target_label": "namespace", "replacement": watched.namespace}
-    jobs = [job | {"relabel_configs": [*job.get("relabel_configs", ()), here]} for job in jobs]
-    made: dict[str, Any] = {
-        "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
+    namespace_label = {"target_label": "namespace", "replacement": watched.namespace}
+    jobs = [job | {"relabel_configs": [*job.get("relabel_configs", ()), namespace_label]} for job in jobs]
+    configuration: dict[str, Any] = {
+        "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
         "rule_files": [f"{CONFIG}/rules.yml"],
         "scrape_configs": jobs,
     }
     if watched.settings.alertmanager:
         parts = urlsplit(watched.settings.alertmanager)
         manager = {"scheme": parts.scheme, "static_configs": [{"targets": [parts.netloc]}]}
-        made["alerting"] = {"alertmanagers": [manager]}
-    return made
+        configuration["alerting"] = {"alertmanagers": [manager]}
+    return configuration
 
 
 def _one(job: str, target: str) -> dict[str, Any]:
@@ -78,7 +82,10 @@ def _one(job: str, target: str) -> dict[str, Any]:
 
 
 def _tier(tier: TierName, described: Listening) -> dict[str, Any]:
-    """All replicas of both slots; a slot where none runs has no targets, and so none that is down."""
+    """Return the scrape job of a tier's replicas in both slots.
+
+    A slot without containers has no targets, and thus none that is down.
+    """
     names = [f"{tier}-{slot}" for slot in Slot]
     slot = {"source_labels": ["__meta_dns_name"], "regex": f"{tier}-(.+)", "target_label": "slot"}
     return {
@@ -93,6 +100,6 @@ _SELDOM = {"scrape_interval": BACKUP_INTERVAL, "scrape_timeout": BACKUP_TIMEOUT}
 _RELEASED: dict[str, Any] = {
     "job_name": "release",
     "file_sd_configs": [{"files": [f"{RELEASED}/*.json"], "refresh_interval": "30s"}],
-    # Only that it is up is of interest: with it come the labels of the file.
+    # Only `up` is used, for it has the labels of the file; all other series are dropped.
     "metric_relabel_configs": [{"source_labels": ["__name__"], "regex": ".*", "action": "drop"}],
 }

@@ -1,8 +1,8 @@
-"""A database of several instances on Kubernetes, as CloudNativePG's objects: pure functions to manifests.
+"""Database cluster on Kubernetes as objects of CloudNativePG: pure functions to manifests.
 
-What the operator (1.27) is relied on for: it makes and heals the instances, promotes the one that has most when the
-primary is lost, keeps the addresses `-rw` and `-ro` on whoever is what, and says how it is in `status`. Its own pods are
-as Pod Security's `restricted` asks for.
+The program relies on these properties of the operator (1.27). It creates and repairs the instances. It promotes the
+most advanced replica when the primary is lost. It points the addresses `-rw` and `-ro` at the current primary and
+replicas. It reports its state in `status`. Its pods meet Pod Security's `restricted` level.
 """
 
 from collections.abc import Mapping
@@ -22,54 +22,56 @@ OPERATOR = {
     "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "cnpg-system"}},
     "podSelector": {"matchLabels": {"app.kubernetes.io/name": "cloudnative-pg"}},
 }
-"""Where its manifests and its chart put it."""
+"""Peer of the operator's pods, where its manifests and its chart install it."""
 STATUS_PORT = 8000
-"""Where the operator asks an instance how it is."""
+"""Port at which the operator reads the status of an instance."""
 API_SERVER_PORTS = (443, 6443)
-"""Where API servers listen: each instance reads there what it is to be. They have no label a policy could name."""
+"""Ports of API servers, from which each instance reads its configuration. They have no label that a policy could select."""
 POOLERS = 2
 SWITCHOVER = 40
-"""Seconds a primary has to give over in order. The operator's default is an hour without anybody who writes."""
+"""Seconds a primary has to hand over. The operator's default is one hour, during which no instance takes writes."""
 STOP = 60
-"""Seconds an instance has to stop; then it is killed, and the log it wrote is what it starts from."""
+"""Seconds an instance has to stop. After that it is killed and recovers from its write-ahead log."""
 QUORUM = {"alpha.cnpg.io/failoverQuorum": "true"}
-"""Nobody is promoted unless whoever has the last acknowledged write is among those that are asked."""
+"""Annotation that allows a failover only if the reachable replicas surely include the last acknowledged write."""
 POOL = {
-    # All replicas of both slots share these connections; each of the poolers has as many.
+    # Connections to the database for each pooler, shared by all replicas of both slots.
     "default_pool_size": "20",
     "max_client_conn": "1000",
-    # What drivers prepare behind one's back is prepared again on whichever connection a transaction gets.
+    # PgBouncer prepares the statements of drivers again on whichever connection a transaction gets.
     "max_prepared_statements": "200",
-    # A failover is waited for, as a slow answer; what takes longer is told, so that it can be told on.
+    # Queue clients for up to 10 s during a failover, then return an error they can report.
     "query_wait_timeout": "10",
-    # The defaults are 15 s: that long nobody would notice that there is a new primary.
+    # The defaults are 15 s, for which the pooler would not notice a new primary.
     "server_connect_timeout": "2",
     "server_login_retry": "1",
-    # A primary that is gone without a word: its connections are given up, not waited for.
+    # Give up the connections of a primary that vanished without closing them.
     "tcp_keepalive": "1",
     "tcp_keepidle": "5",
     "tcp_keepintvl": "2",
     "tcp_keepcnt": "3",
     "tcp_user_timeout": "10000",
 }
+"""Settings of PgBouncer."""
 
 
 def cluster(scope: Scope, wanted: DatabaseCluster, protected_by: str) -> Manifest:
-    """The instances. `protected_by` is the Secret with the owner's name and password.
+    """Return the Cluster of the instances. `protected_by` is the Secret with the owner's name and password.
 
-    A commit is acknowledged once one more instance has it on disk, and not at all while there is none (`required`): who
-    takes over has all that was acknowledged. One of two is enough, so that one may be lost, or be slow, unnoticed.
+    A commit is acknowledged once one other instance has it on disk, and waits while there is none (`required`). The
+    instance that takes over thus has all acknowledged commits. One of two replicas is enough, so one may be lost or
+    slow without delaying writes.
     """
     labels = scope.labels(wanted.name, "tier", tier=wanted.tier)
-    notes = {"pulumi.com/waitFor": "condition=Ready"} | IN_BACKGROUND | QUORUM
-    made = scope.object(API, "Cluster", wanted.name, labels, notes)
+    annotations = {"pulumi.com/waitFor": "condition=Ready"} | IN_BACKGROUND | QUORUM
+    manifest = scope.object(API, "Cluster", wanted.name, labels, annotations)
     spec: Manifest = {
         "affinity": _affinity(wanted),
         "bootstrap": {"initdb": _beginning(wanted, protected_by)},
         "enablePDB": True,
         "enableSuperuserAccess": False,
         "imageName": wanted.image.reference,
-        # The registry is no part of what a failover depends on. It counts for the operator's own container, too.
+        # A failover must not depend on the registry. The policy also applies to the operator's own container.
         "imagePullPolicy": "IfNotPresent",
         "inheritedMetadata": {"labels": labels},
         "instances": wanted.instances,
@@ -79,8 +81,9 @@ def cluster(scope: Scope, wanted: DatabaseCluster, protected_by: str) -> Manifes
         },
         "primaryUpdateMethod": "switchover",
         "primaryUpdateStrategy": "unsupervised",
-        # The operator's own take 30 s to notice a primary that hangs, and as long as `stopDelay` to end it; until then its
-        # replicas wait for it on connections that its kernel keeps open. A busy node's short pauses are none.
+        # With the operator's defaults a hanging primary is noticed after 30 s, and then has `stopDelay` to end. Until
+        # then its replicas wait on connections that its kernel keeps open. Short pauses of a busy node do not fail
+        # these probes.
         "probes": {
             "liveness": {
                 "failureThreshold": 4,
@@ -93,7 +96,7 @@ def cluster(scope: Scope, wanted: DatabaseCluster, protected_by: str) -> Manifes
         },
         "resources": _resources(wanted.resources),
         "seccompProfile": {"type": "RuntimeDefault"},
-        # Poolers never leave by themselves: to wait until they do is to have nobody who takes a new connection.
+        # Poolers never disconnect by themselves. Waiting for that would leave new connections without a server.
         "smartShutdownTimeout": 1,
         "startDelay": max(round(wanted.start_within), 30),
         "stopDelay": STOP,
@@ -109,11 +112,11 @@ def cluster(scope: Scope, wanted: DatabaseCluster, protected_by: str) -> Manifes
             "labels": labels | {names.LABEL_NEEDS.format(name=wanted.archive.vault.tier): "yes"}
         }
         spec["plugins"] = [barman.used(wanted.name)]
-    return made | {"spec": spec}
+    return manifest | {"spec": spec}
 
 
 def _affinity(wanted: DatabaseCluster) -> Manifest:
-    """No two of them in one place, and rather one too few than two that are lost together."""
+    """Require anti-affinity: leave an instance unscheduled rather than put two in one failure domain."""
     if wanted.apart:
         return {"enablePodAntiAffinity": True, "podAntiAffinityType": "required", "topologyKey": wanted.apart}
     return {
@@ -124,8 +127,8 @@ def _affinity(wanted: DatabaseCluster) -> Manifest:
 
 
 def _beginning(wanted: DatabaseCluster, protected_by: str) -> Manifest:
-    """Sorted by code points: an order that no newer image's library changes under an index."""
-    made: Manifest = {
+    """Return the initdb section. It sorts by code points: a newer image's C library can't change this order under an index."""
+    initdb: Manifest = {
         "database": wanted.database,
         "owner": wanted.owner,
         "secret": {"name": protected_by},
@@ -133,24 +136,24 @@ def _beginning(wanted: DatabaseCluster, protected_by: str) -> Manifest:
         "encoding": "UTF8",
         "localeCType": "C.UTF-8",
         "localeCollate": "C.UTF-8",
-        # A backup is restored beside what it is of, into a database that the owner makes.
+        # A restore puts the backup into a second database, which the owner creates.
         "postInitSQL": [f'ALTER ROLE "{wanted.owner}" CREATEDB'],
     }
     if wanted.scripts:
         keys = [{"name": scripts_name(wanted), "key": script.name} for script in wanted.scripts]
-        made["postInitApplicationSQLRefs"] = {"configMapRefs": keys}
-    return made
+        initdb["postInitApplicationSQLRefs"] = {"configMapRefs": keys}
+    return initdb
 
 
 def _resources(given: Resources) -> Manifest:
-    """As for other pods, with room for the operator's program, which is copied into each."""
+    """Return requests and limits as for other pods, with disk for the operator's program, which is copied into each pod."""
     fixed = {"memory": size(given.memory), "ephemeral-storage": "1Gi"}
     reserved = given.cpu / 4 if given.reserve is None else given.reserve
     return {"requests": {"cpu": _cpu(reserved), **fixed}, "limits": {"cpu": _cpu(given.cpu), **fixed}}
 
 
 def _cpu(processors: float) -> str:
-    """As the operator writes it back: what differs would be changed again by each update."""
+    """Return processors as the operator writes them back, because any difference would be an update each time."""
     return str(int(processors)) if processors.is_integer() and processors else cpu(processors)
 
 
@@ -171,32 +174,37 @@ def scripts_name(wanted: DatabaseCluster) -> str:
 
 
 def scripts(scope: Scope, wanted: DatabaseCluster) -> Manifest:
-    """What a new database begins with. The operator runs it as its superuser; what it makes is to be the owner's."""
-    made = scope.object("v1", "ConfigMap", scripts_name(wanted), scope.labels(wanted.name, "scripts", tier=wanted.tier))
+    """Return the scripts of a new database.
+
+    The operator runs them as its superuser. `SET ROLE` makes the owner own what they create.
+    """
+    manifest = scope.object(
+        "v1", "ConfigMap", scripts_name(wanted), scope.labels(wanted.name, "scripts", tier=wanted.tier)
+    )
     data = {each.name: f'SET ROLE "{wanted.owner}";\n{each.text}\n;RESET ROLE;\n' for each in wanted.scripts}
-    return made | {"data": data}
+    return manifest | {"data": data}
 
 
 # ---------------------------------------------------------------------- the owner's password
 
 
 def owner_name(wanted: DatabaseCluster, reference: SecretReference | None) -> str:
-    """The Secret with the owner's name and password."""
+    """Return the name of the Secret with the owner's name and password."""
     if reference and reference.secret:
         return reference.secret
     return brought_name(wanted.name, wanted.password) if reference else secret_name(wanted.name, [wanted.password])
 
 
 def owner(scope: Scope, wanted: DatabaseCluster, password: Input[str]) -> Manifest:
-    """As the operator reads it."""
+    """Return the Secret with the owner's name and password in the form that the operator reads."""
     labels = scope.labels(wanted.name, "secrets", tier=wanted.tier)
-    made = scope.object("v1", "Secret", owner_name(wanted, None), labels)
+    manifest = scope.object("v1", "Secret", owner_name(wanted, None), labels)
     values: Mapping[str, Input[str]] = {"password": password, "username": wanted.owner}
-    return made | {"immutable": True, "stringData": dict(values), "type": "kubernetes.io/basic-auth"}
+    return manifest | {"immutable": True, "stringData": dict(values), "type": "kubernetes.io/basic-auth"}
 
 
 def owner_brought(made: Manifest, wanted: DatabaseCluster) -> Manifest:
-    """An ExternalSecret, whose Secret is made as the operator reads it."""
+    """Return an ExternalSecret whose Secret has the form that the operator reads."""
     data = {"username": wanted.owner, "password": f'{{{{ index . "{wanted.password.name}" }}}}'}
     target = made["spec"]["target"] | {"template": {"type": "kubernetes.io/basic-auth", "data": data}}
     return made | {"spec": made["spec"] | {"target": target}}
@@ -206,17 +214,19 @@ def owner_brought(made: Manifest, wanted: DatabaseCluster) -> Manifest:
 
 
 def pooler(scope: Scope, wanted: DatabaseCluster) -> Manifest:
-    """What tiers connect to: many connections of theirs on few of the database's.
+    """Return the Pooler that tiers connect to. It shares few database connections among many clients.
 
-    By transaction: two slots of many replicas, each with a pool of its own, are more connections than a database has; by
-    session they would wait for one another for ever. What needs a session has DATABASE_DIRECT_HOST.
+    It pools by transaction. In session mode, two slots with many replicas, each with its own pool, would need more
+    connections than the database has, and clients would wait for each other forever. DATABASE_DIRECT_HOST is for what
+    needs a session.
     """
     labels = scope.labels(wanted.pooled, "pooler", tier=wanted.tier)
-    given = Resources(cpu=0.5, memory=128 * 2**20, reserve=wanted.resources.reserve and 0.02)
-    # Deleted from the foreground it would wait for a Deployment that its operator makes again for as long as it waits.
-    settled = {"pulumi.com/waitFor": f"jsonpath={{.status.instances}}={POOLERS}"} | IN_BACKGROUND
-    made = scope.object(API, "Pooler", wanted.pooled, labels, settled)
-    made["spec"] = {
+    limits = Resources(cpu=0.5, memory=128 * 2**20, reserve=wanted.resources.reserve and 0.02)
+    # With foreground deletion the Pooler would wait for its Deployment, which the operator recreates for as long as
+    # the Pooler exists.
+    annotations = {"pulumi.com/waitFor": f"jsonpath={{.status.instances}}={POOLERS}"} | IN_BACKGROUND
+    manifest = scope.object(API, "Pooler", wanted.pooled, labels, annotations)
+    manifest["spec"] = {
         "cluster": {"name": wanted.name},
         "instances": POOLERS,
         "pgbouncer": {"parameters": dict(POOL), "poolMode": "transaction"},
@@ -228,11 +238,11 @@ def pooler(scope: Scope, wanted: DatabaseCluster) -> Manifest:
                         "name": "pgbouncer",
                         "image": wanted.pooler.reference,
                         "imagePullPolicy": "IfNotPresent",
-                        "resources": _resources(given),
+                        "resources": _resources(limits),
                     }
                 ],
-                # What the operator's own container may take; it looks only here.
-                "resources": _without_disk(_resources(given)),
+                # Resources of the operator's own container, which reads them only here.
+                "resources": _without_disk(_resources(limits)),
                 "topologySpreadConstraints": spread(_pooler_pods(wanted)),
                 **({"imagePullSecrets": [{"name": name} for name in scope.pull_secrets]} if scope.pull_secrets else {}),
                 **({"priorityClassName": wanted.priority} if wanted.priority else {}),
@@ -240,7 +250,7 @@ def pooler(scope: Scope, wanted: DatabaseCluster) -> Manifest:
         },
         "type": "rw",
     }
-    return made
+    return manifest
 
 
 def _pooler_pods(wanted: DatabaseCluster) -> dict[str, str]:
@@ -248,34 +258,41 @@ def _pooler_pods(wanted: DatabaseCluster) -> dict[str, str]:
 
 
 def pooler_budget(scope: Scope, wanted: DatabaseCluster) -> Manifest:
-    """One at a time; the instances' budgets are the operator's (`enablePDB`)."""
+    """Return a budget that evicts one pooler at a time; the operator makes those of the instances (`enablePDB`)."""
     labels = scope.labels(wanted.pooled, "budget", tier=wanted.tier)
-    made = scope.object("policy/v1", "PodDisruptionBudget", wanted.pooled, labels)
-    made["spec"] = {
+    manifest = scope.object("policy/v1", "PodDisruptionBudget", wanted.pooled, labels)
+    manifest["spec"] = {
         "maxUnavailable": 1,
         "selector": {"matchLabels": _pooler_pods(wanted)},
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
     }
-    return made
+    return manifest
 
 
 # ---------------------------------------------------------------------- who may connect
 
 
 def policies(scope: Scope, wanted: DatabaseCluster) -> list[Manifest]:
-    """Who needs the database may connect to its instances and poolers; these to each other, and to what runs the cluster."""
-    own, need = {"cnpg.io/cluster": wanted.name}, {names.LABEL_NEEDS.format(name=wanted.tier): "yes"}
-    they, those = [{"podSelector": {"matchLabels": own}}], [{"podSelector": {"matchLabels": need}}]
-    database, among = _ports(wanted.port), _ports(wanted.port, STATUS_PORT)
-    into = [
-        {"from": those, "ports": database},
-        {"from": they, "ports": among},
+    """Return the network policies of the instances.
+
+    Ingress is open to tiers that need the database, to other instances and to the operator. Egress is open to other
+    instances and to the API server.
+    """
+    instance_labels, need_label = {"cnpg.io/cluster": wanted.name}, {names.LABEL_NEEDS.format(name=wanted.tier): "yes"}
+    instances, clients = (
+        [{"podSelector": {"matchLabels": instance_labels}}],
+        [{"podSelector": {"matchLabels": need_label}}],
+    )
+    database_port, peer_ports = _ports(wanted.port), _ports(wanted.port, STATUS_PORT)
+    ingress_rules = [
+        {"from": clients, "ports": database_port},
+        {"from": instances, "ports": peer_ports},
         {"from": [OPERATOR], "ports": _ports(STATUS_PORT)},
     ]
-    out = [{"to": they, "ports": among}, {"to": to_world(), "ports": _ports(*API_SERVER_PORTS)}]
+    egress_rules = [{"to": instances, "ports": peer_ports}, {"to": to_world(), "ports": _ports(*API_SERVER_PORTS)}]
     return [
-        policy(scope, wanted.name, own, ingress=into, egress=out),
-        policy(scope, f"to-{wanted.name}", need, egress=[{"to": they, "ports": database}]),
+        policy(scope, wanted.name, instance_labels, ingress=ingress_rules, egress=egress_rules),
+        policy(scope, f"to-{wanted.name}", need_label, egress=[{"to": instances, "ports": database_port}]),
     ]
 
 

@@ -1,10 +1,10 @@
-"""The Kubernetes platform: workloads as objects of one namespace.
+"""Kubernetes platform: workloads as objects of one namespace.
 
-`manifests` and `traffic` render; `KubernetesPlatform` registers what they return, unchanged, so that what is tested,
-scored and applied is the same. Objects are registered by their manifest and not through the SDK's classes: importing
-those takes a fifth of a second at every preview (docs/adr/006-manifests.md). What the provider is relied on for
-(pulumi-kubernetes 4): it applies server-side, waits for Deployments, StatefulSets and Jobs, and makes a Job anew when
-its template changes.
+`manifests` and `traffic` render objects, and `KubernetesPlatform` registers them unchanged: the objects that are
+tested, scored and applied are the same. Objects are registered by their manifest and not through the SDK's classes,
+whose import takes a fifth of a second in every preview (docs/adr/006-manifests.md). The program relies on these
+properties of the provider (pulumi-kubernetes 4): it applies server-side, waits for Deployments, StatefulSets and
+Jobs, and replaces a Job when its template changes.
 """
 
 import copy
@@ -73,14 +73,14 @@ TOOLBOX_USER = 10_001
 SMALL = Resources(cpu=0.5, memory=64 * 2**20, reserve=0.01)
 W = TypeVar("W", bound=Workload)
 TAKEN_OVER = {"pulumi.com/patchFieldManager": "tiers-switch", "pulumi.com/patchForce": "true"}
-"""Annotations of a route that may be there already, made by another resource of the same object."""
+"""Annotations of a route that may exist already, created by another resource for the same object."""
 REACH_WITHIN = 60
-"""Seconds until a Service must lead to what is ready behind it."""
+"""Seconds a task waits until the Services it needs accept connections."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KubernetesPlatform:
-    """The verbs of `Platform` in one namespace of a cluster."""
+    """Operations of `Platform` in one namespace of a cluster."""
 
     app: App
     environment: Environment
@@ -120,17 +120,17 @@ class KubernetesPlatform:
         follow = (
             f"kubectl --context {shlex.quote(self.cluster.context)} --namespace {self.scope.namespace} logs --follow"
         )
-        own = {str(tier): f"{follow} deployment/{tier}-{live} --all-pods" for tier in self.app.services}
+        slot_tiers = {str(tier): f"{follow} deployment/{tier}-{live} --all-pods" for tier in self.app.services}
         data = {tier: self.environment.size(tier).ha for tier in self.environment.data(self.app)}
         several = "--selector app.kubernetes.io/component={0} --all-containers --prefix"
-        return own | {
+        return slot_tiers | {
             str(tier): f"{follow} {several.format(tier) if ha else f'statefulset/{tier}'}" for tier, ha in data.items()
         }
 
     # ------------------------------------------------------------------ objects
 
     def object(self, parent: Resource, manifest: Manifest, after: Dependencies = (), **more: Any) -> CustomResource:
-        """Register a manifest. Everything but the namespace waits for the ground."""
+        """Register a manifest. Every object depends on the namespace."""
         return register(parent, manifest, self.ground.provider, [*self.ground.namespace, *after], **more)
 
     def _awaited(
@@ -143,19 +143,19 @@ class KubernetesPlatform:
         touched: Callable[[], str] | None = None,
         **more: Any,
     ) -> CustomResource:
-        """Register what the provider waits for; when it fails or takes too long the error says why."""
+        """Register an object that the provider waits for. If that fails or takes too long, the error explains why."""
         hooks = cluster.explain(path, manifest, self.cluster.context, touched=touched or self.impact)
         return self.object(parent, manifest, after, hooks=hooks, custom_timeouts=_limit(within), **more)
 
     def impact(self) -> str:
-        """Return what a failure means for users: the live slot is asked."""
+        """Return the effect of a failure on users, as probed at the live slot."""
         if self.live is None:
             return impact.describe(None, self.url, (), lambda: False)
         ready = partial(cluster.available, self.cluster.context, self.scope.namespace, self._tiers_of(self.live))
         return impact.describe(self.live, self.url, impact.paths(self.checkpoint, self.live), ready)
 
     def _tiers_of(self, slot: Slot) -> Mapping[str, str]:
-        """Return the labels of the Deployments of a slot."""
+        """Return the labels of a slot's Deployments."""
         return {"app.kubernetes.io/instance": self.scope.instance, LABEL_ROLE: "tier", LABEL_SLOT: str(slot)}
 
     # ------------------------------------------------------------------ secrets
@@ -163,52 +163,54 @@ class KubernetesPlatform:
     def prepare(self, parent: Resource, workloads: Sequence[Workload], place: Place | None) -> Mapping[str, Resource]:
         supplies: dict[str, Resource] = {}
         for workload in workloads:
-            owner, elsewhere = manifests.target(workload, place), self.cluster.secrets
+            owner, references = manifests.target(workload, place), self.cluster.secrets
             account = manifests.account(self.scope, workload, place)
             supplies[f"{owner}/account"] = self.object(parent, account)
             if self._own(workload):
-                made = self._secret(workload, place)
+                manifest = self._secret(workload, place)
                 supplies[f"{owner}/secrets"] = self.object(
-                    parent, made, additional_secret_outputs=["data", "stringData"]
+                    parent, manifest, additional_secret_outputs=["data", "stringData"]
                 )
             for secret in workload.secrets:
-                reference = elsewhere.get(secret.name)
+                reference = references.get(secret.name)
                 if reference and reference.store:
-                    made = manifests.external_secret(self.scope, owner, workload.tier, secret, reference, place)
-                    supplies[f"{owner}/{secret.name}"] = self.object(parent, made)
+                    manifest = manifests.external_secret(self.scope, owner, workload.tier, secret, reference, place)
+                    supplies[f"{owner}/{secret.name}"] = self.object(parent, manifest)
         return supplies
 
     def _secret(self, workload: Workload, place: Place | None) -> Manifest:
-        """Return the Secret with the values of a workload's secrets that are in the stack file."""
-        own = self._own(workload)
+        """Return the Secret of those of a workload's secrets whose values are in the stack file."""
+        stored = self._own(workload)
         values: dict[str, Input[str]] = {
-            secret.name: self.secrets.apply(lambda values, name=secret.name: values[name]) for secret in own
+            secret.name: self.secrets.apply(lambda values, name=secret.name: values[name]) for secret in stored
         }
-        return manifests.secret(self.scope, manifests.target(workload, place), workload.tier, own, values, place)
+        return manifests.secret(self.scope, manifests.target(workload, place), workload.tier, stored, values, place)
 
     def resealed(self, entry: Entry, workload: Workload, place: Place) -> Wanted | None:
-        if not self._own(workload) or (made := self._secret(workload, place))["metadata"]["name"] != entry.name:
+        if not self._own(workload) or (manifest := self._secret(workload, place))["metadata"]["name"] != entry.name:
             return None
-        return Wanted(inputs=made, secret_outputs=["data", "stringData"])
+        return Wanted(inputs=manifest, secret_outputs=["data", "stringData"])
 
     def _own(self, workload: Workload) -> list[Secret]:
-        """The secrets whose values are in the stack file."""
+        """Return the secrets whose values are in the stack file."""
         return [secret for secret in workload.secrets if secret.name not in self.cluster.secrets]
 
     def _secret_sources(self, workload: Workload, place: Place | None) -> list[Manifest]:
-        """Where the files of a workload's secrets come from, wherever their values are kept."""
-        owner, elsewhere = manifests.target(workload, place), self.cluster.secrets
-        own = self._own(workload)
-        sources = [_source(manifests.secret_name(owner, own), {each.name: each.name for each in own})] if own else []
+        """Return the volume sources of a workload's secret files, for every kind of secret."""
+        owner, references = manifests.target(workload, place), self.cluster.secrets
+        stored = self._own(workload)
+        sources = (
+            [_source(manifests.secret_name(owner, stored), {each.name: each.name for each in stored})] if stored else []
+        )
         for secret in workload.secrets:
-            if reference := elsewhere.get(secret.name):
-                brought = manifests.brought_name(owner, secret)
+            if reference := references.get(secret.name):
+                external_name = manifests.brought_name(owner, secret)
                 key = reference.key if reference.secret else secret.name
-                sources.append(_source(reference.secret or brought, {key: secret.name}))
+                sources.append(_source(reference.secret or external_name, {key: secret.name}))
         return sources
 
     def _key(self, workload: Workload, secret: Secret) -> Mapping[str, str]:
-        """Where the cluster has the value of a secret of what is kept, as its objects name it."""
+        """Return the reference to a secret of a stateful workload: name and key of the cluster's Secret."""
         reference = self.cluster.secrets.get(secret.name)
         if not reference:
             return {"name": manifests.secret_name(workload.tier, self._own(workload)), "key": secret.name}
@@ -219,27 +221,29 @@ class KubernetesPlatform:
     # ------------------------------------------------------------------ workloads
 
     def _patience(self, workload: Workload) -> float:
-        """Seconds until a workload has failed to start: to find a node and get its image, and then what it asks for."""
+        """Return the seconds a workload may take to start: to find a node, pull its image and pass its probe."""
         return workload.start_within + self.cluster.schedule_within
 
     def _pod(self, workload: Workload, place: Place | None, task: Task | None = None) -> Manifest:
-        told = variables(workload, place, self.app.api.port if self.app.api else None, task)
-        return manifests.workload_pod(self.scope, workload, place, told, self._secret_sources(workload, place), task)
+        environment = variables(workload, place, self.app.api.port if self.app.api else None, task)
+        return manifests.workload_pod(
+            self.scope, workload, place, environment, self._secret_sources(workload, place), task
+        )
 
     def _around(
         self, parent: Resource, workload: Workload, place: Place | None, after: Dependencies = ()
     ) -> list[Resource]:
-        """What stands around the pods of a workload: its address, who may connect, its budget."""
-        # What is shared may be needed by a slot that is kept, whatever the application says now.
+        """Register the objects around a workload's pods: policies, Service and disruption budget."""
+        # A kept slot may need a shared tier even if today's application does not.
         needed = place is None or any(workload.tier in service.needs for service in self.app.services.values())
-        made = [
+        rendered = [
             *traffic.workload_policies(
                 self.scope, workload, place, self.cluster, routed=workload.tier in ("web", "api"), needed=needed
             ),
             *([manifests.service(self.scope, workload, place)] if workload.port else []),
             manifests.disruption_budget(self.scope, workload, place),
         ]
-        return [self.object(parent, each, after) for each in made]
+        return [self.object(parent, manifest, after) for manifest in rendered]
 
     def keep(self, parent: Resource, workload: Workload, supplies: Mapping[str, Resource]) -> Sequence[Resource]:
         if isinstance(workload, Replicated):
@@ -255,18 +259,18 @@ class KubernetesPlatform:
         if workload.scripts:
             around.append(self.object(parent, manifests.scripts(self.scope, workload)))
         workload = self._unchanged(workload, workload.tier)
-        made = self._previewed(manifests.stateful_set(self.scope, workload, self._pod(workload, None)))
+        manifest = self._previewed(manifests.stateful_set(self.scope, workload, self._pod(workload, None)))
         after = [*around, *supplies.values(), *self.ground.stands]
         return [
             self._awaited(
                 parent,
-                made,
+                manifest,
                 after,
                 self._patience(workload) + workload.stop_within,
                 workload.path or f"app.{workload.tier}",
                 touched=lambda: SHARED,
                 name=workload.tier,
-                delete_before_replace=True,  # Never two over the same data.
+                delete_before_replace=True,  # Two pods must never use the same data.
             )
         ]
 
@@ -274,91 +278,102 @@ class KubernetesPlatform:
         self, parent: Resource, workload: Replicated, supplies: Mapping[str, Resource]
     ) -> Sequence[Resource]:
         supplies = {**supplies, **self.prepare(parent, [workload.proxy], None)}
-        around = [self.object(parent, each) for each in replicated.around(self.scope, workload)]
+        around = [self.object(parent, member) for member in replicated.around(self.scope, workload)]
         members = replicated.members(workload)
-        around += [self.data(parent, workload.tier, each.volume, self.ground) for each in members]
+        around += [self.data(parent, workload.tier, member.volume, self.ground) for member in members]
         running: list[Resource] = []
-        # Those that are there are changed one after the other. New ones start together, for two have to agree who is first;
-        # and so do those with another password than the others have.
-        one_by_one = all(self._talks(each) for each in members)
-        for each in members:
-            spec = self._pod(self._unchanged(each.workload, each.resource), None)
+        # Existing members are changed one after the other. New members start together, because two have to agree on
+        # the primary. So do members that get another password than the others have.
+        one_by_one = all(self._talks(member) for member in members)
+        for member in members:
+            spec = self._pod(self._unchanged(member.workload, member.resource), None)
             running.append(
                 self._awaited(
                     parent,
-                    self._previewed(replicated.stateful_set(self.scope, workload, each, spec), each.resource),
+                    self._previewed(replicated.stateful_set(self.scope, workload, member, spec), member.resource),
                     [*around, *supplies.values(), *self.ground.stands, *(running if one_by_one else ())],
                     self._patience(workload) + workload.stop_within,
                     f"app.{workload.tier}",
                     touched=lambda: SHARED,
-                    name=each.resource,
-                    delete_before_replace=True,  # Never two over the same data.
+                    name=member.resource,
+                    delete_before_replace=True,  # Two pods must never use the same data.
                 )
             )
-        made = replicated.deployment(
+        manifest = replicated.deployment(
             self.scope, workload, self._pod(workload.proxy, None), self._patience(workload.proxy)
         )
         proxy = self._awaited(
-            parent, made, [*running, *supplies.values()], self._patience(workload.proxy), f"app.{workload.tier}"
+            parent, manifest, [*running, *supplies.values()], self._patience(workload.proxy), f"app.{workload.tier}"
         )
         return [*running, proxy]
 
     def _unchanged(self, workload: W, resource: str) -> W:
-        """Return the workload with its former command if it runs with that and with the same secrets, which it therefore reads."""
-        known = self.checkpoint.of("kubernetes:apps/v1:StatefulSet", resource)
-        if not (workload.former and known):
+        """Return the workload with its former command if it runs with that command and with the same secrets."""
+        deployed = self.checkpoint.of("kubernetes:apps/v1:StatefulSet", resource)
+        if not (workload.former and deployed):
             return workload
-        template = known.inputs["spec"]["template"]
+        template = deployed.inputs["spec"]["template"]
         same = template["metadata"]["annotations"] == manifests.secret_versions(workload)
         same = same and template["spec"]["containers"][0]["command"] == list(workload.former)
         return replace(workload, command=workload.former) if same else workload
 
     def _talks(self, member: replicated.Member) -> bool:
-        """Whether a member is there that those made now can talk to."""
-        known = self.checkpoint.of("kubernetes:apps/v1:StatefulSet", member.resource)
-        if known is None or known.inputs["metadata"]["name"] != member.name:
+        """Tell whether a member is deployed that can connect to members created now."""
+        deployed = self.checkpoint.of("kubernetes:apps/v1:StatefulSet", member.resource)
+        if deployed is None or deployed.inputs["metadata"]["name"] != member.name:
             return False
-        notes = known.inputs["spec"]["template"]["metadata"]["annotations"]
-        return notes == manifests.secret_versions(member.workload)
+        annotations = deployed.inputs["spec"]["template"]["metadata"]["annotations"]
+        return annotations == manifests.secret_versions(member.workload)
 
     def schedule(
         self, parent: Resource, workload: Workload, times: Sequence[Timed], supplies: Mapping[str, Resource]
     ) -> Sequence[Resource]:
-        kept = self.keep(parent, workload, supplies)
-        for each in times:
-            made = manifests.cron_job(self.scope, workload, each, self._pod(workload, None, each))
-            self.object(parent, made, [*kept, *supplies.values()])
-        return kept
+        resources = self.keep(parent, workload, supplies)
+        for timed in times:
+            manifest = manifests.cron_job(self.scope, workload, timed, self._pod(workload, None, timed))
+            self.object(parent, manifest, [*resources, *supplies.values()])
+        return resources
 
-    def _previewed(self, made: Manifest, resource: str | None = None) -> Manifest:
-        """A StatefulSet that is going to be made anew, as a preview can show it: by another name.
+    def _previewed(self, manifest: Manifest, resource: str | None = None) -> Manifest:
+        """Return a StatefulSet under another name if a preview would fail to show its replacement.
 
-        The provider tries a preview's objects by a dry run, over those that are there, and takes another name where the
-        server calls a field immutable. Of a StatefulSet the server says it in other words (pulumi-kubernetes, await.go).
+        In a preview the provider tries each object by a dry run over the existing one. It takes another name where
+        the server calls a field immutable. For a StatefulSet the server words this differently (pulumi-kubernetes,
+        await.go).
         """
-        there = self.checkpoint.of("kubernetes:apps/v1:StatefulSet", resource or made["metadata"]["name"])
-        if not (pulumi.runtime.is_dry_run() and there and there.inputs["spec"]["selector"] != made["spec"]["selector"]):
-            return made
-        return made | {"metadata": made["metadata"] | {"name": f"{made['metadata']['name']}-preview"}}
+        deployed = self.checkpoint.of("kubernetes:apps/v1:StatefulSet", resource or manifest["metadata"]["name"])
+        if not (
+            pulumi.runtime.is_dry_run()
+            and deployed
+            and deployed.inputs["spec"]["selector"] != manifest["spec"]["selector"]
+        ):
+            return manifest
+        return manifest | {"metadata": manifest["metadata"] | {"name": f"{manifest['metadata']['name']}-preview"}}
 
     def data(self, parent: Resource, tier: str, volume: Volume, ground: "Ground") -> CustomResource:
-        """A volume that outlives every release."""
-        made = manifests.claim(self.scope, tier, volume)
+        """Create a volume that outlives every release."""
+        manifest = manifests.claim(self.scope, tier, volume)
         path = f"environment.tiers.{tier}.storage"
-        hooks = cluster.explain(path, made, self.cluster.context, touched=self.impact)
+        hooks = cluster.explain(path, manifest, self.cluster.context, touched=self.impact)
         options = of_data(self.environment.protect_data)
-        return register(parent, made, ground.provider, ground.namespace, hooks=hooks, **options)
+        return register(parent, manifest, ground.provider, ground.namespace, hooks=hooks, **options)
 
     def stores(self, workloads: Sequence[Workload | DatabaseCluster]) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
-        own = {"namespace": (guard.NAMESPACE, manifests.namespace(self.scope))} if self.cluster.namespace.create else {}
+        namespace_entry = (
+            {"namespace": (guard.NAMESPACE, manifests.namespace(self.scope))} if self.cluster.namespace.create else {}
+        )
         claims = {
             volume.name: (guard.CLAIM, manifests.claim(self.scope, workload.tier, volume))
             for workload in workloads
             if isinstance(workload, Workload)
             for volume in _volumes(workload)
         }
-        several = [each for each in workloads if isinstance(each, DatabaseCluster)]
-        return own | claims | {each.name: (guard.SEVERAL, cnpg.cluster(self.scope, each, "")) for each in several}
+        database_clusters = [each for each in workloads if isinstance(each, DatabaseCluster)]
+        return (
+            namespace_entry
+            | claims
+            | {each.name: (guard.SEVERAL, cnpg.cluster(self.scope, each, "")) for each in database_clusters}
+        )
 
     def keep_several(self, parent: Resource, wanted: DatabaseCluster) -> Sequence[Resource]:
         protected_by, after = self._owner(parent, wanted)
@@ -373,7 +388,7 @@ class KubernetesPlatform:
             within,
             f"app.{wanted.tier}",
             touched=lambda: SHARED,
-            **of_data(self.environment.protect_data),  # the claims go with it
+            **of_data(self.environment.protect_data),  # deleting the Cluster deletes its claims
         )
         if wanted.archive:
             self.object(parent, barman.times(self.scope, wanted.name, wanted.archive), [instances])
@@ -384,27 +399,27 @@ class KubernetesPlatform:
         return [instances, self._awaited(parent, pooler, [instances, budget], within, path, touched=lambda: SHARED)]
 
     def _archive(self, parent: Resource, name: str, archive: Archive) -> list[Resource]:
-        """What takes the changes of a database, before there are any."""
-        vault = archive.vault
-        kept = self.keep(parent, vault, self.prepare(parent, [vault], None))
-        access, secret = self._key(vault, archive.access), self._key(vault, archive.secret)
-        return [*kept, self.object(parent, barman.store(self.scope, name, archive, access, secret))]
+        """Deploy the archive proxy and the ObjectStore of a database cluster, which must exist before its first change."""
+        proxy = archive.vault
+        resources = self.keep(parent, proxy, self.prepare(parent, [proxy], None))
+        access, secret = self._key(proxy, archive.access), self._key(proxy, archive.secret)
+        return [*resources, self.object(parent, barman.store(self.scope, name, archive, access, secret))]
 
     def _owner(self, parent: Resource, wanted: DatabaseCluster) -> tuple[str, list[Resource]]:
-        """The Secret with the name and password of a database's owner, and what of it is made here."""
+        """Return the name of the Secret of a database's owner, and the resources that create it."""
         reference, secret = self.cluster.secrets.get(wanted.password.name), wanted.password
         name = cnpg.owner_name(wanted, reference)
         if reference and reference.secret:
             return name, []
         if reference:
-            brought = manifests.external_secret(self.scope, wanted.name, wanted.tier, secret, reference, None)
-            return name, [self.object(parent, cnpg.owner_brought(brought, wanted))]
-        made = cnpg.owner(self.scope, wanted, self.secrets.apply(lambda values: values[secret.name]))
-        return name, [self.object(parent, made, additional_secret_outputs=["data", "stringData"])]
+            external = manifests.external_secret(self.scope, wanted.name, wanted.tier, secret, reference, None)
+            return name, [self.object(parent, cnpg.owner_brought(external, wanted))]
+        manifest = cnpg.owner(self.scope, wanted, self.secrets.apply(lambda values: values[secret.name]))
+        return name, [self.object(parent, manifest, additional_secret_outputs=["data", "stringData"])]
 
     def reach(self, parent: Resource, elsewhere: Elsewhere) -> Sequence[Resource]:
-        made = traffic.elsewhere_policy(self.scope, elsewhere)
-        return [self.object(parent, made)]
+        manifest = traffic.elsewhere_policy(self.scope, elsewhere)
+        return [self.object(parent, manifest)]
 
     def run(
         self,
@@ -417,20 +432,23 @@ class KubernetesPlatform:
     ) -> Sequence[Resource]:
         around = self._around(parent, workload, place, after)
         within = self._patience(workload)
-        made = manifests.deployment(self.scope, workload, place, scale, self._pod(workload, place), within)
-        # All supplies of the slot, not only its own: a pod is not started to wait for a Secret.
-        needed = [*around, *supplies.values(), *self.ground.stands]
-        # Once it runs an autoscaler may have the say; what it says is no change of ours.
-        theirs = ["spec.replicas"] if workload.autoscaled is not None else None
+        manifest = manifests.deployment(self.scope, workload, place, scale, self._pod(workload, place), within)
+        # The supplies of all tiers of the slot: a pod must not start and then wait for a Secret.
+        depends_on = [*around, *supplies.values(), *self.ground.stands]
+        # A running autoscaler sets the replicas; its changes are not the program's.
+        ignored = ["spec.replicas"] if workload.autoscaled is not None else None
         path = f"app.{workload.tier}"
-        running = self._awaited(parent, made, needed, within, path, ignore_changes=theirs)
+        running = self._awaited(parent, manifest, depends_on, within, path, ignore_changes=ignored)
         if workload.autoscaled is not None:
             scaler = manifests.autoscaler(self.scope, workload, place, scale)
             self.object(parent, scaler, [running])
         return [running]
 
     def rescaled(self, entry: Entry, scales: Mapping[TierName, Scale]) -> Wanted | None:
-        """Replicas and autoscaling bounds of what is live follow the configuration; all else of it is a release."""
+        """Apply the configured replicas and autoscaling bounds to a kept resource of a tier.
+
+        Every other change of a tier is a release.
+        """
         scale = scales.get(TierName(str(entry.tier))) if entry.runs else None
         if not scale:
             return None
@@ -438,7 +456,7 @@ class KubernetesPlatform:
         return wanted if wanted.inputs != entry.inputs else None
 
     def absent_images(self, images: Collection[str]) -> Sequence[str]:
-        # Nodes pull from registries that only they may be able to reach.
+        # Only the nodes may be able to reach their registries, so absent images can't be told.
         return ()
 
     def closed(self, entry: Entry) -> Wanted | None:
@@ -455,18 +473,18 @@ class KubernetesPlatform:
         return self._at(entry, scale or Scale(replicas=entry.inputs["spec"].get("replicas", 1)))
 
     def _at(self, entry: Entry, scale: Scale) -> Wanted:
-        inputs, theirs = copy.deepcopy(dict(entry.inputs)), None
+        inputs, ignored = copy.deepcopy(dict(entry.inputs)), None
         spec = inputs["spec"]
         if "maxReplicas" in spec:
             spec |= {"minReplicas": scale.replicas, "maxReplicas": scale.most or spec["maxReplicas"]}
         elif scale.most is None:
             spec["replicas"] = scale.replicas
         else:
-            # Once it runs an autoscaler has the say; what it says is no change of ours.
-            theirs = ["spec.replicas"]
+            # A running autoscaler sets the replicas; its changes are not the program's.
+            ignored = ["spec.replicas"]
         hooks = cluster.explain(f"environment.tiers.{entry.tier}", inputs, self.cluster.context, touched=self.impact)
         return Wanted(
-            inputs=inputs, hooks=hooks, timeouts=_limit(spec.get("progressDeadlineSeconds", 60)), theirs=theirs
+            inputs=inputs, hooks=hooks, timeouts=_limit(spec.get("progressDeadlineSeconds", 60)), theirs=ignored
         )
 
     # ------------------------------------------------------------------ tasks
@@ -482,11 +500,15 @@ class KubernetesPlatform:
         path: str,
         after: Dependencies,
     ) -> Output[Resource]:
-        """A Job that runs to its end, made anew if it failed the last time."""
+        """Run a Job to its end. The attempt's label replaces a Job that failed in the last update."""
         attempt = self.checkpoint.attempt(name)
-        tried = dict(labels) | ({LABEL_ATTEMPT: str(attempt)} if attempt > 1 else {})
-        made = manifests.job(self.scope, name, tried, tried | dict(needs), spec, within + REACH_WITHIN)
-        job = self._awaited(parent, made, [*after, *self.ground.stands], within + self.cluster.schedule_within, path)
+        attempt_labels = dict(labels) | ({LABEL_ATTEMPT: str(attempt)} if attempt > 1 else {})
+        manifest = manifests.job(
+            self.scope, name, attempt_labels, attempt_labels | dict(needs), spec, within + REACH_WITHIN
+        )
+        job = self._awaited(
+            parent, manifest, [*after, *self.ground.stands], within + self.cluster.schedule_within, path
+        )
         return _there(job)
 
     def finish(
@@ -502,12 +524,14 @@ class KubernetesPlatform:
         labels = self.scope.labels(f"{workload.tier}-{task.name}", "task", place, workload.tier)
         spec = self._pod(workload, place, task)
         needs = manifests.needs(workload, place)
-        told = dict(workload.env) | dict(task.env)
+        environment = dict(workload.env) | dict(task.env)
         addresses = [
-            f"{told[f'{need.upper()}_HOST']}:{told[f'{need.upper()}_PORT']}" for need in workload.needs if need != "api"
+            f"{environment[f'{need.upper()}_HOST']}:{environment[f'{need.upper()}_PORT']}"
+            for need in workload.needs
+            if need != "api"
         ]
         if addresses:
-            # A Service leads to a pod that is ready only once each node has heard of it, and a Job is not tried again.
+            # A Service routes to a ready pod only once each node has noticed it, and a Job is not retried.
             words = ["reach", str(REACH_WITHIN), *addresses]
             spec = manifests.with_first(spec, self._tool("reach", manifests.user(workload), *words))
         return self._job(parent, name, labels, needs, spec, task.timeout, task.path, [*supplies.values(), *after])
@@ -515,9 +539,9 @@ class KubernetesPlatform:
     def smoke(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Output[Resource]:
         gateway = self.cluster.gateway
         within = round(gateway.within)
-        asked = [gateway.inside, self.cluster.host, str(place.slot), str(within), smoke_checks(self.app, routes)]
-        made = self._tool("smoke", TOOLBOX_USER, "smoke", *asked)
-        spec = manifests.pod(self.scope, made, TOOLBOX_USER, manifests.scratch_names(["/tmp"]))
+        arguments = [gateway.inside, self.cluster.host, str(place.slot), str(within), smoke_checks(self.app, routes)]
+        container = self._tool("smoke", TOOLBOX_USER, "smoke", *arguments)
+        spec = manifests.pod(self.scope, container, TOOLBOX_USER, manifests.scratch_names(["/tmp"]))
         labels = self.scope.labels("smoke", "smoke", place)
         name = f"{place.slot}-smoke"
         return self._job(parent, name, labels, {}, spec, within + 30, f"smoke test of {place.slot}", after)
@@ -531,12 +555,13 @@ class KubernetesPlatform:
     # ------------------------------------------------------------------ traffic
 
     def gateway(self, parent: Resource) -> Resource:
-        way = self.object(parent, traffic.gateway_policy(self.scope, self.cluster))
-        own = traffic.own_gateway(self.scope, self.cluster)
-        return self.object(parent, own, [way]) if own else way
+        smoke_policy = self.object(parent, traffic.gateway_policy(self.scope, self.cluster))
+        gateway = traffic.own_gateway(self.scope, self.cluster)
+        return self.object(parent, gateway, [smoke_policy]) if gateway else smoke_policy
 
     def expose(self, parent: Resource, routes: Sequence[Route], place: Place, after: Dependencies) -> Dependencies:
-        # Whoever has a page of the release before is led to what is live from here on; its pods answer for a while yet.
+        # From here on pages of the slot's previous release are routed to the live slot. The previous release's pods
+        # still answer for a while.
         labels = self.scope.labels(self.app.name, "preview", place)
         spec = traffic.slot_spec(self.scope, self.cluster, routes, place)
         return [
@@ -546,19 +571,19 @@ class KubernetesPlatform:
     def switch(
         self, parent: Resource, place: Place, routes: Sequence[Route] | None, count: int, after: Dependencies
     ) -> Output[Resource]:
-        made = self._live_route(place, routes, count)
+        manifest = self._live_route(place, routes, count)
         if count > 1 and not self.checkpoint.of(traffic.HTTP_ROUTE, self.app.name):
-            made["metadata"]["annotations"] = dict(TAKEN_OVER)
-        hooks = cluster.explain(f"the switch to {place.slot}", made, self.cluster.context, touched=self.impact)
+            manifest["metadata"]["annotations"] = dict(TAKEN_OVER)
+        hooks = cluster.explain(f"the switch to {place.slot}", manifest, self.cluster.context, touched=self.impact)
         if routes is None:
             hooks.before_create = hooks.before_update = [self._ask(place)]
-        return _there(self.object(parent, made, after, hooks=hooks))
+        return _there(self.object(parent, manifest, after, hooks=hooks))
 
     def _live_route(self, place: Place, routes: Sequence[Route] | None, count: int) -> Manifest:
-        """Render the one route that sends all traffic to a slot; without `routes` by those of the slot's own release."""
+        """Return the route that sends all traffic to a slot; with `routes` None it has the rules of the slot's own release."""
         spec = self._kept_spec(place) if routes is None else None
-        found = place.release.routes if routes is None else routes
-        spec = spec or traffic.slot_spec(self.scope, self.cluster, found, place)
+        slot_routes = place.release.routes if routes is None else routes
+        spec = spec or traffic.slot_spec(self.scope, self.cluster, slot_routes, place)
         labels = self.scope.labels(self.app.name, "switch", place) | {LABEL_SWITCH: str(count)}
         live = {**spec, "rules": traffic.live_rules(spec["rules"])}
         return traffic.http_route(self.scope, self.app.name, labels, live)
@@ -566,20 +591,21 @@ class KubernetesPlatform:
     def put_back(
         self, parent: Resource, place: Place, count: int, after: Dependencies, *, beside: bool
     ) -> Output[Resource]:
-        made = self._live_route(place, None, count)
-        made["metadata"]["annotations"] = dict(TAKEN_OVER)
-        # One update can't have two states of one resource. The second resource of this object leaves it where it is.
-        stands_in = {"name": f"{self.app.name}-again", "retain_on_delete": True} if beside else {}
-        hooks = cluster.explain(f"the switch to {place.slot}", made, self.cluster.context, touched=self.impact)
-        return _there(self.object(parent, made, after, hooks=hooks, **stands_in))
+        manifest = self._live_route(place, None, count)
+        manifest["metadata"]["annotations"] = dict(TAKEN_OVER)
+        # One update can't hold two states of one resource. So a second resource manages the same object, and its
+        # deletion leaves the object in place.
+        options = {"name": f"{self.app.name}-again", "retain_on_delete": True} if beside else {}
+        hooks = cluster.explain(f"the switch to {place.slot}", manifest, self.cluster.context, touched=self.impact)
+        return _there(self.object(parent, manifest, after, hooks=hooks, **options))
 
     def _ask(self, place: Place) -> ResourceHook:
-        """Before traffic comes back to a slot: that the cluster still calls it available."""
+        """Return a hook that checks before a switch back that the cluster still calls the slot's Deployments available."""
         cluster.expect()
 
         def ask(_: ResourceHookArgs) -> None:
-            found = self._tiers_of(place.slot)
-            cluster.check_available(self.cluster.context, self.scope.namespace, found, self.impact)
+            labels = self._tiers_of(place.slot)
+            cluster.check_available(self.cluster.context, self.scope.namespace, labels, self.impact)
 
         return ResourceHook(f"ask-{place.slot}", ask)
 
@@ -592,35 +618,38 @@ class KubernetesPlatform:
         exporters: Mapping[TierName, Workload],
         after: Mapping[TierName, Sequence[Resource]],
     ) -> None:
-        named = {str(tier): each for tier, each in exporters.items()}
+        exporters_by_tier = {str(tier): each for tier, each in exporters.items()}
         supplies = self.prepare(parent, list(exporters.values()), None)
-        open_ways = [self.object(parent, each) for each in operated.policies(self.scope, watched, named)]
+        policies = [self.object(parent, each) for each in operated.policies(self.scope, watched, exporters_by_tier)]
         for tier, each in exporters.items():
             around = [manifests.service(self.scope, each, None), manifests.disruption_budget(self.scope, each, None)]
-            stands = [*open_ways, *(self.object(parent, one) for one in around), *self.ground.stands]
-            made = operated.deployment(self.scope, each, tier, self._pod(each, None))
-            needed = [*supplies.values(), *stands, *after[tier]]
-            self._awaited(parent, made, needed, self._patience(each), each.image.path, touched=self.impact)
-        asked = operated.monitors(self.scope, watched, named)
-        for each in [*asked, operated.rules(self.scope, watched), operated.grafana(self.scope, watched)]:
+            stands = [*policies, *(self.object(parent, one) for one in around), *self.ground.stands]
+            manifest = operated.deployment(self.scope, each, tier, self._pod(each, None))
+            depends_on = [*supplies.values(), *stands, *after[tier]]
+            self._awaited(parent, manifest, depends_on, self._patience(each), each.image.path, touched=self.impact)
+        monitors = operated.monitors(self.scope, watched, exporters_by_tier)
+        for each in [*monitors, operated.rules(self.scope, watched), operated.grafana(self.scope, watched)]:
             self.object(parent, each)
 
     def announce(self, parent: Resource, watched: Watched, live: Output[Mapping[str, str]]) -> None:
-        told = {name: live.apply(lambda live, name=name: live[name]) for name in ("release", "slot")}
-        self.object(parent, operated.released(self.scope, watched, told))
+        labels = {name: live.apply(lambda live, name=name: live[name]) for name in ("release", "slot")}
+        self.object(parent, operated.released(self.scope, watched, labels))
 
     def _kept_spec(self, place: Place) -> Manifest | None:
-        """The way into a slot that has this release, as it was made: its hosts and ports may not be today's."""
-        own = {LABEL_ROLE: "preview", LABEL_SLOT: str(place.slot), LABEL_RELEASE: str(place.release)}.items()
-        found = (entry for entry in self.checkpoint.entries if entry.custom and own <= entry.labels.items())
-        return next((dict(entry.inputs["spec"]) for entry in found), None)
+        """Return the deployed route's spec of a slot that has this release.
+
+        Its hosts and ports may differ from today's.
+        """
+        labels = {LABEL_ROLE: "preview", LABEL_SLOT: str(place.slot), LABEL_RELEASE: str(place.release)}.items()
+        entries = (entry for entry in self.checkpoint.entries if entry.custom and labels <= entry.labels.items())
+        return next((dict(entry.inputs["spec"]) for entry in entries), None)
 
 
 def check(settings: Settings) -> None:
-    """Find out whether the cluster that the environment names is there, and has what it asks for.
+    """Check that the cluster of the environment is available and serves the API groups that the environment needs.
 
     Raises:
-        RunError: its context is not there, or nothing answers.
+        RunError: the context is missing, the API server does not answer, or an API group is missing.
     """
     cluster.check(settings.environment.cluster.context)
     if settings.environment.monitoring:
@@ -647,7 +676,7 @@ def check(settings: Settings) -> None:
 
 
 def connect(settings: Settings, checkpoint: Checkpoint, live: Slot | None) -> KubernetesPlatform:
-    """Return the cluster that the environment names."""
+    """Return the platform of the cluster that the environment names."""
     return KubernetesPlatform(
         app=settings.app,
         environment=settings.environment,
@@ -658,27 +687,28 @@ def connect(settings: Settings, checkpoint: Checkpoint, live: Slot | None) -> Ku
 
 
 class Ground(ComponentResource):
-    """What every object of a stack stands on: the cluster, the namespace and its limits, who may talk at all."""
+    """Resources that every object of a stack depends on: provider, namespace and its limits, base policies, tiers' volumes."""
 
     def __init__(self, platform: KubernetesPlatform) -> None:
         super().__init__("tiers:kubernetes:Ground", "ground")
         scope, settings = platform.scope, platform.cluster.namespace
         version = metadata.version("pulumi-kubernetes")
-        # The SDK's class would read KUBECONFIG as one file; the provider itself takes it as kubectl does, a list of them.
-        given = {"context": platform.cluster.context}
-        self.provider = ProviderResource("kubernetes", "cluster", given, below(self, version=version))
+        # The SDK's class reads KUBECONFIG as one file; the provider itself reads it as kubectl does, as a list of
+        # files.
+        inputs = {"context": platform.cluster.context}
+        self.provider = ProviderResource("kubernetes", "cluster", inputs, below(self, version=version))
         self.namespace: list[Resource] = []
         if settings.create:
             options = of_data(platform.environment.protect_data)
             self.namespace.append(register(self, manifests.namespace(scope), self.provider, **options))
-        made = [manifests.quota(scope, settings.quota)] if settings.quota else []
-        made += [manifests.limit_range(scope, settings.limits)] if settings.limits else []
-        made += traffic.ground_policies(scope)
+        namespaced = [manifests.quota(scope, settings.quota)] if settings.quota else []
+        namespaced += [manifests.limit_range(scope, settings.limits)] if settings.limits else []
+        namespaced += traffic.ground_policies(scope)
         self.stands = [
             *self.namespace,
-            *(register(self, each, self.provider, self.namespace) for each in made),
+            *(register(self, each, self.provider, self.namespace) for each in namespaced),
         ]
-        # Tiers that share one say the same of its size.
+        # Tiers that share a volume name the same size.
         owners = {name: tier for tier, service in platform.app.services.items() for name in service.volumes}
         for name, tier in owners.items():
             size = platform.environment.size(tier)
@@ -695,7 +725,10 @@ def register(
     name: str | None = None,
     **more: Any,
 ) -> CustomResource:
-    """A manifest as a resource: of the type the SDK's class would have, and of the object's own name if not of another."""
+    """Register a manifest as a resource of the type that the SDK's class would have.
+
+    `name` is the resource's name, by default that of the object.
+    """
     group = manifest["apiVersion"] if "/" in manifest["apiVersion"] else f"core/{manifest['apiVersion']}"
     opts = below(parent, provider=provider, depends_on=after, **more)
     kind = f"kubernetes:{group}:{manifest['kind']}"

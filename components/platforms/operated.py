@@ -1,7 +1,8 @@
-"""What a cluster's Prometheus is asked to watch: pure functions to the objects of prometheus-operator, and what exporters need.
+"""Monitoring by a cluster's Prometheus: pure functions to prometheus-operator's objects and to exporters.
 
-Source: prometheus-operator 0.84, API reference (ServiceMonitor, PrometheusRule). Grafana's sidecar finds dashboards in ConfigMaps
-by a label (kube-prometheus-stack). Labels of series are those that Docker's Prometheus gives, so that rules are the same.
+Source: prometheus-operator 0.84, API reference (ServiceMonitor, PrometheusRule). Grafana's sidecar finds dashboards
+in ConfigMaps by a label (kube-prometheus-stack). Series have the same labels as in Docker's Prometheus, so the rules
+are the same.
 """
 
 import json
@@ -21,26 +22,29 @@ from .manifests import Manifest, Scope, selector
 
 GROUP = "monitoring.coreos.com"
 INSTANCE_PORT = 9187
-"""Where an instance of CloudNativePG has its metrics, as its port `metrics`."""
+"""Port of the metrics of a CloudNativePG instance, named `metrics`."""
 _SLOT_OF_A_SERVICE = "__meta_kubernetes_service_label_tiers_slot"
 
 
 def deployment(scope: Scope, exporter: Workload, data: str, spec: Manifest) -> Manifest:
-    """An exporter: one, for two would count everything twice, and while it is away figures are missing and no user is."""
+    """Return the Deployment of an exporter, with one replica, because two would count everything twice.
+
+    While it is away metrics are missing, but no user is affected.
+    """
     labels = scope.labels(exporter.tier, "exporter")
-    made = scope.object("apps/v1", "Deployment", exporter.tier, labels)
-    made["spec"] = {
+    manifest = scope.object("apps/v1", "Deployment", exporter.tier, labels)
+    manifest["spec"] = {
         "replicas": 1,
         "revisionHistoryLimit": 2,
         "selector": {"matchLabels": selector(scope, exporter, None)},
         "strategy": {"type": "Recreate"},
         "template": {"metadata": {"labels": labels | {LABEL_NEEDS.format(name=data): "yes"}}, "spec": spec},
     }
-    return made
+    return manifest
 
 
 def monitors(scope: Scope, watched: Watched, exporters: Mapping[str, Workload]) -> list[Manifest]:
-    """Who is asked: each tier with metrics, in both slots, each exporter, and what takes backups."""
+    """Return the monitors of tiers with metrics (in both slots), exporters, backups and database instances."""
     tiers = [
         _monitor(scope, watched, str(tier), str(tier), each.metrics or "")
         for tier, each in watched.app.measured.items()
@@ -51,15 +55,19 @@ def monitors(scope: Scope, watched: Watched, exporters: Mapping[str, Workload]) 
 
 
 def _backup(scope: Scope, watched: Watched) -> Manifest:
-    made = _monitor(scope, watched, BACKUP, BACKUP, "/metrics")
-    made["spec"]["endpoints"][0] |= {"interval": BACKUP_INTERVAL, "scrapeTimeout": BACKUP_TIMEOUT}
-    return made
+    manifest = _monitor(scope, watched, BACKUP, BACKUP, "/metrics")
+    manifest["spec"]["endpoints"][0] |= {"interval": BACKUP_INTERVAL, "scrapeTimeout": BACKUP_TIMEOUT}
+    return manifest
 
 
 def _monitor(scope: Scope, watched: Watched, job: str, name: str, path: str) -> Manifest:
-    made = scope.object(f"{GROUP}/v1", "ServiceMonitor", name, _labels(scope, watched, name))
-    mine = {"app.kubernetes.io/name": name, "app.kubernetes.io/instance": scope.instance, LABEL_ROLE: "service"}
-    made["spec"] = {
+    manifest = scope.object(f"{GROUP}/v1", "ServiceMonitor", name, _labels(scope, watched, name))
+    service_labels = {
+        "app.kubernetes.io/name": name,
+        "app.kubernetes.io/instance": scope.instance,
+        LABEL_ROLE: "service",
+    }
+    manifest["spec"] = {
         "endpoints": [
             {
                 "interval": f"{watched.settings.interval * 1000:.0f}ms",
@@ -72,63 +80,66 @@ def _monitor(scope: Scope, watched: Watched, job: str, name: str, path: str) -> 
                 "scrapeTimeout": f"{min(watched.settings.interval, 10) * 1000:.0f}ms",
             }
         ],
-        "selector": {"matchLabels": mine},
+        "selector": {"matchLabels": service_labels},
     }
-    return made
+    return manifest
 
 
 def _instances(scope: Scope, watched: Watched) -> Manifest:
-    """The instances of a database that are CloudNativePG's: each is asked itself."""
-    made = scope.object(
+    """Return the monitor of CloudNativePG's instances, each of which is scraped itself."""
+    manifest = scope.object(
         f"{GROUP}/v1", "PodMonitor", "database-instances", _labels(scope, watched, "database-instances")
     )
     job = {"replacement": "database", "targetLabel": "job"}
-    asked = {"interval": f"{watched.settings.interval * 1000:.0f}ms", "port": "metrics", "relabelings": [job]}
-    made["spec"] = {"podMetricsEndpoints": [asked], "selector": {"matchLabels": _instance(scope)}}
-    return made
+    endpoint = {"interval": f"{watched.settings.interval * 1000:.0f}ms", "port": "metrics", "relabelings": [job]}
+    manifest["spec"] = {"podMetricsEndpoints": [endpoint], "selector": {"matchLabels": _instance(scope)}}
+    return manifest
 
 
 def _instance(scope: Scope) -> dict[str, str]:
-    """Of the database that is used: what a restore has beside it for a while would be counted, and be what takes writes."""
-    mine = {"cnpg.io/cluster": REPLICATED, "cnpg.io/podRole": "instance"}
-    return mine | {"app.kubernetes.io/instance": scope.instance}
+    """Return the labels of the instances of the database in use.
+
+    The temporary Cluster of a restore is excluded: it would be counted, and would look like a primary.
+    """
+    labels = {"cnpg.io/cluster": REPLICATED, "cnpg.io/podRole": "instance"}
+    return labels | {"app.kubernetes.io/instance": scope.instance}
 
 
 def rules(scope: Scope, watched: Watched) -> Manifest:
-    """What is recorded, and what is an alert."""
-    made = scope.object(f"{GROUP}/v1", "PrometheusRule", scope.app, _labels(scope, watched, scope.app))
-    return made | {"spec": file(watched)}
+    """Return the recording rules and alerts."""
+    manifest = scope.object(f"{GROUP}/v1", "PrometheusRule", scope.app, _labels(scope, watched, scope.app))
+    return manifest | {"spec": file(watched)}
 
 
 def released(scope: Scope, watched: Watched, live: Mapping[str, Input[str]]) -> Manifest:
-    """Which release is live, as a series of its own."""
+    """Return a rule that records the live release as a series."""
     name = f"{scope.app}-release"
-    made = scope.object(f"{GROUP}/v1", "PrometheusRule", name, _labels(scope, watched, name))
+    manifest = scope.object(f"{GROUP}/v1", "PrometheusRule", name, _labels(scope, watched, name))
     rule = {
         "record": "tiers_release_info",
         "expr": "vector(1)",
         "labels": {"namespace": watched.namespace, **live},
     }
-    return made | {"spec": {"groups": [{"name": f"{watched.namespace}-release", "rules": [rule]}]}}
+    return manifest | {"spec": {"groups": [{"name": f"{watched.namespace}-release", "rules": [rule]}]}}
 
 
 def grafana(scope: Scope, watched: Watched) -> Manifest:
-    """The dashboard, where Grafana's sidecar finds it."""
+    """Return the ConfigMap in which Grafana's sidecar finds the dashboard."""
     name = f"{scope.app}-dashboard"
-    made = scope.object("v1", "ConfigMap", name, scope.labels(name, "watch") | {LABEL_DASHBOARD: "1"})
-    return made | {"data": {f"{watched.namespace}.json": json.dumps(dashboard(watched), indent=1)}}
+    manifest = scope.object("v1", "ConfigMap", name, scope.labels(name, "watch") | {LABEL_DASHBOARD: "1"})
+    return manifest | {"data": {f"{watched.namespace}.json": json.dumps(dashboard(watched), indent=1)}}
 
 
 def policies(scope: Scope, watched: Watched, exporters: Mapping[str, Workload]) -> list[Manifest]:
-    """The cluster's Prometheus may ask what has metrics, at the port that has them, and connect to nothing else; an exporter its tier."""
+    """Return policies that let the cluster's Prometheus connect to each metrics port. Exporters reach their tier by label."""
     ports = {str(tier): each.port for tier, each in watched.app.measured.items()}
     ports |= {each.tier: each.port or 0 for each in exporters.values()}
     ports |= {BACKUP: BACKUP_PORT} if watched.backed_up else {}
-    asked = {
+    targets = {
         name: ({"app.kubernetes.io/name": name, "app.kubernetes.io/instance": scope.instance}, port)
         for name, port in ports.items()
     }
-    asked |= {"database-instances": (_instance(scope), INSTANCE_PORT)} if watched.replicated else {}
+    targets |= {"database-instances": (_instance(scope), INSTANCE_PORT)} if watched.replicated else {}
     prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": watched.settings.namespace}}}
     return [
         traffic.policy(
@@ -137,7 +148,7 @@ def policies(scope: Scope, watched: Watched, exporters: Mapping[str, Workload]) 
             pods,
             ingress=[{"from": [prometheus], "ports": [{"port": port, "protocol": "TCP"}]}],
         )
-        for name, (pods, port) in asked.items()
+        for name, (pods, port) in targets.items()
     ]
 
 

@@ -1,7 +1,7 @@
-"""What NetworkPolicies let pods do: pure, over objects as they are rendered or as a cluster has them.
+"""Evaluation of NetworkPolicies: pure functions over rendered objects or a cluster's.
 
-The rules are Kubernetes' own (networking.k8s.io/v1): a pod that a policy selects for a direction may only do what some
-such policy allows; one that none selects may do everything.
+The rules are those of Kubernetes (networking.k8s.io/v1). A pod that policies select for a direction may do only what
+at least one of them allows. A pod that no policy selects may do everything.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,23 +10,23 @@ from typing import Any
 
 Labels = Mapping[str, str]
 Pod = tuple[str, Labels]
-"""Its namespace and labels."""
+"""Namespace and labels of a pod."""
 
 
 class Network:
-    """The pods of a namespace, and what its policies let them do."""
+    """Policies of a namespace, and the connections that they allow."""
 
     def __init__(self, namespace: str, policies: Sequence[Mapping[str, Any]]) -> None:
         self.namespace, self.policies = namespace, list(policies)
 
     def reaches(self, one: Pod | str, other: Pod | str, port: int, protocol: str = "TCP") -> bool:
-        """Whether `one` may open a connection to `port` of `other`; who is no pod is an address."""
+        """Tell whether `one` may open a connection to `port` of `other`. A peer that is not a pod is given by its address."""
         return self.may("Egress", one, other, port, protocol) and self.may("Ingress", other, one, port, protocol)
 
     def may(self, direction: str, pod: Pod | str, other: Pod | str, port: int, protocol: str) -> bool:
-        """Whether the policies of one direction, those about `pod`, allow it."""
+        """Tell whether the policies that select `pod` for a direction allow a connection."""
         rules = list(self._rules(direction, pod))
-        if not rules:  # no policy is about it: everything is open
+        if not rules:  # no policy selects the pod: everything is allowed
             return True
         key = {"Egress": "to", "Ingress": "from"}[direction]
         return any(
@@ -54,19 +54,19 @@ class Network:
             return isinstance(other, str) and _within(peer["ipBlock"], ip_address(other))
         if isinstance(other, str):
             return False
-        where, labels = other
+        namespace, labels = other
         inside = (
-            _selects(peer["namespaceSelector"], {"kubernetes.io/metadata.name": where})
+            _selects(peer["namespaceSelector"], {"kubernetes.io/metadata.name": namespace})
             if "namespaceSelector" in peer
-            else where == self.namespace
+            else namespace == self.namespace
         )
         return inside and _selects(peer.get("podSelector"), labels)
 
 
 def _selects(selector: Mapping[str, Any] | None, labels: Labels) -> bool:
-    wanted = selector or {}
-    return wanted.get("matchLabels", {}).items() <= labels.items() and all(
-        _holds(each, labels) for each in wanted.get("matchExpressions") or ()
+    terms = selector or {}
+    return terms.get("matchLabels", {}).items() <= labels.items() and all(
+        _holds(each, labels) for each in terms.get("matchExpressions") or ()
     )
 
 
@@ -81,7 +81,7 @@ def _holds(expression: Mapping[str, Any], labels: Labels) -> bool:
 
 
 def _open(ports: Sequence[Mapping[str, Any]] | None, port: int, protocol: str) -> bool:
-    """A port by name may be any: what only a pod knows is taken for open."""
+    """Tell whether ports include `port`. A port given by name counts as a match, because only the pod knows its number."""
     return not ports or any(
         each.get("protocol", "TCP") == protocol
         and (isinstance(first := each.get("port", port), str) or first <= port <= each.get("endPort", first))

@@ -1,8 +1,9 @@
-"""What a replicated workload is on Kubernetes: pure functions from it to the objects of its members and of its proxy.
+"""Manifests of a replicated workload on Kubernetes: pure functions to the objects of its members and its proxy.
 
-Each member is a StatefulSet of one over a claim of its own, and not one of a single StatefulSet: so its claim is made,
-protected and grown like every other, the first takes over that of the single instance there was, and a change reaches one
-member after the other, each waited for (docs/adr/018-a-cache-that-survives.md).
+Each member is a StatefulSet of one pod over its own claim. A single StatefulSet of all members was not chosen: this
+way each claim is made, protected and grown like any other, the first member takes over the claim of a former single
+instance, and a change reaches one member after the other, each of them awaited
+(docs/adr/018-a-cache-that-survives.md).
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ PROXIES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One of a replicated workload, by its name there and the name of its resource."""
+    """Member of a replicated workload, with the names of its object and of its resource."""
 
     name: str
     resource: str
@@ -30,16 +31,16 @@ class Member:
 
 
 def members(workload: Replicated) -> list[Member]:
-    """Each with a volume of its own. The first one's resource has the name of a single one's."""
-    found: list[Member] = []
+    """Return the members, each with its own volume. The first one's resource has the name of a single instance's."""
+    result: list[Member] = []
     for name, volume in zip(workload.names, workload.volumes, strict=True):
-        own = replace(workload, volumes=(volume,), env=(*workload.env, ("MEMBER", name)))
-        found.append(Member(name=name, resource=name if found else workload.tier, workload=own))
-    return found
+        member = replace(workload, volumes=(volume,), env=(*workload.env, ("MEMBER", name)))
+        result.append(Member(name=name, resource=name if result else workload.tier, workload=member))
+    return result
 
 
 def around(scope: Scope, workload: Replicated) -> list[Manifest]:
-    """What stands around the members: their addresses, who may connect, their budget; and the proxy's."""
+    """Return the objects around the members: policies, Services and disruption budgets, also of the proxy."""
     return [
         *member_policies(scope, workload),
         _entrance(scope, workload),
@@ -51,25 +52,28 @@ def around(scope: Scope, workload: Replicated) -> list[Manifest]:
 
 
 def _entrance(scope: Scope, workload: Replicated) -> Manifest:
-    """What those who need the workload connect to: the proxy.
+    """Return the Service that clients connect to. It selects the proxy.
 
-    It stands before the members do. A single one's leads to whatever has its name, and so have they: who came to a replica
-    that way stayed there, and could not write.
+    It is deployed before the members, because the Service of a single instance selects members too. Clients that
+    reached a replica through that one kept their connection and could not write.
     """
-    made = manifests.service(scope, workload, None)
-    made["spec"]["selector"] = manifests.selector(scope, workload.proxy, None)
-    return made
+    manifest = manifests.service(scope, workload, None)
+    manifest["spec"]["selector"] = manifests.selector(scope, workload.proxy, None)
+    return manifest
 
 
 def _address(scope: Scope, workload: Replicated, name: str) -> Manifest:
-    """One that never changes, and leads to the member also while it is not ready: the others have to hear that."""
-    made = manifests.service(scope, workload, None)
-    made["metadata"]["name"] = name
-    spec = made["spec"]
+    """Return the Service of one member, which never changes.
+
+    It routes to the member even if that is not ready, because the other members must learn of this.
+    """
+    manifest = manifests.service(scope, workload, None)
+    manifest["metadata"]["name"] = name
+    spec = manifest["spec"]
     spec["publishNotReadyAddresses"] = True
     spec["selector"] = spec["selector"] | {LABEL_MEMBER: name}
     spec["ports"] = [*spec["ports"], _port(workload.watcher)]
-    return made
+    return manifest
 
 
 def _port(watcher: Workload) -> Manifest:
@@ -77,23 +81,23 @@ def _port(watcher: Workload) -> Manifest:
 
 
 def stateful_set(scope: Scope, workload: Replicated, member: Member, spec: Manifest) -> Manifest:
-    """A member, its watcher beside it, as far from the others as there is room."""
+    """Return the StatefulSet of a member and its watcher, placed as far from the other members as possible."""
     [server] = spec["containers"]
     server["lifecycle"] = {"preStop": {"exec": {"command": list(workload.leave)}}}
-    own = {
+    additions = {
         "containers": [server, _watcher(workload.watcher, server)],
         "topologySpreadConstraints": manifests.spread(manifests.selector(scope, workload, None)),
     }
-    return manifests.stateful_set(scope, workload, spec | own, member.name)
+    return manifests.stateful_set(scope, workload, spec | additions, member.name)
 
 
 def _watcher(watcher: Workload, server: Manifest) -> Manifest:
     image, uid = watcher.image.reference, server["securityContext"]["runAsUser"]
     names = {each["name"] for each in server["env"]}
-    made = manifests.container(watcher.tier, image, uid, watcher.resources, {}, watcher.command, names)
+    rendered = manifests.container(watcher.tier, image, uid, watcher.resources, {}, watcher.command, names)
     ports = [{"name": watcher.tier, "containerPort": watcher.port, "protocol": "TCP"}]
     return (
-        made
+        rendered
         | manifests.probes(watcher, names)
         | {name: server[name] for name in ("env", "volumeMounts")}
         | {"ports": ports}
@@ -101,20 +105,20 @@ def _watcher(watcher: Workload, server: Manifest) -> Manifest:
 
 
 def deployment(scope: Scope, workload: Replicated, spec: Manifest, patience: float) -> Manifest:
-    """The proxy, changed in place: what it holds are connections, and those who have them connect again."""
+    """Return the Deployment of the proxy, updated in place: it holds only connections, and its clients reconnect."""
     proxy = workload.proxy
-    found = manifests.selector(scope, proxy, None)
+    pod_labels = manifests.selector(scope, proxy, None)
     labels = scope.labels(proxy.tier, "tier", tier=workload.tier)
-    made = scope.object("apps/v1", "Deployment", proxy.tier, labels)
-    made["spec"] = {
+    manifest = scope.object("apps/v1", "Deployment", proxy.tier, labels)
+    manifest["spec"] = {
         "progressDeadlineSeconds": round(patience),
         "replicas": PROXIES,
         "revisionHistoryLimit": 2,
-        "selector": {"matchLabels": found},
+        "selector": {"matchLabels": pod_labels},
         "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "template": {
             "metadata": {"labels": labels, "annotations": manifests.secret_versions(proxy)},
-            "spec": spec | {"topologySpreadConstraints": manifests.spread(found)},
+            "spec": spec | {"topologySpreadConstraints": manifests.spread(pod_labels)},
         },
     }
-    return made
+    return manifest

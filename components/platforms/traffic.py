@@ -1,4 +1,4 @@
-"""Who may talk to whom on Kubernetes, and which requests go where: pure functions to routes and policies."""
+"""HTTP routes and network policies on Kubernetes: pure functions to manifests."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from .manifests import Manifest, Scope, selector, target
 
 HTTP_ROUTE = "kubernetes:gateway.networking.k8s.io/v1:HTTPRoute"
 METADATA_SERVICES = ("169.254.169.254/32", "fd00:ec2::254/128")
-"""Where clouds give a node's credentials to whoever asks."""
+"""Addresses at which clouds give a node's credentials to any client."""
 _WORLD = [
     {"ipBlock": {"cidr": "0.0.0.0/0", "except": [METADATA_SERVICES[0]]}},
     {"ipBlock": {"cidr": "::/0", "except": [METADATA_SERVICES[1]]}},
@@ -26,31 +26,34 @@ _HIDDEN = "/.hidden"
 
 
 def slot_rules(routes: Sequence[Route], place: Place, secure: bool) -> list[Manifest]:
-    """The rules of a slot, for requests whose header names it: its routes, and how each of its tiers is.
+    """Return the rules of a slot for requests whose header names it: its routes and the readiness of its tiers.
 
-    And for what its pages ask for: a cookie says which release they came from.
+    Requests whose cookie names the slot's release are routed too, except for pages.
     """
-    asked = [{"name": SLOT_HEADER, "type": "Exact", "value": str(place.slot)}]
-    held = [_header("Cookie", rf"(^|; ?){COOKIE}={re.escape(str(place.release))}(;|$)"), _NO_PAGE]
+    slot_header = [{"name": SLOT_HEADER, "type": "Exact", "value": str(place.slot)}]
+    release_cookie = [_header("Cookie", rf"(^|; ?){COOKIE}={re.escape(str(place.release))}(;|$)"), _NO_PAGE]
     cookie = f"{COOKIE}={place.release}; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
-    rules = [_rule(route, place, asked, _paths("Exact", [readiness(route)]), rewrite=route.health) for route in routes]
+    rules = [
+        _rule(route, place, slot_header, _paths("Exact", [readiness(route)]), rewrite=route.health) for route in routes
+    ]
     for route in routes:
         if route.hidden:
-            every = [*_paths("PathPrefix", route.hidden), *_paths("RegularExpression", map(spellings, route.hidden))]
-            rules.append(_rule(route, place, asked, every, rewrite=_HIDDEN))
+            hidden = [*_paths("PathPrefix", route.hidden), *_paths("RegularExpression", map(spellings, route.hidden))]
+            rules.append(_rule(route, place, slot_header, hidden, rewrite=_HIDDEN))
     for route in routes:
         sticky, prefixes = cookie if route.sticky else None, _paths("PathPrefix", route.prefixes)
-        rules.append(_rule(route, place, asked, prefixes, cookie=sticky))
+        rules.append(_rule(route, place, slot_header, prefixes, cookie=sticky))
         if route.sticky:
-            rules.append(_rule(route, place, held, prefixes))
+            rules.append(_rule(route, place, release_cookie, prefixes))
     return rules
 
 
 def spellings(path: str) -> str:
-    """Return an expression for the spellings of a path that gateways leave as they are and applications read as that path.
+    """Return an expression for the spellings of a path that a gateway passes on and an application reads as that path.
 
-    A gateway resolves dot segments and decodes letters before it compares, but keeps `%2F`: it is no slash to it, and one to
-    many applications (Traefik 3.5, pkg/muxer/http/mux.go, `reservedCharacters`). What it has left of `..` is next to one.
+    A gateway resolves dot segments and decodes letters before it compares, but keeps `%2F`. For the gateway this is
+    no slash, for many applications it is (Traefik 3.5, pkg/muxer/http/mux.go, `reservedCharacters`). A `..` that a
+    gateway keeps is next to one.
     """
     slash = "(/|%2[fF])"
     parts = [part for part in path.split("/") if part]
@@ -63,28 +66,28 @@ def _paths(kind: str, values: Iterable[str]) -> list[Manifest]:
 
 
 def asked_rules(rules: Sequence[Manifest]) -> list[Manifest]:
-    """The rules of a slot without those for what its pages ask for."""
+    """Return a slot's rules without those for the release cookie."""
     return [rule for rule in rules if len(rule["matches"][0]["headers"]) == 1]
 
 
 def live_rules(rules: Sequence[Manifest]) -> list[Manifest]:
-    """The rules of a slot as they are for everybody: without its header, and without the way to see how its tiers are.
+    """Return a slot's rules for all users: without its header and without the readiness of tiers.
 
-    A page brings its cookie with it.
+    A page sets the release cookie.
     """
-    found: list[Manifest] = []
+    result: list[Manifest] = []
     for rule in asked_rules(rules):
         paths = [match["path"] for match in rule["matches"]]
         if paths[0]["value"].startswith("/.gateway/"):
             continue
-        told, *rewrites = rule["filters"]
-        if cookies := told["responseHeaderModifier"].get("add"):
+        header_filter, *rewrites = rule["filters"]
+        if cookies := header_filter["responseHeaderModifier"].get("add"):
             filters = [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {"add": cookies}}]
             pages = [{"headers": [_PAGE], "path": path} for path in paths]
-            found.append({"backendRefs": rule["backendRefs"], "filters": filters, "matches": pages})
+            result.append({"backendRefs": rule["backendRefs"], "filters": filters, "matches": pages})
         plain = {"backendRefs": rule["backendRefs"], "matches": [{"path": path} for path in paths]}
-        found.append(plain | ({"filters": rewrites} if rewrites else {}))
-    return found
+        result.append(plain | ({"filters": rewrites} if rewrites else {}))
+    return result
 
 
 def _header(name: str, expression: str) -> Manifest:
@@ -92,7 +95,7 @@ def _header(name: str, expression: str) -> Manifest:
 
 
 _PAGE = _header("Accept", "^text/html")
-# The expressions of gateways know no "not": what does not begin like a page.
+# Gateways' expressions have no negation, so this matches all that does not begin like a page's.
 _NO_PAGE = _header("Accept", "^([^t]|t[^e]|te[^x]|tex[^t]|text[^/]|text/[^h])")
 
 
@@ -104,9 +107,9 @@ def _rule(
     cookie: str | None = None,
     rewrite: str | None = None,
 ) -> Manifest:
-    told: Manifest = {"set": [{"name": SLOT_HEADER, "value": str(place.slot)}]}
-    told |= {"add": [{"name": "Set-Cookie", "value": cookie}]} if cookie else {}
-    filters: list[Manifest] = [{"type": "ResponseHeaderModifier", "responseHeaderModifier": told}]
+    headers_set: Manifest = {"set": [{"name": SLOT_HEADER, "value": str(place.slot)}]}
+    headers_set |= {"add": [{"name": "Set-Cookie", "value": cookie}]} if cookie else {}
+    filters: list[Manifest] = [{"type": "ResponseHeaderModifier", "responseHeaderModifier": headers_set}]
     if rewrite:
         path = {"type": "ReplaceFullPath", "replaceFullPath": rewrite}
         filters.append({"type": "URLRewrite", "urlRewrite": {"path": path}})
@@ -118,12 +121,12 @@ def _rule(
 
 
 def http_route(scope: Scope, name: str, labels: Mapping[str, str], spec: Mapping[str, Any]) -> Manifest:
-    """An HTTPRoute."""
+    """Return an HTTPRoute."""
     return scope.object("gateway.networking.k8s.io/v1", "HTTPRoute", name, labels) | {"spec": dict(spec)}
 
 
 def slot_spec(scope: Scope, cluster: Kubernetes, routes: Sequence[Route], place: Place) -> Manifest:
-    """The way into a slot: the environment's hosts, on its Gateway."""
+    """Return the spec of a slot's route: the environment's hosts on its Gateway."""
     gateway = cluster.gateway
     parent = {"name": gateway.name, "namespace": scope.namespace if gateway.create else gateway.namespace}
     return {
@@ -134,26 +137,26 @@ def slot_spec(scope: Scope, cluster: Kubernetes, routes: Sequence[Route], place:
 
 
 def own_gateway(scope: Scope, cluster: Kubernetes) -> Manifest | None:
-    """The environment's own Gateway, where it asks for one: a listener for each of its hosts."""
+    """Return the environment's own Gateway, with a listener for each host, or None if it uses an existing one."""
     create = cluster.gateway.create
     if not create:
         return None
-    notes = {"cert-manager.io/cluster-issuer": create.issuer} if create.issuer else None
+    annotations = {"cert-manager.io/cluster-issuer": create.issuer} if create.issuer else None
     labels = scope.labels("gateway", "gateway")
-    made = scope.object("gateway.networking.k8s.io/v1", "Gateway", cluster.gateway.name, labels, notes)
-    made["spec"] = {
+    manifest = scope.object("gateway.networking.k8s.io/v1", "Gateway", cluster.gateway.name, labels, annotations)
+    manifest["spec"] = {
         "gatewayClassName": create.gateway_class,
         "listeners": [
             _listener(number, each, cluster.url, create.certificate)
             for number, each in enumerate([cluster.host, *cluster.hostnames])
         ],
     }
-    return made
+    return manifest
 
 
 def _listener(number: int, hostname: str, url: str, certificate: str | None) -> Manifest:
     secure = url.startswith("https:")
-    made: Manifest = {
+    listener: Manifest = {
         "allowedRoutes": {"namespaces": {"from": "Same"}},
         "hostname": hostname,
         "name": f"{'https' if secure else 'http'}-{number}",
@@ -161,33 +164,33 @@ def _listener(number: int, hostname: str, url: str, certificate: str | None) -> 
         "protocol": "HTTPS" if secure else "HTTP",
     }
     if secure:
-        made["tls"] = {"certificateRefs": [{"kind": "Secret", "name": certificate}], "mode": "Terminate"}
-    return made
+        listener["tls"] = {"certificateRefs": [{"kind": "Secret", "name": certificate}], "mode": "Terminate"}
+    return listener
 
 
 # ---------------------------------------------------------------------- policies
 
 
 def policy(scope: Scope, name: str, pods: Mapping[str, str], place: Place | None = None, **rules: Any) -> Manifest:
-    """Which pods it is about, and what they may do."""
-    made = scope.object("networking.k8s.io/v1", "NetworkPolicy", name, scope.labels(name, "policy", place))
+    """Return a NetworkPolicy for pods with these labels; `rules` are its `ingress` and `egress`."""
+    manifest = scope.object("networking.k8s.io/v1", "NetworkPolicy", name, scope.labels(name, "policy", place))
     types = [kind.capitalize() for kind in ("ingress", "egress") if kind in rules]
-    made["spec"] = {"podSelector": {"matchLabels": dict(pods)} if pods else {}, "policyTypes": types, **rules}
-    return made
+    manifest["spec"] = {"podSelector": {"matchLabels": dict(pods)} if pods else {}, "policyTypes": types, **rules}
+    return manifest
 
 
 def to_world() -> list[Manifest]:
-    """Any address but those that give away a node's credentials."""
+    """Return egress peers for any address except those that give away a node's credentials."""
     return list(_WORLD)
 
 
 def ground_policies(scope: Scope) -> list[Manifest]:
-    """Nothing but names may be asked for, by no pod; what may be more stands in the others."""
+    """Return policies that deny all pods any connection except DNS. Other policies allow more."""
     dns = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
         "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
     }
-    # Where every node answers for itself, pods ask that: by the address it has by convention.
+    # With a DNS cache on each node, pods query its conventional address.
     local = {"ipBlock": {"cidr": "169.254.20.10/32"}}
     ports = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
     return [
@@ -197,12 +200,12 @@ def ground_policies(scope: Scope) -> list[Manifest]:
 
 
 def gateway_policy(scope: Scope, cluster: Kubernetes) -> Manifest:
-    """The smoke test may connect to the gateway."""
+    """Return the policy that lets the smoke test connect to the gateway."""
     return policy(scope, "to-gateway", {LABEL_ROLE: "smoke"}, egress=_to_gateway(cluster))
 
 
 def _to_gateway(cluster: Kubernetes) -> list[Manifest]:
-    """The gateway's pods at any port; and the address itself where it lies outside of the cluster."""
+    """Return egress rules to the gateway's pods at any port, and to its address if that is outside of the cluster."""
     inside = urlsplit(cluster.gateway.inside)
     rules: list[Manifest] = [{"to": _from_gateway(cluster)}]
     if (inside.hostname or "").split(".")[1:2] in ([cluster.gateway.namespace], [cluster.gateway.pods_in]):
@@ -220,57 +223,61 @@ def _from_gateway(cluster: Kubernetes) -> list[Manifest]:
 def workload_policies(
     scope: Scope, workload: Workload, place: Place | None, cluster: Kubernetes, *, routed: bool, needed: bool
 ) -> list[Manifest]:
-    """Who needs a workload may connect to it, and so may the gateway where it routes to it; nobody else.
+    """Return the policies of a workload: ingress for tiers that need it and, if routed, for the gateway.
 
-    If it has a way out, so has what belongs to it: its pods and those of its tasks.
+    With `egress` the workload's pods and those of its tasks may connect to any address.
     """
     name = target(workload, place)
     need = {LABEL_NEEDS.format(name=name): "yes"}
     ports = [{"port": workload.port, "protocol": "TCP"}]
     sources = [{"podSelector": {"matchLabels": need}}] if needed else []
     sources += _from_gateway(cluster) if routed else []
-    # Of whichever release: those on their way out finish what they hold.
-    own = {key: value for key, value in selector(scope, workload, place).items() if key != LABEL_RELEASE}
-    made: list[Manifest] = []
+    # The policy covers all releases: pods that are stopping finish their requests.
+    pod_labels = {key: value for key, value in selector(scope, workload, place).items() if key != LABEL_RELEASE}
+    manifests: list[Manifest] = []
     if sources and workload.port:
-        made.append(policy(scope, name, own, place, ingress=[{"from": sources, "ports": ports}]))
+        manifests.append(policy(scope, name, pod_labels, place, ingress=[{"from": sources, "ports": ports}]))
     if needed and workload.port:
-        to = [{"podSelector": {"matchLabels": own}}]
-        made.append(policy(scope, f"to-{name}", need, place, egress=[{"to": to, "ports": ports}]))
+        to = [{"podSelector": {"matchLabels": pod_labels}}]
+        manifests.append(policy(scope, f"to-{name}", need, place, egress=[{"to": to, "ports": ports}]))
     if workload.egress:
         out = {"app.kubernetes.io/component": workload.tier} | ({LABEL_SLOT: str(place.slot)} if place else {})
-        made.append(policy(scope, f"{name}-to-world", out, place, egress=[{"to": _WORLD}]))
-    return made
+        manifests.append(policy(scope, f"{name}-to-world", out, place, egress=[{"to": _WORLD}]))
+    return manifests
 
 
 def member_policies(scope: Scope, workload: Replicated) -> list[Manifest]:
-    """Members may connect to each other and to their watchers, the proxy to members, and who needs them to the proxy only."""
+    """Return the policies of a replicated workload.
+
+    Members connect to each other and to their watchers. The proxy connects to members. Clients connect to the proxy
+    only.
+    """
     proxy, need = workload.proxy, {LABEL_NEEDS.format(name=workload.tier): "yes"}
-    inside, before = selector(scope, workload, None), selector(scope, proxy, None)
-    own = [{"port": port, "protocol": "TCP"} for port in (workload.port, workload.watcher.port)]
-    first = own[:1]
+    member_labels, proxy_labels = selector(scope, workload, None), selector(scope, proxy, None)
+    peer_ports = [{"port": port, "protocol": "TCP"} for port in (workload.port, workload.watcher.port)]
+    client_port = peer_ports[:1]
 
     def pods(labels: Mapping[str, str]) -> list[Manifest]:
         return [{"podSelector": {"matchLabels": dict(labels)}}]
 
-    among = {"from": pods(inside), "ports": own}
+    from_members = {"from": pods(member_labels), "ports": peer_ports}
     return [
         policy(
-            scope, workload.tier, inside,
-            ingress=[among, {"from": pods(before), "ports": first}],
-            egress=[{"to": pods(inside), "ports": own}],
+            scope, workload.tier, member_labels,
+            ingress=[from_members, {"from": pods(proxy_labels), "ports": client_port}],
+            egress=[{"to": pods(member_labels), "ports": peer_ports}],
         ),
         policy(
-            scope, proxy.tier, before,
-            ingress=[{"from": pods(need), "ports": first}],
-            egress=[{"to": pods(inside), "ports": first}],
+            scope, proxy.tier, proxy_labels,
+            ingress=[{"from": pods(need), "ports": client_port}],
+            egress=[{"to": pods(member_labels), "ports": client_port}],
         ),
-        policy(scope, f"to-{workload.tier}", need, egress=[{"to": pods(before), "ports": first}]),
+        policy(scope, f"to-{workload.tier}", need, egress=[{"to": pods(proxy_labels), "ports": client_port}]),
     ]  # fmt: skip
 
 
 def elsewhere_policy(scope: Scope, elsewhere: Elsewhere) -> Manifest:
-    """Who needs a data tier that runs somewhere else may connect to its port, wherever that is."""
+    """Return the policy that lets tiers connect to the port of an external data service they need, at any address."""
     ports = [{"port": elsewhere.port, "protocol": "TCP"}]
     return policy(
         scope,

@@ -1,4 +1,4 @@
-"""Asks the cluster itself: whether it is there, and why something failed."""
+"""Queries and commands to a Kubernetes cluster: availability checks, state of pods, logs, and causes of failures."""
 
 import json
 import os
@@ -29,17 +29,18 @@ from .inventory import Inventory, Location, object_key
 from .manifests import Manifest
 
 _LINES = 20
+"""Lines of a container's log in an error."""
 BEGINS = 3
-"""How many times what a pod may take to find its node and image (`schedule_within`) one has that somebody runs by hand."""
+"""Factor on `schedule_within`, the time a pod may take to find its node and image, for a Job that a person runs by hand."""
 
 
 def check(context: str) -> None:
-    """Find out before anything is touched whether the context is there and its API server answers.
+    """Check before any change that the kubeconfig has the context and that its API server answers.
 
-    A server behind a proxy is left to the provider, which reports the connection's own error.
+    A server behind a proxy is not checked: the provider reports the error of its connection.
 
     Raises:
-        RunError: it is not; the message names the setting and the fix.
+        RunError: the context is missing or the server does not answer; the message names the setting and the fix.
     """
     files = [Path(name).expanduser() for name in os.environ.get("KUBECONFIG", "~/.kube/config").split(os.pathsep)]
     # Path.is_file raises for a name that is too long.
@@ -47,10 +48,10 @@ def check(context: str) -> None:
     contexts = {name: each for part in reversed(parts) for name, each in _named(part, "contexts", "context")}
     clusters = {name: each for part in reversed(parts) for name, each in _named(part, "clusters", "cluster")}
     if context not in contexts:
-        known = f"there are: {', '.join(sorted(contexts))}" if contexts else "it is empty or not there"
+        available_contexts = f"there are: {', '.join(sorted(contexts))}" if contexts else "the file is empty or missing"
         raise RunError(
-            f"environment.kubernetes.context: {context} is not in {os.pathsep.join(str(file) for file in files)} ({known}); "
-            "name one of them, or say in KUBECONFIG where it is (`make lab-cluster` starts a cluster with context lab)"
+            f"environment.kubernetes.context: {context} is not in {os.pathsep.join(str(file) for file in files)} ({available_contexts}); "
+            "name one of them, or set KUBECONFIG to its file (`make lab-cluster` starts a cluster with context lab)"
         )
     target = clusters.get(str(contexts[context].get("cluster")), {})
     host, port = _server(context, str(target.get("server", "")))
@@ -66,15 +67,15 @@ def check(context: str) -> None:
 
 
 def check_served(context: str, group: str, path: str, fix: str) -> None:
-    """Find out before anything is touched whether the cluster knows the kinds of an API group.
+    """Check before any change that the cluster serves an API group.
 
     Raises:
-        RunError: it does not; the message names the setting and the fix.
+        RunError: the cluster does not serve it; the message names the setting and the fix.
     """
     kubernetes: Any = import_module("kubernetes")
     api = kubernetes.client.ApisApi(kubernetes.config.new_client_from_config(context=context))
     if group not in {each.name for each in api.get_api_versions().groups}:
-        raise RunError(f"{path}: the cluster of context {context} knows no kinds of {group}; {fix}")
+        raise RunError(f"{path}: the cluster of context {context} does not serve the API group {group}; {fix}")
 
 
 def _read(file: Path) -> Mapping[str, Any]:
@@ -112,7 +113,7 @@ def _server(context: str, url: str) -> tuple[str, int]:
 
 
 def explain(path: str, manifest: Manifest, context: str, *, touched: Callable[[], str]) -> ResourceHookBinding:
-    """When an object can't be made or does not become ready, say so with the state of its pods, their logs and events."""
+    """Return hooks that explain why an object was not created or not ready: state of its pods, their logs and events."""
     what = f"{manifest['kind']} {manifest['metadata']['name']}"
 
     def tell(args: ErrorHookArgs) -> bool:
@@ -124,21 +125,23 @@ def explain(path: str, manifest: Manifest, context: str, *, touched: Callable[[]
 
 
 def check_available(context: str, namespace: str, labels: Mapping[str, str], impact: Callable[[], str]) -> None:
-    """Check that the Deployments with these labels are there, and that the cluster calls them available.
+    """Check that Deployments with these labels exist and that all of them are available.
 
     Raises:
-        RunError: they are not; `impact` says what that means for users.
+        RunError: one is not available, or none exists; `impact` describes the effect on users.
     """
-    found = _deployments(context, namespace, labels)
-    ill = [each.metadata.name for each in found if not _available(each)]
-    if ill or not found:
-        raise RunError(f"{', '.join(ill) or 'what ran there'} is not available; {impact()}. Release anew instead")
+    deployments = _deployments(context, namespace, labels)
+    unavailable = [each.metadata.name for each in deployments if not _available(each)]
+    if unavailable or not deployments:
+        raise RunError(
+            f"{', '.join(unavailable) or 'no Deployment of the slot'} is not available; {impact()}. Release anew instead"
+        )
 
 
 def available(context: str, namespace: str, labels: Mapping[str, str]) -> bool:
-    """Return whether there are Deployments with these labels, and all of them are available."""
-    found = _deployments(context, namespace, labels)
-    return bool(found) and all(_available(each) for each in found)
+    """Tell whether Deployments with these labels exist and all of them are available."""
+    deployments = _deployments(context, namespace, labels)
+    return bool(deployments) and all(_available(each) for each in deployments)
 
 
 def _deployments(context: str, namespace: str, labels: Mapping[str, str]) -> list[Any]:
@@ -146,7 +149,7 @@ def _deployments(context: str, namespace: str, labels: Mapping[str, str]) -> lis
 
 
 def expect() -> None:
-    """Begin to import the cluster's client, which takes half a second, while the engine is busy with other things."""
+    """Start importing the Kubernetes client in the background, which takes half a second, while Pulumi's engine is busy."""
     Thread(target=import_module, args=("kubernetes",), daemon=True).start()
 
 
@@ -166,29 +169,29 @@ def _available(deployment: Any) -> bool:
 
 
 def ready(location: Location) -> dict[tuple[str, str], tuple[int, int]]:
-    """Return (slot or "", tier) → how many of its pods are ready, and how many there are to be."""
+    """Return (slot or "", tier) → how many pods are ready, and how many are expected."""
     api = _apps(location.context)
-    where = (location.namespace,)
+    in_namespace = (location.namespace,)
     label = {"label_selector": f"{_of_stack(location)},{LABEL_ROLE}=tier"}
-    found = [*api.list_namespaced_deployment(*where, **label).items]
-    found += api.list_namespaced_stateful_set(*where, **label).items
-    said: list[tuple[Mapping[str, str], int, int]] = [
-        (each.metadata.labels, each.status.ready_replicas or 0, each.spec.replicas) for each in found
+    objects = [*api.list_namespaced_deployment(*in_namespace, **label).items]
+    objects += api.list_namespaced_stateful_set(*in_namespace, **label).items
+    entries: list[tuple[Mapping[str, str], int, int]] = [
+        (each.metadata.labels, each.status.ready_replicas or 0, each.spec.replicas) for each in objects
     ]
-    said += [
+    entries += [
         (each["metadata"]["labels"], each.get("status", {}).get("readyInstances", 0), each["spec"]["instances"])
-        for each in _replicated(location.context, label["label_selector"], *where)
+        for each in _replicated(location.context, label["label_selector"], *in_namespace)
     ]
-    counted: dict[tuple[str, str], tuple[int, int]] = {}
-    for labels, healthy, of in said:
-        place = (labels.get(LABEL_SLOT, ""), labels["app.kubernetes.io/component"])
-        healthy_too, of_too = counted.get(place, (0, 0))
-        counted[place] = (healthy_too + healthy, of_too + of)
-    return counted
+    counts: dict[tuple[str, str], tuple[int, int]] = {}
+    for labels, healthy, expected in entries:
+        key = (labels.get(LABEL_SLOT, ""), labels["app.kubernetes.io/component"])
+        ready_before, expected_before = counts.get(key, (0, 0))
+        counts[key] = (ready_before + healthy, expected_before + expected)
+    return counts
 
 
 def routing(settings: Kubernetes, app: str, instance: str) -> Routing:
-    """Ask the cluster which slot the HTTPRoute of an instance sends users to."""
+    """Read from the cluster which slot the HTTPRoute of an instance sends users to."""
     kubernetes: Any = import_module("kubernetes")
     failures = (kubernetes.client.ApiException, kubernetes.config.ConfigException, HTTPError, OSError)
     source = f"HTTPRoute {app} of {instance}"
@@ -200,17 +203,17 @@ def routing(settings: Kubernetes, app: str, instance: str) -> Routing:
 
 def _routing(kubernetes: Any, settings: Kubernetes, app: str, instance: str, source: str) -> Routing:
     client = kubernetes.config.new_client_from_config(context=settings.context)
-    where, missing = settings.home(instance), 404
+    namespace, not_found = settings.home(instance), 404
     labels: dict[str, str] = {}
     tiers = {"label_selector": f"app.kubernetes.io/instance={instance},{LABEL_ROLE}=tier,{LABEL_SLOT}"}
-    found = kubernetes.client.AppsV1Api(client).list_namespaced_deployment(where, **tiers).items
+    found = kubernetes.client.AppsV1Api(client).list_namespaced_deployment(namespace, **tiers).items
     running = frozenset(Slot(each.metadata.labels[LABEL_SLOT]) for each in found)
     try:
         objects = kubernetes.client.CustomObjectsApi(client)
-        found = objects.get_namespaced_custom_object(*_ROUTES, where, "httproutes", app)
+        found = objects.get_namespaced_custom_object(*_ROUTES, namespace, "httproutes", app)
         labels |= found["metadata"].get("labels") or {}
     except kubernetes.client.ApiException as error:
-        if error.status != missing:
+        if error.status != not_found:
             raise
     ours = labels.get("app.kubernetes.io/instance") == instance and labels.get(LABEL_SLOT) in [*Slot]
     if not ours:
@@ -228,7 +231,7 @@ _ROUTES = ("gateway.networking.k8s.io", "v1")
 
 
 def _replicated(context: str, selector: str, namespace: str) -> list[dict[str, Any]]:
-    """The databases of several instances; where the cluster has no such kind, or it is not ours to see, there are none."""
+    """Return the database clusters. Returns none if the cluster lacks their kind or the user may not list them."""
     kubernetes: Any = import_module("kubernetes")
     api = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config(context=context))
     where = (*cnpg.API.split("/"), namespace, "clusters")
@@ -248,20 +251,28 @@ def execute(
     given: str = "",
     within: float = 60,
 ) -> str:
-    """What a command prints in the first of the pods with these labels; `given` is a line it reads. It takes the right to `pods/exec`.
+    """Run a command in the first running pod with these labels and return its output.
+
+    This requires the right to `pods/exec`.
+
+    Args:
+        given: a line for the command's standard input.
+        within: timeout in seconds.
 
     Raises:
-        RunError: none of them runs, or it ends with another code than 0.
+        RunError: no pod runs, the command does not end in time, or it exits with a code other than 0.
     """
-    api, where = _core(settings.context), settings.home(instance)
-    wanted = _selector({"app.kubernetes.io/instance": instance, LABEL_ROLE: "tier", **labels})
-    found = api.list_namespaced_pod(where, label_selector=wanted, field_selector="status.phase=Running").items
-    if not found:
-        raise RunError("nothing runs there")
+    api, namespace = _core(settings.context), settings.home(instance)
+    label_selector = _selector({"app.kubernetes.io/instance": instance, LABEL_ROLE: "tier", **labels})
+    pods = api.list_namespaced_pod(
+        namespace, label_selector=label_selector, field_selector="status.phase=Running"
+    ).items
+    if not pods:
+        raise RunError("no container of it runs")
     stream: Any = import_module("kubernetes.stream")
-    name, known = found[0].metadata.name, import_module("kubernetes").client.ApiException
-    first = found[0].spec.containers[0].name
-    ways = {
+    name, api_error = pods[0].metadata.name, import_module("kubernetes").client.ApiException
+    first = pods[0].spec.containers[0].name
+    options = {
         "container": first,
         "stdout": True,
         "stderr": True,
@@ -270,63 +281,71 @@ def execute(
         "_preload_content": False,
     }
     try:
-        asked = stream.stream(api.connect_get_namespaced_pod_exec, name, where, command=list(command), **ways)
-    except known as error:
+        session = stream.stream(api.connect_get_namespaced_pod_exec, name, namespace, command=list(command), **options)
+    except api_error as error:
         raise RunError(f"the cluster does not run `{' '.join(command)}` there: {error.reason}") from None
     if given:
-        asked.write_stdin(f"{given}\n")
-    asked.run_forever(timeout=within)
-    # First: reading what it printed takes away what it ended with, too.
-    code = None if asked.is_open() else asked.returncode
-    text = asked.read_all().strip()
+        session.write_stdin(f"{given}\n")
+    session.run_forever(timeout=within)
+    # The exit code is read first: reading the output discards it.
+    code = None if session.is_open() else session.returncode
+    text = session.read_all().strip()
     if code != 0:
-        ended = f"did not end within {within:g} s" if code is None else f"ended with exit code {code}"
-        raise RunError(f"`{' '.join(command)}` {ended}: {text[-500:] or 'it printed nothing'}")
+        outcome = f"did not end within {within:g} s" if code is None else f"ended with exit code {code}"
+        raise RunError(f"`{' '.join(command)}` {outcome}: {text[-500:] or 'it printed nothing'}")
     return text
 
 
 def sql(
     settings: Kubernetes, instance: str, labels: Mapping[str, str], *queries: str, user: str = "", database: str = ""
 ) -> str:
-    """What a database answers to the last of these, asked in the first of the pods with these labels; nothing after one that fails.
+    """Run SQL queries in the first running pod with these labels and return the output of the last one.
+
+    Queries after a failed one are not run.
 
     Raises:
-        RunError: as above, or one of them fails.
+        RunError: no pod runs, or a query fails.
     """
     command = ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]
     command += ["--username", user] if user else []
     command += ["--dbname", database] if database else []
     command += [word for query in queries for word in ("--command", query)]
-    # Warnings come before what was asked for.
+    # Warnings precede the output.
     return execute(settings, instance, labels, command).rpartition("\n")[2]
 
 
 def run_once(settings: Kubernetes, instance: str, name: str, command: Sequence[str]) -> str:
-    """What a command prints in a Job as a CronJob would make it; the Job goes with its log ten minutes after its end.
+    """Run a command in a Job made from a CronJob and return its output.
+
+    The Job and its log are deleted ten minutes after the Job has ended.
 
     Raises:
-        RunError: there is no such CronJob, nothing comes up that would run it, or the command ends with another code than 0.
+        RunError: the CronJob does not exist, no pod of the Job starts, or the command exits with a code other than 0.
     """
     kubernetes: Any = import_module("kubernetes")
     batch = kubernetes.client.BatchV1Api(kubernetes.config.new_client_from_config(context=settings.context))
-    where, known = settings.home(instance), kubernetes.client.ApiException
+    namespace, api_error = settings.home(instance), kubernetes.client.ApiException
     try:
-        parent = batch.read_namespaced_cron_job(name, where)
-    except known as error:
-        raise RunError(f"there is no CronJob {name} in {where} ({error.reason}); run `make up` first") from None
-    made = batch.create_namespaced_job(where, by_hand(parent, command, f"{name}-{int(time.time())}"))
-    job, api = made.metadata.name, _core(settings.context)
-    if not _begun(api, where, job, BEGINS * settings.schedule_within):
-        found: Manifest = {"kind": "Job", "metadata": {"name": job, "namespace": where}, "spec": {"template": {}}}
-        why = "\n".join(_told(api, found)) or "    (the cluster tells nothing more)"
-        batch.delete_namespaced_job(job, where, propagation_policy="Background")
+        parent = batch.read_namespaced_cron_job(name, namespace)
+    except api_error as error:
+        raise RunError(f"there is no CronJob {name} in {namespace} ({error.reason}); run `make up` first") from None
+    created = batch.create_namespaced_job(namespace, by_hand(parent, command, f"{name}-{int(time.time())}"))
+    job, api = created.metadata.name, _core(settings.context)
+    if not _begun(api, namespace, job, BEGINS * settings.schedule_within):
+        manifest: Manifest = {
+            "kind": "Job",
+            "metadata": {"name": job, "namespace": namespace},
+            "spec": {"template": {}},
+        }
+        why = "\n".join(_told(api, manifest)) or "    (the cluster reports nothing more)"
+        batch.delete_namespaced_job(job, namespace, propagation_policy="Background")
         raise RunError(f"`{' '.join(command)}` does not begin, as Job {job}, which is removed.\n{why}")
     deadline = time.monotonic() + ONCE_WITHIN
-    while not (made.status.succeeded or made.status.failed) and time.monotonic() < deadline:
+    while not (created.status.succeeded or created.status.failed) and time.monotonic() < deadline:
         time.sleep(1)
-        made = batch.read_namespaced_job(job, where)
-    text = "".join(_printed(api, pod) for pod in _pods_of(api, where, job)).strip()
-    if not made.status.succeeded:
+        created = batch.read_namespaced_job(job, namespace)
+    text = "".join(_printed(api, pod) for pod in _pods_of(api, namespace, job)).strip()
+    if not created.status.succeeded:
         raise RunError(f"`{' '.join(command)}` failed, as Job {job}: {text[-500:] or 'it printed nothing'}")
     return text
 
@@ -336,17 +355,20 @@ def _pods_of(api: Any, namespace: str, job: str) -> list[Any]:
 
 
 def _begun(api: Any, namespace: str, job: str, within: float) -> bool:
-    """Whether a pod of it runs, or has: one that finds no node or image, or that a quota leaves no room for, would be waited for in vain."""
+    """Wait up to `within` seconds and tell whether a pod of a Job has started.
+
+    A pod may never start: no node has room, its image is missing, or a quota refuses it.
+    """
     deadline = time.monotonic() + within
-    while not (begun := any(pod.status.phase != "Pending" for pod in _pods_of(api, namespace, job))):
+    while not (started := any(pod.status.phase != "Pending" for pod in _pods_of(api, namespace, job))):
         if time.monotonic() > deadline:
             break
         time.sleep(1)
-    return begun
+    return started
 
 
 def _printed(api: Any, pod: Any) -> str:
-    """Its log, which one that never started has not."""
+    """Return the log of a pod, or a note if it has none, as a pod that never started."""
     try:
         return api.read_namespaced_pod_log(pod.metadata.name, pod.metadata.namespace)
     except import_module("kubernetes").client.ApiException as error:
@@ -354,7 +376,7 @@ def _printed(api: Any, pod: Any) -> str:
 
 
 def by_hand(parent: Any, command: Sequence[str], name: str) -> Any:
-    """A CronJob's Job with another command. It belongs to the CronJob, and goes with it."""
+    """Return a Job from a CronJob's template with another command. The CronJob owns it, so both are deleted together."""
     kubernetes: Any = import_module("kubernetes")
     spec = parent.spec.job_template.spec
     [container] = spec.template.spec.containers
@@ -370,44 +392,47 @@ def by_hand(parent: Any, command: Sequence[str], name: str) -> Any:
 
 
 def objects(settings: Kubernetes, instance: str, slot: Slot) -> dict[str, list[Mapping[str, Any]]]:
-    """What decides who reaches whom in the namespace, by kind, and the pods of its tiers but for those of the other slot."""
+    """Return by kind the objects that decide which pods connect to which, and the pods of the tiers.
+
+    Pods of the other slot are left out.
+    """
     kubernetes: Any = import_module("kubernetes")
     client = kubernetes.config.new_client_from_config(context=settings.context)
     api = import_module("kubernetes.dynamic").DynamicClient(client)
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    mine = f"{LABEL_ROLE}=tier,{LABEL_SLOT} notin ({slot.other})"
-    for kind, wanted in (("Service", ""), ("HTTPRoute", ""), ("NetworkPolicy", ""), ("Pod", mine)):
+    listed_objects: dict[str, list[Mapping[str, Any]]] = {}
+    of_slot = f"{LABEL_ROLE}=tier,{LABEL_SLOT} notin ({slot.other})"
+    for kind, label_selector in (("Service", ""), ("HTTPRoute", ""), ("NetworkPolicy", ""), ("Pod", of_slot)):
         group = KINDS[kind][0] if kind in KINDS else ""
         resource: Any = api.resources.get(kind=kind, group=group, preferred=True)
-        listed = resource.get(namespace=settings.home(instance), label_selector=wanted)
-        found[kind] = listed.to_dict()["items"]
-    return found
+        listing = resource.get(namespace=settings.home(instance), label_selector=label_selector)
+        listed_objects[kind] = listing.to_dict()["items"]
+    return listed_objects
 
 
 def lines(settings: Kubernetes, instance: str) -> Iterator[Line]:
-    """All that the containers of an instance's pods have written: of those that are there, and before their last restart."""
-    api, where = _core(settings.context), settings.home(instance)
-    gone = import_module("kubernetes").client.ApiException
-    for pod in api.list_namespaced_pod(where, label_selector=f"app.kubernetes.io/instance={instance}").items:
-        of = pod.metadata.labels
-        place = of["app.kubernetes.io/component"], of.get(LABEL_SLOT, ""), of.get(LABEL_RELEASE, "")
+    """Yield all log lines of an instance's pods, including those before a container's last restart."""
+    api, namespace = _core(settings.context), settings.home(instance)
+    api_error = import_module("kubernetes").client.ApiException
+    for pod in api.list_namespaced_pod(namespace, label_selector=f"app.kubernetes.io/instance={instance}").items:
+        labels = pod.metadata.labels
+        origin = labels["app.kubernetes.io/component"], labels.get(LABEL_SLOT, ""), labels.get(LABEL_RELEASE, "")
         for container in pod.status.container_statuses or ():
             for previous in (True, False) if container.restart_count else (False,):
                 try:
                     text: str = api.read_namespaced_pod_log(
-                        pod.metadata.name, where, container=container.name, timestamps=True, previous=previous
+                        pod.metadata.name, namespace, container=container.name, timestamps=True, previous=previous
                     )
-                except gone:
+                except api_error:
                     continue
                 for line in text.splitlines():
-                    when, _, said = line.partition(" ")
-                    yield Line(when, *place, said)
+                    when, _, message = line.partition(" ")
+                    yield Line(when, *origin, message)
 
 
 def remove_strays(location: Location, known: Collection[str]) -> list[str]:
-    """Remove the objects of a stack whose uids are not known, but for those that may hold data.
+    """Delete the objects of a stack whose uids are not in `known`, except those that may hold data.
 
-    What another object owns goes with it, and a Pod or ReplicaSet is nobody's stray.
+    Objects with an owner are skipped: they are deleted with it. Pods and ReplicaSets are never listed.
 
     Returns:
         Their kinds and names.
@@ -423,8 +448,8 @@ def remove_strays(location: Location, known: Collection[str]) -> list[str]:
             resource: Any = api.resources.get(kind=kind, group=group, preferred=True)
         except import_module("kubernetes.dynamic.exceptions").ResourceNotFoundError:
             continue
-        found = resource.get(namespace=namespace, label_selector=_of_stack(location)).items
-        for each in found:
+        listed = resource.get(namespace=namespace, label_selector=_of_stack(location)).items
+        for each in listed:
             if each.metadata.uid not in known and not each.metadata.ownerReferences:
                 resource.delete(name=each.metadata.name, namespace=namespace, propagation_policy="Background")
                 removed.append(f"{kind} {each.metadata.name}")
@@ -436,9 +461,9 @@ def _of_stack(location: Location) -> str:
 
 
 def inventory(location: Location, types: Iterable[str]) -> Inventory:
-    """List the objects of a stack, one listing for each of the resource types that its state has.
+    """List the objects of a stack, with one request for each resource type in its state.
 
-    A kind that the cluster does not have, or that the user may not list, counts as not listed.
+    A kind that the cluster lacks, or that the user may not list, counts as not listed.
     """
     api = _client(location.context)
     keys, kinds, stopped = set[str](), set[str](), dict[str, str]()
@@ -446,11 +471,11 @@ def inventory(location: Location, types: Iterable[str]) -> Inventory:
         path, kind = _path(type_, location.namespace), type_.rpartition(":")[2]
         if not path:
             continue
-        status, found = _get(api, path, _of_stack(location))
+        status, listing = _get(api, path, _of_stack(location))
         if status != 200:
             continue
         kinds.add(kind)
-        for each in found["items"]:
+        for each in listing["items"]:
             key = object_key(kind, location.namespace, each["metadata"]["name"])
             keys.add(key)
             if each.get("spec", {}).get("replicas") == 0:
@@ -459,18 +484,18 @@ def inventory(location: Location, types: Iterable[str]) -> Inventory:
 
 
 def confirm(location: Location, types: Mapping[str, str]) -> frozenset[str]:
-    """Return those of the keys (each with its resource type) that the cluster has though no listing named them.
+    """Return the keys (each with its resource type) whose objects exist although the listing lacks them.
 
-    Somebody may have taken their labels off. Whatever is not clearly absent counts as there.
+    A user may have removed their labels. An object counts as existing unless the API server answers 404.
     """
     api = _client(location.context)
-    found = set[str]()
+    existing = set[str]()
     for key, type_ in types.items():
         path = _path(type_, location.namespace)
         status, _ = _get(api, f"{path}/{key.rpartition('/')[2]}", "")
         if status != 404:
-            found.add(key)
-    return frozenset(found)
+            existing.add(key)
+    return frozenset(existing)
 
 
 def _client(context: str) -> Any:
@@ -478,7 +503,10 @@ def _client(context: str) -> Any:
 
 
 def _path(type_: str, namespace: str) -> str:
-    """Return the path at which the API server lists a resource type, as in kubernetes:apps/v1:Deployment; empty if none is known."""
+    """Return the path at which the API server lists a resource type such as kubernetes:apps/v1:Deployment.
+
+    Returns an empty text for an unknown kind.
+    """
     _, version, kind = type_.split(":")
     plural = KINDS[kind][1] if kind in KINDS else ""
     group = f"/api/{version.removeprefix('core/')}" if version.startswith("core/") else f"/apis/{version}"
@@ -486,7 +514,7 @@ def _path(type_: str, namespace: str) -> str:
 
 
 def _get(api: Any, path: str, selector: str) -> tuple[int, dict[str, Any]]:
-    """Return the status and the plain answer of the API server; of Secrets and the like no more than their metadata."""
+    """Return the status and the JSON of an API request. Of Secrets and most other kinds only the metadata is requested."""
     whole = path.rpartition("/")[2] in ("deployments", "statefulsets")
     accept = (
         "application/json"
@@ -507,7 +535,7 @@ def _get(api: Any, path: str, selector: str) -> tuple[int, dict[str, Any]]:
 
 
 def reason(cause: str) -> str:
-    """The provider's error in a sentence: who else holds a field, what timed out, else its own first line."""
+    """Return the provider's error as one sentence: the field's other manager, the timeout, or the error's own text."""
     managers = sorted(set(re.findall(r'conflicts? with "([^"]+)"', cause)))
     if managers:
         fields = sorted(set(re.findall(r"(?:^\s*- |: )(\.[^\s;]+)", cause, re.MULTILINE)))
@@ -527,29 +555,29 @@ def reason(cause: str) -> str:
 
 
 def _evidence(context: str, manifest: Manifest) -> str:
-    # Imported where a failure needs it, for it takes half a second; and without types, for it has none.
+    # Imported on failure only, because the import takes half a second; untyped, because the client has no types.
     kubernetes: Any = import_module("kubernetes")
-    known = (kubernetes.client.ApiException, kubernetes.config.ConfigException, HTTPError)
+    failures = (kubernetes.client.ApiException, kubernetes.config.ConfigException, HTTPError)
     try:
         api = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(context=context))
-        return "\n".join(_told(api, manifest)) or "    (the cluster tells nothing more)"
-    except known as error:
+        return "\n".join(_told(api, manifest)) or "    (the cluster reports nothing more)"
+    except failures as error:
         return f"    Its state could not be read: {str(error).strip().splitlines()[0]}"
 
 
 def _told(api: Any, manifest: Manifest) -> Iterator[str]:
-    """Of each pod that is not ready: its containers' states and last lines; then what was last reported of them."""
+    """Yield the state of each pod that is not ready, with the last log lines of its containers, then recent warnings."""
     namespace = manifest["metadata"]["namespace"]
     pods: list[Any] = []
     if manifest["kind"] in _OPERATED:
         yield from _operated(api.api_client, manifest)
     if "template" in manifest["spec"] or manifest["kind"] in _OPERATED:
         pods = api.list_namespaced_pod(namespace, label_selector=selector(manifest)).items
-    about = {manifest["metadata"]["name"], *_claims(manifest)}
+    names = {manifest["metadata"]["name"], *_claims(manifest)}
     for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp, reverse=True)[:5]:
-        about.add(pod.metadata.name)
-        begun: list[Any] = pod.status.init_container_statuses or []
-        statuses = [each for each in begun if not each.ready] or pod.status.container_statuses or []
+        names.add(pod.metadata.name)
+        init_statuses: list[Any] = pod.status.init_container_statuses or []
+        statuses = [each for each in init_statuses if not each.ready] or pod.status.container_statuses or []
         if statuses and all(status.ready for status in statuses):
             continue
         yield f"    pod {pod.metadata.name}: {pod.status.phase}"
@@ -557,28 +585,28 @@ def _told(api: Any, manifest: Manifest) -> Iterator[str]:
             yield f"    container {status.name}: {state(status.state)}, {status.restart_count} restarts{_before(status)}"
             yield from _log(api, namespace, pod.metadata.name, status)
     events = api.list_namespaced_event(namespace, field_selector="type=Warning").items
-    mine = [event for event in events if (event.involved_object.name or "").startswith(tuple(about))]
-    for event in sorted(mine, key=lambda event: str(event.last_timestamp or event.event_time))[-6:]:
+    related = [event for event in events if (event.involved_object.name or "").startswith(tuple(names))]
+    for event in sorted(related, key=lambda event: str(event.last_timestamp or event.event_time))[-6:]:
         yield f"    event: {event.involved_object.kind} {event.involved_object.name}: {event.reason}: {event.message}"
 
 
 _OPERATED = {"Cluster": "cnpg.io/cluster", "Pooler": "cnpg.io/poolerName"}
-"""What CloudNativePG makes pods of, and the label by which they are found."""
+"""Kinds whose pods CloudNativePG creates → the label that finds these pods."""
 
 
 def _operated(client: Any, manifest: Manifest) -> Iterator[str]:
-    """What the operator says of an object of its own."""
+    """Yield the operator's status of one of its objects."""
     kubernetes: Any = import_module("kubernetes")
     group, _, version = manifest["apiVersion"].partition("/")
     name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
-    where = (group, version, namespace, f"{manifest['kind'].lower()}s", name)
-    status = kubernetes.client.CustomObjectsApi(client).get_namespaced_custom_object(*where).get("status", {})
-    if said := ": ".join(filter(None, (status.get("phase"), status.get("phaseReason")))):
-        yield f"    the operator says: {said}"
+    reference = (group, version, namespace, f"{manifest['kind'].lower()}s", name)
+    status = kubernetes.client.CustomObjectsApi(client).get_namespaced_custom_object(*reference).get("status", {})
+    if phase := ": ".join(filter(None, (status.get("phase"), status.get("phaseReason")))):
+        yield f"    the operator says: {phase}"
 
 
 def selector(manifest: Manifest) -> str:
-    """The pods an object makes: by its template's labels, the release among them."""
+    """Return the label selector of the pods that an object creates; a template's labels include the release."""
     if manifest["kind"] == "Job":
         return f"batch.kubernetes.io/job-name={manifest['metadata']['name']}"
     if label := _OPERATED.get(manifest["kind"]):
@@ -596,7 +624,7 @@ def _claims(manifest: Manifest) -> list[str]:
 
 
 def state(given: Any) -> str:
-    """A container's state in words."""
+    """Return a container's state in words."""
     if waiting := given.waiting:
         return f"waiting, {waiting.reason or 'no reason given'}" + (f" ({waiting.message})" if waiting.message else "")
     if ended := given.terminated:
@@ -612,11 +640,11 @@ def _before(status: Any) -> str:
 def _log(api: Any, namespace: str, pod: str, status: Any) -> Iterator[str]:
     if not (status.restart_count or status.state.running or status.state.terminated):
         return
-    gone = bool(status.restart_count) and not status.state.terminated
-    wanted = {"container": status.name, "tail_lines": _LINES}
+    from_previous = bool(status.restart_count) and not status.state.terminated
+    options = {"container": status.name, "tail_lines": _LINES}
     try:
-        log: str = api.read_namespaced_pod_log(pod, namespace, previous=gone, **wanted)
+        log: str = api.read_namespaced_pod_log(pod, namespace, previous=from_previous, **options)
     except import_module("kubernetes").client.ApiException as error:
-        # A log can be gone before the pod is: the rest is told all the same.
+        # A log may be deleted before its pod. The rest is reported anyway.
         log = f"(its log can't be read: {error.reason})"
     yield from (f"    | {line}" for line in log.strip().splitlines() or ["(it printed nothing)"])

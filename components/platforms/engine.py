@@ -1,4 +1,4 @@
-"""What the program asks the Docker engine itself: whether it is there, and why something failed."""
+"""Queries and commands to a Docker engine: availability checks, state of containers, logs, and causes of failures."""
 
 import socket
 import time
@@ -27,35 +27,35 @@ from .inventory import Inventory, Location, engine_host
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A container of a stack, and how it is connected."""
+    """Container of a stack with its ports and networks."""
 
     name: str
     role: str
     tier: str
     published: tuple[str, ...]
-    """Its ports that are opened on the engine's host."""
+    """Ports of the container that the engine's host publishes."""
     addresses: Mapping[str, str]
-    """Network → its address there, with the size of the network: 172.20.0.3/16."""
+    """Network → the container's address in it, with the prefix length: 172.20.0.3/16."""
 
 
 def address(environment: Environment) -> str:
-    """The engine's address: the environment names it, else DOCKER_HOST does, else it is the local socket."""
+    """Return the engine's address: the environment's, else DOCKER_HOST, else the local socket."""
     return engine_host(environment.docker.host)
 
 
 def stack_labels(app: str, stack: str) -> dict[str, str]:
-    """What everything of a stack on an engine is found by."""
+    """Return the labels of everything that belongs to a stack on an engine."""
     return {LABEL_APP: app, LABEL_ENVIRONMENT: stack}
 
 
 def check(environment: Environment, own: Collection[int]) -> None:
-    """Find out before anything is touched whether the engine answers and the gateway's ports are free.
+    """Check before any change that the engine answers and that the gateway's ports are free.
 
-    `own` are the ports that this stack's own gateway has already. An engine behind ssh:// is left to the provider,
-    which reports the connection's own error.
+    `own` are the ports that this stack's gateway already uses. An engine behind ssh:// is not checked: the provider
+    reports the error of its connection.
 
     Raises:
-        RunError: it does not; the message names the setting and the fix.
+        RunError: the engine does not answer or a port is taken; the message names the setting and the fix.
     """
     host = address(environment)
     named = "environment.docker.host" if environment.docker.host else "DOCKER_HOST"
@@ -78,19 +78,19 @@ def check(environment: Environment, own: Collection[int]) -> None:
 
 def _check_ports(environment: Environment, own: Collection[int]) -> None:
     gateway, monitoring = environment.gateway, environment.monitoring
-    wanted = {f"gateway.{key}": port for key, port in gateway.published.items()}
-    wanted |= {"monitoring.port": monitoring.port} if monitoring else {}
-    for key, port in wanted.items():
-        where = "127.0.0.1" if key in ("gateway.metrics_port", "monitoring.port") else gateway.address
+    ports = {f"gateway.{key}": port for key, port in gateway.published.items()}
+    ports |= {"monitoring.port": monitoring.port} if monitoring else {}
+    for key, port in ports.items():
+        address = "127.0.0.1" if key in ("gateway.metrics_port", "monitoring.port") else gateway.address
         if port in own:
             continue
         with socket.socket() as server:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                server.bind((where, port))
+                server.bind((address, port))
             except OSError as error:
                 raise RunError(
-                    f"environment.{key}: {port} can't be opened on {where} ({error.strerror}); "
+                    f"environment.{key}: port {port} can't be opened on {address} ({error.strerror}); "
                     "stop what uses it, or choose another port"
                 ) from None
 
@@ -98,7 +98,7 @@ def _check_ports(environment: Environment, own: Collection[int]) -> None:
 def explain_container(
     name: str, real: str, path: str, within: float, environment: Environment, touched: Callable[[], str]
 ) -> ResourceHookBinding:
-    """When the container can't be made or does not become healthy, say so with its state and last log lines."""
+    """Return hooks that explain why a container was not created or not healthy: its state and last log lines."""
 
     def explain(args: ErrorHookArgs) -> bool:
         cause = args.errors[0].strip() if args.errors else ""
@@ -112,13 +112,16 @@ def explain_container(
 
 
 def with_remedy(cause: str, stack: str) -> str:
-    """Return an error of the engine with the command that helps, if something of the stack's state is gone from the engine."""
+    """Return an error of the engine.
+
+    If something that the stack's state has was removed from the engine, add the command that helps.
+    """
     gone = any(text in cause for text in ("No such container", "No such image", "No such network", "no such volume"))
     return f"{cause}; it was removed by hand: run `make heal ENV={stack}`, then this again" if gone else cause
 
 
 def explain_image(name: str, image: Image) -> ResourceHookBinding:
-    """When an image can't be had, name the setting it comes from."""
+    """Return hooks that name the setting of an image that was not pulled or built, and the fix."""
 
     def explain(args: ErrorHookArgs) -> bool:
         cause = args.errors[0].strip() if args.errors else "no reason was given"
@@ -139,30 +142,32 @@ def _on_error(name: str, explain: Callable[[ErrorHookArgs], bool]) -> ResourceHo
 
 
 def check_healthy(environment: Environment, labels: Mapping[str, str], impact: Callable[[], str]) -> None:
-    """Check that the containers with these labels are there, and that the engine calls them healthy.
+    """Check that containers with these labels exist and that the engine calls all of them healthy.
 
     Raises:
-        RunError: they are not; `impact` says what that means for users.
+        RunError: one is not healthy, or none exists; `impact` describes the effect on users.
     """
-    found = _labelled(environment, labels)
-    ill = sorted(str(each.name) for each in found if each.health != "healthy")
-    if ill or not found:
-        raise RunError(f"{', '.join(ill) or 'what ran there'} is not healthy; {impact()}. Release anew instead")
+    containers = _labelled(environment, labels)
+    unhealthy = sorted(str(each.name) for each in containers if each.health != "healthy")
+    if unhealthy or not containers:
+        raise RunError(
+            f"{', '.join(unhealthy) or 'no container of the slot'} is not healthy; {impact()}. Release anew instead"
+        )
 
 
 def healthy(environment: Environment, labels: Mapping[str, str]) -> bool:
-    """Return whether there are containers with these labels, and all of them are healthy."""
-    found = _labelled(environment, labels)
-    return bool(found) and all(each.health == "healthy" for each in found)
+    """Tell whether containers with these labels exist and all of them are healthy."""
+    containers = _labelled(environment, labels)
+    return bool(containers) and all(each.health == "healthy" for each in containers)
 
 
 def _labelled(environment: Environment, labels: Mapping[str, str]) -> list[Any]:
-    wanted = [f"{name}={value}" for name, value in labels.items()]
-    return client(environment).containers.list(all=True, filters={"label": wanted})
+    label_filter = [f"{name}={value}" for name, value in labels.items()]
+    return client(environment).containers.list(all=True, filters={"label": label_filter})
 
 
 def routing(environment: Environment, app: str, stack: str) -> Routing:
-    """Ask the gateway which slot it sends users to: its process, or the file that it starts with."""
+    """Read from the gateway's process, or from its map file, which slot it sends users to."""
     source = f"the gateway of {app}-{stack}"
     from docker.errors import DockerException
 
@@ -173,14 +178,15 @@ def routing(environment: Environment, app: str, stack: str) -> Routing:
 
 
 def _routing(environment: Environment, source: str, labels: Mapping[str, str], gateway: str) -> Routing:
-    here = client(environment, within=60)
-    wanted = [f"{name}={value}" for name, value in {**labels, "tiers.role": "tier"}.items()]
-    tiers = here.containers.list(all=True, ignore_removed=True, filters={"label": wanted})
+    engine = client(environment, within=60)
+    label_filter = [f"{name}={value}" for name, value in {**labels, "tiers.role": "tier"}.items()]
+    tiers = engine.containers.list(all=True, ignore_removed=True, filters={"label": label_filter})
     running = frozenset(Slot(each.labels[LABEL_SLOT]) for each in tiers if each.labels.get(LABEL_SLOT) in [*Slot])
-    if gateway not in {each.name for each in here.volumes.list(filters={"name": gateway})}:
+    if gateway not in {each.name for each in engine.volumes.list(filters={"name": gateway})}:
         return Routing(source=source, running=running, absent=True)
-    # As the containers that tell the gateway something: the map is in a volume, and belongs to the gateway's user.
-    name = here.containers.run(
+    # Run as the containers that configure the gateway do: the map file is in a volume that belongs to the gateway's
+    # user.
+    name = engine.containers.run(
         environment.toolbox,
         ["python3", "-c", Path(__file__).with_name("toolbox.py").read_text(), "live", FOLDER],
         volumes={gateway: {"bind": FOLDER, "mode": "rw"}},
@@ -191,90 +197,94 @@ def _routing(environment: Environment, source: str, labels: Mapping[str, str], g
 
 
 def remove_strays(location: Location, known: Collection[str]) -> list[str]:
-    """Remove the containers and networks of a stack whose ids are not known. Volumes stay: they may hold data.
+    """Remove the containers and networks of a stack whose ids are not in `known`. Volumes stay, as they may hold data.
 
     Returns:
-        Their names.
+        The names of the removed objects.
     """
     labels = stack_labels(location.app, location.stack)
-    wanted = {"label": [f"{name}={value}" for name, value in labels.items()]}
-    here = connect(location.host)
-    strays = [each for each in here.containers.list(all=True, filters=wanted) if each.id not in known]
+    label_filter = {"label": [f"{name}={value}" for name, value in labels.items()]}
+    engine = connect(location.host)
+    strays = [each for each in engine.containers.list(all=True, filters=label_filter) if each.id not in known]
     for container in strays:
         container.remove(force=True)
-    alone = [each for each in here.networks.list(filters=wanted) if each.id not in known]
-    for network in alone:
+    stray_networks = [each for each in engine.networks.list(filters=label_filter) if each.id not in known]
+    for network in stray_networks:
         network.remove()
-    return sorted(str(each.name) for each in (*strays, *alone))
+    return sorted(str(each.name) for each in (*strays, *stray_networks))
 
 
 def run_again(location: Location, name: str) -> None:
-    """Run a one-shot that has ended once more, to its end."""
+    """Run a one-shot container again, to its end."""
     container = connect(location.host).containers.get(name)
     container.start()
     container.wait(timeout=60)
 
 
 def ready(location: Location) -> dict[tuple[str, str], tuple[int, int]]:
-    """Return (slot or "", tier) → how many of its containers are healthy, and how many there are."""
+    """Return (slot or "", tier) → how many containers are healthy, and how many exist."""
     labels = stack_labels(location.app, location.stack) | {"tiers.role": "tier"}
-    wanted = [f"{name}={value}" for name, value in labels.items()]
-    counted: dict[tuple[str, str], tuple[int, int]] = {}
-    for each in connect(location.host).containers.list(all=True, filters={"label": wanted}):
+    label_filter = [f"{name}={value}" for name, value in labels.items()]
+    counts: dict[tuple[str, str], tuple[int, int]] = {}
+    for each in connect(location.host).containers.list(all=True, filters={"label": label_filter}):
         key = (each.labels.get("tiers.slot", ""), each.labels["tiers.tier"])
-        healthy, there = counted.get(key, (0, 0))
-        counted[key] = (healthy + (each.health == "healthy"), there + 1)
-    return counted
+        healthy, total = counts.get(key, (0, 0))
+        counts[key] = (healthy + (each.health == "healthy"), total + 1)
+    return counts
 
 
 def execute(environment: Environment, labels: Mapping[str, str], command: Sequence[str], within: float = 60) -> str:
-    """What a command prints in the first of the containers with these labels.
+    """Run a command in the first container with these labels and return its output.
 
     Raises:
-        RunError: none of them runs, or it ends with another code than 0.
+        RunError: no such container runs, or the command exits with a code other than 0.
     """
-    wanted = [f"{name}={value}" for name, value in labels.items()]
-    found = client(environment, within).containers.list(filters={"label": wanted})
-    if not found:
-        raise RunError("nothing runs there")
-    code, said = found[0].exec_run(list(command))
-    text = said.decode(errors="replace").strip()
+    label_filter = [f"{name}={value}" for name, value in labels.items()]
+    containers = client(environment, within).containers.list(filters={"label": label_filter})
+    if not containers:
+        raise RunError("no container of it runs")
+    code, output = containers[0].exec_run(list(command))
+    text = output.decode(errors="replace").strip()
     if code:
         raise RunError(f"`{' '.join(command)}` ended with exit code {code}: {text[-500:] or 'it printed nothing'}")
     return text
 
 
 def tell(environment: Environment, labels: Mapping[str, str], command: Sequence[str], given: str, within: float) -> str:
-    """As `execute`, of a command that reads a line."""
+    """Run a command as `execute` does, and write a line to its standard input."""
     api = client(environment, within)
-    found = api.containers.list(filters={"label": [f"{name}={value}" for name, value in labels.items()]})
-    if not found:
-        raise RunError("nothing runs there")
-    begun = api.api.exec_create(found[0].id, list(command), stdin=True)["Id"]
-    connected: Any = api.api.exec_start(begun, socket=True)
-    # Over TLS and ssh it is the connection itself.
-    getattr(connected, "_sock", connected).sendall(f"{given}\n".encode())
-    frames: Any = import_module("docker.utils.socket").frames_iter(connected, tty=False)
+    containers = api.containers.list(filters={"label": [f"{name}={value}" for name, value in labels.items()]})
+    if not containers:
+        raise RunError("no container of it runs")
+    execution = api.api.exec_create(containers[0].id, list(command), stdin=True)["Id"]
+    connection: Any = api.api.exec_start(execution, socket=True)
+    # Over TLS and ssh `exec_start` returns the connection itself.
+    getattr(connection, "_sock", connection).sendall(f"{given}\n".encode())
+    frames: Any = import_module("docker.utils.socket").frames_iter(connection, tty=False)
     text = b"".join(part for _, part in frames).decode(errors="replace").strip()
-    if code := api.api.exec_inspect(begun)["ExitCode"]:
+    if code := api.api.exec_inspect(execution)["ExitCode"]:
         raise RunError(f"`{' '.join(command)}` ended with exit code {code}: {text[-500:] or 'it printed nothing'}")
     return text
 
 
 def lines(environment: Environment, labels: Mapping[str, str]) -> Iterator[Line]:
-    """All that the containers with these labels have written, as far back as the engine keeps it."""
-    wanted = [f"{name}={value}" for name, value in labels.items()]
-    for each in client(environment, within=60).containers.list(all=True, filters={"label": wanted}):
-        of = each.labels
-        place = of.get("tiers.tier") or of["tiers.role"], of.get(LABEL_SLOT, ""), of.get(LABEL_RELEASE, "")
-        for line in each.logs(timestamps=True).decode(errors="replace").splitlines():
+    """Yield all log lines of the containers with these labels, as far back as the engine keeps them."""
+    label_filter = [f"{name}={value}" for name, value in labels.items()]
+    for container in client(environment, within=60).containers.list(all=True, filters={"label": label_filter}):
+        container_labels = container.labels
+        origin = (
+            container_labels.get("tiers.tier") or container_labels["tiers.role"],
+            container_labels.get(LABEL_SLOT, ""),
+            container_labels.get(LABEL_RELEASE, ""),
+        )
+        for line in container.logs(timestamps=True).decode(errors="replace").splitlines():
             when, _, text = line.partition(" ")
-            yield Line(when, *place, text)
+            yield Line(when, *origin, text)
 
 
 def containers(environment: Environment, labels: Mapping[str, str], slot: str) -> list[Container]:
-    """The containers with these labels that run, but for those of the other slot."""
-    wanted = [f"{name}={value}" for name, value in labels.items()]
+    """Return the running containers with these labels, without those of the other slot."""
+    label_filter = [f"{name}={value}" for name, value in labels.items()]
     return [
         Container(
             name=str(each.name),
@@ -287,7 +297,7 @@ def containers(environment: Environment, labels: Mapping[str, str], slot: str) -
                 if network["IPAddress"]
             },
         )
-        for each in client(environment).containers.list(filters={"label": wanted})
+        for each in client(environment).containers.list(filters={"label": label_filter})
         if each.labels.get("tiers.slot", slot) == slot
     ]
 
@@ -295,150 +305,158 @@ def containers(environment: Environment, labels: Mapping[str, str], slot: str) -
 def answering(
     environment: Environment, found: Collection[Container], ports: Mapping[str, int], outside: str
 ) -> set[str]:
-    """Those that take a connection from this machine; network `outside` is left out, for this machine is on it.
+    """Return the names of containers that accept a connection from this machine.
 
-    An engine on another machine has addresses that mean nothing here.
+    Network `outside` is skipped, because this machine is on it. Of an engine on another machine none is probed: its
+    addresses mean nothing here.
     """
     if urlsplit(address(environment)).scheme != "unix":
         return set()
-    ways = [
-        (each.name, where, ports[each.tier])
+    targets = [
+        (each.name, interface, ports[each.tier])
         for each in found
         if each.tier in ports
-        for network, where in each.addresses.items()
+        for network, interface in each.addresses.items()
         if network != outside
     ]
-    return {name for name, where, port in ways if _takes(ip_interface(where), port)}
+    return {name for name, interface, port in targets if _takes(ip_interface(interface), port)}
 
 
-def _takes(where: IPv4Interface | IPv6Interface, port: int) -> bool:
-    """Whether it takes a connection that begins on its own network.
+def _takes(interface: IPv4Interface | IPv6Interface, port: int) -> bool:
+    """Tell whether an address accepts a connection that this machine opens from the address's own network.
 
-    One that leaves this machine by another way was taken by somebody else: there are proxies that take them all.
+    A connection that leaves this machine another way reaches something else: some proxies accept every connection.
     """
     try:
-        with socket.create_connection((str(where.ip), port), timeout=1) as client:
-            return ip_address(client.getsockname()[0]) in where.network
+        with socket.create_connection((str(interface.ip), port), timeout=1) as client:
+            return ip_address(client.getsockname()[0]) in interface.network
     except OSError:
         return False
 
 
 def client(environment: Environment, within: float = 10) -> Any:
-    """The engine's own client."""
+    """Return a client of the environment's engine; `within` is the timeout in seconds."""
     return connect(address(environment), within)
 
 
 def connect(host: str, within: float = 10) -> Any:
-    """Return a client of the engine at an address."""
-    # Imported where it is needed: it costs every preview a tenth of a second otherwise.
+    """Return a client of the engine at an address; `within` is the timeout in seconds."""
+    # Imported here because the import would add a tenth of a second to every preview.
     import docker
 
     return docker.DockerClient(base_url=host, use_ssh_client=True, timeout=within)
 
 
 def inventory(location: Location) -> Inventory:
-    """List what the engine has of a stack: four listings, none of which looks into a container.
+    """List the objects of a stack on the engine, in four requests, none of which inspects a container.
 
-    Containers, networks and volumes are found by the stack's labels. An image has none of them: all are listed.
+    Containers, networks and volumes are selected by the stack's labels. Images have none of these labels, so all are
+    listed.
     """
     labels = stack_labels(location.app, location.stack)
-    wanted = {"label": [f"{name}={value}" for name, value in labels.items()]}
+    label_filter = {"label": [f"{name}={value}" for name, value in labels.items()]}
     api = connect(location.host, within=60).api
-    found: list[dict[str, Any]] = api.containers(all=True, filters=wanted)
-    networks: list[dict[str, Any]] = api.networks(filters=wanted)
-    volumes: list[dict[str, Any]] = api.volumes(filters=wanted)["Volumes"] or []
+    listed: list[dict[str, Any]] = api.containers(all=True, filters=label_filter)
+    networks: list[dict[str, Any]] = api.networks(filters=label_filter)
+    volumes: list[dict[str, Any]] = api.volumes(filters=label_filter)["Volumes"] or []
     images: list[dict[str, Any]] = api.images()
     return Inventory(
         keys=frozenset(
             [
-                *(f"container {each['Id']}" for each in found),
+                *(f"container {each['Id']}" for each in listed),
                 *(f"network {each['Id']}" for each in networks),
                 *(f"volume {each['Name']}" for each in volumes),
                 *(f"image {each['Id']}" for each in images),
             ]
         ),
-        stopped={f"container {each['Id']}": each["State"] for each in found if each["State"] not in _RUNNING},
+        stopped={f"container {each['Id']}": each["State"] for each in listed if each["State"] not in _RUNNING},
         unhealthy={
             f"container {each['Id']}": each["Status"]
-            for each in found
+            for each in listed
             if each["State"] in _RUNNING and ("(unhealthy)" in each["Status"] or each["State"] == "restarting")
         },
     )
 
 
 def confirm(location: Location, keys: Iterable[str]) -> frozenset[str]:
-    """Return those of `keys` that the engine has though no listing named them: a volume of an older release has no labels."""
+    """Return the keys whose objects exist on the engine although the listing lacks them.
+
+    A volume of an older release has no labels.
+    """
     from docker.errors import NotFound
 
-    here, found = connect(location.host).api, set[str]()
+    api, existing = connect(location.host).api, set[str]()
     inspect = {
-        "container": here.inspect_container,
-        "network": here.inspect_network,
-        "volume": here.inspect_volume,
-        "image": here.inspect_image,
+        "container": api.inspect_container,
+        "network": api.inspect_network,
+        "volume": api.inspect_volume,
+        "image": api.inspect_image,
     }
     for key in keys:
         kind, _, identity = key.partition(" ")
         with suppress(NotFound):
             inspect[kind](identity)
-            found.add(key)
-    return frozenset(found)
+            existing.add(key)
+    return frozenset(existing)
 
 
 _RUNNING = ("running", "restarting", "removing")
-"""States of a container, in the engine's words, in which nobody has to start it."""
+"""States of a container, in the engine's words, that need no start."""
 
 
 def absent_images(environment: Environment, images: Collection[str]) -> list[str]:
-    """Return those of these image ids that the engine does not have. One that does not answer says so when it is needed."""
+    """Return the image ids that the engine does not have.
+
+    Returns none if the engine does not answer: the step that needs the image reports that.
+    """
     from docker.errors import DockerException
 
     try:
-        there = {each["Id"] for each in client(environment).api.images()}
+        present = {each["Id"] for each in client(environment).api.images()}
     except DockerException:
         return []
-    return sorted(set(images) - there)
+    return sorted(set(images) - present)
 
 
 def start(location: Location, ids: Sequence[str]) -> dict[str, str]:
     """Start containers one after the other, and remove those that the engine can't start.
 
     Returns:
-        The id of each removed container, and the engine's reason.
+        Id of each removed container → the engine's reason.
     """
     from docker.errors import APIError
 
     failed: dict[str, str] = {}
-    here = connect(location.host, within=60)
+    engine = connect(location.host, within=60)
     for identity in ids:
         try:
-            container = here.containers.get(identity)
+            container = engine.containers.get(identity)
             container.unpause() if container.status == "paused" else container.start()
         except APIError as error:
             failed[identity] = str(error.explanation or error)
             with suppress(APIError):
-                here.api.remove_container(identity, force=True)
+                engine.api.remove_container(identity, force=True)
     return failed
 
 
 def wait_healthy(location: Location, ids: Sequence[str], within: float) -> dict[str, str]:
-    """Wait until containers are healthy, or run if they have no health check.
+    """Wait until containers are healthy, or running if they have no health check.
 
     Returns:
-        The name of each container that is not after `within` seconds, and its state.
+        Name of each container that is not, after `within` seconds → its state.
     """
-    here = connect(location.host, within=60)
+    engine = connect(location.host, within=60)
     deadline = time.monotonic() + within
     while True:
-        states = [here.api.inspect_container(identity) for identity in ids]
-        ill = {str(each["Name"]).lstrip("/"): state for each in states if (state := _illness(each["State"]))}
-        if not ill or time.monotonic() > deadline:
-            return ill
+        states = [engine.api.inspect_container(identity) for identity in ids]
+        unhealthy = {str(each["Name"]).lstrip("/"): state for each in states if (state := _illness(each["State"]))}
+        if not unhealthy or time.monotonic() > deadline:
+            return unhealthy
         time.sleep(0.5)
 
 
 def _illness(state: Mapping[str, Any]) -> str:
-    """Return the state of a container in a word if it does not serve, else nothing."""
+    """Return the state of a container in one word, or an empty text if it serves."""
     if not state["Running"]:
         return str(state["Status"])
     health = str(state["Health"]["Status"]) if state.get("Health") else "healthy"
@@ -451,10 +469,10 @@ def _last_words(environment: Environment, container: str) -> str:
     from .docker import plain_log
 
     try:
-        found = client(environment).containers.get(container)
-        state = found.attrs["State"]
-        log = found.logs(tail=20).decode(errors="replace")
+        record = client(environment).containers.get(container)
+        state = record.attrs["State"]
+        log = record.logs(tail=20).decode(errors="replace")
     except DockerException as error:
         return f"Its log could not be read: {error}"
-    told = f"It is {state['Status']}, exit code {state['ExitCode']}, out of memory: {'yes' if state['OOMKilled'] else 'no'}."
-    return f"{told} Its last lines:\n{plain_log(log)}"
+    summary = f"It is {state['Status']}, exit code {state['ExitCode']}, out of memory: {'yes' if state['OOMKilled'] else 'no'}."
+    return f"{summary} Its last lines:\n{plain_log(log)}"

@@ -1,4 +1,4 @@
-"""A replicated database as it was at a moment: a Cluster beside the one there is, for as long as it takes to copy it."""
+"""Point-in-time recovery of a database cluster: a temporary Cluster beside the deployed one, from which data is copied."""
 
 import time
 from collections.abc import Generator, Iterable, Mapping
@@ -16,17 +16,17 @@ from . import barman, cluster, cnpg
 from .manifests import Manifest, Scope
 
 PATIENCE = 3600
-"""Seconds until it must be there: all of it is brought, and all that has changed since is replayed."""
+"""Seconds until the temporary Cluster must be ready, after the base backup is restored and all later changes are replayed."""
 ATTEMPTS = 2
-"""How often it may fail to begin: it would be tried again for ever."""
+"""Failed pods after which a recovery is given up. The operator would retry forever."""
 
 
 @contextmanager
 def recovered(settings: Kubernetes, scope: Scope, wanted: DatabaseCluster, moment: datetime) -> Generator[str]:
-    """The address of `wanted` as it was; nothing of it is left behind.
+    """Create a temporary Cluster with the data of `wanted` at a moment, yield its address, and delete it.
 
     Raises:
-        RunError: what is kept does not go back so far, or it can't be brought back.
+        RunError: the archive does not reach that moment, or the recovery fails.
     """
     api = _Api(settings, scope)
     spec = api.read("Cluster", wanted.name)["spec"]
@@ -34,102 +34,120 @@ def recovered(settings: Kubernetes, scope: Scope, wanted: DatabaseCluster, momen
         raise RunError(problem)
     _complete(settings, scope, wanted)
     scratch = replace(wanted, name=f"{wanted.name}-{moment:%Y%m%d%H%M%S}")
-    made = [*cnpg.policies(scope, scratch), _scratch(scope, scratch, wanted, spec, moment)]
+    manifests = [*cnpg.policies(scope, scratch), _scratch(scope, scratch, wanted, spec, moment)]
     try:
-        for each in made:
-            api.create(each)
+        for manifest in manifests:
+            api.create(manifest)
         api.wait(scratch.name)
         yield f"{scratch.name}-rw"
     finally:
-        for each in reversed(made):
-            api.delete(each)
+        for manifest in reversed(manifests):
+            api.delete(manifest)
 
 
 def archived(settings: Kubernetes, scope: Scope, name: str) -> str:
-    """From when on every change of a database is kept, in words.
+    """Return in words from which time on a database can be recovered.
 
     Raises:
-        RunError: they are not kept, or the last base backup failed; the message is the operator's.
+        RunError: archiving or the last base backup has failed; the message is the operator's.
     """
     api = _Api(settings, scope)
     if problem := unkept(api.read("Cluster", name).get("status", {}).get("conditions") or ()):
         raise RunError(f"{problem} (docs/runbook.md#changes-are-not-kept)")
     first = _begin(api.read("ObjectStore", name), name)
-    return f"from {first:%Y-%m-%dT%H:%M:%SZ} on" if first else "from the first base backup on, which is yet to be done"
+    return f"from {first:%Y-%m-%dT%H:%M:%SZ} on" if first else "from the first base backup on, which is not done yet"
 
 
 def guarded(settings: Kubernetes, scope: Scope, name: str) -> str:
-    """Who is promoted, in words.
+    """Confirm in words that a failover needs a quorum.
 
     Raises:
-        RunError: whoever is left, as a person may have it in need. No update changes that back: the state says that it is set.
+        RunError: the annotation is missing; a person may have removed it in an emergency. No update restores it,
+            because the
+            state has it.
     """
-    notes: Mapping[str, str] = _Api(settings, scope).read("Cluster", name)["metadata"].get("annotations") or {}
-    if not cnpg.QUORUM.items() <= notes.items():
+    annotations: Mapping[str, str] = _Api(settings, scope).read("Cluster", name)["metadata"].get("annotations") or {}
+    if not cnpg.QUORUM.items() <= annotations.items():
         [(note, value)] = cnpg.QUORUM.items()
-        raise RunError(f"{name} has not the annotation {note}={value}; set it again (docs/runbook.md#failover)")
-    return "the cluster has it so"
+        raise RunError(f"{name} lacks the annotation {note}={value}; set it again (docs/runbook.md#failover)")
+    return "the annotation is set"
 
 
 def unkept(conditions: Iterable[Mapping[str, str]]) -> str:
-    """Why changes are not kept, in the operator's words. While a base backup runs it says that the last was none: that is no failure."""
-    said = {each["type"]: each for each in conditions if each.get("reason") != "BackupStarted"}
-    found = (said[kind] for kind in ("ContinuousArchiving", "LastBackupSucceeded") if kind in said)
-    return next((each["message"] for each in found if each["status"] != "True"), "")
+    """Return the operator's reason why changes are not archived, or an empty text.
+
+    While a base backup runs, its condition says that the last one did not succeed. That is not a failure.
+    """
+    conditions_by_type = {each["type"]: each for each in conditions if each.get("reason") != "BackupStarted"}
+    relevant = (
+        conditions_by_type[kind]
+        for kind in ("ContinuousArchiving", "LastBackupSucceeded")
+        if kind in conditions_by_type
+    )
+    return next((each["message"] for each in relevant if each["status"] != "True"), "")
 
 
 def _begin(store: Mapping[str, Any], name: str) -> datetime | None:
-    """From when on the changes of a database are kept."""
+    """Return the earliest moment to which a database can be recovered."""
     window: dict[str, dict[str, str]] = store.get("status", {}).get("serverRecoveryWindow", {})
     first = window.get(name, {}).get("firstRecoverabilityPoint")
     return datetime.fromisoformat(first) if first else None
 
 
 def out_of_reach(moment: datetime, first: datetime | None, now: datetime) -> str:
-    """Why the database can't be had as it was then, if it can't."""
+    """Return the reason why a database can't be recovered to a moment, or an empty text."""
     if moment > now:
-        return f"{moment:%Y-%m-%dT%H:%M:%SZ} is yet to come; give a moment that has passed"
+        return f"{moment:%Y-%m-%dT%H:%M:%SZ} is in the future; give a moment that has passed"
     if first is None:
-        return "nothing of the database is kept yet: its first base backup is not done; wait for it, then try again"
+        return "nothing of the database is archived yet: its first base backup is not done; wait for it, then try again"
     if moment < first:
-        return f"what is kept begins at {first:%Y-%m-%dT%H:%M:%SZ}; give a later moment, or a backup that `make backups` lists"
+        return f"the archive begins at {first:%Y-%m-%dT%H:%M:%SZ}; give a later moment, or a backup that `make backups` lists"
     return ""
 
 
 def _complete(settings: Kubernetes, scope: Scope, wanted: DatabaseCluster) -> None:
-    """Have all that was written so far in the archive, and something after it: a recovery that finds no end has failed."""
-    where = {"app.kubernetes.io/component": wanted.tier, "cnpg.io/instanceRole": "primary"}
+    """Wait until all changes so far are archived, and add a later one.
 
-    def ask(query: str) -> str:
-        return cluster.sql(settings, scope.instance, where, query)
+    A recovery fails if the archive does not reach beyond its target.
+    """
+    primary = {"app.kubernetes.io/component": wanted.tier, "cnpg.io/instanceRole": "primary"}
 
-    ask("SELECT txid_current()")
-    last = ask("SELECT pg_walfile_name(pg_switch_wal())")
+    def query_primary(query: str) -> str:
+        return cluster.sql(settings, scope.instance, primary, query)
+
+    query_primary("SELECT txid_current()")
+    last = query_primary("SELECT pg_walfile_name(pg_switch_wal())")
     deadline = time.monotonic() + 120
-    while ask("SELECT coalesce(max(last_archived_wal), '') FROM pg_stat_archiver") < last:
+    while query_primary("SELECT coalesce(max(last_archived_wal), '') FROM pg_stat_archiver") < last:
         if time.monotonic() > deadline:
             raise RunError(f"the database's changes do not reach the archive ({last}); see the log of `vault`")
         time.sleep(2)
 
 
 def introduce(settings: Kubernetes, instance: str, cluster_name: str, database: str) -> None:
-    """Have the pooler let tiers into a new database: the operator (1.27) readies each for it, but looks only when the Cluster changes.
+    """Make the pooler accept clients of a new database.
 
-    An operator that needs nothing there is waited for in vain, and what is wrong after all the release's gates find.
+    The operator (1.27) prepares each database for the pooler, but looks for new ones only when the Cluster changes.
+    The wait of at most 60 s raises no error: other versions of the operator may need no preparation, and the
+    release's gates find any real problem.
     """
     primary = {"cnpg.io/cluster": cluster_name, "cnpg.io/instanceRole": "primary"}
 
-    def ask(query: str) -> str:
+    def query_database(query: str) -> str:
         return cluster.sql(settings, instance, primary, query, database=database)
 
-    # What is restored of such a database has the function the pooler asks, as the owner's, who may not read what it reads.
-    ask("DROP FUNCTION IF EXISTS public.user_search(text)")
+    # A restored database contains the pooler's function as the owner's, and the owner may not read what the function
+    # reads.
+    query_database("DROP FUNCTION IF EXISTS public.user_search(text)")
     kubernetes: Any = import_module("kubernetes")
     api = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config(context=settings.context))
-    where = (*cnpg.API.split("/"), settings.home(instance), "clusters", cluster_name)
-    api.patch_namespaced_custom_object(*where, {"metadata": {"annotations": {"tiers.database": database}}})
+    reference = (*cnpg.API.split("/"), settings.home(instance), "clusters", cluster_name)
+    api.patch_namespaced_custom_object(*reference, {"metadata": {"annotations": {"tiers.database": database}}})
     deadline = time.monotonic() + 60
-    while ask("SELECT count(*) FROM pg_proc WHERE proname = 'user_search'") == "0" and time.monotonic() < deadline:
+    while (
+        query_database("SELECT count(*) FROM pg_proc WHERE proname = 'user_search'") == "0"
+        and time.monotonic() < deadline
+    ):
         time.sleep(2)
 
 
@@ -137,15 +155,15 @@ def _scratch(
     scope: Scope, scratch: DatabaseCluster, of: DatabaseCluster, spec: Mapping[str, Any], moment: datetime
 ) -> Manifest:
     labels = scope.labels(scratch.name, "recovery")
-    made = scope.object(cnpg.API, "Cluster", scratch.name, labels)
-    reached = {f"tiers.needs/{of.archive.vault.tier}": "yes"} if of.archive else {}
-    # As the server reads it: another zone's letter it does not know.
+    manifest = scope.object(cnpg.API, "Cluster", scratch.name, labels)
+    vault_label = {f"tiers.needs/{of.archive.vault.tier}": "yes"} if of.archive else {}
+    # PostgreSQL does not know the letter of another time zone.
     recovery = barman.recovery(spec, of.name, f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}+00")
-    return made | {"spec": recovery | {"inheritedMetadata": {"labels": labels | reached}}}
+    return manifest | {"spec": recovery | {"inheritedMetadata": {"labels": labels | vault_label}}}
 
 
 class _Api:
-    """Objects of the namespace, by kind and name."""
+    """Client of the namespace's objects, by kind and name."""
 
     def __init__(self, settings: Kubernetes, scope: Scope) -> None:
         kubernetes: Any = import_module("kubernetes")
@@ -172,7 +190,11 @@ class _Api:
             self._kind(manifest["kind"]).delete(name=manifest["metadata"]["name"], namespace=self.namespace)
 
     def wait(self, name: str) -> None:
-        """Until a Cluster is ready."""
+        """Wait until a Cluster is ready.
+
+        Raises:
+            RunError: its pods failed `ATTEMPTS` times, or it is not ready after `PATIENCE` seconds.
+        """
         deadline = time.monotonic() + PATIENCE
         while True:
             status: dict[str, Any] = self.read("Cluster", name).get("status") or {}
@@ -180,15 +202,15 @@ class _Api:
                 return
             failed = [pod for pod in self._pods(name) if pod.status.phase == "Failed"]
             if len(failed) >= ATTEMPTS or time.monotonic() > deadline:
-                said = self._said(failed[-1]) if failed else status.get("phase", "it says nothing")
-                raise RunError(f"the database can't be brought back as it was then: {said}")
+                cause = self._said(failed[-1]) if failed else status.get("phase", "it reports no phase")
+                raise RunError(f"the database can't be recovered to that moment: {cause}")
             time.sleep(3)
 
     def _pods(self, name: str) -> list[Any]:
         return self.core.list_namespaced_pod(self.namespace, label_selector=f"cnpg.io/cluster={name}").items
 
     def _said(self, pod: Any) -> str:
-        """Its last lines that say why."""
+        """Return the last error lines of a pod's log, or the log's end."""
         log: str = self.core.read_namespaced_pod_log(pod.metadata.name, self.namespace, container="full-recovery")
-        wrong = [line for line in log.splitlines() if "FATAL" in line or '"level":"error"' in line]
-        return " | ".join(line[:300] for line in wrong[-3:]) or log[-500:]
+        errors = [line for line in log.splitlines() if "FATAL" in line or '"level":"error"' in line]
+        return " | ".join(line[:300] for line in errors[-3:]) or log[-500:]

@@ -125,15 +125,15 @@ def test_that_anybody_may_be_promoted_is_found_out(monkeypatch: pytest.MonkeyPat
     settings: Any = None
     assert recovery.guarded(settings, settings, "database-ha")
     del made["annotations"]
-    with pytest.raises(RunError, match=r"database-ha has not the annotation alpha\.cnpg\.io/failoverQuorum=true"):
+    with pytest.raises(RunError, match=r"database-ha lacks the annotation alpha\.cnpg\.io/failoverQuorum=true"):
         recovery.guarded(settings, settings, "database-ha")
 
 
 @pytest.mark.parametrize(
     ("moment", "first", "said"),
     [
-        (NOON + timedelta(minutes=1), NOON - timedelta(days=1), "is yet to come"),
-        (NOON - timedelta(days=2), NOON - timedelta(days=1), "what is kept begins at 2026-11-20T12:00:00Z"),
+        (NOON + timedelta(minutes=1), NOON - timedelta(days=1), "is in the future"),
+        (NOON - timedelta(days=2), NOON - timedelta(days=1), "the archive begins at 2026-11-20T12:00:00Z"),
         (NOON, None, "its first base backup is not done"),
         (NOON, NOON - timedelta(days=1), ""),
     ],

@@ -65,7 +65,7 @@ def test_a_context_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ):
         cluster.check("lab")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(RunError, match="it is empty or not there"):
+    with pytest.raises(RunError, match="the file is empty or missing"):
         cluster.check("lab")
 
 

@@ -1,4 +1,4 @@
-"""The one entry of make: `python -m ci TARGET [NAME=value …]`. docs/adr/023-one-runner-behind-make.md"""
+"""Entry point of every make target: `python -m ci TARGET [NAME=value …]`. docs/adr/023-one-runner-behind-make.md"""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from .call import parse
 
 if __name__ == "__main__":
     if "MAKELEVEL" in os.environ:
-        # A make that is killed can't say so: what it began ends in order all the same.
+        # A killed make can't forward its signal. The kernel then sends SIGTERM, and Pulumi's update ends in order.
         process.end_with_parent(signal.SIGTERM)
     target = sys.argv[1] if len(sys.argv) > 1 else "ci"
     process.undo_when_stopped(target)

@@ -1,4 +1,4 @@
-"""The answers of an environment's URL after an update: an environment that answers users with errors is not up."""
+"""Check of an environment's URL after an update: an environment that answers users with errors is not up."""
 
 import http.client
 import socket
@@ -14,14 +14,14 @@ from pulumi import RunError
 from components.config import App
 
 PATIENCE = 10.0
-"""Seconds in which a gateway hears of the last switch, and a connection is taken."""
+"""Seconds for a gateway to notice the last switch, and timeout of a connection."""
 LIMIT = 2**24
-"""Bytes of an answer that are counted."""
+"""Maximum bytes of a response that are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """An answer to a GET, or the reason why there is none."""
+    """Response to a GET request, or the reason why it failed."""
 
     status: int = 0
     size: int = 0
@@ -31,17 +31,18 @@ class Answer:
         return f"answers {self.status}, {self.size} bytes" if self.status else f"does not answer: {self.reason}"
 
     def is_error(self, promised: bool) -> bool:
-        """True for no answer and for 5xx; for 4xx only where the application says that users visit the path."""
+        """Return True for no response and for 5xx, and for 4xx if the application lists the path in `visits` (`promised`)."""
         return not self.status or self.status >= (400 if promised else 500)
 
 
 def check(url: str, app: App, stack: str) -> None:
-    """Say how the first path answers, and refuse an environment of which any path is an error.
+    """Print the response of the first path, and refuse an environment in which any path is an error.
 
-    The paths are `app.visits`; where the application names none it is `/`, for which an API may well have no page.
+    The paths are `app.visits`. Without them only `/` is checked, for which a 4xx is accepted: an API may have no page
+    there.
 
     Raises:
-        RunError: a path answers with an error, or does not answer.
+        RunError: a path answers with an error or does not answer.
     """
     promised = "visits" in app.model_fields_set
     paths: Sequence[str] = app.visits if promised else ("/",)
@@ -60,10 +61,10 @@ def check(url: str, app: App, stack: str) -> None:
 
 
 def ask(url: str, path: str) -> Answer:
-    """Ask once. Certificates are not verified: a lab's gateway has made its own."""
+    """Send one GET request. Certificates are not verified, because a lab's gateway has a self-signed one."""
     parts = urlsplit(url)
     name = parts.hostname or ""
-    # Browsers know these names for this machine, resolvers may not.
+    # Browsers resolve these names to this machine; resolvers may not.
     host = "127.0.0.1" if name.endswith(".localhost") else name
     connection = http.client.HTTPConnection(name, parts.port, timeout=PATIENCE)
     try:
@@ -71,17 +72,17 @@ def ask(url: str, path: str) -> Answer:
             (host, parts.port or (443 if parts.scheme == "https" else 80)), timeout=PATIENCE
         )
         if parts.scheme == "https":
-            connection.sock = _anybody().wrap_socket(connection.sock, server_hostname=name)
+            connection.sock = _unverified().wrap_socket(connection.sock, server_hostname=name)
         connection.request("GET", path, headers={"Host": parts.netloc, "User-Agent": "tiers-up"})
-        found = connection.getresponse()
-        return Answer(status=found.status, size=len(found.read(LIMIT)))
+        response = connection.getresponse()
+        return Answer(status=response.status, size=len(response.read(LIMIT)))
     except (OSError, http.client.HTTPException) as error:
         return Answer(reason=str(error) or type(error).__name__)
     finally:
         connection.close()
 
 
-def _anybody() -> ssl.SSLContext:
+def _unverified() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

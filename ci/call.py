@@ -1,6 +1,7 @@
-"""A call of make: its target and variables, which are text from people. Names are checked before anything else happens.
+"""Call of a make target: its name and variables, which people type. All names are checked before any other step.
 
-The Makefile hands each variable on as an environment variable `TIERS_ARG_…`; `python -m ci up ENV=prod` takes them as words, too.
+The Makefile passes each variable as an environment variable `TIERS_ARG_…`; `python -m ci up ENV=prod` takes words
+too.
 """
 
 import re
@@ -33,7 +34,7 @@ VARIABLES = frozenset(
     ]
 )
 PULL_REQUEST = "pr-"
-"""Environments whose names begin so are made like staging, with a stack file that is written when it is needed."""
+"""Prefix of the environments of pull requests. Their stack files are generated from that of staging when needed."""
 TEMPLATE = "staging"
 
 _CHECKS = {
@@ -49,12 +50,12 @@ _CHECKS = {
 
 
 class CallError(Exception):
-    """A variable that can't be what it is for; the message says what to write."""
+    """A variable has an invalid value; the message says what to write."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A target and its variables."""
+    """Target of make and its variables."""
 
     target: str
     values: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -64,39 +65,39 @@ class Call:
 
     @property
     def env(self) -> str:
-        """The environment, which is the name of a Pulumi stack."""
+        """Name of the environment, which is the name of its Pulumi stack."""
         return self.values.get("ENV", "dev")
 
     @property
     def app(self) -> str:
-        """The application's folder, as it was given."""
+        """Folder of the application, as it was typed."""
         return self.values.get("APP", ".")
 
     @property
     def folder(self) -> Path:
-        """The application's folder."""
+        """Absolute path of the application's folder."""
         return REPOSITORY / self.app
 
     @property
     def policy(self) -> str:
-        """The policy pack that updates are held to; empty for none."""
+        """Folder of the policy pack that checks updates; empty for none."""
         return self.values.get("POLICY", str(REPOSITORY / "policy"))
 
     @property
     def journey(self) -> str:
-        """The script of a user's way, relative to the application's folder."""
+        """Script of a user's path through the application, relative to its folder."""
         return self["JOURNEY"] or ("examples/board/journey.js" if self.app == "." else "journey.js")
 
     @property
     def is_pull_request(self) -> bool:
-        """True for an environment whose stack file is written when it is needed."""
+        """True for an environment whose stack file is generated when needed."""
         return self.env.startswith(PULL_REQUEST)
 
     def refuse(self) -> None:
-        """Check that names are names.
+        """Check that all variables have valid values.
 
         Raises:
-            CallError: a variable is none, or the application's folder is missing.
+            CallError: a value is invalid, or the application's folder is missing.
         """
         for name, (pattern, fix) in _CHECKS.items():
             value = self.env if name == "ENV" else self[name]
@@ -106,7 +107,7 @@ class Call:
             raise CallError(f"there is no {_shown(self.app)}/Pulumi.yaml; APP is the folder of an application")
 
     def refuse_missing_stack_file(self) -> None:
-        """Check that the stack file is there.
+        """Check that the stack file exists.
 
         Raises:
             CallError: it is missing.
@@ -117,7 +118,7 @@ class Call:
     def _has_project(self) -> bool:
         try:
             return (self.folder / "Pulumi.yaml").exists()
-        except (OSError, ValueError):  # Too long a name, or one with a zero byte.
+        except (OSError, ValueError):  # The name is too long, or has a zero byte.
             return False
 
 
@@ -126,13 +127,13 @@ def _shown(text: str) -> str:
 
 
 def parse(words: Sequence[str], environment: MutableMapping[str, str]) -> Call:
-    """Return the call of a command line and of what make handed on, which is taken out of the environment.
+    """Return the call from a command line and from make's environment variables, which are removed from the environment.
 
     Raises:
-        CallError: a word is no variable of make's.
+        CallError: a word is not a variable of make.
     """
     values = {name: environment.pop(PREFIX + name) for name in VARIABLES if PREFIX + name in environment}
-    for name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES"):  # Otherwise a make below this one took the same variables.
+    for name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES"):  # A nested make would take the same variables.
         environment.pop(name, None)
     for word in words[1:]:
         name, equals, value = word.partition("=")

@@ -1,4 +1,4 @@
-"""The targets of make by name: what each needs first, and the function that does it."""
+"""Table of make's targets: the preparation that each needs, and the function that runs it."""
 
 import os
 import subprocess
@@ -16,28 +16,28 @@ Command = Callable[[Call], int | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A target: its function, and the steps that come before it."""
+    """Target of make: its function and its preparation."""
 
     run: Command
     is_of_app: bool = True
     """Runs in the application's folder."""
     has_stack: bool = True
-    """Refused without a stack file."""
+    """Is refused without a stack file."""
     is_deployed: bool = False
-    """Needs what the environment needs of this machine, and the stack file of a pull request's environment."""
+    """First provides the lab's parts and, for a pull request, the stack file that the environment needs."""
     is_locked: bool = False
-    """Changes the stack: one at a time, and the stack file is looked for once the lock is held."""
+    """Takes the stack's lock before it changes the stack, and checks for the stack file only then."""
     lab: tuple[str, ...] = ()
-    """Other parts of the lab."""
+    """Further parts of the lab that it needs."""
     works_on_state: bool = False
-    """Works on what is deployed, whatever the files say now."""
+    """Works on the deployed state, whatever the configuration files contain."""
 
 
 def main(call: Call) -> int:
-    """Do what a target is for. Its variables are checked before anything else.
+    """Run a target. Its variables are checked before any other step.
 
     Raises:
-        CallError: there is no such target, or a variable is not what it is for.
+        CallError: the target does not exist, or a variable has an invalid value.
     """
     if call.target not in TARGETS:
         raise CallError(f"there is no target {call.target!r:.60}; `make help` lists them")
@@ -47,12 +47,12 @@ def main(call: Call) -> int:
         surroundings.prepare(call, os.environ)
         if target.has_stack and not (target.is_locked or target.works_on_state or call.is_pull_request):
             call.refuse_missing_stack_file()
-        written = call.is_pull_request and (target.is_deployed or call.target == "down")
-        parts = (*(_needs(call) if target.is_deployed or written else ()), *target.lab)
+        writes_stack_file = call.is_pull_request and (target.is_deployed or call.target == "down")
+        parts = (*(_needs(call) if target.is_deployed or writes_stack_file else ()), *target.lab)
         if parts and (code := _lab("up", *parts)):
             return code
         os.chdir(call.folder)
-        if written:
+        if writes_stack_file:
             _deploy("write_stack_file")(call)
             call.refuse_missing_stack_file()
     elif target.lab and (code := _lab("up", *target.lab)):
@@ -67,12 +67,12 @@ def _needs(call: Call) -> list[str]:
 
 
 def _lab(verb: str, *parts: str) -> int:
-    # A process of its own, by the machine's own Python: the lab outlives this environment's packages.
+    # A separate process with the machine's Python: the lab's services outlive this virtual environment.
     return subprocess.call(["python3", "-m", "lab", verb, *parts], cwd=REPOSITORY)
 
 
 def _deploy(name: str) -> Command:
-    """Return a function of `deploy`, whose imports take a second and are not needed to refuse a call."""
+    """Return a function of `deploy`, imported only when called: the import takes a second that refusing a call need not spend."""
 
     def run(call: Call) -> int | None:
         from . import deploy
@@ -188,22 +188,22 @@ def _drift_issue(call: Call) -> int:
     end = report.read_bytes()[-20_000:].decode(errors="replace")
     body.write_text(f"Found by `make drift ENV={call.env}`; its end:\n```\n{end}\n```\n")
     search = ["--state", "open", "--search", f'in:title "{title}"', "--json", "number", "--jq", ".[0].number"]
-    found = process.capture(["gh", "issue", "list", *search])
-    if found.returncode:
-        raise CallError(f"`gh issue list` ended with {found.returncode}: {found.stderr.strip()}")
-    number = found.stdout.strip()
+    listed = process.capture(["gh", "issue", "list", *search])
+    if listed.returncode:
+        raise CallError(f"`gh issue list` ended with {listed.returncode}: {listed.stderr.strip()}")
+    number = listed.stdout.strip()
     words = ["comment", number] if number else ["create", "--title", title]
     return process.run(["gh", "issue", *words, "--body-file", str(body)])
 
 
 def _audit(call: Call) -> int:
-    """Look for known holes in dependencies, then in each image that is built."""
+    """Scan dependencies, then each built image, for known vulnerabilities."""
     from . import images
 
     options = ["--quiet", "--exit-code", "1", "--ignore-unfixed", "--severity", "HIGH,CRITICAL", "--scanners", "vuln"]
-    # The lab's own modules are pinned to what registries serve, and nothing of them is deployed.
-    without = ["--skip-dirs", "lab", "--skip-dirs", ".venv"]
-    if code := process.run(["trivy", "filesystem", *options, *without, "."], cwd=REPOSITORY):
+    # The lab's modules have the versions that registries serve, and none of them is deployed.
+    skipped = ["--skip-dirs", "lab", "--skip-dirs", ".venv"]
+    if code := process.run(["trivy", "filesystem", *options, *skipped, "."], cwd=REPOSITORY):
         return code
     return max([process.run(["trivy", "image", *options, image]) for image in images.build(call.env)], default=0)
 
@@ -224,7 +224,7 @@ def _import(call: Call) -> None:
 
 
 def _shell(call: Call) -> int:
-    """A shell in which plain `pulumi` means what it means here."""
+    """Run a shell in which plain `pulumi` uses the same backend and stack as make."""
     if (call.folder / f"Pulumi.{call.env}.yaml").exists():
         process.capture(["pulumi", "stack", "select", call.env, "--non-interactive"])
     shell = os.environ.get("SHELL") or "bash"
@@ -236,7 +236,7 @@ def _lab_up(call: Call) -> int:
 
 
 def _doctor(call: Call) -> int:
-    """Say what is there and what is missing. Before the packages are there, nothing can read the stack file."""
+    """Print what the machine has and what it lacks. Without the Python packages the stack file can't be read."""
     try:
         parts = _needs(call)
     except ImportError:
@@ -249,7 +249,7 @@ def _doctor(call: Call) -> int:
 
 
 def _screenshots(call: Call) -> int:
-    """Bring each example up, take its first page by a real browser, and take it down again."""
+    """Deploy each example, take a screenshot of its first page with a real browser, and remove it."""
     from .described import pulumi_in
 
     shots = REPOSITORY / "docs" / "screenshots"
@@ -258,21 +258,21 @@ def _screenshots(call: Call) -> int:
     if code := process.run(build, cwd=REPOSITORY):
         return code
     for name in call["ONLY"].split() or ("about_me", "pmanager", "django_site", "palmonas"):
-        again = [sys.executable, "-m", "ci"]
-        if code := process.run([*again, "up", f"APP=examples/{name}"], cwd=REPOSITORY):
+        runner = [sys.executable, "-m", "ci"]
+        if code := process.run([*runner, "up", f"APP=examples/{name}"], cwd=REPOSITORY):
             return code
         url = pulumi_in(REPOSITORY / "examples" / name, "stack", "output", "url", "--stack", "dev").strip()
         with (shots / f"{name}.png").open("wb") as file:
             subprocess.run(
                 ["docker", "run", "--rm", "--network", "host", "tiers-browser", url], stdout=file, check=True
             )
-        if code := process.run([*again, "down", f"APP=examples/{name}"], cwd=REPOSITORY):
+        if code := process.run([*runner, "down", f"APP=examples/{name}"], cwd=REPOSITORY):
             return code
     return 0
 
 
 def _scan(_: Call) -> int:
-    """Look for secrets in history, and for mistakes in Dockerfiles and manifests."""
+    """Scan the history for secrets, and Dockerfiles and manifests for mistakes."""
     trivy = ["--quiet", "--exit-code", "1", "--severity", "HIGH,CRITICAL", "--skip-check-update"]
     tests = ["-m", "pytest", "--noconftest", "tests/e2e/test_yardsticks.py", "-k", "kube_score or no_reason"]
     for words in (

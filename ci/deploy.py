@@ -1,4 +1,4 @@
-"""The targets that change an environment: up, down, back, promote, preview and the releases that use another database."""
+"""Targets that change an environment: up, down, back, promote, preview, and releases onto another database."""
 
 import json
 import os
@@ -22,11 +22,11 @@ REPORTS = Path("reports")
 
 @contextmanager
 def locked(call: Call, *, works_on_state: bool = False) -> Generator[None]:
-    """Hold the stack's lock; the second make says so at once instead of failing half-way.
+    """Hold the stack's lock during the block. A second make fails at once instead of half-way.
 
     Raises:
-        LockedError: another make holds it.
-        CallError: there is no stack file.
+        LockedError: another make holds the lock.
+        CallError: the stack file is missing.
     """
     with lock.alone(surroundings.lock(call), f"make {call.target}", call.env):
         if not works_on_state:
@@ -35,7 +35,7 @@ def locked(call: Call, *, works_on_state: bool = False) -> Generator[None]:
 
 
 def up(call: Call) -> int:
-    """Deploy, and end with the URL and a real answer."""
+    """Deploy, then print the URL and the response of a real request."""
     with locked(call):
         _select(call)
         _heal(call)
@@ -44,19 +44,19 @@ def up(call: Call) -> int:
         words = ["--skip-preview"] if call.env == "dev" else []
         if code := _up(call, *_held_to(call), *words):
             return code
-        # A gateway that was made anew around an empty volume leads nowhere, though no slot has changed.
+        # A gateway that was replaced around an empty volume routes nowhere, although no slot has changed.
         gateway.main(call.env)
         _tell(call)
     return 0
 
 
 def down(call: Call) -> int:
-    """Remove the environment, whatever its files say now; protected data makes it refuse."""
+    """Remove the environment, whatever its files contain; protected data prevents it."""
     with locked(call, works_on_state=True), usable_folder(call.env, deploys=False) as folder:
         pulumi("stack", "select", call.env)
         heal.main(call.env)
-        gone = ["--remove"] if call.is_pull_request else []
-        command = ["pulumi", "destroy", "--refresh", "--yes", "--non-interactive", *_colours(), *gone]
+        options = ["--remove"] if call.is_pull_request else []
+        command = ["pulumi", "destroy", "--refresh", "--yes", "--non-interactive", *_colours(), *options]
         if process.run(command, cwd=folder):
             raise RunError(
                 "nothing was removed if data is protected here; to remove it too, set environment.protect_data: false, "
@@ -66,9 +66,9 @@ def down(call: Call) -> int:
 
 
 def back(call: Call) -> int:
-    """Make the release before this one live again, whatever the files say now.
+    """Make the previous release live again, whatever the files contain.
 
-    The policy is not asked: that is for emergencies.
+    The policy pack is not run, because this is for emergencies.
     """
     with locked(call, works_on_state=True), usable_folder(call.env, deploys=True) as folder:
         _heal(call)
@@ -76,20 +76,20 @@ def back(call: Call) -> int:
 
 
 def promote(call: Call) -> int:
-    """Let the release that waits go live."""
+    """Switch to the release that waits for promotion."""
     with locked(call):
         _heal(call)
         return _up(call, *_held_to(call), "--skip-preview", TIERS_RELEASE="promote")
 
 
 def _heal(call: Call) -> None:
-    """Bring the state together with the platform, and give the gateway a file that it can start with."""
+    """Reconcile the state with the platform, and make sure that the gateway can start with its configuration."""
     heal.main(call.env)
     gateway.main(call.env)
 
 
 def healed(call: Call) -> int:
-    """Put the stack right after a killed update."""
+    """Heal the stack after a killed update."""
     os.environ["TIERS_FORCE"] = call["FORCE"]
     with locked(call, works_on_state=True), usable_folder(call.env, deploys=False):
         _heal(call)
@@ -97,27 +97,27 @@ def healed(call: Call) -> int:
 
 
 def preview(call: Call) -> int:
-    """Say what `up` would do, on the terminal and in `reports/`."""
+    """Print what `up` would do, and write it to `reports/`."""
     _select(call)
     words = ["pulumi", "preview", "--stack", call.env, "--diff", "--non-interactive", *_held_to(call)]
     return process.run(words, env=_forced(call), copy=REPORTS / f"preview-{call.env}.txt")
 
 
 def drift(call: Call) -> int:
-    """Say what differs from the files, on the terminal and in `reports/`."""
+    """Print differences between the environment and its files, and write them to `reports/`."""
     words = [sys.executable, "-m", "ci.drift", call.env]
     return process.run(words, env=_with_modules(), copy=REPORTS / f"drift-{call.env}.txt")
 
 
 def bring_images(call: Call) -> int:
-    """Build and push the images, and write their digests where they are pinned."""
+    """Build and push the images, and write their digests where images are pinned."""
     with locked(call):
         images.main(call.env, unless_pinned=False, pin=bool(call["PIN"]))
     return 0
 
 
 def move(call: Call) -> int:
-    """Move the single database into the three; a release that does not come to be leaves it as it was."""
+    """Move the single database into the database cluster. If the release fails the single database takes writes again."""
     from . import edge
     from . import move as moving
 
@@ -132,7 +132,7 @@ def move(call: Call) -> int:
 
 
 def reopen(call: Call) -> int:
-    """Have the single database take writes again."""
+    """Make the single database accept writes again."""
     from . import move as moving
 
     with locked(call):
@@ -141,7 +141,7 @@ def reopen(call: Call) -> int:
 
 
 def restore(call: Call) -> int:
-    """Bring data back into a new database, and release with it."""
+    """Restore data into a new database, and deploy a release that uses it."""
     from . import restore as restoring
 
     with locked(call):
@@ -150,7 +150,7 @@ def restore(call: Call) -> int:
 
 
 def refresh(call: Call) -> int:
-    """Bring another environment's data, anonymised, and release with it."""
+    """Copy another environment's data, anonymised, and deploy a release that uses it."""
     from . import restore as restoring
 
     with locked(call):
@@ -159,7 +159,7 @@ def refresh(call: Call) -> int:
 
 
 def reseal(call: Call) -> int:
-    """Put the state under the stack file's passphrase."""
+    """Encrypt the state under the stack file's passphrase."""
     from . import reseal as resealing
 
     with locked(call):
@@ -191,7 +191,7 @@ def _held_to(call: Call) -> list[str]:
 
 
 def _colours() -> list[str]:
-    # The runner's pipe is no terminal, and what is behind it may be one.
+    # Pulumi writes into the runner's file, which is no terminal, although the runner's output may be one.
     return ["--color", "always"] if sys.stdout.isatty() and "NO_COLOR" not in os.environ else []
 
 
@@ -200,7 +200,7 @@ def _with_modules() -> Mapping[str, str]:
 
 
 def _tell(call: Call) -> None:
-    """Say where the environment is and what is live, after a real answer."""
+    """Request the URL, and print the environment's address and its live release."""
     outputs: dict[str, Any] = json.loads(pulumi("stack", "output", "--json"))
     url = str(outputs.get("url", ""))
     print(flush=True)
@@ -212,11 +212,11 @@ def _tell(call: Call) -> None:
 
 
 def waiting(call: Call) -> int:
-    """Print the release that waits as `release=…`; nothing if none does."""
+    """Print the release that waits for promotion as `release=…`, or nothing."""
     try:
-        told = pulumi("stack", "output", "waiting", "--stack", call.env)
+        output = pulumi("stack", "output", "waiting", "--stack", call.env)
     except RunError:
         return 0
-    if found := re.match(r"(\S+) waits on ", told):
-        print(f"release={found[1]}")
+    if match := re.match(r"(\S+) waits on ", output):
+        print(f"release={match[1]}")
     return 0

@@ -1,4 +1,4 @@
-"""What a stack's files say, for what runs beside Pulumi."""
+"""Configuration files, state and history of a stack, for commands that run beside Pulumi."""
 
 import copy
 import json
@@ -16,14 +16,14 @@ from . import process
 
 ROOT = Path.cwd()
 FOLDER = ROOT
-"""Folder in which Pulumi runs: another one where the application's files can't be used (`fallback`)."""
+"""Folder in which Pulumi runs. `fallback` sets another one if the application's files are invalid."""
 
 
 def project_file() -> files.Project:
-    """Return what Pulumi.yaml says.
+    """Return the content of Pulumi.yaml.
 
     Raises:
-        ConfigError: it is missing or can't be used.
+        ConfigError: the file is missing or invalid.
     """
     try:
         return files.read_project(FOLDER)
@@ -32,10 +32,10 @@ def project_file() -> files.Project:
 
 
 def stack_file(stack: str) -> files.StackFile:
-    """Return what a stack file says.
+    """Return the content of a stack file.
 
     Raises:
-        ConfigError: it is missing or can't be used.
+        ConfigError: the file is missing or invalid.
     """
     try:
         return files.read_stack(FOLDER, stack, project_file().name)
@@ -49,46 +49,46 @@ def project() -> str:
 
 
 def load(stack: str) -> tuple[App, Environment]:
-    """Return the application and the environment. Images need not be pinned yet, for a command is there to do that.
+    """Return the application and the environment. Images may lack digests, because `make images` runs on them.
 
     Raises:
-        ConfigError: a file is missing or can't be used.
+        ConfigError: a file is missing or invalid.
     """
     settings = stack_file(stack).environment
     app = load_app(project_file().app)
     pinned = settings.get("pinned")
-    # A flag is left out until the images are named; any other value is the models' to refuse.
+    # A boolean is set to False until the images are named. The models refuse any other value.
     plain = unpinned(settings) | ({"pinned": False} if isinstance(pinned, bool) else {})
     return app, load_environment(plain, app).model_copy(update={"pinned": bool(pinned)})
 
 
 def unpinned(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """An environment's plain settings without the images that `make images` names there."""
-    found: dict[str, Any] = {**copy.deepcopy(dict(environment)), "images": {}}
-    backups_of(found).pop("image", None)
-    return found
+    """Return an environment's plain settings without the images that `make images` writes there."""
+    settings: dict[str, Any] = {**copy.deepcopy(dict(environment)), "images": {}}
+    backups_of(settings).pop("image", None)
+    return settings
 
 
 def backups_of(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What an environment's plain settings say of backups."""
-    found = cast(dict[str, Any], environment)
+    """Return the plain backup settings of an environment."""
+    section = cast(dict[str, Any], environment)
     for key in ("tiers", "database", "backup"):
-        inner = found.get(key)
-        found = cast(dict[str, Any], inner) if isinstance(inner, dict) else {}
-    return found
+        inner = section.get(key)
+        section = cast(dict[str, Any], inner) if isinstance(inner, dict) else {}
+    return section
 
 
 def pulumi(*words: str) -> str:
-    """Return the output of a Pulumi command.
+    """Run a Pulumi command and return its output.
 
     Raises:
-        RunError: it fails, or Pulumi is not there.
+        RunError: the command fails, or Pulumi is not installed.
     """
     return pulumi_in(FOLDER, *words)
 
 
 def pulumi_in(folder: Path, *words: str) -> str:
-    """Return the output of a Pulumi command in another application's folder; otherwise as `pulumi`."""
+    """Run a Pulumi command in another application's folder and return its output. It raises the same errors as `pulumi`."""
     try:
         done = process.capture(["pulumi", *words, "--non-interactive"], cwd=folder)
     except FileNotFoundError:
@@ -99,10 +99,10 @@ def pulumi_in(folder: Path, *words: str) -> str:
 
 
 def pulumi_import(stack: str, state: Mapping[str, Any]) -> None:
-    """Replace the checkpoint by a state in the form of `pulumi stack export`; its secrets stay encrypted.
+    """Replace the checkpoint with a state in the form of `pulumi stack export`; its secrets stay encrypted.
 
     Raises:
-        RunError: Pulumi refuses it.
+        RunError: Pulumi refuses the state.
     """
     with NamedTemporaryFile("w", prefix="tiers-state-", suffix=".json") as file:
         json.dump(state, file)
@@ -111,13 +111,13 @@ def pulumi_import(stack: str, state: Mapping[str, Any]) -> None:
 
 
 def last_update(stack: str) -> dict[str, Any]:
-    """Return the last update as `pulumi stack history` has it; empty if there was none."""
-    found = _parsed(pulumi("stack", "history", "--json", "--page-size", "1", "--stack", stack))
-    return found[0] if found else {}
+    """Return the last update from `pulumi stack history`, or an empty mapping."""
+    history = _parsed(pulumi("stack", "history", "--json", "--page-size", "1", "--stack", stack))
+    return history[0] if history else {}
 
 
 def state(stack: str) -> dict[str, Any]:
-    """Return the checkpoint, as `pulumi stack export` prints it."""
+    """Return the checkpoint as `pulumi stack export` prints it."""
     return _parsed(pulumi("stack", "export", "--stack", stack)) or {}
 
 

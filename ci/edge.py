@@ -1,4 +1,4 @@
-"""The edge of every command: an expected error becomes one line and an exit code, never a Python traceback."""
+"""Error handling of every command: an expected error is printed as one line with an exit code, never as a traceback."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 LOGS = Path.home() / ".local" / "state" / "tiers" / "errors"
 _OURS = {"RunError", "ConfigError", "FileError", "CallError", "LockedError", "LabError"}
-"""Errors whose message is written for the one who reads it, by class name: importing them all would take a second."""
+"""Class names of errors whose messages are written for users. Importing the classes would take a second."""
 
 
 def end(name: str, command: Callable[[], object]) -> NoReturn:
@@ -23,13 +23,13 @@ def end(name: str, command: Callable[[], object]) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     except OSError:
-        # The reader has gone (`make status | head -1`); Python would say so once more at its end.
+        # The reader closed the pipe (`make status | head -1`). Python would report it again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
     sys.exit(code)
 
 
 def attempt(name: str, command: Callable[[], object]) -> int:
-    """Run a command and return its exit code, with an error as one line."""
+    """Run a command and return its exit code. An error is printed as one line."""
     try:
         code = command()
         return code if isinstance(code, int) else 0
@@ -49,7 +49,7 @@ def attempt(name: str, command: Callable[[], object]) -> int:
 
 
 def arguments(usage: str, least: int, most: int) -> Sequence[str]:
-    """Return the words of the command line, if there are as many as there should be; else end with the usage."""
+    """Return the words of the command line. If their number is wrong, print the usage and exit."""
     words = sys.argv[1:]
     if not least <= len(words) <= most:
         _say(f"usage: python -m ci.{usage}")
@@ -58,13 +58,13 @@ def arguments(usage: str, least: int, most: int) -> Sequence[str]:
 
 
 def expected(error: BaseException) -> str:
-    """Return what is to be said of an error that people can do something about; empty if it is none of these."""
+    """Return the message of an error that users can fix, or an empty text for any other error."""
     names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     if {kind.__name__ for kind in type(error).__mro__} & _OURS:
         return str(error)
     if isinstance(error, subprocess.CalledProcessError | subprocess.TimeoutExpired):
         return _of_command(error)
-    # Before OSError, which requests' errors are, too.
+    # Tested before OSError, of which the errors of `requests` are subclasses.
     if "docker.errors.DockerException" in names:
         return f"the Docker engine refuses or does not answer: {_short(getattr(error, 'explanation', None) or error)}"
     if "kubernetes.client.exceptions.OpenApiException" in names:
@@ -87,22 +87,27 @@ def expected(error: BaseException) -> str:
 
 def _of_command(error: subprocess.CalledProcessError | subprocess.TimeoutExpired) -> str:
     words: Any = error.cmd
-    # The first words: later ones may hold a value that is nobody's to read.
+    # Only the first words: later ones may contain a secret.
     command = words.partition(" ")[0] if isinstance(words, str) else " ".join(str(word) for word in words[:3])
     if isinstance(error, subprocess.TimeoutExpired):
         return f"`{command}` did not end within {error.timeout:.0f} s"
-    said: Any = error.stderr or error.stdout or b""
-    text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    printed: Any = error.stderr or error.stdout or b""
+    text = printed.decode(errors="replace") if isinstance(printed, bytes) else str(printed)
     return f"`{command}` ended with {error.returncode}" + (
         f": {_short(text.strip())}" if text.strip() else ": see above"
     )
 
 
 def _of_system(error: OSError) -> str:
-    place, why = error.filename, error.strerror or str(error)
-    if isinstance(error, FileNotFoundError) and isinstance(place, str) and "/" not in place and "." not in place:
-        return f"{place} is not on PATH; run `make lab`, or install it"
-    return f"{os.fsdecode(place) if isinstance(place, str | bytes) else 'the system'}: {why}"
+    filename, why = error.filename, error.strerror or str(error)
+    if (
+        isinstance(error, FileNotFoundError)
+        and isinstance(filename, str)
+        and "/" not in filename
+        and "." not in filename
+    ):
+        return f"{filename} is not on PATH; run `make lab`, or install it"
+    return f"{os.fsdecode(filename) if isinstance(filename, str | bytes) else 'the system'}: {why}"
 
 
 def _message(error: BaseException) -> str:
@@ -120,7 +125,7 @@ def _unexpected(name: str, error: Exception) -> str:
     file = LOGS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}.txt"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # It may hold values of the files that were read.
+        # The traceback may contain values of the files that were read, so only the user may read it.
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", errors="replace") as opened:
             opened.writelines(traceback.format_exception(error))
     except OSError:

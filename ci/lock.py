@@ -1,6 +1,6 @@
-"""One make at a time on a machine and stack. The lock is the runner's alone: no child inherits it, and it ends with the runner.
+"""Lock of a stack on this machine: one make at a time. No child inherits it, and it ends with its process.
 
-The file names the holder, for the one who is refused. docs/adr/023-one-runner-behind-make.md
+The lock file names the holder for the error message of the second make. docs/adr/023-one-runner-behind-make.md
 """
 
 import fcntl
@@ -22,7 +22,7 @@ class LockedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """The process that holds a lock. Process ids are given again, so its start is part of its identity."""
+    """Process that holds a lock. Its start time is part of its identity, because process ids are reused."""
 
     pid: int
     started: str
@@ -41,7 +41,7 @@ class Holder:
 
     @property
     def is_dead(self) -> bool:
-        """True if the process has ended for certain. Processes of another machine can't be looked at."""
+        """True if the process has surely ended. Processes of another machine can't be checked."""
         return self.host == socket.gethostname() and _started(self.pid) != self.started
 
     def __str__(self) -> str:
@@ -50,10 +50,10 @@ class Holder:
 
 @contextmanager
 def alone(file: Path, command: str, stack: str) -> Generator[None]:
-    """Hold the lock of a stack.
+    """Hold the lock of a stack during the block.
 
     Raises:
-        LockedError: a living process holds it.
+        LockedError: a living process holds the lock.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = _take(file, stack)
@@ -70,14 +70,14 @@ def alone(file: Path, command: str, stack: str) -> Generator[None]:
 
 def _take(file: Path, stack: str) -> IO[str]:
     while True:
-        lock = file.open("a+")  # Python opens files so that no child has them.
+        lock = file.open("a+")  # Python opens files so that no child inherits them.
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = _named(lock)
             lock.close()
             if holder and holder.is_dead:
-                # A process that it started has the file open still. Whoever comes next opens another one.
+                # A child of the holder still has the file open. A new file gets a new lock.
                 file.unlink(missing_ok=True)
                 continue
             who = f": {holder}" if holder else f" (`fuser {file}` names it)"
@@ -105,7 +105,7 @@ def _is_current(lock: IO[str], file: Path) -> bool:
 
 
 def _started(pid: int) -> str:
-    """Return the clock ticks from the machine's start to the process's; empty if it has ended."""
+    """Return a process's start in clock ticks since the machine's start, or an empty text if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""The lab's parts that an environment needs on this machine: an engine, the lab's cluster, or only a cluster's provider."""
+"""Parts of the lab that an environment needs on this machine: an engine, the lab's cluster, or only a cluster's provider."""
 
 from typing import Any, cast
 
@@ -8,7 +8,7 @@ from .call import TEMPLATE, Call
 
 
 def needs(call: Call) -> list[str]:
-    """Return the parts, as `python3 -m lab` names them.
+    """Return the parts by the names that `python3 -m lab` has for them.
 
     Raises:
         FileError: the stack file is missing or can't be read.
@@ -17,22 +17,22 @@ def needs(call: Call) -> list[str]:
 
 
 def keeper(call: Call) -> str:
-    """Return the secrets provider of a new stack, as `pulumi stack select --create` takes it.
+    """Return the secrets provider of a new stack for `pulumi stack select --create`.
 
     Raises:
-        FileError: as `needs`.
+        FileError: the stack file is missing or can't be read.
     """
     return _like(call).secretsprovider or "default"
 
 
 def _like(call: Call) -> files.StackFile:
-    """Return the stack file; that of staging for a pull request's environment, which is made like it."""
+    """Return the stack file, or that of staging for a pull request's environment."""
     project = files.read_project(call.folder).name
     return files.read_stack(call.folder, TEMPLATE if call.is_pull_request else call.env, project)
 
 
 def parts(environment: dict[str, Any]) -> list[str]:
-    """Return the parts for an environment's plain settings, which no model has checked yet."""
+    """Return the parts for an environment's plain settings, which may be invalid."""
     monitored = bool(environment.get("monitoring"))
     if environment.get("platform") != "kubernetes":
         return ["dev", *(["monitoring"] if monitored else [])]

@@ -1,8 +1,9 @@
-"""Runs Pulumi so that a closed terminal, a stop or a killed make ends its update in order, and never in the middle of a write.
+"""Runner of Pulumi that ends its update in order when the terminal closes, or when make is stopped or killed.
 
-The command has a session of its own: the terminal's signals come to the runner, which passes a stop on as Pulumi wants it (an
-interrupt cancels in order, a second one at once) and waits for its end. What it prints goes into a file that the runner reads on:
-a pipe kills a Go program at its next line once the reader has gone, as in `make up | head`, or with the runner itself.
+The command gets its own session, so the terminal's signals reach only the runner. The runner forwards a stop as an
+interrupt (the first cancels in order, a second one at once) and waits for the command's end. The command prints into
+a file that the runner reads. A pipe would kill a Go program at its next line once the reader has gone, as in `make up
+| head`, or with the runner itself.
 """
 
 import ctypes
@@ -20,46 +21,47 @@ from types import FrameType
 from typing import IO, TextIO
 
 PATIENCE = 60.0
-"""Seconds for a cancelled command to end in order; then it is interrupted again."""
+"""Seconds for an interrupted command to end in order, before it is interrupted again."""
 HURRY = 10.0
-"""Seconds after the second interrupt; then it is killed, and healing settles the rest."""
+"""Seconds after the second interrupt until the command is killed. Healing then cleans up."""
 PERIOD = 0.05
-"""Seconds until a line that was printed is handed on."""
+"""Seconds between two reads of the command's output."""
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(number: int) -> None:
-    """Have the kernel send this process a signal when its parent dies, however that happens (Linux only)."""
+    """Make the kernel send this process a signal when its parent dies (Linux only)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def undo_when_stopped(name: str) -> None:
-    """From here on a stop, once or often, is a failure like any other: what was begun is undone.
+    """Turn stop signals from here on into an error, so that `finally` blocks undo what was begun.
 
-    A signal that `nohup` has made the process ignore stays ignored.
+    Further stops are ignored. A signal that `nohup` has made the process ignore stays ignored.
     """
-    heeded = [number for number in (signal.SIGHUP, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    handled = [number for number in (signal.SIGHUP, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
 
     def stop(number: int, _: FrameType | None) -> None:
-        for other in heeded:
+        for other in handled:
             signal.signal(other, signal.SIG_IGN)
         sys.exit(f"{name}: it was told to stop ({signal.Signals(number).name})")
 
-    for number in heeded:
+    for number in handled:
         signal.signal(number, stop)
 
 
 def run(
     words: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None, copy: Path | None = None
 ) -> int:
-    """Run a command to its end and return its exit code; what it prints goes to `copy` as well.
+    """Run a command to its end and return its exit code. Its output is also written to `copy`.
 
     Raises:
         FileNotFoundError: the command is not on PATH.
-        SystemExit: this process was told to stop meanwhile, and the command has ended; or somebody else has killed it.
-        KeyboardInterrupt: likewise, from the keyboard.
+        SystemExit: this process was stopped meanwhile and the command has ended, or the command was killed from
+            outside.
+        KeyboardInterrupt: the user interrupted this process, and the command has ended.
     """
     sys.stdout.flush()
     with TemporaryFile() as out, TemporaryFile() as err, _opened(copy) as sink:
@@ -81,7 +83,7 @@ def run(
 
 
 def capture(words: Sequence[str], *, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end and return what it printed; otherwise as `run`."""
+    """Run a command to its end and return its output. It raises the same errors as `run`."""
     with TemporaryFile() as out, TemporaryFile() as err:
         child = _begin(words, cwd, None, out, err)
         with _signals_passed_on(child):
@@ -100,12 +102,12 @@ def _begin(
 
 
 def _read(file: IO[bytes], start: int = 0) -> bytes:
-    # At an offset: the command writes at the file's own.
+    # Read at an offset of its own, because the command writes at the file's offset.
     return os.pread(file.fileno(), os.fstat(file.fileno()).st_size - start, start)
 
 
 class _Relay:
-    """Hands on what a command has printed so far, to a target that may be gone."""
+    """Copies the output of a command to a target that may have been closed."""
 
     def __init__(self, source: IO[bytes], target: TextIO | None, copy: IO[bytes] | None) -> None:
         self.source, self.target, self.copy, self.moved = source, target, copy, 0
@@ -125,7 +127,7 @@ class _Relay:
 
 @contextmanager
 def _signals_passed_on(child: subprocess.Popen[bytes]) -> Generator[None]:
-    """Pass stops on to the command, and follow them once it has ended."""
+    """Forward stop signals to the command during the block, and obey them once it has ended."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -151,7 +153,7 @@ def _signals_passed_on(child: subprocess.Popen[bytes]) -> Generator[None]:
 
     before = {number: signal.getsignal(number) for number in _PASSED_ON}
     for number, handler in before.items():
-        if handler != signal.SIG_IGN:  # As `nohup` has it.
+        if handler != signal.SIG_IGN:  # `nohup` ignores it.
             signal.signal(number, pass_on)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The environment variables that Pulumi runs with here, as `make shell` has them. A value that is set already stays."""
+"""Environment variables of Pulumi, the same as in `make shell`. Variables that are set already keep their value."""
 
 import os
 from collections.abc import MutableMapping
@@ -10,10 +10,10 @@ STATE = Path.home() / ".local" / "state" / "tiers"
 
 
 def prepare(call: Call, variables: MutableMapping[str, str]) -> None:
-    """Say where state is kept and, for dev, its passphrase.
+    """Set the backend of the state and, for dev, the passphrase.
 
-    `backend:` of Pulumi.yaml is Pulumi's own setting and comes first. Only dev's passphrase is known: its secrets protect a
-    sample on one machine (docs/adr/004-dev-secrets.md).
+    A `backend:` in Pulumi.yaml is Pulumi's own setting and takes precedence. Only dev's passphrase is public: its
+    secrets protect sample data on one machine (docs/adr/004-dev-secrets.md).
     """
     from components import files
 
@@ -25,7 +25,7 @@ def prepare(call: Call, variables: MutableMapping[str, str]) -> None:
 
 
 def lock(call: Call) -> Path:
-    """Return the lock file of a stack: the same for each way to write the application's folder."""
+    """Return the lock file of a stack, which is the same for every spelling of the application's folder."""
     folder = os.path.relpath(call.folder.resolve(), Path(__file__).parents[1])
-    place = "" if folder == "." else str(call.folder.resolve()) if folder.startswith("..") else folder
-    return STATE / f"{call.env}{place.replace('/', '-')}.lock"
+    suffix = "" if folder == "." else str(call.folder.resolve()) if folder.startswith("..") else folder
+    return STATE / f"{call.env}{suffix.replace('/', '-')}.lock"

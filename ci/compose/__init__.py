@@ -1,1 +1,1 @@
-"""From a Compose file to an application of ours: `python -m ci.compose` (`make import`)."""
+"""Import of a Compose file as an application: `python -m ci.compose` (`make import`)."""

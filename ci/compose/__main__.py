@@ -1,7 +1,7 @@
-"""Describes what a Compose file runs: `python -m ci.compose FILE [NAME [FOLDER]]` (`make import COMPOSE=path/docker-compose.yml`).
+"""Import of a Compose file: `python -m ci.compose FILE [NAME [FOLDER]]` (`make import COMPOSE=path/docker-compose.yml`).
 
-Compose itself reads the file and all that it refers to; `carried.py` says what becomes of it. Written are `Pulumi.yaml` and
-`Pulumi.dev.yaml`, in a folder of their own, and the list of what could not be carried.
+Compose itself reads the file and all files it refers to; `carried.py` converts the result. The command writes
+`Pulumi.yaml`, `Pulumi.dev.yaml` and a list of the parts that were not converted, to a new folder.
 """
 
 import os
@@ -30,11 +30,11 @@ NOTES = "IMPORTED.txt"
 
 
 def main(file: str = "", name: str = "", at: str = "") -> None:
-    """Write what `file` comes to, and say what is left.
+    """Write the application that a Compose file describes, and print the parts that were not converted.
 
     Raises:
-        ConfigError: it comes to something that the models refuse.
-        RunError: Compose can't read it, nothing of it can be reached, or there is something in the way.
+        ConfigError: the models refuse the result.
+        RunError: Compose can't read the file, no service can be routed to, or the name or folder is in use.
     """
     path = _existing(file)
     compose = normalised(path)
@@ -45,7 +45,7 @@ def main(file: str = "", name: str = "", at: str = "") -> None:
         )
     refuse_taken(name)
     folder = free_folder(at or f"apps/{name}")
-    found = carried(
+    converted = carried(
         compose,
         name=name,
         base=str(path.parent),
@@ -53,21 +53,21 @@ def main(file: str = "", name: str = "", at: str = "") -> None:
         password=lambda: secrets.token_hex(24),
         profiles=os.environ.get("COMPOSE_PROFILES", "").split(","),
     )
-    load_environment(found.environment, load_app(found.app))
-    read, missing = _from_files(found.files, compose)
-    values = found.secrets | read
-    listed = "".join(f"{line}\n" for line in lines(in_order([*found.notes, *missing])))
+    load_environment(converted.environment, load_app(converted.app))
+    file_secrets, missing = _from_files(converted.files, compose)
+    values = converted.secrets | file_secrets
+    listed = "".join(f"{line}\n" for line in lines(in_order([*converted.notes, *missing])))
     files = {
-        "Pulumi.yaml": project_file(name, folder, _indented(found.app, 3)),
-        "Pulumi.dev.yaml": stack_file(name, folder, _indented(found.environment, 2)) + sealed(name, values),
+        "Pulumi.yaml": project_file(name, folder, _indented(converted.app, 3)),
+        "Pulumi.dev.yaml": stack_file(name, folder, _indented(converted.environment, 2)) + sealed(name, values),
         NOTES: listed,
     }
     folder.mkdir(parents=True)
-    for each, text in files.items():
-        (folder / each).write_text(text)
-    here = str(folder.relative_to(ROOT))
-    print(f"{listed}\n{here} is there, with this list in {NOTES}. Next:\n")
-    print(f"  make up APP={quote(here)}\n  make check APP={quote(here)}")
+    for file_name, text in files.items():
+        (folder / file_name).write_text(text)
+    relative = str(folder.relative_to(ROOT))
+    print(f"{listed}\n{relative} is there, with this list in {NOTES}. Next:\n")
+    print(f"  make up APP={quote(relative)}\n  make check APP={quote(relative)}")
 
 
 def _existing(file: str) -> Path:
@@ -76,14 +76,14 @@ def _existing(file: str) -> Path:
         if path.is_file():
             return path
     except (OSError, RuntimeError, ValueError):
-        pass  # A name that is too long, a link to itself: there is no such file.
+        pass  # The name is too long, or is a link to itself: the file does not exist.
     raise RunError(
         f"{file[:80] or 'COMPOSE'}: there is no such file; name one, as in COMPOSE=../shop/docker-compose.yml"
     )
 
 
 def _from_files(files: Mapping[str, str], compose: Mapping[str, Any]) -> tuple[dict[str, str], list[Note]]:
-    """Return the values of secrets that are in files, and a note on each that is not."""
+    """Return the values of secrets that are in files, and a note for each file that has none."""
     declared = {as_name(name): name for name in compose.get("secrets") or ()}
     values, notes = dict[str, str](), list[Note]()
     for secret, file in files.items():
@@ -102,10 +102,12 @@ def _from_files(files: Mapping[str, str], compose: Mapping[str, Any]) -> tuple[d
 
 
 def normalised(file: Path) -> dict[str, Any]:
-    """The file as Compose understands it: variables, anchors, `extends` and `env_file` are resolved, services of all profiles in it.
+    """Return the file as Compose normalises it.
+
+    Variables, anchors, `extends` and `env_file` are resolved, and the services of all profiles are included.
 
     Raises:
-        RunError: there is no Compose here, or it refuses the file.
+        RunError: Compose is not installed, or refuses the file.
     """
     done = subprocess.run(
         [*_compose(), "--file", str(file), *_all_profiles(), "config"],
@@ -114,10 +116,10 @@ def normalised(file: Path) -> dict[str, Any]:
         errors="replace",
     )
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["it says nothing"]
-        # The older program shows where in itself it failed.
-        raise RunError(f"{file}: Compose refuses it: {said[-1] if 'Traceback' in done.stderr else ' '.join(said)}")
-    # Which variables are not set here, above all.
+        errors = done.stderr.strip().splitlines() or ["it says nothing"]
+        # The older program prints a traceback, whose last line is the error.
+        raise RunError(f"{file}: Compose refuses it: {errors[-1] if 'Traceback' in done.stderr else ' '.join(errors)}")
+    # These are mostly warnings about unset variables.
     sys.stderr.write(done.stderr)
     try:
         return checked(yaml.safe_load(done.stdout))
@@ -136,7 +138,7 @@ def _compose() -> Sequence[str]:
 
 
 def _all_profiles() -> Sequence[str]:
-    # The older program leaves no service out.
+    # The older program always includes the services of all profiles.
     return ["--profile", "*"] if _plugin() else []
 
 
@@ -146,15 +148,15 @@ def _plugin() -> bool:
 
 
 def lines(notes: Sequence[Note]) -> Iterator[str]:
-    """The notes under their headings."""
-    for kind, several in groupby(notes, key=lambda note: note.kind):
+    """Yield the notes under their headings."""
+    for kind, group in groupby(notes, key=lambda note: note.kind):
         yield f"\n{kind}"
-        for note in several:
+        for note in group:
             yield f"  {note.path}: {note.text}"
 
 
 class _Style(Dumper):
-    """Mappings as blocks, lists on a line, as one writes them by hand."""
+    """YAML style of hand-written files: mappings as blocks, lists on one line."""
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:  # noqa: ARG002
         return super().represent_sequence(tag, sequence, flow_style=True)

@@ -1,6 +1,7 @@
-"""What of a Compose file the tiers can carry: from its normalised mapping to `app`, `environment` and a list of the rest.
+"""Conversion of a normalised Compose file into `app`, `environment` and notes about the rest.
 
-Pure: no file is read and nothing is asked. Where a file says less than a tier has to, what was taken instead is said.
+It is a pure function that reads no file and asks no question. A note names every value that was assumed because the
+file does not have it.
 """
 
 import os.path
@@ -26,6 +27,7 @@ MAY_NEED = {
     TierName.API: {*DATA},
     TierName.WORKER: {TierName.API, *DATA},
 }
+"""Tier → the tiers that it may need."""
 IMPLIED = {
     "networks": "tiers reach what they need, and nothing else",
     "restart": "what ends is started again",
@@ -42,6 +44,7 @@ IMPLIED = {
     "tty": "nobody types there",
     "pull_policy": "images are pulled where they are missing",
 }
+"""Key of a service → the reason why it is unnecessary."""
 ADVICE = {
     "privileged": "no container is; have it do without",
     "cap_add": "containers have no capabilities; have it do without",
@@ -56,18 +59,20 @@ ADVICE = {
     "stop_signal": "it is told to stop by SIGTERM; have it understand that",
     "labels": "those of a proxy are the gateway's: paths of the api are app.api.paths",
 }
+"""Key of a service that can't be converted → the advice in its note."""
 _NOTHING_LIKE_IT = "there is nothing like it here; have it do without"
 _READ = {
     "image", "build", "command", "entrypoint", "environment", "ports", "volumes", "depends_on", "links", "healthcheck",
     "deploy", "cpus", "mem_limit", "scale", "secrets", "user", "tmpfs", "stop_grace_period", "profiles",
 }  # fmt: skip
+"""Keys of a service that are converted."""
 _MIGRATES = re.compile(r"\b(migrate|migrations?|alembic|db:migrate|flyway|liquibase)\b")
 _WATCHES = re.compile(r"--reload\b|\brunserver\b|\bnodemon\b|\bwatch(files|medo)?\b|\bdev\b|\bvite$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Carried:
-    """The plain values of `app` and `environment`, the secrets, and what there is to say."""
+    """Result of a conversion: plain values of `app` and `environment`, the secrets, and the notes."""
 
     app: Plain
     environment: Plain
@@ -75,7 +80,7 @@ class Carried:
     secrets: dict[str, str] = field(repr=False)
     """Name → value. Never print them."""
     files: dict[str, str]
-    """Name → the file whose content is the value."""
+    """Name → path of the file with the value."""
 
 
 def carried(
@@ -87,18 +92,18 @@ def carried(
     password: Callable[[], str],
     profiles: Collection[str] = (),
 ) -> Carried:
-    """What becomes of a Compose file.
+    """Convert a Compose file.
 
     Args:
-        compose: What `docker compose config` makes of it.
-        name: What the application is to be called.
-        base: The folder of the file; paths below it are the project's own.
-        folder: The folder of the Pulumi.yaml to be: what is built is named relative to it.
-        password: Makes one, for what had none.
-        profiles: Those that are asked for.
+        compose: output of `docker compose config`.
+        name: name of the application.
+        base: folder of the Compose file; paths below it belong to the project.
+        folder: folder of the new Pulumi.yaml; build folders are relative to it.
+        password: returns a new password, for a service without one.
+        profiles: profiles whose services are included.
 
     Raises:
-        RunError: a part of it is not what Compose has there, or no service is a web or an api.
+        RunError: a part of the file has the wrong form, or no service is a web or an api.
     """
     try:
         found = cast(Plain, unescaped(checked(compose)))
@@ -108,6 +113,8 @@ def carried(
 
 
 class _Carrying:
+    """Conversion of one Compose file, with the notes and secrets collected so far."""
+
     def __init__(
         self, compose: Plain, base: str, folder: str, password: Callable[[], str], profiles: Collection[str]
     ) -> None:
@@ -122,7 +129,7 @@ class _Carrying:
         if not {TierName.WEB, TierName.API} & set(self.tiers):
             raise RunError("no service of it is a web or an api; name one so, or give it a port")
         sizes = {tier: self._size(service) for tier, service in self.tiers.items()}
-        # Data first: the others are told its passwords.
+        # Data tiers come first, because the other tiers get their passwords.
         parts = {tier: self._data(tier, service) for tier, service in self.tiers.items() if tier in DATA}
         for tier in MAY_NEED:
             if service := self.tiers.get(tier):
@@ -145,9 +152,10 @@ class _Carrying:
     # ---- database and cache
 
     def _data(self, tier: TierName, service: Given) -> Plain:
-        if said := ", ".join(str(published) for published, _ in service.ports if published):
+        if published_ports := ", ".join(str(published) for published, _ in service.ports if published):
             self.notes.left(
-                f"{service.path}.ports", f"{said} is not published: only the gateway is; look in by `docker exec`"
+                f"{service.path}.ports",
+                f"{published_ports} is not published: only the gateway is; look in by `docker exec`",
             )
         if [mount for mount in service.mounts if not mount.first_sql]:
             self.notes.left(
@@ -161,7 +169,7 @@ class _Carrying:
             )
         else:
             part["image"] = service.image
-            # In Alpine's images PostgreSQL is another user.
+            # In Alpine's images PostgreSQL has another user id.
             part |= {"uid": 70} if tier is TierName.DATABASE and "alpine" in service.tag else {}
         return part | (self._database(service) if tier is TierName.DATABASE else self._cache(service))
 
@@ -201,8 +209,8 @@ class _Carrying:
 
     def _cache(self, service: Given) -> Plain:
         command = " ".join(service.command)
-        given = re.search(r"--requirepass[ =]['\"]?([^\s'\"$]+)", command)
-        self.secrets.values["cache-password"] = given[1] if given else self._made(service)
+        password_option = re.search(r"--requirepass[ =]['\"]?([^\s'\"$]+)", command)
+        self.secrets.values["cache-password"] = password_option[1] if password_option else self._made(service)
         self.secrets.passwords[TierName.CACHE] = "cache-password"
         if re.sub(r"(redis|valkey)-server|--(appendonly|requirepass)[ =]\S+", "", command).strip():
             self.notes.left(
@@ -232,8 +240,8 @@ class _Carrying:
         settings = Reader(self.services, self.roles, self.secrets, self.notes).read(service, tier)
         part |= {"env": settings.env} if settings.env else {}
         size |= {"env": settings.here} if settings.here else {}
-        given = {self.secrets.passwords.get(each) for each in needs}
-        secrets = [name for name in dict.fromkeys(settings.secrets) if name not in given]
+        data_passwords = {self.secrets.passwords.get(each) for each in needs}
+        secrets = [name for name in dict.fromkeys(settings.secrets) if name not in data_passwords]
         part |= {"secrets": secrets} if secrets else {}
         if grace := _seconds(str(service.raw.get("stop_grace_period", ""))):
             part["stop_within"] = f"{grace}s"
@@ -319,7 +327,7 @@ class _Carrying:
         part |= {"writable": ["/tmp", *memory]} if memory else {}
 
     def _run(self, service: Given, part: Plain) -> None:
-        """The command, and the steps that people put before it: `migrate && collectstatic && serve`."""
+        """Convert the command, and the steps that precede it in a shell: `migrate && collectstatic && serve`."""
         path = f"{service.path}.command"
         if service.raw.get("entrypoint"):
             self.notes.taken(
@@ -344,19 +352,19 @@ class _Carrying:
             self.notes.taken(path, f"what ends runs once in every release, as tasks.{name}")
 
     def _steps(self, parts: Mapping[TierName, Plain]) -> None:
-        """Services that run to their end are steps of the tier that runs the same image."""
+        """Convert services that run to their end into steps of the tier that runs the same image."""
         for service in self.roles.once:
-            same = [each for each in (TierName.API, TierName.WORKER, TierName.WEB)
+            tiers = [each for each in (TierName.API, TierName.WORKER, TierName.WEB)
                     if each in self.tiers and self.tiers[each].source == service.source]  # fmt: skip
-            if not same:
+            if not tiers:
                 self.notes.left(
                     service.path, "it runs once, and no tier runs its image; run it by hand, or make it a tier's task"
                 )
             elif "seed" in service.words:
-                parts[same[0]]["seed"] = {"command": service.command}
-                self.notes.taken(service.path, f"it is app.{same[0]}.seed, which runs where environment.seed is true")
+                parts[tiers[0]]["seed"] = {"command": service.command}
+                self.notes.taken(service.path, f"it is app.{tiers[0]}.seed, which runs where environment.seed is true")
             else:
-                self._step(parts[same[0]], service.command, service.path)
+                self._step(parts[tiers[0]], service.command, service.path)
 
     # ---- the environment
 
@@ -385,8 +393,8 @@ class _Carrying:
     def _gateway(self) -> Plain:
         published = {tier: self.tiers[tier].published for tier in PORTS if tier in self.tiers}
         api = published.get(TierName.API)
-        before = next((each.published for each in self.roles.proxies if each.published), None)
-        port = published.get(TierName.WEB) or before or api
+        proxy_port = next((each.published for each in self.roles.proxies if each.published), None)
+        port = published.get(TierName.WEB) or proxy_port or api
         if not port:
             return {}
         self.notes.taken("environment.gateway", "it listens on 127.0.0.1; `address: 0.0.0.0` opens it to the network")
@@ -417,14 +425,14 @@ class _Carrying:
 
 
 def _apart(command: list[str]) -> list[list[str]]:
-    """Return the commands that a shell runs one after the other; a script that needs one shell stays whole."""
+    """Return the commands that a shell runs one after the other. A script that needs one shell is not split."""
     shell = len(command) == 3 and re.fullmatch(r"(/bin/)?(ba|a)?sh", command[0]) and command[1] in ("-c", "-ec", "-lc")
     if not shell or "&&" not in command[2]:
         return [command]
     steps = _steps(command[2])
     if not steps:
         return [command]
-    # Words where no shell is needed to read them.
+    # A step without shell syntax becomes a list of words.
     return [shlex.split(text) if not re.search(r"[$|;<>*`(]", text) else [*command[:2], text] for text in steps]
 
 
@@ -432,25 +440,25 @@ _OF_ONE_SHELL = re.compile(
     r"(cd|export|set|unset|source|\.|alias|umask|ulimit|trap|eval|shift|read|wait|if|then|elif|else|fi|for|while|until|case|do|done"
     r"|function|\{|\}|\(|\[|\[\[|!|\w+=\S*)(\s|$)"
 )
-"""The first word of a step that has a meaning only in the shell that runs the other steps, too."""
+"""Matches the first word of a step that affects the other steps in the same shell."""
 
 
 def _steps(script: str) -> list[str]:
-    """Return the steps of a script that `&&` joins; nothing if they can't be run apart."""
+    """Return the steps of a script joined by `&&`, or an empty list if they can't be run separately."""
     quote, begin, steps = "", 0, list[str]()
-    for place, sign in enumerate(script):
-        if place < begin:
-            continue  # The second sign of an `&&`.
-        if quote and script.startswith("&&", place):
+    for position, character in enumerate(script):
+        if position < begin:
+            continue  # This is the second character of an `&&`.
+        if quote and script.startswith("&&", position):
             return []
-        if quote or sign in "'\"":
-            quote = sign if not quote else "" if sign == quote else quote
-        elif sign in ";\n\\()" or script.startswith("||", place):
+        if quote or character in "'\"":
+            quote = character if not quote else "" if character == quote else quote
+        elif character in ";\n\\()" or script.startswith("||", position):
             return []
-        elif script.startswith("&&", place):
-            steps.append(script[begin:place])
-            begin = place + 2
-        elif sign == "&":
+        elif script.startswith("&&", position):
+            steps.append(script[begin:position])
+            begin = position + 2
+        elif character == "&":
             return []
     steps = [text.strip().removeprefix("exec ").strip() for text in [*steps, script[begin:]]]
     if quote or not all(steps) or any(_OF_ONE_SHELL.match(text) for text in steps):
@@ -477,12 +485,12 @@ _COMMON = {
 
 
 def _named_after(command: Sequence[str]) -> str:
-    said = [word for word in command if word not in _COMMON and re.match(r"[a-z]", word) and " " not in word]
-    return as_name(said[0].partition(".")[0]) if said else "prepare"
+    words = [word for word in command if word not in _COMMON and re.match(r"[a-z]", word) and " " not in word]
+    return as_name(words[0].partition(".")[0]) if words else "prepare"
 
 
 def _memory(text: str) -> str:
-    """Compose's bytes, `512m` or `1GB`, as a size of ours."""
+    """Return a size of Compose (bytes, `512m` or `1GB`) in the notation of the configuration."""
     match = re.fullmatch(r"([\d.]+)([bkmg]?)b?", text.lower())
     if not match:
         return text

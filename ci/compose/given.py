@@ -1,4 +1,4 @@
-"""What a Compose file says of a service, whichever Compose has normalised it; and what there is to say of it."""
+"""Services of a normalised Compose file, from Compose 1 or 2, and the notes about their conversion."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ _PORT_IN_COMMAND = re.compile(r"(?:--port[= ]|--bind[= ]\S*:|-b \S*:|-p |runserv
 
 
 class Kind(StrEnum):
-    """What becomes of a part of the file, as the heading it is listed under."""
+    """Kind of a note, which is its heading in the list."""
 
     LEFT = "Not carried: do something about it"
     TAKEN = "Taken for you: look whether it is right"
@@ -23,7 +23,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """One part of the file and what became of it. The value of a secret is in none."""
+    """Note about the conversion of one part of the file. It never contains a secret's value."""
 
     kind: Kind
     path: str
@@ -32,7 +32,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Mounted:
-    """A volume of a service; `source` is a path of the host, a volume's name, or nothing."""
+    """Volume of a service. `source` is a path of the host, a volume's name, or empty."""
 
     source: str
     target: str
@@ -43,13 +43,13 @@ class Mounted:
 
     @property
     def first_sql(self) -> bool:
-        """Whether the database image runs it, or what is in it, when it makes the database."""
+        """True if the database image runs the mounted file or folder when it initialises the database."""
         return self.target.startswith("/docker-entrypoint-initdb.d")
 
 
 @dataclass
 class Notes:
-    """What there is to say so far."""
+    """Notes collected so far."""
 
     said: list[Note] = field(default_factory=list[Note])
 
@@ -63,18 +63,18 @@ class Notes:
         self.said.append(Note(kind=Kind.IMPLIED, path=path, text=text))
 
     def sorted(self) -> tuple[Note, ...]:
-        """Return the notes in their order."""
+        """Return the notes in order."""
         return in_order(self.said)
 
 
 def in_order(notes: Sequence[Note]) -> tuple[Note, ...]:
-    """Return each note once, those that ask for something first."""
+    """Return each note once, those that require action first."""
     kinds = list(Kind)
     return tuple(dict.fromkeys(sorted(notes, key=lambda note: (kinds.index(note.kind), note.path))))
 
 
 class Given:
-    """A service. Compose 1 and 2 write commands, ports, volumes and what a service waits for in different ways."""
+    """Service of a Compose file. Compose 1 and 2 write commands, ports, volumes and dependencies in different forms."""
 
     def __init__(self, name: str, raw: Plain) -> None:
         self.name, self.raw, self.path = name, raw, f"services.{name}"
@@ -96,43 +96,43 @@ class Given:
 
     @property
     def source(self) -> str:
-        """What it runs: services that run the same are one image in several roles."""
+        """Image or build folder. Services with the same source are one image in several roles."""
         return str(self.build.get("context") or self.image)
 
     @property
     def after(self) -> dict[str, str]:
-        """The services it starts after → how far they have to be."""
-        given: object = self.raw.get("depends_on")
-        if isinstance(given, list):
-            return dict.fromkeys(cast(list[str], given), "service_started")
+        """Services that it starts after → the condition they must meet."""
+        depends_on: object = self.raw.get("depends_on")
+        if isinstance(depends_on, list):
+            return dict.fromkeys(cast(list[str], depends_on), "service_started")
         return {
             name: each.get("condition", "service_started") for name, each in mapping(self.raw, "depends_on").items()
         }
 
     @property
     def published(self) -> int | None:
-        """The first of its ports that the host has."""
+        """First of its ports that the host publishes."""
         return next((published for published, _ in self.ports if published), None)
 
     @property
     def port(self) -> int | None:
-        """Where it listens, by what says it best."""
-        said = [*(target for _, target in self.ports), *listing(self.raw, "expose")]
-        said += [self.asks[1] if self.asks else None, self.env.get("PORT")]
-        for each in said:
+        """Port on which the service listens, from the most reliable source in the file."""
+        candidates = [*(target for _, target in self.ports), *listing(self.raw, "expose")]
+        candidates += [self.asks[1] if self.asks else None, self.env.get("PORT")]
+        for each in candidates:
             if (port := str(each).partition("/")[0]).isdigit():
                 return int(port)
-        found = _PORT_IN_COMMAND.search(" ".join(self.command))
-        return int(found[1]) if found else None
+        match = _PORT_IN_COMMAND.search(" ".join(self.command))
+        return int(match[1]) if match else None
 
     def talks_to(self, other: "Given") -> bool:
-        """Whether it names the other, as far as one can see."""
+        """Tell whether the service refers to another one by dependency, link or variable."""
         linked = [str(link).partition(":")[0] for link in listing(self.raw, "links")]
         return other.name in (*self.after, *linked) or any(names(value, other.name) for value in self.env.values())
 
 
 def as_host(service: str) -> str:
-    """Where a setting has a service's name as a host: alone, before a port or a path, or in a URL."""
+    """Return an expression for a service's name as a host: alone, before a port or a path, or in a URL."""
     return rf"(^|@|//){re.escape(service)}(?=:\d|/|$)"
 
 
@@ -141,7 +141,7 @@ def names(value: str | None, service: str) -> bool:
 
 
 def as_name(text: str) -> str:
-    """As the models want it: small letters, digits, single dashes."""
+    """Return a text as a name that the models accept: small letters, digits, single dashes."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:30].rstrip("-")
 
 
@@ -155,7 +155,7 @@ def listing(given: Plain, key: str) -> list[Any]:
 
 
 def unescaped(value: object) -> object:
-    """Compose writes a dollar twice, for itself to read it once more."""
+    """Return a value with `$$` replaced by `$`: Compose doubles each dollar for itself to read."""
     if isinstance(value, str):
         return value.replace("$$", "$")
     if isinstance(value, Mapping):
@@ -176,7 +176,7 @@ def _mounted(given: object) -> Mounted:
 
 
 def _port(given: object) -> tuple[int | None, int]:
-    """What is published, if anything, and where it leads; of a range the first."""
+    """Return the published port, or None, and the container's port. Of a range the first is returned."""
     if isinstance(given, Mapping):
         port = cast(Plain, given)
         published, target = str(port.get("published") or ""), str(port["target"]).partition("/")[0].rpartition(":")[2]

@@ -1,4 +1,4 @@
-"""Which service of a Compose file is which tier: by its image, its name, its port, and what it shares with others."""
+"""Assignment of a Compose file's services to tiers, by image, name, port, and what they share with each other."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ WORDS = {
     },
     TierName.WEB: {"web", "frontend", "front", "client", "ui", "www", "spa", "site", "app", "nginx"},
 }
-"""What people call the services that are a tier."""
+"""Tier → words in the usual names of such services."""
 _PROXY = "a proxy is the gateway's job: app.api.paths go to the api, all others to web; headers and TLS by them"
 _ALL_DATA = set[str]().union(*DATA.values())
 _ALL_WORDS = set[str]().union(*WORDS.values())
@@ -37,7 +37,7 @@ _ALL_WORDS = set[str]().union(*WORDS.values())
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """The service that is each tier, those that run to their end, and the proxies before them."""
+    """Service of each tier, services that run to their end, and proxies."""
 
     tiers: dict[TierName, Given]
     once: list[Given] = field(default_factory=list[Given])
@@ -48,57 +48,58 @@ class Roles:
 
 
 def roles(services: Mapping[str, Given], profiles: Collection[str], notes: Notes) -> Roles:
-    """Who is what, and why."""
-    found = Roles(tiers={})
-    own: list[Given] = []
+    """Assign services to tiers, and note the reasons."""
+    result = Roles(tiers={})
+    candidates: list[Given] = []
     for service in services.values():
-        wanted = listing(service.raw, "profiles")
+        required_profiles = listing(service.raw, "profiles")
         data = next((tier for tier, products in DATA.items() if service.product in products), None)
-        if wanted and not set(wanted) & set(profiles):
+        if required_profiles and not set(required_profiles) & set(profiles):
             notes.left(
-                service.path, f"of profile {wanted[0]}, not asked for; COMPOSE_PROFILES={wanted[0]} brings it in"
+                service.path,
+                f"of profile {required_profiles[0]}, not asked for; COMPOSE_PROFILES={required_profiles[0]} brings it in",
             )
-        elif data and data in found.tiers:
+        elif data and data in result.tiers:
             notes.left(
-                service.path, f"the {data} is {found.tiers[data].name}; run this one elsewhere and name it in env"
+                service.path, f"the {data} is {result.tiers[data].name}; run this one elsewhere and name it in env"
             )
         elif data:
-            found.tiers[data] = service
+            result.tiers[data] = service
             notes.taken(service.path, f"it is the {data}, by its image")
         elif service.product in PROXIES:
-            found.proxies.append(service)
+            result.proxies.append(service)
         elif _runs_once(service, services):
-            found.once.append(service)
+            result.once.append(service)
         elif not service.build and not service.words & _ALL_WORDS:
             notes.left(service.path, "no tier for it; run it elsewhere and name it in env")
         else:
-            own.append(service)
-    _own(own, services, found, notes)
-    for proxy in found.proxies:
+            candidates.append(service)
+    _own(candidates, services, result, notes)
+    for proxy in result.proxies:
         notes.left(proxy.path, _PROXY)
-    return found
+    return result
 
 
 def _own(own: Sequence[Given], services: Mapping[str, Given], found: Roles, notes: Notes) -> None:
-    """Web, api and worker, of what the application's own services are."""
+    """Assign the application's own services to web, api and worker."""
     workers = [each for each in own if each.words & WORDS[TierName.WORKER] or _only_works(each, own)]
     listening = [each for each in own if each not in workers]
-    # An nginx whose image is not the application's serves others, where there are others.
+    # An nginx from a public image is a proxy if other services listen too.
     found.proxies.extend(each for each in listening if each.product == "nginx" and len(listening) > 1)
     listening = [each for each in listening if each not in found.proxies]
     apis = [each for each in listening if each.words & WORDS[TierName.API]]
     if not apis and len(listening) > 1:
-        # Of several that could be a page, the one with data behind it is what the page asks.
+        # Of several candidates for web, the one that uses data is the api.
         apis = [each for each in listening if _has_data(each, services)][:1]
     webs = [each for each in listening if each not in apis]
-    for tier, several in ((TierName.API, apis), (TierName.WEB, webs), (TierName.WORKER, workers)):
-        several = sorted(several, key=lambda each: (not each.words & WORDS[tier], not each.ports, each.name))
-        for service in several[:1]:
+    for tier, candidates in ((TierName.API, apis), (TierName.WEB, webs), (TierName.WORKER, workers)):
+        candidates = sorted(candidates, key=lambda each: (not each.words & WORDS[tier], not each.ports, each.name))
+        for service in candidates[:1]:
             found.tiers[tier] = service
             why = "by its name" if service.words & WORDS[tier] else _WHY[tier]
             notes.taken(service.path, f"it is the {tier}, {why}")
-        for service in several[1:]:
-            notes.left(service.path, f"the {tier} is {several[0].name}; make this one an application of its own")
+        for service in candidates[1:]:
+            notes.left(service.path, f"the {tier} is {candidates[0].name}; make this one an application of its own")
 
 
 _WHY = {
@@ -109,8 +110,8 @@ _WHY = {
 
 
 def _only_works(service: Given, own: Sequence[Given]) -> bool:
-    same = [each for each in own if each is not service and each.source == service.source]
-    return bool(service.command) and service.port is None and any(each.port for each in same)
+    others = [each for each in own if each is not service and each.source == service.source]
+    return bool(service.command) and service.port is None and any(each.port for each in others)
 
 
 def _runs_once(service: Given, services: Mapping[str, Given]) -> bool:

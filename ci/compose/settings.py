@@ -1,4 +1,4 @@
-"""What the services' variables become: settings that are the same everywhere, settings of this environment, secrets."""
+"""Conversion of services' variables into common settings, settings of this environment, and secrets."""
 
 import re
 from collections.abc import Mapping
@@ -20,21 +20,21 @@ _MOUNTED = "/run/secrets/"
 
 @dataclass
 class Secrets:
-    """The secrets of the file, under the names they have here."""
+    """Secrets of the file, under their new names."""
 
     declared: Mapping[str, Any]
-    """`secrets` of the file."""
+    """Section `secrets` of the file."""
 
     values: dict[str, str] = field(default_factory=dict[str, str], repr=False)
     files: dict[str, str] = field(default_factory=dict[str, str])
-    """Name → the file whose content is the value."""
+    """Name → path of the file with the value."""
 
     elsewhere: set[str] = field(default_factory=set[str])
     passwords: dict[TierName, str] = field(default_factory=dict[TierName, str])
-    """Which of them is whose password."""
+    """Data tier → name of the secret with its password."""
 
     def mounted(self, source: str, notes: Notes) -> str:
-        """One of the file's own secrets."""
+        """Return the new name of a secret that the file declares, and record the location of its value."""
         name = as_name(source)
         if name not in {*self.files, *self.values, *self.elsewhere}:
             if file := mapping(dict(self.declared), source).get("file"):
@@ -47,25 +47,25 @@ class Secrets:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Of one tier."""
+    """Settings of one tier."""
 
     env: dict[str, str]
     here: dict[str, str]
-    """Those of this environment only."""
+    """Variables of this environment only."""
 
     secrets: list[str]
 
 
 class Reader:
-    """Reads the variables of web, api and worker, once the passwords of database and cache are known."""
+    """Reader of the variables of web, api and worker. The passwords of database and cache must be known."""
 
     def __init__(self, services: Mapping[str, Given], roles: Roles, secrets: Secrets, notes: Notes) -> None:
         self.services, self.roles, self.secrets, self.notes = services, roles, secrets, notes
 
     def read(self, service: Given, tier: TierName) -> Settings:
-        found = Settings(env={}, here={}, secrets=[])
+        settings = Settings(env={}, here={}, secrets=[])
         for each in service.raw.get("secrets") or ():
-            found.secrets.append(self.secrets.mounted(each if isinstance(each, str) else each["source"], self.notes))
+            settings.secrets.append(self.secrets.mounted(each if isinstance(each, str) else each["source"], self.notes))
         for key, value in sorted(service.env.items()):
             path = f"{service.path}.environment.{key}"
             if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,99}", key):
@@ -76,8 +76,8 @@ class Reader:
                 self.notes.implied(f"services.*.environment.{key}", "the program gives it to a tier that needs it")
             elif value.startswith(_MOUNTED):
                 name = as_name(value.removeprefix(_MOUNTED))
-                # That of the secret's own name is there without a word.
-                found.env.update({key: f"{_MOUNTED}{name}"} if key != _variable(name) else {})
+                # The variable with the secret's own name is always set.
+                settings.env.update({key: f"{_MOUNTED}{name}"} if key != _variable(name) else {})
             elif (
                 tier is not TierName.API
                 and TierName.API in self.roles.tiers
@@ -85,16 +85,16 @@ class Reader:
             ):
                 self.notes.left(path, "it names the api, whose address differs by slot; read API_URL")
             else:
-                self._plain_or_secret(found, key, value, path, tier)
-        return found
+                self._plain_or_secret(settings, key, value, path, tier)
+        return settings
 
-    def _plain_or_secret(self, found: Settings, key: str, value: str, path: str, tier: TierName) -> None:
+    def _plain_or_secret(self, settings: Settings, key: str, value: str, path: str, tier: TierName) -> None:
         for name in self.services:
             if not self.roles.tier(name) and names(value, name):
                 self.notes.left(path, f"it names {name}, which does not run here; give the address of one that does")
         moved = self._moved(value)
         if _PUBLIC.match(key) or not (_SECRET.search(key) or _USER_IN_URL.search(moved)):
-            (found.here if _OF_A_PLACE.search(key) or "localhost" in value else found.env)[key] = moved
+            (settings.here if _OF_A_PLACE.search(key) or "localhost" in value else settings.env)[key] = moved
         elif not value:
             self.notes.left(path, f"it is empty; set secrets.{as_name(key)}, and name it in app.{tier}.secrets")
         else:
@@ -102,16 +102,19 @@ class Reader:
             if self.secrets.values.get(name, moved) != moved:
                 name = f"{tier}-{name}"
             self.secrets.values[name] = moved
-            found.secrets.append(name)
-            same = value == self.secrets.values.get("database-password")
+            settings.secrets.append(name)
+            is_database_password = value == self.secrets.values.get("database-password")
             self.notes.left(
                 path,
                 f"moved to secrets, and no variable any more: read it from the file that {_variable(name)} names"
-                + ("; DATABASE_PASSWORD_FILE has the same" if same else ""),
+                + ("; DATABASE_PASSWORD_FILE has the same" if is_database_password else ""),
             )
 
     def _moved(self, value: str) -> str:
-        """The value with the names of database and cache in place of their services'; the cache's URL with its password."""
+        """Return a value with services' names replaced by those of database and cache.
+
+        The cache's URL gets its password.
+        """
         for tier in DATA:
             if service := self.roles.tiers.get(tier):
                 value = re.sub(as_host(service.name), rf"\g<1>{tier}", value)
@@ -120,5 +123,5 @@ class Reader:
 
 
 def _variable(name: str) -> str:
-    """The variable that names a secret's file."""
+    """Return the name of the variable with the path of a secret's file."""
     return f"{name.upper().replace('-', '_')}_FILE"

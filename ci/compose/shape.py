@@ -1,4 +1,4 @@
-"""The shape of a normalised Compose file, as far as it is read here: what has another is refused by its path."""
+"""Validation of a normalised Compose file, of the parts that are read. An invalid part is refused by its path."""
 
 import shlex
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def _mapping_or_nothing(value: object) -> object:
 
 
 def _listed(value: object) -> object:
-    """Take one text for a list of it, and nothing for an empty list, as Compose does."""
+    """Return a text as a list of one and None as an empty list, as Compose does."""
     return [] if value is None else [value] if isinstance(value, str) else value
 
 
@@ -45,7 +45,7 @@ def _whole(value: Any) -> Any:
 
 
 def _port(value: Any) -> Any:
-    """Check where a port leads: `8000`, `8000/tcp`, `127.0.0.1:80:8000-8010`."""
+    """Check the container's port: `8000`, `8000/tcp`, `127.0.0.1:80:8000-8010`."""
     target = str(value).partition("/")[0].rpartition(":")[2].partition("-")[0]
     if not 1 <= int(target) <= 65535:
         raise ValueError("a port is 1 to 65535")
@@ -144,17 +144,17 @@ class _File(_Part):
 
 
 def checked(compose: object) -> dict[str, Any]:
-    """Return a Compose file whose parts have the shape that is read here.
+    """Return a Compose file after checking the parts that are read.
 
     Raises:
-        RunError: one has not; the message names the first by its path.
+        RunError: a part is invalid; the message names it by its path.
     """
     if not isinstance(compose, Mapping):
         raise RunError("it is no Compose file, for it is no mapping; name the file that has `services`")
     try:
         _File.model_validate(compose)
     except ValidationError as error:
-        # A value may have one of several forms: report the form whose error lies deepest, for it fits best.
+        # A value may have several forms. The one whose error lies deepest fits best, so that error is reported.
         places = [[str(key) for key in found["loc"] if not _is_form(key)] for found in error.errors()]
         keys = max(places, key=len)
         raise RunError(f"{'.'.join(keys) or 'the file'}: this is not what Compose has there; mend it") from None
@@ -164,7 +164,7 @@ def checked(compose: object) -> dict[str, Any]:
 
 
 def _is_form(key: str | int) -> bool:
-    """Tell if a part of pydantic's path is the name of a type, not a key of the file."""
+    """Tell whether a part of pydantic's path is the name of a type, not a key of the file."""
     return isinstance(key, str) and (
         key.startswith(("list[", "dict[", "function-", "_")) or key in ("str", "int", "float", "bool", "[key]")
     )

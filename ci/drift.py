@@ -1,8 +1,9 @@
-"""Compare an environment with its state and its files: `python -m ci.drift STACK`. It changes nothing.
+"""Comparison of an environment with its state and its files: `python -m ci.drift STACK`. It changes nothing.
 
-Changes by others are found by a refresh of a copy of the checkpoint. In the copy a slot that stays ignores only what others may change
-(`components/kept.py` ignores all, and a refresh heeds that), and no container has to run: reading one that is stopped, the
-upstream provider of 2022 removes it. What is stopped is found by asking the platform instead.
+Changes by others are found by refreshing a copy of the checkpoint. In the copy, a kept slot ignores only what others
+may change; `components/kept.py` ignores everything, which a refresh respects. No container is required to run in the
+copy, because the upstream provider of 2022 removes a stopped one when it reads it. Stopped containers are found by a
+request to the platform instead.
 """
 
 import json
@@ -24,26 +25,27 @@ from .repair import problems
 
 Found = dict[str, Any]
 CHANGES = 7
-"""Pulumi's exit code where `--expect-no-changes` was said and there are some."""
+"""Exit code of Pulumi with `--expect-no-changes` if there are changes."""
 
 
 def main(stack: str) -> None:
-    """Print what differs.
+    """Print all differences.
 
     Raises:
-        RunError: something does, or it can't be told.
+        RunError: there is a difference, or a comparison failed.
     """
-    left = state(stack)
-    drifted = _not_running(stack, left)
-    drifted |= _changed_by_others(stack, left)
-    # A refresh leaves out what the files would do. It is not repeated here: that would read, and with the stand-in remove.
+    checkpoint = state(stack)
+    drifted = _not_running(stack, checkpoint)
+    drifted |= _changed_by_others(stack, checkpoint)
+    # A refresh does not show changes by the files. This preview does not refresh, as the docker stand-in could then
+    # remove resources.
     drifted |= _differs(ROOT, os.environ, "preview", "--stack", stack)
     if drifted:
         raise RunError(f"stack {stack} is not what it was made, or not what its files say; see above")
 
 
 def _not_running(stack: str, left: Found) -> bool:
-    """Print which containers of the stack are stopped; `make up` starts them. Return whether any is."""
+    """Print the stopped containers of the stack, and tell whether there are any. `make up` starts them."""
     location = locate(left, stack)
     lines = problems(left, look(location, left), stack) if location else ()
     for line in lines:
@@ -74,7 +76,7 @@ def _differs(folder: Path, variables: Mapping[str, str], *words: str) -> bool:
 
 
 def seeing(left: Found) -> Found:
-    """Return a checkpoint in which only what an autoscaler changes is ignored, and no container has to run."""
+    """Return a checkpoint that ignores only what an autoscaler changes, and requires no container to run."""
     deployment: Found = left["deployment"]
     resources: list[Found] = deployment.get("resources") or []
     scaled = {_target(each["inputs"]) for each in resources if each["type"].endswith(":HorizontalPodAutoscaler")}
@@ -88,8 +90,10 @@ def _target(inputs: Found) -> tuple[str, str]:
 def _seen(resource: Found, scaled: Collection[tuple[str, str]]) -> Found:
     inputs: Found = resource.get("inputs") or {}
     metadata: Found = inputs.get("metadata") or {}
-    theirs = resource["type"].endswith(":Deployment") and (metadata.get("name"), metadata.get("namespace")) in scaled
-    seen = resource | {"ignoreChanges": ["spec.replicas"] if theirs else []}
+    autoscaled = (
+        resource["type"].endswith(":Deployment") and (metadata.get("name"), metadata.get("namespace")) in scaled
+    )
+    seen = resource | {"ignoreChanges": ["spec.replicas"] if autoscaled else []}
     outputs: Found = resource.get("outputs") or {}
     return seen | ({"outputs": outputs | {"mustRun": False}} if outputs.get("mustRun") else {})
 

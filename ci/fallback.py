@@ -1,7 +1,7 @@
-"""A folder in which Pulumi can work on a stack whose files can't be used: what is deployed can be removed, or gone back to, all the same.
+"""Folder in which Pulumi can work on a stack whose files are invalid, to remove it or to go back.
 
-The folder has the application's files by links. Pulumi.yaml and the stack file are made from the state: its salt, and the settings
-of the last update that succeeded (`components/recorded.py`).
+The folder links to the application's files. Its Pulumi.yaml and stack file are generated from the state: its salt,
+and the settings of the last update that succeeded (`components/recorded.py`).
 """
 
 import json
@@ -28,16 +28,16 @@ Document = dict[str, Any]
 
 @contextmanager
 def usable_folder(stack: str, *, deploys: bool) -> Generator[Path]:
-    """Yield the application's folder, or one made from the state if the application's files can't be used.
+    """Yield the application's folder, or one generated from the state if the application's files are invalid.
 
-    Commands of Pulumi (`described.pulumi`) run in it for the length of the block.
+    Pulumi's commands (`described.pulumi`) run in it during the block.
 
     Args:
         stack: the stack's name.
         deploys: True for an update, which needs settings; False for a removal, which needs none.
 
     Raises:
-        ConfigError: the files can't be used, and the state has no settings to deploy with.
+        ConfigError: the files are invalid, and the state has no settings to deploy with.
         RunError: Pulumi can't read the state.
     """
     problem = _problem(stack, deploys)
@@ -70,7 +70,7 @@ def usable_folder(stack: str, *, deploys: bool) -> Generator[Path]:
 
 
 def _problem(stack: str, deploys: bool) -> str:
-    """Return what is wrong with the application's files for a command, or nothing."""
+    """Return the error in the application's files that prevents a command, or an empty text."""
     try:
         if deploys:
             described.load(stack)
@@ -86,15 +86,15 @@ def _indented(text: str) -> str:
 
 
 def _project(folder: Path) -> str:
-    """Return the project's name, from a file that may be no YAML."""
+    """Return the project's name, even if the file is not valid YAML."""
     try:
         text = (folder / "Pulumi.yaml").read_text(errors="replace")
     except OSError:
         text = ""
-    found = re.search(r"^name:[ \t]*[\"']?([\w.-]+)", text, re.MULTILINE)
-    if not found:
+    match = re.search(r"^name:[ \t]*[\"']?([\w.-]+)", text, re.MULTILINE)
+    if not match:
         raise ConfigError("Pulumi.yaml: it has no line `name: …`, and the state is found by that; put the line back")
-    return found[1]
+    return match[1]
 
 
 def _project_document(
@@ -112,38 +112,38 @@ def _project_document(
 
 
 def _backend(application: Path) -> Document:
-    """Return where Pulumi.yaml says that state is kept, also if the rest of it is no YAML."""
+    """Return the backend that Pulumi.yaml names, even if the rest of the file is not valid YAML."""
     try:
-        found = files.read(application / "Pulumi.yaml").get("backend")
+        backend = files.read(application / "Pulumi.yaml").get("backend")
     except files.FileError:
         text = (application / "Pulumi.yaml").read_text(errors="replace")
         url = re.search(r"^backend:[ \t]*\n[ \t]+url:[ \t]*[\"']?([^\s\"']+)", text, re.MULTILINE)
-        found = {"url": url[1]} if url else None
-    return {"backend": found} if found else {}
+        backend = {"url": url[1]} if url else None
+    return {"backend": backend} if backend else {}
 
 
 def _state(folder: Path, stack: str, problem: str) -> Document:
-    """Return the stack's state. Without a stack the problem of the files is what a person has to mend."""
+    """Return the stack's state. If the stack does not exist, the error is the problem of the files."""
     command = ["pulumi", "stack", "export", "--stack", stack, "--non-interactive"]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     except FileNotFoundError:
         raise ConfigError(f"{problem}\npulumi is not on PATH; run `make lab`, or install it") from None
-    said = (done.stderr or done.stdout).strip()
-    if done.returncode and "no stack named" in said:
+    output = (done.stderr or done.stdout).strip()
+    if done.returncode and "no stack named" in output:
         raise ConfigError(problem)
     if done.returncode:
-        raise RunError(f"`{' '.join(command)}` failed: {said}")
+        raise RunError(f"`{' '.join(command)}` failed: {output}")
     return json.loads(done.stdout)
 
 
 def _stack_document(project: str, state: Mapping[str, Any], settings: Mapping[str, Any] | None) -> Document:
-    """Return a stack file with what decrypts the state's secrets, and the settings if there are any."""
+    """Return a stack file with the key that decrypts the state's secrets, and with settings if there are any."""
     deployment = cast(Mapping[str, Any], state.get("deployment") or {})
     keeper = cast(Mapping[str, Any], deployment.get("secrets_providers") or {})
-    given = cast(Mapping[str, Any], keeper.get("state") or {})
+    provider_state = cast(Mapping[str, Any], keeper.get("state") or {})
     keys = {"salt": "encryptionsalt", "url": "secretsprovider", "encryptedkey": "encryptedkey"}
-    document: Document = {name: given[key] for key, name in keys.items() if given.get(key)}
+    document: Document = {name: provider_state[key] for key, name in keys.items() if provider_state.get(key)}
     if settings:
         config = {f"{project}:environment": settings["environment"]}
         config |= {f"{project}:secrets": settings["secrets"]} if settings.get("secrets") else {}

@@ -1,7 +1,8 @@
-"""Repair of a Docker gateway's configuration, before an update: a gateway that restarts must find a file it can start with.
+"""Repair of a Docker gateway's configuration before an update, so that a restarted gateway can start with it.
 
-Claims put only checked configurations in place (docs/adr/024). An older program did not check them, a volume may be lost, and
-somebody may have written the file by hand: then the routes of the slots that the state has are written anew.
+Claims install only checked configurations (docs/adr/024). Still the file can be invalid: an older program did not
+check it, a volume may be lost, or a person may have edited it. Then the routes of the slots in the state are written
+again.
 """
 
 import io
@@ -21,7 +22,7 @@ from .described import load, state
 
 
 def main(stack: str) -> None:
-    """Repair the gateway of a stack. What can't be read or reached is the update's to explain."""
+    """Repair the gateway of a stack. Errors in reading or connecting are left for the update to report."""
     try:
         app, environment = load(stack)
     except ConfigError:
@@ -33,62 +34,64 @@ def main(stack: str) -> None:
 
 
 def mend(app: App, environment: Environment, stack: str, read: Callable[[], Checkpoint]) -> bool:
-    """Write the gateway's configuration anew if the gateway can't start with it, and start the gateway if it does not run.
+    """Write the gateway's configuration again if the gateway can't start with it, and start a stopped gateway.
 
     Args:
-        read: the stack's checkpoint; it is read only if there is something to repair.
+        read: returns the stack's checkpoint; called only if there is something to repair.
 
     Returns:
         True if something was repaired.
 
     Raises:
-        DockerException: the engine does not answer, or the gateway does not take the configuration.
+        DockerException: the engine does not answer, or the gateway does not accept the configuration.
     """
     if environment.kubernetes:
         return False
-    here, name = engine.client(environment, within=float(CLAIM_WITHIN) + 30), f"{app.name}-{stack}-gateway"
+    engine_client, name = engine.client(environment, within=float(CLAIM_WITHIN) + 30), f"{app.name}-{stack}-gateway"
     try:
-        container = here.containers.get(name)
+        container = engine_client.containers.get(name)
     except NotFound:
         container = None
-    if container is None and not _has_volume(here, name):
-        return False  # The update makes both.
+    if container is None and not _has_volume(engine_client, name):
+        return False  # The update creates both.
     image, running = environment.gateway.image, container if container and container.status == "running" else None
     try:
-        can_start = _can_start(here, name, image, running)
+        can_start = _can_start(engine_client, name, image, running)
     except APIError:
-        # It ended meanwhile, as one does that can't start.
-        running, can_start = None, _can_start(here, name, image, None)
+        # The container ended meanwhile, as it does with a configuration that it can't start with.
+        running, can_start = None, _can_start(engine_client, name, image, None)
     if can_start:
         return False
-    known = observe(read())
-    if not known.live or known.live not in known.held:
+    observed = observe(read())
+    if not observed.live or observed.live not in observed.held:
         return False
-    live, standby = known.held[known.live].release, known.standby
-    slots = {known.live: live.routes, known.live.other: standby.release.routes if standby else live.routes}
+    live, standby = observed.held[observed.live].release, observed.standby
+    slots = {observed.live: live.routes, observed.live.other: standby.release.routes if standby else live.routes}
     text = haproxy.of_stack(slots, environment)
     if running is None:
-        _run(here, name, environment.toolbox, *_tool("restore", haproxy.FOLDER, text))
+        _run(engine_client, name, environment.toolbox, *_tool("restore", haproxy.FOLDER, text))
         if container is None:
-            return True  # The update makes it.
+            return True  # The update creates it.
         container.restart()
-    # A volume that was lost has lost its map, too.
+    # A lost volume has lost the map file too.
     releases = [
-        (str(slot), str(held.release)) for slot, held in known.held.items() if slot is known.live or held.proven
+        (str(slot), str(slot_state.release))
+        for slot, slot_state in observed.held.items()
+        if slot is observed.live or slot_state.proven
     ]
-    for key, value in [*releases, ("live", str(known.live))]:
-        _run(here, name, environment.toolbox, *_tool("route", haproxy.FOLDER, CLAIM_WITHIN, key, value, text))
+    for key, value in [*releases, ("live", str(observed.live))]:
+        _run(engine_client, name, environment.toolbox, *_tool("route", haproxy.FOLDER, CLAIM_WITHIN, key, value, text))
     print(f"  wrote the configuration of {name} anew: it could not start with the one it had")
     return True
 
 
-def _can_start(here: Any, name: str, image: str, running: Any | None) -> bool:
-    """Tell if the gateway can start with its file, and would lead to slots."""
+def _can_start(engine_client: Any, name: str, image: str, running: Any | None) -> bool:
+    """Tell whether the gateway can start with its file and whether the file routes to slots."""
     command = ["haproxy", "-c", "-f", haproxy.FILE]
     if running is not None:
         return running.exec_run(command).exit_code == 0 and _file(running) != haproxy.FIRST
     try:
-        _run(here, name, image, *command)
+        _run(engine_client, name, image, *command)
     except ContainerError:
         return False
     return True
@@ -101,9 +104,9 @@ def _file(container: Any) -> str:
         return file.read().decode(errors="replace") if file else ""
 
 
-def _has_volume(here: Any, name: str) -> bool:
+def _has_volume(engine_client: Any, name: str) -> bool:
     try:
-        here.volumes.get(name)
+        engine_client.volumes.get(name)
     except NotFound:
         return False
     return True
@@ -113,9 +116,9 @@ def _tool(*words: str) -> list[str]:
     return ["python3", "-c", TOOLBOX, *words]
 
 
-def _run(here: Any, name: str, image: str, *command: str) -> None:
+def _run(engine_client: Any, name: str, image: str, *command: str) -> None:
     """Run a command to its end in the gateway's volume."""
-    here.containers.run(
+    engine_client.containers.run(
         image,
         list(command),
         remove=True,

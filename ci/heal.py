@@ -1,13 +1,14 @@
-"""Healing: brings a stack's state and its platform together before an update plans from the state. `python -m ci.heal STACK`.
+"""Healing: reconciles a stack's state with its platform before an update plans from the state. `python -m ci.heal STACK`.
 
-Two things are mended (docs/adr/011-healing.md, docs/adr/022-repair.md):
+It handles two cases (docs/adr/011-healing.md, docs/adr/022-repair.md):
 
-- A killed engine leaves its lock, provider processes that live on, and a checkpoint that does not know how what it was doing has
-  ended (seen with Pulumi 3.256). What the checkpoint does not know is removed; what is live is not touched.
-- Somebody stops or removes what the state says is there. Stopped containers are started; what is gone leaves the state, and the
-  next update makes it again: of a slot that stays from the slot's own memory.
+- A killed engine leaves its lock, provider processes that live on, and a checkpoint that lacks the result of the last
+  operation (seen with Pulumi 3.256). Objects that the checkpoint does not know are removed; the live slot stays as it
+  is.
+- A person stops or removes objects that the state has. Stopped containers are started. Missing objects are removed
+  from the state, and the next update creates them again, those of a kept slot from the slot's own memory.
 
-No data is removed. Lost data is said, and where it is protected nothing goes on without a person's word (FORCE=data).
+No data is removed. Lost data is reported. If it is protected, healing stops until a person sets FORCE=data.
 """
 
 import json
@@ -42,40 +43,44 @@ from .described import last_update, load, project, pulumi, pulumi_import, state
 from .repair import Repair, plan_repair
 
 UNREACHABLE = (DockerException, ConfigException, ApiException, HTTPError, OSError)
-"""Errors of an engine or cluster that does not answer: they are the update's to explain."""
+"""Errors of an engine or cluster that does not answer, which the update reports."""
 
 
 def main(stack: str) -> None:
-    """Heal a stack: end what a killed update left, then put back what is gone or stopped.
+    """Heal a stack: clean up after a killed update, then restore missing and stopped objects.
 
     Raises:
-        RunError: somebody else is at work on the stack, or data is lost that is protected.
+        RunError: another process works on the stack, or protected data is lost.
     """
-    left = end_killed(stack)
-    put_back(stack, left)
+    checkpoint = end_killed(stack)
+    put_back(stack, checkpoint)
 
 
 def end_killed(stack: str) -> dict[str, Any]:
-    """End what a killed update left: its lock, its processes, what it was making. Return the state afterwards."""
+    """Clean up after a killed update: its lock, its processes and half-made objects.
+
+    Returns:
+        The state afterwards, in the form of `pulumi stack export`.
+    """
     unlocked = unlock(stack)
-    left = state(stack)
-    deployment: dict[str, Any] = left.get("deployment") or {}
+    exported = state(stack)
+    deployment: dict[str, Any] = exported.get("deployment") or {}
     pending: list[dict[str, Any]] = deployment.get("pending_operations") or []
-    resources = resources_of(left)
+    resources = resources_of(exported)
     lost = not resources and _lost(stack)
-    # A provider that died under a living engine leaves what it had made, and no other sign than that the update failed.
+    # If only a provider died, its objects remain, and the failed update is the only sign of them.
     if not (unlocked or pending or lost or last_update(stack).get("result") == "failed"):
-        return left
-    # A program is an orphan once the host that started it is gone, too.
-    while left_over := list(orphans()):
-        for process in left_over:
+        return exported
+    # Repeated, because a program becomes an orphan once the host that started it is gone.
+    while orphaned := list(orphans()):
+        for process in orphaned:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
             print(f"  ended process {process}, whose engine is gone")
         time.sleep(0.1)
-    location = locate(left, stack) or _described_location(stack)
+    location = locate(exported, stack) or _described_location(stack)
     if not location:
-        return left
+        return exported
     if location.context:
         removed = cluster.remove_strays(location, {_uid(each) for each in resources})
     else:
@@ -87,11 +92,11 @@ def end_killed(stack: str) -> dict[str, Any]:
         _settle(stack, resources, pending)
     if unlocked or pending or removed:
         print("  healed: run `pulumi up`, or make up")
-    return state(stack) if pending else left
+    return state(stack) if pending else exported
 
 
 def _described_location(stack: str) -> Location | None:
-    """Return the platform that the files name, or None if they can't be used: then nothing can be looked for."""
+    """Return the platform that the files name, or None if the files are invalid: orphaned objects can't be found then."""
     try:
         app, environment = load(stack)
     except (ConfigError, OSError, ValueError, KeyError, TypeError):
@@ -100,10 +105,12 @@ def _described_location(stack: str) -> Location | None:
 
 
 def _lost(stack: str) -> bool:
-    """Whether the stack runs and the state does not know of it, and that is said to be so: then it is made anew around its data.
+    """Tell whether the stack runs although its state is empty, and FORCE=state confirms it.
+
+    The stack is then created again around its data.
 
     Raises:
-        RunError: nobody has said so. It may be another backend that knows, and what runs there serves.
+        RunError: FORCE=state is not set. Another backend may have the state, and the running containers serve users.
     """
     try:
         app, environment = load(stack)
@@ -114,9 +121,9 @@ def _lost(stack: str) -> bool:
     except UNREACHABLE:
         return False
     if ready and os.environ.get("TIERS_FORCE") != "state":
-        there = ", ".join(sorted({" ".join(filter(None, each)) for each in ready}))
+        running = ", ".join(sorted({" ".join(filter(None, each)) for each in ready}))
         raise RunError(
-            f"the state of stack {stack} is empty, and {there} of it run: if the state is kept somewhere else, say where "
+            f"the state of stack {stack} is empty, and {running} of it run: if the state is kept somewhere else, say where "
             "(PULUMI_BACKEND_URL); if it is lost, put its copy back; without a copy, `make heal FORCE=state` removes what "
             "runs, and `make up` makes it anew around its data (docs/runbook.md#lost-state-file)"
         )
@@ -131,60 +138,63 @@ def _uid(resource: Mapping[str, Any]) -> str:
 # ---------------------------------------------------------------------- what is gone or stopped
 
 
-def put_back(stack: str, left: dict[str, Any]) -> None:
-    """Start what is stopped, and take what is gone out of the state.
+def put_back(stack: str, exported: dict[str, Any]) -> None:
+    """Start stopped objects, and remove missing ones from the state.
 
     Raises:
-        RunError: protected data is lost, or nothing of the stack is there, and nobody has said that it goes on without
-            (TIERS_FORCE=data).
+        RunError: protected data is lost, or no object of the stack exists, and TIERS_FORCE=data does not confirm it.
     """
-    location = locate(left, stack)
+    location = locate(exported, stack)
     if not location:
         return
     try:
-        found = look(location, left)
+        present = look(location, exported)
     except UNREACHABLE as error:
         print(f"  {location.name} could not be asked what is there: {error}", file=sys.stderr)
         return
-    planned = plan_repair(left, found)
-    _refuse_loss(planned, location)
-    if planned.start:
-        removed = _start(location, planned.start, left)
-        found = replace(found, keys=found.keys - removed, stopped={})
-        planned = plan_repair(left, found)
-    _warn_of_loss(planned, left)
-    if planned.changes_state:
-        pulumi_import(stack, planned.state)
-        for name in planned.settled:
+    repair_plan = plan_repair(exported, present)
+    _refuse_loss(repair_plan, location)
+    if repair_plan.start:
+        removed = _start(location, repair_plan.start, exported)
+        present = replace(present, keys=present.keys - removed, stopped={})
+        repair_plan = plan_repair(exported, present)
+    _warn_of_loss(repair_plan, exported)
+    if repair_plan.changes_state:
+        pulumi_import(stack, repair_plan.state)
+        for name in repair_plan.settled:
             print(f"  {name} did not become ready when it was made: no update waits for it any more")
-        for name in planned.dropped:
+        for name in repair_plan.dropped:
             print(f"  {name} is gone: the next update makes it again where it is needed")
 
 
-def look(location: Location, left: Mapping[str, Any]) -> Inventory:
-    """List what of a stack is on its platform. Whatever seems to be gone is asked for once more, by its own name."""
-    types = {key: str(each["type"]) for each in resources_of(left) if (key := key_of(each))}
-    found = cluster.inventory(location, types.values()) if location.context else engine.inventory(location)
+def look(location: Location, exported: Mapping[str, Any]) -> Inventory:
+    """List the objects of a stack on its platform. Each that seems to be missing is requested again by its own name."""
+    types = {key: str(each["type"]) for each in resources_of(exported) if (key := key_of(each))}
+    listed = cluster.inventory(location, types.values()) if location.context else engine.inventory(location)
     absent = {
         key: type_
         for key, type_ in types.items()
-        if key not in found.keys and (found.kinds is None or key.partition(" ")[0] in found.kinds)
+        if key not in listed.keys and (listed.kinds is None or key.partition(" ")[0] in listed.kinds)
     }
     if not absent:
-        return found
-    there = cluster.confirm(location, absent) if location.context else engine.confirm(location, absent)
-    return replace(found, keys=found.keys | there)
+        return listed
+    confirmed = cluster.confirm(location, absent) if location.context else engine.confirm(location, absent)
+    return replace(listed, keys=listed.keys | confirmed)
 
 
 def _start(location: Location, keys: Sequence[str], left: Mapping[str, Any]) -> frozenset[str]:
-    """Start stopped containers, and wait until they serve. Return the keys of those that could not be, and are removed."""
+    """Start stopped containers, and wait until they serve.
+
+    Returns:
+        Keys of the containers that could not be started and were removed.
+    """
     names = repair.names_by_key(left)
     if location.context:
         for key in keys:
-            kind, _, where = key.partition(" ")
+            kind, _, identifier = key.partition(" ")
             print(
                 f"  {key} is scaled to 0 by hand: `kubectl --context {shlex.quote(location.context)} --namespace {location.namespace} "
-                f"scale {kind.lower()}/{where.rpartition('/')[2]} --replicas=1` starts it"
+                f"scale {kind.lower()}/{identifier.rpartition('/')[2]} --replicas=1` starts it"
             )
         return frozenset()
     ids = [key.partition(" ")[2] for key in keys]
@@ -228,10 +238,10 @@ def _warn_of_loss(planned: Repair, left: Mapping[str, Any]) -> None:
 
 
 def unlock(stack: str) -> bool:
-    """Clear the lock of an engine that is dead. Only the file backend's locks say whose they are.
+    """Clear the lock of a dead engine. Only the locks of a file backend name their holder.
 
     Raises:
-        RunError: somebody alive, or on another machine, holds it.
+        RunError: a living process, or one on another machine, holds the lock.
     """
     url = urlsplit(str(json.loads(pulumi("whoami", "--json"))["url"]))
     if url.scheme != "file":
@@ -253,9 +263,11 @@ def unlock(stack: str) -> bool:
 
 
 def _mend(folder: Path, stack: str) -> None:
-    """The checkpoint is written beside and renamed, the file with its type and sum is not: half of that reads as an error.
+    """Remove half-written `.attrs` files, which would be read as errors.
 
-    Source: gocloud.dev/blob/fileblob, which does without that file. Seen when an engine was killed while it wrote.
+    Pulumi's file backend writes the checkpoint to a second file and renames it, but not the file with its type and
+    checksum. Source: gocloud.dev/blob/fileblob, which can do without that file. Seen when an engine was killed while
+    it wrote.
     """
     for file in folder.glob(f"{stack}.json*.attrs"):
         try:
@@ -284,7 +296,10 @@ def _words(process: int) -> list[str]:
 
 
 def orphans() -> Iterator[int]:
-    """Providers and programs that outlived their engine: nobody of Pulumi is their parent, nobody listens where they were told."""
+    """Yield the process ids of providers and programs that outlived their engine.
+
+    Their parent is no process of Pulumi, and the address they were started with refuses connections.
+    """
     for folder in Path("/proc").glob("[0-9]*"):
         words = _words(int(folder.name))
         if _pulumis(words) and _mine(folder) and not _pulumis(_words(_parent(folder))) and _left_alone(words):
@@ -310,7 +325,7 @@ def _parent(folder: Path) -> int:
 
 
 def _left_alone(words: Iterable[str]) -> bool:
-    """Whether connections to an address among these are refused: a busy engine would only be slow."""
+    """Tell whether one of these addresses refuses connections. A busy engine would accept them slowly."""
     for host, _, port in (word.rpartition(":") for word in words):
         if host and port.isdigit():
             try:
@@ -326,22 +341,22 @@ def _left_alone(words: Iterable[str]) -> bool:
 
 
 def _switch_again(location: Location, left: Mapping[str, Any], pending: Collection[Mapping[str, Any]]) -> None:
-    """On Docker a switch that was cut off may have moved traffic: the last one that is known is done once more."""
+    """Repeat the last known switch on Docker if a switch was interrupted, which may have moved traffic already."""
     if not any(_name(each).startswith("switch-") for each in pending):
         return
-    known = parse({"deployment": left})
-    last = observe(known).switches
-    for entry in known.entries:
+    checkpoint = parse({"deployment": left})
+    last = observe(checkpoint).switches
+    for entry in checkpoint.entries:
         if entry.name == f"switch-{last}":
             engine.run_again(location, str(entry.inputs["name"]))
             print(f"  done once more: {entry.name}, to {entry.labels['tiers.slot']}")
 
 
 def _settle(stack: str, resources: Collection[Mapping[str, Any]], pending: Collection[Mapping[str, Any]]) -> None:
-    """What was being changed or deleted is read from the platform; what was being created has been removed."""
-    there = {each["urn"] for each in resources}
-    doubtful = sorted({each["resource"]["urn"] for each in pending if each["type"] != "creating"} & there)
-    # With nothing to read it is the stack itself, which no provider has to be asked about.
+    """Refresh the resources whose change or deletion was interrupted. Resources in creation were removed before."""
+    existing = {each["urn"] for each in resources}
+    doubtful = sorted({each["resource"]["urn"] for each in pending if each["type"] != "creating"} & existing)
+    # Without a resource to refresh, the stack itself is the target, for which no provider is called.
     targets = doubtful or [each["urn"] for each in resources if each["type"] == "pulumi:pulumi:Stack"]
     words = [word for urn in targets for word in ("--target", urn)]
     pulumi("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--stack", stack, *words)

@@ -1,6 +1,7 @@
-"""Repair of a stack's state: resources that are gone from the platform leave the state, and the next update makes them again.
+"""Repair of a stack's state: resources that are missing on the platform are removed, and the next update creates them.
 
-Everything here is a pure function of the state (`pulumi stack export`) and an inventory of the platform (docs/adr/022-repair.md).
+All functions are pure, over a state (`pulumi stack export`) and an inventory of the platform
+(docs/adr/022-repair.md).
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,20 +20,20 @@ _REFERENCES = ("dependencies", "replaceWith")
 
 @dataclass(frozen=True, kw_only=True)
 class Repair:
-    """Changes that bring a stack's state in line with its platform."""
+    """Changes that reconcile a stack's state with its platform."""
 
     state: State
-    """The state without what is gone."""
+    """State without the missing resources."""
     dropped: tuple[str, ...] = ()
-    """Names of the resources that left the state, with their kind."""
+    """Kind and name of each removed resource."""
     start: tuple[str, ...] = ()
-    """Keys of stopped containers that are to run, in the order of the state: dependencies first."""
+    """Keys of stopped containers to start, in the order of the state: dependencies first."""
     data: tuple[str, ...] = ()
-    """Names of lost volumes and other stores whose data is protected."""
+    """Kind and name of each missing store whose data is protected."""
     settled: tuple[str, ...] = ()
-    """Names of resources of a slot that stays, of which the engine would go on waiting for one that does not become ready."""
+    """Kind and name of each kept slot's resource that did not become ready, for which the engine would wait in every update."""
     nothing_found: bool = False
-    """None of the stack's resources is there: it may be another platform than the stack was deployed to."""
+    """True if no resource exists: the platform may be another one than the stack was deployed to."""
 
     @property
     def changes_state(self) -> bool:
@@ -42,33 +43,33 @@ class Repair:
 def plan_repair(state: State, inventory: Inventory) -> Repair:
     """Compare a state with an inventory.
 
-    A resource leaves the state if its platform was asked and does not have it. Its inputs are kept in the memory of its
-    slot, from which a slot that stays is put back (`components/kept.py`).
+    A resource is removed from the state if its platform was asked and does not have it. Its inputs are stored in the
+    memory of its slot, from which a kept slot is restored (`components/kept.py`).
     """
     deployment: State = state.get("deployment") or {}
     resources = resources_of(state)
     known = parse(state)
     keys = [key_of(resource) for resource in resources]
-    gone = [index for index, key in enumerate(keys) if key and _is_gone(resources[index], key, inventory)]
-    found = [key for key in keys if key in inventory.keys]
-    lost = [resources[index] for index in gone]
+    missing_indices = [index for index, key in enumerate(keys) if key and _is_gone(resources[index], key, inventory)]
+    present = [key for key in keys if key in inventory.keys]
+    lost = [resources[index] for index in missing_indices]
     waited_for = [resource for resource in resources if _holds_up(known, resource) and resource not in lost]
-    remaining = _remember(_without(resources, frozenset(gone)), known, lost)
+    remaining = _remember(_without(resources, frozenset(missing_indices)), known, lost)
     remaining = [_without_errors(resource) if resource in waited_for else resource for resource in remaining]
     return Repair(
-        state=state | {"deployment": deployment | {"resources": remaining}} if gone or waited_for else state,
+        state=state | {"deployment": deployment | {"resources": remaining}} if missing_indices or waited_for else state,
         settled=tuple(_title(resource) for resource in waited_for),
         dropped=tuple(_title(resource) for resource in lost),
         start=tuple(_to_start(known, resources, inventory)),
         data=tuple(_title(each) for each in lost if each["type"] in STATEFUL and each.get("protect")),
-        nothing_found=bool(any(keys)) and not found,
+        nothing_found=bool(any(keys)) and not present,
     )
 
 
 def _holds_up(known: Checkpoint, resource: Resource) -> bool:
-    """Find a resource that holds up every update: one of a slot that stays, which did not become ready when it was put back.
+    """Tell whether a resource of a kept slot delays every update, because it did not become ready when it was restored.
 
-    The engine updates a resource with errors of its creation each time, whatever its options ignore, and waits for it.
+    The engine updates a resource with creation errors each time, whatever its options ignore, and waits for it.
     """
     if not resource.get("initErrors") or not _serves(known, resource):
         return False
@@ -82,14 +83,14 @@ def _without_errors(resource: Resource) -> Resource:
 
 def _is_gone(resource: Resource, key: str, inventory: Inventory) -> bool:
     listed = inventory.kinds is None or key.partition(" ")[0] in inventory.kinds
-    # An external resource is only read by its stack, and was never made by it.
+    # An external resource is only read by its stack; the stack never created it.
     return listed and key not in inventory.keys and not resource.get("external")
 
 
 def _to_start(known: Checkpoint, resources: Sequence[Resource], inventory: Inventory) -> Iterator[str]:
-    """Yield the keys of stopped containers that users or a way back need.
+    """Yield the keys of stopped containers that serve users or that going back needs.
 
-    A release that failed a gate is left alone: its workers must take no jobs.
+    Containers of a release that failed a gate stay stopped: its workers must take no jobs.
     """
     for resource in resources:
         key = key_of(resource)
@@ -98,7 +99,7 @@ def _to_start(known: Checkpoint, resources: Sequence[Resource], inventory: Inven
 
 
 def is_to_run(resource: Mapping[str, Any]) -> bool:
-    """Tell whether a resource keeps processes running, as opposed to one that runs to its end."""
+    """Tell whether a resource keeps processes running, as opposed to running to its end."""
     if resource["type"] != CONTAINER:
         return True
     inputs = inputs_of(resource)
@@ -106,34 +107,34 @@ def is_to_run(resource: Mapping[str, Any]) -> bool:
 
 
 def problems(state: State, inventory: Inventory, stack: str) -> tuple[str, ...]:
-    """Return a line for each resource that should serve and does not, with the command that helps."""
+    """Return a line for each resource that should serve but does not, with the command that helps."""
     known = parse(state)
     fix = f"`make up ENV={stack}`"
-    names, found = names_by_key(state), list[str]()
+    names, lines = names_by_key(state), list[str]()
     for resource in resources_of(state):
         key = key_of(resource)
         if not key or resource.get("delete") or not _serves(known, resource):
             continue
         if _is_gone(resource, key, inventory):
-            found.append(f"{names[key]} is gone: {fix} puts it back")
+            lines.append(f"{names[key]} is gone: {fix} puts it back")
         elif key in inventory.stopped:
-            found.append(f"{names[key]} is stopped ({inventory.stopped[key]}): {fix} starts it")
+            lines.append(f"{names[key]} is stopped ({inventory.stopped[key]}): {fix} starts it")
         elif key in inventory.unhealthy:
-            found.append(
+            lines.append(
                 f"{names[key]} does not serve ({inventory.unhealthy[key]}): `docker logs {names[key]}` says why"
             )
-    return tuple(found)
+    return tuple(lines)
 
 
 def unavailable(known: Checkpoint, slot: Slot, inventory: Inventory) -> tuple[str, ...]:
-    """Return the images that a slot needs to serve again and the engine does not have. Those of a cluster can't be seen from outside."""
+    """Return the images that a slot needs to serve again and that the engine lacks. A cluster's images can't be listed."""
     needed = memory.images(memory.suspended(known, slot), known, slot)
     listed = inventory.kinds is None
     return tuple(name for image, name in needed.items() if listed and f"image {image}" not in inventory.keys)
 
 
 def _serves(known: Checkpoint, resource: Resource) -> bool:
-    """Tell whether users or a way back need a resource: it lasts, and does not belong to a release that failed a gate."""
+    """Tell whether a lasting resource serves users or is needed to go back; those of a release that failed a gate are not."""
     entry = Entry(urn=resource["urn"], type=resource["type"], parent="", custom=True, inputs=inputs_of(resource))
     lasts = memory.is_memorable(entry) and entry.type != IMAGE and (entry.type != CONTAINER or is_to_run(resource))
     return lasts and entry.labels.get(LABEL_SLOT) in (None, *_serving_slots(known))
@@ -145,39 +146,39 @@ def _serving_slots(known: Checkpoint) -> frozenset[str]:
 
 
 def names_by_key(state: Mapping[str, Any]) -> dict[str, str]:
-    """Return the name of each resource's object by its key: that of a container, else the resource's own."""
-    found: dict[str, str] = {}
+    """Return key → name of each resource's object: a container's name, else the resource's."""
+    names: dict[str, str] = {}
     for resource in resources_of(state):
         if key := key_of(resource):
-            found[key] = str(inputs_of(resource).get("name") or _title(resource))
-    return found
+            names[key] = str(inputs_of(resource).get("name") or _title(resource))
+    return names
 
 
 def patience(state: Mapping[str, Any], keys: Collection[str]) -> float:
-    """Return how many seconds the slowest of these containers may take to become healthy."""
+    """Return the seconds that the slowest of these containers may take to become healthy."""
     waits = [float(inputs_of(each).get("waitTimeout") or 0) for each in resources_of(state) if key_of(each) in keys]
     return max(waits, default=0) + 15
 
 
 def _without(resources: Sequence[Resource], gone: Collection[int]) -> list[Resource]:
-    """Return the resources but for those at the indices `gone`, without references to what is not there any more.
+    """Return the resources except those at the indices `gone`, without references to the removed ones.
 
-    `pulumi stack import` refuses a state in which a resource refers to one that does not come before it.
+    `pulumi stack import` refuses a state in which a resource refers to one that does not precede it.
     """
-    left: list[Resource] = []
-    seen: set[str] = set()
+    remaining: list[Resource] = []
+    present: set[str] = set()
     dropped = {str(resources[index]["urn"]) for index in gone}
     for index, resource in enumerate(resources):
         if index in gone:
             continue
-        broken = dropped - seen
-        left.append(_unlinked(resource, broken) if broken else resource)
-        seen.add(str(resource["urn"]))
-    return left
+        broken = dropped - present
+        remaining.append(_unlinked(resource, broken) if broken else resource)
+        present.add(str(resource["urn"]))
+    return remaining
 
 
 def _unlinked(resource: Resource, broken: Collection[str]) -> Resource:
-    """Return a resource without its references to the URNs `broken`; the same one if it has none."""
+    """Return a resource without references to the URNs in `broken`, or the same one if it has none."""
     changed: Resource = {}
     for key in _REFERENCES:
         urns: list[str] = resource.get(key) or []
@@ -197,9 +198,9 @@ def _unlinked(resource: Resource, broken: Collection[str]) -> Resource:
 
 
 def _remember(resources: list[Resource], known: Checkpoint, lost: Sequence[Resource]) -> list[Resource]:
-    """Return the resources, with the facts that only lost ones said added to the outputs of their components.
+    """Return the resources, with facts that only missing resources contained added to the outputs of their components.
 
-    These are: what a slot consists of, that its release passed its gates, and which slot is live.
+    These facts are the content of a slot, that its release passed its gates, and the live slot.
     """
     urns = {str(resource["urn"]) for resource in lost if not resource.get("delete")}
     observed, facts = observe(known), dict[str, State]()

@@ -1,7 +1,7 @@
-"""After a passphrase is lost: `python -m ci.reseal STACK`. The state forgets the secrets that nobody can decrypt any more.
+"""Recovery from a lost passphrase: `python -m ci.reseal STACK` removes the secrets that can't be decrypted from the state.
 
-The stack file has been given its secrets anew, under another passphrase. The state's own copies are taken out of it, and the next
-update writes them again: what holds them is made anew with what it held, and what is released is the same.
+Beforehand the stack file gets its secrets again, under another passphrase. The next update writes them to the state:
+the resources that hold them are replaced with the same values, and the release stays the same.
 """
 
 import json
@@ -31,15 +31,15 @@ def main(stack: str) -> None:
     print(f"  the state of {stack} is under the passphrase of its stack file: run `pulumi up`, or make up")
 
 
-def resealed(left: Found, salt: str) -> Found:
-    """A checkpoint, as `pulumi stack export` prints it, without what is encrypted, to be encrypted under another salt."""
-    deployment: Found = left["deployment"]
+def resealed(exported: Found, salt: str) -> Found:
+    """Return a state (in the form of `pulumi stack export`) without encrypted values, for encryption under another salt."""
+    deployment: Found = exported["deployment"]
     keeper = deployment.get("secrets_providers") or {"type": "passphrase"}
     if keeper["type"] != "passphrase":
         raise RunError(f"the state is under {keeper['type']}, no passphrase: `pulumi stack change-secrets-provider`")
     resources: list[Found] = deployment.get("resources") or []
     provider = {"type": "passphrase", "state": {"salt": salt}}
-    return left | {
+    return exported | {
         "deployment": deployment | {"secrets_providers": provider, "resources": [_opened(each) for each in resources]}
     }
 
@@ -48,15 +48,15 @@ def _opened(resource: Found) -> Found:
     if "ciphertext" not in json.dumps(resource):
         return resource
     opened: Found = _without(resource)
-    # What the bridge keeps to undo its own reading of the outputs: it fits only all of them.
+    # The bridge's delta to the provider's raw outputs fits only the complete outputs.
     cast(Found, opened.get("outputs") or {}).pop("__pulumi_raw_state_delta", None)
     return opened
 
 
 def _without(value: Any) -> Any:
     if isinstance(value, dict):
-        given = cast(Found, value)
-        return {key: _without(each) for key, each in given.items() if not _sealed(each)}
+        items = cast(Found, value)
+        return {key: _without(each) for key, each in items.items() if not _sealed(each)}
     return (
         [_without(each) for each in cast(list[Any], value) if not _sealed(each)] if isinstance(value, list) else value
     )

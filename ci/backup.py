@@ -1,6 +1,7 @@
-"""Backups by hand: `python -m ci.backup STACK backup | full | verify | prune | list | status | restore …`.
+"""Backups on demand: `python -m ci.backup STACK backup | full | verify | prune | list | status | restore …`.
 
-It runs what the environment's own times run, in the same place, and ends as that does. The words are those of images/backup.
+It runs the command of the environment's schedule in the same place, and fails if that fails. The verbs are those of
+images/backup.
 """
 
 from collections.abc import Sequence
@@ -14,11 +15,11 @@ from . import edge
 from .described import load
 
 QUICK = ("list", "status")
-"""What is only read: asked of what runs already."""
+"""Verbs that only read; they run in the container that is already running."""
 
 
 def run(stack: str, *words: str) -> str:
-    """What `backup WORDS` prints.
+    """Run `backup WORDS` and return its output.
 
     Raises:
         RunError: the environment has no backups, or the command failed; the message says why.

@@ -1,6 +1,6 @@
-"""Is what is live what users need? `python -m ci.check STACK` asks, a line a question, and ends with 1 if an answer is no.
+"""Checks of the live slot: `python -m ci.check STACK` prints a line for each, and exits with 1 if one fails.
 
-What the application does not describe is said to be that, and never passed over.
+A check that needs a missing description of the application is reported as such, never skipped.
 """
 
 import socket
@@ -29,16 +29,16 @@ from .described import load, state
 from .slo import outputs
 
 PATIENCE = 10
-"""Seconds until every process of a gateway has heard of the last switch."""
+"""Seconds until every process of a gateway has noticed the last switch."""
 
 
 class NotDescribedError(Exception):
-    """The application says nothing of what is asked; the message says what it would."""
+    """The application does not describe what a check needs; the message names the missing key."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Live:
-    """What is live of a stack, and how it is asked."""
+    """Live slot of a stack, with the checks of it."""
 
     app: App
     environment: Environment
@@ -48,7 +48,7 @@ class Live:
     known: Checkpoint
 
     def questions(self) -> Iterator[tuple[str, Callable[[], str]]]:
-        """What is asked, in order: each says how it is, or raises why it is not."""
+        """Yield title and function of each check, in order. A function returns the state or raises the reason of a failure."""
         yield "every container is up", self.containers
         yield "the database is ready", self.database
         for name in (TierName.API, TierName.WEB):
@@ -69,11 +69,11 @@ class Live:
             yield f"the certificate is good for {CERTIFICATE_DAYS} days more", self.certificate
 
     def containers(self) -> str:
-        there = platforms.ready(self.app, self.environment, self.stack)
-        wanted = standing(self.app, self.environment, self.slot, self.known)
-        if missing := [*unready(wanted, there)]:
+        counts = platforms.ready(self.app, self.environment, self.stack)
+        expected = standing(self.app, self.environment, self.slot, self.known)
+        if missing := [*unready(expected, counts)]:
             raise RunError("; ".join(missing))
-        return ", ".join(f"{name} {there[where, name][0]}" for where, name in wanted)
+        return ", ".join(f"{name} {counts[slot, name][0]}" for slot, name in expected)
 
     def database(self) -> str:
         described = self.app.database
@@ -89,18 +89,18 @@ class Live:
         return "pg_isready says so"
 
     def ready(self, name: TierName) -> str:
-        found = [route for route in tier.routes(self.app, self.environment) if route.tier == name]
-        if not found:
+        routes = [route for route in tier.routes(self.app, self.environment) if route.tier == name]
+        if not routes:
             raise NotDescribedError(f"app.{name}")
-        self._ask({"path": platforms.readiness(found[0])}, self.slot)
-        return f"{found[0].health}, through the gateway"
+        self._ask({"path": platforms.readiness(routes[0])}, self.slot)
+        return f"{routes[0].health}, through the gateway"
 
     def migrations(self) -> str:
         steps = [(name, each.migrate) for name, each in self.app.services.items() if each.migrate]
-        asked = [(name, step.check) for name, step in steps if step.check]
-        if not asked:
+        commands = [(name, step.check) for name, step in steps if step.check]
+        if not commands:
             raise NotDescribedError("migrate.check of a tier")
-        return "; ".join(self._execute(name, self.slot, command) or f"{name} says so" for name, command in asked)
+        return "; ".join(self._execute(name, self.slot, command) or f"{name} says so" for name, command in commands)
 
     def backups(self) -> str:
         if problem := misled(self.known, self.slot):
@@ -122,14 +122,14 @@ class Live:
         raise NotDescribedError("app.checks")
 
     def isolation(self) -> str:
-        if ways := platforms.ways_in(self.app, self.environment, self.stack, self.slot):
-            raise RunError("; ".join(ways))
+        if routes := platforms.ways_in(self.app, self.environment, self.stack, self.slot):
+            raise RunError("; ".join(routes))
         return "services, routes and policies say so" if self.environment.kubernetes else "ports and networks say so"
 
     def certificate(self) -> str:
         gateway, host = reached(self.url)
-        where = urlsplit(gateway)
-        return good_until(certificate_at(where.hostname or "", where.port or 443, host), CERTIFICATE_DAYS)
+        parts = urlsplit(gateway)
+        return good_until(certificate_at(parts.hostname or "", parts.port or 443, host), CERTIFICATE_DAYS)
 
     def _scope(self) -> Scope:
         return Scope.of(self.app.name, self.environment.cluster, f"{self.app.name}-{self.stack}")
@@ -147,7 +147,7 @@ class Live:
 
 
 def reached(url: str) -> tuple[str, str]:
-    """The address and the host to ask for it. Names under .localhost are this machine, as browsers know by themselves."""
+    """Return the address to connect to and the Host header. Names below .localhost resolve to this machine, as in browsers."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if host.endswith(".localhost"):
@@ -156,65 +156,70 @@ def reached(url: str) -> tuple[str, str]:
 
 
 def certificate_at(address: str, port: int, host: str) -> str:
-    """The certificate that whoever asks there for the host is shown, as PEM. Who has signed it is the browsers' to judge."""
-    anybody = ssl.create_default_context()
-    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    """Return the PEM certificate that a server presents for a host.
+
+    Its signature is not verified; browsers do that.
+    """
+    unverified = ssl.create_default_context()
+    unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
     with (
-        socket.create_connection((address, port), timeout=PATIENCE) as plain,
-        anybody.wrap_socket(plain, server_hostname=host) as client,
+        socket.create_connection((address, port), timeout=PATIENCE) as connection,
+        unverified.wrap_socket(connection, server_hostname=host) as client,
     ):
         return ssl.DER_cert_to_PEM_cert(client.getpeercert(binary_form=True) or b"")
 
 
 def good_until(pem: str, days: int) -> str:
-    """Until when a certificate is good.
+    """Return the date until which a certificate is valid.
 
     Raises:
-        RunError: that is less than so many days off.
+        RunError: it expires in fewer than `days` days.
     """
     words = ["openssl", "x509", "-noout", "-enddate", "-checkend", str(days * 86400)]
-    asked = subprocess.run(words, input=pem, capture_output=True, text=True)
-    until = asked.stdout.partition("notAfter=")[2].partition("\n")[0]
+    done = subprocess.run(words, input=pem, capture_output=True, text=True)
+    until = done.stdout.partition("notAfter=")[2].partition("\n")[0]
     if not until:
-        raise RunError(f"the gateway's certificate can't be read: {asked.stderr.strip()}")
-    if asked.returncode:
+        raise RunError(f"the gateway's certificate can't be read: {done.stderr.strip()}")
+    if done.returncode:
         raise RunError(f"it is good until {until} only; renew it (docs/runbook.md#expired-certificate)")
     return until
 
 
 def standing(app: App, environment: Environment, live: Slot, known: Checkpoint) -> dict[tuple[str, str], int]:
-    """(slot or "", tier) → of how many at least there has to be one that is ready: what is described and what was made."""
+    """Return (slot or "", tier) → the least number of replicas expected, of tiers described and of tiers deployed."""
     described = [(str(live), str(name)) for name in app.services] + [("", str(name)) for name in environment.data(app)]
-    made = Counter(
+    deployed = Counter(
         (entry.labels.get(checkpoint.LABEL_SLOT, ""), str(entry.tier))
         for entry in known.entries
         if entry.custom and entry.role == "tier"
     )
-    return {place: max(made[place], 1) for place in dict.fromkeys([*described, *made]) if place[0] in ("", live)}
+    return {key: max(deployed[key], 1) for key in dict.fromkeys([*described, *deployed]) if key[0] in ("", live)}
 
 
 def unready(wanted: Mapping[tuple[str, str], int], there: Mapping[tuple[str, str], tuple[int, int]]) -> Iterator[str]:
-    """What of the tiers is not up and healthy, in words."""
-    for place, least in wanted.items():
-        healthy, of = there.get(place, (0, 0))
-        if healthy < max(of, least):
-            yield f"{'-'.join(filter(None, reversed(place)))}: {healthy} of {max(of, least)} are up and healthy"
+    """Yield a text for each tier whose replicas are not all up and healthy."""
+    for key, least in wanted.items():
+        healthy, total = there.get(key, (0, 0))
+        if healthy < max(total, least):
+            yield f"{'-'.join(filter(None, reversed(key)))}: {healthy} of {max(total, least)} are up and healthy"
 
 
 def misled(known: Checkpoint, live: Slot) -> str:
-    """Which database the backups are of, where that is not the one that is live."""
+    """Return a problem if backups are of another database than the live one, or an empty text."""
     holders = [entry for entry in known.entries if entry.runs and entry.tier == backup.NAME]
-    kept, used = (
-        {name: told.get(name, "") for name in ("DATABASE_NAME", "DATABASE_HOST")}
-        for told in (holders[0].variables if holders else {}, checkpoint.told(known, live))
+    backed_up, live_database = (
+        {name: variables.get(name, "") for name in ("DATABASE_NAME", "DATABASE_HOST")}
+        for variables in (holders[0].variables if holders else {}, checkpoint.told(known, live))
     )
-    if not holders or not used["DATABASE_NAME"] or kept == used:
+    if not holders or not live_database["DATABASE_NAME"] or backed_up == live_database:
         return ""
-    return "backups are of {}, and what is live is {}".format(*(" at ".join(each.values()) for each in (kept, used)))
+    return "backups are of {}, and what is live is {}".format(
+        *(" at ".join(each.values()) for each in (backed_up, live_database))
+    )
 
 
 def verdict(question: Callable[[], str]) -> tuple[str, str]:
-    """How it ended, and what is to be said of it."""
+    """Run a check and return its result and a text for it."""
     try:
         return "ok", question()
     except NotDescribedError as missing:
@@ -225,21 +230,21 @@ def verdict(question: Callable[[], str]) -> tuple[str, str]:
 
 def main(stack: str) -> int:
     app, environment = load(stack)
-    told = outputs(stack)
+    stack_outputs = outputs(stack)
     live = Live(
         app=app,
         environment=environment,
         stack=stack,
-        slot=Slot(told["live"]),
-        url=told["url"],
+        slot=Slot(stack_outputs["live"]),
+        url=stack_outputs["url"],
         known=checkpoint.parse(state(stack)),
     )
-    print(f"{told['release']}, live on {live.slot} of {stack}, {live.url}")
+    print(f"{stack_outputs['release']}, live on {live.slot} of {stack}, {live.url}")
     failed = 0
     for number, (name, question) in enumerate(live.questions(), 1):
-        ended, said = verdict(question)
-        failed += ended == "FAILED"
-        print(f"  {number}  {ended:<13}  {name}: {said}", flush=True)
+        result, detail = verdict(question)
+        failed += result == "FAILED"
+        print(f"  {number}  {result:<13}  {name}: {detail}", flush=True)
     return failed
 
 

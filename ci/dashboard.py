@@ -1,4 +1,4 @@
-"""The Grafana dashboard of an environment, to be imported where no cluster's Grafana finds it: `python -m ci.dashboard STACK`."""
+"""Grafana dashboard of an environment, for import into a Grafana that can't find it: `python -m ci.dashboard STACK`."""
 
 import json
 
@@ -11,10 +11,10 @@ from .described import load
 
 
 def text(stack: str) -> str:
-    """The dashboard as JSON.
+    """Return the dashboard as JSON.
 
     Raises:
-        ConfigError: nothing of the environment is watched.
+        ConfigError: the environment has no monitoring.
     """
     app, environment = load(stack)
     if not environment.monitoring:

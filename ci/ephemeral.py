@@ -1,7 +1,8 @@
-"""An environment for a pull request: `python -m ci.ephemeral pr-123`. Writes the stack file of one more environment like staging.
+"""Environment of a pull request: `python -m ci.ephemeral pr-123` writes its stack file, modelled on that of staging.
 
-It has a namespace, a host and secrets of its own, and no protected data. Its stack is made if it is not there; if it is, its
-secrets are those of its last update, for the database knows them. `make down ENV=pr-123` removes all of it.
+The environment has its own namespace, host and secrets, and no protected data. The stack is created if it is missing.
+If it exists, its secrets are those of the last update, which the database has. `make down ENV=pr-123` removes
+everything.
 """
 
 import copy
@@ -28,8 +29,8 @@ def main(stack: str) -> None:
     described = project_file()
     app = load_app(described.app)
     template = stack_file(TEMPLATE).environment
-    load_environment(unpinned(template) | {"pinned": False}, app)  # Of any other type it could not be copied.
-    made = like(template, app.name, stack)  # It is refused before a stack is made for it.
+    load_environment(unpinned(template) | {"pinned": False}, app)  # An invalid template could not be copied.
+    environment = like(template, app.name, stack)  # An invalid name is refused before a stack is created for it.
     key = f"{described.name}:environment"
     file = ROOT / f"Pulumi.{stack}.yaml"
     if not file.exists():
@@ -37,21 +38,21 @@ def main(stack: str) -> None:
     settings: dict[str, Any] = _settings(file)
     config: dict[str, Any] = settings.get("config") or {}
     settings["config"] = config
-    config[key] = made
+    config[key] = environment
     file.write_text(yaml.dump(settings, Dumper=files.Dumper))
-    elsewhere = template["kubernetes"].get("secrets", {})
-    for name in sorted(set(app.secrets) - set(elsewhere)):
+    references = template["kubernetes"].get("secrets", {})
+    for name in sorted(set(app.secrets) - set(references)):
         if name not in (config.get(f"{described.name}:secrets") or {}):
             words = ["config", "set", "--stack", stack, "--secret", "--path", f"secrets.{name}"]
-            # Not among the words, which every process here may read.
+            # The value is passed on standard input, because every process here may read a command line.
             subprocess.run(["pulumi", *words], input=secrets.token_hex(24), text=True, check=True, cwd=ROOT)
 
 
 def like(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:
-    """The plain settings of an environment beside the template's, under a host beside the template's host.
+    """Return the plain settings of an environment like the template, with its own host and namespace.
 
     Raises:
-        ConfigError: the template is not on a cluster, or the stack's name is none of a host.
+        ConfigError: the template is not on a cluster, or the stack's name can't be part of a host name.
     """
     host = f"{app}-{stack}"
     if not is_dns_label(host):
@@ -64,15 +65,18 @@ def like(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:
         )
     cluster: dict[str, Any] = template["kubernetes"]
     namespace = {key: value for key, value in cluster.get("namespace", {}).items() if key not in ("name", "create")}
-    # One certificate for *.example.com is good for all of them.
+    # The host keeps the template's domain, so one certificate for *.example.com covers all environments.
     url = re.sub(r"(?<=://)[^.:]+", host, cluster["url"])
-    own = {key: value for key, value in cluster.items() if key != "hostnames"} | {"url": url, "namespace": namespace}
-    kept = {key: value for key, value in template.items() if key not in ("images", "pinned", "release")}
-    made: dict[str, Any] = {**copy.deepcopy(kept), "kubernetes": own, "protect_data": False, "seed": True}
-    # What is seeded and soon removed is not worth a backup.
+    own_cluster = {key: value for key, value in cluster.items() if key != "hostnames"} | {
+        "url": url,
+        "namespace": namespace,
+    }
+    common = {key: value for key, value in template.items() if key not in ("images", "pinned", "release")}
+    settings: dict[str, Any] = {**copy.deepcopy(common), "kubernetes": own_cluster, "protect_data": False, "seed": True}
+    # Seeded data that is removed soon needs no backup.
     for key in ("backup", "copy_of", "name"):
-        made.get("tiers", {}).get("database", {}).pop(key, None)
-    return made
+        settings.get("tiers", {}).get("database", {}).pop(key, None)
+    return settings
 
 
 def _settings(file: Path) -> dict[str, Any]:
@@ -83,9 +87,9 @@ def _settings(file: Path) -> dict[str, Any]:
 
 
 def _begin(stack: str) -> None:
-    """Make the stack, or bring back the stack file of its last update."""
-    known = [each["name"] for each in json.loads(pulumi("stack", "ls", "--json"))]
-    if stack not in known:
+    """Create the stack, or restore the stack file of its last update."""
+    stacks = [each["name"] for each in json.loads(pulumi("stack", "ls", "--json"))]
+    if stack not in stacks:
         pulumi("stack", "init", stack, "--no-select")
     elif last_update(stack):
         pulumi("config", "refresh", "--stack", stack)

@@ -1,10 +1,10 @@
-"""Puts an environment's images where its cluster pulls them, by content: `python -m ci.images STACK [--unless-pinned | --pin]`.
+"""Images of an environment in its registry, by digest: `python -m ci.images STACK [--unless-pinned | --pin]`.
 
-What `app` builds from a folder is built on the local engine and pushed to `environment.registry`, under the digest of
-that folder, unless it is there. Where the environment wants every image `pinned`, where its stack file names digests, and with
-`--pin`, they are then written there: that change is what a reviewer of a release sees.
+Images that `app` builds from a folder are built on the local engine and pushed to `environment.registry`, unless it
+has them. Their tag is the digest of the folder. The digests are then written to the stack file with `--pin`, if the
+environment requires `pinned`, or if its stack file names digests already. A release's reviewer sees this change.
 
-`python -m ci.images STACK --build` only builds them, and needs no registry.
+`python -m ci.images STACK --build` only builds the images and needs no registry.
 """
 
 from collections.abc import Sequence
@@ -26,18 +26,18 @@ def main(stack: str, unless_pinned: bool, pin: bool) -> None:
         return
     engine: Any = docker.from_env()
     digests = {path: _brought(engine, wanted) for path, wanted in pins.wanted(stack).items()}
-    # Digests of yesterday's content would be deployed in place of what was just built.
+    # Otherwise the former digests in the file would be deployed instead of the new images.
     if environment.pinned or pin or pins.named(stack):
         pins.write(stack, digests)
 
 
 def build(stack: str) -> list[str]:
-    """Build the images of folders, for this engine only, and return their names."""
+    """Build the images of folders on this engine only, and return their names."""
     engine: Any = docker.from_env()
     built: list[str] = []
-    for reference, each in {each.reference: each for each in pins.wanted(stack).values()}.items():
-        if each.context:
-            _build(engine, each, reference)
+    for reference, image in {image.reference: image for image in pins.wanted(stack).values()}.items():
+        if image.context:
+            _build(engine, image, reference)
             print(f"  {reference}: built")
             built.append(reference)
     return built
@@ -50,10 +50,10 @@ def _build(engine: Any, wanted: Image, tag: str) -> Any:
 
 
 def _brought(engine: Any, wanted: Image) -> str:
-    """The image as `name:tag@digest`, once the registry has it. One that has a digest already is asked for by its tag anew.
+    """Return an image as `name:tag@digest`, once the registry has it. An existing digest is looked up again by the tag.
 
     Raises:
-        RunError: it can't be had, or has no tag to ask for.
+        RunError: the image has no tag, or can't be pulled or pushed.
     """
     tagged = wanted.reference.partition("@")[0]
     repository, _, tag = tagged.rpartition(":")
@@ -61,7 +61,7 @@ def _brought(engine: Any, wanted: Image) -> str:
         raise RunError(f"{wanted.path}: {wanted.reference} has no tag; write it like name:1.4 or name:1.4@sha256:…")
     try:
         image = engine.images.pull(repository, tag=tag)
-        done = "is there"
+        result = "is there"
     except APIError:
         if not wanted.context:
             return _mirrored(engine, tagged)
@@ -70,31 +70,34 @@ def _brought(engine: Any, wanted: Image) -> str:
             if "error" in line:
                 raise RunError(f"{wanted.path}: {tagged} can't be pushed: {line['error']}") from None
         image.reload()
-        done = "built and pushed"
-    print(f"  {tagged}: {done}")
+        result = "built and pushed"
+    print(f"  {tagged}: {result}")
     return f"{tagged}@{digest(repository, image.attrs['RepoDigests'])}"
 
 
 def _mirrored(engine: Any, tagged: str) -> str:
-    """An image that only a mirror has, which the engine knows by the name there. Its content has one digest everywhere."""
+    """Return an image that only a registry mirror has.
+
+    The engine knows it by the mirror's name. Its digest is the same everywhere.
+    """
     path = tagged.rpartition(":")[0].partition("/")[2]
-    known = engine.images.get(tagged).attrs["RepoDigests"]
-    found = [each.partition("@")[2] for each in known if path and each.partition("@")[0].endswith(f"/{path}")]
-    if not found:
+    repo_digests = engine.images.get(tagged).attrs["RepoDigests"]
+    digests = [each.partition("@")[2] for each in repo_digests if path and each.partition("@")[0].endswith(f"/{path}")]
+    if not digests:
         raise RunError(
             f"{tagged}: it can't be pulled, and no mirror's digest of it is known; push it to a registry first"
         )
     print(f"  {tagged}: a mirror has it")
-    return f"{tagged}@{found[0]}"
+    return f"{tagged}@{digests[0]}"
 
 
 def digest(repository: str, known: Sequence[str]) -> str:
-    """The digest a repository has an image under, of those the engine knows it by."""
+    """Return an image's digest in a repository, of the digests that the engine knows."""
     short = repository.removeprefix("docker.io/").removeprefix("library/")
-    found = [each.partition("@")[2] for each in known if each.partition("@")[0] in (repository, short)]
-    if not found:
+    digests = [each.partition("@")[2] for each in known if each.partition("@")[0] in (repository, short)]
+    if not digests:
         raise RunError(f"{repository}: the engine knows no digest of it; push it to a registry first")
-    return found[0]
+    return digests[0]
 
 
 if __name__ == "__main__":

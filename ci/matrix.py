@@ -1,6 +1,6 @@
-"""Writes `examples/README.md` from what the end-to-end run of the examples saw last (`reports/examples.json`): `python -m ci.matrix`.
+"""Generator of `examples/README.md` from the last end-to-end runs (`reports/examples.json`): `python -m ci.matrix`.
 
-Every figure there was seen in a real run, at the commit it names; what has not been run is said so.
+Every number on the page was measured in a real run, at the commit it names. Runs that did not happen are marked so.
 """
 
 import json
@@ -34,7 +34,7 @@ CHECKS = {
 }
 CLONE = "from_clone_to_first_page"
 ASKED = {("pmanager", "api"): "180 to 250", ("pmanager", "web"): "30 to 40", ("pmanager", "database"): "75 to 100"}
-"""What the row of the one system that has figures says of its images."""
+"""(system, tier) → image size in MB that the requirements of this system name."""
 
 Cell = Mapping[str, Any]
 Seen = Mapping[str, Cell]
@@ -64,7 +64,7 @@ packages, both images built from registries, `pulumi up`. On 2 cores.
 
 
 def page(seen: Seen, shots: Iterable[str]) -> str:
-    """The whole document."""
+    """Return the whole page."""
     parts = [HEAD, _matrix(seen), BELOW, SIZES.format(bases=_bases(seen)), _sizes(seen), CLONES, _clones(seen)]
     parts += [f"## {name}\n\n![{name}](../docs/screenshots/{name}.png)\n" for name in shots]
     return "\n".join(parts)
@@ -95,9 +95,9 @@ def _cell(seen: Seen, system: str, platform: str, check: str) -> str:
 
 
 def _commits(seen: Seen, system: str, platform: str) -> str:
-    found = [seen[key] for check in CHECKS if (key := f"{system}-{platform} {check}") in seen]
-    commits = dict.fromkeys(cell["commit"] for cell in found)
-    return f"{', '.join(commits)}; {max(cell['at'] for cell in found)[:10]}" if found else "never"
+    cells = [seen[key] for check in CHECKS if (key := f"{system}-{platform} {check}") in seen]
+    commits = dict.fromkeys(cell["commit"] for cell in cells)
+    return f"{', '.join(commits)}; {max(cell['at'] for cell in cells)[:10]}" if cells else "never"
 
 
 def _sizes(seen: Seen) -> str:
@@ -111,8 +111,8 @@ def _sizes(seen: Seen) -> str:
 
 
 def _bases(seen: Seen) -> str:
-    found = (seen.get(f"{system} {CLONE}", {}).get("bases", {}) for system in SYSTEMS)
-    bases = {name: size for known in found for name, size in known.items()}
+    measured = (seen.get(f"{system} {CLONE}", {}).get("bases", {}) for system in SYSTEMS)
+    bases = {name: size for sizes in measured for name, size in sizes.items()}
     return ", ".join(f"{name} {size / 1e6:.0f}" for name, size in sorted(bases.items())) or "not measured"
 
 

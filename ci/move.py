@@ -1,7 +1,8 @@
-"""From one database to three: `python -m ci.move STACK`, and `--reopen` to have the single one take writes again.
+"""Move of the data of a single database into a database cluster: `python -m ci.move STACK`; `--reopen` reverts it.
 
-While the single one answers reads only, what takes backups copies it into a new database of the three and compares the two, table
-by table. Then the stack file names that one: `make up` takes the tiers to it as a release, and `make back` back.
+The single database is set read-only, and the backup workload copies it into a new database of the cluster and
+compares the two table by table. Then the stack file names the new database. `make up` releases the tiers with it, and
+`make back` returns to the single one.
 """
 
 import time
@@ -24,12 +25,12 @@ from .described import load, state
 from .process import undo_when_stopped
 
 WITHIN = 60
-"""Seconds in which sessions must have ended that may write."""
+"""Seconds within which sessions that may write must have ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Single:
-    """A database of the single server, asked in its own pod as its owner."""
+    """Database of the single server, queried in its own pod as its owner."""
 
     environment: Environment
     instance: str
@@ -37,53 +38,58 @@ class Single:
     owner: str
 
     def close(self) -> None:
-        """From here on it answers reads only."""
+        """Set the database read-only."""
         self._set("SET default_transaction_read_only = on")
 
     def open(self) -> None:
-        """From here on it takes writes."""
+        """Make the database accept writes again."""
         self._set("RESET default_transaction_read_only")
 
     def written(self) -> int:
-        """How many rows of it were ever written: a session may say that it writes all the same, and then it does."""
+        """Return the number of rows ever written.
+
+        It grows if a session overrides the read-only setting and writes.
+        """
         rows = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0) FROM pg_stat_user_tables"
         return int(self._ask(rows, of=self.name))
 
-    def _set(self, said: str) -> None:
-        begun = self._ask(f'ALTER DATABASE "{self.name}" {said}', "SELECT clock_timestamp()")
-        older = f"datname = '{self.name}' AND backend_type = 'client backend' AND backend_start < '{begun}'"
+    def _set(self, setting: str) -> None:
+        since = self._ask(f'ALTER DATABASE "{self.name}" {setting}', "SELECT clock_timestamp()")
+        older = f"datname = '{self.name}' AND backend_type = 'client backend' AND backend_start < '{since}'"
         deadline = time.monotonic() + WITHIN
-        # What was said holds for sessions that begin after it. One that was just beginning is seen a moment later: hence twice.
-        alone = 0
-        while alone < 2:
-            # Names are as config.Identifier has them.
+        # The setting applies to sessions that begin after it. A session that was just starting is visible a moment
+        # later, so the check must pass twice.
+        rounds_without_sessions = 0
+        while rounds_without_sessions < 2:
+            # config.Identifier restricts the characters of names.
             ended = self._ask(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {older}")  # noqa: S608
-            alone = alone + 1 if ended == "0" else 0
+            rounds_without_sessions = rounds_without_sessions + 1 if ended == "0" else 0
             if time.monotonic() > deadline:
                 raise RunError(f"{ended} sessions of {self.name} do not end; see pg_stat_activity")
             time.sleep(1)
 
     def _ask(self, *queries: str, of: str = "template1") -> str:
-        # Not in the database itself, unless it has to be: what is said of it does not hold elsewhere.
+        # Queries run in another database unless they need this one, because the read-only setting does not apply
+        # there.
         labels = {"app.kubernetes.io/name": str(TierName.DATABASE)}
         return cluster.sql(self.environment.cluster, self.instance, labels, *queries, user=self.owner, database=of)
 
 
 def move(stack: str) -> None:
-    """Its data into the three, and their name into the stack file."""
+    """Copy the single database into the cluster, and write the new database's name to the stack file."""
     app, environment = load(stack)
-    known = checkpoint.parse(state(stack))
-    if problem := unfit(environment, known):
+    stack_state = checkpoint.parse(state(stack))
+    if problem := unfit(environment, stack_state):
         raise RunError(problem)
     assert app.database
-    name, into = told(known)["DATABASE_NAME"], fresh(app, datetime.now(UTC))
+    name, into = told(stack_state)["DATABASE_NAME"], fresh(app, datetime.now(UTC))
     single = _single(app, environment, stack, name)
     with read_only(single, stack):
         before = single.written()
         print(copied(app, environment, stack, (str(TierName.DATABASE), name), app.database.name, into))
-        if more := single.written() - before:
+        if additional := single.written() - before:
             raise RunError(
-                f"{more} rows of {name} were written while it was read-only; stop what says BEGIN READ WRITE first"
+                f"{additional} rows of {name} were written while it was read-only; stop what says BEGIN READ WRITE first"
             )
         use(app, environment, stack, single="kept", name=into)
     print(
@@ -92,19 +98,19 @@ def move(stack: str) -> None:
 
 
 def reopen(stack: str) -> None:
-    """The single one takes writes again, where it is what is live."""
+    """Make the single database accept writes again if the live slot uses it."""
     app, environment = load(stack)
     live = told(checkpoint.parse(state(stack)))
     if live.get("DATABASE_HOST") != TierName.DATABASE:
         raise RunError("what is live does not use the single database, and stays as it is; `make back` first")
-    # First: otherwise the next `make up` would leave behind what is written from here on.
+    # Written first: otherwise the next `make up` would leave the writes made from here on behind.
     use(app, environment, stack, single="live", name=live["DATABASE_NAME"])
     _single(app, environment, stack, live["DATABASE_NAME"]).open()
     print(f"move: the single database {live['DATABASE_NAME']} takes writes again")
 
 
 def unfit(environment: Environment, known: Checkpoint) -> str:
-    """Why there is nothing to move, or nothing that could, if so."""
+    """Return the reason why data can't be moved, or an empty text."""
     size = environment.size(TierName.DATABASE)
     if not (size.ha and size.single == "live"):
         return f"{DATABASE}.single: data is moved out of one that is live beside the three; set ha: true and single: live, then `make up`"
@@ -118,14 +124,14 @@ def unfit(environment: Environment, known: Checkpoint) -> str:
 
 
 def told(known: Checkpoint) -> dict[str, str]:
-    """What the tiers that are live are told of the database."""
+    """Return the environment variables of the database that the live tiers have."""
     live = checkpoint.observe(known).live
     return checkpoint.told(known, live) if live else {}
 
 
 @contextmanager
 def read_only(single: Single, stack: str) -> Generator[None]:
-    """It answers reads only from here on; if anything fails, it takes writes again."""
+    """Set the single database read-only during the block. If the block fails, it accepts writes again."""
     print(
         f"move: {single.name} answers reads only from here on; if this is killed, `make reopen ENV={stack}`", flush=True
     )

@@ -1,7 +1,7 @@
-"""Starts an application of one's own: `python -m ci.new NAME [FOLDER]` (`make new NAME=shop`).
+"""Start of a new application: `python -m ci.new NAME [FOLDER]` (`make new NAME=shop`).
 
-What is in `examples/starter` under another name, with every option of the models in its files, dev's secrets made, and a port
-that is free. It comes up as it is.
+It copies `examples/starter` under another name. The files list every option of the models, dev's secrets are
+generated, and a free port is chosen. The application can be deployed unchanged.
 """
 
 import json
@@ -35,8 +35,8 @@ def main(name: str = "", at: str = "") -> None:
     """Write the files of a new application.
 
     Raises:
-        ConfigError: `name` is no name.
-        RunError: the name or the folder is taken, or the folder is not of this repository.
+        ConfigError: `name` is not a valid name.
+        RunError: the name or the folder is in use, or the folder is outside of this repository.
     """
     try:
         app = load_app(_described(STARTER.name) | {"name": name})
@@ -59,16 +59,16 @@ def main(name: str = "", at: str = "") -> None:
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
-    here = str(folder.relative_to(ROOT))
-    print(f"{here} is there: what it is in Pulumi.yaml, where it runs in Pulumi.dev.yaml. Next:")
-    print(f"\n  make up APP={quote(here)}      # http://127.0.0.1:{port}\n  make check APP={quote(here)}")
+    relative = str(folder.relative_to(ROOT))
+    print(f"{relative} is there: what it is in Pulumi.yaml, where it runs in Pulumi.dev.yaml. Next:")
+    print(f"\n  make up APP={quote(relative)}      # http://127.0.0.1:{port}\n  make check APP={quote(relative)}")
 
 
 def refuse_taken(name: str) -> None:
-    """Refuse the name of a project of this repository: both would be one stack in one state.
+    """Refuse the name of another project of this repository: both would share a stack in one state.
 
     Raises:
-        RunError: a Pulumi.yaml has it.
+        RunError: a Pulumi.yaml has this name.
     """
     for file in sorted(
         each for pattern in ("Pulumi.yaml", "*/Pulumi.yaml", "*/*/Pulumi.yaml") for each in ROOT.glob(pattern)
@@ -78,7 +78,7 @@ def refuse_taken(name: str) -> None:
 
 
 def _project(file: Path) -> object:
-    """Return the name of a project; None if its file can't be read, for then it has no stack either."""
+    """Return the name of a project, or None if its file can't be read. Such a project has no stack either."""
     try:
         described: object = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
@@ -87,10 +87,10 @@ def _project(file: Path) -> object:
 
 
 def free_folder(at: str) -> Path:
-    """Return a folder to write into.
+    """Return a folder that does not exist yet.
 
     Raises:
-        RunError: it is there, or is not of this repository.
+        RunError: the folder exists, or is outside of this repository.
     """
     try:
         if not at.isprintable() or at.startswith(("-", "~")):
@@ -112,7 +112,11 @@ def free_folder(at: str) -> Path:
 
 
 def free_port() -> int:
-    """The first port of this machine, from 8080, that nobody listens on."""
+    """Return the first free port of this machine, from 8080 on.
+
+    Raises:
+        RunError: 1000 ports are in use.
+    """
     for port in range(FIRST_PORT, FIRST_PORT + 1000):
         with socket.socket() as server:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -125,38 +129,40 @@ def free_port() -> int:
 
 
 def project_file(name: str, folder: Path, app: str) -> str:
-    """Pulumi.yaml of an application in a folder of its own, from `app` as YAML."""
-    up = os.path.relpath(ROOT, folder)
+    """Return the Pulumi.yaml of an application in its own folder; `app` is YAML."""
+    root = os.path.relpath(ROOT, folder)
     described = {
         "name": name,
-        "main": up,
-        "runtime": {"name": "python", "options": {"toolchain": "pip", "virtualenv": f"{up}/.venv"}},
+        "main": root,
+        "runtime": {"name": "python", "options": {"toolchain": "pip", "virtualenv": f"{root}/.venv"}},
     }
     text = yaml.dump(described, Dumper=Dumper, sort_keys=False)
-    return f"# yaml-language-server: $schema={up}/docs/project.schema.json\n{text}config:\n  app:\n    value:\n{app}"
+    return f"# yaml-language-server: $schema={root}/docs/project.schema.json\n{text}config:\n  app:\n    value:\n{app}"
 
 
 def stack_file(name: str, folder: Path, environment: str) -> str:
-    """The file of a stack, from `environment` as YAML."""
-    up = os.path.relpath(ROOT, folder)
-    return f"# yaml-language-server: $schema={up}/docs/stack.schema.json\nconfig:\n  {name}:environment:\n{environment}"
+    """Return a stack file; `environment` is YAML."""
+    root = os.path.relpath(ROOT, folder)
+    return (
+        f"# yaml-language-server: $schema={root}/docs/stack.schema.json\nconfig:\n  {name}:environment:\n{environment}"
+    )
 
 
 def sealed(project: str, values: Mapping[str, str]) -> str:
-    """The end of a stack file with these secrets, as `pulumi config set --secret` writes it under dev's passphrase.
+    """Return the end of a stack file with secrets, as `pulumi config set --secret` encrypts them under dev's passphrase.
 
-    Done in a stack of a moment, so that neither state nor a stack that is not deployed is left.
+    A temporary stack is used for this, so no state and no undeployed stack remain.
 
     Raises:
-        RunError: Pulumi can't.
+        RunError: Pulumi fails.
     """
-    with tempfile.TemporaryDirectory() as there:
-        Path(there, "Pulumi.yaml").write_text(yaml.safe_dump({"name": project, "runtime": "python"}))
-        known = {"PULUMI_BACKEND_URL": f"file://{there}", "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "Pulumi.yaml").write_text(yaml.safe_dump({"name": project, "runtime": "python"}))
+        variables = {"PULUMI_BACKEND_URL": f"file://{folder}", "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE}
 
         def pulumi(*words: str, value: str = "") -> None:
             done = subprocess.run(
-                ["pulumi", *words, "--non-interactive"], cwd=there, env={**os.environ, **known},
+                ["pulumi", *words, "--non-interactive"], cwd=folder, env={**os.environ, **variables},
                 input=value, capture_output=True, text=True,
             )  # fmt: skip
             if done.returncode:
@@ -164,9 +170,9 @@ def sealed(project: str, values: Mapping[str, str]) -> str:
 
         pulumi("stack", "init", "dev")
         for name, value in values.items():
-            # Not a word of the command: those are everybody's to see.
+            # Passed on standard input: all users can read the words of a command.
             pulumi("config", "set", "--secret", "--path", f"secrets.{name}", value=value)
-        settings = yaml.safe_load(Path(there, "Pulumi.dev.yaml").read_text())
+        settings = yaml.safe_load(Path(folder, "Pulumi.dev.yaml").read_text())
     if not values:
         return ""
     text = yaml.dump({f"{project}:secrets": settings["config"][f"{project}:secrets"]}, Dumper=Dumper, width=1000)
@@ -175,18 +181,18 @@ def sealed(project: str, values: Mapping[str, str]) -> str:
 
 
 def _described(name: str) -> dict[str, Any]:
-    """`app` of the starter under another name."""
+    """Return `app` of the starter under another name."""
     return _renamed("Pulumi.yaml", name)["app"]["value"]
 
 
 def _environment(name: str, stack: str, port: int) -> dict[str, Any]:
-    """`environment` of one of its stacks, likewise; dev's on this port."""
-    found = _renamed(f"Pulumi.{stack}.yaml", name)[f"{name}:environment"]
-    return found | {"gateway": {"port": port}} if stack == "dev" else found
+    """Return `environment` of one of the starter's stacks under another name; dev gets this port."""
+    settings = _renamed(f"Pulumi.{stack}.yaml", name)[f"{name}:environment"]
+    return settings | {"gateway": {"port": port}} if stack == "dev" else settings
 
 
 def _renamed(file: str, name: str) -> dict[str, Any]:
-    # As JSON, in which a name stays a text whatever it means to YAML, as `on` does.
+    # Replaced in JSON, where a name stays a text even if it has a meaning in YAML, such as `on`.
     text = json.dumps(yaml.safe_load((STARTER / file).read_text())["config"])
     return json.loads(text.replace(STARTER.name, name))
 

@@ -1,9 +1,12 @@
-"""Which images an environment runs, by digest, so that the next one runs what this one has proven.
+"""Digests of an environment's images, passed on so that the next environment runs the images verified in this one.
 
-`python -m ci.pins save STACK`: the digests in its stack file, which `make images PIN=yes` wrote, into `release.json`.
-`python -m ci.pins use STACK`: those of `release.json` into its stack file, which names itself what only runs there.
-`python -m ci.pins recall STACK`: those its last update had, where they are still what the files describe. A preview is right
-with them about what changes; what would have to be built gets a digest of zeros where the environment wants one.
+- `python -m ci.pins save STACK` writes the digests of the stack file, which `make images PIN=yes` has set, to
+  `release.json`.
+- `python -m ci.pins use STACK` writes those of `release.json` to the stack file. Images that only this environment
+  runs keep the digests of the stack file.
+- `python -m ci.pins recall STACK` writes the digests of the last update, if the files still describe those images.
+  With them a preview shows the right changes. An image that would have to be built gets a digest of zeros if the
+  environment requires digests.
 """
 
 import json
@@ -24,15 +27,16 @@ from .described import ROOT, backups_of, last_update, load, project, stack_file
 FILE = ROOT / "release.json"
 BACKUP = f"{backup.PATH}.image"
 NOT_BUILT = f"sha256:{'0' * 64}"
+"""Digest of an image that has not been built yet, for previews."""
 Pins = dict[str, str]
 """Config path → name:tag@digest."""
 
 
 def save(stack: str) -> None:
-    """Write what the stack file names.
+    """Write the digests of the stack file to `release.json`.
 
     Raises:
-        RunError: an image of what the files describe has no digest there.
+        RunError: an image that the files describe has no digest in the stack file.
     """
     pins = checked(wanted(stack), named(stack), f"Pulumi.{stack}.yaml")
     FILE.write_text(json.dumps(pins, indent=2) + "\n")
@@ -40,44 +44,44 @@ def save(stack: str) -> None:
 
 
 def use(stack: str) -> None:
-    """Put what was saved into a stack file.
+    """Write the digests of `release.json` to a stack file.
 
     Raises:
-        RunError: nothing was saved, or it is not what this commit's files describe.
+        RunError: the file is missing, or is not of what this commit's files describe.
     """
     if not FILE.exists():
         raise RunError(f"there is no {FILE.name}; run `make pins-save` where it is proven, and bring the file here")
-    asked, proven = wanted(stack), json.loads(FILE.read_text())
-    write(stack, checked(asked, proven | _only_here(stack, asked, proven), FILE.name))
+    described, saved = wanted(stack), json.loads(FILE.read_text())
+    write(stack, checked(described, saved | _only_here(stack, described, saved), FILE.name))
 
 
-def _only_here(stack: str, asked: Mapping[str, Image], proven: Pins) -> Pins:
-    """What a stack file names of images that the other environment does not run, as where its data is kept once.
+def _only_here(stack: str, described: Mapping[str, Image], saved: Pins) -> Pins:
+    """Return the stack file's digests of images that the other environment does not run, such as those of its data tiers.
 
-    Never those of a slot: what is released was proven, or it is not released.
+    Images of a slot are excluded: a release uses only images that were verified in the other environment.
     """
-    app, own = load(stack)[0], named(stack)
+    app, stack_pins = load(stack)[0], named(stack)
     released = {f"environment.images.{tier}" for tier in app.services}
     return {
-        path: own[path]
-        for path in (asked.keys() & own.keys()) - released
-        if _tagged(proven, path) != asked[path].reference.partition("@")[0]
+        path: stack_pins[path]
+        for path in (described.keys() & stack_pins.keys()) - released
+        if _tagged(saved, path) != described[path].reference.partition("@")[0]
     }
 
 
 def recall(stack: str) -> None:
-    """Put what the last update had into the stack file, where the files describe it still."""
+    """Write the digests of the last update to the stack file, of images that the files still describe."""
     _, environment = load(stack)
     before: dict[str, Any] = last_update(stack).get("config", {}).get(f"{project()}:environment", {})
-    known = given(before.get("objectValue") or {})
-    asked = {path: each.reference.partition("@")[0] for path, each in wanted(stack).items()}
-    same = {path: known[path] for path, tagged in asked.items() if _tagged(known, path) == tagged}
-    unbuilt = {path: f"{tagged}@{NOT_BUILT}" for path, tagged in asked.items() if environment.pinned}
-    write(stack, unbuilt | same)
+    last_pins = given(before.get("objectValue") or {})
+    tags = {path: each.reference.partition("@")[0] for path, each in wanted(stack).items()}
+    unchanged = {path: last_pins[path] for path, tagged in tags.items() if _tagged(last_pins, path) == tagged}
+    unbuilt = {path: f"{tagged}@{NOT_BUILT}" for path, tagged in tags.items() if environment.pinned}
+    write(stack, unbuilt | unchanged)
 
 
 def wanted(stack: str) -> dict[str, Image]:
-    """Config path → image, of everything that will run; named by tag, that of what is built is the digest of its folder."""
+    """Return config path → image, of every image that will run. The tag of a built image is the digest of its folder."""
     app, environment = load(stack)
     description = Description(app=app, environment=environment, secrets={}, root=ROOT)
     backups = environment.size(TierName.DATABASE).backup
@@ -93,7 +97,7 @@ def wanted(stack: str) -> dict[str, Image]:
 
 
 def _tools(app: App, environment: Environment) -> Pins:
-    """What runs beside the tiers."""
+    """Return config path → image of the tools that run beside the tiers."""
     pooler = {"environment.pooler": environment.pooler} if environment.pooled(app) else {}
     proxy = {"environment.proxy": environment.proxy} if environment.size(TierName.CACHE).ha else {}
     vault = {"environment.vault": environment.vault} if environment.archived else {}
@@ -101,7 +105,7 @@ def _tools(app: App, environment: Environment) -> Pins:
 
 
 def named(stack: str) -> Pins:
-    """The images a stack file names."""
+    """Return the images that a stack file names."""
     return given(stack_file(stack).environment)
 
 
@@ -109,34 +113,34 @@ def given(environment: Mapping[str, Any]) -> Pins:
     """Return the images that an environment's plain settings name.
 
     Raises:
-        ConfigError: the value at the place of an image is no text.
+        ConfigError: an image's value is not a text.
     """
-    own = ("toolbox", "proxy", "pooler", "vault")
-    tools = {f"environment.{name}": environment[name] for name in own if name in environment}
+    tool_names = ("toolbox", "proxy", "pooler", "vault")
+    tools = {f"environment.{name}": environment[name] for name in tool_names if name in environment}
     backups = backups_of(environment)
     tools |= {BACKUP: backups["image"]} if "image" in backups else {}
     images: object = environment.get("images", {})
     if not isinstance(images, Mapping):
         raise ConfigError("environment.images: it is not a mapping; run `make images PIN=yes`, which writes it")
-    found = tools | {f"environment.images.{tier}": each for tier, each in cast(Mapping[str, Any], images).items()}
-    if wrong := [path for path, reference in found.items() if not isinstance(reference, str)]:
+    references = tools | {f"environment.images.{tier}": each for tier, each in cast(Mapping[str, Any], images).items()}
+    if wrong := [path for path, reference in references.items() if not isinstance(reference, str)]:
         raise ConfigError(f"{wrong[0]}: it is not a text; write it like name:1.4@sha256:…")
-    return found
+    return references
 
 
-def checked(asked: Mapping[str, Image], known: Pins, where: str) -> Pins:
-    """The digests for exactly what is asked for.
+def checked(described: Mapping[str, Image], known: Pins, where: str) -> Pins:
+    """Return the digests of exactly the images in `asked`.
 
     Raises:
-        RunError: one is missing, or is of something else.
+        RunError: a digest is missing, or is of another image.
     """
-    if problems := "\n".join(_problems(asked, known, where)):
+    if problems := "\n".join(_problems(described, known, where)):
         raise RunError(problems)
-    return {path: known[path] for path in asked}
+    return {path: known[path] for path in described}
 
 
-def _problems(asked: Mapping[str, Image], known: Pins, where: str) -> Iterator[str]:
-    for path, each in asked.items():
+def _problems(described: Mapping[str, Image], known: Pins, where: str) -> Iterator[str]:
+    for path, each in described.items():
         tagged = each.reference.partition("@")[0]
         if "@sha256:" not in known.get(path, ""):
             yield f"{path}: {where} names no digest of {tagged}; run `make images PIN=yes` for it first"
@@ -149,7 +153,7 @@ def _tagged(known: Pins, path: str) -> str:
 
 
 def write(stack: str, pins: Pins) -> None:
-    """Name these images in a stack file."""
+    """Write images with their digests to a stack file."""
     if pins:
         pairs = [word for path, reference in pins.items() for word in ("--plaintext", f"{path}={reference}")]
         subprocess.run(["pulumi", "config", "set-all", "--stack", stack, "--path", *pairs], check=True, cwd=ROOT)

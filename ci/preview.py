@@ -1,12 +1,12 @@
-"""What a change would do, as a comment for its pull request: `python -m ci.preview STACK [FILE]`.
+"""Preview of an update as a comment for a pull request: `python -m ci.preview STACK [FILE]`.
 
-FILE holds what `pulumi preview --json --show-sames` has printed; without it the command is run. The comment goes to the pull
-request when GITHUB_TOKEN, GITHUB_REPOSITORY and PR_NUMBER name one (the stack's last comment is replaced), else to
-standard output. The command ends with 1 when the preview failed; the comment then says why.
+FILE is the output of `pulumi preview --json --show-sames`; without it the command is run. The comment is posted to
+the pull request that GITHUB_TOKEN, GITHUB_REPOSITORY and PR_NUMBER name, in place of the stack's last comment.
+Without them it is printed. The command exits with 1 if the preview failed; the comment then says why.
 
-The plan is not parsed from the words that the program logs: what stands before an update and what after it are both
-read as a checkpoint is, by the function the program itself plans with. Hence `--show-sames`: without it a preview
-leaves out whatever stays, the live slot among it. docs/pull-requests.md
+The plan is not parsed from log messages. The resources before and after the update are each read as a checkpoint, by
+the function that the program plans with. This needs `--show-sames`: otherwise a preview omits unchanged resources,
+such as those of the live slot. docs/pull-requests.md
 """
 
 import json
@@ -32,18 +32,18 @@ from . import edge
 from .described import ROOT
 
 LIMIT = 65_536
-"""Characters of a comment on GitHub."""
+"""Maximum characters of a comment on GitHub."""
 POSTED_TO = ("GITHUB_TOKEN", "GITHUB_REPOSITORY", "PR_NUMBER")
-"""Variables that together name where a comment goes."""
+"""Variables that together name the pull request."""
 SHARE = LIMIT // 8
-"""Characters of a list in it: errors, dangers, changes in place, warnings."""
+"""Maximum characters of a list in the comment: errors, dangers, changes in place, warnings."""
 SIGNATURE = "4dabf18193072939515e22adb298388d"
-"""Pulumi's mark of a value that is not plain, such as a secret."""
+"""Key that marks a value in Pulumi's JSON that is not plain, such as a secret."""
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
-"""What a preview gives for a value that only the update will know."""
+"""Value in a preview that is known only after the update."""
 SECRET = "[secret]"  # noqa: S105
 WIDTH, ITEMS = 120, 12
-"""At most: characters of a value, things named in one line."""
+"""Maximum characters of a value (WIDTH), and of items named in one line (ITEMS)."""
 
 _ALWAYS_SECRET = {"kubernetes:core/v1:Secret": ("data", "stringData"), "docker:index/container:Container": ("uploads",)}
 _SECRET_VARIABLE = re.compile(
@@ -54,7 +54,7 @@ _OWN_WORDS = re.compile(
     r"label|metadata\.name|^name$|aliases|replicas$|\[(RELEASE|SLOT)\]|secrets\].*(items|path|readonly|mode)|volumes\[secrets\]\.name$",
     re.IGNORECASE,
 )
-"""Of a tier: what differs between two slots, is no part of a release, or says what something else says better."""
+"""Paths of a tier's inputs that are left out: they always differ between slots, are no part of a release, or repeat others."""
 _AGAIN = re.compile(r"error: (preview failed|an unhandled error occurred: program exited .*)")
 
 
@@ -62,7 +62,7 @@ _AGAIN = re.compile(r"error: (preview failed|an unhandled error occurred: progra
 
 
 class Op(IntEnum):
-    """What happens to a resource, the least first."""
+    """Operation on a resource, in order of gravity."""
 
     SAME = 0
     CREATE = 1
@@ -81,7 +81,7 @@ _OPS = {"same": Op.SAME, "read": Op.SAME, "refresh": Op.SAME, "create": Op.CREAT
 
 
 class Area(StrEnum):
-    """What a resource belongs to, the most delicate first."""
+    """Part of the stack that a resource belongs to, the most critical first."""
 
     DATA = "data"
     SHARED = "shared"
@@ -90,18 +90,20 @@ class Area(StrEnum):
 
 
 class Verdict(StrEnum):
+    """Summary of all changes of a preview."""
+
     NONE = "no change"
     RELEASE = "release only"
     PLACE = "changes in place"
-    """Something besides a release, and neither data nor lost: the scale of what is live, a quota, the gateway."""
+    """Changes besides a release that neither touch nor lose data: the live slot's scale, a quota, the gateway."""
     DATA = "touches data"
     LOSS = "replaces or deletes"
-    """What both slots share. That a release makes its slot anew is what a release is."""
+    """Replaces or deletes a resource that both slots share. The slot of a release is always replaced and does not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What happens to one resource. `unprotected` if it was protected from deletion and no longer will be."""
+    """Operation on one resource. `unprotected` is True if the update removes its protection from deletion."""
 
     op: Op
     old: Entry | None
@@ -125,7 +127,7 @@ class Change:
 
     @property
     def volume(self) -> bool:
-        """Whether it holds data of users; those for secrets are filled by the update itself."""
+        """True for a volume with users' data. Volumes of secrets are filled by the update itself."""
         return self.kind in ("Volume", "PersistentVolumeClaim") and "-secrets-" not in self.entry.name
 
     @property
@@ -142,7 +144,7 @@ class Change:
 
     @property
     def owner(self) -> str:
-        """The tier or component it is of, such as `database`, `gateway` or, for what all stands on, `ground`."""
+        """Tier or component of the resource, such as `database`, `gateway` or, for the base resources, `ground`."""
         return (self.entry.tier if self.area is Area.SLOT else None) or self._component.rpartition(":")[2].lower()
 
     @property
@@ -151,14 +153,14 @@ class Change:
 
     @property
     def lost(self) -> bool:
-        """Whether something that both slots share goes away, for good or until it is made anew; images stay on the engine."""
+        """True if a shared resource is replaced or deleted. Images do not count, because they stay on the engine."""
         shared = self.area in (Area.DATA, Area.SHARED)
         return shared and self.op in (Op.REPLACE, Op.DELETE) and self.kind != "RemoteImage"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """What an update would do. Entries and changes are in the order of their URNs, so that nothing depends on the engine's."""
+    """Changes of an update. Entries and changes are sorted by URN, so that the result does not depend on the engine's order."""
 
     stack: str
     changes: tuple[Change, ...]
@@ -173,25 +175,25 @@ class Preview:
 
     @property
     def plan(self) -> Plan | None:
-        """What becomes of the slots; None where the preview did not get that far."""
-        then, now = checkpoint.observe(self.after), self.observed
-        if not then.live:
+        """Plan of the slots, or None if the preview did not get that far."""
+        after, before_state = checkpoint.observe(self.after), self.observed
+        if not after.live:
             return None
-        render = next((slot for slot in Slot if slot in then.held and not _kept(slot, now, then)), None)
-        target = render or then.live
+        render = next((slot for slot in Slot if slot in after.held and not _kept(slot, before_state, after)), None)
+        target = render or after.live
         return Plan(
-            live=then.live,
-            release=then.held[target].release,
+            live=after.live,
+            release=after.held[target].release,
             render=render,
-            keep=tuple(slot for slot in Slot if slot in then.held and slot is not render),
-            switches=then.switches,
-            previous=now.live,
-            waits=render is not None and then.live is now.live,
+            keep=tuple(slot for slot in Slot if slot in after.held and slot is not render),
+            switches=after.switches,
+            previous=before_state.live,
+            waits=render is not None and after.live is before_state.live,
         )
 
     @property
     def verdict(self) -> Verdict:
-        """The gravest that is true of any change."""
+        """Gravest verdict of any change."""
         touched = [change for change in self.changes if change.op or change.unprotected]
         if any(change.lost for change in touched):
             return Verdict.LOSS
@@ -210,7 +212,7 @@ def _kept(slot: Slot, now: Observed, then: Observed) -> bool:
 
 
 def read(told: Mapping[str, Any], stack: str) -> Preview:
-    """A preview in the shape that `pulumi preview --json --show-sames` prints; secrets are masked here, once for all."""
+    """Return the preview from the JSON of `pulumi preview --json --show-sames`. All secrets are masked here."""
     steps: dict[str, list[Mapping[str, Any]]] = {}
     for step in cast(Sequence[Mapping[str, Any]], told.get("steps") or ()):
         steps.setdefault(step["urn"], []).append(step)
@@ -218,19 +220,19 @@ def read(told: Mapping[str, Any], stack: str) -> Preview:
     before, after = _entries(map(_before, groups)), _entries(map(_after, groups))
     old, new = ({entry.urn: entry for entry in each.entries} for each in (before, after))
     changes = (_change(urn, group, old.get(urn), new.get(urn)) for urn, group in sorted(steps.items()))
-    said = [(each["severity"], each["message"]) for each in told.get("diagnostics") or ()]
+    diagnostics = [(each["severity"], each["message"]) for each in told.get("diagnostics") or ()]
     return Preview(
         stack=stack,
         changes=tuple(change for change in changes if change.entry.custom),
         before=before,
         after=after,
-        errors=tuple(_messages(text for severity, text in said if severity == "error")),
-        warnings=tuple(_messages(text for severity, text in said if severity == "warning")),
+        errors=tuple(_messages(text for severity, text in diagnostics if severity == "error")),
+        warnings=tuple(_messages(text for severity, text in diagnostics if severity == "warning")),
     )
 
 
 def _op(group: Sequence[Mapping[str, Any]]) -> Op:
-    """What happens in all: a replacement may come in several steps; what is not known here is not passed over."""
+    """Return the overall operation of several steps. A replacement may take several; an unknown step counts as an update."""
     ops = {_OPS.get(step["op"], Op.UPDATE) for step in group}
     return Op.REPLACE if {Op.CREATE, Op.DELETE} <= ops else max(ops)
 
@@ -240,7 +242,7 @@ def _before(group: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 
 def _after(group: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """What stays is as it was, for its new state lacks what only the engine knows."""
+    """Return the state after the update. An unchanged resource keeps its old state, as its new one lacks the engine's values."""
     op = _op(group)
     if op is Op.DELETE:
         return None
@@ -248,11 +250,11 @@ def _after(group: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 
 def _state(group: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
-    found = next((step[name] for step in group if step.get(name)), None)
-    if not found:
+    state = next((step[name] for step in group if step.get(name)), None)
+    if not state:
         return None
-    hidden = {*(found.get("additionalSecretOutputs") or ()), *_ALWAYS_SECRET.get(found["type"], ())}
-    return {**found, "inputs": masked(found.get("inputs") or {}, hidden), "outputs": found.get("outputs") or {}}
+    hidden = {*(state.get("additionalSecretOutputs") or ()), *_ALWAYS_SECRET.get(state["type"], ())}
+    return {**state, "inputs": masked(state.get("inputs") or {}, hidden), "outputs": state.get("outputs") or {}}
 
 
 def _entries(states: Iterable[Mapping[str, Any] | None]) -> Checkpoint:
@@ -273,14 +275,14 @@ def _change(urn: str, group: Sequence[Mapping[str, Any]], old: Entry | None, new
 
 
 def _messages(texts: Iterable[str]) -> Iterator[str]:
-    """Without those that say only that another has been said."""
+    """Yield each message once, without those that only repeat that an error occurred."""
     for text in dict.fromkeys(text.strip() for text in texts):
         if not _AGAIN.fullmatch(text):
             yield _LOGIN.sub(rf"\1{SECRET}@", text.removeprefix("error: "))
 
 
 def masked(value: Any, hidden: Iterable[str] = ()) -> Any:
-    """A value without secrets: those Pulumi marks, whatever stands under a `hidden` key, logins in addresses."""
+    """Return a value without secrets: those that Pulumi marks, values below a `hidden` key, and logins in URLs."""
     if isinstance(value, Mapping):
         pairs = cast(Mapping[str, Any], value)
         return SECRET if SIGNATURE in pairs else {k: SECRET if k in hidden else masked(v) for k, v in pairs.items()}
@@ -290,7 +292,7 @@ def masked(value: Any, hidden: Iterable[str] = ()) -> Any:
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Path → value as text of everything in inputs. Members of a list go by their name where they have one."""
+    """Yield path and value as text of all inputs. Members of a list are addressed by name if they have one."""
     if isinstance(value, Mapping):
         for key, each in sorted(cast(Mapping[str, Any], value).items()):
             if key != "__defaults":
@@ -311,20 +313,20 @@ def _named(members: list[Any], path: str) -> Iterator[tuple[str, Any]]:
         yield "", " ".join(map(str, members))
     else:
         pairs = [cast(Mapping[str, Any], each if isinstance(each, Mapping) else {}) for each in members]
-        # Of the two ways to call a mount by its name only the path is its own.
+        # Mounts have two candidate keys; only the path is unique.
         keys = ("label", "containerPath", "mountPath", "name")
-        own = (key for key in keys if len({str(each[key]) for each in pairs if key in each}) == len(pairs))
-        key = next(own, None)
+        unique = (key for key in keys if len({str(each[key]) for each in pairs if key in each}) == len(pairs))
+        key = next(unique, None)
         for number, (each, given) in enumerate(zip(members, pairs, strict=True)):
-            alone = key in given and given.keys() - {key, "__defaults"} == {"value"}
-            yield str(given.get(key, number) if key else number), given["value"] if alone else each
+            only_value = key in given and given.keys() - {key, "__defaults"} == {"value"}
+            yield str(given.get(key, number) if key else number), given["value"] if only_value else each
 
 
 # ---------------------------------------------------------------------- what is dangerous
 
 
 def dangers(preview: Preview) -> list[str]:
-    """What a reviewer must not overlook, in Markdown."""
+    """Return the dangerous changes of a preview, in Markdown."""
     return [*_losses(preview), *_unprotected(preview), *_opened(preview)]
 
 
@@ -334,7 +336,7 @@ def _losses(preview: Preview) -> Iterator[str]:
         if change.lost:
             lost.setdefault((change.area is not Area.DATA, change.owner, change.op), []).append(change)
     for (_, owner, op), changes in sorted(lost.items()):
-        # The data first: of all that goes it is what doesn't come back.
+        # Data comes first, because it can't be restored by another update.
         names = [f"{each.text} **with its data**" if each.volume else each.text for each in changes]
         names.sort(key=lambda name: "**" not in name)
         yield f"**{owner} is {op.word}**, and both slots share it: {listed(names)}"
@@ -346,19 +348,22 @@ def _unprotected(preview: Preview) -> Iterator[str]:
 
 
 def _opened(preview: Preview) -> Iterator[str]:
-    then, now = (
+    routes_after, routes_before = (
         {each for entry in state.entries for each in _ways(entry)} for state in (preview.after, preview.before)
     )
-    for what, way in sorted(then - now):
-        yield f"**{what}**: {way}"
-    gone = {each for entry in preview.before.entries for each in _barriers(entry)}
-    for barrier in sorted(gone - {each for entry in preview.after.entries for each in _barriers(entry)}):
+    for category, route in sorted(routes_after - routes_before):
+        yield f"**{category}**: {route}"
+    barriers_before = {each for entry in preview.before.entries for each in _barriers(entry)}
+    for barrier in sorted(barriers_before - {each for entry in preview.after.entries for each in _barriers(entry)}):
         yield f"**network opened**: {barrier} no more"
 
 
 def _ways(entry: Entry) -> Iterator[tuple[str, str]]:
-    """What a resource lets in or out, said without its slot: a release has the same ways as the one before."""
-    exposed, opened = "public exposure", "network opened"
+    """Yield category and text for each connection that a resource allows.
+
+    The slot is left out of names: a release allows the same connections as the one before.
+    """
+    exposed, network_opened = "public exposure", "network opened"
     inputs, spec = entry.inputs, cast(dict[str, Any], entry.inputs.get("spec") or {})
     slot = entry.labels.get(LABEL_SLOT, "")
     name = f"`{plain(entry.name.replace(f'-{slot}', '') if slot else entry.name)}`"
@@ -371,9 +376,9 @@ def _ways(entry: Entry) -> Iterator[tuple[str, str]]:
     if entry.role in ("tier", "task") and entry.tier:
         for network in inputs.get("networksAdvanced") or ():
             if str(network["name"]).endswith("-outside"):
-                yield opened, f"{entry.tier} may connect to the world outside"
+                yield network_opened, f"{entry.tier} may connect to the world outside"
     if entry.type.endswith(":NetworkPolicy"):
-        yield from ((opened, f"NetworkPolicy {name} {way}") for way in _peers(spec))
+        yield from ((network_opened, f"NetworkPolicy {name} {way}") for way in _peers(spec))
     if entry.type.endswith(":Service") and spec.get("type", "ClusterIP") not in ("ClusterIP", "ExternalName"):
         yield exposed, f"Service {name} is a {spec['type']}"
     if entry.type.endswith((":HTTPRoute", ":Gateway")) and entry.custom:
@@ -390,7 +395,7 @@ def _peers(spec: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{verb} everything"
             for peer in rule.get(peers) or ():
                 cidr = str(cast(Mapping[str, Any], peer.get("ipBlock") or {}).get("cidr", ""))
-                if cidr and not cidr.startswith("169.254."):  # of the node itself
+                if cidr and not cidr.startswith("169.254."):  # addresses of the node itself
                     yield f"{verb} {cidr}"
 
 
@@ -408,7 +413,7 @@ def _barriers(entry: Entry) -> Iterator[str]:
 
 
 def comment(preview: Preview) -> str:
-    """The whole comment, in Markdown, shorter than `LIMIT`: of the full diff as many changes as there is room for."""
+    """Return the comment in Markdown, shorter than `LIMIT`. The full diff is cut to the space that is left."""
     parts = [marker(preview.stack), _headline(preview), *_problems(preview), *_release(preview), *_picture(preview)]
     parts += [*_list(dangers(preview)), *_list(_in_place(preview)), *_list(_warnings(preview))]
     head = "\n\n".join(parts) + "\n"
@@ -416,12 +421,12 @@ def comment(preview: Preview) -> str:
 
 
 def _headline(preview: Preview) -> str:
-    counted = Counter(change.op for change in preview.changes)
-    counts = ", ".join(f"{counted[op]} {op.word}" for op in [*[*Op][1:], Op.SAME] if counted[op])
+    count_by_op = Counter(change.op for change in preview.changes)
+    counts = ", ".join(f"{count_by_op[op]} {op.word}" for op in [*[*Op][1:], Op.SAME] if count_by_op[op])
     if not preview.errors:
         return f"**{preview.stack}: {preview.verdict}** ({counts or 'nothing is there'})"
-    known = f"{preview.verdict}, and " if preview.verdict is not Verdict.NONE else ""
-    return f"**{preview.stack}: {known}the preview failed**" + (f" (as far as it got: {counts})" if counts else "")
+    prefix = f"{preview.verdict}, and " if preview.verdict is not Verdict.NONE else ""
+    return f"**{preview.stack}: {prefix}the preview failed**" + (f" (as far as it got: {counts})" if counts else "")
 
 
 def _problems(preview: Preview) -> Iterator[str]:
@@ -431,19 +436,19 @@ def _problems(preview: Preview) -> Iterator[str]:
 
 
 def _list(lines: Iterable[str]) -> Iterator[str]:
-    """As one paragraph, unless there are none."""
+    """Yield lines as one Markdown list, or nothing if there are none."""
     if lines := [f"- {line}" for line in lines]:
         yield "\n".join(_fitting(lines, SHARE, "- and {} more like these"))
 
 
 def _fitting(texts: Sequence[str], room: int, rest: str) -> list[str]:
-    """As many of them as there is room for, in characters; then `rest`, with how many are left out."""
+    """Return the texts that fit into `room` characters; if some do not, `rest` is added with their number."""
     fits = sum(size <= room for size in accumulate(len(text) + 1 for text in texts))
     return [*texts[:fits], *([rest.format(len(texts) - fits)] if fits < len(texts) else [])]
 
 
 def _in_place(preview: Preview) -> Iterator[str]:
-    """What changes of what stays, outside of a slot that is made anew."""
+    """Yield the changes of resources that stay, except in a slot that is deployed anew."""
     plan = preview.plan
     for change in preview.changes:
         switched = change.area is Area.SWITCH or (plan and plan.render and change.slot == plan.render)
@@ -453,21 +458,21 @@ def _in_place(preview: Preview) -> Iterator[str]:
 
 
 def _differences(old: Entry | None, new: Entry | None) -> Iterator[tuple[str, str, str]]:
-    then, now = (dict(leaves(entry.inputs)) if entry else {} for entry in (old, new))
-    for path in sorted(then.keys() | now.keys()):
-        if then.get(path) != now.get(path):
-            yield path, *_sides(then.get(path, ""), now.get(path, ""))
+    before, after = (dict(leaves(entry.inputs)) if entry else {} for entry in (old, new))
+    for path in sorted(before.keys() | after.keys()):
+        if before.get(path) != after.get(path):
+            yield path, *_sides(before.get(path, ""), after.get(path, ""))
 
 
-def _sides(was: str, now: str) -> tuple[str, str]:
-    """Both values as code, from where they begin to differ if they are long."""
-    same = next((at for at, (one, other) in enumerate(zip(was, now, strict=False)) if one != other), 0)
-    start = same - 20 if same > WIDTH // 2 else 0
-    then, after = (
+def _sides(old: str, new: str) -> tuple[str, str]:
+    """Return both values as code. Long values begin shortly before their first difference."""
+    first = next((at for at, (one, other) in enumerate(zip(old, new, strict=False)) if one != other), 0)
+    start = first - 20 if first > WIDTH // 2 else 0
+    old_text, new_text = (
         f"`{plain(short(('…' if start else '') + side[start:], WIDTH // 2))}`" if side else "nothing"
-        for side in (was, now)
+        for side in (old, new)
     )
-    return then, after
+    return old_text, new_text
 
 
 def _warnings(preview: Preview) -> Iterator[str]:
@@ -488,8 +493,8 @@ def _release(preview: Preview) -> Iterator[str]:
 
 def _slot(plan: Plan, observed: Observed) -> Iterator[tuple[str, str]]:
     if plan.render:
-        gone = observed.held.get(plan.render)
-        yield "slot", f"{plan.render}: {gone.release if gone else 'empty'} → **{plan.release}**"
+        replaced = observed.held.get(plan.render)
+        yield "slot", f"{plan.render}: {replaced.release if replaced else 'empty'} → **{plan.release}**"
     if observed.live and observed.live in observed.held:
         until = "stays live" if plan.waits else "is live until the switch"
         yield "live", f"{observed.live}: {observed.held[observed.live].release} {until}"
@@ -507,22 +512,22 @@ def _content(preview: Preview, plan: Plan, live: Release | None) -> Iterator[tup
 
 
 def _part(preview: Preview, plan: Plan, part: str) -> str:
-    """A part that is not the same as in what is live, and what of it, where the preview knows."""
+    """Return a part of the release that differs from the live one, with the differences that the preview knows."""
     assert plan.previous
     assert plan.render
     old, new = (
         _facts(state, part, slot) for state, slot in ((preview.before, plan.previous), (preview.after, plan.render))
     )
-    found: list[str] = []
+    changes: list[str] = []
     for name in sorted(old.keys() | new.keys()):
-        (was, was_plain), (now, now_plain) = old.get(name, ("", "")), new.get(name, ("", ""))
-        if was_plain != now_plain:
-            found.append(f"{plain(name)} {' → '.join(_sides(was, now))}")
-    return f"**{part}**" + (f": {listed(found, '; ')}" if found else "")
+        (old_value, old_plain), (new_value, new_plain) = old.get(name, ("", "")), new.get(name, ("", ""))
+        if old_plain != new_plain:
+            changes.append(f"{plain(name)} {' → '.join(_sides(old_value, new_value))}")
+    return f"**{part}**" + (f": {listed(changes, '; ')}" if changes else "")
 
 
 def _facts(state: Checkpoint, tier: str, slot: Slot) -> dict[str, tuple[str, str]]:
-    """Name → value, and value without the names of slot and release, of what runs of a tier in a slot."""
+    """Return name → value, and value without slot and release, of the inputs of a tier's running resource in a slot."""
     runs = (e for e in state.entries if e.runs and e.tier == tier and e.labels.get(LABEL_SLOT) == slot)
     entry = next((entry for entry in runs if not entry.type.endswith("Autoscaler")), None)
     if not entry:
@@ -531,7 +536,7 @@ def _facts(state: Checkpoint, tier: str, slot: Slot) -> dict[str, tuple[str, str
     for path, value in leaves(entry.inputs):
         if not _OWN_WORDS.search(path):
             facts[name] = f"{facts[name]} {value}" if (name := _brief(path)) in facts else value
-    # An engine knows an image by an id, a person by its name.
+    # The engine names an image by its id; people know its name.
     images = [name for urn in entry.dependencies if (name := urn.rpartition(f"{slot}-image-")[2]) != urn]
     facts |= {"image": images[0]} if len(images) == 1 else {}
     release = entry.labels.get(LABEL_RELEASE, "")
@@ -560,47 +565,49 @@ _COLOURS = {
 
 
 def _picture(preview: Preview) -> Iterator[str]:
-    """The tiers, coloured by the gravest that happens to them, and where traffic goes."""
+    """Yield a diagram of the tiers, coloured by their gravest change, with the routes of traffic."""
     worst: dict[tuple[str, str], Op] = {}
     for change in preview.changes:
-        place = change.slot, change.owner
-        # A slot's supplies and tasks come and go with each release: its tiers are what runs.
+        key = change.slot, change.owner
+        # A slot's secrets and tasks change with every release; only what runs in it counts.
         if change.entry.runs or not change.slot:
-            worst[place] = max(worst.get(place, Op.SAME), change.op)
+            worst[key] = max(worst.get(key, Op.SAME), change.op)
     if not any(worst.values()):
         return
     lines = [_node("gateway", "gateway", worst.get(("", "gateway"), Op.SAME))]
     data = [tier for tier in ("database", "cache") if ("", tier) in worst]
     lines += [_node(tier, tier, worst["", tier]) for tier in data]
-    now, then = preview.observed, checkpoint.observe(preview.after)
+    before, after = preview.observed, checkpoint.observe(preview.after)
     for slot in Slot:
-        if held := then.held.get(slot) or now.held.get(slot):
-            tiers = {tier: worst.get((slot, tier), Op.SAME) for tier in sorted(held.release.parts) if "." not in tier}
-            rests = slot in then.held and _kept(slot, now, then)
-            lines.append(f'subgraph {slot}["{slot}: {held.release}"]')
-            lines += [_node(f"{slot}_{tier}", tier, op, rests) for tier, op in tiers.items()]
-            lines += ["end", *_arrow(slot, now, then), *(f"{slot} --- {tier}" for tier in data)]
+        if slot_state := after.held.get(slot) or before.held.get(slot):
+            tiers = {
+                tier: worst.get((slot, tier), Op.SAME) for tier in sorted(slot_state.release.parts) if "." not in tier
+            }
+            suspended = slot in after.held and _kept(slot, before, after)
+            lines.append(f'subgraph {slot}["{slot}: {slot_state.release}"]')
+            lines += [_node(f"{slot}_{tier}", tier, op, suspended) for tier, op in tiers.items()]
+            lines += ["end", *_arrow(slot, before, after), *(f"{slot} --- {tier}" for tier in data)]
     used = [op for op in Op if any(line.endswith(f":::{op.word}") for line in lines)]
     lines += [f"classDef {op.word} {_COLOURS[op]}" for op in used]
     yield "\n".join(["```mermaid", "flowchart LR", *lines, "```"])
 
 
 def _node(key: str, name: str, op: Op, kept: bool = False) -> str:
-    """`kept` of a tier in a slot that stays: what is deleted of it is remembered."""
-    said = "rests" if kept and op is Op.DELETE else op.word
-    label = name if op is Op.SAME else f"{name}<br>{said}"
+    """Return a node of the diagram. A deleted resource of a `kept` tier is suspended: its description stays in the state."""
+    status = "rests" if kept and op is Op.DELETE else op.word
+    label = name if op is Op.SAME else f"{name}<br>{status}"
     return f'{key}["{label}"]:::{op.word}'
 
 
-def _arrow(slot: Slot, now: Observed, then: Observed) -> Iterator[str]:
-    if then.live is slot:
-        yield f"gateway ==>|{'live' if now.live is slot else 'after the switch'}| {slot}"
-    elif now.live is slot and then.live:
+def _arrow(slot: Slot, before: Observed, after: Observed) -> Iterator[str]:
+    if after.live is slot:
+        yield f"gateway ==>|{'live' if before.live is slot else 'after the switch'}| {slot}"
+    elif before.live is slot and after.live:
         yield f"gateway -.->|until the switch| {slot}"
 
 
 def _details(preview: Preview, room: int) -> str:
-    """All changes, folded; what is shared comes first, for it is the last to be left out. `room` is in characters."""
+    """Return all changes as a folded diff of at most `room` characters. Shared resources come first, so that cuts hit slots."""
     touched = [change for change in preview.changes if change.op]
     touched.sort(key=lambda change: ([*Area].index(change.area), change.entry.urn))
     if not touched:
@@ -622,19 +629,19 @@ def _diff(change: Change) -> Iterator[str]:
 
 
 def listed(names: Sequence[str], between: str = ", ") -> str:
-    """The first of them, and how many more there are."""
-    left = len(names) - ITEMS
-    return between.join([*names[:ITEMS], *([f"and {left} more"] if left > 0 else [])])
+    """Return the first names, and the number of further ones."""
+    more = len(names) - ITEMS
+    return between.join([*names[:ITEMS], *([f"and {more} more"] if more > 0 else [])])
 
 
 def short(text: str, width: int = WIDTH) -> str:
-    """One line of at most `width` characters that ends no fence of Markdown."""
+    """Return a text as one line of at most `width` characters that can't end a Markdown fence."""
     text = text.replace("```", "'''").replace("\n", "⏎").replace("\r", "")
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def plain(text: str) -> str:
-    """Text that can stand between backticks in a table."""
+    """Return a text that is safe between backticks in a table."""
     return short(text).replace("`", "'").replace("|", "¦")
 
 
@@ -642,36 +649,36 @@ def plain(text: str) -> str:
 
 
 def marker(stack: str) -> str:
-    """The first line of a stack's comment; nobody sees it."""
+    """Return the first line of a stack's comment, which is invisible when rendered."""
     return f"<!-- tiers-preview {stack} -->"
 
 
 def sticky(comments: Iterable[Mapping[str, Any]], stack: str) -> int | None:
-    """The id of the comment that is this stack's, of those of a pull request; the first, should there be several."""
+    """Return the id of this stack's comment among those of a pull request; the lowest if there are several."""
     ids = (each["id"] for each in comments if (each.get("body") or "").splitlines()[:1] == [marker(stack)])
     return min(ids, default=None)
 
 
 def post(text: str, stack: str, variables: Mapping[str, str]) -> str:
-    """Put the stack's comment on the pull request, in place of its last; its address.
+    """Post the stack's comment to the pull request, in place of its last one, and return its URL.
 
     Raises:
-        RunError: GitHub refuses.
+        RunError: GitHub refuses the request.
     """
     api = variables.get("GITHUB_API_URL") or "https://api.github.com"
     issues = f"{api}/repos/{variables['GITHUB_REPOSITORY']}/issues"
-    asked: str | None = f"{issues}/{variables['PR_NUMBER']}/comments"
+    page: str | None = f"{issues}/{variables['PR_NUMBER']}/comments"
     comments: list[Mapping[str, Any]] = []
     with requests.Session() as session:
         session.headers["Authorization"] = f"Bearer {variables['GITHUB_TOKEN']}"
         session.headers["Accept"] = "application/vnd.github+json"
-        while asked:
-            answer = _asked(session, "GET", asked, params={"per_page": 100})
+        while page:
+            answer = _asked(session, "GET", page, params={"per_page": 100})
             comments += answer.json()
-            asked = answer.links.get("next", {}).get("url")
-        found = sticky(comments, stack)
-        where = f"{issues}/comments/{found}" if found else f"{issues}/{variables['PR_NUMBER']}/comments"
-        return str(_asked(session, "PATCH" if found else "POST", where, json={"body": text}).json()["html_url"])
+            page = answer.links.get("next", {}).get("url")
+        comment_id = sticky(comments, stack)
+        target = f"{issues}/comments/{comment_id}" if comment_id else f"{issues}/{variables['PR_NUMBER']}/comments"
+        return str(_asked(session, "PATCH" if comment_id else "POST", target, json={"body": text}).json()["html_url"])
 
 
 def _asked(session: requests.Session, verb: str, url: str, **more: Any) -> requests.Response:
@@ -686,21 +693,21 @@ def _asked(session: requests.Session, verb: str, url: str, **more: Any) -> reque
 
 
 def ask(stack: str) -> Mapping[str, Any]:
-    """What `pulumi preview` prints of a stack. Where it prints no JSON, its error in the same shape."""
+    """Return the output of `pulumi preview`. If it is not JSON, return its error in the same form."""
     command = ["pulumi", "preview", "--json", "--show-sames", "--non-interactive", "--stack", stack]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     try:
         return json.loads(done.stdout)
     except json.JSONDecodeError:
-        said = done.stderr.strip() or done.stdout.strip() or f"`{' '.join(command)}` ended with {done.returncode}"
-        return {"diagnostics": [{"severity": "error", "message": said}]}
+        message = done.stderr.strip() or done.stdout.strip() or f"`{' '.join(command)}` ended with {done.returncode}"
+        return {"diagnostics": [{"severity": "error", "message": message}]}
 
 
 def main(stack: str, file: str | None = None) -> int:
     preview = read(json.loads(Path(file).read_text()) if file else ask(stack), stack)
     text = comment(preview)
-    given = all(os.environ.get(name) for name in POSTED_TO)
-    print(post(text, stack, os.environ) if given else text, end="\n" if given else "")
+    posts = all(os.environ.get(name) for name in POSTED_TO)
+    print(post(text, stack, os.environ) if posts else text, end="\n" if posts else "")
     return 1 if preview.errors else 0
 
 

@@ -1,9 +1,10 @@
-"""Data as it was, in a database of its own beside the one there is: `python -m ci.restore STACK TO [OF]`.
+"""Restore of data into a new database beside the one in use: `python -m ci.restore STACK TO [OF]`.
 
-TO is `latest`, the id of a backup or a time; OF the database that was live at that time, if that is not today's. With
-`python -m ci.restore STACK --from OTHER` it is the data of another environment, as the last backup of it that was proven has it,
-through the application's `anonymise`. What is there is never written to. Once the new database is whole and was compared with what
-was saved, the stack file names it: `make up` then takes the tiers to it as a release, and `make back` to the one they had.
+TO is `latest`, the id of a backup or a time. OF is the database that was live at that time, if another one is live
+today. `python -m ci.restore STACK --from OTHER` restores another environment's data from its last verified backup,
+through the application's `anonymise`. The existing database is never written to. Once the new database is complete
+and compared with the backup, the stack file names it: `make up` releases the tiers with it, and `make back` returns
+to the former one.
 """
 
 import json
@@ -31,7 +32,7 @@ COPY_OF = f"{DATABASE}.copy_of"
 
 
 def restore(stack: str, to: str, of: str = "") -> None:
-    """The environment's own data, as it was. `of` is the database that was live at the moment meant, if it is another now."""
+    """Restore the environment's own data. `of` is the database that was live at the time `to`, if another one is live now."""
     app, environment = load(stack)
     if not to:
         raise RunError(
@@ -48,25 +49,25 @@ def restore(stack: str, to: str, of: str = "") -> None:
 
 
 def refresh(stack: str, of: str) -> None:
-    """The data of another environment, anonymised before it has a name that anything here looks for."""
+    """Restore another environment's data. It is anonymised before the database gets the name that tiers use."""
     app, environment = load(stack)
     if problem := unfit(app, environment, stack, of):
         raise RunError(problem)
     into = fresh(app, datetime.now(UTC))
-    told = json.dumps(_whose(of) | {"sql": _anonymise(app)})
+    request = json.dumps(_whose(of) | {"sql": _anonymise(app)})
     command = (backup.NAME, "restore", "--snapshot", "verified", "--into", into, "--told")
-    print(platforms.tell(app, environment, stack, backup.NAME, command, told))
+    print(platforms.tell(app, environment, stack, backup.NAME, command, request))
     _use(app, environment, stack, into)
 
 
 def unfit(app: App, environment: Environment, stack: str, of: str) -> str:
-    """Why the data of `of` is not for this environment, if it is not. That it may be is said here and nowhere else."""
+    """Return the reason why this environment may not get the data of `of`, or an empty text. Only this function allows it."""
     size = environment.size(TierName.DATABASE)
     if not of:
         return "FROM is not given; say which environment's data it is to be"
     if size.copy_of != of:
-        said = f"it is a copy of {size.copy_of}" if size.copy_of else "it is nobody's copy"
-        return f"{COPY_OF}: {stack} is not for the data of {of}, {said}; set it to {of} if nothing here is real data"
+        state = f"it is a copy of {size.copy_of}" if size.copy_of else "it is nobody's copy"
+        return f"{COPY_OF}: {stack} is not for the data of {of}, {state}; set it to {of} if nothing here is real data"
     if not app.database or not app.database.anonymise:
         return f"app.database.anonymise: the data of {of} is of real people; name the SQL files that make it nobody's"
     return ""
@@ -76,7 +77,7 @@ def unfit(app: App, environment: Environment, stack: str, of: str) -> str:
 
 
 def moment_of(to: str) -> datetime | None:
-    """The time that is meant, in UTC unless it says otherwise; None if it is an id, which may look like a day, or a word."""
+    """Return the time that `to` names, in UTC by default; None for a word, or for an id, which may look like a day."""
     try:
         moment = datetime.fromisoformat(to) if "-" in to else None
     except ValueError:
@@ -87,7 +88,7 @@ def moment_of(to: str) -> datetime | None:
 
 
 def _recovered(app: App, environment: Environment, stack: str, moment: datetime, of: str, into: str) -> str:
-    """A database at any moment: replayed with all others in a server of its own, and copied from there."""
+    """Recover a database to any moment: its server is restored temporarily, and the database is copied from there."""
     assert app.database
     wanted = database.workload(app.database, _description(app, environment))
     assert isinstance(wanted, DatabaseCluster)
@@ -98,7 +99,7 @@ def _recovered(app: App, environment: Environment, stack: str, moment: datetime,
 
 
 def _description(app: App, environment: Environment) -> Description:
-    """What says where things are; no secret is asked for."""
+    """Return a description of the environment without the values of secrets."""
     names = {*app.secrets, *environment.secrets}
     return Description(
         app=app, environment=environment, secrets={name: Secret(name=name, version="") for name in names}, root=ROOT
@@ -114,18 +115,18 @@ def _use(app: App, environment: Environment, stack: str, name: str) -> None:
 
 
 def _whose(of: str) -> dict[str, Any]:
-    """Where the backups of an environment are and what opens them, as who may read its stack file knows it."""
+    """Return the location and the keys of an environment's backups, from its stack file."""
     app, environment = load(of)
-    wanted = environment.size(TierName.DATABASE).backup
-    if not wanted or not wanted.target.s3:
+    settings = environment.size(TierName.DATABASE).backup
+    if not settings or not settings.target.s3:
         raise RunError(
             f"{backup.PATH}.target: the backups of {of} are where no other environment reaches them; back up to s3"
         )
-    s3 = wanted.target.s3
+    s3 = settings.target.s3
     return {
-        "repository": backup.repository(wanted.target, app, of),
+        "repository": backup.repository(settings.target, app, of),
         "region": s3.region,
-        "key": _value(of, environment, wanted.key),
+        "key": _value(of, environment, settings.key),
         "access_key": _value(of, environment, s3.access_key),
         "secret_key": _value(of, environment, s3.secret_key),
     }

@@ -1,7 +1,7 @@
-"""What is in the images that an environment runs and this repository builds: `python -m ci.sbom STACK`.
+"""Software bills of materials of the images that this repository builds: `python -m ci.sbom STACK`.
 
-For each of those its stack file names by digest one list of parts (CycloneDX, by trivy) in `reports/`, and in
-`reports/images.json` its name, digest and list: what a pipeline attests of it.
+For each such image that the stack file names by digest, trivy writes a CycloneDX file to `reports/`.
+`reports/images.json` lists names, digests and files, which a pipeline attests.
 """
 
 import json
@@ -16,20 +16,20 @@ from .slo import REPORTS
 
 INDEX = REPORTS / "images.json"
 DEBIANS = "usr/share/**/*.jar"
-"""Where Debian's packages, which are listed, keep what Java needs: to know any jar by itself takes a database from outside."""
+"""Java archives of Debian's packages, which are listed as packages. Recognising a jar needs a database from the internet."""
 
 
 def main(stack: str) -> None:
-    asked = pins.wanted(stack)
-    known = pins.checked(asked, pins.named(stack), f"Pulumi.{stack}.yaml")
-    # api and worker are one image.
-    references = dict.fromkeys(known[path] for path, each in asked.items() if each.context)
+    wanted = pins.wanted(stack)
+    pinned = pins.checked(wanted, pins.named(stack), f"Pulumi.{stack}.yaml")
+    # api and worker may be the same image.
+    references = dict.fromkeys(pinned[path] for path, each in wanted.items() if each.context)
     REPORTS.mkdir(exist_ok=True)
     INDEX.write_text(json.dumps([described(each) for each in references]) + "\n")
 
 
 def described(reference: str) -> dict[str, Any]:
-    """Name, digest and list of parts of an image given as name:tag@digest; the list is made.
+    """Write the bill of materials of an image `name:tag@digest`, and return its name, digest and file.
 
     Raises:
         RunError: trivy can't read the image.

@@ -1,11 +1,14 @@
-"""Asks an environment what its users ask most, and holds the answers to what they are promised.
+"""Load tests of an environment with its users' most frequent requests, and checks against its SLO.
 
-`python -m ci.slo smoke STACK [--slot idle]`: every one of `app.visits` answers, on the live slot or of the release that waits.
-`python -m ci.slo perf STACK`: at `environment.slo.rate` for `slo.window`, within its limits.
-`python -m ci.slo watch STACK`: the same of a release that has just gone live. Beyond a limit the release before it is live
-again, and the command fails.
+`python -m ci.slo smoke STACK [--slot idle]`: checks that each of `app.visits` answers, on the live or the waiting
+release.
 
-`--window 30s` measures for another time. What k6 has measured is left in `reports/`.
+`python -m ci.slo perf STACK`: sends `environment.slo.rate` requests a second for `slo.window`, and checks the limits.
+
+`python -m ci.slo watch STACK`: does the same for a release that has just gone live. If a limit is exceeded, the
+previous release is made live again, and the command fails.
+
+`--window 30s` overrides the duration. The measurements of k6 are written to `reports/`.
 """
 
 import argparse
@@ -30,98 +33,98 @@ from .described import ROOT, load, pulumi
 SCRIPT = Path(__file__).with_name("slo.js")
 REPORTS = ROOT / "reports"
 TIMES = 3
-"""How often a smoke test asks each path: a slot has more than one replica."""
+"""Requests of a smoke test to each path, as a slot has more than one replica."""
 BEYOND = 99
-"""k6's exit code where a threshold was crossed; any other than this and 0 says that it could not measure."""
+"""Exit code of k6 if a threshold was crossed. Any other code except 0 means that it could not measure."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What k6 has seen."""
+    """Result of a k6 run."""
 
     summary: Mapping[str, Any]
     beyond: bool
     answers: tuple[str, ...]
-    """The first answers that were none: path and reason."""
+    """First failed requests: path and reason."""
 
     def __str__(self) -> str:
         seconds = self.summary["state"]["testRunDurationMs"] / 1000
-        asked, took = self._of("http_reqs"), self._of("http_req_duration")
-        said = f"{asked['count']} requests in {seconds:.0f} s, {self._of('failed')['count']} failed"
-        said += f", 95 in 100 within {took['p(95)']:.0f} ms, 99 within {took['p(99)']:.0f} ms"
-        return said + "".join(f"\n    {answer}" for answer in self.answers)
+        requests, durations = self._of("http_reqs"), self._of("http_req_duration")
+        text = f"{requests['count']} requests in {seconds:.0f} s, {self._of('failed')['count']} failed"
+        text += f", 95 in 100 within {durations['p(95)']:.0f} ms, 99 within {durations['p(99)']:.0f} ms"
+        return text + "".join(f"\n    {answer}" for answer in self.answers)
 
     def _of(self, metric: str) -> dict[str, Any]:
         return self.summary["metrics"][metric]["values"]
 
     @property
     def why(self) -> str:
-        """Which limits are exceeded, in one line."""
-        found = (
+        """Exceeded limits in one line."""
+        exceeded = (
             f"{self._of(name)['count']} of {self.summary['due']} requests {_SAID[name]}, and {int(most)} may"
             for name, most in self.summary["allowed"].items()
             if self._of(name)["count"] > most
         )
-        return "; ".join(found)
+        return "; ".join(exceeded)
 
 
 _SAID = {"failed": "failed", "p95": "took longer than slo.p95", "p99": "took longer than slo.p99"}
 
 
 def smoke(stack: str, slot: str) -> None:
-    """Ask every path that users do; one that fails is an error.
+    """Request every path of `app.visits`.
 
     Raises:
-        RunError: one does, or `slot` is idle and no release waits there.
+        RunError: a request fails, or `slot` is idle and no release waits there.
     """
     app, _ = load(stack)
-    known = outputs(stack)
-    if slot and "waiting" not in known:
+    stack_outputs = outputs(stack)
+    if slot and "waiting" not in stack_outputs:
         raise RunError(f"no release waits on stack {stack} to be promoted; leave out SLOT to ask the one that is live")
-    where = Slot(known["live"]).other if slot else ""
-    seen = measure(f"smoke-{stack}", app, known["url"], {"TIMES": str(TIMES), "SLOT": where})
-    print(f"  {where or 'live'}: {seen}")
-    if seen.beyond:
+    target = Slot(stack_outputs["live"]).other if slot else ""
+    result = measure(f"smoke-{stack}", app, stack_outputs["url"], {"TIMES": str(TIMES), "SLOT": target})
+    print(f"  {target or 'live'}: {result}")
+    if result.beyond:
         raise RunError(f"stack {stack} does not answer what users ask")
 
 
 def perf(stack: str, slo: Slo, app: App) -> None:
-    """Hold an environment to its SLO.
+    """Check an environment against its SLO.
 
     Raises:
-        RunError: it is beyond a limit.
+        RunError: a limit is exceeded.
     """
-    seen = measure(f"perf-{stack}", app, outputs(stack)["url"], limits(slo))
-    print(f"  {seen}")
-    if seen.beyond:
-        raise RunError(f"stack {stack} is beyond its SLO: {seen.why}")
+    result = measure(f"perf-{stack}", app, outputs(stack)["url"], limits(slo))
+    print(f"  {result}")
+    if result.beyond:
+        raise RunError(f"stack {stack} is beyond its SLO: {result.why}")
 
 
 def watch(stack: str, slo: Slo, app: App) -> None:
-    """Hold a release to the SLO, and return to the one before if it is beyond.
+    """Check a new release against the SLO, and go back to the previous one if a limit is exceeded.
 
     Raises:
-        RunError: it is; the message says whether the one before is live again.
+        RunError: a limit is exceeded; the message says whether the previous release is live again.
     """
     watched = outputs(stack)
-    seen = measure(f"watch-{stack}", app, watched["url"], limits(slo))
-    print(f"  {watched['release']}: {seen}")
-    if not seen.beyond:
+    result = measure(f"watch-{stack}", app, watched["url"], limits(slo))
+    print(f"  {watched['release']}: {result}")
+    if not result.beyond:
         return
-    release = f"{watched['release']} is beyond the SLO: {seen.why}"
+    release = f"{watched['release']} is beyond the SLO: {result.why}"
     now = outputs(stack)["release"]
     if now != watched["release"]:
         raise RunError(f"{release}; by now {now} is live, so nothing was changed")
     print(f"  {release}; going back")
-    go_back(stack, f"make watch: {seen.why}")
+    go_back(stack, f"make watch: {result.why}")
     raise RunError(f"{release}; {outputs(stack)['release']} is live again")
 
 
 def go_back(stack: str, who: str) -> None:
-    """The release before is live again, with the reason in the journal.
+    """Make the previous release live again, and record the reason in the journal.
 
     Raises:
-        RunError: there is none, or it may not be gone back to.
+        RunError: there is no previous release, or going back to it is refused.
     """
     heal.main(stack)
     words = ["pulumi", "up", "--stack", stack, "--yes", "--skip-preview", "--non-interactive"]
@@ -130,49 +133,49 @@ def go_back(stack: str, who: str) -> None:
 
 
 def limits(slo: Slo) -> dict[str, str]:
-    """An SLO in the script's words: milliseconds, seconds, requests a second."""
-    given = {
+    """Return an SLO as environment variables of the script: milliseconds, seconds, requests a second."""
+    values = {
         "RATE": slo.rate,
         "SECONDS": slo.window,
         "ERRORS": slo.errors,
         "P95": slo.p95 * 1000,
         "P99": slo.p99 * 1000,
     }
-    return {name: f"{value:g}" for name, value in given.items()}
+    return {name: f"{value:g}" for name, value in values.items()}
 
 
 def measure(name: str, app: App, url: str, settings: Mapping[str, str]) -> Measured:
-    """Run k6 to its end, or until a limit can't be kept any more.
+    """Run k6 to its end, or until a limit is certain to be exceeded.
 
     Raises:
-        RunError: it could not measure, which says nothing of what it was to ask.
+        RunError: k6 could not measure, which proves nothing about the environment.
     """
     if not shutil.which("k6"):
         raise RunError("no `k6` on PATH to measure with; run `python3 -m lab up load`, or install it")
     REPORTS.mkdir(exist_ok=True)
     summary, answers = REPORTS / f"{name}.json", REPORTS / f"{name}.txt"
-    given = {"URL": url, "VISITS": json.dumps(app.visits), "SUMMARY": str(summary)}
-    # The port of k6's own API would be the same for two that run beside each other.
+    variables = {"URL": url, "VISITS": json.dumps(app.visits), "SUMMARY": str(summary)}
+    # No address for k6's API, whose port would collide with that of a second run.
     words = ["--quiet", "--no-usage-report", "--address", "", "--log-format", "raw", "--console-output", str(answers)]
     done = subprocess.run(
-        ["k6", "run", *words, str(SCRIPT)], env={**os.environ, **given, **settings}, capture_output=True, text=True
+        ["k6", "run", *words, str(SCRIPT)], env={**os.environ, **variables, **settings}, capture_output=True, text=True
     )
     if done.returncode not in (0, BEYOND):
         raise RunError(f"k6 could not measure {url}, so nothing was decided: {(done.stderr or done.stdout).strip()}")
-    told = tuple(dict.fromkeys(answers.read_text().splitlines()))[:5] if answers.exists() else ()
-    return Measured(summary=json.loads(summary.read_text()), beyond=done.returncode == BEYOND, answers=told)
+    failures = tuple(dict.fromkeys(answers.read_text().splitlines()))[:5] if answers.exists() else ()
+    return Measured(summary=json.loads(summary.read_text()), beyond=done.returncode == BEYOND, answers=failures)
 
 
 def outputs(stack: str) -> dict[str, Any]:
-    """Return the stack's outputs, with `live`, `url` and `release` among them.
+    """Return the stack's outputs, `live`, `url` and `release` among them.
 
     Raises:
-        RunError: nothing is live there.
+        RunError: no release is live.
     """
-    known = json.loads(pulumi("stack", "output", "--json", "--stack", stack))
-    if known.get("live") not in [*Slot] or not all(isinstance(known.get(key), str) for key in ("url", "release")):
+    values = json.loads(pulumi("stack", "output", "--json", "--stack", stack))
+    if values.get("live") not in [*Slot] or not all(isinstance(values.get(key), str) for key in ("url", "release")):
         raise RunError(f"nothing is live on stack {stack}; run `make up ENV={stack}`")
-    return known
+    return values
 
 
 def _slo(environment: Environment, window: str) -> Slo:
@@ -185,11 +188,11 @@ def _slo(environment: Environment, window: str) -> Slo:
 
 
 def main(verb: str, stack: str, slot: str = "", window: str = "") -> None:
-    """Do what a verb is for; an empty window is the environment's own.
+    """Run a verb; an empty window means the environment's own.
 
     Raises:
-        ConfigError: the window is no time, or the files can't be used.
-        RunError: the environment is not what it should be.
+        ConfigError: the window is not a time, or the files are invalid.
+        RunError: the environment fails the check.
     """
     if verb == "smoke":
         smoke(stack, slot)

@@ -1,6 +1,6 @@
-"""Print the live slot, the release of each slot, readiness, problems and the last switches on one screen: `python -m ci.status STACK`.
+"""Status of a stack on one screen: live slot, releases, readiness, problems and last switches. `python -m ci.status STACK`.
 
-It changes nothing, and ends with 0 also if something is wrong: `make check` is what fails.
+It changes nothing, and exits with 0 even if there are problems; `make check` fails on them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,33 +22,33 @@ from .heal import look
 from .repair import problems, unavailable
 
 SHOWN = 5
-"""Switches; the checkpoint has more."""
+"""Number of switches shown; the checkpoint has more."""
 
 
 def main(stack: str) -> None:
-    """Print the status of a stack. Files that can't be used don't hinder it: the state says where the stack is deployed.
+    """Print the status of a stack. Invalid files do not prevent it: the state says where the stack is deployed.
 
     Raises:
-        RunError: nothing is live.
+        RunError: no release is live.
     """
-    left = state(stack)
-    known = checkpoint.parse(left)
+    exported = state(stack)
+    known = checkpoint.parse(exported)
     observed = checkpoint.observe(known)
-    location = locate(left, stack)
+    location = locate(exported, stack)
     if not observed.live or not location:
         raise RunError(f"nothing is live on stack {stack}; run `make up ENV={stack}`")
-    ready, found = ready_at(location), look(location, left)
-    made = _made(left)
+    ready, present = ready_at(location), look(location, exported)
+    creation_times = _made(exported)
     platform = "kubernetes" if location.context else "docker"
     print(f"{location.app} {stack} ({platform}): {observed.live} is live\n")
     for slot in Slot:
-        print("\n".join(_slot(slot, observed, known, ready, made, unavailable(known, slot, found))))
+        print("\n".join(_slot(slot, observed, known, ready, creation_times, unavailable(known, slot, present))))
     shared = [f"{tier} {count}/{of}" for (where, tier), (count, of) in sorted(ready.items()) if not where]
     print(f"  shared   ready: {', '.join(shared) or 'nothing runs here'}\n")
     print("\n".join(_switches(journal.entries(known))) or "  no switch is on record")
     if known.pending:
         print(f"\n  the last update was cut off while {', '.join(known.pending)}: run `make heal ENV={stack}`")
-    if wrong := problems(left, found, stack):
+    if wrong := problems(exported, present, stack):
         print("\n  wrong:")
         print("\n".join(f"  - {line}" for line in wrong))
 
@@ -61,17 +61,17 @@ def _slot(
     made: Mapping[str, datetime],
     absent: Sequence[str],
 ) -> Iterator[str]:
-    held = observed.held.get(slot)
-    if not held:
+    slot_state = observed.held.get(slot)
+    if not slot_state:
         yield f"  {slot:<8} holds nothing\n"
         return
-    role = "live" if slot is observed.live else "failed a gate" if not held.proven else ""
+    role = "live" if slot is observed.live else "failed a gate" if not slot_state.proven else ""
     role = role or ("waits to be promoted" if observed.waiting else "standby")
     entries = (*known.below(slot, checkpoint.SLOT), *checkpoint.rested(known, slot))
     ages = [made[entry.urn] for entry in entries if entry.urn in made]
-    yield f"  {slot:<8} {held.release}, {role}" + (f", made {_ago(max(ages))} ago" if ages else "")
+    yield f"  {slot:<8} {slot_state.release}, {role}" + (f", made {_ago(max(ages))} ago" if ages else "")
     for tier in (TierName.WEB, TierName.API, TierName.WORKER):
-        if tier in held.release.parts:
+        if tier in slot_state.release.parts:
             image = next(
                 (text for entry in entries if entry.runs and entry.tier == tier and (text := _image(entry, entries))),
                 "",
@@ -84,7 +84,7 @@ def _slot(
 
 
 def _image(entry: Entry, entries: Sequence[Entry]) -> str:
-    """As a person knows it: on Docker a container has only its image's id."""
+    """Return an image's name. On Docker a container has only the image's id."""
     if template := entry.inputs.get("spec", {}).get("template"):
         return str(template["spec"]["containers"][0]["image"])
     names = {str(each.outputs.get("imageId")): str(each.inputs.get("name")) for each in entries}

@@ -1,7 +1,7 @@
-"""One request through all tiers: `python -m ci.trace STACK ID`. Every line about it, of both slots, in the order of time.
+"""Trace of a request through all tiers and both slots, in order of time: `python -m ci.trace STACK ID`.
 
-A line is about it if it is JSON with that `request_id`, or names the id anywhere: PostgreSQL writes plain text, and an
-application that signs its statements is in there with the id (examples/board/api/board/logs.py).
+A log line belongs to the request if it is JSON with that `request_id`, or contains the id anywhere. PostgreSQL writes
+plain text, which contains the id if an application adds it to its statements (examples/board/api/board/logs.py).
 """
 
 import json
@@ -17,7 +17,7 @@ from . import edge
 from .described import load
 
 _SAID = ("message", "method", "path", "status", "level")
-"""What is told first of a line, in this order."""
+"""Fields of a line that are printed first, in this order."""
 _KNOWN = {"time", "request_id", "release", "slot", *_SAID}
 
 
@@ -25,24 +25,24 @@ def main(stack: str, request: str) -> None:
     if not request:
         raise RunError("which request? Say `make trace ID=…`; answers have it in their header X-Request-Id")
     app, environment = load(stack)
-    found = sorted(about(request, platforms.lines(app, environment, stack)))
-    if not found:
+    lines = sorted(about(request, platforms.lines(app, environment, stack)))
+    if not lines:
         raise RunError(
             f"no line on stack {stack} is about {request}: logs rotate, and go with the containers of a release that has left"
         )
-    for line in found:
+    for line in lines:
         print(told(line))
 
 
 def about(request: str, lines: Iterable[Line]) -> Iterator[Line]:
-    """The lines that belong to a request."""
+    """Yield the lines that belong to a request."""
     for line in lines:
         if request in line.text and _fields(line).get("request_id", request) == request:
             yield line
 
 
 def told(line: Line) -> str:
-    """A line as people read it: when, where, what, and the rest by name."""
+    """Return a line for people: time, place, message, and the other fields by name."""
     fields = _fields(line)
     said = [str(fields[key]) for key in _SAID if key in fields] or [line.text]
     said += [f"{key}={value}" for key, value in fields.items() if key not in _KNOWN]
@@ -51,12 +51,12 @@ def told(line: Line) -> str:
 
 
 def _fields(line: Line) -> dict[str, Any]:
-    """What a line of JSON says; nothing if it is none."""
+    """Return the fields of a JSON line, or an empty mapping."""
     try:
-        found: object = json.loads(line.text)
+        fields: object = json.loads(line.text)
     except ValueError:
         return {}
-    return cast(dict[str, Any], found) if isinstance(found, dict) else {}
+    return cast(dict[str, Any], fields) if isinstance(fields, dict) else {}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The rules as a policy pack: `pulumi up --policy-pack policy`, `pulumi preview --policy-pack policy`."""
+"""Policy pack of the rules: `pulumi up --policy-pack policy`, `pulumi preview --policy-pack policy`."""
 
 import io
 import sys
@@ -19,7 +19,7 @@ from pulumi_policy import (
 )
 from pulumi_policy.proxy import UnknownValueError
 
-# The language host runs this folder, not the package.
+# The language host runs this folder as a script, so the repository must be importable.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from policy.model import Resource, Rule
@@ -28,7 +28,7 @@ from policy.settings import SETTINGS
 
 
 def seen(given: ResourceValidationArgs | PolicyResource) -> Resource:
-    """A resource as rules see it. Its stack is in its URN: `urn:pulumi:STACK::project::…`."""
+    """Return a resource in the form of the rules. The stack is part of its URN: `urn:pulumi:STACK::project::…`."""
     return Resource(
         type=given.resource_type,
         name=given.name,
@@ -41,13 +41,15 @@ def seen(given: ResourceValidationArgs | PolicyResource) -> Resource:
 
 
 def judge(rule: Rule, resources: Sequence[Resource], report: ReportViolation) -> None:
-    """Report what a rule finds. What a preview can't know yet is judged by the update."""
+    """Report the problems that a rule finds. In a preview, resources with unknown values are left to the update."""
     with suppress(UnknownValueError):
         for resource, problem in rule.problems(resources, SETTINGS):
             report(problem, resource.urn)
 
 
 def policy(rule: Rule) -> Policy:
+    """Return a rule as a policy of the SDK."""
+
     def one(args: ResourceValidationArgs, report: ReportViolation) -> None:
         judge(rule, [seen(args)], report)
 
@@ -60,6 +62,6 @@ def policy(rule: Rule) -> Policy:
 
 
 if __name__ == "__main__":
-    # The SDK says its port and does not flush it: whoever runs Python buffered would wait for ever.
+    # The SDK prints its port without flushing it. With buffered output Pulumi would wait forever.
     sys.stdout = io.TextIOWrapper(io.FileIO(sys.stdout.fileno(), "w", closefd=False), write_through=True)
     PolicyPack("tiers", [policy(rule) for rule in RULES], enforcement_level=EnforcementLevel.MANDATORY)

@@ -1,4 +1,4 @@
-"""What a rule is, and what it is shown. No Pulumi."""
+"""Types of rules, and of the resources that they check. No Pulumi."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ Properties = Mapping[str, Any]
 
 
 def at(value: Properties, *keys: str) -> Properties:
-    """The mapping at the end of these keys; an empty one if any of them is not there."""
+    """Return the mapping below these keys, or an empty one if a key is missing."""
     for key in keys:
         value = value.get(key) or {}
     return value
@@ -17,14 +17,14 @@ def at(value: Properties, *keys: str) -> Properties:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is decided in `settings.py`. `relaxed` and `secure_listeners` are patterns as of `fnmatch`."""
+    """Settings of `settings.py`. `relaxed` and `secure_listeners` are patterns of `fnmatch`."""
 
     relaxed: tuple[str, ...]
-    """Stacks that only need what is not `strict`."""
+    """Stacks to which strict rules do not apply."""
     registries: tuple[str, ...]
-    """Beginnings of images, written out: `docker.io/library`, `ghcr.io/team`."""
+    """Trusted prefixes of images, in full: `docker.io/library`, `ghcr.io/team`."""
     secure_listeners: tuple[str, ...]
-    """Listeners, on Gateways of somebody else, that have a certificate."""
+    """Listeners with a certificate, on Gateways that the program does not create."""
 
     def strict(self, stack: str) -> bool:
         return not any(fnmatchcase(stack, pattern) for pattern in self.relaxed)
@@ -32,7 +32,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """One resource of a stack. `kept` says that the program changes nothing of it."""
+    """Resource of a stack. `kept` is True if the program ignores all changes of it."""
 
     type: str
     name: str
@@ -63,7 +63,7 @@ Problem = tuple[Resource, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """One demand. `strict`: only where the stack is not relaxed. `whole`: of the stack, not of each resource."""
+    """Requirement for resources. `strict` rules skip relaxed stacks; `whole` rules check all resources of a stack at once."""
 
     name: str
     demand: str
@@ -72,16 +72,18 @@ class Rule:
     whole: bool = False
 
     def problems(self, resources: Sequence[Resource], settings: Settings) -> Iterator[Problem]:
-        """What is wrong with these, and the fix.
+        """Yield the problems of these resources, with fixes.
 
-        What is kept was judged when it was released. Judged again, a rule that is newer than the release that serves
-        would stand in the way of the one that is to take its place.
+        Kept resources are skipped: they were checked when they were released. Otherwise a rule newer than the live
+        release would refuse the release that is to replace it.
         """
-        judged = [each for each in resources if not each.kept and (not self.strict or settings.strict(each.stack))]
-        return self.check(judged, settings)
+        checked = [each for each in resources if not each.kept and (not self.strict or settings.strict(each.stack))]
+        return self.check(checked, settings)
 
 
 def of_each(*checks: Check) -> Callable[[Sequence[Resource], Settings], Iterator[Problem]]:
+    """Return a check of all resources that applies checks of single resources."""
+
     def check(resources: Sequence[Resource], settings: Settings) -> Iterator[Problem]:
         for resource in resources:
             for one in checks:

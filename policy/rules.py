@@ -1,8 +1,8 @@
-"""What an environment must be, as pure functions over what the engine is about to make. No Pulumi.
+"""Rules for environments: pure functions over the resources that the engine is about to create. No Pulumi.
 
-A rule sees resources as the engine does: the type, and the inputs after the provider has checked them, in camelCase on
-Docker (kreuzwerker/terraform-provider-docker, bridged by pulumi-docker) and as manifests on Kubernetes. It yields what is
-wrong and what to do about it, and is silent about everything else. `Rule.problems` leaves out what is only kept.
+A rule gets resources in the engine's form: the type, and the inputs after the provider has checked them. On Docker
+these are in camelCase (kreuzwerker/terraform-provider-docker, bridged by pulumi-docker), on Kubernetes they are
+manifests. It yields each problem with its fix, and nothing else. `Rule.problems` leaves out kept resources.
 """
 
 import re
@@ -17,13 +17,13 @@ from .model import Problem, Properties, Resource, Rule, Settings, at, of_each
 DATA = ("database", "cache")
 TIERS = ("web", "api", "worker", *DATA)
 BACKUPS = "/var/lib/backup"
-"""Where a folder of the engine's host is mounted because somebody wants backups to be there."""
+"""Mount path of a folder of the engine's host that was chosen as the target of backups."""
 _POD_IN_TEMPLATE = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job")
 _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 
 
 def _pod(resource: Resource) -> Properties | None:
-    """The spec of the pods a Kubernetes object makes."""
+    """Return the spec of the pods that a Kubernetes object creates."""
     if resource.on("kubernetes", "Pod"):
         return at(resource.props, "spec")
     if resource.on("kubernetes", "CronJob"):
@@ -37,7 +37,7 @@ def _pod_containers(resource: Resource) -> list[Properties]:
 
 
 def _tier(resource: Resource) -> str:
-    """Its tier as it is called in the configuration, for the fix."""
+    """Return the tier's name in the configuration, for the fix."""
     labels = resource.labels
     name = labels.get("tiers.tier") or labels.get("app.kubernetes.io/component")
     return name if name in TIERS else "<tier>"
@@ -48,19 +48,19 @@ def _is_container(resource: Resource) -> bool:
 
 
 def _images(resource: Resource) -> list[str]:
-    """The images by reference that it has fetched: neither those built here nor an engine's own IDs."""
+    """Return the images that a resource pulls; neither images built here nor an engine's ids."""
     if resource.on("docker", "RemoteImage"):
         return [] if resource.props.get("build") else [resource.props["name"]]
     if _is_container(resource):
         image = resource.props.get("image") or ""
         return [] if image.startswith("sha256:") else [image]
-    # CloudNativePG takes the image of its own release where it is told none.
-    told = [container["image"] for container in _operated_containers(resource) if container.get("image")]
-    return told + [container["image"] for container in _pod_containers(resource)]
+    # Without an image in the object CloudNativePG uses its own release's.
+    operated = [container["image"] for container in _operated_containers(resource) if container.get("image")]
+    return operated + [container["image"] for container in _pod_containers(resource)]
 
 
 def _operated_containers(resource: Resource) -> list[Properties]:
-    """What CloudNativePG is told of the containers it makes; the rest of them is its own."""
+    """Return the settings of CloudNativePG's objects for their containers; the operator sets the rest."""
     spec = at(resource.props, "spec")
     if resource.on("kubernetes", "Cluster"):
         return [{"name": "postgres", "image": spec.get("imageName"), "resources": spec.get("resources")}]
@@ -81,7 +81,7 @@ def _latest(resource: Resource, _: Settings) -> Iterator[str]:
 
 
 def _written_out(image: str) -> str:
-    """As an engine reads it: without a host it is of Docker's hub, without a folder of the official ones there."""
+    """Return an image's full name: without a host it is on Docker Hub, without a folder it is an official one there."""
     first, slash, _ = image.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         return image
@@ -89,7 +89,7 @@ def _written_out(image: str) -> str:
 
 
 def _of(trusted: str, image: str) -> bool:
-    """Whether an image is below a registry or folder, or is that repository itself."""
+    """Tell whether an image is below a registry or folder, or is exactly that repository."""
     rest = image.removeprefix(trusted)
     return rest != image and (rest.startswith("/") or ("/" in trusted and rest[:1] in (":", "@")))
 
@@ -123,7 +123,7 @@ _HOST = ("hostNetwork", "hostPID", "hostIPC")
 
 
 def _restricted_pod(resource: Resource, _: Settings) -> Iterator[str]:
-    """The Pod Security Standard `restricted` (kubernetes.io/docs/concepts/security/pod-security-standards)."""
+    """Check the Pod Security Standard `restricted` (kubernetes.io/docs/concepts/security/pod-security-standards)."""
     pod = _pod(resource) or {}
     for given in _HOST:
         if pod.get(given):
@@ -165,7 +165,7 @@ def _restricted_namespace(resource: Resource, _: Settings) -> Iterator[str]:
 
 
 def _restricted_on_docker(resource: Resource, settings: Settings) -> Iterator[str]:
-    """The same, as far as an engine knows it."""
+    """Check the same as `_restricted_pod`, as far as a Docker engine has it."""
     if not _is_container(resource):
         return
     props, capabilities = resource.props, at(resource.props, "capabilities")
@@ -244,7 +244,7 @@ def _public_on_kubernetes(resource: Resource, _: Settings) -> Iterator[str]:
     ):
         yield "it can be reached from outside, and only the Gateway may; make it a ClusterIP without externalIPs"
     if resource.kind.endswith("Route") or resource.on("kubernetes", "Ingress"):
-        # As of several: database-pooler, cache-0.
+        # Names such as database-pooler and cache-0 count too.
         for name in sorted({name for name in _backends(spec) if name.partition("-")[0] in DATA}):
             yield f"it leads users to {name}; take out that backend"
     if resource.on("kubernetes", "NetworkPolicy") and _selects_data(at(spec, "podSelector")):
@@ -254,12 +254,12 @@ def _public_on_kubernetes(resource: Resource, _: Settings) -> Iterator[str]:
 
 
 def _backends(value: Any) -> Iterator[str]:
-    """The Services that a route or an Ingress leads to, wherever in it they stand."""
+    """Yield the Services that a route or an Ingress names, at any depth."""
     if isinstance(value, Mapping):
-        known = cast(Properties, value)
-        yield from (each["name"] for each in known.get("backendRefs") or ())
-        yield from [known["service"]["name"]] if "service" in known else []
-        for part in known.values():
+        mapping = cast(Properties, value)
+        yield from (each["name"] for each in mapping.get("backendRefs") or ())
+        yield from [mapping["service"]["name"]] if "service" in mapping else []
+        for part in mapping.values():
             yield from _backends(part)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for part in cast(Sequence[Any], value):
@@ -282,9 +282,9 @@ def _tls(resource: Resource, settings: Settings) -> Iterator[str]:
                 )
     if resource.on("kubernetes", "HTTPRoute"):
         for parent in spec.get("parentRefs") or ():
-            # A Gateway in the same namespace is made here, and judged itself.
-            elsewhere = parent.get("namespace") not in (None, at(resource.props, "metadata").get("namespace"))
-            if elsewhere and not _secure(parent.get("sectionName"), settings):
+            # A Gateway in the same namespace is created by the program and checked itself.
+            foreign = parent.get("namespace") not in (None, at(resource.props, "metadata").get("namespace"))
+            if foreign and not _secure(parent.get("sectionName"), settings):
                 yield (
                     f"it takes requests from {parent.get('sectionName') or 'every listener'} of Gateway "
                     f"{parent.get('name')}, encrypted or not; name the one with the certificate in "
@@ -325,7 +325,7 @@ def _protected(resource: Resource, _: Settings) -> Iterator[str]:
 def _plain_secrets(resource: Resource, _: Settings) -> Iterator[str]:
     for name, value in _variables(resource):
         if value and (_SECRET_NAME.search(name) or _SECRET_VALUE.search(value)):
-            # Never the value: what is printed here is kept in logs.
+            # The value is never printed, because logs would keep it.
             yield (
                 f"{name} looks like a secret in plain text; take it out of env, name it in app.{_tier(resource)}.secrets, "
                 "and read the file whose path is in <NAME>_FILE"
@@ -349,7 +349,7 @@ def _replicas(resource: Resource, _: Settings) -> Iterator[str]:
     spec, fix = at(resource.props, "spec"), f"set environment.tiers.{_tier(resource)}.replicas: 2 or more"
     if resource.on("kubernetes", "HorizontalPodAutoscaler") and (spec.get("minReplicas") or 1) < 2:
         yield f"it may leave one of it, and a node that fails takes that along; {fix}"
-    # Users miss nothing of what only says how others are.
+    # An exporter serves no users.
     if not resource.on("kubernetes", "Deployment") or resource.labels.get("tiers.role") == "exporter":
         return
     if spec.get("replicas", 1) < 2:
@@ -361,15 +361,15 @@ def _replicas(resource: Resource, _: Settings) -> Iterator[str]:
 
 
 def _replicas_on_docker(resources: Sequence[Resource], _: Settings) -> Iterator[Problem]:
-    """Each is a container of its own: how many there are is seen only of all of them."""
+    """Check the number of replicas over all containers, because each replica is a container of its own."""
     tiers: dict[tuple[str, str], list[Resource]] = {}
     for resource in filter(_is_container, resources):
         labels = resource.labels
         if labels.get("tiers.role") == "tier" and "tiers.slot" in labels:
             tiers.setdefault((labels["tiers.slot"], labels["tiers.tier"]), []).append(resource)
-    for (_slot, tier), found in tiers.items():
-        if len(found) < 2:
-            yield found[0], f"there is one {tier}; set environment.tiers.{tier}.replicas: 2 or more"
+    for (_slot, tier), containers in tiers.items():
+        if len(containers) < 2:
+            yield containers[0], f"there is one {tier}; set environment.tiers.{tier}.replicas: 2 or more"
 
 
 # ---------------------------------------------------------------------- the table

@@ -1,13 +1,15 @@
-"""What is yours to decide. It stands here and not in the stack files: who is judged does not choose the law."""
+"""Settings of the policy pack, for you to change.
+
+They are not in the stack files: a stack must not relax the rules that it is checked by.
+"""
 
 from .model import Settings
 
 SETTINGS = Settings(
-    # Stacks by name; one that is not named here is held to every rule.
+    # Patterns of stack names. A stack that matches none has to pass every rule.
     relaxed=("dev", "dev-*", "staging", "pr-*"),
-    # Where images may come from. `docker.io/library` has the official ones, the next those of a database of several
-    # instances; the last is the lab's own.
+    # Trusted sources of images: the official images, those of a database cluster, and the lab's own.
     registries=("docker.io/library", "ghcr.io/cloudnative-pg", "127.0.0.1:5005"),
-    # How the listeners with a certificate are named on Gateways that are not made here.
+    # Names of listeners with a certificate, on Gateways that the program does not create.
     secure_listeners=("https*",),
 )

@@ -1,7 +1,7 @@
-"""`python3 -m lab up | doctor | down`: give this machine what it lacks, say what that is, or stop what was started.
+"""Command line of the lab: `python3 -m lab up | doctor | down` installs what this machine lacks, lists it, or stops it.
 
-What for is said after `up` and `doctor`: dev (if nothing is said), provider, cluster, data, archive, monitoring, operator, lint, load, scan, tools, compose, peers. `down`
-is of everything unless `cluster` is said, or `peers`.
+`up` and `doctor` take parts: dev (the default), provider, cluster, data, archive, monitoring, operator, lint, load,
+scan, tools, compose, peers. `down` stops everything, or only `cluster` or `peers`.
 """
 
 import sys
@@ -27,7 +27,7 @@ WHAT: dict[str, Callable[[], list[Step]]] = {
     "compose": lambda: [compose.step()],
     "peers": lambda: [*WHAT["cluster"](), *toolchain.tools(), *peers.steps()],
 }
-"""What a machine is used for: environments on Docker, on somebody else's cluster, on the lab's, and to test it."""
+"""Part of the lab → its steps. Parts are for environments on Docker, on a foreign cluster, on the lab's, and for tests."""
 
 
 def main(verb: str, *what: str) -> int:
@@ -37,7 +37,7 @@ def main(verb: str, *what: str) -> int:
     if unknown := set(what) - set(WHAT):
         print(f"lab: {', '.join(unknown)} is none of {', '.join(WHAT)}", file=sys.stderr)
         return 2
-    # What several of them need is one step.
+    # A step that several parts need runs once.
     steps = {step.name: step for name in what or ("dev",) for step in WHAT[name]()} if verb != "down" else {}
     if verb == "doctor":
         print(f"What {', '.join(what or ('dev',))} needs on this machine:")

@@ -1,4 +1,4 @@
-"""What stands in for a cloud's store and key service in tests: moto, in a virtual environment of its own."""
+"""Stand-in for a cloud's S3 and key service in tests: moto, in its own virtual environment."""
 
 import shutil
 import sys
@@ -12,7 +12,7 @@ SERVER = HOME / "bin" / "moto_server"
 
 
 def step() -> Step:
-    """`moto_server`, which speaks S3 and KMS on a port."""
+    """Return the step that installs `moto_server`, which serves S3 and KMS on one port."""
     stamp = HOME / "built-from"
 
     def present() -> str | None:

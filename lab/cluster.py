@@ -1,9 +1,9 @@
-"""A Kubernetes cluster of one node, as processes of this machine, with a gateway at 127.0.0.1.
+"""Kubernetes cluster of one node, as processes of this machine, with a gateway at 127.0.0.1.
 
-Its state is kept in the cache between `down` and `up`; to have it new, remove the cache's folder `cluster` in between.
+Its state stays in the cache between `down` and `up`. To reset it, delete the cache's folder `cluster` in between.
 
-There is one real node, in zone `a`. What needs more zones to be scheduled can be looked at, not run: Node objects made by
-hand with a label `topology.kubernetes.io/zone` count for spreading, but nothing runs on them.
+The only real node is in zone `a`. Scheduling over more zones can be shown but not run: Node objects made by hand with
+a label `topology.kubernetes.io/zone` count for spreading, but no pod runs on them.
 """
 
 import base64
@@ -51,7 +51,7 @@ ELSE = (
     "the lab can start a cluster only as root on Debian (this is {system}); "
     "use a cluster of your own: the program takes its kubeconfig"
 )
-# Of each program: whom its certificate names, and the addresses it may serve at.
+# Program → subject of its certificate, and the addresses it serves at.
 PROGRAMS = {
     "kube-apiserver": (
         "/CN=kube-apiserver",
@@ -66,16 +66,16 @@ PROGRAMS = {
     "kube-proxy": ("/CN=system:kube-proxy", ""),
     "front-proxy": ("/CN=front-proxy", ""),
 }
-# In the order they are ended.
+# In the order in which they are stopped.
 PROCESSES = ("kubelet", "kube-proxy", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "cluster-etcd")
 IMAGES = ("pause", "coredns", "local-path-provisioner", "metrics-server", "traefik")
 NAMESPACES = ("kube-system", "local-path-storage", "gateway")
 
 
 def steps() -> list[Step]:
-    """A cluster and what it is made of. A context of that name that KUBECONFIG has already is used as it is."""
-    if own := another():
-        return [Step(name="cluster", takes="", present=lambda: own, run=lambda: None)]
+    """Return the steps of the cluster. An existing context of that name in KUBECONFIG is used unchanged."""
+    if existing := another():
+        return [Step(name="cluster", takes="", present=lambda: existing, run=lambda: None)]
     programs = toolchain.cluster()
     return [
         packages("cluster packages", PACKAGES, ELSE),
@@ -92,17 +92,17 @@ def steps() -> list[Step]:
 
 
 def stop() -> None:
-    """End the cluster: its processes, pods, mounts and rules; what it knows and holds stays in the cache."""
+    """Stop the cluster: its processes, pods, mounts and rules. Its state and data stay in the cache."""
     end("kubelet")
     if ours("cluster-containerd") or _left_over():
         _containerd()
         sh(_program("clear"), f"unix://{SOCKET}", log="cluster")
     for name in (*PROCESSES, "cluster-containerd"):
-        # The API server waits for who watches it, be it for a minute; what it was told is in etcd.
+        # The API server waits for its watchers, up to a minute. Its state is in etcd, so it may be killed.
         end(name, patience=5)
     machine.unmount(HERE)
     machine.forget()
-    # The kubelet's own, at a place that can't be chosen.
+    # The kubelet creates these links, at a path that can't be configured.
     for link in Path("/var/log/containers").glob("*.log"):
         if link.readlink().is_relative_to(HERE):
             link.unlink()
@@ -112,11 +112,11 @@ def stop() -> None:
 
 
 def another() -> str | None:
-    """Whose cluster has that name, if not the lab's."""
+    """Return a description of a foreign cluster that has the lab's context name, or None."""
     for file in os.environ.get("KUBECONFIG", "").split(os.pathsep):
-        another = file and Path(file) != KUBECONFIG and Path(file).is_file()
+        is_foreign = file and Path(file) != KUBECONFIG and Path(file).is_file()
         if (
-            another
+            is_foreign
             and answer("kubectl", "--kubeconfig", file, "--context", NAME, "get", "--raw", "/readyz") is not None
         ):
             return f"context {NAME} of {file}, not the lab's"
@@ -130,7 +130,7 @@ def _present() -> str | None:
 
 
 def _ready() -> bool:
-    """Whether the API answers as ready."""
+    """Tell whether the API server reports that it is ready."""
     try:
         trust = ssl.create_default_context(cafile=str(KEYS / "ca.crt"))
         with urllib.request.urlopen(f"{API}/readyz", timeout=2, context=trust):
@@ -140,7 +140,7 @@ def _ready() -> bool:
 
 
 def _routed() -> bool:
-    """Whether the gateway answers, be it that it knows no such host."""
+    """Tell whether the gateway answers, even with an error for an unknown host."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{HTTP_PORT}/", timeout=2):
             return True
@@ -151,7 +151,7 @@ def _routed() -> bool:
 
 
 def _left_over() -> bool:
-    """Whether pods of a containerd that ended otherwise may still run."""
+    """Tell whether pods may still run that an unexpectedly ended containerd left."""
     return any((HERE / "containerd" / "state" / "io.containerd.runtime.v2.task").glob("*/*"))
 
 
@@ -186,7 +186,7 @@ def _start() -> None:
 
 
 def _run(name: str, *command: str | Path) -> None:
-    """Start a process of the cluster if it does not run: a start that was interrupted is gone on with."""
+    """Start a process of the cluster if it does not run, so that an interrupted start continues."""
     if not ours(name):
         start(name, *command)
 
@@ -201,7 +201,7 @@ def _program(name: str) -> Path:
 
 
 def _programs() -> None:
-    """The names by which the one program is called."""
+    """Link the names of all Kubernetes programs to the one binary that contains them."""
     links = [
         *(_program(name) for name in (*PROCESSES, "clear") if name != "cluster-etcd"),
         KUBECTL,
@@ -231,7 +231,7 @@ def _etcd() -> None:
 
 
 def _api_server() -> None:
-    """It listens where pods reach it; a rule leads there from 127.0.0.1."""
+    """Start the API server at the node's address, where pods reach it. A firewall rule redirects 127.0.0.1 to it."""
     _kube(
         "kube-apiserver",
         bind_address=NODE,
@@ -251,7 +251,7 @@ def _api_server() -> None:
         kubelet_certificate_authority=KEYS / "ca.crt",
         kubelet_client_certificate=KEYS / "admin.crt",
         kubelet_client_key=KEYS / "admin.key",
-        # Else logs and exec look the node's name up in DNS.
+        # Otherwise logs and exec resolve the node's name by DNS.
         kubelet_preferred_address_types="InternalIP",
         proxy_client_cert_file=KEYS / "front-proxy.crt",
         proxy_client_key_file=KEYS / "front-proxy.key",
@@ -264,7 +264,7 @@ def _api_server() -> None:
         service_account_key_file=KEYS / "service-account.crt",
         service_account_signing_key_file=KEYS / "service-account.key",
         service_cluster_ip_range=machine.SERVICES,
-        # From the gateway's ports on.
+        # The range includes the gateway's ports.
         service_node_port_range=f"{HTTP_PORT}-32767",
         profiling="false",
     )
@@ -308,7 +308,7 @@ def _node() -> None:
 
 
 def _apply() -> None:
-    """What runs in the cluster; again at each start, for it may have changed here."""
+    """Apply the programs that run in the cluster; at each start, because their files may have changed."""
     _kubeconfig("admin", KUBECONFIG)
     rendered = HERE / "apps"
     for file in (FILES / "apps").iterdir():
@@ -323,7 +323,7 @@ def _apply() -> None:
 
 
 def kubectl(*words: str) -> None:
-    """Run kubectl on the lab's cluster, whatever else is configured."""
+    """Run kubectl on the lab's cluster, whatever context is configured."""
     sh(KUBECTL, "--kubeconfig", KUBECONFIG, *words, log="cluster")
 
 
@@ -339,7 +339,7 @@ def _await(what: str, ready: Callable[[], bool], seconds: int = 60) -> None:
 
 
 def render(file: Path, target: Path) -> None:
-    """A file of ours with what differs between machines filled in."""
+    """Write a template with the values of this machine filled in."""
     values: dict[str, object] = {
         "here": HERE,
         "keys": KEYS,
@@ -364,20 +364,20 @@ def render(file: Path, target: Path) -> None:
 def _certificates() -> None:
     KEYS.mkdir(parents=True, exist_ok=True)
     KEYS.chmod(0o700)
-    # The defaults of the machine's own configuration would add themselves to what is asked for.
+    # The machine's own openssl configuration would add its defaults.
     (KEYS / "openssl.cnf").write_text("[req]\ndistinguished_name = none\n[none]\n")
     certificate("ca", "/CN=lab", "basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign")
     signed = ("-CA", str(KEYS / "ca.crt"), "-CAkey", str(KEYS / "ca.key"))
     for name, (subject, addresses) in PROGRAMS.items():
-        served = (f"subjectAltName={addresses}",) if addresses else ()
-        certificate(name, subject, "basicConstraints=critical,CA:FALSE", *served, options=signed)
-    # For browsers and clients outside, who have no reason to trust the cluster's own authority.
+        names = (f"subjectAltName={addresses}",) if addresses else ()
+        certificate(name, subject, "basicConstraints=critical,CA:FALSE", *names, options=signed)
+    # For browsers and outside clients, which do not trust the cluster's own authority.
     certificate("public", "/CN=localhost", "subjectAltName=DNS:localhost,DNS:*.localhost,DNS:*.board.localhost")
     certificate("service-account", "/CN=service-account")
 
 
 def certificate(name: str, subject: str, *extensions: str, options: tuple[str, ...] = ()) -> None:
-    """A key and its certificate, signed by itself where no other is named; made once."""
+    """Create a key and its certificate once; it is self-signed unless `options` name an authority."""
     if (KEYS / f"{name}.crt").exists():
         return
     fresh = KEYS / f"{name}.new"
@@ -400,7 +400,7 @@ def encoded(name: str) -> str:
 
 
 def _kubeconfig(user: str, target: Path | None = None) -> Path:
-    """How a program of the cluster, or whoever administers it, finds the API and says who it is."""
+    """Write the kubeconfig of a program or of the administrator, and return its path."""
     target = target or HERE / f"{user}.kubeconfig"
     config = {
         "apiVersion": "v1",
@@ -431,19 +431,22 @@ def _ctr(*words: str) -> tuple[str, ...]:
 
 
 def image(name: str) -> str:
-    """The image of a program: its tag changes with what the program is built from."""
-    made_from = (toolchain.PODS / name).with_suffix(".built-from").read_bytes()
-    return f"localhost/{name}:{hashlib.sha256(made_from).hexdigest()[:12]}"
+    """Return the image name of a program. Its tag changes with the program's sources."""
+    recipe = (toolchain.PODS / name).with_suffix(".built-from").read_bytes()
+    return f"localhost/{name}:{hashlib.sha256(recipe).hexdigest()[:12]}"
 
 
 def _images() -> None:
-    """Give containerd the images of the cluster's own programs, each of one file."""
+    """Import the images of the cluster's own programs, each with a single file, into containerd."""
     for name in IMAGES:
         load(name)
 
 
 def load(name: str, *also: str) -> str:
-    """Give containerd the image of a program, which is found in it by its name and by others; return the image's."""
+    """Import the image of a program into containerd, unless it has it, and return its name.
+
+    `also` are further paths of the program in the image.
+    """
     if image(name) not in (answer(*_ctr("images", "list", "--quiet")) or "").split():
         archive = HERE / f"{name}.tar"
         _archive(name, archive, also)
@@ -453,13 +456,13 @@ def load(name: str, *also: str) -> str:
 
 
 def _archive(name: str, target: Path, also: Sequence[str]) -> None:
-    """An image of one program, in the format `docker save` writes."""
+    """Write an image with one program in the format of `docker save`."""
     layer = target.with_suffix(".layer")
     with tarfile.open(layer, "w") as tar:
         tar.add(toolchain.PODS / name, arcname=name)
         for other in also:
             link = tarfile.TarInfo(other)
-            # Whoever unpacks it sets the mode again, of the one file there is.
+            # Unpacking sets the mode of the linked file again.
             link.type, link.linkname, link.mode = tarfile.LNKTYPE, name, 0o755
             tar.addfile(link)
     config = {

@@ -1,4 +1,4 @@
-"""What reads a Compose file for `make import`: Docker's own plugin where it is there, else Debian's older program."""
+"""Compose for `make import`: Docker's plugin if it is installed, else Debian's older program."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ PACKAGE = packages(
 
 
 def step() -> Step:
-    """Nothing to do where `docker compose` answers."""
+    """Return the step that installs Compose; it does nothing if `docker compose` works."""
     return Step(
         name=PACKAGE.name,
         takes=PACKAGE.takes,

@@ -1,4 +1,4 @@
-"""What keeps data in the lab's cluster: CloudNativePG, as its release has it, with images that are built here."""
+"""CloudNativePG in the lab's cluster: upstream's release, with images built here."""
 
 from . import cluster, engine, toolchain
 from .steps import Step, answer
@@ -8,16 +8,16 @@ RELEASE = "1.27.0"
 
 
 def steps() -> list[Step]:
-    """The operator and what it runs. In a cluster that is not the lab's, operators are its administrator's."""
+    """Return the steps of the operator and its images; none on a foreign cluster, whose administrator installs operators."""
     if cluster.another():
         return []
-    made = [*toolchain.operators(), *engine.images(engine.OPERATED)]
+    programs = [*toolchain.operators(), *engine.images(engine.OPERATED)]
     return [
-        *made,
+        *programs,
         Step(
             name="postgresql operator",
             takes="40 s",
-            needs=("cluster", *(step.name for step in made)),
+            needs=("cluster", *(step.name for step in programs)),
             present=_present,
             run=_apply,
         ),
@@ -25,19 +25,19 @@ def steps() -> list[Step]:
 
 
 def running(deployment: str) -> str | None:
-    """The image of a Deployment beside the operator, if one of it is available."""
-    asked = "jsonpath={.spec.template.spec.containers[0].image} {.status.availableReplicas}"
-    where = ("--kubeconfig", str(cluster.KUBECONFIG), "--namespace", NAMESPACE)
-    found = answer(str(cluster.KUBECTL), *where, "get", "deployment", deployment, "--output", asked) or ""
-    image, _, available = found.partition(" ")
+    """Return the image of a Deployment in the operator's namespace, if one replica is available."""
+    columns = "jsonpath={.spec.template.spec.containers[0].image} {.status.availableReplicas}"
+    options = ("--kubeconfig", str(cluster.KUBECONFIG), "--namespace", NAMESPACE)
+    printed = answer(str(cluster.KUBECTL), *options, "get", "deployment", deployment, "--output", columns) or ""
+    image, _, available = printed.partition(" ")
     return image if available == "1" else None
 
 
 def apply(deployment: str, text: str) -> None:
-    """Have what a release describes in the cluster, and wait for the Deployment in it."""
+    """Apply a release's manifests to the cluster, and wait for their Deployment."""
     rendered = cluster.HERE / "apps-data" / f"{deployment}.yaml"
     rendered.parent.mkdir(exist_ok=True)
-    # It may hold keys.
+    # The file may contain keys.
     rendered.touch(mode=0o600)
     rendered.write_text(text)
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(rendered))
@@ -45,14 +45,15 @@ def apply(deployment: str, text: str) -> None:
 
 
 def _present() -> str | None:
-    """Whether the operator runs, and as it is built now."""
+    """Return the operator's version if the current build of it runs."""
     built = (toolchain.PODS / "cloudnative-pg.built-from").exists()
     return f"CloudNativePG {RELEASE}" if built and running(OPERATOR) == cluster.image("cloudnative-pg") else None
 
 
 def _apply() -> None:
     cluster.render(cluster.FILES / "node" / "ghcr.io.toml", cluster.HERE / "registries" / "ghcr.io" / "hosts.toml")
-    # The operator copies itself into the pods it makes, from where a release has a program for each processor.
+    # The operator copies itself into the pods it creates, from the path at which a release has a program per
+    # processor.
     image = cluster.load("cloudnative-pg", "manager", f"operator/manager_{cluster.ARCHITECTURE}")
     upstream = toolchain.downloaded("upstream", toolchain.CLOUDNATIVE_PG) / "releases" / f"cnpg-{RELEASE}.yaml"
     release = upstream.read_text().replace(f"ghcr.io/cloudnative-pg/cloudnative-pg:{RELEASE}", image)

@@ -1,4 +1,4 @@
-"""A Docker engine where none answers, and the base images where they can't be pulled."""
+"""Docker engine where none answers, and base images where they can't be pulled."""
 
 import json
 import os
@@ -29,26 +29,26 @@ NAMES = {
     "python": "python:3.11-slim-bookworm",
     "redis": "redis:7-bookworm",
 }
-# What an image is built with, beside the base.
+# Folder → steps that its image needs besides the base image.
 BUILT_WITH = {
     "node": ("image python:3.11-slim-bookworm",),
     "cloudnative-pg-postgresql": ("image postgres:15-bookworm",),
     "plugin-barman-cloud-sidecar": ("image python:3.11-slim-bookworm", "barman plugin"),
     "rclone": ("rclone",),
 }
-# And a program of those that are built here, which its Dockerfile finds beside itself.
+# Folder → program built by the lab that is copied into its build context.
 HOLDS = {"plugin-barman-cloud-sidecar": "plugin-barman-cloud", "rclone": "rclone"}
-# What only the operator of a cluster asks for (`data`).
+# Images for the operator of a cluster (`data`).
 OPERATED = {
     "cloudnative-pg-pgbouncer": "ghcr.io/cloudnative-pg/pgbouncer:1.24.1",
     "cloudnative-pg-postgresql": "ghcr.io/cloudnative-pg/postgresql:15-standard-bookworm",
 }
-# And what only a database asks for whose every change is kept in a bucket (`archive`).
+# Images for a database whose every change is archived to a bucket (`archive`).
 ARCHIVED = {
     "plugin-barman-cloud-sidecar": "ghcr.io/cloudnative-pg/plugin-barman-cloud-sidecar:v0.7.0",
     "rclone": "rclone/rclone:1.71.0",
 }
-# What only an environment with `monitoring` asks for.
+# Images for an environment with `monitoring`.
 WATCHERS = {
     "postgres-exporter": "prometheuscommunity/postgres-exporter:v0.11.1",
     "prometheus": "prom/prometheus:v2.42.0",
@@ -67,7 +67,8 @@ ELSE = (
 )
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 SMALL = IMAGES / "debian" / "small"
-# Debian's other way to a merged /usr, the package usrmerge, brings all of Perl: 47 MB that the public image does not have.
+# The alternative for a merged /usr, the package usrmerge, needs all of Perl: 47 MB that the public image does not
+# have.
 BOOTSTRAP = (
     "--variant=minbase",
     "--include=ca-certificates,usr-is-merged",
@@ -81,11 +82,11 @@ TRUST = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS
 
 
 def steps() -> list[Step]:
-    """Where an engine answers that the lab did not start, it and its images are left as they are."""
+    """Return the steps of the engine and its images. An engine that the lab did not start, and its images, stay unchanged."""
     if answers() and not ours("dockerd"):
-        where = os.environ.get("DOCKER_HOST", str(SOCKET))
+        host = os.environ.get("DOCKER_HOST", str(SOCKET))
         return [
-            Step(name="docker engine", takes="", present=lambda: f"answers at {where}, not the lab's", run=lambda: None)
+            Step(name="docker engine", takes="", present=lambda: f"answers at {host}, not the lab's", run=lambda: None)
         ]
     base = f"image {BASE}"
     return [
@@ -104,7 +105,7 @@ def steps() -> list[Step]:
 
 
 def images(names: Mapping[str, str]) -> list[Step]:
-    """Images by the folder here that they are built from. Beside an engine that the lab did not start there are none."""
+    """Return the steps of images; `names` is build folder → image. There are none for an engine that the lab did not start."""
     if answers() and not ours("dockerd"):
         return []
     return [
@@ -120,12 +121,12 @@ def images(names: Mapping[str, str]) -> list[Step]:
 
 
 def registry(packages: str) -> Step:
-    """Where images are pulled from and pushed to: a mirror of the public one that holds the lab's."""
+    """Return the step of the registry: a mirror of the public one that holds the lab's images."""
     return Step(name="registry mirror", takes="2 s", needs=(packages,), present=_registry_present, run=_start_registry)
 
 
 def answers(path: Path = SOCKET) -> bool:
-    """Whether an engine answers where the docker client would look."""
+    """Tell whether an engine answers at the address that the docker client would use."""
     if os.environ.get("DOCKER_HOST") and path == SOCKET:
         return answer("docker", "version", "--format", "{{.Server.Version}}") is not None
     with socket.socket(socket.AF_UNIX) as client:
@@ -139,7 +140,7 @@ def answers(path: Path = SOCKET) -> bool:
 
 
 def stop() -> None:
-    """End the engine and the registry that the lab started; what they hold stays in the cache."""
+    """Stop the lab's engine and registry; their data stays in the cache."""
     for name in ("dockerd", "docker-registry"):
         end(name)
 
@@ -148,7 +149,7 @@ def stop() -> None:
 
 
 def forget(name: str) -> None:
-    """A process the lab started has been ended by who asked for it."""
+    """Delete the pid file of a process that its user has ended."""
     pid_file(name).unlink(missing_ok=True)
 
 
@@ -157,7 +158,7 @@ def _engine_present() -> str | None:
 
 
 def start_engine(root: Path, at: Path, *more: str, name: str = "dockerd") -> subprocess.Popen[bytes]:
-    """An engine of our own with its data in `root`, listening at `at`, pulling through the lab's mirror."""
+    """Start an engine with its data in `root`, listening at `at` and pulling through the lab's mirror."""
     root.mkdir(parents=True, exist_ok=True)
     process = start(
         name,
@@ -194,7 +195,7 @@ def _start_registry() -> None:
     config = CACHE / "registry.json"
     data = CACHE / "registry"
     data.mkdir(parents=True, exist_ok=True)
-    # JSON is YAML: no template needed.
+    # The registry reads YAML, of which JSON is a subset.
     settings = {
         "version": 0.1,
         "log": {"level": "warn"},
@@ -210,7 +211,7 @@ def _start_registry() -> None:
 
 
 def _mirrored(name: str) -> str | None:
-    """Whether the mirror holds the image as its files here describe it."""
+    """Return a description if the mirror has the image of the current files."""
     repository, _, tag = _place(name).partition(":")
     request = urllib.request.Request(
         f"http://{REGISTRY}/v2/{repository}/manifests/{tag}",
@@ -226,14 +227,14 @@ def _mirrored(name: str) -> str | None:
 
 
 def _place(name: str) -> str:
-    """Where a registry has the image: what is not named after one is Docker's own."""
+    """Return an image's path in a registry: without a registry in its name it is Docker Hub's."""
     first, _, rest = name.partition("/")
     return rest if rest and "." in first else name if rest else f"library/{name}"
 
 
 @cache
 def _public() -> str | None:
-    """Whether the public registry can be reached: then images are pulled when they are needed."""
+    """Return a description if the public registry can be reached, from which images are then pulled when needed."""
     return "can be pulled" if answer(_client(), "manifest", "inspect", BASE) is not None else None
 
 
@@ -242,7 +243,7 @@ def _stamp(name: str) -> Path:
 
 
 def _recipe(name: str) -> str:
-    """The digest of what the image is made from."""
+    """Return the digest of everything an image is built from."""
     folder = next((folder for folder, known in (NAMES | OPERATED | ARCHIVED | WATCHERS).items() if known == name), None)
     if folder is None:
         return f"{BOOTSTRAP} {TRUST} {digest(BUNDLE, SMALL)}"
@@ -260,7 +261,7 @@ def _publish(name: str) -> None:
     log = f"image-{name.partition(':')[0].replace('/', '-')}"
     sh(docker, "tag", name, target, log=log)
     sh(docker, "push", target, log=log)
-    if not name.startswith("ghcr.io/"):  # of which the engine asks no mirror: by this name it knows the digest
+    if not name.startswith("ghcr.io/"):  # The engine uses no mirror for ghcr.io, so the tag stays to know the digest.
         sh(docker, "rmi", target, log=log)
     _stamp(name).parent.mkdir(parents=True, exist_ok=True)
     _stamp(name).write_text(_recipe(name))
@@ -271,12 +272,12 @@ def _client() -> str:
 
 
 def _bootstrap() -> None:
-    """Debian by mmdebstrap, with the machine's certificates, so that builds on it are as they would be anywhere."""
+    """Build Debian's image by mmdebstrap, with the machine's certificates, so that builds on it work as anywhere else."""
     work = CACHE / "base"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     tar = work / "debian.tar"
-    # Where this clone lies is no part of what the image is made from: another clone's is the same image.
+    # The path of this clone is not part of the recipe: other clones build the same image.
     small = f"--customize-hook=copy-in {SMALL} /etc/apt/apt.conf.d"
     sh("mmdebstrap", *BOOTSTRAP, small, "bookworm", tar, log="image-debian")
     trust = " ".join(f"{variable}={BUNDLE}" for variable in TRUST)
@@ -286,10 +287,10 @@ def _bootstrap() -> None:
 
 
 def _image(folder: str, name: str) -> None:
-    # The classic builder: BuildKit's client part is a separate package that Debian does not have.
+    # The classic builder, because Debian lacks the separate package of BuildKit's client.
     env = {**os.environ, "DOCKER_BUILDKIT": "0"}
-    with TemporaryDirectory() as made:
-        context = shutil.copytree(IMAGES / folder, Path(made) / folder)
+    with TemporaryDirectory() as parent:
+        context = shutil.copytree(IMAGES / folder, Path(parent) / folder)
         if folder in HOLDS:
             shutil.copy(_program(folder), context)
         sh(_client(), "build", "-t", name, context, log=f"image-{folder}", env=env)

@@ -1,4 +1,4 @@
-"""What a cluster changes about the machine itself, and how that is taken back: a bridge, rules, settings, mounts."""
+"""Changes that the cluster makes to the machine, and their reversal: a bridge, firewall rules, kernel settings, mounts."""
 
 import ipaddress
 import json
@@ -13,7 +13,7 @@ NODE = "10.42.0.1"
 SERVICES = "10.43.0.0/16"
 API_PORT = 6443
 SAVED = CACHE / "cluster" / "settings.json"
-# What the kubelet, kube-proxy and the start below set, each for all of the machine.
+# Settings that the kubelet, kube-proxy and `prepare` change for the whole machine.
 SETTINGS = (
     "kernel/panic",
     "kernel/panic_on_oops",
@@ -24,12 +24,13 @@ SETTINGS = (
     "net/ipv4/ip_forward",
     "net/ipv4/conf/all/route_localnet",
 )
-# Chains of ours, and of the programs that we start: kube-proxy, the kubelet, CNI's portmap.
+# Prefixes of the chains of the lab and of the programs it starts: kube-proxy, the kubelet, CNI's portmap.
 CHAINS = ("TIERS-", "KUBE-", "CNI-")
 TABLES = ("filter", "nat", "mangle")
-# Docker drops what is forwarded and not its own. What listens at the node's address is for pods and this machine,
-# which asks the API at its own address: that stays in the machine even when the bridge is gone. A Service's address that
-# kube-proxy has not turned into a pod's is refused, else it would leave the machine by the default route.
+# Docker drops forwarded packets that are not its own. Listeners at the node's address are for pods and this machine.
+# The machine reaches the API at 127.0.0.1, which stays local even when the bridge is gone. Packets to a Service's
+# address that kube-proxy has not translated to a pod's are rejected: they would leave the machine by the default
+# route.
 RULES = f"""
 *filter
 :TIERS-FORWARD - [0:0]
@@ -58,7 +59,7 @@ COMMIT
 
 
 def prepare() -> None:
-    """Make the pods' network; once more changes nothing."""
+    """Create the pods' network. A second call changes nothing."""
     _refuse_if_routed()
     if not SAVED.exists():
         SAVED.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def prepare() -> None:
 
 
 def forget() -> None:
-    """Take everything back."""
+    """Revert all changes to the machine."""
     _forget_rules(*CHAINS)
     if Path(f"/sys/class/net/{BRIDGE}").exists():
         sh("ip", "link", "delete", BRIDGE, log="cluster")
@@ -88,7 +89,7 @@ def forget() -> None:
 
 
 def unmount(folder: Path) -> None:
-    """Unmount all below a folder, the innermost first."""
+    """Unmount everything below a folder, the innermost first."""
     mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for path in reversed([path for path in mounted if Path(path).is_relative_to(folder)]):
         sh("umount", path, log="cluster")
@@ -99,7 +100,7 @@ def _setting(name: str) -> Path:
 
 
 def _refuse_if_routed() -> None:
-    """The cluster's networks must not be ways to somewhere else."""
+    """Check that no other route of this machine overlaps with the cluster's networks."""
     routes: list[dict[str, str]] = json.loads(answer("ip", "-json", "-4", "route") or "[]")
     for route in routes:
         if route["dst"] == "default" or route.get("dev") == BRIDGE:
@@ -110,25 +111,27 @@ def _refuse_if_routed() -> None:
 
 
 def _forget_rules(*chains: str) -> None:
-    """Remove the chains with these beginnings, and what leads to them from chains of others."""
+    """Remove the chains with these prefixes, and the jumps to them from other chains."""
     for program in ("iptables", "ip6tables"):
         for table in TABLES:
             lines = (answer(f"{program}-save", "-t", table) or "").splitlines()
-            named = [line.split()[0].removeprefix(":") for line in lines if line.startswith(":")]
-            own = [chain for chain in named if chain.startswith(chains)]
+            chain_names = [line.split()[0].removeprefix(":") for line in lines if line.startswith(":")]
+            removed_chains = [chain for chain in chain_names if chain.startswith(chains)]
             jumps = [
                 line.replace("-A", "-D", 1)
                 for line in lines
-                if line.startswith("-A") and line.split()[1] not in own and line.split("-j ")[-1].split()[0] in own
+                if line.startswith("-A")
+                and line.split()[1] not in removed_chains
+                and line.split("-j ")[-1].split()[0] in removed_chains
             ]
-            if own:
-                emptied = [f"-F {chain}" for chain in own]
-                removed = [f"-X {chain}" for chain in own]
+            if removed_chains:
+                emptied = [f"-F {chain}" for chain in removed_chains]
+                removed = [f"-X {chain}" for chain in removed_chains]
                 _restore("\n".join([f"*{table}", *jumps, *emptied, *removed, "COMMIT", ""]), program)
 
 
 def _restore(rules: str, program: str = "iptables") -> None:
-    """Change the rules in one go, beside those of others."""
+    """Change firewall rules in one transaction, and leave those of others."""
     result = subprocess.run(
         [f"{program}-restore", "--noflush", "--wait"], input=rules, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""What others release with, to be measured beside ours: the controller of Argo Rollouts, at work on the lab's cluster."""
+"""Release tools that the benchmarks compare with: the controller of Argo Rollouts, on the lab's cluster."""
 
 import urllib.request
 
@@ -11,7 +11,7 @@ HEALTH_PORT, METRICS_PORT = 12390, 12391
 
 
 def steps() -> list[Step]:
-    """Its controller, built and started, and its kinds of objects in the cluster."""
+    """Return the steps that build and start the controller and install its resource definitions."""
     programs = toolchain.peers()
     return [
         *programs,
@@ -26,7 +26,7 @@ def steps() -> list[Step]:
 
 
 def stop() -> None:
-    """End the controller. Its kinds of objects stay: without it they are only text."""
+    """End the controller. Its resource definitions stay, and have no effect without it."""
     end(CONTROLLER)
 
 
@@ -36,7 +36,7 @@ def _start() -> None:
     kinds = toolchain.downloaded("upstream", toolchain.ROLLOUTS) / "manifests" / "crds"
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "--kustomize", str(kinds))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
-    # A process of the machine, like the cluster's other controllers; as in its own manifests but for the ports.
+    # A process of the machine, like the cluster's other controllers. Its options are upstream's except for the ports.
     start(
         CONTROLLER,
         toolchain.BIN / CONTROLLER,

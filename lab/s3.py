@@ -1,4 +1,4 @@
-"""An S3 server with files on this machine, for backups to go to: rclone, which pods and containers reach as they would a cloud's."""
+"""S3 server on this machine for backups: rclone, which pods and containers reach as they would a cloud's."""
 
 import json
 import os
@@ -18,7 +18,7 @@ BUCKET = "backups"
 
 
 def steps() -> list[Step]:
-    """The server. It comes after the cluster, whose network it is reached by."""
+    """Return the steps of the server. It starts after the cluster, because it listens on the cluster's network."""
     program = toolchain.storage()
     return [
         program,
@@ -27,12 +27,12 @@ def steps() -> list[Step]:
 
 
 def stop() -> None:
-    """End the server; what it holds stays in the cache."""
+    """End the server; its files stay in the cache."""
     end(SERVER)
 
 
 def keys() -> tuple[str, str]:
-    """The access key and its secret, made once."""
+    """Return the access key and its secret, which are generated once."""
     file = HERE / "keys.json"
     if not file.exists():
         HERE.mkdir(parents=True, exist_ok=True)
@@ -43,21 +43,21 @@ def keys() -> tuple[str, str]:
 
 
 def endpoints() -> dict[str, str]:
-    """Who asks → where: a rule of the cluster's keeps everybody but this machine and pods from the node's address."""
+    """Return kind of client → URL. A rule of the cluster admits only this machine and pods to the node's address."""
     bridge = answer("docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
-    found = {"machine": "127.0.0.1", "containers": bridge}
+    addresses = {"machine": "127.0.0.1", "containers": bridge}
     if Path(f"/sys/class/net/{machine.BRIDGE}").exists():
-        found["pods"] = machine.NODE
-    return {who: f"http://{address}:{PORT}" for who, address in found.items() if address}
+        addresses["pods"] = machine.NODE
+    return {who: f"http://{address}:{PORT}" for who, address in addresses.items() if address}
 
 
 def _present() -> str | None:
-    where = endpoints().values()
-    return f"the lab's, at {', '.join(where)}" if ours(SERVER) and all(_answers(each) for each in where) else None
+    urls = endpoints().values()
+    return f"the lab's, at {', '.join(urls)}" if ours(SERVER) and all(_answers(each) for each in urls) else None
 
 
 def _answers(url: str) -> bool:
-    """Whether it refuses who has no key."""
+    """Tell whether a server answers, and refuses a request without a key."""
     try:
         with urllib.request.urlopen(url, timeout=2):
             return False
@@ -68,12 +68,12 @@ def _answers(url: str) -> bool:
 
 
 def _start() -> None:
-    # One from before the cluster was started does not listen at the node's address.
+    # A server started before the cluster does not listen at the node's address.
     stop()
     folder = HERE / "data"
     (folder / BUCKET).mkdir(parents=True, exist_ok=True)
     listen = (f"--addr={url.removeprefix('http://')}" for url in endpoints().values())
-    # Not a word of the command line, which everybody may read; in quotes, for it is a list of pairs.
+    # Passed as a variable, because all users can read a command line. It is quoted because it is a list of pairs.
     env = {**os.environ, "RCLONE_AUTH_KEY": f'"{",".join(keys())}"', "RCLONE_CONFIG": "/dev/null"}
     start(SERVER, toolchain.PODS / SERVER, "serve", "s3", *listen, folder, env=env)
     wait_for(SERVER, _present)

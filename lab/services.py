@@ -1,4 +1,4 @@
-"""What the lab starts on this machine, by pid files of its own, and the Debian packages it comes from."""
+"""Processes that the lab starts, tracked by pid files, and Debian packages that it installs."""
 
 import os
 import platform
@@ -12,18 +12,18 @@ from pathlib import Path
 
 from .steps import CACHE, LOGS, LabError, Step, sh
 
-# Where Debian puts programs, CNI's plugins among them.
+# Folders of Debian's programs, CNI's plugins among them.
 PROGRAMS = f"{os.defpath}:/usr/sbin:/sbin:/usr/lib/cni"
 APT = threading.Lock()
 
 
 def pid_file(name: str) -> Path:
-    """Where the id of a process that the lab started is kept."""
+    """Return the file with the process id of a started process."""
     return CACHE / "run" / f"{name}.pid"
 
 
 def ours(name: str) -> int | None:
-    """The id of the process the lab started, if it is still that program."""
+    """Return the id of a process that the lab started, if it still runs this program."""
     try:
         pid = int(pid_file(name).read_text())
         return pid if name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() else None
@@ -32,7 +32,7 @@ def ours(name: str) -> int | None:
 
 
 def start(name: str, *command: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start a process that outlives this one; `name` must be somewhere in its command."""
+    """Start a process that outlives this one; its command must contain `name`."""
     LOGS.mkdir(parents=True, exist_ok=True)
     pid_file(name).parent.mkdir(parents=True, exist_ok=True)
     with (LOGS / f"{name}.log").open("ab") as log:
@@ -49,10 +49,10 @@ def start(name: str, *command: str | Path, env: dict[str, str] | None = None) ->
 
 
 def wait_for(name: str, ready: Callable[[], object], seconds: int = 60) -> None:
-    """Wait until what was started answers.
+    """Wait until a started process is ready.
 
     Raises:
-        LabError: it ended, or does not answer in time; with the end of its log.
+        LabError: the process ended, or is not ready in time; the message has the end of its log.
     """
     deadline = time.monotonic() + seconds
     pid = int(pid_file(name).read_text())
@@ -64,7 +64,7 @@ def wait_for(name: str, ready: Callable[[], object], seconds: int = 60) -> None:
 
 
 def end(name: str, patience: int = 30) -> None:
-    """End the process the lab started, if it runs; one that does not end in so many seconds is killed."""
+    """Stop a process that the lab started, if it runs, and kill it after `patience` seconds."""
     if pid := ours(name):
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + patience
@@ -77,7 +77,7 @@ def end(name: str, patience: int = 30) -> None:
 
 
 def running(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not yet asked for its end does not."""
+    """Tell whether a process runs. A zombie does not count."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -85,7 +85,7 @@ def running(pid: int) -> bool:
 
 
 def packages(name: str, wanted: Mapping[str, str], else_do: str) -> Step:
-    """A step that installs Debian packages, each where the program it is wanted for is missing."""
+    """Return a step that installs Debian packages; `wanted` is program → package, and only missing programs count."""
     return Step(
         name=name,
         takes="30 s",
@@ -104,16 +104,16 @@ def _install(lacking: list[str], log: str, else_do: str) -> None:
         raise LabError(else_do.format(system=system))
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     options = ("-o", "Acquire::Retries=5", "-o", "DPkg::Lock::Timeout=300")
-    # A package's own service would start a second one beside the lab's; policy-rc.d is how Debian says no.
+    # The package's own service would run beside the lab's. policy-rc.d is Debian's way to prevent its start.
     policy = Path("/usr/sbin/policy-rc.d")
     with APT:
-        mine = not policy.exists()
-        if mine:
+        is_created = not policy.exists()
+        if is_created:
             policy.write_text("#!/bin/sh\nexit 101\n")
             policy.chmod(0o755)
         try:
             sh("apt-get", *options, "update", log=log, env=env)
             sh("apt-get", *options, "install", "-y", "--no-install-recommends", *lacking, log=log, env=env)
         finally:
-            if mine:
+            if is_created:
                 policy.unlink()

@@ -1,4 +1,4 @@
-"""Steps that give a machine what it lacks: each says whether it is needed, what it takes, and can be run again."""
+"""Steps that install what a machine lacks. Each can tell whether it is needed, and can be run again."""
 
 import fcntl
 import hashlib
@@ -19,12 +19,15 @@ LOGS = CACHE / "logs"
 
 
 class LabError(Exception):
-    """A step can't be done here; the message says what to do instead."""
+    """A step is impossible on this machine; the message says what to do instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One thing the machine may lack. `present` says why nothing is to be done, or None; `run` does it."""
+    """Installation of one thing that the machine may lack.
+
+    `present` returns a description if it is installed, else None. `run` installs it.
+    """
 
     name: str
     takes: str
@@ -34,7 +37,7 @@ class Step:
 
 
 def sh(*command: str | Path, log: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
-    """Run a command with its output in `log`; its last lines are in the error if it fails."""
+    """Run a command with its output in `log`. The error of a failed one has the last lines."""
     LOGS.mkdir(parents=True, exist_ok=True)
     file = LOGS / f"{log}.log"
     with file.open("a") as output:
@@ -47,7 +50,7 @@ def sh(*command: str | Path, log: str, cwd: Path | None = None, env: dict[str, s
 
 
 def digest(*files: Path) -> str:
-    """One digest over the names and contents of files."""
+    """Return one digest over the names and contents of files."""
     total = hashlib.sha256()
     for file in files:
         total.update(file.name.encode() + b"\0" + file.read_bytes())
@@ -55,7 +58,7 @@ def digest(*files: Path) -> str:
 
 
 def answer(*command: str) -> str | None:
-    """What a command prints, or None if it is not there or fails."""
+    """Return the output of a command, or None if it is missing or fails."""
     if not shutil.which(command[0]):
         return None
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -63,23 +66,25 @@ def answer(*command: str) -> str | None:
 
 
 def doctor(steps: Sequence[Step]) -> bool:
-    """Say of each step whether it is there; True if nothing is missing."""
+    """Print for each step whether it is present, and return True if all are."""
     missing = 0
     for step in steps:
-        found = step.present()
-        missing += found is None
-        print(f"  {'there  ' if found else 'missing'}  {step.name:<28} {found or f'will be made, takes {step.takes}'}")
+        description = step.present()
+        missing += description is None
+        print(
+            f"  {'there  ' if description else 'missing'}  {step.name:<28} {description or f'will be made, takes {step.takes}'}"
+        )
     return not missing
 
 
 def bring(steps: Sequence[Step]) -> None:
     """Run the missing steps, each as soon as the steps it needs are present.
 
-    The lock is taken only when a step is missing: with nothing to make, another lab's build is no reason to wait. The steps are
-    looked at again once the lock is held, because the other lab may have made them.
+    The lock is taken only if a step is missing, so a complete machine does not wait for another lab's build. Then the
+    steps are checked again, because the other lab may have run them.
 
     Raises:
-        LabError: a step failed; steps that are running finish, and no other step starts.
+        LabError: a step failed; running steps finish, and no other step starts.
     """
     if _complete(steps):
         return
@@ -89,7 +94,7 @@ def bring(steps: Sequence[Step]) -> None:
 
 
 def _complete(steps: Sequence[Step]) -> bool:
-    """Return True if no step is missing, and say so."""
+    """Tell whether all steps are present, and print it if so."""
     complete = all(step.present() for step in steps)
     if complete:
         print("  all the lab gives is there", file=sys.stderr)
@@ -98,7 +103,7 @@ def _complete(steps: Sequence[Step]) -> bool:
 
 @contextmanager
 def _alone() -> Generator[None]:
-    """One at a time on a machine: what two clones lack is made once, and the other finds it there."""
+    """Hold the lab's lock of this machine, so that two clones do not run the same step twice."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lab.lock").open("w") as lock:
         try:
@@ -115,7 +120,7 @@ def _bring(steps: Sequence[Step]) -> None:
     order.prepare()
     say = _Progress(len(steps))
     failed: LabError | None = None
-    # Most of the time they wait: for registries, or for their turn to compile.
+    # Steps mostly wait, for registries or for their turn to compile.
     with ThreadPoolExecutor(max_workers=16) as pool:
         running: dict[Future[None], str] = {}
         while order.is_active() and not (failed and not running):
@@ -136,8 +141,8 @@ def _bring(steps: Sequence[Step]) -> None:
 
 
 def _one(step: Step, say: "_Progress") -> None:
-    if found := step.present():
-        say.line(step.name, found)
+    if description := step.present():
+        say.line(step.name, description)
         return
     say.line(step.name, f"… takes {step.takes}", counts=False)
     started = time.monotonic()
@@ -148,6 +153,8 @@ def _one(step: Step, say: "_Progress") -> None:
 
 
 class _Progress:
+    """Progress of the steps on standard error."""
+
     def __init__(self, total: int) -> None:
         self.total, self.finished, self.lock, self.started = total, 0, threading.Lock(), time.monotonic()
 

@@ -1,4 +1,4 @@
-"""Pulumi and the programs of a cluster, built from their Go modules where they are missing."""
+"""Pulumi and the programs of a cluster, built from their Go modules if they are missing."""
 
 import json
 import os
@@ -30,16 +30,16 @@ ROLLOUTS = "github.com/argoproj/argo-rollouts"
 CLOUDNATIVE_PG = "github.com/cloudnative-pg/cloudnative-pg"
 OPERATOR = "github.com/prometheus-operator/prometheus-operator"
 BARMAN = "github.com/cloudnative-pg/plugin-barman-cloud"
-# What runs in pods is linked statically and lies apart from what is called by hand.
+# Programs that run in pods are linked statically, and are kept apart from those for the command line.
 PODS = CACHE / "cluster" / "programs"
 KUBERNETES_PROGRAM = PODS / "kubernetes"
-# Each compiles with all processors; more than two at once only take memory from each other.
+# Each build uses all processors. More than two at once only compete for memory.
 BUILDS = threading.BoundedSemaphore(2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where a program's sources are: what tells their versions apart, the folder to build in, flags only they need."""
+    """Sources of a program: a digest of their version, the folder to build in, and flags that only this program needs."""
 
     recipe: Callable[[], str]
     folder: Callable[[], Path]
@@ -47,9 +47,9 @@ class Source:
 
 
 def steps(plugin: str) -> list[Step]:
-    """Pulumi with one plugin. Nothing is built where the machine has its own `pulumi`: it fetches its plugins itself."""
-    if own := _own("pulumi"):
-        found = f"{own}, with its own plugins"
+    """Return the steps of Pulumi with one plugin. With the machine's own `pulumi` nothing is built: it downloads its plugins."""
+    if existing := _own("pulumi"):
+        found = f"{existing}, with its own plugins"
         return [Step(name="pulumi", takes="", present=lambda: found, run=lambda: None)]
     plugins = {
         "docker": _build("docker plugin", "3 min", _built("docker"), _module("docker")),
@@ -91,7 +91,7 @@ def steps(plugin: str) -> list[Step]:
 
 
 def cluster() -> list[Step]:
-    """The programs of a Kubernetes cluster, the longest first."""
+    """Return the steps of a Kubernetes cluster's programs, the longest build first."""
     version = KUBERNETES.removeprefix("v").split(".")
     return [
         _build(
@@ -122,7 +122,7 @@ def cluster() -> list[Step]:
 
 
 def operators() -> list[Step]:
-    """What keeps data in a cluster."""
+    """Return the steps of the operators that manage data in a cluster."""
     version = "-X github.com/cloudnative-pg/cloudnative-pg/pkg/versions.buildVersion=1.27.0"
     return [
         _build("cloudnative-pg", "2 min", PODS / "cloudnative-pg", _upstream(CLOUDNATIVE_PG), "./cmd/manager", version)
@@ -130,18 +130,18 @@ def operators() -> list[Step]:
 
 
 def storage() -> Step:
-    """What serves files as S3, and what encrypts them on their way to somebody else's."""
+    """Return the step of rclone, which serves files as S3 and encrypts them on the way to a bucket."""
     version = "-X github.com/rclone/rclone/fs.Version=v1.71.0"
     return _build("rclone", "2 min", PODS / "rclone", _upstream("github.com/rclone/rclone"), ".", version)
 
 
 def barman() -> Step:
-    """The operator's plugin for backups that go back to any moment."""
+    """Return the step of the operator's plugin for point-in-time recovery."""
     return _build("barman plugin", "2 min", PODS / "plugin-barman-cloud", _upstream(BARMAN), "./cmd/manager")
 
 
 def tools() -> list[Step]:
-    """What the end-to-end run uses, beside what is being tested."""
+    """Return the steps of the tools that the end-to-end tests use."""
     return [
         *load(),
         _score(),
@@ -157,17 +157,17 @@ def tools() -> list[Step]:
 
 
 def lint() -> list[Step]:
-    """What reads workflows and says what is wrong with them."""
+    """Return the steps of the linter for workflows."""
     return [_program("actionlint", "15 s", "github.com/rhysd/actionlint", "./cmd/actionlint")]
 
 
 def load() -> list[Step]:
-    """What sends requests."""
+    """Return the steps of the load generator."""
     return [_build("k6", "1 min", BIN / "k6", _upstream("go.k6.io/k6"))]
 
 
 def scan() -> list[Step]:
-    """What looks for secrets in history, mistakes in manifests, and what is in an image."""
+    """Return the steps of scanners for secrets in history, mistakes in manifests, and the content of images."""
     version = "-X github.com/aquasecurity/trivy/pkg/version/app.ver=0.64.1"
     return [
         _program("trivy", "8 min", "github.com/aquasecurity/trivy", "./cmd/trivy", version),
@@ -182,7 +182,7 @@ def _score() -> Step:
 
 
 def peers() -> list[Step]:
-    """What others release with."""
+    """Return the steps of the release tools that the benchmarks compare with."""
     return [
         _build(
             "rollouts-controller",
@@ -196,7 +196,7 @@ def peers() -> list[Step]:
 
 
 def watchers() -> list[Step]:
-    """What tells the Prometheus of a cluster whom to ask."""
+    """Return the steps of prometheus-operator, which configures a cluster's Prometheus."""
     return [_build("prometheus-operator", "3 min", BIN / "prometheus-operator", _operator(), "./cmd/operator")]
 
 
@@ -204,7 +204,7 @@ def watchers() -> list[Step]:
 
 
 def _module(name: str) -> Source:
-    """A module of this repository: its files say which versions it is built from."""
+    """Return the source of a module in this repository, whose files pin the versions."""
 
     def recipe() -> str:
         return digest(*sorted(file for file in (HERE / name).rglob("*") if file.is_file()))
@@ -213,7 +213,7 @@ def _module(name: str) -> Source:
 
 
 def _upstream(path: str) -> Source:
-    """A module that is built as it is, with the versions its own go.mod and go.sum pin."""
+    """Return the source of an unmodified module, with the versions that its own go.mod and go.sum pin."""
 
     def recipe() -> str:
         lines = (HERE / "upstream" / "go.sum").read_text().splitlines()
@@ -223,7 +223,7 @@ def _upstream(path: str) -> Source:
 
 
 def _provider() -> Source:
-    """Its schema lies in the module: laid over the folder for the build instead of copied into the repository."""
+    """Return the source of the Kubernetes provider. Its schema is overlaid for the build, not copied into the repository."""
     module = _module("kubernetes-provider")
 
     def flags() -> tuple[str, ...]:
@@ -239,10 +239,12 @@ def _provider() -> Source:
 
 
 def _traefik() -> Source:
-    """It embeds a built web page that its module lacks: a copy gets an empty one. And half of it asks a hundred hosters of DNS
-    for certificates: the lab makes its own.
+    """Return the source of Traefik.
+
+    Traefik embeds a built web page that its module lacks: a copy gets an empty one. The ACME providers for a hundred
+    DNS services are left out, because the lab creates its own certificates.
     """
-    module, none = _upstream(TRAEFIK), HERE / "traefik" / "dns_providers.go"
+    module, no_providers = _upstream(TRAEFIK), HERE / "traefik" / "dns_providers.go"
 
     def folder() -> Path:
         copy = _copied("traefik", module.folder())
@@ -250,30 +252,30 @@ def _traefik() -> Source:
         page.parent.mkdir()
         page.write_text("The dashboard is not built here.\n")
         acme = _copied("lego", downloaded(copy, LEGO))
-        shutil.copyfile(none, acme / "providers" / "dns" / "zz_gen_dns_providers.go")
+        shutil.copyfile(no_providers, acme / "providers" / "dns" / "zz_gen_dns_providers.go")
         sh("go", "mod", "edit", f"-replace={LEGO}={acme}", log="build-traefik", cwd=copy)
         return copy
 
-    return Source(recipe=lambda: module.recipe() + digest(none), folder=folder)
+    return Source(recipe=lambda: module.recipe() + digest(no_providers), folder=folder)
 
 
 def _coredns() -> Source:
-    """Of its plugins those that the lab's Corefile names; the others bring along what the three large clouds are asked by."""
+    """Return the source of CoreDNS with only the plugins that the lab's Corefile names, without the SDKs of three clouds."""
     module = _upstream(COREDNS)
 
     def folder() -> Path:
         copy = _copied("coredns", module.folder())
         plugins = copy / "core" / "plugin" / "zplugin.go"
-        wanted = re.compile(rf'.*/plugin/({"|".join(NAMES_BY)})"')
+        enabled = re.compile(rf'.*/plugin/({"|".join(NAMES_BY)})"')
         lines = plugins.read_text().splitlines(keepends=True)
-        plugins.write_text("".join(line for line in lines if '_ "' not in line or wanted.match(line)))
+        plugins.write_text("".join(line for line in lines if '_ "' not in line or enabled.match(line)))
         return copy
 
     return Source(recipe=lambda: f"{NAMES_BY} {module.recipe()}", folder=folder)
 
 
 def _operator() -> Source:
-    """It takes two modules of its own from folders beside it, which are not in what is downloaded: a copy gets them."""
+    """Return the source of prometheus-operator. A copy gets two modules that it expects in subfolders and its download lacks."""
     module = _upstream(OPERATOR)
 
     def folder() -> Path:
@@ -286,7 +288,7 @@ def _operator() -> Source:
 
 
 def _copied(name: str, module: Path) -> Path:
-    """A module's files, to be changed: where they were downloaded to they can't be."""
+    """Return a writable copy of a module's files."""
     copy = CACHE / "sources" / name
     shutil.rmtree(copy, ignore_errors=True)
     copy.parent.mkdir(parents=True, exist_ok=True)
@@ -295,7 +297,7 @@ def _copied(name: str, module: Path) -> Path:
 
 
 def downloaded(pinned_by: str | Path, path: str) -> Path:
-    """Where a module lies that one of the modules here, or a copy of one, pins; downloaded and verified against its go.sum."""
+    """Return the folder of a module that go.mod in `pinned_by` pins, downloaded and verified against go.sum."""
     result = subprocess.run(
         ["go", "mod", "download", "-json", path],
         cwd=HERE / pinned_by,
@@ -321,9 +323,9 @@ def _there(path: Path) -> str | None:
 
 
 def _program(name: str, takes: str, module: str, package: str = ".", flags: str = "") -> Step:
-    """A program that is called by hand: the machine's own, if it has one."""
-    if own := _own(name):
-        return Step(name=name, takes="", present=lambda: own, run=lambda: None)
+    """Return the step of a command line program, or the machine's own if it is installed."""
+    if existing := _own(name):
+        return Step(name=name, takes="", present=lambda: existing, run=lambda: None)
     return _build(name, takes, BIN / name, _upstream(module), package, flags)
 
 
@@ -349,7 +351,7 @@ def _build(name: str, takes: str, output: Path, source: Source, package: str = "
                 "go",
                 "build",
                 "-trimpath",
-                # What a debugger would read takes a tenth of the time, and -s throws it away.
+                # Debug information takes a tenth of the time, and -s discards it.
                 "-gcflags=all=-dwarf=false",
                 *source.flags(),
                 "-ldflags",
@@ -361,7 +363,7 @@ def _build(name: str, takes: str, output: Path, source: Source, package: str = "
                 cwd=source.folder(),
                 env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"},
             )
-        # Renamed when whole, stamped last: interrupted anywhere, it is built again.
+        # Renamed when complete and stamped last: after an interruption it is built again.
         fresh.rename(output)
         stamp.write_text(recipe())
 

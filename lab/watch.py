@@ -1,7 +1,7 @@
-"""What reads metrics and rules: Prometheus' own tools, and in the lab's cluster its operator.
+"""Prometheus' own tools, and prometheus-operator in the lab's cluster.
 
-Of a Prometheus there is only the configuration, which the operator keeps: Debian's is built without the way to
-find anything in a cluster (seen: `field kubernetes_sd_configs not found`), so none runs there.
+The operator only maintains a Prometheus' configuration. No Prometheus runs in the cluster, because Debian's build
+lacks service discovery for Kubernetes (seen: `field kubernetes_sd_configs not found`).
 """
 
 import os
@@ -17,12 +17,15 @@ OPERATOR, PORT = "prometheus-operator", 12392
 
 
 def tools() -> Step:
-    """`promtool`, which tests rules. The server that Debian's package brings along is not started."""
+    """Return the step that installs `promtool`, which tests rules. The server in the same package is not started."""
     return packages("promtool", PACKAGES, ELSE)
 
 
 def operated() -> list[Step]:
-    """The operator, built and started, its kinds of objects, and a Prometheus, without its pods, that takes up all of them."""
+    """Return the steps of the operator, its resource definitions and a Prometheus object that selects all monitors.
+
+    The Prometheus object has no pods.
+    """
     programs = toolchain.watchers()
     return [
         *programs,
@@ -37,7 +40,7 @@ def operated() -> list[Step]:
 
 
 def stop() -> None:
-    """End the operator. What it made stays in the cluster."""
+    """End the operator. Its objects stay in the cluster."""
     end(OPERATOR)
 
 

@@ -1,7 +1,7 @@
-"""`make bench`: what the program costs, as ratios of two commands run in turn on the same machine. Prints a table.
+"""Benchmarks as ratios of two commands run in turn on the same machine (`make bench`). Prints a table.
 
-`python -m benchmarks peers` prints another: releases under load, ours and others'. It needs what `python3 -m lab up peers` makes.
-`python -m benchmarks switching` prints a third: going back with both slots warm.
+`python -m benchmarks peers` compares releases under load with other tools, after `python3 -m lab up peers`. `python
+-m benchmarks switching` measures going back with both slots warm.
 """
 
 import sys

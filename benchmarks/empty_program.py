@@ -1,4 +1,4 @@
-"""A Pulumi program without resources: the floor under every preview."""
+"""Preview of a Pulumi program without resources: the least that any preview takes."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 
 
 def empty(stack: Stack) -> Run:
-    """Its preview, with the state and the Python of `stack`."""
+    """Return a function that previews the empty program, with the state and the Python of `stack`."""
     folder = stack.folder / "empty"
     shutil.copytree(HERE / "empty", folder)
     (folder / "Pulumi.yaml").write_text((folder / "Pulumi.yaml").read_text().replace("../../.venv", "../.venv"))
@@ -25,7 +25,7 @@ def empty(stack: Stack) -> Run:
 
 
 def preview(stack: Stack, environment: str, target: float) -> str:
-    """A preview of a deployed stack that finds nothing to do, against the empty program's."""
+    """Measure a preview of a deployed, unchanged stack against that of the empty program."""
     return pair(
         f"`pulumi preview` of {environment}, nothing to do, against an empty program",
         target,

@@ -1,4 +1,7 @@
-"""The tables of what losing a primary costs, from what the end-to-end tests measured: `python -m benchmarks.failover`, after `make e2e-data`."""
+"""Tables of the times and losses after a primary is lost: `python -m benchmarks.failover`, after `make e2e-data`.
+
+The end-to-end tests write the measurements to `reports/failover.json`.
+"""
 
 import json
 import sys
@@ -28,14 +31,16 @@ WORDS = {
 
 
 def main() -> None:
-    seen = json.loads(REPORT.read_text())
+    report = json.loads(REPORT.read_text())
     for tier, words in WORDS.items():
         print(f"| the {tier}'s primary | times | without a write: median | most | acknowledged | of these lost |")
         print("|---|---|---|---|---|---|")
-        for way, said in words.items():
-            if row := seen.get(tier, {}).get(way):
+        for method, description in words.items():
+            if row := report.get(tier, {}).get(method):
                 seconds = f"{row['median']:.1f} s | {row['max']:.1f} s"
-                print(f"| {said} | {len(row['seconds'])} | {seconds} | {row['acknowledged']:,} | {row['lost']} |")
+                print(
+                    f"| {description} | {len(row['seconds'])} | {seconds} | {row['acknowledged']:,} | {row['lost']} |"
+                )
         print()
 
 

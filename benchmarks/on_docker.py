@@ -1,4 +1,4 @@
-"""What the program costs on a Docker engine."""
+"""Benchmarks of the program on a Docker engine."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 
 
 def cold_up(stack: DockerStack) -> str:
-    """The five tiers from nothing to the switch, images present: `pulumi up` against `docker-compose up -d`."""
+    """Measure a first deployment of five tiers, images present: `pulumi up` against `docker-compose up -d`."""
     if not shutil.which("docker-compose"):
         sys.exit("bench: docker-compose is not here; install Debian's package docker-compose")
     stack.environment |= {"reload": False}
@@ -57,12 +57,12 @@ def cold_up(stack: DockerStack) -> str:
 
 def _gateway(stack: DockerStack) -> str:
     app = load_app(stack.app)
-    ways = routes(app, load_environment(stack.environment, app))
-    return haproxy.configuration(dict.fromkeys(Slot, ways), metrics=False)
+    app_routes = routes(app, load_environment(stack.environment, app))
+    return haproxy.configuration(dict.fromkeys(Slot, app_routes), metrics=False)
 
 
 def preview(stack: DockerStack) -> str:
-    """A preview that finds nothing to do, against the one of a program without resources."""
+    """Measure a preview without changes against that of a program without resources."""
     stack.up()
     row = empty_program.preview(stack, "dev", 1.5)
     stack.destroy()
@@ -94,7 +94,7 @@ print(time.process_time() - started - skipped)
 
 
 def planning() -> str:
-    """Processor time of importing the program and planning, beyond `import pulumi`."""
+    """Measure the processor time of importing the program and planning, beyond `import pulumi`."""
     command = [sys.executable, "-c", PLANNING]
     times = [
         float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout) for _ in range(9)

@@ -1,4 +1,4 @@
-"""What the program costs on the lab's cluster."""
+"""Benchmarks of the program on the lab's cluster."""
 
 import json
 import subprocess
@@ -17,10 +17,10 @@ HERE = Path(__file__).parent
 
 
 def cold_up(stack: ClusterStack) -> str:
-    """Staging from nothing to the switch, images present, against kubectl with the same manifests.
+    """Measure a first deployment of staging, images present, against kubectl with the same manifests.
 
-    Theirs is what a careful script does, in the order the tiers need. Everything at once ends in an error: the worker
-    gives up before its tables are there.
+    kubectl applies the manifests in the order that the tiers need, as a careful script does. Applying all at once
+    fails: the worker gives up before its tables exist.
     """
     stack.images()
     stack.up()
@@ -60,15 +60,15 @@ def cold_up(stack: ClusterStack) -> str:
 
 
 def _objects(stack: ClusterStack) -> list[dict[str, Any]]:
-    """The manifests of a stack, as they were applied, the namespace first."""
+    """Return the manifests of a stack as they were applied, the namespace first."""
     export = json.loads(stack.pulumi("stack", "export", "--show-secrets", check=True).text)
     resources = export["deployment"]["resources"]
-    found = [each["inputs"] for each in resources if each["type"].startswith("kubernetes:")]
-    return sorted((_plain(each) for each in found), key=lambda each: each["kind"] != "Namespace")
+    manifests = [each["inputs"] for each in resources if each["type"].startswith("kubernetes:")]
+    return sorted((_plain(each) for each in manifests), key=lambda each: each["kind"] != "Namespace")
 
 
 def _plain(value: Any) -> Any:
-    """Without the checkpoint's marks of what is secret."""
+    """Return a value without the checkpoint's secret markers."""
     if isinstance(value, dict):
         if "plaintext" in value:
             return json.loads(str(value["plaintext"]))  # pyright: ignore[reportUnknownArgumentType]
@@ -77,7 +77,7 @@ def _plain(value: Any) -> Any:
 
 
 def _files(folder: Path, objects: list[dict[str, Any]]) -> dict[str, Path]:
-    """One file for each thing a careful script does."""
+    """Write one file for each step of a careful script."""
 
     def step(each: dict[str, Any]) -> str:
         labels = each["metadata"]["labels"]
@@ -97,7 +97,7 @@ def _files(folder: Path, objects: list[dict[str, Any]]) -> dict[str, Path]:
 
 
 def preview(stack: ClusterStack) -> str:
-    """A preview of prod that finds nothing to do, against the one of a program without resources."""
+    """Measure a preview of prod without changes against that of a program without resources."""
     stack.images()
     stack.up()
     row = empty_program.preview(stack, "prod", 1.6)
@@ -108,7 +108,7 @@ def preview(stack: ClusterStack) -> str:
 
 
 def per_resource(stack: ClusterStack) -> str:
-    """Processor time and memory of the program itself, for an application of 10 and of 100 services."""
+    """Measure processor time and memory of the program alone, for an application of 10 and of 100 services."""
     folder = stack.folder / "many"
     folder.mkdir()
     for file in (HERE / "many").iterdir():

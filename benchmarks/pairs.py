@@ -1,4 +1,4 @@
-"""Two commands run in turn on the same machine, A B A B …, and the ratio of their times pair by pair."""
+"""Measurement of two commands in turn on the same machine, A B A B …, with the ratio of each pair."""
 
 import statistics
 import sys
@@ -10,9 +10,9 @@ Run = Callable[[], object]
 
 
 def pair(name: str, target: float | None, ours: Run, theirs: Run, clear: Run = lambda: None, pairs: int = PAIRS) -> str:
-    """One row of the table: wall-clock seconds of both, medians, and the median, lowest and highest of their ratios.
+    """Return a row of the table: median seconds of both commands, and the median, lowest and highest ratio.
 
-    What a run leaves is removed before the next, untimed.
+    `clear` removes the result of each run, untimed.
     """
     times: list[tuple[float, float]] = []
     clear()

@@ -1,7 +1,7 @@
-"""Releases of ours beside those of others: the same pods on the same cluster behind the same Gateway, in turn, under load.
+"""Comparison of releases with other tools: the same pods on the same cluster behind the same Gateway, in turn, under load.
 
-An application of one tier, `web`, so that no database blurs what is compared. What is changed is its version, which it
-tells who asks.
+The application has one tier, `web`, so that no database influences the result. A release changes its version, which
+its responses contain.
 """
 
 import json
@@ -33,7 +33,7 @@ GATES = {"spec": {"strategy": {"blueGreen": {"prePromotionAnalysis": {"templates
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Something to ask for, under load; `to` says which version that leads to in a round."""
+    """Release to measure under load; `to` returns the version that is live after it in a round."""
 
     name: str
     url: str
@@ -44,12 +44,12 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """Somebody else's way to release, in a namespace of its own."""
+    """Deployment by another tool in its own namespace."""
 
     namespace: str
     kind: str
     values: Mapping[str, Any]
-    """What its files are filled in with."""
+    """Values of the templates of its manifests."""
 
     @property
     def host(self) -> str:
@@ -73,7 +73,7 @@ class Peer:
 
 
 def table(folder: Path) -> str:
-    """Run it all; one row for each way to release."""
+    """Run all measurements, and return a table with a row for each kind of release."""
     with ExitStack() as after:
         rows = [*_on_kubernetes(folder / "cluster", after), *_on_docker(folder / "engine", after)]
         runs: dict[str, list[Run]] = defaultdict(list)
@@ -85,7 +85,7 @@ def table(folder: Path) -> str:
                 lost = f"{len(run.lost)} of {run.requests} lost {run.lost[:3] or ''}"
                 print(f"  {row.name}: {run.seconds:.1f} s, the command {run.command:.1f} s, {lost}", file=sys.stderr)
     head = "| what | all traffic on it after | requests lost | of, in a run |\n|---|---|---|---|"
-    return "\n".join([head, *(_line(name, of) for name, of in runs.items()), "", _beyond(runs)])
+    return "\n".join([head, *(_line(name, row_runs) for name, row_runs in runs.items()), "", _beyond(runs)])
 
 
 def _line(name: str, runs: list[Run]) -> str:
@@ -96,16 +96,16 @@ def _line(name: str, runs: list[Run]) -> str:
 
 
 def _beyond(runs: Mapping[str, list[Run]]) -> str:
-    """What is left of ours, round by round, once Argo's time and the engine's own are taken off."""
+    """Return the time of our releases minus Argo's and that of an empty update, round by round."""
     names = OURS.format("Kubernetes"), GATED, NOTHING.format("Kubernetes")
     rounds = zip(*(runs[name] for name in names), strict=True)
-    left = [ours.seconds - argo.seconds - floor.seconds for ours, argo, floor in rounds]
-    spread = f"{statistics.median(left):.1f} s ({min(left):.1f} to {max(left):.1f})"
+    differences = [ours.seconds - argo.seconds - floor.seconds for ours, argo, floor in rounds]
+    spread = f"{statistics.median(differences):.1f} s ({min(differences):.1f} to {max(differences):.1f})"
     return f"Ours beyond Argo with the same gate plus an `up` that finds nothing to do: {spread}; at most 1 s."
 
 
 def _ours(stack: Stack, name: str, host: str) -> list[Row]:
-    """A release, an update that finds nothing to do, and the way back to the first release."""
+    """Return rows for a release, an update without changes, and going back to the first release."""
 
     def release(version: str) -> None:
         stack.app["version"] = version
@@ -176,7 +176,7 @@ def _on_kubernetes(folder: Path, after: ExitStack) -> list[Row]:
 
 
 def _pod(deployment: Mapping[str, Any]) -> dict[str, Any]:
-    """The pod of ours as the cluster has it, less what only ours has: its account, labels to spread by, its settings."""
+    """Return the pod of our deployment without what only ours has: account, spread constraints, settings."""
     spec = _without(deployment["template"]["spec"], "serviceAccount", "serviceAccountName", "topologySpreadConstraints")
     [container] = spec["containers"]
     probe = container["readinessProbe"] | {"periodSeconds": 1}
@@ -186,7 +186,7 @@ def _pod(deployment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _smoke(job: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The pod of our smoke test, asking for others' names."""
+    """Return the pod of our smoke test for another deployment; `names` maps words of its command."""
     spec = job["template"]["spec"]
     [container] = spec["containers"]
     return spec | {"containers": [container | {"command": [names.get(word, word) for word in container["command"]]}]}

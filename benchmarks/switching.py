@@ -1,4 +1,4 @@
-"""Going back with both slots warm: what it costs beyond an `up` that finds nothing to do, and how soon all traffic is there."""
+"""Measurement of going back with both slots warm: time beyond an `up` without changes, and time until all traffic has moved."""
 
 import json
 import re
@@ -16,7 +16,10 @@ HEAD = "| going back | beyond an `up` that finds nothing to do | from the write 
 
 
 def table(stack: Stack) -> str:
-    """Rows of one platform: seconds, median (lowest to highest) of so many rounds. `stack` is left destroyed."""
+    """Return rows for one platform: seconds, as median (lowest to highest) of several rounds.
+
+    The stack is destroyed afterwards.
+    """
     rows: list[str] = []
     try:
         stack.environment |= {"reload": False, "seed": False}
@@ -41,7 +44,7 @@ def _spread(seconds: list[float]) -> str:
 
 
 def _round(stack: Stack) -> tuple[float, float]:
-    """Seconds of going back beyond those of an empty `up`; seconds from the write of the switch to the last old answer."""
+    """Return seconds of going back beyond an `up` without changes, and from the switch's write to the last old response."""
     old, answers, done = stack.get("/api/release").json()["slot"], list[tuple[float, str]](), threading.Event()
     log = stack.folder / f"switching-{time.time_ns()}.json"
     written: list[float] = []
@@ -62,7 +65,7 @@ def _round(stack: Stack) -> tuple[float, float]:
     threads = [threading.Thread(target=each) for each in (ask, watch)]
     for thread in threads:
         thread.start()
-    # Who asks takes of the same processors: it asks during both.
+    # Sending requests uses the same processors, so requests are sent during both updates.
     empty = _timed(stack, {})
     took = _timed(stack, {"TIERS_RELEASE": "previous", "PULUMI_DEBUG_COMMANDS": "true"}, "--event-log", str(log))
     time.sleep(2)
@@ -70,16 +73,16 @@ def _round(stack: Stack) -> tuple[float, float]:
     for thread in threads:
         thread.join()
     last = max(at for at, slot in answers if slot == old)
-    # To what the files say, so that the next one finds nothing to do.
+    # Deploy the files' release again, so that the next round's first `up` has nothing to do.
     stack.up()
     return took - empty, max(last - written[0], 0)
 
 
 def _switches(log: Path) -> bool:
     lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    begun = [json.loads(line).get("resourcePreEvent") for line in lines]
-    made = [each["metadata"] for each in begun if each and each["metadata"]["op"] in ("create", "update")]
-    return any(re.search(r"(::switch-\d+|HTTPRoute::board)$", each["urn"]) for each in made)
+    events = [json.loads(line).get("resourcePreEvent") for line in lines]
+    metadata = [each["metadata"] for each in events if each and each["metadata"]["op"] in ("create", "update")]
+    return any(re.search(r"(::switch-\d+|HTTPRoute::board)$", each["urn"]) for each in metadata)
 
 
 def _timed(stack: Stack, variables: dict[str, str], *more: str) -> float:

@@ -1,4 +1,4 @@
-"""A change under load: when all answers came from the new release, and how many never came. The load is k6's."""
+"""Measurement of a change under load by k6: the time until all responses are of the new release, and the lost requests."""
 
 import json
 import shutil
@@ -16,12 +16,12 @@ from tests.e2e.stack import eventually
 
 SCRIPT = Path(__file__).parent / "peers" / "who_serves.js"
 QUIET = 8
-"""Seconds without an answer of another release until it counts as gone: longer than its pods take to leave."""
+"""Seconds without a response of the old release until it counts as gone; more than its pods take to stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a request came back with, and when; status 0 if it didn't."""
+    """Response to a request and its time; the status is 0 if none came."""
 
     at: float
     status: int
@@ -34,36 +34,38 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one change did: seconds from asking for it, until all traffic was on it and until the command was done."""
+    """Result of a change: seconds from its start until all traffic had moved, and until the command ended."""
 
     seconds: float
     command: float
     requests: int
     lost: tuple[str, ...]
-    """When each of those was lost, and why."""
+    """Time and reason of each lost request."""
 
 
 def change(url: str, host: str, version: str, ask: Callable[[], object]) -> Run:
-    """Ask for `version` while requests flow, and watch until no other release answers any more.
+    """Release `version` under load, and wait until no other release answers.
 
-    Where `version` is live already nothing is to change: then it takes as long as the command.
+    If `version` is live already, the result is the duration of the command.
     """
     with _requests(url, host) as answers:
         started = time.time()
         ask()
         command = time.time() - started
         eventually(lambda: _only(version, answers, time.time() - QUIET), 40)
-        # What is under way when k6 is told to end is not counted.
+        # Requests in progress when k6 is told to end are not counted.
         ended = time.time() - 1
-    seen = [answer for answer in answers if started <= answer.at <= ended]
-    other = max((answer.at for answer in seen if answer.status == 200 and not answer.of(version)), default=None)
-    arrived = min(answer.at for answer in seen if answer.of(version) and answer.at >= (other or 0))
+    responses = [answer for answer in answers if started <= answer.at <= ended]
+    other = max((answer.at for answer in responses if answer.status == 200 and not answer.of(version)), default=None)
+    arrived = min(answer.at for answer in responses if answer.of(version) and answer.at >= (other or 0))
     return Run(
         seconds=arrived - started if other else command,
         command=command,
-        requests=len(seen),
+        requests=len(responses),
         lost=tuple(
-            f"{answer.at - started:.3f} s: {answer.error or answer.status}" for answer in seen if answer.status != 200
+            f"{answer.at - started:.3f} s: {answer.error or answer.status}"
+            for answer in responses
+            if answer.status != 200
         ),
     )
 
@@ -75,7 +77,7 @@ def _only(version: str, answers: list[Answer], since: float) -> bool:
 
 @contextmanager
 def _requests(url: str, host: str) -> Generator[list[Answer]]:
-    """Requests by k6 for as long as the block runs, a minute at most."""
+    """Send requests by k6 during the block, for at most a minute."""
     if not shutil.which("k6"):
         sys.exit("bench: k6 is not here; `python3 -m lab up peers` builds it")
     command = ["k6", "run", "--quiet", "--no-usage-report", "--summary-mode=disabled", "--log-format=raw"]
@@ -95,8 +97,8 @@ def _requests(url: str, host: str) -> Generator[list[Answer]]:
 
 def _read(lines: Iterable[str], answers: list[Answer]) -> None:
     for line in lines:
-        # Between them k6 says why requests failed.
+        # The other lines are k6's messages about failed requests.
         if line.startswith("{"):
-            told = json.loads(line)
-            told["at"] /= 1000
-            answers.append(Answer(**told))
+            record = json.loads(line)
+            record["at"] /= 1000
+            answers.append(Answer(**record))

@@ -1,1 +1,1 @@
-"""Nothing: what a preview costs by itself."""
+"""Empty Pulumi program, whose preview is the least that any preview takes."""

@@ -1,6 +1,6 @@
-"""An application with as many workers as SERVICES says, on the Kubernetes platform; writes what the program itself took.
+"""Application with SERVICES workers on the Kubernetes platform; writes the resources that the program used.
 
-The description of an application has one worker: this drives the platform's verbs as a slot does, tier by tier.
+An application's description has one worker, so this calls the platform as a slot does for each tier.
 """
 
 import atexit
@@ -45,14 +45,14 @@ def workload(number: int) -> Workload:
     )
 
 
-def count(args: pulumi.ResourceTransformArgs) -> None:  # answers nothing: it changes nothing
+def count(args: pulumi.ResourceTransformArgs) -> None:  # returns None, which changes nothing
     MADE.append(args.name)
 
 
 def report() -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
-    told = {"resources": len(MADE), "seconds": used.ru_utime + used.ru_stime, "megabytes": used.ru_maxrss / 1024}
-    Path(os.environ["MEASURED"]).write_text(json.dumps(told))
+    measured = {"resources": len(MADE), "seconds": used.ru_utime + used.ru_stime, "megabytes": used.ru_maxrss / 1024}
+    Path(os.environ["MEASURED"]).write_text(json.dumps(measured))
 
 
 atexit.register(report)

@@ -1,17 +1,17 @@
 # Two commands do all the set-up: `make up` (dev environment on a Docker engine) and `make test`.
 # Plain Pulumi works too: docs/how-to/use-plain-pulumi.md
-# Recipes name no variable: they are text from people, and the runner (`ci/__main__.py`) gets them as data. docs/adr/023-one-runner-behind-make.md
+# Recipes use no variable, because people type them. The runner (`ci/__main__.py`) gets them as data. docs/adr/023-one-runner-behind-make.md
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-# APP is the folder of an application's Pulumi.yaml. A pull request speaks of stacks; from the shell's environment STACK could
-# mean anything.
+# APP is the folder of an application's Pulumi.yaml. STACK is another name of ENV, used for pull requests, but only on the command
+# line: in the shell's environment it could mean anything.
 ifeq ($(origin STACK),command line)
 override ENV := $(value STACK)
 endif
 VARIABLES := APP AT COMPOSE ENV FOR FORCE FROM FULL ID JOURNEY NAME OF ONLY PIN POLICY SHORT SLOT TO WINDOW
-# make expands what it was given once more wherever it is named or handed on, and would run $(shell …) in it: from here on it is text.
+# make expands a variable's value again wherever it is used or exported, and would run $(shell …) in it. From here on it is text.
 $(foreach name,$(VARIABLES),$(if $(filter-out undefined,$(origin $(name))),\
   $(eval override $(name) := $$(value $(name)))$(eval export TIERS_ARG_$(name) := $$(value $(name)))))
 $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(if $(findstring $$,$(name)),,\
@@ -21,135 +21,135 @@ override CACHE := $(HOME)/.cache/tiers
 override RUN := .venv/bin/python
 override RUNNER := $(RUN) -m ci
 
-# What the lab built comes last on PATH: a machine's own Pulumi is preferred, with its own home.
+# The lab's programs come last on PATH: a machine's own Pulumi is preferred, with its own home.
 ifeq ($(filter-out $(CACHE)/bin/pulumi,$(shell command -v pulumi)),)
 export PULUMI_HOME ?= $(CACHE)/pulumi
 endif
 export PATH := $(PATH):$(CACHE)/bin
 export PULUMI_SKIP_UPDATE_CHECK ?= true
-# As kubectl reads it: a machine's own contexts first, then the lab's.
+# A list, as kubectl reads it: the machine's own contexts first, then the lab's.
 export KUBECONFIG ?= $(HOME)/.kube/config:$(CACHE)/cluster/kubeconfig
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
-up: venv ## All set-up, then the environment (ENV=dev), then its URL and a real answer
+up: venv ## Install what is missing, deploy the environment (ENV=dev), and print its URL and a real response
 	@$(RUNNER) $@
 
-down: venv ## Remove the environment (ENV=dev); protected data makes it refuse
+down: venv ## Remove the environment (ENV=dev); refused while its data is protected
 	@$(RUNNER) $@
 
-shell: venv ## A shell in which plain `pulumi` means what it means here: same state, passphrase and plugins
+shell: venv ## Open a shell in which plain `pulumi` uses the same state, passphrase and plugins as make
 	@$(RUNNER) $@
 
-images: venv ## Build and push what ENV needs; where images are pinned (or PIN=yes), write their digests into its stack file
+images: venv ## Build and push the images of ENV; if images are pinned (or PIN=yes), write their digests to its stack file
 	@$(RUNNER) $@
 
-back: venv ## Go back to the release before this one, by one switch (past a contract migration: FORCE=contract)
+back: venv ## Go back to the previous release, by one switch (past a contract migration: FORCE=contract)
 	@$(RUNNER) $@
 
-promote: venv ## Let the release that waits go live (environment.release.promote: manual)
+promote: venv ## Switch to the release that waits for promotion (environment.release.promote: manual)
 	@$(RUNNER) $@
 
-status: venv ## Who is live, what each slot holds, what is ready, the last switches
+status: venv ## Show the live slot, the release of each slot, readiness and the last switches
 	@$(RUNNER) $@
 
-reseal: venv ## After a passphrase is lost, and the stack file has its secrets anew: the state forgets those it can't decrypt
+reseal: venv ## After a lost passphrase, once the stack file has its secrets again: remove undecryptable secrets from the state
 	@$(RUNNER) $@
 
-trace: venv ## One request through all tiers: every line about ID=…, of both slots, in the order of time
+trace: venv ## Show every log line of one request (ID=…), from all tiers and both slots, in order of time
 	@$(RUNNER) $@
 
-preview-comment: venv ## What a change would do, as a comment for its pull request (STACK=dev); posted where one is named
+preview-comment: venv ## Write what an update would do as a comment (STACK=dev), and post it if a pull request is given
 	@$(RUNNER) $@
 
-heal: venv ## After a killed update: look what is there, and put the stack right (where its state is lost: FORCE=state)
+heal: venv ## Repair the stack after a killed update, and restore missing and stopped resources (lost state: FORCE=state)
 	@$(RUNNER) $@
 
-dashboard: venv ## The Grafana dashboard of ENV as JSON, to import where no cluster's Grafana finds it (environment.monitoring)
+dashboard: venv ## Print the Grafana dashboard of ENV as JSON, for import (environment.monitoring)
 	@$(RUNNER) $@
 
-new: venv ## Start an application of your own: NAME=shop, in apps/NAME or AT; it comes up as it is
+new: venv ## Start a new application that can be deployed at once: NAME=shop, in apps/NAME or in AT
 	@$(RUNNER) $@
 
-import: venv ## Describe what a Compose file runs: COMPOSE=path/docker-compose.yml, in apps/NAME; says what it could not carry
+import: venv ## Convert a Compose file: COMPOSE=path/docker-compose.yml, into apps/NAME; list the parts that were not converted
 	@$(RUNNER) $@
 
-# ---- what pipelines call (docs/pipeline.md), and a person may
+# ---- targets for pipelines (docs/pipeline.md) and for people
 
-waiting: venv ## Which release waits to be promoted, as release=…; nothing if none does
+waiting: venv ## Print the release that waits for promotion as release=…, or nothing
 	@$(RUNNER) $@
 
-smoke: venv ## Does ENV answer what users ask? The release that waits: SLOT=idle
+smoke: venv ## Check that ENV answers the requests of app.visits; the waiting release: SLOT=idle
 	@$(RUNNER) $@
 
-journey: venv ## The way of a user through ENV, from a page to the work behind it
+journey: venv ## Run a user's path through ENV, from a page to the work behind it
 	@$(RUNNER) $@
 
-check: venv ## Is all of ENV up, ready, migrated, closed but for its gateway, and answering as app.checks wants?
+check: venv ## Check that ENV is up, ready, migrated, reachable only by its gateway, and answers as app.checks expects
 	@$(RUNNER) $@
 
-backup: venv ## Back up ENV now: the database; with FULL=yes the tiers' volumes, too
+backup: venv ## Back up the database of ENV now; FULL=yes includes the tiers' volumes
 	@$(RUNNER) $@
 
-backups: venv ## The backups of ENV there are, and whether they are as they should be
+backups: venv ## List the backups of ENV, and check their state
 	@$(RUNNER) $@
 
-verify: venv ## Read all backups of ENV, and have the last come back in a scratch database, which is compared
+verify: venv ## Read all backups of ENV, restore the last one into a scratch database, and compare it
 	@$(RUNNER) $@
 
-move: venv ## ENV's single database into the three beside it (ha: true, single: live), compared, and a release that uses these
+move: venv ## Copy ENV's single database into the database cluster beside it (ha: true, single: live), compare, and release with it
 	@$(RUNNER) $@
 
-reopen: venv ## After make back behind a move, or a move that was killed: ENV's single database takes writes again
+reopen: venv ## Make ENV's single database accept writes again, after `make back` past a move, or after a killed move
 	@$(RUNNER) $@
 
-restore: venv ## ENV's data as it was, in a new database, and a release that uses it: TO=latest, an id of `make backups`, or a time (OF=the database of then)
+restore: venv ## Restore ENV's data into a new database, and release with it: TO=latest, an id of `make backups`, or a time (OF=the database live then)
 	@$(RUNNER) $@
 
-refresh: venv ## The last proven backup of FROM, anonymised, in a new database of ENV, and a release that uses it
+refresh: venv ## Restore the last verified backup of FROM, anonymised, into a new database of ENV, and release with it
 	@$(RUNNER) $@
 
-perf: venv ## Hold ENV to its SLO (environment.slo) at its rate; for another time: WINDOW=30s
+perf: venv ## Test ENV against its SLO (environment.slo) at its rate; for another duration: WINDOW=30s
 	@$(RUNNER) $@
 
-watch: venv ## The same of a release that has just gone live: beyond the SLO, the one before is live again
+watch: venv ## Test a new release of ENV against the SLO; if a limit is exceeded, go back to the previous release
 	@$(RUNNER) $@
 
-preview: venv ## What `make up` would do, and what of it policy/ refuses; left in reports/preview-ENV.txt, too
+preview: venv ## Show what `make up` would do, and what policy/ refuses of it; also in reports/preview-ENV.txt
 	@$(RUNNER) $@
 
-drift: venv ## Is ENV what the files say, and has nobody changed it besides? Leaves reports/drift-ENV.txt
+drift: venv ## Compare ENV with its files and its state; also in reports/drift-ENV.txt
 	@$(RUNNER) $@
 
-drift-issue: venv ## Say on GitHub what `make drift` found: one issue for each environment
+drift-issue: venv ## Report the result of `make drift` on GitHub, in one issue per environment
 	@$(RUNNER) $@
 
-deployed: venv ## The commit that ENV was last deployed from
+deployed: venv ## Print the commit that ENV was last deployed from
 	@$(RUNNER) $@
 
-pins-save: venv ## Write the digests of ENV's images into release.json, for another environment to use
+pins-save: venv ## Write the digests of ENV's images to release.json, for another environment
 	@$(RUNNER) $@
 
-pins-use: venv ## Name the images of release.json in ENV's stack file, if they are what its files describe
+pins-use: venv ## Write the images of release.json to ENV's stack file, if its files describe these images
 	@$(RUNNER) $@
 
-pins-recall: venv ## Name the images of ENV's last update in its stack file, where the files describe them still
+pins-recall: venv ## Write the images of ENV's last update to its stack file, if its files still describe them
 	@$(RUNNER) $@
 
-build: venv ## Build the images on this machine's engine; nothing is pushed
+build: venv ## Build the images on this machine's engine, without pushing them
 	@$(RUNNER) $@
 
-sbom: venv ## What is in the images built for ENV, in reports/*.cdx.json; reports/images.json says which are whose
+sbom: venv ## List the parts of the images built for ENV in reports/*.cdx.json, with an index in reports/images.json
 	@$(RUNNER) $@
 
-built: venv ## The same index as images=…
+built: venv ## Print the index of `make sbom` as images=…
 	@$(RUNNER) $@
 
-scan: venv ## Look for secrets in history and for mistakes in Dockerfiles and manifests; asks nobody outside
+scan: venv ## Scan the history for secrets, and Dockerfiles and manifests for mistakes; works offline
 	@$(RUNNER) $@
 
-audit: venv ## Look for known holes in dependencies and images; needs the advisories of the world outside
+audit: venv ## Scan dependencies and images for known vulnerabilities; downloads advisories
 	@$(RUNNER) $@
 
 load:
@@ -158,7 +158,7 @@ load:
 scan-tools:
 	@python3 -m lab up scan
 
-test: venv ## Lint, types, unit tests, documents, workflows, large files, merge commits; needs no engine
+test: venv ## Run linters, type checks, unit tests, and checks of documents, workflows, large files and merge commits; needs no engine
 	@python3 -m lab up lint
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -168,48 +168,47 @@ test: venv ## Lint, types, unit tests, documents, workflows, large files, merge 
 	$(RUN) -m components.reference --check
 	$(RUN) -m pytest tests/unit -n auto
 
-fuzz: venv ## Try generated configurations for FOR=10 minutes; each kind of failure is a case in reports/fuzz
+fuzz: venv ## Test generated configurations for FOR=10 minutes; each kind of failure becomes a case in reports/fuzz
 	@TIERS_FUZZ=500 $(RUN) -m pytest tests/unit/test_targets.py
 	@$(RUN) -m tests.fuzz
 
-e2e: venv ## End to end on the real engine and the real cluster; SHORT=yes leaves out what is marked long
+e2e: venv ## Run the end-to-end tests on the real engine and the real cluster; SHORT=yes skips those marked long
 	@python3 -m lab up dev tools $(if $(SHORT),data,archive operator)
 	$(RUN) -m pytest tests/e2e -x $(if $(SHORT),-m "not long")
 
 override DATA := $(addprefix tests/e2e/test_,$(addsuffix .py,failover move cache_failover cache_survives external backup restore guard state survival))
-e2e-data: venv ## What data survives, the long form: primaries lost in every way, backups, restores, guard rails; prints the times
+e2e-data: venv ## Test which data survives, in the long form: lost primaries, backups, restores, refusals; print the times
 	@python3 -m lab up dev archive tools
 	@failed=0; $(RUN) -m pytest $(DATA) --soak || failed=$$?; $(RUN) -m benchmarks.failover; exit $$failed
 
-matrix: venv ## The examples end to end on both platforms, and what was seen of them in examples/README.md
+matrix: venv ## Test the examples end to end on both platforms, and write the results to examples/README.md
 	@python3 -m lab up dev cluster tools
 	@failed=0; $(RUN) -m pytest tests/e2e/test_examples.py || failed=$$?; $(RUN) -m ci.matrix; exit $$failed
 
-# Each is brought up, looked at and taken down again.
-screenshots: venv ## The first page of each example by a real browser, seeded, in docs/screenshots
+screenshots: venv ## Take a screenshot of each example's first page with a real browser and seed data, in docs/screenshots
 	@$(RUNNER) $@
 
-soak: venv ## The long form: 20 releases under load, an engine killed at 30 points, scans by programs that take long to build
+soak: venv ## Run the long tests: 20 releases under load, an engine killed at 30 points, scans whose programs take long to build
 	@python3 -m lab up dev cluster tools scan
 	$(RUN) -m pytest tests/e2e/test_load.py tests/e2e/test_killed.py tests/e2e/test_scan.py --soak -x
 
-bench: lab ## The measurements of docs/benchmarks.md, as ratios
+bench: lab ## Measure the ratios of docs/benchmarks.md
 	$(RUN) -m benchmarks
 
-lab: venv ## Give this machine what it lacks: Pulumi, plugins, engine, base images
+lab: venv ## Install what this machine lacks: Pulumi, plugins, engine, base images
 	@$(RUNNER) $@
 
-lab-cluster: ## The same for staging and prod: a Kubernetes cluster of this machine's own, context lab
+lab-cluster: ## Start a Kubernetes cluster on this machine for staging and prod, with context lab
 	@python3 -m lab up data
 
 lab-down: ## Stop what the lab started; the caches stay
 	@python3 -m lab down
 
-# Before there are packages, too: it changes nothing.
-doctor: ## What is there, what is missing, what will be done
+# It works without the Python packages, too, and changes nothing.
+doctor: ## List what this machine has, what it lacks, and what would be installed
 	@$(if $(wildcard .venv/.installed),$(RUN),python3) -m ci $@
 
-docs: venv ## Write the generated documents anew
+docs: venv ## Generate the documents again
 	$(RUN) -m components.reference
 	$(RUN) -m ci.preview demo tests/previews/docker/new-image.json > docs/previews/release.md
 	$(RUN) -m ci.preview demo tests/previews/kubernetes/database-deleted.json > docs/previews/dangerous.md

@@ -42,24 +42,24 @@ Seen = Mapping[str, Cell]
 HEAD = """\
 # The examples
 
-Four applications after real deployments, and the board. Each is a folder with its own `Pulumi.yaml`, three stack files, its sources, the way
-of a user through it (`journey.js`) and a README that says what of its system is where. `make up APP=examples/NAME` brings one up.
+Four applications modelled on real deployments, and the board. Each is a folder with its own `Pulumi.yaml`, three stack files, its sources,
+a user's path through it (`journey.js`) and a README that lists requirements and their implementation. `make up APP=examples/NAME` deploys one.
 """
 BELOW = """\
-Kubernetes' *seed* says that there is none there, and its *hot reload* that source is refused to be mounted. *Up from empty*: seconds to the
-first page; on Docker, images the engine does not have yet are built in them. *Hot reload*: the slowest tier's seconds from saving a file to
-seeing it. *Release* and *back under load*: five users go the way of `journey.js` all the while; each request answered, each check true.
+On Kubernetes *seed* means that no seed data exists, and *hot reload* that mounting sources is refused. *Up from empty*: seconds to the first
+page; on Docker they include the build of missing images. *Hot reload*: seconds of the slowest tier from saving a file to its effect.
+*Release* and *back under load*: five users run `journey.js` continuously; every request was answered, and every check passed.
 """
 SIZES = """\
 ## Images
 
-As `docker images` counts them (unpacked, base included), in MB, beside what the system's own row asks for. The lab's bases are Debian's: {bases}.
+Sizes of `docker images` (unpacked, with the base image) in MB, and the sizes that the system's requirements name. The lab's base images are Debian's: {bases}.
 """
 CLONES = """\
 ## From clone to first page
 
-Measured from `git clone` to the first 200, on an engine of its own that holds the base images and nothing else: virtual environment and Python
-packages, both images built from registries, `pulumi up`. On 2 cores.
+Measured from `git clone` to the first status 200, on a separate engine with only the base images: virtual environment and Python packages,
+both images built from registries, `pulumi up`. On 2 cores.
 """
 
 

@@ -77,7 +77,7 @@ def _plain(value: Any) -> Any:
 
 
 def _files(folder: Path, objects: list[dict[str, Any]]) -> dict[str, Path]:
-    """Write one file for each step of a careful script."""
+    """Write the manifests of each deployment step to a file, and return step → file."""
 
     def step(each: dict[str, Any]) -> str:
         labels = each["metadata"]["labels"]

@@ -38,7 +38,7 @@ class NotDescribedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Live:
-    """Live slot of a stack, with the checks of it."""
+    """Live slot of a stack, and the checks that run on it."""
 
     app: App
     environment: Environment

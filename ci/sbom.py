@@ -16,7 +16,7 @@ from .slo import REPORTS
 
 INDEX = REPORTS / "images.json"
 DEBIANS = "usr/share/**/*.jar"
-"""Java archives of Debian's packages, which are listed as packages. Recognising a jar needs a database from the internet."""
+"""Pattern of jar files of Debian packages, which trivy skips: the packages are listed, and identifying jars needs a database."""
 
 
 def main(stack: str) -> None:

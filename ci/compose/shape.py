@@ -1,4 +1,4 @@
-"""Validation of a normalised Compose file, of the parts that are read. An invalid part is refused by its path."""
+"""Validation of the parts of a normalised Compose file that the import reads. An error names the invalid part by its path."""
 
 import shlex
 from collections.abc import Mapping

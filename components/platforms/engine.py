@@ -112,10 +112,7 @@ def explain_container(
 
 
 def with_remedy(cause: str, stack: str) -> str:
-    """Return an error of the engine.
-
-    If something that the stack's state has was removed from the engine, add the command that helps.
-    """
+    """Return an engine's error, with `make heal` as the fix if it names an object that no longer exists."""
     gone = any(text in cause for text in ("No such container", "No such image", "No such network", "no such volume"))
     return f"{cause}; it was removed by hand: run `make heal ENV={stack}`, then this again" if gone else cause
 

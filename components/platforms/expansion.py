@@ -31,7 +31,7 @@ def literals(texts: Iterable[str], names: Collection[str] = ()) -> list[str]:
 def _replaced(reference: re.Match[str], names: Collection[str]) -> bool:
     """Return True if the kubelet replaces a reference.
 
-    After a dollar the kubelet treats one byte as a character, which is wrong for `ü`.
+    After a dollar the kubelet reads a single byte as the next character, which breaks characters such as `ü`.
     """
     name = reference["name"]
     return name is None or name in names or re.fullmatch(r"[A-Z_][A-Z0-9_.-]*", name) is not None

@@ -25,7 +25,9 @@ def cold_up(stack: DockerStack) -> str:
         sys.exit("bench: docker-compose is not here; install Debian's package docker-compose")
     stack.environment |= {"reload": False}
     stack.up()
-    by_name = {each.name.removeprefix(f"board-{stack.name}-"): each.image.tags[0] for each in stack.containers()}
+    by_name = {
+        container.name.removeprefix(f"board-{stack.name}-"): container.image.tags[0] for container in stack.containers()
+    }
     stack.destroy()
     secrets = stack.folder / "compose-secrets"
     secrets.mkdir()

@@ -33,8 +33,8 @@ def cold_up(stack: ClusterStack) -> str:
         assert done.returncode == 0, done.stderr
 
     def rollout(*kinds: str) -> None:
-        for each in (each for each in objects if each["kind"] in kinds):
-            what = f"{each['kind']}/{each['metadata']['name']}"
+        for item in (item for item in objects if item["kind"] in kinds):
+            what = f"{item['kind']}/{item['metadata']['name']}"
             kubectl("rollout", "status", what, f"--namespace={stack.namespace}", "--timeout=200s")
 
     def job(name: str) -> None:
@@ -63,8 +63,8 @@ def _objects(stack: ClusterStack) -> list[dict[str, Any]]:
     """Return the manifests of a stack as they were applied, the namespace first."""
     export = json.loads(stack.pulumi("stack", "export", "--show-secrets", check=True).text)
     resources = export["deployment"]["resources"]
-    manifests = [each["inputs"] for each in resources if each["type"].startswith("kubernetes:")]
-    return sorted((_plain(each) for each in manifests), key=lambda each: each["kind"] != "Namespace")
+    manifests = [resource["inputs"] for resource in resources if resource["type"].startswith("kubernetes:")]
+    return sorted((_plain(manifest) for manifest in manifests), key=lambda manifest: manifest["kind"] != "Namespace")
 
 
 def _plain(value: Any) -> Any:
@@ -79,20 +79,20 @@ def _plain(value: Any) -> Any:
 def _files(folder: Path, objects: list[dict[str, Any]]) -> dict[str, Path]:
     """Write the manifests of each deployment step to a file, and return step → file."""
 
-    def step(each: dict[str, Any]) -> str:
-        labels = each["metadata"]["labels"]
+    def step(manifest: dict[str, Any]) -> str:
+        labels = manifest["metadata"]["labels"]
         role = labels["tiers.role"]
-        if each["kind"] == "Job":
+        if manifest["kind"] == "Job":
             return "migration" if role == "task" else "smoke"
         if role == "switch":
             return "switch"
-        early = each["kind"] in ("Secret", "ServiceAccount", "NetworkPolicy")
+        early = manifest["kind"] in ("Secret", "ServiceAccount", "NetworkPolicy")
         return "shared" if early or "tiers.slot" not in labels else "slot"
 
     files: dict[str, Path] = {}
     for name in ("shared", "migration", "slot", "smoke", "switch"):
         files[name] = folder / f"{name}.yaml"
-        files[name].write_text(yaml.safe_dump_all([each for each in objects if step(each) == name]))
+        files[name].write_text(yaml.safe_dump_all([manifest for manifest in objects if step(manifest) == name]))
     return files
 
 
@@ -131,8 +131,8 @@ def per_resource(stack: ClusterStack) -> str:
     for services in (10, 100):
         it = measured(services)
         count = it["resources"] - none["resources"]
-        each = (it["seconds"] - none["seconds"]) / count * 1000
-        cell = f"{each:.1f} ms each, {it['megabytes']:.0f} MB at most"
+        milliseconds = (it["seconds"] - none["seconds"]) / count * 1000
+        cell = f"{milliseconds:.1f} ms each, {it['megabytes']:.0f} MB at most"
         rows.append(
             f"| the program's own processor time, {services} services, {count:.0f} resources | {cell} | | | 10 ms |"
         )

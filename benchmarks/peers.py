@@ -137,8 +137,8 @@ def _on_kubernetes(folder: Path, after: ExitStack) -> list[Row]:
     stack.images()
     after.callback(stack.destroy)
     stack.up()
-    made = json.loads(stack.kubectl("get", "deployments,jobs,httproutes", "--output=json"))["items"]
-    by_role = {each["metadata"]["labels"]["tiers.role"]: each["spec"] for each in made}
+    objects = json.loads(stack.kubectl("get", "deployments,jobs,httproutes", "--output=json"))["items"]
+    by_role = {item["metadata"]["labels"]["tiers.role"]: item["spec"] for item in objects}
     pod = _pod(by_role["tier"])
     hurried = pod | {"containers": [_without(pod["containers"][0], "lifecycle")]}
 
@@ -149,12 +149,12 @@ def _on_kubernetes(folder: Path, after: ExitStack) -> list[Row]:
             "smoke": _smoke(by_role["smoke"], {stack.host: f"peers-{name}.localhost", "blue": "preview"}),
             "gateway": _without(by_role["switch"]["parentRefs"][0], "group", "kind"),
         }
-        made = Peer(namespace=f"peers-{name}", kind=kind, values=values)
-        made.kubectl("create", "namespace", made.namespace)
-        after.callback(made.kubectl, "delete", "namespace", made.namespace)
-        made.apply("around.yaml")
-        made.apply(f"{kind}.yaml")
-        return made
+        deployed = Peer(namespace=f"peers-{name}", kind=kind, values=values)
+        deployed.kubectl("create", "namespace", deployed.namespace)
+        after.callback(deployed.kubectl, "delete", "namespace", deployed.namespace)
+        deployed.apply("around.yaml")
+        deployed.apply(f"{kind}.yaml")
+        return deployed
 
     plain = peer("plain", "deployment", hurried)
     drained = peer("drained", "deployment", pod)
@@ -210,7 +210,7 @@ def _on_docker(folder: Path, after: ExitStack) -> list[Row]:
     stack.environment |= {"reload": False, "seed": False}
     after.callback(stack.destroy)
     stack.up()
-    [web] = [each for each in stack.containers() if each.name.endswith("-web-1")]
+    [web] = [container for container in stack.containers() if container.name.endswith("-web-1")]
     port = free_port()
 
     def compose(*words: str, release: str = FIRST) -> None:
@@ -221,9 +221,9 @@ def _on_docker(folder: Path, after: ExitStack) -> list[Row]:
 
     after.callback(compose, "down")
     compose("up", "-d")
-    theirs = Row(
+    compose_row = Row(
         name="`docker-compose up -d`", url=f"http://127.0.0.1:{port}", host=f"127.0.0.1:{port}",
         ask=lambda version: compose("up", "-d", release=version),
     )  # fmt: skip
-    eventually(lambda: _serves(theirs, FIRST), 60)
-    return [*_ours(stack, "Docker", f"127.0.0.1:{stack.environment['gateway']['port']}"), theirs]
+    eventually(lambda: _serves(compose_row, FIRST), 60)
+    return [*_ours(stack, "Docker", f"127.0.0.1:{stack.environment['gateway']['port']}"), compose_row]

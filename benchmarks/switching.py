@@ -62,7 +62,7 @@ def _round(stack: Stack) -> tuple[float, float]:
             if not written and log.exists() and _switches(log):
                 written.append(time.monotonic())
 
-    threads = [threading.Thread(target=each) for each in (ask, watch)]
+    threads = [threading.Thread(target=target) for target in (ask, watch)]
     for thread in threads:
         thread.start()
     # Sending requests uses the same processors, so requests are sent during both updates.
@@ -81,8 +81,8 @@ def _round(stack: Stack) -> tuple[float, float]:
 def _switches(log: Path) -> bool:
     lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
     events = [json.loads(line).get("resourcePreEvent") for line in lines]
-    metadata = [each["metadata"] for each in events if each and each["metadata"]["op"] in ("create", "update")]
-    return any(re.search(r"(::switch-\d+|HTTPRoute::board)$", each["urn"]) for each in metadata)
+    metadata = [event["metadata"] for event in events if event and event["metadata"]["op"] in ("create", "update")]
+    return any(re.search(r"(::switch-\d+|HTTPRoute::board)$", entry["urn"]) for entry in metadata)
 
 
 def _timed(stack: Stack, variables: dict[str, str], *more: str) -> float:

@@ -54,8 +54,8 @@ def change(url: str, host: str, version: str, ask: Callable[[], object]) -> Run:
         command = time.time() - started
         eventually(lambda: _only(version, answers, time.time() - QUIET), 40)
         # Requests in progress when k6 is told to end are not counted.
-        ended = time.time() - 1
-    responses = [answer for answer in answers if started <= answer.at <= ended]
+        end = time.time() - 1
+    responses = [answer for answer in answers if started <= answer.at <= end]
     other = max((answer.at for answer in responses if answer.status == 200 and not answer.of(version)), default=None)
     arrived = min(answer.at for answer in responses if answer.of(version) and answer.at >= (other or 0))
     return Run(

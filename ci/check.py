@@ -96,7 +96,7 @@ class Live:
         return f"{routes[0].health}, through the gateway"
 
     def migrations(self) -> str:
-        steps = [(name, each.migrate) for name, each in self.app.services.items() if each.migrate]
+        steps = [(name, service.migrate) for name, service in self.app.services.items() if service.migrate]
         commands = [(name, step.check) for name, step in steps if step.check]
         if not commands:
             raise NotDescribedError("migrate.check of a tier")
@@ -214,7 +214,7 @@ def misled(known: Checkpoint, live: Slot) -> str:
     if not holders or not live_database["DATABASE_NAME"] or backed_up == live_database:
         return ""
     return "backups are of {}, and what is live is {}".format(
-        *(" at ".join(each.values()) for each in (backed_up, live_database))
+        *(" at ".join(variables.values()) for variables in (backed_up, live_database))
     )
 
 

@@ -79,8 +79,10 @@ def seeing(left: Found) -> Found:
     """Return a checkpoint that ignores only what an autoscaler changes, and requires no container to run."""
     deployment: Found = left["deployment"]
     resources: list[Found] = deployment.get("resources") or []
-    scaled = {_target(each["inputs"]) for each in resources if each["type"].endswith(":HorizontalPodAutoscaler")}
-    return left | {"deployment": deployment | {"resources": [_seen(each, scaled) for each in resources]}}
+    scaled = {
+        _target(resource["inputs"]) for resource in resources if resource["type"].endswith(":HorizontalPodAutoscaler")
+    }
+    return left | {"deployment": deployment | {"resources": [_seen(resource, scaled) for resource in resources]}}
 
 
 def _target(inputs: Found) -> tuple[str, str]:
@@ -93,9 +95,9 @@ def _seen(resource: Found, scaled: Collection[tuple[str, str]]) -> Found:
     autoscaled = (
         resource["type"].endswith(":Deployment") and (metadata.get("name"), metadata.get("namespace")) in scaled
     )
-    seen = resource | {"ignoreChanges": ["spec.replicas"] if autoscaled else []}
+    result = resource | {"ignoreChanges": ["spec.replicas"] if autoscaled else []}
     outputs: Found = resource.get("outputs") or {}
-    return seen | ({"outputs": outputs | {"mustRun": False}} if outputs.get("mustRun") else {})
+    return result | ({"outputs": outputs | {"mustRun": False}} if outputs.get("mustRun") else {})
 
 
 if __name__ == "__main__":

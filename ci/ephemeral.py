@@ -88,7 +88,7 @@ def _settings(file: Path) -> dict[str, Any]:
 
 def _begin(stack: str) -> None:
     """Create the stack, or restore the stack file of its last update."""
-    stacks = [each["name"] for each in json.loads(pulumi("stack", "ls", "--json"))]
+    stacks = [entry["name"] for entry in json.loads(pulumi("stack", "ls", "--json"))]
     if stack not in stacks:
         pulumi("stack", "init", stack, "--no-select")
     elif last_update(stack):

@@ -82,9 +82,9 @@ def end_killed(stack: str) -> dict[str, Any]:
     if not location:
         return exported
     if location.context:
-        removed = cluster.remove_strays(location, {_uid(each) for each in resources})
+        removed = cluster.remove_strays(location, {_uid(resource) for resource in resources})
     else:
-        removed = engine.remove_strays(location, {str(each.get("id")) for each in resources})
+        removed = engine.remove_strays(location, {str(resource.get("id")) for resource in resources})
         _switch_again(location, deployment, pending)
     for name in removed:
         print(f"  removed {name}, which the checkpoint does not know")
@@ -121,7 +121,7 @@ def _lost(stack: str) -> bool:
     except UNREACHABLE:
         return False
     if ready and os.environ.get("TIERS_FORCE") != "state":
-        running = ", ".join(sorted({" ".join(filter(None, each)) for each in ready}))
+        running = ", ".join(sorted({" ".join(filter(None, key)) for key in ready}))
         raise RunError(
             f"the state of stack {stack} is empty, and {running} of it run: if the state is kept somewhere else, say where "
             "(PULUMI_BACKEND_URL); if it is lost, put its copy back; without a copy, `make heal FORCE=state` removes what "
@@ -169,7 +169,7 @@ def put_back(stack: str, exported: dict[str, Any]) -> None:
 
 def look(location: Location, exported: Mapping[str, Any]) -> Inventory:
     """List the objects of a stack on its platform. Each that seems to be missing is requested again by its own name."""
-    types = {key: str(each["type"]) for each in resources_of(exported) if (key := key_of(each))}
+    types = {key: str(resource["type"]) for resource in resources_of(exported) if (key := key_of(resource))}
     listed = cluster.inventory(location, types.values()) if location.context else engine.inventory(location)
     absent = {
         key: type_
@@ -342,7 +342,7 @@ def _left_alone(words: Iterable[str]) -> bool:
 
 def _switch_again(location: Location, left: Mapping[str, Any], pending: Collection[Mapping[str, Any]]) -> None:
     """Repeat the last known switch on Docker if a switch was interrupted, which may have moved traffic already."""
-    if not any(_name(each).startswith("switch-") for each in pending):
+    if not any(_name(operation).startswith("switch-") for operation in pending):
         return
     checkpoint = parse({"deployment": left})
     last = observe(checkpoint).switches
@@ -354,14 +354,16 @@ def _switch_again(location: Location, left: Mapping[str, Any], pending: Collecti
 
 def _settle(stack: str, resources: Collection[Mapping[str, Any]], pending: Collection[Mapping[str, Any]]) -> None:
     """Refresh the resources whose change or deletion was interrupted. Resources in creation were removed before."""
-    existing = {each["urn"] for each in resources}
-    doubtful = sorted({each["resource"]["urn"] for each in pending if each["type"] != "creating"} & existing)
+    existing = {resource["urn"] for resource in resources}
+    doubtful = sorted(
+        {operation["resource"]["urn"] for operation in pending if operation["type"] != "creating"} & existing
+    )
     # Without a resource to refresh, the stack itself is the target, for which no provider is called.
-    targets = doubtful or [each["urn"] for each in resources if each["type"] == "pulumi:pulumi:Stack"]
+    targets = doubtful or [resource["urn"] for resource in resources if resource["type"] == "pulumi:pulumi:Stack"]
     words = [word for urn in targets for word in ("--target", urn)]
     pulumi("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--stack", stack, *words)
-    for each in pending:
-        print(f"  settled: {each['type']} {_name(each)}")
+    for operation in pending:
+        print(f"  settled: {operation['type']} {_name(operation)}")
 
 
 def _name(operation: Mapping[str, Any]) -> str:

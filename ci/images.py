@@ -25,7 +25,7 @@ def main(stack: str, unless_pinned: bool, pin: bool) -> None:
     if environment.pinned and unless_pinned:
         return
     engine: Any = docker.from_env()
-    digests = {path: _brought(engine, wanted) for path, wanted in pins.wanted(stack).items()}
+    digests = {path: _brought(engine, image) for path, image in pins.wanted(stack).items()}
     # Otherwise the former digests in the file would be deployed instead of the new images.
     if environment.pinned or pin or pins.named(stack):
         pins.write(stack, digests)
@@ -44,8 +44,8 @@ def build(stack: str) -> list[str]:
 
 
 def _build(engine: Any, wanted: Image, tag: str) -> Any:
-    given = {"BASE": wanted.base} if wanted.base else None
-    image, _ = engine.images.build(path=wanted.context, target=wanted.target, buildargs=given, tag=tag, rm=True)
+    build_args = {"BASE": wanted.base} if wanted.base else None
+    image, _ = engine.images.build(path=wanted.context, target=wanted.target, buildargs=build_args, tag=tag, rm=True)
     return image
 
 
@@ -82,7 +82,9 @@ def _mirrored(engine: Any, tagged: str) -> str:
     """
     path = tagged.rpartition(":")[0].partition("/")[2]
     repo_digests = engine.images.get(tagged).attrs["RepoDigests"]
-    digests = [each.partition("@")[2] for each in repo_digests if path and each.partition("@")[0].endswith(f"/{path}")]
+    digests = [
+        entry.partition("@")[2] for entry in repo_digests if path and entry.partition("@")[0].endswith(f"/{path}")
+    ]
     if not digests:
         raise RunError(
             f"{tagged}: it can't be pulled, and no mirror's digest of it is known; push it to a registry first"
@@ -94,7 +96,7 @@ def _mirrored(engine: Any, tagged: str) -> str:
 def digest(repository: str, known: Sequence[str]) -> str:
     """Return an image's digest in a repository, of the digests that the engine knows."""
     short = repository.removeprefix("docker.io/").removeprefix("library/")
-    digests = [each.partition("@")[2] for each in known if each.partition("@")[0] in (repository, short)]
+    digests = [entry.partition("@")[2] for entry in known if entry.partition("@")[0] in (repository, short)]
     if not digests:
         raise RunError(f"{repository}: the engine knows no digest of it; push it to a registry first")
     return digests[0]

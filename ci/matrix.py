@@ -73,9 +73,9 @@ def page(seen: Seen, shots: Iterable[str]) -> str:
 def _matrix(seen: Seen) -> str:
     def rows() -> Iterator[tuple[str, ...]]:
         for system in SYSTEMS:
-            for platform, said in PLATFORMS.items():
+            for platform, label in PLATFORMS.items():
                 cells = (_cell(seen, system, platform, check) for check in CHECKS)
-                yield system, said, *cells, _commits(seen, system, platform)
+                yield system, label, *cells, _commits(seen, system, platform)
 
     return _table(("system", "platform", *CHECKS.values(), "seen at"), rows())
 

@@ -62,10 +62,10 @@ class Single:
         rounds_without_sessions = 0
         while rounds_without_sessions < 2:
             # config.Identifier restricts the characters of names.
-            ended = self._ask(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {older}")  # noqa: S608
-            rounds_without_sessions = rounds_without_sessions + 1 if ended == "0" else 0
+            session_count = self._ask(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {older}")  # noqa: S608
+            rounds_without_sessions = rounds_without_sessions + 1 if session_count == "0" else 0
             if time.monotonic() > deadline:
-                raise RunError(f"{ended} sessions of {self.name} do not end; see pg_stat_activity")
+                raise RunError(f"{session_count} sessions of {self.name} do not end; see pg_stat_activity")
             time.sleep(1)
 
     def _ask(self, *queries: str, of: str = "template1") -> str:

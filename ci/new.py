@@ -71,7 +71,7 @@ def refuse_taken(name: str) -> None:
         RunError: a Pulumi.yaml has this name.
     """
     for file in sorted(
-        each for pattern in ("Pulumi.yaml", "*/Pulumi.yaml", "*/*/Pulumi.yaml") for each in ROOT.glob(pattern)
+        path for pattern in ("Pulumi.yaml", "*/Pulumi.yaml", "*/*/Pulumi.yaml") for path in ROOT.glob(pattern)
     ):
         if _project(file) == name:
             raise RunError(f"NAME: ./{file.relative_to(ROOT)} is project {name}; take another")
@@ -96,7 +96,7 @@ def free_folder(at: str) -> Path:
         if not at.isprintable() or at.startswith(("-", "~")):
             raise ValueError
         folder = (ROOT / at).resolve()
-        taken = folder.exists()
+        exists = folder.exists()
         blocked = next((parent for parent in folder.parents if parent.exists() and not parent.is_dir()), None)
     except (OSError, RuntimeError, ValueError):
         raise RunError(f"AT: {at[:80]!a} is no path of a folder; give one as in apps/shop") from None
@@ -106,7 +106,7 @@ def free_folder(at: str) -> Path:
         )
     if not folder.is_relative_to(ROOT) or folder == ROOT:
         raise RunError(f"AT: {at} is not in this repository, where the one program is; give a folder of it")
-    if taken:
+    if exists:
         raise RunError(f"AT: {at} is there already; give another NAME, or another folder by AT")
     return folder
 

@@ -74,7 +74,7 @@ def recall(stack: str) -> None:
     _, environment = load(stack)
     before: dict[str, Any] = last_update(stack).get("config", {}).get(f"{project()}:environment", {})
     last_pins = given(before.get("objectValue") or {})
-    tags = {path: each.reference.partition("@")[0] for path, each in wanted(stack).items()}
+    tags = {path: described.reference.partition("@")[0] for path, described in wanted(stack).items()}
     unchanged = {path: last_pins[path] for path, tagged in tags.items() if _tagged(last_pins, path) == tagged}
     unbuilt = {path: f"{tagged}@{NOT_BUILT}" for path, tagged in tags.items() if environment.pinned}
     write(stack, unbuilt | unchanged)
@@ -86,10 +86,10 @@ def wanted(stack: str) -> dict[str, Image]:
     description = Description(app=app, environment=environment, secrets={}, root=ROOT)
     backups = environment.size(TierName.DATABASE).backup
     return {
-        **{f"environment.images.{tier}": image(tier, each, description) for tier, each in app.services.items()},
+        **{f"environment.images.{tier}": image(tier, service, description) for tier, service in app.services.items()},
         **{
-            f"environment.images.{tier}": data_image(tier, each, description)
-            for tier, each in environment.data(app).items()
+            f"environment.images.{tier}": data_image(tier, service, description)
+            for tier, service in environment.data(app).items()
         },
         **{path: Image(reference=reference, path=path) for path, reference in _tools(app, environment).items()},
         **({BACKUP: backup.image(backups, description)} if backups else {}),
@@ -122,7 +122,9 @@ def given(environment: Mapping[str, Any]) -> Pins:
     images: object = environment.get("images", {})
     if not isinstance(images, Mapping):
         raise ConfigError("environment.images: it is not a mapping; run `make images PIN=yes`, which writes it")
-    references = tools | {f"environment.images.{tier}": each for tier, each in cast(Mapping[str, Any], images).items()}
+    references = tools | {
+        f"environment.images.{tier}": reference for tier, reference in cast(Mapping[str, Any], images).items()
+    }
     if wrong := [path for path, reference in references.items() if not isinstance(reference, str)]:
         raise ConfigError(f"{wrong[0]}: it is not a text; write it like name:1.4@sha256:…")
     return references
@@ -140,8 +142,8 @@ def checked(described: Mapping[str, Image], known: Pins, where: str) -> Pins:
 
 
 def _problems(described: Mapping[str, Image], known: Pins, where: str) -> Iterator[str]:
-    for path, each in described.items():
-        tagged = each.reference.partition("@")[0]
+    for path, expected in described.items():
+        tagged = expected.reference.partition("@")[0]
         if "@sha256:" not in known.get(path, ""):
             yield f"{path}: {where} names no digest of {tagged}; run `make images PIN=yes` for it first"
         elif _tagged(known, path) != tagged:

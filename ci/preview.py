@@ -207,8 +207,8 @@ class Preview:
 
 
 def _kept(slot: Slot, now: Observed, then: Observed) -> bool:
-    held = now.held.get(slot)
-    return held is not None and held.release == then.held[slot].release and (held.proven or slot is now.live)
+    before = now.held.get(slot)
+    return before is not None and before.release == then.held[slot].release and (before.proven or slot is now.live)
 
 
 def read(told: Mapping[str, Any], stack: str) -> Preview:
@@ -218,9 +218,9 @@ def read(told: Mapping[str, Any], stack: str) -> Preview:
         steps.setdefault(step["urn"], []).append(step)
     groups = [group for _, group in sorted(steps.items())]
     before, after = _entries(map(_before, groups)), _entries(map(_after, groups))
-    old, new = ({entry.urn: entry for entry in each.entries} for each in (before, after))
+    old, new = ({entry.urn: entry for entry in state.entries} for state in (before, after))
     changes = (_change(urn, group, old.get(urn), new.get(urn)) for urn, group in sorted(steps.items()))
-    diagnostics = [(each["severity"], each["message"]) for each in told.get("diagnostics") or ()]
+    diagnostics = [(diagnostic["severity"], diagnostic["message"]) for diagnostic in told.get("diagnostics") or ()]
     return Preview(
         stack=stack,
         changes=tuple(change for change in changes if change.entry.custom),
@@ -263,7 +263,7 @@ def _entries(states: Iterable[Mapping[str, Any] | None]) -> Checkpoint:
 
 def _change(urn: str, group: Sequence[Mapping[str, Any]], old: Entry | None, new: Entry | None) -> Change:
     states = ([cast(Mapping[str, Any], step.get(name) or {}) for step in group] for name in ("oldState", "newState"))
-    protected = [any(state.get("protect") for state in each) for each in states]
+    protected = [any(state.get("protect") for state in side) for side in states]
     return Change(
         op=_op(group),
         old=old
@@ -287,19 +287,19 @@ def masked(value: Any, hidden: Iterable[str] = ()) -> Any:
         pairs = cast(Mapping[str, Any], value)
         return SECRET if SIGNATURE in pairs else {k: SECRET if k in hidden else masked(v) for k, v in pairs.items()}
     if isinstance(value, list):
-        return [masked(each) for each in cast(list[Any], value)]
+        return [masked(item) for item in cast(list[Any], value)]
     return _LOGIN.sub(rf"\1{SECRET}@", value) if isinstance(value, str) else value
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Yield path and value as text of all inputs. Members of a list are addressed by name if they have one."""
     if isinstance(value, Mapping):
-        for key, each in sorted(cast(Mapping[str, Any], value).items()):
+        for key, item in sorted(cast(Mapping[str, Any], value).items()):
             if key != "__defaults":
-                yield from leaves(each, f"{path}.{key}" if path else key)
+                yield from leaves(item, f"{path}.{key}" if path else key)
     elif isinstance(value, list) and value:
-        for key, each in _named(cast(list[Any], value), path):
-            yield from leaves(each, f"{path}[{key}]" if key else path)
+        for key, item in _named(cast(list[Any], value), path):
+            yield from leaves(item, f"{path}[{key}]" if key else path)
     else:
         text = value if isinstance(value, str) else json.dumps(value)
         text = "(known after the update)" if text == UNKNOWN else text
@@ -308,18 +308,18 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 def _named(members: list[Any], path: str) -> Iterator[tuple[str, Any]]:
     if path.endswith("envs"):
-        yield from ((name, value) for name, _, value in (str(each).partition("=") for each in members))
-    elif not any(isinstance(each, Mapping | list) for each in members):
+        yield from ((name, value) for name, _, value in (str(member).partition("=") for member in members))
+    elif not any(isinstance(member, Mapping | list) for member in members):
         yield "", " ".join(map(str, members))
     else:
-        pairs = [cast(Mapping[str, Any], each if isinstance(each, Mapping) else {}) for each in members]
+        pairs = [cast(Mapping[str, Any], member if isinstance(member, Mapping) else {}) for member in members]
         # Mounts have two candidate keys; only the path is unique.
         keys = ("label", "containerPath", "mountPath", "name")
-        unique = (key for key in keys if len({str(each[key]) for each in pairs if key in each}) == len(pairs))
+        unique = (key for key in keys if len({str(pair[key]) for pair in pairs if key in pair}) == len(pairs))
         key = next(unique, None)
-        for number, (each, given) in enumerate(zip(members, pairs, strict=True)):
+        for number, (member, given) in enumerate(zip(members, pairs, strict=True)):
             only_value = key in given and given.keys() - {key, "__defaults"} == {"value"}
-            yield str(given.get(key, number) if key else number), given["value"] if only_value else each
+            yield str(given.get(key, number) if key else number), given["value"] if only_value else member
 
 
 # ---------------------------------------------------------------------- what is dangerous
@@ -337,7 +337,7 @@ def _losses(preview: Preview) -> Iterator[str]:
             lost.setdefault((change.area is not Area.DATA, change.owner, change.op), []).append(change)
     for (_, owner, op), changes in sorted(lost.items()):
         # Data comes first, because it can't be restored by another update.
-        names = [f"{each.text} **with its data**" if each.volume else each.text for each in changes]
+        names = [f"{change.text} **with its data**" if change.volume else change.text for change in changes]
         names.sort(key=lambda name: "**" not in name)
         yield f"**{owner} is {op.word}**, and both slots share it: {listed(names)}"
 
@@ -349,12 +349,14 @@ def _unprotected(preview: Preview) -> Iterator[str]:
 
 def _opened(preview: Preview) -> Iterator[str]:
     routes_after, routes_before = (
-        {each for entry in state.entries for each in _ways(entry)} for state in (preview.after, preview.before)
+        {route for entry in state.entries for route in _ways(entry)} for state in (preview.after, preview.before)
     )
     for category, route in sorted(routes_after - routes_before):
         yield f"**{category}**: {route}"
-    barriers_before = {each for entry in preview.before.entries for each in _barriers(entry)}
-    for barrier in sorted(barriers_before - {each for entry in preview.after.entries for each in _barriers(entry)}):
+    barriers_before = {barrier for entry in preview.before.entries for barrier in _barriers(entry)}
+    for barrier in sorted(
+        barriers_before - {barrier for entry in preview.after.entries for barrier in _barriers(entry)}
+    ):
         yield f"**network opened**: {barrier} no more"
 
 
@@ -382,7 +384,7 @@ def _ways(entry: Entry) -> Iterator[tuple[str, str]]:
     if entry.type.endswith(":Service") and spec.get("type", "ClusterIP") not in ("ClusterIP", "ExternalName"):
         yield exposed, f"Service {name} is a {spec['type']}"
     if entry.type.endswith((":HTTPRoute", ":Gateway")) and entry.custom:
-        listeners = [each.get("hostname") or "any host" for each in spec.get("listeners") or ()]
+        listeners = [listener.get("hostname") or "any host" for listener in spec.get("listeners") or ()]
         yield from (
             (exposed, f"users reach it as `{plain(host)}`") for host in [*(spec.get("hostnames") or ()), *listeners]
         )
@@ -485,7 +487,7 @@ def _release(preview: Preview) -> Iterator[str]:
     if plan and (plan.render or plan.moves):
         rows = [*_slot(plan, observed), *_content(preview, plan, live.release if live else None)]
         rows.append(("goes live", _promotion(preview, plan)))
-        yield "\n".join(["| release | |", "|---|---|", *(f"| {what} | {said} |" for what, said in rows)])
+        yield "\n".join(["| release | |", "|---|---|", *(f"| {what} | {text} |" for what, text in rows)])
     elif observed.waiting and observed.live and observed.standby:
         release = observed.standby.release
         yield f"{release} waits on {observed.live.other} to be promoted: `make promote ENV={preview.stack}`"
@@ -655,7 +657,7 @@ def marker(stack: str) -> str:
 
 def sticky(comments: Iterable[Mapping[str, Any]], stack: str) -> int | None:
     """Return the id of this stack's comment among those of a pull request; the lowest if there are several."""
-    ids = (each["id"] for each in comments if (each.get("body") or "").splitlines()[:1] == [marker(stack)])
+    ids = (comment["id"] for comment in comments if (comment.get("body") or "").splitlines()[:1] == [marker(stack)])
     return min(ids, default=None)
 
 

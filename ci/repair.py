@@ -48,20 +48,20 @@ def plan_repair(state: State, inventory: Inventory) -> Repair:
     """
     deployment: State = state.get("deployment") or {}
     resources = resources_of(state)
-    known = parse(state)
+    checkpoint = parse(state)
     keys = [key_of(resource) for resource in resources]
     missing_indices = [index for index, key in enumerate(keys) if key and _is_gone(resources[index], key, inventory)]
     present = [key for key in keys if key in inventory.keys]
     lost = [resources[index] for index in missing_indices]
-    waited_for = [resource for resource in resources if _holds_up(known, resource) and resource not in lost]
-    remaining = _remember(_without(resources, frozenset(missing_indices)), known, lost)
+    waited_for = [resource for resource in resources if _holds_up(checkpoint, resource) and resource not in lost]
+    remaining = _remember(_without(resources, frozenset(missing_indices)), checkpoint, lost)
     remaining = [_without_errors(resource) if resource in waited_for else resource for resource in remaining]
     return Repair(
         state=state | {"deployment": deployment | {"resources": remaining}} if missing_indices or waited_for else state,
         settled=tuple(_title(resource) for resource in waited_for),
         dropped=tuple(_title(resource) for resource in lost),
-        start=tuple(_to_start(known, resources, inventory)),
-        data=tuple(_title(each) for each in lost if each["type"] in STATEFUL and each.get("protect")),
+        start=tuple(_to_start(checkpoint, resources, inventory)),
+        data=tuple(_title(resource) for resource in lost if resource["type"] in STATEFUL and resource.get("protect")),
         nothing_found=bool(any(keys)) and not present,
     )
 
@@ -108,12 +108,12 @@ def is_to_run(resource: Mapping[str, Any]) -> bool:
 
 def problems(state: State, inventory: Inventory, stack: str) -> tuple[str, ...]:
     """Return a line for each resource that should serve but does not, with the command that helps."""
-    known = parse(state)
+    checkpoint = parse(state)
     fix = f"`make up ENV={stack}`"
     names, lines = names_by_key(state), list[str]()
     for resource in resources_of(state):
         key = key_of(resource)
-        if not key or resource.get("delete") or not _serves(known, resource):
+        if not key or resource.get("delete") or not _serves(checkpoint, resource):
             continue
         if _is_gone(resource, key, inventory):
             lines.append(f"{names[key]} is gone: {fix} puts it back")
@@ -142,7 +142,9 @@ def _serves(known: Checkpoint, resource: Resource) -> bool:
 
 def _serving_slots(known: Checkpoint) -> frozenset[str]:
     observed = observe(known)
-    return frozenset(str(slot) for slot, held in observed.held.items() if slot is observed.live or held.proven)
+    return frozenset(
+        str(slot) for slot, slot_state in observed.held.items() if slot is observed.live or slot_state.proven
+    )
 
 
 def names_by_key(state: Mapping[str, Any]) -> dict[str, str]:
@@ -156,7 +158,11 @@ def names_by_key(state: Mapping[str, Any]) -> dict[str, str]:
 
 def patience(state: Mapping[str, Any], keys: Collection[str]) -> float:
     """Return the seconds that the slowest of these containers may take to become healthy."""
-    waits = [float(inputs_of(each).get("waitTimeout") or 0) for each in resources_of(state) if key_of(each) in keys]
+    waits = [
+        float(inputs_of(resource).get("waitTimeout") or 0)
+        for resource in resources_of(state)
+        if key_of(resource) in keys
+    ]
     return max(waits, default=0) + 15
 
 
@@ -211,9 +217,9 @@ def _remember(resources: list[Resource], known: Checkpoint, lost: Sequence[Resou
             continue
         entries = {entry.urn: entry for entry in (*memory.recall(known, slot), *missing)}
         facts[component.urn] = {memory.MADE: memory.remember(entries.values())}
-        held = observed.held.get(slot)
-        if held and held.proven:
-            facts[component.urn]["proven"] = str(held.release)
+        slot_state = observed.held.get(slot)
+        if slot_state and slot_state.proven:
+            facts[component.urn]["proven"] = str(slot_state.release)
     switch = known.of(SWITCH, "switch")
     if switch and observed.live and any(entry.urn in urns for entry in known.below("switch", SWITCH)):
         facts[switch.urn] = {"live": str(observed.live), SWITCHES: observed.switches}

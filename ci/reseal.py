@@ -40,7 +40,8 @@ def resealed(exported: Found, salt: str) -> Found:
     resources: list[Found] = deployment.get("resources") or []
     provider = {"type": "passphrase", "state": {"salt": salt}}
     return exported | {
-        "deployment": deployment | {"secrets_providers": provider, "resources": [_opened(each) for each in resources]}
+        "deployment": deployment
+        | {"secrets_providers": provider, "resources": [_opened(resource) for resource in resources]}
     }
 
 
@@ -56,9 +57,9 @@ def _opened(resource: Found) -> Found:
 def _without(value: Any) -> Any:
     if isinstance(value, dict):
         items = cast(Found, value)
-        return {key: _without(each) for key, each in items.items() if not _sealed(each)}
+        return {key: _without(item) for key, item in items.items() if not _sealed(item)}
     return (
-        [_without(each) for each in cast(list[Any], value) if not _sealed(each)] if isinstance(value, list) else value
+        [_without(item) for item in cast(list[Any], value) if not _sealed(item)] if isinstance(value, list) else value
     )
 
 

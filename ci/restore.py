@@ -90,10 +90,10 @@ def moment_of(to: str) -> datetime | None:
 def _recovered(app: App, environment: Environment, stack: str, moment: datetime, of: str, into: str) -> str:
     """Recover a database to any moment: its server is restored temporarily, and the database is copied from there."""
     assert app.database
-    wanted = database.workload(app.database, _description(app, environment))
-    assert isinstance(wanted, DatabaseCluster)
+    cluster = database.workload(app.database, _description(app, environment))
+    assert isinstance(cluster, DatabaseCluster)
     scope = Scope.of(app.name, environment.cluster, f"{app.name}-{stack}")
-    with recovery.recovered(environment.cluster, scope, wanted, moment) as host:
+    with recovery.recovered(environment.cluster, scope, cluster, moment) as host:
         name = tier.database_name(app.database, environment)
         return copied(app, environment, stack, (host, of or name), name, into)
 

@@ -20,12 +20,12 @@ DEBIANS = "usr/share/**/*.jar"
 
 
 def main(stack: str) -> None:
-    wanted = pins.wanted(stack)
-    pinned = pins.checked(wanted, pins.named(stack), f"Pulumi.{stack}.yaml")
+    described_images = pins.wanted(stack)
+    pinned = pins.checked(described_images, pins.named(stack), f"Pulumi.{stack}.yaml")
     # api and worker may be the same image.
-    references = dict.fromkeys(pinned[path] for path, each in wanted.items() if each.context)
+    references = dict.fromkeys(pinned[path] for path, image in described_images.items() if image.context)
     REPORTS.mkdir(exist_ok=True)
-    INDEX.write_text(json.dumps([described(each) for each in references]) + "\n")
+    INDEX.write_text(json.dumps([described(reference) for reference in references]) + "\n")
 
 
 def described(reference: str) -> dict[str, Any]:

@@ -32,8 +32,8 @@ def main(stack: str) -> None:
         RunError: no release is live.
     """
     exported = state(stack)
-    known = checkpoint.parse(exported)
-    observed = checkpoint.observe(known)
+    parsed = checkpoint.parse(exported)
+    observed = checkpoint.observe(parsed)
     location = locate(exported, stack)
     if not observed.live or not location:
         raise RunError(f"nothing is live on stack {stack}; run `make up ENV={stack}`")
@@ -42,12 +42,12 @@ def main(stack: str) -> None:
     platform = "kubernetes" if location.context else "docker"
     print(f"{location.app} {stack} ({platform}): {observed.live} is live\n")
     for slot in Slot:
-        print("\n".join(_slot(slot, observed, known, ready, creation_times, unavailable(known, slot, present))))
-    shared = [f"{tier} {count}/{of}" for (where, tier), (count, of) in sorted(ready.items()) if not where]
+        print("\n".join(_slot(slot, observed, parsed, ready, creation_times, unavailable(parsed, slot, present))))
+    shared = [f"{tier} {count}/{of}" for (slot_name, tier), (count, of) in sorted(ready.items()) if not slot_name]
     print(f"  shared   ready: {', '.join(shared) or 'nothing runs here'}\n")
-    print("\n".join(_switches(journal.entries(known))) or "  no switch is on record")
-    if known.pending:
-        print(f"\n  the last update was cut off while {', '.join(known.pending)}: run `make heal ENV={stack}`")
+    print("\n".join(_switches(journal.entries(parsed))) or "  no switch is on record")
+    if parsed.pending:
+        print(f"\n  the last update was cut off while {', '.join(parsed.pending)}: run `make heal ENV={stack}`")
     if wrong := problems(exported, present, stack):
         print("\n  wrong:")
         print("\n".join(f"  - {line}" for line in wrong))
@@ -76,8 +76,8 @@ def _slot(
                 (text for entry in entries if entry.runs and entry.tier == tier and (text := _image(entry, entries))),
                 "",
             )
-            count, of = ready.get((slot, tier), (0, 0))
-            yield f"           {tier:<8} {f'{count}/{of} ready' if of else 'rests':<10} {image}"
+            count, total = ready.get((slot, tier), (0, 0))
+            yield f"           {tier:<8} {f'{count}/{total} ready' if total else 'rests':<10} {image}"
     if absent and slot is not observed.live:
         yield f"           can't go live again: {' and '.join(absent)} is gone from the engine; release that commit again"
     yield ""
@@ -87,7 +87,7 @@ def _image(entry: Entry, entries: Sequence[Entry]) -> str:
     """Return an image's name. On Docker a container has only the image's id."""
     if template := entry.inputs.get("spec", {}).get("template"):
         return str(template["spec"]["containers"][0]["image"])
-    names = {str(each.outputs.get("imageId")): str(each.inputs.get("name")) for each in entries}
+    names = {str(entry.outputs.get("imageId")): str(entry.inputs.get("name")) for entry in entries}
     return names.get(str(entry.inputs.get("image")), "")
 
 
@@ -101,7 +101,11 @@ def _switches(entries: Any) -> Iterator[str]:
 def _made(left: Mapping[str, Any]) -> dict[str, datetime]:
     deployment: dict[str, Any] = left.get("deployment") or {}
     resources: list[dict[str, Any]] = deployment.get("resources") or []
-    return {each["urn"]: datetime.fromisoformat(each["created"]) for each in resources if each.get("created")}
+    return {
+        resource["urn"]: datetime.fromisoformat(resource["created"])
+        for resource in resources
+        if resource.get("created")
+    }
 
 
 def _ago(then: datetime) -> str:

@@ -44,10 +44,10 @@ def about(request: str, lines: Iterable[Line]) -> Iterator[Line]:
 def told(line: Line) -> str:
     """Return a line for people: time, place, message, and the other fields by name."""
     fields = _fields(line)
-    said = [str(fields[key]) for key in _SAID if key in fields] or [line.text]
-    said += [f"{key}={value}" for key, value in fields.items() if key not in _KNOWN]
-    where = f"{line.tier:<9} {line.slot or fields.get('slot', ''):<6} {line.release or fields.get('release', ''):<20}"
-    return f"{line.when[11:23]}  {where} {' '.join(said)}".rstrip().replace("\n", "\n    ")
+    parts = [str(fields[key]) for key in _SAID if key in fields] or [line.text]
+    parts += [f"{key}={value}" for key, value in fields.items() if key not in _KNOWN]
+    origin = f"{line.tier:<9} {line.slot or fields.get('slot', ''):<6} {line.release or fields.get('release', ''):<20}"
+    return f"{line.when[11:23]}  {origin} {' '.join(parts)}".rstrip().replace("\n", "\n    ")
 
 
 def _fields(line: Line) -> dict[str, Any]:

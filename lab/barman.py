@@ -37,7 +37,7 @@ def _present() -> str | None:
 
 def _apply() -> None:
     release = (toolchain.downloaded("upstream", toolchain.BARMAN) / "manifest.yaml").read_text()
-    manifests = [each for each in release.split("\n---\n") if "apiVersion: cert-manager.io/" not in each]
+    manifests = [manifest for manifest in release.split("\n---\n") if "apiVersion: cert-manager.io/" not in manifest]
     text = "\n---\n".join([*manifests, *(json.dumps(_pair(end)) for end in ENDS)])
     text = re.sub(r"image: ghcr\.io/\S+", f"image: {cluster.load(PROGRAM)}", text)
     text = re.sub(r"\ndata:\n  SIDECAR_IMAGE: \|\n(    \S+\n)+", f"\nstringData:\n  SIDECAR_IMAGE: {SIDECAR}\n", text)

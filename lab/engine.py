@@ -244,7 +244,9 @@ def _stamp(name: str) -> Path:
 
 def _recipe(name: str) -> str:
     """Return the digest of everything an image is built from."""
-    folder = next((folder for folder, known in (NAMES | OPERATED | ARCHIVED | WATCHERS).items() if known == name), None)
+    folder = next(
+        (folder for folder, image_name in (NAMES | OPERATED | ARCHIVED | WATCHERS).items() if image_name == name), None
+    )
     if folder is None:
         return f"{BOOTSTRAP} {TRUST} {digest(BUNDLE, SMALL)}"
     program = (digest(_program(folder).with_suffix(".built-from")),) if folder in HOLDS else ()

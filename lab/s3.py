@@ -53,7 +53,7 @@ def endpoints() -> dict[str, str]:
 
 def _present() -> str | None:
     urls = endpoints().values()
-    return f"the lab's, at {', '.join(urls)}" if ours(SERVER) and all(_answers(each) for each in urls) else None
+    return f"the lab's, at {', '.join(urls)}" if ours(SERVER) and all(_answers(url) for url in urls) else None
 
 
 def _answers(url: str) -> bool:

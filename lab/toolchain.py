@@ -49,8 +49,8 @@ class Source:
 def steps(plugin: str) -> list[Step]:
     """Return the steps of Pulumi with one plugin. With the machine's own `pulumi` nothing is built: it downloads its plugins."""
     if existing := _own("pulumi"):
-        found = f"{existing}, with its own plugins"
-        return [Step(name="pulumi", takes="", present=lambda: found, run=lambda: None)]
+        description = f"{existing}, with its own plugins"
+        return [Step(name="pulumi", takes="", present=lambda: description, run=lambda: None)]
     plugins = {
         "docker": _build("docker plugin", "3 min", _built("docker"), _module("docker")),
         "kubernetes": _build("kubernetes plugin", "8 min", _built("kubernetes"), _provider()),

@@ -54,7 +54,7 @@ def policy(rule: Rule) -> Policy:
         judge(rule, [seen(args)], report)
 
     def whole(args: StackValidationArgs, report: ReportViolation) -> None:
-        judge(rule, [seen(each) for each in args.resources], report)
+        judge(rule, [seen(resource) for resource in args.resources], report)
 
     if rule.whole:
         return StackValidationPolicy(name=rule.name, description=rule.demand, validate=whole)

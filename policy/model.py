@@ -54,7 +54,7 @@ class Resource:
     def labels(self) -> Mapping[str, str]:
         if self.type.startswith("kubernetes:"):
             return at(self.props, "metadata", "labels")
-        return {each["label"]: each["value"] for each in self.props.get("labels") or ()}
+        return {label["label"]: label["value"] for label in self.props.get("labels") or ()}
 
 
 Check = Callable[[Resource, Settings], Iterator[str]]
@@ -77,7 +77,11 @@ class Rule:
         Kept resources are skipped: they were checked when they were released. Otherwise a rule newer than the live
         release would refuse the release that is to replace it.
         """
-        checked = [each for each in resources if not each.kept and (not self.strict or settings.strict(each.stack))]
+        checked = [
+            resource
+            for resource in resources
+            if not resource.kept and (not self.strict or settings.strict(resource.stack))
+        ]
         return self.check(checked, settings)
 
 

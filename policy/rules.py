@@ -96,7 +96,7 @@ def _of(trusted: str, image: str) -> bool:
 
 def _registry(resource: Resource, settings: Settings) -> Iterator[str]:
     for image in _images(resource):
-        if not any(_of(each.rstrip("/"), _written_out(image)) for each in settings.registries):
+        if not any(_of(registry.rstrip("/"), _written_out(image)) for registry in settings.registries):
             yield (
                 f"{_written_out(image)} is from none of {', '.join(settings.registries)}; take the image from one of them, "
                 "or add its registry in policy/settings.py"
@@ -125,9 +125,9 @@ _HOST = ("hostNetwork", "hostPID", "hostIPC")
 def _restricted_pod(resource: Resource, _: Settings) -> Iterator[str]:
     """Check the Pod Security Standard `restricted` (kubernetes.io/docs/concepts/security/pod-security-standards)."""
     pod = _pod(resource) or {}
-    for given in _HOST:
-        if pod.get(given):
-            yield f"{given} makes the pod a part of its node; take it out"
+    for field in _HOST:
+        if pod.get(field):
+            yield f"{field} makes the pod a part of its node; take it out"
     for volume in pod.get("volumes") or ():
         for kind in sorted(set(volume) - {"name"} - _VOLUMES):
             yield f"volume {volume.get('name')} is a {kind}; use a persistentVolumeClaim or an emptyDir"
@@ -169,7 +169,7 @@ def _restricted_on_docker(resource: Resource, settings: Settings) -> Iterator[st
     if not _is_container(resource):
         return
     props, capabilities = resource.props, at(resource.props, "capabilities")
-    options = [str(each) for each in props.get("securityOpts") or ()]
+    options = [str(option) for option in props.get("securityOpts") or ()]
     if str(props.get("user") or "").partition(":")[0] in ("", "0", "root"):
         yield f"it may be root; give it a user above 0 (app.{_tier(resource)}.user)"
     if props.get("privileged"):
@@ -178,7 +178,7 @@ def _restricted_on_docker(resource: Resource, settings: Settings) -> Iterator[st
         yield "it may gain privileges; add no-new-privileges:true to its security_opts"
     if "ALL" not in (capabilities.get("drops") or ()) or set(capabilities.get("adds") or ()) - _BIND_SERVICE:
         yield "it has capabilities; set capabilities: drops=[ALL]"
-    if any(each.endswith("unconfined") for each in options):
+    if any(option.endswith("unconfined") for option in options):
         yield "its system calls are not filtered; take unconfined out of its security_opts"
     for mode in ("networkMode", "pidMode", "ipcMode", "usernsMode"):
         if props.get(mode) == "host":
@@ -191,11 +191,13 @@ def _restricted_on_docker(resource: Resource, settings: Settings) -> Iterator[st
 
 def _folders_of_the_host(props: Properties, strict: bool, chosen: Collection[str]) -> Iterator[str]:
     binds = [
-        (each.get("source"), each.get("readOnly"))
-        for each in props.get("mounts") or ()
-        if each["type"] == "bind" and each.get("target") not in chosen
+        (mount.get("source"), mount.get("readOnly"))
+        for mount in props.get("mounts") or ()
+        if mount["type"] == "bind" and mount.get("target") not in chosen
     ]
-    binds += [(each["hostPath"], each.get("readOnly")) for each in props.get("volumes") or () if each.get("hostPath")]
+    binds += [
+        (volume["hostPath"], volume.get("readOnly")) for volume in props.get("volumes") or () if volume.get("hostPath")
+    ]
     for source, read_only in binds:
         if strict or not read_only or str(source).endswith(".sock"):
             fix = "put it into the image or a volume" + (" (environment.reload: false)" if strict else "")
@@ -205,12 +207,14 @@ def _folders_of_the_host(props: Properties, strict: bool, chosen: Collection[str
 def _limits(resource: Resource, _: Settings) -> Iterator[str]:
     fix = f"set environment.tiers.{_tier(resource)}.cpu and .memory"
     if _is_container(resource):
-        missing = [given for given in ("cpus", "memory") if not float(resource.props.get(given) or 0)]
+        missing = [
+            resource_name for resource_name in ("cpus", "memory") if not float(resource.props.get(resource_name) or 0)
+        ]
         if missing:
             yield f"it may take all of the engine's {' and '.join(missing)}; {fix}"
     for container in [*_pod_containers(resource), *_operated_containers(resource)]:
         limits = at(container, "resources", "limits")
-        if missing := [given for given in ("cpu", "memory") if not limits.get(given)]:
+        if missing := [resource_name for resource_name in ("cpu", "memory") if not limits.get(resource_name)]:
             yield f"container {container.get('name')} may take all of the node's {' and '.join(missing)}; {fix}"
 
 
@@ -223,8 +227,8 @@ def _public_on_docker(resource: Resource, _: Settings) -> Iterator[str]:
     if not _is_container(resource):
         return
     labels = resource.labels
-    here = all(each.get("ip") in ("127.0.0.1", "::1") for each in resource.props.get("ports") or ())
-    watches = labels.get("tiers.role") == "watch" and here
+    is_local = all(port.get("ip") in ("127.0.0.1", "::1") for port in resource.props.get("ports") or ())
+    watches = labels.get("tiers.role") == "watch" and is_local
     if (
         labels.get("tiers.role") != "gateway"
         and not watches
@@ -232,7 +236,7 @@ def _public_on_docker(resource: Resource, _: Settings) -> Iterator[str]:
     ):
         yield "it publishes a port, and only the gateway may; take out its ports and route to it (app.api.paths)"
     if labels.get("tiers.tier") in DATA and labels.get("tiers.role") == "tier":
-        names = [str(each["name"]) for each in resource.props.get("networksAdvanced") or ()]
+        names = [str(network["name"]) for network in resource.props.get("networksAdvanced") or ()]
         if outside := [name for name in names if name.endswith("-outside")]:
             yield f"it is on {outside[0]}, which leads outside; leave it on the data network alone"
 
@@ -249,7 +253,7 @@ def _public_on_kubernetes(resource: Resource, _: Settings) -> Iterator[str]:
             yield f"it leads users to {name}; take out that backend"
     if resource.on("kubernetes", "NetworkPolicy") and _selects_data(at(spec, "podSelector")):
         for rule in spec.get("ingress") or ():
-            if not rule.get("from") or any("ipBlock" in each for each in rule["from"]):
+            if not rule.get("from") or any("ipBlock" in peer for peer in rule["from"]):
                 yield "it lets addresses connect to database or cache; name the pods that may instead (podSelector)"
 
 
@@ -257,7 +261,7 @@ def _backends(value: Any) -> Iterator[str]:
     """Yield the Services that a route or an Ingress names, at any depth."""
     if isinstance(value, Mapping):
         mapping = cast(Properties, value)
-        yield from (each["name"] for each in mapping.get("backendRefs") or ())
+        yield from (backend["name"] for backend in mapping.get("backendRefs") or ())
         yield from [mapping["service"]["name"]] if "service" in mapping else []
         for part in mapping.values():
             yield from _backends(part)
@@ -334,12 +338,12 @@ def _plain_secrets(resource: Resource, _: Settings) -> Iterator[str]:
 
 def _variables(resource: Resource) -> Iterator[tuple[str, str]]:
     if _is_container(resource):
-        for each in resource.props.get("envs") or ():
-            name, _, value = each.partition("=")
+        for variable in resource.props.get("envs") or ():
+            name, _, value = variable.partition("=")
             yield name, value
     for container in _pod_containers(resource):
-        for each in container.get("env") or ():
-            yield each["name"], each.get("value") or ""
+        for variable in container.get("env") or ():
+            yield variable["name"], variable.get("value") or ""
 
 
 # ---------------------------------------------------------------------- how many
@@ -355,7 +359,7 @@ def _replicas(resource: Resource, _: Settings) -> Iterator[str]:
     if spec.get("replicas", 1) < 2:
         yield f"there is one of it, and a node that fails takes that along; {fix}"
     pod = _pod(resource) or {}
-    spread = [each.get("topologyKey") for each in pod.get("topologySpreadConstraints") or ()]
+    spread = [constraint.get("topologyKey") for constraint in pod.get("topologySpreadConstraints") or ()]
     if "kubernetes.io/hostname" not in spread and not at(pod, "affinity", "podAntiAffinity"):
         yield "all of it may be on one node; give its pods topologySpreadConstraints over kubernetes.io/hostname"
 

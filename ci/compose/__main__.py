@@ -143,8 +143,8 @@ def _all_profiles() -> Sequence[str]:
 
 
 def _plugin() -> bool:
-    found = shutil.which("docker")
-    return bool(found) and not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
+    docker = shutil.which("docker")
+    return bool(docker) and not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
 
 
 def lines(notes: Sequence[Note]) -> Iterator[str]:

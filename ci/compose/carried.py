@@ -232,15 +232,15 @@ class _Carrying:
             part["port"] = self._port(service, tier)
         part |= self._health(service, tier)
         needs = [
-            each for each in TierName if each in MAY_NEED[tier] & set(self.tiers) and service.talks_to(self.tiers[each])
+            need for need in TierName if need in MAY_NEED[tier] & set(self.tiers) and service.talks_to(self.tiers[need])
         ]
-        part |= {"needs": [each.value for each in needs]} if needs else {}
+        part |= {"needs": [need.value for need in needs]} if needs else {}
         self._mounts(service, part)
         self._run(service, part)
         settings = Reader(self.services, self.roles, self.secrets, self.notes).read(service, tier)
         part |= {"env": settings.env} if settings.env else {}
         size |= {"env": settings.here} if settings.here else {}
-        data_passwords = {self.secrets.passwords.get(each) for each in needs}
+        data_passwords = {self.secrets.passwords.get(need) for need in needs}
         secrets = [name for name in dict.fromkeys(settings.secrets) if name not in data_passwords]
         part |= {"secrets": secrets} if secrets else {}
         if grace := _seconds(str(service.raw.get("stop_grace_period", ""))):
@@ -323,7 +323,9 @@ class _Carrying:
                     path, f"{self._shown(mount.source)} is of the host; COPY it into the image, or make it a volume"
                 )
         part |= {"reload": {"mounts": edited}} if edited else {}
-        memory = [target for each in listing(service.raw, "tmpfs") if (target := str(each).partition(":")[0]) != "/tmp"]
+        memory = [
+            target for entry in listing(service.raw, "tmpfs") if (target := str(entry).partition(":")[0]) != "/tmp"
+        ]
         part |= {"writable": ["/tmp", *memory]} if memory else {}
 
     def _run(self, service: Given, part: Plain) -> None:
@@ -354,8 +356,8 @@ class _Carrying:
     def _steps(self, parts: Mapping[TierName, Plain]) -> None:
         """Convert services that run to their end into steps of the tier that runs the same image."""
         for service in self.roles.once:
-            tiers = [each for each in (TierName.API, TierName.WORKER, TierName.WEB)
-                    if each in self.tiers and self.tiers[each].source == service.source]  # fmt: skip
+            tiers = [candidate for candidate in (TierName.API, TierName.WORKER, TierName.WEB)
+                    if candidate in self.tiers and self.tiers[candidate].source == service.source]  # fmt: skip
             if not tiers:
                 self.notes.left(
                     service.path, "it runs once, and no tier runs its image; run it by hand, or make it a tier's task"
@@ -393,7 +395,7 @@ class _Carrying:
     def _gateway(self) -> Plain:
         published = {tier: self.tiers[tier].published for tier in PORTS if tier in self.tiers}
         api = published.get(TierName.API)
-        proxy_port = next((each.published for each in self.roles.proxies if each.published), None)
+        proxy_port = next((proxy.published for proxy in self.roles.proxies if proxy.published), None)
         port = published.get(TierName.WEB) or proxy_port or api
         if not port:
             return {}

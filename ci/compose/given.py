@@ -86,8 +86,8 @@ class Given:
         self.words = set(re.split(r"[^a-z]+", f"{name} {'' if self.build else self.product}".lower()))
         self.command = [*_words(raw.get("entrypoint")), *_words(raw.get("command"))]
         self.env = {key: None if value is None else str(value) for key, value in mapping(raw, "environment").items()}
-        self.mounts = [_mounted(each) for each in listing(raw, "volumes")]
-        self.ports = [_port(each) for each in listing(raw, "ports")]
+        self.mounts = [_mounted(volume) for volume in listing(raw, "volumes")]
+        self.ports = [_port(port) for port in listing(raw, "ports")]
         self.limits = mapping(mapping(mapping(raw, "deploy"), "resources"), "limits")
         test: Any = mapping(raw, "healthcheck").get("test") or ["NONE"]
         how, *words = ["CMD-SHELL", test] if isinstance(test, str) else cast(list[str], test)
@@ -106,7 +106,8 @@ class Given:
         if isinstance(depends_on, list):
             return dict.fromkeys(cast(list[str], depends_on), "service_started")
         return {
-            name: each.get("condition", "service_started") for name, each in mapping(self.raw, "depends_on").items()
+            name: options.get("condition", "service_started")
+            for name, options in mapping(self.raw, "depends_on").items()
         }
 
     @property
@@ -119,8 +120,8 @@ class Given:
         """Port on which the service listens, from the most reliable source in the file."""
         candidates = [*(target for _, target in self.ports), *listing(self.raw, "expose")]
         candidates += [self.asks[1] if self.asks else None, self.env.get("PORT")]
-        for each in candidates:
-            if (port := str(each).partition("/")[0]).isdigit():
+        for candidate in candidates:
+            if (port := str(candidate).partition("/")[0]).isdigit():
                 return int(port)
         match = _PORT_IN_COMMAND.search(" ".join(self.command))
         return int(match[1]) if match else None

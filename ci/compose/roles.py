@@ -44,7 +44,7 @@ class Roles:
     proxies: list[Given] = field(default_factory=list[Given])
 
     def tier(self, service: str) -> TierName | None:
-        return next((tier for tier, each in self.tiers.items() if each.name == service), None)
+        return next((tier for tier, candidate in self.tiers.items() if candidate.name == service), None)
 
 
 def roles(services: Mapping[str, Given], profiles: Collection[str], notes: Notes) -> Roles:
@@ -82,18 +82,20 @@ def roles(services: Mapping[str, Given], profiles: Collection[str], notes: Notes
 
 def _own(own: Sequence[Given], services: Mapping[str, Given], found: Roles, notes: Notes) -> None:
     """Assign the application's own services to web, api and worker."""
-    workers = [each for each in own if each.words & WORDS[TierName.WORKER] or _only_works(each, own)]
-    listening = [each for each in own if each not in workers]
+    workers = [service for service in own if service.words & WORDS[TierName.WORKER] or _only_works(service, own)]
+    listening = [service for service in own if service not in workers]
     # An nginx from a public image is a proxy if other services listen too.
-    found.proxies.extend(each for each in listening if each.product == "nginx" and len(listening) > 1)
-    listening = [each for each in listening if each not in found.proxies]
-    apis = [each for each in listening if each.words & WORDS[TierName.API]]
+    found.proxies.extend(service for service in listening if service.product == "nginx" and len(listening) > 1)
+    listening = [service for service in listening if service not in found.proxies]
+    apis = [service for service in listening if service.words & WORDS[TierName.API]]
     if not apis and len(listening) > 1:
         # Of several candidates for web, the one that uses data is the api.
-        apis = [each for each in listening if _has_data(each, services)][:1]
-    webs = [each for each in listening if each not in apis]
+        apis = [service for service in listening if _has_data(service, services)][:1]
+    webs = [service for service in listening if service not in apis]
     for tier, candidates in ((TierName.API, apis), (TierName.WEB, webs), (TierName.WORKER, workers)):
-        candidates = sorted(candidates, key=lambda each: (not each.words & WORDS[tier], not each.ports, each.name))
+        candidates = sorted(
+            candidates, key=lambda service: (not service.words & WORDS[tier], not service.ports, service.name)
+        )
         for service in candidates[:1]:
             found.tiers[tier] = service
             why = "by its name" if service.words & WORDS[tier] else _WHY[tier]
@@ -110,14 +112,14 @@ _WHY = {
 
 
 def _only_works(service: Given, own: Sequence[Given]) -> bool:
-    others = [each for each in own if each is not service and each.source == service.source]
-    return bool(service.command) and service.port is None and any(each.port for each in others)
+    others = [other for other in own if other is not service and other.source == service.source]
+    return bool(service.command) and service.port is None and any(other.port for other in others)
 
 
 def _runs_once(service: Given, services: Mapping[str, Given]) -> bool:
-    awaited = any(each.after.get(service.name) == "service_completed_successfully" for each in services.values())
+    awaited = any(other.after.get(service.name) == "service_completed_successfully" for other in services.values())
     return awaited or (service.raw.get("restart") == "no" and bool(service.command) and not service.ports)
 
 
 def _has_data(service: Given, services: Mapping[str, Given]) -> bool:
-    return any(each.product in _ALL_DATA and service.talks_to(each) for each in services.values())
+    return any(other.product in _ALL_DATA and service.talks_to(other) for other in services.values())

@@ -64,8 +64,10 @@ class Reader:
 
     def read(self, service: Given, tier: TierName) -> Settings:
         settings = Settings(env={}, here={}, secrets=[])
-        for each in service.raw.get("secrets") or ():
-            settings.secrets.append(self.secrets.mounted(each if isinstance(each, str) else each["source"], self.notes))
+        for entry in service.raw.get("secrets") or ():
+            settings.secrets.append(
+                self.secrets.mounted(entry if isinstance(entry, str) else entry["source"], self.notes)
+            )
         for key, value in sorted(service.env.items()):
             path = f"{service.path}.environment.{key}"
             if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,99}", key):

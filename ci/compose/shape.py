@@ -155,7 +155,7 @@ def checked(compose: object) -> dict[str, Any]:
         _File.model_validate(compose)
     except ValidationError as error:
         # A value may have several forms. The one whose error lies deepest fits best, so that error is reported.
-        places = [[str(key) for key in found["loc"] if not _is_form(key)] for found in error.errors()]
+        places = [[str(key) for key in details["loc"] if not _is_form(key)] for details in error.errors()]
         keys = max(places, key=len)
         raise RunError(f"{'.'.join(keys) or 'the file'}: this is not what Compose has there; mend it") from None
     except RecursionError:

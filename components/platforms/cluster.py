@@ -45,8 +45,8 @@ def check(context: str) -> None:
     files = [Path(name).expanduser() for name in os.environ.get("KUBECONFIG", "~/.kube/config").split(os.pathsep)]
     # Path.is_file raises for a name that is too long.
     parts = [_read(file) for file in files if os.path.isfile(file)]  # noqa: PTH113
-    contexts = {name: each for part in reversed(parts) for name, each in _named(part, "contexts", "context")}
-    clusters = {name: each for part in reversed(parts) for name, each in _named(part, "clusters", "cluster")}
+    contexts = {name: entry for part in reversed(parts) for name, entry in _named(part, "contexts", "context")}
+    clusters = {name: entry for part in reversed(parts) for name, entry in _named(part, "clusters", "cluster")}
     if context not in contexts:
         available_contexts = f"there are: {', '.join(sorted(contexts))}" if contexts else "the file is empty or missing"
         raise RunError(
@@ -74,7 +74,7 @@ def check_served(context: str, group: str, path: str, fix: str) -> None:
     """
     kubernetes: Any = import_module("kubernetes")
     api = kubernetes.client.ApisApi(kubernetes.config.new_client_from_config(context=context))
-    if group not in {each.name for each in api.get_api_versions().groups}:
+    if group not in {served.name for served in api.get_api_versions().groups}:
         raise RunError(f"{path}: the cluster of context {context} does not serve the API group {group}; {fix}")
 
 
@@ -131,7 +131,7 @@ def check_available(context: str, namespace: str, labels: Mapping[str, str], imp
         RunError: one is not available, or none exists; `impact` describes the effect on users.
     """
     deployments = _deployments(context, namespace, labels)
-    unavailable = [each.metadata.name for each in deployments if not _available(each)]
+    unavailable = [deployment.metadata.name for deployment in deployments if not _available(deployment)]
     if unavailable or not deployments:
         raise RunError(
             f"{', '.join(unavailable) or 'no Deployment of the slot'} is not available; {impact()}. Release anew instead"
@@ -141,7 +141,7 @@ def check_available(context: str, namespace: str, labels: Mapping[str, str], imp
 def available(context: str, namespace: str, labels: Mapping[str, str]) -> bool:
     """Tell whether Deployments with these labels exist and all of them are available."""
     deployments = _deployments(context, namespace, labels)
-    return bool(deployments) and all(_available(each) for each in deployments)
+    return bool(deployments) and all(_available(deployment) for deployment in deployments)
 
 
 def _deployments(context: str, namespace: str, labels: Mapping[str, str]) -> list[Any]:
@@ -164,7 +164,7 @@ def _core(context: str) -> Any:
 
 
 def _available(deployment: Any) -> bool:
-    conditions = {each.type: each.status for each in deployment.status.conditions or ()}
+    conditions = {condition.type: condition.status for condition in deployment.status.conditions or ()}
     return conditions.get("Available") == "True" and bool(deployment.status.available_replicas)
 
 
@@ -176,11 +176,15 @@ def ready(location: Location) -> dict[tuple[str, str], tuple[int, int]]:
     objects = [*api.list_namespaced_deployment(*in_namespace, **label).items]
     objects += api.list_namespaced_stateful_set(*in_namespace, **label).items
     entries: list[tuple[Mapping[str, str], int, int]] = [
-        (each.metadata.labels, each.status.ready_replicas or 0, each.spec.replicas) for each in objects
+        (item.metadata.labels, item.status.ready_replicas or 0, item.spec.replicas) for item in objects
     ]
     entries += [
-        (each["metadata"]["labels"], each.get("status", {}).get("readyInstances", 0), each["spec"]["instances"])
-        for each in _replicated(location.context, label["label_selector"], *in_namespace)
+        (
+            database["metadata"]["labels"],
+            database.get("status", {}).get("readyInstances", 0),
+            database["spec"]["instances"],
+        )
+        for database in _replicated(location.context, label["label_selector"], *in_namespace)
     ]
     counts: dict[tuple[str, str], tuple[int, int]] = {}
     for labels, healthy, expected in entries:
@@ -206,12 +210,12 @@ def _routing(kubernetes: Any, settings: Kubernetes, app: str, instance: str, sou
     namespace, not_found = settings.home(instance), 404
     labels: dict[str, str] = {}
     tiers = {"label_selector": f"app.kubernetes.io/instance={instance},{LABEL_ROLE}=tier,{LABEL_SLOT}"}
-    found = kubernetes.client.AppsV1Api(client).list_namespaced_deployment(namespace, **tiers).items
-    running = frozenset(Slot(each.metadata.labels[LABEL_SLOT]) for each in found)
+    listed = kubernetes.client.AppsV1Api(client).list_namespaced_deployment(namespace, **tiers).items
+    running = frozenset(Slot(deployment.metadata.labels[LABEL_SLOT]) for deployment in listed)
     try:
         objects = kubernetes.client.CustomObjectsApi(client)
-        found = objects.get_namespaced_custom_object(*_ROUTES, namespace, "httproutes", app)
-        labels |= found["metadata"].get("labels") or {}
+        listed = objects.get_namespaced_custom_object(*_ROUTES, namespace, "httproutes", app)
+        labels |= listed["metadata"].get("labels") or {}
     except kubernetes.client.ApiException as error:
         if error.status != not_found:
             raise
@@ -234,9 +238,9 @@ def _replicated(context: str, selector: str, namespace: str) -> list[dict[str, A
     """Return the database clusters. Returns none if the cluster lacks their kind or the user may not list them."""
     kubernetes: Any = import_module("kubernetes")
     api = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config(context=context))
-    where = (*cnpg.API.split("/"), namespace, "clusters")
+    collection = (*cnpg.API.split("/"), namespace, "clusters")
     try:
-        return api.list_namespaced_custom_object(*where, label_selector=selector)["items"]
+        return api.list_namespaced_custom_object(*collection, label_selector=selector)["items"]
     except kubernetes.client.ApiException as error:
         if error.status in (403, 404):
             return []
@@ -380,7 +384,7 @@ def by_hand(parent: Any, command: Sequence[str], name: str) -> Any:
     kubernetes: Any = import_module("kubernetes")
     spec = parent.spec.job_template.spec
     [container] = spec.template.spec.containers
-    container.command = literals(command, {each.name for each in container.env or ()})
+    container.command = literals(command, {variable.name for variable in container.env or ()})
     spec.ttl_seconds_after_finished = 600
     owner = kubernetes.client.V1OwnerReference(
         api_version="batch/v1", kind="CronJob", name=parent.metadata.name, uid=parent.metadata.uid
@@ -449,10 +453,10 @@ def remove_strays(location: Location, known: Collection[str]) -> list[str]:
         except import_module("kubernetes.dynamic.exceptions").ResourceNotFoundError:
             continue
         listed = resource.get(namespace=namespace, label_selector=_of_stack(location)).items
-        for each in listed:
-            if each.metadata.uid not in known and not each.metadata.ownerReferences:
-                resource.delete(name=each.metadata.name, namespace=namespace, propagation_policy="Background")
-                removed.append(f"{kind} {each.metadata.name}")
+        for item in listed:
+            if item.metadata.uid not in known and not item.metadata.ownerReferences:
+                resource.delete(name=item.metadata.name, namespace=namespace, propagation_policy="Background")
+                removed.append(f"{kind} {item.metadata.name}")
     return removed
 
 
@@ -475,10 +479,10 @@ def inventory(location: Location, types: Iterable[str]) -> Inventory:
         if status != 200:
             continue
         kinds.add(kind)
-        for each in listing["items"]:
-            key = object_key(kind, location.namespace, each["metadata"]["name"])
+        for item in listing["items"]:
+            key = object_key(kind, location.namespace, item["metadata"]["name"])
             keys.add(key)
-            if each.get("spec", {}).get("replicas") == 0:
+            if item.get("spec", {}).get("replicas") == 0:
                 stopped[key] = "scaled to 0"
     return Inventory(keys=frozenset(keys), kinds=frozenset(kinds), stopped=stopped)
 
@@ -577,7 +581,7 @@ def _told(api: Any, manifest: Manifest) -> Iterator[str]:
     for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp, reverse=True)[:5]:
         names.add(pod.metadata.name)
         init_statuses: list[Any] = pod.status.init_container_statuses or []
-        statuses = [each for each in init_statuses if not each.ready] or pod.status.container_statuses or []
+        statuses = [status for status in init_statuses if not status.ready] or pod.status.container_statuses or []
         if statuses and all(status.ready for status in statuses):
             continue
         yield f"    pod {pod.metadata.name}: {pod.status.phase}"
@@ -620,21 +624,21 @@ def _selector(labels: Mapping[str, str]) -> str:
 
 def _claims(manifest: Manifest) -> list[str]:
     volumes = manifest["spec"].get("template", {}).get("spec", {}).get("volumes", ())
-    return [each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each]
+    return [volume["persistentVolumeClaim"]["claimName"] for volume in volumes if "persistentVolumeClaim" in volume]
 
 
 def state(given: Any) -> str:
     """Return a container's state in words."""
     if waiting := given.waiting:
         return f"waiting, {waiting.reason or 'no reason given'}" + (f" ({waiting.message})" if waiting.message else "")
-    if ended := given.terminated:
-        return f"ended, {ended.reason or 'no reason given'}, exit code {ended.exit_code}"
+    if terminated := given.terminated:
+        return f"ended, {terminated.reason or 'no reason given'}, exit code {terminated.exit_code}"
     return "running, not ready" if given.running else "not started"
 
 
 def _before(status: Any) -> str:
-    ended = status.last_state.terminated if status.last_state else None
-    return f" (before: {ended.reason}, exit code {ended.exit_code})" if ended else ""
+    terminated = status.last_state.terminated if status.last_state else None
+    return f" (before: {terminated.reason}, exit code {terminated.exit_code})" if terminated else ""
 
 
 def _log(api: Any, namespace: str, pod: str, status: Any) -> Iterator[str]:

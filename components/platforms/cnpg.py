@@ -159,7 +159,7 @@ def _cpu(processors: float) -> str:
 
 def _without_disk(given: Manifest) -> Manifest:
     return {
-        kind: {name: each for name, each in values.items() if name in ("cpu", "memory")}
+        kind: {name: amount for name, amount in values.items() if name in ("cpu", "memory")}
         for kind, values in given.items()
     }
 
@@ -181,7 +181,7 @@ def scripts(scope: Scope, wanted: DatabaseCluster) -> Manifest:
     manifest = scope.object(
         "v1", "ConfigMap", scripts_name(wanted), scope.labels(wanted.name, "scripts", tier=wanted.tier)
     )
-    data = {each.name: f'SET ROLE "{wanted.owner}";\n{each.text}\n;RESET ROLE;\n' for each in wanted.scripts}
+    data = {script.name: f'SET ROLE "{wanted.owner}";\n{script.text}\n;RESET ROLE;\n' for script in wanted.scripts}
     return manifest | {"data": data}
 
 

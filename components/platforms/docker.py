@@ -173,9 +173,9 @@ class DockerPlatform:
 
     def logs(self, live: Slot) -> Mapping[str, str]:
         follow = f"docker logs --follow {self.prefix}"
-        own = {str(tier): f"{follow}-{live}-{tier}-1" for tier in self.app.services}
+        slot_tiers = {str(tier): f"{follow}-{live}-{tier}-1" for tier in self.app.services}
         return (
-            own
+            slot_tiers
             | {str(tier): f"{follow}-{tier}-1" for tier in self.environment.data(self.app)}
             | {"gateway": f"{follow}-gateway"}
         )
@@ -356,7 +356,7 @@ class DockerPlatform:
         return self._volume(parent, volume.name, f"{self.prefix}-{volume.name}", provider, **options)
 
     def stores(self, workloads: Sequence[Workload | DatabaseCluster]) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
-        names = {each.name for workload in workloads if isinstance(workload, Workload) for each in workload.volumes}
+        names = {volume.name for workload in workloads if isinstance(workload, Workload) for volume in workload.volumes}
         return {name: (guard.VOLUME, {"name": f"{self.prefix}-{name}"}) for name in names}
 
     def keep(self, parent: Resource, workload: Workload, supplies: Mapping[str, Resource]) -> Sequence[Resource]:
@@ -383,7 +383,7 @@ class DockerPlatform:
     def schedule(
         self, parent: Resource, workload: Workload, times: Sequence[Timed], supplies: Mapping[str, Resource]
     ) -> Sequence[Resource]:
-        command = (*workload.command, *(f"{each.name}={each.at}" for each in times))
+        command = (*workload.command, *(f"{timed.name}={timed.at}" for timed in times))
         return self.keep(parent, replace(workload, command=command), supplies)
 
     def reach(self, parent: Resource, elsewhere: Elsewhere) -> Sequence[Resource]:

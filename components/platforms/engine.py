@@ -58,7 +58,7 @@ def check(environment: Environment, own: Collection[int]) -> None:
         RunError: the engine does not answer or a port is taken; the message names the setting and the fix.
     """
     host = address(environment)
-    named = "environment.docker.host" if environment.docker.host else "DOCKER_HOST"
+    setting = "environment.docker.host" if environment.docker.host else "DOCKER_HOST"
     url = urlsplit(host)
     try:
         if url.scheme == "unix":
@@ -69,7 +69,7 @@ def check(environment: Environment, own: Collection[int]) -> None:
             socket.create_connection((url.hostname or "", url.port or 2375), timeout=5).close()
     except OSError as error:
         raise RunError(
-            f"{named}: no Docker engine answers at {host} ({error.strerror or error}); start it (`make lab` starts one "
+            f"{setting}: no Docker engine answers at {host} ({error.strerror or error}); start it (`make lab` starts one "
             "where there is none), or name another in environment.docker.host"
         ) from None
     if url.scheme == "unix":
@@ -113,8 +113,10 @@ def explain_container(
 
 def with_remedy(cause: str, stack: str) -> str:
     """Return an engine's error, with `make heal` as the fix if it names an object that no longer exists."""
-    gone = any(text in cause for text in ("No such container", "No such image", "No such network", "no such volume"))
-    return f"{cause}; it was removed by hand: run `make heal ENV={stack}`, then this again" if gone else cause
+    is_missing = any(
+        text in cause for text in ("No such container", "No such image", "No such network", "no such volume")
+    )
+    return f"{cause}; it was removed by hand: run `make heal ENV={stack}`, then this again" if is_missing else cause
 
 
 def explain_image(name: str, image: Image) -> ResourceHookBinding:
@@ -145,7 +147,7 @@ def check_healthy(environment: Environment, labels: Mapping[str, str], impact: C
         RunError: one is not healthy, or none exists; `impact` describes the effect on users.
     """
     containers = _labelled(environment, labels)
-    unhealthy = sorted(str(each.name) for each in containers if each.health != "healthy")
+    unhealthy = sorted(str(container.name) for container in containers if container.health != "healthy")
     if unhealthy or not containers:
         raise RunError(
             f"{', '.join(unhealthy) or 'no container of the slot'} is not healthy; {impact()}. Release anew instead"
@@ -155,7 +157,7 @@ def check_healthy(environment: Environment, labels: Mapping[str, str], impact: C
 def healthy(environment: Environment, labels: Mapping[str, str]) -> bool:
     """Tell whether containers with these labels exist and all of them are healthy."""
     containers = _labelled(environment, labels)
-    return bool(containers) and all(each.health == "healthy" for each in containers)
+    return bool(containers) and all(container.health == "healthy" for container in containers)
 
 
 def _labelled(environment: Environment, labels: Mapping[str, str]) -> list[Any]:
@@ -178,8 +180,10 @@ def _routing(environment: Environment, source: str, labels: Mapping[str, str], g
     engine = client(environment, within=60)
     label_filter = [f"{name}={value}" for name, value in {**labels, "tiers.role": "tier"}.items()]
     tiers = engine.containers.list(all=True, ignore_removed=True, filters={"label": label_filter})
-    running = frozenset(Slot(each.labels[LABEL_SLOT]) for each in tiers if each.labels.get(LABEL_SLOT) in [*Slot])
-    if gateway not in {each.name for each in engine.volumes.list(filters={"name": gateway})}:
+    running = frozenset(
+        Slot(container.labels[LABEL_SLOT]) for container in tiers if container.labels.get(LABEL_SLOT) in [*Slot]
+    )
+    if gateway not in {volume.name for volume in engine.volumes.list(filters={"name": gateway})}:
         return Routing(source=source, running=running, absent=True)
     # Run as the containers that configure the gateway do: the map file is in a volume that belongs to the gateway's
     # user.
@@ -202,13 +206,15 @@ def remove_strays(location: Location, known: Collection[str]) -> list[str]:
     labels = stack_labels(location.app, location.stack)
     label_filter = {"label": [f"{name}={value}" for name, value in labels.items()]}
     engine = connect(location.host)
-    strays = [each for each in engine.containers.list(all=True, filters=label_filter) if each.id not in known]
+    strays = [
+        container for container in engine.containers.list(all=True, filters=label_filter) if container.id not in known
+    ]
     for container in strays:
         container.remove(force=True)
-    stray_networks = [each for each in engine.networks.list(filters=label_filter) if each.id not in known]
+    stray_networks = [network for network in engine.networks.list(filters=label_filter) if network.id not in known]
     for network in stray_networks:
         network.remove()
-    return sorted(str(each.name) for each in (*strays, *stray_networks))
+    return sorted(str(stray.name) for stray in (*strays, *stray_networks))
 
 
 def run_again(location: Location, name: str) -> None:
@@ -223,10 +229,10 @@ def ready(location: Location) -> dict[tuple[str, str], tuple[int, int]]:
     labels = stack_labels(location.app, location.stack) | {"tiers.role": "tier"}
     label_filter = [f"{name}={value}" for name, value in labels.items()]
     counts: dict[tuple[str, str], tuple[int, int]] = {}
-    for each in connect(location.host).containers.list(all=True, filters={"label": label_filter}):
-        key = (each.labels.get("tiers.slot", ""), each.labels["tiers.tier"])
+    for container in connect(location.host).containers.list(all=True, filters={"label": label_filter}):
+        key = (container.labels.get("tiers.slot", ""), container.labels["tiers.tier"])
         healthy, total = counts.get(key, (0, 0))
-        counts[key] = (healthy + (each.health == "healthy"), total + 1)
+        counts[key] = (healthy + (container.health == "healthy"), total + 1)
     return counts
 
 
@@ -284,18 +290,18 @@ def containers(environment: Environment, labels: Mapping[str, str], slot: str) -
     label_filter = [f"{name}={value}" for name, value in labels.items()]
     return [
         Container(
-            name=str(each.name),
-            role=each.labels["tiers.role"],
-            tier=each.labels.get("tiers.tier", ""),
-            published=tuple(sorted(port for port, bound in each.ports.items() if bound)),
+            name=str(container.name),
+            role=container.labels["tiers.role"],
+            tier=container.labels.get("tiers.tier", ""),
+            published=tuple(sorted(port for port, bound in container.ports.items() if bound)),
             addresses={
                 name: f"{network['IPAddress']}/{network['IPPrefixLen']}"
-                for name, network in each.attrs["NetworkSettings"]["Networks"].items()
+                for name, network in container.attrs["NetworkSettings"]["Networks"].items()
                 if network["IPAddress"]
             },
         )
-        for each in client(environment).containers.list(filters={"label": label_filter})
-        if each.labels.get("tiers.slot", slot) == slot
+        for container in client(environment).containers.list(filters={"label": label_filter})
+        if container.labels.get("tiers.slot", slot) == slot
     ]
 
 
@@ -310,10 +316,10 @@ def answering(
     if urlsplit(address(environment)).scheme != "unix":
         return set()
     targets = [
-        (each.name, interface, ports[each.tier])
-        for each in found
-        if each.tier in ports
-        for network, interface in each.addresses.items()
+        (container.name, interface, ports[container.tier])
+        for container in found
+        if container.tier in ports
+        for network, interface in container.addresses.items()
         if network != outside
     ]
     return {name for name, interface, port in targets if _takes(ip_interface(interface), port)}
@@ -360,17 +366,22 @@ def inventory(location: Location) -> Inventory:
     return Inventory(
         keys=frozenset(
             [
-                *(f"container {each['Id']}" for each in listed),
-                *(f"network {each['Id']}" for each in networks),
-                *(f"volume {each['Name']}" for each in volumes),
-                *(f"image {each['Id']}" for each in images),
+                *(f"container {container['Id']}" for container in listed),
+                *(f"network {network['Id']}" for network in networks),
+                *(f"volume {volume['Name']}" for volume in volumes),
+                *(f"image {image['Id']}" for image in images),
             ]
         ),
-        stopped={f"container {each['Id']}": each["State"] for each in listed if each["State"] not in _RUNNING},
+        stopped={
+            f"container {container['Id']}": container["State"]
+            for container in listed
+            if container["State"] not in _RUNNING
+        },
         unhealthy={
-            f"container {each['Id']}": each["Status"]
-            for each in listed
-            if each["State"] in _RUNNING and ("(unhealthy)" in each["Status"] or each["State"] == "restarting")
+            f"container {container['Id']}": container["Status"]
+            for container in listed
+            if container["State"] in _RUNNING
+            and ("(unhealthy)" in container["Status"] or container["State"] == "restarting")
         },
     )
 
@@ -409,7 +420,7 @@ def absent_images(environment: Environment, images: Collection[str]) -> list[str
     from docker.errors import DockerException
 
     try:
-        present = {each["Id"] for each in client(environment).api.images()}
+        present = {image["Id"] for image in client(environment).api.images()}
     except DockerException:
         return []
     return sorted(set(images) - present)
@@ -446,7 +457,9 @@ def wait_healthy(location: Location, ids: Sequence[str], within: float) -> dict[
     deadline = time.monotonic() + within
     while True:
         states = [engine.api.inspect_container(identity) for identity in ids]
-        unhealthy = {str(each["Name"]).lstrip("/"): state for each in states if (state := _illness(each["State"]))}
+        unhealthy = {
+            str(container["Name"]).lstrip("/"): state for container in states if (state := _illness(container["State"]))
+        }
         if not unhealthy or time.monotonic() > deadline:
             return unhealthy
         time.sleep(0.5)

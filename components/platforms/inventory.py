@@ -91,7 +91,7 @@ def locate(state: Mapping[str, Any], stack: str) -> Location | None:
     The configuration files are not read: they may be invalid today, or name another platform than the deployed one.
     """
     resources = resources_of(state)
-    app = next((name for each in resources if (name := _app(each))), "")
+    app = next((name for resource in resources if (name := _app(resource))), "")
     if not app:
         return None
     for resource in resources:
@@ -114,5 +114,5 @@ def _app(resource: Mapping[str, Any]) -> str:
 
 
 def _namespace(resources: list[dict[str, Any]]) -> str:
-    grounds = (each for each in resources if each["type"] == "tiers:kubernetes:Ground")
-    return next((str(each["outputs"]["namespace"]) for each in grounds if each.get("outputs")), "")
+    grounds = (resource for resource in resources if resource["type"] == "tiers:kubernetes:Ground")
+    return next((str(ground["outputs"]["namespace"]) for ground in grounds if ground.get("outputs")), "")

@@ -16,7 +16,7 @@ from .reachability import Network, Pod
 
 def ports(app: App) -> dict[str, int]:
     """Return tier → the port it listens on, of tiers that listen."""
-    listening = {str(tier): each.port for tier, each in app.services.items() if isinstance(each, Listening)}
+    listening = {str(tier): service.port for tier, service in app.services.items() if isinstance(service, Listening)}
     return listening | {str(tier): port for tier, port in DATA_PORTS.items()}
 
 
@@ -25,36 +25,34 @@ def of_engine(app: App, containers: Sequence[Container], answering: Collection[s
 
     `answering` are containers that accepted a connection from this machine on a closed network.
     """
-    for each in containers:
-        if each.role not in ("gateway", "watch") and each.published:
-            yield f"{each.name} publishes {', '.join(each.published)}"
-        if each.name in answering:
-            yield f"{each.name} takes connections from this machine"
-    data = [each for each in containers if each.tier in list(DATA_PORTS)]
-    for each, other in product(containers, data):
-        service = _service(app, each.tier)
+    for container in containers:
+        if container.role not in ("gateway", "watch") and container.published:
+            yield f"{container.name} publishes {', '.join(container.published)}"
+        if container.name in answering:
+            yield f"{container.name} takes connections from this machine"
+    data = [container for container in containers if container.tier in list(DATA_PORTS)]
+    for container, other in product(containers, data):
+        service = _service(app, container.tier)
         # A tier that needs one data tier is on the network of all of them (docs/adr/003-networks.md).
         if (
             service
             and not DATA_PORTS.keys() & set(service.needs)
-            and (shared := each.addresses.keys() & other.addresses)
+            and (shared := container.addresses.keys() & other.addresses)
         ):
-            yield f"{each.name} can reach {other.name}, by network {', '.join(sorted(shared))}"
+            yield f"{container.name} can reach {other.name}, by network {', '.join(sorted(shared))}"
 
 
 def of_cluster(app: App, objects: Mapping[str, Sequence[Mapping[str, Any]]], namespace: str) -> Iterator[str]:
     """Yield the objects of a namespace, by kind, that open a route which should not exist."""
-    for each in objects["Service"]:
-        if each["spec"].get("type") != "ClusterIP" or each["spec"].get("externalIPs"):
-            yield f"Service {each['metadata']['name']} is open to the outside ({each['spec'].get('type')})"
-    for each in objects["HTTPRoute"]:
-        backends = {to["name"] for rule in each["spec"].get("rules") or () for to in rule.get("backendRefs") or ()}
+    for service in objects["Service"]:
+        if service["spec"].get("type") != "ClusterIP" or service["spec"].get("externalIPs"):
+            yield f"Service {service['metadata']['name']} is open to the outside ({service['spec'].get('type')})"
+    for route in objects["HTTPRoute"]:
+        backends = {to["name"] for rule in route["spec"].get("rules") or () for to in rule.get("backendRefs") or ()}
         if wrong := sorted(name for name in backends if name.rpartition("-")[0] not in ("web", "api")):
-            yield f"HTTPRoute {each['metadata']['name']} leads to {', '.join(wrong)}"
+            yield f"HTTPRoute {route['metadata']['name']} leads to {', '.join(wrong)}"
     network = Network(namespace, objects["NetworkPolicy"])
-    pods: dict[str, Pod] = {
-        each["metadata"]["name"]: (namespace, each["metadata"]["labels"]) for each in objects["Pod"]
-    }
+    pods: dict[str, Pod] = {pod["metadata"]["name"]: (namespace, pod["metadata"]["labels"]) for pod in objects["Pod"]}
     strangers: dict[str, Pod] = {"a pod of another namespace": ("elsewhere", {}), "a pod of no tier": (namespace, {})}
     for (one, source), (other, target) in product((pods | strangers).items(), pods.items()):
         port = ports(app).get(_tier(target))

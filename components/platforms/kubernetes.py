@@ -200,7 +200,9 @@ class KubernetesPlatform:
         owner, references = manifests.target(workload, place), self.cluster.secrets
         stored = self._own(workload)
         sources = (
-            [_source(manifests.secret_name(owner, stored), {each.name: each.name for each in stored})] if stored else []
+            [_source(manifests.secret_name(owner, stored), {secret.name: secret.name for secret in stored})]
+            if stored
+            else []
         )
         for secret in workload.secrets:
             if reference := references.get(secret.name):
@@ -313,9 +315,9 @@ class KubernetesPlatform:
         if not (workload.former and deployed):
             return workload
         template = deployed.inputs["spec"]["template"]
-        same = template["metadata"]["annotations"] == manifests.secret_versions(workload)
-        same = same and template["spec"]["containers"][0]["command"] == list(workload.former)
-        return replace(workload, command=workload.former) if same else workload
+        is_same = template["metadata"]["annotations"] == manifests.secret_versions(workload)
+        is_same = is_same and template["spec"]["containers"][0]["command"] == list(workload.former)
+        return replace(workload, command=workload.former) if is_same else workload
 
     def _talks(self, member: replicated.Member) -> bool:
         """Tell whether a member is deployed that can connect to members created now."""
@@ -368,16 +370,16 @@ class KubernetesPlatform:
             if isinstance(workload, Workload)
             for volume in _volumes(workload)
         }
-        database_clusters = [each for each in workloads if isinstance(each, DatabaseCluster)]
+        database_clusters = [workload for workload in workloads if isinstance(workload, DatabaseCluster)]
         return (
             namespace_entry
             | claims
-            | {each.name: (guard.SEVERAL, cnpg.cluster(self.scope, each, "")) for each in database_clusters}
+            | {database.name: (guard.SEVERAL, cnpg.cluster(self.scope, database, "")) for database in database_clusters}
         )
 
     def keep_several(self, parent: Resource, wanted: DatabaseCluster) -> Sequence[Resource]:
         protected_by, after = self._owner(parent, wanted)
-        after += [self.object(parent, each) for each in cnpg.policies(self.scope, wanted)]
+        after += [self.object(parent, policy) for policy in cnpg.policies(self.scope, wanted)]
         after += [self.object(parent, cnpg.scripts(self.scope, wanted))] if wanted.scripts else []
         after += self._archive(parent, wanted.name, wanted.archive) if wanted.archive else []
         within = wanted.instances * (wanted.start_within + self.cluster.schedule_within)
@@ -452,8 +454,8 @@ class KubernetesPlatform:
         scale = scales.get(TierName(str(entry.tier))) if entry.runs else None
         if not scale:
             return None
-        wanted = self._at(entry, scale)
-        return wanted if wanted.inputs != entry.inputs else None
+        desired = self._at(entry, scale)
+        return desired if desired.inputs != entry.inputs else None
 
     def absent_images(self, images: Collection[str]) -> Sequence[str]:
         # Only the nodes may be able to reach their registries, so absent images can't be told.
@@ -618,18 +620,23 @@ class KubernetesPlatform:
         exporters: Mapping[TierName, Workload],
         after: Mapping[TierName, Sequence[Resource]],
     ) -> None:
-        exporters_by_tier = {str(tier): each for tier, each in exporters.items()}
+        exporters_by_tier = {str(tier): exporter for tier, exporter in exporters.items()}
         supplies = self.prepare(parent, list(exporters.values()), None)
-        policies = [self.object(parent, each) for each in operated.policies(self.scope, watched, exporters_by_tier)]
-        for tier, each in exporters.items():
-            around = [manifests.service(self.scope, each, None), manifests.disruption_budget(self.scope, each, None)]
-            stands = [*policies, *(self.object(parent, one) for one in around), *self.ground.stands]
-            manifest = operated.deployment(self.scope, each, tier, self._pod(each, None))
-            depends_on = [*supplies.values(), *stands, *after[tier]]
-            self._awaited(parent, manifest, depends_on, self._patience(each), each.image.path, touched=self.impact)
+        policies = [self.object(parent, policy) for policy in operated.policies(self.scope, watched, exporters_by_tier)]
+        for tier, exporter in exporters.items():
+            around = [
+                manifests.service(self.scope, exporter, None),
+                manifests.disruption_budget(self.scope, exporter, None),
+            ]
+            prerequisites = [*policies, *(self.object(parent, one) for one in around), *self.ground.stands]
+            manifest = operated.deployment(self.scope, exporter, tier, self._pod(exporter, None))
+            depends_on = [*supplies.values(), *prerequisites, *after[tier]]
+            self._awaited(
+                parent, manifest, depends_on, self._patience(exporter), exporter.image.path, touched=self.impact
+            )
         monitors = operated.monitors(self.scope, watched, exporters_by_tier)
-        for each in [*monitors, operated.rules(self.scope, watched), operated.grafana(self.scope, watched)]:
-            self.object(parent, each)
+        for item in [*monitors, operated.rules(self.scope, watched), operated.grafana(self.scope, watched)]:
+            self.object(parent, item)
 
     def announce(self, parent: Resource, watched: Watched, live: Output[Mapping[str, str]]) -> None:
         labels = {name: live.apply(lambda live, name=name: live[name]) for name in ("release", "slot")}
@@ -706,7 +713,7 @@ class Ground(ComponentResource):
         namespaced += traffic.ground_policies(scope)
         self.stands = [
             *self.namespace,
-            *(register(self, each, self.provider, self.namespace) for each in namespaced),
+            *(register(self, item, self.provider, self.namespace) for item in namespaced),
         ]
         # Tiers that share a volume name the same size.
         owners = {name: tier for tier, service in platform.app.services.items() for name in service.volumes}

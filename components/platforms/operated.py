@@ -46,10 +46,10 @@ def deployment(scope: Scope, exporter: Workload, data: str, spec: Manifest) -> M
 def monitors(scope: Scope, watched: Watched, exporters: Mapping[str, Workload]) -> list[Manifest]:
     """Return the monitors of tiers with metrics (in both slots), exporters, backups and database instances."""
     tiers = [
-        _monitor(scope, watched, str(tier), str(tier), each.metrics or "")
-        for tier, each in watched.app.measured.items()
+        _monitor(scope, watched, str(tier), str(tier), service.metrics or "")
+        for tier, service in watched.app.measured.items()
     ]
-    tiers += [_monitor(scope, watched, tier, each.tier, "/metrics") for tier, each in exporters.items()]
+    tiers += [_monitor(scope, watched, tier, exporter.tier, "/metrics") for tier, exporter in exporters.items()]
     tiers += [_backup(scope, watched)] if watched.backed_up else []
     return tiers + ([_instances(scope, watched)] if watched.replicated else [])
 
@@ -132,8 +132,8 @@ def grafana(scope: Scope, watched: Watched) -> Manifest:
 
 def policies(scope: Scope, watched: Watched, exporters: Mapping[str, Workload]) -> list[Manifest]:
     """Return policies that let the cluster's Prometheus connect to each metrics port. Exporters reach their tier by label."""
-    ports = {str(tier): each.port for tier, each in watched.app.measured.items()}
-    ports |= {each.tier: each.port or 0 for each in exporters.values()}
+    ports = {str(tier): service.port for tier, service in watched.app.measured.items()}
+    ports |= {exporter.tier: exporter.port or 0 for exporter in exporters.values()}
     ports |= {BACKUP: BACKUP_PORT} if watched.backed_up else {}
     targets = {
         name: ({"app.kubernetes.io/name": name, "app.kubernetes.io/instance": scope.instance}, port)

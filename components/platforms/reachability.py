@@ -66,7 +66,7 @@ class Network:
 def _selects(selector: Mapping[str, Any] | None, labels: Labels) -> bool:
     terms = selector or {}
     return terms.get("matchLabels", {}).items() <= labels.items() and all(
-        _holds(each, labels) for each in terms.get("matchExpressions") or ()
+        _holds(expression, labels) for expression in terms.get("matchExpressions") or ()
     )
 
 
@@ -83,13 +83,13 @@ def _holds(expression: Mapping[str, Any], labels: Labels) -> bool:
 def _open(ports: Sequence[Mapping[str, Any]] | None, port: int, protocol: str) -> bool:
     """Tell whether ports include `port`. A port given by name counts as a match, because only the pod knows its number."""
     return not ports or any(
-        each.get("protocol", "TCP") == protocol
-        and (isinstance(first := each.get("port", port), str) or first <= port <= each.get("endPort", first))
-        for each in ports
+        entry.get("protocol", "TCP") == protocol
+        and (isinstance(first := entry.get("port", port), str) or first <= port <= entry.get("endPort", first))
+        for entry in ports
     )
 
 
 def _within(block: Mapping[str, Any], address: IPv4Address | IPv6Address) -> bool:
     return address in ip_network(block["cidr"]) and not any(
-        address in ip_network(each) for each in block.get("except") or ()
+        address in ip_network(cidr) for cidr in block.get("except") or ()
     )

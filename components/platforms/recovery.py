@@ -78,13 +78,15 @@ def unkept(conditions: Iterable[Mapping[str, str]]) -> str:
 
     While a base backup runs, its condition says that the last one did not succeed. That is not a failure.
     """
-    conditions_by_type = {each["type"]: each for each in conditions if each.get("reason") != "BackupStarted"}
+    conditions_by_type = {
+        condition["type"]: condition for condition in conditions if condition.get("reason") != "BackupStarted"
+    }
     relevant = (
         conditions_by_type[kind]
         for kind in ("ContinuousArchiving", "LastBackupSucceeded")
         if kind in conditions_by_type
     )
-    return next((each["message"] for each in relevant if each["status"] != "True"), "")
+    return next((condition["message"] for condition in relevant if condition["status"] != "True"), "")
 
 
 def _begin(store: Mapping[str, Any], name: str) -> datetime | None:
@@ -198,7 +200,10 @@ class _Api:
         deadline = time.monotonic() + PATIENCE
         while True:
             status: dict[str, Any] = self.read("Cluster", name).get("status") or {}
-            if any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions") or ()):
+            if any(
+                condition["type"] == "Ready" and condition["status"] == "True"
+                for condition in status.get("conditions") or ()
+            ):
                 return
             failed = [pod for pod in self._pods(name) if pod.status.phase == "Failed"]
             if len(failed) >= ATTEMPTS or time.monotonic() > deadline:

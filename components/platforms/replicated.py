@@ -93,7 +93,7 @@ def stateful_set(scope: Scope, workload: Replicated, member: Member, spec: Manif
 
 def _watcher(watcher: Workload, server: Manifest) -> Manifest:
     image, uid = watcher.image.reference, server["securityContext"]["runAsUser"]
-    names = {each["name"] for each in server["env"]}
+    names = {variable["name"] for variable in server["env"]}
     rendered = manifests.container(watcher.tier, image, uid, watcher.resources, {}, watcher.command, names)
     ports = [{"name": watcher.tier, "containerPort": watcher.port, "protocol": "TCP"}]
     return (

@@ -147,8 +147,8 @@ def own_gateway(scope: Scope, cluster: Kubernetes) -> Manifest | None:
     manifest["spec"] = {
         "gatewayClassName": create.gateway_class,
         "listeners": [
-            _listener(number, each, cluster.url, create.certificate)
-            for number, each in enumerate([cluster.host, *cluster.hostnames])
+            _listener(number, host, cluster.url, create.certificate)
+            for number, host in enumerate([cluster.host, *cluster.hostnames])
         ],
     }
     return manifest

@@ -53,20 +53,20 @@ class Live:
         yield "the database is ready", self.database
         for name in (TierName.API, TierName.WEB):
             yield f"the {name} is ready", partial(self.ready, name)
-        yield "the database is at what the release wants", self.migrations
+        yield "the database has the release's migrations", self.migrations
         if self.environment.size(TierName.DATABASE).backup:
-            yield "backups are taken, and come back", self.backups
+            yield "backups are taken and can be restored", self.backups
         if self.environment.pooled(self.app):
-            yield "only who has all that was acknowledged is promoted", self.quorum
+            yield "a failover needs a quorum", self.quorum
         if self.environment.archived:
-            yield "every change of the database is kept", self.archive
+            yield "every change of the database is archived", self.archive
         for check in self.app.checks:
-            yield f"{check.path} is answered as wanted", partial(self.answer, check)
+            yield f"{check.path} answers as expected", partial(self.answer, check)
         if not self.app.checks:
-            yield "users are answered as wanted", self.no_checks
-        yield "nothing but the gateway leads in", self.isolation
+            yield "the application answers as expected", self.no_checks
+        yield "only the gateway can be reached", self.isolation
         if self.url.startswith("https:"):
-            yield f"the certificate is good for {CERTIFICATE_DAYS} days more", self.certificate
+            yield f"the certificate is valid for {CERTIFICATE_DAYS} more days", self.certificate
 
     def containers(self) -> str:
         counts = platforms.ready(self.app, self.environment, self.stack)
@@ -86,7 +86,7 @@ class Live:
                 raise RunError(f"{outside.host}:{outside.port} can't be reached from here: {error}") from None
             return f"{outside.host}:{outside.port} takes connections"
         self._execute(TierName.DATABASE, None, database.takes_connections(described))
-        return "pg_isready says so"
+        return "pg_isready succeeds"
 
     def ready(self, name: TierName) -> str:
         routes = [route for route in tier.routes(self.app, self.environment) if route.tier == name]
@@ -100,7 +100,9 @@ class Live:
         commands = [(name, step.check) for name, step in steps if step.check]
         if not commands:
             raise NotDescribedError("migrate.check of a tier")
-        return "; ".join(self._execute(name, self.slot, command) or f"{name} says so" for name, command in commands)
+        return "; ".join(
+            self._execute(name, self.slot, command) or f"the check of {name} succeeds" for name, command in commands
+        )
 
     def backups(self) -> str:
         if problem := misled(self.known, self.slot):
@@ -124,7 +126,7 @@ class Live:
     def isolation(self) -> str:
         if routes := platforms.ways_in(self.app, self.environment, self.stack, self.slot):
             raise RunError("; ".join(routes))
-        return "services, routes and policies say so" if self.environment.kubernetes else "ports and networks say so"
+        return "checked services, routes and policies" if self.environment.kubernetes else "checked ports and networks"
 
     def certificate(self) -> str:
         gateway, host = reached(self.url)

@@ -18,7 +18,7 @@ def text(stack: str) -> str:
     """
     app, environment = load(stack)
     if not environment.monitoring:
-        raise ConfigError("environment.monitoring: it is not set, so there are no figures to show; set it to true")
+        raise ConfigError("environment.monitoring: it is not set, so the environment has no metrics; set it to true")
     instance = f"{app.name}-{stack}"
     namespace = (environment.kubernetes.namespace.name if environment.kubernetes else None) or instance
     return json.dumps(dashboard(Watched(app=app, environment=environment, namespace=namespace)), indent=1)

@@ -129,8 +129,8 @@ def _unexpected(name: str, error: Exception) -> str:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", errors="replace") as opened:
             opened.writelines(traceback.format_exception(error))
     except OSError:
-        return f"an error nobody foresaw, {text}"
-    return f"an error nobody foresaw, {text}; please report it with {file}"
+        return f"unexpected error: {text}"
+    return f"unexpected error: {text}; please report it with {file}"
 
 
 def _say(text: str) -> None:

@@ -99,7 +99,7 @@ def free_folder(at: str) -> Path:
         exists = folder.exists()
         blocked = next((parent for parent in folder.parents if parent.exists() and not parent.is_dir()), None)
     except (OSError, RuntimeError, ValueError):
-        raise RunError(f"AT: {at[:80]!a} is no path of a folder; give one as in apps/shop") from None
+        raise RunError(f"AT: {at[:80]!a} is not a path of a folder; give one as in apps/shop") from None
     if blocked:
         raise RunError(
             f"AT: {blocked.relative_to(ROOT) if blocked.is_relative_to(ROOT) else blocked} is a file; give another folder"

@@ -23,7 +23,7 @@ _KNOWN = {"time", "request_id", "release", "slot", *_SAID}
 
 def main(stack: str, request: str) -> None:
     if not request:
-        raise RunError("which request? Say `make trace ID=…`; answers have it in their header X-Request-Id")
+        raise RunError("ID is not given; take it from the header X-Request-Id of a response: `make trace ID=…`")
     app, environment = load(stack)
     lines = sorted(about(request, platforms.lines(app, environment, stack)))
     if not lines:

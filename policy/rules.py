@@ -77,7 +77,7 @@ def _latest(resource: Resource, _: Settings) -> Iterator[str]:
         name, _at, digest = image.partition("@")
         tag = name.rpartition("/")[2].partition(":")[2]
         if not digest and tag in ("", "latest"):
-            yield f"{image} is whatever is newest on the day; name the version you tested, or the digest (`make images`)"
+            yield f"{image} changes with every new version; name the version you tested, or the digest (`make images`)"
 
 
 def _written_out(image: str) -> str:
@@ -352,16 +352,16 @@ def _variables(resource: Resource) -> Iterator[tuple[str, str]]:
 def _replicas(resource: Resource, _: Settings) -> Iterator[str]:
     spec, fix = at(resource.props, "spec"), f"set environment.tiers.{_tier(resource)}.replicas: 2 or more"
     if resource.on("kubernetes", "HorizontalPodAutoscaler") and (spec.get("minReplicas") or 1) < 2:
-        yield f"it may leave one of it, and a node that fails takes that along; {fix}"
+        yield f"it may leave a single replica, which one failed node stops; {fix}"
     # An exporter serves no users.
     if not resource.on("kubernetes", "Deployment") or resource.labels.get("tiers.role") == "exporter":
         return
     if spec.get("replicas", 1) < 2:
-        yield f"there is one of it, and a node that fails takes that along; {fix}"
+        yield f"it has a single replica, which one failed node stops; {fix}"
     pod = _pod(resource) or {}
     spread = [constraint.get("topologyKey") for constraint in pod.get("topologySpreadConstraints") or ()]
     if "kubernetes.io/hostname" not in spread and not at(pod, "affinity", "podAntiAffinity"):
-        yield "all of it may be on one node; give its pods topologySpreadConstraints over kubernetes.io/hostname"
+        yield "all its pods may be on one node; give its pods topologySpreadConstraints over kubernetes.io/hostname"
 
 
 def _replicas_on_docker(resources: Sequence[Resource], _: Settings) -> Iterator[Problem]:

@@ -247,5 +247,5 @@ def test_on_kubernetes_by_hand_as_at_its_times(tmp_path: Path) -> None:
         assert "equal what was saved" in backup(stack, "restore", "--into", "again")
         assert "there is a database again" in backup(stack, "restore", "--into", "again", check=False)
         assert "  full  " in backup(stack, "list")
-        assert "backups are taken, and come back: last backup" in stack.ci("check")
+        assert "backups are taken and can be restored: last backup" in stack.ci("check")
         assert not set(stack.preview().changed) - {"unchanged"}

@@ -143,7 +143,7 @@ def test_the_release_that_is_live_is_known_and_the_second_up_changes_nothing(sta
 
 
 def test_nothing_but_the_gateway_leads_to_users_and_who_watches_is_asked_here_only(stack: DockerStack) -> None:
-    assert "ok             nothing but the gateway leads in" in stack.ci("check")
+    assert "ok             only the gateway can be reached" in stack.ci("check")
     [prometheus] = [each for each in stack.containers() if each.name.endswith("-prometheus")]
     assert [each["HostIp"] for bound in prometheus.ports.values() for each in bound or ()] == ["127.0.0.1"]
     reach = "for host in {}; do (exec 3<>/dev/tcp/$host) 2>/dev/null && echo $host; done; true"
@@ -191,7 +191,7 @@ def test_on_a_cluster_its_own_prometheus_is_told(tmp_path: Path) -> None:
         assert not wanted - exposed
         assert {"tiers_backup_repository_readable", "tiers_backup_overdue"} < exposed
         assert set(stack.up().changed) == {"unchanged"}
-        assert "ok             nothing but the gateway leads in" in stack.ci("check")
+        assert "ok             only the gateway can be reached" in stack.ci("check")
 
 
 def _configured(stack: ClusterStack) -> Any:

@@ -170,7 +170,7 @@ def test_any_moment_can_be_gone_back_to(folder: Path) -> None:
     with deployed_with_backups(stack, bucket("pods")):
         stack.post("first")
         eventually(lambda: first_backup(stack), 300)
-        assert "every change of the database is kept: from 20" in stack.ci("check")
+        assert "every change of the database is archived: from 20" in stack.ci("check")
         time.sleep(2)
         moment = datetime.now(UTC)
         time.sleep(2)

@@ -249,7 +249,7 @@ class TestQuestions:
         assert len(names(live(checks=checks))) == 9
 
     def test_of_several_instances_it_is_asked_who_is_promoted(self) -> None:
-        question = "only who has all that was acknowledged is promoted"
+        question = "a failover needs a quorum"
         env = environment("staging")
         assert question not in names(replace(live(), environment=load_environment(env, APP)))
         env["tiers"]["database"]["ha"] = True
@@ -259,14 +259,14 @@ class TestQuestions:
         api = {key: value for key, value in project()["api"].items() if key != "migrate"} | {"needs": ["cache"]}
         asked = dict(live(checks=[], database=..., api=api, worker=...).questions())
         assert check.verdict(asked["the database is ready"]) == ("not described", "app.database")
-        migrated = check.verdict(asked["the database is at what the release wants"])
+        migrated = check.verdict(asked["the database has the release's migrations"])
         assert migrated == ("not described", "migrate.check of a tier")
-        assert check.verdict(asked["users are answered as wanted"]) == ("not described", "app.checks")
+        assert check.verdict(asked["the application answers as expected"]) == ("not described", "app.checks")
 
     def test_a_command_in_a_container_decides(self, monkeypatch: pytest.MonkeyPatch) -> None:
         api = project()["api"]
         api["migrate"] |= {"check": ["alembic", "current", "--check-heads"]}
-        question = dict(live(api=api).questions())["the database is at what the release wants"]
+        question = dict(live(api=api).questions())["the database has the release's migrations"]
         ran: list[Any] = []
 
         def execute(*words: Any) -> str:
@@ -286,7 +286,7 @@ class TestQuestions:
     def test_a_wrong_answer_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(check, "PATIENCE", 0)
         asked = dict(live(checks=[{"path": "/page"}]).questions())
-        ended, said = check.verdict(asked["/page is answered as wanted"])
+        ended, said = check.verdict(asked["/page answers as expected"])
         assert (ended, "refused" in said) == ("FAILED", True)
 
     @pytest.mark.parametrize(

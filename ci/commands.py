@@ -241,9 +241,9 @@ def _doctor(call: Call) -> int:
         parts = _needs(call)
     except ImportError:
         print(
-            "  missing  python packages              will be made, takes 40 s; what ENV needs besides a Docker engine"
+            "  missing  python packages              will be made, takes 40 s; other needs of ENV than a Docker engine"
         )
-        print("                                        can be said once they are there (`make venv`)", flush=True)
+        print("                                        are known once they are installed (`make venv`)", flush=True)
         parts = ["dev"]
     return _lab("doctor", *parts)
 

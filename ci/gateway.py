@@ -81,7 +81,7 @@ def mend(app: App, environment: Environment, stack: str, read: Callable[[], Chec
     ]
     for key, value in [*releases, ("live", str(observed.live))]:
         _run(engine_client, name, environment.toolbox, *_tool("route", haproxy.FOLDER, CLAIM_WITHIN, key, value, text))
-    print(f"  wrote the configuration of {name} anew: it could not start with the one it had")
+    print(f"  rewrote the configuration of {name}, because it could not start with the former one")
     return True
 
 

@@ -162,9 +162,9 @@ def put_back(stack: str, exported: dict[str, Any]) -> None:
     if repair_plan.changes_state:
         pulumi_import(stack, repair_plan.state)
         for name in repair_plan.settled:
-            print(f"  {name} did not become ready when it was made: no update waits for it any more")
+            print(f"  {name} did not become ready when it was created; updates no longer wait for it")
         for name in repair_plan.dropped:
-            print(f"  {name} is gone: the next update makes it again where it is needed")
+            print(f"  {name} is gone; the next update creates it again if it is needed")
 
 
 def look(location: Location, exported: Mapping[str, Any]) -> Inventory:
@@ -231,7 +231,7 @@ def _warn_of_loss(planned: Repair, left: Mapping[str, Any]) -> None:
     stores = guard.held(parse(left))
     for name in planned.dropped:
         if name.partition(" ")[2] in stores and name.partition(" ")[0] != "Container":
-            print(f"  WARNING: {name} is gone, and all that it held: it begins empty", file=sys.stderr)
+            print(f"  WARNING: {name} is gone with its data; the next one starts empty", file=sys.stderr)
 
 
 # ---------------------------------------------------------------------- what the engine left
@@ -349,7 +349,7 @@ def _switch_again(location: Location, left: Mapping[str, Any], pending: Collecti
     for entry in checkpoint.entries:
         if entry.name == f"switch-{last}":
             engine.run_again(location, str(entry.inputs["name"]))
-            print(f"  done once more: {entry.name}, to {entry.labels['tiers.slot']}")
+            print(f"  repeated {entry.name}, to {entry.labels['tiers.slot']}")
 
 
 def _settle(stack: str, resources: Collection[Mapping[str, Any]], pending: Collection[Mapping[str, Any]]) -> None:

@@ -89,7 +89,7 @@ def _mirrored(engine: Any, tagged: str) -> str:
         raise RunError(
             f"{tagged}: it can't be pulled, and no mirror's digest of it is known; push it to a registry first"
         )
-    print(f"  {tagged}: a mirror has it")
+    print(f"  {tagged}: found in a mirror")
     return f"{tagged}@{digests[0]}"
 
 

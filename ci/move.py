@@ -93,7 +93,7 @@ def move(stack: str) -> None:
             )
         use(app, environment, stack, single="kept", name=into)
     print(
-        f"  `make up ENV={stack}` takes the tiers to it; until then, and after `make back`, what they use answers reads only"
+        f"  `make up ENV={stack}` moves the tiers to it; until then, and after `make back`, their database is read-only"
     )
 
 
@@ -102,7 +102,7 @@ def reopen(stack: str) -> None:
     app, environment = load(stack)
     live = told(checkpoint.parse(state(stack)))
     if live.get("DATABASE_HOST") != TierName.DATABASE:
-        raise RunError("what is live does not use the single database, and stays as it is; `make back` first")
+        raise RunError("the live release does not use the single database; run `make back` first")
     # Written first: otherwise the next `make up` would leave the writes made from here on behind.
     use(app, environment, stack, single="live", name=live["DATABASE_NAME"])
     _single(app, environment, stack, live["DATABASE_NAME"]).open()
@@ -131,9 +131,9 @@ def told(known: Checkpoint) -> dict[str, str]:
 
 @contextmanager
 def read_only(single: Single, stack: str) -> Generator[None]:
-    """Set the single database read-only during the block. If the block fails, it accepts writes again."""
+    """Set the single database read-only during the block. If the block fails, it takes writes again."""
     print(
-        f"move: {single.name} answers reads only from here on; if this is killed, `make reopen ENV={stack}`", flush=True
+        f"move: {single.name} is read-only from here on; if this is killed, run `make reopen ENV={stack}`", flush=True
     )
     moved = False
     try:
@@ -143,7 +143,7 @@ def read_only(single: Single, stack: str) -> Generator[None]:
     finally:
         if not moved:
             single.open()
-            print(f"move: {single.name} takes writes again, and nothing uses the copy", flush=True)
+            print(f"move: {single.name} takes writes again; the copy is not used", flush=True)
 
 
 def _single(app: App, environment: Environment, stack: str, name: str) -> Single:

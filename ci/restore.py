@@ -108,7 +108,7 @@ def _description(app: App, environment: Environment) -> Description:
 
 def _use(app: App, environment: Environment, stack: str, name: str) -> None:
     use(app, environment, stack, name=name)
-    print(f"  `make up ENV={stack}` takes the tiers to it, `make back` back")
+    print(f"  `make up ENV={stack}` moves the tiers to it, `make back` returns")
 
 
 # ---------------------------------------------------------------------- another environment's data

@@ -44,7 +44,7 @@ def main(stack: str) -> None:
     for slot in Slot:
         print("\n".join(_slot(slot, observed, parsed, ready, creation_times, unavailable(parsed, slot, present))))
     shared = [f"{tier} {count}/{of}" for (slot_name, tier), (count, of) in sorted(ready.items()) if not slot_name]
-    print(f"  shared   ready: {', '.join(shared) or 'nothing runs here'}\n")
+    print(f"  shared   ready: {', '.join(shared) or 'none'}\n")
     print("\n".join(_switches(journal.entries(parsed))) or "  no switch is on record")
     if parsed.pending:
         print(f"\n  the last update was cut off while {', '.join(parsed.pending)}: run `make heal ENV={stack}`")
@@ -63,7 +63,7 @@ def _slot(
 ) -> Iterator[str]:
     slot_state = observed.held.get(slot)
     if not slot_state:
-        yield f"  {slot:<8} holds nothing\n"
+        yield f"  {slot:<8} empty\n"
         return
     role = "live" if slot is observed.live else "failed a gate" if not slot_state.proven else ""
     role = role or ("waits to be promoted" if observed.waiting else "standby")

@@ -97,7 +97,7 @@ def _complete(steps: Sequence[Step]) -> bool:
     """Tell whether all steps are present, and print it if so."""
     complete = all(step.present() for step in steps)
     if complete:
-        print("  all the lab gives is there", file=sys.stderr)
+        print("  everything from the lab is there", file=sys.stderr)
     return complete
 
 

@@ -474,7 +474,7 @@ def test_the_pack_leaves_to_the_update_what_a_preview_does_not_know(image: str, 
     given: Any = _Seen({"image": image}, ignore)
     judge(BY_NAME["no-latest"], [seen(given)], lambda message, urn=None: reported.append(f"{message} {urn}"))
     assert len(reported) == said
-    assert all(each.startswith("haproxy is") and "urn:pulumi:prod::" in each for each in reported)
+    assert all(each.startswith("haproxy changes with") and "urn:pulumi:prod::" in each for each in reported)
 
 
 def test_the_document_has_every_rule() -> None:

@@ -42,7 +42,7 @@ def test_they_are_told_in_the_order_of_time(
 
 
 @pytest.mark.parametrize(
-    ("request_id", "said"), [("", "which request"), ("nobody", "no line on stack dev is about nobody")]
+    ("request_id", "said"), [("", "ID is not given"), ("nobody", "no line on stack dev is about nobody")]
 )
 def test_what_is_not_found_is_said(request_id: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "load", lambda stack: (None, None))

@@ -10,7 +10,7 @@ SHELL := /bin/bash
 ifeq ($(origin STACK),command line)
 override ENV := $(value STACK)
 endif
-VARIABLES := APP AT COMPOSE ENV FOR FORCE FROM FULL ID JOURNEY NAME OF ONLY PIN POLICY SHORT SLOT TO WINDOW
+VARIABLES := APP AT COMPOSE COUNT ENV FOR FORCE FROM FULL ID JOURNEY NAME OF ONLY PIN POLICY SEED SHORT SLOT TO WINDOW
 # make expands a variable's value again wherever it is used or exported, and would run $(shell …) in it. From here on it is text.
 $(foreach name,$(VARIABLES),$(if $(filter-out undefined,$(origin $(name))),\
   $(eval override $(name) := $$(value $(name)))$(eval export TIERS_ARG_$(name) := $$(value $(name)))))
@@ -168,6 +168,9 @@ test: venv ## Run linters, type checks, unit tests, and checks of documents, wor
 	$(RUN) -m components.reference --check
 	$(RUN) -m pytest tests/unit -n auto
 
+prose: venv ## List texts for a reader to check, and draw a sample (SEED=7, COUNT=20 of each kind); no gate
+	@$(RUNNER) $@
+
 fuzz: venv ## Test generated configurations for FOR=10 minutes; each kind of failure becomes a case in reports/fuzz
 	@TIERS_FUZZ=500 $(RUN) -m pytest tests/unit/test_targets.py
 	@$(RUN) -m tests.fuzz
@@ -223,4 +226,4 @@ venv: .venv/.installed
 	@touch $@
 
 .PHONY: help load scan-tools test fuzz e2e e2e-data matrix screenshots soak bench lab lab-cluster lab-down doctor docs venv
-.PHONY: up down shell images back promote status reseal trace preview-comment heal dashboard new import waiting smoke journey check backup backups verify move reopen restore refresh perf watch preview drift drift-issue deployed pins-save pins-use pins-recall build sbom built scan audit
+.PHONY: up down shell images back promote status reseal trace preview-comment heal dashboard new import waiting smoke journey check backup backups verify move reopen restore refresh perf watch preview drift drift-issue deployed pins-save pins-use pins-recall build sbom built scan audit prose

@@ -16,6 +16,7 @@ VARIABLES = frozenset(
         "APP",
         "AT",
         "COMPOSE",
+        "COUNT",
         "ENV",
         "FORCE",
         "FROM",
@@ -27,6 +28,7 @@ VARIABLES = frozenset(
         "ONLY",
         "PIN",
         "POLICY",
+        "SEED",
         "SHORT",
         "SLOT",
         "TO",
@@ -45,6 +47,8 @@ _CHECKS = {
     "TO": (r"[A-Za-z0-9_.:+-]*", "TO is latest, an id that `make backups` lists, or a time like 2026-11-21T03:20:00Z"),
     "SLOT": (r"(idle)?", "SLOT is idle, or left out"),
     "WINDOW": (r"([0-9.]+[a-z]+)?", "WINDOW is a time like 30s"),
+    "SEED": (r"[0-9]{0,9}", "SEED is a whole number, as 7"),
+    "COUNT": (r"[0-9]{0,4}", "COUNT is a whole number, as 20"),
     "ONLY": (r"[A-Za-z0-9_. -]*", "ONLY has names of examples, as about_me"),
 }  # fmt: skip
 

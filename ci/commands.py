@@ -271,6 +271,12 @@ def _screenshots(call: Call) -> int:
     return 0
 
 
+def _prose(call: Call) -> None:
+    from . import prose
+
+    prose.main(call["SEED"], call["COUNT"])
+
+
 def _scan(_: Call) -> int:
     """Scan the history for secrets, and Dockerfiles and manifests for mistakes."""
     trivy = ["--quiet", "--exit-code", "1", "--severity", "HIGH,CRITICAL", "--skip-check-update"]
@@ -323,6 +329,7 @@ TARGETS: dict[str, Target] = {
     "built": Target(run=_built, has_stack=False),
     "audit": Target(run=_audit, lab=("scan",)),
     "scan": Target(run=_scan, is_of_app=False, lab=("scan",)),
+    "prose": Target(run=_prose, is_of_app=False),
     "shell": Target(run=_shell, is_deployed=True),
     "new": Target(run=_new, is_of_app=False, lab=("dev",)),
     "import": Target(run=_import, is_of_app=False, lab=("dev", "compose")),

@@ -172,6 +172,8 @@ def test_help_lists_every_target_with_a_description(clone: Path) -> None:
         ({"OF": "a;b"}, "OF is"),
         ({"TO": "a b"}, "TO is"),
         ({"ONLY": "a;b"}, "ONLY is"),
+        ({"SEED": "x"}, "SEED is 'x'; SEED is a whole number, as 7"),
+        ({"COUNT": "-1"}, "COUNT is"),
     ],
 )  # fmt: skip
 def test_variable_that_is_no_name_is_refused(values: Mapping[str, str], problem: str) -> None:

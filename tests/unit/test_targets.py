@@ -19,7 +19,7 @@ from ci import restore as restoring
 from ci.call import Call
 
 MODULES = (backup, check, dashboard, deploy, preview, sbom, trace, restoring)
-ELSEWHERE = {"shell", "lab", "doctor", "new", "import", "screenshots", "scan"}
+ELSEWHERE = {"shell", "lab", "doctor", "new", "import", "screenshots", "scan", "prose"}
 """Targets that read no environment, or end in another program."""
 PROJECT: dict[str, Any] = {
     "name": "x",

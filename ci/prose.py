@@ -1,0 +1,139 @@
+"""Lists texts for a reader: docstrings, names and commit subjects that break a rule, and a sample at random (`make prose SEED=7`).
+
+The list is no gate: a rule of grammar finds candidates, and only a reader can tell whether a text is understood at first read.
+"""
+
+import ast
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import process
+from .call import REPOSITORY, CallError
+
+FIRST_WORDS = frozenset(
+    [
+        *("what", "who", "whom", "whose", "which", "whether", "where", "when", "how"),
+        *("whatever", "whoever", "whichever", "wherever", "whenever", "nobody", "of"),
+    ]
+)
+"""Words that hide the subject of a sentence when a docstring begins with one of them."""
+VAGUE_NAMES = frozenset(
+    [
+        *("asked", "found", "given", "held", "kept", "known", "made", "said", "told", "wanted"),
+        *("each", "of", "own", "place", "there"),
+    ]
+)
+"""Participles and pronouns; as a name, none of them says what the value is."""
+SUBJECT_LENGTH = 72
+"""Characters of a commit subject that common tools show without a cut."""
+COMMITS = 200
+"""Commits whose subjects are read."""
+SAMPLE = 20
+"""Texts of each kind in the sample, unless COUNT says otherwise."""
+KINDS = ("docstrings", "errors", "test names")
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Text:
+    """A docstring, an error message or a name, and the line it is on."""
+
+    file: str
+    line: int
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.text}"
+
+
+def main(seed: str = "", count: str = "") -> None:
+    """Print the candidates, then the sample. Without a seed each call draws another sample.
+
+    Raises:
+        CallError: this is no clone, or git is missing.
+    """
+    texts = [text for file in _git("ls-files", "-z", "*.py").split("\0") if file for text in read(REPOSITORY, file)]
+    for line in [*candidates(texts), *long_subjects(_git("log", f"-{COMMITS}", "--format=%h %s").splitlines())]:
+        print(line)
+    seed = seed or str(random.randrange(10_000))  # noqa: S311 (a sample, not a secret)
+    print(f"\nSample of SEED={seed}: which of these have to be read twice?")
+    for kind in KINDS:
+        print(f"\n{kind}:")
+        for text in sample(texts, kind, seed, int(count or SAMPLE)):
+            print(f"  {text}".replace("\n", "\n    "))
+
+
+def read(root: Path, file: str) -> Iterator[Text]:
+    """Yield the docstrings, error messages and names of one Python file, in no particular order."""
+    tree = ast.parse((root / file).read_text(), file)
+    for node in ast.walk(tree):
+        yield from (Text(file=file, line=line, kind=kind, text=text) for line, kind, text in _texts(node))
+
+
+def candidates(texts: Sequence[Text]) -> Iterator[str]:
+    """Yield a line for each docstring and each name that breaks a rule, by file and line."""
+    for text in sorted(set(texts)):
+        if text.kind == "docstrings" and _first_word(text.text) in FIRST_WORDS:
+            yield f"{text.file}:{text.line}: docstring begins with a pronoun or question word: {text.text.splitlines()[0]}"
+        elif text.kind == "names" and text.text in VAGUE_NAMES:
+            yield f"{text.file}:{text.line}: vague name: {text.text}"
+
+
+def long_subjects(commits: Sequence[str]) -> Iterator[str]:
+    """Yield a line for each commit (`hash subject`) with a subject that is too long."""
+    for commit in commits:
+        number, _, subject = commit.partition(" ")
+        if len(subject) > SUBJECT_LENGTH:
+            yield f"commit {number}: subject has {len(subject)} characters, at most {SUBJECT_LENGTH}: {subject}"
+
+
+def sample(texts: Sequence[Text], kind: str, seed: str, count: int) -> list[Text]:
+    """Return `count` texts of a kind, drawn at random. The same seed draws the same of the same texts."""
+    population = sorted({text for text in texts if text.kind == kind})
+    return random.Random(f"{seed} {kind}").sample(population, min(count, len(population)))  # noqa: S311
+
+
+def _texts(node: ast.AST) -> Iterator[tuple[int, str, str]]:
+    """Yield line, kind and text of what a node of the syntax tree declares."""
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        # A string that is a statement is a docstring: a function's, or that of the attribute before it.
+        for statement in node.body:
+            if isinstance(statement, ast.Expr) and (text := _string(statement.value)):
+                yield statement.lineno, "docstrings", text.strip()
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        yield node.lineno, "names", node.name
+        if node.name.startswith("test_"):
+            yield node.lineno, "test names", node.name
+    elif isinstance(node, ast.ClassDef):
+        yield node.lineno, "names", node.name
+    elif isinstance(node, ast.arg):
+        yield node.lineno, "names", node.arg
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield node.lineno, "names", node.id
+    elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+        yield from ((node.lineno, "errors", text) for value in node.exc.args[:1] if (text := _string(value)))
+
+
+def _string(node: ast.expr) -> str | None:
+    """Return the text of a string or a format string, with its expressions in braces; None for another expression."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_string(part) or "" for part in node.values)
+    return f"{{{ast.unparse(node.value)}}}" if isinstance(node, ast.FormattedValue) else None
+
+
+def _first_word(text: str) -> str:
+    return next(iter(re.findall(r"[A-Za-z']+", text)), "").lower()
+
+
+def _git(*words: str) -> str:
+    answer = process.capture(["git", *words], cwd=REPOSITORY)
+    if answer.returncode:
+        raise CallError(
+            f"`git {words[0]}` ended with {answer.returncode}: {answer.stderr.strip()}; run this in a clone"
+        )
+    return answer.stdout

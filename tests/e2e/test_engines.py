@@ -91,7 +91,7 @@ def test_configuration_that_is_wrong_is_all_said_before_anything_is_touched(idle
         del idle.app["web"]["prot"]
 
 
-def test_a_secret_that_is_not_set(idle: DockerStack) -> None:
+def test_missing_secret_is_refused_with_the_command_that_sets_it(idle: DockerStack) -> None:
     idle.app["api"]["secrets"] = ["mail-password"]
     try:
         text = refused(idle)

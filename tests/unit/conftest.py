@@ -1,6 +1,6 @@
-"""The whole unit suite is to come under ten seconds: properties are tried with fewer examples than hypothesis would.
+"""Settings of hypothesis for the unit tests: few examples per property, because the whole suite must end within ten seconds.
 
-TIERS_FUZZ is how many of them: `make fuzz` tries thousands.
+TIERS_FUZZ is the number of examples: `make fuzz` tries thousands.
 """
 
 import gc
@@ -13,6 +13,6 @@ settings.load_profile("quick")
 
 
 def pytest_collection_finish() -> None:
-    """What is there by now stays: to look through it for garbage again and again took an eighth of the time."""
+    """Freeze the objects that exist after collection: scanning them for garbage again and again took an eighth of the time."""
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Runs the whole program against a recording stand-in for Pulumi's engine, to its end, and returns what it registered."""
+"""Runs the whole program to its end against a stand-in for Pulumi's engine, and returns the resources it registered."""
 
 import asyncio
 import copy
@@ -37,7 +37,7 @@ _SECRET = rpc._special_sig_key  # pyright: ignore[reportPrivateUsage]
 
 @dataclass(frozen=True, kw_only=True)
 class Registered:
-    """One registration as the engine got it. `plain` is what of its inputs is not wrapped as a secret."""
+    """Registration of one resource, as the engine received it. `plain` is the inputs as JSON, without secrets."""
 
     urn: str
     type: str
@@ -67,7 +67,7 @@ class Registered:
 
     @property
     def runs(self) -> bool:
-        """Whether it is a container that is ever started."""
+        """Tell whether this is a container that is ever started."""
         return self.type == CONTAINER and self.inputs.get("start", True)
 
 
@@ -75,7 +75,7 @@ STACK = "pulumi:pulumi:Stack"
 
 
 class Recorder(mocks.MockMonitor):
-    """Answers as the engine would, and keeps every registration."""
+    """Stand-in for the engine: answers each request and records each registration."""
 
     def __init__(self, fail: Callable[[str], int], registered: list[Registered]) -> None:
         super().__init__(_Answers(fail))
@@ -84,7 +84,7 @@ class Recorder(mocks.MockMonitor):
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 (the protocol's name)
         answer = super().RegisterResource(request)
         if request.type == STACK:
-            return answer  # it is the process's, which registers it with its first program only
+            return answer  # The stack belongs to the process: only its first program registers it.
         plain = json_format.MessageToDict(request.object)
         self.registered.append(
             Registered(
@@ -117,7 +117,7 @@ class _Answers(mocks.Mocks):
         self.fail = fail
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], None]:
-        raise AssertionError(f"the program asked a provider: {args.token}")
+        raise AssertionError(f"the program called a function of a provider: {args.token}")
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         outputs = dict(args.inputs)
@@ -152,12 +152,12 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def project() -> dict[str, Any]:
-    """`app` of the repository's own Pulumi.yaml, to change at will."""
+    """Return a copy of `app` from the repository's own Pulumi.yaml."""
     return copy.deepcopy(_read("Pulumi.yaml")["app"]["value"])
 
 
 def environment(stack: str = "dev") -> dict[str, Any]:
-    """`environment` of one of the repository's own stack files; where images are to be pinned, they are."""
+    """Return a copy of `environment` from one of the repository's stack files, with images pinned if it requires that."""
     found = copy.deepcopy(_read(f"Pulumi.{stack}.yaml")["board:environment"])
     if found.get("pinned"):
         found["images"] = {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in TIERS}
@@ -168,7 +168,7 @@ def environment(stack: str = "dev") -> dict[str, Any]:
 
 
 class Deployment:
-    """What one run of the program registered."""
+    """Registrations and outputs of one run of the program."""
 
     def __init__(self, registered: list[Registered], outputs: Mapping[str, Any], export: Mapping[str, Any]) -> None:
         self.export = export
@@ -181,7 +181,7 @@ class Deployment:
         self.by_urn = {entry.urn: entry for entry in registered}
 
     def of(self, type_: str) -> list[Registered]:
-        """Those of a type, or of a kind of Kubernetes objects, in the order of their URNs."""
+        """Return the resources of a type, or of a kind of Kubernetes objects, sorted by URN."""
         found = [
             entry for entry in self.sorted if type_ in (entry.type, entry.type.startswith("kubernetes:") and entry.kind)
         ]
@@ -190,23 +190,23 @@ class Deployment:
 
     @property
     def sorted(self) -> list[Registered]:
-        """All of it in the order of the URNs: that in which they were registered is another each time."""
+        """All registrations, sorted by URN: the order of registration differs from run to run."""
         return sorted(self.all, key=lambda entry: entry.urn)
 
     @property
     def objects(self) -> list[Registered]:
-        """All Kubernetes objects."""
+        """All Kubernetes objects, sorted by URN."""
         found = [entry for entry in self.sorted if entry.type.startswith("kubernetes:")]
         assert found
         return found
 
     def one(self, kind: str, name: str) -> Registered:
-        """The Kubernetes object of that kind and name."""
+        """Return the Kubernetes object of that kind and name."""
         [found] = [entry for entry in self.of(kind) if entry.name == name and entry.ignores != ("*",)]
         return found
 
     def inside(self, entry: Registered, type_: str) -> bool:
-        """Whether it is below a component of that type."""
+        """Tell whether a resource is below a component of that type."""
         while entry.parent in self.by_urn:
             entry = self.by_urn[entry.parent]
             if entry.type == type_:
@@ -214,7 +214,7 @@ class Deployment:
         return False
 
     def before(self, what: str | Registered) -> set[str]:
-        """The names of all custom resources that are made before it."""
+        """Return the names of all custom resources that are created before a resource."""
         todo, seen = [self.by_name[what] if isinstance(what, str) else what], set[str]()
         while todo:
             for urn in todo.pop().waits_for:
@@ -241,12 +241,15 @@ def deploy(
     root: Path = ROOT,
     routing: Routing = Routing(source="the platform"),  # noqa: B008 (it is frozen)
 ) -> Deployment:
-    """Run `__main__.py` to its end with this configuration and checkpoint; exit codes of one-shots come from `fail`.
+    """Run `__main__.py` to its end with this configuration and checkpoint, and return its registrations.
 
-    The engine does not have the images `absent`.
-
-    What is registered is in `seen` also when the program fails. `name` is the Pulumi project's, `root` its folder.
-    `routing` is the platform's answer if it is asked for the live slot: nothing is, unless the test says otherwise.
+    Args:
+        fail: Returns the exit code of a one-shot container or Job, by its name.
+        seen: Receives the registrations, also if the program fails.
+        absent: Images that the engine does not have.
+        name: Name of the Pulumi project.
+        root: Folder of the Pulumi project.
+        routing: Answer of the platform about the live slot; by default no slot is live.
     """
     registered = [] if seen is None else seen
     _hooks.clear()
@@ -260,7 +263,7 @@ def deploy(
     known = checkpoint.parse(export or {})
     with (
         mock.patch.object(checkpoint, "Asked", return_value=mock.Mock(answer=lambda: known)),
-        # It asks for the checkpoint as it is while the update runs.
+        # This reads the checkpoint while the update runs.
         mock.patch.object(memory, "record", return_value=memory.remember([])),
         mock.patch.object(platforms, "routing", return_value=routing),
         mock.patch.object(impact, "describe", lambda live, *_: f"{live} was asked" if live else "nothing was live"),
@@ -273,7 +276,7 @@ def deploy(
         mock.patch("pulumi.resource_hooks.register_error_hook", _registered),
         mock.patch("pulumi.resource_hooks.register_resource_hook", _registered),
         mock.patch.object(pulumi, "get_root_directory", return_value=str(root)),
-        # Where each resource was made is told from the stack, which is deep below a test runner: a fifth of the time.
+        # Pulumi reads the call stack for each resource; below a test runner that took a fifth of the time.
         mock.patch("pulumi.runtime.resource._get_stack_trace", source_pb2.StackTrace),
     ):
         _finish(lambda: runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__"))
@@ -281,9 +284,9 @@ def deploy(
 
 
 def pods(made: Manifest) -> dict[str, tuple[Labels, int | None]]:
-    """The pods that an object makes, one for all that are alike: their labels, and where they listen.
+    """Return the pods that an object creates, one for all replicas alike: their labels, and the port they listen on.
 
-    Those of a Cluster and a Pooler are their operator's, with its own labels over what it is told
+    Pods of a Cluster and a Pooler are created by their operator, whose labels override the configured ones
     (CloudNativePG 1.27: pkg/specs/pods.go, pkg/specs/pgbouncer/deployments.go).
     """
     name, spec = made["metadata"]["name"], made.get("spec", {})
@@ -303,7 +306,7 @@ def pods(made: Manifest) -> dict[str, tuple[Labels, int | None]]:
 
 
 _hooks: set[str] = set()
-"""Names of the hooks of the program that runs."""
+"""Names of the hooks that the running program has registered."""
 
 
 def _registered(hook: Any) -> asyncio.Future[None]:
@@ -315,7 +318,7 @@ def _registered(hook: Any) -> asyncio.Future[None]:
 
 
 def _finish(body: Callable[[], object]) -> None:
-    """Let everything the program began come to its end: otherwise a test sees only what was quick."""
+    """Wait for everything that the program began; otherwise a test sees only the registrations that were quick."""
     runtime = cast(Any, mocks).SETTINGS
     runtime.rpc_manager.clear()
     runtime.outputs.clear()
@@ -328,23 +331,26 @@ def _finish(body: Callable[[], object]) -> None:
 
 @cache
 def first(stack: str = "dev") -> Deployment:
-    """The board's first release. Shared: don't change what it returns."""
+    """Return the deployment of the board's first release. Tests share it: do not change it."""
     return deploy(stack=stack)
 
 
 @cache
 def second(stack: str = "dev") -> Deployment:
-    """The board's second release, live after the first, whether or not it would wait to be promoted. Shared, too."""
+    """Return the deployment of the board's second release, live after the first even where promotion is manual.
+
+    Tests share it: do not change it.
+    """
     app, settings = project() | {"version": "2.0.0"}, environment(stack) | {"release": {}}
     return deploy(app, settings, export=exported(first(stack)), stack=stack)
 
 
 def exported(deployment: Deployment) -> dict[str, Any]:
-    """The checkpoint (`pulumi stack export`) that the deployment would leave."""
+    """Return the checkpoint (`pulumi stack export`) that the deployment would leave."""
     before = {each["urn"]: each for each in deployment.export.get("deployment", {}).get("resources", ())}
     resources: list[dict[str, Any]] = []
     for entry in deployment:
-        if entry.ignores == ("*",):  # what ignores all changes stays as it was
+        if entry.ignores == ("*",):  # A resource that ignores all changes keeps its state.
             resources.append(before[entry.urn])
             continue
         outputs = {"exitCode": 0} if entry.inputs.get("mustRun") is False and entry.runs else dict(entry.outputs)

@@ -1,4 +1,4 @@
-"""Every change of a replicated database is kept, by nobody who could read it; and going back is to something new."""
+"""The archive of a replicated database: every change is stored encrypted, and a restore goes into a new database."""
 
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -42,7 +42,7 @@ def vault() -> dict[str, Any]:
     return deployed().one("StatefulSet", "vault").inputs["spec"]["template"]["spec"]["containers"][0]
 
 
-def test_the_database_sends_its_changes_to_the_vault_and_the_vault_to_the_bucket() -> None:
+def test_database_archives_changes_through_the_archive_proxy_to_the_bucket() -> None:
     plugins = deployed().one("Cluster", "database-ha").inputs["spec"]["plugins"]
     assert plugins == [barman.used("database-ha")]
     kept = deployed().one("ObjectStore", "database-ha").inputs["spec"]
@@ -54,12 +54,12 @@ def test_the_database_sends_its_changes_to_the_vault_and_the_vault_to_the_bucket
     assert told["RCLONE_CONFIG_STORE_ENDPOINT"] == "https://s3.test"
 
 
-def test_there_is_a_vault_before_there_are_changes() -> None:
+def test_archive_proxy_is_created_before_the_database() -> None:
     assert {"vault", "database-ha"} <= deployed().before(deployed().one("Cluster", "database-ha"))
     assert deployed().one("ScheduledBackup", "database-ha").inputs["spec"]["schedule"] == "0 17 3 * * *"
 
 
-def test_only_the_instances_may_ask_the_vault_and_it_nobody_but_the_world() -> None:
+def test_archive_proxy_accepts_database_instances_only_and_reaches_the_internet_only() -> None:
     label = "tiers.needs/vault"
     instances = deployed().one("Cluster", "database-ha").inputs["spec"]["inheritedMetadata"]["labels"]
     assert instances[label] == "yes"
@@ -75,7 +75,7 @@ def test_only_the_instances_may_ask_the_vault_and_it_nobody_but_the_world() -> N
     assert out["to"][0]["ipBlock"]["except"] == ["169.254.169.254/32"]
 
 
-def test_its_keys_are_files_and_in_nothing_that_is_plain() -> None:
+def test_keys_of_the_archive_are_in_secrets_and_never_in_plain_text() -> None:
     for each in deployed().objects:
         assert not [value for value in KEYS.values() if value in each.plain], each.name
     credentials = deployed().one("ObjectStore", "database-ha").inputs["spec"]["configuration"]["s3Credentials"]
@@ -85,7 +85,7 @@ def test_its_keys_are_files_and_in_nothing_that_is_plain() -> None:
         assert key in holder[credentials[which]["name"]]["stringData"]
 
 
-def test_a_key_that_the_cluster_has_is_named_where_it_is() -> None:
+def test_archive_key_in_a_secret_of_the_cluster_is_referenced_by_its_name() -> None:
     env = archived()
     env["kubernetes"]["secrets"] = {"backup-access": {"secret": "bucket", "key": "id"}}
     made = deploy(env=env, stack="staging", secrets=SECRETS | KEYS)
@@ -94,14 +94,14 @@ def test_a_key_that_the_cluster_has_is_named_where_it_is() -> None:
 
 
 @pytest.mark.parametrize("change", [{"ha": False}, {"backup": {"target": {"volume": True}}}, {"backup": ...}])
-def test_without_instances_or_a_bucket_there_is_none(change: dict[str, Any]) -> None:
+def test_without_ha_or_bucket_no_archive_proxy_is_deployed(change: dict[str, Any]) -> None:
     env = archived(**change)
     env["tiers"]["database"] = {key: value for key, value in env["tiers"]["database"].items() if value is not ...}
     made = deploy(env=env, stack="staging", secrets=SECRETS | KEYS)
     assert not {"vault", "ObjectStore"} & {each.name if each.custom else each.kind for each in made.objects}
 
 
-def test_what_recovers_is_one_that_archives_nothing() -> None:
+def test_recovery_cluster_is_a_single_instance_without_archiving() -> None:
     spec = deployed().one("Cluster", "database-ha").inputs["spec"]
     made = barman.recovery(spec, "database-ha", "2026-11-21 12:00:00+00")
     assert made["instances"] == 1
@@ -111,8 +111,8 @@ def test_what_recovers_is_one_that_archives_nothing() -> None:
     assert made["externalClusters"] == [barman.source("database-ha")]
 
 
-def test_that_anybody_may_be_promoted_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever took the annotation away in need has to set it again: to an update it is there."""
+def test_missing_failover_quorum_annotation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator may remove the annotation in an emergency. An update does not notice that it is missing."""
     made = dict(deployed().one("Cluster", "database-ha").inputs["metadata"])
 
     class Api:
@@ -138,7 +138,9 @@ def test_that_anybody_may_be_promoted_is_found_out(monkeypatch: pytest.MonkeyPat
         (NOON, NOON - timedelta(days=1), ""),
     ],
 )
-def test_a_moment_that_can_not_be_had_says_why(moment: datetime, first: datetime | None, said: str) -> None:
+def test_restore_time_outside_the_archive_is_refused_with_the_reason(
+    moment: datetime, first: datetime | None, said: str
+) -> None:
     found = recovery.out_of_reach(moment, first, NOON)
     assert said in found
     assert bool(said) == bool(found)
@@ -154,7 +156,7 @@ def test_a_moment_that_can_not_be_had_says_why(moment: datetime, first: datetime
         ("Ready", "False", "ClusterIsNotReady", ""),
     ],
 )
-def test_a_base_backup_that_runs_is_none_that_failed(kind: str, status: str, reason: str, said: str) -> None:
+def test_running_base_backup_is_not_reported_as_failed(kind: str, status: str, reason: str, said: str) -> None:
     good = {"type": "ContinuousArchiving", "status": "True", "reason": "", "message": "it works"}
     condition = {"type": kind, "status": status, "reason": reason, "message": "no room"}
     assert recovery.unkept([good, condition]) == said
@@ -178,13 +180,13 @@ def copy(**more: Any) -> config.Environment:
         ({"copy_of": "prod"}, "", "FROM is not given"),
     ],
 )
-def test_an_environment_says_itself_whose_copy_it_is(more: dict[str, Any], of: str, said: str) -> None:
+def test_data_of_another_environment_is_refused_without_copy_of(more: dict[str, Any], of: str, said: str) -> None:
     found = restore.unfit(load_app(project()), copy(**more), "staging", of)
     assert said in found
     assert bool(said) == bool(found)
 
 
-def test_nobodys_data_comes_without_what_makes_it_nobodys() -> None:
+def test_copy_without_anonymise_is_refused() -> None:
     app = project()
     del app["database"]["anonymise"]
     assert "app.database.anonymise" in restore.unfit(load_app(app), copy(copy_of="prod"), "staging", "prod")
@@ -202,14 +204,14 @@ def test_nobodys_data_comes_without_what_makes_it_nobodys() -> None:
         ({"tiers": {"cache": {"copy_of": "prod"}}}, "environment.tiers.cache.copy_of: it is for the database"),
     ],
 )
-def test_what_is_protected_is_never_a_copy(change: dict[str, Any], said: str) -> None:
+def test_copy_of_with_conflicting_settings_is_refused(change: dict[str, Any], said: str) -> None:
     env = environment("staging")
     env["tiers"]["database"] = {"copy_of": "prod", "backup": {"target": {"volume": True}}}
     with pytest.raises(ConfigError, match=said):
         load_environment(env | change, load_app(project()))
 
 
-def test_a_new_database_has_a_new_name_that_postgresql_takes() -> None:
+def test_name_of_a_restored_database_has_at_most_63_characters() -> None:
     app = project()
     app["database"]["name"] = "a" * 63
     made = beside.fresh(load_app(app), NOON)
@@ -231,10 +233,10 @@ def test_a_new_database_has_a_new_name_that_postgresql_takes() -> None:
         ({"ha": True, "single": "kept"}, {"single": "live", "name": "board"}, ["single=live name=board"]),
     ],
 )
-def test_a_pooler_knows_a_database_before_the_stack_file_names_it(
+def test_pooler_learns_a_database_before_the_stack_file_names_it(
     more: dict[str, Any], said: dict[str, str], steps: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And where tiers do not go through one, nobody is told."""
+    """Without a pooler no introduction is needed."""
     done: list[str] = []
     monkeypatch.setattr(beside.recovery, "introduce", lambda *_: done.append("introduced"))
     monkeypatch.setattr(beside, "project", lambda: "board")
@@ -251,14 +253,14 @@ def test_a_pooler_knows_a_database_before_the_stack_file_names_it(
     ("to", "moment"),
     [("latest", None), ("20261121", None), ("2026-11-21T12:00:00Z", NOON), ("2026-11-21T12:00", NOON), ("4f2a", None)],
 )
-def test_what_is_gone_back_to(to: str, moment: datetime | None) -> None:
+def test_restore_target_is_parsed_as_a_time_or_left_as_an_id(to: str, moment: datetime | None) -> None:
     assert restore.moment_of(to) == moment
 
 
-class TestTheDatabaseOfThen:
+class TestDatabaseThatIsRestored:
     @pytest.fixture(autouse=True)
     def copies(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-        """What was copied, of an environment whose database was restored once already."""
+        """Return the copies that a restore makes, in an environment whose database was restored once before."""
         found: list[tuple[Any, ...]] = []
         env = load_environment(archived(name="board_r1"), load_app(project()))
         monkeypatch.setattr(restore, "load", lambda _: (load_app(project()), env))
@@ -268,11 +270,13 @@ class TestTheDatabaseOfThen:
         return found
 
     @pytest.mark.parametrize(("of", "source"), [("board", "board"), ("", "board_r1")])
-    def test_it_is_the_one_that_is_said(self, of: str, source: str, copies: list[tuple[Any, ...]]) -> None:
+    def test_of_names_the_database_to_read_and_the_current_one_is_the_default(
+        self, of: str, source: str, copies: list[tuple[Any, ...]]
+    ) -> None:
         restore.main("staging", "2026-11-20T12:00:00Z", of)
-        # Who makes another database has to be in one that is there now.
+        # The statement that creates a database has to run in an existing one.
         assert copies == [(("recovered-rw", source), "board_r1")]
 
-    def test_a_backup_is_of_one(self) -> None:
+    def test_of_is_refused_for_a_backup(self) -> None:
         with pytest.raises(RunError, match="OF: a backup is of one database"):
             restore.main("staging", "latest", "board")

@@ -1,4 +1,4 @@
-"""Backups: what an environment may say of them, what is kept, and what runs when."""
+"""Backups: their configuration, retention, resources and schedule."""
 
 import json
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ class TestConfiguration:
             ("0,30 2-4 1-7 jan *", "0,30 2-4 1-7 jan *"),
         ],
     )
-    def test_times_in_words_and_as_cron_writes_them(self, given_times: str, cron: str) -> None:
+    def test_schedule_accepts_words_and_cron_expressions(self, given_times: str, cron: str) -> None:
         env = load_environment(
             with_backup({"schedule": given_times, "target": {"volume": True}}), load_app(project())
         ).tiers
@@ -67,13 +67,13 @@ class TestConfiguration:
             ({"target": {"s3": S3 | {"endpoint": "s3.test"}}}, "target.s3.endpoint", "scheme, host and port"),
             ({"target": {"volume": True}, "schedule": "hourly"}, "schedule", "as cron writes it"),
             ({"target": {"volume": True}, "schedule": "60 * * * *"}, "schedule", "as cron writes it"),
-            # One scheduler's day 0 is another's Monday.
+            # Day 0 is Sunday to one scheduler and Monday to another.
             ({"target": {"volume": True}, "full": "0 4 * * 0"}, "full", "days of the week by name"),
             ({"target": {"volume": True}, "verify": 5}, "verify", "as cron writes it"),
             ({"target": {"volume": True}, "retention": "30"}, "retention", "like 30d"),
         ],
     )
-    def test_what_it_can_not_mean(self, wrong: dict[str, Any], path: str, said: str) -> None:
+    def test_invalid_backup_setting_is_refused_with_its_path(self, wrong: dict[str, Any], path: str, said: str) -> None:
         settings = with_backup()
         settings["tiers"]["database"]["backup"] = wrong
         with pytest.raises(ConfigError) as error:
@@ -81,23 +81,23 @@ class TestConfiguration:
         assert f"environment.tiers.database.backup.{path}: " in str(error.value)
         assert said in str(error.value)
 
-    def test_a_folder_of_the_node_is_refused(self) -> None:
+    def test_backup_into_a_folder_of_a_node_is_refused_on_kubernetes(self) -> None:
         with pytest.raises(ConfigError, match="use volume or s3"):
             load_environment(with_backup({"target": {"directory": "/srv"}}, "staging"), load_app(project()))
 
-    def test_it_is_for_the_database(self) -> None:
+    def test_backup_of_the_cache_is_refused(self) -> None:
         settings = environment() | {"tiers": {"cache": {"backup": {"target": {"volume": True}}}}}
         with pytest.raises(ConfigError, match=r"cache\.backup: it is for the database"):
             load_environment(settings, load_app(project()))
 
-    def test_volumes_of_several_users_are_refused(self) -> None:
+    def test_backup_of_volumes_with_different_users_is_refused(self) -> None:
         app = project()
         app["api"]["volumes"] = {"uploads": "/data"}
         app["worker"] |= {"volumes": {"made": "/made"}, "user": 10002}
         with pytest.raises(ConfigError, match="give these tiers the same user"):
             load_environment(with_backup(), load_app(app))
 
-    def test_its_secrets_are_asked_for_where_it_is_set(self) -> None:
+    def test_missing_backup_secrets_are_reported_with_the_setting_that_uses_them(self) -> None:
         app = load_app(project())
         env = load_environment(with_backup({"target": {"s3": S3}}), app)
         with pytest.raises(ConfigError) as error:
@@ -111,7 +111,7 @@ class TestConfiguration:
         assert set(check_secrets(SECRETS, app)) == set(SECRETS)
 
     @pytest.mark.parametrize(("ha", "named"), [(False, "image"), (True, "ha_image")])
-    def test_its_image_is_built_on_that_of_the_database_that_runs(self, ha: bool, named: str) -> None:
+    def test_backup_image_is_based_on_the_image_of_the_database(self, ha: bool, named: str) -> None:
         settings = with_backup(stack="staging")
         settings["tiers"]["database"]["ha"] = ha
         app = load_app(project())
@@ -120,34 +120,36 @@ class TestConfiguration:
         assert wanted and app.database
         assert component.image(wanted, described).base == getattr(app.database, named)
 
-    def test_its_image_is_pinned_where_all_are(self) -> None:
+    def test_built_backup_image_is_refused_where_images_are_pinned(self) -> None:
         app = load_app(project())
         with pytest.raises(ConfigError, match=r"backup\.image: an image that is built is not named by its digest"):
             load_environment(with_backup(stack="prod"), app)
 
 
 def told(made: Deployment) -> dict[str, str]:
-    """What takes backups is told of the database."""
+    """Return the environment variables that the backup container receives about the database."""
     [holder] = [each for each in parse(exported(made)).entries if each.runs and each.tier == "backup"]
     return {name: value for name, value in holder.variables.items() if name in DATABASE}
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
-class TestOfWhatIsLive:
+class TestBackupsFollowTheLiveDatabase:
     def up(self, stack: str, name: str = "", before: Deployment | None = None, **more: Any) -> Deployment:
-        """An update with another database in the stack file."""
+        """Run an update with another database in the stack file."""
         env = with_backup(stack=stack) | {"release": {}} | more
         env["tiers"]["database"] |= {"name": name} if name else {}
         export = exported(before) if before else None
         return deploy(env=env, stack=stack, secrets=SECRETS | KEY, export=export)
 
-    def test_a_restored_one_that_goes_live_is_backed_up_after_the_switch(self, stack: str) -> None:
+    def test_restored_database_is_backed_up_after_the_switch(self, stack: str) -> None:
         restored = self.up(stack, "board_r1", self.up(stack))
         assert told(restored)["DATABASE_NAME"] == "board_r1"
         [component] = [each for each in restored if each.type == "tiers:backup:Backup"]
         assert [urn for urn in component.waits_for if "tiers:switch:Switch$" in urn]
 
-    def test_going_back_takes_backups_along(self, stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_going_back_points_backups_at_the_previous_database(
+        self, stack: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         first = self.up(stack, release={"standby": "cold"})
         restored = self.up(stack, "board_r1", first, release={"standby": "cold"})
         monkeypatch.setenv("TIERS_RELEASE", "previous")
@@ -155,20 +157,22 @@ class TestOfWhatIsLive:
         assert told(back) == told(first)
         assert not check.misled(parse(exported(back)), Slot.BLUE)
 
-    def test_one_that_waits_is_not_backed_up_yet(self, stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_database_of_a_waiting_release_is_not_backed_up_before_promotion(
+        self, stack: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         first, manual = self.up(stack), {"release": {"promote": "manual"}}
         waits = self.up(stack, "board_r1", first, **manual)
         assert told(waits) == told(first)
         monkeypatch.setenv("TIERS_RELEASE", "promote")
         assert told(self.up(stack, "board_r1", waits, **manual))["DATABASE_NAME"] == "board_r1"
 
-    def test_the_second_time_nothing_changes(self, stack: str) -> None:
+    def test_second_update_leaves_backup_resources_unchanged(self, stack: str) -> None:
         first = self.up(stack)
         kept, again = ([each.inputs for each in made.sorted if each.name.startswith("backup")]
                        for made in (first, self.up(stack, before=first)))  # fmt: skip
         assert kept == again
 
-    def test_that_they_are_of_another_is_found(self, stack: str) -> None:
+    def test_backups_of_another_database_are_reported_by_check(self, stack: str) -> None:
         known = parse(exported(self.up(stack)))
         assert not check.misled(known, Slot.BLUE)
         holders = [each for each in parse(exported(self.up(stack, "board_r1"))).entries if each.tier == "backup"]
@@ -176,7 +180,7 @@ class TestOfWhatIsLive:
         assert check.misled(mixed, Slot.BLUE).startswith("backups are of board_r1 at ")
 
 
-def test_a_gate_that_fails_leaves_backups_of_what_is_live() -> None:
+def test_failed_gate_leaves_backups_on_the_live_database() -> None:
     before, seen = deployed(), list[Registered]()
     env = with_backup()
     env["tiers"]["database"]["name"] = "board_r1"
@@ -189,17 +193,17 @@ def test_a_gate_that_fails_leaves_backups_of_what_is_live() -> None:
 
 
 class TestResources:
-    def test_a_release_is_the_same_with_backups_and_without(self) -> None:
+    def test_backups_are_no_part_of_the_release_digest(self) -> None:
         assert deployed().release == deploy().release
 
-    def test_on_docker_the_workload_is_told_of_its_times(self) -> None:
+    def test_on_docker_the_backup_container_receives_its_schedule(self) -> None:
         [made] = [each for each in deployed().all if each.name == "backup-1"]
         assert made.inputs["command"] == [
             "backup", "serve", "backup=17 3 * * *", "full=17 4 * * sun", "verify=17 5 1 * *", "prune=17 6 * * *"
         ]  # fmt: skip
         assert {each["name"] for each in made.inputs["networksAdvanced"]} == {"board-dev-data"}
 
-    def test_only_to_a_bucket_does_it_need_a_way_out(self) -> None:
+    def test_only_a_bucket_target_gives_backups_egress(self) -> None:
         secrets = {"s3-id": "the-id-of-the-key", "s3-key": "the-key-itself"}
         there = deployed({"target": {"s3": S3}}, **secrets)
         [made] = [each for each in there.all if each.name == "backup-1"]
@@ -210,7 +214,7 @@ class TestResources:
         assert "backup-to-world" in policies
         assert "backup-to-world" not in {each.name for each in deployed(stack="staging").of("NetworkPolicy")}
 
-    def test_on_kubernetes_each_time_is_a_cron_job(self) -> None:
+    def test_on_kubernetes_each_schedule_is_a_cron_job(self) -> None:
         jobs = deployed(stack="staging").of("CronJob")
         assert {each.name: each.inputs["spec"]["schedule"] for each in jobs} == {
             "backup-backup": "17 3 * * *",
@@ -224,15 +228,15 @@ class TestResources:
             assert (spec["concurrencyPolicy"], spec["timeZone"]) == ("Forbid", "Etc/UTC")
             assert template["spec"]["activeDeadlineSeconds"] > 0
             assert template["metadata"]["labels"]["tiers.needs/database"] == "yes"
-            # A volume of one node is only had there.
+            # A ReadWriteOnce volume is available on one node only.
             assert template["spec"]["affinity"]["podAffinity"]
 
-    def test_backups_outlive_the_stack_unless_said_otherwise(self) -> None:
+    def test_volume_of_backups_is_protected_with_protect_data(self) -> None:
         settings = with_backup() | {"protect_data": True}
         kept = deploy(env=settings, secrets=SECRETS | KEY)
         assert [each.protect for each in kept.all if each.name == "backups"] == [True]
 
-    def test_the_tiers_volumes_are_only_read(self) -> None:
+    def test_volumes_of_tiers_are_mounted_read_only(self) -> None:
         app = project()
         app["api"]["volumes"] = {"uploads": "/data"}
         made = deploy(app, with_backup(), secrets=SECRETS | KEY)
@@ -241,7 +245,7 @@ class TestResources:
         assert found["/volumes/uploads"] is True
         assert len([each for each in made.all if each.name == "uploads"]) == 1
 
-    def test_it_knows_the_room_there_is_where_a_volume_has_a_size(self) -> None:
+    def test_backup_receives_the_volume_size_where_volumes_have_a_size(self) -> None:
         [job] = [each for each in deployed(stack="staging").of("CronJob") if each.name == "backup-verify"]
         pod = job.inputs["spec"]["jobTemplate"]["spec"]["template"]["spec"]
         size = load_environment(with_backup(stack="staging"), load_app(project())).tiers[TierName.DATABASE]
@@ -249,18 +253,18 @@ class TestResources:
         [made] = [each for each in deployed().all if each.name == "backup-1"]
         assert not [each for each in made.inputs["envs"] if each.startswith("BACKUP_ROOM")]
 
-    def test_one_by_hand_is_the_same_pod_with_another_command(self) -> None:
+    def test_backup_by_hand_is_the_same_pod_with_another_command(self) -> None:
         [rendered] = [each for each in deployed(stack="staging").of("CronJob") if each.name == "backup-verify"]
-        # What a protocol without integers makes of them is undone.
+        # The protocol has no integers; this restores them.
         manifest = json.loads(json.dumps(rendered.inputs), parse_float=lambda text: int(float(text)))
         parent: Any = client.V1CronJob.from_dict(manifest)
         parent.metadata.uid = "u"
         made = cluster.by_hand(parent, ("backup", "list"), "backup-verify-1")
         assert made.spec.template.spec.containers[0].command == ["backup", "list"]
-        # What belongs to another object is nobody's stray (`make heal`).
+        # An object with an owner is no stray to `make heal`.
         assert made.metadata.owner_references[0].uid == "u"
 
-    def test_its_paths_are_those_of_the_program_in_the_image(self) -> None:
+    def test_path_and_port_match_the_program_in_the_backup_image(self) -> None:
         assert (f"/{repository.VOLUMES}", serve.PORT) == (component.VOLUMES, component.PORT)
 
 
@@ -269,7 +273,7 @@ def run(kind: str, days: float, *of: str, ok: bool = True, id: str = "") -> Run:
 
 
 def kept_as(runs: Sequence[Run]) -> list[Snapshot]:
-    """The snapshots that these runs have left."""
+    """Return the snapshots that these runs have left."""
     found: list[Snapshot] = []
     for each in runs:
         tags = {"record": "", "kind": each.kind, "ok": "yes" if each.ok else "no", "of": "+".join(each.of)}
@@ -293,7 +297,9 @@ def histories(draw: st.DrawFn) -> list[Run]:
 
 class TestRetention:
     @given(histories(), st.integers(1, 90))
-    def test_exactly_what_is_older_than_the_last_good_one_by_so_much(self, history: list[Run], days: int) -> None:
+    def test_exactly_the_runs_older_than_the_retention_before_the_last_good_one_expire(
+        self, history: list[Run], days: int
+    ) -> None:
         keep = timedelta(days=days)
         gone = set(repository.expired(kept_as(history), keep, NOW))
         for each in history:
@@ -303,7 +309,7 @@ class TestRetention:
             assert all((one in gone) == old for one in each.of)
 
     @given(histories(), st.integers(1, 90))
-    def test_the_last_good_one_of_each_kind_stays_however_old(self, history: list[Run], days: int) -> None:
+    def test_last_good_backup_of_each_kind_never_expires(self, history: list[Run], days: int) -> None:
         gone = set(repository.expired(kept_as(history), timedelta(days=days), NOW + timedelta(days=1000)))
         for kind in repository.MAKING:
             good = [each for each in history if each.ok and each.kind == kind]
@@ -311,7 +317,7 @@ class TestRetention:
             last = max(good, key=lambda each: each.at, default=None)
             assert last is None or not {last.id, *last.of} & gone
 
-    def test_what_a_run_that_was_cut_off_left_goes_a_day_later(self) -> None:
+    def test_snapshot_without_a_record_expires_after_a_day(self) -> None:
         now_and_then = [
             Snapshot(id="new", time=NOW - timedelta(hours=5)),
             Snapshot(id="old", time=NOW - timedelta(days=2)),
@@ -320,16 +326,16 @@ class TestRetention:
             "old"
         ]
 
-    def test_a_clock_that_was_ahead_takes_nothing_with_it(self) -> None:
+    def test_backup_dated_in_the_future_expires_nothing(self) -> None:
         known = [run("backup", 40, "old"), run("backup", 20, "good"), run("backup", -300, "ahead")]
         assert repository.expired(kept_as(known), timedelta(days=30), NOW) == []
 
-    def test_what_was_verified_long_ago_is_not_kept_by_that(self) -> None:
+    def test_verification_does_not_keep_an_old_backup(self) -> None:
         known = [run("backup", 50, "old"), run("backup", 0, "new"), run("verify", 1, "old")]
         assert repository.expired(kept_as(known), timedelta(days=30), NOW) == ["backup-50", "old"]
 
 
-class TestChoice:
+class TestChoiceOfABackup:
     KNOWN = (
         run("backup", 3, "aaaa1111"),
         run("full", 2.5, "20261118", "eeee5555"),
@@ -344,26 +350,26 @@ class TestChoice:
             ("aaaa", "aaaa1111"),
             ("2026-11-18T13:00:00Z", "aaaa1111"),
             ("2026-11-21", "bbbb2222"),
-            # Of digits alone it is an id, though it looks like a day.
+            # A word of digits alone is an id, though it looks like a day.
             ("20261118", "20261118"),
         ],
     )
-    def test_by_name_id_or_time(self, which: str, found: str) -> None:
+    def test_backup_is_chosen_by_latest_id_or_time(self, which: str, found: str) -> None:
         assert repository.chosen(self.KNOWN, which).of[0] == found
 
     @pytest.mark.parametrize("which", ["dddd", "ffff", "2020-01-01"])
-    def test_one_that_is_not_there_or_failed_is_not_taken_for_another(self, which: str) -> None:
+    def test_missing_or_failed_backup_is_refused(self, which: str) -> None:
         with pytest.raises(BackupError, match=f"there is no backup {which}"):
             repository.chosen(self.KNOWN, which)
 
-    def test_what_no_record_names_is_no_backup(self) -> None:
+    def test_snapshot_without_a_record_is_no_backup(self) -> None:
         found = repository.runs([Snapshot(id="cut-off", time=NOW), *kept_as(self.KNOWN)])
         assert [each.of[0] for each in repository.backups(found)] == ["aaaa1111", "20261118", "bbbb2222"]
 
 
 @pytest.fixture
 def daily(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is due a day after the last time; the scheduler itself is in the image."""
+    """Make everything due a day after its last run; the real scheduler is in the image."""
     monkeypatch.setattr(serve, "_next", lambda at, after: after + timedelta(days=1))
 
 
@@ -375,7 +381,7 @@ class TestMetrics:
         lines = (line.rpartition(" ") for line in serve.metrics(known, self.DUE, NOW))
         return {name: float(value) for name, _, value in lines}
 
-    def test_the_last_good_one_of_each_kind(self) -> None:
+    def test_metrics_have_the_last_good_run_of_each_kind(self) -> None:
         told = self.told(
             [run("begin", 9), run("backup", 0.5, "a"), run("backup", 0.1, ok=False), run("verify", 0.4, "a")]
         )
@@ -384,24 +390,24 @@ class TestMetrics:
         assert told["tiers_backup_verified"] == told["tiers_backup_repository_readable"] == 1
         assert told['tiers_backup_overdue{kind="backup"}'] == 0
 
-    def test_a_verification_that_failed_after_one_that_did_not(self) -> None:
+    def test_failed_verification_replaces_an_earlier_good_one(self) -> None:
         assert self.told([run("verify", 2), run("verify", 1, ok=False)])["tiers_backup_verified"] == 0
         assert self.told([run("begin", 2), run("verify", 1, ok=False)])["tiers_backup_verified"] == 0
 
-    def test_before_the_first_verification_there_is_no_verdict(self) -> None:
+    def test_before_the_first_verification_the_metric_is_absent(self) -> None:
         assert "tiers_backup_verified" not in self.told([run("begin", 2), run("backup", 1, "a")])
 
-    def test_one_that_should_have_been(self) -> None:
+    def test_missed_backup_is_overdue(self) -> None:
         told = self.told([run("begin", 9), run("backup", 2, "a")])
         assert told['tiers_backup_overdue{kind="backup"}'] == told['tiers_backup_overdue{kind="verify"}'] == 1
         assert told['tiers_backup_last_success_timestamp_seconds{kind="verify"}'] == 0
 
-    def test_one_that_a_clock_ahead_has_dated_is_not_the_last(self) -> None:
+    def test_backup_dated_in_the_future_is_not_the_last_one(self) -> None:
         known = [run("begin", 9), run("backup", 2, "a"), run("backup", -300, "b")]
         assert serve.overdue(known, self.DUE, NOW)["backup"]
 
-    def test_right_after_the_beginning_nothing_is_overdue(self) -> None:
+    def test_new_repository_has_nothing_overdue(self) -> None:
         assert not any(serve.overdue([run("begin", 0.5)], self.DUE, NOW).values())
 
-    def test_of_a_repository_that_can_not_be_read_nothing_else_is_known(self) -> None:
+    def test_unreadable_repository_has_no_other_metrics(self) -> None:
         assert self.told(None) == {"tiers_backup_repository_readable": 0}

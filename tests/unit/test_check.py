@@ -1,4 +1,4 @@
-"""`make check`: what it makes of what an engine or a cluster says. That it asks them rightly is in tests/e2e."""
+"""`make check`: its verdict on the answers of an engine or a cluster. The real questions are tested in tests/e2e."""
 
 import copy
 import socket
@@ -31,7 +31,7 @@ def wanted(stack: str, deployed: Deployment, live: Slot = Slot.BLUE) -> Mapping[
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
-class TestTheGate:
+class TestSmokeGate:
     CHECKS = ({"path": "/any/page", "contains": "$(main)"},)
 
     def asked(self, stack: str) -> tuple[Deployment, str]:
@@ -40,7 +40,7 @@ class TestTheGate:
         command = inputs.get("command") or inputs["spec"]["template"]["spec"]["containers"][0]["command"]
         return deployed, " ".join(command)
 
-    def test_the_smoke_test_asks_the_checks(self, stack: str) -> None:
+    def test_smoke_test_requests_the_checks_of_the_app(self, stack: str) -> None:
         _, command = self.asked(stack)
         assert (
             '{"name": "app.checks.0: /any/page", "path": "/any/page", "status": 200, "headers": {}, "contains": "$(main)"}]'
@@ -55,7 +55,7 @@ class TestTheGate:
 
 
 @pytest.mark.parametrize(("days", "good"), [("13", False), ("15", True)])
-def test_a_certificate_that_runs_out_is_said_before_it_has(days: str, good: bool, tmp_path: Path) -> None:
+def test_certificate_that_expires_soon_is_reported(days: str, good: bool, tmp_path: Path) -> None:
     key, made = tmp_path / "key.pem", tmp_path / "made.pem"
     words = [
         "openssl",
@@ -79,21 +79,21 @@ def test_a_certificate_that_runs_out_is_said_before_it_has(days: str, good: bool
 
 class TestContainers:
     @pytest.mark.parametrize("stack", ["dev", "staging"])
-    def test_every_tier_of_the_live_slot_and_what_is_shared_has_to_stand(self, stack: str) -> None:
+    def test_every_tier_of_the_live_slot_and_shared_tier_is_required(self, stack: str) -> None:
         assert wanted(stack, first(stack)) == dict.fromkeys(HEALTHY, 1)
 
-    def test_on_an_engine_every_replica_is_one_that_was_made(self) -> None:
+    def test_on_docker_every_replica_is_required(self) -> None:
         env = environment() | {"tiers": {"api": {"replicas": 2}}}
         there = HEALTHY | {("blue", "api"): (1, 1)}
         assert [*check.unready(wanted("dev", deploy(env=env)), there)] == ["api-blue: 1 of 2 are up and healthy"]
 
-    def test_what_is_described_and_was_never_made_is_missed(self) -> None:
+    def test_tier_that_was_never_created_is_reported(self) -> None:
         [missed] = check.unready(wanted("dev", first(), Slot.GREEN), {**HEALTHY, ("green", "web"): (1, 1),
                                                                      ("green", "api"): (1, 1)})  # fmt: skip
         assert missed == "worker-green: 0 of 1 are up and healthy"
 
     @pytest.mark.parametrize("stack", ["dev", "staging"])
-    def test_one_that_is_ill_is_named(self, stack: str) -> None:
+    def test_unhealthy_container_is_named(self, stack: str) -> None:
         assert not [*check.unready(wanted(stack, first(stack)), HEALTHY)]
         there = HEALTHY | {("", "cache"): (0, 1), ("blue", "api"): (2, 3)}
         said = ["api-blue: 2 of 3 are up and healthy", "cache: 0 of 1 are up and healthy"]
@@ -101,7 +101,7 @@ class TestContainers:
 
 
 def standing() -> list[Container]:
-    """The board's containers, on the networks they are given."""
+    """Return the board's containers on the networks that they are connected to."""
     found = [each for each in first() if each.type == CONTAINER and each.labels["tiers.role"] in ("tier", "gateway")]
     return [
         Container(
@@ -115,24 +115,24 @@ def standing() -> list[Container]:
     ]
 
 
-class TestIsolationOnAnEngine:
-    def test_the_board_is_closed(self) -> None:
+class TestIsolationOnDocker:
+    def test_deployed_board_has_no_open_route(self) -> None:
         assert len(standing()) == 6
         assert not [*isolation.of_engine(APP, standing(), ())]
 
-    def test_a_port_of_a_tier_is_found(self) -> None:
+    def test_published_port_of_a_tier_is_reported(self) -> None:
         open_one = [
             *standing(),
             Container(name="stray", role="tier", tier="api", published=("8000/tcp",), addresses={}),
         ]
         assert [*isolation.of_engine(APP, open_one, ())] == ["stray publishes 8000/tcp"]
 
-    def test_one_that_answers_this_machine_is_found(self) -> None:
+    def test_container_that_accepts_connections_of_this_machine_is_reported(self) -> None:
         assert [*isolation.of_engine(APP, standing(), {"board-dev-database-1"})] == [
             "board-dev-database-1 takes connections from this machine"
         ]
 
-    def test_only_a_connection_that_begins_on_its_network_is_one_to_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_connection_from_another_network_is_not_counted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
             near, far = (
@@ -144,7 +144,7 @@ class TestIsolationOnAnEngine:
             monkeypatch.setattr(socket.socket, "getsockname", lambda self: ("192.0.2.2", began_at(self)[1]))
             assert engine.answering(DEV, [near], {"api": port}, "outside") == set()
 
-    def test_a_web_on_the_network_of_the_data_is_found(self) -> None:
+    def test_web_on_the_data_network_is_reported(self) -> None:
         web = Container(
             name="web", role="tier", tier="web", published=(), addresses={"board-dev-data": "172.20.0.9/16"}
         )
@@ -156,7 +156,7 @@ class TestIsolationOnAnEngine:
 
 
 def objects(of: str | Deployment = "staging") -> dict[str, list[dict[str, Any]]]:
-    """The board's objects, and a pod of each of its tiers."""
+    """Return the board's objects and one pod of each of its tiers."""
     made = [copy.deepcopy(each) for each in (first(of) if isinstance(of, str) else of).objects]
     found = {
         kind: [each.inputs for each in made if each.kind == kind] for kind in ("Service", "HTTPRoute", "NetworkPolicy")
@@ -170,7 +170,7 @@ def objects(of: str | Deployment = "staging") -> dict[str, list[dict[str, Any]]]
     return {**found, "Pod": running}
 
 
-def test_what_takes_backups_may_connect_to_the_database_and_nobody_to_it() -> None:
+def test_backup_pod_reaches_the_database_and_accepts_no_connection() -> None:
     env = environment("staging")
     env["tiers"]["database"]["backup"] = {"target": {"volume": True}}
     found = objects(deploy(env=env, stack="staging", secrets=SECRETS | {"backup-key": "the-key-of-backups"}))
@@ -200,13 +200,13 @@ def bare(found: dict[str, list[dict[str, Any]]]) -> None:
     found["NetworkPolicy"].clear()
 
 
-class TestIsolationOnACluster:
-    def test_the_board_is_closed(self) -> None:
+class TestIsolationOnKubernetes:
+    def test_deployed_board_has_no_open_route(self) -> None:
         assert len(objects()["Pod"]) == 5
         assert not [*isolation.of_cluster(APP, objects(), "board-staging")]
 
-    def test_what_is_there_several_times_is_one(self) -> None:
-        # Of web, api and worker; three instances of the database, three members of the cache and their proxy.
+    def test_replicas_are_reported_once(self) -> None:
+        # Three pods are of web, api and worker; three are instances of the database; four are the cache's members and their proxy.
         assert len(objects("prod")["Pod"]) == 10
         assert not [*isolation.of_cluster(APP, objects("prod"), "board-prod")]
         bared = objects("prod") | {"NetworkPolicy": []}
@@ -227,7 +227,7 @@ class TestIsolationOnACluster:
             (bare, "a pod of no tier may connect to cache"),
         ],
     )
-    def test_what_is_open_is_found(self, change: Callable[[dict[str, list[dict[str, Any]]]], None], said: str) -> None:
+    def test_open_route_is_reported(self, change: Callable[[dict[str, list[dict[str, Any]]]], None], said: str) -> None:
         found = objects()
         change(found)
         assert any(line.endswith(said) for line in isolation.of_cluster(APP, found, "board-staging"))
@@ -244,18 +244,18 @@ def names(asked: check.Live) -> list[str]:
 
 
 class TestQuestions:
-    def test_three_checks_make_nine(self) -> None:
+    def test_each_check_of_the_app_adds_a_question(self) -> None:
         checks = [{"path": "/"}, {"path": "/api/release"}, {"path": "/any/page"}]
         assert len(names(live(checks=checks))) == 9
 
-    def test_of_several_instances_it_is_asked_who_is_promoted(self) -> None:
+    def test_database_cluster_is_checked_for_its_failover_quorum(self) -> None:
         question = "a failover needs a quorum"
         env = environment("staging")
         assert question not in names(replace(live(), environment=load_environment(env, APP)))
         env["tiers"]["database"]["ha"] = True
         assert question in names(replace(live(), environment=load_environment(env, APP)))
 
-    def test_what_is_not_described_is_said_to_be_that(self) -> None:
+    def test_question_without_configuration_is_not_described(self) -> None:
         api = {key: value for key, value in project()["api"].items() if key != "migrate"} | {"needs": ["cache"]}
         asked = dict(live(checks=[], database=..., api=api, worker=...).questions())
         assert check.verdict(asked["the database is ready"]) == ("not described", "app.database")
@@ -263,7 +263,7 @@ class TestQuestions:
         assert migrated == ("not described", "migrate.check of a tier")
         assert check.verdict(asked["the application answers as expected"]) == ("not described", "app.checks")
 
-    def test_a_command_in_a_container_decides(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_migration_check_command_decides_the_verdict(self, monkeypatch: pytest.MonkeyPatch) -> None:
         api = project()["api"]
         api["migrate"] |= {"check": ["alembic", "current", "--check-heads"]}
         question = dict(live(api=api).questions())["the database has the release's migrations"]
@@ -283,7 +283,7 @@ class TestQuestions:
         monkeypatch.setattr(platforms, "execute", refuse)
         assert check.verdict(question) == ("FAILED", "it ended with exit code 1")
 
-    def test_a_wrong_answer_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_wrong_answer_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(check, "PATIENCE", 0)
         asked = dict(live(checks=[{"path": "/page"}]).questions())
         ended, said = check.verdict(asked["/page answers as expected"])
@@ -297,5 +297,5 @@ class TestQuestions:
             ("https://board.example.com", ("https://board.example.com", "board.example.com")),
         ],
     )
-    def test_names_of_this_machine_are_asked_here(self, url: str, asked: tuple[str, str]) -> None:
+    def test_localhost_names_are_requested_on_the_loopback_address(self, url: str, asked: tuple[str, str]) -> None:
         assert check.reached(url) == asked

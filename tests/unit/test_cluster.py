@@ -1,4 +1,4 @@
-"""What is said of a cluster that is not there, and of what does not start in one that is."""
+"""Errors about an unreachable cluster, and about workloads that do not start in a reachable one."""
 
 import socket
 from collections.abc import Iterator
@@ -48,17 +48,17 @@ def kubeconfig(folder: Path, port: int, context: str = "here") -> Path:
     return file
 
 
-def test_a_cluster_that_answers_is_found_in_any_of_the_files(
+def test_reachable_cluster_is_found_in_any_kubeconfig_file(
     tmp_path: Path, server: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = [tmp_path / "none", kubeconfig(tmp_path, server, "first"), kubeconfig(tmp_path, 1, "second")]
     monkeypatch.setenv("KUBECONFIG", ":".join(str(file) for file in files))
     cluster.check("first")
-    # As kubectl does it: of two clusters of a name the first counts.
+    # kubectl does the same: of two clusters with one name the first counts.
     cluster.check("second")
 
 
-def test_a_context_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_context_is_refused_with_the_existing_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, 1)))
     with pytest.raises(
         RunError, match=r"environment\.kubernetes\.context: lab is not in .*there are: here.*make lab-cluster"
@@ -69,7 +69,9 @@ def test_a_context_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
         cluster.check("lab")
 
 
-def test_a_cluster_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_that_does_not_answer_is_refused_with_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, 1)))
     with pytest.raises(
         RunError, match=r"environment\.kubernetes\.context: the server of here does not answer at 127\.0\.0\.1:1"
@@ -77,7 +79,7 @@ def test_a_cluster_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monk
         cluster.check("here")
 
 
-def test_a_kubeconfig_that_is_not_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kubeconfig_that_is_not_yaml_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken").write_text("{")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "broken"))
     with pytest.raises(RunError, match=r"KUBECONFIG: .*broken is not YAML"):
@@ -96,7 +98,7 @@ def test_a_kubeconfig_that_is_not_yaml(tmp_path: Path, monkeypatch: pytest.Monke
         ("1 error: quota  exceeded\n pods", "1 error: quota exceeded pods"),
     ],
 )
-def test_the_reason_in_a_sentence(cause: str, said: str) -> None:
+def test_cause_of_a_failure_is_summarised_in_one_sentence(cause: str, said: str) -> None:
     assert cluster.reason(cause).startswith(said)
 
 
@@ -106,7 +108,7 @@ def status(state: dict[str, Any], restarts: int = 0, last: Any = None) -> Any:
 
 
 class Api:
-    """As much of the cluster's API as an explanation asks for."""
+    """Stand-in for the parts of the cluster's API that an explanation reads."""
 
     def __init__(self, *statuses: Any) -> None:
         pod = Some(
@@ -141,7 +143,7 @@ def told(api: Api, kind: str, name: str) -> str:
     return "\n".join(cluster._told(api, manifest))  # pyright: ignore[reportPrivateUsage]
 
 
-def test_a_crash_loop_is_told_with_the_log_of_the_run_before() -> None:
+def test_crash_loop_is_explained_with_the_log_of_the_previous_run() -> None:
     ended = Some(reason="Error", exit_code=3)
     api = Api(status({"waiting": Some(reason="CrashLoopBackOff", message="back-off")}, 2, ended))
     text = told(api, "Deployment", "api-blue")
@@ -153,7 +155,7 @@ def test_a_crash_loop_is_told_with_the_log_of_the_run_before() -> None:
     assert "of web-blue-1" not in text
 
 
-def test_a_database_is_asked_for_the_last_of_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sql_runs_all_statements_and_returns_the_last_result(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
 
     def execute(settings: object, instance: str, labels: object, command: list[str]) -> str:
@@ -165,12 +167,12 @@ def test_a_database_is_asked_for_the_last_of_what_it_is_told(monkeypatch: pytest
     assert cluster.sql(settings, "board", {}, "ONE", "TWO", user="owner", database="of") == "7"
     assert asked[0][-8:] == ["--username", "owner", "--dbname", "of", "--command", "ONE", "--command", "TWO"]
     cluster.sql(settings, "board", {}, "ONE")
-    # As whoever it is asked as, in that one's database.
+    # Without a user and a database psql uses its defaults.
     assert asked[1][:1] + asked[1][-3:] == ["psql", "--set=ON_ERROR_STOP=1", "--command", "ONE"]
 
 
 class Once:
-    """A CronJob whose Jobs, run by hand, end as they do here."""
+    """CronJob whose manual Jobs end as the test configures."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *pods: Any, succeeded: int = 0) -> None:
         self.api = Api()
@@ -209,21 +211,21 @@ PULLING = status({"waiting": Some(reason="ImagePullBackOff", message=None)})
 @pytest.mark.parametrize(
     ("pods", "said"), [([], "exceeded quota"), ([pod_of_a_job("Pending", PULLING)], "ImagePullBackOff")]
 )
-def test_a_job_that_nobody_runs_is_not_waited_for(pods: list[Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be waited six hours for, with the database read-only meanwhile."""
+def test_job_that_never_starts_is_removed_at_once(pods: list[Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait can last six hours, with the database read-only meanwhile."""
     once = Once(monkeypatch, *pods)
     with pytest.raises(RunError, match=rf"(?s)`backup list` does not begin, as Job list-1, .*{said}"):
         once.run()
     assert once.removed == ["list-1"]
 
 
-def test_a_job_that_runs_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_job_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     once = Once(monkeypatch, pod_of_a_job("Succeeded"), succeeded=1)
     assert once.run().endswith("the moon is wrong")
     assert not once.removed
 
 
-def test_a_job_whose_log_is_gone_has_failed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_job_without_a_log_is_still_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     once = Once(monkeypatch, pod_of_a_job("Failed"))
 
     def gone(*_: str, **__: object) -> str:
@@ -234,13 +236,13 @@ def test_a_job_whose_log_is_gone_has_failed_all_the_same(monkeypatch: pytest.Mon
         once.run()
 
 
-def test_an_image_that_can_not_be_pulled_has_no_log() -> None:
+def test_image_pull_failure_is_explained_without_reading_a_log() -> None:
     api = Api(status({"waiting": Some(reason="ImagePullBackOff", message=None)}))
     assert "waiting, ImagePullBackOff, 0 restarts" in told(api, "Deployment", "api-blue")
     assert len(api.asked) == 1
 
 
-def test_a_job_is_told_by_its_own_pods() -> None:
+def test_job_is_explained_by_its_own_pods() -> None:
     api = Api(status({"terminated": Some(reason="Error", exit_code=9)}))
     text = told(api, "Job", "blue-api-migrate")
     assert "container api: ended, Error, exit code 9" in text

@@ -1,4 +1,4 @@
-"""Bad input stops before anything is touched, and says where it is, what is wrong and what to do."""
+"""Invalid configuration is refused before anything is touched, with its path, the problem and the fix."""
 
 import copy
 import re
@@ -17,7 +17,7 @@ Change = Callable[[dict[str, Any]], object]
 
 
 def put(path: str, value: object) -> Change:
-    """Sets one value, named by its path."""
+    """Return a change that sets the value at a path."""
 
     def change(target: dict[str, Any]) -> None:
         *parents, last = path.split(".")
@@ -261,7 +261,7 @@ CLUSTER: list[tuple[Change, str, str]] = [
 
 
 def refused(load: Callable[[], object], path: str, said: str) -> None:
-    """It is refused, and a line of the error names the path and says so."""
+    """Assert that `load` raises a ConfigError with a line that begins with the path and has the message."""
     with pytest.raises(ConfigError) as error:
         load()
     assert any(line.startswith(f"{path}: ") and said in line for line in str(error.value).splitlines()), str(
@@ -270,7 +270,7 @@ def refused(load: Callable[[], object], path: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(("change", "path", "said"), APP, ids=[f"{n:02}-{case[1]}" for n, case in enumerate(APP)])
-def test_an_app_that_is_wrong(change: Change, path: str, said: str) -> None:
+def test_invalid_app_is_refused_with_its_path(change: Change, path: str, said: str) -> None:
     value = copy.deepcopy(project())
     change(value)
     refused(lambda: load_app(value), path, said)
@@ -279,7 +279,7 @@ def test_an_app_that_is_wrong(change: Change, path: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("change", "path", "said"), ENVIRONMENT, ids=[f"{n:02}-{case[1]}" for n, case in enumerate(ENVIRONMENT)]
 )
-def test_an_environment_that_is_wrong(change: Change, path: str, said: str) -> None:
+def test_invalid_environment_is_refused_with_its_path(change: Change, path: str, said: str) -> None:
     value = copy.deepcopy(environment())
     change(value)
     refused(lambda: load_environment(value, load_app(project())), path, said)
@@ -288,7 +288,7 @@ def test_an_environment_that_is_wrong(change: Change, path: str, said: str) -> N
 @pytest.mark.parametrize(
     ("change", "path", "said"), CLUSTER, ids=[f"{n:02}-{case[1]}" for n, case in enumerate(CLUSTER)]
 )
-def test_an_environment_on_a_cluster_that_is_wrong(change: Change, path: str, said: str) -> None:
+def test_invalid_environment_on_kubernetes_is_refused_with_its_path(change: Change, path: str, said: str) -> None:
     value = copy.deepcopy(environment("staging"))
     value["tiers"]["web"]["replicas"] = 3
     change(value)
@@ -303,7 +303,7 @@ def test_an_environment_on_a_cluster_that_is_wrong(change: Change, path: str, sa
     ],
     ids=["user", "volume"],
 )
-def test_an_application_that_does_not_fit_a_cluster(change: Change, path: str, said: str) -> None:
+def test_app_that_kubernetes_cannot_run_is_refused_with_its_path(change: Change, path: str, said: str) -> None:
     value = project()
     change(value)
     with pytest.raises(ConfigError) as error:
@@ -312,32 +312,32 @@ def test_an_application_that_does_not_fit_a_cluster(change: Change, path: str, s
     assert said in str(error.value)
 
 
-def test_there_are_at_least_sixty_cases() -> None:
+def test_at_least_sixty_invalid_configurations_are_tried() -> None:
     assert len(APP) + len(ENVIRONMENT) >= 60
 
 
-def test_all_problems_are_said_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     value = project() | {"name": "Board", "version": ""}
     with pytest.raises(ConfigError) as error:
         load_app(value)
     assert len(str(error.value).splitlines()) == 2
 
 
-def test_a_tier_the_application_lacks_has_no_size() -> None:
+def test_settings_of_a_missing_tier_are_refused() -> None:
     value = project()
     del value["worker"]
     with pytest.raises(ConfigError, match=r"environment\.tiers\.worker: the application has no worker"):
         load_environment({"platform": "docker", "tiers": {"worker": {}}}, load_app(value))
 
 
-def test_a_setting_has_one_home() -> None:
+def test_variable_set_in_app_and_environment_is_refused() -> None:
     value = project()
     value["api"]["env"] = {"LOG_LEVEL": "info"}
     with pytest.raises(ConfigError, match=r"environment\.tiers\.api\.env\.LOG_LEVEL: .* in one place"):
         load_environment({"platform": "docker", "tiers": {"api": {"env": {"LOG_LEVEL": "x"}}}}, load_app(value))
 
 
-def test_a_volume_that_tiers_share_is_as_big_for_each_of_them() -> None:
+def test_shared_volume_with_two_sizes_is_refused() -> None:
     value, env = project(), environment("staging")
     value["web"]["volumes"] = value["api"]["volumes"] = {"uploads": "/data"}
     env["tiers"] |= {"web": {"storage_class": "nfs"}, "api": {"storage_class": "nfs", "storage": "5Gi"}}
@@ -357,7 +357,7 @@ def test_a_volume_that_tiers_share_is_as_big_for_each_of_them() -> None:
         ("web", {"target": "A B"}, "app.web.target: 'A B' is not a stage; write it as the Dockerfile does"),
     ],
 )  # fmt: skip
-def test_a_step_and_a_stage_are_what_they_are(tier: str, change: dict[str, Any], wrong: str) -> None:
+def test_invalid_task_name_or_build_stage_is_refused(tier: str, change: dict[str, Any], wrong: str) -> None:
     value = project()
     value[tier] |= change
     with pytest.raises(ConfigError, match=re.escape(wrong)):
@@ -374,12 +374,12 @@ def test_a_step_and_a_stage_are_what_they_are(tier: str, change: dict[str, Any],
         ),
     ],
 )
-def test_a_port_leads_to_one_who_answers(gateway: dict[str, Any], wrong: str) -> None:
+def test_gateway_port_without_its_own_tier_is_refused(gateway: dict[str, Any], wrong: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(wrong)):
         load_environment({"platform": "docker", "gateway": gateway}, load_app(project()))
 
 
-def test_something_must_be_reachable() -> None:
+def test_app_without_web_and_api_is_refused() -> None:
     with pytest.raises(ConfigError, match="app: it has neither web nor api"):
         load_app({"name": "a", "version": "1"})
 
@@ -391,12 +391,12 @@ SECRET_CASES: list[Any] = [
 
 
 @pytest.mark.parametrize("given_secrets", SECRET_CASES, ids=repr)
-def test_a_secret_that_is_not_set(given_secrets: Any) -> None:
+def test_missing_secret_is_refused_with_the_command_that_sets_it(given_secrets: Any) -> None:
     with pytest.raises(ConfigError, match=r"secrets\.(database|cache)-password: .*pulumi config set --secret"):
         check_secrets(given_secrets, load_app(project()))
 
 
-def test_a_secret_is_never_in_a_message() -> None:
+def test_error_message_never_contains_a_secret() -> None:
     with pytest.raises(ConfigError) as error:
         check_secrets({"database-password": "hunter2"}, load_app(project()))
     assert "hunter2" not in str(error.value)
@@ -415,7 +415,7 @@ LIKELY = st.recursive(JSON, lambda inner: st.dictionaries(KEYS | st.text(max_siz
 
 
 @given(LIKELY)
-def test_whatever_is_given_only_the_projects_own_error_comes(value: object) -> None:
+def test_any_value_is_loaded_or_raises_config_error(value: object) -> None:
     app = load_app(project())
     for load in (load_app, lambda given: load_environment(given, app), lambda given: check_secrets(given, app)):
         try:
@@ -425,7 +425,7 @@ def test_whatever_is_given_only_the_projects_own_error_comes(value: object) -> N
 
 
 @given(st.sampled_from(["name", "version", "web", "api", "worker", "database", "cache"]), LIKELY)
-def test_whatever_one_part_is_only_the_projects_own_error_comes(part: str, value: object) -> None:
+def test_any_value_of_one_key_is_loaded_or_raises_config_error_of_app(part: str, value: object) -> None:
     try:
         load_app(project() | {part: value})
     except ConfigError as error:

@@ -74,24 +74,24 @@ def test_paths_and_anchors_below_docs_exist_wherever_they_are_named() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_make_commands_exist(page: Path) -> None:
+def test_make_target_in_a_page_exists(page: Path) -> None:
     for target in re.findall(r"`make ([a-z][a-z0-9-]*)", page.read_text()):
         assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_named_files_exist(page: Path) -> None:
+def test_file_named_in_a_page_exists(page: Path) -> None:
     for name in re.findall(r"`((?:components|tests|lab|examples|docs|benchmarks)/[\w./-]*)`", page.read_text()):
         assert (ROOT / name).exists(), name
 
 
 @pytest.mark.parametrize("record", sorted((ROOT / "docs/adr").glob("*.md")), ids=lambda page: page.name)
-def test_decisions_are_short(record: Path) -> None:
+def test_decision_record_has_10_to_36_lines(record: Path) -> None:
     assert 10 <= len(record.read_text().splitlines()) <= 36
     assert re.match(r"\d{3}-[a-z0-9-]+\.md$", record.name)
 
 
-def test_every_alert_leads_to_an_entry_of_the_runbook() -> None:
+def test_every_alert_has_an_entry_in_the_runbook() -> None:
     headings = re.findall(r"^## (.+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
     entries = {heading.lower().replace(" ", "-") for heading in headings}
     wanted = set(re.findall(r'\bat="([a-z-]+)"', (ROOT / "components/alerts.py").read_text()))

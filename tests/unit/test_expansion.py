@@ -41,7 +41,7 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
     return made.decode(errors="replace")
 
 
-def test_expansion_of_the_test_is_the_kubelets() -> None:
+def test_expand_replaces_as_the_kubelet_does() -> None:
     """Cases of Kubernetes' own documentation and test (expand_test.go)."""
     known = {"VAR_A": "A", "VAR_EMPTY": ""}
     cases = {"$(VAR_A)": "A", "$$(VAR_A)": "$(VAR_A)", "$$$(VAR_A)": "$A", "$(NO)": "$(NO)", "$(VAR_EMPTY)x": "x", "$": "$", "$VAR_A": "$VAR_A",
@@ -87,7 +87,7 @@ CLUSTER = {
 
 
 def pods(deployment: Deployment) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Return the pod of each object that makes pods."""
+    """Yield the name and the pod of each object that creates pods."""
     for entry in deployment.objects:
         spec = entry.inputs.get("spec", {})
         template = spec.get("jobTemplate", {}).get("spec", spec).get("template", {})
@@ -135,8 +135,8 @@ def test_texts_are_the_same_on_both_platforms() -> None:
 
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
-def test_nothing_of_the_board_is_replaced(stack: str) -> None:
-    """Nothing of the program's own relies on the kubelet, and all of it had these bytes before."""
+def test_no_text_of_the_board_is_replaced_by_the_kubelet(stack: str) -> None:
+    """No text of the program relies on the kubelet's replacement, and all texts keep the bytes they had before."""
     texts = [
         text
         for _, pod in pods(first(stack))

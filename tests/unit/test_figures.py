@@ -1,4 +1,4 @@
-"""Texts and queries of `app.figures` and the runbook's address, in Prometheus' rules and Grafana's dashboard: promtool judges."""
+"""Texts and queries of `app.figures` and the runbook's address in Prometheus' rules and Grafana's dashboard, checked by promtool."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""One reader for Pulumi.yaml and stack files: text that two readers of YAML read differently is refused by file, line and path."""
+"""The one reader of Pulumi.yaml and stack files: text that YAML readers interpret differently is refused by file, line and path."""
 
 import os
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def _problem(folder: Path) -> str:
         "1.5e+3", ".5e1", ".inf", "-.inf", ".NaN", "=", "99999999999999999999", "9007199254740993", "9223372036854775808", "1e400",
     ],
 )  # fmt: skip
-def test_scalar_with_two_readings_is_refused_with_the_line_to_write(tmp_path: Path, text: str) -> None:
+def test_ambiguous_scalar_is_refused_with_the_line_to_write(tmp_path: Path, text: str) -> None:
     found = _problem(_written(tmp_path, _scalar(text)))
     assert found.startswith(f"Pulumi.t.yaml:3: environment.tiers.api.env.KEY: {text} is ")
     assert f'KEY: "{text}"' in found
@@ -53,7 +53,7 @@ def test_scalar_with_two_readings_is_refused_with_the_line_to_write(tmp_path: Pa
         ('"on"', "on"), ("'2024-01-01'", "2024-01-01"), ("2024-01-01-a", "2024-01-01-a"), ("a:b", "a:b"), ("nanny", "nanny"),
     ],
 )  # fmt: skip
-def test_scalar_with_one_reading_is_read(tmp_path: Path, text: str, value: object) -> None:
+def test_unambiguous_scalar_is_read(tmp_path: Path, text: str, value: object) -> None:
     folder = _written(tmp_path, _scalar(text))
     assert not files.problems(folder, "t")
     [found] = files.read_stack(folder, "t", "x").environment["tiers"]["api"]["env"].values()
@@ -149,7 +149,7 @@ def test_aliases_that_expand_to_millions_of_values_are_refused(tmp_path: Path) -
     assert "values, aliases expanded" in found
 
 
-def test_half_a_character_is_refused(tmp_path: Path) -> None:
+def test_unpaired_surrogate_is_refused(tmp_path: Path) -> None:
     assert "half a character" in _problem(_written(tmp_path, _scalar('"\\ud800\\udc00"')))
 
 

@@ -1,4 +1,4 @@
-"""Generated configurations are refused with a path and a fix, or rendered to objects that the platform takes."""
+"""Generated configurations are refused with a path and a fix, or rendered to objects that the platform accepts."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.fuzz.run import judged, problems
 from .program import first
 
 WHOLE = max(settings.get_profile("quick").max_examples // 10, 3)
-"""Runs of the whole program, each of a fifth of a second: a tenth of the examples of a property."""
+"""Runs of the whole program, 0.2 s each: a tenth of the examples of a property."""
 fuzzed = settings(
     max_examples=WHOLE,
     derandomize=True,
@@ -24,13 +24,15 @@ fuzzed = settings(
 
 @fuzzed
 @given(generator.correct())
-def test_correct_configuration_is_rendered_as_the_platform_takes_it(configuration: generator.Configuration) -> None:
+def test_correct_configuration_is_rendered_to_valid_objects(configuration: generator.Configuration) -> None:
     assert problems(configuration) == []
 
 
 @settings(fuzzed, max_examples=4 * WHOLE)
 @given(generator.mutated())
-def test_odd_configuration_is_refused_well_or_rendered_well(configuration: generator.Configuration) -> None:
+def test_mutated_configuration_is_refused_with_a_fix_or_rendered_to_valid_objects(
+    configuration: generator.Configuration,
+) -> None:
     assert problems(configuration) == []
 
 
@@ -45,7 +47,7 @@ def test_objects_of_the_board_pass_the_judge(stack: str) -> None:
     assert list(judged(first(stack))) == []
 
 
-# ---------------------------------------------------------------------- the judge sees what it is for
+# ---------------------------------------------------------------------- the judge finds problems
 
 
 def pod(**changes: Any) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def of(kind: str, name: str = "x", labels: dict[str, str] | None = None, **more:
         ([of("HorizontalPodAutoscaler", spec={"minReplicas": 3, "maxReplicas": 2})], "minReplicas"),
     ],
 )
-def test_judge_of_kubernetes_objects(objects: list[dict[str, Any]], problem: str) -> None:
+def test_judge_finds_invalid_kubernetes_objects(objects: list[dict[str, Any]], problem: str) -> None:
     found = list(judge.kubernetes(objects))
     assert any(problem in line for line in found) if problem else found == []
 
@@ -129,13 +131,13 @@ CONTAINER = {"name": "x-t-api", "memory": 64, "cpus": "0.5", "tmpfs": {"/tmp": "
         ({"ports": [{"internal": 80, "external": 80}, {"internal": 81, "external": 80}]}, "published twice"),
     ],
 )
-def test_judge_of_docker_resources(changes: dict[str, Any], problem: str) -> None:
+def test_judge_finds_invalid_docker_resources(changes: dict[str, Any], problem: str) -> None:
     found = list(judge.docker([("Container", CONTAINER | changes)]))
     assert any(problem in line for line in found) if problem else found == []
 
 
 @pytest.mark.parametrize("reference", ["x-Api:1", "a..b/x:1", "x:-1", "x/:1", "x@sha256:0"])
-def test_judge_of_image_references(reference: str) -> None:
+def test_judge_finds_invalid_image_references(reference: str) -> None:
     assert list(judge.docker([("RemoteImage", {"name": reference})]))
 
 
@@ -143,5 +145,5 @@ def test_judge_of_image_references(reference: str) -> None:
     st.sampled_from(["app.x: no path", "app: input should be a valid string; see docs/configuration.md", "Traceback"])
 )
 @settings(max_examples=3)
-def test_judge_of_refusals(text: str) -> None:
+def test_judge_finds_error_messages_without_path_or_fix(text: str) -> None:
     assert list(judge.errors(text))

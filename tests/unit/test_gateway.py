@@ -1,4 +1,4 @@
-"""The gateway's configuration: every route to both slots, hidden paths, and nothing that needs a reload."""
+"""The gateway's configuration: every route to both slots, hidden paths, and no value that requires a reload."""
 
 from dataclasses import replace
 
@@ -20,14 +20,14 @@ TEXT = configuration({slot: [API, WEB] for slot in Slot})
 
 @pytest.mark.parametrize("slot", list(Slot))
 @pytest.mark.parametrize("route", [API, WEB], ids=lambda route: route.tier)
-def test_every_route_has_a_way_to_both_slots(route: Route, slot: Slot) -> None:
+def test_every_route_has_a_backend_in_both_slots(route: Route, slot: Slot) -> None:
     block = TEXT.split(f"backend {route.tier}-{slot}\n")[1].split("\n\n")[0]
     assert f" {route.tier}-{slot}:{route.port}" in block
     assert f"option httpchk GET {route.health}" in block
     assert "init-addr last,none" in block
 
 
-def test_the_longest_prefix_wins_and_ends_at_a_segment() -> None:
+def test_longest_prefix_wins_and_ends_at_a_segment() -> None:
     rules = [line.strip() for line in TEXT.splitlines() if "use_backend" in line and "txn.tier" not in line]
     for slot, of_slot in zip(Slot, (rules[:3], rules[3:]), strict=True):
         here = f"{{ var(txn.slot) -m str {slot} }}"
@@ -38,7 +38,7 @@ def test_the_longest_prefix_wins_and_ends_at_a_segment() -> None:
         ]
 
 
-def test_the_smoke_test_reaches_every_tier_whatever_its_paths() -> None:
+def test_smoke_test_reaches_every_tier_regardless_of_its_paths() -> None:
     for route in (API, WEB):
         assert (
             f"set-var(txn.tier) str({route.tier}) if {{ path {readiness(route)} }} {{ var(txn.asked) -m found }}"
@@ -48,7 +48,7 @@ def test_the_smoke_test_reaches_every_tier_whatever_its_paths() -> None:
         assert f"use_backend {route.tier}-green if {{ var(txn.tier) -m str {route.tier} }}" in TEXT
 
 
-def test_a_slot_has_the_ways_of_its_own_release() -> None:
+def test_slot_has_the_routes_of_its_own_release() -> None:
     moved = replace(API, port=9000, prefixes=("/v2",), hidden=("/internal",))
     text = configuration({Slot.BLUE: [API, WEB], Slot.GREEN: [moved, WEB]})
     assert "server-template api 10 api-blue:8000" in text
@@ -58,7 +58,7 @@ def test_a_slot_has_the_ways_of_its_own_release() -> None:
     assert "if { var(txn.normal) -m beg -- /internal/ } { var(txn.slot) -m str green }" in text
 
 
-def test_a_tier_by_itself_is_asked_whatever_the_path() -> None:
+def test_port_of_a_tier_leads_to_it_for_every_path() -> None:
     text = configuration({slot: [API, WEB] for slot in Slot}, [TierName.API])
     assert "  bind :8082" in text.splitlines() and "bind :8081" not in text
     for slot in Slot:
@@ -66,7 +66,7 @@ def test_a_tier_by_itself_is_asked_whatever_the_path() -> None:
         assert text.index(alone) < text.index(f"use_backend web-{slot} if {{ var(txn.slot) -m str {slot} }}")
 
 
-def test_metrics_of_a_tier_are_hidden() -> None:
+def test_metrics_path_of_a_tier_is_denied() -> None:
     denied = (
         "http-request deny deny_status 404 if { var(txn.normal) -m beg -- /metrics/ } { var(txn.slot) -m str blue }"
     )
@@ -74,20 +74,20 @@ def test_metrics_of_a_tier_are_hidden() -> None:
     assert TEXT.index("set-var(txn.normal)") < TEXT.index(denied)
 
 
-def test_only_slots_can_be_asked_for() -> None:
+def test_slot_header_accepts_slots_only() -> None:
     assert "if { req.hdr(X-Tiers-Slot) blue green }" in TEXT
 
 
-def test_its_own_metrics_are_there_only_if_asked_for() -> None:
+def test_gateway_exports_metrics_only_if_enabled() -> None:
     assert "prometheus-exporter" not in TEXT
     assert "prometheus-exporter" in configuration({Slot.BLUE: [WEB]}, metrics=True)
 
 
-def test_no_post_is_sent_twice() -> None:
+def test_requests_are_retried_on_connection_failures_only() -> None:
     assert "retry-on conn-failure\n" in TEXT
 
 
-def test_what_a_page_asks_for_goes_where_the_page_came_from() -> None:
+def test_cookie_pins_requests_to_the_slot_of_their_page() -> None:
     for slot in Slot:
         assert (
             f"set-var(txn.slot) str({slot}) if !{{ var(txn.page) -m found }} {{ req.cook(tiers-release),strcmp(txn.{slot}) eq 0 }}"
@@ -145,7 +145,7 @@ def test_normal_path_is_absolute_without_dots_and_never_longer(parts: list[str])
 
 
 @given(segments, segments)
-def test_root_covers_every_path_and_a_path_what_lies_below(parts: list[str], more: list[str]) -> None:
+def test_root_covers_every_path_and_a_path_covers_its_subpaths(parts: list[str], more: list[str]) -> None:
     path, below = "/" + "/".join(parts), [part for part in more if part not in ("..", "%2e", "%2F", "%")]
     assert covers("/", path)
     assert covers(path, "/".join([path, *below])) or "%" in parts[-1:]

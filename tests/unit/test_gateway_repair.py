@@ -1,4 +1,4 @@
-"""Repair of the gateway's configuration: the state is read only if there is something to repair, and nothing else stops an update."""
+"""Repair of the gateway's configuration: it reads the state only if a repair is needed, and its own failure stops no update."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -50,7 +50,7 @@ def test_gateway_of_a_stack_without_a_live_slot_is_left_alone(monkeypatch: pytes
     assert not gateway.mend(APP, ENVIRONMENT, "dev", Checkpoint)
 
 
-def test_gateway_that_ends_while_it_is_looked_at_is_looked_at_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gateway_that_restarts_during_the_check_is_checked_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[list[str]] = []
 
     def fail(_: object) -> None:

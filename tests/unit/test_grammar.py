@@ -1,4 +1,4 @@
-"""Each grammar takes what its reader takes and refuses the rest; most cases are the readers' own or stood in a bug report."""
+"""Grammars of configuration values accept what their readers accept and refuse the rest; most cases are from the readers' own tests or bug reports."""
 
 import re
 from collections.abc import Callable
@@ -87,12 +87,12 @@ def _cases(rules: list[tuple[Callable[[object], str], list[str]]]) -> list[tuple
 
 
 @pytest.mark.parametrize(("check", "text"), _cases(TAKEN))
-def test_value_that_its_reader_takes_is_returned(check: Callable[[object], str], text: str) -> None:
+def test_valid_value_is_returned(check: Callable[[object], str], text: str) -> None:
     assert check(text) == text
 
 
 @pytest.mark.parametrize(("check", "text"), _cases(REFUSED))
-def test_value_that_its_reader_refuses_is_refused_with_a_fix(check: Callable[[object], str], text: str) -> None:
+def test_invalid_value_is_refused_with_a_fix(check: Callable[[object], str], text: str) -> None:
     with pytest.raises(RefusalError) as error:
         check(text)
     assert error.value.wrong
@@ -117,7 +117,7 @@ PARTS = st.sampled_from(["*", "*/2", "1", "0", "5-9", "9-5", "1-31", "31", "30",
 
 
 @given(st.tuples(PARTS, PARTS, PARTS, PARTS, PARTS))
-def test_time_that_is_taken_has_a_day_and_no_range_with_sunday(fields: tuple[str, ...]) -> None:
+def test_accepted_schedule_has_a_day_and_no_range_with_sunday(fields: tuple[str, ...]) -> None:
     text = " ".join(fields)
     try:
         grammar.cron(text)

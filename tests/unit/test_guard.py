@@ -1,4 +1,4 @@
-"""What stops a plan: each way to lose data is refused with its reason before anything is registered, and can be forced by name."""
+"""The guard: a plan that would lose data is refused with the reason before anything is registered, and can be forced by name."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -101,12 +101,12 @@ def described(stack: str, **more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @cache
 def left(stack: str, protect_data: bool = False) -> dict[str, Any]:
-    """The checkpoint that a first release leaves. Shared: don't change it."""
+    """Return the checkpoint that a first release leaves. Tests share it: do not change it."""
     return exported(deploy(*described(stack, protect_data=protect_data), stack=stack))
 
 
 def changed(stack: str, change: Change, protect_data: bool = False) -> tuple[list[Registered], list[str]]:
-    """What is registered of a change to a first release, and what it is refused with."""
+    """Apply a change after a first release, and return the registrations and the lines of the refusal."""
     app, env = described(stack, protect_data=protect_data)
     export = left(stack, protect_data=protect_data)
     change(app, env)
@@ -119,7 +119,7 @@ def changed(stack: str, change: Change, protect_data: bool = False) -> tuple[lis
 
 
 @pytest.mark.parametrize(("stack", "change", "said"), CASES)
-def test_it_is_refused_with_the_reason_before_anything_is_touched(stack: str, change: Change, said: str) -> None:
+def test_data_loss_is_refused_with_the_reason_before_anything_is_touched(stack: str, change: Change, said: str) -> None:
     seen, lines = changed(stack, change)
     assert any(said in line for line in lines), lines
     assert all(line.endswith("To force it: `make up FORCE=data` (TIERS_FORCE=data)") for line in lines)
@@ -127,7 +127,7 @@ def test_it_is_refused_with_the_reason_before_anything_is_touched(stack: str, ch
 
 
 @pytest.mark.parametrize(("stack", "change", "said"), CASES)
-def test_it_can_be_forced_by_name_where_data_is_not_protected(
+def test_data_loss_can_be_forced_where_data_is_not_protected(
     stack: str, change: Change, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIERS_FORCE", "data")
@@ -137,7 +137,7 @@ def test_it_can_be_forced_by_name_where_data_is_not_protected(
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
-def test_what_is_protected_has_to_be_unprotected_first(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_protected_data_must_be_unprotected_before_it_is_removed(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIERS_FORCE", "data")
     seen, [line] = changed(stack, without("cache"), protect_data=True)
     assert "set environment.protect_data: false, `make up`, then `make up FORCE=data`" in line
@@ -151,7 +151,7 @@ def test_what_is_protected_has_to_be_unprotected_first(stack: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("forced", ["", "data"])
-def test_nothing_shrinks_by_whatever_force(forced: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smaller_storage_is_refused_even_if_forced(forced: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIERS_FORCE", forced)
     seen, [line] = changed("staging", sized("database", storage="1Gi"))
     assert line.startswith("environment.tiers.database.storage: it is 2Gi and can't become 1Gi")
@@ -159,7 +159,7 @@ def test_nothing_shrinks_by_whatever_force(forced: str, monkeypatch: pytest.Monk
     assert not [entry for entry in seen if entry.custom]
 
 
-def test_storage_grows_in_place() -> None:
+def test_larger_storage_is_applied_in_place() -> None:
     seen, lines = changed("staging", sized("database", storage="3Gi"))
     assert not lines
     [claim] = [entry for entry in seen if entry.kind == "PersistentVolumeClaim" and entry.name == "database-data"]
@@ -170,12 +170,12 @@ def test_storage_grows_in_place() -> None:
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
-def test_a_release_is_none_of_its_business(stack: str) -> None:
+def test_ordinary_release_is_not_refused_by_the_guard(stack: str) -> None:
     app, env = project() | {"version": "2.0.0"}, environment(stack)
     assert deploy(app, env, export=exported(first(stack)), stack=stack).release
 
 
-def test_a_stack_that_was_renamed_would_look_for_its_data_elsewhere() -> None:
+def test_renamed_stack_is_refused_because_its_data_has_the_old_name() -> None:
     before = exported(first("dev"))
     with pytest.raises(
         ConfigError, match="database-data: its data is in board-dev-database-data, and would be looked for in"
@@ -183,7 +183,7 @@ def test_a_stack_that_was_renamed_would_look_for_its_data_elsewhere() -> None:
         deploy(export=before, stack="test", env=environment("dev"))
 
 
-def test_what_an_update_fills_itself_is_no_data() -> None:
+def test_volume_that_an_update_fills_is_not_guarded() -> None:
     app = project()
     app["database"]["init"] = ["tests/unit/made.sql"]
     deployed = deploy(app)
@@ -203,12 +203,12 @@ def test_what_an_update_fills_itself_is_no_data() -> None:
         (None, None),
     ],
 )
-def test_the_major_version_is_read_of_the_tag(image: str | None, major: int | None) -> None:
+def test_major_version_is_read_from_the_image_tag(image: str | None, major: int | None) -> None:
     assert guard.major(image) == major
 
 
 @given(st.integers(1, 2**45), st.integers(1, 2**45))
-def test_a_claim_is_refused_exactly_where_it_is_smaller(one: int, other: int) -> None:
+def test_claim_is_refused_only_if_it_becomes_smaller(one: int, other: int) -> None:
     store = guard.Store(type=guard.CLAIM, place="board/database-data", size=one, tier="database")
     wanted = guard.Store(type=guard.CLAIM, place="board/database-data", size=other, tier="database")
     refused = list(guard.losses({"database-data": store}, {"database-data": wanted}, *loaded()))
@@ -228,7 +228,7 @@ def replicated(tier: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return app, env
 
 
-def test_several_instances_come_by_themselves_and_go_only_by_name() -> None:
+def test_cache_ha_is_added_freely_and_removed_only_by_force() -> None:
     several = exported(deploy(*replicated("cache"), export=left("staging"), stack="staging"))
     held = guard.held(parse(several))
     assert {name for name in held if name.startswith("cache")} == {"cache-data", "cache-data-1", "cache-data-2"}
@@ -237,7 +237,7 @@ def test_several_instances_come_by_themselves_and_go_only_by_name() -> None:
         deploy(*described("staging"), export=several, stack="staging")
 
 
-def test_a_database_of_several_instances_goes_only_by_name() -> None:
+def test_database_cluster_is_removed_only_by_force() -> None:
     app, env = replicated("database")
     several = exported(deploy(app, env, stack="staging"))
     assert "database-ha" in guard.held(parse(several))
@@ -246,8 +246,8 @@ def test_a_database_of_several_instances_goes_only_by_name() -> None:
         deploy(*described("staging"), export=several, stack="staging")
 
 
-def test_another_major_of_several_instances_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their operator would convert the files where they are."""
+def test_another_postgresql_major_of_a_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CloudNativePG would convert the files in place."""
     app, env = replicated("database")
     several = exported(deploy(app, env, stack="staging"))
     app["database"]["ha_image"] = "ghcr.io/cloudnative-pg/postgresql:16-standard-bookworm"
@@ -258,7 +258,7 @@ def test_another_major_of_several_instances_is_refused(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
-def test_the_volume_of_backups_goes_only_by_the_name_of_what_says_so(stack: str) -> None:
+def test_volume_of_backups_is_not_shrunk_or_removed_without_force(stack: str) -> None:
     app, env = described(stack)
     database = env.setdefault("tiers", {}).setdefault("database", {})
     secrets = SECRETS | {"backup-key": "the-key"}
@@ -273,7 +273,7 @@ def test_the_volume_of_backups_goes_only_by_the_name_of_what_says_so(stack: str)
         deploy(app, env, export=kept, stack=stack, secrets=secrets)
 
 
-def test_what_is_watched_may_be_forgotten() -> None:
+def test_monitoring_data_is_not_guarded() -> None:
     app, env = described("dev")
     watched = exported(deploy(app, env | {"monitoring": True}))
     assert set(guard.held(parse(watched))) == {"database-data", "cache-data", "uploads"}
@@ -296,8 +296,8 @@ ADDRESSES: Mapping[str, set[str]] = {
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
-def test_the_addresses_of_data_are_a_promise(stack: str) -> None:
-    """Another one here is a volume deleted there, unless the component that was renamed says `aliases` (docs/data.md#renaming)."""
+def test_addresses_of_data_never_change(stack: str) -> None:
+    """A changed address deletes the volume in a user's stack, unless the renamed component sets `aliases` (docs/data.md#renaming)."""
     deployed = deploy(*described(stack), stack=stack)
     data = set(guard.held(parse(exported(deployed))).keys()) - {"namespace"}
     assert {
@@ -305,7 +305,7 @@ def test_the_addresses_of_data_are_a_promise(stack: str) -> None:
     } == ADDRESSES[stack]
 
 
-def test_where_data_is_in_the_container_is_a_promise_too() -> None:
+def test_data_path_in_the_database_container_never_changes() -> None:
     database = first("dev").by_name["database-1"]
     assert database.type == CONTAINER
     assert "PGDATA=/var/lib/postgresql/data/pgdata" in database.inputs["envs"]

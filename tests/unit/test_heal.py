@@ -1,4 +1,4 @@
-"""Healing: whose lock is cleared, which processes are ended, what is removed. The engines' own part is in tests/e2e."""
+"""Healing: which locks are cleared, which processes are ended and which objects are removed. The engines' part is in tests/e2e."""
 
 import json
 import os
@@ -18,12 +18,12 @@ from components.platforms.inventory import Inventory
 from .program import environment, project
 
 DEAD = 2**22 + 1
-"""Above the highest process number there can be."""
+"""Above the highest possible process number."""
 
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A file backend in `tmp_path`; what Pulumi was asked."""
+    """Set up a file backend in `tmp_path`, and return the commands that Pulumi receives."""
     commands: list[str] = []
 
     def pulumi(*words: str) -> str:
@@ -37,7 +37,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def running(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], tuple[int, int]]:
-    """What runs of the stack on its platform: nothing, unless a test says otherwise."""
+    """Return the stack's running workloads on its platform: none, unless a test adds some."""
     found: dict[tuple[str, str], tuple[int, int]] = {}
     app = load_app(project())
     monkeypatch.setattr(heal, "load", lambda stack: (app, load_environment(environment(), app)))
@@ -46,10 +46,10 @@ def running(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], tuple[int,
 
 
 @pytest.mark.parametrize(("force", "removed"), [("", False), ("contract", False), ("state", True)])
-def test_what_runs_is_removed_for_a_state_that_is_empty_only_if_that_is_said(
+def test_running_objects_of_an_empty_state_are_removed_only_by_force(
     force: str, removed: bool, running: dict[Any, Any], asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An empty state may be that of another backend: what runs then serves users."""
+    """An empty state may belong to another backend: the running objects may serve users."""
     running |= {("blue", "api"): (1, 1), ("", "database"): (1, 1)}
     known: list[object] = []
 
@@ -77,7 +77,7 @@ def lock(backend: Path, **holder: Any) -> None:
     (folder / "1.json").write_text(json.dumps(known | holder))
 
 
-def test_nothing_is_done_where_nothing_is_wrong(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_healthy_stack_is_left_alone(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heal, "state", lambda stack: {"deployment": {"resources": []}})
     monkeypatch.setattr(heal, "last_update", lambda stack: {})
     heal.main("dev")
@@ -87,10 +87,10 @@ def test_nothing_is_done_where_nothing_is_wrong(asked: list[str], monkeypatch: p
 @pytest.mark.parametrize(
     ("last", "failed"), [({}, False), ({"result": "succeeded"}, False), ({"result": "failed"}, True)]
 )
-def test_strays_are_looked_for_after_an_update_that_failed(
+def test_strays_are_removed_only_after_a_failed_update(
     last: dict[str, str], failed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A provider that died under a living engine: no lock is left, and nothing is pending."""
+    """A provider can die under a living engine: no lock is left, and no operation is pending."""
     monkeypatch.setattr(heal, "unlock", lambda stack: False)
     monkeypatch.setattr(heal, "state", lambda stack: {"deployment": {"resources": []}})
     monkeypatch.setattr(heal, "last_update", lambda stack: last)
@@ -103,7 +103,7 @@ def test_strays_are_looked_for_after_an_update_that_failed(
     assert ("removed board-dev-blue-api-1, which the checkpoint does not know" in capsys.readouterr().out) == failed
 
 
-def test_the_lock_of_a_dead_engine_is_cleared(asked: list[str], tmp_path: Path) -> None:
+def test_lock_of_a_dead_engine_is_cleared(asked: list[str], tmp_path: Path) -> None:
     lock(tmp_path)
     assert heal.unlock("dev")
     assert asked[-1] == "cancel --yes --stack dev"
@@ -116,7 +116,7 @@ def test_the_lock_of_a_dead_engine_is_cleared(asked: list[str], tmp_path: Path) 
         ({"pid": os.getppid()}, "is being updated by me@"),
     ],
 )
-def test_nobody_elses_lock_is_touched(
+def test_lock_of_another_host_or_running_update_is_kept(
     asked: list[str], tmp_path: Path, holder: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heal, "_words", lambda process: ["pulumi", "up"])
@@ -126,7 +126,7 @@ def test_nobody_elses_lock_is_touched(
     assert "cancel" not in " ".join(asked)
 
 
-def test_a_process_number_that_somebody_else_has_now_is_not_the_engine(
+def test_lock_is_cleared_if_another_program_has_its_process_number(
     asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heal, "_words", lambda process: ["/usr/bin/editor"])
@@ -134,7 +134,7 @@ def test_a_process_number_that_somebody_else_has_now_is_not_the_engine(
     assert heal.unlock("dev")
 
 
-def test_a_half_written_file_beside_the_checkpoint_is_removed(asked: list[str], tmp_path: Path) -> None:
+def test_empty_attributes_file_of_the_checkpoint_is_removed(asked: list[str], tmp_path: Path) -> None:
     lock(tmp_path)
     folder = tmp_path / ".pulumi/stacks/board"
     folder.mkdir(parents=True)
@@ -149,7 +149,7 @@ def test_a_half_written_file_beside_the_checkpoint_is_removed(asked: list[str], 
     assert {file.name for file in folder.iterdir()} == {"dev.json", "dev.json.bak.attrs", "prod.json.attrs"}
 
 
-def test_only_processes_whose_engine_is_gone_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_providers_without_an_engine_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as engine, socket.socket() as closed:
         engine.bind(("127.0.0.1", 0))
         engine.listen()
@@ -163,7 +163,7 @@ def test_only_processes_whose_engine_is_gone_are_ended(tmp_path: Path, monkeypat
             for each in (engine, closed)
         ]
         try:
-            # Until then it may have no command line: the kernel writes that after it has closed Popen's pipe.
+            # A process may have no command line yet: the kernel writes it after it has closed Popen's pipe.
             for each in started:
                 assert each.stdout and each.stdout.readline()
             found = set(heal.orphans())
@@ -171,14 +171,14 @@ def test_only_processes_whose_engine_is_gone_are_ended(tmp_path: Path, monkeypat
             assert started[0].pid not in found
             assert os.getpid() not in found
             monkeypatch.setattr(heal, "_parent", lambda folder: started[0].pid)
-            assert started[1].pid not in set(heal.orphans()), "somebody of Pulumi minds it"
+            assert started[1].pid not in set(heal.orphans()), "a living Pulumi process is its parent"
         finally:
             for each in started:
                 each.kill()
                 each.communicate()
 
 
-# ---------------------------------------------------------------------- what is gone or stopped
+# ---------------------------------------------------------------------- missing and stopped objects
 
 RUNNING = {
     "urn": "urn:pulumi:dev::board::docker:index/container:Container::gateway",
@@ -207,18 +207,18 @@ STATE: dict[str, Any] = {"deployment": {"resources": [PROVIDER, RUNNING, DATA]}}
 
 @pytest.fixture
 def imported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """States that Pulumi was given."""
+    """Return the states that Pulumi imports."""
     given: list[dict[str, Any]] = []
     monkeypatch.setattr(heal, "pulumi_import", lambda stack, state: given.append(state))
     return given
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, *keys: str, **more: Any) -> None:
-    """What the platform has."""
+    """Set the objects that the platform has."""
     monkeypatch.setattr(heal, "look", lambda location, left: Inventory(keys=frozenset(keys), **more))
 
 
-def test_stack_that_is_whole_is_left_alone(
+def test_stack_without_missing_objects_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, imported: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen(monkeypatch, "container 1", "volume board-dev-database-data")
@@ -227,7 +227,7 @@ def test_stack_that_is_whole_is_left_alone(
     assert capsys.readouterr().out == ""
 
 
-def test_stopped_container_is_started_and_the_state_stays(
+def test_stopped_container_is_started_and_stays_in_the_state(
     monkeypatch: pytest.MonkeyPatch, imported: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen(monkeypatch, "container 1", "volume board-dev-database-data", stopped={"container 1": "exited"})
@@ -240,7 +240,7 @@ def test_stopped_container_is_started_and_the_state_stays(
     assert "started board-dev-gateway, which was stopped" in capsys.readouterr().out
 
 
-def test_container_that_cannot_be_started_leaves_the_state(
+def test_container_that_cannot_start_is_removed_from_the_state(
     monkeypatch: pytest.MonkeyPatch, imported: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen(monkeypatch, "container 1", "volume board-dev-database-data", stopped={"container 1": "exited"})
@@ -253,7 +253,7 @@ def test_container_that_cannot_be_started_leaves_the_state(
 
 
 @pytest.mark.parametrize("force", ["", "data"])
-def test_lost_data_that_is_protected_is_forgotten_only_if_that_is_said(
+def test_lost_protected_data_is_removed_from_the_state_only_by_force(
     force: str, monkeypatch: pytest.MonkeyPatch, imported: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen(monkeypatch, "container 1")
@@ -268,7 +268,7 @@ def test_lost_data_that_is_protected_is_forgotten_only_if_that_is_said(
         assert not imported
 
 
-def test_another_engine_than_that_of_the_stack_is_refused(
+def test_engine_without_any_object_of_the_stack_is_refused(
     monkeypatch: pytest.MonkeyPatch, imported: list[dict[str, Any]]
 ) -> None:
     seen(monkeypatch)
@@ -277,7 +277,7 @@ def test_another_engine_than_that_of_the_stack_is_refused(
     assert not imported
 
 
-def test_engine_that_does_not_answer_is_the_updates_to_explain(
+def test_engine_that_does_not_answer_leaves_the_state_as_it_is(
     monkeypatch: pytest.MonkeyPatch, imported: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def look(location: object, left: object) -> Inventory:

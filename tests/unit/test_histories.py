@@ -1,7 +1,7 @@
-"""Random histories through a small model of the world: whatever happens, in whatever order, the invariants hold.
+"""Random histories of a small model: the invariants of a release hold after any events in any order.
 
-The model does what the program does in its order, a step at a time, and any step may be the last: a gate fails, or the
-engine is killed, also between a step and the note of it in the checkpoint. Healing then does what `ci.heal` does.
+The model follows the program step by step. Any step may be the last one: a gate fails or the engine is killed, also
+between a step and its record in the checkpoint. Healing then does the same as `ci.heal`.
 """
 
 from collections.abc import Generator
@@ -15,18 +15,18 @@ from components.release import Ask, Held, Observed, Plan, Release, ReleaseError,
 
 TIERS = ("api", "worker", "web")
 STEPS = 12
-"""More than any update has."""
+"""More steps than any update has."""
 
 
 @dataclass
 class World:
-    """What is really there, and what the checkpoint knows of it."""
+    """Workloads that really run, and the checkpoint's record of them."""
 
     live: Slot | None = None
     tiers: dict[Slot, dict[str, Release]] = field(default_factory=lambda: {slot: {} for slot in Slot})
     known: Observed = field(default_factory=Observed)
     doubtful: bool = False
-    """The engine was killed between a switch and the note of it."""
+    """True if the engine was killed between a switch and its record."""
 
     def hold(self, slot: Slot, held: Held | None) -> None:
         others = {other: each for other, each in self.known.held.items() if other is not slot}
@@ -42,7 +42,7 @@ class Histories(RuleBasedStateMachine):
         self.manual = False
         self.lived: set[str] = set()
 
-    # ------------------------------------------------------------------ what an update does, step by step
+    # ------------------------------------------------------------------ steps of an update
 
     def steps(self, done: Plan) -> Generator[None]:
         world = self.world
@@ -73,11 +73,11 @@ class Histories(RuleBasedStateMachine):
                 world.tiers[done.previous].pop("worker", None)
 
     def touch(self, slot: Slot, tier: str, release: Release) -> None:
-        assert slot is not self.world.live, "what serves live traffic is never modified"
+        assert slot is not self.world.live, "a live slot is never modified"
         self.world.tiers[slot][tier] = release
 
     def update(self, ask: Ask, last: int, undo: bool, force: bool = False) -> None:
-        """An update that comes as far as its step number `last`."""
+        """Run an update up to its step number `last`."""
         before, current = self.world.known, self.world.known.held.get(self.world.known.live or Slot.BLUE)
         try:
             done = plan(before, self.wanted, ask, force, manual=self.manual)
@@ -86,13 +86,13 @@ class Histories(RuleBasedStateMachine):
             return
         if done.moves and not done.render and current and not force:
             older = before.held[done.live].order < current.order
-            assert not (older and current.release.contract), "nobody goes back past a contract migration unasked"
+            assert not (older and current.release.contract), "a rollback past a contract migration needs force"
         if ask is Ask.PROMOTE:
-            assert done.render is None, "what nobody could look at is not promoted"
+            assert done.render is None, "a release is promoted only after it was rendered"
         if ask is Ask.PREVIOUS:
-            assert done.release.digest in self.lived, "nobody goes back to what was never live"
+            assert done.release.digest in self.lived, "a rollback goes to a release that was live"
         if self.manual and ask is Ask.CONFIGURED and before.live:
-            assert not done.moves, "somebody has to say so"
+            assert not done.moves, "a manual promotion needs a command"
         for number, _ in enumerate(self.steps(done)):
             self.whole()
             if number >= last:
@@ -104,10 +104,10 @@ class Histories(RuleBasedStateMachine):
             assert self.world.tiers[done.live]["api"].digest == done.release.digest
         if ask is Ask.CONFIGURED:
             again = plan(self.world.known, self.wanted, manual=self.manual)
-            assert (again.render, again.moves) == (None, False), "the second time nothing happens"
+            assert (again.render, again.moves) == (None, False), "a second update changes nothing"
 
     def heal(self, undo: bool) -> None:
-        """The checkpoint may be a switch behind: on Docker that is undone, on Kubernetes it is read anew."""
+        """Settle a checkpoint that is one switch behind: Docker undoes the switch, Kubernetes reads it again."""
         world = self.world
         if world.doubtful and undo and world.known.live:
             world.live = world.known.live
@@ -117,7 +117,7 @@ class Histories(RuleBasedStateMachine):
             assert held and held.proven
         world.doubtful = False
 
-    # ------------------------------------------------------------------ what people do, and what happens
+    # ------------------------------------------------------------------ actions of users
 
     @rule(last=st.integers(0, STEPS), undo=st.booleans(), contract=st.booleans())
     def release(self, last: int, undo: bool, contract: bool) -> None:
@@ -147,11 +147,11 @@ class Histories(RuleBasedStateMachine):
     def promotion(self, manual: bool) -> None:
         self.manual = manual
 
-    # ------------------------------------------------------------------ what must hold
+    # ------------------------------------------------------------------ invariants
 
     @invariant()
     def whole(self) -> None:
-        """What is live is one release in all its tiers, proven, and the checkpoint knows which."""
+        """Check that the live slot has one verified release in all tiers, and that the checkpoint knows it."""
         live = self.world.live
         if not live:
             return

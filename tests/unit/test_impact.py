@@ -1,4 +1,4 @@
-"""What an error says of the live slot: only what the live slot has answered."""
+"""Errors about the live slot: they report only answers that it really gave."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ PATHS = ["/.gateway/api"]
 
 @contextmanager
 def gateway(status: int, slot: str = "blue", api: int = 200) -> Generator[str]:
-    """A gateway that answers users with this status, and its own question about the api with another."""
+    """Serve a gateway that answers users with `status`, and its readiness path of the api with `api`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -48,12 +48,12 @@ def test_live_slot_that_answers_was_not_touched() -> None:
         (200, "green", 200, "users get answers of green, and blue was live"),
     ],
 )
-def test_live_slot_that_fails_is_reported_as_it_answers(status: int, slot: str, api: int, said: str) -> None:
+def test_failing_live_slot_is_reported_with_its_answer(status: int, slot: str, api: int, said: str) -> None:
     with gateway(status, slot, api) as url:
         assert impact.describe(Slot.BLUE, url, PATHS, lambda: True) == said
 
 
-def test_gateway_out_of_reach_leaves_the_platforms_opinion() -> None:
+def test_unreachable_gateway_falls_back_to_readiness_on_the_platform() -> None:
     with gateway(200) as url:
         pass
     ready = impact.describe(Slot.BLUE, url, PATHS, lambda: True)
@@ -67,7 +67,7 @@ def test_gateway_out_of_reach_leaves_the_platforms_opinion() -> None:
     assert impact.describe(Slot.BLUE, url, PATHS, broken).startswith("live (blue) could not be asked")
 
 
-def test_first_release_has_nothing_live_to_touch() -> None:
+def test_first_release_reports_that_nothing_was_live() -> None:
     assert impact.describe(None, "http://127.0.0.1:9", PATHS, lambda: True) == "nothing was live"
 
 

@@ -1,4 +1,4 @@
-"""What a Compose file says is carried, or it is said what is not; the files are those of tests/compose, as Compose normalised them."""
+"""Import of Compose files: each setting is carried over or listed as not carried. The files are those of tests/compose, normalised by Compose."""
 
 import copy
 import re
@@ -39,7 +39,7 @@ def imported(compose: dict[str, Any], *profiles: str) -> Carried:
 
 
 def one(service: dict[str, Any], **others: dict[str, Any]) -> Carried:
-    """An api by itself, or beside others."""
+    """Import a service named api, alone or with others."""
     return imported({"services": {"api": {"image": "acme/api:1.2", **service}, **others}})
 
 
@@ -49,31 +49,31 @@ def said(found: Carried, kind: Kind | None = None) -> list[str]:
 
 @pytest.mark.parametrize("name", FILES)
 class TestEveryFile:
-    def test_what_comes_of_it_is_valid(self, name: str) -> None:
+    def test_imported_configuration_is_valid(self, name: str) -> None:
         found = imported(normalised(name))
         app = load_app(found.app)
         load_environment(found.environment, app)
         known = {*found.secrets, *found.files, *(note.path for note in found.notes)}
         assert {secret for secret in app.secrets if not {secret, f"secrets.{secret.replace('-', '_')}"} & known} <= {
-            "database-password"  # the board's: its folder of secrets is named, not carried
+            "database-password"  # The folder of the board's secrets is named in a note; its secrets are not carried.
         }
 
-    def test_no_service_is_passed_over(self, name: str) -> None:
+    def test_every_service_has_a_note(self, name: str) -> None:
         found = imported(normalised(name))
         spoken = {note.path.split(".")[1] for note in found.notes if note.path.startswith("services.")}
         assert set(normalised(name)["services"]) <= spoken
 
-    def test_no_secret_is_in_plain_text(self, name: str) -> None:
+    def test_imported_files_and_notes_contain_no_secret(self, name: str) -> None:
         found = imported(normalised(name))
         shown = repr(found) + "\n".join(lines(found.notes)) + yaml.safe_dump([found.app, found.environment])
         assert not [word for word in {*WORDS_OF_SECRETS[name], MADE} if word in shown]
 
-    def test_both_composes_are_understood_alike(self, name: str) -> None:
+    def test_forms_of_compose_1_and_2_are_imported_alike(self, name: str) -> None:
         assert imported(as_plugin(normalised(name))) == imported(normalised(name))
 
 
 def as_plugin(compose: dict[str, Any]) -> dict[str, Any]:
-    """The same file in the forms of Compose 2: commands as lists, ports, volumes and secrets as mappings, sizes in bytes."""
+    """Return the same file in the forms of Compose 2: commands as lists, ports, volumes and secrets as mappings, sizes in bytes."""
     changed = copy.deepcopy(compose)
     for service in changed["services"].values():
         for key in {"command", "entrypoint"} & set(service):
@@ -103,8 +103,8 @@ def _long_volume(given: str) -> dict[str, Any]:
     return {"type": "bind" if source.startswith("/") else "volume", "source": source, "target": target}
 
 
-class TestWhichServiceIsWhichTier:
-    def test_the_classic_four(self) -> None:
+class TestTierOfAService:
+    def test_web_api_database_and_cache_are_recognised(self) -> None:
         found = imported(normalised("classic"))
         assert list(found.app)[2:] == ["web", "api", "database", "cache"]
         assert found.app["web"]["build"] == "../../../compose/classic/frontend"
@@ -112,7 +112,7 @@ class TestWhichServiceIsWhichTier:
         assert found.app["database"] == {"image": "postgres:15-bookworm", "name": "todo_db", "user": "todo"}
         assert found.environment["gateway"] == {"port": 3000, "ports": {"api": 8000}}
 
-    def test_a_worker_is_one_image_with_another_command(self) -> None:
+    def test_service_with_the_api_image_and_another_command_is_the_worker(self) -> None:
         plain = {"image": "acme/shop:1", "command": "consume"}
         found = one({"image": "acme/shop:1", "ports": ["8000:8000"]}, background=plain | {"build": "/srv/shop"})
         assert "worker" not in found.app
@@ -127,7 +127,7 @@ class TestWhichServiceIsWhichTier:
         assert found.app["worker"]["command"] == ["x"]
         assert "services.other: it is the worker, for it has no port" in "\n".join(said(found, Kind.TAKEN))
 
-    def test_of_two_pages_the_one_with_data_is_the_api(self) -> None:
+    def test_of_two_web_services_the_one_with_a_database_is_the_api(self) -> None:
         found = imported(
             {
                 "services": {
@@ -140,52 +140,52 @@ class TestWhichServiceIsWhichTier:
         assert (found.app["api"]["port"], found.app["web"]["port"]) == (8000, 3000)
         assert found.app["api"]["needs"] == ["database"]
 
-    def test_a_second_of_a_kind_is_named(self) -> None:
+    def test_second_worker_is_listed_as_an_application_of_its_own(self) -> None:
         assert "services.celery-beat: the worker is celery; make this one an application of its own" in said(
             imported(normalised("anchors"))
         )
 
-    def test_proxies_are_the_gateways_job(self) -> None:
+    def test_proxy_service_is_replaced_by_the_gateway(self) -> None:
         for file, proxy in (("anchors", "nginx"), ("envfile", "caddy"), ("profiles", "traefik"), ("board", "gateway")):
             assert any(
                 line.startswith(f"services.{proxy}: a proxy") for line in said(imported(normalised(file)), Kind.LEFT)
             )
         assert imported(normalised("anchors")).environment["gateway"] == {"port": 80}
 
-    def test_an_nginx_by_itself_is_the_page(self) -> None:
+    def test_nginx_alone_is_the_web_tier(self) -> None:
         found = imported({"services": {"site": {"image": "nginx:1.27", "ports": ["80:80"]}}})
         assert found.app["web"] == {"image": "nginx:1.27", "port": 8080, "health": "/"}
         assert "services.site.ports: only root may listen on 80; have it listen on 8080, as is written now" in said(
             found
         )
 
-    def test_profiles_that_are_asked_for(self) -> None:
+    def test_service_of_a_profile_is_imported_only_with_the_profile(self) -> None:
         without, found = imported(normalised("profiles")), imported(normalised("profiles"), "jobs")
         assert "worker" not in without.app
         assert "services.worker: of profile jobs, not asked for; COMPOSE_PROFILES=jobs brings it in" in said(without)
         assert found.app["worker"]["command"] == ["python", "-m", "maps.worker"]
         assert found.app["worker"]["alive"] == ["python", "-m", "maps.alive"]
 
-    def test_nothing_to_reach_is_an_error(self) -> None:
+    def test_file_without_web_and_api_is_refused(self) -> None:
         with pytest.raises(RunError, match="no service of it is a web or an api"):
             imported({"services": {"db": {"image": "postgres:15"}}})
 
 
 class TestSteps:
-    def test_what_comes_before_the_server_runs_in_every_release(self) -> None:
+    def test_commands_before_the_server_become_migration_and_tasks(self) -> None:
         web = imported(normalised("anchors")).app["web"]
         assert web["migrate"] == {"command": ["python", "manage.py", "migrate", "--noinput"]}
         assert web["tasks"] == {"collectstatic": {"command": ["python", "manage.py", "collectstatic", "--noinput"]}}
         assert web["command"][0] == "gunicorn"
 
-    def test_a_shell_stays_where_it_is_needed(self) -> None:
+    def test_shell_is_kept_only_for_commands_that_need_it(self) -> None:
         found = one(
             {"command": ["sh", "-c", "alembic upgrade head && exec serve --port $$PORT"], "ports": ["9000:9000"]}
         )
         assert found.app["api"]["migrate"] == {"command": ["alembic", "upgrade", "head"]}
         assert found.app["api"]["command"] == ["sh", "-c", "serve --port $PORT"]
 
-    def test_services_that_end_are_steps_of_their_image(self) -> None:
+    def test_services_that_end_become_migration_and_seed(self) -> None:
         api = imported(normalised("board")).app["api"]
         assert api["migrate"]["command"][-3:] == ["alembic", "upgrade", "head"]
         assert api["seed"]["command"][-1] == "board.seed"
@@ -194,7 +194,7 @@ class TestSteps:
             said(imported(normalised("board")))
         )
 
-    def test_what_watches_is_the_reloads(self) -> None:
+    def test_watching_command_and_source_mounts_become_reload(self) -> None:
         api = imported(normalised("envfile")).app["api"]
         assert api["reload"]["command"] == ["npm", "run", "dev"]
         assert list(api["reload"]["mounts"].values()) == ["/app/src"]
@@ -203,42 +203,42 @@ class TestSteps:
 
 
 class TestSettings:
-    def test_secrets_are_by_name(self) -> None:
+    def test_secrets_are_referenced_by_name(self) -> None:
         found = imported(normalised("envfile"))
         assert found.app["api"]["secrets"] == ["amqp-url", "database-url", "postgres-password", "stripe-api-key"]
         assert found.secrets["database-url"] == "postgres://shop:shop@database:5432/shop"
         assert found.secrets["database-password"] == "shop"
         assert "services.server.environment.SESSION_SECRET: it is empty" in "\n".join(said(found))
 
-    def test_an_url_of_the_cache_has_its_password(self) -> None:
+    def test_cache_url_contains_the_cache_password(self) -> None:
         assert imported(normalised("classic")).secrets["redis-url"] == f"redis://:{MADE}@cache:6379/0"
 
-    def test_two_values_of_one_name_are_two_secrets(self) -> None:
+    def test_two_values_of_one_variable_become_two_secrets(self) -> None:
         other = {"image": "acme/api:1.2", "command": "work", "environment": {"TOKEN": "b"}}
         found = one({"ports": ["8000:8000"], "environment": {"TOKEN": "a"}}, worker=other)
         assert (found.app["api"]["secrets"], found.app["worker"]["secrets"]) == (["token"], ["worker-token"])
         assert found.secrets == {"token": "a", "worker-token": "b"}
 
-    def test_files_of_secrets_keep_their_names(self) -> None:
+    def test_secret_files_keep_their_names(self) -> None:
         found = imported(normalised("profiles"))
         assert found.app["database"]["password"] == "db-password"
         assert found.files == {"db-password": "/srv/compose/profiles/secrets/db_password.txt"}
         assert found.app["api"]["secrets"] == ["mapbox-token"]
 
-    def test_hosts_are_the_tiers(self) -> None:
+    def test_service_host_names_become_tier_names(self) -> None:
         env = imported(normalised("profiles")).environment["tiers"]["api"]["env"]
         assert env == {"DB_HOST": "database", "CACHE_ADDRESS": "cache:6379"}
 
     @pytest.mark.parametrize("value", ["redis://elsewhere:6379", "s3://cache-bucket/x", "redis"])
-    def test_other_hosts_are_left_alone(self, value: str) -> None:
+    def test_other_host_names_are_kept(self, value: str) -> None:
         found = one({"ports": ["8000:8000"], "environment": {"PLACE": value}}, cache={"image": "redis:7"})
         assert found.app["api"]["env"] == {"PLACE": value}
 
-    def test_public_keys_are_no_secrets(self) -> None:
+    def test_variables_of_public_prefixes_are_no_secrets(self) -> None:
         found = one({"ports": ["8000:8000"], "environment": {"VITE_MAP_KEY": "open"}})
         assert found.app["api"]["env"] == {"VITE_MAP_KEY": "open"}
 
-    def test_what_names_the_api_is_told(self) -> None:
+    def test_variable_with_the_address_of_the_api_is_listed(self) -> None:
         web = {"build": "/srv/web", "ports": ["8080:8080"], "environment": {"BACKEND": "http://api:8000/v1"}}
         found = one({"ports": ["8000:8000"]}, web=web)
         assert "env" not in found.app["web"]
@@ -248,8 +248,8 @@ class TestSettings:
         )
 
 
-class TestTheRest:
-    def test_limits(self) -> None:
+class TestOtherSettings:
+    def test_resource_limits_and_replicas_are_carried(self) -> None:
         tiers = imported(normalised("profiles")).environment["tiers"]
         assert tiers["database"] == {"cpu": 2.0, "memory": "1Gi"}
         assert {key: tiers["api"][key] for key in ("replicas", "cpu", "memory")} == {
@@ -270,7 +270,7 @@ class TestTheRest:
             (["NONE"], "/health"),
         ],
     )
-    def test_health(self, check: Any, path: str) -> None:
+    def test_health_path_is_read_from_the_health_check(self, check: Any, path: str) -> None:
         assert one({"ports": ["8000:8000"], "healthcheck": {"test": check}}).app["api"]["health"] == path
 
     @pytest.mark.parametrize(
@@ -285,22 +285,22 @@ class TestTheRest:
             ({}, 8000),
         ],
     )
-    def test_port(self, service: dict[str, Any], port: int) -> None:
+    def test_port_is_read_from_ports_health_check_variable_or_command(self, service: dict[str, Any], port: int) -> None:
         assert one(service).app["api"]["port"] == port
 
-    def test_alpine_has_another_user(self) -> None:
+    def test_database_on_alpine_has_uid_70(self) -> None:
         assert imported(normalised("anchors")).app["database"]["uid"] == 70
 
-    def test_volumes_are_shared_by_their_name(self) -> None:
+    def test_volumes_of_one_name_are_shared(self) -> None:
         app = imported(normalised("anchors")).app
         assert app["web"]["volumes"] == {"media": "/app/media", "static": "/app/static"}
         assert app["worker"]["volumes"] == {"media": "/app/media"}
 
-    def test_sql_files(self) -> None:
+    def test_sql_files_of_the_database_become_init(self) -> None:
         assert imported(normalised("envfile")).app["database"]["init"] == ["../../../compose/envfile/db/schema.sql"]
         assert any("name the SQL files of" in line for line in said(imported(normalised("anchors"))))
 
-    def test_what_has_no_like_here_is_listed_by_path(self) -> None:
+    def test_unsupported_setting_is_listed_by_its_path(self) -> None:
         left = said(imported(normalised("profiles")), Kind.LEFT)
         for path in ("privileged", "cap_add", "labels", "deploy.resources.reservations"):
             assert any(line.startswith(f"services.api.{path}: ") for line in left), path
@@ -308,9 +308,9 @@ class TestTheRest:
             line.startswith("services.api.blkio_config: ") for line in said(one({"blkio_config": {}, "expose": [80]}))
         )
 
-    def test_grace(self) -> None:
+    def test_stop_grace_period_becomes_stop_within(self) -> None:
         assert imported(normalised("anchors")).app["web"]["stop_within"] == "90s"
 
-    def test_what_is_said_first_is_what_is_to_be_done(self) -> None:
+    def test_notes_are_grouped_with_required_work_first(self) -> None:
         headings = [line for line in lines(imported(normalised("classic")).notes) if re.match(r"\n", line)]
         assert headings == [f"\n{kind}" for kind in Kind]

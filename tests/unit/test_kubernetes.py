@@ -1,4 +1,4 @@
-"""What holds for every Kubernetes object of staging, of prod, and of an application that uses all there is."""
+"""Invariants of every Kubernetes object of staging, of prod, and of applications that use every option."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ from .program import SECRETS, Deployment, Registered, deploy, environment, expor
 
 
 def everything() -> Deployment:
-    """All that can be said to a cluster, at once."""
+    """Deploy to a cluster with every option that Kubernetes supports."""
     app, env = project(), environment("staging")
     app["api"] |= {"secrets": ["mail-password", "token"], "volumes": {"uploads": "/data"}, "egress": True}
     app["api"] |= {"tasks": {"collect": {"command": ["collect"]}}, "scratch": "128Mi"}
@@ -47,21 +47,21 @@ def everything() -> Deployment:
 
 
 def beginning() -> Deployment:
-    """A database that begins with SQL."""
+    """Deploy a database that is initialised with SQL."""
     app = project()
     app["database"]["init"] = ["tests/unit/made.sql"]
     return deploy(app, environment("staging"), stack="staging")
 
 
 def monitored() -> Deployment:
-    """What is watched, where instances of the database say themselves how they are."""
+    """Deploy prod with monitoring, where the database cluster exports its own metrics."""
     env = environment("prod") | {"monitoring": {"labels": {"release": "prometheus"}}}
     env["monitoring"]["exporters"] = {"cache": f"exporter@sha256:{'2' * 64}"}
     return deploy(env=env, stack="prod")
 
 
 def backed_up() -> Deployment:
-    """A database, watched, whose backups go to a volume, and take along what the api has in one."""
+    """Deploy a database with monitoring, whose backups go to a volume and include a volume of the api."""
     app, env = project(), environment("staging")
     env["monitoring"] = True
     app["api"]["volumes"] = {"uploads": "/data"}
@@ -71,7 +71,7 @@ def backed_up() -> Deployment:
 
 
 def replicated() -> Deployment:
-    """A database of several instances, which begins with SQL."""
+    """Deploy a database cluster that is initialised with SQL."""
     app, env = project(), environment("staging")
     app["database"]["init"] = ["tests/unit/made.sql"]
     env["tiers"]["database"] |= {"ha": True, "priority_class": "high", "storage_class": "fast"}
@@ -80,7 +80,7 @@ def replicated() -> Deployment:
 
 
 def archived() -> Deployment:
-    """A database of several instances, each change of which is kept."""
+    """Deploy a database cluster with an archive of every change."""
     env = environment("staging")
     keys = {"access_key": "backup-access", "secret_key": "backup-secret"}
     target = {"s3": {"endpoint": "https://s3.test", "bucket": "backups", **keys}}
@@ -90,7 +90,7 @@ def archived() -> Deployment:
 
 
 def moving() -> Deployment:
-    """A single database that is live, and the three beside it that are to have its data."""
+    """Deploy a live single-instance database beside the cluster that will receive its data."""
     env = environment("staging")
     env["tiers"]["database"] |= {"ha": True, "single": "live", "backup": {"target": {"volume": True}}}
     return deploy(env=env, stack="staging", secrets=SECRETS | {"backup-key": "the-key-of-backups"})
@@ -108,7 +108,7 @@ ALL = {
     "moving": moving(),
 }
 OBJECTS = [(f"{name}-{each.kind}-{each.name}", each) for name, deployed in ALL.items() for each in deployed.objects]
-# Of a Pooler's pods its operator says the rest.
+# The operator defines the other fields of a Pooler's pods.
 PODS = [
     each
     for each in OBJECTS
@@ -118,7 +118,7 @@ STAYING = [(name, each) for name, each in PODS if each.kind not in ("Job", "Cron
 
 
 def of_each(items: list[tuple[str, Registered]]) -> Callable[[Callable[[Registered], None]], Callable[[], None]]:
-    """One test over all of them, which names the one that fails: a test for each would cost seconds."""
+    """Return a decorator that runs one check on all items and names the item that fails; a test for each would cost seconds."""
 
     def over(check: Callable[[Registered], None]) -> Callable[[], None]:
         def test() -> None:
@@ -151,7 +151,7 @@ def containers(it: Registered) -> list[Manifest]:
     return [*found["containers"], *found.get("initContainers", ())]
 
 
-def test_every_kind_of_thing_is_there() -> None:
+def test_deployments_cover_every_tier_and_kind() -> None:
     tiers = {each.labels["app.kubernetes.io/component"] for _, each in STAYING}
     assert tiers == {
         "web",
@@ -172,7 +172,7 @@ def test_every_kind_of_thing_is_there() -> None:
     }  # fmt: skip
 
 
-def test_the_role_in_the_documents_is_for_just_what_is_made() -> None:
+def test_documented_role_grants_exactly_the_kinds_that_are_created() -> None:
     made = {each.kind for _, each in OBJECTS} - {"Namespace", "ResourceQuota", "LimitRange"}
     assert made == set(access.KINDS)
     granted = {(rule["apiGroups"][0], name) for rule in access.role()["rules"] for name in rule["resources"]}
@@ -182,7 +182,7 @@ def test_the_role_in_the_documents_is_for_just_what_is_made() -> None:
 
 
 @every_object
-def test_it_has_the_recommended_labels_and_stays_in_its_namespace(it: Registered) -> None:
+def test_object_has_the_recommended_labels_and_namespace(it: Registered) -> None:
     labels = it.labels
     for name in ("name", "instance", "part-of", "managed-by", "component"):
         assert labels[f"app.kubernetes.io/{name}"], name
@@ -192,13 +192,13 @@ def test_it_has_the_recommended_labels_and_stays_in_its_namespace(it: Registered
 
 
 @every_object
-def test_what_is_of_a_slot_says_which_release_it_is(it: Registered) -> None:
+def test_only_objects_of_a_slot_or_switch_have_release_labels(it: Registered) -> None:
     in_slot = in_a_slot(it) or any(each.inside(it, "tiers:switch:Switch") for each in ALL.values())
     assert ("tiers.release" in it.labels) == ("app.kubernetes.io/version" in it.labels) == in_slot
 
 
 @every_object
-def test_its_names_and_labels_are_ones_kubernetes_takes(it: Registered) -> None:
+def test_names_and_labels_are_valid_for_kubernetes(it: Registered) -> None:
     assert len(it.inputs["metadata"]["name"]) <= 63
     for value in it.labels.values():
         assert len(value) <= 63
@@ -207,7 +207,7 @@ def test_its_names_and_labels_are_ones_kubernetes_takes(it: Registered) -> None:
 
 
 @every_object
-def test_nothing_is_latest(it: Registered) -> None:
+def test_no_object_names_the_tag_latest(it: Registered) -> None:
     assert ":latest" not in json.dumps(it.inputs)
 
 
@@ -217,7 +217,7 @@ def test_no_secret_is_in_a_plain_input(it: Registered) -> None:
 
 
 @every_pod
-def test_its_pod_is_restricted(it: Registered) -> None:
+def test_pod_meets_the_restricted_standard(it: Registered) -> None:
     context = pod(it)["securityContext"]
     assert context["runAsNonRoot"] is True
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -228,7 +228,7 @@ def test_its_pod_is_restricted(it: Registered) -> None:
 
 
 @every_pod
-def test_its_containers_are_hardened(it: Registered) -> None:
+def test_containers_of_a_pod_are_hardened(it: Registered) -> None:
     for each in containers(it):
         context = each["securityContext"]
         assert context["allowPrivilegeEscalation"] is False
@@ -240,12 +240,12 @@ def test_its_containers_are_hardened(it: Registered) -> None:
 
 
 @every_pod
-def test_it_has_no_token(it: Registered) -> None:
+def test_pod_mounts_no_service_account_token(it: Registered) -> None:
     assert pod(it)["automountServiceAccountToken"] is False
 
 
 @every_pod
-def test_its_resources_are_reserved_and_limited(it: Registered) -> None:
+def test_containers_have_requests_and_limits(it: Registered) -> None:
     for each in containers(it):
         requests, limits = each["resources"]["requests"], each["resources"]["limits"]
         assert set(requests) == set(limits) == {"cpu", "memory", "ephemeral-storage"}
@@ -253,14 +253,14 @@ def test_its_resources_are_reserved_and_limited(it: Registered) -> None:
 
 
 @every_pod
-def test_it_writes_only_to_memory_of_limited_size_and_to_volumes(it: Registered) -> None:
+def test_pod_writes_only_to_limited_memory_and_volumes(it: Registered) -> None:
     sizes = [volume["emptyDir"] for volume in pod(it)["volumes"] if "emptyDir" in volume]
     assert sizes or it.labels["app.kubernetes.io/component"] == "cache"
     assert all(each["medium"] == "Memory" and each["sizeLimit"] for each in sizes)
 
 
 @every_pod
-def test_its_secrets_are_files_it_can_only_read(it: Registered) -> None:
+def test_secrets_are_read_only_files_and_never_variables(it: Registered) -> None:
     for each in containers(it):
         for variable in each.get("env", ()):
             assert "valueFrom" not in variable
@@ -269,7 +269,7 @@ def test_its_secrets_are_files_it_can_only_read(it: Registered) -> None:
 
 
 @every_staying
-def test_its_three_probes_differ(it: Registered) -> None:
+def test_startup_liveness_and_readiness_probes_differ(it: Registered) -> None:
     for each in containers(it):
         startup, liveness, readiness = each["startupProbe"], each["livenessProbe"], each.get("readinessProbe")
         assert bool(readiness) == (it.labels["app.kubernetes.io/component"] != "worker")
@@ -282,9 +282,9 @@ def test_its_three_probes_differ(it: Registered) -> None:
 
 
 @every_staying
-def test_it_has_an_account_and_a_budget_of_its_own(it: Registered) -> None:
+def test_workload_has_its_own_service_account_and_disruption_budget(it: Registered) -> None:
     deployed = next(each for each in ALL.values() if it in each.all)
-    # Members of one workload share theirs: one of them at a time may leave.
+    # Members of one workload share its budget: one of them at a time may leave.
     owner = it.labels["app.kubernetes.io/name"] if LABEL_MEMBER in it.labels else it.inputs["metadata"]["name"]
     assert pod(it)["serviceAccountName"] == owner
     account = deployed.one("ServiceAccount", owner)
@@ -297,7 +297,7 @@ def test_it_has_an_account_and_a_budget_of_its_own(it: Registered) -> None:
 
 
 @every_staying
-def test_a_request_in_it_is_finished(it: Registered) -> None:
+def test_pod_has_time_to_finish_its_requests(it: Registered) -> None:
     described = project().get(it.labels["app.kubernetes.io/component"], {})
     each = containers(it)[0]
     grace = pod(it)["terminationGracePeriodSeconds"]
@@ -315,10 +315,10 @@ def test_tiers_of_a_slot_spread_over_zones_and_hosts(deployed: Deployment) -> No
         assert all(each["labelSelector"] == it.inputs["spec"]["selector"] for each in spread)
 
 
-def test_where_an_autoscaler_decides_nobody_else_does() -> None:
+def test_replicas_of_an_autoscaled_tier_are_ignored() -> None:
     deployed = ALL["prod"]
     api = deployed.one("Deployment", "api-blue")
-    # Begun with what it may not go below: it must not go live as one pod. From then on it is the autoscaler's.
+    # It begins with the lower bound, because it must not go live as one pod. After that the autoscaler sets the number.
     assert (api.inputs["spec"]["replicas"], api.ignores) == (2, ("spec.replicas",))
     assert deployed.one("Deployment", "web-blue").ignores == ()
     assert deployed.one("Deployment", "web-blue").inputs["spec"]["replicas"] == 2
@@ -342,26 +342,26 @@ def test_every_image_of_prod_is_named_by_its_digest() -> None:
     images = {each["image"] for _, it in PODS if it in ALL["prod"].all for each in containers(it)}
     images |= {ALL["prod"].one("Cluster", "database-ha").inputs["spec"]["imageName"]}
     images |= {each["image"] for each in pod(ALL["prod"].one("Pooler", "database-pooler"))["containers"]}
-    # Web, api, worker and what asks them; PostgreSQL and its pooler; Redis and the way to it.
+    # The images are of web, api, worker and the smoke test; of PostgreSQL and its pooler; of Redis and its proxy.
     assert len(images) == 8
     assert all("@sha256:" in image for image in images)
 
 
-def test_images_that_are_built_come_from_the_registry() -> None:
+def test_built_images_come_from_the_registry() -> None:
     [api] = containers(ALL["staging"].one("Deployment", "api-blue"))
     assert api["image"].startswith("127.0.0.1:5005/board/board-api:")
 
 
-def test_secrets_are_immutable_and_their_names_change_with_their_content() -> None:
+def test_secrets_are_immutable_and_named_by_their_content() -> None:
     one, other = first("staging"), deploy(stack="staging", secrets=SECRETS | {"cache-password": "another"})
     names = [{each.inputs["metadata"]["name"] for each in deployed.of("Secret")} for deployed in (one, other)]
-    assert len(names[0] - names[1]) == 3  # of api, worker and cache; the database's is the same
+    assert len(names[0] - names[1]) == 3  # Those of api, worker and cache change; the database's does not.
     assert all(each.inputs["immutable"] is True for each in one.of("Secret"))
     assert all(set(each.secret_outputs) == {"data", "stringData"} for each in one.of("Secret"))
     assert one.release != other.release
 
 
-def test_a_tier_gets_its_own_secrets_only() -> None:
+def test_tier_receives_its_own_secrets_only() -> None:
     given = {
         each.labels["app.kubernetes.io/component"]: set(each.inputs["stringData"])
         for each in first("prod").of("Secret")
@@ -372,7 +372,7 @@ def test_a_tier_gets_its_own_secrets_only() -> None:
     }  # fmt: skip
 
 
-def test_secrets_from_elsewhere_are_mounted_beside_the_others() -> None:
+def test_external_secrets_are_mounted_with_the_others() -> None:
     deployed = ALL["everything"]
     [volume] = [each for each in pod(deployed.one("Deployment", "api-blue"))["volumes"] if each["name"] == "secrets"]
     files = {
@@ -385,7 +385,7 @@ def test_secrets_from_elsewhere_are_mounted_beside_the_others() -> None:
     assert files["cache-password"].startswith("api-blue-")
 
 
-def test_an_external_database_is_not_made_and_reached_by_who_needs_it() -> None:
+def test_external_database_is_not_deployed_and_its_host_is_passed_to_tiers() -> None:
     deployed = ALL["everything"]
     assert [each.name for each in deployed.of("StatefulSet")] == ["cache"]
     [api] = containers(deployed.one("Deployment", "api-blue"))
@@ -393,10 +393,10 @@ def test_an_external_database_is_not_made_and_reached_by_who_needs_it() -> None:
 
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
-def test_data_is_protected_unless_the_environment_says_otherwise(stack: str) -> None:
+def test_data_is_protected_with_protect_data(stack: str) -> None:
     protected = {each.kind for each in first(stack).objects if each.protect}
     assert {each.kind for each in first(stack).objects if each.retained} == protected
-    # Of the database in prod its operator makes the claims: they go with the Cluster.
+    # In prod the operator creates the claims of the database: they belong to the Cluster.
     assert protected == ({"Cluster", "PersistentVolumeClaim"} if stack == "prod" else set())
     env = environment("staging") | {"protect_data": True}
     assert {each.kind for each in deploy(env=env, stack="staging").objects if each.protect} == {
@@ -405,7 +405,7 @@ def test_data_is_protected_unless_the_environment_says_otherwise(stack: str) -> 
     }
 
 
-def test_a_namespace_that_is_there_is_left_alone_and_one_that_is_made_is_restricted() -> None:
+def test_existing_namespace_is_left_alone_and_a_created_one_is_restricted() -> None:
     assert not [each for each in first("prod").objects if each.kind == "Namespace"]
     [namespace] = first("staging").of("Namespace")
     assert namespace.labels["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -415,7 +415,7 @@ def test_a_namespace_that_is_there_is_left_alone_and_one_that_is_made_is_restric
 # ---------------------------------------------------------------------- releases
 
 
-def test_one_route_moves_all_traffic_and_nothing_waits_for_it() -> None:
+def test_one_route_moves_all_traffic_and_no_resource_depends_on_it() -> None:
     for deployed in (first("staging"), second("staging")):
         live = deployed.one("HTTPRoute", "board")
         slot = live.labels["tiers.slot"]
@@ -441,7 +441,7 @@ ACCEPTS = {
 
 
 @pytest.mark.parametrize("accept", ACCEPTS)
-def test_what_a_page_asks_for_goes_where_the_page_came_from_and_a_new_page_to_what_is_live(accept: str) -> None:
+def test_cookie_pins_assets_to_the_slot_of_their_page_and_new_pages_to_live(accept: str) -> None:
     old, new = first("staging"), second("staging")
     for route, release in (
         (old.one("HTTPRoute", "board-blue"), old.release),
@@ -457,7 +457,7 @@ def test_what_a_page_asks_for_goes_where_the_page_came_from_and_a_new_page_to_wh
             assert bool(re.search(wanted, accept)) is not ACCEPTS[accept]
 
 
-def test_only_a_page_brings_the_cookie_and_says_which_release_it_is() -> None:
+def test_only_responses_with_pages_set_the_release_cookie() -> None:
     live = second("prod").one("HTTPRoute", "board").inputs["spec"]["rules"]
     for rule in live:
         added = [each["responseHeaderModifier"]["add"][0] for each in rule.get("filters", ()) if "add" in str(each)]
@@ -471,7 +471,7 @@ def test_only_a_page_brings_the_cookie_and_says_which_release_it_is() -> None:
             assert each["value"] == f"tiers-release={second('prod').release}; Path=/; HttpOnly; SameSite=Lax; Secure"
 
 
-def test_pages_of_a_release_that_leaves_are_led_elsewhere_before_it_is_touched() -> None:
+def test_pinned_route_of_a_replaced_release_changes_before_its_workloads() -> None:
     third = deploy(project() | {"version": "3.0.0"}, export=exported(second("staging")), stack="staging")
     for kind in ("Deployment", "Service"):
         for each in third.of(kind):
@@ -479,14 +479,14 @@ def test_pages_of_a_release_that_leaves_are_led_elsewhere_before_it_is_touched()
                 assert "board-blue" in third.before(each), each.name
 
 
-def test_a_standby_that_does_not_run_is_not_asked_by_old_pages() -> None:
+def test_cold_standby_has_no_cookie_routes() -> None:
     env = environment("staging") | {"release": {"standby": "cold"}}
     deployed = deploy(env=env, stack="staging")
     assert "tiers-release" not in json.dumps([each.inputs for each in deployed.of("HTTPRoute")])
 
 
-def test_nobody_is_led_to_a_standby_that_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even who holds a page of its release; and on the way back they are once everything runs."""
+def test_suspended_standby_receives_no_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cookies of the release's pages are ignored, too. A rollback routes them again once everything runs."""
     made = first("staging").one("HTTPRoute", "board-blue").inputs
     asked = [rule for rule in made["spec"]["rules"] if len(rule["matches"][0]["headers"]) == 1]
     assert asked != made["spec"]["rules"]
@@ -504,8 +504,8 @@ def test_nobody_is_led_to_a_standby_that_runs_nothing(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "PodDisruptionBudget"])
-def test_two_releases_share_no_selector(kind: str) -> None:
-    """So that no pod of another release is waited for, or answers, in place of one of this."""
+def test_selectors_of_two_releases_differ(kind: str) -> None:
+    """Otherwise a pod of another release could be awaited, or answer requests, instead of a pod of this one."""
     selectors = [
         json.dumps(each.inputs["spec"]["selector"])
         for deployed in (first("staging"), deploy(project() | {"version": "2.0.0"}, stack="staging"))
@@ -515,7 +515,7 @@ def test_two_releases_share_no_selector(kind: str) -> None:
     assert len(selectors) == len(set(selectors)) >= 4
 
 
-def test_the_switch_waits_for_every_gate() -> None:
+def test_switch_depends_on_every_gate() -> None:
     deployed = first("prod")
     switch = deployed.one("HTTPRoute", "board")
     assert {"blue-smoke"} <= deployed.before(switch)
@@ -524,7 +524,7 @@ def test_the_switch_waits_for_every_gate() -> None:
     assert {"database-ha", "database-pooler", "cache"} <= deployed.before("blue-api-migrate")
 
 
-def test_what_is_live_stays_as_it_is_when_a_release_comes() -> None:
+def test_live_slot_is_replayed_unchanged_by_a_release() -> None:
     for stack in ("staging", "prod"):
         kept = [each for each in second(stack).objects if each.ignores == ("*",)]
         made = [each for each in first(stack).objects if in_a_slot(each, first(stack))]
@@ -535,7 +535,7 @@ def test_what_is_live_stays_as_it_is_when_a_release_comes() -> None:
 
 
 @pytest.mark.parametrize("failing", ["blue-api-migrate", "blue-smoke"])
-def test_a_gate_that_fails_stops_before_the_switch(failing: str) -> None:
+def test_failed_gate_stops_before_the_switch(failing: str) -> None:
     seen: list[Registered] = []
     with pytest.raises(Exception, match=failing):
         deploy(stack="staging", fail=lambda name: name == failing, seen=seen)
@@ -543,7 +543,7 @@ def test_a_gate_that_fails_stops_before_the_switch(failing: str) -> None:
     assert not [each for each in seen if each.labels.get("tiers.role") == "switch"]
 
 
-def test_going_back_is_a_switch_with_the_routes_that_slot_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rollback_is_a_switch_with_the_routes_of_the_old_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     app: dict[str, Any] = project() | {"version": "2.0.0"}
     app["api"] |= {"port": 9000, "paths": ["/v2"]}
     released = deploy(app, export=exported(first("staging")), stack="staging")
@@ -556,7 +556,7 @@ def test_going_back_is_a_switch_with_the_routes_that_slot_has(monkeypatch: pytes
     assert again[0].inputs == first("staging").one("Deployment", "worker-blue").inputs
 
 
-def test_a_job_that_failed_is_made_anew() -> None:
+def test_failed_job_is_created_again() -> None:
     export = exported(first("staging"))
     for resource in export["deployment"]["resources"]:
         if resource["urn"].endswith("::blue-smoke"):
@@ -570,7 +570,7 @@ def test_a_job_that_failed_is_made_anew() -> None:
     assert again.inputs["spec"]["template"]["metadata"]["labels"]["tiers.attempt"] == "2"
 
 
-def test_the_scale_of_what_is_live_follows_the_configuration_and_nothing_else_does() -> None:
+def test_only_the_scale_of_the_live_slot_follows_the_configuration() -> None:
     env = environment("prod")
     env["tiers"] = copy.deepcopy(env["tiers"])
     env["tiers"]["web"]["replicas"] = 5
@@ -589,7 +589,7 @@ def test_the_scale_of_what_is_live_follows_the_configuration_and_nothing_else_do
     assert switch.ignores == ("*",)
 
 
-def test_paths_are_part_of_a_release() -> None:
+def test_paths_are_part_of_the_release_digest() -> None:
     app = project()
     app["api"] |= {"paths": ["/api", "/v2"]}
     assert deploy(app, stack="staging").release != first("staging").release
@@ -607,8 +607,8 @@ def test_paths_are_part_of_a_release() -> None:
         ("tiers.api.reserve", 0.1),
     ],
 )
-def test_what_pods_and_routes_are_made_from_is_part_of_a_release(path: str, value: Any) -> None:
-    """Else it would change what is live without a gate, or do nothing without a word."""
+def test_settings_of_pods_and_routes_are_part_of_the_release_digest(path: str, value: Any) -> None:
+    """Otherwise a change would reach the live slot without a gate, or have no effect without a message."""
     env: Any = environment("staging")
     *parents, last = path.split(".")
     target = env
@@ -618,8 +618,8 @@ def test_what_pods_and_routes_are_made_from_is_part_of_a_release(path: str, valu
     assert deploy(env=env, stack="staging").release != first("staging").release
 
 
-def test_data_is_made_anew_over_its_volume_when_its_pod_changes() -> None:
-    """An update in place would not be waited for, and a pod that can't start would not make way for one that can."""
+def test_changed_database_pod_is_replaced_on_the_same_volume() -> None:
+    """An update in place would not be awaited, and a pod that can't start would block one that can."""
     env = environment("staging")
     env["tiers"] = {**env["tiers"], "database": {"memory": "1Gi"}}
     one, other = (
@@ -636,14 +636,14 @@ def test_data_is_made_anew_over_its_volume_when_its_pod_changes() -> None:
     )
 
 
-def test_a_worker_nobody_can_ask_has_to_live_for_a_while() -> None:
+def test_worker_without_a_probe_must_run_10_s() -> None:
     app = project()
     del app["worker"]["alive"]
     spec = deploy(app, stack="staging").one("Deployment", "worker-blue").inputs["spec"]
     assert spec["minReadySeconds"] == 10
 
 
-def test_traffic_comes_back_to_a_slot_that_is_big_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rollback_scales_the_slot_before_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     app, env = project() | {"version": "2.0.0"}, environment("staging")
     released = deploy(app, env, export=exported(first("staging")), stack="staging")
     env["tiers"] = {**env["tiers"], "web": {"replicas": 5}}
@@ -653,12 +653,12 @@ def test_traffic_comes_back_to_a_slot_that_is_big_enough(monkeypatch: pytest.Mon
     assert "web-blue" in back.before(back.one("HTTPRoute", "board"))
 
 
-def test_another_application_is_not_put_over_the_data_of_this_one() -> None:
+def test_another_application_in_the_same_stack_is_refused() -> None:
     with pytest.raises(RunError, match=r"app\.name: this stack holds board"):
         deploy(project() | {"name": "shop"}, export=exported(first("staging")), stack="staging")
 
 
-def test_who_only_reads_a_volume_that_is_shared_can_not_write_it() -> None:
+def test_read_only_user_of_a_shared_volume_mounts_it_read_only() -> None:
     mounts = {
         name: next(
             each

@@ -1,4 +1,4 @@
-"""What the lab makes is the same in whichever clone it is made, and whatever it is asked for it can begin."""
+"""Steps of the lab: images do not depend on the clone, and every step runs after the steps it needs."""
 
 import fcntl
 import threading
@@ -12,11 +12,11 @@ from lab.__main__ import WHAT
 from .program import ROOT
 
 
-def test_a_base_image_knows_nothing_of_the_clone_it_is_made_in() -> None:
+def test_base_image_does_not_depend_on_the_clone() -> None:
     assert not [word for word in engine.BOOTSTRAP if str(ROOT) in word]
 
 
-def test_two_labs_at_once_make_a_thing_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_labs_at_once_run_a_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "CACHE", tmp_path)
     made: list[str] = []
     slow = steps.Step(
@@ -40,7 +40,9 @@ def _while_another_lab_builds(lab: steps.Step) -> threading.Thread:
     return bringing
 
 
-def test_complete_machine_does_not_wait_for_another_labs_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_complete_machine_does_not_wait_for_the_build_of_another_lab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(steps, "CACHE", tmp_path)
     complete = steps.Step(name="it", takes="a moment", present=lambda: "there", run=lambda: None)
     with (tmp_path / "lab.lock").open("w") as lock:
@@ -48,7 +50,7 @@ def test_complete_machine_does_not_wait_for_another_labs_build(tmp_path: Path, m
         assert not _while_another_lab_builds(complete).is_alive()
 
 
-def test_missing_step_waits_for_another_labs_build_and_looks_again(
+def test_missing_step_waits_for_the_build_of_another_lab_and_checks_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "CACHE", tmp_path)
@@ -73,10 +75,10 @@ def test_missing_step_waits_for_another_labs_build_and_looks_again(
 @pytest.mark.parametrize("asked", [("dev", "tools", "data"), *((what,) for what in WHAT)], ids="+".join)
 @pytest.mark.parametrize("own_engine", [False, True])
 @pytest.mark.parametrize("own_cluster", [False, True])
-def test_what_a_step_needs_is_made_with_it(
+def test_needs_of_a_step_are_part_of_the_same_run(
     asked: tuple[str, ...], own_engine: bool, own_cluster: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a machine where all is there already no order is made, so that a missing one is seen on a new machine only."""
+    """On a complete machine no step runs, and a missing dependency shows on a new machine only."""
     monkeypatch.setattr(engine, "answers", lambda: own_engine)
     monkeypatch.setattr(engine, "ours", lambda _: None)
     monkeypatch.setattr(cluster, "another", lambda: "an administrator's" if own_cluster else None)

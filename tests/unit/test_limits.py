@@ -1,4 +1,4 @@
-"""Limits of a platform, checked on what the program renders at the limit and one beyond it."""
+"""Limits of a platform, checked on rendered objects at the limit and one beyond it."""
 
 import re
 from typing import Any
@@ -20,7 +20,7 @@ def _cluster(standby: str = "warm") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("standby", "most"), [("warm", 60), ("cold", 64)])
-def test_as_many_prefixes_as_a_route_takes_are_rendered_and_one_more_is_refused(standby: str, most: int) -> None:
+def test_most_prefixes_of_a_route_are_rendered_and_one_more_is_refused(standby: str, most: int) -> None:
     app = project()
     app["web"]["metrics"] = app["api"]["metrics"] = "/metrics"
     app["api"]["paths"] = [f"/p{number}" for number in range(most)]
@@ -43,7 +43,7 @@ def test_as_many_prefixes_as_a_route_takes_are_rendered_and_one_more_is_refused(
         ("p" * 58, "has 64 characters, and a label takes 63"),
     ],
 )
-def test_name_of_a_stack_that_a_cluster_refuses(stack: str, wrong: str) -> None:
+def test_stack_name_that_is_no_namespace_is_refused_on_kubernetes_only(stack: str, wrong: str) -> None:
     app = load_app(project())
     on_cluster, on_engine = load_environment(_cluster(), app), load_environment(environment("dev"), app)
     with pytest.raises(ConfigError, match=f"^stack: .*{re.escape(wrong)}.*; "):
@@ -51,7 +51,7 @@ def test_name_of_a_stack_that_a_cluster_refuses(stack: str, wrong: str) -> None:
     check_stack(stack, app, on_engine)
 
 
-def test_name_of_a_stack_is_free_where_the_namespace_has_its_own() -> None:
+def test_any_stack_name_is_accepted_with_a_configured_namespace() -> None:
     app, value = load_app(project()), _cluster()
     value["kubernetes"]["namespace"] = {"name": "shop"}
     check_stack("Prod.eu", app, load_environment(value, app))
@@ -65,14 +65,14 @@ def test_name_of_a_stack_is_free_where_the_namespace_has_its_own() -> None:
         ({"memory": "99999999Gi"}, "environment.tiers.database.memory: '99999999Gi' is more than any machine has; …"),
     ],
 )
-def test_size_that_no_cluster_can_give(change: dict[str, Any], line: str) -> None:
+def test_impossible_size_is_refused(change: dict[str, Any], line: str) -> None:
     value = _cluster()
     value["tiers"]["database"] = change
     with pytest.raises(ConfigError, match="^" + re.escape(line.rstrip("…"))):
         load_environment(value, load_app(project()))
 
 
-def test_worker_without_a_probe_has_time_to_count_as_started() -> None:
+def test_worker_without_a_probe_and_too_little_start_time_is_refused() -> None:
     app, value = project(), _cluster()
     app["worker"] |= {"alive": [], "start_within": "9s"}
     value["kubernetes"]["schedule_within"] = "1s"
@@ -94,7 +94,7 @@ def test_worker_without_a_probe_has_time_to_count_as_started() -> None:
         ("web", "PUBLIC_URL"),
     ],
 )
-def test_variable_that_the_program_sets_is_refused_wherever_it_is_given(tier: str, variable: str) -> None:
+def test_variable_that_the_program_sets_is_refused_in_app_and_environment(tier: str, variable: str) -> None:
     app = project()
     app["web"]["needs"] = ["api"]
     for value, settings, path in (
@@ -131,14 +131,14 @@ def test_paths_that_are_one_folder_in_two_spellings_are_refused() -> None:
 
 @pytest.mark.parametrize("path", ["/run/secrets", "/run/secrets/", "/run//secrets/x", "/run/./secrets"])
 @pytest.mark.parametrize("key", ["writable", "volumes"])
-def test_folder_of_secrets_is_not_mounted_over(key: str, path: str) -> None:
+def test_mount_over_the_folder_of_secrets_is_refused(key: str, path: str) -> None:
     app = project()
     app["api"][key] = [path] if key == "writable" else {"files": path}
     with pytest.raises(ConfigError, match=rf"app\.api\.{key}.*: .* where the program mounts secrets; "):
         load_app(app)
 
 
-def test_folder_above_that_of_secrets_may_be_written_to() -> None:
+def test_parent_of_the_folder_of_secrets_may_be_writable() -> None:
     app = project()
     app["api"]["writable"] = ["/run", "/tmp"]
     assert load_app(app).api

@@ -1,4 +1,4 @@
-"""The live slot, whatever is missing from the checkpoint: it is kept as it is, or the update is refused."""
+"""The live slot after losses in the checkpoint: it is kept as it is, or the update is refused."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,17 +28,17 @@ def resources(export: Export) -> list[dict[str, Any]]:
 
 
 def finished(export: Export, live: Slot, number: int) -> Export:
-    """The checkpoint after an update that ended well: with the stack's outputs, too."""
+    """Return the checkpoint after a successful update, including the stack's outputs."""
     outputs = {"live": str(live), "last_switch": {"number": number, "slot": str(live)}}
     stack = {"urn": "urn:pulumi:dev::board::pulumi:pulumi:Stack::board-dev", "type": STACK, "outputs": outputs}
     return {"deployment": {"resources": [stack, *resources(export)]}}
 
 
 def cut_short(before: Export, seen: Sequence[Registered], failed: str = "(none)") -> Export:
-    """The checkpoint after an update that ended early, as the engine leaves it.
+    """Return the checkpoint that the engine leaves after an update that ended early.
 
-    Nothing is deleted. A component whose inputs changed has the outputs it registered, one that did not the old ones;
-    the stack's outputs are the old ones. `failed` is the end of the name of a container that ended with another code than 0.
+    Nothing is deleted. A component with changed inputs has the outputs it registered; an unchanged one has its old outputs.
+    The stack's outputs are the old ones. `failed` is the end of the name of a container that exited with an error.
     """
     old = {each["urn"]: each for each in resources(before)}
     new: dict[str, dict[str, Any]] = {}
@@ -60,7 +60,7 @@ def _deployment(entries: list[Registered], before: Export) -> Any:
 
 
 def third(stack: str, fail: str = "") -> list[Registered]:
-    """What the third release registers: all of it, or until the resource with this end of its name fails."""
+    """Return the registrations of the third release, up to the resource whose name ends with `fail` if that is set."""
     seen: list[Registered] = []
     app, settings = project() | {"version": "3.0.0"}, environment(stack) | {"release": {}}
     before = finished(exported(second(stack)), Slot.GREEN, 2)
@@ -73,7 +73,7 @@ def third(stack: str, fail: str = "") -> list[Registered]:
 
 @cache
 def histories(stack: str) -> list[tuple[str, Export, Slot, int]]:
-    """Checkpoints of either platform, with the slot that is really live and the number of switches there were."""
+    """Return checkpoints of a platform, each with the slot that is really live and the number of switches."""
     begun = finished(exported(first(stack)), Slot.BLUE, 1)
     again = finished(exported(second(stack)), Slot.GREEN, 2)
     failed = cut_short(again, third(stack, fail="blue-smoke"), "blue-smoke")
@@ -86,7 +86,7 @@ def histories(stack: str) -> list[tuple[str, Export, Slot, int]]:
 
 
 def answer(stack: str, live: Slot, number: int) -> Routing:
-    """Return what a platform with nothing wrong says: only Kubernetes notes the number."""
+    """Return the answer of a healthy platform: only Kubernetes records the number of switches."""
     return Routing(
         source="the platform", live=live, switches=None if stack == "dev" else number, running=frozenset(Slot)
     )
@@ -98,7 +98,7 @@ def test_complete_checkpoint_needs_no_platform(stack: str, number: int) -> None:
     name, export, live, switches = histories(stack)[number]
 
     def ask() -> Routing:
-        raise AssertionError("asking costs time in every preview")
+        raise AssertionError("the platform was asked, which costs time in every preview")
 
     observed = settle(parse(export), ask)
     assert (observed.live, observed.switches, observed.missing) == (live, switches, False), name
@@ -108,7 +108,7 @@ def test_complete_checkpoint_needs_no_platform(stack: str, number: int) -> None:
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("number", range(4))
 @given(data=st.data(), answers=st.booleans())
-def test_live_slot_is_kept_or_refused_whatever_is_lost(
+def test_after_any_loss_the_live_slot_is_kept_or_the_update_is_refused(
     stack: str, number: int, data: st.DataObject, answers: bool
 ) -> None:
     _, export, live, switches = histories(stack)[number]
@@ -134,12 +134,12 @@ def test_live_slot_is_kept_or_refused_whatever_is_lost(
 
 
 def _says(resource: Mapping[str, Any]) -> bool:
-    """Return whether a resource is one that says something about the live slot."""
+    """Tell whether a resource records the live slot."""
     return any(f'"{role}"' in str(resource["inputs"]).replace("'", '"') for role in ("switch", "smoke"))
 
 
 def without(export: Export, *ends: str, outputs_of: Sequence[str] = ()) -> Export:
-    """The checkpoint without the resources whose URNs end like that, and without the outputs of these types."""
+    """Return the checkpoint without resources whose URNs have these endings, and without the outputs of these types."""
     left = [each for each in resources(export) if not each["urn"].endswith(ends)]
     return {
         "deployment": {"resources": [{**each, "outputs": {}} if each["type"] in outputs_of else each for each in left]}
@@ -147,7 +147,7 @@ def without(export: Export, *ends: str, outputs_of: Sequence[str] = ()) -> Expor
 
 
 @pytest.mark.parametrize(("stack", "switch"), [("dev", "::switch-2"), ("staging", "HTTPRoute::board")])
-def test_lost_switch_is_put_back_and_the_next_release_goes_to_the_idle_slot(stack: str, switch: str) -> None:
+def test_lost_switch_is_restored_and_the_next_release_goes_to_the_idle_slot(stack: str, switch: str) -> None:
     _, export, live, _ = histories(stack)[1]
     pruned = without(export, switch, "-smoke")
     app, settings = project() | {"version": "2.0.0"}, environment(stack) | {"release": {}}
@@ -160,12 +160,14 @@ def test_lost_switch_is_put_back_and_the_next_release_goes_to_the_idle_slot(stac
     moves = {each.labels["tiers.switch"]: each for each in released if each.labels.get("tiers.role") == "switch"}
     assert {number: each.labels["tiers.slot"] for number, each in moves.items()} == {"2": "green", "3": "blue"}
     assert moves["2"].urn in moves["3"].waits_for
-    assert not [urn for urn in moves["2"].waits_for if urn.endswith("-smoke")], "it comes back though the release fails"
+    assert not [urn for urn in moves["2"].waits_for if urn.endswith("-smoke")], (
+        "the restored switch must not depend on the new release"
+    )
     assert moves["2"].retained is (stack == "staging"), "the route is one object, which must not be deleted"
 
 
-def test_route_that_stood_in_for_a_lost_one_is_followed_by_the_real_one() -> None:
-    """On Kubernetes both are one object: nothing may delete it."""
+def test_substitute_of_a_lost_route_is_replaced_by_the_real_route() -> None:
+    """On Kubernetes both are the same object: it must not be deleted."""
     _, export, live, _ = histories("staging")[1]
     pruned = without(export, "HTTPRoute::board")
     app, settings = project() | {"version": "2.0.0"}, environment("staging") | {"release": {}}
@@ -211,7 +213,7 @@ def test_route_deleted_after_an_update_killed_at_the_switch_is_decided_by_a_pers
 
 
 @pytest.mark.parametrize("name", ["the state is lost", "the last switch is not where it was"])
-def test_error_lists_the_sources_and_the_command(name: str) -> None:
+def test_error_about_the_live_slot_lists_the_sources_and_the_command(name: str) -> None:
     _, export, live, _ = histories("dev")[1]
     if name == "the state is lost":
         with pytest.raises(
@@ -224,7 +226,7 @@ def test_error_lists_the_sources_and_the_command(name: str) -> None:
         deploy(export=without(export, "::switch-2"), routing=answer("dev", live.other, 2))
 
 
-def test_person_names_the_live_slot_where_nothing_else_can(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiers_live_names_the_live_slot_where_sources_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     _, export, live, _ = histories("dev")[3]
     doubtful = without(export, "::switch-2", "::switch-3")
     with pytest.raises(RunError, match="neither slot is changed"):
@@ -240,16 +242,16 @@ def test_person_names_the_live_slot_where_nothing_else_can(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_fresh_stack_comes_up(stack: str) -> None:
+def test_new_stack_has_no_live_slot(stack: str) -> None:
     assert settle(parse({}), partial(Routing, source="the platform", absent=True)).live is None
     stale = Routing(source="the platform", live=Slot.GREEN)
-    assert settle(parse({}), lambda: stale).live is None, "its map outlived the containers"
+    assert settle(parse({}), lambda: stale).live is None, "the map file outlived the containers"
     with pytest.raises(ReleaseError, match="nothing says which slot is live"):
         settle(parse({}), lambda: UNREACHABLE)
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_first_release_that_failed_is_tried_again(stack: str) -> None:
+def test_failed_first_release_is_retried(stack: str) -> None:
     seen: list[Registered] = []
     with suppress(Exception):
         deploy(stack=stack, seen=seen, fail=lambda name: name.endswith("smoke"))

@@ -1,4 +1,4 @@
-"""The page of the examples says what was seen, and what was not."""
+"""The generated page of the examples: results of the last run, and "not run" for the others."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ def row(text: str, start: str) -> list[str]:
     return [part.strip() for part in line.strip("|").split("|")]
 
 
-def test_a_cell_is_what_was_seen_or_says_that_nothing_was() -> None:
+def test_cell_shows_the_result_or_not_run() -> None:
     text = matrix.page(SEEN, [])
     seen = dict(zip(row(text, "| system | platform"), row(text, "| pmanager | Docker"), strict=True))
     assert seen["up from empty"] == "yes, 12 s"
@@ -36,7 +36,7 @@ def test_a_cell_is_what_was_seen_or_says_that_nothing_was() -> None:
     assert row(text, "| pmanager | Kubernetes")[-1] == "never"
 
 
-def test_sizes_stand_beside_what_was_asked_for() -> None:
+def test_image_sizes_are_listed_beside_the_expected_ones() -> None:
     text = matrix.page(SEEN, ["pmanager"])
     assert row(text, "| pmanager | api") == ["pmanager", "api", "190", "180 to 250"]
     assert "redis:7-bookworm 89" in text

@@ -1,4 +1,4 @@
-"""Every field of every model, with values of each wrong type: refused by its exact path, with what to write."""
+"""Errors about values of a wrong type, for every field of every model: each names the exact path and the value to write."""
 
 import copy
 import json
@@ -113,7 +113,7 @@ def _resolved(node: Schema, parts: Mapping[str, Schema]) -> Schema:
 
 
 def _fields(node: Schema, parts: Mapping[str, Schema], value: object, path: Path = ()) -> Iterator[Path]:
-    """Yield the path of every field that the models have below a value, whether the value gives it or not."""
+    """Yield the path of every field that the models have below a value, set or not."""
     node = _resolved(node, parts)
     if isinstance(value, dict):
         for key, inner in node.get("properties", {}).items():
@@ -144,7 +144,7 @@ def _with(base: Mapping[str, Any], path: Path, value: object) -> dict[str, Any]:
     return changed
 
 
-def test_the_bases_are_valid_and_reach_every_model() -> None:
+def test_base_configurations_are_valid_and_contain_every_model() -> None:
     for root, _, base in BASES:
         _load(root, base)
     reached = {(str(place.values[0]), str(place.values[2][-1])) for place in PLACES}
@@ -156,10 +156,10 @@ def test_the_bases_are_valid_and_reach_every_model() -> None:
 
 
 @pytest.mark.parametrize(("root", "base"), [(root, base) for root, _, base in BASES], ids=["app", "docker", "cluster"])
-def test_wrong_values_are_refused_by_path_with_a_fix(
+def test_wrong_value_of_any_field_is_refused_by_path_with_a_fix(
     root: str, base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All places of one depth get the same wrong value at once: pydantic reports the errors of all fields together."""
+    """Put the same wrong value at all paths of one depth at once: pydantic reports the errors of all fields together."""
     monkeypatch.setattr(explain, "LINES", 10**6)
     paths = [place.values[2] for place in PLACES if place.values[1] is base]
     refused = dict.fromkeys(paths, 0)
@@ -177,7 +177,7 @@ def test_wrong_values_are_refused_by_path_with_a_fix(
 
 
 def _checked_lines(root: str, value: object) -> set[str]:
-    """Check the form of each line of a refusal, and return the paths that they begin with."""
+    """Check the form of each line of a refusal, and return the paths that the lines begin with."""
     try:
         _load(root, value)
     except ConfigError as error:
@@ -238,7 +238,9 @@ def _put(target: Any, path: Path, value: object) -> None:
         ("app", APP, ("database", "password"), "hunter2!", "app.database.password: it is not the name of one of `secrets`; …"),
     ],
 )  # fmt: skip
-def test_message_of_a_wrong_value(root: str, base: dict[str, Any], path: Path, value: object, line: str) -> None:
+def test_wrong_value_has_the_expected_message(
+    root: str, base: dict[str, Any], path: Path, value: object, line: str
+) -> None:
     with pytest.raises(ConfigError) as error:
         _load(root, _with(base, path, value))
     message = str(error.value)
@@ -254,13 +256,13 @@ def test_missing_value_is_shown_with_an_example() -> None:
 
 
 @pytest.mark.parametrize("value", [None, {}, [], "text", 5])
-def test_whole_part_that_is_no_mapping_is_refused(value: object) -> None:
+def test_app_or_environment_that_is_no_mapping_is_refused(value: object) -> None:
     for root in ("app", "environment"):
         with pytest.raises(ConfigError, match=rf"^{root}: it is [^;]+; \w+"):
             _load(root, value)
 
 
-def test_very_many_problems_are_counted() -> None:
+def test_problems_beyond_the_limit_are_counted() -> None:
     with pytest.raises(ConfigError) as error:
         load_app(APP | {f"key{number}": 1 for number in range(100)})
     assert str(error.value).splitlines()[-1] == "app: it has 60 more problems; mend these first"
@@ -278,7 +280,7 @@ JSON = st.recursive(
 
 @settings(max_examples=150)
 @given(st.sampled_from(PLACES), JSON)
-def test_no_value_at_any_place_raises_anything_else(place: Any, value: object) -> None:
+def test_any_value_at_any_path_is_loaded_or_raises_config_error(place: Any, value: object) -> None:
     root, base, path = place.values
     try:
         _load(root, _with(base, path, value))
@@ -286,7 +288,7 @@ def test_no_value_at_any_place_raises_anything_else(place: Any, value: object) -
         assert re.match(rf"{root}|app", str(error))
 
 
-def test_nesting_without_end_is_refused() -> None:
+def test_very_deep_nesting_is_refused() -> None:
     deep: Any = []
     for _ in range(100_000):
         deep = [deep]
@@ -297,13 +299,13 @@ def test_nesting_without_end_is_refused() -> None:
         check_secrets({"database-password": deep}, load_app(APP))
 
 
-def test_whole_numbers_of_any_length_are_refused_without_printing_them() -> None:
+def test_very_long_number_is_refused_without_printing_it() -> None:
     with pytest.raises(ConfigError) as error:
         load_app(_with(APP, ("api", "port"), 10**6000))
     assert len(str(error.value)) < 400
 
 
-def test_no_secret_is_in_a_message() -> None:
+def test_refusal_of_a_secret_hides_its_value() -> None:
     app = load_app(APP)
     for value in (5, ["hunter2"], {"hunter2": 1}, "", "hunter2\ud800", "hunter2" * 200_000, json.loads("1e400")):
         given = dict.fromkeys(("api-key", "database-password", "cache-password"), value)

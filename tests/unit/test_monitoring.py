@@ -1,4 +1,4 @@
-"""What is measured and what is an alert: held to by promtool, on figures that are made up."""
+"""Metrics, alerts and dashboard, checked by promtool on artificial series."""
 
 import json
 import re
@@ -40,7 +40,7 @@ MINUTES = 700
 
 
 def watched(stack: str = "dev", app: dict[str, Any] | None = None, **more: Any) -> Watched:
-    """The board, as one of its stacks would be watched."""
+    """Return the monitoring input of the board in one of its stacks."""
     env = environment(stack) | {"monitoring": True, "pinned": False, **more}
     described = load_app(app or project())
     return Watched(app=described, environment=load_environment(env, described), namespace="board")
@@ -55,7 +55,7 @@ def certified() -> Watched:
 
 
 def replicated() -> Watched:
-    """Database and cache are several."""
+    """Return the monitoring input with `ha` for database and cache."""
     one = watched("staging")
     tiers = {
         tier: one.environment.size(tier).model_copy(update={"ha": True}) for tier in (TierName.DATABASE, TierName.CACHE)
@@ -95,7 +95,7 @@ def promtool(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @each
-def test_promtool_takes_the_rules(one: Watched, tmp_path: Path) -> None:
+def test_promtool_accepts_the_alert_rules(one: Watched, tmp_path: Path) -> None:
     file = tmp_path / "rules.yml"
     file.write_text(json.dumps(alerts.file(one)))
     done = promtool("check", "rules", "--lint-fatal", file)
@@ -103,7 +103,7 @@ def test_promtool_takes_the_rules(one: Watched, tmp_path: Path) -> None:
 
 
 @each
-def test_promtool_takes_every_query_of_the_dashboard(one: Watched, tmp_path: Path) -> None:
+def test_promtool_accepts_every_query_of_the_dashboard(one: Watched, tmp_path: Path) -> None:
     file = tmp_path / "queries.yml"
     rules = [{"record": f"query_{number}", "expr": query} for number, query in enumerate(dashboard.queries(one))]
     assert len(rules) > 15
@@ -112,7 +112,7 @@ def test_promtool_takes_every_query_of_the_dashboard(one: Watched, tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_promtool_takes_what_prometheus_reads(tmp_path: Path) -> None:
+def test_promtool_accepts_the_configuration_of_prometheus(tmp_path: Path) -> None:
     one = watched(monitoring={"alertmanager": "https://alerts.test"}, tiers=with_backup("dev"))
     for name, text in prometheus.files(one).items():
         here = tmp_path / Path(name).name
@@ -136,20 +136,20 @@ def growing(name: str, by: float, /, **labels: str) -> Series:
 
 
 def at_the_gateway(failed: float) -> list[Series]:
-    """940 good answers a minute, and these."""
+    """Return series of 940 successful answers a minute at the gateway, and of failed ones."""
     name, proxy = "haproxy_frontend_http_responses_total", "gateway"
     return [growing(name, 940, proxy=proxy, code="2xx"), growing(name, failed, proxy=proxy, code="5xx")]
 
 
 def by_the_api(failed: float) -> list[Series]:
     name, told = "http_request_duration_seconds_count", {"job": "api", "route": "/api/x"}
-    # What only asks how it is does not make it better.
+    # Requests to the readiness path must not count as successful ones.
     asked = growing(name, 10_000, job="api", route="/ready", status="200")
     return [growing(name, 940, **told, status="200"), growing(name, failed, **told, status="503"), asked]
 
 
 def taking(seconds: str) -> list[Series]:
-    """All answers take so long, or less, but longer than the bound before it."""
+    """Return series in which every answer takes at most this long, and longer than the bucket bound below."""
     bounds = ["0.25", "0.5", "1", "2.5", "+Inf"]
     name, told = "http_request_duration_seconds_bucket", {"job": "api", "route": "/api/x"}
     return [growing(name, 60 * (bounds.index(le) >= bounds.index(seconds)), **told, le=le) for le in bounds]
@@ -186,7 +186,7 @@ def until(days: float) -> list[Series]:
 
 
 def instances(up: int, lag: float = 0, writes: int = 1) -> list[Series]:
-    """Instances of a database of which so many are up and take writes, and all are so far behind."""
+    """Return series of three database instances: the number that are up, the number that accept writes, and the lag of all in seconds."""
     found: list[Series] = []
     for number in range(3):
         pod = f"database-{number}"
@@ -204,7 +204,7 @@ def connected(taken: float) -> list[Series]:
 
 
 def waiting(files: int) -> list[Series]:
-    """What the three of them have not sent to the archive yet."""
+    """Return series of WAL files that the three instances have not archived yet."""
     return [
         series("cnpg_collector_pg_wal_archive_status", files if pod == "1" else 0, pod=pod, value="ready")
         for pod in "123"
@@ -212,19 +212,19 @@ def waiting(files: int) -> list[Series]:
 
 
 def streaming(replicas: int) -> list[Series]:
-    """The primary counts who takes what it writes; from the others nobody does."""
+    """Return series of the replicas that stream from the primary; the replicas themselves report none."""
     name = "cnpg_pg_replication_streaming_replicas"
     return [series(name, replicas if pod == "1" else 0, pod=pod) for pod in "123"]
 
 
 def base(days: float) -> list[Series]:
-    """The last base backup was so many days before promtool's clock begins."""
+    """Return series of the last base backup, so many days before promtool's clock begins."""
     name = "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp"
     return [series(name, -days * 86400, pod=pod) for pod in "123"]
 
 
 DOCKER, CLUSTER, CERTIFIED, REPLICATED, BACKED_UP, ARCHIVED = ALL
-# Where; the alert and its own labels; what it has to fire for, and not; after how many minutes.
+# Columns: deployment; alert and its own labels; series that fire and series that do not; minutes until evaluation.
 CASES: list[tuple[str, str, dict[str, str], list[Series], list[Series], int]] = [
     (DOCKER, "ErrorBudgetBurns", {"over": "1h"}, at_the_gateway(200), at_the_gateway(9), 10),
     (DOCKER, "ErrorBudgetBurns", {"over": "6h"}, at_the_gateway(80), at_the_gateway(9), 60),
@@ -283,11 +283,11 @@ CASES: list[tuple[str, str, dict[str, str], list[Series], list[Series], int]] = 
 
 
 def asked(name: str, labels: dict[str, str], given: list[Series], minutes: int, fires: int) -> dict[str, Any]:
-    """A test in promtool's words: of the alerts of that name and labels so many fire after so many minutes."""
+    """Return a promtool test: the number of firing alerts with this name and these labels after some minutes."""
     told = ",".join(f'{key}="{value}"' for key, value in {"alertname": name, "alertstate": "firing", **labels}.items())
     samples = [{"labels": "{}", "value": fires}]
     test = {"expr": f"count(ALERTS{{{HERE},{told}}}) or vector(0)", "eval_time": f"{minutes}m", "exp_samples": samples}
-    # Without any series promtool has nothing to begin with.
+    # promtool needs at least one series.
     return {
         "name": f"{name} {labels} {fires}",
         "interval": "1m",
@@ -297,7 +297,7 @@ def asked(name: str, labels: dict[str, str], given: list[Series], minutes: int, 
 
 
 def verdict(where: str, tests: list[dict[str, Any]], folder: Path) -> subprocess.CompletedProcess[str]:
-    """What promtool says. Of hours it looks at every fifth minute: it does so at all rules, and most of its time went there."""
+    """Run promtool on the tests. For tests of hours it evaluates every fifth minute, because it evaluates all rules each time."""
     (folder / "rules.yml").write_text(json.dumps(alerts.file(ALL[where])))
     by_interval: dict[str, list[dict[str, Any]]] = {}
     for test in tests:
@@ -310,7 +310,7 @@ def verdict(where: str, tests: list[dict[str, Any]], folder: Path) -> subprocess
 
 
 @pytest.mark.parametrize("where", ALL)
-def test_alerts_fire_when_they_have_to_and_else_do_not(where: str, tmp_path: Path) -> None:
+def test_alert_fires_beyond_its_limit_and_not_within(where: str, tmp_path: Path) -> None:
     cases = [(name, labels, bad, good, after) for at, name, labels, bad, good, after in CASES if at == where]
     tests = [asked(name, labels, bad, after, 1) for name, labels, bad, _, after in cases]
     tests += [asked(name, labels, good, after, 0) for name, labels, _, good, after in cases]
@@ -319,13 +319,13 @@ def test_alerts_fire_when_they_have_to_and_else_do_not(where: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("minutes", [3, 300])
-def test_promtool_says_so_if_one_does_not(minutes: int, tmp_path: Path) -> None:
+def test_promtool_fails_if_an_expected_alert_does_not_fire(minutes: int, tmp_path: Path) -> None:
     done = verdict("docker", [asked("DatabaseIsDown", {}, one("pg_up", 1), minutes, 1)], tmp_path)
     assert done.returncode == 1
     assert "DatabaseIsDown" in done.stdout + done.stderr
 
 
-def test_every_alert_is_tested_where_it_is_another_than_elsewhere() -> None:
+def test_every_distinct_alert_expression_is_tested() -> None:
     tested = {(where, name, own(labels)) for where, name, labels, *_ in CASES}
     others: set[str] = set()
     for where in ALL:
@@ -333,7 +333,7 @@ def test_every_alert_is_tested_where_it_is_another_than_elsewhere() -> None:
         assert {(where, *key) for key, expr in made.items() if expr not in others} == {
             each for each in tested if each[0] == where
         }
-        # Docker's figures have other names, and are alike only by chance.
+        # Docker's metrics have other names; equal expressions are a coincidence.
         others |= set(made.values()) if where != DOCKER else set()
 
 
@@ -341,7 +341,7 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
 def told(*known: tuple[str, bool]) -> list[Series]:
-    """What takes backups says of itself after these runs, an hour apart, the last just now."""
+    """Return the backup program's metrics after these runs, an hour apart, the last one just now."""
     runs = [
         Run(id=kind, kind=kind, at=NOW - timedelta(hours=age), ok=ok, of=("data",), size=1, seconds=1)
         for age, (kind, ok) in enumerate(reversed(known))
@@ -364,7 +364,7 @@ def page_line(line: str) -> Series:
         ([("begin", True), ("backup", True), ("verify", False), ("verify", True)], []),
     ],
 )
-def test_of_backups_a_new_environment_has_no_alert_and_a_verification_that_failed_is_one(
+def test_backup_alert_fires_for_a_failed_verification_and_not_in_a_new_environment(
     runs: Sequence[tuple[str, bool]], firing: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve, "_next", lambda at, after: after + timedelta(days=1))
@@ -375,7 +375,7 @@ def test_of_backups_a_new_environment_has_no_alert_and_a_verification_that_faile
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_what_is_asked_of_backups_is_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queries_about_backups_use_exactly_the_exported_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "_next", lambda at, after: after + timedelta(days=1))
     wanted = json.dumps([alerts.file(ALL[BACKED_UP]), dashboard.queries(ALL[BACKED_UP])])
     said = {each["series"].partition("{")[0] for each in told(("begin", True), ("backup", True), ("verify", True))}
@@ -391,7 +391,7 @@ def own(labels: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("where", ALL)
-def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(where: str) -> None:
+def test_alert_has_severity_summary_and_runbook_entry(where: str) -> None:
     for rule in alerts.alerts(ALL[where]):
         assert rule["labels"]["severity"] in ("critical", "warning")
         assert rule["annotations"]["summary"].startswith("board: ")
@@ -401,7 +401,7 @@ def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(where: s
 
 
 @pytest.mark.parametrize(("schedule", "days"), [("daily", 9), ("weekly", 9), ("monthly", 33)])
-def test_a_base_backup_is_old_when_its_time_is_long_past(schedule: str, days: int) -> None:
+def test_limit_for_an_old_base_backup_follows_its_schedule(schedule: str, days: int) -> None:
     tiers = with_backup("staging", S3, ha=True)
     tiers["database"]["backup"]["schedule"] = schedule
     made = alerts.alerts(watched("staging", tiers=tiers))
@@ -409,19 +409,19 @@ def test_a_base_backup_is_old_when_its_time_is_long_past(schedule: str, days: in
     assert f"> {days * 86400} " in expr
 
 
-def test_an_alert_that_could_never_fire_is_none() -> None:
+def test_alert_that_could_never_fire_is_left_out() -> None:
     burns = [rule["labels"]["over"] for rule in alerts.alerts(watched(slo={"errors": 0.2})) if "over" in rule["labels"]]
     assert burns == ["1d", "3d"]
     assert len([1 for rule in alerts.alerts(watched(slo={"errors": 0})) if "over" in rule["labels"]]) == 4
 
 
-def test_what_runs_somewhere_else_has_no_alerts_here() -> None:
+def test_external_database_has_no_alerts() -> None:
     outside = watched(tiers={"database": {"external": {"host": "db.test"}}})
     assert not [rule for rule in alerts.alerts(outside) if rule["alert"].startswith("Database")]
     assert "pg_" not in json.dumps([dashboard.queries(outside), alerts.file(outside), prometheus.files(outside)])
 
 
-def test_every_series_is_of_this_environment_only() -> None:
+def test_every_query_selects_the_own_namespace() -> None:
     for one in ALL.values():
         texts = [rule["expr"] for group in alerts.file(one)["groups"] for rule in group["rules"]] + dashboard.queries(
             one
@@ -443,19 +443,19 @@ def test_every_series_is_of_this_environment_only() -> None:
         ("dev", "yes", "environment.monitoring: "),
     ],
 )
-def test_what_does_not_fit_is_refused(stack: str, monitoring: object, said: str) -> None:
+def test_monitoring_setting_of_another_platform_is_refused(stack: str, monitoring: object, said: str) -> None:
     app = load_app(project())
     with pytest.raises(ConfigError, match=re.escape(said)):
         load_environment(environment(stack) | {"monitoring": monitoring}, app)
 
 
-def test_what_is_pinned_is_so_in_what_watches_too() -> None:
+def test_exporter_image_without_a_digest_is_refused_where_images_are_pinned() -> None:
     with pytest.raises(ConfigError, match=r"environment\.monitoring\.exporters\.cache: .* not named by its digest"):
         load_environment(environment("prod") | {"monitoring": True}, load_app(project()))
 
 
-def test_what_does_not_run_needs_no_pin() -> None:
-    """Several instances of a database say themselves how they are."""
+def test_exporter_that_is_not_deployed_needs_no_digest() -> None:
+    """A database cluster exports its own metrics."""
     env: Any = environment("prod") | {"monitoring": {"exporters": {"cache": f"exporter@sha256:{'0' * 64}"}}}
     env["tiers"]["database"]["ha"] = False
     with pytest.raises(ConfigError, match=r"exporters\.database: .* not named by its digest"):
@@ -464,7 +464,7 @@ def test_what_does_not_run_needs_no_pin() -> None:
     load_environment(env | {"pooler": f"pgbouncer@sha256:{'0' * 64}"}, load_app(project()))
 
 
-def test_a_figure_says_whose_it_is_and_is_of_a_tier_with_metrics() -> None:
+def test_figure_needs_a_namespace_selector_and_a_tier_with_metrics() -> None:
     app = project()
     app["figures"] = {"orders": {"query": "sum(orders_total)"}}
     with pytest.raises(ConfigError, match=r"app\.figures\.orders\.query: .*sum\(shop_orders_total\{\$here\}\)"):
@@ -475,7 +475,7 @@ def test_a_figure_says_whose_it_is_and_is_of_a_tier_with_metrics() -> None:
         load_app(app)
 
 
-# ---------------------------------------------------------------------- what is made
+# ---------------------------------------------------------------------- resources
 
 
 def monitored() -> Deployment:
@@ -486,7 +486,7 @@ def networks(deployed: Deployment, name: str) -> set[str]:
     return {each["name"].rpartition("-")[2] for each in deployed.by_name[name].inputs.get("networksAdvanced", ())}
 
 
-def test_who_watches_reaches_no_data_and_exporters_nothing_else() -> None:
+def test_prometheus_has_no_data_network_and_exporters_no_outside_network() -> None:
     deployed = monitored()
     assert networks(deployed, "prometheus") == {"edge", "watch", "outside"}
     assert networks(deployed, "database-exporter") == networks(deployed, "cache-exporter") == {"data", "watch"}
@@ -497,14 +497,14 @@ def test_who_watches_reaches_no_data_and_exporters_nothing_else() -> None:
     assert not [each.name for each in tiers if "watch" in networks(deployed, each.name)]
 
 
-def test_without_monitoring_nothing_of_it_is_there() -> None:
+def test_without_monitoring_no_monitoring_resource_is_deployed() -> None:
     deployed = first()
     names = {each.name for each in deployed.all}
     assert not [name for name in names if "prometheus" in name or "exporter" in name or name in ("watch", "released")]
 
 
-def test_an_exporter_asks_the_database_that_tiers_use() -> None:
-    """After `make restore` that is another one: the first may be dropped, and an exporter that asks it is an alert."""
+def test_exporter_reads_the_database_that_tiers_use() -> None:
+    """After `make restore` tiers use another database. The first may be dropped, and an exporter that reads it raises an alert."""
     env = environment() | {"monitoring": True, "tiers": {"database": {"name": "board_restored"}}}
     deployed = deploy(env=env)
     assert "DATABASE_NAME=board_restored" in deployed.by_name["blue-api-1"].inputs["envs"]
@@ -512,14 +512,14 @@ def test_an_exporter_asks_the_database_that_tiers_use() -> None:
     assert told["DATA_SOURCE_URI"].startswith("database:5432/board_restored?")
 
 
-def test_to_watch_is_part_of_a_release_on_docker_for_the_gateway_is_told_with_one() -> None:
+def test_monitoring_on_docker_changes_the_release_because_the_gateway_changes() -> None:
     claim = monitored().by_name["blue-claim"].inputs["command"]
     assert "prometheus-exporter" in claim[-1]
     assert "prometheus-exporter" not in first().by_name["blue-claim"].inputs["command"][-1]
     assert monitored().release != first().release
 
 
-def test_a_changed_rule_makes_prometheus_anew_over_the_same_data_and_a_release_does_not() -> None:
+def test_changed_rule_replaces_prometheus_on_the_same_volume_and_a_release_does_not() -> None:
     before = monitored()
     env = environment() | {"monitoring": {"port": 9191}}
     app = project() | {"version": "2.0.0"}
@@ -534,7 +534,7 @@ def test_a_changed_rule_makes_prometheus_anew_over_the_same_data_and_a_release_d
     assert {"board-dev-prometheus-data", "board-dev-prometheus-released"} == volumes[0] & volumes[1] != volumes[0]
 
 
-def test_the_way_of_a_release_on_a_cluster_is_told_after_the_switch() -> None:
+def test_release_on_kubernetes_is_recorded_in_a_rule_after_the_switch() -> None:
     deployed = deploy(env=environment("staging") | {"monitoring": True}, stack="staging")
     [rule] = deployed.one("PrometheusRule", "board-release").inputs["spec"]["groups"][0]["rules"]
     assert rule["labels"] == {"namespace": "board-staging", "release": deployed.release, "slot": "blue"}
@@ -543,7 +543,7 @@ def test_the_way_of_a_release_on_a_cluster_is_told_after_the_switch() -> None:
     assert len(json.loads(text)["panels"]) > 15
 
 
-def test_dashboards_panels_do_not_overlap() -> None:
+def test_panels_of_the_dashboard_do_not_overlap() -> None:
     for one in ALL.values():
         made = dashboard.dashboard(one)["panels"]
         places = [(x, y) for panel in made for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
@@ -552,14 +552,14 @@ def test_dashboards_panels_do_not_overlap() -> None:
         assert len({panel["id"] for panel in made}) == len(made)
 
 
-def test_metrics_kept_are_no_data_of_the_application() -> None:
+def test_volume_of_prometheus_is_not_protected() -> None:
     assert not [each.name for each in monitored().of(VOLUME) if each.name.startswith("prometheus") and each.protect]
 
 
-def test_instances_of_a_database_are_asked_themselves_and_by_nobody_else() -> None:
+def test_database_instances_expose_metrics_to_prometheus_only() -> None:
     one = replicated()
     scope = Scope(app="board", instance="board-staging", namespace="board-staging")
-    # Not what a restore to a moment has beside it: there is a primary in that, too.
+    # The cluster of a point-in-time restore must not be selected: it has a primary, too.
     instance = {
         "cnpg.io/cluster": "database-ha",
         "cnpg.io/podRole": "instance",
@@ -581,7 +581,7 @@ def backed_up(stack: str, monitoring: object = True) -> Deployment:
     return deploy(env=env, stack=stack, secrets=SECRETS | {"backup-key": "the-key-of-backups"})
 
 
-def test_on_docker_what_takes_backups_is_where_it_is_asked() -> None:
+def test_on_docker_prometheus_scrapes_the_backup_container() -> None:
     deployed = backed_up("dev", {"port": 9191})
     assert networks(deployed, "backup-1") == {"data", "watch"}
     assert networks(backed_up("dev", False), "backup-1") == {"data"}
@@ -592,7 +592,7 @@ def test_on_docker_what_takes_backups_is_where_it_is_asked() -> None:
     assert '"backup"' not in prometheus.files(watched())[f"{prometheus.CONFIG}/prometheus.yml"]
 
 
-def test_on_a_cluster_what_takes_backups_is_asked_once() -> None:
+def test_on_kubernetes_prometheus_scrapes_the_backup_service_once() -> None:
     deployed = backed_up("staging")
     monitor = deployed.one("ServiceMonitor", "backup").inputs["spec"]
     wanted = monitor["selector"]["matchLabels"].items()
@@ -611,7 +611,7 @@ def test_on_a_cluster_what_takes_backups_is_asked_once() -> None:
         assert network.may("Ingress", ("board-staging", labels), (source, {}), port, "TCP") is may
 
 
-def test_a_clusters_prometheus_reaches_metrics_and_nothing_else() -> None:
+def test_prometheus_of_the_cluster_reaches_metrics_ports_only() -> None:
     deployed = deploy(env=environment("staging") | {"monitoring": True}, stack="staging")
     network = Network("board-staging", [each.inputs for each in deployed.of("NetworkPolicy")])
     pods = {

@@ -1,4 +1,4 @@
-"""From one database to three: both are there, tiers use the one that is said, and nothing goes without a word."""
+"""`make move`: a single-instance database is copied into a cluster beside it, tiers use the configured one, and no data is deleted silently."""
 
 import subprocess
 import sys
@@ -39,7 +39,7 @@ def told(deployed: Deployment, kind: str, name: str) -> dict[str, str]:
     return {each["name"]: each.get("value", "") for each in spec["containers"][0]["env"]}
 
 
-def test_the_single_one_is_not_touched_when_the_three_come_beside_it() -> None:
+def test_single_database_is_unchanged_when_the_cluster_is_added() -> None:
     before, after = first("staging"), deployed("live", first("staging"))
     for kind, name in (("StatefulSet", "database"), (CLAIM, "database-data"), ("Service", "database")):
         assert (after.one(kind, name).urn, after.one(kind, name).inputs) == (
@@ -47,7 +47,7 @@ def test_the_single_one_is_not_touched_when_the_three_come_beside_it() -> None:
             before.one(kind, name).inputs,
         )
     assert after.one("Cluster", "database-ha") and after.one("Pooler", "database-pooler")
-    # No release: both slots and the switch stay as they are.
+    # This is no release: both slots and the switch stay unchanged.
     assert {each.ignores for each in after.of("Deployment") if each.name == "api-blue"} == {("*",)}
     assert "green" not in {each.labels.get("tiers.slot") for each in after}
     assert set(held(parse(exported(after)))) >= {"database-data", "database-ha"}
@@ -61,7 +61,7 @@ def test_the_single_one_is_not_touched_when_the_three_come_beside_it() -> None:
         (None, ("database-pooler", "database-ha-rw", "database-ha-ro")),
     ],
 )
-def test_tiers_and_backups_use_the_one_that_is_said(single: str | None, hosts: tuple[str, ...]) -> None:
+def test_tiers_and_backups_use_the_configured_database(single: str | None, hosts: tuple[str, ...]) -> None:
     made = deploy(env=described(single), stack="staging", secrets=KNOWN)
     for kind, name in (("Deployment", "api-blue"), ("StatefulSet", "backup")):
         found = told(made, kind, name)
@@ -69,14 +69,14 @@ def test_tiers_and_backups_use_the_one_that_is_said(single: str | None, hosts: t
     assert told(made, "Job", "blue-api-migrate")["DATABASE_HOST"] == hosts[1]
 
 
-def test_going_over_is_a_release_and_leaves_the_single_one_there() -> None:
+def test_move_to_the_cluster_is_a_release_and_keeps_the_single_database() -> None:
     kept = deployed("kept", MOVING, name="board_r20261121_233000")
     assert kept.release and kept.release != MOVING.release
     assert told(kept, "Deployment", "api-green")["DATABASE_NAME"] == "board_r20261121_233000"
     assert kept.one("StatefulSet", "database").inputs == MOVING.one("StatefulSet", "database").inputs
 
 
-def test_the_single_one_goes_only_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_database_is_removed_only_by_force(monkeypatch: pytest.MonkeyPatch) -> None:
     for before in (first("staging"), MOVING, deployed("kept", MOVING)):
         with pytest.raises(
             ConfigError, match=r"tiers\.database\.single: .*board-staging/database-data would be deleted.*make move"
@@ -86,15 +86,15 @@ def test_the_single_one_goes_only_by_name(monkeypatch: pytest.MonkeyPatch) -> No
     assert CLAIM not in {each.type for each in deployed(None, MOVING) if each.name == "database-data"}
 
 
-def test_the_version_that_is_held_is_the_single_ones() -> None:
+def test_major_version_of_the_state_is_that_of_the_single_database() -> None:
     known = exported(MOVING)["deployment"]["resources"]
     several = [each for each in known if each["type"].endswith(":Cluster")]
-    # In whichever order the state has them.
+    # The order in the state does not matter.
     for resources in (known, [*several, *known]):
         assert major_held(parse({"deployment": {"resources": resources}})) == 15
 
 
-def test_what_copies_reaches_both() -> None:
+def test_backup_pod_reaches_single_database_and_cluster() -> None:
     network = Network(MOVING)
     copies, instance = network.pods["backup"], network.pods["database-ha-1"]
     assert network.reaches(copies, network.pods["database"], 5432)
@@ -102,7 +102,7 @@ def test_what_copies_reaches_both() -> None:
     assert not network.reaches(network.pods["database"], instance, 5432)
 
 
-def test_where_there_is_nothing_to_move_it_is_refused() -> None:
+def test_single_is_refused_without_a_database_to_move() -> None:
     assert "environment.tiers.database.single: it is for a database that moves" in misfit({"single": "live"})
     assert "environment.tiers.database.single: a Docker engine has no such thing" in misfit({"single": "live"}, "dev")
     env = environment("staging")
@@ -117,7 +117,7 @@ def test_where_there_is_nothing_to_move_it_is_refused() -> None:
 
 
 class Server:
-    """Stands for the stack: what was asked of its single database, and what else was done."""
+    """Stand-in for the stack: it answers queries to the single database and records the steps of the move."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, env: dict[str, Any], known: Deployment) -> None:
         self.done: list[str] = []
@@ -164,18 +164,18 @@ class Server:
         return [each for each in self.done if each != "ended"]
 
 
-def test_what_is_copied_can_not_change_and_is_named_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_move_closes_the_database_copies_it_and_writes_its_name_last(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(monkeypatch, described("live"), MOVING)
     move.main(["staging"])
     assert server.steps[:3] == ["close", "copy", "introduce"]
     assert server.steps[3].startswith("single=kept name=board_r")
     assert len(server.steps) == 4
-    # Until twice in a row there is no older session.
+    # The move waits until no older session is left twice in a row.
     assert server.done[1:4] == ["ended"] * 3
     assert server.copies == ("database", "board", "database-ha-rw", "board")
 
 
-def test_it_is_the_database_that_is_live_which_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_move_copies_the_live_database_not_the_configured_one(monkeypatch: pytest.MonkeyPatch) -> None:
     live = deploy(env=described("live", name="board_r1"), stack="staging", secrets=KNOWN)
     server = Server(monkeypatch, described("live", name="board_r2"), live)
     server.name = "board_r1"
@@ -184,7 +184,7 @@ def test_it_is_the_database_that_is_live_which_is_copied(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("fails", ["close", "copy", "introduce", "single=kept"])
-def test_what_fails_leaves_the_single_one_open(
+def test_failed_move_reopens_the_single_database(
     fails: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = Server(monkeypatch, described("live"), MOVING)
@@ -197,7 +197,7 @@ def test_what_fails_leaves_the_single_one_open(
 
 @pytest.mark.parametrize("told", ["SIGHUP", "SIGTERM"])
 @pytest.mark.parametrize("module", ["move", "restore"])
-def test_what_is_told_to_stop_is_undone_however_often_it_is_told(module: str, told: str) -> None:
+def test_stopped_move_or_restore_is_undone_despite_further_signals(module: str, told: str) -> None:
     arguments = "['stack']" if module == "move" else "'stack', 'latest'"
     program = f"""
 import os, signal
@@ -219,7 +219,7 @@ asked.main({arguments})
     assert f"{module}: it was told to stop ({told})" in done.stderr
 
 
-def test_who_writes_all_the_same_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_during_the_copy_stops_the_move(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(monkeypatch, described("live"), MOVING)
     server.wrote = 2
     with pytest.raises(RunError, match="2 rows of board were written"):
@@ -236,7 +236,7 @@ def test_who_writes_all_the_same_is_found_out(monkeypatch: pytest.MonkeyPatch) -
         (environment("staging"), first("staging"), "set ha: true and single: live"),
     ],
 )
-def test_what_can_not_be_moved_is_not_touched(
+def test_move_in_a_wrong_state_is_refused_before_any_step(
     env: dict[str, Any], known: Deployment, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Server(monkeypatch, env, known)
@@ -245,7 +245,7 @@ def test_what_can_not_be_moved_is_not_touched(
     assert not server.done
 
 
-def test_without_backups_nothing_is_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_move_without_backups_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     env = described("live")
     del env["tiers"]["database"]["backup"]
     server = Server(monkeypatch, env, MOVING)
@@ -254,10 +254,10 @@ def test_without_backups_nothing_is_moved(monkeypatch: pytest.MonkeyPatch) -> No
     assert not server.done
 
 
-def test_it_is_opened_again_only_where_it_is_live(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reopen_is_refused_if_the_single_database_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(monkeypatch, described("kept"), MOVING)
     move.main(["staging", "--reopen"])
-    # The file first: what is written after it must not be left behind.
+    # The stack file comes first: otherwise writes after reopening could be left behind.
     assert server.steps == ["single=live name=board", "open"]
     server = Server(monkeypatch, described("kept"), deployed("kept", MOVING))
     with pytest.raises(RunError, match="does not use the single database"):

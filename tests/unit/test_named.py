@@ -1,4 +1,4 @@
-"""Files and folders that configuration names: whatever is there, it is used or refused by its setting."""
+"""Files and folders named in the configuration: each is used, or refused with the path of its setting."""
 
 import gzip
 import os
@@ -47,11 +47,11 @@ def w(tmp_path: Path) -> Path:
     return folder
 
 
-# ---------------------------------------------------------------------- what a setting names
+# ---------------------------------------------------------------------- paths in settings
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "x/" * 3000, "nope", "w/Dockerfile/x"])
-def test_build_of_nothing_is_refused(w: Path, name: str):
+def test_build_folder_that_does_not_exist_is_refused(w: Path, name: str):
     assert " is not there; give a path relative to Pulumi.yaml" in refusal(w.parent, name)
 
 
@@ -94,7 +94,7 @@ def test_any_text_names_a_file_or_is_refused(name: str):
 # ---------------------------------------------------------------------- a build context
 
 
-def test_names_of_images_are_those_they_were(w: Path):
+def test_image_names_never_change(w: Path):
     (w / "a").write_text("1")
     (w / "link").symlink_to("a")
     (w / "sub").mkdir()
@@ -105,17 +105,17 @@ def test_names_of_images_are_those_they_were(w: Path):
     assert built(w.parent).reference == "x-w:0accb0b4df18"
 
 
-def test_folder_in_capitals_is_an_image_in_lower_case(w: Path):
+def test_folder_with_capitals_gives_an_image_in_lower_case(w: Path):
     w.rename(w.parent / "Api")
     assert built(w.parent, "Api").reference.startswith("x-api:")
 
 
-def test_folder_of_no_latin_letters_is_an_image_of_its_tiers_name(w: Path):
+def test_folder_without_latin_letters_gives_an_image_named_like_its_tier(w: Path):
     w.rename(w.parent / "日本")
     assert built(w.parent, "日本").reference.startswith("x-api:")
 
 
-def test_repository_is_no_longer_than_docker_takes(w: Path):
+def test_repository_has_at_most_255_characters(w: Path):
     w.rename(w.parent / ("x" * 240))
     env = DOCKER | {"registry": "registry.test/" + "y" * 80}
     assert len(built(w.parent, "x" * 240, env).reference.partition(":")[0]) <= 255
@@ -149,7 +149,7 @@ def test_file_name_that_is_not_utf8_is_refused_unless_ignored(w: Path):
     assert built(w.parent)
 
 
-def test_sockets_and_pipes_in_a_context_are_passed_over(w: Path):
+def test_sockets_and_pipes_in_a_context_are_skipped(w: Path):
     before = built(w.parent).reference
     os.mkfifo(w / "pipe")
     (w / "loop").symlink_to("loop")
@@ -159,7 +159,7 @@ def test_sockets_and_pipes_in_a_context_are_passed_over(w: Path):
         assert built(w.parent).reference == before
 
 
-def test_links_in_circles_are_part_of_a_context(w: Path):
+def test_circular_links_are_part_of_a_context(w: Path):
     (w / "up").symlink_to("..")
     (w / "loop").symlink_to("loop")
     assert built(w.parent)
@@ -188,7 +188,7 @@ def project_in(folder: Path) -> None:
         (folder / name).write_text("x: 1\n")
 
 
-def test_own_files_are_no_part_of_the_name_of_an_image(w: Path):
+def test_project_files_are_no_part_of_the_image_name(w: Path):
     (w / "Pulumi.yaml").write_text("x")
     before = context.digest(w)
     project_in(w)
@@ -197,13 +197,13 @@ def test_own_files_are_no_part_of_the_name_of_an_image(w: Path):
     assert context.digest(w) != before
 
 
-def test_files_of_such_names_are_part_of_a_context_that_is_no_project(w: Path):
+def test_files_named_like_project_files_count_in_another_context(w: Path):
     before = context.digest(w)
     (w / "release.json").write_text("")
     assert context.digest(w) != before
 
 
-def test_own_files_of_a_project_inside_the_context_are_no_part_of_the_name(w: Path):
+def test_project_files_in_a_subfolder_are_no_part_of_the_image_name(w: Path):
     (w / "deploy").mkdir()
     project_in(w / "deploy")
     before = context.digest(w, root=w / "deploy")
@@ -211,7 +211,7 @@ def test_own_files_of_a_project_inside_the_context_are_no_part_of_the_name(w: Pa
     assert context.digest(w, root=w / "deploy") == before
 
 
-def test_own_files_that_would_be_in_the_image_are_refused(w: Path):
+def test_project_files_in_an_image_are_refused(w: Path):
     project_in(w)
     assert refusal(w, ".") == (
         "app.api.build: files of Pulumi would be in the image (Pulumi.yaml, Pulumi.*.yaml, reports, release.json); write "
@@ -242,7 +242,7 @@ def scripts(root: Path, *init: str, **more: Any) -> Any:
         ("n.sql", b"SELECT 1;\0", "save it as UTF-8"),
     ],
 )
-def test_sql_that_is_no_text_is_refused(tmp_path: Path, name: str, content: bytes, fix: str):
+def test_sql_file_that_is_not_utf8_is_refused(tmp_path: Path, name: str, content: bytes, fix: str):
     (tmp_path / "a.sql").write_text("SELECT 1;")
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError) as error:
@@ -255,7 +255,7 @@ def test_sql_file_that_is_a_folder_is_refused(w: Path):
         scripts(w.parent, "w")
 
 
-def test_name_with_a_space_is_a_key_that_a_config_map_takes(tmp_path: Path):
+def test_sql_file_name_with_a_space_becomes_a_valid_config_map_key(tmp_path: Path):
     (tmp_path / "my file.sql").write_text("SELECT 1;")
     (tmp_path / "my@file.sql").write_text("SELECT 2;")
     assert [each.name for each in scripts(tmp_path, "my file.sql", "my@file.sql")] == [
@@ -264,13 +264,13 @@ def test_name_with_a_space_is_a_key_that_a_config_map_takes(tmp_path: Path):
     ]
 
 
-def test_files_that_a_config_map_has_no_room_for_are_refused(tmp_path: Path):
+def test_sql_files_too_large_for_a_config_map_are_refused(tmp_path: Path):
     (tmp_path / "a.sql").write_text("x" * 2**20)
     with pytest.raises(ConfigError, match=r"app.database.init: these files are too large"):
         scripts(tmp_path, "a.sql")
 
 
-def test_text_of_dos_lines_is_read_as_before(tmp_path: Path):
+def test_dos_line_ends_are_read_as_unix_line_ends(tmp_path: Path):
     (tmp_path / "a.sql").write_bytes(b"SELECT 1;\r\nSELECT 2;\r\n")
     assert read_text("a.sql", "p", tmp_path) == "SELECT 1;\nSELECT 2;\n"
 

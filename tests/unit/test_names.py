@@ -1,4 +1,4 @@
-"""Names and labels of the program's own objects: each is in one list, which configuration refuses to users."""
+"""Names and labels of the program's own objects: each is in one list, and the configuration refuses them to users."""
 
 import re
 from collections import Counter
@@ -22,7 +22,7 @@ VALUES = {**SECRETS, "backup-key": "k", "s3-id": "i", "s3-key": "k"}
 
 
 def everything() -> dict[str, Any]:
-    """An application with all that makes names: volumes, scripts, tasks and secrets."""
+    """Return an application with every setting that creates names: volumes, scripts, tasks and secrets."""
     app = project()
     app["database"] = {**(app["database"] or {}), "init": ["tests/unit/made.sql"]}
     app["api"]["volumes"] = {name: f"/srv/{name}" for name in sorted(USERS)}
@@ -63,7 +63,7 @@ def programs() -> list[Deployment]:
 
 
 def volumes(made: Deployment) -> Iterator[str]:
-    """Names of volumes and claims, those of the operator's claims too, and the names of their resources."""
+    """Yield the names of volumes and claims and of their resources, including claims of the operator."""
     for entry in made.sorted:
         if entry.type == VOLUME:
             yield entry.name
@@ -76,7 +76,7 @@ def volumes(made: Deployment) -> Iterator[str]:
 
 
 def label_keys(value: Any) -> Iterator[str]:
-    """Keys of all labels in an object, those of the objects it makes too."""
+    """Yield the keys of all labels in an object and in its templates."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             if key in ("labels", "matchLabels") and isinstance(part, Mapping):
@@ -88,16 +88,16 @@ def label_keys(value: Any) -> Iterator[str]:
             yield from label_keys(part)
 
 
-def test_each_volume_of_a_whole_program_is_the_users_or_reserved():
+def test_every_volume_is_configured_by_the_user_or_reserved():
     found = {name for made in programs() for name in volumes(made)} - USERS
     assert {"gateway", "database-scripts", "prometheus-released", "cache-data-1", "database-ha-1", "backups"} <= found
     assert not [name for name in sorted(found) if not names.is_volume(name)]
 
 
-def test_each_volume_of_a_whole_program_is_refused_to_users():
+def test_name_of_every_own_volume_is_refused_to_users():
     for name in sorted({name for made in programs() for name in volumes(made)} - USERS):
         if len(name) > 30:
-            continue  # longer than a user's name may be
+            continue  # Users' names are shorter.
         app = everything()
         app["api"]["volumes"] = {name: "/srv/x"}
         with pytest.raises(ConfigError, match=f"app.api.volumes.{name}: the program has a volume of that name; give"):
@@ -107,7 +107,7 @@ def test_each_volume_of_a_whole_program_is_refused_to_users():
 @pytest.mark.parametrize(
     "name", ["uploads", "my-scripts", "gateways", "scratch-tmp", "scripts", "cache-data-x", "data"]
 )
-def test_a_volume_of_another_name_is_accepted(name: str):
+def test_volume_with_a_free_name_is_accepted(name: str):
     app = everything()
     app["api"]["volumes"] = {name: "/srv/x"}
     assert load_app(app).volumes == {name, "uploads"}
@@ -121,8 +121,8 @@ def test_task_named_like_a_volume_of_secrets_is_refused():
     assert str(error.value) == "app.api.tasks.secrets-0a1b2c: the program has a container of that name; give it another"
 
 
-def test_each_label_of_a_whole_program_is_reserved():
-    # Labels of a rule are those of Prometheus' series.
+def test_every_own_label_is_reserved():
+    # Labels of a rule belong to Prometheus' series.
     objects = [entry for made in programs() for entry in made.sorted if entry.kind != "PrometheusRule"]
     found = {key for entry in objects for key in label_keys(entry.inputs)}
     found |= {key for entry in on_docker().sorted for key in entry.labels}
@@ -133,24 +133,24 @@ def test_each_label_of_a_whole_program_is_reserved():
 
 
 @pytest.mark.parametrize("label", ["tiers.app", "tiers.role", "tiers.to-come", "app.kubernetes.io/instance"])
-def test_the_programs_own_label_is_refused_to_users(label: str):
+def test_own_label_is_refused_to_users(label: str):
     env = environment("staging") | {"monitoring": {"labels": {label: "evil", "release": "prometheus"}}}
     with pytest.raises(ConfigError) as error:
         load_environment(env, load_app(project()))
     assert str(error.value) == f"environment.monitoring.labels.{label}: it is the program's own label; take it out"
 
 
-def test_no_two_objects_of_one_kind_have_one_name():
+def test_names_of_objects_of_a_kind_are_unique():
     for made in programs():
         objects = Counter(
             (entry.kind, entry.inputs["metadata"]["name"]) for entry in made.sorted if "metadata" in entry.inputs
         )
         objects.update((entry.kind, entry.inputs["name"]) for entry in made.sorted if "name" in entry.inputs)
-        images = {key for key in objects if key[0] == "RemoteImage"}  # one image in both slots
+        images = {key for key in objects if key[0] == "RemoteImage"}  # Both slots share an image.
         assert not [key for key, count in objects.items() if count > 1 and key not in images]
 
 
-# ---------------------------------------------------------------------- names that Kubernetes takes
+# ---------------------------------------------------------------------- names that are valid on Kubernetes
 
 
 @pytest.mark.parametrize(
@@ -167,14 +167,14 @@ def test_no_two_objects_of_one_kind_have_one_name():
         ["/srv/uploads", "/srv-uploads"],
     ],
 )
-def test_scratch_volumes_of_any_paths_are_distinct_and_valid(paths: list[str]):
+def test_scratch_volumes_of_any_paths_have_distinct_valid_names(paths: list[str]):
     found = manifests.scratch_names(paths, ["scratch", "scratch-srv-uploads"])
     assert sorted(found) == sorted(paths)
     assert len({*found.values(), "scratch", "scratch-srv-uploads"}) == len(paths) + 2
     assert all(names.is_dns_label(name) for name in found.values())
 
 
-def test_scratch_volumes_of_ordinary_paths_have_the_names_they_had():
+def test_names_of_scratch_volumes_never_change():
     paths = ["/tmp", "/var/run/postgresql", "/app/.cache", "/app/node_modules", "/A"]
     assert list(manifests.scratch_names(paths).values()) == [
         "scratch-a",
@@ -185,7 +185,7 @@ def test_scratch_volumes_of_ordinary_paths_have_the_names_they_had():
     ]
 
 
-def test_a_users_volume_named_like_scratch_space_is_beside_it_in_the_pod():
+def test_volume_named_like_scratch_space_does_not_collide_with_it():
     [pod] = [
         entry.inputs["spec"]["template"]["spec"]
         for entry in on_kubernetes().of("Deployment")
@@ -195,7 +195,7 @@ def test_a_users_volume_named_like_scratch_space_is_beside_it_in_the_pod():
     assert len(set(found)) == len(found) and "scratch-tmp" in found
 
 
-def test_a_task_without_tmp_has_one_for_what_waits_before_it():
+def test_task_without_tmp_has_one_for_its_init_container():
     app = everything()
     app["api"]["writable"] = ["/cache"]
     made = deploy(
@@ -212,7 +212,7 @@ def test_a_task_without_tmp_has_one_for_what_waits_before_it():
     assert "emptyDir" in volumes[tmp]
 
 
-def test_many_secrets_of_a_tier_have_a_name_that_both_platforms_take():
+def test_many_secrets_of_a_tier_have_a_valid_name_on_both_platforms():
     app = project()
     many = {f"secret-{number}": "x" for number in range(36)}
     app["api"]["secrets"] = sorted(many)
@@ -224,7 +224,7 @@ def test_many_secrets_of_a_tier_have_a_name_that_both_platforms_take():
     assert re.fullmatch("blue-api-secrets(-[0-9a-f]{6}){2}", volume.name) and names.is_volume(volume.name)
 
 
-def test_few_secrets_have_the_name_they_had_and_many_another_with_each_version():
+def test_name_of_few_secrets_never_changes_and_of_many_follows_their_versions():
     few = [Secret(name="a", version="0123456789"), Secret(name="b", version="abcdef0000")]
     assert manifests.secret_name("api-blue", few) == "api-blue-012345-abcdef"
     many = [Secret(name=f"s{number}", version=f"{number:010}") for number in range(36)]
@@ -246,15 +246,15 @@ def test_few_secrets_have_the_name_they_had_and_many_another_with_each_version()
         ("x" * 300, "x" * 200),
     ],
 )
-def test_folder_as_part_of_a_repository(folder: str, part: str):
+def test_folder_becomes_a_valid_part_of_a_repository(folder: str, part: str):
     assert names.as_repository(folder, 200) == part
 
 
 @pytest.mark.parametrize("name", ["my file.sql", "ü.sql", "a" * 300 + ".sql", "@.sql"])
-def test_file_name_as_key_of_a_config_map(name: str):
+def test_file_name_becomes_a_valid_config_map_key(name: str):
     found = names.as_file_name(name, 250)
     assert re.fullmatch(r"[-._a-zA-Z0-9]{1,250}", found) and found.endswith(".sql")
 
 
-def test_ordinary_file_name_stays():
+def test_ordinary_file_name_is_kept():
     assert names.as_file_name("001_init-x.sql") == "001_init-x.sql"

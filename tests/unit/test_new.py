@@ -1,4 +1,4 @@
-"""What `make new` writes is valid as it is, shows every option there is, and stays valid when one of them is taken up."""
+"""`make new`: its files are valid as written, show every option, and stay valid with any option uncommented."""
 
 import re
 import socket
@@ -25,33 +25,33 @@ DESCRIBED: list[tuple[type[BaseModel], dict[str, Any]]] = [
 OPTION = re.compile(
     r"(?P<indent> *)(?P<mark># )?(?P<inner> *)(?P<item>- )?(?P<key>\w+):(?: (?P<value>[^ #].*?))?(?: +# .*)?"
 )
-"""A line of what is written. The mark is what keeps an option out."""
+"""One line of a generated file. The mark comments an option out."""
 
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where applications are written to, and no Pulumi that secrets could be encrypted by."""
+    """Set up an empty folder for applications, with a stand-in for the encryption of secrets."""
     monkeypatch.setattr(new, "ROOT", tmp_path)
     monkeypatch.setattr(new, "sealed", lambda project, values: f"  {project}:secrets: {{{', '.join(values)}}}\n")
     return tmp_path
 
 
 def read(text: str) -> Any:
-    """By libyaml: what is read here is long, and read for each option of it."""
+    """Parse with libyaml, because long texts are parsed for each of their options."""
     return yaml.load(text, yaml.CSafeLoader)
 
 
 def taken_up(text: str) -> Iterator[tuple[list[str], object, str]]:
-    """The path of each option that is commented out, its default, and the text with it, and what it belongs to, taken up."""
+    """Yield each option that is commented out: its path, its default, and the text with the option and its parents uncommented."""
     lines = text.splitlines()
     found = [OPTION.fullmatch(line) for line in lines]
-    above: list[tuple[int, int, str]] = []  # what a line belongs to: where it is, its column, its key
+    above: list[tuple[int, int, str]] = []  # Parents of a line: line number, column, key.
     for number, option in enumerate(found):
-        if option is None:  # an item of a list that is set
+        if option is None:  # This is an item of a list that is set.
             continue
         column = len(f"{option['indent']}{option['inner']}{option['item'] or ''}")
         above = [each for each in above if each[1] < column]
-        # What follows in an item of a list belongs to the line that has the dash.
+        # Later keys in an item of a list belong to the line with the dash.
         above += [(number, column - 1, "")] if option["item"] else []
         above += [(number, column, option["key"])]
         if option["mark"] and option["value"]:
@@ -69,17 +69,17 @@ def _is_out(option: re.Match[str] | None) -> bool:
 
 @pytest.mark.parametrize(("model", "given"), DESCRIBED)
 class TestEveryOption:
-    def test_what_is_set_is_what_was_given(self, model: type[BaseModel], given: dict[str, Any]) -> None:
+    def test_written_options_equal_the_given_ones(self, model: type[BaseModel], given: dict[str, Any]) -> None:
         written = read(commented(model, given))
         assert model.model_validate(written) == model.model_validate(given)
 
-    def test_all_of_them_are_there(self, model: type[BaseModel], given: dict[str, Any]) -> None:
+    def test_every_option_of_the_model_is_shown(self, model: type[BaseModel], given: dict[str, Any]) -> None:
         shown = set(re.findall(r"^ *(?:# *)?(?:- )?(\w+):", commented(model, given), re.MULTILINE))
         schema = model.model_json_schema()
         parts = [schema, *(part for part in schema["$defs"].values() if "properties" in part)]
         assert {key for part in parts for key in part["properties"]} <= shown
 
-    def test_one_that_is_taken_up_is_valid(self, model: type[BaseModel], given: dict[str, Any]) -> None:
+    def test_uncommented_option_is_valid(self, model: type[BaseModel], given: dict[str, Any]) -> None:
         options = list(taken_up(commented(model, given)))
         assert len(options) > 15
         for path, default, text in options:
@@ -90,11 +90,11 @@ class TestEveryOption:
             try:
                 model.model_validate(read(text))
             except ValidationError as error:
-                # What it belongs to may want more than this one; of the option itself nothing is wrong.
+                # Its parent may require another option, too; the option itself must have no error.
                 places = [[str(part) for part in each["loc"] if not isinstance(part, int)] for each in error.errors()]
                 assert path not in places, error
 
-    def test_taking_up_a_default_changes_nothing(self, model: type[BaseModel], given: dict[str, Any]) -> None:
+    def test_uncommented_default_changes_nothing(self, model: type[BaseModel], given: dict[str, Any]) -> None:
         before = commented(model, given)
         described = model.model_validate(given)
         for path, _, text in taken_up(before):
@@ -104,7 +104,7 @@ class TestEveryOption:
 
 
 class TestNewApplication:
-    def test_it_is_the_starter_under_another_name(self, repository: Path) -> None:
+    def test_new_application_is_the_starter_with_the_new_name(self, repository: Path) -> None:
         new.main("shop")
         folder = repository / "apps" / "shop"
         described = yaml.safe_load((folder / "Pulumi.yaml").read_text())
@@ -119,20 +119,20 @@ class TestNewApplication:
         assert {Path("api/Dockerfile"), Path("api/.dockerignore"), Path("web/nginx.conf"), Path("README.md")} <= copied
         assert not [file for file in copied if new.STARTER.name in (folder / file).read_text()]
 
-    def test_another_folder(self, repository: Path) -> None:
+    def test_new_application_in_another_folder_finds_the_virtual_environment(self, repository: Path) -> None:
         new.main("shop", "teams/one/shop")
         described = yaml.safe_load((repository / "teams" / "one" / "shop" / "Pulumi.yaml").read_text())
         assert described["runtime"]["options"]["virtualenv"] == "../../../.venv"
 
     @pytest.mark.parametrize("name", ["on", "null", "no"])
-    def test_words_of_yaml_are_names(self, name: str, repository: Path) -> None:
+    def test_name_that_is_a_yaml_word_is_quoted(self, name: str, repository: Path) -> None:
         new.main(name)
         assert load_app(
             yaml.safe_load((repository / "apps" / name / "Pulumi.yaml").read_text())["config"]["app"]["value"]
         )
 
     @pytest.mark.parametrize("name", ["", "Shop", "shop_1", "1shop", "-", "a: b", "../x", "a" * 31])
-    def test_what_is_no_name_is_refused(self, name: str, repository: Path) -> None:
+    def test_invalid_name_is_refused_and_writes_no_file(self, name: str, repository: Path) -> None:
         with pytest.raises(ConfigError, match=r"^NAME: .*; "):
             new.main(name)
         assert not list(repository.iterdir())
@@ -140,13 +140,13 @@ class TestNewApplication:
     @pytest.mark.parametrize(
         ("at", "why"), [("there", "there already"), ("../there", "not in this"), (".", "not in this")]
     )
-    def test_folders_of_others_are_left_alone(self, at: str, why: str, repository: Path) -> None:
+    def test_existing_or_outside_folder_is_refused(self, at: str, why: str, repository: Path) -> None:
         (repository / "there").mkdir()
         with pytest.raises(RunError, match=why):
             new.main("shop", at)
         assert not list((repository / "there").iterdir())
 
-    def test_the_port_is_one_that_nobody_has(self, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_new_application_gets_a_free_port(self, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
@@ -156,7 +156,7 @@ class TestNewApplication:
             assert settings["shop:environment"]["gateway"]["port"] > taken.getsockname()[1]
 
 
-def test_the_starter_is_valid_itself() -> None:
+def test_starter_is_valid() -> None:
     described = yaml.safe_load((new.STARTER / "Pulumi.yaml").read_text())["config"]["app"]["value"]
     app = load_app(described)
     for stack in new.STACKS:
@@ -180,7 +180,7 @@ def test_name_of_an_application_in_apps_is_refused(repository: Path) -> None:
         new.main("shop", "apps/other")
 
 
-def test_project_that_can_not_be_read_keeps_nobody_from_a_name(repository: Path) -> None:
+def test_unreadable_project_does_not_block_a_name(repository: Path) -> None:
     for place, content in (("a", b"\xff"), ("b", b"name: ["), ("c", b"- x"), ("d", b"")):
         (repository / "apps" / place).mkdir(parents=True)
         (repository / "apps" / place / "Pulumi.yaml").write_bytes(content)
@@ -191,7 +191,7 @@ def test_project_that_can_not_be_read_keeps_nobody_from_a_name(repository: Path)
 @pytest.mark.parametrize(
     "at", ["file", "file/below", "loop", "a" * 300, "a\0b", "..", "/etc/x", ".", "-x", "~", "~/x", "a\nb", "\udcff"]
 )
-def test_folder_that_can_not_be_made_is_refused_in_one_line(repository: Path, at: str) -> None:
+def test_folder_that_can_not_be_created_is_refused_in_one_line(repository: Path, at: str) -> None:
     (repository / "file").write_text("")
     (repository / "loop").symlink_to("loop")
     with pytest.raises(RunError) as error:
@@ -208,6 +208,6 @@ def test_folder_with_a_space_is_one_word_of_the_commands_that_follow(
 
 
 @pytest.mark.parametrize("name", ["", "Shop", "a b", "x" * 31, "-x", "on/off", "\0", "日本"])
-def test_name_that_is_none_is_refused(repository: Path, name: str) -> None:
+def test_name_that_is_no_project_name_is_refused(repository: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"^NAME: .*; "):
         new.main(name)

@@ -1,4 +1,4 @@
-"""Secrets that database, cache, backups and their clients read: any bytes that all readers take, else a refusal by path."""
+"""Secrets of database, cache, backups and their clients: values that every reader accepts unchanged are accepted, others are refused by path."""
 
 import json
 import subprocess
@@ -55,7 +55,7 @@ def test_backup_key_of_several_lines_is_accepted(value: str) -> None:
 @pytest.mark.parametrize(
     "value", ["a b", 'a"b', "a#b", "a;b", "a,b", "a\\", "%(name)s", "'a'", "`a`", "ä", "a\n", "\x01"]
 )
-def test_s3_key_that_its_file_can_not_hold_is_refused(path: str, value: str) -> None:
+def test_s3_key_that_the_credentials_file_cannot_store_is_refused(path: str, value: str) -> None:
     assert passwords.problem(path, value)
 
 
@@ -225,7 +225,7 @@ def test_running_cache_keeps_its_command_until_its_secret_changes(version: str, 
     assert (commands(made)["cache"] == ["sh", "-c", FORMER]) is same
 
 
-def test_cache_that_was_made_quoted_stays_quoted() -> None:
+def test_cache_with_a_quoted_password_keeps_its_command() -> None:
     made = deploy(
         APP,
         cluster(secrets={"cache-password": {"secret": "own", "key": "password"}}),

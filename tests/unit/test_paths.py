@@ -1,4 +1,4 @@
-"""Files and folders that a configuration names: of the repository, or refused by path; none of the host's system."""
+"""Files and folders named in the configuration: they are in the repository, or refused by path; host system folders are refused."""
 
 import shlex
 from pathlib import Path
@@ -18,7 +18,7 @@ APP: dict[str, Any] = {"name": "shop", "version": "1", "api": {"image": "x:1", "
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """An application in a folder of a repository, beside files that are not the repository's."""
+    """Create an application in a folder of a repository, beside files outside of the repository."""
     (tmp_path / "outside.sql").write_text("SELECT 1")
     (tmp_path / "repository" / ".git").mkdir(parents=True)
     (tmp_path / "repository" / "shared").mkdir()
@@ -64,7 +64,7 @@ def test_socket_is_refused(root: Path) -> None:
             own_path("s", "app.x", root)
 
 
-def test_application_without_a_repository_has_its_own_folder(tmp_path: Path) -> None:
+def test_application_without_a_repository_may_use_its_own_folder_only(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "other").mkdir()
     assert own_path(".", "app.x", tmp_path / "app") == tmp_path / "app"
@@ -127,7 +127,7 @@ def test_folder_of_the_hosts_system_is_refused_for_backups(directory: str) -> No
 
 
 @pytest.mark.parametrize("directory", OWN)
-def test_folder_of_its_own_is_accepted_for_backups(directory: str) -> None:
+def test_dedicated_folder_is_accepted_for_backups(directory: str) -> None:
     load_environment(with_target(directory), load_app(APP))
 
 
@@ -140,7 +140,7 @@ def test_external_host_that_is_no_address_is_refused(host: str) -> None:
 
 @pytest.mark.parametrize("context", ["my cluster; $(id)", "it's", "a&b"])
 def test_context_is_one_word_of_a_printed_command(context: str) -> None:
-    """A person pastes what `pulumi stack output logs` prints."""
+    """A person pastes the commands that `pulumi stack output logs` prints."""
     gateway = {"name": "g", "namespace": "gw", "inside": "http://g.gw"}
     cluster = {"context": context, "url": "http://shop.localhost", "gateway": gateway}
     made = deploy(APP, {"platform": "kubernetes", "kubernetes": cluster}, secrets={"database-password": "x"})

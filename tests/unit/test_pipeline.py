@@ -29,7 +29,7 @@ BESIDES = {
     'git checkout --detach "$(make --silent deployed ENV=${{ matrix.environment }})"',
     'cat "$APP/reports/preview-prod.txt" >> "$GITHUB_STEP_SUMMARY"',
 }
-"""The only commands that are no make target: each is about the runner itself."""
+"""Commands that are no make target: each is about the runner itself."""
 
 
 def jobs() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -42,13 +42,13 @@ JOBS = dict(jobs())
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS.values(), ids=WORKFLOWS)
-def test_every_workflow_is_for_the_application_that_the_repository_names(workflow: dict[str, Any]) -> None:
+def test_every_workflow_reads_its_application_from_a_repository_variable(workflow: dict[str, Any]) -> None:
     assert workflow["env"] == {"APP": "${{ vars.APP || '.' }}"}
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
 class TestEveryJob:
-    def test_runs_make_targets(self, job: dict[str, Any]) -> None:
+    def test_job_runs_make_targets_only(self, job: dict[str, Any]) -> None:
         for step in job["steps"]:
             for command in step.get("run", "").splitlines():
                 if command not in BESIDES:
@@ -59,23 +59,23 @@ class TestEveryJob:
                     assert made, command
                     assert made[1] in TARGETS, command
 
-    def test_says_which_rights_it_has_and_how_long_it_may_take(self, job: dict[str, Any]) -> None:
+    def test_job_has_explicit_permissions_and_a_timeout(self, job: dict[str, Any]) -> None:
         assert isinstance(job["permissions"], dict)
         assert "write-all" not in job["permissions"].values()
         assert job["permissions"].get("contents", "read") == "read"
         assert 0 < job["timeout-minutes"] <= 60
 
-    def test_takes_nothing_into_a_command_that_others_can_write(self, job: dict[str, Any]) -> None:
+    def test_job_expands_no_untrusted_text_in_commands(self, job: dict[str, Any]) -> None:
         for step in job["steps"]:
             for expression in re.findall(r"\$\{\{\s*(.*?)\s*\}\}", step.get("run", "")):
                 assert expression in ("matrix.environment", "github.event.number"), expression
 
-    def test_leaves_no_token_in_the_checkout(self, job: dict[str, Any]) -> None:
+    def test_job_leaves_no_token_in_the_checkout(self, job: dict[str, Any]) -> None:
         for step in job["steps"]:
             if step.get("uses", "").startswith("actions/checkout@"):
                 assert step["with"]["persist-credentials"] is False
 
-    def test_that_is_given_a_secret_is_of_an_environment_and_not_of_a_fork(self, job: dict[str, Any]) -> None:
+    def test_job_with_secrets_has_an_environment_and_excludes_forks(self, job: dict[str, Any]) -> None:
         text = yaml.safe_dump(job)
         if "secrets." in text or "id-token" in job["permissions"]:
             assert "environment" in job or job["permissions"].get("attestations") == "write"
@@ -84,12 +84,12 @@ class TestEveryJob:
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_a_workflow_has_no_rights_of_its_own_and_a_group(name: str) -> None:
+def test_workflow_has_no_permissions_and_one_concurrency_group(name: str) -> None:
     workflow = WORKFLOWS[name]
     assert workflow["permissions"] == {}
     groups = [workflow.get("concurrency"), *(job.get("concurrency") for job in workflow["jobs"].values())]
     [group] = [each for each in groups if each]
-    assert group["cancel-in-progress"] is (name == "pull-request"), "an update is never cut off"
+    assert group["cancel-in-progress"] is (name == "pull-request"), "an update is never cancelled"
 
 
 def test_actions_are_pinned_by_commit() -> None:
@@ -102,15 +102,15 @@ def test_actions_are_pinned_by_commit() -> None:
     assert len(set(used)) == len({action.partition("@")[0] for action, _ in used}), "one version of each"
 
 
-def test_a_preview_is_told_to_the_pull_request() -> None:
+def test_preview_comment_step_has_the_variables_to_post() -> None:
     steps = [step for job in JOBS.values() for step in job["steps"] if "make preview-comment" in step.get("run", "")]
     assert steps
     for step in steps:
-        # GitHub itself gives every step the repository.
+        # GitHub itself gives GITHUB_REPOSITORY to every step.
         assert {*POSTED_TO} - {*step["env"]} == {"GITHUB_REPOSITORY"}
 
 
-def test_forks_are_given_nothing() -> None:
+def test_forks_get_no_secrets_and_no_permissions() -> None:
     for name, workflow in WORKFLOWS.items():
         # YAML 1.1 reads `on` as true.
         assert "pull_request_target" not in workflow[True], name
@@ -149,7 +149,7 @@ def test_dependabot_reads_every_file_of_pins(ecosystem: str, file: str, by_hand:
     assert folders - read == by_hand
 
 
-def test_production_begins_with_a_green_run_of_staging_and_its_commit() -> None:
+def test_production_uses_the_commit_of_a_successful_staging_run() -> None:
     assert WORKFLOWS["production"][True]["workflow_run"] == {
         "workflows": ["staging"], "types": ["completed"], "branches": ["develop"],
     }  # fmt: skip
@@ -159,7 +159,7 @@ def test_production_begins_with_a_green_run_of_staging_and_its_commit() -> None:
         assert download["with"]["run-id"] == "${{ github.event.workflow_run.id }}"
 
 
-# ---------------------------------------------------------------------- which images
+# ---------------------------------------------------------------------- images
 
 
 DIGEST = f"sha256:{'1' * 64}"
@@ -170,7 +170,7 @@ ASKED = {
 KNOWN = {"environment.images.api": f"r/api:1@{DIGEST}", "environment.toolbox": f"python:3@{DIGEST}"}
 
 
-def test_the_images_of_another_commit_are_refused() -> None:
+def test_images_of_another_commit_are_refused() -> None:
     assert pins.checked(ASKED, KNOWN | {"environment.images.old": "r/old:1"}, "release.json") == KNOWN
     with pytest.raises(RunError, match=r"release.json has r/api:2@.*, and the files describe r/api:1; check out"):
         pins.checked(ASKED, KNOWN | {"environment.images.api": f"r/api:2@{DIGEST}"}, "release.json")
@@ -180,10 +180,10 @@ def test_the_images_of_another_commit_are_refused() -> None:
         pins.checked(ASKED, KNOWN | {"environment.images.api": "r/api:1"}, "it")
 
 
-def test_what_runs_in_one_environment_only_is_named_by_its_own_file(
+def test_image_of_one_environment_only_is_pinned_by_its_own_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A cache that is single in staging has no proxy there. All that is released is what staging has proven."""
+    """A single-instance cache in staging has no proxy. Every image that both environments have is the one tested in staging."""
     other = f"sha256:{'2' * 64}"
     proven = {path: f"{each.reference}@{DIGEST}" for path, each in pins.wanted("staging").items()}
     own = {path: f"{each.reference}@{other}" for path, each in pins.wanted("prod").items()}
@@ -207,7 +207,7 @@ def test_what_runs_in_one_environment_only_is_named_by_its_own_file(
         pins.use("prod")
 
 
-def test_what_an_environment_names() -> None:
+def test_images_named_by_an_environment_are_listed_by_path() -> None:
     assert pins.given({"images": {"api": "r/api:1"}, "toolbox": "python:3"}) == {
         "environment.images.api": "r/api:1", "environment.toolbox": "python:3",
     }  # fmt: skip
@@ -217,7 +217,7 @@ def test_what_an_environment_names() -> None:
 # ---------------------------------------------------------------------- environments of pull requests
 
 
-def test_an_environment_of_a_pull_request_is_beside_staging_and_not_in_it() -> None:
+def test_environment_of_a_pull_request_has_its_own_url_and_namespace() -> None:
     staging = yaml.safe_load((ROOT / "Pulumi.staging.yaml").read_text())["config"]["board:environment"]
     staging |= {"pinned": True, "images": {"api": "r/api:1"}, "release": {"promote": "manual"}}
     staging["kubernetes"] |= {"hostnames": ["board.example.com"]}
@@ -238,7 +238,7 @@ def load(settings: dict[str, Any]) -> Environment:
 # ---------------------------------------------------------------------- drift
 
 
-def test_what_an_autoscaler_changes_is_no_drift() -> None:
+def test_replicas_set_by_an_autoscaler_are_no_drift() -> None:
     metadata = {"name": "api-blue", "namespace": "board"}
     target = {"spec": {"scaleTargetRef": {"name": "api-blue"}}, "metadata": {"name": "api", "namespace": "board"}}
     left = [
@@ -254,7 +254,7 @@ def test_what_an_autoscaler_changes_is_no_drift() -> None:
 # ---------------------------------------------------------------------- the SLO
 
 
-def test_an_slo_in_the_words_of_the_script() -> None:
+def test_slo_is_passed_to_the_load_script_as_variables() -> None:
     assert slo.limits(load(environment("prod")).slo) == {
         "RATE": "20", "SECONDS": "300", "ERRORS": "0.001", "P95": "300", "P99": "1000",
     }  # fmt: skip
@@ -266,7 +266,7 @@ def values(**counts: int) -> dict[str, Any]:
     return {"state": {"testRunDurationMs": 20_000}, "metrics": metrics | {"http_req_duration": took}}
 
 
-def test_what_is_said_of_a_release_that_breaks_it() -> None:
+def test_measurement_beyond_the_slo_is_reported_with_counts() -> None:
     summary = values(http_reqs=30, failed=7, p95=30, p99=4) | {
         "due": 400,
         "allowed": {"failed": 4, "p95": 20, "p99": 4},
@@ -277,7 +277,7 @@ def test_what_is_said_of_a_release_that_breaks_it() -> None:
 
 
 class Stack:
-    """Stands in for a stack: what is live, whether the measurement is beyond the SLO, and what was done about it."""
+    """Stand-in for a stack: its live release, a measurement within or beyond the SLO, and the rollbacks it receives."""
 
     def __init__(self, patched: pytest.MonkeyPatch, beyond: bool, *live: str) -> None:
         self.live, self.back = [*live], list[str]()
@@ -296,13 +296,13 @@ def watch() -> None:
     slo.watch("prod", Slo(), APP)
 
 
-def test_a_release_that_keeps_the_slo_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_release_within_the_slo_stays_live(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = Stack(monkeypatch, False, "2.0-b")
     watch()
     assert not stack.back
 
 
-def test_a_release_that_breaks_the_slo_is_returned_and_the_journal_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_release_beyond_the_slo_is_rolled_back_with_the_reason_in_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = Stack(monkeypatch, True, "2.0-b", "2.0-b", "1.0-a")
     with pytest.raises(
         RunError, match=r"2.0-b is beyond the SLO: 9 of 400 requests failed, and 4 may; 1.0-a is live again"
@@ -311,20 +311,22 @@ def test_a_release_that_breaks_the_slo_is_returned_and_the_journal_says_why(monk
     assert stack.back == ["make watch: 9 of 400 requests failed, and 4 may"]
 
 
-def test_what_somebody_has_changed_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_release_that_changed_during_the_watch_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = Stack(monkeypatch, True, "2.0-b", "3.0-c")
     with pytest.raises(RunError, match=r"by now 3.0-c is live, so nothing was changed"):
         watch()
     assert not stack.back
 
 
-def test_where_k6_is_missing_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_k6_is_reported_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RunError, match="no `k6` on PATH to measure with; run `python3 -m lab up load`"):
         slo.measure("perf", APP, "http://board.localhost", {})
 
 
-def test_the_settings_of_an_environment_say_its_slo() -> None:
+def test_prod_has_an_slo_and_manual_promotion() -> None:
     assert load(environment("prod")).slo.p99 == 1
     assert load(environment("staging")).release.promote == "auto"
     assert load(environment("prod")).release.promote == "manual"

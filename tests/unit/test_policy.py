@@ -1,4 +1,4 @@
-"""The rules are silent over what the program really makes, and refuse each change that breaks one, naming the fix."""
+"""Policy rules: they accept every object of the program, and refuse each change that breaks a rule, with the fix."""
 
 import copy
 import os
@@ -20,7 +20,7 @@ from policy.settings import SETTINGS
 
 from .program import ROOT, SECRETS, Deployment, Registered, deploy, environment, first, second
 
-# Where `program` has the images of prod.
+# Registries of the images that `program` pins.
 TRUSTING = replace(SETTINGS, registries=(*SETTINGS.registries, "registry.test", "ghcr.io/team/one"))
 BY_NAME = {rule.name: rule for rule in RULES}
 STRICT = {rule.name for rule in RULES if rule.strict}
@@ -28,7 +28,7 @@ STRICT = {rule.name for rule in RULES if rule.strict}
 
 @cache
 def single_server() -> Deployment:
-    """Prod on one Docker engine."""
+    """Deploy prod on one Docker engine."""
     size = {"replicas": 2}
     tiers = {"web": size, "api": size, "worker": size}
     return deploy(env=environment("dev") | {"reload": False, "protect_data": True, "tiers": tiers}, stack="prod")
@@ -36,7 +36,7 @@ def single_server() -> Deployment:
 
 @cache
 def backed_up() -> Deployment:
-    """The same with backups in a folder of the engine's host."""
+    """Deploy prod on one Docker engine, with backups in a folder of its host."""
     size = {"replicas": 2}
     tiers = {"web": size, "api": size, "worker": size, "database": {"backup": {"target": {"directory": "/srv"}}}}
     settings = environment("dev") | {"reload": False, "protect_data": True, "tiers": tiers}
@@ -56,12 +56,12 @@ def problems(rule: Rule, found: Sequence[Resource], settings: Settings = TRUSTIN
     return [problem for _, problem in rule.problems(found, settings)]
 
 
-# ---------------------------------------------------------------------- silent
+# ---------------------------------------------------------------------- accepted objects
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod", "single-server", "backed-up"])
-def test_what_the_program_makes_passes(stack: str, rule: Rule) -> None:
+def test_every_object_of_the_program_passes_every_rule(stack: str, rule: Rule) -> None:
     alone = {"single-server": single_server, "backed-up": backed_up}
     releases = [alone[stack]()] if stack in alone else [first(stack), second(stack)]
     for release in releases:
@@ -70,12 +70,12 @@ def test_what_the_program_makes_passes(stack: str, rule: Rule) -> None:
         assert problems(rule, found) == []
 
 
-# ---------------------------------------------------------------------- refused
+# ---------------------------------------------------------------------- refused changes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Broken:
-    """A change to one object of prod that a rule refuses; `fix` is in what it says."""
+    """A change to one object of prod that a rule refuses; the refusal contains `fix`."""
 
     rule: str
     of: str
@@ -336,7 +336,7 @@ ON_KUBERNETES = [
 
 @cache
 def cluster() -> Deployment:
-    """Prod with a namespace and a Gateway of its own, so that there is one of each kind of object."""
+    """Deploy prod with its own namespace, for one object of each kind."""
     env = environment("prod")
     env["kubernetes"]["namespace"]["create"] = True
     return deploy(env=env, stack="prod")
@@ -354,7 +354,7 @@ WORKLOADS = ("Deployment", "StatefulSet", "Job", "Namespace", "Container", "Remo
 
 
 def found(deployed: Deployment, of: str, stack: str = "prod") -> Resource:
-    """The object of that name: what runs, unless a kind is named too."""
+    """Return the object of that name: a workload, unless a kind is named too."""
     kind, _, name = of.rpartition("/")
     kinds = (kind,) if kind and not kind.startswith("image-") else WORKLOADS
     [one] = [each for each in deployed if each.name in (name, of) and each.kind in kinds]
@@ -373,7 +373,7 @@ def broken(case: Broken, stack: str = "prod") -> Resource:
 @pytest.mark.parametrize(
     "case", [*ON_DOCKER, *ON_KUBERNETES], ids=lambda case: f"{case.rule}-{case.of}-{case.fix[:30]}"
 )
-def test_what_breaks_a_rule_is_refused(case: Broken) -> None:
+def test_change_that_breaks_a_rule_is_refused_with_the_fix(case: Broken) -> None:
     [problem] = problems(BY_NAME[case.rule], [broken(case)])
     wrong, _, fix = problem.partition("; ")
     assert wrong
@@ -384,9 +384,9 @@ def test_what_breaks_a_rule_is_refused(case: Broken) -> None:
     assert problems(BY_NAME[case.rule], [replace(broken(case), kept=True)]) == []
 
 
-def test_every_rule_is_broken_above_on_each_platform() -> None:
+def test_every_rule_has_a_refused_change_on_each_platform() -> None:
     one_by_one = {rule.name for rule in RULES} - {"protected-data", "replicas-on-docker"}
-    assert {case.rule for case in ON_DOCKER} == one_by_one - {"replicas"}  # there: replicas-on-docker
+    assert {case.rule for case in ON_DOCKER} == one_by_one - {"replicas"}  # On Docker this rule is replicas-on-docker.
     assert {case.rule for case in ON_KUBERNETES} == one_by_one
 
 
@@ -400,7 +400,7 @@ def test_every_rule_is_broken_above_on_each_platform() -> None:
         ("cache-data", single_server),
     ],
 )
-def test_data_that_is_not_protected_is_refused(name: str, of: Callable[[], Deployment]) -> None:
+def test_unprotected_data_is_refused(name: str, of: Callable[[], Deployment]) -> None:
     holds = ("Cluster", "Namespace", "PersistentVolumeClaim", "Volume")
     [one] = [as_seen(each, "prod") for each in of() if each.name == name and each.kind in holds]
     assert problems(BY_NAME["protected-data"], [one]) == []
@@ -409,14 +409,14 @@ def test_data_that_is_not_protected_is_refused(name: str, of: Callable[[], Deplo
     assert problems(BY_NAME["protected-data"], [replace(one, protect=False, stack="dev")]) == []
 
 
-def test_a_tier_in_one_container_is_refused() -> None:
+def test_tier_with_one_container_is_refused() -> None:
     one_each = [each for each in resources(single_server(), "prod") if each.name != "blue-worker-2"]
     rule = BY_NAME["replicas-on-docker"]
     assert problems(rule, one_each) == ["there is one worker; set environment.tiers.worker.replicas: 2 or more"]
     assert problems(rule, [replace(each, stack="dev") for each in one_each]) == []
 
 
-# ---------------------------------------------------------------------- settings, and what the engine does not know
+# ---------------------------------------------------------------------- settings and unknown values
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ def test_a_tier_in_one_container_is_refused() -> None:
         ("ghcr.io/team/one-more:1", False),
     ],
 )
-def test_whose_images_are_trusted(image: str, trusted: bool) -> None:
+def test_image_is_trusted_by_its_registry(image: str, trusted: bool) -> None:
     one = Resource(type="docker:index/remoteImage:RemoteImage", name="image", stack="prod", props={"name": image})
     assert bool(problems(BY_NAME["known-registries"], [one])) != trusted
 
@@ -442,20 +442,20 @@ def test_whose_images_are_trusted(image: str, trusted: bool) -> None:
 @pytest.mark.parametrize(
     ("stack", "strict"), [("dev", False), ("dev-anna", False), ("staging", False), ("prod", True), ("devil", True)]
 )
-def test_a_stack_that_is_not_named_is_held_to_everything(stack: str, strict: bool) -> None:
+def test_unlisted_stack_gets_the_strict_rules(stack: str, strict: bool) -> None:
     assert SETTINGS.strict(stack) == strict
 
 
 @pytest.mark.parametrize(
     "setting", ["DATABASE_PASSWORD_FILE=/run/secrets/x", "TOKEN_TTL=60", "PASSWORD=", "CACHE_KEY=a"]
 )
-def test_what_only_sounds_like_a_secret_passes(setting: str) -> None:
+def test_variable_that_only_sounds_like_a_secret_passes(setting: str) -> None:
     one = found(single_server(), "blue-api-1")
     assert problems(BY_NAME["no-plain-secrets"], [replace(one, props={**one.props, "envs": [setting]})]) == []
 
 
 class _Seen:
-    """A resource as pulumi-policy hands it to a policy."""
+    """A resource as pulumi-policy passes it to a policy."""
 
     def __init__(self, props: dict[str, Any], ignore: list[str]) -> None:
         self.resource_type, self.name = "docker:index/container:Container", "gateway"
@@ -469,7 +469,7 @@ class _Seen:
     ("image", "ignore", "said"),
     [("haproxy", [], 1), (UNKNOWN_STRING_VALUE, [], 0), ("haproxy", ["*"], 0), ("haproxy", ["memory"], 1)],
 )
-def test_the_pack_leaves_to_the_update_what_a_preview_does_not_know(image: str, ignore: list[str], said: int) -> None:
+def test_value_unknown_in_a_preview_is_not_judged(image: str, ignore: list[str], said: int) -> None:
     reported: list[str] = []
     given: Any = _Seen({"image": image}, ignore)
     judge(BY_NAME["no-latest"], [seen(given)], lambda message, urn=None: reported.append(f"{message} {urn}"))
@@ -477,21 +477,21 @@ def test_the_pack_leaves_to_the_update_what_a_preview_does_not_know(image: str, 
     assert all(each.startswith("haproxy changes with") and "urn:pulumi:prod::" in each for each in reported)
 
 
-def test_the_document_has_every_rule() -> None:
+def test_policy_page_lists_every_rule() -> None:
     page = (ROOT / "docs/policy.md").read_text()
     for rule in RULES:
         assert f"| `{rule.name}` |" in page, rule.name
         assert (f"| `{rule.name}` | strict |" in page) == rule.strict
 
 
-def test_the_pack_says_where_it_listens_in_any_environment() -> None:
+def test_policy_pack_prints_its_port_without_buffering() -> None:
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     pack = subprocess.Popen(
         [sys.executable, ROOT / "policy", "127.0.0.1:1"], cwd=ROOT / "policy", env=buffered, stdout=subprocess.PIPE
     )
     try:
         assert pack.stdout
-        assert select.select([pack.stdout], [], [], 60)[0], "it is waited for until it does"
+        assert select.select([pack.stdout], [], [], 60)[0], "the engine waits for the port of the pack"
         assert int(pack.stdout.readline())
     finally:
         pack.kill()

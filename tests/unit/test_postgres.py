@@ -1,4 +1,4 @@
-"""What the image of backups says to a server, and in which order; what a real one makes of it is in tests/e2e."""
+"""The backup image's statements to a PostgreSQL server and their order; a real server is tested in tests/e2e."""
 
 import io
 import json
@@ -16,11 +16,11 @@ from images.backup.backup.repository import BackupError, Run
 
 
 class RefusedError(Exception):
-    """The driver's error: it is in the image, and not here."""
+    """Stand-in for the driver's error: the driver is installed in the image only."""
 
 
 class Text(str):
-    """A statement as the driver puts it together."""
+    """Statement as the driver composes it."""
 
     def format(self, *values: object, **named: object) -> "Text":
         return Text(super().format(*values, **named))
@@ -30,7 +30,7 @@ class Text(str):
 
 
 class Server:
-    """Databases by name, and what was done to them."""
+    """Stand-in for a server: its databases by name, and the statements it received."""
 
     def __init__(self) -> None:
         self.databases = {"board", "template1"}
@@ -89,7 +89,7 @@ def server() -> Server:
 
 @pytest.fixture
 def postgres(server: Server, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module, with a driver that leads to this server."""
+    """Return the module, with a driver that connects to the stand-in."""
     driver, written = ModuleType("psycopg2"), ModuleType("psycopg2.sql")
     vars(driver).update(connect=server.connect, Error=RefusedError)
     vars(written).update(SQL=Text, Identifier=lambda name: name, Literal=repr)
@@ -102,7 +102,7 @@ def postgres(server: Server, monkeypatch: pytest.MonkeyPatch) -> Any:
     return found
 
 
-def test_where_a_database_is_not_there_those_that_are_are_named(postgres: Any, server: Server) -> None:
+def test_missing_database_is_reported_with_the_existing_ones(postgres: Any, server: Server) -> None:
     server.databases |= {"board_r1"}
     with (
         pytest.raises(BackupError, match='"gone" does not exist; there are board, board_r1'),
@@ -111,7 +111,7 @@ def test_where_a_database_is_not_there_those_that_are_are_named(postgres: Any, s
         pass
 
 
-def test_where_nobody_answers_no_database_is_named(postgres: Any, server: Server) -> None:
+def test_unreachable_server_is_reported_without_databases(postgres: Any, server: Server) -> None:
     server.databases.clear()
     with pytest.raises(BackupError, match=r"does not exist$"), postgres._connected():
         pass
@@ -130,7 +130,7 @@ MADE = [
 ]
 
 
-def test_what_comes_back_has_its_name_last(postgres: Any, server: Server, tmp_path: Path) -> None:
+def test_restore_renames_the_database_as_its_last_step(postgres: Any, server: Server, tmp_path: Path) -> None:
     file = tmp_path / "anonymise.sql"
     file.write_text("of nobody")
     postgres.restore(saved(), "board_r1", [file])
@@ -143,7 +143,7 @@ def test_what_comes_back_has_its_name_last(postgres: Any, server: Server, tmp_pa
 
 
 @pytest.mark.parametrize("fails", ["pg_restore", "psql"])
-def test_of_what_fails_nothing_stays(fails: str, postgres: Any, server: Server, tmp_path: Path) -> None:
+def test_failed_restore_leaves_no_database(fails: str, postgres: Any, server: Server, tmp_path: Path) -> None:
     file = tmp_path / "anonymise.sql"
     file.touch()
     server.fails = fails
@@ -153,26 +153,26 @@ def test_of_what_fails_nothing_stays(fails: str, postgres: Any, server: Server, 
     assert "board_r1" not in " ".join(server.done)
 
 
-def test_what_is_there_is_not_touched(postgres: Any, server: Server) -> None:
+def test_restore_into_an_existing_database_is_refused(postgres: Any, server: Server) -> None:
     with pytest.raises(BackupError, match="there is a database board, and it is not touched"):
         postgres.restore(saved(), "board")
     assert not server.done
 
 
-def test_what_does_not_fit_beside_what_is_live_is_not_begun(
+def test_restore_without_enough_storage_is_refused_before_it_begins(
     postgres: Any, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BACKUP_ROOM", str(100 * 2**20))
     server.taken, large = 50 * 2**20, 40 * 2**20
     with pytest.raises(BackupError, match=r"50Mi are taken.*60Mi.*tiers\.database\.storage to more than 110Mi"):
         postgres.restore(saved(size=large), "board_r1")
-    # What a run left that was killed is out of the way first.
+    # Leftovers of a killed run are removed first.
     assert server.done == MADE[:1]
     monkeypatch.delenv("BACKUP_ROOM")
     postgres.restore(saved(size=large), "board_r1")
 
 
-def test_what_fits_is_begun_and_so_is_what_was_saved_before_its_size_was(
+def test_restore_begins_if_the_backup_fits_or_has_no_size(
     postgres: Any, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BACKUP_ROOM", str(100 * 2**20))
@@ -181,7 +181,9 @@ def test_what_fits_is_begun_and_so_is_what_was_saved_before_its_size_was(
 
 
 @pytest.mark.usefixtures("postgres")
-def test_of_a_full_one_both_ids_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_full_backup_is_listed_with_both_ids(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     program = import_module("images.backup.backup.__main__")
     at = datetime(2026, 11, 21, 12, tzinfo=UTC)
     runs = [

@@ -1,4 +1,4 @@
-"""The comment of a pull request: what real previews of both platforms are called, and what of them is marked, masked and cut."""
+"""The comment of a pull request: titles of real previews of both platforms, and the marking, masking and cutting of their content."""
 
 import json
 import random
@@ -23,12 +23,12 @@ KEPT = ROOT / "tests/previews"
 ALL = sorted(f"{file.parent.name}/{file.stem}" for file in KEPT.glob("*/*.json"))
 BOTH = ("docker", "kubernetes")
 SECRETS = ("e2e-database-7c1f", "e2e-cache-93ab")
-"""Of the stacks that were previewed (tests/e2e/stack.py)."""
+"""Secrets of the previewed stacks (tests/e2e/stack.py)."""
 VERDICTS = {
     "first": Verdict.DATA, "no-change": Verdict.NONE, "new-image": Verdict.RELEASE, "env": Verdict.RELEASE,
     "waits": Verdict.RELEASE, "back": Verdict.RELEASE, "unprotected": Verdict.DATA, "protected": Verdict.LOSS,
     "database-deleted": Verdict.LOSS, "database-storage": Verdict.DATA, "broken": Verdict.NONE, "unreachable": Verdict.NONE,
-    # On Docker a replica is a container of a release, and memory changes while it runs; the gateway's port does not.
+    # On Docker a replica is a container of a release; memory changes while a container runs, the gateway's port does not.
     "docker/replicas": Verdict.NONE, "docker/database-memory": Verdict.DATA, "docker/opened": Verdict.LOSS,
     "kubernetes/replicas": Verdict.PLACE, "kubernetes/database-memory": Verdict.LOSS, "kubernetes/opened": Verdict.PLACE,
 }  # fmt: skip
@@ -56,7 +56,7 @@ def unfolded(name: str) -> str:
 
 class TestVerdict:
     @pytest.mark.parametrize("name", ALL)
-    def test_each_kept_preview_has_its_own(self, name: str) -> None:
+    def test_recorded_preview_has_the_expected_verdict(self, name: str) -> None:
         kind = name.partition("/")[2]
         failed = kind in FAILED or name in FAILED
         assert seen(name).verdict is VERDICTS.get(name, VERDICTS.get(kind))
@@ -65,7 +65,7 @@ class TestVerdict:
         assert first == preview.marker("demo")
         assert headline.startswith("**demo: ") and ("the preview failed" in headline) is failed
 
-    def test_one_of_each_kind_is_kept(self) -> None:
+    def test_recorded_previews_cover_every_kind(self) -> None:
         needed = {"no-change", "new-image", "env", "replicas", "database-deleted", "broken", "unreachable"}
         assert {f"{platform}/{kind}" for platform in BOTH for kind in needed} <= set(ALL)
         assert {"kubernetes/database-storage", "docker/database-memory"} <= set(ALL)
@@ -73,20 +73,20 @@ class TestVerdict:
 
 class TestPlan:
     @pytest.mark.parametrize("name", [name for name in ALL if not seen(name).errors])
-    def test_it_is_the_one_the_program_made(self, name: str) -> None:
-        """What is read from the states says the same as what the program logged."""
+    def test_plan_in_the_comment_equals_the_logged_plan(self, name: str) -> None:
+        """The plan that is read from the states equals the plan that the program logged."""
         plan = seen(name).plan
         assert plan
         assert explain(seen(name).observed, plan) == told(name)["diagnostics"][0]["message"].strip()
 
     @pytest.mark.parametrize("platform", BOTH)
-    def test_what_differs_from_live_is_named(self, platform: str) -> None:
+    def test_differences_from_the_live_release_are_listed(self, platform: str) -> None:
         image = r"\*\*api\*\*: image `\S*board-api:\w+` → `\S*board-api:\w+`<br>\*\*worker\*\*: image"
         assert re.search(image, unfolded(f"{platform}/new-image"))
         assert "| **api**: LOG_LEVEL `info` → `warning` |" in unfolded(f"{platform}/env")
 
     @pytest.mark.parametrize("platform", BOTH)
-    def test_how_it_goes_live(self, platform: str) -> None:
+    def test_comment_shows_migration_promotion_and_switch(self, platform: str) -> None:
         assert "| migration | `api.migrate` |" in unfolded(f"{platform}/new-image")
         assert "by itself: switch 3 moves all traffic to blue" in unfolded(f"{platform}/new-image")
         assert "it waits, once it is proven, for `make promote ENV=demo`" in unfolded(f"{platform}/waits")
@@ -95,7 +95,7 @@ class TestPlan:
         assert "| slot | blue: empty → **1.0.0-" in unfolded(f"{platform}/first")
 
     @pytest.mark.parametrize("platform", BOTH)
-    def test_the_tiers_are_coloured_by_what_happens_to_them(self, platform: str) -> None:
+    def test_tiers_in_the_diagram_are_coloured_by_their_change(self, platform: str) -> None:
         picture = unfolded(f"{platform}/new-image")
         assert 'blue_api["api<br>replaced"]:::replaced' in picture
         assert 'green_api["api"]:::unchanged' in picture
@@ -111,7 +111,7 @@ class TestDangers:
     @pytest.mark.parametrize(
         "name", [f"{each}/{kind}" for each in BOTH for kind in ("new-image", "env", "waits", "back")]
     )
-    def test_a_release_has_none(self, name: str) -> None:
+    def test_ordinary_release_has_no_dangers(self, name: str) -> None:
         assert preview.dangers(seen(name)) == []
 
     @pytest.mark.parametrize(
@@ -130,10 +130,10 @@ class TestDangers:
             ("kubernetes/opened", "**network opened**: NetworkPolicy `web` lets in 0.0.0.0/0"),
         ],
     )  # fmt: skip
-    def test_it_is_said_in_bold(self, name: str, marked: str) -> None:
+    def test_danger_is_marked_in_bold(self, name: str, marked: str) -> None:
         assert marked in unfolded(name)
 
-    def test_a_barrier_that_falls_is_one(self) -> None:
+    def test_deleted_network_barrier_is_a_danger(self) -> None:
         steps = [
             gone("networking.k8s.io/v1:NetworkPolicy", "deny-all", {"spec": {"ingress": [], "egress": []}}),
             gone("docker:index/network:Network", "data", {"internal": True}),
@@ -150,25 +150,29 @@ class TestDangers:
             ("docker/database-memory", "Container `database-1` changes in place: memory `512` → `768`"),
         ],
     )  # fmt: skip
-    def test_what_changes_in_place_is_said(self, name: str, line: str) -> None:
+    def test_change_in_place_is_listed(self, name: str, line: str) -> None:
         assert line in unfolded(name)
 
 
 class TestFailures:
     @pytest.mark.parametrize("platform", BOTH)
-    def test_they_make_a_comment_with_the_error(self, platform: str) -> None:
+    def test_failed_preview_gives_a_comment_with_the_error(self, platform: str) -> None:
         assert "\napp.api.port: '8000' is not a port; give a whole number" in said(f"{platform}/broken")
         assert "Connection refused" in said(f"{platform}/unreachable")
         assert "because it is protected" in said(f"{platform}/protected")
         assert "unhandled error" not in said(f"{platform}/broken")
 
-    def test_the_command_ends_with_1(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_command_ends_with_1_for_a_failed_preview(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.delenv("PR_NUMBER", raising=False)
         assert preview.main("demo", str(KEPT / "docker/broken.json")) == 1
         assert preview.main("demo", str(KEPT / "docker/no-change.json")) == 0
         assert capsys.readouterr().out == said("docker/broken") + said("docker/no-change")
 
-    def test_pulumi_that_prints_no_json_makes_one_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_pulumi_error_without_json_becomes_the_error_of_the_comment(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (tmp_path / "pulumi").write_text("#!/bin/sh\necho \"error: no stack named 'demo' found\" >&2; exit 255\n")
         (tmp_path / "pulumi").chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -177,7 +181,7 @@ class TestFailures:
 
 class TestSecrets:
     @pytest.mark.parametrize("name", ALL)
-    def test_no_value_is_in_a_comment(self, name: str) -> None:
+    def test_comment_and_recording_contain_no_secret(self, name: str) -> None:
         for value in SECRETS:
             assert value not in said(name)
             assert value not in (KEPT / f"{name}.json").read_text()
@@ -194,7 +198,9 @@ class TestSecrets:
             ("any:Kind", {"spec": {"env": [{"name": "SMTP_TOKEN", "value": "hunter2"}]}}, {}),
         ],
     )
-    def test_what_pulumi_has_not_masked_is(self, kind: str, inputs: dict[str, Any], more: dict[str, Any]) -> None:
+    def test_secret_that_pulumi_did_not_mask_is_masked(
+        self, kind: str, inputs: dict[str, Any], more: dict[str, Any]
+    ) -> None:
         step = made(kind, "one", inputs, **more)
         told = {
             "steps": [step],
@@ -204,24 +210,24 @@ class TestSecrets:
         assert "hunter2" not in text
         assert text.count(preview.SECRET) >= 2
 
-    def test_where_a_secret_is_may_be_read(self) -> None:
+    def test_path_of_a_secret_file_is_not_masked(self) -> None:
         step = made("docker:index/container:Container", "one", {"envs": ["PASSWORD_FILE=/run/secrets/password"]})
         assert "envs[PASSWORD_FILE]: /run/secrets/password" in preview.comment(preview.read({"steps": [step]}, "demo"))
 
 
 class TestSize:
     @pytest.mark.parametrize("name", ["docker/new-image", "docker/opened", "kubernetes/database-deleted"])
-    def test_the_engines_order_does_not_matter(self, name: str) -> None:
+    def test_order_of_steps_does_not_change_the_comment(self, name: str) -> None:
         for seed in range(3):
             steps = random.Random(seed).sample(told(name)["steps"], len(told(name)["steps"]))
             assert preview.comment(preview.read(told(name) | {"steps": steps}, "demo")) == said(name)
 
     @pytest.mark.parametrize("name", ALL)
-    def test_a_real_one_has_room(self, name: str) -> None:
+    def test_real_comment_is_below_the_size_limit(self, name: str) -> None:
         assert len(said(name)) < LIMIT
 
     @pytest.mark.parametrize(("count", "text"), [(1, "x"), (800, "x" * 5000), (800, "é\n```ü" * 40), (2000, "x")])
-    def test_what_does_not_fit_is_counted(self, count: int, text: str) -> None:
+    def test_steps_beyond_the_size_limit_are_counted(self, count: int, text: str) -> None:
         steps = [made("any:Kind", f"number-{number}", {"value": text}) for number in range(count)]
         comment = preview.comment(preview.read({"steps": steps}, "demo"))
         assert len(comment) < LIMIT
@@ -230,8 +236,8 @@ class TestSize:
         assert bool(left) == (count > 1)
         assert comment.endswith("</details>\n") and comment.count("```") % 2 == 0
 
-    def test_nothing_makes_it_longer(self) -> None:
-        """Every part at its worst at once: errors, warnings, losses, changes in place."""
+    def test_comment_with_long_parts_is_below_the_size_limit(self) -> None:
+        """Fill every part of the comment: errors, warnings, losses and changes in place."""
         long = "ü" * 5000
         said = [
             {"severity": severity, "message": f"{n} {long}\n" * 50}
@@ -259,7 +265,7 @@ def gone(kind: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 class GitHub(BaseHTTPRequestHandler):
-    """Two pages of comments; remembers what is written."""
+    """Stand-in for GitHub: two pages of comments, and a record of all writes."""
 
     comments: list[dict[str, Any]] = []
     written: list[tuple[str, str, str]] = []
@@ -302,7 +308,7 @@ def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
 
 
 class TestSticky:
-    def test_only_the_stacks_own_comment_is_taken(self) -> None:
+    def test_only_the_comment_of_the_stack_is_replaced(self) -> None:
         comments = [
             {"id": 1, "body": "nice"},
             {"id": 2, "body": None},
@@ -314,7 +320,7 @@ class TestSticky:
         assert preview.sticky(comments, "prod") == 5
         assert preview.sticky(comments, "staging") is None
 
-    def test_the_first_is_written_and_then_replaced(self, github: dict[str, str]) -> None:
+    def test_first_comment_is_posted_and_later_ones_replace_it(self, github: dict[str, str]) -> None:
         text = said("docker/new-image")
         assert preview.post(text, "demo", github) == "https://there"
         GitHub.comments = [{"id": 1, "body": "a"}, {"id": 2, "body": "b"}, {"id": 3, "body": text}]
@@ -324,7 +330,7 @@ class TestSticky:
             ("PATCH", "/repos/me/it/issues/comments/3", text),
         ]
 
-    def test_a_refusal_says_what_is_needed(self, github: dict[str, str]) -> None:
+    def test_refused_comment_reports_the_missing_permission(self, github: dict[str, str]) -> None:
         with pytest.raises(RunError, match=r"answers 403; the token needs `pull-requests: write`"):
             preview.post("text", "demo", github | {"GITHUB_TOKEN": "bad"})
 
@@ -332,6 +338,6 @@ class TestSticky:
 @pytest.mark.parametrize(
     ("page", "name"), [("release", "docker/new-image"), ("dangerous", "kubernetes/database-deleted")]
 )
-def test_the_examples_are_what_the_command_makes(page: str, name: str) -> None:
+def test_example_pages_equal_the_output_of_the_command(page: str, name: str) -> None:
     assert (ROOT / f"docs/previews/{page}.md").read_text() == said(name), "run `make docs`"
     assert f"tests/previews/{name}.json > docs/previews/{page}.md" in (ROOT / "Makefile").read_text()

@@ -1,6 +1,6 @@
-"""Who can connect to whom: the rendered NetworkPolicies, asked for all pairs of pods in both directions.
+"""Connections between pods: the rendered NetworkPolicies are evaluated for all pairs of pods in both directions.
 
-The lab's network does not enforce policies, so the graph is proven here.
+The lab's network does not enforce policies, so this test is the evidence for the graph.
 """
 
 from itertools import permutations, product
@@ -21,7 +21,7 @@ WORLD = "203.0.113.7"
 
 
 class Network(reachability.Network):
-    """The pods of a deployment, and what its policies let them do."""
+    """Pods of a deployment, and the connections that its policies allow."""
 
     def __init__(self, *deployed: Deployment) -> None:
         objects = {each.urn: each for each_deployed in deployed for each in each_deployed.objects if each.inputs}
@@ -36,7 +36,7 @@ class Network(reachability.Network):
                     self.ports[name] = port
 
     def graph(self) -> set[tuple[str, str]]:
-        """All pairs of pods, the gateway and the world that can connect to the other's own port."""
+        """Return all pairs of pods, gateway and world of which the first can connect to the second's own port."""
         known: dict[str, Pod | str] = {**self.pods, "gateway": GATEWAY, "world": WORLD, "stranger": STRANGER}
         ports = self.ports | {"gateway": 8000, "world": 5432, "stranger": 80}
         return {
@@ -61,10 +61,10 @@ AMONG = {*permutations(MEMBERS, 2), *permutations(INSTANCES, 2), *(("cache-proxy
 
 
 def of(stack: str, *names: str) -> set[tuple[str, str]]:
-    """The graph of these slots.
+    """Return the expected graph of these slots.
 
-    In prod both data tiers are replicated: who needs the cache reaches its proxy and no member; who needs the database
-    reaches its pooler, and each instance, for what a pooler can't do.
+    In prod both data tiers are replicated. Clients of the cache reach its proxy and no member. Clients of the database reach
+    its pooler, and each instance for connections that a pooler can't serve.
     """
     edges = {edge for name in names for edge in slot(name)}
     if stack == "staging":
@@ -74,13 +74,13 @@ def of(stack: str, *names: str) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("stack", "number"), [("staging", 7), ("prod", 13)])
-def test_the_tier_graph_and_nothing_else(stack: str, number: int) -> None:
+def test_policies_allow_exactly_the_tier_graph(stack: str, number: int) -> None:
     network = Network(first(stack))
     assert len(network.pods) == number
     assert network.graph() == of(stack, "blue")
 
 
-def test_only_members_reach_the_watchers() -> None:
+def test_only_cache_members_reach_the_sentinels() -> None:
     network = Network(first("prod"))
     reaching = {
         (one, other)
@@ -91,7 +91,7 @@ def test_only_members_reach_the_watchers() -> None:
 
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
-def test_an_edge_is_one_port_wide(stack: str) -> None:
+def test_policies_open_only_the_port_of_each_edge(stack: str) -> None:
     network = Network(first(stack))
     for one, other in network.graph():
         if other in network.pods:
@@ -99,7 +99,7 @@ def test_an_edge_is_one_port_wide(stack: str) -> None:
             assert not network.reaches(source, network.pods[other], network.ports[other] + 1), (one, other)
 
 
-def test_a_gateway_without_pods_is_known_by_its_addresses() -> None:
+def test_gateway_outside_the_cluster_is_admitted_by_its_addresses() -> None:
     env = environment("staging")
     env["kubernetes"]["gateway"] |= {"cidrs": ["203.0.113.0/24"], "pods_in": "proxies"}
     network = Network(deploy(env=env, stack="staging"))
@@ -111,13 +111,13 @@ def test_a_gateway_without_pods_is_known_by_its_addresses() -> None:
 
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
-def test_the_slots_do_not_see_each_other(stack: str) -> None:
+def test_slots_do_not_reach_each_other(stack: str) -> None:
     network = Network(first(stack), second(stack))
     assert network.graph() == of(stack, "blue", "green")
 
 
-def test_all_that_can_be_asked_for_opens_just_that() -> None:
-    """Here the web and the worker need the api, the api may go out, and the database is somewhere else."""
+def test_every_option_opens_only_its_own_edges() -> None:
+    """In this deployment web and worker need the api, the api has egress, and the database is external."""
     network = Network(ALL["everything"])
     assert network.graph() == {
         ("gateway", "web-blue"), ("gateway", "api-blue"), ("web-blue", "api-blue"), ("worker-blue", "api-blue"),
@@ -131,7 +131,7 @@ def test_all_that_can_be_asked_for_opens_just_that() -> None:
     assert network.reaches(network.pods["api-blue"], "2001:db8::1", 80)
 
 
-def test_an_external_database_opens_its_port_only() -> None:
+def test_external_database_opens_egress_to_its_port_only() -> None:
     env = environment("staging")
     env["tiers"] = {"database": {"external": {"host": "db.test", "port": 6432}}}
     network = Network(deploy(env=env, stack="staging"))
@@ -142,7 +142,7 @@ def test_an_external_database_opens_its_port_only() -> None:
 
 
 @pytest.mark.parametrize("deployed", ALL.values(), ids=ALL)
-def test_every_pod_may_ask_for_names_and_no_stranger_reaches_one(deployed: Deployment) -> None:
+def test_every_pod_reaches_dns_and_no_other_namespace_reaches_a_pod(deployed: Deployment) -> None:
     network = Network(deployed)
     for pod in network.pods.values():
         assert network.reaches(pod, DNS, 53, "UDP")
@@ -154,7 +154,7 @@ def test_every_pod_may_ask_for_names_and_no_stranger_reaches_one(deployed: Deplo
     assert not [name for name, port in known.items() if network.reaches(WORLD, network.pods[name], port)]
 
 
-def test_a_pod_no_tier_made_reaches_nothing() -> None:
+def test_pod_of_no_tier_reaches_no_pod() -> None:
     network = Network(first("staging"))
     stray: Pod = (network.namespace, {"app": "stray"})
     assert not any(network.reaches(stray, pod, network.ports.get(name, 80)) for name, pod in network.pods.items())
@@ -163,8 +163,8 @@ def test_a_pod_no_tier_made_reaches_nothing() -> None:
 
 
 @pytest.mark.parametrize("direction", ["Egress", "Ingress"])
-def test_either_direction_alone_keeps_to_the_graph(direction: str) -> None:
-    """So that one policy that is too wide is not hidden by another that is narrow."""
+def test_ingress_and_egress_policies_each_match_the_graph(direction: str) -> None:
+    """Otherwise a policy that is too wide could hide behind a narrow one."""
     network = Network(first("staging"))
     inside = {(one, other) for one, other in slot("blue") if one in network.pods and other in network.pods}
     found = {
@@ -185,7 +185,7 @@ def test_either_direction_alone_keeps_to_the_graph(direction: str) -> None:
     assert found == inside
 
 
-def test_a_way_out_of_one_slot_is_none_of_the_other() -> None:
+def test_egress_of_one_slot_does_not_open_the_other() -> None:
     app: dict[str, Any] = project() | {"version": "2.0.0"}
     app["api"] |= {"egress": True}
     network = Network(first("staging"), deploy(app, export=exported(first("staging")), stack="staging"))
@@ -193,8 +193,8 @@ def test_a_way_out_of_one_slot_is_none_of_the_other() -> None:
     assert out == {"api-green", "green-api-migrate"}
 
 
-def test_without_the_policies_everything_is_open() -> None:
-    """The analyser itself can say yes."""
+def test_without_policies_every_connection_is_allowed() -> None:
+    """The analyser itself must be able to report a connection."""
     network = Network(first("staging"))
     network.policies.clear()
     assert len(network.graph()) > 40

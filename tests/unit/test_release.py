@@ -1,4 +1,4 @@
-"""Planning a release: what may and may not happen, whatever was observed."""
+"""Planning of a release: permitted and refused plans for any observed state."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ OBSERVED = FIRST | LATER
 
 
 def reached(observed: Observed, done: Plan) -> Observed:
-    """What is observed after the plan was carried out."""
+    """Return the state that is observed after the plan was carried out."""
     held = {slot: observed.held[slot] for slot in done.keep}
     if done.render:
         held[done.render] = Held(release=done.release, proven=True)
@@ -33,25 +33,25 @@ def reached(observed: Observed, done: Plan) -> Observed:
 
 
 @given(OBSERVED, RELEASES)
-def test_what_is_live_is_never_rendered(observed: Observed, wanted: Release) -> None:
+def test_live_slot_is_never_rendered(observed: Observed, wanted: Release) -> None:
     assert plan(observed, wanted).render is not observed.live or observed.live is None
 
 
 @given(OBSERVED, RELEASES)
-def test_what_is_live_is_kept(observed: Observed, wanted: Release) -> None:
+def test_live_slot_is_kept(observed: Observed, wanted: Release) -> None:
     if observed.live in observed.held:
         assert observed.live in plan(observed, wanted).keep
 
 
 @given(OBSERVED, RELEASES)
-def test_a_slot_is_either_rendered_or_kept(observed: Observed, wanted: Release) -> None:
+def test_slot_is_either_rendered_or_kept(observed: Observed, wanted: Release) -> None:
     done = plan(observed, wanted)
     assert done.render not in done.keep
     assert done.live in (done.render, *done.keep)
 
 
 @given(OBSERVED, RELEASES)
-def test_the_wanted_release_is_live_afterwards(observed: Observed, wanted: Release) -> None:
+def test_desired_release_is_live_afterwards(observed: Observed, wanted: Release) -> None:
     done = plan(observed, wanted)
     assert done.release.digest == wanted.digest
     if done.render is None:
@@ -59,28 +59,28 @@ def test_the_wanted_release_is_live_afterwards(observed: Observed, wanted: Relea
 
 
 @given(OBSERVED, RELEASES)
-def test_the_second_time_nothing_happens(observed: Observed, wanted: Release) -> None:
+def test_second_plan_changes_nothing(observed: Observed, wanted: Release) -> None:
     done = plan(observed, wanted)
     again = plan(reached(observed, done), wanted)
     assert (again.render, again.moves, again.switches) == (None, False, done.switches)
 
 
 @given(OBSERVED, RELEASES)
-def test_a_switch_is_numbered_if_and_only_if_traffic_moves(observed: Observed, wanted: Release) -> None:
+def test_switch_number_grows_if_and_only_if_traffic_moves(observed: Observed, wanted: Release) -> None:
     done = plan(observed, wanted)
     if observed.live:
         assert done.switches == observed.switches + done.moves
 
 
 @given(OBSERVED, RELEASES)
-def test_a_slot_that_was_never_proven_is_not_gone_live_with(observed: Observed, wanted: Release) -> None:
+def test_slot_that_never_passed_its_gates_does_not_go_live(observed: Observed, wanted: Release) -> None:
     done = plan(observed, wanted)
     if done.moves and done.render is None:
         assert observed.held[done.live].proven
 
 
 @given(OBSERVED, RELEASES, RELEASES)
-def test_going_back_is_one_switch(observed: Observed, first: Release, second: Release) -> None:
+def test_rollback_is_one_switch(observed: Observed, first: Release, second: Release) -> None:
     one = reached(observed, plan(observed, first))
     two = reached(one, plan(one, second))
     if first.digest != second.digest:
@@ -100,12 +100,12 @@ def test_going_back_is_one_switch(observed: Observed, first: Release, second: Re
         ),
     ],
 )
-def test_going_back_to_nothing_is_refused(observed: Observed) -> None:
+def test_rollback_without_a_previous_release_is_refused(observed: Observed) -> None:
     with pytest.raises(ReleaseError, match=r"nothing to go back to|nothing is live"):
         plan(observed, Release(version="1", digest="a"), Ask.PREVIOUS)
 
 
-def test_the_first_release_goes_to_blue() -> None:
+def test_first_release_goes_to_blue() -> None:
     first = plan(Observed(), Release(version="1", digest="a"))
     assert (first.live, first.render, first.switches) == (Slot.BLUE, Slot.BLUE, 1)
 
@@ -124,26 +124,26 @@ WORKLOAD = Workload(tier="api", image=Image(reference="api:1"), resources=Resour
         replace(WORKLOAD, stop_within=31),
     ],
 )
-def test_any_difference_is_another_release(changed: Workload) -> None:
+def test_any_difference_of_a_workload_changes_the_digest(changed: Workload) -> None:
     assert identify("1", [changed]).digest != identify("1", [WORKLOAD]).digest
 
 
-def test_the_version_is_part_of_a_release() -> None:
+def test_version_is_part_of_the_digest() -> None:
     assert identify("1", [WORKLOAD]).digest != identify("2", [WORKLOAD]).digest
 
 
-def test_where_an_image_is_built_is_not_part_of_a_release() -> None:
+def test_build_context_is_no_part_of_the_digest() -> None:
     moved = replace(WORKLOAD, image=Image(reference="api:1", context="elsewhere", path="app.api.build"))
     assert identify("1", [moved]) == identify("1", [WORKLOAD])
 
 
-def test_the_order_of_tiers_is_not_part_of_a_release() -> None:
+def test_order_of_tiers_is_no_part_of_the_digest() -> None:
     other = replace(WORKLOAD, tier="web")
     assert identify("1", [WORKLOAD, other]) == identify("1", [other, WORKLOAD])
 
 
 @pytest.mark.parametrize("manual", [False, True])
-def test_a_plan_says_what_is_going_to_happen(manual: bool) -> None:
+def test_explanation_of_a_plan_names_slots_differences_and_switch(manual: bool) -> None:
     one = Release(version="1.0", digest="aa", parts={"api": "1", "web": "1", "api.migrate": "1"})
     two = Release(version="2.0", digest="bb", parts={"api": "2", "web": "1", "api.migrate": "1"}, contract=True)
     gone = Release(version="0.9", digest="cc")
@@ -164,7 +164,7 @@ def test_a_plan_says_what_is_going_to_happen(manual: bool) -> None:
     assert explain(observed, plan(observed, one)) == "nothing of the release changes"
 
 
-def test_only_what_is_known_can_be_asked_for() -> None:
+def test_unknown_release_action_or_force_is_refused() -> None:
     assert asked({}) == asked({"TIERS_RELEASE": "", "TIERS_FORCE": ""}) == (Ask.CONFIGURED, False)
     assert asked({"TIERS_RELEASE": "previous", "TIERS_FORCE": "contract"}) == (Ask.PREVIOUS, True)
     with pytest.raises(
@@ -175,7 +175,7 @@ def test_only_what_is_known_can_be_asked_for() -> None:
         asked({"TIERS_FORCE": "all"})
 
 
-def test_what_was_never_seen_is_not_promoted() -> None:
+def test_promotion_without_a_waiting_release_is_refused() -> None:
     one, two = (Release(version=version, digest=version) for version in "12")
     observed = Observed(live=Slot.BLUE, held={Slot.BLUE: Held(release=one, proven=True, order=1)}, switches=1)
     for wanted in (one, two):

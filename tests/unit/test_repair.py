@@ -1,4 +1,7 @@
-"""Repair of a state: what leaves it, what is started, and that Pulumi would take the result. Real engines: tests/e2e/test_put_back.py."""
+"""Repair of a state: resources that leave it, containers that are started, and a result that Pulumi imports.
+
+Real engines are tested in tests/e2e/test_put_back.py.
+"""
 
 import json
 from typing import Any
@@ -21,16 +24,16 @@ SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"
 
 
 def deployed(stack: str) -> State:
-    """The board with a standby, as `pulumi stack export` prints it: with ids, providers, and secrets that are encrypted."""
+    """Return the board's state with a standby as `pulumi stack export` prints it, with ids, providers and encrypted secrets."""
     state = program.exported(program.second(stack))
     by_urn = {each["urn"]: each for each in resources_of(state)}
-    # The recording has a slot that stays in the order in which it was replayed.
+    # The recording has a kept slot in the order of its replay.
     state["deployment"]["resources"] = [dict(by_urn[entry.urn]) for entry in memory.ordered(parse(state).entries)]
     provider = next(each for each in resources_of(state) if each["type"].startswith("pulumi:providers:"))
     for number, resource in enumerate(resources_of(state)):
-        # The recording knows no encrypted values, so what it remembers is not what a state would.
+        # The recording has no encrypted values, so its memory of a slot differs from that of a real state.
         resource["outputs"] = {name: value for name, value in resource["outputs"].items() if name != memory.MADE}
-        # Of a slot that stays the recording keeps what it depended on once, too.
+        # The recording keeps old dependencies of a kept slot.
         resource["dependencies"] = [urn for urn in resource["dependencies"] if urn in by_urn]
         if not resource["custom"]:
             continue
@@ -59,7 +62,7 @@ def by_urn(state: State) -> dict[str, State]:
 
 
 def broken_references(state: State) -> list[str]:
-    """What `pulumi stack import` would refuse: a reference to a resource that does not come before it."""
+    """Return the references that `pulumi stack import` would refuse: those to a resource that does not come earlier."""
     seen, broken = set[str](), list[str]()
     for each in resources_of(state):
         named = [
@@ -75,7 +78,7 @@ def broken_references(state: State) -> list[str]:
 
 
 class Quiet(dict[str, Any]):
-    """A state that a failing test does not print."""
+    """State that a failing test does not print."""
 
     def __repr__(self) -> str:
         return "state"
@@ -84,7 +87,7 @@ class Quiet(dict[str, Any]):
 @pytest.fixture(scope="module", params=["dev", "staging"])
 def state(request: pytest.FixtureRequest) -> State:
     made = deployed(request.param)
-    # The stack's own resource is registered by Pulumi, not by the program.
+    # Pulumi registers the stack's own resource, not the program.
     root = min((each.get("parent", "") for each in resources_of(made)), key=len)
     first = {"urn": root, "type": "pulumi:pulumi:Stack", "custom": False, "inputs": {}, "outputs": {}}
     made["deployment"]["resources"].insert(0, first)
@@ -106,15 +109,15 @@ def test_repair_of_any_loss_keeps_what_exists_and_leaves_no_broken_reference(sta
     assert set(repaired.start) <= stopped
     assert repaired.changes_state == bool(gone)
     assert {urn: each["inputs"] for urn, each in after.items()} == {urn: before[urn]["inputs"] for urn in after}
-    # Nothing more is to be done, and doing it again changes nothing.
+    # A second repair changes nothing.
     again = plan_repair(repaired.state, found)
     assert again.state == repaired.state
     assert not again.dropped
 
 
 @given(st.data())
-def test_slot_remembers_each_lasting_resource_that_is_gone(state: State, data: st.DataObject) -> None:
-    """Its inputs without the secrets, and all that it depends on."""
+def test_slot_remembers_each_lost_resource_that_it_needs_again(state: State, data: st.DataObject) -> None:
+    """The slot remembers their inputs without secrets, and all their dependencies."""
     known = parse(state)
     inside = [entry.urn for slot in Slot for entry in known.below(slot, SLOT) if entry.custom]
     urns = data.draw(st.sets(st.sampled_from(inside), min_size=1, max_size=6))
@@ -131,7 +134,7 @@ def test_slot_remembers_each_lasting_resource_that_is_gone(state: State, data: s
 
 
 @given(st.data())
-def test_who_is_live_and_what_passed_its_gates_is_known_after_any_loss(state: State, data: st.DataObject) -> None:
+def test_live_slot_and_passed_gates_are_known_after_any_loss(state: State, data: st.DataObject) -> None:
     everything = keys(state)
     gone = data.draw(
         st.sets(st.sampled_from([key for key in everything if "switch" in key or "smoke" in key] or everything))
@@ -157,7 +160,7 @@ def test_memory_of_a_slot_holds_no_secret(state: State) -> None:
         assert value not in text
 
 
-def test_release_that_failed_a_gate_is_not_started() -> None:
+def test_containers_of_a_failed_release_are_not_started() -> None:
     state = deployed("dev")
     containers = [each for each in resources_of(state) if each["type"] == CONTAINER and is_to_run(each)]
     stopped = Inventory(keys=frozenset(keys(state)), stopped={str(key_of(each)): "exited" for each in containers})
@@ -175,7 +178,7 @@ def test_release_that_failed_a_gate_is_not_started() -> None:
     assert started == {key_of(each) for each in containers} - of_idle
 
 
-def test_one_shot_that_has_ended_is_not_started() -> None:
+def test_ended_one_shot_container_is_not_started() -> None:
     state = deployed("dev")
     ended = {
         str(key_of(each)): "exited" for each in resources_of(state) if each["type"] == CONTAINER and not is_to_run(each)
@@ -194,14 +197,14 @@ def test_lost_data_volume_is_named_if_it_is_protected(protected: bool) -> None:
     assert repaired.dropped == ("Volume database-data",)
 
 
-def test_platform_without_anything_of_the_stack_is_recognised(state: State) -> None:
+def test_platform_without_any_object_of_the_stack_is_recognised(state: State) -> None:
     assert plan_repair(state, Inventory()).nothing_found
     assert not plan_repair(state, Inventory(keys=frozenset(keys(state)[:1]))).nothing_found
     assert not plan_repair({"deployment": {"resources": []}}, Inventory()).nothing_found
 
 
-def test_leftover_of_a_replacement_leaves_the_state_once_it_is_gone() -> None:
-    """With the stand-in for the docker plugin a container that is not there can't be deleted, so each update failed."""
+def test_missing_leftover_of_a_replacement_leaves_the_state() -> None:
+    """With the stand-in for the docker plugin a missing container can't be deleted, so every update failed."""
     state = deployed("dev")
     [web] = [each for each in resources_of(state) if each["urn"].endswith("::blue-web-1")]
     waiting = web | {"id": "gone", "pendingReplacement": True}
@@ -214,7 +217,7 @@ def test_leftover_of_a_replacement_leaves_the_state_once_it_is_gone() -> None:
     ]
 
 
-def test_kind_that_could_not_be_listed_stays() -> None:
+def test_resources_of_a_kind_that_could_not_be_listed_stay() -> None:
     state = deployed("staging")
     repaired = plan_repair(state, Inventory(kinds=frozenset({"Deployment"})))
     assert repaired.dropped
@@ -238,7 +241,7 @@ def test_platform_is_read_from_the_state(stack: str, location: Location, monkeyp
     assert locate({"deployment": {"resources": []}}, stack) is None
 
 
-def test_image_is_known_by_its_id_not_by_its_name() -> None:
+def test_image_is_identified_by_its_id_not_by_its_name() -> None:
     assert (
         key_of({"type": IMAGE, "custom": True, "id": "sha256:1a:2", "outputs": {"imageId": "sha256:1"}})
         == "image sha256:1"
@@ -247,8 +250,8 @@ def test_image_is_known_by_its_id_not_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
-def test_kept_slot_puts_back_what_its_memory_has_and_the_state_lost(stack: str) -> None:
-    """Whether healing took it out of the state, or a refresh did."""
+def test_kept_slot_restores_lost_resources_from_its_memory(stack: str) -> None:
+    """It does not matter if healing or a refresh removed the resources from the state."""
     state = deployed(stack)
     known = parse(state)
     live = observe(known).live
@@ -266,7 +269,7 @@ def test_kept_slot_puts_back_what_its_memory_has_and_the_state_lost(stack: str) 
         assert back.parent == entry.parent
 
 
-def test_kept_slot_that_is_whole_is_left_alone() -> None:
+def test_complete_kept_slot_is_left_alone() -> None:
     again = program.deploy(
         program.project() | {"version": "2.0.0"}, program.environment("dev") | {"release": {}}, export=deployed("dev")
     )
@@ -275,8 +278,8 @@ def test_kept_slot_that_is_whole_is_left_alone() -> None:
     assert all(each.ignores == ("*",) for each in kept)
 
 
-def test_live_slot_that_cannot_be_put_back_is_released_anew_to_the_other_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its image is gone with its containers: what is asked for is what was live, and yet there is something to do."""
+def test_live_slot_that_cannot_be_restored_is_released_to_the_other_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image of the containers is gone, too. The requested release is the live one, and still a release is needed."""
     state = deployed("dev")
     known = parse(state)
     live = observe(known).live
@@ -298,7 +301,7 @@ def test_live_slot_that_cannot_be_put_back_is_released_anew_to_the_other_slot(mo
 
 
 @pytest.mark.parametrize("asked", ["configured", "previous"])
-def test_way_back_works_with_the_settings_of_the_last_update_if_the_files_are_wrong(
+def test_rollback_uses_the_settings_of_the_last_update_if_the_files_are_wrong(
     asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = deployed("dev")
@@ -328,12 +331,12 @@ def test_settings_in_the_state_hold_no_secret_in_plain() -> None:
         ("it is not healthy within 20s", False),
     ],
 )
-def test_error_of_a_plain_update_names_the_command_that_heals(cause: str, helped: bool) -> None:
+def test_error_of_a_plain_update_names_make_heal(cause: str, helped: bool) -> None:
     assert ("`make heal ENV=dev`" in with_remedy(cause, "dev")) == helped
 
 
-def test_resource_of_a_kept_slot_that_never_became_ready_holds_up_no_release(state: State) -> None:
-    """Pulumi waits for a resource with errors of its creation in every update, and each would fail."""
+def test_resource_of_a_kept_slot_with_creation_errors_blocks_no_release(state: State) -> None:
+    """In every update Pulumi waits for a resource with creation errors, so every update would fail."""
     broken = json.loads(json.dumps(state))
     known = parse(broken)
     live = observe(known).live

@@ -1,4 +1,4 @@
-"""A database of several instances: what its operator is told, who reaches it, and what tiers are told of it."""
+"""The database cluster: its operator's settings, the pods that reach it, and the environment variables of tiers."""
 
 from dataclasses import replace
 from typing import Any
@@ -38,7 +38,7 @@ def misfit(said: dict[str, Any], stack: str = "staging", **more: Any) -> str:
     return str(refused.value)
 
 
-def test_no_acknowledged_write_is_on_one_instance_only() -> None:
+def test_every_commit_requires_a_synchronous_replica() -> None:
     assert spec()["instances"] == 3
     assert spec()["postgresql"]["synchronous"] == {"dataDurability": "required", "method": "any", "number": 1}
     assert spec()["bootstrap"]["initdb"]["dataChecksums"] is True
@@ -48,7 +48,7 @@ def test_no_acknowledged_write_is_on_one_instance_only() -> None:
     ("apart", "key"),
     [("zones", "topology.kubernetes.io/zone"), ("hosts", "kubernetes.io/hostname"), ("anywhere", None)],
 )
-def test_two_instances_share_no_host_unless_the_environment_has_but_one(apart: str, key: str | None) -> None:
+def test_instances_are_spread_over_hosts_or_zones_unless_apart_is_anywhere(apart: str, key: str | None) -> None:
     env = environment("staging")
     env["tiers"]["database"] = {"ha": True}
     env["kubernetes"] |= {"apart": apart} if apart != "hosts" else {}
@@ -57,7 +57,7 @@ def test_two_instances_share_no_host_unless_the_environment_has_but_one(apart: s
     assert affinity["topologyKey"] == (key or "kubernetes.io/hostname")
 
 
-def test_it_is_as_big_as_the_environment_says() -> None:
+def test_cluster_has_the_configured_size() -> None:
     assert spec()["storage"] == {"size": "2Gi", "storageClass": "fast"}
     assert spec()["resources"]["limits"]["memory"] == spec()["resources"]["requests"]["memory"] == "512Mi"
     assert spec()["postgresql"]["parameters"]["shared_buffers"] == "128MB"
@@ -65,7 +65,7 @@ def test_it_is_as_big_as_the_environment_says() -> None:
     assert spec()["imagePullSecrets"] == [{"name": "registry"}]
 
 
-def test_tiers_share_connections_tasks_have_their_own_and_readers_go_elsewhere() -> None:
+def test_tiers_use_the_pooler_tasks_the_primary_and_readers_the_replicas() -> None:
     api = told("Deployment", "api-blue")
     assert (api["DATABASE_HOST"], api["DATABASE_DIRECT_HOST"]) == ("database-pooler", "database-ha-rw")
     assert api["DATABASE_READ_HOST"] == "database-ha-ro"
@@ -75,7 +75,7 @@ def test_tiers_share_connections_tasks_have_their_own_and_readers_go_elsewhere()
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
-def test_without_it_all_three_are_the_one_there_is(stack: str) -> None:
+def test_without_ha_all_database_hosts_are_the_single_instance(stack: str) -> None:
     deployed = first(stack)
     if stack == "dev":
         env = dict(each.partition("=")[::2] for each in deployed.by_name["blue-api-1"].inputs["envs"])
@@ -85,7 +85,7 @@ def test_without_it_all_three_are_the_one_there_is(stack: str) -> None:
     assert {env["DATABASE_HOST"], env["DATABASE_DIRECT_HOST"], env["DATABASE_READ_HOST"]} == {"database"}
 
 
-def test_another_database_is_another_release() -> None:
+def test_another_database_name_is_another_release() -> None:
     env = environment("staging")
     env["tiers"]["database"]["name"] = "board_restored"
     before, after = first("staging"), deploy(env=env, stack="staging", export=exported(first("staging")))
@@ -95,14 +95,14 @@ def test_another_database_is_another_release() -> None:
     assert after.one("StatefulSet", "database").inputs == before.one("StatefulSet", "database").inputs
 
 
-def test_the_password_is_where_the_operator_reads_it_and_nowhere_else() -> None:
+def test_database_password_is_in_one_basic_auth_secret() -> None:
     [secret] = [each for each in DEPLOYED.of("Secret") if each.inputs["type"] == "kubernetes.io/basic-auth"]
     assert secret.inputs["stringData"] == {"username": "board", "password": SECRETS["database-password"]}
     assert spec()["bootstrap"]["initdb"]["secret"] == {"name": secret.inputs["metadata"]["name"]}
 
 
 @pytest.mark.parametrize("reference", [{"secret": "given", "key": "password"}, {"store": "vault", "key": "db"}])
-def test_a_password_from_elsewhere(reference: dict[str, str]) -> None:
+def test_external_password_is_referenced_or_fetched(reference: dict[str, str]) -> None:
     env = environment("staging")
     env["tiers"]["database"] = {"ha": True}
     env["kubernetes"]["secrets"] = {"database-password": reference}
@@ -116,14 +116,14 @@ def test_a_password_from_elsewhere(reference: dict[str, str]) -> None:
     assert brought["target"]["template"]["data"]["username"] == "board"
 
 
-def test_what_a_new_database_begins_with_is_its_owners() -> None:
+def test_init_sql_runs_as_the_owner_of_the_database() -> None:
     [key] = spec()["bootstrap"]["initdb"]["postInitApplicationSQLRefs"]["configMapRefs"]
     text = DEPLOYED.one("ConfigMap", key["name"]).inputs["data"][key["key"]]
     assert text.startswith('SET ROLE "board";\n')
     assert text.endswith("RESET ROLE;\n")
 
 
-def test_who_needs_it_reaches_it_and_nobody_else() -> None:
+def test_only_pods_that_need_the_database_reach_it() -> None:
     for name, pod in NETWORK.pods.items():
         needs = name in ("api-blue", "worker-blue", "blue-api-migrate")
         for target in (INSTANCE, POOLER):
@@ -136,7 +136,7 @@ def test_who_needs_it_reaches_it_and_nobody_else() -> None:
         assert not NETWORK.reaches(stranger, INSTANCE, 8000)
 
 
-def test_instances_reach_each_other_and_what_runs_the_cluster() -> None:
+def test_instances_reach_each_other_and_the_api_server() -> None:
     assert NETWORK.reaches(INSTANCE, OTHER, 5432) and NETWORK.reaches(INSTANCE, OTHER, 8000)
     assert NETWORK.reaches(POOLER, INSTANCE, 5432)
     assert NETWORK.reaches(OPERATOR, INSTANCE, 8000) and not NETWORK.reaches(OPERATOR, INSTANCE, 5432)
@@ -144,14 +144,14 @@ def test_instances_reach_each_other_and_what_runs_the_cluster() -> None:
     assert not NETWORK.reaches(INSTANCE, "169.254.169.254", 443)
 
 
-def test_instances_of_one_database_are_no_way_in() -> None:
+def test_connections_between_instances_are_not_reported_as_open() -> None:
     pods = [{"metadata": {"name": each[1]["cnpg.io/instanceName"], "labels": each[1]}} for each in (INSTANCE, OTHER)]
     policies = [each.inputs for each in DEPLOYED.of("NetworkPolicy")]
     objects = {"Service": [], "HTTPRoute": [], "NetworkPolicy": policies, "Pod": pods}
     assert not list(isolation.of_cluster(load_app(project()), objects, "board-staging"))
 
 
-def test_it_is_protected_for_its_claims_go_with_it() -> None:
+def test_cluster_is_protected_because_its_claims_go_with_it() -> None:
     env: dict[str, Any] = environment("staging") | {"protect_data": True}
     env["tiers"]["database"] = {"ha": True}
     protected = {each.name for each in deploy(env=env, stack="staging").objects if each.protect}
@@ -159,18 +159,18 @@ def test_it_is_protected_for_its_claims_go_with_it() -> None:
     assert "database-ha" not in {each.name for each in replicated().objects if each.protect}
 
 
-def test_an_update_waits_until_all_of_it_is_ready() -> None:
+def test_update_waits_until_instances_and_pooler_are_ready() -> None:
     notes = {kind: DEPLOYED.of(kind)[0].inputs["metadata"]["annotations"] for kind in ("Cluster", "Pooler")}
     assert {kind: each["pulumi.com/waitFor"] for kind, each in notes.items()} == {
         "Cluster": "condition=Ready",
         "Pooler": "jsonpath={.status.instances}=2",
     }
-    # From the foreground a Pooler never goes: its Deployment is made again meanwhile.
+    # With foreground deletion a Pooler never goes: its Deployment is created again meanwhile.
     assert {each["pulumi.com/deletionPropagationPolicy"] for each in notes.values()} == {"background"}
     assert {"database-ha", "database-pooler"} <= DEPLOYED.before("blue-api-migrate")
 
 
-def test_where_it_can_not_be_had_it_is_refused() -> None:
+def test_ha_is_refused_on_docker_for_external_and_unpinned_databases() -> None:
     assert "environment.tiers.database.ha: a Docker engine has no such thing" in misfit({"ha": True}, "dev")
     assert "environment.tiers.database.external: " in misfit({"ha": True, "external": {"host": "db.test"}})
     images = {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in ("web", "api", "worker", "database", "cache")}
@@ -179,7 +179,7 @@ def test_where_it_can_not_be_had_it_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["Cluster", "Pooler"])
-def test_the_rules_see_what_its_operator_runs(kind: str) -> None:
+def test_policy_checks_the_images_that_the_operator_runs(kind: str) -> None:
     [rule] = [each for each in RULES if each.name == "known-registries"]
     [it] = DEPLOYED.of(kind)
     strict = replace(SETTINGS, registries=("docker.io/library",))
@@ -188,7 +188,7 @@ def test_the_rules_see_what_its_operator_runs(kind: str) -> None:
     assert "ghcr.io/cloudnative-pg" in next(iter(rule.problems(seen, strict)))[1]
 
 
-def test_a_secret_the_operator_can_not_read_is_refused() -> None:
+def test_secret_with_another_key_than_password_is_refused() -> None:
     env = environment("staging")
     env["tiers"]["database"] = {"ha": True}
     env["kubernetes"]["secrets"] = {"database-password": {"secret": "given", "key": "pw"}}
@@ -196,8 +196,8 @@ def test_a_secret_the_operator_can_not_read_is_refused() -> None:
         load_environment(env, load_app(project()))
 
 
-def test_processors_are_written_as_the_operator_writes_them_back() -> None:
-    """It says `1` for `1000m`, and each update would change that again."""
+def test_cpu_is_written_in_the_form_of_the_operator() -> None:
+    """CloudNativePG writes `1000m` back as `1`, and each update would change it again."""
     for given, written in ((1, "1"), (2.0, "2"), (0.5, "500m"), (1.5, "1500m")):
         env = environment("staging")
         env["tiers"]["database"] |= {"ha": True, "cpu": given}

@@ -1,4 +1,4 @@
-"""A state whose passphrase is lost: what nobody can decrypt is taken out of it, and nothing else."""
+"""Resealing a state with a lost passphrase: only values that nobody can decrypt are removed."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ def left(*resources: Any, keeper: str = "passphrase") -> dict[str, Any]:
     return {"version": 3, "deployment": {"manifest": {}, "secrets_providers": provider, "resources": [*resources]}}
 
 
-def test_what_is_sealed_is_forgotten_and_all_else_stays() -> None:
+def test_encrypted_values_are_removed_and_all_others_stay() -> None:
     done = resealed(left(PLAIN, HOLDER), "new")
     assert done["version"] == 3
     assert done["deployment"]["secrets_providers"]["state"] == {"salt": "new"}
@@ -38,6 +38,6 @@ def test_what_is_sealed_is_forgotten_and_all_else_stays() -> None:
     assert "ciphertext" not in json.dumps(done)
 
 
-def test_a_key_service_has_its_own_way() -> None:
+def test_state_encrypted_by_a_key_service_is_refused() -> None:
     with pytest.raises(RunError, match="the state is under cloud"):
         resealed(left(PLAIN, keeper="cloud"), "new")

@@ -1,4 +1,4 @@
-"""The runner behind make: its lock, the processes it starts, the lab's parts it asks for, and the answer it ends with."""
+"""The runner behind make: its lock, its child processes, the lab parts it requests, and the final check of the environment."""
 
 import fcntl
 import http.server
@@ -39,12 +39,12 @@ def holding(file: Path) -> subprocess.Popen[str]:
 
 
 def end(holder: subprocess.Popen[str]) -> None:
-    """End the child, too."""
+    """Kill the holder and its child."""
     os.killpg(holder.pid, signal.SIGKILL)
     holder.wait()
 
 
-def test_refusal_names_the_holder_and_since_when(tmp_path: Path) -> None:
+def test_refusal_names_the_holder_of_the_lock_and_its_start(tmp_path: Path) -> None:
     holder = holding(tmp_path / "dev.lock")
     try:
         with (
@@ -72,8 +72,8 @@ def test_lock_of_a_killed_holder_is_free_while_its_child_lives(tmp_path: Path, n
         end(holder)
 
 
-def test_lock_that_a_dead_holder_left_to_a_child_is_taken(tmp_path: Path) -> None:
-    """As an earlier make did, whose children had the lock."""
+def test_lock_inherited_by_the_child_of_a_dead_holder_is_taken(tmp_path: Path) -> None:
+    """An earlier version of make passed its lock on to its children."""
     file = tmp_path / "dev.lock"
     current = lock.Holder.current("make up")
     file.write_text(json.dumps(vars(current) | {"started": "1"}))
@@ -83,7 +83,7 @@ def test_lock_that_a_dead_holder_left_to_a_child_is_taken(tmp_path: Path) -> Non
             assert json.loads(file.read_text())["started"] == current.started
 
 
-def test_lock_without_a_name_is_refused(tmp_path: Path) -> None:
+def test_lock_of_an_unknown_holder_is_respected(tmp_path: Path) -> None:
     file = tmp_path / "dev.lock"
     with file.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -94,7 +94,7 @@ def test_lock_without_a_name_is_refused(tmp_path: Path) -> None:
             pass
 
 
-def test_holder_of_another_machine_counts_as_alive() -> None:
+def test_holder_on_another_machine_counts_as_alive() -> None:
     other = lock.Holder(pid=1, started="0", host="elsewhere", user="u", command="make up", since="now")
     assert not other.is_dead
 
@@ -130,8 +130,8 @@ def runner(*words: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-def test_stop_ends_the_command_in_order(number: signal.Signals) -> None:
-    """To the whole group, as a terminal that is closed sends it: the command itself hears only an interrupt."""
+def test_signal_to_the_runner_interrupts_the_command_and_waits(number: signal.Signals) -> None:
+    """Signal the whole process group, as a closed terminal does. The command itself receives only an interrupt."""
     started = runner(sys.executable, "-c", ENGINE)
     assert started.stdout
     assert started.stdout.readline() == "begun\n"
@@ -142,7 +142,7 @@ def test_stop_ends_the_command_in_order(number: signal.Signals) -> None:
     assert (number.name in err) == (number != signal.SIGINT)
 
 
-def test_command_ends_in_order_when_its_runner_is_killed(tmp_path: Path) -> None:
+def test_command_is_interrupted_when_its_runner_is_killed(tmp_path: Path) -> None:
     sign = tmp_path / "sign"
     started = runner(sys.executable, "-c", ENGINE + f"open({str(sign)!r}, 'w').close()")
     assert started.stdout
@@ -155,7 +155,7 @@ def test_command_ends_in_order_when_its_runner_is_killed(tmp_path: Path) -> None
     started.communicate(timeout=60)
 
 
-def test_command_goes_on_when_the_reader_of_its_output_has_gone(tmp_path: Path) -> None:
+def test_command_continues_when_the_reader_of_its_output_is_gone(tmp_path: Path) -> None:
     sign = tmp_path / "sign"
     script = (
         f"import time\nfor n in range(40): print(n, flush=True); time.sleep(0.02)\nopen({str(sign)!r}, 'w').close()"
@@ -177,14 +177,14 @@ def test_output_and_exit_code_are_the_commands_own(tmp_path: Path) -> None:
     assert sorted(copy.read_text().splitlines()) == ["err", "out"]
 
 
-def test_killed_command_is_said_to_be_killed() -> None:
+def test_killed_command_is_reported_with_its_signal() -> None:
     started = runner("sh", "-c", "kill -KILL $$")
     _, err = started.communicate(timeout=120)
     assert started.returncode == 1
     assert err == "sh was killed (SIGKILL); run this again: what it was doing is settled first\n"
 
 
-# ---------------------------------------------------------------------- the lab's parts
+# ---------------------------------------------------------------------- parts of the lab
 
 
 @pytest.mark.parametrize(
@@ -264,12 +264,12 @@ def test_unexpected_error_is_one_line_with_the_file_of_its_details(
     assert details.stat().st_mode & 0o777 == 0o600
 
 
-# ---------------------------------------------------------------------- the answer at the end
+# ---------------------------------------------------------------------- final check
 
 
 @contextmanager
 def answering(**statuses: int) -> Generator[str]:
-    """A server on a port of its own that answers a path by its last word, otherwise 404."""
+    """Serve on a free port: the last word of a path selects its status; other paths answer 404."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

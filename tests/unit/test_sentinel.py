@@ -1,4 +1,4 @@
-"""A cache with `ha`: who may be primary when a member starts, what is made of it, and how a single one becomes three."""
+"""A cache with `ha`: the primary when a member starts, the rendered objects, and the change from a single instance to three."""
 
 import json
 import os
@@ -24,7 +24,7 @@ PASSWORD = "the-cache-secret"
 
 
 class Member:
-    """The script as member cache-1 runs it, among Sentinels that say what a test lets them."""
+    """The script as member cache-1 runs it, with Sentinels that answer as a test configures."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.data = folder, folder / "data"
@@ -58,82 +58,82 @@ def member(tmp_path: Path) -> Member:
     return Member(tmp_path)
 
 
-class TestWhoIsPrimary:
-    def test_what_two_say_counts(self, member: Member) -> None:
+class TestChoiceOfThePrimary:
+    def test_primary_named_by_two_sentinels_is_followed(self, member: Member) -> None:
         member.says("cache-0", "cache-0")
         member.says("cache-2", "cache-0")
         assert "replicaof cache-0 6379" in member.run("server", "cat")
 
-    def test_what_one_says_does_not(self, member: Member) -> None:
-        """It may be the one that a failover has passed by."""
+    def test_primary_named_by_one_sentinel_is_not_followed(self, member: Member) -> None:
+        """A single answer may come from a Sentinel that missed a failover."""
         member.says("cache-1", "cache-0")
         assert member.waits()
 
-    def test_nobody_is_until_somebody_says_so(self, member: Member) -> None:
+    def test_member_waits_until_sentinels_answer(self, member: Member) -> None:
         assert member.waits()
 
-    def test_the_last_epoch_counts_and_not_the_most_voices(self, member: Member) -> None:
+    def test_latest_epoch_wins_over_the_majority(self, member: Member) -> None:
         member.says("cache-0", "cache-0", epoch=9)
         member.says("cache-1", "cache-0", epoch=9)
         member.says("cache-2", "cache-2", epoch=10)
         assert "replicaof cache-2 6379" in member.run("server", "cat")
 
-    def test_it_waits_for_the_end_of_a_failover(self, member: Member) -> None:
+    def test_member_waits_for_the_end_of_a_failover(self, member: Member) -> None:
         member.says("cache-0", "cache-1", replicas=2, flags="s_down,o_down,master,failover_in_progress")
         member.says("cache-2", "cache-1", replicas=2)
         (member.data / "appendonlydir").mkdir()
         assert member.waits()
 
-    def test_it_is_itself_the_very_first_time(self, member: Member) -> None:
+    def test_named_member_is_primary_at_the_first_start(self, member: Member) -> None:
         for host in ("cache-0", "cache-1"):
             member.says(host, "cache-1")
         assert "replicaof" not in member.run("server", "cat")
 
-    def test_it_is_again_with_its_data(self, member: Member) -> None:
+    def test_named_member_with_its_data_is_primary_again(self, member: Member) -> None:
         for host in ("cache-0", "cache-1"):
             member.says(host, "cache-1", epoch=3, replicas=2)
         (member.data / "appendonlydir").mkdir()
         assert "replicaof" not in member.run("server", "cat")
 
-    def test_it_is_not_once_its_data_is_lost(self, member: Member) -> None:
-        """It would take theirs from the others: they choose one of them first."""
+    def test_named_member_without_its_data_is_not_primary(self, member: Member) -> None:
+        """An empty primary would make the replicas drop their data. They elect a new primary first."""
         member.says("cache-0", "cache-1", epoch=3, replicas=2)
         member.says("cache-1", "cache-1")
         assert member.waits()
 
 
-class TestTheWatcher:
+class TestSentinel:
     KNOWN = "sentinel monitor tiers cache-2 6379 2\nsentinel config-epoch tiers 7\nsentinel known-replica tiers cache-0 6379\n"
 
     def written(self, member: Member) -> str:
         member.run("watcher", "true")
         return (member.data / "sentinel.conf").read_text()
 
-    def test_it_begins_with_the_first_member(self, member: Member) -> None:
+    def test_new_sentinel_monitors_the_first_member(self, member: Member) -> None:
         assert "sentinel monitor tiers cache-0 6379 2\n" in self.written(member)
 
-    def test_without_a_memory_it_believes_the_others(self, member: Member) -> None:
+    def test_sentinel_without_a_file_monitors_the_primary_of_the_others(self, member: Member) -> None:
         member.says("cache-2", "cache-2", epoch=4)
         assert "sentinel monitor tiers cache-2 6379 2\n" in self.written(member)
 
-    def test_it_keeps_what_it_has_seen_and_takes_its_settings_anew(self, member: Member) -> None:
+    def test_restarted_sentinel_keeps_its_state_and_renews_its_settings(self, member: Member) -> None:
         (member.data / "sentinel.conf").write_text(f"requirepass old\n{self.KNOWN}sentinel auth-pass tiers old\n")
         written = self.written(member)
         assert self.KNOWN in written
         assert " old" not in written
         assert written.count("sentinel monitor") == 1
 
-    def test_the_password_of_the_cache_is_not_on_disk(self, member: Member) -> None:
+    def test_password_of_the_cache_is_not_on_disk(self, member: Member) -> None:
         assert PASSWORD not in self.written(member)
 
-    def test_it_is_the_same_after_its_disk_was_lost(self, member: Member) -> None:
-        """Else the others would count one more, and it would take more of them to agree."""
+    def test_sentinel_keeps_its_id_after_its_disk_was_lost(self, member: Member) -> None:
+        """With a new id the other Sentinels would count one more member, and the quorum would be larger."""
         one = next(line for line in self.written(member).splitlines() if "myid" in line)
         (member.data / "sentinel.conf").unlink()
         assert one in self.written(member)
 
 
-def test_a_replica_leaves_at_once_and_a_primary_hands_over_before(member: Member) -> None:
+def test_stopping_primary_fails_over_first_and_a_replica_does_not(member: Member) -> None:
     (member.folder / "redis-cli").write_text(
         '#!/bin/sh\necho "$@" >> "$ANSWERS/asked"\n'
         'case "$*" in role) cat "$ANSWERS/role" ;; *failover*) echo OK ;; *master*) cat "$ANSWERS/$2" ;; esac\n'
@@ -147,11 +147,11 @@ def test_a_replica_leaves_at_once_and_a_primary_hands_over_before(member: Member
         member.says(host, "cache-2", epoch=1)
     member.run("leave")
     lines = asked.read_text().splitlines()
-    assert lines[2] == "client pause 5000 write", "nothing is answered that the next primary has not"
+    assert lines[2] == "client pause 5000 write", "no write is acknowledged that the next primary does not have"
     assert lines[3] == "-h cache-0 -p 26379 sentinel failover tiers", "its own Sentinel is leaving, too"
 
 
-def test_no_password_is_in_a_command_line_of_what_is_started(member: Member) -> None:
+def test_command_line_of_the_server_contains_no_password(member: Member) -> None:
     for host in ("cache-0", "cache-1"):
         member.says(host, "cache-0")
     member.run("server", "sh", "-c", 'cat; tr "\\0" " " < /proc/self/cmdline >> "$ANSWERS/asked"')
@@ -163,7 +163,7 @@ def test_no_password_is_in_a_command_line_of_what_is_started(member: Member) -> 
 
 @cache
 def single() -> Deployment:
-    """Prod as it was before its cache had `ha`. Shared: don't change what it returns."""
+    """Deploy prod without `ha` for its cache. Tests share the deployment: do not change it."""
     env: Any = environment("prod")
     del env["tiers"]["cache"]["ha"]
     return deploy(env=env, stack="prod")
@@ -182,7 +182,7 @@ def spec(deployed: Deployment, resource: str) -> Manifest:
 MEMBERS = {"cache": "cache-0", "cache-1": "cache-1", "cache-2": "cache-2"}
 
 
-def test_each_member_has_data_a_name_and_an_address_of_its_own() -> None:
+def test_each_member_has_its_own_volume_name_and_service() -> None:
     deployed = first("prod")
     claims = {"cache": "cache-data", "cache-1": "cache-data-1", "cache-2": "cache-data-2"}
     for resource, name in MEMBERS.items():
@@ -196,15 +196,15 @@ def test_each_member_has_data_a_name_and_an_address_of_its_own() -> None:
         labels = deployed.one("StatefulSet", resource).inputs["spec"]["template"]["metadata"]["labels"]
         assert address["selector"].items() <= labels.items()
         assert address["publishNotReadyAddresses"] is True
-        assert "clusterIP" not in address, "an address that changes is one Sentinel would not hear of"
+        assert "clusterIP" not in address, "Sentinel does not notice a changed address"
         others = [other for other in MEMBERS if other != resource]
         for other in others:
             labels = deployed.one("StatefulSet", other).inputs["spec"]["template"]["metadata"]["labels"]
             assert not address["selector"].items() <= labels.items()
 
 
-def test_the_first_member_takes_the_place_of_the_single_one_and_its_data() -> None:
-    """Of one resource, which is deleted before it is made anew: two over the same data would ruin it."""
+def test_first_member_replaces_the_single_instance_on_its_volume() -> None:
+    """Both are one resource, which is deleted before it is created again: two instances on one volume would ruin the data."""
     before, after = single(), first("prod")
     assert before.one("StatefulSet", "cache").urn == after.one("StatefulSet", "cache").urn
     assert before.one("PersistentVolumeClaim", "cache-data").urn == after.one("PersistentVolumeClaim", "cache-data").urn
@@ -212,7 +212,7 @@ def test_the_first_member_takes_the_place_of_the_single_one_and_its_data() -> No
     assert metadata == ["cache", "cache-0"]
 
 
-def test_who_needs_the_cache_comes_to_the_proxy_once_that_leads_somewhere() -> None:
+def test_cache_service_leads_to_the_proxy_once_members_run() -> None:
     deployed = first("prod")
     address = deployed.one("Service", "cache")
     proxy = deployed.one("Deployment", "cache-proxy")
@@ -224,19 +224,19 @@ def test_who_needs_the_cache_comes_to_the_proxy_once_that_leads_somewhere() -> N
     assert startup["httpGet"]["path"] == "/primary"
 
 
-def test_nobody_comes_to_a_member_past_the_proxy() -> None:
-    """Not even while there are members already and a single one's address is still there: who came so stayed, with a replica."""
+def test_cache_service_never_selects_a_member() -> None:
+    """This holds also during the change to `ha`. Clients that connected through the old address stayed with a replica."""
     after = changed(single())
     address, gone = after.one("Service", "cache"), single().one("Service", "cache").inputs["spec"]["selector"].items()
     found = address.inputs["spec"]["selector"].items()
     for each in (after.one("StatefulSet", name) for name in MEMBERS):
         labels = each.inputs["spec"]["template"]["metadata"]["labels"].items()
-        assert gone <= labels, "then it would not have to come first"
+        assert gone <= labels, "otherwise the order would not matter"
         assert not found <= labels
         assert address.urn in each.waits_for
 
 
-def test_those_who_can_not_talk_to_the_others_start_together_and_all_else_changes_one_by_one() -> None:
+def test_members_with_another_password_start_together_and_other_changes_roll() -> None:
     new = deploy(env=environment("prod"), export=exported(single()), stack="prod")
     other = deploy(
         env=environment("prod"), export=exported(first("prod")), stack="prod", secrets=SECRETS | {"cache-password": "x"}
@@ -250,12 +250,12 @@ def test_those_who_can_not_talk_to_the_others_start_together_and_all_else_change
 
 
 def waits_for(deployed: Deployment, name: str) -> set[str]:
-    """Which other members a member waits for."""
+    """Return the other members that a member waits for."""
     members = {deployed.one("StatefulSet", each).urn: each for each in MEMBERS}
     return {members[urn] for urn in deployed.one("StatefulSet", name).waits_for & members.keys()}
 
 
-def test_what_a_member_is_made_from_is_part_of_its_selector() -> None:
+def test_settings_of_a_member_are_part_of_its_selector() -> None:
     one, other = (
         [json.dumps(each.one("StatefulSet", name).inputs["spec"]["selector"]) for name in MEMBERS]
         for each in (first("prod"), changed(first("prod")))
@@ -263,7 +263,7 @@ def test_what_a_member_is_made_from_is_part_of_its_selector() -> None:
     assert len({*one, *other}) == 6
 
 
-def test_the_way_back_to_a_single_one_is_refused_with_the_reason() -> None:
+def test_return_to_a_single_cache_is_refused_with_the_reason() -> None:
     env: Any = environment("prod")
     del env["tiers"]["cache"]["ha"]
     with pytest.raises(
@@ -272,11 +272,11 @@ def test_the_way_back_to_a_single_one_is_refused_with_the_reason() -> None:
         deploy(env=env, export=exported(first("prod")), stack="prod")
 
 
-def test_a_cache_with_ha_is_no_part_of_a_release() -> None:
+def test_cache_ha_is_no_part_of_the_release_digest() -> None:
     assert single().release == first("prod").release
 
 
-def test_the_proxy_leads_to_who_takes_writes_and_cuts_who_is_passed_by() -> None:
+def test_proxy_routes_to_the_writable_primary_and_closes_other_sessions() -> None:
     text = sentinel.configuration(("cache-0", "cache-1"))
     assert r'expect rstring "role:master\r\nconnected_slaves:\d+\r\nmin_slaves_good_slaves:[1-9]"' in text
     assert "on-marked-down shutdown-sessions" in text

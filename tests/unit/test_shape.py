@@ -1,4 +1,4 @@
-"""A Compose file of any shape is carried, or refused in one line that names the part."""
+"""Import of malformed Compose files: each is carried, or refused in one line that names the part."""
 
 import copy
 from pathlib import Path
@@ -53,13 +53,13 @@ def imported(compose: Any) -> None:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Paths of all parts of a value."""
+    """Return the paths of all parts of a value."""
     keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     return [path, *(place for key in keys for place in places(value[key], (*path, key)))]
 
 
 def put(path: tuple[Any, ...], part: Any) -> Any:
-    """The file with another part at a path."""
+    """Return the file with another part at a path."""
     if not path:
         return part
     changed = copy.deepcopy(FILE)
@@ -80,13 +80,13 @@ PARTS = st.recursive(
 )  # fmt: skip
 
 
-def test_the_file_itself_is_carried() -> None:
+def test_base_file_is_carried() -> None:
     imported(FILE)
 
 
 @given(st.sampled_from(places(FILE)), PARTS)
 @settings(max_examples=300)
-def test_any_part_in_any_place_is_carried_or_refused_in_one_line(path: tuple[Any, ...], part: Any) -> None:
+def test_any_part_at_any_path_is_carried_or_refused_in_one_line(path: tuple[Any, ...], part: Any) -> None:
     try:
         imported(put(path, part))
     except RunError as error:
@@ -119,7 +119,7 @@ def test_odd_part_is_carried_or_refused_in_one_line(path: tuple[Any, ...], part:
         assert "; " in str(error) and "\n" not in str(error)
 
 
-def test_refusal_names_the_place() -> None:
+def test_refusal_names_the_path_in_the_file() -> None:
     with pytest.raises(
         RunError, match=r"^services\.api\.ports\.0\.target: this is not what Compose has there; mend it$"
     ):
@@ -139,11 +139,11 @@ def test_refusal_names_the_place() -> None:
         "(a && b) && c",
     ],
 )
-def test_script_of_one_shell_stays_whole(script: str) -> None:
+def test_script_that_needs_one_shell_is_not_split(script: str) -> None:
     assert _apart(["sh", "-c", script]) == [["sh", "-c", script]]
 
 
-def test_script_of_steps_is_taken_apart() -> None:
+def test_script_of_steps_is_split() -> None:
     assert _apart(["sh", "-c", "flask db upgrade && echo 'a b' && exec serve --port $PORT"]) == [
         ["flask", "db", "upgrade"],
         ["echo", "a b"],
@@ -153,7 +153,7 @@ def test_script_of_steps_is_taken_apart() -> None:
 
 @given(st.text(st.sampled_from("ab &|;'\"\\\n$()=[]")))
 @settings(max_examples=300)
-def test_any_script_is_taken_apart_or_stays_whole(script: str) -> None:
+def test_any_script_is_split_or_kept(script: str) -> None:
     found = _apart(["sh", "-c", script])
     assert found and all(found)
 
@@ -175,7 +175,9 @@ def test_secret_without_its_file_is_a_note(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["", "nope.yml", "a" * 300, "loop", "a\0b", "."])
-def test_file_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+def test_compose_file_that_does_not_exist_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("loop").symlink_to("loop")
     with pytest.raises(RunError, match="there is no such file; name one"):

@@ -1,4 +1,4 @@
-"""The environment strategy: what its table names is there, and environments differ where it says they do."""
+"""The environment strategy: entries of its table exist, and environments differ in their stack files only."""
 
 import re
 from pathlib import Path
@@ -13,17 +13,17 @@ ROWS = [line for line in (ROOT / "docs/strategy.md").read_text().splitlines() if
 APPLICATIONS = [ROOT, *sorted(file.parent for file in (ROOT / "examples").glob("*/Pulumi.yaml"))]
 
 
-def test_the_table_has_every_line() -> None:
+def test_strategy_has_at_least_25_rows() -> None:
     assert len(ROWS) >= 25
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: re.sub(r"\W+", "-", row.split("|")[1]).strip("-")[:40])
 class TestRow:
-    def test_names_files_that_are_there(self, row: str) -> None:
+    def test_files_of_the_row_exist(self, row: str) -> None:
         for name in re.findall(r"`([\w.-]+(?:/[\w.-]+)+|\w[\w.]*\.yaml|Makefile)`", row):
             assert (ROOT / name).exists(), name
 
-    def test_names_tests_that_are_there(self, row: str) -> None:
+    def test_tests_of_the_row_exist(self, row: str) -> None:
         held = row.split("|")[3]
         for file, tests in re.findall(r"`(tests/[\w/.]+)` \(([^)]+)\)", held):
             text = (ROOT / file).read_text()
@@ -31,7 +31,7 @@ class TestRow:
                 assert re.search(rf"def {name}\(", text), f"{file}: {name}"
         assert held.strip() or "**not there**" in row
 
-    def test_names_commands_that_are_there(self, row: str) -> None:
+    def test_commands_of_the_row_exist(self, row: str) -> None:
         makefile = (ROOT / "Makefile").read_text()
         for target in re.findall(r"`make ([a-z-]+)", row):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

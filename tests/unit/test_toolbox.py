@@ -1,4 +1,4 @@
-"""What runs inside the toolbox container: the smoke test and the switch, against real sockets."""
+"""Programs of the toolbox container: the smoke test and the switch, against real sockets."""
 
 import json
 import socket
@@ -17,7 +17,7 @@ from components.platforms import toolbox
 
 
 class Gateway(BaseHTTPRequestHandler):
-    """Answers as the real one does: says which slot served, and knows one that is broken."""
+    """Stand-in for the real gateway: names the slot that served, and has a path with an error."""
 
     def do_GET(self) -> None:
         asked = self.headers.get("X-Tiers-Slot", "blue")
@@ -41,7 +41,7 @@ def gateway() -> Iterator[str]:
 
 
 def questions(*paths: str) -> str:
-    """The readiness of a tier at each of these paths, as the smoke test gets it."""
+    """Return the readiness checks of a tier at these paths, as the smoke test receives them."""
     return json.dumps([{"name": f"app.api.ready: {path}", "path": path} for path in paths])
 
 
@@ -72,7 +72,7 @@ def test_smoke_fails_with_the_config_path_and_the_reason(gateway: str, path: str
         {"path": "/hidden", "status": 404},
     ],
 )
-def test_smoke_passes_when_a_check_is_answered_as_it_wants(gateway: str, check: dict[str, Any]) -> None:
+def test_smoke_passes_when_a_check_gets_the_expected_answer(gateway: str, check: dict[str, Any]) -> None:
     said = toolbox.smoke(gateway, "board.test", "green", "0.1", json.dumps([check]))
     assert said == f"green answers {check['path']}"
     assert toolbox.ask(gateway, "board.test", "", check) == ""
@@ -88,14 +88,14 @@ def test_smoke_passes_when_a_check_is_answered_as_it_wants(gateway: str, check: 
         ({"path": "/stuck", "status": 200}, "answered by blue, not by green"),
     ],
 )
-def test_smoke_fails_with_what_a_check_wanted_and_what_came(gateway: str, check: dict[str, Any], said: str) -> None:
+def test_smoke_fails_with_the_expected_and_the_actual_answer(gateway: str, check: dict[str, Any], said: str) -> None:
     with pytest.raises(SystemExit, match=said):
         toolbox.smoke(
             gateway, "board.test", "green", "0.1", json.dumps([{"name": f"app.checks.0: {check['path']}", **check}])
         )
 
 
-def test_smoke_asks_over_tls_for_the_host_whoever_vouches_for_it(tmp_path: Path) -> None:
+def test_smoke_sends_the_host_over_tls_and_verifies_the_certificate_of_ip_addresses(tmp_path: Path) -> None:
     key, certificate = tmp_path / "key", tmp_path / "certificate"
     words = ["openssl", "req", "-x509", "-nodes", "-subj", "/CN=nobody", "-newkey", "ec", "-pkeyopt"]
     words += ["ec_paramgen_curve:P-256", "-keyout", str(key), "-out", str(certificate)]
@@ -115,7 +115,7 @@ def test_smoke_asks_over_tls_for_the_host_whoever_vouches_for_it(tmp_path: Path)
         server.shutdown()
 
 
-def test_reach_waits_until_a_connection_is_taken(gateway: str) -> None:
+def test_reach_waits_until_a_connection_is_accepted(gateway: str) -> None:
     address = gateway.removeprefix("http://")
     assert toolbox.reach("1", address, address) == f"reached {address} {address}"
     with pytest.raises(SystemExit, match=r"127\.0\.0\.1:9 can't be reached"):
@@ -128,10 +128,10 @@ def test_smoke_fails_when_nothing_answers() -> None:
 
 
 class Master:
-    """A socket that speaks as much of HAProxy's master interface as the switch does: two processes, the older one busy."""
+    """Socket that speaks the switch's part of HAProxy's master interface: two processes, the older one busy."""
 
     def __init__(self, folder: Path, takes: bool = True, refuses: str = "") -> None:
-        """Take what it is told to, and reload unless the configuration is the one it `refuses`."""
+        """Accept commands if `takes`, and reload unless the configuration is the one it `refuses`."""
         self.folder, self.takes, self.refuses, self.reloads, self.failed = folder, takes, refuses, 0, 0
         self.loaded: list[str] = []
         self.shown = {"21": {"live": "none"}, "8": {"live": "none"}}
@@ -182,7 +182,7 @@ STATE = """\
 
 
 def routed(api: int) -> str:
-    """A configuration whose green api listens at this port."""
+    """Return a configuration whose green api listens on this port."""
     ports = {"api-blue": 5000, "api-green": api, "web-green": 8080}
     return "\n\n".join(f"backend {name}\n  server-template {name[:3]} 10 {name}:{port}" for name, port in ports.items())
 
@@ -194,7 +194,7 @@ def live(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_the_switch_moves_every_running_map_and_the_file(tmp_path: Path, live: str) -> None:
+def test_switch_updates_every_running_map_and_the_file(tmp_path: Path, live: str) -> None:
     gateway = Master(tmp_path)
     assert toolbox.route(live, "1", "live", "green") == "live green"
     assert (tmp_path / "live.map").read_text() == "live green\n"
@@ -204,45 +204,45 @@ def test_the_switch_moves_every_running_map_and_the_file(tmp_path: Path, live: s
     assert gateway.reloads == 0
 
 
-def test_a_claim_leaves_what_is_live_alone(tmp_path: Path, live: str) -> None:
+def test_claim_of_a_slot_keeps_the_live_slot(tmp_path: Path, live: str) -> None:
     gateway = Master(tmp_path)
     for release in ("1.0.0-aa", "2.0.0-bb"):
         assert toolbox.route(live, "1", "green", release, "as it was") == f"green {release}"
         assert (tmp_path / "live.map").read_text() == f"live none\ngreen {release}\n"
         assert [each["green"] for each in gateway.shown.values()] == [release, release]
-    assert gateway.reloads == 0, "its ways are the same"
+    assert gateway.reloads == 0, "its routes are the same"
 
 
-def test_a_slot_in_which_nothing_runs_has_nobody_s_pages(tmp_path: Path, live: str) -> None:
+def test_suspended_slot_has_no_release_in_the_map(tmp_path: Path, live: str) -> None:
     gateway = Master(tmp_path)
     toolbox.route(live, "1", "green", "1.0.0-aa", "as it was")
     for _ in range(2):
         toolbox.route(live, "1", "green")
         assert (tmp_path / "live.map").read_text() == "live none\n"
         assert list(gateway.shown.values()) == [{"live": "none"}, {"live": "none"}]
-    assert gateway.reloads == 0, "its ways stay"
+    assert gateway.reloads == 0, "its routes stay"
 
 
-def test_a_release_that_is_routed_differently_is_taken_without_a_restart(tmp_path: Path, live: str) -> None:
+def test_release_with_other_routes_reloads_the_gateway_without_a_restart(tmp_path: Path, live: str) -> None:
     gateway = Master(tmp_path)
     toolbox.route(live, "1", "green", "1.0.0-aa", "another way")
     assert gateway.reloads == 1
     assert (tmp_path / "haproxy.cfg").read_text() == "another way"
-    assert (tmp_path / "servers.state").exists(), "who was healthy stays so"
+    assert (tmp_path / "servers.state").exists(), "healthy servers stay healthy"
 
 
-def test_a_gateway_that_does_not_take_it_fails_it(tmp_path: Path, live: str) -> None:
+def test_switch_fails_if_the_gateway_ignores_it(tmp_path: Path, live: str) -> None:
     Master(tmp_path, takes=False)
     with pytest.raises(SystemExit, match="did not take it"):
         toolbox.route(live, "0.2", "live", "green")
 
 
-def test_a_gateway_that_is_not_there_fails_it(live: str) -> None:
+def test_switch_fails_without_a_gateway(live: str) -> None:
     with pytest.raises(SystemExit, match="did not take it"):
         toolbox.route(live, "0.2", "live", "green")
 
 
-def test_a_changed_port_is_not_taken_from_the_state_of_before(tmp_path: Path, live: str) -> None:
+def test_server_with_a_changed_port_is_left_out_of_the_server_state(tmp_path: Path, live: str) -> None:
     Master(tmp_path)
     toolbox.route(live, "1", "green", "1.0.0-aa", routed(5001))
     kept = (tmp_path / "servers.state").read_text().splitlines()
@@ -251,16 +251,16 @@ def test_a_changed_port_is_not_taken_from_the_state_of_before(tmp_path: Path, li
     assert (tmp_path / "servers.state").read_text() == STATE
 
 
-def test_a_configuration_that_is_refused_leaves_the_one_before(tmp_path: Path, live: str) -> None:
+def test_refused_configuration_is_replaced_by_the_previous_one(tmp_path: Path, live: str) -> None:
     gateway = Master(tmp_path, refuses="a bad one")
     with pytest.raises(SystemExit, match="refuses the configuration"):
         toolbox.route(live, "5", "green", "1.0.0-aa", "a bad one")
     assert (tmp_path / "haproxy.cfg").read_text() == "as it was"
-    assert gateway.loaded == ["as it was"], "it is told to have what it had"
+    assert gateway.loaded == ["as it was"], "the previous configuration is loaded"
     assert not (tmp_path / toolbox.LOADED).exists()
 
 
-def test_a_claim_that_was_cut_off_before_its_reload_is_made_good_by_the_next(tmp_path: Path, live: str) -> None:
+def test_claim_killed_before_its_reload_is_completed_by_the_next(tmp_path: Path, live: str) -> None:
     gateway = Master(tmp_path, refuses="a bad one")
     (tmp_path / toolbox.LOADED).write_text("as it was")
     (tmp_path / "haproxy.cfg").write_text("another way")
@@ -270,10 +270,10 @@ def test_a_claim_that_was_cut_off_before_its_reload_is_made_good_by_the_next(tmp
     (tmp_path / "haproxy.cfg").write_text("never loaded")
     with pytest.raises(SystemExit):
         toolbox.route(live, "1", "green", "1.0.0-bb", "a bad one")
-    assert (tmp_path / "haproxy.cfg").read_text() == "another way", "what was loaded last"
+    assert (tmp_path / "haproxy.cfg").read_text() == "another way", "the configuration loaded last is back"
 
 
-def test_a_gateway_that_can_not_start_gets_a_configuration_it_can_start_with(tmp_path: Path, live: str) -> None:
+def test_gateway_that_cannot_start_receives_a_valid_configuration(tmp_path: Path, live: str) -> None:
     def start() -> None:
         while (tmp_path / "haproxy.cfg").read_text() != routed(5000):
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Which lines are about a request, whatever wrote them, and how they are told."""
+"""`make trace`: the log lines of one request, of any writer, and their format."""
 
 import json
 
@@ -24,11 +24,11 @@ OTHERS = [
 ]
 
 
-def test_the_lines_about_a_request_are_found() -> None:
+def test_trace_finds_the_lines_of_a_request() -> None:
     assert list(trace.about("mine-1", [*OTHERS, GATEWAY, DATABASE, API])) == [GATEWAY, DATABASE, API]
 
 
-def test_they_are_told_in_the_order_of_time(
+def test_trace_prints_lines_in_the_order_of_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(trace, "load", lambda stack: (None, None))
@@ -44,20 +44,20 @@ def test_they_are_told_in_the_order_of_time(
 @pytest.mark.parametrize(
     ("request_id", "said"), [("", "ID is not given"), ("nobody", "no line on stack dev is about nobody")]
 )
-def test_what_is_not_found_is_said(request_id: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_without_lines_is_reported(request_id: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "load", lambda stack: (None, None))
     monkeypatch.setattr(trace.platforms, "lines", lambda *where: iter(OTHERS))
     with pytest.raises(RunError, match=said):
         trace.main("dev", request_id)
 
 
-def test_the_gateway_says_whose_release_answered_and_not_what_was_asked_for_in_the_query() -> None:
+def test_gateway_logs_release_and_path_without_the_query() -> None:
     assert set(json.loads(_filled(haproxy.LOG))) >= {"request_id", "path", "status", "slot", "release"}
     assert "%HU" not in haproxy.LOG and "query" not in haproxy.LOG
 
 
 def _filled(form: str) -> str:
-    """The form of a line with each of its variables as 1."""
+    """Return the log format with 1 for each of its variables."""
     import re
 
     return re.sub(r"%(\[[^\]]*\]|b/%s|[A-Za-z]+)", "1", form)

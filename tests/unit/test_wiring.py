@@ -1,4 +1,4 @@
-"""Who may reach whom, in which order things are made, and what stops a release."""
+"""Networks, order of creation, and gates on Docker."""
 
 import re
 from typing import Any
@@ -25,7 +25,7 @@ from .program import (
 
 DEPLOYED = first()
 TIERS = ("gateway", "web", "api", "worker", "database", "cache")
-# Rows reach columns. What is not here can't.
+# Rows reach columns; pairs that are missing here must not be connected.
 GRAPH = {
     ("gateway", "web"), ("gateway", "api"), ("web", "api"), ("api", "web"), ("web", "gateway"), ("api", "gateway"),
     ("api", "database"), ("api", "cache"), ("api", "worker"), ("worker", "api"), ("worker", "database"),
@@ -46,14 +46,14 @@ def test_tiers_share_a_network_only_along_the_graph(one: str, other: str) -> Non
         assert bool(networks(DEPLOYED, one) & networks(DEPLOYED, other)) == ((one, other) in GRAPH)
 
 
-def test_networks_with_tiers_are_closed_and_have_no_address_on_the_host() -> None:
+def test_networks_of_tiers_are_internal_and_have_no_host_address() -> None:
     for network in DEPLOYED.of(NETWORK):
         inside = network.name in ("edge", "data")
         assert bool(network.inputs.get("internal")) == inside
         assert (network.inputs.get("options") == {"com.docker.network.bridge.inhibit_ipv4": "true"}) == inside
 
 
-def test_only_the_gateway_is_connected_to_the_outside() -> None:
+def test_only_the_gateway_joins_the_outside_network() -> None:
     outside = {
         entry.name
         for entry in DEPLOYED.of(CONTAINER)
@@ -63,7 +63,7 @@ def test_only_the_gateway_is_connected_to_the_outside() -> None:
     assert outside == {"gateway"}
 
 
-def test_a_way_out_is_had_by_asking_for_it() -> None:
+def test_egress_true_joins_the_outside_network() -> None:
     app = project()
     app["worker"]["egress"] = True
     assert "board-dev-outside" in networks(deploy(app), "worker")
@@ -80,20 +80,20 @@ def test_a_way_out_is_had_by_asking_for_it() -> None:
         ("switch-1", {"blue-smoke", "gateway"}),
     ],
 )
-def test_what_is_made_before(later: str, earlier: set[str]) -> None:
+def test_resource_is_created_after_its_dependencies(later: str, earlier: set[str]) -> None:
     assert earlier <= DEPLOYED.before(later)
 
 
-def test_nothing_waits_for_the_switch() -> None:
+def test_no_resource_depends_on_the_switch() -> None:
     assert not [entry.name for entry in DEPLOYED if any("::switch-1" in urn for urn in entry.waits_for)]
 
 
-def test_the_gateway_and_the_web_wait_for_no_tier() -> None:
+def test_gateway_and_web_depend_on_no_other_tier() -> None:
     for name in ("gateway", "blue-web-1"):
         assert not DEPLOYED.before(name) & {"database-1", "cache-1", "blue-api-1", "blue-api-migrate"}
 
 
-def test_a_web_that_needs_the_api_waits_for_it_and_is_told_where_it_is() -> None:
+def test_web_that_needs_the_api_waits_for_it_and_receives_its_url() -> None:
     app = project()
     app["web"]["needs"] = ["api"]
     deployed = deploy(app)
@@ -101,7 +101,7 @@ def test_a_web_that_needs_the_api_waits_for_it_and_is_told_where_it_is() -> None
     assert "API_URL=http://api-blue:8000" in deployed.by_name["blue-web-1"].inputs["envs"]
 
 
-def test_tiers_are_told_where_what_they_need_is() -> None:
+def test_tiers_receive_the_addresses_of_their_needs() -> None:
     for name in ("blue-api-1", "blue-worker-1"):
         envs = set(DEPLOYED.by_name[name].inputs["envs"])
         assert {"DATABASE_HOST=database", "DATABASE_PASSWORD_FILE=/run/secrets/database-password"} <= envs
@@ -110,7 +110,7 @@ def test_tiers_are_told_where_what_they_need_is() -> None:
 
 
 @pytest.mark.parametrize("failing", ["blue-api-migrate", "blue-api-seed", "blue-smoke"])
-def test_a_gate_that_fails_stops_before_the_switch_with_its_last_lines(failing: str) -> None:
+def test_failed_gate_stops_before_the_switch_with_its_last_log_lines(failing: str) -> None:
     seen: list[Registered] = []
     with pytest.raises(RunError, match=r"exit code 3; nothing was live.*\n    first line\n    last line"):
         deploy(fail=lambda name: 3 if name == failing else 0, seen=seen)
@@ -119,7 +119,7 @@ def test_a_gate_that_fails_stops_before_the_switch_with_its_last_lines(failing: 
     assert not any(re.fullmatch(r"switch-\d+", name) for name in names)
 
 
-def test_a_one_shot_that_failed_is_tried_again() -> None:
+def test_failed_one_shot_container_is_created_again() -> None:
     export = exported(DEPLOYED)
     for resource in export["deployment"]["resources"]:
         if resource["urn"].endswith("::blue-smoke"):
@@ -127,14 +127,14 @@ def test_a_one_shot_that_failed_is_tried_again() -> None:
         if resource["urn"].endswith("::switch-1"):
             resource["outputs"]["exitCode"] = 1
         if not resource["custom"]:
-            resource["outputs"] = {}  # the engine writes a component's outputs once all of them are known
+            resource["outputs"] = {}  # The engine writes a component's outputs once all of them are known.
     again = deploy(export=export)
     for name in ("blue-smoke", "switch-1"):
         assert again.by_name[name].labels["tiers.attempt"] == "2"
         assert again.by_name[name].inputs["labels"] != DEPLOYED.by_name[name].inputs["labels"]
 
 
-def test_a_container_that_never_became_healthy_is_made_again() -> None:
+def test_container_that_never_became_healthy_is_created_again() -> None:
     export = exported(DEPLOYED)
     for resource in export["deployment"]["resources"]:
         if resource["urn"].endswith("::database-1"):
@@ -142,21 +142,21 @@ def test_a_container_that_never_became_healthy_is_made_again() -> None:
     assert deploy(export=export).by_name["database-1"].labels["tiers.attempt"] == "2"
 
 
-def test_the_checkpoint_tells_who_is_live() -> None:
+def test_checkpoint_holds_the_live_slot() -> None:
     before = observe(parse(exported(DEPLOYED)))
     assert (before.live, before.switches, before.held[Slot.BLUE].proven) == (Slot.BLUE, 1, True)
     after = observe(parse(exported(second())))
     assert (after.live, after.switches, after.held[Slot.GREEN].release.version) == (Slot.GREEN, 2, "2.0.0")
 
 
-def test_an_update_that_failed_before_its_switch_leaves_live_where_it_was() -> None:
+def test_update_that_failed_before_its_switch_keeps_the_live_slot() -> None:
     export: dict[str, Any] = exported(second())
     for resource in export["deployment"]["resources"]:
         if resource["urn"].endswith(("::green-smoke", "::switch-2")):
             resource["outputs"]["exitCode"] = 1
         if not resource["custom"]:
             resource["outputs"] = {}
-    # The engine deletes the old switch only when the update ends well.
+    # The engine deletes the old switch only after a successful update.
     export["deployment"]["resources"] += [
         resource for resource in exported(DEPLOYED)["deployment"]["resources"] if resource["urn"].endswith("::switch-1")
     ]
@@ -164,7 +164,7 @@ def test_an_update_that_failed_before_its_switch_leaves_live_where_it_was() -> N
     assert (seen.live, seen.held[Slot.GREEN].proven) == (Slot.BLUE, False)
 
 
-def test_going_back_is_a_switch_and_the_workers_that_rested(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rollback_is_a_switch_and_restarts_the_suspended_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     app, after = project() | {"version": "2.0.0"}, exported(second())
     monkeypatch.setenv("TIERS_RELEASE", "previous")
     back = deploy(app, export=after)
@@ -188,7 +188,9 @@ def test_going_back_is_a_switch_and_the_workers_that_rested(monkeypatch: pytest.
         ({"standby": "cold"}, set[str]()),
     ],
 )
-def test_what_runs_of_a_standby(release: dict[str, str], left: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standby_runs_the_containers_of_its_mode(
+    release: dict[str, str], left: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     env, app = environment() | {"release": release}, project() | {"version": "2.0.0"}
     before = deploy(env=env) if "standby" in release else DEPLOYED
     after = deploy(app, env, export=exported(before))
@@ -202,8 +204,8 @@ def test_what_runs_of_a_standby(release: dict[str, str], left: set[str], monkeyp
     }
 
 
-def test_nobody_is_led_to_a_standby_that_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even who holds a page of its release, whether it was made to be led to or not; and on the way back, last."""
+def test_suspended_standby_receives_no_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cookie routes of its release are closed, too. A rollback opens them last."""
     cold, app = environment() | {"release": {"standby": "cold"}}, project() | {"version": "2.0.0"}
     claimed = DEPLOYED.by_name["blue-claim"]
     slot, release = claimed.inputs["command"][6:8]
@@ -226,7 +228,7 @@ def test_nobody_is_led_to_a_standby_that_runs_nothing(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("ask", ["configured", "previous"])
-def test_a_way_is_closed_and_opened_also_after_an_update_that_was_cut_off_in_it(
+def test_cookie_route_is_closed_and_opened_after_an_update_killed_at_it(
     ask: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cold, app = environment() | {"release": {"standby": "cold"}}, project() | {"version": "2.0.0"}
@@ -238,7 +240,7 @@ def test_a_way_is_closed_and_opened_also_after_an_update_that_was_cut_off_in_it(
     assert command[6:] == (["blue"] if ask == "configured" else ["blue", DEPLOYED.release])
 
 
-def test_a_way_that_can_not_be_closed_stops_before_the_switch() -> None:
+def test_cookie_route_that_cannot_be_closed_stops_before_the_switch() -> None:
     env, app = environment() | {"release": {"standby": "cold"}}, project() | {"version": "2.0.0"}
     seen: list[Registered] = []
     with pytest.raises(RunError, match="blue-claim: it ended with exit code 3; blue was asked"):
@@ -246,10 +248,10 @@ def test_a_way_that_can_not_be_closed_stops_before_the_switch() -> None:
     assert "switch-2" not in {entry.name for entry in seen}
 
 
-def test_a_release_that_has_to_be_promoted_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_release_with_manual_promotion_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     env, app = environment() | {"release": {"promote": "manual"}}, project() | {"version": "2.0.0"}
     first_of_all = deploy(env=env)
-    assert "switch-1" in first_of_all.by_name, "nothing is live: the first waits for nobody"
+    assert "switch-1" in first_of_all.by_name, "the first release goes live without promotion"
     waiting = deploy(app, env, export=exported(first_of_all))
     assert "green-smoke" in waiting.by_name
     assert [name for name in waiting.by_name if name.startswith("switch")] == ["switch-1"]
@@ -267,7 +269,7 @@ def test_a_release_that_has_to_be_promoted_waits(monkeypatch: pytest.MonkeyPatch
     assert made == {"switch-2"}
 
 
-def test_the_way_back_past_a_contract_migration_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rollback_past_contract_migration_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     app: dict[str, Any] = project() | {"version": "2.0.0"}
     app["api"] = {**app["api"], "migrate": {**app["api"]["migrate"], "contract": True}}
     released = deploy(app, export=exported(DEPLOYED))
@@ -278,7 +280,7 @@ def test_the_way_back_past_a_contract_migration_is_closed(monkeypatch: pytest.Mo
     assert "switch-3" in deploy(app, export=exported(released)).by_name
 
 
-def test_an_update_that_was_cut_off_is_healed_first() -> None:
+def test_update_after_a_killed_one_requires_healing() -> None:
     export = exported(DEPLOYED)
     urn = "urn:pulumi:dev::board::docker:index/container:Container::green-api-1"
     export["deployment"]["pending_operations"] = [{"type": "creating", "resource": {"urn": urn}}]
@@ -286,12 +288,12 @@ def test_an_update_that_was_cut_off_is_healed_first() -> None:
         deploy(export=export)
 
 
-def test_another_application_is_not_put_over_the_data_of_this_one() -> None:
+def test_another_application_in_the_same_stack_is_refused() -> None:
     with pytest.raises(RunError, match=r"app\.name: this stack holds board"):
         deploy(project() | {"name": "shop"}, export=exported(DEPLOYED))
 
 
-def test_health_is_asked_the_way_the_tier_says() -> None:
+def test_health_check_uses_the_path_or_command_of_the_tier() -> None:
     def asked(name: str) -> str:
         return " ".join(DEPLOYED.by_name[name].inputs["healthcheck"]["tests"])
 
@@ -302,12 +304,12 @@ def test_health_is_asked_the_way_the_tier_says() -> None:
     assert "redis-cli ping" in asked("cache-1")
 
 
-def test_replicas_are_not_part_of_a_release() -> None:
+def test_replicas_are_no_part_of_the_release_digest() -> None:
     more = deploy(env=environment() | {"tiers": {"api": {"replicas": 3}}})
     assert more.release == DEPLOYED.release
 
 
-def test_other_tasks_come_between_migration_and_start_and_have_the_volumes() -> None:
+def test_tasks_run_between_migration_and_start_with_the_volumes_of_the_tier() -> None:
     app = project()
     app["api"] |= {"tasks": {"collect": {"command": ["collect"]}, "warm": {"command": ["warm"]}}}
     app["api"]["volumes"], app["web"]["volumes"] = {"static": "/srv"}, {"static": "/srv:ro"}
@@ -323,7 +325,7 @@ def test_other_tasks_come_between_migration_and_start_and_have_the_volumes() -> 
         deploy(app, fail=lambda name: 3 if name == "blue-api-collect" else 0)
 
 
-def test_a_database_begins_with_its_files_and_new_ones_leave_it_alone() -> None:
+def test_sql_files_initialise_a_database_and_later_ones_do_not_change_it() -> None:
     app, env = project(), environment() | {"seed": False}
     del app["api"]["seed"]
     app["database"] |= {"init": ["tests/unit/made.sql"], "seed": ["tests/unit/made.sql"]}
@@ -338,14 +340,14 @@ def test_a_database_begins_with_its_files_and_new_ones_leave_it_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["tests/unit/nothing.sql", "tests/unit"])
-def test_a_database_begins_with_files_that_are_there(name: str) -> None:
+def test_missing_sql_file_is_refused(name: str) -> None:
     app = project()
     app["database"]["init"] = [name]
     with pytest.raises(RunError, match=rf"app\.database\.init.0: {re.escape(name)} is not"):
         deploy(app)
 
 
-def test_a_stage_is_built_as_an_image_of_its_own() -> None:
+def test_build_stage_for_reload_is_a_separate_image() -> None:
     app, env = project(), environment()
     app["web"]["reload"] |= {"target": "dev", "writable": ["/cache"], "start_within": "3m"}
     built = [entry.inputs for entry in deploy(app, env).of(IMAGE) if "build" in entry.inputs]
@@ -358,7 +360,7 @@ def test_a_stage_is_built_as_an_image_of_its_own() -> None:
         assert (set(web["tmpfs"]), web["waitTimeout"]) == (writable, within)
 
 
-def test_a_standby_whose_smoke_test_was_pruned_is_still_proven() -> None:
+def test_standby_without_its_smoke_test_container_still_counts_as_verified() -> None:
     export = exported(second())
     resources = export["deployment"]["resources"]
     export["deployment"]["resources"] = [each for each in resources if not each["urn"].endswith("-smoke")]

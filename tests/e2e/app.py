@@ -1,4 +1,4 @@
-"""One file, no package: health, metrics, a slow answer; the path decoded and its slashes merged, as frameworks do."""
+"""A small HTTP server: health, metrics and a slow answer. It decodes a path and merges its slashes, as frameworks do."""
 
 import json
 import os
@@ -12,7 +12,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        sent = self.requestline.split()[1]  # The server's own `path` has its leading slashes merged.
+        sent = self.requestline.split()[1]  # The server's own `path` has merged leading slashes.
         raw = sent.partition("?")[0]
         path = normpath("/" + unquote(raw).lstrip("/"))
         if path.startswith("/sleep/"):

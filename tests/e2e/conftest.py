@@ -1,4 +1,4 @@
-"""The engines of the end-to-end run. A missing one is an error, never a skipped test."""
+"""Engines of the end-to-end run. A missing engine is an error, never a skipped test."""
 
 import shutil
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from . import leftovers
 from .seen import Seen
 from .stack import DockerStack
 
-# The lab's gateway has a certificate of its own making.
+# The lab's gateway has a self-signed certificate.
 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
 
@@ -57,7 +57,7 @@ def _answers(context: str) -> bool:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
-    """The board, deployed once for the tests of a module, which run in their order."""
+    """Deploy the board once for the tests of a module, which run in their order."""
     made = DockerStack(tmp_path_factory.mktemp("board"), "e2e")
     try:
         made.up()
@@ -73,7 +73,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder whose name is short enough for a socket below it, emptied of the engine's mounts afterwards."""
+    """Create a folder with a name short enough for a socket below it, and remove it with the engine's mounts afterwards."""
     folder = tmp_path_factory.mktemp("e")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A second Docker engine beside the first, empty and gone afterwards."""
+"""A second, empty Docker engine beside the first, removed afterwards."""
 
 import subprocess
 from collections.abc import Generator
@@ -14,7 +14,10 @@ def run(*command: str) -> None:
 
 @contextmanager
 def another_engine(folder: Path, number: int) -> Generator[str]:
-    """Own socket, data, bridge and addresses; a folder whose name is short enough for a socket below it."""
+    """Run an engine with its own socket, data, bridge and addresses, and yield its address.
+
+    The name of `folder` must be short enough for a socket below it.
+    """
     bridge, where = f"tiers-e2e{number}", folder / "engine.sock"
     run("ip", "link", "add", "name", bridge, "type", "bridge")
     process = None

@@ -1,4 +1,4 @@
-"""What the end-to-end run has to know of each application in examples/: what is edited there and how it shows, and what its seed is."""
+"""Applications in examples/ for the end-to-end run: an edit of each tier with its visible effect, and the seed."""
 
 import time
 from collections.abc import Callable, Generator
@@ -13,7 +13,7 @@ PLATFORMS = ("docker", "kubernetes")
 
 
 def shows(path: str, text: str) -> Callable[[Stack], bool]:
-    """Whether a user who asks for a path finds a text in the answer."""
+    """Return a check that the answer to a path contains a text."""
     return lambda stack: text in stack.get(path).text
 
 
@@ -29,7 +29,7 @@ class Edit:
 
     @contextmanager
     def made(self, stack: Stack) -> Generator[None]:
-        """The change, for as long as the block runs."""
+        """Apply the change while the block runs."""
         file = stack.here / self.file
         text = file.read_text()
         assert text.count(self.old) == 1, f"{self.file}: it has to be clear what {self.old!r} is"
@@ -37,7 +37,7 @@ class Edit:
         try:
             yield
         finally:
-            # Nobody edits a file twice within a second, and Vite may miss the second of two that close together.
+            # Nobody edits a file twice within a second, and Vite may miss the second of two edits that are closer.
             time.sleep(1)
             file.write_text(text)
 
@@ -49,14 +49,14 @@ class Example:
     name: str
     seeded: Callable[[Stack], bool]
     edits: tuple[Edit, ...]
-    """One for each tier of a slot; the api's is what a new version brings, too."""
+    """One edit for each tier of a slot; the api's edit also makes a new version."""
 
     def edit(self, tier: str) -> Edit:
         return next(edit for edit in self.edits if edit.tier == tier)
 
 
 def customer(stack: Stack, name: str) -> requests.Session:
-    """Somebody who has logged in to palmonas."""
+    """Return a session that is logged in to palmonas."""
     session = requests.Session()
     session.headers.update(stack.headers)
     session.post(f"{stack.url}/api/session", json={"customer": name}, timeout=10).raise_for_status()
@@ -68,7 +68,7 @@ def has_ordered(stack: Stack) -> bool:
 
 
 def tries_of_a_job(stack: Stack) -> int:
-    """How often the worker says that it has begun the job of an order."""
+    """Return how often the worker has begun the job of an order, by its own record."""
     somebody = customer(stack, "e2e")
     [product, *_] = stack.get("/api/products").json()
     placed = somebody.post(f"{stack.url}/api/orders", json={"product": product["id"], "quantity": 1}, timeout=10).json()

@@ -1,4 +1,4 @@
-"""A gateway on the local engine, with a slot's tiers behind it and no Pulumi: its image, its start, claims by the toolbox."""
+"""A gateway on the local engine without Pulumi: its image, its start command, claims by the toolbox, and the tiers of a slot."""
 
 import socket
 import threading
@@ -23,11 +23,11 @@ from .stack import eventually, free_port
 
 IMAGE, PYTHON = "haproxy:2.6-bookworm", "python:3.11-slim-bookworm"
 APP = Path(__file__).with_name("app.py").read_text()
-"""An application that decodes paths and merges their slashes, as frameworks do, and answers /metrics."""
+"""Application that decodes paths and merges their slashes, as frameworks do, and answers /metrics."""
 
 
 class Gateway:
-    """A gateway by itself. Tiers are containers that are named as the program names them: `api-blue`."""
+    """A gateway without a stack. Tiers are containers with the network names that the program gives them, as `api-blue`."""
 
     def __init__(self, name: str) -> None:
         self.name, self.port, self.alone = name, free_port(), free_port()
@@ -43,7 +43,7 @@ class Gateway:
         )  # fmt: skip
 
     def run(self, slot: Slot, *routes: Route) -> None:
-        """Put containers in a slot in place of those that are in it."""
+        """Replace the containers of a slot."""
         for route in routes:
             name = f"{route.tier}-{slot}"
             self._remove(f"{self.name}-{name}")
@@ -75,10 +75,10 @@ class Gateway:
         return self.tool("route", haproxy.FOLDER, within, str(slot), f"1-{slot}", text)
 
     def check(self, text: str) -> None:
-        """Have the image read a configuration.
+        """Check a configuration with the gateway's image.
 
         Raises:
-            ContainerError: it refuses it.
+            ContainerError: the image refuses it.
         """
         self.engine.containers.run(
             IMAGE, ["sh", "-c", haproxy.CHECK], remove=True, user=f"{GATEWAY_USER}", environment={"CONFIG": text},
@@ -89,11 +89,11 @@ class Gateway:
         self.tool("route", haproxy.FOLDER, "30", "live", str(slot))
 
     def ask(self, path: bytes, port: int | None = None, *headers: str) -> tuple[int, bytes]:
-        """Send a request whose path no client library has touched. Status 0: nobody answered."""
+        """Send a request whose path is not changed by a client library. Status 0 means no answer."""
         return raw(port or self.port, path, "localhost", *headers)
 
     def live(self) -> Slot:
-        """Return the slot that gets new requests."""
+        """Return the slot that receives new requests."""
         entries = dict(line.split() for line in self.file("live.map").splitlines())
         return Slot(entries["live"])
 
@@ -137,11 +137,11 @@ HIDDEN = [
     b"/x%2F../metrics",
     b"/metrics%2Fx",
 ]
-"""Spellings of /metrics as applications read them."""
+"""Spellings of /metrics that applications read as that path."""
 
 
 def raw(port: int, path: bytes, host: str, *headers: str) -> tuple[int, bytes]:
-    """Send a request to this machine, byte by byte as it is given. Status 0: nobody answered."""
+    """Send a request to this machine, byte by byte. Status 0 means no answer."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
             lines = "".join(f"{header}\r\n" for header in (f"Host: {host}", "Connection: close", *headers)).encode(
@@ -159,7 +159,7 @@ def raw(port: int, path: bytes, host: str, *headers: str) -> tuple[int, bytes]:
 
 @contextmanager
 def users(gateway: Gateway, path: bytes = b"/api/x") -> Generator[Counter[str]]:
-    """Two users who ask all the time, each over one connection that is kept open; counts what they get."""
+    """Send requests of two users, each over one open connection, and count the answers by status."""
     seen: Counter[str] = Counter()
     done = threading.Event()
 

@@ -1,6 +1,6 @@
-"""Users while things change: requests by k6 at a steady rate (load.js says which), and a feed that is kept open.
+"""Load during changes: requests by k6 at a steady rate (load.js defines them), and a feed that stays open.
 
-And the users of any application, who go the way of its journey.js.
+For any application: users that follow its journey.js.
 """
 
 import json
@@ -23,14 +23,14 @@ from .stack import Stack, eventually, free_port
 
 SCRIPT = Path(__file__).with_name("load.js")
 STOPPED_BY_SCRIPT = 108
-"""k6's exit code where the script itself ended the run, as ours does when it is asked to."""
+"""Exit code of k6 if the script itself ended the run, as ours does on request."""
 INTERRUPTED = 105
-"""The same where it was sent a signal: it drops what is under way, and counts none of it."""
+"""Exit code of k6 after a signal: it drops pending requests and counts none of them."""
 
 
 @dataclass(frozen=True, repr=False)
 class Load:
-    """What k6 counted, to be asked after the block has ended."""
+    """Counts of k6, complete after the block has ended."""
 
     folder: Path
 
@@ -42,7 +42,7 @@ class Load:
 
     @property
     def summary(self) -> Path:
-        """The file with everything k6 has to say."""
+        """File with the complete summary of k6."""
         return self.folder / "summary.json"
 
     @cached_property
@@ -50,7 +50,7 @@ class Load:
         return json.loads(self.summary.read_text())
 
     def _value(self, metric: str, key: str = "count") -> float:
-        # What never happened is not among the metrics.
+        # Metrics without an event are missing from the summary.
         return self._summary["metrics"].get(metric, {}).get("values", {}).get(key, 0)
 
     @property
@@ -69,7 +69,7 @@ class Load:
 
     @property
     def dropped(self) -> int:
-        """Requests that were due and not sent because too many were waiting: if there are any, the rate was not held."""
+        """Requests that were due and not sent because too many were pending. Above 0 the rate was not held."""
         return int(self._value("dropped_iterations"))
 
     @property
@@ -79,38 +79,38 @@ class Load:
 
     @property
     def longest_gap(self) -> float:
-        """The most seconds between two successful answers to the one who asks again and again."""
+        """Longest time between two successful answers of the scenario that requests without a pause, in seconds."""
         return self._value("gap", "max") / 1000
 
     @property
     def mixed(self) -> int:
-        """Page loads that met more than one release."""
+        """Page loads that received more than one release."""
         return int(self._value("mixed"))
 
     @property
     def stale(self) -> int:
-        """Assets named in a page that were not there."""
+        """Assets named in a page that were missing."""
         return int(self._value("stale"))
 
     @property
     def p95(self) -> float:
-        """Milliseconds of a steady request."""
+        """95th percentile of a steady request, in milliseconds."""
         return self._value("http_req_duration{scenario:steady}", "p(95)")
 
     @property
     def p99(self) -> float:
-        """Milliseconds of a steady request."""
+        """99th percentile of a steady request, in milliseconds."""
         return self._value("http_req_duration{scenario:steady}", "p(99)")
 
     @property
     def failures(self) -> list[str]:
-        """The first ten: when, which scenario, which request, how it was answered."""
+        """The first ten failed requests: time, scenario, request and answer."""
         return (self.folder / "console.txt").read_text().splitlines()[:10]
 
 
 @contextmanager
 def load(stack: Stack, seconds: float = 600, rate: int = 300) -> Generator[Load]:
-    """Requests flow for as long as the block runs, which is less than `seconds`; none is cut off at its end."""
+    """Send requests while the block runs, for less than `seconds`; none is cut off at its end."""
     if not shutil.which("k6"):
         raise RuntimeError("no `k6` on PATH: run `make lab`, then `make e2e`")
     result = Load(Path(tempfile.mkdtemp(prefix="load-", dir=stack.folder)))
@@ -145,9 +145,9 @@ def _running(k6: subprocess.Popen[bytes], output: Path) -> bool:
 
 
 def settled(stack: Stack, before: int, load: Load, seconds: float = 120) -> None:
-    """Wait until every acknowledged write is there, nothing else is, and the job of each was done exactly once.
+    """Wait until exactly the acknowledged writes are stored, and the job of each was done exactly once.
 
-    `before` is how many messages there were; a request that failed may have been a write that was made all the same.
+    `before` is the number of messages at the start. A failed request may have written its message all the same.
     """
 
     def whole() -> bool:
@@ -163,19 +163,19 @@ def settled(stack: Stack, before: int, load: Load, seconds: float = 120) -> None
 
 @dataclass
 class Stream:
-    """What a feed that was kept open has told."""
+    """Events of a feed that was kept open."""
 
     hello: dict[str, str] = field(default_factory=dict[str, str])
-    """The release and slot it came from."""
+    """Release and slot that the feed came from."""
     beats: int = 0
     events: int = 0
     cut: str | None = None
-    """Why it ended before the block did, if so."""
+    """Reason why the feed ended before the block, or None."""
 
 
 @contextmanager
 def stream(stack: Stack) -> Generator[Stream]:
-    """One feed for the length of the block, which ends with the first beat after it: up to five seconds later."""
+    """Read one feed while the block runs. It ends with the first beat after the block, up to five seconds later."""
     seen, done = Stream(), threading.Event()
     feed = stack.get("/api/feed", stream=True)
     feed.raise_for_status()
@@ -206,7 +206,7 @@ def stream(stack: Stack) -> Generator[Stream]:
 
 @dataclass(frozen=True, repr=False)
 class Journeys:
-    """What k6 counted of users on their way, to be asked after they have arrived."""
+    """Counts of k6 for users that follow a journey, complete after they have finished."""
 
     folder: Path
 
@@ -228,7 +228,7 @@ class Journeys:
 
     @property
     def failed(self) -> int:
-        # A rate of failure: what passes has failed.
+        # The metric is a rate of failures: its passes are failed requests.
         return self._metrics["http_req_failed"]["passes"]
 
     @property
@@ -237,7 +237,7 @@ class Journeys:
 
     @property
     def errors(self) -> list[str]:
-        """What the script itself stumbled over, such as an answer that is no JSON."""
+        """Errors of the script itself, such as an answer that is no JSON."""
         lines = (self.folder / "console.txt").read_text().splitlines()
         return [line for line in lines if "level=error" in line and "'interrupt' signal" not in line]
 
@@ -246,7 +246,7 @@ class Journeys:
 
 
 def journey(stack: Stack, *more: str) -> tuple[subprocess.Popen[bytes], Journeys]:
-    """One user on the way, or as many as `more` says."""
+    """Start one user on the journey, or more by the options `more`."""
     seen = Journeys(Path(tempfile.mkdtemp(prefix="journey-", dir=stack.folder)))
     summary, console = seen.folder / "summary.json", seen.folder / "console.txt"
     words = ["--quiet", "--no-usage-report", "--address", "", "--summary-export", str(summary), *more]
@@ -260,7 +260,7 @@ def journey(stack: Stack, *more: str) -> tuple[subprocess.Popen[bytes], Journeys
 
 @contextmanager
 def journeys(stack: Stack, users: int = 5) -> Generator[Journeys]:
-    """Users go the way of the application's journey.js, one journey after the other, for as long as the block runs."""
+    """Let users follow the application's journey.js, one journey after the other, while the block runs."""
     k6, seen = journey(stack, "--vus", str(users), "--duration", "15m")
     try:
         yield seen

@@ -1,4 +1,4 @@
-"""What was measured of each way to lose a primary, left in reports/failover.json for `python -m benchmarks.failover`."""
+"""Measurements of lost primaries, written to reports/failover.json for `python -m benchmarks.failover`."""
 
 import json
 import os
@@ -14,7 +14,7 @@ REPORT = ROOT / "reports" / "failover.json"
 
 @dataclass(frozen=True)
 class Loss:
-    """One that was lost: the longest time, in seconds, without a write that was acknowledged, how many were, and what of them is gone."""
+    """Result of one loss: the longest time without an acknowledged write in seconds, the acknowledged writes, and the lost ones among them."""
 
     seconds: float
     acknowledged: int
@@ -22,7 +22,7 @@ class Loss:
 
 
 def report(tier: str, way: Callable[..., Any], seen: Sequence[Loss]) -> None:
-    """Leave it with all single values, in place of what was there of the same way."""
+    """Replace the measurements of a tier and a way to lose its primary in the report."""
     known: dict[str, dict[str, Any]] = json.loads(REPORT.read_text()) if REPORT.exists() else {}
     seconds = [round(each.seconds, 1) for each in seen]
     known.setdefault(tier, {})[way.__name__] = {

@@ -1,4 +1,4 @@
-"""What the run of the examples saw, in reports/examples.json, from which ci/matrix.py makes examples/README.md."""
+"""Results of the run of the examples, written to reports/examples.json; ci/matrix.py makes examples/README.md of them."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ MODULE = "test_examples.py"
 
 
 class Seen:
-    """A cell for each check of each application on each platform, with the commit it was seen at: a run of a part replaces that part."""
+    """Recorder of one result for each check of each application on each platform, with its commit. A partial run replaces its part only."""
 
     def __init__(self) -> None:
         self.cells: dict[str, dict[str, Any]] = {}

@@ -29,7 +29,7 @@ from .leftovers import STACK
 ROOT = Path(__file__).parents[2]
 SECRETS = {"database-password": "e2e-database-7c1f", "cache-password": "e2e-cache-93ab"}
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-"""What a browser asks for a page with."""
+"""Headers of a browser that requests a page."""
 
 
 def free_port() -> int:
@@ -39,7 +39,7 @@ def free_port() -> int:
 
 
 def free_ports(gateway: dict[str, Any]) -> None:
-    """Other ports than those of the file, which somebody may be using."""
+    """Replace the ports of the stack file by free ones."""
     gateway["port"] = free_port()
     if "ports" in gateway:
         gateway["ports"] = {tier: free_port() for tier in gateway["ports"]}
@@ -47,7 +47,7 @@ def free_ports(gateway: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How a Pulumi command ended."""
+    """Exit code and output of a Pulumi command."""
 
     code: int
     text: str
@@ -62,18 +62,18 @@ class Result:
 
 
 class Stack:
-    """One stack. `app` and `environment` are written before each command, so a test changes them and runs `up`."""
+    """One stack. `app` and `environment` are written before each command: a test changes them and calls `up`."""
 
     headers: Mapping[str, str] = {}
-    """What a request needs to be taken for one of this stack's."""
+    """Headers that select this stack at a shared gateway."""
 
     keeper = "passphrase"
-    """Who encrypts its secrets."""
+    """Secrets provider of the stack."""
 
     def __init__(self, folder: Path, name: str, template: str, variables: Mapping[str, str], at: str = ".") -> None:
-        """The stack `name` of the application `at` a folder of the repository, which is copied to `folder`.
+        """Create the stack `name` of the application in the folder `at` of the repository, which is copied to `folder`.
 
-        Its environment is as in the stack file of `template`, its state in a file unless `variables` say otherwise.
+        Its environment is that of the stack file of `template`. Its state is in a file unless `variables` set another backend.
         """
         assert STACK.fullmatch(name), f"{name}: begin it with e2e-; the next run knows by it what a killed one has left"
         self.folder, self.name, self.here = folder, name, folder / at
@@ -101,18 +101,18 @@ class Stack:
             self.pulumi("config", "set", "--secret", "--path", f"secrets.{secret}", value, check=True)
 
     def _secrets(self) -> set[str]:
-        """The names of those the application wants."""
+        """Return the names of the secrets that the application needs."""
         own = {secret for tier in self.app.values() if isinstance(tier, dict) for secret in tier.get("secrets", ())}
         return own | {secret for secret in SECRETS if secret.removesuffix("-password") in self.app}
 
     @property
     def url(self) -> str:
-        """Where requests go, with `headers`."""
+        """Address for requests with `headers`."""
         raise NotImplementedError
 
     @property
     def address(self) -> str:
-        """The same as users know it."""
+        """Address that users know."""
         return self.url
 
     def pulumi(self, *words: str, check: bool = False, variables: Mapping[str, str] | None = None) -> Result:
@@ -150,27 +150,27 @@ class Stack:
         )
 
     def ids(self, tier: str, slot: str) -> set[str]:
-        """What runs of a tier in a slot, by ids that change when it is touched."""
+        """Return ids of the running containers of a tier in a slot; an id changes when its container is touched."""
         raise NotImplementedError
 
     def generations(self, slot: str) -> dict[str, Any]:
-        """All objects of a slot, with what changes when one of them is changed."""
+        """Return all objects of a slot, each with an id or generation that changes with the object."""
         raise NotImplementedError
 
     def break_down(self, tier: str, slot: str) -> None:
-        """None of a tier answers in a slot any more."""
+        """Stop every container of a tier in a slot."""
         raise NotImplementedError
 
     def live(self) -> dict[str, str]:
-        """The release and the slot that answer users."""
+        """Return the release and the slot that answer users."""
         return self.get("/api/release").json()
 
     def answers(self) -> str:
-        """The release that answers who comes for a page, as the gateway tells its cookie: of any application."""
+        """Return the release that answers a page request, read from the gateway's cookie; works for any application."""
         return str(self.get("/", headers=PAGE).cookies[COOKIE])
 
     def ci(self, module: str, *words: str) -> str:
-        """What a module of `ci` prints of this stack.
+        """Run a module of `ci` on this stack, and return its output.
 
         Raises:
             subprocess.CalledProcessError: it ends with an error.
@@ -185,16 +185,16 @@ class Stack:
         return done.stdout
 
     def images(self) -> None:
-        """Have what it runs where it runs."""
+        """Build or push the images of the stack if its platform needs that."""
 
     def remove(self) -> None:
-        """Whatever has become of it."""
+        """Remove the stack in any condition."""
         self.ci("heal")
         self.destroy(check=False)
         self.clear()
 
     def clear(self) -> None:
-        """What a stack that could not be destroyed has left."""
+        """Remove leftovers of a stack that could not be destroyed."""
 
     def post(self, body: str, work_seconds: float = 0) -> dict[str, Any]:
         message = {"author": "e2e", "body": body, "work_seconds": work_seconds}
@@ -204,7 +204,7 @@ class Stack:
 
 
 class DockerStack(Stack):
-    """A stack on a Docker engine, its gateway on a port of its own."""
+    """A stack on a Docker engine, with its gateway on a free port."""
 
     def __init__(self, folder: Path, name: str, host: str | None = None, at: str = ".", **variables: str) -> None:
         super().__init__(folder, name, "dev", variables, at)
@@ -241,7 +241,7 @@ class DockerStack(Stack):
                 each.stop(timeout=1)
 
     def left(self) -> list[str]:
-        """All that the engine still holds of the stack."""
+        """Return the names of all objects of the stack on the engine."""
         prefix = f"{self.prefix}-"
         found = [
             *self.engine.containers.list(all=True, ignore_removed=True),
@@ -258,7 +258,7 @@ class ClusterStack(Stack):
         super().__init__(folder, name, template, {}, at)
         given = urlsplit(self.environment["kubernetes"]["url"])
         self.host = f"{self.prefix}.localhost"
-        # Its tiers may be told their host, too.
+        # Environment variables of tiers may contain the host, too.
         self.environment = json.loads(json.dumps(self.environment).replace(str(given.hostname), self.host))
         self.url_here = f"{given.scheme}://127.0.0.1:{given.port}"
         self.namespace: str = self.environment["kubernetes"]["namespace"].setdefault("name", self.prefix)
@@ -274,7 +274,7 @@ class ClusterStack(Stack):
         return self.environment["kubernetes"]["url"]
 
     def live(self) -> dict[str, str]:
-        # The gateway hears of a switch a moment after it was written: benchmarks/switching.py measures how long.
+        # The gateway receives a switch with a small delay, which benchmarks/switching.py measures.
         switched = self.outputs().get("live")
         eventually(lambda: switched in (None, super(ClusterStack, self).live()["slot"]), 10)
         return super().live()
@@ -292,7 +292,7 @@ class ClusterStack(Stack):
         return done.stdout if check else done.stdout + done.stderr
 
     def pods(self, tier: str, slot: str | None = None) -> list[Any]:
-        """The running pods of a tier, the youngest last."""
+        """Return the running pods of a tier, the youngest last."""
         label = f"app.kubernetes.io/name={tier}" + (f",tiers.slot={slot}" if slot else "")
         found = self.core.list_namespaced_pod(self.namespace, label_selector=label).items
         alive = [pod for pod in found if not pod.metadata.deletion_timestamp]
@@ -321,7 +321,7 @@ class ClusterStack(Stack):
         )  # fmt: skip
 
     def left(self) -> list[str]:
-        """All that the namespace still holds, but for what every namespace is given."""
+        """Return all objects in the namespace, without those that every namespace has."""
         kinds = self.kubectl("api-resources", "--verbs=list", "--namespaced", "--output=name").split()
         kinds = [kind for kind in kinds if not kind.startswith("events") and "metrics.k8s.io" not in kind]
         found = self.kubectl("get", ",".join(kinds), "--ignore-not-found", "--output=name").split()
@@ -329,7 +329,7 @@ class ClusterStack(Stack):
 
 
 def admin(*words: str, given: str | None = None) -> str:
-    """What kubectl prints to who may do everything in the lab's cluster."""
+    """Run kubectl as administrator of the lab's cluster, and return its output."""
     done = subprocess.run(
         ["kubectl", "--context", "lab", *words], input=given, capture_output=True, text=True, timeout=120
     )
@@ -338,7 +338,7 @@ def admin(*words: str, given: str | None = None) -> str:
 
 
 def on(platform: str, folder: Path, name: str) -> Stack:
-    """The board as small as it gets on either platform, not deployed yet."""
+    """Create the smallest possible stack of the board on a platform, not deployed yet."""
     made = DockerStack(folder, name) if platform == "docker" else ClusterStack(folder, name)
     made.environment |= {"reload": False, "seed": False}
     return made
@@ -346,7 +346,7 @@ def on(platform: str, folder: Path, name: str) -> Stack:
 
 @contextmanager
 def deployed(stack: Stack) -> Generator[Stack]:
-    """The stack, live for the length of the block; nothing of it is left whatever became of it."""
+    """Deploy a stack for the length of the block, and remove it afterwards in any condition."""
     try:
         stack.images()
         stack.up()
@@ -356,7 +356,7 @@ def deployed(stack: Stack) -> Generator[Stack]:
 
 
 def eventually(what: Callable[[], object], seconds: float = 30) -> None:
-    """Wait until it is true; the last failure is the error."""
+    """Wait until a condition is true, and raise its last failure after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -370,7 +370,7 @@ def eventually(what: Callable[[], object], seconds: float = 30) -> None:
 
 @contextmanager
 def flowing(request: Callable[[int], int], pause: float) -> Generator[Counter[str]]:
-    """Call `request` again and again for as long as the block runs (at most 30,000 times), and count its answers.
+    """Call `request` repeatedly while the block runs, at most 30,000 times, and count its answers.
 
     Args:
         request: takes the number of the call and returns the status of the answer.
@@ -399,7 +399,7 @@ def flowing(request: Callable[[int], int], pause: float) -> Generator[Counter[st
 
 @contextmanager
 def requests_flowing(stack: Stack, *, writes: bool = True) -> Generator[Counter[str]]:
-    """Read messages, and write every tenth time, over one connection for as long as the block runs; count the answers by status."""
+    """Read messages and write every tenth time, over one connection while the block runs; count the answers by status."""
     session = requests.Session()
     session.headers.update(stack.headers)
     session.verify = False

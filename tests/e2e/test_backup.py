@@ -1,4 +1,4 @@
-"""Backups that are proven: under load, over a lost volume, in a damaged repository, on a full disk, on both platforms."""
+"""Backups and restores: under load, after a lost volume, from a damaged repository, on a full disk, on both platforms."""
 
 import json
 import os
@@ -21,11 +21,11 @@ KEY = "e2e-backup-key-41d7"
 WORDS = "a zebra nobody else writes of"
 USER = 10001
 ROOM = 24
-"""MiB that fit where backups are."""
+"""Capacity of the backup disk in MiB."""
 
 
 def backup(stack: Stack, *words: str, check: bool = True) -> str:
-    """What `make backup` and its like print."""
+    """Run `make backup` or a related command, and return its output, or its errors if `check` is False."""
     stack.write()
     done = subprocess.run(
         [sys.executable, "-m", "ci.backup", stack.name, *words],
@@ -38,7 +38,7 @@ def backup(stack: Stack, *words: str, check: bool = True) -> str:
 
 @contextmanager
 def small_disk(folder: Path) -> Generator[Path]:
-    """A file system of its own, that can be filled."""
+    """Mount a small file system that a test can fill."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}m,mode=700,uid={USER}", "tmpfs", folder], check=True)
     try:
@@ -47,7 +47,7 @@ def small_disk(folder: Path) -> Generator[Path]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-# What the tests say was done in a repository of its own, at their times; and what of it is there once it was tidied up.
+# A program that fills a repository with runs of given times, tidies it up, and prints the remaining runs.
 TIDY = """
 import json, sys, tempfile
 from datetime import datetime, timedelta
@@ -78,7 +78,7 @@ print(json.dumps([[run.kind, f"{run.at:%Y-%m-%d %H:%M:%S}", run.ok] for run in k
 
 
 class BackedUp(DockerStack):
-    """The board on Docker, its backups in a folder of this machine."""
+    """The board on Docker, with backups in a folder of this machine."""
 
     def __init__(self, folder: Path, disk: Path) -> None:
         super().__init__(folder, "e2e-backup")
@@ -88,7 +88,7 @@ class BackedUp(DockerStack):
         self.pulumi("config", "set", "--secret", "--path", "secrets.backup-key", KEY, check=True)
 
     def inside(self, name: str, *command: str) -> str:
-        """What a command prints in one of its containers."""
+        """Run a command in a container of the stack, and return its output."""
         container: Any = self.engine.containers.get(f"{self.prefix}-{name}-1")
         code, said = container.exec_run(list(command))
         assert code == 0, said
@@ -118,8 +118,8 @@ def rows(stack: BackedUp, database: str = "board") -> str:
 
 
 @pytest.mark.long
-def test_what_was_there_comes_back_after_its_volume_is_lost(board: BackedUp) -> None:
-    """Taken while rows are written: what comes back is one moment of it, and nothing of the rest."""
+def test_database_is_restored_after_its_volume_is_lost(board: BackedUp) -> None:
+    """The backup is taken while rows are written: it contains one moment, and no later row."""
     board.sql(f"CREATE TABLE kept AS SELECT i, '{WORDS} ' || i AS t FROM generate_series(1, 1000) i")
     over = threading.Event()
 
@@ -138,7 +138,7 @@ def test_what_was_there_comes_back_after_its_volume_is_lost(board: BackedUp) -> 
     for name in ("database-1", "backup-1"):
         board.engine.containers.get(f"{board.prefix}-{name}").remove(force=True)
     board.engine.volumes.get(f"{board.prefix}-database-data").remove()
-    # The engine makes the volume anew with the container; asked for by itself, the provider fails on one that is not there.
+    # The engine creates the volume together with its container. The provider fails on a missing volume in a full refresh.
     gone = ["--target", "**database-1", "--target", "**backup-1"]
     board.pulumi("refresh", "--yes", "--stack", board.name, *gone, check=True)
     board.up()
@@ -154,7 +154,7 @@ def test_what_was_there_comes_back_after_its_volume_is_lost(board: BackedUp) -> 
 
 
 @pytest.mark.long
-def test_a_backup_tells_no_secret_and_nothing_that_is_saved(board: BackedUp) -> None:
+def test_backup_leaks_no_secret_and_no_content(board: BackedUp) -> None:
     board.sql(f"CREATE TABLE IF NOT EXISTS told AS SELECT '{WORDS}' AS t")
     backup(board, "full")
     backup(board, "verify")
@@ -169,7 +169,7 @@ def test_a_backup_tells_no_secret_and_nothing_that_is_saved(board: BackedUp) -> 
 
 
 @pytest.mark.long
-def test_a_scratch_database_never_stays(board: BackedUp) -> None:
+def test_verification_leaves_no_scratch_database(board: BackedUp) -> None:
     backup(board, "backup")
     assert "equal what was saved" in backup(board, "verify")
     assert "backup_verification" not in board.sql("SELECT string_agg(datname, ' ') FROM pg_database")
@@ -188,10 +188,10 @@ def moments() -> st.SearchStrategy[datetime]:
     ),
     days=st.integers(1, 60),
 )  # fmt: skip
-def test_retention_deletes_exactly_what_it_should(
+def test_retention_deletes_exactly_the_expired_backups(
     board: BackedUp, history: list[tuple[str, datetime, bool]], days: int
 ) -> None:
-    """In restic itself: what stays can be read, and nothing of the rest is there."""
+    """This uses restic itself: every remaining backup can be read, and every expired one is gone."""
     told = [[kind, str(at), ok] for kind, at, ok in history], days, "2026-06-30 23:59:59"
     left = json.loads(board.inside("backup", "python3", "-c", TIDY, json.dumps(told)))
     good = {kind: max((at for one, at, ok in history if ok and one == kind), default=None) for kind, *_ in history}
@@ -200,7 +200,7 @@ def test_retention_deletes_exactly_what_it_should(
 
 
 @pytest.mark.long
-def test_a_full_disk_harms_neither_the_database_nor_what_was_saved_before(board: BackedUp) -> None:
+def test_full_backup_disk_harms_neither_database_nor_earlier_backups(board: BackedUp) -> None:
     backup(board, "backup")
     before = backup(board, "list").splitlines()
     board.sql("CREATE TABLE large AS SELECT encode(sha512(i::text::bytea), 'hex') t FROM generate_series(1, 400000) i")
@@ -216,10 +216,10 @@ def test_a_full_disk_harms_neither_the_database_nor_what_was_saved_before(board:
 
 
 @pytest.mark.long
-def test_a_repository_that_is_damaged_is_found_out(board: BackedUp) -> None:
-    """Last: it is not mended."""
+def test_damaged_repository_is_reported(board: BackedUp) -> None:
+    """This test is the last one: it leaves the repository damaged."""
     backup(board, "backup")
-    # What a run on a full disk has left is in no backup, and damage to it is none.
+    # Leftovers of a run on a full disk belong to no backup, so damage to them would not be noticed.
     backup(board, "prune")
     backup(board, "verify")
     eventually(lambda: board.metrics()["tiers_backup_verified"] == 1, 90)
@@ -234,7 +234,7 @@ def test_a_repository_that_is_damaged_is_found_out(board: BackedUp) -> None:
 
 
 @pytest.mark.long
-def test_on_kubernetes_by_hand_as_at_its_times(tmp_path: Path) -> None:
+def test_on_kubernetes_backups_run_by_schedule_and_by_hand(tmp_path: Path) -> None:
     stack = on("kubernetes", tmp_path / "board", "e2e-backup")
     stack.environment["tiers"]["database"]["backup"] = {"schedule": "*/2 * * * *", "target": {"volume": True}}
     stack.pulumi("config", "set", "--secret", "--path", "secrets.backup-key", KEY, check=True)

@@ -1,6 +1,6 @@
-"""The primary of a replicated Redis dies in several ways under load: which of what was answered is there afterwards, and for how long none was.
+"""The primary of a replicated Redis dies in several ways under load: lost keys and the time without acknowledged writes are measured.
 
-`lost` counts keys that were acknowledged and are not there; that a job was lost fails the test, for its message is in the database.
+`lost` counts acknowledged keys that are missing afterwards. A lost job fails the test, because its message is in the database.
 """
 
 import json
@@ -20,14 +20,17 @@ from .writing import MISSING, every_job_is_done, in_api, load, processes
 
 pytestmark = pytest.mark.long
 FEW = 40
-"""Keys that may be lost with a primary: what it answered in its last milliseconds (docs/adr/018-a-cache-that-survives.md). Of thousands."""
+"""Most keys that may be lost with a primary, of thousands: those it acknowledged in its last milliseconds.
+
+See docs/adr/018-a-cache-that-survives.md.
+"""
 
 
-# ---------------------------------------------------------------------- what befalls the primary
+# ---------------------------------------------------------------------- ways to lose the primary
 
 
 def primary(stack: ClusterStack) -> Any:
-    """The pod of the member that two of three Sentinels call primary; and that has both replicas."""
+    """Return the pod of the primary that all three Sentinels name."""
     ask = """W=$(printf 'watcher %s' "$(cat /run/secrets/cache-password)" | sha256sum | cut -d ' ' -f 1)
     REDISCLI_AUTH=$W redis-cli -p 26379 sentinel get-master-addr-by-name tiers | head -n 1"""
     members = stack.pods("cache")
@@ -39,19 +42,19 @@ def primary(stack: ClusterStack) -> Any:
 
 
 def redis(stack: ClusterStack, pod: Any, command: str) -> str:
-    """What a member answers."""
+    """Run a Redis command on a member, and return the answer."""
     login = f'REDISCLI_AUTH="$(cat /run/secrets/cache-password)" redis-cli {command}'
     return stack.kubectl("exec", pod.metadata.name, "-c", "cache", "--", "sh", "-c", login)
 
 
 def whole(stack: ClusterStack) -> bool:
-    """Whether one is primary and the two others follow it."""
+    """Tell whether the cache has one primary and two replicas that follow it."""
     told = redis(stack, primary(stack), "info replication")
     return "role:master" in told and told.count("state=online") == 2
 
 
 def server(pod: Any) -> int:
-    """The redis-server of a member."""
+    """Return the process id of a member's redis-server."""
     [found] = processes(pod.metadata.uid, "redis-server *:6379")
     return found
 
@@ -61,7 +64,7 @@ def delete_pod(stack: ClusterStack, pod: Any) -> None:
 
 
 def stop_pod(stack: ClusterStack, pod: Any) -> None:
-    """As a drained node does, and a new version."""
+    """Delete the pod with its grace period, as a drained node and a new version do."""
     stack.kubectl("delete", "pod", pod.metadata.name, "--wait=false")
 
 
@@ -70,14 +73,14 @@ def kill_server(stack: ClusterStack, pod: Any) -> None:
 
 
 def freeze(stack: ClusterStack, pod: Any) -> None:
-    """It comes to itself after 20 s, when another has long been primary."""
+    """Stop the process for 20 s. Meanwhile another member becomes primary."""
     process = server(pod)
     os.kill(process, signal.SIGSTOP)
     threading.Timer(20, os.kill, (process, signal.SIGCONT)).start()
 
 
 def lose_data(stack: ClusterStack, pod: Any) -> None:
-    """It starts again at once, and empty: before anybody has missed it."""
+    """Restart the server at once without its data, before Sentinel notices."""
     process = server(pod)
     stack.kubectl("exec", pod.metadata.name, "-c", "cache", "--", "sh", "-c", "rm -rf /data/*")
     os.kill(process, signal.SIGKILL)
@@ -93,7 +96,7 @@ def change_each(stack: ClusterStack) -> None:
 
 
 def befall(stack: ClusterStack, what: Callable[[ClusterStack, Any], None], number: int = 1) -> Loss:
-    """What of the keys that were acknowledged is gone, and for how long none was."""
+    """Lose the primary under load, and return the lost keys and the time without acknowledged writes."""
     eventually(lambda: whole(stack), 60)
     with load(stack, f"{what.__name__}-{number}") as seen:
         before, at = len(seen.acknowledged), time.time()
@@ -111,7 +114,7 @@ def befall(stack: ClusterStack, what: Callable[[ClusterStack, Any], None], numbe
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
-    """Staging, its cache single with a key in it, and then replicated: the way of every stack that has data."""
+    """Deploy staging with a single cache that holds a key, and then replicate it, as every stack with data does."""
     made = ClusterStack(tmp_path_factory.mktemp("cache"), "e2e-cache")
     made.environment["kubernetes"]["namespace"].pop("quota")
     for tier in ("web", "api"):
@@ -125,15 +128,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
         yield made
 
 
-def test_what_a_single_cache_held_is_there_three_times(stack: ClusterStack) -> None:
+def test_key_of_the_single_cache_is_on_all_three_members(stack: ClusterStack) -> None:
     assert whole(stack)
     for pod in stack.pods("cache"):
         assert redis(stack, pod, "exists old").strip() == "1"
-    assert json.loads(in_api(stack, MISSING, given='["old", "never"]')) == 1, "what finds a lost key finds one"
+    assert json.loads(in_api(stack, MISSING, given='["old", "never"]')) == 1, "the check for missing keys must find one"
 
 
-def test_nobody_comes_past_the_proxy(stack: ClusterStack) -> None:
-    """Who found a member while there was a single one's address yet would not be cut when it is primary no longer."""
+def test_clients_connect_to_the_proxy_only(stack: ClusterStack) -> None:
+    """Clients that found a member through the old address would stay connected to it after it stops being primary."""
     by_tier = {tier: {pod.status.pod_ip for pod in stack.pods(tier)} for tier in ("api", "worker", "cache-proxy")}
     came = {
         pod.metadata.name: set(re.findall(r" addr=([\d.]+):", redis(stack, pod, "client list")))
@@ -143,19 +146,19 @@ def test_nobody_comes_past_the_proxy(stack: ClusterStack) -> None:
     assert not set().union(*came.values()) & (by_tier["api"] | by_tier["worker"]), (came, by_tier)
 
 
-def test_an_update_that_changes_nothing_changes_nothing(stack: ClusterStack) -> None:
+def test_second_update_changes_nothing(stack: ClusterStack) -> None:
     assert set(stack.up().changed) == {"unchanged"}
 
 
 @pytest.mark.parametrize("what", [delete_pod, kill_server, freeze, lose_data, delete_all, stop_pod])
-def test_whatever_befalls_the_primary_no_job_is_lost(
+def test_no_job_is_lost_with_the_primary(
     stack: ClusterStack, pytestconfig: pytest.Config, what: Callable[[ClusterStack, Any], None]
 ) -> None:
     rounds = 5 if pytestconfig.getoption("soak") else 1
     reported(what, [befall(stack, what, number) for number in range(rounds)])
 
 
-def test_members_are_changed_one_after_the_other_under_load(stack: ClusterStack) -> None:
+def test_members_are_updated_one_after_the_other_under_load(stack: ClusterStack) -> None:
     with load(stack, "change") as seen:
         at = time.time()
         change_each(stack)
@@ -164,7 +167,7 @@ def test_members_are_changed_one_after_the_other_under_load(stack: ClusterStack)
     reported(change_each, [Loss(seen.longest(at), len(seen.acknowledged), seen.lost())])
 
 
-def test_a_new_password_reaches_all_members_at_once(stack: ClusterStack) -> None:
+def test_new_password_reaches_all_members(stack: ClusterStack) -> None:
     stack.pulumi("config", "set", "--secret", "--path", "secrets.cache-password", "another-e2e-cache", check=True)
     stack.up()
     eventually(lambda: whole(stack), 60)
@@ -172,7 +175,7 @@ def test_a_new_password_reaches_all_members_at_once(stack: ClusterStack) -> None
 
 
 def reported(what: Callable[..., None], rounds: Sequence[Loss]) -> None:
-    """Say it in the report, and fail if it is too much."""
+    """Write the rounds to the report, and fail if too many keys are lost or the time is too long."""
     report("cache", what, rounds)
     assert all(each.lost <= FEW for each in rounds), rounds
     assert max(each.seconds for each in rounds) < 60, rounds

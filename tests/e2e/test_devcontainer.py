@@ -1,4 +1,4 @@
-"""The development shell, made by the program that editors make it with, and used: an environment comes up from it, an edit shows, tests pass."""
+"""The development container, built by the CLI that editors use: an environment comes up in it, an edit is visible, and tests pass."""
 
 import shutil
 import subprocess
@@ -58,18 +58,18 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
             engine.images.remove(each.attrs["Image"], force=True)
 
 
-def test_it_lacks_nothing(shell: Shell) -> None:
+def test_doctor_finds_everything_in_the_container(shell: Shell) -> None:
     assert "Everything is there." in shell.make("doctor")
 
 
-def test_an_environment_comes_up_from_it_and_reloads(shell: Shell) -> None:
+def test_environment_comes_up_from_the_container_and_reloads(shell: Shell) -> None:
     port, page = free_port(), shell.folder / "examples/board/web/src/index.html"
     settings = yaml.safe_load((shell.folder / "Pulumi.dev.yaml").read_text())
     settings["config"]["board:environment"]["gateway"]["port"] = port
     (shell.folder / "Pulumi.dev-shell.yaml").write_text(yaml.safe_dump(settings))
     try:
         assert "answers 200" in shell.make("up", "ENV=dev-shell")
-        # It is the engine of this machine, and its port.
+        # The container uses this machine's engine, so the port is this machine's, too.
         assert requests.get(f"http://127.0.0.1:{port}/", timeout=10).status_code == 200
         page.write_text(page.read_text().replace("<h1>board</h1>", "<h1>edited board</h1>"))
         eventually(lambda: "edited board" in requests.get(f"http://127.0.0.1:{port}/", timeout=10).text)
@@ -80,5 +80,5 @@ def test_an_environment_comes_up_from_it_and_reloads(shell: Shell) -> None:
     ]
 
 
-def test_make_test_passes_in_it(shell: Shell) -> None:
+def test_make_test_passes_in_the_container(shell: Shell) -> None:
     assert " passed" in shell.make("test")

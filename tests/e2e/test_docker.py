@@ -11,7 +11,7 @@ import requests
 from .stack import SECRETS, DockerStack, eventually, requests_flowing
 
 
-def test_the_five_tiers_answer(stack: DockerStack) -> None:
+def test_all_five_tiers_answer(stack: DockerStack) -> None:
     outputs = stack.outputs()
     assert outputs["url"] == stack.url
     assert (outputs["live"], outputs["release"].split("-")[0]) == ("blue", "1.0.0")
@@ -21,7 +21,7 @@ def test_the_five_tiers_answer(stack: DockerStack) -> None:
     assert stack.get("/release.json").json() == {"release": outputs["release"], "slot": "blue"}
 
 
-def test_it_is_seeded_and_used(stack: DockerStack) -> None:
+def test_seeded_board_accepts_messages_and_does_their_jobs(stack: DockerStack) -> None:
     eventually(lambda: stack.get("/api/stats").json()["summarised"] == 3)
     message = stack.post("a message with a word like rhubarb and some more of them to shorten")
     found = stack.get("/api/search", params={"q": "rhubarb"}).json()
@@ -33,7 +33,7 @@ def test_it_is_seeded_and_used(stack: DockerStack) -> None:
     assert (stats["messages"], stats["summarised"], stats["processed"], stats["attempts"]) == (4, 4, 4, 4)
 
 
-def test_pages_are_served_as_a_single_page_app_should_be(stack: DockerStack) -> None:
+def test_pages_have_the_headers_of_a_single_page_app(stack: DockerStack) -> None:
     page = stack.get("/some/page/of/the/app")
     assert (page.status_code, page.headers["Cache-Control"]) == (200, "no-store")
     for header in ("X-Frame-Options", "X-Content-Type-Options", "Referrer-Policy", "Content-Security-Policy"):
@@ -42,7 +42,7 @@ def test_pages_are_served_as_a_single_page_app_should_be(stack: DockerStack) -> 
     assert stack.get("/assets/board.css", headers={"Accept-Encoding": "gzip"}).headers["Content-Encoding"] == "gzip"
 
 
-def test_the_feed_tells_of_new_messages(stack: DockerStack) -> None:
+def test_feed_announces_new_messages(stack: DockerStack) -> None:
     with stack.get("/api/feed", stream=True) as feed:
         lines = feed.iter_lines()
         assert next(lines) == b"event: hello"
@@ -51,7 +51,7 @@ def test_the_feed_tells_of_new_messages(stack: DockerStack) -> None:
         assert next(events)["id"] == message["id"]
 
 
-def test_a_request_id_is_kept_or_given(stack: DockerStack) -> None:
+def test_request_id_is_kept_or_created(stack: DockerStack) -> None:
     assert stack.get("/api/stats", headers={"X-Request-Id": "mine-1"}).headers["X-Request-Id"] == "mine-1"
     assert len(stack.get("/api/stats").headers["X-Request-Id"]) == 36
     [api] = [each for each in stack.containers() if each.name.endswith("blue-api-1")]
@@ -59,13 +59,13 @@ def test_a_request_id_is_kept_or_given(stack: DockerStack) -> None:
     assert any(line.get("request_id") == "mine-1" and line["message"] == "request" for line in lines)
 
 
-def test_a_request_is_followed_through_all_tiers(stack: DockerStack) -> None:
+def test_trace_follows_a_request_through_all_tiers(stack: DockerStack) -> None:
     asked = {"X-Request-Id": "trace-e2e-1"}
     message = {"author": "e2e", "body": "to be followed"}
     posted = requests.post(f"{stack.url}/api/messages", json=message, headers=asked, timeout=10).json()
     eventually(lambda: stack.get(f"/api/messages/{posted['id']}").json()["processed"] == 1)
     stack.get("/", headers=asked)
-    # What the database shows of a request: while its statement waits, and in its log once that has failed.
+    # The database shows a request id while its statement waits, and in its log after the statement failed.
     [database] = [each for each in stack.containers() if each.name.endswith("-database-1")]
     held = f"psql -U {stack.app['database']['user']} -d {stack.app['database']['name']} -Atc"
     locking = threading.Thread(
@@ -89,7 +89,7 @@ def test_a_request_is_followed_through_all_tiers(stack: DockerStack) -> None:
         assert tier == "database" or words[:2] == ["blue", release], words
 
 
-def test_metrics_are_there_but_not_for_users(stack: DockerStack) -> None:
+def test_metrics_are_exported_and_hidden_from_users(stack: DockerStack) -> None:
     assert stack.get("/metrics").status_code == 404
     [api] = [each for each in stack.containers() if each.name.endswith("blue-api-1")]
     code = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/metrics').read().decode())"
@@ -98,13 +98,13 @@ def test_metrics_are_there_but_not_for_users(stack: DockerStack) -> None:
         assert metric in text
 
 
-def test_the_second_up_changes_nothing(stack: DockerStack) -> None:
+def test_second_update_changes_nothing(stack: DockerStack) -> None:
     changed = stack.up().changed
     assert set(changed) == {"unchanged"}
     assert changed["unchanged"] > 30
 
 
-def test_only_the_gateway_can_be_reached_from_the_host(stack: DockerStack) -> None:
+def test_only_the_gateway_is_reachable_from_the_host(stack: DockerStack) -> None:
     published = {
         each.name: bindings
         for each in stack.containers()
@@ -135,7 +135,7 @@ def test_every_container_is_hardened(stack: DockerStack) -> None:
         assert host["RestartPolicy"]["Name"] == ("unless-stopped" if each.status == "running" else "no"), each.name
 
 
-def test_no_secret_is_anywhere_in_plain_text(stack: DockerStack) -> None:
+def test_no_secret_is_in_plain_text_anywhere(stack: DockerStack) -> None:
     places = {"the state": stack.pulumi("stack", "export", check=True).text}
     for file in (stack.folder / ".state").rglob("*.json"):
         places[f"the state file {file.name}"] = file.read_text()
@@ -153,7 +153,7 @@ def test_no_secret_is_anywhere_in_plain_text(stack: DockerStack) -> None:
     assert api.exec_run(["cat", "/run/secrets/database-password"]).output.decode() == SECRETS["database-password"]
 
 
-def test_state_survives_a_restart_of_everything(stack: DockerStack) -> None:
+def test_data_survives_a_restart_of_every_container(stack: DockerStack) -> None:
     [worker] = [each for each in stack.containers() if each.name.endswith("blue-worker-1")]
     worker.stop()
     message = stack.post("written before the restart")
@@ -162,7 +162,7 @@ def test_state_survives_a_restart_of_everything(stack: DockerStack) -> None:
     for each in stack.containers():
         if each.status == "running":
             each.restart()
-    # Last: with a job in hand that the cache forgets to be begun it would rightly do it again.
+    # The worker starts last: if the cache forgot that its job has begun, the worker would do the job again.
     worker.start()
     expected = (before["messages"], before["messages"], 1)
     counts = ("messages", "processed", "most_attempts")
@@ -172,7 +172,7 @@ def test_state_survives_a_restart_of_everything(stack: DockerStack) -> None:
     assert set(stack.up().changed) == {"unchanged"}
 
 
-def test_a_worker_told_to_stop_finishes_the_job_in_hand(stack: DockerStack) -> None:
+def test_stopped_worker_finishes_its_job_first(stack: DockerStack) -> None:
     [worker] = [each for each in stack.containers() if each.name.endswith("blue-worker-1")]
     held = stack.post("a long job", work_seconds=4)
     eventually(lambda: stack.get(f"/api/messages/{held['id']}").json()["attempts"] == 1)
@@ -185,7 +185,7 @@ def test_a_worker_told_to_stop_finishes_the_job_in_hand(stack: DockerStack) -> N
     assert stack.get("/api/stats").json()["most_attempts"] == 1
 
 
-def test_source_is_reloaded_while_it_is_edited(stack: DockerStack) -> None:
+def test_edited_source_is_reloaded(stack: DockerStack) -> None:
     api = stack.folder / "examples/board/api/board"
     main = api / "main.py"
     main.write_text(main.read_text().replace('"slept": seconds', '"slept": seconds, "edited": 1'))
@@ -207,7 +207,7 @@ def test_source_is_reloaded_while_it_is_edited(stack: DockerStack) -> None:
     eventually(shortened, seconds=60)
 
 
-def test_a_new_release_goes_to_the_other_slot_and_loses_nothing(stack: DockerStack) -> None:
+def test_release_goes_to_the_idle_slot_and_loses_no_request(stack: DockerStack) -> None:
     before = stack.get("/api/stats").json()["messages"]
     stack.app["version"] = "1.1.0"
     with requests_flowing(stack) as seen:
@@ -221,10 +221,10 @@ def test_a_new_release_goes_to_the_other_slot_and_loses_nothing(stack: DockerSta
     assert set(stack.up().changed) == {"unchanged"}
 
 
-def test_going_back_is_a_switch_and_nothing_else(stack: DockerStack) -> None:
+def test_rollback_is_a_switch_only(stack: DockerStack) -> None:
     with requests_flowing(stack) as seen:
         result = stack.up(TIERS_RELEASE="previous")
-    assert result.changed["created"] == 2, "the worker that rested and the switch"
+    assert result.changed["created"] == 2, "the suspended worker and the switch are created"
     assert "replaced" not in result.changed
     assert set(seen) <= {"200", "201"}, seen
     assert stack.get("/api/release").json()["slot"] == "blue"
@@ -232,7 +232,7 @@ def test_going_back_is_a_switch_and_nothing_else(stack: DockerStack) -> None:
     assert stack.get("/api/release").json()["slot"] == "green"
 
 
-def test_without_reload_the_built_images_run_and_serve_cacheable_assets(stack: DockerStack) -> None:
+def test_without_reload_built_images_serve_cacheable_assets(stack: DockerStack) -> None:
     stack.environment["reload"] = False
     with requests_flowing(stack) as seen:
         stack.up()
@@ -244,7 +244,7 @@ def test_without_reload_the_built_images_run_and_serve_cacheable_assets(stack: D
     assert answer.headers["Content-Encoding"] == "gzip"
 
 
-def test_an_api_told_to_stop_finishes_what_it_holds(stack: DockerStack) -> None:
+def test_stopped_api_finishes_its_requests_first(stack: DockerStack) -> None:
     [api] = [each for each in stack.containers() if each.name.endswith("blue-api-1")]
     answers: list[int] = []
     holding = threading.Thread(target=lambda: answers.append(stack.get("/api/slow?seconds=4").status_code))
@@ -257,7 +257,7 @@ def test_an_api_told_to_stop_finishes_what_it_holds(stack: DockerStack) -> None:
     eventually(lambda: stack.get("/api/stats").status_code == 200, seconds=60)
 
 
-def test_a_release_that_is_not_healthy_says_why_and_touches_nothing(stack: DockerStack) -> None:
+def test_unhealthy_release_is_explained_and_leaves_live_untouched(stack: DockerStack) -> None:
     live = stack.get("/api/release").json()
     running = {each.name: each.id for each in stack.containers() if "-blue-" in each.name}
     main = stack.folder / "examples/board/api/board/main.py"
@@ -277,7 +277,7 @@ def test_a_release_that_is_not_healthy_says_why_and_touches_nothing(stack: Docke
     assert set(seen) <= {"200", "201"}, seen
     assert {each.name: each.id for each in stack.containers() if "-blue-" in each.name} == running
     again = stack.up(check=False)
-    assert again.code, "the second try must not take the unhealthy container for a good one"
+    assert again.code, "the second update must not accept the unhealthy container"
     assert stack.get("/api/release").json() == live
     main.write_text(good)
     stack.up()
@@ -293,7 +293,7 @@ def test_a_release_that_is_not_healthy_says_why_and_touches_nothing(stack: Docke
     ],
     ids=["no-such-image", "no-such-folder", "failing-migration"],
 )
-def test_a_release_that_can_not_be_had_says_why_and_touches_nothing(
+def test_release_that_cannot_be_built_or_migrated_is_explained_and_leaves_live_untouched(
     stack: DockerStack, change: dict[str, dict[str, object]], said: str
 ) -> None:
     live = stack.get("/api/release").json()
@@ -313,7 +313,7 @@ def test_a_release_that_can_not_be_had_says_why_and_touches_nothing(
 
 
 @pytest.mark.long
-def test_a_secret_that_changes_is_a_new_release(stack: DockerStack) -> None:
+def test_changed_secret_is_a_new_release(stack: DockerStack) -> None:
     live = stack.get("/api/release").json()
     stack.pulumi("config", "set", "--secret", "--path", "secrets.cache-password", "e2e-another", check=True)
     assert stack.up().code == 0
@@ -323,7 +323,7 @@ def test_a_secret_that_changes_is_a_new_release(stack: DockerStack) -> None:
     assert set(stack.up().changed) == {"unchanged"}
 
 
-def test_data_that_is_protected_is_not_destroyed(stack: DockerStack) -> None:
+def test_protected_data_stops_a_destroy(stack: DockerStack) -> None:
     stack.environment["protect_data"] = True
     stack.up()
     running = {each.id for each in stack.containers()}

@@ -77,7 +77,7 @@ def test_server_refuses_an_object_that_breaks_its_rules() -> None:
 
 @settings(generated, max_examples=12)
 @given(generator.correct())
-def test_correct_configurations_are_taken_by_the_server(configuration: generator.Configuration) -> None:
+def test_correct_configuration_is_accepted_by_the_server(configuration: generator.Configuration) -> None:
     assume(configuration.environment["platform"] == "kubernetes")
     found = objects(configuration)
     assert found
@@ -86,7 +86,7 @@ def test_correct_configurations_are_taken_by_the_server(configuration: generator
 
 @settings(generated, max_examples=40)
 @given(generator.mutated())
-def test_odd_configurations_are_refused_by_the_program_or_taken_by_the_server(
+def test_mutated_configuration_is_refused_by_the_program_or_accepted_by_the_server(
     configuration: generator.Configuration,
 ) -> None:
     found = objects(configuration) if isinstance(configuration.environment, dict) else []
@@ -96,7 +96,7 @@ def test_odd_configurations_are_refused_by_the_program_or_taken_by_the_server(
 @pytest.mark.long
 @settings(generated, max_examples=1500)
 @given(generator.mutated())
-def test_many_odd_configurations_are_refused_by_the_program_or_taken_by_the_server(
+def test_many_mutated_configurations_are_refused_by_the_program_or_accepted_by_the_server(
     configuration: generator.Configuration,
 ) -> None:
     found = objects(configuration) if isinstance(configuration.environment, dict) else []

@@ -1,4 +1,4 @@
-"""Engines: another one on another socket, one that is down, one whose disk is full; and two updates at once."""
+"""Engines: another socket, an engine that is down, an engine with a full disk, and two updates at once."""
 
 import socket
 import subprocess
@@ -13,7 +13,7 @@ from .stack import ROOT, DockerStack
 
 
 @pytest.mark.long
-def test_a_second_engine_on_another_socket(short: Path, tmp_path: Path) -> None:
+def test_stack_comes_up_on_an_engine_of_another_socket(short: Path, tmp_path: Path) -> None:
     with another_engine(short, 1) as host:
         stack = DockerStack(tmp_path / "board", "e2e-second", host)
         try:
@@ -27,13 +27,13 @@ def test_a_second_engine_on_another_socket(short: Path, tmp_path: Path) -> None:
         stack.engine.close()
 
 
-def test_a_disk_that_fills_while_building_is_said_so(short: Path, tmp_path: Path) -> None:
+def test_full_disk_during_a_build_is_reported(short: Path, tmp_path: Path) -> None:
     root = short / "root"
     root.mkdir()
     run("mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(root))
     try:
         with another_engine(short, 2) as host:
-            # Named by DOCKER_HOST here, by environment.docker.host above: both ways lead to it.
+            # Here DOCKER_HOST names the engine; in the test above environment.docker.host does.
             stack = DockerStack(tmp_path / "board", "e2e-full", host)
             del stack.environment["docker"]
             stack.variables["DOCKER_HOST"] = host
@@ -42,7 +42,7 @@ def test_a_disk_that_fills_while_building_is_said_so(short: Path, tmp_path: Path
             assert "no space left on device" in failed.text
             assert "the engine's disk is full: free some with `docker system prune`" in failed.text
             stack.destroy()
-            # The error elsewhere can cut Pulumi off within the creation of a volume: it is empty, and not in the state.
+            # The error can end Pulumi during the creation of a volume. That volume is empty and missing from the state.
             unknown = {str(volume.name) for volume in stack.engine.volumes.list()}
             assert set(stack.left()) <= unknown
             stack.engine.close()
@@ -52,7 +52,7 @@ def test_a_disk_that_fills_while_building_is_said_so(short: Path, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def idle(tmp_path_factory: pytest.TempPathFactory) -> DockerStack:
-    """A stack that is never deployed: its updates are to stop before they touch anything."""
+    """Create a stack that is never deployed: its updates must stop before they touch anything."""
     return DockerStack(tmp_path_factory.mktemp("idle") / "board", "e2e-idle")
 
 
@@ -64,7 +64,7 @@ def refused(stack: DockerStack) -> str:
     return result.text
 
 
-def test_an_engine_that_is_down(idle: DockerStack) -> None:
+def test_engine_that_is_down_is_refused(idle: DockerStack) -> None:
     idle.environment["docker"] = {"host": "unix:///nowhere/docker.sock"}
     try:
         assert "environment.docker.host: no Docker engine answers at unix:///nowhere/docker.sock" in refused(idle)
@@ -72,14 +72,14 @@ def test_an_engine_that_is_down(idle: DockerStack) -> None:
         del idle.environment["docker"]
 
 
-def test_a_port_that_is_taken(idle: DockerStack) -> None:
+def test_port_in_use_is_refused(idle: DockerStack) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", idle.environment["gateway"]["port"]))
         server.listen()
         assert f"environment.gateway.port: {idle.environment['gateway']['port']} can't be opened" in refused(idle)
 
 
-def test_configuration_that_is_wrong_is_all_said_before_anything_is_touched(idle: DockerStack) -> None:
+def test_all_configuration_errors_are_reported_before_anything_is_touched(idle: DockerStack) -> None:
     idle.app["api"] |= {"port": 70000}
     idle.app["web"] |= {"prot": 1}
     try:
@@ -101,7 +101,7 @@ def test_missing_secret_is_refused_with_the_command_that_sets_it(idle: DockerSta
         del idle.app["api"]["secrets"]
 
 
-def test_two_makes_at_once(tmp_path: Path) -> None:
+def test_second_make_on_a_stack_is_refused(tmp_path: Path) -> None:
     state = Path.home() / ".local/state/tiers"
     state.mkdir(parents=True, exist_ok=True)
     holder = subprocess.Popen(["flock", str(state / "lonely.lock"), "sleep", "20"])

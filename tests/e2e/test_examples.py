@@ -1,6 +1,6 @@
-"""Each application of examples/ on either platform: up from nothing, used, edited, released, returned and removed, in this order.
+"""Each application of examples/ on either platform: up from empty, used, edited, released, rolled back and removed, in this order.
 
-What is seen is kept for the matrix in examples/README.md: seen.py writes it down, ci/matrix.py renders it.
+seen.py records the results for the matrix in examples/README.md, and ci/matrix.py renders it.
 """
 
 import os
@@ -24,7 +24,7 @@ from .load import journey, journeys
 from .stack import ROOT, ClusterStack, DockerStack, Stack, eventually, free_ports
 
 SHORT = ("pmanager", "docker")
-"""What the short run has of it."""
+"""Application and platform of the short run."""
 RUNS = [
     pytest.param(
         (example, platform),
@@ -40,7 +40,7 @@ Keep = Callable[[str, object], None]
 
 @pytest.fixture(scope="module", params=RUNS)
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Example, Stack]]:
-    """An application and its stack, deployed by the first of the tests; its files are as they are, but for the name and the port."""
+    """Yield an application and its stack. The first test deploys it, with its own files except for the name and the port."""
     example, platform = request.param
     folder, at = tmp_path_factory.mktemp(example.name), f"examples/{example.name}"
     made = DockerStack(folder, "e2e-row", at=at) if platform == "docker" else ClusterStack(folder, "e2e-row", at=at)
@@ -62,7 +62,7 @@ def stack(run: tuple[Example, Stack]) -> Stack:
 
 @contextmanager
 def first_page(url: str, headers: dict[str, str] | None = None) -> Generator[list[float]]:
-    """Asks for a page until one is there, beside the block; then holds how many seconds that took."""
+    """Request a page repeatedly beside the block, and yield a list that receives the seconds until the first page."""
     took: list[float] = []
     started, done = time.monotonic(), threading.Event()
 
@@ -110,7 +110,7 @@ def test_seed_in_dev_only(example: Example, stack: Stack) -> None:
 
 
 def test_hot_reload_in_dev_only(example: Example, stack: Stack, record_property: Keep) -> None:
-    """An edit is seen within three seconds; where source can't be mounted, that is said, and nothing is touched."""
+    """An edit is visible within three seconds. Where source can't be mounted, that is refused and nothing is touched."""
     if not isinstance(stack, DockerStack):
         with_source = stack.environment | {"reload": True}
         stack.environment, kept = with_source, stack.environment
@@ -121,14 +121,14 @@ def test_hot_reload_in_dev_only(example: Example, stack: Stack, record_property:
     assert stack.environment["reload"]
     assert {edit.tier for edit in example.edits} == {"web", "api", "worker"} & set(stack.app)
     for edit in example.edits:
-        # A machine that does something else besides may be slow once.
+        # A machine that is busy with other work may be slow once.
         took = min(seen_after(edit, stack) for _ in range(TRIES))
         record_property(f"edit of {edit.tier}", took)
         assert took < SEEN_WITHIN, f"{edit.file}: seen after {took} s"
 
 
 def seen_after(edit: Edit, stack: Stack) -> float:
-    """Seconds until an edit is seen, which is then undone."""
+    """Return the seconds until an edit is visible, and undo the edit."""
     eventually(lambda: not edit.seen(stack), 60)
     with edit.made(stack):
         started = time.monotonic()
@@ -143,7 +143,7 @@ def test_second_up_unchanged(stack: Stack) -> None:
 
 
 def test_release_under_load(example: Example, stack: Stack, record_property: Keep) -> None:
-    """The version after, with an edit in it, takes the place of what is built as it is."""
+    """A new version with an edit replaces the version that was built unchanged."""
     if stack.environment.get("reload"):
         stack.environment["reload"] = False
         stack.up()
@@ -172,7 +172,7 @@ def test_back_under_load(example: Example, stack: Stack, record_property: Keep) 
     print(f"\n{seen}")
     record_property("journeys", seen.done)
     record_property("requests", seen.requests)
-    assert "replaced" not in back.changed, "going back is a switch"
+    assert "replaced" not in back.changed, "a rollback must be a switch only"
     assert stack.outputs()["standby"] == now
     assert not example.edit("api").seen(stack)
     assert seen.lost_nothing(), seen
@@ -193,7 +193,7 @@ def _after(version: str) -> str:
 
 
 def sizes(stack: DockerStack) -> dict[str, int]:
-    """Bytes of each tier's image."""
+    """Return the size of each tier's image in bytes."""
     running = [each for each in stack.containers() if each.labels.get("tiers.role") == "tier"]
     return {each.labels["tiers.tier"]: int(each.image.attrs["Size"]) for each in running}
 
@@ -201,7 +201,7 @@ def sizes(stack: DockerStack) -> dict[str, int]:
 @pytest.mark.long
 @pytest.mark.parametrize("system", [example.name for example in EXAMPLES])
 def test_from_clone_to_first_page(system: str, short: Path, record_property: Keep) -> None:
-    """On an engine that has the base images and nothing else: what is built is built, and Python packages are brought."""
+    """The engine has the base images only: images are built, and Python packages are installed."""
     with another_engine(short, 3) as host:
         engine = docker.DockerClient(base_url=host)
         names = (name.partition(":") for name in (lab_engine.BASE, *lab_engine.NAMES.values()))
@@ -210,7 +210,7 @@ def test_from_clone_to_first_page(system: str, short: Path, record_property: Kee
         engine.close()
         folder = short / "clone"
         state = {"DOCKER_HOST": host, "PULUMI_BACKEND_URL": f"file://{short}/state"}
-        # What a make that runs this test was told is not for the one that is tested.
+        # Variables of a make that runs this test must not reach the make under test.
         variables = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | state
         (short / "state").mkdir()
         settings = yaml.safe_load((ROOT / f"examples/{system}/Pulumi.dev.yaml").read_text())

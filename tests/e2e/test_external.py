@@ -1,4 +1,4 @@
-"""Database and cache that somebody else runs: they are reached by address, port and the stack's secrets, and nothing of them is made."""
+"""External database and cache: they are reached by address, port and the stack's secrets, and no object is created for them."""
 
 import json
 from collections.abc import Generator, Iterator
@@ -28,7 +28,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @contextmanager
 def published() -> Generator[dict[str, tuple[str, int]]]:
-    """Two containers of another network, on ports of the address that the engine's own bridge has."""
+    """Run both servers as containers of another network, on ports of the address of the engine's own bridge."""
     engine = docker.from_env()
     [bridge] = engine.networks.get("bridge").attrs["IPAM"]["Config"]
     host = str(bridge["Gateway"])
@@ -45,7 +45,7 @@ def published() -> Generator[dict[str, tuple[str, int]]]:
 
 @contextmanager
 def served() -> Generator[dict[str, tuple[str, int]]]:
-    """Two pods of another namespace, on ports that are not theirs."""
+    """Run both servers as pods of another namespace, on other ports than their own."""
     login = [f"--env={name}={value}" for name, value in LOGIN.items()]
     own = "--overrides=" + json.dumps({"spec": {"securityContext": {"runAsUser": USER}}})
     kubectl("create", "namespace", ELSEWHERE)
@@ -64,12 +64,12 @@ def kubectl(*words: str) -> None:
     admin("--namespace", ELSEWHERE, *words)
 
 
-def test_what_is_written_there_is_worked_on_from_there(stack: Stack) -> None:
+def test_message_in_the_external_database_is_processed(stack: Stack) -> None:
     made = stack.post("kept by somebody else")["id"]
     eventually(lambda: stack.get(f"/api/messages/{made}").json()["processed"] == 1, 60)
 
 
-def test_nothing_of_it_is_made_here(stack: Stack) -> None:
+def test_no_object_is_created_for_external_services(stack: Stack) -> None:
     known = json.loads(stack.pulumi("stack", "export", check=True).text)["deployment"]["resources"]
     holding = {"Container", "Volume", "StatefulSet", "Deployment", "Service", "PersistentVolumeClaim"}
     names = {each["urn"].rpartition("::")[2] for each in known if each["type"].rpartition(":")[2] in holding}
@@ -77,18 +77,18 @@ def test_nothing_of_it_is_made_here(stack: Stack) -> None:
     assert not [name for name in names if name.startswith(("database", "cache"))]
 
 
-def test_an_update_that_changes_nothing_changes_nothing(stack: Stack) -> None:
+def test_second_update_changes_nothing(stack: Stack) -> None:
     assert set(stack.up().changed) == {"unchanged"}
 
 
-def test_a_release_loses_no_request(stack: Stack) -> None:
+def test_release_with_external_services_loses_no_request(stack: Stack) -> None:
     stack.app["version"] = "2.0.0"
     with requests_flowing(stack) as seen:
         stack.up()
     assert set(seen) == {"200", "201"}, seen
 
 
-def test_a_password_that_is_not_theirs_reaches_nobody(stack: Stack) -> None:
+def test_wrong_password_fails_a_gate_and_leaves_live_untouched(stack: Stack) -> None:
     before = stack.live()
     stack.pulumi("config", "set", "--secret", "--path", "secrets.cache-password", "another", check=True)
     stack.app["version"] = "3.0.0"

@@ -1,6 +1,6 @@
-"""A database of several instances loses one in every way there is here, under users who write: nothing acknowledged is lost.
+"""A database cluster loses an instance in every possible way under users who write: no acknowledged write is lost.
 
-With --soak each way is tried five times; `make e2e-data` prints how long nobody could write.
+With --soak each way is tried five times; `make e2e-data` prints the time without acknowledged writes.
 """
 
 import json
@@ -24,7 +24,7 @@ from .writes import Writes, writes
 pytestmark = pytest.mark.long
 NAME = "database-ha"
 WITHIN = 120
-"""Seconds in which somebody has to be able to write again, on whatever is left of a busy machine: no promise, a limit."""
+"""Longest time without an acknowledged write, in seconds: a limit for a busy machine, not a promise."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def primary(stack: ClusterStack) -> str:
 
 
 def healthy(stack: ClusterStack) -> bool:
-    """All instances are ready, and the one that writes is the one that is to."""
+    """Tell whether all instances are ready and the current primary is the intended one."""
     seen = state(stack)
     conditions = {each["type"]: each["status"] for each in seen["conditions"]}
     return (
@@ -62,14 +62,14 @@ def healthy(stack: ClusterStack) -> bool:
 
 
 def stored(stack: ClusterStack) -> dict[int, str]:
-    """Every message that the one that writes now has, asked of it by itself."""
+    """Return every message that the current primary has, read from the primary directly."""
     sql = "copy (select id, body from messages) to stdout"
     words = ("exec", primary(stack), "--container=postgres", "--", "psql", "--quiet", "--dbname=board", "-c", sql)
     rows = (line.partition("\t") for line in stack.kubectl(*words).splitlines())
     return {int(number): body for number, _, body in rows}
 
 
-# ---------------------------------------------------------------------- ways to lose it
+# ---------------------------------------------------------------------- ways to lose the primary
 
 
 def kill_pod(stack: ClusterStack, pod: str) -> None:
@@ -77,7 +77,7 @@ def kill_pod(stack: ClusterStack, pod: str) -> None:
 
 
 def processes(stack: ClusterStack, pod: str) -> list[int]:
-    """The processes of an instance, as its node knows them."""
+    """Return the process ids of an instance, as its node knows them."""
     statuses = stack.core.read_namespaced_pod(pod, stack.namespace).status.container_statuses
     [container] = [each.container_id.removeprefix("containerd://") for each in statuses if each.name == "postgres"]
     ctr = ("ctr", "--address", str(lab.SOCKET), "--namespace", "k8s.io")
@@ -90,7 +90,7 @@ def kill_process(stack: ClusterStack, pod: str) -> None:
 
 
 def freeze(stack: ClusterStack, pod: str) -> None:
-    """None of its processes does anything any more, and each of its connections stays open."""
+    """Stop all processes of the instance for 90 s; its connections stay open."""
     frozen = processes(stack, pod)
     for each in frozen:
         os.kill(each, signal.SIGSTOP)
@@ -98,14 +98,14 @@ def freeze(stack: ClusterStack, pod: str) -> None:
 
 
 def thaw(frozen: list[int]) -> None:
-    """They go on where they were: as one that writes, if nobody stopped them."""
+    """Continue the processes: the instance still believes to be the primary unless its operator stopped it."""
     for each in frozen:
         if Path(f"/proc/{each}").exists():
             os.kill(each, signal.SIGCONT)
 
 
 def kill_two(stack: ClusterStack, pod: str) -> None:
-    """With it the one that may have what the third has not: who is left is not to take over alone."""
+    """Kill the primary and a replica that may have writes the third instance lacks: the third must not take over alone."""
     other = next(each.metadata.name for each in stack.pods(NAME) if each.metadata.name != pod)
     stack.kubectl("delete", "pod", pod, other, "--force", "--grace-period=0")
 
@@ -121,10 +121,10 @@ def kill_operator(stack: ClusterStack, pod: str) -> None:
 
 
 def kill_pod_during_a_release(stack: ClusterStack, pod: str) -> None:
-    """In the midst of it: when the migration runs, or the tiers of the new slot start.
+    """Kill the primary while the migration runs or the tiers of the new slot start.
 
-    A migration that was cut off is not begun again by itself, for nobody knows what it has done: the release has failed then,
-    what is live was not touched, and asked for again it goes out.
+    An interrupted migration is not repeated by itself, because nobody knows what it has done. The release fails, the live slot
+    is untouched, and a second update releases it.
     """
     stack.app["version"] = f"{time.time_ns()}"
     ended: list[Result] = []
@@ -153,7 +153,7 @@ def kill_pod_during_a_release(stack: ClusterStack, pod: str) -> None:
         kill_pod_during_a_release,
     ],
 )
-def test_no_acknowledged_write_is_lost(
+def test_no_acknowledged_write_is_lost_with_an_instance(
     stack: ClusterStack, pytestconfig: pytest.Config, lose: Callable[[ClusterStack, str], None]
 ) -> None:
     seen: list[Writes] = []
@@ -166,13 +166,13 @@ def test_no_acknowledged_write_is_lost(
 
 
 def once(stack: ClusterStack, lose: Callable[[ClusterStack, str], None]) -> Writes:
-    """Lose the one that writes once, and see that all that was acknowledged is there when all is well again."""
+    """Lose the primary once, and check every acknowledged write after the cluster is healthy again."""
     with writes(stack) as seen:
         eventually(lambda: len(seen.acknowledged) > 50, 60)
         lost = primary(stack)
         lose(stack, lost)
         after = time.monotonic()
-        # Until there are some of after, and then until the rest has come back, too: late losses count.
+        # First some later writes, then a healthy cluster: late losses count, too.
         eventually(lambda: sum(when > after for when, *_ in seen.acknowledged) > 200, 180)
         eventually(lambda: healthy(stack), 300)
     seen.compare(stored(stack))

@@ -1,4 +1,4 @@
-"""Two readers of one file: a text is refused by ours, or read by the real Pulumi with the same value."""
+"""Two readers of one file: ours refuses a text, or reads the same value as the real Pulumi."""
 
 import json
 import os
@@ -17,7 +17,7 @@ SCALARS = [
     "'~'", '""', '"a\\tb"', '"\\u00e9"', "é", "x#y", "|\n        a\n        b\n", ">-\n        a\n        b\n", "[on, 1]", "[1, a, 'b']", "{a: 1}",
     "{a: on}", "!!str 5", "!x y", "&a 1", "2024-01-01-a", "nanny", "0.0", "-1.0", "100000000000000000000.0", "1e400", "0.1e-7", "0.0000001",
 ]  # fmt: skip
-"""Values as they stand in a file, below a key of six columns."""
+"""Values in a file, below a key in column six."""
 
 
 @pytest.fixture
@@ -27,22 +27,22 @@ def folder(tmp_path: Path) -> Path:
 
 
 def by_pulumi(folder: Path, variables: dict[str, str]) -> object:
-    """The environment as Pulumi's own reader has it; None if it refuses the file."""
+    """Return the environment that Pulumi's own reader finds, or None if it refuses the file."""
     words = ["pulumi", "config", "--json", "--stack", "t", "--non-interactive"]
     done = subprocess.run(words, cwd=folder, env=os.environ | variables, capture_output=True, text=True, timeout=120)
     return json.loads(done.stdout)["x:environment"]["objectValue"] if not done.returncode else None
 
 
 def ours(folder: Path) -> object:
-    """The same as our reader has it; None if it refuses the file."""
+    """Return the environment that our reader finds, or None if it refuses the file."""
     try:
         return files.read_stack(folder, "t", "x").environment
     except files.FileError:
         return None
 
 
-def test_values_are_refused_or_read_alike(folder: Path) -> None:
-    """All that we accept is read in one file by one run of Pulumi: a value that it reads otherwise is named."""
+def test_value_is_refused_or_read_as_pulumi_reads_it(folder: Path) -> None:
+    """Pulumi reads all texts that we accept in one run; each value that differs is listed."""
     (folder / "state").mkdir()
     variables = {"PULUMI_BACKEND_URL": (folder / "state").as_uri(), "PULUMI_CONFIG_PASSPHRASE": "x"}
     init = ["pulumi", "stack", "init", "t", "--non-interactive"]

@@ -1,4 +1,4 @@
-"""Docker's gateway with its real image: ports that change, configurations it refuses, paths as attackers spell them."""
+"""Docker's gateway with its real image: changed ports, refused configurations, and hidden paths in the spellings of attackers."""
 
 import json
 import random
@@ -27,7 +27,7 @@ ROUTES = {slot: [API, WEB] for slot in Slot}
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    """A gateway with a release in blue, which is live."""
+    """Start a gateway with a live release in blue."""
     made = Gateway("gate-e2e-gateway")
     try:
         made.claim(Slot.BLUE, ROUTES)
@@ -63,7 +63,7 @@ def test_hidden_path_is_denied_in_every_spelling_and_its_neighbours_are_not(gate
         assert gateway.ask(path)[0] == 400, path
 
 
-def test_routing_prefix_is_compared_as_hidden_paths_are(gateway: Gateway) -> None:
+def test_routing_prefix_is_compared_with_the_normalised_path(gateway: Gateway) -> None:
     expected = {
         b"/api": "api",
         b"/api/x": "api",
@@ -114,7 +114,7 @@ def test_gateway_agrees_with_the_program_on_random_paths(gateway: Gateway) -> No
             )
 
 
-def test_request_id_of_a_client_is_passed_on_only_if_logs_can_hold_it(gateway: Gateway) -> None:
+def test_request_id_of_a_client_is_passed_on_only_if_it_is_safe_in_logs(gateway: Gateway) -> None:
     given = {
         "mine-1": True,
         "a" * 128: True,
@@ -140,7 +140,7 @@ def test_request_id_of_a_client_is_passed_on_only_if_logs_can_hold_it(gateway: G
 
 
 def test_changed_port_serves_without_a_lost_request_and_back_again(gateway: Gateway) -> None:
-    """The servers' saved state has the port of before: it must not be given to the servers of the new file."""
+    """The saved server state has the old port, which must not be applied to the servers of the new configuration."""
     live, routes = gateway.live(), dict(ROUTES)
     with users(gateway) as seen:
         for port in (5001, 5000, 5001, 5002):
@@ -151,7 +151,7 @@ def test_changed_port_serves_without_a_lost_request_and_back_again(gateway: Gate
             gateway.serves(idle, "api", "web")
             gateway.switch(idle)
             live = idle
-        gateway.switch(live.other)  # as `make back` does
+        gateway.switch(live.other)  # `make back` does the same.
         time.sleep(0.5)
         assert json.loads(gateway.ask(b"/api/x")[1])["tier"] == f"api-{live.other}"
         gateway.switch(live)
@@ -159,7 +159,7 @@ def test_changed_port_serves_without_a_lost_request_and_back_again(gateway: Gate
     assert set(seen) == {"200"} and seen["200"] > 200
 
 
-def test_configuration_that_is_refused_never_gets_into_the_volume(gateway: Gateway) -> None:
+def test_refused_configuration_is_not_written_to_the_volume(gateway: Gateway) -> None:
     before = gateway.file("haproxy.cfg")
     bad = before.replace("http-request set-path /a%%20b", "http-request set-path /a%20b", 1)
     assert bad != before
@@ -169,8 +169,8 @@ def test_configuration_that_is_refused_never_gets_into_the_volume(gateway: Gatew
 
 
 @pytest.mark.long
-def test_reload_that_fails_puts_the_old_file_back_and_loses_nothing(gateway: Gateway) -> None:
-    """Past the check, as where memory or a port is short: the claim fails at once, and a restart comes up as before."""
+def test_failed_reload_restores_the_old_file_and_loses_no_request(gateway: Gateway) -> None:
+    """The failure comes after the check, as with too little memory: the claim fails at once, and a restart uses the old file."""
     before = gateway.file("haproxy.cfg")
     with users(gateway) as seen, pytest.raises(ContainerError, match="refuses the configuration"):
         gateway.tool("route", haproxy.FOLDER, "60", "green", "1-x", before.replace("frontend gateway", "nonsense"))
@@ -181,8 +181,8 @@ def test_reload_that_fails_puts_the_old_file_back_and_loses_nothing(gateway: Gat
 
 
 @pytest.mark.long
-def test_gateway_that_can_not_start_comes_back_by_the_next_claim(gateway: Gateway) -> None:
-    """A bad file that an older program left in the volume, and a gateway that was restarted since."""
+def test_gateway_that_cannot_start_recovers_with_the_next_claim(gateway: Gateway) -> None:
+    """An older program left a bad file in the volume, and the gateway was restarted since."""
     text = haproxy.configuration(ROUTES)
     gateway.tool("restore", haproxy.FOLDER, text.replace("/a%%20b", "/a%20b"))
     gateway.container.restart(timeout=5)
@@ -196,13 +196,13 @@ def test_gateway_that_can_not_start_comes_back_by_the_next_claim(gateway: Gatewa
 
 @pytest.mark.long
 @pytest.mark.parametrize("stopped", [False, True], ids=["running", "not-running"])
-def test_bad_file_of_an_older_program_is_written_anew_before_an_update(gateway: Gateway, stopped: bool) -> None:
-    """The gateway runs on what it has loaded, or was restarted and can't start: either way the next restart comes up."""
+def test_bad_file_of_an_older_program_is_rewritten_before_an_update(gateway: Gateway, stopped: bool) -> None:
+    """The gateway runs with its loaded configuration, or was restarted and can't start. In both cases the next restart succeeds."""
     good = gateway.file("haproxy.cfg")
     app = load_app({"name": "gate", "version": "1", "web": {"image": "x:1", "port": 8000}})
     environment = load_environment({"platform": "docker", "gateway": {"ports": {}}}, app)
     known = checkpoint_of(Slot.GREEN)
-    assert not mend(app, environment, "e2e", lambda: known), "it could start"
+    assert not mend(app, environment, "e2e", lambda: known), "a valid file must stay"
     gateway.tool("restore", haproxy.FOLDER, good.replace("/a%%20b", "/a%20b"))
     if stopped:
         gateway.container.restart(timeout=5)
@@ -215,7 +215,7 @@ def test_bad_file_of_an_older_program_is_written_anew_before_an_update(gateway: 
 
 
 def checkpoint_of(live: Slot) -> Checkpoint:
-    """A stack whose slot `live` is, as its checkpoint says."""
+    """Return the checkpoint of a stack with this live slot."""
     labels = {"tiers.role": "switch", "tiers.switch": "1", "tiers.slot": str(live)}
     switch = {"labels": [{"label": label, "value": value} for label, value in labels.items()]}
     slot = {"version": "1", "digest": str(live), "order": 1, "routes": [asdict(route) for route in ROUTES[live]]}
@@ -228,8 +228,8 @@ def checkpoint_of(live: Slot) -> Checkpoint:
 
 
 @pytest.mark.long
-def test_every_value_is_read_back_by_the_real_haproxy_as_it_was_meant(gateway: Gateway) -> None:
-    """One server for many values: each in a log-format and in a comparison."""
+def test_real_haproxy_reads_every_value_as_written(gateway: Gateway) -> None:
+    """One server checks many values, each in a log format and in a comparison."""
     rng = random.Random(14)
     values = [
         bytes(rng.choice(b"%#'\"\\$ {}()[],;/&|!-aZ0\n\t\xc3\xa9\x7f") for _ in range(rng.randrange(1, 12)))

@@ -1,4 +1,4 @@
-"""Data that somebody is about to lose, on both platforms: plans that are refused, state that is emptied by hand, components renamed."""
+"""Data about to be lost, on both platforms: refused plans, state emptied by hand, renamed components."""
 
 import copy
 import json
@@ -23,7 +23,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     made.environment["protect_data"] = True
     with deployed(made):
         yield made
-        # Or its data would stay, as it should.
+        # Otherwise its data would stay, as intended.
         made.environment["protect_data"] = False
         made.up(check=False)
         made.pulumi("state", "unprotect", "--all", "--yes", "--stack", made.name)
@@ -37,12 +37,12 @@ def platform(stack: Stack) -> str:
 
 
 def volumes(stack: Stack) -> dict[str, str]:
-    """The volumes of its data, each with what tells it from another of the same name."""
+    """Return the volumes of the stack's data, each with an id that differs for another volume of the same name."""
     if isinstance(stack, ClusterStack):
         claims = json.loads(stack.kubectl("get", "pvc", "--output=json"))["items"]
         return {f"persistentvolumeclaim/{each['metadata']['name']}": each["metadata"]["uid"] for each in claims}
     assert isinstance(stack, DockerStack)
-    # The engine takes the folder's time for that of the volume, and a cache touches its own folder.
+    # Docker reports the folder's time as the time of the volume, and a cache changes its folder.
     found = {str(each.name): each.attrs["CreatedAt"] for each in stack.engine.volumes.list()}
     return {name: made if "database" in name else "" for name, made in found.items() if name in DATA["docker"]}
 
@@ -59,7 +59,7 @@ def without_cache(stack: Stack) -> None:
 
 
 def refused(stack: Stack, *said: str, **variables: str) -> None:
-    """An update is refused with these words, and nothing was touched."""
+    """Assert that an update is refused with these words and touches nothing."""
     live, before = stack.generations("blue"), volumes(stack)
     failed = stack.up(check=False, **variables)
     assert failed.code
@@ -70,7 +70,7 @@ def refused(stack: Stack, *said: str, **variables: str) -> None:
     assert "kept" in messages(stack)
 
 
-def test_a_plan_that_loses_data_touches_nothing(stack: Stack) -> None:
+def test_plan_that_loses_data_is_refused_and_touches_nothing(stack: Stack) -> None:
     stack.post("kept")
     app, environment = copy.deepcopy(stack.app), copy.deepcopy(stack.environment)
     without_cache(stack)
@@ -85,7 +85,7 @@ def test_a_plan_that_loses_data_touches_nothing(stack: Stack) -> None:
     assert set(stack.up().changed) == {"unchanged"}
 
 
-def test_a_claim_grows_where_its_class_lets_it_and_never_shrinks(stack: Stack) -> None:
+def test_claim_grows_if_its_class_allows_it_and_never_shrinks(stack: Stack) -> None:
     if not isinstance(stack, ClusterStack):
         stack.environment["tiers"] = {"database": {"storage": "2Gi"}}
         refused(stack, "environment.tiers.database.storage: a Docker engine has no such thing")
@@ -95,7 +95,7 @@ def test_a_claim_grows_where_its_class_lets_it_and_never_shrinks(stack: Stack) -
     stack.environment["tiers"] = sizes | {"database": {**sizes.get("database", {}), "storage": "64Mi"}}
     refused(stack, "environment.tiers.database.storage: it is", "can't become 64Mi, because a claim can't shrink")
     stack.environment["tiers"]["database"]["storage"] = "40Gi"
-    # The lab's class lets nothing grow, which the cluster says of the change: it would be made in place.
+    # The lab's StorageClass does not allow expansion, and the cluster reports that for the change in place.
     planned = stack.pulumi("preview", "--stack", stack.name, "--diff") if stack.write() is None else None
     assert planned and "replace" not in planned.text, planned
     failed = stack.up(check=False)
@@ -105,7 +105,7 @@ def test_a_claim_grows_where_its_class_lets_it_and_never_shrinks(stack: Stack) -
     assert "kept" in messages(stack)
 
 
-def test_what_is_deleted_in_the_state_by_hand_stays_and_is_taken_up_again(stack: Stack) -> None:
+def test_data_deleted_from_the_state_stays_and_is_adopted_again(stack: Stack) -> None:
     before = volumes(stack)
     assert before.keys() >= DATA[platform(stack)]
     stack.pulumi("state", "unprotect", "--all", "--yes", "--stack", stack.name, check=True)
@@ -116,7 +116,7 @@ def test_what_is_deleted_in_the_state_by_hand_stays_and_is_taken_up_again(stack:
     eventually(lambda: messages(stack) == ["kept"])
 
 
-def test_a_component_that_was_renamed_keeps_its_volume(stack: Stack) -> None:
+def test_renamed_component_keeps_its_volume(stack: Stack) -> None:
     before, shared, tier = (
         volumes(stack),
         stack.folder / "components/shared.py",
@@ -144,7 +144,7 @@ def renamed(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def test_what_is_to_go_goes_and_leaves_nothing(stack: Stack) -> None:
+def test_destroy_of_unprotected_data_leaves_nothing(stack: Stack) -> None:
     stack.environment["protect_data"] = False
     stack.up()
     stack.destroy()

@@ -1,4 +1,4 @@
-"""An application that `make new` starts, and one that `make import` reads from a Compose file, up on the engine as they are."""
+"""Applications of `make new` and of `make import` from a Compose file come up on the engine unchanged."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ VARIABLES = {
 
 
 class Clone:
-    """A copy of the repository, in which make is run as a user would."""
+    """A copy of the repository, in which make runs as for a user."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -52,7 +52,7 @@ class Clone:
 
     @contextmanager
     def up(self, name: str) -> Generator[str]:
-        """The address at which it answers, for the length of the block."""
+        """Bring the application up for the length of the block, and yield its address."""
         app = f"APP=apps/{name}"
         try:
             self.make("up", app)
@@ -73,7 +73,9 @@ def compose() -> None:
     subprocess.run(["python3", "-m", "lab", "up", "compose"], cwd=ROOT, check=True)
 
 
-def test_what_compose_says_is_what_unit_tests_are_held_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_normalised_files_of_the_unit_tests_are_those_of_compose(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
     shutil.copytree(KEPT, tmp_path / "compose")
@@ -86,7 +88,7 @@ def test_what_compose_says_is_what_unit_tests_are_held_to(monkeypatch: pytest.Mo
         assert normalised(file) == yaml.safe_load(kept), name
 
 
-def test_an_application_from_a_compose_file(clone: Clone) -> None:
+def test_application_imported_from_a_compose_file_works(clone: Clone) -> None:
     said = clone.make("import", "COMPOSE=tests/compose/classic/docker-compose.yml", "NAME=todo")
     assert "services.mail: no tier for it; run it elsewhere and name it in env" in said
     written = "".join(file.read_text() for file in (clone.folder / "apps" / "todo").iterdir())
@@ -103,7 +105,7 @@ def test_an_application_from_a_compose_file(clone: Clone) -> None:
         assert answer["asked"] >= 1
 
 
-def test_a_new_application(clone: Clone) -> None:
+def test_new_application_works_and_reloads(clone: Clone) -> None:
     said = clone.make("new", "NAME=shop")
     assert "make up APP=apps/shop" in said
     with clone.up("shop") as url:

@@ -1,4 +1,4 @@
-"""The engine killed at points spread over a release: whatever is asked for next goes out, and nobody notices."""
+"""The engine is killed at points spread over a release: the next update succeeds, and users notice nothing."""
 
 import json
 import os
@@ -22,13 +22,13 @@ ASKED = ("same", "previous", "third")
 
 @pytest.fixture(scope="module", params=["docker", pytest.param("kubernetes", marks=pytest.mark.long)])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The board live on either platform."""
+    """Deploy the board on either platform."""
     with deployed(on(request.param, tmp_path_factory.mktemp("killed"), "e2e-killed")) as made:
         yield made
 
 
 def events(log: Path) -> int:
-    """How many steps of resources have begun or ended so far."""
+    """Return how many steps of resources have begun or ended so far."""
     lines = log.read_text().splitlines() if log.exists() else []
     return sum('"resourcePreEvent"' in line or '"resOutputsEvent"' in line for line in lines)
 
@@ -43,7 +43,7 @@ def begun(stack: Stack, log: Path) -> subprocess.Popen[str]:
 
 
 def creating(log: Path, name: str) -> bool:
-    """Whether the creation of a resource whose URN ends like that has begun."""
+    """Tell whether the creation of a resource whose URN ends with `name` has begun."""
     lines = log.read_text().splitlines(keepends=True) if log.exists() else []
     begins = [json.loads(line).get("resourcePreEvent") for line in lines if line.endswith("\n")]
     made = [each["metadata"] for each in begins if each and each["metadata"]["op"] in ("create", "create-replacement")]
@@ -51,7 +51,7 @@ def creating(log: Path, name: str) -> bool:
 
 
 def killed(stack: Stack, when: Callable[[], bool], log: Path) -> bool:
-    """Begin an update and kill its engine, and nothing else, when it is time; False if it ended before."""
+    """Begin an update and kill only its engine when `when` is true; return False if the update ended before."""
     engine = begun(stack, log)
     while engine.poll() is None:
         if when():
@@ -63,12 +63,12 @@ def killed(stack: Stack, when: Callable[[], bool], log: Path) -> bool:
 
 
 def running(stack: Stack, slot: str) -> set[str]:
-    """What answers users in a slot, by ids that change when it is touched."""
+    """Return ids of the containers that answer users in a slot; an id changes when its container is touched."""
     return {each for tier in ("web", "api") for each in stack.ids(tier, slot)}
 
 
 @pytest.mark.long
-def test_killed_anywhere_it_converges_and_nobody_notices(
+def test_update_killed_anywhere_converges_and_loses_no_request(
     stack: Stack, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     points = SOAK if pytestconfig.getoption("soak") else POINTS
@@ -92,9 +92,9 @@ def test_killed_anywhere_it_converges_and_nobody_notices(
                 at.append(step)
                 told = stack.ci("heal")
                 assert "healed" in told, told
-            # What the stack last said is not asked here: an update that was cut off did not get to say it.
+            # The stack's outputs are not read here: an interrupted update did not write them.
             if stack.get("/api/release").json()["slot"] == before["slot"]:
-                assert running(stack, before["slot"]) == kept, f"what is live was touched at step {step}"
+                assert running(stack, before["slot"]) == kept, f"the live slot was touched at step {step}"
             if asked == "previous":
                 stack.app["version"] = previous
             elif asked == "third":
@@ -103,14 +103,14 @@ def test_killed_anywhere_it_converges_and_nobody_notices(
             stack.up()
             assert stack.live()["release"].startswith(f"{stack.app['version']}-"), (step, asked)
             if asked == "previous":
-                assert running(stack, before["slot"]) == kept, f"what is live was touched after step {step}"
+                assert running(stack, before["slot"]) == kept, f"the live slot was touched after step {step}"
             assert set(stack.up().changed) == {"unchanged"}, (step, asked)
-    assert len(at) >= points - 1, "the last point may be the end"
+    assert len(at) >= points - 1, "all updates but the last must be killed before their end"
     print(f"\n{steps} steps, killed at {at}\n{seen}")
     assert not seen.failed, seen
 
 
-def test_a_killed_update_says_what_heals_it(stack: Stack, tmp_path: Path) -> None:
+def test_update_after_a_killed_one_names_the_healing_command(stack: Stack, tmp_path: Path) -> None:
     stack.app["version"] = "1.0.1"
     log = tmp_path / "log.json"
     assert killed(stack, lambda: creating(log, r"(-api-1|Deployment::api-\w+)"), log)
@@ -128,7 +128,7 @@ def test_a_killed_update_says_what_heals_it(stack: Stack, tmp_path: Path) -> Non
     assert stack.live()["release"].startswith("1.0.1-")
 
 
-def test_two_updates_at_once(stack: Stack, tmp_path: Path) -> None:
+def test_second_update_at_the_same_time_is_refused(stack: Stack, tmp_path: Path) -> None:
     stack.app["version"] = "1.1.0"
     log = tmp_path / "log.json"
     one = begun(stack, log)

@@ -1,4 +1,4 @@
-"""`make up` killed with every signal, at every process that it starts: the next `make up` goes through, and users notice nothing."""
+"""`make up` is killed with every signal at every process that it starts: the next `make up` succeeds, and users notice nothing."""
 
 import os
 import re
@@ -22,12 +22,12 @@ PROCESSES = {
 }
 SIGNALS = ("SIGHUP", "SIGTERM", "SIGINT", "SIGKILL")
 TELLING = ("terminal", "SIGHUP")
-"""A lost connection: the signal goes to all of the terminal's processes. It is in the short run."""
+"""A lost connection: the signal reaches all processes of the terminal. This case is in the short run."""
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The board's pages alone: enough to see a release, and quick to make."""
+    """Deploy only the board's pages: enough to see a release, and quick to deploy."""
     made = on("docker", tmp_path_factory.mktemp("killed"), "e2e-killed-make")
     for name in ("api", "worker", "database", "cache", "visits", "figures"):
         made.app.pop(name, None)
@@ -36,7 +36,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def make(stack: Stack, log: Path) -> subprocess.Popen[bytes]:
-    """Begin `make up`, as the first process of a terminal's. The policy wants more replicas than this test needs."""
+    """Start `make up` as the first process of a session. The policy is off, because it requires more replicas than this test needs."""
     stack.write()
     with log.open("wb") as output:
         return subprocess.Popen(
@@ -46,7 +46,7 @@ def make(stack: Stack, log: Path) -> subprocess.Popen[bytes]:
 
 
 def below(root: int) -> dict[int, str]:
-    """The command lines of a process and of all it has started, by id."""
+    """Return the command lines of a process and of all its descendants, by process id."""
     parents: dict[int, int] = {}
     commands: dict[int, str] = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -54,7 +54,7 @@ def below(root: int) -> dict[int, str]:
             parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             commands[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
         except OSError:
-            pass  # It has ended meanwhile.
+            pass  # The process has ended meanwhile.
     found = {root}
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
@@ -75,7 +75,7 @@ def begins(log: Path, make: subprocess.Popen[bytes]) -> None:
     [TELLING, *(pytest.param(name, each, marks=pytest.mark.long) for name in PROCESSES for each in SIGNALS)],
     ids=lambda value: str(value).replace(" ", "-"),
 )
-def test_make_up_goes_through_after_a_killed_one(stack: Stack, tmp_path: Path, process: str, number: str) -> None:
+def test_make_up_succeeds_after_a_killed_one(stack: Stack, tmp_path: Path, process: str, number: str) -> None:
     stack.app["version"] = f"1.0.{time.time_ns() // 10**9}"
     log = tmp_path / "up.log"
     with flowing(lambda _: stack.get("/").status_code, 0.1) as seen:
@@ -88,7 +88,7 @@ def test_make_up_goes_through_after_a_killed_one(stack: Stack, tmp_path: Path, p
             for pid in found:
                 os.kill(pid, signal.Signals[number])
         first.wait(timeout=200)
-        # An engine that was told to stop is given its time; what outlives it has no hold on the next make.
+        # A stopped engine may take its time; the next make does not depend on processes that outlive it.
         again = tmp_path / "again.log"
         deadline = time.monotonic() + 300
         while (second := make(stack, again)).wait(timeout=400):

@@ -28,7 +28,7 @@ API = {"replicas": 2, "cpu": 0.5, "reserve": 0.05, "memory": "512Mi", "autoscale
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
-    """Staging, deployed once for the tests of this module, which run in their order."""
+    """Deploy staging once for the tests of this module, which run in their order."""
     made = ClusterStack(tmp_path_factory.mktemp("staging"), "e2e")
     made.environment["tiers"]["api"] = dict(API)
     made.environment["kubernetes"]["schedule_within"] = "20s"
@@ -49,7 +49,7 @@ def ready(stack: ClusterStack, tier: str, slot: str, count: int) -> bool:
     return len(statuses) >= count and all(each and all(status.ready for status in each) for each in statuses)
 
 
-def test_the_five_tiers_answer_through_the_gateway(stack: ClusterStack) -> None:
+def test_all_five_tiers_answer_through_the_gateway(stack: ClusterStack) -> None:
     outputs = stack.outputs()
     assert outputs["url"] == "http://board-e2e.localhost:8000"
     assert (outputs["live"], outputs["release"].split("-")[0]) == ("blue", "1.0.0")
@@ -60,50 +60,50 @@ def test_the_five_tiers_answer_through_the_gateway(stack: ClusterStack) -> None:
     for path in HIDDEN:
         status, body = raw(port, path, stack.host)
         assert status and b"# TYPE" not in body, path
-    assert raw(port, b"/metrics-of-2026", stack.host)[0] == 200, "it is a page like any other"
+    assert raw(port, b"/metrics-of-2026", stack.host)[0] == 200, "the path is a page, not /metrics"
 
 
-def test_it_is_written_read_and_its_job_is_done(stack: ClusterStack) -> None:
+def test_message_is_stored_found_and_its_job_done(stack: ClusterStack) -> None:
     message = stack.post("a message with a word like rhubarb and some more of them to shorten")
     assert [each["id"] for each in stack.get("/api/search?q=rhubarb").json()] == [message["id"]]
     path = f"/api/messages/{message['id']}"
     eventually(lambda: stack.get(path).json()["processed"] == 1)
-    assert stack.get("/api/stats").json()["messages"] == 1, "a seed is for where the environment asks for it"
+    assert stack.get("/api/stats").json()["messages"] == 1, "without seed: true no data is seeded"
 
 
-def test_a_request_is_followed_through_the_tiers(stack: ClusterStack) -> None:
+def test_trace_follows_a_request_through_the_tiers(stack: ClusterStack) -> None:
     headers = {**stack.headers, "X-Request-Id": "trace-e2e-1"}
     message = {"author": "e2e", "body": "to be followed"}
     posted = requests.post(f"{stack.url}/api/messages", json=message, headers=headers, timeout=10, verify=False).json()
     eventually(lambda: stack.get(f"/api/messages/{posted['id']}").json()["processed"] == 1)
     assert stack.get("/", headers=headers).headers["X-Request-Id"] == "trace-e2e-1"
-    assert len(stack.get("/").headers["X-Request-Id"]) == 32, "where the gateway names no request, the web does"
+    assert len(stack.get("/").headers["X-Request-Id"]) == 32, "without an id of the gateway the web creates one"
     told = [line.split()[1:] for line in stack.ci("trace", "trace-e2e-1").splitlines()]
     assert {words[0] for words in told} == {"web", "api", "worker"}
     assert all(words[2] == stack.outputs()["release"] for words in told)
 
 
-def test_the_second_up_changes_nothing(stack: ClusterStack) -> None:
+def test_second_update_changes_nothing(stack: ClusterStack) -> None:
     changed = stack.up().changed
     assert set(changed) == {"unchanged"}
     assert changed["unchanged"] > 50
 
 
-def test_what_makes_data_anew_is_seen_before_it_happens(stack: ClusterStack) -> None:
+def test_preview_shows_the_replacement_of_the_database(stack: ClusterStack) -> None:
     sizes = stack.environment["tiers"]
     stack.environment["tiers"] = sizes | {"database": {**sizes.get("database", {}), "memory": "640Mi"}}
     assert re.search(r"StatefulSet +database +replace", stack.preview().text)
     stack.environment["tiers"] = sizes
 
 
-def test_a_pod_that_is_not_restricted_is_refused(stack: ClusterStack) -> None:
+def test_unrestricted_pod_is_refused(stack: ClusterStack) -> None:
     refused = stack.kubectl("run", "root", "--image=python:3.11-slim-bookworm", "--privileged", check=False)
     assert 'violates PodSecurity "restricted:latest"' in refused
     warned = [pod for pod in stack.core.list_namespaced_pod(stack.namespace).items if pod.metadata.name == "root"]
     assert not warned
 
 
-def test_no_secret_is_anywhere_in_plain_text(stack: ClusterStack) -> None:
+def test_no_secret_is_in_plain_text_anywhere(stack: ClusterStack) -> None:
     places = {"the state": stack.pulumi("stack", "export", check=True).text}
     for file in (stack.folder / ".state").rglob("*.json"):
         places[f"the state file {file.name}"] = file.read_text()
@@ -121,7 +121,7 @@ def test_no_secret_is_anywhere_in_plain_text(stack: ClusterStack) -> None:
     assert read == SECRETS["database-password"]
 
 
-def test_a_pod_has_no_token_and_a_root_it_can_not_write(stack: ClusterStack) -> None:
+def test_pod_has_no_token_and_a_read_only_root(stack: ClusterStack) -> None:
     for tier in ("web", "api", "worker", "database", "cache"):
         [pod, *_] = stack.pods(tier)
         name = pod.metadata.name
@@ -131,23 +131,23 @@ def test_a_pod_has_no_token_and_a_root_it_can_not_write(stack: ClusterStack) -> 
         assert "Read-only file system" in written
 
 
-def test_any_pod_may_die_and_no_request_fails(stack: ClusterStack) -> None:
+def test_no_request_fails_when_any_pod_is_deleted(stack: ClusterStack) -> None:
     before = stack.get("/api/stats").json()["messages"]
     with requests_flowing(stack) as seen:
         for tier, count in (("web", 2), ("api", 2), ("worker", 1)):
             for pod in stack.pods(tier, "blue"):
                 stack.kubectl("delete", "pod", pod.metadata.name, "--wait=false")
                 eventually(partial(ready, stack, tier, "blue", count), seconds=60)
-                time.sleep(2)  # until the gateway has heard of the pod that is ready now
+                time.sleep(2)  # Wait until the gateway knows the pod that is ready now.
     assert set(seen) == {"200", "201"}, seen
     assert sum(seen.values()) > 100
     stats = stack.get("/api/stats").json()
     assert stats["messages"] == before + seen["201"]
-    # A job that was handed out as its worker was told to go is found by the next worker's sweep.
+    # The next worker's sweep finds a job that was handed out to a stopping worker.
     eventually(lambda: stack.get("/api/stats").json()["processed"] == stats["messages"], seconds=120)
 
 
-def test_a_drain_takes_one_at_a_time(stack: ClusterStack) -> None:
+def test_drain_evicts_one_pod_at_a_time(stack: ClusterStack) -> None:
     first, second, *_ = stack.pods("web", "blue")
 
     def evict(pod: Any) -> int:
@@ -172,7 +172,7 @@ def test_a_drain_takes_one_at_a_time(stack: ClusterStack) -> None:
 
 
 @pytest.mark.long
-def test_the_api_is_scaled_under_load_and_back(stack: ClusterStack) -> None:
+def test_api_is_scaled_up_under_load_and_down_again(stack: ClusterStack) -> None:
     def desired() -> int:
         return int(stack.kubectl("get", "hpa", "api-blue", "--output=jsonpath={.status.desiredReplicas}") or 0)
 
@@ -182,7 +182,7 @@ def test_the_api_is_scaled_under_load_and_back(stack: ClusterStack) -> None:
     eventually(lambda: desired() == 2, seconds=240)
     grew, until = 0, time.monotonic() + 120
     with ThreadPoolExecutor(4) as pool:
-        for _ in range(300):  # at most 300 rounds of 100 requests, and two minutes
+        for _ in range(300):  # At most 300 rounds of 100 requests, and two minutes.
             assert set(pool.map(ask, range(100))) == {200}
             grew = max(grew, desired())
             if grew > 2 or time.monotonic() > until:
@@ -190,10 +190,10 @@ def test_the_api_is_scaled_under_load_and_back(stack: ClusterStack) -> None:
     assert grew > 2
     eventually(lambda: len(stack.pods("api", "blue")) > 2, seconds=60)
     eventually(lambda: desired() == 2 and len(stack.pods("api", "blue")) == 2, seconds=240)
-    assert set(stack.up().changed) == {"unchanged"}, "how many there are is the autoscaler's to say"
+    assert set(stack.up().changed) == {"unchanged"}, "the autoscaler sets the number of replicas"
 
 
-def test_replicas_of_what_is_live_are_no_release(stack: ClusterStack) -> None:
+def test_changed_replicas_of_the_live_slot_are_no_release(stack: ClusterStack) -> None:
     before, outputs = uids(stack.pods("web", "blue")), stack.outputs()
     stack.environment["tiers"]["web"]["replicas"] = 3
     with requests_flowing(stack) as seen:
@@ -206,7 +206,7 @@ def test_replicas_of_what_is_live_are_no_release(stack: ClusterStack) -> None:
     assert set(stack.up().changed) == {"unchanged"}
 
 
-def test_another_manager_of_a_field_is_named(stack: ClusterStack) -> None:
+def test_other_manager_of_a_field_is_named(stack: ClusterStack) -> None:
     stack.kubectl("scale", "deployment/web-blue", "--replicas=4")
     stack.environment["tiers"]["web"]["replicas"] = 2
     refused = stack.up(check=False)
@@ -218,7 +218,7 @@ def test_another_manager_of_a_field_is_named(stack: ClusterStack) -> None:
     assert set(stack.up().changed) == {"unchanged"}
 
 
-def test_a_new_release_goes_to_the_other_slot_and_loses_nothing(stack: ClusterStack) -> None:
+def test_release_goes_to_the_idle_slot_and_loses_no_request(stack: ClusterStack) -> None:
     kept = {tier: uids(stack.pods(tier, "blue")) for tier in ("web", "api")}
     before = stack.get("/api/stats").json()["messages"]
     stack.app["version"] = "1.1.0"
@@ -228,15 +228,15 @@ def test_a_new_release_goes_to_the_other_slot_and_loses_nothing(stack: ClusterSt
     assert set(seen) <= {"200", "201"}, seen
     assert stack.get("/api/stats").json()["messages"] == before + seen["201"]
     assert {tier: uids(stack.pods(tier, "blue")) for tier in kept} == kept
-    assert not stack.pods("worker", "blue"), "they have been told to finish"
+    assert not stack.pods("worker", "blue"), "the old workers have finished"
     assert set(stack.up().changed) == {"unchanged"}
 
 
-def test_going_back_is_a_switch_and_nothing_else(stack: ClusterStack) -> None:
+def test_rollback_is_a_switch_only(stack: ClusterStack) -> None:
     with requests_flowing(stack) as seen:
         changed = stack.up(TIERS_RELEASE="previous").changed
     assert stack.live()["slot"] == "blue"
-    assert changed["created"] == changed["deleted"] == 1, "the workers that run"
+    assert changed["created"] == changed["deleted"] == 1, "only the workers change"
     assert "replaced" not in changed
     assert set(seen) <= {"200", "201"}, seen
     stack.up()
@@ -262,7 +262,7 @@ def test_going_back_is_a_switch_and_nothing_else(stack: ClusterStack) -> None:
     ],
     ids=["no-such-image", "crash-loop", "failing-migration"],
 )
-def test_a_release_that_can_not_start_says_why_and_touches_nothing(
+def test_release_that_cannot_start_is_explained_and_leaves_live_untouched(
     stack: ClusterStack, change: dict[str, dict[str, object]], said: list[str]
 ) -> None:
     before, running = stack.live(), {tier: uids(stack.pods(tier, "green")) for tier in ("web", "api", "worker")}
@@ -281,13 +281,13 @@ def test_a_release_that_can_not_start_says_why_and_touches_nothing(
     assert set(seen) <= {"200", "201"}, seen
     if "command" in change.get("api", {}):
         again = stack.up(check=False)
-        assert again.code, "the second try must not take what failed for something that stands"
+        assert again.code, "the second update must not accept the failed objects"
         assert stack.live() == before
     stack.app.clear()
     stack.app |= good
 
 
-def test_the_next_good_release_goes_out_normally(stack: ClusterStack) -> None:
+def test_good_release_after_a_failed_one_goes_live(stack: ClusterStack) -> None:
     stack.app["version"] = "1.2.0"
     with requests_flowing(stack) as seen:
         stack.up()
@@ -297,7 +297,7 @@ def test_the_next_good_release_goes_out_normally(stack: ClusterStack) -> None:
 
 
 @pytest.mark.long
-def test_a_claim_that_is_not_bound_says_why(tmp_path: Path) -> None:
+def test_unbound_claim_is_explained(tmp_path: Path) -> None:
     stack = ClusterStack(tmp_path / "claim", "e2e-claim")
     for tier in ("api", "worker", "database"):
         stack.app.pop(tier)
@@ -316,12 +316,12 @@ def test_a_claim_that_is_not_bound_says_why(tmp_path: Path) -> None:
         stack.destroy()
 
 
-# ---------------------------------------------------------------------- prod, as somebody with little to say
+# ---------------------------------------------------------------------- prod with restricted rights
 
 
 @pytest.fixture(scope="module")
 def prod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
-    """Prod's own stack file, deployed by an account that has only the Role in the documents, in a namespace it is given."""
+    """Deploy prod's own stack file into an existing namespace, with an account that has only the documented Role."""
     folder = tmp_path_factory.mktemp("prod")
     made = ClusterStack(folder, "e2e-live", "prod")
     made.environment.pop("release")
@@ -366,7 +366,7 @@ def _kubeconfig(folder: Path, token: str) -> Path:
     return file
 
 
-def test_prod_is_deployed_with_a_role_in_its_namespace_only(prod: ClusterStack) -> None:
+def test_prod_is_deployed_with_rights_in_its_namespace_only(prod: ClusterStack) -> None:
     refused = subprocess.run(
         ["kubectl", "get", "namespaces"],
         env=os.environ | {"KUBECONFIG": prod.variables["KUBECONFIG"]},
@@ -384,11 +384,11 @@ def test_prod_is_deployed_with_a_role_in_its_namespace_only(prod: ClusterStack) 
         for container in pod.spec.containers
     }
     assert all("@sha256:" in image for image in images)
-    # Web, api, the smoke test; PostgreSQL and its pooler; Redis, and the way to it.
+    # The images are of web, api and the smoke test; of PostgreSQL and its pooler; of Redis and its proxy.
     assert len(images) == 7
 
 
-def test_prod_and_staging_do_not_see_each_other(stack: ClusterStack, prod: ClusterStack) -> None:
+def test_prod_and_staging_share_no_data(stack: ClusterStack, prod: ClusterStack) -> None:
     theirs = stack.get("/api/stats").json()["messages"]
     message = prod.post("for prod only")
     eventually(lambda: prod.get(f"/api/messages/{message['id']}").json()["processed"] == 1)
@@ -398,7 +398,7 @@ def test_prod_and_staging_do_not_see_each_other(stack: ClusterStack, prod: Clust
     assert requests.get("http://127.0.0.1:8000/api/release", headers=prod.headers, timeout=10).status_code == 404
 
 
-def test_prod_has_the_certificate_it_was_given(prod: ClusterStack) -> None:
+def test_prod_serves_its_certificate(prod: ClusterStack) -> None:
     context = ssl.create_default_context(cafile=str(prod.folder / "tls.crt"))
     plain = socket.create_connection(("127.0.0.1", 8443), timeout=10)
     with context.wrap_socket(plain, server_hostname=prod.host) as secure:
@@ -413,7 +413,7 @@ def test_protected_data_stops_a_destroy(prod: ClusterStack) -> None:
     assert prod.live()["slot"] == "blue"
 
 
-def test_destroy_leaves_nothing_and_the_other_environment_alone(stack: ClusterStack, prod: ClusterStack) -> None:
+def test_destroy_leaves_nothing_and_keeps_the_other_environment(stack: ClusterStack, prod: ClusterStack) -> None:
     stack.destroy()
     assert admin("get", "namespace", stack.namespace, "--ignore-not-found") == ""
     assert prod.live()["slot"] == "blue"
@@ -422,6 +422,6 @@ def test_destroy_leaves_nothing_and_the_other_environment_alone(stack: ClusterSt
     prod.destroy()
     administrator = {"serviceaccount/deployer", "secret/board-tls", "role.rbac.authorization.k8s.io/tiers-deployer"}
     administrator |= {"rolebinding.rbac.authorization.k8s.io/deployer"}
-    # Pods are given their time after their Deployment is gone, and what an operator made goes after what it was made for.
+    # Pods have their grace period after their Deployment is gone, and an operator's objects go after their owner.
     eventually(lambda: set(prod.left()) == administrator, seconds=180)
     eventually(lambda: admin("get", "persistentvolumes", "--output=name") == "", seconds=60)

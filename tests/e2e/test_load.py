@@ -1,4 +1,4 @@
-"""Releases under load, one after the other: nothing is lost, nothing is done twice, no page is of two releases."""
+"""Releases under load, one after the other: no request is lost, no job is done twice, no page has two releases."""
 
 import copy
 import re
@@ -16,7 +16,7 @@ RELEASES, SOAK = 2, 20
 
 @pytest.fixture(scope="module", params=[pytest.param("docker", marks=pytest.mark.long), "kubernetes"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The board on either platform, with two of what answers users."""
+    """Deploy the board on either platform, with two instances of web and api."""
     made = on(request.param, tmp_path_factory.mktemp("load"), "e2e-load")
     made.environment.setdefault("tiers", {}).setdefault("api", {}).setdefault("replicas", 2)
     made.environment["tiers"]["api"]["cpu"] = 1
@@ -28,13 +28,13 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def version(stack: Stack) -> str:
-    """The version after the one it has."""
+    """Raise the version of the application, and return it."""
     major, minor, _ = stack.app["version"].split(".")
     stack.app["version"] = f"{major}.{int(minor) + 1}.0"
     return stack.app["version"]
 
 
-def test_releases_in_a_row_lose_nothing(stack: Stack, pytestconfig: pytest.Config) -> None:
+def test_consecutive_releases_lose_no_request_and_no_job(stack: Stack, pytestconfig: pytest.Config) -> None:
     soak = pytestconfig.getoption("soak")
     releases = SOAK if soak else RELEASES
     before = stack.get("/api/stats").json()["messages"]
@@ -45,18 +45,18 @@ def test_releases_in_a_row_lose_nothing(stack: Stack, pytestconfig: pytest.Confi
                 slot = stack.live()["slot"]
                 stack.up()
                 eventually(lambda: stack.live()["release"].startswith(f"{wanted}-"), 5)  # noqa: B023
-            assert feed.cut is None, "a stream stays on the slot it was opened on"
+            assert feed.cut is None, "an open stream stays on its slot"
             assert feed.hello["slot"] == slot
     print(f"\n{seen}")
     assert not seen.failed, seen
-    # On a machine that does something else besides, k6 itself may come too late.
+    # On a busy machine k6 itself may be late.
     assert not (soak and seen.dropped), f"the rate was not held: {seen}"
     assert (seen.mixed, seen.stale) == (0, 0), seen
     settled(stack, before, seen)
 
 
 @pytest.mark.long
-def test_going_back_and_forth_loses_nothing(stack: Stack) -> None:
+def test_repeated_rollbacks_lose_no_request(stack: Stack) -> None:
     with load(stack) as seen:
         for _ in range(2):
             slot = stack.live()["slot"]
@@ -66,7 +66,7 @@ def test_going_back_and_forth_loses_nothing(stack: Stack) -> None:
     assert (seen.failed, seen.mixed, seen.stale) == (0, 0, 0), seen
 
 
-def test_a_page_that_was_loaded_before_keeps_working(stack: Stack) -> None:
+def test_page_loaded_before_a_switch_keeps_working(stack: Stack) -> None:
     tab = requests.Session()
     tab.headers.update(stack.headers)
     page = tab.get(f"{stack.url}/", headers=PAGE, timeout=10)
@@ -75,7 +75,7 @@ def test_a_page_that_was_loaded_before_keeps_working(stack: Stack) -> None:
     assert assets
     version(stack)
     stack.up()
-    # Sessions keep no cookie for another host than the one that is asked for: it is given as a browser would.
+    # A requests session keeps no cookie of another host than the requested one, so the header carries it as a browser would.
     kept = {"Cookie": page.headers["Set-Cookie"].partition(";")[0], "Accept": "*/*"}
     for asset in assets:
         assert tab.get(f"{stack.url}/{asset.lstrip('/')}", headers=kept, timeout=10).status_code == 200
@@ -86,7 +86,7 @@ def test_a_page_that_was_loaded_before_keeps_working(stack: Stack) -> None:
 
 
 @pytest.mark.long
-def test_the_job_in_hand_is_finished_by_the_worker_that_has_it(stack: Stack) -> None:
+def test_old_worker_finishes_its_job_after_a_switch(stack: Stack) -> None:
     job = stack.post("a long job", work_seconds=20)
     eventually(lambda: stack.get(f"/api/messages/{job['id']}").json()["attempts"] == 1)
     slot = stack.live()["slot"]
@@ -112,8 +112,8 @@ HIDES_FROM_THE_GATEWAY = (
         ),
     ],
 )
-def test_a_release_that_fails_a_gate_is_not_noticed(stack: Stack, change: dict[str, Any], said: str) -> None:
-    """A crash loop, a failing migration and an image that is not there are tried in the tests of each platform."""
+def test_release_that_fails_a_gate_loses_no_request(stack: Stack, change: dict[str, Any], said: str) -> None:
+    """A crash loop, a failing migration and a missing image are tested with each platform."""
     before, good = stack.live(), copy.deepcopy(stack.app)
     kept = {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api", "worker")}
     stack.app["web"] |= change | {"start_within": "8s"}
@@ -130,7 +130,7 @@ def test_a_release_that_fails_a_gate_is_not_noticed(stack: Stack, change: dict[s
     assert not seen.failed, seen
 
 
-def test_the_next_good_release_goes_out_normally(stack: Stack) -> None:
+def test_good_release_after_a_failed_one_goes_live(stack: Stack) -> None:
     wanted = version(stack)
     with load(stack, rate=100) as seen:
         stack.up()
@@ -140,7 +140,7 @@ def test_the_next_good_release_goes_out_normally(stack: Stack) -> None:
 
 
 @pytest.mark.long
-def test_a_secret_that_is_rotated_is_a_release_like_any_other(stack: Stack) -> None:
+def test_rotated_secret_is_released_without_a_lost_request(stack: Stack) -> None:
     stack.app["api"].setdefault("secrets", []).append("signing-key")
     with load(stack, rate=100) as seen:
         for value in ("e2e-signing-1", "e2e-signing-2"):
@@ -151,7 +151,7 @@ def test_a_secret_that_is_rotated_is_a_release_like_any_other(stack: Stack) -> N
     assert not seen.failed, seen
 
 
-def test_a_release_waits_for_somebody_who_looks_at_it(stack: Stack) -> None:
+def test_release_with_manual_promotion_waits_and_can_be_viewed(stack: Stack) -> None:
     stack.environment["release"] = {"promote": "manual"}
     before, wanted = stack.live(), version(stack)
     waits = stack.up()
@@ -170,7 +170,7 @@ def test_a_release_waits_for_somebody_who_looks_at_it(stack: Stack) -> None:
     assert set(stack.up().changed) == {"unchanged"}
 
 
-def test_the_way_back_is_closed_to_a_slot_that_is_ill(stack: Stack) -> None:
+def test_rollback_to_an_unhealthy_slot_is_refused(stack: Stack) -> None:
     before = stack.live()
     standby = "blue" if before["slot"] == "green" else "green"
     stack.break_down("api", standby)
@@ -183,8 +183,8 @@ def test_the_way_back_is_closed_to_a_slot_that_is_ill(stack: Stack) -> None:
     assert stack.live()["slot"] == standby
 
 
-def test_what_is_live_is_not_rendered_again(stack: Stack) -> None:
-    """Between two releases a tier is taken away, labels are renamed, and the program is another: live does not notice."""
+def test_live_slot_is_not_rendered_again(stack: Stack) -> None:
+    """Between two releases a tier is removed, labels are renamed and the program changes: the live slot stays untouched."""
     before, good = stack.live(), copy.deepcopy(stack.app)
     kept = {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api", "worker")}
     made = stack.generations(before["slot"])
@@ -219,7 +219,7 @@ def test_what_is_live_is_not_rendered_again(stack: Stack) -> None:
 
 
 @pytest.mark.long
-def test_a_cold_standby_runs_nothing_and_comes_back(stack: Stack) -> None:
+def test_cold_standby_is_suspended_and_comes_back(stack: Stack) -> None:
     tab = requests.Session()
     tab.headers.update(stack.headers)
     page = tab.get(f"{stack.url}/", headers=PAGE, timeout=10)
@@ -229,7 +229,7 @@ def test_a_cold_standby_runs_nothing_and_comes_back(stack: Stack) -> None:
     with load(stack, rate=100) as seen:
         stack.up()
         before = stack.live()
-        # Over the connection it has, and with a cookie of what runs no longer: it asks what is live.
+        # Over the open connection and with a cookie of a suspended release, requests go to the live slot.
         for path in ("/api/release", "/release.json"):
             assert tab.get(f"{stack.url}{path}", headers=kept, timeout=10).json()["release"] == before["release"]
         version(stack)
@@ -247,7 +247,7 @@ def running(stack: Stack, slot: str) -> set[str]:
 
 
 @pytest.mark.long
-def test_a_plan_is_seen_before_it_happens_and_a_contract_closes_the_way_back(stack: Stack) -> None:
+def test_preview_shows_the_plan_and_contract_migration_blocks_the_rollback(stack: Stack) -> None:
     stack.environment.pop("release", None)
     stack.app["api"]["migrate"]["contract"] = True
     before, wanted = stack.live(), version(stack)
@@ -271,7 +271,7 @@ def test_a_plan_is_seen_before_it_happens_and_a_contract_closes_the_way_back(sta
     assert stack.live() == before
 
 
-def test_status_says_it_in_one_screen(stack: Stack) -> None:
+def test_status_fits_on_one_screen(stack: Stack) -> None:
     now, shown = stack.live(), stack.ci("status")
     print(f"\n{shown}")
     assert f"{now['slot']} is live" in shown

@@ -1,4 +1,4 @@
-"""What is watched, seen at the engines: Prometheus has its targets, its rules and its figures, and says so when users get errors."""
+"""Monitoring on real engines: Prometheus has its targets, rules and metrics, and raises alerts when users get errors."""
 
 import base64
 import gzip
@@ -22,7 +22,7 @@ from .stack import ClusterStack, DockerStack, Stack, deployed, eventually, free_
 Ask = Callable[[str], Any]
 PATIENCE = 90
 TWO_ANSWERS = 180
-"""Seconds in which what takes backups is asked anew, and has looked into its repository anew."""
+"""Seconds until backup metrics are scraped again and the repository is read again."""
 pytestmark = pytest.mark.long
 
 
@@ -32,7 +32,7 @@ def watched(stack: Stack, namespace: str) -> Watched:
 
 
 def asked(base: str) -> Ask:
-    """Asks a Prometheus by its HTTP API."""
+    """Return a function that queries the HTTP API of a Prometheus."""
 
     def ask(path: str) -> Any:
         answer = requests.get(f"{base}/api/v1/{path}", timeout=10)
@@ -43,13 +43,13 @@ def asked(base: str) -> Ask:
 
 
 def value(ask: Ask, query: str) -> float:
-    """Of the one series there is."""
+    """Return the value of the only series that a query selects."""
     [found] = ask(f"query?query={requests.utils.quote(query)}")["result"]
     return float(found["value"][1])
 
 
 def state(ask: Ask, name: str, **labels: str) -> set[str]:
-    """inactive, pending or firing: of all alerts of that name and labels."""
+    """Return the states (inactive, pending or firing) of all alerts with this name and these labels."""
     rules = [rule for group in ask("rules?type=alert")["groups"] for rule in group["rules"]]
     found = {rule["state"] for rule in rules if rule["name"] == name and labels.items() <= rule["labels"].items()}
     assert found, name
@@ -57,7 +57,7 @@ def state(ask: Ask, name: str, **labels: str) -> set[str]:
 
 
 def names(one: Watched) -> set[str]:
-    """Every metric that rules and dashboard are made of."""
+    """Return every metric that rules and dashboard read."""
     rules = [rule["expr"] for group in alerts.file(one)["groups"] for rule in group["rules"]]
     return {name for text in [*rules, *dashboard.queries(one)] for name in re.findall(r"([a-zA-Z_:][\w:]*)\{", text)}
 
@@ -85,7 +85,7 @@ def ask(stack: DockerStack) -> Ask:
     return asked(f"http://127.0.0.1:{stack.environment['monitoring']['port']}")
 
 
-def test_everything_says_how_it_is(stack: DockerStack, ask: Ask) -> None:
+def test_every_target_is_up_and_every_rule_is_loaded(stack: DockerStack, ask: Ask) -> None:
     eventually(lambda: {each["labels"]["job"] for each in ask("targets")["activeTargets"] if each["health"] == "up"}
                == {"api", "backup", "cache", "database", "gateway", "prometheus", "release"}, PATIENCE)  # fmt: skip
     assert not [each for each in ask("targets")["activeTargets"] if each["health"] != "up"]
@@ -95,18 +95,18 @@ def test_everything_says_how_it_is(stack: DockerStack, ask: Ask) -> None:
     eventually(lambda: {rule["health"] for group in ask("rules")["groups"] for rule in group["rules"]} == {"ok"})
 
 
-def test_figures_are_those_of_what_was_done(stack: DockerStack, ask: Ask) -> None:
+def test_figures_follow_the_work_of_the_board(stack: DockerStack, ask: Ask) -> None:
     for number in range(20):
         stack.post(f"message {number}")
         time.sleep(0.2)
     eventually(lambda: value(ask, 'tiers_figure{figure="messages_per_hour"}') > 10, PATIENCE)
     eventually(lambda: 0 < value(ask, "tiers:latency:p95_5m") < 5, PATIENCE)
     assert value(ask, "tiers:errors:ratio_rate5m") == 0
-    # A worker that is away: what waits gets older.
+    # While the worker is paused, waiting jobs get older.
     [worker] = [each for each in stack.containers() if each.name.endswith("blue-worker-1")]
     worker.pause()
     try:
-        # What it was waiting for is still handed to it, if it was idle; the next one waits.
+        # An idle worker still receives the job it is waiting for; the next job waits.
         for _ in range(2):
             stack.post("nobody summarises this")
         eventually(lambda: value(ask, 'tiers_figure{figure="queue_depth"}') >= 1, PATIENCE)
@@ -116,7 +116,7 @@ def test_figures_are_those_of_what_was_done(stack: DockerStack, ask: Ask) -> Non
     eventually(lambda: value(ask, 'tiers_figure{figure="queue_depth"}') == 0, PATIENCE)
 
 
-def test_backups_are_known_once_there_are_some(stack: DockerStack, ask: Ask) -> None:
+def test_backup_metrics_appear_with_the_first_backup(stack: DockerStack, ask: Ask) -> None:
     last = 'tiers_backup_last_success_timestamp_seconds{{kind="{}"}}'
     eventually(lambda: value(ask, last.format("backup")) == 0, PATIENCE)
     assert not ask("query?query=tiers_backup_verified")["result"]
@@ -130,19 +130,19 @@ def test_backups_are_known_once_there_are_some(stack: DockerStack, ask: Ask) -> 
         assert state(ask, name) == {"inactive"}
 
 
-def test_every_metric_that_is_asked_for_is_there(stack: DockerStack, ask: Ask) -> None:
+def test_every_metric_of_rules_and_dashboard_exists(stack: DockerStack, ask: Ask) -> None:
     wanted = names(watched(stack, stack.prefix))
     assert len(wanted) > 25
     eventually(lambda: not wanted - set(ask("label/__name__/values")), PATIENCE)
 
 
-def test_the_release_that_is_live_is_known_and_the_second_up_changes_nothing(stack: DockerStack, ask: Ask) -> None:
+def test_live_release_is_a_metric_and_second_update_changes_nothing(stack: DockerStack, ask: Ask) -> None:
     released = f'tiers_release_info{{release="{stack.outputs()["release"]}",slot="blue"}}'
     eventually(lambda: value(ask, released) == 1)
     assert set(stack.up().changed) == {"unchanged"}
 
 
-def test_nothing_but_the_gateway_leads_to_users_and_who_watches_is_asked_here_only(stack: DockerStack) -> None:
+def test_only_the_gateway_is_public_and_prometheus_listens_on_loopback(stack: DockerStack) -> None:
     assert "ok             only the gateway can be reached" in stack.ci("check")
     [prometheus] = [each for each in stack.containers() if each.name.endswith("-prometheus")]
     assert [each["HostIp"] for bound in prometheus.ports.values() for each in bound or ()] == ["127.0.0.1"]
@@ -153,7 +153,7 @@ def test_nothing_but_the_gateway_leads_to_users_and_who_watches_is_asked_here_on
     assert seen.output.decode().split() == ["database-exporter/9187", "gateway/8404"]
 
 
-def test_errors_are_an_alert_and_a_release_is_known_once_it_is_live(stack: DockerStack, ask: Ask) -> None:
+def test_errors_raise_an_alert_and_a_new_release_becomes_a_metric(stack: DockerStack, ask: Ask) -> None:
     assert state(ask, "ErrorBudgetBurns") == {"inactive"}
     stack.break_down("api", "blue")
     for _ in range(50):
@@ -169,7 +169,7 @@ def test_errors_are_an_alert_and_a_release_is_known_once_it_is_live(stack: Docke
     eventually(lambda: state(ask, "NothingAnswers", job="api") == {"inactive"}, PATIENCE)
 
 
-def test_on_a_cluster_its_own_prometheus_is_told(tmp_path: Path) -> None:
+def test_prometheus_operator_of_the_cluster_accepts_monitors_and_rules(tmp_path: Path) -> None:
     stack = on("kubernetes", tmp_path, "e2e-watch")
     assert isinstance(stack, ClusterStack)
     stack.environment["monitoring"] = True
@@ -180,12 +180,12 @@ def test_on_a_cluster_its_own_prometheus_is_told(tmp_path: Path) -> None:
         kinds = {f"{each['kind']} {each['metadata']['name']}" for each in found}
         monitors = {f"ServiceMonitor {name}" for name in ("api", "database-exporter", "cache-exporter", "backup")}
         assert kinds == monitors | {"PrometheusRule board", "PrometheusRule board-release"}
-        # The operator has taken them up: whom to ask, and the rules, are in what its Prometheus reads.
+        # The operator has accepted the monitors and rules: both are in the configuration of its Prometheus.
         jobs = {f"serviceMonitor/{stack.namespace}/{name.partition(' ')[2]}/0" for name in monitors}
         eventually(lambda: jobs <= {each["job_name"] for each in _configured(stack)["scrape_configs"]}, PATIENCE)
         eventually(lambda: f"{stack.namespace}-alerts" in _rules(stack), PATIENCE)
         exposed = _exposed(stack)
-        # The lab's volumes are folders of its node: of those a kubelet has no figures.
+        # The lab's volumes are folders of its node, and a kubelet has no metrics of those.
         wanted = {name for name in names(one) if not name.startswith(("tiers", "up", "kubelet_volume_stats"))}
         assert len(wanted) > 15
         assert not wanted - exposed
@@ -204,7 +204,7 @@ def _rules(stack: ClusterStack) -> str:
 
 
 def _exposed(stack: ClusterStack) -> set[str]:
-    """What the pods and the kubelet say of themselves, by name."""
+    """Return the names of all metrics that the pods and the kubelet export."""
     stack.post("a message, for its answer to be counted")
     pages = [
         stack.kubectl("get", "--raw", f"/api/v1/namespaces/{stack.namespace}/services/{service}:main/proxy/metrics")

@@ -1,4 +1,4 @@
-"""A single database becomes three under users who write: nothing acknowledged is lost, and what fails leaves all as it was."""
+"""A single-instance database becomes a cluster under users who write: no acknowledged write is lost, and a failed move changes nothing."""
 
 import time
 from collections import Counter
@@ -13,8 +13,8 @@ from .writes import Writes, writes
 
 pytestmark = pytest.mark.long
 WITHIN = 300
-"""Seconds without a write that are too many, for a copy and a release on a busy machine: no promise, a limit."""
-# An owner who is no superuser, as that of the three, can't make one: no copy of it can come to its end.
+"""Longest time without a write for a copy and a release, in seconds: a limit for a busy machine, not a promise."""
+# The owner of the cluster's database is no superuser and can't create this trigger, so the copy must fail.
 FOREIGN = """
   CREATE FUNCTION foreign_here() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
   CREATE EVENT TRIGGER foreign_here ON sql_drop WHEN TAG IN ('DROP AGGREGATE') EXECUTE FUNCTION foreign_here()"""
@@ -33,14 +33,14 @@ def stack(tmp_path: Path) -> Generator[ClusterStack]:
 
 
 def asked(stack: ClusterStack, pod: str, name: str, sql: str) -> str:
-    """What PostgreSQL's own client prints in a pod."""
+    """Run psql in a pod, and return its output."""
     who = ["--username=board"] if pod == "database-0" else []
     words = ["exec", pod, "--", "psql", "--quiet", "--no-align", "--tuples-only", *who, f"--dbname={name}", "-c", sql]
     return stack.kubectl(*words)
 
 
 def stored(stack: ClusterStack, name: str) -> dict[int, str]:
-    """Every message that the three have."""
+    """Return every message in the database cluster."""
     primary = stack.kubectl("get", "cluster", "database-ha", "--output=jsonpath={.status.currentPrimary}")
     rows = (
         line.partition("\t")
@@ -50,17 +50,17 @@ def stored(stack: ClusterStack, name: str) -> dict[int, str]:
 
 
 def goes_on(seen: Writes) -> None:
-    """Somebody's writes are acknowledged again."""
+    """Wait until writes are acknowledged again."""
     since = time.monotonic()
     eventually(lambda: sum(when > since for when, *_ in list(seen.acknowledged)) > 40, 120)
 
 
-def test_one_becomes_three_and_nothing_is_lost(stack: ClusterStack) -> None:
+def test_single_database_is_moved_into_a_cluster_without_a_lost_write(stack: ClusterStack) -> None:
     before, pod = stack.live(), stack.pods("database")[0].metadata.uid
     database(stack).update({"ha": True, "single": "live"})
-    stack.images()  # as make up does: what takes backups is built from the image of the three
+    stack.images()  # `make up` does this: the backup image is built from the cluster's image.
     stack.up()
-    # The three are there, and neither release nor single database has noticed.
+    # The cluster exists, and neither the release nor the single database has changed.
     assert stack.live() == before
     assert stack.pods("database")[0].metadata.uid == pod
 
@@ -96,7 +96,7 @@ def test_one_becomes_three_and_nothing_is_lost(stack: ClusterStack) -> None:
     assert seen.gap < WITHIN
     assert read["200"] > 0.98 * read.total(), read
 
-    # The way back leads to what is only read, until somebody says otherwise.
+    # A rollback leads to the read-only database until it is reopened.
     assert "does not use the single database" in ci(stack, "move", "--reopen", check=False)
     stack.up(TIERS_RELEASE="previous")
     assert stack.get("/api/messages?limit=1").status_code == 200

@@ -1,4 +1,4 @@
-"""Passwords of odd characters, as real servers read them, and clients that were not written for this program."""
+"""Passwords with odd characters, read by real servers and by clients that were not written for this program."""
 
 import hashlib
 import io
@@ -53,12 +53,12 @@ def files(texts: Mapping[str, str]) -> bytes:
 
 @contextmanager
 def running(workload: Workload, password: str, beside: Any = None) -> Generator[Any]:
-    """Run a workload as the engine is told to; `beside` is a container whose network it shares."""
+    """Run a workload with the engine's options of the program; `beside` is a container that shares its network."""
     engine = docker.from_env()
     command = list(workload.command)
     own = {"entrypoint": command[:1], "command": command[1:]} if beside and command else {"command": command}
     network = {"network_mode": f"container:{beside.id}"} if beside else {}
-    # In memory: a busy disk takes minutes for what initdb writes.
+    # The data is in memory: on a busy disk initdb takes minutes.
     data = {volume.path: f"mode=1777,uid={workload.user},gid={workload.user}" for volume in workload.volumes}
     env = dict(workload.env)
     if beside:
@@ -66,7 +66,7 @@ def running(workload: Workload, password: str, beside: Any = None) -> Generator[
             name: value.replace("//cache", "//localhost").replace("database:", "localhost:")
             for name, value in env.items()
         }
-    create: Any = engine.containers.create  # Its stubs have no type for a mapping of keyword arguments.
+    create: Any = engine.containers.create  # The stubs of docker have no type for a mapping of keyword arguments.
     made = create(
         workload.image.reference, user=str(workload.user), environment=env, init=True, tmpfs=data, **own, **network
     )
@@ -85,7 +85,7 @@ def output(container: Any, *command: str, **variables: str) -> tuple[int, str]:
 
 
 def healthy(container: Any, workload: Workload) -> None:
-    """Wait until the probe of a workload says so."""
+    """Wait until the probe of a workload succeeds."""
     assert workload.probe
     command = workload.probe.command
     eventually(lambda: output(container, *command)[0] == 0, 150)
@@ -108,7 +108,7 @@ def server(tier: TierName, password: str) -> Generator[Any]:
 
 
 def measured(tier: TierName, password: str, beside: Any, series: str) -> bool:
-    """Return True once the exporter of a data tier has logged in there."""
+    """Wait until the exporter of a data tier has logged in, and return True."""
     about = described(password)
     watched = Watched(app=about.app, environment=about.environment, namespace="test")
     exporter = monitoring.exporters(watched, about)[tier]
@@ -123,7 +123,7 @@ def measured(tier: TierName, password: str, beside: Any, series: str) -> bool:
 
 @pytest.mark.long
 @pytest.mark.parametrize("password", PASSWORDS, ids=ascii)
-def test_redis_and_its_clients_take_the_password(password: str) -> None:
+def test_redis_and_its_clients_accept_the_password(password: str) -> None:
     with server(TierName.CACHE, password) as made:
         assert output(made, "redis-cli", "ping", REDISCLI_AUTH=password) == (0, "PONG\n")
         assert output(made, "redis-cli", "-a", password, "--no-auth-warning", "ping") == (0, "PONG\n")
@@ -134,7 +134,7 @@ def test_redis_and_its_clients_take_the_password(password: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("password", PASSWORDS, ids=ascii)
-def test_postgres_and_its_clients_take_the_password(password: str, tmp_path: Path) -> None:
+def test_postgres_and_its_clients_accept_the_password(password: str, tmp_path: Path) -> None:
     with server(TierName.DATABASE, password) as made:
         made.put_archive("/", files({"/tmp/pgpass": backup_pgpass(password, tmp_path)}))
         # A client refuses a file that others may read.
@@ -149,7 +149,7 @@ def test_postgres_and_its_clients_take_the_password(password: str, tmp_path: Pat
 
 
 def backup_pgpass(password: str, folder: Path) -> str:
-    """Return the password file as the image that takes backups writes it."""
+    """Return the password file that the backup image writes."""
     variables = {"DATABASE_PASSWORD_FILE": str(folder / "password"), "DATABASE_HOST": "h", "DATABASE_PORT": "5432"}
     variables |= {"DATABASE_USER": "app", "DATABASE_NAME": "app"}
     (folder / "password").write_text(password)
@@ -192,7 +192,7 @@ def said(stack: Stack, tier: str, *command: str) -> str:
 
 
 def logs(stack: Stack, tiers: Sequence[str]) -> str:
-    """Return all that the containers of data tiers have written."""
+    """Return the logs of the containers of data tiers."""
     if isinstance(stack, ClusterStack):
         names = [pod.metadata.name for tier in tiers for pod in stack.pods(tier)]
         return "".join(stack.kubectl("logs", name, "--all-containers") for name in names)
@@ -213,7 +213,7 @@ def test_application_works_with_odd_passwords(stack: Stack) -> None:
 
 
 def test_texts_with_dollars_arrive_as_written(stack: Stack) -> None:
-    """A task has checked those of a command, and the worker's probe its own: the release would not be live."""
+    """A task checks the texts of its command, and the worker's probe checks its own; otherwise the release would not be live."""
     assert said(stack, "api", "printenv", "PRICE") == f"{TEXT}\n"
 
 
@@ -237,8 +237,8 @@ def test_password_that_clients_change_is_refused_before_anything_changes(stack: 
 
 
 @pytest.mark.long
-def test_replicated_database_and_cache_take_odd_passwords(tmp_path: Path) -> None:
-    """CloudNativePG's instances and pooler; Redis' replicas, its Sentinels and their proxy, also after another became primary."""
+def test_replicated_database_and_cache_accept_odd_passwords(tmp_path: Path) -> None:
+    """This covers CloudNativePG's instances and pooler, and Redis' replicas, Sentinels and proxy, also after a failover."""
     made = ClusterStack(tmp_path / "board", "e2e-secrets-ha")
     odd(made)
     made.environment |= {"seed": False}
@@ -258,12 +258,12 @@ def test_replicated_database_and_cache_take_odd_passwords(tmp_path: Path) -> Non
 
 
 def replication(stack: ClusterStack, pod: Any) -> str:
-    """Return the part a member of the cache plays."""
+    """Return the replication state of a member of the cache."""
     login = 'REDISCLI_AUTH="$(cat /run/secrets/cache-password)" redis-cli info replication'
     return stack.kubectl("exec", pod.metadata.name, "-c", "cache", "--", "sh", "-c", login, check=False)
 
 
 def other_primary(stack: ClusterStack, first: Any) -> bool:
-    """Return True once another pod is primary and has a replica."""
+    """Tell whether another pod is primary and has a replica."""
     others = [pod for pod in stack.pods("cache") if pod.metadata.uid != first.metadata.uid]
     return any("role:master" in (text := replication(stack, pod)) and "state=online" in text for pod in others)

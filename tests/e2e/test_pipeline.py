@@ -15,7 +15,7 @@ from .stack import ClusterStack, Result, eventually
 pytestmark = pytest.mark.long
 
 SLO = {"errors": 0.01, "p95": "2s", "p99": "3s", "rate": 20, "window": "10s"}
-"""As loose as to be kept on a machine that does something else besides."""
+"""An SLO loose enough for a busy machine."""
 
 NGINX = """sed -e "s|@RELEASE@|$RELEASE|g" -e "s|@SLOT@|$SLOT|g" -e '{change}' /etc/nginx/board.conf > /tmp/nginx.conf &&
 exec nginx -c /tmp/nginx.conf -g 'daemon off;'"""
@@ -24,7 +24,7 @@ KEEPS_ITS_USERS_WAITING = 's|location / {|& if ($http_x_tiers_slot = "") { limit
 
 
 class Pipeline(ClusterStack):
-    """A stack as small as it gets, with what make does of it."""
+    """The smallest possible stack, with the make targets of the workflows."""
 
     def __init__(self, folder: Path, name: str, template: str) -> None:
         super().__init__(folder, name, template)
@@ -35,15 +35,15 @@ class Pipeline(ClusterStack):
             size = self.environment["tiers"][tier]
             size["replicas"] = 1
             size.pop("autoscale", None)
-        # What a make that runs this test was told is not for the one that is tested.
+        # Variables of a make that runs this test must not reach the make under test.
         self.variables = {name: value for name, value in self.variables.items() if not name.startswith("MAKE")}
-        # As small as it is it would be refused in production.
+        # The policy for production would refuse so few replicas.
         rules = folder / "policy/settings.py"
         rules.write_text(rules.read_text().replace('"staging"', f'"staging", "{name}"'))
         self.write()
 
     def only(self, *tiers: str) -> None:
-        """What is tried is the way to production, not what goes it: tiers that are quick to make do."""
+        """Keep only these tiers: the test is about the path to production, and few tiers deploy quickly."""
         for tier in {"web", "api", "worker", "database", "cache"} - {*tiers}:
             self.app.pop(tier)
             self.environment["tiers"].pop(tier, None)
@@ -54,7 +54,7 @@ class Pipeline(ClusterStack):
         return self.get("/release.json").json()
 
     def remove(self) -> None:
-        """With its namespace all of it is gone, and its state with its folder."""
+        """Delete the namespace; the state goes with its folder."""
         self.clear()
 
     def make(self, *words: str, env: str = "", check: bool = True, **variables: str) -> Result:
@@ -85,7 +85,7 @@ def prod(staging: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     made = Pipeline(folder, "pipeline-prod", "prod")
     made.only("web")
     shutil.copy(staging.folder / "release.json", folder)
-    # It has done its part, and takes its time to end.
+    # Staging is not needed any more, and its deletion takes time.
     staging.kubectl("delete", "namespace", staging.namespace, "--wait=false")
     try:
         yield made
@@ -93,11 +93,11 @@ def prod(staging: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         made.remove()
 
 
-def test_staging(staging: Pipeline) -> None:
+def test_staging_is_pinned_deployed_and_measured(staging: Pipeline) -> None:
     staging.make("images", "PIN=yes")
     staging.make("pins-save")
     pinned = json.loads((staging.folder / "release.json").read_text())
-    # The next job has the file and the repository, and nothing else.
+    # The next job has the file and the repository only.
     staging.write()
     staging.make("pins-use")
     assert "answers 200" in staging.make("up").text
@@ -109,7 +109,7 @@ def test_staging(staging: Pipeline) -> None:
     assert staging.report("perf-pipeline.json")["metrics"]["failed"]["values"]["count"] == 0
 
 
-def test_an_environment_that_is_too_slow_is_not_green(staging: Pipeline) -> None:
+def test_environment_beyond_its_slo_fails(staging: Pipeline) -> None:
     staging.environment |= yaml.safe_load(staging.settings.read_text())["config"]["board:environment"]
     staging.environment["slo"] = SLO | {"p95": "1ms"}
     staging.write()
@@ -121,7 +121,7 @@ def test_an_environment_that_is_too_slow_is_not_green(staging: Pipeline) -> None
     assert " of 200 requests took longer than slo.p95, and 10 may" in done.text
 
 
-def test_drift_is_found_in_the_slot_that_is_kept(staging: Pipeline) -> None:
+def test_drift_in_the_live_slot_is_reported(staging: Pipeline) -> None:
     assert set(staging.up().changed) == {"unchanged"}
     slot = staging.live()["slot"]
     staging.make("drift")
@@ -133,7 +133,7 @@ def test_drift_is_found_in_the_slot_that_is_kept(staging: Pipeline) -> None:
 
 
 def release(prod: Pipeline, version: str) -> Result:
-    """The steps of production.yml up to the promotion, of a release that passes every gate."""
+    """Run the steps of production.yml up to the promotion, for a release that passes every gate."""
     prod.app["version"] = version
     prod.write()
     before = prod.live()
@@ -147,7 +147,7 @@ def release(prod: Pipeline, version: str) -> Result:
     return prod.make("watch", check=False)
 
 
-def test_production_takes_what_staging_has_proven(prod: Pipeline) -> None:
+def test_production_deploys_the_images_tested_in_staging(prod: Pipeline) -> None:
     prod.make("pins-use")
     prod.environment |= yaml.safe_load(prod.settings.read_text())["config"]["board:environment"]
     assert prod.environment["pinned"]
@@ -168,10 +168,10 @@ def test_production_takes_what_staging_has_proven(prod: Pipeline) -> None:
     ],
     ids=["fails", "slow"],
 )
-def test_a_release_that_breaks_its_slo_is_returned_by_itself(
+def test_release_beyond_its_slo_is_rolled_back_automatically(
     prod: Pipeline, version: str, change: str, why: str
 ) -> None:
-    """It passes its gates and the look at its slot, for what is wrong with it only shows to users."""
+    """The release passes its gates and the smoke test of its slot, because its fault shows to users only."""
     before, good = prod.live(), prod.app["web"]
     prod.app["web"] = good | {"command": ["sh", "-c", NGINX.replace("{change}", change)]}
     watched = release(prod, version)
@@ -185,9 +185,9 @@ def test_a_release_that_breaks_its_slo_is_returned_by_itself(
     assert said["who"].startswith("make watch: ")
 
 
-def test_a_pull_request_has_an_environment_until_it_is_closed(tmp_path: Path) -> None:
+def test_pull_request_has_an_environment_until_it_is_closed(tmp_path: Path) -> None:
     made = Pipeline(tmp_path / "board", "unused", "staging")
-    made.only("web", "cache")  # the cache has a secret
+    made.only("web", "cache")  # The cache is kept because it has a secret.
     made.pulumi("stack", "rm", "--yes", "unused", check=True)
     template = made.folder / "Pulumi.staging.yaml"
     settings = yaml.safe_load(template.read_text())
@@ -200,7 +200,7 @@ def test_a_pull_request_has_an_environment_until_it_is_closed(tmp_path: Path) ->
         assert "http://board-pr-4711.localhost:8000 answers 200" in made.make("up", env=name).text
         made.make("smoke", env=name)
         secret = yaml.safe_load(file.read_text())["config"]["board:secrets"]["cache-password"]
-        # Another run of the pipeline has the state and the repository, and nothing else.
+        # Another run of the pipeline has the state and the repository only.
         file.unlink()
         assert set(made.make("up", env=name).changed) == {"unchanged"}
         assert yaml.safe_load(file.read_text())["config"]["board:secrets"]["cache-password"] == secret

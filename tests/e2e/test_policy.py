@@ -1,4 +1,4 @@
-"""The rules of `policy/` in the real engine: silent over what may be deployed, and the end of a preview that may not."""
+"""Rules of `policy/` in the real engine: they accept a permitted deployment, and end the preview of a forbidden one."""
 
 import copy
 import json
@@ -31,7 +31,7 @@ def cluster_stack(folder: Path) -> Stack:
 
 @pytest.fixture(scope="module", params=[docker_stack, cluster_stack], ids=["docker", "cluster"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """As in prod: a stack that policy/settings.py does not call relaxed."""
+    """Create a stack like prod: policy/settings.py does not list it as relaxed."""
     held: Stack = request.param(tmp_path_factory.mktemp("policy"))
     try:
         yield held
@@ -45,7 +45,7 @@ def preview(stack: Stack) -> Result:
     return stack.pulumi("preview", "--stack", stack.name, *HELD_TO)
 
 
-def test_what_may_be_deployed_passes(stack: Stack) -> None:
+def test_permitted_deployment_passes_the_policy(stack: Stack) -> None:
     result = preview(stack)
     assert result.code == 0, result.text
     assert "tiers@v1.0.0 (local: policy)" in result.text
@@ -53,7 +53,7 @@ def test_what_may_be_deployed_passes(stack: Stack) -> None:
     assert "can't run policy" not in result.text
 
 
-def test_what_may_not_ends_the_preview(stack: Stack) -> None:
+def test_forbidden_deployment_ends_the_preview(stack: Stack) -> None:
     kept = copy.deepcopy((stack.app, stack.environment))
     stack.environment["tiers"]["worker"] = {"replicas": 1}
     stack.app["cache"]["image"] = "quay.io/somebody/redis:7"
@@ -70,7 +70,7 @@ def test_what_may_not_ends_the_preview(stack: Stack) -> None:
     stack.app["cache"]["image"], stack.environment["tiers"] = kept[0]["cache"]["image"], kept[1]["tiers"]
 
 
-def test_what_may_not_is_not_made(stack: Stack) -> None:
+def test_forbidden_deployment_creates_no_data(stack: Stack) -> None:
     stack.environment["protect_data"] = False
     stack.write()
     result = stack.pulumi("up", "--yes", "--skip-preview", "--stack", stack.name, *HELD_TO)
@@ -80,7 +80,7 @@ def test_what_may_not_is_not_made(stack: Stack) -> None:
 
 
 def made(stack: Stack) -> set[str]:
-    """The names of all that is in the state, but for components."""
+    """Return the names of all resources in the state, without components."""
     exported = json.loads(stack.pulumi("stack", "export", "--stack", stack.name, check=True).text)
     resources = exported["deployment"].get("resources") or ()
     return {each["urn"].rpartition("::")[2] for each in resources if each["custom"]}

@@ -1,4 +1,4 @@
-"""Stopped and removed objects come back with the next update, with and without a refresh between; checks change nothing."""
+"""Stopped and removed objects come back with the next update, with and without a refresh before; checks change nothing."""
 
 import subprocess
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ OBJECTS = (
 
 @pytest.fixture(scope="module")
 def docker_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
-    """The board live on an engine."""
+    """Deploy the board on an engine."""
     with deployed(on("docker", tmp_path_factory.mktemp("put-back"), "e2e-putback")) as made:
         assert isinstance(made, DockerStack)
         yield made
@@ -35,14 +35,14 @@ def docker_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerSta
 
 @pytest.fixture(scope="module")
 def cluster_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
-    """The board live in the lab's cluster."""
+    """Deploy the board in the lab's cluster."""
     with deployed(on("kubernetes", tmp_path_factory.mktemp("put-back"), "e2e-putback")) as made:
         assert isinstance(made, ClusterStack)
         yield made
 
 
 def whole(stack: Stack) -> None:
-    """Heal and update as `make up` does: users are answered by the same slot, and doing it once more changes nothing."""
+    """Heal and update as `make up` does: the same slot answers users, and a second run changes nothing."""
     stack.ci("heal")
     stack.up()
     eventually(lambda: stack.get("/api/release").status_code == 200)
@@ -84,8 +84,8 @@ def test_removed_container_comes_back(docker_stack: DockerStack, name: str, refr
 
 
 @pytest.mark.long
-def test_pruned_one_shots_are_missed_by_no_release(docker_stack: DockerStack) -> None:
-    """`docker container prune`, then a release and the way back: users notice nothing."""
+def test_release_and_rollback_work_without_pruned_one_shots(docker_stack: DockerStack) -> None:
+    """A release and a rollback after `docker container prune`: users notice nothing."""
     before = docker_stack.live()
     with requests_flowing(docker_stack) as seen:
         for refreshed in (False, True):
@@ -109,7 +109,7 @@ def test_pruned_one_shots_are_missed_by_no_release(docker_stack: DockerStack) ->
 
 
 @pytest.mark.long
-def test_drift_reports_a_stopped_container_and_leaves_it(docker_stack: DockerStack) -> None:
+def test_drift_reports_a_stopped_container_and_changes_nothing(docker_stack: DockerStack) -> None:
     name = f"{docker_stack.prefix}-cache-1"
     docker_stack.engine.containers.get(name).stop(timeout=1)
     with pytest.raises(subprocess.CalledProcessError) as drifted:
@@ -122,7 +122,7 @@ def test_drift_reports_a_stopped_container_and_leaves_it(docker_stack: DockerSta
 
 
 @pytest.mark.long
-def test_lost_volume_that_is_protected_stops_healing(docker_stack: DockerStack) -> None:
+def test_lost_protected_volume_stops_healing(docker_stack: DockerStack) -> None:
     docker_stack.environment["protect_data"] = True
     docker_stack.up()
     remove(docker_stack, "cache-1")
@@ -141,7 +141,7 @@ def test_lost_volume_that_is_protected_stops_healing(docker_stack: DockerStack) 
 
 
 @pytest.mark.long
-def test_release_whose_image_is_gone_is_not_gone_back_to(docker_stack: DockerStack) -> None:
+def test_rollback_to_a_release_without_its_image_is_refused(docker_stack: DockerStack) -> None:
     before = docker_stack.live()
     [old] = [each for each in docker_stack.containers() if each.name.endswith(f"-{before['slot']}-api-1")]
     image = old.attrs["Image"]
@@ -165,7 +165,7 @@ def test_release_whose_image_is_gone_is_not_gone_back_to(docker_stack: DockerSta
 
 
 @pytest.mark.long
-def test_files_that_cannot_be_used_stop_no_way_back(docker_stack: DockerStack) -> None:
+def test_rollback_works_with_invalid_files(docker_stack: DockerStack) -> None:
     docker_stack.app["version"] = "4.0.0"
     docker_stack.up()
     before = docker_stack.live()

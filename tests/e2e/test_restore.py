@@ -1,4 +1,4 @@
-"""Data as it was, beside what there is: gone to by a release, and back from by a switch. And another environment's, as nobody's."""
+"""Restores: old data in a new database beside the current one, reached by a release and left by a rollback; and anonymised copies."""
 
 import shutil
 import subprocess
@@ -28,7 +28,7 @@ def database(stack: Stack) -> dict[str, Any]:
 
 
 def backed_up(stack: Stack, target: dict[str, Any]) -> None:
-    """The environment takes backups, when it is told to."""
+    """Configure backups of the environment."""
     access, secret = s3.keys() if "s3" in target else ("", "")
     for name, value in zip(KEYS, (f"e2e-{stack.name}-key", access, secret), strict=True):
         if value:
@@ -38,7 +38,7 @@ def backed_up(stack: Stack, target: dict[str, Any]) -> None:
 
 @pytest.fixture
 def emptied() -> None:
-    """Nothing is in the bucket of an earlier run: of a stack that was made anew under its name, changes are not mixed."""
+    """Remove the bucket's content of an earlier run: archives of a stack created again under its name must not mix."""
     for left in (s3.HERE / "data" / s3.BUCKET).glob("board-c-*"):
         shutil.rmtree(left)
 
@@ -49,7 +49,7 @@ def bucket(who: str) -> dict[str, Any]:
 
 
 def ci(stack: Stack, module: str, *words: str, check: bool = True) -> str:
-    """What a module of `ci` prints, and what it writes into the stack file taken over."""
+    """Run a module of `ci`, read the stack file that it may have changed, and return its output."""
     stack.write()
     done = subprocess.run(
         [sys.executable, "-m", f"ci.{module}", stack.name, *words],
@@ -66,20 +66,20 @@ def bodies(stack: Stack) -> set[str]:
 
 
 def backed_up_is(stack: DockerStack) -> str:
-    """The database that backups are of."""
+    """Return the name of the database that is backed up."""
     [holder] = [each for each in stack.containers() if each.name.endswith("-backup-1")]
     return holder.exec_run(["printenv", "DATABASE_NAME"]).output.decode().strip()
 
 
 def released_under_load(stack: Stack) -> None:
-    """A release like any other: nobody who asks notices."""
+    """Release as usual: users notice nothing."""
     with requests_flowing(stack) as seen:
         stack.up()
         time.sleep(1)
     assert set(seen) <= {"200", "201"}, seen
 
 
-def test_going_back_is_a_release_and_so_is_coming_back(folder: Path) -> None:
+def test_restore_goes_live_by_a_release_and_is_left_by_a_rollback(folder: Path) -> None:
     with deployed_with_backups(on("docker", folder, "e2e-restore"), {"volume": True}) as stack:
         stack.post("before")
         ci(stack, "backup", "backup")
@@ -87,7 +87,7 @@ def test_going_back_is_a_release_and_so_is_coming_back(folder: Path) -> None:
 
         said = ci(stack, "restore", "latest")
         assert "equal what was saved" in said
-        # What is live has not changed yet, and what is restored is another database.
+        # The live database is unchanged, and the restored one is another database.
         assert {"before", "after"} <= bodies(stack)
         assert database(stack)["name"].startswith("board_r")
 
@@ -107,7 +107,7 @@ def deployed_with_backups(stack: Stack, target: dict[str, Any]) -> Any:
 
 
 @pytest.mark.long
-def test_what_can_not_come_back_does_not_go_live(folder: Path) -> None:
+def test_damaged_backup_is_not_restored(folder: Path) -> None:
     with deployed_with_backups(on("docker", folder, "e2e-broken"), {"volume": True}) as stack:
         stack.post("before")
         ci(stack, "backup", "backup")
@@ -126,7 +126,7 @@ def test_what_can_not_come_back_does_not_go_live(folder: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.usefixtures("emptied")
-def test_another_environments_data_comes_as_nobodys(tmp_path: Path) -> None:
+def test_data_of_another_environment_is_anonymised(tmp_path: Path) -> None:
     source = DockerStack(tmp_path / "source", "e2e-source")
     source.environment |= {"reload": False, "seed": False}
     copy = DockerStack(tmp_path / "copy", "e2e-copy")
@@ -134,7 +134,7 @@ def test_another_environments_data_comes_as_nobodys(tmp_path: Path) -> None:
     with deployed_with_backups(source, bucket("containers")), deployed_with_backups(copy, bucket("containers")):
         source.post("what a person wrote")
         ci(source, "backup", "backup")
-        # Who restores reads both stack files: of one state, as a team's are.
+        # A restore reads both stack files from one state, as in a team.
         (copy.here / source.settings.name).write_text(source.settings.read_text())
         state = Path(".pulumi", "stacks", "board", f"{source.name}.json")
         (copy.folder / ".state" / state).write_text((source.folder / ".state" / state).read_text())
@@ -149,22 +149,22 @@ def test_another_environments_data_comes_as_nobodys(tmp_path: Path) -> None:
 
         ci(copy, "restore", "--from", source.name)
         released_under_load(copy)
-        # Besides what was written here since, under load.
+        # Messages written here since, under load, are left out.
         assert {each[:9] for each in bodies(copy) if not each.startswith("message ")} == {"Message 1"}
-        # The other way round: nobody said that the source is a copy.
+        # In the other direction: the source has no copy_of.
         assert "is nobody's copy" in ci(source, "restore", "--from", copy.name, check=False)
-        # What opens the source's backups is nowhere in the copy.
+        # The key of the source's backups is nowhere in the copy.
         for holder in (each for each in copy.containers() if each.name.endswith("-backup-1")):
             assert f"e2e-{source.name}-key" not in holder.exec_run("grep -r . /tmp /run/secrets").output.decode()
 
 
 @pytest.mark.long
 @pytest.mark.usefixtures("emptied")
-def test_any_moment_can_be_gone_back_to(folder: Path) -> None:
+def test_database_cluster_is_restored_to_any_moment(folder: Path) -> None:
     stack = ClusterStack(folder, "e2e-moment")
     stack.environment |= {"reload": False, "seed": False, "protect_data": False}
     stack.environment["kubernetes"]["apart"] = "anywhere"
-    # A container of the pooler says nothing of what it may take, and the namespace has a quota.
+    # A container of the pooler has no limits of its own, and the namespace has a quota.
     stack.environment["kubernetes"]["namespace"]["limits"] = {"cpu": 0.5, "memory": "256Mi"}
     database(stack)["ha"] = True
     with deployed_with_backups(stack, bucket("pods")):
@@ -182,13 +182,13 @@ def test_any_moment_can_be_gone_back_to(folder: Path) -> None:
         assert "second" not in bodies(stack)
         stack.up(TIERS_RELEASE="previous")
         assert {"first", "second"} <= bodies(stack)
-        # Nothing of the server that replayed it is left.
+        # The server that replayed the changes is gone.
         assert stack.kubectl("get", "clusters.postgresql.cnpg.io", "--output=name").split() == [
             "cluster.postgresql.cnpg.io/database-ha"
         ]
         assert "in the future" in ci(stack, "restore", "2999-01-01T00:00:00Z", check=False)
         nobody_is_told(stack, {*s3.keys(), f"e2e-{stack.name}-key", *SECRETS.values()})
-        # What is in the bucket can't be read without the key.
+        # The bucket's content can't be read without the key.
         kept = [
             file for file in (s3.HERE / "data" / s3.BUCKET / "board-e2e-moment-changes").rglob("*") if file.is_file()
         ]
@@ -197,9 +197,9 @@ def test_any_moment_can_be_gone_back_to(folder: Path) -> None:
 
 
 def nobody_is_told(stack: ClusterStack, secrets: set[str]) -> None:
-    """Neither state nor objects, events or logs have them, nor processes; only Secrets.
+    """Assert that no secret is in the state, in objects, events, logs or processes; Secrets may have them.
 
-    But for the vault's own: rclone takes its keys in no other way than by its environment (docs/secrets-and-state.md).
+    The archive proxy is an exception: rclone reads its keys from environment variables only (docs/secrets-and-state.md).
     """
     kinds = (
         "all,configmaps,events,clusters.postgresql.cnpg.io,poolers.postgresql.cnpg.io,objectstores.barmancloud.cnpg.io"
@@ -213,7 +213,7 @@ def nobody_is_told(stack: ClusterStack, secrets: set[str]) -> None:
         places[f"{pod}'s processes"] = stack.kubectl(
             "exec", pod, "--", "sh", "-c", "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'", check=False
         )
-    # By whom it is known, too, that the environment of processes is read at all, and not only that of who reads it.
+    # The archive proxy also shows that the environment of processes is really read, not only that of the reader itself.
     vault = places.pop("pod/vault-0's processes")
     assert "RCLONE_CONFIG_STORE_SECRET_ACCESS_KEY=" in vault
     assert not [place for place, text in places.items() for secret in secrets if secret in text]

@@ -1,4 +1,4 @@
-"""What looks for secrets, known holes and contents, by programs that take long to build: with --soak only."""
+"""Scans for secrets, known vulnerabilities and contents, by programs that take long to build: with --soak only."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 from .test_pipeline import Pipeline
 
 
-def test_a_secret_that_was_taken_out_again_is_found_in_history(tmp_path: Path) -> None:
+def test_removed_secret_is_found_in_history(tmp_path: Path) -> None:
     made = Pipeline(tmp_path / "board", "pipeline-scan", "staging")
     for text in (f"key = {'AKIA'}{'Q3EGRIZ7TXPL5WVB'}", "nothing"):
         (made.folder / "settings.py").write_text(f"{text}\n")
@@ -19,7 +19,7 @@ def test_a_secret_that_was_taken_out_again_is_found_in_history(tmp_path: Path) -
     assert "leaks found: 1" in found.text
 
 
-def test_holes_are_never_taken_for_none_where_nobody_can_be_asked(tmp_path: Path) -> None:
+def test_audit_without_advisories_fails(tmp_path: Path) -> None:
     made = Pipeline(tmp_path / "board", "pipeline-audit", "staging")
     nobody = "http://127.0.0.1:9"
     done = made.make(
@@ -29,7 +29,7 @@ def test_holes_are_never_taken_for_none_where_nobody_can_be_asked(tmp_path: Path
     assert "failed to download vulnerability DB" in done.text
 
 
-def test_what_is_in_an_image_is_written_down(tmp_path: Path) -> None:
+def test_contents_of_an_image_are_written_to_an_sbom(tmp_path: Path) -> None:
     made = Pipeline(tmp_path / "board", "pipeline-parts", "staging")
     made.make("images", "PIN=yes")
     made.make("sbom")

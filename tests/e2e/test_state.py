@@ -1,4 +1,4 @@
-"""Where state is kept and who encrypts secrets: another store, another keeper, another passphrase, state that was lost."""
+"""State and secrets: another backend, another secrets provider, another passphrase, and lost state."""
 
 import json
 import re
@@ -18,14 +18,14 @@ pytestmark = pytest.mark.long
 
 
 class CloudStack(DockerStack):
-    """Its state in a bucket, its secrets under a key of a key service."""
+    """A stack with its state in a bucket and its secrets under a key of a key service."""
 
     keeper = "awskms://alias/tiers?region=us-east-1"
 
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[str]:
-    """The address of what stands in for S3 and KMS, with a bucket and a key."""
+    """Start the stand-in for S3 and KMS with a bucket and a key, and yield its address."""
     address = f"127.0.0.1:{free_port()}"
     host, _, port = address.partition(":")
     if not aws.SERVER.exists():
@@ -44,7 +44,7 @@ def cloud() -> Iterator[str]:
 
 
 def asked(address: str, verb: str, **given: str) -> dict[str, dict[str, str]]:
-    """A question to the key service."""
+    """Send a request to the key service."""
     headers = {"X-Amz-Target": f"TrentService.{verb}", **signed("kms")}
     answer = requests.post(f"http://{address}/", json=given, headers=headers, timeout=10)
     answer.raise_for_status()
@@ -52,7 +52,7 @@ def asked(address: str, verb: str, **given: str) -> dict[str, dict[str, str]]:
 
 
 def signed(service: str) -> dict[str, str]:
-    """Whom a request is for; the stand-in looks no closer."""
+    """Return the header that names the service of a request; the stand-in checks nothing else."""
     return {"Authorization": f"AWS4-HMAC-SHA256 Credential=e2e/20260101/us-east-1/{service}/aws4_request"}
 
 
@@ -74,7 +74,7 @@ def stack(cloud: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dock
         made.destroy(check=False)
 
 
-def test_state_is_in_a_bucket_and_secrets_under_a_key(stack: DockerStack, cloud: str) -> None:
+def test_state_is_in_a_bucket_and_secrets_are_under_a_key(stack: DockerStack, cloud: str) -> None:
     assert set(stack.up().changed) == {"unchanged"}
     kept = requests.get(f"http://{cloud}/tiers/.pulumi/stacks/board/state.json", headers=signed("s3"), timeout=10)
     assert kept.ok
@@ -85,7 +85,7 @@ def test_state_is_in_a_bucket_and_secrets_under_a_key(stack: DockerStack, cloud:
     assert stack.ci("heal") == ""
 
 
-def test_another_keeper_and_another_passphrase_are_no_release(stack: DockerStack) -> None:
+def test_changed_secrets_provider_or_passphrase_is_no_release(stack: DockerStack) -> None:
     stack.variables["PULUMI_CONFIG_PASSPHRASE"] = "the first"
     kept_by(stack, "passphrase")
     assert set(stack.up().changed) == {"unchanged"}
@@ -104,7 +104,7 @@ def kept_by(stack: DockerStack, keeper: str, passphrase: str = "") -> None:
 
 @pytest.fixture(scope="module")
 def bereft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
-    """A stack that loses its passphrase, and then its state."""
+    """Deploy a stack that loses its passphrase, and then its state."""
     made = DockerStack(tmp_path_factory.mktemp("bereft"), "e2e-lost")
     made.environment |= {"reload": False, "seed": False}
     with deployed(made):
@@ -112,7 +112,7 @@ def bereft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
     assert made.left() == []
 
 
-def test_a_passphrase_that_was_lost_costs_no_secret(bereft: DockerStack) -> None:
+def test_lost_passphrase_loses_no_secret(bereft: DockerStack) -> None:
     before = bereft.live()
     bereft.variables["PULUMI_CONFIG_PASSPHRASE"] = "another"
     assert "incorrect passphrase" in bereft.up(check=False).text
@@ -129,7 +129,7 @@ def test_a_passphrase_that_was_lost_costs_no_secret(bereft: DockerStack) -> None
     assert set(bereft.up().changed) == {"unchanged"}
 
 
-def test_state_that_was_lost_without_a_copy_is_made_anew_around_the_data(bereft: DockerStack) -> None:
+def test_lost_state_without_a_copy_is_rebuilt_around_the_data(bereft: DockerStack) -> None:
     stack = bereft
     message = stack.post("outlives the state")["id"]
     before, settings = stack.live(), stack.settings.read_text()
@@ -140,7 +140,7 @@ def test_state_that_was_lost_without_a_copy_is_made_anew_around_the_data(bereft:
     with pytest.raises(subprocess.CalledProcessError) as refused:
         stack.ci("heal")
     assert "the state of stack e2e-lost is empty" in refused.value.stderr
-    assert stack.live() == before, "whoever only looked at another backend has broken nothing"
+    assert stack.live() == before, "healing with another backend must not touch the live slot"
     stack.variables["TIERS_FORCE"] = "state"
     assert "removed board-e2e-lost-blue-api-1" in stack.ci("heal")
     stack.variables.pop("TIERS_FORCE")
@@ -150,7 +150,7 @@ def test_state_that_was_lost_without_a_copy_is_made_anew_around_the_data(bereft:
     assert set(stack.up().changed) == {"unchanged"}
 
 
-def test_state_that_was_lost_comes_back_from_its_copy(stack: DockerStack, tmp_path: Path) -> None:
+def test_lost_state_is_restored_from_its_copy(stack: DockerStack, tmp_path: Path) -> None:
     before, copy = stack.live(), tmp_path / "copy.json"
     stack.pulumi("stack", "export", "--stack", stack.name, "--file", str(copy), check=True)
     settings = stack.settings.read_text()

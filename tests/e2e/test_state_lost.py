@@ -1,4 +1,4 @@
-"""The live slot is known whatever the state has lost: stopped containers pruned, the route deleted, and a refresh that notes it."""
+"""The live slot is known after any loss of state: stopped containers pruned, the route deleted, and a refresh that records the loss."""
 
 from collections.abc import Iterator
 
@@ -9,13 +9,13 @@ from .stack import ClusterStack, DockerStack, Stack, deployed, eventually, on
 
 @pytest.fixture(scope="module", params=["docker", pytest.param("kubernetes", marks=pytest.mark.long)])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The board, live on blue, whose evidence of that is then lost."""
+    """Deploy the board live on blue; the tests then remove the evidence of that."""
     with deployed(on(request.param, tmp_path_factory.mktemp("lost"), "e2e-live-lost")) as made:
         yield made
 
 
 def lose(stack: Stack) -> None:
-    """Remove what says which slot is live, as people do, and have the state note it."""
+    """Remove the evidence of the live slot, as users do, and refresh the state."""
     if isinstance(stack, DockerStack):
         stopped = [each for each in stack.containers() if each.status in ("exited", "created")]
         assert any("-switch-" in each.name for each in stopped)
@@ -41,11 +41,11 @@ def test_failed_release_after_a_prune_leaves_live_serving(stack: Stack) -> None:
     assert "what is live was not touched: blue" in failed.text, failed.text
     eventually(lambda: stack.live() == before)
     assert {tier: stack.ids(tier, before["slot"]) for tier in kept} == kept
-    assert "switch 1 " in stack.ci("status"), "a release that fails keeps the journal"
+    assert "switch 1 " in stack.ci("status"), "a failed release must keep the journal"
 
 
 @pytest.mark.long
-def test_right_release_after_it_goes_to_the_idle_slot(stack: Stack) -> None:
+def test_good_release_after_it_goes_to_the_idle_slot(stack: Stack) -> None:
     stack.app["version"] = "1.1.0"
     stack.up()
     eventually(lambda: stack.live()["slot"] == "green")

@@ -1,4 +1,4 @@
-"""Database and cache of one environment lose the one that writes: the short form of test_failover.py and test_cache_failover.py."""
+"""Database and cache of one environment lose their primaries: the short form of test_failover.py and test_cache_failover.py."""
 
 from collections.abc import Iterator
 
@@ -21,18 +21,18 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
         yield made
 
 
-def test_all_of_both_are_there_and_an_update_changes_nothing(stack: ClusterStack) -> None:
+def test_all_instances_are_ready_and_an_update_changes_nothing(stack: ClusterStack) -> None:
     assert healthy(stack)
     assert whole(stack)
     assert "pg_isready succeeds" in stack.ci("check")
     assert set(stack.up().changed) == {"unchanged"}
 
 
-def test_a_database_whose_primary_dies_loses_no_acknowledged_write(stack: ClusterStack) -> None:
+def test_killed_database_primary_loses_no_acknowledged_write(stack: ClusterStack) -> None:
     assert once(stack, kill_pod).gap < WITHIN
 
 
-def test_a_cache_whose_primary_dies_loses_no_job(stack: ClusterStack) -> None:
+def test_killed_cache_primary_loses_no_job(stack: ClusterStack) -> None:
     eventually(lambda: healthy(stack), 120)
     seen = befall(stack, delete_pod)
     assert seen.acknowledged

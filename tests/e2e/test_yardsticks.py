@@ -1,4 +1,4 @@
-"""Other people's yardsticks over every object of staging and prod, of a first release and of a second beside it."""
+"""kube-score and kubeconform on every object of staging and prod, of a first release and of a second beside it."""
 
 import json
 import subprocess
@@ -17,9 +17,9 @@ ACCEPTED = {
     "container-image-pull-policy": "An image named by its digest can't change: asking the registry each time a pod starts "
     "would only add the registry to what a restart depends on. Images named by a tag are asked for.",
 }
-"""What kube-score says and we do not follow, with the reason."""
+"""Findings of kube-score that are accepted, with the reason."""
 OPERATED = {("NetworkPolicy/networking.k8s.io/v1/board-prod/database-ha", "networkpolicy-targets-pod")}
-"""What it says of an object for want of those that an operator makes: here the instances, which the policy is about."""
+"""Findings that miss an operator's objects: here the instances that the policy selects."""
 
 
 def objects(*deployed: Deployment) -> list[dict[str, Any]]:
@@ -30,7 +30,7 @@ def objects(*deployed: Deployment) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module", params=["staging", "prod"])
 def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both slots' objects; what they share, once."""
+    """Write the objects of both slots; those they share are written once."""
     both = objects(first(request.param), second(request.param))
     once = {(each["kind"], each["metadata"]["name"]): each for each in both}
     file = tmp_path_factory.mktemp("manifests") / f"{request.param}.yaml"
@@ -38,7 +38,7 @@ def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return file
 
 
-def test_kube_score_finds_nothing_but_what_is_accepted(manifests: Path) -> None:
+def test_kube_score_reports_accepted_findings_only(manifests: Path) -> None:
     done = subprocess.run(
         ["kube-score", "score", "--output-format", "json", "--kubernetes-version", "v1.34", str(manifests)],
         capture_output=True,
@@ -52,8 +52,8 @@ def test_kube_score_finds_nothing_but_what_is_accepted(manifests: Path) -> None:
     assert {what for _, what in bad - OPERATED} <= set(ACCEPTED), sorted(bad)
 
 
-def test_no_reason_is_given_for_what_is_not_found() -> None:
-    """A written exception that is not needed any more has to go."""
+def test_every_accepted_finding_of_kube_score_still_occurs() -> None:
+    """An accepted finding that does not occur any more must be removed."""
     text = yaml.safe_dump_all(objects(first("prod")))
     done = subprocess.run(
         ["kube-score", "score", "--output-format", "ci", "-"], input=text, capture_output=True, text=True, timeout=120
@@ -64,8 +64,8 @@ def test_no_reason_is_given_for_what_is_not_found() -> None:
     assert "podAntiAffinity" in done.stdout
 
 
-def test_every_object_is_what_the_cluster_itself_describes(manifests: Path, tmp_path: Path) -> None:
-    """kubeconform, strictly, against the API server's own OpenAPI document."""
+def test_every_object_matches_the_schemas_of_the_cluster(manifests: Path, tmp_path: Path) -> None:
+    """kubeconform validates strictly against the API server's own OpenAPI document."""
     schemas(tmp_path)
     location = str(tmp_path / "{{.ResourceKind}}{{.KindSuffix}}.json")
     command = ["kubeconform", "-strict", "-summary", "-output", "json", "-schema-location", location]
@@ -75,7 +75,7 @@ def test_every_object_is_what_the_cluster_itself_describes(manifests: Path, tmp_
     assert told["summary"]["valid"] > 50
 
 
-def test_kubeconform_does_find_mistakes(tmp_path: Path) -> None:
+def test_kubeconform_finds_a_misspelled_field(tmp_path: Path) -> None:
     schemas(tmp_path)
     [wrong] = [each for each in objects(first("staging")) if each["kind"] == "PodDisruptionBudget"][:1]
     wrong = wrong | {"spec": wrong["spec"] | {"maxUnavialable": 1}}
@@ -89,7 +89,7 @@ def test_kubeconform_does_find_mistakes(tmp_path: Path) -> None:
 
 
 def schemas(folder: Path) -> None:
-    """The cluster's OpenAPI document as the JSON Schemas kubeconform reads: one for each kind, which refer to one file."""
+    """Write the cluster's OpenAPI document as the JSON Schemas that kubeconform reads: one for each kind, which refer to one file."""
     done = subprocess.run(
         ["kubectl", "--context", "lab", "get", "--raw", "/openapi/v2"], capture_output=True, text=True, timeout=60
     )

@@ -1,4 +1,4 @@
-"""Users who write while something is lost: what they were told is kept, and how long nobody could write."""
+"""Users who write during a loss: their acknowledged writes, and the longest time without one."""
 
 import threading
 import time
@@ -16,12 +16,12 @@ WRITERS = 4
 
 @dataclass
 class Writes:
-    """What was acknowledged: (when, the message's id and body), of each writer in its order."""
+    """Acknowledged writes as (time, message id, body), those of each writer in order."""
 
     acknowledged: list[tuple[float, int, str]] = field(default_factory=list[tuple[float, int, str]])
     refused: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
     missing: list[int] = field(default_factory=list[int])
-    """The acknowledged messages that were not there afterwards as they were written."""
+    """Ids of acknowledged messages that are missing or changed afterwards."""
     done: threading.Event = field(default_factory=threading.Event)
 
     def __repr__(self) -> str:
@@ -29,18 +29,18 @@ class Writes:
 
     @property
     def gap(self) -> float:
-        """The longest time, in seconds, in which nobody's write was acknowledged."""
+        """Longest time without an acknowledged write, in seconds."""
         times = sorted(when for when, *_ in self.acknowledged)
         return max((later - earlier for earlier, later in pairwise(times)), default=0)
 
     def compare(self, there: dict[int, str]) -> None:
-        """Find what is missing of what was acknowledged."""
+        """Find the acknowledged messages that are missing from the database."""
         self.missing = [number for _, number, body in self.acknowledged if there.get(number) != body]
 
 
 @contextmanager
 def writes(stack: ClusterStack) -> Generator[Writes]:
-    """Messages are written, one after the other by each writer, as users do it: through the gateway and the api."""
+    """Write messages through the gateway and the api as users do, one after the other by each writer."""
     seen = Writes()
     writers = [threading.Thread(target=_write, args=(stack, seen, number)) for number in range(WRITERS)]
     for each in writers:

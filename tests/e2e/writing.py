@@ -1,6 +1,6 @@
-"""Writes to a stack's cache and to the board while something befalls them, and asks afterwards what of it is there.
+"""Writes to a stack's cache and to the board during a failure, and the check for lost ones.
 
-Jobs, by messages to the board's api; and keys as sessions are, by redis-py where the api runs, as every client.
+Jobs are written by messages to the board's api; keys are written like sessions, by redis-py in the api's container.
 """
 
 import itertools
@@ -49,7 +49,7 @@ print(sum(value is None for value in Redis(**settings.cache_server()).mget(keys)
 
 
 class Load:
-    """What was acknowledged for as long as it lasts: keys with their time, and messages."""
+    """Acknowledged keys with their times, and messages, of one load."""
 
     def __init__(self, stack: Stack, name: str) -> None:
         self.stack, self.name = stack, name
@@ -59,12 +59,12 @@ class Load:
         self.ended = threading.Event()
 
     def lost(self) -> int:
-        """Keys that were acknowledged and are not there."""
+        """Return how many acknowledged keys are missing."""
         keys = json.dumps([key for key, _ in self.acknowledged])
         return int(in_api(self.stack, MISSING, given=keys))
 
     def longest(self, since: float) -> float:
-        """The longest time without an acknowledged key that ended after `since`."""
+        """Return the longest time without an acknowledged key that ended after `since`, in seconds."""
         times = sorted(at for _, at in list(self.acknowledged))
         return max(later - earlier for earlier, later in itertools.pairwise(times) if later > since)
 
@@ -86,7 +86,7 @@ class Load:
 
 @contextmanager
 def load(stack: Stack, name: str) -> Generator[Load]:
-    """Keys and messages, written for the length of the block."""
+    """Write keys and messages while the block runs."""
     made = Load(stack, name)
     words = [*inside(stack), "python", "-c", WRITE, name, str(WRITERS)]
     writing = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -105,7 +105,7 @@ def load(stack: Stack, name: str) -> Generator[Load]:
 
 
 def inside(stack: Stack) -> list[str]:
-    """What begins a command that is to run where the api does."""
+    """Return the beginning of a command that runs in the api's container."""
     live = stack.outputs()["live"]
     if not isinstance(stack, ClusterStack):
         return ["docker", "exec", "-i", f"{stack.prefix}-{live}-api-1"]
@@ -114,16 +114,17 @@ def inside(stack: Stack) -> list[str]:
 
 
 def in_api(stack: Stack, program: str, given: str = "") -> str:
-    """What a program prints there."""
+    """Run a Python program in the api's container, and return its output."""
     return subprocess.run(
         [*inside(stack), "python", "-c", program], input=given, capture_output=True, text=True, check=True, timeout=60
     ).stdout
 
 
 def every_job_is_done(stack: Stack, messages: list[int]) -> None:
-    """Once each. Those the queue was away for are found by the worker's sweep, which takes a minute and a half; one whose worker
-    lost the queue in the middle of it is that worker's for two minutes (its own time limit, and RQ's minute), and somebody looks
-    each half minute.
+    """Wait until the job of each message was done exactly once.
+
+    The worker's sweep finds jobs that the queue missed within 90 s. A job whose worker lost the queue belongs to that worker for two
+    minutes (its time limit, and one minute of RQ); the sweep runs every 30 s.
     """
     done = dict.fromkeys(messages, 0)
 
@@ -137,7 +138,7 @@ def every_job_is_done(stack: Stack, messages: list[int]) -> None:
 
 
 def processes(container: str, title: str) -> list[int]:
-    """Those of a container, or of a pod by its uid, that call themselves so: the lab's engines run on this machine."""
+    """Return the processes of a container, or of a pod by its uid, with this title: the lab's engines run on this machine."""
     found: list[int] = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:

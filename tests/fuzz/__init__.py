@@ -1,1 +1,1 @@
-"""Configurations that a generator makes, and a judge of the objects that the program renders of them (`make fuzz`)."""
+"""Generated configurations, and a judge of the objects that the program renders from them (`make fuzz`)."""

@@ -1,6 +1,6 @@
 """Tries generated configurations for some minutes: `make fuzz FOR=10`.
 
-Prints how many there were, how many of them were rendered, and each kind of failure once. The first of a kind is written as a case.
+Prints the number of configurations, the number rendered, and each kind of failure once. The first failure of a kind is written as a case.
 """
 
 import logging
@@ -26,7 +26,7 @@ BATCH = 50
 
 
 def main(minutes: float) -> int:
-    """Return the number of kinds of failures."""
+    """Try configurations for some minutes, and return the number of kinds of failures."""
     logging.disable(logging.INFO)
     end, counts, kinds = time.monotonic() + 60 * minutes, Counter[str](), Counter[str]()
     begin = random.randrange(10**6)

@@ -1,4 +1,4 @@
-"""Strategies for configurations: correct ones of every kind, and the same with one part changed to something odd."""
+"""Strategies for configurations: correct ones of every kind, and the same with one odd part."""
 
 import copy
 from dataclasses import dataclass
@@ -150,7 +150,7 @@ ODD_STACKS = st.sampled_from(["Prod", "Feature_X", "a" * 63, "a.b", "x-", "1", "
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """The input of one run of the program."""
+    """Input of one run of the program."""
 
     app: Any
     environment: Any
@@ -159,7 +159,7 @@ class Configuration:
 
 
 def optional(**values: st.SearchStrategy[Any]) -> st.SearchStrategy[Plain]:
-    """A mapping with some of these keys."""
+    """Return a strategy for a mapping with some of these keys."""
     return st.fixed_dictionaries({}, optional=values)
 
 
@@ -173,7 +173,7 @@ GOOD_PATHS = ["/tmp", "/cache", "/a/b", "/a-b", "/a.b", "/A", "/a b", "/srv/@sco
 
 
 def service(*, needs: list[str], listening: bool) -> st.SearchStrategy[Plain]:
-    """A tier of a slot, correct but for paths that are given twice."""
+    """Return a strategy for a tier of a slot, correct except for paths that may occur twice."""
     more = {
         "command": COMMANDS,
         "env": st.dictionaries(
@@ -229,7 +229,7 @@ CLUSTER = st.fixed_dictionaries(
 
 @st.composite
 def correct(draw: st.DrawFn) -> Configuration:
-    """A configuration that the program accepts, unless paths or names of it meet by chance."""
+    """Draw a configuration that the program accepts, unless two paths or names in it collide."""
     app: Plain = copy.deepcopy(draw(APP))
     cluster = draw(st.booleans())
     settings: Plain = {"platform": "kubernetes" if cluster else "docker", "protect_data": draw(st.booleans())}
@@ -265,14 +265,14 @@ def correct(draw: st.DrawFn) -> Configuration:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The paths of all parts of a value."""
+    """Return the paths of all parts of a value."""
     keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     return [path, *(place for key in keys for place in places(value[key], (*path, key)))]
 
 
 @st.composite
 def mutated(draw: st.DrawFn) -> Configuration:
-    """A correct configuration with one part changed: a value, a key, or the name of the stack."""
+    """Draw a correct configuration with one change: a value, a key, or the name of the stack."""
     base = draw(correct())
     whole = {"app": copy.deepcopy(base.app), "environment": copy.deepcopy(base.environment)}
     path = draw(st.sampled_from([place for place in places(whole) if len(place) > 1]))

@@ -1,7 +1,7 @@
-"""A judge of rendered objects: the rules of the Kubernetes API and of Docker that a server would refuse them by.
+"""A judge of rendered objects: it applies the rules by which the Kubernetes API and Docker refuse objects.
 
 Sources: Kubernetes 1.34 (pkg/apis/*/validation), Gateway API 1.3 (CRD schemas and their CEL rules), Docker's distribution/reference.
-Each function yields one line a problem; a correct object yields none.
+Each function yields one line for each problem, and none for a correct object.
 """
 
 import json
@@ -38,7 +38,7 @@ ONE_TEXT, ALL_TEXTS = 128 * 1024 - 1, 2 * MEBIBYTE
 
 
 def errors(text: str) -> Iterator[str]:
-    """A refusal has a path, a problem and a fix on each line, in the words of the project."""
+    """Judge a refusal: each line needs a path, a problem and a fix, in the words of the project."""
     for line in text.splitlines():
         if not ERROR.fullmatch(line):
             yield f"a line without path or fix: {line}"
@@ -53,7 +53,7 @@ def errors(text: str) -> Iterator[str]:
 
 
 def kubernetes(objects: Sequence[Manifest]) -> Iterator[str]:
-    """All objects of a stack."""
+    """Judge all Kubernetes objects of a stack."""
     known = Counter((made["kind"], made["metadata"]["name"]) for made in objects)
     yield from (f"{kind}/{name}: twice" for (kind, name), count in known.items() if count > 1)
     for made in objects:
@@ -83,7 +83,7 @@ def _object(made: Manifest) -> Iterator[str]:
         "PersistentVolumeClaim": _claim,
         "Gateway": _gateway,
     }.get(kind, lambda _: iter(()))(spec)
-    if kind != "Pooler":  # of a Pooler's pod only what differs from the operator's is said
+    if kind != "Pooler":  # The pod of a Pooler has only the fields that differ from the operator's.
         for template in _templates(spec):
             yield from _pod(template.get("spec", {}))
     if len(json.dumps(made)) > 1.5 * MEBIBYTE:
@@ -203,7 +203,7 @@ def _amount(text: str) -> float:
 
 
 def _targets(paths: Sequence[str]) -> Iterator[str]:
-    """Mount targets are absolute, not the root, and each is there once."""
+    """Judge mount targets: absolute, not the root, and each only once."""
     for path in paths:
         if not path.startswith("/") or normpath(path).strip("/") == "" or "\0" in path or len(path.encode()) > 4095:
             yield f"mount target {path!r}"
@@ -282,7 +282,7 @@ _FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 
 
 def cron(text: str) -> Iterator[str]:
-    """A schedule as Kubernetes parses it (robfig/cron): ranges ascend, and there is a date it can mean."""
+    """Judge a schedule as Kubernetes parses it (robfig/cron): ranges ascend, and steps are positive."""
     parts = text.split()
     if len(parts) != 5:
         yield f"schedule {text!r}"
@@ -304,7 +304,7 @@ def cron(text: str) -> Iterator[str]:
 
 
 def docker(resources: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
-    """All resources of a stack, by their kind (Container, Volume, Network, RemoteImage) and inputs."""
+    """Judge all Docker resources of a stack, by their kind (Container, Volume, Network, RemoteImage) and inputs."""
     names = Counter((kind, inputs["name"]) for kind, inputs in resources if kind != "RemoteImage")
     yield from (f"{kind}/{name}: twice" for (kind, name), count in names.items() if count > 1)
     published = Counter(

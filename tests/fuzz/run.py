@@ -1,4 +1,4 @@
-"""Run a generated configuration through the program, and judge what comes of it."""
+"""Runs a generated configuration through the program, and judges the result."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from .generator import Configuration
 
 
 def problems(configuration: Configuration) -> list[str]:
-    """Return what is wrong with the answer to a configuration: nothing if it is refused well, or rendered well."""
+    """Return the problems of the program's answer: none if the configuration is refused well or rendered well."""
     try:
         load_environment(configuration.environment, load_app(configuration.app))
         made = deploy(

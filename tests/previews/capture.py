@@ -1,15 +1,15 @@
-"""Makes the previews that are kept beside this file anew: `python -m tests.previews.capture docker kubernetes`.
+"""Records the previews beside this file again: `python -m tests.previews.capture docker kubernetes`.
 
-Each is what the real `pulumi preview --json --show-sames` prints of the board, deployed twice on a real engine or cluster
-(a few minutes each), less what no reader of it needs. `kept` is all that is done to it:
+Each is the output of the real `pulumi preview --json --show-sames` for the board, deployed twice on a real engine or cluster
+(a few minutes each), without the parts that no reader needs. `kept` makes all changes to it:
 
-- of a step: what happens, to what, and why; of a state: what it is, where it belongs, its inputs, whether it is protected,
-  of its outputs the exit code, and which image it depends on;
-- a step that changes nothing has its state once, and of resources that neither run nor let anybody in only the labels;
-- what a slot at rest remembers is left out, of a long text stay its beginning and a digest;
-- folder and ports of this run become the same in every run.
+- A step keeps its operation, its resource and its reasons. A state keeps its type, its parent, its inputs, its protection, the
+  exit code of its outputs, and the image it depends on.
+- A step that changes nothing has one state. Resources that neither run nor admit connections keep their labels only.
+- The memory of a suspended slot is left out. A long text is replaced by its beginning and a digest.
+- Folder and ports of this run become the same in every run.
 
-The secrets' values must not be in any of them, or this fails.
+The recording fails if it contains the value of a secret.
 """
 
 import copy
@@ -31,19 +31,19 @@ from tests.e2e.stack import SECRETS, ClusterStack, Stack, on
 FOLDER = Path(__file__).parent
 STACK = "demo"
 LONG = 300
-"""Characters; of what is longer a digest tells whether it differs."""
+"""Characters of a text that are kept; of a longer text a digest shows whether it differs."""
 PORT = 8080
 
 _STATE = ("urn", "type", "custom", "parent", "protect", "inputs", "additionalSecretOutputs", "dependencies")
 _SEEN_WHOLE = ("NetworkPolicy", "HTTPRoute", "Gateway", "Service", "Network", "Slot", "Switch", "Namespace")
-"""Kinds whose inputs are read though nothing happens to them, besides those that run."""
+"""Kinds whose inputs are read even if unchanged, besides those that run."""
 
 
-# ---------------------------------------------------------------------- what is kept of a preview
+# ---------------------------------------------------------------------- recorded parts of a preview
 
 
 def kept(told: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
-    """A preview as it is kept, with nothing of this run in it."""
+    """Return a preview as it is recorded, without traces of this run."""
     whole = {
         "steps": [_step(step) for step in told.get("steps") or ()],
         "diagnostics": told.get("diagnostics") or [],
@@ -58,7 +58,7 @@ def kept(told: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
 
 
 def written(preview: Mapping[str, Any]) -> str:
-    """JSON with a line for each step, so that a difference can be read."""
+    """Return JSON with one line for each step, to make differences readable."""
     fields = {
         name: "[\n" + ",\n".join(json.dumps(each, ensure_ascii=False) for each in value) + "\n]"
         if isinstance(value, list)
@@ -101,7 +101,7 @@ def _shorter(value: Any) -> Any:
     return value
 
 
-# ---------------------------------------------------------------------- what is previewed
+# ---------------------------------------------------------------------- previewed changes
 
 
 def new_image(stack: Stack) -> None:
@@ -183,7 +183,7 @@ PROTECTED: dict[str, Callable[[Stack], None]] = {
     "database-storage": database_storage, "database-memory": database_memory, "opened": opened,
     "unprotected": unprotected, "protected": database_deleted, "broken": broken, "unreachable": unreachable,
 }  # fmt: skip
-"""Name → what is changed before the preview, where data is protected. Each begins from the second release."""
+"""Change before each preview of a stack with protected data. Each begins from the second release."""
 
 
 def size(stack: Stack, tier: str) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def size(stack: Stack, tier: str) -> dict[str, Any]:
 
 @contextmanager
 def changed(stack: Stack) -> Generator[Stack]:
-    """The stack, to be changed for one preview."""
+    """Yield the stack for one change, and undo it afterwards."""
     described, variables = copy.deepcopy((stack.app, stack.environment)), dict(stack.variables)
     source = stack.folder / "examples/board/api/board/main.py"
     text = source.read_text()
@@ -205,7 +205,7 @@ def changed(stack: Stack) -> Generator[Stack]:
 def keep(stack: Stack, platform: str, name: str) -> None:
     stack.write()
     command = ["pulumi", "preview", "--json", "--show-sames", "--non-interactive", "--stack", stack.name]
-    # What would lose data is to be shown, not to be refused for that.
+    # A plan that would lose data must be shown, not refused.
     variables = stack.variables | {"TIERS_FORCE": "data"}
     done = subprocess.run(command, cwd=stack.folder, env=variables, capture_output=True, text=True, timeout=300)
     (FOLDER / platform).mkdir(exist_ok=True)
@@ -226,7 +226,7 @@ def main(platform: str) -> None:
         size(stack, "api")["env"] = {"LOG_LEVEL": "info"}
         stack.up()
         for name, change in PROTECTED.items():
-            if (platform, name) != ("docker", "database-storage"):  # an engine's volume has no size
+            if (platform, name) != ("docker", "database-storage"):  # A Docker volume has no size.
                 with changed(stack):
                     change(stack)
                     keep(stack, platform, name)

@@ -112,7 +112,7 @@ def test_no_value_of_a_variable_is_run_while_targets_are_printed(clone: Path) ->
 
 
 @pytest.mark.parametrize("value", ["a b", "$(shell true)", "it's", '"', "a\nb", "`x`", "é", "$$", "#x", "a\\"])
-def test_value_reaches_the_runner_as_it_was_written(clone: Path, value: str) -> None:
+def test_value_reaches_the_runner_unchanged(clone: Path, value: str) -> None:
     _, seen = make(clone, "trace", f"ID={value}", "ENV=prod")
     assert seen == [(["-m", "ci", "trace"], {"TIERS_ARG_ID": value, "TIERS_ARG_ENV": "prod"})]
 
@@ -123,14 +123,14 @@ def test_stack_names_the_environment_on_the_command_line_only(clone: Path) -> No
     assert make(clone, "status", ENV="prod")[1][0][1] == {"TIERS_ARG_ENV": "prod"}
 
 
-def test_recipe_names_no_variable_of_the_user() -> None:
+def test_recipe_expands_no_variable_of_the_user() -> None:
     recipes = [line for line in MAKEFILE.splitlines() if line.startswith("\t")]
     assert len(recipes) > 50
     for name in call.VARIABLES - {"SHORT"}:
         assert not [line for line in recipes if re.search(rf"\$[({{]{name}\b", line)], name
 
 
-def test_every_target_of_the_runner_is_one_of_make() -> None:
+def test_every_target_of_the_runner_is_a_target_of_make() -> None:
     by_runner = re.findall(
         r"^([a-z][a-z0-9-]*):.*\n\t@.* -m ci \$@|^([a-z][a-z0-9-]*):.*\n\t@\$\(RUNNER\) \$@", MAKEFILE, re.MULTILINE
     )
@@ -176,13 +176,13 @@ def test_help_lists_every_target_with_a_description(clone: Path) -> None:
         ({"COUNT": "-1"}, "COUNT is"),
     ],
 )  # fmt: skip
-def test_variable_that_is_no_name_is_refused(values: Mapping[str, str], problem: str) -> None:
+def test_invalid_value_of_a_variable_is_refused(values: Mapping[str, str], problem: str) -> None:
     with pytest.raises(CallError) as refused:
         call.Call(target="status", values=values).refuse()
     assert problem in str(refused.value)
 
 
-def test_variables_of_make_leave_the_environment_of_what_it_starts() -> None:
+def test_variables_of_make_are_removed_from_the_environment_of_child_processes() -> None:
     environment = {"TIERS_ARG_ENV": "prod", "TIERS_ARG_ID": "x y", "MAKEFLAGS": " -- ID=x", "HOME": "/root"}
     found = parse(["trace", "ID=z"], environment)
     assert (found.env, found["ID"], found["TO"]) == ("prod", "z", "")
@@ -190,7 +190,7 @@ def test_variables_of_make_leave_the_environment_of_what_it_starts() -> None:
 
 
 @pytest.mark.parametrize("word", ["x", "HOME=/", "=x", "-h"])
-def test_word_that_is_no_variable_is_refused(word: str) -> None:
+def test_unknown_variable_is_refused(word: str) -> None:
     with pytest.raises(CallError, match="is no variable"):
         parse(["status", word], {})
 

@@ -17,8 +17,8 @@ class Handler(BaseHTTPRequestHandler):
         path = normpath("/" + unquote(raw).lstrip("/"))
         if path.startswith("/sleep/"):
             time.sleep(float(path.removeprefix("/sleep/")))
-        told = {"tier": os.environ.get("ANSWER", ""), "path": sent, "id": self.headers.get("X-Request-Id", "")}
-        body = b"# TYPE secret_figure gauge\nsecret_figure 1\n" if path == "/metrics" else json.dumps(told).encode()
+        answer = {"tier": os.environ.get("ANSWER", ""), "path": sent, "id": self.headers.get("X-Request-Id", "")}
+        body = b"# TYPE secret_figure gauge\nsecret_figure 1\n" if path == "/metrics" else json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -58,12 +58,12 @@ def _answers(context: str) -> bool:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
     """Deploy the board once for the tests of a module, which run in their order."""
-    made = DockerStack(tmp_path_factory.mktemp("board"), "e2e")
+    board = DockerStack(tmp_path_factory.mktemp("board"), "e2e")
     try:
-        made.up()
-        yield made
+        board.up()
+        yield board
     finally:
-        made.destroy(check=False)
+        board.destroy(check=False)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ class Edit:
     seen: Callable[[Stack], bool]
 
     @contextmanager
-    def made(self, stack: Stack) -> Generator[None]:
+    def applied(self, stack: Stack) -> Generator[None]:
         """Apply the change while the block runs."""
         file = stack.here / self.file
         text = file.read_text()

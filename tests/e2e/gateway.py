@@ -50,11 +50,11 @@ class Gateway:
             config = self.engine.api.create_networking_config(
                 {self.name: self.engine.api.create_endpoint_config(aliases=[name])}
             )
-            made = self.engine.api.create_container(
+            container = self.engine.api.create_container(
                 PYTHON, ["python3", "-u", "-c", APP], name=f"{self.name}-{name}", networking_config=config,
                 environment={"PORT": str(route.port), "ANSWER": name}, labels={LABEL: self.name},
             )  # fmt: skip
-            self.engine.api.start(made["Id"])
+            self.engine.api.start(container["Id"])
 
     def tool(self, *words: str) -> str:
         """Run the toolbox in the gateway's volume.
@@ -62,11 +62,11 @@ class Gateway:
         Raises:
             ContainerError: it ends with an error.
         """
-        said = self.engine.containers.run(
+        output = self.engine.containers.run(
             PYTHON, ["python3", "-c", TOOLBOX, *words], remove=True, user=f"{GATEWAY_USER}", network_mode="none",
             volumes={self.name: {"bind": haproxy.FOLDER}}, labels={LABEL: self.name}, stderr=True,
         )  # fmt: skip
-        return said.decode().strip()
+        return output.decode().strip()
 
     def claim(self, slot: Slot, slots: Mapping[Slot, Sequence[Route]], within: str = "60") -> str:
         """Give a slot its routes, as a release does before its tiers run."""
@@ -99,8 +99,10 @@ class Gateway:
 
     def serves(self, slot: Slot, *tiers: str, seconds: float = 30) -> None:
         """Wait until tiers of a slot answer through the gateway."""
-        asked = f"{haproxy.SLOT_HEADER}: {slot}"
-        eventually(lambda: {self.ask(f"/.gateway/{tier}".encode(), None, asked)[0] for tier in tiers} == {200}, seconds)
+        header = f"{haproxy.SLOT_HEADER}: {slot}"
+        eventually(
+            lambda: {self.ask(f"/.gateway/{tier}".encode(), None, header)[0] for tier in tiers} == {200}, seconds
+        )
 
     def file(self, name: str) -> str:
         return self.engine.containers.run(

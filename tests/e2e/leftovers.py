@@ -16,9 +16,9 @@ import kubernetes
 from docker.errors import APIError
 
 STACK = re.compile(r"e2e(-[a-z0-9-]+)?")
-"""The names of the environments that tests and benchmarks deploy. Nobody else's stacks are removed."""
+"""Names of the environments that tests and benchmarks deploy. Other stacks are never removed."""
 LABEL = "tiers-e2e"
-"""Label of the namespaces that tests make by themselves."""
+"""Label of the namespaces that tests create without Pulumi."""
 
 
 LOCK = Path.home() / ".cache/tiers/e2e.lock"
@@ -54,22 +54,22 @@ def _from_engine(engine: docker.DockerClient) -> Iterator[str]:
         if is_leftover(container.labels):
             container.remove(force=True, v=True)
             yield f"container {container.name}"
-    for kind, found in (("volume", engine.volumes.list()), ("network", engine.networks.list())):
-        for each in found:
-            if is_leftover(each.attrs.get("Labels")):
+    for kind, objects in (("volume", engine.volumes.list()), ("network", engine.networks.list())):
+        for entry in objects:
+            if is_leftover(entry.attrs.get("Labels")):
                 try:
-                    each.remove()
-                    yield f"{kind} {each.name}"
+                    entry.remove()
+                    yield f"{kind} {entry.name}"
                 except APIError as error:
-                    yield f"{kind} {each.name}, which stays: {error.explanation}"
+                    yield f"{kind} {entry.name}, which stays: {error.explanation}"
 
 
 def _from_cluster() -> Iterator[str]:
     core: Any = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(context="lab"))
-    found = [each.metadata.name for each in core.list_namespace().items if is_leftover(each.metadata.labels)]
-    for name in found:
+    names = [entry.metadata.name for entry in core.list_namespace().items if is_leftover(entry.metadata.labels)]
+    for name in names:
         core.delete_namespace(name)
         yield f"namespace {name}"
     deadline = time.monotonic() + 180
-    while set(found) & {each.metadata.name for each in core.list_namespace().items} and time.monotonic() < deadline:
+    while set(names) & {entry.metadata.name for entry in core.list_namespace().items} and time.monotonic() < deadline:
         time.sleep(1)

@@ -152,10 +152,10 @@ def settled(stack: Stack, before: int, load: Load, seconds: float = 120) -> None
 
     def whole() -> bool:
         stats = stack.get("/api/stats").json()
-        there = stats["messages"]
-        assert before + load.acknowledged <= there <= before + load.acknowledged + load.failed, stats
+        stored = stats["messages"]
+        assert before + load.acknowledged <= stored <= before + load.acknowledged + load.failed, stats
         done = (stats["summarised"], stats["processed"], stats["attempts"], stats["most_attempts"])
-        assert done == (there, there, there, 1), stats
+        assert done == (stored, stored, stored, 1), stats
         return True
 
     eventually(whole, seconds)

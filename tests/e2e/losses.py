@@ -23,15 +23,15 @@ class Loss:
 
 def report(tier: str, way: Callable[..., Any], seen: Sequence[Loss]) -> None:
     """Replace the measurements of a tier and a way to lose its primary in the report."""
-    known: dict[str, dict[str, Any]] = json.loads(REPORT.read_text()) if REPORT.exists() else {}
-    seconds = [round(each.seconds, 1) for each in seen]
-    known.setdefault(tier, {})[way.__name__] = {
+    entries: dict[str, dict[str, Any]] = json.loads(REPORT.read_text()) if REPORT.exists() else {}
+    seconds = [round(loss.seconds, 1) for loss in seen]
+    entries.setdefault(tier, {})[way.__name__] = {
         "seconds": seconds,
         "median": statistics.median(seconds),
         "max": max(seconds),
-        "acknowledged": sum(each.acknowledged for each in seen),
-        "lost": sum(each.lost for each in seen),
+        "acknowledged": sum(loss.acknowledged for loss in seen),
+        "lost": sum(loss.lost for loss in seen),
         "load": round(os.getloadavg()[0], 1),
     }
     REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    REPORT.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")

@@ -37,9 +37,9 @@ class Seen:
 
     def pytest_sessionfinish(self) -> None:
         if self.cells:
-            known = json.loads(FILE.read_text()) if FILE.exists() else {}
+            cells = json.loads(FILE.read_text()) if FILE.exists() else {}
             FILE.parent.mkdir(exist_ok=True)
-            FILE.write_text(json.dumps(known | self.cells, indent=1, sort_keys=True) + "\n")
+            FILE.write_text(json.dumps(cells | self.cells, indent=1, sort_keys=True) + "\n")
 
 
 def _git(*words: str) -> str:

@@ -102,8 +102,8 @@ class Stack:
 
     def _secrets(self) -> set[str]:
         """Return the names of the secrets that the application needs."""
-        own = {secret for tier in self.app.values() if isinstance(tier, dict) for secret in tier.get("secrets", ())}
-        return own | {secret for secret in SECRETS if secret.removesuffix("-password") in self.app}
+        listed = {secret for tier in self.app.values() if isinstance(tier, dict) for secret in tier.get("secrets", ())}
+        return listed | {secret for secret in SECRETS if secret.removesuffix("-password") in self.app}
 
     @property
     def url(self) -> str:
@@ -126,9 +126,9 @@ class Stack:
 
     def write(self) -> None:
         (self.here / "Pulumi.yaml").write_text(yaml.safe_dump(self.project))
-        given = yaml.safe_load(self.settings.read_text())
-        given.setdefault("config", {})[self.key] = self.environment
-        self.settings.write_text(yaml.safe_dump(given))
+        settings = yaml.safe_load(self.settings.read_text())
+        settings.setdefault("config", {})[self.key] = self.environment
+        self.settings.write_text(yaml.safe_dump(settings))
 
     def up(self, check: bool = True, **variables: str) -> Result:
         self.write()
@@ -219,36 +219,42 @@ class DockerStack(Stack):
 
     def containers(self) -> list[Any]:
         return [
-            each
-            for each in self.engine.containers.list(all=True, ignore_removed=True)
-            if str(each.name).startswith(f"{self.prefix}-")
+            container
+            for container in self.engine.containers.list(all=True, ignore_removed=True)
+            if str(container.name).startswith(f"{self.prefix}-")
         ]
 
     def ids(self, tier: str, slot: str) -> set[str]:
-        wanted = [f"tiers.environment={self.name}", f"tiers.tier={tier}", f"tiers.slot={slot}", "tiers.role=tier"]
+        labels = [f"tiers.environment={self.name}", f"tiers.tier={tier}", f"tiers.slot={slot}", "tiers.role=tier"]
         return {
-            f"{each.id} {each.attrs['State']['StartedAt']}"
-            for each in self.engine.containers.list(filters={"label": wanted})
+            f"{container.id} {container.attrs['State']['StartedAt']}"
+            for container in self.engine.containers.list(filters={"label": labels})
         }
 
     def generations(self, slot: str) -> dict[str, Any]:
-        wanted = [f"tiers.environment={self.name}", f"tiers.slot={slot}"]
-        return {str(each.name): each.id for each in self.engine.containers.list(all=True, filters={"label": wanted})}
+        labels = [f"tiers.environment={self.name}", f"tiers.slot={slot}"]
+        return {
+            str(container.name): container.id
+            for container in self.engine.containers.list(all=True, filters={"label": labels})
+        }
 
     def break_down(self, tier: str, slot: str) -> None:
-        for each in self.containers():
-            if each.name.startswith(f"{self.prefix}-{slot}-{tier}-") and each.labels.get("tiers.role") == "tier":
-                each.stop(timeout=1)
+        for container in self.containers():
+            if (
+                container.name.startswith(f"{self.prefix}-{slot}-{tier}-")
+                and container.labels.get("tiers.role") == "tier"
+            ):
+                container.stop(timeout=1)
 
     def left(self) -> list[str]:
         """Return the names of all objects of the stack on the engine."""
         prefix = f"{self.prefix}-"
-        found = [
+        objects = [
             *self.engine.containers.list(all=True, ignore_removed=True),
             *self.engine.volumes.list(),
             *self.engine.networks.list(),
         ]
-        return [name for each in found if (name := str(each.name)).startswith(prefix)]
+        return [name for entry in objects if (name := str(entry.name)).startswith(prefix)]
 
 
 class ClusterStack(Stack):
@@ -256,11 +262,11 @@ class ClusterStack(Stack):
 
     def __init__(self, folder: Path, name: str, template: str = "staging", at: str = ".") -> None:
         super().__init__(folder, name, template, {}, at)
-        given = urlsplit(self.environment["kubernetes"]["url"])
+        url = urlsplit(self.environment["kubernetes"]["url"])
         self.host = f"{self.prefix}.localhost"
         # Environment variables of tiers may contain the host, too.
-        self.environment = json.loads(json.dumps(self.environment).replace(str(given.hostname), self.host))
-        self.url_here = f"{given.scheme}://127.0.0.1:{given.port}"
+        self.environment = json.loads(json.dumps(self.environment).replace(str(url.hostname), self.host))
+        self.url_here = f"{url.scheme}://127.0.0.1:{url.port}"
         self.namespace: str = self.environment["kubernetes"]["namespace"].setdefault("name", self.prefix)
         self.headers = {"Host": self.host}
         self.core: Any = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(context="lab"))
@@ -294,8 +300,8 @@ class ClusterStack(Stack):
     def pods(self, tier: str, slot: str | None = None) -> list[Any]:
         """Return the running pods of a tier, the youngest last."""
         label = f"app.kubernetes.io/name={tier}" + (f",tiers.slot={slot}" if slot else "")
-        found = self.core.list_namespaced_pod(self.namespace, label_selector=label).items
-        alive = [pod for pod in found if not pod.metadata.deletion_timestamp]
+        listed = self.core.list_namespaced_pod(self.namespace, label_selector=label).items
+        alive = [pod for pod in listed if not pod.metadata.deletion_timestamp]
         return sorted(alive, key=lambda pod: pod.metadata.creation_timestamp)
 
     def ids(self, tier: str, slot: str) -> set[str]:
@@ -303,11 +309,14 @@ class ClusterStack(Stack):
 
     def generations(self, slot: str) -> dict[str, Any]:
         kinds = "deployments,services,networkpolicies,poddisruptionbudgets,secrets,serviceaccounts,jobs,httproutes"
-        wanted = f"tiers.slot={slot},tiers.role!=switch"
-        found = json.loads(self.kubectl("get", kinds, "--selector", wanted, "--output=json"))["items"]
+        labels = f"tiers.slot={slot},tiers.role!=switch"
+        objects = json.loads(self.kubectl("get", kinds, "--selector", labels, "--output=json"))["items"]
         return {
-            f"{each['kind']} {each['metadata']['name']}": (each["metadata"]["uid"], each["metadata"].get("generation"))
-            for each in found
+            f"{entry['kind']} {entry['metadata']['name']}": (
+                entry["metadata"]["uid"],
+                entry["metadata"].get("generation"),
+            )
+            for entry in objects
         }
 
     def break_down(self, tier: str, slot: str) -> None:
@@ -324,14 +333,14 @@ class ClusterStack(Stack):
         """Return all objects in the namespace, without those that every namespace has."""
         kinds = self.kubectl("api-resources", "--verbs=list", "--namespaced", "--output=name").split()
         kinds = [kind for kind in kinds if not kind.startswith("events") and "metrics.k8s.io" not in kind]
-        found = self.kubectl("get", ",".join(kinds), "--ignore-not-found", "--output=name").split()
-        return [name for name in found if name not in ("configmap/kube-root-ca.crt", "serviceaccount/default")]
+        objects = self.kubectl("get", ",".join(kinds), "--ignore-not-found", "--output=name").split()
+        return [name for name in objects if name not in ("configmap/kube-root-ca.crt", "serviceaccount/default")]
 
 
-def admin(*words: str, given: str | None = None) -> str:
+def admin(*words: str, stdin: str | None = None) -> str:
     """Run kubectl as administrator of the lab's cluster, and return its output."""
     done = subprocess.run(
-        ["kubectl", "--context", "lab", *words], input=given, capture_output=True, text=True, timeout=120
+        ["kubectl", "--context", "lab", *words], input=stdin, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -339,9 +348,9 @@ def admin(*words: str, given: str | None = None) -> str:
 
 def on(platform: str, folder: Path, name: str) -> Stack:
     """Create the smallest possible stack of the board on a platform, not deployed yet."""
-    made = DockerStack(folder, name) if platform == "docker" else ClusterStack(folder, name)
-    made.environment |= {"reload": False, "seed": False}
-    return made
+    stack = DockerStack(folder, name) if platform == "docker" else ClusterStack(folder, name)
+    stack.environment |= {"reload": False, "seed": False}
+    return stack
 
 
 @contextmanager

@@ -90,16 +90,16 @@ class BackedUp(DockerStack):
     def inside(self, name: str, *command: str) -> str:
         """Run a command in a container of the stack, and return its output."""
         container: Any = self.engine.containers.get(f"{self.prefix}-{name}-1")
-        code, said = container.exec_run(list(command))
-        assert code == 0, said
-        return said.decode().strip()
+        code, output = container.exec_run(list(command))
+        assert code == 0, output
+        return output.decode().strip()
 
     def sql(self, text: str, database: str = "board") -> str:
         return self.inside("database", "psql", "-U", "board", "-qtAX", "-v", "ON_ERROR_STOP=1", "-c", text, database)
 
     def metrics(self) -> dict[str, float]:
-        asked = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9200/metrics').read().decode())"
-        lines = (line.rpartition(" ") for line in self.inside("backup", "python3", "-c", asked).splitlines() if line)
+        program = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9200/metrics').read().decode())"
+        lines = (line.rpartition(" ") for line in self.inside("backup", "python3", "-c", program).splitlines() if line)
         return {name: float(value) for name, _, value in lines}
 
 
@@ -143,8 +143,8 @@ def test_database_is_restored_after_its_volume_is_lost(board: BackedUp) -> None:
     board.pulumi("refresh", "--yes", "--stack", board.name, *gone, check=True)
     board.up()
     assert board.sql("SELECT count(*) FROM pg_tables WHERE tablename = 'kept'") == "0"
-    said = backup(board, "restore", "--into", "again")
-    assert "equal what was saved" in said
+    output = backup(board, "restore", "--into", "again")
+    assert "equal what was saved" in output
     assert rows(board, "again") == before
     whole, of_the_writer = board.sql(
         "SELECT count(*) FILTER (WHERE t <> 'later'), count(*) FILTER (WHERE t = 'later') % 100 FROM kept", "again"
@@ -158,14 +158,14 @@ def test_backup_leaks_no_secret_and_no_content(board: BackedUp) -> None:
     board.sql(f"CREATE TABLE IF NOT EXISTS told AS SELECT '{WORDS}' AS t")
     backup(board, "full")
     backup(board, "verify")
-    told = [file.read_bytes() for file in board.disk.rglob("*") if file.is_file()]
-    assert len(told) > 5
-    told.append(board.pulumi("stack", "export", check=True).text.encode())
+    texts = [file.read_bytes() for file in board.disk.rglob("*") if file.is_file()]
+    assert len(texts) > 5
+    texts.append(board.pulumi("stack", "export", check=True).text.encode())
     for container in board.containers():
-        told += [str(container.attrs).encode(), container.logs()]
-    told.append(board.inside("backup", "sh", "-c", "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline").encode())
+        texts += [str(container.attrs).encode(), container.logs()]
+    texts.append(board.inside("backup", "sh", "-c", "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline").encode())
     for secret in (*SECRETS.values(), KEY, WORDS):
-        assert not [text[:200] for text in told if secret.encode() in text]
+        assert not [text[:200] for text in texts if secret.encode() in text]
 
 
 @pytest.mark.long
@@ -184,18 +184,18 @@ def moments() -> st.SearchStrategy[datetime]:
 @given(
     history=st.lists(
         st.tuples(st.sampled_from(["backup", "full", "verify"]), moments(), st.booleans()),
-        min_size=4, max_size=12, unique_by=lambda each: each[1],
+        min_size=4, max_size=12, unique_by=lambda entry: entry[1],
     ),
     days=st.integers(1, 60),
 )  # fmt: skip
 def test_retention_deletes_exactly_the_expired_backups(
     board: BackedUp, history: list[tuple[str, datetime, bool]], days: int
 ) -> None:
-    """This uses restic itself: every remaining backup can be read, and every expired one is gone."""
-    told = [[kind, str(at), ok] for kind, at, ok in history], days, "2026-06-30 23:59:59"
-    left = json.loads(board.inside("backup", "python3", "-c", TIDY, json.dumps(told)))
+    """restic itself reads every remaining backup and finds no expired one."""
+    arguments = [[kind, str(at), ok] for kind, at, ok in history], days, "2026-06-30 23:59:59"
+    left = json.loads(board.inside("backup", "python3", "-c", TIDY, json.dumps(arguments)))
     good = {kind: max((at for one, at, ok in history if ok and one == kind), default=None) for kind, *_ in history}
-    stays = [each for each in history if (last := good[each[0]]) is None or each[1] >= last - timedelta(days=days)]
+    stays = [run for run in history if (last := good[run[0]]) is None or run[1] >= last - timedelta(days=days)]
     assert sorted(map(tuple, left)) == sorted((kind, str(at), ok) for kind, at, ok in stays)
 
 

@@ -34,11 +34,11 @@ def primary(stack: ClusterStack) -> Any:
     ask = """W=$(printf 'watcher %s' "$(cat /run/secrets/cache-password)" | sha256sum | cut -d ' ' -f 1)
     REDISCLI_AUTH=$W redis-cli -p 26379 sentinel get-master-addr-by-name tiers | head -n 1"""
     members = stack.pods("cache")
-    said = [
-        stack.kubectl("exec", each.metadata.name, "-c", "watcher", "--", "sh", "-c", ask).strip() for each in members
+    primaries = [
+        stack.kubectl("exec", pod.metadata.name, "-c", "watcher", "--", "sh", "-c", ask).strip() for pod in members
     ]
-    assert len(said) == 3 and len(set(said)) == 1, said
-    return next(each for each in members if each.metadata.labels["tiers.member"] == said[0])
+    assert len(primaries) == 3 and len(set(primaries)) == 1, primaries
+    return next(pod for pod in members if pod.metadata.labels["tiers.member"] == primaries[0])
 
 
 def redis(stack: ClusterStack, pod: Any, command: str) -> str:
@@ -49,14 +49,14 @@ def redis(stack: ClusterStack, pod: Any, command: str) -> str:
 
 def whole(stack: ClusterStack) -> bool:
     """Tell whether the cache has one primary and two replicas that follow it."""
-    told = redis(stack, primary(stack), "info replication")
-    return "role:master" in told and told.count("state=online") == 2
+    replication = redis(stack, primary(stack), "info replication")
+    return "role:master" in replication and replication.count("state=online") == 2
 
 
 def server(pod: Any) -> int:
     """Return the process id of a member's redis-server."""
-    [found] = processes(pod.metadata.uid, "redis-server *:6379")
-    return found
+    [process] = processes(pod.metadata.uid, "redis-server *:6379")
+    return process
 
 
 def delete_pod(stack: ClusterStack, pod: Any) -> None:
@@ -115,24 +115,24 @@ def befall(stack: ClusterStack, what: Callable[[ClusterStack, Any], None], numbe
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
     """Deploy staging with a single cache that holds a key, and then replicate it, as every stack with data does."""
-    made = ClusterStack(tmp_path_factory.mktemp("cache"), "e2e-cache")
-    made.environment["kubernetes"]["namespace"].pop("quota")
+    board = ClusterStack(tmp_path_factory.mktemp("cache"), "e2e-cache")
+    board.environment["kubernetes"]["namespace"].pop("quota")
     for tier in ("web", "api"):
-        made.environment["tiers"][tier]["replicas"] = 1
-    with deployed(made):
+        board.environment["tiers"][tier]["replicas"] = 1
+    with deployed(board):
         in_api(
-            made, "from redis import Redis; from board import settings; Redis(**settings.cache_server()).set('old', 1)"
+            board, "from redis import Redis; from board import settings; Redis(**settings.cache_server()).set('old', 1)"
         )
-        made.environment["tiers"]["cache"]["ha"] = True
-        made.up()
-        yield made
+        board.environment["tiers"]["cache"]["ha"] = True
+        board.up()
+        yield board
 
 
 def test_key_of_the_single_cache_is_on_all_three_members(stack: ClusterStack) -> None:
     assert whole(stack)
     for pod in stack.pods("cache"):
         assert redis(stack, pod, "exists old").strip() == "1"
-    assert json.loads(in_api(stack, MISSING, given='["old", "never"]')) == 1, "the check for missing keys must find one"
+    assert json.loads(in_api(stack, MISSING, stdin='["old", "never"]')) == 1, "the check for missing keys must find one"
 
 
 def test_clients_connect_to_the_proxy_only(stack: ClusterStack) -> None:
@@ -171,11 +171,11 @@ def test_new_password_reaches_all_members(stack: ClusterStack) -> None:
     stack.pulumi("config", "set", "--secret", "--path", "secrets.cache-password", "another-e2e-cache", check=True)
     stack.up()
     eventually(lambda: whole(stack), 60)
-    assert in_api(stack, MISSING, given='["old"]').strip() == "0"
+    assert in_api(stack, MISSING, stdin='["old"]').strip() == "0"
 
 
 def reported(what: Callable[..., None], rounds: Sequence[Loss]) -> None:
     """Write the rounds to the report, and fail if too many keys are lost or the time is too long."""
     report("cache", what, rounds)
-    assert all(each.lost <= FEW for each in rounds), rounds
-    assert max(each.seconds for each in rounds) < 60, rounds
+    assert all(loss.lost <= FEW for loss in rounds), rounds
+    assert max(loss.seconds for loss in rounds) < 60, rounds

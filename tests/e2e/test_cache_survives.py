@@ -15,8 +15,8 @@ ROUNDS = 3
 
 @pytest.fixture(scope="module", params=["docker", "kubernetes"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with deployed(on(request.param, tmp_path_factory.mktemp(request.param), "e2e-one")) as made:
-        yield made
+    with deployed(on(request.param, tmp_path_factory.mktemp(request.param), "e2e-one")) as board:
+        yield board
 
 
 def servers(stack: Stack) -> list[int]:

@@ -43,19 +43,21 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder / "cli", check=True, capture_output=True)
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder / "clone")], check=True)
     (folder / "clone/.state").mkdir()
-    made = Shell(folder / "cli/node_modules/.bin/devcontainer", folder / "clone")
+    container = Shell(folder / "cli/node_modules/.bin/devcontainer", folder / "clone")
     engine = docker.from_env()
     try:
         # Debian's engine has no BuildKit.
-        made.cli_says("up", "--buildkit", "never")
-        yield made
+        container.cli_says("up", "--buildkit", "never")
+        yield container
     finally:
-        for each in engine.containers.list(all=True, filters={"label": f"devcontainer.local_folder={made.folder}"}):
-            volumes = [mount["Name"] for mount in each.attrs["Mounts"] if mount["Type"] == "volume"]
-            each.remove(force=True)
+        for entry in engine.containers.list(
+            all=True, filters={"label": f"devcontainer.local_folder={container.folder}"}
+        ):
+            volumes = [mount["Name"] for mount in entry.attrs["Mounts"] if mount["Type"] == "volume"]
+            entry.remove(force=True)
             for name in volumes:
                 engine.volumes.get(name).remove()
-            engine.images.remove(each.attrs["Image"], force=True)
+            engine.images.remove(entry.attrs["Image"], force=True)
 
 
 def test_doctor_finds_everything_in_the_container(shell: Shell) -> None:
@@ -76,7 +78,9 @@ def test_environment_comes_up_from_the_container_and_reloads(shell: Shell) -> No
     finally:
         shell.make("down", "ENV=dev-shell")
     assert not [
-        each for each in docker.from_env().containers.list(all=True) if str(each.name).startswith("board-dev-shell-")
+        container
+        for container in docker.from_env().containers.list(all=True)
+        if str(container.name).startswith("board-dev-shell-")
     ]
 
 

@@ -24,8 +24,8 @@ def test_all_five_tiers_answer(stack: DockerStack) -> None:
 def test_seeded_board_accepts_messages_and_does_their_jobs(stack: DockerStack) -> None:
     eventually(lambda: stack.get("/api/stats").json()["summarised"] == 3)
     message = stack.post("a message with a word like rhubarb and some more of them to shorten")
-    found = stack.get("/api/search", params={"q": "rhubarb"}).json()
-    assert [each["id"] for each in found] == [message["id"]]
+    messages = stack.get("/api/search", params={"q": "rhubarb"}).json()
+    assert [entry["id"] for entry in messages] == [message["id"]]
     path = f"/api/messages/{message['id']}"
     eventually(lambda: stack.get(path).json()["summary"] is not None)
     assert stack.get(path).json()["summary"].startswith("a message with a word like rhubarb and")
@@ -54,44 +54,44 @@ def test_feed_announces_new_messages(stack: DockerStack) -> None:
 def test_request_id_is_kept_or_created(stack: DockerStack) -> None:
     assert stack.get("/api/stats", headers={"X-Request-Id": "mine-1"}).headers["X-Request-Id"] == "mine-1"
     assert len(stack.get("/api/stats").headers["X-Request-Id"]) == 36
-    [api] = [each for each in stack.containers() if each.name.endswith("blue-api-1")]
+    [api] = [container for container in stack.containers() if container.name.endswith("blue-api-1")]
     lines = [json.loads(line) for line in api.logs().decode().splitlines() if line.startswith("{")]
     assert any(line.get("request_id") == "mine-1" and line["message"] == "request" for line in lines)
 
 
 def test_trace_follows_a_request_through_all_tiers(stack: DockerStack) -> None:
-    asked = {"X-Request-Id": "trace-e2e-1"}
+    headers = {"X-Request-Id": "trace-e2e-1"}
     message = {"author": "e2e", "body": "to be followed"}
-    posted = requests.post(f"{stack.url}/api/messages", json=message, headers=asked, timeout=10).json()
+    posted = requests.post(f"{stack.url}/api/messages", json=message, headers=headers, timeout=10).json()
     eventually(lambda: stack.get(f"/api/messages/{posted['id']}").json()["processed"] == 1)
-    stack.get("/", headers=asked)
+    stack.get("/", headers=headers)
     # The database shows a request id while its statement waits, and in its log after the statement failed.
-    [database] = [each for each in stack.containers() if each.name.endswith("-database-1")]
-    held = f"psql -U {stack.app['database']['user']} -d {stack.app['database']['name']} -Atc"
+    [database] = [container for container in stack.containers() if container.name.endswith("-database-1")]
+    psql = f"psql -U {stack.app['database']['user']} -d {stack.app['database']['name']} -Atc"
     locking = threading.Thread(
-        target=lambda: database.exec_run(f'{held} "BEGIN; LOCK TABLE messages; SELECT pg_sleep(5)"')
+        target=lambda: database.exec_run(f'{psql} "BEGIN; LOCK TABLE messages; SELECT pg_sleep(5)"')
     )
     locking.start()
     time.sleep(1)
-    waiting = threading.Thread(target=lambda: stack.get("/api/messages?limit=7", headers=asked))
+    waiting = threading.Thread(target=lambda: stack.get("/api/messages?limit=7", headers=headers))
     waiting.start()
     mine = "pid <> pg_backend_pid() AND query LIKE '/* request trace-e2e-1 */%' AND state = 'active'"
-    cancel = f'{held} "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {mine}"'
+    cancel = f'{psql} "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {mine}"'
     eventually(lambda: database.exec_run(cancel).output.decode().strip() == "t")
-    for each in (waiting, locking):
-        each.join()
-    told = [line.split()[1:] for line in stack.ci("trace", "trace-e2e-1").splitlines() if line[:1].isdigit()]
-    tiers = [words[0] for words in told]
+    for thread in (waiting, locking):
+        thread.join()
+    lines = [line.split()[1:] for line in stack.ci("trace", "trace-e2e-1").splitlines() if line[:1].isdigit()]
+    tiers = [words[0] for words in lines]
     assert set(tiers) == {"gateway", "web", "api", "worker", "database"}
     assert tiers.index("api") < tiers.index("worker")
     release = stack.outputs()["release"]
-    for tier, *words in told:
+    for tier, *words in lines:
         assert tier == "database" or words[:2] == ["blue", release], words
 
 
 def test_metrics_are_exported_and_hidden_from_users(stack: DockerStack) -> None:
     assert stack.get("/metrics").status_code == 404
-    [api] = [each for each in stack.containers() if each.name.endswith("blue-api-1")]
+    [api] = [container for container in stack.containers() if container.name.endswith("blue-api-1")]
     code = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/metrics').read().decode())"
     text = api.exec_run(["python", "-c", code]).output.decode()
     for metric in ("http_request_duration_seconds_bucket", "board_queue_depth", "http_request_errors_total"):
@@ -106,9 +106,9 @@ def test_second_update_changes_nothing(stack: DockerStack) -> None:
 
 def test_only_the_gateway_is_reachable_from_the_host(stack: DockerStack) -> None:
     published = {
-        each.name: bindings
-        for each in stack.containers()
-        if (bindings := {port: where for port, where in each.ports.items() if where})
+        container.name: bindings
+        for container in stack.containers()
+        if (bindings := {port: where for port, where in container.ports.items() if where})
     }
     assert list(published) == ["board-e2e-gateway"]
     assert published["board-e2e-gateway"] == {
@@ -121,47 +121,51 @@ def test_only_the_gateway_is_reachable_from_the_host(stack: DockerStack) -> None
 
 
 def test_every_container_is_hardened(stack: DockerStack) -> None:
-    started = [each for each in stack.containers() if each.status != "created"]
+    started = [container for container in stack.containers() if container.status != "created"]
     assert len(started) >= 9
-    for each in started:
-        host, config = each.attrs["HostConfig"], each.attrs["Config"]
-        assert config["User"].split(":")[0] not in ("", "0", "root"), each.name
-        assert host["ReadonlyRootfs"], each.name
-        assert host["CapDrop"] == ["ALL"], each.name
-        assert host["SecurityOpt"] == ["no-new-privileges:true"], each.name
-        assert host["Memory"] > 0, each.name
-        assert host["NanoCpus"] > 0, each.name
-        assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m"}}, each.name
-        assert host["RestartPolicy"]["Name"] == ("unless-stopped" if each.status == "running" else "no"), each.name
+    for container in started:
+        host, config = container.attrs["HostConfig"], container.attrs["Config"]
+        assert config["User"].split(":")[0] not in ("", "0", "root"), container.name
+        assert host["ReadonlyRootfs"], container.name
+        assert host["CapDrop"] == ["ALL"], container.name
+        assert host["SecurityOpt"] == ["no-new-privileges:true"], container.name
+        assert host["Memory"] > 0, container.name
+        assert host["NanoCpus"] > 0, container.name
+        assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m"}}, (
+            container.name
+        )
+        assert host["RestartPolicy"]["Name"] == ("unless-stopped" if container.status == "running" else "no"), (
+            container.name
+        )
 
 
 def test_no_secret_is_in_plain_text_anywhere(stack: DockerStack) -> None:
-    places = {"the state": stack.pulumi("stack", "export", check=True).text}
+    sources = {"the state": stack.pulumi("stack", "export", check=True).text}
     for file in (stack.folder / ".state").rglob("*.json"):
-        places[f"the state file {file.name}"] = file.read_text()
-    for each in stack.containers():
-        places[f"inspect {each.name}"] = json.dumps(each.attrs)
-        places[f"logs of {each.name}"] = each.logs().decode(errors="replace")
-        if each.status == "running":
-            places[f"processes of {each.name}"] = json.dumps(each.top())
-        places[f"image of {each.name}"] = json.dumps([each.image.attrs, each.image.history()])
-    places["the program's output"] = stack.pulumi("preview", "--diff", check=True).text
-    for place, text in places.items():
+        sources[f"the state file {file.name}"] = file.read_text()
+    for container in stack.containers():
+        sources[f"inspect {container.name}"] = json.dumps(container.attrs)
+        sources[f"logs of {container.name}"] = container.logs().decode(errors="replace")
+        if container.status == "running":
+            sources[f"processes of {container.name}"] = json.dumps(container.top())
+        sources[f"image of {container.name}"] = json.dumps([container.image.attrs, container.image.history()])
+    sources["the program's output"] = stack.pulumi("preview", "--diff", check=True).text
+    for source, text in sources.items():
         for value in SECRETS.values():
-            assert value not in text, place
-    [api] = [each for each in stack.containers() if each.name.endswith("blue-api-1")]
+            assert value not in text, source
+    [api] = [container for container in stack.containers() if container.name.endswith("blue-api-1")]
     assert api.exec_run(["cat", "/run/secrets/database-password"]).output.decode() == SECRETS["database-password"]
 
 
 def test_data_survives_a_restart_of_every_container(stack: DockerStack) -> None:
-    [worker] = [each for each in stack.containers() if each.name.endswith("blue-worker-1")]
+    [worker] = [container for container in stack.containers() if container.name.endswith("blue-worker-1")]
     worker.stop()
     message = stack.post("written before the restart")
     before = stack.get("/api/stats").json()
     assert before["summarised"] == before["messages"] - 1
-    for each in stack.containers():
-        if each.status == "running":
-            each.restart()
+    for container in stack.containers():
+        if container.status == "running":
+            container.restart()
     # The worker starts last: if the cache forgot that its job has begun, the worker would do the job again.
     worker.start()
     expected = (before["messages"], before["messages"], 1)
@@ -173,12 +177,12 @@ def test_data_survives_a_restart_of_every_container(stack: DockerStack) -> None:
 
 
 def test_stopped_worker_finishes_its_job_first(stack: DockerStack) -> None:
-    [worker] = [each for each in stack.containers() if each.name.endswith("blue-worker-1")]
-    held = stack.post("a long job", work_seconds=4)
-    eventually(lambda: stack.get(f"/api/messages/{held['id']}").json()["attempts"] == 1)
+    [worker] = [container for container in stack.containers() if container.name.endswith("blue-worker-1")]
+    job = stack.post("a long job", work_seconds=4)
+    eventually(lambda: stack.get(f"/api/messages/{job['id']}").json()["attempts"] == 1)
     waiting = stack.post("waits for the next worker")
     worker.stop(timeout=60)
-    assert stack.get(f"/api/messages/{held['id']}").json()["processed"] == 1
+    assert stack.get(f"/api/messages/{job['id']}").json()["processed"] == 1
     assert stack.get(f"/api/messages/{waiting['id']}").json()["attempts"] == 0
     worker.start()
     eventually(lambda: stack.get(f"/api/messages/{waiting['id']}").json()["processed"] == 1)
@@ -245,7 +249,7 @@ def test_without_reload_built_images_serve_cacheable_assets(stack: DockerStack) 
 
 
 def test_stopped_api_finishes_its_requests_first(stack: DockerStack) -> None:
-    [api] = [each for each in stack.containers() if each.name.endswith("blue-api-1")]
+    [api] = [container for container in stack.containers() if container.name.endswith("blue-api-1")]
     answers: list[int] = []
     holding = threading.Thread(target=lambda: answers.append(stack.get("/api/slow?seconds=4").status_code))
     holding.start()
@@ -259,7 +263,7 @@ def test_stopped_api_finishes_its_requests_first(stack: DockerStack) -> None:
 
 def test_unhealthy_release_is_explained_and_leaves_live_untouched(stack: DockerStack) -> None:
     live = stack.get("/api/release").json()
-    running = {each.name: each.id for each in stack.containers() if "-blue-" in each.name}
+    running = {container.name: container.id for container in stack.containers() if "-blue-" in container.name}
     main = stack.folder / "examples/board/api/board/main.py"
     good = main.read_text()
     stack.app["api"]["start_within"] = "8s"
@@ -275,7 +279,7 @@ def test_unhealthy_release_is_explained_and_leaves_live_untouched(stack: DockerS
     assert "the moon is wrong" in failed.text
     assert stack.get("/api/release").json() == live
     assert set(seen) <= {"200", "201"}, seen
-    assert {each.name: each.id for each in stack.containers() if "-blue-" in each.name} == running
+    assert {container.name: container.id for container in stack.containers() if "-blue-" in container.name} == running
     again = stack.up(check=False)
     assert again.code, "the second update must not accept the unhealthy container"
     assert stack.get("/api/release").json() == live
@@ -285,7 +289,7 @@ def test_unhealthy_release_is_explained_and_leaves_live_untouched(stack: DockerS
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"web": {"image": "board-nothing:0.0.1"}}, "app.web.image: board-nothing:0.0.1 can't be had"),
         ({"web": {"build": "examples/nowhere"}}, "app.web.build: examples/nowhere is not there"),
@@ -294,7 +298,7 @@ def test_unhealthy_release_is_explained_and_leaves_live_untouched(stack: DockerS
     ids=["no-such-image", "no-such-folder", "failing-migration"],
 )
 def test_release_that_cannot_be_built_or_migrated_is_explained_and_leaves_live_untouched(
-    stack: DockerStack, change: dict[str, dict[str, object]], said: str
+    stack: DockerStack, change: dict[str, dict[str, object]], message: str
 ) -> None:
     live = stack.get("/api/release").json()
     good = json.loads(json.dumps(stack.app))
@@ -304,7 +308,7 @@ def test_release_that_cannot_be_built_or_migrated_is_explained_and_leaves_live_u
         stack.app[tier] |= values
     failed = stack.up(check=False)
     assert failed.code
-    assert said in failed.text
+    assert message in failed.text
     assert stack.get("/api/release").json() == live
     stack.app.clear()
     stack.app |= good
@@ -326,10 +330,10 @@ def test_changed_secret_is_a_new_release(stack: DockerStack) -> None:
 def test_protected_data_stops_a_destroy(stack: DockerStack) -> None:
     stack.environment["protect_data"] = True
     stack.up()
-    running = {each.id for each in stack.containers()}
+    running = {container.id for container in stack.containers()}
     refused = stack.destroy(check=False)
     assert refused.code
-    assert {each.id for each in stack.containers()} == running
+    assert {container.id for container in stack.containers()} == running
     assert "protect" in refused.text
     assert "database-data" in refused.text
     assert stack.get("/api/stats").status_code == 200

@@ -1,4 +1,4 @@
-"""Objects of generated configurations pass the API server's own validation: a dry run, which stores nothing."""
+"""Generated configurations on the API server's own validation: a dry run, which stores nothing."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from .stack import admin
 
 NAMESPACE = "tiers-dry-run"
 FOREIGN = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
-"""Kinds of an operator that the lab has only for the tests of monitoring."""
+"""Kinds of an operator that the lab has for the tests of monitoring only."""
 generated = settings(
     derandomize=True,
     phases=[Phase.generate],
@@ -29,7 +29,7 @@ generated = settings(
 
 @pytest.fixture(scope="module", autouse=True)
 def namespace() -> Iterator[None]:
-    """A namespace to name in the objects."""
+    """Create a namespace for the objects."""
     admin("create", "namespace", NAMESPACE)
     admin("label", "namespace", NAMESPACE, f"{LABEL}=dry-run")
     yield
@@ -37,7 +37,7 @@ def namespace() -> Iterator[None]:
 
 
 def objects(configuration: generator.Configuration) -> list[dict[str, Any]]:
-    """Return the Kubernetes objects that a configuration is rendered to; none if it is refused."""
+    """Render a configuration, and return its Kubernetes objects; none if it is refused."""
     try:
         load_environment(configuration.environment, load_app(configuration.app))
         deployment = deploy(
@@ -46,42 +46,42 @@ def objects(configuration: generator.Configuration) -> list[dict[str, Any]]:
     except ConfigError:
         return []
     inputs = [entry.inputs for entry in deployment.sorted if entry.custom and entry.type.startswith("kubernetes:")]
-    return [_moved(json.loads(json.dumps(each))) for each in inputs if each["kind"] not in FOREIGN]
+    return [_moved(json.loads(json.dumps(entry))) for entry in inputs if entry["kind"] not in FOREIGN]
 
 
-def _moved(found: dict[str, Any]) -> dict[str, Any]:
-    """Return an object as it would be in this test's namespace."""
-    if found["kind"] == "Namespace":
-        found["metadata"]["name"] += "-dry-run"
+def _moved(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Move an object into this test's namespace."""
+    if manifest["kind"] == "Namespace":
+        manifest["metadata"]["name"] += "-dry-run"
     else:
-        found["metadata"]["namespace"] = NAMESPACE
-    return found
+        manifest["metadata"]["namespace"] = NAMESPACE
+    return manifest
 
 
-def refused(found: list[dict[str, Any]]) -> str:
-    """Return the errors of the API server for these objects."""
-    manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": found})
+def refused(objects: list[dict[str, Any]]) -> str:
+    """Send objects to the API server, and return its errors."""
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
     done = subprocess.run(
         ["kubectl", "--context", "lab", "create", "--dry-run=server", "--filename", "-", "--output", "name"],
-        input=manifest, capture_output=True, text=True, timeout=120,
+        input=text, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     return done.stderr if done.returncode else ""
 
 
-def test_server_refuses_an_object_that_breaks_its_rules() -> None:
+def test_server_refuses_an_invalid_object() -> None:
     wrong = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a.b"}, "spec": {"ports": [{"port": 70_000}]}}
-    said = refused([_moved(wrong)])
-    assert "metadata.name" in said
-    assert "spec.ports[0].port" in said
+    message = refused([_moved(wrong)])
+    assert "metadata.name" in message
+    assert "spec.ports[0].port" in message
 
 
 @settings(generated, max_examples=12)
 @given(generator.correct())
 def test_correct_configuration_is_accepted_by_the_server(configuration: generator.Configuration) -> None:
     assume(configuration.environment["platform"] == "kubernetes")
-    found = objects(configuration)
-    assert found
-    assert refused(found) == ""
+    rendered = objects(configuration)
+    assert rendered
+    assert refused(rendered) == ""
 
 
 @settings(generated, max_examples=40)
@@ -89,8 +89,8 @@ def test_correct_configuration_is_accepted_by_the_server(configuration: generato
 def test_mutated_configuration_is_refused_by_the_program_or_accepted_by_the_server(
     configuration: generator.Configuration,
 ) -> None:
-    found = objects(configuration) if isinstance(configuration.environment, dict) else []
-    assert not found or refused(found) == ""
+    rendered = objects(configuration) if isinstance(configuration.environment, dict) else []
+    assert not rendered or refused(rendered) == ""
 
 
 @pytest.mark.long
@@ -99,5 +99,5 @@ def test_mutated_configuration_is_refused_by_the_program_or_accepted_by_the_serv
 def test_many_mutated_configurations_are_refused_by_the_program_or_accepted_by_the_server(
     configuration: generator.Configuration,
 ) -> None:
-    found = objects(configuration) if isinstance(configuration.environment, dict) else []
-    assert not found or refused(found) == ""
+    rendered = objects(configuration) if isinstance(configuration.environment, dict) else []
+    assert not rendered or refused(rendered) == ""

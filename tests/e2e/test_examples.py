@@ -43,11 +43,11 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """Yield an application and its stack. The first test deploys it, with its own files except for the name and the port."""
     example, platform = request.param
     folder, at = tmp_path_factory.mktemp(example.name), f"examples/{example.name}"
-    made = DockerStack(folder, "e2e-row", at=at) if platform == "docker" else ClusterStack(folder, "e2e-row", at=at)
+    stack = DockerStack(folder, "e2e-row", at=at) if platform == "docker" else ClusterStack(folder, "e2e-row", at=at)
     try:
-        yield example, made
+        yield example, stack
     finally:
-        made.remove()
+        stack.remove()
 
 
 @pytest.fixture
@@ -113,9 +113,9 @@ def test_hot_reload_in_dev_only(example: Example, stack: Stack, record_property:
     """An edit is visible within three seconds. Where source can't be mounted, that is refused and nothing is touched."""
     if not isinstance(stack, DockerStack):
         with_source = stack.environment | {"reload": True}
-        stack.environment, kept = with_source, stack.environment
+        stack.environment, settings = with_source, stack.environment
         refused = stack.up(check=False)
-        stack.environment = kept
+        stack.environment = settings
         assert "source can't be mounted into a cluster" in refused.text
         return
     assert stack.environment["reload"]
@@ -130,7 +130,7 @@ def test_hot_reload_in_dev_only(example: Example, stack: Stack, record_property:
 def seen_after(edit: Edit, stack: Stack) -> float:
     """Return the seconds until an edit is visible, and undo the edit."""
     eventually(lambda: not edit.seen(stack), 60)
-    with edit.made(stack):
+    with edit.applied(stack):
         started = time.monotonic()
         eventually(lambda: edit.seen(stack), 60)
         took = time.monotonic() - started
@@ -150,7 +150,7 @@ def test_release_under_load(example: Example, stack: Stack, record_property: Kee
     before, change = stack.answers(), example.edit("api")
     assert not change.seen(stack)
     stack.app["version"] = _after(stack.app["version"])
-    with change.made(stack):
+    with change.applied(stack):
         stack.images()
         with journeys(stack) as seen:
             stack.up()
@@ -194,8 +194,8 @@ def _after(version: str) -> str:
 
 def sizes(stack: DockerStack) -> dict[str, int]:
     """Return the size of each tier's image in bytes."""
-    running = [each for each in stack.containers() if each.labels.get("tiers.role") == "tier"]
-    return {each.labels["tiers.tier"]: int(each.image.attrs["Size"]) for each in running}
+    running = [container for container in stack.containers() if container.labels.get("tiers.role") == "tier"]
+    return {entry.labels["tiers.tier"]: int(entry.image.attrs["Size"]) for entry in running}
 
 
 @pytest.mark.long

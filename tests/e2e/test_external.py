@@ -18,12 +18,12 @@ ELSEWHERE, USER = "e-elsewhere", 999
 
 @pytest.fixture(scope="module", params=["docker", "kubernetes"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    made = on(request.param, tmp_path_factory.mktemp(request.param), "e2e-external")
-    with published() if isinstance(made, DockerStack) else served() as at:
-        tiers = made.environment.setdefault("tiers", {})
+    board = on(request.param, tmp_path_factory.mktemp(request.param), "e2e-external")
+    with published() if isinstance(board, DockerStack) else served() as at:
+        tiers = board.environment.setdefault("tiers", {})
         tiers |= {tier: {"external": {"host": host, "port": port}} for tier, (host, port) in at.items()}
-        with deployed(made):
-            yield made
+        with deployed(board):
+            yield board
 
 
 @contextmanager
@@ -38,8 +38,8 @@ def published() -> Generator[dict[str, tuple[str, int]]]:
             (DATABASE, None, LOGIN, {"5432/tcp": at["database"]}),
             (CACHE, SERVE, {}, {"6379/tcp": at["cache"]}),
         ):
-            made = engine.containers.run(image, words, user=str(USER), environment=env, ports=ports, detach=True)
-            ends.callback(made.remove, force=True, v=True)
+            container = engine.containers.run(image, words, user=str(USER), environment=env, ports=ports, detach=True)
+            ends.callback(container.remove, force=True, v=True)
         yield at
 
 
@@ -47,11 +47,11 @@ def published() -> Generator[dict[str, tuple[str, int]]]:
 def served() -> Generator[dict[str, tuple[str, int]]]:
     """Run both servers as pods of another namespace, on other ports than their own."""
     login = [f"--env={name}={value}" for name, value in LOGIN.items()]
-    own = "--overrides=" + json.dumps({"spec": {"securityContext": {"runAsUser": USER}}})
+    overrides = "--overrides=" + json.dumps({"spec": {"securityContext": {"runAsUser": USER}}})
     kubectl("create", "namespace", ELSEWHERE)
     try:
-        kubectl("run", "database", f"--image={DATABASE}", *login, own, "--port=5432")
-        kubectl("run", "cache", f"--image={CACHE}", own, "--port=6379", "--", *SERVE)
+        kubectl("run", "database", f"--image={DATABASE}", *login, overrides, "--port=5432")
+        kubectl("run", "cache", f"--image={CACHE}", overrides, "--port=6379", "--", *SERVE)
         for tier, port in (("database", 15432), ("cache", 16379)):
             kubectl("expose", "pod", tier, f"--port={port}", f"--target-port={port - 10000}")
         kubectl("wait", "pod", "--all", "--for=condition=Ready", "--timeout=90s")
@@ -65,14 +65,16 @@ def kubectl(*words: str) -> None:
 
 
 def test_message_in_the_external_database_is_processed(stack: Stack) -> None:
-    made = stack.post("kept by somebody else")["id"]
-    eventually(lambda: stack.get(f"/api/messages/{made}").json()["processed"] == 1, 60)
+    message = stack.post("kept by somebody else")["id"]
+    eventually(lambda: stack.get(f"/api/messages/{message}").json()["processed"] == 1, 60)
 
 
 def test_no_object_is_created_for_external_services(stack: Stack) -> None:
-    known = json.loads(stack.pulumi("stack", "export", check=True).text)["deployment"]["resources"]
+    resources = json.loads(stack.pulumi("stack", "export", check=True).text)["deployment"]["resources"]
     holding = {"Container", "Volume", "StatefulSet", "Deployment", "Service", "PersistentVolumeClaim"}
-    names = {each["urn"].rpartition("::")[2] for each in known if each["type"].rpartition(":")[2] in holding}
+    names = {
+        resource["urn"].rpartition("::")[2] for resource in resources if resource["type"].rpartition(":")[2] in holding
+    }
     assert {name.partition("-")[0] for name in names} & {"blue", "api"}, names
     assert not [name for name in names if name.startswith(("database", "cache"))]
 

@@ -29,17 +29,17 @@ WITHIN = 120
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
-    made = ClusterStack(tmp_path_factory.mktemp("board"), "e2e-failover")
-    made.environment |= {"seed": False}
-    made.environment["kubernetes"]["apart"] = "anywhere"
-    made.environment["kubernetes"]["namespace"] = {}
-    made.environment["tiers"]["database"] |= {"ha": True, "storage": "1Gi"}
+    board = ClusterStack(tmp_path_factory.mktemp("board"), "e2e-failover")
+    board.environment |= {"seed": False}
+    board.environment["kubernetes"]["apart"] = "anywhere"
+    board.environment["kubernetes"]["namespace"] = {}
+    board.environment["tiers"]["database"] |= {"ha": True, "storage": "1Gi"}
     try:
-        made.images()
-        made.up()
-        yield made
+        board.images()
+        board.up()
+        yield board
     finally:
-        made.remove()
+        board.remove()
 
 
 def state(stack: ClusterStack) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def primary(stack: ClusterStack) -> str:
 def healthy(stack: ClusterStack) -> bool:
     """Tell whether all instances are ready and the current primary is the intended one."""
     seen = state(stack)
-    conditions = {each["type"]: each["status"] for each in seen["conditions"]}
+    conditions = {condition["type"]: condition["status"] for condition in seen["conditions"]}
     return (
         conditions["Ready"] == "True"
         and seen.get("readyInstances") == 3
@@ -79,7 +79,9 @@ def kill_pod(stack: ClusterStack, pod: str) -> None:
 def processes(stack: ClusterStack, pod: str) -> list[int]:
     """Return the process ids of an instance, as its node knows them."""
     statuses = stack.core.read_namespaced_pod(pod, stack.namespace).status.container_statuses
-    [container] = [each.container_id.removeprefix("containerd://") for each in statuses if each.name == "postgres"]
+    [container] = [
+        status.container_id.removeprefix("containerd://") for status in statuses if status.name == "postgres"
+    ]
     ctr = ("ctr", "--address", str(lab.SOCKET), "--namespace", "k8s.io")
     listed = subprocess.run([*ctr, "tasks", "ps", container], check=True, capture_output=True, text=True).stdout
     return [int(line.split()[0]) for line in listed.splitlines()[1:]]
@@ -92,21 +94,21 @@ def kill_process(stack: ClusterStack, pod: str) -> None:
 def freeze(stack: ClusterStack, pod: str) -> None:
     """Stop all processes of the instance for 90 s; its connections stay open."""
     frozen = processes(stack, pod)
-    for each in frozen:
-        os.kill(each, signal.SIGSTOP)
+    for entry in frozen:
+        os.kill(entry, signal.SIGSTOP)
     threading.Timer(90, thaw, [frozen]).start()
 
 
 def thaw(frozen: list[int]) -> None:
     """Continue the processes: the instance still believes to be the primary unless its operator stopped it."""
-    for each in frozen:
-        if Path(f"/proc/{each}").exists():
-            os.kill(each, signal.SIGCONT)
+    for entry in frozen:
+        if Path(f"/proc/{entry}").exists():
+            os.kill(entry, signal.SIGCONT)
 
 
 def kill_two(stack: ClusterStack, pod: str) -> None:
     """Kill the primary and a replica that may have writes the third instance lacks: the third must not take over alone."""
-    other = next(each.metadata.name for each in stack.pods(NAME) if each.metadata.name != pod)
+    other = next(entry.metadata.name for entry in stack.pods(NAME) if entry.metadata.name != pod)
     stack.kubectl("delete", "pod", pod, other, "--force", "--grace-period=0")
 
 
@@ -161,8 +163,8 @@ def test_no_acknowledged_write_is_lost_with_an_instance(
         eventually(lambda: healthy(stack), 300)
         seen.append(once(stack, lose))
         print(f"\n{lose.__name__}: {seen[-1]}")
-    report("database", lose, [Loss(each.gap, len(each.acknowledged), len(each.missing)) for each in seen])
-    assert max(each.gap for each in seen) < WITHIN
+    report("database", lose, [Loss(loss.gap, len(loss.acknowledged), len(loss.missing)) for loss in seen])
+    assert max(loss.gap for loss in seen) < WITHIN
 
 
 def once(stack: ClusterStack, lose: Callable[[ClusterStack, str], None]) -> Writes:
@@ -177,6 +179,6 @@ def once(stack: ClusterStack, lose: Callable[[ClusterStack, str], None]) -> Writ
         eventually(lambda: healthy(stack), 300)
     seen.compare(stored(stack))
     assert not seen.missing, f"{lose.__name__} of {lost}: {seen}"
-    vague = {told for _, told in seen.refused if told.startswith("500")}
+    vague = {answer for _, answer in seen.refused if answer.startswith("500")}
     assert not vague, vague
     return seen

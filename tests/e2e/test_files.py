@@ -57,8 +57,8 @@ def test_value_is_refused_or_read_as_pulumi_reads_it(folder: Path) -> None:
     assert len(accepted) > 40
     lines = "".join(f"      {key}: {text}\n" for key, text in accepted.items())
     file.write_text(f"{salt}config:\n  x:environment:\n    list:\n{lines}")
-    found, expected = by_pulumi(folder, variables), ours(folder)
-    assert isinstance(found, dict)
+    read, expected = by_pulumi(folder, variables), ours(folder)
+    assert isinstance(read, dict)
     assert isinstance(expected, dict)
-    differing = {accepted[key]: (found["list"].get(key), value) for key, value in expected["list"].items() if found["list"].get(key) != value or type(found["list"].get(key)) is not type(value)}  # fmt: skip
+    differing = {accepted[key]: (read["list"].get(key), value) for key, value in expected["list"].items() if read["list"].get(key) != value or type(read["list"].get(key)) is not type(value)}  # fmt: skip
     assert not differing, differing

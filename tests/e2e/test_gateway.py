@@ -28,15 +28,15 @@ ROUTES = {slot: [API, WEB] for slot in Slot}
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
     """Start a gateway with a live release in blue."""
-    made = Gateway("gate-e2e-gateway")
+    board = Gateway("gate-e2e-gateway")
     try:
-        made.claim(Slot.BLUE, ROUTES)
-        made.run(Slot.BLUE, API, WEB)
-        made.serves(Slot.BLUE, "api", "web")
-        made.switch(Slot.BLUE)
-        yield made
+        board.claim(Slot.BLUE, ROUTES)
+        board.run(Slot.BLUE, API, WEB)
+        board.serves(Slot.BLUE, "api", "web")
+        board.switch(Slot.BLUE)
+        yield board
     finally:
-        made.close()
+        board.close()
 
 
 LONG = [
@@ -115,7 +115,7 @@ def test_gateway_agrees_with_the_program_on_random_paths(gateway: Gateway) -> No
 
 
 def test_request_id_of_a_client_is_passed_on_only_if_it_is_safe_in_logs(gateway: Gateway) -> None:
-    given = {
+    ids = {
         "mine-1": True,
         "a" * 128: True,
         "a" * 129: False,
@@ -125,10 +125,10 @@ def test_request_id_of_a_client_is_passed_on_only_if_it_is_safe_in_logs(gateway:
         "%s": False,
         "\xff": False,
     }
-    for name, kept in given.items():
+    for name, is_kept in ids.items():
         passed = json.loads(gateway.ask(b"/x", None, f"X-Request-Id: {name}")[1])["id"]
-        assert (passed == name) is kept, name
-        assert kept or len(passed) == 36
+        assert (passed == name) is is_kept, name
+        assert is_kept or len(passed) == 36
     gateway.ask(b"/" + b'%22"\\' * 1500, None, 'X-Tiers-Slot: blue"', 'Cookie: tiers-release="\\', "Accept: text/html")
     written: list[dict[str, object]] = []
     eventually(
@@ -201,17 +201,17 @@ def test_bad_file_of_an_older_program_is_rewritten_before_an_update(gateway: Gat
     good = gateway.file("haproxy.cfg")
     app = load_app({"name": "gate", "version": "1", "web": {"image": "x:1", "port": 8000}})
     environment = load_environment({"platform": "docker", "gateway": {"ports": {}}}, app)
-    known = checkpoint_of(Slot.GREEN)
-    assert not mend(app, environment, "e2e", lambda: known), "a valid file must stay"
+    checkpoint = checkpoint_of(Slot.GREEN)
+    assert not mend(app, environment, "e2e", lambda: checkpoint), "a valid file must stay"
     gateway.tool("restore", haproxy.FOLDER, good.replace("/a%%20b", "/a%20b"))
     if stopped:
         gateway.container.restart(timeout=5)
         eventually(lambda: gateway.engine.containers.get(gateway.name).status == "restarting", 30)
-    assert mend(app, environment, "e2e", lambda: known)
+    assert mend(app, environment, "e2e", lambda: checkpoint)
     gateway.check(gateway.file("haproxy.cfg"))
     gateway.container.restart(timeout=5)
     eventually(lambda: gateway.ask(b"/api/x")[0] == 200, 20)
-    assert not mend(app, environment, "e2e", lambda: known)
+    assert not mend(app, environment, "e2e", lambda: checkpoint)
 
 
 def checkpoint_of(live: Slot) -> Checkpoint:
@@ -247,12 +247,12 @@ def test_real_haproxy_reads_every_value_as_written(gateway: Gateway) -> None:
         ]  # fmt: skip
     gateway.check("\n".join([*rules, ""]))
     name = f"{gateway.name}-values"
-    made = gateway.engine.containers.run(
+    container = gateway.engine.containers.run(
         IMAGE, ["sh", "-c", 'printf %s "$CONFIG" > /tmp/h.cfg && exec haproxy -db -f /tmp/h.cfg'], name=name, detach=True,
         environment={"CONFIG": "\n".join([*rules, ""])}, ports={"8080/tcp": ("127.0.0.1", None)}, labels={LABEL: gateway.name},
     )  # fmt: skip
-    made.reload()
-    port = int(made.ports["8080/tcp"][0]["HostPort"])
+    container.reload()
+    port = int(container.ports["8080/tcp"][0]["HostPort"])
     eventually(lambda: gateway.ask(b"/0", port)[0] == 418, 20)
     for number, value in enumerate(values):
         encoded = "".join(f"%{byte:02x}" for byte in value)

@@ -19,17 +19,17 @@ DATA = {
 
 @pytest.fixture(scope="module", params=["docker", "kubernetes"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    made = on(request.param, tmp_path_factory.mktemp("guard"), "e2e-guard")
-    made.environment["protect_data"] = True
-    with deployed(made):
-        yield made
+    board = on(request.param, tmp_path_factory.mktemp("guard"), "e2e-guard")
+    board.environment["protect_data"] = True
+    with deployed(board):
+        yield board
         # Otherwise its data would stay, as intended.
-        made.environment["protect_data"] = False
-        made.up(check=False)
-        made.pulumi("state", "unprotect", "--all", "--yes", "--stack", made.name)
-    if isinstance(made, DockerStack):
-        for name in volumes(made):
-            made.engine.volumes.get(name).remove()
+        board.environment["protect_data"] = False
+        board.up(check=False)
+        board.pulumi("state", "unprotect", "--all", "--yes", "--stack", board.name)
+    if isinstance(board, DockerStack):
+        for name in volumes(board):
+            board.engine.volumes.get(name).remove()
 
 
 def platform(stack: Stack) -> str:
@@ -40,15 +40,15 @@ def volumes(stack: Stack) -> dict[str, str]:
     """Return the volumes of the stack's data, each with an id that differs for another volume of the same name."""
     if isinstance(stack, ClusterStack):
         claims = json.loads(stack.kubectl("get", "pvc", "--output=json"))["items"]
-        return {f"persistentvolumeclaim/{each['metadata']['name']}": each["metadata"]["uid"] for each in claims}
+        return {f"persistentvolumeclaim/{entry['metadata']['name']}": entry["metadata"]["uid"] for entry in claims}
     assert isinstance(stack, DockerStack)
     # Docker reports the folder's time as the time of the volume, and a cache changes its folder.
-    found = {str(each.name): each.attrs["CreatedAt"] for each in stack.engine.volumes.list()}
-    return {name: made if "database" in name else "" for name, made in found.items() if name in DATA["docker"]}
+    volumes = {str(volume.name): volume.attrs["CreatedAt"] for volume in stack.engine.volumes.list()}
+    return {name: created if "database" in name else "" for name, created in volumes.items() if name in DATA["docker"]}
 
 
 def messages(stack: Stack) -> list[str]:
-    return [each["body"] for each in stack.get("/api/messages").json()]
+    return [message["body"] for message in stack.get("/api/messages").json()]
 
 
 def without_cache(stack: Stack) -> None:
@@ -58,12 +58,12 @@ def without_cache(stack: Stack) -> None:
         stack.app[tier]["needs"] = ["database"]
 
 
-def refused(stack: Stack, *said: str, **variables: str) -> None:
+def refused(stack: Stack, *parts: str, **variables: str) -> None:
     """Assert that an update is refused with these words and touches nothing."""
     live, before = stack.generations("blue"), volumes(stack)
     failed = stack.up(check=False, **variables)
     assert failed.code
-    for words in said:
+    for words in parts:
         assert words in " ".join(failed.text.split()), failed.text
     assert (stack.generations("blue"), volumes(stack)) == (live, before)
     assert not failed.changed.keys() - {"unchanged"}, failed.changed

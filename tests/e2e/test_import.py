@@ -59,8 +59,8 @@ class Clone:
             yield f"http://127.0.0.1:{self.settings(name)['config'][f'{name}:environment']['gateway']['port']}"
         finally:
             self.make("down", app)
-        names = [str(each.name) for each in docker.from_env().containers.list(all=True)]
-        assert not [each for each in names if each.startswith(f"{name}-dev-")]
+        names = [str(container.name) for container in docker.from_env().containers.list(all=True)]
+        assert not [entry for entry in names if entry.startswith(f"{name}-dev-")]
 
 
 @pytest.fixture
@@ -84,16 +84,16 @@ def test_normalised_files_of_the_unit_tests_are_those_of_compose(
     assert len(files) == 5
     for file in files:
         name = file.stem if file.parent.name == "compose" else file.parent.name
-        kept = (KEPT / f"{name}.normalised.yml").read_text().replace("/srv/compose", str(tmp_path / "compose"))
-        assert normalised(file) == yaml.safe_load(kept), name
+        expected = (KEPT / f"{name}.normalised.yml").read_text().replace("/srv/compose", str(tmp_path / "compose"))
+        assert normalised(file) == yaml.safe_load(expected), name
 
 
 def test_application_imported_from_a_compose_file_works(clone: Clone) -> None:
-    said = clone.make("import", "COMPOSE=tests/compose/classic/docker-compose.yml", "NAME=todo")
-    assert "services.mail: no tier for it; run it elsewhere and name it in env" in said
+    output = clone.make("import", "COMPOSE=tests/compose/classic/docker-compose.yml", "NAME=todo")
+    assert "services.mail: no tier for it; run it elsewhere and name it in env" in output
     written = "".join(file.read_text() for file in (clone.folder / "apps" / "todo").iterdir())
-    assert "todo123" not in said + written
-    assert "change-me" not in said + written
+    assert "todo123" not in output + written
+    assert "change-me" not in output + written
     settings = clone.settings("todo")
     settings["config"]["todo:environment"]["gateway"] = {"port": free_port()}
     (clone.folder / "apps" / "todo" / "Pulumi.dev.yaml").write_text(yaml.safe_dump(settings))
@@ -106,8 +106,8 @@ def test_application_imported_from_a_compose_file_works(clone: Clone) -> None:
 
 
 def test_new_application_works_and_reloads(clone: Clone) -> None:
-    said = clone.make("new", "NAME=shop")
-    assert "make up APP=apps/shop" in said
+    output = clone.make("new", "NAME=shop")
+    assert "make up APP=apps/shop" in output
     with clone.up("shop") as url:
         assert requests.post(f"{url}/api/notes", json={"text": "a first one"}, timeout=10).status_code == 201
         assert requests.get(f"{url}/api/notes", timeout=10).json()[0]["text"] == "a first one"

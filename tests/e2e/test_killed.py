@@ -23,8 +23,8 @@ ASKED = ("same", "previous", "third")
 @pytest.fixture(scope="module", params=["docker", pytest.param("kubernetes", marks=pytest.mark.long)])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Deploy the board on either platform."""
-    with deployed(on(request.param, tmp_path_factory.mktemp("killed"), "e2e-killed")) as made:
-        yield made
+    with deployed(on(request.param, tmp_path_factory.mktemp("killed"), "e2e-killed")) as board:
+        yield board
 
 
 def events(log: Path) -> int:
@@ -46,8 +46,10 @@ def creating(log: Path, name: str) -> bool:
     """Tell whether the creation of a resource whose URN ends with `name` has begun."""
     lines = log.read_text().splitlines(keepends=True) if log.exists() else []
     begins = [json.loads(line).get("resourcePreEvent") for line in lines if line.endswith("\n")]
-    made = [each["metadata"] for each in begins if each and each["metadata"]["op"] in ("create", "create-replacement")]
-    return any(re.search(f"{name}$", each["urn"]) for each in made)
+    created = [
+        entry["metadata"] for entry in begins if entry and entry["metadata"]["op"] in ("create", "create-replacement")
+    ]
+    return any(re.search(f"{name}$", entry["urn"]) for entry in created)
 
 
 def killed(stack: Stack, when: Callable[[], bool], log: Path) -> bool:
@@ -64,7 +66,7 @@ def killed(stack: Stack, when: Callable[[], bool], log: Path) -> bool:
 
 def running(stack: Stack, slot: str) -> set[str]:
     """Return ids of the containers that answer users in a slot; an id changes when its container is touched."""
-    return {each for tier in ("web", "api") for each in stack.ids(tier, slot)}
+    return {entry for tier in ("web", "api") for entry in stack.ids(tier, slot)}
 
 
 @pytest.mark.long
@@ -80,31 +82,31 @@ def test_update_killed_anywhere_converges_and_loses_no_request(
     assert steps > 50
     at: list[int] = []
     with load(stack, seconds=points * 120, rate=50) as seen:
-        for point, asked in zip(range(points), cycle(ASKED), strict=False):
+        for point, action in zip(range(points), cycle(ASKED), strict=False):
             step = 1 + point * (steps - 1) // (points - 1)
             before = stack.live()
-            kept = running(stack, before["slot"])
+            ids = running(stack, before["slot"])
             previous = stack.app["version"]
             number += 1
             stack.app["version"] = f"0.{number}.0"
             log = tmp_path / f"{point}.json"
             if killed(stack, lambda log=log, step=step: events(log) >= step, log):
                 at.append(step)
-                told = stack.ci("heal")
-                assert "healed" in told, told
+                output = stack.ci("heal")
+                assert "healed" in output, output
             # The stack's outputs are not read here: an interrupted update did not write them.
             if stack.get("/api/release").json()["slot"] == before["slot"]:
-                assert running(stack, before["slot"]) == kept, f"the live slot was touched at step {step}"
-            if asked == "previous":
+                assert running(stack, before["slot"]) == ids, f"the live slot was touched at step {step}"
+            if action == "previous":
                 stack.app["version"] = previous
-            elif asked == "third":
+            elif action == "third":
                 number += 1
                 stack.app["version"] = f"0.{number}.0"
             stack.up()
-            assert stack.live()["release"].startswith(f"{stack.app['version']}-"), (step, asked)
-            if asked == "previous":
-                assert running(stack, before["slot"]) == kept, f"the live slot was touched after step {step}"
-            assert set(stack.up().changed) == {"unchanged"}, (step, asked)
+            assert stack.live()["release"].startswith(f"{stack.app['version']}-"), (step, action)
+            if action == "previous":
+                assert running(stack, before["slot"]) == ids, f"the live slot was touched after step {step}"
+            assert set(stack.up().changed) == {"unchanged"}, (step, action)
     assert len(at) >= points - 1, "all updates but the last must be killed before their end"
     print(f"\n{steps} steps, killed at {at}\n{seen}")
     assert not seen.failed, seen

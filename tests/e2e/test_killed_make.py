@@ -28,11 +28,11 @@ TELLING = ("terminal", "SIGHUP")
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Deploy only the board's pages: enough to see a release, and quick to deploy."""
-    made = on("docker", tmp_path_factory.mktemp("killed"), "e2e-killed-make")
+    board = on("docker", tmp_path_factory.mktemp("killed"), "e2e-killed-make")
     for name in ("api", "worker", "database", "cache", "visits", "figures"):
-        made.app.pop(name, None)
-    with deployed(made):
-        yield made
+        board.app.pop(name, None)
+    with deployed(board):
+        yield board
 
 
 def make(stack: Stack, log: Path) -> subprocess.Popen[bytes]:
@@ -55,10 +55,10 @@ def below(root: int) -> dict[int, str]:
             commands[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
         except OSError:
             pass  # The process has ended meanwhile.
-    found = {root}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {process: commands[process] for process in found if process in commands}
+    family = {root}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    return {process: commands[process] for process in family if process in commands}
 
 
 def begins(log: Path, make: subprocess.Popen[bytes]) -> None:
@@ -72,7 +72,10 @@ def begins(log: Path, make: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.parametrize(
     ("process", "number"),
-    [TELLING, *(pytest.param(name, each, marks=pytest.mark.long) for name in PROCESSES for each in SIGNALS)],
+    [
+        TELLING,
+        *(pytest.param(name, signal_name, marks=pytest.mark.long) for name in PROCESSES for signal_name in SIGNALS),
+    ],
     ids=lambda value: str(value).replace(" ", "-"),
 )
 def test_make_up_succeeds_after_a_killed_one(stack: Stack, tmp_path: Path, process: str, number: str) -> None:
@@ -84,8 +87,8 @@ def test_make_up_succeeds_after_a_killed_one(stack: Stack, tmp_path: Path, proce
         if process == "terminal":
             os.killpg(first.pid, signal.Signals[number])
         else:
-            found = [pid for pid, command in below(first.pid).items() if re.search(PROCESSES[process], command)]
-            for pid in found:
+            processes = [pid for pid, command in below(first.pid).items() if re.search(PROCESSES[process], command)]
+            for pid in processes:
                 os.kill(pid, signal.Signals[number])
         first.wait(timeout=200)
         # A stopped engine may take its time; the next make does not depend on processes that outlive it.

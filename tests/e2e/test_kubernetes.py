@@ -29,15 +29,15 @@ API = {"replicas": 2, "cpu": 0.5, "reserve": 0.05, "memory": "512Mi", "autoscale
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
     """Deploy staging once for the tests of this module, which run in their order."""
-    made = ClusterStack(tmp_path_factory.mktemp("staging"), "e2e")
-    made.environment["tiers"]["api"] = dict(API)
-    made.environment["kubernetes"]["schedule_within"] = "20s"
-    made.images()
+    board = ClusterStack(tmp_path_factory.mktemp("staging"), "e2e")
+    board.environment["tiers"]["api"] = dict(API)
+    board.environment["kubernetes"]["schedule_within"] = "20s"
+    board.images()
     try:
-        made.up()
-        yield made
+        board.up()
+        yield board
     finally:
-        made.destroy(check=False)
+        board.destroy(check=False)
 
 
 def uids(pods: list[Any]) -> set[str]:
@@ -46,7 +46,7 @@ def uids(pods: list[Any]) -> set[str]:
 
 def ready(stack: ClusterStack, tier: str, slot: str, count: int) -> bool:
     statuses = [pod.status.container_statuses or [] for pod in stack.pods(tier, slot)]
-    return len(statuses) >= count and all(each and all(status.ready for status in each) for each in statuses)
+    return len(statuses) >= count and all(entry and all(status.ready for status in entry) for entry in statuses)
 
 
 def test_all_five_tiers_answer_through_the_gateway(stack: ClusterStack) -> None:
@@ -65,7 +65,7 @@ def test_all_five_tiers_answer_through_the_gateway(stack: ClusterStack) -> None:
 
 def test_message_is_stored_found_and_its_job_done(stack: ClusterStack) -> None:
     message = stack.post("a message with a word like rhubarb and some more of them to shorten")
-    assert [each["id"] for each in stack.get("/api/search?q=rhubarb").json()] == [message["id"]]
+    assert [entry["id"] for entry in stack.get("/api/search?q=rhubarb").json()] == [message["id"]]
     path = f"/api/messages/{message['id']}"
     eventually(lambda: stack.get(path).json()["processed"] == 1)
     assert stack.get("/api/stats").json()["messages"] == 1, "without seed: true no data is seeded"
@@ -78,9 +78,9 @@ def test_trace_follows_a_request_through_the_tiers(stack: ClusterStack) -> None:
     eventually(lambda: stack.get(f"/api/messages/{posted['id']}").json()["processed"] == 1)
     assert stack.get("/", headers=headers).headers["X-Request-Id"] == "trace-e2e-1"
     assert len(stack.get("/").headers["X-Request-Id"]) == 32, "without an id of the gateway the web creates one"
-    told = [line.split()[1:] for line in stack.ci("trace", "trace-e2e-1").splitlines()]
-    assert {words[0] for words in told} == {"web", "api", "worker"}
-    assert all(words[2] == stack.outputs()["release"] for words in told)
+    lines = [line.split()[1:] for line in stack.ci("trace", "trace-e2e-1").splitlines()]
+    assert {words[0] for words in lines} == {"web", "api", "worker"}
+    assert all(words[2] == stack.outputs()["release"] for words in lines)
 
 
 def test_second_update_changes_nothing(stack: ClusterStack) -> None:
@@ -104,18 +104,18 @@ def test_unrestricted_pod_is_refused(stack: ClusterStack) -> None:
 
 
 def test_no_secret_is_in_plain_text_anywhere(stack: ClusterStack) -> None:
-    places = {"the state": stack.pulumi("stack", "export", check=True).text}
+    sources = {"the state": stack.pulumi("stack", "export", check=True).text}
     for file in (stack.folder / ".state").rglob("*.json"):
-        places[f"the state file {file.name}"] = file.read_text()
-    places["every object but Secrets"] = stack.kubectl("get", "all,jobs,httproutes,configmaps,pods", "--output=yaml")
-    places["events"] = stack.kubectl("get", "events", "--output=yaml")
+        sources[f"the state file {file.name}"] = file.read_text()
+    sources["every object but Secrets"] = stack.kubectl("get", "all,jobs,httproutes,configmaps,pods", "--output=yaml")
+    sources["events"] = stack.kubectl("get", "events", "--output=yaml")
     for tier in ("web", "api", "worker", "database", "cache"):
         [pod, *_] = stack.pods(tier)
-        places[f"logs of {tier}"] = stack.kubectl("logs", pod.metadata.name)
-    places["a preview"] = stack.pulumi("preview", "--diff", check=True).text
-    for place, text in places.items():
+        sources[f"logs of {tier}"] = stack.kubectl("logs", pod.metadata.name)
+    sources["a preview"] = stack.pulumi("preview", "--diff", check=True).text
+    for source, text in sources.items():
         for value in SECRETS.values():
-            assert value not in text, place
+            assert value not in text, source
     [api, *_] = stack.pods("api")
     read = stack.kubectl("exec", api.metadata.name, "--", "cat", "/run/secrets/database-password")
     assert read == SECRETS["database-password"]
@@ -219,7 +219,7 @@ def test_other_manager_of_a_field_is_named(stack: ClusterStack) -> None:
 
 
 def test_release_goes_to_the_idle_slot_and_loses_no_request(stack: ClusterStack) -> None:
-    kept = {tier: uids(stack.pods(tier, "blue")) for tier in ("web", "api")}
+    ids = {tier: uids(stack.pods(tier, "blue")) for tier in ("web", "api")}
     before = stack.get("/api/stats").json()["messages"]
     stack.app["version"] = "1.1.0"
     with requests_flowing(stack) as seen:
@@ -227,7 +227,7 @@ def test_release_goes_to_the_idle_slot_and_loses_no_request(stack: ClusterStack)
     assert stack.live()["slot"] == "green"
     assert set(seen) <= {"200", "201"}, seen
     assert stack.get("/api/stats").json()["messages"] == before + seen["201"]
-    assert {tier: uids(stack.pods(tier, "blue")) for tier in kept} == kept
+    assert {tier: uids(stack.pods(tier, "blue")) for tier in ids} == ids
     assert not stack.pods("worker", "blue"), "the old workers have finished"
     assert set(stack.up().changed) == {"unchanged"}
 
@@ -244,7 +244,7 @@ def test_rollback_is_a_switch_only(stack: ClusterStack) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "messages"),
     [
         (
             {"web": {"image": "127.0.0.1:5005/board/nothing:0.0.1"}},
@@ -263,7 +263,7 @@ def test_rollback_is_a_switch_only(stack: ClusterStack) -> None:
     ids=["no-such-image", "crash-loop", "failing-migration"],
 )
 def test_release_that_cannot_start_is_explained_and_leaves_live_untouched(
-    stack: ClusterStack, change: dict[str, dict[str, object]], said: list[str]
+    stack: ClusterStack, change: dict[str, dict[str, object]], messages: list[str]
 ) -> None:
     before, running = stack.live(), {tier: uids(stack.pods(tier, "green")) for tier in ("web", "api", "worker")}
     good = json.loads(json.dumps(stack.app))
@@ -274,7 +274,7 @@ def test_release_that_cannot_start_is_explained_and_leaves_live_untouched(
     with requests_flowing(stack) as seen:
         failed = stack.up(check=False)
     assert failed.code
-    assert not [part for part in said if part not in failed.text], failed.text
+    assert not [part for part in messages if part not in failed.text], failed.text
     assert "what is live was not touched" in failed.text
     assert stack.live() == before
     assert {tier: uids(stack.pods(tier, "green")) for tier in running} == running
@@ -323,29 +323,29 @@ def test_unbound_claim_is_explained(tmp_path: Path) -> None:
 def prod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
     """Deploy prod's own stack file into an existing namespace, with an account that has only the documented Role."""
     folder = tmp_path_factory.mktemp("prod")
-    made = ClusterStack(folder, "e2e-live", "prod")
-    made.environment.pop("release")
-    made.environment["kubernetes"]["namespace"]["name"] = made.namespace = "board-e2e-live"
-    made.environment["kubernetes"]["context"] = "deployer"
-    own = {"gateway_class": "traefik", "certificate": "board-tls"}
-    made.environment["kubernetes"]["gateway"] |= {"name": "board", "create": own}
-    made.environment["kubernetes"]["gateway"].pop("listener", None)
+    board = ClusterStack(folder, "e2e-live", "prod")
+    board.environment.pop("release")
+    board.environment["kubernetes"]["namespace"]["name"] = board.namespace = "board-e2e-live"
+    board.environment["kubernetes"]["context"] = "deployer"
+    gateway = {"gateway_class": "traefik", "certificate": "board-tls"}
+    board.environment["kubernetes"]["gateway"] |= {"name": "board", "create": gateway}
+    board.environment["kubernetes"]["gateway"].pop("listener", None)
     labels = {"pod-security.kubernetes.io/enforce": "restricted", LABEL: "prod"}
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": made.namespace, "labels": labels}}
-    admin("apply", "-f", "-", given=yaml.safe_dump(namespace))
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": board.namespace, "labels": labels}}
+    admin("apply", "-f", "-", stdin=yaml.safe_dump(namespace))
     try:
-        here = ("--namespace", made.namespace)
+        here = ("--namespace", board.namespace)
         admin("apply", *here, "-f", str(ROOT / "docs/kubernetes-role.yaml"))
         admin("create", *here, "serviceaccount", "deployer")
-        certificate = _certificate(folder, made.host)
+        certificate = _certificate(folder, board.host)
         admin("create", *here, "secret", "tls", "board-tls", *certificate)
-        account = f"{made.namespace}:deployer"
+        account = f"{board.namespace}:deployer"
         admin("create", *here, "rolebinding", "deployer", "--role=tiers-deployer", f"--serviceaccount={account}")
-        made.variables |= {"KUBECONFIG": str(_kubeconfig(folder, admin("create", *here, "token", "deployer").strip()))}
-        made.images()
-        yield made
+        board.variables |= {"KUBECONFIG": str(_kubeconfig(folder, admin("create", *here, "token", "deployer").strip()))}
+        board.images()
+        yield board
     finally:
-        admin("delete", "namespace", made.namespace)
+        admin("delete", "namespace", board.namespace)
 
 
 def _certificate(folder: Path, host: str) -> tuple[str, str]:
@@ -357,12 +357,14 @@ def _certificate(folder: Path, host: str) -> tuple[str, str]:
 
 
 def _kubeconfig(folder: Path, token: str) -> Path:
-    given = yaml.safe_load(admin("config", "view", "--raw", "--minify", "--output=yaml"))
-    given["users"] = [{"name": "deployer", "user": {"token": token}}]
-    given["contexts"] = [{"name": "deployer", "context": {"cluster": given["clusters"][0]["name"], "user": "deployer"}}]
-    given["current-context"] = "deployer"
+    config = yaml.safe_load(admin("config", "view", "--raw", "--minify", "--output=yaml"))
+    config["users"] = [{"name": "deployer", "user": {"token": token}}]
+    config["contexts"] = [
+        {"name": "deployer", "context": {"cluster": config["clusters"][0]["name"], "user": "deployer"}}
+    ]
+    config["current-context"] = "deployer"
     file = folder / "kubeconfig"
-    file.write_text(yaml.safe_dump(given))
+    file.write_text(yaml.safe_dump(config))
     return file
 
 

@@ -17,14 +17,14 @@ RELEASES, SOAK = 2, 20
 @pytest.fixture(scope="module", params=[pytest.param("docker", marks=pytest.mark.long), "kubernetes"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Deploy the board on either platform, with two instances of web and api."""
-    made = on(request.param, tmp_path_factory.mktemp("load"), "e2e-load")
-    made.environment.setdefault("tiers", {}).setdefault("api", {}).setdefault("replicas", 2)
-    made.environment["tiers"]["api"]["cpu"] = 1
-    if isinstance(made, ClusterStack):
-        made.environment["kubernetes"] |= {"schedule_within": "20s"}
-        made.environment["kubernetes"]["gateway"]["within"] = "10s"
-    with deployed(made):
-        yield made
+    board = on(request.param, tmp_path_factory.mktemp("load"), "e2e-load")
+    board.environment.setdefault("tiers", {}).setdefault("api", {}).setdefault("replicas", 2)
+    board.environment["tiers"]["api"]["cpu"] = 1
+    if isinstance(board, ClusterStack):
+        board.environment["kubernetes"] |= {"schedule_within": "20s"}
+        board.environment["kubernetes"]["gateway"]["within"] = "10s"
+    with deployed(board):
+        yield board
 
 
 def version(stack: Stack) -> str:
@@ -40,11 +40,11 @@ def test_consecutive_releases_lose_no_request_and_no_job(stack: Stack, pytestcon
     before = stack.get("/api/stats").json()["messages"]
     with load(stack, seconds=releases * 120) as seen:
         for _ in range(releases):
-            wanted = version(stack)
+            number = version(stack)
             with stream(stack) as feed:
                 slot = stack.live()["slot"]
                 stack.up()
-                eventually(lambda: stack.live()["release"].startswith(f"{wanted}-"), 5)  # noqa: B023
+                eventually(lambda: stack.live()["release"].startswith(f"{number}-"), 5)  # noqa: B023
             assert feed.cut is None, "an open stream stays on its slot"
             assert feed.hello["slot"] == slot
     print(f"\n{seen}")
@@ -76,12 +76,12 @@ def test_page_loaded_before_a_switch_keeps_working(stack: Stack) -> None:
     version(stack)
     stack.up()
     # A requests session keeps no cookie of another host than the requested one, so the header carries it as a browser would.
-    kept = {"Cookie": page.headers["Set-Cookie"].partition(";")[0], "Accept": "*/*"}
+    headers = {"Cookie": page.headers["Set-Cookie"].partition(";")[0], "Accept": "*/*"}
     for asset in assets:
-        assert tab.get(f"{stack.url}/{asset.lstrip('/')}", headers=kept, timeout=10).status_code == 200
-    assert tab.get(f"{stack.url}/api/release", headers=kept, timeout=10).json()["release"] == before
-    assert tab.get(f"{stack.url}/release.json", headers=kept, timeout=10).json()["release"] == before
-    fresh = tab.get(f"{stack.url}/", headers=kept | PAGE, timeout=10)
+        assert tab.get(f"{stack.url}/{asset.lstrip('/')}", headers=headers, timeout=10).status_code == 200
+    assert tab.get(f"{stack.url}/api/release", headers=headers, timeout=10).json()["release"] == before
+    assert tab.get(f"{stack.url}/release.json", headers=headers, timeout=10).json()["release"] == before
+    fresh = tab.get(f"{stack.url}/", headers=headers | PAGE, timeout=10)
     assert fresh.headers["X-Release"] == stack.live()["release"] != before
 
 
@@ -104,7 +104,7 @@ HIDES_FROM_THE_GATEWAY = (
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         pytest.param({"ready": "/assets/nothing-here.js"}, "app.web: ", id="never-ready", marks=pytest.mark.long),
         pytest.param(
@@ -112,10 +112,10 @@ HIDES_FROM_THE_GATEWAY = (
         ),
     ],
 )
-def test_release_that_fails_a_gate_loses_no_request(stack: Stack, change: dict[str, Any], said: str) -> None:
+def test_release_that_fails_a_gate_loses_no_request(stack: Stack, change: dict[str, Any], message: str) -> None:
     """A crash loop, a failing migration and a missing image are tested with each platform."""
     before, good = stack.live(), copy.deepcopy(stack.app)
-    kept = {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api", "worker")}
+    ids = {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api", "worker")}
     stack.app["web"] |= change | {"start_within": "8s"}
     version(stack)
     with load(stack, rate=100) as seen:
@@ -123,18 +123,18 @@ def test_release_that_fails_a_gate_loses_no_request(stack: Stack, change: dict[s
     stack.app.clear()
     stack.app |= good
     assert failed.code
-    assert said in failed.text, failed.text
+    assert message in failed.text, failed.text
     assert "what is live was not touched" in failed.text
     assert stack.live() == before
-    assert {tier: stack.ids(tier, before["slot"]) for tier in kept} == kept
+    assert {tier: stack.ids(tier, before["slot"]) for tier in ids} == ids
     assert not seen.failed, seen
 
 
 def test_good_release_after_a_failed_one_goes_live(stack: Stack) -> None:
-    wanted = version(stack)
+    number = version(stack)
     with load(stack, rate=100) as seen:
         stack.up()
-    assert stack.live()["release"].startswith(f"{wanted}-")
+    assert stack.live()["release"].startswith(f"{number}-")
     assert not seen.failed, seen
     assert set(stack.up().changed) == {"unchanged"}
 
@@ -153,13 +153,13 @@ def test_rotated_secret_is_released_without_a_lost_request(stack: Stack) -> None
 
 def test_release_with_manual_promotion_waits_and_can_be_viewed(stack: Stack) -> None:
     stack.environment["release"] = {"promote": "manual"}
-    before, wanted = stack.live(), version(stack)
+    before, number = stack.live(), version(stack)
     waits = stack.up()
     assert stack.live() == before
-    told = stack.outputs()["waiting"]
-    assert f"{wanted}-" in told
+    waiting = stack.outputs()["waiting"]
+    assert f"{number}-" in waiting
     idle = "blue" if before["slot"] == "green" else "green"
-    assert f"'X-Tiers-Slot: {idle}'" in told
+    assert f"'X-Tiers-Slot: {idle}'" in waiting
     assert stack.get("/api/release", headers={"X-Tiers-Slot": idle}).json()["slot"] == idle
     assert "it waits to be promoted" in waits.text
     assert set(stack.up().changed) == {"unchanged"}
@@ -186,9 +186,9 @@ def test_rollback_to_an_unhealthy_slot_is_refused(stack: Stack) -> None:
 def test_live_slot_is_not_rendered_again(stack: Stack) -> None:
     """Between two releases a tier is removed, labels are renamed and the program changes: the live slot stays untouched."""
     before, good = stack.live(), copy.deepcopy(stack.app)
-    kept = {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api", "worker")}
-    made = stack.generations(before["slot"])
-    assert made
+    ids = {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api", "worker")}
+    generations = stack.generations(before["slot"])
+    assert generations
     stack.app.pop("worker")
     sizes = copy.deepcopy(stack.environment["tiers"])
     stack.environment["tiers"].pop("worker", None)
@@ -204,12 +204,12 @@ def test_live_slot_is_not_rendered_again(stack: Stack) -> None:
     with load(stack, rate=100) as seen:
         stack.up()
     assert stack.live() == before
-    assert {tier: stack.ids(tier, before["slot"]) for tier in kept} == kept
-    assert stack.generations(before["slot"]) == made
+    assert {tier: stack.ids(tier, before["slot"]) for tier in ids} == ids
+    assert stack.generations(before["slot"]) == generations
     stack.up(TIERS_RELEASE="promote")
     assert stack.live()["slot"] != before["slot"]
     assert {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api")} == {
-        tier: kept[tier] for tier in ("web", "api")
+        tier: ids[tier] for tier in ("web", "api")
     }
     assert not seen.failed, seen
     stack.app.clear()
@@ -223,7 +223,7 @@ def test_cold_standby_is_suspended_and_comes_back(stack: Stack) -> None:
     tab = requests.Session()
     tab.headers.update(stack.headers)
     page = tab.get(f"{stack.url}/", headers=PAGE, timeout=10)
-    kept = {"Cookie": page.headers["Set-Cookie"].partition(";")[0], "Accept": "*/*"}
+    headers = {"Cookie": page.headers["Set-Cookie"].partition(";")[0], "Accept": "*/*"}
     stack.environment["release"] = {"standby": "cold"}
     version(stack)
     with load(stack, rate=100) as seen:
@@ -231,7 +231,7 @@ def test_cold_standby_is_suspended_and_comes_back(stack: Stack) -> None:
         before = stack.live()
         # Over the open connection and with a cookie of a suspended release, requests go to the live slot.
         for path in ("/api/release", "/release.json"):
-            assert tab.get(f"{stack.url}{path}", headers=kept, timeout=10).json()["release"] == before["release"]
+            assert tab.get(f"{stack.url}{path}", headers=headers, timeout=10).json()["release"] == before["release"]
         version(stack)
         stack.up()
         eventually(lambda: not running(stack, before["slot"]), 60)
@@ -243,23 +243,23 @@ def test_cold_standby_is_suspended_and_comes_back(stack: Stack) -> None:
 
 
 def running(stack: Stack, slot: str) -> set[str]:
-    return {each for tier in ("web", "api", "worker") for each in stack.ids(tier, slot)}
+    return {entry for tier in ("web", "api", "worker") for entry in stack.ids(tier, slot)}
 
 
 @pytest.mark.long
 def test_preview_shows_the_plan_and_contract_migration_blocks_the_rollback(stack: Stack) -> None:
     stack.environment.pop("release", None)
     stack.app["api"]["migrate"]["contract"] = True
-    before, wanted = stack.live(), version(stack)
+    before, number = stack.live(), version(stack)
     idle = "blue" if before["slot"] == "green" else "green"
     seen = stack.preview()
-    for said in (
-        rf"{idle} gets {wanted}-\w+, in place of ",
+    for pattern in (
+        rf"{idle} gets {number}-\w+, in place of ",
         r"migration: api\.migrate \(contract: it breaks the release before it\)",
         rf"{before['slot']} stays live with {before['release']} until the switch",
-        rf"switch \d+ moves all traffic to {idle}, {wanted}-",
+        rf"switch \d+ moves all traffic to {idle}, {number}-",
     ):
-        assert re.search(said, seen.text), seen.text
+        assert re.search(pattern, seen.text), seen.text
     assert stack.live() == before
     stack.up()
     stack.app["api"]["migrate"].pop("contract")

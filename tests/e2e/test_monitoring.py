@@ -31,7 +31,7 @@ def watched(stack: Stack, namespace: str) -> Watched:
     return Watched(app=app, environment=load_environment(stack.environment, app), namespace=namespace)
 
 
-def asked(base: str) -> Ask:
+def querying(base: str) -> Ask:
     """Return a function that queries the HTTP API of a Prometheus."""
 
     def ask(path: str) -> Any:
@@ -44,16 +44,16 @@ def asked(base: str) -> Ask:
 
 def value(ask: Ask, query: str) -> float:
     """Return the value of the only series that a query selects."""
-    [found] = ask(f"query?query={requests.utils.quote(query)}")["result"]
-    return float(found["value"][1])
+    [series] = ask(f"query?query={requests.utils.quote(query)}")["result"]
+    return float(series["value"][1])
 
 
 def state(ask: Ask, name: str, **labels: str) -> set[str]:
     """Return the states (inactive, pending or firing) of all alerts with this name and these labels."""
     rules = [rule for group in ask("rules?type=alert")["groups"] for rule in group["rules"]]
-    found = {rule["state"] for rule in rules if rule["name"] == name and labels.items() <= rule["labels"].items()}
-    assert found, name
-    return found
+    states = {rule["state"] for rule in rules if rule["name"] == name and labels.items() <= rule["labels"].items()}
+    assert states, name
+    return states
 
 
 def names(one: Watched) -> set[str]:
@@ -71,27 +71,27 @@ def backed_up(stack: Stack) -> None:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
-    made = on("docker", tmp_path_factory.mktemp("watched"), "e2e-watch")
-    assert isinstance(made, DockerStack)
-    made.environment["monitoring"] = {"port": free_port(), "interval": "2s"}
-    made.environment["slo"] = {"errors": 0.001}
-    backed_up(made)
-    with deployed(made):
-        yield made
+    board = on("docker", tmp_path_factory.mktemp("watched"), "e2e-watch")
+    assert isinstance(board, DockerStack)
+    board.environment["monitoring"] = {"port": free_port(), "interval": "2s"}
+    board.environment["slo"] = {"errors": 0.001}
+    backed_up(board)
+    with deployed(board):
+        yield board
 
 
 @pytest.fixture
 def ask(stack: DockerStack) -> Ask:
-    return asked(f"http://127.0.0.1:{stack.environment['monitoring']['port']}")
+    return querying(f"http://127.0.0.1:{stack.environment['monitoring']['port']}")
 
 
 def test_every_target_is_up_and_every_rule_is_loaded(stack: DockerStack, ask: Ask) -> None:
-    eventually(lambda: {each["labels"]["job"] for each in ask("targets")["activeTargets"] if each["health"] == "up"}
+    eventually(lambda: {target["labels"]["job"] for target in ask("targets")["activeTargets"] if target["health"] == "up"}
                == {"api", "backup", "cache", "database", "gateway", "prometheus", "release"}, PATIENCE)  # fmt: skip
-    assert not [each for each in ask("targets")["activeTargets"] if each["health"] != "up"]
+    assert not [target for target in ask("targets")["activeTargets"] if target["health"] != "up"]
     rules = [rule for group in ask("rules")["groups"] for rule in group["rules"]]
-    wanted = [rule for group in alerts.file(watched(stack, stack.prefix))["groups"] for rule in group["rules"]]
-    assert len(rules) == len(wanted)
+    expected = [rule for group in alerts.file(watched(stack, stack.prefix))["groups"] for rule in group["rules"]]
+    assert len(rules) == len(expected)
     eventually(lambda: {rule["health"] for group in ask("rules")["groups"] for rule in group["rules"]} == {"ok"})
 
 
@@ -103,7 +103,7 @@ def test_figures_follow_the_work_of_the_board(stack: DockerStack, ask: Ask) -> N
     eventually(lambda: 0 < value(ask, "tiers:latency:p95_5m") < 5, PATIENCE)
     assert value(ask, "tiers:errors:ratio_rate5m") == 0
     # While the worker is paused, waiting jobs get older.
-    [worker] = [each for each in stack.containers() if each.name.endswith("blue-worker-1")]
+    [worker] = [container for container in stack.containers() if container.name.endswith("blue-worker-1")]
     worker.pause()
     try:
         # An idle worker still receives the job it is waiting for; the next job waits.
@@ -131,9 +131,9 @@ def test_backup_metrics_appear_with_the_first_backup(stack: DockerStack, ask: As
 
 
 def test_every_metric_of_rules_and_dashboard_exists(stack: DockerStack, ask: Ask) -> None:
-    wanted = names(watched(stack, stack.prefix))
-    assert len(wanted) > 25
-    eventually(lambda: not wanted - set(ask("label/__name__/values")), PATIENCE)
+    expected = names(watched(stack, stack.prefix))
+    assert len(expected) > 25
+    eventually(lambda: not expected - set(ask("label/__name__/values")), PATIENCE)
 
 
 def test_live_release_is_a_metric_and_second_update_changes_nothing(stack: DockerStack, ask: Ask) -> None:
@@ -144,8 +144,8 @@ def test_live_release_is_a_metric_and_second_update_changes_nothing(stack: Docke
 
 def test_only_the_gateway_is_public_and_prometheus_listens_on_loopback(stack: DockerStack) -> None:
     assert "ok             only the gateway can be reached" in stack.ci("check")
-    [prometheus] = [each for each in stack.containers() if each.name.endswith("-prometheus")]
-    assert [each["HostIp"] for bound in prometheus.ports.values() for each in bound or ()] == ["127.0.0.1"]
+    [prometheus] = [container for container in stack.containers() if container.name.endswith("-prometheus")]
+    assert [entry["HostIp"] for bound in prometheus.ports.values() for entry in bound or ()] == ["127.0.0.1"]
     reach = "for host in {}; do (exec 3<>/dev/tcp/$host) 2>/dev/null && echo $host; done; true"
     data = prometheus.exec_run(["timeout", "10", "bash", "-c", reach.format("database/5432 cache/6379")])
     assert data.output == b""
@@ -160,12 +160,14 @@ def test_errors_raise_an_alert_and_a_new_release_becomes_a_metric(stack: DockerS
         assert stack.get("/api/release").status_code == 503
     eventually(lambda: state(ask, "ErrorBudgetBurns", over="1h") <= {"pending", "firing"}, PATIENCE)
     eventually(lambda: state(ask, "NothingAnswers", job="api") <= {"pending", "firing"}, PATIENCE)
-    before = json.loads(json.dumps([each.id for each in stack.containers() if each.name.endswith("-prometheus")]))
+    before = json.loads(
+        json.dumps([container.id for container in stack.containers() if container.name.endswith("-prometheus")])
+    )
     stack.app["version"] = "2.0.0"
     stack.up()
     released = f'tiers_release_info{{release="{stack.outputs()["release"]}",slot="green"}}'
     eventually(lambda: value(ask, released) == 1, PATIENCE)
-    assert before == [each.id for each in stack.containers() if each.name.endswith("-prometheus")]
+    assert before == [container.id for container in stack.containers() if container.name.endswith("-prometheus")]
     eventually(lambda: state(ask, "NothingAnswers", job="api") == {"inactive"}, PATIENCE)
 
 
@@ -176,27 +178,27 @@ def test_prometheus_operator_of_the_cluster_accepts_monitors_and_rules(tmp_path:
     backed_up(stack)
     with deployed(stack):
         one = watched(stack, stack.namespace)
-        found = json.loads(stack.kubectl("get", "servicemonitors,prometheusrules", "--output=json"))["items"]
-        kinds = {f"{each['kind']} {each['metadata']['name']}" for each in found}
+        objects = json.loads(stack.kubectl("get", "servicemonitors,prometheusrules", "--output=json"))["items"]
+        kinds = {f"{entry['kind']} {entry['metadata']['name']}" for entry in objects}
         monitors = {f"ServiceMonitor {name}" for name in ("api", "database-exporter", "cache-exporter", "backup")}
         assert kinds == monitors | {"PrometheusRule board", "PrometheusRule board-release"}
         # The operator has accepted the monitors and rules: both are in the configuration of its Prometheus.
         jobs = {f"serviceMonitor/{stack.namespace}/{name.partition(' ')[2]}/0" for name in monitors}
-        eventually(lambda: jobs <= {each["job_name"] for each in _configured(stack)["scrape_configs"]}, PATIENCE)
+        eventually(lambda: jobs <= {entry["job_name"] for entry in _configured(stack)["scrape_configs"]}, PATIENCE)
         eventually(lambda: f"{stack.namespace}-alerts" in _rules(stack), PATIENCE)
         exposed = _exposed(stack)
         # The lab's volumes are folders of its node, and a kubelet has no metrics of those.
-        wanted = {name for name in names(one) if not name.startswith(("tiers", "up", "kubelet_volume_stats"))}
-        assert len(wanted) > 15
-        assert not wanted - exposed
+        expected = {name for name in names(one) if not name.startswith(("tiers", "up", "kubelet_volume_stats"))}
+        assert len(expected) > 15
+        assert not expected - exposed
         assert {"tiers_backup_repository_readable", "tiers_backup_overdue"} < exposed
         assert set(stack.up().changed) == {"unchanged"}
         assert "ok             only the gateway can be reached" in stack.ci("check")
 
 
 def _configured(stack: ClusterStack) -> Any:
-    held = json.loads(stack.kubectl("get", "secret", "prometheus-lab", "--namespace=monitoring", "--output=json"))
-    return yaml.safe_load(gzip.decompress(base64.b64decode(held["data"]["prometheus.yaml.gz"])))
+    secret = json.loads(stack.kubectl("get", "secret", "prometheus-lab", "--namespace=monitoring", "--output=json"))
+    return yaml.safe_load(gzip.decompress(base64.b64decode(secret["data"]["prometheus.yaml.gz"])))
 
 
 def _rules(stack: ClusterStack) -> str:

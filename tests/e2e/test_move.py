@@ -22,17 +22,17 @@ FOREIGN = """
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Generator[ClusterStack]:
-    made = ClusterStack(tmp_path / "board", "e2e-move")
-    made.environment |= {"seed": False}
-    made.environment["kubernetes"]["apart"] = "anywhere"
-    made.environment["kubernetes"]["namespace"] = {}
-    made.pulumi("config", "set", "--secret", "--path", "secrets.backup-key", "e2e-move-key-77a0", check=True)
-    database(made).update({"storage": "1Gi", "backup": {"target": {"volume": True}}})
-    with deployed(made):
-        yield made
+    board = ClusterStack(tmp_path / "board", "e2e-move")
+    board.environment |= {"seed": False}
+    board.environment["kubernetes"]["apart"] = "anywhere"
+    board.environment["kubernetes"]["namespace"] = {}
+    board.pulumi("config", "set", "--secret", "--path", "secrets.backup-key", "e2e-move-key-77a0", check=True)
+    database(board).update({"storage": "1Gi", "backup": {"target": {"volume": True}}})
+    with deployed(board):
+        yield board
 
 
-def asked(stack: ClusterStack, pod: str, name: str, sql: str) -> str:
+def psql(stack: ClusterStack, pod: str, name: str, sql: str) -> str:
     """Run psql in a pod, and return its output."""
     who = ["--username=board"] if pod == "database-0" else []
     words = ["exec", pod, "--", "psql", "--quiet", "--no-align", "--tuples-only", *who, f"--dbname={name}", "-c", sql]
@@ -44,7 +44,7 @@ def stored(stack: ClusterStack, name: str) -> dict[int, str]:
     primary = stack.kubectl("get", "cluster", "database-ha", "--output=jsonpath={.status.currentPrimary}")
     rows = (
         line.partition("\t")
-        for line in asked(stack, primary, name, "copy (select id, body from messages) to stdout").splitlines()
+        for line in psql(stack, primary, name, "copy (select id, body from messages) to stdout").splitlines()
     )
     return {int(number): body for number, _, body in rows}
 
@@ -66,18 +66,18 @@ def test_single_database_is_moved_into_a_cluster_without_a_lost_write(stack: Clu
 
     with writes(stack) as seen, requests_flowing(stack, writes=False) as read:
         goes_on(seen)
-        asked(stack, "database-0", "board", FOREIGN)
-        said = ci(stack, "move", check=False)
-        assert "board takes writes again" in said and "foreign_here" in said, said
+        psql(stack, "database-0", "board", FOREIGN)
+        output = ci(stack, "move", check=False)
+        assert "board takes writes again" in output and "foreign_here" in output, output
         assert database(stack)["single"] == "live" and "name" not in database(stack)
         goes_on(seen)
         assert stack.live() == before
         failed = seen.gap
-        asked(stack, "database-0", "board", "DROP EVENT TRIGGER foreign_here; DROP FUNCTION foreign_here")
+        psql(stack, "database-0", "board", "DROP EVENT TRIGGER foreign_here; DROP FUNCTION foreign_here")
 
         begun = time.monotonic()
-        said = ci(stack, "move")
-        assert "equal what was copied" in said, said
+        output = ci(stack, "move")
+        assert "equal what was copied" in output, output
         moved = time.monotonic()
         stack.up()
         switched = time.monotonic()
@@ -86,13 +86,13 @@ def test_single_database_is_moved_into_a_cluster_without_a_lost_write(stack: Clu
     assert database(stack)["single"] == "kept" and name.startswith("board_r")
     assert stack.live()["release"] != before["release"]
     seen.compare(stored(stack, name))
-    told = Counter(text[:60] for _, text in seen.refused)
+    answers = Counter(text[:60] for _, text in seen.refused)
     print(
         f"\nmove {moved - begun:.1f} s, release {switched - moved:.1f} s; {seen}; a move that failed: {failed:.1f} s without writes;"
-        f"\nrefused: {dict(told)}\nreads: {dict(read)}"
+        f"\nrefused: {dict(answers)}\nreads: {dict(read)}"
     )
     assert not seen.missing, seen
-    assert not {text for text in told if not text.startswith("503")}, told
+    assert not {text for text in answers if not text.startswith("503")}, answers
     assert seen.gap < WITHIN
     assert read["200"] > 0.98 * read.total(), read
 

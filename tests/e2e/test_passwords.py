@@ -42,13 +42,13 @@ def described(password: str) -> Description:
 
 def files(texts: Mapping[str, str]) -> bytes:
     """Return an archive of files that everybody in a container can read."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as archive:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
         for name, text in texts.items():
             entry = tarfile.TarInfo(name.removeprefix("/"))
             entry.size, entry.mode = len(text.encode()), 0o444
             archive.addfile(entry, io.BytesIO(text.encode()))
-    return made.getvalue()
+    return stream.getvalue()
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def running(workload: Workload, password: str, beside: Any = None) -> Generator[
     """Run a workload with the engine's options of the program; `beside` is a container that shares its network."""
     engine = docker.from_env()
     command = list(workload.command)
-    own = {"entrypoint": command[:1], "command": command[1:]} if beside and command else {"command": command}
+    options = {"entrypoint": command[:1], "command": command[1:]} if beside and command else {"command": command}
     network = {"network_mode": f"container:{beside.id}"} if beside else {}
     # The data is in memory: on a busy disk initdb takes minutes.
     data = {volume.path: f"mode=1777,uid={workload.user},gid={workload.user}" for volume in workload.volumes}
@@ -67,15 +67,15 @@ def running(workload: Workload, password: str, beside: Any = None) -> Generator[
             for name, value in env.items()
         }
     create: Any = engine.containers.create  # The stubs of docker have no type for a mapping of keyword arguments.
-    made = create(
-        workload.image.reference, user=str(workload.user), environment=env, init=True, tmpfs=data, **own, **network
+    container = create(
+        workload.image.reference, user=str(workload.user), environment=env, init=True, tmpfs=data, **options, **network
     )
     try:
-        made.put_archive("/", files({secret.path: password for secret in workload.secrets}))
-        made.start()
-        yield made
+        container.put_archive("/", files({secret.path: password for secret in workload.secrets}))
+        container.start()
+        yield container
     finally:
-        made.remove(force=True, v=True)
+        container.remove(force=True, v=True)
 
 
 def output(container: Any, *command: str, **variables: str) -> tuple[int, str]:
@@ -102,9 +102,9 @@ def server(tier: TierName, password: str) -> Generator[Any]:
         else cache.workload(about.app.cache, about)
     )
     assert isinstance(data, Workload)
-    with running(data, password) as made:
-        healthy(made, data)
-        yield made
+    with running(data, password) as container:
+        healthy(container, data)
+        yield container
 
 
 def measured(tier: TierName, password: str, beside: Any, series: str) -> bool:
@@ -114,38 +114,38 @@ def measured(tier: TierName, password: str, beside: Any, series: str) -> bool:
     exporter = monitoring.exporters(watched, about)[tier]
     beside.reload()
     address = beside.attrs["NetworkSettings"]["IPAddress"]
-    with running(exporter, password, beside) as made:
+    with running(exporter, password, beside) as container:
         url = f"http://{address}:{EXPORTER_PORTS[tier]}/metrics"
         eventually(lambda: f"{series} 1" in requests.get(url, timeout=5).text, 120)
-        assert password not in made.logs().decode()
+        assert password not in container.logs().decode()
     return True
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("password", PASSWORDS, ids=ascii)
 def test_redis_and_its_clients_accept_the_password(password: str) -> None:
-    with server(TierName.CACHE, password) as made:
-        assert output(made, "redis-cli", "ping", REDISCLI_AUTH=password) == (0, "PONG\n")
-        assert output(made, "redis-cli", "-a", password, "--no-auth-warning", "ping") == (0, "PONG\n")
-        assert "NOAUTH" in output(made, "redis-cli", "ping")[1]
-        assert measured(TierName.CACHE, password, made, "redis_up")
-        assert password not in made.logs().decode()
+    with server(TierName.CACHE, password) as container:
+        assert output(container, "redis-cli", "ping", REDISCLI_AUTH=password) == (0, "PONG\n")
+        assert output(container, "redis-cli", "-a", password, "--no-auth-warning", "ping") == (0, "PONG\n")
+        assert "NOAUTH" in output(container, "redis-cli", "ping")[1]
+        assert measured(TierName.CACHE, password, container, "redis_up")
+        assert password not in container.logs().decode()
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("password", PASSWORDS, ids=ascii)
 def test_postgres_and_its_clients_accept_the_password(password: str, tmp_path: Path) -> None:
-    with server(TierName.DATABASE, password) as made:
-        made.put_archive("/", files({"/tmp/pgpass": backup_pgpass(password, tmp_path)}))
+    with server(TierName.DATABASE, password) as container:
+        container.put_archive("/", files({"/tmp/pgpass": backup_pgpass(password, tmp_path)}))
         # A client refuses a file that others may read.
-        assert output(made, "install", "-m", "600", "/tmp/pgpass", "/tmp/own")[0] == 0
-        address = made.attrs["NetworkSettings"]["IPAddress"] or output(made, "hostname", "-i")[1].strip()
-        asked = ["psql", "-h", address, "-U", "app", "-d", "app", "--no-password", "-Atc", "SELECT 1"]
-        assert output(made, *asked, PGPASSWORD=password) == (0, "1\n")
-        assert output(made, *asked, PGPASSFILE="/tmp/own") == (0, "1\n")
-        assert output(made, *asked, PGPASSWORD=f"{password}x")[0] == 2
-        assert measured(TierName.DATABASE, password, made, "pg_up")
-        assert password not in made.logs().decode()
+        assert output(container, "install", "-m", "600", "/tmp/pgpass", "/tmp/own")[0] == 0
+        address = container.attrs["NetworkSettings"]["IPAddress"] or output(container, "hostname", "-i")[1].strip()
+        command = ["psql", "-h", address, "-U", "app", "-d", "app", "--no-password", "-Atc", "SELECT 1"]
+        assert output(container, *command, PGPASSWORD=password) == (0, "1\n")
+        assert output(container, *command, PGPASSFILE="/tmp/own") == (0, "1\n")
+        assert output(container, *command, PGPASSWORD=f"{password}x")[0] == 2
+        assert measured(TierName.DATABASE, password, container, "pg_up")
+        assert password not in container.logs().decode()
 
 
 def backup_pgpass(password: str, folder: Path) -> str:
@@ -181,13 +181,17 @@ def odd(stack: Stack) -> Stack:
     return stack
 
 
-def said(stack: Stack, tier: str, *command: str) -> str:
+def output_of(stack: Stack, tier: str, *command: str) -> str:
     """Return what a command prints in the container of a tier."""
     if isinstance(stack, ClusterStack):
         pod = stack.pods(tier)[-1].metadata.name
         return stack.kubectl("exec", pod, "--", *command)
     assert isinstance(stack, DockerStack)
-    [name] = [each.name for each in stack.containers() if each.name.endswith(f"{tier}-1") and each.status == "running"]
+    [name] = [
+        container.name
+        for container in stack.containers()
+        if container.name.endswith(f"{tier}-1") and container.status == "running"
+    ]
     return output(stack.engine.containers.get(name), *command)[1]
 
 
@@ -202,8 +206,8 @@ def logs(stack: Stack, tiers: Sequence[str]) -> str:
 
 @pytest.fixture(scope="module", params=["docker", pytest.param("kubernetes", marks=pytest.mark.long)])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with deployed(odd(on(request.param, tmp_path_factory.mktemp(request.param), "e2e-secrets-odd"))) as made:
-        yield made
+    with deployed(odd(on(request.param, tmp_path_factory.mktemp(request.param), "e2e-secrets-odd"))) as board:
+        yield board
 
 
 def test_application_works_with_odd_passwords(stack: Stack) -> None:
@@ -214,7 +218,7 @@ def test_application_works_with_odd_passwords(stack: Stack) -> None:
 
 def test_texts_with_dollars_arrive_as_written(stack: Stack) -> None:
     """A task checks the texts of its command, and the worker's probe checks its own; otherwise the release would not be live."""
-    assert said(stack, "api", "printenv", "PRICE") == f"{TEXT}\n"
+    assert output_of(stack, "api", "printenv", "PRICE") == f"{TEXT}\n"
 
 
 def test_second_update_changes_nothing(stack: Stack) -> None:
@@ -239,22 +243,24 @@ def test_password_that_clients_change_is_refused_before_anything_changes(stack: 
 @pytest.mark.long
 def test_replicated_database_and_cache_accept_odd_passwords(tmp_path: Path) -> None:
     """This covers CloudNativePG's instances and pooler, and Redis' replicas, Sentinels and proxy, also after a failover."""
-    made = ClusterStack(tmp_path / "board", "e2e-secrets-ha")
-    odd(made)
-    made.environment |= {"seed": False}
-    made.environment["kubernetes"]["apart"] = "anywhere"
+    stack = ClusterStack(tmp_path / "board", "e2e-secrets-ha")
+    odd(stack)
+    stack.environment |= {"seed": False}
+    stack.environment["kubernetes"]["apart"] = "anywhere"
     for tier in ("database", "cache"):
-        made.environment["tiers"].setdefault(tier, {}).update({"ha": True, "storage": "1Gi"})
-    with deployed(made):
-        assert made.post("a message")["body"] == "a message"
-        [first] = [pod for pod in made.pods("cache") if "role:master" in replication(made, pod)]
-        assert "connected_slaves:2" in replication(made, first)
-        made.kubectl("delete", "pod", first.metadata.name, "--wait=false")
-        eventually(lambda: other_primary(made, first), 120)
-        eventually(lambda: made.post("another")["body"] == "another", 120)
-        containers = "".join(made.kubectl("logs", pod.metadata.name, "--all-containers") for pod in made.pods("cache"))
+        stack.environment["tiers"].setdefault(tier, {}).update({"ha": True, "storage": "1Gi"})
+    with deployed(stack):
+        assert stack.post("a message")["body"] == "a message"
+        [first] = [pod for pod in stack.pods("cache") if "role:master" in replication(stack, pod)]
+        assert "connected_slaves:2" in replication(stack, first)
+        stack.kubectl("delete", "pod", first.metadata.name, "--wait=false")
+        eventually(lambda: other_primary(stack, first), 120)
+        eventually(lambda: stack.post("another")["body"] == "another", 120)
+        containers = "".join(
+            stack.kubectl("logs", pod.metadata.name, "--all-containers") for pod in stack.pods("cache")
+        )
         assert ODD not in containers
-        assert ODD not in made.kubectl("logs", "--selector=cnpg.io/cluster=database-ha", "--tail=-1")
+        assert ODD not in stack.kubectl("logs", "--selector=cnpg.io/cluster=database-ha", "--tail=-1")
 
 
 def replication(stack: ClusterStack, pod: Any) -> str:

@@ -72,25 +72,25 @@ class Pipeline(ClusterStack):
 
 @pytest.fixture(scope="module")
 def staging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    made = Pipeline(tmp_path_factory.mktemp("staging"), "pipeline", "staging")
+    pipeline = Pipeline(tmp_path_factory.mktemp("staging"), "pipeline", "staging")
     try:
-        yield made
+        yield pipeline
     finally:
-        made.remove()
+        pipeline.remove()
 
 
 @pytest.fixture(scope="module")
 def prod(staging: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     folder = tmp_path_factory.mktemp("prod")
-    made = Pipeline(folder, "pipeline-prod", "prod")
-    made.only("web")
+    pipeline = Pipeline(folder, "pipeline-prod", "prod")
+    pipeline.only("web")
     shutil.copy(staging.folder / "release.json", folder)
     # Staging is not needed any more, and its deletion takes time.
     staging.kubectl("delete", "namespace", staging.namespace, "--wait=false")
     try:
-        yield made
+        yield pipeline
     finally:
-        made.remove()
+        pipeline.remove()
 
 
 def test_staging_is_pinned_deployed_and_measured(staging: Pipeline) -> None:
@@ -126,10 +126,10 @@ def test_drift_in_the_live_slot_is_reported(staging: Pipeline) -> None:
     slot = staging.live()["slot"]
     staging.make("drift")
     staging.kubectl("set", "env", f"deployment/api-{slot}", "LOG_LEVEL=changed-by-hand")
-    found = staging.make("drift", check=False)
-    assert found.code
+    drifted = staging.make("drift", check=False)
+    assert drifted.code
     assert '"debug" => "changed-by-hand"' in (staging.folder / "reports/drift-pipeline.txt").read_text()
-    assert "stack pipeline is not what it was made" in found.text
+    assert "stack pipeline is not what it was made" in drifted.text
 
 
 def release(prod: Pipeline, version: str) -> Result:
@@ -180,34 +180,34 @@ def test_release_beyond_its_slo_is_rolled_back_automatically(
     assert why in watched.text, watched.text
     assert f"{before['release']} is live again" in watched.text
     assert prod.live() == before
-    said = prod.outputs()["last_switch"]
-    assert said["to"] == before["release"]
-    assert said["who"].startswith("make watch: ")
+    switch = prod.outputs()["last_switch"]
+    assert switch["to"] == before["release"]
+    assert switch["who"].startswith("make watch: ")
 
 
 def test_pull_request_has_an_environment_until_it_is_closed(tmp_path: Path) -> None:
-    made = Pipeline(tmp_path / "board", "unused", "staging")
-    made.only("web", "cache")  # The cache is kept because it has a secret.
-    made.pulumi("stack", "rm", "--yes", "unused", check=True)
-    template = made.folder / "Pulumi.staging.yaml"
+    pipeline = Pipeline(tmp_path / "board", "unused", "staging")
+    pipeline.only("web", "cache")  # The cache is kept because it has a secret.
+    pipeline.pulumi("stack", "rm", "--yes", "unused", check=True)
+    template = pipeline.folder / "Pulumi.staging.yaml"
     settings = yaml.safe_load(template.read_text())
     sizes = settings["config"]["board:environment"]["tiers"]
     settings["config"]["board:environment"]["tiers"] = {tier: sizes[tier] for tier in ("web", "cache")}
     template.write_text(yaml.safe_dump(settings))
-    name, file = "pr-4711", made.folder / "Pulumi.pr-4711.yaml"
-    made.namespace = f"board-{name}"
+    name, file = "pr-4711", pipeline.folder / "Pulumi.pr-4711.yaml"
+    pipeline.namespace = f"board-{name}"
     try:
-        assert "http://board-pr-4711.localhost:8000 answers 200" in made.make("up", env=name).text
-        made.make("smoke", env=name)
+        assert "http://board-pr-4711.localhost:8000 answers 200" in pipeline.make("up", env=name).text
+        pipeline.make("smoke", env=name)
         secret = yaml.safe_load(file.read_text())["config"]["board:secrets"]["cache-password"]
         # Another run of the pipeline has the state and the repository only.
         file.unlink()
-        assert set(made.make("up", env=name).changed) == {"unchanged"}
+        assert set(pipeline.make("up", env=name).changed) == {"unchanged"}
         assert yaml.safe_load(file.read_text())["config"]["board:secrets"]["cache-password"] == secret
         file.unlink()
-        made.make("down", env=name)
+        pipeline.make("down", env=name)
         assert not file.exists()
-        assert name not in made.pulumi("stack", "ls", check=True).text
-        assert "NotFound" in made.kubectl("get", "namespace", made.namespace, check=False)
+        assert name not in pipeline.pulumi("stack", "ls", check=True).text
+        assert "NotFound" in pipeline.kubectl("get", "namespace", pipeline.namespace, check=False)
     finally:
-        made.clear()
+        pipeline.clear()

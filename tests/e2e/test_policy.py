@@ -16,28 +16,28 @@ HELD_TO = ("--policy-pack", "policy")
 
 
 def docker_stack(folder: Path) -> Stack:
-    made = DockerStack(folder, "e2e-policy")
+    stack = DockerStack(folder, "e2e-policy")
     size = {"replicas": 2}
-    made.environment |= {"reload": False, "protect_data": True, "tiers": {"web": size, "api": size, "worker": size}}
-    return made
+    stack.environment |= {"reload": False, "protect_data": True, "tiers": {"web": size, "api": size, "worker": size}}
+    return stack
 
 
 def cluster_stack(folder: Path) -> Stack:
-    made = ClusterStack(folder, "e2e-policy", template="prod")
-    made.environment |= {"pinned": False}
-    made.environment["kubernetes"]["namespace"] = {"name": "board-policy"}
-    return made
+    stack = ClusterStack(folder, "e2e-policy", template="prod")
+    stack.environment |= {"pinned": False}
+    stack.environment["kubernetes"]["namespace"] = {"name": "board-policy"}
+    return stack
 
 
 @pytest.fixture(scope="module", params=[docker_stack, cluster_stack], ids=["docker", "cluster"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Create a stack like prod: policy/settings.py does not list it as relaxed."""
-    held: Stack = request.param(tmp_path_factory.mktemp("policy"))
+    board: Stack = request.param(tmp_path_factory.mktemp("policy"))
     try:
-        yield held
+        yield board
     finally:
-        held.destroy(check=False)
-        held.clear()
+        board.destroy(check=False)
+        board.clear()
 
 
 def preview(stack: Stack) -> Result:
@@ -54,7 +54,7 @@ def test_permitted_deployment_passes_the_policy(stack: Stack) -> None:
 
 
 def test_forbidden_deployment_ends_the_preview(stack: Stack) -> None:
-    kept = copy.deepcopy((stack.app, stack.environment))
+    before = copy.deepcopy((stack.app, stack.environment))
     stack.environment["tiers"]["worker"] = {"replicas": 1}
     stack.app["cache"]["image"] = "quay.io/somebody/redis:7"
     stack.app["api"]["env"] = {"MAIL_PASSWORD": "hunter2"}
@@ -67,7 +67,7 @@ def test_forbidden_deployment_ends_the_preview(stack: Stack) -> None:
     }.items():
         assert re.search(rf"\[mandatory\]  {rule}[^\[]*{re.escape(problem)}", result.text), result.text
     stack.app["api"].pop("env")
-    stack.app["cache"]["image"], stack.environment["tiers"] = kept[0]["cache"]["image"], kept[1]["tiers"]
+    stack.app["cache"]["image"], stack.environment["tiers"] = before[0]["cache"]["image"], before[1]["tiers"]
 
 
 def test_forbidden_deployment_creates_no_data(stack: Stack) -> None:
@@ -76,11 +76,11 @@ def test_forbidden_deployment_creates_no_data(stack: Stack) -> None:
     result = stack.pulumi("up", "--yes", "--skip-preview", "--stack", stack.name, *HELD_TO)
     assert result.code != 0
     assert "set environment.protect_data: true" in result.text
-    assert not made(stack) & {"database-data", "database-ha", "cache-data", "board-policy"}
+    assert not names(stack) & {"database-data", "database-ha", "cache-data", "board-policy"}
 
 
-def made(stack: Stack) -> set[str]:
+def names(stack: Stack) -> set[str]:
     """Return the names of all resources in the state, without components."""
     exported = json.loads(stack.pulumi("stack", "export", "--stack", stack.name, check=True).text)
     resources = exported["deployment"].get("resources") or ()
-    return {each["urn"].rpartition("::")[2] for each in resources if each["custom"]}
+    return {resource["urn"].rpartition("::")[2] for resource in resources if resource["custom"]}

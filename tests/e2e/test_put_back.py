@@ -28,17 +28,17 @@ OBJECTS = (
 @pytest.fixture(scope="module")
 def docker_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
     """Deploy the board on an engine."""
-    with deployed(on("docker", tmp_path_factory.mktemp("put-back"), "e2e-putback")) as made:
-        assert isinstance(made, DockerStack)
-        yield made
+    with deployed(on("docker", tmp_path_factory.mktemp("put-back"), "e2e-putback")) as board:
+        assert isinstance(board, DockerStack)
+        yield board
 
 
 @pytest.fixture(scope="module")
 def cluster_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
     """Deploy the board in the lab's cluster."""
-    with deployed(on("kubernetes", tmp_path_factory.mktemp("put-back"), "e2e-putback")) as made:
-        assert isinstance(made, ClusterStack)
-        yield made
+    with deployed(on("kubernetes", tmp_path_factory.mktemp("put-back"), "e2e-putback")) as board:
+        assert isinstance(board, ClusterStack)
+        yield board
 
 
 def whole(stack: Stack) -> None:
@@ -61,8 +61,8 @@ def test_stopped_and_removed_containers_come_back(docker_stack: DockerStack) -> 
     release = docker_stack.live()["release"]
     for name in SERVES:
         docker_stack.engine.containers.get(f"{docker_stack.prefix}-{name.format(live=live)}").stop(timeout=1)
-    told = docker_stack.ci("heal")
-    assert told.count("which was stopped") == len(SERVES), told
+    output = docker_stack.ci("heal")
+    assert output.count("which was stopped") == len(SERVES), output
     eventually(lambda: docker_stack.get("/api/release").status_code == 200, 60)
     assert docker_stack.live()["release"] == release
     assert set(docker_stack.up().changed) == {"unchanged"}
@@ -89,10 +89,10 @@ def test_release_and_rollback_work_without_pruned_one_shots(docker_stack: Docker
     before = docker_stack.live()
     with requests_flowing(docker_stack) as seen:
         for refreshed in (False, True):
-            ended = [each for each in docker_stack.containers() if each.status in ("exited", "created")]
+            ended = [container for container in docker_stack.containers() if container.status in ("exited", "created")]
             assert ended
-            for each in ended:
-                each.remove()
+            for entry in ended:
+                entry.remove()
             if refreshed:
                 docker_stack.pulumi("refresh", "--yes", "--stack", docker_stack.name, check=True)
             docker_stack.ci("heal")
@@ -143,15 +143,17 @@ def test_lost_protected_volume_stops_healing(docker_stack: DockerStack) -> None:
 @pytest.mark.long
 def test_rollback_to_a_release_without_its_image_is_refused(docker_stack: DockerStack) -> None:
     before = docker_stack.live()
-    [old] = [each for each in docker_stack.containers() if each.name.endswith(f"-{before['slot']}-api-1")]
+    [old] = [
+        container for container in docker_stack.containers() if container.name.endswith(f"-{before['slot']}-api-1")
+    ]
     image = old.attrs["Image"]
     (docker_stack.here / docker_stack.app["api"]["build"] / "mark").write_text("another image")
     docker_stack.up()
     after = docker_stack.live()
     assert after["slot"] != before["slot"]
-    for each in docker_stack.containers():
-        if each.attrs["Image"] == image:
-            each.remove(force=True)
+    for container in docker_stack.containers():
+        if container.attrs["Image"] == image:
+            container.remove(force=True)
     docker_stack.engine.images.remove(image, force=True)
     assert "can't go live again" in docker_stack.ci("status")
     docker_stack.ci("heal")

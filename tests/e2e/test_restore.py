@@ -61,13 +61,13 @@ def ci(stack: Stack, module: str, *words: str, check: bool = True) -> str:
 
 
 def bodies(stack: Stack) -> set[str]:
-    found = stack.get("/api/messages?limit=100").json()
-    return {each["body"] for each in (found if isinstance(found, list) else found["messages"])}
+    answer = stack.get("/api/messages?limit=100").json()
+    return {message["body"] for message in (answer if isinstance(answer, list) else answer["messages"])}
 
 
 def backed_up_is(stack: DockerStack) -> str:
     """Return the name of the database that is backed up."""
-    [holder] = [each for each in stack.containers() if each.name.endswith("-backup-1")]
+    [holder] = [container for container in stack.containers() if container.name.endswith("-backup-1")]
     return holder.exec_run(["printenv", "DATABASE_NAME"]).output.decode().strip()
 
 
@@ -85,8 +85,8 @@ def test_restore_goes_live_by_a_release_and_is_left_by_a_rollback(folder: Path) 
         ci(stack, "backup", "backup")
         stack.post("after")
 
-        said = ci(stack, "restore", "latest")
-        assert "equal what was saved" in said
+        output = ci(stack, "restore", "latest")
+        assert "equal what was saved" in output
         # The live database is unchanged, and the restored one is another database.
         assert {"before", "after"} <= bodies(stack)
         assert database(stack)["name"].startswith("board_r")
@@ -111,14 +111,14 @@ def test_damaged_backup_is_not_restored(folder: Path) -> None:
     with deployed_with_backups(on("docker", folder, "e2e-broken"), {"volume": True}) as stack:
         stack.post("before")
         ci(stack, "backup", "backup")
-        [holder] = [each for each in stack.containers() if each.name.endswith("-backup-1")]
+        [holder] = [container for container in stack.containers() if container.name.endswith("-backup-1")]
         damage = (
             "import glob\n"
             "for name in glob.glob('/var/lib/backup/data/*/*'):\n"
             "  with open(name, 'r+b') as file: file.seek(40); file.write(bytes(64))"
         )
-        code, said = holder.exec_run(["sh", "-c", f'chmod -R u+w /var/lib/backup; python3 -c "{damage}"'])
-        assert not code, said
+        code, output = holder.exec_run(["sh", "-c", f'chmod -R u+w /var/lib/backup; python3 -c "{damage}"'])
+        assert not code, output
         assert "restore: " in ci(stack, "restore", "latest", check=False)
         assert "name" not in database(stack)
         assert "there is no backup nowhere" in ci(stack, "restore", "nowhere", check=False)
@@ -150,11 +150,11 @@ def test_data_of_another_environment_is_anonymised(tmp_path: Path) -> None:
         ci(copy, "restore", "--from", source.name)
         released_under_load(copy)
         # Messages written here since, under load, are left out.
-        assert {each[:9] for each in bodies(copy) if not each.startswith("message ")} == {"Message 1"}
+        assert {entry[:9] for entry in bodies(copy) if not entry.startswith("message ")} == {"Message 1"}
         # In the other direction: the source has no copy_of.
         assert "is nobody's copy" in ci(source, "restore", "--from", copy.name, check=False)
         # The key of the source's backups is nowhere in the copy.
-        for holder in (each for each in copy.containers() if each.name.endswith("-backup-1")):
+        for holder in (container for container in copy.containers() if container.name.endswith("-backup-1")):
             assert f"e2e-{source.name}-key" not in holder.exec_run("grep -r . /tmp /run/secrets").output.decode()
 
 
@@ -187,16 +187,16 @@ def test_database_cluster_is_restored_to_any_moment(folder: Path) -> None:
             "cluster.postgresql.cnpg.io/database-ha"
         ]
         assert "in the future" in ci(stack, "restore", "2999-01-01T00:00:00Z", check=False)
-        nobody_is_told(stack, {*s3.keys(), f"e2e-{stack.name}-key", *SECRETS.values()})
+        no_secret_is_leaked(stack, {*s3.keys(), f"e2e-{stack.name}-key", *SECRETS.values()})
         # The bucket's content can't be read without the key.
-        kept = [
+        archived = [
             file for file in (s3.HERE / "data" / s3.BUCKET / "board-e2e-moment-changes").rglob("*") if file.is_file()
         ]
-        assert kept
-        assert all(file.read_bytes()[:6] == b"RCLONE" for file in kept)
+        assert archived
+        assert all(file.read_bytes()[:6] == b"RCLONE" for file in archived)
 
 
-def nobody_is_told(stack: ClusterStack, secrets: set[str]) -> None:
+def no_secret_is_leaked(stack: ClusterStack, secrets: set[str]) -> None:
     """Assert that no secret is in the state, in objects, events, logs or processes; Secrets may have them.
 
     The archive proxy is an exception: rclone reads its keys from environment variables only (docs/secrets-and-state.md).
@@ -204,19 +204,19 @@ def nobody_is_told(stack: ClusterStack, secrets: set[str]) -> None:
     kinds = (
         "all,configmaps,events,clusters.postgresql.cnpg.io,poolers.postgresql.cnpg.io,objectstores.barmancloud.cnpg.io"
     )
-    places = {
+    sources = {
         "state": stack.pulumi("stack", "export", check=True).text,
         "objects": stack.kubectl("get", kinds, "--output=yaml"),
     }
     for pod in stack.kubectl("get", "pods", "--output=name").split():
-        places[pod] = stack.kubectl("logs", pod, "--all-containers", check=False)
-        places[f"{pod}'s processes"] = stack.kubectl(
+        sources[pod] = stack.kubectl("logs", pod, "--all-containers", check=False)
+        sources[f"{pod}'s processes"] = stack.kubectl(
             "exec", pod, "--", "sh", "-c", "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'", check=False
         )
     # The archive proxy also shows that the environment of processes is really read, not only that of the reader itself.
-    vault = places.pop("pod/vault-0's processes")
+    vault = sources.pop("pod/vault-0's processes")
     assert "RCLONE_CONFIG_STORE_SECRET_ACCESS_KEY=" in vault
-    assert not [place for place, text in places.items() for secret in secrets if secret in text]
+    assert not [source for source, text in sources.items() for secret in secrets if secret in text]
 
 
 def first_backup(stack: ClusterStack) -> bool:

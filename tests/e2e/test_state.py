@@ -35,18 +35,18 @@ def cloud() -> Iterator[str]:
     )
     try:
         eventually(lambda: requests.put(f"http://{address}/tiers", timeout=5).ok)
-        key = asked(address, "CreateKey")["KeyMetadata"]["KeyId"]
-        asked(address, "CreateAlias", AliasName="alias/tiers", TargetKeyId=key)
+        key = kms(address, "CreateKey")["KeyMetadata"]["KeyId"]
+        kms(address, "CreateAlias", AliasName="alias/tiers", TargetKeyId=key)
         yield address
     finally:
         server.terminate()
         server.wait()
 
 
-def asked(address: str, verb: str, **given: str) -> dict[str, dict[str, str]]:
+def kms(address: str, verb: str, **parameters: str) -> dict[str, dict[str, str]]:
     """Send a request to the key service."""
     headers = {"X-Amz-Target": f"TrentService.{verb}", **signed("kms")}
-    answer = requests.post(f"http://{address}/", json=given, headers=headers, timeout=10)
+    answer = requests.post(f"http://{address}/", json=parameters, headers=headers, timeout=10)
     answer.raise_for_status()
     return json.loads(answer.text or "{}")
 
@@ -58,7 +58,7 @@ def signed(service: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def stack(cloud: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
-    made = CloudStack(
+    board = CloudStack(
         tmp_path_factory.mktemp("state"),
         "state",
         PULUMI_BACKEND_URL=f"s3://tiers?region=us-east-1&endpoint={cloud}&disableSSL=true&s3ForcePathStyle=true",
@@ -66,20 +66,20 @@ def stack(cloud: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dock
         AWS_ACCESS_KEY_ID="e2e",
         AWS_SECRET_ACCESS_KEY="e2e",
     )
-    made.environment |= {"reload": False, "seed": False}
+    board.environment |= {"reload": False, "seed": False}
     try:
-        made.up()
-        yield made
+        board.up()
+        yield board
     finally:
-        made.destroy(check=False)
+        board.destroy(check=False)
 
 
 def test_state_is_in_a_bucket_and_secrets_are_under_a_key(stack: DockerStack, cloud: str) -> None:
     assert set(stack.up().changed) == {"unchanged"}
-    kept = requests.get(f"http://{cloud}/tiers/.pulumi/stacks/board/state.json", headers=signed("s3"), timeout=10)
-    assert kept.ok
-    assert "awskms://alias/tiers" in kept.text
-    written = kept.text + stack.settings.read_text()
+    state = requests.get(f"http://{cloud}/tiers/.pulumi/stacks/board/state.json", headers=signed("s3"), timeout=10)
+    assert state.ok
+    assert "awskms://alias/tiers" in state.text
+    written = state.text + stack.settings.read_text()
     assert not [value for value in SECRETS.values() if value in written]
     assert not (stack.folder / ".state" / ".pulumi").exists()
     assert stack.ci("heal") == ""
@@ -105,21 +105,21 @@ def kept_by(stack: DockerStack, keeper: str, passphrase: str = "") -> None:
 @pytest.fixture(scope="module")
 def bereft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
     """Deploy a stack that loses its passphrase, and then its state."""
-    made = DockerStack(tmp_path_factory.mktemp("bereft"), "e2e-lost")
-    made.environment |= {"reload": False, "seed": False}
-    with deployed(made):
-        yield made
-    assert made.left() == []
+    stack = DockerStack(tmp_path_factory.mktemp("bereft"), "e2e-lost")
+    stack.environment |= {"reload": False, "seed": False}
+    with deployed(stack):
+        yield stack
+    assert stack.left() == []
 
 
 def test_lost_passphrase_loses_no_secret(bereft: DockerStack) -> None:
     before = bereft.live()
     bereft.variables["PULUMI_CONFIG_PASSPHRASE"] = "another"
     assert "incorrect passphrase" in bereft.up(check=False).text
-    kept = re.sub(r"^encryptionsalt:.*\n|^ *secure:.*\n", "", bereft.settings.read_text(), flags=re.MULTILINE)
-    bereft.settings.write_text(kept)
+    settings = re.sub(r"^encryptionsalt:.*\n|^ *secure:.*\n", "", bereft.settings.read_text(), flags=re.MULTILINE)
+    bereft.settings.write_text(settings)
     for name in SECRETS:
-        [api] = [each for each in bereft.containers() if each.name.endswith("blue-api-1")]
+        [api] = [container for container in bereft.containers() if container.name.endswith("blue-api-1")]
         value = api.exec_run(["cat", f"/run/secrets/{name}"]).output.decode()
         bereft.pulumi("config", "set", "--secret", "--path", f"secrets.{name}", value, check=True)
     assert "run `pulumi up`" in bereft.ci("reseal")

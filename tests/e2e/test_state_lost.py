@@ -10,17 +10,17 @@ from .stack import ClusterStack, DockerStack, Stack, deployed, eventually, on
 @pytest.fixture(scope="module", params=["docker", pytest.param("kubernetes", marks=pytest.mark.long)])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Deploy the board live on blue; the tests then remove the evidence of that."""
-    with deployed(on(request.param, tmp_path_factory.mktemp("lost"), "e2e-live-lost")) as made:
-        yield made
+    with deployed(on(request.param, tmp_path_factory.mktemp("lost"), "e2e-live-lost")) as board:
+        yield board
 
 
 def lose(stack: Stack) -> None:
     """Remove the evidence of the live slot, as users do, and refresh the state."""
     if isinstance(stack, DockerStack):
-        stopped = [each for each in stack.containers() if each.status in ("exited", "created")]
-        assert any("-switch-" in each.name for each in stopped)
-        for each in stopped:
-            each.remove()
+        stopped = [container for container in stack.containers() if container.status in ("exited", "created")]
+        assert any("-switch-" in entry.name for entry in stopped)
+        for entry in stopped:
+            entry.remove()
     else:
         assert isinstance(stack, ClusterStack)
         stack.kubectl("delete", "httproute", "board")
@@ -29,7 +29,7 @@ def lose(stack: Stack) -> None:
 
 def test_failed_release_after_a_prune_leaves_live_serving(stack: Stack) -> None:
     before = stack.live()
-    kept = {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api", "worker")}
+    ids = {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api", "worker")}
     lose(stack)
     assert "blue is live" in stack.ci("status")
     good = stack.app["api"]["migrate"]
@@ -40,7 +40,7 @@ def test_failed_release_after_a_prune_leaves_live_serving(stack: Stack) -> None:
     assert "the switch to blue is lost and recreated; green gets" in failed.text, failed.text
     assert "what is live was not touched: blue" in failed.text, failed.text
     eventually(lambda: stack.live() == before)
-    assert {tier: stack.ids(tier, before["slot"]) for tier in kept} == kept
+    assert {tier: stack.ids(tier, before["slot"]) for tier in ids} == ids
     assert "switch 1 " in stack.ci("status"), "a failed release must keep the journal"
 
 
@@ -49,8 +49,8 @@ def test_good_release_after_it_goes_to_the_idle_slot(stack: Stack) -> None:
     stack.app["version"] = "1.1.0"
     stack.up()
     eventually(lambda: stack.live()["slot"] == "green")
-    said = stack.ci("status")
-    assert all(part in said for part in ("green is live", "switch 1 ", "switch 2 "))
+    status = stack.ci("status")
+    assert all(part in status for part in ("green is live", "switch 1 ", "switch 2 "))
     stack.up()
     assert set(stack.up().changed) == {"unchanged"}
 

@@ -11,14 +11,14 @@ from .test_failover import WITHIN, healthy, kill_pod, once
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
-    made = ClusterStack(tmp_path_factory.mktemp("survival"), "e2e-survival")
-    made.environment["kubernetes"]["apart"] = "anywhere"
+    board = ClusterStack(tmp_path_factory.mktemp("survival"), "e2e-survival")
+    board.environment["kubernetes"]["apart"] = "anywhere"
     for tier in ("web", "api"):
-        made.environment["tiers"][tier]["replicas"] = 1
+        board.environment["tiers"][tier]["replicas"] = 1
     for tier in ("database", "cache"):
-        made.environment["tiers"][tier] |= {"ha": True, "storage": "1Gi"}
-    with deployed(made):
-        yield made
+        board.environment["tiers"][tier] |= {"ha": True, "storage": "1Gi"}
+    with deployed(board):
+        yield board
 
 
 def test_all_instances_are_ready_and_an_update_changes_nothing(stack: ClusterStack) -> None:

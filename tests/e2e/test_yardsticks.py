@@ -23,16 +23,16 @@ OPERATED = {("NetworkPolicy/networking.k8s.io/v1/board-prod/database-ha", "netwo
 
 
 def objects(*deployed: Deployment) -> list[dict[str, Any]]:
-    found = [each.inputs for one in deployed for each in one.objects if each.inputs]
-    assert len(found) > 40
-    return found
+    manifests = [entry.inputs for one in deployed for entry in one.objects if entry.inputs]
+    assert len(manifests) > 40
+    return manifests
 
 
 @pytest.fixture(scope="module", params=["staging", "prod"])
 def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the objects of both slots; those they share are written once."""
     both = objects(first(request.param), second(request.param))
-    once = {(each["kind"], each["metadata"]["name"]): each for each in both}
+    once = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in both}
     file = tmp_path_factory.mktemp("manifests") / f"{request.param}.yaml"
     file.write_text(yaml.safe_dump_all(once.values()))
     return file
@@ -45,7 +45,7 @@ def test_kube_score_reports_accepted_findings_only(manifests: Path) -> None:
         text=True,
         timeout=120,
     )
-    checked = [(each["object_name"], check) for each in json.loads(done.stdout) for check in each["checks"]]
+    checked = [(entry["object_name"], check) for entry in json.loads(done.stdout) for check in entry["checks"]]
     assert len(checked) > 200
     # Grades: 1 critical, 5 warning, 7 almost fine, 10 fine.
     bad = {(name, check["check"]["id"]) for name, check in checked if not check["skipped"] and check["grade"] < 7}
@@ -70,14 +70,16 @@ def test_every_object_matches_the_schemas_of_the_cluster(manifests: Path, tmp_pa
     location = str(tmp_path / "{{.ResourceKind}}{{.KindSuffix}}.json")
     command = ["kubeconform", "-strict", "-summary", "-output", "json", "-schema-location", location]
     done = subprocess.run([*command, str(manifests)], capture_output=True, text=True, timeout=120)
-    told = json.loads(done.stdout)
-    assert (told["summary"]["invalid"], told["summary"]["errors"], told["summary"]["skipped"]) == (0, 0, 0), told
-    assert told["summary"]["valid"] > 50
+    report = json.loads(done.stdout)
+    assert (report["summary"]["invalid"], report["summary"]["errors"], report["summary"]["skipped"]) == (0, 0, 0), (
+        report
+    )
+    assert report["summary"]["valid"] > 50
 
 
 def test_kubeconform_finds_a_misspelled_field(tmp_path: Path) -> None:
     schemas(tmp_path)
-    [wrong] = [each for each in objects(first("staging")) if each["kind"] == "PodDisruptionBudget"][:1]
+    [wrong] = [entry for entry in objects(first("staging")) if entry["kind"] == "PodDisruptionBudget"][:1]
     wrong = wrong | {"spec": wrong["spec"] | {"maxUnavialable": 1}}
     location = str(tmp_path / "{{.ResourceKind}}{{.KindSuffix}}.json")
     done = subprocess.run(

@@ -33,9 +33,9 @@ class Writes:
         times = sorted(when for when, *_ in self.acknowledged)
         return max((later - earlier for earlier, later in pairwise(times)), default=0)
 
-    def compare(self, there: dict[int, str]) -> None:
+    def compare(self, stored: dict[int, str]) -> None:
         """Find the acknowledged messages that are missing from the database."""
-        self.missing = [number for _, number, body in self.acknowledged if there.get(number) != body]
+        self.missing = [number for _, number, body in self.acknowledged if stored.get(number) != body]
 
 
 @contextmanager
@@ -43,14 +43,14 @@ def writes(stack: ClusterStack) -> Generator[Writes]:
     """Write messages through the gateway and the api as users do, one after the other by each writer."""
     seen = Writes()
     writers = [threading.Thread(target=_write, args=(stack, seen, number)) for number in range(WRITERS)]
-    for each in writers:
-        each.start()
+    for thread in writers:
+        thread.start()
     try:
         yield seen
     finally:
         seen.done.set()
-        for each in writers:
-            each.join()
+        for thread in writers:
+            thread.join()
 
 
 def _write(stack: ClusterStack, seen: Writes, writer: int) -> None:

@@ -61,7 +61,7 @@ class Load:
     def lost(self) -> int:
         """Return how many acknowledged keys are missing."""
         keys = json.dumps([key for key, _ in self.acknowledged])
-        return int(in_api(self.stack, MISSING, given=keys))
+        return int(in_api(self.stack, MISSING, stdin=keys))
 
     def longest(self, since: float) -> float:
         """Return the longest time without an acknowledged key that ended after `since`, in seconds."""
@@ -87,18 +87,18 @@ class Load:
 @contextmanager
 def load(stack: Stack, name: str) -> Generator[Load]:
     """Write keys and messages while the block runs."""
-    made = Load(stack, name)
+    result = Load(stack, name)
     words = [*inside(stack), "python", "-c", WRITE, name, str(WRITERS)]
     writing = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert writing.stdin and writing.stdout
-    threads = [threading.Thread(target=made.read, args=(writing.stdout,)), threading.Thread(target=made.post)]
+    threads = [threading.Thread(target=result.read, args=(writing.stdout,)), threading.Thread(target=result.post)]
     for thread in threads:
         thread.start()
     try:
-        eventually(lambda: len(made.acknowledged) > 100 and made.messages)
-        yield made
+        eventually(lambda: len(result.acknowledged) > 100 and result.messages)
+        yield result
     finally:
-        made.ended.set()
+        result.ended.set()
         writing.stdin.close()
         for thread in threads:
             thread.join()
@@ -113,10 +113,10 @@ def inside(stack: Stack) -> list[str]:
     return ["kubectl", "--context", "lab", "--namespace", stack.namespace, "exec", "-i", pod, "--"]
 
 
-def in_api(stack: Stack, program: str, given: str = "") -> str:
+def in_api(stack: Stack, program: str, stdin: str = "") -> str:
     """Run a Python program in the api's container, and return its output."""
     return subprocess.run(
-        [*inside(stack), "python", "-c", program], input=given, capture_output=True, text=True, check=True, timeout=60
+        [*inside(stack), "python", "-c", program], input=stdin, capture_output=True, text=True, check=True, timeout=60
     ).stdout
 
 
@@ -128,23 +128,23 @@ def every_job_is_done(stack: Stack, messages: list[int]) -> None:
     """
     done = dict.fromkeys(messages, 0)
 
-    def asked() -> bool:
-        for each in [each for each, processed in done.items() if processed == 0]:
-            done[each] = stack.get(f"/api/messages/{each}").json()["processed"]
-        assert not (odd := {each: times for each, times in done.items() if times != 1}), f"done so many times: {odd}"
+    def all_done() -> bool:
+        for item in [entry for entry, processed in done.items() if processed == 0]:
+            done[item] = stack.get(f"/api/messages/{item}").json()["processed"]
+        assert not (odd := {entry: times for entry, times in done.items() if times != 1}), f"done so many times: {odd}"
         return True
 
-    eventually(asked, 150)
+    eventually(all_done, 150)
 
 
 def processes(container: str, title: str) -> list[int]:
     """Return the processes of a container, or of a pod by its uid, with this title: the lab's engines run on this machine."""
-    found: list[int] = []
+    numbers: list[int] = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             mine = container in (folder / "cgroup").read_text().replace("_", "-")
             if mine and (folder / "cmdline").read_text().split("\0")[0].startswith(title):
-                found.append(int(folder.name))
+                numbers.append(int(folder.name))
         except OSError:
             continue
-    return found
+    return numbers

@@ -54,11 +54,11 @@ def _batch(number: int, counts: Counter[str], kinds: Counter[str], end: float) -
             return
         counts["all"] += 1
         counts["rendered"] += _accepted(configuration)
-        found = problems(configuration)
-        for kind in {_kind(line) for line in found}:
+        lines = problems(configuration)
+        for kind in {_kind(line) for line in lines}:
             kinds[kind] += 1
             if kinds[kind] == 1:
-                write_case(configuration, REPORTS / f"{len(kinds):03}", found)
+                write_case(configuration, REPORTS / f"{len(kinds):03}", lines)
 
     attempt()
 

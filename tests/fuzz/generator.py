@@ -267,7 +267,7 @@ def correct(draw: st.DrawFn) -> Configuration:
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Return the paths of all parts of a value."""
     keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-    return [path, *(place for key in keys for place in places(value[key], (*path, key)))]
+    return [path, *(inner for key in keys for inner in places(value[key], (*path, key)))]
 
 
 @st.composite
@@ -275,7 +275,7 @@ def mutated(draw: st.DrawFn) -> Configuration:
     """Draw a correct configuration with one change: a value, a key, or the name of the stack."""
     base = draw(correct())
     whole = {"app": copy.deepcopy(base.app), "environment": copy.deepcopy(base.environment)}
-    path = draw(st.sampled_from([place for place in places(whole) if len(place) > 1]))
+    path = draw(st.sampled_from([candidate for candidate in places(whole) if len(candidate) > 1]))
     *way, last = path
     inside: Any = whole
     for key in way:
@@ -322,12 +322,12 @@ BOUNDS: dict[str, list[Any]] = {
     "cidrs": [["0.0.0.0/0", "::/0"], ["10.1.2.3/8"], ["fd00::1/128"]],
     "replicas": [1, 10],
 }
-"""Values at the bounds of what a key takes, and odd ones that it takes: most are accepted, and then judged as they are rendered."""
+"""Values at the limits of a key, and odd accepted ones: most are rendered and then judged."""
 
 
 @st.composite
 def bounded(draw: st.DrawFn) -> Configuration:
-    """A correct configuration with some values at the bounds of what they may be."""
+    """Draw a correct configuration with some values at their limits."""
     base = draw(correct())
     whole = {"app": copy.deepcopy(base.app), "environment": copy.deepcopy(base.environment)}
     paths = [
@@ -340,6 +340,6 @@ def bounded(draw: st.DrawFn) -> Configuration:
         inside: Any = whole
         for key in way:
             inside = inside[key]
-        # A mapping of another kind may have a key of that name, as the namespace's limits have cpu.
+        # Another mapping may have a key of the same name: the namespace's limits have cpu, too.
         inside[last] = copy.deepcopy(draw(st.sampled_from(BOUNDS[last])))
     return Configuration(app=whole["app"], environment=whole["environment"], secrets=base.secrets, stack=base.stack)

@@ -34,7 +34,7 @@ DOCKER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}")
 ERROR = re.compile(r"(?:app|environment|secrets|stack)[^\n]*?: [^\n]+; [^\n]+")
 MEBIBYTE = 2**20
 ONE_TEXT, ALL_TEXTS = 128 * 1024 - 1, 2 * MEBIBYTE
-"""Bytes of an argument or a variable, and of all of them, that Linux gives a process (MAX_ARG_STRLEN, a quarter of the stack)."""
+"""Most bytes of one argument or variable and of all together that Linux passes to a process (MAX_ARG_STRLEN, a quarter of the stack)."""
 
 
 def errors(text: str) -> Iterator[str]:
@@ -54,15 +54,15 @@ def errors(text: str) -> Iterator[str]:
 
 def kubernetes(objects: Sequence[Manifest]) -> Iterator[str]:
     """Judge all Kubernetes objects of a stack."""
-    known = Counter((made["kind"], made["metadata"]["name"]) for made in objects)
-    yield from (f"{kind}/{name}: twice" for (kind, name), count in known.items() if count > 1)
-    for made in objects:
-        where = f"{made['kind']}/{made['metadata']['name']}"
-        yield from (f"{where}: {problem}" for problem in _object(made))
+    counts = Counter((manifest["kind"], manifest["metadata"]["name"]) for manifest in objects)
+    yield from (f"{kind}/{name}: twice" for (kind, name), count in counts.items() if count > 1)
+    for manifest in objects:
+        where = f"{manifest['kind']}/{manifest['metadata']['name']}"
+        yield from (f"{where}: {problem}" for problem in _object(manifest))
 
 
-def _object(made: Manifest) -> Iterator[str]:
-    kind, metadata, spec = made["kind"], made["metadata"], made.get("spec", {})
+def _object(manifest: Manifest) -> Iterator[str]:
+    kind, metadata, spec = manifest["kind"], manifest["metadata"], manifest.get("spec", {})
     pattern = {"Service": DNS_1035, "Namespace": DNS_LABEL}.get(kind, SUBDOMAIN)
     if not pattern.fullmatch(metadata["name"]):
         yield "name"
@@ -70,11 +70,11 @@ def _object(made: Manifest) -> Iterator[str]:
         yield "name of a CronJob over 52 characters"
     if "namespace" in metadata and not DNS_LABEL.fullmatch(metadata["namespace"]):
         yield f"namespace {metadata['namespace']!r}"
-    yield from _labels(made)
+    yield from _labels(manifest)
     if sum(len(str(key)) + len(str(value)) for key, value in (metadata.get("annotations") or {}).items()) > 256 * 1024:
         yield "annotations over 256 KiB"
     if kind in ("ConfigMap", "Secret"):
-        yield from _data({**(made.get("data") or {}), **(made.get("stringData") or {})})
+        yield from _data({**(manifest.get("data") or {}), **(manifest.get("stringData") or {})})
     yield from {
         "HTTPRoute": _route,
         "NetworkPolicy": _policy,
@@ -86,7 +86,7 @@ def _object(made: Manifest) -> Iterator[str]:
     if kind != "Pooler":  # The pod of a Pooler has only the fields that differ from the operator's.
         for template in _templates(spec):
             yield from _pod(template.get("spec", {}))
-    if len(json.dumps(made)) > 1.5 * MEBIBYTE:
+    if len(json.dumps(manifest)) > 1.5 * MEBIBYTE:
         yield "over 1.5 MiB, the limit of etcd"
 
 
@@ -101,7 +101,7 @@ def _labels(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, part in value.items():
             if key in ("labels", "matchLabels") and isinstance(part, Mapping) and "expr" not in value:
-                yield from (problem for each in part.items() for problem in _label(*each))
+                yield from (problem for entry in part.items() for problem in _label(*entry))
             else:
                 yield from _labels(part)
     elif isinstance(value, list):
@@ -129,9 +129,9 @@ def _pod(spec: Manifest) -> Iterator[str]:
     yield from (f"volume {name!r} twice" for name, count in Counter(volumes).items() if count > 1)
     yield from (f"volume name {name!r}" for name in volumes if not DNS_LABEL.fullmatch(name))
     yield from (
-        f"image pull secret {each['name']!r}"
-        for each in spec.get("imagePullSecrets", ())
-        if not SUBDOMAIN.fullmatch(each["name"])
+        f"image pull secret {entry['name']!r}"
+        for entry in spec.get("imagePullSecrets", ())
+        if not SUBDOMAIN.fullmatch(entry["name"])
     )
     containers = [*spec["containers"], *spec.get("initContainers", ())]
     yield from (
@@ -144,41 +144,43 @@ def _pod(spec: Manifest) -> Iterator[str]:
             yield f"{key} {spec[key]}"
 
 
-def _container(made: Manifest, volumes: Sequence[str]) -> Iterator[str]:
-    if not DNS_LABEL.fullmatch(made["name"]):
+def _container(container: Manifest, volumes: Sequence[str]) -> Iterator[str]:
+    if not DNS_LABEL.fullmatch(container["name"]):
         yield "name"
-    if not REFERENCE.fullmatch(made["image"]):
-        yield f"image {made['image']!r}"
-    mounts = made.get("volumeMounts", ())
+    if not REFERENCE.fullmatch(container["image"]):
+        yield f"image {container['image']!r}"
+    mounts = container.get("volumeMounts", ())
     yield from (f"mount of no volume {mount['name']!r}" for mount in mounts if mount["name"] not in volumes)
     yield from _targets([mount["mountPath"] for mount in mounts])
     yield from (f"mount path {mount['mountPath']!r}" for mount in mounts if ":" in mount["mountPath"])
-    for variable in made.get("env", ()):
+    for variable in container.get("env", ()):
         if not ENV.fullmatch(variable["name"]):
             yield f"variable {variable['name']!r}"
         if not isinstance(variable.get("value", ""), str) or "\0" in variable.get("value", ""):
             yield f"value of variable {variable['name']}"
     yield from (
         f"variable {name} twice"
-        for name, count in Counter(one["name"] for one in made.get("env", ())).items()
+        for name, count in Counter(one["name"] for one in container.get("env", ())).items()
         if count > 1
     )
     yield from (
-        f"port {port['containerPort']}" for port in made.get("ports", ()) if not 1 <= port["containerPort"] <= 65535
+        f"port {port['containerPort']}"
+        for port in container.get("ports", ())
+        if not 1 <= port["containerPort"] <= 65535
     )
-    if any(not isinstance(word, str) or "\0" in word for word in made.get("command", ())):
+    if any(not isinstance(word, str) or "\0" in word for word in container.get("command", ())):
         yield "command"
     yield from _process(
-        [*made.get("command", ()), *(f"{one['name']}={one.get('value', '')}" for one in made.get("env", ()))]
+        [*container.get("command", ()), *(f"{one['name']}={one.get('value', '')}" for one in container.get("env", ()))]
     )
-    limits = made["resources"]["limits"]
-    for kind, amounts in made["resources"].items():
+    limits = container["resources"]["limits"]
+    for kind, amounts in container["resources"].items():
         for name, amount in amounts.items():
             if not QUANTITY.fullmatch(amount):
                 yield f"{kind} {name} {amount!r}"
             elif kind == "requests" and _amount(amount) > _amount(limits[name]):
                 yield f"requests more {name} than its limit"
-    for probe in (made[key] for key in ("startupProbe", "readinessProbe", "livenessProbe") if key in made):
+    for probe in (container[key] for key in ("startupProbe", "readinessProbe", "livenessProbe") if key in container):
         if any(not 1 <= probe.get(key, 1) < 2**31 for key in ("periodSeconds", "timeoutSeconds", "failureThreshold")):
             yield "times of a probe"
         path = probe.get("httpGet", {}).get("path", "/")
@@ -187,7 +189,7 @@ def _container(made: Manifest, volumes: Sequence[str]) -> Iterator[str]:
 
 
 def _process(texts: Sequence[str]) -> Iterator[str]:
-    """Words and variables that Linux starts a process with."""
+    """Judge whether Linux can start a process with these words and variables."""
     sizes = [len(text.encode()) + 1 for text in texts]
     if max(sizes, default=0) > ONE_TEXT:
         yield f"a text of {max(sizes)} bytes"
@@ -260,7 +262,7 @@ def _policy(spec: Manifest) -> Iterator[str]:
             if block := peer.get("ipBlock"):
                 for cidr in (block["cidr"], *block.get("except", ())):
                     try:
-                        ip_network(cidr, strict=False)  # bits behind the prefix: a warning (1.33 and later)
+                        ip_network(cidr, strict=False)  # Bits after the prefix only cause a warning (1.33 and later).
                     except ValueError:
                         yield f"cidr {cidr!r}"
         yield from (f"port {port['port']}" for port in rule.get("ports", ()) if not 1 <= port["port"] <= 65535)

@@ -17,7 +17,7 @@ def problems(configuration: Configuration) -> list[str]:
     """Return the problems of the program's answer: none if the configuration is refused well or rendered well."""
     try:
         load_environment(configuration.environment, load_app(configuration.app))
-        made = deploy(
+        deployment = deploy(
             configuration.app,
             configuration.environment,
             stack=configuration.stack,
@@ -27,21 +27,21 @@ def problems(configuration: Configuration) -> list[str]:
         return list(judge.errors(str(error)))
     except Exception as error:
         return [f"traceback: {type(error).__name__}: {str(error)[:300]}"]
-    return list(judged(made))
+    return list(judged(deployment))
 
 
-def judged(made: Deployment) -> Iterator[str]:
+def judged(deployment: Deployment) -> Iterator[str]:
     """Judge the objects of a whole program."""
-    registered = [entry for entry in made.sorted if entry.custom and entry.ignores != ("*",)]
+    registered = [entry for entry in deployment.sorted if entry.custom and entry.ignores != ("*",)]
     yield from judge.kubernetes([entry.inputs for entry in registered if entry.type.startswith("kubernetes:")])
     yield from judge.docker([(entry.kind, entry.inputs) for entry in registered if entry.type.startswith("docker:")])
 
 
-def write_case(configuration: Configuration, folder: Path, found: list[str]) -> None:
+def write_case(configuration: Configuration, folder: Path, lines: list[str]) -> None:
     """Write a configuration as a case to be copied into tests/cases/config."""
     folder.mkdir(parents=True, exist_ok=True)
     described = {"name": "board", "runtime": "python", "config": {"app": {"value": configuration.app}}}
     settings = {"board:environment": configuration.environment, "board:secrets": configuration.secrets}
     for name, content in (("Pulumi.yaml", described), (f"Pulumi.{configuration.stack}.yaml", {"config": settings})):
         (folder / name).write_text(yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True))
-    (folder / "EXPECTED.txt").write_text("".join(f"# {line}\n" for line in found))
+    (folder / "EXPECTED.txt").write_text("".join(f"# {line}\n" for line in lines))

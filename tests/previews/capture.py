@@ -42,12 +42,12 @@ _SEEN_WHOLE = ("NetworkPolicy", "HTTPRoute", "Gateway", "Service", "Network", "S
 # ---------------------------------------------------------------------- recorded parts of a preview
 
 
-def kept(told: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
+def trimmed(preview: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
     """Return a preview as it is recorded, without traces of this run."""
     whole = {
-        "steps": [_step(step) for step in told.get("steps") or ()],
-        "diagnostics": told.get("diagnostics") or [],
-        "changeSummary": told.get("changeSummary"),
+        "steps": [_step(step) for step in preview.get("steps") or ()],
+        "diagnostics": preview.get("diagnostics") or [],
+        "changeSummary": preview.get("changeSummary"),
     }
     text = json.dumps(whole, ensure_ascii=False).replace(str(stack.folder), "/app")
     if port := stack.environment.get("gateway", {}).get("port"):
@@ -60,7 +60,7 @@ def kept(told: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
 def written(preview: Mapping[str, Any]) -> str:
     """Return JSON with one line for each step, to make differences readable."""
     fields = {
-        name: "[\n" + ",\n".join(json.dumps(each, ensure_ascii=False) for each in value) + "\n]"
+        name: "[\n" + ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in value) + "\n]"
         if isinstance(value, list)
         else json.dumps(value)
         for name, value in preview.items()
@@ -70,32 +70,36 @@ def written(preview: Mapping[str, Any]) -> str:
 
 def _step(step: Mapping[str, Any]) -> dict[str, Any]:
     same = step["op"] == "same"
-    made = {name: step[name] for name in ("op", "urn", "replaceReasons", "diffReasons") if step.get(name)}
+    recorded = {name: step[name] for name in ("op", "urn", "replaceReasons", "diffReasons") if step.get(name)}
     for name in ("oldState", "newState"):
         if state := step.get(name):
-            made[name] = _state(state, same)
-    if same and "oldState" in made and "newState" in made:
-        made["newState"] = {key: made["newState"].get(key) for key in ("urn", "type", "custom", "parent", "protect")}
-    return made
+            recorded[name] = _state(state, same)
+    if same and "oldState" in recorded and "newState" in recorded:
+        recorded["newState"] = {
+            key: recorded["newState"].get(key) for key in ("urn", "type", "custom", "parent", "protect")
+        }
+    return recorded
 
 
 def _state(state: Mapping[str, Any], same: bool) -> dict[str, Any]:
-    made = {name: state[name] for name in _STATE if state.get(name) is not None}
-    made["dependencies"] = [urn for urn in made.get("dependencies", ()) if "RemoteImage" in urn]
-    made["outputs"] = {"exitCode": code} if (code := (state.get("outputs") or {}).get("exitCode")) is not None else {}
-    inputs: dict[str, Any] = {key: value for key, value in made.get("inputs", {}).items() if key != "rested"}
+    recorded = {name: state[name] for name in _STATE if state.get(name) is not None}
+    recorded["dependencies"] = [urn for urn in recorded.get("dependencies", ()) if "RemoteImage" in urn]
+    recorded["outputs"] = (
+        {"exitCode": code} if (code := (state.get("outputs") or {}).get("exitCode")) is not None else {}
+    )
+    inputs: dict[str, Any] = {key: value for key, value in recorded.get("inputs", {}).items() if key != "rested"}
     seen = state["type"].endswith(_SEEN_WHOLE) or '"tier"' in json.dumps(inputs) or "ports" in inputs
     if same and not seen:
         labels = {"labels": inputs.get("metadata", {}).get("labels") or {}}
         inputs = {"metadata": labels} if "metadata" in inputs else {"labels": inputs.get("labels") or []}
-    return made | {"inputs": _shorter(inputs)}
+    return recorded | {"inputs": _shorter(inputs)}
 
 
 def _shorter(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _shorter(each) for key, each in value.items()}
+        return {key: _shorter(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_shorter(each) for each in value]
+        return [_shorter(entry) for entry in value]
     if isinstance(value, str) and len(value) > LONG:
         return f"{value[:LONG]} … {hashlib.sha256(value.encode()).hexdigest()[:12]}"
     return value
@@ -160,11 +164,11 @@ def broken(stack: Stack) -> None:
 
 def unreachable(stack: Stack) -> None:
     if isinstance(stack, ClusterStack):
-        told = yaml.safe_load(Path(stack.variables["KUBECONFIG"]).read_text())
-        for cluster in told["clusters"]:
+        kubeconfig = yaml.safe_load(Path(stack.variables["KUBECONFIG"]).read_text())
+        for cluster in kubeconfig["clusters"]:
             cluster["cluster"]["server"] = "https://127.0.0.1:9"
         elsewhere = stack.folder / "kubeconfig"
-        elsewhere.write_text(yaml.safe_dump(told))
+        elsewhere.write_text(yaml.safe_dump(kubeconfig))
         stack.variables["KUBECONFIG"] = str(elsewhere)
     else:
         stack.environment["docker"] = {"host": "tcp://127.0.0.1:9"}
@@ -209,7 +213,7 @@ def keep(stack: Stack, platform: str, name: str) -> None:
     variables = stack.variables | {"TIERS_FORCE": "data"}
     done = subprocess.run(command, cwd=stack.folder, env=variables, capture_output=True, text=True, timeout=300)
     (FOLDER / platform).mkdir(exist_ok=True)
-    text = written(kept(json.loads(done.stdout), stack))
+    text = written(trimmed(json.loads(done.stdout), stack))
     (FOLDER / platform / f"{name}.json").write_text(text)
     print(f"  {platform}/{name}: ended with {done.returncode}, {len(text)} bytes", flush=True)
 
@@ -242,5 +246,5 @@ def main(platform: str) -> None:
 
 
 if __name__ == "__main__":
-    for each in sys.argv[1:]:
-        main(each)
+    for entry in sys.argv[1:]:
+        main(entry)

@@ -19,8 +19,8 @@ def stacks() -> Iterator[tuple[str, str]]:
 
 def expected(folder: str, stack: str) -> list[str]:
     """Return the lines of the expected result of a stack."""
-    own = FOLDER / folder / f"EXPECTED.{stack}.txt"
-    file = own if own.exists() else FOLDER / folder / "EXPECTED.txt"
+    specific = FOLDER / folder / f"EXPECTED.{stack}.txt"
+    file = specific if specific.exists() else FOLDER / folder / "EXPECTED.txt"
     return [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
 
 

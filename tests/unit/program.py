@@ -98,7 +98,7 @@ class Recorder(mocks.MockMonitor):
                 waits_for=frozenset(request.dependencies),
                 protect=request.protect,
                 retained=request.retainOnDelete,
-                aliases=tuple(str(json_format.MessageToDict(each)) for each in request.aliases),
+                aliases=tuple(str(json_format.MessageToDict(entry)) for entry in request.aliases),
                 ignores=tuple(request.ignoreChanges),
                 secret_outputs=tuple(request.additionalSecretOutputs),
             )
@@ -158,13 +158,13 @@ def project() -> dict[str, Any]:
 
 def environment(stack: str = "dev") -> dict[str, Any]:
     """Return a copy of `environment` from one of the repository's stack files, with images pinned if it requires that."""
-    found = copy.deepcopy(_read(f"Pulumi.{stack}.yaml")["board:environment"])
-    if found.get("pinned"):
-        found["images"] = {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in TIERS}
-        found["toolbox"] = f"python@sha256:{'1' * 64}"
-        found["proxy"] = f"haproxy@sha256:{'2' * 64}"
-        found["pooler"] = f"registry.test/pgbouncer@sha256:{'3' * 64}"
-    return found
+    settings = copy.deepcopy(_read(f"Pulumi.{stack}.yaml")["board:environment"])
+    if settings.get("pinned"):
+        settings["images"] = {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in TIERS}
+        settings["toolbox"] = f"python@sha256:{'1' * 64}"
+        settings["proxy"] = f"haproxy@sha256:{'2' * 64}"
+        settings["pooler"] = f"registry.test/pgbouncer@sha256:{'3' * 64}"
+    return settings
 
 
 class Deployment:
@@ -180,13 +180,13 @@ class Deployment:
         )
         self.by_urn = {entry.urn: entry for entry in registered}
 
-    def of(self, type_: str) -> list[Registered]:
+    def of_type(self, type_: str) -> list[Registered]:
         """Return the resources of a type, or of a kind of Kubernetes objects, sorted by URN."""
-        found = [
+        entries = [
             entry for entry in self.sorted if type_ in (entry.type, entry.type.startswith("kubernetes:") and entry.kind)
         ]
-        assert found, f"nothing of type {type_} was registered"
-        return found
+        assert entries, f"nothing of type {type_} was registered"
+        return entries
 
     @property
     def sorted(self) -> list[Registered]:
@@ -196,14 +196,14 @@ class Deployment:
     @property
     def objects(self) -> list[Registered]:
         """All Kubernetes objects, sorted by URN."""
-        found = [entry for entry in self.sorted if entry.type.startswith("kubernetes:")]
-        assert found
-        return found
+        entries = [entry for entry in self.sorted if entry.type.startswith("kubernetes:")]
+        assert entries
+        return entries
 
     def one(self, kind: str, name: str) -> Registered:
         """Return the Kubernetes object of that kind and name."""
-        [found] = [entry for entry in self.of(kind) if entry.name == name and entry.ignores != ("*",)]
-        return found
+        [entry] = [entry for entry in self.of_type(kind) if entry.name == name and entry.ignores != ("*",)]
+        return entry
 
     def inside(self, entry: Registered, type_: str) -> bool:
         """Tell whether a resource is below a component of that type."""
@@ -260,15 +260,15 @@ def deploy(
     config = {f"{name}:{key}": json.dumps(value) for key, value in values.items()}
     pulumi.runtime.set_all_config(config | {f"{name}:secrets": json.dumps(secrets)}, [f"{name}:secrets"])
     exported: dict[str, Any] = {}
-    known = checkpoint.parse(export or {})
+    parsed = checkpoint.parse(export or {})
     with (
-        mock.patch.object(checkpoint, "Asked", return_value=mock.Mock(answer=lambda: known)),
+        mock.patch.object(checkpoint, "Asked", return_value=mock.Mock(answer=lambda: parsed)),
         # This reads the checkpoint while the update runs.
         mock.patch.object(memory, "record", return_value=memory.remember([])),
         mock.patch.object(platforms, "routing", return_value=routing),
         mock.patch.object(impact, "describe", lambda live, *_: f"{live} was asked" if live else "nothing was live"),
         mock.patch.object(engine, "check", return_value=None),
-        mock.patch.object(engine, "absent_images", lambda _, images: [each for each in images if each in absent]),
+        mock.patch.object(engine, "absent_images", lambda _, images: [image for image in images if image in absent]),
         mock.patch.object(cluster, "check", return_value=None),
         mock.patch.object(cluster, "check_served", return_value=None),
         mock.patch.object(pulumi, "export", exported.__setitem__),
@@ -283,24 +283,24 @@ def deploy(
     return Deployment(registered, exported, export or {})
 
 
-def pods(made: Manifest) -> dict[str, tuple[Labels, int | None]]:
+def pods(manifest: Manifest) -> dict[str, tuple[Labels, int | None]]:
     """Return the pods that an object creates, one for all replicas alike: their labels, and the port they listen on.
 
     Pods of a Cluster and a Pooler are created by their operator, whose labels override the configured ones
     (CloudNativePG 1.27: pkg/specs/pods.go, pkg/specs/pgbouncer/deployments.go).
     """
-    name, spec = made["metadata"]["name"], made.get("spec", {})
-    if made["kind"] == "Cluster":
-        told = spec["inheritedMetadata"]["labels"]
-        own = {"cnpg.io/cluster": name, "cnpg.io/podRole": "instance"}
+    name, spec = manifest["metadata"]["name"], manifest.get("spec", {})
+    if manifest["kind"] == "Cluster":
+        inherited = spec["inheritedMetadata"]["labels"]
+        added = {"cnpg.io/cluster": name, "cnpg.io/podRole": "instance"}
         numbered = [f"{name}-{number}" for number in range(1, int(spec["instances"]) + 1)]
-        return {each: (told | own | {"cnpg.io/instanceName": each}, POSTGRES_PORT) for each in numbered}
+        return {entry: (inherited | added | {"cnpg.io/instanceName": entry}, POSTGRES_PORT) for entry in numbered}
     if "template" not in spec:
         return {}
     labels = spec["template"]["metadata"]["labels"]
-    if made["kind"] == "Pooler":
-        own = {"cnpg.io/cluster": spec["cluster"]["name"], "cnpg.io/podRole": "pooler", "cnpg.io/poolerName": name}
-        return {name: (labels | own, POSTGRES_PORT)}
+    if manifest["kind"] == "Pooler":
+        added = {"cnpg.io/cluster": spec["cluster"]["name"], "cnpg.io/podRole": "pooler", "cnpg.io/poolerName": name}
+        return {name: (labels | added, POSTGRES_PORT)}
     listens = [port["containerPort"] for port in spec["template"]["spec"]["containers"][0].get("ports", ())]
     return {name: (labels, listens[0] if listens else None)}
 
@@ -347,7 +347,7 @@ def second(stack: str = "dev") -> Deployment:
 
 def exported(deployment: Deployment) -> dict[str, Any]:
     """Return the checkpoint (`pulumi stack export`) that the deployment would leave."""
-    before = {each["urn"]: each for each in deployment.export.get("deployment", {}).get("resources", ())}
+    before = {resource["urn"]: resource for resource in deployment.export.get("deployment", {}).get("resources", ())}
     resources: list[dict[str, Any]] = []
     for entry in deployment:
         if entry.ignores == ("*",):  # A resource that ignores all changes keeps its state.

@@ -45,13 +45,13 @@ def vault() -> dict[str, Any]:
 def test_database_archives_changes_through_the_archive_proxy_to_the_bucket() -> None:
     plugins = deployed().one("Cluster", "database-ha").inputs["spec"]["plugins"]
     assert plugins == [barman.used("database-ha")]
-    kept = deployed().one("ObjectStore", "database-ha").inputs["spec"]
-    assert kept["configuration"]["endpointURL"] == "http://vault:9000"
-    assert kept["retentionPolicy"] == "30d"
-    told = {each["name"]: each["value"] for each in vault()["env"]}
-    assert told["RCLONE_CONFIG_VAULT_TYPE"] == "crypt"
-    assert told["RCLONE_CONFIG_VAULT_REMOTE"] == "store:backups/board-staging-changes"
-    assert told["RCLONE_CONFIG_STORE_ENDPOINT"] == "https://s3.test"
+    store = deployed().one("ObjectStore", "database-ha").inputs["spec"]
+    assert store["configuration"]["endpointURL"] == "http://vault:9000"
+    assert store["retentionPolicy"] == "30d"
+    variables = {variable["name"]: variable["value"] for variable in vault()["env"]}
+    assert variables["RCLONE_CONFIG_VAULT_TYPE"] == "crypt"
+    assert variables["RCLONE_CONFIG_VAULT_REMOTE"] == "store:backups/board-staging-changes"
+    assert variables["RCLONE_CONFIG_STORE_ENDPOINT"] == "https://s3.test"
 
 
 def test_archive_proxy_is_created_before_the_database() -> None:
@@ -64,9 +64,9 @@ def test_archive_proxy_accepts_database_instances_only_and_reaches_the_internet_
     instances = deployed().one("Cluster", "database-ha").inputs["spec"]["inheritedMetadata"]["labels"]
     assert instances[label] == "yes"
     holders = [
-        each
-        for each in deployed().objects
-        if label in (each.inputs.get("spec", {}).get("template", {}).get("metadata", {}).get("labels") or {})
+        entry
+        for entry in deployed().objects
+        if label in (entry.inputs.get("spec", {}).get("template", {}).get("metadata", {}).get("labels") or {})
     ]
     assert not holders
     [into] = deployed().one("NetworkPolicy", "vault").inputs["spec"]["ingress"]
@@ -76,10 +76,10 @@ def test_archive_proxy_accepts_database_instances_only_and_reaches_the_internet_
 
 
 def test_keys_of_the_archive_are_in_secrets_and_never_in_plain_text() -> None:
-    for each in deployed().objects:
-        assert not [value for value in KEYS.values() if value in each.plain], each.name
+    for entry in deployed().objects:
+        assert not [value for value in KEYS.values() if value in entry.plain], entry.name
     credentials = deployed().one("ObjectStore", "database-ha").inputs["spec"]["configuration"]["s3Credentials"]
-    holder = {each.inputs["metadata"]["name"]: each.inputs for each in deployed().of("Secret")}
+    holder = {entry.inputs["metadata"]["name"]: entry.inputs for entry in deployed().of_type("Secret")}
     for which, key in (("accessKeyId", "backup-access"), ("secretAccessKey", "backup-secret")):
         assert credentials[which]["key"] == key
         assert key in holder[credentials[which]["name"]]["stringData"]
@@ -88,49 +88,49 @@ def test_keys_of_the_archive_are_in_secrets_and_never_in_plain_text() -> None:
 def test_archive_key_in_a_secret_of_the_cluster_is_referenced_by_its_name() -> None:
     env = archived()
     env["kubernetes"]["secrets"] = {"backup-access": {"secret": "bucket", "key": "id"}}
-    made = deploy(env=env, stack="staging", secrets=SECRETS | KEYS)
-    found = made.one("ObjectStore", "database-ha").inputs["spec"]["configuration"]["s3Credentials"]
-    assert found["accessKeyId"] == {"name": "bucket", "key": "id"}
+    deployment = deploy(env=env, stack="staging", secrets=SECRETS | KEYS)
+    credentials = deployment.one("ObjectStore", "database-ha").inputs["spec"]["configuration"]["s3Credentials"]
+    assert credentials["accessKeyId"] == {"name": "bucket", "key": "id"}
 
 
 @pytest.mark.parametrize("change", [{"ha": False}, {"backup": {"target": {"volume": True}}}, {"backup": ...}])
 def test_without_ha_or_bucket_no_archive_proxy_is_deployed(change: dict[str, Any]) -> None:
     env = archived(**change)
     env["tiers"]["database"] = {key: value for key, value in env["tiers"]["database"].items() if value is not ...}
-    made = deploy(env=env, stack="staging", secrets=SECRETS | KEYS)
-    assert not {"vault", "ObjectStore"} & {each.name if each.custom else each.kind for each in made.objects}
+    deployment = deploy(env=env, stack="staging", secrets=SECRETS | KEYS)
+    assert not {"vault", "ObjectStore"} & {entry.name if entry.custom else entry.kind for entry in deployment.objects}
 
 
 def test_recovery_cluster_is_a_single_instance_without_archiving() -> None:
     spec = deployed().one("Cluster", "database-ha").inputs["spec"]
-    made = barman.recovery(spec, "database-ha", "2026-11-21 12:00:00+00")
-    assert made["instances"] == 1
-    assert "plugins" not in made
-    assert made["bootstrap"]["recovery"]["recoveryTarget"] == {"targetTime": "2026-11-21 12:00:00+00"}
-    assert made["bootstrap"]["recovery"]["secret"] == spec["bootstrap"]["initdb"]["secret"]
-    assert made["externalClusters"] == [barman.source("database-ha")]
+    cluster = barman.recovery(spec, "database-ha", "2026-11-21 12:00:00+00")
+    assert cluster["instances"] == 1
+    assert "plugins" not in cluster
+    assert cluster["bootstrap"]["recovery"]["recoveryTarget"] == {"targetTime": "2026-11-21 12:00:00+00"}
+    assert cluster["bootstrap"]["recovery"]["secret"] == spec["bootstrap"]["initdb"]["secret"]
+    assert cluster["externalClusters"] == [barman.source("database-ha")]
 
 
 def test_missing_failover_quorum_annotation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator may remove the annotation in an emergency. An update does not notice that it is missing."""
-    made = dict(deployed().one("Cluster", "database-ha").inputs["metadata"])
+    metadata = dict(deployed().one("Cluster", "database-ha").inputs["metadata"])
 
     class Api:
         def __init__(self, *_: Any) -> None: ...
 
         def read(self, *_: str) -> dict[str, Any]:
-            return {"metadata": made}
+            return {"metadata": metadata}
 
     monkeypatch.setattr(recovery, "_Api", Api)
     settings: Any = None
     assert recovery.guarded(settings, settings, "database-ha")
-    del made["annotations"]
+    del metadata["annotations"]
     with pytest.raises(RunError, match=r"database-ha lacks the annotation alpha\.cnpg\.io/failoverQuorum=true"):
         recovery.guarded(settings, settings, "database-ha")
 
 
 @pytest.mark.parametrize(
-    ("moment", "first", "said"),
+    ("moment", "first", "message"),
     [
         (NOON + timedelta(minutes=1), NOON - timedelta(days=1), "is in the future"),
         (NOON - timedelta(days=2), NOON - timedelta(days=1), "the archive begins at 2026-11-20T12:00:00Z"),
@@ -139,15 +139,15 @@ def test_missing_failover_quorum_annotation_is_an_error(monkeypatch: pytest.Monk
     ],
 )
 def test_restore_time_outside_the_archive_is_refused_with_the_reason(
-    moment: datetime, first: datetime | None, said: str
+    moment: datetime, first: datetime | None, message: str
 ) -> None:
-    found = recovery.out_of_reach(moment, first, NOON)
-    assert said in found
-    assert bool(said) == bool(found)
+    problem = recovery.out_of_reach(moment, first, NOON)
+    assert message in problem
+    assert bool(message) == bool(problem)
 
 
 @pytest.mark.parametrize(
-    ("kind", "status", "reason", "said"),
+    ("kind", "status", "reason", "message"),
     [
         ("LastBackupSucceeded", "False", "BackupStarted", ""),
         ("LastBackupSucceeded", "False", "LastBackupFailed", "no room"),
@@ -156,10 +156,10 @@ def test_restore_time_outside_the_archive_is_refused_with_the_reason(
         ("Ready", "False", "ClusterIsNotReady", ""),
     ],
 )
-def test_running_base_backup_is_not_reported_as_failed(kind: str, status: str, reason: str, said: str) -> None:
+def test_running_base_backup_is_not_reported_as_failed(kind: str, status: str, reason: str, message: str) -> None:
     good = {"type": "ContinuousArchiving", "status": "True", "reason": "", "message": "it works"}
     condition = {"type": kind, "status": status, "reason": reason, "message": "no room"}
-    assert recovery.unkept([good, condition]) == said
+    assert recovery.unkept([good, condition]) == message
 
 
 # ---------------------------------------------------------------------- copies
@@ -172,7 +172,7 @@ def copy(**more: Any) -> config.Environment:
 
 
 @pytest.mark.parametrize(
-    ("more", "of", "said"),
+    ("more", "database", "message"),
     [
         ({"copy_of": "prod"}, "prod", ""),
         ({"copy_of": "prod"}, "other", "staging is not for the data of other, it is a copy of prod"),
@@ -180,10 +180,12 @@ def copy(**more: Any) -> config.Environment:
         ({"copy_of": "prod"}, "", "FROM is not given"),
     ],
 )
-def test_data_of_another_environment_is_refused_without_copy_of(more: dict[str, Any], of: str, said: str) -> None:
-    found = restore.unfit(load_app(project()), copy(**more), "staging", of)
-    assert said in found
-    assert bool(said) == bool(found)
+def test_data_of_another_environment_is_refused_without_copy_of(
+    more: dict[str, Any], database: str, message: str
+) -> None:
+    problem = restore.unfit(load_app(project()), copy(**more), "staging", database)
+    assert message in problem
+    assert bool(message) == bool(problem)
 
 
 def test_copy_without_anonymise_is_refused() -> None:
@@ -193,7 +195,7 @@ def test_copy_without_anonymise_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"protect_data": True}, "copy_of requires protect_data: false"),
         ({"tiers": {"database": {"copy_of": "prod"}}}, "set environment.tiers.database.backup, too"),
@@ -204,23 +206,23 @@ def test_copy_without_anonymise_is_refused() -> None:
         ({"tiers": {"cache": {"copy_of": "prod"}}}, "environment.tiers.cache.copy_of: it is for the database"),
     ],
 )
-def test_copy_of_with_conflicting_settings_is_refused(change: dict[str, Any], said: str) -> None:
+def test_copy_of_with_conflicting_settings_is_refused(change: dict[str, Any], message: str) -> None:
     env = environment("staging")
     env["tiers"]["database"] = {"copy_of": "prod", "backup": {"target": {"volume": True}}}
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         load_environment(env | change, load_app(project()))
 
 
 def test_name_of_a_restored_database_has_at_most_63_characters() -> None:
     app = project()
     app["database"]["name"] = "a" * 63
-    made = beside.fresh(load_app(app), NOON)
-    assert made == "a" * 45 + "_r20261121_120000"
-    assert len(made) <= 63
+    name = beside.fresh(load_app(app), NOON)
+    assert name == "a" * 45 + "_r20261121_120000"
+    assert len(name) <= 63
 
 
 @pytest.mark.parametrize(
-    ("more", "said", "steps"),
+    ("more", "message", "steps"),
     [
         ({}, {"name": "board_r"}, ["name=board_r"]),
         ({"ha": True}, {"name": "board_r"}, ["introduced", "name=board_r"]),
@@ -234,7 +236,7 @@ def test_name_of_a_restored_database_has_at_most_63_characters() -> None:
     ],
 )
 def test_pooler_learns_a_database_before_the_stack_file_names_it(
-    more: dict[str, Any], said: dict[str, str], steps: list[str], monkeypatch: pytest.MonkeyPatch
+    more: dict[str, Any], message: dict[str, str], steps: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a pooler no introduction is needed."""
     done: list[str] = []
@@ -242,10 +244,10 @@ def test_pooler_learns_a_database_before_the_stack_file_names_it(
     monkeypatch.setattr(beside, "project", lambda: "board")
 
     def written(*words: str) -> None:
-        done.append(" ".join(each.rpartition(".")[2] for each in words if "=" in each))
+        done.append(" ".join(entry.rpartition(".")[2] for entry in words if "=" in entry))
 
     monkeypatch.setattr(beside, "pulumi", written)
-    beside.use(load_app(project()), copy(**more), "staging", **said)
+    beside.use(load_app(project()), copy(**more), "staging", **message)
     assert done == steps
 
 
@@ -261,19 +263,19 @@ class TestDatabaseThatIsRestored:
     @pytest.fixture(autouse=True)
     def copies(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         """Return the copies that a restore makes, in an environment whose database was restored once before."""
-        found: list[tuple[Any, ...]] = []
+        problem: list[tuple[Any, ...]] = []
         env = load_environment(archived(name="board_r1"), load_app(project()))
         monkeypatch.setattr(restore, "load", lambda _: (load_app(project()), env))
         monkeypatch.setattr(restore.recovery, "recovered", lambda *_: nullcontext("recovered-rw"))
-        monkeypatch.setattr(restore, "copied", lambda *words: found.append(words[3:5]))
+        monkeypatch.setattr(restore, "copied", lambda *words: problem.append(words[3:5]))
         monkeypatch.setattr(restore, "use", lambda *_, **__: None)
-        return found
+        return problem
 
-    @pytest.mark.parametrize(("of", "source"), [("board", "board"), ("", "board_r1")])
+    @pytest.mark.parametrize(("database", "source"), [("board", "board"), ("", "board_r1")])
     def test_of_names_the_database_to_read_and_the_current_one_is_the_default(
-        self, of: str, source: str, copies: list[tuple[Any, ...]]
+        self, database: str, source: str, copies: list[tuple[Any, ...]]
     ) -> None:
-        restore.main("staging", "2026-11-20T12:00:00Z", of)
+        restore.main("staging", "2026-11-20T12:00:00Z", database)
         # The statement that creates a database has to run in an existing one.
         assert copies == [(("recovered-rw", source), "board_r1")]
 

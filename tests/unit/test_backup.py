@@ -29,10 +29,10 @@ S3 = {"endpoint": "https://s3.test", "bucket": "b", "access_key": "s3-id", "secr
 
 
 def with_backup(settings: dict[str, Any] | None = None, stack: str = "dev") -> dict[str, Any]:
-    found = environment(stack)
-    database = found.setdefault("tiers", {}).setdefault("database", {})
+    env = environment(stack)
+    database = env.setdefault("tiers", {}).setdefault("database", {})
     database["backup"] = settings or {"target": {"volume": True}}
-    return found
+    return env
 
 
 def deployed(settings: dict[str, Any] | None = None, stack: str = "dev", **secrets: str) -> Deployment:
@@ -54,10 +54,10 @@ class TestConfiguration:
         env = load_environment(
             with_backup({"schedule": given_times, "target": {"volume": True}}), load_app(project())
         ).tiers
-        assert [each.backup.schedule for each in env.values() if each.backup] == [cron]
+        assert [tier.backup.schedule for tier in env.values() if tier.backup] == [cron]
 
     @pytest.mark.parametrize(
-        ("wrong", "path", "said"),
+        ("wrong", "path", "message"),
         [
             ({}, "target", "not set"),
             ({"target": {}}, "target", "exactly one"),
@@ -73,13 +73,15 @@ class TestConfiguration:
             ({"target": {"volume": True}, "retention": "30"}, "retention", "like 30d"),
         ],
     )
-    def test_invalid_backup_setting_is_refused_with_its_path(self, wrong: dict[str, Any], path: str, said: str) -> None:
+    def test_invalid_backup_setting_is_refused_with_its_path(
+        self, wrong: dict[str, Any], path: str, message: str
+    ) -> None:
         settings = with_backup()
         settings["tiers"]["database"]["backup"] = wrong
         with pytest.raises(ConfigError) as error:
             load_environment(settings, load_app(project()))
         assert f"environment.tiers.database.backup.{path}: " in str(error.value)
-        assert said in str(error.value)
+        assert message in str(error.value)
 
     def test_backup_into_a_folder_of_a_node_is_refused_on_kubernetes(self) -> None:
         with pytest.raises(ConfigError, match="use volume or s3"):
@@ -116,9 +118,9 @@ class TestConfiguration:
         settings["tiers"]["database"]["ha"] = ha
         app = load_app(project())
         described = Description(app=app, environment=load_environment(settings, app), secrets={}, root=ROOT)
-        wanted = described.environment.size(TierName.DATABASE).backup
-        assert wanted and app.database
-        assert component.image(wanted, described).base == getattr(app.database, named)
+        backup = described.environment.size(TierName.DATABASE).backup
+        assert backup and app.database
+        assert component.image(backup, described).base == getattr(app.database, named)
 
     def test_built_backup_image_is_refused_where_images_are_pinned(self) -> None:
         app = load_app(project())
@@ -126,9 +128,9 @@ class TestConfiguration:
             load_environment(with_backup(stack="prod"), app)
 
 
-def told(made: Deployment) -> dict[str, str]:
+def database_variables(deployment: Deployment) -> dict[str, str]:
     """Return the environment variables that the backup container receives about the database."""
-    [holder] = [each for each in parse(exported(made)).entries if each.runs and each.tier == "backup"]
+    [holder] = [entry for entry in parse(exported(deployment)).entries if entry.runs and entry.tier == "backup"]
     return {name: value for name, value in holder.variables.items() if name in DATABASE}
 
 
@@ -143,8 +145,8 @@ class TestBackupsFollowTheLiveDatabase:
 
     def test_restored_database_is_backed_up_after_the_switch(self, stack: str) -> None:
         restored = self.up(stack, "board_r1", self.up(stack))
-        assert told(restored)["DATABASE_NAME"] == "board_r1"
-        [component] = [each for each in restored if each.type == "tiers:backup:Backup"]
+        assert database_variables(restored)["DATABASE_NAME"] == "board_r1"
+        [component] = [entry for entry in restored if entry.type == "tiers:backup:Backup"]
         assert [urn for urn in component.waits_for if "tiers:switch:Switch$" in urn]
 
     def test_going_back_points_backups_at_the_previous_database(
@@ -154,7 +156,7 @@ class TestBackupsFollowTheLiveDatabase:
         restored = self.up(stack, "board_r1", first, release={"standby": "cold"})
         monkeypatch.setenv("TIERS_RELEASE", "previous")
         back = self.up(stack, "board_r1", restored, release={"standby": "cold"})
-        assert told(back) == told(first)
+        assert database_variables(back) == database_variables(first)
         assert not check.misled(parse(exported(back)), Slot.BLUE)
 
     def test_database_of_a_waiting_release_is_not_backed_up_before_promotion(
@@ -162,21 +164,21 @@ class TestBackupsFollowTheLiveDatabase:
     ) -> None:
         first, manual = self.up(stack), {"release": {"promote": "manual"}}
         waits = self.up(stack, "board_r1", first, **manual)
-        assert told(waits) == told(first)
+        assert database_variables(waits) == database_variables(first)
         monkeypatch.setenv("TIERS_RELEASE", "promote")
-        assert told(self.up(stack, "board_r1", waits, **manual))["DATABASE_NAME"] == "board_r1"
+        assert database_variables(self.up(stack, "board_r1", waits, **manual))["DATABASE_NAME"] == "board_r1"
 
     def test_second_update_leaves_backup_resources_unchanged(self, stack: str) -> None:
         first = self.up(stack)
-        kept, again = ([each.inputs for each in made.sorted if each.name.startswith("backup")]
-                       for made in (first, self.up(stack, before=first)))  # fmt: skip
-        assert kept == again
+        before, again = ([entry.inputs for entry in deployment.sorted if entry.name.startswith("backup")]
+                       for deployment in (first, self.up(stack, before=first)))  # fmt: skip
+        assert before == again
 
     def test_backups_of_another_database_are_reported_by_check(self, stack: str) -> None:
-        known = parse(exported(self.up(stack)))
-        assert not check.misled(known, Slot.BLUE)
-        holders = [each for each in parse(exported(self.up(stack, "board_r1"))).entries if each.tier == "backup"]
-        mixed = Checkpoint(entries=(*(each for each in known.entries if each.tier != "backup"), *holders))
+        checkpoint = parse(exported(self.up(stack)))
+        assert not check.misled(checkpoint, Slot.BLUE)
+        holders = [entry for entry in parse(exported(self.up(stack, "board_r1"))).entries if entry.tier == "backup"]
+        mixed = Checkpoint(entries=(*(entry for entry in checkpoint.entries if entry.tier != "backup"), *holders))
         assert check.misled(mixed, Slot.BLUE).startswith("backups are of board_r1 at ")
 
 
@@ -188,8 +190,8 @@ def test_failed_gate_leaves_backups_on_the_live_database() -> None:
         deploy(
             env=env, secrets=SECRETS | KEY, export=exported(before), fail=lambda name: name == "green-smoke", seen=seen
         )
-    assert {each.name for each in seen} >= {"green-smoke", "green-api-1"}
-    assert not [each.name for each in seen if each.name.startswith("backup-")]
+    assert {entry.name for entry in seen} >= {"green-smoke", "green-api-1"}
+    assert not [entry.name for entry in seen if entry.name.startswith("backup-")]
 
 
 class TestResources:
@@ -197,33 +199,38 @@ class TestResources:
         assert deployed().release == deploy().release
 
     def test_on_docker_the_backup_container_receives_its_schedule(self) -> None:
-        [made] = [each for each in deployed().all if each.name == "backup-1"]
-        assert made.inputs["command"] == [
+        [container] = [entry for entry in deployed().all if entry.name == "backup-1"]
+        assert container.inputs["command"] == [
             "backup", "serve", "backup=17 3 * * *", "full=17 4 * * sun", "verify=17 5 1 * *", "prune=17 6 * * *"
         ]  # fmt: skip
-        assert {each["name"] for each in made.inputs["networksAdvanced"]} == {"board-dev-data"}
+        assert {network["name"] for network in container.inputs["networksAdvanced"]} == {"board-dev-data"}
 
     def test_only_a_bucket_target_gives_backups_egress(self) -> None:
         secrets = {"s3-id": "the-id-of-the-key", "s3-key": "the-key-itself"}
-        there = deployed({"target": {"s3": S3}}, **secrets)
-        [made] = [each for each in there.all if each.name == "backup-1"]
-        assert {each["name"] for each in made.inputs["networksAdvanced"]} == {"board-dev-data", "board-dev-outside"}
-        assert not [value for value in secrets.values() if value in made.plain]
-        assert "RESTIC_REPOSITORY=s3:https://s3.test/b/board-dev" in made.inputs["envs"]
-        policies = {each.name for each in deployed({"target": {"s3": S3}}, "staging", **secrets).of("NetworkPolicy")}
+        deployment = deployed({"target": {"s3": S3}}, **secrets)
+        [container] = [entry for entry in deployment.all if entry.name == "backup-1"]
+        assert {network["name"] for network in container.inputs["networksAdvanced"]} == {
+            "board-dev-data",
+            "board-dev-outside",
+        }
+        assert not [value for value in secrets.values() if value in container.plain]
+        assert "RESTIC_REPOSITORY=s3:https://s3.test/b/board-dev" in container.inputs["envs"]
+        policies = {
+            entry.name for entry in deployed({"target": {"s3": S3}}, "staging", **secrets).of_type("NetworkPolicy")
+        }
         assert "backup-to-world" in policies
-        assert "backup-to-world" not in {each.name for each in deployed(stack="staging").of("NetworkPolicy")}
+        assert "backup-to-world" not in {entry.name for entry in deployed(stack="staging").of_type("NetworkPolicy")}
 
     def test_on_kubernetes_each_schedule_is_a_cron_job(self) -> None:
-        jobs = deployed(stack="staging").of("CronJob")
-        assert {each.name: each.inputs["spec"]["schedule"] for each in jobs} == {
+        jobs = deployed(stack="staging").of_type("CronJob")
+        assert {entry.name: entry.inputs["spec"]["schedule"] for entry in jobs} == {
             "backup-backup": "17 3 * * *",
             "backup-full": "17 4 * * sun",
             "backup-verify": "17 5 1 * *",
             "backup-prune": "17 6 * * *",
         }
-        for each in jobs:
-            spec = each.inputs["spec"]
+        for entry in jobs:
+            spec = entry.inputs["spec"]
             template = spec["jobTemplate"]["spec"]["template"]
             assert (spec["concurrencyPolicy"], spec["timeZone"]) == ("Forbid", "Etc/UTC")
             assert template["spec"]["activeDeadlineSeconds"] > 0
@@ -233,54 +240,54 @@ class TestResources:
 
     def test_volume_of_backups_is_protected_with_protect_data(self) -> None:
         settings = with_backup() | {"protect_data": True}
-        kept = deploy(env=settings, secrets=SECRETS | KEY)
-        assert [each.protect for each in kept.all if each.name == "backups"] == [True]
+        deployment = deploy(env=settings, secrets=SECRETS | KEY)
+        assert [entry.protect for entry in deployment.all if entry.name == "backups"] == [True]
 
     def test_volumes_of_tiers_are_mounted_read_only(self) -> None:
         app = project()
         app["api"]["volumes"] = {"uploads": "/data"}
-        made = deploy(app, with_backup(), secrets=SECRETS | KEY)
-        [container] = [each for each in made.all if each.name == "backup-1"]
-        found = {each["containerPath"]: each.get("readOnly") for each in container.inputs["volumes"]}
-        assert found["/volumes/uploads"] is True
-        assert len([each for each in made.all if each.name == "uploads"]) == 1
+        deployment = deploy(app, with_backup(), secrets=SECRETS | KEY)
+        [container] = [entry for entry in deployment.all if entry.name == "backup-1"]
+        read_only = {volume["containerPath"]: volume.get("readOnly") for volume in container.inputs["volumes"]}
+        assert read_only["/volumes/uploads"] is True
+        assert len([entry for entry in deployment.all if entry.name == "uploads"]) == 1
 
     def test_backup_receives_the_volume_size_where_volumes_have_a_size(self) -> None:
-        [job] = [each for each in deployed(stack="staging").of("CronJob") if each.name == "backup-verify"]
+        [job] = [entry for entry in deployed(stack="staging").of_type("CronJob") if entry.name == "backup-verify"]
         pod = job.inputs["spec"]["jobTemplate"]["spec"]["template"]["spec"]
         size = load_environment(with_backup(stack="staging"), load_app(project())).tiers[TierName.DATABASE]
         assert {"name": "BACKUP_ROOM", "value": str(size.capacity)} in pod["containers"][0]["env"]
-        [made] = [each for each in deployed().all if each.name == "backup-1"]
-        assert not [each for each in made.inputs["envs"] if each.startswith("BACKUP_ROOM")]
+        [container] = [entry for entry in deployed().all if entry.name == "backup-1"]
+        assert not [variable for variable in container.inputs["envs"] if variable.startswith("BACKUP_ROOM")]
 
     def test_backup_by_hand_is_the_same_pod_with_another_command(self) -> None:
-        [rendered] = [each for each in deployed(stack="staging").of("CronJob") if each.name == "backup-verify"]
+        [rendered] = [entry for entry in deployed(stack="staging").of_type("CronJob") if entry.name == "backup-verify"]
         # The protocol has no integers; this restores them.
         manifest = json.loads(json.dumps(rendered.inputs), parse_float=lambda text: int(float(text)))
         parent: Any = client.V1CronJob.from_dict(manifest)
         parent.metadata.uid = "u"
-        made = cluster.by_hand(parent, ("backup", "list"), "backup-verify-1")
-        assert made.spec.template.spec.containers[0].command == ["backup", "list"]
+        job = cluster.by_hand(parent, ("backup", "list"), "backup-verify-1")
+        assert job.spec.template.spec.containers[0].command == ["backup", "list"]
         # An object with an owner is no stray to `make heal`.
-        assert made.metadata.owner_references[0].uid == "u"
+        assert job.metadata.owner_references[0].uid == "u"
 
     def test_path_and_port_match_the_program_in_the_backup_image(self) -> None:
         assert (f"/{repository.VOLUMES}", serve.PORT) == (component.VOLUMES, component.PORT)
 
 
-def run(kind: str, days: float, *of: str, ok: bool = True, id: str = "") -> Run:
-    return Run(id=id or f"{kind}-{days}", kind=kind, at=NOW - timedelta(days=days), ok=ok, of=of)
+def run(kind: str, days: float, *snapshots: str, ok: bool = True, id: str = "") -> Run:
+    return Run(id=id or f"{kind}-{days}", kind=kind, at=NOW - timedelta(days=days), ok=ok, of=snapshots)
 
 
 def kept_as(runs: Sequence[Run]) -> list[Snapshot]:
     """Return the snapshots that these runs have left."""
-    found: list[Snapshot] = []
-    for each in runs:
-        tags = {"record": "", "kind": each.kind, "ok": "yes" if each.ok else "no", "of": "+".join(each.of)}
-        found.append(Snapshot(id=each.id, time=each.at, tags=tags))
-        if each.kind in repository.MAKING:
-            found += [Snapshot(id=one, time=each.at) for one in each.of]
-    return found
+    snapshots: list[Snapshot] = []
+    for run in runs:
+        tags = {"record": "", "kind": run.kind, "ok": "yes" if run.ok else "no", "of": "+".join(run.of)}
+        snapshots.append(Snapshot(id=run.id, time=run.at, tags=tags))
+        if run.kind in repository.MAKING:
+            snapshots += [Snapshot(id=one, time=run.at) for one in run.of]
+    return snapshots
 
 
 @st.composite
@@ -302,19 +309,19 @@ class TestRetention:
     ) -> None:
         keep = timedelta(days=days)
         gone = set(repository.expired(kept_as(history), keep, NOW))
-        for each in history:
-            good = [other.at for other in history if other.ok and other.kind == each.kind]
-            old = bool(good) and each.at < max(good) - keep
-            assert (each.id in gone) == old
-            assert all((one in gone) == old for one in each.of)
+        for run in history:
+            good = [other.at for other in history if other.ok and other.kind == run.kind]
+            old = bool(good) and run.at < max(good) - keep
+            assert (run.id in gone) == old
+            assert all((one in gone) == old for one in run.of)
 
     @given(histories(), st.integers(1, 90))
     def test_last_good_backup_of_each_kind_never_expires(self, history: list[Run], days: int) -> None:
         gone = set(repository.expired(kept_as(history), timedelta(days=days), NOW + timedelta(days=1000)))
         for kind in repository.MAKING:
-            good = [each for each in history if each.ok and each.kind == kind]
-            assert not good or not {good[0].id, *good[0].of} & gone or good[0].at < max(each.at for each in good)
-            last = max(good, key=lambda each: each.at, default=None)
+            good = [run for run in history if run.ok and run.kind == kind]
+            assert not good or not {good[0].id, *good[0].of} & gone or good[0].at < max(entry.at for entry in good)
+            last = max(good, key=lambda entry: entry.at, default=None)
             assert last is None or not {last.id, *last.of} & gone
 
     def test_snapshot_without_a_record_expires_after_a_day(self) -> None:
@@ -327,12 +334,12 @@ class TestRetention:
         ]
 
     def test_backup_dated_in_the_future_expires_nothing(self) -> None:
-        known = [run("backup", 40, "old"), run("backup", 20, "good"), run("backup", -300, "ahead")]
-        assert repository.expired(kept_as(known), timedelta(days=30), NOW) == []
+        runs = [run("backup", 40, "old"), run("backup", 20, "good"), run("backup", -300, "ahead")]
+        assert repository.expired(kept_as(runs), timedelta(days=30), NOW) == []
 
     def test_verification_does_not_keep_an_old_backup(self) -> None:
-        known = [run("backup", 50, "old"), run("backup", 0, "new"), run("verify", 1, "old")]
-        assert repository.expired(kept_as(known), timedelta(days=30), NOW) == ["backup-50", "old"]
+        runs = [run("backup", 50, "old"), run("backup", 0, "new"), run("verify", 1, "old")]
+        assert repository.expired(kept_as(runs), timedelta(days=30), NOW) == ["backup-50", "old"]
 
 
 class TestChoiceOfABackup:
@@ -344,7 +351,7 @@ class TestChoiceOfABackup:
     )
 
     @pytest.mark.parametrize(
-        ("which", "found"),
+        ("which", "snapshot"),
         [
             ("latest", "bbbb2222"),
             ("aaaa", "aaaa1111"),
@@ -354,8 +361,8 @@ class TestChoiceOfABackup:
             ("20261118", "20261118"),
         ],
     )
-    def test_backup_is_chosen_by_latest_id_or_time(self, which: str, found: str) -> None:
-        assert repository.chosen(self.KNOWN, which).of[0] == found
+    def test_backup_is_chosen_by_latest_id_or_time(self, which: str, snapshot: str) -> None:
+        assert repository.chosen(self.KNOWN, which).of[0] == snapshot
 
     @pytest.mark.parametrize("which", ["dddd", "ffff", "2020-01-01"])
     def test_missing_or_failed_backup_is_refused(self, which: str) -> None:
@@ -363,8 +370,8 @@ class TestChoiceOfABackup:
             repository.chosen(self.KNOWN, which)
 
     def test_snapshot_without_a_record_is_no_backup(self) -> None:
-        found = repository.runs([Snapshot(id="cut-off", time=NOW), *kept_as(self.KNOWN)])
-        assert [each.of[0] for each in repository.backups(found)] == ["aaaa1111", "20261118", "bbbb2222"]
+        runs = repository.runs([Snapshot(id="cut-off", time=NOW), *kept_as(self.KNOWN)])
+        assert [run.of[0] for run in repository.backups(runs)] == ["aaaa1111", "20261118", "bbbb2222"]
 
 
 @pytest.fixture
@@ -377,37 +384,37 @@ def daily(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestMetrics:
     DUE = {"backup": "17 3 * * *", "verify": "17 5 1 * *"}
 
-    def told(self, known: Sequence[Run] | None) -> dict[str, float]:
-        lines = (line.rpartition(" ") for line in serve.metrics(known, self.DUE, NOW))
+    def metrics(self, runs: Sequence[Run] | None) -> dict[str, float]:
+        lines = (line.rpartition(" ") for line in serve.metrics(runs, self.DUE, NOW))
         return {name: float(value) for name, _, value in lines}
 
     def test_metrics_have_the_last_good_run_of_each_kind(self) -> None:
-        told = self.told(
+        metrics = self.metrics(
             [run("begin", 9), run("backup", 0.5, "a"), run("backup", 0.1, ok=False), run("verify", 0.4, "a")]
         )
         last = (NOW - timedelta(days=0.5)).timestamp()
-        assert told['tiers_backup_last_success_timestamp_seconds{kind="backup"}'] == last
-        assert told["tiers_backup_verified"] == told["tiers_backup_repository_readable"] == 1
-        assert told['tiers_backup_overdue{kind="backup"}'] == 0
+        assert metrics['tiers_backup_last_success_timestamp_seconds{kind="backup"}'] == last
+        assert metrics["tiers_backup_verified"] == metrics["tiers_backup_repository_readable"] == 1
+        assert metrics['tiers_backup_overdue{kind="backup"}'] == 0
 
     def test_failed_verification_replaces_an_earlier_good_one(self) -> None:
-        assert self.told([run("verify", 2), run("verify", 1, ok=False)])["tiers_backup_verified"] == 0
-        assert self.told([run("begin", 2), run("verify", 1, ok=False)])["tiers_backup_verified"] == 0
+        assert self.metrics([run("verify", 2), run("verify", 1, ok=False)])["tiers_backup_verified"] == 0
+        assert self.metrics([run("begin", 2), run("verify", 1, ok=False)])["tiers_backup_verified"] == 0
 
     def test_before_the_first_verification_the_metric_is_absent(self) -> None:
-        assert "tiers_backup_verified" not in self.told([run("begin", 2), run("backup", 1, "a")])
+        assert "tiers_backup_verified" not in self.metrics([run("begin", 2), run("backup", 1, "a")])
 
     def test_missed_backup_is_overdue(self) -> None:
-        told = self.told([run("begin", 9), run("backup", 2, "a")])
-        assert told['tiers_backup_overdue{kind="backup"}'] == told['tiers_backup_overdue{kind="verify"}'] == 1
-        assert told['tiers_backup_last_success_timestamp_seconds{kind="verify"}'] == 0
+        metrics = self.metrics([run("begin", 9), run("backup", 2, "a")])
+        assert metrics['tiers_backup_overdue{kind="backup"}'] == metrics['tiers_backup_overdue{kind="verify"}'] == 1
+        assert metrics['tiers_backup_last_success_timestamp_seconds{kind="verify"}'] == 0
 
     def test_backup_dated_in_the_future_is_not_the_last_one(self) -> None:
-        known = [run("begin", 9), run("backup", 2, "a"), run("backup", -300, "b")]
-        assert serve.overdue(known, self.DUE, NOW)["backup"]
+        runs = [run("begin", 9), run("backup", 2, "a"), run("backup", -300, "b")]
+        assert serve.overdue(runs, self.DUE, NOW)["backup"]
 
     def test_new_repository_has_nothing_overdue(self) -> None:
         assert not any(serve.overdue([run("begin", 0.5)], self.DUE, NOW).values())
 
     def test_unreadable_repository_has_no_other_metrics(self) -> None:
-        assert self.told(None) == {"tiers_backup_repository_readable": 0}
+        assert self.metrics(None) == {"tiers_backup_repository_readable": 0}

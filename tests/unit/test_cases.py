@@ -16,9 +16,9 @@ def test_every_case_has_a_stack_file_and_a_result() -> None:
 @pytest.mark.parametrize(("folder", "stack"), [pytest.param(*case, id="-".join(case)) for case in cases.stacks()])
 def test_case_has_the_expected_result(folder: str, stack: str) -> None:
     lines = _result(folder, stack)
-    wanted = cases.expected(folder, stack)
-    assert len(lines) == len(wanted), lines
-    for line, beginning in zip(lines, wanted, strict=True):
+    expected = cases.expected(folder, stack)
+    assert len(lines) == len(expected), lines
+    for line, beginning in zip(lines, expected, strict=True):
         assert line == beginning or (beginning.endswith("…") and line.startswith(beginning[:-1])), line
 
 

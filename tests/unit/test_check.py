@@ -25,38 +25,38 @@ DEV = load_environment(environment(), APP)
 HEALTHY = dict.fromkeys([("blue", "web"), ("blue", "api"), ("blue", "worker"), ("", "database"), ("", "cache")], (1, 1))
 
 
-def wanted(stack: str, deployed: Deployment, live: Slot = Slot.BLUE) -> Mapping[tuple[str, str], int]:
-    known = checkpoint.parse(exported(deployed))
-    return check.standing(APP, load_environment(environment(stack), APP), live, known)
+def required(stack: str, deployed: Deployment, live: Slot = Slot.BLUE) -> Mapping[tuple[str, str], int]:
+    state = checkpoint.parse(exported(deployed))
+    return check.standing(APP, load_environment(environment(stack), APP), live, state)
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
 class TestSmokeGate:
     CHECKS = ({"path": "/any/page", "contains": "$(main)"},)
 
-    def asked(self, stack: str) -> tuple[Deployment, str]:
+    def smoke_command(self, stack: str) -> tuple[Deployment, str]:
         deployed = deploy(project() | {"checks": list(self.CHECKS)}, environment(stack), stack=stack)
         inputs = deployed.by_name["blue-smoke"].inputs
         command = inputs.get("command") or inputs["spec"]["template"]["spec"]["containers"][0]["command"]
         return deployed, " ".join(command)
 
     def test_smoke_test_requests_the_checks_of_the_app(self, stack: str) -> None:
-        _, command = self.asked(stack)
+        _, command = self.smoke_command(stack)
         assert (
             '{"name": "app.checks.0: /any/page", "path": "/any/page", "status": 200, "headers": {}, "contains": "$(main)"}]'
             in command
         )
 
     def test_checks_are_no_part_of_a_release(self, stack: str) -> None:
-        assert self.asked(stack)[0].release == first(stack).release
-        kept = deploy(project() | {"checks": list(self.CHECKS)}, environment(stack), export=exported(first(stack)),
+        assert self.smoke_command(stack)[0].release == first(stack).release
+        smoke = deploy(project() | {"checks": list(self.CHECKS)}, environment(stack), export=exported(first(stack)),
                       stack=stack).by_name["blue-smoke"]  # fmt: skip
-        assert kept.ignores == ("*",)
+        assert smoke.ignores == ("*",)
 
 
 @pytest.mark.parametrize(("days", "good"), [("13", False), ("15", True)])
 def test_certificate_that_expires_soon_is_reported(days: str, good: bool, tmp_path: Path) -> None:
-    key, made = tmp_path / "key.pem", tmp_path / "made.pem"
+    key, certificate = tmp_path / "key.pem", tmp_path / "made.pem"
     words = [
         "openssl",
         "req",
@@ -69,49 +69,51 @@ def test_certificate_that_expires_soon_is_reported(days: str, good: bool, tmp_pa
         "-subj",
         "/CN=x",
     ]
-    subprocess.run([*words, "-days", days, "-keyout", key, "-out", made], check=True, capture_output=True)
+    subprocess.run([*words, "-days", days, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     if good:
-        assert check.good_until(made.read_text(), 14).endswith("GMT")
+        assert check.good_until(certificate.read_text(), 14).endswith("GMT")
     else:
         with pytest.raises(RunError, match=r"good until .* only; renew it"):
-            check.good_until(made.read_text(), 14)
+            check.good_until(certificate.read_text(), 14)
 
 
 class TestContainers:
     @pytest.mark.parametrize("stack", ["dev", "staging"])
     def test_every_tier_of_the_live_slot_and_shared_tier_is_required(self, stack: str) -> None:
-        assert wanted(stack, first(stack)) == dict.fromkeys(HEALTHY, 1)
+        assert required(stack, first(stack)) == dict.fromkeys(HEALTHY, 1)
 
     def test_on_docker_every_replica_is_required(self) -> None:
         env = environment() | {"tiers": {"api": {"replicas": 2}}}
-        there = HEALTHY | {("blue", "api"): (1, 1)}
-        assert [*check.unready(wanted("dev", deploy(env=env)), there)] == ["api-blue: 1 of 2 are up and healthy"]
+        containers = HEALTHY | {("blue", "api"): (1, 1)}
+        assert [*check.unready(required("dev", deploy(env=env)), containers)] == ["api-blue: 1 of 2 are up and healthy"]
 
     def test_tier_that_was_never_created_is_reported(self) -> None:
-        [missed] = check.unready(wanted("dev", first(), Slot.GREEN), {**HEALTHY, ("green", "web"): (1, 1),
+        [missed] = check.unready(required("dev", first(), Slot.GREEN), {**HEALTHY, ("green", "web"): (1, 1),
                                                                      ("green", "api"): (1, 1)})  # fmt: skip
         assert missed == "worker-green: 0 of 1 are up and healthy"
 
     @pytest.mark.parametrize("stack", ["dev", "staging"])
     def test_unhealthy_container_is_named(self, stack: str) -> None:
-        assert not [*check.unready(wanted(stack, first(stack)), HEALTHY)]
-        there = HEALTHY | {("", "cache"): (0, 1), ("blue", "api"): (2, 3)}
-        said = ["api-blue: 2 of 3 are up and healthy", "cache: 0 of 1 are up and healthy"]
-        assert [*check.unready(wanted(stack, first(stack)), there)] == said
+        assert not [*check.unready(required(stack, first(stack)), HEALTHY)]
+        containers = HEALTHY | {("", "cache"): (0, 1), ("blue", "api"): (2, 3)}
+        problems = ["api-blue: 2 of 3 are up and healthy", "cache: 0 of 1 are up and healthy"]
+        assert [*check.unready(required(stack, first(stack)), containers)] == problems
 
 
 def standing() -> list[Container]:
     """Return the board's containers on the networks that they are connected to."""
-    found = [each for each in first() if each.type == CONTAINER and each.labels["tiers.role"] in ("tier", "gateway")]
+    tiers = [
+        entry for entry in first() if entry.type == CONTAINER and entry.labels["tiers.role"] in ("tier", "gateway")
+    ]
     return [
         Container(
-            name=each.inputs["name"],
-            role=each.labels["tiers.role"],
-            tier=each.labels.get("tiers.tier", ""),
-            published=tuple(f"{port['internal']}/tcp" for port in each.inputs.get("ports") or ()),
-            addresses={network["name"]: "172.20.0.2/16" for network in each.inputs["networksAdvanced"]},
+            name=entry.inputs["name"],
+            role=entry.labels["tiers.role"],
+            tier=entry.labels.get("tiers.tier", ""),
+            published=tuple(f"{port['internal']}/tcp" for port in entry.inputs.get("ports") or ()),
+            addresses={network["name"]: "172.20.0.2/16" for network in entry.inputs["networksAdvanced"]},
         )
-        for each in found
+        for entry in tiers
     ]
 
 
@@ -148,56 +150,59 @@ class TestIsolationOnDocker:
         web = Container(
             name="web", role="tier", tier="web", published=(), addresses={"board-dev-data": "172.20.0.9/16"}
         )
-        said = [*isolation.of_engine(APP, [*standing(), web], ())]
-        assert sorted(said) == [
+        problems = [*isolation.of_engine(APP, [*standing(), web], ())]
+        assert sorted(problems) == [
             "web can reach board-dev-cache-1, by network board-dev-data",
             "web can reach board-dev-database-1, by network board-dev-data",
         ]
 
 
-def objects(of: str | Deployment = "staging") -> dict[str, list[dict[str, Any]]]:
+def objects(deployment: str | Deployment = "staging") -> dict[str, list[dict[str, Any]]]:
     """Return the board's objects and one pod of each of its tiers."""
-    made = [copy.deepcopy(each) for each in (first(of) if isinstance(of, str) else of).objects]
-    found = {
-        kind: [each.inputs for each in made if each.kind == kind] for kind in ("Service", "HTTPRoute", "NetworkPolicy")
+    entries = [
+        copy.deepcopy(entry) for entry in (first(deployment) if isinstance(deployment, str) else deployment).objects
+    ]
+    kinds = {
+        kind: [entry.inputs for entry in entries if entry.kind == kind]
+        for kind in ("Service", "HTTPRoute", "NetworkPolicy")
     }
     running = [
         {"metadata": {"name": name, "labels": dict(labels)}}
-        for each in made
-        for name, (labels, _) in pods(each.inputs).items()
+        for entry in entries
+        for name, (labels, _) in pods(entry.inputs).items()
         if labels[checkpoint.LABEL_ROLE] == "tier"
     ]
-    return {**found, "Pod": running}
+    return {**kinds, "Pod": running}
 
 
 def test_backup_pod_reaches_the_database_and_accepts_no_connection() -> None:
     env = environment("staging")
     env["tiers"]["database"]["backup"] = {"target": {"volume": True}}
-    found = objects(deploy(env=env, stack="staging", secrets=SECRETS | {"backup-key": "the-key-of-backups"}))
-    assert "backup" in {each["metadata"]["name"] for each in found["Pod"]}
-    assert list(isolation.of_cluster(APP, found, "board-staging")) == []
+    manifests = objects(deploy(env=env, stack="staging", secrets=SECRETS | {"backup-key": "the-key-of-backups"}))
+    assert "backup" in {entry["metadata"]["name"] for entry in manifests["Pod"]}
+    assert list(isolation.of_cluster(APP, manifests, "board-staging")) == []
 
 
-def service(found: dict[str, list[dict[str, Any]]]) -> None:
-    found["Service"][0]["spec"]["type"] = "LoadBalancer"
+def service(manifests: dict[str, list[dict[str, Any]]]) -> None:
+    manifests["Service"][0]["spec"]["type"] = "LoadBalancer"
 
 
-def route(found: dict[str, list[dict[str, Any]]]) -> None:
-    found["HTTPRoute"][0]["spec"]["rules"][0]["backendRefs"] = [{"name": "database", "port": 5432}]
+def route(manifests: dict[str, list[dict[str, Any]]]) -> None:
+    manifests["HTTPRoute"][0]["spec"]["rules"][0]["backendRefs"] = [{"name": "database", "port": 5432}]
 
 
-def wide(found: dict[str, list[dict[str, Any]]]) -> None:
-    [policy] = [each for each in found["NetworkPolicy"] if each["metadata"]["name"] == "database"]
+def wide(manifests: dict[str, list[dict[str, Any]]]) -> None:
+    [policy] = [entry for entry in manifests["NetworkPolicy"] if entry["metadata"]["name"] == "database"]
     policy["spec"]["ingress"].append({"from": [{"namespaceSelector": {}}]})
 
 
-def needy(found: dict[str, list[dict[str, Any]]]) -> None:
-    [web] = [each for each in found["Pod"] if each["metadata"]["name"] == "web-blue"]
+def needy(manifests: dict[str, list[dict[str, Any]]]) -> None:
+    [web] = [entry for entry in manifests["Pod"] if entry["metadata"]["name"] == "web-blue"]
     web["metadata"]["labels"]["tiers.needs/database"] = "yes"
 
 
-def bare(found: dict[str, list[dict[str, Any]]]) -> None:
-    found["NetworkPolicy"].clear()
+def bare(manifests: dict[str, list[dict[str, Any]]]) -> None:
+    manifests["NetworkPolicy"].clear()
 
 
 class TestIsolationOnKubernetes:
@@ -210,15 +215,15 @@ class TestIsolationOnKubernetes:
         assert len(objects("prod")["Pod"]) == 10
         assert not [*isolation.of_cluster(APP, objects("prod"), "board-prod")]
         bared = objects("prod") | {"NetworkPolicy": []}
-        said = [*isolation.of_cluster(APP, bared, "board-prod")]
-        assert "a pod of no tier may connect to cache-1" in said
-        assert "web-blue may connect to cache-proxy" in said
-        assert "web-blue may connect to database-ha-1" in said
-        assert "cache-0 may connect to cache-1" not in said
-        assert "database-ha-1 may connect to database-ha-2" not in said
+        problems = [*isolation.of_cluster(APP, bared, "board-prod")]
+        assert "a pod of no tier may connect to cache-1" in problems
+        assert "web-blue may connect to cache-proxy" in problems
+        assert "web-blue may connect to database-ha-1" in problems
+        assert "cache-0 may connect to cache-1" not in problems
+        assert "database-ha-1 may connect to database-ha-2" not in problems
 
     @pytest.mark.parametrize(
-        ("change", "said"),
+        ("change", "problem"),
         [
             (service, "is open to the outside (LoadBalancer)"),
             (route, "leads to database"),
@@ -227,20 +232,22 @@ class TestIsolationOnKubernetes:
             (bare, "a pod of no tier may connect to cache"),
         ],
     )
-    def test_open_route_is_reported(self, change: Callable[[dict[str, list[dict[str, Any]]]], None], said: str) -> None:
-        found = objects()
-        change(found)
-        assert any(line.endswith(said) for line in isolation.of_cluster(APP, found, "board-staging"))
+    def test_open_route_is_reported(
+        self, change: Callable[[dict[str, list[dict[str, Any]]]], None], problem: str
+    ) -> None:
+        manifests = objects()
+        change(manifests)
+        assert any(line.endswith(problem) for line in isolation.of_cluster(APP, manifests, "board-staging"))
 
 
 def live(**changed: Any) -> check.Live:
     app = load_app({key: value for key, value in (project() | changed).items() if value is not ...})
-    known = checkpoint.Checkpoint()
-    return check.Live(app=app, environment=DEV, stack="dev", slot=Slot.BLUE, url="http://127.0.0.1:9", known=known)
+    empty = checkpoint.Checkpoint()
+    return check.Live(app=app, environment=DEV, stack="dev", slot=Slot.BLUE, url="http://127.0.0.1:9", known=empty)
 
 
-def names(asked: check.Live) -> list[str]:
-    return [name for name, _ in asked.questions()]
+def names(stack: check.Live) -> list[str]:
+    return [name for name, _ in stack.questions()]
 
 
 class TestQuestions:
@@ -257,11 +264,11 @@ class TestQuestions:
 
     def test_question_without_configuration_is_not_described(self) -> None:
         api = {key: value for key, value in project()["api"].items() if key != "migrate"} | {"needs": ["cache"]}
-        asked = dict(live(checks=[], database=..., api=api, worker=...).questions())
-        assert check.verdict(asked["the database is ready"]) == ("not described", "app.database")
-        migrated = check.verdict(asked["the database has the release's migrations"])
+        questions = dict(live(checks=[], database=..., api=api, worker=...).questions())
+        assert check.verdict(questions["the database is ready"]) == ("not described", "app.database")
+        migrated = check.verdict(questions["the database has the release's migrations"])
         assert migrated == ("not described", "migrate.check of a tier")
-        assert check.verdict(asked["the application answers as expected"]) == ("not described", "app.checks")
+        assert check.verdict(questions["the application answers as expected"]) == ("not described", "app.checks")
 
     def test_migration_check_command_decides_the_verdict(self, monkeypatch: pytest.MonkeyPatch) -> None:
         api = project()["api"]
@@ -285,17 +292,17 @@ class TestQuestions:
 
     def test_wrong_answer_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(check, "PATIENCE", 0)
-        asked = dict(live(checks=[{"path": "/page"}]).questions())
-        ended, said = check.verdict(asked["/page answers as expected"])
-        assert (ended, "refused" in said) == ("FAILED", True)
+        questions = dict(live(checks=[{"path": "/page"}]).questions())
+        verdict, reason = check.verdict(questions["/page answers as expected"])
+        assert (verdict, "refused" in reason) == ("FAILED", True)
 
     @pytest.mark.parametrize(
-        ("url", "asked"),
+        ("url", "address"),
         [
             ("http://board.localhost:8000", ("http://127.0.0.1:8000", "board.localhost")),
             ("https://board.localhost", ("https://127.0.0.1", "board.localhost")),
             ("https://board.example.com", ("https://board.example.com", "board.example.com")),
         ],
     )
-    def test_localhost_names_are_requested_on_the_loopback_address(self, url: str, asked: tuple[str, str]) -> None:
-        assert check.reached(url) == asked
+    def test_localhost_names_are_requested_on_the_loopback_address(self, url: str, address: tuple[str, str]) -> None:
+        assert check.reached(url) == address

@@ -87,7 +87,7 @@ def test_kubeconfig_that_is_not_yaml_is_refused(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("cause", "said"),
+    ("cause", "message"),
     [
         (CONFLICT, 'helm, kubectl has changed it (.spec.replicas, .spec.template.spec.containers[name="web"].image)'),
         ('conflict with "x" using apps/v1: .spec.replicas', "x has changed it (.spec.replicas)"),
@@ -98,8 +98,8 @@ def test_kubeconfig_that_is_not_yaml_is_refused(tmp_path: Path, monkeypatch: pyt
         ("1 error: quota  exceeded\n pods", "1 error: quota exceeded pods"),
     ],
 )
-def test_cause_of_a_failure_is_summarised_in_one_sentence(cause: str, said: str) -> None:
-    assert cluster.reason(cause).startswith(said)
+def test_cause_of_a_failure_is_summarised_in_one_sentence(cause: str, message: str) -> None:
+    assert cluster.reason(cause).startswith(message)
 
 
 def status(state: dict[str, Any], restarts: int = 0, last: Any = None) -> Any:
@@ -138,7 +138,7 @@ class Api:
         return "first\nthe moon is wrong\n"
 
 
-def told(api: Api, kind: str, name: str) -> str:
+def explanation(api: Api, kind: str, name: str) -> str:
     manifest = first("staging").one(kind, name).inputs
     return "\n".join(cluster._told(api, manifest))  # pyright: ignore[reportPrivateUsage]
 
@@ -146,7 +146,7 @@ def told(api: Api, kind: str, name: str) -> str:
 def test_crash_loop_is_explained_with_the_log_of_the_previous_run() -> None:
     ended = Some(reason="Error", exit_code=3)
     api = Api(status({"waiting": Some(reason="CrashLoopBackOff", message="back-off")}, 2, ended))
-    text = told(api, "Deployment", "api-blue")
+    text = explanation(api, "Deployment", "api-blue")
     assert "container api: waiting, CrashLoopBackOff (back-off), 2 restarts (before: Error, exit code 3)" in text
     assert "    | the moon is wrong" in text
     assert api.asked[1]["previous"] is True
@@ -156,19 +156,19 @@ def test_crash_loop_is_explained_with_the_log_of_the_previous_run() -> None:
 
 
 def test_sql_runs_all_statements_and_returns_the_last_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[str]] = []
+    commands: list[list[str]] = []
 
     def execute(settings: object, instance: str, labels: object, command: list[str]) -> str:
-        asked.append(command)
+        commands.append(command)
         return "WARNING:  something\n7"
 
     monkeypatch.setattr(cluster, "execute", execute)
     settings: Any = None
     assert cluster.sql(settings, "board", {}, "ONE", "TWO", user="owner", database="of") == "7"
-    assert asked[0][-8:] == ["--username", "owner", "--dbname", "of", "--command", "ONE", "--command", "TWO"]
+    assert commands[0][-8:] == ["--username", "owner", "--dbname", "of", "--command", "ONE", "--command", "TWO"]
     cluster.sql(settings, "board", {}, "ONE")
     # Without a user and a database psql uses its defaults.
-    assert asked[1][:1] + asked[1][-3:] == ["psql", "--set=ON_ERROR_STOP=1", "--command", "ONE"]
+    assert commands[1][:1] + commands[1][-3:] == ["psql", "--set=ON_ERROR_STOP=1", "--command", "ONE"]
 
 
 class Once:
@@ -209,12 +209,14 @@ PULLING = status({"waiting": Some(reason="ImagePullBackOff", message=None)})
 
 
 @pytest.mark.parametrize(
-    ("pods", "said"), [([], "exceeded quota"), ([pod_of_a_job("Pending", PULLING)], "ImagePullBackOff")]
+    ("pods", "message"), [([], "exceeded quota"), ([pod_of_a_job("Pending", PULLING)], "ImagePullBackOff")]
 )
-def test_job_that_never_starts_is_removed_at_once(pods: list[Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_that_never_starts_is_removed_at_once(
+    pods: list[Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The wait can last six hours, with the database read-only meanwhile."""
     once = Once(monkeypatch, *pods)
-    with pytest.raises(RunError, match=rf"(?s)`backup list` does not begin, as Job list-1, .*{said}"):
+    with pytest.raises(RunError, match=rf"(?s)`backup list` does not begin, as Job list-1, .*{message}"):
         once.run()
     assert once.removed == ["list-1"]
 
@@ -238,13 +240,13 @@ def test_failed_job_without_a_log_is_still_a_failure(monkeypatch: pytest.MonkeyP
 
 def test_image_pull_failure_is_explained_without_reading_a_log() -> None:
     api = Api(status({"waiting": Some(reason="ImagePullBackOff", message=None)}))
-    assert "waiting, ImagePullBackOff, 0 restarts" in told(api, "Deployment", "api-blue")
+    assert "waiting, ImagePullBackOff, 0 restarts" in explanation(api, "Deployment", "api-blue")
     assert len(api.asked) == 1
 
 
 def test_job_is_explained_by_its_own_pods() -> None:
     api = Api(status({"terminated": Some(reason="Error", exit_code=9)}))
-    text = told(api, "Job", "blue-api-migrate")
+    text = explanation(api, "Job", "blue-api-migrate")
     assert "container api: ended, Error, exit code 9" in text
     assert api.asked[0] == "batch.kubernetes.io/job-name=blue-api-migrate"
     assert api.asked[1]["previous"] is False
@@ -264,16 +266,14 @@ def test_job_is_explained_by_its_own_pods() -> None:
         b"[" * 3000,
     ],
 )  # fmt: skip
-def test_kubeconfig_of_any_content_is_used_or_refused(
-    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_kubeconfig_is_used_or_refused(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config").write_bytes(content)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     with pytest.raises(RunError, match=r"^(environment\.kubernetes\.context|KUBECONFIG): .*; "):
         cluster.check("here")
 
 
-def test_kubeconfig_that_can_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_kubeconfig_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "folder").mkdir()
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'loop'}:{tmp_path / 'folder'}:{'x' * 5000}")

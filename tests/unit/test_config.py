@@ -260,56 +260,56 @@ CLUSTER: list[tuple[Change, str, str]] = [
 ]  # fmt: skip
 
 
-def refused(load: Callable[[], object], path: str, said: str) -> None:
+def refused(load: Callable[[], object], path: str, message: str) -> None:
     """Assert that `load` raises a ConfigError with a line that begins with the path and has the message."""
     with pytest.raises(ConfigError) as error:
         load()
-    assert any(line.startswith(f"{path}: ") and said in line for line in str(error.value).splitlines()), str(
+    assert any(line.startswith(f"{path}: ") and message in line for line in str(error.value).splitlines()), str(
         error.value
     )
 
 
-@pytest.mark.parametrize(("change", "path", "said"), APP, ids=[f"{n:02}-{case[1]}" for n, case in enumerate(APP)])
-def test_invalid_app_is_refused_with_its_path(change: Change, path: str, said: str) -> None:
+@pytest.mark.parametrize(("change", "path", "message"), APP, ids=[f"{n:02}-{case[1]}" for n, case in enumerate(APP)])
+def test_invalid_app_is_refused_with_its_path(change: Change, path: str, message: str) -> None:
     value = copy.deepcopy(project())
     change(value)
-    refused(lambda: load_app(value), path, said)
+    refused(lambda: load_app(value), path, message)
 
 
 @pytest.mark.parametrize(
-    ("change", "path", "said"), ENVIRONMENT, ids=[f"{n:02}-{case[1]}" for n, case in enumerate(ENVIRONMENT)]
+    ("change", "path", "message"), ENVIRONMENT, ids=[f"{n:02}-{case[1]}" for n, case in enumerate(ENVIRONMENT)]
 )
-def test_invalid_environment_is_refused_with_its_path(change: Change, path: str, said: str) -> None:
+def test_invalid_environment_is_refused_with_its_path(change: Change, path: str, message: str) -> None:
     value = copy.deepcopy(environment())
     change(value)
-    refused(lambda: load_environment(value, load_app(project())), path, said)
+    refused(lambda: load_environment(value, load_app(project())), path, message)
 
 
 @pytest.mark.parametrize(
-    ("change", "path", "said"), CLUSTER, ids=[f"{n:02}-{case[1]}" for n, case in enumerate(CLUSTER)]
+    ("change", "path", "message"), CLUSTER, ids=[f"{n:02}-{case[1]}" for n, case in enumerate(CLUSTER)]
 )
-def test_invalid_environment_on_kubernetes_is_refused_with_its_path(change: Change, path: str, said: str) -> None:
+def test_invalid_environment_on_kubernetes_is_refused_with_its_path(change: Change, path: str, message: str) -> None:
     value = copy.deepcopy(environment("staging"))
     value["tiers"]["web"]["replicas"] = 3
     change(value)
-    refused(lambda: load_environment(value, load_app(project())), path, said)
+    refused(lambda: load_environment(value, load_app(project())), path, message)
 
 
 @pytest.mark.parametrize(
-    ("change", "path", "said"),
+    ("change", "path", "message"),
     [
         (put("api.user", 1000), "app.api.user", "above 10000"),
         (put("api.volumes", {"uploads": "/data"}), "environment.tiers.api.storage_class", "ReadWriteMany"),
     ],
     ids=["user", "volume"],
 )
-def test_app_that_kubernetes_cannot_run_is_refused_with_its_path(change: Change, path: str, said: str) -> None:
+def test_app_that_kubernetes_cannot_run_is_refused_with_its_path(change: Change, path: str, message: str) -> None:
     value = project()
     change(value)
     with pytest.raises(ConfigError) as error:
         load_environment(environment("staging"), load_app(value))
     assert str(error.value).startswith(f"{path}: ")
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_at_least_sixty_invalid_configurations_are_tried() -> None:
@@ -417,7 +417,7 @@ LIKELY = st.recursive(JSON, lambda inner: st.dictionaries(KEYS | st.text(max_siz
 @given(LIKELY)
 def test_any_value_is_loaded_or_raises_config_error(value: object) -> None:
     app = load_app(project())
-    for load in (load_app, lambda given: load_environment(given, app), lambda given: check_secrets(given, app)):
+    for load in (load_app, lambda data: load_environment(data, app), lambda data: check_secrets(data, app)):
         try:
             load(value)
         except ConfigError as error:
@@ -432,7 +432,7 @@ def test_any_value_of_one_key_is_loaded_or_raises_config_error_of_app(part: str,
         assert str(error).startswith("app")
 
 
-def test_environment_that_is_a_copy_of_itself_is_refused() -> None:
+def test_environment_with_copy_of_itself_is_refused() -> None:
     target = {"copy_of": "dev", "backup": {"target": {"volume": True}}}
     value = environment() | {"protect_data": False, "tiers": {"database": target}}
     app = load_app(project())

@@ -94,6 +94,6 @@ def test_decision_record_has_10_to_36_lines(record: Path) -> None:
 def test_every_alert_has_an_entry_in_the_runbook() -> None:
     headings = re.findall(r"^## (.+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
     entries = {heading.lower().replace(" ", "-") for heading in headings}
-    wanted = set(re.findall(r'\bat="([a-z-]+)"', (ROOT / "components/alerts.py").read_text()))
-    assert len(wanted) > 5
-    assert wanted <= entries
+    named = set(re.findall(r'\bat="([a-z-]+)"', (ROOT / "components/alerts.py").read_text()))
+    assert len(named) > 5
+    assert named <= entries

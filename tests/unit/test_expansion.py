@@ -20,33 +20,33 @@ TEXTS = ["pa$$word", "$(A)", "$$(A)", "$A", "$", "$$", "a$", "$(SLOT)", "$(", "$
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
     """Replace as the kubelet does (Kubernetes 1.34, expansion.Expand), byte by byte: a byte above 127 becomes its own character."""
-    given, made, at = text.encode(), b"", 0
-    while at < len(given):
-        if given[at : at + 1] != b"$" or at + 1 == len(given):
-            made += given[at : at + 1]
+    source, result, at = text.encode(), b"", 0
+    while at < len(source):
+        if source[at : at + 1] != b"$" or at + 1 == len(source):
+            result += source[at : at + 1]
             at += 1
-        elif given[at + 1 : at + 2] == b"$":
-            made += b"$"
+        elif source[at + 1 : at + 2] == b"$":
+            result += b"$"
             at += 2
-        elif given[at + 1 : at + 2] != b"(":
-            made += b"$" + chr(given[at + 1]).encode()
+        elif source[at + 1 : at + 2] != b"(":
+            result += b"$" + chr(source[at + 1]).encode()
             at += 2
-        elif (end := given.find(b")", at)) < 0:
-            made += b"$("
+        elif (end := source.find(b")", at)) < 0:
+            result += b"$("
             at += 2
         else:
-            name = given[at + 2 : end].decode(errors="surrogateescape")
-            made += variables.get(name, f"$({name})").encode(errors="surrogateescape")
+            name = source[at + 2 : end].decode(errors="surrogateescape")
+            result += variables.get(name, f"$({name})").encode(errors="surrogateescape")
             at = end + 1
-    return made.decode(errors="replace")
+    return result.decode(errors="replace")
 
 
 def test_expand_replaces_as_the_kubelet_does() -> None:
     """Cases of Kubernetes' own documentation and test (expand_test.go)."""
-    known = {"VAR_A": "A", "VAR_EMPTY": ""}
+    variables = {"VAR_A": "A", "VAR_EMPTY": ""}
     cases = {"$(VAR_A)": "A", "$$(VAR_A)": "$(VAR_A)", "$$$(VAR_A)": "$A", "$(NO)": "$(NO)", "$(VAR_EMPTY)x": "x", "$": "$", "$VAR_A": "$VAR_A",
              "$$$$(VAR_A": "$$(VAR_A", "f000-$$VAR_A": "f000-$VAR_A", "$?_$#": "$?_$#", "$(": "$("}  # fmt: skip
-    assert {text: expand(text, known) for text in cases} == cases
+    assert {text: expand(text, variables) for text in cases} == cases
 
 
 ANY = st.text() | st.text("$()A_ab ü", max_size=12) | st.sampled_from(TEXTS)
@@ -97,40 +97,40 @@ def pods(deployment: Deployment) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def arriving(deployment: Deployment) -> dict[str, tuple[list[str], dict[str, str], list[str]]]:
     """Return command, variables and probe of each container, as the kubelet hands them on."""
-    found: dict[str, tuple[list[str], dict[str, str], list[str]]] = {}
+    result: dict[str, tuple[list[str], dict[str, str], list[str]]] = {}
     for name, pod in pods(deployment):
         for container in [*pod["containers"], *pod.get("initContainers", ())]:
             variables: dict[str, str] = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
-            for each in container.get("env", ()):
-                variables[each["name"]] = expand(each["value"], variables)
+            for variable in container.get("env", ()):
+                variables[variable["name"]] = expand(variable["value"], variables)
             probe = container.get("livenessProbe", {}).get("exec", {}).get("command", [])
             words = [*container.get("command", ()), *container.get("args", ())]
-            found[f"{name}/{container['name']}"] = (
+            result[f"{name}/{container['name']}"] = (
                 [expand(word, variables) for word in words],
                 variables,
                 [expand(word, variables) for word in probe],
             )
-    return found
+    return result
 
 
 def test_texts_are_the_same_on_both_platforms() -> None:
     settings = environment() | {"reload": False, "seed": False, "tiers": {}, "gateway": {"port": 8350}}
-    on_docker = {entry.name: entry.inputs for entry in deploy(APP, settings, secrets={}).of(CONTAINER)}
-    found = arriving(deploy(APP, CLUSTER, secrets={}))
+    on_docker = {entry.name: entry.inputs for entry in deploy(APP, settings, secrets={}).of_type(CONTAINER)}
+    on_kubernetes = arriving(deploy(APP, CLUSTER, secrets={}))
     names = {"api-blue/api": "blue-api-1", "worker-blue/worker": "blue-worker-1", "blue-api-migrate/api": "blue-api-migrate",
              "blue-api-other/api": "blue-api-other"}  # fmt: skip
-    for name, there in names.items():
-        command, variables, probe = found[name]
-        task = there.startswith("blue-api-") and not there.endswith("-1")
-        assert command == on_docker[there]["command"][2 if task else 0 :]
-        other = dict(each.split("=", 1) for each in on_docker[there]["envs"])
+    for name, container_name in names.items():
+        command, variables, probe = on_kubernetes[name]
+        task = container_name.startswith("blue-api-") and not container_name.endswith("-1")
+        assert command == on_docker[container_name]["command"][2 if task else 0 :]
+        other = dict(variable.split("=", 1) for variable in on_docker[container_name]["envs"])
         differ = ("RELEASE", "PUBLIC_URL")
         assert {key: variables[key] for key in other if key not in differ} == {
             key: value for key, value in other.items() if key not in differ
         }
         if name.startswith("worker"):
-            assert probe == on_docker[there]["healthcheck"]["tests"][1:] == ["test", *TEXTS]
-    [smoke] = [command for name, (command, _, _) in found.items() if name.endswith("/smoke")]
+            assert probe == on_docker[container_name]["healthcheck"]["tests"][1:] == ["test", *TEXTS]
+    [smoke] = [command for name, (command, _, _) in on_kubernetes.items() if name.endswith("/smoke")]
     assert any("costs $$5 $(SLOT)" in word for word in smoke)
 
 
@@ -141,7 +141,7 @@ def test_no_text_of_the_board_is_replaced_by_the_kubelet(stack: str) -> None:
         text
         for _, pod in pods(first(stack))
         for container in [*pod["containers"], *pod.get("initContainers", ())]
-        for text in [*container.get("command", ()), *(each["value"] for each in container.get("env", ()))]
+        for text in [*container.get("command", ()), *(variable["value"] for variable in container.get("env", ()))]
     ]
     assert texts
     assert all(expand(text, {"SLOT": "no", "RELEASE": "no", "CONFIG": "no"}) == text for text in texts)
@@ -151,10 +151,12 @@ def test_no_text_of_the_board_is_replaced_by_the_kubelet(stack: str) -> None:
 def test_command_run_by_hand_arrives_as_written() -> None:
     from kubernetes import client
 
-    made = client.V1Container(name="backup", env=[client.V1EnvVar(name="A", value="x")], command=["backup", "verify"])
-    pod = client.V1PodTemplateSpec(spec=client.V1PodSpec(containers=[made]))
+    container = client.V1Container(
+        name="backup", env=[client.V1EnvVar(name="A", value="x")], command=["backup", "verify"]
+    )
+    pod = client.V1PodTemplateSpec(spec=client.V1PodSpec(containers=[container]))
     job = client.V1JobTemplateSpec(spec=client.V1JobSpec(template=pod), metadata=client.V1ObjectMeta())
     spec = client.V1CronJobSpec(job_template=job, schedule="* * * * *")
     parent = client.V1CronJob(spec=spec, metadata=client.V1ObjectMeta(name="backup-verify", uid="u"))
-    found: Any = cluster.by_hand(parent, TEXTS, "one")
-    assert [expand(word, {"A": "x"}) for word in found.spec.template.spec.containers[0].command] == TEXTS
+    job: Any = cluster.by_hand(parent, TEXTS, "one")
+    assert [expand(word, {"A": "x"}) for word in job.spec.template.spec.containers[0].command] == TEXTS

@@ -81,8 +81,8 @@ def test_promtool_takes_rules_of_all_texts_and_queries(tmp_path: Path) -> None:
         (tmp_path / Path(name).name).write_text(text.replace(prometheus.CONFIG, str(tmp_path)))
     done = promtool("check", "config", tmp_path / "prometheus.yml")
     assert done.returncode == 0, done.stdout + done.stderr
-    found = {f"q{number}": query for number, query in enumerate(dashboard.queries(one))}
-    rules = [{"record": f"query_{name}", "expr": query} for name, query in found.items()]
+    queries = {f"q{number}": query for number, query in enumerate(dashboard.queries(one))}
+    rules = [{"record": f"query_{name}", "expr": query} for name, query in queries.items()]
     (tmp_path / "queries.yml").write_text(prometheus.yaml({"groups": [{"name": "queries", "rules": rules}]}))
     done = promtool("check", "rules", tmp_path / "queries.yml")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -26,9 +26,9 @@ def _scalar(text: str) -> str:
 
 
 def _problem(folder: Path) -> str:
-    found = files.problems(folder, "t")
-    assert "\n" not in found
-    return found
+    problem = files.problems(folder, "t")
+    assert "\n" not in problem
+    return problem
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,9 @@ def _problem(folder: Path) -> str:
     ],
 )  # fmt: skip
 def test_ambiguous_scalar_is_refused_with_the_line_to_write(tmp_path: Path, text: str) -> None:
-    found = _problem(_written(tmp_path, _scalar(text)))
-    assert found.startswith(f"Pulumi.t.yaml:3: environment.tiers.api.env.KEY: {text} is ")
-    assert f'KEY: "{text}"' in found
+    problem = _problem(_written(tmp_path, _scalar(text)))
+    assert problem.startswith(f"Pulumi.t.yaml:3: environment.tiers.api.env.KEY: {text} is ")
+    assert f'KEY: "{text}"' in problem
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_ambiguous_scalar_is_refused_with_the_line_to_write(tmp_path: Path, text
 def test_unambiguous_scalar_is_read(tmp_path: Path, text: str, value: object) -> None:
     folder = _written(tmp_path, _scalar(text))
     assert not files.problems(folder, "t")
-    [found] = files.read_stack(folder, "t", "x").environment["tiers"]["api"]["env"].values()
-    assert found == value
-    assert type(found) is type(value)
+    [result] = files.read_stack(folder, "t", "x").environment["tiers"]["api"]["env"].values()
+    assert result == value
+    assert type(result) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_keys_of_providers_and_secrets_are_not_judged(tmp_path: Path) -> None:
         "config:\n  docker:host: on\n  kubernetes:context: 017\n  x:environment: {platform: docker}\n"
         "  x:secrets: {a: {secure: v1:a:b}}\n"
     )
-    found = files.read_stack(_written(tmp_path, text), "t", "x")
-    assert found.environment == {"platform": "docker"}
-    assert (found.secretsprovider, found.salt) == ("awskms://alias/x?region=eu-central-1", "v1:a=:v1:b:c")
+    stack = files.read_stack(_written(tmp_path, text), "t", "x")
+    assert stack.environment == {"platform": "docker"}
+    assert (stack.secretsprovider, stack.salt) == ("awskms://alias/x?region=eu-central-1", "v1:a=:v1:b:c")
 
 
 def test_value_with_an_anchor_is_read_at_each_alias(tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_aliases_that_expand_to_millions_of_values_are_refused(tmp_path: Path) -
         f"  {name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n"
         for below, name in zip("abcdefgh", "bcdefghi", strict=True)
     )
-    found = _problem(_written(tmp_path, f"config:\n  a: &a [1, 2]\n{levels}"))
-    assert "values, aliases expanded" in found
+    problem = _problem(_written(tmp_path, f"config:\n  a: &a [1, 2]\n{levels}"))
+    assert "values, aliases expanded" in problem
 
 
 def test_unpaired_surrogate_is_refused(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_text_that_tools_write_is_read_back(value: dict[str, object], tmp_path_f
     ["1e3", "1e-5", "12e03", "08", "0o8", "0o17", "017", "on", "22:30", "2024-01-01", "1_000", "=", "y", "", "~", "1", "true",
      "\x85x", "a\u2028b", "\ufeffx", "\x7f", "-.0", "\U0001f600", "a\nb", "a: b", 1e-05, 0.0000123, 1e10, 0.5, 3, True],
 )  # fmt: skip
-def test_value_that_is_written_is_read_as_the_same(tmp_path: Path, value: object) -> None:
+def test_written_value_is_read_back_unchanged(tmp_path: Path, value: object) -> None:
     document = {"value": value, "list": [value], **({value: "key"} if isinstance(value, str) and value else {})}
     for text in (
         yaml.dump(document, Dumper=files.Dumper),
@@ -212,7 +212,7 @@ def test_value_that_is_written_is_read_as_the_same(tmp_path: Path, value: object
 
 
 @pytest.mark.parametrize("key", ["a\\nb", "\\ufeff", "\\e[31m", "\\u202e", "x" * 500])
-def test_problem_is_one_line_whatever_the_key(tmp_path: Path, key: str) -> None:
-    found = _problem(_written(tmp_path, f'config:\n  x:environment:\n    "{key}": on\n'))
-    assert found.isprintable()
-    assert len(found) < 300
+def test_problem_of_any_key_is_one_line(tmp_path: Path, key: str) -> None:
+    problem = _problem(_written(tmp_path, f'config:\n  x:environment:\n    "{key}": on\n'))
+    assert problem.isprintable()
+    assert len(problem) < 300

@@ -38,7 +38,9 @@ def test_mutated_configuration_is_refused_with_a_fix_or_rendered_to_valid_object
 
 @settings(fuzzed, max_examples=2 * WHOLE)
 @given(generator.bounded())
-def test_configuration_at_its_bounds_is_refused_well_or_rendered_well(configuration: generator.Configuration) -> None:
+def test_configuration_at_its_limits_is_refused_with_a_fix_or_rendered_to_valid_objects(
+    configuration: generator.Configuration,
+) -> None:
     assert problems(configuration) == []
 
 
@@ -69,7 +71,7 @@ def route(**changes: Any) -> dict[str, Any]:
     return {"kind": "HTTPRoute", "metadata": {"name": "x"}, "spec": spec}
 
 
-def of(kind: str, name: str = "x", labels: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
+def manifest(kind: str, name: str = "x", labels: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
     return {"kind": kind, "metadata": {"name": name, "labels": labels or {}}, **more}
 
 
@@ -77,18 +79,18 @@ def of(kind: str, name: str = "x", labels: dict[str, str] | None = None, **more:
     ("objects", "problem"),
     [
         ([pod(), route()], ""),
-        ([of("Service", "1x")], "Service/1x: name"),
-        ([of("Secret", "a" * 254)], "name"),
-        ([of("CronJob", "a" * 53, spec={"schedule": "* * * * *"})], "over 52"),
-        ([of("CronJob", spec={"schedule": "0 0 * * sat-sun"})], "schedule"),
-        ([of("CronJob", spec={"schedule": "0 0 13 * fri"})], "either of two days"),
+        ([manifest("Service", "1x")], "Service/1x: name"),
+        ([manifest("Secret", "a" * 254)], "name"),
+        ([manifest("CronJob", "a" * 53, spec={"schedule": "* * * * *"})], "over 52"),
+        ([manifest("CronJob", spec={"schedule": "0 0 * * sat-sun"})], "schedule"),
+        ([manifest("CronJob", spec={"schedule": "0 0 13 * fri"})], "either of two days"),
         ([pod(container={"command": ["x" * 2**17]})], "a text of 131073 bytes"),
         ([pod(container={"volumeMounts": [{"name": "scratch-tmp", "mountPath": "/" + "a" * 256}]})], "over 255 bytes"),
-        ([of("Service"), of("Service")], "Service/x: twice"),
-        ([of("Service", labels={"a/b/c": "x"})], "label key"),
-        ([of("Service", labels={"a": "x/"})], "label a="),
-        ([of("ConfigMap", data={"my file": ""})], "key 'my file'"),
-        ([of("ConfigMap", data={"a": "x" * 2**20 + "x"})], "over 1 MiB"),
+        ([manifest("Service"), manifest("Service")], "Service/x: twice"),
+        ([manifest("Service", labels={"a/b/c": "x"})], "label key"),
+        ([manifest("Service", labels={"a": "x/"})], "label a="),
+        ([manifest("ConfigMap", data={"my file": ""})], "key 'my file'"),
+        ([manifest("ConfigMap", data={"a": "x" * 2**20 + "x"})], "over 1 MiB"),
         ([pod(volumes=[])], "mount of no volume"),
         ([pod(volumes=[{"name": "scratch-tmp"}] * 2)], "twice"),
         ([pod(volumes=[{"name": "scratch-tmp"}, {"name": "a b"}])], "volume name"),
@@ -103,13 +105,13 @@ def of(kind: str, name: str = "x", labels: dict[str, str] | None = None, **more:
         ([route(matches=65)], "65 matches of a rule"),
         ([route(rules=3, matches=64)], "192 matches"),
         ([route(value="/a//b")], "path '/a//b'"),
-        ([of("NetworkPolicy", spec={"ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/40"}}]}]})], "cidr"),
-        ([of("HorizontalPodAutoscaler", spec={"minReplicas": 3, "maxReplicas": 2})], "minReplicas"),
+        ([manifest("NetworkPolicy", spec={"ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/40"}}]}]})], "cidr"),
+        ([manifest("HorizontalPodAutoscaler", spec={"minReplicas": 3, "maxReplicas": 2})], "minReplicas"),
     ],
 )
 def test_judge_finds_invalid_kubernetes_objects(objects: list[dict[str, Any]], problem: str) -> None:
-    found = list(judge.kubernetes(objects))
-    assert any(problem in line for line in found) if problem else found == []
+    problems = list(judge.kubernetes(objects))
+    assert any(problem in line for line in problems) if problem else problems == []
 
 
 CONTAINER = {"name": "x-t-api", "memory": 64, "cpus": "0.5", "tmpfs": {"/tmp": ""}}
@@ -132,8 +134,8 @@ CONTAINER = {"name": "x-t-api", "memory": 64, "cpus": "0.5", "tmpfs": {"/tmp": "
     ],
 )
 def test_judge_finds_invalid_docker_resources(changes: dict[str, Any], problem: str) -> None:
-    found = list(judge.docker([("Container", CONTAINER | changes)]))
-    assert any(problem in line for line in found) if problem else found == []
+    problems = list(judge.docker([("Container", CONTAINER | changes)]))
+    assert any(problem in line for line in problems) if problem else problems == []
 
 
 @pytest.mark.parametrize("reference", ["x-Api:1", "a..b/x:1", "x:-1", "x/:1", "x@sha256:0"])

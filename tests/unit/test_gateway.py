@@ -138,10 +138,10 @@ segments = st.lists(
 @given(segments)
 def test_normal_path_is_absolute_without_dots_and_never_longer(parts: list[str]) -> None:
     path = "/" + "/".join(parts)
-    found = normalise(path)
-    assert found[:1] == found[-1:] == b"/"
-    assert not {b"", b".", b".."} & set(found.split(b"/")[1:-1])
-    assert len(found) <= len(path) + 1
+    result = normalise(path)
+    assert result[:1] == result[-1:] == b"/"
+    assert not {b"", b".", b".."} & set(result.split(b"/")[1:-1])
+    assert len(result) <= len(path) + 1
 
 
 @given(segments, segments)
@@ -196,9 +196,9 @@ def test_value_in_the_configuration_is_read_back_byte_by_byte(value: bytes) -> N
 
 @given(values)
 def test_value_in_a_log_format_has_no_variable(value: bytes) -> None:
-    [found] = read(log_format(value))
-    assert found.replace(b"%%", b"").count(b"%") == 0
-    assert found.replace(b"%%", b"%") == value
+    [result] = read(log_format(value))
+    assert result.replace(b"%%", b"").count(b"%") == 0
+    assert result.replace(b"%%", b"%") == value
 
 
 def test_value_with_a_nul_is_refused() -> None:

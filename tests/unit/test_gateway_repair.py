@@ -19,8 +19,8 @@ def engine_with(monkeypatch: pytest.MonkeyPatch, container: Any, volumes: Any = 
     def absent(_: str) -> None:
         raise NotFound("absent")
 
-    found = absent if container is None else lambda _: container
-    here = SimpleNamespace(containers=SimpleNamespace(get=found), volumes=SimpleNamespace(get=volumes or absent))
+    get = absent if container is None else lambda _: container
+    here = SimpleNamespace(containers=SimpleNamespace(get=get), volumes=SimpleNamespace(get=volumes or absent))
     monkeypatch.setattr(engine, "client", lambda *_, **__: here)
 
 
@@ -29,14 +29,14 @@ def unread() -> Checkpoint:
 
 
 def test_gateway_that_can_start_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[str]] = []
+    commands: list[list[str]] = []
     running = SimpleNamespace(
-        status="running", exec_run=lambda words: asked.append(words) or SimpleNamespace(exit_code=0)
+        status="running", exec_run=lambda words: commands.append(words) or SimpleNamespace(exit_code=0)
     )
     engine_with(monkeypatch, running)
     monkeypatch.setattr(gateway, "_file", lambda _: "a configuration")
     assert not gateway.mend(APP, ENVIRONMENT, "dev", unread)
-    assert asked == [["haproxy", "-c", "-f", "/var/lib/haproxy/haproxy.cfg"]]
+    assert commands == [["haproxy", "-c", "-f", "/var/lib/haproxy/haproxy.cfg"]]
 
 
 def test_first_deployment_has_nothing_to_repair(monkeypatch: pytest.MonkeyPatch) -> None:

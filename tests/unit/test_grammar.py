@@ -128,7 +128,7 @@ def test_accepted_schedule_has_a_day_and_no_range_with_sunday(fields: tuple[str,
 
 
 @pytest.mark.parametrize(
-    ("check", "text", "said"),
+    ("check", "text", "message"),
     [
         (grammar.public_address, "https://Shop.test", "'https://Shop.test' has capitals in its scheme or host; write them in lower case"),
         (grammar.address, "HTTP://shop.test:80", "'HTTP://shop.test:80' has capitals in its scheme or host; write them in lower case"),
@@ -137,7 +137,7 @@ def test_accepted_schedule_has_a_day_and_no_range_with_sunday(fields: tuple[str,
         (grammar.route_host, "*.Shop.test", "'*.Shop.test' has capitals; write it in lower case"),
     ],
 )  # fmt: skip
-def test_refusal_says_what_of_an_address_is_wrong(check: Callable[[object], str], text: str, said: str) -> None:
+def test_refusal_names_the_wrong_part_of_an_address(check: Callable[[object], str], text: str, message: str) -> None:
     with pytest.raises(RefusalError) as error:
         check(text)
-    assert str(error.value) == said
+    assert str(error.value) == message

@@ -118,17 +118,19 @@ def changed(stack: str, change: Change, protect_data: bool = False) -> tuple[lis
     return seen, []
 
 
-@pytest.mark.parametrize(("stack", "change", "said"), CASES)
-def test_data_loss_is_refused_with_the_reason_before_anything_is_touched(stack: str, change: Change, said: str) -> None:
+@pytest.mark.parametrize(("stack", "change", "message"), CASES)
+def test_data_loss_is_refused_with_the_reason_before_anything_is_touched(
+    stack: str, change: Change, message: str
+) -> None:
     seen, lines = changed(stack, change)
-    assert any(said in line for line in lines), lines
+    assert any(message in line for line in lines), lines
     assert all(line.endswith("To force it: `make up FORCE=data` (TIERS_FORCE=data)") for line in lines)
     assert not seen
 
 
-@pytest.mark.parametrize(("stack", "change", "said"), CASES)
+@pytest.mark.parametrize(("stack", "change", "message"), CASES)
 def test_data_loss_can_be_forced_where_data_is_not_protected(
-    stack: str, change: Change, said: str, monkeypatch: pytest.MonkeyPatch
+    stack: str, change: Change, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIERS_FORCE", "data")
     seen, lines = changed(stack, change)
@@ -147,7 +149,7 @@ def test_protected_data_must_be_unprotected_before_it_is_removed(stack: str, mon
     env["protect_data"] = False
     unprotected = exported(deploy(app, env, export=protected, stack=stack))
     without("cache")(app, env)
-    assert not [each for each in deploy(app, env, export=unprotected, stack=stack) if each.name.startswith("cache")]
+    assert not [entry for entry in deploy(app, env, export=unprotected, stack=stack) if entry.name.startswith("cache")]
 
 
 @pytest.mark.parametrize("forced", ["", "data"])
@@ -166,7 +168,7 @@ def test_larger_storage_is_applied_in_place() -> None:
     assert claim.inputs["spec"]["resources"]["requests"]["storage"] == "3Gi"
     [database] = [entry for entry in seen if entry.kind == "StatefulSet" and entry.name == "database"]
     before = left("staging")["deployment"]["resources"]
-    assert database.inputs == next(each["inputs"] for each in before if each["urn"] == database.urn)
+    assert database.inputs == next(entry["inputs"] for entry in before if entry["urn"] == database.urn)
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
@@ -187,9 +189,9 @@ def test_volume_that_an_update_fills_is_not_guarded() -> None:
     app = project()
     app["database"]["init"] = ["tests/unit/made.sql"]
     deployed = deploy(app)
-    held = guard.held(parse(exported(deployed)))
-    assert set(held) == {"database-data", "cache-data"}
-    assert len(deployed.of(VOLUME)) > 5
+    stores = guard.held(parse(exported(deployed)))
+    assert set(stores) == {"database-data", "cache-data"}
+    assert len(deployed.of_type(VOLUME)) > 5
 
 
 @pytest.mark.parametrize(
@@ -210,8 +212,8 @@ def test_major_version_is_read_from_the_image_tag(image: str | None, major: int 
 @given(st.integers(1, 2**45), st.integers(1, 2**45))
 def test_claim_is_refused_only_if_it_becomes_smaller(one: int, other: int) -> None:
     store = guard.Store(type=guard.CLAIM, place="board/database-data", size=one, tier="database")
-    wanted = guard.Store(type=guard.CLAIM, place="board/database-data", size=other, tier="database")
-    refused = list(guard.losses({"database-data": store}, {"database-data": wanted}, *loaded()))
+    desired = guard.Store(type=guard.CLAIM, place="board/database-data", size=other, tier="database")
+    refused = list(guard.losses({"database-data": store}, {"database-data": desired}, *loaded()))
     assert bool(refused) == (other < one)
 
 
@@ -230,8 +232,8 @@ def replicated(tier: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def test_cache_ha_is_added_freely_and_removed_only_by_force() -> None:
     several = exported(deploy(*replicated("cache"), export=left("staging"), stack="staging"))
-    held = guard.held(parse(several))
-    assert {name for name in held if name.startswith("cache")} == {"cache-data", "cache-data-1", "cache-data-2"}
+    stores = guard.held(parse(several))
+    assert {name for name in stores if name.startswith("cache")} == {"cache-data", "cache-data-1", "cache-data-2"}
     deploy(*replicated("cache"), export=several, stack="staging")
     with pytest.raises(ConfigError, match=r"environment\.tiers\.cache\.ha: .*cache-data-1 would be deleted"):
         deploy(*described("staging"), export=several, stack="staging")
@@ -263,14 +265,14 @@ def test_volume_of_backups_is_not_shrunk_or_removed_without_force(stack: str) ->
     database = env.setdefault("tiers", {}).setdefault("database", {})
     secrets = SECRETS | {"backup-key": "the-key"}
     database["backup"] = {"target": {"volume": True} | ({"storage": "4Gi"} if stack != "dev" else {})}
-    kept = exported(deploy(app, env, stack=stack, secrets=secrets))
+    deployed = exported(deploy(app, env, stack=stack, secrets=secrets))
     if stack != "dev":
         database["backup"] = {"target": {"volume": True, "storage": "1Gi"}}
         with pytest.raises(ConfigError, match=r"^environment\.tiers\.database\.backup\.target\.storage: it is 4Gi and"):
-            deploy(app, env, export=kept, stack=stack, secrets=secrets)
+            deploy(app, env, export=deployed, stack=stack, secrets=secrets)
     del database["backup"]
     with pytest.raises(ConfigError, match=r"^environment\.tiers\.database\.backup\.target: it is no volume any more"):
-        deploy(app, env, export=kept, stack=stack, secrets=secrets)
+        deploy(app, env, export=deployed, stack=stack, secrets=secrets)
 
 
 def test_monitoring_data_is_not_guarded() -> None:

@@ -22,7 +22,7 @@ DEAD = 2**22 + 1
 
 
 @pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Set up a file backend in `tmp_path`, and return the commands that Pulumi receives."""
     commands: list[str] = []
 
@@ -38,23 +38,23 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture(autouse=True)
 def running(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], tuple[int, int]]:
     """Return the stack's running workloads on its platform: none, unless a test adds some."""
-    found: dict[tuple[str, str], tuple[int, int]] = {}
+    workloads: dict[tuple[str, str], tuple[int, int]] = {}
     app = load_app(project())
     monkeypatch.setattr(heal, "load", lambda stack: (app, load_environment(environment(), app)))
-    monkeypatch.setattr(heal.platforms, "ready", lambda *where: found)
-    return found
+    monkeypatch.setattr(heal.platforms, "ready", lambda *where: workloads)
+    return workloads
 
 
 @pytest.mark.parametrize(("force", "removed"), [("", False), ("contract", False), ("state", True)])
 def test_running_objects_of_an_empty_state_are_removed_only_by_force(
-    force: str, removed: bool, running: dict[Any, Any], asked: list[str], monkeypatch: pytest.MonkeyPatch
+    force: str, removed: bool, running: dict[Any, Any], commands_run: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An empty state may belong to another backend: the running objects may serve users."""
     running |= {("blue", "api"): (1, 1), ("", "database"): (1, 1)}
-    known: list[object] = []
+    strays: list[object] = []
 
-    def remove_strays(*given: object) -> list[str]:
-        known.append(given[1])
+    def remove_strays(*arguments: object) -> list[str]:
+        strays.append(arguments[1])
         return ["board-dev-blue-api-1"]
 
     monkeypatch.setenv("TIERS_FORCE", force)
@@ -63,25 +63,25 @@ def test_running_objects_of_an_empty_state_are_removed_only_by_force(
     monkeypatch.setattr(heal.engine, "remove_strays", remove_strays)
     if removed:
         heal.main("dev")
-        assert known == [set()]
+        assert strays == [set()]
     else:
         with pytest.raises(RunError, match=r"blue api, database of it run: .*make heal FORCE=state"):
             heal.main("dev")
-        assert not known
+        assert not strays
 
 
 def lock(backend: Path, **holder: Any) -> None:
     folder = backend / ".pulumi/locks/organization/board/dev"
     folder.mkdir(parents=True)
-    known = {"pid": DEAD, "username": "me", "hostname": socket.gethostname(), "timestamp": "today"}
-    (folder / "1.json").write_text(json.dumps(known | holder))
+    content = {"pid": DEAD, "username": "me", "hostname": socket.gethostname(), "timestamp": "today"}
+    (folder / "1.json").write_text(json.dumps(content | holder))
 
 
-def test_healthy_stack_is_left_alone(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_healthy_stack_is_left_alone(commands_run: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heal, "state", lambda stack: {"deployment": {"resources": []}})
     monkeypatch.setattr(heal, "last_update", lambda stack: {})
     heal.main("dev")
-    assert asked == ["whoami --json"]
+    assert commands_run == ["whoami --json"]
 
 
 @pytest.mark.parametrize(
@@ -103,38 +103,38 @@ def test_strays_are_removed_only_after_a_failed_update(
     assert ("removed board-dev-blue-api-1, which the checkpoint does not know" in capsys.readouterr().out) == failed
 
 
-def test_lock_of_a_dead_engine_is_cleared(asked: list[str], tmp_path: Path) -> None:
+def test_lock_of_a_dead_engine_is_cleared(commands_run: list[str], tmp_path: Path) -> None:
     lock(tmp_path)
     assert heal.unlock("dev")
-    assert asked[-1] == "cancel --yes --stack dev"
+    assert commands_run[-1] == "cancel --yes --stack dev"
 
 
 @pytest.mark.parametrize(
-    ("holder", "said"),
+    ("holder", "message"),
     [
         ({"hostname": "elsewhere"}, "is locked by me@elsewhere"),
         ({"pid": os.getppid()}, "is being updated by me@"),
     ],
 )
 def test_lock_of_another_host_or_running_update_is_kept(
-    asked: list[str], tmp_path: Path, holder: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+    commands_run: list[str], tmp_path: Path, holder: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heal, "_words", lambda process: ["pulumi", "up"])
     lock(tmp_path, **holder)
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(RunError, match=message):
         heal.unlock("dev")
-    assert "cancel" not in " ".join(asked)
+    assert "cancel" not in " ".join(commands_run)
 
 
 def test_lock_is_cleared_if_another_program_has_its_process_number(
-    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    commands_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heal, "_words", lambda process: ["/usr/bin/editor"])
     lock(tmp_path, pid=os.getppid())
     assert heal.unlock("dev")
 
 
-def test_empty_attributes_file_of_the_checkpoint_is_removed(asked: list[str], tmp_path: Path) -> None:
+def test_empty_attributes_file_of_the_checkpoint_is_removed(commands_run: list[str], tmp_path: Path) -> None:
     lock(tmp_path)
     folder = tmp_path / ".pulumi/stacks/board"
     folder.mkdir(parents=True)
@@ -158,24 +158,26 @@ def test_only_providers_without_an_engine_are_ended(tmp_path: Path, monkeypatch:
         provider.write_text("import time; print('started', flush=True); time.sleep(60)")
         started = [
             subprocess.Popen(
-                [sys.executable, str(provider), f"127.0.0.1:{each.getsockname()[1]}"], stdout=subprocess.PIPE, text=True
+                [sys.executable, str(provider), f"127.0.0.1:{entry.getsockname()[1]}"],
+                stdout=subprocess.PIPE,
+                text=True,
             )
-            for each in (engine, closed)
+            for entry in (engine, closed)
         ]
         try:
             # A process may have no command line yet: the kernel writes it after it has closed Popen's pipe.
-            for each in started:
-                assert each.stdout and each.stdout.readline()
-            found = set(heal.orphans())
-            assert started[1].pid in found
-            assert started[0].pid not in found
-            assert os.getpid() not in found
+            for container in started:
+                assert container.stdout and container.stdout.readline()
+            orphans = set(heal.orphans())
+            assert started[1].pid in orphans
+            assert started[0].pid not in orphans
+            assert os.getpid() not in orphans
             monkeypatch.setattr(heal, "_parent", lambda folder: started[0].pid)
             assert started[1].pid not in set(heal.orphans()), "a living Pulumi process is its parent"
         finally:
-            for each in started:
-                each.kill()
-                each.communicate()
+            for container in started:
+                container.kill()
+                container.communicate()
 
 
 # ---------------------------------------------------------------------- missing and stopped objects
@@ -208,9 +210,9 @@ STATE: dict[str, Any] = {"deployment": {"resources": [PROVIDER, RUNNING, DATA]}}
 @pytest.fixture
 def imported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Return the states that Pulumi imports."""
-    given: list[dict[str, Any]] = []
-    monkeypatch.setattr(heal, "pulumi_import", lambda stack, state: given.append(state))
-    return given
+    states: list[dict[str, Any]] = []
+    monkeypatch.setattr(heal, "pulumi_import", lambda stack, state: states.append(state))
+    return states
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, *keys: str, **more: Any) -> None:

@@ -24,13 +24,13 @@ class World:
 
     live: Slot | None = None
     tiers: dict[Slot, dict[str, Release]] = field(default_factory=lambda: {slot: {} for slot in Slot})
-    known: Observed = field(default_factory=Observed)
+    checkpoint: Observed = field(default_factory=Observed)
     doubtful: bool = False
     """True if the engine was killed between a switch and its record."""
 
-    def hold(self, slot: Slot, held: Held | None) -> None:
-        others = {other: each for other, each in self.known.held.items() if other is not slot}
-        self.known = replace(self.known, held=others | ({slot: held} if held else {}))
+    def hold(self, slot: Slot, state: Held | None) -> None:
+        others = {other: entry for other, entry in self.checkpoint.held.items() if other is not slot}
+        self.checkpoint = replace(self.checkpoint, held=others | ({slot: state} if state else {}))
 
 
 class Histories(RuleBasedStateMachine):
@@ -38,7 +38,7 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
         self.version = 0
-        self.wanted = Release(version="0", digest="0")
+        self.desired = Release(version="0", digest="0")
         self.manual = False
         self.lived: set[str] = set()
 
@@ -50,7 +50,7 @@ class Histories(RuleBasedStateMachine):
             if slot not in (done.render, *done.keep):
                 world.hold(slot, None)
         if slot := done.render:
-            order = world.known.switches + 1
+            order = world.checkpoint.switches + 1
             world.hold(slot, Held(release=done.release, proven=False, order=order))
             yield
             for tier in TIERS:
@@ -66,7 +66,7 @@ class Histories(RuleBasedStateMachine):
             world.live = done.live
             world.doubtful = True
             yield
-            world.known = replace(world.known, live=done.live, switches=done.switches)
+            world.checkpoint = replace(world.checkpoint, live=done.live, switches=done.switches)
             world.doubtful = False
             yield
             if done.previous:
@@ -78,9 +78,9 @@ class Histories(RuleBasedStateMachine):
 
     def update(self, ask: Ask, last: int, undo: bool, force: bool = False) -> None:
         """Run an update up to its step number `last`."""
-        before, current = self.world.known, self.world.known.held.get(self.world.known.live or Slot.BLUE)
+        before, current = self.world.checkpoint, self.world.checkpoint.held.get(self.world.checkpoint.live or Slot.BLUE)
         try:
-            done = plan(before, self.wanted, ask, force, manual=self.manual)
+            done = plan(before, self.desired, ask, force, manual=self.manual)
         except ReleaseError:
             assert ask is not Ask.CONFIGURED or (current and current.release.contract)
             return
@@ -99,22 +99,22 @@ class Histories(RuleBasedStateMachine):
                 self.heal(undo)
                 return
         self.whole()
-        assert self.world.known.live == self.world.live == done.live
+        assert self.world.checkpoint.live == self.world.live == done.live
         if not done.waits:
             assert self.world.tiers[done.live]["api"].digest == done.release.digest
         if ask is Ask.CONFIGURED:
-            again = plan(self.world.known, self.wanted, manual=self.manual)
+            again = plan(self.world.checkpoint, self.desired, manual=self.manual)
             assert (again.render, again.moves) == (None, False), "a second update changes nothing"
 
     def heal(self, undo: bool) -> None:
         """Settle a checkpoint that is one switch behind: Docker undoes the switch, Kubernetes reads it again."""
         world = self.world
-        if world.doubtful and undo and world.known.live:
-            world.live = world.known.live
+        if world.doubtful and undo and world.checkpoint.live:
+            world.live = world.checkpoint.live
         elif world.doubtful and world.live:
-            held = world.known.held.get(world.live)
-            world.known = replace(world.known, live=world.live, switches=world.known.switches + 1)
-            assert held and held.proven
+            state = world.checkpoint.held.get(world.live)
+            world.checkpoint = replace(world.checkpoint, live=world.live, switches=world.checkpoint.switches + 1)
+            assert state and state.proven
         world.doubtful = False
 
     # ------------------------------------------------------------------ actions of users
@@ -122,7 +122,7 @@ class Histories(RuleBasedStateMachine):
     @rule(last=st.integers(0, STEPS), undo=st.booleans(), contract=st.booleans())
     def release(self, last: int, undo: bool, contract: bool) -> None:
         self.version += 1
-        self.wanted = Release(version=str(self.version), digest=str(self.version), contract=contract)
+        self.desired = Release(version=str(self.version), digest=str(self.version), contract=contract)
         self.update(Ask.CONFIGURED, last, undo)
 
     @rule(last=st.integers(0, STEPS), undo=st.booleans())
@@ -131,8 +131,8 @@ class Histories(RuleBasedStateMachine):
 
     @rule(slot=st.sampled_from(Slot), last=st.integers(0, STEPS), undo=st.booleans())
     def one_that_a_slot_holds(self, slot: Slot, last: int, undo: bool) -> None:
-        if held := self.world.known.held.get(slot):
-            self.wanted = held.release
+        if state := self.world.checkpoint.held.get(slot):
+            self.desired = state.release
             self.update(Ask.CONFIGURED, last, undo)
 
     @rule(last=st.integers(0, STEPS), undo=st.booleans(), force=st.booleans())
@@ -158,10 +158,10 @@ class Histories(RuleBasedStateMachine):
         tiers = self.world.tiers[live]
         assert set(tiers) == set(TIERS)
         assert len({release.digest for release in tiers.values()}) == 1
-        held = self.world.known.held[live]
-        assert held.proven
-        assert held.release.digest == tiers["api"].digest
-        self.lived.add(held.release.digest)
+        state = self.world.checkpoint.held[live]
+        assert state.proven
+        assert state.release.digest == tiers["api"].digest
+        self.lived.add(state.release.digest)
 
 
 Histories.TestCase.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)

@@ -40,7 +40,7 @@ def test_live_slot_that_answers_was_not_touched() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "slot", "api", "said"),
+    ("status", "slot", "api", "message"),
     [
         (503, "blue", 200, "live (blue) answers 503 at /"),
         (404, "", 200, "live (blue) answers 404 at /"),
@@ -48,9 +48,9 @@ def test_live_slot_that_answers_was_not_touched() -> None:
         (200, "green", 200, "users get answers of green, and blue was live"),
     ],
 )
-def test_failing_live_slot_is_reported_with_its_answer(status: int, slot: str, api: int, said: str) -> None:
+def test_failing_live_slot_is_reported_with_its_answer(status: int, slot: str, api: int, message: str) -> None:
     with gateway(status, slot, api) as url:
-        assert impact.describe(Slot.BLUE, url, PATHS, lambda: True) == said
+        assert impact.describe(Slot.BLUE, url, PATHS, lambda: True) == message
 
 
 def test_unreachable_gateway_falls_back_to_readiness_on_the_platform() -> None:

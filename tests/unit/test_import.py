@@ -43,29 +43,29 @@ def one(service: dict[str, Any], **others: dict[str, Any]) -> Carried:
     return imported({"services": {"api": {"image": "acme/api:1.2", **service}, **others}})
 
 
-def said(found: Carried, kind: Kind | None = None) -> list[str]:
-    return [f"{note.path}: {note.text}" for note in found.notes if kind in (None, note.kind)]
+def notes_of(result: Carried, kind: Kind | None = None) -> list[str]:
+    return [f"{note.path}: {note.text}" for note in result.notes if kind in (None, note.kind)]
 
 
 @pytest.mark.parametrize("name", FILES)
 class TestEveryFile:
     def test_imported_configuration_is_valid(self, name: str) -> None:
-        found = imported(normalised(name))
-        app = load_app(found.app)
-        load_environment(found.environment, app)
-        known = {*found.secrets, *found.files, *(note.path for note in found.notes)}
-        assert {secret for secret in app.secrets if not {secret, f"secrets.{secret.replace('-', '_')}"} & known} <= {
+        result = imported(normalised(name))
+        app = load_app(result.app)
+        load_environment(result.environment, app)
+        names = {*result.secrets, *result.files, *(note.path for note in result.notes)}
+        assert {secret for secret in app.secrets if not {secret, f"secrets.{secret.replace('-', '_')}"} & names} <= {
             "database-password"  # The folder of the board's secrets is named in a note; its secrets are not carried.
         }
 
     def test_every_service_has_a_note(self, name: str) -> None:
-        found = imported(normalised(name))
-        spoken = {note.path.split(".")[1] for note in found.notes if note.path.startswith("services.")}
+        result = imported(normalised(name))
+        spoken = {note.path.split(".")[1] for note in result.notes if note.path.startswith("services.")}
         assert set(normalised(name)["services"]) <= spoken
 
     def test_imported_files_and_notes_contain_no_secret(self, name: str) -> None:
-        found = imported(normalised(name))
-        shown = repr(found) + "\n".join(lines(found.notes)) + yaml.safe_dump([found.app, found.environment])
+        result = imported(normalised(name))
+        shown = repr(result) + "\n".join(lines(result.notes)) + yaml.safe_dump([result.app, result.environment])
         assert not [word for word in {*WORDS_OF_SECRETS[name], MADE} if word in shown]
 
     def test_forms_of_compose_1_and_2_are_imported_alike(self, name: str) -> None:
@@ -88,35 +88,35 @@ def as_plugin(compose: dict[str, Any]) -> dict[str, Any]:
     return {"name": "shop", **changed}
 
 
-def _long_port(given: Any) -> dict[str, Any]:
-    if isinstance(given, dict):
-        port = cast(dict[str, Any], given)
+def _long_port(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        port = cast(dict[str, Any], value)
         return {"mode": "ingress", "protocol": "tcp", "target": port["target"], "published": str(port["published"])}
-    address, published, target = given.partition("/")[0].split(":")
+    address, published, target = value.partition("/")[0].split(":")
     return {"host_ip": address, "published": published, "target": int(target)}
 
 
-def _long_volume(given: str) -> dict[str, Any]:
-    if ":" not in given:
-        return {"type": "volume", "target": given, "volume": {}}
-    source, target, *_ = given.split(":")
+def _long_volume(text: str) -> dict[str, Any]:
+    if ":" not in text:
+        return {"type": "volume", "target": text, "volume": {}}
+    source, target, *_ = text.split(":")
     return {"type": "bind" if source.startswith("/") else "volume", "source": source, "target": target}
 
 
 class TestTierOfAService:
     def test_web_api_database_and_cache_are_recognised(self) -> None:
-        found = imported(normalised("classic"))
-        assert list(found.app)[2:] == ["web", "api", "database", "cache"]
-        assert found.app["web"]["build"] == "../../../compose/classic/frontend"
-        assert found.app["api"]["build"] == "../../../compose/classic/backend"
-        assert found.app["database"] == {"image": "postgres:15-bookworm", "name": "todo_db", "user": "todo"}
-        assert found.environment["gateway"] == {"port": 3000, "ports": {"api": 8000}}
+        result = imported(normalised("classic"))
+        assert list(result.app)[2:] == ["web", "api", "database", "cache"]
+        assert result.app["web"]["build"] == "../../../compose/classic/frontend"
+        assert result.app["api"]["build"] == "../../../compose/classic/backend"
+        assert result.app["database"] == {"image": "postgres:15-bookworm", "name": "todo_db", "user": "todo"}
+        assert result.environment["gateway"] == {"port": 3000, "ports": {"api": 8000}}
 
     def test_service_with_the_api_image_and_another_command_is_the_worker(self) -> None:
         plain = {"image": "acme/shop:1", "command": "consume"}
-        found = one({"image": "acme/shop:1", "ports": ["8000:8000"]}, background=plain | {"build": "/srv/shop"})
-        assert "worker" not in found.app
-        found = imported(
+        result = one({"image": "acme/shop:1", "ports": ["8000:8000"]}, background=plain | {"build": "/srv/shop"})
+        assert "worker" not in result.app
+        result = imported(
             {
                 "services": {
                     "main": {"build": "/srv/shop", "ports": ["8000:8000"]},
@@ -124,11 +124,11 @@ class TestTierOfAService:
                 }
             }
         )
-        assert found.app["worker"]["command"] == ["x"]
-        assert "services.other: it is the worker, for it has no port" in "\n".join(said(found, Kind.TAKEN))
+        assert result.app["worker"]["command"] == ["x"]
+        assert "services.other: it is the worker, for it has no port" in "\n".join(notes_of(result, Kind.TAKEN))
 
     def test_of_two_web_services_the_one_with_a_database_is_the_api(self) -> None:
-        found = imported(
+        result = imported(
             {
                 "services": {
                     "web": {"build": "/srv/django", "ports": ["8000:8000"], "environment": {"DB_HOST": "db"}},
@@ -137,34 +137,37 @@ class TestTierOfAService:
                 }
             }
         )
-        assert (found.app["api"]["port"], found.app["web"]["port"]) == (8000, 3000)
-        assert found.app["api"]["needs"] == ["database"]
+        assert (result.app["api"]["port"], result.app["web"]["port"]) == (8000, 3000)
+        assert result.app["api"]["needs"] == ["database"]
 
     def test_second_worker_is_listed_as_an_application_of_its_own(self) -> None:
-        assert "services.celery-beat: the worker is celery; make this one an application of its own" in said(
+        assert "services.celery-beat: the worker is celery; make this one an application of its own" in notes_of(
             imported(normalised("anchors"))
         )
 
     def test_proxy_service_is_replaced_by_the_gateway(self) -> None:
         for file, proxy in (("anchors", "nginx"), ("envfile", "caddy"), ("profiles", "traefik"), ("board", "gateway")):
             assert any(
-                line.startswith(f"services.{proxy}: a proxy") for line in said(imported(normalised(file)), Kind.LEFT)
+                line.startswith(f"services.{proxy}: a proxy")
+                for line in notes_of(imported(normalised(file)), Kind.LEFT)
             )
         assert imported(normalised("anchors")).environment["gateway"] == {"port": 80}
 
     def test_nginx_alone_is_the_web_tier(self) -> None:
-        found = imported({"services": {"site": {"image": "nginx:1.27", "ports": ["80:80"]}}})
-        assert found.app["web"] == {"image": "nginx:1.27", "port": 8080, "health": "/"}
-        assert "services.site.ports: only root may listen on 80; have it listen on 8080, as is written now" in said(
-            found
+        result = imported({"services": {"site": {"image": "nginx:1.27", "ports": ["80:80"]}}})
+        assert result.app["web"] == {"image": "nginx:1.27", "port": 8080, "health": "/"}
+        assert "services.site.ports: only root may listen on 80; have it listen on 8080, as is written now" in notes_of(
+            result
         )
 
     def test_service_of_a_profile_is_imported_only_with_the_profile(self) -> None:
-        without, found = imported(normalised("profiles")), imported(normalised("profiles"), "jobs")
+        without, result = imported(normalised("profiles")), imported(normalised("profiles"), "jobs")
         assert "worker" not in without.app
-        assert "services.worker: of profile jobs, not asked for; COMPOSE_PROFILES=jobs brings it in" in said(without)
-        assert found.app["worker"]["command"] == ["python", "-m", "maps.worker"]
-        assert found.app["worker"]["alive"] == ["python", "-m", "maps.alive"]
+        assert "services.worker: of profile jobs, not asked for; COMPOSE_PROFILES=jobs brings it in" in notes_of(
+            without
+        )
+        assert result.app["worker"]["command"] == ["python", "-m", "maps.worker"]
+        assert result.app["worker"]["alive"] == ["python", "-m", "maps.alive"]
 
     def test_file_without_web_and_api_is_refused(self) -> None:
         with pytest.raises(RunError, match="no service of it is a web or an api"):
@@ -179,11 +182,11 @@ class TestSteps:
         assert web["command"][0] == "gunicorn"
 
     def test_shell_is_kept_only_for_commands_that_need_it(self) -> None:
-        found = one(
+        result = one(
             {"command": ["sh", "-c", "alembic upgrade head && exec serve --port $$PORT"], "ports": ["9000:9000"]}
         )
-        assert found.app["api"]["migrate"] == {"command": ["alembic", "upgrade", "head"]}
-        assert found.app["api"]["command"] == ["sh", "-c", "serve --port $PORT"]
+        assert result.app["api"]["migrate"] == {"command": ["alembic", "upgrade", "head"]}
+        assert result.app["api"]["command"] == ["sh", "-c", "serve --port $PORT"]
 
     def test_services_that_end_become_migration_and_seed(self) -> None:
         api = imported(normalised("board")).app["api"]
@@ -191,7 +194,7 @@ class TestSteps:
         assert api["seed"]["command"][-1] == "board.seed"
         assert imported(normalised("board")).environment["seed"] is True
         assert "services.smoke: it runs once, and no tier runs its image" in "\n".join(
-            said(imported(normalised("board")))
+            notes_of(imported(normalised("board")))
         )
 
     def test_watching_command_and_source_mounts_become_reload(self) -> None:
@@ -204,26 +207,26 @@ class TestSteps:
 
 class TestSettings:
     def test_secrets_are_referenced_by_name(self) -> None:
-        found = imported(normalised("envfile"))
-        assert found.app["api"]["secrets"] == ["amqp-url", "database-url", "postgres-password", "stripe-api-key"]
-        assert found.secrets["database-url"] == "postgres://shop:shop@database:5432/shop"
-        assert found.secrets["database-password"] == "shop"
-        assert "services.server.environment.SESSION_SECRET: it is empty" in "\n".join(said(found))
+        result = imported(normalised("envfile"))
+        assert result.app["api"]["secrets"] == ["amqp-url", "database-url", "postgres-password", "stripe-api-key"]
+        assert result.secrets["database-url"] == "postgres://shop:shop@database:5432/shop"
+        assert result.secrets["database-password"] == "shop"
+        assert "services.server.environment.SESSION_SECRET: it is empty" in "\n".join(notes_of(result))
 
     def test_cache_url_contains_the_cache_password(self) -> None:
         assert imported(normalised("classic")).secrets["redis-url"] == f"redis://:{MADE}@cache:6379/0"
 
     def test_two_values_of_one_variable_become_two_secrets(self) -> None:
         other = {"image": "acme/api:1.2", "command": "work", "environment": {"TOKEN": "b"}}
-        found = one({"ports": ["8000:8000"], "environment": {"TOKEN": "a"}}, worker=other)
-        assert (found.app["api"]["secrets"], found.app["worker"]["secrets"]) == (["token"], ["worker-token"])
-        assert found.secrets == {"token": "a", "worker-token": "b"}
+        result = one({"ports": ["8000:8000"], "environment": {"TOKEN": "a"}}, worker=other)
+        assert (result.app["api"]["secrets"], result.app["worker"]["secrets"]) == (["token"], ["worker-token"])
+        assert result.secrets == {"token": "a", "worker-token": "b"}
 
     def test_secret_files_keep_their_names(self) -> None:
-        found = imported(normalised("profiles"))
-        assert found.app["database"]["password"] == "db-password"
-        assert found.files == {"db-password": "/srv/compose/profiles/secrets/db_password.txt"}
-        assert found.app["api"]["secrets"] == ["mapbox-token"]
+        result = imported(normalised("profiles"))
+        assert result.app["database"]["password"] == "db-password"
+        assert result.files == {"db-password": "/srv/compose/profiles/secrets/db_password.txt"}
+        assert result.app["api"]["secrets"] == ["mapbox-token"]
 
     def test_service_host_names_become_tier_names(self) -> None:
         env = imported(normalised("profiles")).environment["tiers"]["api"]["env"]
@@ -231,20 +234,20 @@ class TestSettings:
 
     @pytest.mark.parametrize("value", ["redis://elsewhere:6379", "s3://cache-bucket/x", "redis"])
     def test_other_host_names_are_kept(self, value: str) -> None:
-        found = one({"ports": ["8000:8000"], "environment": {"PLACE": value}}, cache={"image": "redis:7"})
-        assert found.app["api"]["env"] == {"PLACE": value}
+        result = one({"ports": ["8000:8000"], "environment": {"PLACE": value}}, cache={"image": "redis:7"})
+        assert result.app["api"]["env"] == {"PLACE": value}
 
     def test_variables_of_public_prefixes_are_no_secrets(self) -> None:
-        found = one({"ports": ["8000:8000"], "environment": {"VITE_MAP_KEY": "open"}})
-        assert found.app["api"]["env"] == {"VITE_MAP_KEY": "open"}
+        result = one({"ports": ["8000:8000"], "environment": {"VITE_MAP_KEY": "open"}})
+        assert result.app["api"]["env"] == {"VITE_MAP_KEY": "open"}
 
     def test_variable_with_the_address_of_the_api_is_listed(self) -> None:
         web = {"build": "/srv/web", "ports": ["8080:8080"], "environment": {"BACKEND": "http://api:8000/v1"}}
-        found = one({"ports": ["8000:8000"]}, web=web)
-        assert "env" not in found.app["web"]
+        result = one({"ports": ["8000:8000"]}, web=web)
+        assert "env" not in result.app["web"]
         assert (
             "services.web.environment.BACKEND: it names the api, whose address differs by slot; read API_URL"
-            in said(found)
+            in notes_of(result)
         )
 
 
@@ -298,14 +301,15 @@ class TestOtherSettings:
 
     def test_sql_files_of_the_database_become_init(self) -> None:
         assert imported(normalised("envfile")).app["database"]["init"] == ["../../../compose/envfile/db/schema.sql"]
-        assert any("name the SQL files of" in line for line in said(imported(normalised("anchors"))))
+        assert any("name the SQL files of" in line for line in notes_of(imported(normalised("anchors"))))
 
     def test_unsupported_setting_is_listed_by_its_path(self) -> None:
-        left = said(imported(normalised("profiles")), Kind.LEFT)
+        left = notes_of(imported(normalised("profiles")), Kind.LEFT)
         for path in ("privileged", "cap_add", "labels", "deploy.resources.reservations"):
             assert any(line.startswith(f"services.api.{path}: ") for line in left), path
         assert any(
-            line.startswith("services.api.blkio_config: ") for line in said(one({"blkio_config": {}, "expose": [80]}))
+            line.startswith("services.api.blkio_config: ")
+            for line in notes_of(one({"blkio_config": {}, "expose": [80]}))
         )
 
     def test_stop_grace_period_becomes_stop_within(self) -> None:

@@ -38,7 +38,7 @@ def everything() -> Deployment:
 
 
 DEPLOYED = everything()
-CONTAINERS = DEPLOYED.of(CONTAINER)
+CONTAINERS = DEPLOYED.of_type(CONTAINER)
 RUNNING = [entry for entry in CONTAINERS if entry.runs]
 STAYING = [entry for entry in RUNNING if entry.inputs.get("mustRun") is not False]
 
@@ -126,7 +126,7 @@ def test_container_names_its_image_by_id(container: Registered) -> None:
     assert container.inputs["image"].startswith("sha256:")
 
 
-@pytest.mark.parametrize("image", DEPLOYED.of(IMAGE), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("image", DEPLOYED.of_type(IMAGE), ids=lambda entry: entry.name)
 def test_no_image_has_the_tag_latest(image: Registered) -> None:
     assert ":" in image.inputs["name"] and not image.inputs["name"].endswith(":latest")
 
@@ -150,12 +150,12 @@ def test_every_secret_is_a_file_and_encrypted_in_the_state() -> None:
 
 
 def test_tier_receives_its_own_secrets_only() -> None:
-    given = {
+    secrets = {
         entry.labels["tiers.tier"]: {upload["file"].rsplit("/", 1)[1] for upload in entry.inputs["uploads"]}
         for entry in CONTAINERS
         if entry.labels["tiers.role"] == "secrets"
     }
-    assert given == {
+    assert secrets == {
         "database": {"database-password"},
         "cache": {"cache-password"},
         "backup": {"database-password", "backup-key"},
@@ -182,7 +182,7 @@ def test_component_has_a_type_token_of_tiers(entry: Registered) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [*CONTAINERS, *DEPLOYED.of(VOLUME), *DEPLOYED.of(NETWORK)], ids=lambda entry: entry.name
+    "entry", [*CONTAINERS, *DEPLOYED.of_type(VOLUME), *DEPLOYED.of_type(NETWORK)], ids=lambda entry: entry.name
 )
 def test_resource_has_name_and_labels_of_its_app_and_environment(entry: Registered) -> None:
     assert entry.inputs["name"].startswith("board-dev-")
@@ -199,7 +199,7 @@ def test_container_of_a_slot_has_labels_of_slot_and_release() -> None:
 
 def test_data_is_unprotected_with_protect_data_false() -> None:
     assert environment()["protect_data"] is False
-    assert not [entry.name for entry in first().of(VOLUME) if entry.protect or entry.retained]
+    assert not [entry.name for entry in first().of_type(VOLUME) if entry.protect or entry.retained]
 
 
 def test_data_is_protected_by_default() -> None:
@@ -207,19 +207,19 @@ def test_data_is_protected_by_default() -> None:
     del env["protect_data"]
     app = project()
     app["api"]["volumes"] = {"uploads": "/data"}
-    volumes = deploy(app, env).of(VOLUME)
-    kept = {entry.name for entry in volumes if entry.protect}
-    assert kept == {"database-data", "cache-data", "uploads"}
-    assert {entry.name for entry in volumes if entry.retained} == kept, (
+    volumes = deploy(app, env).of_type(VOLUME)
+    protected = {entry.name for entry in volumes if entry.protect}
+    assert protected == {"database-data", "cache-data", "uploads"}
+    assert {entry.name for entry in volumes if entry.retained} == protected, (
         "a volume that leaves the state stays on the engine"
     )
 
 
 def test_standby_slot_is_replayed_unchanged_without_its_worker() -> None:
     before, after = first(), second()
-    kept = [entry for entry in before if "tiers:slot:Slot" in entry.parent and entry.custom]
-    assert len(kept) >= 10
-    for entry in kept:
+    protected = [entry for entry in before if "tiers:slot:Slot" in entry.parent and entry.custom]
+    assert len(protected) >= 10
+    for entry in protected:
         if entry.labels.get("tiers.role") == "tier" and entry.labels["tiers.tier"] == "worker":
             assert entry.urn not in after.by_urn, "the old workers end when the new ones are live"
             continue

@@ -107,14 +107,14 @@ ALL = {
     "archived": archived(),
     "moving": moving(),
 }
-OBJECTS = [(f"{name}-{each.kind}-{each.name}", each) for name, deployed in ALL.items() for each in deployed.objects]
+OBJECTS = [(f"{name}-{entry.kind}-{entry.name}", entry) for name, deployed in ALL.items() for entry in deployed.objects]
 # The operator defines the other fields of a Pooler's pods.
 PODS = [
-    each
-    for each in OBJECTS
-    if {"template", "jobTemplate"} & set(each[1].inputs.get("spec", {})) and each[1].kind != "Pooler"
+    entry
+    for entry in OBJECTS
+    if {"template", "jobTemplate"} & set(entry[1].inputs.get("spec", {})) and entry[1].kind != "Pooler"
 ]
-STAYING = [(name, each) for name, each in PODS if each.kind not in ("Job", "CronJob")]
+STAYING = [(name, entry) for name, entry in PODS if entry.kind not in ("Job", "CronJob")]
 
 
 def of_each(items: list[tuple[str, Registered]]) -> Callable[[Callable[[Registered], None]], Callable[[], None]]:
@@ -138,7 +138,7 @@ every_object, every_pod, every_staying = of_each(OBJECTS), of_each(PODS), of_eac
 
 
 def in_a_slot(it: Registered, *deployed: Deployment) -> bool:
-    return any(each.inside(it, "tiers:slot:Slot") for each in deployed or ALL.values())
+    return any(entry.inside(it, "tiers:slot:Slot") for entry in deployed or ALL.values())
 
 
 def pod(it: Registered) -> Manifest:
@@ -147,12 +147,12 @@ def pod(it: Registered) -> Manifest:
 
 
 def containers(it: Registered) -> list[Manifest]:
-    found = pod(it)
-    return [*found["containers"], *found.get("initContainers", ())]
+    spec = pod(it)
+    return [*spec["containers"], *spec.get("initContainers", ())]
 
 
 def test_deployments_cover_every_tier_and_kind() -> None:
-    tiers = {each.labels["app.kubernetes.io/component"] for _, each in STAYING}
+    tiers = {container.labels["app.kubernetes.io/component"] for _, container in STAYING}
     assert tiers == {
         "web",
         "api",
@@ -164,7 +164,7 @@ def test_deployments_cover_every_tier_and_kind() -> None:
         "backup",
         "vault",
     }
-    kinds = {each.kind for _, each in OBJECTS}
+    kinds = {entry.kind for _, entry in OBJECTS}
     assert kinds == {
         "Cluster", "ConfigMap", "CronJob", "Deployment", "ExternalSecret", "Gateway", "HTTPRoute", "HorizontalPodAutoscaler", "Job",
         "LimitRange", "Namespace", "NetworkPolicy", "ObjectStore", "PersistentVolumeClaim", "PodDisruptionBudget", "PodMonitor", "Pooler",
@@ -173,11 +173,11 @@ def test_deployments_cover_every_tier_and_kind() -> None:
 
 
 def test_documented_role_grants_exactly_the_kinds_that_are_created() -> None:
-    made = {each.kind for _, each in OBJECTS} - {"Namespace", "ResourceQuota", "LimitRange"}
-    assert made == set(access.KINDS)
+    kinds = {entry.kind for _, entry in OBJECTS} - {"Namespace", "ResourceQuota", "LimitRange"}
+    assert kinds == set(access.KINDS)
     granted = {(rule["apiGroups"][0], name) for rule in access.role()["rules"] for name in rule["resources"]}
     assert granted == {*access.KINDS.values(), *access.READ}
-    for it in (each for _, each in OBJECTS if each.kind in made):
+    for it in (entry for _, entry in OBJECTS if entry.kind in kinds):
         assert it.inputs["apiVersion"].rpartition("/")[0] == access.KINDS[it.kind][0]
 
 
@@ -193,7 +193,7 @@ def test_object_has_the_recommended_labels_and_namespace(it: Registered) -> None
 
 @every_object
 def test_only_objects_of_a_slot_or_switch_have_release_labels(it: Registered) -> None:
-    in_slot = in_a_slot(it) or any(each.inside(it, "tiers:switch:Switch") for each in ALL.values())
+    in_slot = in_a_slot(it) or any(entry.inside(it, "tiers:switch:Switch") for entry in ALL.values())
     assert ("tiers.release" in it.labels) == ("app.kubernetes.io/version" in it.labels) == in_slot
 
 
@@ -229,8 +229,8 @@ def test_pod_meets_the_restricted_standard(it: Registered) -> None:
 
 @every_pod
 def test_containers_of_a_pod_are_hardened(it: Registered) -> None:
-    for each in containers(it):
-        context = each["securityContext"]
+    for container in containers(it):
+        context = container["securityContext"]
         assert context["allowPrivilegeEscalation"] is False
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert context["privileged"] is False
@@ -246,8 +246,8 @@ def test_pod_mounts_no_service_account_token(it: Registered) -> None:
 
 @every_pod
 def test_containers_have_requests_and_limits(it: Registered) -> None:
-    for each in containers(it):
-        requests, limits = each["resources"]["requests"], each["resources"]["limits"]
+    for container in containers(it):
+        requests, limits = container["resources"]["requests"], container["resources"]["limits"]
         assert set(requests) == set(limits) == {"cpu", "memory", "ephemeral-storage"}
         assert requests["memory"] == limits["memory"]
 
@@ -256,34 +256,38 @@ def test_containers_have_requests_and_limits(it: Registered) -> None:
 def test_pod_writes_only_to_limited_memory_and_volumes(it: Registered) -> None:
     sizes = [volume["emptyDir"] for volume in pod(it)["volumes"] if "emptyDir" in volume]
     assert sizes or it.labels["app.kubernetes.io/component"] == "cache"
-    assert all(each["medium"] == "Memory" and each["sizeLimit"] for each in sizes)
+    assert all(entry["medium"] == "Memory" and entry["sizeLimit"] for entry in sizes)
 
 
 @every_pod
 def test_secrets_are_read_only_files_and_never_variables(it: Registered) -> None:
-    for each in containers(it):
-        for variable in each.get("env", ()):
+    for container in containers(it):
+        for variable in container.get("env", ()):
             assert "valueFrom" not in variable
-        for mount in each["volumeMounts"]:
+        for mount in container["volumeMounts"]:
             assert mount.get("readOnly") is True or mount["mountPath"] != "/run/secrets"
 
 
 @every_staying
 def test_startup_liveness_and_readiness_probes_differ(it: Registered) -> None:
-    for each in containers(it):
-        startup, liveness, readiness = each["startupProbe"], each["livenessProbe"], each.get("readinessProbe")
+    for container in containers(it):
+        startup, liveness, readiness = (
+            container["startupProbe"],
+            container["livenessProbe"],
+            container.get("readinessProbe"),
+        )
         assert bool(readiness) == (it.labels["app.kubernetes.io/component"] != "worker")
         assert startup != liveness != readiness != startup
         handlers = [{key for key in probe if key in ("exec", "httpGet", "tcpSocket")} for probe in (startup, liveness)]
         assert all(len(handler) == 1 for handler in handlers)
         if readiness:
-            asked = {key: value for key, value in readiness.items() if key in ("exec", "httpGet", "tcpSocket")}
-            assert asked != {key: liveness.get(key) for key in asked}
+            handler_ = {key: value for key, value in readiness.items() if key in ("exec", "httpGet", "tcpSocket")}
+            assert handler_ != {key: liveness.get(key) for key in handler_}
 
 
 @every_staying
 def test_workload_has_its_own_service_account_and_disruption_budget(it: Registered) -> None:
-    deployed = next(each for each in ALL.values() if it in each.all)
+    deployed = next(entry for entry in ALL.values() if it in entry.all)
     # Members of one workload share its budget: one of them at a time may leave.
     owner = it.labels["app.kubernetes.io/name"] if LABEL_MEMBER in it.labels else it.inputs["metadata"]["name"]
     assert pod(it)["serviceAccountName"] == owner
@@ -291,28 +295,28 @@ def test_workload_has_its_own_service_account_and_disruption_budget(it: Register
     assert account.inputs["automountServiceAccountToken"] is False
     budget = deployed.one("PodDisruptionBudget", owner).inputs["spec"]
     assert budget["maxUnavailable"] == 1
-    found = budget["selector"]["matchLabels"].items()
-    assert {"app.kubernetes.io/name", "app.kubernetes.io/instance"} <= {key for key, _ in found}
-    assert found <= it.inputs["spec"]["selector"]["matchLabels"].items()
+    labels_ = budget["selector"]["matchLabels"].items()
+    assert {"app.kubernetes.io/name", "app.kubernetes.io/instance"} <= {key for key, _ in labels_}
+    assert labels_ <= it.inputs["spec"]["selector"]["matchLabels"].items()
 
 
 @every_staying
 def test_pod_has_time_to_finish_its_requests(it: Registered) -> None:
     described = project().get(it.labels["app.kubernetes.io/component"], {})
-    each = containers(it)[0]
+    container = containers(it)[0]
     grace = pod(it)["terminationGracePeriodSeconds"]
     if it.kind == "Deployment" and "port" in described:
-        assert each["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
+        assert container["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
         grace -= 5
     assert grace >= 30
 
 
 @pytest.mark.parametrize("deployed", ALL.values(), ids=ALL)
 def test_tiers_of_a_slot_spread_over_zones_and_hosts(deployed: Deployment) -> None:
-    for it in (each for each in deployed.of("Deployment") if each.labels["tiers.role"] == "tier"):
+    for it in (entry for entry in deployed.of_type("Deployment") if entry.labels["tiers.role"] == "tier"):
         spread = pod(it)["topologySpreadConstraints"]
-        assert [each["topologyKey"] for each in spread] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
-        assert all(each["labelSelector"] == it.inputs["spec"]["selector"] for each in spread)
+        assert [entry["topologyKey"] for entry in spread] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+        assert all(entry["labelSelector"] == it.inputs["spec"]["selector"] for entry in spread)
 
 
 def test_replicas_of_an_autoscaled_tier_are_ignored() -> None:
@@ -330,18 +334,18 @@ def test_replicas_of_an_autoscaled_tier_are_ignored() -> None:
 
 def test_pods_of_tasks_are_in_no_service() -> None:
     for deployed in ALL.values():
-        services = [each.inputs["spec"]["selector"].items() for each in deployed.of("Service")]
-        jobs = [job.inputs["spec"] for job in deployed.of("Job")]
-        jobs += [each.inputs["spec"]["jobTemplate"]["spec"] for each in deployed.objects if each.kind == "CronJob"]
+        services = [entry.inputs["spec"]["selector"].items() for entry in deployed.of_type("Service")]
+        jobs = [job.inputs["spec"] for job in deployed.of_type("Job")]
+        jobs += [entry.inputs["spec"]["jobTemplate"]["spec"] for entry in deployed.objects if entry.kind == "CronJob"]
         for job in jobs:
             labels = job["template"]["metadata"]["labels"].items()
-            assert not [each for each in services if each <= labels]
+            assert not [entry for entry in services if entry <= labels]
 
 
 def test_every_image_of_prod_is_named_by_its_digest() -> None:
-    images = {each["image"] for _, it in PODS if it in ALL["prod"].all for each in containers(it)}
+    images = {container["image"] for _, it in PODS if it in ALL["prod"].all for container in containers(it)}
     images |= {ALL["prod"].one("Cluster", "database-ha").inputs["spec"]["imageName"]}
-    images |= {each["image"] for each in pod(ALL["prod"].one("Pooler", "database-pooler"))["containers"]}
+    images |= {entry["image"] for entry in pod(ALL["prod"].one("Pooler", "database-pooler"))["containers"]}
     # The images are of web, api, worker and the smoke test; of PostgreSQL and its pooler; of Redis and its proxy.
     assert len(images) == 8
     assert all("@sha256:" in image for image in images)
@@ -354,62 +358,62 @@ def test_built_images_come_from_the_registry() -> None:
 
 def test_secrets_are_immutable_and_named_by_their_content() -> None:
     one, other = first("staging"), deploy(stack="staging", secrets=SECRETS | {"cache-password": "another"})
-    names = [{each.inputs["metadata"]["name"] for each in deployed.of("Secret")} for deployed in (one, other)]
+    names = [{entry.inputs["metadata"]["name"] for entry in deployed.of_type("Secret")} for deployed in (one, other)]
     assert len(names[0] - names[1]) == 3  # Those of api, worker and cache change; the database's does not.
-    assert all(each.inputs["immutable"] is True for each in one.of("Secret"))
-    assert all(set(each.secret_outputs) == {"data", "stringData"} for each in one.of("Secret"))
+    assert all(entry.inputs["immutable"] is True for entry in one.of_type("Secret"))
+    assert all(set(entry.secret_outputs) == {"data", "stringData"} for entry in one.of_type("Secret"))
     assert one.release != other.release
 
 
 def test_tier_receives_its_own_secrets_only() -> None:
-    given = {
-        each.labels["app.kubernetes.io/component"]: set(each.inputs["stringData"])
-        for each in first("prod").of("Secret")
+    secrets = {
+        entry.labels["app.kubernetes.io/component"]: set(entry.inputs["stringData"])
+        for entry in first("prod").of_type("Secret")
     }
     both, cache = {"database-password", "cache-password"}, {"cache-password"}
-    assert given == {
+    assert secrets == {
         "api": both, "worker": both, "database": {"username", "password"}, "cache": cache, "cache-proxy": cache,
     }  # fmt: skip
 
 
 def test_external_secrets_are_mounted_with_the_others() -> None:
     deployed = ALL["everything"]
-    [volume] = [each for each in pod(deployed.one("Deployment", "api-blue"))["volumes"] if each["name"] == "secrets"]
+    [volume] = [entry for entry in pod(deployed.one("Deployment", "api-blue"))["volumes"] if entry["name"] == "secrets"]
     files = {
         item["path"]: source["secret"]["name"]
         for source in volume["projected"]["sources"]
         for item in source["secret"]["items"]
     }
     assert files["mail-password"] == "mail"
-    assert files["token"] == deployed.of("ExternalSecret")[0].inputs["spec"]["target"]["name"]
+    assert files["token"] == deployed.of_type("ExternalSecret")[0].inputs["spec"]["target"]["name"]
     assert files["cache-password"].startswith("api-blue-")
 
 
 def test_external_database_is_not_deployed_and_its_host_is_passed_to_tiers() -> None:
     deployed = ALL["everything"]
-    assert [each.name for each in deployed.of("StatefulSet")] == ["cache"]
+    assert [entry.name for entry in deployed.of_type("StatefulSet")] == ["cache"]
     [api] = containers(deployed.one("Deployment", "api-blue"))
     assert {"name": "DATABASE_HOST", "value": "db.test"} in api["env"]
 
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
 def test_data_is_protected_with_protect_data(stack: str) -> None:
-    protected = {each.kind for each in first(stack).objects if each.protect}
-    assert {each.kind for each in first(stack).objects if each.retained} == protected
+    protected = {entry.kind for entry in first(stack).objects if entry.protect}
+    assert {entry.kind for entry in first(stack).objects if entry.retained} == protected
     # In prod the operator creates the claims of the database: they belong to the Cluster.
     assert protected == ({"Cluster", "PersistentVolumeClaim"} if stack == "prod" else set())
     env = environment("staging") | {"protect_data": True}
-    assert {each.kind for each in deploy(env=env, stack="staging").objects if each.protect} == {
+    assert {entry.kind for entry in deploy(env=env, stack="staging").objects if entry.protect} == {
         "PersistentVolumeClaim",
         "Namespace",
     }
 
 
 def test_existing_namespace_is_left_alone_and_a_created_one_is_restricted() -> None:
-    assert not [each for each in first("prod").objects if each.kind == "Namespace"]
-    [namespace] = first("staging").of("Namespace")
+    assert not [entry for entry in first("prod").objects if entry.kind == "Namespace"]
+    [namespace] = first("staging").of_type("Namespace")
     assert namespace.labels["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert all(namespace.urn in each.waits_for for each in first("staging").objects if each is not namespace)
+    assert all(namespace.urn in entry.waits_for for entry in first("staging").objects if entry is not namespace)
 
 
 # ---------------------------------------------------------------------- releases
@@ -425,8 +429,8 @@ def test_one_route_moves_all_traffic_and_no_resource_depends_on_it() -> None:
             everybody = {"path": {"type": "PathPrefix", "value": path}}
             assert [rule for rule in live.inputs["spec"]["rules"] if everybody in rule["matches"]]
         assert "X-Tiers-Slot" not in json.dumps(live.inputs)
-        assert not [each.name for each in deployed if live.urn in each.waits_for]
-    assert {entry.name for entry in second("staging").of("HTTPRoute")} == {"board", "board-blue", "board-green"}
+        assert not [entry.name for entry in deployed if live.urn in entry.waits_for]
+    assert {entry.name for entry in second("staging").of_type("HTTPRoute")} == {"board", "board-blue", "board-green"}
 
 
 ACCEPTS = {
@@ -447,58 +451,60 @@ def test_cookie_pins_assets_to_the_slot_of_their_page_and_new_pages_to_live(acce
         (old.one("HTTPRoute", "board-blue"), old.release),
         (new.one("HTTPRoute", "board-green"), new.release),
     ):
-        held = [each for rule in route.inputs["spec"]["rules"] for each in rule["matches"] if len(each["headers"]) == 2]
-        assert {each["path"]["value"] for each in held} == {"/", "/api"}
-        for match in held:
-            cookie, wanted = (header["value"] for header in match["headers"])
+        pinned = [
+            match for rule in route.inputs["spec"]["rules"] for match in rule["matches"] if len(match["headers"]) == 2
+        ]
+        assert {entry["path"]["value"] for entry in pinned} == {"/", "/api"}
+        for match in pinned:
+            cookie, accepts = (header["value"] for header in match["headers"])
             assert re.search(cookie, f"theme=dark; tiers-release={release}; session=1")
             assert not re.search(cookie, f"tiers-release={release}0")
             assert not re.search(cookie, f"other-tiers-release={release}")
-            assert bool(re.search(wanted, accept)) is not ACCEPTS[accept]
+            assert bool(re.search(accepts, accept)) is not ACCEPTS[accept]
 
 
 def test_only_responses_with_pages_set_the_release_cookie() -> None:
     live = second("prod").one("HTTPRoute", "board").inputs["spec"]["rules"]
     for rule in live:
-        added = [each["responseHeaderModifier"]["add"][0] for each in rule.get("filters", ()) if "add" in str(each)]
+        added = [entry["responseHeaderModifier"]["add"][0] for entry in rule.get("filters", ()) if "add" in str(entry)]
         pages = [
             match
             for match in rule["matches"]
             if match.get("headers") == [{"name": "Accept", "type": "RegularExpression", "value": "^text/html"}]
         ]
         assert bool(added) == bool(pages) == (len(pages) == len(rule["matches"]))
-        for each in added:
-            assert each["value"] == f"tiers-release={second('prod').release}; Path=/; HttpOnly; SameSite=Lax; Secure"
+        for entry in added:
+            assert entry["value"] == f"tiers-release={second('prod').release}; Path=/; HttpOnly; SameSite=Lax; Secure"
 
 
 def test_pinned_route_of_a_replaced_release_changes_before_its_workloads() -> None:
     third = deploy(project() | {"version": "3.0.0"}, export=exported(second("staging")), stack="staging")
     for kind in ("Deployment", "Service"):
-        for each in third.of(kind):
-            if each.name.endswith("-blue") and not each.ignores:
-                assert "board-blue" in third.before(each), each.name
+        for entry in third.of_type(kind):
+            if entry.name.endswith("-blue") and not entry.ignores:
+                assert "board-blue" in third.before(entry), entry.name
 
 
 def test_cold_standby_has_no_cookie_routes() -> None:
     env = environment("staging") | {"release": {"standby": "cold"}}
     deployed = deploy(env=env, stack="staging")
-    assert "tiers-release" not in json.dumps([each.inputs for each in deployed.of("HTTPRoute")])
+    assert "tiers-release" not in json.dumps([entry.inputs for entry in deployed.of_type("HTTPRoute")])
 
 
 def test_suspended_standby_receives_no_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cookies of the release's pages are ignored, too. A rollback routes them again once everything runs."""
-    made = first("staging").one("HTTPRoute", "board-blue").inputs
-    asked = [rule for rule in made["spec"]["rules"] if len(rule["matches"][0]["headers"]) == 1]
-    assert asked != made["spec"]["rules"]
+    route = first("staging").one("HTTPRoute", "board-blue").inputs
+    open_rules = [rule for rule in route["spec"]["rules"] if len(rule["matches"][0]["headers"]) == 1]
+    assert open_rules != route["spec"]["rules"]
     cold: dict[str, Any] = environment("staging") | {"release": {"standby": "cold"}}
     after = deploy(project() | {"version": "2.0.0"}, cold, export=exported(first("staging")), stack="staging")
     shut = after.one("HTTPRoute", "board-blue")
-    assert shut.inputs == made | {"spec": made["spec"] | {"rules": asked}}
+    assert shut.inputs == route | {"spec": route["spec"] | {"rules": open_rules}}
     assert "board-blue" in after.before(after.one("HTTPRoute", "board"))
     monkeypatch.setenv("TIERS_RELEASE", "previous")
     back = deploy(env=cold, export=exported(after), stack="staging")
     way = back.one("HTTPRoute", "board-blue")
-    assert way.inputs == made
+    assert way.inputs == route
     assert {"web-blue", "api-blue", "worker-blue"} <= back.before(way)
     assert back.one("HTTPRoute", "board").inputs["spec"] == first("staging").one("HTTPRoute", "board").inputs["spec"]
 
@@ -507,10 +513,10 @@ def test_suspended_standby_receives_no_requests(monkeypatch: pytest.MonkeyPatch)
 def test_selectors_of_two_releases_differ(kind: str) -> None:
     """Otherwise a pod of another release could be awaited, or answer requests, instead of a pod of this one."""
     selectors = [
-        json.dumps(each.inputs["spec"]["selector"])
+        json.dumps(entry.inputs["spec"]["selector"])
         for deployed in (first("staging"), deploy(project() | {"version": "2.0.0"}, stack="staging"))
-        for each in deployed.of(kind)
-        if in_a_slot(each, deployed)
+        for entry in deployed.of_type(kind)
+        if in_a_slot(entry, deployed)
     ]
     assert len(selectors) == len(set(selectors)) >= 4
 
@@ -526,12 +532,12 @@ def test_switch_depends_on_every_gate() -> None:
 
 def test_live_slot_is_replayed_unchanged_by_a_release() -> None:
     for stack in ("staging", "prod"):
-        kept = [each for each in second(stack).objects if each.ignores == ("*",)]
-        made = [each for each in first(stack).objects if in_a_slot(each, first(stack))]
-        resting = {each.urn for each in made if each.kind == "Deployment" and each.name == "worker-blue"}
-        assert {each.urn for each in kept} == {each.urn for each in made} - resting
+        replayed = [entry for entry in second(stack).objects if entry.ignores == ("*",)]
+        created = [entry for entry in first(stack).objects if in_a_slot(entry, first(stack))]
+        resting = {entry.urn for entry in created if entry.kind == "Deployment" and entry.name == "worker-blue"}
+        assert {entry.urn for entry in replayed} == {entry.urn for entry in created} - resting
         assert len(resting) == 1
-        assert all(not each.inputs for each in kept)
+        assert all(not entry.inputs for entry in replayed)
 
 
 @pytest.mark.parametrize("failing", ["blue-api-migrate", "blue-smoke"])
@@ -539,8 +545,8 @@ def test_failed_gate_stops_before_the_switch(failing: str) -> None:
     seen: list[Registered] = []
     with pytest.raises(Exception, match=failing):
         deploy(stack="staging", fail=lambda name: name == failing, seen=seen)
-    assert [each for each in seen if each.name == "api-blue"] or failing == "blue-api-migrate"
-    assert not [each for each in seen if each.labels.get("tiers.role") == "switch"]
+    assert [entry for entry in seen if entry.name == "api-blue"] or failing == "blue-api-migrate"
+    assert not [entry for entry in seen if entry.labels.get("tiers.role") == "switch"]
 
 
 def test_rollback_is_a_switch_with_the_routes_of_the_old_slot(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -551,8 +557,8 @@ def test_rollback_is_a_switch_with_the_routes_of_the_old_slot(monkeypatch: pytes
     back = deploy(app, export=exported(released), stack="staging")
     rules = back.one("HTTPRoute", "board").inputs["spec"]["rules"]
     assert rules == first("staging").one("HTTPRoute", "board").inputs["spec"]["rules"] != []
-    again = [each for each in back.objects if in_a_slot(each, back) and each.ignores != ("*",)]
-    assert [(each.kind, each.name) for each in again] == [("Deployment", "worker-blue")]
+    again = [entry for entry in back.objects if in_a_slot(entry, back) and entry.ignores != ("*",)]
+    assert [(entry.kind, entry.name) for entry in again] == [("Deployment", "worker-blue")]
     assert again[0].inputs == first("staging").one("Deployment", "worker-blue").inputs
 
 
@@ -564,7 +570,7 @@ def test_failed_job_is_created_again() -> None:
         if not resource["custom"]:
             resource["outputs"] = {}
     export["deployment"]["resources"] = [
-        each for each in export["deployment"]["resources"] if not each["urn"].endswith("HTTPRoute::board")
+        resource for resource in export["deployment"]["resources"] if not resource["urn"].endswith("HTTPRoute::board")
     ]
     again = deploy(export=export, stack="staging").by_name["blue-smoke"]
     assert again.inputs["spec"]["template"]["metadata"]["labels"]["tiers.attempt"] == "2"
@@ -577,7 +583,9 @@ def test_only_the_scale_of_the_live_slot_follows_the_configuration() -> None:
     env["tiers"]["api"]["autoscale"] = {"max": 12, "cpu": 70}
     after = deploy(env=env, export=exported(first("prod")), stack="prod")
     touched = {
-        (each.kind, each.name): each.inputs for each in after.objects if in_a_slot(each, after) and not each.ignores
+        (entry.kind, entry.name): entry.inputs
+        for entry in after.objects
+        if in_a_slot(entry, after) and not entry.ignores
     }
     assert set(touched) == {("Deployment", "web-blue"), ("HorizontalPodAutoscaler", "api-blue")}
     web: Any = copy.deepcopy(first("prod").one("Deployment", "web-blue").inputs)
@@ -585,7 +593,7 @@ def test_only_the_scale_of_the_live_slot_follows_the_configuration() -> None:
     assert touched["Deployment", "web-blue"] == web
     scaler = touched["HorizontalPodAutoscaler", "api-blue"]["spec"]
     assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 12)
-    [switch] = [each for each in after.of("HTTPRoute") if each.name == "board"]
+    [switch] = [entry for entry in after.of_type("HTTPRoute") if entry.name == "board"]
     assert switch.ignores == ("*",)
 
 
@@ -661,9 +669,9 @@ def test_another_application_in_the_same_stack_is_refused() -> None:
 def test_read_only_user_of_a_shared_volume_mounts_it_read_only() -> None:
     mounts = {
         name: next(
-            each
-            for each in containers(ALL["everything"].one("Deployment", name))[0]["volumeMounts"]
-            if each["name"] == "uploads"
+            container
+            for container in containers(ALL["everything"].one("Deployment", name))[0]["volumeMounts"]
+            if container["name"] == "uploads"
         )
         for name in ("web-blue", "api-blue")
     }

@@ -18,19 +18,19 @@ def test_base_image_does_not_depend_on_the_clone() -> None:
 
 def test_two_labs_at_once_run_a_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "CACHE", tmp_path)
-    made: list[str] = []
+    steps_run: list[str] = []
     slow = steps.Step(
         name="it",
         takes="a moment",
-        present=lambda: "there" if made else None,
-        run=lambda: (threading.Event().wait(0.2), made.append("once"))[1],
+        present=lambda: "there" if steps_run else None,
+        run=lambda: (threading.Event().wait(0.2), steps_run.append("once"))[1],
     )
     both = [threading.Thread(target=steps.bring, args=([slow],)) for _ in range(2)]
-    for each in both:
-        each.start()
-    for each in both:
-        each.join()
-    assert made == ["once"]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert steps_run == ["once"]
 
 
 def _while_another_lab_builds(lab: steps.Step) -> threading.Thread:
@@ -72,15 +72,15 @@ def test_missing_step_waits_for_the_build_of_another_lab_and_checks_again(
     assert not runs
 
 
-@pytest.mark.parametrize("asked", [("dev", "tools", "data"), *((what,) for what in WHAT)], ids="+".join)
+@pytest.mark.parametrize("requested", [("dev", "tools", "data"), *((what,) for what in WHAT)], ids="+".join)
 @pytest.mark.parametrize("own_engine", [False, True])
 @pytest.mark.parametrize("own_cluster", [False, True])
 def test_needs_of_a_step_are_part_of_the_same_run(
-    asked: tuple[str, ...], own_engine: bool, own_cluster: bool, monkeypatch: pytest.MonkeyPatch
+    requested: tuple[str, ...], own_engine: bool, own_cluster: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a complete machine no step runs, and a missing dependency shows on a new machine only."""
     monkeypatch.setattr(engine, "answers", lambda: own_engine)
     monkeypatch.setattr(engine, "ours", lambda _: None)
     monkeypatch.setattr(cluster, "another", lambda: "an administrator's" if own_cluster else None)
-    made = {step.name: step for what in asked for step in WHAT[what]()}
-    assert {need for step in made.values() for need in step.needs} <= set(made)
+    steps_run = {step.name: step for what in requested for step in WHAT[what]()}
+    assert {need for step in steps_run.values() for need in step.needs} <= set(steps_run)

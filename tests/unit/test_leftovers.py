@@ -1,4 +1,4 @@
-"""Leftovers of killed end-to-end runs are known by their labels, and nothing else is removed."""
+"""Leftovers of killed end-to-end runs are recognised by their labels; no other object is removed."""
 
 import pytest
 

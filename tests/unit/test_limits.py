@@ -15,8 +15,8 @@ from .program import deploy, environment, project
 
 
 def _cluster(standby: str = "warm") -> dict[str, Any]:
-    found = environment("staging")
-    return found | {"release": {"standby": standby}, "pinned": False}
+    settings = environment("staging")
+    return settings | {"release": {"standby": standby}, "pinned": False}
 
 
 @pytest.mark.parametrize(("standby", "most"), [("warm", 60), ("cold", 64)])
@@ -24,7 +24,7 @@ def test_most_prefixes_of_a_route_are_rendered_and_one_more_is_refused(standby: 
     app = project()
     app["web"]["metrics"] = app["api"]["metrics"] = "/metrics"
     app["api"]["paths"] = [f"/p{number}" for number in range(most)]
-    for route in deploy(app, _cluster(standby), stack="staging").of("HTTPRoute"):
+    for route in deploy(app, _cluster(standby), stack="staging").of_type("HTTPRoute"):
         matches = [len(rule["matches"]) for rule in route.inputs["spec"]["rules"]]
         assert max(matches) <= 64
         assert sum(matches) <= 128
@@ -144,7 +144,7 @@ def test_parent_of_the_folder_of_secrets_may_be_writable() -> None:
     assert load_app(app).api
 
 
-def test_gateway_configuration_that_no_process_takes_is_refused_before_anything_is_made() -> None:
+def test_gateway_configuration_too_long_for_a_process_is_refused() -> None:
     app = load_app(project() | {"api": project()["api"] | {"paths": [f"/{n}/{'x' * 1000}" for n in range(64)]}})
     settings = Settings(
         app=app, environment=load_environment(environment("dev"), app), secrets={}, sealed=Output.secret({})
@@ -156,14 +156,14 @@ def test_gateway_configuration_that_no_process_takes_is_refused_before_anything_
 
 
 @pytest.mark.parametrize(("timeout", "word"), [("1.5s", "1.5"), ("999999s", "999999"), ("1000h", "3600000")])
-def test_timeout_of_a_task_has_no_exponent(timeout: str, word: str) -> None:
+def test_timeout_of_a_task_is_written_without_exponent(timeout: str, word: str) -> None:
     app = project()
     app["api"]["migrate"]["timeout"] = timeout
     assert deploy(app, environment("dev")).by_name["blue-api-migrate"].inputs["command"][:2] == ["timeout", word]
 
 
 @pytest.mark.parametrize("length", [241, 248])
-def test_registry_that_leaves_no_room_for_a_name_is_refused(length: int) -> None:
+def test_registry_too_long_for_an_image_name_is_refused(length: int) -> None:
     app = load_app(project())
     value = environment("dev") | {"registry": f"r.test/{'x' * (length - 7)}"}
     if length == 241:
@@ -173,7 +173,7 @@ def test_registry_that_leaves_no_room_for_a_name_is_refused(length: int) -> None
         load_environment(value, app)
 
 
-def test_namespace_of_the_cluster_is_not_taken_by_way_of_names() -> None:
+def test_names_that_add_up_to_a_namespace_of_the_cluster_are_refused() -> None:
     app, value = load_app(project() | {"name": "kube"}), _cluster()
     value["kubernetes"]["namespace"] = {}
     with pytest.raises(

@@ -40,16 +40,16 @@ def cut_short(before: Export, seen: Sequence[Registered], failed: str = "(none)"
     Nothing is deleted. A component with changed inputs has the outputs it registered; an unchanged one has its old outputs.
     The stack's outputs are the old ones. `failed` is the end of the name of a container that exited with an error.
     """
-    old = {each["urn"]: each for each in resources(before)}
+    old = {resource["urn"]: resource for resource in resources(before)}
     new: dict[str, dict[str, Any]] = {}
     for entry in seen:
-        [made] = resources(exported(_deployment([entry], before)))
-        found = old.get(entry.urn)
-        if found and not entry.custom and found["inputs"] == entry.inputs and not entry.outputs:
-            made["outputs"] = found["outputs"]
-        if entry.name.endswith(failed) and "exitCode" in made["outputs"]:
-            made["outputs"] = {"exitCode": 1}
-        new[entry.urn] = made
+        [resource] = resources(exported(_deployment([entry], before)))
+        previous = old.get(entry.urn)
+        if previous and not entry.custom and previous["inputs"] == entry.inputs and not entry.outputs:
+            resource["outputs"] = previous["outputs"]
+        if entry.name.endswith(failed) and "exitCode" in resource["outputs"]:
+            resource["outputs"] = {"exitCode": 1}
+        new[entry.urn] = resource
     return {"deployment": {"resources": [*({**old, **new}).values()]}}
 
 
@@ -78,9 +78,9 @@ def histories(stack: str) -> list[tuple[str, Export, Slot, int]]:
     again = finished(exported(second(stack)), Slot.GREEN, 2)
     failed = cut_short(again, third(stack, fail="blue-smoke"), "blue-smoke")
     killed = cut_short(again, third(stack))
-    for each in resources(killed):
-        if each["type"] == SWITCH:
-            each["outputs"] = {}
+    for resource in resources(killed):
+        if resource["type"] == SWITCH:
+            resource["outputs"] = {}
     return [("first", begun, Slot.BLUE, 1), ("second", again, Slot.GREEN, 2), ("failed", failed, Slot.GREEN, 2),
             ("killed after the switch", killed, Slot.BLUE, 3)]  # fmt: skip
 
@@ -112,14 +112,20 @@ def test_after_any_loss_the_live_slot_is_kept_or_the_update_is_refused(
     stack: str, number: int, data: st.DataObject, answers: bool
 ) -> None:
     _, export, live, switches = histories(stack)[number]
-    told = [each for each in resources(export) if each["type"] in ("tiers:slot:Slot", SWITCH, STACK) or _says(each)]
-    gone = data.draw(st.sets(st.sampled_from([each["urn"] for each in told])), label="entries that are lost")
-    bare = data.draw(st.sets(st.sampled_from([each["urn"] for each in told])), label="entries that lost their outputs")
+    evidence = [
+        resource
+        for resource in resources(export)
+        if resource["type"] in ("tiers:slot:Slot", SWITCH, STACK) or _says(resource)
+    ]
+    gone = data.draw(st.sets(st.sampled_from([entry["urn"] for entry in evidence])), label="entries that are lost")
+    bare = data.draw(
+        st.sets(st.sampled_from([entry["urn"] for entry in evidence])), label="entries that lost their outputs"
+    )
     everything = data.draw(st.booleans(), label="all other entries are lost, too")
     left = [
-        {**each, "outputs": {}} if each["urn"] in bare else each
-        for each in resources(export)
-        if each["urn"] not in gone and not (everything and each not in told)
+        {**resource, "outputs": {}} if resource["urn"] in bare else resource
+        for resource in resources(export)
+        if resource["urn"] not in gone and not (everything and resource not in evidence)
     ]
     routing = answer(stack, live, switches) if answers else UNREACHABLE
     try:
@@ -140,9 +146,11 @@ def _says(resource: Mapping[str, Any]) -> bool:
 
 def without(export: Export, *ends: str, outputs_of: Sequence[str] = ()) -> Export:
     """Return the checkpoint without resources whose URNs have these endings, and without the outputs of these types."""
-    left = [each for each in resources(export) if not each["urn"].endswith(ends)]
+    left = [resource for resource in resources(export) if not resource["urn"].endswith(ends)]
     return {
-        "deployment": {"resources": [{**each, "outputs": {}} if each["type"] in outputs_of else each for each in left]}
+        "deployment": {
+            "resources": [{**entry, "outputs": {}} if entry["type"] in outputs_of else entry for entry in left]
+        }
     }
 
 
@@ -153,12 +161,12 @@ def test_lost_switch_is_restored_and_the_next_release_goes_to_the_idle_slot(stac
     app, settings = project() | {"version": "2.0.0"}, environment(stack) | {"release": {}}
     routing = answer(stack, live, 2)
     same = deploy(app, settings, export=pruned, stack=stack, routing=routing)
-    [again] = [each for each in same if each.custom and each.urn.endswith(switch)]
+    [again] = [entry for entry in same if entry.custom and entry.urn.endswith(switch)]
     assert (again.labels["tiers.slot"], again.labels["tiers.switch"], again.ignores) == ("green", "2", ())
-    assert {each.name for each in second(stack)} - {each.name for each in same} == {"blue-smoke", "green-smoke"}
+    assert {entry.name for entry in second(stack)} - {entry.name for entry in same} == {"blue-smoke", "green-smoke"}
     released = deploy(app | {"version": "3.0.0"}, settings, export=pruned, stack=stack, routing=routing)
-    moves = {each.labels["tiers.switch"]: each for each in released if each.labels.get("tiers.role") == "switch"}
-    assert {number: each.labels["tiers.slot"] for number, each in moves.items()} == {"2": "green", "3": "blue"}
+    moves = {entry.labels["tiers.switch"]: entry for entry in released if entry.labels.get("tiers.role") == "switch"}
+    assert {number: entry.labels["tiers.slot"] for number, entry in moves.items()} == {"2": "green", "3": "blue"}
     assert moves["2"].urn in moves["3"].waits_for
     assert not [urn for urn in moves["2"].waits_for if urn.endswith("-smoke")], (
         "the restored switch must not depend on the new release"
@@ -176,9 +184,9 @@ def test_substitute_of_a_lost_route_is_replaced_by_the_real_route() -> None:
         deploy(app | {"version": "3.0.0"}, settings, export=pruned, stack="staging", seen=seen,
                fail=lambda name: name.endswith("smoke"), routing=answer("staging", live, 2))  # fmt: skip
     left = cut_short(pruned, seen)
-    for each in resources(left):
-        each["retainOnDelete"] = each["urn"].endswith("::board-again")
-    assert [each["urn"].rpartition("::")[2] for each in resources(left) if each.get("retainOnDelete")] == [
+    for resource in resources(left):
+        resource["retainOnDelete"] = resource["urn"].endswith("::board-again")
+    assert [resource["urn"].rpartition("::")[2] for resource in resources(left) if resource.get("retainOnDelete")] == [
         "board-again"
     ]
     settled = deploy(app, settings, export=left, stack="staging", routing=answer("staging", live, 2))
@@ -189,10 +197,10 @@ def test_substitute_of_a_lost_route_is_replaced_by_the_real_route() -> None:
 
 def test_failed_releases_keep_the_journal() -> None:
     _, failed, _, _ = histories("dev")[2]
-    assert [each["number"] for each in journal.entries(parse(failed))] == [1, 2]
+    assert [entry["number"] for entry in journal.entries(parse(failed))] == [1, 2]
     right = deploy(project() | {"version": "4.0.0"}, environment() | {"release": {}}, export=failed)
-    [switch] = [each for each in right if each.type == SWITCH]
-    assert [each["number"] for each in switch.outputs["journal"]] == [1, 2, 3]
+    [switch] = [entry for entry in right if entry.type == SWITCH]
+    assert [entry["number"] for entry in switch.outputs["journal"]] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("failing", ["blue-api-migrate", "blue-smoke"])

@@ -1,4 +1,4 @@
-"""The Makefile: variables are text from people, and neither make nor a shell runs a part of them."""
+"""The Makefile: variables are text from users, and neither make nor a shell runs any part of them."""
 
 import re
 import shutil
@@ -23,12 +23,12 @@ exec 9>> "$SEEN"; flock 9
     printf 'end=\\0'
 } >&9
 """
-"""Stands in for each program that a recipe starts, and notes its words and make's variables."""
+"""Stand-in for each program that a recipe starts: it records its words and make's variables."""
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A folder with the Makefile, in which every program is the stub."""
+    """Create a folder with the Makefile, in which every program is the stub."""
     (tmp_path / ".venv/bin").mkdir(parents=True)
     for name in ("ruff", "pyright", "python"):
         (tmp_path / ".venv/bin" / name).write_text(STUB)
@@ -49,7 +49,7 @@ Seen = tuple[list[str], dict[str, str]]
 
 
 def make(clone: Path, *words: str, **variables: str) -> tuple[subprocess.CompletedProcess[str], list[Seen]]:
-    """Run make, and return the words and variables that the stubs have noted."""
+    """Run make, and return the words and variables that the stubs recorded."""
     seen = clone / "seen"
     seen.unlink(missing_ok=True)
     done = subprocess.run(
@@ -60,7 +60,7 @@ def make(clone: Path, *words: str, **variables: str) -> tuple[subprocess.Complet
 
 
 def noted(text: str) -> Iterator[Seen]:
-    """Parse what the stubs have written."""
+    """Parse the record of the stubs."""
     for run in text.split("end=\0")[:-1]:
         pairs = [pair.partition("=") for pair in run.split("\0")[:-1]]
         words = [value for name, _, value in pairs if name == "word"]
@@ -68,7 +68,7 @@ def noted(text: str) -> Iterator[Seen]:
 
 
 def attack(canary: Path) -> list[str]:
-    """Values that run a command in make, in a shell, in quotes of either kind, or on a line of their own."""
+    """Return values that would run a command in make, in a shell, in quotes of either kind, or on a line of their own."""
     touch = f"touch {canary}"
     return [
         f"$(shell {touch})",
@@ -184,8 +184,8 @@ def test_invalid_value_of_a_variable_is_refused(values: Mapping[str, str], probl
 
 def test_variables_of_make_are_removed_from_the_environment_of_child_processes() -> None:
     environment = {"TIERS_ARG_ENV": "prod", "TIERS_ARG_ID": "x y", "MAKEFLAGS": " -- ID=x", "HOME": "/root"}
-    found = parse(["trace", "ID=z"], environment)
-    assert (found.env, found["ID"], found["TO"]) == ("prod", "z", "")
+    call_ = parse(["trace", "ID=z"], environment)
+    assert (call_.env, call_["ID"], call_["TO"]) == ("prod", "z", "")
     assert environment == {"HOME": "/root"}
 
 

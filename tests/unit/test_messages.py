@@ -107,7 +107,7 @@ BASES = [("app", App, APP), ("environment", Environment, DOCKER), ("environment"
 def _resolved(node: Schema, parts: Mapping[str, Schema]) -> Schema:
     while "$ref" in node or "anyOf" in node:
         options = node.get("anyOf", [node])
-        node = next(each for each in reversed(options) if each.get("type") != "null")
+        node = next(entry for entry in reversed(options) if entry.get("type") != "null")
         node = parts[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
     return node
 
@@ -147,7 +147,7 @@ def _with(base: Mapping[str, Any], path: Path, value: object) -> dict[str, Any]:
 def test_base_configurations_are_valid_and_contain_every_model() -> None:
     for root, _, base in BASES:
         _load(root, base)
-    reached = {(str(place.values[0]), str(place.values[2][-1])) for place in PLACES}
+    reached = {(str(field.values[0]), str(field.values[2][-1])) for field in PLACES}
     for root, model, _ in BASES:
         schema = explain.schema_of(model)
         for name, part in schema["$defs"].items():
@@ -161,7 +161,7 @@ def test_wrong_value_of_any_field_is_refused_by_path_with_a_fix(
 ) -> None:
     """Put the same wrong value at all paths of one depth at once: pydantic reports the errors of all fields together."""
     monkeypatch.setattr(explain, "LINES", 10**6)
-    paths = [place.values[2] for place in PLACES if place.values[1] is base]
+    paths = [field.values[2] for field in PLACES if field.values[1] is base]
     refused = dict.fromkeys(paths, 0)
     for depth in sorted({len(path) for path in paths}):
         together = [path for path in paths if len(path) == depth]
@@ -280,8 +280,8 @@ JSON = st.recursive(
 
 @settings(max_examples=150)
 @given(st.sampled_from(PLACES), JSON)
-def test_any_value_at_any_path_is_loaded_or_raises_config_error(place: Any, value: object) -> None:
-    root, base, path = place.values
+def test_any_value_at_any_path_is_loaded_or_raises_config_error(field: Any, value: object) -> None:
+    root, base, path = field.values
     try:
         _load(root, _with(base, path, value))
     except ConfigError as error:
@@ -308,8 +308,8 @@ def test_very_long_number_is_refused_without_printing_it() -> None:
 def test_refusal_of_a_secret_hides_its_value() -> None:
     app = load_app(APP)
     for value in (5, ["hunter2"], {"hunter2": 1}, "", "hunter2\ud800", "hunter2" * 200_000, json.loads("1e400")):
-        given = dict.fromkeys(("api-key", "database-password", "cache-password"), value)
+        secrets = dict.fromkeys(("api-key", "database-password", "cache-password"), value)
         with pytest.raises(ConfigError) as error:
-            check_secrets(given, app)
+            check_secrets(secrets, app)
         assert "hunter2" not in str(error.value)
         assert all(re.match(r"secrets\.[\w-]+: .+; ", line) for line in str(error.value).splitlines())

@@ -86,7 +86,7 @@ ALL = {
     "backed up": watched("staging", tiers=with_backup("staging")),
     "archived": watched("staging", tiers=with_backup("staging", S3, ha=True)),
 }
-each = pytest.mark.parametrize("one", ALL.values(), ids=ALL)
+every_deployment = pytest.mark.parametrize("one", ALL.values(), ids=ALL)
 
 
 def promtool(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -94,7 +94,7 @@ def promtool(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["promtool", *words], capture_output=True, text=True, timeout=60)
 
 
-@each
+@every_deployment
 def test_promtool_accepts_the_alert_rules(one: Watched, tmp_path: Path) -> None:
     file = tmp_path / "rules.yml"
     file.write_text(json.dumps(alerts.file(one)))
@@ -102,7 +102,7 @@ def test_promtool_accepts_the_alert_rules(one: Watched, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@each
+@every_deployment
 def test_promtool_accepts_every_query_of_the_dashboard(one: Watched, tmp_path: Path) -> None:
     file = tmp_path / "queries.yml"
     rules = [{"record": f"query_{number}", "expr": query} for number, query in enumerate(dashboard.queries(one))]
@@ -127,8 +127,8 @@ Series = dict[str, str]
 
 
 def series(name: str, values: str | float, /, **labels: str) -> Series:
-    told = ",".join([HERE, *(f'{key}="{value}"' for key, value in labels.items())])
-    return {"series": f"{name}{{{told}}}", "values": values if isinstance(values, str) else f"{values:g}x{MINUTES}"}
+    selector = ",".join([HERE, *(f'{key}="{value}"' for key, value in labels.items())])
+    return {"series": f"{name}{{{selector}}}", "values": values if isinstance(values, str) else f"{values:g}x{MINUTES}"}
 
 
 def growing(name: str, by: float, /, **labels: str) -> Series:
@@ -142,17 +142,17 @@ def at_the_gateway(failed: float) -> list[Series]:
 
 
 def by_the_api(failed: float) -> list[Series]:
-    name, told = "http_request_duration_seconds_count", {"job": "api", "route": "/api/x"}
+    name, labels = "http_request_duration_seconds_count", {"job": "api", "route": "/api/x"}
     # Requests to the readiness path must not count as successful ones.
-    asked = growing(name, 10_000, job="api", route="/ready", status="200")
-    return [growing(name, 940, **told, status="200"), growing(name, failed, **told, status="503"), asked]
+    ready = growing(name, 10_000, job="api", route="/ready", status="200")
+    return [growing(name, 940, **labels, status="200"), growing(name, failed, **labels, status="503"), ready]
 
 
 def taking(seconds: str) -> list[Series]:
     """Return series in which every answer takes at most this long, and longer than the bucket bound below."""
     bounds = ["0.25", "0.5", "1", "2.5", "+Inf"]
-    name, told = "http_request_duration_seconds_bucket", {"job": "api", "route": "/api/x"}
-    return [growing(name, 60 * (bounds.index(le) >= bounds.index(seconds)), **told, le=le) for le in bounds]
+    name, labels = "http_request_duration_seconds_bucket", {"job": "api", "route": "/api/x"}
+    return [growing(name, 60 * (bounds.index(le) >= bounds.index(seconds)), **labels, le=le) for le in bounds]
 
 
 def connections(taken: float) -> list[Series]:
@@ -160,15 +160,15 @@ def connections(taken: float) -> list[Series]:
 
 
 def in_memory(used: float) -> list[Series]:
-    told = {"pod": "a", "container": "api"}
+    labels = {"pod": "a", "container": "api"}
     names = {"container_memory_working_set_bytes": used, "container_spec_memory_limit_bytes": 100}
-    return [series(name, value, **told) for name, value in names.items()]
+    return [series(name, value, **labels) for name, value in names.items()]
 
 
 def held_back(periods: float) -> list[Series]:
-    told = {"pod": "a", "container": "api"}
+    labels = {"pod": "a", "container": "api"}
     names = {"container_cpu_cfs_throttled_periods_total": periods, "container_cpu_cfs_periods_total": 100}
-    return [growing(name, value, **told) for name, value in names.items()]
+    return [growing(name, value, **labels) for name, value in names.items()]
 
 
 def on_disk(left: float) -> list[Series]:
@@ -187,13 +187,13 @@ def until(days: float) -> list[Series]:
 
 def instances(up: int, lag: float = 0, writes: int = 1) -> list[Series]:
     """Return series of three database instances: the number that are up, the number that accept writes, and the lag of all in seconds."""
-    found: list[Series] = []
+    series_: list[Series] = []
     for number in range(3):
         pod = f"database-{number}"
-        found.append(series("cnpg_collector_up", int(number < up), pod=pod))
-        found.append(series("cnpg_pg_replication_in_recovery", int(number >= writes), pod=pod))
-        found.append(series("cnpg_pg_replication_lag", lag, pod=pod))
-    return found
+        series_.append(series("cnpg_collector_up", int(number < up), pod=pod))
+        series_.append(series("cnpg_pg_replication_in_recovery", int(number >= writes), pod=pod))
+        series_.append(series("cnpg_pg_replication_lag", lag, pod=pod))
+    return series_
 
 
 def connected(taken: float) -> list[Series]:
@@ -282,16 +282,24 @@ CASES: list[tuple[str, str, dict[str, str], list[Series], list[Series], int]] = 
 ]  # fmt: skip
 
 
-def asked(name: str, labels: dict[str, str], given: list[Series], minutes: int, fires: int) -> dict[str, Any]:
+def alert_test(
+    name: str, labels: dict[str, str], input_series: list[Series], minutes: int, fires: int
+) -> dict[str, Any]:
     """Return a promtool test: the number of firing alerts with this name and these labels after some minutes."""
-    told = ",".join(f'{key}="{value}"' for key, value in {"alertname": name, "alertstate": "firing", **labels}.items())
+    selector = ",".join(
+        f'{key}="{value}"' for key, value in {"alertname": name, "alertstate": "firing", **labels}.items()
+    )
     samples = [{"labels": "{}", "value": fires}]
-    test = {"expr": f"count(ALERTS{{{HERE},{told}}}) or vector(0)", "eval_time": f"{minutes}m", "exp_samples": samples}
+    test = {
+        "expr": f"count(ALERTS{{{HERE},{selector}}}) or vector(0)",
+        "eval_time": f"{minutes}m",
+        "exp_samples": samples,
+    }
     # promtool needs at least one series.
     return {
         "name": f"{name} {labels} {fires}",
         "interval": "1m",
-        "input_series": given or one("x", 1),
+        "input_series": input_series or one("x", 1),
         "promql_expr_test": [test],
     }
 
@@ -304,47 +312,47 @@ def verdict(where: str, tests: list[dict[str, Any]], folder: Path) -> subprocess
         minutes = int(test["promql_expr_test"][0]["eval_time"].removesuffix("m"))
         by_interval.setdefault("5m" if minutes > 60 else "1m", []).append(test)
     files = [folder / f"every-{interval}.yml" for interval in by_interval]
-    for file, (interval, each) in zip(files, by_interval.items(), strict=True):
-        file.write_text(json.dumps({"rule_files": ["rules.yml"], "evaluation_interval": interval, "tests": each}))
+    for file, (interval, entry) in zip(files, by_interval.items(), strict=True):
+        file.write_text(json.dumps({"rule_files": ["rules.yml"], "evaluation_interval": interval, "tests": entry}))
     return promtool("test", "rules", *files)
 
 
 @pytest.mark.parametrize("where", ALL)
 def test_alert_fires_beyond_its_limit_and_not_within(where: str, tmp_path: Path) -> None:
     cases = [(name, labels, bad, good, after) for at, name, labels, bad, good, after in CASES if at == where]
-    tests = [asked(name, labels, bad, after, 1) for name, labels, bad, _, after in cases]
-    tests += [asked(name, labels, good, after, 0) for name, labels, _, good, after in cases]
+    tests = [alert_test(name, labels, bad, after, 1) for name, labels, bad, _, after in cases]
+    tests += [alert_test(name, labels, good, after, 0) for name, labels, _, good, after in cases]
     done = verdict(where, tests, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("minutes", [3, 300])
 def test_promtool_fails_if_an_expected_alert_does_not_fire(minutes: int, tmp_path: Path) -> None:
-    done = verdict("docker", [asked("DatabaseIsDown", {}, one("pg_up", 1), minutes, 1)], tmp_path)
+    done = verdict("docker", [alert_test("DatabaseIsDown", {}, one("pg_up", 1), minutes, 1)], tmp_path)
     assert done.returncode == 1
     assert "DatabaseIsDown" in done.stdout + done.stderr
 
 
 def test_every_distinct_alert_expression_is_tested() -> None:
-    tested = {(where, name, own(labels)) for where, name, labels, *_ in CASES}
+    tested = {(where, name, own_labels(labels)) for where, name, labels, *_ in CASES}
     others: set[str] = set()
     for where in ALL:
-        made = {(rule["alert"], own(rule["labels"])): rule["expr"] for rule in alerts.alerts(ALL[where])}
-        assert {(where, *key) for key, expr in made.items() if expr not in others} == {
-            each for each in tested if each[0] == where
+        expressions = {(rule["alert"], own_labels(rule["labels"])): rule["expr"] for rule in alerts.alerts(ALL[where])}
+        assert {(where, *key) for key, expr in expressions.items() if expr not in others} == {
+            entry for entry in tested if entry[0] == where
         }
         # Docker's metrics have other names; equal expressions are a coincidence.
-        others |= set(made.values()) if where != DOCKER else set()
+        others |= set(expressions.values()) if where != DOCKER else set()
 
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
-def told(*known: tuple[str, bool]) -> list[Series]:
+def backup_metrics(*runs_: tuple[str, bool]) -> list[Series]:
     """Return the backup program's metrics after these runs, an hour apart, the last one just now."""
     runs = [
         Run(id=kind, kind=kind, at=NOW - timedelta(hours=age), ok=ok, of=("data",), size=1, seconds=1)
-        for age, (kind, ok) in enumerate(reversed(known))
+        for age, (kind, ok) in enumerate(reversed(runs_))
     ]
     return [page_line(line) for line in serve.metrics(runs[::-1], {"backup": "daily", "verify": "monthly"}, NOW)]
 
@@ -370,23 +378,26 @@ def test_backup_alert_fires_for_a_failed_verification_and_not_in_a_new_environme
     monkeypatch.setattr(serve, "_next", lambda at, after: after + timedelta(days=1))
     names = {rule["alert"] for rule in alerts.alerts(ALL[BACKED_UP]) if rule["alert"].startswith("Backup")}
     assert len(names) == 4
-    tests = [asked(name, {}, told(*runs), 30, int(name in firing)) for name in sorted(names)]
+    tests = [alert_test(name, {}, backup_metrics(*runs), 30, int(name in firing)) for name in sorted(names)]
     done = verdict(BACKED_UP, tests, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_queries_about_backups_use_exactly_the_exported_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "_next", lambda at, after: after + timedelta(days=1))
-    wanted = json.dumps([alerts.file(ALL[BACKED_UP]), dashboard.queries(ALL[BACKED_UP])])
-    said = {each["series"].partition("{")[0] for each in told(("begin", True), ("backup", True), ("verify", True))}
-    assert set(re.findall(r"tiers_backup_\w+", wanted)) == said
+    queries = json.dumps([alerts.file(ALL[BACKED_UP]), dashboard.queries(ALL[BACKED_UP])])
+    exported_ = {
+        entry["series"].partition("{")[0]
+        for entry in backup_metrics(("begin", True), ("backup", True), ("verify", True))
+    }
+    assert set(re.findall(r"tiers_backup_\w+", queries)) == exported_
     assert "tiers_backup" not in json.dumps([alerts.file(ALL[CLUSTER]), dashboard.queries(ALL[CLUSTER])])
 
 
 OWN = ("over", "quantile", "job", "figure")
 
 
-def own(labels: dict[str, Any]) -> str:
+def own_labels(labels: dict[str, Any]) -> str:
     return " ".join(value for key, value in labels.items() if key in OWN)
 
 
@@ -397,15 +408,15 @@ def test_alert_has_severity_summary_and_runbook_entry(where: str) -> None:
         assert rule["annotations"]["summary"].startswith("board: ")
         file, _, heading = rule["annotations"]["runbook_url"].partition("#")
         headings = re.findall(r"^## (.+)$", (ROOT / file).read_text(), re.MULTILINE)
-        assert heading in {each.lower().replace(" ", "-") for each in headings}
+        assert heading in {entry.lower().replace(" ", "-") for entry in headings}
 
 
 @pytest.mark.parametrize(("schedule", "days"), [("daily", 9), ("weekly", 9), ("monthly", 33)])
 def test_limit_for_an_old_base_backup_follows_its_schedule(schedule: str, days: int) -> None:
     tiers = with_backup("staging", S3, ha=True)
     tiers["database"]["backup"]["schedule"] = schedule
-    made = alerts.alerts(watched("staging", tiers=tiers))
-    [expr] = [rule["expr"] for rule in made if rule["alert"] == "BaseBackupIsOld"]
+    rules = alerts.alerts(watched("staging", tiers=tiers))
+    [expr] = [rule["expr"] for rule in rules if rule["alert"] == "BaseBackupIsOld"]
     assert f"> {days * 86400} " in expr
 
 
@@ -435,7 +446,7 @@ def test_every_query_selects_the_own_namespace() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stack", "monitoring", "said"),
+    ("stack", "monitoring", "message"),
     [
         ("dev", {"namespace": "x"}, "environment.monitoring.namespace: platform is docker"),
         ("staging", {"port": 1}, "environment.monitoring.port: platform is kubernetes"),
@@ -443,9 +454,9 @@ def test_every_query_selects_the_own_namespace() -> None:
         ("dev", "yes", "environment.monitoring: "),
     ],
 )
-def test_monitoring_setting_of_another_platform_is_refused(stack: str, monitoring: object, said: str) -> None:
+def test_monitoring_setting_of_another_platform_is_refused(stack: str, monitoring: object, message: str) -> None:
     app = load_app(project())
-    with pytest.raises(ConfigError, match=re.escape(said)):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         load_environment(environment(stack) | {"monitoring": monitoring}, app)
 
 
@@ -483,23 +494,23 @@ def monitored() -> Deployment:
 
 
 def networks(deployed: Deployment, name: str) -> set[str]:
-    return {each["name"].rpartition("-")[2] for each in deployed.by_name[name].inputs.get("networksAdvanced", ())}
+    return {network["name"].rpartition("-")[2] for network in deployed.by_name[name].inputs.get("networksAdvanced", ())}
 
 
 def test_prometheus_has_no_data_network_and_exporters_no_outside_network() -> None:
     deployed = monitored()
     assert networks(deployed, "prometheus") == {"edge", "watch", "outside"}
     assert networks(deployed, "database-exporter") == networks(deployed, "cache-exporter") == {"data", "watch"}
-    [watch] = [each for each in deployed.of(NETWORK) if each.name == "watch"]
+    [watch] = [entry for entry in deployed.of_type(NETWORK) if entry.name == "watch"]
     assert watch.inputs["internal"] is True
-    tiers = [each for each in deployed.of(CONTAINER) if each.labels["tiers.role"] in ("tier", "task")]
+    tiers = [entry for entry in deployed.of_type(CONTAINER) if entry.labels["tiers.role"] in ("tier", "task")]
     assert tiers
-    assert not [each.name for each in tiers if "watch" in networks(deployed, each.name)]
+    assert not [entry.name for entry in tiers if "watch" in networks(deployed, entry.name)]
 
 
 def test_without_monitoring_no_monitoring_resource_is_deployed() -> None:
     deployed = first()
-    names = {each.name for each in deployed.all}
+    names = {entry.name for entry in deployed.all}
     assert not [name for name in names if "prometheus" in name or "exporter" in name or name in ("watch", "released")]
 
 
@@ -508,8 +519,8 @@ def test_exporter_reads_the_database_that_tiers_use() -> None:
     env = environment() | {"monitoring": True, "tiers": {"database": {"name": "board_restored"}}}
     deployed = deploy(env=env)
     assert "DATABASE_NAME=board_restored" in deployed.by_name["blue-api-1"].inputs["envs"]
-    told = dict(each.split("=", 1) for each in deployed.by_name["database-exporter"].inputs["envs"])
-    assert told["DATA_SOURCE_URI"].startswith("database:5432/board_restored?")
+    variables = dict(variable.split("=", 1) for variable in deployed.by_name["database-exporter"].inputs["envs"])
+    assert variables["DATA_SOURCE_URI"].startswith("database:5432/board_restored?")
 
 
 def test_monitoring_on_docker_changes_the_release_because_the_gateway_changes() -> None:
@@ -525,11 +536,11 @@ def test_changed_rule_replaces_prometheus_on_the_same_volume_and_a_release_does_
     app = project() | {"version": "2.0.0"}
     released = deploy(app, env, export=exported(before))
     assert released.by_name["prometheus"].inputs == before.by_name["prometheus"].inputs
-    files = [each.by_name["released"].inputs["uploads"][0] for each in (before, released)]
-    assert [json.loads(each["content"])[0]["labels"]["slot"] for each in files] == ["blue", "green"]
+    files = [entry.by_name["released"].inputs["uploads"][0] for entry in (before, released)]
+    assert [json.loads(file["content"])[0]["labels"]["slot"] for file in files] == ["blue", "green"]
     changed = deploy(project(), env | {"slo": {"errors": 0.05}}, export=exported(before))
     volumes = [
-        {each["volumeName"] for each in one.by_name["prometheus"].inputs["volumes"]} for one in (before, changed)
+        {volume["volumeName"] for volume in one.by_name["prometheus"].inputs["volumes"]} for one in (before, changed)
     ]
     assert {"board-dev-prometheus-data", "board-dev-prometheus-released"} == volumes[0] & volumes[1] != volumes[0]
 
@@ -545,15 +556,17 @@ def test_release_on_kubernetes_is_recorded_in_a_rule_after_the_switch() -> None:
 
 def test_panels_of_the_dashboard_do_not_overlap() -> None:
     for one in ALL.values():
-        made = dashboard.dashboard(one)["panels"]
-        places = [(x, y) for panel in made for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        panels = dashboard.dashboard(one)["panels"]
+        places = [(x, y) for panel in panels for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
                   for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])]  # fmt: skip
         assert len(places) == len(set(places))
-        assert len({panel["id"] for panel in made}) == len(made)
+        assert len({panel["id"] for panel in panels}) == len(panels)
 
 
 def test_volume_of_prometheus_is_not_protected() -> None:
-    assert not [each.name for each in monitored().of(VOLUME) if each.name.startswith("prometheus") and each.protect]
+    assert not [
+        entry.name for entry in monitored().of_type(VOLUME) if entry.name.startswith("prometheus") and entry.protect
+    ]
 
 
 def test_database_instances_expose_metrics_to_prometheus_only() -> None:
@@ -565,10 +578,10 @@ def test_database_instances_expose_metrics_to_prometheus_only() -> None:
         "cnpg.io/podRole": "instance",
         "app.kubernetes.io/instance": "board-staging",
     }
-    [monitor] = [each for each in operated.monitors(scope, one, {}) if each["kind"] == "PodMonitor"]
+    [monitor] = [entry for entry in operated.monitors(scope, one, {}) if entry["kind"] == "PodMonitor"]
     assert monitor["spec"]["selector"]["matchLabels"] == instance
     [policy] = [
-        each for each in operated.policies(scope, one, {}) if each["metadata"]["name"] == "watch-database-instances"
+        entry for entry in operated.policies(scope, one, {}) if entry["metadata"]["name"] == "watch-database-instances"
     ]
     network, pod = Network("board-staging", [policy]), ("board-staging", instance)
     assert network.may("Ingress", pod, ("monitoring", {}), operated.INSTANCE_PORT, "TCP")
@@ -585,9 +598,9 @@ def test_on_docker_prometheus_scrapes_the_backup_container() -> None:
     deployed = backed_up("dev", {"port": 9191})
     assert networks(deployed, "backup-1") == {"data", "watch"}
     assert networks(backed_up("dev", False), "backup-1") == {"data"}
-    [config] = [each for each in deployed.all if re.fullmatch(r"prometheus-config-\w+-files", each.name)]
-    [text] = [each["content"] for each in config.inputs["uploads"] if each["file"].endswith("prometheus.yml")]
-    [job] = [each for each in json.loads(text)["scrape_configs"] if each["job_name"] == "backup"]
+    [config] = [entry for entry in deployed.all if re.fullmatch(r"prometheus-config-\w+-files", entry.name)]
+    [text] = [upload["content"] for upload in config.inputs["uploads"] if upload["file"].endswith("prometheus.yml")]
+    [job] = [entry for entry in json.loads(text)["scrape_configs"] if entry["job_name"] == "backup"]
     assert job["static_configs"] == [{"targets": ["backup:9200"]}]
     assert '"backup"' not in prometheus.files(watched())[f"{prometheus.CONFIG}/prometheus.yml"]
 
@@ -595,9 +608,9 @@ def test_on_docker_prometheus_scrapes_the_backup_container() -> None:
 def test_on_kubernetes_prometheus_scrapes_the_backup_service_once() -> None:
     deployed = backed_up("staging")
     monitor = deployed.one("ServiceMonitor", "backup").inputs["spec"]
-    wanted = monitor["selector"]["matchLabels"].items()
-    assert [each.name for each in deployed.of("Service") if wanted <= each.labels.items()] == ["backup"]
-    network = Network("board-staging", [each.inputs for each in deployed.of("NetworkPolicy")])
+    selector = monitor["selector"]["matchLabels"].items()
+    assert [entry.name for entry in deployed.of_type("Service") if selector <= entry.labels.items()] == ["backup"]
+    network = Network("board-staging", [entry.inputs for entry in deployed.of_type("NetworkPolicy")])
     pods = deployed.one("StatefulSet", "backup").inputs["spec"]["template"]["metadata"]["labels"]
     run = deployed.one("CronJob", "backup-backup").inputs["spec"]["jobTemplate"]["spec"]["template"]["metadata"][
         "labels"
@@ -613,11 +626,11 @@ def test_on_kubernetes_prometheus_scrapes_the_backup_service_once() -> None:
 
 def test_prometheus_of_the_cluster_reaches_metrics_ports_only() -> None:
     deployed = deploy(env=environment("staging") | {"monitoring": True}, stack="staging")
-    network = Network("board-staging", [each.inputs for each in deployed.of("NetworkPolicy")])
+    network = Network("board-staging", [entry.inputs for entry in deployed.of_type("NetworkPolicy")])
     pods = {
-        each.name: each.inputs["spec"]["template"]["metadata"]["labels"]
+        entry.name: entry.inputs["spec"]["template"]["metadata"]["labels"]
         for kind in ("Deployment", "StatefulSet")
-        for each in deployed.of(kind)
+        for entry in deployed.of_type(kind)
     }
     open_to = {
         (name, port)
@@ -633,10 +646,10 @@ def test_prometheus_of_the_cluster_reaches_metrics_ports_only() -> None:
         assert not network.reaches(asks, ("board-staging", pods["api-blue"]), 8000)
 
 
-def test_only_the_paths_themselves_are_left_out_of_what_users_are_answered() -> None:
+def test_only_exact_probe_and_metrics_paths_are_left_out_of_user_requests() -> None:
     app = project()
     app["api"] |= {"health": "/a.b", "ready": "/c", "metrics": "/m"}
     del app["web"]
     environment = {"platform": "docker", "monitoring": True}
-    made = Watched(app=load_app(app), environment=load_environment(environment, load_app(app)), namespace="x")
-    assert 'route!~"/a[.]b|/c|/m"' in made.answers("count")
+    input_ = Watched(app=load_app(app), environment=load_environment(environment, load_app(app)), namespace="x")
+    assert 'route!~"/a[.]b|/c|/m"' in input_.answers("count")

@@ -34,9 +34,9 @@ def described(single: str | None, **more: Any) -> dict[str, Any]:
     return env
 
 
-def told(deployed: Deployment, kind: str, name: str) -> dict[str, str]:
+def variables_of(deployed: Deployment, kind: str, name: str) -> dict[str, str]:
     spec = deployed.one(kind, name).inputs["spec"]["template"]["spec"]
-    return {each["name"]: each.get("value", "") for each in spec["containers"][0]["env"]}
+    return {variable["name"]: variable.get("value", "") for variable in spec["containers"][0]["env"]}
 
 
 def test_single_database_is_unchanged_when_the_cluster_is_added() -> None:
@@ -48,8 +48,8 @@ def test_single_database_is_unchanged_when_the_cluster_is_added() -> None:
         )
     assert after.one("Cluster", "database-ha") and after.one("Pooler", "database-pooler")
     # This is no release: both slots and the switch stay unchanged.
-    assert {each.ignores for each in after.of("Deployment") if each.name == "api-blue"} == {("*",)}
-    assert "green" not in {each.labels.get("tiers.slot") for each in after}
+    assert {entry.ignores for entry in after.of_type("Deployment") if entry.name == "api-blue"} == {("*",)}
+    assert "green" not in {entry.labels.get("tiers.slot") for entry in after}
     assert set(held(parse(exported(after)))) >= {"database-data", "database-ha"}
 
 
@@ -62,18 +62,18 @@ def test_single_database_is_unchanged_when_the_cluster_is_added() -> None:
     ],
 )
 def test_tiers_and_backups_use_the_configured_database(single: str | None, hosts: tuple[str, ...]) -> None:
-    made = deploy(env=described(single), stack="staging", secrets=KNOWN)
+    deployment = deploy(env=described(single), stack="staging", secrets=KNOWN)
     for kind, name in (("Deployment", "api-blue"), ("StatefulSet", "backup")):
-        found = told(made, kind, name)
-        assert tuple(found[f"DATABASE_{way}HOST"] for way in ("", "DIRECT_", "READ_")) == hosts
-    assert told(made, "Job", "blue-api-migrate")["DATABASE_HOST"] == hosts[1]
+        variables = variables_of(deployment, kind, name)
+        assert tuple(variables[f"DATABASE_{way}HOST"] for way in ("", "DIRECT_", "READ_")) == hosts
+    assert variables_of(deployment, "Job", "blue-api-migrate")["DATABASE_HOST"] == hosts[1]
 
 
 def test_move_to_the_cluster_is_a_release_and_keeps_the_single_database() -> None:
-    kept = deployed("kept", MOVING, name="board_r20261121_233000")
-    assert kept.release and kept.release != MOVING.release
-    assert told(kept, "Deployment", "api-green")["DATABASE_NAME"] == "board_r20261121_233000"
-    assert kept.one("StatefulSet", "database").inputs == MOVING.one("StatefulSet", "database").inputs
+    deployment = deployed("kept", MOVING, name="board_r20261121_233000")
+    assert deployment.release and deployment.release != MOVING.release
+    assert variables_of(deployment, "Deployment", "api-green")["DATABASE_NAME"] == "board_r20261121_233000"
+    assert deployment.one("StatefulSet", "database").inputs == MOVING.one("StatefulSet", "database").inputs
 
 
 def test_single_database_is_removed_only_by_force(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,14 +83,14 @@ def test_single_database_is_removed_only_by_force(monkeypatch: pytest.MonkeyPatc
         ):
             deployed(None, before)
     monkeypatch.setenv("TIERS_FORCE", "data")
-    assert CLAIM not in {each.type for each in deployed(None, MOVING) if each.name == "database-data"}
+    assert CLAIM not in {entry.type for entry in deployed(None, MOVING) if entry.name == "database-data"}
 
 
 def test_major_version_of_the_state_is_that_of_the_single_database() -> None:
-    known = exported(MOVING)["deployment"]["resources"]
-    several = [each for each in known if each["type"].endswith(":Cluster")]
+    listed = exported(MOVING)["deployment"]["resources"]
+    clusters = [entry for entry in listed if entry["type"].endswith(":Cluster")]
     # The order in the state does not matter.
-    for resources in (known, [*several, *known]):
+    for resources in (listed, [*clusters, *listed]):
         assert major_held(parse({"deployment": {"resources": resources}})) == 15
 
 
@@ -119,14 +119,14 @@ def test_single_is_refused_without_a_database_to_move() -> None:
 class Server:
     """Stand-in for the stack: it answers queries to the single database and records the steps of the move."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, env: dict[str, Any], known: Deployment) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, env: dict[str, Any], deployment: Deployment) -> None:
         self.done: list[str] = []
         self.fails, self.wrote = "", 0
         self.name, self.copies = "board", ()
         monkeypatch.setattr(move, "load", lambda _: (load_app(project()), load_environment(env, load_app(project()))))
-        monkeypatch.setattr(move, "state", lambda _: exported(known))
+        monkeypatch.setattr(move, "state", lambda _: exported(deployment))
         monkeypatch.setattr(beside, "project", lambda: "board")
-        monkeypatch.setattr(move.cluster, "execute", self.asked)
+        monkeypatch.setattr(move.cluster, "execute", self.query)
         monkeypatch.setattr(beside.platforms, "run_once", self.copied)
         monkeypatch.setattr(beside, "pulumi", self.pulumi)
         monkeypatch.setattr(beside.recovery, "introduce", lambda *_: self._does("introduce"))
@@ -137,7 +137,7 @@ class Server:
         if self.fails and self.fails in what:
             raise RunError(f"{what} fails")
 
-    def asked(self, settings: object, instance: str, labels: object, command: Sequence[str]) -> str:
+    def query(self, settings: object, instance: str, labels: object, command: Sequence[str]) -> str:
         assert labels == {"app.kubernetes.io/name": "database"}  # of the single one, and of none of the three
         query = next(word for word in command if word.startswith(("ALTER", "SELECT")))
         if query.startswith("ALTER"):
@@ -146,7 +146,7 @@ class Server:
         if "n_tup_ins" in query:
             assert self.name in command
             return str(7 + self.wrote * ("copy" in self.done))
-        ended = sum(each == "ended" for each in self.done) % 3 == 0
+        ended = sum(entry == "ended" for entry in self.done) % 3 == 0
         self.done.append("ended")
         return "4" if ended else "0"
 
@@ -161,7 +161,7 @@ class Server:
 
     @property
     def steps(self) -> list[str]:
-        return [each for each in self.done if each != "ended"]
+        return [entry for entry in self.done if entry != "ended"]
 
 
 def test_move_closes_the_database_copies_it_and_writes_its_name_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,9 +195,9 @@ def test_failed_move_reopens_the_single_database(
     assert "takes writes again" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("told", ["SIGHUP", "SIGTERM"])
+@pytest.mark.parametrize("number", ["SIGHUP", "SIGTERM"])
 @pytest.mark.parametrize("module", ["move", "restore"])
-def test_stopped_move_or_restore_is_undone_despite_further_signals(module: str, told: str) -> None:
+def test_stopped_move_or_restore_is_undone_despite_further_signals(module: str, number: str) -> None:
     arguments = "['stack']" if module == "move" else "'stack', 'latest'"
     program = f"""
 import os, signal
@@ -205,7 +205,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may have 
 from ci import {module} as asked
 def begin(*_):
     try:
-        os.kill(os.getpid(), signal.{told})
+        os.kill(os.getpid(), signal.{number})
         print("it went on")
     finally:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -216,7 +216,7 @@ asked.main({arguments})
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert (done.returncode, done.stdout) == (1, "undone\n"), done.stderr
-    assert f"{module}: it was told to stop ({told})" in done.stderr
+    assert f"{module}: it was told to stop ({number})" in done.stderr
 
 
 def test_write_during_the_copy_stops_the_move(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def test_write_during_the_copy_stops_the_move(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("env", "known", "said"),
+    ("env", "deployment", "message"),
     [
         (described("kept"), MOVING, "set ha: true and single: live"),
         (described("live"), first("staging"), "the three are not there yet"),
@@ -237,10 +237,10 @@ def test_write_during_the_copy_stops_the_move(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_move_in_a_wrong_state_is_refused_before_any_step(
-    env: dict[str, Any], known: Deployment, said: str, monkeypatch: pytest.MonkeyPatch
+    env: dict[str, Any], deployment: Deployment, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = Server(monkeypatch, env, known)
-    with pytest.raises(RunError, match=said):
+    server = Server(monkeypatch, env, deployment)
+    with pytest.raises(RunError, match=message):
         move.main(["staging"])
     assert not server.done
 

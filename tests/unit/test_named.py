@@ -21,9 +21,9 @@ DOCKER = {"platform": "docker"}
 
 
 def described(root: Path, app: dict[str, Any], env: dict[str, Any] = DOCKER) -> Description:
-    known = load_app({"name": "x", "version": "1"} | app)
-    secrets = {name: Secret(name=name, version="0") for name in known.secrets}
-    return Description(app=known, environment=load_environment(env, known), secrets=secrets, root=root)
+    app_ = load_app({"name": "x", "version": "1"} | app)
+    secrets = {name: Secret(name=name, version="0") for name in app_.secrets}
+    return Description(app=app_, environment=load_environment(env, app_), secrets=secrets, root=root)
 
 
 def built(root: Path, build: str = "w", env: dict[str, Any] = DOCKER) -> Image:
@@ -229,8 +229,8 @@ def scripts(root: Path, *init: str, **more: Any) -> Any:
         root, {"api": {"image": "x:1", "port": 8000}, "database": {"init": list(init)}}, DOCKER | more
     )
     assert description.app.database
-    made = database.workload(description.app.database, description)
-    return getattr(made, "scripts")  # noqa: B009
+    workload = database.workload(description.app.database, description)
+    return getattr(workload, "scripts")  # noqa: B009
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_sql_file_that_is_a_folder_is_refused(w: Path):
 def test_sql_file_name_with_a_space_becomes_a_valid_config_map_key(tmp_path: Path):
     (tmp_path / "my file.sql").write_text("SELECT 1;")
     (tmp_path / "my@file.sql").write_text("SELECT 2;")
-    assert [each.name for each in scripts(tmp_path, "my file.sql", "my@file.sql")] == [
+    assert [entry.name for entry in scripts(tmp_path, "my file.sql", "my@file.sql")] == [
         "00-my-file.sql",
         "01-my-file.sql",
     ]
@@ -275,7 +275,7 @@ def test_dos_line_ends_are_read_as_unix_line_ends(tmp_path: Path):
     assert read_text("a.sql", "p", tmp_path) == "SELECT 1;\nSELECT 2;\n"
 
 
-def test_files_that_the_image_would_pass_over_are_refused(tmp_path: Path) -> None:
+def test_sql_file_that_the_image_would_ignore_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("SELECT 1;\n")
     with pytest.raises(ConfigError, match=r"app.database.init.0: a.txt does not end with .sql, .*; rename it"):
         scripts(tmp_path, "a.txt")
@@ -284,6 +284,6 @@ def test_files_that_the_image_would_pass_over_are_refused(tmp_path: Path) -> Non
 def test_more_than_a_hundred_files_keep_their_order(tmp_path: Path) -> None:
     for number in range(101):
         (tmp_path / f"{number}.sql").write_text("SELECT 1;\n")
-    found = [script.name for script in scripts(tmp_path, *(f"{number}.sql" for number in range(101)))]
-    assert found == sorted(found)
-    assert found[0] == "000-0.sql"
+    names = [script.name for script in scripts(tmp_path, *(f"{number}.sql" for number in range(101)))]
+    assert names == sorted(names)
+    assert names[0] == "000-0.sql"

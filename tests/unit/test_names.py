@@ -62,9 +62,9 @@ def programs() -> list[Deployment]:
     return [on_docker(), on_kubernetes(), on_kubernetes(archived=True)]
 
 
-def volumes(made: Deployment) -> Iterator[str]:
+def volumes(deployment: Deployment) -> Iterator[str]:
     """Yield the names of volumes and claims and of their resources, including claims of the operator."""
-    for entry in made.sorted:
+    for entry in deployment.sorted:
         if entry.type == VOLUME:
             yield entry.name
         if entry.type == VOLUME and "name" in entry.inputs:
@@ -89,13 +89,13 @@ def label_keys(value: Any) -> Iterator[str]:
 
 
 def test_every_volume_is_configured_by_the_user_or_reserved():
-    found = {name for made in programs() for name in volumes(made)} - USERS
-    assert {"gateway", "database-scripts", "prometheus-released", "cache-data-1", "database-ha-1", "backups"} <= found
-    assert not [name for name in sorted(found) if not names.is_volume(name)]
+    names_ = {name for deployment in programs() for name in volumes(deployment)} - USERS
+    assert {"gateway", "database-scripts", "prometheus-released", "cache-data-1", "database-ha-1", "backups"} <= names_
+    assert not [name for name in sorted(names_) if not names.is_volume(name)]
 
 
 def test_name_of_every_own_volume_is_refused_to_users():
-    for name in sorted({name for made in programs() for name in volumes(made)} - USERS):
+    for name in sorted({name for deployment in programs() for name in volumes(deployment)} - USERS):
         if len(name) > 30:
             continue  # Users' names are shorter.
         app = everything()
@@ -123,11 +123,11 @@ def test_task_named_like_a_volume_of_secrets_is_refused():
 
 def test_every_own_label_is_reserved():
     # Labels of a rule belong to Prometheus' series.
-    objects = [entry for made in programs() for entry in made.sorted if entry.kind != "PrometheusRule"]
-    found = {key for entry in objects for key in label_keys(entry.inputs)}
-    found |= {key for entry in on_docker().sorted for key in entry.labels}
+    objects = [entry for deployment in programs() for entry in deployment.sorted if entry.kind != "PrometheusRule"]
+    keys = {key for entry in objects for key in label_keys(entry.inputs)}
+    keys |= {key for entry in on_docker().sorted for key in entry.labels}
     foreign = re.compile(r"release$|kubernetes.io/metadata.name$|k8s-app$|cnpg.io/|severity|environment$|service$")
-    ours = {key for key in found if not foreign.match(key)}
+    ours = {key for key in keys if not foreign.match(key)}
     assert {"tiers.app", "tiers.role", "tiers.switch", "app.kubernetes.io/name", "tiers.needs/database"} <= ours
     assert not [key for key in sorted(ours) if not names.is_label(key)]
 
@@ -141,11 +141,11 @@ def test_own_label_is_refused_to_users(label: str):
 
 
 def test_names_of_objects_of_a_kind_are_unique():
-    for made in programs():
+    for deployment in programs():
         objects = Counter(
-            (entry.kind, entry.inputs["metadata"]["name"]) for entry in made.sorted if "metadata" in entry.inputs
+            (entry.kind, entry.inputs["metadata"]["name"]) for entry in deployment.sorted if "metadata" in entry.inputs
         )
-        objects.update((entry.kind, entry.inputs["name"]) for entry in made.sorted if "name" in entry.inputs)
+        objects.update((entry.kind, entry.inputs["name"]) for entry in deployment.sorted if "name" in entry.inputs)
         images = {key for key in objects if key[0] == "RemoteImage"}  # Both slots share an image.
         assert not [key for key, count in objects.items() if count > 1 and key not in images]
 
@@ -168,10 +168,10 @@ def test_names_of_objects_of_a_kind_are_unique():
     ],
 )
 def test_scratch_volumes_of_any_paths_have_distinct_valid_names(paths: list[str]):
-    found = manifests.scratch_names(paths, ["scratch", "scratch-srv-uploads"])
-    assert sorted(found) == sorted(paths)
-    assert len({*found.values(), "scratch", "scratch-srv-uploads"}) == len(paths) + 2
-    assert all(names.is_dns_label(name) for name in found.values())
+    names_by_path = manifests.scratch_names(paths, ["scratch", "scratch-srv-uploads"])
+    assert sorted(names_by_path) == sorted(paths)
+    assert len({*names_by_path.values(), "scratch", "scratch-srv-uploads"}) == len(paths) + 2
+    assert all(names.is_dns_label(name) for name in names_by_path.values())
 
 
 def test_names_of_scratch_volumes_never_change():
@@ -188,23 +188,23 @@ def test_names_of_scratch_volumes_never_change():
 def test_volume_named_like_scratch_space_does_not_collide_with_it():
     [pod] = [
         entry.inputs["spec"]["template"]["spec"]
-        for entry in on_kubernetes().of("Deployment")
+        for entry in on_kubernetes().of_type("Deployment")
         if entry.name == "api-green"
     ]
-    found = [volume["name"] for volume in pod["volumes"]]
-    assert len(set(found)) == len(found) and "scratch-tmp" in found
+    volumes = [volume["name"] for volume in pod["volumes"]]
+    assert len(set(volumes)) == len(volumes) and "scratch-tmp" in volumes
 
 
 def test_task_without_tmp_has_one_for_its_init_container():
     app = everything()
     app["api"]["writable"] = ["/cache"]
-    made = deploy(
+    deployment = deploy(
         app,
         environment("staging") | {"tiers": {"api": {"storage_class": "x"}, "worker": {"storage_class": "x"}}},
         stack="staging",
         secrets=VALUES,
     )
-    spec = made.one("Job", "blue-api-migrate").inputs["spec"]["template"]["spec"]
+    spec = deployment.one("Job", "blue-api-migrate").inputs["spec"]["template"]["spec"]
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     for container in (*spec["containers"], *spec["initContainers"]):
         assert {mount["name"] for mount in container["volumeMounts"]} <= set(volumes)
@@ -217,10 +217,12 @@ def test_many_secrets_of_a_tier_have_a_valid_name_on_both_platforms():
     many = {f"secret-{number}": "x" for number in range(36)}
     app["api"]["secrets"] = sorted(many)
     values = {**SECRETS, **many}
-    found = deploy(app, environment("staging"), stack="staging", secrets=values)
-    [name] = [e.inputs["metadata"]["name"] for e in found.of("Secret") if e.name.startswith("api-blue")]
+    deployment = deploy(app, environment("staging"), stack="staging", secrets=values)
+    [name] = [e.inputs["metadata"]["name"] for e in deployment.of_type("Secret") if e.name.startswith("api-blue")]
     assert re.fullmatch("api-blue(-[0-9a-f]{6}){2}", name)
-    [volume] = [e for e in deploy(app, environment("dev"), secrets=values).of(VOLUME) if "blue-api-secrets" in e.name]
+    [volume] = [
+        e for e in deploy(app, environment("dev"), secrets=values).of_type(VOLUME) if "blue-api-secrets" in e.name
+    ]
     assert re.fullmatch("blue-api-secrets(-[0-9a-f]{6}){2}", volume.name) and names.is_volume(volume.name)
 
 
@@ -252,8 +254,8 @@ def test_folder_becomes_a_valid_part_of_a_repository(folder: str, part: str):
 
 @pytest.mark.parametrize("name", ["my file.sql", "ü.sql", "a" * 300 + ".sql", "@.sql"])
 def test_file_name_becomes_a_valid_config_map_key(name: str):
-    found = names.as_file_name(name, 250)
-    assert re.fullmatch(r"[-._a-zA-Z0-9]{1,250}", found) and found.endswith(".sql")
+    key = names.as_file_name(name, 250)
+    assert re.fullmatch(r"[-._a-zA-Z0-9]{1,250}", key) and key.endswith(".sql")
 
 
 def test_ordinary_file_name_is_kept():

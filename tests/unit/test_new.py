@@ -44,63 +44,63 @@ def read(text: str) -> Any:
 def taken_up(text: str) -> Iterator[tuple[list[str], object, str]]:
     """Yield each option that is commented out: its path, its default, and the text with the option and its parents uncommented."""
     lines = text.splitlines()
-    found = [OPTION.fullmatch(line) for line in lines]
+    options = [OPTION.fullmatch(line) for line in lines]
     above: list[tuple[int, int, str]] = []  # Parents of a line: line number, column, key.
-    for number, option in enumerate(found):
+    for number, option in enumerate(options):
         if option is None:  # This is an item of a list that is set.
             continue
         column = len(f"{option['indent']}{option['inner']}{option['item'] or ''}")
-        above = [each for each in above if each[1] < column]
+        above = [entry for entry in above if entry[1] < column]
         # Later keys in an item of a list belong to the line with the dash.
         above += [(number, column - 1, "")] if option["item"] else []
         above += [(number, column, option["key"])]
         if option["mark"] and option["value"]:
-            taken = {each for each, *_ in above}
-            kept = [
-                line.replace("# ", "", 1) if at in taken and _is_out(found[at]) else line
+            taken = {entry for entry, *_ in above}
+            uncommented = [
+                line.replace("# ", "", 1) if at in taken and _is_out(options[at]) else line
                 for at, line in enumerate(lines)
             ]
-            yield [key for *_, key in above if key], read(option["value"]), "\n".join(kept)
+            yield [key for *_, key in above if key], read(option["value"]), "\n".join(uncommented)
 
 
 def _is_out(option: re.Match[str] | None) -> bool:
     return bool(option and option["mark"])
 
 
-@pytest.mark.parametrize(("model", "given"), DESCRIBED)
+@pytest.mark.parametrize(("model", "described"), DESCRIBED)
 class TestEveryOption:
-    def test_written_options_equal_the_given_ones(self, model: type[BaseModel], given: dict[str, Any]) -> None:
-        written = read(commented(model, given))
-        assert model.model_validate(written) == model.model_validate(given)
+    def test_written_options_equal_the_given_ones(self, model: type[BaseModel], described: dict[str, Any]) -> None:
+        written = read(commented(model, described))
+        assert model.model_validate(written) == model.model_validate(described)
 
-    def test_every_option_of_the_model_is_shown(self, model: type[BaseModel], given: dict[str, Any]) -> None:
-        shown = set(re.findall(r"^ *(?:# *)?(?:- )?(\w+):", commented(model, given), re.MULTILINE))
+    def test_every_option_of_the_model_is_shown(self, model: type[BaseModel], described: dict[str, Any]) -> None:
+        shown = set(re.findall(r"^ *(?:# *)?(?:- )?(\w+):", commented(model, described), re.MULTILINE))
         schema = model.model_json_schema()
         parts = [schema, *(part for part in schema["$defs"].values() if "properties" in part)]
         assert {key for part in parts for key in part["properties"]} <= shown
 
-    def test_uncommented_option_is_valid(self, model: type[BaseModel], given: dict[str, Any]) -> None:
-        options = list(taken_up(commented(model, given)))
+    def test_uncommented_option_is_valid(self, model: type[BaseModel], described: dict[str, Any]) -> None:
+        options = list(taken_up(commented(model, described)))
         assert len(options) > 15
         for path, default, text in options:
-            found = read(text)
+            value = read(text)
             for part in path:
-                found = found[part] if isinstance(found, dict) else found[-1][part]
-            assert found == default, path
+                value = value[part] if isinstance(value, dict) else value[-1][part]
+            assert value == default, path
             try:
                 model.model_validate(read(text))
             except ValidationError as error:
                 # Its parent may require another option, too; the option itself must have no error.
-                places = [[str(part) for part in each["loc"] if not isinstance(part, int)] for each in error.errors()]
+                places = [[str(part) for part in entry["loc"] if not isinstance(part, int)] for entry in error.errors()]
                 assert path not in places, error
 
-    def test_uncommented_default_changes_nothing(self, model: type[BaseModel], given: dict[str, Any]) -> None:
-        before = commented(model, given)
-        described = model.model_validate(given)
+    def test_uncommented_default_changes_nothing(self, model: type[BaseModel], described: dict[str, Any]) -> None:
+        before = commented(model, described)
+        validated = model.model_validate(described)
         for path, _, text in taken_up(before):
             alone = sum(one != other for one, other in zip(before.splitlines(), text.splitlines(), strict=True)) == 1
             if alone:
-                assert model.model_validate(read(text)) == described, path
+                assert model.model_validate(read(text)) == validated, path
 
 
 class TestNewApplication:
@@ -181,9 +181,9 @@ def test_name_of_an_application_in_apps_is_refused(repository: Path) -> None:
 
 
 def test_unreadable_project_does_not_block_a_name(repository: Path) -> None:
-    for place, content in (("a", b"\xff"), ("b", b"name: ["), ("c", b"- x"), ("d", b"")):
-        (repository / "apps" / place).mkdir(parents=True)
-        (repository / "apps" / place / "Pulumi.yaml").write_bytes(content)
+    for name, content in (("a", b"\xff"), ("b", b"name: ["), ("c", b"- x"), ("d", b"")):
+        (repository / "apps" / name).mkdir(parents=True)
+        (repository / "apps" / name / "Pulumi.yaml").write_bytes(content)
     new.main("shop")
     assert (repository / "apps" / "shop" / "Pulumi.yaml").is_file()
 

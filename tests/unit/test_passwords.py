@@ -184,7 +184,7 @@ def cluster(**more: Any) -> dict[str, Any]:
 
 def commands(deployment: Deployment) -> dict[str, list[str]]:
     """Return the command of each member of the cache."""
-    pods = {entry.name: entry.inputs["spec"]["template"]["spec"] for entry in deployment.of("StatefulSet")}
+    pods = {entry.name: entry.inputs["spec"]["template"]["spec"] for entry in deployment.of_type("StatefulSet")}
     return {name: spec["containers"][0]["command"] for name, spec in pods.items()}
 
 
@@ -196,10 +196,10 @@ def _unknown(version: str = "1") -> Deployment:
 
 def test_ordinary_password_keeps_the_command_on_both_platforms() -> None:
     docker = environment() | {"reload": False, "seed": False, "tiers": {}}
-    made = deploy(APP, docker, secrets={"cache-password": "ordinary#$%"})
-    assert made.by_name["cache-1"].inputs["command"] == ["sh", "-c", FORMER]
-    made = deploy(APP, cluster(), stack="prod", secrets={"cache-password": "ordinary#$%"})
-    assert commands(made) == {"cache": ["sh", "-c", FORMER]}
+    deployment = deploy(APP, docker, secrets={"cache-password": "ordinary#$%"})
+    assert deployment.by_name["cache-1"].inputs["command"] == ["sh", "-c", FORMER]
+    deployment = deploy(APP, cluster(), stack="prod", secrets={"cache-password": "ordinary#$%"})
+    assert commands(deployment) == {"cache": ["sh", "-c", FORMER]}
 
 
 def test_unknown_value_of_the_cluster_is_quoted() -> None:
@@ -221,23 +221,23 @@ def test_running_cache_keeps_its_command_until_its_secret_changes(version: str, 
     reference = {"secret": "own", "key": "password", "version": version}
     env = cluster(secrets={"cache-password": reference})
     export = _earlier(_unknown(), "sh", "-c", FORMER)
-    made = deploy(APP, env, stack="prod", secrets={}, export=export)
-    assert (commands(made)["cache"] == ["sh", "-c", FORMER]) is same
+    deployment = deploy(APP, env, stack="prod", secrets={}, export=export)
+    assert (commands(deployment)["cache"] == ["sh", "-c", FORMER]) is same
 
 
 def test_cache_with_a_quoted_password_keeps_its_command() -> None:
-    made = deploy(
+    deployment = deploy(
         APP,
         cluster(secrets={"cache-password": {"secret": "own", "key": "password"}}),
         stack="prod",
         secrets={},
         export=exported(_unknown()),
     )
-    assert commands(made) == commands(_unknown())
+    assert commands(deployment) == commands(_unknown())
 
 
-def test_backup_key_that_no_process_takes_as_a_variable_is_refused() -> None:
-    """The archive proxy has it in a variable, a third longer (rclone obscure)."""
+def test_backup_key_too_long_for_a_variable_is_refused() -> None:
+    """The archive proxy receives the key in an environment variable, a third longer (rclone obscure)."""
     path = "environment.tiers.database.backup.key"
     assert not passwords.problem(path, "x" * 64 * 1024)
     assert "it has more than 65536 bytes" in passwords.problem(path, "x" * (64 * 1024 + 1))

@@ -23,14 +23,14 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "repository" / ".git").mkdir(parents=True)
     (tmp_path / "repository" / "shared").mkdir()
     (tmp_path / "repository" / "shared" / "all.sql").write_text("SELECT 2")
-    made = tmp_path / "repository" / "app"
-    (made / "src").mkdir(parents=True)
-    (made / "own.sql").write_text("SELECT 3")
-    (made / "link.sql").symlink_to(tmp_path / "outside.sql")
-    (made / "sibling.sql").symlink_to("../shared/all.sql")
-    (made / "folder").symlink_to(tmp_path)
-    (made / "system").symlink_to("/etc")
-    return made
+    app = tmp_path / "repository" / "app"
+    (app / "src").mkdir(parents=True)
+    (app / "own.sql").write_text("SELECT 3")
+    (app / "link.sql").symlink_to(tmp_path / "outside.sql")
+    (app / "sibling.sql").symlink_to("../shared/all.sql")
+    (app / "folder").symlink_to(tmp_path)
+    (app / "system").symlink_to("/etc")
+    return app
 
 
 OUTSIDE = ["/etc/passwd", "/etc", "/", "//", "/var/run/docker.sock", "../../outside.sql", "../..", "link.sql", "folder", "folder/outside.sql",
@@ -73,10 +73,10 @@ def test_application_without_a_repository_may_use_its_own_folder_only(tmp_path: 
 
 
 def described(root: Path, app: dict[str, Any]) -> Description:
-    made = load_app(app)
-    environment = load_environment({"platform": "docker", "reload": True, "seed": True}, made)
+    app_ = load_app(app)
+    environment = load_environment({"platform": "docker", "reload": True, "seed": True}, app_)
     secrets = {"database-password": Secret(name="database-password", version="1")}
-    return Description(app=made, environment=environment, secrets=secrets, root=root)
+    return Description(app=app_, environment=environment, secrets=secrets, root=root)
 
 
 def rendered(root: Path, app: dict[str, Any]) -> None:
@@ -143,6 +143,6 @@ def test_context_is_one_word_of_a_printed_command(context: str) -> None:
     """A person pastes the commands that `pulumi stack output logs` prints."""
     gateway = {"name": "g", "namespace": "gw", "inside": "http://g.gw"}
     cluster = {"context": context, "url": "http://shop.localhost", "gateway": gateway}
-    made = deploy(APP, {"platform": "kubernetes", "kubernetes": cluster}, secrets={"database-password": "x"})
-    for command in made.outputs["logs"].values():
+    deployment = deploy(APP, {"platform": "kubernetes", "kubernetes": cluster}, secrets={"database-password": "x"})
+    for command in deployment.outputs["logs"].values():
         assert shlex.split(command)[:3] == ["kubectl", "--context", context]

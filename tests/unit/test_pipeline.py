@@ -34,8 +34,8 @@ BESIDES = {
 
 def jobs() -> Iterator[tuple[str, dict[str, Any]]]:
     for name, workflow in WORKFLOWS.items():
-        for job, said in workflow["jobs"].items():
-            yield f"{name}.{job}", said
+        for job, definition in workflow["jobs"].items():
+            yield f"{name}.{job}", definition
 
 
 JOBS = dict(jobs())
@@ -52,12 +52,12 @@ class TestEveryJob:
         for step in job["steps"]:
             for command in step.get("run", "").splitlines():
                 if command not in BESIDES:
-                    made = re.fullmatch(
+                    call = re.fullmatch(
                         r'make (?:--silent )?([a-z-]+)(?: [A-Z]+=[^ ;&|]+| [A-Z]+=.*?\}\})*(?: >> "\$GITHUB_OUTPUT")?',
                         command,
                     )
-                    assert made, command
-                    assert made[1] in TARGETS, command
+                    assert call, command
+                    assert call[1] in TARGETS, command
 
     def test_job_has_explicit_permissions_and_a_timeout(self, job: dict[str, Any]) -> None:
         assert isinstance(job["permissions"], dict)
@@ -88,7 +88,7 @@ def test_workflow_has_no_permissions_and_one_concurrency_group(name: str) -> Non
     workflow = WORKFLOWS[name]
     assert workflow["permissions"] == {}
     groups = [workflow.get("concurrency"), *(job.get("concurrency") for job in workflow["jobs"].values())]
-    [group] = [each for each in groups if each]
+    [group] = [entry for entry in groups if entry]
     assert group["cancel-in-progress"] is (name == "pull-request"), "an update is never cancelled"
 
 
@@ -144,7 +144,7 @@ def test_dependabot_reads_every_file_of_pins(ecosystem: str, file: str, by_hand:
         pytest.skip("no git history of this folder: which files are tracked is not known")
     folders = {str(PurePosixPath(name).parent) for name in tracked.stdout.split()}
     patterns = [path for entry in UPDATES if entry["package-ecosystem"] == ecosystem for path in entry["directories"]]
-    read = {str(found.relative_to(ROOT)) for path in patterns for found in ROOT.glob(path.strip("/"))}
+    read = {str(match.relative_to(ROOT)) for path in patterns for match in ROOT.glob(path.strip("/"))}
     assert len(folders) > len(by_hand)
     assert folders - read == by_hand
 
@@ -185,24 +185,24 @@ def test_image_of_one_environment_only_is_pinned_by_its_own_file(
 ) -> None:
     """A single-instance cache in staging has no proxy. Every image that both environments have is the one tested in staging."""
     other = f"sha256:{'2' * 64}"
-    proven = {path: f"{each.reference}@{DIGEST}" for path, each in pins.wanted("staging").items()}
-    own = {path: f"{each.reference}@{other}" for path, each in pins.wanted("prod").items()}
+    proven = {path: f"{entry.reference}@{DIGEST}" for path, entry in pins.wanted("staging").items()}
+    pinned = {path: f"{entry.reference}@{other}" for path, entry in pins.wanted("prod").items()}
     used: dict[str, str] = {}
     (tmp_path / "release.json").write_text(json.dumps(proven))
     monkeypatch.setattr(pins, "FILE", tmp_path / "release.json")
-    monkeypatch.setattr(pins, "named", lambda _: own)
-    monkeypatch.setattr(pins, "write", lambda _, found: used.update(found))
+    monkeypatch.setattr(pins, "named", lambda _: pinned)
+    monkeypatch.setattr(pins, "write", lambda _, images: used.update(images))
     pins.use("prod")
-    assert used.keys() == own.keys()
+    assert used.keys() == pinned.keys()
     for path, image in used.items():
-        assert image == (proven[path] if proven.get(path, "").startswith(image.partition("@")[0]) else own[path])
+        assert image == (proven[path] if proven.get(path, "").startswith(image.partition("@")[0]) else pinned[path])
     assert used["environment.images.api"].endswith(DIGEST)
     assert used["environment.proxy"].endswith(other)
     monkeypatch.setattr(pins, "named", lambda _: {})
     with pytest.raises(RunError, match=r"environment\.proxy: release\.json names no digest of haproxy:"):
         pins.use("prod")
     (tmp_path / "release.json").write_text(json.dumps(proven | {"environment.images.api": f"r/api:2@{DIGEST}"}))
-    monkeypatch.setattr(pins, "named", lambda _: own)
+    monkeypatch.setattr(pins, "named", lambda _: pinned)
     with pytest.raises(RunError, match="check out the commit it is of"):
         pins.use("prod")
 
@@ -222,13 +222,13 @@ def test_environment_of_a_pull_request_has_its_own_url_and_namespace() -> None:
     staging |= {"pinned": True, "images": {"api": "r/api:1"}, "release": {"promote": "manual"}}
     staging["kubernetes"] |= {"hostnames": ["board.example.com"]}
     staging["kubernetes"]["namespace"] |= {"name": "board-staging", "create": False}
-    made = ephemeral.like(staging, "board", "pr-123")
-    assert made["kubernetes"]["url"] == "http://board-pr-123.localhost:8000"
-    assert made["kubernetes"]["namespace"] == {"quota": staging["kubernetes"]["namespace"]["quota"]}
-    assert not made["protect_data"]
-    assert not {"pinned", "images", "release"} & set(made)
-    assert "hostnames" not in made["kubernetes"]
-    assert load(made).cluster.host == "board-pr-123.localhost"
+    settings = ephemeral.like(staging, "board", "pr-123")
+    assert settings["kubernetes"]["url"] == "http://board-pr-123.localhost:8000"
+    assert settings["kubernetes"]["namespace"] == {"quota": staging["kubernetes"]["namespace"]["quota"]}
+    assert not settings["protect_data"]
+    assert not {"pinned", "images", "release"} & set(settings)
+    assert "hostnames" not in settings["kubernetes"]
+    assert load(settings).cluster.host == "board-pr-123.localhost"
 
 
 def load(settings: dict[str, Any]) -> Environment:
@@ -248,7 +248,7 @@ def test_replicas_set_by_an_autoscaler_are_no_drift() -> None:
         {"type": "tiers:slot:Slot"},
     ]
     seen = drift.seeing({"version": 3, "deployment": {"resources": left}})["deployment"]["resources"]
-    assert [each["ignoreChanges"] for each in seen] == [["spec.replicas"], [], [], []]
+    assert [resource["ignoreChanges"] for resource in seen] == [["spec.replicas"], [], [], []]
 
 
 # ---------------------------------------------------------------------- the SLO
@@ -333,6 +333,6 @@ def test_prod_has_an_slo_and_manual_promotion() -> None:
 
 
 @pytest.mark.parametrize("stack", ["pr-Feature", "pr-a_b", "pr-1.2", "pr-", "pr-1-", "pr-" + "x" * 55])
-def test_environment_of_a_pull_request_has_a_name_that_its_host_can_begin_with(stack: str) -> None:
+def test_environment_of_a_pull_request_needs_a_valid_host_name(stack: str) -> None:
     with pytest.raises(ConfigError, match=r"^ENV: .* begins the host of its url; use .*, as in pr-123$"):
         ephemeral.like(environment("staging"), "board", stack)

@@ -44,16 +44,18 @@ def backed_up() -> Deployment:
 
 
 def resources(deployed: Deployment, stack: str) -> list[Resource]:
-    return [as_seen(each, stack) for each in deployed]
+    return [as_seen(entry, stack) for entry in deployed]
 
 
-def as_seen(each: Registered, stack: str) -> Resource:
-    kept = each.ignores == ("*",)
-    return Resource(type=each.type, name=each.name, stack=stack, props=each.inputs, protect=each.protect, kept=kept)
+def as_seen(entry: Registered, stack: str) -> Resource:
+    is_kept = entry.ignores == ("*",)
+    return Resource(
+        type=entry.type, name=entry.name, stack=stack, props=entry.inputs, protect=entry.protect, kept=is_kept
+    )
 
 
-def problems(rule: Rule, found: Sequence[Resource], settings: Settings = TRUSTING) -> list[str]:
-    return [problem for _, problem in rule.problems(found, settings)]
+def problems(rule: Rule, resources: Sequence[Resource], settings: Settings = TRUSTING) -> list[str]:
+    return [problem for _, problem in rule.problems(resources, settings)]
 
 
 # ---------------------------------------------------------------------- accepted objects
@@ -65,9 +67,9 @@ def test_every_object_of_the_program_passes_every_rule(stack: str, rule: Rule) -
     alone = {"single-server": single_server, "backed-up": backed_up}
     releases = [alone[stack]()] if stack in alone else [first(stack), second(stack)]
     for release in releases:
-        found = resources(release, stack)
-        assert len(found) > 30
-        assert problems(rule, found) == []
+        objects = resources(release, stack)
+        assert len(objects) > 30
+        assert problems(rule, objects) == []
 
 
 # ---------------------------------------------------------------------- refused changes
@@ -78,7 +80,7 @@ class Broken:
     """A change to one object of prod that a rule refuses; the refusal contains `fix`."""
 
     rule: str
-    of: str
+    target: str
     change: Callable[[dict[str, Any]], object]
     fix: str
 
@@ -95,8 +97,8 @@ def put(**more: Any) -> Callable[[dict[str, Any]], object]:
     return lambda props: props.update(more)
 
 
-def into(place: Callable[[dict[str, Any]], dict[str, Any]], **more: Any) -> Callable[[dict[str, Any]], object]:
-    return lambda props: place(props).update(more)
+def into(target: Callable[[dict[str, Any]], dict[str, Any]], **more: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda props: target(props).update(more)
 
 
 def spec(props: dict[str, Any]) -> dict[str, Any]:
@@ -112,175 +114,186 @@ def without(*keys: str) -> Callable[[dict[str, Any]], object]:
 
 
 ON_DOCKER = [
-    Broken(rule="no-latest", of="image-haproxy:2.6-bookworm", change=put(name="haproxy"), fix="name the version"),
-    Broken(rule="no-latest", of="gateway", change=put(image="host:5000/haproxy:latest"), fix="name the version"),
+    Broken(rule="no-latest", target="image-haproxy:2.6-bookworm", change=put(name="haproxy"), fix="name the version"),
+    Broken(rule="no-latest", target="gateway", change=put(image="host:5000/haproxy:latest"), fix="name the version"),
     Broken(
-        rule="known-registries", of="image-redis:7-bookworm", change=put(name="quay.io/x/redis:7"), fix="settings.py"
+        rule="known-registries",
+        target="image-redis:7-bookworm",
+        change=put(name="quay.io/x/redis:7"),
+        fix="settings.py",
     ),
-    Broken(rule="known-registries", of="gateway", change=put(image="someone/haproxy:2.6"), fix="settings.py"),
-    Broken(rule="restricted", of="blue-api-1", change=put(user="0:0"), fix="app.api.user"),
-    Broken(rule="restricted", of="blue-api-1", change=without("user"), fix="app.api.user"),
-    Broken(rule="restricted", of="blue-api-1", change=put(privileged=True), fix="take out privileged"),
-    Broken(rule="restricted", of="blue-api-1", change=put(securityOpts=[]), fix="no-new-privileges:true"),
+    Broken(rule="known-registries", target="gateway", change=put(image="someone/haproxy:2.6"), fix="settings.py"),
+    Broken(rule="restricted", target="blue-api-1", change=put(user="0:0"), fix="app.api.user"),
+    Broken(rule="restricted", target="blue-api-1", change=without("user"), fix="app.api.user"),
+    Broken(rule="restricted", target="blue-api-1", change=put(privileged=True), fix="take out privileged"),
+    Broken(rule="restricted", target="blue-api-1", change=put(securityOpts=[]), fix="no-new-privileges:true"),
     Broken(
         rule="restricted",
-        of="blue-api-1",
+        target="blue-api-1",
         change=put(securityOpts=["no-new-privileges:true", "seccomp=unconfined"]),
         fix="take unconfined out",
     ),
-    Broken(rule="restricted", of="blue-api-1", change=without("capabilities"), fix="drops=[ALL]"),
+    Broken(rule="restricted", target="blue-api-1", change=without("capabilities"), fix="drops=[ALL]"),
     Broken(
         rule="restricted",
-        of="blue-api-1",
+        target="blue-api-1",
         change=put(capabilities={"drops": ["ALL"], "adds": ["SYS_ADMIN"]}),
         fix="drops=[ALL]",
     ),
-    Broken(rule="restricted", of="blue-smoke", change=put(networkMode="host"), fix="take it out"),
-    Broken(rule="restricted", of="blue-smoke", change=put(devices=[{"hostPath": "/dev/sda"}]), fix="take them out"),
+    Broken(rule="restricted", target="blue-smoke", change=put(networkMode="host"), fix="take it out"),
+    Broken(rule="restricted", target="blue-smoke", change=put(devices=[{"hostPath": "/dev/sda"}]), fix="take them out"),
     Broken(
         rule="restricted",
-        of="blue-api-1",
+        target="blue-api-1",
         change=put(mounts=[{"type": "bind", "source": "/srv/app", "target": "/app", "readOnly": True}]),
         fix="environment.reload: false",
     ),
     Broken(
         rule="restricted",
-        of="gateway",
+        target="gateway",
         change=put(volumes=[{"hostPath": "/var/run/docker.sock", "containerPath": "/sock", "readOnly": True}]),
         fix="put it into the image or a volume",
     ),
-    Broken(rule="limits", of="database-1", change=put(memory=0), fix="environment.tiers.database.cpu and .memory"),
-    Broken(rule="limits", of="blue-web-1", change=without("cpus"), fix="environment.tiers.web.cpu and .memory"),
-    Broken(rule="private-data", of="database-1", change=put(ports=[{"internal": 5432}]), fix="take out its ports"),
-    Broken(rule="private-data", of="cache-1", change=put(publishAllPorts=True), fix="take out its ports"),
+    Broken(rule="limits", target="database-1", change=put(memory=0), fix="environment.tiers.database.cpu and .memory"),
+    Broken(rule="limits", target="blue-web-1", change=without("cpus"), fix="environment.tiers.web.cpu and .memory"),
+    Broken(rule="private-data", target="database-1", change=put(ports=[{"internal": 5432}]), fix="take out its ports"),
+    Broken(rule="private-data", target="cache-1", change=put(publishAllPorts=True), fix="take out its ports"),
     Broken(
         rule="private-data",
-        of="cache-1",
+        target="cache-1",
         change=put(networksAdvanced=[{"name": "board-prod-outside"}]),
         fix="leave it on the data network",
     ),
-    Broken(rule="private-data", of="data", change=put(internal=False), fix="make it internal"),
+    Broken(rule="private-data", target="data", change=put(internal=False), fix="make it internal"),
     Broken(
         rule="tls",
-        of="gateway",
+        target="gateway",
         change=put(ports=[{"external": 80, "ip": "0.0.0.0"}]),
         fix="gateway.address: 127.0.0.1",
     ),
     Broken(
         rule="no-plain-secrets",
-        of="blue-api-1",
+        target="blue-api-1",
         change=put(envs=["MAIL_PASSWORD=hunter2"]),
         fix="name it in app.api.secrets",
     ),
     Broken(
         rule="no-plain-secrets",
-        of="blue-api-1",
+        target="blue-api-1",
         change=put(envs=["DATABASE_URL=postgresql://app:hunter2@database/app"]),
         fix="name it in app.api.secrets",
     ),
 ]
 
 ON_KUBERNETES = [
-    Broken(rule="no-latest", of="web-blue", change=into(container, image="127.0.0.1:5005/web"), fix="make images"),
-    Broken(rule="no-latest", of="cache", change=into(container, image="redis:latest"), fix="name the version"),
+    Broken(rule="no-latest", target="web-blue", change=into(container, image="127.0.0.1:5005/web"), fix="make images"),
+    Broken(rule="no-latest", target="cache", change=into(container, image="redis:latest"), fix="name the version"),
     Broken(
         rule="no-latest",
-        of="Cluster/database-ha",
+        target="Cluster/database-ha",
         change=into(spec, imageName="ghcr.io/cloudnative-pg/postgresql:latest"),
         fix="name the version",
     ),
     Broken(
         rule="no-latest",
-        of="blue-api-migrate",
+        target="blue-api-migrate",
         change=lambda props: pod(props)["initContainers"][0].update(image="python"),
         fix="name the version",
     ),
     Broken(
-        rule="known-registries", of="cache", change=into(container, image="quay.io/x/redis:7"), fix="policy/settings.py"
+        rule="known-registries",
+        target="cache",
+        change=into(container, image="quay.io/x/redis:7"),
+        fix="policy/settings.py",
     ),
     Broken(
         rule="known-registries",
-        of="cache",
+        target="cache",
         change=into(container, image="registry.test.evil.example/redis:7"),
         fix="policy/settings.py",
     ),
-    Broken(rule="restricted", of="api-blue", change=into(pod, hostNetwork=True), fix="take it out"),
+    Broken(rule="restricted", target="api-blue", change=into(pod, hostNetwork=True), fix="take it out"),
     Broken(
         rule="restricted",
-        of="api-blue",
+        target="api-blue",
         change=into(pod, volumes=[{"name": "node", "hostPath": {"path": "/"}}]),
         fix="persistentVolumeClaim or an emptyDir",
     ),
     Broken(
         rule="restricted",
-        of="api-blue",
+        target="api-blue",
         change=into(pod, securityContext={"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}),
         fix="take it out",
     ),
-    Broken(rule="restricted", of="api-blue", change=into(context, privileged=True), fix="privileged: false"),
+    Broken(rule="restricted", target="api-blue", change=into(context, privileged=True), fix="privileged: false"),
     Broken(
         rule="restricted",
-        of="cache",
+        target="cache",
         change=lambda props: context(props).pop("allowPrivilegeEscalation"),
         fix="allowPrivilegeEscalation: false",
     ),
     Broken(
-        rule="restricted", of="blue-smoke", change=into(context, capabilities={}), fix="capabilities: {drop: [ALL]}"
+        rule="restricted", target="blue-smoke", change=into(context, capabilities={}), fix="capabilities: {drop: [ALL]}"
     ),
-    Broken(rule="restricted", of="worker-blue", change=into(context, runAsUser=0), fix="runAsUser above 0"),
-    Broken(rule="restricted", of="worker-blue", change=into(context, runAsNonRoot=False), fix="runAsNonRoot: true"),
+    Broken(rule="restricted", target="worker-blue", change=into(context, runAsUser=0), fix="runAsUser above 0"),
+    Broken(rule="restricted", target="worker-blue", change=into(context, runAsNonRoot=False), fix="runAsNonRoot: true"),
     Broken(
         rule="restricted",
-        of="web-blue",
+        target="web-blue",
         change=into(context, seccompProfile={"type": "Unconfined"}),
         fix="RuntimeDefault",
     ),
-    Broken(rule="restricted", of="web-blue", change=into(context, procMount="Unmasked"), fix="take out procMount"),
+    Broken(rule="restricted", target="web-blue", change=into(context, procMount="Unmasked"), fix="take out procMount"),
     Broken(
         rule="restricted",
-        of="web-blue",
+        target="web-blue",
         change=into(container, ports=[{"containerPort": 8080, "hostPort": 80}]),
         fix="take out hostPort",
     ),
     Broken(
         rule="restricted",
-        of="board-prod",
+        target="board-prod",
         change=lambda props: props["metadata"]["labels"].pop("pod-security.kubernetes.io/enforce"),
         fix="give it the label pod-security.kubernetes.io/enforce: restricted",
     ),
-    Broken(rule="limits", of="cache", change=into(container, resources={}), fix="environment.tiers.cache.cpu"),
+    Broken(rule="limits", target="cache", change=into(container, resources={}), fix="environment.tiers.cache.cpu"),
     Broken(
         rule="limits",
-        of="blue-api-migrate",
+        target="blue-api-migrate",
         change=lambda props: pod(props)["initContainers"][0]["resources"]["limits"].pop("memory"),
         fix="environment.tiers.api.cpu and .memory",
     ),
     Broken(
         rule="limits",
-        of="Cluster/database-ha",
+        target="Cluster/database-ha",
         change=into(spec, resources={"limits": {"cpu": "1"}}),
         fix="environment.tiers.database.cpu and .memory",
     ),
     Broken(
         rule="limits",
-        of="Pooler/database-pooler",
+        target="Pooler/database-pooler",
         change=into(container, resources={}),
         fix="environment.tiers.database.cpu and .memory",
     ),
-    Broken(rule="private-data", of="Service/cache-1", change=into(spec, type="NodePort"), fix="make it a ClusterIP"),
     Broken(
-        rule="private-data", of="Service/cache", change=into(spec, externalIPs=["192.0.2.1"]), fix="without externalIPs"
+        rule="private-data", target="Service/cache-1", change=into(spec, type="NodePort"), fix="make it a ClusterIP"
     ),
     Broken(
         rule="private-data",
-        of="HTTPRoute/board",
+        target="Service/cache",
+        change=into(spec, externalIPs=["192.0.2.1"]),
+        fix="without externalIPs",
+    ),
+    Broken(
+        rule="private-data",
+        target="HTTPRoute/board",
         change=lambda props: spec(props)["rules"][0].update(backendRefs=[{"name": "database-pooler", "port": 5432}]),
         fix="take out that backend",
     ),
     *(
         Broken(
             rule="private-data",
-            of=f"NetworkPolicy/{name}",
+            target=f"NetworkPolicy/{name}",
             change=lambda props: spec(props)["ingress"][0].update({"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}),
             fix="name the pods",
         )
@@ -288,46 +301,46 @@ ON_KUBERNETES = [
     ),
     Broken(
         rule="private-data",
-        of="NetworkPolicy/deny-all",
+        target="NetworkPolicy/deny-all",
         change=into(spec, ingress=[{"ports": []}]),
         fix="name the pods",
     ),
     Broken(
         rule="tls",
-        of="HTTPRoute/board",
+        target="HTTPRoute/board",
         change=lambda props: spec(props)["parentRefs"][0].update(sectionName="http"),
         fix="environment.kubernetes.gateway.listener",
     ),
     Broken(
         rule="tls",
-        of="HTTPRoute/board-blue",
+        target="HTTPRoute/board-blue",
         change=lambda props: spec(props)["parentRefs"][0].pop("sectionName"),
         fix="environment.kubernetes.gateway.listener",
     ),
     Broken(
         rule="tls",
-        of="Gateway/own",
+        target="Gateway/own",
         change=lambda props: spec(props)["listeners"][0].update(protocol="HTTP"),
         fix="give gateway.create a certificate",
     ),
     Broken(
         rule="no-plain-secrets",
-        of="api-blue",
+        target="api-blue",
         change=into(container, env=[{"name": "STRIPE_API_KEY", "value": "sk_live_hunter2"}]),
         fix="name it in app.api.secrets",
     ),
     Broken(
-        rule="replicas", of="worker-blue", change=into(spec, replicas=1), fix="environment.tiers.worker.replicas: 2"
+        rule="replicas", target="worker-blue", change=into(spec, replicas=1), fix="environment.tiers.worker.replicas: 2"
     ),
     Broken(
         rule="replicas",
-        of="HorizontalPodAutoscaler/api-blue",
+        target="HorizontalPodAutoscaler/api-blue",
         change=into(spec, minReplicas=1),
         fix="environment.tiers.api.replicas: 2",
     ),
     Broken(
         rule="replicas",
-        of="web-blue",
+        target="web-blue",
         change=lambda props: pod(props).pop("topologySpreadConstraints"),
         fix="topologySpreadConstraints over kubernetes.io/hostname",
     ),
@@ -353,17 +366,19 @@ def own_gateway() -> Deployment:
 WORKLOADS = ("Deployment", "StatefulSet", "Job", "Namespace", "Container", "RemoteImage", "Network", "Volume")
 
 
-def found(deployed: Deployment, of: str, stack: str = "prod") -> Resource:
+def find(deployed: Deployment, reference: str, stack: str = "prod") -> Resource:
     """Return the object of that name: a workload, unless a kind is named too."""
-    kind, _, name = of.rpartition("/")
+    kind, _, name = reference.rpartition("/")
     kinds = (kind,) if kind and not kind.startswith("image-") else WORKLOADS
-    [one] = [each for each in deployed if each.name in (name, of) and each.kind in kinds]
+    [one] = [entry for entry in deployed if entry.name in (name, reference) and entry.kind in kinds]
     return as_seen(one, stack)
 
 
 def broken(case: Broken, stack: str = "prod") -> Resource:
-    deployed = single_server() if case in ON_DOCKER else own_gateway() if case.of.startswith("Gateway") else cluster()
-    before = found(deployed, case.of, stack)
+    deployed = (
+        single_server() if case in ON_DOCKER else own_gateway() if case.target.startswith("Gateway") else cluster()
+    )
+    before = find(deployed, case.target, stack)
     assert problems(BY_NAME[case.rule], [before]) == []
     props = copy.deepcopy(dict(before.props))
     case.change(props)
@@ -371,7 +386,7 @@ def broken(case: Broken, stack: str = "prod") -> Resource:
 
 
 @pytest.mark.parametrize(
-    "case", [*ON_DOCKER, *ON_KUBERNETES], ids=lambda case: f"{case.rule}-{case.of}-{case.fix[:30]}"
+    "case", [*ON_DOCKER, *ON_KUBERNETES], ids=lambda case: f"{case.rule}-{case.target}-{case.fix[:30]}"
 )
 def test_change_that_breaks_a_rule_is_refused_with_the_fix(case: Broken) -> None:
     [problem] = problems(BY_NAME[case.rule], [broken(case)])
@@ -391,7 +406,7 @@ def test_every_rule_has_a_refused_change_on_each_platform() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "of"),
+    ("name", "deployed"),
     [
         ("database-ha", cluster),
         ("cache-data", cluster),
@@ -400,9 +415,9 @@ def test_every_rule_has_a_refused_change_on_each_platform() -> None:
         ("cache-data", single_server),
     ],
 )
-def test_unprotected_data_is_refused(name: str, of: Callable[[], Deployment]) -> None:
+def test_unprotected_data_is_refused(name: str, deployed: Callable[[], Deployment]) -> None:
     holds = ("Cluster", "Namespace", "PersistentVolumeClaim", "Volume")
-    [one] = [as_seen(each, "prod") for each in of() if each.name == name and each.kind in holds]
+    [one] = [as_seen(entry, "prod") for entry in deployed() if entry.name == name and entry.kind in holds]
     assert problems(BY_NAME["protected-data"], [one]) == []
     [problem] = problems(BY_NAME["protected-data"], [replace(one, protect=False)])
     assert "set environment.protect_data: true" in problem
@@ -410,10 +425,10 @@ def test_unprotected_data_is_refused(name: str, of: Callable[[], Deployment]) ->
 
 
 def test_tier_with_one_container_is_refused() -> None:
-    one_each = [each for each in resources(single_server(), "prod") if each.name != "blue-worker-2"]
+    one_each = [resource for resource in resources(single_server(), "prod") if resource.name != "blue-worker-2"]
     rule = BY_NAME["replicas-on-docker"]
     assert problems(rule, one_each) == ["there is one worker; set environment.tiers.worker.replicas: 2 or more"]
-    assert problems(rule, [replace(each, stack="dev") for each in one_each]) == []
+    assert problems(rule, [replace(entry, stack="dev") for entry in one_each]) == []
 
 
 # ---------------------------------------------------------------------- settings and unknown values
@@ -450,7 +465,7 @@ def test_unlisted_stack_gets_the_strict_rules(stack: str, strict: bool) -> None:
     "setting", ["DATABASE_PASSWORD_FILE=/run/secrets/x", "TOKEN_TTL=60", "PASSWORD=", "CACHE_KEY=a"]
 )
 def test_variable_that_only_sounds_like_a_secret_passes(setting: str) -> None:
-    one = found(single_server(), "blue-api-1")
+    one = find(single_server(), "blue-api-1")
     assert problems(BY_NAME["no-plain-secrets"], [replace(one, props={**one.props, "envs": [setting]})]) == []
 
 
@@ -466,15 +481,15 @@ class _Seen:
 
 
 @pytest.mark.parametrize(
-    ("image", "ignore", "said"),
+    ("image", "ignore", "count"),
     [("haproxy", [], 1), (UNKNOWN_STRING_VALUE, [], 0), ("haproxy", ["*"], 0), ("haproxy", ["memory"], 1)],
 )
-def test_value_unknown_in_a_preview_is_not_judged(image: str, ignore: list[str], said: int) -> None:
+def test_value_unknown_in_a_preview_is_not_judged(image: str, ignore: list[str], count: int) -> None:
     reported: list[str] = []
-    given: Any = _Seen({"image": image}, ignore)
-    judge(BY_NAME["no-latest"], [seen(given)], lambda message, urn=None: reported.append(f"{message} {urn}"))
-    assert len(reported) == said
-    assert all(each.startswith("haproxy changes with") and "urn:pulumi:prod::" in each for each in reported)
+    resource: Any = _Seen({"image": image}, ignore)
+    judge(BY_NAME["no-latest"], [seen(resource)], lambda message, urn=None: reported.append(f"{message} {urn}"))
+    assert len(reported) == count
+    assert all(entry.startswith("haproxy changes with") and "urn:pulumi:prod::" in entry for entry in reported)
 
 
 def test_policy_page_lists_every_rule() -> None:

@@ -73,7 +73,7 @@ class Server:
         elif "FROM pg_database WHERE datname =" in statement:
             self.found = [(1,)] if values[0] in self.databases else []
         else:
-            self.found = next((found for part, found in self.answers.items() if part in statement), [])
+            self.found = next((rows for part, rows in self.answers.items() if part in statement), [])
 
     def fetchone(self) -> tuple[Any, ...] | None:
         return self.found[0] if self.found else None
@@ -97,9 +97,9 @@ def postgres(server: Server, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(sys.modules, "psycopg2.sql", written)
     monkeypatch.delitem(sys.modules, "images.backup.backup.postgres", raising=False)
     monkeypatch.setenv("PGDATABASE", "board")
-    found = import_module("images.backup.backup.postgres")
-    monkeypatch.setattr(found, "_fed", server.fed)
-    return found
+    module = import_module("images.backup.backup.postgres")
+    monkeypatch.setattr(module, "_fed", server.fed)
+    return module
 
 
 def test_missing_database_is_reported_with_the_existing_ones(postgres: Any, server: Server) -> None:

@@ -36,22 +36,22 @@ FAILED = {"protected", "broken", "unreachable"}
 
 
 @cache
-def told(name: str) -> dict[str, Any]:
+def recording(name: str) -> dict[str, Any]:
     return json.loads((KEPT / f"{name}.json").read_text())
 
 
 @cache
 def seen(name: str) -> Preview:
-    return preview.read(told(name), "demo")
+    return preview.read(recording(name), "demo")
 
 
 @cache
-def said(name: str) -> str:
+def comment_of(name: str) -> str:
     return preview.comment(seen(name))
 
 
 def unfolded(name: str) -> str:
-    return said(name).partition("<details>")[0]
+    return comment_of(name).partition("<details>")[0]
 
 
 class TestVerdict:
@@ -61,7 +61,7 @@ class TestVerdict:
         failed = kind in FAILED or name in FAILED
         assert seen(name).verdict is VERDICTS.get(name, VERDICTS.get(kind))
         assert bool(seen(name).errors) is failed
-        first, _, headline, *_ = said(name).splitlines()
+        first, _, headline, *_ = comment_of(name).splitlines()
         assert first == preview.marker("demo")
         assert headline.startswith("**demo: ") and ("the preview failed" in headline) is failed
 
@@ -77,7 +77,7 @@ class TestPlan:
         """The plan that is read from the states equals the plan that the program logged."""
         plan = seen(name).plan
         assert plan
-        assert explain(seen(name).observed, plan) == told(name)["diagnostics"][0]["message"].strip()
+        assert explain(seen(name).observed, plan) == recording(name)["diagnostics"][0]["message"].strip()
 
     @pytest.mark.parametrize("platform", BOTH)
     def test_differences_from_the_live_release_are_listed(self, platform: str) -> None:
@@ -104,12 +104,12 @@ class TestPlan:
         assert 'database["database"]:::unchanged' in picture
         assert "gateway ==>|after the switch| blue" in picture and "gateway -.->|until the switch| green" in picture
         assert 'database["database<br>deleted"]:::deleted' in unfolded(f"{platform}/database-deleted")
-        assert "mermaid" not in said(f"{platform}/no-change")
+        assert "mermaid" not in comment_of(f"{platform}/no-change")
 
 
 class TestDangers:
     @pytest.mark.parametrize(
-        "name", [f"{each}/{kind}" for each in BOTH for kind in ("new-image", "env", "waits", "back")]
+        "name", [f"{entry}/{kind}" for entry in BOTH for kind in ("new-image", "env", "waits", "back")]
     )
     def test_ordinary_release_has_no_dangers(self, name: str) -> None:
         assert preview.dangers(seen(name)) == []
@@ -138,9 +138,9 @@ class TestDangers:
             gone("networking.k8s.io/v1:NetworkPolicy", "deny-all", {"spec": {"ingress": [], "egress": []}}),
             gone("docker:index/network:Network", "data", {"internal": True}),
         ]
-        found = preview.dangers(preview.read({"steps": steps}, "demo"))
-        assert "**network opened**: NetworkPolicy `deny-all` denies all that no other allows no more" in found
-        assert "**network opened**: network `data` is closed to the outside no more" in found
+        dangers = preview.dangers(preview.read({"steps": steps}, "demo"))
+        assert "**network opened**: NetworkPolicy `deny-all` denies all that no other allows no more" in dangers
+        assert "**network opened**: network `data` is closed to the outside no more" in dangers
 
     @pytest.mark.parametrize(
         ("name", "line"),
@@ -157,10 +157,10 @@ class TestDangers:
 class TestFailures:
     @pytest.mark.parametrize("platform", BOTH)
     def test_failed_preview_gives_a_comment_with_the_error(self, platform: str) -> None:
-        assert "\napp.api.port: '8000' is not a port; give a whole number" in said(f"{platform}/broken")
-        assert "Connection refused" in said(f"{platform}/unreachable")
-        assert "because it is protected" in said(f"{platform}/protected")
-        assert "unhandled error" not in said(f"{platform}/broken")
+        assert "\napp.api.port: '8000' is not a port; give a whole number" in comment_of(f"{platform}/broken")
+        assert "Connection refused" in comment_of(f"{platform}/unreachable")
+        assert "because it is protected" in comment_of(f"{platform}/protected")
+        assert "unhandled error" not in comment_of(f"{platform}/broken")
 
     def test_command_ends_with_1_for_a_failed_preview(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -168,7 +168,7 @@ class TestFailures:
         monkeypatch.delenv("PR_NUMBER", raising=False)
         assert preview.main("demo", str(KEPT / "docker/broken.json")) == 1
         assert preview.main("demo", str(KEPT / "docker/no-change.json")) == 0
-        assert capsys.readouterr().out == said("docker/broken") + said("docker/no-change")
+        assert capsys.readouterr().out == comment_of("docker/broken") + comment_of("docker/no-change")
 
     def test_pulumi_error_without_json_becomes_the_error_of_the_comment(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -183,7 +183,7 @@ class TestSecrets:
     @pytest.mark.parametrize("name", ALL)
     def test_comment_and_recording_contain_no_secret(self, name: str) -> None:
         for value in SECRETS:
-            assert value not in said(name)
+            assert value not in comment_of(name)
             assert value not in (KEPT / f"{name}.json").read_text()
 
     @pytest.mark.parametrize(
@@ -201,17 +201,17 @@ class TestSecrets:
     def test_secret_that_pulumi_did_not_mask_is_masked(
         self, kind: str, inputs: dict[str, Any], more: dict[str, Any]
     ) -> None:
-        step = made(kind, "one", inputs, **more)
-        told = {
+        step = created(kind, "one", inputs, **more)
+        document = {
             "steps": [step],
             "diagnostics": [{"severity": "error", "message": "error: at http://me:hunter2@host/x"}],
         }
-        text = preview.comment(preview.read(told, "demo"))
+        text = preview.comment(preview.read(document, "demo"))
         assert "hunter2" not in text
         assert text.count(preview.SECRET) >= 2
 
     def test_path_of_a_secret_file_is_not_masked(self) -> None:
-        step = made("docker:index/container:Container", "one", {"envs": ["PASSWORD_FILE=/run/secrets/password"]})
+        step = created("docker:index/container:Container", "one", {"envs": ["PASSWORD_FILE=/run/secrets/password"]})
         assert "envs[PASSWORD_FILE]: /run/secrets/password" in preview.comment(preview.read({"steps": [step]}, "demo"))
 
 
@@ -219,16 +219,16 @@ class TestSize:
     @pytest.mark.parametrize("name", ["docker/new-image", "docker/opened", "kubernetes/database-deleted"])
     def test_order_of_steps_does_not_change_the_comment(self, name: str) -> None:
         for seed in range(3):
-            steps = random.Random(seed).sample(told(name)["steps"], len(told(name)["steps"]))
-            assert preview.comment(preview.read(told(name) | {"steps": steps}, "demo")) == said(name)
+            steps = random.Random(seed).sample(recording(name)["steps"], len(recording(name)["steps"]))
+            assert preview.comment(preview.read(recording(name) | {"steps": steps}, "demo")) == comment_of(name)
 
     @pytest.mark.parametrize("name", ALL)
     def test_real_comment_is_below_the_size_limit(self, name: str) -> None:
-        assert len(said(name)) < LIMIT
+        assert len(comment_of(name)) < LIMIT
 
     @pytest.mark.parametrize(("count", "text"), [(1, "x"), (800, "x" * 5000), (800, "é\n```ü" * 40), (2000, "x")])
     def test_steps_beyond_the_size_limit_are_counted(self, count: int, text: str) -> None:
-        steps = [made("any:Kind", f"number-{number}", {"value": text}) for number in range(count)]
+        steps = [created("any:Kind", f"number-{number}", {"value": text}) for number in range(count)]
         comment = preview.comment(preview.read({"steps": steps}, "demo"))
         assert len(comment) < LIMIT
         left = re.search(r"^# (\d+) more are left out here", comment, re.MULTILINE)
@@ -239,18 +239,18 @@ class TestSize:
     def test_comment_with_long_parts_is_below_the_size_limit(self) -> None:
         """Fill every part of the comment: errors, warnings, losses and changes in place."""
         long = "ü" * 5000
-        said = [
+        diagnostics = [
             {"severity": severity, "message": f"{n} {long}\n" * 50}
             for n in range(40)
             for severity in ("error", "warning")
         ]
         steps = [gone("any:Kind", f"{n}-{long}", {}) for n in range(40)]
-        steps += [made("any:Other", f"{n}-{long}", {long: n}) | {"op": "update"} for n in range(40)]
-        steps += [made("any:Service", f"{n}-{long}", {"spec": {"type": "LoadBalancer"}}) for n in range(40)]
-        assert len(preview.comment(preview.read({"steps": steps, "diagnostics": said}, "demo"))) < LIMIT
+        steps += [created("any:Other", f"{n}-{long}", {long: n}) | {"op": "update"} for n in range(40)]
+        steps += [created("any:Service", f"{n}-{long}", {"spec": {"type": "LoadBalancer"}}) for n in range(40)]
+        assert len(preview.comment(preview.read({"steps": steps, "diagnostics": diagnostics}, "demo"))) < LIMIT
 
 
-def made(kind: str, name: str, inputs: dict[str, Any], **more: Any) -> dict[str, Any]:
+def created(kind: str, name: str, inputs: dict[str, Any], **more: Any) -> dict[str, Any]:
     urn = f"urn:pulumi:demo::board::{kind}::{name}"
     return {
         "op": "create",
@@ -260,7 +260,7 @@ def made(kind: str, name: str, inputs: dict[str, Any], **more: Any) -> dict[str,
 
 
 def gone(kind: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
-    step = made(kind, name, inputs)
+    step = created(kind, name, inputs)
     return {"op": "delete", "urn": step["urn"], "oldState": step["newState"]}
 
 
@@ -321,7 +321,7 @@ class TestSticky:
         assert preview.sticky(comments, "staging") is None
 
     def test_first_comment_is_posted_and_later_ones_replace_it(self, github: dict[str, str]) -> None:
-        text = said("docker/new-image")
+        text = comment_of("docker/new-image")
         assert preview.post(text, "demo", github) == "https://there"
         GitHub.comments = [{"id": 1, "body": "a"}, {"id": 2, "body": "b"}, {"id": 3, "body": text}]
         preview.post(text, "demo", github)
@@ -339,5 +339,5 @@ class TestSticky:
     ("page", "name"), [("release", "docker/new-image"), ("dangerous", "kubernetes/database-deleted")]
 )
 def test_example_pages_equal_the_output_of_the_command(page: str, name: str) -> None:
-    assert (ROOT / f"docs/previews/{page}.md").read_text() == said(name), "run `make docs`"
+    assert (ROOT / f"docs/previews/{page}.md").read_text() == comment_of(name), "run `make docs`"
     assert f"tests/previews/{name}.json > docs/previews/{page}.md" in (ROOT / "Makefile").read_text()

@@ -24,26 +24,26 @@ class Network(reachability.Network):
     """Pods of a deployment, and the connections that its policies allow."""
 
     def __init__(self, *deployed: Deployment) -> None:
-        objects = {each.urn: each for each_deployed in deployed for each in each_deployed.objects if each.inputs}
-        policies = [each.inputs for each in objects.values() if each.kind == "NetworkPolicy"]
+        objects = {entry.urn: entry for each_deployed in deployed for entry in each_deployed.objects if entry.inputs}
+        policies = [entry.inputs for entry in objects.values() if entry.kind == "NetworkPolicy"]
         super().__init__(policies[0]["metadata"]["namespace"], policies)
         self.pods: dict[str, Pod] = {}
         self.ports: dict[str, int] = {}
-        for each in objects.values():
-            for name, (labels, port) in pods(each.inputs).items():
+        for entry in objects.values():
+            for name, (labels, port) in pods(entry.inputs).items():
                 self.pods[name] = (self.namespace, labels)
                 if port:
                     self.ports[name] = port
 
     def graph(self) -> set[tuple[str, str]]:
         """Return all pairs of pods, gateway and world of which the first can connect to the second's own port."""
-        known: dict[str, Pod | str] = {**self.pods, "gateway": GATEWAY, "world": WORLD, "stranger": STRANGER}
+        peers: dict[str, Pod | str] = {**self.pods, "gateway": GATEWAY, "world": WORLD, "stranger": STRANGER}
         ports = self.ports | {"gateway": 8000, "world": 5432, "stranger": 80}
         return {
             (one, other)
-            for one, other in product(known, known)
+            for one, other in product(peers, peers)
             if one != other and not {one, other} <= {"gateway", "world", "stranger"}
-            if self.reaches(known[one], known[other], ports.get(other, 80))
+            if self.reaches(peers[one], peers[other], ports.get(other, 80))
         }
 
 
@@ -60,7 +60,7 @@ INSTANCES = ("database-ha-1", "database-ha-2", "database-ha-3", "database-pooler
 AMONG = {*permutations(MEMBERS, 2), *permutations(INSTANCES, 2), *(("cache-proxy", name) for name in MEMBERS)}
 
 
-def of(stack: str, *names: str) -> set[tuple[str, str]]:
+def expected_graph(stack: str, *names: str) -> set[tuple[str, str]]:
     """Return the expected graph of these slots.
 
     In prod both data tiers are replicated. Clients of the cache reach its proxy and no member. Clients of the database reach
@@ -70,14 +70,14 @@ def of(stack: str, *names: str) -> set[tuple[str, str]]:
     if stack == "staging":
         return edges
     several = {"cache": ("cache-proxy",), "database": INSTANCES}
-    return {(one, each) for one, other in edges for each in several.get(other, (other,))} | AMONG
+    return {(one, entry) for one, other in edges for entry in several.get(other, (other,))} | AMONG
 
 
 @pytest.mark.parametrize(("stack", "number"), [("staging", 7), ("prod", 13)])
 def test_policies_allow_exactly_the_tier_graph(stack: str, number: int) -> None:
     network = Network(first(stack))
     assert len(network.pods) == number
-    assert network.graph() == of(stack, "blue")
+    assert network.graph() == expected_graph(stack, "blue")
 
 
 def test_only_cache_members_reach_the_sentinels() -> None:
@@ -113,7 +113,7 @@ def test_gateway_outside_the_cluster_is_admitted_by_its_addresses() -> None:
 @pytest.mark.parametrize("stack", ["staging", "prod"])
 def test_slots_do_not_reach_each_other(stack: str) -> None:
     network = Network(first(stack), second(stack))
-    assert network.graph() == of(stack, "blue", "green")
+    assert network.graph() == expected_graph(stack, "blue", "green")
 
 
 def test_every_option_opens_only_its_own_edges() -> None:
@@ -149,9 +149,9 @@ def test_every_pod_reaches_dns_and_no_other_namespace_reaches_a_pod(deployed: De
         assert network.reaches(pod, DNS, 53)
         assert not network.reaches(pod, DNS, 9153)
         assert not network.reaches(pod, ("kube-system", {"k8s-app": "other"}), 53)
-    known = {**dict.fromkeys(network.pods, 8000), **network.ports}
-    assert not [name for name, port in known.items() if network.reaches(STRANGER, network.pods[name], port)]
-    assert not [name for name, port in known.items() if network.reaches(WORLD, network.pods[name], port)]
+    ports = {**dict.fromkeys(network.pods, 8000), **network.ports}
+    assert not [name for name, port in ports.items() if network.reaches(STRANGER, network.pods[name], port)]
+    assert not [name for name, port in ports.items() if network.reaches(WORLD, network.pods[name], port)]
 
 
 def test_pod_of_no_tier_reaches_no_pod() -> None:
@@ -167,7 +167,7 @@ def test_ingress_and_egress_policies_each_match_the_graph(direction: str) -> Non
     """Otherwise a policy that is too wide could hide behind a narrow one."""
     network = Network(first("staging"))
     inside = {(one, other) for one, other in slot("blue") if one in network.pods and other in network.pods}
-    found = {
+    edges = {
         (one, other)
         for one, other in product(network.pods, network.pods)
         if one != other and other in network.ports
@@ -182,7 +182,7 @@ def test_ingress_and_egress_policies_each_match_the_graph(direction: str) -> Non
             "TCP",
         )
     }
-    assert found == inside
+    assert edges == inside
 
 
 def test_egress_of_one_slot_does_not_open_the_other() -> None:

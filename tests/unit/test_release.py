@@ -26,55 +26,55 @@ OBSERVED = FIRST | LATER
 
 def reached(observed: Observed, done: Plan) -> Observed:
     """Return the state that is observed after the plan was carried out."""
-    held = {slot: observed.held[slot] for slot in done.keep}
+    slots = {slot: observed.held[slot] for slot in done.keep}
     if done.render:
-        held[done.render] = Held(release=done.release, proven=True)
-    return Observed(live=done.live, held=held, switches=done.switches)
+        slots[done.render] = Held(release=done.release, proven=True)
+    return Observed(live=done.live, held=slots, switches=done.switches)
 
 
 @given(OBSERVED, RELEASES)
-def test_live_slot_is_never_rendered(observed: Observed, wanted: Release) -> None:
-    assert plan(observed, wanted).render is not observed.live or observed.live is None
+def test_live_slot_is_never_rendered(observed: Observed, desired: Release) -> None:
+    assert plan(observed, desired).render is not observed.live or observed.live is None
 
 
 @given(OBSERVED, RELEASES)
-def test_live_slot_is_kept(observed: Observed, wanted: Release) -> None:
+def test_live_slot_is_kept(observed: Observed, desired: Release) -> None:
     if observed.live in observed.held:
-        assert observed.live in plan(observed, wanted).keep
+        assert observed.live in plan(observed, desired).keep
 
 
 @given(OBSERVED, RELEASES)
-def test_slot_is_either_rendered_or_kept(observed: Observed, wanted: Release) -> None:
-    done = plan(observed, wanted)
+def test_slot_is_either_rendered_or_kept(observed: Observed, desired: Release) -> None:
+    done = plan(observed, desired)
     assert done.render not in done.keep
     assert done.live in (done.render, *done.keep)
 
 
 @given(OBSERVED, RELEASES)
-def test_desired_release_is_live_afterwards(observed: Observed, wanted: Release) -> None:
-    done = plan(observed, wanted)
-    assert done.release.digest == wanted.digest
+def test_desired_release_is_live_afterwards(observed: Observed, desired: Release) -> None:
+    done = plan(observed, desired)
+    assert done.release.digest == desired.digest
     if done.render is None:
         assert observed.held[done.live].release == done.release
 
 
 @given(OBSERVED, RELEASES)
-def test_second_plan_changes_nothing(observed: Observed, wanted: Release) -> None:
-    done = plan(observed, wanted)
-    again = plan(reached(observed, done), wanted)
+def test_second_plan_changes_nothing(observed: Observed, desired: Release) -> None:
+    done = plan(observed, desired)
+    again = plan(reached(observed, done), desired)
     assert (again.render, again.moves, again.switches) == (None, False, done.switches)
 
 
 @given(OBSERVED, RELEASES)
-def test_switch_number_grows_if_and_only_if_traffic_moves(observed: Observed, wanted: Release) -> None:
-    done = plan(observed, wanted)
+def test_switch_number_grows_if_and_only_if_traffic_moves(observed: Observed, desired: Release) -> None:
+    done = plan(observed, desired)
     if observed.live:
         assert done.switches == observed.switches + done.moves
 
 
 @given(OBSERVED, RELEASES)
-def test_slot_that_never_passed_its_gates_does_not_go_live(observed: Observed, wanted: Release) -> None:
-    done = plan(observed, wanted)
+def test_slot_that_never_passed_its_gates_does_not_go_live(observed: Observed, desired: Release) -> None:
+    done = plan(observed, desired)
     if done.moves and done.render is None:
         assert observed.held[done.live].proven
 
@@ -152,7 +152,7 @@ def test_explanation_of_a_plan_names_slots_differences_and_switch(manual: bool) 
         held={Slot.BLUE: Held(release=one, proven=True, order=2), Slot.GREEN: Held(release=gone, proven=True, order=1)},
         switches=2,
     )
-    said = explain(observed, plan(observed, two, manual=manual))
+    text = explain(observed, plan(observed, two, manual=manual))
     for part in (
         "green gets 2.0-bb, in place of 0.9-cc",
         "it differs in api;",
@@ -160,7 +160,7 @@ def test_explanation_of_a_plan_names_slots_differences_and_switch(manual: bool) 
         "blue stays live with 1.0-aa",
         "nothing switches: it waits to be promoted" if manual else "switch 3 moves all traffic to green, 2.0-bb",
     ):
-        assert part in said, said
+        assert part in text, text
     assert explain(observed, plan(observed, one)) == "nothing of the release changes"
 
 
@@ -178,6 +178,6 @@ def test_unknown_release_action_or_force_is_refused() -> None:
 def test_promotion_without_a_waiting_release_is_refused() -> None:
     one, two = (Release(version=version, digest=version) for version in "12")
     observed = Observed(live=Slot.BLUE, held={Slot.BLUE: Held(release=one, proven=True, order=1)}, switches=1)
-    for wanted in (one, two):
+    for desired in (one, two):
         with pytest.raises(ReleaseError, match="there is nothing to promote"):
-            plan(observed, wanted, Ask.PROMOTE, manual=True)
+            plan(observed, desired, Ask.PROMOTE, manual=True)

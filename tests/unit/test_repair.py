@@ -26,10 +26,10 @@ SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"
 def deployed(stack: str) -> State:
     """Return the board's state with a standby as `pulumi stack export` prints it, with ids, providers and encrypted secrets."""
     state = program.exported(program.second(stack))
-    by_urn = {each["urn"]: each for each in resources_of(state)}
+    by_urn = {resource["urn"]: resource for resource in resources_of(state)}
     # The recording has a kept slot in the order of its replay.
     state["deployment"]["resources"] = [dict(by_urn[entry.urn]) for entry in memory.ordered(parse(state).entries)]
-    provider = next(each for each in resources_of(state) if each["type"].startswith("pulumi:providers:"))
+    provider = next(resource for resource in resources_of(state) if resource["type"].startswith("pulumi:providers:"))
     for number, resource in enumerate(resources_of(state)):
         # The recording has no encrypted values, so its memory of a slot differs from that of a real state.
         resource["outputs"] = {name: value for name, value in resource["outputs"].items() if name != memory.MADE}
@@ -54,26 +54,26 @@ def deployed(stack: str) -> State:
 
 
 def keys(state: State) -> list[str]:
-    return [key for each in resources_of(state) if (key := key_of(each))]
+    return [key for resource in resources_of(state) if (key := key_of(resource))]
 
 
 def by_urn(state: State) -> dict[str, State]:
-    return {each["urn"]: each for each in resources_of(state)}
+    return {resource["urn"]: resource for resource in resources_of(state)}
 
 
 def broken_references(state: State) -> list[str]:
     """Return the references that `pulumi stack import` would refuse: those to a resource that does not come earlier."""
     seen, broken = set[str](), list[str]()
-    for each in resources_of(state):
+    for resource in resources_of(state):
         named = [
-            each.get("parent") or "",
-            str(each.get("provider") or "").rpartition("::")[0],
-            each.get("deletedWith") or "",
+            resource.get("parent") or "",
+            str(resource.get("provider") or "").rpartition("::")[0],
+            resource.get("deletedWith") or "",
         ]
-        named += each.get("dependencies") or []
-        named += [urn for urns in (each.get("propertyDependencies") or {}).values() for urn in urns]
-        broken += [f"{each['urn']} → {urn}" for urn in named if urn and urn not in seen]
-        seen.add(each["urn"])
+        named += resource.get("dependencies") or []
+        named += [urn for urns in (resource.get("propertyDependencies") or {}).values() for urn in urns]
+        broken += [f"{resource['urn']} → {urn}" for urn in named if urn and urn not in seen]
+        seen.add(resource["urn"])
     return broken
 
 
@@ -86,13 +86,13 @@ class Quiet(dict[str, Any]):
 
 @pytest.fixture(scope="module", params=["dev", "staging"])
 def state(request: pytest.FixtureRequest) -> State:
-    made = deployed(request.param)
+    exported = deployed(request.param)
     # Pulumi registers the stack's own resource, not the program.
-    root = min((each.get("parent", "") for each in resources_of(made)), key=len)
+    root = min((resource.get("parent", "") for resource in resources_of(exported)), key=len)
     first = {"urn": root, "type": "pulumi:pulumi:Stack", "custom": False, "inputs": {}, "outputs": {}}
-    made["deployment"]["resources"].insert(0, first)
-    assert not broken_references(made)
-    return Quiet(made)
+    exported["deployment"]["resources"].insert(0, first)
+    assert not broken_references(exported)
+    return Quiet(exported)
 
 
 @given(st.data())
@@ -100,17 +100,17 @@ def test_repair_of_any_loss_keeps_what_exists_and_leaves_no_broken_reference(sta
     everything = keys(state)
     gone = data.draw(st.sets(st.sampled_from(everything), max_size=12))
     stopped = data.draw(st.sets(st.sampled_from([key for key in everything if key not in gone]), max_size=4))
-    found = Inventory(keys=frozenset(everything) - gone, stopped=dict.fromkeys(stopped, "exited"))
-    repaired = plan_repair(state, found)
+    inventory = Inventory(keys=frozenset(everything) - gone, stopped=dict.fromkeys(stopped, "exited"))
+    repaired = plan_repair(state, inventory)
     before, after = by_urn(state), by_urn(repaired.state)
     dropped = before.keys() - after.keys()
     assert {key_of(before[urn]) for urn in dropped} == gone
     assert not broken_references(repaired.state)
     assert set(repaired.start) <= stopped
     assert repaired.changes_state == bool(gone)
-    assert {urn: each["inputs"] for urn, each in after.items()} == {urn: before[urn]["inputs"] for urn in after}
+    assert {urn: entry["inputs"] for urn, entry in after.items()} == {urn: before[urn]["inputs"] for urn in after}
     # A second repair changes nothing.
-    again = plan_repair(repaired.state, found)
+    again = plan_repair(repaired.state, inventory)
     assert again.state == repaired.state
     assert not again.dropped
 
@@ -118,14 +118,14 @@ def test_repair_of_any_loss_keeps_what_exists_and_leaves_no_broken_reference(sta
 @given(st.data())
 def test_slot_remembers_each_lost_resource_that_it_needs_again(state: State, data: st.DataObject) -> None:
     """The slot remembers their inputs without secrets, and all their dependencies."""
-    known = parse(state)
-    inside = [entry.urn for slot in Slot for entry in known.below(slot, SLOT) if entry.custom]
+    checkpoint = parse(state)
+    inside = [entry.urn for slot in Slot for entry in checkpoint.below(slot, SLOT) if entry.custom]
     urns = data.draw(st.sets(st.sampled_from(inside), min_size=1, max_size=6))
     gone = {key_of(by_urn(state)[urn]) for urn in urns}
     repaired = parse(plan_repair(state, Inventory(keys=frozenset(keys(state)) - gone)).state)
     for slot in Slot:
         remembered = {entry.urn: entry for entry in memory.recall(repaired, slot)}
-        for entry in known.below(slot, SLOT):
+        for entry in checkpoint.below(slot, SLOT):
             if entry.urn in urns:
                 assert (entry.urn in remembered) == memory.is_memorable(entry)
             if (back := remembered.get(entry.urn)) and not back.sealed:
@@ -143,15 +143,15 @@ def test_live_slot_and_passed_gates_are_known_after_any_loss(state: State, data:
     before = observe(parse(state))
     after = observe(parse(plan_repair(state, Inventory(keys=frozenset(everything) - gone)).state))
     assert (after.live, after.switches) == (before.live, before.switches)
-    assert {slot: held.proven for slot, held in after.held.items()} == {
-        slot: held.proven for slot, held in before.held.items()
+    assert {slot: state_of_slot.proven for slot, state_of_slot in after.held.items()} == {
+        slot: state_of_slot.proven for slot, state_of_slot in before.held.items()
     }
 
 
 def test_memory_of_a_slot_holds_no_secret(state: State) -> None:
-    known = parse(state)
+    checkpoint = parse(state)
     everything = frozenset(keys(state))
-    inside = {key_of(by_urn(state)[entry.urn]) for slot in Slot for entry in known.below(slot, SLOT)}
+    inside = {key_of(by_urn(state)[entry.urn]) for slot in Slot for entry in checkpoint.below(slot, SLOT)}
     repaired = parse(plan_repair(state, Inventory(keys=everything - inside)).state)
     text = json.dumps([entry.outputs for entry in repaired.entries if entry.type == SLOT])
     assert "tiers.slot" in text
@@ -162,26 +162,28 @@ def test_memory_of_a_slot_holds_no_secret(state: State) -> None:
 
 def test_containers_of_a_failed_release_are_not_started() -> None:
     state = deployed("dev")
-    containers = [each for each in resources_of(state) if each["type"] == CONTAINER and is_to_run(each)]
-    stopped = Inventory(keys=frozenset(keys(state)), stopped={str(key_of(each)): "exited" for each in containers})
+    containers = [resource for resource in resources_of(state) if resource["type"] == CONTAINER and is_to_run(resource)]
+    stopped = Inventory(keys=frozenset(keys(state)), stopped={str(key_of(entry)): "exited" for entry in containers})
     assert len(plan_repair(state, stopped).start) == len(containers)
     idle = observe(parse(state)).live.other  # pyright: ignore[reportOptionalMemberAccess]
-    for each in resources_of(state):
-        if each["urn"].endswith(f"{idle}-smoke"):
-            each["outputs"] = {"exitCode": 1}
-        elif each["urn"].endswith(f"::{idle}"):
-            each["outputs"] = {}
+    for resource in resources_of(state):
+        if resource["urn"].endswith(f"{idle}-smoke"):
+            resource["outputs"] = {"exitCode": 1}
+        elif resource["urn"].endswith(f"::{idle}"):
+            resource["outputs"] = {}
     started = set(plan_repair(state, stopped).start)
-    of_idle = {key_of(each) for each in containers if f"::{idle}-" in each["urn"]}
+    of_idle = {key_of(entry) for entry in containers if f"::{idle}-" in entry["urn"]}
     assert of_idle
     assert not started & of_idle
-    assert started == {key_of(each) for each in containers} - of_idle
+    assert started == {key_of(entry) for entry in containers} - of_idle
 
 
 def test_ended_one_shot_container_is_not_started() -> None:
     state = deployed("dev")
     ended = {
-        str(key_of(each)): "exited" for each in resources_of(state) if each["type"] == CONTAINER and not is_to_run(each)
+        str(key_of(resource)): "exited"
+        for resource in resources_of(state)
+        if resource["type"] == CONTAINER and not is_to_run(resource)
     }
     assert len(ended) > 4
     assert not plan_repair(state, Inventory(keys=frozenset(keys(state)), stopped=ended)).start
@@ -190,7 +192,7 @@ def test_ended_one_shot_container_is_not_started() -> None:
 @pytest.mark.parametrize("protected", [True, False])
 def test_lost_data_volume_is_named_if_it_is_protected(protected: bool) -> None:
     state = deployed("dev")
-    [volume] = [each for each in resources_of(state) if each["urn"].endswith("::database-data")]
+    [volume] = [resource for resource in resources_of(state) if resource["urn"].endswith("::database-data")]
     volume["protect"] = protected
     repaired = plan_repair(state, Inventory(keys=frozenset(keys(state)) - {str(key_of(volume))}))
     assert repaired.data == (("Volume database-data",) if protected else ())
@@ -206,14 +208,16 @@ def test_platform_without_any_object_of_the_stack_is_recognised(state: State) ->
 def test_missing_leftover_of_a_replacement_leaves_the_state() -> None:
     """With the stand-in for the docker plugin a missing container can't be deleted, so every update failed."""
     state = deployed("dev")
-    [web] = [each for each in resources_of(state) if each["urn"].endswith("::blue-web-1")]
+    [web] = [resource for resource in resources_of(state) if resource["urn"].endswith("::blue-web-1")]
     waiting = web | {"id": "gone", "pendingReplacement": True}
     leftover = web | {"id": "gone-too", "delete": True}
     resources = resources_of(state)
-    state["deployment"]["resources"] = [waiting if each is web else each for each in resources] + [leftover]
-    there = frozenset(keys(state)) - {"container gone", "container gone-too"}
+    state["deployment"]["resources"] = [waiting if resource is web else resource for resource in resources] + [leftover]
+    existing = frozenset(keys(state)) - {"container gone", "container gone-too"}
     assert not [
-        each for each in resources_of(plan_repair(state, Inventory(keys=there)).state) if each["urn"] == web["urn"]
+        resource
+        for resource in resources_of(plan_repair(state, Inventory(keys=existing)).state)
+        if resource["urn"] == web["urn"]
     ]
 
 
@@ -234,9 +238,9 @@ def test_resources_of_a_kind_that_could_not_be_listed_stay() -> None:
 def test_platform_is_read_from_the_state(stack: str, location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     state = deployed(stack)
-    for each in resources_of(state):
-        if each["type"] == "tiers:kubernetes:Ground":
-            each["outputs"] = {"namespace": "board-staging"}
+    for resource in resources_of(state):
+        if resource["type"] == "tiers:kubernetes:Ground":
+            resource["outputs"] = {"namespace": "board-staging"}
     assert locate(state, stack) == location
     assert locate({"deployment": {"resources": []}}, stack) is None
 
@@ -253,10 +257,10 @@ def test_image_is_identified_by_its_id_not_by_its_name() -> None:
 def test_kept_slot_restores_lost_resources_from_its_memory(stack: str) -> None:
     """It does not matter if healing or a refresh removed the resources from the state."""
     state = deployed(stack)
-    known = parse(state)
-    live = observe(known).live
+    checkpoint = parse(state)
+    live = observe(checkpoint).live
     assert live
-    lost = [entry for entry in known.below(live, SLOT) if entry.runs and entry.tier == "web"]
+    lost = [entry for entry in checkpoint.below(live, SLOT) if entry.runs and entry.tier == "web"]
     assert lost
     gone = {key_of(by_urn(state)[entry.urn]) for entry in lost}
     repaired = plan_repair(state, Inventory(keys=frozenset(keys(state)) - gone)).state
@@ -273,18 +277,18 @@ def test_complete_kept_slot_is_left_alone() -> None:
     again = program.deploy(
         program.project() | {"version": "2.0.0"}, program.environment("dev") | {"release": {}}, export=deployed("dev")
     )
-    kept = [each for each in again if each.custom and again.inside(each, SLOT)]
-    assert kept
-    assert all(each.ignores == ("*",) for each in kept)
+    replayed = [entry for entry in again if entry.custom and again.inside(entry, SLOT)]
+    assert replayed
+    assert all(entry.ignores == ("*",) for entry in replayed)
 
 
 def test_live_slot_that_cannot_be_restored_is_released_to_the_other_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     """The image of the containers is gone, too. The requested release is the live one, and still a release is needed."""
     state = deployed("dev")
-    known = parse(state)
-    live = observe(known).live
+    checkpoint = parse(state)
+    live = observe(checkpoint).live
     assert live
-    lost = [entry for entry in known.below(live, SLOT) if entry.runs and entry.tier == "web"]
+    lost = [entry for entry in checkpoint.below(live, SLOT) if entry.runs and entry.tier == "web"]
     gone = {key_of(by_urn(state)[entry.urn]) for entry in lost}
     repaired = plan_repair(state, Inventory(keys=frozenset(keys(state)) - gone)).state
     settings = program.environment("dev") | {"release": {}}
@@ -295,19 +299,21 @@ def test_live_slot_that_cannot_be_restored_is_released_to_the_other_slot(monkeyp
         absent={str(entry.inputs["image"]) for entry in lost},
     )
     assert not [entry for entry in lost if entry.urn in again.by_urn]
-    made = {each.labels.get("tiers.slot") for each in again if each.runs and each.labels.get("tiers.role") == "tier"}
-    assert str(live.other) in made
-    assert f"switch-{observe(known).switches + 1}" in again.by_name
+    slots = {
+        entry.labels.get("tiers.slot") for entry in again if entry.runs and entry.labels.get("tiers.role") == "tier"
+    }
+    assert str(live.other) in slots
+    assert f"switch-{observe(checkpoint).switches + 1}" in again.by_name
 
 
-@pytest.mark.parametrize("asked", ["configured", "previous"])
+@pytest.mark.parametrize("action", ["configured", "previous"])
 def test_rollback_uses_the_settings_of_the_last_update_if_the_files_are_wrong(
-    asked: str, monkeypatch: pytest.MonkeyPatch
+    action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = deployed("dev")
     wrong = program.environment("dev") | {"tiers": {"api": {"nothing": 1}}}
-    monkeypatch.setenv("TIERS_RELEASE", asked)
-    if asked == "previous":
+    monkeypatch.setenv("TIERS_RELEASE", action)
+    if action == "previous":
         again = program.deploy(program.project(), wrong, export=state)
         assert f"switch-{observe(parse(state)).switches + 1}" in again.by_name
     else:
@@ -316,7 +322,7 @@ def test_rollback_uses_the_settings_of_the_last_update_if_the_files_are_wrong(
 
 
 def test_settings_in_the_state_hold_no_secret_in_plain() -> None:
-    outputs = [each["outputs"] for each in resources_of(deployed("dev")) if not each["custom"]]
+    outputs = [resource["outputs"] for resource in resources_of(deployed("dev")) if not resource["custom"]]
     text = json.dumps(outputs)
     assert '\\"environment\\"' in text
     for value in program.SECRETS.values():
@@ -338,9 +344,9 @@ def test_error_of_a_plain_update_names_make_heal(cause: str, helped: bool) -> No
 def test_resource_of_a_kept_slot_with_creation_errors_blocks_no_release(state: State) -> None:
     """In every update Pulumi waits for a resource with creation errors, so every update would fail."""
     broken = json.loads(json.dumps(state))
-    known = parse(broken)
-    live = observe(known).live
-    [urn, *_] = [entry.urn for entry in known.below(live, SLOT) if entry.runs]  # pyright: ignore[reportArgumentType]
+    checkpoint = parse(broken)
+    live = observe(checkpoint).live
+    [urn, *_] = [entry.urn for entry in checkpoint.below(live, SLOT) if entry.runs]  # pyright: ignore[reportArgumentType]
     by_urn(broken)[urn]["initErrors"] = ["it never became ready"]
     repaired = plan_repair(broken, Inventory(keys=frozenset(keys(broken))))
     assert repaired.changes_state

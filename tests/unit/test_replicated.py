@@ -25,14 +25,14 @@ def spec(kind: str = "Cluster", name: str = "database-ha") -> dict[str, Any]:
     return DEPLOYED.one(kind, name).inputs["spec"]
 
 
-def told(kind: str, name: str) -> dict[str, str]:
-    [container] = [each for each in containers(DEPLOYED.one(kind, name)) if "env" in each]
-    return {each["name"]: each["value"] for each in container["env"]}
+def variables_of(kind: str, name: str) -> dict[str, str]:
+    [container] = [container for container in containers(DEPLOYED.one(kind, name)) if "env" in container]
+    return {variable["name"]: variable["value"] for variable in container["env"]}
 
 
-def misfit(said: dict[str, Any], stack: str = "staging", **more: Any) -> str:
+def misfit(settings: dict[str, Any], stack: str = "staging", **more: Any) -> str:
     env = environment(stack)
-    env |= {"tiers": {"database": said}, **more}
+    env |= {"tiers": {"database": settings}, **more}
     with pytest.raises(ConfigError) as refused:
         load_environment(env, load_app(project()))
     return str(refused.value)
@@ -66,10 +66,10 @@ def test_cluster_has_the_configured_size() -> None:
 
 
 def test_tiers_use_the_pooler_tasks_the_primary_and_readers_the_replicas() -> None:
-    api = told("Deployment", "api-blue")
+    api = variables_of("Deployment", "api-blue")
     assert (api["DATABASE_HOST"], api["DATABASE_DIRECT_HOST"]) == ("database-pooler", "database-ha-rw")
     assert api["DATABASE_READ_HOST"] == "database-ha-ro"
-    assert told("Job", "blue-api-migrate")["DATABASE_HOST"] == "database-ha-rw"
+    assert variables_of("Job", "blue-api-migrate")["DATABASE_HOST"] == "database-ha-rw"
     [reach] = DEPLOYED.one("Job", "blue-api-migrate").inputs["spec"]["template"]["spec"]["initContainers"]
     assert "database-ha-rw:5432" in reach["command"]
 
@@ -78,10 +78,10 @@ def test_tiers_use_the_pooler_tasks_the_primary_and_readers_the_replicas() -> No
 def test_without_ha_all_database_hosts_are_the_single_instance(stack: str) -> None:
     deployed = first(stack)
     if stack == "dev":
-        env = dict(each.partition("=")[::2] for each in deployed.by_name["blue-api-1"].inputs["envs"])
+        env = dict(variable.partition("=")[::2] for variable in deployed.by_name["blue-api-1"].inputs["envs"])
     else:
         [api] = containers(deployed.one("Deployment", "api-blue"))
-        env = {each["name"]: each["value"] for each in api["env"]}
+        env = {variable["name"]: variable["value"] for variable in api["env"]}
     assert {env["DATABASE_HOST"], env["DATABASE_DIRECT_HOST"], env["DATABASE_READ_HOST"]} == {"database"}
 
 
@@ -96,7 +96,7 @@ def test_another_database_name_is_another_release() -> None:
 
 
 def test_database_password_is_in_one_basic_auth_secret() -> None:
-    [secret] = [each for each in DEPLOYED.of("Secret") if each.inputs["type"] == "kubernetes.io/basic-auth"]
+    [secret] = [entry for entry in DEPLOYED.of_type("Secret") if entry.inputs["type"] == "kubernetes.io/basic-auth"]
     assert secret.inputs["stringData"] == {"username": "board", "password": SECRETS["database-password"]}
     assert spec()["bootstrap"]["initdb"]["secret"] == {"name": secret.inputs["metadata"]["name"]}
 
@@ -111,7 +111,7 @@ def test_external_password_is_referenced_or_fetched(reference: dict[str, str]) -
     if "secret" in reference:
         assert named == "given"
         return
-    [brought] = [each.inputs["spec"] for each in deployed.of("ExternalSecret") if each.name == named]
+    [brought] = [entry.inputs["spec"] for entry in deployed.of_type("ExternalSecret") if entry.name == named]
     assert brought["target"]["template"]["type"] == "kubernetes.io/basic-auth"
     assert brought["target"]["template"]["data"]["username"] == "board"
 
@@ -145,8 +145,8 @@ def test_instances_reach_each_other_and_the_api_server() -> None:
 
 
 def test_connections_between_instances_are_not_reported_as_open() -> None:
-    pods = [{"metadata": {"name": each[1]["cnpg.io/instanceName"], "labels": each[1]}} for each in (INSTANCE, OTHER)]
-    policies = [each.inputs for each in DEPLOYED.of("NetworkPolicy")]
+    pods = [{"metadata": {"name": entry[1]["cnpg.io/instanceName"], "labels": entry[1]}} for entry in (INSTANCE, OTHER)]
+    policies = [entry.inputs for entry in DEPLOYED.of_type("NetworkPolicy")]
     objects = {"Service": [], "HTTPRoute": [], "NetworkPolicy": policies, "Pod": pods}
     assert not list(isolation.of_cluster(load_app(project()), objects, "board-staging"))
 
@@ -154,19 +154,19 @@ def test_connections_between_instances_are_not_reported_as_open() -> None:
 def test_cluster_is_protected_because_its_claims_go_with_it() -> None:
     env: dict[str, Any] = environment("staging") | {"protect_data": True}
     env["tiers"]["database"] = {"ha": True}
-    protected = {each.name for each in deploy(env=env, stack="staging").objects if each.protect}
+    protected = {entry.name for entry in deploy(env=env, stack="staging").objects if entry.protect}
     assert "database-ha" in protected
-    assert "database-ha" not in {each.name for each in replicated().objects if each.protect}
+    assert "database-ha" not in {entry.name for entry in replicated().objects if entry.protect}
 
 
 def test_update_waits_until_instances_and_pooler_are_ready() -> None:
-    notes = {kind: DEPLOYED.of(kind)[0].inputs["metadata"]["annotations"] for kind in ("Cluster", "Pooler")}
-    assert {kind: each["pulumi.com/waitFor"] for kind, each in notes.items()} == {
+    notes = {kind: DEPLOYED.of_type(kind)[0].inputs["metadata"]["annotations"] for kind in ("Cluster", "Pooler")}
+    assert {kind: entry["pulumi.com/waitFor"] for kind, entry in notes.items()} == {
         "Cluster": "condition=Ready",
         "Pooler": "jsonpath={.status.instances}=2",
     }
     # With foreground deletion a Pooler never goes: its Deployment is created again meanwhile.
-    assert {each["pulumi.com/deletionPropagationPolicy"] for each in notes.values()} == {"background"}
+    assert {entry["pulumi.com/deletionPropagationPolicy"] for entry in notes.values()} == {"background"}
     assert {"database-ha", "database-pooler"} <= DEPLOYED.before("blue-api-migrate")
 
 
@@ -174,14 +174,14 @@ def test_ha_is_refused_on_docker_for_external_and_unpinned_databases() -> None:
     assert "environment.tiers.database.ha: a Docker engine has no such thing" in misfit({"ha": True}, "dev")
     assert "environment.tiers.database.external: " in misfit({"ha": True, "external": {"host": "db.test"}})
     images = {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in ("web", "api", "worker", "database", "cache")}
-    said = misfit({"ha": True}, pinned=True, images=images, toolbox=f"python@sha256:{'0' * 64}")
-    assert said.startswith("environment.pooler: ") and "make images" in said
+    message = misfit({"ha": True}, pinned=True, images=images, toolbox=f"python@sha256:{'0' * 64}")
+    assert message.startswith("environment.pooler: ") and "make images" in message
 
 
 @pytest.mark.parametrize("kind", ["Cluster", "Pooler"])
 def test_policy_checks_the_images_that_the_operator_runs(kind: str) -> None:
-    [rule] = [each for each in RULES if each.name == "known-registries"]
-    [it] = DEPLOYED.of(kind)
+    [rule] = [rule for rule in RULES if rule.name == "known-registries"]
+    [it] = DEPLOYED.of_type(kind)
     strict = replace(SETTINGS, registries=("docker.io/library",))
     seen = [Resource(type=it.type, name=it.name, stack="prod", props=it.inputs)]
     assert not list(rule.problems(seen, SETTINGS))
@@ -198,8 +198,8 @@ def test_secret_with_another_key_than_password_is_refused() -> None:
 
 def test_cpu_is_written_in_the_form_of_the_operator() -> None:
     """CloudNativePG writes `1000m` back as `1`, and each update would change it again."""
-    for given, written in ((1, "1"), (2.0, "2"), (0.5, "500m"), (1.5, "1500m")):
+    for cpu, written in ((1, "1"), (2.0, "2"), (0.5, "500m"), (1.5, "1500m")):
         env = environment("staging")
-        env["tiers"]["database"] |= {"ha": True, "cpu": given}
-        made = deploy(env=env, stack="staging").one("Cluster", "database-ha")
-        assert made.inputs["spec"]["resources"]["limits"]["cpu"] == written
+        env["tiers"]["database"] |= {"ha": True, "cpu": cpu}
+        cluster = deploy(env=env, stack="staging").one("Cluster", "database-ha")
+        assert cluster.inputs["spec"]["resources"]["limits"]["cpu"] == written

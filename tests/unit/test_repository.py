@@ -19,7 +19,7 @@ HOOKS = {
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A new repository with one commit on main, which is the repository that is checked."""
+    """Create a repository with one commit on main, and make the checks use it."""
     monkeypatch.setattr(repository, "REPOSITORY", tmp_path / "clone")
     for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GITHUB_BASE_REF"):
         monkeypatch.delenv(name, raising=False)

@@ -54,10 +54,10 @@ def test_refusal_names_the_holder_of_the_lock_and_its_start(tmp_path: Path) -> N
             pass
     finally:
         end(holder)
-    said = str(refused.value)
-    assert said.startswith("another make is at work on stack dev here: `make up`, process ")
-    assert f"process {holder.pid} of " in said
-    assert ", since 20" in said
+    message = str(refused.value)
+    assert message.startswith("another make is at work on stack dev here: `make up`, process ")
+    assert f"process {holder.pid} of " in message
+    assert ", since 20" in message
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
@@ -221,9 +221,9 @@ def test_parts_of_the_lab_follow_from_the_settings(environment: dict[str, Any], 
 def test_needs_and_keeper_are_read_as_yaml(tmp_path: Path, text: str, first: str) -> None:
     (tmp_path / "Pulumi.yaml").write_text("name: x\nconfig: {app: {value: {}}}\n")
     (tmp_path / "Pulumi.t.yaml").write_text(f"secretsprovider: $(touch /tmp/pwned)\nconfig:\n  x:environment:\n{text}")
-    asked = call.Call(target="up", values={"APP": str(tmp_path), "ENV": "t"})
-    assert needs.needs(asked)[0] == first
-    assert needs.keeper(asked) == "$(touch /tmp/pwned)"
+    command = call.Call(target="up", values={"APP": str(tmp_path), "ENV": "t"})
+    assert needs.needs(command)[0] == first
+    assert needs.keeper(command) == "$(touch /tmp/pwned)"
 
 
 # ---------------------------------------------------------------------- errors
@@ -246,9 +246,9 @@ def test_expected_error_is_one_line(error: Exception, line: str, capsys: pytest.
         raise error
 
     assert edge.attempt("status", fail) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f"status: {line}")
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"status: {line}")
+    assert message.count("\n") == 1
 
 
 def test_unexpected_error_is_one_line_with_the_file_of_its_details(
@@ -256,10 +256,10 @@ def test_unexpected_error_is_one_line_with_the_file_of_its_details(
 ) -> None:
     monkeypatch.setattr(edge, "LOGS", tmp_path)
     assert edge.attempt("status", lambda: {}["key"]) == 1
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
     [details] = tmp_path.iterdir()
-    assert str(details) in said
+    assert str(details) in message
     assert "Traceback" in details.read_text()
     assert details.stat().st_mode & 0o777 == 0o600
 

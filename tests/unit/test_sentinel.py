@@ -34,9 +34,9 @@ class Member:
         (folder / "redis-cli").chmod(0o755)
 
     def says(self, host: str, primary: str, epoch: int = 0, replicas: int = 0, flags: str = "master") -> None:
-        told = {"name": "tiers", "ip": primary, "port": 6379, "flags": flags, "num-slaves": replicas}
-        told |= {"config-epoch": epoch}
-        (self.folder / host).write_text("".join(f"{key}\n{value}\n" for key, value in told.items()))
+        answer = {"name": "tiers", "ip": primary, "port": 6379, "flags": flags, "num-slaves": replicas}
+        answer |= {"config-epoch": epoch}
+        (self.folder / host).write_text("".join(f"{key}\n{value}\n" for key, value in answer.items()))
 
     def run(self, role: str, *command: str, within: float = 5) -> str:
         script = sentinel.SCRIPT.replace("/data", str(self.data)).replace("sleep 1", "sleep 0.05")
@@ -138,15 +138,15 @@ def test_stopping_primary_fails_over_first_and_a_replica_does_not(member: Member
         '#!/bin/sh\necho "$@" >> "$ANSWERS/asked"\n'
         'case "$*" in role) cat "$ANSWERS/role" ;; *failover*) echo OK ;; *master*) cat "$ANSWERS/$2" ;; esac\n'
     )
-    asked = member.folder / "asked"
+    log = member.folder / "asked"
     (member.folder / "role").write_text("slave\n")
     member.run("leave")
-    assert asked.read_text() == "role\n"
+    assert log.read_text() == "role\n"
     (member.folder / "role").write_text("master\n")
     for host in ("cache-0", "cache-1", "cache-2"):
         member.says(host, "cache-2", epoch=1)
     member.run("leave")
-    lines = asked.read_text().splitlines()
+    lines = log.read_text().splitlines()
     assert lines[2] == "client pause 5000 write", "no write is acknowledged that the next primary does not have"
     assert lines[3] == "-h cache-0 -p 26379 sentinel failover tiers", "its own Sentinel is leaving, too"
 
@@ -187,7 +187,9 @@ def test_each_member_has_its_own_volume_name_and_service() -> None:
     claims = {"cache": "cache-data", "cache-1": "cache-data-1", "cache-2": "cache-data-2"}
     for resource, name in MEMBERS.items():
         volumes = spec(deployed, resource)["volumes"]
-        [claim] = [each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each]
+        [claim] = [
+            volume["persistentVolumeClaim"]["claimName"] for volume in volumes if "persistentVolumeClaim" in volume
+        ]
         assert claim == claims[resource]
         assert deployed.one("PersistentVolumeClaim", claim).protect
         for container in spec(deployed, resource)["containers"]:
@@ -204,11 +206,11 @@ def test_each_member_has_its_own_volume_name_and_service() -> None:
 
 
 def test_first_member_replaces_the_single_instance_on_its_volume() -> None:
-    """Both are one resource, which is deleted before it is created again: two instances on one volume would ruin the data."""
+    """Both StatefulSets are one resource, which is deleted before it is created again: two instances on one volume would ruin the data."""
     before, after = single(), first("prod")
     assert before.one("StatefulSet", "cache").urn == after.one("StatefulSet", "cache").urn
     assert before.one("PersistentVolumeClaim", "cache-data").urn == after.one("PersistentVolumeClaim", "cache-data").urn
-    metadata = [each.one("StatefulSet", "cache").inputs["metadata"]["name"] for each in (before, after)]
+    metadata = [entry.one("StatefulSet", "cache").inputs["metadata"]["name"] for entry in (before, after)]
     assert metadata == ["cache", "cache-0"]
 
 
@@ -216,8 +218,8 @@ def test_cache_service_leads_to_the_proxy_once_members_run() -> None:
     deployed = first("prod")
     address = deployed.one("Service", "cache")
     proxy = deployed.one("Deployment", "cache-proxy")
-    found = address.inputs["spec"]["selector"].items()
-    assert found <= proxy.inputs["spec"]["template"]["metadata"]["labels"].items()
+    selector = address.inputs["spec"]["selector"].items()
+    assert selector <= proxy.inputs["spec"]["template"]["metadata"]["labels"].items()
     assert set(MEMBERS) <= deployed.before(proxy)
     assert "cache-proxy" in deployed.before("blue-api-migrate")
     startup = proxy.inputs["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
@@ -228,12 +230,12 @@ def test_cache_service_never_selects_a_member() -> None:
     """This holds also during the change to `ha`. Clients that connected through the old address stayed with a replica."""
     after = changed(single())
     address, gone = after.one("Service", "cache"), single().one("Service", "cache").inputs["spec"]["selector"].items()
-    found = address.inputs["spec"]["selector"].items()
-    for each in (after.one("StatefulSet", name) for name in MEMBERS):
-        labels = each.inputs["spec"]["template"]["metadata"]["labels"].items()
+    selector = address.inputs["spec"]["selector"].items()
+    for entry in (after.one("StatefulSet", name) for name in MEMBERS):
+        labels = entry.inputs["spec"]["template"]["metadata"]["labels"].items()
         assert gone <= labels, "otherwise the order would not matter"
-        assert not found <= labels
-        assert address.urn in each.waits_for
+        assert not selector <= labels
+        assert address.urn in entry.waits_for
 
 
 def test_members_with_another_password_start_together_and_other_changes_roll() -> None:
@@ -251,14 +253,14 @@ def test_members_with_another_password_start_together_and_other_changes_roll() -
 
 def waits_for(deployed: Deployment, name: str) -> set[str]:
     """Return the other members that a member waits for."""
-    members = {deployed.one("StatefulSet", each).urn: each for each in MEMBERS}
+    members = {deployed.one("StatefulSet", entry).urn: entry for entry in MEMBERS}
     return {members[urn] for urn in deployed.one("StatefulSet", name).waits_for & members.keys()}
 
 
 def test_settings_of_a_member_are_part_of_its_selector() -> None:
     one, other = (
-        [json.dumps(each.one("StatefulSet", name).inputs["spec"]["selector"]) for name in MEMBERS]
-        for each in (first("prod"), changed(first("prod")))
+        [json.dumps(entry.one("StatefulSet", name).inputs["spec"]["selector"]) for name in MEMBERS]
+        for entry in (first("prod"), changed(first("prod")))
     )
     assert len({*one, *other}) == 6
 

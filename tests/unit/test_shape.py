@@ -55,7 +55,7 @@ def imported(compose: Any) -> None:
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Return the paths of all parts of a value."""
     keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-    return [path, *(place for key in keys for place in places(value[key], (*path, key)))]
+    return [path, *(inner for key in keys for inner in places(value[key], (*path, key)))]
 
 
 def put(path: tuple[Any, ...], part: Any) -> Any:
@@ -94,10 +94,10 @@ def test_any_part_at_any_path_is_carried_or_refused_in_one_line(path: tuple[Any,
 
 
 def nested(levels: int) -> Any:
-    found: Any = "x"
+    parts: Any = "x"
     for _ in range(levels):
-        found = {"a": found}
-    return found
+        parts = {"a": parts}
+    return parts
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,8 @@ def test_script_of_steps_is_split() -> None:
 @given(st.text(st.sampled_from("ab &|;'\"\\\n$()=[]")))
 @settings(max_examples=300)
 def test_any_script_is_split_or_kept(script: str) -> None:
-    found = _apart(["sh", "-c", script])
-    assert found and all(found)
+    parts = _apart(["sh", "-c", script])
+    assert parts and all(parts)
 
 
 def test_secret_without_its_file_is_a_note(tmp_path: Path) -> None:

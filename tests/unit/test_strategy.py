@@ -24,12 +24,12 @@ class TestRow:
             assert (ROOT / name).exists(), name
 
     def test_tests_of_the_row_exist(self, row: str) -> None:
-        held = row.split("|")[3]
-        for file, tests in re.findall(r"`(tests/[\w/.]+)` \(([^)]+)\)", held):
+        evidence = row.split("|")[3]
+        for file, tests in re.findall(r"`(tests/[\w/.]+)` \(([^)]+)\)", evidence):
             text = (ROOT / file).read_text()
             for name in re.findall(r"`(\w+)`", tests):
                 assert re.search(rf"def {name}\(", text), f"{file}: {name}"
-        assert held.strip() or "**not there**" in row
+        assert evidence.strip() or "**not there**" in row
 
     def test_commands_of_the_row_exist(self, row: str) -> None:
         makefile = (ROOT / "Makefile").read_text()
@@ -44,6 +44,6 @@ def test_environments_differ_in_environment_only(folder: Path) -> None:
     for stack in ("dev", "staging", "prod"):
         settings: dict[str, Any] = yaml.safe_load((folder / f"Pulumi.{stack}.yaml").read_text())
         assert set(settings) <= {"config", "encryptionsalt", "secretsprovider"}, stack
-        own = {f"{project['name']}:{key}" for key in ("environment", "secrets")}
+        allowed = {f"{project['name']}:{key}" for key in ("environment", "secrets")}
         assert f"{project['name']}:environment" in settings["config"]
-        assert set(settings["config"]) <= own, stack
+        assert set(settings["config"]) <= allowed, stack

@@ -1,4 +1,4 @@
-"""Every target of make, with any files and any answers of Pulumi: an exit code and lines of text, never a Python traceback."""
+"""Every target of make with any files and any answers of Pulumi: it ends with an exit code and lines of text, never with a traceback."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from docker.errors import DockerException
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-# The modules are here before any test changes the working directory, and with it the folder that they take for the application's.
+# The modules are imported before a test changes the working directory, because they take it for the application's folder.
 from ci import backup, check, commands, dashboard, deploy, edge, pins, preview, process, sbom, slo, surroundings, trace
 from ci import restore as restoring
 from ci.call import Call
@@ -71,12 +71,12 @@ ANSWERS = {
     "output": ("{}", '{"live": "blue", "url": "http://127.0.0.1:1", "release": "1-a"}', '{"live": "purple", "url": 5}', "http://127.0.0.1:1"),
     "ls": ("[]", '[{"name": "pr-1"}]'),
 }  # fmt: skip
-"""What Pulumi prints, by a word of the command."""
+"""Output of Pulumi by a word of its command."""
 
 
 @st.composite
 def mutated(draw: st.DrawFn, value: Any) -> Any:
-    """A value with one of its parts left out, put in by another name, or of another type."""
+    """Draw a value with one part removed, renamed or of another type."""
     if not isinstance(value, dict | list) or not value or draw(st.integers(0, 4)) == 0:
         return draw(st.sampled_from(ODD))
     changed: Any = dict(value) if isinstance(value, dict) else list(value)
@@ -91,23 +91,23 @@ def mutated(draw: st.DrawFn, value: Any) -> Any:
 
 
 def documents(value: dict[str, Any]) -> st.SearchStrategy[bytes | None]:
-    """Files: right ones, mutated ones, any bytes, or none."""
+    """Return a strategy for files: correct ones, mutated ones, any bytes, or None for no file."""
     written = st.just(value) | mutated(value)
-    texts = written.map(lambda each: yaml.safe_dump(each).encode())
+    texts = written.map(lambda entry: yaml.safe_dump(entry).encode())
     return st.one_of(texts, texts, texts, st.sampled_from(TEXTS), st.binary(max_size=40), st.none())
 
 
-STACK_FILES = st.sampled_from(STACKS).flatmap(lambda each: documents({"config": {"x:environment": each}}))
+STACK_FILES = st.sampled_from(STACKS).flatmap(lambda entry: documents({"config": {"x:environment": entry}}))
 
 
 class Foreseen:
-    """Stands in for Pulumi and for every other program."""
+    """Stand-in for Pulumi and every other program, with chosen answers."""
 
     def __init__(self, choice: int, code: int) -> None:
         self.choice, self.code = choice, code
 
     def capture(self, words: Sequence[str], *, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        answers = next((found for word, found in ANSWERS.items() if word in words), ("",))
+        answers = next((texts for word, texts in ANSWERS.items() if word in words), ("",))
         text = answers[self.choice % len(answers)] if self.choice else "no JSON"
         return subprocess.CompletedProcess(
             words, self.code, text, "error: no stack named 't' found" if self.code else ""
@@ -119,14 +119,14 @@ class Foreseen:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An application's folder; nothing outside it is read, changed or reached."""
+    """Create an application's folder; the test reads, changes and reaches nothing outside of it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     monkeypatch.setenv("KUBECONFIG", "/nowhere")
     monkeypatch.setattr(commands, "_lab", lambda *_: 0)
     monkeypatch.setattr(surroundings, "STATE", tmp_path / "state")
     monkeypatch.setattr(process, "undo_when_stopped", lambda _: None)
-    for module in [each for name, each in sys.modules.items() if name.startswith("ci.") and hasattr(each, "ROOT")]:
+    for module in [entry for name, entry in sys.modules.items() if name.startswith("ci.") and hasattr(entry, "ROOT")]:
         if module.__name__ not in ("ci.new", "ci.matrix"):
             monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(pins, "FILE", tmp_path / "release.json")
@@ -172,11 +172,11 @@ def test_any_target_ends_with_a_code_and_a_message(
     monkeypatch.setattr(edge, "_unexpected", lambda _, error: unforeseen.append(error) or "")
     call = Call(target=target, values={"APP": str(folder), "ENV": "t", **values})
     ended = edge.attempt(target, lambda: commands.main(call))
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     if unforeseen:
         raise unforeseen[0]
-    assert "Traceback" not in said.err
-    assert ended == 0 or said.err.strip() or code, "it failed and said nothing"
+    assert "Traceback" not in output.err
+    assert ended == 0 or output.err.strip() or code, "it failed without a message"
 
 
 @pytest.mark.parametrize("target", sorted(set(commands.TARGETS) - ELSEWHERE - {"built", "drift-issue"}))

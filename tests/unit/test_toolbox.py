@@ -20,10 +20,10 @@ class Gateway(BaseHTTPRequestHandler):
     """Stand-in for the real gateway: names the slot that served, and has a path with an error."""
 
     def do_GET(self) -> None:
-        asked = self.headers.get("X-Tiers-Slot", "blue")
+        slot = self.headers.get("X-Tiers-Slot", "blue")
         self.send_response({"/broken": 503, "/hidden": 404}.get(self.path, 200))
         if self.path != "/hidden":
-            self.send_header("X-Tiers-Slot", "blue" if self.path == "/stuck" else asked)
+            self.send_header("X-Tiers-Slot", "blue" if self.path == "/stuck" else slot)
         self.send_header("x-frame-options", "DENY")
         self.end_headers()
         self.wfile.write(b"<div id=root></div>")
@@ -53,14 +53,14 @@ def test_smoke_passes_when_the_slot_answers_every_path(gateway: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("/broken", "app.api.ready: /broken: HTTP 503"),
         ("/stuck", "app.api.ready: /stuck: answered by blue, not by green"),
     ],
 )
-def test_smoke_fails_with_the_config_path_and_the_reason(gateway: str, path: str, said: str) -> None:
-    with pytest.raises(SystemExit, match=said):
+def test_smoke_fails_with_the_config_path_and_the_reason(gateway: str, path: str, message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
         toolbox.smoke(gateway, "board.test", "green", "0.1", questions("/health", path))
 
 
@@ -73,13 +73,13 @@ def test_smoke_fails_with_the_config_path_and_the_reason(gateway: str, path: str
     ],
 )
 def test_smoke_passes_when_a_check_gets_the_expected_answer(gateway: str, check: dict[str, Any]) -> None:
-    said = toolbox.smoke(gateway, "board.test", "green", "0.1", json.dumps([check]))
-    assert said == f"green answers {check['path']}"
+    message = toolbox.smoke(gateway, "board.test", "green", "0.1", json.dumps([check]))
+    assert message == f"green answers {check['path']}"
     assert toolbox.ask(gateway, "board.test", "", check) == ""
 
 
 @pytest.mark.parametrize(
-    ("check", "said"),
+    ("check", "message"),
     [
         ({"path": "/page", "status": 301}, "app.checks.0: /page: HTTP 200, and 301 is wanted"),
         ({"path": "/page", "headers": {"X-Frame-Options": "SAMEORIGIN"}}, "X-Frame-Options is DENY, and SAMEORIGIN is"),
@@ -88,8 +88,8 @@ def test_smoke_passes_when_a_check_gets_the_expected_answer(gateway: str, check:
         ({"path": "/stuck", "status": 200}, "answered by blue, not by green"),
     ],
 )
-def test_smoke_fails_with_the_expected_and_the_actual_answer(gateway: str, check: dict[str, Any], said: str) -> None:
-    with pytest.raises(SystemExit, match=said):
+def test_smoke_fails_with_the_expected_and_the_actual_answer(gateway: str, check: dict[str, Any], message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
         toolbox.smoke(
             gateway, "board.test", "green", "0.1", json.dumps([{"name": f"app.checks.0: {check['path']}", **check}])
         )
@@ -102,14 +102,14 @@ def test_smoke_sends_the_host_over_tls_and_verifies_the_certificate_of_ip_addres
     subprocess.run(words, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    asked: list[str] = []
-    context.sni_callback = lambda _, name, __: asked.append(str(name))
+    names: list[str] = []
+    context.sni_callback = lambda _, name, __: names.append(str(name))
     with ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         inside = f"https://127.0.0.1:{server.server_port}"
         assert toolbox.smoke(inside, "board.test", "green", "1", questions("/health")) == "green answers /health"
-        assert asked == ["board.test"]
+        assert names == ["board.test"]
         with pytest.raises(SystemExit, match="certificate verify failed"):
             toolbox.smoke(inside, "127.0.0.1", "green", "0", questions("/health"))
         server.shutdown()
@@ -198,7 +198,7 @@ def test_switch_updates_every_running_map_and_the_file(tmp_path: Path, live: str
     gateway = Master(tmp_path)
     assert toolbox.route(live, "1", "live", "green") == "live green"
     assert (tmp_path / "live.map").read_text() == "live green\n"
-    assert [each["live"] for each in gateway.shown.values()] == ["green", "green"]
+    assert [entry["live"] for entry in gateway.shown.values()] == ["green", "green"]
     assert toolbox.route(live, "1", "live", "blue") == "live blue"
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith("live.map")] == ["live.map"]
     assert gateway.reloads == 0
@@ -209,7 +209,7 @@ def test_claim_of_a_slot_keeps_the_live_slot(tmp_path: Path, live: str) -> None:
     for release in ("1.0.0-aa", "2.0.0-bb"):
         assert toolbox.route(live, "1", "green", release, "as it was") == f"green {release}"
         assert (tmp_path / "live.map").read_text() == f"live none\ngreen {release}\n"
-        assert [each["green"] for each in gateway.shown.values()] == [release, release]
+        assert [entry["green"] for entry in gateway.shown.values()] == [release, release]
     assert gateway.reloads == 0, "its routes are the same"
 
 
@@ -245,8 +245,8 @@ def test_switch_fails_without_a_gateway(live: str) -> None:
 def test_server_with_a_changed_port_is_left_out_of_the_server_state(tmp_path: Path, live: str) -> None:
     Master(tmp_path)
     toolbox.route(live, "1", "green", "1.0.0-aa", routed(5001))
-    kept = (tmp_path / "servers.state").read_text().splitlines()
-    assert kept == [line for line in STATE.splitlines() if "api-green" not in line]
+    lines = (tmp_path / "servers.state").read_text().splitlines()
+    assert lines == [line for line in STATE.splitlines() if "api-green" not in line]
     toolbox.route(live, "1", "green", "1.0.0-bb", routed(5000))
     assert (tmp_path / "servers.state").read_text() == STATE
 

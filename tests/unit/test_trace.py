@@ -42,12 +42,12 @@ def test_trace_prints_lines_in_the_order_of_time(
 
 
 @pytest.mark.parametrize(
-    ("request_id", "said"), [("", "ID is not given"), ("nobody", "no line on stack dev is about nobody")]
+    ("request_id", "message"), [("", "ID is not given"), ("nobody", "no line on stack dev is about nobody")]
 )
-def test_request_without_lines_is_reported(request_id: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_without_lines_is_reported(request_id: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "load", lambda stack: (None, None))
     monkeypatch.setattr(trace.platforms, "lines", lambda *where: iter(OTHERS))
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(RunError, match=message):
         trace.main("dev", request_id)
 
 

@@ -1,4 +1,4 @@
-"""The wheel: the library under the name `tiers`, with the files it reads, and what it says of itself."""
+"""The wheel: the library under the name `tiers`, the files it reads, and its metadata."""
 
 import json
 import os
@@ -33,7 +33,7 @@ print(json.dumps({"file": tiers.__file__, "names": names, "foreign": foreign, "c
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The content of the wheel, in a folder of its own."""
+    """Unpack the wheel into a folder."""
     pytest.importorskip("hatchling", reason="run `make venv`: hatchling builds the wheel")
     folder = tmp_path_factory.mktemp("wheel")
     words = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
@@ -69,11 +69,11 @@ def test_every_module_of_the_wheel_is_imported_as_tiers(installed: Path, tmp_pat
         [sys.executable, "-c", IMPORT_ALL], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)},
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert Path(found["file"]) == installed / "tiers/__init__.py"
-    assert "tiers.platforms.kubernetes" in found["names"]
-    assert found["foreign"] == []
-    assert found["context"] == context.digest(backup.CONTEXT)
+    modules: dict[str, Any] = json.loads(done.stdout)
+    assert Path(modules["file"]) == installed / "tiers/__init__.py"
+    assert "tiers.platforms.kubernetes" in modules["names"]
+    assert modules["foreign"] == []
+    assert modules["context"] == context.digest(backup.CONTEXT)
 
 
 def test_wheel_names_license_authors_and_python(metadata: Message) -> None:
@@ -91,7 +91,7 @@ def test_pinned_packages_are_in_the_ranges_of_the_library() -> None:
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
-def test_library_needs_what_the_program_needs_but_for_the_policy_pack() -> None:
+def test_library_has_the_requirements_of_the_program_except_the_policy_pack() -> None:
     lines = (ROOT / "requirements/requirements.in").read_text().splitlines()
     program = {canonicalize_name(Requirement(line).name) for line in lines}
     library = {canonicalize_name(Requirement(text).name) for text in _project()["dependencies"]}

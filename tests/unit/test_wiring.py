@@ -47,7 +47,7 @@ def test_tiers_share_a_network_only_along_the_graph(one: str, other: str) -> Non
 
 
 def test_networks_of_tiers_are_internal_and_have_no_host_address() -> None:
-    for network in DEPLOYED.of(NETWORK):
+    for network in DEPLOYED.of_type(NETWORK):
         inside = network.name in ("edge", "data")
         assert bool(network.inputs.get("internal")) == inside
         assert (network.inputs.get("options") == {"com.docker.network.bridge.inhibit_ipv4": "true"}) == inside
@@ -56,7 +56,7 @@ def test_networks_of_tiers_are_internal_and_have_no_host_address() -> None:
 def test_only_the_gateway_joins_the_outside_network() -> None:
     outside = {
         entry.name
-        for entry in DEPLOYED.of(CONTAINER)
+        for entry in DEPLOYED.of_type(CONTAINER)
         for network in entry.inputs.get("networksAdvanced") or ()
         if network["name"] == "board-dev-outside"
     }
@@ -170,8 +170,8 @@ def test_rollback_is_a_switch_and_restarts_the_suspended_workers(monkeypatch: py
     back = deploy(app, export=after)
     monkeypatch.delenv("TIERS_RELEASE")
     assert back.by_name["switch-3"].labels["tiers.slot"] == "blue"
-    made = {entry.name for entry in back if entry.custom} - {entry.name for entry in second() if entry.custom}
-    assert made == {"switch-3", "blue-worker-1"}
+    created = {entry.name for entry in back if entry.custom} - {entry.name for entry in second() if entry.custom}
+    assert created == {"switch-3", "blue-worker-1"}
     assert back.by_name["blue-worker-1"].inputs == DEPLOYED.by_name["blue-worker-1"].inputs
     assert "blue-worker-1" in back.before("switch-3")
     assert "green-worker-1" not in back.by_name
@@ -205,7 +205,7 @@ def test_standby_runs_the_containers_of_its_mode(
 
 
 def test_suspended_standby_receives_no_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cookie routes of its release are closed, too. A rollback opens them last."""
+    """The cookie routes of the suspended release are closed, too. A rollback opens them last."""
     cold, app = environment() | {"release": {"standby": "cold"}}, project() | {"version": "2.0.0"}
     claimed = DEPLOYED.by_name["blue-claim"]
     slot, release = claimed.inputs["command"][6:8]
@@ -224,7 +224,7 @@ def test_suspended_standby_receives_no_requests(monkeypatch: pytest.MonkeyPatch)
     assert back.by_name["green-claim"].inputs["command"][6:] == ["green"]
     monkeypatch.delenv("TIERS_RELEASE")
     settled = deploy(export=exported(back))
-    assert {name for name, each in settled.by_name.items() if "claim" in name and each.ignores != ("*",)} == set()
+    assert {name for name, entry in settled.by_name.items() if "claim" in name and entry.ignores != ("*",)} == set()
 
 
 @pytest.mark.parametrize("ask", ["configured", "previous"])
@@ -234,7 +234,9 @@ def test_cookie_route_is_closed_and_opened_after_an_update_killed_at_it(
     cold, app = environment() | {"release": {"standby": "cold"}}, project() | {"version": "2.0.0"}
     export = exported(deploy(app, cold, export=exported(DEPLOYED)))
     resources = export["deployment"]["resources"]
-    export["deployment"]["resources"] = [each for each in resources if not each["urn"].endswith("::blue-claim")]
+    export["deployment"]["resources"] = [
+        resource for resource in resources if not resource["urn"].endswith("::blue-claim")
+    ]
     monkeypatch.setenv("TIERS_RELEASE", ask)
     command = deploy(app, cold, export=export).by_name["blue-claim"].inputs["command"]
     assert command[6:] == (["blue"] if ask == "configured" else ["blue", DEPLOYED.release])
@@ -265,8 +267,8 @@ def test_release_with_manual_promotion_waits(monkeypatch: pytest.MonkeyPatch) ->
     promoted = deploy(app, env, export=exported(again))
     assert promoted.by_name["switch-2"].labels["tiers.slot"] == "green"
     assert "blue-worker-1" not in promoted.by_name
-    made = {entry.name for entry in promoted if entry.custom} - {entry.name for entry in again if entry.custom}
-    assert made == {"switch-2"}
+    created = {entry.name for entry in promoted if entry.custom} - {entry.name for entry in again if entry.custom}
+    assert created == {"switch-2"}
 
 
 def test_rollback_past_contract_migration_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,14 +296,14 @@ def test_another_application_in_the_same_stack_is_refused() -> None:
 
 
 def test_health_check_uses_the_path_or_command_of_the_tier() -> None:
-    def asked(name: str) -> str:
+    def command(name: str) -> str:
         return " ".join(DEPLOYED.by_name[name].inputs["healthcheck"]["tests"])
 
-    assert "http://127.0.0.1:8000/ready" in asked("blue-api-1")
-    assert "http://127.0.0.1:8080/health" in asked("blue-web-1")
-    assert "/tmp/alive" in asked("blue-worker-1")
-    assert "pg_isready" in asked("database-1")
-    assert "redis-cli ping" in asked("cache-1")
+    assert "http://127.0.0.1:8000/ready" in command("blue-api-1")
+    assert "http://127.0.0.1:8080/health" in command("blue-web-1")
+    assert "/tmp/alive" in command("blue-worker-1")
+    assert "pg_isready" in command("database-1")
+    assert "redis-cli ping" in command("cache-1")
 
 
 def test_replicas_are_no_part_of_the_release_digest() -> None:
@@ -318,7 +320,7 @@ def test_tasks_run_between_migration_and_start_with_the_volumes_of_the_tier() ->
     assert "blue-api-collect" in deployed.before("blue-api-warm")
     assert {"blue-api-collect", "blue-api-warm"} <= deployed.before("blue-api-1")
     for name in ("blue-api-collect", "blue-api-1", "blue-web-1"):
-        [static] = [each for each in deployed.by_name[name].inputs["volumes"] if each["containerPath"] == "/srv"]
+        [static] = [volume for volume in deployed.by_name[name].inputs["volumes"] if volume["containerPath"] == "/srv"]
         assert static["volumeName"] == "board-dev-static"
         assert bool(static.get("readOnly")) == (name == "blue-web-1")
     with pytest.raises(RunError, match=re.escape("app.api.tasks.collect: it ended with exit code 3")):
@@ -330,7 +332,7 @@ def test_sql_files_initialise_a_database_and_later_ones_do_not_change_it() -> No
     del app["api"]["seed"]
     app["database"] |= {"init": ["tests/unit/made.sql"], "seed": ["tests/unit/made.sql"]}
     before, seeded = deploy(app, env), deploy(app, env | {"seed": True})
-    files = {name: [each["file"] for each in deployed.by_name["database-scripts-files"].inputs["uploads"]]
+    files = {name: [upload["file"] for upload in deployed.by_name["database-scripts-files"].inputs["uploads"]]
              for name, deployed in (("plain", before), ("seeded", seeded))}  # fmt: skip
     first, second = "/docker-entrypoint-initdb.d/00-made.sql", "/docker-entrypoint-initdb.d/01-made.sql"
     assert files == {"plain": [first], "seeded": [first, second]}
@@ -350,11 +352,11 @@ def test_missing_sql_file_is_refused(name: str) -> None:
 def test_build_stage_for_reload_is_a_separate_image() -> None:
     app, env = project(), environment()
     app["web"]["reload"] |= {"target": "dev", "writable": ["/cache"], "start_within": "3m"}
-    built = [entry.inputs for entry in deploy(app, env).of(IMAGE) if "build" in entry.inputs]
-    assert [each["build"].get("target") for each in built if "board-web" in each["name"]] == ["dev"]
-    assert all(each["name"].endswith("-dev") == ("board-web" in each["name"]) for each in built)
+    built = [entry.inputs for entry in deploy(app, env).of_type(IMAGE) if "build" in entry.inputs]
+    assert [entry["build"].get("target") for entry in built if "board-web" in entry["name"]] == ["dev"]
+    assert all(entry["name"].endswith("-dev") == ("board-web" in entry["name"]) for entry in built)
     released = deploy(app, env | {"reload": False})
-    assert not [entry.name for entry in released.of(IMAGE) if "target" in (entry.inputs.get("build") or {})]
+    assert not [entry.name for entry in released.of_type(IMAGE) if "target" in (entry.inputs.get("build") or {})]
     for deployed, writable, within in ((deploy(app, env), {"/tmp", "/cache"}, 180), (released, {"/tmp"}, 60)):
         web = deployed.by_name["blue-web-1"].inputs
         assert (set(web["tmpfs"]), web["waitTimeout"]) == (writable, within)
@@ -363,8 +365,8 @@ def test_build_stage_for_reload_is_a_separate_image() -> None:
 def test_standby_without_its_smoke_test_container_still_counts_as_verified() -> None:
     export = exported(second())
     resources = export["deployment"]["resources"]
-    export["deployment"]["resources"] = [each for each in resources if not each["urn"].endswith("-smoke")]
-    assert all(held.proven for held in observe(parse(export)).held.values())
+    export["deployment"]["resources"] = [resource for resource in resources if not resource["urn"].endswith("-smoke")]
+    assert all(slot.proven for slot in observe(parse(export)).held.values())
     failed = exported(second())
     for resource in failed["deployment"]["resources"]:
         if resource["urn"].endswith("::blue-smoke"):

@@ -50,7 +50,7 @@ def sources(folder: Path = ROOT) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files_and_anchors_that_exist(page: Path) -> None:
+def test_link_in_a_page_leads_to_an_existing_file_and_anchor(page: Path) -> None:
     for path, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text()):
         assert path or anchor, "a link to nothing"
         if "://" not in path:
@@ -59,7 +59,7 @@ def test_links_lead_to_files_and_anchors_that_exist(page: Path) -> None:
             assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
 
 
-def test_paths_and_anchors_below_docs_exist_wherever_they_are_named() -> None:
+def test_every_named_path_below_docs_exists_with_its_anchor() -> None:
     missing: list[str] = []
     count = 0
     for file in sources():

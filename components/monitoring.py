@@ -1,6 +1,7 @@
 """Monitoring of an environment: metrics exporters for its data tiers, Prometheus' targets and rules, in a component of its own."""
 
 from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 from pulumi import ComponentResource, Resource
 
@@ -23,15 +24,24 @@ def exporters(watched: Watched, description: Description) -> dict[TierName, Work
 
 
 def _database(watched: Watched, description: Description) -> Workload:
-    """Return postgres_exporter. It logs in as the database's owner, limited in each session to pg_monitor and read-only transactions."""
+    """Return postgres_exporter. It logs in as the database's owner, limited in each session to pg_monitor and read-only transactions.
+
+    postgres_exporter 0.11 splits its connection string at spaces and equals signs, fails on a password that has one, and logs it.
+    Such a password reaches the driver in PGPASSWORD instead, which a shell sets before it replaces itself.
+    """
     described = watched.app.database
     assert described
     limits = "role=pg_monitor&default_transaction_read_only=on"
     name = database_name(described, description.environment)
     uri = f"{TierName.DATABASE}:{DATA_PORTS[TierName.DATABASE]}/{name}?sslmode=disable&{limits}"
     password = description.secrets[described.password]
-    env = {"DATA_SOURCE_PASS_FILE": password.path, "DATA_SOURCE_URI": uri, "DATA_SOURCE_USER": described.user}
-    return _exporter(watched, description, TierName.DATABASE, password.name, env)
+    cluster = description.environment.kubernetes
+    if password.plain or (cluster and password.name in cluster.secrets):
+        env = {"DATA_SOURCE_PASS_FILE": password.path, "DATA_SOURCE_URI": uri, "DATA_SOURCE_USER": described.user}
+        return _exporter(watched, description, TierName.DATABASE, password.name, env)
+    env = {"DATA_SOURCE_NAME": f"postgresql://{quote(described.user)}@{uri}"}
+    command = ("sh", "-c", f'PGPASSWORD="$(cat {password.path})" exec /bin/postgres_exporter')
+    return _exporter(watched, description, TierName.DATABASE, password.name, env, command)
 
 
 def _cache(watched: Watched, description: Description) -> Workload:

@@ -68,7 +68,7 @@ class Secret:
     name: str
     version: str
     plain: bool = field(default=True, metadata={"released": False})
-    """True if Redis' configuration takes the value without quotes. False if not, or if only the cluster knows the value."""
+    """True if the value is a word without quotes to every reader (`passwords.plain`). False if not, or if only the cluster knows the value."""
 
     @property
     def path(self) -> str:

@@ -523,6 +523,19 @@ def test_exporter_reads_the_database_that_tiers_use() -> None:
     assert variables["DATA_SOURCE_URI"].startswith("database:5432/board_restored?")
 
 
+@pytest.mark.parametrize("password", ["two words", "cGFzcw=="])
+def test_password_that_a_connection_string_cannot_hold_reaches_the_exporter_in_a_variable(password: str) -> None:
+    """postgres_exporter 0.11 splits its connection string at spaces and equals signs."""
+    secrets = SECRETS | {"database-password": password}
+    exporter = deploy(env=environment() | {"monitoring": True}, secrets=secrets).by_name["database-exporter"]
+    variables = dict(variable.split("=", 1) for variable in exporter.inputs["envs"])
+    assert {name: value for name, value in variables.items() if name.startswith("DATA_SOURCE")} == {
+        "DATA_SOURCE_NAME": "postgresql://board@database:5432/board?sslmode=disable&role=pg_monitor&default_transaction_read_only=on"
+    }
+    assert 'PGPASSWORD="$(cat /run/secrets/database-password)"' in exporter.inputs["command"][-1]
+    assert password not in json.dumps(exporter.inputs)
+
+
 def test_monitoring_on_docker_changes_the_release_because_the_gateway_changes() -> None:
     claim = monitored().by_name["blue-claim"].inputs["command"]
     assert "prometheus-exporter" in claim[-1]

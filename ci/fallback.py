@@ -59,7 +59,7 @@ def usable_folder(stack: str, *, deploys: bool) -> Generator[Path]:
         (folder / "Pulumi.yaml").write_text(files.as_json(_project_document(project, folder, before, settings)))
         (folder / f"Pulumi.{stack}.yaml").write_text(files.as_json(_stack_document(project, state, settings)))
         print(
-            f"  the files can't be used, so the state says what is deployed; mend them:\n{_indented(problem)}",
+            f"  the files are invalid, so the state says what is deployed; correct them:\n{_indented(problem)}",
             flush=True,
         )
         described.FOLDER = folder

@@ -163,6 +163,8 @@ def put_back(stack: str, exported: dict[str, Any]) -> None:
         pulumi_import(stack, repair_plan.state)
         for name in repair_plan.settled:
             print(f"  {name} did not become ready when it was created; updates no longer wait for it")
+        for name in repair_plan.respelled:
+            print(f"  {name} has its amount of processors as the provider reads it, and need not be replaced")
         for name in repair_plan.dropped:
             print(f"  {name} is gone; the next update creates it again if it is needed")
 

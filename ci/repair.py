@@ -10,6 +10,7 @@ from typing import Any
 
 from components import memory
 from components.checkpoint import LABEL_SLOT, SLOT, SWITCH, SWITCHES, Checkpoint, Entry, observe, parse
+from components.platforms.cpus import text_of_cpus
 from components.platforms.inventory import CONTAINER, IMAGE, STATEFUL, Inventory, inputs_of, key_of, resources_of
 from components.release import Slot
 
@@ -32,12 +33,14 @@ class Repair:
     """Kind and name of each missing store whose data is protected."""
     settled: tuple[str, ...] = ()
     """Kind and name of each kept slot's resource that did not become ready, for which the engine would wait in every update."""
+    respelled: tuple[str, ...] = ()
+    """Kind and name of each container whose amount of processors the provider reads back as another text."""
     nothing_found: bool = False
     """True if no resource exists: the platform may be another one than the stack was deployed to."""
 
     @property
     def changes_state(self) -> bool:
-        return bool(self.dropped or self.settled)
+        return bool(self.dropped or self.settled or self.respelled)
 
 
 def plan_repair(state: State, inventory: Inventory) -> Repair:
@@ -56,8 +59,12 @@ def plan_repair(state: State, inventory: Inventory) -> Repair:
     waited_for = [resource for resource in resources if _holds_up(checkpoint, resource) and resource not in lost]
     remaining = _remember(_without(resources, frozenset(missing_indices)), checkpoint, lost)
     remaining = [_without_errors(resource) if resource in waited_for else resource for resource in remaining]
+    respelled = [resource for resource in remaining if _cpus(resource)]
+    remaining = [_with_cpus(resource) if resource in respelled else resource for resource in remaining]
+    changed = missing_indices or waited_for or respelled
     return Repair(
-        state=state | {"deployment": deployment | {"resources": remaining}} if missing_indices or waited_for else state,
+        state=state | {"deployment": deployment | {"resources": remaining}} if changed else state,
+        respelled=tuple(_title(resource) for resource in respelled),
         settled=tuple(_title(resource) for resource in waited_for),
         dropped=tuple(_title(resource) for resource in lost),
         start=tuple(_to_start(checkpoint, resources, inventory)),
@@ -79,6 +86,22 @@ def _holds_up(known: Checkpoint, resource: Resource) -> bool:
 
 def _without_errors(resource: Resource) -> Resource:
     return {key: value for key, value in resource.items() if key != "initErrors"}
+
+
+def _cpus(resource: Resource) -> str:
+    """Return the text that a container's `cpus` should have in the state, or an empty one if it has it.
+
+    Programs before wrote 1, which pulumi-docker 5.2 reads back as 1.0: it then replaced the container in every update, or
+    failed on one that is kept.
+    """
+    text = str(inputs_of(resource).get("cpus") or "") if resource["type"] == CONTAINER else ""
+    spelled = text_of_cpus(float(text)) if text else ""
+    return "" if spelled == text else spelled
+
+
+def _with_cpus(resource: Resource) -> Resource:
+    cpus = {"cpus": _cpus(resource)}
+    return resource | {"inputs": inputs_of(resource) | cpus, "outputs": (resource.get("outputs") or {}) | cpus}
 
 
 def _is_gone(resource: Resource, key: str, inventory: Inventory) -> bool:

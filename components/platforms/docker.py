@@ -56,6 +56,7 @@ from ..workload import (
     Zone,
 )
 from . import SHARED, Dependencies, Place, Wanted, engine, haproxy, impact, prometheus, smoke_checks, variables
+from .cpus import text_of_cpus
 
 TOOLBOX = Path(__file__).with_name("toolbox.py").read_text()
 GATEWAY_USER = haproxy.USER
@@ -130,7 +131,7 @@ def _hardened(
         tmpfs=dict.fromkeys(sorted(writable), f"rw,noexec,nosuid,nodev,size={room}m,mode=1777,uid={user},gid={user}"),
         security_opts=["no-new-privileges:true"],
         capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"]),
-        cpus=f"{resources.cpu:g}",
+        cpus=text_of_cpus(resources.cpu),
         memory=megabytes,
         memory_swap=megabytes,
         restart="unless-stopped",

@@ -352,3 +352,16 @@ def test_resource_of_a_kept_slot_with_creation_errors_blocks_no_release(state: S
     assert repaired.changes_state
     assert "initErrors" not in by_urn(repaired.state)[urn]
     assert not plan_repair(repaired.state, Inventory(keys=frozenset(keys(broken)))).changes_state
+
+
+def test_whole_amount_of_processors_is_stored_as_the_provider_reads_it() -> None:
+    state = deployed("dev")
+    [container] = [resource for resource in resources_of(state) if resource["urn"].endswith("::database-1")]
+    container["inputs"] = container["inputs"] | {"cpus": "1"}
+    container["outputs"] = container["outputs"] | {"cpus": "1.0"}
+    repaired = plan_repair(state, Inventory(keys=frozenset(keys(state))))
+    assert repaired.respelled == ("Container database-1",)
+    assert repaired.changes_state
+    mended = by_urn(repaired.state)[container["urn"]]
+    assert (mended["inputs"]["cpus"], mended["outputs"]["cpus"]) == ("1.0", "1.0")
+    assert not plan_repair(repaired.state, Inventory(keys=frozenset(keys(state)))).changes_state

@@ -329,7 +329,7 @@ def _parent(folder: Path) -> int:
 def _left_alone(words: Iterable[str]) -> bool:
     """Tell whether one of these addresses refuses connections. A busy engine would accept them slowly."""
     for host, _, port in (word.rpartition(":") for word in words):
-        if host and port.isdigit():
+        if host and port.isdecimal():
             try:
                 socket.create_connection((host, int(port)), timeout=5).close()
             except ConnectionRefusedError:

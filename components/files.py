@@ -435,7 +435,7 @@ def _read(text: str) -> tuple[str, Any]:
     if _INTEGER.fullmatch(text):
         # Pulumi stores values as JSON, and rounds numbers beyond this limit (seen with 3.256).
         return ("", int(text)) if len(text) < 20 and abs(int(text)) < 2**53 else ("too large a number", text)
-    if _DECIMAL.fullmatch(text) and not (text.lstrip("-+").startswith("0") and text.lstrip("-+")[1:2].isdigit()):
+    if _DECIMAL.fullmatch(text) and not (text.lstrip("-+").startswith("0") and text.lstrip("-+")[1:2].isdecimal()):
         number = float(text)
         # Pulumi passes configuration on as JSON, in which 1.0 becomes 1.
         return (

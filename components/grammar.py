@@ -191,7 +191,7 @@ def _no_capitals(value: object) -> None:
 
 def _no_number(text: str, fix: str) -> None:
     """Refuse a name whose last part is a number. Resolvers read it as an address (RFC 1123, 2.1; inet_aton)."""
-    if text.removesuffix(".").rpartition(".")[2].isdigit() and not re.fullmatch(_IPV4, text):
+    if text.removesuffix(".").rpartition(".")[2].isdecimal() and not re.fullmatch(_IPV4, text):
         raise RefusalError(f"{describe(text)} ends with a number and is not an address of four numbers", fix)
 
 
@@ -627,7 +627,7 @@ def _cron_part(part: str, field: str, least: int, most: int, names: Sequence[str
         raise RefusalError(f"{describe(part)} is not a {field} as cron writes it", A_TIME)
     first, last = (_cron_number(end, least, names) for end in (match[1], match[2]))
     step = int(match[3]) if match[3] else None
-    named = [end for end in (match[1], match[2]) if end and not end.isdigit()]
+    named = [end for end in (match[1], match[2]) if end and not end.isdecimal()]
     if named and (step or len(named) != sum(1 for end in (match[1], match[2]) if end)):
         raise RefusalError(
             f"{describe(part)} mixes names with numbers or steps", "write them one by one, as in mon,wed,fri"
@@ -656,7 +656,7 @@ def _cron_part(part: str, field: str, least: int, most: int, names: Sequence[str
 def _cron_number(end: str | None, least: int, names: Sequence[str]) -> int | None:
     if end is None:
         return None
-    return int(end) if end.isdigit() else names.index(end) + least
+    return int(end) if end.isdecimal() else names.index(end) + least
 
 
 def _two_ranges(first: str, last: str, names: Sequence[str], least: int, most: int) -> str:

@@ -246,7 +246,7 @@ class _Carrying:
         if grace := _seconds(str(service.raw.get("stop_grace_period", ""))):
             part["stop_within"] = f"{grace}s"
         user = str(service.raw.get("user") or "10001").partition(":")[0]
-        if not user.isdigit() or int(user) <= 10_000:
+        if not user.isdecimal() or int(user) <= 10_000:
             self.notes.left(
                 f"{service.path}.user", f"{user} may be a user of the host; it runs as 10001: have the image allow that"
             )

@@ -121,7 +121,7 @@ class Given:
         candidates = [*(target for _, target in self.ports), *listing(self.raw, "expose")]
         candidates += [self.asks[1] if self.asks else None, self.env.get("PORT")]
         for candidate in candidates:
-            if (port := str(candidate).partition("/")[0]).isdigit():
+            if (port := str(candidate).partition("/")[0]).isdecimal():
                 return int(port)
         match = _PORT_IN_COMMAND.search(" ".join(self.command))
         return int(match[1]) if match else None
@@ -184,4 +184,4 @@ def _port(given: object) -> tuple[int | None, int]:
     else:
         published, _, target = str(given).partition("/")[0].rpartition(":")
     first = published.rpartition(":")[2].partition("-")[0]
-    return int(first) if first.isdigit() else None, int(target.partition("-")[0])
+    return int(first) if first.isdecimal() else None, int(target.partition("-")[0])

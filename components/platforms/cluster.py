@@ -226,7 +226,7 @@ def _routing(kubernetes: Any, settings: Kubernetes, app: str, instance: str, sou
     return Routing(
         source=source,
         live=Slot(labels[LABEL_SLOT]),
-        switches=int(number) if number.isdigit() else None,
+        switches=int(number) if number.isdecimal() else None,
         running=running,
     )
 

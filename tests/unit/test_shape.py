@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pulumi import RunError
 
@@ -84,6 +84,7 @@ def test_base_file_is_carried() -> None:
     imported(FILE)
 
 
+@example(("services", "api", "user"), "²")
 @given(st.sampled_from(places(FILE)), PARTS)
 @settings(max_examples=300)
 def test_any_part_at_any_path_is_carried_or_refused_in_one_line(path: tuple[Any, ...], part: Any) -> None:

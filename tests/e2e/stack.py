@@ -218,11 +218,9 @@ class DockerStack(Stack):
         return f"http://127.0.0.1:{self.environment['gateway']['port']}"
 
     def containers(self) -> list[Any]:
-        return [
-            container
-            for container in self.engine.containers.list(all=True, ignore_removed=True)
-            if str(container.name).startswith(f"{self.prefix}-")
-        ]
+        """Return all containers of the stack, also those that have ended."""
+        labels = [f"tiers.app={self.app['name']}", f"tiers.environment={self.name}"]
+        return self.engine.containers.list(all=True, ignore_removed=True, filters={"label": labels})
 
     def ids(self, tier: str, slot: str) -> set[str]:
         labels = [f"tiers.environment={self.name}", f"tiers.tier={tier}", f"tiers.slot={slot}", "tiers.role=tier"]

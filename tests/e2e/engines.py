@@ -19,6 +19,7 @@ def another_engine(folder: Path, number: int) -> Generator[str]:
     The name of `folder` must be short enough for a socket below it.
     """
     bridge, where = f"tiers-e2e{number}", folder / "engine.sock"
+    subprocess.run(["ip", "link", "delete", bridge], capture_output=True)  # of a run that was killed
     run("ip", "link", "add", "name", bridge, "type", "bridge")
     process = None
     try:

@@ -76,7 +76,7 @@ def test_port_in_use_is_refused(idle: DockerStack) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", idle.environment["gateway"]["port"]))
         server.listen()
-        assert f"environment.gateway.port: {idle.environment['gateway']['port']} can't be opened" in refused(idle)
+        assert f"environment.gateway.port: port {idle.environment['gateway']['port']} can't be opened" in refused(idle)
 
 
 def test_all_configuration_errors_are_reported_before_anything_is_touched(idle: DockerStack) -> None:

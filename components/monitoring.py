@@ -35,8 +35,7 @@ def _database(watched: Watched, description: Description) -> Workload:
     name = database_name(described, description.environment)
     uri = f"{TierName.DATABASE}:{DATA_PORTS[TierName.DATABASE]}/{name}?sslmode=disable&{limits}"
     password = description.secrets[described.password]
-    cluster = description.environment.kubernetes
-    if password.plain or (cluster and password.name in cluster.secrets):
+    if password.pairable:
         env = {"DATA_SOURCE_PASS_FILE": password.path, "DATA_SOURCE_URI": uri, "DATA_SOURCE_USER": described.user}
         return _exporter(watched, description, TierName.DATABASE, password.name, env)
     env = {"DATA_SOURCE_NAME": f"postgresql://{quote(described.user)}@{uri}"}

@@ -19,8 +19,13 @@ def problem(path: str, value: str) -> str:
 
 
 def plain(value: str) -> bool:
-    """Tell whether a text is one word without quotes, to Redis' configuration (sdssplitargs in sds.c) and in a list of `key=value` pairs."""
-    return bool(value) and not re.search(r"[ \t\r\n\v\f\x00\"'=]", value)
+    """Tell whether Redis' configuration reads this text as one word without quotes (sdssplitargs in sds.c)."""
+    return bool(value) and not re.search(r"[ \t\r\n\v\f\x00\"']", value)
+
+
+def pairable(value: str) -> bool:
+    """Tell whether a list of `key=value` pairs can hold this text: postgres_exporter 0.11 splits it at spaces and equals signs."""
+    return not set(" =") & set(value)
 
 
 def _unreadable(value: str) -> str:

@@ -356,6 +356,11 @@ def secrets_of(settings: Settings, scope: str) -> dict[str, Secret]:
     cluster = settings.environment.kubernetes
     references = {name: str(reference) for name, reference in (cluster.secrets if cluster else {}).items()}
     return {
-        name: Secret(name=name, version=version(name, value), plain=name not in references and passwords.plain(value))
+        name: Secret(
+            name=name,
+            version=version(name, value),
+            plain=name not in references and passwords.plain(value),
+            pairable=name in references or passwords.pairable(value),
+        )
         for name, value in (settings.secrets | references).items()
     }

@@ -68,7 +68,9 @@ class Secret:
     name: str
     version: str
     plain: bool = field(default=True, metadata={"released": False})
-    """True if the value is a word without quotes to every reader (`passwords.plain`). False if not, or if only the cluster knows the value."""
+    """True if Redis' configuration takes the value without quotes. False if not, or if only the cluster knows the value."""
+    pairable: bool = field(default=True, metadata={"released": False})
+    """False if a list of `key=value` pairs can't hold the value. True if it can, or if only the cluster knows the value."""
 
     @property
     def path(self) -> str:

@@ -36,7 +36,8 @@ def described(password: str) -> Description:
     services = {"api": {"image": "x:1", "port": 8000, "metrics": "/metrics"}, "database": {}, "cache": {}}
     app = load_app({"name": "passwords", "version": "1", **services})
     environment = load_environment({"platform": "docker", "monitoring": True}, app)
-    secrets = {name: Secret(name=name, version="1", plain=passwords.plain(password)) for name in NAMES.values()}
+    kinds = {"plain": passwords.plain(password), "pairable": passwords.pairable(password)}
+    secrets = {name: Secret(name=name, version="1", **kinds) for name in NAMES.values()}
     return Description(app=app, environment=environment, secrets=secrets, root=ROOT)
 
 

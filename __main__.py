@@ -31,7 +31,7 @@ def main() -> None:
 
     known = ASKED.answer()
     checkpoint.refuse_cut_off(known)
-    platforms.check(settings, known)
+    platforms.check(settings, known, routes)
     stack = pulumi.get_stack()
     observed = checkpoint.settle(
         known, partial(platforms.routing, app, environment, stack), release.named_live(os.environ), stack

@@ -416,7 +416,7 @@ def ways_in(app: App, environment: Environment, stack: str, live: Slot) -> list[
     return list(isolation.of_engine(app, containers, answering))
 
 
-def check(settings: Settings, checkpoint: Checkpoint) -> None:
+def check(settings: Settings, checkpoint: Checkpoint, routes: Sequence[Route]) -> None:
     """Check before any change that the platform is available and that the stack holds the same application.
 
     Raises:
@@ -432,7 +432,7 @@ def check(settings: Settings, checkpoint: Checkpoint) -> None:
     else:
         from . import docker
 
-        docker.check(settings, checkpoint)
+        docker.check(settings, checkpoint, routes)
 
 
 def connect(settings: Settings, checkpoint: Checkpoint, live: Slot | None) -> Platform:

@@ -709,17 +709,14 @@ class DockerPlatform:
         return ResourceHook(f"ask-{place.slot}", ask)
 
 
-def check(settings: Settings, checkpoint: Checkpoint) -> None:
+def check(settings: Settings, checkpoint: Checkpoint, routes: Sequence[Route]) -> None:
     """Check that the engine of the environment is available.
 
     Raises:
         RunError: the engine does not answer, or a port of the gateway is taken.
         ConfigError: the configuration of the gateway is too long.
     """
-    from ..tier import routes  # imported here, because it imports the platforms
-
-    found = routes(settings.app, settings.environment)
-    text = haproxy.of_stack(dict.fromkeys(Slot, found), settings.environment)
+    text = haproxy.of_stack(dict.fromkeys(Slot, routes), settings.environment)
     if (size := len(text.encode())) > LONGEST:
         wrong = f"with them the gateway's configuration has {size} bytes, and a process takes {LONGEST} in one text"
         raise ConfigError(f"app.api.paths: {wrong}; give fewer, as the beginnings of others")

@@ -9,6 +9,7 @@ from pulumi import Output
 from components.checkpoint import parse
 from components.config import ConfigError, Settings, check_stack, load_app, load_environment
 from components.platforms import docker
+from components.tier import routes
 
 from . import program
 from .program import deploy, environment, project
@@ -152,7 +153,7 @@ def test_gateway_configuration_too_long_for_a_process_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"^app\.api\.paths: with them the gateway's configuration has \d+ bytes, .*;"
     ):
-        docker.check(settings, parse({}))
+        docker.check(settings, parse({}), routes(app, settings.environment))
 
 
 @pytest.mark.parametrize(("timeout", "word"), [("1.5s", "1.5"), ("999999s", "999999"), ("1000h", "3600000")])

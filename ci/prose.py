@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import process
+from . import repository
 from .call import REPOSITORY, CallError
 
 FIRST_WORDS = frozenset(
@@ -131,7 +131,7 @@ def _first_word(text: str) -> str:
 
 
 def _git(*words: str) -> str:
-    answer = process.capture(["git", *words], cwd=REPOSITORY)
+    answer = repository.git(*words)
     if answer.returncode:
         raise CallError(
             f"`git {words[0]}` ended with {answer.returncode}: {answer.stderr.strip()}; run this in a clone"

@@ -59,11 +59,11 @@ def plan_repair(state: State, inventory: Inventory) -> Repair:
     waited_for = [resource for resource in resources if _holds_up(checkpoint, resource) and resource not in lost]
     remaining = _remember(_without(resources, frozenset(missing_indices)), checkpoint, lost)
     remaining = [_without_errors(resource) if resource in waited_for else resource for resource in remaining]
-    respelled = [resource for resource in remaining if _cpus(resource)]
-    remaining = [_with_cpus(resource) if resource in respelled else resource for resource in remaining]
+    spelled = [_with_cpus(resource) for resource in remaining]
+    respelled = [new for new, old in zip(spelled, remaining, strict=True) if new is not old]
     changed = missing_indices or waited_for or respelled
     return Repair(
-        state=state | {"deployment": deployment | {"resources": remaining}} if changed else state,
+        state=state | {"deployment": deployment | {"resources": spelled}} if changed else state,
         respelled=tuple(_title(resource) for resource in respelled),
         settled=tuple(_title(resource) for resource in waited_for),
         dropped=tuple(_title(resource) for resource in lost),
@@ -88,19 +88,16 @@ def _without_errors(resource: Resource) -> Resource:
     return {key: value for key, value in resource.items() if key != "initErrors"}
 
 
-def _cpus(resource: Resource) -> str:
-    """Return the text that a container's `cpus` should have in the state, or an empty one if it has it.
+def _with_cpus(resource: Resource) -> Resource:
+    """Return a container with its amount of processors as the provider reads it back, or the same resource if it has it.
 
-    Programs before wrote 1, which pulumi-docker 5.2 reads back as 1.0: it then replaced the container in every update, or
-    failed on one that is kept.
+    Earlier programs wrote 1, which pulumi-docker 5.2 reads back as 1.0. It then replaced the container in every update, or
+    failed on a kept one.
     """
     text = str(inputs_of(resource).get("cpus") or "") if resource["type"] == CONTAINER else ""
-    spelled = text_of_cpus(float(text)) if text else ""
-    return "" if spelled == text else spelled
-
-
-def _with_cpus(resource: Resource) -> Resource:
-    cpus = {"cpus": _cpus(resource)}
+    if not text or text_of_cpus(float(text)) == text:
+        return resource
+    cpus = {"cpus": text_of_cpus(float(text))}
     return resource | {"inputs": inputs_of(resource) | cpus, "outputs": (resource.get("outputs") or {}) | cpus}
 
 

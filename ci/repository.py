@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pulumi import RunError
 
-from . import edge
+from . import edge, process
 from .call import REPOSITORY
 
 MAX_KB = 1000
@@ -34,7 +34,7 @@ def main(message: str = "") -> None:
         text = Path(message).read_text(encoding="utf-8", errors="replace").strip()
         refuse_unclear([text.partition("\n")[0]])
         return
-    top = _git("rev-parse", "--show-toplevel")
+    top = git("rev-parse", "--show-toplevel")
     if top.returncode or Path(top.stdout.strip()).resolve() != REPOSITORY.resolve():
         reason = top.stderr.strip().partition("\n")[0] or "it belongs to another repository"
         print(f"repository: no git history of this folder ({reason}); tracked files and merge commits are not checked")
@@ -49,7 +49,7 @@ def refuse_large() -> None:
     Raises:
         RunError: a file is larger.
     """
-    tracked = _git("ls-files", "-z").stdout.split("\0")
+    tracked = git("ls-files", "-z").stdout.split("\0")
     files = [name for name in tracked if (REPOSITORY / name).is_file() and not (REPOSITORY / name).is_symlink()]
     words = ["-m", "pre_commit_hooks.check_added_large_files", "--enforce-all", f"--maxkb={MAX_KB}"]
     done = subprocess.run([sys.executable, *words, "--", *files], cwd=REPOSITORY, capture_output=True, text=True)
@@ -70,7 +70,7 @@ def refuse_unclear(subjects: Sequence[str]) -> None:
 
 def new_merges() -> Iterator[str]:
     """Yield the subject of each merge commit that is not upstream yet, or is one of the last `LAST` commits."""
-    for line in _git("log", "--format=%p%x00%s", *_new()).stdout.splitlines():
+    for line in git("log", "--format=%p%x00%s", *_new()).stdout.splitlines():
         parents, subject = line.split("\0")
         if len(parents.split()) > 1:
             yield subject
@@ -83,14 +83,15 @@ def _new() -> list[str]:
     """
     target = os.environ.get("GITHUB_BASE_REF")
     for branch in ([f"origin/{target}"] if target else []) + ["@{upstream}", "origin/HEAD"]:
-        if not _git("rev-parse", "--verify", "--quiet", f"{branch}^{{commit}}").returncode:
+        if not git("rev-parse", "--verify", "--quiet", f"{branch}^{{commit}}").returncode:
             return ["HEAD", f"^{branch}"]
     return ["HEAD", f"--max-count={LAST}"]
 
 
-def _git(*words: str) -> subprocess.CompletedProcess[str]:
+def git(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run git in the repository and return its output. A machine without git gives exit code 127."""
     try:
-        return subprocess.run(["git", *words], cwd=REPOSITORY, capture_output=True, text=True, errors="replace")
+        return process.capture(["git", *words], cwd=REPOSITORY)
     except FileNotFoundError:
         return subprocess.CompletedProcess(words, 127, "", "git is not installed")
 

@@ -31,8 +31,13 @@ _DATE = re.compile(r"(\d{4}-\d\d-\d\d)( \d\d:\d\d:\d\d(?:\.\d+)?) [+-]\d{4} \S+"
 
 def shown(root: str, path: Iterable[str | int]) -> str:
     """Return a path as messages show it, on one line."""
-    parts = (str(part) for part in path)
-    return ".".join([root, *((part if part.isprintable() else ascii(part))[:80] for part in parts)])
+    return ".".join([root, *map(legible, path)])
+
+
+def legible(part: str | int) -> str:
+    """Return a part of a path as messages show it: printable, and of at most 80 characters."""
+    text = str(part)
+    return (text if text.isprintable() else ascii(text))[:80]
 
 
 # ---------------------------------------------------------------------- values that no field accepts

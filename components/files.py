@@ -16,6 +16,8 @@ from typing import Any, cast
 import yaml
 from yaml.resolver import Resolver
 
+from .explain import legible
+
 LIMIT = 2 * 2**20
 """Limit of a file in bytes. A stack file with many encrypted certificates has a few hundred thousand."""
 DEPTH = 50
@@ -250,8 +252,7 @@ def _is_own(key: str, project: str) -> bool:
 
 def _shown(path: Keys) -> str:
     """Return a path as messages of the models show it: from `app` or `environment` on."""
-    texts = (str(part) for part in path)
-    parts = [(text if text.isprintable() else ascii(text))[:80] for text in texts]
+    parts = [*map(legible, path)]
     if parts[:3] == ["config", "app", "value"]:
         parts = ["app", *parts[3:]]
     elif parts[:1] == ["config"] and len(parts) > 1:

@@ -89,7 +89,7 @@ def _own(own: Sequence[Given], services: Mapping[str, Given], found: Roles, note
     listening = [service for service in listening if service not in found.proxies]
     apis = [service for service in listening if service.words & WORDS[TierName.API]]
     if not apis and len(listening) > 1:
-        # Of several candidates for web, the one that uses data is the api.
+        # Among several candidates for web, the one that uses data is the api.
         apis = [service for service in listening if _has_data(service, services)][:1]
     webs = [service for service in listening if service not in apis]
     for tier, candidates in ((TierName.API, apis), (TierName.WEB, webs), (TierName.WORKER, workers)):

@@ -37,7 +37,7 @@ class Edit:
         try:
             yield
         finally:
-            # Nobody edits a file twice within a second, and Vite may miss the second of two edits that are closer.
+            # Vite may miss the second of two edits within one second. People do not edit that fast.
             time.sleep(1)
             file.write_text(text)
 

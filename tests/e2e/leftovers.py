@@ -19,10 +19,8 @@ STACK = re.compile(r"e2e(-[a-z0-9-]+)?")
 """Names of the environments that tests and benchmarks deploy. Other stacks are never removed."""
 LABEL = "tiers-e2e"
 """Label of the namespaces that tests create without Pulumi."""
-
-
 LOCK = Path.home() / ".cache/tiers/e2e.lock"
-"""Is held by every run. Whoever has it alone may remove what is there."""
+"""Every run holds a shared lock on this file. A run that gets it exclusively may remove the leftovers."""
 
 
 @contextmanager

@@ -13,16 +13,22 @@ from . import judge
 from .generator import Configuration
 
 
+def render(configuration: Configuration) -> Deployment:
+    """Run the program on a configuration.
+
+    Raises:
+        ConfigError: the program refuses it.
+    """
+    load_environment(configuration.environment, load_app(configuration.app))
+    return deploy(
+        configuration.app, configuration.environment, stack=configuration.stack, secrets=configuration.secrets
+    )
+
+
 def problems(configuration: Configuration) -> list[str]:
     """Return the problems of the program's answer: none if the configuration is refused well or rendered well."""
     try:
-        load_environment(configuration.environment, load_app(configuration.app))
-        deployment = deploy(
-            configuration.app,
-            configuration.environment,
-            stack=configuration.stack,
-            secrets=configuration.secrets,
-        )
+        deployment = render(configuration)
     except ConfigError as error:
         return list(judge.errors(str(error)))
     except Exception as error:

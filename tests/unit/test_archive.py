@@ -272,13 +272,13 @@ class TestDatabaseThatIsRestored:
         return problem
 
     @pytest.mark.parametrize(("database", "source"), [("board", "board"), ("", "board_r1")])
-    def test_of_names_the_database_to_read_and_the_current_one_is_the_default(
+    def test_variable_of_selects_the_database_to_read_and_defaults_to_the_current_one(
         self, database: str, source: str, copies: list[tuple[Any, ...]]
     ) -> None:
         restore.main("staging", "2026-11-20T12:00:00Z", database)
         # The statement that creates a database has to run in an existing one.
         assert copies == [(("recovered-rw", source), "board_r1")]
 
-    def test_of_is_refused_for_a_backup(self) -> None:
+    def test_variable_of_is_refused_for_a_backup(self) -> None:
         with pytest.raises(RunError, match="OF: a backup is of one database"):
             restore.main("staging", "latest", "board")

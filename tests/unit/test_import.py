@@ -127,7 +127,7 @@ class TestTierOfAService:
         assert result.app["worker"]["command"] == ["x"]
         assert "services.other: it is the worker, for it has no port" in "\n".join(notes_of(result, Kind.TAKEN))
 
-    def test_of_two_web_services_the_one_with_a_database_is_the_api(self) -> None:
+    def test_web_service_with_a_database_becomes_the_api(self) -> None:
         result = imported(
             {
                 "services": {

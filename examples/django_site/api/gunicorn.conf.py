@@ -1,4 +1,7 @@
-"""SIGTERM: no new connections, what is held is finished within `graceful_timeout`."""
+"""Configuration of gunicorn.
+
+On SIGTERM, gunicorn accepts no new connections and finishes open requests within `graceful_timeout`.
+"""
 
 import os
 

@@ -1,4 +1,4 @@
-"""One JSON object a line, with the id of the request it belongs to: on stdout, and in a file that outlives the container."""
+"""Write each log line as a JSON object with the id of its request, to stdout and to a file that outlives the container."""
 
 import json
 import logging
@@ -47,7 +47,10 @@ def configure() -> None:
 
 
 def _file() -> RotatingFileHandler:
-    """Both slots and all replicas share the folder: each has a file of its own, for none can rotate another's."""
+    """Delete old log files, and return a handler for this process's own file.
+
+    All replicas of both slots share the folder. Each process needs its own file, because two processes can't rotate the same file.
+    """
     for old in LOG_FOLDER.glob("*.log*"):
         if old.stat().st_mtime < time.time() - KEPT_DAYS * 86400:
             old.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The portfolio's HTTP interface: projects to show, visits to count, and messages to its owner."""
+"""HTTP interface of the portfolio: list projects, count visits, and receive messages for the owner."""
 
 import logging
 import time
@@ -20,7 +20,8 @@ from . import logs, settings
 
 HOUR = 3600
 log = logging.getLogger(__name__)
-# Here and not in `lifespan`: uvicorn has set up its own before it imports this, and speaks before it calls that.
+# Configure logging here and not in `lifespan`, because uvicorn writes its first logs before it calls `lifespan`. This call replaces
+# uvicorn's own settings, because uvicorn configures logging before it imports this module.
 logs.configure()
 
 
@@ -45,7 +46,7 @@ class NewMessage(BaseModel):
 
 
 class Message(BaseModel):
-    """What its sender is shown; the address is for the owner only."""
+    """Stored message without the sender's email address, because only the owner of the site may see the address."""
 
     id: uuid.UUID
     name: str
@@ -75,9 +76,9 @@ app = FastAPI(title="About me", lifespan=lifespan, docs_url="/api/docs", openapi
 
 @app.middleware("http")
 async def observe(request: Request, call_next):
-    """A request id and a log line for every request but the probes'."""
-    given = request.headers.get("x-request-id", "")
-    token = logs.request_id.set(given[:100] if given.isascii() and given else str(uuid.uuid4()))
+    """Give every request an id, and log every request except health checks."""
+    sent_id = request.headers.get("x-request-id", "")
+    token = logs.request_id.set(sent_id[:100] if sent_id.isascii() and sent_id else str(uuid.uuid4()))
     started, status = time.perf_counter(), 500
     try:
         response = await call_next(request)
@@ -108,7 +109,7 @@ async def health() -> dict[str, str]:
 
 @app.get("/ready")
 async def ready(request: Request, response: Response) -> dict[str, str]:
-    """Without the database there is nothing to show; without the cache only the count of visits is missing."""
+    """Answer 503 if the database fails. The cache may fail, because all pages work without the cache."""
     state = {"database": "ok", "cache": "ok", "release": settings.RELEASE}
     try:
         await rows(request, "SELECT 1")
@@ -138,7 +139,7 @@ async def visits(request: Request, page: Page) -> dict[str, int | None]:
 
 @app.post("/api/visits/{page}")
 async def visit(request: Request, page: Page) -> dict[str, int | None]:
-    """Counted here and not where a page is rendered, for that is also done for probes and prefetching browsers."""
+    """Count a visit. Rendering a page counts no visit, because health checks and prefetching browsers also render pages."""
     return {"visits": await counted(request.app.state.cache.hincrby("visits", page, 1))}
 
 
@@ -165,7 +166,10 @@ async def send(request: Request, message: NewMessage) -> Message:
 
 
 async def sent_within_the_hour(cache: Redis, sender: str) -> int:
-    """How often this sender has tried; a message is worth more than the limit, so without the cache there is none."""
+    """Count a message, and return how many messages this sender has sent within the hour.
+
+    Without the cache return 0, because accepting a message matters more than the limit.
+    """
     try:
         async with cache.pipeline() as both:
             tries, _ = await both.incr(f"contact:{sender}").expire(f"contact:{sender}", HOUR, nx=True).execute()
@@ -177,7 +181,7 @@ async def sent_within_the_hour(cache: Redis, sender: str) -> int:
 
 @app.get("/api/messages/{message}")
 async def one(request: Request, message: uuid.UUID) -> Message:
-    """Who has the id has sent it, or was given it: ids are random, and there is no list."""
+    """Return a message to anyone who knows the message's id. Nobody can guess an id, because ids are random and never listed."""
     found = await rows(request, "SELECT id, name, body, created_at FROM messages WHERE id = %s", message)
     if not found:
         raise HTTPException(404, "there is no such message")

@@ -1,4 +1,4 @@
-"""What the landing page asks for."""
+"""Paths of the HTTP interface that the landing page requests."""
 
 from config.release import RELEASE, SLOT
 from django.db.models import Count
@@ -10,7 +10,7 @@ from .models import Article
 
 @require_safe
 def newest(request: HttpRequest) -> JsonResponse:
-    # A query that counts forgets the order of the model.
+    # Sort here, because Django ignores `Article.Meta.ordering` in a query that counts.
     articles = Article.objects.annotate(count=Count("comments")).order_by("-published")[:20]
     return JsonResponse({"articles": [_shown(article) for article in articles]})
 

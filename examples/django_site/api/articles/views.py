@@ -1,4 +1,4 @@
-"""The pages that are rendered here."""
+"""Pages that Django renders."""
 
 from django.core.cache import cache
 from django.db.models import Count
@@ -12,7 +12,7 @@ SHOWN = 50
 
 
 def most_discussed() -> list[Article]:
-    """Three articles, as they were at most half a minute ago: counting comments for every visitor of every page is dear."""
+    """Return the three articles with the most comments. Cache them for 30 s, because counting comments is expensive."""
 
     def count() -> list[Article]:
         return list(Article.objects.annotate(count=Count("comments")).filter(count__gt=0).order_by("-count")[:3])
@@ -30,7 +30,7 @@ class ArticleList(ListView):
 
 
 class ArticlePage(CreateView):
-    """An article, what was said about it, and the form to say more."""
+    """Render an article, its comments, and the form for a new comment."""
 
     model = Comment
     fields = ["author", "text"]

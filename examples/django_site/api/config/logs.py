@@ -1,4 +1,4 @@
-"""One JSON object a line, with the id of the request it belongs to."""
+"""Write each log line as a JSON object with the id of its request."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ LOGGING = {
     "loggers": {
         "django": _passed_on,
         "gunicorn.error": _passed_on,
-        # Requests are told by `middleware.observe`.
+        # Turn off gunicorn's log of requests, because `middleware.observe` logs each request.
         "gunicorn.access": {"handlers": [], "propagate": False},
         "django.server": {"handlers": [], "propagate": False},
         "django.request": {"handlers": [], "level": "ERROR"},

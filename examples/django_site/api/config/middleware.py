@@ -1,4 +1,4 @@
-"""What happens to every request before Django's own middleware sees it."""
+"""Middleware that runs before Django's own middleware."""
 
 import logging
 import time
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def observe(get_response):
-    """A request id and a log line for each."""
+    """Give each request an id, and log each request except health checks."""
 
     def middleware(request):
         given = request.headers.get("X-Request-Id", "")
@@ -36,7 +36,7 @@ def observe(get_response):
 
 
 def answer_probes(get_response):
-    """Who asks how this process is does so by whatever name: they are answered before the host is looked at."""
+    """Answer health checks before Django checks the Host header, because health checks may use any host name."""
 
     def middleware(request):
         probe = PROBES.get(request.path)

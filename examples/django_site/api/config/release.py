@@ -1,4 +1,4 @@
-"""Which release this is, and in which slot."""
+"""Release and slot of this process."""
 
 import os
 
@@ -7,5 +7,5 @@ SLOT = os.environ.get("SLOT", "none")
 
 
 def context(request) -> dict[str, str]:
-    """For every template."""
+    """Return the variables that every template can use."""
     return {"release": RELEASE, "slot": SLOT}

@@ -1,4 +1,7 @@
-"""Where things are: from the environment, secrets from the files it names. Without a setting, nothing is allowed."""
+"""Settings from environment variables. Secrets come from files whose paths are in the variables.
+
+Without a variable the safe value applies: DEBUG is off, and no host is allowed.
+"""
 
 import os
 from pathlib import Path
@@ -24,7 +27,7 @@ DEBUG = os.environ.get("DEBUG") == "true"
 PUBLIC_URL = os.environ.get("PUBLIC_URL", "")
 ALLOWED_HOSTS = [urlsplit(PUBLIC_URL).hostname or "", *_words("ALLOWED_HOSTS")]
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL] if PUBLIC_URL else []
-# Only the gateway reaches this tier, and it says itself by which scheme it was asked.
+# Trust the header X-Forwarded-Proto, because only the gateway can reach this tier and the gateway sets the header.
 TLS = PUBLIC_URL.startswith("https:")
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TLS else None
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = TLS
@@ -57,7 +60,7 @@ TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "OPTIONS": {
-            # While they are edited, templates are read anew for each page.
+            # In development Django reads the templates again for each page.
             "loaders": [_FILES] if DEBUG else [("django.template.loaders.cached.Loader", [_FILES])],
             "context_processors": [
                 "django.template.context_processors.request",
@@ -82,7 +85,7 @@ DATABASES = {
             "connect_timeout": 5,
             "pool": {"min_size": 1, "max_size": 4, "timeout": 5},
         },
-        # A connection of the pool that a restarted database has closed is replaced before a request meets it.
+        # Test each connection before a request uses the connection, because a restart of the database closes all connections.
         "CONN_HEALTH_CHECKS": True,
     }
 }
@@ -97,15 +100,15 @@ def _redis(prefix: str) -> dict[str, object]:
     }
 
 
-# Both slots use one Redis. What a release has cached only that release may read: the other may have other classes. Sessions are
-# everybody's, or the switch would log all users out.
+# Both slots use the same Redis. Each release reads only its own cached values, because another release may have other classes.
+# All releases share the sessions, because otherwise a switch would log all users out.
 CACHES = {"default": _redis(RELEASE), "sessions": _redis("sessions")}
 SESSION_ENGINE = "django.contrib.sessions.backends.cache"
 SESSION_CACHE_ALIAS = "sessions"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "articles:list"
 
-# The web tier serves what collectstatic has gathered, from a folder for each release. Development shows the sources as they are, which
-# only this tier has: under a path that is its own.
+# The web tier serves the files that collectstatic has copied to a folder for each release. In development Django serves the source
+# files below /api/static/, because the web tier does not have the source files.
 STATIC_ROOT = Path(os.environ.get("STATIC_ROOT", "/srv/static")) / RELEASE
 STATIC_URL = "/api/static/" if DEBUG else "/static/"
 STORAGES = {

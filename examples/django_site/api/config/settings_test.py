@@ -1,4 +1,4 @@
-"""For the tests: nothing but this process is needed."""
+"""Settings of the tests. The tests need no server, because database, cache and files are kept in memory."""
 
 from secrets import token_hex
 

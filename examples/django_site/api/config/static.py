@@ -1,4 +1,4 @@
-"""The folders of collected static files, one for each release: whose is in use, and which may go."""
+"""Folders of collected static files, one for each release."""
 
 import fcntl
 import os
@@ -12,16 +12,22 @@ NEWEST = 5
 
 
 def hold() -> int:
-    """As long as this process lives, its release's folder stays, however many newer ones there are."""
+    """Lock the folder of this release until the process ends, because `clear` must not remove the folder of a running release.
+
+    Return the file descriptor that holds the lock.
+    """
     descriptor = os.open(FOLDERS / RELEASE, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     return descriptor
 
 
 def clear() -> list[Path]:
-    """Remove the folders that are neither among the newest nor held. A folder is as old as its last manifest."""
-    folders = sorted((each for each in FOLDERS.iterdir() if each.is_dir()), key=_collected, reverse=True)
-    return [folder for folder in folders[NEWEST:] if _removed(folder)]
+    """Remove all unlocked folders except the newest ones, and return the removed folders.
+
+    Folders are compared by the time of their manifest, because each run of collectstatic writes a new manifest.
+    """
+    folders = sorted((folder for folder in FOLDERS.iterdir() if folder.is_dir()), key=_collected, reverse=True)
+    return [folder for folder in folders[NEWEST:] if _remove_if_unlocked(folder)]
 
 
 def _collected(folder: Path) -> float:
@@ -29,7 +35,7 @@ def _collected(folder: Path) -> float:
     return (manifest if manifest.exists() else folder).stat().st_mtime
 
 
-def _removed(folder: Path) -> bool:
+def _remove_if_unlocked(folder: Path) -> bool:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

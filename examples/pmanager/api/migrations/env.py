@@ -1,4 +1,4 @@
-"""Migrations run in one transaction under a lock, so that two of them at once wait for each other."""
+"""Run all migrations in one transaction, under a lock that makes a second run wait."""
 
 from alembic import context
 from pmanager import settings

@@ -1,4 +1,4 @@
-"""One JSON object a line, with the id of the request it belongs to."""
+"""Write each log line as a JSON object with the id of its request."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""The api: what every request gets, and how the api itself is."""
+"""HTTP interface: middleware of all requests, health checks and metrics."""
 
 import logging
 import time
@@ -32,9 +32,9 @@ app.include_router(projects.router)
 
 @app.middleware("http")
 async def observe(request: Request, call_next):
-    """A request id, a log line and the time it took, of every request."""
-    given = request.headers.get("x-request-id", "")
-    token = logs.request_id.set(given[:100] if given.isascii() and given else str(uuid.uuid4()))
+    """Give every request an id, and log the request with its duration."""
+    sent_id = request.headers.get("x-request-id", "")
+    token = logs.request_id.set(sent_id[:100] if sent_id.isascii() and sent_id else str(uuid.uuid4()))
     started, status = time.perf_counter(), 500
     try:
         response = await call_next(request)
@@ -73,7 +73,7 @@ async def ready(response: Response) -> dict[str, str]:
 
 @app.get("/metrics")
 def metrics() -> Response:
-    """Of all worker processes together."""
+    """Return the metrics of all worker processes together."""
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""What is kept: projects, and the tasks of each."""
+"""Tables: projects and their tasks."""
 
 from datetime import datetime
 
@@ -17,7 +17,7 @@ class Project(Base):
     name: Mapped[str]
     description: Mapped[str] = mapped_column(server_default="")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # The database deletes them with their project.
+    # The database deletes the tasks together with their project.
     tasks: Mapped[list["Task"]] = relationship(order_by="Task.id", passive_deletes="all")
 
 

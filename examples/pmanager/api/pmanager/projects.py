@@ -1,4 +1,4 @@
-"""Projects and their tasks: create, read, update, delete. Every answer is given once its change is committed."""
+"""Create, read, update and delete projects and their tasks. Each change is committed before the response is sent."""
 
 from datetime import datetime
 from typing import Annotated, TypeVar
@@ -14,7 +14,7 @@ from .sessions import sessions
 
 router = APIRouter(prefix="/api")
 
-Kept = TypeVar("Kept", Project, Task)
+Row = TypeVar("Row", Project, Task)
 Title = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=4000)]
 
@@ -66,16 +66,16 @@ class ProjectWhole(ProjectShown):
     tasks: list[TaskShown]
 
 
-async def found(session: AsyncSession, kind: type[Kept], key: int) -> Kept:
-    if (kept := await session.get(kind, key)) is None:
+async def find(session: AsyncSession, kind: type[Row], key: int) -> Row:
+    if (row := await session.get(kind, key)) is None:
         raise HTTPException(404, f"there is no such {kind.__name__.lower()}")
-    return kept
+    return row
 
 
-def change(kept: Project | Task, given: BaseModel) -> None:
-    """Only what was sent: the defaults of the model are nobody's wish."""
-    for name, value in given.model_dump(exclude_unset=True).items():
-        setattr(kept, name, value)
+def change(row: Project | Task, body: BaseModel) -> None:
+    """Change only the fields that the request contains. The defaults of `body` are ignored."""
+    for name, value in body.model_dump(exclude_unset=True).items():
+        setattr(row, name, value)
 
 
 @router.get("/projects")
@@ -91,9 +91,9 @@ async def newest(limit: int = 100) -> list[ProjectListed]:
 
 
 @router.post("/projects", status_code=201)
-async def create(given: NewProject) -> ProjectShown:
+async def create(body: NewProject) -> ProjectShown:
     async with sessions.begin() as session:
-        project = Project(**given.model_dump())
+        project = Project(**body.model_dump())
         session.add(project)
         await session.flush()
         await session.refresh(project)
@@ -111,24 +111,24 @@ async def one(key: int) -> ProjectWhole:
 
 
 @router.patch("/projects/{key}")
-async def edit(key: int, given: ProjectChange) -> ProjectShown:
+async def edit(key: int, body: ProjectChange) -> ProjectShown:
     async with sessions.begin() as session:
-        project = await found(session, Project, key)
-        change(project, given)
+        project = await find(session, Project, key)
+        change(project, body)
     return ProjectShown.model_validate(project)
 
 
 @router.delete("/projects/{key}", status_code=204)
 async def remove(key: int) -> None:
     async with sessions.begin() as session:
-        await session.delete(await found(session, Project, key))
+        await session.delete(await find(session, Project, key))
 
 
 @router.post("/projects/{key}/tasks", status_code=201)
-async def add(key: int, given: NewTask) -> TaskShown:
+async def add(key: int, body: NewTask) -> TaskShown:
     async with sessions.begin() as session:
-        await found(session, Project, key)
-        task = Task(project_id=key, title=given.title)
+        await find(session, Project, key)
+        task = Task(project_id=key, title=body.title)
         session.add(task)
         await session.flush()
         await session.refresh(task)
@@ -136,14 +136,14 @@ async def add(key: int, given: NewTask) -> TaskShown:
 
 
 @router.patch("/tasks/{key}")
-async def tick(key: int, given: TaskChange) -> TaskShown:
+async def tick(key: int, body: TaskChange) -> TaskShown:
     async with sessions.begin() as session:
-        task = await found(session, Task, key)
-        change(task, given)
+        task = await find(session, Task, key)
+        change(task, body)
     return TaskShown.model_validate(task)
 
 
 @router.delete("/tasks/{key}", status_code=204)
 async def drop(key: int) -> None:
     async with sessions.begin() as session:
-        await session.delete(await found(session, Task, key))
+        await session.delete(await find(session, Task, key))

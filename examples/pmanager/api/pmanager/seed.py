@@ -1,4 +1,4 @@
-"""A project to look at, for development. Safe to run twice: it only fills an empty database."""
+"""Insert a sample project for development. The program fills only an empty database, so a second run changes nothing."""
 
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session

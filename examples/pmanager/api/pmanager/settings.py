@@ -1,4 +1,4 @@
-"""Where things are: from the environment, the password from the file it names."""
+"""Settings from environment variables. The password comes from a file whose path is in a variable."""
 
 import os
 from pathlib import Path

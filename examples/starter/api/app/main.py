@@ -1,4 +1,4 @@
-"""Notes: the smallest application that has a page, an interface and data. Replace it with yours."""
+"""Notes: a minimal application with a page, an HTTP interface and data. Replace this code with your application."""
 
 import logging
 import time
@@ -41,7 +41,7 @@ app = FastAPI(title="notes", lifespan=lifespan, docs_url="/api/docs", openapi_ur
 
 @app.middleware("http")
 async def observe(request: Request, call_next):
-    """A log line for every request, under the id the gateway gave it."""
+    """Log every request with the id that the gateway gave it."""
     token = logs.request_id.set(request.headers.get("x-request-id") or str(uuid.uuid4()))
     started = time.perf_counter()
     try:
@@ -64,7 +64,7 @@ async def observe(request: Request, call_next):
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """The process lives; whether it can serve is `ready`."""
+    """Report that the process is alive. `ready` reports whether the process can serve requests."""
     return {"status": "ok"}
 
 

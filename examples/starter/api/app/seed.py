@@ -1,4 +1,4 @@
-"""A first note for development. Safe to run twice: it only fills an empty table."""
+"""Insert a first note for development. The program fills only an empty table, so a second run changes nothing."""
 
 import psycopg
 

@@ -1,4 +1,4 @@
-"""Where things are: from the environment, the password from the file it names."""
+"""Settings from environment variables. The password comes from a file whose path is in a variable."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ SLOT = os.environ.get("SLOT", "none")
 
 
 def database() -> dict[str, str]:
-    """Keyword arguments for psycopg."""
+    """Return the keyword arguments for psycopg."""
     return {
         "host": os.environ["DATABASE_HOST"],
         "port": os.environ["DATABASE_PORT"],

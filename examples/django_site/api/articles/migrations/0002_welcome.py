@@ -2,7 +2,7 @@ from django.db import migrations
 
 
 def welcome(apps, schema_editor):
-    """A site that begins empty has nothing to comment on."""
+    """Insert a first article, because users can't comment on an empty site."""
     apps.get_model("articles", "Article").objects.get_or_create(
         slug="welcome",
         defaults={

@@ -1,4 +1,4 @@
-"""Projects and tasks."""
+"""Create the tables of projects and tasks."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Notes."""
+"""Create the table of notes."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Django's own, and what it has gathered for releases of long ago goes."""
+"""Run Django's collectstatic, then remove the static files of old releases."""
 
 from config import static
 from django.contrib.staticfiles.management.commands import collectstatic

@@ -1,4 +1,4 @@
-"""Articles, comments and a user for development. Safe to run twice: what is there stays as it is."""
+"""Insert articles, comments and a user for development. Existing rows stay unchanged, so the command is safe to run twice."""
 
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand
@@ -25,7 +25,7 @@ ARTICLES = {
         ("Edsger", "Edit articles/views.py while this runs."),
     ),
 }
-USER = "admin"  # and its password
+USER = "admin"  # also the password
 
 
 class Command(BaseCommand):

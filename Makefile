@@ -10,7 +10,7 @@ SHELL := /bin/bash
 ifeq ($(origin STACK),command line)
 override ENV := $(value STACK)
 endif
-VARIABLES := APP AT COMPOSE COUNT ENV FOR FORCE FROM FULL ID JOURNEY NAME OF ONLY PIN POLICY SEED SHORT SLOT TO WINDOW
+VARIABLES := APP AT CMD COMPOSE COUNT ENV FOLLOW FOR FORCE FROM FULL ID JOURNEY NAME OF ONLY PIN POLICY SEED SERVICE SHORT SINCE SLOT TO WINDOW
 # make expands a variable's value again wherever it is used or exported, and would run $(shell …) in it. From here on it is text.
 $(foreach name,$(VARIABLES),$(if $(filter-out undefined,$(origin $(name))),\
   $(eval override $(name) := $$(value $(name)))$(eval export TIERS_ARG_$(name) := $$(value $(name)))))
@@ -55,6 +55,15 @@ status: venv ## Show the live slot, the release of each slot, readiness and the 
 	@$(RUNNER) $@
 
 reseal: venv ## After a lost passphrase, once the stack file has its secrets again: remove undecryptable secrets from the state
+	@$(RUNNER) $@
+
+logs: venv ## Print the logs of all services in order of time, and follow them: SERVICE=api, SLOT=live, SINCE=10m, FOLLOW=no
+	@$(RUNNER) $@
+
+exec: venv ## Run a command in a container of SERVICE: CMD="alembic current"
+	@$(RUNNER) $@
+
+console: venv ## Open the console of SERVICE in its container: a shell, the application's own (`console`), or psql
 	@$(RUNNER) $@
 
 trace: venv ## Show every log line of one request (ID=…), from all tiers and both slots, in order of time
@@ -211,8 +220,12 @@ lab-down: ## Stop what the lab started; the caches stay
 doctor: ## List what this machine has, what it lacks, and what would be installed
 	@$(if $(wildcard .venv/.installed),$(RUN),python3) -m ci $@
 
-docs: venv ## Generate the documents again
+docs: documents .venv/.docs ## Generate the documents again, and build the site with the API reference in reports/site; a broken link fails
+	$(RUN) -m ci.site
+
+documents: venv ## Generate the documents again, without building the site; needs no network
 	$(RUN) -m components.reference
+	$(RUN) -m ci.site.api
 	$(RUN) -m ci.preview demo tests/previews/docker/new-image.json > docs/previews/release.md
 	$(RUN) -m ci.preview demo tests/previews/kubernetes/database-deleted.json > docs/previews/dangerous.md
 
@@ -225,5 +238,10 @@ venv: .venv/.installed
 	@.venv/bin/python -m pip install --quiet --require-hashes -r requirements/requirements-dev.txt
 	@touch $@
 
-.PHONY: help load scan-tools test fuzz e2e e2e-data matrix screenshots soak bench lab lab-cluster lab-down doctor docs venv
-.PHONY: up down shell images back promote status reseal trace preview-comment heal dashboard new import waiting smoke journey check backup backups verify move reopen restore refresh perf watch preview drift drift-issue deployed pins-save pins-use pins-recall build sbom built scan audit prose
+.venv/.docs: requirements/requirements-docs.txt | venv
+	@echo "  packages of the site … takes 20 s"
+	@.venv/bin/python -m pip install --quiet --require-hashes -r requirements/requirements-docs.txt
+	@touch $@
+
+.PHONY: help load scan-tools test fuzz e2e e2e-data matrix screenshots soak bench lab lab-cluster lab-down doctor docs documents venv
+.PHONY: up down shell images back promote status reseal logs exec console trace preview-comment heal dashboard new import waiting smoke journey check backup backups verify move reopen restore refresh perf watch preview drift drift-issue deployed pins-save pins-use pins-recall build sbom built scan audit prose

@@ -1,68 +1,47 @@
-"""Deploy one web application with Pulumi: load the settings, plan the release, then register data tiers, slots and the switch."""
+"""Deploy one web application: load its description, plan the release, then deploy data services, gateway, slots and switch."""
 
-import os
-from functools import partial
-from pathlib import Path
-
-import pulumi
-
-from components import checkpoint
-
-ROOT = pulumi.get_root_directory()
-# Before the other imports: Pulumi exports the checkpoint while they run.
-ASKED = checkpoint.Asked(pulumi.get_stack(), ROOT)
-
-from components import config, guard, kept, platforms, recorded, release, shared, tier
-from components.monitoring import Monitoring
-from components.outputs import export
-from components.slot import Slot
-from components.switch import Gateway, Switch
+from components import (
+    Application,
+    Backup,
+    BackupArgs,
+    Context,
+    DataService,
+    DataServiceArgs,
+    Gateway,
+    GatewayArgs,
+    Monitoring,
+    MonitoringArgs,
+    Switch,
+    SwitchArgs,
+    deploy_slots,
+    export,
+    foundation,
+    plan_rollout,
+)
 
 
 def main() -> None:
-    settings = recorded.load(Path(ROOT), ASKED.answer)
-    app, environment = settings.app, settings.environment
-    versions = tier.secrets_of(settings, f"{app.name}/{pulumi.get_stack()}")
-    description = tier.Description(app=app, environment=environment, secrets=versions, root=Path(ROOT))
-    workloads = {name: tier.service(name, described, description) for name, described in app.services.items()}
-    scales = {name: description.scale(name) for name in workloads}
-    routes = tier.routes(app, environment)
-    data = shared.described(description)
+    context = Context.load()
+    application = Application.of(context)
+    rollout = plan_rollout(context, application)
+    platform = rollout.platform
 
-    known = ASKED.answer()
-    checkpoint.refuse_cut_off(known)
-    platforms.check(settings, known, routes)
-    stack = pulumi.get_stack()
-    observed = checkpoint.settle(
-        known, partial(platforms.routing, app, environment, stack), release.named_live(os.environ), stack
-    )
-    wanted = release.identify(app.version, [*workloads.values(), *routes], contract=app.contract)
-    platform = platforms.connect(settings, known, observed.live)
-    observed = kept.observe(platform, known, observed)
-    plan = release.plan(observed, wanted, *release.asked(os.environ), manual=environment.release.promote == "manual")
-    pulumi.log.info(release.explain(observed, plan))
-    holding = [*workloads.values(), *data.holding]
-    kept.refuse_unavailable(platform, plan, known)
-    guard.refuse(known, app, environment, platform.stores(holding), holding, guard.forced(os.environ))
+    data = {
+        name: DataService(name, DataServiceArgs(platform=platform, data=service)).ready
+        for name, service in application.data.items()
+    }
+    gateway = Gateway("gateway", GatewayArgs(platform=platform)).running
+    gates = deploy_slots(rollout, data, gateway)
+    after = foundation(platform, data, gateway)
+    switch = Switch("switch", SwitchArgs(rollout=rollout, gates=gates, after=after))
 
-    ready = data.make(platform)
-    gateway = Gateway(platform).running
-    standing = [*platform.foundation, *(each for resources in ready.values() for each in resources), gateway]
-    gates: dict[str, pulumi.Output[pulumi.Resource]] = {}
-    if plan.render:
-        place = platforms.Place(slot=plan.render, release=plan.release)
-        gates |= Slot(platform, place, observed.switches + 1, workloads, scales, routes, ready, gateway).gates
-    for name in plan.keep:
-        rests = environment.release.resting if plan.rests(name, observed) else frozenset[config.TierName]()
-        wanted_scales = scales if name is plan.live else {}
-        gates |= kept.KeptSlot(
-            platform, name, observed.held[name], known, standing, wanted_scales, rests, workloads
-        ).gates
-    switch = Switch(platform, observed, plan, routes, gates, standing, known, settings.plain)
-    data.back_up(platform, {} if plan.render is plan.live else checkpoint.told(known, plan.live), switch.moved)
-    if environment.monitoring:
-        Monitoring(platform, description, ready, switch)
-    export(platform, observed, plan, switch, gates.get("smoke"), known)
+    if backups := rollout.live_backups:
+        Backup("backup", BackupArgs(platform=platform, plan=backups, after=switch.moved))
+    if context.environment.monitoring:
+        description = context.description
+        args = MonitoringArgs(platform=platform, description=description, data=data, live=switch.live)
+        Monitoring("monitoring", args)
+    export(rollout, switch, gates.get("smoke"))
 
 
 main()

@@ -1,16 +1,16 @@
-"""Entry point of every make target: `python -m ci TARGET [NAME=value …]`. docs/adr/023-one-runner-behind-make.md"""
+"""Entry point of every make target: `python -m ci TARGET [NAME=value …]`. See docs/adr/023-one-runner-behind-make.md."""
 
 import os
 import signal
 import sys
 
-from . import commands, edge, process
-from .call import parse
+from . import commands, command_line, process
+from .make_call import parse
 
 if __name__ == "__main__":
     if "MAKELEVEL" in os.environ:
-        # A killed make can't forward its signal. The kernel then sends SIGTERM, and Pulumi's update ends in order.
+        # If make is killed, the kernel then sends SIGTERM to this process, so Pulumi can end its update cleanly.
         process.end_with_parent(signal.SIGTERM)
     target = sys.argv[1] if len(sys.argv) > 1 else "ci"
     process.undo_when_stopped(target)
-    edge.end(target, lambda: commands.main(parse(sys.argv[1:], os.environ)))
+    command_line.end(target, lambda: commands.main(parse(sys.argv[1:], os.environ)))

@@ -1,7 +1,6 @@
 """Backups on demand: `python -m ci.backup STACK backup | full | verify | prune | list | status | restore …`.
 
-It runs the command of the environment's schedule in the same place, and fails if that fails. The verbs are those of
-images/backup.
+The command runs the program of images/backup in the environment. Scheduled backups run the same program.
 """
 
 from collections.abc import Sequence
@@ -9,28 +8,28 @@ from collections.abc import Sequence
 from pulumi import RunError
 
 from components import backup, platforms
-from components.config import TierName
+from components.model.services import DATABASE
 
-from . import edge
-from .described import load
+from . import command_line
+from .pulumi_stack import load
 
 QUICK = ("list", "status")
-"""Verbs that only read; they run in the container that is already running."""
+"""Commands that only read backups. They run in the existing backup container; any other command gets a new container."""
 
 
 def run(stack: str, *words: str) -> str:
-    """Run `backup WORDS` and return its output.
+    """Run the command `backup WORDS` in the environment and return the output.
 
     Raises:
         RunError: the environment has no backups, or the command failed; the message says why.
     """
     app, environment = load(stack)
-    if not environment.size(TierName.DATABASE).backup:
-        raise RunError(f"{backup.PATH}: {stack} is not backed up; set it, see docs/data.md")
-    command = (backup.NAME, *words)
+    if not environment.tier_settings(DATABASE.name).backup:
+        raise RunError(f"{backup.PATH}: stack {stack} has no backups; set this key (docs/data.md)")
+    command, inspector = (backup.NAME, *words), platforms.inspector(app, environment, stack)
     if words[0] in QUICK:
-        return platforms.execute(app, environment, stack, backup.NAME, None, command)
-    return platforms.run_once(app, environment, stack, backup.NAME, "verify", command)
+        return inspector.execute(backup.NAME, None, command)
+    return inspector.run_once(environment, backup.NAME, "verify", command)
 
 
 def main(stack: str, words: Sequence[str]) -> None:
@@ -40,5 +39,5 @@ def main(stack: str, words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    words = edge.arguments("backup STACK backup | full | verify | prune | list | status | restore …", 2, 9)
-    edge.end("backup", lambda: main(words[0], words[1:]))
+    words = command_line.arguments("backup STACK backup | full | verify | prune | list | status | restore …", 2, 9)
+    command_line.end("backup", lambda: main(words[0], words[1:]))

@@ -1,6 +1,6 @@
-"""Checks of the live slot: `python -m ci.check STACK` prints a line for each, and exits with 1 if one fails.
+"""Checks of the live slot: `python -m ci.check STACK` prints a line for each check, and exits with 1 if a check fails.
 
-A check that needs a missing description of the application is reported as such, never skipped.
+If the configuration lacks the key that a check needs, the check is skipped and its line says "not described".
 """
 
 import socket
@@ -16,24 +16,27 @@ from urllib.parse import urlsplit
 
 from pulumi import RunError
 
-from components import backup, checkpoint, database, platforms, tier
-from components.alerts import CERTIFICATE_DAYS
-from components.checkpoint import Checkpoint
-from components.config import App, Check, Environment, TierName
-from components.platforms import recovery, toolbox
-from components.platforms.manifests import Scope
-from components.release import Slot
+from components import backup, database, platforms, rendering
+from components.config import App, Check, Environment
+from components.model.services import DATABASE
+from components.observability.alerts import CERTIFICATE_DAYS
+from components.platforms import toolbox
+from components.platforms.kubernetes import recovery
+from components.platforms.kubernetes.objects import Scope
+from components.release import checkpoint
+from components.release.checkpoint import Checkpoint
+from components.release.planner import Slot
 
-from . import edge
-from .described import load, state
+from . import command_line
+from .pulumi_stack import load, state
 from .slo import outputs
 
 PATIENCE = 10
-"""Seconds until every process of a gateway has noticed the last switch."""
+"""Seconds to retry a failing request, because a gateway takes some time to apply a switch. Also the timeout of a connection."""
 
 
 class NotDescribedError(Exception):
-    """The application does not describe what a check needs; the message names the missing key."""
+    """Error of a check if the configuration lacks the key that the check needs. The message is the path of the key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +48,19 @@ class Live:
     stack: str
     slot: Slot
     url: str
-    known: Checkpoint
+    checkpoint_state: Checkpoint
 
-    def questions(self) -> Iterator[tuple[str, Callable[[], str]]]:
-        """Yield title and function of each check, in order. A function returns the state or raises the reason of a failure."""
+    def checks(self) -> Iterator[tuple[str, Callable[[], str]]]:
+        """Yield the title and the function of each check.
+
+        The function returns a result text, or raises an error if the check fails.
+        """
         yield "every container is up", self.containers
         yield "the database is ready", self.database
-        for name in (TierName.API, TierName.WEB):
-            yield f"the {name} is ready", partial(self.ready, name)
+        for record in self.app.catalogue.routed:
+            yield f"the {record.name} is ready", partial(self.ready, record.name)
         yield "the database has the release's migrations", self.migrations
-        if self.environment.size(TierName.DATABASE).backup:
+        if self.environment.tier_settings(DATABASE.name).backup:
             yield "backups are taken and can be restored", self.backups
         if self.environment.pooled(self.app):
             yield "a failover needs a quorum", self.quorum
@@ -69,34 +75,34 @@ class Live:
             yield f"the certificate is valid for {CERTIFICATE_DAYS} more days", self.certificate
 
     def containers(self) -> str:
-        counts = platforms.ready(self.app, self.environment, self.stack)
-        expected = standing(self.app, self.environment, self.slot, self.known)
-        if missing := [*unready(expected, counts)]:
+        counts = self._inspector.replica_counts()
+        expected = expected_replicas(self.app, self.environment, self.slot, self.checkpoint_state)
+        if missing := [*missing_replicas(expected, counts)]:
             raise RunError("; ".join(missing))
         return ", ".join(f"{name} {counts[slot, name][0]}" for slot, name in expected)
 
     def database(self) -> str:
-        described = self.app.database
-        if not described:
+        settings = self.app.database
+        if not settings:
             raise NotDescribedError("app.database")
-        if outside := tier.elsewhere(TierName.DATABASE, self.environment):
+        if external := rendering.external_service(DATABASE.name, self.environment):
             try:
-                socket.create_connection((outside.host, outside.port), timeout=PATIENCE).close()
+                socket.create_connection((external.host, external.port), timeout=PATIENCE).close()
             except OSError as error:
-                raise RunError(f"{outside.host}:{outside.port} can't be reached from here: {error}") from None
-            return f"{outside.host}:{outside.port} takes connections"
-        self._execute(TierName.DATABASE, None, database.takes_connections(described))
+                raise RunError(f"{external.host}:{external.port} can't be reached from here: {error}") from None
+            return f"{external.host}:{external.port} takes connections"
+        self._execute(DATABASE.name, None, database.readiness_command(settings))
         return "pg_isready succeeds"
 
-    def ready(self, name: TierName) -> str:
-        routes = [route for route in tier.routes(self.app, self.environment) if route.tier == name]
+    def ready(self, name: str) -> str:
+        routes = [route for route in rendering.render_routes(self.app, self.environment) if route.tier == name]
         if not routes:
             raise NotDescribedError(f"app.{name}")
-        self._ask({"path": platforms.readiness(routes[0])}, self.slot)
+        self._check_response({"path": platforms.readiness(routes[0])}, self.slot)
         return f"{routes[0].health}, through the gateway"
 
     def migrations(self) -> str:
-        steps = [(name, service.migrate) for name, service in self.app.services.items() if service.migrate]
+        steps = [(name, service.migrate) for name, service in self.app.slot_services.items() if service.migrate]
         commands = [(name, step.check) for name, step in steps if step.check]
         if not commands:
             raise NotDescribedError("migrate.check of a tier")
@@ -105,51 +111,58 @@ class Live:
         )
 
     def backups(self) -> str:
-        if problem := misled(self.known, self.slot):
+        if problem := backup_problem(self.checkpoint_state, self.slot):
             raise RunError(f"{problem}; run `make up ENV={self.stack}`")
-        return platforms.execute(self.app, self.environment, self.stack, backup.NAME, None, (backup.NAME, "status"))
+        return self._inspector.execute(backup.NAME, None, (backup.NAME, "status"))
 
     def quorum(self) -> str:
-        return recovery.guarded(self.environment.cluster, self._scope(), tier.REPLICATED)
+        return recovery.guarded(self.environment.cluster, self._scope(), rendering.REPLICATED)
 
     def archive(self) -> str:
-        return recovery.archived(self.environment.cluster, self._scope(), tier.REPLICATED)
+        return recovery.archived(self.environment.cluster, self._scope(), rendering.REPLICATED)
 
     def answer(self, check: Check) -> str:
-        self._ask(check.model_dump(exclude_none=True), None)
-        part = [f"with {check.contains!r}"] if check.contains is not None else []
-        return ", ".join([f"HTTP {check.status}", *check.headers, *part])
+        self._check_response(check.model_dump(exclude_none=True), None)
+        body = [f"with {check.contains!r}"] if check.contains is not None else []
+        return ", ".join([f"HTTP {check.status}", *check.headers, *body])
 
     def no_checks(self) -> str:
         raise NotDescribedError("app.checks")
 
     def isolation(self) -> str:
-        if routes := platforms.ways_in(self.app, self.environment, self.stack, self.slot):
+        if routes := self._inspector.unexpected_routes(self.app, self.slot):
             raise RunError("; ".join(routes))
         return "checked services, routes and policies" if self.environment.kubernetes else "checked ports and networks"
 
     def certificate(self) -> str:
-        gateway, host = reached(self.url)
+        gateway, host = connection_target(self.url)
         parts = urlsplit(gateway)
-        return good_until(certificate_at(parts.hostname or "", parts.port or 443, host), CERTIFICATE_DAYS)
+        return check_expiry(certificate_at(parts.hostname or "", parts.port or 443, host), CERTIFICATE_DAYS)
+
+    @property
+    def _inspector(self) -> platforms.Inspector:
+        return platforms.inspector(self.app, self.environment, self.stack)
 
     def _scope(self) -> Scope:
         return Scope.of(self.app.name, self.environment.cluster, f"{self.app.name}-{self.stack}")
 
-    def _execute(self, name: TierName, slot: Slot | None, command: tuple[str, ...]) -> str:
-        return platforms.execute(self.app, self.environment, self.stack, name, slot, command)
+    def _execute(self, name: str, slot: Slot | None, command: tuple[str, ...]) -> str:
+        return self._inspector.execute(name, slot, command)
 
-    def _ask(self, wanted: Mapping[str, Any], slot: Slot | None) -> None:
-        gateway, host = reached(self.url)
+    def _check_response(self, expected: Mapping[str, Any], slot: Slot | None) -> None:
+        gateway, host = connection_target(self.url)
         deadline = time.monotonic() + PATIENCE
-        while problem := toolbox.ask(gateway, host, str(slot or ""), wanted):
+        while problem := toolbox.ask(gateway, host, str(slot or ""), expected):
             if time.monotonic() > deadline:
                 raise RunError(problem)
             time.sleep(0.5)
 
 
-def reached(url: str) -> tuple[str, str]:
-    """Return the address to connect to and the Host header. Names below .localhost resolve to this machine, as in browsers."""
+def connection_target(url: str) -> tuple[str, str]:
+    """Return the URL to connect to, and the host name for the Host header.
+
+    In the returned URL, 127.0.0.1 replaces a host that ends with `.localhost`, because not every resolver knows such hosts.
+    """
     parts = urlsplit(url)
     host = parts.hostname or ""
     if host.endswith(".localhost"):
@@ -158,10 +171,7 @@ def reached(url: str) -> tuple[str, str]:
 
 
 def certificate_at(address: str, port: int, host: str) -> str:
-    """Return the PEM certificate that a server presents for a host.
-
-    Its signature is not verified; browsers do that.
-    """
+    """Return, in PEM, the certificate that a server presents for a host name. The certificate is not verified."""
     unverified = ssl.create_default_context()
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
     with (
@@ -171,11 +181,11 @@ def certificate_at(address: str, port: int, host: str) -> str:
         return ssl.DER_cert_to_PEM_cert(client.getpeercert(binary_form=True) or b"")
 
 
-def good_until(pem: str, days: int) -> str:
-    """Return the date until which a certificate is valid.
+def check_expiry(pem: str, days: int) -> str:
+    """Return the expiry date of a certificate.
 
     Raises:
-        RunError: it expires in fewer than `days` days.
+        RunError: the certificate expires in fewer than `days` days.
     """
     words = ["openssl", "x509", "-noout", "-enddate", "-checkend", str(days * 86400)]
     done = subprocess.run(words, input=pem, capture_output=True, text=True)
@@ -183,54 +193,74 @@ def good_until(pem: str, days: int) -> str:
     if not until:
         raise RunError(f"the gateway's certificate can't be read: {done.stderr.strip()}")
     if done.returncode:
-        raise RunError(f"it is good until {until} only; renew it (docs/runbook.md#expired-certificate)")
+        raise RunError(
+            f"the certificate expires on {until}; renew the certificate (docs/runbook.md#expired-certificate)"
+        )
     return until
 
 
-def standing(app: App, environment: Environment, live: Slot, known: Checkpoint) -> dict[tuple[str, str], int]:
-    """Return (slot or "", tier) → the least number of replicas expected, of tiers described and of tiers deployed."""
-    described = [(str(live), str(name)) for name in app.services] + [("", str(name)) for name in environment.data(app)]
+def expected_replicas(
+    app: App, environment: Environment, live: Slot, checkpoint_state: Checkpoint
+) -> dict[tuple[str, str], int]:
+    """Return the minimum number of replicas by slot and tier, for each tier that is configured or deployed.
+
+    The slot of a shared tier is an empty text.
+    """
+    configured = [(str(live), str(name)) for name in app.slot_services] + [
+        ("", str(name)) for name in environment.data(app)
+    ]
     deployed = Counter(
         (entry.labels.get(checkpoint.LABEL_SLOT, ""), str(entry.tier))
-        for entry in known.entries
+        for entry in checkpoint_state.entries
         if entry.custom and entry.role == "tier"
     )
-    return {key: max(deployed[key], 1) for key in dict.fromkeys([*described, *deployed]) if key[0] in ("", live)}
+    return {key: max(deployed[key], 1) for key in dict.fromkeys([*configured, *deployed]) if key[0] in ("", live)}
 
 
-def unready(wanted: Mapping[tuple[str, str], int], there: Mapping[tuple[str, str], tuple[int, int]]) -> Iterator[str]:
-    """Yield a text for each tier whose replicas are not all up and healthy."""
-    for key, least in wanted.items():
-        healthy, total = there.get(key, (0, 0))
-        if healthy < max(total, least):
-            yield f"{'-'.join(filter(None, reversed(key)))}: {healthy} of {max(total, least)} are up and healthy"
+def missing_replicas(
+    expected: Mapping[tuple[str, str], int], counts: Mapping[tuple[str, str], tuple[int, int]]
+) -> Iterator[str]:
+    """Yield a text for each tier with fewer healthy replicas than expected.
+
+    Args:
+        expected: minimum number of replicas by slot and tier.
+        counts: healthy and total number of replicas by slot and tier.
+    """
+    for key, minimum in expected.items():
+        healthy, total = counts.get(key, (0, 0))
+        if healthy < max(total, minimum):
+            yield f"{'-'.join(filter(None, reversed(key)))}: {healthy} of {max(total, minimum)} are up and healthy"
 
 
-def misled(known: Checkpoint, live: Slot) -> str:
-    """Return a problem if backups are of another database than the live one, or an empty text."""
-    holders = [entry for entry in known.entries if entry.runs and entry.tier == backup.NAME]
+def backup_problem(checkpoint_state: Checkpoint, live: Slot) -> str:
+    """Return an error text if the backups are not of the live database, or else an empty text."""
+    backup_entries = [entry for entry in checkpoint_state.entries if entry.runs and entry.tier == backup.NAME]
     backed_up, live_database = (
         {name: variables.get(name, "") for name in ("DATABASE_NAME", "DATABASE_HOST")}
-        for variables in (holders[0].variables if holders else {}, checkpoint.told(known, live))
+        for variables in (
+            backup_entries[0].variables if backup_entries else {},
+            checkpoint.database_env(checkpoint_state, live),
+        )
     )
-    if not holders or not live_database["DATABASE_NAME"] or backed_up == live_database:
+    if not backup_entries or not live_database["DATABASE_NAME"] or backed_up == live_database:
         return ""
-    return "backups are of {}, and what is live is {}".format(
+    return "the backups are of database {}, but the live database is {}".format(
         *(" at ".join(variables.values()) for variables in (backed_up, live_database))
     )
 
 
-def verdict(question: Callable[[], str]) -> tuple[str, str]:
-    """Run a check and return its result and a text for it."""
+def verdict(check: Callable[[], str]) -> tuple[str, str]:
+    """Run a check. Return the result (ok, not described or FAILED), and the check's text or error message."""
     try:
-        return "ok", question()
-    except NotDescribedError as missing:
-        return "not described", str(missing)
+        return "ok", check()
+    except NotDescribedError as error:
+        return "not described", str(error)
     except (RunError, OSError) as error:
         return "FAILED", str(error)
 
 
 def main(stack: str) -> int:
+    """Run all checks of a stack, and return the number of failed checks."""
     app, environment = load(stack)
     stack_outputs = outputs(stack)
     live = Live(
@@ -239,17 +269,17 @@ def main(stack: str) -> int:
         stack=stack,
         slot=Slot(stack_outputs["live"]),
         url=stack_outputs["url"],
-        known=checkpoint.parse(state(stack)),
+        checkpoint_state=checkpoint.parse(state(stack)),
     )
     print(f"{stack_outputs['release']}, live on {live.slot} of {stack}, {live.url}")
     failed = 0
-    for number, (name, question) in enumerate(live.questions(), 1):
-        result, detail = verdict(question)
+    for number, (name, check) in enumerate(live.checks(), 1):
+        result, detail = verdict(check)
         failed += result == "FAILED"
         print(f"  {number}  {result:<13}  {name}: {detail}", flush=True)
     return failed
 
 
 if __name__ == "__main__":
-    words = edge.arguments("check STACK", 1, 1)
-    edge.end("check", lambda: 1 if main(*words) else 0)
+    words = command_line.arguments("check STACK", 1, 1)
+    command_line.end("check", lambda: 1 if main(*words) else 0)

@@ -1,4 +1,4 @@
-"""Table of make's targets: the preparation that each needs, and the function that runs it."""
+"""Table of the make targets, with the function of each target and the preparation before the function."""
 
 import os
 import subprocess
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import process, surroundings
-from .call import REPOSITORY, Call, CallError
+from . import process, pulumi_environment
+from .make_call import REPOSITORY, Call, CallError
 
 Command = Callable[[Call], int | None]
 
@@ -20,35 +20,35 @@ class Target:
 
     run: Command
     is_of_app: bool = True
-    """Runs in the application's folder."""
+    """True if the target runs in the application's folder."""
     has_stack: bool = True
-    """Is refused without a stack file."""
+    """True if the target needs a stack file."""
     is_deployed: bool = False
-    """First provides the lab's parts and, for a pull request, the stack file that the environment needs."""
+    """True if `main` first installs the environment's parts of the lab, and generates the stack file of a pull request."""
     is_locked: bool = False
-    """Takes the stack's lock before it changes the stack, and checks for the stack file only then."""
+    """True if the target's function itself takes the stack's lock and checks that the stack file exists."""
     lab: tuple[str, ...] = ()
-    """Further parts of the lab that it needs."""
+    """Parts of the lab that the target needs in every environment."""
     works_on_state: bool = False
-    """Works on the deployed state, whatever the configuration files contain."""
+    """True if the target reads the state, and therefore works even if the configuration files are invalid."""
 
 
 def main(call: Call) -> int:
-    """Run a target. Its variables are checked before any other step.
+    """Check the variables of a make call, run its target, and return the exit code.
 
     Raises:
         CallError: the target does not exist, or a variable has an invalid value.
     """
     if call.target not in TARGETS:
-        raise CallError(f"there is no target {call.target!r:.60}; `make help` lists them")
+        raise CallError(f"there is no target {call.target!r:.60}; see `make help`")
     target = TARGETS[call.target]
     call.refuse()
     if target.is_of_app:
-        surroundings.prepare(call, os.environ)
+        pulumi_environment.set_variables(call, os.environ)
         if target.has_stack and not (target.is_locked or target.works_on_state or call.is_pull_request):
             call.refuse_missing_stack_file()
         writes_stack_file = call.is_pull_request and (target.is_deployed or call.target == "down")
-        parts = (*(_needs(call) if target.is_deployed or writes_stack_file else ()), *target.lab)
+        parts = (*(_lab_parts(call) if target.is_deployed or writes_stack_file else ()), *target.lab)
         if parts and (code := _lab("up", *parts)):
             return code
         os.chdir(call.folder)
@@ -60,19 +60,19 @@ def main(call: Call) -> int:
     return target.run(call) or 0
 
 
-def _needs(call: Call) -> list[str]:
-    from .needs import needs
+def _lab_parts(call: Call) -> list[str]:
+    from .lab_parts import lab_parts
 
-    return needs(call)
+    return lab_parts(call)
 
 
 def _lab(verb: str, *parts: str) -> int:
-    # A separate process with the machine's Python: the lab's services outlive this virtual environment.
+    # Use the machine's Python, because the lab's services keep running after this virtual environment is removed.
     return subprocess.call(["python3", "-m", "lab", verb, *parts], cwd=REPOSITORY)
 
 
 def _deploy(name: str) -> Command:
-    """Return a function of `deploy`, imported only when called: the import takes a second that refusing a call need not spend."""
+    """Return a command that calls the function `name` of `deploy`. Only the command imports `deploy`, because the import is slow."""
 
     def run(call: Call) -> int | None:
         from . import deploy
@@ -86,9 +86,9 @@ def _deploy(name: str) -> Command:
 
 
 def _status(call: Call) -> None:
-    from . import fallback, status
+    from . import fallback_folder, status
 
-    with fallback.usable_folder(call.env, deploys=False):
+    with fallback_folder.usable_folder(call.env, deploys=False):
         status.main(call.env)
 
 
@@ -96,6 +96,25 @@ def _trace(call: Call) -> None:
     from . import trace
 
     trace.main(call.env, call["ID"])
+
+
+def _logs(call: Call) -> None:
+    from . import fallback_folder, logs
+
+    with fallback_folder.usable_folder(call.env, deploys=False):
+        logs.main(call.env, call["SERVICE"], call["SLOT"], call["SINCE"], call["FOLLOW"])
+
+
+def _exec(call: Call) -> int:
+    from . import container
+
+    return container.execute(call.env, call["SERVICE"], call["CMD"], call["SLOT"])
+
+
+def _console(call: Call) -> int:
+    from . import container
+
+    return container.console(call.env, call["SERVICE"], call["SLOT"])
 
 
 def _check(call: Call) -> int:
@@ -156,7 +175,7 @@ def _sbom(call: Call) -> None:
 
 
 def _journey(call: Call) -> int:
-    from .described import pulumi
+    from .pulumi_stack import pulumi
 
     url = pulumi("stack", "output", "url", "--stack", call.env).strip()
     words = ["k6", "run", "--quiet", "--no-usage-report", "--address", "", "--", call.journey]
@@ -164,11 +183,13 @@ def _journey(call: Call) -> int:
 
 
 def _deployed(call: Call) -> None:
-    from .described import last_update
+    from .pulumi_stack import last_update
 
     variables: dict[str, Any] = last_update(call.env).get("environment") or {}
     if "git.head" not in variables:
-        raise CallError(f"the last update of {call.env} was of no commit; run `make up ENV={call.env}` from one")
+        raise CallError(
+            f"the last update of {call.env} has no commit; commit your files, then run `make up ENV={call.env}`"
+        )
     print(variables["git.head"])
 
 
@@ -180,7 +201,7 @@ def _built(_: Call) -> None:
 
 
 def _drift_issue(call: Call) -> int:
-    """Comment on the environment's open issue, or open one."""
+    """Report drift on GitHub: comment on the environment's open drift issue, or open a new issue."""
     report = Path("reports") / f"drift-{call.env}.txt"
     if not report.exists():
         raise CallError(f"there is no {report}; run `make drift ENV={call.env}` first")
@@ -201,7 +222,7 @@ def _audit(call: Call) -> int:
     from . import images
 
     options = ["--quiet", "--exit-code", "1", "--ignore-unfixed", "--severity", "HIGH,CRITICAL", "--scanners", "vuln"]
-    # The lab's modules have the versions that registries serve, and none of them is deployed.
+    # The lab is skipped, because nothing of it is deployed.
     skipped = ["--skip-dirs", "lab", "--skip-dirs", ".venv"]
     if code := process.run(["trivy", "filesystem", *options, *skipped, "."], cwd=REPOSITORY):
         return code
@@ -218,9 +239,9 @@ def _new(call: Call) -> None:
 
 
 def _import(call: Call) -> None:
-    from .compose.__main__ import main as describe
+    from .compose.__main__ import main as import_compose_file
 
-    describe(call["COMPOSE"], *([call["NAME"]] if call["NAME"] else []))
+    import_compose_file(call["COMPOSE"], *([call["NAME"]] if call["NAME"] else []))
 
 
 def _shell(call: Call) -> int:
@@ -232,13 +253,16 @@ def _shell(call: Call) -> int:
 
 
 def _lab_up(call: Call) -> int:
-    return _lab("up", *_needs(call))
+    return _lab("up", *_lab_parts(call))
 
 
 def _doctor(call: Call) -> int:
-    """Print what the machine has and what it lacks. Without the Python packages the stack file can't be read."""
+    """Print which tools the machine has and lacks.
+
+    If the Python packages are not installed, the stack file can't be read. In that case only the tools for dev are checked.
+    """
     try:
-        parts = _needs(call)
+        parts = _lab_parts(call)
     except ImportError:
         print(
             "  missing  python packages              will be made, takes 40 s; other needs of ENV than a Docker engine"
@@ -249,8 +273,8 @@ def _doctor(call: Call) -> int:
 
 
 def _screenshots(call: Call) -> int:
-    """Deploy each example, take a screenshot of its first page with a real browser, and remove it."""
-    from .described import pulumi_in
+    """Deploy each example, take a screenshot of its first page with a real browser, and remove the deployment."""
+    from .pulumi_stack import pulumi_in
 
     shots = REPOSITORY / "docs" / "screenshots"
     shots.mkdir(parents=True, exist_ok=True)
@@ -278,7 +302,7 @@ def _prose(call: Call) -> None:
 
 
 def _scan(_: Call) -> int:
-    """Scan the history for secrets, and Dockerfiles and manifests for mistakes."""
+    """Scan the Git history for secrets, then check Dockerfiles and manifests for insecure settings."""
     trivy = ["--quiet", "--exit-code", "1", "--severity", "HIGH,CRITICAL", "--skip-check-update"]
     tests = ["-m", "pytest", "--noconftest", "tests/e2e/test_yardsticks.py", "-k", "kube_score"]
     for words in (
@@ -297,7 +321,7 @@ TARGETS: dict[str, Target] = {
     "down": Target(run=_deploy("down"), is_locked=True, works_on_state=True),
     "back": Target(run=_deploy("back"), is_locked=True, works_on_state=True),
     "promote": Target(run=_deploy("promote"), is_locked=True),
-    "heal": Target(run=_deploy("healed"), is_locked=True, works_on_state=True),
+    "heal": Target(run=_deploy("heal_stack"), is_locked=True, works_on_state=True),
     "reseal": Target(run=_deploy("reseal"), is_locked=True),
     "images": Target(run=_deploy("bring_images"), is_deployed=True),
     "preview": Target(run=_deploy("preview"), is_deployed=True),
@@ -309,6 +333,9 @@ TARGETS: dict[str, Target] = {
     "restore": Target(run=_deploy("restore"), is_deployed=True),
     "refresh": Target(run=_deploy("refresh"), is_deployed=True),
     "status": Target(run=_status, works_on_state=True),
+    "logs": Target(run=_logs, works_on_state=True),
+    "exec": Target(run=_exec),
+    "console": Target(run=_console),
     "trace": Target(run=_trace),
     "check": Target(run=_check),
     "dashboard": Target(run=_dashboard),

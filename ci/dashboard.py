@@ -1,13 +1,13 @@
-"""Grafana dashboard of an environment, for import into a Grafana that can't find it: `python -m ci.dashboard STACK`."""
+"""Grafana dashboard of an environment, for manual import: `python -m ci.dashboard STACK` prints it."""
 
 import json
 
-from components.alerts import Watched
 from components.config import ConfigError
-from components.dashboard import dashboard
+from components.observability.alerts import MonitoringScope
+from components.observability.dashboard import dashboard
 
-from . import edge
-from .described import load
+from . import command_line
+from .pulumi_stack import load
 
 
 def text(stack: str) -> str:
@@ -21,9 +21,9 @@ def text(stack: str) -> str:
         raise ConfigError("environment.monitoring: it is not set, so the environment has no metrics; set it to true")
     instance = f"{app.name}-{stack}"
     namespace = (environment.kubernetes.namespace.name if environment.kubernetes else None) or instance
-    return json.dumps(dashboard(Watched(app=app, environment=environment, namespace=namespace)), indent=1)
+    return json.dumps(dashboard(MonitoringScope(app=app, environment=environment, namespace=namespace)), indent=1)
 
 
 if __name__ == "__main__":
-    words = edge.arguments("dashboard STACK", 1, 1)
-    edge.end("dashboard", lambda: print(text(*words)))
+    words = command_line.arguments("dashboard STACK", 1, 1)
+    command_line.end("dashboard", lambda: print(text(*words)))

@@ -1,4 +1,4 @@
-"""Targets that change an environment: up, down, back, promote, preview, and releases onto another database."""
+"""Make targets that change an environment or preview a change: up, down, back, promote, move, restore and others."""
 
 import json
 import os
@@ -11,64 +11,68 @@ from typing import Any
 
 from pulumi import RunError
 
-from . import answer, ephemeral, gateway, heal, images, lock, process, surroundings
-from .call import Call
-from .described import load, pulumi
-from .fallback import usable_folder
-from .needs import keeper, needs
+from . import ephemeral, gateway, heal, images, lock, process, pulumi_environment, url_check
+from .fallback_folder import usable_folder
+from .lab_parts import lab_parts, secrets_provider
+from .make_call import Call
+from .pulumi_stack import load, pulumi
 
 REPORTS = Path("reports")
 
 
 @contextmanager
 def locked(call: Call, *, works_on_state: bool = False) -> Generator[None]:
-    """Hold the stack's lock during the block. A second make fails at once instead of half-way.
+    """Hold the stack's lock during the `with` block. A second make call for this stack fails before it changes anything.
+
+    Args:
+        call: the make call.
+        works_on_state: True for a target that works without a stack file.
 
     Raises:
         LockedError: another make holds the lock.
         CallError: the stack file is missing.
     """
-    with lock.alone(surroundings.lock(call), f"make {call.target}", call.env):
+    with lock.hold(pulumi_environment.lock_file(call), f"make {call.target}", call.env):
         if not works_on_state:
             call.refuse_missing_stack_file()
         yield
 
 
 def up(call: Call) -> int:
-    """Deploy, then print the URL and the response of a real request."""
+    """Deploy the environment, then request its URL and print the response."""
     with locked(call):
         _select(call)
         _heal(call)
-        if needs(call)[0] != "dev":
+        if lab_parts(call)[0] != "dev":
             images.main(call.env, unless_pinned=True, pin=False)
         words = ["--skip-preview"] if call.env == "dev" else []
-        if code := _up(call, *_held_to(call), *words):
+        if code := _up(call, *_policy_options(call), *words):
             return code
-        # A gateway that was replaced around an empty volume routes nowhere, although no slot has changed.
+        # If the gateway's volume was lost, the update has created a gateway without routes, so write the routes again.
         gateway.main(call.env)
-        _tell(call)
+        _print_address(call)
     return 0
 
 
 def down(call: Call) -> int:
-    """Remove the environment, whatever its files contain; protected data prevents it."""
+    """Remove the environment, even if its configuration files are invalid. Pulumi refuses to remove protected data."""
     with locked(call, works_on_state=True), usable_folder(call.env, deploys=False) as folder:
         pulumi("stack", "select", call.env)
         heal.main(call.env)
         options = ["--remove"] if call.is_pull_request else []
-        command = ["pulumi", "destroy", "--refresh", "--yes", "--non-interactive", *_colours(), *options]
+        command = ["pulumi", "destroy", "--refresh", "--yes", "--non-interactive", *_color_options(), *options]
         if process.run(command, cwd=folder):
             raise RunError(
-                "nothing was removed if data is protected here; to remove it too, set environment.protect_data: false, "
-                "make up, make down"
+                "the environment was not removed; if its data is protected, set environment.protect_data: false, then run make up "
+                "and make down"
             )
     return 0
 
 
 def back(call: Call) -> int:
-    """Make the previous release live again, whatever the files contain.
+    """Make the previous release live again, even if the configuration files are invalid.
 
-    The policy pack is not run, because this is for emergencies.
+    The policy pack does not run, because this target is for emergencies.
     """
     with locked(call, works_on_state=True), usable_folder(call.env, deploys=True) as folder:
         _heal(call)
@@ -76,20 +80,20 @@ def back(call: Call) -> int:
 
 
 def promote(call: Call) -> int:
-    """Switch to the release that waits for promotion."""
+    """Make the release that waits for promotion live."""
     with locked(call):
         _heal(call)
-        return _up(call, *_held_to(call), "--skip-preview", TIERS_RELEASE="promote")
+        return _up(call, *_policy_options(call), "--skip-preview", TIERS_RELEASE="promote")
 
 
 def _heal(call: Call) -> None:
-    """Reconcile the state with the platform, and make sure that the gateway can start with its configuration."""
+    """Reconcile the state with the platform, and repair the gateway's configuration."""
     heal.main(call.env)
     gateway.main(call.env)
 
 
-def healed(call: Call) -> int:
-    """Heal the stack after a killed update."""
+def heal_stack(call: Call) -> int:
+    """Reconcile the stack's state with its platform, for example after an update was killed."""
     os.environ["TIERS_FORCE"] = call["FORCE"]
     with locked(call, works_on_state=True), usable_folder(call.env, deploys=False):
         _heal(call)
@@ -97,34 +101,40 @@ def healed(call: Call) -> int:
 
 
 def preview(call: Call) -> int:
-    """Print what `up` would do, and write it to `reports/`."""
+    """Print the changes that `up` would make, and write them to `reports/`."""
     _select(call)
-    words = ["pulumi", "preview", "--stack", call.env, "--diff", "--non-interactive", *_held_to(call)]
-    return process.run(words, env=_forced(call), copy=REPORTS / f"preview-{call.env}.txt")
+    words = ["pulumi", "preview", "--stack", call.env, "--diff", "--non-interactive", *_policy_options(call)]
+    return process.run(words, env=_force_env(call), copy=REPORTS / f"preview-{call.env}.txt")
 
 
 def drift(call: Call) -> int:
     """Print differences between the environment and its files, and write them to `reports/`."""
     words = [sys.executable, "-m", "ci.drift", call.env]
-    return process.run(words, env=_with_modules(), copy=REPORTS / f"drift-{call.env}.txt")
+    return process.run(words, env=_module_env(), copy=REPORTS / f"drift-{call.env}.txt")
 
 
 def bring_images(call: Call) -> int:
-    """Build and push the images, and write their digests where images are pinned."""
+    """Build and push the images. Write their digests to the stack file if the environment or the stack file pins images.
+
+    With PIN=yes the digests are always written.
+    """
     with locked(call):
         images.main(call.env, unless_pinned=False, pin=bool(call["PIN"]))
     return 0
 
 
 def move(call: Call) -> int:
-    """Move the single database into the database cluster. If the release fails the single database takes writes again."""
-    from . import edge
+    """Move the data of the single database to the database cluster, then deploy a release that uses the cluster.
+
+    If the release fails, the single database accepts writes again.
+    """
+    from . import command_line
     from . import move as moving
 
     process.undo_when_stopped("move")
     with locked(call):
         moving.move(call.env)
-    if not edge.attempt("up", lambda: up(call)):
+    if not command_line.attempt("up", lambda: up(call)):
         return 0
     with locked(call):
         moving.reopen(call.env)
@@ -141,7 +151,7 @@ def reopen(call: Call) -> int:
 
 
 def restore(call: Call) -> int:
-    """Restore data into a new database, and deploy a release that uses it."""
+    """Restore a backup into a new database, and deploy a release that uses the new database."""
     from . import restore as restoring
 
     with locked(call):
@@ -150,7 +160,7 @@ def restore(call: Call) -> int:
 
 
 def refresh(call: Call) -> int:
-    """Copy another environment's data, anonymised, and deploy a release that uses it."""
+    """Copy another environment's data, anonymise the copy, and deploy a release that uses the copy."""
     from . import restore as restoring
 
     with locked(call):
@@ -159,7 +169,7 @@ def refresh(call: Call) -> int:
 
 
 def reseal(call: Call) -> int:
-    """Encrypt the state under the stack file's passphrase."""
+    """Remove the secrets from the state after the passphrase was lost. The next update writes the new secrets."""
     from . import reseal as resealing
 
     with locked(call):
@@ -168,43 +178,43 @@ def reseal(call: Call) -> int:
 
 
 def write_stack_file(call: Call) -> None:
-    """Write the stack file of a pull request's environment."""
+    """If the environment belongs to a pull request, write the environment's stack file."""
     if call.is_pull_request:
         ephemeral.main(call.env)
 
 
 def _select(call: Call) -> None:
-    pulumi("stack", "select", "--create", call.env, "--secrets-provider", keeper(call))
+    pulumi("stack", "select", "--create", call.env, "--secrets-provider", secrets_provider(call))
 
 
 def _up(call: Call, *words: str, folder: Path | None = None, **variables: str) -> int:
-    command = ["pulumi", "up", "--stack", call.env, "--yes", "--non-interactive", *_colours(), *words]
-    return process.run(command, cwd=folder, env={**_forced(call), **variables})
+    command = ["pulumi", "up", "--stack", call.env, "--yes", "--non-interactive", *_color_options(), *words]
+    return process.run(command, cwd=folder, env={**_force_env(call), **variables})
 
 
-def _forced(call: Call) -> Mapping[str, str]:
+def _force_env(call: Call) -> Mapping[str, str]:
     return {**os.environ, "TIERS_FORCE": call["FORCE"]}
 
 
-def _held_to(call: Call) -> list[str]:
+def _policy_options(call: Call) -> list[str]:
     return ["--policy-pack", call.policy] if call.policy else []
 
 
-def _colours() -> list[str]:
-    # Pulumi writes into the runner's file, which is no terminal, although the runner's output may be one.
+def _color_options() -> list[str]:
+    # Pulumi writes to a file that the runner reads, so Pulumi can't detect that the output goes to a terminal.
     return ["--color", "always"] if sys.stdout.isatty() and "NO_COLOR" not in os.environ else []
 
 
-def _with_modules() -> Mapping[str, str]:
+def _module_env() -> Mapping[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
-def _tell(call: Call) -> None:
-    """Request the URL, and print the environment's address and its live release."""
+def _print_address(call: Call) -> None:
+    """Request the environment's URL, then print the URL and the live release."""
     outputs: dict[str, Any] = json.loads(pulumi("stack", "output", "--json"))
     url = str(outputs.get("url", ""))
     print(flush=True)
-    answer.check(url, load(call.env)[0], call.env)
+    url_check.check(url, load(call.env)[0], call.env)
     print(f"\n  open it    {url}")
     for key in ("release", "go_back"):
         print(f"  {key:<9}  {outputs.get(key, '')}")
@@ -212,7 +222,7 @@ def _tell(call: Call) -> None:
 
 
 def waiting(call: Call) -> int:
-    """Print the release that waits for promotion as `release=…`, or nothing."""
+    """Print the release that waits for promotion as `release=…`. Print nothing if no release waits."""
     try:
         output = pulumi("stack", "output", "waiting", "--stack", call.env)
     except RunError:

@@ -1,9 +1,12 @@
-"""Comparison of an environment with its state and its files: `python -m ci.drift STACK`. It changes nothing.
+"""Comparison of an environment with its state and its files: `python -m ci.drift STACK`. The command changes nothing.
 
-Changes by others are found by refreshing a copy of the checkpoint. In the copy, a kept slot ignores only what others
-may change; `components/kept.py` ignores everything, which a refresh respects. No container is required to run in the
-copy, because the upstream provider of 2022 removes a stopped one when it reads it. Stopped containers are found by a
-request to the platform instead.
+To find changes that were made without Pulumi, the command copies the checkpoint and refreshes the copy. The copy
+differs from the checkpoint in two ways:
+
+- In the copy, resources ignore only changes by an autoscaler. In the checkpoint, the resources of a slot that keeps its
+  release ignore all changes (`components/kept.py`), so a refresh of the checkpoint would report no change.
+- In the copy, containers may be stopped: `mustRun` is false. Otherwise the lab's Docker provider of 2022 would remove
+  stopped containers from the copy. The command finds stopped containers in the platform's inventory instead.
 """
 
 import json
@@ -18,18 +21,18 @@ from pulumi import RunError
 
 from components.platforms.inventory import locate
 
-from . import edge
-from .described import ROOT, project, state
+from . import command_line
 from .heal import look
+from .pulumi_stack import ROOT, project, state
 from .repair import problems
 
-Found = dict[str, Any]
+State = dict[str, Any]
 CHANGES = 7
 """Exit code of Pulumi with `--expect-no-changes` if there are changes."""
 
 
 def main(stack: str) -> None:
-    """Print all differences.
+    """Print all differences between the environment, its state and its files.
 
     Raises:
         RunError: there is a difference, or a comparison failed.
@@ -37,27 +40,27 @@ def main(stack: str) -> None:
     checkpoint = state(stack)
     drifted = _not_running(stack, checkpoint)
     drifted |= _changed_by_others(stack, checkpoint)
-    # A refresh does not show changes by the files. This preview does not refresh, as the docker stand-in could then
-    # remove resources.
+    # A preview is needed too, because a refresh does not show changes of the files. The preview runs without a
+    # refresh, because during a refresh the Docker provider could remove resources from the state.
     drifted |= _differs(ROOT, os.environ, "preview", "--stack", stack)
     if drifted:
-        raise RunError(f"stack {stack} is not what it was made, or not what its files say; see above")
+        raise RunError(f"stack {stack} differs from its state or from its files; see above")
 
 
-def _not_running(stack: str, left: Found) -> bool:
-    """Print the stopped containers of the stack, and tell whether there are any. `make up` starts them."""
-    location = locate(left, stack)
-    lines = problems(left, look(location, left), stack) if location else ()
+def _not_running(stack: str, exported: State) -> bool:
+    """Print the missing, stopped and unhealthy objects of the stack, and return True if there are any."""
+    location = locate(exported, stack)
+    lines = problems(exported, look(location, exported), stack) if location else ()
     for line in lines:
         print(f"  {line}")
     return bool(lines)
 
 
-def _changed_by_others(stack: str, left: Found) -> bool:
+def _changed_by_others(stack: str, exported: State) -> bool:
     with TemporaryDirectory(prefix="drift-") as name:
         folder = Path(name)
         (folder / "Pulumi.yaml").write_text(json.dumps({"name": project(), "runtime": "python"}))
-        (folder / "checkpoint.json").write_text(json.dumps(seeing(left)))
+        (folder / "checkpoint.json").write_text(json.dumps(comparable_checkpoint(exported)))
         variables = os.environ | {"PULUMI_BACKEND_URL": folder.as_uri()}
         for words in (["init", stack], ["import", "--stack", stack, "--file", "checkpoint.json"]):
             done = subprocess.run(
@@ -75,31 +78,33 @@ def _differs(folder: Path, variables: Mapping[str, str], *words: str) -> bool:
     return bool(done.returncode)
 
 
-def seeing(left: Found) -> Found:
-    """Return a checkpoint that ignores only what an autoscaler changes, and requires no container to run."""
-    deployment: Found = left["deployment"]
-    resources: list[Found] = deployment.get("resources") or []
+def comparable_checkpoint(exported: State) -> State:
+    """Return a copy of the checkpoint in which resources ignore only an autoscaler's changes, and containers may be stopped."""
+    deployment: State = exported["deployment"]
+    resources: list[State] = deployment.get("resources") or []
     scaled = {
         _target(resource["inputs"]) for resource in resources if resource["type"].endswith(":HorizontalPodAutoscaler")
     }
-    return left | {"deployment": deployment | {"resources": [_seen(resource, scaled) for resource in resources]}}
+    return exported | {
+        "deployment": deployment | {"resources": [_comparable_resource(resource, scaled) for resource in resources]}
+    }
 
 
-def _target(inputs: Found) -> tuple[str, str]:
+def _target(inputs: State) -> tuple[str, str]:
     return inputs["spec"]["scaleTargetRef"]["name"], inputs["metadata"]["namespace"]
 
 
-def _seen(resource: Found, scaled: Collection[tuple[str, str]]) -> Found:
-    inputs: Found = resource.get("inputs") or {}
-    metadata: Found = inputs.get("metadata") or {}
+def _comparable_resource(resource: State, scaled: Collection[tuple[str, str]]) -> State:
+    inputs: State = resource.get("inputs") or {}
+    metadata: State = inputs.get("metadata") or {}
     autoscaled = (
         resource["type"].endswith(":Deployment") and (metadata.get("name"), metadata.get("namespace")) in scaled
     )
     result = resource | {"ignoreChanges": ["spec.replicas"] if autoscaled else []}
-    outputs: Found = resource.get("outputs") or {}
+    outputs: State = resource.get("outputs") or {}
     return result | ({"outputs": outputs | {"mustRun": False}} if outputs.get("mustRun") else {})
 
 
 if __name__ == "__main__":
-    words = edge.arguments("drift STACK", 1, 1)
-    edge.end("drift", lambda: main(*words))
+    words = command_line.arguments("drift STACK", 1, 1)
+    command_line.end("drift", lambda: main(*words))

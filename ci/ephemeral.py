@@ -1,8 +1,8 @@
-"""Environment of a pull request: `python -m ci.ephemeral pr-123` writes its stack file, modelled on that of staging.
+"""Environment of a pull request: `python -m ci.ephemeral pr-123` writes the environment's stack file.
 
-The environment has its own namespace, host and secrets, and no protected data. The stack is created if it is missing.
-If it exists, its secrets are those of the last update, which the database has. `make down ENV=pr-123` removes
-everything.
+The file is a copy of staging's stack file, but has its own namespace, host and secrets, and does not protect the data. If
+the stack does not exist, the command creates the stack. An existing stack keeps the secrets of its last update, because
+the stack's database was created with these passwords. `make down ENV=pr-123` removes everything.
 """
 
 import copy
@@ -15,26 +15,25 @@ from typing import Any
 
 import yaml
 
-from components import files
-from components.config import ConfigError, load_app, load_environment
-from components.names import is_dns_label
+from components.config import ConfigError, files, load_app, load_environment
+from components.model.names import is_dns_label
 
-from . import edge
-from .described import ROOT, last_update, project_file, pulumi, stack_file, unpinned
+from . import command_line
+from .pulumi_stack import ROOT, last_update, project_file, pulumi, stack_file, unpinned
 
 TEMPLATE = "staging"
 
 
 def main(stack: str) -> None:
-    described = project_file()
-    app = load_app(described.app)
+    project = project_file()
+    app = load_app(project.app)
     template = stack_file(TEMPLATE).environment
-    load_environment(unpinned(template) | {"pinned": False}, app)  # An invalid template could not be copied.
-    environment = like(template, app.name, stack)  # An invalid name is refused before a stack is created for it.
-    key = f"{described.name}:environment"
+    load_environment(unpinned(template) | {"pinned": False}, app)  # Report errors of the template first.
+    environment = pr_settings(template, app.name, stack)  # Report an invalid name before creating a stack.
+    key = f"{project.name}:environment"
     file = ROOT / f"Pulumi.{stack}.yaml"
     if not file.exists():
-        _begin(stack)
+        _create_or_restore(stack)
     settings: dict[str, Any] = _settings(file)
     config: dict[str, Any] = settings.get("config") or {}
     settings["config"] = config
@@ -42,26 +41,26 @@ def main(stack: str) -> None:
     file.write_text(yaml.dump(settings, Dumper=files.Dumper))
     references = template["kubernetes"].get("secrets", {})
     for name in sorted(set(app.secrets) - set(references)):
-        if name not in (config.get(f"{described.name}:secrets") or {}):
+        if name not in (config.get(f"{project.name}:secrets") or {}):
             words = ["config", "set", "--stack", stack, "--secret", "--path", f"secrets.{name}"]
-            # The value is passed on standard input, because every process here may read a command line.
+            # Pass the value on standard input, because all users can read command lines.
             subprocess.run(["pulumi", *words], input=secrets.token_hex(24), text=True, check=True, cwd=ROOT)
 
 
-def like(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:
-    """Return the plain settings of an environment like the template, with its own host and namespace.
+def pr_settings(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:
+    """Return the settings of the template, changed for a pull request: host, namespace, data and images.
 
     Raises:
-        ConfigError: the template is not on a cluster, or the stack's name can't be part of a host name.
+        ConfigError: the template's platform is not Kubernetes, or the stack's name can't be part of a host name.
     """
     host = f"{app}-{stack}"
     if not is_dns_label(host):
         raise ConfigError(
-            f"ENV: {host} begins the host of its url; use lower-case letters, digits and dashes, at most 63 in all, as in pr-123"
+            f"ENV: {host} can't be the first part of a host name; use at most 63 lower-case letters, digits and dashes, as in pr-123"
         )
     if template["platform"] != "kubernetes":
         raise ConfigError(
-            f"Pulumi.{TEMPLATE}.yaml: environments of pull requests are made like it, so it has to be on kubernetes"
+            f"Pulumi.{TEMPLATE}.yaml: the template for environments of pull requests requires Kubernetes; set platform: kubernetes"
         )
     cluster: dict[str, Any] = template["kubernetes"]
     namespace = {key: value for key, value in cluster.get("namespace", {}).items() if key not in ("name", "create")}
@@ -73,7 +72,7 @@ def like(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:
     }
     common = {key: value for key, value in template.items() if key not in ("images", "pinned", "release")}
     settings: dict[str, Any] = {**copy.deepcopy(common), "kubernetes": own_cluster, "protect_data": False, "seed": True}
-    # Seeded data that is removed soon needs no backup.
+    # The data is seeded and soon removed, so it needs no backup.
     for key in ("backup", "copy_of", "name"):
         settings.get("tiers", {}).get("database", {}).pop(key, None)
     return settings
@@ -86,8 +85,8 @@ def _settings(file: Path) -> dict[str, Any]:
         raise ConfigError(str(error)) from None
 
 
-def _begin(stack: str) -> None:
-    """Create the stack, or restore the stack file of its last update."""
+def _create_or_restore(stack: str) -> None:
+    """Create the stack if it does not exist. Otherwise restore the stack file that the stack's last update used."""
     stacks = [entry["name"] for entry in json.loads(pulumi("stack", "ls", "--json"))]
     if stack not in stacks:
         pulumi("stack", "init", stack, "--no-select")
@@ -96,5 +95,5 @@ def _begin(stack: str) -> None:
 
 
 if __name__ == "__main__":
-    words = edge.arguments("ephemeral pr-123", 1, 1)
-    edge.end("ephemeral", lambda: main(*words))
+    words = command_line.arguments("ephemeral pr-123", 1, 1)
+    command_line.end("ephemeral", lambda: main(*words))

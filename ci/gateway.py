@@ -1,8 +1,8 @@
-"""Repair of a Docker gateway's configuration before an update, so that a restarted gateway can start with it.
+"""Repair of a Docker gateway's configuration file before an update, because with an invalid file the gateway can't restart.
 
-Claims install only checked configurations (docs/adr/024). Still the file can be invalid: an older program did not
-check it, a volume may be lost, or a person may have edited it. Then the routes of the slots in the state are written
-again.
+An update checks a configuration before installing the file (docs/adr/024). Nevertheless the installed file can be
+invalid: an older version of the program wrote the file without a check, the volume was lost, or somebody edited the
+file. The repair writes a file with the routes of the slots that are in the state.
 """
 
 import io
@@ -13,80 +13,91 @@ from typing import Any
 
 from docker.errors import APIError, ContainerError, DockerException, NotFound
 
-from components.checkpoint import Checkpoint, observe, parse
 from components.config import App, ConfigError, Environment
-from components.platforms import engine, haproxy
-from components.platforms.docker import CLAIM_WITHIN, GATEWAY_USER, TOOLBOX
+from components.platforms.base import toolbox_program
+from components.platforms.docker import client, haproxy
+from components.release.checkpoint import Checkpoint, observe, parse
 
-from .described import load, state
+from .pulumi_stack import load, state
 
 
 def main(stack: str) -> None:
-    """Repair the gateway of a stack. Errors in reading or connecting are left for the update to report."""
+    """Repair the gateway of a stack. If the application's files are invalid, do nothing, because the update reports the error."""
     try:
         app, environment = load(stack)
     except ConfigError:
         return
     try:
-        mend(app, environment, stack, lambda: parse(state(stack)))
+        repair(app, environment, stack, lambda: parse(state(stack)))
     except DockerException as error:
         print(f"  the gateway's configuration could not be repaired: {error}", file=sys.stderr)
 
 
-def mend(app: App, environment: Environment, stack: str, read: Callable[[], Checkpoint]) -> bool:
-    """Write the gateway's configuration again if the gateway can't start with it, and start a stopped gateway.
+def repair(app: App, environment: Environment, stack: str, read_checkpoint: Callable[[], Checkpoint]) -> bool:
+    """If the gateway can't start with its configuration, write a new configuration, and restart a stopped gateway.
 
     Args:
-        read: returns the stack's checkpoint; called only if there is something to repair.
+        read_checkpoint: function that returns the stack's checkpoint, called only if a repair is needed.
 
     Returns:
-        True if something was repaired.
+        True if the configuration was rewritten.
 
     Raises:
         DockerException: the engine does not answer, or the gateway does not accept the configuration.
     """
-    if environment.kubernetes:
+    if environment.platform != "docker":
         return False
-    engine_client, name = engine.client(environment, within=float(CLAIM_WITHIN) + 30), f"{app.name}-{stack}-gateway"
+    engine_client, name = (
+        client.client(environment, within=float(haproxy.CLAIM_WITHIN) + 30),
+        f"{app.name}-{stack}-gateway",
+    )
     try:
         container = engine_client.containers.get(name)
     except NotFound:
         container = None
     if container is None and not _has_volume(engine_client, name):
-        return False  # The update creates both.
+        return False  # Repair nothing, because the update creates the container and the volume.
     image, running = environment.gateway.image, container if container and container.status == "running" else None
     try:
         can_start = _can_start(engine_client, name, image, running)
     except APIError:
-        # The container ended meanwhile, as it does with a configuration that it can't start with.
+        # The container ended during the check, as a gateway with an invalid configuration does.
         running, can_start = None, _can_start(engine_client, name, image, None)
     if can_start:
         return False
-    observed = observe(read())
-    if not observed.live or observed.live not in observed.held:
+    observed = observe(read_checkpoint())
+    if not observed.live or observed.live not in observed.slots:
         return False
-    live, standby = observed.held[observed.live].release, observed.standby
+    live, standby = observed.slots[observed.live].release, observed.standby
     slots = {observed.live: live.routes, observed.live.other: standby.release.routes if standby else live.routes}
     text = haproxy.of_stack(slots, environment)
     if running is None:
         _run(engine_client, name, environment.toolbox, *_tool("restore", haproxy.FOLDER, text))
         if container is None:
-            return True  # The update creates it.
+            return True  # The update creates the container.
         container.restart()
-    # A lost volume has lost the map file too.
+    # Write the map of releases too, because a lost volume contained both the configuration and the map.
     releases = [
         (str(slot), str(slot_state.release))
-        for slot, slot_state in observed.held.items()
+        for slot, slot_state in observed.slots.items()
         if slot is observed.live or slot_state.proven
     ]
     for key, value in [*releases, ("live", str(observed.live))]:
-        _run(engine_client, name, environment.toolbox, *_tool("route", haproxy.FOLDER, CLAIM_WITHIN, key, value, text))
-    print(f"  rewrote the configuration of {name}, because it could not start with the former one")
+        _run(
+            engine_client,
+            name,
+            environment.toolbox,
+            *_tool("route", haproxy.FOLDER, haproxy.CLAIM_WITHIN, key, value, text),
+        )
+    print(f"  rewrote the configuration of {name}, because it could not start with the old one")
     return True
 
 
 def _can_start(engine_client: Any, name: str, image: str, running: Any | None) -> bool:
-    """Tell whether the gateway can start with its file and whether the file routes to slots."""
+    """Return True if the gateway can start with its configuration file, and this file has routes.
+
+    The initial file of a new volume has no routes, so the result is False even if a gateway runs with it.
+    """
     command = ["haproxy", "-c", "-f", haproxy.FILE]
     if running is not None:
         return running.exec_run(command).exit_code == 0 and _file(running) != haproxy.FIRST
@@ -113,16 +124,16 @@ def _has_volume(engine_client: Any, name: str) -> bool:
 
 
 def _tool(*words: str) -> list[str]:
-    return ["python3", "-c", TOOLBOX, *words]
+    return ["python3", "-c", toolbox_program(), *words]
 
 
 def _run(engine_client: Any, name: str, image: str, *command: str) -> None:
-    """Run a command to its end in the gateway's volume."""
+    """Run a command in a new container with the gateway's volume, and wait for its end."""
     engine_client.containers.run(
         image,
         list(command),
         remove=True,
-        user=f"{GATEWAY_USER}:{GATEWAY_USER}",
+        user=f"{haproxy.USER}:{haproxy.USER}",
         network_mode="none",
         read_only=True,
         cap_drop=["ALL"],

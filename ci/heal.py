@@ -1,20 +1,21 @@
-"""Healing: reconciles a stack's state with its platform before an update plans from the state. `python -m ci.heal STACK`.
+"""Healing: reconcile a stack's state with its platform before an update. `python -m ci.heal STACK`.
 
-It handles two cases (docs/adr/011-healing.md, docs/adr/022-repair.md):
+Healing handles two cases (docs/adr/011-healing.md, docs/adr/022-repair.md):
 
-- A killed engine leaves its lock, provider processes that live on, and a checkpoint that lacks the result of the last
-  operation (seen with Pulumi 3.256). Objects that the checkpoint does not know are removed; the live slot stays as it
-  is.
-- A person stops or removes objects that the state has. Stopped containers are started. Missing objects are removed
-  from the state, and the next update creates them again, those of a kept slot from the slot's own memory.
+- An update was killed. The update's lock and provider processes remain, and the checkpoint lacks the result of the last
+  operation (seen with Pulumi 3.256). Healing clears the lock, ends the processes, and removes objects that are not in
+  the checkpoint. The live slot does not change.
+- Somebody stopped or removed objects of the stack. Healing starts stopped containers. It removes missing objects from
+  the state, so that the next update creates them again. If a missing object belongs to a slot, healing first saves the
+  object's inputs in the slot's outputs. If the slot keeps its release, the next update restores the slot from these outputs.
 
-No data is removed. Lost data is reported. If it is protected, healing stops until a person sets FORCE=data.
+Healing never removes data. If data is lost, healing prints a warning. If the lost data is protected, healing fails;
+FORCE=data makes healing continue.
 """
 
 import json
 import os
 import re
-import shlex
 import signal
 import socket
 import sys
@@ -32,71 +33,68 @@ from kubernetes.config import ConfigException
 from pulumi import RunError
 from urllib3.exceptions import HTTPError
 
-from components import guard, platforms
-from components.checkpoint import observe, parse
+from components import platforms
 from components.config import ConfigError
-from components.platforms import cluster, engine
 from components.platforms.inventory import Inventory, Location, key_of, locate, resources_of
+from components.release.checkpoint import observe, parse
+from components.safety import guard
 
-from . import edge, repair
-from .described import last_update, load, project, pulumi, pulumi_import, state
+from . import command_line, repair
+from .pulumi_stack import last_update, load, project, pulumi, pulumi_import, state
 from .repair import Repair, plan_repair
 
 UNREACHABLE = (DockerException, ConfigException, ApiException, HTTPError, OSError)
-"""Errors of an engine or cluster that does not answer, which the update reports."""
+"""Errors of an engine or cluster that does not answer. Healing ignores such errors, because the update reports them."""
 
 
 def main(stack: str) -> None:
     """Heal a stack: clean up after a killed update, then restore missing and stopped objects.
 
     Raises:
-        RunError: another process works on the stack, or protected data is lost.
+        RunError: another process updates the stack, or protected data is lost.
     """
     checkpoint = end_killed(stack)
     put_back(stack, checkpoint)
 
 
 def end_killed(stack: str) -> dict[str, Any]:
-    """Clean up after a killed update: its lock, its processes and half-made objects.
+    """Clean up after a killed update: clear its lock, end its processes, and remove objects that the checkpoint lacks.
 
     Returns:
-        The state afterwards, in the form of `pulumi stack export`.
+        The state after the cleanup, in the form of `pulumi stack export`.
     """
     unlocked = unlock(stack)
     exported = state(stack)
     deployment: dict[str, Any] = exported.get("deployment") or {}
     pending: list[dict[str, Any]] = deployment.get("pending_operations") or []
     resources = resources_of(exported)
-    lost = not resources and _lost(stack)
-    # If only a provider died, its objects remain, and the failed update is the only sign of them.
-    if not (unlocked or pending or lost or last_update(stack).get("result") == "failed"):
+    state_lost = not resources and _confirm_lost_state(stack)
+    # If only a provider was killed, no lock remains. A failed last update is then the only sign of remaining objects.
+    if not (unlocked or pending or state_lost or last_update(stack).get("result") == "failed"):
         return exported
-    # Repeated, because a program becomes an orphan once the host that started it is gone.
+    # Repeat until no orphan is left, because the end of a language host makes its program an orphan too.
     while orphaned := list(orphans()):
         for process in orphaned:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-            print(f"  ended process {process}, whose engine is gone")
+            print(f"  ended process {process} of an update that was killed")
         time.sleep(0.1)
-    location = locate(exported, stack) or _described_location(stack)
+    location = locate(exported, stack) or _configured_location(stack)
     if not location:
         return exported
-    if location.context:
-        removed = cluster.remove_strays(location, {_uid(resource) for resource in resources})
-    else:
-        removed = engine.remove_strays(location, {str(resource.get("id")) for resource in resources})
-        _switch_again(location, deployment, pending)
+    removed = platforms.inspector_at(location).remove_strays(resources)
+    _repeat_switch(location, deployment, pending)
     for name in removed:
-        print(f"  removed {name}, which the checkpoint does not know")
+        print(f"  removed {name}, which is not in the checkpoint")
     if pending:
-        _settle(stack, resources, pending)
+        _refresh_interrupted(stack, resources, pending)
     if unlocked or pending or removed:
         print("  healed: run `pulumi up`, or make up")
     return state(stack) if pending else exported
 
 
-def _described_location(stack: str) -> Location | None:
-    """Return the platform that the files name, or None if the files are invalid: orphaned objects can't be found then."""
+def _configured_location(stack: str) -> Location | None:
+    """Return the platform that the configuration files describe, or None if the files are invalid."""
     try:
         app, environment = load(stack)
     except (ConfigError, OSError, ValueError, KeyError, TypeError):
@@ -104,45 +102,41 @@ def _described_location(stack: str) -> Location | None:
     return platforms.locate_described(app, environment, stack)
 
 
-def _lost(stack: str) -> bool:
-    """Tell whether the stack runs although its state is empty, and FORCE=state confirms it.
+def _confirm_lost_state(stack: str) -> bool:
+    """Return True if containers run although the state is empty, and FORCE=state confirms that the state is lost.
 
-    The stack is then created again around its data.
+    Healing then removes the containers, and the next update creates the stack again with its existing data.
 
     Raises:
-        RunError: FORCE=state is not set. Another backend may have the state, and the running containers serve users.
+        RunError: containers run, the state is empty, and FORCE=state is not set. The state may be in another backend,
+            so healing must not remove containers that may serve users.
     """
     try:
         app, environment = load(stack)
     except (ConfigError, OSError, ValueError, KeyError, TypeError):
         return False
     try:
-        ready = platforms.ready(app, environment, stack)
+        ready = platforms.inspector(app, environment, stack).replica_counts()
     except UNREACHABLE:
         return False
     if ready and os.environ.get("TIERS_FORCE") != "state":
         running = ", ".join(sorted({" ".join(filter(None, key)) for key in ready}))
         raise RunError(
-            f"the state of stack {stack} is empty, and {running} of it run: if the state is kept somewhere else, say where "
-            "(PULUMI_BACKEND_URL); if it is lost, put its copy back; without a copy, `make heal FORCE=state` removes what "
-            "runs, and `make up` makes it anew around its data (docs/runbook.md#lost-state-file)"
+            f"the state of stack {stack} is empty, but these run: {running}; if the state is in another backend, set "
+            "PULUMI_BACKEND_URL; if the state is lost, restore a copy of it; without a copy run `make heal FORCE=state`, which removes "
+            "the containers, and then `make up`, which creates the containers again with their data (docs/runbook.md#lost-state-file)"
         )
     return bool(ready)
 
 
-def _uid(resource: Mapping[str, Any]) -> str:
-    outputs: dict[str, Any] = resource.get("outputs") or {}
-    return str(outputs.get("metadata", {}).get("uid"))
-
-
-# ---------------------------------------------------------------------- what is gone or stopped
+# ---------------------------------------------------------------------- missing and stopped objects
 
 
 def put_back(stack: str, exported: dict[str, Any]) -> None:
-    """Start stopped objects, and remove missing ones from the state.
+    """Start stopped objects on the platform, and remove missing objects from the state.
 
     Raises:
-        RunError: protected data is lost, or no object of the stack exists, and TIERS_FORCE=data does not confirm it.
+        RunError: protected data is lost, or no object of the stack exists. TIERS_FORCE=data disables both checks.
     """
     location = locate(exported, stack)
     if not location:
@@ -150,7 +144,7 @@ def put_back(stack: str, exported: dict[str, Any]) -> None:
     try:
         present = look(location, exported)
     except UNREACHABLE as error:
-        print(f"  {location.name} could not be asked what is there: {error}", file=sys.stderr)
+        print(f"  the objects on {location.name} could not be listed: {error}", file=sys.stderr)
         return
     repair_plan = plan_repair(exported, present)
     _refuse_loss(repair_plan, location)
@@ -161,18 +155,24 @@ def put_back(stack: str, exported: dict[str, Any]) -> None:
     _warn_of_loss(repair_plan, exported)
     if repair_plan.changes_state:
         pulumi_import(stack, repair_plan.state)
-        for name in repair_plan.settled:
+        for name in repair_plan.not_ready:
             print(f"  {name} did not become ready when it was created; updates no longer wait for it")
-        for name in repair_plan.respelled:
-            print(f"  {name} has its amount of processors as the provider reads it, and need not be replaced")
+        for name in repair_plan.cpus_rewritten:
+            print(
+                f"  {name}: rewrote its number of processors as the provider reads it, so that updates do not replace it"
+            )
         for name in repair_plan.dropped:
             print(f"  {name} is gone; the next update creates it again if it is needed")
 
 
 def look(location: Location, exported: Mapping[str, Any]) -> Inventory:
-    """List the objects of a stack on its platform. Each that seems to be missing is requested again by its own name."""
+    """Return the inventory of a stack: its objects that exist on the platform.
+
+    An object that the platform does not list is looked up by name. If the look-up also finds nothing, the object is missing.
+    """
     types = {key: str(resource["type"]) for resource in resources_of(exported) if (key := key_of(resource))}
-    listed = cluster.inventory(location, types.values()) if location.context else engine.inventory(location)
+    inspector = platforms.inspector_at(location)
+    listed = inspector.inventory(types.values())
     absent = {
         key: type_
         for key, type_ in types.items()
@@ -180,70 +180,65 @@ def look(location: Location, exported: Mapping[str, Any]) -> Inventory:
     }
     if not absent:
         return listed
-    confirmed = cluster.confirm(location, absent) if location.context else engine.confirm(location, absent)
-    return replace(listed, keys=listed.keys | confirmed)
+    return replace(listed, keys=listed.keys | inspector.confirm(absent))
 
 
-def _start(location: Location, keys: Sequence[str], left: Mapping[str, Any]) -> frozenset[str]:
-    """Start stopped containers, and wait until they serve.
+def _start(location: Location, keys: Sequence[str], exported: Mapping[str, Any]) -> frozenset[str]:
+    """Start stopped containers, and wait until they are healthy.
 
     Returns:
-        Keys of the containers that could not be started and were removed.
+        Keys of the containers that were removed, because they could not be started.
     """
-    names = repair.names_by_key(left)
-    if location.context:
-        for key in keys:
-            kind, _, identifier = key.partition(" ")
-            print(
-                f"  {key} is scaled to 0 by hand: `kubectl --context {shlex.quote(location.context)} --namespace {location.namespace} "
-                f"scale {kind.lower()}/{identifier.rpartition('/')[2]} --replicas=1` starts it"
-            )
-        return frozenset()
-    ids = [key.partition(" ")[2] for key in keys]
-    failed = engine.start(location, ids)
-    for key in keys:
-        identity = key.partition(" ")[2]
-        if identity in failed:
-            print(f"  removed {names[key]}, which could not be started: {failed[identity]}")
+    names, inspector = repair.names_by_key(exported), platforms.inspector_at(location)
+    by_hand = {key: command for key in keys if (command := inspector.manual_start(key))}
+    for key, command in by_hand.items():
+        print(f"  {key} was scaled to 0 by hand; start it with `{command}`")
+    startable = [key for key in keys if key not in by_hand]
+    failed = inspector.start(startable)
+    for key in startable:
+        if key in failed:
+            print(f"  removed {names[key]}, because it could not be started: {failed[key]}")
         else:
             print(f"  started {names[key]}, which was stopped")
-    running = [identity for identity in ids if identity not in failed]
-    for name, condition in engine.wait_healthy(location, running, repair.patience(left, keys)).items():
-        print(f"  {name} is {condition}: `docker logs {name}` says why", file=sys.stderr)
-    return frozenset(f"container {identity}" for identity in failed)
+    running = [key for key in startable if key not in failed]
+    for name, condition in inspector.wait_healthy(running, repair.patience(exported, keys)).items():
+        print(f"  {name} is {condition}: see `docker logs {name}`", file=sys.stderr)
+    return frozenset(failed)
 
 
-def _refuse_loss(planned: Repair, location: Location) -> None:
+def _refuse_loss(plan: Repair, location: Location) -> None:
     if os.environ.get("TIERS_FORCE") == guard.FORCE:
         return
-    if planned.nothing_found:
+    if plan.nothing_found:
         raise RunError(
-            f"nothing of this stack is on {location.name}, where its state says that it is: point to the right one "
-            "(DOCKER_HOST, KUBECONFIG); if all of it is lost, `make heal FORCE=data` forgets what was there, and `make up` "
-            "makes it anew, without its data"
+            f"the state lists objects of this stack, but {location.name} has none of them; connect to the right engine or cluster "
+            "(DOCKER_HOST, KUBECONFIG); if everything is lost, run `make heal FORCE=data`, which empties the state, and then "
+            "`make up`, which creates the stack again without its data"
         )
-    if planned.data:
+    if plan.data:
         raise RunError(
-            f"{', '.join(planned.data)}: gone from {location.name}, with the data that was in it, which is protected; bring "
-            "it back (docs/runbook.md#something-is-gone), or go on without it: `make heal FORCE=data`, then `make up`"
+            f"{', '.join(plan.data)}: missing on {location.name}, so protected data is lost; restore the data "
+            "(docs/runbook.md#something-is-gone), or continue without the data: `make heal FORCE=data`, then `make up`"
         )
 
 
-def _warn_of_loss(planned: Repair, left: Mapping[str, Any]) -> None:
-    stores = guard.held(parse(left))
-    for name in planned.dropped:
+def _warn_of_loss(plan: Repair, exported: Mapping[str, Any]) -> None:
+    stores = guard.stored_data(parse(exported))
+    for name in plan.dropped:
         if name.partition(" ")[2] in stores and name.partition(" ")[0] != "Container":
-            print(f"  WARNING: {name} is gone with its data; the next one starts empty", file=sys.stderr)
+            print(f"  WARNING: {name} is gone with its data; the new one starts empty", file=sys.stderr)
 
 
-# ---------------------------------------------------------------------- what the engine left
+# ---------------------------------------------------------------------- locks and processes of a killed update
 
 
 def unlock(stack: str) -> bool:
-    """Clear the lock of a dead engine. Only the locks of a file backend name their holder.
+    """Clear the lock of a killed Pulumi engine, and return True if there was a lock.
+
+    Only the locks of a file backend name their holder, so locks of other backends are not cleared.
 
     Raises:
-        RunError: a living process, or one on another machine, holds the lock.
+        RunError: the holder of the lock is alive, or on another machine.
     """
     url = urlsplit(str(json.loads(pulumi("whoami", "--json"))["url"]))
     if url.scheme != "file":
@@ -254,43 +249,43 @@ def unlock(stack: str) -> bool:
         holder = json.loads(lock.read_text())
         who = f"{holder['username']}@{holder['hostname']} (process {holder['pid']}, since {holder['timestamp']})"
         if holder["hostname"] != socket.gethostname():
-            raise RunError(f"stack {stack} is locked by {who}; if nothing runs there any more, run `pulumi cancel`")
-        if _alive(holder["pid"]):
+            raise RunError(f"stack {stack} is locked by {who}; if this process no longer runs, run `pulumi cancel`")
+        if _is_alive(holder["pid"]):
             raise RunError(f"stack {stack} is being updated by {who}; wait for it to end")
     if locks:
-        _mend(backend / "stacks" / project(), stack)
+        _remove_broken_attrs(backend / "stacks" / project(), stack)
         pulumi("cancel", "--yes", "--stack", stack)
         print("  cleared the lock of an update that was killed")
     return bool(locks)
 
 
-def _mend(folder: Path, stack: str) -> None:
-    """Remove half-written `.attrs` files, which would be read as errors.
+def _remove_broken_attrs(folder: Path, stack: str) -> None:
+    """Remove `.attrs` files that are not valid JSON, because Pulumi fails to read them.
 
-    Pulumi's file backend writes the checkpoint to a second file and renames it, but not the file with its type and
-    checksum. Source: gocloud.dev/blob/fileblob, which can do without that file. Seen when an engine was killed while
-    it wrote.
+    Pulumi's file backend stores the type and checksum of a checkpoint in an `.attrs` file. The backend writes the
+    checkpoint atomically but not the `.attrs` file, so a killed update can leave half of that file. Pulumi works without
+    the file (source: gocloud.dev/blob/fileblob).
     """
     for file in folder.glob(f"{stack}.json*.attrs"):
         try:
             json.loads(file.read_text())
         except ValueError:
             file.unlink()
-            print(f"  removed {file.name}, which was half written")
+            print(f"  removed {file.name}, which was incomplete")
 
 
-def _alive(process: int) -> bool:
+def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    words = _words(process)
+    words = _command_line(process)
     return not words or "pulumi" in words[0]
 
 
-def _words(process: int) -> list[str]:
+def _command_line(process: int) -> list[str]:
     try:
         return Path(f"/proc/{process}/cmdline").read_text().split("\0")
     except OSError:
@@ -298,21 +293,26 @@ def _words(process: int) -> list[str]:
 
 
 def orphans() -> Iterator[int]:
-    """Yield the process ids of providers and programs that outlived their engine.
+    """Yield the process ids of providers and programs whose Pulumi engine has ended.
 
-    Their parent is no process of Pulumi, and the address they were started with refuses connections.
+    Such a process has a parent that is not Pulumi, and its command line has an engine's address that refuses connections.
     """
     for folder in Path("/proc").glob("[0-9]*"):
-        words = _words(int(folder.name))
-        if _pulumis(words) and _mine(folder) and not _pulumis(_words(_parent(folder))) and _left_alone(words):
+        words = _command_line(int(folder.name))
+        if (
+            _is_pulumi(words)
+            and _is_own(folder)
+            and not _is_pulumi(_command_line(_parent(folder)))
+            and _engine_is_gone(words)
+        ):
             yield int(folder.name)
 
 
-def _pulumis(words: Sequence[str]) -> bool:
+def _is_pulumi(words: Sequence[str]) -> bool:
     return any(re.match(r"pulumi($|-(resource|language)-)", Path(word).name) for word in words[:2])
 
 
-def _mine(folder: Path) -> bool:
+def _is_own(folder: Path) -> bool:
     try:
         return folder.stat().st_uid == os.getuid()
     except OSError:
@@ -326,8 +326,11 @@ def _parent(folder: Path) -> int:
         return 0
 
 
-def _left_alone(words: Iterable[str]) -> bool:
-    """Tell whether one of these addresses refuses connections. A busy engine would accept them slowly."""
+def _engine_is_gone(words: Iterable[str]) -> bool:
+    """Return True if an address in a command line refuses connections.
+
+    A timeout does not count, because a busy engine accepts connections slowly.
+    """
     for host, _, port in (word.rpartition(":") for word in words):
         if host and port.isdecimal():
             try:
@@ -339,29 +342,36 @@ def _left_alone(words: Iterable[str]) -> bool:
     return False
 
 
-# ---------------------------------------------------------------------- what it was doing
+# ---------------------------------------------------------------------- interrupted operations
 
 
-def _switch_again(location: Location, left: Mapping[str, Any], pending: Collection[Mapping[str, Any]]) -> None:
-    """Repeat the last known switch on Docker if a switch was interrupted, which may have moved traffic already."""
+def _repeat_switch(location: Location, deployment: Mapping[str, Any], pending: Collection[Mapping[str, Any]]) -> None:
+    """If a switch was interrupted, repeat the switch before it: the last switch in the checkpoint.
+
+    On Docker, the interrupted switch may have moved the traffic already. The repeated switch moves the traffic back.
+    """
     if not any(_name(operation).startswith("switch-") for operation in pending):
         return
-    checkpoint = parse({"deployment": left})
+    checkpoint = parse({"deployment": deployment})
     last = observe(checkpoint).switches
     for entry in checkpoint.entries:
-        if entry.name == f"switch-{last}":
-            engine.run_again(location, str(entry.inputs["name"]))
+        if entry.name == f"switch-{last}" and platforms.inspector_at(location).repeat_switch(str(entry.inputs["name"])):
             print(f"  repeated {entry.name}, to {entry.labels['tiers.slot']}")
 
 
-def _settle(stack: str, resources: Collection[Mapping[str, Any]], pending: Collection[Mapping[str, Any]]) -> None:
-    """Refresh the resources whose change or deletion was interrupted. Resources in creation were removed before."""
+def _refresh_interrupted(
+    stack: str, resources: Collection[Mapping[str, Any]], pending: Collection[Mapping[str, Any]]
+) -> None:
+    """Refresh the resources whose update or deletion was interrupted.
+
+    Resources whose creation was interrupted are not refreshed, because the cleanup has removed them before.
+    """
     existing = {resource["urn"] for resource in resources}
-    doubtful = sorted(
+    interrupted = sorted(
         {operation["resource"]["urn"] for operation in pending if operation["type"] != "creating"} & existing
     )
-    # Without a resource to refresh, the stack itself is the target, for which no provider is called.
-    targets = doubtful or [resource["urn"] for resource in resources if resource["type"] == "pulumi:pulumi:Stack"]
+    # Without a target Pulumi would refresh all resources. The stack resource is a target that calls no provider.
+    targets = interrupted or [resource["urn"] for resource in resources if resource["type"] == "pulumi:pulumi:Stack"]
     words = [word for urn in targets for word in ("--target", urn)]
     pulumi("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--stack", stack, *words)
     for operation in pending:
@@ -373,5 +383,5 @@ def _name(operation: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    words = edge.arguments("heal STACK", 1, 1)
-    edge.end("heal", lambda: main(*words))
+    words = command_line.arguments("heal STACK", 1, 1)
+    command_line.end("heal", lambda: main(*words))

@@ -1,10 +1,11 @@
-"""Images of an environment in its registry, by digest: `python -m ci.images STACK [--unless-pinned | --pin]`.
+"""Build and push of an environment's images: `python -m ci.images STACK [--unless-pinned | --pin | --build]`.
 
-Images that `app` builds from a folder are built on the local engine and pushed to `environment.registry`, unless it
-has them. Their tag is the digest of the folder. The digests are then written to the stack file with `--pin`, if the
-environment requires `pinned`, or if its stack file names digests already. A release's reviewer sees this change.
+If `environment.registry` lacks an image that `app` builds from a folder, the image is built on the local engine and
+pushed. The tag of such an image is the digest of its build folder.
 
-`python -m ci.images STACK --build` only builds the images and needs no registry.
+The digests of all images are written to the stack file if `--pin` is given, if `environment.pinned` is true, or if the
+stack file already has digests. With `--unless-pinned` the command does nothing if `environment.pinned` is true. With
+`--build` the command only builds the images, and needs no registry.
 """
 
 from collections.abc import Sequence
@@ -14,10 +15,10 @@ import docker
 from docker.errors import APIError
 from pulumi import RunError
 
-from components.workload import Image
+from components.model.workload import Image
 
-from . import edge, pins
-from .described import load
+from . import command_line, pins
+from .pulumi_stack import load
 
 
 def main(stack: str, unless_pinned: bool, pin: bool) -> None:
@@ -25,17 +26,17 @@ def main(stack: str, unless_pinned: bool, pin: bool) -> None:
     if environment.pinned and unless_pinned:
         return
     engine: Any = docker.from_env()
-    digests = {path: _brought(engine, image) for path, image in pins.wanted(stack).items()}
-    # Otherwise the former digests in the file would be deployed instead of the new images.
-    if environment.pinned or pin or pins.named(stack):
+    digests = {path: _push(engine, image) for path, image in pins.required_images(stack).items()}
+    # Replace the digests that the stack file already has. Otherwise the old images would be deployed.
+    if environment.pinned or pin or pins.stack_file_pins(stack):
         pins.write(stack, digests)
 
 
 def build(stack: str) -> list[str]:
-    """Build the images of folders on this engine only, and return their names."""
+    """Build all images that have a build folder on the local engine, without a push. Return the names of the images."""
     engine: Any = docker.from_env()
     built: list[str] = []
-    for reference, image in {image.reference: image for image in pins.wanted(stack).values()}.items():
+    for reference, image in {image.reference: image for image in pins.required_images(stack).values()}.items():
         if image.context:
             _build(engine, image, reference)
             print(f"  {reference}: built")
@@ -49,8 +50,8 @@ def _build(engine: Any, wanted: Image, tag: str) -> Any:
     return image
 
 
-def _brought(engine: Any, wanted: Image) -> str:
-    """Return an image as `name:tag@digest`, once the registry has it. An existing digest is looked up again by the tag.
+def _push(engine: Any, wanted: Image) -> str:
+    """Return an image as `name:tag@digest`. If the registry lacks the image, build and push the image first.
 
     Raises:
         RunError: the image has no tag, or can't be pulled or pushed.
@@ -61,7 +62,7 @@ def _brought(engine: Any, wanted: Image) -> str:
         raise RunError(f"{wanted.path}: {wanted.reference} has no tag; write it like name:1.4 or name:1.4@sha256:…")
     try:
         image = engine.images.pull(repository, tag=tag)
-        result = "is there"
+        result = "already in the registry"
     except APIError:
         if not wanted.context:
             return _mirrored(engine, tagged)
@@ -76,9 +77,10 @@ def _brought(engine: Any, wanted: Image) -> str:
 
 
 def _mirrored(engine: Any, tagged: str) -> str:
-    """Return an image that only a registry mirror has.
+    """Return the reference `name:tag@digest` of a local image that was pulled from a registry mirror.
 
-    The engine knows it by the mirror's name. Its digest is the same everywhere.
+    The engine lists the digest under the mirror's name. The digest is also valid for the original name, because an image
+    has the same digest in every registry.
     """
     path = tagged.rpartition(":")[0].partition("/")[2]
     repo_digests = engine.images.get(tagged).attrs["RepoDigests"]
@@ -87,23 +89,23 @@ def _mirrored(engine: Any, tagged: str) -> str:
     ]
     if not digests:
         raise RunError(
-            f"{tagged}: it can't be pulled, and no mirror's digest of it is known; push it to a registry first"
+            f"{tagged}: the image can't be pulled, and no local copy has a digest; push the image to a registry first"
         )
     print(f"  {tagged}: found in a mirror")
     return f"{tagged}@{digests[0]}"
 
 
-def digest(repository: str, known: Sequence[str]) -> str:
-    """Return an image's digest in a repository, of the digests that the engine knows."""
+def digest(repository: str, repo_digests: Sequence[str]) -> str:
+    """Return the digest that an image has in a repository. `repo_digests` is the engine's list of `name@digest`."""
     short = repository.removeprefix("docker.io/").removeprefix("library/")
-    digests = [entry.partition("@")[2] for entry in known if entry.partition("@")[0] in (repository, short)]
+    digests = [entry.partition("@")[2] for entry in repo_digests if entry.partition("@")[0] in (repository, short)]
     if not digests:
-        raise RunError(f"{repository}: the engine knows no digest of it; push it to a registry first")
+        raise RunError(f"{repository}: the engine has no digest of this image; push the image to a registry first")
     return digests[0]
 
 
 if __name__ == "__main__":
-    words = edge.arguments("images STACK [--unless-pinned | --pin | --build]", 1, 3)
+    words = command_line.arguments("images STACK [--unless-pinned | --pin | --build]", 1, 3)
     if "--build" in words:
-        edge.end("images", lambda: build(words[0]))
-    edge.end("images", lambda: main(words[0], "--unless-pinned" in words, "--pin" in words))
+        command_line.end("images", lambda: build(words[0]))
+    command_line.end("images", lambda: main(words[0], "--unless-pinned" in words, "--pin" in words))

@@ -1,6 +1,7 @@
-"""Lock of a stack on this machine: one make at a time. No child inherits it, and it ends with its process.
+"""Lock that limits a stack to one make call at a time on this machine. The lock ends when the make process ends.
 
-The lock file names the holder for the error message of the second make. docs/adr/023-one-runner-behind-make.md
+The lock file describes the holder, so that a second make call can name the holder in its error message.
+See docs/adr/023-one-runner-behind-make.md.
 """
 
 import fcntl
@@ -17,12 +18,12 @@ from typing import IO
 
 
 class LockedError(Exception):
-    """Another make holds the lock; the message names it."""
+    """Error of a make call if another make process holds the lock. The message names that process."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """Process that holds a lock. Its start time is part of its identity, because process ids are reused."""
+    """Process that holds a lock. The start time is part of the process's identity, because process ids are reused."""
 
     pid: int
     started: str
@@ -36,27 +37,27 @@ class Holder:
         pid = os.getpid()
         since = datetime.now(UTC).isoformat(timespec="seconds")
         return Holder(
-            pid=pid, started=_started(pid), host=socket.gethostname(), user=_user(), command=command, since=since
+            pid=pid, started=_start_time(pid), host=socket.gethostname(), user=_user(), command=command, since=since
         )
 
     @property
     def is_dead(self) -> bool:
-        """True if the process has surely ended. Processes of another machine can't be checked."""
-        return self.host == socket.gethostname() and _started(self.pid) != self.started
+        """True if the process has ended. A process of another machine counts as alive, because its end can't be checked here."""
+        return self.host == socket.gethostname() and _start_time(self.pid) != self.started
 
     def __str__(self) -> str:
         return f"`{self.command}`, process {self.pid} of {self.user}@{self.host}, since {self.since}"
 
 
 @contextmanager
-def alone(file: Path, command: str, stack: str) -> Generator[None]:
-    """Hold the lock of a stack during the block.
+def hold(file: Path, command: str, stack: str) -> Generator[None]:
+    """Hold the lock of a stack during the `with` block.
 
     Raises:
         LockedError: a living process holds the lock.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = _take(file, stack)
+    lock = _acquire(file, stack)
     try:
         lock.seek(0)
         lock.truncate()
@@ -68,28 +69,29 @@ def alone(file: Path, command: str, stack: str) -> Generator[None]:
         lock.close()
 
 
-def _take(file: Path, stack: str) -> IO[str]:
+def _acquire(file: Path, stack: str) -> IO[str]:
     while True:
-        lock = file.open("a+")  # Python opens files so that no child inherits them.
+        # Commands that are started later don't inherit the open file, because Python opens files with O_CLOEXEC.
+        lock = file.open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _named(lock)
+            holder = _read_holder(lock)
             lock.close()
             if holder and holder.is_dead:
-                # A child of the holder still has the file open. A new file gets a new lock.
+                # The holder is dead, but one of its children still has the file open. So lock a new file instead.
                 file.unlink(missing_ok=True)
                 continue
-            who = f": {holder}" if holder else f" (`fuser {file}` names it)"
+            who = f": {holder}" if holder else f" (`fuser {file}` shows its process)"
             raise LockedError(
-                f"another make is at work on stack {stack} here{who}; wait for it to end, then run this again"
+                f"another make command uses stack {stack} in this folder{who}; wait until that command ends, then repeat your command"
             ) from None
         if _is_current(lock, file):
             return lock
         lock.close()
 
 
-def _named(lock: IO[str]) -> Holder | None:
+def _read_holder(lock: IO[str]) -> Holder | None:
     try:
         lock.seek(0)
         return Holder(**json.loads(lock.read()))
@@ -104,8 +106,8 @@ def _is_current(lock: IO[str], file: Path) -> bool:
         return False
 
 
-def _started(pid: int) -> str:
-    """Return a process's start in clock ticks since the machine's start, or an empty text if it has ended."""
+def _start_time(pid: int) -> str:
+    """Return the start time of a process in clock ticks since boot, or an empty text if the process has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,6 +1,7 @@
 """Generator of `examples/README.md` from the last end-to-end runs (`reports/examples.json`): `python -m ci.matrix`.
 
-Every number on the page was measured in a real run, at the commit it names. Runs that did not happen are marked so.
+Every number on the page was measured in a real run. The page shows the commits of the runs, and marks missing runs as
+"not run".
 """
 
 import json
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-SEEN = ROOT / "reports" / "examples.json"
+RESULTS = ROOT / "reports" / "examples.json"
 PAGE = ROOT / "examples" / "README.md"
 SHOTS = ROOT / "docs" / "screenshots"
 
@@ -33,11 +34,15 @@ CHECKS = {
     "destroy_leaves_nothing": "destroy",
 }
 CLONE = "from_clone_to_first_page"
-ASKED = {("pmanager", "api"): "180 to 250", ("pmanager", "web"): "30 to 40", ("pmanager", "database"): "75 to 100"}
-"""(system, tier) → image size in MB that the requirements of this system name."""
+REQUIRED_SIZES = {
+    ("pmanager", "api"): "180 to 250",
+    ("pmanager", "web"): "30 to 40",
+    ("pmanager", "database"): "75 to 100",
+}
+"""Image size in MB that the requirements of an example allow, by example and tier."""
 
 Cell = Mapping[str, Any]
-Seen = Mapping[str, Cell]
+Results = Mapping[str, Cell]
 
 HEAD = """\
 # The examples
@@ -45,7 +50,7 @@ HEAD = """\
 Four applications modelled on real deployments, and the board. Each is a folder with its own `Pulumi.yaml`, three stack files, its sources,
 a user's path through it (`journey.js`) and a README that lists requirements and their implementation. `make up APP=examples/NAME` deploys one.
 """
-BELOW = """\
+LEGEND = """\
 On Kubernetes *seed* means that no seed data exists, and *hot reload* that mounting sources is refused. *Up from empty*: seconds to the first
 page; on Docker they include the build of missing images. *Hot reload*: seconds of the slowest tier from saving a file to its effect.
 *Release* and *back under load*: five users run `journey.js` continuously; every request was answered, and every check passed.
@@ -63,25 +68,33 @@ both images built from registries, `pulumi up`. On 2 cores.
 """
 
 
-def page(seen: Seen, shots: Iterable[str]) -> str:
-    """Return the whole page."""
-    parts = [HEAD, _matrix(seen), BELOW, SIZES.format(bases=_bases(seen)), _sizes(seen), CLONES, _clones(seen)]
+def page(results: Results, shots: Iterable[str]) -> str:
+    """Return the text of `examples/README.md`."""
+    parts = [
+        HEAD,
+        _matrix(results),
+        LEGEND,
+        SIZES.format(bases=_bases(results)),
+        _sizes(results),
+        CLONES,
+        _clones(results),
+    ]
     parts += [f"## {name}\n\n![{name}](../docs/screenshots/{name}.png)\n" for name in shots]
     return "\n".join(parts)
 
 
-def _matrix(seen: Seen) -> str:
+def _matrix(results: Results) -> str:
     def rows() -> Iterator[tuple[str, ...]]:
         for system in SYSTEMS:
             for platform, label in PLATFORMS.items():
-                cells = (_cell(seen, system, platform, check) for check in CHECKS)
-                yield system, label, *cells, _commits(seen, system, platform)
+                cells = (_cell(results, system, platform, check) for check in CHECKS)
+                yield system, label, *cells, _commits(results, system, platform)
 
     return _table(("system", "platform", *CHECKS.values(), "seen at"), rows())
 
 
-def _cell(seen: Seen, system: str, platform: str, check: str) -> str:
-    cell = seen.get(f"{system}-{platform} {check}")
+def _cell(results: Results, system: str, platform: str, check: str) -> str:
+    cell = results.get(f"{system}-{platform} {check}")
     if cell is None:
         return "not run"
     if not cell["passed"]:
@@ -94,32 +107,32 @@ def _cell(seen: Seen, system: str, platform: str, check: str) -> str:
     return f"yes, {cell['requests']} requests" if "requests" in cell else "yes"
 
 
-def _commits(seen: Seen, system: str, platform: str) -> str:
-    cells = [seen[key] for check in CHECKS if (key := f"{system}-{platform} {check}") in seen]
+def _commits(results: Results, system: str, platform: str) -> str:
+    cells = [results[key] for check in CHECKS if (key := f"{system}-{platform} {check}") in results]
     commits = dict.fromkeys(cell["commit"] for cell in cells)
     return f"{', '.join(commits)}; {max(cell['at'] for cell in cells)[:10]}" if cells else "never"
 
 
-def _sizes(seen: Seen) -> str:
+def _sizes(results: Results) -> str:
     def rows() -> Iterator[tuple[str, ...]]:
         for system in SYSTEMS:
-            cell = seen.get(f"{system}-docker release_under_load", {})
+            cell = results.get(f"{system}-docker release_under_load", {})
             for tier, size in sorted(cell.get("images", {}).items()):
-                yield system, tier, f"{size / 1e6:.0f}", ASKED.get((system, tier), "")
+                yield system, tier, f"{size / 1e6:.0f}", REQUIRED_SIZES.get((system, tier), "")
 
     return _table(("system", "tier", "MB", "asked for"), rows())
 
 
-def _bases(seen: Seen) -> str:
-    measured = (seen.get(f"{system} {CLONE}", {}).get("bases", {}) for system in SYSTEMS)
+def _bases(results: Results) -> str:
+    measured = (results.get(f"{system} {CLONE}", {}).get("bases", {}) for system in SYSTEMS)
     bases = {name: size for sizes in measured for name, size in sizes.items()}
     return ", ".join(f"{name} {size / 1e6:.0f}" for name, size in sorted(bases.items())) or "not measured"
 
 
-def _clones(seen: Seen) -> str:
+def _clones(results: Results) -> str:
     def rows() -> Iterator[tuple[str, ...]]:
         for system in SYSTEMS:
-            cell = seen.get(f"{system} {CLONE}")
+            cell = results.get(f"{system} {CLONE}")
             if cell is None or not cell["passed"]:
                 yield system, "not run" if cell is None else "**failed**", ""
             else:
@@ -134,7 +147,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    if not SEEN.exists():
-        sys.exit(f"matrix: there is no {SEEN.relative_to(ROOT)} yet; run `make matrix`")
+    if not RESULTS.exists():
+        sys.exit(f"matrix: there is no {RESULTS.relative_to(ROOT)} yet; run `make matrix`")
     shots = [name for name in SYSTEMS if (SHOTS / f"{name}.png").exists()]
-    PAGE.write_text(page(json.loads(SEEN.read_text()), shots))
+    PAGE.write_text(page(json.loads(RESULTS.read_text()), shots))

@@ -1,8 +1,11 @@
-"""Move of the data of a single database into a database cluster: `python -m ci.move STACK`; `--reopen` reverts it.
+"""Move of data from the single database (one instance) to the database cluster: `python -m ci.move STACK`.
 
-The single database is set read-only, and the backup workload copies it into a new database of the cluster and
-compares the two table by table. Then the stack file names the new database. `make up` releases the tiers with it, and
-`make back` returns to the single one.
+1. The single database becomes read-only.
+2. The backup workload copies the data to a new database of the cluster, and compares both databases table by table.
+3. The stack file gets the name of the new database.
+
+`make up` then releases the tiers with the new database, and `make back` returns to the single database.
+`python -m ci.move STACK --reopen` makes the single database accept writes again.
 """
 
 import time
@@ -13,24 +16,27 @@ from datetime import UTC, datetime
 
 from pulumi import RunError
 
-from components import backup, checkpoint, guard
-from components.checkpoint import Checkpoint
-from components.config import App, Environment, TierName
-from components.platforms import cluster
-from components.tier import REPLICATED
+from components import backup
+from components.config import App, Environment
+from components.model.services import DATABASE
+from components.platforms.kubernetes import pod_exec
+from components.release import checkpoint
+from components.release.checkpoint import Checkpoint
+from components.rendering import REPLICATED
+from components.state.kubernetes import CLUSTER
 
-from . import edge
-from .beside import DATABASE, copied, fresh, use
-from .described import load, state
+from . import command_line
+from .new_database import PATH, copy_database, set_database, unused_name
 from .process import undo_when_stopped
+from .pulumi_stack import load, state
 
-WITHIN = 60
-"""Seconds within which sessions that may write must have ended."""
+SESSION_TIMEOUT = 60
+"""Maximum seconds to wait for the end of the sessions that started before a change of the read-only setting."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Single:
-    """Database of the single server, queried in its own pod as its owner."""
+    """Database that runs as a single instance. Queries run in the database's pod, as the owner of the database."""
 
     environment: Environment
     instance: str
@@ -45,96 +51,102 @@ class Single:
         """Make the database accept writes again."""
         self._set("RESET default_transaction_read_only")
 
-    def written(self) -> int:
-        """Return the number of rows ever written.
+    def count_writes(self) -> int:
+        """Return the number of rows that were ever written.
 
-        It grows if a session overrides the read-only setting and writes.
+        If the number grows during the move, a session has overridden the read-only setting.
         """
         rows = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0) FROM pg_stat_user_tables"
-        return int(self._ask(rows, of=self.name))
+        return int(self._query(rows, database=self.name))
 
     def _set(self, setting: str) -> None:
-        since = self._ask(f'ALTER DATABASE "{self.name}" {setting}', "SELECT clock_timestamp()")
-        older = f"datname = '{self.name}' AND backend_type = 'client backend' AND backend_start < '{since}'"
-        deadline = time.monotonic() + WITHIN
-        # The setting applies to sessions that begin after it. A session that was just starting is visible a moment
-        # later, so the check must pass twice.
+        since = self._query(f'ALTER DATABASE "{self.name}" {setting}', "SELECT clock_timestamp()")
+        old_sessions = f"datname = '{self.name}' AND backend_type = 'client backend' AND backend_start < '{since}'"
+        deadline = time.monotonic() + SESSION_TIMEOUT
+        # The setting applies only to new sessions, so older sessions must end. A session that is just starting becomes
+        # visible a moment later, so require two rounds without sessions.
         rounds_without_sessions = 0
         while rounds_without_sessions < 2:
-            # config.Identifier restricts the characters of names.
-            session_count = self._ask(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {older}")  # noqa: S608
+            # The name can't inject SQL, because config.Identifier restricts the characters of names.
+            query = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {old_sessions}"  # noqa: S608
+            session_count = self._query(query)
             rounds_without_sessions = rounds_without_sessions + 1 if session_count == "0" else 0
             if time.monotonic() > deadline:
-                raise RunError(f"{session_count} sessions of {self.name} do not end; see pg_stat_activity")
+                raise RunError(
+                    f"{session_count} sessions of database {self.name} did not end within {SESSION_TIMEOUT} s; find their clients in pg_stat_activity, and stop them"
+                )
             time.sleep(1)
 
-    def _ask(self, *queries: str, of: str = "template1") -> str:
-        # Queries run in another database unless they need this one, because the read-only setting does not apply
-        # there.
-        labels = {"app.kubernetes.io/name": str(TierName.DATABASE)}
-        return cluster.sql(self.environment.cluster, self.instance, labels, *queries, user=self.owner, database=of)
+    def _query(self, *queries: str, database: str = "template1") -> str:
+        # By default queries run in template1, because the read-only setting does not apply there.
+        labels = {"app.kubernetes.io/name": DATABASE.name}
+        return pod_exec.sql(
+            self.environment.cluster, self.instance, labels, *queries, user=self.owner, database=database
+        )
 
 
 def move(stack: str) -> None:
-    """Copy the single database into the cluster, and write the new database's name to the stack file."""
+    """Copy the single database to the cluster, and write the name of the new database to the stack file."""
     app, environment = load(stack)
     stack_state = checkpoint.parse(state(stack))
-    if problem := unfit(environment, stack_state):
+    if problem := move_problem(environment, stack_state):
         raise RunError(problem)
     assert app.database
-    name, into = told(stack_state)["DATABASE_NAME"], fresh(app, datetime.now(UTC))
+    name, into = database_env(stack_state)["DATABASE_NAME"], unused_name(app, datetime.now(UTC))
     single = _single(app, environment, stack, name)
     with read_only(single, stack):
-        before = single.written()
-        print(copied(app, environment, stack, (str(TierName.DATABASE), name), app.database.name, into))
-        if additional := single.written() - before:
+        before = single.count_writes()
+        print(copy_database(app, environment, stack, (DATABASE.name, name), app.database.name, into))
+        if additional := single.count_writes() - before:
             raise RunError(
-                f"{additional} rows of {name} were written while it was read-only; stop what says BEGIN READ WRITE first"
+                f"{additional} rows were written while database {name} was read-only; stop the program that uses BEGIN READ WRITE"
             )
-        use(app, environment, stack, single="kept", name=into)
+        set_database(app, environment, stack, single="kept", name=into)
     print(
-        f"  `make up ENV={stack}` moves the tiers to it; until then, and after `make back`, their database is read-only"
+        f"  run `make up ENV={stack}` to release the tiers with it; until then, and after `make back`, their database is read-only"
     )
 
 
 def reopen(stack: str) -> None:
-    """Make the single database accept writes again if the live slot uses it."""
+    """Make the single database accept writes again.
+
+    Raises:
+        RunError: the live release does not use the single database.
+    """
     app, environment = load(stack)
-    live = told(checkpoint.parse(state(stack)))
-    if live.get("DATABASE_HOST") != TierName.DATABASE:
+    live = database_env(checkpoint.parse(state(stack)))
+    if live.get("DATABASE_HOST") != DATABASE.name:
         raise RunError("the live release does not use the single database; run `make back` first")
-    # Written first: otherwise the next `make up` would leave the writes made from here on behind.
-    use(app, environment, stack, single="live", name=live["DATABASE_NAME"])
+    # Write the stack file first. Otherwise the next `make up` would use the copy, which lacks the new writes.
+    set_database(app, environment, stack, single="live", name=live["DATABASE_NAME"])
     _single(app, environment, stack, live["DATABASE_NAME"]).open()
     print(f"move: the single database {live['DATABASE_NAME']} takes writes again")
 
 
-def unfit(environment: Environment, known: Checkpoint) -> str:
-    """Return the reason why data can't be moved, or an empty text."""
-    size = environment.size(TierName.DATABASE)
-    if not (size.ha and size.single == "live"):
-        return f"{DATABASE}.single: data is moved out of one that is live beside the three; set ha: true and single: live, then `make up`"
-    if not size.backup:
-        return f"{backup.PATH}: what takes backups is what copies, and no data is moved without one; set it, then `make up`"
-    if not known.of(guard.SEVERAL, REPLICATED):
-        return f"{DATABASE}.ha: the three are not there yet; run `make up` first"
-    if told(known).get("DATABASE_HOST") != TierName.DATABASE:
-        return f"{DATABASE}.single: what is live does not use the single one; run `make up` first"
+def move_problem(environment: Environment, stack_state: Checkpoint) -> str:
+    """Return the reason why the data can't be moved, or an empty text."""
+    settings = environment.tier_settings(DATABASE.name)
+    if not (settings.ha and settings.single == "live"):
+        return f"{PATH}.single: a move needs a live single database and a database cluster; set ha: true and single: live, then run `make up`"
+    if not settings.backup:
+        return f"{backup.PATH}: the backup workload copies the data, but backups are not set; set this key, then run `make up`"
+    if not stack_state.find(CLUSTER, REPLICATED):
+        return f"{PATH}.ha: the database cluster does not exist yet; run `make up` first"
+    if database_env(stack_state).get("DATABASE_HOST") != DATABASE.name:
+        return f"{PATH}.single: the live release does not use the single database; run `make up` first"
     return ""
 
 
-def told(known: Checkpoint) -> dict[str, str]:
-    """Return the environment variables of the database that the live tiers have."""
-    live = checkpoint.observe(known).live
-    return checkpoint.told(known, live) if live else {}
+def database_env(stack_state: Checkpoint) -> dict[str, str]:
+    """Return the DATABASE_… environment variables of the live tiers."""
+    live = checkpoint.observe(stack_state).live
+    return checkpoint.database_env(stack_state, live) if live else {}
 
 
 @contextmanager
 def read_only(single: Single, stack: str) -> Generator[None]:
-    """Set the single database read-only during the block. If the block fails, it takes writes again."""
-    print(
-        f"move: {single.name} is read-only from here on; if this is killed, run `make reopen ENV={stack}`", flush=True
-    )
+    """Make the single database read-only. If the `with` block fails, make the database writable again."""
+    print(f"move: {single.name} is read-only now; if this command is killed, run `make reopen ENV={stack}`", flush=True)
     moved = False
     try:
         single.close()
@@ -160,5 +172,5 @@ def main(words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    words = edge.arguments("move STACK [--reopen]", 1, 2)
-    edge.end("move", lambda: main(words))
+    words = command_line.arguments("move STACK [--reopen]", 1, 2)
+    command_line.end("move", lambda: main(words))

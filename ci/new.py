@@ -1,7 +1,7 @@
-"""Start of a new application: `python -m ci.new NAME [FOLDER]` (`make new NAME=shop`).
+"""Creation of a new application: `python -m ci.new NAME [FOLDER]` (`make new NAME=shop`).
 
-It copies `examples/starter` under another name. The files list every option of the models, dev's secrets are
-generated, and a free port is chosen. The application can be deployed unchanged.
+The command copies `examples/starter` under the new name, generates the secrets of dev, and chooses a free port. The
+copied files show every configuration option. The new application can be deployed without changes.
 """
 
 import json
@@ -20,15 +20,15 @@ import yaml
 from pulumi import RunError
 
 from components.config import App, ConfigError, Environment, load_app
-from components.files import Dumper
+from components.config.files import Dumper
 from components.reference import commented
 
 ROOT = Path(__file__).parents[1]
 STARTER = ROOT / "examples" / "starter"
 STACKS = ("dev", "staging", "prod")
-PASSPHRASE = "dev"  # noqa: S105 (known to all, and why: docs/adr/004-dev-secrets.md)
+PASSPHRASE = "dev"  # noqa: S105 (public, see docs/adr/004-dev-secrets.md)
 FIRST_PORT = 8080
-_LEFT = ("__pycache__", "reports", "release.json")
+_NOT_COPIED = ("__pycache__", "reports", "release.json")
 
 
 def main(name: str = "", at: str = "") -> None:
@@ -39,46 +39,46 @@ def main(name: str = "", at: str = "") -> None:
         RunError: the name or the folder is in use, or the folder is outside of this repository.
     """
     try:
-        app = load_app(_described(STARTER.name) | {"name": name})
+        app = load_app(_starter_app(STARTER.name) | {"name": name})
     except ConfigError as error:
         raise ConfigError(str(error).replace("app.name: ", "NAME: ", 1)) from None
-    refuse_taken(name)
+    refuse_existing_name(name)
     folder = free_folder(at or f"apps/{name}")
     port = free_port()
     files = {
-        "Pulumi.yaml": project_file(name, folder, commented(App, _described(name), 3)),
+        "Pulumi.yaml": project_file(name, folder, commented(App, _starter_app(name), 3)),
         **{
             f"Pulumi.{stack}.yaml": stack_file(name, folder, commented(Environment, _environment(name, stack, port), 2))
             for stack in STACKS
         },
     }
-    files["Pulumi.dev.yaml"] += sealed(name, {secret: secrets.token_hex(24) for secret in app.secrets})
+    files["Pulumi.dev.yaml"] += encrypted_secrets(name, {secret: secrets.token_hex(24) for secret in app.secrets})
     for file in sorted(STARTER.rglob("*")):
-        if file.is_file() and file.name not in files and not set(_LEFT) & set(file.parts):
+        if file.is_file() and file.name not in files and not set(_NOT_COPIED) & set(file.parts):
             files[str(file.relative_to(STARTER))] = file.read_text().replace(STARTER.name, name)
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
     relative = str(folder.relative_to(ROOT))
-    print(f"{relative} is there: what it is in Pulumi.yaml, where it runs in Pulumi.dev.yaml. Next:")
+    print(f"Wrote {relative}: the application is in Pulumi.yaml, its environment in Pulumi.dev.yaml. Next:")
     print(f"\n  make up APP={quote(relative)}      # http://127.0.0.1:{port}\n  make check APP={quote(relative)}")
 
 
-def refuse_taken(name: str) -> None:
-    """Refuse the name of another project of this repository: both would share a stack in one state.
+def refuse_existing_name(name: str) -> None:
+    """Raise an error if another project of this repository has the name, because both projects would share one state.
 
     Raises:
-        RunError: a Pulumi.yaml has this name.
+        RunError: a Pulumi.yaml in this repository already has this name.
     """
     for file in sorted(
         path for pattern in ("Pulumi.yaml", "*/Pulumi.yaml", "*/*/Pulumi.yaml") for path in ROOT.glob(pattern)
     ):
         if _project(file) == name:
-            raise RunError(f"NAME: ./{file.relative_to(ROOT)} is project {name}; take another")
+            raise RunError(f"NAME: ./{file.relative_to(ROOT)} already has the name {name}; choose another name")
 
 
 def _project(file: Path) -> object:
-    """Return the name of a project, or None if its file can't be read. Such a project has no stack either."""
+    """Return the name of the project in a Pulumi.yaml, or None if the file can't be read."""
     try:
         described: object = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
@@ -87,7 +87,7 @@ def _project(file: Path) -> object:
 
 
 def free_folder(at: str) -> Path:
-    """Return a folder that does not exist yet.
+    """Return the path of a new folder in this repository. The folder is not created.
 
     Raises:
         RunError: the folder exists, or is outside of this repository.
@@ -99,15 +99,15 @@ def free_folder(at: str) -> Path:
         exists = folder.exists()
         blocked = next((parent for parent in folder.parents if parent.exists() and not parent.is_dir()), None)
     except (OSError, RuntimeError, ValueError):
-        raise RunError(f"AT: {at[:80]!a} is not a path of a folder; give one as in apps/shop") from None
+        raise RunError(f"AT: {at[:80]!a} is not a valid path of a folder; set one, as in AT=apps/shop") from None
     if blocked:
         raise RunError(
-            f"AT: {blocked.relative_to(ROOT) if blocked.is_relative_to(ROOT) else blocked} is a file; give another folder"
+            f"AT: {blocked.relative_to(ROOT) if blocked.is_relative_to(ROOT) else blocked} is a file; choose another folder"
         )
     if not folder.is_relative_to(ROOT) or folder == ROOT:
-        raise RunError(f"AT: {at} is not in this repository, where the one program is; give a folder of it")
+        raise RunError(f"AT: {at} is not a folder inside this repository; choose one, as in AT=apps/shop")
     if exists:
-        raise RunError(f"AT: {at} is there already; give another NAME, or another folder by AT")
+        raise RunError(f"AT: {at} already exists; choose another NAME, or another folder with AT")
     return folder
 
 
@@ -125,11 +125,11 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise RunError(f"no port of {FIRST_PORT} and the thousand above is free; say one in gateway.port")
+    raise RunError(f"no port from {FIRST_PORT} to {FIRST_PORT + 999} is free; free one of them")
 
 
 def project_file(name: str, folder: Path, app: str) -> str:
-    """Return the Pulumi.yaml of an application in its own folder; `app` is YAML."""
+    """Return the text of Pulumi.yaml. `app` is the description of the application, as indented YAML."""
     root = os.path.relpath(ROOT, folder)
     described = {
         "name": name,
@@ -141,17 +141,17 @@ def project_file(name: str, folder: Path, app: str) -> str:
 
 
 def stack_file(name: str, folder: Path, environment: str) -> str:
-    """Return a stack file; `environment` is YAML."""
+    """Return the text of a stack file. `environment` contains the environment's settings, as indented YAML."""
     root = os.path.relpath(ROOT, folder)
     return (
         f"# yaml-language-server: $schema={root}/docs/stack.schema.json\nconfig:\n  {name}:environment:\n{environment}"
     )
 
 
-def sealed(project: str, values: Mapping[str, str]) -> str:
-    """Return the end of a stack file with secrets, as `pulumi config set --secret` encrypts them under dev's passphrase.
+def encrypted_secrets(project: str, values: Mapping[str, str]) -> str:
+    """Return the secrets as the last lines of a stack file, encrypted with the passphrase of dev.
 
-    A temporary stack is used for this, so no state and no undeployed stack remain.
+    Pulumi encrypts the secrets in a temporary state, so that the real state gets no empty stack.
 
     Raises:
         RunError: Pulumi fails.
@@ -170,7 +170,7 @@ def sealed(project: str, values: Mapping[str, str]) -> str:
 
         pulumi("stack", "init", "dev")
         for name, value in values.items():
-            # Passed on standard input: all users can read the words of a command.
+            # Pass the value on standard input, because all users can read command lines.
             pulumi("config", "set", "--secret", "--path", f"secrets.{name}", value=value)
         settings = yaml.safe_load(Path(folder, "Pulumi.dev.yaml").read_text())
     if not values:
@@ -180,19 +180,19 @@ def sealed(project: str, values: Mapping[str, str]) -> str:
     return f"{indented}encryptionsalt: {settings['encryptionsalt']}\n"
 
 
-def _described(name: str) -> dict[str, Any]:
-    """Return `app` of the starter under another name."""
+def _starter_app(name: str) -> dict[str, Any]:
+    """Return the unparsed `app` of the starter, in which `name` replaces the starter's name."""
     return _renamed("Pulumi.yaml", name)["app"]["value"]
 
 
 def _environment(name: str, stack: str, port: int) -> dict[str, Any]:
-    """Return `environment` of one of the starter's stacks under another name; dev gets this port."""
+    """Return the starter's unparsed `environment` of a stack. `name` replaces the starter's name. Only dev gets the port."""
     settings = _renamed(f"Pulumi.{stack}.yaml", name)[f"{name}:environment"]
     return settings | {"gateway": {"port": port}} if stack == "dev" else settings
 
 
 def _renamed(file: str, name: str) -> dict[str, Any]:
-    # Replaced in JSON, where a name stays a text even if it has a meaning in YAML, such as `on`.
+    # Replace the name in JSON, because in YAML a name such as `on` would become a boolean.
     text = json.dumps(yaml.safe_load((STARTER / file).read_text())["config"])
     return json.loads(text.replace(STARTER.name, name))
 
@@ -203,4 +203,4 @@ if __name__ == "__main__":
     except (ConfigError, RunError) as error:
         sys.exit(f"new: {error}")
     except OSError as error:
-        sys.exit(f"new: {error.filename or 'a file'}: {error.strerror}; see that it can be written")
+        sys.exit(f"new: {error.filename or 'a file'}: {error.strerror}; check its permissions")

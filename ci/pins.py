@@ -1,12 +1,12 @@
-"""Digests of an environment's images, passed on so that the next environment runs the images verified in this one.
+"""Transfer of image digests between environments, so that the next environment runs the images that were verified.
 
-- `python -m ci.pins save STACK` writes the digests of the stack file, which `make images PIN=yes` has set, to
-  `release.json`.
-- `python -m ci.pins use STACK` writes those of `release.json` to the stack file. Images that only this environment
-  runs keep the digests of the stack file.
-- `python -m ci.pins recall STACK` writes the digests of the last update, if the files still describe those images.
-  With them a preview shows the right changes. An image that would have to be built gets a digest of zeros if the
-  environment requires digests.
+- `python -m ci.pins save STACK` copies the digests of the stack file to `release.json`. Run `make images PIN=yes` first,
+  which writes the digests to the stack file.
+- `python -m ci.pins use STACK` copies the digests of `release.json` to the stack file. An image that only this
+  environment runs keeps its digest in the stack file.
+- `python -m ci.pins recall STACK` writes the digests of the last update to the stack file, so that a preview shows
+  only images that have changed. If the environment requires digests, an image that has not been built yet gets a digest
+  of zeros.
 """
 
 import json
@@ -17,28 +17,30 @@ from typing import Any, cast
 from pulumi import RunError
 
 from components import backup
-from components.config import App, ConfigError, Environment, TierName
-from components.tier import Description, data_image, image
-from components.workload import Image
+from components.config import App, ConfigError, Environment
+from components.context import Description
+from components.model.services import CACHE, DATABASE
+from components.model.workload import Image
+from components.rendering import data_image, image
 
-from . import edge
-from .described import ROOT, backups_of, last_update, load, project, stack_file
+from . import command_line
+from .pulumi_stack import ROOT, backups_of, last_update, load, project, stack_file
 
 FILE = ROOT / "release.json"
 BACKUP = f"{backup.PATH}.image"
 NOT_BUILT = f"sha256:{'0' * 64}"
-"""Digest of an image that has not been built yet, for previews."""
+"""Digest that a preview uses for an image that has not been built yet."""
 Pins = dict[str, str]
-"""Config path → name:tag@digest."""
+"""Images as `name:tag@digest`, by config path such as `environment.images.api`."""
 
 
 def save(stack: str) -> None:
     """Write the digests of the stack file to `release.json`.
 
     Raises:
-        RunError: an image that the files describe has no digest in the stack file.
+        RunError: an image of the environment has no digest in the stack file.
     """
-    pins = checked(wanted(stack), named(stack), f"Pulumi.{stack}.yaml")
+    pins = check_pins(required_images(stack), stack_file_pins(stack), f"Pulumi.{stack}.yaml")
     FILE.write_text(json.dumps(pins, indent=2) + "\n")
     print(f"  {FILE.name}: the images of stack {stack}")
 
@@ -47,46 +49,51 @@ def use(stack: str) -> None:
     """Write the digests of `release.json` to a stack file.
 
     Raises:
-        RunError: the file is missing, or is not of what this commit's files describe.
+        RunError: `release.json` is missing, lacks the digest of an image, or has another tag than this commit needs.
     """
     if not FILE.exists():
-        raise RunError(f"there is no {FILE.name}; run `make pins-save` where it is proven, and bring the file here")
-    described, saved = wanted(stack), json.loads(FILE.read_text())
-    write(stack, checked(described, saved | _only_here(stack, described, saved), FILE.name))
+        raise RunError(
+            f"there is no {FILE.name}; run `make pins-save` in the environment where the release was verified, and copy the file here"
+        )
+    images, saved = required_images(stack), json.loads(FILE.read_text())
+    write(stack, check_pins(images, saved | _only_here(stack, images, saved), FILE.name))
 
 
-def _only_here(stack: str, described: Mapping[str, Image], saved: Pins) -> Pins:
-    """Return the stack file's digests of images that the other environment does not run, such as those of its data tiers.
+def _only_here(stack: str, images: Mapping[str, Image], saved: Pins) -> Pins:
+    """Return the stack file's pins of images that `saved` lacks or has with another tag, such as a different database image.
 
-    Images of a slot are excluded: a release uses only images that were verified in the other environment.
+    Images of web, api and worker are excluded, because a release may only use the images in `saved`.
     """
-    app, stack_pins = load(stack)[0], named(stack)
-    released = {f"environment.images.{tier}" for tier in app.services}
+    app, stack_pins = load(stack)[0], stack_file_pins(stack)
+    slot_paths = {f"environment.images.{tier}" for tier in app.slot_services}
     return {
         path: stack_pins[path]
-        for path in (described.keys() & stack_pins.keys()) - released
-        if _tagged(saved, path) != described[path].reference.partition("@")[0]
+        for path in (images.keys() & stack_pins.keys()) - slot_paths
+        if _without_digest(saved, path) != images[path].reference.partition("@")[0]
     }
 
 
 def recall(stack: str) -> None:
-    """Write the digests of the last update to the stack file, of images that the files still describe."""
+    """Write the digests of the last update to the stack file, except for images that have changed since."""
     _, environment = load(stack)
     before: dict[str, Any] = last_update(stack).get("config", {}).get(f"{project()}:environment", {})
-    last_pins = given(before.get("objectValue") or {})
-    tags = {path: described.reference.partition("@")[0] for path, described in wanted(stack).items()}
-    unchanged = {path: last_pins[path] for path, tagged in tags.items() if _tagged(last_pins, path) == tagged}
+    last_pins = pins_in(before.get("objectValue") or {})
+    tags = {path: described.reference.partition("@")[0] for path, described in required_images(stack).items()}
+    unchanged = {path: last_pins[path] for path, tagged in tags.items() if _without_digest(last_pins, path) == tagged}
     unbuilt = {path: f"{tagged}@{NOT_BUILT}" for path, tagged in tags.items() if environment.pinned}
     write(stack, unbuilt | unchanged)
 
 
-def wanted(stack: str) -> dict[str, Image]:
-    """Return config path → image, of every image that will run. The tag of a built image is the digest of its folder."""
+def required_images(stack: str) -> dict[str, Image]:
+    """Return all images of the environment by config path. The tag of a built image is the digest of its build folder."""
     app, environment = load(stack)
-    description = Description(app=app, environment=environment, secrets={}, root=ROOT)
-    backups = environment.size(TierName.DATABASE).backup
+    description = Description(app=app, environment=environment, secrets={}, stack=stack, root=ROOT)
+    backups = environment.tier_settings(DATABASE.name).backup
     return {
-        **{f"environment.images.{tier}": image(tier, service, description) for tier, service in app.services.items()},
+        **{
+            f"environment.images.{tier}": image(tier, service, description)
+            for tier, service in app.slot_services.items()
+        },
         **{
             f"environment.images.{tier}": data_image(tier, service, description)
             for tier, service in environment.data(app).items()
@@ -97,20 +104,20 @@ def wanted(stack: str) -> dict[str, Image]:
 
 
 def _tools(app: App, environment: Environment) -> Pins:
-    """Return config path → image of the tools that run beside the tiers."""
+    """Return the images of tools, such as the toolbox and the pooler, by config path."""
     pooler = {"environment.pooler": environment.pooler} if environment.pooled(app) else {}
-    proxy = {"environment.proxy": environment.proxy} if environment.size(TierName.CACHE).ha else {}
+    proxy = {"environment.proxy": environment.proxy} if environment.tier_settings(CACHE.name).ha else {}
     vault = {"environment.vault": environment.vault} if environment.archived else {}
     return {"environment.toolbox": environment.toolbox, **proxy, **pooler, **vault}
 
 
-def named(stack: str) -> Pins:
-    """Return the images that a stack file names."""
-    return given(stack_file(stack).environment)
+def stack_file_pins(stack: str) -> Pins:
+    """Return the images in a stack file, by config path."""
+    return pins_in(stack_file(stack).environment)
 
 
-def given(environment: Mapping[str, Any]) -> Pins:
-    """Return the images that an environment's plain settings name.
+def pins_in(environment: Mapping[str, Any]) -> Pins:
+    """Return the images in the raw settings of an environment, by config path.
 
     Raises:
         ConfigError: an image's value is not a text.
@@ -121,37 +128,37 @@ def given(environment: Mapping[str, Any]) -> Pins:
     tools |= {BACKUP: backups["image"]} if "image" in backups else {}
     images: object = environment.get("images", {})
     if not isinstance(images, Mapping):
-        raise ConfigError("environment.images: it is not a mapping; run `make images PIN=yes`, which writes it")
+        raise ConfigError("environment.images: the value is not a mapping; run `make images PIN=yes` to write this key")
     references = tools | {
         f"environment.images.{tier}": reference for tier, reference in cast(Mapping[str, Any], images).items()
     }
-    if wrong := [path for path, reference in references.items() if not isinstance(reference, str)]:
-        raise ConfigError(f"{wrong[0]}: it is not a text; write it like name:1.4@sha256:…")
+    if invalid := [path for path, reference in references.items() if not isinstance(reference, str)]:
+        raise ConfigError(f"{invalid[0]}: it is not a text; write it like name:1.4@sha256:…")
     return references
 
 
-def checked(described: Mapping[str, Image], known: Pins, where: str) -> Pins:
-    """Return the digests of exactly the images in `asked`.
+def check_pins(images: Mapping[str, Image], pins: Pins, where: str) -> Pins:
+    """Check the pins of `images`, and return only these pins. The keys of both mappings are config paths.
 
     Raises:
-        RunError: a digest is missing, or is of another image.
+        RunError: a digest is missing, or belongs to another image.
     """
-    if problems := "\n".join(_problems(described, known, where)):
+    if problems := "\n".join(_problems(images, pins, where)):
         raise RunError(problems)
-    return {path: known[path] for path in described}
+    return {path: pins[path] for path in images}
 
 
-def _problems(described: Mapping[str, Image], known: Pins, where: str) -> Iterator[str]:
-    for path, expected in described.items():
+def _problems(images: Mapping[str, Image], pins: Pins, where: str) -> Iterator[str]:
+    for path, expected in images.items():
         tagged = expected.reference.partition("@")[0]
-        if "@sha256:" not in known.get(path, ""):
-            yield f"{path}: {where} names no digest of {tagged}; run `make images PIN=yes` for it first"
-        elif _tagged(known, path) != tagged:
-            yield f"{path}: {where} has {known[path]}, and the files describe {tagged}; check out the commit it is of"
+        if "@sha256:" not in pins.get(path, ""):
+            yield f"{path}: {where} has no digest of {tagged}; run `make images PIN=yes` first"
+        elif _without_digest(pins, path) != tagged:
+            yield f"{path}: {where} has {pins[path]}, but the configuration needs {tagged}; check out the commit of that digest"
 
 
-def _tagged(known: Pins, path: str) -> str:
-    return known.get(path, "").partition("@")[0]
+def _without_digest(pins: Pins, path: str) -> str:
+    return pins.get(path, "").partition("@")[0]
 
 
 def write(stack: str, pins: Pins) -> None:
@@ -163,5 +170,5 @@ def write(stack: str, pins: Pins) -> None:
 
 
 if __name__ == "__main__":
-    words = edge.arguments("pins save | use | recall STACK", 2, 2)
-    edge.end("pins", lambda: {"save": save, "use": use, "recall": recall}[words[0]](words[1]))
+    words = command_line.arguments("pins save | use | recall STACK", 2, 2)
+    command_line.end("pins", lambda: {"save": save, "use": use, "recall": recall}[words[0]](words[1]))

@@ -1,9 +1,9 @@
-"""Runner of Pulumi that ends its update in order when the terminal closes, or when make is stopped or killed.
+"""Runner of commands such as Pulumi. An update ends cleanly if the terminal closes, or if make is stopped or killed.
 
-The command gets its own session, so the terminal's signals reach only the runner. The runner forwards a stop as an
-interrupt (the first cancels in order, a second one at once) and waits for the command's end. The command prints into
-a file that the runner reads. A pipe would kill a Go program at its next line once the reader has gone, as in `make up
-| head`, or with the runner itself.
+The command gets its own session, so the terminal's signals reach only the runner. The runner forwards a stop signal
+as an interrupt, and waits for the end of the command. After the first interrupt Pulumi ends the update cleanly, after
+a second interrupt at once. The command prints to a file, which the runner reads. With a pipe instead of a file, a Go program
+would be killed when it prints after the end of the pipe's reader, as in `make up | head`.
 """
 
 import ctypes
@@ -21,12 +21,12 @@ from types import FrameType
 from typing import IO, TextIO
 
 PATIENCE = 60.0
-"""Seconds for an interrupted command to end in order, before it is interrupted again."""
+"""Seconds to wait for the clean end of an interrupted command, before the runner sends a second interrupt."""
 HURRY = 10.0
-"""Seconds after the second interrupt until the command is killed. Healing then cleans up."""
+"""Seconds after the second interrupt until the command is killed. The next command then cleans up (`heal.py`)."""
 PERIOD = 0.05
 """Seconds between two reads of the command's output."""
-_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -37,16 +37,17 @@ def end_with_parent(number: int) -> None:
 
 
 def undo_when_stopped(name: str) -> None:
-    """Turn stop signals from here on into an error, so that `finally` blocks undo what was begun.
+    """Make a stop signal raise SystemExit in this process, so that `finally` blocks run.
 
-    Further stops are ignored. A signal that `nohup` has made the process ignore stays ignored.
+    After the first stop signal, further stop signals are ignored. A signal that this process already ignores, as under
+    `nohup`, stays ignored.
     """
     handled = [number for number in (signal.SIGHUP, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
 
     def stop(number: int, _: FrameType | None) -> None:
         for other in handled:
             signal.signal(other, signal.SIG_IGN)
-        sys.exit(f"{name}: it was told to stop ({signal.Signals(number).name})")
+        sys.exit(f"{name}: stopped by a signal ({signal.Signals(number).name})")
 
     for number in handled:
         signal.signal(number, stop)
@@ -55,19 +56,18 @@ def undo_when_stopped(name: str) -> None:
 def run(
     words: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None, copy: Path | None = None
 ) -> int:
-    """Run a command to its end and return its exit code. Its output is also written to `copy`.
+    """Run a command to its end and return its exit code. The command's output is also written to the file `copy`.
 
     Raises:
         FileNotFoundError: the command is not on PATH.
-        SystemExit: this process was stopped meanwhile and the command has ended, or the command was killed from
-            outside.
-        KeyboardInterrupt: the user interrupted this process, and the command has ended.
+        SystemExit: the command was killed, or it ended after this process had received a stop signal.
+        KeyboardInterrupt: the command ended after the user had interrupted this process.
     """
     sys.stdout.flush()
-    with TemporaryFile() as out, TemporaryFile() as err, _opened(copy) as sink:
+    with TemporaryFile() as out, TemporaryFile() as err, _open_copy(copy) as sink:
         child = _begin(words, cwd, env, out, err)
         relays = [_Relay(out, sys.__stdout__, sink), _Relay(err, sys.__stderr__, sink)]
-        with _signals_passed_on(child):
+        with _forward_signals(child):
             try:
                 while child.poll() is None:
                     time.sleep(PERIOD)
@@ -78,15 +78,15 @@ def run(
                     relay.move()
     if child.returncode < 0:
         number = signal.Signals(-child.returncode).name
-        raise SystemExit(f"{words[0]} was killed ({number}); run this again: what it was doing is settled first")
+        raise SystemExit(f"{words[0]} was killed (signal {number}); run the same command again: it first cleans up")
     return child.returncode
 
 
 def capture(words: Sequence[str], *, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end and return its output. It raises the same errors as `run`."""
+    """Run a command to its end and return its output. Raises the errors of `run`, but not if the command was killed."""
     with TemporaryFile() as out, TemporaryFile() as err:
         child = _begin(words, cwd, None, out, err)
-        with _signals_passed_on(child):
+        with _forward_signals(child):
             code = child.wait()
         texts = [_read(file).decode(errors="replace") for file in (out, err)]
     return subprocess.CompletedProcess(words, code, *texts)
@@ -102,12 +102,12 @@ def _begin(
 
 
 def _read(file: IO[bytes], start: int = 0) -> bytes:
-    # Read at an offset of its own, because the command writes at the file's offset.
+    # Use `pread`, because the command writes at the file's offset, and `pread` does not move this offset.
     return os.pread(file.fileno(), os.fstat(file.fileno()).st_size - start, start)
 
 
 class _Relay:
-    """Copies the output of a command to a target that may have been closed."""
+    """Copier of a command's output to a file and to a stream. The stream may already be closed."""
 
     def __init__(self, source: IO[bytes], target: TextIO | None, copy: IO[bytes] | None) -> None:
         self.source, self.target, self.copy, self.moved = source, target, copy, 0
@@ -126,8 +126,8 @@ class _Relay:
 
 
 @contextmanager
-def _signals_passed_on(child: subprocess.Popen[bytes]) -> Generator[None]:
-    """Forward stop signals to the command during the block, and obey them once it has ended."""
+def _forward_signals(child: subprocess.Popen[bytes]) -> Generator[None]:
+    """Forward stop signals to the command during the `with` block. After a stop signal, end this process after the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -142,7 +142,7 @@ def _signals_passed_on(child: subprocess.Popen[bytes]) -> Generator[None]:
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
 
-    def pass_on(number: int, _: FrameType | None) -> None:
+    def forward(number: int, _: FrameType | None) -> None:
         received.append(number)
         interrupt()
         if len(received) == 1:
@@ -151,10 +151,10 @@ def _signals_passed_on(child: subprocess.Popen[bytes]) -> Generator[None]:
                 timer.daemon = True
                 timer.start()
 
-    before = {number: signal.getsignal(number) for number in _PASSED_ON}
+    before = {number: signal.getsignal(number) for number in _FORWARDED}
     for number, handler in before.items():
-        if handler != signal.SIG_IGN:  # `nohup` ignores it.
-            signal.signal(number, pass_on)
+        if handler != signal.SIG_IGN:  # An ignored signal, as under `nohup`, stays ignored.
+            signal.signal(number, forward)
     try:
         yield
     finally:
@@ -165,11 +165,11 @@ def _signals_passed_on(child: subprocess.Popen[bytes]) -> Generator[None]:
     if received:
         if received[0] == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(f"it was told to stop ({signal.Signals(received[0]).name}), and has ended what it had begun")
+        raise SystemExit(f"stopped by a signal ({signal.Signals(received[0]).name}), after the command has ended")
 
 
 @contextmanager
-def _opened(file: Path | None) -> Generator[IO[bytes] | None]:
+def _open_copy(file: Path | None) -> Generator[IO[bytes] | None]:
     if not file:
         yield None
         return

@@ -1,6 +1,6 @@
-"""Lists texts for a reader: docstrings, names and commit subjects that break a rule, and a sample at random (`make prose SEED=7`).
+"""List of texts for a review: texts that break a rule of style, and a random sample (`make prose SEED=7`).
 
-The list is no gate: a rule of grammar finds candidates, and only a reader can tell whether a text is understood at first read.
+The command never fails because of a text. A rule only finds candidates, and a reader decides whether a text is clear.
 """
 
 import ast
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import repository
-from .call import REPOSITORY, CallError
+from .make_call import REPOSITORY, CallError
 
 FIRST_WORDS = frozenset(
     [
@@ -19,26 +19,26 @@ FIRST_WORDS = frozenset(
         *("whatever", "whoever", "whichever", "wherever", "whenever", "nobody", "of"),
     ]
 )
-"""Words that hide the subject of a sentence when a docstring begins with one of them."""
+"""Words that a docstring must not begin with, because they hide the subject of the sentence."""
 VAGUE_NAMES = frozenset(
     [
         *("asked", "found", "given", "held", "kept", "known", "made", "said", "told", "wanted"),
         *("each", "of", "own", "place", "there"),
     ]
 )
-"""Participles and pronouns; as a name, none of them says what the value is."""
+"""Names that are reported: participles and pronouns, which do not say what a value is."""
 SUBJECT_LENGTH = 72
-"""Characters of a commit subject that common tools show without a cut."""
+"""Maximum characters of a commit subject. Common tools cut longer subjects."""
 COMMITS = 200
-"""Commits whose subjects are read."""
+"""Number of commits whose subjects are checked."""
 SAMPLE = 20
-"""Texts of each kind in the sample, unless COUNT says otherwise."""
+"""Default number of texts of each kind in the sample."""
 KINDS = ("docstrings", "errors", "test names")
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Text:
-    """A docstring, an error message or a name, and the line it is on."""
+    """A docstring, an error message or a name, with its file and line."""
 
     file: str
     line: int
@@ -50,10 +50,10 @@ class Text:
 
 
 def main(seed: str = "", count: str = "") -> None:
-    """Print the candidates, then the sample. Without a seed each call draws another sample.
+    """Print the texts that break a rule, then the sample. Without a seed the sample is different in each call.
 
     Raises:
-        CallError: this is no clone, or git is missing.
+        CallError: the folder is not a git clone, or git is missing.
     """
     texts = [text for file in _git("ls-files", "-z", "*.py").split("\0") if file for text in read(REPOSITORY, file)]
     for line in [*candidates(texts), *long_subjects(_git("log", f"-{COMMITS}", "--format=%h %s").splitlines())]:
@@ -74,7 +74,7 @@ def read(root: Path, file: str) -> Iterator[Text]:
 
 
 def candidates(texts: Sequence[Text]) -> Iterator[str]:
-    """Yield a line for each docstring and each name that breaks a rule, by file and line."""
+    """Yield a line for each docstring and each name that breaks a rule, in the order of files and lines."""
     for text in sorted(set(texts)):
         if text.kind == "docstrings" and _first_word(text.text) in FIRST_WORDS:
             yield f"{text.file}:{text.line}: docstring begins with a pronoun or question word: {text.text.splitlines()[0]}"
@@ -91,15 +91,15 @@ def long_subjects(commits: Sequence[str]) -> Iterator[str]:
 
 
 def sample(texts: Sequence[Text], kind: str, seed: str, count: int) -> list[Text]:
-    """Return `count` texts of a kind, drawn at random. The same seed draws the same of the same texts."""
+    """Return `count` texts of a kind, drawn at random. The same seed and texts give the same sample."""
     population = sorted({text for text in texts if text.kind == kind})
     return random.Random(f"{seed} {kind}").sample(population, min(count, len(population)))  # noqa: S311
 
 
 def _texts(node: ast.AST) -> Iterator[tuple[int, str, str]]:
-    """Yield line, kind and text of what a node of the syntax tree declares."""
+    """Yield line, kind and text of each docstring, name and error in a node of the syntax tree."""
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        # A string that is a statement is a docstring: a function's, or that of the attribute before it.
+        # A string as a statement is a docstring of the function or class, or of the attribute before the string.
         for statement in node.body:
             if isinstance(statement, ast.Expr) and (text := _string(statement.value)):
                 yield statement.lineno, "docstrings", text.strip()
@@ -118,7 +118,7 @@ def _texts(node: ast.AST) -> Iterator[tuple[int, str, str]]:
 
 
 def _string(node: ast.expr) -> str | None:
-    """Return the text of a string or a format string, with its expressions in braces; None for another expression."""
+    """Return the text of a string or f-string (with expressions in braces), or None for another expression."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):
@@ -131,9 +131,9 @@ def _first_word(text: str) -> str:
 
 
 def _git(*words: str) -> str:
-    answer = repository.git(*words)
-    if answer.returncode:
+    result = repository.git(*words)
+    if result.returncode:
         raise CallError(
-            f"`git {words[0]}` ended with {answer.returncode}: {answer.stderr.strip()}; run this in a clone"
+            f"`git {words[0]}` ended with {result.returncode}: {result.stderr.strip()}; run this in a clone"
         )
-    return answer.stdout
+    return result.stdout

@@ -1,18 +1,19 @@
-"""Repair of a stack's state: resources that are missing on the platform are removed, and the next update creates them.
+"""Repair of a stack's state: remove resources that are missing on the platform, so that the next update creates them.
 
-All functions are pure, over a state (`pulumi stack export`) and an inventory of the platform
-(docs/adr/022-repair.md).
+All functions are pure. They compare a state (`pulumi stack export`) with an inventory, which lists the objects on the
+platform (docs/adr/022-repair.md).
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components import memory
-from components.checkpoint import LABEL_SLOT, SLOT, SWITCH, SWITCHES, Checkpoint, Entry, observe, parse
-from components.platforms.cpus import text_of_cpus
-from components.platforms.inventory import CONTAINER, IMAGE, STATEFUL, Inventory, inputs_of, key_of, resources_of
-from components.release import Slot
+from components.platforms.docker.cpus import text_of_cpus
+from components.platforms.inventory import CONTAINER, IMAGE, Inventory, inputs_of, key_of, resources_of
+from components.release import memory
+from components.release.checkpoint import LABEL_SLOT, SLOT, SWITCH, SWITCHES, Checkpoint, Entry, observe, parse
+from components.release.planner import Slot
+from components.safety.data import holds_data
 
 State = dict[str, Any]
 Resource = dict[str, Any]
@@ -30,69 +31,80 @@ class Repair:
     start: tuple[str, ...] = ()
     """Keys of stopped containers to start, in the order of the state: dependencies first."""
     data: tuple[str, ...] = ()
-    """Kind and name of each missing store whose data is protected."""
-    settled: tuple[str, ...] = ()
-    """Kind and name of each kept slot's resource that did not become ready, for which the engine would wait in every update."""
-    respelled: tuple[str, ...] = ()
-    """Kind and name of each container whose amount of processors the provider reads back as another text."""
+    """Kind and name of each missing resource whose data is protected."""
+    not_ready: tuple[str, ...] = ()
+    """Kind and name of each resource of the live slot or the standby that did not become ready when it was created.
+
+    Without a repair every update would wait for such a resource.
+    """
+    cpus_rewritten: tuple[str, ...] = ()
+    """Kind and name of each container whose number of processors is rewritten in the provider's notation."""
     nothing_found: bool = False
-    """True if no resource exists: the platform may be another one than the stack was deployed to."""
+    """True if no resource of the state exists on the platform, which may then be the wrong platform."""
 
     @property
     def changes_state(self) -> bool:
-        return bool(self.dropped or self.settled or self.respelled)
+        return bool(self.dropped or self.not_ready or self.cpus_rewritten)
 
 
 def plan_repair(state: State, inventory: Inventory) -> Repair:
-    """Compare a state with an inventory.
+    """Compare a state with an inventory, and return the necessary changes.
 
-    A resource is removed from the state if its platform was asked and does not have it. Its inputs are stored in the
-    memory of its slot, from which a kept slot is restored (`components/kept.py`).
+    A resource is removed from the state if the inventory includes its kind but not the resource itself. The inputs of a
+    removed resource are saved in the outputs of its slot. If the slot keeps its release, the next update creates the
+    resource again from these inputs (`components/kept.py`).
     """
     deployment: State = state.get("deployment") or {}
     resources = resources_of(state)
     checkpoint = parse(state)
     keys = [key_of(resource) for resource in resources]
-    missing_indices = [index for index, key in enumerate(keys) if key and _is_gone(resources[index], key, inventory)]
+    missing_indices = [index for index, key in enumerate(keys) if key and _is_missing(resources[index], key, inventory)]
     present = [key for key in keys if key in inventory.keys]
     lost = [resources[index] for index in missing_indices]
-    waited_for = [resource for resource in resources if _holds_up(checkpoint, resource) and resource not in lost]
+    not_ready = [resource for resource in resources if _delays_updates(checkpoint, resource) and resource not in lost]
     remaining = _remember(_without(resources, frozenset(missing_indices)), checkpoint, lost)
-    remaining = [_without_errors(resource) if resource in waited_for else resource for resource in remaining]
-    spelled = [_with_cpus(resource) for resource in remaining]
-    respelled = [new for new, old in zip(spelled, remaining, strict=True) if new is not old]
-    changed = missing_indices or waited_for or respelled
+    remaining = [_without_init_errors(resource) if resource in not_ready else resource for resource in remaining]
+    resources_with_cpus = [_with_cpus(resource) for resource in remaining]
+    cpus_rewritten = [new for new, old in zip(resources_with_cpus, remaining, strict=True) if new is not old]
+    changed = missing_indices or not_ready or cpus_rewritten
     return Repair(
-        state=state | {"deployment": deployment | {"resources": spelled}} if changed else state,
-        respelled=tuple(_title(resource) for resource in respelled),
-        settled=tuple(_title(resource) for resource in waited_for),
+        state=state | {"deployment": deployment | {"resources": resources_with_cpus}} if changed else state,
+        cpus_rewritten=tuple(_title(resource) for resource in cpus_rewritten),
+        not_ready=tuple(_title(resource) for resource in not_ready),
         dropped=tuple(_title(resource) for resource in lost),
-        start=tuple(_to_start(checkpoint, resources, inventory)),
-        data=tuple(_title(resource) for resource in lost if resource["type"] in STATEFUL and resource.get("protect")),
+        start=tuple(_keys_to_start(checkpoint, resources, inventory)),
+        data=tuple(_title(resource) for resource in lost if resource.get("protect") and _holds_data(resource)),
         nothing_found=bool(any(keys)) and not present,
     )
 
 
-def _holds_up(known: Checkpoint, resource: Resource) -> bool:
-    """Tell whether a resource of a kept slot delays every update, because it did not become ready when it was restored.
+def _holds_data(resource: Resource) -> bool:
+    return holds_data(resource["urn"], _entry(resource).labels)
 
-    The engine updates a resource with creation errors each time, whatever its options ignore, and waits for it.
+
+def _entry(resource: Resource) -> Entry:
+    return Entry(urn=resource["urn"], type=resource["type"], parent="", custom=True, inputs=inputs_of(resource))
+
+
+def _delays_updates(checkpoint: Checkpoint, resource: Resource) -> bool:
+    """Return True for a resource of the live slot or the standby that did not become ready when it was created.
+
+    Without a repair every update would wait for such a resource, because Pulumi updates each resource with creation errors
+    (`initErrors`), even if `ignore_changes` covers all inputs.
     """
-    if not resource.get("initErrors") or not _serves(known, resource):
+    if not resource.get("initErrors") or not _serves(checkpoint, resource):
         return False
-    entry = Entry(urn=resource["urn"], type=resource["type"], parent="", custom=True, inputs=inputs_of(resource))
-    return LABEL_SLOT in entry.labels
+    return LABEL_SLOT in _entry(resource).labels
 
 
-def _without_errors(resource: Resource) -> Resource:
+def _without_init_errors(resource: Resource) -> Resource:
     return {key: value for key, value in resource.items() if key != "initErrors"}
 
 
 def _with_cpus(resource: Resource) -> Resource:
-    """Return a container with its amount of processors as the provider reads it back, or the same resource if it has it.
+    """Return a container with its number of processors as pulumi-docker 5.2 writes it: `1.0`. Return other resources unchanged.
 
-    Earlier programs wrote 1, which pulumi-docker 5.2 reads back as 1.0. It then replaced the container in every update, or
-    failed on a kept one.
+    Earlier versions of this program wrote `1`. Pulumi then saw a difference in every update, and replaced the container.
     """
     text = str(inputs_of(resource).get("cpus") or "") if resource["type"] == CONTAINER else ""
     if not text or text_of_cpus(float(text)) == text:
@@ -101,25 +113,25 @@ def _with_cpus(resource: Resource) -> Resource:
     return resource | {"inputs": inputs_of(resource) | cpus, "outputs": (resource.get("outputs") or {}) | cpus}
 
 
-def _is_gone(resource: Resource, key: str, inventory: Inventory) -> bool:
+def _is_missing(resource: Resource, key: str, inventory: Inventory) -> bool:
     listed = inventory.kinds is None or key.partition(" ")[0] in inventory.kinds
-    # An external resource is only read by its stack; the stack never created it.
+    # An external resource never counts as missing, because the stack only reads it and did not create it.
     return listed and key not in inventory.keys and not resource.get("external")
 
 
-def _to_start(known: Checkpoint, resources: Sequence[Resource], inventory: Inventory) -> Iterator[str]:
-    """Yield the keys of stopped containers that serve users or that going back needs.
+def _keys_to_start(checkpoint: Checkpoint, resources: Sequence[Resource], inventory: Inventory) -> Iterator[str]:
+    """Yield the keys of the stopped containers to start: of shared services, and of slots whose release passed its gates.
 
-    Containers of a release that failed a gate stay stopped: its workers must take no jobs.
+    Containers of a release that failed a gate stay stopped, because the workers of such a release must take no jobs.
     """
     for resource in resources:
         key = key_of(resource)
-        if key in inventory.stopped and not resource.get("delete") and _serves(known, resource):
+        if key in inventory.stopped and not resource.get("delete") and _serves(checkpoint, resource):
             yield str(key)
 
 
-def is_to_run(resource: Mapping[str, Any]) -> bool:
-    """Tell whether a resource keeps processes running, as opposed to running to its end."""
+def keeps_running(resource: Mapping[str, Any]) -> bool:
+    """Return True if a resource keeps a process running. Return False for a container that runs once and ends."""
     if resource["type"] != CONTAINER:
         return True
     inputs = inputs_of(resource)
@@ -127,7 +139,7 @@ def is_to_run(resource: Mapping[str, Any]) -> bool:
 
 
 def problems(state: State, inventory: Inventory, stack: str) -> tuple[str, ...]:
-    """Return a line for each resource that should serve but does not, with the command that helps."""
+    """Return a line for each resource that should be running but is not, with the command that fixes it."""
     checkpoint = parse(state)
     fix = f"`make up ENV={stack}`"
     names, lines = names_by_key(state), list[str]()
@@ -135,40 +147,46 @@ def problems(state: State, inventory: Inventory, stack: str) -> tuple[str, ...]:
         key = key_of(resource)
         if not key or resource.get("delete") or not _serves(checkpoint, resource):
             continue
-        if _is_gone(resource, key, inventory):
-            lines.append(f"{names[key]} is gone: {fix} puts it back")
+        if _is_missing(resource, key, inventory):
+            lines.append(f"{names[key]} is gone; {fix} creates it again")
         elif key in inventory.stopped:
-            lines.append(f"{names[key]} is stopped ({inventory.stopped[key]}): {fix} starts it")
+            lines.append(f"{names[key]} is stopped ({inventory.stopped[key]}); {fix} starts it")
         elif key in inventory.unhealthy:
-            lines.append(
-                f"{names[key]} does not serve ({inventory.unhealthy[key]}): `docker logs {names[key]}` says why"
-            )
+            lines.append(f"{names[key]} is not healthy ({inventory.unhealthy[key]}); see `docker logs {names[key]}`")
     return tuple(lines)
 
 
-def unavailable(known: Checkpoint, slot: Slot, inventory: Inventory) -> tuple[str, ...]:
-    """Return the images that a slot needs to serve again and that the engine lacks. A cluster's images can't be listed."""
-    needed = memory.images(memory.suspended(known, slot), known, slot)
+def unavailable(checkpoint: Checkpoint, slot: Slot, inventory: Inventory) -> tuple[str, ...]:
+    """Return the images that a slot needs to restart, but that the Docker engine lacks.
+
+    On a cluster the result is empty.
+    """
+    needed = memory.images(memory.missing(checkpoint, slot), checkpoint, slot)
     listed = inventory.kinds is None
     return tuple(name for image, name in needed.items() if listed and f"image {image}" not in inventory.keys)
 
 
-def _serves(known: Checkpoint, resource: Resource) -> bool:
-    """Tell whether a lasting resource serves users or is needed to go back; those of a release that failed a gate are not."""
-    entry = Entry(urn=resource["urn"], type=resource["type"], parent="", custom=True, inputs=inputs_of(resource))
-    lasts = memory.is_memorable(entry) and entry.type != IMAGE and (entry.type != CONTAINER or is_to_run(resource))
-    return lasts and entry.labels.get(LABEL_SLOT) in (None, *_serving_slots(known))
+def _serves(checkpoint: Checkpoint, resource: Resource) -> bool:
+    """Return True if a resource serves users, or must run before the standby can be made live.
+
+    The result is False for resources of a release that failed a gate, and for containers that run once and end.
+    """
+    entry = _entry(resource)
+    is_permanent = (
+        memory.is_memorable(entry) and entry.type != IMAGE and (entry.type != CONTAINER or keeps_running(resource))
+    )
+    return is_permanent and entry.labels.get(LABEL_SLOT) in (None, *_serving_slots(checkpoint))
 
 
-def _serving_slots(known: Checkpoint) -> frozenset[str]:
-    observed = observe(known)
+def _serving_slots(checkpoint: Checkpoint) -> frozenset[str]:
+    observed = observe(checkpoint)
     return frozenset(
-        str(slot) for slot, slot_state in observed.held.items() if slot is observed.live or slot_state.proven
+        str(slot) for slot, slot_state in observed.slots.items() if slot is observed.live or slot_state.proven
     )
 
 
 def names_by_key(state: Mapping[str, Any]) -> dict[str, str]:
-    """Return key → name of each resource's object: a container's name, else the resource's."""
+    """Return a name for each resource by key: the name of the container or object, or else kind and name of the resource."""
     names: dict[str, str] = {}
     for resource in resources_of(state):
         if key := key_of(resource):
@@ -177,7 +195,7 @@ def names_by_key(state: Mapping[str, Any]) -> dict[str, str]:
 
 
 def patience(state: Mapping[str, Any], keys: Collection[str]) -> float:
-    """Return the seconds that the slowest of these containers may take to become healthy."""
+    """Return the maximum seconds to wait until containers are healthy: the longest of their timeouts, plus 15 s."""
     waits = [
         float(inputs_of(resource).get("waitTimeout") or 0)
         for resource in resources_of(state)
@@ -186,25 +204,25 @@ def patience(state: Mapping[str, Any], keys: Collection[str]) -> float:
     return max(waits, default=0) + 15
 
 
-def _without(resources: Sequence[Resource], gone: Collection[int]) -> list[Resource]:
-    """Return the resources except those at the indices `gone`, without references to the removed ones.
+def _without(resources: Sequence[Resource], removed_indices: Collection[int]) -> list[Resource]:
+    """Return the resources without those at `removed_indices`, and without all references to the removed resources.
 
-    `pulumi stack import` refuses a state in which a resource refers to one that does not precede it.
+    Otherwise `pulumi stack import` would refuse the state, because each resource may only refer to resources before it.
     """
     remaining: list[Resource] = []
     present: set[str] = set()
-    dropped = {str(resources[index]["urn"]) for index in gone}
+    removed_urns = {str(resources[index]["urn"]) for index in removed_indices}
     for index, resource in enumerate(resources):
-        if index in gone:
+        if index in removed_indices:
             continue
-        broken = dropped - present
-        remaining.append(_unlinked(resource, broken) if broken else resource)
+        broken = removed_urns - present
+        remaining.append(_without_references(resource, broken) if broken else resource)
         present.add(str(resource["urn"]))
     return remaining
 
 
-def _unlinked(resource: Resource, broken: Collection[str]) -> Resource:
-    """Return a resource without references to the URNs in `broken`, or the same one if it has none."""
+def _without_references(resource: Resource, broken: Collection[str]) -> Resource:
+    """Return a resource without references to the URNs in `broken`. A resource without such references is unchanged."""
     changed: Resource = {}
     for key in _REFERENCES:
         urns: list[str] = resource.get(key) or []
@@ -220,28 +238,29 @@ def _unlinked(resource: Resource, broken: Collection[str]) -> Resource:
     return resource | changed if changed else resource
 
 
-# ---------------------------------------------------------------------- facts of what is lost
+# ---------------------------------------------------------------------- facts that only missing resources have
 
 
-def _remember(resources: list[Resource], known: Checkpoint, lost: Sequence[Resource]) -> list[Resource]:
-    """Return the resources, with facts that only missing resources contained added to the outputs of their components.
+def _remember(resources: list[Resource], checkpoint: Checkpoint, lost: Sequence[Resource]) -> list[Resource]:
+    """Return the resources with additional outputs: facts that would be lost with the missing resources.
 
-    These facts are the content of a slot, that its release passed its gates, and the live slot.
+    A slot's outputs get the slot's content, and its release if the release passed the gates. The switch's outputs get the
+    live slot and the number of switches.
     """
     urns = {str(resource["urn"]) for resource in lost if not resource.get("delete")}
-    observed, facts = observe(known), dict[str, State]()
+    observed, facts = observe(checkpoint), dict[str, State]()
     for slot in Slot:
-        component = known.of(SLOT, slot)
-        missing = [entry for entry in known.below(slot, SLOT) if entry.urn in urns]
+        component = checkpoint.find(SLOT, slot)
+        missing = [entry for entry in checkpoint.descendants(slot, SLOT) if entry.urn in urns]
         if not component or not missing:
             continue
-        entries = {entry.urn: entry for entry in (*memory.recall(known, slot), *missing)}
-        facts[component.urn] = {memory.MADE: memory.remember(entries.values())}
-        slot_state = observed.held.get(slot)
+        entries = {entry.urn: entry for entry in (*memory.recall(checkpoint, slot), *missing)}
+        facts[component.urn] = {memory.MEMORY: memory.remember(entries.values())}
+        slot_state = observed.slots.get(slot)
         if slot_state and slot_state.proven:
             facts[component.urn]["proven"] = str(slot_state.release)
-    switch = known.of(SWITCH, "switch")
-    if switch and observed.live and any(entry.urn in urns for entry in known.below("switch", SWITCH)):
+    switch = checkpoint.find(SWITCH, "switch")
+    if switch and observed.live and any(entry.urn in urns for entry in checkpoint.descendants("switch", SWITCH)):
         facts[switch.urn] = {"live": str(observed.live), SWITCHES: observed.switches}
     return [
         resource | {"outputs": {**(resource.get("outputs") or {}), **facts[resource["urn"]]}}

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from pulumi import RunError
 
-from . import edge, process
-from .call import REPOSITORY
+from . import command_line, process
+from .make_call import REPOSITORY
 
 MAX_KB = 1000
-"""Kilobytes of a tracked file; the largest of today is a go.sum of 592."""
-LAST = 20
-"""Commits that are checked where no branch is upstream."""
-_LETTER = re.compile(r"Merge (?:remote-tracking )?branch '(?:(?:.*[-_/])?[A-Za-z]|[A-Za-z]\d+)'")
-"""The subject that git writes for a branch whose name is, or ends with, one letter."""
+"""Maximum size of a tracked file in kilobytes. The largest tracked file, a go.sum, has about 600 kilobytes."""
+COMMITS_WITHOUT_UPSTREAM = 20
+"""Number of commits to check if there is no upstream branch."""
+_UNCLEAR_SUBJECT = re.compile(r"Merge (?:remote-tracking )?branch '(?:(?:.*[-_/])?[A-Za-z]|[A-Za-z]\d+)'")
+"""Pattern of git's default merge subject if the branch's name says nothing, such as `x`, `x1`, `fix-x` or `team/x`."""
 
 
 def main(message: str = "") -> None:
@@ -44,10 +44,10 @@ def main(message: str = "") -> None:
 
 
 def refuse_large() -> None:
-    """Refuse tracked files of more than `MAX_KB`. Links are not followed.
+    """Raise an error if a tracked file is larger than `MAX_KB`. Symbolic links are not checked.
 
     Raises:
-        RunError: a file is larger.
+        RunError: a file is too large.
     """
     tracked = git("ls-files", "-z").stdout.split("\0")
     files = [name for name in tracked if (REPOSITORY / name).is_file() and not (REPOSITORY / name).is_symlink()]
@@ -58,18 +58,21 @@ def refuse_large() -> None:
 
 
 def refuse_unclear(subjects: Sequence[str]) -> None:
-    """Refuse subjects of merge commits that name a branch by a letter.
+    """Raise an error if a subject is git's default merge subject, and the branch's name says nothing, such as `x`.
 
     Raises:
-        RunError: a subject does.
+        RunError: a subject is unclear.
     """
-    unclear = [subject for subject in subjects if _LETTER.match(subject)]
+    unclear = [subject for subject in subjects if _UNCLEAR_SUBJECT.match(subject)]
     if unclear:
-        raise RunError(f"{'; '.join(unclear)}: it does not say what was merged; reword the commit")
+        raise RunError(f"{'; '.join(unclear)}: the subject does not say what was merged; reword the commit")
 
 
 def new_merges() -> Iterator[str]:
-    """Yield the subject of each merge commit that is not upstream yet, or is one of the last `LAST` commits."""
+    """Yield the subjects of merge commits that the upstream branch lacks.
+
+    Without an upstream branch, only the last `COMMITS_WITHOUT_UPSTREAM` commits are searched.
+    """
     for line in git("log", "--format=%p%x00%s", *_new()).stdout.splitlines():
         parents, subject = line.split("\0")
         if len(parents.split()) > 1:
@@ -79,17 +82,18 @@ def new_merges() -> Iterator[str]:
 def _new() -> list[str]:
     """Return the arguments of `git log` that select the new commits.
 
-    The branch upstream is the target of a pull request on GitHub, the branch that this one tracks, or the remote's default branch.
+    New commits are commits that the upstream branch lacks. The upstream branch is the target branch of the pull request on
+    GitHub, or else the branch that the current branch tracks, or else the default branch of the remote.
     """
     target = os.environ.get("GITHUB_BASE_REF")
     for branch in ([f"origin/{target}"] if target else []) + ["@{upstream}", "origin/HEAD"]:
         if not git("rev-parse", "--verify", "--quiet", f"{branch}^{{commit}}").returncode:
             return ["HEAD", f"^{branch}"]
-    return ["HEAD", f"--max-count={LAST}"]
+    return ["HEAD", f"--max-count={COMMITS_WITHOUT_UPSTREAM}"]
 
 
 def git(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run git in the repository and return its output. A machine without git gives exit code 127."""
+    """Run git in the repository and return its result. If git is not installed, the exit code is 127."""
     try:
         return process.capture(["git", *words], cwd=REPOSITORY)
     except FileNotFoundError:
@@ -97,4 +101,4 @@ def git(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 if __name__ == "__main__":
-    edge.end("repository", lambda: main(*edge.arguments("repository [FILE]", 0, 1)))
+    command_line.end("repository", lambda: main(*command_line.arguments("repository [FILE]", 0, 1)))

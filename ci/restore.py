@@ -1,10 +1,13 @@
-"""Restore of data into a new database beside the one in use: `python -m ci.restore STACK TO [OF]`.
+"""Restore of data into a new database: `python -m ci.restore STACK TO [OF]`.
 
-TO is `latest`, the id of a backup or a time. OF is the database that was live at that time, if another one is live
-today. `python -m ci.restore STACK --from OTHER` restores another environment's data from its last verified backup,
-through the application's `anonymise`. The existing database is never written to. Once the new database is complete
-and compared with the backup, the stack file names it: `make up` releases the tiers with it, and `make back` returns
-to the former one.
+TO is `latest`, the id of a backup or a time. OF is the name of the database that was live at the time TO. OF is only
+needed if another database is live now.
+
+`python -m ci.restore STACK --from OTHER` restores the last verified backup of the environment OTHER, and anonymises the
+data with the SQL files of `app.database.anonymise`.
+
+The existing database does not change. The new database is compared with the backup, then its name is written to the
+stack file. `make up` then releases the tiers with the new database, and `make back` returns to the existing database.
 """
 
 import json
@@ -14,70 +17,77 @@ from typing import Any
 
 from pulumi import RunError
 
-from components import backup, database, platforms, tier
-from components.config import App, Environment, TierName
-from components.named import read_text
-from components.platforms import recovery
-from components.platforms.manifests import Scope
-from components.tier import Description
-from components.workload import DatabaseCluster, Secret
+from components import backup, database, platforms, rendering
+from components.config import App, Environment
+from components.config.own_files import read_text
+from components.context import Description
+from components.model.services import DATABASE
+from components.model.workload import DatabaseCluster, Secret
+from components.platforms.kubernetes import recovery
+from components.platforms.kubernetes.objects import Scope
 
-from . import edge
+from . import command_line
 from .backup import run
-from .beside import DATABASE, copied, fresh, use
-from .described import ROOT, load, pulumi
+from .new_database import PATH, copy_database, set_database, unused_name
 from .process import undo_when_stopped
+from .pulumi_stack import ROOT, load, pulumi
 
-COPY_OF = f"{DATABASE}.copy_of"
+COPY_OF = f"{PATH}.copy_of"
 
 
 def restore(stack: str, to: str, of: str = "") -> None:
-    """Restore the environment's own data. `of` is the database that was live at the time `to`, if another one is live now."""
+    """Restore data of the environment into a new database, and write the name of the new database to the stack file.
+
+    Args:
+        stack: the stack's name.
+        to: `latest`, the id of a backup or a time.
+        of: name of the database that was live at the time `to`, or an empty text for the database that is live now.
+    """
     app, environment = load(stack)
     if not to:
         raise RunError(
-            "TO is not given; say latest, an id that `make backups` lists, or a time like 2026-11-21T03:20:00Z"
+            "TO is missing; set TO to latest, an id from `make backups`, or a time like 2026-11-21T03:20:00Z"
         )
-    into, moment = fresh(app, datetime.now(UTC)), moment_of(to)
-    if moment and environment.archived and environment.size(TierName.DATABASE).several:
-        print(_recovered(app, environment, stack, moment, of, into))
+    into, moment = unused_name(app, datetime.now(UTC)), moment_of(to)
+    if moment and environment.archived and environment.tier_settings(DATABASE.name).uses_cluster:
+        print(_recover(app, environment, stack, moment, of, into))
     elif of:
-        raise RunError("OF: a backup is of one database, and of whichever was live; leave it out, it is for a moment")
+        raise RunError("OF: OF has an effect only if TO is a time, because a backup has one database; remove OF")
     else:
         print(run(stack, "restore", "--snapshot", to, "--into", into))
     _use(app, environment, stack, into)
 
 
 def refresh(stack: str, of: str) -> None:
-    """Restore another environment's data. It is anonymised before the database gets the name that tiers use."""
+    """Restore another environment's data into a new database. The data is anonymised before the tiers can use it."""
     app, environment = load(stack)
     if problem := unfit(app, environment, stack, of):
         raise RunError(problem)
-    into = fresh(app, datetime.now(UTC))
-    request = json.dumps(_whose(of) | {"sql": _anonymise(app)})
+    into = unused_name(app, datetime.now(UTC))
+    request = json.dumps(_source_settings(of) | {"sql": _anonymise(app)})
     command = (backup.NAME, "restore", "--snapshot", "verified", "--into", into, "--told")
-    print(platforms.tell(app, environment, stack, backup.NAME, command, request))
+    print(platforms.inspector(app, environment, stack).run_with_input(backup.NAME, command, request))
     _use(app, environment, stack, into)
 
 
 def unfit(app: App, environment: Environment, stack: str, of: str) -> str:
-    """Return the reason why this environment may not get the data of `of`, or an empty text. Only this function allows it."""
-    size = environment.size(TierName.DATABASE)
+    """Return the reason why this environment may not get the data of environment `of`, or an empty text."""
+    settings = environment.tier_settings(DATABASE.name)
     if not of:
-        return "FROM is not given; say which environment's data it is to be"
-    if size.copy_of != of:
-        state = f"it is a copy of {size.copy_of}" if size.copy_of else "it is nobody's copy"
-        return f"{COPY_OF}: {stack} is not for the data of {of}, {state}; set it to {of} if nothing here is real data"
+        return "FROM is missing; set FROM to the environment to copy the data from"
+    if settings.copy_of != of:
+        reason = f"copy_of is {settings.copy_of}" if settings.copy_of else "copy_of is not set"
+        return f"{COPY_OF}: {stack} does not accept the data of {of}, because {reason}; set copy_of to {of} if the data of {stack} may be replaced"
     if not app.database or not app.database.anonymise:
-        return f"app.database.anonymise: the data of {of} is of real people; name the SQL files that make it nobody's"
+        return f"app.database.anonymise: the data of {of} contains personal data; list the SQL files that anonymise it"
     return ""
 
 
-# ---------------------------------------------------------------------- as it was
+# ---------------------------------------------------------------------- restore to a time
 
 
 def moment_of(to: str) -> datetime | None:
-    """Return the time that `to` names, in UTC by default; None for a word, or for an id, which may look like a day."""
+    """Parse a time and return it in UTC. A time without a zone counts as UTC. Return None for `latest` and the id of a backup."""
     try:
         moment = datetime.fromisoformat(to) if "-" in to else None
     except ValueError:
@@ -87,40 +97,47 @@ def moment_of(to: str) -> datetime | None:
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _recovered(app: App, environment: Environment, stack: str, moment: datetime, of: str, into: str) -> str:
-    """Recover a database to any moment: its server is restored temporarily, and the database is copied from there."""
+def _recover(app: App, environment: Environment, stack: str, moment: datetime, of: str, into: str) -> str:
+    """Copy a database as it was at the time `moment` into the new database `into`, and return the output.
+
+    The copy is made from a temporary server, which is restored to that time.
+    """
     assert app.database
-    cluster = database.workload(app.database, _description(app, environment))
+    cluster = database.workload(app.database, _description(app, environment, stack))
     assert isinstance(cluster, DatabaseCluster)
     scope = Scope.of(app.name, environment.cluster, f"{app.name}-{stack}")
     with recovery.recovered(environment.cluster, scope, cluster, moment) as host:
-        name = tier.database_name(app.database, environment)
-        return copied(app, environment, stack, (host, of or name), name, into)
+        name = rendering.database_name(app.database, environment)
+        return copy_database(app, environment, stack, (host, of or name), name, into)
 
 
-def _description(app: App, environment: Environment) -> Description:
+def _description(app: App, environment: Environment, stack: str) -> Description:
     """Return a description of the environment without the values of secrets."""
     names = {*app.secrets, *environment.secrets}
     return Description(
-        app=app, environment=environment, secrets={name: Secret(name=name, version="") for name in names}, root=ROOT
+        app=app,
+        environment=environment,
+        secrets={name: Secret(name=name, version="") for name in names},
+        stack=stack,
+        root=ROOT,
     )
 
 
 def _use(app: App, environment: Environment, stack: str, name: str) -> None:
-    use(app, environment, stack, name=name)
-    print(f"  `make up ENV={stack}` moves the tiers to it, `make back` returns")
+    set_database(app, environment, stack, name=name)
+    print(f"  run `make up ENV={stack}` to release the tiers with it; `make back` returns to the former database")
 
 
 # ---------------------------------------------------------------------- another environment's data
 
 
-def _whose(of: str) -> dict[str, Any]:
-    """Return the location and the keys of an environment's backups, from its stack file."""
+def _source_settings(of: str) -> dict[str, Any]:
+    """Return the location and the keys of an environment's backups, as the environment's stack file describes them."""
     app, environment = load(of)
-    settings = environment.size(TierName.DATABASE).backup
+    settings = environment.tier_settings(DATABASE.name).backup
     if not settings or not settings.target.s3:
         raise RunError(
-            f"{backup.PATH}.target: the backups of {of} are where no other environment reaches them; back up to s3"
+            f"{backup.PATH}.target: the backups of {of} are in a volume that other environments can't read; set backup.target.s3 in {of}"
         )
     s3 = settings.target.s3
     return {
@@ -136,7 +153,7 @@ def _value(stack: str, environment: Environment, secret: str) -> str:
     cluster: Mapping[str, object] = environment.kubernetes.secrets if environment.kubernetes else {}
     if secret in cluster:
         raise RunError(
-            f"secrets.{secret}: the value is in the cluster of {stack}, and this reads stack files; set it there"
+            f"secrets.{secret}: the value is in the cluster of {stack}, but must be in Pulumi.{stack}.yaml; set the value there"
         )
     return pulumi("config", "get", "--stack", stack, "--path", f"secrets.{secret}").rstrip("\n")
 
@@ -157,5 +174,5 @@ def main(stack: str, *words: str) -> None:
 
 
 if __name__ == "__main__":
-    words = edge.arguments("restore STACK TO [OF] | STACK --from OTHER", 2, 3)
-    edge.end("restore", lambda: main(*words))
+    words = command_line.arguments("restore STACK TO [OF] | STACK --from OTHER", 2, 3)
+    command_line.end("restore", lambda: main(*words))

@@ -1,8 +1,8 @@
-// Asks an environment what its users ask most, for k6, and holds the answers to limits: see slo.py, which runs it.
+// k6 script that requests the most frequent paths of an environment, and checks the responses against limits. slo.py runs it.
 //
-// From the environment: URL, VISITS (a JSON list of paths), SLOT (empty: whichever is live), SUMMARY (the file for the results),
-// and either TIMES, how often each path is asked, one after the other and none may fail, or RATE, SECONDS, ERRORS (a
-// share), P95 and P99 (milliseconds).
+// Environment variables: URL, VISITS (JSON list of paths), SLOT (empty: the live slot), SUMMARY (file for the results), and either
+// TIMES (number of sequential requests to each path, none may fail), or RATE (requests a second), SECONDS, ERRORS (share
+// of requests that may fail), P95 and P99 (milliseconds).
 
 import { sleep } from "k6";
 import exec from "k6/execution";
@@ -16,8 +16,8 @@ const due = times || Math.round(number("RATE") * number("SECONDS"));
 const timeout = 10;
 const beyond = { failed: new Counter("failed"), p95: new Counter("p95"), p99: new Counter("p99") };
 
-// How many of all that are due may be beyond each limit. A share that is exceeded by then is so whatever comes after: the
-// run ends there, and not a minute later than it has to.
+// Maximum number of requests beyond each limit. They are shares of all requests of the run. Once a number is exceeded the
+// result is certain, so the run ends.
 const allowed = times ? { failed: 0 } : { failed: number("ERRORS") * due, p95: 0.05 * due, p99: 0.01 * due };
 const limit = { p95: number("P95"), p99: number("P99") };
 const threshold = (most) => [{ threshold: `count<=${Math.floor(most)}`, abortOnFail: true }];
@@ -27,7 +27,7 @@ const steady = {
   rate: number("RATE"),
   duration: `${number("SECONDS")}s`,
   preAllocatedVUs: number("RATE"),
-  // As many as wait when nothing is answered at all: a request that is not sent would count as one that is well.
+  // Enough for the case that no request is answered. Otherwise k6 would skip requests, and they would not count as failed.
   maxVUs: number("RATE") * (timeout + 1),
 };
 
@@ -39,7 +39,7 @@ export const options = {
     },
   },
   thresholds: Object.fromEntries(Object.entries(allowed).map(([name, most]) => [name, threshold(most)])),
-  // Names under .localhost are this machine, as browsers know by themselves; the lab's gateway made its own certificate.
+  // Names below .localhost are this machine, as in browsers. The lab's gateway has a self-signed certificate.
   hosts: { "*.localhost": "127.0.0.1" },
   insecureSkipTLSVerify: /^https:\/\/[^/:]+\.localhost(:|$)/.test(__ENV.URL),
   maxRedirects: 0,
@@ -48,7 +48,7 @@ export const options = {
 
 http.setResponseCallback(http.expectedStatuses({ min: 200, max: 399 }));
 
-let told = 0;
+let printed = 0;
 
 export default function () {
   const path = visits[exec.scenario.iterationInTest % visits.length];
@@ -56,7 +56,7 @@ export default function () {
   const answer = http.get(__ENV.URL + path, { headers, timeout: `${timeout}s` });
   const took = answer.timings.duration;
   const failed = answer.status < 200 || answer.status > 399;
-  if (failed && told++ < 1) console.error(`${path}: ${answer.error || `HTTP ${answer.status}`}`);
+  if (failed && printed++ < 1) console.error(`${path}: ${answer.error || `HTTP ${answer.status}`}`);
   beyond.failed.add(failed ? 1 : 0);
   beyond.p95.add(took > limit.p95 ? 1 : 0);
   beyond.p99.add(took > limit.p99 ? 1 : 0);

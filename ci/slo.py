@@ -1,12 +1,13 @@
-"""Load tests of an environment with its users' most frequent requests, and checks against its SLO.
+"""Load tests of an environment, and checks against its SLO. The tests send the users' most frequent requests.
 
-`python -m ci.slo smoke STACK [--slot idle]`: checks that each of `app.visits` answers, on the live or the waiting
-release.
+`python -m ci.slo smoke STACK [--slot idle]`: checks that each path of `app.visits` answers, on the live release or on
+the release that waits for promotion in the idle slot.
 
-`python -m ci.slo perf STACK`: sends `environment.slo.rate` requests a second for `slo.window`, and checks the limits.
+`python -m ci.slo perf STACK`: sends requests at the rate `environment.slo.rate` during `slo.window`, and checks the
+limits of the SLO.
 
-`python -m ci.slo watch STACK`: does the same for a release that has just gone live. If a limit is exceeded, the
-previous release is made live again, and the command fails.
+`python -m ci.slo watch STACK`: does the same as `perf` for a release that has just gone live. If a limit is exceeded,
+the previous release is made live again, and the command fails.
 
 `--window 30s` overrides the duration. The measurements of k6 are written to `reports/`.
 """
@@ -25,25 +26,26 @@ from pulumi import RunError
 from pydantic import TypeAdapter, ValidationError
 
 from components.config import App, ConfigError, Environment, Seconds, Slo
-from components.release import Slot
+from components.release.planner import Slot
 
-from . import edge, heal, process
-from .described import ROOT, load, pulumi
+from . import command_line, heal, process
+from .pulumi_stack import ROOT, load, pulumi
 
 SCRIPT = Path(__file__).with_name("slo.js")
 REPORTS = ROOT / "reports"
 TIMES = 3
-"""Requests of a smoke test to each path, as a slot has more than one replica."""
+"""Number of requests to each path in a smoke test. A single request could miss a failing replica."""
 BEYOND = 99
-"""Exit code of k6 if a threshold was crossed. Any other code except 0 means that it could not measure."""
+"""Exit code of k6 if a limit was exceeded. Any other code except 0 means that k6 failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Measurement:
     """Result of a k6 run."""
 
     summary: Mapping[str, Any]
     beyond: bool
+    """True if a limit was exceeded."""
     answers: tuple[str, ...]
     """First failed requests: path and reason."""
 
@@ -58,34 +60,40 @@ class Measured:
         return self.summary["metrics"][metric]["values"]
 
     @property
-    def why(self) -> str:
-        """Exceeded limits in one line."""
+    def exceeded_limits(self) -> str:
+        """Exceeded limits, as one line."""
         exceeded = (
-            f"{self._of(name)['count']} of {self.summary['due']} requests {_SAID[name]}, and {int(most)} may"
-            for name, most in self.summary["allowed"].items()
-            if self._of(name)["count"] > most
+            f"{self._of(name)['count']} of {self.summary['due']} requests {_LIMIT_TEXTS[name]}, at most {int(maximum)} are allowed"
+            for name, maximum in self.summary["allowed"].items()
+            if self._of(name)["count"] > maximum
         )
         return "; ".join(exceeded)
 
 
-_SAID = {"failed": "failed", "p95": "took longer than slo.p95", "p99": "took longer than slo.p99"}
+_LIMIT_TEXTS = {"failed": "failed", "p95": "took longer than slo.p95", "p99": "took longer than slo.p99"}
 
 
 def smoke(stack: str, slot: str) -> None:
     """Request every path of `app.visits`.
 
     Raises:
-        RunError: a request fails, or `slot` is idle and no release waits there.
+        RunError: a request fails, `slot` is another one than idle, or it is idle and no release waits for promotion.
     """
+    if slot not in ("", "idle"):
+        raise RunError(
+            f"SLOT: `make smoke` can't check the slot {slot}; set SLOT to idle, or remove SLOT for the live release"
+        )
     app, _ = load(stack)
     stack_outputs = outputs(stack)
     if slot and "waiting" not in stack_outputs:
-        raise RunError(f"no release waits on stack {stack} for promotion; leave out SLOT to test the live one")
+        raise RunError(f"no release waits on stack {stack} for promotion; remove SLOT to test the live release")
     target = Slot(stack_outputs["live"]).other if slot else ""
     result = measure(f"smoke-{stack}", app, stack_outputs["url"], {"TIMES": str(TIMES), "SLOT": target})
     print(f"  {target or 'live'}: {result}")
     if result.beyond:
-        raise RunError(f"stack {stack} does not answer what users ask")
+        raise RunError(
+            f"stack {stack} does not answer all paths of app.visits; run `make check ENV={stack}` to find the cause"
+        )
 
 
 def perf(stack: str, slo: Slo, app: App) -> None:
@@ -97,31 +105,31 @@ def perf(stack: str, slo: Slo, app: App) -> None:
     result = measure(f"perf-{stack}", app, outputs(stack)["url"], limits(slo))
     print(f"  {result}")
     if result.beyond:
-        raise RunError(f"stack {stack} is beyond its SLO: {result.why}")
+        raise RunError(f"stack {stack} exceeds its SLO: {result.exceeded_limits}")
 
 
 def watch(stack: str, slo: Slo, app: App) -> None:
-    """Check a new release against the SLO, and go back to the previous one if a limit is exceeded.
+    """Check a new release against the SLO, and go back to the previous release if a limit is exceeded.
 
     Raises:
         RunError: a limit is exceeded; the message says whether the previous release is live again.
     """
-    watched = outputs(stack)
-    result = measure(f"watch-{stack}", app, watched["url"], limits(slo))
-    print(f"  {watched['release']}: {result}")
+    monitored = outputs(stack)
+    result = measure(f"watch-{stack}", app, monitored["url"], limits(slo))
+    print(f"  {monitored['release']}: {result}")
     if not result.beyond:
         return
-    release = f"{watched['release']} is beyond the SLO: {result.why}"
+    release = f"{monitored['release']} exceeds the SLO: {result.exceeded_limits}"
     now = outputs(stack)["release"]
-    if now != watched["release"]:
-        raise RunError(f"{release}; by now {now} is live, so nothing was changed")
+    if now != monitored["release"]:
+        raise RunError(f"{release}; nothing was changed, because {now} is live now")
     print(f"  {release}; going back")
-    go_back(stack, f"make watch: {result.why}")
+    go_back(stack, f"make watch: {result.exceeded_limits}")
     raise RunError(f"{release}; {outputs(stack)['release']} is live again")
 
 
 def go_back(stack: str, who: str) -> None:
-    """Make the previous release live again, and record the reason in the journal.
+    """Make the previous release live again, and record `who` as the author in the journal of switches.
 
     Raises:
         RunError: there is no previous release, or going back to it is refused.
@@ -129,11 +137,13 @@ def go_back(stack: str, who: str) -> None:
     heal.main(stack)
     words = ["pulumi", "up", "--stack", stack, "--yes", "--skip-preview", "--non-interactive"]
     if process.run(words, cwd=ROOT, env={**os.environ, "TIERS_RELEASE": "previous", "TIERS_WHO": who}):
-        raise RunError(f"and going back has failed: see above; stack {stack} still serves what broke the SLO")
+        raise RunError(
+            f"going back to the previous release failed: see above; stack {stack} still serves the release that exceeded the SLO"
+        )
 
 
 def limits(slo: Slo) -> dict[str, str]:
-    """Return an SLO as environment variables of the script: milliseconds, seconds, requests a second."""
+    """Return an SLO as environment variables of slo.js. Latencies are in milliseconds, the window in seconds."""
     values = {
         "RATE": slo.rate,
         "SECONDS": slo.window,
@@ -144,30 +154,30 @@ def limits(slo: Slo) -> dict[str, str]:
     return {name: f"{value:g}" for name, value in values.items()}
 
 
-def measure(name: str, app: App, url: str, settings: Mapping[str, str]) -> Measured:
+def measure(name: str, app: App, url: str, settings: Mapping[str, str]) -> Measurement:
     """Run k6 to its end, or until a limit is certain to be exceeded.
 
     Raises:
-        RunError: k6 could not measure, which proves nothing about the environment.
+        RunError: k6 failed, so the result is unknown.
     """
     if not shutil.which("k6"):
-        raise RunError("no `k6` on PATH to measure with; run `python3 -m lab up load`, or install it")
+        raise RunError("k6 is not on PATH; run `python3 -m lab up load`, or install k6")
     REPORTS.mkdir(exist_ok=True)
     summary, answers = REPORTS / f"{name}.json", REPORTS / f"{name}.txt"
     variables = {"URL": url, "VISITS": json.dumps(app.visits), "SUMMARY": str(summary)}
-    # No address for k6's API, whose port would collide with that of a second run.
+    # Disable k6's API, because two runs would use the same port.
     words = ["--quiet", "--no-usage-report", "--address", "", "--log-format", "raw", "--console-output", str(answers)]
     done = subprocess.run(
         ["k6", "run", *words, str(SCRIPT)], env={**os.environ, **variables, **settings}, capture_output=True, text=True
     )
     if done.returncode not in (0, BEYOND):
-        raise RunError(f"k6 could not measure {url}, so nothing was decided: {(done.stderr or done.stdout).strip()}")
+        raise RunError(f"k6 failed, so {url} was not measured: {(done.stderr or done.stdout).strip()}")
     failures = tuple(dict.fromkeys(answers.read_text().splitlines()))[:5] if answers.exists() else ()
-    return Measured(summary=json.loads(summary.read_text()), beyond=done.returncode == BEYOND, answers=failures)
+    return Measurement(summary=json.loads(summary.read_text()), beyond=done.returncode == BEYOND, answers=failures)
 
 
 def outputs(stack: str) -> dict[str, Any]:
-    """Return the stack's outputs, `live`, `url` and `release` among them.
+    """Return the outputs of a stack, which include `live`, `url` and `release`.
 
     Raises:
         RunError: no release is live.
@@ -188,7 +198,7 @@ def _slo(environment: Environment, window: str) -> Slo:
 
 
 def main(verb: str, stack: str, slot: str = "", window: str = "") -> None:
-    """Run a verb; an empty window means the environment's own.
+    """Run the verb `smoke`, `perf` or `watch`. If `window` is empty, the window of the environment's SLO is used.
 
     Raises:
         ConfigError: the window is not a time, or the files are invalid.
@@ -201,7 +211,7 @@ def main(verb: str, stack: str, slot: str = "", window: str = "") -> None:
     {"perf": perf, "watch": watch}[verb](stack, _slo(environment, window), app)
 
 
-def _words() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("verb", choices=["smoke", "perf", "watch"])
     words.add_argument("stack")
@@ -211,5 +221,5 @@ def _words() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    asked = _words()
-    edge.end("slo", lambda: main(asked.verb, asked.stack, asked.slot, asked.window))
+    options = _parse_options()
+    command_line.end("slo", lambda: main(options.verb, options.stack, options.slot, options.window))

@@ -1,6 +1,6 @@
 """Status of a stack on one screen: live slot, releases, readiness, problems and last switches. `python -m ci.status STACK`.
 
-It changes nothing, and exits with 0 even if there are problems; `make check` fails on them.
+The command changes nothing, and exits with 0 even if there are problems. `make check` fails if there are problems.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,24 +9,23 @@ from typing import Any
 
 from pulumi import RunError
 
-from components import checkpoint, journal
-from components.checkpoint import Checkpoint, Entry
-from components.config import TierName
-from components.platforms import ready_at
+from components import platforms
 from components.platforms.inventory import locate
-from components.release import Observed, Slot
+from components.release import checkpoint, journal
+from components.release.checkpoint import Checkpoint, Entry
+from components.release.planner import Slot, StackState
 
-from . import edge
-from .described import state
+from . import command_line
 from .heal import look
+from .pulumi_stack import state
 from .repair import problems, unavailable
 
-SHOWN = 5
-"""Number of switches shown; the checkpoint has more."""
+SHOWN_SWITCHES = 5
+"""Number of switches that are printed."""
 
 
 def main(stack: str) -> None:
-    """Print the status of a stack. Invalid files do not prevent it: the state says where the stack is deployed.
+    """Print the status of a stack. The platform comes from the state, so the files may be invalid.
 
     Raises:
         RunError: no release is live.
@@ -37,17 +36,16 @@ def main(stack: str) -> None:
     location = locate(exported, stack)
     if not observed.live or not location:
         raise RunError(f"nothing is live on stack {stack}; run `make up ENV={stack}`")
-    ready, present = ready_at(location), look(location, exported)
-    creation_times = _made(exported)
-    platform = "kubernetes" if location.context else "docker"
-    print(f"{location.app} {stack} ({platform}): {observed.live} is live\n")
+    ready, present = platforms.inspector_at(location).replica_counts(), look(location, exported)
+    creation_times = _creation_times(exported)
+    print(f"{location.app} {stack} ({location.platform}): {observed.live} is live\n")
     for slot in Slot:
         print("\n".join(_slot(slot, observed, parsed, ready, creation_times, unavailable(parsed, slot, present))))
-    shared = [f"{tier} {count}/{of}" for (slot_name, tier), (count, of) in sorted(ready.items()) if not slot_name]
+    shared = [f"{tier} {count}/{total}" for (slot_name, tier), (count, total) in sorted(ready.items()) if not slot_name]
     print(f"  shared   ready: {', '.join(shared) or 'none'}\n")
-    print("\n".join(_switches(journal.entries(parsed))) or "  no switch is on record")
+    print("\n".join(_switches(journal.entries(parsed))) or "  no switch is recorded")
     if parsed.pending:
-        print(f"\n  the last update was cut off while {', '.join(parsed.pending)}: run `make heal ENV={stack}`")
+        print(f"\n  the last update was interrupted during {', '.join(parsed.pending)}: run `make heal ENV={stack}`")
     if wrong := problems(exported, present, stack):
         print("\n  wrong:")
         print("\n".join(f"  - {line}" for line in wrong))
@@ -55,36 +53,41 @@ def main(stack: str) -> None:
 
 def _slot(
     slot: Slot,
-    observed: Observed,
-    known: Checkpoint,
+    observed: StackState,
+    state_checkpoint: Checkpoint,
     ready: Mapping[tuple[str, str], tuple[int, int]],
-    made: Mapping[str, datetime],
-    absent: Sequence[str],
+    created: Mapping[str, datetime],
+    missing_images: Sequence[str],
 ) -> Iterator[str]:
-    slot_state = observed.held.get(slot)
+    slot_state = observed.slots.get(slot)
     if not slot_state:
         yield f"  {slot:<8} empty\n"
         return
     role = "live" if slot is observed.live else "failed a gate" if not slot_state.proven else ""
-    role = role or ("waits to be promoted" if observed.waiting else "standby")
-    entries = (*known.below(slot, checkpoint.SLOT), *checkpoint.rested(known, slot))
-    ages = [made[entry.urn] for entry in entries if entry.urn in made]
-    yield f"  {slot:<8} {slot_state.release}, {role}" + (f", made {_ago(max(ages))} ago" if ages else "")
-    for tier in (TierName.WEB, TierName.API, TierName.WORKER):
-        if tier in slot_state.release.parts:
-            image = next(
-                (text for entry in entries if entry.runs and entry.tier == tier and (text := _image(entry, entries))),
-                "",
-            )
-            count, total = ready.get((slot, tier), (0, 0))
-            yield f"           {tier:<8} {f'{count}/{total} ready' if total else 'rests':<10} {image}"
-    if absent and slot is not observed.live:
-        yield f"           can't go live again: {' and '.join(absent)} is gone from the engine; release that commit again"
+    role = role or ("waits for promotion" if observed.waiting else "standby")
+    entries = (
+        *state_checkpoint.descendants(slot, checkpoint.SLOT),
+        *checkpoint.suspended_entries(state_checkpoint, slot),
+    )
+    ages = [created[entry.urn] for entry in entries if entry.urn in created]
+    yield f"  {slot:<8} {slot_state.release}, {role}" + (f", created {_ago(max(ages))} ago" if ages else "")
+    for tier in slot_state.release.services:
+        image = next(
+            (text for entry in entries if entry.runs and entry.tier == tier and (text := _image(entry, entries))),
+            "",
+        )
+        count, total = ready.get((slot, tier), (0, 0))
+        yield f"           {tier:<8} {f'{count}/{total} ready' if total else 'suspended':<10} {image}"
+    if missing_images and slot is not observed.live:
+        yield f"           can't go live again: {' and '.join(missing_images)} is missing on the engine; release that commit again"
     yield ""
 
 
 def _image(entry: Entry, entries: Sequence[Entry]) -> str:
-    """Return an image's name. On Docker a container has only the image's id."""
+    """Return the name of the image that a resource runs.
+
+    A Docker container has only the id of the image, so the name is looked up in `entries`.
+    """
     if template := entry.inputs.get("spec", {}).get("template"):
         return str(template["spec"]["containers"][0]["image"])
     names = {str(entry.outputs.get("imageId")): str(entry.inputs.get("name")) for entry in entries}
@@ -92,14 +95,14 @@ def _image(entry: Entry, entries: Sequence[Entry]) -> str:
 
 
 def _switches(entries: Any) -> Iterator[str]:
-    for entry in [*entries][: -SHOWN - 1 : -1]:
+    for entry in [*entries][: -SHOWN_SWITCHES - 1 : -1]:
         gates = ", ".join(f"{name} {seconds:g} s" for name, seconds in entry["gates"].items())
         yield f"  switch {entry['number']:<3} {entry['at']}  {entry['from'] or 'nothing'} → {entry['to']} ({entry['slot']})"
         yield f"             by {entry['who']}; passed after {gates}"
 
 
-def _made(left: Mapping[str, Any]) -> dict[str, datetime]:
-    deployment: dict[str, Any] = left.get("deployment") or {}
+def _creation_times(exported: Mapping[str, Any]) -> dict[str, datetime]:
+    deployment: dict[str, Any] = exported.get("deployment") or {}
     resources: list[dict[str, Any]] = deployment.get("resources") or []
     return {
         resource["urn"]: datetime.fromisoformat(resource["created"])
@@ -115,5 +118,5 @@ def _ago(then: datetime) -> str:
 
 
 if __name__ == "__main__":
-    words = edge.arguments("status STACK", 1, 1)
-    edge.end("status", lambda: main(*words))
+    words = command_line.arguments("status STACK", 1, 1)
+    command_line.end("status", lambda: main(*words))

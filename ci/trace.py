@@ -1,7 +1,7 @@
 """Trace of a request through all tiers and both slots, in order of time: `python -m ci.trace STACK ID`.
 
-A log line belongs to the request if it is JSON with that `request_id`, or contains the id anywhere. PostgreSQL writes
-plain text, which contains the id if an application adds it to its statements (examples/board/api/board/logs.py).
+A log line belongs to the request if the line contains the id, unless the line is JSON with another `request_id`. PostgreSQL
+logs the id if the application adds the id to its SQL statements (examples/board/api/board/logs.py).
 """
 
 import json
@@ -13,25 +13,25 @@ from pulumi import RunError
 from components import platforms
 from components.platforms import Line
 
-from . import edge
-from .described import load
+from . import command_line
+from .pulumi_stack import load
 
-_SAID = ("message", "method", "path", "status", "level")
+_FIRST_FIELDS = ("message", "method", "path", "status", "level")
 """Fields of a line that are printed first, in this order."""
-_KNOWN = {"time", "request_id", "release", "slot", *_SAID}
+_PRINTED_FIELDS = {"time", "request_id", "release", "slot", *_FIRST_FIELDS}
 
 
 def main(stack: str, request: str) -> None:
     if not request:
-        raise RunError("ID is not given; take it from the header X-Request-Id of a response: `make trace ID=…`")
+        raise RunError("ID is missing; use the header X-Request-Id of a response: `make trace ID=…`")
     app, environment = load(stack)
-    lines = sorted(about(request, platforms.lines(app, environment, stack)))
+    lines = sorted(about(request, platforms.inspector(app, environment, stack).log_lines()))
     if not lines:
         raise RunError(
-            f"no line on stack {stack} is about {request}: logs rotate, and go with the containers of a release that has left"
+            f"no log line of stack {stack} has the id {request}; use the id of a newer request, because logs are rotated, and removed with the containers of a release"
         )
     for line in lines:
-        print(told(line))
+        print(format_line(line))
 
 
 def about(request: str, lines: Iterable[Line]) -> Iterator[Line]:
@@ -41,11 +41,11 @@ def about(request: str, lines: Iterable[Line]) -> Iterator[Line]:
             yield line
 
 
-def told(line: Line) -> str:
-    """Return a line for people: time, place, message, and the other fields by name."""
+def format_line(line: Line) -> str:
+    """Format a log line: time, tier, slot, release, message, and all other fields with their names."""
     fields = _fields(line)
-    parts = [str(fields[key]) for key in _SAID if key in fields] or [line.text]
-    parts += [f"{key}={value}" for key, value in fields.items() if key not in _KNOWN]
+    parts = [str(fields[key]) for key in _FIRST_FIELDS if key in fields] or [line.text]
+    parts += [f"{key}={value}" for key, value in fields.items() if key not in _PRINTED_FIELDS]
     origin = f"{line.tier:<9} {line.slot or fields.get('slot', ''):<6} {line.release or fields.get('release', ''):<20}"
     return f"{line.when[11:23]}  {origin} {' '.join(parts)}".rstrip().replace("\n", "\n    ")
 
@@ -60,5 +60,5 @@ def _fields(line: Line) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    words = edge.arguments("trace STACK ID", 1, 2)
-    edge.end("trace", lambda: main(words[0], *words[1:] or [""]))
+    words = command_line.arguments("trace STACK ID", 1, 2)
+    command_line.end("trace", lambda: main(words[0], *words[1:] or [""]))

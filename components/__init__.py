@@ -1,0 +1,132 @@
+"""Tiers: Pulumi components that deploy a web application and release its new versions by blue-green deployment.
+
+`from tiers import …` imports the public names below (`__all__`, docs/reference/api.md). Import no module below this
+package, because the modules may change in every version.
+
+Example:
+    context = Context.load()
+    application = Application.of(context)
+    rollout = plan_rollout(context, application)
+    gateway = Gateway("gateway", GatewayArgs(platform=rollout.platform))
+    gates = deploy_slots(rollout, {}, gateway.running)
+    Switch("switch", SwitchArgs(rollout=rollout, gates=gates, after=[gateway.running]))
+"""
+
+from .api import Api, ApiArgs
+from .application import Application
+from .backup import Backup, BackupArgs, BackupPlan
+from .cache import Cache, CacheArgs
+from .config import App, ConfigError, Environment
+from .context import Context, Description
+from .database import Database, DatabaseArgs
+from .kept import KeptSlot, KeptSlotArgs
+from .model.services import AccessMode, ImageSource, Kind, Service
+from .model.workload import (
+    Archive,
+    DatabaseCluster,
+    ExternalService,
+    Image,
+    Mount,
+    Probe,
+    Resources,
+    Route,
+    Scale,
+    Script,
+    Secret,
+    Task,
+    Timed,
+    Volume,
+    Workload,
+    Zone,
+)
+from .monitoring import Monitoring, MonitoringArgs
+from .observability.alerts import MonitoringScope
+from .outputs import export
+from .platforms import Deployer, DesiredState, SlotTarget
+from .release.checkpoint import Checkpoint, Entry
+from .release.planner import Plan, Release, ReleaseAction, ReleaseError, SlotState, StackState, plan
+from .release.planner import Slot as SlotName
+from .rollout import Rollout, plan_rollout
+from .service import DataService, DataServiceArgs, SlotService, SlotServiceArgs
+from .shared import Shared
+from .slot import Slot, SlotArgs
+from .slots import deploy_slots, foundation
+from .switch import Gateway, GatewayArgs, Switch, SwitchArgs
+from .web import Web, WebArgs
+from .worker import Worker, WorkerArgs
+
+__all__ = [
+    "AccessMode",
+    "Api",
+    "ApiArgs",
+    "App",
+    "Application",
+    "Archive",
+    "Backup",
+    "BackupArgs",
+    "BackupPlan",
+    "Cache",
+    "CacheArgs",
+    "Checkpoint",
+    "ConfigError",
+    "Context",
+    "DataService",
+    "DataServiceArgs",
+    "Database",
+    "DatabaseArgs",
+    "DatabaseCluster",
+    "Deployer",
+    "Description",
+    "DesiredState",
+    "Entry",
+    "Environment",
+    "ExternalService",
+    "Gateway",
+    "GatewayArgs",
+    "Image",
+    "ImageSource",
+    "KeptSlot",
+    "KeptSlotArgs",
+    "Kind",
+    "Monitoring",
+    "MonitoringArgs",
+    "MonitoringScope",
+    "Mount",
+    "Plan",
+    "Probe",
+    "Release",
+    "ReleaseAction",
+    "ReleaseError",
+    "Resources",
+    "Rollout",
+    "Route",
+    "Scale",
+    "Script",
+    "Secret",
+    "Service",
+    "Shared",
+    "Slot",
+    "SlotArgs",
+    "SlotName",
+    "SlotService",
+    "SlotServiceArgs",
+    "SlotState",
+    "SlotTarget",
+    "StackState",
+    "Switch",
+    "SwitchArgs",
+    "Task",
+    "Timed",
+    "Volume",
+    "Web",
+    "WebArgs",
+    "Worker",
+    "WorkerArgs",
+    "Workload",
+    "Zone",
+    "deploy_slots",
+    "export",
+    "foundation",
+    "plan",
+    "plan_rollout",
+]

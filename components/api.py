@@ -1,13 +1,21 @@
 """The api tier: the application's HTTP interface."""
 
-from pulumi import ResourceOptions
+from dataclasses import dataclass
 
-from .platforms import Platform
-from .tier import SlotTier, TierArgs
+from .service import SlotService, SlotServiceArgs
 
 
-class Api(SlotTier):
-    """The api tier of one slot."""
+@dataclass(frozen=True, kw_only=True)
+class ApiArgs(SlotServiceArgs):
+    """Arguments of `Api`, the same as those of `SlotService`. `workload.tier` must be `api`."""
 
-    def __init__(self, name: str, platform: Platform, args: TierArgs, opts: ResourceOptions) -> None:
-        super().__init__("tiers:api:Api", name, platform, args, opts)
+
+class Api(SlotService):
+    """Deploy the api tier of one slot: the application's HTTP interface.
+
+    The gateway routes requests for `app.api.paths` to the api of the live slot. Deploying the api of the idle slot moves no
+    traffic.
+
+    Example:
+        api = Api("green-api", ApiArgs(platform=platform, workload=workload, target=target, scale=Scale(replicas=2)))
+    """

@@ -1,20 +1,19 @@
-"""Continuous archive of a database cluster, for recovery to any moment (docs/adr/017-going-back-in-time.md)."""
+"""Continuous archive of a database cluster, for point-in-time recovery (docs/adr/017-going-back-in-time.md)."""
 
-import pulumi
-
-from .config import S3, TierName
-from .tier import Description
-from .workload import Archive, Image, Probe, Resources, Secret, Workload, Zone
+from .config import S3
+from .context import Description
+from .model.services import DATABASE
+from .model.workload import Archive, Image, Probe, Resources, Secret, Workload, Zone
 
 NAME = "vault"
 PORT, METRICS_PORT = 9000, 9001
-ROOM = 2**30
-"""Memory in bytes: rclone holds each upload in memory until it is complete."""
+MEMORY = 2**30
+"""Memory limit of the archive proxy in bytes. rclone buffers each upload in memory until the upload is complete."""
 
 
 def described(description: Description) -> Archive | None:
-    """Return the archive of a database cluster that is backed up to a bucket, or None for any other database."""
-    backup = description.environment.size(TierName.DATABASE).backup
+    """Return the continuous archive of a database cluster with backups to a bucket. Return None for any other database."""
+    backup = description.environment.tier_settings(DATABASE.name).backup
     if not backup or not backup.target.s3 or not description.environment.archived:
         return None
     s3 = backup.target.s3
@@ -24,11 +23,13 @@ def described(description: Description) -> Archive | None:
 
 
 def _vault(s3: S3, access: Secret, secret: Secret, key: Secret, description: Description) -> Workload:
-    """Return the archive proxy: rclone, which speaks S3 on both sides and encrypts everything it stores in the bucket.
+    """Return the archive proxy: rclone serves the S3 protocol to the database, and stores encrypted objects in the bucket.
 
-    The shell puts its secrets into the environment of its process only. The encryption key is passed as rclone obscures it.
+    A shell exports the contents of the secret files as environment variables, and then starts rclone. The workload itself
+    therefore contains no value of a secret. The shell passes the encryption key through `rclone obscure`, because rclone accepts
+    only obscured keys.
     """
-    prefix = s3.begins(f"{description.app.name}-{pulumi.get_stack()}")
+    prefix = s3.object_prefix(f"{description.app.name}-{description.stack}")
     env = {
         "RCLONE_CONFIG": "/dev/null",
         "RCLONE_CONFIG_STORE_TYPE": "s3",
@@ -37,14 +38,14 @@ def _vault(s3: S3, access: Secret, secret: Secret, key: Secret, description: Des
         "RCLONE_CONFIG_STORE_REGION": s3.region,
         "RCLONE_CONFIG_VAULT_TYPE": "crypt",
         "RCLONE_CONFIG_VAULT_REMOTE": f"store:{s3.bucket}/{prefix}-changes",
-        # Names stay readable: they carry time and instance, which a search for missing files needs.
+        # Object names stay unencrypted, because the check for missing WAL files reads time and instance from the names.
         "RCLONE_CONFIG_VAULT_FILENAME_ENCRYPTION": "off",
         "RCLONE_CONFIG_VAULT_DIRECTORY_NAME_ENCRYPTION": "false",
     }
     begin = (
         f'access="$(cat {access.path})" secret="$(cat {secret.path})"',
         'export RCLONE_CONFIG_STORE_ACCESS_KEY_ID="$access" RCLONE_CONFIG_STORE_SECRET_ACCESS_KEY="$secret"',
-        # rclone reads a list of pairs here: without quotes the comma would separate two incomplete pairs.
+        # rclone splits this variable into a list at commas. The quotes make `access,secret` one element.
         r'export RCLONE_AUTH_KEY="\"$access,$secret\""',
         f'RCLONE_CONFIG_VAULT_PASSWORD="$(rclone obscure - < {key.path})" && export RCLONE_CONFIG_VAULT_PASSWORD',
         f"exec rclone serve s3 vault: --addr :{PORT} --metrics-addr :{METRICS_PORT}",
@@ -54,7 +55,7 @@ def _vault(s3: S3, access: Secret, secret: Secret, key: Secret, description: Des
         image=Image(
             reference=description.environment.vault, path="environment.vault", pull_secrets=description.pull_secrets
         ),
-        resources=Resources(cpu=0.5, memory=ROOM, reserve=0.01),
+        resources=Resources(cpu=0.5, memory=MEMORY, reserve=0.01),
         command=("sh", "-c", " && ".join(begin)),
         env=tuple(sorted(env.items())),
         secrets=(access, secret, key),

@@ -1,70 +1,83 @@
-"""Backups of the database and of the tiers' volumes: the workload, its schedule and its target (docs/adr/016-backups.md)."""
+"""Backups of the database and of the services' volumes: workload, schedule and target (docs/adr/016-backups.md)."""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pulumi
 from pulumi import ComponentResource, Output, Resource, ResourceOptions
 
-from .alerts import BACKUP, BACKUP_PORT
-from .checkpoint import DATABASE
-from .config import App, Environment, Service, Target, TierName
+from .build_context import digest as context_digest
+from .config import App, Environment, ServiceSettings, Target
 from .config import Backup as BackupConfig
-from .context import digest as context_digest
-from .names import BACKUPS
-from .platforms import Platform
-from .tier import Description, data_image, needed_env, zones
-from .workload import Image, Mount, Probe, Resources, Timed, Volume, Workload, Zone
+from .context import Description
+from .model.names import BACKUPS
+from .model.services import DATABASE, AccessMode
+from .model.workload import Image, Mount, Probe, Resources, Timed, Volume, Workload, Zone
+from .observability.alerts import BACKUP, BACKUP_PORT
+from .options import after
+from .platforms import Deployer
+from .rendering import data_image, needed_env, zones
 
 NAME, PORT = BACKUP, BACKUP_PORT
 PATH = "environment.tiers.database.backup"
-_IN_PACKAGE = Path(__file__).parent / "images" / "backup"
-CONTEXT = _IN_PACKAGE if _IN_PACKAGE.is_dir() else Path(__file__).parents[1] / "images" / "backup"
-"""Build context of the backup image. In a wheel it is in the package, in the repository next to it."""
 FOLDER, VOLUMES = "/var/lib/backup", "/volumes"
-WITHIN = 6 * 3600
-"""Limit of one run, in seconds."""
+RUN_TIMEOUT = 6 * 3600
+"""Time limit of one run of a backup command, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
-    """The backup workload and its schedule."""
+class BackupPlan:
+    """Plan of the backups: the workload that takes the backups, and the schedule of the workload's commands.
+
+    `Application.of` creates a plan from `environment.tiers.database.backup`, with the configured database. Deploy the plan of
+    `Rollout.live_backups` instead, because only `Rollout.live_backups` backs up the database of the live slot.
+
+    Example:
+        plan = rollout.live_backups
+        if plan:
+            Backup("backup", BackupArgs(platform=rollout.platform, plan=plan, after=switch.moved))
+    """
 
     workload: Workload
+    """Long-running process that takes and verifies backups, and serves metrics about the backups."""
     times: tuple[Timed, ...]
+    """Scheduled commands of the workload: `backup`, `full`, `verify` and `prune`. Schedules are cron expressions in UTC."""
 
-    def of(self, live: Mapping[str, str]) -> "Args":
-        """Return the backups of the database that `live`, the variables of the live slot, names. Empty `live` keeps the configured one."""
-        if not live:
+    def with_database(self, variables: Mapping[str, str]) -> "BackupPlan":
+        """Return a plan that backs up the database in `variables`.
+
+        Args:
+            variables: environment variables that identify the database (DATABASE_*); empty to keep the configured database.
+        """
+        if not variables:
             return self
-        env = {name: value for name, value in self.workload.env if name not in DATABASE}
-        return replace(self, workload=replace(self.workload, env=tuple(sorted((env | dict(live)).items()))))
+        env = {name: value for name, value in self.workload.env if name not in DATABASE.variables}
+        return replace(self, workload=replace(self.workload, env=tuple(sorted((env | dict(variables)).items()))))
 
     @property
     def holder(self) -> Workload:
-        """The workload without the tiers' read-only volumes: the data that belongs to the backups themselves."""
+        """Backup workload without the services' volumes, for the guard (components/safety). Only the volume with the backups is left."""
         return replace(self.workload, volumes=tuple(volume for volume in self.workload.volumes if not volume.read_only))
 
 
-def described(description: Description) -> Args | None:
-    """Return the backups that the environment describes, or None."""
-    config = description.environment.size(TierName.DATABASE).backup
+def described(description: Description) -> BackupPlan | None:
+    """Return the backups that the environment configures, or None if no backups are configured."""
+    config = description.environment.tier_settings(DATABASE.name).backup
     if not config or not description.app.database:
         return None
     due = {"backup": config.schedule, "full": config.full, "verify": config.verify, "prune": "17 6 * * *"}
     times = tuple(
-        Timed(name=name, at=at, command=(NAME, name), timeout=WITHIN + 60, path=PATH) for name, at in due.items()
+        Timed(name=name, at=at, command=(NAME, name), timeout=RUN_TIMEOUT + 60, path=PATH) for name, at in due.items()
     )
-    return Args(workload=_workload(config, due, description), times=times)
+    return BackupPlan(workload=_workload(config, due, description), times=times)
 
 
 def _workload(config: BackupConfig, due: dict[str, str], description: Description) -> Workload:
-    """Return the backup workload. It runs as the user who owns the tiers' volumes, to read them."""
+    """Return the backup workload. The workload runs as the user of the first service with volumes, to read the files in them."""
     app, target = description.app, config.target
-    client = Service(image=image(config, description).reference, needs=(TierName.DATABASE,), egress=bool(target.s3))
+    client = ServiceSettings(image=image(config, description).reference, needs=(DATABASE.name,), egress=bool(target.s3))
     assert app.database
     env = {name: value for name, value in needed_env(client, description).items() if name.startswith("DATABASE_")}
     password = description.secrets[app.database.password]
@@ -72,10 +85,10 @@ def _workload(config: BackupConfig, due: dict[str, str], description: Descriptio
     env |= {
         "BACKUP_RETENTION": str(config.retention),
         "BACKUP_TIMES": json.dumps(due),
-        "BACKUP_WITHIN": str(WITHIN),
+        "BACKUP_WITHIN": str(RUN_TIMEOUT),
         "DATABASE_PASSWORD_FILE": password.path,
         "RESTIC_PASSWORD_FILE": key.path,
-        "RESTIC_REPOSITORY": repository(target, app, pulumi.get_stack()),
+        "RESTIC_REPOSITORY": repository(target, app, description.stack),
     }
     if room := _room(description.environment):
         env |= {"BACKUP_ROOM": str(room)}
@@ -100,7 +113,7 @@ def _workload(config: BackupConfig, due: dict[str, str], description: Descriptio
         writable=("/tmp",),
         volumes=_volumes(target, description),
         mounts=(Mount(source=target.directory, path=FOLDER, writable=True),) if target.directory else (),
-        user=next((service.user for service in app.services.values() if service.volumes), 10_001),
+        user=next((service.user for service in app.slot_services.values() if service.volumes), 10_001),
         start_within=60,
         stop_within=60,
         path=PATH,
@@ -108,17 +121,20 @@ def _workload(config: BackupConfig, due: dict[str, str], description: Descriptio
 
 
 def _room(environment: Environment) -> int:
-    """Return the size of the database's volume in bytes: a restored copy must fit next to the data.
+    """Return the size of the database's volume in bytes, or 0 if the size is unknown (Docker, external service).
 
-    The size is 0 for a disk that is shared with other data, and for an external service.
+    The backup workload compares this size with the size of the data, because a restored copy needs space in the same volume as
+    the data.
     """
-    size = environment.size(TierName.DATABASE)
+    size = environment.tier_settings(DATABASE.name)
     return size.capacity if environment.kubernetes and not size.external else 0
 
 
 def _volumes(target: Target, description: Description) -> tuple[Volume, ...]:
-    room = target.storage or 2 * description.environment.size(TierName.DATABASE).capacity
-    repository_volume = Volume(name=BACKUPS, path=FOLDER, size=room, storage_class=target.storage_class)
+    room = target.storage or 2 * description.environment.tier_settings(DATABASE.name).capacity
+    repository_volume = Volume(
+        name=BACKUPS, path=FOLDER, size=room, storage_class=target.storage_class, access=AccessMode.ONE_NODE
+    )
     paths = {name: f"{VOLUMES}/{name}" for name in sorted(description.app.volumes)}
     return (
         *((repository_volume,) if target.volume else ()),
@@ -127,35 +143,73 @@ def _volumes(target: Target, description: Description) -> tuple[Volume, ...]:
 
 
 def repository(target: Target, app: App, stack: str) -> str:
-    """Return the repository of a stack's backups, in the syntax of restic."""
+    """Return the address of the restic repository that stores a stack's backups."""
     if not target.s3:
         return FOLDER
-    return f"s3:{target.s3.endpoint}/{target.s3.bucket}/{target.s3.begins(f'{app.name}-{stack}')}"
+    return f"s3:{target.s3.endpoint}/{target.s3.bucket}/{target.s3.object_prefix(f'{app.name}-{stack}')}"
 
 
-def image(wanted: BackupConfig, description: Description) -> Image:
-    """Return the backup image: pinned, or built on the image of the running database, because client and server versions must match."""
+def image_context() -> Path:
+    """Return the build context of the backup image: the folder `images/backup` of the installed package, or else of this repository."""
+    in_package = Path(__file__).parent / "images" / "backup"
+    return in_package if in_package.is_dir() else Path(__file__).parents[1] / "images" / "backup"
+
+
+def image(config: BackupConfig, description: Description) -> Image:
+    """Return the configured backup image, or an image to build.
+
+    The base of an image to build is the database's image, because the PostgreSQL client in the backup image must have the same
+    version as the server.
+    """
     app, environment = description.app, description.environment
     assert app.database
-    if wanted.image:
-        return Image(reference=wanted.image, path=f"{PATH}.image", pull_secrets=description.pull_secrets)
-    base = data_image(TierName.DATABASE, app.database, description).reference
+    if config.image:
+        return Image(reference=config.image, path=f"{PATH}.image", pull_secrets=description.pull_secrets)
+    base = data_image(DATABASE.name, app.database, description).reference
     registry = f"{environment.registry}/" if environment.registry else ""
     return Image(
-        reference=f"{registry}{app.name}-{NAME}:{context_digest(CONTEXT, base)}",
-        # The provider builds relative to the program's folder, which may differ from the folder of Pulumi.yaml.
-        context=os.path.relpath(CONTEXT),
+        reference=f"{registry}{app.name}-{NAME}:{context_digest(image_context(), base)}",
+        # The provider resolves this path in the program's folder, which may differ from the folder of Pulumi.yaml.
+        context=os.path.relpath(image_context()),
         base=base,
         path=PATH,
         pull_secrets=description.pull_secrets,
     )
 
 
-class Backup(ComponentResource):
-    """Backups of the database, outside of the slots. They depend on `after`, the resource that makes their database the live one."""
+@dataclass(frozen=True, kw_only=True)
+class BackupArgs:
+    """Arguments of `Backup`."""
 
-    def __init__(self, name: str, platform: Platform, args: Args, after: Output[Resource]) -> None:
-        super().__init__("tiers:backup:Backup", name, None, ResourceOptions(depends_on=[after]))
-        supplies = platform.prepare(self, [args.workload], None)
-        self.ready = platform.schedule(self, args.workload, args.times, supplies)
-        self.register_outputs({timed.name: timed.at for timed in args.times})
+    platform: Deployer
+    """The platform to deploy to (`connect`)."""
+    plan: BackupPlan
+    """The backup workload and its schedule (`Rollout.live_backups`)."""
+    after: Output[Resource] | None = None
+    """Resource that moves traffic to the live slot (`Switch.moved`). Backups change only after this resource, so a failed gate
+    leaves the backups unchanged."""
+
+
+class Backup(ComponentResource):
+    """Deploy the backups of the database and of the services' volumes. Both slots share the backups.
+
+    The backup workload runs each command on its schedule, and stores encrypted backups in the configured target.
+
+    Args:
+        name: resource name, which is part of the state.
+        args: see `BackupArgs`.
+        opts: options of the component.
+
+    Example:
+        backup = Backup("backup", BackupArgs(platform=platform, plan=plan, after=switch.moved))
+    """
+
+    ready: Sequence[Resource]
+    """Resources that exist once the backup workload is healthy."""
+
+    def __init__(self, name: str, args: BackupArgs, opts: ResourceOptions | None = None) -> None:
+        super().__init__("tiers:backup:Backup", name, None, after(opts, args.after))
+        workload, times = args.plan.workload, args.plan.times
+        provisioned = args.platform.provision(self, [workload], None)
+        self.ready = args.platform.deploy_scheduled(self, workload, times, provisioned)
+        self.register_outputs({timed.name: timed.at for timed in times})

@@ -1,48 +1,52 @@
-"""The cache tier: Redis, outside of the slots. Its data is on disk, so a restart loses no job."""
+"""The cache tier: Redis, which both slots share. Redis stores every write on disk, so a restart loses no job."""
 
-from pulumi import ResourceOptions
+from dataclasses import dataclass
 
-from . import names, sentinel
+from . import sentinel
 from .config import Cache as CacheConfig
-from .config import TierName
-from .platforms import Platform
-from .tier import REDIS_PORT, Data, DataTier, Description, data_image, elsewhere
-from .workload import Elsewhere, Image, Probe, Secret, Workload, Zone
+from .context import Description
+from .model import names
+from .model.services import CACHE, REDIS_PORT
+from .model.workload import ExternalService, Image, Probe, Secret, Workload, Zone
+from .rendering import data_image, external_service
+from .service import DataService, DataServiceArgs
 
 SERVER = ("redis-server", "-", "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction",
           "--dir", "/data")  # fmt: skip
 PROXY_USER = 99
-"""User id of haproxy in the public image."""
+"""UID of the user `haproxy` in the public HAProxy image."""
 
 
-def workload(described: CacheConfig, description: Description) -> Workload | Elsewhere:
-    """Return Redis, which logs every write before it answers and never evicts a key: it is a queue as well as a cache.
+def workload(settings: CacheConfig, description: Description) -> Workload | ExternalService:
+    """Return the configured cache: an external service, replicated Redis (`ha`) or a single Redis instance.
 
-    The password reaches Redis on standard input (redis-server reads configuration from `-`), so no command line contains it.
-    The shell replaces itself with Redis, so Redis receives SIGTERM.
+    Redis is configured as a durable queue: Redis stores each write before Redis acknowledges the write, and evicts no key.
+
+    The command passes the password on standard input (`redis-server -`), so no command line contains the password. The shell
+    starts Redis with `exec`, so Redis receives SIGTERM.
     """
-    if outside := elsewhere(TierName.CACHE, description.environment):
+    if outside := external_service(CACHE.name, description.environment):
         return outside
-    password = description.secrets[described.password]
+    password = description.secrets[settings.password]
     login = sentinel.LOGIN.format(password.path)
     command, former = _commands(password)
     single = Workload(
-        tier=TierName.CACHE,
-        image=data_image(TierName.CACHE, described, description),
-        resources=description.resources(TierName.CACHE),
+        tier=CACHE.name,
+        image=data_image(CACHE.name, settings, description),
+        resources=description.resources(CACHE.name),
         command=command,
         secrets=(password,),
         port=REDIS_PORT,
         probe=Probe(command=("sh", "-c", f"{login} ping | grep -q PONG")),
         zones=(Zone.DATA,),
-        priority=description.environment.size(TierName.CACHE).priority_class,
-        volumes=(description.volume(TierName.CACHE, names.CACHE_DATA, "/data"),),
-        user=described.uid,
-        start_within=described.start_within,
+        priority=description.environment.tier_settings(CACHE.name).priority_class,
+        volumes=(description.volume(CACHE.name, names.CACHE_DATA, "/data"),),
+        user=settings.uid,
+        start_within=settings.start_within,
         stop_within=30,
         former=former,
     )
-    if not description.environment.size(TierName.CACHE).ha:
+    if not description.environment.tier_settings(CACHE.name).ha:
         return single
     proxy = Image(
         reference=description.environment.proxy, path="environment.proxy", pull_secrets=description.pull_secrets
@@ -51,10 +55,12 @@ def workload(described: CacheConfig, description: Description) -> Workload | Els
 
 
 def _commands(password: Secret) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the command that starts Redis, and the command of earlier versions if a workload with this password may run it.
+    """Return two commands that start Redis: the current command, and the command of earlier versions of this program. The second
+    command is () if both commands are equal.
 
-    A password that needs no quotes keeps the earlier command. Redis logs a line that it can't parse, with the password in
-    it; the quoted form has no byte that Redis could misread.
+    A password with white space or quotes is passed in hexadecimal form. Otherwise Redis could not parse the configuration line,
+    and would log this line with the password. For any other password both commands are the same, so running containers are not
+    restarted.
     """
     start = f"exec {' '.join(SERVER)} <<EOF\nrequirepass"
     unquoted = ("sh", "-c", f"{start} $(cat {password.path})\nEOF")
@@ -63,8 +69,18 @@ def _commands(password: Secret) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return ("sh", "-c", f'{sentinel.QUOTE.format(password.path)}\n{start} "$quoted"\nEOF'), unquoted
 
 
-class Cache(DataTier):
-    """The cache, shared by both slots."""
+@dataclass(frozen=True, kw_only=True)
+class CacheArgs(DataServiceArgs):
+    """Arguments of `Cache`, the same as those of `DataService`. `data.tier` must be `cache`."""
 
-    def __init__(self, name: str, platform: Platform, args: Data, opts: ResourceOptions | None = None) -> None:
-        super().__init__("tiers:cache:Cache", name, platform, args, opts)
+
+class Cache(DataService):
+    """Deploy Redis, which both slots share.
+
+    Deploying a release changes no resource of the cache. The type of `args.data` selects a single instance (`Workload`), three
+    members with Sentinel (`Replicated`) or an external service (`ExternalService`).
+
+    Example:
+        cache = Cache("cache", CacheArgs(platform=platform, data=application.data["cache"]))
+        pulumi.export("cache", Output.concat(cache.host, ":", cache.port.apply(str)))
+    """

@@ -1,123 +1,228 @@
-"""The build context of an image: its digest, and the files of this project that may be in it.
+"""Inputs of a program: the stack, its configuration, its secrets and its checkpoint.
 
-The digest is part of the image's name, so it covers everything that `docker build` sends, except files that name images
-themselves: a stack file would otherwise never match the image that it pins (docs/adr/027-own-names.md).
+A program creates one `Context` and passes the context to all components, because components read no global state.
 """
 
 import hashlib
 import os
-import re
-from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from .config import ConfigError
-from .named import readable
+import pulumi
+from pulumi import Output
 
-OWN = ("Pulumi.yaml", "Pulumi.*.yaml", "reports", "release.json")
-"""Files that people, Pulumi and `make` write into the folder of a project."""
-IGNORE = ".dockerignore"
+from . import config
+from .config import App, Environment, Settings, passwords
+from .model.services import AccessMode
+from .model.workload import Resources, Scale, Secret, Volume
+from .options import has_engine
+from .release import recorded
+from .release.checkpoint import Checkpoint, CheckpointExport
 
 
-def digest(context: Path, base: str = "", path: str = "build", root: Path | None = None) -> str:
-    """Return twelve hexadecimal digits over paths, modes and contents that `docker build` sends, without the project's own files.
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """Checked configuration of an application in one environment, without the values of secrets.
 
-    Args:
-        context: the build context.
-        base: the base image, if the Dockerfile has the argument BASE.
-        path: the setting that names the context, for errors.
-        root: the folder of Pulumi.yaml, which may be inside the context.
+    Functions that render workloads get a `Description`, so they can't leak the value of a secret: a `Description` contains only
+    names and versions of secrets.
 
-    Raises:
-        ConfigError: a file can't be read, or .dockerignore can't be parsed.
+    Example:
+        description = Context.load().description
+        pulumi.export("replicas", description.scale("web").replicas)
     """
-    own_files = _own_patterns(context, root)
-    total = hashlib.sha256(base.encode())
-    with readable(path):
-        for name in _sent(context, path):
-            if not _is_own(name, own_files):
-                total.update(_record(context, name, path))
-    return total.hexdigest()[:12]
 
+    app: App
+    """The application (`app` in Pulumi.yaml)."""
+    environment: Environment
+    """The environment (`environment` in Pulumi.<stack>.yaml)."""
+    secrets: Mapping[str, Secret]
+    """Name, version and file path of each secret, by name."""
+    stack: str
+    """Name of the stack, such as `prod`."""
+    root: Path
+    """Folder of Pulumi.yaml. Build contexts and mounts are relative to this folder."""
 
-def refuse_own_files(context: Path, path: str, root: Path) -> None:
-    """Refuse a context that contains the project's own files: the image would contain them, with encrypted secrets.
+    @property
+    def instance(self) -> str:
+        """Name of the application in this stack, such as `shop-prod`. Names of resources begin with this name."""
+        return f"{self.app.name}-{self.stack}"
 
-    Raises:
-        ConfigError: .dockerignore does not exclude them.
-    """
-    patterns = _own_patterns(context, root)
-    if not patterns:
-        return
-    with readable(path):
-        sent = [pattern for pattern in patterns if any(_is_own(name, [pattern]) for name in _sent(context, path))]
-    if sent:
-        raise ConfigError(
-            f"{path}: files of Pulumi would be in the image ({', '.join(sent)}); write {_lines(patterns)} into {IGNORE}"
+    def resources(self, tier: str) -> Resources:
+        """Return the processor and memory limits of a tier in this environment."""
+        size = self.environment.tier_settings(tier)
+        return Resources(cpu=size.cpu, memory=size.memory, reserve=size.reserve)
+
+    def scale(self, tier: str) -> Scale:
+        """Return the number of replicas of a tier in this environment."""
+        size = self.environment.tier_settings(tier)
+        return Scale(replicas=size.replicas, most=size.autoscale.max if size.autoscale else None)
+
+    @property
+    def pull_secrets(self) -> tuple[str, ...]:
+        """Names of the Kubernetes Secrets to pull images with; empty on Docker."""
+        cluster = self.environment.kubernetes
+        return cluster.pull_secrets if cluster else ()
+
+    def volume(self, tier: str, name: str, mount: str) -> Volume:
+        """Return a volume of a tier, with the size and storage class of this environment.
+
+        Args:
+            tier: name of the service.
+            name: name of the volume.
+            mount: absolute path in the container; the suffix `:ro` makes the mount read-only.
+        """
+        size, path = self.environment.tier_settings(tier), mount.removesuffix(":ro")
+        read_only = path != mount
+        record = self.app.catalogue.find(tier)
+        return Volume(
+            name=name,
+            path=path,
+            read_only=read_only,
+            size=size.capacity,
+            storage_class=size.storage_class,
+            access=record.access if record else AccessMode.ANY_NODE,
         )
 
 
-def _lines(patterns: Sequence[str]) -> str:
-    return f"{', '.join(patterns[:-1])} and {patterns[-1]}, each on a line of its own,"
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Configuration, secrets and checkpoint of the current stack: everything that a program reads.
+
+    Creating a context checks the configuration. Errors are raised before any resource is registered.
+
+    Example:
+        context = Context.load()  # from Pulumi.yaml and Pulumi.<stack>.yaml
+        context = Context.of(app={"name": "notes", ...}, environment={"platform": "docker"})  # from the program itself
+    """
+
+    description: Description
+    """Checked configuration, without the values of secrets."""
+    sealed: Output[Mapping[str, str]] = field(repr=False)
+    """Values of the secrets by name. Pulumi encrypts this output in the state."""
+    read_checkpoint: Callable[[], Checkpoint] = field(repr=False)
+    """Function that returns the checkpoint of the stack before this update. The function waits until
+    `pulumi stack export` has ended."""
+    plain: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
+    """Unchecked values of `app` and `environment`. `Switch` records these values in the state, because a rollback must work even
+    if the configuration files are invalid."""
+    started_at: float = field(default_factory=time.monotonic, repr=False)
+    """Start of the program in seconds (`time.monotonic`). The journal of switches contains the seconds from this start to each gate."""
+    variables: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    """Environment variables of the process. TIERS_RELEASE, TIERS_FORCE and TIERS_LIVE control the update
+    (`plan_rollout`)."""
+
+    @classmethod
+    def load(cls) -> "Context":
+        """Return the context of the current stack, from Pulumi.yaml and Pulumi.<stack>.yaml.
+
+        If the files are invalid, a rollback (`TIERS_RELEASE=previous`) uses the settings that the last successful update
+        recorded.
+
+        Raises:
+            ConfigError: a value is invalid. No resource has been changed.
+        """
+        # Start the export of the checkpoint before reading the configuration, because both can run at the same time.
+        stack, root = pulumi.get_stack(), pulumi.get_root_directory()
+        export = CheckpointExport(stack, root)
+        return cls._from_settings(recorded.load(Path(root), export.answer), export.answer)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        app: Mapping[str, object],
+        environment: Mapping[str, object],
+        secrets: Mapping[str, str] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> "Context":
+        """Return the context of the current stack, from values of the program instead of files.
+
+        Args:
+            app: the application, with the keys of `app` in Pulumi.yaml (docs/configuration.md).
+            environment: the environment, with the keys of `environment` in Pulumi.<stack>.yaml.
+            secrets: values of the secrets by name; None for the `secrets` of the stack file. Pulumi encrypts the
+                values in the state.
+            checkpoint: checkpoint of the stack; None to export the stack. In unit tests with mocks None means an empty
+                checkpoint.
+
+        Raises:
+            ConfigError: a value is invalid. No resource has been changed.
+        """
+        settings = config.settings_of(dict(app), dict(environment), dict(secrets or {}))
+        if checkpoint is not None or not has_engine():
+            return cls._from_settings(settings, lambda: checkpoint or Checkpoint())
+        return cls._from_settings(settings, CheckpointExport(pulumi.get_stack(), pulumi.get_root_directory()).answer)
+
+    @classmethod
+    def _from_settings(cls, settings: Settings, read_checkpoint: Callable[[], Checkpoint]) -> "Context":
+        stack = pulumi.get_stack()
+        description = Description(
+            app=settings.app,
+            environment=settings.environment,
+            secrets=secrets_of(settings, f"{settings.app.name}/{stack}"),
+            stack=stack,
+            # Unit tests with mocks have no Pulumi.yaml, so they use the current folder.
+            root=Path(pulumi.get_root_directory()) if has_engine() else Path.cwd(),
+        )
+        return cls(
+            description=description, sealed=settings.sealed, read_checkpoint=read_checkpoint, plain=settings.plain
+        )
+
+    @property
+    def app(self) -> App:
+        """The application (`app` in Pulumi.yaml)."""
+        return self.description.app
+
+    @property
+    def environment(self) -> Environment:
+        """The environment (`environment` in Pulumi.<stack>.yaml)."""
+        return self.description.environment
+
+    @property
+    def stack(self) -> str:
+        """Name of the stack, such as `prod`."""
+        return self.description.stack
+
+    @property
+    def root(self) -> Path:
+        """Folder of Pulumi.yaml."""
+        return self.description.root
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Checkpoint of the stack before this update."""
+        return self.read_checkpoint()
 
 
-def _own_patterns(context: Path, root: Path | None) -> list[str]:
-    """Return the patterns of the project's own files relative to the context, for each project folder in it."""
-    folders = [context, *([root] if root else [])]
-    inside = [folder.relative_to(context) for folder in folders if folder.is_relative_to(context)]
-    projects = dict.fromkeys(folder for folder in inside if (context / folder / "Pulumi.yaml").is_file())
-    return [str(PurePosixPath(folder) / name) for folder in projects for name in OWN]
+def secrets_of(settings: Settings, scope: str) -> dict[str, Secret]:
+    """Return the name and version of each secret, without the value.
 
+    The version is a hash of the value, so a changed value makes a new release. If the value is in the cluster, the version is a
+    hash of the reference to the value.
 
-def _is_own(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) or name.startswith(f"{pattern}/") for pattern in patterns)
+    Versions are visible in names of objects and in the state, so an attacker could guess a value and compare the hashes. The
+    hash function is scrypt, because with scrypt each guess takes some milliseconds. Short or common values can still be guessed,
+    so secrets must be long and random.
 
+    Args:
+        settings: the configuration, with the values of the secrets.
+        scope: application and stack, as in `shop/prod`. Equal values have different versions in different scopes.
+    """
 
-def _sent(context: Path, path: str) -> list[str]:
-    """Return the sorted names of all files that `docker build` sends."""
-    from docker.utils.build import exclude_paths
+    def version(name: str, value: str) -> str:
+        return hashlib.scrypt(value.encode(), salt=f"{scope}/{name}".encode(), n=2**9, r=8, p=1, dklen=8).hex()
 
-    patterns = list(_ignored(context, path))
-    try:
-        return sorted(exclude_paths(str(context), patterns))
-    except re.error as error:
-        raise ConfigError(
-            f"{path}: {context.name}/{IGNORE} has a pattern that is invalid ({error}); correct it"
-        ) from None
-    except RecursionError:
-        raise ConfigError(f"{path}: folders are nested too deeply; exclude them in {IGNORE}") from None
-
-
-def _ignored(context: Path, path: str) -> Iterator[str]:
-    file = context / IGNORE
-    if file.is_dir():
-        raise ConfigError(f"{path}: {context.name}/{IGNORE} is a folder; make it a file, or remove it")
-    if not file.is_file():
-        return
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: {context.name}/{IGNORE} is not UTF-8; save it as UTF-8") from None
-    for line in text.splitlines():
-        if line.strip() == "!":
-            raise ConfigError(f"{path}: {context.name}/{IGNORE} has a line with only `!`; remove it")
-        if line and not line.startswith("#"):
-            yield line
-
-
-def _record(context: Path, name: str, path: str) -> bytes:
-    """Return name, mode and content of a file or link. An image gets no content of folders, sockets and devices."""
-    file = context / name
-    if file.is_symlink():
-        content = os.fsencode(file.readlink())
-    elif file.is_file():
-        content = file.read_bytes()
-    else:
-        return b""
-    executable = file.stat(follow_symlinks=False).st_mode & 0o100
-    try:
-        return f"{name}\0{executable}\0{len(content)}\0".encode() + content
-    except UnicodeEncodeError:
-        raise ConfigError(
-            f"{path}: the name of {name!a} is not UTF-8; rename that file, or exclude it in {IGNORE}"
-        ) from None
+    cluster = settings.environment.kubernetes
+    references = {name: str(reference) for name, reference in (cluster.secrets if cluster else {}).items()}
+    return {
+        name: Secret(
+            name=name,
+            version=version(name, value),
+            plain=name not in references and passwords.plain(value),
+            pairable=name in references or passwords.pairable(value),
+        )
+        for name, value in (settings.secrets | references).items()
+    }

@@ -1,102 +1,107 @@
-"""The database tier: PostgreSQL, outside of the slots."""
+"""The database tier: PostgreSQL, which both slots share."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from pulumi import ResourceOptions
-
 from . import archive
-from .config import ConfigError, TierName
+from .config import ConfigError
 from .config import Database as DatabaseConfig
-from .named import read_text
-from .names import DATABASE_DATA, SUBDOMAIN, as_file_name
-from .platforms import Platform
-from .tier import POOLED, POSTGRES_PORT, REPLICATED, Data, DataTier, Description, data_image, elsewhere
-from .workload import DatabaseCluster, Image, Probe, Script, Workload, Zone
+from .config.own_files import read_text
+from .context import Description
+from .model.names import DATABASE_DATA, SUBDOMAIN, as_file_name
+from .model.services import DATABASE, POSTGRES_PORT
+from .model.workload import DatabaseCluster, Image, Probe, Script, Workload, Zone
+from .rendering import POOLED, REPLICATED, Data, data_image, external_service
+from .service import DataService, DataServiceArgs
 
-FOLDER = "/var/lib/postgresql/data"
-LARGEST = 512 * 2**10
-"""Limit of all SQL files together, in bytes."""
+MOUNT_PATH = "/var/lib/postgresql/data"
+SCRIPTS_SIZE = 512 * 2**10
+"""Maximum size of all SQL files together, in bytes."""
 
 
-APART = {"zones": "topology.kubernetes.io/zone", "hosts": "kubernetes.io/hostname", "anywhere": None}
-
-
-def workload(described: DatabaseConfig, description: Description) -> Data:
-    """Return the database of this environment: an external service, a cluster or a single instance."""
-    if outside := elsewhere(TierName.DATABASE, description.environment):
+def workload(settings: DatabaseConfig, description: Description) -> Data:
+    """Return the configured database: an external service, a cluster or a single instance."""
+    if outside := external_service(DATABASE.name, description.environment):
         return outside
-    if description.environment.size(TierName.DATABASE).ha:
-        return _replicated(described, description)
-    return _single(described, description, data_image(TierName.DATABASE, described, description))
+    if description.environment.tier_settings(DATABASE.name).ha:
+        return _replicated(settings, description)
+    return _single(settings, description, data_image(DATABASE.name, settings, description))
 
 
-def _replicated(described: DatabaseConfig, description: Description) -> DatabaseCluster:
+def _replicated(settings: DatabaseConfig, description: Description) -> DatabaseCluster:
     environment, pull_secrets = description.environment, description.pull_secrets
-    size = environment.size(TierName.DATABASE)
+    size = environment.tier_settings(DATABASE.name)
     pooler = Image(reference=environment.pooler, path="environment.pooler", pull_secrets=pull_secrets)
     return DatabaseCluster(
-        tier=TierName.DATABASE,
+        tier=DATABASE.name,
         name=REPLICATED,
         pooled=POOLED,
-        image=data_image(TierName.DATABASE, described, description),
+        image=data_image(DATABASE.name, settings, description),
         pooler=pooler,
-        resources=description.resources(TierName.DATABASE),
-        database=described.name,
-        owner=described.user,
-        password=description.secrets[described.password],
+        resources=description.resources(DATABASE.name),
+        database=settings.name,
+        owner=settings.user,
+        password=description.secrets[settings.password],
         port=POSTGRES_PORT,
-        volume=description.volume(TierName.DATABASE, REPLICATED, FOLDER),
-        scripts=_scripts(described, description),
+        volume=description.volume(DATABASE.name, REPLICATED, MOUNT_PATH),
+        scripts=_scripts(settings, description),
         priority=size.priority_class,
-        start_within=described.start_within,
-        apart=APART[environment.cluster.apart],
+        start_within=settings.start_within,
+        apart=environment.cluster.apart,
         archive=archive.described(description),
-        beside=_before(described, description) if size.single else None,
+        beside=_former_instance(settings, description) if size.single else None,
     )
 
 
-def _before(described: DatabaseConfig, description: Description) -> Workload:
-    """Return the former single instance beside the cluster. The environment's pinned image is the cluster's, so it uses the application's."""
-    return _single(described, description, Image(reference=described.image, path="app.database.image"))
+def _former_instance(settings: DatabaseConfig, description: Description) -> Workload:
+    """Return the single instance that the cluster replaces. Both run during migration.
+
+    The image is `app.database.image`, because `environment.images.database` is the image of the cluster.
+    """
+    return _single(settings, description, Image(reference=settings.image, path="app.database.image"))
 
 
-def _single(described: DatabaseConfig, description: Description, image: Image) -> Workload:
-    """Return PostgreSQL with the public image's interface (POSTGRES_*, *_FILE) and data checksums. SIGINT stops it in fast mode."""
-    password = description.secrets[described.password]
+def _single(settings: DatabaseConfig, description: Description, image: Image) -> Workload:
+    """Return a single PostgreSQL instance with data checksums. The image must read the POSTGRES_* variables, as the
+    public image does."""
+    password = description.secrets[settings.password]
     return Workload(
-        tier=TierName.DATABASE,
+        tier=DATABASE.name,
         image=image,
-        resources=description.resources(TierName.DATABASE),
+        resources=description.resources(DATABASE.name),
         env=(
-            # A folder below the mount: initdb must own its folder, and the mount may have another owner.
-            ("PGDATA", f"{FOLDER}/pgdata"),
-            ("POSTGRES_DB", described.name),
+            # PGDATA is a folder below the mount path, because initdb must own PGDATA. The mount itself may have another owner.
+            ("PGDATA", f"{MOUNT_PATH}/pgdata"),
+            ("POSTGRES_DB", settings.name),
             ("POSTGRES_INITDB_ARGS", "--data-checksums"),
             ("POSTGRES_PASSWORD_FILE", password.path),
-            ("POSTGRES_USER", described.user),
+            ("POSTGRES_USER", settings.user),
         ),
         secrets=(password,),
         port=POSTGRES_PORT,
-        probe=Probe(command=takes_connections(described)),
+        probe=Probe(command=readiness_command(settings)),
         zones=(Zone.DATA,),
-        priority=description.environment.size(TierName.DATABASE).priority_class,
+        priority=description.environment.tier_settings(DATABASE.name).priority_class,
         writable=("/tmp", "/var/run/postgresql"),
-        scripts=_scripts(described, description),
-        volumes=(description.volume(TierName.DATABASE, DATABASE_DATA, FOLDER),),
-        user=described.uid,
-        start_within=described.start_within,
+        scripts=_scripts(settings, description),
+        volumes=(description.volume(DATABASE.name, DATABASE_DATA, MOUNT_PATH),),
+        user=settings.uid,
+        start_within=settings.start_within,
         stop_within=60,
     )
 
 
-def _scripts(described: DatabaseConfig, description: Description) -> tuple[Script, ...]:
-    """Return the SQL files of a new database. Their names begin with a number, because the image runs them in sorted order.
+def _scripts(settings: DatabaseConfig, description: Description) -> tuple[Script, ...]:
+    """Return the files that run once in a new database.
+
+    Each file name gets a number as prefix, because images run the files in the order of their names. On Kubernetes one
+    ConfigMap contains all files, so `SCRIPTS_SIZE` is below the maximum size of a ConfigMap, 1 MiB.
 
     Raises:
-        ConfigError: a file is not UTF-8 text, or the files are too large together: a ConfigMap takes a megabyte.
+        ConfigError: a file is not UTF-8 text, or all files together exceed `SCRIPTS_SIZE`.
     """
-    seed = described.seed if description.environment.seed else ()
-    files = [(f"app.database.init.{number}", name) for number, name in enumerate(described.init)]
+    seed = settings.seed if description.environment.seed else ()
+    files = [(f"app.database.init.{number}", name) for number, name in enumerate(settings.init)]
     files += [(f"app.database.seed.{number}", name) for number, name in enumerate(seed)]
     digits = max(len(str(len(files) - 1)), 2)
     scripts = [
@@ -107,34 +112,52 @@ def _scripts(described: DatabaseConfig, description: Description) -> tuple[Scrip
         for position, (path, name) in enumerate(files)
     ]
     for path, name in files:
-        _refuse_unread(name, path, several=description.environment.size(TierName.DATABASE).ha)
-    if sum(len(script.text.encode()) for script in scripts) > LARGEST:
+        _refuse_other_types(name, path, is_cluster=description.environment.tier_settings(DATABASE.name).ha)
+    if sum(len(script.text.encode()) for script in scripts) > SCRIPTS_SIZE:
         path = files[-1][0].rpartition(".")[0]
-        raise ConfigError(f"{path}: these files are too large together; load them with a task of the api")
+        raise ConfigError(
+            f"{path}: all files together exceed {SCRIPTS_SIZE // 2**10} KiB; load the data with a task of the api"
+        )
     return tuple(scripts)
 
 
-def _refuse_unread(name: str, path: str, *, several: bool) -> None:
-    """Refuse a file that would not run as its name suggests.
+def _refuse_other_types(name: str, path: str, *, is_cluster: bool) -> None:
+    """Refuse a file type that the image would skip or misread.
 
-    The public image skips other endings (docker-library/postgres, docker-entrypoint.sh). CloudNativePG runs every file as SQL.
+    The public image runs only `.sql` and `.sh` files (docker-library/postgres, docker-entrypoint.sh). CloudNativePG runs every
+    file as SQL.
     """
-    if several and name.endswith(".sh"):
-        raise ConfigError(f"{path}: {name} is a shell script, and with `ha` only SQL runs; write it in SQL")
-    if not several and not name.endswith((".sql", ".sh")):
-        raise ConfigError(f"{path}: {name} does not end with .sql, and the image runs no other file; rename it")
+    if is_cluster and name.endswith(".sh"):
+        raise ConfigError(
+            f"{path}: {name} is a shell script, but with `ha` only SQL files run; rewrite the script in SQL"
+        )
+    if not is_cluster and not name.endswith((".sql", ".sh")):
+        raise ConfigError(
+            f"{path}: {name} does not end with .sql or .sh, so the image would skip the file; rename the file"
+        )
 
 
-def takes_connections(described: DatabaseConfig) -> tuple[str, ...]:
-    """Return a command that ends with 0 if the database takes connections.
+def readiness_command(settings: DatabaseConfig) -> tuple[str, ...]:
+    """Return the health check command, which exits with 0 if the database accepts connections.
 
-    It connects over TCP: during initialisation the image runs a temporary server that listens on the socket only.
+    The command connects over TCP, because the temporary server that initialises the database must not pass the check. The
+    temporary server listens only on a Unix socket.
     """
-    return ("pg_isready", "-q", "-h", "127.0.0.1", "-U", described.user, "-d", described.name)
+    return ("pg_isready", "-q", "-h", "127.0.0.1", "-U", settings.user, "-d", settings.name)
 
 
-class Database(DataTier):
-    """The database, shared by both slots."""
+@dataclass(frozen=True, kw_only=True)
+class DatabaseArgs(DataServiceArgs):
+    """Arguments of `Database`, the same as those of `DataService`. `data.tier` must be `database`."""
 
-    def __init__(self, name: str, platform: Platform, args: Data, opts: ResourceOptions | None = None) -> None:
-        super().__init__("tiers:database:Database", name, platform, args, opts)
+
+class Database(DataService):
+    """Deploy PostgreSQL, which both slots share.
+
+    Deploying a release changes no resource of the database. The type of `args.data` selects a single instance (`Workload`), a
+    cluster (`DatabaseCluster`) or an external service (`ExternalService`).
+
+    Example:
+        database = Database("database", DatabaseArgs(platform=platform, data=application.data["database"]))
+        pulumi.export("database", Output.concat(database.host, ":", database.port.apply(str)))
+    """

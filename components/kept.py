@@ -1,7 +1,8 @@
-"""Slots that stay unchanged: registered again from the checkpoint, so that the current program can't change them.
+"""Register slots that keep their release.
 
-Each resource is registered by type, name and parent, without inputs and with all changes ignored. Pulumi then reports
-"unchanged" and keeps the stored inputs (tested with pulumi 3.256 and both providers).
+The resources of such a slot come from the checkpoint, because a newer program would render different resources. Each resource
+is registered with its type, name and parent, but without inputs, and `ignore_changes` covers all inputs. Pulumi then reports
+the resource as unchanged and keeps the stored inputs (tested with pulumi 3.256 and both providers).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -9,192 +10,225 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pulumi
-from pulumi import ComponentResource, CustomResource, Output, Resource
+from pulumi import ComponentResource, CustomResource, Output, Resource, ResourceOptions
 
-from . import checkpoint
-from .checkpoint import Checkpoint, Entry
-from .config import TierName
-from .memory import MADE, can_be_put_back, images, ordered, recall, remember, suspended
-from .options import below
-from .platforms import Place, Platform, Wanted
-from .recorded import RECORDED, text
-from .release import Held, Observed, Plan, ReleaseError, Slot
-from .slot import facts, identity
-from .workload import Scale, Workload
-
-
-def unavailable(platform: Platform, known: Checkpoint, slot: Slot) -> Sequence[str]:
-    """Return the images that a slot needs to serve again and that its platform no longer has."""
-    needed = images(suspended(known, slot), known, slot)
-    absent = platform.absent_images(needed) if needed else ()
-    return [needed[image] for image in absent]
+from .model.workload import Scale
+from .options import child_options
+from .platforms import Dependencies, Deployer, DesiredState, SlotTarget
+from .release.checkpoint import SLOT, SWITCHES, Checkpoint, Entry, observe, suspended_entries, suspended_state
+from .release.memory import MEMORY, images, is_recreatable, ordered, recall, remember
+from .release.planner import Slot
+from .release.recorded import RECORDED, text
+from .rollout import Rollout
+from .slot import component_outputs, identity
 
 
-def observe(platform: Platform, known: Checkpoint, observed: Observed) -> Observed:
-    """Return `observed`, with the live slot marked as lost if one of its images is gone. Its release must then be deployed again."""
-    if not observed.live or observed.live not in observed.held or not unavailable(platform, known, observed.live):
-        return observed
-    slot_state = replace(observed.held[observed.live], lost=True)
-    return replace(observed, held={**observed.held, observed.live: slot_state})
+@dataclass(frozen=True, kw_only=True)
+class KeptSlotArgs:
+    """Arguments of `KeptSlot`."""
 
-
-def refuse_unavailable(platform: Platform, plan: Plan, known: Checkpoint) -> None:
-    """Refuse to go back to a release that can't run any more.
-
-    Raises:
-        ReleaseError: one of its images is gone. Nothing has been changed yet.
-    """
-    absent = unavailable(platform, known, plan.live) if plan.moves and not plan.render else ()
-    if absent:
-        raise ReleaseError(
-            f"{plan.release} can't go live again: {' and '.join(absent)} is gone from the engine, and nothing was changed; "
-            "release that commit again (check it out, and `make up`)"
-        )
+    rollout: Rollout
+    """The planned update (`plan_rollout`). `rollout.plan.keep` lists the slots to keep."""
+    slot: Slot
+    """The slot to keep, one of `rollout.plan.keep`."""
+    after: Sequence[Resource] = ()
+    """Resources outside of the slots (`foundation`). `pulumi destroy` deletes these resources after the resources of the slot."""
 
 
 class KeptSlot(ComponentResource):
-    """A slot that stays unchanged, except for two things that are not part of a release: its scale, and whether its tiers run.
+    """Register a slot whose release stays unchanged. Only the scale and the suspension of its services may change.
+
+    The live slot gets the configured number of replicas. In a standby slot the services that `environment.release` selects are
+    suspended: their containers are deleted, and recreated when traffic returns. The inputs of this component store the deleted
+    resources. If all services are suspended, requests pinned to this slot by a cookie go to the live slot.
 
     Args:
-        scales: the current scale of each tier; empty to keep the stored ones.
-        resting: the tiers to suspend. The inputs of this component remember their resources, which are recreated when
-            traffic returns. If all tiers are suspended, cookie-pinned requests go to the live slot instead.
+        name: resource name of the component. It must equal the name of the `Slot` component that deployed the release.
+        args: see `KeptSlotArgs`.
+        opts: options of the component.
+
+    Example:
+        blue = KeptSlot("blue", KeptSlotArgs(rollout=rollout, slot=Slot.BLUE))
     """
 
-    def __init__(
-        self,
-        platform: Platform,
-        slot: Slot,
-        held: Held,
-        known: Checkpoint,
-        shared: Sequence[Resource],
-        scales: Mapping[TierName, Scale],
-        resting: Collection[str],
-        workloads: Mapping[TierName, Workload],
-    ) -> None:
-        present = {entry.urn: entry for entry in known.below(slot, checkpoint.SLOT)}
-        memory = {entry.urn: entry for entry in checkpoint.rested(known, slot)}
-        remembered = {entry.urn: entry for entry in recall(known, slot)}
-        missing = {urn: entry for urn, entry in remembered.items() if urn not in present and urn not in memory}
-        linked = [_linked(entry, remembered) for entry in (*present.values(), *missing.values())]
-        whole = {entry.urn: entry for entry in ordered(linked)}
-        slot_state = _SlotState(whole=whole, there=present, memory=memory)
-        stay, memory = _resting(slot_state, resting, platform) if resting else _back(slot_state, scales, platform)
-        target = Place(slot=slot, release=held.release)
-        sources = images(missing.values(), known, slot)
-        absent = frozenset(platform.absent_images(sources) if sources else ())
-        inputs = identity(slot, held.release, held.order)
-        inputs |= {"rested": [checkpoint.remembered(entry) for entry in memory.values()]} if memory else {}
-        super().__init__(checkpoint.SLOT, slot, inputs, None)
+    gates: Mapping[str, Output[Resource]]
+    """Changed resources by name, such as recreated containers. Pass all of them to `Switch`, which moves traffic after these
+    changes."""
+
+    def __init__(self, name: str, args: KeptSlotArgs, opts: ResourceOptions | None = None) -> None:
+        rollout, slot = args.rollout, args.slot
+        platform, checkpoint = rollout.platform, rollout.context.checkpoint
+        state = rollout.observed.slots[slot]
+        slot_resources = _SlotResources.read(checkpoint, slot, platform)
+        suspended = rollout.suspended(slot)
+        is_live = slot is rollout.plan.live
+        scales = rollout.application.scales if is_live else dict[str, Scale]()
+        changes, memory = (
+            _suspend(slot_resources, suspended, platform) if suspended else _resume(slot_resources, scales, platform)
+        )
+        inputs = identity(slot, state.release, state.order)
+        inputs |= {"rested": [suspended_state(entry) for entry in memory.values()]} if memory else {}
+        super().__init__(SLOT, name, inputs, opts)
         resources: dict[str, Resource] = {}
-        self.gates: dict[str, Output[Resource]] = {}
-        """Resources that change scale, run again or change routes. Each must be ready before traffic moves."""
-        for entry, wanted in stay:
-            if entry.urn in missing and entry.custom:
-                wanted = wanted or _put_back(entry, scales, platform, target, workloads)
-                if str(entry.inputs.get("image")) in absent:
-                    wanted = None
-                if entry.runs and not wanted:
-                    pulumi.log.warn(
-                        f"{entry.name} is lost, and so is {sources[entry.inputs['image']]}; deploy its release again"
-                    )
-                if not wanted:
+        gates: dict[str, Output[Resource]] = {}
+        for entry, change in changes:
+            desired = change
+            if entry.urn in slot_resources.missing and entry.custom:
+                desired = slot_resources.restored(entry, change, scales, rollout)
+                if not desired:
                     continue
-            # The slot depends on every shared resource: URNs outside of the slot can't be resolved here. Without
-            # dependencies `pulumi destroy` would delete networks and volumes before the containers that use them.
-            opened = wanted and not entry.runs and not resting and entry.urn not in missing
-            needed = list(resources) if opened else entry.dependencies
-            after = [*shared, *(resources[urn] for urn in needed if urn in resources)]
-            resources[entry.urn] = resource = replay(entry, platform, resources.get(entry.parent, self), after, wanted)
-            if wanted:
-                self.gates[entry.name] = passed(resource) if (passed := wanted.passed) else _exists(resource)
-        observed = checkpoint.observe(known)
-        outputs: dict[str, Any] = {checkpoint.SWITCHES: observed.switches if slot is observed.live else None}
-        # A failing update removes the outputs of the switch's component, so a slot keeps copies.
-        outputs |= {RECORDED: text(known), MADE: remember(whole.values())}
-        self.register_outputs(facts(inputs, proven=str(held.release) if held.proven else None, **outputs))
+            # Open a route after all containers are healthy.
+            is_opened_route = desired and not entry.runs and not suspended and entry.urn not in slot_resources.missing
+            needed = list(resources) if is_opened_route else entry.dependencies
+            # Depend on every shared resource, because the checkpoint names dependencies outside of the slot only by URN. Without
+            # these dependencies `pulumi destroy` would delete networks and volumes before the containers that use them.
+            after = [*args.after, *(resources[urn] for urn in needed if urn in resources)]
+            resources[entry.urn] = resource = replay(entry, platform, resources.get(entry.parent, self), after, desired)
+            if desired:
+                gates[entry.name] = passed(resource) if (passed := desired.passed) else _exists(resource)
+        self.gates = gates
+        proven = str(state.release) if state.proven else None
+        self.register_outputs(component_outputs(inputs, proven=proven, **_copies(rollout, slot, slot_resources)))
 
 
-_Stay = Sequence[tuple[Entry, Wanted | None]]
+def _copies(rollout: Rollout, slot: Slot, slot_resources: "_SlotResources") -> dict[str, Any]:
+    """Return outputs for the slot's component: copies of the outputs of `Switch`, and the memory of the slot (`release.memory`).
+
+    The copies are needed because Pulumi may remove the outputs of `Switch` when an update fails."""
+    observed = observe(rollout.context.checkpoint)
+    switches = observed.switches if slot is observed.live else None
+    return {
+        SWITCHES: switches,
+        RECORDED: text(rollout.context.checkpoint),
+        MEMORY: remember(slot_resources.entries.values()),
+    }
+
+
+_Changes = Sequence[tuple[Entry, DesiredState | None]]
 _Entries = Mapping[str, Entry]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _SlotState:
-    """Resources of a slot by URN. `there` are in the checkpoint; `whole` also has those that are gone but remembered.
+class _SlotResources:
+    """Resources of a slot that keeps its release. The keys of the `_Entries` are URNs."""
 
-    `memory` has the resources that ran before the slot was suspended.
-    """
-
-    whole: _Entries
-    there: _Entries
+    slot: Slot
+    present: _Entries
+    """Resources in the checkpoint."""
+    missing: _Entries
+    """Resources that are in the memory of the slot (`release.memory`), but no longer in the checkpoint."""
+    entries: _Entries
+    """Present and missing resources together, sorted: parents and dependencies first."""
     memory: _Entries
+    """Resources that were deleted when the slot was suspended (`suspended_entries`), not the memory of `release.memory`."""
+    image_names: Mapping[str, str]
+    """Images that missing resources need: image id → text for messages, with the names of the image and of a service."""
+    absent_images: frozenset[str]
+    """Ids of the images in `image_names` that are gone from the platform."""
 
-    def unless_done(self, wanted: Wanted | None, entry: Entry) -> Wanted | None:
-        """Return the desired state of a resource, or None if the checkpoint has it already."""
-        stored = self.there.get(entry.urn)
-        return None if wanted and stored and not stored.failed and stored.inputs == wanted.inputs else wanted
+    @classmethod
+    def read(cls, checkpoint: Checkpoint, slot: Slot, platform: Deployer) -> "_SlotResources":
+        """Return the resources of a slot from the checkpoint and from the memory of the slot."""
+        present = {entry.urn: entry for entry in checkpoint.descendants(slot, SLOT)}
+        memory = {entry.urn: entry for entry in suspended_entries(checkpoint, slot)}
+        recalled = {entry.urn: entry for entry in recall(checkpoint, slot)}
+        missing = {urn: entry for urn, entry in recalled.items() if urn not in present and urn not in memory}
+        linked = [_linked(entry, recalled) for entry in (*present.values(), *missing.values())]
+        image_names = images(missing.values(), checkpoint, slot)
+        return cls(
+            slot=slot,
+            present=present,
+            missing=missing,
+            entries={entry.urn: entry for entry in ordered(linked)},
+            memory=memory,
+            image_names=image_names,
+            absent_images=frozenset(platform.inspector.absent_images(image_names) if image_names else ()),
+        )
+
+    def restored(
+        self, entry: Entry, change: DesiredState | None, scales: Mapping[str, Scale], rollout: Rollout
+    ) -> DesiredState | None:
+        """Return the desired state of a missing resource, or None if the resource can't be recreated. Log a
+        warning for a container that can't be recreated."""
+        desired = change or _recreated(entry, scales, rollout, self.slot)
+        if str(entry.inputs.get("image")) in self.absent_images:
+            desired = None
+        if entry.runs and not desired:
+            name = self.image_names[entry.inputs["image"]]
+            pulumi.log.warn(
+                f"{entry.name} is missing and can't be recreated, because its image {name} is missing too; deploy the release of this container again"
+            )
+        return desired
+
+    def if_changed(self, desired: DesiredState | None, entry: Entry) -> DesiredState | None:
+        """Return `desired`, or None if the checkpoint has the resource in this state already."""
+        stored = self.present.get(entry.urn)
+        return None if desired and stored and not stored.failed and stored.inputs == desired.inputs else desired
 
 
-def _resting(slot: _SlotState, resting: Collection[str], platform: Platform) -> tuple[_Stay, _Entries]:
-    """Return the resources of a suspended slot that stay, and those that its memory keeps.
+def _suspend(slot: _SlotResources, suspended: Collection[str], platform: Deployer) -> tuple[_Changes, _Entries]:
+    """Return the resources to register for a slot with suspended services, and the resources to store in the inputs of the
+    slot's component.
 
-    If every tier is suspended, the slot's routes for pinned requests are closed as well.
+    A later update restores the stored resources when the services run again.
+
+    If all services are suspended, requests pinned to the slot are rerouted to the live slot.
     """
-    running = {urn: entry for urn, entry in slot.whole.items() if entry.runs}
-    stopped = {urn: entry for urn, entry in running.items() if entry.tier in resting}
-    whole = stopped.keys() == running.keys()
-    # A route is in memory only if an update was interrupted while closing it.
+    running = {urn: entry for urn, entry in slot.entries.items() if entry.runs}
+    stopped = {urn: entry for urn, entry in running.items() if entry.tier in suspended}
+    is_all_suspended = stopped.keys() == running.keys()
+    # `memory` contains a route only if an earlier update was interrupted while it changed that route.
     routes = {urn: entry for urn, entry in slot.memory.items() if not entry.runs}
-    all_of_it = routes | dict(slot.whole) if whole else slot.whole
-    stay = [(entry, slot.unless_done(platform.closed(entry) if whole else None, entry)) for entry in all_of_it.values()]
-    shut = {entry.urn: entry for entry, wanted in stay if wanted}
-    return [item for item in stay if item[0].urn not in stopped], {**shut, **slot.memory, **stopped}
+    entries = routes | dict(slot.entries) if is_all_suspended else slot.entries
+    changes = [
+        (entry, slot.if_changed(platform.suspended_route(entry) if is_all_suspended else None, entry))
+        for entry in entries.values()
+    ]
+    closed = {entry.urn: entry for entry, desired in changes if desired}
+    return [item for item in changes if item[0].urn not in stopped], {**closed, **slot.memory, **stopped}
 
 
-def _back(slot: _SlotState, scales: Mapping[TierName, Scale], platform: Platform) -> tuple[_Stay, _Entries]:
-    """Return the resources of a slot that runs, and those that its memory keeps.
+def _resume(slot: _SlotResources, scales: Mapping[str, Scale], platform: Deployer) -> tuple[_Changes, _Entries]:
+    """Return the resources to register for a running slot, and the resources to store in the inputs of the slot's component.
 
-    Suspended resources are recreated first; routes for pinned requests are opened last.
+    Suspended containers are recreated first. Routes are restored last, because pinned requests need healthy containers.
     """
-    again = {urn: entry for urn, entry in slot.memory.items() if entry.runs and urn not in slot.there}
+    recreated = {urn: entry for urn, entry in slot.memory.items() if entry.runs and urn not in slot.present}
     routes = {urn: entry for urn, entry in slot.memory.items() if not entry.runs}
-    # A lost resource gets its scale when it is recreated: an update registers each hook once.
-    stay = [
-        (entry, platform.rescaled(entry, scales) if urn in slot.there else None)
-        for urn, entry in slot.whole.items()
+    # A missing resource is scaled by `restored`. Scaling it here too would register the same hook twice, which Pulumi refuses.
+    changes = [
+        (entry, platform.rescaled(entry, scales) if urn in slot.present else None)
+        for urn, entry in slot.entries.items()
         if urn not in routes
     ]
-    stay += [(entry, platform.revived(entry, scales)) for entry in again.values()]
-    stay += [(entry, slot.unless_done(platform.opened(entry), entry)) for entry in routes.values()]
-    return stay, slot.memory
+    changes += [(entry, platform.resumed(entry, scales)) for entry in recreated.values()]
+    changes += [(entry, slot.if_changed(platform.active_route(entry), entry)) for entry in routes.values()]
+    return changes, slot.memory
 
 
-def _put_back(
-    entry: Entry,
-    scales: Mapping[TierName, Scale],
-    platform: Platform,
-    place: Place,
-    workloads: Mapping[TierName, Workload],
-) -> Wanted | None:
-    """Return the inputs of a lost resource from its slot's memory, or None if it can't be recreated.
+def _recreated(entry: Entry, scales: Mapping[str, Scale], rollout: Rollout, slot: Slot) -> DesiredState | None:
+    """Return the desired state of a missing resource from the memory of its slot (`release.memory`), or None if the resource
+    can't be recreated.
 
-    Secrets are not remembered. Current values are used if their version is the same.
+    The memory contains no values of secrets. A secret therefore gets its current value, if this value has the deployed version.
     """
+    platform = rollout.platform
     if entry.sealed:
-        holders = (platform.resealed(entry, workload, place) for workload in workloads.values())
-        return next((wanted for wanted in holders if wanted), None)
-    if not can_be_put_back(entry):
+        target = SlotTarget(slot=slot, release=rollout.observed.slots[slot].release)
+        workloads = rollout.application.workloads.values()
+        holders = (platform.with_current_secrets(entry, workload, target) for workload in workloads)
+        return next((desired for desired in holders if desired), None)
+    if not is_recreatable(entry):
         return None
     if entry.runs:
-        return platform.revived(entry, scales)
-    leads_to_slot = platform.closed(entry) is not None
-    return platform.opened(entry) if leads_to_slot else Wanted(inputs=entry.inputs)
+        return platform.resumed(entry, scales)
+    is_route = platform.suspended_route(entry) is not None
+    return platform.active_route(entry) if is_route else DesiredState(inputs=entry.inputs)
 
 
-def _linked(entry: Entry, remembered: _Entries) -> Entry:
-    """Return an entry with its original dependencies: dependencies on lost resources have left the checkpoint."""
-    before = remembered[entry.urn].dependencies if entry.urn in remembered else ()
+def _linked(entry: Entry, memory: _Entries) -> Entry:
+    """Return a resource with its dependencies on missing resources added again, because the checkpoint lacks these dependencies."""
+    before = memory[entry.urn].dependencies if entry.urn in memory else ()
     return replace(entry, dependencies=tuple(dict.fromkeys((*entry.dependencies, *before))))
 
 
@@ -203,24 +237,24 @@ def _exists(resource: Resource) -> Output[Resource]:
 
 
 def replay(
-    entry: Entry, platform: Platform, parent: Resource, after: Sequence[Resource], wanted: Wanted | None = None
+    entry: Entry, platform: Deployer, parent: Resource, after: Dependencies, desired: DesiredState | None = None
 ) -> Resource:
-    """Register a resource unchanged, or with the desired state `wanted`.
+    """Register a resource of the checkpoint, unchanged or with a new state.
 
     Args:
         entry: the resource in the checkpoint.
-        platform: the platform it belongs to.
-        parent: its parent.
-        after: the resources it depends on.
-        wanted: its desired state; None to keep it unchanged.
+        platform: platform of the resource.
+        parent: parent of the resource.
+        after: resources that the resource depends on.
+        desired: the new state; None to keep the resource unchanged.
     """
     if not entry.custom:
-        return ComponentResource(entry.type, entry.name, None, below(parent))
+        return ComponentResource(entry.type, entry.name, None, child_options(parent))
     arguments: dict[str, Any] = {"ignore_changes": ["*"]}
-    if wanted:
-        arguments = {"hooks": wanted.hooks, "custom_timeouts": wanted.timeouts, "ignore_changes": wanted.theirs}
-        arguments |= {"delete_before_replace": True}  # The names are fixed, so both can't exist at once.
-        arguments |= {"additional_secret_outputs": wanted.secret_outputs} if wanted.secret_outputs else {}
-    opts = below(parent, depends_on=after, provider=platform.provider, **arguments)
-    inputs = dict.fromkeys(wanted.reads) | dict(wanted.inputs) if wanted else {}
+    if desired:
+        arguments = {"hooks": desired.hooks, "custom_timeouts": desired.timeouts, "ignore_changes": desired.theirs}
+        arguments |= {"delete_before_replace": True}  # Names are fixed: old and new object can't exist together.
+        arguments |= {"additional_secret_outputs": desired.secret_outputs} if desired.secret_outputs else {}
+    opts = child_options(parent, depends_on=after, provider=platform.provider_for(parent), **arguments)
+    inputs = dict.fromkeys(desired.reads) | dict(desired.inputs) if desired else {}
     return CustomResource(entry.type, entry.name, inputs, opts)

@@ -1,72 +1,75 @@
-"""Monitoring of an environment: metrics exporters for its data tiers, Prometheus' targets and rules, in a component of its own."""
+"""Monitoring component: metrics exporters of data services, Prometheus with its targets and rules, and the dashboard."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from urllib.parse import quote
 
-from pulumi import ComponentResource, Resource
+from pulumi import ComponentResource, Output, Resource, ResourceOptions
 
-from .alerts import EXPORTER_PORTS, Watched
-from .config import TierName
-from .platforms import Platform
-from .switch import Switch
-from .tier import DATA_PORTS, Description, database_name
-from .workload import Image, Probe, Resources, Workload, Zone
+from .context import Description
+from .model.services import CACHE, DATABASE
+from .model.workload import Image, Probe, Resources, Workload, Zone
+from .observability.alerts import EXPORTER_PORTS, MonitoringScope
+from .platforms import Deployer
+from .rendering import database_name
 
 USER = 65534
-"""User id of nobody in the public images."""
-SMALL = Resources(cpu=0.1, memory=64 * 2**20, reserve=0.01)
+"""UID of the user `nobody` in the public images."""
+EXPORTER_RESOURCES = Resources(cpu=0.1, memory=64 * 2**20, reserve=0.01)
 
 
-def exporters(watched: Watched, description: Description) -> dict[TierName, Workload]:
-    """Return a metrics exporter for each data tier that runs here and has no metrics of its own."""
-    factories = {TierName.DATABASE: _database, TierName.CACHE: _cache}
-    return {tier: factories[tier](watched, description) for tier in watched.exported}
+def exporters(monitored: MonitoringScope, description: Description) -> dict[str, Workload]:
+    """Return the metrics exporters by the name of the data service. A service that serves metrics itself gets no exporter."""
+    factories = {DATABASE.name: _database, CACHE.name: _cache}
+    return {tier: factories[tier](monitored, description) for tier in monitored.exported}
 
 
-def _database(watched: Watched, description: Description) -> Workload:
-    """Return postgres_exporter. It logs in as the database's owner, limited in each session to pg_monitor and read-only transactions.
+def _database(monitored: MonitoringScope, description: Description) -> Workload:
+    """Return postgres_exporter, which logs in as the owner of the database, with the role pg_monitor and read-only
+    transactions.
 
-    postgres_exporter 0.11 splits its connection string at spaces and equals signs, fails on a password that has one, and logs it.
-    Such a password reaches the driver in PGPASSWORD instead, which a shell sets before it replaces itself.
+    postgres_exporter 0.11 fails on a password with a space or an equals sign, and logs the password. A shell therefore passes
+    such a password in the variable PGPASSWORD.
     """
-    described = watched.app.database
-    assert described
+    settings = monitored.app.database
+    assert settings
     limits = "role=pg_monitor&default_transaction_read_only=on"
-    name = database_name(described, description.environment)
-    uri = f"{TierName.DATABASE}:{DATA_PORTS[TierName.DATABASE]}/{name}?sslmode=disable&{limits}"
-    password = description.secrets[described.password]
+    name = database_name(settings, description.environment)
+    uri = f"{DATABASE.name}:{DATABASE.port}/{name}?sslmode=disable&{limits}"
+    password = description.secrets[settings.password]
     if password.pairable:
-        env = {"DATA_SOURCE_PASS_FILE": password.path, "DATA_SOURCE_URI": uri, "DATA_SOURCE_USER": described.user}
-        return _exporter(watched, description, TierName.DATABASE, password.name, env)
-    env = {"DATA_SOURCE_NAME": f"postgresql://{quote(described.user)}@{uri}"}
+        env = {"DATA_SOURCE_PASS_FILE": password.path, "DATA_SOURCE_URI": uri, "DATA_SOURCE_USER": settings.user}
+        return _exporter(monitored, description, DATABASE.name, password.name, env)
+    env = {"DATA_SOURCE_NAME": f"postgresql://{quote(settings.user)}@{uri}"}
     command = ("sh", "-c", f'PGPASSWORD="$(cat {password.path})" exec /bin/postgres_exporter')
-    return _exporter(watched, description, TierName.DATABASE, password.name, env, command)
+    return _exporter(monitored, description, DATABASE.name, password.name, env, command)
 
 
-def _cache(watched: Watched, description: Description) -> Workload:
-    """Return redis_exporter. It can't read a bare password from a file, so a shell exports the password and then replaces itself."""
-    described = watched.app.cache
-    assert described
-    password = description.secrets[described.password]
-    env = {"REDIS_ADDR": f"redis://{TierName.CACHE}:{DATA_PORTS[TierName.CACHE]}"}
+def _cache(monitored: MonitoringScope, description: Description) -> Workload:
+    """Return redis_exporter. A shell reads the password file into an environment variable, because redis_exporter can't read
+    the password from a text file."""
+    settings = monitored.app.cache
+    assert settings
+    password = description.secrets[settings.password]
+    env = {"REDIS_ADDR": f"redis://{CACHE.name}:{CACHE.port}"}
     command = ("sh", "-c", f'REDIS_PASSWORD="$(cat {password.path})" exec /redis_exporter')
-    return _exporter(watched, description, TierName.CACHE, password.name, env, command)
+    return _exporter(monitored, description, CACHE.name, password.name, env, command)
 
 
 def _exporter(
-    watched: Watched,
+    monitored: MonitoringScope,
     description: Description,
-    tier: TierName,
+    tier: str,
     password: str,
     env: Mapping[str, str],
     command: tuple[str, ...] = (),
 ) -> Workload:
-    reference = watched.environment.watchers(watched.app)[f"exporters.{tier}"]
+    reference = monitored.environment.monitoring_images(monitored.app)[f"exporters.{tier}"]
     path = f"environment.monitoring.exporters.{tier}"
     return Workload(
         tier=f"{tier}-exporter",
         image=Image(reference=reference, path=path, pull_secrets=description.pull_secrets),
-        resources=SMALL,
+        resources=EXPORTER_RESOURCES,
         command=command,
         env=tuple(sorted(env.items())),
         secrets=(description.secrets[password],),
@@ -79,19 +82,43 @@ def _exporter(
     )
 
 
-class Monitoring(ComponentResource):
-    """Monitoring of an environment. Nothing depends on it. Only the target with the live release depends on the switch."""
+@dataclass(frozen=True, kw_only=True)
+class MonitoringArgs:
+    """Arguments of `Monitoring`."""
 
-    def __init__(
-        self,
-        platform: Platform,
-        description: Description,
-        shared: Mapping[TierName, Sequence[Resource]],
-        switch: Switch,
-    ) -> None:
-        super().__init__("tiers:monitoring:Monitoring", "monitoring", None, None)
-        watched = Watched(app=description.app, environment=description.environment, namespace=platform.namespace)
-        workloads = exporters(watched, description)
-        platform.watch(self, watched, workloads, {tier: shared.get(tier, ()) for tier in workloads})
-        platform.announce(self, watched, switch.said)
+    platform: Deployer
+    """The platform to deploy to (`connect`)."""
+    description: Description
+    """Configuration of the application and its environment (`Context.description`). `environment.monitoring` must be set."""
+    data: Mapping[str, Sequence[Resource]]
+    """Resources of each data service by its name (`DataService.ready`). The exporter of a service starts after
+    these resources."""
+    live: Output[Mapping[str, str]]
+    """Live release and its slot (`Switch.live`). The metric `tiers_release_info` shows both."""
+
+
+class Monitoring(ComponentResource):
+    """Deploy metrics exporters, scrape targets, recording rules, alerts and the dashboard.
+
+    On Docker the component also deploys Prometheus. On Kubernetes the component creates objects for the cluster's
+    prometheus-operator. No other component depends on monitoring.
+
+    Args:
+        name: resource name, which is part of the state.
+        args: see `MonitoringArgs`.
+        opts: options of the component.
+
+    Example:
+        Monitoring("monitoring", MonitoringArgs(platform=platform, description=context.description, data=data, live=switch.live))
+    """
+
+    def __init__(self, name: str, args: MonitoringArgs, opts: ResourceOptions | None = None) -> None:
+        super().__init__("tiers:monitoring:Monitoring", name, None, opts)
+        platform, description = args.platform, args.description
+        monitored = MonitoringScope(
+            app=description.app, environment=description.environment, namespace=platform.namespace
+        )
+        workloads = exporters(monitored, description)
+        platform.deploy_monitoring(self, monitored, workloads, {name: args.data.get(name, ()) for name in workloads})
+        platform.publish_release(self, monitored, args.live)
         self.register_outputs({})

@@ -1,6 +1,6 @@
-"""Generator of the configuration reference, the JSON Schemas and the Role for a cluster.
+"""Generator of the configuration reference, the JSON Schemas, and the Role for a namespace.
 
-Run `python -m components.reference [--check]`.
+`python -m components.reference` writes the files in `docs/`. `python -m components.reference --check` reports outdated files.
 """
 
 import json
@@ -13,9 +13,10 @@ from typing import Any, cast
 import yaml
 from pydantic import BaseModel
 
-from .config import App, Environment
-from .explain import schema_of
-from .platforms.access import role
+from .config import Environment
+from .config.app import app_model
+from .config.explain import is_service_name, schema_of, tag_of, tags_of
+from .platforms.kubernetes.access import role
 
 _ROLE = """\
 # The permissions that a deployment into an existing namespace needs (environment.kubernetes.namespace.create: false).
@@ -28,30 +29,33 @@ Schema = dict[str, Any]
 _INTRO = """\
 # Configuration
 
-Generated from the models in `components/config.py` by `make docs`; don't edit it here.
+Generated from the models in `components/config/` by `make docs`; don't edit it here.
 
-`app`, in `Pulumi.yaml`, says what the application is, the same in every environment. `environment`, in
-`Pulumi.<stack>.yaml`, says where it runs and how big. `secrets`, in the stack file too, are encrypted and set by
-`pulumi config set --secret --path secrets.NAME`; each is used by name and delivered as a file.
+`app` in `Pulumi.yaml` describes the application, the same in every environment. `environment` in `Pulumi.<stack>.yaml` sets the
+platform and the sizes. `secrets` in the stack file are encrypted: set each with `pulumi config set --secret --path secrets.NAME`.
+A tier names the secrets that it reads, and gets each as a file.
 
-Times are written with a unit (`500ms`, `30s`, `5m`, `1h`), sizes too (`512Mi`, `1Gi`), processors are numbers (`0.5`).
-Write a text in quotes if readers of YAML may take it for another type: dates, `on`, `22:30`, `017`, `1_000`, `1e3`, `"true"`, `"8000"`.
-Such a text without quotes, a repeated key, a tag or a merge key is an error with its line. An unknown key is an error, and so is a key
-without a value: remove it or fill it in. Every error begins with the path of the value and ends with the text to write.
-For completion in an editor the stack files name the schemas beside this page.
+Write times with a unit (`500ms`, `30s`, `5m`, `1h`), sizes with a unit (`512Mi`, `1Gi`), and processors as numbers (`0.5`).
+Write a text in quotes if YAML readers may read it as another type: dates, `on`, `22:30`, `017`, `1_000`, `1e3`, `"true"`, `"8000"`.
+Such a text without quotes is an error, and so is a repeated key, a tag or a merge key. An unknown key is an error, and so is a key
+without a value. Every error begins with the path of the value, and ends with the text to write.
+The stack files name the JSON Schemas next to this page, for completion in an editor.
 
 A tier that needs the database gets the environment variables `DATABASE_HOST`, `DATABASE_PORT`, `DATABASE_NAME`, `DATABASE_USER` and
-`DATABASE_PASSWORD_FILE`; one that needs the cache `CACHE_HOST`, `CACHE_PORT` and `CACHE_PASSWORD_FILE`; one that needs
-the api `API_URL`. Every tier of a slot has `RELEASE`, `SLOT`, and `PUBLIC_URL`: what users open.
+`DATABASE_PASSWORD_FILE`. A tier that needs the cache gets `CACHE_HOST`, `CACHE_PORT` and `CACHE_PASSWORD_FILE`. A tier that needs the
+api gets `API_URL`. A service of `app.services` has the address `NAME_URL`. Every tier in a slot gets `RELEASE`, `SLOT` and `PUBLIC_URL` (the address that users open).
 """
 
 
 def page() -> str:
-    """Return the configuration reference as Markdown: one section for each model, one row for each key."""
+    """Return the configuration reference as Markdown: a section for each model, and a row for each key."""
     sections = [_INTRO]
-    for name, model, where in (("app", App, "Pulumi.yaml"), ("environment", Environment, "Pulumi.<stack>.yaml")):
+    for name, model, where in (
+        ("app", app_model(), "Pulumi.yaml"),
+        ("environment", Environment, "Pulumi.<stack>.yaml"),
+    ):
         schema = schema_of(model)
-        sections.append(f"## `{name}` ({where})\n\n{_table(schema)}")
+        sections.append(f"## `{name}` (`{where}`)\n\n{_table(schema)}")
         sections += [
             f"### {title}\n\n{part['description']}\n\n{_table(part)}"
             for title, part in sorted(schema.get("$defs", {}).items())
@@ -71,7 +75,7 @@ def _table(schema: Schema) -> str:
 
 
 def _as_in(field: Schema) -> str:
-    """Return the example of a field without a default to show."""
+    """Return the text `, as in EXAMPLE` for a field with an example, or else an empty text."""
     for option in [field, *cast(list[Schema], field.get("anyOf", []))]:
         for part in (option, cast(Schema, option.get("items", {}))):
             if examples := cast(list[object], part.get("examples", [])):
@@ -91,8 +95,8 @@ def _default(field: Schema) -> str:
 
 
 def _written(field: Schema) -> object:
-    """Return the default of a field in the notation of configuration files: with its unit."""
-    value = field.get("default")
+    """Return the default of a field in the form of a configuration file: a size or time gets a unit."""
+    value = field.get("default", field.get("const"))
     if isinstance(value, int | float) and not isinstance(value, bool):
         pattern = field.get("pattern", "")
         if "Mi" in pattern:
@@ -112,11 +116,13 @@ _TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false
 
 
 def _kinds(field: Schema) -> Iterator[str]:
-    for option in cast(list[Schema], field.get("anyOf", [])):
+    for option in cast(list[Schema], [*field.get("anyOf", []), *field.get("oneOf", [])]):
         yield from _kinds(option)
     if "$ref" in field:
         name = str(field["$ref"]).rsplit("/", 1)[1]
-        yield "tier" if name == "TierName" else f"[{name}](#{name.lower()})"
+        yield f"[{name}](#{name.lower()})"
+    elif is_service_name(field):
+        yield "tier"
     elif "enum" in field or "const" in field:
         yield " or ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
     elif field.get("type") == "array":
@@ -132,32 +138,32 @@ def _kinds(field: Schema) -> Iterator[str]:
 
 
 COLUMN = 48
-"""Column at which comments begin, if the line before them is not longer."""
+"""Column at which comments begin. After a longer line, the comment begins further to the right."""
 
 
-def commented(model: type[BaseModel], given: Mapping[str, Any], depth: int = 0) -> str:
-    """Return a model as YAML with every option: those in `given` as they are, the others commented out with their defaults.
+def commented(model: type[BaseModel], values: Mapping[str, Any], depth: int = 0) -> str:
+    """Return a model as YAML with all keys: keys in `values` are set, all others are comments with their defaults.
 
-    Removing the `#` from an option and from the options above it gives valid YAML that changes nothing. An option without a
-    default needs a value first. The indent of a commented line follows its `#`: when Pulumi rewrites a stack file to set a
-    value, it moves the `#` and keeps the text behind it.
+    To set a key, remove the `#` before the key and before the keys that contain it. A key without a default also needs a value.
+    In a comment the indent of the key is after the `#`. When Pulumi rewrites a stack file, Pulumi moves the `#` but keeps the text
+    after the `#`, and so the indent.
 
     Args:
         model: the model to write.
-        given: the values of the options that are set.
-        depth: the level of indentation.
+        values: values of the keys to set.
+        depth: level of indentation.
     """
     schema = schema_of(model)
-    return "".join(f"{line}\n" for line in _options(schema, schema.get("$defs", {}), given, depth, None))
+    return "".join(f"{line}\n" for line in _options(schema, schema.get("$defs", {}), values, depth, None))
 
 
 def _options(
     part: Schema, parts: Schema, values: Mapping[str, Any] | None, depth: int, out: int | None
 ) -> Iterator[str]:
-    """Yield the lines of one model. From the depth `out` on, lines are commented out."""
+    """Yield the YAML lines of a model. `out` is the indentation level of the `#`, or None if the model is not commented out."""
     required = set(cast(list[str], part.get("required", [])))
     fields = cast(dict[str, Schema], part["properties"])
-    if values == {}:  # YAML reads a block that has only comments as null, not as a mapping.
+    if values == {}:  # Write the first key, because a mapping with only comments is null in YAML.
         values = {key: _written(field) for key, field in list(fields.items())[:1]}
     for key, field in fields.items():
         value = (values or {}).get(key)
@@ -176,7 +182,10 @@ def _options(
 def _entries(
     inner: Schema, parts: Schema, values: Mapping[str, Any] | None, depth: int, out: int | None, *, name: str
 ) -> Iterator[str]:
-    """Yield the lines of a mapping to models: all options of the first entry, the other entries as they are; an example if it is empty."""
+    """Yield the YAML lines of a mapping whose values are models.
+
+    The first entry shows all keys of its model. Every other entry takes one line. For an empty mapping, yield an example entry.
+    """
     (first, value), *others = values.items() if values else ((name, None),)
     yield _line(depth, out, f"{first}:", "" if values else "An example.")
     yield from _options(inner, parts, value, depth + 1, out)
@@ -184,10 +193,21 @@ def _entries(
         yield _line(depth, out, f"{key}: {_flow(entry)}", "")
 
 
+def _tagged_entries(
+    inner: Schema, parts: Schema, values: Mapping[str, Any] | None, depth: int, out: int | None
+) -> Iterator[str]:
+    """Yield the YAML lines of a mapping whose values are models of a union with a tag: the entries of each model, or an example entry."""
+    for value, reference in tags_of(inner).items():
+        entries = {name: entry for name, entry in (values or {}).items() if entry.get(tag_of(inner)) == value}
+        model = cast(Schema, parts[reference.rpartition("/")[2]])
+        here = depth if out is None and not entries else out
+        yield from _entries(model, parts, entries, depth, here, name=f"{value}2")
+
+
 def _items(
     inner: Schema, parts: Schema, values: Sequence[Mapping[str, Any]] | None, depth: int, out: int | None
 ) -> Iterator[str]:
-    """Yield the lines of a list of models: the given items, and below them an example with all options."""
+    """Yield the YAML lines of a list of models: one line for each item, then a comment with an example that has all keys."""
     for item in values or ():
         yield _line(depth, out, f"- {_flow(item)}", "")
     out = depth if out is None else out
@@ -198,16 +218,21 @@ def _items(
 
 
 def _inner(field: Schema, parts: Schema) -> tuple[Schema | None, Callable[..., Iterator[str]] | None]:
-    """Return the model of a field, if it has one, and the function that writes it if the field is a list or a mapping."""
+    """Return the model that a field's type contains, and the function that writes a list or mapping of this model.
+
+    The function is None for a field with a single model. Both results are None for a field without a model.
+    """
     for option in [field, *cast(list[Schema], field.get("anyOf", []))]:
         if model := _model(option, parts):
             return model, None
         if model := _model(option.get("items", {}), parts):
             return model, _items
-        if model := _model(option.get("additionalProperties", {}), parts):
+        if model := _model(values := option.get("additionalProperties", {}), parts):
             keys = cast(Schema, option.get("propertyNames", {}))
-            names = parts.get(str(keys.get("$ref", "")).rpartition("/")[2], {}).get("enum", ["name"])
+            names = cast(list[str], keys["examples"]) if is_service_name(keys) else ["name"]
             return model, partial(_entries, name=names[0])
+        if isinstance(values, dict) and "discriminator" in values:
+            return cast(Schema, values), _tagged_entries
     return None, None
 
 
@@ -229,7 +254,7 @@ def _line(depth: int, out: int | None, text: str, about: str) -> str:
 
 
 def _flow(value: object) -> str:
-    """Return a value as YAML on one line. None, the default of a field without one, is empty text."""
+    """Return a value as YAML on one line, or an empty text for None."""
     if value is None:
         return ""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
@@ -237,8 +262,9 @@ def _flow(value: object) -> str:
 
 
 def schemas() -> dict[str, str]:
-    """Return the JSON Schemas of Pulumi.yaml and of a stack file. They describe only the keys of this program."""
-    app, environment = _for_editors(schema_of(App)), _for_editors(schema_of(Environment))
+    """Return the JSON Schemas of Pulumi.yaml and of stack files, by file name. The schemas describe only `app` and
+    `environment`."""
+    app, environment = _for_editors(schema_of(app_model())), _for_editors(schema_of(Environment))
     definitions = {"app": app.pop("$defs"), "environment": environment.pop("$defs")}
     project = {"config": {"properties": {"app": {"properties": {"value": app}}}}}
     stack = {"config": {"patternProperties": {":environment$": environment}}}
@@ -256,7 +282,7 @@ def schemas() -> dict[str, str]:
 
 
 def _for_editors(schema: Schema) -> Schema:
-    """Return a schema without `null`, which is refused everywhere, and with defaults in the notation of configuration files."""
+    """Return a schema for editors: without `null`, because no key accepts null, and with units in defaults of sizes and times."""
     plain: Schema = {}
     for key, value in schema.items():
         if isinstance(value, dict):
@@ -280,7 +306,7 @@ def _role() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the documents. With --check, report those that differ from the models."""
+    """Write the documents. With `--check`, report the outdated documents instead. Return the exit code."""
     stale = 0
     for name, text in {"configuration.md": page(), "kubernetes-role.yaml": _role(), **schemas()}.items():
         file = DOCS / name

@@ -1,49 +1,59 @@
-"""Redis as one primary and two replicas with Sentinel: how each process starts, and how a proxy finds the primary.
+"""Redis with Sentinel: one primary, two replicas, and a proxy that connects clients to the primary.
 
-docs/adr/018-a-cache-that-survives.md has the reasons and the writes that can be lost. Every member has a name with a
-fixed address: Sentinel keeps the address it resolved first, and takes no part in a failover while a name has no address.
+docs/adr/018-a-cache-that-survives.md gives the reasons for this design, and lists the writes that a failover can lose. The host
+name of each member must always resolve to the same address, because Sentinel resolves a name only once. While a name has no
+address, Sentinel takes no part in a failover.
 """
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .names import MEMBER_DATA
-from .workload import Image, Probe, Replicated, Resources, Secret, Workload
+from .model.names import MEMBER_DATA
+from .model.workload import Image, Probe, Replicated, Resources, Secret, Workload
 
-SCRIPT = Path(__file__).with_suffix(".sh").read_text()
 MEMBERS = 3
 REDIS_PORT, SENTINEL_PORT, PROXY_PORT = 6379, 26379, 8404
 LOGIN = 'REDISCLI_AUTH="$(cat {0})" redis-cli'
 QUOTE = r"""quoted=$(printf %s "$(cat {0})" | od -An -v -tx1 | tr -d ' \n' | sed 's/../\\x&/g')
 [ -n "$quoted" ] || {{ echo "the password of the cache can't be read" >&2; exit 1; }}"""
-"""Shell code that sets `quoted` to the password in a file, each byte as \\xHH. Redis reads any byte so between double quotes (sdssplitargs)."""
+"""Shell code that reads a password from a file and writes each byte as \\xHH into the variable `quoted`. Redis decodes \\xHH in
+double quotes (sdssplitargs)."""
 SMALL = Resources(cpu=0.2, memory=64 * 2**20, reserve=0.01)
 
 
-def quoting() -> str:
-    """Return the script with the password in quotes where Redis reads it. The bytes of `SCRIPT` are state of deployed stacks."""
+@cache
+def plain_script() -> str:
+    """Return the text of sentinel.sh. Never change this text, because its bytes are part of the state of deployed stacks."""
+    return Path(__file__).with_suffix(".sh").read_text()
+
+
+def quoting_script() -> str:
+    """Return a variant of sentinel.sh, for a password with white space or quotes.
+
+    The variant writes the password into Redis' configuration in hexadecimal form, because Redis could not parse the plain form."""
     lines = "requirepass $password\nmasterauth $password\n"
-    head, marker, tail = SCRIPT.partition(lines)
+    head, marker, tail = plain_script().partition(lines)
     assert marker, "sentinel.sh no longer has the lines that are quoted here"
     quoted = lines.replace("$password", '"$quoted"')
     return "\n".join([QUOTE.format('"$1"'), head + quoted + tail])
 
 
 def replicated(single: Workload, server: tuple[str, ...], password: Secret, proxy: Image, user: int) -> Replicated:
-    """Return the single instance as three members, each with the same data and limits."""
+    """Return Redis with three members. Each member has the command and resource limits of `single`, and a volume of the same size."""
     names = tuple(f"{single.tier}-{number}" for number in range(MEMBERS))
     [volume] = single.volumes
     others = (replace(volume, name=MEMBER_DATA.of(data=volume.name, number=number)) for number in range(1, MEMBERS))
 
-    def script(role: str, *command: str, text: str = SCRIPT) -> tuple[str, ...]:
+    def script(role: str, *command: str, text: str = plain_script()) -> tuple[str, ...]:
         return "sh", "-euc", text, role, password.path, " ".join(names), *command
 
     login = LOGIN.format(password.path)
     more: dict[str, Any] = {
-        "command": script("server", *server, text=SCRIPT if password.plain else quoting()),
+        "command": script("server", *server, text=plain_script() if password.plain else quoting_script()),
         "former": () if password.plain else script("server", *server),
-        # A replica without a link to its primary misses new writes.
+        # A replica without a connection to the primary is not ready, because it misses new writes.
         "ready": _shell_probe(f"{login} info replication | grep -Eq 'role:master|master_link_status:up'"),
         "leave": script("leave"),
         "names": names,
@@ -81,10 +91,11 @@ def _shell_probe(command: str) -> Probe:
 
 
 def configuration(names: tuple[str, ...]) -> str:
-    """Return the configuration of HAProxy. Connections go to the member that is primary and takes writes, and are cut when it stops.
+    """Return HAProxy's configuration: route connections to the primary, and close them when another member becomes the primary.
 
-    A primary takes writes while it has a replica (`min-replicas-to-write`); one without may have been replaced. Checks must
-    pass twice in a row: a member that was frozen reports its old role until it has read what happened meanwhile.
+    A health check passes only on a primary with a replica. A primary without a replica accepts no writes
+    (`min-replicas-to-write`) and may have been replaced. A check must pass twice in a row, because a member that was frozen reports
+    its old role until it has processed the queued messages.
     """
     servers = "\n".join(f"  server {name} {name}:{REDIS_PORT}" for name in names)
     return _PROXY.format(servers=servers, port=REDIS_PORT, own=PROXY_PORT)

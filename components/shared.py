@@ -1,57 +1,42 @@
-"""Resources that both slots share: database, cache and their backups. The guard checks the same description that is deployed."""
+"""Services that both slots share: database, cache and their backups."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-from pulumi import Output, Resource
+from typing import Any
 
 from . import backup, cache, database
-from .backup import Backup
-from .cache import Cache
-from .config import TierName
-from .database import Database
-from .platforms import Platform
-from .tier import Data, Description, alone
-from .workload import DatabaseCluster, Workload
+from .context import Description
+from .model.services import CACHE, DATABASE
+from .model.workload import DatabaseCluster, Workload
+from .rendering import Data, single_instances
 
-_COMPONENTS = {TierName.DATABASE: Database, TierName.CACHE: Cache}
+RENDERERS: dict[str, Callable[[Any, Description], Data]] = {
+    DATABASE.name: database.workload,
+    CACHE.name: cache.workload,
+}
+"""Functions that render the workload of a data service from the settings of the service, by the name of the service."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """The data tiers of the environment, and their backups."""
+    """Data services of the environment, and their backups."""
 
-    tiers: Mapping[TierName, Data]
-    backups: backup.Args | None
+    tiers: Mapping[str, Data]
+    """Data services by name."""
+    backups: backup.BackupPlan | None
+    """Backups of the database, or None if the environment configures none."""
 
     @property
-    def holding(self) -> list[Workload | DatabaseCluster]:
-        """Return every workload that may hold data on this platform. The guard checks the effect of a plan on each."""
-        stateful: list[Workload | DatabaseCluster] = [single for data in self.tiers.values() for single in alone(data)]
+    def stateful(self) -> list[Workload | DatabaseCluster]:
+        """Shared workloads that may have data volumes. The guard (components/safety) refuses an update that would delete a volume."""
+        stateful: list[Workload | DatabaseCluster] = [
+            single for data in self.tiers.values() for single in single_instances(data)
+        ]
         stateful += [data for data in self.tiers.values() if isinstance(data, DatabaseCluster)]
         return [*stateful, self.backups.holder] if self.backups else stateful
 
-    def make(self, platform: Platform) -> dict[TierName, Sequence[Resource]]:
-        """Deploy the data tiers. Return, for each tier, the resources that exist once it takes connections."""
-        return {name: _COMPONENTS[name](name, platform, data).ready for name, data in self.tiers.items()}
-
-    def back_up(self, platform: Platform, live: Mapping[str, str], after: Output[Resource]) -> None:
-        """Deploy the backups of the database that the live slot uses.
-
-        Args:
-            platform: the platform to deploy to.
-            live: the database variables of the live slot; empty to take them from the configuration.
-            after: the switch. The backups change after traffic has moved, so a failing gate leaves them unchanged.
-        """
-        if self.backups:
-            Backup("backup", platform, self.backups.of(live), after)
-
 
 def described(description: Description) -> Shared:
-    """Return the shared tiers that the application describes."""
-    app, tiers = description.app, dict[TierName, Data]()
-    if app.database:
-        tiers[TierName.DATABASE] = database.workload(app.database, description)
-    if app.cache:
-        tiers[TierName.CACHE] = cache.workload(app.cache, description)
+    """Return the configured data services and backups."""
+    tiers = {name: RENDERERS[name](settings, description) for name, settings in description.app.data.items()}
     return Shared(tiers=tiers, backups=backup.described(description))

@@ -1,91 +1,150 @@
-"""The slot that gets a release: web, api and worker, rendered from the configuration. `kept` has the slots that stay unchanged."""
+"""Deploy a release to a slot, with services rendered from the configuration. The module `kept` registers unchanged slots."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from pulumi import ComponentResource, Input, Output, Resource
+from pulumi import ComponentResource, Output, Resource, ResourceOptions
 
-from . import memory, release
-from .api import Api
-from .checkpoint import SLOT
-from .config import TierName
-from .options import below
-from .platforms import Place, Platform
-from .release import Release
-from .tier import TierArgs
-from .web import Web
-from .worker import Worker
-from .workload import Route, Scale, Workload
+from .model.workload import SEED
+from .options import child_options
+from .platforms import Dependencies, SlotTarget
+from .release import memory, planner
+from .release.checkpoint import SLOT
+from .release.planner import Release
+from .rollout import Rollout
+from .service import SlotService, SlotServiceArgs
 
-_COMPONENTS = {TierName.WEB: Web, TierName.API: Api, TierName.WORKER: Worker}
+
+@dataclass(frozen=True, kw_only=True)
+class SlotArgs:
+    """Arguments of `Slot`."""
+
+    rollout: Rollout
+    """The planned update (`plan_rollout`). `rollout.plan.render` is the slot that gets the release; it must not be None."""
+    data: Mapping[str, Sequence[Resource]]
+    """Resources of each data service by its name (`DataService.ready`). The resources exist once the service
+    accepts connections."""
+    gateway: Resource
+    """The running gateway (`Gateway.running`). The smoke test sends its requests through this gateway."""
 
 
 class Slot(ComponentResource):
-    """The slot that gets a release: its migrations and other tasks, then its tiers, then the smoke test as its last gate.
+    """Deploy a release to the idle slot: run migrations and other tasks, start services, run the smoke test.
 
-    A tier without tasks that needs neither database nor cache starts at once. Every other tier starts when all tasks have
-    passed and its data tiers are ready. `gates` maps a name to each gate that the switch depends on.
-    """
-
-    def __init__(
-        self,
-        platform: Platform,
-        place: Place,
-        order: int,
-        workloads: Mapping[TierName, Workload],
-        scales: Mapping[TierName, Scale],
-        routes: Sequence[Route],
-        shared: Mapping[TierName, Sequence[Resource]],
-        gateway: Resource,
-    ) -> None:
-        inputs = identity(place.slot, place.release, order)
-        super().__init__(SLOT, place.slot, inputs, None)
-        self.gates: dict[str, Output[Resource]] = {}
-        # Requests pinned to the slot's former release get another route before any resource of that release changes.
-        opened = platform.expose(self, routes, place, [gateway])
-        supplies = platform.prepare(self, list(workloads.values()), place)
-        steps: list[Output[Resource]] = []
-        seeds: list[Output[Resource]] = []
-        for workload in workloads.values():
-            data = [resource for need in workload.needs for resource in shared.get(TierName(need), ())]
-            for task in workload.tasks:
-                passed = platform.finish(self, workload, task, place, supplies, [*data, *steps])
-                (seeds if task.name == "seed" else steps).append(passed)
-                self.gates[f"{workload.tier}.{task.name}"] = passed
-        ready: dict[str, Sequence[Resource]] = {str(tier): resources for tier, resources in shared.items()}
-        running: list[Resource] = []
-        for tier in (TierName.API, TierName.WORKER, TierName.WEB):
-            if workload := workloads.get(tier):
-                needed = [resource for need in workload.needs for resource in ready.get(need, ())]
-                after: list[Input[Resource]] = [*needed, *opened]
-                if workload.tasks or set(workload.needs) & set(shared):
-                    after += steps
-                args = TierArgs(workload=workload, scale=scales[tier], place=place, supplies=supplies, after=after)
-                ready[tier] = _COMPONENTS[tier](f"{place.slot}-{tier}", platform, args, below(self)).ready
-                running += ready[tier]
-        before_smoke = [gateway, *opened, *running, *steps, *seeds]
-        self.gates["tiers"] = Output.all(*(resource.urn for resource in running)).apply(lambda _: running[-1])
-        self.gates["smoke"] = smoke = platform.smoke(self, routes, place, before_smoke)
-        passed = smoke.apply(lambda _: str(place.release))
-        self.register_outputs(facts(inputs, proven=passed, made=memory.record(place.slot, smoke)))
-
-
-def identity(slot: release.Slot, held: Release, order: int) -> dict[str, Any]:
-    """Return the inputs that identify a slot's release in the checkpoint: everything that a plan reads."""
-    inputs: dict[str, Any] = {"slot": str(slot), "version": held.version, "digest": held.digest, "order": order}
-    inputs |= {"parts": dict(held.parts), "routes": [asdict(route) for route in held.routes]}
-    return inputs | ({"contract": True} if held.contract else {})
-
-
-def facts(known: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Return the outputs of a slot's component: its inputs, and facts that only the slot's last update could learn.
-
-    A component has no provider, so neither a refresh nor a cleanup of the engine removes its outputs. Pulumi writes them
-    once all of them are known, and keeps them while the component's inputs stay the same.
+    No traffic moves. If a step fails, the live slot stays unchanged. Services start after the tasks, because services may
+    need the new database schema. A service without tasks that needs no data service does not wait for the tasks. A seed task runs
+    after the other tasks of its service, and no service waits for a seed task.
 
     Args:
-        known: the component's inputs.
-        more: facts by name; a fact without a value (None) is left out. `proven` is the release that passed its gates.
+        name: resource name, which is part of the state. The program of this repository uses "blue" or "green".
+        args: see `SlotArgs`.
+        opts: options of the component.
+
+    Example:
+        slot = Slot("green", SlotArgs(rollout=rollout, data={"database": database.ready}, gateway=gateway.running))
+        switch = Switch("switch", SwitchArgs(rollout=rollout, gates=slot.gates))
     """
-    return {**known, **{name: value for name, value in more.items() if value is not None}}
+
+    gates: Mapping[str, Output[Resource]]
+    """Gates by name: `TIER.TASK` for each task, `tiers` for all services, `smoke` for the smoke test. Pass all gates to `Switch`."""
+
+    def __init__(self, name: str, args: SlotArgs, opts: ResourceOptions | None = None) -> None:
+        rollout, platform, routes = args.rollout, args.rollout.platform, args.rollout.application.routes
+        assert rollout.plan.render, "the plan gives a slot a release"
+        target = SlotTarget(slot=rollout.plan.render, release=rollout.plan.release)
+        inputs = identity(target.slot, target.release, rollout.observed.switches + 1)
+        super().__init__(SLOT, name, inputs, opts)
+        # First reroute requests that a cookie pins to the release to replace. Then change the resources of the slot.
+        rerouted = platform.route_slot(self, routes, target, [args.gateway])
+        provisioned = platform.provision(self, list(rollout.application.workloads.values()), target)
+        tasks = self._run_tasks(args, target, provisioned)
+        running = self._start_services(args, target, provisioned, rerouted, tasks.before_services)
+        before_smoke = [args.gateway, *rerouted, *running, *tasks.gates.values()]
+        smoke = platform.run_smoke_test(self, routes, target, before_smoke)
+        started = Output.all(*(resource.urn for resource in running)).apply(lambda _: running[-1])
+        self.gates = {**tasks.gates, "tiers": started, "smoke": smoke}
+        passed = smoke.apply(lambda _: str(target.release))
+        snapshot = memory.record(rollout.context.stack, rollout.context.root, target.slot, smoke)
+        self.register_outputs(component_outputs(inputs, proven=passed, made=snapshot))
+
+    def _run_tasks(self, args: SlotArgs, target: SlotTarget, provisioned: Mapping[str, Resource]) -> "_Tasks":
+        """Run the tasks of all services, one after the other, in the order of the services. Services and
+        other tasks don't wait for a seed task."""
+        platform = args.rollout.platform
+        gates: dict[str, Output[Resource]] = {}
+        steps: list[Output[Resource]] = []
+        for workload in args.rollout.application.workloads.values():
+            data = [resource for need in workload.needs for resource in args.data.get(need, ())]
+            for task in workload.tasks:
+                passed = platform.run_task(self, workload, task, target, provisioned, [*data, *steps])
+                gates[f"{workload.tier}.{task.name}"] = passed
+                if task.name != SEED:
+                    steps.append(passed)
+        return _Tasks(gates=gates, before_services=steps)
+
+    def _start_services(
+        self,
+        args: SlotArgs,
+        target: SlotTarget,
+        provisioned: Mapping[str, Resource],
+        rerouted: Dependencies,
+        steps: Dependencies,
+    ) -> list[Resource]:
+        """Start each service after the services that it needs. Return the resources that exist once all services are healthy."""
+        application = args.rollout.application
+        ready, running = dict(args.data), list[Resource]()
+        workloads = application.workloads
+        needs = {name: workload.needs for name, workload in workloads.items()}
+        for name in args.rollout.context.app.catalogue.start_order(needs, workloads):
+            workload = workloads[name]
+            needed = [resource for need in workload.needs for resource in ready.get(need, ())]
+            waits_for_tasks = workload.tasks or set(workload.needs) & args.data.keys()
+            service_args = SlotServiceArgs(
+                platform=args.rollout.platform,
+                workload=workload,
+                target=target,
+                scale=application.scales[name],
+                provisioned=provisioned,
+                after=[*needed, *rerouted, *(steps if waits_for_tasks else ())],
+            )
+            ready[name] = SlotService(f"{target.slot}-{name}", service_args, child_options(self)).ready
+            running += ready[name]
+        return running
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tasks:
+    """Results of the tasks of a release."""
+
+    gates: Mapping[str, Output[Resource]]
+    """Gate of each task, by `TIER.TASK`."""
+    before_services: Sequence[Output[Resource]]
+    """Tasks that services wait for: all except seed tasks."""
+
+
+def identity(slot: planner.Slot, release: Release, switch_number: int) -> dict[str, Any]:
+    """Return the inputs of a slot's component. `checkpoint.observe` reads the slot's release from these inputs.
+
+    Args:
+        slot: the slot.
+        release: the release in the slot.
+        switch_number: number of the switch that was planned when the release was deployed.
+    """
+    inputs: dict[str, Any] = {"slot": str(slot), "version": release.version, "digest": release.digest}
+    inputs |= {"order": switch_number}
+    inputs |= {"parts": dict(release.parts), "routes": [asdict(route) for route in release.routes]}
+    return inputs | ({"contract": True} if release.contract else {})
+
+
+def component_outputs(inputs: Mapping[str, Any], **results: Any) -> dict[str, Any]:
+    """Return the outputs of a slot's component: the component's inputs, and results of the update that deployed the slot's release.
+
+    A component has no provider, so neither `pulumi refresh` nor a deletion on the platform removes its outputs. Pulumi writes
+    the outputs once all of them are known, and keeps them while the component's inputs stay the same.
+
+    Args:
+        inputs: the component's inputs.
+        results: results by name, such as `proven`, the release that passed its gates. Results that are None are dropped.
+    """
+    return {**inputs, **{name: value for name, value in results.items() if value is not None}}

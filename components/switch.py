@@ -1,94 +1,158 @@
-"""The gateway that users connect to, and the switch: the one object that moves traffic for all tiers at once."""
+"""The gateway that users connect to, and the switch: one resource that moves the traffic of all tiers together."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pulumi import ComponentResource, Output, Resource
+from pulumi import ComponentResource, Output, Resource, ResourceOptions
 
-from . import journal, recorded
-from .checkpoint import SWITCH, SWITCHES, Checkpoint, last_switch
 from .kept import replay
-from .platforms import Place, Platform
-from .release import Observed, Plan
-from .workload import Route
+from .platforms import Deployer, SlotTarget
+from .release import journal, recorded
+from .release.checkpoint import SWITCH, SWITCHES, Checkpoint, last_switch
+from .release.planner import Plan, Release, StackState
+from .rollout import Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewayArgs:
+    """Arguments of `Gateway`."""
+
+    platform: Deployer
+    """The platform to deploy to (`connect`)."""
 
 
 class Gateway(ComponentResource):
-    """The gateway that users connect to. It depends on no slot, and answers 503 until one is live."""
+    """Deploy the gateway that users connect to. The gateway answers 503 until a slot is live.
 
-    def __init__(self, platform: Platform) -> None:
-        super().__init__("tiers:switch:Gateway", "gateway", None, None)
-        self.running: Resource = platform.gateway(self)
+    The gateway depends on no slot, so a release does not restart the gateway. If the environment uses an existing Gateway on
+    Kubernetes, this component deploys only the network policies for that Gateway.
+
+    Args:
+        name: resource name, which is part of the state.
+        args: see `GatewayArgs`.
+        opts: options of the component.
+
+    Example:
+        gateway = Gateway("gateway", GatewayArgs(platform=platform))
+        pulumi.export("url", gateway.url)
+    """
+
+    running: Resource
+    """Resource that exists once the gateway answers requests."""
+    url: Output[str]
+    """Address that users open, such as `https://shop.example.com`."""
+
+    def __init__(self, name: str, args: GatewayArgs, opts: ResourceOptions | None = None) -> None:
+        super().__init__("tiers:switch:Gateway", name, None, opts)
+        url = args.platform.url
+        self.running = args.platform.deploy_gateway(self)
+        self.url = self.running.urn.apply(lambda _: url)
         self.register_outputs({})
 
 
-class Switch(ComponentResource):
-    """The switch. It depends on every gate, and nothing in a release depends on it. While traffic does not move, it stays unchanged.
+@dataclass(frozen=True, kw_only=True)
+class SwitchArgs:
+    """Arguments of `Switch`."""
 
-    Its outputs are the live slot, the number of switches, the last switches (`journal`) and the plain settings of this
-    update. Pulumi drops outputs when the inputs change, and a failing update writes no new ones. The inputs therefore hold
-    the facts before an update that changes a slot (`before`).
+    rollout: Rollout
+    """The planned update (`plan_rollout`). The plan says whether traffic moves, and to which slot."""
+    gates: Mapping[str, Output[Resource]]
+    """All gates of the release (`Slot.gates`, `KeptSlot.gates`). Traffic moves only after all gates have passed."""
+    after: Sequence[Resource] = ()
+    """Shared resources that must exist before traffic moves: the gateway and the data services (`foundation`)."""
+
+
+class Switch(ComponentResource):
+    """Move all traffic to the slot that the plan makes live. One change on the platform moves the traffic of all tiers.
+
+    The switch depends on every gate, so a failed gate leaves the live slot unchanged. An update that moves no traffic keeps the
+    switch unchanged too.
+
+    The component's outputs record the live slot, the number of switches, the last switches (`journal`) and the settings of the
+    update. Pulumi removes these outputs when the inputs change and the update then fails. The inputs therefore repeat the state
+    before the update (`before`).
+
+    Args:
+        name: resource name, which is part of the state. A stack has one switch.
+        args: see `SwitchArgs`.
+        opts: options of the component.
+
+    Example:
+        switch = Switch("switch", SwitchArgs(rollout=rollout, gates=slot.gates, after=[gateway.running]))
+        pulumi.export("live", switch.live.apply(lambda live: live["slot"]))
     """
 
-    def __init__(
-        self,
-        platform: Platform,
-        observed: Observed,
-        plan: Plan,
-        routes: Sequence[Route],
-        gates: Mapping[str, Output[Resource]],
-        standing: Sequence[Resource],
-        known: Checkpoint,
-        plain: Mapping[str, Any],
-    ) -> None:
-        past = list(journal.entries(known))
-        super().__init__(SWITCH, "switch", _inputs(observed, plan, known, past), None)
-        self.journal: Output[Any] = Output.from_input(past)
-        lost = self._put_back(platform, observed, plan, standing) if plan.restores else None
+    moved: Output[Resource]
+    """Resource that makes the slot live. The update fails if traffic can't be moved."""
+    live: Output[Mapping[str, str]]
+    """Live `release` (`VERSION-DIGEST`) and its `slot` (`blue` or `green`). Known once traffic has moved."""
+    journal: Output[Sequence[Mapping[str, Any]]]
+    """The last 20 switches, oldest first, with the keys `number`, `who`, `from`, `to`, `slot`, `at` and `gates` (seconds by gate)."""
+    release: Release
+    """Release that is live after this update."""
+
+    def __init__(self, name: str, args: SwitchArgs, opts: ResourceOptions | None = None) -> None:
+        rollout, gates = args.rollout, args.gates
+        platform, observed, plan, checkpoint = (
+            rollout.platform,
+            rollout.observed,
+            rollout.plan,
+            rollout.context.checkpoint,
+        )
+        past = list(journal.entries(checkpoint))
+        super().__init__(SWITCH, name, _inputs(observed, plan, checkpoint, past), opts)
+        self.journal = Output.from_input(past)
+        restored = self._restore(rollout, args.after) if plan.restores else None
         if plan.moves:
-            target = Place(slot=plan.live, release=plan.release)
-            after = [*standing, *gates.values(), *([lost] if lost else ())]
-            # A failing switch makes this output fail. The journal reads it, so the update fails too.
-            self.moved = platform.switch(self, target, routes if plan.render else None, plan.switches, after)
-            self.journal = journal.entry(observed, plan, gates, self.moved).apply(
-                lambda last: [*past[1 - journal.KEPT :], last]
+            target = SlotTarget(slot=plan.live, release=plan.release)
+            after = [*args.after, *gates.values(), *([restored] if restored else ())]
+            routes = rollout.application.routes if plan.render else None
+            # If the switch fails, this output fails. The journal reads this output, so the update fails too.
+            self.moved = platform.move_traffic(self, target, routes, plan.switches, after)
+            self.journal = journal.entry(observed, plan, gates, self.moved, rollout.context.started_at).apply(
+                lambda last: [*past[1 - journal.LENGTH :], last]
             )
-        elif lost:
-            self.moved = lost
+        elif restored:
+            self.moved = restored
         else:
-            entry = last_switch(known, plan.live, plan.switches)
+            entry = last_switch(checkpoint, plan.live, plan.switches)
             assert entry, "a plan restores what the checkpoint lacks"
-            after: list[Any] = [*standing, *gates.values()]
+            after = [*args.after, *gates.values()]
             resource = replay(entry, platform, self, after)
             self.moved = resource.urn.apply(lambda _: resource)
-        self.live = observed.held[plan.live].release if plan.waits else plan.release
-        self.said = self.moved.apply(lambda _: {"release": str(self.live), "slot": str(plan.live)})
-        """The live release and its slot, resolved once traffic has moved."""
+        self.release = observed.slots[plan.live].release if plan.waits else plan.release
+        live = {"release": str(self.release), "slot": str(plan.live)}
+        self.live = self._after(live)
         outputs: dict[str, Any] = {"live": str(plan.live), SWITCHES: plan.switches}
-        outputs[recorded.RECORDED] = recorded.record(plain)
+        outputs[recorded.RECORDED] = recorded.record(rollout.context.plain)
         self.register_outputs(
             {"journal": self.journal, **{name: self._after(value) for name, value in outputs.items()}}
         )
 
     def _after(self, value: Any) -> Output[Any]:
-        """Return an output with this value that resolves once traffic has moved."""
+        """Return the value as an output that resolves once traffic has moved."""
         return self.moved.apply(lambda _: value)
 
-    def _put_back(
-        self, platform: Platform, observed: Observed, plan: Plan, standing: Sequence[Resource]
-    ) -> Output[Resource]:
-        """Recreate the lost switch to the live slot. It depends on no gate, so a failing release can't prevent it."""
+    def _restore(self, rollout: Rollout, after: Sequence[Resource]) -> Output[Resource]:
+        """Recreate the missing resource that routes traffic to the live slot.
+
+        The resource depends on no gate, because a failed gate must not prevent this repair."""
+        observed, plan = rollout.observed, rollout.plan
         assert plan.previous
-        target = Place(slot=plan.previous, release=observed.held[plan.previous].release)
-        return platform.put_back(self, target, observed.switches, standing, beside=plan.moves)
+        target = SlotTarget(slot=plan.previous, release=observed.slots[plan.previous].release)
+        return rollout.platform.restore_switch(self, target, observed.switches, after, beside=plan.moves)
 
 
-def _inputs(observed: Observed, plan: Plan, known: Checkpoint, past: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the component's inputs: the planned live slot and number of switches, and both with the journal before this update.
+def _inputs(
+    observed: StackState, plan: Plan, checkpoint: Checkpoint, past: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """Return the component's inputs: live slot and number of switches after this update. The key `before` has the state before
+    the update.
 
-    An update that changes no slot keeps the stored inputs.
+    An update that deploys no release and moves no traffic keeps the stored inputs.
     """
-    stored = known.of(SWITCH, "switch")
+    stored = checkpoint.find(SWITCH, "switch")
     if stored and not plan.render and not plan.moves:
         return stored.inputs
     before = {"live": str(observed.live or ""), "switches": observed.switches, "journal": past}

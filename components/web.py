@@ -1,13 +1,21 @@
 """The web tier: pages and static assets."""
 
-from pulumi import ResourceOptions
+from dataclasses import dataclass
 
-from .platforms import Platform
-from .tier import SlotTier, TierArgs
+from .service import SlotService, SlotServiceArgs
 
 
-class Web(SlotTier):
-    """The web tier of one slot."""
+@dataclass(frozen=True, kw_only=True)
+class WebArgs(SlotServiceArgs):
+    """Arguments of `Web`, the same as those of `SlotService`. `workload.tier` must be `web`."""
 
-    def __init__(self, name: str, platform: Platform, args: TierArgs, opts: ResourceOptions) -> None:
-        super().__init__("tiers:web:Web", name, platform, args, opts)
+
+class Web(SlotService):
+    """Deploy the web tier of one slot: pages and static assets.
+
+    The gateway routes requests to the web tier of the live slot, except requests for the paths of the api. Deploying the web
+    tier of the idle slot moves no traffic.
+
+    Example:
+        web = Web("green-web", WebArgs(platform=platform, workload=workload, target=target, scale=Scale(replicas=2)))
+    """

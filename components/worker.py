@@ -1,13 +1,21 @@
-"""The worker tier: takes jobs from a queue. Nothing connects to it."""
+"""The worker tier: processes jobs from a queue, and accepts no connections."""
 
-from pulumi import ResourceOptions
+from dataclasses import dataclass
 
-from .platforms import Platform
-from .tier import SlotTier, TierArgs
+from .service import SlotService, SlotServiceArgs
 
 
-class Worker(SlotTier):
-    """The worker tier of one slot."""
+@dataclass(frozen=True, kw_only=True)
+class WorkerArgs(SlotServiceArgs):
+    """Arguments of `Worker`, the same as those of `SlotService`. `workload.tier` must be `worker`."""
 
-    def __init__(self, name: str, platform: Platform, args: TierArgs, opts: ResourceOptions) -> None:
-        super().__init__("tiers:worker:Worker", name, platform, args, opts)
+
+class Worker(SlotService):
+    """Deploy the worker tier of one slot. Workers process jobs from a queue and accept no connections.
+
+    Workers of both slots may take jobs from the same queue during a release. `environment.release.workers` says whether the
+    workers of the standby slot keep running.
+
+    Example:
+        worker = Worker("green-worker", WorkerArgs(platform=platform, workload=workload, target=target, scale=Scale(replicas=2)))
+    """

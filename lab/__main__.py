@@ -1,13 +1,17 @@
-"""Command line of the lab: `python3 -m lab up | doctor | down` installs what this machine lacks, lists it, or stops it.
+"""Command line of the lab: `python3 -m lab up | doctor | down`.
 
-`up` and `doctor` take parts: dev (the default), provider, cluster, data, archive, monitoring, operator, lint, load,
-scan, tools, compose, peers. `down` stops everything, or only `cluster` or `peers`.
+`up` installs missing programs and starts services. `doctor` lists the programs and services that are there or missing.
+`down` stops the processes that the lab started.
+
+A part is a group of programs and services. `up` and `doctor` take names of parts: dev (the default), provider, cluster,
+data, archive, monitoring, operator, lint, load, scan, tools, compose, peers. `down` stops everything, or only the part
+`cluster` or `peers`.
 """
 
 import sys
 from collections.abc import Callable
 
-from ci import edge
+from ci import command_line
 
 from . import aws, barman, cluster, compose, data, engine, peers, s3, toolchain, watch
 from .steps import LabError, Step, bring, doctor
@@ -18,8 +22,8 @@ WHAT: dict[str, Callable[[], list[Step]]] = {
     "cluster": lambda: [*toolchain.steps("kubernetes"), *engine.steps(), *cluster.steps()],
     "data": lambda: [*WHAT["cluster"](), *data.steps()],
     "archive": lambda: [*WHAT["data"](), *s3.steps(), *barman.steps()],
-    "monitoring": lambda: [*WHAT["dev"](), *engine.images(engine.WATCHERS)],
-    "operator": lambda: [*WHAT["cluster"](), *WHAT["monitoring"](), *watch.operated()],
+    "monitoring": lambda: [*WHAT["dev"](), *engine.images(engine.MONITORING_IMAGES)],
+    "operator": lambda: [*WHAT["cluster"](), *WHAT["monitoring"](), *watch.operator_steps()],
     "lint": lambda: [*toolchain.lint(), watch.tools()],
     "load": toolchain.load,
     "scan": toolchain.scan,
@@ -27,31 +31,35 @@ WHAT: dict[str, Callable[[], list[Step]]] = {
     "compose": lambda: [compose.step()],
     "peers": lambda: [*WHAT["cluster"](), *toolchain.tools(), *peers.steps()],
 }
-"""Part of the lab → its steps. Parts are for environments on Docker, on a foreign cluster, on the lab's, and for tests."""
+"""Name of each part → function that returns the steps that install the part.
+
+The part `dev` is for Docker, and `provider` for a cluster that the lab did not start. The parts `cluster` and `data` are
+for the lab's cluster. The other parts are for monitoring, tests and benchmarks.
+"""
 
 
-def main(verb: str, *what: str) -> int:
+def main(verb: str, *parts: str) -> int:
     if verb not in ("up", "doctor", "down"):
-        print(f"lab: {verb} is none of up, doctor, down", file=sys.stderr)
+        print(f"lab: unknown command {verb}; use up, doctor or down", file=sys.stderr)
         return 2
-    if unknown := set(what) - set(WHAT):
-        print(f"lab: {', '.join(unknown)} is none of {', '.join(WHAT)}", file=sys.stderr)
+    if unknown := set(parts) - set(WHAT):
+        print(f"lab: unknown part {', '.join(unknown)}; use {', '.join(WHAT)}", file=sys.stderr)
         return 2
     # A step that several parts need runs once.
-    steps = {step.name: step for name in what or ("dev",) for step in WHAT[name]()} if verb != "down" else {}
+    steps = {step.name: step for name in parts or ("dev",) for step in WHAT[name]()} if verb != "down" else {}
     if verb == "doctor":
-        print(f"What {', '.join(what or ('dev',))} needs on this machine:")
+        print(f"Programs and services of {', '.join(parts or ('dev',))} on this machine:")
         ready = doctor(list(steps.values()))
-        print("Everything is there." if ready else "`make lab` (or `make up`) makes what is missing.")
+        print("Everything is there." if ready else "`make lab` (or `make up`) installs the missing ones.")
         return 0
     try:
         if verb == "down":
             peers.stop()
             watch.stop()
-            if what != ("peers",):
+            if parts != ("peers",):
                 s3.stop()
                 cluster.stop()
-            if not what:
+            if not parts:
                 engine.stop()
         else:
             bring(list(steps.values()))
@@ -59,10 +67,10 @@ def main(verb: str, *what: str) -> int:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("lab: interrupted; run it again, it goes on where it stopped", file=sys.stderr)
+        print("lab: interrupted; run it again to continue", file=sys.stderr)
         return 130
     return 0
 
 
 if __name__ == "__main__":
-    edge.end("lab", lambda: main(*(sys.argv[1:] or ["up"])))
+    command_line.end("lab", lambda: main(*(sys.argv[1:] or ["up"])))

@@ -1,4 +1,4 @@
-"""Stand-in for a cloud's S3 and key service in tests: moto, in its own virtual environment."""
+"""Installation of moto in a separate virtual environment. Tests use moto instead of AWS S3 and KMS."""
 
 import shutil
 import sys

@@ -1,4 +1,7 @@
-"""CloudNativePG's Barman plugin, which archives every change of a database to an S3 store: upstream's release, built here."""
+"""Installation of CloudNativePG's Barman plugin, which archives every change of a database to an S3 store.
+
+The manifests are from upstream's release, but the lab builds the image.
+"""
 
 import json
 import re
@@ -7,16 +10,20 @@ from . import cluster, data, engine, toolchain
 from .steps import Step
 
 NAME, PROGRAM = "barman-cloud", "plugin-barman-cloud"
-SIDECAR = engine.ARCHIVED["plugin-barman-cloud-sidecar"]
-# Key pairs of the operator and its plugin, which upstream gets from cert-manager.
+SIDECAR = engine.ARCHIVE_IMAGES["plugin-barman-cloud-sidecar"]
+# Names of the key pairs of the plugin (server) and of the operator (client). The lab creates the pairs itself, because it
+# has no cert-manager, which upstream uses.
 ENDS = {"server": NAME, "client": f"{NAME}-client"}
 
 
 def steps() -> list[Step]:
-    """Return the steps of the plugin and its image; none on a foreign cluster, whose administrator installs it."""
+    """Return the steps that install the plugin and its image.
+
+    If the lab did not start the cluster, return no steps, because the cluster's administrator installs the plugin.
+    """
     if cluster.another():
         return []
-    programs = [toolchain.barman(), *engine.images(engine.ARCHIVED)]
+    programs = [toolchain.barman(), *engine.images(engine.ARCHIVE_IMAGES)]
     return [
         *programs,
         Step(
@@ -30,7 +37,7 @@ def steps() -> list[Step]:
 
 
 def _present() -> str | None:
-    """Return the plugin's image if the current build of it runs."""
+    """Return the name of the plugin's image if the current build of the plugin is running, or None."""
     built = (toolchain.PODS / PROGRAM).with_suffix(".built-from").exists()
     return SIDECAR if built and data.running(NAME) == cluster.image(PROGRAM) else None
 
@@ -45,7 +52,7 @@ def _apply() -> None:
 
 
 def _pair(end: str) -> dict[str, object]:
-    """Return the Secret of one end, with a self-signed certificate."""
+    """Return the manifest of the Secret with the key and the self-signed certificate of an end: `server` or `client`."""
     name = ENDS[end]
     cluster.certificate(name, f"/CN={name}", f"subjectAltName=DNS:{name}")
     pair = {"tls.crt": cluster.encoded(f"{name}.crt"), "tls.key": cluster.encoded(f"{name}.key")}

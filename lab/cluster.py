@@ -1,9 +1,10 @@
-"""Kubernetes cluster of one node, as processes of this machine, with a gateway at 127.0.0.1.
+"""Kubernetes cluster with one node. Its programs run as processes of this machine, and its gateway listens at 127.0.0.1.
 
-Its state stays in the cache between `down` and `up`. To reset it, delete the cache's folder `cluster` in between.
+`down` keeps the cluster's state in the cache. To reset the cluster, run `down`, delete `~/.cache/tiers/cluster`, and run
+`up`.
 
-The only real node is in zone `a`. Scheduling over more zones can be shown but not run: Node objects made by hand with
-a label `topology.kubernetes.io/zone` count for spreading, but no pod runs on them.
+The node is in zone `a`. Tests can add Node objects in other zones by hand. The scheduler counts these nodes when it
+spreads pods, but no pod runs on them.
 """
 
 import base64
@@ -47,11 +48,11 @@ PACKAGES = {
     "ip": "iproute2",
     "openssl": "openssl",
 }
-ELSE = (
+UNSUPPORTED = (
     "the lab can start a cluster only as root on Debian (this is {system}); "
-    "use a cluster of your own: the program takes its kubeconfig"
+    "use your own cluster, and set KUBECONFIG to its kubeconfig"
 )
-# Program → subject of its certificate, and the addresses it serves at.
+# Subject and addresses of each program's certificate, by name of the program.
 PROGRAMS = {
     "kube-apiserver": (
         "/CN=kube-apiserver",
@@ -66,19 +67,19 @@ PROGRAMS = {
     "kube-proxy": ("/CN=system:kube-proxy", ""),
     "front-proxy": ("/CN=front-proxy", ""),
 }
-# In the order in which they are stopped.
+# Processes of the cluster, in the order in which they are stopped.
 PROCESSES = ("kubelet", "kube-proxy", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "cluster-etcd")
 IMAGES = ("pause", "coredns", "local-path-provisioner", "metrics-server", "traefik")
 NAMESPACES = ("kube-system", "local-path-storage", "gateway")
 
 
 def steps() -> list[Step]:
-    """Return the steps of the cluster. An existing context of that name in KUBECONFIG is used unchanged."""
+    """Return the steps that start the cluster. If the context `lab` belongs to another cluster, return a step that does nothing."""
     if existing := another():
         return [Step(name="cluster", takes="", present=lambda: existing, run=lambda: None)]
     programs = toolchain.cluster()
     return [
-        packages("cluster packages", PACKAGES, ELSE),
+        packages("cluster packages", PACKAGES, UNSUPPORTED),
         engine.registry("cluster packages"),
         *programs,
         Step(
@@ -92,17 +93,17 @@ def steps() -> list[Step]:
 
 
 def stop() -> None:
-    """Stop the cluster: its processes, pods, mounts and rules. Its state and data stay in the cache."""
+    """Stop the cluster's processes and pods, and remove its mounts and firewall rules. State and data stay in the cache."""
     end("kubelet")
-    if ours("cluster-containerd") or _left_over():
+    if ours("cluster-containerd") or _has_orphaned_pods():
         _containerd()
         sh(_program("clear"), f"unix://{SOCKET}", log="cluster")
     for name in (*PROCESSES, "cluster-containerd"):
-        # The API server waits for its watchers, up to a minute. Its state is in etcd, so it may be killed.
+        # The API server waits up to a minute for its clients to disconnect. Its state is in etcd, so killing it is safe.
         end(name, patience=5)
     machine.unmount(HERE)
     machine.forget()
-    # The kubelet creates these links, at a path that can't be configured.
+    # Remove the kubelet's links from this folder. The kubelet has no setting for another folder.
     for link in Path("/var/log/containers").glob("*.log"):
         if link.readlink().is_relative_to(HERE):
             link.unlink()
@@ -112,7 +113,7 @@ def stop() -> None:
 
 
 def another() -> str | None:
-    """Return a description of a foreign cluster that has the lab's context name, or None."""
+    """Return a description of a running cluster that has the lab's context name but was not started by the lab, or None."""
     for file in os.environ.get("KUBECONFIG", "").split(os.pathsep):
         is_foreign = file and Path(file) != KUBECONFIG and Path(file).is_file()
         if (
@@ -130,7 +131,7 @@ def _present() -> str | None:
 
 
 def _ready() -> bool:
-    """Tell whether the API server reports that it is ready."""
+    """Return True if the API server reports that it is ready."""
     try:
         trust = ssl.create_default_context(cafile=str(KEYS / "ca.crt"))
         with urllib.request.urlopen(f"{API}/readyz", timeout=2, context=trust):
@@ -140,7 +141,7 @@ def _ready() -> bool:
 
 
 def _routed() -> bool:
-    """Tell whether the gateway answers, even with an error for an unknown host."""
+    """Return True if the gateway answers. An error for an unknown host counts as an answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{HTTP_PORT}/", timeout=2):
             return True
@@ -150,8 +151,8 @@ def _routed() -> bool:
         return False
 
 
-def _left_over() -> bool:
-    """Tell whether pods may still run that an unexpectedly ended containerd left."""
+def _has_orphaned_pods() -> bool:
+    """Return True if pods may still be running after containerd ended unexpectedly."""
     return any((HERE / "containerd" / "state" / "io.containerd.runtime.v2.task").glob("*/*"))
 
 
@@ -161,7 +162,9 @@ def _refuse_if_taken() -> None:
     for port in (API_PORT, ETCD_PORT, HTTP_PORT, HTTPS_PORT):
         with socket.socket() as client:
             if client.connect_ex(("127.0.0.1", port)) == 0:
-                raise LabError(f"something else listens at 127.0.0.1:{port}, which the cluster needs; end it")
+                raise LabError(
+                    f"another process listens at 127.0.0.1:{port}, which the cluster needs; stop that process"
+                )
 
 
 # ---------------------------------------------------------------------- start
@@ -182,11 +185,11 @@ def _start() -> None:
     _images()
     _node()
     _apply()
-    _await("the gateway", _routed)
+    _wait("the gateway", _routed)
 
 
 def _run(name: str, *command: str | Path) -> None:
-    """Start a process of the cluster if it does not run, so that an interrupted start continues."""
+    """Start a process of the cluster unless it is already running, so that an interrupted start can continue."""
     if not ours(name):
         start(name, *command)
 
@@ -201,7 +204,7 @@ def _program(name: str) -> Path:
 
 
 def _programs() -> None:
-    """Link the names of all Kubernetes programs to the one binary that contains them."""
+    """Create a link for each Kubernetes program to the binary that contains all of them."""
     links = [
         *(_program(name) for name in (*PROCESSES, "clear") if name != "cluster-etcd"),
         KUBECTL,
@@ -231,7 +234,7 @@ def _etcd() -> None:
 
 
 def _api_server() -> None:
-    """Start the API server at the node's address, where pods reach it. A firewall rule redirects 127.0.0.1 to it."""
+    """Start the API server at the node's address, so that pods can reach it. A firewall rule redirects 127.0.0.1 to this address."""
     _kube(
         "kube-apiserver",
         bind_address=NODE,
@@ -251,7 +254,7 @@ def _api_server() -> None:
         kubelet_certificate_authority=KEYS / "ca.crt",
         kubelet_client_certificate=KEYS / "admin.crt",
         kubelet_client_key=KEYS / "admin.key",
-        # Otherwise logs and exec resolve the node's name by DNS.
+        # By default `kubectl logs` and `exec` look up the node's name in DNS, but DNS does not know that name.
         kubelet_preferred_address_types="InternalIP",
         proxy_client_cert_file=KEYS / "front-proxy.crt",
         proxy_client_key_file=KEYS / "front-proxy.key",
@@ -308,7 +311,7 @@ def _node() -> None:
 
 
 def _apply() -> None:
-    """Apply the programs that run in the cluster; at each start, because their files may have changed."""
+    """Apply the manifests of the programs in the cluster. Each start applies the manifests, because they may have changed."""
     _kubeconfig("admin", KUBECONFIG)
     rendered = HERE / "apps"
     for file in (FILES / "apps").iterdir():
@@ -323,11 +326,11 @@ def _apply() -> None:
 
 
 def kubectl(*words: str) -> None:
-    """Run kubectl on the lab's cluster, whatever context is configured."""
+    """Run kubectl on the lab's cluster. The current context of the user's kubeconfig is ignored."""
     sh(KUBECTL, "--kubeconfig", KUBECONFIG, *words, log="cluster")
 
 
-def _await(what: str, ready: Callable[[], bool], seconds: int = 60) -> None:
+def _wait(what: str, ready: Callable[[], bool], seconds: int = 60) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:
@@ -339,7 +342,7 @@ def _await(what: str, ready: Callable[[], bool], seconds: int = 60) -> None:
 
 
 def render(file: Path, target: Path) -> None:
-    """Write a template with the values of this machine filled in."""
+    """Fill in a template with the values of this machine and write it to `target`."""
     values: dict[str, object] = {
         "here": HERE,
         "keys": KEYS,
@@ -364,20 +367,23 @@ def render(file: Path, target: Path) -> None:
 def _certificates() -> None:
     KEYS.mkdir(parents=True, exist_ok=True)
     KEYS.chmod(0o700)
-    # The machine's own openssl configuration would add its defaults.
+    # Use an empty configuration, because the machine's own openssl configuration would add its defaults.
     (KEYS / "openssl.cnf").write_text("[req]\ndistinguished_name = none\n[none]\n")
     certificate("ca", "/CN=lab", "basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign")
     signed = ("-CA", str(KEYS / "ca.crt"), "-CAkey", str(KEYS / "ca.key"))
     for name, (subject, addresses) in PROGRAMS.items():
         names = (f"subjectAltName={addresses}",) if addresses else ()
         certificate(name, subject, "basicConstraints=critical,CA:FALSE", *names, options=signed)
-    # For browsers and outside clients, which do not trust the cluster's own authority.
+    # Certificate of the gateway. It is self-signed, because browsers do not trust the cluster's own authority either.
     certificate("public", "/CN=localhost", "subjectAltName=DNS:localhost,DNS:*.localhost,DNS:*.board.localhost")
     certificate("service-account", "/CN=service-account")
 
 
 def certificate(name: str, subject: str, *extensions: str, options: tuple[str, ...] = ()) -> None:
-    """Create a key and its certificate once; it is self-signed unless `options` name an authority."""
+    """Create a key and its certificate if the certificate does not exist.
+
+    The certificate is self-signed unless `options` name an authority.
+    """
     if (KEYS / f"{name}.crt").exists():
         return
     fresh = KEYS / f"{name}.new"
@@ -431,21 +437,23 @@ def _ctr(*words: str) -> tuple[str, ...]:
 
 
 def image(name: str) -> str:
-    """Return the image name of a program. Its tag changes with the program's sources."""
+    """Return the image name of a program. The tag is a digest of the program's sources."""
     recipe = (toolchain.PODS / name).with_suffix(".built-from").read_bytes()
     return f"localhost/{name}:{hashlib.sha256(recipe).hexdigest()[:12]}"
 
 
 def _images() -> None:
-    """Import the images of the cluster's own programs, each with a single file, into containerd."""
+    """Import the images of the cluster's programs into containerd. Each image contains a single program."""
     for name in IMAGES:
         load(name)
 
 
 def load(name: str, *also: str) -> str:
-    """Import the image of a program into containerd, unless it has it, and return its name.
+    """Import the image of a program into containerd unless containerd has it, and return the image's name.
 
-    `also` are further paths of the program in the image.
+    Args:
+        name: name of the program, and its path in the image.
+        also: additional paths at which the image contains the program.
     """
     if image(name) not in (answer(*_ctr("images", "list", "--quiet")) or "").split():
         archive = HERE / f"{name}.tar"
@@ -456,13 +464,13 @@ def load(name: str, *also: str) -> str:
 
 
 def _archive(name: str, target: Path, also: Sequence[str]) -> None:
-    """Write an image with one program in the format of `docker save`."""
+    """Write an image that contains one program, in the format of `docker save`."""
     layer = target.with_suffix(".layer")
     with tarfile.open(layer, "w") as tar:
         tar.add(toolchain.PODS / name, arcname=name)
         for other in also:
             link = tarfile.TarInfo(other)
-            # Unpacking sets the mode of the linked file again.
+            # A link needs the mode of its file, because unpacking the link sets the file's mode again.
             link.type, link.linkname, link.mode = tarfile.LNKTYPE, name, 0o755
             tar.addfile(link)
     config = {

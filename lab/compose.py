@@ -1,4 +1,4 @@
-"""Compose for `make import`: Docker's plugin if it is installed, else Debian's older program."""
+"""Installation of Docker Compose for `make import`: Docker's plugin if it is installed, or else Debian's `docker-compose`."""
 
 import shutil
 import subprocess
@@ -9,12 +9,13 @@ from .steps import Step
 PACKAGE = packages(
     "compose",
     {"docker-compose": "docker-compose"},
-    "a Compose file is read by Compose, and it is not here ({system}); install Docker's Compose plugin",
+    "`make import` needs Docker Compose, which the lab can install only as root on Debian (this is {system}); "
+    "install Docker's Compose plugin",
 )
 
 
 def step() -> Step:
-    """Return the step that installs Compose; it does nothing if `docker compose` works."""
+    """Return the step that installs Compose. The step does nothing if `docker compose` works."""
     return Step(
         name=PACKAGE.name,
         takes=PACKAGE.takes,

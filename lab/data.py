@@ -1,4 +1,4 @@
-"""CloudNativePG in the lab's cluster: upstream's release, with images built here."""
+"""Installation of CloudNativePG in the lab's cluster: upstream's manifests, with images that the lab builds."""
 
 from . import cluster, engine, toolchain
 from .steps import Step, answer
@@ -8,10 +8,13 @@ RELEASE = "1.27.0"
 
 
 def steps() -> list[Step]:
-    """Return the steps of the operator and its images; none on a foreign cluster, whose administrator installs operators."""
+    """Return the steps that install the operator and its images.
+
+    If the lab did not start the cluster, return no steps, because the cluster's administrator installs operators.
+    """
     if cluster.another():
         return []
-    programs = [*toolchain.operators(), *engine.images(engine.OPERATED)]
+    programs = [*toolchain.operators(), *engine.images(engine.OPERATOR_IMAGES)]
     return [
         *programs,
         Step(
@@ -25,7 +28,7 @@ def steps() -> list[Step]:
 
 
 def running(deployment: str) -> str | None:
-    """Return the image of a Deployment in the operator's namespace, if one replica is available."""
+    """Return the image of a Deployment in the operator's namespace if exactly one replica is available, or else None."""
     columns = "jsonpath={.spec.template.spec.containers[0].image} {.status.availableReplicas}"
     options = ("--kubeconfig", str(cluster.KUBECONFIG), "--namespace", NAMESPACE)
     printed = answer(str(cluster.KUBECTL), *options, "get", "deployment", deployment, "--output", columns) or ""
@@ -34,10 +37,10 @@ def running(deployment: str) -> str | None:
 
 
 def apply(deployment: str, text: str) -> None:
-    """Apply a release's manifests to the cluster, and wait for their Deployment."""
+    """Apply manifests to the cluster, and wait until their Deployment is available."""
     rendered = cluster.HERE / "apps-data" / f"{deployment}.yaml"
     rendered.parent.mkdir(exist_ok=True)
-    # The file may contain keys.
+    # Only this user may read the file, because it may contain keys.
     rendered.touch(mode=0o600)
     rendered.write_text(text)
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(rendered))
@@ -45,15 +48,14 @@ def apply(deployment: str, text: str) -> None:
 
 
 def _present() -> str | None:
-    """Return the operator's version if the current build of it runs."""
+    """Return the operator's name and version if the current build of the operator is running, or None."""
     built = (toolchain.PODS / "cloudnative-pg.built-from").exists()
     return f"CloudNativePG {RELEASE}" if built and running(OPERATOR) == cluster.image("cloudnative-pg") else None
 
 
 def _apply() -> None:
     cluster.render(cluster.FILES / "node" / "ghcr.io.toml", cluster.HERE / "registries" / "ghcr.io" / "hosts.toml")
-    # The operator copies itself into the pods it creates, from the path at which a release has a program per
-    # processor.
+    # The operator copies itself into the pods that it creates, from the path `operator/manager_ARCHITECTURE`.
     image = cluster.load("cloudnative-pg", "manager", f"operator/manager_{cluster.ARCHITECTURE}")
     upstream = toolchain.downloaded("upstream", toolchain.CLOUDNATIVE_PG) / "releases" / f"cnpg-{RELEASE}.yaml"
     release = upstream.read_text().replace(f"ghcr.io/cloudnative-pg/cloudnative-pg:{RELEASE}", image)

@@ -1,4 +1,4 @@
-"""Docker engine where none answers, and base images where they can't be pulled."""
+"""Installation of a Docker engine if none answers, and of base images if they can't be pulled."""
 
 import json
 import os
@@ -18,6 +18,8 @@ from .steps import CACHE, Step, answer, digest, sh
 
 IMAGES = Path(__file__).parent / "images"
 SOCKET = Path("/var/run/docker.sock")
+PATIENCE = 5.0
+"""Seconds to wait for an engine's answer."""
 REGISTRY_PORT = 5005
 REGISTRY = f"127.0.0.1:{REGISTRY_PORT}"
 BASE = "debian:bookworm-slim"
@@ -29,27 +31,27 @@ NAMES = {
     "python": "python:3.11-slim-bookworm",
     "redis": "redis:7-bookworm",
 }
-# Folder → steps that its image needs besides the base image.
+# Steps that an image needs besides the step of its base image, by the image's folder.
 BUILT_WITH = {
     "node": ("image python:3.11-slim-bookworm",),
     "cloudnative-pg-postgresql": ("image postgres:15-bookworm",),
     "plugin-barman-cloud-sidecar": ("image python:3.11-slim-bookworm", "barman plugin"),
     "rclone": ("rclone",),
 }
-# Folder → program built by the lab that is copied into its build context.
-HOLDS = {"plugin-barman-cloud-sidecar": "plugin-barman-cloud", "rclone": "rclone"}
-# Images for the operator of a cluster (`data`).
-OPERATED = {
+# Program that the lab builds and copies into the build context of an image, by the image's folder.
+COPIED_PROGRAMS = {"plugin-barman-cloud-sidecar": "plugin-barman-cloud", "rclone": "rclone"}
+# Images that CloudNativePG runs in a cluster (part `data`).
+OPERATOR_IMAGES = {
     "cloudnative-pg-pgbouncer": "ghcr.io/cloudnative-pg/pgbouncer:1.24.1",
     "cloudnative-pg-postgresql": "ghcr.io/cloudnative-pg/postgresql:15-standard-bookworm",
 }
-# Images for a database whose every change is archived to a bucket (`archive`).
-ARCHIVED = {
+# Images for a database that archives every change to a bucket (part `archive`).
+ARCHIVE_IMAGES = {
     "plugin-barman-cloud-sidecar": "ghcr.io/cloudnative-pg/plugin-barman-cloud-sidecar:v0.7.0",
     "rclone": "rclone/rclone:1.71.0",
 }
 # Images for an environment with `monitoring`.
-WATCHERS = {
+MONITORING_IMAGES = {
     "postgres-exporter": "prometheuscommunity/postgres-exporter:v0.11.1",
     "prometheus": "prom/prometheus:v2.42.0",
     "redis-exporter": "oliver006/redis_exporter:v1.45.0-alpine",
@@ -61,14 +63,14 @@ PACKAGES = {
     "iptables": "iptables",
     "ip": "iproute2",
 }
-ELSE = (
-    "no Docker engine answers and the lab can start one only as root on Debian (this is {system}); "
+UNSUPPORTED = (
+    "no Docker engine answers, and the lab can start an engine only as root on Debian (this is {system}); "
     "install Docker Engine (docs.docker.com/engine/install) and start it, then run this again"
 )
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 SMALL = IMAGES / "debian" / "small"
-# The alternative for a merged /usr, the package usrmerge, needs all of Perl: 47 MB that the public image does not
-# have.
+# The package usr-is-merged is included, because its alternative usrmerge needs Perl. Perl has 47 MB, and the public image
+# does not contain it.
 BOOTSTRAP = (
     "--variant=minbase",
     "--include=ca-certificates,usr-is-merged",
@@ -82,7 +84,7 @@ TRUST = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS
 
 
 def steps() -> list[Step]:
-    """Return the steps of the engine and its images. An engine that the lab did not start, and its images, stay unchanged."""
+    """Return the steps that install the engine and its images. The lab does not change an engine that it did not start."""
     if answers() and not ours("dockerd"):
         host = os.environ.get("DOCKER_HOST", str(SOCKET))
         return [
@@ -90,7 +92,7 @@ def steps() -> list[Step]:
         ]
     base = f"image {BASE}"
     return [
-        packages("packages", PACKAGES, ELSE),
+        packages("packages", PACKAGES, UNSUPPORTED),
         Step(name="docker engine", takes="5 s", needs=("packages",), present=_engine_present, run=_start_engine),
         registry("packages"),
         Step(
@@ -105,7 +107,11 @@ def steps() -> list[Step]:
 
 
 def images(names: Mapping[str, str]) -> list[Step]:
-    """Return the steps of images; `names` is build folder → image. There are none for an engine that the lab did not start."""
+    """Return the steps that build images, or no steps if the lab did not start the engine.
+
+    Args:
+        names: folder in `lab/images` → name of the image to build.
+    """
     if answers() and not ours("dockerd"):
         return []
     return [
@@ -121,26 +127,27 @@ def images(names: Mapping[str, str]) -> list[Step]:
 
 
 def registry(packages: str) -> Step:
-    """Return the step of the registry: a mirror of the public one that holds the lab's images."""
+    """Return the step that starts the registry, which contains the lab's images under their names on Docker Hub."""
     return Step(name="registry mirror", takes="2 s", needs=(packages,), present=_registry_present, run=_start_registry)
 
 
 def answers(path: Path = SOCKET) -> bool:
-    """Tell whether an engine answers at the address that the docker client would use."""
+    """Return True if an engine answers at `path`, or at DOCKER_HOST if that is set and `path` is the default."""
     if os.environ.get("DOCKER_HOST") and path == SOCKET:
         return answer("docker", "version", "--format", "{{.Server.Version}}") is not None
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(5)
+        client.settimeout(PATIENCE)
         try:
             client.connect(str(path))
+            # An engine that is still starting accepts the connection, but may answer only after the timeout.
+            client.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b"200" in client.recv(100)
         except OSError:
             return False
-        client.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
-        return b"200" in client.recv(100)
 
 
 def stop() -> None:
-    """Stop the lab's engine and registry; their data stays in the cache."""
+    """Stop the lab's engine and registry. The data of both stays in the cache."""
     for name in ("dockerd", "docker-registry"):
         end(name)
 
@@ -149,7 +156,7 @@ def stop() -> None:
 
 
 def forget(name: str) -> None:
-    """Delete the pid file of a process that its user has ended."""
+    """Delete the pid file of a process that the caller of this function has stopped."""
     pid_file(name).unlink(missing_ok=True)
 
 
@@ -158,7 +165,7 @@ def _engine_present() -> str | None:
 
 
 def start_engine(root: Path, at: Path, *more: str, name: str = "dockerd") -> subprocess.Popen[bytes]:
-    """Start an engine with its data in `root`, listening at `at` and pulling through the lab's mirror."""
+    """Start an engine that stores its data in `root`, listens at the socket `at`, and pulls through the lab's mirror."""
     root.mkdir(parents=True, exist_ok=True)
     process = start(
         name,
@@ -211,8 +218,8 @@ def _start_registry() -> None:
 
 
 def _mirrored(name: str) -> str | None:
-    """Return a description if the mirror has the image of the current files."""
-    repository, _, tag = _place(name).partition(":")
+    """Return a description if the mirror has an image that was built from the current files, or None."""
+    repository, _, tag = _registry_path(name).partition(":")
     request = urllib.request.Request(
         f"http://{REGISTRY}/v2/{repository}/manifests/{tag}",
         headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
@@ -226,15 +233,15 @@ def _mirrored(name: str) -> str | None:
         return None
 
 
-def _place(name: str) -> str:
-    """Return an image's path in a registry: without a registry in its name it is Docker Hub's."""
+def _registry_path(name: str) -> str:
+    """Return an image's path in a registry. A name without a registry belongs to Docker Hub."""
     first, _, rest = name.partition("/")
     return rest if rest and "." in first else name if rest else f"library/{name}"
 
 
 @cache
 def _public() -> str | None:
-    """Return a description if the public registry can be reached, from which images are then pulled when needed."""
+    """Return "can be pulled" if the public registry answers, so that no image must be built here. Otherwise return None."""
     return "can be pulled" if answer(_client(), "manifest", "inspect", BASE) is not None else None
 
 
@@ -243,27 +250,33 @@ def _stamp(name: str) -> Path:
 
 
 def _recipe(name: str) -> str:
-    """Return the digest of everything an image is built from."""
+    """Return a text that changes with each file and setting from which an image is built."""
     folder = next(
-        (folder for folder, image_name in (NAMES | OPERATED | ARCHIVED | WATCHERS).items() if image_name == name), None
+        (
+            folder
+            for folder, image_name in (NAMES | OPERATOR_IMAGES | ARCHIVE_IMAGES | MONITORING_IMAGES).items()
+            if image_name == name
+        ),
+        None,
     )
     if folder is None:
         return f"{BOOTSTRAP} {TRUST} {digest(BUNDLE, SMALL)}"
-    program = (digest(_program(folder).with_suffix(".built-from")),) if folder in HOLDS else ()
+    program = (digest(_program(folder).with_suffix(".built-from")),) if folder in COPIED_PROGRAMS else ()
     return "".join((digest(*sorted((IMAGES / folder).iterdir())), *program, _recipe(BASE)))
 
 
 def _program(folder: str) -> Path:
-    return toolchain.PODS / HOLDS[folder]
+    return toolchain.PODS / COPIED_PROGRAMS[folder]
 
 
 def _publish(name: str) -> None:
-    target = f"{REGISTRY}/{_place(name)}"
+    target = f"{REGISTRY}/{_registry_path(name)}"
     docker = _client()
     log = f"image-{name.partition(':')[0].replace('/', '-')}"
     sh(docker, "tag", name, target, log=log)
     sh(docker, "push", target, log=log)
-    if not name.startswith("ghcr.io/"):  # The engine uses no mirror for ghcr.io, so the tag stays to know the digest.
+    # Keep the mirror's tag of an image of ghcr.io, because `make images` reads the digest there: the engine uses no mirror for ghcr.io.
+    if not name.startswith("ghcr.io/"):
         sh(docker, "rmi", target, log=log)
     _stamp(name).parent.mkdir(parents=True, exist_ok=True)
     _stamp(name).write_text(_recipe(name))
@@ -274,12 +287,12 @@ def _client() -> str:
 
 
 def _bootstrap() -> None:
-    """Build Debian's image by mmdebstrap, with the machine's certificates, so that builds on it work as anywhere else."""
+    """Build Debian's image with mmdebstrap. The image trusts this machine's certificate authorities, for downloads."""
     work = CACHE / "base"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     tar = work / "debian.tar"
-    # The path of this clone is not part of the recipe: other clones build the same image.
+    # The path is not in BOOTSTRAP, because the recipe contains BOOTSTRAP and must be the same for clones in other folders.
     small = f"--customize-hook=copy-in {SMALL} /etc/apt/apt.conf.d"
     sh("mmdebstrap", *BOOTSTRAP, small, "bookworm", tar, log="image-debian")
     trust = " ".join(f"{variable}={BUNDLE}" for variable in TRUST)
@@ -289,11 +302,11 @@ def _bootstrap() -> None:
 
 
 def _image(folder: str, name: str) -> None:
-    # The classic builder, because Debian lacks the separate package of BuildKit's client.
+    # Use the classic builder, because Debian has no package of BuildKit's client.
     env = {**os.environ, "DOCKER_BUILDKIT": "0"}
     with TemporaryDirectory() as parent:
         context = shutil.copytree(IMAGES / folder, Path(parent) / folder)
-        if folder in HOLDS:
+        if folder in COPIED_PROGRAMS:
             shutil.copy(_program(folder), context)
         sh(_client(), "build", "-t", name, context, log=f"image-{folder}", env=env)
     _publish(name)

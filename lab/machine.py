@@ -1,4 +1,4 @@
-"""Changes that the cluster makes to the machine, and their reversal: a bridge, firewall rules, kernel settings, mounts."""
+"""Changes that the cluster makes to this machine (bridge, firewall rules, kernel settings, mounts), and functions to revert them."""
 
 import ipaddress
 import json
@@ -24,13 +24,13 @@ SETTINGS = (
     "net/ipv4/ip_forward",
     "net/ipv4/conf/all/route_localnet",
 )
-# Prefixes of the chains of the lab and of the programs it starts: kube-proxy, the kubelet, CNI's portmap.
+# Prefixes of the firewall chains that the lab creates (TIERS-), or that kube-proxy, the kubelet and CNI's portmap create.
 CHAINS = ("TIERS-", "KUBE-", "CNI-")
 TABLES = ("filter", "nat", "mangle")
-# Docker drops forwarded packets that are not its own. Listeners at the node's address are for pods and this machine.
-# The machine reaches the API at 127.0.0.1, which stays local even when the bridge is gone. Packets to a Service's
-# address that kube-proxy has not translated to a pod's are rejected: they would leave the machine by the default
-# route.
+# Firewall rules. They accept forwarded packets of pods, which Docker's rules would drop. They let only pods and this
+# machine connect to the node's address. They redirect 127.0.0.1 to the API server, so that the kubeconfig works without
+# the bridge's address. They reject packets to a Service's address that kube-proxy has not translated, because such packets
+# would leave the machine by the default route.
 RULES = f"""
 *filter
 :TIERS-FORWARD - [0:0]
@@ -59,7 +59,7 @@ COMMIT
 
 
 def prepare() -> None:
-    """Create the pods' network. A second call changes nothing."""
+    """Create the network of the pods. A second call changes nothing."""
     _refuse_if_routed()
     if not SAVED.exists():
         SAVED.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def prepare() -> None:
 
 
 def forget() -> None:
-    """Revert all changes to the machine."""
+    """Remove the cluster's firewall rules, bridge and cgroups from this machine, and restore the kernel settings."""
     _forget_rules(*CHAINS)
     if Path(f"/sys/class/net/{BRIDGE}").exists():
         sh("ip", "link", "delete", BRIDGE, log="cluster")
@@ -100,23 +100,26 @@ def _setting(name: str) -> Path:
 
 
 def _refuse_if_routed() -> None:
-    """Check that no other route of this machine overlaps with the cluster's networks."""
+    """Raise LabError if a route of this machine overlaps with the cluster's networks."""
     routes: list[dict[str, str]] = json.loads(answer("ip", "-json", "-4", "route") or "[]")
     for route in routes:
         if route["dst"] == "default" or route.get("dev") == BRIDGE:
             continue
         for network in (PODS, SERVICES):
             if ipaddress.ip_network(route["dst"]).overlaps(ipaddress.ip_network(network)):
-                raise LabError(f"this machine has a route to {route['dst']}, and the cluster needs {network} to itself")
+                raise LabError(
+                    f"this machine has a route to {route['dst']}, which overlaps with the cluster's network {network}; "
+                    "remove the route"
+                )
 
 
-def _forget_rules(*chains: str) -> None:
-    """Remove the chains with these prefixes, and the jumps to them from other chains."""
+def _forget_rules(*prefixes: str) -> None:
+    """Remove the chains whose names start with these prefixes, and the jumps to them from other chains."""
     for program in ("iptables", "ip6tables"):
         for table in TABLES:
             lines = (answer(f"{program}-save", "-t", table) or "").splitlines()
             chain_names = [line.split()[0].removeprefix(":") for line in lines if line.startswith(":")]
-            removed_chains = [chain for chain in chain_names if chain.startswith(chains)]
+            removed_chains = [chain for chain in chain_names if chain.startswith(prefixes)]
             jumps = [
                 line.replace("-A", "-D", 1)
                 for line in lines
@@ -131,9 +134,9 @@ def _forget_rules(*chains: str) -> None:
 
 
 def _restore(rules: str, program: str = "iptables") -> None:
-    """Change firewall rules in one transaction, and leave those of others."""
+    """Apply firewall rules in one transaction. Other rules stay unchanged."""
     result = subprocess.run(
         [f"{program}-restore", "--noflush", "--wait"], input=rules, capture_output=True, text=True, check=False
     )
     if result.returncode:
-        raise LabError(f"{program}-restore refused: {result.stderr}")
+        raise LabError(f"{program}-restore refused the lab's rules: {result.stderr}")

@@ -1,4 +1,4 @@
-"""Release tools that the benchmarks compare with: the controller of Argo Rollouts, on the lab's cluster."""
+"""Installation of Argo Rollouts on the lab's cluster. The benchmarks compare Tiers with it."""
 
 import urllib.request
 
@@ -26,17 +26,20 @@ def steps() -> list[Step]:
 
 
 def stop() -> None:
-    """End the controller. Its resource definitions stay, and have no effect without it."""
+    """Stop the controller. Its resource definitions stay in the cluster, and have no effect without the controller."""
     end(CONTROLLER)
 
 
 def _start() -> None:
     if not cluster.KUBECONFIG.exists():
-        raise LabError(f"it works on the lab's own cluster only, and there is another of the name {cluster.NAME}")
+        raise LabError(
+            f"this step needs the lab's cluster, but the context {cluster.NAME} is another cluster; rename that context"
+        )
     kinds = toolchain.downloaded("upstream", toolchain.ROLLOUTS) / "manifests" / "crds"
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "--kustomize", str(kinds))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
-    # A process of the machine, like the cluster's other controllers. Its options are upstream's except for the ports.
+    # The controller runs as a process of this machine, like the cluster's other controllers. It has the options of
+    # upstream's manifests, except for the ports.
     start(
         CONTROLLER,
         toolchain.BIN / CONTROLLER,

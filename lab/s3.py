@@ -1,4 +1,4 @@
-"""S3 server on this machine for backups: rclone, which pods and containers reach as they would a cloud's."""
+"""S3 server for backups: rclone, as a process of this machine. Pods and containers reach the server over the network."""
 
 import json
 import os
@@ -18,7 +18,7 @@ BUCKET = "backups"
 
 
 def steps() -> list[Step]:
-    """Return the steps of the server. It starts after the cluster, because it listens on the cluster's network."""
+    """Return the steps that build and start the server. The cluster starts first, because the server listens on the cluster's network."""
     program = toolchain.storage()
     return [
         program,
@@ -27,12 +27,12 @@ def steps() -> list[Step]:
 
 
 def stop() -> None:
-    """End the server; its files stay in the cache."""
+    """Stop the server. Its files stay in the cache."""
     end(SERVER)
 
 
 def keys() -> tuple[str, str]:
-    """Return the access key and its secret, which are generated once."""
+    """Return the access key and the secret key. The first call generates both keys."""
     file = HERE / "keys.json"
     if not file.exists():
         HERE.mkdir(parents=True, exist_ok=True)
@@ -43,12 +43,15 @@ def keys() -> tuple[str, str]:
 
 
 def endpoints() -> dict[str, str]:
-    """Return kind of client → URL. A rule of the cluster admits only this machine and pods to the node's address."""
+    """Return the server's URL for each kind of client: this machine, containers and pods.
+
+    A firewall rule admits only pods and this machine to the URL for pods.
+    """
     bridge = answer("docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
     addresses = {"machine": "127.0.0.1", "containers": bridge}
     if Path(f"/sys/class/net/{machine.BRIDGE}").exists():
         addresses["pods"] = machine.NODE
-    return {who: f"http://{address}:{PORT}" for who, address in addresses.items() if address}
+    return {client: f"http://{address}:{PORT}" for client, address in addresses.items() if address}
 
 
 def _present() -> str | None:
@@ -57,7 +60,7 @@ def _present() -> str | None:
 
 
 def _answers(url: str) -> bool:
-    """Tell whether a server answers, and refuses a request without a key."""
+    """Return True if the server answers and refuses a request without a key."""
     try:
         with urllib.request.urlopen(url, timeout=2):
             return False
@@ -68,12 +71,13 @@ def _answers(url: str) -> bool:
 
 
 def _start() -> None:
-    # A server started before the cluster does not listen at the node's address.
+    # Stop a running server, because a server started before the cluster does not listen at the node's address.
     stop()
     folder = HERE / "data"
     (folder / BUCKET).mkdir(parents=True, exist_ok=True)
     listen = (f"--addr={url.removeprefix('http://')}" for url in endpoints().values())
-    # Passed as a variable, because all users can read a command line. It is quoted because it is a list of pairs.
+    # Pass the keys in a variable, because every user of the machine can read command lines. rclone parses the value as
+    # CSV, so the pair needs quotes.
     env = {**os.environ, "RCLONE_AUTH_KEY": f'"{",".join(keys())}"', "RCLONE_CONFIG": "/dev/null"}
     start(SERVER, toolchain.PODS / SERVER, "serve", "s3", *listen, folder, env=env)
     wait_for(SERVER, _present)

@@ -1,4 +1,4 @@
-"""Processes that the lab starts, tracked by pid files, and Debian packages that it installs."""
+"""Functions that start, find and stop the lab's processes by their pid files, and that install Debian packages."""
 
 import os
 import platform
@@ -12,18 +12,21 @@ from pathlib import Path
 
 from .steps import CACHE, LOGS, LabError, Step, sh
 
-# Folders of Debian's programs, CNI's plugins among them.
+# Folders of Debian's programs, including CNI's plugins.
 PROGRAMS = f"{os.defpath}:/usr/sbin:/sbin:/usr/lib/cni"
 APT = threading.Lock()
 
 
 def pid_file(name: str) -> Path:
-    """Return the file with the process id of a started process."""
+    """Return the path of the file that stores the process id of a process."""
     return CACHE / "run" / f"{name}.pid"
 
 
 def ours(name: str) -> int | None:
-    """Return the id of a process that the lab started, if it still runs this program."""
+    """Return the id of a process that the lab started, or None if the process has ended.
+
+    A process counts only if its command line contains `name`, because the system may have reused the id.
+    """
     try:
         pid = int(pid_file(name).read_text())
         return pid if name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() else None
@@ -32,7 +35,7 @@ def ours(name: str) -> int | None:
 
 
 def start(name: str, *command: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start a process that outlives this one; its command must contain `name`."""
+    """Start a process that continues after this program ends. `ours` finds the process if its command line contains `name`."""
     LOGS.mkdir(parents=True, exist_ok=True)
     pid_file(name).parent.mkdir(parents=True, exist_ok=True)
     with (LOGS / f"{name}.log").open("ab") as log:
@@ -48,11 +51,11 @@ def start(name: str, *command: str | Path, env: dict[str, str] | None = None) ->
     return process
 
 
-def wait_for(name: str, ready: Callable[[], object], seconds: int = 60) -> None:
+def wait_for(name: str, ready: Callable[[], object], seconds: int = 180) -> None:
     """Wait until a started process is ready.
 
     Raises:
-        LabError: the process ended, or is not ready in time; the message has the end of its log.
+        LabError: the process ended, or is not ready in time. The message contains the end of the process's log.
     """
     deadline = time.monotonic() + seconds
     pid = int(pid_file(name).read_text())
@@ -64,7 +67,7 @@ def wait_for(name: str, ready: Callable[[], object], seconds: int = 60) -> None:
 
 
 def end(name: str, patience: int = 30) -> None:
-    """Stop a process that the lab started, if it runs, and kill it after `patience` seconds."""
+    """Stop a process that the lab started. Kill it if it still runs after `patience` seconds."""
     if pid := ours(name):
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + patience
@@ -77,34 +80,41 @@ def end(name: str, patience: int = 30) -> None:
 
 
 def running(pid: int) -> bool:
-    """Tell whether a process runs. A zombie does not count."""
+    """Return True if a process runs. A zombie process does not count."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
 
-def packages(name: str, wanted: Mapping[str, str], else_do: str) -> Step:
-    """Return a step that installs Debian packages; `wanted` is program → package, and only missing programs count."""
+def packages(name: str, programs: Mapping[str, str], unsupported: str) -> Step:
+    """Return a step that installs the Debian packages of missing programs.
+
+    Args:
+        name: name of the step.
+        programs: Debian package by name of the program.
+        unsupported: error message for a system without apt-get or without root; `{system}` is the name of the system.
+    """
     return Step(
         name=name,
         takes="30 s",
-        present=lambda: None if _lacking(wanted) else ", ".join(dict.fromkeys(wanted.values())),
-        run=lambda: _install(_lacking(wanted), name.replace(" ", "-"), else_do),
+        present=lambda: None if _missing_packages(programs) else ", ".join(dict.fromkeys(programs.values())),
+        run=lambda: _install(_missing_packages(programs), name.replace(" ", "-"), unsupported),
     )
 
 
-def _lacking(wanted: Mapping[str, str]) -> list[str]:
-    return [package for binary, package in wanted.items() if not shutil.which(binary, path=PROGRAMS)]
+def _missing_packages(programs: Mapping[str, str]) -> list[str]:
+    return [package for binary, package in programs.items() if not shutil.which(binary, path=PROGRAMS)]
 
 
-def _install(lacking: list[str], log: str, else_do: str) -> None:
+def _install(missing: list[str], log: str, unsupported: str) -> None:
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         system = platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
-        raise LabError(else_do.format(system=system))
+        raise LabError(unsupported.format(system=system))
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     options = ("-o", "Acquire::Retries=5", "-o", "DPkg::Lock::Timeout=300")
-    # The package's own service would run beside the lab's. policy-rc.d is Debian's way to prevent its start.
+    # The installation of a package would also start the package's service, next to the lab's process. policy-rc.d
+    # prevents this.
     policy = Path("/usr/sbin/policy-rc.d")
     with APT:
         is_created = not policy.exists()
@@ -113,7 +123,7 @@ def _install(lacking: list[str], log: str, else_do: str) -> None:
             policy.chmod(0o755)
         try:
             sh("apt-get", *options, "update", log=log, env=env)
-            sh("apt-get", *options, "install", "-y", "--no-install-recommends", *lacking, log=log, env=env)
+            sh("apt-get", *options, "install", "-y", "--no-install-recommends", *missing, log=log, env=env)
         finally:
             if is_created:
                 policy.unlink()

@@ -1,4 +1,4 @@
-"""Steps that install what a machine lacks. Each can tell whether it is needed, and can be run again."""
+"""Steps that install missing programs and services. A step can report whether it is done, and can run again."""
 
 import fcntl
 import hashlib
@@ -19,25 +19,30 @@ LOGS = CACHE / "logs"
 
 
 class LabError(Exception):
-    """A step is impossible on this machine; the message says what to do instead."""
+    """Error of a step that can't run on this machine. The message says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Installation of one thing that the machine may lack.
-
-    `present` returns a description if it is installed, else None. `run` installs it.
-    """
+    """Installation of one program, service or image."""
 
     name: str
     takes: str
+    """Approximate duration, as text for people."""
     present: Callable[[], str | None]
+    """Function that returns a description if the program is installed, or None."""
     run: Callable[[], None]
+    """Function that installs the program."""
     needs: tuple[str, ...] = ()
+    """Names of the steps that must be done before this step."""
 
 
 def sh(*command: str | Path, log: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
-    """Run a command with its output in `log`. The error of a failed one has the last lines."""
+    """Run a command and append its output to the file of `log`.
+
+    Raises:
+        LabError: the command failed. The message contains the last lines of its output.
+    """
     LOGS.mkdir(parents=True, exist_ok=True)
     file = LOGS / f"{log}.log"
     with file.open("a") as output:
@@ -50,7 +55,7 @@ def sh(*command: str | Path, log: str, cwd: Path | None = None, env: dict[str, s
 
 
 def digest(*files: Path) -> str:
-    """Return one digest over the names and contents of files."""
+    """Return a digest of the names and contents of files."""
     total = hashlib.sha256()
     for file in files:
         total.update(file.name.encode() + b"\0" + file.read_bytes())
@@ -66,7 +71,7 @@ def answer(*command: str) -> str | None:
 
 
 def doctor(steps: Sequence[Step]) -> bool:
-    """Print for each step whether it is present, and return True if all are."""
+    """Print for each step whether it is done, and return True if all are done."""
     missing = 0
     for step in steps:
         description = step.present()
@@ -78,54 +83,54 @@ def doctor(steps: Sequence[Step]) -> bool:
 
 
 def bring(steps: Sequence[Step]) -> None:
-    """Run the missing steps, each as soon as the steps it needs are present.
+    """Run the steps that are not done. A step starts as soon as the steps that it needs are done.
 
-    The lock is taken only if a step is missing, so a complete machine does not wait for another lab's build. Then the
-    steps are checked again, because the other lab may have run them.
+    A lock lets only one clone of the repository run steps on this machine at a time. If all steps are done, the function returns without
+    the lock. Otherwise it takes the lock and checks the steps again, because another clone may have run them meanwhile.
 
     Raises:
-        LabError: a step failed; running steps finish, and no other step starts.
+        LabError: a step failed. Running steps finish, and no other step starts.
     """
     if _complete(steps):
         return
-    with _alone():
+    with _machine_lock():
         if not _complete(steps):
-            _bring(steps)
+            _run_in_order(steps)
 
 
 def _complete(steps: Sequence[Step]) -> bool:
-    """Tell whether all steps are present, and print it if so."""
+    """Return True if all steps are done. In that case also print a line."""
     complete = all(step.present() for step in steps)
     if complete:
-        print("  everything from the lab is there", file=sys.stderr)
+        print("  the lab has nothing to install", file=sys.stderr)
     return complete
 
 
 @contextmanager
-def _alone() -> Generator[None]:
-    """Hold the lab's lock of this machine, so that two clones do not run the same step twice."""
+def _machine_lock() -> Generator[None]:
+    """Hold the machine-wide lock of the lab, so that two clones do not run the same step twice."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lab.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("  another lab is at work on this machine; waiting for it", file=sys.stderr, flush=True)
+            print("  the lab of another clone is running on this machine; waiting for it", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _bring(steps: Sequence[Step]) -> None:
+def _run_in_order(steps: Sequence[Step]) -> None:
     by_name = {step.name: step for step in steps}
     order = TopologicalSorter({step.name: set(step.needs) for step in steps})
     order.prepare()
     say = _Progress(len(steps))
     failed: LabError | None = None
-    # Steps mostly wait, for registries or for their turn to compile.
+    # More workers than processors, because steps mostly wait: for registries, or for another build to finish.
     with ThreadPoolExecutor(max_workers=16) as pool:
         running: dict[Future[None], str] = {}
         while order.is_active() and not (failed and not running):
             if not failed:
-                running |= {pool.submit(_one, by_name[name], say): name for name in order.get_ready()}
+                running |= {pool.submit(_run_step, by_name[name], say): name for name in order.get_ready()}
             done, _ = wait(running, timeout=20, return_when=FIRST_COMPLETED)
             if not done:
                 say.still(running.values())
@@ -140,7 +145,7 @@ def _bring(steps: Sequence[Step]) -> None:
         raise failed
 
 
-def _one(step: Step, say: "_Progress") -> None:
+def _run_step(step: Step, say: "_Progress") -> None:
     if description := step.present():
         say.line(step.name, description)
         return
@@ -148,12 +153,12 @@ def _one(step: Step, say: "_Progress") -> None:
     started = time.monotonic()
     step.run()
     if step.present() is None:
-        raise LabError("it ran and is still not there")
+        raise LabError("the step ended without an error, but its result is missing; run `make lab` again")
     say.line(step.name, f"done in {time.monotonic() - started:.0f} s")
 
 
 class _Progress:
-    """Progress of the steps on standard error."""
+    """Printer of the steps' progress on standard error."""
 
     def __init__(self, total: int) -> None:
         self.total, self.finished, self.lock, self.started = total, 0, threading.Lock(), time.monotonic()

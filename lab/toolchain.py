@@ -1,4 +1,4 @@
-"""Pulumi and the programs of a cluster, built from their Go modules if they are missing."""
+"""Steps that build missing programs (Pulumi, programs of a cluster, tools) from their Go modules."""
 
 import json
 import os
@@ -15,44 +15,50 @@ from .steps import CACHE, LabError, Step, answer, digest, sh
 HERE = Path(__file__).parent / "toolchain"
 BIN = CACHE / "bin"
 PULUMI_HOME = CACHE / "pulumi"
-PULUMI = "v3.256.0"
-LANGUAGE = "v3.187.0"
 PLUGINS = {"docker": "5.2.0", "kubernetes": "4.25.0"}
-KUBERNETES = "v1.34.0"
+PULUMI = "github.com/pulumi/pulumi/pkg/v3"
 VERSION = "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
+KUBERNETES = "k8s.io/kubernetes"
 KUBERNETES_VERSION = "k8s.io/component-base/version"
 TRAEFIK = "github.com/traefik/traefik/v3"
 LEGO = "github.com/go-acme/lego/v4"
 COREDNS = "github.com/coredns/coredns"
-NAMES_BY = ("cache", "errors", "forward", "health", "kubernetes", "ready")
+COREDNS_PLUGINS = ("cache", "errors", "forward", "health", "kubernetes", "ready")
 PROVIDER = "github.com/pulumi/pulumi-kubernetes/provider/v4"
+DOCKER_PROVIDER = "github.com/terraform-providers/terraform-provider-docker"
 ROLLOUTS = "github.com/argoproj/argo-rollouts"
 CLOUDNATIVE_PG = "github.com/cloudnative-pg/cloudnative-pg"
 OPERATOR = "github.com/prometheus-operator/prometheus-operator"
 BARMAN = "github.com/cloudnative-pg/plugin-barman-cloud"
-# Programs that run in pods are linked statically, and are kept apart from those for the command line.
+# Folder of the programs that run in pods, separate from the programs for the command line.
 PODS = CACHE / "cluster" / "programs"
 KUBERNETES_PROGRAM = PODS / "kubernetes"
-# Each build uses all processors. More than two at once only compete for memory.
+# Run at most two builds at once. Each build uses all processors, so more builds only compete for memory.
 BUILDS = threading.BoundedSemaphore(2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Sources of a program: a digest of their version, the folder to build in, and flags that only this program needs."""
+    """Sources of a program."""
 
     recipe: Callable[[], str]
+    """Function that returns a text that differs for each version of the sources. A changed text causes a new build."""
     folder: Callable[[], Path]
+    """Function that returns the folder to build in."""
     flags: Callable[[], tuple[str, ...]] = tuple
+    """Function that returns the flags of `go build` that only this program needs."""
 
 
 def steps(plugin: str) -> list[Step]:
-    """Return the steps of Pulumi with one plugin. With the machine's own `pulumi` nothing is built: it downloads its plugins."""
-    if existing := _own("pulumi"):
+    """Return the steps that install Pulumi with one plugin.
+
+    If the machine has its own `pulumi`, nothing is built, because that `pulumi` downloads its plugins itself.
+    """
+    if existing := _machine_program("pulumi"):
         description = f"{existing}, with its own plugins"
         return [Step(name="pulumi", takes="", present=lambda: description, run=lambda: None)]
     plugins = {
-        "docker": _build("docker plugin", "3 min", _built("docker"), _module("docker")),
+        "docker": _build("docker plugin", "3 min", _built("docker"), _docker()),
         "kubernetes": _build("kubernetes plugin", "8 min", _built("kubernetes"), _provider()),
     }
     return [
@@ -63,7 +69,7 @@ def steps(plugin: str) -> list[Step]:
             BIN / "pulumi",
             _module("pulumi"),
             "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
-            f"-X {VERSION}={PULUMI}",
+            f"-X {VERSION}={pinned_version('pulumi', PULUMI)}",
         ),
         _build(
             "python language host",
@@ -71,13 +77,13 @@ def steps(plugin: str) -> list[Step]:
             BIN / "pulumi-language-python",
             _module("language-python"),
             "github.com/pulumi/pulumi/sdk/python/cmd/pulumi-language-python/v3",
-            f"-X {VERSION}={LANGUAGE}",
+            f"-X {VERSION}={pinned_version('language-python', PULUMI)}",
         ),
         Step(
             name="python language launcher",
             takes="1 s",
             needs=("pulumi",),
-            present=lambda: _there(BIN / "pulumi-language-python-exec"),
+            present=lambda: _existing(BIN / "pulumi-language-python-exec"),
             run=_launcher,
         ),
         Step(
@@ -91,16 +97,17 @@ def steps(plugin: str) -> list[Step]:
 
 
 def cluster() -> list[Step]:
-    """Return the steps of a Kubernetes cluster's programs, the longest build first."""
-    version = KUBERNETES.removeprefix("v").split(".")
+    """Return the steps that build the programs of a Kubernetes cluster, the longest build first."""
+    version = pinned_version("kubernetes", KUBERNETES)
+    major, minor, _ = version.removeprefix("v").split(".")
     return [
         _build(
             "kubernetes",
             "6 min",
             KUBERNETES_PROGRAM,
             _module("kubernetes"),
-            flags=f"-X {KUBERNETES_VERSION}.gitVersion={KUBERNETES}"
-            f" -X {KUBERNETES_VERSION}.gitMajor={version[0]} -X {KUBERNETES_VERSION}.gitMinor={version[1]}",
+            flags=f"-X {KUBERNETES_VERSION}.gitVersion={version}"
+            f" -X {KUBERNETES_VERSION}.gitMajor={major} -X {KUBERNETES_VERSION}.gitMinor={minor}",
         ),
         _build("pause", "5 s", PODS / "pause", _module("pause")),
         _build("coredns", "1 min", PODS / "coredns", _coredns()),
@@ -122,26 +129,27 @@ def cluster() -> list[Step]:
 
 
 def operators() -> list[Step]:
-    """Return the steps of the operators that manage data in a cluster."""
-    version = "-X github.com/cloudnative-pg/cloudnative-pg/pkg/versions.buildVersion=1.27.0"
+    """Return the step that builds CloudNativePG, the operator of database clusters."""
+    number = pinned_version("upstream", CLOUDNATIVE_PG).removeprefix("v")
+    version = f"-X {CLOUDNATIVE_PG}/pkg/versions.buildVersion={number}"
     return [
         _build("cloudnative-pg", "2 min", PODS / "cloudnative-pg", _upstream(CLOUDNATIVE_PG), "./cmd/manager", version)
     ]
 
 
 def storage() -> Step:
-    """Return the step of rclone, which serves files as S3 and encrypts them on the way to a bucket."""
+    """Return the step that builds rclone, which serves files as S3, and encrypts files on their way to a bucket."""
     version = "-X github.com/rclone/rclone/fs.Version=v1.71.0"
     return _build("rclone", "2 min", PODS / "rclone", _upstream("github.com/rclone/rclone"), ".", version)
 
 
 def barman() -> Step:
-    """Return the step of the operator's plugin for point-in-time recovery."""
+    """Return the step that builds CloudNativePG's plugin for point-in-time recovery."""
     return _build("barman plugin", "2 min", PODS / "plugin-barman-cloud", _upstream(BARMAN), "./cmd/manager")
 
 
 def tools() -> list[Step]:
-    """Return the steps of the tools that the end-to-end tests use."""
+    """Return the steps that build the tools of the end-to-end tests."""
     return [
         *load(),
         _score(),
@@ -157,17 +165,17 @@ def tools() -> list[Step]:
 
 
 def lint() -> list[Step]:
-    """Return the steps of the linter for workflows."""
+    """Return the step that builds the linter of GitHub workflows."""
     return [_program("actionlint", "15 s", "github.com/rhysd/actionlint", "./cmd/actionlint")]
 
 
 def load() -> list[Step]:
-    """Return the steps of the load generator."""
+    """Return the step that builds the load generator."""
     return [_build("k6", "1 min", BIN / "k6", _upstream("go.k6.io/k6"))]
 
 
 def scan() -> list[Step]:
-    """Return the steps of scanners for secrets in history, mistakes in manifests, and the content of images."""
+    """Return the steps that build the scanners of the Git history (for secrets), of manifests and of images."""
     version = "-X github.com/aquasecurity/trivy/pkg/version/app.ver=0.64.1"
     return [
         _program("trivy", "8 min", "github.com/aquasecurity/trivy", "./cmd/trivy", version),
@@ -182,7 +190,7 @@ def _score() -> Step:
 
 
 def peers() -> list[Step]:
-    """Return the steps of the release tools that the benchmarks compare with."""
+    """Return the step that builds Argo Rollouts, with which the benchmarks compare Tiers."""
     return [
         _build(
             "rollouts-controller",
@@ -196,7 +204,7 @@ def peers() -> list[Step]:
 
 
 def watchers() -> list[Step]:
-    """Return the steps of prometheus-operator, which configures a cluster's Prometheus."""
+    """Return the step that builds prometheus-operator, which configures a cluster's Prometheus."""
     return [_build("prometheus-operator", "3 min", BIN / "prometheus-operator", _operator(), "./cmd/operator")]
 
 
@@ -204,7 +212,7 @@ def watchers() -> list[Step]:
 
 
 def _module(name: str) -> Source:
-    """Return the source of a module in this repository, whose files pin the versions."""
+    """Return the source of a module in `lab/toolchain`. The module's go.mod and go.sum pin all versions."""
 
     def recipe() -> str:
         return digest(*sorted(file for file in (HERE / name).rglob("*") if file.is_file()))
@@ -213,7 +221,7 @@ def _module(name: str) -> Source:
 
 
 def _upstream(path: str) -> Source:
-    """Return the source of an unmodified module, with the versions that its own go.mod and go.sum pin."""
+    """Return the source of an unmodified upstream module. Upstream's go.mod and go.sum pin its dependencies."""
 
     def recipe() -> str:
         lines = (HERE / "upstream" / "go.sum").read_text().splitlines()
@@ -222,8 +230,43 @@ def _upstream(path: str) -> Source:
     return Source(recipe=recipe, folder=lambda: downloaded("upstream", path))
 
 
+CORRECTIONS = {
+    'result <- fmt.Errorf("error inspecting container state: %s", err)\n': (
+        'result <- fmt.Errorf("error inspecting container state: %s", err)\nreturn\n'
+    ),
+    "infos.State.Health.Status ==": "infos.State.Health != nil && infos.State.Health.Status ==",
+}
+"""Texts in the source of the docker provider, and their corrections."""
+
+
+def _docker() -> Source:
+    """Return the source of the docker plugin, with a correction that the official plugin 5.2.0 contains.
+
+    Without the correction, the plugin's provider of 2022 panics if a container is not healthy in time: after a failed
+    inspection of the container, the provider still reads the container's state. The panic ends the plugin, and therefore
+    all other operations of the update, too.
+    """
+    module = _module("docker")
+
+    def folder() -> Path:
+        copy = _copied("docker", module.folder())
+        provider = _own_dependency(copy, DOCKER_PROVIDER, "docker-provider")
+        file = provider / "internal" / "provider" / "resource_docker_container_funcs.go"
+        text = file.read_text()
+        for wrong, correct in CORRECTIONS.items():
+            assert text.count(wrong) == 1
+            text = text.replace(wrong, correct)
+        file.write_text(text)
+        return copy
+
+    return Source(recipe=lambda: f"{CORRECTIONS} {module.recipe()}", folder=folder)
+
+
 def _provider() -> Source:
-    """Return the source of the Kubernetes provider. Its schema is overlaid for the build, not copied into the repository."""
+    """Return the source of the Kubernetes provider.
+
+    The build reads the provider's large schema from the downloaded module (`-overlay`), so this repository has no copy.
+    """
     module = _module("kubernetes-provider")
 
     def flags() -> tuple[str, ...]:
@@ -241,8 +284,8 @@ def _provider() -> Source:
 def _traefik() -> Source:
     """Return the source of Traefik.
 
-    Traefik embeds a built web page that its module lacks: a copy gets an empty one. The ACME providers for a hundred
-    DNS services are left out, because the lab creates its own certificates.
+    Traefik embeds a web page that its module lacks, so a copy of the module gets a placeholder page. The copy leaves out the
+    ACME providers for a hundred DNS services, because the lab creates its own certificates.
     """
     module, no_providers = _upstream(TRAEFIK), HERE / "traefik" / "dns_providers.go"
 
@@ -251,31 +294,30 @@ def _traefik() -> Source:
         page = copy / "webui" / "static" / "index.html"
         page.parent.mkdir()
         page.write_text("The dashboard is not built here.\n")
-        acme = _copied("lego", downloaded(copy, LEGO))
+        acme = _own_dependency(copy, LEGO, "lego")
         shutil.copyfile(no_providers, acme / "providers" / "dns" / "zz_gen_dns_providers.go")
-        sh("go", "mod", "edit", f"-replace={LEGO}={acme}", log="build-traefik", cwd=copy)
         return copy
 
     return Source(recipe=lambda: module.recipe() + digest(no_providers), folder=folder)
 
 
 def _coredns() -> Source:
-    """Return the source of CoreDNS with only the plugins that the lab's Corefile names, without the SDKs of three clouds."""
+    """Return the source of CoreDNS with only the plugins of the lab's Corefile. Other plugins need the SDKs of clouds."""
     module = _upstream(COREDNS)
 
     def folder() -> Path:
         copy = _copied("coredns", module.folder())
         plugins = copy / "core" / "plugin" / "zplugin.go"
-        enabled = re.compile(rf'.*/plugin/({"|".join(NAMES_BY)})"')
+        enabled = re.compile(rf'.*/plugin/({"|".join(COREDNS_PLUGINS)})"')
         lines = plugins.read_text().splitlines(keepends=True)
         plugins.write_text("".join(line for line in lines if '_ "' not in line or enabled.match(line)))
         return copy
 
-    return Source(recipe=lambda: f"{NAMES_BY} {module.recipe()}", folder=folder)
+    return Source(recipe=lambda: f"{COREDNS_PLUGINS} {module.recipe()}", folder=folder)
 
 
 def _operator() -> Source:
-    """Return the source of prometheus-operator. A copy gets two modules that it expects in subfolders and its download lacks."""
+    """Return the source of prometheus-operator. The build uses a copy with two more modules, because the download lacks them."""
     module = _upstream(OPERATOR)
 
     def folder() -> Path:
@@ -287,8 +329,21 @@ def _operator() -> Source:
     return Source(recipe=module.recipe, folder=folder)
 
 
+def _own_dependency(module: Path, path: str, name: str) -> Path:
+    """Let a module use a writable copy of a dependency, and return the folder of the copy.
+
+    Args:
+        module: folder of the module, which must be writable.
+        path: module path of the dependency.
+        name: name of the copy.
+    """
+    copy = _copied(name, downloaded(module, path))
+    sh("go", "mod", "edit", f"-replace={path}={copy}", log="sources", cwd=module)
+    return copy
+
+
 def _copied(name: str, module: Path) -> Path:
-    """Return a writable copy of a module's files."""
+    """Copy a module's files to a writable folder, and return the folder."""
     copy = CACHE / "sources" / name
     shutil.rmtree(copy, ignore_errors=True)
     copy.parent.mkdir(parents=True, exist_ok=True)
@@ -296,8 +351,18 @@ def _copied(name: str, module: Path) -> Path:
     return copy
 
 
+def pinned_version(folder: str, path: str) -> str:
+    """Return the version of the module `path`, such as `v1.34.0`, that go.mod in a folder of `toolchain` pins."""
+    pin = re.search(rf"^(?:require)?\s*{re.escape(path)} (v\S+)", (HERE / folder / "go.mod").read_text(), re.MULTILINE)
+    assert pin, f"{folder}/go.mod pins {path}"
+    return pin[1]
+
+
 def downloaded(pinned_by: str | Path, path: str) -> Path:
-    """Return the folder of a module that go.mod in `pinned_by` pins, downloaded and verified against go.sum."""
+    """Download the module `path` in the version that go.mod in `pinned_by` pins, and return its folder.
+
+    Go verifies the download against go.sum.
+    """
     result = subprocess.run(
         ["go", "mod", "download", "-json", path],
         cwd=HERE / pinned_by,
@@ -313,18 +378,18 @@ def downloaded(pinned_by: str | Path, path: str) -> Path:
 # ---------------------------------------------------------------------- builds
 
 
-def _own(program: str) -> str | None:
+def _machine_program(program: str) -> str | None:
     path = os.pathsep.join(part for part in os.get_exec_path() if Path(part) != BIN)
     return shutil.which(program, path=path)
 
 
-def _there(path: Path) -> str | None:
+def _existing(path: Path) -> str | None:
     return str(path) if path.exists() else None
 
 
 def _program(name: str, takes: str, module: str, package: str = ".", flags: str = "") -> Step:
-    """Return the step of a command line program, or the machine's own if it is installed."""
-    if existing := _own(name):
+    """Return the step that builds a command line program. The step does nothing if the machine has the program."""
+    if existing := _machine_program(name):
         return Step(name=name, takes="", present=lambda: existing, run=lambda: None)
     return _build(name, takes, BIN / name, _upstream(module), package, flags)
 
@@ -340,9 +405,9 @@ def _build(name: str, takes: str, output: Path, source: Source, package: str = "
 
     def run() -> None:
         if answer("go", "version") is None:
-            itself = name if output == BIN / name else "Pulumi"
+            alternative = name if output == BIN / name else "Pulumi"
             raise LabError(
-                f"it is built with Go 1.26 or newer, which is not here; install it (go.dev/doc/install), or {itself} itself"
+                f"the build needs Go 1.26 or newer; install Go (go.dev/doc/install), or install {alternative} yourself"
             )
         output.parent.mkdir(parents=True, exist_ok=True)
         fresh = output.with_suffix(".new")
@@ -351,7 +416,7 @@ def _build(name: str, takes: str, output: Path, source: Source, package: str = "
                 "go",
                 "build",
                 "-trimpath",
-                # Debug information takes a tenth of the time, and -s discards it.
+                # Without debug information the build takes a tenth less time. The flag `-s` would discard the information anyway.
                 "-gcflags=all=-dwarf=false",
                 *source.flags(),
                 "-ldflags",
@@ -363,7 +428,7 @@ def _build(name: str, takes: str, output: Path, source: Source, package: str = "
                 cwd=source.folder(),
                 env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"},
             )
-        # Renamed when complete and stamped last: after an interruption it is built again.
+        # Rename the complete file, and write the stamp last. Otherwise an interrupted build could count as complete.
         fresh.rename(output)
         stamp.write_text(recipe())
 

@@ -1,7 +1,7 @@
-"""Prometheus' own tools, and prometheus-operator in the lab's cluster.
+"""Installation of promtool, and of prometheus-operator in the lab's cluster.
 
-The operator only maintains a Prometheus' configuration. No Prometheus runs in the cluster, because Debian's build
-lacks service discovery for Kubernetes (seen: `field kubernetes_sd_configs not found`).
+The operator only writes the configuration of a Prometheus. No Prometheus runs in the cluster, because Debian's build of
+Prometheus lacks service discovery for Kubernetes (error: `field kubernetes_sd_configs not found`).
 """
 
 import os
@@ -12,19 +12,19 @@ from .services import end, ours, packages, start, wait_for
 from .steps import LabError, Step
 
 PACKAGES = {"promtool": "prometheus"}
-ELSE = "the lab can install promtool only as root on Debian (this is {system}); install Prometheus (prometheus.io/download)"
+UNSUPPORTED = "the lab can install promtool only as root on Debian (this is {system}); install Prometheus (prometheus.io/download)"
 OPERATOR, PORT = "prometheus-operator", 12392
 
 
 def tools() -> Step:
-    """Return the step that installs `promtool`, which tests rules. The server in the same package is not started."""
-    return packages("promtool", PACKAGES, ELSE)
+    """Return the step that installs `promtool`, which tests alert rules. The package's Prometheus server is not started."""
+    return packages("promtool", PACKAGES, UNSUPPORTED)
 
 
-def operated() -> list[Step]:
-    """Return the steps of the operator, its resource definitions and a Prometheus object that selects all monitors.
+def operator_steps() -> list[Step]:
+    """Return the steps that install the operator, its resource definitions, and a Prometheus object.
 
-    The Prometheus object has no pods.
+    The Prometheus object selects all monitors and has no pods.
     """
     programs = toolchain.watchers()
     return [
@@ -40,17 +40,19 @@ def operated() -> list[Step]:
 
 
 def stop() -> None:
-    """End the operator. Its objects stay in the cluster."""
+    """Stop the operator. Its objects stay in the cluster."""
     end(OPERATOR)
 
 
 def _start() -> None:
     if not cluster.KUBECONFIG.exists():
-        raise LabError(f"it works on the lab's own cluster only, and there is another of the name {cluster.NAME}")
+        raise LabError(
+            f"this step needs the lab's cluster, but the context {cluster.NAME} is another cluster; rename that context"
+        )
     kinds = toolchain.downloaded("upstream", toolchain.OPERATOR) / "example" / "prometheus-operator-crd"
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(kinds))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(kinds))
-    # A process of the machine, like the cluster's other controllers.
+    # The operator runs as a process of this machine, like the cluster's other controllers.
     start(
         OPERATOR,
         toolchain.BIN / OPERATOR,

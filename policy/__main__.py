@@ -19,7 +19,7 @@ from pulumi_policy import (
 )
 from pulumi_policy.proxy import UnknownValueError
 
-# The language host runs this folder as a script, so the repository must be importable.
+# Make the repository importable, because the language host runs this folder as a script.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from policy.model import Resource, Rule
@@ -27,41 +27,41 @@ from policy.rules import RULES
 from policy.settings import SETTINGS
 
 
-def seen(given: ResourceValidationArgs | PolicyResource) -> Resource:
-    """Return a resource in the form of the rules. The stack is part of its URN: `urn:pulumi:STACK::project::…`."""
+def to_resource(args: ResourceValidationArgs | PolicyResource) -> Resource:
+    """Convert a resource of Pulumi's policy SDK to a `Resource`. The URN (`urn:pulumi:STACK::project::…`) contains the stack's name."""
     return Resource(
-        type=given.resource_type,
-        name=given.name,
-        stack=given.urn.split("::")[0].rpartition(":")[2],
-        props=given.props,
-        protect=given.opts.protect,
-        kept=list(given.opts.ignore_changes) == ["*"],
-        urn=given.urn,
+        type=args.resource_type,
+        name=args.name,
+        stack=args.urn.split("::")[0].rpartition(":")[2],
+        props=args.props,
+        protect=args.opts.protect,
+        kept=list(args.opts.ignore_changes) == ["*"],
+        urn=args.urn,
     )
 
 
-def judge(rule: Rule, resources: Sequence[Resource], report: ReportViolation) -> None:
-    """Report the problems that a rule finds. In a preview, resources with unknown values are left to the update."""
+def report_problems(rule: Rule, resources: Sequence[Resource], report: ReportViolation) -> None:
+    """Report the problems that a rule finds. Stop at a value that a preview does not know yet: the update runs the rule again."""
     with suppress(UnknownValueError):
         for resource, problem in rule.problems(resources, SETTINGS):
             report(problem, resource.urn)
 
 
 def policy(rule: Rule) -> Policy:
-    """Return a rule as a policy of the SDK."""
+    """Convert a rule to a policy of Pulumi's policy SDK."""
 
-    def one(args: ResourceValidationArgs, report: ReportViolation) -> None:
-        judge(rule, [seen(args)], report)
+    def validate_resource(args: ResourceValidationArgs, report: ReportViolation) -> None:
+        report_problems(rule, [to_resource(args)], report)
 
-    def whole(args: StackValidationArgs, report: ReportViolation) -> None:
-        judge(rule, [seen(resource) for resource in args.resources], report)
+    def validate_stack(args: StackValidationArgs, report: ReportViolation) -> None:
+        report_problems(rule, [to_resource(resource) for resource in args.resources], report)
 
     if rule.whole:
-        return StackValidationPolicy(name=rule.name, description=rule.demand, validate=whole)
-    return ResourceValidationPolicy(name=rule.name, description=rule.demand, validate=one)
+        return StackValidationPolicy(name=rule.name, description=rule.demand, validate=validate_stack)
+    return ResourceValidationPolicy(name=rule.name, description=rule.demand, validate=validate_resource)
 
 
 if __name__ == "__main__":
-    # The SDK prints its port without flushing it. With buffered output Pulumi would wait forever.
+    # Write without a buffer, because the SDK prints its port without a flush, and Pulumi would wait for the port forever.
     sys.stdout = io.TextIOWrapper(io.FileIO(sys.stdout.fileno(), "w", closefd=False), write_through=True)
     PolicyPack("tiers", [policy(rule) for rule in RULES], enforcement_level=EnforcementLevel.MANDATORY)

@@ -1,4 +1,4 @@
-"""Types of rules, and of the resources that they check. No Pulumi."""
+"""Types of rules, and of the resources that rules check. This module does not import Pulumi."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ Properties = Mapping[str, Any]
 
 
 def at(value: Properties, *keys: str) -> Properties:
-    """Return the mapping below these keys, or an empty one if a key is missing."""
+    """Return the mapping at the path `keys`, or an empty mapping if a key is missing."""
     for key in keys:
         value = value.get(key) or {}
     return value
@@ -17,14 +17,14 @@ def at(value: Properties, *keys: str) -> Properties:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of `settings.py`. `relaxed` and `secure_listeners` are patterns of `fnmatch`."""
+    """Settings of the rules. The values are in `settings.py`."""
 
     relaxed: tuple[str, ...]
-    """Stacks to which strict rules do not apply."""
+    """Patterns (`fnmatch`) of the stacks to which strict rules do not apply."""
     registries: tuple[str, ...]
     """Trusted prefixes of images, in full: `docker.io/library`, `ghcr.io/team`."""
     secure_listeners: tuple[str, ...]
-    """Listeners with a certificate, on Gateways that the program does not create."""
+    """Patterns (`fnmatch`) of listeners that have a certificate, on Gateways that the program does not create."""
 
     def strict(self, stack: str) -> bool:
         return not any(fnmatchcase(stack, pattern) for pattern in self.relaxed)
@@ -32,7 +32,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """Resource of a stack. `kept` is True if the program ignores all changes of it."""
+    """Resource of a stack. `kept` is True if updates ignore all changes of the resource."""
 
     type: str
     name: str
@@ -44,7 +44,7 @@ class Resource:
 
     @property
     def kind(self) -> str:
-        """`Deployment` of kubernetes:apps/v1:Deployment, `Container` of docker:index/container:Container."""
+        """Last part of the type, such as `Deployment` of `kubernetes:apps/v1:Deployment`."""
         return self.type.rpartition(":")[2]
 
     def on(self, platform: str, *kinds: str) -> bool:
@@ -63,7 +63,10 @@ Problem = tuple[Resource, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Requirement for resources. `strict` rules skip relaxed stacks; `whole` rules check all resources of a stack at once."""
+    """Requirement for resources.
+
+    A `strict` rule does not apply to relaxed stacks. A `whole` rule checks all resources of a stack at once.
+    """
 
     name: str
     demand: str
@@ -72,26 +75,26 @@ class Rule:
     whole: bool = False
 
     def problems(self, resources: Sequence[Resource], settings: Settings) -> Iterator[Problem]:
-        """Yield the problems of these resources, with fixes.
+        """Yield each problem of these resources, with the fix.
 
-        Kept resources are skipped: they were checked when they were released. Otherwise a rule newer than the live
-        release would refuse the release that is to replace it.
+        Kept resources are skipped, because they were checked when they were released. Without this exception, a new rule that
+        the live release breaks would refuse every later release.
         """
-        checked = [
+        resources_to_check = [
             resource
             for resource in resources
             if not resource.kept and (not self.strict or settings.strict(resource.stack))
         ]
-        return self.check(checked, settings)
+        return self.check(resources_to_check, settings)
 
 
 def of_each(*checks: Check) -> Callable[[Sequence[Resource], Settings], Iterator[Problem]]:
-    """Return a check of all resources that applies checks of single resources."""
+    """Combine checks for a single resource into one check for a list of resources."""
 
     def check(resources: Sequence[Resource], settings: Settings) -> Iterator[Problem]:
         for resource in resources:
-            for one in checks:
-                for problem in one(resource, settings):
+            for single_check in checks:
+                for problem in single_check(resource, settings):
                     yield resource, problem
 
     return check

@@ -1,10 +1,11 @@
 """Import of a Compose file: `python -m ci.compose FILE [NAME [FOLDER]]` (`make import COMPOSE=path/docker-compose.yml`).
 
-Compose itself reads the file and all files it refers to; `carried.py` converts the result. The command writes
-`Pulumi.yaml`, `Pulumi.dev.yaml` and a list of the parts that were not converted, to a new folder.
+Docker Compose reads the file and all files that the file refers to. Then `conversion.py` converts Compose's output. The
+command writes `Pulumi.yaml`, `Pulumi.dev.yaml` and a list of notes about the conversion to a new folder.
 """
 
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -18,93 +19,111 @@ from typing import Any
 import yaml
 from pulumi import RunError
 
-from ci.new import ROOT, free_folder, project_file, refuse_taken, sealed, stack_file
+from ci.new import ROOT, encrypted_secrets, free_folder, project_file, refuse_existing_name, stack_file
 from components.config import ConfigError, load_app, load_environment
-from components.files import Dumper
+from components.config.files import Dumper
 
-from .carried import carried
-from .given import Kind, Note, as_name, in_order
-from .shape import checked
+from .conversion import convert
+from .compose_service import Kind, Note, as_name, in_order
+from .validation import validate
 
 NOTES = "IMPORTED.txt"
 
 
 def main(file: str = "", name: str = "", at: str = "") -> None:
-    """Write the application that a Compose file describes, and print the parts that were not converted.
+    """Write the application that a Compose file describes, and print the notes about the conversion.
 
     Raises:
-        ConfigError: the models refuse the result.
-        RunError: Compose can't read the file, no service can be routed to, or the name or folder is in use.
+        ConfigError: the converted configuration is invalid.
+        RunError: Compose can't read the file, no service fits the tier web or api, or the name or folder is in use.
     """
-    path = _existing(file)
-    compose = normalised(path)
+    path = _existing_file(file)
+    compose = normalise(path)
     name = name or as_name(str(compose.get("name") or path.parent.name))
     if not name:
         raise RunError(
-            f"NAME: the project {path.parent.name} has no name of small letters; give it one, as in NAME=shop"
+            f"NAME: no valid name can be made of {path.parent.name!r}; set one in lower-case letters, as in NAME=shop"
         )
-    refuse_taken(name)
+    refuse_existing_name(name)
     folder = free_folder(at or f"apps/{name}")
-    converted = carried(
+    converted = convert(
         compose,
         name=name,
         base=str(path.parent),
         folder=str(folder),
         password=lambda: secrets.token_hex(24),
-        profiles=os.environ.get("COMPOSE_PROFILES", "").split(","),
+        profiles=selected_profiles(path.parent, os.environ),
     )
     load_environment(converted.environment, load_app(converted.app))
-    file_secrets, missing = _from_files(converted.files, compose)
+    file_secrets, missing = _read_secret_files(converted.files, compose)
     values = converted.secrets | file_secrets
-    listed = "".join(f"{line}\n" for line in lines(in_order([*converted.notes, *missing])))
+    notes_text = "".join(f"{line}\n" for line in note_lines(in_order([*converted.notes, *missing])))
     files = {
-        "Pulumi.yaml": project_file(name, folder, _indented(converted.app, 3)),
-        "Pulumi.dev.yaml": stack_file(name, folder, _indented(converted.environment, 2)) + sealed(name, values),
-        NOTES: listed,
+        "Pulumi.yaml": project_file(name, folder, _as_yaml(converted.app, 3)),
+        "Pulumi.dev.yaml": stack_file(name, folder, _as_yaml(converted.environment, 2))
+        + encrypted_secrets(name, values),
+        NOTES: notes_text,
     }
     folder.mkdir(parents=True)
     for file_name, text in files.items():
         (folder / file_name).write_text(text)
     relative = str(folder.relative_to(ROOT))
-    print(f"{listed}\n{relative} is there, with this list in {NOTES}. Next:\n")
+    print(f"{notes_text}\nWrote {relative}, with this list in {NOTES}. Next:\n")
     print(f"  make up APP={quote(relative)}\n  make check APP={quote(relative)}")
 
 
-def _existing(file: str) -> Path:
+def selected_profiles(folder: Path, variables: Mapping[str, str]) -> list[str]:
+    """Return the selected profiles, as Compose selects them: from the variable COMPOSE_PROFILES, or else from the file `.env` of the folder."""
+    value = variables.get("COMPOSE_PROFILES")
+    if value is None:
+        try:
+            text = (folder / ".env").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            text = ""
+        lines = re.findall(r"^\s*(?:export\s+)?COMPOSE_PROFILES\s*=\s*(.*?)\s*(?:#.*)?$", text, re.MULTILINE)
+        value = lines[-1].strip("'\"") if lines else ""
+    return [profile.strip() for profile in value.split(",") if profile.strip()]
+
+
+def _existing_file(file: str) -> Path:
     try:
         path = Path(file).resolve()
         if path.is_file():
             return path
     except (OSError, RuntimeError, ValueError):
-        pass  # The name is too long, or is a link to itself: the file does not exist.
+        pass  # A path that is too long, and a link to itself, count as a missing file.
     raise RunError(
-        f"{file[:80] or 'COMPOSE'}: there is no such file; name one, as in COMPOSE=../shop/docker-compose.yml"
+        f"{file[:80] or 'COMPOSE'}: the file does not exist; name a Compose file, as in COMPOSE=../shop/docker-compose.yml"
     )
 
 
-def _from_files(files: Mapping[str, str], compose: Mapping[str, Any]) -> tuple[dict[str, str], list[Note]]:
-    """Return the values of secrets that are in files, and a note for each file that has none."""
+def _read_secret_files(files: Mapping[str, str], compose: Mapping[str, Any]) -> tuple[dict[str, str], list[Note]]:
+    """Read the values of secrets from files.
+
+    Returns:
+        The value of each secret by name, and a note for each secret whose file has no value.
+    """
     declared = {as_name(name): name for name in compose.get("secrets") or ()}
     values, notes = dict[str, str](), list[Note]()
     for secret, file in files.items():
         try:
-            value, wrong = Path(file).read_text(encoding="utf-8").strip(), "its file is empty"
+            value, problem = Path(file).read_text(encoding="utf-8").strip(), "its file is empty"
         except UnicodeDecodeError:
-            value, wrong = "", "its file is no text in UTF-8"
+            value, problem = "", "its file is not UTF-8 text"
         except (OSError, ValueError):
-            value, wrong = "", "its file is not here"
+            value, problem = "", "its file does not exist here"
         if value:
             values[secret] = value
         else:
-            text = f"{wrong}; set it as secrets.{secret} in `make shell`"
-            notes.append(Note(kind=Kind.LEFT, path=f"secrets.{declared.get(secret, secret)}", text=text))
+            text = f"{problem}; set it as secrets.{secret} in `make shell`"
+            notes.append(Note(kind=Kind.UNCONVERTED, path=f"secrets.{declared.get(secret, secret)}", text=text))
     return values, notes
 
 
-def normalised(file: Path) -> dict[str, Any]:
-    """Return the file as Compose normalises it.
+def normalise(file: Path) -> dict[str, Any]:
+    """Return a Compose file after Compose has resolved its variables, anchors, `extends` and `env_file`.
 
-    Variables, anchors, `extends` and `env_file` are resolved, and the services of all profiles are included.
+    The services of all profiles are included.
 
     Raises:
         RunError: Compose is not installed, or refuses the file.
@@ -116,39 +135,44 @@ def normalised(file: Path) -> dict[str, Any]:
         errors="replace",
     )
     if done.returncode:
-        errors = done.stderr.strip().splitlines() or ["it says nothing"]
-        # The older program prints a traceback, whose last line is the error.
-        raise RunError(f"{file}: Compose refuses it: {errors[-1] if 'Traceback' in done.stderr else ' '.join(errors)}")
-    # These are mostly warnings about unset variables.
+        errors = done.stderr.strip().splitlines() or ["it prints no reason"]
+        # Compose 1 prints a traceback whose last line is the error.
+        raise RunError(
+            f"{file}: Compose can't read this file: {errors[-1] if 'Traceback' in done.stderr else ' '.join(errors)}"
+        )
+    # After a success, standard error contains only warnings, mostly about unset variables.
     sys.stderr.write(done.stderr)
     try:
-        return checked(yaml.safe_load(done.stdout))
+        return validate(yaml.safe_load(done.stdout))
     except (yaml.YAMLError, RecursionError):
-        raise RunError(f"{file}: what Compose makes of it is not YAML; mend the file") from None
+        raise RunError(f"{file}: the output of `docker compose config` is not valid YAML; correct the file") from None
     except RunError as error:
         raise RunError(f"{file}: {error}") from None
 
 
 def _compose() -> Sequence[str]:
-    if _plugin():
+    """Return the command of Compose 2 (Docker's plugin), or of Compose 1 if only that is installed."""
+    if _has_plugin():
         return ["docker", "compose"]
     if not shutil.which("docker-compose"):
-        raise RunError("a Compose file is read by Compose, and it is not here; install Docker's Compose plugin")
+        raise RunError(
+            "Docker Compose is needed to read the file and is not installed; install Docker's Compose plugin"
+        )
     return ["docker-compose"]
 
 
 def _all_profiles() -> Sequence[str]:
-    # The older program always includes the services of all profiles.
-    return ["--profile", "*"] if _plugin() else []
+    # Compose 1 always includes the services of all profiles.
+    return ["--profile", "*"] if _has_plugin() else []
 
 
-def _plugin() -> bool:
+def _has_plugin() -> bool:
     docker = shutil.which("docker")
     return bool(docker) and not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
 
 
-def lines(notes: Sequence[Note]) -> Iterator[str]:
-    """Yield the notes under their headings."""
+def note_lines(notes: Sequence[Note]) -> Iterator[str]:
+    """Yield the lines of the list of notes: a heading for each kind, and below the heading the notes of that kind."""
     for kind, group in groupby(notes, key=lambda note: note.kind):
         yield f"\n{kind}"
         for note in group:
@@ -162,7 +186,7 @@ class _Style(Dumper):
         return super().represent_sequence(tag, sequence, flow_style=True)
 
 
-def _indented(value: dict[str, Any], depth: int) -> str:
+def _as_yaml(value: dict[str, Any], depth: int) -> str:
     text = yaml.dump(value, Dumper=_Style, sort_keys=False, default_flow_style=False, allow_unicode=True, width=110)
     return "".join(f"{'  ' * depth}{line}\n" for line in text.splitlines())
 
@@ -173,4 +197,4 @@ if __name__ == "__main__":
     except (ConfigError, RunError) as error:
         sys.exit(f"import: {error}")
     except OSError as error:
-        sys.exit(f"import: {error.filename or 'a file'}: {error.strerror}; see that it can be read and written")
+        sys.exit(f"import: {error.filename or 'a file'}: {error.strerror}; check its permissions")

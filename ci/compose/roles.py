@@ -1,21 +1,58 @@
-"""Assignment of a Compose file's services to tiers, by image, name, port, and what they share with each other."""
+"""Assignment of the services of a Compose file to tiers, by image, name, port and dependencies.
 
+The first service of each tier gets the key of that tier (`app.worker`). Each other service of the application becomes a further service
+of its tier (`app.services.NAME`).
+"""
+
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from components.config import TierName
+from components.model import names, services
+from components.model.services import API, CACHE, DATABASE, WEB, WORKER, Catalogue, Kind, of_product
 
-from .given import Given, Notes, listing
+from .compose_service import ComposeService, Notes, as_name, listing
 
-DATA = {
-    TierName.DATABASE: {"postgres", "postgis", "timescaledb", "pgvector"},
-    TierName.CACHE: {"redis", "valkey"},
-}
-"""Images of data tiers, without their registry and tag."""
 PROXIES = {"traefik", "caddy", "haproxy", "envoy", "nginx-proxy", "nginx-proxy-manager", "swag"}
+_PROXY_WORDS = {"nginx", "proxy", "traefik", "caddy", "haproxy", "envoy", "edge", "ingress", "balancer", "lb"}
+"""Words in the name of a proxy that is built from a Dockerfile."""
+_TOOLS = {
+    "flower",
+    "adminer",
+    "pgadmin",
+    "phpmyadmin",
+    "mailhog",
+    "mailpit",
+    "maildev",
+    "grafana",
+    "prometheus",
+    "portainer",
+    "dozzle",
+}
+"""Words in the name or command of a tool for developers or operators, which is no part of the application."""
+_OTHER_PRODUCTS = {
+    "postgresql": DATABASE.name,
+    "redis-stack-server": CACHE.name,
+    "redis-stack": CACHE.name,
+    "keydb": CACHE.name,
+}
+"""Products with the same protocol as PostgreSQL or Redis, but with another interface of the image. The image is not used."""
+_ONCE = {
+    "migrate",
+    "migration",
+    "migrations",
+    "seed",
+    "seeder",
+    "setup",
+    "init",
+    "initdb",
+    "bootstrap",
+    "collectstatic",
+}
+"""Words in the name or command of a service that runs once and ends."""
 WORDS = {
-    TierName.API: {"api", "backend", "back", "server", "rest", "graphql"},
-    TierName.WORKER: {
+    API.name: {"api", "backend", "back", "server", "rest", "graphql"},
+    WORKER.name: {
         "worker",
         "workers",
         "queue",
@@ -27,99 +64,252 @@ WORDS = {
         "consumer",
         "sidekiq",
     },
-    TierName.WEB: {"web", "frontend", "front", "client", "ui", "www", "spa", "site", "app", "nginx"},
+    WEB.name: {"web", "frontend", "front", "client", "ui", "www", "spa", "site", "app", "nginx"},
 }
-"""Tier → words in the usual names of such services."""
-_PROXY = "a proxy is the gateway's job: app.api.paths go to the api, all others to web; headers and TLS by them"
-_ALL_DATA = set[str]().union(*DATA.values())
+"""Words that are usual in the names of a tier's services, by tier."""
+_PROXY = "the gateway replaces this proxy: app.api.paths lead to the api, all other paths to web; set its headers and TLS there"
 _ALL_WORDS = set[str]().union(*WORDS.values())
+_SCHEDULER = {"beat", "celerybeat", "scheduler", "clockwork"}
+"""Words in the name or command of a process that starts jobs at their times."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """Service of each tier, services that run to their end, and proxies."""
+    """Services by their role: services of the application, services that run once and end, and proxies."""
 
-    tiers: dict[TierName, Given]
-    once: list[Given] = field(default_factory=list[Given])
-    proxies: list[Given] = field(default_factory=list[Given])
+    tiers: dict[str, ComposeService]
+    """Services of the application, by their new names: the key of a tier, or the name of a further service."""
+    further: dict[str, str] = field(default_factory=dict[str, str])
+    """Tier of each further service, by its new name."""
+    one_off: list[ComposeService] = field(default_factory=list[ComposeService])
+    proxies: list[ComposeService] = field(default_factory=list[ComposeService])
+    copies: dict[str, int] = field(default_factory=dict[str, int])
+    """Number of services of the Compose file that are replicas of one service, by the name of the first."""
 
-    def tier(self, service: str) -> TierName | None:
+    @property
+    def catalogue(self) -> Catalogue:
+        """Records of the services that the new application may have."""
+        further = (services.further(name, tier, routed=tier != WORKER.name) for name, tier in self.further.items())
+        return Catalogue((*services.SERVICES, *further))
+
+    @property
+    def http(self) -> dict[str, ComposeService]:
+        """Services of a slot that answer HTTP requests, by their new names."""
+        return {
+            record.name: self.tiers[record.name]
+            for record in self.catalogue.records
+            if record.kind is Kind.HTTP and record.name in self.tiers
+        }
+
+    def tier_of(self, name: str) -> str:
+        """Return the tier of a service, from its new name."""
+        return self.further.get(name, name)
+
+    def path(self, name: str) -> str:
+        """Return the config path of a service, from its new name."""
+        return f"app.services.{name}" if name in self.further else f"app.{name}"
+
+    def new_name(self, service: str) -> str | None:
+        """Return the new name of a service of the Compose file, or None if the new application lacks the service."""
         return next((tier for tier, candidate in self.tiers.items() if candidate.name == service), None)
 
 
-def roles(services: Mapping[str, Given], profiles: Collection[str], notes: Notes) -> Roles:
-    """Assign services to tiers, and note the reasons."""
+def assign_roles(all_services: Mapping[str, ComposeService], profiles: Collection[str], notes: Notes) -> Roles:
+    """Assign each service to a tier or another role, and add notes with the reasons."""
     result = Roles(tiers={})
-    candidates: list[Given] = []
-    for service in services.values():
+    candidates: list[ComposeService] = []
+    for service in all_services.values():
         required_profiles = listing(service.raw, "profiles")
-        data = next((tier for tier, products in DATA.items() if service.product in products), None)
+        data_tier = data_tier_of(service)
         if required_profiles and not set(required_profiles) & set(profiles):
-            notes.left(
+            notes.add_unconverted(
                 service.path,
-                f"of profile {required_profiles[0]}, not asked for; COMPOSE_PROFILES={required_profiles[0]} brings it in",
+                f"its profile {required_profiles[0]} is not selected; import with COMPOSE_PROFILES={required_profiles[0]} to include it",
             )
-        elif data and data in result.tiers:
-            notes.left(
-                service.path, f"the {data} is {result.tiers[data].name}; run this one elsewhere and name it in env"
+        elif data_tier and data_tier in result.tiers:
+            notes.add_unconverted(
+                service.path,
+                f"the {data_tier} is already {result.tiers[data_tier].name}; run this service elsewhere, and set its address in env",
             )
-        elif data:
-            result.tiers[data] = service
-            notes.taken(service.path, f"it is the {data}, by its image")
-        elif service.product in PROXIES:
+        elif data_tier:
+            result.tiers[data_tier] = service
+            why = "its variables" if service.build else "its image"
+            notes.add_assumption(service.path, f"it is the {data_tier}, because of {why}")
+        elif service.product in PROXIES or _is_built_proxy(service, all_services):
             result.proxies.append(service)
-        elif _runs_once(service, services):
-            result.once.append(service)
-        elif not service.build and not service.words & _ALL_WORDS:
-            notes.left(service.path, "no tier for it; run it elsewhere and name it in env")
+        elif _TOOLS & {*service.words, *service.command}:
+            notes.add_unconverted(
+                service.path, "it looks like a tool, which is no part of the application; run it elsewhere"
+            )
+        elif _runs_once(service, all_services):
+            result.one_off.append(service)
         else:
             candidates.append(service)
-    _own(candidates, services, result, notes)
+    own = [service for service in candidates if service.build or service.words & _ALL_WORDS]
+    # An image that is not built here and has no usual name is a part of the application only if nothing else listens to users.
+    own = own or [service for service in candidates if service.published][:1]
+    for service in candidates:
+        if service not in own:
+            notes.add_unconverted(
+                service.path,
+                "no tier fits it; run it elsewhere, set its address in env, and set egress: true on the services that connect to it",
+            )
+    _assign_slot_tiers(_merged(own, result, notes), all_services, result, notes)
     for proxy in result.proxies:
-        notes.left(proxy.path, _PROXY)
+        notes.add_unconverted(proxy.path, _PROXY)
     return result
 
 
-def _own(own: Sequence[Given], services: Mapping[str, Given], found: Roles, notes: Notes) -> None:
+def _assign_slot_tiers(
+    app_services: Sequence[ComposeService], all_services: Mapping[str, ComposeService], result: Roles, notes: Notes
+) -> None:
     """Assign the application's own services to web, api and worker."""
-    workers = [service for service in own if service.words & WORDS[TierName.WORKER] or _only_works(service, own)]
-    listening = [service for service in own if service not in workers]
-    # An nginx from a public image is a proxy if other services listen too.
-    found.proxies.extend(service for service in listening if service.product == "nginx" and len(listening) > 1)
-    listening = [service for service in listening if service not in found.proxies]
-    apis = [service for service in listening if service.words & WORDS[TierName.API]]
+    workers = [
+        service for service in app_services if service.words & WORDS[WORKER.name] or _is_worker(service, app_services)
+    ]
+    listening = [service for service in app_services if service not in workers]
+    if any(service.port for service in listening):
+        for service in [
+            entry for entry in listening if not (entry.port or entry.words & (WORDS[API.name] | WORDS[WEB.name]))
+        ]:
+            listening.remove(service)
+            notes.add_unconverted(
+                service.path,
+                "no tier fits it: it is no worker by its name, and its port is unknown; set `expose`, or rename it",
+            )
+    # An nginx from a public image is a proxy if other services listen on a port, too.
+    result.proxies.extend(service for service in listening if service.product == "nginx" and len(listening) > 1)
+    listening = [service for service in listening if service not in result.proxies]
+    apis = [service for service in listening if service.words & WORDS[API.name]]
     if not apis and len(listening) > 1:
-        # Among several candidates for web, the one that uses data is the api.
-        apis = [service for service in listening if _has_data(service, services)][:1]
+        # Among several candidates for web, a service that uses the database or cache is the api.
+        apis = [service for service in listening if _uses_data(service, all_services)][:1]
     webs = [service for service in listening if service not in apis]
-    for tier, candidates in ((TierName.API, apis), (TierName.WEB, webs), (TierName.WORKER, workers)):
+    for tier, candidates in ((API.name, apis), (WEB.name, webs), (WORKER.name, workers)):
         candidates = sorted(
-            candidates, key=lambda service: (not service.words & WORDS[tier], not service.ports, service.name)
+            candidates,
+            key=lambda service: (
+                _is_scheduler(service),
+                service.name != tier,
+                not service.words & WORDS[tier],
+                not service.ports,
+                service.name,
+            ),
         )
         for service in candidates[:1]:
-            found.tiers[tier] = service
-            why = "by its name" if service.words & WORDS[tier] else _WHY[tier]
-            notes.taken(service.path, f"it is the {tier}, {why}")
+            result.tiers[tier] = service
+            why = "because of its name" if service.words & WORDS[tier] else _WHY[tier]
+            notes.add_assumption(service.path, f"it is the {tier}, {why}")
         for service in candidates[1:]:
-            notes.left(service.path, f"the {tier} is {candidates[0].name}; make this one an application of its own")
+            if tier == WORKER.name and _is_scheduler(service):
+                notes.add_unconverted(service.path, _TWICE)
+            else:
+                # Only services of the tier api can be needed by other services.
+                is_needed = any(other.talks_to(service) for other in app_services if other is not service)
+                _add_further(service, API.name if tier == WEB.name and is_needed else tier, result, notes)
 
 
 _WHY = {
-    TierName.API: "for it has data behind it, and another listens, too",
-    TierName.WEB: "for it listens, and nothing says that it is the api",
-    TierName.WORKER: "for it has no port, and runs another command of an image that listens elsewhere",
+    API.name: "because it uses the database or cache, and another service listens too",
+    WEB.name: "because it listens, and neither its name nor its data makes it the api",
+    WORKER.name: "because it has no port, and another service with the same image listens",
 }
 
 
-def _only_works(service: Given, own: Sequence[Given]) -> bool:
-    others = [other for other in own if other is not service and other.source == service.source]
+_TWICE = (
+    "it looks like a scheduler, which must not run twice, but both slots run for a moment during a release; "
+    "run it inside a worker with a lock, or elsewhere"
+)
+
+
+def _add_further(service: ComposeService, tier: str, result: Roles, notes: Notes) -> None:
+    """Add a further service to the application, with a name that the program accepts."""
+    name = as_name(service.name)
+    if names.is_workload(name) or name in services.common().names or name in result.tiers:
+        name = as_name(f"app-{name}")
+    if name in result.tiers:
+        notes.add_unconverted(
+            service.path, f"another service has the name {name} here; rename one of them, and import again"
+        )
+        return
+    result.tiers[name], result.further[name] = service, tier
+    notes.add_assumption(service.path, f"it is app.services.{name}, a further service of the tier {tier}")
+    if tier != WORKER.name and service.ports:
+        notes.add_unconverted(
+            f"{service.path}.ports",
+            f"users reach no port of it; set the paths that belong to it in app.services.{name}.paths",
+        )
+
+
+def _is_scheduler(service: ComposeService) -> bool:
+    """Return True if a service starts jobs at their times, so a second instance would start each job twice."""
+    return bool(_SCHEDULER & {*service.words, *service.command})
+
+
+def has_public_image(service: ComposeService) -> bool:
+    """Return True if a data service has an image with the interface of the public image of its product."""
+    return not service.build and of_product(service.product) is not None
+
+
+def data_tier_of(service: ComposeService) -> str | None:
+    """Return the data service that a service of the Compose file is, by its image or by the variables of a built image."""
+    if not service.build:
+        record = of_product(service.product)
+        return record.name if record else _OTHER_PRODUCTS.get(service.product)
+    is_database = "POSTGRES_PASSWORD" in service.env and bool(
+        service.words & {"postgres", "postgresql", "db", "database"}
+    )
+    return DATABASE.name if is_database and not service.published else None
+
+
+def _is_built_proxy(service: ComposeService, all_services: Mapping[str, ComposeService]) -> bool:
+    """Return True if a service is built, has the name of a proxy or a Dockerfile of one, and other services listen."""
+    file = set(re.split(r"[^a-z]+", str(service.build.get("dockerfile") or "").lower()))
+    is_named = bool(_PROXY_WORDS & service.words) and (
+        service.dependencies or any(service.talks_to(other) for other in all_services.values())
+    )
+    others = [other for other in all_services.values() if other is not service and data_tier_of(other) is None]
+    return bool(service.build) and bool(others) and bool(is_named or PROXIES & file)
+
+
+def _merged(candidates: Sequence[ComposeService], result: Roles, notes: Notes) -> list[ComposeService]:
+    """Return the services without copies: services with the same source, command and variables are replicas of one service."""
+    firsts: list[ComposeService] = []
+    for service in candidates:
+        first = next((other for other in firsts if _is_copy(service, other)), None)
+        if first:
+            result.copies[first.name] = result.copies.get(first.name, 1) + 1
+            notes.add_assumption(
+                service.path,
+                f"it is a replica of {first.name}, because both have the same image, command and variables",
+            )
+        else:
+            firsts.append(service)
+    return firsts
+
+
+def _is_copy(service: ComposeService, other: ComposeService) -> bool:
+    return (service.source, service.command, service.env) == (other.source, other.command, other.env)
+
+
+def _is_worker(service: ComposeService, app_services: Sequence[ComposeService]) -> bool:
+    """Return True if a service has its own command and no port, and another service with its image has a port."""
+    others = [other for other in app_services if other is not service and other.source == service.source]
     return bool(service.command) and service.port is None and any(other.port for other in others)
 
 
-def _runs_once(service: Given, services: Mapping[str, Given]) -> bool:
-    awaited = any(other.after.get(service.name) == "service_completed_successfully" for other in services.values())
-    return awaited or (service.raw.get("restart") == "no" and bool(service.command) and not service.ports)
+def _runs_once(service: ComposeService, all_services: Mapping[str, ComposeService]) -> bool:
+    """Return True if other services wait for the end of a service, or if its name or command is that of a step such as a migration."""
+    is_waited_for = any(
+        other.dependencies.get(service.name) == "service_completed_successfully" for other in all_services.values()
+    )
+    text = " ".join(service.command)
+    if is_waited_for or service.port or "&&" in text or service.words & WORDS[WORKER.name]:
+        return is_waited_for
+    words = {*service.words, *re.split(r"[^a-z]+", text.lower())}
+    return bool(text) and bool(words & _ONCE)
 
 
-def _has_data(service: Given, services: Mapping[str, Given]) -> bool:
-    return any(other.product in _ALL_DATA and service.talks_to(other) for other in services.values())
+def _uses_data(service: ComposeService, all_services: Mapping[str, ComposeService]) -> bool:
+    """Return True if a service refers to a database or cache."""
+    return any(data_tier_of(other) is not None and service.talks_to(other) for other in all_services.values())

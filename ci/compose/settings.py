@@ -1,47 +1,62 @@
-"""Conversion of services' variables into common settings, settings of this environment, and secrets."""
+"""Conversion of a service's environment variables to settings of the application, settings of the environment, and secrets."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.config import TierName
+from components.config import RESERVED
+from components.model.names import secret_variable
+from components.model.services import common, prefix
 
-from .given import Given, Notes, as_host, as_name, mapping, names
-from .roles import DATA, Roles
+from .compose_service import ComposeService, Notes, as_name, mapping, names_host, with_host
+from .roles import Roles
 
 _SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|PRIVATE|(^|_)(PASS|KEY|SALT|DSN)$|API_?KEY|ACCESS_KEY")
 _PUBLIC = re.compile(r"^(VITE|NEXT_PUBLIC|REACT_APP|NUXT_PUBLIC|PUBLIC)_")
 _USER_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]+@")
-_OF_A_PLACE = re.compile(r"(^|_)(ENV|ENVIRONMENT|DEBUG|LOG|LEVEL|URL|URI|HOSTS?|ORIGINS?|DOMAIN|ADDRESS)(_|$)")
-_GIVEN = re.compile(r"(DATABASE|CACHE)_(HOST|PORT|NAME|USER|PASSWORD_FILE)|API_URL|RELEASE|SLOT")
-_MOUNTED = "/run/secrets/"
+_NO_SECRET_KEY = re.compile(
+    r"PUBLIC|(^|_)(DIR|FOLDER|PATH|MINUTES|SECONDS|HOURS|DAYS|TTL|LIFETIME|EXPIRY|LENGTH|SIZE|NAME|HEADER|ALGORITHM)(_|$)"
+)
+_SECRET_NAME = re.compile(r"(PASSWORD|PASSWD|PASS|SECRET|TOKEN|KEY|SALT|DSN)$")
+_NO_SECRET_VALUE = re.compile(r"-?\d+(\.\d+)?|\.{0,2}/[^\s:]*|https?://[^@\s?]+")
+"""Values that are no secrets: numbers, paths, and URLs without user and query."""
+_ENVIRONMENT_SPECIFIC = re.compile(
+    r"(^|_)(ENV|ENVIRONMENT|DEBUG|LOG|LEVEL|URL|URI|HOSTS?|ORIGINS?|DOMAIN|ADDRESS)(_|$)"
+)
+_SECRETS_FOLDER = "/run/secrets/"
 
 
 @dataclass
 class Secrets:
-    """Secrets of the file, under their new names."""
+    """Secrets of a Compose file, under the names that they get in the configuration."""
 
     declared: Mapping[str, Any]
-    """Section `secrets` of the file."""
+    """Section `secrets` of the Compose file."""
 
     values: dict[str, str] = field(default_factory=dict[str, str], repr=False)
     files: dict[str, str] = field(default_factory=dict[str, str])
-    """Name → path of the file with the value."""
+    """Secrets whose value is in a file: path of the file by name of the secret."""
 
-    elsewhere: set[str] = field(default_factory=set[str])
-    passwords: dict[TierName, str] = field(default_factory=dict[TierName, str])
-    """Data tier → name of the secret with its password."""
+    missing: set[str] = field(default_factory=set[str])
+    """Names of secrets whose values are unknown."""
+    passwords: dict[str, str] = field(default_factory=dict[str, str])
+    """Name of the secret that contains a tier's password, by tier (`database` or `cache`)."""
 
-    def mounted(self, source: str, notes: Notes) -> str:
-        """Return the new name of a secret that the file declares, and record the location of its value."""
+    def register(self, source: str, notes: Notes) -> str:
+        """Record a secret that the Compose file declares, and return the secret's name in the configuration.
+
+        If the declaration has no file, the secret counts as missing and gets a note.
+        """
         name = as_name(source)
-        if name not in {*self.files, *self.values, *self.elsewhere}:
+        if name not in {*self.files, *self.values, *self.missing}:
             if file := mapping(dict(self.declared), source).get("file"):
                 self.files[name] = str(file)
             else:
-                self.elsewhere.add(name)
-                notes.left(f"secrets.{source}", f"its value is not here; set it as secrets.{name} in `make shell`")
+                self.missing.add(name)
+                notes.add_unconverted(
+                    f"secrets.{source}", f"its value is not in the file; set it as secrets.{name} in `make shell`"
+                )
         return name
 
 
@@ -50,80 +65,124 @@ class Settings:
     """Settings of one tier."""
 
     env: dict[str, str]
-    here: dict[str, str]
-    """Variables of this environment only."""
+    """Variables with the same value in all environments."""
+    local_env: dict[str, str]
+    """Variables whose value belongs to this environment only, such as hosts and log levels."""
 
     secrets: list[str]
+    """Names of the secrets that the tier reads."""
 
 
 class Reader:
-    """Reader of the variables of web, api and worker. The passwords of database and cache must be known."""
+    """Reader of the variables of web, api and worker.
 
-    def __init__(self, services: Mapping[str, Given], roles: Roles, secrets: Secrets, notes: Notes) -> None:
+    Convert the database and the cache first, because the reader needs the passwords of both.
+    """
+
+    def __init__(self, services: Mapping[str, ComposeService], roles: Roles, secrets: Secrets, notes: Notes) -> None:
         self.services, self.roles, self.secrets, self.notes = services, roles, secrets, notes
 
-    def read(self, service: Given, tier: TierName) -> Settings:
-        settings = Settings(env={}, here={}, secrets=[])
+    def read(self, service: ComposeService, tier: str) -> Settings:
+        settings = Settings(env={}, local_env={}, secrets=[])
         for entry in service.raw.get("secrets") or ():
-            settings.secrets.append(
-                self.secrets.mounted(entry if isinstance(entry, str) else entry["source"], self.notes)
-            )
+            source = entry if isinstance(entry, str) else entry["source"]
+            name = self.secrets.register(source, self.notes)
+            settings.secrets.append(name)
+            target = source if isinstance(entry, str) else str(entry.get("target") or source)
+            if (
+                path := target if target.startswith("/") else f"{_SECRETS_FOLDER}{target}"
+            ) != f"{_SECRETS_FOLDER}{name}":
+                self.notes.add_unconverted(
+                    f"{service.path}.secrets",
+                    f"{path} is {_SECRETS_FOLDER}{name} here; read it from there, or from the path in {secret_variable(name)}",
+                )
         for key, value in sorted(service.env.items()):
             path = f"{service.path}.environment.{key}"
             if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,99}", key):
-                self.notes.left(path, "settings have capitals, digits and underscores; rename it, and say it in env")
+                self.notes.add_unconverted(
+                    path,
+                    "the name of a variable must have only capitals, digits and underscores; rename it, and set it in env",
+                )
             elif value is None:
-                self.notes.left(path, f"it has no value here; say it in app.{tier}.env")
-            elif _GIVEN.fullmatch(key):
-                self.notes.implied(f"services.*.environment.{key}", "the program gives it to a tier that needs it")
-            elif value.startswith(_MOUNTED):
-                name = as_name(value.removeprefix(_MOUNTED))
-                # The variable with the secret's own name is always set.
-                settings.env.update({key: f"{_MOUNTED}{name}"} if key != _variable(name) else {})
-            elif (
-                tier is not TierName.API
-                and TierName.API in self.roles.tiers
-                and names(value, self.roles.tiers[TierName.API].name)
-            ):
-                self.notes.left(path, "it names the api, whose address differs by slot; read API_URL")
+                self.notes.add_unconverted(path, f"it has no value; set it in {self.roles.path(tier)}.env")
+            elif key in RESERVED:
+                self.notes.add_unconverted(
+                    path, f"the program sets {key} itself, to another value; rename this variable in the service"
+                )
+            elif self._is_address(key, service):
+                self.notes.add_unnecessary(
+                    f"services.*.environment.{key}", "tiers that need it get this variable from the program"
+                )
+            elif value.startswith(_SECRETS_FOLDER):
+                name = as_name(value.removeprefix(_SECRETS_FOLDER))
+                # Skip a variable named <NAME>_FILE, because the program sets that variable for each secret.
+                settings.env.update({key: f"{_SECRETS_FOLDER}{name}"} if key != secret_variable(name) else {})
+            elif addressed := [
+                name
+                for name, other in self.roles.http.items()
+                if name in self.roles.catalogue.may_need(tier)
+                if other is not service and names_host(key, value, other.name)
+            ]:
+                self.notes.add_unconverted(
+                    path,
+                    f"it contains the address of the {addressed[0]}, which is different in each slot; read {prefix(addressed[0])}_URL instead",
+                )
             else:
                 self._plain_or_secret(settings, key, value, path, tier)
         return settings
 
-    def _plain_or_secret(self, settings: Settings, key: str, value: str, path: str, tier: TierName) -> None:
+    def _plain_or_secret(self, settings: Settings, key: str, value: str, path: str, tier: str) -> None:
         for name in self.services:
-            if not self.roles.tier(name) and names(value, name):
-                self.notes.left(path, f"it names {name}, which does not run here; give the address of one that does")
-        moved = self._moved(value)
-        if _PUBLIC.match(key) or not (_SECRET.search(key) or _USER_IN_URL.search(moved)):
-            (settings.here if _OF_A_PLACE.search(key) or "localhost" in value else settings.env)[key] = moved
+            if not self.roles.new_name(name) and names_host(key, value, name):
+                self.notes.add_unconverted(
+                    path,
+                    f"it refers to {name}, which is not imported; write the address of a {name} that runs elsewhere, and set egress: true",
+                )
+        converted = self._with_tier_hosts(key, value)
+        if _PUBLIC.match(key) or not (_is_secret(key, value) or _USER_IN_URL.search(converted)):
+            (settings.local_env if _ENVIRONMENT_SPECIFIC.search(key) or "localhost" in value else settings.env)[key] = (
+                converted
+            )
         elif not value:
-            self.notes.left(path, f"it is empty; set secrets.{as_name(key)}, and name it in app.{tier}.secrets")
+            self.notes.add_unconverted(
+                path, f"it is empty; set secrets.{as_name(key)}, and add it to {self.roles.path(tier)}.secrets"
+            )
         else:
             name = as_name(key)
-            if self.secrets.values.get(name, moved) != moved:
-                name = f"{tier}-{name}"
-            self.secrets.values[name] = moved
+            if self.secrets.values.get(name, converted) != converted:
+                name = as_name(f"{tier}-{key}")
+            self.secrets.values[name] = converted
             settings.secrets.append(name)
-            is_database_password = value == self.secrets.values.get("database-password")
-            self.notes.left(
+            same = [data for data, secret in self.secrets.passwords.items() if value == self.secrets.values.get(secret)]
+            self.notes.add_unconverted(
                 path,
-                f"moved to secrets, and no variable any more: read it from the file that {_variable(name)} names"
-                + ("; DATABASE_PASSWORD_FILE has the same" if is_database_password else ""),
+                f"it is a secret now, not a variable: read the file whose path is in {secret_variable(name)}"
+                + (f"; {secret_variable(self.secrets.passwords[same[0]])} has the same value" if same else ""),
             )
 
-    def _moved(self, value: str) -> str:
-        """Return a value with services' names replaced by those of database and cache.
+    def _is_address(self, key: str, service: ComposeService) -> bool:
+        """Return True if the program sets the variable, because the service needs the service whose address the variable contains."""
+        return any(
+            key in (*record.variables, f"{record.prefix}_PASSWORD_FILE")
+            for record in self.roles.catalogue.records
+            if (other := self.roles.tiers.get(record.name)) and service.talks_to(other)
+        )
 
-        The cache's URL gets its password.
+    def _with_tier_hosts(self, key: str, value: str) -> str:
+        """Replace the host names of the database and cache services by `database` and `cache`.
+
+        The password of the cache is added to a URL of the cache.
         """
-        for tier in DATA:
-            if service := self.roles.tiers.get(tier):
-                value = re.sub(as_host(service.name), rf"\g<1>{tier}", value)
+        for record in common().data:
+            if service := self.roles.tiers.get(record.name):
+                value = with_host(key, value, service.name, record.name)
         password = self.secrets.values.get("cache-password", "")
-        return re.sub(r"^(rediss?://)(?=cache\b)", lambda scheme: f"{scheme[1]}:{password}@", value)
+        return re.sub(r"^(rediss?://)(?=cache\b)", lambda match: f"{match[1]}:{password}@", value)
 
 
-def _variable(name: str) -> str:
-    """Return the name of the variable with the path of a secret's file."""
-    return f"{name.upper().replace('-', '_')}_FILE"
+def _is_secret(key: str, value: str) -> bool:
+    """Return True if a variable looks like a secret, by its name and by its value."""
+    if _NO_SECRET_KEY.search(key) or re.fullmatch(r"(?i:true|false|yes|no|on|off)", value):
+        return False
+    # The name of a password decides alone, because a password may be a number or begin with a slash.
+    return bool(_SECRET_NAME.search(key) or (_SECRET.search(key) and not _NO_SECRET_VALUE.fullmatch(value)))

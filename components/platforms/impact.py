@@ -1,48 +1,56 @@
-"""Effect of a failure on users, for error messages. The live slot is probed; its answer is reported, never assumed."""
+"""Effect of a failed update on users, for error messages. The module probes the live slot and reports the response."""
 
 import http.client
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
 from urllib.parse import urlsplit
 
-from ..checkpoint import Checkpoint, observe
-from ..release import Slot
-from . import SLOT_HEADER, readiness
+from ..release.checkpoint import Checkpoint, observe
+from ..release.planner import Slot
+from .base import SLOT_HEADER, Inspector, readiness
 
 WITHIN = 5
 """Timeout of a probe in seconds."""
 
 
+def describe_live(live: Slot | None, url: str, checkpoint: Checkpoint, inspector: Inspector) -> str:
+    """Probe the slot that was live when the update began, and return a text about the effect of a failed update on users."""
+    if live is None:
+        return describe(None, url, (), lambda: False)
+    return describe(live, url, paths(checkpoint, live), partial(inspector.is_ready, live))
+
+
 def describe(live: Slot | None, url: str, paths: Sequence[str], ready: Callable[[], bool]) -> str:
-    """Return the sentence for an error: the responses of the live slot to users' requests and to readiness probes.
+    """Probe the live slot through the gateway, and return a text about the effect of a failed update on users.
 
     Args:
-        live: the slot that was live when the update began; None if none was.
-        url: the address that users open.
-        paths: readiness paths of the gateway, one for each tier, for requests that name the slot.
-        ready: tells whether the platform calls the live slot ready, for a gateway that can't be reached from this
-            machine.
+        live: the slot that was live when the update began; None if no slot was live.
+        url: address that users open.
+        paths: readiness paths of the gateway, one for each tier.
+        ready: function that returns whether the platform reports the live slot as ready. The function is called only if this machine can't
+            reach the gateway.
     """
     if live is None:
-        return "nothing was live"
+        return "no slot was live before"
     try:
         status, served = _ask(url, "/", "")
         answers = [(path, *_ask(url, path, live)) for path in paths]
     except (OSError, http.client.HTTPException) as error:
         return _by_platform(live, url, ready, str(error) or type(error).__name__)
     if served not in ("", live):
-        return f"users get answers of {served}, and {live} was live"
+        return f"users get responses from slot {served}, but slot {live} was live"
     wrong = next(((path, code) for path, code, _ in answers if code >= 400), None)
     if status >= 400:
         wrong = ("/", status)
     if wrong:
-        return f"live ({live}) answers {wrong[1]} at {wrong[0]}"
-    return f"what is live was not touched: {live} answers {status}"
+        return f"the live slot ({live}) answers {wrong[1]} at {wrong[0]}"
+    return f"the live slot was not changed: {live} answers {status}"
 
 
 def paths(checkpoint: Checkpoint, slot: Slot) -> list[str]:
-    """Return the readiness paths of the gateway for the routed tiers of a slot."""
-    slot_state = observe(checkpoint).held.get(slot)
+    """Return the gateway's readiness path of each routed tier of a slot."""
+    slot_state = observe(checkpoint).slots.get(slot)
     return [readiness(route) for route in slot_state.release.routes] if slot_state else []
 
 
@@ -50,20 +58,20 @@ def _by_platform(live: Slot, url: str, ready: Callable[[], bool], why: str) -> s
     try:
         healthy = ready()
     except Exception as error:
-        return f"live ({live}) could not be asked: {url}: {why}; {' '.join(str(error).split())[:200]}"
+        return f"the live slot ({live}) could not be probed: {url}: {why}; {' '.join(str(error).split())[:200]}"
     if healthy:
-        return f"what is live was not touched: {live} is ready ({url} can't be reached from here: {why})"
-    return f"live ({live}) is not ready, and {url} does not answer: {why}"
+        return f"the live slot was not changed: {live} is ready ({url} can't be reached from here: {why})"
+    return f"the live slot ({live}) is not ready, and {url} does not answer: {why}"
 
 
 def _ask(url: str, path: str, slot: str) -> tuple[int, str]:
-    """Request a path and return its status and the slot that answered."""
+    """Request a path, and return the status and the slot that answered."""
     parts = urlsplit(url)
-    # Names below localhost resolve to this machine (RFC 6761), even if the resolver does not know them.
+    # Use 127.0.0.1 for names below `localhost`: some resolvers don't resolve such names of this machine (RFC 6761).
     host = "127.0.0.1" if (parts.hostname or "").endswith(".localhost") else parts.hostname or ""
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
-        # Only the status counts. A certificate that this machine does not trust says nothing about the slot.
+        # Don't verify the certificate: a slot with an untrusted certificate may still serve users, so only the status counts.
         context = ssl._create_unverified_context()  # noqa: S323 # pyright: ignore[reportPrivateUsage]
         connection = http.client.HTTPSConnection(host, parts.port, timeout=WITHIN, context=context)
     else:

@@ -1,58 +1,26 @@
-"""Inventory of a stack: the objects that exist on its platform, and the containers that are stopped.
+"""Inventory keys of the resources in a stack's state, and the platform that a stack is deployed to.
 
-Only this module builds the keys that match resources of the state with objects of the platform.
+Only the module `keys` of each platform builds keys.
 """
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, cast
 
-from ..checkpoint import Entry
+from ..config import App, Environment
+from ..release.checkpoint import Entry
+from .base import Inventory, Location
+from .docker import keys as docker
+from .docker.keys import CONTAINER, IMAGE, NETWORK, VOLUME
+from .kubernetes import keys as kubernetes
 
-CONTAINER = "docker:index/container:Container"
-NETWORK = "docker:index/network:Network"
-VOLUME = "docker:index/volume:Volume"
-IMAGE = "docker:index/remoteImage:RemoteImage"
-CLAIM = "kubernetes:core/v1:PersistentVolumeClaim"
-CLUSTER = "kubernetes:postgresql.cnpg.io/v1:Cluster"
-NAMESPACE = "kubernetes:core/v1:Namespace"
-STATEFUL = frozenset({VOLUME, CLAIM, CLUSTER, NAMESPACE})
-"""Resource types that may hold data."""
-_DOCKER = {CONTAINER: "container", NETWORK: "network", VOLUME: "volume"}
+__all__ = ["CONTAINER", "IMAGE", "NETWORK", "VOLUME", "Inventory", "Location", "inputs_of", "key_of", "locate",
+           "locate_described", "resources_of"]  # fmt: skip
 
-
-@dataclass(frozen=True, kw_only=True)
-class Location:
-    """Address of the platform that a stack is deployed to. An engine has a host, a cluster a context and a namespace."""
-
-    app: str
-    stack: str
-    host: str = ""
-    context: str = ""
-    namespace: str = ""
-
-    @property
-    def name(self) -> str:
-        """Name of the platform for error messages."""
-        return f"the cluster of context {self.context}" if self.context else f"the engine at {self.host}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inventory:
-    """Objects of a stack on its platform, by key."""
-
-    keys: frozenset[str] = frozenset()
-    stopped: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Key of each container that is not running, or Deployment scaled to 0 by hand → its state in the platform's words."""
-    unhealthy: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Key of each container that runs but does not serve → its state."""
-    kinds: frozenset[str] | None = None
-    """Kinds that were listed, or None for all. Objects of a kind that was not listed count as existing."""
+_PLATFORMS = {"docker": docker, "kubernetes": kubernetes}
 
 
 def resources_of(state: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the resources of a state in the form of `pulumi stack export`."""
+    """Return the resources of a state (`pulumi stack export`)."""
     deployment = cast(Mapping[str, Any], state.get("deployment") or {})
     return cast(list[dict[str, Any]], deployment.get("resources") or [])
 
@@ -63,49 +31,34 @@ def inputs_of(resource: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def key_of(resource: Mapping[str, Any]) -> str | None:
-    """Return the key of a resource in the form of `pulumi stack export`.
-
-    Returns None for a resource that the inventory does not cover.
-    """
+    """Return the key in `Inventory.keys` of a resource from a state, or None if an inventory does not list resources of this type."""
     kind, identity = str(resource["type"]), str(resource.get("id") or "")
-    outputs = cast(Mapping[str, Any], resource.get("outputs") or {})
     if not resource.get("custom") or not identity:
         return None
-    if kind in _DOCKER:
-        return f"{_DOCKER[kind]} {identity}"
-    if kind == IMAGE:
-        return f"image {outputs['imageId']}" if outputs.get("imageId") else None
-    if kind.startswith("kubernetes:"):
-        return object_key(kind.rpartition(":")[2], *identity.rpartition("/")[::2])
-    return None
-
-
-def object_key(kind: str, namespace: str, name: str) -> str:
-    """Return the key of a Kubernetes object; `namespace` is empty for a cluster-wide object."""
-    return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
+    outputs = cast(Mapping[str, Any], resource.get("outputs") or {})
+    return next((key for keys in _PLATFORMS.values() if (key := keys.key(kind, identity, outputs))), None)
 
 
 def locate(state: Mapping[str, Any], stack: str) -> Location | None:
-    """Return the platform that a stack is deployed to, read from its state alone; None if the state names none.
+    """Return the platform that a stack is deployed to, or None if the state names no platform.
 
-    The configuration files are not read: they may be invalid today, or name another platform than the deployed one.
+    Only the state is read, because the configuration files may be invalid or name another platform.
     """
     resources = resources_of(state)
     app = next((name for resource in resources if (name := _app(resource))), "")
     if not app:
         return None
+    providers = {keys.PROVIDER: (name, keys) for name, keys in _PLATFORMS.items()}
     for resource in resources:
-        inputs = inputs_of(resource)
-        if resource["type"] == "pulumi:providers:docker":
-            return Location(app=app, stack=stack, host=engine_host(inputs.get("host")))
-        if resource["type"] == "pulumi:providers:kubernetes":
-            return Location(app=app, stack=stack, context=str(inputs["context"]), namespace=_namespace(resources))
+        if resource["type"] in providers:
+            name, keys = providers[resource["type"]]
+            return keys.deployed(app, stack, inputs_of(resource), _foundation(resources, name))
     return None
 
 
-def engine_host(named: str | None) -> str:
-    """Return the engine's address: `named` if set, else DOCKER_HOST, else the local socket."""
-    return named or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+def locate_described(app: App, environment: Environment, stack: str) -> Location:
+    """Return the platform that the configuration files name for a stack."""
+    return _PLATFORMS[environment.platform].described(app, environment, stack)
 
 
 def _app(resource: Mapping[str, Any]) -> str:
@@ -113,6 +66,8 @@ def _app(resource: Mapping[str, Any]) -> str:
     return str(labels.get("tiers.app") or "")
 
 
-def _namespace(resources: list[dict[str, Any]]) -> str:
-    grounds = (resource for resource in resources if resource["type"] == "tiers:kubernetes:Ground")
-    return next((str(ground["outputs"]["namespace"]) for ground in grounds if ground.get("outputs")), "")
+def _foundation(resources: list[dict[str, Any]], platform: str) -> Mapping[str, Any]:
+    """Return the outputs of the component `Foundation`, or an empty mapping if an update never completed the component."""
+    foundations = (resource for resource in resources if resource["type"] == f"tiers:{platform}:Ground")
+    outputs = (cast(dict[str, Any], resource["outputs"]) for resource in foundations if resource.get("outputs"))
+    return next(outputs, dict[str, Any]())

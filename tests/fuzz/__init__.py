@@ -1,1 +1,1 @@
-"""Generated configurations, and a judge of the objects that the program renders from them (`make fuzz`)."""
+"""Fuzz tests (`make fuzz`): a generator of configurations, and a judge that validates the rendered objects."""

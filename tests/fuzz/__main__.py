@@ -1,6 +1,7 @@
-"""Tries generated configurations for some minutes: `make fuzz FOR=10`.
+"""Command that runs the program on generated configurations: `make fuzz FOR=10` runs for 10 minutes.
 
-Prints the number of configurations, the number rendered, and each kind of failure once. The first failure of a kind is written as a case.
+The command prints the number of generated configurations, the number of accepted configurations, and each kind of
+failure with its count. For each kind of failure, the command writes one configuration to reports/fuzz.
 """
 
 import logging
@@ -26,12 +27,12 @@ BATCH = 50
 
 
 def main(minutes: float) -> int:
-    """Try configurations for some minutes, and return the number of kinds of failures."""
+    """Run the program on generated configurations for `minutes` minutes, and return the number of kinds of failures."""
     logging.disable(logging.INFO)
     end, counts, kinds = time.monotonic() + 60 * minutes, Counter[str](), Counter[str]()
     begin = random.randrange(10**6)
     while time.monotonic() < end:
-        _batch(begin + counts["batches"], counts, kinds, end)
+        _run_batch(begin + counts["batches"], counts, kinds, end)
         counts["batches"] += 1
     print(f"{counts['all']} configurations, {counts['rendered']} of them rendered; first seed {begin}")
     for kind, count in kinds.most_common():
@@ -39,7 +40,7 @@ def main(minutes: float) -> int:
     return len(kinds)
 
 
-def _batch(number: int, counts: Counter[str], kinds: Counter[str], end: float) -> None:
+def _run_batch(number: int, counts: Counter[str], kinds: Counter[str], end: float) -> None:
     @seed(number)
     @settings(
         max_examples=BATCH,
@@ -53,7 +54,7 @@ def _batch(number: int, counts: Counter[str], kinds: Counter[str], end: float) -
         if time.monotonic() > end:
             return
         counts["all"] += 1
-        counts["rendered"] += _accepted(configuration)
+        counts["rendered"] += _is_accepted(configuration)
         lines = problems(configuration)
         for kind in {_kind(line) for line in lines}:
             kinds[kind] += 1
@@ -63,13 +64,13 @@ def _batch(number: int, counts: Counter[str], kinds: Counter[str], end: float) -
     attempt()
 
 
-def _accepted(configuration: Configuration) -> bool:
+def _is_accepted(configuration: Configuration) -> bool:
     try:
         load_environment(configuration.environment, load_app(configuration.app))
     except ConfigError:
         return False
     except Exception:
-        return False  # `problems` reports it.
+        return False  # The function `problems` reports the unexpected exception.
     return True
 
 
@@ -79,7 +80,7 @@ def _kind(line: str) -> str:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    given_minutes = os.environ.get("TIERS_ARG_FOR") or "1"
-    if not re.fullmatch(r"\d{1,4}(\.\d)?", given_minutes):
-        sys.exit(f"make: FOR: {given_minutes!r:.60} is no number of minutes; write one as FOR=10")
-    sys.exit(1 if main(float(given_minutes)) else 0)
+    minutes_text = os.environ.get("TIERS_ARG_FOR") or "1"
+    if not re.fullmatch(r"\d{1,4}(\.\d)?", minutes_text):
+        sys.exit(f"make: FOR: {minutes_text!r:.60} is not a number of minutes; write it as FOR=10")
+    sys.exit(1 if main(float(minutes_text)) else 0)

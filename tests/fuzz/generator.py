@@ -1,4 +1,9 @@
-"""Strategies for configurations: correct ones of every kind, and the same with one odd part."""
+"""Hypothesis strategies that generate three kinds of configurations.
+
+- `correct`: all keys and values are correct.
+- `mutated`: one key or value is unexpected.
+- `bounded`: some values are at their limits or unusual.
+"""
 
 import copy
 from dataclasses import dataclass
@@ -150,7 +155,7 @@ ODD_STACKS = st.sampled_from(["Prod", "Feature_X", "a" * 63, "a.b", "x-", "1", "
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """Input of one run of the program."""
+    """Input of one run of the program: app, environment, secrets, and the name of the stack."""
 
     app: Any
     environment: Any
@@ -159,12 +164,12 @@ class Configuration:
 
 
 def optional(**values: st.SearchStrategy[Any]) -> st.SearchStrategy[Plain]:
-    """Return a strategy for a mapping with some of these keys."""
+    """Return a strategy for a mapping in which every key is optional."""
     return st.fixed_dictionaries({}, optional=values)
 
 
-def some(values: list[Any], most: int = 3) -> st.SearchStrategy[list[Any]]:
-    return st.lists(st.sampled_from(values), max_size=most, unique=True)
+def sublist(values: list[Any], max_size: int = 3) -> st.SearchStrategy[list[Any]]:
+    return st.lists(st.sampled_from(values), max_size=max_size, unique=True)
 
 
 COMMANDS = st.lists(st.sampled_from(["serve", "--flag", "$(X)", "a b", "ü", "'"]), min_size=1, max_size=3)
@@ -173,17 +178,17 @@ GOOD_PATHS = ["/tmp", "/cache", "/a/b", "/a-b", "/a.b", "/A", "/a b", "/srv/@sco
 
 
 def service(*, needs: list[str], listening: bool) -> st.SearchStrategy[Plain]:
-    """Return a strategy for a tier of a slot, correct except for paths that may occur twice."""
+    """Return a strategy for the settings of web, api or worker. The settings are correct, except that two mounts may have the same path."""
     more = {
         "command": COMMANDS,
         "env": st.dictionaries(
             st.sampled_from(["A", "B_1", "LOG_LEVEL"]), st.sampled_from([text for text in TEXTS if "\0" not in text])
         ),
-        "needs": some(needs),
-        "secrets": st.one_of(some(["one", "two", "three-4"]), st.just([f"many-{number}" for number in range(36)])),
-        "writable": some(GOOD_PATHS, 4),
+        "needs": sublist(needs),
+        "secrets": st.one_of(sublist(["one", "two", "three-4"]), st.just([f"many-{number}" for number in range(36)])),
+        "writable": sublist(GOOD_PATHS, 4),
         "scratch": st.sampled_from(["6Mi", "64Mi", "1Gi"]),
-        "volumes": some(["a", "uploads", "x1", "a-b", "n" * 30], 2).map(
+        "volumes": sublist(["a", "uploads", "x1", "a-b", "n" * 30], 2).map(
             lambda names: {name: f"/v/{name}{':ro' if name == 'x1' else ''}" for name in names}
         ),
         "user": st.sampled_from([10_001, 20_000, 2**31 - 1]),
@@ -221,7 +226,7 @@ CLUSTER = st.fixed_dictionaries(
     {"context": st.just("lab"), "url": st.sampled_from(["http://shop.test", "https://shop.test:8443"]),
      "gateway": st.fixed_dictionaries({"name": st.just("g"), "namespace": st.just("gw"), "inside": st.just("http://g.gw")},
                                       optional={"cidrs": st.just(["10.0.0.0/8"]), "listener": st.just("http")})},
-    optional={"hostnames": some(["a.test", "*.b.test", "c.test"]), "pull_secrets": some(["p1", "p2"]),
+    optional={"hostnames": sublist(["a.test", "*.b.test", "c.test"]), "pull_secrets": sublist(["p1", "p2"]),
               "namespace": optional(name=st.sampled_from(["home", "n" * 30]), quota=st.just({"cpu": 4}), limits=st.just({})),
               "schedule_within": st.sampled_from(["1s", "5m"])},
 )  # fmt: skip
@@ -229,7 +234,7 @@ CLUSTER = st.fixed_dictionaries(
 
 @st.composite
 def correct(draw: st.DrawFn) -> Configuration:
-    """Draw a configuration that the program accepts, unless two paths or names in it collide."""
+    """Draw a configuration that the program accepts, unless two paths or two names in the configuration collide."""
     app: Plain = copy.deepcopy(draw(APP))
     cluster = draw(st.booleans())
     settings: Plain = {"platform": "kubernetes" if cluster else "docker", "protect_data": draw(st.booleans())}
@@ -264,21 +269,21 @@ def correct(draw: st.DrawFn) -> Configuration:
     return Configuration(app=app, environment=settings, secrets=secrets, stack=draw(STACKS))
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the paths of all parts of a value."""
+def paths_inside(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path of `value` and of each value nested in `value`. A path is a tuple of keys and indexes."""
     keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-    return [path, *(inner for key in keys for inner in places(value[key], (*path, key)))]
+    return [path, *(inner for key in keys for inner in paths_inside(value[key], (*path, key)))]
 
 
 @st.composite
 def mutated(draw: st.DrawFn) -> Configuration:
-    """Draw a correct configuration with one change: a value, a key, or the name of the stack."""
+    """Draw a correct configuration, then replace one value or key, and sometimes also the name of the stack."""
     base = draw(correct())
     whole = {"app": copy.deepcopy(base.app), "environment": copy.deepcopy(base.environment)}
-    path = draw(st.sampled_from([candidate for candidate in places(whole) if len(candidate) > 1]))
-    *way, last = path
+    path = draw(st.sampled_from([candidate for candidate in paths_inside(whole) if len(candidate) > 1]))
+    *parents, last = path
     inside: Any = whole
-    for key in way:
+    for key in parents:
         inside = inside[key]
     if isinstance(inside, dict) and draw(st.integers(0, 3)) == 0:
         inside[draw(st.sampled_from([*WORDS, *LABELS, *TEXTS]))] = inside.pop(last)
@@ -322,24 +327,24 @@ BOUNDS: dict[str, list[Any]] = {
     "cidrs": [["0.0.0.0/0", "::/0"], ["10.1.2.3/8"], ["fd00::1/128"]],
     "replicas": [1, 10],
 }
-"""Values at the limits of a key, and odd accepted ones: most are rendered and then judged."""
+"""Values at the limits and unusual values, by configuration key. The program accepts most of these values."""
 
 
 @st.composite
 def bounded(draw: st.DrawFn) -> Configuration:
-    """Draw a correct configuration with some values at their limits."""
+    """Draw a correct configuration in which one to four values are replaced by values from BOUNDS."""
     base = draw(correct())
     whole = {"app": copy.deepcopy(base.app), "environment": copy.deepcopy(base.environment)}
     paths = [
         path
-        for path in places(whole)
+        for path in paths_inside(whole)
         if path and path[-1] in BOUNDS and path != ("environment", "kubernetes", "gateway", "name")
     ]
     for path in draw(st.lists(st.sampled_from(paths), min_size=1, max_size=4, unique=True)):
-        *way, last = path
+        *parents, last = path
         inside: Any = whole
-        for key in way:
+        for key in parents:
             inside = inside[key]
-        # Another mapping may have a key of the same name: the namespace's limits have cpu, too.
+        # The value may be invalid here, because the limits of a key such as `cpu` depend on its section.
         inside[last] = copy.deepcopy(draw(st.sampled_from(BOUNDS[last])))
     return Configuration(app=whole["app"], environment=whole["environment"], secrets=base.secrets, stack=base.stack)

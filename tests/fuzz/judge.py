@@ -1,7 +1,7 @@
-"""A judge of rendered objects: it applies the rules by which the Kubernetes API and Docker refuse objects.
+"""Validation of rendered objects against the rules of the Kubernetes API and of Docker.
 
-Sources: Kubernetes 1.34 (pkg/apis/*/validation), Gateway API 1.3 (CRD schemas and their CEL rules), Docker's distribution/reference.
-Each function yields one line for each problem, and none for a correct object.
+Sources of the rules: Kubernetes 1.34 (pkg/apis/*/validation), Gateway API 1.3 (CRD schemas and their CEL rules), and
+Docker's distribution/reference. Each function yields one line per problem, and nothing for a valid object.
 """
 
 import json
@@ -12,7 +12,7 @@ from ipaddress import ip_network
 from posixpath import normpath
 from typing import Any
 
-from components.platforms.manifests import Manifest
+from components.platforms.kubernetes.objects import Manifest
 
 DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 DNS_1035 = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -34,26 +34,33 @@ DOCKER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}")
 ERROR = re.compile(r"(?:app|environment|secrets|stack)[^\n]*?: [^\n]+; [^\n]+")
 MEBIBYTE = 2**20
 ONE_TEXT, ALL_TEXTS = 128 * 1024 - 1, 2 * MEBIBYTE
-"""Most bytes of one argument or variable and of all together that Linux passes to a process (MAX_ARG_STRLEN, a quarter of the stack)."""
+"""Limits of Linux in bytes.
+
+ONE_TEXT is the limit of one argument or environment variable (MAX_ARG_STRLEN). ALL_TEXTS is the limit of the sum of all
+arguments and environment variables of a process.
+"""
 
 
 def errors(text: str) -> Iterator[str]:
-    """Judge a refusal: each line needs a path, a problem and a fix, in the words of the project."""
+    """Yield the problems of an error message.
+
+    Each line must contain a path, a problem and a fix. No line may contain a phrase of pydantic.
+    """
     for line in text.splitlines():
         if not ERROR.fullmatch(line):
-            yield f"a line without path or fix: {line}"
+            yield f"error without path or fix: {line}"
         if re.search(
             r"see docs/configuration|valid tuple|instance of|Input should|valid string|value_error|NoneType|pydantic|<class",
             line,
         ):
-            yield f"a line that says nothing of use: {line}"
+            yield f"error in words of pydantic or Python: {line}"
 
 
 # ---------------------------------------------------------------------- Kubernetes
 
 
 def kubernetes(objects: Sequence[Manifest]) -> Iterator[str]:
-    """Judge all Kubernetes objects of a stack."""
+    """Yield the problems of all Kubernetes objects of a stack."""
     counts = Counter((manifest["kind"], manifest["metadata"]["name"]) for manifest in objects)
     yield from (f"{kind}/{name}: twice" for (kind, name), count in counts.items() if count > 1)
     for manifest in objects:
@@ -83,7 +90,7 @@ def _object(manifest: Manifest) -> Iterator[str]:
         "PersistentVolumeClaim": _claim,
         "Gateway": _gateway,
     }.get(kind, lambda _: iter(()))(spec)
-    if kind != "Pooler":  # The pod of a Pooler has only the fields that differ from the operator's.
+    if kind != "Pooler":  # The pod template of a Pooler is partial: the operator adds the other fields.
         for template in _templates(spec):
             yield from _pod(template.get("spec", {}))
     if len(json.dumps(manifest)) > 1.5 * MEBIBYTE:
@@ -119,7 +126,7 @@ def _label(key: str, value: Any) -> Iterator[str]:
 
 def _data(data: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"key {key!r}" for key in data if not KEY.fullmatch(key) or key in (".", ".."))
-    yield from (f"value of {key} is no text" for key, value in data.items() if not isinstance(value, str))
+    yield from (f"value of {key} is not a string" for key, value in data.items() if not isinstance(value, str))
     if sum(len(str(value).encode()) for value in data.values()) > MEBIBYTE:
         yield "over 1 MiB"
 
@@ -135,7 +142,9 @@ def _pod(spec: Manifest) -> Iterator[str]:
     )
     containers = [*spec["containers"], *spec.get("initContainers", ())]
     yield from (
-        f"container {name!r} twice" for name, count in Counter(one["name"] for one in containers).items() if count > 1
+        f"container {name!r} twice"
+        for name, count in Counter(container["name"] for container in containers).items()
+        if count > 1
     )
     for container in containers:
         yield from (f"container {container['name']}: {problem}" for problem in _container(container, volumes))
@@ -150,7 +159,7 @@ def _container(container: Manifest, volumes: Sequence[str]) -> Iterator[str]:
     if not REFERENCE.fullmatch(container["image"]):
         yield f"image {container['image']!r}"
     mounts = container.get("volumeMounts", ())
-    yield from (f"mount of no volume {mount['name']!r}" for mount in mounts if mount["name"] not in volumes)
+    yield from (f"mount of an undeclared volume {mount['name']!r}" for mount in mounts if mount["name"] not in volumes)
     yield from _targets([mount["mountPath"] for mount in mounts])
     yield from (f"mount path {mount['mountPath']!r}" for mount in mounts if ":" in mount["mountPath"])
     for variable in container.get("env", ()):
@@ -160,7 +169,7 @@ def _container(container: Manifest, volumes: Sequence[str]) -> Iterator[str]:
             yield f"value of variable {variable['name']}"
     yield from (
         f"variable {name} twice"
-        for name, count in Counter(one["name"] for one in container.get("env", ())).items()
+        for name, count in Counter(variable["name"] for variable in container.get("env", ())).items()
         if count > 1
     )
     yield from (
@@ -171,7 +180,10 @@ def _container(container: Manifest, volumes: Sequence[str]) -> Iterator[str]:
     if any(not isinstance(word, str) or "\0" in word for word in container.get("command", ())):
         yield "command"
     yield from _process(
-        [*container.get("command", ()), *(f"{one['name']}={one.get('value', '')}" for one in container.get("env", ()))]
+        [
+            *container.get("command", ()),
+            *(f"{variable['name']}={variable.get('value', '')}" for variable in container.get("env", ())),
+        ]
     )
     limits = container["resources"]["limits"]
     for kind, amounts in container["resources"].items():
@@ -189,10 +201,10 @@ def _container(container: Manifest, volumes: Sequence[str]) -> Iterator[str]:
 
 
 def _process(texts: Sequence[str]) -> Iterator[str]:
-    """Judge whether Linux can start a process with these words and variables."""
+    """Yield a problem if the command or the environment variables of a process exceed the limits of Linux."""
     sizes = [len(text.encode()) + 1 for text in texts]
     if max(sizes, default=0) > ONE_TEXT:
-        yield f"a text of {max(sizes)} bytes"
+        yield f"an argument or variable of {max(sizes)} bytes"
     if sum(sizes) > ALL_TEXTS:
         yield f"{sum(sizes)} bytes of command and variables"
 
@@ -205,7 +217,7 @@ def _amount(text: str) -> float:
 
 
 def _targets(paths: Sequence[str]) -> Iterator[str]:
-    """Judge mount targets: absolute, not the root, and each only once."""
+    """Yield the problems of mount targets. Each must be a unique absolute path within the limits of length, and not the root folder."""
     for path in paths:
         if not path.startswith("/") or normpath(path).strip("/") == "" or "\0" in path or len(path.encode()) > 4095:
             yield f"mount target {path!r}"
@@ -218,15 +230,17 @@ def _targets(paths: Sequence[str]) -> Iterator[str]:
 def _route(spec: Manifest) -> Iterator[str]:
     rules, hostnames = spec["rules"], spec["hostnames"]
     if not 1 <= len(rules) <= 16:
-        yield f"{len(rules)} rules, of at most 16"
+        yield f"{len(rules)} rules; at most 16 are allowed"
     if len(hostnames) > 16:
-        yield f"{len(hostnames)} hostnames, of at most 16"
+        yield f"{len(hostnames)} hostnames; at most 16 are allowed"
     yield from (f"hostname {host!r}" for host in hostnames if not HOSTNAME.fullmatch(host))
     matches = [match for rule in rules for match in rule.get("matches", ())]
     if len(matches) > 128:
-        yield f"{len(matches)} matches, of at most 128"
+        yield f"{len(matches)} matches; at most 128 are allowed"
     yield from (
-        f"{len(rule['matches'])} matches of a rule, of at most 64" for rule in rules if len(rule["matches"]) > 64
+        f"{len(rule['matches'])} matches in a rule; at most 64 are allowed"
+        for rule in rules
+        if len(rule["matches"]) > 64
     )
     for match in matches:
         value = match["path"]["value"]
@@ -234,7 +248,9 @@ def _route(spec: Manifest) -> Iterator[str]:
             yield from _expression(value)
         elif len(value) > 1024 or not URL_PATH.fullmatch(value) or re.search(r"//|/\.\.?(/|$)|%2[fF]|#", value):
             yield f"path {value!r}"
-        yield from (f"header {one['name']}" for one in match.get("headers", ()) if not 1 <= len(one["value"]) <= 4096)
+        yield from (
+            f"header {header['name']}" for header in match.get("headers", ()) if not 1 <= len(header["value"]) <= 4096
+        )
     yield from (f"port {ref['port']}" for rule in rules for ref in rule["backendRefs"] if not 1 <= ref["port"] <= 65535)
 
 
@@ -252,8 +268,12 @@ def _gateway(spec: Manifest) -> Iterator[str]:
     yield from (f"listener {name} twice" for name, count in names.items() if count > 1)
     if len(spec["listeners"]) > 64:
         yield "over 64 listeners"
-    yield from (f"hostname {one['hostname']!r}" for one in spec["listeners"] if not HOSTNAME.fullmatch(one["hostname"]))
-    yield from (f"port {one['port']}" for one in spec["listeners"] if not 1 <= one["port"] <= 65535)
+    yield from (
+        f"hostname {listener['hostname']!r}"
+        for listener in spec["listeners"]
+        if not HOSTNAME.fullmatch(listener["hostname"])
+    )
+    yield from (f"port {listener['port']}" for listener in spec["listeners"] if not 1 <= listener["port"] <= 65535)
 
 
 def _policy(spec: Manifest) -> Iterator[str]:
@@ -262,7 +282,7 @@ def _policy(spec: Manifest) -> Iterator[str]:
             if block := peer.get("ipBlock"):
                 for cidr in (block["cidr"], *block.get("except", ())):
                     try:
-                        ip_network(cidr, strict=False)  # Bits after the prefix only cause a warning (1.33 and later).
+                        ip_network(cidr, strict=False)  # Kubernetes 1.33 only warns about host bits.
                     except ValueError:
                         yield f"cidr {cidr!r}"
         yield from (f"port {port['port']}" for port in rule.get("ports", ()) if not 1 <= port["port"] <= 65535)
@@ -275,7 +295,7 @@ def _autoscaler(spec: Manifest) -> Iterator[str]:
 
 def _claim(spec: Manifest) -> Iterator[str]:
     if _amount(spec["resources"]["requests"]["storage"]) <= 0:
-        yield "storage of nothing"
+        yield "storage of 0 bytes"
 
 
 _NAMES = {name: number for names in ("sun mon tue wed thu fri sat", "- jan feb mar apr may jun jul aug sep oct nov dec")
@@ -284,7 +304,7 @@ _FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 
 
 def cron(text: str) -> Iterator[str]:
-    """Judge a schedule as Kubernetes parses it (robfig/cron): ranges ascend, and steps are positive."""
+    """Yield the problems of a schedule. Kubernetes (robfig/cron) requires ascending ranges and positive steps."""
     parts = text.split()
     if len(parts) != 5:
         yield f"schedule {text!r}"
@@ -299,14 +319,18 @@ def cron(text: str) -> Iterator[str]:
             if step and not (step.isdigit() and int(step) > 0):
                 yield f"schedule {text!r}: step {step}"
     if not parts[2].startswith("*") and not parts[4].startswith("*"):
-        yield f"schedule {text!r}: either of two days to Kubernetes, both to APScheduler"
+        yield f"schedule {text!r}: Kubernetes runs it on either of two days, APScheduler only if both match"
 
 
 # ---------------------------------------------------------------------- Docker
 
 
 def docker(resources: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
-    """Judge all Docker resources of a stack, by their kind (Container, Volume, Network, RemoteImage) and inputs."""
+    """Yield the problems of all Docker resources of a stack.
+
+    Args:
+        resources: Pair of kind and inputs for each resource. A kind is Container, Volume, Network or RemoteImage.
+    """
     names = Counter((kind, inputs["name"]) for kind, inputs in resources if kind != "RemoteImage")
     yield from (f"{kind}/{name}: twice" for (kind, name), count in names.items() if count > 1)
     published = Counter(
@@ -348,7 +372,7 @@ def _docker_container(inputs: Mapping[str, Any]) -> Iterator[str]:
             yield f"healthcheck {key} {health[key]!r}"
     for upload in inputs.get("uploads") or ():
         if not upload.get("content") or not upload["file"].startswith("/"):
-            yield f"upload {upload['file']!r}: empty, or of no absolute path"
+            yield f"upload {upload['file']!r}: empty content, or a relative path"
     for port in inputs.get("ports") or ():
         if not (1 <= port["internal"] <= 65535 and 1 <= port["external"] <= 65535):
             yield f"port {port}"

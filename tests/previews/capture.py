@@ -1,15 +1,18 @@
-"""Records the previews beside this file again: `python -m tests.previews.capture docker kubernetes`.
+"""Command that records the previews in this folder: `python -m tests.previews.capture docker kubernetes`.
 
-Each is the output of the real `pulumi preview --json --show-sames` for the board, deployed twice on a real engine or cluster
-(a few minutes each), without the parts that no reader needs. `kept` makes all changes to it:
+For each platform in its arguments, the command deploys two releases of the application `board` on a real Docker engine or
+cluster. One platform takes several minutes. A recording is the output of `pulumi preview --json --show-sames` for one change.
+The function `trimmed_preview` shortens the output as follows:
 
-- A step keeps its operation, its resource and its reasons. A state keeps its type, its parent, its inputs, its protection, the
-  exit code of its outputs, and the image it depends on.
-- A step that changes nothing has one state. Resources that neither run nor admit connections keep their labels only.
-- The memory of a suspended slot is left out. A long text is replaced by its beginning and a digest.
-- Folder and ports of this run become the same in every run.
+- Each step keeps the operation, the resource and the reasons.
+- Each state of a resource keeps the type, the parent, the inputs, the protection, the exit code and the image.
+- In a step without a change, only the old state is complete, because the new state is the same.
+- In a step without a change, resources that run nothing and allow no connections keep only their labels.
+- A suspended slot (no tier runs there) stores copies of resources in its inputs. These copies are omitted.
+- Long texts are replaced by their beginning and a digest.
+- The folder and the port of the run are replaced by fixed values.
 
-The recording fails if it contains the value of a secret.
+The command fails if a recording would contain the value of a secret.
 """
 
 import copy
@@ -26,24 +29,24 @@ from typing import Any
 
 import yaml
 
-from tests.e2e.stack import SECRETS, ClusterStack, Stack, on
+from tests.e2e.stack import SECRETS, ClusterStack, Stack, create_board
 
 FOLDER = Path(__file__).parent
 STACK = "demo"
 LONG = 300
-"""Characters of a text that are kept; of a longer text a digest shows whether it differs."""
+"""Number of characters after which a recorded text is cut. A digest of the whole text replaces the rest."""
 PORT = 8080
 
 _STATE = ("urn", "type", "custom", "parent", "protect", "inputs", "additionalSecretOutputs", "dependencies")
-_SEEN_WHOLE = ("NetworkPolicy", "HTTPRoute", "Gateway", "Service", "Network", "Slot", "Switch", "Namespace")
-"""Kinds whose inputs are read even if unchanged, besides those that run."""
+_RECORDED_WHOLE = ("NetworkPolicy", "HTTPRoute", "Gateway", "Service", "Network", "Slot", "Switch", "Namespace")
+"""Kinds of resources whose inputs are recorded in every step. The inputs of workloads are recorded in every step too."""
 
 
 # ---------------------------------------------------------------------- recorded parts of a preview
 
 
-def trimmed(preview: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
-    """Return a preview as it is recorded, without traces of this run."""
+def trimmed_preview(preview: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
+    """Return the recording of a preview, as described in the docstring of this module."""
     whole = {
         "steps": [_step(step) for step in preview.get("steps") or ()],
         "diagnostics": preview.get("diagnostics") or [],
@@ -57,8 +60,8 @@ def trimmed(preview: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
     return json.loads(text)
 
 
-def written(preview: Mapping[str, Any]) -> str:
-    """Return JSON with one line for each step, to make differences readable."""
+def json_with_one_line_per_step(preview: Mapping[str, Any]) -> str:
+    """Return the preview as JSON with one line per step, to make differences between recordings readable."""
     fields = {
         name: "[\n" + ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in value) + "\n]"
         if isinstance(value, list)
@@ -88,8 +91,8 @@ def _state(state: Mapping[str, Any], same: bool) -> dict[str, Any]:
         {"exitCode": code} if (code := (state.get("outputs") or {}).get("exitCode")) is not None else {}
     )
     inputs: dict[str, Any] = {key: value for key, value in recorded.get("inputs", {}).items() if key != "rested"}
-    seen = state["type"].endswith(_SEEN_WHOLE) or '"tier"' in json.dumps(inputs) or "ports" in inputs
-    if same and not seen:
+    is_recorded_whole = state["type"].endswith(_RECORDED_WHOLE) or '"tier"' in json.dumps(inputs) or "ports" in inputs
+    if same and not is_recorded_whole:
         labels = {"labels": inputs.get("metadata", {}).get("labels") or {}}
         inputs = {"metadata": labels} if "metadata" in inputs else {"labels": inputs.get("labels") or []}
     return recorded | {"inputs": _shorter(inputs)}
@@ -114,26 +117,26 @@ def new_image(stack: Stack) -> None:
     source.write_text(source.read_text() + "\n# another image\n")
 
 
-def waits(stack: Stack) -> None:
+def promote_manually(stack: Stack) -> None:
     new_image(stack)
     stack.environment["release"] = {"promote": "manual"}
     stack.app["api"]["migrate"]["contract"] = True
 
 
 def env(stack: Stack) -> None:
-    size(stack, "api")["env"] = {"LOG_LEVEL": "warning"}
+    tier_settings(stack, "api")["env"] = {"LOG_LEVEL": "warning"}
 
 
 def replicas(stack: Stack) -> None:
-    size(stack, "web")["replicas"] = 3
+    tier_settings(stack, "web")["replicas"] = 3
 
 
 def database_storage(stack: Stack) -> None:
-    size(stack, "database")["storage"] = "3Gi"
+    tier_settings(stack, "database")["storage"] = "3Gi"
 
 
 def database_memory(stack: Stack) -> None:
-    size(stack, "database")["memory"] = "768Mi"
+    tier_settings(stack, "database")["memory"] = "768Mi"
 
 
 def database_deleted(stack: Stack) -> None:
@@ -145,11 +148,11 @@ def database_deleted(stack: Stack) -> None:
     stack.environment["tiers"].pop("database", None)
 
 
-def unprotected(stack: Stack) -> None:
+def remove_protection(stack: Stack) -> None:
     stack.environment["protect_data"] = False
 
 
-def opened(stack: Stack) -> None:
+def widen_access(stack: Stack) -> None:
     stack.app["api"]["egress"] = True
     if isinstance(stack, ClusterStack):
         stack.environment["kubernetes"]["gateway"]["cidrs"] = ["0.0.0.0/0"]
@@ -158,23 +161,23 @@ def opened(stack: Stack) -> None:
         stack.environment["gateway"]["address"] = "0.0.0.0"
 
 
-def broken(stack: Stack) -> None:
+def break_settings(stack: Stack) -> None:
     stack.app["api"] |= {"port": "8000", "helth": "/health"}
 
 
-def unreachable(stack: Stack) -> None:
+def make_platform_unreachable(stack: Stack) -> None:
     if isinstance(stack, ClusterStack):
         kubeconfig = yaml.safe_load(Path(stack.variables["KUBECONFIG"]).read_text())
         for cluster in kubeconfig["clusters"]:
             cluster["cluster"]["server"] = "https://127.0.0.1:9"
-        elsewhere = stack.folder / "kubeconfig"
-        elsewhere.write_text(yaml.safe_dump(kubeconfig))
-        stack.variables["KUBECONFIG"] = str(elsewhere)
+        kubeconfig_file = stack.folder / "kubeconfig"
+        kubeconfig_file.write_text(yaml.safe_dump(kubeconfig))
+        stack.variables["KUBECONFIG"] = str(kubeconfig_file)
     else:
         stack.environment["docker"] = {"host": "tcp://127.0.0.1:9"}
 
 
-def back(stack: Stack) -> None:
+def roll_back(stack: Stack) -> None:
     stack.variables["TIERS_RELEASE"] = "previous"
 
 
@@ -182,63 +185,63 @@ def no_change(stack: Stack) -> None:
     pass
 
 
-PROTECTED: dict[str, Callable[[Stack], None]] = {
-    "no-change": no_change, "new-image": new_image, "waits": waits, "env": env, "replicas": replicas, "back": back,
-    "database-storage": database_storage, "database-memory": database_memory, "opened": opened,
-    "unprotected": unprotected, "protected": database_deleted, "broken": broken, "unreachable": unreachable,
+CHANGES: dict[str, Callable[[Stack], None]] = {
+    "no-change": no_change, "new-image": new_image, "waits": promote_manually, "env": env, "replicas": replicas, "back": roll_back,
+    "database-storage": database_storage, "database-memory": database_memory, "opened": widen_access,
+    "unprotected": remove_protection, "protected": database_deleted, "broken": break_settings, "unreachable": make_platform_unreachable,
 }  # fmt: skip
-"""Change before each preview of a stack with protected data. Each begins from the second release."""
+"""Name of a recording → function that makes one change to a stack with protected data and two releases."""
 
 
-def size(stack: Stack, tier: str) -> dict[str, Any]:
+def tier_settings(stack: Stack, tier: str) -> dict[str, Any]:
     return stack.environment.setdefault("tiers", {}).setdefault(tier, {})
 
 
 @contextmanager
-def changed(stack: Stack) -> Generator[Stack]:
-    """Yield the stack for one change, and undo it afterwards."""
-    described, variables = copy.deepcopy((stack.app, stack.environment)), dict(stack.variables)
+def undo_afterwards(stack: Stack) -> Generator[Stack]:
+    """Yield the stack, then undo the changes that the caller made to the stack."""
+    app_and_environment, variables = copy.deepcopy((stack.app, stack.environment)), dict(stack.variables)
     source = stack.folder / "examples/board/api/board/main.py"
     text = source.read_text()
     yield stack
-    stack.app, stack.environment = described
+    stack.app, stack.environment = app_and_environment
     stack.project["config"]["app"]["value"], stack.variables = stack.app, variables
     source.write_text(text)
 
 
-def keep(stack: Stack, platform: str, name: str) -> None:
+def record(stack: Stack, platform: str, name: str) -> None:
     stack.write()
     command = ["pulumi", "preview", "--json", "--show-sames", "--non-interactive", "--stack", stack.name]
-    # A plan that would lose data must be shown, not refused.
+    # Without this variable the program would refuse a plan that loses data.
     variables = stack.variables | {"TIERS_FORCE": "data"}
-    done = subprocess.run(command, cwd=stack.folder, env=variables, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, cwd=stack.folder, env=variables, capture_output=True, text=True, timeout=300)
     (FOLDER / platform).mkdir(exist_ok=True)
-    text = written(trimmed(json.loads(done.stdout), stack))
+    text = json_with_one_line_per_step(trimmed_preview(json.loads(result.stdout), stack))
     (FOLDER / platform / f"{name}.json").write_text(text)
-    print(f"  {platform}/{name}: ended with {done.returncode}, {len(text)} bytes", flush=True)
+    print(f"  {platform}/{name}: ended with {result.returncode}, {len(text)} bytes", flush=True)
 
 
 def main(platform: str) -> None:
     folder = Path(tempfile.mkdtemp(prefix="previews-"))
-    stack = on(platform, folder / "stack", STACK)
+    stack = create_board(platform, folder / "stack", STACK)
     try:
         stack.environment["protect_data"] = True
         stack.images()
-        keep(stack, platform, "first")
+        record(stack, platform, "first")
         stack.up()
         stack.app["version"] = "1.1.0"
-        size(stack, "api")["env"] = {"LOG_LEVEL": "info"}
+        tier_settings(stack, "api")["env"] = {"LOG_LEVEL": "info"}
         stack.up()
-        for name, change in PROTECTED.items():
-            if (platform, name) != ("docker", "database-storage"):  # A Docker volume has no size.
-                with changed(stack):
+        for name, change in CHANGES.items():
+            if (platform, name) != ("docker", "database-storage"):  # A Docker volume has no size to change.
+                with undo_afterwards(stack):
                     change(stack)
-                    keep(stack, platform, name)
-        unprotected(stack)
+                    record(stack, platform, name)
+        remove_protection(stack)
         stack.up()
-        with changed(stack):
+        with undo_afterwards(stack):
             database_deleted(stack)
-            keep(stack, platform, "database-deleted")
+            record(stack, platform, "database-deleted")
     finally:
         stack.destroy(check=False)
         stack.clear()

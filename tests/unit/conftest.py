@@ -1,6 +1,7 @@
-"""Settings of hypothesis for the unit tests: few examples per property, because the whole suite must end within ten seconds.
+"""Settings for the unit tests.
 
-TIERS_FUZZ is the number of examples: `make fuzz` tries thousands.
+Hypothesis tries 50 examples of each property, which keeps the suite fast. The environment variable TIERS_FUZZ sets
+another number of examples.
 """
 
 import gc
@@ -13,6 +14,9 @@ settings.load_profile("quick")
 
 
 def pytest_collection_finish() -> None:
-    """Freeze the objects that exist after collection: scanning them for garbage again and again took an eighth of the time."""
+    """Make the garbage collector ignore all objects that exist before the first test runs.
+
+    Otherwise each garbage collection would scan these objects. The scans took an eighth of the suite's run time.
+    """
     gc.collect()
     gc.freeze()

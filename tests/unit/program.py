@@ -1,4 +1,4 @@
-"""Runs the whole program to its end against a stand-in for Pulumi's engine, and returns the resources it registered."""
+"""Functions that run `__main__.py` with a mock of Pulumi's engine and return the registered resources."""
 
 import asyncio
 import copy
@@ -18,12 +18,19 @@ from pulumi.runtime import mocks, rpc
 from pulumi.runtime import stack as program
 from pulumi.runtime.proto import source_pb2
 
-from components import checkpoint, memory, platforms
-from components.live import Routing
-from components.platforms import cluster, engine, impact
-from components.platforms.manifests import Manifest
-from components.platforms.reachability import Labels
-from components.tier import POSTGRES_PORT
+from components import context
+from components.model.names import LABEL_DATA
+from components.model.services import POSTGRES_PORT
+from components.platforms import impact
+from components.platforms.docker import inspect as docker
+from components.platforms.docker.inspect import DockerInspector
+from components.platforms.kubernetes import inspect as kubernetes
+from components.platforms.kubernetes import kubeconfig
+from components.platforms.kubernetes.inspect import KubernetesInspector
+from components.platforms.kubernetes.objects import Manifest
+from components.platforms.kubernetes.reachability import Labels
+from components.release import checkpoint, memory
+from components.release.live import Routing
 
 ROOT = Path(__file__).parents[2]
 SECRETS = {"database-password": "the-database-secret", "cache-password": "the-cache-secret"}
@@ -37,7 +44,7 @@ _SECRET = rpc._special_sig_key  # pyright: ignore[reportPrivateUsage]
 
 @dataclass(frozen=True, kw_only=True)
 class Registered:
-    """Registration of one resource, as the engine received it. `plain` is the inputs as JSON, without secrets."""
+    """One resource as the program registered it with Pulumi's engine."""
 
     urn: str
     type: str
@@ -46,14 +53,18 @@ class Registered:
     custom: bool
     inputs: dict[str, Any]
     plain: str
+    """Inputs as JSON, with `[secret]` in place of each secret value."""
     waits_for: frozenset[str]
+    """URNs of the resources that this resource depends on."""
     protect: bool
     retained: bool
     aliases: tuple[str, ...]
     ignores: tuple[str, ...]
     secret_outputs: tuple[str, ...]
+    provider: str = ""
+    """URN and id of the provider, as `URN::ID`; empty for the default provider."""
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
-    """The outputs of a component, once all of them are known."""
+    """Outputs of a component; empty until the component registers its outputs."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -67,7 +78,7 @@ class Registered:
 
     @property
     def runs(self) -> bool:
-        """Tell whether this is a container that is ever started."""
+        """Return whether this resource is a container that is started after its creation."""
         return self.type == CONTAINER and self.inputs.get("start", True)
 
 
@@ -75,16 +86,17 @@ STACK = "pulumi:pulumi:Stack"
 
 
 class Recorder(mocks.MockMonitor):
-    """Stand-in for the engine: answers each request and records each registration."""
+    """Mock of Pulumi's engine that answers every request and records every registration."""
 
     def __init__(self, fail: Callable[[str], int], registered: list[Registered]) -> None:
-        super().__init__(_Answers(fail))
+        super().__init__(_ProviderMocks(fail))
         self.registered = registered
 
-    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 (the protocol's name)
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 (the protocol sets the name)
         answer = super().RegisterResource(request)
         if request.type == STACK:
-            return answer  # The stack belongs to the process: only its first program registers it.
+            # Do not record the stack resource, because only the first program run of a process registers it.
+            return answer
         plain = json_format.MessageToDict(request.object)
         self.registered.append(
             Registered(
@@ -93,14 +105,15 @@ class Recorder(mocks.MockMonitor):
                 name=request.name,
                 parent=request.parent,
                 custom=request.custom,
-                inputs=_unwrapped(rpc.deserialize_properties(request.object)),
-                plain=json.dumps(_without_secrets(plain)),
+                inputs=_unwrap_secrets(rpc.deserialize_properties(request.object)),
+                plain=json.dumps(_mask_secrets(plain)),
                 waits_for=frozenset(request.dependencies),
                 protect=request.protect,
                 retained=request.retainOnDelete,
                 aliases=tuple(str(json_format.MessageToDict(entry)) for entry in request.aliases),
                 ignores=tuple(request.ignoreChanges),
                 secret_outputs=tuple(request.additionalSecretOutputs),
+                provider=request.provider,
             )
         )
         return answer
@@ -108,11 +121,11 @@ class Recorder(mocks.MockMonitor):
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
         for entry in self.registered:
             if entry.urn == request.urn:
-                entry.outputs.update(_unwrapped(rpc.deserialize_properties(request.outputs)))
+                entry.outputs.update(_unwrap_secrets(rpc.deserialize_properties(request.outputs)))
         return super().RegisterResourceOutputs(request)
 
 
-class _Answers(mocks.Mocks):
+class _ProviderMocks(mocks.Mocks):
     def __init__(self, fail: Callable[[str], int]) -> None:
         self.fail = fail
 
@@ -122,7 +135,7 @@ class _Answers(mocks.Mocks):
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         outputs = dict(args.inputs)
         if args.typ.endswith(":Job") and self.fail(args.name):
-            raise RuntimeError(f"the Job {args.name} has failed")
+            raise RuntimeError(f"the Job {args.name} failed")
         if args.typ == IMAGE:
             outputs["imageId"] = f"sha256:{args.inputs.get('name', args.name)}"
         if args.typ == CONTAINER and args.inputs.get("mustRun") is False:
@@ -130,20 +143,20 @@ class _Answers(mocks.Mocks):
         return f"{args.name}-id", outputs
 
 
-def _unwrapped(value: Any) -> Any:
+def _unwrap_secrets(value: Any) -> Any:
     if rpc.is_rpc_secret(value):
-        return _unwrapped(rpc.unwrap_rpc_secret(value))
+        return _unwrap_secrets(rpc.unwrap_rpc_secret(value))
     if isinstance(value, dict):
-        return {key: _unwrapped(part) for key, part in cast(dict[str, Any], value).items()}
-    return [_unwrapped(part) for part in cast(list[Any], value)] if isinstance(value, list) else value
+        return {key: _unwrap_secrets(part) for key, part in cast(dict[str, Any], value).items()}
+    return [_unwrap_secrets(part) for part in cast(list[Any], value)] if isinstance(value, list) else value
 
 
-def _without_secrets(value: Any) -> Any:
+def _mask_secrets(value: Any) -> Any:
     if isinstance(value, dict):
         if _SECRET in value:
             return "[secret]"
-        return {key: _without_secrets(part) for key, part in cast(dict[str, Any], value).items()}
-    return [_without_secrets(part) for part in cast(list[Any], value)] if isinstance(value, list) else value
+        return {key: _mask_secrets(part) for key, part in cast(dict[str, Any], value).items()}
+    return [_mask_secrets(part) for part in cast(list[Any], value)] if isinstance(value, list) else value
 
 
 @cache
@@ -152,12 +165,12 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def project() -> dict[str, Any]:
-    """Return a copy of `app` from the repository's own Pulumi.yaml."""
+    """Return a copy of `app` from Pulumi.yaml in the root of the repository."""
     return copy.deepcopy(_read("Pulumi.yaml")["app"]["value"])
 
 
 def environment(stack: str = "dev") -> dict[str, Any]:
-    """Return a copy of `environment` from one of the repository's stack files, with images pinned if it requires that."""
+    """Return a copy of `environment` from the file of `stack`. If the file requires pinned images, add images with digests."""
     settings = copy.deepcopy(_read(f"Pulumi.{stack}.yaml")["board:environment"])
     if settings.get("pinned"):
         settings["images"] = {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in TIERS}
@@ -168,7 +181,7 @@ def environment(stack: str = "dev") -> dict[str, Any]:
 
 
 class Deployment:
-    """Registrations and outputs of one run of the program."""
+    """Registered resources and stack outputs of one program run."""
 
     def __init__(self, registered: list[Registered], outputs: Mapping[str, Any], export: Mapping[str, Any]) -> None:
         self.export = export
@@ -181,7 +194,7 @@ class Deployment:
         self.by_urn = {entry.urn: entry for entry in registered}
 
     def of_type(self, type_: str) -> list[Registered]:
-        """Return the resources of a type, or of a kind of Kubernetes objects, sorted by URN."""
+        """Return the resources with this type token or Kubernetes kind, sorted by URN. Fail if the list is empty."""
         entries = [
             entry for entry in self.sorted if type_ in (entry.type, entry.type.startswith("kubernetes:") and entry.kind)
         ]
@@ -190,7 +203,7 @@ class Deployment:
 
     @property
     def sorted(self) -> list[Registered]:
-        """All registrations, sorted by URN: the order of registration differs from run to run."""
+        """All registered resources, sorted by URN because the order of registration differs from run to run."""
         return sorted(self.all, key=lambda entry: entry.urn)
 
     @property
@@ -201,21 +214,21 @@ class Deployment:
         return entries
 
     def one(self, kind: str, name: str) -> Registered:
-        """Return the Kubernetes object of that kind and name."""
+        """Return the only Kubernetes object with this kind and name. Skip objects that ignore all changes."""
         [entry] = [entry for entry in self.of_type(kind) if entry.name == name and entry.ignores != ("*",)]
         return entry
 
     def inside(self, entry: Registered, type_: str) -> bool:
-        """Tell whether a resource is below a component of that type."""
+        """Return whether the resource is inside a component of this type, directly or at any depth."""
         while entry.parent in self.by_urn:
             entry = self.by_urn[entry.parent]
             if entry.type == type_:
                 return True
         return False
 
-    def before(self, what: str | Registered) -> set[str]:
-        """Return the names of all custom resources that are created before a resource."""
-        todo, seen = [self.by_name[what] if isinstance(what, str) else what], set[str]()
+    def before(self, resource: str | Registered) -> set[str]:
+        """Return the names of all custom resources that this resource depends on, directly or indirectly."""
+        todo, seen = [self.by_name[resource] if isinstance(resource, str) else resource], set[str]()
         while todo:
             for urn in todo.pop().waits_for:
                 if urn in self.by_urn and urn not in seen:
@@ -235,59 +248,67 @@ def deploy(
     fail: Callable[[str], int] = lambda name: 0,
     stack: str = "dev",
     secrets: Mapping[str, str] = SECRETS,
-    seen: list[Registered] | None = None,
-    absent: Collection[str] = (),
+    registrations: list[Registered] | None = None,
+    missing_images: Collection[str] = (),
     name: str = "board",
     root: Path = ROOT,
     routing: Routing = Routing(source="the platform"),  # noqa: B008 (it is frozen)
+    body: Callable[[], object] = lambda: runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__"),
 ) -> Deployment:
-    """Run `__main__.py` to its end with this configuration and checkpoint, and return its registrations.
+    """Run `__main__.py` with this configuration and checkpoint, and return the registered resources.
 
     Args:
-        fail: Returns the exit code of a one-shot container or Job, by its name.
-        seen: Receives the registrations, also if the program fails.
-        absent: Images that the engine does not have.
+        export: Checkpoint of the previous update, as `pulumi stack export` prints it.
+        fail: Function that gets the name of a one-shot container or Job and returns the exit code.
+        registrations: List to which the registered resources are added, even if the program fails.
+        missing_images: Images that the Docker engine does not have.
         name: Name of the Pulumi project.
         root: Folder of the Pulumi project.
-        routing: Answer of the platform about the live slot; by default no slot is live.
+        routing: Routing that the platform reports. By default, no slot is live.
+        body: Function to run instead of `__main__.py`.
     """
-    registered = [] if seen is None else seen
+    recorded = [] if registrations is None else registrations
     _hooks.clear()
     asyncio.set_event_loop(asyncio.new_event_loop())
-    recorder = Recorder(fail, registered)
+    recorder = Recorder(fail, recorded)
     mocks.set_mocks(recorder.mocks, project=name, stack=stack, monitor=recorder)
     values = {"app": project() if app is None else app, "environment": environment(stack) if env is None else env}
     config = {f"{name}:{key}": json.dumps(value) for key, value in values.items()}
     pulumi.runtime.set_all_config(config | {f"{name}:secrets": json.dumps(secrets)}, [f"{name}:secrets"])
-    exported: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
     parsed = checkpoint.parse(export or {})
     with (
-        mock.patch.object(checkpoint, "Asked", return_value=mock.Mock(answer=lambda: parsed)),
-        # This reads the checkpoint while the update runs.
+        mock.patch.object(context, "CheckpointExport", return_value=mock.Mock(answer=lambda: parsed)),
+        # `memory.record` would read the checkpoint of the running update, but the mocked engine has none.
         mock.patch.object(memory, "record", return_value=memory.remember([])),
-        mock.patch.object(platforms, "routing", return_value=routing),
-        mock.patch.object(impact, "describe", lambda live, *_: f"{live} was asked" if live else "nothing was live"),
-        mock.patch.object(engine, "check", return_value=None),
-        mock.patch.object(engine, "absent_images", lambda _, images: [image for image in images if image in absent]),
-        mock.patch.object(cluster, "check", return_value=None),
-        mock.patch.object(cluster, "check_served", return_value=None),
-        mock.patch.object(pulumi, "export", exported.__setitem__),
-        # The stand-in has no server for callbacks; hooks are tested where the engine calls them (tests/e2e).
-        mock.patch("pulumi.resource_hooks.register_error_hook", _registered),
-        mock.patch("pulumi.resource_hooks.register_resource_hook", _registered),
+        mock.patch.object(DockerInspector, "routing", return_value=routing),
+        mock.patch.object(KubernetesInspector, "routing", return_value=routing),
+        mock.patch.object(
+            impact, "describe", lambda live, *_: f"{live} was probed" if live else "no slot was live before"
+        ),
+        mock.patch.object(docker, "check_engine", return_value=None),
+        mock.patch.object(
+            DockerInspector, "absent_images", lambda _, images: [image for image in images if image in missing_images]
+        ),
+        mock.patch.object(kubeconfig, "check", return_value=None),
+        mock.patch.object(kubernetes, "check_served", return_value=None),
+        mock.patch.object(pulumi, "export", outputs.__setitem__),
+        # The mocked engine cannot call hooks. Therefore tests/e2e tests the hooks with the real engine.
+        mock.patch("pulumi.resource_hooks.register_error_hook", _register_hook),
+        mock.patch("pulumi.resource_hooks.register_resource_hook", _register_hook),
         mock.patch.object(pulumi, "get_root_directory", return_value=str(root)),
-        # Pulumi reads the call stack for each resource; below a test runner that took a fifth of the time.
+        # Pulumi would read the call stack for each resource. The reading takes a fifth of the time under pytest.
         mock.patch("pulumi.runtime.resource._get_stack_trace", source_pb2.StackTrace),
     ):
-        _finish(lambda: runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__"))
-    return Deployment(registered, exported, export or {})
+        _run_to_end(body)
+    return Deployment(recorded, outputs, export or {})
 
 
 def pods(manifest: Manifest) -> dict[str, tuple[Labels, int | None]]:
-    """Return the pods that an object creates, one for all replicas alike: their labels, and the port they listen on.
+    """Return the labels and the listening port of each pod that a Kubernetes object creates, by pod name.
 
-    Pods of a Cluster and a Pooler are created by their operator, whose labels override the configured ones
-    (CloudNativePG 1.27: pkg/specs/pods.go, pkg/specs/pgbouncer/deployments.go).
+    Identical replicas count as one pod. In the pods of a Cluster or Pooler, the labels of CloudNativePG override the
+    configured labels (version 1.27: pkg/specs/pods.go, pkg/specs/pgbouncer/deployments.go).
     """
     name, spec = manifest["metadata"]["name"], manifest.get("spec", {})
     if manifest["kind"] == "Cluster":
@@ -309,7 +330,7 @@ _hooks: set[str] = set()
 """Names of the hooks that the running program has registered."""
 
 
-def _registered(hook: Any) -> asyncio.Future[None]:
+def _register_hook(hook: Any) -> asyncio.Future[None]:
     assert hook.name not in _hooks, f"Pulumi refuses a second hook of the name {hook.name}"
     _hooks.add(hook.name)
     done: asyncio.Future[None] = asyncio.get_event_loop().create_future()
@@ -317,8 +338,8 @@ def _registered(hook: Any) -> asyncio.Future[None]:
     return done
 
 
-def _finish(body: Callable[[], object]) -> None:
-    """Wait for everything that the program began; otherwise a test sees only the registrations that were quick."""
+def _run_to_end(body: Callable[[], object]) -> None:
+    """Run the program and wait for all registrations. Otherwise the result could lack some registrations."""
     runtime = cast(Any, mocks).SETTINGS
     runtime.rpc_manager.clear()
     runtime.outputs.clear()
@@ -331,22 +352,22 @@ def _finish(body: Callable[[], object]) -> None:
 
 @cache
 def first(stack: str = "dev") -> Deployment:
-    """Return the deployment of the board's first release. Tests share it: do not change it."""
+    """Return the deployment of the board's first release. Tests share the result and must not change it."""
     return deploy(stack=stack)
 
 
 @cache
 def second(stack: str = "dev") -> Deployment:
-    """Return the deployment of the board's second release, live after the first even where promotion is manual.
+    """Return the deployment of the board's second release, which is promoted automatically and replaces the first.
 
-    Tests share it: do not change it.
+    Tests share the result and must not change it.
     """
     app, settings = project() | {"version": "2.0.0"}, environment(stack) | {"release": {}}
     return deploy(app, settings, export=exported(first(stack)), stack=stack)
 
 
 def exported(deployment: Deployment) -> dict[str, Any]:
-    """Return the checkpoint (`pulumi stack export`) that the deployment would leave."""
+    """Return the checkpoint after the deployment, as `pulumi stack export` prints it."""
     before = {resource["urn"]: resource for resource in deployment.export.get("deployment", {}).get("resources", ())}
     resources: list[dict[str, Any]] = []
     for entry in deployment:
@@ -369,3 +390,61 @@ def exported(deployment: Deployment) -> dict[str, Any]:
             }
         )
     return {"deployment": {"resources": resources}}
+
+
+def previewed(before: Mapping[str, Any], after: Deployment) -> dict[str, Any]:
+    """Return the output of `pulumi preview --json --show-sames` for an update from a checkpoint to a deployment.
+
+    In the preview a changed Docker resource is replaced, and a changed Kubernetes object is updated.
+    """
+    old, new = (
+        {resource["urn"]: resource for resource in with_whole_urns(export)["deployment"]["resources"]}
+        for export in (before, exported(after))
+    )
+    steps: list[dict[str, Any]] = []
+    for urn in sorted(old.keys() | new.keys()):
+        one, other = old.get(urn), new.get(urn)
+        if one and other:
+            changed = "replace" if one["type"].startswith("docker:") else "update"
+            op = "same" if one["inputs"] == other["inputs"] else changed
+        else:
+            op = "create" if other else "delete"
+        steps.append({"op": op, "urn": urn, "oldState": one, "newState": other})
+    return {"steps": steps}
+
+
+def with_whole_urns(export: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the checkpoint with complete URNs.
+
+    In the real engine a URN contains the types of all parents, but in the mock only the type of the nearest parent.
+    """
+    resources = export["deployment"]["resources"]
+    by_urn = {resource["urn"]: resource for resource in resources}
+
+    def whole(urn: str) -> str:
+        resource = by_urn.get(urn)
+        if not resource:
+            return urn
+        parent = whole(resource["parent"]).split("::")[2] if resource["parent"] in by_urn else ""
+        begin, name = urn.split("::")[:2], urn.split("::")[3]
+        return "::".join([*begin, f"{parent}${resource['type']}" if parent else resource["type"], name])
+
+    renamed = [
+        resource
+        | {"urn": whole(resource["urn"]), "parent": whole(resource["parent"])}
+        | {"dependencies": [whole(urn) for urn in resource.get("dependencies", ())]}
+        for resource in resources
+    ]
+    return {"deployment": {"resources": renamed}}
+
+
+def unlabelled(export: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the checkpoint without the label `tiers.data`, which older versions of the program did not write."""
+    copied: dict[str, Any] = copy.deepcopy(dict(export))
+    for resource in copied["deployment"]["resources"]:
+        inputs = resource["inputs"]
+        if "metadata" in inputs:
+            (inputs["metadata"].get("labels") or {}).pop(LABEL_DATA, None)
+        elif labels := inputs.get("labels"):
+            inputs["labels"] = [label for label in labels if label["label"] != LABEL_DATA]
+    return copied

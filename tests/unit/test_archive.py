@@ -1,4 +1,7 @@
-"""The archive of a replicated database: every change is stored encrypted, and a restore goes into a new database."""
+"""Tests of the archive of a database cluster, and of the restore into a new database.
+
+The archive stores every change of the database in a bucket, in encrypted form.
+"""
 
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -8,10 +11,10 @@ from typing import Any
 import pytest
 from pulumi import RunError
 
-from ci import beside, restore
+from ci import new_database, restore
 from components import config
 from components.config import ConfigError, load_app, load_environment
-from components.platforms import barman, recovery
+from components.platforms.kubernetes import barman, recovery
 
 from .program import SECRETS, Deployment, deploy, environment, project
 
@@ -27,66 +30,70 @@ TARGET = {
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
-def archived(**more: Any) -> dict[str, Any]:
+def environment_with_archive(**more: Any) -> dict[str, Any]:
     env = environment("staging")
     env["tiers"]["database"] = {"ha": True, "backup": {"target": TARGET}, **more}
     return env
 
 
 @cache
-def deployed() -> Deployment:
-    return deploy(env=archived(), stack="staging", secrets=SECRETS | KEYS)
+def deploy_with_archive() -> Deployment:
+    return deploy(env=environment_with_archive(), stack="staging", secrets=SECRETS | KEYS)
 
 
-def vault() -> dict[str, Any]:
-    return deployed().one("StatefulSet", "vault").inputs["spec"]["template"]["spec"]["containers"][0]
+def archive_proxy_container() -> dict[str, Any]:
+    return deploy_with_archive().one("StatefulSet", "vault").inputs["spec"]["template"]["spec"]["containers"][0]
 
 
-def test_database_archives_changes_through_the_archive_proxy_to_the_bucket() -> None:
-    plugins = deployed().one("Cluster", "database-ha").inputs["spec"]["plugins"]
+def test_database_sends_its_archive_through_the_archive_proxy_to_the_bucket() -> None:
+    plugins = deploy_with_archive().one("Cluster", "database-ha").inputs["spec"]["plugins"]
     assert plugins == [barman.used("database-ha")]
-    store = deployed().one("ObjectStore", "database-ha").inputs["spec"]
+    store = deploy_with_archive().one("ObjectStore", "database-ha").inputs["spec"]
     assert store["configuration"]["endpointURL"] == "http://vault:9000"
     assert store["retentionPolicy"] == "30d"
-    variables = {variable["name"]: variable["value"] for variable in vault()["env"]}
+    variables = {variable["name"]: variable["value"] for variable in archive_proxy_container()["env"]}
     assert variables["RCLONE_CONFIG_VAULT_TYPE"] == "crypt"
     assert variables["RCLONE_CONFIG_VAULT_REMOTE"] == "store:backups/board-staging-changes"
     assert variables["RCLONE_CONFIG_STORE_ENDPOINT"] == "https://s3.test"
 
 
 def test_archive_proxy_is_created_before_the_database() -> None:
-    assert {"vault", "database-ha"} <= deployed().before(deployed().one("Cluster", "database-ha"))
-    assert deployed().one("ScheduledBackup", "database-ha").inputs["spec"]["schedule"] == "0 17 3 * * *"
+    assert {"vault", "database-ha"} <= deploy_with_archive().before(deploy_with_archive().one("Cluster", "database-ha"))
+    assert deploy_with_archive().one("ScheduledBackup", "database-ha").inputs["spec"]["schedule"] == "0 17 3 * * *"
 
 
 def test_archive_proxy_accepts_database_instances_only_and_reaches_the_internet_only() -> None:
     label = "tiers.needs/vault"
-    instances = deployed().one("Cluster", "database-ha").inputs["spec"]["inheritedMetadata"]["labels"]
+    instances = deploy_with_archive().one("Cluster", "database-ha").inputs["spec"]["inheritedMetadata"]["labels"]
     assert instances[label] == "yes"
-    holders = [
+    workloads = [
         entry
-        for entry in deployed().objects
+        for entry in deploy_with_archive().objects
         if label in (entry.inputs.get("spec", {}).get("template", {}).get("metadata", {}).get("labels") or {})
     ]
-    assert not holders
-    [into] = deployed().one("NetworkPolicy", "vault").inputs["spec"]["ingress"]
-    assert into["from"] == [{"podSelector": {"matchLabels": {label: "yes"}}}]
-    [out] = deployed().one("NetworkPolicy", "vault-to-world").inputs["spec"]["egress"]
-    assert out["to"][0]["ipBlock"]["except"] == ["169.254.169.254/32"]
+    assert not workloads
+    [ingress_rule] = deploy_with_archive().one("NetworkPolicy", "vault").inputs["spec"]["ingress"]
+    assert ingress_rule["from"] == [{"podSelector": {"matchLabels": {label: "yes"}}}]
+    [egress_rule] = deploy_with_archive().one("NetworkPolicy", "vault-to-world").inputs["spec"]["egress"]
+    assert egress_rule["to"][0]["ipBlock"]["except"] == ["169.254.169.254/32"]
 
 
 def test_keys_of_the_archive_are_in_secrets_and_never_in_plain_text() -> None:
-    for entry in deployed().objects:
+    for entry in deploy_with_archive().objects:
         assert not [value for value in KEYS.values() if value in entry.plain], entry.name
-    credentials = deployed().one("ObjectStore", "database-ha").inputs["spec"]["configuration"]["s3Credentials"]
-    holder = {entry.inputs["metadata"]["name"]: entry.inputs for entry in deployed().of_type("Secret")}
-    for which, key in (("accessKeyId", "backup-access"), ("secretAccessKey", "backup-secret")):
-        assert credentials[which]["key"] == key
-        assert key in holder[credentials[which]["name"]]["stringData"]
+    credentials = (
+        deploy_with_archive().one("ObjectStore", "database-ha").inputs["spec"]["configuration"]["s3Credentials"]
+    )
+    secrets_by_name = {
+        entry.inputs["metadata"]["name"]: entry.inputs for entry in deploy_with_archive().of_type("Secret")
+    }
+    for field, key in (("accessKeyId", "backup-access"), ("secretAccessKey", "backup-secret")):
+        assert credentials[field]["key"] == key
+        assert key in secrets_by_name[credentials[field]["name"]]["stringData"]
 
 
-def test_archive_key_in_a_secret_of_the_cluster_is_referenced_by_its_name() -> None:
-    env = archived()
+def test_archive_key_from_a_cluster_secret_is_referenced_by_name() -> None:
+    env = environment_with_archive()
     env["kubernetes"]["secrets"] = {"backup-access": {"secret": "bucket", "key": "id"}}
     deployment = deploy(env=env, stack="staging", secrets=SECRETS | KEYS)
     credentials = deployment.one("ObjectStore", "database-ha").inputs["spec"]["configuration"]["s3Credentials"]
@@ -94,15 +101,15 @@ def test_archive_key_in_a_secret_of_the_cluster_is_referenced_by_its_name() -> N
 
 
 @pytest.mark.parametrize("change", [{"ha": False}, {"backup": {"target": {"volume": True}}}, {"backup": ...}])
-def test_without_ha_or_bucket_no_archive_proxy_is_deployed(change: dict[str, Any]) -> None:
-    env = archived(**change)
+def test_archive_proxy_is_not_deployed_without_ha_or_bucket(change: dict[str, Any]) -> None:
+    env = environment_with_archive(**change)
     env["tiers"]["database"] = {key: value for key, value in env["tiers"]["database"].items() if value is not ...}
     deployment = deploy(env=env, stack="staging", secrets=SECRETS | KEYS)
     assert not {"vault", "ObjectStore"} & {entry.name if entry.custom else entry.kind for entry in deployment.objects}
 
 
-def test_recovery_cluster_is_a_single_instance_without_archiving() -> None:
-    spec = deployed().one("Cluster", "database-ha").inputs["spec"]
+def test_recovery_cluster_has_one_instance_and_no_archive() -> None:
+    spec = deploy_with_archive().one("Cluster", "database-ha").inputs["spec"]
     cluster = barman.recovery(spec, "database-ha", "2026-11-21 12:00:00+00")
     assert cluster["instances"] == 1
     assert "plugins" not in cluster
@@ -112,8 +119,11 @@ def test_recovery_cluster_is_a_single_instance_without_archiving() -> None:
 
 
 def test_missing_failover_quorum_annotation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operator may remove the annotation in an emergency. An update does not notice that it is missing."""
-    metadata = dict(deployed().one("Cluster", "database-ha").inputs["metadata"])
+    """Check that the annotation is read from the cluster and not from Pulumi's state.
+
+    The state may be out of date, because an administrator may have removed the annotation in an emergency.
+    """
+    metadata = dict(deploy_with_archive().one("Cluster", "database-ha").inputs["metadata"])
 
     class Api:
         def __init__(self, *_: Any) -> None: ...
@@ -134,7 +144,7 @@ def test_missing_failover_quorum_annotation_is_an_error(monkeypatch: pytest.Monk
     [
         (NOON + timedelta(minutes=1), NOON - timedelta(days=1), "is in the future"),
         (NOON - timedelta(days=2), NOON - timedelta(days=1), "the archive begins at 2026-11-20T12:00:00Z"),
-        (NOON, None, "its first base backup is not done"),
+        (NOON, None, "the first base backup of the database is not complete"),
         (NOON, NOON - timedelta(days=1), ""),
     ],
 )
@@ -156,7 +166,7 @@ def test_restore_time_outside_the_archive_is_refused_with_the_reason(
         ("Ready", "False", "ClusterIsNotReady", ""),
     ],
 )
-def test_running_base_backup_is_not_reported_as_failed(kind: str, status: str, reason: str, message: str) -> None:
+def test_archive_is_reported_as_failed_only_after_a_failure(kind: str, status: str, reason: str, message: str) -> None:
     good = {"type": "ContinuousArchiving", "status": "True", "reason": "", "message": "it works"}
     condition = {"type": kind, "status": status, "reason": reason, "message": "no room"}
     assert recovery.unkept([good, condition]) == message
@@ -165,7 +175,7 @@ def test_running_base_backup_is_not_reported_as_failed(kind: str, status: str, r
 # ---------------------------------------------------------------------- copies
 
 
-def copy(**more: Any) -> config.Environment:
+def load_environment_with_backup(**more: Any) -> config.Environment:
     env = environment("staging")
     env["tiers"]["database"] |= {"backup": {"target": {"volume": True}}, **more}
     return load_environment(env, load_app(project()))
@@ -175,54 +185,56 @@ def copy(**more: Any) -> config.Environment:
     ("more", "database", "message"),
     [
         ({"copy_of": "prod"}, "prod", ""),
-        ({"copy_of": "prod"}, "other", "staging is not for the data of other, it is a copy of prod"),
-        ({}, "prod", "staging is not for the data of prod, it is nobody's copy"),
-        ({"copy_of": "prod"}, "", "FROM is not given"),
+        ({"copy_of": "prod"}, "other", "staging does not accept the data of other, because copy_of is prod"),
+        ({}, "prod", "staging does not accept the data of prod, because copy_of is not set"),
+        ({"copy_of": "prod"}, "", "FROM is missing"),
     ],
 )
 def test_data_of_another_environment_is_refused_without_copy_of(
     more: dict[str, Any], database: str, message: str
 ) -> None:
-    problem = restore.unfit(load_app(project()), copy(**more), "staging", database)
+    problem = restore.unfit(load_app(project()), load_environment_with_backup(**more), "staging", database)
     assert message in problem
     assert bool(message) == bool(problem)
 
 
-def test_copy_without_anonymise_is_refused() -> None:
+def test_copy_of_another_environment_without_anonymise_scripts_is_refused() -> None:
     app = project()
     del app["database"]["anonymise"]
-    assert "app.database.anonymise" in restore.unfit(load_app(app), copy(copy_of="prod"), "staging", "prod")
+    assert "app.database.anonymise" in restore.unfit(
+        load_app(app), load_environment_with_backup(copy_of="prod"), "staging", "prod"
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"protect_data": True}, "copy_of requires protect_data: false"),
-        ({"tiers": {"database": {"copy_of": "prod"}}}, "set environment.tiers.database.backup, too"),
+        ({"tiers": {"database": {"copy_of": "prod"}}}, "set environment.tiers.database.backup"),
         (
             {"tiers": {"database": {"copy_of": "prod", "ha": True, "backup": {"target": TARGET}}}},
-            "environment.tiers.database.copy_of: every change is archived here.*back up to a volume",
+            "environment.tiers.database.copy_of: the continuous archive would store personal data.*back up to a volume",
         ),
-        ({"tiers": {"cache": {"copy_of": "prod"}}}, "environment.tiers.cache.copy_of: it is for the database"),
+        ({"tiers": {"cache": {"copy_of": "prod"}}}, "environment.tiers.cache.copy_of: only the database has this key"),
     ],
 )
-def test_copy_of_with_conflicting_settings_is_refused(change: dict[str, Any], message: str) -> None:
+def test_copy_of_together_with_a_conflicting_setting_is_refused(change: dict[str, Any], message: str) -> None:
     env = environment("staging")
     env["tiers"]["database"] = {"copy_of": "prod", "backup": {"target": {"volume": True}}}
     with pytest.raises(ConfigError, match=message):
         load_environment(env | change, load_app(project()))
 
 
-def test_name_of_a_restored_database_has_at_most_63_characters() -> None:
+def test_restored_database_name_has_at_most_63_characters() -> None:
     app = project()
     app["database"]["name"] = "a" * 63
-    name = beside.fresh(load_app(app), NOON)
+    name = new_database.unused_name(load_app(app), NOON)
     assert name == "a" * 45 + "_r20261121_120000"
     assert len(name) <= 63
 
 
 @pytest.mark.parametrize(
-    ("more", "message", "steps"),
+    ("settings", "arguments", "steps"),
     [
         ({}, {"name": "board_r"}, ["name=board_r"]),
         ({"ha": True}, {"name": "board_r"}, ["introduced", "name=board_r"]),
@@ -235,50 +247,53 @@ def test_name_of_a_restored_database_has_at_most_63_characters() -> None:
         ({"ha": True, "single": "kept"}, {"single": "live", "name": "board"}, ["single=live name=board"]),
     ],
 )
-def test_pooler_learns_a_database_before_the_stack_file_names_it(
-    more: dict[str, Any], message: dict[str, str], steps: list[str], monkeypatch: pytest.MonkeyPatch
+def test_database_is_added_to_the_pooler_before_the_stack_file_names_it(
+    settings: dict[str, Any], arguments: dict[str, str], steps: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a pooler no introduction is needed."""
-    done: list[str] = []
-    monkeypatch.setattr(beside.recovery, "introduce", lambda *_: done.append("introduced"))
-    monkeypatch.setattr(beside, "project", lambda: "board")
+    """Check that a pooler is prepared for the new database before the stack file contains the database's name.
 
-    def written(*words: str) -> None:
-        done.append(" ".join(entry.rpartition(".")[2] for entry in words if "=" in entry))
+    A single-instance database has no pooler. Therefore the preparation (`introduced`) is skipped.
+    """
+    steps_done: list[str] = []
+    monkeypatch.setattr(new_database.recovery, "introduce", lambda *_: steps_done.append("introduced"))
+    monkeypatch.setattr(new_database, "project", lambda: "board")
 
-    monkeypatch.setattr(beside, "pulumi", written)
-    beside.use(load_app(project()), copy(**more), "staging", **message)
-    assert done == steps
+    def record_settings(*words: str) -> None:
+        steps_done.append(" ".join(entry.rpartition(".")[2] for entry in words if "=" in entry))
+
+    monkeypatch.setattr(new_database, "pulumi", record_settings)
+    new_database.set_database(load_app(project()), load_environment_with_backup(**settings), "staging", **arguments)
+    assert steps_done == steps
 
 
 @pytest.mark.parametrize(
     ("to", "moment"),
     [("latest", None), ("20261121", None), ("2026-11-21T12:00:00Z", NOON), ("2026-11-21T12:00", NOON), ("4f2a", None)],
 )
-def test_restore_target_is_parsed_as_a_time_or_left_as_an_id(to: str, moment: datetime | None) -> None:
+def test_restore_target_is_a_time_or_a_backup_id(to: str, moment: datetime | None) -> None:
     assert restore.moment_of(to) == moment
 
 
-class TestDatabaseThatIsRestored:
+class TestRestoredDatabase:
     @pytest.fixture(autouse=True)
     def copies(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-        """Return the copies that a restore makes, in an environment whose database was restored once before."""
-        problem: list[tuple[Any, ...]] = []
-        env = load_environment(archived(name="board_r1"), load_app(project()))
+        """Mock the restore of an environment with the database `board_r1`. Return a list that records the arguments of each copy."""
+        recorded: list[tuple[Any, ...]] = []
+        env = load_environment(environment_with_archive(name="board_r1"), load_app(project()))
         monkeypatch.setattr(restore, "load", lambda _: (load_app(project()), env))
         monkeypatch.setattr(restore.recovery, "recovered", lambda *_: nullcontext("recovered-rw"))
-        monkeypatch.setattr(restore, "copied", lambda *words: problem.append(words[3:5]))
-        monkeypatch.setattr(restore, "use", lambda *_, **__: None)
-        return problem
+        monkeypatch.setattr(restore, "copy_database", lambda *words: recorded.append(words[3:5]))
+        monkeypatch.setattr(restore, "set_database", lambda *_, **__: None)
+        return recorded
 
     @pytest.mark.parametrize(("database", "source"), [("board", "board"), ("", "board_r1")])
-    def test_variable_of_selects_the_database_to_read_and_defaults_to_the_current_one(
+    def test_restore_copies_the_database_named_by_make_variable_of(
         self, database: str, source: str, copies: list[tuple[Any, ...]]
     ) -> None:
         restore.main("staging", "2026-11-20T12:00:00Z", database)
-        # The statement that creates a database has to run in an existing one.
+        # The restore connects to board_r1, because CREATE DATABASE must run in an existing database.
         assert copies == [(("recovered-rw", source), "board_r1")]
 
-    def test_variable_of_is_refused_for_a_backup(self) -> None:
-        with pytest.raises(RunError, match="OF: a backup is of one database"):
+    def test_restore_from_a_backup_with_make_variable_of_is_refused(self) -> None:
+        with pytest.raises(RunError, match="OF: OF has an effect only if TO is a time"):
             restore.main("staging", "latest", "board")

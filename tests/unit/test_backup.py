@@ -1,4 +1,4 @@
-"""Backups: their configuration, retention, resources and schedule."""
+"""Tests of backups: configuration, resources, schedule, retention and metrics."""
 
 import json
 from collections.abc import Sequence
@@ -13,11 +13,12 @@ from pulumi import RunError
 
 from ci import check
 from components import backup as component
-from components.checkpoint import DATABASE, Checkpoint, parse
-from components.config import ConfigError, TierName, check_secrets, load_app, load_environment
-from components.platforms import cluster
-from components.release import Slot
-from components.tier import Description
+from components.config import ConfigError, check_secrets, load_app, load_environment
+from components.context import Description
+from components.model.services import DATABASE
+from components.platforms.kubernetes import jobs
+from components.release.checkpoint import Checkpoint, parse
+from components.release.planner import Slot
 from images.backup.backup import repository, serve
 from images.backup.backup.repository import BackupError, Run, Snapshot
 
@@ -35,13 +36,13 @@ def with_backup(settings: dict[str, Any] | None = None, stack: str = "dev") -> d
     return env
 
 
-def deployed(settings: dict[str, Any] | None = None, stack: str = "dev", **secrets: str) -> Deployment:
+def deploy_with_backup(settings: dict[str, Any] | None = None, stack: str = "dev", **secrets: str) -> Deployment:
     return deploy(env=with_backup(settings, stack), stack=stack, secrets=SECRETS | KEY | secrets)
 
 
 class TestConfiguration:
     @pytest.mark.parametrize(
-        ("given_times", "cron"),
+        ("schedule", "cron"),
         [
             ("daily", "17 3 * * *"),
             ("weekly", "17 3 * * sun"),
@@ -50,56 +51,56 @@ class TestConfiguration:
             ("0,30 2-4 1-7 jan *", "0,30 2-4 1-7 jan *"),
         ],
     )
-    def test_schedule_accepts_words_and_cron_expressions(self, given_times: str, cron: str) -> None:
+    def test_schedule_accepts_daily_weekly_monthly_and_cron_expressions(self, schedule: str, cron: str) -> None:
         env = load_environment(
-            with_backup({"schedule": given_times, "target": {"volume": True}}), load_app(project())
+            with_backup({"schedule": schedule, "target": {"volume": True}}), load_app(project())
         ).tiers
         assert [tier.backup.schedule for tier in env.values() if tier.backup] == [cron]
 
     @pytest.mark.parametrize(
-        ("wrong", "path", "message"),
+        ("settings_of_backup", "path", "message"),
         [
             ({}, "target", "not set"),
             ({"target": {}}, "target", "exactly one"),
             ({"target": {"volume": True, "directory": "/srv"}}, "target", "exactly one"),
-            ({"target": {"directory": "/srv", "storage": "1Gi"}}, "target", "are of a `volume`"),
-            ({"target": {"volume": True, "storage": "1Gi"}}, "target.storage", "no such thing"),
+            ({"target": {"directory": "/srv", "storage": "1Gi"}}, "target", "only with `volume: true`"),
+            ({"target": {"volume": True, "storage": "1Gi"}}, "target.storage", "no effect on Docker"),
             ({"target": {"s3": S3 | {"endpoint": "s3.test"}}}, "target.s3.endpoint", "scheme, host and port"),
-            ({"target": {"volume": True}, "schedule": "hourly"}, "schedule", "as cron writes it"),
-            ({"target": {"volume": True}, "schedule": "60 * * * *"}, "schedule", "as cron writes it"),
-            # Day 0 is Sunday to one scheduler and Monday to another.
+            ({"target": {"volume": True}, "schedule": "hourly"}, "schedule", "a cron expression"),
+            ({"target": {"volume": True}, "schedule": "60 * * * *"}, "schedule", "a cron expression"),
+            # A schedule must name the day of the week, because day 0 is Sunday for Kubernetes and Monday for APScheduler.
             ({"target": {"volume": True}, "full": "0 4 * * 0"}, "full", "days of the week by name"),
-            ({"target": {"volume": True}, "verify": 5}, "verify", "as cron writes it"),
+            ({"target": {"volume": True}, "verify": 5}, "verify", "a cron expression"),
             ({"target": {"volume": True}, "retention": "30"}, "retention", "like 30d"),
         ],
     )
     def test_invalid_backup_setting_is_refused_with_its_path(
-        self, wrong: dict[str, Any], path: str, message: str
+        self, settings_of_backup: dict[str, Any], path: str, message: str
     ) -> None:
         settings = with_backup()
-        settings["tiers"]["database"]["backup"] = wrong
+        settings["tiers"]["database"]["backup"] = settings_of_backup
         with pytest.raises(ConfigError) as error:
             load_environment(settings, load_app(project()))
         assert f"environment.tiers.database.backup.{path}: " in str(error.value)
         assert message in str(error.value)
 
     def test_backup_into_a_folder_of_a_node_is_refused_on_kubernetes(self) -> None:
-        with pytest.raises(ConfigError, match="use volume or s3"):
+        with pytest.raises(ConfigError, match="replace `directory` by `volume` or `s3`"):
             load_environment(with_backup({"target": {"directory": "/srv"}}, "staging"), load_app(project()))
 
     def test_backup_of_the_cache_is_refused(self) -> None:
         settings = environment() | {"tiers": {"cache": {"backup": {"target": {"volume": True}}}}}
-        with pytest.raises(ConfigError, match=r"cache\.backup: it is for the database"):
+        with pytest.raises(ConfigError, match=r"cache\.backup: only the database has this key"):
             load_environment(settings, load_app(project()))
 
     def test_backup_of_volumes_with_different_users_is_refused(self) -> None:
         app = project()
         app["api"]["volumes"] = {"uploads": "/data"}
         app["worker"] |= {"volumes": {"made": "/made"}, "user": 10002}
-        with pytest.raises(ConfigError, match="give these tiers the same user"):
+        with pytest.raises(ConfigError, match="set the same user for these tiers"):
             load_environment(with_backup(), load_app(app))
 
-    def test_missing_backup_secrets_are_reported_with_the_setting_that_uses_them(self) -> None:
+    def test_missing_backup_secret_is_reported_with_the_setting_that_uses_it(self) -> None:
         app = load_app(project())
         env = load_environment(with_backup({"target": {"s3": S3}}), app)
         with pytest.raises(ConfigError) as error:
@@ -109,105 +110,119 @@ class TestConfiguration:
             ("s3-id", "target.s3.access_key"),
             ("s3-key", "target.s3.secret_key"),
         ):
-            assert f"secrets.{name}: environment.tiers.database.backup.{path} uses it" in str(error.value)
+            assert f"secrets.{name}: environment.tiers.database.backup.{path} uses this secret" in str(error.value)
         assert set(check_secrets(SECRETS, app)) == set(SECRETS)
 
-    @pytest.mark.parametrize(("ha", "named"), [(False, "image"), (True, "ha_image")])
-    def test_backup_image_is_based_on_the_image_of_the_database(self, ha: bool, named: str) -> None:
+    @pytest.mark.parametrize(("ha", "image_field"), [(False, "image"), (True, "ha_image")])
+    def test_backup_image_is_based_on_the_image_of_the_database(self, ha: bool, image_field: str) -> None:
         settings = with_backup(stack="staging")
         settings["tiers"]["database"]["ha"] = ha
         app = load_app(project())
-        described = Description(app=app, environment=load_environment(settings, app), secrets={}, root=ROOT)
-        backup = described.environment.size(TierName.DATABASE).backup
+        described = Description(
+            app=app, environment=load_environment(settings, app), secrets={}, stack="dev", root=ROOT
+        )
+        backup = described.environment.tier_settings(DATABASE.name).backup
         assert backup and app.database
-        assert component.image(backup, described).base == getattr(app.database, named)
+        assert component.image(backup, described).base == getattr(app.database, image_field)
 
     def test_built_backup_image_is_refused_where_images_are_pinned(self) -> None:
         app = load_app(project())
-        with pytest.raises(ConfigError, match=r"backup\.image: an image that is built is not named by its digest"):
+        with pytest.raises(
+            ConfigError, match=r"backup\.image: an image that is built has no digest, which `pinned: true` requires"
+        ):
             load_environment(with_backup(stack="prod"), app)
 
 
 def database_variables(deployment: Deployment) -> dict[str, str]:
-    """Return the environment variables that the backup container receives about the database."""
-    [holder] = [entry for entry in parse(exported(deployment)).entries if entry.runs and entry.tier == "backup"]
-    return {name: value for name, value in holder.variables.items() if name in DATABASE}
+    """Return the DATABASE_* environment variables of the backup container."""
+    [backup_workload] = [
+        entry for entry in parse(exported(deployment)).entries if entry.runs and entry.tier == "backup"
+    ]
+    return {name: value for name, value in backup_workload.variables.items() if name in DATABASE.variables}
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
 class TestBackupsFollowTheLiveDatabase:
-    def up(self, stack: str, name: str = "", before: Deployment | None = None, **more: Any) -> Deployment:
-        """Run an update with another database in the stack file."""
+    def update(self, stack: str, name: str = "", before: Deployment | None = None, **more: Any) -> Deployment:
+        """Run an update of the deployment `before`. A non-empty `name` becomes the database name in the stack file."""
         env = with_backup(stack=stack) | {"release": {}} | more
         env["tiers"]["database"] |= {"name": name} if name else {}
         export = exported(before) if before else None
         return deploy(env=env, stack=stack, secrets=SECRETS | KEY, export=export)
 
     def test_restored_database_is_backed_up_after_the_switch(self, stack: str) -> None:
-        restored = self.up(stack, "board_r1", self.up(stack))
+        restored = self.update(stack, "board_r1", self.update(stack))
         assert database_variables(restored)["DATABASE_NAME"] == "board_r1"
         [component] = [entry for entry in restored if entry.type == "tiers:backup:Backup"]
         assert [urn for urn in component.waits_for if "tiers:switch:Switch$" in urn]
 
-    def test_going_back_points_backups_at_the_previous_database(
+    def test_rollback_points_backups_at_the_previous_database(
         self, stack: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first = self.up(stack, release={"standby": "cold"})
-        restored = self.up(stack, "board_r1", first, release={"standby": "cold"})
+        first = self.update(stack, release={"standby": "cold"})
+        restored = self.update(stack, "board_r1", first, release={"standby": "cold"})
         monkeypatch.setenv("TIERS_RELEASE", "previous")
-        back = self.up(stack, "board_r1", restored, release={"standby": "cold"})
+        back = self.update(stack, "board_r1", restored, release={"standby": "cold"})
         assert database_variables(back) == database_variables(first)
-        assert not check.misled(parse(exported(back)), Slot.BLUE)
+        assert not check.backup_problem(parse(exported(back)), Slot.BLUE)
 
     def test_database_of_a_waiting_release_is_not_backed_up_before_promotion(
         self, stack: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first, manual = self.up(stack), {"release": {"promote": "manual"}}
-        waits = self.up(stack, "board_r1", first, **manual)
+        first, manual = self.update(stack), {"release": {"promote": "manual"}}
+        waits = self.update(stack, "board_r1", first, **manual)
         assert database_variables(waits) == database_variables(first)
         monkeypatch.setenv("TIERS_RELEASE", "promote")
-        assert database_variables(self.up(stack, "board_r1", waits, **manual))["DATABASE_NAME"] == "board_r1"
+        assert database_variables(self.update(stack, "board_r1", waits, **manual))["DATABASE_NAME"] == "board_r1"
 
     def test_second_update_leaves_backup_resources_unchanged(self, stack: str) -> None:
-        first = self.up(stack)
+        first = self.update(stack)
         before, again = ([entry.inputs for entry in deployment.sorted if entry.name.startswith("backup")]
-                       for deployment in (first, self.up(stack, before=first)))  # fmt: skip
+                       for deployment in (first, self.update(stack, before=first)))  # fmt: skip
         assert before == again
 
-    def test_backups_of_another_database_are_reported_by_check(self, stack: str) -> None:
-        checkpoint = parse(exported(self.up(stack)))
-        assert not check.misled(checkpoint, Slot.BLUE)
-        holders = [entry for entry in parse(exported(self.up(stack, "board_r1"))).entries if entry.tier == "backup"]
-        mixed = Checkpoint(entries=(*(entry for entry in checkpoint.entries if entry.tier != "backup"), *holders))
-        assert check.misled(mixed, Slot.BLUE).startswith("backups are of board_r1 at ")
+    def test_check_reports_backups_of_a_database_that_is_not_live(self, stack: str) -> None:
+        checkpoint = parse(exported(self.update(stack)))
+        assert not check.backup_problem(checkpoint, Slot.BLUE)
+        backup_workloads = [
+            entry for entry in parse(exported(self.update(stack, "board_r1"))).entries if entry.tier == "backup"
+        ]
+        mixed = Checkpoint(
+            entries=(*(entry for entry in checkpoint.entries if entry.tier != "backup"), *backup_workloads)
+        )
+        assert check.backup_problem(mixed, Slot.BLUE).startswith("the backups are of database board_r1 at ")
 
 
 def test_failed_gate_leaves_backups_on_the_live_database() -> None:
-    before, seen = deployed(), list[Registered]()
+    before, registrations = deploy_with_backup(), list[Registered]()
     env = with_backup()
     env["tiers"]["database"]["name"] = "board_r1"
     with pytest.raises(RunError, match="smoke"):
         deploy(
-            env=env, secrets=SECRETS | KEY, export=exported(before), fail=lambda name: name == "green-smoke", seen=seen
+            env=env,
+            secrets=SECRETS | KEY,
+            export=exported(before),
+            fail=lambda name: name == "green-smoke",
+            registrations=registrations,
         )
-    assert {entry.name for entry in seen} >= {"green-smoke", "green-api-1"}
-    assert not [entry.name for entry in seen if entry.name.startswith("backup-")]
+    assert {entry.name for entry in registrations} >= {"green-smoke", "green-api-1"}
+    assert not [entry.name for entry in registrations if entry.name.startswith("backup-")]
 
 
 class TestResources:
-    def test_backups_are_no_part_of_the_release_digest(self) -> None:
-        assert deployed().release == deploy().release
+    def test_backup_settings_do_not_change_the_release_digest(self) -> None:
+        assert deploy_with_backup().release == deploy().release
 
-    def test_on_docker_the_backup_container_receives_its_schedule(self) -> None:
-        [container] = [entry for entry in deployed().all if entry.name == "backup-1"]
+    def test_backup_container_receives_its_schedule_on_docker(self) -> None:
+        [container] = [entry for entry in deploy_with_backup().all if entry.name == "backup-1"]
         assert container.inputs["command"] == [
             "backup", "serve", "backup=17 3 * * *", "full=17 4 * * sun", "verify=17 5 1 * *", "prune=17 6 * * *"
         ]  # fmt: skip
         assert {network["name"] for network in container.inputs["networksAdvanced"]} == {"board-dev-data"}
 
-    def test_only_a_bucket_target_gives_backups_egress(self) -> None:
+    def test_backups_have_egress_only_with_a_bucket_as_target(self) -> None:
         secrets = {"s3-id": "the-id-of-the-key", "s3-key": "the-key-itself"}
-        deployment = deployed({"target": {"s3": S3}}, **secrets)
+        deployment = deploy_with_backup({"target": {"s3": S3}}, **secrets)
         [container] = [entry for entry in deployment.all if entry.name == "backup-1"]
         assert {network["name"] for network in container.inputs["networksAdvanced"]} == {
             "board-dev-data",
@@ -216,13 +231,16 @@ class TestResources:
         assert not [value for value in secrets.values() if value in container.plain]
         assert "RESTIC_REPOSITORY=s3:https://s3.test/b/board-dev" in container.inputs["envs"]
         policies = {
-            entry.name for entry in deployed({"target": {"s3": S3}}, "staging", **secrets).of_type("NetworkPolicy")
+            entry.name
+            for entry in deploy_with_backup({"target": {"s3": S3}}, "staging", **secrets).of_type("NetworkPolicy")
         }
         assert "backup-to-world" in policies
-        assert "backup-to-world" not in {entry.name for entry in deployed(stack="staging").of_type("NetworkPolicy")}
+        assert "backup-to-world" not in {
+            entry.name for entry in deploy_with_backup(stack="staging").of_type("NetworkPolicy")
+        }
 
-    def test_on_kubernetes_each_schedule_is_a_cron_job(self) -> None:
-        jobs = deployed(stack="staging").of_type("CronJob")
+    def test_each_backup_schedule_is_a_cron_job_on_kubernetes(self) -> None:
+        jobs = deploy_with_backup(stack="staging").of_type("CronJob")
         assert {entry.name: entry.inputs["spec"]["schedule"] for entry in jobs} == {
             "backup-backup": "17 3 * * *",
             "backup-full": "17 4 * * sun",
@@ -235,15 +253,15 @@ class TestResources:
             assert (spec["concurrencyPolicy"], spec["timeZone"]) == ("Forbid", "Etc/UTC")
             assert template["spec"]["activeDeadlineSeconds"] > 0
             assert template["metadata"]["labels"]["tiers.needs/database"] == "yes"
-            # A ReadWriteOnce volume is available on one node only.
+            # The pods share a node, because a ReadWriteOnce volume is available on one node only.
             assert template["spec"]["affinity"]["podAffinity"]
 
-    def test_volume_of_backups_is_protected_with_protect_data(self) -> None:
+    def test_backup_volume_is_protected_if_protect_data_is_set(self) -> None:
         settings = with_backup() | {"protect_data": True}
         deployment = deploy(env=settings, secrets=SECRETS | KEY)
         assert [entry.protect for entry in deployment.all if entry.name == "backups"] == [True]
 
-    def test_volumes_of_tiers_are_mounted_read_only(self) -> None:
+    def test_backup_container_mounts_volumes_of_tiers_read_only(self) -> None:
         app = project()
         app["api"]["volumes"] = {"uploads": "/data"}
         deployment = deploy(app, with_backup(), secrets=SECRETS | KEY)
@@ -252,26 +270,30 @@ class TestResources:
         assert read_only["/volumes/uploads"] is True
         assert len([entry for entry in deployment.all if entry.name == "uploads"]) == 1
 
-    def test_backup_receives_the_volume_size_where_volumes_have_a_size(self) -> None:
-        [job] = [entry for entry in deployed(stack="staging").of_type("CronJob") if entry.name == "backup-verify"]
+    def test_backup_receives_the_size_of_the_database_volume_on_kubernetes_only(self) -> None:
+        [job] = [
+            entry for entry in deploy_with_backup(stack="staging").of_type("CronJob") if entry.name == "backup-verify"
+        ]
         pod = job.inputs["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-        size = load_environment(with_backup(stack="staging"), load_app(project())).tiers[TierName.DATABASE]
+        size = load_environment(with_backup(stack="staging"), load_app(project())).tiers[DATABASE.name]
         assert {"name": "BACKUP_ROOM", "value": str(size.capacity)} in pod["containers"][0]["env"]
-        [container] = [entry for entry in deployed().all if entry.name == "backup-1"]
+        [container] = [entry for entry in deploy_with_backup().all if entry.name == "backup-1"]
         assert not [variable for variable in container.inputs["envs"] if variable.startswith("BACKUP_ROOM")]
 
-    def test_backup_by_hand_is_the_same_pod_with_another_command(self) -> None:
-        [rendered] = [entry for entry in deployed(stack="staging").of_type("CronJob") if entry.name == "backup-verify"]
-        # The protocol has no integers; this restores them.
+    def test_manual_backup_job_uses_the_cron_job_pod_with_another_command(self) -> None:
+        [rendered] = [
+            entry for entry in deploy_with_backup(stack="staging").of_type("CronJob") if entry.name == "backup-verify"
+        ]
+        # Turn floats back into integers, because Pulumi's protocol turns integers into floats.
         manifest = json.loads(json.dumps(rendered.inputs), parse_float=lambda text: int(float(text)))
         parent: Any = client.V1CronJob.from_dict(manifest)
         parent.metadata.uid = "u"
-        job = cluster.by_hand(parent, ("backup", "list"), "backup-verify-1")
+        job = jobs.by_hand(parent, ("backup", "list"), "backup-verify-1")
         assert job.spec.template.spec.containers[0].command == ["backup", "list"]
-        # An object with an owner is no stray to `make heal`.
+        # The owner protects the Job from `make heal`, which removes unknown objects without an owner.
         assert job.metadata.owner_references[0].uid == "u"
 
-    def test_path_and_port_match_the_program_in_the_backup_image(self) -> None:
+    def test_volume_path_and_port_match_the_backup_image(self) -> None:
         assert (f"/{repository.VOLUMES}", serve.PORT) == (component.VOLUMES, component.PORT)
 
 
@@ -279,8 +301,8 @@ def run(kind: str, days: float, *snapshots: str, ok: bool = True, id: str = "") 
     return Run(id=id or f"{kind}-{days}", kind=kind, at=NOW - timedelta(days=days), ok=ok, of=snapshots)
 
 
-def kept_as(runs: Sequence[Run]) -> list[Snapshot]:
-    """Return the snapshots that these runs have left."""
+def snapshots_of(runs: Sequence[Run]) -> list[Snapshot]:
+    """Return the restic snapshots that `runs` created, including the records of the runs."""
     snapshots: list[Snapshot] = []
     for run in runs:
         tags = {"record": "", "kind": run.kind, "ok": "yes" if run.ok else "no", "of": "+".join(run.of)}
@@ -304,46 +326,46 @@ def histories(draw: st.DrawFn) -> list[Run]:
 
 class TestRetention:
     @given(histories(), st.integers(1, 90))
-    def test_exactly_the_runs_older_than_the_retention_before_the_last_good_one_expire(
+    def test_run_expires_if_older_than_the_retention_before_the_last_good_run(
         self, history: list[Run], days: int
     ) -> None:
         keep = timedelta(days=days)
-        gone = set(repository.expired(kept_as(history), keep, NOW))
+        expired = set(repository.expired(snapshots_of(history), keep, NOW))
         for run in history:
             good = [other.at for other in history if other.ok and other.kind == run.kind]
-            old = bool(good) and run.at < max(good) - keep
-            assert (run.id in gone) == old
-            assert all((one in gone) == old for one in run.of)
+            is_expired = bool(good) and run.at < max(good) - keep
+            assert (run.id in expired) == is_expired
+            assert all((one in expired) == is_expired for one in run.of)
 
     @given(histories(), st.integers(1, 90))
     def test_last_good_backup_of_each_kind_never_expires(self, history: list[Run], days: int) -> None:
-        gone = set(repository.expired(kept_as(history), timedelta(days=days), NOW + timedelta(days=1000)))
+        expired = set(repository.expired(snapshots_of(history), timedelta(days=days), NOW + timedelta(days=1000)))
         for kind in repository.MAKING:
             good = [run for run in history if run.ok and run.kind == kind]
-            assert not good or not {good[0].id, *good[0].of} & gone or good[0].at < max(entry.at for entry in good)
+            assert not good or not {good[0].id, *good[0].of} & expired or good[0].at < max(entry.at for entry in good)
             last = max(good, key=lambda entry: entry.at, default=None)
-            assert last is None or not {last.id, *last.of} & gone
+            assert last is None or not {last.id, *last.of} & expired
 
     def test_snapshot_without_a_record_expires_after_a_day(self) -> None:
-        now_and_then = [
+        snapshots = [
             Snapshot(id="new", time=NOW - timedelta(hours=5)),
             Snapshot(id="old", time=NOW - timedelta(days=2)),
         ]
-        assert repository.expired([*now_and_then, *kept_as([run("backup", 1, "data")])], timedelta(days=30), NOW) == [
+        assert repository.expired([*snapshots, *snapshots_of([run("backup", 1, "data")])], timedelta(days=30), NOW) == [
             "old"
         ]
 
     def test_backup_dated_in_the_future_expires_nothing(self) -> None:
         runs = [run("backup", 40, "old"), run("backup", 20, "good"), run("backup", -300, "ahead")]
-        assert repository.expired(kept_as(runs), timedelta(days=30), NOW) == []
+        assert repository.expired(snapshots_of(runs), timedelta(days=30), NOW) == []
 
-    def test_verification_does_not_keep_an_old_backup(self) -> None:
+    def test_old_backup_expires_even_if_recently_verified(self) -> None:
         runs = [run("backup", 50, "old"), run("backup", 0, "new"), run("verify", 1, "old")]
-        assert repository.expired(kept_as(runs), timedelta(days=30), NOW) == ["backup-50", "old"]
+        assert repository.expired(snapshots_of(runs), timedelta(days=30), NOW) == ["backup-50", "old"]
 
 
-class TestChoiceOfABackup:
-    KNOWN = (
+class TestBackupSelection:
+    RUNS = (
         run("backup", 3, "aaaa1111"),
         run("full", 2.5, "20261118", "eeee5555"),
         run("full", 2, "bbbb2222", "cccc3333"),
@@ -351,32 +373,32 @@ class TestChoiceOfABackup:
     )
 
     @pytest.mark.parametrize(
-        ("which", "snapshot"),
+        ("selector", "snapshot"),
         [
             ("latest", "bbbb2222"),
             ("aaaa", "aaaa1111"),
             ("2026-11-18T13:00:00Z", "aaaa1111"),
             ("2026-11-21", "bbbb2222"),
-            # A word of digits alone is an id, though it looks like a day.
+            # A selector that has only digits is an id, even if it looks like a date.
             ("20261118", "20261118"),
         ],
     )
-    def test_backup_is_chosen_by_latest_id_or_time(self, which: str, snapshot: str) -> None:
-        assert repository.chosen(self.KNOWN, which).of[0] == snapshot
+    def test_backup_is_selected_by_latest_or_id_or_time(self, selector: str, snapshot: str) -> None:
+        assert repository.chosen(self.RUNS, selector).of[0] == snapshot
 
-    @pytest.mark.parametrize("which", ["dddd", "ffff", "2020-01-01"])
-    def test_missing_or_failed_backup_is_refused(self, which: str) -> None:
-        with pytest.raises(BackupError, match=f"there is no backup {which}"):
-            repository.chosen(self.KNOWN, which)
+    @pytest.mark.parametrize("selector", ["dddd", "ffff", "2020-01-01"])
+    def test_missing_or_failed_backup_is_refused(self, selector: str) -> None:
+        with pytest.raises(BackupError, match=f"there is no backup {selector}"):
+            repository.chosen(self.RUNS, selector)
 
-    def test_snapshot_without_a_record_is_no_backup(self) -> None:
-        runs = repository.runs([Snapshot(id="cut-off", time=NOW), *kept_as(self.KNOWN)])
+    def test_snapshot_without_a_record_is_not_listed_as_backup(self) -> None:
+        runs = repository.runs([Snapshot(id="cut-off", time=NOW), *snapshots_of(self.RUNS)])
         assert [run.of[0] for run in repository.backups(runs)] == ["aaaa1111", "20261118", "bbbb2222"]
 
 
 @pytest.fixture
 def daily(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make everything due a day after its last run; the real scheduler is in the image."""
+    """Mock the scheduler, because it is installed only in the backup image. Each run is due a day after the previous run."""
     monkeypatch.setattr(serve, "_next", lambda at, after: after + timedelta(days=1))
 
 
@@ -388,7 +410,7 @@ class TestMetrics:
         lines = (line.rpartition(" ") for line in serve.metrics(runs, self.DUE, NOW))
         return {name: float(value) for name, _, value in lines}
 
-    def test_metrics_have_the_last_good_run_of_each_kind(self) -> None:
+    def test_metrics_contain_the_time_of_the_last_good_run_of_each_kind(self) -> None:
         metrics = self.metrics(
             [run("begin", 9), run("backup", 0.5, "a"), run("backup", 0.1, ok=False), run("verify", 0.4, "a")]
         )
@@ -397,24 +419,24 @@ class TestMetrics:
         assert metrics["tiers_backup_verified"] == metrics["tiers_backup_repository_readable"] == 1
         assert metrics['tiers_backup_overdue{kind="backup"}'] == 0
 
-    def test_failed_verification_replaces_an_earlier_good_one(self) -> None:
+    def test_failed_verification_sets_the_verified_metric_to_0(self) -> None:
         assert self.metrics([run("verify", 2), run("verify", 1, ok=False)])["tiers_backup_verified"] == 0
         assert self.metrics([run("begin", 2), run("verify", 1, ok=False)])["tiers_backup_verified"] == 0
 
-    def test_before_the_first_verification_the_metric_is_absent(self) -> None:
+    def test_verified_metric_is_absent_before_the_first_verification(self) -> None:
         assert "tiers_backup_verified" not in self.metrics([run("begin", 2), run("backup", 1, "a")])
 
-    def test_missed_backup_is_overdue(self) -> None:
+    def test_missed_backup_and_verification_are_reported_as_overdue(self) -> None:
         metrics = self.metrics([run("begin", 9), run("backup", 2, "a")])
         assert metrics['tiers_backup_overdue{kind="backup"}'] == metrics['tiers_backup_overdue{kind="verify"}'] == 1
         assert metrics['tiers_backup_last_success_timestamp_seconds{kind="verify"}'] == 0
 
-    def test_backup_dated_in_the_future_is_not_the_last_one(self) -> None:
+    def test_backup_dated_in_the_future_is_not_the_last_backup(self) -> None:
         runs = [run("begin", 9), run("backup", 2, "a"), run("backup", -300, "b")]
         assert serve.overdue(runs, self.DUE, NOW)["backup"]
 
-    def test_new_repository_has_nothing_overdue(self) -> None:
+    def test_new_repository_has_no_overdue_backup_or_verification(self) -> None:
         assert not any(serve.overdue([run("begin", 0.5)], self.DUE, NOW).values())
 
-    def test_unreadable_repository_has_no_other_metrics(self) -> None:
+    def test_only_metric_of_an_unreadable_backup_repository_is_readable_with_value_0(self) -> None:
         assert self.metrics(None) == {"tiers_backup_repository_readable": 0}

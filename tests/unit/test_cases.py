@@ -1,4 +1,4 @@
-"""Every configuration of tests/cases/config is refused with the expected lines, or accepted and rendered."""
+"""Tests that every configuration in tests/cases/config is accepted or refused as its EXPECTED file says."""
 
 import pytest
 
@@ -7,16 +7,16 @@ from components.config import ConfigError
 from . import cases
 
 
-def test_every_case_has_a_stack_file_and_a_result() -> None:
+def test_every_case_folder_has_a_stack_file_and_an_expected_result() -> None:
     folders = {folder.name for folder in cases.FOLDER.iterdir()}
     assert folders == {folder for folder, _ in cases.stacks()}
-    assert all(cases.expected(folder, stack) for folder, stack in cases.stacks())
+    assert all(cases.expected_lines(folder, stack) for folder, stack in cases.stacks())
 
 
 @pytest.mark.parametrize(("folder", "stack"), [pytest.param(*case, id="-".join(case)) for case in cases.stacks()])
-def test_case_has_the_expected_result(folder: str, stack: str) -> None:
+def test_configuration_is_refused_with_the_expected_errors_or_accepted(folder: str, stack: str) -> None:
     lines = _result(folder, stack)
-    expected = cases.expected(folder, stack)
+    expected = cases.expected_lines(folder, stack)
     assert len(lines) == len(expected), lines
     for line, beginning in zip(lines, expected, strict=True):
         assert line == beginning or (beginning.endswith("…") and line.startswith(beginning[:-1])), line

@@ -1,4 +1,4 @@
-"""Invalid configuration is refused before anything is touched, with its path, the problem and the fix."""
+"""Tests that the error about an invalid setting contains the path of the setting, the problem and the fix."""
 
 import copy
 import re
@@ -17,7 +17,7 @@ Change = Callable[[dict[str, Any]], object]
 
 
 def put(path: str, value: object) -> Change:
-    """Return a change that sets the value at a path."""
+    """Return a function that sets the value at a dotted path of a configuration."""
 
     def change(target: dict[str, Any]) -> None:
         *parents, last = path.split(".")
@@ -52,8 +52,8 @@ APP: list[tuple[Change, str, str]] = [
     (put("name", 7), "app.name", "lower-case"),
     (put("version", 1.0), "app.version", "a version as text"),
     (put("version", "1 0"), "app.version", "a version as text"),
-    (put("web", "nginx"), "app.web", "it is a text; give a mapping, as in {port: 8080}"),
-    (put("api", []), "app.api", "it is a list; give a mapping, as in {port: 8080}"),
+    (put("web", "nginx"), "app.web", "it is a text; write a mapping, as in {port: 8080}"),
+    (put("api", []), "app.api", "it is a list; write a mapping, as in {port: 8080}"),
     (put("api.port", 0), "app.api.port", "1 to 65535"),
     (put("api.port", 70000), "app.api.port", "1 to 65535"),
     (put("api.port", -1), "app.api.port", "1 to 65535"),
@@ -68,54 +68,54 @@ APP: list[tuple[Change, str, str]] = [
     (put("database.image", "post gres:15"), "app.database.image", "tag or digest"),
     (put("database.name", "Board-Data"), "app.database.name", "underscores"),
     (put("database.user", "1board"), "app.database.user", "underscores"),
-    (put("database.uid", 0), "app.database.uid", "0 is out of range; give a whole number from 1 to"),
+    (put("database.uid", 0), "app.database.uid", "0 is out of range; use a whole number from 1 to"),
     (put("api.needs", ["datbase"]), "app.api.needs.0", "not a tier"),
     (put("api.needs", ["web"]), "app.api.needs", "can't need web"),
     (put("api.needs", ["api"]), "app.api.needs", "can't need api"),
     (put("worker.needs", ["worker"]), "app.worker.needs", "can't need worker"),
-    (drop("database"), "app.api.needs", "database is not described"),
-    (drop("cache"), "app.worker.needs", "cache is not described"),
+    (drop("database"), "app.api.needs", "the application has no database"),
+    (drop("cache"), "app.worker.needs", "the application has no cache"),
     (put("api.env", {"log-level": "info"}), "app.api.env.log-level", "capitals"),
     (put("api.env", {"LOG_LEVEL": 3}), "app.api.env.LOG_LEVEL", '3 is a number; write it in quotes: LOG_LEVEL: "3"'),
-    (put("api.env", {"RELEASE": "x"}), "app.api.env.RELEASE", "program sets it"),
-    (put("worker.env", {"SLOT": "x"}), "app.worker.env.SLOT", "program sets it"),
+    (put("api.env", {"RELEASE": "x"}), "app.api.env.RELEASE", "program sets this variable"),
+    (put("worker.env", {"SLOT": "x"}), "app.worker.env.SLOT", "program sets this variable"),
     (put("api.secrets", ["Api_Key"]), "app.api.secrets.0", "lower-case"),
-    (put("api.secrets", "api-key"), "app.api.secrets", "it is a text; give a list, as in [api-key]"),
-    (put("api.command", "gunicorn"), "app.api.command", "it is a text; give a list, as in [python, -m, app]"),
+    (put("api.secrets", "api-key"), "app.api.secrets", "it is a text; write a list, as in [api-key]"),
+    (put("api.command", "gunicorn"), "app.api.command", "it is a text; write a list, as in [python, -m, app]"),
     (put("api.command", [""]), "app.api.command.0", "it is empty"),
     (put("api.health", "health"), "app.api.health", "like /health"),
     (put("api.ready", "/ready?full"), "app.api.ready", "like /health"),
-    (put("api.paths", []), "app.api.paths", "it is empty; give at least one, as in [/api]"),
+    (put("api.paths", []), "app.api.paths", "it is empty; write at least one, as in [/api]"),
     (put("api.paths", ["api"]), "app.api.paths.0", "like /health"),
     (put("api.writable", ["tmp"]), "app.api.writable.0", "absolute path"),
     (put("api.writable", ["/tmp/../etc"]), "app.api.writable.0", "absolute path"),
     (put("api.volumes", {"Uploads": "/data"}), "app.api.volumes.Uploads", "lower-case"),
     (put("api.volumes", {"uploads": "data"}), "app.api.volumes.uploads", "absolute path"),
-    (put("api.volumes", {"uploads": "/tmp"}), "app.api", "given twice"),
-    (put("api.user", 0), "app.api.user", "0 is out of range; give a whole number from 1 to"),
-    (put("api.user", "root"), "app.api.user", "is a text; give a whole number"),
+    (put("api.volumes", {"uploads": "/tmp"}), "app.api", "listed twice"),
+    (put("api.user", 0), "app.api.user", "0 is out of range; use a whole number from 1 to"),
+    (put("api.user", "root"), "app.api.user", "is a text; use a whole number"),
     (put("api.egress", "yes"), "app.api.egress", "is a text; write true or false, without quotes"),
     (put("api.start_within", 30), "app.api.start_within", "like 30s"),
     (put("api.stop_within", "30"), "app.api.stop_within", "like 30s"),
     (put("api.stop_within", "30 s"), "app.api.stop_within", "like 30s"),
     (put("api.migrate", {}), "app.api.migrate.command", "not set"),
-    (put("api.migrate.command", []), "app.api.migrate.command", "it is empty; give at least one"),
-    (put("api.seed.contract", True), "app.api.seed.contract", "no such key"),
+    (put("api.migrate.command", []), "app.api.migrate.command", "it is empty; write at least one"),
+    (put("api.seed.contract", True), "app.api.seed.contract", "in the wrong place"),
     (put("api.seed.timeout", "soon"), "app.api.seed.timeout", "like 30s"),
-    (put("api.migrate.check", "alembic"), "app.api.migrate.check", "give a list"),
-    (put("api.seed.check", ["true"]), "app.api.seed.check", "no such key"),
-    (put("checks", {"/": 200}), "app.checks", "it is a mapping; give a list, as in [{path: /health}]"),
+    (put("api.migrate.check", "alembic"), "app.api.migrate.check", "write a list"),
+    (put("api.seed.check", ["true"]), "app.api.seed.check", "in the wrong place"),
+    (put("checks", {"/": 200}), "app.checks", "it is a mapping; write a list, as in [{path: /health}]"),
     (put("checks", [{"status": 200}]), "app.checks.0.path", "not set"),
     (put("checks", [{"path": "page"}]), "app.checks.0.path", "like /health"),
     (
         put("checks", [{"path": "/", "status": 99}]),
         "app.checks.0.status",
-        "99 is out of range; give a whole number from 200 to 599",
+        "99 is out of range; use a whole number from 200 to 599",
     ),
     (
         put("checks", [{"path": "/", "status": "200"}]),
         "app.checks.0.status",
-        "is a text; give a whole number from 200 to 599, without quotes",
+        "is a text; use a whole number from 200 to 599, without quotes",
     ),
     (put("checks", [{"path": "/", "header": {}}]), "app.checks.0.header", "did you mean headers?"),
     (
@@ -125,29 +125,49 @@ APP: list[tuple[Change, str, str]] = [
     ),
     (put("checks", [{"path": "/", "contains": ""}]), "app.checks.0.contains", "it is empty"),
     (put("checks", [{"path": "/", "status": 204, "contains": "x"}]), "app.checks.0", "204 has no content"),
-    (put("checks", [{"path": "/", "headers": {"X-A": "1", "x-a": "2"}}]), "app.checks.0", "give each header once"),
+    (put("checks", [{"path": "/", "headers": {"X-A": "1", "x-a": "2"}}]), "app.checks.0", "list each header once"),
     (
         put("checks", [{"path": "/x", "status": 200}, {"path": "/x", "status": 404}]),
         "app.checks.1.status",
-        "app.checks.0 wants 200 of /x; keep one of the two",
+        "app.checks.0 also requests /x, but expects status 200; remove one of the two checks",
     ),
-    (put("checks", [{"path": "/", "status": 404}]), "app.checks.0.status", "take it out of one of the two"),
-    (put("checks", [{"path": f"/{n}-{'x' * 900}"} for n in range(80)]), "app.checks", "bytes together"),
-    (put("visits", [f"/{n}-{'x' * 900}" for n in range(150)]), "app.visits", "bytes together"),
-    (put("visits", ["/.gateway/health"]), "app.visits.0", "the gateway answers /.gateway and all below it"),
-    (put("api.paths", ["/%2egateway/x"]), "app.api.paths.0", "the gateway answers /.gateway and all below it"),
-    (put("api.command", ["x" * 100_000] * 11), "app.api.command", "and a process takes 1048576"),
-    (put("api.migrate.command", ["x" * 100_000] * 11), "app.api.migrate.command", "and a process takes 1048576"),
-    (put("worker.tasks", {"t": {"command": ["x" * 100_000] * 11}}), "app.worker.tasks.t.command", "takes 1048576"),
-    (put("api.paths", ["/api", "/"]), "app.api.paths.1", "/ leaves nothing to web; name what is the api's"),
+    (
+        put("checks", [{"path": "/", "status": 404}]),
+        "app.checks.0.status",
+        "remove the path from app.checks or from app.visits",
+    ),
+    (put("checks", [{"path": f"/{n}-{'x' * 900}"} for n in range(80)]), "app.checks", "all checks together have"),
+    (put("visits", [f"/{n}-{'x' * 900}" for n in range(150)]), "app.visits", "all visits together have"),
+    (
+        put("visits", ["/.gateway/health"]),
+        "app.visits.0",
+        "the gateway itself answers /.gateway and all paths below it",
+    ),
+    (
+        put("api.paths", ["/%2egateway/x"]),
+        "app.api.paths.0",
+        "the gateway itself answers /.gateway and all paths below it",
+    ),
+    (put("api.command", ["x" * 100_000] * 11), "app.api.command", "but a process accepts 1048576"),
+    (put("api.migrate.command", ["x" * 100_000] * 11), "app.api.migrate.command", "but a process accepts 1048576"),
+    (
+        put("worker.tasks", {"t": {"command": ["x" * 100_000] * 11}}),
+        "app.worker.tasks.t.command",
+        "a process accepts 1048576",
+    ),
+    (
+        put("api.paths", ["/api", "/"]),
+        "app.api.paths.1",
+        "/ routes all requests to api, so none reach web; use a longer prefix",
+    ),
     (
         put("figures", {f"f{n}": {"query": "a{$here}", "help": "x" * 3000} for n in range(100)}),
         "app.figures",
-        "bytes together, and a dashboard takes 262144",
+        "bytes, but a dashboard accepts 262144",
     ),
-    (put("api.scratch", "1Mi"), "app.api.scratch", "is too little for files; give at least 6Mi"),
-    (put("api.metrics", "/.gateway"), "app.api.metrics", "the gateway answers /.gateway and all below it"),
-    (put("api.writable", ["/var/run/secrets/x"]), "app.api.writable", "where the program mounts secrets"),
+    (put("api.scratch", "1Mi"), "app.api.scratch", "is too little for files; use at least 6Mi"),
+    (put("api.metrics", "/.gateway"), "app.api.metrics", "the gateway itself answers /.gateway and all paths below it"),
+    (put("api.writable", ["/var/run/secrets/x"]), "app.api.writable", "the program mounts secrets"),
     (put("api.reload", {"command": ["x"]}), "app.api.reload.mounts", "not set"),
     (put("web.reload.mounts", {"src": "srv"}), "app.web.reload.mounts.src", "absolute path"),
 ]
@@ -160,11 +180,11 @@ ENVIRONMENT: list[tuple[Change, str, str]] = [
     (put("docker.host", "ssh://deploy@server"), "environment", "use a local engine"),
     (put("toolbox", "python"), "environment.toolbox", "tag or digest"),
     (put("gateway.port", 99999), "environment.gateway.port", "1 to 65535"),
-    (put("gateway.metrics_port", 8080), "environment.gateway", "given twice"),
+    (put("gateway.metrics_port", 8080), "environment.gateway", "have the same port"),
     (put("gateway.address", "10.0.0.1"), "environment.gateway.address", "127.0.0.1"),
     (put("gateway.memory", "128"), "environment.gateway.memory", "like 512Mi"),
     (put("reload", "true"), "environment.reload", "is a text; write true or false, without quotes"),
-    (put("protect_data", None), "environment.protect_data", "nothing stands under it; take it out or fill it in"),
+    (put("protect_data", None), "environment.protect_data", "it has no value; remove this key, or set a value"),
     (put("tiers.db", {}), "environment.tiers.db", "not a tier"),
     (put("tiers.api.memory", "512"), "environment.tiers.api.memory", "like 512Mi"),
     (put("tiers.api.memory", 512), "environment.tiers.api.memory", "like 512Mi"),
@@ -172,33 +192,37 @@ ENVIRONMENT: list[tuple[Change, str, str]] = [
     (put("tiers.api.memory", "1Mi"), "environment.tiers.api.memory", "at least 6Mi"),
     (put("tiers.api.cpu", "0.5"), "environment.tiers.api.cpu", "like 0.5"),
     (put("tiers.api.cpu", 0), "environment.tiers.api.cpu", "like 0.5"),
-    (put("tiers.api.cpu", float("nan")), "environment.tiers.api.cpu", "nan is not a number"),
-    (put("tiers.api.replicas", 0), "environment.tiers.api.replicas", "give a whole number from 1 to 100"),
+    (put("tiers.api.cpu", float("nan")), "environment.tiers.api.cpu", "nan is not a finite number"),
+    (put("tiers.api.replicas", 0), "environment.tiers.api.replicas", "use a whole number from 1 to 100"),
     (put("tiers.api.replicas", 11), "environment.tiers.api.replicas", "at most 10"),
     (put("tiers.api.replicas", 1.5), "environment.tiers.api.replicas", "1.5 is not a whole number"),
     (put("tiers.database.replicas", 2), "environment.tiers.database.replicas", "have no replicas"),
     (put("tiers.cache.env", {"A": "b"}), "environment.tiers.cache.env", "have no replicas, autoscaling or variables"),
-    (put("tiers.api.env", {"RELEASE": "x"}), "environment.tiers.api.env.RELEASE", "in one place"),
-    (put("tiers.api.autoscale", {"max": 3}), "environment.tiers.api.autoscale", "no such thing"),
-    (put("tiers.api.reserve", 0.1), "environment.tiers.api.reserve", "no such thing"),
-    (put("tiers.database.storage", "1Gi"), "environment.tiers.database.storage", "no such thing"),
-    (put("tiers.api.external", {"host": "db.test"}), "environment.tiers.api.external", "for database and cache"),
-    (put("tiers.cache.ha", True), "environment.tiers.cache.ha", "no such thing"),
+    (put("tiers.api.env", {"RELEASE": "x"}), "environment.tiers.api.env.RELEASE", "remove the variable here or"),
+    (put("tiers.api.autoscale", {"max": 3}), "environment.tiers.api.autoscale", "no effect on Docker"),
+    (put("tiers.api.reserve", 0.1), "environment.tiers.api.reserve", "no effect on Docker"),
+    (put("tiers.database.storage", "1Gi"), "environment.tiers.database.storage", "no effect on Docker"),
+    (
+        put("tiers.api.external", {"host": "db.test"}),
+        "environment.tiers.api.external",
+        "only database and cache can be external",
+    ),
+    (put("tiers.cache.ha", True), "environment.tiers.cache.ha", "no effect on Docker"),
     (put("tiers.cache.ha", "yes"), "environment.tiers.cache.ha", "true or false"),
-    (put("tiers.api.ha", True), "environment.tiers.api.ha", "give it replicas"),
+    (put("tiers.api.ha", True), "environment.tiers.api.ha", "replace it by `replicas`"),
     (
         put("tiers.cache", {"ha": True, "external": {"host": "h"}}),
         "environment.tiers.cache.external",
-        "one of the two",
+        "remove external or the other keys",
     ),
     (
         put("tiers.database", {"cpu": 1, "external": {"host": "h"}}),
         "environment.tiers.database.external",
-        "one of the two",
+        "remove external or the other keys",
     ),
     (put("tiers.database.external", {"host": "http://db"}), "environment.tiers.database.external.host", "a host name"),
-    (put("images.api", "board:latest"), "environment.images.api", "newest today"),
-    (put("slo", {"p95": "2s", "p99": "1s"}), "environment.slo", "p95 is more than p99"),
+    (put("images.api", "board:latest"), "environment.images.api", "has the tag latest"),
+    (put("slo", {"p95": "2s", "p99": "1s"}), "environment.slo", "p95 is above p99"),
     (
         put("monitoring.runbook", "//elsewhere.test/x"),
         "environment.monitoring.runbook",
@@ -207,37 +231,37 @@ ENVIRONMENT: list[tuple[Change, str, str]] = [
     (
         put("slo.errors", "0.01"),
         "environment.slo.errors",
-        "'0.01' is a text; give a number from 0 to 1, without quotes",
+        "'0.01' is a text; use a number from 0 to 1, without quotes",
     ),
-    (put("monitoring.interval", "10m"), "environment.monitoring.interval", "give at most 2m"),
+    (put("monitoring.interval", "10m"), "environment.monitoring.interval", "use at most 2m"),
     (
         put("tiers.api.env", {f"A{n}": "x" * 100_000 for n in range(11)}),
         "app.api.env",
-        "a process takes 1048576",
+        "a process accepts 1048576",
     ),
     (put("pinned", True), "environment.images.api", "make images"),
     (put("pinned", True), "environment.toolbox", "make images"),
     (put("kubernetes", {"context": "x"}), "environment.kubernetes.url", "not set"),
-    (put("platform", "kubernetes"), "environment", "no cluster is described"),
+    (put("platform", "kubernetes"), "environment", "no cluster is set"),
 ]
 
 CLUSTER: list[tuple[Change, str, str]] = [
-    (put("docker", {}), "environment", "docker is given"),
-    (put("gateway", {}), "environment", "gateway is given"),
+    (put("docker", {}), "environment", "docker is set"),
+    (put("gateway", {}), "environment", "gateway is set"),
     (put("reload", True), "environment", "set reload: false"),
-    (put("platform", "docker"), "environment", "kubernetes is given"),
-    (drop("registry"), "app.api.build", "a cluster pulls its images"),
+    (put("platform", "docker"), "environment", "kubernetes is set"),
+    (drop("registry"), "app.api.build", "the cluster must pull this image from a registry"),
     (put("registry", "https://x"), "environment.registry", "like ghcr.io/team"),
     (drop("kubernetes.context"), "environment.kubernetes.context", "not set"),
     (put("kubernetes.contxt", "a"), "environment.kubernetes.contxt", "did you mean context?"),
     (put("kubernetes.url", "board.test"), "environment.kubernetes.url", "like https://"),
-    (put("kubernetes.url", "https://board.test/app"), "environment.kubernetes.url", "has a path; take out '/app'"),
+    (put("kubernetes.url", "https://board.test/app"), "environment.kubernetes.url", "has a path; remove '/app'"),
     (put("kubernetes.hostnames", ["a b"]), "environment.kubernetes.hostnames.0", "a host name"),
     (drop("kubernetes.gateway.inside"), "environment.kubernetes.gateway.inside", "not set"),
     (put("kubernetes.gateway.name", "Public"), "environment.kubernetes.gateway.name", "lower-case"),
     (put("kubernetes.gateway", {"name": "g", "namespace": "g", "inside": "http://a.b", "create":
-         {"gateway_class": "t", "certificate": "c"}}), "environment.kubernetes", "make the url https"),
-    (put("kubernetes.gateway.create", {"gateway_class": "t"}), "environment.kubernetes.gateway", "take out `listener`"),
+         {"gateway_class": "t", "certificate": "c"}}), "environment.kubernetes", "use https in url"),
+    (put("kubernetes.gateway.create", {"gateway_class": "t"}), "environment.kubernetes.gateway", "remove `listener`"),
     (put("kubernetes.gateway.cidrs", ["everywhere"]), "environment.kubernetes.gateway.cidrs.0", "like 10.0.0.0/8"),
     (put("kubernetes.hostnames", ["board-staging.localhost"]), "environment.kubernetes", "each host once"),
     (put("kubernetes.namespace.create", False), "environment.kubernetes", "administrator"),
@@ -245,14 +269,14 @@ CLUSTER: list[tuple[Change, str, str]] = [
     (put("kubernetes.secrets", {"database-password": {"key": "a"}}), "environment.kubernetes.secrets.database-password",
      "exactly one of"),
     (put("kubernetes.secrets", {"database-password": {"secret": "a", "key": "b", "property": "c"}}),
-     "environment.kubernetes.secrets.database-password", "of a `store`"),
+     "environment.kubernetes.secrets.database-password", "only with `store`"),
     (put("kubernetes.secrets", {"mail": {"secret": "a", "key": "b"}}), "environment.kubernetes.secrets.mail",
-     "nothing uses it"),
+     "no setting uses this secret"),
     (put("kubernetes.secrets", {"database-password": {"secret": "a", "key": "my key"}}),
      "environment.kubernetes.secrets.database-password.key", "is not a key of a Secret; use at most 253 letters"),
-    (put("tiers.database", {"ha": True, "name": "pgbouncer"}), "environment.tiers.database.name", "leads to its console"),
+    (put("tiers.database", {"ha": True, "name": "pgbouncer"}), "environment.tiers.database.name", "for its console"),
     (put("tiers.api.reserve", 3), "environment.tiers.api.reserve", "at most 0.5"),
-    (put("tiers.api.autoscale", {"max": 1}), "environment.tiers.api.autoscale.max", "give a whole number from 2 to 500"),
+    (put("tiers.api.autoscale", {"max": 1}), "environment.tiers.api.autoscale.max", "use a whole number from 2 to 500"),
     (put("tiers.web.autoscale", {"max": 2}), "environment.tiers.web.autoscale.max", "at least 3"),
     (put("tiers.api.storage", "1Gi"), "environment.tiers.api.storage", "no volumes"),
     (put("tiers.database.storage", "1G"), "environment.tiers.database.storage", "like 512Mi"),
@@ -260,8 +284,8 @@ CLUSTER: list[tuple[Change, str, str]] = [
 ]  # fmt: skip
 
 
-def refused(load: Callable[[], object], path: str, message: str) -> None:
-    """Assert that `load` raises a ConfigError with a line that begins with the path and has the message."""
+def assert_refused(load: Callable[[], object], path: str, message: str) -> None:
+    """Assert that `load` raises a ConfigError with a line that begins with the path and contains the message."""
     with pytest.raises(ConfigError) as error:
         load()
     assert any(line.startswith(f"{path}: ") and message in line for line in str(error.value).splitlines()), str(
@@ -273,7 +297,7 @@ def refused(load: Callable[[], object], path: str, message: str) -> None:
 def test_invalid_app_is_refused_with_its_path(change: Change, path: str, message: str) -> None:
     value = copy.deepcopy(project())
     change(value)
-    refused(lambda: load_app(value), path, message)
+    assert_refused(lambda: load_app(value), path, message)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +306,7 @@ def test_invalid_app_is_refused_with_its_path(change: Change, path: str, message
 def test_invalid_environment_is_refused_with_its_path(change: Change, path: str, message: str) -> None:
     value = copy.deepcopy(environment())
     change(value)
-    refused(lambda: load_environment(value, load_app(project())), path, message)
+    assert_refused(lambda: load_environment(value, load_app(project())), path, message)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +316,7 @@ def test_invalid_environment_on_kubernetes_is_refused_with_its_path(change: Chan
     value = copy.deepcopy(environment("staging"))
     value["tiers"]["web"]["replicas"] = 3
     change(value)
-    refused(lambda: load_environment(value, load_app(project())), path, message)
+    assert_refused(lambda: load_environment(value, load_app(project())), path, message)
 
 
 @pytest.mark.parametrize(
@@ -312,11 +336,11 @@ def test_app_that_kubernetes_cannot_run_is_refused_with_its_path(change: Change,
     assert message in str(error.value)
 
 
-def test_at_least_sixty_invalid_configurations_are_tried() -> None:
+def test_at_least_60_invalid_configurations_are_tested() -> None:
     assert len(APP) + len(ENVIRONMENT) >= 60
 
 
-def test_all_problems_are_reported_at_once() -> None:
+def test_error_lists_all_problems() -> None:
     value = project() | {"name": "Board", "version": ""}
     with pytest.raises(ConfigError) as error:
         load_app(value)
@@ -333,7 +357,7 @@ def test_settings_of_a_missing_tier_are_refused() -> None:
 def test_variable_set_in_app_and_environment_is_refused() -> None:
     value = project()
     value["api"]["env"] = {"LOG_LEVEL": "info"}
-    with pytest.raises(ConfigError, match=r"environment\.tiers\.api\.env\.LOG_LEVEL: .* in one place"):
+    with pytest.raises(ConfigError, match=r"environment\.tiers\.api\.env\.LOG_LEVEL: .* remove the variable here or"):
         load_environment({"platform": "docker", "tiers": {"api": {"env": {"LOG_LEVEL": "x"}}}}, load_app(value))
 
 
@@ -341,46 +365,48 @@ def test_shared_volume_with_two_sizes_is_refused() -> None:
     value, env = project(), environment("staging")
     value["web"]["volumes"] = value["api"]["volumes"] = {"uploads": "/data"}
     env["tiers"] |= {"web": {"storage_class": "nfs"}, "api": {"storage_class": "nfs", "storage": "5Gi"}}
-    wrong = r"environment\.tiers\.api: it shares volume uploads with web; give both one storage and storage_class"
-    with pytest.raises(ConfigError, match=wrong):
+    problem = (
+        r"environment\.tiers\.api: api shares volume uploads with web; set the same storage and storage_class for both"
+    )
+    with pytest.raises(ConfigError, match=problem):
         load_environment(env, load_app(value))
     env["tiers"]["web"] = env["tiers"]["api"]
     load_environment(env, load_app(value))
 
 
 @pytest.mark.parametrize(
-    ("tier", "change", "wrong"),
+    ("tier", "change", "problem"),
     [
-        ("api", {"tasks": {"seed": {"command": ["x"]}}}, "app.api: tasks.seed has the name of a step of its own"),
-        ("api", {"build": None, "image": "a:1", "target": "x"}, "app.api: `target` is a stage of a Dockerfile"),
-        ("web", {"build": None, "image": "a:1", "reload": {"target": "dev", "mounts": {}}}, "app.web: reload.target is a stage"),
+        ("api", {"tasks": {"seed": {"command": ["x"]}}}, "app.api: tasks.seed has a reserved name"),
+        ("api", {"build": None, "image": "a:1", "target": "x"}, "app.api: `target` names a stage of a Dockerfile"),
+        ("web", {"build": None, "image": "a:1", "reload": {"target": "dev", "mounts": {}}}, "app.web: reload.target names a stage"),
         ("web", {"target": "A B"}, "app.web.target: 'A B' is not a stage; write it as the Dockerfile does"),
     ],
 )  # fmt: skip
-def test_invalid_task_name_or_build_stage_is_refused(tier: str, change: dict[str, Any], wrong: str) -> None:
+def test_invalid_task_name_or_build_stage_is_refused(tier: str, change: dict[str, Any], problem: str) -> None:
     value = project()
     value[tier] |= change
-    with pytest.raises(ConfigError, match=re.escape(wrong)):
+    with pytest.raises(ConfigError, match=re.escape(problem)):
         load_app(value)
 
 
 @pytest.mark.parametrize(
-    ("gateway", "wrong"),
+    ("gateway", "problem"),
     [
-        ({"ports": {"worker": 9000}}, "environment.gateway.ports.worker: it is for web and api"),
+        ({"ports": {"worker": 9000}}, "environment.gateway.ports.worker: only web and api of the application"),
         (
             {"port": 9000, "ports": {"api": 9000}},
-            "environment.gateway: port 9000 is given twice, as port and as ports.api",
+            "environment.gateway: port and ports.api have the same port 9000",
         ),
     ],
 )
-def test_gateway_port_without_its_own_tier_is_refused(gateway: dict[str, Any], wrong: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(wrong)):
+def test_invalid_port_of_a_tier_at_the_gateway_is_refused(gateway: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(problem)):
         load_environment({"platform": "docker", "gateway": gateway}, load_app(project()))
 
 
 def test_app_without_web_and_api_is_refused() -> None:
-    with pytest.raises(ConfigError, match="app: it has neither web nor api"):
+    with pytest.raises(ConfigError, match="app: neither web nor api is set"):
         load_app({"name": "a", "version": "1"})
 
 
@@ -390,10 +416,10 @@ SECRET_CASES: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("given_secrets", SECRET_CASES, ids=repr)
-def test_missing_secret_is_refused_with_the_command_that_sets_it(given_secrets: Any) -> None:
+@pytest.mark.parametrize("secrets", SECRET_CASES, ids=repr)
+def test_missing_secret_is_refused_with_the_command_that_sets_it(secrets: Any) -> None:
     with pytest.raises(ConfigError, match=r"secrets\.(database|cache)-password: .*pulumi config set --secret"):
-        check_secrets(given_secrets, load_app(project()))
+        check_secrets(secrets, load_app(project()))
 
 
 def test_error_message_never_contains_a_secret() -> None:
@@ -411,10 +437,12 @@ KEYS = st.sampled_from(
     ["name", "version", "web", "api", "worker", "database", "cache", "image", "build", "port", "needs", "env", "volumes",
      "writable", "secrets", "command", "reload", "mounts", "migrate", "platform", "docker", "gateway", "tiers", "host"]
 )  # fmt: skip
-LIKELY = st.recursive(JSON, lambda inner: st.dictionaries(KEYS | st.text(max_size=5), inner, max_size=6), max_leaves=20)
+CONFIG_VALUES = st.recursive(
+    JSON, lambda inner: st.dictionaries(KEYS | st.text(max_size=5), inner, max_size=6), max_leaves=20
+)
 
 
-@given(LIKELY)
+@given(CONFIG_VALUES)
 def test_any_value_is_loaded_or_raises_config_error(value: object) -> None:
     app = load_app(project())
     for load in (load_app, lambda data: load_environment(data, app), lambda data: check_secrets(data, app)):
@@ -424,7 +452,7 @@ def test_any_value_is_loaded_or_raises_config_error(value: object) -> None:
             assert str(error)
 
 
-@given(st.sampled_from(["name", "version", "web", "api", "worker", "database", "cache"]), LIKELY)
+@given(st.sampled_from(["name", "version", "web", "api", "worker", "database", "cache"]), CONFIG_VALUES)
 def test_any_value_of_one_key_is_loaded_or_raises_config_error_of_app(part: str, value: object) -> None:
     try:
         load_app(project() | {part: value})
@@ -432,7 +460,7 @@ def test_any_value_of_one_key_is_loaded_or_raises_config_error_of_app(part: str,
         assert str(error).startswith("app")
 
 
-def test_environment_with_copy_of_itself_is_refused() -> None:
+def test_copy_of_set_to_the_same_environment_is_refused() -> None:
     target = {"copy_of": "dev", "backup": {"target": {"volume": True}}}
     value = environment() | {"protect_data": False, "tiers": {"database": target}}
     app = load_app(project())

@@ -1,4 +1,4 @@
-"""Documents name files, anchors, make targets and tests that exist."""
+"""Tests that documents refer only to files, anchors, make targets and alerts that exist."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ PAGES = [
     *EXAMPLES,
 ]
 MAKEFILE = (ROOT / "Makefile").read_text()
-NOT_OURS = {
+IGNORED_FOLDERS = {
     ".git",
     ".venv",
     ".hypothesis",
@@ -27,23 +27,26 @@ NOT_OURS = {
     "node_modules",
     "reports",
 }
-NAMED = re.compile(r"(?<![\w/.-])(?:\.\./)*docs/([\w./-]*\w)(?:#([\w-]+))?")
-"""A path below docs/, with its anchor. A longer path or an address that contains `docs/` does not match."""
+DOCS_PATH = re.compile(r"(?<![\w/.-])(?:\.\./)*docs/([\w./-]*\w)(?:#([\w-]+))?")
+"""Regex that matches a path in docs/ with an optional anchor, but no part of a longer path or of a URL."""
 
 
 @cache
 def anchors(page: Path) -> frozenset[str]:
-    """Return the anchors of a page, as GitHub makes them from headings, and those that it sets with `<a id="…">`."""
+    """Return all anchors of a page, from headings (by GitHub's rules) and from `<a id="…">` tags."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    slugs = (re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings)
+    visible_headings = (
+        re.sub(r"(`[^`]*`)|<[^>]+>", r"\1", heading) for heading in headings
+    )  # GitHub removes HTML tags from a heading, except in code.
+    slugs = (re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in visible_headings)
     return frozenset([*slugs, *re.findall(r'<a id="([\w-]+)">', text)])
 
 
 def sources(folder: Path = ROOT) -> Iterator[Path]:
-    """Return the text files of this repository."""
+    """Yield the text files in a folder and its subfolders, except in IGNORED_FOLDERS."""
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and path.name not in NOT_OURS:
+        if path.is_dir() and path.name not in IGNORED_FOLDERS:
             yield from sources(path)
         elif path.is_file() and path.suffix not in {".png", ".gz", ".whl", ".ico"}:
             yield path
@@ -52,18 +55,18 @@ def sources(folder: Path = ROOT) -> Iterator[Path]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_link_in_a_page_leads_to_an_existing_file_and_anchor(page: Path) -> None:
     for path, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text()):
-        assert path or anchor, "a link to nothing"
+        assert path or anchor, "the link has neither a path nor an anchor"
         if "://" not in path:
             target = page.parent / path if path else page
             assert target.exists(), path
             assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
 
 
-def test_every_named_path_below_docs_exists_with_its_anchor() -> None:
+def test_every_docs_path_in_any_file_exists() -> None:
     missing: list[str] = []
     count = 0
     for file in sources():
-        for path, anchor in NAMED.findall(file.read_text(errors="replace")):
+        for path, anchor in DOCS_PATH.findall(file.read_text(errors="replace")):
             target = ROOT / "docs" / path
             count += 1
             exists = target.exists() or any(ROOT.glob(f"docs/{path}.md")) or any(ROOT.glob(f"docs/{path}-*.md"))
@@ -80,7 +83,7 @@ def test_make_target_in_a_page_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_file_named_in_a_page_exists(page: Path) -> None:
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
     for name in re.findall(r"`((?:components|tests|lab|examples|docs|benchmarks)/[\w./-]*)`", page.read_text()):
         assert (ROOT / name).exists(), name
 
@@ -94,6 +97,6 @@ def test_decision_record_has_10_to_36_lines(record: Path) -> None:
 def test_every_alert_has_an_entry_in_the_runbook() -> None:
     headings = re.findall(r"^## (.+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
     entries = {heading.lower().replace(" ", "-") for heading in headings}
-    named = set(re.findall(r'\bat="([a-z-]+)"', (ROOT / "components/alerts.py").read_text()))
-    assert len(named) > 5
-    assert named <= entries
+    alert_anchors = set(re.findall(r'\bheading="([a-z-]+)"', (ROOT / "components/observability/alerts.py").read_text()))
+    assert len(alert_anchors) > 5
+    assert alert_anchors <= entries

@@ -1,4 +1,7 @@
-"""Texts of containers arrive on Kubernetes as on Docker, though the kubelet replaces `$(NAME)` and `$$`."""
+"""Tests that a container receives the same commands, variables and probes on Kubernetes as on Docker.
+
+The kubelet expands `$(NAME)` and `$$` in commands, variables and probes. Therefore `literal` escapes both forms.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components import sentinel
-from components.platforms import cluster
-from components.platforms.docker import TOOLBOX
-from components.platforms.expansion import literal
+from components.platforms.base import toolbox_program
+from components.platforms.kubernetes import jobs
+from components.platforms.kubernetes.expansion import literal
 
 from .program import CONTAINER, Deployment, deploy, environment, first
 
@@ -18,8 +21,11 @@ TEXTS = ["pa$$word", "$(A)", "$$(A)", "$A", "$", "$$", "a$", "$(SLOT)", "$(", "$
          "DO $$ BEGIN END $$", "echo $$ $(SLOT) $(unknown) ${A}", "$(a $(SLOT)", "100%"]  # fmt: skip
 
 
-def expand(text: str, variables: Mapping[str, str]) -> str:
-    """Replace as the kubelet does (Kubernetes 1.34, expansion.Expand), byte by byte: a byte above 127 becomes its own character."""
+def expand_like_the_kubelet(text: str, variables: Mapping[str, str]) -> str:
+    """Expand the variable references in a text as the kubelet does (Kubernetes 1.34, expansion.Expand).
+
+    The kubelet reads bytes, not characters. Therefore a byte above 127 after `$` becomes a separate character.
+    """
     source, result, at = text.encode(), b"", 0
     while at < len(source):
         if source[at : at + 1] != b"$" or at + 1 == len(source):
@@ -41,25 +47,28 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
     return result.decode(errors="replace")
 
 
-def test_expand_replaces_as_the_kubelet_does() -> None:
-    """Cases of Kubernetes' own documentation and test (expand_test.go)."""
+def test_expand_like_the_kubelet_passes_cases_of_kubernetes() -> None:
+    """Check `expand_like_the_kubelet` with cases from the documentation and tests of Kubernetes (expand_test.go)."""
     variables = {"VAR_A": "A", "VAR_EMPTY": ""}
     cases = {"$(VAR_A)": "A", "$$(VAR_A)": "$(VAR_A)", "$$$(VAR_A)": "$A", "$(NO)": "$(NO)", "$(VAR_EMPTY)x": "x", "$": "$", "$VAR_A": "$VAR_A",
              "$$$$(VAR_A": "$$(VAR_A", "f000-$$VAR_A": "f000-$VAR_A", "$?_$#": "$?_$#", "$(": "$("}  # fmt: skip
-    assert {text: expand(text, variables) for text in cases} == cases
+    assert {text: expand_like_the_kubelet(text, variables) for text in cases} == cases
 
 
-ANY = st.text() | st.text("$()A_ab ü", max_size=12) | st.sampled_from(TEXTS)
+ANY_TEXT = st.text() | st.text("$()A_ab ü", max_size=12) | st.sampled_from(TEXTS)
 
 
-@given(ANY, st.dictionaries(st.sampled_from(["A", "A_", "a", "", "ü", "SLOT"]), st.just("REPLACED")))
-def test_any_text_arrives_as_written(text: str, variables: Mapping[str, str]) -> None:
-    added = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "A_A": "REPLACED"}
-    assert expand(literal(text, variables), {**added, **variables}) == text
+@given(ANY_TEXT, st.dictionaries(st.sampled_from(["A", "A_", "a", "", "ü", "SLOT"]), st.just("REPLACED")))
+def test_literal_text_survives_expansion_by_the_kubelet(text: str, variables: Mapping[str, str]) -> None:
+    cluster_variables = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "A_A": "REPLACED"}
+    assert expand_like_the_kubelet(literal(text, variables), {**cluster_variables, **variables}) == text
 
 
-@pytest.mark.parametrize("text", [sentinel.SCRIPT, sentinel.quoting(), TOOLBOX, "sh -c 'echo $(date) $HOME'", "100$"])
-def test_text_that_the_kubelet_leaves_alone_keeps_its_bytes(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [sentinel.plain_script(), sentinel.quoting_script(), toolbox_program(), "sh -c 'echo $(date) $HOME'", "100$"],
+)
+def test_text_without_variable_references_is_not_escaped(text: str) -> None:
     assert literal(text, ("SLOT", "MEMBER")) == text
 
 
@@ -86,8 +95,8 @@ CLUSTER = {
 }
 
 
-def pods(deployment: Deployment) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the name and the pod of each object that creates pods."""
+def pod_specs(deployment: Deployment) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the resource name and the pod spec of each object that creates pods."""
     for entry in deployment.objects:
         spec = entry.inputs.get("spec", {})
         template = spec.get("jobTemplate", {}).get("spec", spec).get("template", {})
@@ -95,38 +104,38 @@ def pods(deployment: Deployment) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield entry.name, template["spec"]
 
 
-def arriving(deployment: Deployment) -> dict[str, tuple[list[str], dict[str, str], list[str]]]:
-    """Return command, variables and probe of each container, as the kubelet hands them on."""
+def received_texts(deployment: Deployment) -> dict[str, tuple[list[str], dict[str, str], list[str]]]:
+    """Return the command, the variables and the liveness probe of each container after the kubelet's expansion."""
     result: dict[str, tuple[list[str], dict[str, str], list[str]]] = {}
-    for name, pod in pods(deployment):
+    for name, pod in pod_specs(deployment):
         for container in [*pod["containers"], *pod.get("initContainers", ())]:
             variables: dict[str, str] = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
             for variable in container.get("env", ()):
-                variables[variable["name"]] = expand(variable["value"], variables)
+                variables[variable["name"]] = expand_like_the_kubelet(variable["value"], variables)
             probe = container.get("livenessProbe", {}).get("exec", {}).get("command", [])
             words = [*container.get("command", ()), *container.get("args", ())]
             result[f"{name}/{container['name']}"] = (
-                [expand(word, variables) for word in words],
+                [expand_like_the_kubelet(word, variables) for word in words],
                 variables,
-                [expand(word, variables) for word in probe],
+                [expand_like_the_kubelet(word, variables) for word in probe],
             )
     return result
 
 
-def test_texts_are_the_same_on_both_platforms() -> None:
+def test_containers_receive_the_same_texts_on_both_platforms() -> None:
     settings = environment() | {"reload": False, "seed": False, "tiers": {}, "gateway": {"port": 8350}}
     on_docker = {entry.name: entry.inputs for entry in deploy(APP, settings, secrets={}).of_type(CONTAINER)}
-    on_kubernetes = arriving(deploy(APP, CLUSTER, secrets={}))
+    on_kubernetes = received_texts(deploy(APP, CLUSTER, secrets={}))
     names = {"api-blue/api": "blue-api-1", "worker-blue/worker": "blue-worker-1", "blue-api-migrate/api": "blue-api-migrate",
              "blue-api-other/api": "blue-api-other"}  # fmt: skip
     for name, container_name in names.items():
         command, variables, probe = on_kubernetes[name]
         task = container_name.startswith("blue-api-") and not container_name.endswith("-1")
         assert command == on_docker[container_name]["command"][2 if task else 0 :]
-        other = dict(variable.split("=", 1) for variable in on_docker[container_name]["envs"])
-        differ = ("RELEASE", "PUBLIC_URL")
-        assert {key: variables[key] for key in other if key not in differ} == {
-            key: value for key, value in other.items() if key not in differ
+        docker_variables = dict(variable.split("=", 1) for variable in on_docker[container_name]["envs"])
+        different_variables = ("RELEASE", "PUBLIC_URL")
+        assert {key: variables[key] for key in docker_variables if key not in different_variables} == {
+            key: value for key, value in docker_variables.items() if key not in different_variables
         }
         if name.startswith("worker"):
             assert probe == on_docker[container_name]["healthcheck"]["tests"][1:] == ["test", *TEXTS]
@@ -135,20 +144,20 @@ def test_texts_are_the_same_on_both_platforms() -> None:
 
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
-def test_no_text_of_the_board_is_replaced_by_the_kubelet(stack: str) -> None:
-    """No text of the program relies on the kubelet's replacement, and all texts keep the bytes they had before."""
+def test_board_has_no_text_that_the_kubelet_expands(stack: str) -> None:
+    """Check that the board's commands and variables contain neither `$(NAME)` nor `$$`."""
     texts = [
         text
-        for _, pod in pods(first(stack))
+        for _, pod in pod_specs(first(stack))
         for container in [*pod["containers"], *pod.get("initContainers", ())]
         for text in [*container.get("command", ()), *(variable["value"] for variable in container.get("env", ()))]
     ]
     assert texts
-    assert all(expand(text, {"SLOT": "no", "RELEASE": "no", "CONFIG": "no"}) == text for text in texts)
+    assert all(expand_like_the_kubelet(text, {"SLOT": "no", "RELEASE": "no", "CONFIG": "no"}) == text for text in texts)
     assert not any("$$" in text for text in texts)
 
 
-def test_command_run_by_hand_arrives_as_written() -> None:
+def test_command_of_a_manual_job_survives_expansion_by_the_kubelet() -> None:
     from kubernetes import client
 
     container = client.V1Container(
@@ -158,5 +167,5 @@ def test_command_run_by_hand_arrives_as_written() -> None:
     job = client.V1JobTemplateSpec(spec=client.V1JobSpec(template=pod), metadata=client.V1ObjectMeta())
     spec = client.V1CronJobSpec(job_template=job, schedule="* * * * *")
     parent = client.V1CronJob(spec=spec, metadata=client.V1ObjectMeta(name="backup-verify", uid="u"))
-    job: Any = cluster.by_hand(parent, TEXTS, "one")
-    assert [expand(word, {"A": "x"}) for word in job.spec.template.spec.containers[0].command] == TEXTS
+    job: Any = jobs.by_hand(parent, TEXTS, "one")
+    assert [expand_like_the_kubelet(word, {"A": "x"}) for word in job.spec.template.spec.containers[0].command] == TEXTS

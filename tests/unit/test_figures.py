@@ -1,4 +1,7 @@
-"""Texts and queries of `app.figures` and the runbook's address in Prometheus' rules and Grafana's dashboard, checked by promtool."""
+"""Tests of `app.figures` (business metrics) and `monitoring.runbook` in the Prometheus rules and the Grafana dashboard.
+
+In these tests promtool checks the rendered queries and texts.
+"""
 
 import json
 import re
@@ -7,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from components import alerts, dashboard
-from components.alerts import Watched
 from components.config import ConfigError, load_app, load_environment
-from components.platforms import prometheus
-from components.promql import problem
+from components.config.promql import problem
+from components.observability import alerts, dashboard
+from components.observability.alerts import MonitoringScope
+from components.platforms.docker import prometheus
 
-from .test_monitoring import promtool
+from .test_monitoring import run_promtool
 
 APP: dict[str, Any] = {"name": "shop", "version": "1", "api": {"image": "x:1", "port": 8000, "metrics": "/metrics"}}
 GOOD = [
@@ -56,43 +59,43 @@ TEXTS = ["{{", "{{ $value }}", "}}", "{{{", "{{{{", "a {{- /* */ -}} b", "{{ `x`
          'quote " \' `', "two\nlines", "\x01 tab\t", "<script>", "${source} [[source]] $__from", "ends with {"]  # fmt: skip
 
 
-def watched(figures: dict[str, Any], **monitoring: Any) -> Watched:
+def monitoring_scope(figures: dict[str, Any], **monitoring: Any) -> MonitoringScope:
     app = load_app(APP | {"figures": figures})
     environment = load_environment({"platform": "docker", "monitoring": monitoring or True}, app)
-    return Watched(app=app, environment=environment, namespace="shop-t")
+    return MonitoringScope(app=app, environment=environment, namespace="shop-t")
 
 
 @pytest.mark.parametrize("query", GOOD)
-def test_query_that_prometheus_takes_is_accepted(query: str) -> None:
+def test_valid_promql_query_is_accepted(query: str) -> None:
     assert problem(query, "$here") == ""
 
 
 @pytest.mark.parametrize("query", BAD, ids=lambda query: ascii(query)[:40])
-def test_query_that_prometheus_refuses_is_refused_by_path(query: str) -> None:
+def test_invalid_promql_query_is_refused_with_its_path(query: str) -> None:
     with pytest.raises(ConfigError, match=r"^app\.figures\.f\.query: .*; write it like"):
-        watched({"f": {"query": query}})
+        monitoring_scope({"f": {"query": query}})
 
 
-def test_promtool_takes_rules_of_all_texts_and_queries(tmp_path: Path) -> None:
+def test_promtool_accepts_any_text_and_query_of_a_business_metric(tmp_path: Path) -> None:
     figures = {f"q{number}": {"query": query, "above": 1} for number, query in enumerate(GOOD)}
     figures |= {f"t{number}": {"query": "x{$here}", "help": text, "above": 1} for number, text in enumerate(TEXTS)}
-    one = watched(figures)
-    for name, text in prometheus.files(one).items():
+    scope = monitoring_scope(figures)
+    for name, text in prometheus.files(scope).items():
         (tmp_path / Path(name).name).write_text(text.replace(prometheus.CONFIG, str(tmp_path)))
-    done = promtool("check", "config", tmp_path / "prometheus.yml")
-    assert done.returncode == 0, done.stdout + done.stderr
-    queries = {f"q{number}": query for number, query in enumerate(dashboard.queries(one))}
+    result = run_promtool("check", "config", tmp_path / "prometheus.yml")
+    assert result.returncode == 0, result.stdout + result.stderr
+    queries = {f"q{number}": query for number, query in enumerate(dashboard.queries(scope))}
     rules = [{"record": f"query_{name}", "expr": query} for name, query in queries.items()]
     (tmp_path / "queries.yml").write_text(prometheus.yaml({"groups": [{"name": "queries", "rules": rules}]}))
-    done = promtool("check", "rules", tmp_path / "queries.yml")
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = run_promtool("check", "rules", tmp_path / "queries.yml")
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_summary_of_an_alert_shows_the_text_as_written(tmp_path: Path) -> None:
-    """promtool fires the alerts of all texts and compares what their templates write."""
+def test_alert_summary_contains_the_text_of_the_business_metric_unchanged(tmp_path: Path) -> None:
+    """Fire one alert per text in promtool, and compare the summary of the alert with the text."""
     figures = {f"t{number}": {"query": "x{$here}", "help": text, "above": 1} for number, text in enumerate(TEXTS)}
-    one = watched(figures)
-    (tmp_path / "rules.yml").write_text(prometheus.yaml(alerts.file(one)))
+    scope = monitoring_scope(figures)
+    (tmp_path / "rules.yml").write_text(prometheus.yaml(alerts.file(scope)))
     expected = [
         {
             "exp_labels": {"namespace": "shop-t", "severity": "warning", "figure": f"t{number}"},
@@ -110,12 +113,12 @@ def test_summary_of_an_alert_shows_the_text_as_written(tmp_path: Path) -> None:
     }
     file = tmp_path / "test.yml"
     file.write_text(prometheus.yaml({"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": [test]}))
-    done = promtool("test", "rules", file)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = run_promtool("test", "rules", file)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_plain_texts_keep_their_bytes() -> None:
-    """Rules and configuration of a deployed Prometheus are its inputs."""
+def test_plain_text_is_rendered_unchanged() -> None:
+    """Check the rendered bytes, because a changed byte would replace every deployed Prometheus container."""
     assert alerts.literal("Orders, each hour: 5 % } {x}") == "Orders, each hour: 5 % } {x}"
     assert prometheus.yaml({"a": "ü\\ $"}) == json.dumps({"a": "ü\\ $"}, indent=1)
     assert (
@@ -124,23 +127,23 @@ def test_plain_texts_keep_their_bytes() -> None:
 
 
 @pytest.mark.parametrize("text", ["$source", "${source}", "${source:raw}", "[[source]]", "$__from", "${__user.login}"])
-def test_title_of_a_panel_has_no_variable_of_grafana(text: str) -> None:
-    shown = dashboard.literal(text)
-    assert not re.search(r"\$(source|__)|\$\{(source|__)|\[\[(source|__)", shown)
-    assert shown.replace("\u2060", "") == text
+def test_panel_title_contains_no_grafana_variable(text: str) -> None:
+    title = dashboard.literal(text)
+    assert not re.search(r"\$(source|__)|\$\{(source|__)|\[\[(source|__)", title)
+    assert title.replace("\u2060", "") == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(1.0, "1"), (0.05, "0.05"), (1234567.0, "1234567.0"), (0.1234567, "0.1234567")]
 )
-def test_limit_of_a_figure_is_written_without_loss(value: float, text: str) -> None:
+def test_business_metric_limit_is_written_without_rounding(value: float, text: str) -> None:
     assert alerts.number(value) == text
 
 
 @pytest.mark.parametrize("above", [float("nan"), float("inf"), "text"])
-def test_limit_that_is_no_number_is_refused(above: Any) -> None:
+def test_business_metric_limit_that_is_not_a_number_is_refused(above: Any) -> None:
     with pytest.raises(ConfigError, match=r"app\.figures\.f\.above"):
-        watched({"f": {"query": "x{$here}", "above": above}})
+        monitoring_scope({"f": {"query": "x{$here}", "above": above}})
 
 
 @pytest.mark.parametrize(
@@ -148,14 +151,14 @@ def test_limit_that_is_no_number_is_refused(above: Any) -> None:
     ["javascript:alert(1)", "JavaScript:x", "data:text/html,x", "docs/{{ .Value }}", "https://", "ftp://x/y", "", " docs", "a b", "https://x/ y",
      'https://x/"onclick="', "docs/runbook.md#restore", "vbscript:x", "\nhttps://x", "https://x\n"],
 )  # fmt: skip
-def test_runbook_that_is_no_page_is_refused(link: str) -> None:
+def test_runbook_that_is_not_a_path_or_url_is_refused(link: str) -> None:
     with pytest.raises(ConfigError, match=r"environment\.monitoring\.runbook: .*; write a path like docs/runbook\.md"):
-        watched({}, runbook=link)
+        monitoring_scope({}, runbook=link)
 
 
 @pytest.mark.parametrize(
     "link", ["docs/runbook.md", "/ops/runbook", "https://wiki.example.com/ops?page=Shop:+runbook", "http://x"]
 )
-def test_runbook_that_is_a_page_is_linked(link: str) -> None:
-    rules = alerts.alerts(watched({}, runbook=link))
+def test_alerts_link_to_the_configured_runbook(link: str) -> None:
+    rules = alerts.alerts(monitoring_scope({}, runbook=link))
     assert all(rule["annotations"]["runbook_url"].startswith(f"{link}#") for rule in rules)

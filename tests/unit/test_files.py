@@ -1,4 +1,7 @@
-"""The one reader of Pulumi.yaml and stack files: text that YAML readers interpret differently is refused by file, line and path."""
+"""Tests of reading Pulumi.yaml and stack files.
+
+The reader refuses text that YAML parsers interpret differently. The error names file, line and path.
+"""
 
 import os
 from collections.abc import Callable
@@ -9,19 +12,19 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import files
+from components.config import files
 
 PROJECT = "name: x\nruntime: python\nconfig: {app: {value: {name: x, version: '1', api: {image: 'x:1', port: 8000}}}}\n"
 STACK = "config:\n  x:environment: {platform: docker}\n"
 
 
-def _written(folder: Path, stack: str | bytes, project: str | bytes = PROJECT) -> Path:
+def _write_files(folder: Path, stack: str | bytes, project: str | bytes = PROJECT) -> Path:
     for name, text in {"Pulumi.yaml": project, "Pulumi.t.yaml": stack}.items():
         (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     return folder
 
 
-def _scalar(text: str) -> str:
+def _stack_with_variable(text: str) -> str:
     return f"config:\n  x:environment:\n    tiers: {{api: {{env: {{KEY: {text}}}}}}}\n"
 
 
@@ -39,8 +42,8 @@ def _problem(folder: Path) -> str:
         "1.5e+3", ".5e1", ".inf", "-.inf", ".NaN", "=", "99999999999999999999", "9007199254740993", "9223372036854775808", "1e400",
     ],
 )  # fmt: skip
-def test_ambiguous_scalar_is_refused_with_the_line_to_write(tmp_path: Path, text: str) -> None:
-    problem = _problem(_written(tmp_path, _scalar(text)))
+def test_ambiguous_scalar_is_refused_with_the_quoted_form(tmp_path: Path, text: str) -> None:
+    problem = _problem(_write_files(tmp_path, _stack_with_variable(text)))
     assert problem.startswith(f"Pulumi.t.yaml:3: environment.tiers.api.env.KEY: {text} is ")
     assert f'KEY: "{text}"' in problem
 
@@ -54,7 +57,7 @@ def test_ambiguous_scalar_is_refused_with_the_line_to_write(tmp_path: Path, text
     ],
 )  # fmt: skip
 def test_unambiguous_scalar_is_read(tmp_path: Path, text: str, value: object) -> None:
-    folder = _written(tmp_path, _scalar(text))
+    folder = _write_files(tmp_path, _stack_with_variable(text))
     assert not files.problems(folder, "t")
     [result] = files.read_stack(folder, "t", "x").environment["tiers"]["api"]["env"].values()
     assert result == value
@@ -66,43 +69,43 @@ def test_unambiguous_scalar_is_read(tmp_path: Path, text: str, value: object) ->
     [
         ("", "Pulumi.t.yaml: it is empty"),
         ("# nothing\n", "Pulumi.t.yaml: it is empty"),
-        ("config:\n", "Pulumi.t.yaml:1: it has no x:environment; add it under config"),
-        ("encryptionsalt: v1:x\n", "Pulumi.t.yaml: it has no x:environment; add it under config"),
+        ("config:\n", "Pulumi.t.yaml:1: the key x:environment is missing; add this key under config"),
+        ("encryptionsalt: v1:x\n", "Pulumi.t.yaml: the key x:environment is missing; add this key under config"),
         ("- a\n", "Pulumi.t.yaml: it is not a mapping"),
         ("text\n", "Pulumi.t.yaml: it is not a mapping"),
         ("config: 5\n", "Pulumi.t.yaml:1: config: it is not a mapping"),
         ("config:\n\tx:environment: {}\n", "Pulumi.t.yaml:2: it is not YAML (found character '\\t' that cannot start any token)"),
         ("config:\n  a: b: c\n", "Pulumi.t.yaml:2: it is not YAML (mapping values are not allowed here)"),
         ("config: [1\n", "Pulumi.t.yaml:2: it is not YAML"),
-        ("config: \x00\n", "Pulumi.t.yaml: it is not YAML"),
+        ("config: \x00\n", "Pulumi.t.yaml: the file has characters that YAML does not allow"),
         (b"config: \xe9\n", "Pulumi.t.yaml:1: byte 0xe9 is not UTF-8; save it as UTF-8"),
         (b"a: 1\nb: \xff\n", "Pulumi.t.yaml:2: byte 0xff is not UTF-8"),
-        (b"\xef\xbb\xbfconfig:\n", "Pulumi.t.yaml:1: it begins with a byte order mark"),
-        ("config:\n".encode("utf-16"), "Pulumi.t.yaml:1: it begins with a byte order mark"),
+        (b"\xef\xbb\xbfconfig:\n", "Pulumi.t.yaml:1: the file begins with a byte order mark"),
+        ("config:\n".encode("utf-16"), "Pulumi.t.yaml:1: the file begins with a byte order mark"),
         ("config:\n  x:environment: text\n", "Pulumi.t.yaml:2: environment: it is not a mapping"),
-        ("config:\n  y:environment: {platform: docker}\n", "Pulumi.t.yaml:2: the key is y:environment, and the project is x; write x:env"),
-        ("config:\n  environment: {platform: docker}\n", "Pulumi.t.yaml:2: the key is environment, and the project is x; write x:env"),
-        ("config:\n  x:app: {}\n  x:environment: {}\n", "Pulumi.t.yaml:2: app: it is the same in every environment"),
-        ("config:\n  x:environment:\n    seed: true\n    seed: true\n", "Pulumi.t.yaml:4: environment.seed: it is on line 3 already"),
-        ("config:\n  x:environment: {}\nconfig: {}\n", "Pulumi.t.yaml:3: config: it is on line 1 already; remove one of them"),
+        ("config:\n  y:environment: {platform: docker}\n", "Pulumi.t.yaml:2: the key is y:environment, but the project is x; rename the key to x:env"),
+        ("config:\n  environment: {platform: docker}\n", "Pulumi.t.yaml:2: the key is environment, but the project is x; rename the key to x:env"),
+        ("config:\n  x:app: {}\n  x:environment: {}\n", "Pulumi.t.yaml:2: app: the application is the same in every environment"),
+        ("config:\n  x:environment:\n    seed: true\n    seed: true\n", "Pulumi.t.yaml:4: environment.seed: line 3 already has this key"),
+        ("config:\n  x:environment: {}\nconfig: {}\n", "Pulumi.t.yaml:3: config: line 1 already has this key; remove one of the two"),
         ("config:\n  x:environment: {1: a}\n", 'Pulumi.t.yaml:2: environment.1: the key 1 is a number or a truth value to YAML; write it in quotes: "1"'),
         ("config:\n  x:environment: {on: a}\n", "Pulumi.t.yaml:2: environment.on: the key on is true or false to some readers"),
         ("config:\n  x:environment: {? [a] : b}\n", "Pulumi.t.yaml:2: environment: a key is not a plain text"),
-        ("config:\n  x:environment: &a {b: *a}\n", "Pulumi.t.yaml:2: *a stands for a value that holds it"),
-        ("config:\n  x:environment: {b: *a}\n", "Pulumi.t.yaml:2: *a has no anchor"),
+        ("config:\n  x:environment: &a {b: *a}\n", "Pulumi.t.yaml:2: *a is an alias inside of its own value"),
+        ("config:\n  x:environment: {b: *a}\n", "Pulumi.t.yaml:2: *a refers to a missing anchor"),
         ("config:\n  x:environment: {b: !!python/name:os.system x}\n", "Pulumi.t.yaml:2: tag:yaml.org,2002:python/name:os.system is a tag"),
         ("config: {}\n---\nconfig: {}\n", "Pulumi.t.yaml:2: a second document begins"),
-        ("config:\n  x:environment: {seed: {secure: 'v1:a:b'}}\n", "Pulumi.t.yaml:2: environment.seed: a mapping of the one key secure"),
+        ("config:\n  x:environment: {seed: {secure: 'v1:a:b'}}\n", "Pulumi.t.yaml:2: environment.seed: it is an encrypted secret (a mapping with the only key secure)"),
         ("secretsprovider: [a]\n" + STACK, "Pulumi.t.yaml:1: secretsprovider: it is not a text"),
         ("config:\n  x:environment: " + "[" * 2000 + "]" * 2000 + "\n", "Pulumi.t.yaml:2: it is nested more than 50 levels deep"),
         ("config:\n" + "".join(f"{' ' * depth}a:\n" for depth in range(2, 900)), "it is nested more than 50 levels deep"),
-        ("config: {x:environment: {}, a: " + "x" * files.LIMIT + "}\n", "Pulumi.t.yaml: it has more than 2 MiB"),
+        ("config: {x:environment: {}, a: " + "x" * files.LIMIT + "}\n", "Pulumi.t.yaml: the file has more than 2 MiB"),
     ],
 )  # fmt: skip
-def test_unusable_stack_file_is_one_line_of_file_line_and_path(
+def test_error_of_an_invalid_stack_file_is_one_line_with_file_line_and_path(
     tmp_path: Path, stack: str | bytes, problem: str
 ) -> None:
-    assert problem in _problem(_written(tmp_path, stack))
+    assert problem in _problem(_write_files(tmp_path, stack))
 
 
 @pytest.mark.parametrize(
@@ -115,29 +118,31 @@ def test_unusable_stack_file_is_one_line_of_file_line_and_path(
         ("name: x\nconfig: {app: text}\n", "Pulumi.yaml:2: app: it has no value"),
         ("name: x\nconfig: {app: {default: a}}\n", "Pulumi.yaml:2: app: it has no value"),
         ("name: x\nconfig: []\n", "Pulumi.yaml:2: config: it is not a mapping"),
-        ("name: x\nconfig: {x:app: {value: {}}}\n", "Pulumi.yaml:2: app: the key is app here"),
+        ("name: x\nconfig: {x:app: {value: {}}}\n", "Pulumi.yaml:2: app: the key must be app, without the project's name"),
         ("name: x\nconfig: {app: {value: {}}, environment: {value: {}}}\n", "Pulumi.yaml:2: environment: an environment belongs"),
         ("name: x\nconfig: {app: {value: {version: 2024-01-01}}}\n", "Pulumi.yaml:2: app.version: 2024-01-01 is a date to YAML"),
     ],
 )  # fmt: skip
-def test_unusable_project_is_one_line_of_file_line_and_path(tmp_path: Path, project: str, problem: str) -> None:
-    assert problem in _problem(_written(tmp_path, STACK, project))
+def test_error_of_an_invalid_project_file_is_one_line_with_file_line_and_path(
+    tmp_path: Path, project: str, problem: str
+) -> None:
+    assert problem in _problem(_write_files(tmp_path, STACK, project))
 
 
-def test_keys_of_providers_and_secrets_are_not_judged(tmp_path: Path) -> None:
+def test_settings_of_providers_and_secrets_are_not_checked(tmp_path: Path) -> None:
     text = (
         "secretsprovider: awskms://alias/x?region=eu-central-1\nencryptedkey: abc\nencryptionsalt: v1:a=:v1:b:c\n"
         "config:\n  docker:host: on\n  kubernetes:context: 017\n  x:environment: {platform: docker}\n"
         "  x:secrets: {a: {secure: v1:a:b}}\n"
     )
-    stack = files.read_stack(_written(tmp_path, text), "t", "x")
+    stack = files.read_stack(_write_files(tmp_path, text), "t", "x")
     assert stack.environment == {"platform": "docker"}
     assert (stack.secretsprovider, stack.salt) == ("awskms://alias/x?region=eu-central-1", "v1:a=:v1:b:c")
 
 
 def test_value_with_an_anchor_is_read_at_each_alias(tmp_path: Path) -> None:
     text = "config:\n  x:environment: {tiers: {api: &a {cpu: 1}, web: *a}}\n"
-    assert files.read_stack(_written(tmp_path, text), "t", "x").environment["tiers"]["web"] == {"cpu": 1}
+    assert files.read_stack(_write_files(tmp_path, text), "t", "x").environment["tiers"]["web"] == {"cpu": 1}
 
 
 def test_aliases_that_expand_to_millions_of_values_are_refused(tmp_path: Path) -> None:
@@ -145,37 +150,41 @@ def test_aliases_that_expand_to_millions_of_values_are_refused(tmp_path: Path) -
         f"  {name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n"
         for below, name in zip("abcdefgh", "bcdefghi", strict=True)
     )
-    problem = _problem(_written(tmp_path, f"config:\n  a: &a [1, 2]\n{levels}"))
-    assert "values, aliases expanded" in problem
+    problem = _problem(_write_files(tmp_path, f"config:\n  a: &a [1, 2]\n{levels}"))
+    assert "values after its aliases are expanded" in problem
 
 
 def test_unpaired_surrogate_is_refused(tmp_path: Path) -> None:
-    assert "half a character" in _problem(_written(tmp_path, _scalar('"\\ud800\\udc00"')))
+    assert "is incomplete; write the character itself" in _problem(
+        _write_files(tmp_path, _stack_with_variable('"\\ud800\\udc00"'))
+    )
 
 
-def _missing(path: Path) -> None:
+def _delete(path: Path) -> None:
     path.unlink()
 
 
-def _folder(path: Path) -> None:
+def _replace_by_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-def _loop(path: Path) -> None:
+def _replace_by_circular_link(path: Path) -> None:
     path.unlink()
     path.symlink_to(path)
 
 
-def _pipe(path: Path) -> None:
+def _replace_by_pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
 
 
-@pytest.mark.parametrize("change", [_missing, _folder, _loop, _pipe])
-def test_path_that_is_no_file_is_refused(tmp_path: Path, change: Callable[[Path], None]) -> None:
-    change(_written(tmp_path, STACK) / "Pulumi.t.yaml")
-    with pytest.raises(files.FileError, match=r"^(there is no Pulumi\.t\.yaml; ENV is|Pulumi\.t\.yaml: it )"):
+@pytest.mark.parametrize("change", [_delete, _replace_by_folder, _replace_by_circular_link, _replace_by_pipe])
+def test_missing_or_special_stack_file_is_refused(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    change(_write_files(tmp_path, STACK) / "Pulumi.t.yaml")
+    with pytest.raises(
+        files.FileError, match=r"^(there is no Pulumi\.t\.yaml; set ENV to|Pulumi\.t\.yaml: (it|the file) )"
+    ):
         files.read_stack(tmp_path, "t", "x")
 
 
@@ -188,7 +197,9 @@ _PLAIN = st.recursive(
 
 
 @given(value=st.dictionaries(_TEXTS, _PLAIN, max_size=4))
-def test_text_that_tools_write_is_read_back(value: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_document_written_by_the_dumper_is_read_back_unchanged(
+    value: dict[str, object], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     file = tmp_path_factory.getbasetemp() / "written.yaml"
     for text in (yaml.dump(value, Dumper=files.Dumper), files.as_json(value)):
         file.write_text(text)
@@ -212,7 +223,7 @@ def test_written_value_is_read_back_unchanged(tmp_path: Path, value: object) -> 
 
 
 @pytest.mark.parametrize("key", ["a\\nb", "\\ufeff", "\\e[31m", "\\u202e", "x" * 500])
-def test_problem_of_any_key_is_one_line(tmp_path: Path, key: str) -> None:
-    problem = _problem(_written(tmp_path, f'config:\n  x:environment:\n    "{key}": on\n'))
+def test_error_about_any_key_is_one_printable_line(tmp_path: Path, key: str) -> None:
+    problem = _problem(_write_files(tmp_path, f'config:\n  x:environment:\n    "{key}": on\n'))
     assert problem.isprintable()
     assert len(problem) < 300

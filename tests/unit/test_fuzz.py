@@ -1,4 +1,8 @@
-"""Generated configurations are refused with a path and a fix, or rendered to objects that the platform accepts."""
+"""Tests with generated configurations.
+
+Tiers must either render valid objects from a configuration or refuse the configuration with a path and a fix. The
+module tests.fuzz.judge finds invalid objects. This file also tests the judge itself.
+"""
 
 from typing import Any
 
@@ -7,14 +11,17 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz import generator, judge
-from tests.fuzz.run import judged, problems
+from tests.fuzz.run import object_problems, problems
 
 from .program import first
 
-WHOLE = max(settings.get_profile("quick").max_examples // 10, 3)
-"""Runs of the whole program, 0.2 s each: a tenth of the examples of a property."""
-fuzzed = settings(
-    max_examples=WHOLE,
+PROGRAM_RUNS = max(settings.get_profile("quick").max_examples // 10, 3)
+"""Number of examples of a test that runs the whole program.
+
+The number is a tenth of the usual number, because each run takes 0.2 s.
+"""
+fuzz_settings = settings(
+    max_examples=PROGRAM_RUNS,
     derandomize=True,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
@@ -22,13 +29,13 @@ fuzzed = settings(
 )
 
 
-@fuzzed
+@fuzz_settings
 @given(generator.correct())
 def test_correct_configuration_is_rendered_to_valid_objects(configuration: generator.Configuration) -> None:
     assert problems(configuration) == []
 
 
-@settings(fuzzed, max_examples=4 * WHOLE)
+@settings(fuzz_settings, max_examples=4 * PROGRAM_RUNS)
 @given(generator.mutated())
 def test_mutated_configuration_is_refused_with_a_fix_or_rendered_to_valid_objects(
     configuration: generator.Configuration,
@@ -36,7 +43,7 @@ def test_mutated_configuration_is_refused_with_a_fix_or_rendered_to_valid_object
     assert problems(configuration) == []
 
 
-@settings(fuzzed, max_examples=2 * WHOLE)
+@settings(fuzz_settings, max_examples=2 * PROGRAM_RUNS)
 @given(generator.bounded())
 def test_configuration_at_its_limits_is_refused_with_a_fix_or_rendered_to_valid_objects(
     configuration: generator.Configuration,
@@ -45,8 +52,8 @@ def test_configuration_at_its_limits_is_refused_with_a_fix_or_rendered_to_valid_
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
-def test_objects_of_the_board_pass_the_judge(stack: str) -> None:
-    assert list(judged(first(stack))) == []
+def test_judge_finds_no_problem_in_the_board(stack: str) -> None:
+    assert list(object_problems(first(stack))) == []
 
 
 # ---------------------------------------------------------------------- the judge finds problems
@@ -84,14 +91,14 @@ def manifest(kind: str, name: str = "x", labels: dict[str, str] | None = None, *
         ([manifest("CronJob", "a" * 53, spec={"schedule": "* * * * *"})], "over 52"),
         ([manifest("CronJob", spec={"schedule": "0 0 * * sat-sun"})], "schedule"),
         ([manifest("CronJob", spec={"schedule": "0 0 13 * fri"})], "either of two days"),
-        ([pod(container={"command": ["x" * 2**17]})], "a text of 131073 bytes"),
+        ([pod(container={"command": ["x" * 2**17]})], "an argument or variable of 131073 bytes"),
         ([pod(container={"volumeMounts": [{"name": "scratch-tmp", "mountPath": "/" + "a" * 256}]})], "over 255 bytes"),
         ([manifest("Service"), manifest("Service")], "Service/x: twice"),
         ([manifest("Service", labels={"a/b/c": "x"})], "label key"),
         ([manifest("Service", labels={"a": "x/"})], "label a="),
         ([manifest("ConfigMap", data={"my file": ""})], "key 'my file'"),
         ([manifest("ConfigMap", data={"a": "x" * 2**20 + "x"})], "over 1 MiB"),
-        ([pod(volumes=[])], "mount of no volume"),
+        ([pod(volumes=[])], "mount of an undeclared volume"),
         ([pod(volumes=[{"name": "scratch-tmp"}] * 2)], "twice"),
         ([pod(volumes=[{"name": "scratch-tmp"}, {"name": "a b"}])], "volume name"),
         ([pod(terminationGracePeriodSeconds=-1)], "terminationGracePeriodSeconds"),
@@ -102,7 +109,7 @@ def manifest(kind: str, name: str = "x", labels: dict[str, str] | None = None, *
         ([route(hostnames=["a.test"] * 17)], "17 hostnames"),
         ([route(hostnames=["a..b"])], "hostname 'a..b'"),
         ([route(rules=17)], "17 rules"),
-        ([route(matches=65)], "65 matches of a rule"),
+        ([route(matches=65)], "65 matches in a rule"),
         ([route(rules=3, matches=64)], "192 matches"),
         ([route(value="/a//b")], "path '/a//b'"),
         ([manifest("NetworkPolicy", spec={"ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/40"}}]}]})], "cidr"),

@@ -1,4 +1,4 @@
-"""The gateway's configuration: every route to both slots, hidden paths, and no value that requires a reload."""
+"""Tests of the HAProxy configuration of the gateway: routes to both slots, hidden paths, and quoting of values."""
 
 from dataclasses import replace
 
@@ -6,35 +6,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.config import TierName
-from components.paths import covers, normalise
+from components.config.paths import covers, normalise
+from components.model.workload import Route
 from components.platforms import readiness
-from components.platforms.haproxy import configuration, log_format, word
-from components.release import Slot
-from components.workload import Route
+from components.platforms.docker.haproxy import configuration, log_format, word
+from components.release.planner import Slot
 
 API = Route(tier="api", prefixes=("/api", "/api/internal"), port=8000, health="/ready", hidden=("/metrics",))
 WEB = Route(tier="web", prefixes=("/",), port=8080, health="/health")
-TEXT = configuration({slot: [API, WEB] for slot in Slot})
+CONFIGURATION = configuration({slot: [API, WEB] for slot in Slot})
 
 
 @pytest.mark.parametrize("slot", list(Slot))
 @pytest.mark.parametrize("route", [API, WEB], ids=lambda route: route.tier)
 def test_every_route_has_a_backend_in_both_slots(route: Route, slot: Slot) -> None:
-    block = TEXT.split(f"backend {route.tier}-{slot}\n")[1].split("\n\n")[0]
+    block = CONFIGURATION.split(f"backend {route.tier}-{slot}\n")[1].split("\n\n")[0]
     assert f" {route.tier}-{slot}:{route.port}" in block
     assert f"option httpchk GET {route.health}" in block
     assert "init-addr last,none" in block
 
 
 def test_longest_prefix_wins_and_ends_at_a_segment() -> None:
-    rules = [line.strip() for line in TEXT.splitlines() if "use_backend" in line and "txn.tier" not in line]
-    for slot, of_slot in zip(Slot, (rules[:3], rules[3:]), strict=True):
-        here = f"{{ var(txn.slot) -m str {slot} }}"
-        assert of_slot == [
-            f"use_backend api-{slot} if {here} {{ var(txn.normal) -m beg -- /api/internal/ }}",
-            f"use_backend api-{slot} if {here} {{ var(txn.normal) -m beg -- /api/ }}",
-            f"use_backend web-{slot} if {here}",
+    rules = [line.strip() for line in CONFIGURATION.splitlines() if "use_backend" in line and "txn.tier" not in line]
+    for slot, slot_rules in zip(Slot, (rules[:3], rules[3:]), strict=True):
+        slot_condition = f"{{ var(txn.slot) -m str {slot} }}"
+        assert slot_rules == [
+            f"use_backend api-{slot} if {slot_condition} {{ var(txn.normal) -m beg -- /api/internal/ }}",
+            f"use_backend api-{slot} if {slot_condition} {{ var(txn.normal) -m beg -- /api/ }}",
+            f"use_backend web-{slot} if {slot_condition}",
         ]
 
 
@@ -42,10 +41,10 @@ def test_smoke_test_reaches_every_tier_regardless_of_its_paths() -> None:
     for route in (API, WEB):
         assert (
             f"set-var(txn.tier) str({route.tier}) if {{ path {readiness(route)} }} {{ var(txn.asked) -m found }}"
-            in TEXT
+            in CONFIGURATION
         )
-        assert f"set-path {route.health} if {{ var(txn.tier) -m str {route.tier} }}" in TEXT
-        assert f"use_backend {route.tier}-green if {{ var(txn.tier) -m str {route.tier} }}" in TEXT
+        assert f"set-path {route.health} if {{ var(txn.tier) -m str {route.tier} }}" in CONFIGURATION
+        assert f"use_backend {route.tier}-green if {{ var(txn.tier) -m str {route.tier} }}" in CONFIGURATION
 
 
 def test_slot_has_the_routes_of_its_own_release() -> None:
@@ -58,40 +57,40 @@ def test_slot_has_the_routes_of_its_own_release() -> None:
     assert "if { var(txn.normal) -m beg -- /internal/ } { var(txn.slot) -m str green }" in text
 
 
-def test_port_of_a_tier_leads_to_it_for_every_path() -> None:
-    text = configuration({slot: [API, WEB] for slot in Slot}, [TierName.API])
+def test_port_of_a_tier_routes_every_path_to_this_tier() -> None:
+    text = configuration({slot: [API, WEB] for slot in Slot}, ["api"])
     assert "  bind :8082" in text.splitlines() and "bind :8081" not in text
     for slot in Slot:
-        alone = f"use_backend api-{slot} if {{ dst_port 8082 }} {{ var(txn.slot) -m str {slot} }}"
-        assert text.index(alone) < text.index(f"use_backend web-{slot} if {{ var(txn.slot) -m str {slot} }}")
+        port_rule = f"use_backend api-{slot} if {{ dst_port 8082 }} {{ var(txn.slot) -m str {slot} }}"
+        assert text.index(port_rule) < text.index(f"use_backend web-{slot} if {{ var(txn.slot) -m str {slot} }}")
 
 
 def test_metrics_path_of_a_tier_is_denied() -> None:
-    denied = (
+    deny_rule = (
         "http-request deny deny_status 404 if { var(txn.normal) -m beg -- /metrics/ } { var(txn.slot) -m str blue }"
     )
-    assert denied in TEXT
-    assert TEXT.index("set-var(txn.normal)") < TEXT.index(denied)
+    assert deny_rule in CONFIGURATION
+    assert CONFIGURATION.index("set-var(txn.normal)") < CONFIGURATION.index(deny_rule)
 
 
-def test_slot_header_accepts_slots_only() -> None:
-    assert "if { req.hdr(X-Tiers-Slot) blue green }" in TEXT
+def test_slot_header_accepts_only_blue_and_green() -> None:
+    assert "if { req.hdr(X-Tiers-Slot) blue green }" in CONFIGURATION
 
 
 def test_gateway_exports_metrics_only_if_enabled() -> None:
-    assert "prometheus-exporter" not in TEXT
+    assert "prometheus-exporter" not in CONFIGURATION
     assert "prometheus-exporter" in configuration({Slot.BLUE: [WEB]}, metrics=True)
 
 
 def test_requests_are_retried_on_connection_failures_only() -> None:
-    assert "retry-on conn-failure\n" in TEXT
+    assert "retry-on conn-failure\n" in CONFIGURATION
 
 
 def test_cookie_pins_requests_to_the_slot_of_their_page() -> None:
     for slot in Slot:
         assert (
             f"set-var(txn.slot) str({slot}) if !{{ var(txn.page) -m found }} {{ req.cook(tiers-release),strcmp(txn.{slot}) eq 0 }}"
-            in TEXT
+            in CONFIGURATION
         )
     assert "tiers-release" not in configuration({Slot.BLUE: [replace(WEB, sticky=False)]})
 
@@ -118,7 +117,7 @@ def test_cookie_pins_requests_to_the_slot_of_their_page() -> None:
         "///x//..//./metrics",
     ],
 )
-def test_hidden_path_covers_every_spelling_of_it(path: str) -> None:
+def test_hidden_path_covers_every_encoding_of_the_path(path: str) -> None:
     assert covers("/metrics", path)
 
 
@@ -126,7 +125,7 @@ def test_hidden_path_covers_every_spelling_of_it(path: str) -> None:
     "path",
     ["/metrics-of-2026", "/METRICS", "/x/metrics", "/metrics/../x", "/%256detrics", "/metric", "/metrics%zz", "/"],
 )
-def test_hidden_path_leaves_its_neighbours_open(path: str) -> None:
+def test_hidden_path_does_not_cover_similar_paths(path: str) -> None:
     assert not covers("/metrics", path)
 
 
@@ -136,7 +135,7 @@ segments = st.lists(
 
 
 @given(segments)
-def test_normal_path_is_absolute_without_dots_and_never_longer(parts: list[str]) -> None:
+def test_normalised_path_is_absolute_without_dots_and_not_longer(parts: list[str]) -> None:
     path = "/" + "/".join(parts)
     result = normalise(path)
     assert result[:1] == result[-1:] == b"/"
@@ -154,8 +153,8 @@ def test_root_covers_every_path_and_a_path_covers_its_subpaths(parts: list[str],
 # ---------------------------------------------------------------------- values
 
 
-def read(line: str) -> list[bytes]:
-    """Split a line as HAProxy does (2.6 configuration manual, 2.2): its quoting, escapes, comments and variables."""
+def split_haproxy_line(line: str) -> list[bytes]:
+    """Split a line by the quoting rules of HAProxy (configuration manual 2.6, section 2.2)."""
     words: list[bytes] = []
     current: bytearray | None = None
     at = 0
@@ -164,7 +163,7 @@ def read(line: str) -> list[bytes]:
         if char == "#":
             break
         if char in '"$':
-            raise AssertionError(f"HAProxy reads more than text at {at}: {line}")
+            raise AssertionError(f"HAProxy does not read the character at {at} as plain text: {line}")
         if char == " ":
             words += [bytes(current)] if current is not None else []
             current, at = None, at + 1
@@ -190,25 +189,31 @@ values = st.binary(max_size=40).map(lambda value: value.replace(b"\0", b"")) | s
 
 
 @given(values)
-def test_value_in_the_configuration_is_read_back_byte_by_byte(value: bytes) -> None:
-    assert read(f"http-request set-path {word(value)} if x") == [b"http-request", b"set-path", value, b"if", b"x"]
+def test_value_in_the_configuration_is_read_back_unchanged(value: bytes) -> None:
+    assert split_haproxy_line(f"http-request set-path {word(value)} if x") == [
+        b"http-request",
+        b"set-path",
+        value,
+        b"if",
+        b"x",
+    ]
 
 
 @given(values)
-def test_value_in_a_log_format_has_no_variable(value: bytes) -> None:
-    [result] = read(log_format(value))
+def test_value_in_a_log_format_contains_no_log_variable(value: bytes) -> None:
+    [result] = split_haproxy_line(log_format(value))
     assert result.replace(b"%%", b"").count(b"%") == 0
     assert result.replace(b"%%", b"%") == value
 
 
-def test_value_with_a_nul_is_refused() -> None:
+def test_value_with_a_nul_byte_is_refused() -> None:
     with pytest.raises(ValueError, match="NUL"):
         word("/a\0b")
 
 
-def test_percent_in_a_readiness_path_is_text() -> None:
-    odd = replace(API, health="/a%20b", hidden=("/m%20n",), prefixes=("/caf%C3%A9",))
-    text = configuration({Slot.BLUE: [odd, WEB]})
+def test_percent_sign_in_a_readiness_path_is_escaped() -> None:
+    encoded_route = replace(API, health="/a%20b", hidden=("/m%20n",), prefixes=("/caf%C3%A9",))
+    text = configuration({Slot.BLUE: [encoded_route, WEB]})
     assert "http-request set-path /a%%20b if" in text
     assert "option httpchk GET /a%20b\n" in text
     assert "-m beg -- /m\\x20n/ }" in text

@@ -1,4 +1,7 @@
-"""Repair of the gateway's configuration: it reads the state only if a repair is needed, and its own failure stops no update."""
+"""Tests of the repair of the gateway's configuration.
+
+The repair reads Pulumi's state only if the configuration is invalid. If the repair fails, the update goes on.
+"""
 
 from types import SimpleNamespace
 from typing import Any
@@ -7,69 +10,71 @@ import pytest
 from docker.errors import APIError, DockerException, NotFound
 
 from ci import gateway
-from components.checkpoint import Checkpoint
 from components.config import load_app, load_environment
-from components.platforms import engine
+from components.platforms.docker import client
+from components.release.checkpoint import Checkpoint
 
 APP = load_app({"name": "shop", "version": "1", "web": {"image": "x:1", "port": 8000}})
 ENVIRONMENT = load_environment({"platform": "docker"}, APP)
 
 
-def engine_with(monkeypatch: pytest.MonkeyPatch, container: Any, volumes: Any = None) -> None:
-    def absent(_: str) -> None:
+def set_up_engine(monkeypatch: pytest.MonkeyPatch, container: Any, volumes: Any = None) -> None:
+    def raise_not_found(_: str) -> None:
         raise NotFound("absent")
 
-    get = absent if container is None else lambda _: container
-    here = SimpleNamespace(containers=SimpleNamespace(get=get), volumes=SimpleNamespace(get=volumes or absent))
-    monkeypatch.setattr(engine, "client", lambda *_, **__: here)
+    get = raise_not_found if container is None else lambda _: container
+    engine = SimpleNamespace(
+        containers=SimpleNamespace(get=get), volumes=SimpleNamespace(get=volumes or raise_not_found)
+    )
+    monkeypatch.setattr(client, "client", lambda *_, **__: engine)
 
 
-def unread() -> Checkpoint:
-    raise AssertionError("the state is read")
+def fail_on_reading_the_state() -> Checkpoint:
+    raise AssertionError("the repair read the state")
 
 
-def test_gateway_that_can_start_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gateway_with_a_valid_configuration_is_not_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
     running = SimpleNamespace(
         status="running", exec_run=lambda words: commands.append(words) or SimpleNamespace(exit_code=0)
     )
-    engine_with(monkeypatch, running)
+    set_up_engine(monkeypatch, running)
     monkeypatch.setattr(gateway, "_file", lambda _: "a configuration")
-    assert not gateway.mend(APP, ENVIRONMENT, "dev", unread)
+    assert not gateway.repair(APP, ENVIRONMENT, "dev", fail_on_reading_the_state)
     assert commands == [["haproxy", "-c", "-f", "/var/lib/haproxy/haproxy.cfg"]]
 
 
-def test_first_deployment_has_nothing_to_repair(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine_with(monkeypatch, None)
-    assert not gateway.mend(APP, ENVIRONMENT, "dev", unread)
+def test_missing_gateway_is_not_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up_engine(monkeypatch, None)
+    assert not gateway.repair(APP, ENVIRONMENT, "dev", fail_on_reading_the_state)
 
 
-def test_gateway_of_a_stack_without_a_live_slot_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gateway_of_a_stack_without_a_live_slot_is_not_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     running = SimpleNamespace(status="running", exec_run=lambda _: SimpleNamespace(exit_code=1))
-    engine_with(monkeypatch, running)
-    assert not gateway.mend(APP, ENVIRONMENT, "dev", Checkpoint)
+    set_up_engine(monkeypatch, running)
+    assert not gateway.repair(APP, ENVIRONMENT, "dev", Checkpoint)
 
 
-def test_gateway_that_restarts_during_the_check_is_checked_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[list[str]] = []
+def test_configuration_of_a_restarting_gateway_is_checked_in_another_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
 
     def fail(_: object) -> None:
         raise APIError("409: is restarting")
 
-    engine_with(monkeypatch, SimpleNamespace(status="running", exec_run=fail))
-    here = engine.client(ENVIRONMENT)
-    here.containers.run = lambda _, command, **__: ran.append(command)
-    assert not gateway.mend(APP, ENVIRONMENT, "dev", unread)
-    assert ran == [["haproxy", "-c", "-f", "/var/lib/haproxy/haproxy.cfg"]]
+    set_up_engine(monkeypatch, SimpleNamespace(status="running", exec_run=fail))
+    engine = client.client(ENVIRONMENT)
+    engine.containers.run = lambda _, command, **__: commands.append(command)
+    assert not gateway.repair(APP, ENVIRONMENT, "dev", fail_on_reading_the_state)
+    assert commands == [["haproxy", "-c", "-f", "/var/lib/haproxy/haproxy.cfg"]]
 
 
-def test_engine_that_fails_is_reported_and_stops_no_update(
+def test_failure_of_the_engine_is_reported_and_does_not_stop_the_update(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise DockerException("it is away")
 
-    monkeypatch.setattr(engine, "client", fail)
+    monkeypatch.setattr(client, "client", fail)
     monkeypatch.setattr(gateway, "load", lambda _: (APP, ENVIRONMENT))
     gateway.main("dev")
     assert "could not be repaired: it is away" in capsys.readouterr().err

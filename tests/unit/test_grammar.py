@@ -1,4 +1,8 @@
-"""Grammars of configuration values accept what their readers accept and refuse the rest; most cases are from the readers' own tests or bug reports."""
+"""Tests of the formats of configuration values.
+
+A format accepts the values that the receiving program accepts, for example Docker, Kubernetes or PostgreSQL. Most
+cases come from the tests and bug reports of these programs.
+"""
 
 import re
 from collections.abc import Callable
@@ -7,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import grammar
-from components.grammar import RefusalError
+from components.config import grammar
+from components.config.grammar import RefusalError
 
 HEX = "0123456789abcdef" * 4
-TAKEN: list[tuple[Callable[[object], str], list[str]]] = [
+ACCEPTED: list[tuple[Callable[[object], str], list[str]]] = [
     (
         grammar.image,
         ["nginx:1.27", "a:1", "a_b:1", "a__b:1", "a--b.c/d:V_1.0-x", "localhost/app:1", "localhost:5000/app:1", "reg.test:65535/a/b:1",
@@ -86,8 +90,8 @@ def _cases(rules: list[tuple[Callable[[object], str], list[str]]]) -> list[tuple
     return [(check, text) for check, texts in rules for text in texts]
 
 
-@pytest.mark.parametrize(("check", "text"), _cases(TAKEN))
-def test_valid_value_is_returned(check: Callable[[object], str], text: str) -> None:
+@pytest.mark.parametrize(("check", "text"), _cases(ACCEPTED))
+def test_valid_value_is_returned_unchanged(check: Callable[[object], str], text: str) -> None:
     assert check(text) == text
 
 
@@ -102,7 +106,7 @@ def test_invalid_value_is_refused_with_a_fix(check: Callable[[object], str], tex
 
 
 @given(
-    st.sampled_from([check for check, _ in TAKEN]),
+    st.sampled_from([check for check, _ in ACCEPTED]),
     st.text(max_size=30) | st.none() | st.integers() | st.lists(st.text()),
 )
 def test_any_value_is_returned_or_refused(check: Callable[[object], str], value: object) -> None:
@@ -117,7 +121,7 @@ PARTS = st.sampled_from(["*", "*/2", "1", "0", "5-9", "9-5", "1-31", "31", "30",
 
 
 @given(st.tuples(PARTS, PARTS, PARTS, PARTS, PARTS))
-def test_accepted_schedule_has_a_day_and_no_range_with_sunday(fields: tuple[str, ...]) -> None:
+def test_accepted_schedule_has_an_existing_day_and_no_descending_range(fields: tuple[str, ...]) -> None:
     text = " ".join(fields)
     try:
         grammar.cron(text)
@@ -132,12 +136,14 @@ def test_accepted_schedule_has_a_day_and_no_range_with_sunday(fields: tuple[str,
     [
         (grammar.public_address, "https://Shop.test", "'https://Shop.test' has capitals in its scheme or host; write them in lower case"),
         (grammar.address, "HTTP://shop.test:80", "'HTTP://shop.test:80' has capitals in its scheme or host; write them in lower case"),
-        (grammar.address, "https://me:hidden@shop.test", "it has a user before its host; take out all from // to @"),
+        (grammar.address, "https://me:hidden@shop.test", "the address has a user before its host; remove everything between // and @, and the @"),
         (grammar.host, "DB.test", "'DB.test' has capitals; write it in lower case"),
         (grammar.route_host, "*.Shop.test", "'*.Shop.test' has capitals; write it in lower case"),
     ],
 )  # fmt: skip
-def test_refusal_names_the_wrong_part_of_an_address(check: Callable[[object], str], text: str, message: str) -> None:
+def test_error_of_an_invalid_address_names_the_wrong_part(
+    check: Callable[[object], str], text: str, message: str
+) -> None:
     with pytest.raises(RefusalError) as error:
         check(text)
     assert str(error.value) == message

@@ -1,4 +1,7 @@
-"""Errors about the live slot: they report only answers that it really gave."""
+"""Tests of the message about the live slot after a failed update.
+
+The message must report the result of a real probe.
+"""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -9,14 +12,14 @@ from threading import Thread
 import pytest
 
 from components.platforms import impact, toolbox
-from components.release import Slot
+from components.release.planner import Slot
 
 PATHS = ["/.gateway/api"]
 
 
 @contextmanager
 def gateway(status: int, slot: str = "blue", api: int = 200) -> Generator[str]:
-    """Serve a gateway that answers users with `status`, and its readiness path of the api with `api`."""
+    """Yield the URL of a mock gateway. The argument `api` is the status code of its answers for PATHS, and `status` for all other paths."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -34,18 +37,20 @@ def gateway(status: int, slot: str = "blue", api: int = 200) -> Generator[str]:
         server.shutdown()
 
 
-def test_live_slot_that_answers_was_not_touched() -> None:
+def test_live_slot_that_answers_is_reported_as_not_touched() -> None:
     with gateway(200) as url:
-        assert impact.describe(Slot.BLUE, url, PATHS, lambda: False) == "what is live was not touched: blue answers 200"
+        assert (
+            impact.describe(Slot.BLUE, url, PATHS, lambda: False) == "the live slot was not changed: blue answers 200"
+        )
 
 
 @pytest.mark.parametrize(
     ("status", "slot", "api", "message"),
     [
-        (503, "blue", 200, "live (blue) answers 503 at /"),
-        (404, "", 200, "live (blue) answers 404 at /"),
-        (200, "blue", 500, "live (blue) answers 500 at /.gateway/api"),
-        (200, "green", 200, "users get answers of green, and blue was live"),
+        (503, "blue", 200, "the live slot (blue) answers 503 at /"),
+        (404, "", 200, "the live slot (blue) answers 404 at /"),
+        (200, "blue", 500, "the live slot (blue) answers 500 at /.gateway/api"),
+        (200, "green", 200, "users get responses from slot green, but slot blue was live"),
     ],
 )
 def test_failing_live_slot_is_reported_with_its_answer(status: int, slot: str, api: int, message: str) -> None:
@@ -57,23 +62,23 @@ def test_unreachable_gateway_falls_back_to_readiness_on_the_platform() -> None:
     with gateway(200) as url:
         pass
     ready = impact.describe(Slot.BLUE, url, PATHS, lambda: True)
-    assert ready.startswith("what is live was not touched: blue is ready")
+    assert ready.startswith("the live slot was not changed: blue is ready")
     assert "can't be reached from here" in ready
-    assert impact.describe(Slot.BLUE, url, PATHS, lambda: False).startswith("live (blue) is not ready")
+    assert impact.describe(Slot.BLUE, url, PATHS, lambda: False).startswith("the live slot (blue) is not ready")
 
-    def broken() -> bool:
+    def raise_error() -> bool:
         raise RuntimeError("no engine")
 
-    assert impact.describe(Slot.BLUE, url, PATHS, broken).startswith("live (blue) could not be asked")
+    assert impact.describe(Slot.BLUE, url, PATHS, raise_error).startswith("the live slot (blue) could not be probed")
 
 
-def test_first_release_reports_that_nothing_was_live() -> None:
-    assert impact.describe(None, "http://127.0.0.1:9", PATHS, lambda: True) == "nothing was live"
+def test_failed_first_release_reports_that_nothing_was_live() -> None:
+    assert impact.describe(None, "http://127.0.0.1:9", PATHS, lambda: True) == "no slot was live before"
 
 
 @pytest.mark.parametrize(
     ("text", "slot"), [("live green\nblue 1-a\n", "green"), ("live none\n", "none"), ("\n", "none")]
 )
-def test_map_of_a_stopped_gateway_is_read_from_its_file(text: str, slot: str, tmp_path: Path) -> None:
+def test_live_slot_of_a_stopped_gateway_is_read_from_the_map_file(text: str, slot: str, tmp_path: Path) -> None:
     (tmp_path / "live.map").write_text(text)
     assert toolbox.live(str(tmp_path)) == slot

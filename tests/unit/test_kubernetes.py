@@ -1,4 +1,7 @@
-"""Invariants of every Kubernetes object of staging, of prod, and of applications that use every option."""
+"""Tests of the objects that Tiers deploys on Kubernetes, and of releases there.
+
+Many tests check every object of the deployments in `ALL`. Together these deployments use every option.
+"""
 
 import copy
 import json
@@ -9,14 +12,15 @@ from typing import Any
 import pytest
 from pulumi import RunError
 
-from components.platforms import access
-from components.platforms.manifests import LABEL_MEMBER, Manifest
+from components.platforms.kubernetes import access
+from components.platforms.kubernetes.manifests import LABEL_MEMBER
+from components.platforms.kubernetes.objects import Manifest
 
 from .program import SECRETS, Deployment, Registered, deploy, environment, exported, first, project, second
 
 
-def everything() -> Deployment:
-    """Deploy to a cluster with every option that Kubernetes supports."""
+def deploy_every_option() -> Deployment:
+    """Deploy an application with an external database and most options that Kubernetes supports."""
     app, env = project(), environment("staging")
     app["api"] |= {"secrets": ["mail-password", "token"], "volumes": {"uploads": "/data"}, "egress": True}
     app["api"] |= {"tasks": {"collect": {"command": ["collect"]}}, "scratch": "128Mi"}
@@ -46,22 +50,25 @@ def everything() -> Deployment:
     return deploy(app, env, stack="staging")
 
 
-def beginning() -> Deployment:
+def deploy_with_init_sql() -> Deployment:
     """Deploy a database that is initialised with SQL."""
     app = project()
     app["database"]["init"] = ["tests/unit/made.sql"]
     return deploy(app, environment("staging"), stack="staging")
 
 
-def monitored() -> Deployment:
-    """Deploy prod with monitoring, where the database cluster exports its own metrics."""
+def deploy_with_monitoring() -> Deployment:
+    """Deploy prod with monitoring and an exporter for the cache.
+
+    The database cluster needs no exporter, because CloudNativePG exports metrics itself.
+    """
     env = environment("prod") | {"monitoring": {"labels": {"release": "prometheus"}}}
     env["monitoring"]["exporters"] = {"cache": f"exporter@sha256:{'2' * 64}"}
     return deploy(env=env, stack="prod")
 
 
-def backed_up() -> Deployment:
-    """Deploy a database with monitoring, whose backups go to a volume and include a volume of the api."""
+def deploy_with_backup() -> Deployment:
+    """Deploy staging with monitoring and with a volume that stores backups of the database and of the api's files."""
     app, env = project(), environment("staging")
     env["monitoring"] = True
     app["api"]["volumes"] = {"uploads": "/data"}
@@ -70,7 +77,7 @@ def backed_up() -> Deployment:
     return deploy(app, env, stack="staging", secrets=SECRETS | {"backup-key": "the-key-of-backups"})
 
 
-def replicated() -> Deployment:
+def deploy_database_cluster() -> Deployment:
     """Deploy a database cluster that is initialised with SQL."""
     app, env = project(), environment("staging")
     app["database"]["init"] = ["tests/unit/made.sql"]
@@ -79,8 +86,8 @@ def replicated() -> Deployment:
     return deploy(app, env, stack="staging")
 
 
-def archived() -> Deployment:
-    """Deploy a database cluster with an archive of every change."""
+def deploy_with_archive() -> Deployment:
+    """Deploy a database cluster that archives every change."""
     env = environment("staging")
     keys = {"access_key": "backup-access", "secret_key": "backup-secret"}
     target = {"s3": {"endpoint": "https://s3.test", "bucket": "backups", **keys}}
@@ -89,8 +96,8 @@ def archived() -> Deployment:
     return deploy(env=env, stack="staging", secrets=SECRETS | values)
 
 
-def moving() -> Deployment:
-    """Deploy a live single-instance database beside the cluster that will receive its data."""
+def deploy_during_move() -> Deployment:
+    """Deploy a live single-instance database and the database cluster to which the data will move."""
     env = environment("staging")
     env["tiers"]["database"] |= {"ha": True, "single": "live", "backup": {"target": {"volume": True}}}
     return deploy(env=env, stack="staging", secrets=SECRETS | {"backup-key": "the-key-of-backups"})
@@ -99,60 +106,80 @@ def moving() -> Deployment:
 ALL = {
     "staging": first("staging"),
     "prod": first("prod"),
-    "everything": everything(),
-    "beginning": beginning(),
-    "monitored": monitored(),
-    "backed-up": backed_up(),
-    "replicated": replicated(),
-    "archived": archived(),
-    "moving": moving(),
+    "everything": deploy_every_option(),
+    "init-sql": deploy_with_init_sql(),
+    "monitored": deploy_with_monitoring(),
+    "backed-up": deploy_with_backup(),
+    "database-cluster": deploy_database_cluster(),
+    "archived": deploy_with_archive(),
+    "migration": deploy_during_move(),
 }
 OBJECTS = [(f"{name}-{entry.kind}-{entry.name}", entry) for name, deployed in ALL.items() for entry in deployed.objects]
-# The operator defines the other fields of a Pooler's pods.
-PODS = [
-    entry
-    for entry in OBJECTS
-    if {"template", "jobTemplate"} & set(entry[1].inputs.get("spec", {})) and entry[1].kind != "Pooler"
-]
-STAYING = [(name, entry) for name, entry in PODS if entry.kind not in ("Job", "CronJob")]
 
 
-def of_each(items: list[tuple[str, Registered]]) -> Callable[[Callable[[Registered], None]], Callable[[], None]]:
-    """Return a decorator that runs one check on all items and names the item that fails; a test for each would cost seconds."""
+def creates_pods(resource: Registered) -> bool:
+    """Return whether an object has a complete pod template. Exclude a Pooler, because its template is partial."""
+    return bool({"template", "jobTemplate"} & set(resource.inputs.get("spec", {}))) and resource.kind != "Pooler"
 
-    def over(check: Callable[[Registered], None]) -> Callable[[], None]:
+
+def creates_long_running_pods(resource: Registered) -> bool:
+    """Return whether an object creates pods that run until they are deleted."""
+    return creates_pods(resource) and resource.kind not in ("Job", "CronJob")
+
+
+PODS = [entry for entry in OBJECTS if creates_pods(entry[1])]
+LONG_RUNNING = [entry for entry in OBJECTS if creates_long_running_pods(entry[1])]
+CHECKS: list[tuple[Callable[[Registered], None], Callable[[Registered], bool]]] = []
+"""Pairs: a check of one object, and a function that returns whether the check applies to an object."""
+
+
+def check_all(
+    items: list[tuple[str, Registered]], applies_to: Callable[[Registered], bool]
+) -> Callable[[Callable[[Registered], None]], Callable[[], None]]:
+    """Return a decorator that adds a check of one object to CHECKS, and turns the check into one test of all `items`.
+
+    The error of the test names the failing item. One test per item would be several seconds slower.
+    """
+
+    def decorate(check: Callable[[Registered], None]) -> Callable[[], None]:
+        CHECKS.append((check, applies_to))
+
         def test() -> None:
             assert items
-            for name, it in items:
+            for name, resource in items:
                 try:
-                    check(it)
+                    check(resource)
                 except (AssertionError, LookupError) as error:
                     raise AssertionError(f"{name}: {error!r}") from error
 
         return test
 
-    return over
+    return decorate
 
 
-every_object, every_pod, every_staying = of_each(OBJECTS), of_each(PODS), of_each(STAYING)
+every_object = check_all(OBJECTS, lambda _: True)
+every_pod, every_long_running_workload = (
+    check_all(PODS, creates_pods),
+    check_all(LONG_RUNNING, creates_long_running_pods),
+)
 
 
-def in_a_slot(it: Registered, *deployed: Deployment) -> bool:
-    return any(entry.inside(it, "tiers:slot:Slot") for entry in deployed or ALL.values())
+def in_a_slot(resource: Registered, *deployed: Deployment) -> bool:
+    return any(entry.inside(resource, "tiers:slot:Slot") for entry in deployed or ALL.values())
 
 
-def pod(it: Registered) -> Manifest:
-    spec = it.inputs["spec"]
+def pod(resource: Registered) -> Manifest:
+    spec = resource.inputs["spec"]
     return spec.get("jobTemplate", {"spec": spec})["spec"]["template"]["spec"]
 
 
-def containers(it: Registered) -> list[Manifest]:
-    spec = pod(it)
+def containers(resource: Registered) -> list[Manifest]:
+    spec = pod(resource)
     return [*spec["containers"], *spec.get("initContainers", ())]
 
 
-def test_deployments_cover_every_tier_and_kind() -> None:
-    tiers = {container.labels["app.kubernetes.io/component"] for _, container in STAYING}
+def test_tested_deployments_contain_every_tier_and_every_kind_of_object() -> None:
+    tiers = {container.labels["app.kubernetes.io/component"] for _, container in LONG_RUNNING}
     assert tiers == {
         "web",
         "api",
@@ -177,59 +204,59 @@ def test_documented_role_grants_exactly_the_kinds_that_are_created() -> None:
     assert kinds == set(access.KINDS)
     granted = {(rule["apiGroups"][0], name) for rule in access.role()["rules"] for name in rule["resources"]}
     assert granted == {*access.KINDS.values(), *access.READ}
-    for it in (entry for _, entry in OBJECTS if entry.kind in kinds):
-        assert it.inputs["apiVersion"].rpartition("/")[0] == access.KINDS[it.kind][0]
+    for resource in (entry for _, entry in OBJECTS if entry.kind in kinds):
+        assert resource.inputs["apiVersion"].rpartition("/")[0] == access.KINDS[resource.kind][0]
 
 
 @every_object
-def test_object_has_the_recommended_labels_and_namespace(it: Registered) -> None:
-    labels = it.labels
+def test_object_has_the_recommended_labels_and_namespace(resource: Registered) -> None:
+    labels = resource.labels
     for name in ("name", "instance", "part-of", "managed-by", "component"):
         assert labels[f"app.kubernetes.io/{name}"], name
     assert labels["tiers.app"] == "board"
-    if it.kind != "Namespace":
-        assert it.inputs["metadata"]["namespace"] in ("board-staging", "board-prod")
+    if resource.kind != "Namespace":
+        assert resource.inputs["metadata"]["namespace"] in ("board-staging", "board-prod")
 
 
 @every_object
-def test_only_objects_of_a_slot_or_switch_have_release_labels(it: Registered) -> None:
-    in_slot = in_a_slot(it) or any(entry.inside(it, "tiers:switch:Switch") for entry in ALL.values())
-    assert ("tiers.release" in it.labels) == ("app.kubernetes.io/version" in it.labels) == in_slot
+def test_only_objects_of_a_slot_or_switch_have_release_labels(resource: Registered) -> None:
+    in_slot = in_a_slot(resource) or any(entry.inside(resource, "tiers:switch:Switch") for entry in ALL.values())
+    assert ("tiers.release" in resource.labels) == ("app.kubernetes.io/version" in resource.labels) == in_slot
 
 
 @every_object
-def test_names_and_labels_are_valid_for_kubernetes(it: Registered) -> None:
-    assert len(it.inputs["metadata"]["name"]) <= 63
-    for value in it.labels.values():
+def test_names_and_labels_are_valid_for_kubernetes(resource: Registered) -> None:
+    assert len(resource.inputs["metadata"]["name"]) <= 63
+    for value in resource.labels.values():
         assert len(value) <= 63
         assert value[0].isalnum()
         assert value[-1].isalnum()
 
 
 @every_object
-def test_no_object_names_the_tag_latest(it: Registered) -> None:
-    assert ":latest" not in json.dumps(it.inputs)
+def test_no_object_uses_the_image_tag_latest(resource: Registered) -> None:
+    assert ":latest" not in json.dumps(resource.inputs)
 
 
 @every_object
-def test_no_secret_is_in_a_plain_input(it: Registered) -> None:
-    assert not [value for value in SECRETS.values() if value in it.plain]
+def test_no_secret_is_in_a_plain_input(resource: Registered) -> None:
+    assert not [value for value in SECRETS.values() if value in resource.plain]
 
 
 @every_pod
-def test_pod_meets_the_restricted_standard(it: Registered) -> None:
-    context = pod(it)["securityContext"]
+def test_pod_meets_the_restricted_pod_security_standard(resource: Registered) -> None:
+    context = pod(resource)["securityContext"]
     assert context["runAsNonRoot"] is True
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
     assert min(context["runAsUser"], context["runAsGroup"], context["fsGroup"]) > 10_000
-    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod(it))
-    for volume in pod(it)["volumes"]:
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod(resource))
+    for volume in pod(resource)["volumes"]:
         assert set(volume) - {"name"} <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected"}
 
 
 @every_pod
-def test_containers_of_a_pod_are_hardened(it: Registered) -> None:
-    for container in containers(it):
+def test_containers_of_a_pod_are_hardened(resource: Registered) -> None:
+    for container in containers(resource):
         context = container["securityContext"]
         assert context["allowPrivilegeEscalation"] is False
         assert context["capabilities"] == {"drop": ["ALL"]}
@@ -240,72 +267,78 @@ def test_containers_of_a_pod_are_hardened(it: Registered) -> None:
 
 
 @every_pod
-def test_pod_mounts_no_service_account_token(it: Registered) -> None:
-    assert pod(it)["automountServiceAccountToken"] is False
+def test_pod_mounts_no_service_account_token(resource: Registered) -> None:
+    assert pod(resource)["automountServiceAccountToken"] is False
 
 
 @every_pod
-def test_containers_have_requests_and_limits(it: Registered) -> None:
-    for container in containers(it):
+def test_containers_have_requests_and_limits(resource: Registered) -> None:
+    for container in containers(resource):
         requests, limits = container["resources"]["requests"], container["resources"]["limits"]
         assert set(requests) == set(limits) == {"cpu", "memory", "ephemeral-storage"}
         assert requests["memory"] == limits["memory"]
 
 
 @every_pod
-def test_pod_writes_only_to_limited_memory_and_volumes(it: Registered) -> None:
-    sizes = [volume["emptyDir"] for volume in pod(it)["volumes"] if "emptyDir" in volume]
-    assert sizes or it.labels["app.kubernetes.io/component"] == "cache"
+def test_pod_writes_only_to_limited_memory_and_volumes(resource: Registered) -> None:
+    sizes = [volume["emptyDir"] for volume in pod(resource)["volumes"] if "emptyDir" in volume]
+    assert sizes or resource.labels["app.kubernetes.io/component"] == "cache"
     assert all(entry["medium"] == "Memory" and entry["sizeLimit"] for entry in sizes)
 
 
 @every_pod
-def test_secrets_are_read_only_files_and_never_variables(it: Registered) -> None:
-    for container in containers(it):
+def test_secrets_are_mounted_as_read_only_files_and_never_set_as_variables(resource: Registered) -> None:
+    for container in containers(resource):
         for variable in container.get("env", ()):
             assert "valueFrom" not in variable
         for mount in container["volumeMounts"]:
             assert mount.get("readOnly") is True or mount["mountPath"] != "/run/secrets"
 
 
-@every_staying
-def test_startup_liveness_and_readiness_probes_differ(it: Registered) -> None:
-    for container in containers(it):
+@every_long_running_workload
+def test_startup_liveness_and_readiness_probes_differ(resource: Registered) -> None:
+    for container in containers(resource):
         startup, liveness, readiness = (
             container["startupProbe"],
             container["livenessProbe"],
             container.get("readinessProbe"),
         )
-        assert bool(readiness) == (it.labels["app.kubernetes.io/component"] != "worker")
+        assert bool(readiness) == ("tiers:worker:Worker" not in resource.urn)
         assert startup != liveness != readiness != startup
         handlers = [{key for key in probe if key in ("exec", "httpGet", "tcpSocket")} for probe in (startup, liveness)]
         assert all(len(handler) == 1 for handler in handlers)
         if readiness:
-            handler_ = {key: value for key, value in readiness.items() if key in ("exec", "httpGet", "tcpSocket")}
-            assert handler_ != {key: liveness.get(key) for key in handler_}
+            readiness_handler = {
+                key: value for key, value in readiness.items() if key in ("exec", "httpGet", "tcpSocket")
+            }
+            assert readiness_handler != {key: liveness.get(key) for key in readiness_handler}
 
 
-@every_staying
-def test_workload_has_its_own_service_account_and_disruption_budget(it: Registered) -> None:
-    deployed = next(entry for entry in ALL.values() if it in entry.all)
-    # Members of one workload share its budget: one of them at a time may leave.
-    owner = it.labels["app.kubernetes.io/name"] if LABEL_MEMBER in it.labels else it.inputs["metadata"]["name"]
-    assert pod(it)["serviceAccountName"] == owner
+@every_long_running_workload
+def test_workload_has_its_own_service_account_and_disruption_budget(resource: Registered) -> None:
+    deployed = next(entry for entry in ALL.values() if resource in entry.all)
+    # Members of one workload share a disruption budget, because only one member at a time may be evicted.
+    owner = (
+        resource.labels["app.kubernetes.io/name"]
+        if LABEL_MEMBER in resource.labels
+        else resource.inputs["metadata"]["name"]
+    )
+    assert pod(resource)["serviceAccountName"] == owner
     account = deployed.one("ServiceAccount", owner)
     assert account.inputs["automountServiceAccountToken"] is False
     budget = deployed.one("PodDisruptionBudget", owner).inputs["spec"]
     assert budget["maxUnavailable"] == 1
-    labels_ = budget["selector"]["matchLabels"].items()
-    assert {"app.kubernetes.io/name", "app.kubernetes.io/instance"} <= {key for key, _ in labels_}
-    assert labels_ <= it.inputs["spec"]["selector"]["matchLabels"].items()
+    selector = budget["selector"]["matchLabels"].items()
+    assert {"app.kubernetes.io/name", "app.kubernetes.io/instance"} <= {key for key, _ in selector}
+    assert selector <= resource.inputs["spec"]["selector"]["matchLabels"].items()
 
 
-@every_staying
-def test_pod_has_time_to_finish_its_requests(it: Registered) -> None:
-    described = project().get(it.labels["app.kubernetes.io/component"], {})
-    container = containers(it)[0]
-    grace = pod(it)["terminationGracePeriodSeconds"]
-    if it.kind == "Deployment" and "port" in described:
+@every_long_running_workload
+def test_grace_period_leaves_a_pod_30_s_to_finish_its_requests(resource: Registered) -> None:
+    tier = project().get(resource.labels["app.kubernetes.io/component"], {})
+    container = containers(resource)[0]
+    grace = pod(resource)["terminationGracePeriodSeconds"]
+    if resource.kind == "Deployment" and "port" in tier:
         assert container["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
         grace -= 5
     assert grace >= 30
@@ -313,16 +346,16 @@ def test_pod_has_time_to_finish_its_requests(it: Registered) -> None:
 
 @pytest.mark.parametrize("deployed", ALL.values(), ids=ALL)
 def test_tiers_of_a_slot_spread_over_zones_and_hosts(deployed: Deployment) -> None:
-    for it in (entry for entry in deployed.of_type("Deployment") if entry.labels["tiers.role"] == "tier"):
-        spread = pod(it)["topologySpreadConstraints"]
+    for resource in (entry for entry in deployed.of_type("Deployment") if entry.labels["tiers.role"] == "tier"):
+        spread = pod(resource)["topologySpreadConstraints"]
         assert [entry["topologyKey"] for entry in spread] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
-        assert all(entry["labelSelector"] == it.inputs["spec"]["selector"] for entry in spread)
+        assert all(entry["labelSelector"] == resource.inputs["spec"]["selector"] for entry in spread)
 
 
-def test_replicas_of_an_autoscaled_tier_are_ignored() -> None:
+def test_pulumi_ignores_the_replicas_of_an_autoscaled_tier() -> None:
     deployed = ALL["prod"]
     api = deployed.one("Deployment", "api-blue")
-    # It begins with the lower bound, because it must not go live as one pod. After that the autoscaler sets the number.
+    # A new Deployment starts with the autoscaler's minimum of pods, because one pod can't serve the live traffic.
     assert (api.inputs["spec"]["replicas"], api.ignores) == (2, ("spec.replicas",))
     assert deployed.one("Deployment", "web-blue").ignores == ()
     assert deployed.one("Deployment", "web-blue").inputs["spec"]["replicas"] == 2
@@ -332,7 +365,7 @@ def test_replicas_of_an_autoscaled_tier_are_ignored() -> None:
     assert scaler["scaleTargetRef"]["name"] == "api-blue"
 
 
-def test_pods_of_tasks_are_in_no_service() -> None:
+def test_no_service_selects_the_pods_of_tasks() -> None:
     for deployed in ALL.values():
         services = [entry.inputs["spec"]["selector"].items() for entry in deployed.of_type("Service")]
         jobs = [job.inputs["spec"] for job in deployed.of_type("Job")]
@@ -343,26 +376,28 @@ def test_pods_of_tasks_are_in_no_service() -> None:
 
 
 def test_every_image_of_prod_is_named_by_its_digest() -> None:
-    images = {container["image"] for _, it in PODS if it in ALL["prod"].all for container in containers(it)}
+    images = {
+        container["image"] for _, resource in PODS if resource in ALL["prod"].all for container in containers(resource)
+    }
     images |= {ALL["prod"].one("Cluster", "database-ha").inputs["spec"]["imageName"]}
     images |= {entry["image"] for entry in pod(ALL["prod"].one("Pooler", "database-pooler"))["containers"]}
-    # The images are of web, api, worker and the smoke test; of PostgreSQL and its pooler; of Redis and its proxy.
+    # Images: web, api, worker, smoke test, PostgreSQL, pooler, Redis, Redis proxy.
     assert len(images) == 8
     assert all("@sha256:" in image for image in images)
 
 
-def test_built_images_come_from_the_registry() -> None:
+def test_built_image_is_pulled_from_the_registry() -> None:
     [api] = containers(ALL["staging"].one("Deployment", "api-blue"))
     assert api["image"].startswith("127.0.0.1:5005/board/board-api:")
 
 
-def test_secrets_are_immutable_and_named_by_their_content() -> None:
-    one, other = first("staging"), deploy(stack="staging", secrets=SECRETS | {"cache-password": "another"})
-    names = [{entry.inputs["metadata"]["name"] for entry in deployed.of_type("Secret")} for deployed in (one, other)]
-    assert len(names[0] - names[1]) == 3  # Those of api, worker and cache change; the database's does not.
-    assert all(entry.inputs["immutable"] is True for entry in one.of_type("Secret"))
-    assert all(set(entry.secret_outputs) == {"data", "stringData"} for entry in one.of_type("Secret"))
-    assert one.release != other.release
+def test_secrets_are_immutable_and_a_new_value_gives_a_new_name() -> None:
+    before, after = first("staging"), deploy(stack="staging", secrets=SECRETS | {"cache-password": "another"})
+    names = [{entry.inputs["metadata"]["name"] for entry in deployed.of_type("Secret")} for deployed in (before, after)]
+    assert len(names[0] - names[1]) == 3  # The Secrets of api, worker and cache change.
+    assert all(entry.inputs["immutable"] is True for entry in before.of_type("Secret"))
+    assert all(set(entry.secret_outputs) == {"data", "stringData"} for entry in before.of_type("Secret"))
+    assert before.release != after.release
 
 
 def test_tier_receives_its_own_secrets_only() -> None:
@@ -370,13 +405,13 @@ def test_tier_receives_its_own_secrets_only() -> None:
         entry.labels["app.kubernetes.io/component"]: set(entry.inputs["stringData"])
         for entry in first("prod").of_type("Secret")
     }
-    both, cache = {"database-password", "cache-password"}, {"cache-password"}
+    both_passwords, cache = {"database-password", "cache-password"}, {"cache-password"}
     assert secrets == {
-        "api": both, "worker": both, "database": {"username", "password"}, "cache": cache, "cache-proxy": cache,
+        "api": both_passwords, "worker": both_passwords, "database": {"username", "password"}, "cache": cache, "cache-proxy": cache,
     }  # fmt: skip
 
 
-def test_external_secrets_are_mounted_with_the_others() -> None:
+def test_external_secrets_are_mounted_in_the_same_folder_as_other_secrets() -> None:
     deployed = ALL["everything"]
     [volume] = [entry for entry in pod(deployed.one("Deployment", "api-blue"))["volumes"] if entry["name"] == "secrets"]
     files = {
@@ -397,10 +432,10 @@ def test_external_database_is_not_deployed_and_its_host_is_passed_to_tiers() -> 
 
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
-def test_data_is_protected_with_protect_data(stack: str) -> None:
+def test_data_volumes_and_clusters_are_protected_if_protect_data_is_set(stack: str) -> None:
     protected = {entry.kind for entry in first(stack).objects if entry.protect}
     assert {entry.kind for entry in first(stack).objects if entry.retained} == protected
-    # In prod the operator creates the claims of the database: they belong to the Cluster.
+    # In prod CloudNativePG creates the volume claims of the database, so Tiers protects the Cluster instead.
     assert protected == ({"Cluster", "PersistentVolumeClaim"} if stack == "prod" else set())
     env = environment("staging") | {"protect_data": True}
     assert {entry.kind for entry in deploy(env=env, stack="staging").objects if entry.protect} == {
@@ -409,7 +444,7 @@ def test_data_is_protected_with_protect_data(stack: str) -> None:
     }
 
 
-def test_existing_namespace_is_left_alone_and_a_created_one_is_restricted() -> None:
+def test_created_namespace_is_restricted_and_existing_namespace_is_not_managed() -> None:
     assert not [entry for entry in first("prod").objects if entry.kind == "Namespace"]
     [namespace] = first("staging").of_type("Namespace")
     assert namespace.labels["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -419,15 +454,15 @@ def test_existing_namespace_is_left_alone_and_a_created_one_is_restricted() -> N
 # ---------------------------------------------------------------------- releases
 
 
-def test_one_route_moves_all_traffic_and_no_resource_depends_on_it() -> None:
+def test_one_http_route_switches_all_traffic_and_has_no_dependents() -> None:
     for deployed in (first("staging"), second("staging")):
         live = deployed.one("HTTPRoute", "board")
         slot = live.labels["tiers.slot"]
         backends = {ref["name"] for rule in live.inputs["spec"]["rules"] for ref in rule["backendRefs"]}
         assert backends == {f"web-{slot}", f"api-{slot}"}
         for path in ("/", "/api"):
-            everybody = {"path": {"type": "PathPrefix", "value": path}}
-            assert [rule for rule in live.inputs["spec"]["rules"] if everybody in rule["matches"]]
+            path_match = {"path": {"type": "PathPrefix", "value": path}}
+            assert [rule for rule in live.inputs["spec"]["rules"] if path_match in rule["matches"]]
         assert "X-Tiers-Slot" not in json.dumps(live.inputs)
         assert not [entry.name for entry in deployed if live.urn in entry.waits_for]
     assert {entry.name for entry in second("staging").of_type("HTTPRoute")} == {"board", "board-blue", "board-green"}
@@ -445,7 +480,7 @@ ACCEPTS = {
 
 
 @pytest.mark.parametrize("accept", ACCEPTS)
-def test_cookie_pins_assets_to_the_slot_of_their_page_and_new_pages_to_live(accept: str) -> None:
+def test_cookie_pins_assets_to_the_slot_of_their_page_but_not_new_pages(accept: str) -> None:
     old, new = first("staging"), second("staging")
     for route, release in (
         (old.one("HTTPRoute", "board-blue"), old.release),
@@ -477,7 +512,7 @@ def test_only_responses_with_pages_set_the_release_cookie() -> None:
             assert entry["value"] == f"tiers-release={second('prod').release}; Path=/; HttpOnly; SameSite=Lax; Secure"
 
 
-def test_pinned_route_of_a_replaced_release_changes_before_its_workloads() -> None:
+def test_cookie_route_of_a_replaced_release_changes_before_its_workloads() -> None:
     third = deploy(project() | {"version": "3.0.0"}, export=exported(second("staging")), stack="staging")
     for kind in ("Deployment", "Service"):
         for entry in third.of_type(kind):
@@ -492,26 +527,28 @@ def test_cold_standby_has_no_cookie_routes() -> None:
 
 
 def test_suspended_standby_receives_no_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cookies of the release's pages are ignored, too. A rollback routes them again once everything runs."""
+    """Check that the gateway ignores the release cookie of a suspended standby until a rollback has started all tiers of the standby again."""
     route = first("staging").one("HTTPRoute", "board-blue").inputs
     open_rules = [rule for rule in route["spec"]["rules"] if len(rule["matches"][0]["headers"]) == 1]
     assert open_rules != route["spec"]["rules"]
     cold: dict[str, Any] = environment("staging") | {"release": {"standby": "cold"}}
     after = deploy(project() | {"version": "2.0.0"}, cold, export=exported(first("staging")), stack="staging")
-    shut = after.one("HTTPRoute", "board-blue")
-    assert shut.inputs == route | {"spec": route["spec"] | {"rules": open_rules}}
+    closed_route = after.one("HTTPRoute", "board-blue")
+    assert closed_route.inputs == route | {"spec": route["spec"] | {"rules": open_rules}}
     assert "board-blue" in after.before(after.one("HTTPRoute", "board"))
     monkeypatch.setenv("TIERS_RELEASE", "previous")
-    back = deploy(env=cold, export=exported(after), stack="staging")
-    way = back.one("HTTPRoute", "board-blue")
-    assert way.inputs == route
-    assert {"web-blue", "api-blue", "worker-blue"} <= back.before(way)
-    assert back.one("HTTPRoute", "board").inputs["spec"] == first("staging").one("HTTPRoute", "board").inputs["spec"]
+    rollback = deploy(env=cold, export=exported(after), stack="staging")
+    reopened_route = rollback.one("HTTPRoute", "board-blue")
+    assert reopened_route.inputs == route
+    assert {"web-blue", "api-blue", "worker-blue"} <= rollback.before(reopened_route)
+    assert (
+        rollback.one("HTTPRoute", "board").inputs["spec"] == first("staging").one("HTTPRoute", "board").inputs["spec"]
+    )
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "PodDisruptionBudget"])
-def test_selectors_of_two_releases_differ(kind: str) -> None:
-    """Otherwise a pod of another release could be awaited, or answer requests, instead of a pod of this one."""
+def test_selectors_of_pods_differ_between_two_releases(kind: str) -> None:
+    """Check that no selector matches both releases. Otherwise Pulumi or a Service could select the wrong pods."""
     selectors = [
         json.dumps(entry.inputs["spec"]["selector"])
         for deployed in (first("staging"), deploy(project() | {"version": "2.0.0"}, stack="staging"))
@@ -530,34 +567,34 @@ def test_switch_depends_on_every_gate() -> None:
     assert {"database-ha", "database-pooler", "cache"} <= deployed.before("blue-api-migrate")
 
 
-def test_live_slot_is_replayed_unchanged_by_a_release() -> None:
+def test_new_release_leaves_the_live_slot_unchanged() -> None:
     for stack in ("staging", "prod"):
         replayed = [entry for entry in second(stack).objects if entry.ignores == ("*",)]
         created = [entry for entry in first(stack).objects if in_a_slot(entry, first(stack))]
-        resting = {entry.urn for entry in created if entry.kind == "Deployment" and entry.name == "worker-blue"}
-        assert {entry.urn for entry in replayed} == {entry.urn for entry in created} - resting
-        assert len(resting) == 1
+        suspended = {entry.urn for entry in created if entry.kind == "Deployment" and entry.name == "worker-blue"}
+        assert {entry.urn for entry in replayed} == {entry.urn for entry in created} - suspended
+        assert len(suspended) == 1
         assert all(not entry.inputs for entry in replayed)
 
 
-@pytest.mark.parametrize("failing", ["blue-api-migrate", "blue-smoke"])
-def test_failed_gate_stops_before_the_switch(failing: str) -> None:
-    seen: list[Registered] = []
-    with pytest.raises(Exception, match=failing):
-        deploy(stack="staging", fail=lambda name: name == failing, seen=seen)
-    assert [entry for entry in seen if entry.name == "api-blue"] or failing == "blue-api-migrate"
-    assert not [entry for entry in seen if entry.labels.get("tiers.role") == "switch"]
+@pytest.mark.parametrize("failing_gate", ["blue-api-migrate", "blue-smoke"])
+def test_failed_gate_stops_the_update_before_the_switch(failing_gate: str) -> None:
+    registrations: list[Registered] = []
+    with pytest.raises(Exception, match=failing_gate):
+        deploy(stack="staging", fail=lambda name: name == failing_gate, registrations=registrations)
+    assert [entry for entry in registrations if entry.name == "api-blue"] or failing_gate == "blue-api-migrate"
+    assert not [entry for entry in registrations if entry.labels.get("tiers.role") == "switch"]
 
 
-def test_rollback_is_a_switch_with_the_routes_of_the_old_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rollback_restores_the_routes_and_the_worker_of_the_old_release(monkeypatch: pytest.MonkeyPatch) -> None:
     app: dict[str, Any] = project() | {"version": "2.0.0"}
     app["api"] |= {"port": 9000, "paths": ["/v2"]}
     released = deploy(app, export=exported(first("staging")), stack="staging")
     monkeypatch.setenv("TIERS_RELEASE", "previous")
-    back = deploy(app, export=exported(released), stack="staging")
-    rules = back.one("HTTPRoute", "board").inputs["spec"]["rules"]
+    rollback = deploy(app, export=exported(released), stack="staging")
+    rules = rollback.one("HTTPRoute", "board").inputs["spec"]["rules"]
     assert rules == first("staging").one("HTTPRoute", "board").inputs["spec"]["rules"] != []
-    again = [entry for entry in back.objects if in_a_slot(entry, back) and entry.ignores != ("*",)]
+    again = [entry for entry in rollback.objects if in_a_slot(entry, rollback) and entry.ignores != ("*",)]
     assert [(entry.kind, entry.name) for entry in again] == [("Deployment", "worker-blue")]
     assert again[0].inputs == first("staging").one("Deployment", "worker-blue").inputs
 
@@ -566,7 +603,7 @@ def test_failed_job_is_created_again() -> None:
     export = exported(first("staging"))
     for resource in export["deployment"]["resources"]:
         if resource["urn"].endswith("::blue-smoke"):
-            resource["initErrors"] = ["the Job has failed"]
+            resource["initErrors"] = ["the Job failed"]
         if not resource["custom"]:
             resource["outputs"] = {}
     export["deployment"]["resources"] = [
@@ -576,28 +613,28 @@ def test_failed_job_is_created_again() -> None:
     assert again.inputs["spec"]["template"]["metadata"]["labels"]["tiers.attempt"] == "2"
 
 
-def test_only_the_scale_of_the_live_slot_follows_the_configuration() -> None:
+def test_changed_scale_of_the_live_slot_is_applied_without_a_release() -> None:
     env = environment("prod")
     env["tiers"] = copy.deepcopy(env["tiers"])
     env["tiers"]["web"]["replicas"] = 5
     env["tiers"]["api"]["autoscale"] = {"max": 12, "cpu": 70}
     after = deploy(env=env, export=exported(first("prod")), stack="prod")
-    touched = {
+    changed = {
         (entry.kind, entry.name): entry.inputs
         for entry in after.objects
         if in_a_slot(entry, after) and not entry.ignores
     }
-    assert set(touched) == {("Deployment", "web-blue"), ("HorizontalPodAutoscaler", "api-blue")}
+    assert set(changed) == {("Deployment", "web-blue"), ("HorizontalPodAutoscaler", "api-blue")}
     web: Any = copy.deepcopy(first("prod").one("Deployment", "web-blue").inputs)
     web["spec"]["replicas"] = 5
-    assert touched["Deployment", "web-blue"] == web
-    scaler = touched["HorizontalPodAutoscaler", "api-blue"]["spec"]
+    assert changed["Deployment", "web-blue"] == web
+    scaler = changed["HorizontalPodAutoscaler", "api-blue"]["spec"]
     assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 12)
     [switch] = [entry for entry in after.of_type("HTTPRoute") if entry.name == "board"]
     assert switch.ignores == ("*",)
 
 
-def test_paths_are_part_of_the_release_digest() -> None:
+def test_url_paths_of_a_tier_are_part_of_the_release_digest() -> None:
     app = project()
     app["api"] |= {"paths": ["/api", "/v2"]}
     assert deploy(app, stack="staging").release != first("staging").release
@@ -616,7 +653,7 @@ def test_paths_are_part_of_the_release_digest() -> None:
     ],
 )
 def test_settings_of_pods_and_routes_are_part_of_the_release_digest(path: str, value: Any) -> None:
-    """Otherwise a change would reach the live slot without a gate, or have no effect without a message."""
+    """Check that a change gives a new digest. Otherwise the change would bypass the gates or have no effect."""
     env: Any = environment("staging")
     *parents, last = path.split(".")
     target = env
@@ -626,17 +663,20 @@ def test_settings_of_pods_and_routes_are_part_of_the_release_digest(path: str, v
     assert deploy(env=env, stack="staging").release != first("staging").release
 
 
-def test_changed_database_pod_is_replaced_on_the_same_volume() -> None:
-    """An update in place would not be awaited, and a pod that can't start would block one that can."""
+def test_database_with_changed_settings_is_replaced_on_the_same_volume() -> None:
+    """Check that the StatefulSet is replaced instead of updated in place.
+
+    Pulumi does not wait for an update in place. A pod that an update in place breaks would block the next update.
+    """
     env = environment("staging")
     env["tiers"] = {**env["tiers"], "database": {"memory": "1Gi"}}
-    one, other = (
+    before, after = (
         deployed.one("StatefulSet", "database").inputs["spec"]
         for deployed in (first("staging"), deploy(env=env, stack="staging"))
     )
-    assert one["selector"] != other["selector"]
-    assert one["template"]["spec"]["volumes"] == other["template"]["spec"]["volumes"]
-    for spec in (one, other):
+    assert before["selector"] != after["selector"]
+    assert before["template"]["spec"]["volumes"] == after["template"]["spec"]["volumes"]
+    for spec in (before, after):
         assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
     assert (
         first("staging").one("Deployment", "api-blue").inputs
@@ -644,7 +684,7 @@ def test_changed_database_pod_is_replaced_on_the_same_volume() -> None:
     )
 
 
-def test_worker_without_a_probe_must_run_10_s() -> None:
+def test_worker_without_a_probe_must_run_10_s_to_be_ready() -> None:
     app = project()
     del app["worker"]["alive"]
     spec = deploy(app, stack="staging").one("Deployment", "worker-blue").inputs["spec"]
@@ -656,22 +696,22 @@ def test_rollback_scales_the_slot_before_the_switch(monkeypatch: pytest.MonkeyPa
     released = deploy(app, env, export=exported(first("staging")), stack="staging")
     env["tiers"] = {**env["tiers"], "web": {"replicas": 5}}
     monkeypatch.setenv("TIERS_RELEASE", "previous")
-    back = deploy(app, env, export=exported(released), stack="staging")
-    assert back.one("Deployment", "web-blue").inputs["spec"]["replicas"] == 5
-    assert "web-blue" in back.before(back.one("HTTPRoute", "board"))
+    rollback = deploy(app, env, export=exported(released), stack="staging")
+    assert rollback.one("Deployment", "web-blue").inputs["spec"]["replicas"] == 5
+    assert "web-blue" in rollback.before(rollback.one("HTTPRoute", "board"))
 
 
 def test_another_application_in_the_same_stack_is_refused() -> None:
-    with pytest.raises(RunError, match=r"app\.name: this stack holds board"):
+    with pytest.raises(RunError, match=r"app\.name: this stack contains board"):
         deploy(project() | {"name": "shop"}, export=exported(first("staging")), stack="staging")
 
 
-def test_read_only_user_of_a_shared_volume_mounts_it_read_only() -> None:
+def test_tier_with_read_only_access_mounts_a_shared_volume_read_only() -> None:
     mounts = {
         name: next(
-            container
-            for container in containers(ALL["everything"].one("Deployment", name))[0]["volumeMounts"]
-            if container["name"] == "uploads"
+            mount
+            for mount in containers(ALL["everything"].one("Deployment", name))[0]["volumeMounts"]
+            if mount["name"] == "uploads"
         )
         for name in ("web-blue", "api-blue")
     }

@@ -1,22 +1,23 @@
-"""Steps of the lab: images do not depend on the clone, and every step runs after the steps it needs."""
+"""Tests of the steps that install the lab: the base image, the lock between two labs, and the list `needs` of each step."""
 
 import fcntl
+import socket
 import threading
 from pathlib import Path
 
 import pytest
 
-from lab import cluster, engine, steps
+from lab import cluster, engine, steps, toolchain
 from lab.__main__ import WHAT
 
 from .program import ROOT
 
 
-def test_base_image_does_not_depend_on_the_clone() -> None:
+def test_commands_that_build_the_base_image_do_not_contain_the_path_of_the_clone() -> None:
     assert not [word for word in engine.BOOTSTRAP if str(ROOT) in word]
 
 
-def test_two_labs_at_once_run_a_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_concurrent_labs_run_a_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "CACHE", tmp_path)
     steps_run: list[str] = []
     slow = steps.Step(
@@ -25,62 +26,82 @@ def test_two_labs_at_once_run_a_step_once(tmp_path: Path, monkeypatch: pytest.Mo
         present=lambda: "there" if steps_run else None,
         run=lambda: (threading.Event().wait(0.2), steps_run.append("once"))[1],
     )
-    both = [threading.Thread(target=steps.bring, args=([slow],)) for _ in range(2)]
-    for thread in both:
+    threads = [threading.Thread(target=steps.bring, args=([slow],)) for _ in range(2)]
+    for thread in threads:
         thread.start()
-    for thread in both:
+    for thread in threads:
         thread.join()
     assert steps_run == ["once"]
 
 
-def _while_another_lab_builds(lab: steps.Step) -> threading.Thread:
-    bringing = threading.Thread(target=steps.bring, args=([lab],), daemon=True)
-    bringing.start()
-    bringing.join(timeout=0.5)
-    return bringing
+def _start_lab_during_another_build(lab: steps.Step) -> threading.Thread:
+    lab_thread = threading.Thread(target=steps.bring, args=([lab],), daemon=True)
+    lab_thread.start()
+    lab_thread.join(timeout=0.5)
+    return lab_thread
 
 
-def test_complete_machine_does_not_wait_for_the_build_of_another_lab(
+def test_lab_without_missing_steps_does_not_wait_for_another_lab(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "CACHE", tmp_path)
     complete = steps.Step(name="it", takes="a moment", present=lambda: "there", run=lambda: None)
     with (tmp_path / "lab.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert not _while_another_lab_builds(complete).is_alive()
+        assert not _start_lab_during_another_build(complete).is_alive()
 
 
-def test_missing_step_waits_for_the_build_of_another_lab_and_checks_again(
+def test_lab_with_a_missing_step_waits_for_another_lab_and_checks_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "CACHE", tmp_path)
-    built_by_the_other: list[str] = []
+    steps_of_the_other_lab: list[str] = []
     runs: list[str] = []
     missing = steps.Step(
         name="it",
         takes="a moment",
-        present=lambda: "there" if built_by_the_other else None,
+        present=lambda: "there" if steps_of_the_other_lab else None,
         run=lambda: runs.append("again"),
     )
     with (tmp_path / "lab.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        bringing = _while_another_lab_builds(missing)
-        assert bringing.is_alive()
-        built_by_the_other.append("once")
-    bringing.join(timeout=5)
-    assert not bringing.is_alive()
+        lab_thread = _start_lab_during_another_build(missing)
+        assert lab_thread.is_alive()
+        steps_of_the_other_lab.append("once")
+    lab_thread.join(timeout=5)
+    assert not lab_thread.is_alive()
     assert not runs
 
 
-@pytest.mark.parametrize("requested", [("dev", "tools", "data"), *((what,) for what in WHAT)], ids="+".join)
-@pytest.mark.parametrize("own_engine", [False, True])
-@pytest.mark.parametrize("own_cluster", [False, True])
-def test_needs_of_a_step_are_part_of_the_same_run(
-    requested: tuple[str, ...], own_engine: bool, own_cluster: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("requested", [("dev", "tools", "data"), *((group,) for group in WHAT)], ids="+".join)
+@pytest.mark.parametrize("has_engine", [False, True])
+@pytest.mark.parametrize("has_cluster", [False, True])
+def test_every_step_is_run_together_with_the_steps_that_it_needs(
+    requested: tuple[str, ...], has_engine: bool, has_cluster: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a complete machine no step runs, and a missing dependency shows on a new machine only."""
-    monkeypatch.setattr(engine, "answers", lambda: own_engine)
+    """Check machines without engine or cluster too, because a complete machine would not reveal a missing step."""
+    monkeypatch.setattr(engine, "answers", lambda: has_engine)
     monkeypatch.setattr(engine, "ours", lambda _: None)
-    monkeypatch.setattr(cluster, "another", lambda: "an administrator's" if own_cluster else None)
-    steps_run = {step.name: step for what in requested for step in WHAT[what]()}
+    monkeypatch.setattr(cluster, "another", lambda: "an administrator's" if has_cluster else None)
+    steps_run = {step.name: step for group in requested for step in WHAT[group]()}
     assert {need for step in steps_run.values() for need in step.needs} <= set(steps_run)
+
+
+def test_engine_that_accepts_a_connection_but_stays_silent_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "PATIENCE", 0.1)
+    path = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        assert engine.answers(path) is False
+
+
+def test_program_version_equals_the_version_pinned_in_go_mod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain, "HERE", tmp_path)
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "go.mod").write_text(
+        "require (\n\texample.com/kubectl v0.9.0\n\texample.com/kube v1.35.4\n)\n"
+    )
+    assert toolchain.pinned_version("cluster", "example.com/kube") == "v1.35.4"

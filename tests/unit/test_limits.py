@@ -1,15 +1,15 @@
-"""Limits of a platform, checked on rendered objects at the limit and one beyond it."""
+"""Tests of platform limits: a value at a limit is accepted, and a value beyond the limit is refused."""
 
 import re
 from typing import Any
+from unittest import mock
 
 import pytest
-from pulumi import Output
 
-from components.checkpoint import parse
-from components.config import ConfigError, Settings, check_stack, load_app, load_environment
-from components.platforms import docker
-from components.tier import routes
+from components.config import ConfigError, check_stack, load_app, load_environment
+from components.platforms import inspector
+from components.release.checkpoint import parse
+from components.rendering import render_routes
 
 from . import program
 from .program import deploy, environment, project
@@ -20,34 +20,34 @@ def _cluster(standby: str = "warm") -> dict[str, Any]:
     return settings | {"release": {"standby": standby}, "pinned": False}
 
 
-@pytest.mark.parametrize(("standby", "most"), [("warm", 60), ("cold", 64)])
-def test_most_prefixes_of_a_route_are_rendered_and_one_more_is_refused(standby: str, most: int) -> None:
+@pytest.mark.parametrize(("standby", "limit"), [("warm", 60), ("cold", 64)])
+def test_path_prefixes_are_rendered_up_to_the_limit_and_refused_above(standby: str, limit: int) -> None:
     app = project()
     app["web"]["metrics"] = app["api"]["metrics"] = "/metrics"
-    app["api"]["paths"] = [f"/p{number}" for number in range(most)]
+    app["api"]["paths"] = [f"/p{number}" for number in range(limit)]
     for route in deploy(app, _cluster(standby), stack="staging").of_type("HTTPRoute"):
         matches = [len(rule["matches"]) for rule in route.inputs["spec"]["rules"]]
         assert max(matches) <= 64
         assert sum(matches) <= 128
         assert len(matches) <= 16
     app["api"]["paths"].append("/more")
-    with pytest.raises(ConfigError, match=f"app.api.paths: .*; give at most {most}"):
+    with pytest.raises(ConfigError, match=f"app.api.paths: .*; use at most {limit}"):
         load_environment(_cluster(standby), load_app(app))
 
 
 @pytest.mark.parametrize(
-    ("stack", "wrong"),
+    ("stack", "problem"),
     [
-        ("Prod", "'board-Prod' is not the name of a namespace"),
-        ("prod.eu", "'board-prod.eu' is not the name of a namespace"),
-        ("prod_", "'board-prod_' is not the value of a label"),
-        ("p" * 58, "has 64 characters, and a label takes 63"),
+        ("Prod", "'board-Prod' can't be the name of a namespace"),
+        ("prod.eu", "'board-prod.eu' can't be the name of a namespace"),
+        ("prod_", "'board-prod_' can't be the value of a Kubernetes label"),
+        ("p" * 58, "has 64 characters, but the value of a Kubernetes label has at most 63"),
     ],
 )
-def test_stack_name_that_is_no_namespace_is_refused_on_kubernetes_only(stack: str, wrong: str) -> None:
+def test_stack_name_invalid_as_namespace_is_refused_on_kubernetes_only(stack: str, problem: str) -> None:
     app = load_app(project())
     on_cluster, on_engine = load_environment(_cluster(), app), load_environment(environment("dev"), app)
-    with pytest.raises(ConfigError, match=f"^stack: .*{re.escape(wrong)}.*; "):
+    with pytest.raises(ConfigError, match=f"^stack: .*{re.escape(problem)}.*; "):
         check_stack(stack, app, on_cluster)
     check_stack(stack, app, on_engine)
 
@@ -61,24 +61,25 @@ def test_any_stack_name_is_accepted_with_a_configured_namespace() -> None:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"storage": "6Mi"}, "environment.tiers.database.storage: an empty database needs more; give at least 64Mi"),
+        ({"storage": "6Mi"}, "environment.tiers.database.storage: an empty database needs more; use at least 64Mi"),
         ({"storage": "2000000Gi"}, "environment.tiers.database.storage: '2000000Gi' is more than any machine has; …"),
         ({"memory": "99999999Gi"}, "environment.tiers.database.memory: '99999999Gi' is more than any machine has; …"),
     ],
 )
-def test_impossible_size_is_refused(change: dict[str, Any], line: str) -> None:
+def test_storage_or_memory_outside_of_the_possible_range_is_refused(change: dict[str, Any], line: str) -> None:
     value = _cluster()
     value["tiers"]["database"] = change
     with pytest.raises(ConfigError, match="^" + re.escape(line.rstrip("…"))):
         load_environment(value, load_app(project()))
 
 
-def test_worker_without_a_probe_and_too_little_start_time_is_refused() -> None:
+def test_worker_without_a_probe_is_refused_if_its_start_time_is_too_short() -> None:
     app, value = project(), _cluster()
     app["worker"] |= {"alive": [], "start_within": "9s"}
     value["kubernetes"]["schedule_within"] = "1s"
     with pytest.raises(
-        ConfigError, match=r"app\.worker\.start_within: with kubernetes\.schedule_within it is 10s, .*; give more"
+        ConfigError,
+        match=r"app\.worker\.start_within: start_within and kubernetes\.schedule_within add up to 10s, .*; use more",
     ):
         load_environment(value, load_app(app))
     value["kubernetes"]["schedule_within"] = "2s"
@@ -110,23 +111,25 @@ def test_variable_that_the_program_sets_is_refused_in_app_and_environment(tier: 
             load_environment(settings, load_app(value))
 
 
-def test_secrets_over_a_mebibyte_are_refused_one_by_one_and_together() -> None:
+def test_secret_over_1_mib_and_secrets_over_1_mib_together_are_refused() -> None:
     app = project()
     app["api"]["secrets"] = ["one", "two"]
     values = program.SECRETS | {"one": "x" * 700_000, "two": "y" * 700_000}
-    with pytest.raises(ConfigError, match=r"app\.api\.secrets: they have 1400000 bytes together"):
+    with pytest.raises(ConfigError, match=r"app\.api\.secrets: all secrets together have 1400000 bytes"):
         deploy(app, _cluster(), stack="staging", secrets=values)
-    with pytest.raises(ConfigError, match=r"secrets\.one: app\.api\.secrets uses it, and it has 1100000 bytes"):
+    with pytest.raises(
+        ConfigError, match=r"secrets\.one: app\.api\.secrets uses this secret, but it has 1100000 bytes"
+    ):
         deploy(app, environment("dev"), secrets=values | {"one": "x" * 1_100_000})
 
 
-def test_paths_that_are_one_folder_in_two_spellings_are_refused() -> None:
+def test_two_paths_of_the_same_folder_are_refused() -> None:
     app = project()
     app["api"]["writable"] = ["/tmp", "/tmp/../tmp/"]
     with pytest.raises(ConfigError, match="absolute path"):
         load_app(app)
     app["api"]["writable"] = ["/tmp", "/tmp/./"]
-    with pytest.raises(ConfigError, match="given twice"):
+    with pytest.raises(ConfigError, match="listed twice"):
         load_app(app)
 
 
@@ -135,7 +138,7 @@ def test_paths_that_are_one_folder_in_two_spellings_are_refused() -> None:
 def test_mount_over_the_folder_of_secrets_is_refused(key: str, path: str) -> None:
     app = project()
     app["api"][key] = [path] if key == "writable" else {"files": path}
-    with pytest.raises(ConfigError, match=rf"app\.api\.{key}.*: .* where the program mounts secrets; "):
+    with pytest.raises(ConfigError, match=rf"app\.api\.{key}.*: the program mounts secrets at .*; "):
         load_app(app)
 
 
@@ -147,17 +150,15 @@ def test_parent_of_the_folder_of_secrets_may_be_writable() -> None:
 
 def test_gateway_configuration_too_long_for_a_process_is_refused() -> None:
     app = load_app(project() | {"api": project()["api"] | {"paths": [f"/{n}/{'x' * 1000}" for n in range(64)]}})
-    settings = Settings(
-        app=app, environment=load_environment(environment("dev"), app), secrets={}, sealed=Output.secret({})
-    )
+    settings = mock.Mock(app=app, environment=load_environment(environment("dev"), app))
     with pytest.raises(
-        ConfigError, match=r"^app\.api\.paths: with them the gateway's configuration has \d+ bytes, .*;"
+        ConfigError, match=r"^app\.api\.paths: these paths make the gateway's configuration \d+ bytes long, .*;"
     ):
-        docker.check(settings, parse({}), routes(app, settings.environment))
+        inspector(app, settings.environment, "dev").check(settings, parse({}), render_routes(app, settings.environment))
 
 
 @pytest.mark.parametrize(("timeout", "word"), [("1.5s", "1.5"), ("999999s", "999999"), ("1000h", "3600000")])
-def test_timeout_of_a_task_is_written_without_exponent(timeout: str, word: str) -> None:
+def test_timeout_of_a_task_is_written_without_an_exponent(timeout: str, word: str) -> None:
     app = project()
     app["api"]["migrate"]["timeout"] = timeout
     assert deploy(app, environment("dev")).by_name["blue-api-migrate"].inputs["command"][:2] == ["timeout", word]
@@ -170,15 +171,15 @@ def test_registry_too_long_for_an_image_name_is_refused(length: int) -> None:
     if length == 241:
         assert load_environment(value, app)
         return
-    with pytest.raises(ConfigError, match=r"^environment\.registry: .* is too long; give at most 242 characters"):
+    with pytest.raises(ConfigError, match=r"^environment\.registry: .* is too long; use at most 242 characters"):
         load_environment(value, app)
 
 
-def test_names_that_add_up_to_a_namespace_of_the_cluster_are_refused() -> None:
+def test_app_and_stack_names_that_form_a_reserved_namespace_are_refused() -> None:
     app, value = load_app(project() | {"name": "kube"}), _cluster()
     value["kubernetes"]["namespace"] = {}
     with pytest.raises(
-        ConfigError, match=r"^app\.name: namespace kube-system is the cluster's own; give another, or set"
+        ConfigError, match=r"^app\.name: namespace kube-system belongs to the cluster; use another name, or set"
     ):
         check_stack("system", app, load_environment(value, app))
     value["kubernetes"]["namespace"] = {"name": "shop"}

@@ -1,4 +1,4 @@
-"""The Makefile: variables are text from users, and neither make nor a shell runs any part of them."""
+"""Tests of the Makefile: neither make nor a shell executes any part of a value that a user sets."""
 
 import re
 import shutil
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ci import call, commands
-from ci.call import CallError, parse
+from ci import commands, make_call
+from ci.make_call import CallError, parse
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,12 +23,12 @@ exec 9>> "$SEEN"; flock 9
     printf 'end=\\0'
 } >&9
 """
-"""Stand-in for each program that a recipe starts: it records its words and make's variables."""
+"""Script that recipes start instead of the real programs. The script records its arguments and all `TIERS_ARG_` variables."""
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """Create a folder with the Makefile, in which every program is the stub."""
+    """Return a folder with the Makefile and with a copy of STUB in place of each program that a recipe starts."""
     (tmp_path / ".venv/bin").mkdir(parents=True)
     for name in ("ruff", "pyright", "python"):
         (tmp_path / ".venv/bin" / name).write_text(STUB)
@@ -40,35 +40,36 @@ def clone(tmp_path: Path) -> Path:
     (tmp_path / "docs/previews").mkdir(parents=True)
     (tmp_path / "requirements").mkdir()
     (tmp_path / "requirements/requirements-dev.txt").touch()
+    (tmp_path / "requirements/requirements-docs.txt").touch()
     (tmp_path / ".venv/.installed").touch()
     shutil.copy(ROOT / "Makefile", tmp_path)
     return tmp_path
 
 
-Seen = tuple[list[str], dict[str, str]]
+RecordedCall = tuple[list[str], dict[str, str]]
 
 
-def make(clone: Path, *words: str, **variables: str) -> tuple[subprocess.CompletedProcess[str], list[Seen]]:
-    """Run make, and return the words and variables that the stubs recorded."""
-    seen = clone / "seen"
-    seen.unlink(missing_ok=True)
-    done = subprocess.run(
+def make(clone: Path, *words: str, **variables: str) -> tuple[subprocess.CompletedProcess[str], list[RecordedCall]]:
+    """Run make. Return the result of the process, and the arguments and variables that the stubs recorded."""
+    record = clone / "seen"
+    record.unlink(missing_ok=True)
+    result = subprocess.run(
         ["make", *words], cwd=clone, capture_output=True, text=True, timeout=300,
-        env={"PATH": f"{clone / 'bin'}:/usr/bin:/bin", "HOME": str(clone), "SEEN": str(seen), **variables},
+        env={"PATH": f"{clone / 'bin'}:/usr/bin:/bin", "HOME": str(clone), "SEEN": str(record), **variables},
     )  # fmt: skip
-    return done, [*noted(seen.read_text())] if seen.exists() else []
+    return result, [*recorded_calls_in(record.read_text())] if record.exists() else []
 
 
-def noted(text: str) -> Iterator[Seen]:
-    """Parse the record of the stubs."""
+def recorded_calls_in(text: str) -> Iterator[RecordedCall]:
+    """Parse the text that the stubs wrote, and yield the arguments and variables of each call."""
     for run in text.split("end=\0")[:-1]:
         pairs = [pair.partition("=") for pair in run.split("\0")[:-1]]
         words = [value for name, _, value in pairs if name == "word"]
         yield words, {name: value for name, _, value in pairs if name != "word"}
 
 
-def attack(canary: Path) -> list[str]:
-    """Return values that would run a command in make, in a shell, in quotes of either kind, or on a line of their own."""
+def attack_values(canary: Path) -> list[str]:
+    """Return values that create the file `canary` if make or a shell executes them."""
     touch = f"touch {canary}"
     return [
         f"$(shell {touch})",
@@ -87,99 +88,104 @@ def attack(canary: Path) -> list[str]:
     ]
 
 
-def assigned(value: str) -> dict[str, str]:
-    return dict.fromkeys([*call.VARIABLES, "STACK", "UNKNOWN"], value)
+def variables_with(value: str) -> dict[str, str]:
+    return dict.fromkeys([*make_call.VARIABLES, "STACK", "UNKNOWN"], value)
 
 
 @pytest.mark.parametrize("quote", ["", '"', "'"])
 @pytest.mark.parametrize("from_environment", [False, True], ids=["argument", "environment"])
-def test_no_value_of_a_variable_is_run_by_any_target(clone: Path, from_environment: bool, quote: str) -> None:
+def test_no_target_executes_the_value_of_a_variable(clone: Path, from_environment: bool, quote: str) -> None:
     canary = clone / "canary"
-    variables = assigned(quote + "".join(attack(canary)))
+    variables = variables_with(quote + "".join(attack_values(canary)))
     words = [] if from_environment else [f"{name}={text}" for name, text in variables.items()]
-    _, seen = make(clone, "--keep-going", *TARGETS, *words, **(variables if from_environment else {}))
-    assert len(seen) > len(commands.TARGETS)
+    _, recorded_calls = make(clone, "--keep-going", *TARGETS, *words, **(variables if from_environment else {}))
+    assert len(recorded_calls) > len(commands.TARGETS)
     assert not canary.exists()
 
 
-def test_no_value_of_a_variable_is_run_while_targets_are_printed(clone: Path) -> None:
+def test_make_just_print_does_not_execute_the_value_of_a_variable(clone: Path) -> None:
     canary = clone / "canary"
-    for value in attack(canary):
-        done, _ = make(clone, "--just-print", *TARGETS, *[f"{name}={text}" for name, text in assigned(value).items()])
-        assert "-m ci trace" in done.stdout
-        assert str(canary) not in done.stdout
+    for value in attack_values(canary):
+        result, _ = make(
+            clone, "--just-print", *TARGETS, *[f"{name}={text}" for name, text in variables_with(value).items()]
+        )
+        assert "-m ci trace" in result.stdout
+        assert str(canary) not in result.stdout
     assert not canary.exists()
 
 
 @pytest.mark.parametrize("value", ["a b", "$(shell true)", "it's", '"', "a\nb", "`x`", "é", "$$", "#x", "a\\"])
 def test_value_reaches_the_runner_unchanged(clone: Path, value: str) -> None:
-    _, seen = make(clone, "trace", f"ID={value}", "ENV=prod")
-    assert seen == [(["-m", "ci", "trace"], {"TIERS_ARG_ID": value, "TIERS_ARG_ENV": "prod"})]
+    _, recorded_calls = make(clone, "trace", f"ID={value}", "ENV=prod")
+    assert recorded_calls == [(["-m", "ci", "trace"], {"TIERS_ARG_ID": value, "TIERS_ARG_ENV": "prod"})]
 
 
-def test_stack_names_the_environment_on_the_command_line_only(clone: Path) -> None:
+def test_variable_stack_is_read_from_the_command_line_only(clone: Path) -> None:
     assert make(clone, "status", "STACK=prod")[1][0][1] == {"TIERS_ARG_ENV": "prod"}
     assert make(clone, "status", STACK="prod")[1][0][1] == {}
     assert make(clone, "status", ENV="prod")[1][0][1] == {"TIERS_ARG_ENV": "prod"}
 
 
-def test_recipe_expands_no_variable_of_the_user() -> None:
+def test_recipes_do_not_expand_variables_of_the_user() -> None:
     recipes = [line for line in MAKEFILE.splitlines() if line.startswith("\t")]
     assert len(recipes) > 50
-    for name in call.VARIABLES - {"SHORT"}:
+    for name in make_call.VARIABLES - {"SHORT"}:
         assert not [line for line in recipes if re.search(rf"\$[({{]{name}\b", line)], name
 
 
-def test_every_target_of_the_runner_is_a_target_of_make() -> None:
-    by_runner = re.findall(
+def test_every_target_of_the_runner_exists_in_the_makefile() -> None:
+    targets_of_the_runner = re.findall(
         r"^([a-z][a-z0-9-]*):.*\n\t@.* -m ci \$@|^([a-z][a-z0-9-]*):.*\n\t@\$\(RUNNER\) \$@", MAKEFILE, re.MULTILINE
     )
-    assert {one or other for one, other in by_runner} == {*commands.TARGETS}
+    assert {first_form or second_form for first_form, second_form in targets_of_the_runner} == {*commands.TARGETS}
 
 
-def test_targets_run_in_parallel(clone: Path) -> None:
-    done, seen = make(clone, "--jobs=4", "status", "backups", "waiting", "deployed")
-    assert not done.returncode
-    assert sorted(words[-1] for words, _ in seen) == ["backups", "deployed", "status", "waiting"]
+def test_targets_can_run_in_parallel(clone: Path) -> None:
+    result, recorded_calls = make(clone, "--jobs=4", "status", "backups", "waiting", "deployed")
+    assert not result.returncode
+    assert sorted(words[-1] for words, _ in recorded_calls) == ["backups", "deployed", "status", "waiting"]
 
 
 def test_help_lists_every_target_with_a_description(clone: Path) -> None:
-    listed = make(clone)[0].stdout
+    help_text = make(clone)[0].stdout
     for name in commands.TARGETS:
-        assert f"  make {name} " in listed
+        assert f"  make {name} " in help_text
 
 
-# ---------------------------------------------------------------------- names
+# ---------------------------------------------------------------------- values of variables
 
 
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"ENV": ""}, "ENV is empty; ENV is the name of a stack file"),
-        ({"ENV": "../dev"}, "ENV is '../dev'; ENV is the name of a stack file"),
+        ({"ENV": ""}, "ENV is empty; set ENV to the name of a stack, as dev for Pulumi.dev.yaml"),
+        ({"ENV": "../dev"}, "ENV is '../dev'; set ENV to the name of a stack, as dev for Pulumi.dev.yaml"),
         ({"ENV": "-x"}, "ENV is '-x'"),
         ({"ENV": "a b"}, "ENV is 'a b'"),
         ({"ENV": "dev\n"}, "ENV is 'dev"),
         ({"ENV": "é"}, "ENV is"),
         ({"ENV": "x" * 200}, "ENV is"),
-        ({"APP": "nowhere"}, "there is no nowhere/Pulumi.yaml; APP is the folder of an application"),
-        ({"APP": "a\0b"}, "APP is the folder of an application"),
-        ({"APP": "x" * 5000}, "APP is the folder of an application"),
-        ({"SLOT": "blue"}, "SLOT is 'blue'; SLOT is idle, or left out"),
-        ({"WINDOW": "30"}, "WINDOW is '30'; WINDOW is a time like 30s"),
+        ({"APP": "nowhere"}, "there is no nowhere/Pulumi.yaml; set APP to the folder of an application"),
+        ({"APP": "a\0b"}, "set APP to the folder of an application"),
+        ({"APP": "x" * 5000}, "set APP to the folder of an application"),
+        ({"SLOT": "purple"}, "SLOT is 'purple'; set SLOT to live, idle, blue or green, or remove SLOT"),
+        ({"SERVICE": "api;ls"}, "SERVICE is 'api;ls'; set SERVICE to the name of a service, as api"),
+        ({"SINCE": "yesterday"}, "SINCE is 'yesterday'; set SINCE to an age, as 30s, 10m, 2h or 1d"),
+        ({"FOLLOW": "maybe"}, "FOLLOW is 'maybe'; set FOLLOW to no, or remove FOLLOW"),
+        ({"WINDOW": "30"}, "WINDOW is '30'; set WINDOW to a time like 30s"),
         ({"FROM": "$(x)"}, "FROM is"),
         ({"NAME": "--help"}, "NAME is"),
         ({"OF": "a;b"}, "OF is"),
         ({"TO": "a b"}, "TO is"),
         ({"ONLY": "a;b"}, "ONLY is"),
-        ({"SEED": "x"}, "SEED is 'x'; SEED is a whole number, as 7"),
+        ({"SEED": "x"}, "SEED is 'x'; set SEED to a whole number, as 7"),
         ({"COUNT": "-1"}, "COUNT is"),
     ],
 )  # fmt: skip
 def test_invalid_value_of_a_variable_is_refused(values: Mapping[str, str], problem: str) -> None:
-    with pytest.raises(CallError) as refused:
-        call.Call(target="status", values=values).refuse()
-    assert problem in str(refused.value)
+    with pytest.raises(CallError) as error:
+        make_call.Call(target="status", values=values).refuse()
+    assert problem in str(error.value)
 
 
 def test_variables_of_make_are_removed_from_the_environment_of_child_processes() -> None:
@@ -191,7 +197,7 @@ def test_variables_of_make_are_removed_from_the_environment_of_child_processes()
 
 @pytest.mark.parametrize("word", ["x", "HOME=/", "=x", "-h"])
 def test_unknown_variable_is_refused(word: str) -> None:
-    with pytest.raises(CallError, match="is no variable"):
+    with pytest.raises(CallError, match="is not a variable of make"):
         parse(["status", word], {})
 
 

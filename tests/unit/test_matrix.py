@@ -1,4 +1,4 @@
-"""The generated page of the examples: results of the last run, and "not run" for the others."""
+"""Tests of the page that `ci.matrix` generates. For each example the page shows the last result of each test, or "not run"."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from ci import matrix
 
 
-def cell(seen: Mapping[str, object] = {}, *, passed: bool = True) -> dict[str, Any]:
-    return {"passed": passed, "seconds": 1.0, "commit": "abc1234", "at": "2026-01-31 12:00", **seen}
+def cell(fields: Mapping[str, object] = {}, *, passed: bool = True) -> dict[str, Any]:
+    return {"passed": passed, "seconds": 1.0, "commit": "abc1234", "at": "2026-01-31 12:00", **fields}
 
 
-SEEN = {
+RESULTS = {
     "pmanager-docker up_from_empty": cell({"first page": 12.3}),
     "pmanager-docker hot_reload_in_dev_only": cell({"edit of web": 0.4, "edit of api": 1.9}),
     "pmanager-docker journey": cell(passed=False),
@@ -24,20 +24,20 @@ def row(text: str, start: str) -> list[str]:
     return [part.strip() for part in line.strip("|").split("|")]
 
 
-def test_cell_shows_the_result_or_not_run() -> None:
-    text = matrix.page(SEEN, [])
-    seen = dict(zip(row(text, "| system | platform"), row(text, "| pmanager | Docker"), strict=True))
-    assert seen["up from empty"] == "yes, 12 s"
-    assert seen["hot reload"] == "yes, 1.9 s"
-    assert seen["journey"] == "**failed**"
-    assert seen["release under load"] == "yes, 690 requests"
-    assert seen["destroy"] == "not run"
-    assert seen["seen at"] == "abc1234; 2026-01-31"
+def test_table_cell_shows_the_test_result_or_not_run() -> None:
+    text = matrix.page(RESULTS, [])
+    fields = dict(zip(row(text, "| system | platform"), row(text, "| pmanager | Docker"), strict=True))
+    assert fields["up from empty"] == "yes, 12 s"
+    assert fields["hot reload"] == "yes, 1.9 s"
+    assert fields["journey"] == "**failed**"
+    assert fields["release under load"] == "yes, 690 requests"
+    assert fields["destroy"] == "not run"
+    assert fields["seen at"] == "abc1234; 2026-01-31"
     assert row(text, "| pmanager | Kubernetes")[-1] == "never"
 
 
-def test_image_sizes_are_listed_beside_the_expected_ones() -> None:
-    text = matrix.page(SEEN, ["pmanager"])
+def test_table_lists_measured_and_expected_image_sizes() -> None:
+    text = matrix.page(RESULTS, ["pmanager"])
     assert row(text, "| pmanager | api") == ["pmanager", "api", "190", "180 to 250"]
     assert "redis:7-bookworm 89" in text
     assert row(text, "| pmanager | 81 s") == ["pmanager", "81 s", "abc1234; 2026-01-31"]

@@ -1,18 +1,18 @@
-"""Errors about values of a wrong type, for every field of every model: each names the exact path and the value to write."""
+"""Tests of errors about wrong configuration values: each error names the path of the wrong field and says how to fix it."""
 
 import copy
 import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import product
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components import explain
-from components.config import App, ConfigError, Environment, check_secrets, load_app, load_environment
+from components.config import App, ConfigError, Environment, check_secrets, explain, load_app, load_environment
 
 Path = tuple[str | int, ...]
 Schema = Mapping[str, Any]
@@ -38,6 +38,11 @@ APP: dict[str, Any] = {
         "reload": {"target": "dev", "command": ["watch"], "mounts": {"src": "/src"}, "writable": ["/build"]},
     },
     "worker": {"image": "shop-worker:1", "alive": ["true"]},
+    "services": {
+        "admin": {"tier": "web", "image": "shop-admin:1", "port": 8080, "paths": ["/admin"]},
+        "feed": {"tier": "api", "image": "shop-feed:1", "port": 8100, "paths": ["/feed"]},
+        "mailer": {"tier": "worker", "image": "shop-worker:1", "alive": ["true"]},
+    },
     "database": {"init": ["a.sql"], "seed": ["b.sql"], "anonymise": ["c.sql"]},
     "cache": {},
 }
@@ -104,7 +109,7 @@ def _app() -> App:
 BASES = [("app", App, APP), ("environment", Environment, DOCKER), ("environment", Environment, CLUSTER)]
 
 
-def _resolved(node: Schema, parts: Mapping[str, Schema]) -> Schema:
+def _resolve_schema(node: Schema, parts: Mapping[str, Schema]) -> Schema:
     while "$ref" in node or "anyOf" in node:
         options = node.get("anyOf", [node])
         node = next(entry for entry in reversed(options) if entry.get("type") != "null")
@@ -113,8 +118,11 @@ def _resolved(node: Schema, parts: Mapping[str, Schema]) -> Schema:
 
 
 def _fields(node: Schema, parts: Mapping[str, Schema], value: object, path: Path = ()) -> Iterator[Path]:
-    """Yield the path of every field that the models have below a value, set or not."""
-    node = _resolved(node, parts)
+    """Yield the path of every field that the schema defines for a value, including fields that the value does not set."""
+    node = _resolve_schema(node, parts)
+    if "oneOf" in node and isinstance(value, dict):
+        tag = node["discriminator"]["propertyName"]
+        node = parts[node["discriminator"]["mapping"][value[tag]].rpartition("/")[2]]
     if isinstance(value, dict):
         for key, inner in node.get("properties", {}).items():
             yield (*path, key)
@@ -128,17 +136,17 @@ def _fields(node: Schema, parts: Mapping[str, Schema], value: object, path: Path
             yield from _fields(node.get("items", {}), parts, inner, (*path, number))
 
 
-def _places() -> Iterator[Any]:
+def _field_cases() -> Iterator[Any]:
     for number, (root, model, base) in enumerate(BASES):
         schema = explain.schema_of(model)
         for path in _fields(schema, schema["$defs"], base):
             yield pytest.param(root, base, path, id=f"{number}-{'.'.join(map(str, path))}")
 
 
-PLACES = list(_places())
+FIELD_CASES = list(_field_cases())
 
 
-def _with(base: Mapping[str, Any], path: Path, value: object) -> dict[str, Any]:
+def _changed_base(base: Mapping[str, Any], path: Path, value: object) -> dict[str, Any]:
     changed = copy.deepcopy(dict(base))
     _put(changed, path, value)
     return changed
@@ -147,37 +155,41 @@ def _with(base: Mapping[str, Any], path: Path, value: object) -> dict[str, Any]:
 def test_base_configurations_are_valid_and_contain_every_model() -> None:
     for root, _, base in BASES:
         _load(root, base)
-    reached = {(str(field.values[0]), str(field.values[2][-1])) for field in PLACES}
+    covered_fields = {(str(field.values[0]), str(field.values[2][-1])) for field in FIELD_CASES}
     for root, model, _ in BASES:
         schema = explain.schema_of(model)
         for name, part in schema["$defs"].items():
             for key in part.get("properties", {}):
-                assert (root, key) in reached, f"{name}.{key}"
+                assert (root, key) in covered_fields, f"{name}.{key}"
 
 
 @pytest.mark.parametrize(("root", "base"), [(root, base) for root, _, base in BASES], ids=["app", "docker", "cluster"])
-def test_wrong_value_of_any_field_is_refused_by_path_with_a_fix(
+def test_wrong_value_of_any_field_is_refused_with_its_path_and_a_fix(
     root: str, base: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Put the same wrong value at all paths of one depth at once: pydantic reports the errors of all fields together."""
+    """Check every field with every wrong value.
+
+    To save time, set all fields of the same depth at once, because pydantic reports the errors of all these fields together. Fields that
+    decide which other keys a mapping has (`tier`) are set by themselves, because pydantic then checks no other key of the mapping.
+    """
     monkeypatch.setattr(explain, "LINES", 10**6)
-    paths = [field.values[2] for field in PLACES if field.values[1] is base]
-    refused = dict.fromkeys(paths, 0)
-    for depth in sorted({len(path) for path in paths}):
-        together = [path for path in paths if len(path) == depth]
+    paths = [field.values[2] for field in FIELD_CASES if field.values[1] is base]
+    refusals = dict.fromkeys(paths, 0)
+    for depth, tag in product(sorted({len(path) for path in paths}), (False, True)):
+        paths_of_depth = [path for path in paths if len(path) == depth and (path[-1] == "tier") is tag]
         for value in WRONG:
             changed = copy.deepcopy(base)
-            for path in together:
+            for path in paths_of_depth:
                 _put(changed, path, value)
-            for about in _checked_lines(root, changed):
-                for path in together:
-                    where = ".".join([root, *map(str, path)])
-                    refused[path] += about == where or about.startswith(f"{where}.")
-    assert not [path for path, times in refused.items() if times < 5]
+            for error_path in _checked_lines(root, changed):
+                for path in paths_of_depth:
+                    field_path = ".".join([root, *map(str, path)])
+                    refusals[path] += error_path == field_path or error_path.startswith(f"{field_path}.")
+    assert not [path for path, times in refusals.items() if times < 5]
 
 
 def _checked_lines(root: str, value: object) -> set[str]:
-    """Check the form of each line of a refusal, and return the paths that the lines begin with."""
+    """Load a value, check the format of each error line, and return the path at the start of each line."""
     try:
         _load(root, value)
     except ConfigError as error:
@@ -200,11 +212,11 @@ def _put(target: Any, path: Path, value: object) -> None:
 @pytest.mark.parametrize(
     ("root", "base", "path", "value", "line"),
     [
-        ("app", APP, ("api", "needs"), "database", "app.api.needs: it is a text; give a list, as in [database]"),
+        ("app", APP, ("api", "needs"), "database", "app.api.needs: it is a text; write a list, as in [database]"),
         ("app", APP, ("visits",), ["/a?b"], "app.visits.0: '/a?b' is not a URL path; write it like /health"),
-        ("app", APP, ("reload",), {}, "app.reload: there is no such key; it belongs to app.web, app.api or app.worker"),
+        ("app", APP, ("reload",), {}, "app.reload: this key is in the wrong place; move it to app.web, app.api or app.worker"),
         ("app", APP, ("api", "replicas"), 2,
-         "app.api.replicas: there is no such key; it belongs to environment.tiers.<tier>, in the stack file"),
+         "app.api.replicas: this key is in the wrong place; move it to environment.tiers.<tier>, in the stack file"),
         ("app", APP, ("api", "prot"), 1, "app.api.prot: there is no such key; did you mean port?"),
         ("app", APP, ("api", "args"), [], "app.api.args: there is no such key; did you mean command?"),
         ("app", APP, ("api", "context"), ".", "app.api.context: there is no such key; did you mean build?"),
@@ -212,43 +224,43 @@ def _put(target: Any, path: Path, value: object) -> None:
         ("app", APP, ("redis",), {}, "app.redis: there is no such key; did you mean cache?"),
         ("app", APP, ("database", "version"), "15", "app.database.version: there is no such key; did you mean image?"),
         ("environment", DOCKER, ("tiers", "api", "image"), "x:1",
-         "environment.tiers.api.image: there is no such key; it belongs to environment.images.api"),
+         "environment.tiers.api.image: this key is in the wrong place; move it to environment.images.api"),
         ("environment", DOCKER, ("tiers", "api", "port"), 80,
-         "environment.tiers.api.port: there is no such key; it belongs to app.api, in Pulumi.yaml"),
-        ("environment", DOCKER, ("version",), "1", "environment.version: there is no such key; it belongs to app, in Pulumi.yaml"),
+         "environment.tiers.api.port: this key is in the wrong place; move it to app.api, in Pulumi.yaml"),
+        ("environment", DOCKER, ("version",), "1", "environment.version: this key is in the wrong place; move it to app, in Pulumi.yaml"),
         ("environment", DOCKER, ("secrets",), {"a": "b"},
-         "environment.secrets: there is no such key; secrets are beside it, under a key of their own: set each with …"),
+         "environment.secrets: there is no such key; `secrets` is a separate key of the stack file: set each secret with …"),
         ("app", APP, ("api", "zzz"), 1, "app.api.zzz: there is no such key; use one of image, build, target, command, env, …"),
         ("environment", DOCKER, ("visits",), ["/"],
-         "environment.visits: there is no such key; it belongs to app, in Pulumi.yaml"),
+         "environment.visits: this key is in the wrong place; move it to app, in Pulumi.yaml"),
         ("environment", DOCKER, ("tiers", "api", "env", "DEBUG"), True,
          'environment.tiers.api.env.DEBUG: true is a boolean; write it in quotes: DEBUG: "true"'),
         ("environment", DOCKER, ("tiers", "api", "env", "SINCE"), "2024-01-01 00:00:00 +0000 UTC",
          'environment.tiers.api.env.SINCE: it is a date; write it in quotes: SINCE: "2024-01-01"'),
         ("app", APP, ("api", "command", 0), 8000, 'app.api.command.0: 8000 is a number; write it in quotes: - "8000"'),
-        ("app", APP, ("api", "command"), {"a": "b"}, "app.api.command: it is a mapping; give a list, as in [python, -m, app]"),
+        ("app", APP, ("api", "command"), {"a": "b"}, "app.api.command: it is a mapping; write a list, as in [python, -m, app]"),
         ("environment", DOCKER, ("platform",), "dokcer",
-         "environment.platform: 'dokcer' is not one of its values; write docker or kubernetes (did you mean docker?)"),
+         "environment.platform: 'dokcer' is not an allowed value; write docker or kubernetes (did you mean docker?)"),
         ("environment", DOCKER, ("monitoring",), "on",
          "environment.monitoring: it is a text; write true or false, or a mapping, as in {interval: 30s}"),
         ("environment", DOCKER, ("gateway",), None,
-         "environment.gateway: nothing stands under it; take it out or fill it in"),
-        ("app", APP, ("worker",), None, "app.worker: nothing stands under it; take it out or fill it in"),
+         "environment.gateway: it has no value; remove this key, or set a value"),
+        ("app", APP, ("worker",), None, "app.worker: it has no value; remove this key, or set a value"),
         ("app", APP, ("api", "env", 8), "x", 'app.api.env.8: the key is a number; write it in quotes: "8"'),
-        ("app", APP, ("database", "password"), "hunter2!", "app.database.password: it is not the name of one of `secrets`; …"),
+        ("app", APP, ("database", "password"), "hunter2!", "app.database.password: the value is not a name of `secrets`; …"),
     ],
 )  # fmt: skip
 def test_wrong_value_has_the_expected_message(
     root: str, base: dict[str, Any], path: Path, value: object, line: str
 ) -> None:
     with pytest.raises(ConfigError) as error:
-        _load(root, _with(base, path, value))
+        _load(root, _changed_base(base, path, value))
     message = str(error.value)
     assert message == line or (line.endswith("…") and message.startswith(line[:-1])), message
     assert "hunter2" not in message
 
 
-def test_missing_value_is_shown_with_an_example() -> None:
+def test_error_about_a_missing_value_has_an_example() -> None:
     changed = copy.deepcopy(APP)
     del changed["api"]["port"]
     with pytest.raises(ConfigError, match=re.escape("app.api.port: it is not set; add it, as in port: 8080")):
@@ -256,16 +268,16 @@ def test_missing_value_is_shown_with_an_example() -> None:
 
 
 @pytest.mark.parametrize("value", [None, {}, [], "text", 5])
-def test_app_or_environment_that_is_no_mapping_is_refused(value: object) -> None:
+def test_app_or_environment_that_is_not_a_mapping_is_refused(value: object) -> None:
     for root in ("app", "environment"):
         with pytest.raises(ConfigError, match=rf"^{root}: it is [^;]+; \w+"):
             _load(root, value)
 
 
-def test_problems_beyond_the_limit_are_counted() -> None:
+def test_error_with_too_many_problems_ends_with_their_number() -> None:
     with pytest.raises(ConfigError) as error:
         load_app(APP | {f"key{number}": 1 for number in range(100)})
-    assert str(error.value).splitlines()[-1] == "app: it has 60 more problems; mend these first"
+    assert str(error.value).splitlines()[-1] == "app: 60 more problems are not shown; first correct those above"
 
 
 JSON = st.recursive(
@@ -279,11 +291,11 @@ JSON = st.recursive(
 
 
 @settings(max_examples=150)
-@given(st.sampled_from(PLACES), JSON)
+@given(st.sampled_from(FIELD_CASES), JSON)
 def test_any_value_at_any_path_is_loaded_or_raises_config_error(field: Any, value: object) -> None:
     root, base, path = field.values
     try:
-        _load(root, _with(base, path, value))
+        _load(root, _changed_base(base, path, value))
     except ConfigError as error:
         assert re.match(rf"{root}|app", str(error))
 
@@ -301,11 +313,11 @@ def test_very_deep_nesting_is_refused() -> None:
 
 def test_very_long_number_is_refused_without_printing_it() -> None:
     with pytest.raises(ConfigError) as error:
-        load_app(_with(APP, ("api", "port"), 10**6000))
+        load_app(_changed_base(APP, ("api", "port"), 10**6000))
     assert len(str(error.value)) < 400
 
 
-def test_refusal_of_a_secret_hides_its_value() -> None:
+def test_error_about_a_secret_hides_its_value() -> None:
     app = load_app(APP)
     for value in (5, ["hunter2"], {"hunter2": 1}, "", "hunter2\ud800", "hunter2" * 200_000, json.loads("1e400")):
         secrets = dict.fromkeys(("api-key", "database-password", "cache-password"), value)

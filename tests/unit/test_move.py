@@ -1,4 +1,7 @@
-"""`make move`: a single-instance database is copied into a cluster beside it, tiers use the configured one, and no data is deleted silently."""
+"""Tests of `make move`, which copies a single-instance database into a database cluster.
+
+The tests also check that tiers use the database that the stack file names, and that data is deleted only if TIERS_FORCE is set.
+"""
 
 import subprocess
 import sys
@@ -8,49 +11,52 @@ from typing import Any
 import pytest
 from pulumi import RunError
 
-from ci import beside, move
-from components.checkpoint import parse
+from ci import move, new_database
 from components.config import ConfigError, load_app, load_environment
-from components.guard import held, major_held
+from components.platforms.kubernetes.inspect import KubernetesInspector
+from components.release.checkpoint import parse
+from components.safety.guard import deployed_major, stored_data
 
 from .program import ROOT, SECRETS, Deployment, deploy, environment, exported, first, project
 from .test_kubernetes import ALL
 from .test_reachability import Network
-from .test_replicated import misfit
+from .test_replicated import configuration_error
 
-MOVING = ALL["moving"]
-KNOWN = SECRETS | {"backup-key": "the-key-of-backups"}
+DURING_MOVE = ALL["migration"]
+ALL_SECRETS = SECRETS | {"backup-key": "the-key-of-backups"}
 CLAIM = "kubernetes:core/v1:PersistentVolumeClaim"
 
 
-def deployed(single: str | None, before: Deployment, **more: Any) -> Deployment:
-    return deploy(env=described(single, **more), stack="staging", export=exported(before), secrets=KNOWN)
+def deploy_during_move(single: str | None, before: Deployment, **more: Any) -> Deployment:
+    return deploy(
+        env=environment_during_move(single, **more), stack="staging", export=exported(before), secrets=ALL_SECRETS
+    )
 
 
-def described(single: str | None, **more: Any) -> dict[str, Any]:
+def environment_during_move(single: str | None, **more: Any) -> dict[str, Any]:
     env = environment("staging")
     env["tiers"]["database"] |= {"ha": True, "backup": {"target": {"volume": True}}, **more}
     env["tiers"]["database"] |= {"single": single} if single else {}
     return env
 
 
-def variables_of(deployed: Deployment, kind: str, name: str) -> dict[str, str]:
-    spec = deployed.one(kind, name).inputs["spec"]["template"]["spec"]
+def variables_of(deployment: Deployment, kind: str, name: str) -> dict[str, str]:
+    spec = deployment.one(kind, name).inputs["spec"]["template"]["spec"]
     return {variable["name"]: variable.get("value", "") for variable in spec["containers"][0]["env"]}
 
 
 def test_single_database_is_unchanged_when_the_cluster_is_added() -> None:
-    before, after = first("staging"), deployed("live", first("staging"))
+    before, after = first("staging"), deploy_during_move("live", first("staging"))
     for kind, name in (("StatefulSet", "database"), (CLAIM, "database-data"), ("Service", "database")):
         assert (after.one(kind, name).urn, after.one(kind, name).inputs) == (
             before.one(kind, name).urn,
             before.one(kind, name).inputs,
         )
     assert after.one("Cluster", "database-ha") and after.one("Pooler", "database-pooler")
-    # This is no release: both slots and the switch stay unchanged.
+    # Adding the cluster deploys no release, so the slots and the switch do not change.
     assert {entry.ignores for entry in after.of_type("Deployment") if entry.name == "api-blue"} == {("*",)}
     assert "green" not in {entry.labels.get("tiers.slot") for entry in after}
-    assert set(held(parse(exported(after)))) >= {"database-data", "database-ha"}
+    assert set(stored_data(parse(exported(after)))) >= {"database-data", "database-ha"}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +68,7 @@ def test_single_database_is_unchanged_when_the_cluster_is_added() -> None:
     ],
 )
 def test_tiers_and_backups_use_the_configured_database(single: str | None, hosts: tuple[str, ...]) -> None:
-    deployment = deploy(env=described(single), stack="staging", secrets=KNOWN)
+    deployment = deploy(env=environment_during_move(single), stack="staging", secrets=ALL_SECRETS)
     for kind, name in (("Deployment", "api-blue"), ("StatefulSet", "backup")):
         variables = variables_of(deployment, kind, name)
         assert tuple(variables[f"DATABASE_{way}HOST"] for way in ("", "DIRECT_", "READ_")) == hosts
@@ -70,126 +76,133 @@ def test_tiers_and_backups_use_the_configured_database(single: str | None, hosts
 
 
 def test_move_to_the_cluster_is_a_release_and_keeps_the_single_database() -> None:
-    deployment = deployed("kept", MOVING, name="board_r20261121_233000")
-    assert deployment.release and deployment.release != MOVING.release
+    deployment = deploy_during_move("kept", DURING_MOVE, name="board_r20261121_233000")
+    assert deployment.release and deployment.release != DURING_MOVE.release
     assert variables_of(deployment, "Deployment", "api-green")["DATABASE_NAME"] == "board_r20261121_233000"
-    assert deployment.one("StatefulSet", "database").inputs == MOVING.one("StatefulSet", "database").inputs
+    assert deployment.one("StatefulSet", "database").inputs == DURING_MOVE.one("StatefulSet", "database").inputs
 
 
 def test_single_database_is_removed_only_by_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    for before in (first("staging"), MOVING, deployed("kept", MOVING)):
+    for before in (first("staging"), DURING_MOVE, deploy_during_move("kept", DURING_MOVE)):
         with pytest.raises(
             ConfigError, match=r"tiers\.database\.single: .*board-staging/database-data would be deleted.*make move"
         ):
-            deployed(None, before)
+            deploy_during_move(None, before)
     monkeypatch.setenv("TIERS_FORCE", "data")
-    assert CLAIM not in {entry.type for entry in deployed(None, MOVING) if entry.name == "database-data"}
+    assert CLAIM not in {entry.type for entry in deploy_during_move(None, DURING_MOVE) if entry.name == "database-data"}
 
 
-def test_major_version_of_the_state_is_that_of_the_single_database() -> None:
-    listed = exported(MOVING)["deployment"]["resources"]
-    clusters = [entry for entry in listed if entry["type"].endswith(":Cluster")]
-    # The order in the state does not matter.
-    for resources in (listed, [*clusters, *listed]):
-        assert major_held(parse({"deployment": {"resources": resources}})) == 15
+def test_stored_major_version_is_the_version_of_the_single_database() -> None:
+    state_resources = exported(DURING_MOVE)["deployment"]["resources"]
+    clusters = [entry for entry in state_resources if entry["type"].endswith(":Cluster")]
+    # The result must not depend on the order of resources in the state.
+    for resources in (state_resources, [*clusters, *state_resources]):
+        assert deployed_major(parse({"deployment": {"resources": resources}})) == 15
 
 
-def test_backup_pod_reaches_single_database_and_cluster() -> None:
-    network = Network(MOVING)
-    copies, instance = network.pods["backup"], network.pods["database-ha-1"]
-    assert network.reaches(copies, network.pods["database"], 5432)
-    assert network.reaches(copies, instance, 5432)
+def test_backup_pod_reaches_the_single_database_and_the_cluster() -> None:
+    network = Network(DURING_MOVE)
+    backup_pod, instance = network.pods["backup"], network.pods["database-ha-1"]
+    assert network.reaches(backup_pod, network.pods["database"], 5432)
+    assert network.reaches(backup_pod, instance, 5432)
     assert not network.reaches(network.pods["database"], instance, 5432)
 
 
-def test_single_is_refused_without_a_database_to_move() -> None:
-    assert "environment.tiers.database.single: it is for a database that moves" in misfit({"single": "live"})
-    assert "environment.tiers.database.single: a Docker engine has no such thing" in misfit({"single": "live"}, "dev")
+def test_setting_single_is_refused_unless_a_database_moves_to_a_cluster() -> None:
+    assert (
+        "environment.tiers.database.single: `single` is only for the migration to a database cluster"
+        in configuration_error({"single": "live"})
+    )
+    assert "environment.tiers.database.single: it has no effect on Docker" in configuration_error(
+        {"single": "live"}, "dev"
+    )
     env = environment("staging")
     env["tiers"]["cache"] = {"ha": True, "single": "kept"}
-    with pytest.raises(ConfigError, match=r"tiers\.cache\.single: it is for a database"):
+    with pytest.raises(ConfigError, match=r"tiers\.cache\.single: `single` is only for the migration"):
         load_environment(env, load_app(project()))
     images = {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in ("web", "api", "worker", "database", "cache")}
-    assert "app.database.image: " in misfit({"ha": True, "single": "live"}, pinned=True, images=images)
+    assert "app.database.image: " in configuration_error({"ha": True, "single": "live"}, pinned=True, images=images)
 
 
 # ---------------------------------------------------------------------- make move
 
 
 class Server:
-    """Stand-in for the stack: it answers queries to the single database and records the steps of the move."""
+    """Mock of a stack with a single-instance database. The mock answers queries and records the steps of the move."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, env: dict[str, Any], deployment: Deployment) -> None:
-        self.done: list[str] = []
-        self.fails, self.wrote = "", 0
+        self.calls: list[str] = []
+        self.failing_step, self.rows_written = "", 0
         self.name, self.copies = "board", ()
         monkeypatch.setattr(move, "load", lambda _: (load_app(project()), load_environment(env, load_app(project()))))
         monkeypatch.setattr(move, "state", lambda _: exported(deployment))
-        monkeypatch.setattr(beside, "project", lambda: "board")
-        monkeypatch.setattr(move.cluster, "execute", self.query)
-        monkeypatch.setattr(beside.platforms, "run_once", self.copied)
-        monkeypatch.setattr(beside, "pulumi", self.pulumi)
-        monkeypatch.setattr(beside.recovery, "introduce", lambda *_: self._does("introduce"))
+        monkeypatch.setattr(new_database, "project", lambda: "board")
+        monkeypatch.setattr(move.pod_exec, "execute", self.query)
+        monkeypatch.setattr(KubernetesInspector, "run_once", self.copy_database)
+        monkeypatch.setattr(new_database, "pulumi", self.pulumi)
+        monkeypatch.setattr(new_database.recovery, "introduce", lambda *_: self._record("introduce"))
         monkeypatch.setattr(move.time, "sleep", lambda _: None)
 
-    def _does(self, what: str) -> None:
-        self.done.append(what)
-        if self.fails and self.fails in what:
-            raise RunError(f"{what} fails")
+    def _record(self, step: str) -> None:
+        self.calls.append(step)
+        if self.failing_step and self.failing_step in step:
+            raise RunError(f"{step} fails")
 
-    def query(self, settings: object, instance: str, labels: object, command: Sequence[str]) -> str:
-        assert labels == {"app.kubernetes.io/name": "database"}  # of the single one, and of none of the three
+    def query(self, context: str, namespace: str, instance: str, labels: object, command: Sequence[str]) -> str:
+        assert labels == {
+            "app.kubernetes.io/name": "database"
+        }  # Only the pod of the single-instance database has this label.
         query = next(word for word in command if word.startswith(("ALTER", "SELECT")))
         if query.startswith("ALTER"):
-            self._does("open" if "RESET" in query else "close")
+            self._record("open" if "RESET" in query else "close")
             return "WARNING:  something\n2026-11-21 23:30:00+00"
         if "n_tup_ins" in query:
             assert self.name in command
-            return str(7 + self.wrote * ("copy" in self.done))
-        ended = sum(entry == "ended" for entry in self.done) % 3 == 0
-        self.done.append("ended")
+            return str(7 + self.rows_written * ("copy" in self.calls))
+        ended = sum(entry == "ended" for entry in self.calls) % 3 == 0
+        self.calls.append("ended")
         return "4" if ended else "0"
 
-    def copied(self, *words: Any) -> str:
-        self._does("copy")
+    def copy_database(self, *words: Any) -> str:
+        self._record("copy")
         self.copies = words[-1][4:8]
         return "backup: database is there"
 
     def pulumi(self, *words: str) -> str:
-        self._does(" ".join(word.rpartition(".")[2] for word in words if "=" in word))
+        self._record(" ".join(word.rpartition(".")[2] for word in words if "=" in word))
         return ""
 
     @property
     def steps(self) -> list[str]:
-        return [entry for entry in self.done if entry != "ended"]
+        return [entry for entry in self.calls if entry != "ended"]
 
 
 def test_move_closes_the_database_copies_it_and_writes_its_name_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Server(monkeypatch, described("live"), MOVING)
+    server = Server(monkeypatch, environment_during_move("live"), DURING_MOVE)
     move.main(["staging"])
     assert server.steps[:3] == ["close", "copy", "introduce"]
     assert server.steps[3].startswith("single=kept name=board_r")
     assert len(server.steps) == 4
-    # The move waits until no older session is left twice in a row.
-    assert server.done[1:4] == ["ended"] * 3
+    # The move waits until two consecutive queries find no session that started before the database became read-only.
+    assert server.calls[1:4] == ["ended"] * 3
     assert server.copies == ("database", "board", "database-ha-rw", "board")
 
 
-def test_move_copies_the_live_database_not_the_configured_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    live = deploy(env=described("live", name="board_r1"), stack="staging", secrets=KNOWN)
-    server = Server(monkeypatch, described("live", name="board_r2"), live)
+def test_move_copies_the_live_database_and_not_the_configured_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = deploy(env=environment_during_move("live", name="board_r1"), stack="staging", secrets=ALL_SECRETS)
+    server = Server(monkeypatch, environment_during_move("live", name="board_r2"), live)
     server.name = "board_r1"
     move.main(["staging"])
     assert server.copies == ("database", "board_r1", "database-ha-rw", "board")
 
 
-@pytest.mark.parametrize("fails", ["close", "copy", "introduce", "single=kept"])
+@pytest.mark.parametrize("failing_step", ["close", "copy", "introduce", "single=kept"])
 def test_failed_move_reopens_the_single_database(
-    fails: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    failing_step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = Server(monkeypatch, described("live"), MOVING)
-    server.fails = fails
-    with pytest.raises(RunError, match=fails):
+    server = Server(monkeypatch, environment_during_move("live"), DURING_MOVE)
+    server.failing_step = failing_step
+    with pytest.raises(RunError, match=failing_step):
         move.main(["staging"])
     assert server.steps[-1] == "open"
     assert "takes writes again" in capsys.readouterr().out
@@ -197,12 +210,12 @@ def test_failed_move_reopens_the_single_database(
 
 @pytest.mark.parametrize("number", ["SIGHUP", "SIGTERM"])
 @pytest.mark.parametrize("module", ["move", "restore"])
-def test_stopped_move_or_restore_is_undone_despite_further_signals(module: str, number: str) -> None:
+def test_interrupted_move_or_restore_is_undone_even_if_more_signals_arrive(module: str, number: str) -> None:
     arguments = "['stack']" if module == "move" else "'stack', 'latest'"
     program = f"""
 import os, signal
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may have it ignored
-from ci import {module} as asked
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the test runner may ignore this signal
+from ci import {module} as command
 def begin(*_):
     try:
         os.kill(os.getpid(), signal.{number})
@@ -211,18 +224,18 @@ def begin(*_):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGHUP)
         print("undone")
-asked.move = asked.restore = begin
-asked.main({arguments})
+command.move = command.restore = begin
+command.main({arguments})
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
-    assert (done.returncode, done.stdout) == (1, "undone\n"), done.stderr
-    assert f"{module}: it was told to stop ({number})" in done.stderr
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (result.returncode, result.stdout) == (1, "undone\n"), result.stderr
+    assert f"{module}: stopped by a signal ({number})" in result.stderr
 
 
-def test_write_during_the_copy_stops_the_move(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Server(monkeypatch, described("live"), MOVING)
-    server.wrote = 2
-    with pytest.raises(RunError, match="2 rows of board were written"):
+def test_write_during_the_copy_aborts_the_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(monkeypatch, environment_during_move("live"), DURING_MOVE)
+    server.rows_written = 2
+    with pytest.raises(RunError, match="2 rows were written while database board was read-only"):
         move.main(["staging"])
     assert server.steps == ["close", "copy", "open"]
 
@@ -230,36 +243,37 @@ def test_write_during_the_copy_stops_the_move(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("env", "deployment", "message"),
     [
-        (described("kept"), MOVING, "set ha: true and single: live"),
-        (described("live"), first("staging"), "the three are not there yet"),
-        (described("live"), ALL["replicated"], "what is live does not use the single one"),
+        (environment_during_move("kept"), DURING_MOVE, "set ha: true and single: live"),
+        (environment_during_move("live"), first("staging"), "the database cluster does not exist yet"),
+        (environment_during_move("live"), ALL["database-cluster"], "the live release does not use the single database"),
         (environment("staging"), first("staging"), "set ha: true and single: live"),
     ],
 )
-def test_move_in_a_wrong_state_is_refused_before_any_step(
+def test_move_is_refused_before_any_step_unless_the_single_database_is_live(
     env: dict[str, Any], deployment: Deployment, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Server(monkeypatch, env, deployment)
     with pytest.raises(RunError, match=message):
         move.main(["staging"])
-    assert not server.done
+    assert not server.calls
 
 
 def test_move_without_backups_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    env = described("live")
+    env = environment_during_move("live")
     del env["tiers"]["database"]["backup"]
-    server = Server(monkeypatch, env, MOVING)
+    server = Server(monkeypatch, env, DURING_MOVE)
     with pytest.raises(RunError, match=r"tiers\.database\.backup: "):
         move.main(["staging"])
-    assert not server.done
+    assert not server.calls
 
 
 def test_reopen_is_refused_if_the_single_database_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Server(monkeypatch, described("kept"), MOVING)
+    server = Server(monkeypatch, environment_during_move("kept"), DURING_MOVE)
     move.main(["staging", "--reopen"])
-    # The stack file comes first: otherwise writes after reopening could be left behind.
+    # The stack file must name the single database before that database takes writes again. Otherwise the next `make up` would
+    # use the copy, which lacks the new writes.
     assert server.steps == ["single=live name=board", "open"]
-    server = Server(monkeypatch, described("kept"), deployed("kept", MOVING))
+    server = Server(monkeypatch, environment_during_move("kept"), deploy_during_move("kept", DURING_MOVE))
     with pytest.raises(RunError, match="does not use the single database"):
         move.main(["staging", "--reopen"])
-    assert not server.done
+    assert not server.calls

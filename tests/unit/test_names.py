@@ -1,4 +1,4 @@
-"""Names and labels of the program's own objects: each is in one list, and the configuration refuses them to users."""
+"""Tests of reserved names and labels: a user can't configure a name or label that the program gives to its own objects."""
 
 import re
 from collections import Counter
@@ -8,41 +8,41 @@ from typing import Any
 
 import pytest
 
-from components import names
 from components.config import ConfigError, load_app, load_environment
-from components.platforms import manifests
-from components.workload import Secret
+from components.model import names
+from components.model.workload import Secret
+from components.platforms.kubernetes import objects, pod_spec
 
 from .program import SECRETS, VOLUME, Deployment, deploy, environment, exported, project
 
 PREFIX = "board-dev-"
-USERS = {"uploads", "scratch-tmp", "secret-notes"}
+USER_VOLUMES = {"uploads", "scratch-tmp", "secret-notes"}
 S3 = {"endpoint": "http://s3.test", "bucket": "backups", "access_key": "s3-id", "secret_key": "s3-key"}
 VALUES = {**SECRETS, "backup-key": "k", "s3-id": "i", "s3-key": "k"}
 
 
-def everything() -> dict[str, Any]:
-    """Return an application with every setting that creates names: volumes, scripts, tasks and secrets."""
+def app_with_every_name() -> dict[str, Any]:
+    """Return an application with all settings that become part of object names: volumes, scripts, tasks and secrets."""
     app = project()
     app["database"] = {**(app["database"] or {}), "init": ["tests/unit/made.sql"]}
-    app["api"]["volumes"] = {name: f"/srv/{name}" for name in sorted(USERS)}
+    app["api"]["volumes"] = {name: f"/srv/{name}" for name in sorted(USER_VOLUMES)}
     app["worker"]["volumes"] = {"uploads": "/srv/uploads:ro"}
     app["web"]["secrets"] = ["s3-id"]
     return app
 
 
 @cache
-def on_docker() -> Deployment:
+def deploy_on_docker() -> Deployment:
     env = environment("dev") | {
         "monitoring": True,
         "tiers": {"database": {"backup": {"target": {"volume": True}}}},
     }
-    first = deploy(everything(), env, secrets=VALUES)
-    return deploy(everything() | {"version": "2.0.0"}, env, secrets=VALUES, export=exported(first))
+    first = deploy(app_with_every_name(), env, secrets=VALUES)
+    return deploy(app_with_every_name() | {"version": "2.0.0"}, env, secrets=VALUES, export=exported(first))
 
 
 @cache
-def on_kubernetes(archived: bool = False) -> Deployment:
+def deploy_on_kubernetes(archived: bool = False) -> Deployment:
     env = environment("staging")
     env["monitoring"] = {"labels": {"release": "prometheus"}}
     backup = {"target": {"s3": S3} if archived else {"volume": True}}
@@ -53,17 +53,17 @@ def on_kubernetes(archived: bool = False) -> Deployment:
         "database": {"backup": backup, "ha": archived},
     }
     env["kubernetes"]["namespace"] = {"quota": {"cpu": 4}, "limits": {}}
-    first = deploy(everything(), env, secrets=VALUES, stack="staging")
-    changed = everything() | {"version": "2.0.0"}
+    first = deploy(app_with_every_name(), env, secrets=VALUES, stack="staging")
+    changed = app_with_every_name() | {"version": "2.0.0"}
     return deploy(changed, env, secrets=VALUES, stack="staging", export=exported(first))
 
 
-def programs() -> list[Deployment]:
-    return [on_docker(), on_kubernetes(), on_kubernetes(archived=True)]
+def deployments() -> list[Deployment]:
+    return [deploy_on_docker(), deploy_on_kubernetes(), deploy_on_kubernetes(archived=True)]
 
 
 def volumes(deployment: Deployment) -> Iterator[str]:
-    """Yield the names of volumes and claims and of their resources, including claims of the operator."""
+    """Yield the names of all Docker volumes and PersistentVolumeClaims, including claims that the database operator creates."""
     for entry in deployment.sorted:
         if entry.type == VOLUME:
             yield entry.name
@@ -76,7 +76,7 @@ def volumes(deployment: Deployment) -> Iterator[str]:
 
 
 def label_keys(value: Any) -> Iterator[str]:
-    """Yield the keys of all labels in an object and in its templates."""
+    """Yield the label keys in an object, including the keys in templates and selectors."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             if key in ("labels", "matchLabels") and isinstance(part, Mapping):
@@ -88,19 +88,21 @@ def label_keys(value: Any) -> Iterator[str]:
             yield from label_keys(part)
 
 
-def test_every_volume_is_configured_by_the_user_or_reserved():
-    names_ = {name for deployment in programs() for name in volumes(deployment)} - USERS
+def test_every_volume_name_of_the_program_is_reserved():
+    names_ = {name for deployment in deployments() for name in volumes(deployment)} - USER_VOLUMES
     assert {"gateway", "database-scripts", "prometheus-released", "cache-data-1", "database-ha-1", "backups"} <= names_
     assert not [name for name in sorted(names_) if not names.is_volume(name)]
 
 
-def test_name_of_every_own_volume_is_refused_to_users():
-    for name in sorted({name for deployment in programs() for name in volumes(deployment)} - USERS):
+def test_reserved_volume_name_is_refused():
+    for name in sorted({name for deployment in deployments() for name in volumes(deployment)} - USER_VOLUMES):
         if len(name) > 30:
-            continue  # Users' names are shorter.
-        app = everything()
+            continue  # A name of more than 30 characters is refused because of its length.
+        app = app_with_every_name()
         app["api"]["volumes"] = {name: "/srv/x"}
-        with pytest.raises(ConfigError, match=f"app.api.volumes.{name}: the program has a volume of that name; give"):
+        with pytest.raises(
+            ConfigError, match=f"app.api.volumes.{name}: the program uses this name for another volume; use"
+        ):
             load_app(app)
 
 
@@ -108,45 +110,51 @@ def test_name_of_every_own_volume_is_refused_to_users():
     "name", ["uploads", "my-scripts", "gateways", "scratch-tmp", "scripts", "cache-data-x", "data"]
 )
 def test_volume_with_a_free_name_is_accepted(name: str):
-    app = everything()
+    app = app_with_every_name()
     app["api"]["volumes"] = {name: "/srv/x"}
     assert load_app(app).volumes == {name, "uploads"}
 
 
-def test_task_named_like_a_volume_of_secrets_is_refused():
-    app = everything()
+def test_task_named_like_a_secrets_volume_is_refused():
+    app = app_with_every_name()
     app["api"]["tasks"] = {"secrets-0a1b2c": {"command": ["x"]}, "secrets-of-the-day": {"command": ["x"]}}
     with pytest.raises(ConfigError) as error:
         load_app(app)
-    assert str(error.value) == "app.api.tasks.secrets-0a1b2c: the program has a container of that name; give it another"
+    assert (
+        str(error.value)
+        == "app.api.tasks.secrets-0a1b2c: the program uses this name for another container; use another name"
+    )
 
 
-def test_every_own_label_is_reserved():
-    # Labels of a rule belong to Prometheus' series.
-    objects = [entry for deployment in programs() for entry in deployment.sorted if entry.kind != "PrometheusRule"]
+def test_every_label_of_the_program_is_reserved():
+    # Skip each PrometheusRule, because the labels in a rule belong to time series and not to objects.
+    objects = [entry for deployment in deployments() for entry in deployment.sorted if entry.kind != "PrometheusRule"]
     keys = {key for entry in objects for key in label_keys(entry.inputs)}
-    keys |= {key for entry in on_docker().sorted for key in entry.labels}
-    foreign = re.compile(r"release$|kubernetes.io/metadata.name$|k8s-app$|cnpg.io/|severity|environment$|service$")
-    ours = {key for key in keys if not foreign.match(key)}
-    assert {"tiers.app", "tiers.role", "tiers.switch", "app.kubernetes.io/name", "tiers.needs/database"} <= ours
-    assert not [key for key in sorted(ours) if not names.is_label(key)]
+    keys |= {key for entry in deploy_on_docker().sorted for key in entry.labels}
+    foreign_label = re.compile(
+        r"release$|kubernetes.io/metadata.name$|k8s-app$|cnpg.io/|severity|environment$|service$"
+    )
+    own_labels = {key for key in keys if not foreign_label.match(key)}
+    assert {"tiers.app", "tiers.role", "tiers.switch", "app.kubernetes.io/name", "tiers.needs/database"} <= own_labels
+    assert not [key for key in sorted(own_labels) if not names.is_label(key)]
 
 
 @pytest.mark.parametrize("label", ["tiers.app", "tiers.role", "tiers.to-come", "app.kubernetes.io/instance"])
-def test_own_label_is_refused_to_users(label: str):
+def test_reserved_label_is_refused(label: str):
     env = environment("staging") | {"monitoring": {"labels": {label: "evil", "release": "prometheus"}}}
     with pytest.raises(ConfigError) as error:
         load_environment(env, load_app(project()))
-    assert str(error.value) == f"environment.monitoring.labels.{label}: it is the program's own label; take it out"
+    assert str(error.value) == f"environment.monitoring.labels.{label}: the program reserves this label; remove it"
 
 
-def test_names_of_objects_of_a_kind_are_unique():
-    for deployment in programs():
+def test_object_names_are_unique_within_a_kind():
+    for deployment in deployments():
         objects = Counter(
             (entry.kind, entry.inputs["metadata"]["name"]) for entry in deployment.sorted if "metadata" in entry.inputs
         )
         objects.update((entry.kind, entry.inputs["name"]) for entry in deployment.sorted if "name" in entry.inputs)
-        images = {key for key in objects if key[0] == "RemoteImage"}  # Both slots share an image.
+        # Images may occur twice, because both slots can use the same image.
+        images = {key for key in objects if key[0] == "RemoteImage"}
         assert not [key for key, count in objects.items() if count > 1 and key not in images]
 
 
@@ -168,7 +176,7 @@ def test_names_of_objects_of_a_kind_are_unique():
     ],
 )
 def test_scratch_volumes_of_any_paths_have_distinct_valid_names(paths: list[str]):
-    names_by_path = manifests.scratch_names(paths, ["scratch", "scratch-srv-uploads"])
+    names_by_path = pod_spec.scratch_names(paths, ["scratch", "scratch-srv-uploads"])
     assert sorted(names_by_path) == sorted(paths)
     assert len({*names_by_path.values(), "scratch", "scratch-srv-uploads"}) == len(paths) + 2
     assert all(names.is_dns_label(name) for name in names_by_path.values())
@@ -176,7 +184,7 @@ def test_scratch_volumes_of_any_paths_have_distinct_valid_names(paths: list[str]
 
 def test_names_of_scratch_volumes_never_change():
     paths = ["/tmp", "/var/run/postgresql", "/app/.cache", "/app/node_modules", "/A"]
-    assert list(manifests.scratch_names(paths).values()) == [
+    assert list(pod_spec.scratch_names(paths).values()) == [
         "scratch-a",
         "scratch-app--cache",
         "scratch-app-node-modules",
@@ -185,18 +193,18 @@ def test_names_of_scratch_volumes_never_change():
     ]
 
 
-def test_volume_named_like_scratch_space_does_not_collide_with_it():
+def test_volume_named_like_a_scratch_volume_does_not_collide():
     [pod] = [
         entry.inputs["spec"]["template"]["spec"]
-        for entry in on_kubernetes().of_type("Deployment")
+        for entry in deploy_on_kubernetes().of_type("Deployment")
         if entry.name == "api-green"
     ]
     volumes = [volume["name"] for volume in pod["volumes"]]
     assert len(set(volumes)) == len(volumes) and "scratch-tmp" in volumes
 
 
-def test_task_without_tmp_has_one_for_its_init_container():
-    app = everything()
+def test_init_container_gets_a_tmp_volume_even_if_its_task_has_none():
+    app = app_with_every_name()
     app["api"]["writable"] = ["/cache"]
     deployment = deploy(
         app,
@@ -212,11 +220,11 @@ def test_task_without_tmp_has_one_for_its_init_container():
     assert "emptyDir" in volumes[tmp]
 
 
-def test_many_secrets_of_a_tier_have_a_valid_name_on_both_platforms():
+def test_tier_with_many_secrets_has_a_valid_secret_name_on_both_platforms():
     app = project()
-    many = {f"secret-{number}": "x" for number in range(36)}
-    app["api"]["secrets"] = sorted(many)
-    values = {**SECRETS, **many}
+    secrets = {f"secret-{number}": "x" for number in range(36)}
+    app["api"]["secrets"] = sorted(secrets)
+    values = {**SECRETS, **secrets}
     deployment = deploy(app, environment("staging"), stack="staging", secrets=values)
     [name] = [e.inputs["metadata"]["name"] for e in deployment.of_type("Secret") if e.name.startswith("api-blue")]
     assert re.fullmatch("api-blue(-[0-9a-f]{6}){2}", name)
@@ -226,12 +234,12 @@ def test_many_secrets_of_a_tier_have_a_valid_name_on_both_platforms():
     assert re.fullmatch("blue-api-secrets(-[0-9a-f]{6}){2}", volume.name) and names.is_volume(volume.name)
 
 
-def test_name_of_few_secrets_never_changes_and_of_many_follows_their_versions():
-    few = [Secret(name="a", version="0123456789"), Secret(name="b", version="abcdef0000")]
-    assert manifests.secret_name("api-blue", few) == "api-blue-012345-abcdef"
-    many = [Secret(name=f"s{number}", version=f"{number:010}") for number in range(36)]
-    changed = [*many[:-1], Secret(name="s35", version="ffffff0000")]
-    assert manifests.secret_name("api-blue", many) != manifests.secret_name("api-blue", changed)
+def test_name_of_a_secret_object_is_stable_for_two_secrets_and_depends_on_versions_for_many():
+    two_secrets = [Secret(name="a", version="0123456789"), Secret(name="b", version="abcdef0000")]
+    assert objects.secret_name("api-blue", two_secrets) == "api-blue-012345-abcdef"
+    secrets = [Secret(name=f"s{number}", version=f"{number:010}") for number in range(36)]
+    changed = [*secrets[:-1], Secret(name="s35", version="ffffff0000")]
+    assert objects.secret_name("api-blue", secrets) != objects.secret_name("api-blue", changed)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +256,7 @@ def test_name_of_few_secrets_never_changes_and_of_many_follows_their_versions():
         ("x" * 300, "x" * 200),
     ],
 )
-def test_folder_becomes_a_valid_part_of_a_repository(folder: str, part: str):
+def test_folder_name_becomes_a_valid_part_of_an_image_name(folder: str, part: str):
     assert names.as_repository(folder, 200) == part
 
 
@@ -258,5 +266,5 @@ def test_file_name_becomes_a_valid_config_map_key(name: str):
     assert re.fullmatch(r"[-._a-zA-Z0-9]{1,250}", key) and key.endswith(".sql")
 
 
-def test_ordinary_file_name_is_kept():
+def test_valid_file_name_is_not_changed():
     assert names.as_file_name("001_init-x.sql") == "001_init-x.sql"

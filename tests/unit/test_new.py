@@ -1,4 +1,4 @@
-"""`make new`: its files are valid as written, show every option, and stay valid with any option uncommented."""
+"""Tests of `make new`: the new files are valid, show every option, and stay valid if a user uncomments an option."""
 
 import re
 import socket
@@ -17,7 +17,7 @@ from components.reference import commented
 
 from .program import environment, project
 
-DESCRIBED: list[tuple[type[BaseModel], dict[str, Any]]] = [
+CONFIGURATIONS: list[tuple[type[BaseModel], dict[str, Any]]] = [
     (App, project()),
     (App, {"name": "x", "version": "1", "api": {"image": "x:1", "port": 8000}, "database": {}}),
     *((Environment, environment(stack)) for stack in ("dev", "staging", "prod")),
@@ -25,62 +25,69 @@ DESCRIBED: list[tuple[type[BaseModel], dict[str, Any]]] = [
 OPTION = re.compile(
     r"(?P<indent> *)(?P<mark># )?(?P<inner> *)(?P<item>- )?(?P<key>\w+):(?: (?P<value>[^ #].*?))?(?: +# .*)?"
 )
-"""One line of a generated file. The mark comments an option out."""
+"""Regular expression of a line with an option. The group `mark` matches the `# ` of an option that is commented out."""
 
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Set up an empty folder for applications, with a stand-in for the encryption of secrets."""
+    """Return an empty repository. Mock the encryption of secrets."""
     monkeypatch.setattr(new, "ROOT", tmp_path)
-    monkeypatch.setattr(new, "sealed", lambda project, values: f"  {project}:secrets: {{{', '.join(values)}}}\n")
+    monkeypatch.setattr(
+        new, "encrypted_secrets", lambda project, values: f"  {project}:secrets: {{{', '.join(values)}}}\n"
+    )
     return tmp_path
 
 
 def read(text: str) -> Any:
-    """Parse with libyaml, because long texts are parsed for each of their options."""
+    """Parse YAML with libyaml for speed, because the tests parse a long text once for each option."""
     return yaml.load(text, yaml.CSafeLoader)
 
 
-def taken_up(text: str) -> Iterator[tuple[list[str], object, str]]:
-    """Yield each option that is commented out: its path, its default, and the text with the option and its parents uncommented."""
+def uncommented_options(text: str) -> Iterator[tuple[list[str], object, str]]:
+    """Yield three values for each commented-out option.
+
+    The values are the path of the option, its default, and `text` in which only this option and its parents are uncommented.
+    """
     lines = text.splitlines()
     options = [OPTION.fullmatch(line) for line in lines]
-    above: list[tuple[int, int, str]] = []  # Parents of a line: line number, column, key.
+    parents: list[tuple[int, int, str]] = []  # Line number, column and key of each parent of the current line.
     for number, option in enumerate(options):
-        if option is None:  # This is an item of a list that is set.
+        if option is None:  # The line has no key, such as an item of a list.
             continue
         column = len(f"{option['indent']}{option['inner']}{option['item'] or ''}")
-        above = [entry for entry in above if entry[1] < column]
-        # Later keys in an item of a list belong to the line with the dash.
-        above += [(number, column - 1, "")] if option["item"] else []
-        above += [(number, column, option["key"])]
+        parents = [entry for entry in parents if entry[1] < column]
+        # All keys of a list item have the line with the dash as their parent.
+        parents += [(number, column - 1, "")] if option["item"] else []
+        parents += [(number, column, option["key"])]
         if option["mark"] and option["value"]:
-            taken = {entry for entry, *_ in above}
+            uncommented_lines = {entry for entry, *_ in parents}
             uncommented = [
-                line.replace("# ", "", 1) if at in taken and _is_out(options[at]) else line
+                line.replace("# ", "", 1) if at in uncommented_lines and _is_commented(options[at]) else line
                 for at, line in enumerate(lines)
             ]
-            yield [key for *_, key in above if key], read(option["value"]), "\n".join(uncommented)
+            yield [key for *_, key in parents if key], read(option["value"]), "\n".join(uncommented)
 
 
-def _is_out(option: re.Match[str] | None) -> bool:
+def _is_commented(option: re.Match[str] | None) -> bool:
     return bool(option and option["mark"])
 
 
-@pytest.mark.parametrize(("model", "described"), DESCRIBED)
+@pytest.mark.parametrize(("model", "configuration"), CONFIGURATIONS)
 class TestEveryOption:
-    def test_written_options_equal_the_given_ones(self, model: type[BaseModel], described: dict[str, Any]) -> None:
-        written = read(commented(model, described))
-        assert model.model_validate(written) == model.model_validate(described)
+    def test_generated_options_equal_the_configuration(
+        self, model: type[BaseModel], configuration: dict[str, Any]
+    ) -> None:
+        generated = read(commented(model, configuration))
+        assert model.model_validate(generated) == model.model_validate(configuration)
 
-    def test_every_option_of_the_model_is_shown(self, model: type[BaseModel], described: dict[str, Any]) -> None:
-        shown = set(re.findall(r"^ *(?:# *)?(?:- )?(\w+):", commented(model, described), re.MULTILINE))
+    def test_every_option_of_the_model_is_shown(self, model: type[BaseModel], configuration: dict[str, Any]) -> None:
+        shown_keys = set(re.findall(r"^ *(?:# *)?(?:- )?(\w+):", commented(model, configuration), re.MULTILINE))
         schema = model.model_json_schema()
         parts = [schema, *(part for part in schema["$defs"].values() if "properties" in part)]
-        assert {key for part in parts for key in part["properties"]} <= shown
+        assert {key for part in parts for key in part["properties"]} <= shown_keys
 
-    def test_uncommented_option_is_valid(self, model: type[BaseModel], described: dict[str, Any]) -> None:
-        options = list(taken_up(commented(model, described)))
+    def test_uncommented_option_is_valid(self, model: type[BaseModel], configuration: dict[str, Any]) -> None:
+        options = list(uncommented_options(commented(model, configuration)))
         assert len(options) > 15
         for path, default, text in options:
             value = read(text)
@@ -90,42 +97,53 @@ class TestEveryOption:
             try:
                 model.model_validate(read(text))
             except ValidationError as error:
-                # Its parent may require another option, too; the option itself must have no error.
-                places = [[str(part) for part in entry["loc"] if not isinstance(part, int)] for entry in error.errors()]
-                assert path not in places, error
+                # An error of the parent is accepted, because the parent may require another option that is still commented out.
+                error_paths = [
+                    [str(part) for part in entry["loc"] if not isinstance(part, int)] for entry in error.errors()
+                ]
+                assert path not in error_paths, error
 
-    def test_uncommented_default_changes_nothing(self, model: type[BaseModel], described: dict[str, Any]) -> None:
-        before = commented(model, described)
-        validated = model.model_validate(described)
-        for path, _, text in taken_up(before):
-            alone = sum(one != other for one, other in zip(before.splitlines(), text.splitlines(), strict=True)) == 1
-            if alone:
+    def test_uncommented_default_does_not_change_the_configuration(
+        self, model: type[BaseModel], configuration: dict[str, Any]
+    ) -> None:
+        before = commented(model, configuration)
+        validated = model.model_validate(configuration)
+        for path, _, text in uncommented_options(before):
+            changes_one_line = (
+                sum(one != other for one, other in zip(before.splitlines(), text.splitlines(), strict=True)) == 1
+            )
+            if changes_one_line:
                 assert model.model_validate(read(text)) == validated, path
 
 
 class TestNewApplication:
-    def test_new_application_is_the_starter_with_the_new_name(self, repository: Path) -> None:
+    def test_new_application_is_a_copy_of_the_starter_with_the_new_name(self, repository: Path) -> None:
         new.main("shop")
         folder = repository / "apps" / "shop"
-        described = yaml.safe_load((folder / "Pulumi.yaml").read_text())
-        assert (described["name"], described["main"]) == ("shop", "../..")
-        app = load_app(described["config"]["app"]["value"])
+        configuration = yaml.safe_load((folder / "Pulumi.yaml").read_text())
+        assert (configuration["name"], configuration["main"]) == ("shop", "../..")
+        app = load_app(configuration["config"]["app"]["value"])
         assert app.name == "shop"
         for stack in new.STACKS:
             settings = yaml.safe_load((folder / f"Pulumi.{stack}.yaml").read_text())["config"]
             load_environment({**settings["shop:environment"], "pinned": False}, app)
             assert ("shop:secrets" in settings) == (stack == "dev")
-        copied = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
-        assert {Path("api/Dockerfile"), Path("api/.dockerignore"), Path("web/nginx.conf"), Path("README.md")} <= copied
-        assert not [file for file in copied if new.STARTER.name in (folder / file).read_text()]
+        copied_files = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
+        assert {
+            Path("api/Dockerfile"),
+            Path("api/.dockerignore"),
+            Path("web/nginx.conf"),
+            Path("README.md"),
+        } <= copied_files
+        assert not [file for file in copied_files if new.STARTER.name in (folder / file).read_text()]
 
     def test_new_application_in_another_folder_finds_the_virtual_environment(self, repository: Path) -> None:
         new.main("shop", "teams/one/shop")
-        described = yaml.safe_load((repository / "teams" / "one" / "shop" / "Pulumi.yaml").read_text())
-        assert described["runtime"]["options"]["virtualenv"] == "../../../.venv"
+        configuration = yaml.safe_load((repository / "teams" / "one" / "shop" / "Pulumi.yaml").read_text())
+        assert configuration["runtime"]["options"]["virtualenv"] == "../../../.venv"
 
     @pytest.mark.parametrize("name", ["on", "null", "no"])
-    def test_name_that_is_a_yaml_word_is_quoted(self, name: str, repository: Path) -> None:
+    def test_application_name_that_is_a_yaml_keyword_is_quoted(self, name: str, repository: Path) -> None:
         new.main(name)
         assert load_app(
             yaml.safe_load((repository / "apps" / name / "Pulumi.yaml").read_text())["config"]["app"]["value"]
@@ -138,27 +156,30 @@ class TestNewApplication:
         assert not list(repository.iterdir())
 
     @pytest.mark.parametrize(
-        ("at", "why"), [("there", "there already"), ("../there", "not in this"), (".", "not in this")]
+        ("at", "reason"),
+        [("there", "already exists"), ("../there", "not a folder inside this"), (".", "not a folder inside this")],
     )
-    def test_existing_or_outside_folder_is_refused(self, at: str, why: str, repository: Path) -> None:
+    def test_folder_that_exists_or_is_outside_of_the_repository_is_refused(
+        self, at: str, reason: str, repository: Path
+    ) -> None:
         (repository / "there").mkdir()
-        with pytest.raises(RunError, match=why):
+        with pytest.raises(RunError, match=reason):
             new.main("shop", at)
         assert not list((repository / "there").iterdir())
 
     def test_new_application_gets_a_free_port(self, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            monkeypatch.setattr(new, "FIRST_PORT", taken.getsockname()[1])
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            server.listen()
+            monkeypatch.setattr(new, "FIRST_PORT", server.getsockname()[1])
             new.main("shop")
             settings = yaml.safe_load((repository / "apps" / "shop" / "Pulumi.dev.yaml").read_text())["config"]
-            assert settings["shop:environment"]["gateway"]["port"] > taken.getsockname()[1]
+            assert settings["shop:environment"]["gateway"]["port"] > server.getsockname()[1]
 
 
-def test_starter_is_valid() -> None:
-    described = yaml.safe_load((new.STARTER / "Pulumi.yaml").read_text())["config"]["app"]["value"]
-    app = load_app(described)
+def test_starter_application_is_valid() -> None:
+    configuration = yaml.safe_load((new.STARTER / "Pulumi.yaml").read_text())["config"]["app"]["value"]
+    app = load_app(configuration)
     for stack in new.STACKS:
         settings = yaml.safe_load((new.STARTER / f"Pulumi.{stack}.yaml").read_text())["config"]
         load_environment({**settings["starter:environment"], "pinned": False}, app)
@@ -168,15 +189,17 @@ def test_starter_is_valid() -> None:
 
 
 @pytest.mark.parametrize("name", ["board", "starter"])
-def test_name_of_a_project_of_this_repository_is_refused(name: str) -> None:
+def test_name_of_an_existing_project_is_refused(name: str) -> None:
     at = "./Pulumi.yaml" if name == "board" else f"./examples/{name}/Pulumi.yaml"
-    with pytest.raises(RunError, match=f"^NAME: {re.escape(at)} is project {name}; take another$"):
+    with pytest.raises(RunError, match=f"^NAME: {re.escape(at)} already has the name {name}; choose another name$"):
         new.main(name, "apps/of-another-name")
 
 
-def test_name_of_an_application_in_apps_is_refused(repository: Path) -> None:
+def test_new_application_with_a_name_that_exists_in_apps_is_refused(repository: Path) -> None:
     new.main("shop")
-    with pytest.raises(RunError, match=r"^NAME: \./apps/shop/Pulumi\.yaml is project shop; take another$"):
+    with pytest.raises(
+        RunError, match=r"^NAME: \./apps/shop/Pulumi\.yaml already has the name shop; choose another name$"
+    ):
         new.main("shop", "apps/other")
 
 
@@ -191,7 +214,7 @@ def test_unreadable_project_does_not_block_a_name(repository: Path) -> None:
 @pytest.mark.parametrize(
     "at", ["file", "file/below", "loop", "a" * 300, "a\0b", "..", "/etc/x", ".", "-x", "~", "~/x", "a\nb", "\udcff"]
 )
-def test_folder_that_can_not_be_created_is_refused_in_one_line(repository: Path, at: str) -> None:
+def test_folder_that_cannot_be_created_is_refused_with_one_line(repository: Path, at: str) -> None:
     (repository / "file").write_text("")
     (repository / "loop").symlink_to("loop")
     with pytest.raises(RunError) as error:
@@ -200,7 +223,7 @@ def test_folder_that_can_not_be_created_is_refused_in_one_line(repository: Path,
     assert "; " in str(error.value) and "\n" not in str(error.value)
 
 
-def test_folder_with_a_space_is_one_word_of_the_commands_that_follow(
+def test_folder_with_a_space_is_quoted_in_the_printed_commands(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new.main("shop", "apps/my shop")
@@ -208,6 +231,6 @@ def test_folder_with_a_space_is_one_word_of_the_commands_that_follow(
 
 
 @pytest.mark.parametrize("name", ["", "Shop", "a b", "x" * 31, "-x", "on/off", "\0", "日本"])
-def test_name_that_is_no_project_name_is_refused(repository: Path, name: str) -> None:
+def test_name_that_is_not_a_project_name_is_refused(repository: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"^NAME: .*; "):
         new.main(name)

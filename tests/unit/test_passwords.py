@@ -1,4 +1,7 @@
-"""Secrets of database, cache, backups and their clients: values that every reader accepts unchanged are accepted, others are refused by path."""
+"""Tests of the rules for passwords and keys of database, cache, backups and bucket.
+
+A value is accepted if all programs that read the value receive it unchanged. Other values are refused.
+"""
 
 import json
 import subprocess
@@ -10,34 +13,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import cache, passwords, sentinel
-from components.config import ConfigError, check_secrets, load_app
-from components.workload import Secret
+from components import cache, sentinel
+from components.config import ConfigError, check_secrets, load_app, passwords
+from components.model.workload import Secret
 
 from .program import Deployment, deploy, environment, exported
 
-ODD = ["correct horse", 'a"b', "a'b", "back\\slash", "#hash", "100%d", "$HOME $(id) `id`", "ünïcode", "\x01", "x" * 300, "-dash",
+ONE_LINE = ["correct horse", 'a"b', "a'b", "back\\slash", "#hash", "100%d", "$HOME $(id) `id`", "ünïcode", "\x01", "x" * 300, "-dash",
        "😀Ё\x85x", "\\x41 b", '"quoted"', "tab\there"]  # fmt: skip
 LINES = ["two\nlines", "carriage\rreturn"]
 EDGES = [" leading", "trailing ", "newline\n", "\ttab", "\ufeffbom"]
 BACKUP = "environment.tiers.database.backup"
 PASSWORDS = ["app.database.password", "app.cache.password"]
 S3 = [f"{BACKUP}.target.s3.access_key", f"{BACKUP}.target.s3.secret_key"]
-FORMER = (
+UNQUOTED_COMMAND = (
     "exec redis-server - --appendonly yes --appendfsync always --maxmemory-policy noeviction --dir /data <<EOF\n"
     "requirepass $(cat /run/secrets/cache-password)\nEOF"
 )
 
 
 @pytest.mark.parametrize("path", PASSWORDS)
-@pytest.mark.parametrize("value", ODD, ids=ascii)
+@pytest.mark.parametrize("value", ONE_LINE, ids=ascii)
 def test_password_of_one_line_is_accepted(path: str, value: str) -> None:
     assert passwords.problem(path, value) == ""
 
 
 @pytest.mark.parametrize("path", PASSWORDS)
 @pytest.mark.parametrize("value", [*LINES, *EDGES, "nul\x00", "half \ud800", "x" * 1001], ids=ascii)
-def test_password_that_a_reader_changes_is_refused(path: str, value: str) -> None:
+def test_password_that_a_program_would_change_is_refused(path: str, value: str) -> None:
     assert passwords.problem(path, value)
 
 
@@ -46,7 +49,7 @@ def test_backup_key_that_restic_trims_is_refused(value: str) -> None:
     assert passwords.problem(f"{BACKUP}.key", value)
 
 
-@pytest.mark.parametrize("value", [*ODD, *LINES, "y" * 5000], ids=ascii)
+@pytest.mark.parametrize("value", [*ONE_LINE, *LINES, "y" * 5000], ids=ascii)
 def test_backup_key_of_several_lines_is_accepted(value: str) -> None:
     assert passwords.problem(f"{BACKUP}.key", value) == ""
 
@@ -65,12 +68,12 @@ def test_s3_key_of_printable_characters_is_accepted(path: str, value: str) -> No
     assert passwords.problem(path, value) == ""
 
 
-def test_secret_of_the_application_is_not_restricted() -> None:
+def test_secret_of_the_application_may_have_any_value() -> None:
     assert passwords.problem("app.api.secrets", " -----BEGIN\nKEY-----\n") == ""
 
 
 @pytest.mark.parametrize("name", ["database-password", "cache-password"])
-def test_refusal_names_the_secret_and_hides_its_value(name: str) -> None:
+def test_error_names_the_secret_and_hides_its_value(name: str) -> None:
     app = load_app({"name": "x", "version": "1", "api": {"image": "x:1", "port": 8000}, "database": {}, "cache": {}})
     values = {"database-password": "one", "cache-password": "two"} | {name: "hunter2\nhunter3"}
     with pytest.raises(ConfigError, match=rf"^secrets\.{name}: app\..*more than one line.*pulumi config set") as error:
@@ -78,19 +81,19 @@ def test_refusal_names_the_secret_and_hides_its_value(name: str) -> None:
     assert "hunter" not in str(error.value)
 
 
-@pytest.mark.parametrize("where", [f"{BACKUP}.key", S3[0]])
-def test_secret_with_two_uses_obeys_the_rules_of_both(where: str) -> None:
+@pytest.mark.parametrize("path", [f"{BACKUP}.key", S3[0]])
+def test_secret_with_two_uses_must_satisfy_the_rules_of_both_uses(path: str) -> None:
     app = load_app({"name": "x", "version": "1", "api": {"image": "x:1", "port": 8000, "secrets": ["shared"]}})
     assert check_secrets({"shared": "a#b "}, app) == {"shared": "a#b "}
-    with pytest.raises(ConfigError, match=rf"secrets\.shared: {where} uses it"):
-        check_secrets({"shared": "a#b "}, app, (), {"shared": where})
+    with pytest.raises(ConfigError, match=rf"secrets\.shared: {path} uses this secret"):
+        check_secrets({"shared": "a#b "}, app, (), {"shared": path})
 
 
 # ---------------------------------------------------------------------- Redis
 
 
-def split(line: bytes) -> list[bytes]:
-    """Split a line of Redis' configuration as sdssplitargs does (Redis 7.0, sds.c), written from its documentation."""
+def split_redis_line(line: bytes) -> list[bytes]:
+    """Split a line of a Redis configuration into words, like the function sdssplitargs in sds.c of Redis 7.0."""
     words, at = list[bytes](), 0
     while True:
         while at < len(line) and line[at : at + 1] in b" \t\n\v\f\r":
@@ -118,8 +121,8 @@ def split(line: bytes) -> list[bytes]:
         words.append(word)
 
 
-def configured(password: str, folder: Path) -> bytes:
-    """Return what the command of the cache writes to Redis' standard input, by the shell of this machine."""
+def redis_configuration(password: str, folder: Path) -> bytes:
+    """Run the start command of the cache in a local shell. Return the configuration that the command passes to Redis."""
     file = folder / "password"
     file.write_bytes(password.encode())
     secret = Secret(name="cache-password", version="1", plain=passwords.plain(password))
@@ -128,21 +131,24 @@ def configured(password: str, folder: Path) -> bytes:
     return subprocess.run([shell, flag, script], capture_output=True, check=True).stdout
 
 
-@pytest.mark.parametrize("password", ODD, ids=ascii)
+@pytest.mark.parametrize("password", ONE_LINE, ids=ascii)
 def test_redis_reads_the_password_as_one_word(password: str, tmp_path: Path) -> None:
-    [line] = configured(password, tmp_path).splitlines()
-    assert split(line) == [b"requirepass", password.encode()]
+    [line] = redis_configuration(password, tmp_path).splitlines()
+    assert split_redis_line(line) == [b"requirepass", password.encode()]
 
 
 @given(st.text(st.characters(exclude_characters="\x00\r\n", exclude_categories=["Cs"]), min_size=1))
-def test_password_without_quotes_is_one_word_for_redis(value: str) -> None:
+def test_password_that_needs_no_quotes_is_one_word_for_redis(value: str) -> None:
     if passwords.plain(value):
-        assert split(b"requirepass " + value.encode()) == [b"requirepass", value.encode()]
+        assert split_redis_line(b"requirepass " + value.encode()) == [b"requirepass", value.encode()]
 
 
-def test_quoted_password_is_not_in_the_configuration(tmp_path: Path) -> None:
-    """Redis prints a line that it can't read."""
-    assert b"correct horse" not in configured("correct horse", tmp_path)
+def test_plain_text_of_a_quoted_password_is_not_in_the_redis_configuration(tmp_path: Path) -> None:
+    """Check that the configuration contains the password as hexadecimal codes only.
+
+    Redis prints each line that it can't parse. With a password in plain text, the printed line would reveal the password.
+    """
+    assert b"correct horse" not in redis_configuration("correct horse", tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n"])
@@ -150,18 +156,18 @@ def test_redis_does_not_start_with_an_empty_password(content: bytes, tmp_path: P
     file = tmp_path / "password"
     file.write_bytes(content)
     script = sentinel.QUOTE.format(file) + "\necho started"
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "can't be read" in done.stderr
+    result = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "can't be read" in result.stderr
 
 
-def test_members_read_the_password_as_one_word(tmp_path: Path) -> None:
+def test_cache_members_read_the_password_as_one_word(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("correct 'horse'")
-    script = sentinel.quoting().replace("until follow=$(place)", "until follow=replicaof")
+    script = sentinel.quoting_script().replace("until follow=$(place)", "until follow=replicaof")
     words = ["sh", "-euc", script, "server", str(file), "cache-0", "cat"]
-    done = subprocess.run(words, capture_output=True, check=True, env={"MEMBER": "cache-0", "PATH": "/usr/bin:/bin"})
-    lines = [split(line) for line in done.stdout.splitlines()]
+    result = subprocess.run(words, capture_output=True, check=True, env={"MEMBER": "cache-0", "PATH": "/usr/bin:/bin"})
+    lines = [split_redis_line(line) for line in result.stdout.splitlines()]
     assert [b"requirepass", b"correct 'horse'"] in lines
     assert [b"masterauth", b"correct 'horse'"] in lines
 
@@ -183,31 +189,31 @@ def cluster(**more: Any) -> dict[str, Any]:
 
 
 def commands(deployment: Deployment) -> dict[str, list[str]]:
-    """Return the command of each member of the cache."""
+    """Return container commands by StatefulSet name."""
     pods = {entry.name: entry.inputs["spec"]["template"]["spec"] for entry in deployment.of_type("StatefulSet")}
     return {name: spec["containers"][0]["command"] for name, spec in pods.items()}
 
 
 @memo
-def _unknown(version: str = "1") -> Deployment:
+def _deploy_with_cluster_secret(version: str = "1") -> Deployment:
     reference = {"secret": "own", "key": "password", "version": version}
     return deploy(APP, cluster(secrets={"cache-password": reference}), stack="prod", secrets={})
 
 
-def test_ordinary_password_keeps_the_command_on_both_platforms() -> None:
+def test_ordinary_password_is_not_quoted_in_the_cache_command() -> None:
     docker = environment() | {"reload": False, "seed": False, "tiers": {}}
     deployment = deploy(APP, docker, secrets={"cache-password": "ordinary#$%"})
-    assert deployment.by_name["cache-1"].inputs["command"] == ["sh", "-c", FORMER]
+    assert deployment.by_name["cache-1"].inputs["command"] == ["sh", "-c", UNQUOTED_COMMAND]
     deployment = deploy(APP, cluster(), stack="prod", secrets={"cache-password": "ordinary#$%"})
-    assert commands(deployment) == {"cache": ["sh", "-c", FORMER]}
+    assert commands(deployment) == {"cache": ["sh", "-c", UNQUOTED_COMMAND]}
 
 
-def test_unknown_value_of_the_cluster_is_quoted() -> None:
-    assert 'requirepass "$quoted"' in commands(_unknown())["cache"][2]
+def test_cache_password_from_a_cluster_secret_is_quoted() -> None:
+    assert 'requirepass "$quoted"' in commands(_deploy_with_cluster_secret())["cache"][2]
 
 
-def _earlier(deployment: Deployment, *command: str) -> dict[str, Any]:
-    """Return the checkpoint as an earlier version left it, with its command of the cache."""
+def _checkpoint_with_command(deployment: Deployment, *command: str) -> dict[str, Any]:
+    """Return the checkpoint of a deployment after setting the command of the cache's container to `command`."""
     text = json.dumps(exported(deployment))
     export = cast(dict[str, Any], json.loads(text))
     for entry in export["deployment"]["resources"]:
@@ -216,13 +222,13 @@ def _earlier(deployment: Deployment, *command: str) -> dict[str, Any]:
     return export
 
 
-@pytest.mark.parametrize(("version", "same"), [("1", True), ("2", False)])
-def test_running_cache_keeps_its_command_until_its_secret_changes(version: str, same: bool) -> None:
+@pytest.mark.parametrize(("version", "keeps_command"), [("1", True), ("2", False)])
+def test_deployed_cache_keeps_its_command_until_its_secret_changes(version: str, keeps_command: bool) -> None:
     reference = {"secret": "own", "key": "password", "version": version}
     env = cluster(secrets={"cache-password": reference})
-    export = _earlier(_unknown(), "sh", "-c", FORMER)
+    export = _checkpoint_with_command(_deploy_with_cluster_secret(), "sh", "-c", UNQUOTED_COMMAND)
     deployment = deploy(APP, env, stack="prod", secrets={}, export=export)
-    assert (commands(deployment)["cache"] == ["sh", "-c", FORMER]) is same
+    assert (commands(deployment)["cache"] == ["sh", "-c", UNQUOTED_COMMAND]) is keeps_command
 
 
 def test_cache_with_a_quoted_password_keeps_its_command() -> None:
@@ -231,13 +237,17 @@ def test_cache_with_a_quoted_password_keeps_its_command() -> None:
         cluster(secrets={"cache-password": {"secret": "own", "key": "password"}}),
         stack="prod",
         secrets={},
-        export=exported(_unknown()),
+        export=exported(_deploy_with_cluster_secret()),
     )
-    assert commands(deployment) == commands(_unknown())
+    assert commands(deployment) == commands(_deploy_with_cluster_secret())
 
 
 def test_backup_key_too_long_for_a_variable_is_refused() -> None:
-    """The archive proxy receives the key in an environment variable, a third longer (rclone obscure)."""
+    """Check that a key of 64 KiB is accepted and a longer key is refused.
+
+    The archive proxy gets the key in an environment variable. Linux limits a variable to 128 KiB, and `rclone obscure` makes the
+    key a third longer.
+    """
     path = "environment.tiers.database.backup.key"
     assert not passwords.problem(path, "x" * 64 * 1024)
     assert "it has more than 65536 bytes" in passwords.problem(path, "x" * (64 * 1024 + 1))

@@ -1,4 +1,4 @@
-"""Files and folders named in the configuration: they are in the repository, or refused by path; host system folders are refused."""
+"""Tests of paths in the configuration: files must be in the repository, and backups must not go to system folders."""
 
 import shlex
 from pathlib import Path
@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from components import database, tier
-from components.config import ConfigError, TierName, load_app, load_environment
-from components.tier import Description, own_path
-from components.workload import Secret
+from components import database, rendering
+from components.config import ConfigError, load_app, load_environment
+from components.config.own_files import own_path
+from components.context import Description
+from components.model.services import API
+from components.model.workload import Secret
 
 from .program import deploy
 
@@ -18,7 +20,7 @@ APP: dict[str, Any] = {"name": "shop", "version": "1", "api": {"image": "x:1", "
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Create an application in a folder of a repository, beside files outside of the repository."""
+    """Return the folder of an application in a new repository. Some symbolic links in the folder lead out of the repository."""
     (tmp_path / "outside.sql").write_text("SELECT 1")
     (tmp_path / "repository" / ".git").mkdir(parents=True)
     (tmp_path / "repository" / "shared").mkdir()
@@ -55,7 +57,7 @@ def test_absolute_path_into_the_repository_is_refused(root: Path) -> None:
         own_path(str(root / "own.sql"), "app.x", root)
 
 
-def test_socket_is_refused(root: Path) -> None:
+def test_path_of_a_socket_is_refused(root: Path) -> None:
     import socket
 
     with socket.socket(socket.AF_UNIX) as server:
@@ -64,7 +66,7 @@ def test_socket_is_refused(root: Path) -> None:
             own_path("s", "app.x", root)
 
 
-def test_application_without_a_repository_may_use_its_own_folder_only(tmp_path: Path) -> None:
+def test_application_outside_of_a_repository_may_use_its_own_folder_only(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "other").mkdir()
     assert own_path(".", "app.x", tmp_path / "app") == tmp_path / "app"
@@ -72,38 +74,38 @@ def test_application_without_a_repository_may_use_its_own_folder_only(tmp_path: 
         own_path("../other", "app.x", tmp_path / "app")
 
 
-def described(root: Path, app: dict[str, Any]) -> Description:
+def description_of(root: Path, app: dict[str, Any]) -> Description:
     app_ = load_app(app)
     environment = load_environment({"platform": "docker", "reload": True, "seed": True}, app_)
     secrets = {"database-password": Secret(name="database-password", version="1")}
-    return Description(app=app_, environment=environment, secrets=secrets, root=root)
+    return Description(app=app_, environment=environment, secrets=secrets, stack="dev", root=root)
 
 
-def rendered(root: Path, app: dict[str, Any]) -> None:
-    """Describe the database and the api of an application, as the program does."""
-    about = described(root, app)
-    assert about.app.database and about.app.api
-    database.workload(about.app.database, about)
-    tier.service(TierName.API, about.app.api, about)
+def render(root: Path, app: dict[str, Any]) -> None:
+    """Render the workloads of the tier `api` and of the database."""
+    description = description_of(root, app)
+    assert description.app.database and description.app.api
+    database.workload(description.app.database, description)
+    rendering.render_service(API.name, description.app.api, description)
 
 
 @pytest.mark.parametrize("key", ["init", "seed"])
 @pytest.mark.parametrize("name", ["/etc/passwd", "link.sql"])
 def test_sql_file_outside_of_the_repository_is_refused(root: Path, key: str, name: str) -> None:
     with pytest.raises(ConfigError, match=rf"^app\.database\.{key}.*{name}"):
-        rendered(root, APP | {"database": {key: [name]}})
+        render(root, APP | {"database": {key: [name]}})
 
 
 @pytest.mark.parametrize("name", ["/var/run/docker.sock", "/", "/etc", "../..", "folder"])
 def test_mount_from_outside_of_the_repository_is_refused(root: Path, name: str) -> None:
     api = APP["api"] | {"reload": {"mounts": {name: "/app"}}}
     with pytest.raises(ConfigError, match=r"^app\.api\.reload\.mounts\."):
-        rendered(root, APP | {"api": api})
+        render(root, APP | {"api": api})
 
 
 SYSTEM = ["/", "//", "/.", "/etc", "//etc", "/etc/", "/etc/restic", "/./etc", "/usr", "/usr/bin", "/dev/sda", "/proc/1/root", "/var/run/docker.sock",
           "/run", "/var/lib/docker/volumes", "/home", "/root", "/tmp", "/var"]  # fmt: skip
-OWN = [
+DEDICATED = [
     "/srv/backups",
     "/backups",
     "/mnt",
@@ -116,31 +118,31 @@ OWN = [
 ]
 
 
-def with_target(directory: str) -> dict[str, Any]:
+def environment_with_target(directory: str) -> dict[str, Any]:
     return {"platform": "docker", "tiers": {"database": {"backup": {"target": {"directory": directory}}}}}
 
 
 @pytest.mark.parametrize("directory", SYSTEM)
-def test_folder_of_the_hosts_system_is_refused_for_backups(directory: str) -> None:
+def test_system_folder_is_refused_for_backups(directory: str) -> None:
     with pytest.raises(ConfigError, match=r"^environment\.tiers\.database\.backup\.target\.directory: .*; "):
-        load_environment(with_target(directory), load_app(APP))
+        load_environment(environment_with_target(directory), load_app(APP))
 
 
-@pytest.mark.parametrize("directory", OWN)
+@pytest.mark.parametrize("directory", DEDICATED)
 def test_dedicated_folder_is_accepted_for_backups(directory: str) -> None:
-    load_environment(with_target(directory), load_app(APP))
+    load_environment(environment_with_target(directory), load_app(APP))
 
 
 @pytest.mark.parametrize("host", ["*.db", "*", "db.*", "db..example", "-db", "DB", "db_1"])
-def test_external_host_that_is_no_address_is_refused(host: str) -> None:
+def test_external_host_that_is_not_a_host_name_is_refused(host: str) -> None:
     environment = {"platform": "docker", "tiers": {"database": {"external": {"host": host}}}}
     with pytest.raises(ConfigError, match=r"^environment\.tiers\.database\.external\.host: .*; write it"):
         load_environment(environment, load_app(APP))
 
 
 @pytest.mark.parametrize("context", ["my cluster; $(id)", "it's", "a&b"])
-def test_context_is_one_word_of_a_printed_command(context: str) -> None:
-    """A person pastes the commands that `pulumi stack output logs` prints."""
+def test_kubernetes_context_is_quoted_in_printed_commands(context: str) -> None:
+    """Check that the context is quoted, because users paste the commands of `pulumi stack output logs` into a shell."""
     gateway = {"name": "g", "namespace": "gw", "inside": "http://g.gw"}
     cluster = {"context": context, "url": "http://shop.localhost", "gateway": gateway}
     deployment = deploy(APP, {"platform": "kubernetes", "kubernetes": cluster}, secrets={"database-password": "x"})

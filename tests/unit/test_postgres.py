@@ -1,4 +1,7 @@
-"""The backup image's statements to a PostgreSQL server and their order; a real server is tested in tests/e2e."""
+"""Tests of the SQL statements of the backup image, and of the order of the statements.
+
+These tests use a mock of PostgreSQL. The end-to-end tests use a real server.
+"""
 
 import io
 import json
@@ -16,11 +19,11 @@ from images.backup.backup.repository import BackupError, Run
 
 
 class RefusedError(Exception):
-    """Stand-in for the driver's error: the driver is installed in the image only."""
+    """Mock of psycopg2.Error. The driver psycopg2 is installed in the backup image only."""
 
 
 class Text(str):
-    """Statement as the driver composes it."""
+    """Mock of psycopg2.sql.SQL, the class of SQL texts with placeholders."""
 
     def format(self, *values: object, **named: object) -> "Text":
         return Text(super().format(*values, **named))
@@ -30,24 +33,24 @@ class Text(str):
 
 
 class Server:
-    """Stand-in for a server: its databases by name, and the statements it received."""
+    """Mock of a PostgreSQL server. The mock records all received statements except SELECT and SET."""
 
     def __init__(self) -> None:
         self.databases = {"board", "template1"}
-        self.done: list[str] = []
+        self.statements: list[str] = []
         self.answers: dict[str, list[tuple[Any, ...]]] = {}
-        self.taken = 20 * 2**20
-        self.found: list[tuple[Any, ...]] = []
-        self.fails = "nothing"
+        self.used_bytes = 20 * 2**20
+        self.rows: list[tuple[Any, ...]] = []
+        self.failing_program = "nothing"
 
     def connect(self, dbname: str = "board") -> "Server":
         if dbname not in self.databases:
             raise RefusedError(f'FATAL:  database "{dbname}" does not exist')
         return self
 
-    def fed(self, command: Sequence[str], stream: Any) -> None:
-        self.done.append(f"{command[0]} {command[-1]}: {stream.read().decode()}")
-        if self.fails in command[0]:
+    def feed(self, command: Sequence[str], stream: Any) -> None:
+        self.statements.append(f"{command[0]} {command[-1]}: {stream.read().decode()}")
+        if self.failing_program in command[0]:
             raise BackupError(f"{command[0]} fails")
 
     def __enter__(self) -> "Server":
@@ -63,23 +66,23 @@ class Server:
     def execute(self, statement: str, values: Sequence[str] = ()) -> None:
         words = statement.split()
         if words[0] not in ("SELECT", "SET"):
-            self.done.append(statement)
+            self.statements.append(statement)
         if words[:2] == ["CREATE", "DATABASE"]:
             self.databases.add(words[2])
         if "datallowconn" in statement:
-            self.found = [(name,) for name in sorted(self.databases - {"template1"})]
+            self.rows = [(name,) for name in sorted(self.databases - {"template1"})]
         elif "sum(pg_database_size" in statement:
-            self.found = [(self.taken,)]
+            self.rows = [(self.used_bytes,)]
         elif "FROM pg_database WHERE datname =" in statement:
-            self.found = [(1,)] if values[0] in self.databases else []
+            self.rows = [(1,)] if values[0] in self.databases else []
         else:
-            self.found = next((rows for part, rows in self.answers.items() if part in statement), [])
+            self.rows = next((rows for part, rows in self.answers.items() if part in statement), [])
 
     def fetchone(self) -> tuple[Any, ...] | None:
-        return self.found[0] if self.found else None
+        return self.rows[0] if self.rows else None
 
     def fetchall(self) -> list[tuple[Any, ...]]:
-        return self.found
+        return self.rows
 
 
 @pytest.fixture
@@ -89,20 +92,20 @@ def server() -> Server:
 
 @pytest.fixture
 def postgres(server: Server, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return the module, with a driver that connects to the stand-in."""
-    driver, written = ModuleType("psycopg2"), ModuleType("psycopg2.sql")
+    """Return the module `postgres` of the backup image, with a driver that connects to the mock server."""
+    driver, sql_module = ModuleType("psycopg2"), ModuleType("psycopg2.sql")
     vars(driver).update(connect=server.connect, Error=RefusedError)
-    vars(written).update(SQL=Text, Identifier=lambda name: name, Literal=repr)
+    vars(sql_module).update(SQL=Text, Identifier=lambda name: name, Literal=repr)
     monkeypatch.setitem(sys.modules, "psycopg2", driver)
-    monkeypatch.setitem(sys.modules, "psycopg2.sql", written)
+    monkeypatch.setitem(sys.modules, "psycopg2.sql", sql_module)
     monkeypatch.delitem(sys.modules, "images.backup.backup.postgres", raising=False)
     monkeypatch.setenv("PGDATABASE", "board")
     module = import_module("images.backup.backup.postgres")
-    monkeypatch.setattr(module, "_fed", server.fed)
+    monkeypatch.setattr(module, "_fed", server.feed)
     return module
 
 
-def test_missing_database_is_reported_with_the_existing_ones(postgres: Any, server: Server) -> None:
+def test_missing_database_is_reported_with_the_existing_databases(postgres: Any, server: Server) -> None:
     server.databases |= {"board_r1"}
     with (
         pytest.raises(BackupError, match='"gone" does not exist; there are board, board_r1'),
@@ -117,12 +120,12 @@ def test_unreachable_server_is_reported_without_databases(postgres: Any, server:
         pass
 
 
-def saved(**more: Any) -> io.BytesIO:
+def backup_stream(**more: Any) -> io.BytesIO:
     header = {"tables": {}, "role_names": [], "like": {"ENCODING": "UTF8"}, **more}
     return io.BytesIO(json.dumps(header).encode() + b"\nthe rows of people")
 
 
-MADE = [
+RESTORE_STATEMENTS = [
     "DROP DATABASE IF EXISTS backup_loading WITH (FORCE)",
     "CREATE DATABASE backup_loading TEMPLATE template0 ENCODING 'UTF8'",
     "REVOKE CONNECT ON DATABASE backup_loading FROM PUBLIC",
@@ -130,58 +133,60 @@ MADE = [
 ]
 
 
-def test_restore_renames_the_database_as_its_last_step(postgres: Any, server: Server, tmp_path: Path) -> None:
+def test_restore_renames_the_database_after_loading_all_data(postgres: Any, server: Server, tmp_path: Path) -> None:
     file = tmp_path / "anonymise.sql"
-    file.write_text("of nobody")
-    postgres.restore(saved(), "board_r1", [file])
-    assert server.done == [
-        *MADE,
-        "psql backup_loading: of nobody",
+    file.write_text("anonymise all rows")
+    postgres.restore(backup_stream(), "board_r1", [file])
+    assert server.statements == [
+        *RESTORE_STATEMENTS,
+        "psql backup_loading: anonymise all rows",
         "ALTER DATABASE backup_loading RENAME TO board_r1",
         "GRANT CONNECT ON DATABASE board_r1 TO PUBLIC",
     ]
 
 
-@pytest.mark.parametrize("fails", ["pg_restore", "psql"])
-def test_failed_restore_leaves_no_database(fails: str, postgres: Any, server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("failing_program", ["pg_restore", "psql"])
+def test_failed_restore_drops_the_temporary_database(
+    failing_program: str, postgres: Any, server: Server, tmp_path: Path
+) -> None:
     file = tmp_path / "anonymise.sql"
     file.touch()
-    server.fails = fails
-    with pytest.raises(BackupError, match=f"{fails} fails"):
-        postgres.restore(saved(), "board_r1", [file])
-    assert server.done[-1] == MADE[0]
-    assert "board_r1" not in " ".join(server.done)
+    server.failing_program = failing_program
+    with pytest.raises(BackupError, match=f"{failing_program} fails"):
+        postgres.restore(backup_stream(), "board_r1", [file])
+    assert server.statements[-1] == RESTORE_STATEMENTS[0]
+    assert "board_r1" not in " ".join(server.statements)
 
 
 def test_restore_into_an_existing_database_is_refused(postgres: Any, server: Server) -> None:
     with pytest.raises(BackupError, match="there is a database board, and it is not touched"):
-        postgres.restore(saved(), "board")
-    assert not server.done
+        postgres.restore(backup_stream(), "board")
+    assert not server.statements
 
 
 def test_restore_without_enough_storage_is_refused_before_it_begins(
     postgres: Any, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BACKUP_ROOM", str(100 * 2**20))
-    server.taken, large = 50 * 2**20, 40 * 2**20
+    server.used_bytes, large = 50 * 2**20, 40 * 2**20
     with pytest.raises(BackupError, match=r"50Mi are taken.*60Mi.*tiers\.database\.storage to more than 110Mi"):
-        postgres.restore(saved(size=large), "board_r1")
-    # Leftovers of a killed run are removed first.
-    assert server.done == MADE[:1]
+        postgres.restore(backup_stream(size=large), "board_r1")
+    # Only one statement ran: the restore drops the temporary database that an earlier, killed restore may have left.
+    assert server.statements == RESTORE_STATEMENTS[:1]
     monkeypatch.delenv("BACKUP_ROOM")
-    postgres.restore(saved(size=large), "board_r1")
+    postgres.restore(backup_stream(size=large), "board_r1")
 
 
 def test_restore_begins_if_the_backup_fits_or_has_no_size(
     postgres: Any, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BACKUP_ROOM", str(100 * 2**20))
-    postgres.restore(saved(size=50 * 2**20), "board_r1")
-    postgres.restore(saved(), "board_r2")
+    postgres.restore(backup_stream(size=50 * 2**20), "board_r1")
+    postgres.restore(backup_stream(), "board_r2")
 
 
 @pytest.mark.usefixtures("postgres")
-def test_full_backup_is_listed_with_both_ids(
+def test_full_backup_is_listed_with_the_ids_of_database_and_volumes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program = import_module("images.backup.backup.__main__")

@@ -1,34 +1,37 @@
-"""The comment of a pull request: titles of real previews of both platforms, and the marking, masking and cutting of their content."""
+"""Tests of the preview comment on a pull request: verdict, plan, dangers, errors, masking and size.
+
+Most tests read recorded previews of both platforms (tests/previews).
+"""
 
 import json
 import random
 import re
-import threading
-from collections.abc import Iterator
 from functools import cache
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pulumi import RunError
 
 from ci import preview
-from ci.preview import LIMIT, Preview, Verdict
-from components.release import explain
+from ci.preview.markdown import LIMIT
+from ci.preview.masking import SECRET, SIGNATURE
+from ci.preview.read import Preview, parse_preview, run_preview
+from ci.preview.render import marker, render_comment
+from ci.preview.risk import Verdict, dangers, verdict
+from components.release.planner import explain
 
 from .program import ROOT
 
-KEPT = ROOT / "tests/previews"
-ALL = sorted(f"{file.parent.name}/{file.stem}" for file in KEPT.glob("*/*.json"))
-BOTH = ("docker", "kubernetes")
+RECORDINGS = ROOT / "tests/previews"
+ALL = sorted(f"{file.parent.name}/{file.stem}" for file in RECORDINGS.glob("*/*.json"))
+PLATFORMS = ("docker", "kubernetes")
 SECRETS = ("e2e-database-7c1f", "e2e-cache-93ab")
-"""Secrets of the previewed stacks (tests/e2e/stack.py)."""
+"""Secret values of the stacks in the recorded previews. The values are set in tests/e2e/stack.py."""
 VERDICTS = {
     "first": Verdict.DATA, "no-change": Verdict.NONE, "new-image": Verdict.RELEASE, "env": Verdict.RELEASE,
     "waits": Verdict.RELEASE, "back": Verdict.RELEASE, "unprotected": Verdict.DATA, "protected": Verdict.LOSS,
     "database-deleted": Verdict.LOSS, "database-storage": Verdict.DATA, "broken": Verdict.NONE, "unreachable": Verdict.NONE,
-    # On Docker a replica is a container of a release; memory changes while a container runs, the gateway's port does not.
+    # Verdicts that differ between the platforms. On Docker a new number of replicas takes effect with the next release only.
     "docker/replicas": Verdict.NONE, "docker/database-memory": Verdict.DATA, "docker/opened": Verdict.LOSS,
     "kubernetes/replicas": Verdict.PLACE, "kubernetes/database-memory": Verdict.LOSS, "kubernetes/opened": Verdict.PLACE,
 }  # fmt: skip
@@ -37,20 +40,20 @@ FAILED = {"protected", "broken", "unreachable"}
 
 @cache
 def recording(name: str) -> dict[str, Any]:
-    return json.loads((KEPT / f"{name}.json").read_text())
+    return json.loads((RECORDINGS / f"{name}.json").read_text())
 
 
 @cache
-def seen(name: str) -> Preview:
-    return preview.read(recording(name), "demo")
+def parsed(name: str) -> Preview:
+    return parse_preview(recording(name), "demo")
 
 
 @cache
 def comment_of(name: str) -> str:
-    return preview.comment(seen(name))
+    return render_comment(parsed(name))
 
 
-def unfolded(name: str) -> str:
+def visible_part(name: str) -> str:
     return comment_of(name).partition("<details>")[0]
 
 
@@ -59,63 +62,66 @@ class TestVerdict:
     def test_recorded_preview_has_the_expected_verdict(self, name: str) -> None:
         kind = name.partition("/")[2]
         failed = kind in FAILED or name in FAILED
-        assert seen(name).verdict is VERDICTS.get(name, VERDICTS.get(kind))
-        assert bool(seen(name).errors) is failed
+        assert verdict(parsed(name)) is VERDICTS.get(name, VERDICTS.get(kind))
+        assert bool(parsed(name).errors) is failed
         first, _, headline, *_ = comment_of(name).splitlines()
-        assert first == preview.marker("demo")
+        assert first == marker("demo")
         assert headline.startswith("**demo: ") and ("the preview failed" in headline) is failed
 
-    def test_recorded_previews_cover_every_kind(self) -> None:
+    def test_recorded_previews_contain_every_kind_of_change(self) -> None:
         needed = {"no-change", "new-image", "env", "replicas", "database-deleted", "broken", "unreachable"}
-        assert {f"{platform}/{kind}" for platform in BOTH for kind in needed} <= set(ALL)
+        assert {f"{platform}/{kind}" for platform in PLATFORMS for kind in needed} <= set(ALL)
         assert {"kubernetes/database-storage", "docker/database-memory"} <= set(ALL)
 
 
 class TestPlan:
-    @pytest.mark.parametrize("name", [name for name in ALL if not seen(name).errors])
+    @pytest.mark.parametrize("name", [name for name in ALL if not parsed(name).errors])
     def test_plan_in_the_comment_equals_the_logged_plan(self, name: str) -> None:
-        """The plan that is read from the states equals the plan that the program logged."""
-        plan = seen(name).plan
-        assert plan
-        assert explain(seen(name).observed, plan) == recording(name)["diagnostics"][0]["message"].strip()
+        """Compare the plan that the comment shows with the plan that the program logged.
 
-    @pytest.mark.parametrize("platform", BOTH)
+        The preview command doesn't read the logged plan, but computes the plan of the comment from the recorded states.
+        """
+        plan = parsed(name).plan
+        assert plan
+        assert explain(parsed(name).state_before, plan) == recording(name)["diagnostics"][0]["message"].strip()
+
+    @pytest.mark.parametrize("platform", PLATFORMS)
     def test_differences_from_the_live_release_are_listed(self, platform: str) -> None:
         image = r"\*\*api\*\*: image `\S*board-api:\w+` → `\S*board-api:\w+`<br>\*\*worker\*\*: image"
-        assert re.search(image, unfolded(f"{platform}/new-image"))
-        assert "| **api**: LOG_LEVEL `info` → `warning` |" in unfolded(f"{platform}/env")
+        assert re.search(image, visible_part(f"{platform}/new-image"))
+        assert "| **api**: LOG_LEVEL `info` → `warning` |" in visible_part(f"{platform}/env")
 
-    @pytest.mark.parametrize("platform", BOTH)
+    @pytest.mark.parametrize("platform", PLATFORMS)
     def test_comment_shows_migration_promotion_and_switch(self, platform: str) -> None:
-        assert "| migration | `api.migrate` |" in unfolded(f"{platform}/new-image")
-        assert "by itself: switch 3 moves all traffic to blue" in unfolded(f"{platform}/new-image")
-        assert "it waits, once it is proven, for `make promote ENV=demo`" in unfolded(f"{platform}/waits")
-        assert "**contract: it breaks the release before it" in unfolded(f"{platform}/waits")
-        assert "at once: switch 3 moves all traffic to blue, 1.0.0-" in unfolded(f"{platform}/back")
-        assert "| slot | blue: empty → **1.0.0-" in unfolded(f"{platform}/first")
+        assert "| migration | `api.migrate` |" in visible_part(f"{platform}/new-image")
+        assert "by itself: switch 3 moves all traffic to blue" in visible_part(f"{platform}/new-image")
+        assert "after it passes its gates, it waits for `make promote ENV=demo`" in visible_part(f"{platform}/waits")
+        assert "**contract: the previous release can't run with it" in visible_part(f"{platform}/waits")
+        assert "at once: switch 3 moves all traffic to blue, 1.0.0-" in visible_part(f"{platform}/back")
+        assert "| slot | blue: empty → **1.0.0-" in visible_part(f"{platform}/first")
 
-    @pytest.mark.parametrize("platform", BOTH)
+    @pytest.mark.parametrize("platform", PLATFORMS)
     def test_tiers_in_the_diagram_are_coloured_by_their_change(self, platform: str) -> None:
-        picture = unfolded(f"{platform}/new-image")
+        picture = visible_part(f"{platform}/new-image")
         assert 'blue_api["api<br>replaced"]:::replaced' in picture
         assert 'green_api["api"]:::unchanged' in picture
         assert 'blue_worker["worker<br>new"]:::new' in picture
-        assert 'green_worker["worker<br>rests"]:::deleted' in picture
+        assert 'green_worker["worker<br>suspended"]:::deleted' in picture
         assert 'database["database"]:::unchanged' in picture
         assert "gateway ==>|after the switch| blue" in picture and "gateway -.->|until the switch| green" in picture
-        assert 'database["database<br>deleted"]:::deleted' in unfolded(f"{platform}/database-deleted")
+        assert 'database["database<br>deleted"]:::deleted' in visible_part(f"{platform}/database-deleted")
         assert "mermaid" not in comment_of(f"{platform}/no-change")
 
 
 class TestDangers:
     @pytest.mark.parametrize(
-        "name", [f"{entry}/{kind}" for entry in BOTH for kind in ("new-image", "env", "waits", "back")]
+        "name", [f"{entry}/{kind}" for entry in PLATFORMS for kind in ("new-image", "env", "waits", "back")]
     )
     def test_ordinary_release_has_no_dangers(self, name: str) -> None:
-        assert preview.dangers(seen(name)) == []
+        assert dangers(parsed(name)) == []
 
     @pytest.mark.parametrize(
-        ("name", "marked"),
+        ("name", "line"),
         [
             ("docker/database-deleted", "**database is deleted**, and both slots share it: Volume `database-data` **with its data**"),
             ("kubernetes/database-deleted", "both slots share it: PersistentVolumeClaim `database-data` **with its data**"),
@@ -130,17 +136,17 @@ class TestDangers:
             ("kubernetes/opened", "**network opened**: NetworkPolicy `web` lets in 0.0.0.0/0"),
         ],
     )  # fmt: skip
-    def test_danger_is_marked_in_bold(self, name: str, marked: str) -> None:
-        assert marked in unfolded(name)
+    def test_danger_is_marked_in_bold(self, name: str, line: str) -> None:
+        assert line in visible_part(name)
 
     def test_deleted_network_barrier_is_a_danger(self) -> None:
         steps = [
-            gone("networking.k8s.io/v1:NetworkPolicy", "deny-all", {"spec": {"ingress": [], "egress": []}}),
-            gone("docker:index/network:Network", "data", {"internal": True}),
+            deleted_step("networking.k8s.io/v1:NetworkPolicy", "deny-all", {"spec": {"ingress": [], "egress": []}}),
+            deleted_step("docker:index/network:Network", "data", {"internal": True}),
         ]
-        dangers = preview.dangers(preview.read({"steps": steps}, "demo"))
-        assert "**network opened**: NetworkPolicy `deny-all` denies all that no other allows no more" in dangers
-        assert "**network opened**: network `data` is closed to the outside no more" in dangers
+        lines = dangers(parse_preview({"steps": steps}, "demo"))
+        assert "**network opened**: no longer: NetworkPolicy `deny-all` denies all that no other allows" in lines
+        assert "**network opened**: no longer: network `data` is closed to the outside" in lines
 
     @pytest.mark.parametrize(
         ("name", "line"),
@@ -150,24 +156,24 @@ class TestDangers:
             ("docker/database-memory", "Container `database-1` changes in place: memory `512` → `768`"),
         ],
     )  # fmt: skip
-    def test_change_in_place_is_listed(self, name: str, line: str) -> None:
-        assert line in unfolded(name)
+    def test_change_in_place_is_listed_in_the_comment(self, name: str, line: str) -> None:
+        assert line in visible_part(name)
 
 
 class TestFailures:
-    @pytest.mark.parametrize("platform", BOTH)
+    @pytest.mark.parametrize("platform", PLATFORMS)
     def test_failed_preview_gives_a_comment_with_the_error(self, platform: str) -> None:
-        assert "\napp.api.port: '8000' is not a port; give a whole number" in comment_of(f"{platform}/broken")
+        assert "\napp.api.port: '8000' is not a port; use a whole number" in comment_of(f"{platform}/broken")
         assert "Connection refused" in comment_of(f"{platform}/unreachable")
         assert "because it is protected" in comment_of(f"{platform}/protected")
         assert "unhandled error" not in comment_of(f"{platform}/broken")
 
-    def test_command_ends_with_1_for_a_failed_preview(
+    def test_command_exits_with_1_for_a_failed_preview(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("PR_NUMBER", raising=False)
-        assert preview.main("demo", str(KEPT / "docker/broken.json")) == 1
-        assert preview.main("demo", str(KEPT / "docker/no-change.json")) == 0
+        assert preview.main("demo", str(RECORDINGS / "docker/broken.json")) == 1
+        assert preview.main("demo", str(RECORDINGS / "docker/no-change.json")) == 0
         assert capsys.readouterr().out == comment_of("docker/broken") + comment_of("docker/no-change")
 
     def test_pulumi_error_without_json_becomes_the_error_of_the_comment(
@@ -176,7 +182,7 @@ class TestFailures:
         (tmp_path / "pulumi").write_text("#!/bin/sh\necho \"error: no stack named 'demo' found\" >&2; exit 255\n")
         (tmp_path / "pulumi").chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-        assert preview.read(preview.ask("demo"), "demo").errors == ("no stack named 'demo' found",)
+        assert parse_preview(run_preview("demo"), "demo").errors == ("no stack named 'demo' found",)
 
 
 class TestSecrets:
@@ -184,7 +190,7 @@ class TestSecrets:
     def test_comment_and_recording_contain_no_secret(self, name: str) -> None:
         for value in SECRETS:
             assert value not in comment_of(name)
-            assert value not in (KEPT / f"{name}.json").read_text()
+            assert value not in (RECORDINGS / f"{name}.json").read_text()
 
     @pytest.mark.parametrize(
         ("kind", "inputs", "more"),
@@ -192,7 +198,7 @@ class TestSecrets:
             ("kubernetes:core/v1:Secret", {"stringData": {"a": "hunter2"}, "data": {"b": "hunter2"}}, {}),
             ("docker:index/container:Container", {"uploads": [{"file": "/x", "content": "hunter2"}]}, {}),
             ("docker:index/container:Container", {"envs": ["DB_PASSWORD=hunter2", "API_KEY=hunter2"]}, {}),
-            ("any:Kind", {"one": {preview.SIGNATURE: "1b47061264138c4ac30d75fd1eb44270", "value": "hunter2"}}, {}),
+            ("any:Kind", {"one": {SIGNATURE: "1b47061264138c4ac30d75fd1eb44270", "value": "hunter2"}}, {}),
             ("any:Kind", {"one": {"two": "hunter2"}}, {"additionalSecretOutputs": ["one"]}),
             ("any:Kind", {"one": ["amqp://me:hunter2@queue/"]}, {}),
             ("any:Kind", {"spec": {"env": [{"name": "SMTP_TOKEN", "value": "hunter2"}]}}, {}),
@@ -201,18 +207,20 @@ class TestSecrets:
     def test_secret_that_pulumi_did_not_mask_is_masked(
         self, kind: str, inputs: dict[str, Any], more: dict[str, Any]
     ) -> None:
-        step = created(kind, "one", inputs, **more)
+        step = created_step(kind, "one", inputs, **more)
         document = {
             "steps": [step],
             "diagnostics": [{"severity": "error", "message": "error: at http://me:hunter2@host/x"}],
         }
-        text = preview.comment(preview.read(document, "demo"))
+        text = render_comment(parse_preview(document, "demo"))
         assert "hunter2" not in text
-        assert text.count(preview.SECRET) >= 2
+        assert text.count(SECRET) >= 2
 
     def test_path_of_a_secret_file_is_not_masked(self) -> None:
-        step = created("docker:index/container:Container", "one", {"envs": ["PASSWORD_FILE=/run/secrets/password"]})
-        assert "envs[PASSWORD_FILE]: /run/secrets/password" in preview.comment(preview.read({"steps": [step]}, "demo"))
+        step = created_step(
+            "docker:index/container:Container", "one", {"envs": ["PASSWORD_FILE=/run/secrets/password"]}
+        )
+        assert "envs[PASSWORD_FILE]: /run/secrets/password" in render_comment(parse_preview({"steps": [step]}, "demo"))
 
 
 class TestSize:
@@ -220,7 +228,7 @@ class TestSize:
     def test_order_of_steps_does_not_change_the_comment(self, name: str) -> None:
         for seed in range(3):
             steps = random.Random(seed).sample(recording(name)["steps"], len(recording(name)["steps"]))
-            assert preview.comment(preview.read(recording(name) | {"steps": steps}, "demo")) == comment_of(name)
+            assert render_comment(parse_preview(recording(name) | {"steps": steps}, "demo")) == comment_of(name)
 
     @pytest.mark.parametrize("name", ALL)
     def test_real_comment_is_below_the_size_limit(self, name: str) -> None:
@@ -228,29 +236,29 @@ class TestSize:
 
     @pytest.mark.parametrize(("count", "text"), [(1, "x"), (800, "x" * 5000), (800, "é\n```ü" * 40), (2000, "x")])
     def test_steps_beyond_the_size_limit_are_counted(self, count: int, text: str) -> None:
-        steps = [created("any:Kind", f"number-{number}", {"value": text}) for number in range(count)]
-        comment = preview.comment(preview.read({"steps": steps}, "demo"))
+        steps = [created_step("any:Kind", f"number-{number}", {"value": text}) for number in range(count)]
+        comment = render_comment(parse_preview({"steps": steps}, "demo"))
         assert len(comment) < LIMIT
-        left = re.search(r"^# (\d+) more are left out here", comment, re.MULTILINE)
-        assert len(re.findall(r"^\+ Kind", comment, re.MULTILINE)) + (int(left[1]) if left else 0) == count
-        assert bool(left) == (count > 1)
+        omitted = re.search(r"^# (\d+) more are left out here", comment, re.MULTILINE)
+        assert len(re.findall(r"^\+ Kind", comment, re.MULTILINE)) + (int(omitted[1]) if omitted else 0) == count
+        assert bool(omitted) == (count > 1)
         assert comment.endswith("</details>\n") and comment.count("```") % 2 == 0
 
     def test_comment_with_long_parts_is_below_the_size_limit(self) -> None:
-        """Fill every part of the comment: errors, warnings, losses and changes in place."""
+        """Fill every part of the comment with long texts: errors, warnings, dangers and changes in place."""
         long = "ü" * 5000
         diagnostics = [
             {"severity": severity, "message": f"{n} {long}\n" * 50}
             for n in range(40)
             for severity in ("error", "warning")
         ]
-        steps = [gone("any:Kind", f"{n}-{long}", {}) for n in range(40)]
-        steps += [created("any:Other", f"{n}-{long}", {long: n}) | {"op": "update"} for n in range(40)]
-        steps += [created("any:Service", f"{n}-{long}", {"spec": {"type": "LoadBalancer"}}) for n in range(40)]
-        assert len(preview.comment(preview.read({"steps": steps, "diagnostics": diagnostics}, "demo"))) < LIMIT
+        steps = [deleted_step("any:Kind", f"{n}-{long}", {}) for n in range(40)]
+        steps += [created_step("any:Other", f"{n}-{long}", {long: n}) | {"op": "update"} for n in range(40)]
+        steps += [created_step("any:Service", f"{n}-{long}", {"spec": {"type": "LoadBalancer"}}) for n in range(40)]
+        assert len(render_comment(parse_preview({"steps": steps, "diagnostics": diagnostics}, "demo"))) < LIMIT
 
 
-def created(kind: str, name: str, inputs: dict[str, Any], **more: Any) -> dict[str, Any]:
+def created_step(kind: str, name: str, inputs: dict[str, Any], **more: Any) -> dict[str, Any]:
     urn = f"urn:pulumi:demo::board::{kind}::{name}"
     return {
         "op": "create",
@@ -259,80 +267,9 @@ def created(kind: str, name: str, inputs: dict[str, Any], **more: Any) -> dict[s
     }
 
 
-def gone(kind: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
-    step = created(kind, name, inputs)
+def deleted_step(kind: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    step = created_step(kind, name, inputs)
     return {"op": "delete", "urn": step["urn"], "oldState": step["newState"]}
-
-
-class GitHub(BaseHTTPRequestHandler):
-    """Stand-in for GitHub: two pages of comments, and a record of all writes."""
-
-    comments: list[dict[str, Any]] = []
-    written: list[tuple[str, str, str]] = []
-
-    def do_GET(self) -> None:
-        page = int((re.findall(r"[?&]page=(\d+)", self.path) or ["1"])[0])
-        following = (
-            f'<http://{self.headers["Host"]}{self.path.partition("?")[0]}?page=2>; rel="next"' if page == 1 else ""
-        )
-        self.answer(200, self.comments[(page - 1) * 2 :][:2], following)
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["body"]
-        self.written.append((self.command, self.path, body))
-        self.answer(200 if self.headers["Authorization"] == "Bearer good" else 403, {"html_url": "https://there"})
-
-    do_PATCH = do_POST  # noqa: N815
-
-    def answer(self, status: int, what: Any, link: str = "") -> None:
-        self.send_response(status)
-        self.send_header("Link", link)
-        self.end_headers()
-        self.wfile.write(json.dumps(what).encode())
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    monkeypatch.setattr(GitHub, "comments", [])
-    monkeypatch.setattr(GitHub, "written", [])
-    with HTTPServer(("127.0.0.1", 0), GitHub) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        yield {"GITHUB_API_URL": address, "GITHUB_REPOSITORY": "me/it", "GITHUB_TOKEN": "good", "PR_NUMBER": "7"}
-        server.shutdown()
-        thread.join()
-
-
-class TestSticky:
-    def test_only_the_comment_of_the_stack_is_replaced(self) -> None:
-        comments = [
-            {"id": 1, "body": "nice"},
-            {"id": 2, "body": None},
-            {"id": 3, "body": f"> {preview.marker('prod')}\nwhy?"},
-            {"id": 4, "body": preview.marker("production") + "\nx"},
-            {"id": 6, "body": preview.marker("prod") + "\nlater"},
-            {"id": 5, "body": preview.marker("prod") + "\r\nearlier"},
-        ]
-        assert preview.sticky(comments, "prod") == 5
-        assert preview.sticky(comments, "staging") is None
-
-    def test_first_comment_is_posted_and_later_ones_replace_it(self, github: dict[str, str]) -> None:
-        text = comment_of("docker/new-image")
-        assert preview.post(text, "demo", github) == "https://there"
-        GitHub.comments = [{"id": 1, "body": "a"}, {"id": 2, "body": "b"}, {"id": 3, "body": text}]
-        preview.post(text, "demo", github)
-        assert GitHub.written == [
-            ("POST", "/repos/me/it/issues/7/comments", text),
-            ("PATCH", "/repos/me/it/issues/comments/3", text),
-        ]
-
-    def test_refused_comment_reports_the_missing_permission(self, github: dict[str, str]) -> None:
-        with pytest.raises(RunError, match=r"answers 403; the token needs `pull-requests: write`"):
-            preview.post("text", "demo", github | {"GITHUB_TOKEN": "bad"})
 
 
 @pytest.mark.parametrize(

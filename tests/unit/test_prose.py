@@ -1,4 +1,4 @@
-"""Texts that `make prose` lists for a reader."""
+"""Tests of `make prose`, which lists unclear texts and prints a random sample."""
 
 import re
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ci import commands, process, prose
-from ci.call import Call, CallError
+from ci.make_call import Call, CallError
 
 SOURCE = '''"""Module of the sample."""
 
@@ -52,7 +52,7 @@ def test_docstrings_and_names_that_break_a_rule_are_listed_by_line(texts: list[p
     ]
 
 
-def test_candidates_are_sorted_by_file_then_line() -> None:
+def test_unclear_texts_are_sorted_by_file_then_line() -> None:
     names = [
         prose.Text(file=file, line=line, kind="names", text="told") for file, line in (("b", 1), ("a", 9), ("a", 2))
     ]
@@ -87,7 +87,7 @@ def test_same_seed_draws_the_same_sample() -> None:
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that git lists two files and two commits of."""
+    """Create a folder with two files, and replace Git by a mock that lists these files and two commits."""
     answers = {"ls-files": "queue.py\0empty.py\0", "log": f"abc Add a queue\ndef {'x' * 80}\n"}
     (tmp_path / "queue.py").write_text(SOURCE)
     (tmp_path / "empty.py").touch()
@@ -98,7 +98,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_make_prose_prints_candidates_and_a_sample_and_succeeds(
+def test_make_prose_prints_unclear_texts_and_a_sample_and_succeeds(
     clone: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert commands.main(Call(target="prose", values={"SEED": "7", "COUNT": "2"})) == 0
@@ -110,13 +110,13 @@ def test_make_prose_prints_candidates_and_a_sample_and_succeeds(
 
 
 @pytest.mark.usefixtures("clone")
-def test_without_a_seed_the_sample_names_the_seed_it_used(capsys: pytest.CaptureFixture[str]) -> None:
+def test_sample_without_a_seed_prints_a_random_seed(capsys: pytest.CaptureFixture[str]) -> None:
     prose.main()
     assert re.search(r"^Sample of SEED=\d+:", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.usefixtures("clone")
-def test_folder_that_is_no_clone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_is_not_a_git_clone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     failure = subprocess.CompletedProcess([], 128, "", "fatal: not a git repository\n")
     monkeypatch.setattr(process, "capture", lambda *_, **__: failure)
     with pytest.raises(

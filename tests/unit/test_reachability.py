@@ -1,6 +1,7 @@
-"""Connections between pods: the rendered NetworkPolicies are evaluated for all pairs of pods in both directions.
+"""Tests of the connections that the rendered NetworkPolicies allow between all pairs of pods, in both directions.
 
-The lab's network does not enforce policies, so this test is the evidence for the graph.
+The tests compute these connections from the policies and open no real connections, because the lab's cluster network
+does not enforce policies.
 """
 
 from itertools import permutations, product
@@ -8,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from components.platforms import reachability
-from components.platforms.reachability import Pod
+from components.platforms.kubernetes import reachability
+from components.platforms.kubernetes.reachability import Pod
 
 from .program import Deployment, deploy, environment, exported, first, pods, project, second
 from .test_kubernetes import ALL
@@ -21,10 +22,10 @@ WORLD = "203.0.113.7"
 
 
 class Network(reachability.Network):
-    """Pods of a deployment, and the connections that its policies allow."""
+    """Pods of one or more deployments, and the connections that the policies of these deployments allow."""
 
     def __init__(self, *deployed: Deployment) -> None:
-        objects = {entry.urn: entry for each_deployed in deployed for entry in each_deployed.objects if entry.inputs}
+        objects = {entry.urn: entry for deployment in deployed for entry in deployment.objects if entry.inputs}
         policies = [entry.inputs for entry in objects.values() if entry.kind == "NetworkPolicy"]
         super().__init__(policies[0]["metadata"]["namespace"], policies)
         self.pods: dict[str, Pod] = {}
@@ -36,15 +37,65 @@ class Network(reachability.Network):
                     self.ports[name] = port
 
     def graph(self) -> set[tuple[str, str]]:
-        """Return all pairs of pods, gateway and world of which the first can connect to the second's own port."""
+        """Return the pairs (client, server) in which the client can connect to the server's port.
+
+        Clients and servers are the pods, the gateway, an internet address (`world`) and a pod of another namespace
+        (`stranger`).
+        """
         peers: dict[str, Pod | str] = {**self.pods, "gateway": GATEWAY, "world": WORLD, "stranger": STRANGER}
         ports = self.ports | {"gateway": 8000, "world": 5432, "stranger": 80}
         return {
-            (one, other)
-            for one, other in product(peers, peers)
-            if one != other and not {one, other} <= {"gateway", "world", "stranger"}
-            if self.reaches(peers[one], peers[other], ports.get(other, 80))
+            (client, server)
+            for client, server in product(peers, peers)
+            if client != server and not {client, server} <= {"gateway", "world", "stranger"}
+            if self.reaches(peers[client], peers[server], ports.get(server, 80))
         }
+
+    def edges(self, direction: str) -> set[tuple[str, str]]:
+        """Return the pairs (client, server) of pods whose connection the policies of one direction allow.
+
+        `direction` is Egress or Ingress. The policies of the other direction are ignored.
+        """
+        return {
+            (client, server)
+            for client, server in product(self.pods, self.ports)
+            if client != server
+            if self.may(
+                direction,
+                *(
+                    (self.pods[client], self.pods[server])
+                    if direction == "Egress"
+                    else (self.pods[server], self.pods[client])
+                ),
+                self.ports[server],
+                "TCP",
+            )
+        }
+
+
+def opens_only_the_port_of_each_edge(network: Network) -> None:
+    for client, server in network.graph():
+        if server in network.pods:
+            source = GATEWAY if client == "gateway" else network.pods[client]
+            assert not network.reaches(source, network.pods[server], network.ports[server] + 1), (client, server)
+
+
+def reaches_dns_and_no_stranger(network: Network) -> None:
+    for pod in network.pods.values():
+        assert network.reaches(pod, DNS, 53, "UDP")
+        assert network.reaches(pod, DNS, 53)
+        assert not network.reaches(pod, DNS, 9153)
+        assert not network.reaches(pod, ("kube-system", {"k8s-app": "server"}), 53)
+    ports = {**dict.fromkeys(network.pods, 8000), **network.ports}
+    assert not [name for name, port in ports.items() if network.reaches(STRANGER, network.pods[name], port)]
+    assert not [name for name, port in ports.items() if network.reaches(WORLD, network.pods[name], port)]
+
+
+def lets_no_stray_pod_connect(network: Network) -> None:
+    stray: Pod = (network.namespace, {"app": "stray"})
+    assert not any(network.reaches(stray, pod, network.ports.get(name, 80)) for name, pod in network.pods.items())
+    assert not network.reaches(stray, WORLD, 443)
+    assert not network.reaches(GATEWAY, stray, 80)
 
 
 def slot(name: str) -> set[tuple[str, str]]:
@@ -57,24 +108,31 @@ def slot(name: str) -> set[tuple[str, str]]:
 
 MEMBERS = ("cache-0", "cache-1", "cache-2")
 INSTANCES = ("database-ha-1", "database-ha-2", "database-ha-3", "database-pooler")
-AMONG = {*permutations(MEMBERS, 2), *permutations(INSTANCES, 2), *(("cache-proxy", name) for name in MEMBERS)}
+REPLICATION_EDGES = {
+    *permutations(MEMBERS, 2),
+    *permutations(INSTANCES, 2),
+    *(("cache-proxy", name) for name in MEMBERS),
+}
 
 
 def expected_graph(stack: str, *names: str) -> set[tuple[str, str]]:
-    """Return the expected graph of these slots.
+    """Return the expected connections in a stack with these slots, as pairs (client, server).
 
-    In prod both data tiers are replicated. Clients of the cache reach its proxy and no member. Clients of the database reach
-    its pooler, and each instance for connections that a pooler can't serve.
+    In prod the cache and the database have several instances. There, clients of the cache reach only the cache proxy,
+    and no cache member. Clients of the database reach the pooler and the database instances, because migrations and
+    read-only connections bypass the pooler.
     """
     edges = {edge for name in names for edge in slot(name)}
     if stack == "staging":
         return edges
-    several = {"cache": ("cache-proxy",), "database": INSTANCES}
-    return {(one, entry) for one, other in edges for entry in several.get(other, (other,))} | AMONG
+    endpoints = {"cache": ("cache-proxy",), "database": INSTANCES}
+    return {
+        (client, entry) for client, server in edges for entry in endpoints.get(server, (server,))
+    } | REPLICATION_EDGES
 
 
 @pytest.mark.parametrize(("stack", "number"), [("staging", 7), ("prod", 13)])
-def test_policies_allow_exactly_the_tier_graph(stack: str, number: int) -> None:
+def test_network_policies_allow_exactly_the_connections_of_the_tier_graph(stack: str, number: int) -> None:
     network = Network(first(stack))
     assert len(network.pods) == number
     assert network.graph() == expected_graph(stack, "blue")
@@ -82,21 +140,17 @@ def test_policies_allow_exactly_the_tier_graph(stack: str, number: int) -> None:
 
 def test_only_cache_members_reach_the_sentinels() -> None:
     network = Network(first("prod"))
-    reaching = {
-        (one, other)
-        for one, other in product(network.pods, MEMBERS)
-        if one != other and network.reaches(network.pods[one], network.pods[other], 26379)
+    edges = {
+        (client, server)
+        for client, server in product(network.pods, MEMBERS)
+        if client != server and network.reaches(network.pods[client], network.pods[server], 26379)
     }
-    assert reaching == set(permutations(MEMBERS, 2))
+    assert edges == set(permutations(MEMBERS, 2))
 
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
-def test_policies_open_only_the_port_of_each_edge(stack: str) -> None:
-    network = Network(first(stack))
-    for one, other in network.graph():
-        if other in network.pods:
-            source = GATEWAY if one == "gateway" else network.pods[one]
-            assert not network.reaches(source, network.pods[other], network.ports[other] + 1), (one, other)
+def test_network_policies_open_only_the_port_of_each_connection(stack: str) -> None:
+    opens_only_the_port_of_each_edge(Network(first(stack)))
 
 
 def test_gateway_outside_the_cluster_is_admitted_by_its_addresses() -> None:
@@ -116,8 +170,8 @@ def test_slots_do_not_reach_each_other(stack: str) -> None:
     assert network.graph() == expected_graph(stack, "blue", "green")
 
 
-def test_every_option_opens_only_its_own_edges() -> None:
-    """In this deployment web and worker need the api, the api has egress, and the database is external."""
+def test_options_open_only_the_expected_connections() -> None:
+    """Check the connections if web and worker need the api, the api has egress, and the database is external."""
     network = Network(ALL["everything"])
     assert network.graph() == {
         ("gateway", "web-blue"), ("gateway", "api-blue"), ("web-blue", "api-blue"), ("worker-blue", "api-blue"),
@@ -143,58 +197,40 @@ def test_external_database_opens_egress_to_its_port_only() -> None:
 
 @pytest.mark.parametrize("deployed", ALL.values(), ids=ALL)
 def test_every_pod_reaches_dns_and_no_other_namespace_reaches_a_pod(deployed: Deployment) -> None:
-    network = Network(deployed)
-    for pod in network.pods.values():
-        assert network.reaches(pod, DNS, 53, "UDP")
-        assert network.reaches(pod, DNS, 53)
-        assert not network.reaches(pod, DNS, 9153)
-        assert not network.reaches(pod, ("kube-system", {"k8s-app": "other"}), 53)
-    ports = {**dict.fromkeys(network.pods, 8000), **network.ports}
-    assert not [name for name, port in ports.items() if network.reaches(STRANGER, network.pods[name], port)]
-    assert not [name for name, port in ports.items() if network.reaches(WORLD, network.pods[name], port)]
+    reaches_dns_and_no_stranger(Network(deployed))
 
 
-def test_pod_of_no_tier_reaches_no_pod() -> None:
-    network = Network(first("staging"))
-    stray: Pod = (network.namespace, {"app": "stray"})
-    assert not any(network.reaches(stray, pod, network.ports.get(name, 80)) for name, pod in network.pods.items())
-    assert not network.reaches(stray, WORLD, 443)
-    assert not network.reaches(GATEWAY, stray, 80)
+def test_pod_outside_the_tiers_reaches_no_pod() -> None:
+    lets_no_stray_pod_connect(Network(first("staging")))
 
 
 @pytest.mark.parametrize("direction", ["Egress", "Ingress"])
-def test_ingress_and_egress_policies_each_match_the_graph(direction: str) -> None:
-    """Otherwise a policy that is too wide could hide behind a narrow one."""
+def test_ingress_and_egress_policies_each_allow_only_the_expected_connections(direction: str) -> None:
+    """Check each direction without the policies of the other direction.
+
+    A connection must be allowed in both directions. Therefore a strict ingress policy could hide an egress policy that
+    allows too much, and the reverse.
+    """
     network = Network(first("staging"))
-    inside = {(one, other) for one, other in slot("blue") if one in network.pods and other in network.pods}
-    edges = {
-        (one, other)
-        for one, other in product(network.pods, network.pods)
-        if one != other and other in network.ports
-        if network.may(
-            direction,
-            *(
-                (network.pods[one], network.pods[other])
-                if direction == "Egress"
-                else (network.pods[other], network.pods[one])
-            ),
-            network.ports[other],
-            "TCP",
-        )
+    expected = {
+        (client, server) for client, server in slot("blue") if client in network.pods and server in network.pods
     }
-    assert edges == inside
+    assert network.edges(direction) == expected
 
 
-def test_egress_of_one_slot_does_not_open_the_other() -> None:
+def test_egress_of_one_slot_does_not_open_egress_of_the_other_slot() -> None:
     app: dict[str, Any] = project() | {"version": "2.0.0"}
     app["api"] |= {"egress": True}
     network = Network(first("staging"), deploy(app, export=exported(first("staging")), stack="staging"))
-    out = {name for name, pod in network.pods.items() if network.reaches(pod, WORLD, 443)}
-    assert out == {"api-green", "green-api-migrate"}
+    pods_with_egress = {name for name, pod in network.pods.items() if network.reaches(pod, WORLD, 443)}
+    assert pods_with_egress == {"api-green", "green-api-migrate"}
 
 
 def test_without_policies_every_connection_is_allowed() -> None:
-    """The analyser itself must be able to report a connection."""
+    """Check that the computed graph has connections if no policy exists.
+
+    If the graph were always empty, every test of a forbidden connection would pass.
+    """
     network = Network(first("staging"))
     network.policies.clear()
     assert len(network.graph()) > 40

@@ -1,4 +1,4 @@
-"""Planning of a release: permitted and refused plans for any observed state."""
+"""Tests of the release planner with generated states, and of the release digest."""
 
 from dataclasses import replace
 
@@ -6,107 +6,123 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.release import Ask, Held, Observed, Plan, Release, ReleaseError, Slot, asked, explain, identify, plan
-from components.workload import Image, Resources, Workload
+from components.model.workload import Image, Resources, Workload
+from components.release.planner import (
+    Plan,
+    Release,
+    ReleaseAction,
+    ReleaseError,
+    Slot,
+    SlotState,
+    StackState,
+    explain,
+    identify,
+    parse_release_action,
+    plan,
+)
 
 RELEASES = st.builds(Release, version=st.sampled_from(["1.0", "2.0"]), digest=st.sampled_from("abcd"))
-HELD = st.builds(Held, release=RELEASES, proven=st.booleans())
-FIRST = st.builds(Observed, held=st.dictionaries(st.sampled_from(list(Slot)), HELD))
-LATER = st.builds(
-    lambda live, live_held, others, count: Observed(
-        live=live, held={**others, live: replace(live_held, proven=True)}, switches=count
+SLOT_STATES = st.builds(SlotState, release=RELEASES, proven=st.booleans())
+STATES_BEFORE_FIRST_SWITCH = st.builds(StackState, slots=st.dictionaries(st.sampled_from(list(Slot)), SLOT_STATES))
+STATES_AFTER_FIRST_SWITCH = st.builds(
+    lambda live, live_state, others, count: StackState(
+        live=live, slots={**others, live: replace(live_state, proven=True)}, switches=count
     ),
     st.sampled_from(list(Slot)),
-    HELD,
-    st.dictionaries(st.sampled_from(list(Slot)), HELD),
+    SLOT_STATES,
+    st.dictionaries(st.sampled_from(list(Slot)), SLOT_STATES),
     st.integers(1, 50),
 )
-OBSERVED = FIRST | LATER
+OBSERVED = STATES_BEFORE_FIRST_SWITCH | STATES_AFTER_FIRST_SWITCH
 
 
-def reached(observed: Observed, done: Plan) -> Observed:
-    """Return the state that is observed after the plan was carried out."""
-    slots = {slot: observed.held[slot] for slot in done.keep}
-    if done.render:
-        slots[done.render] = Held(release=done.release, proven=True)
-    return Observed(live=done.live, held=slots, switches=done.switches)
+def state_after(observed: StackState, release_plan: Plan) -> StackState:
+    """Return the state of the stack after an update has executed the plan."""
+    slots = {slot: observed.slots[slot] for slot in release_plan.keep}
+    if release_plan.render:
+        slots[release_plan.render] = SlotState(release=release_plan.release, proven=True)
+    return StackState(live=release_plan.live, slots=slots, switches=release_plan.switches)
 
 
 @given(OBSERVED, RELEASES)
-def test_live_slot_is_never_rendered(observed: Observed, desired: Release) -> None:
+def test_plan_never_deploys_to_the_live_slot(observed: StackState, desired: Release) -> None:
     assert plan(observed, desired).render is not observed.live or observed.live is None
 
 
 @given(OBSERVED, RELEASES)
-def test_live_slot_is_kept(observed: Observed, desired: Release) -> None:
-    if observed.live in observed.held:
+def test_plan_keeps_an_existing_live_slot(observed: StackState, desired: Release) -> None:
+    if observed.live in observed.slots:
         assert observed.live in plan(observed, desired).keep
 
 
 @given(OBSERVED, RELEASES)
-def test_slot_is_either_rendered_or_kept(observed: Observed, desired: Release) -> None:
-    done = plan(observed, desired)
-    assert done.render not in done.keep
-    assert done.live in (done.render, *done.keep)
+def test_plan_either_deploys_to_a_slot_or_keeps_the_slot(observed: StackState, desired: Release) -> None:
+    release_plan = plan(observed, desired)
+    assert release_plan.render not in release_plan.keep
+    assert release_plan.live in (release_plan.render, *release_plan.keep)
 
 
 @given(OBSERVED, RELEASES)
-def test_desired_release_is_live_afterwards(observed: Observed, desired: Release) -> None:
-    done = plan(observed, desired)
-    assert done.release.digest == desired.digest
-    if done.render is None:
-        assert observed.held[done.live].release == done.release
+def test_plan_makes_the_desired_release_live(observed: StackState, desired: Release) -> None:
+    release_plan = plan(observed, desired)
+    assert release_plan.release.digest == desired.digest
+    if release_plan.render is None:
+        assert observed.slots[release_plan.live].release == release_plan.release
 
 
 @given(OBSERVED, RELEASES)
-def test_second_plan_changes_nothing(observed: Observed, desired: Release) -> None:
-    done = plan(observed, desired)
-    again = plan(reached(observed, done), desired)
-    assert (again.render, again.moves, again.switches) == (None, False, done.switches)
+def test_second_plan_changes_nothing(observed: StackState, desired: Release) -> None:
+    release_plan = plan(observed, desired)
+    second_plan = plan(state_after(observed, release_plan), desired)
+    assert (second_plan.render, second_plan.moves, second_plan.switches) == (None, False, release_plan.switches)
 
 
 @given(OBSERVED, RELEASES)
-def test_switch_number_grows_if_and_only_if_traffic_moves(observed: Observed, desired: Release) -> None:
-    done = plan(observed, desired)
+def test_switch_number_grows_if_and_only_if_traffic_moves(observed: StackState, desired: Release) -> None:
+    release_plan = plan(observed, desired)
     if observed.live:
-        assert done.switches == observed.switches + done.moves
+        assert release_plan.switches == observed.switches + release_plan.moves
 
 
 @given(OBSERVED, RELEASES)
-def test_slot_that_never_passed_its_gates_does_not_go_live(observed: Observed, desired: Release) -> None:
-    done = plan(observed, desired)
-    if done.moves and done.render is None:
-        assert observed.held[done.live].proven
+def test_slot_that_never_passed_its_gates_does_not_go_live(observed: StackState, desired: Release) -> None:
+    release_plan = plan(observed, desired)
+    if release_plan.moves and release_plan.render is None:
+        assert observed.slots[release_plan.live].proven
 
 
 @given(OBSERVED, RELEASES, RELEASES)
-def test_rollback_is_one_switch(observed: Observed, first: Release, second: Release) -> None:
-    one = reached(observed, plan(observed, first))
-    two = reached(one, plan(one, second))
+def test_rollback_makes_one_switch_and_deploys_to_no_slot(
+    observed: StackState, first: Release, second: Release
+) -> None:
+    one = state_after(observed, plan(observed, first))
+    two = state_after(one, plan(one, second))
     if first.digest != second.digest:
-        back = plan(two, second, Ask.PREVIOUS)
-        assert (back.render, back.moves, back.release.digest) == (None, True, first.digest)
-        assert set(back.keep) == set(Slot)
+        rollback = plan(two, second, ReleaseAction.PREVIOUS)
+        assert (rollback.render, rollback.moves, rollback.release.digest) == (None, True, first.digest)
+        assert set(rollback.keep) == set(Slot)
 
 
 @pytest.mark.parametrize(
     "observed",
     [
-        Observed(),
-        Observed(live=Slot.BLUE, held={Slot.BLUE: Held(release=Release(version="1", digest="a"), proven=True)}),
-        Observed(
+        StackState(),
+        StackState(live=Slot.BLUE, slots={Slot.BLUE: SlotState(release=Release(version="1", digest="a"), proven=True)}),
+        StackState(
             live=Slot.BLUE,
-            held={slot: Held(release=Release(version="1", digest=slot), proven=slot is Slot.BLUE) for slot in Slot},
+            slots={
+                slot: SlotState(release=Release(version="1", digest=slot), proven=slot is Slot.BLUE) for slot in Slot
+            },
         ),
     ],
 )
-def test_rollback_without_a_previous_release_is_refused(observed: Observed) -> None:
+def test_rollback_without_a_previous_release_is_refused(observed: StackState) -> None:
     with pytest.raises(ReleaseError, match=r"nothing to go back to|nothing is live"):
-        plan(observed, Release(version="1", digest="a"), Ask.PREVIOUS)
+        plan(observed, Release(version="1", digest="a"), ReleaseAction.PREVIOUS)
 
 
 def test_first_release_goes_to_blue() -> None:
-    first = plan(Observed(), Release(version="1", digest="a"))
+    first = plan(StackState(), Release(version="1", digest="a"))
     assert (first.live, first.render, first.switches) == (Slot.BLUE, Slot.BLUE, 1)
 
 
@@ -124,32 +140,35 @@ WORKLOAD = Workload(tier="api", image=Image(reference="api:1"), resources=Resour
         replace(WORKLOAD, stop_within=31),
     ],
 )
-def test_any_difference_of_a_workload_changes_the_digest(changed: Workload) -> None:
+def test_any_difference_in_a_workload_changes_the_digest(changed: Workload) -> None:
     assert identify("1", [changed]).digest != identify("1", [WORKLOAD]).digest
 
 
-def test_version_is_part_of_the_digest() -> None:
+def test_changed_version_changes_the_digest() -> None:
     assert identify("1", [WORKLOAD]).digest != identify("2", [WORKLOAD]).digest
 
 
-def test_build_context_is_no_part_of_the_digest() -> None:
+def test_changed_build_context_does_not_change_the_digest() -> None:
     moved = replace(WORKLOAD, image=Image(reference="api:1", context="elsewhere", path="app.api.build"))
     assert identify("1", [moved]) == identify("1", [WORKLOAD])
 
 
-def test_order_of_tiers_is_no_part_of_the_digest() -> None:
+def test_order_of_tiers_does_not_change_the_digest() -> None:
     other = replace(WORKLOAD, tier="web")
     assert identify("1", [WORKLOAD, other]) == identify("1", [other, WORKLOAD])
 
 
 @pytest.mark.parametrize("manual", [False, True])
-def test_explanation_of_a_plan_names_slots_differences_and_switch(manual: bool) -> None:
+def test_explanation_of_a_plan_lists_slots_differences_and_switch(manual: bool) -> None:
     one = Release(version="1.0", digest="aa", parts={"api": "1", "web": "1", "api.migrate": "1"})
     two = Release(version="2.0", digest="bb", parts={"api": "2", "web": "1", "api.migrate": "1"}, contract=True)
-    gone = Release(version="0.9", digest="cc")
-    observed = Observed(
+    older = Release(version="0.9", digest="cc")
+    observed = StackState(
         live=Slot.BLUE,
-        held={Slot.BLUE: Held(release=one, proven=True, order=2), Slot.GREEN: Held(release=gone, proven=True, order=1)},
+        slots={
+            Slot.BLUE: SlotState(release=one, proven=True, order=2),
+            Slot.GREEN: SlotState(release=older, proven=True, order=1),
+        },
         switches=2,
     )
     text = explain(observed, plan(observed, two, manual=manual))
@@ -165,19 +184,26 @@ def test_explanation_of_a_plan_names_slots_differences_and_switch(manual: bool) 
 
 
 def test_unknown_release_action_or_force_is_refused() -> None:
-    assert asked({}) == asked({"TIERS_RELEASE": "", "TIERS_FORCE": ""}) == (Ask.CONFIGURED, False)
-    assert asked({"TIERS_RELEASE": "previous", "TIERS_FORCE": "contract"}) == (Ask.PREVIOUS, True)
+    assert (
+        parse_release_action({})
+        == parse_release_action({"TIERS_RELEASE": "", "TIERS_FORCE": ""})
+        == (ReleaseAction.CONFIGURED, False)
+    )
+    assert parse_release_action({"TIERS_RELEASE": "previous", "TIERS_FORCE": "contract"}) == (
+        ReleaseAction.PREVIOUS,
+        True,
+    )
     with pytest.raises(
-        ReleaseError, match="TIERS_RELEASE: 'prevoius' is no release action; use configured, promote, previous"
+        ReleaseError, match="TIERS_RELEASE: 'prevoius' is not a release action; use configured, promote, previous"
     ):
-        asked({"TIERS_RELEASE": "prevoius"})
+        parse_release_action({"TIERS_RELEASE": "prevoius"})
     with pytest.raises(ReleaseError, match="TIERS_FORCE: 'all' can't be forced"):
-        asked({"TIERS_FORCE": "all"})
+        parse_release_action({"TIERS_FORCE": "all"})
 
 
 def test_promotion_without_a_waiting_release_is_refused() -> None:
     one, two = (Release(version=version, digest=version) for version in "12")
-    observed = Observed(live=Slot.BLUE, held={Slot.BLUE: Held(release=one, proven=True, order=1)}, switches=1)
+    observed = StackState(live=Slot.BLUE, slots={Slot.BLUE: SlotState(release=one, proven=True, order=1)}, switches=1)
     for desired in (one, two):
         with pytest.raises(ReleaseError, match="there is nothing to promote"):
-            plan(observed, desired, Ask.PROMOTE, manual=True)
+            plan(observed, desired, ReleaseAction.PROMOTE, manual=True)

@@ -1,6 +1,6 @@
-"""Repair of a state: resources that leave it, containers that are started, and a result that Pulumi imports.
+"""Tests of the state repair, which drops lost resources from Pulumi's state and selects stopped containers to start.
 
-Real engines are tested in tests/e2e/test_put_back.py.
+These tests use a mock of Pulumi's engine, whereas tests/e2e/test_put_back.py uses a real Docker engine and cluster.
 """
 
 import json
@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci.repair import is_to_run, plan_repair
-from components import memory
-from components.checkpoint import SLOT, observe, parse
-from components.platforms.engine import with_remedy
+from ci.repair import keeps_running, plan_repair
+from components.platforms.docker.errors import with_remedy
 from components.platforms.inventory import CONTAINER, IMAGE, Inventory, Location, key_of, locate, resources_of
-from components.release import Slot
+from components.release import memory
+from components.release.checkpoint import SLOT, observe, parse
+from components.release.planner import Slot
 
 from . import program
 
@@ -23,17 +23,21 @@ State = dict[str, Any]
 SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "v1:sealed"}
 
 
-def deployed(stack: str) -> State:
-    """Return the board's state with a standby as `pulumi stack export` prints it, with ids, providers and encrypted secrets."""
+def exported_state(stack: str) -> State:
+    """Return a state of the application `board` with a live and a standby slot, in the format of `pulumi stack export`.
+
+    The function adds what the mock engine omits: resource ids, providers and encrypted secrets.
+    """
     state = program.exported(program.second(stack))
     by_urn = {resource["urn"]: resource for resource in resources_of(state)}
-    # The recording has a kept slot in the order of its replay.
+    # Put dependencies first, as in a real state, because the mock engine uses another order.
     state["deployment"]["resources"] = [dict(by_urn[entry.urn]) for entry in memory.ordered(parse(state).entries)]
     provider = next(resource for resource in resources_of(state) if resource["type"].startswith("pulumi:providers:"))
     for number, resource in enumerate(resources_of(state)):
-        # The recording has no encrypted values, so its memory of a slot differs from that of a real state.
-        resource["outputs"] = {name: value for name, value in resource["outputs"].items() if name != memory.MADE}
-        # The recording keeps old dependencies of a kept slot.
+        # Remove each slot's memory (the stored copies of the slot's resources). The mock engine encrypts no secrets,
+        # therefore these copies differ from the copies in a real state.
+        resource["outputs"] = {name: value for name, value in resource["outputs"].items() if name != memory.MEMORY}
+        # Remove dependencies on deleted resources, because the mock engine leaves such dependencies in the standby.
         resource["dependencies"] = [urn for urn in resource["dependencies"] if urn in by_urn]
         if not resource["custom"]:
             continue
@@ -62,23 +66,26 @@ def by_urn(state: State) -> dict[str, State]:
 
 
 def broken_references(state: State) -> list[str]:
-    """Return the references that `pulumi stack import` would refuse: those to a resource that does not come earlier."""
-    seen, broken = set[str](), list[str]()
+    """Return the references, as `URN → URN`, from a resource to a resource that the state lists later or not at all.
+
+    `pulumi stack import` refuses a state with such references.
+    """
+    earlier, broken = set[str](), list[str]()
     for resource in resources_of(state):
-        named = [
+        referenced = [
             resource.get("parent") or "",
             str(resource.get("provider") or "").rpartition("::")[0],
             resource.get("deletedWith") or "",
         ]
-        named += resource.get("dependencies") or []
-        named += [urn for urns in (resource.get("propertyDependencies") or {}).values() for urn in urns]
-        broken += [f"{resource['urn']} → {urn}" for urn in named if urn and urn not in seen]
-        seen.add(resource["urn"])
+        referenced += resource.get("dependencies") or []
+        referenced += [urn for urns in (resource.get("propertyDependencies") or {}).values() for urn in urns]
+        broken += [f"{resource['urn']} → {urn}" for urn in referenced if urn and urn not in earlier]
+        earlier.add(resource["urn"])
     return broken
 
 
-class Quiet(dict[str, Any]):
-    """State that a failing test does not print."""
+class ShortState(dict[str, Any]):
+    """State that is printed as the word `state`, to keep the output of a failed test short."""
 
     def __repr__(self) -> str:
         return "state"
@@ -86,73 +93,82 @@ class Quiet(dict[str, Any]):
 
 @pytest.fixture(scope="module", params=["dev", "staging"])
 def state(request: pytest.FixtureRequest) -> State:
-    exported = deployed(request.param)
-    # Pulumi registers the stack's own resource, not the program.
-    root = min((resource.get("parent", "") for resource in resources_of(exported)), key=len)
+    complete_state = exported_state(request.param)
+    # Add the resource of the stack itself, because only Pulumi's real engine registers this resource.
+    root = min((resource.get("parent", "") for resource in resources_of(complete_state)), key=len)
     first = {"urn": root, "type": "pulumi:pulumi:Stack", "custom": False, "inputs": {}, "outputs": {}}
-    exported["deployment"]["resources"].insert(0, first)
-    assert not broken_references(exported)
-    return Quiet(exported)
+    complete_state["deployment"]["resources"].insert(0, first)
+    assert not broken_references(complete_state)
+    return ShortState(complete_state)
 
 
 @given(st.data())
-def test_repair_of_any_loss_keeps_what_exists_and_leaves_no_broken_reference(state: State, data: st.DataObject) -> None:
-    everything = keys(state)
-    gone = data.draw(st.sets(st.sampled_from(everything), max_size=12))
-    stopped = data.draw(st.sets(st.sampled_from([key for key in everything if key not in gone]), max_size=4))
-    inventory = Inventory(keys=frozenset(everything) - gone, stopped=dict.fromkeys(stopped, "exited"))
+def test_repair_after_any_loss_drops_missing_resources_only(state: State, data: st.DataObject) -> None:
+    all_keys = keys(state)
+    missing = data.draw(st.sets(st.sampled_from(all_keys), max_size=12))
+    stopped = data.draw(st.sets(st.sampled_from([key for key in all_keys if key not in missing]), max_size=4))
+    inventory = Inventory(keys=frozenset(all_keys) - missing, stopped=dict.fromkeys(stopped, "exited"))
     repaired = plan_repair(state, inventory)
     before, after = by_urn(state), by_urn(repaired.state)
     dropped = before.keys() - after.keys()
-    assert {key_of(before[urn]) for urn in dropped} == gone
+    assert {key_of(before[urn]) for urn in dropped} == missing
     assert not broken_references(repaired.state)
     assert set(repaired.start) <= stopped
-    assert repaired.changes_state == bool(gone)
+    assert repaired.changes_state == bool(missing)
     assert {urn: entry["inputs"] for urn, entry in after.items()} == {urn: before[urn]["inputs"] for urn in after}
     # A second repair changes nothing.
-    again = plan_repair(repaired.state, inventory)
-    assert again.state == repaired.state
-    assert not again.dropped
+    second_repair = plan_repair(repaired.state, inventory)
+    assert second_repair.state == repaired.state
+    assert not second_repair.dropped
 
 
 @given(st.data())
-def test_slot_remembers_each_lost_resource_that_it_needs_again(state: State, data: st.DataObject) -> None:
-    """The slot remembers their inputs without secrets, and all their dependencies."""
+def test_stored_copies_of_a_slot_contain_every_lost_resource_that_the_slot_needs(
+    state: State, data: st.DataObject
+) -> None:
+    """Check that the inputs of a slot have a stored copy of each resource that the slot lost, except gates.
+
+    If a resource has no secret inputs, its copy must have the same inputs, type, parent and dependencies.
+    """
     checkpoint = parse(state)
-    inside = [entry.urn for slot in Slot for entry in checkpoint.below(slot, SLOT) if entry.custom]
+    inside = [entry.urn for slot in Slot for entry in checkpoint.descendants(slot, SLOT) if entry.custom]
     urns = data.draw(st.sets(st.sampled_from(inside), min_size=1, max_size=6))
-    gone = {key_of(by_urn(state)[urn]) for urn in urns}
-    repaired = parse(plan_repair(state, Inventory(keys=frozenset(keys(state)) - gone)).state)
+    missing = {key_of(by_urn(state)[urn]) for urn in urns}
+    repaired = parse(plan_repair(state, Inventory(keys=frozenset(keys(state)) - missing)).state)
     for slot in Slot:
         remembered = {entry.urn: entry for entry in memory.recall(repaired, slot)}
-        for entry in checkpoint.below(slot, SLOT):
+        for entry in checkpoint.descendants(slot, SLOT):
             if entry.urn in urns:
                 assert (entry.urn in remembered) == memory.is_memorable(entry)
-            if (back := remembered.get(entry.urn)) and not back.sealed:
-                assert back.inputs == entry.inputs
-                assert (back.type, back.parent, back.dependencies) == (entry.type, entry.parent, entry.dependencies)
+            if (restored := remembered.get(entry.urn)) and not restored.sealed:
+                assert restored.inputs == entry.inputs
+                assert (restored.type, restored.parent, restored.dependencies) == (
+                    entry.type,
+                    entry.parent,
+                    entry.dependencies,
+                )
 
 
 @given(st.data())
-def test_live_slot_and_passed_gates_are_known_after_any_loss(state: State, data: st.DataObject) -> None:
-    everything = keys(state)
-    gone = data.draw(
-        st.sets(st.sampled_from([key for key in everything if "switch" in key or "smoke" in key] or everything))
+def test_repair_after_any_loss_preserves_live_slot_and_passed_gates(state: State, data: st.DataObject) -> None:
+    all_keys = keys(state)
+    missing = data.draw(
+        st.sets(st.sampled_from([key for key in all_keys if "switch" in key or "smoke" in key] or all_keys))
     )
-    gone |= data.draw(st.sets(st.sampled_from(everything), max_size=8))
+    missing |= data.draw(st.sets(st.sampled_from(all_keys), max_size=8))
     before = observe(parse(state))
-    after = observe(parse(plan_repair(state, Inventory(keys=frozenset(everything) - gone)).state))
+    after = observe(parse(plan_repair(state, Inventory(keys=frozenset(all_keys) - missing)).state))
     assert (after.live, after.switches) == (before.live, before.switches)
-    assert {slot: state_of_slot.proven for slot, state_of_slot in after.held.items()} == {
-        slot: state_of_slot.proven for slot, state_of_slot in before.held.items()
+    assert {slot: state_of_slot.proven for slot, state_of_slot in after.slots.items()} == {
+        slot: state_of_slot.proven for slot, state_of_slot in before.slots.items()
     }
 
 
-def test_memory_of_a_slot_holds_no_secret(state: State) -> None:
+def test_stored_copies_of_a_slot_contain_no_secret(state: State) -> None:
     checkpoint = parse(state)
-    everything = frozenset(keys(state))
-    inside = {key_of(by_urn(state)[entry.urn]) for slot in Slot for entry in checkpoint.below(slot, SLOT)}
-    repaired = parse(plan_repair(state, Inventory(keys=everything - inside)).state)
+    all_keys = frozenset(keys(state))
+    inside = {key_of(by_urn(state)[entry.urn]) for slot in Slot for entry in checkpoint.descendants(slot, SLOT)}
+    repaired = parse(plan_repair(state, Inventory(keys=all_keys - inside)).state)
     text = json.dumps([entry.outputs for entry in repaired.entries if entry.type == SLOT])
     assert "tiers.slot" in text
     assert "ciphertext" not in text
@@ -161,8 +177,10 @@ def test_memory_of_a_slot_holds_no_secret(state: State) -> None:
 
 
 def test_containers_of_a_failed_release_are_not_started() -> None:
-    state = deployed("dev")
-    containers = [resource for resource in resources_of(state) if resource["type"] == CONTAINER and is_to_run(resource)]
+    state = exported_state("dev")
+    containers = [
+        resource for resource in resources_of(state) if resource["type"] == CONTAINER and keeps_running(resource)
+    ]
     stopped = Inventory(keys=frozenset(keys(state)), stopped={str(key_of(entry)): "exited" for entry in containers})
     assert len(plan_repair(state, stopped).start) == len(containers)
     idle = observe(parse(state)).live.other  # pyright: ignore[reportOptionalMemberAccess]
@@ -172,26 +190,26 @@ def test_containers_of_a_failed_release_are_not_started() -> None:
         elif resource["urn"].endswith(f"::{idle}"):
             resource["outputs"] = {}
     started = set(plan_repair(state, stopped).start)
-    of_idle = {key_of(entry) for entry in containers if f"::{idle}-" in entry["urn"]}
-    assert of_idle
-    assert not started & of_idle
-    assert started == {key_of(entry) for entry in containers} - of_idle
+    idle_containers = {key_of(entry) for entry in containers if f"::{idle}-" in entry["urn"]}
+    assert idle_containers
+    assert not started & idle_containers
+    assert started == {key_of(entry) for entry in containers} - idle_containers
 
 
 def test_ended_one_shot_container_is_not_started() -> None:
-    state = deployed("dev")
+    state = exported_state("dev")
     ended = {
         str(key_of(resource)): "exited"
         for resource in resources_of(state)
-        if resource["type"] == CONTAINER and not is_to_run(resource)
+        if resource["type"] == CONTAINER and not keeps_running(resource)
     }
     assert len(ended) > 4
     assert not plan_repair(state, Inventory(keys=frozenset(keys(state)), stopped=ended)).start
 
 
 @pytest.mark.parametrize("protected", [True, False])
-def test_lost_data_volume_is_named_if_it_is_protected(protected: bool) -> None:
-    state = deployed("dev")
+def test_loss_of_a_protected_data_volume_is_reported(protected: bool) -> None:
+    state = exported_state("dev")
     [volume] = [resource for resource in resources_of(state) if resource["urn"].endswith("::database-data")]
     volume["protect"] = protected
     repaired = plan_repair(state, Inventory(keys=frozenset(keys(state)) - {str(key_of(volume))}))
@@ -199,15 +217,19 @@ def test_lost_data_volume_is_named_if_it_is_protected(protected: bool) -> None:
     assert repaired.dropped == ("Volume database-data",)
 
 
-def test_platform_without_any_object_of_the_stack_is_recognised(state: State) -> None:
+def test_platform_without_objects_of_the_stack_is_reported(state: State) -> None:
     assert plan_repair(state, Inventory()).nothing_found
     assert not plan_repair(state, Inventory(keys=frozenset(keys(state)[:1]))).nothing_found
     assert not plan_repair({"deployment": {"resources": []}}, Inventory()).nothing_found
 
 
-def test_missing_leftover_of_a_replacement_leaves_the_state() -> None:
-    """With the stand-in for the docker plugin a missing container can't be deleted, so every update failed."""
-    state = deployed("dev")
+def test_missing_container_of_an_unfinished_replacement_is_dropped_from_the_state() -> None:
+    """Check a missing container that Pulumi would replace, and a missing container that Pulumi would delete.
+
+    If the state still contained these containers, every update would fail, because the Docker provider can't delete a
+    missing container.
+    """
+    state = exported_state("dev")
     [web] = [resource for resource in resources_of(state) if resource["urn"].endswith("::blue-web-1")]
     waiting = web | {"id": "gone", "pendingReplacement": True}
     leftover = web | {"id": "gone-too", "delete": True}
@@ -221,8 +243,8 @@ def test_missing_leftover_of_a_replacement_leaves_the_state() -> None:
     ]
 
 
-def test_resources_of_a_kind_that_could_not_be_listed_stay() -> None:
-    state = deployed("staging")
+def test_resources_of_a_kind_that_could_not_be_listed_stay_in_the_state() -> None:
+    state = exported_state("staging")
     repaired = plan_repair(state, Inventory(kinds=frozenset({"Deployment"})))
     assert repaired.dropped
     assert {name.partition(" ")[0] for name in repaired.dropped} == {"Deployment"}
@@ -235,9 +257,11 @@ def test_resources_of_a_kind_that_could_not_be_listed_stay() -> None:
         ("staging", Location(app="board", stack="staging", context="lab", namespace="board-staging")),
     ],
 )
-def test_platform_is_read_from_the_state(stack: str, location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_platform_location_is_read_from_the_state(
+    stack: str, location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
-    state = deployed(stack)
+    state = exported_state(stack)
     for resource in resources_of(state):
         if resource["type"] == "tiers:kubernetes:Ground":
             resource["outputs"] = {"namespace": "board-staging"}
@@ -245,7 +269,7 @@ def test_platform_is_read_from_the_state(stack: str, location: Location, monkeyp
     assert locate({"deployment": {"resources": []}}, stack) is None
 
 
-def test_image_is_identified_by_its_id_not_by_its_name() -> None:
+def test_image_is_identified_by_its_id_and_not_by_its_name() -> None:
     assert (
         key_of({"type": IMAGE, "custom": True, "id": "sha256:1a:2", "outputs": {"imageId": "sha256:1"}})
         == "image sha256:1"
@@ -254,75 +278,85 @@ def test_image_is_identified_by_its_id_not_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
-def test_kept_slot_restores_lost_resources_from_its_memory(stack: str) -> None:
-    """It does not matter if healing or a refresh removed the resources from the state."""
-    state = deployed(stack)
+def test_update_restores_lost_resources_of_an_unchanged_slot_from_stored_copies(stack: str) -> None:
+    """Check that an update creates the lost resources of a slot again, although the release does not change the slot.
+
+    Before this update, the repair drops the lost resources from the state.
+    """
+    state = exported_state(stack)
     checkpoint = parse(state)
     live = observe(checkpoint).live
     assert live
-    lost = [entry for entry in checkpoint.below(live, SLOT) if entry.runs and entry.tier == "web"]
+    lost = [entry for entry in checkpoint.descendants(live, SLOT) if entry.runs and entry.tier == "web"]
     assert lost
-    gone = {key_of(by_urn(state)[entry.urn]) for entry in lost}
-    repaired = plan_repair(state, Inventory(keys=frozenset(keys(state)) - gone)).state
+    missing = {key_of(by_urn(state)[entry.urn]) for entry in lost}
+    repaired = plan_repair(state, Inventory(keys=frozenset(keys(state)) - missing)).state
     settings = program.environment(stack) | {"release": {}}
-    again = program.deploy(program.project() | {"version": "2.0.0"}, settings, export=repaired, stack=stack)
+    deployment = program.deploy(program.project() | {"version": "2.0.0"}, settings, export=repaired, stack=stack)
     for entry in lost:
-        back = again.by_urn[entry.urn]
-        assert back.ignores != ("*",)
-        assert back.inputs == dict(entry.inputs)
-        assert back.parent == entry.parent
+        restored = deployment.by_urn[entry.urn]
+        assert restored.ignores != ("*",)
+        assert restored.inputs == dict(entry.inputs)
+        assert restored.parent == entry.parent
 
 
-def test_complete_kept_slot_is_left_alone() -> None:
-    again = program.deploy(
-        program.project() | {"version": "2.0.0"}, program.environment("dev") | {"release": {}}, export=deployed("dev")
+def test_release_to_the_other_slot_leaves_a_complete_slot_unchanged() -> None:
+    deployment = program.deploy(
+        program.project() | {"version": "2.0.0"},
+        program.environment("dev") | {"release": {}},
+        export=exported_state("dev"),
     )
-    replayed = [entry for entry in again if entry.custom and again.inside(entry, SLOT)]
+    replayed = [entry for entry in deployment if entry.custom and deployment.inside(entry, SLOT)]
     assert replayed
     assert all(entry.ignores == ("*",) for entry in replayed)
 
 
-def test_live_slot_that_cannot_be_restored_is_released_to_the_other_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The image of the containers is gone, too. The requested release is the live one, and still a release is needed."""
-    state = deployed("dev")
+def test_live_release_that_cannot_be_restored_is_deployed_to_the_other_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check that an update deploys the live release to the other slot if an image of the live slot is missing.
+
+    Without this image, the lost containers of the live slot can't be created again.
+    """
+    state = exported_state("dev")
     checkpoint = parse(state)
     live = observe(checkpoint).live
     assert live
-    lost = [entry for entry in checkpoint.below(live, SLOT) if entry.runs and entry.tier == "web"]
-    gone = {key_of(by_urn(state)[entry.urn]) for entry in lost}
-    repaired = plan_repair(state, Inventory(keys=frozenset(keys(state)) - gone)).state
+    lost = [entry for entry in checkpoint.descendants(live, SLOT) if entry.runs and entry.tier == "web"]
+    missing = {key_of(by_urn(state)[entry.urn]) for entry in lost}
+    repaired = plan_repair(state, Inventory(keys=frozenset(keys(state)) - missing)).state
     settings = program.environment("dev") | {"release": {}}
-    again = program.deploy(
+    deployment = program.deploy(
         program.project() | {"version": "2.0.0"},
         settings,
         export=repaired,
-        absent={str(entry.inputs["image"]) for entry in lost},
+        missing_images={str(entry.inputs["image"]) for entry in lost},
     )
-    assert not [entry for entry in lost if entry.urn in again.by_urn]
+    assert not [entry for entry in lost if entry.urn in deployment.by_urn]
     slots = {
-        entry.labels.get("tiers.slot") for entry in again if entry.runs and entry.labels.get("tiers.role") == "tier"
+        entry.labels.get("tiers.slot")
+        for entry in deployment
+        if entry.runs and entry.labels.get("tiers.role") == "tier"
     }
     assert str(live.other) in slots
-    assert f"switch-{observe(checkpoint).switches + 1}" in again.by_name
+    assert f"switch-{observe(checkpoint).switches + 1}" in deployment.by_name
 
 
 @pytest.mark.parametrize("action", ["configured", "previous"])
-def test_rollback_uses_the_settings_of_the_last_update_if_the_files_are_wrong(
+def test_rollback_uses_the_settings_of_the_last_update_if_the_stack_file_is_invalid(
     action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = deployed("dev")
-    wrong = program.environment("dev") | {"tiers": {"api": {"nothing": 1}}}
+    state = exported_state("dev")
+    invalid_settings = program.environment("dev") | {"tiers": {"api": {"nothing": 1}}}
     monkeypatch.setenv("TIERS_RELEASE", action)
     if action == "previous":
-        again = program.deploy(program.project(), wrong, export=state)
-        assert f"switch-{observe(parse(state)).switches + 1}" in again.by_name
+        deployment = program.deploy(program.project(), invalid_settings, export=state)
+        assert f"switch-{observe(parse(state)).switches + 1}" in deployment.by_name
     else:
         with pytest.raises(Exception, match="nothing"):
-            program.deploy(program.project(), wrong, export=state)
+            program.deploy(program.project(), invalid_settings, export=state)
 
 
-def test_settings_in_the_state_hold_no_secret_in_plain() -> None:
-    outputs = [resource["outputs"] for resource in resources_of(deployed("dev")) if not resource["custom"]]
+def test_settings_in_the_state_contain_no_secret() -> None:
+    outputs = [resource["outputs"] for resource in resources_of(exported_state("dev")) if not resource["custom"]]
     text = json.dumps(outputs)
     assert '\\"environment\\"' in text
     for value in program.SECRETS.values():
@@ -330,23 +364,26 @@ def test_settings_in_the_state_hold_no_secret_in_plain() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cause", "helped"),
+    ("cause", "names_heal"),
     [
         ("Error stopping container 1f: Error response from daemon: No such container: 1f", True),
         ("Error response from daemon: get board-dev-data: no such volume", True),
-        ("it is not healthy within 20s", False),
+        ("not healthy within 20s", False),
     ],
 )
-def test_error_of_a_plain_update_names_make_heal(cause: str, helped: bool) -> None:
-    assert ("`make heal ENV=dev`" in with_remedy(cause, "dev")) == helped
+def test_error_about_a_missing_docker_object_names_make_heal(cause: str, names_heal: bool) -> None:
+    assert ("`make heal ENV=dev`" in with_remedy(cause, "dev")) == names_heal
 
 
-def test_resource_of_a_kept_slot_with_creation_errors_blocks_no_release(state: State) -> None:
-    """In every update Pulumi waits for a resource with creation errors, so every update would fail."""
+def test_creation_errors_in_an_unchanged_slot_are_removed_from_the_state(state: State) -> None:
+    """Check that the repair removes creation errors from the state.
+
+    Otherwise every update would wait for the resource to become ready, even if the release does not change the slot.
+    """
     broken = json.loads(json.dumps(state))
     checkpoint = parse(broken)
     live = observe(checkpoint).live
-    [urn, *_] = [entry.urn for entry in checkpoint.below(live, SLOT) if entry.runs]  # pyright: ignore[reportArgumentType]
+    [urn, *_] = [entry.urn for entry in checkpoint.descendants(live, SLOT) if entry.runs]  # pyright: ignore[reportArgumentType]
     by_urn(broken)[urn]["initErrors"] = ["it never became ready"]
     repaired = plan_repair(broken, Inventory(keys=frozenset(keys(broken))))
     assert repaired.changes_state
@@ -354,14 +391,14 @@ def test_resource_of_a_kept_slot_with_creation_errors_blocks_no_release(state: S
     assert not plan_repair(repaired.state, Inventory(keys=frozenset(keys(broken)))).changes_state
 
 
-def test_whole_amount_of_processors_is_stored_as_the_provider_reads_it() -> None:
-    state = deployed("dev")
+def test_whole_number_of_cpus_is_stored_in_the_format_of_the_provider() -> None:
+    state = exported_state("dev")
     [container] = [resource for resource in resources_of(state) if resource["urn"].endswith("::database-1")]
     container["inputs"] = container["inputs"] | {"cpus": "1"}
     container["outputs"] = container["outputs"] | {"cpus": "1.0"}
     repaired = plan_repair(state, Inventory(keys=frozenset(keys(state))))
-    assert repaired.respelled == ("Container database-1",)
+    assert repaired.cpus_rewritten == ("Container database-1",)
     assert repaired.changes_state
-    mended = by_urn(repaired.state)[container["urn"]]
-    assert (mended["inputs"]["cpus"], mended["outputs"]["cpus"]) == ("1.0", "1.0")
+    repaired_container = by_urn(repaired.state)[container["urn"]]
+    assert (repaired_container["inputs"]["cpus"], repaired_container["outputs"]["cpus"]) == ("1.0", "1.0")
     assert not plan_repair(repaired.state, Inventory(keys=frozenset(keys(state)))).changes_state

@@ -1,4 +1,4 @@
-"""The database cluster: its operator's settings, the pods that reach it, and the environment variables of tiers."""
+"""Tests of the database cluster: settings for the operator, network policies, and environment variables of tiers."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,18 +6,20 @@ from typing import Any
 import pytest
 
 from components.config import ConfigError, load_app, load_environment
-from components.platforms import isolation
+from components.platforms.kubernetes import isolation
 from policy.model import Resource
 from policy.rules import RULES
 from policy.settings import SETTINGS
 
 from .program import SECRETS, deploy, environment, exported, first, project
-from .test_kubernetes import ALL, containers, replicated
+from .test_kubernetes import ALL, containers, deploy_database_cluster
 from .test_reachability import GATEWAY, STRANGER, WORLD, Network
 
-DEPLOYED = ALL["replicated"]
+DEPLOYED = ALL["database-cluster"]
 NETWORK = Network(DEPLOYED)
-INSTANCE, OTHER, POOLER = (NETWORK.pods[name] for name in ("database-ha-1", "database-ha-2", "database-pooler"))
+INSTANCE, OTHER_INSTANCE, POOLER = (
+    NETWORK.pods[name] for name in ("database-ha-1", "database-ha-2", "database-pooler")
+)
 OPERATOR = ("cnpg-system", {"app.kubernetes.io/name": "cloudnative-pg"})
 
 
@@ -30,12 +32,12 @@ def variables_of(kind: str, name: str) -> dict[str, str]:
     return {variable["name"]: variable["value"] for variable in container["env"]}
 
 
-def misfit(settings: dict[str, Any], stack: str = "staging", **more: Any) -> str:
+def configuration_error(settings: dict[str, Any], stack: str = "staging", **more: Any) -> str:
     env = environment(stack)
     env |= {"tiers": {"database": settings}, **more}
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as error:
         load_environment(env, load_app(project()))
-    return str(refused.value)
+    return str(error.value)
 
 
 def test_every_commit_requires_a_synchronous_replica() -> None:
@@ -57,7 +59,7 @@ def test_instances_are_spread_over_hosts_or_zones_unless_apart_is_anywhere(apart
     assert affinity["topologyKey"] == (key or "kubernetes.io/hostname")
 
 
-def test_cluster_has_the_configured_size() -> None:
+def test_database_cluster_has_the_configured_storage_memory_and_priority() -> None:
     assert spec()["storage"] == {"size": "2Gi", "storageClass": "fast"}
     assert spec()["resources"]["limits"]["memory"] == spec()["resources"]["requests"]["memory"] == "512Mi"
     assert spec()["postgresql"]["parameters"]["shared_buffers"] == "128MB"
@@ -65,17 +67,17 @@ def test_cluster_has_the_configured_size() -> None:
     assert spec()["imagePullSecrets"] == [{"name": "registry"}]
 
 
-def test_tiers_use_the_pooler_tasks_the_primary_and_readers_the_replicas() -> None:
+def test_tiers_connect_to_the_pooler_and_tasks_connect_to_the_primary() -> None:
     api = variables_of("Deployment", "api-blue")
     assert (api["DATABASE_HOST"], api["DATABASE_DIRECT_HOST"]) == ("database-pooler", "database-ha-rw")
     assert api["DATABASE_READ_HOST"] == "database-ha-ro"
     assert variables_of("Job", "blue-api-migrate")["DATABASE_HOST"] == "database-ha-rw"
-    [reach] = DEPLOYED.one("Job", "blue-api-migrate").inputs["spec"]["template"]["spec"]["initContainers"]
-    assert "database-ha-rw:5432" in reach["command"]
+    [init_container] = DEPLOYED.one("Job", "blue-api-migrate").inputs["spec"]["template"]["spec"]["initContainers"]
+    assert "database-ha-rw:5432" in init_container["command"]
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
-def test_without_ha_all_database_hosts_are_the_single_instance(stack: str) -> None:
+def test_all_database_hosts_are_the_single_instance_without_ha(stack: str) -> None:
     deployed = first(stack)
     if stack == "dev":
         env = dict(variable.partition("=")[::2] for variable in deployed.by_name["blue-api-1"].inputs["envs"])
@@ -85,7 +87,7 @@ def test_without_ha_all_database_hosts_are_the_single_instance(stack: str) -> No
     assert {env["DATABASE_HOST"], env["DATABASE_DIRECT_HOST"], env["DATABASE_READ_HOST"]} == {"database"}
 
 
-def test_another_database_name_is_another_release() -> None:
+def test_changed_database_name_makes_a_new_release() -> None:
     env = environment("staging")
     env["tiers"]["database"]["name"] = "board_restored"
     before, after = first("staging"), deploy(env=env, stack="staging", export=exported(first("staging")))
@@ -101,19 +103,21 @@ def test_database_password_is_in_one_basic_auth_secret() -> None:
     assert spec()["bootstrap"]["initdb"]["secret"] == {"name": secret.inputs["metadata"]["name"]}
 
 
-@pytest.mark.parametrize("reference", [{"secret": "given", "key": "password"}, {"store": "vault", "key": "db"}])
-def test_external_password_is_referenced_or_fetched(reference: dict[str, str]) -> None:
+@pytest.mark.parametrize("reference", [{"secret": "db-secret", "key": "password"}, {"store": "vault", "key": "db"}])
+def test_database_password_from_a_cluster_secret_or_a_secret_store_is_used(reference: dict[str, str]) -> None:
     env = environment("staging")
     env["tiers"]["database"] = {"ha": True}
     env["kubernetes"]["secrets"] = {"database-password": reference}
     deployed = deploy(env=env, stack="staging")
-    named = deployed.one("Cluster", "database-ha").inputs["spec"]["bootstrap"]["initdb"]["secret"]["name"]
+    secret_name = deployed.one("Cluster", "database-ha").inputs["spec"]["bootstrap"]["initdb"]["secret"]["name"]
     if "secret" in reference:
-        assert named == "given"
+        assert secret_name == "db-secret"
         return
-    [brought] = [entry.inputs["spec"] for entry in deployed.of_type("ExternalSecret") if entry.name == named]
-    assert brought["target"]["template"]["type"] == "kubernetes.io/basic-auth"
-    assert brought["target"]["template"]["data"]["username"] == "board"
+    [external_secret] = [
+        entry.inputs["spec"] for entry in deployed.of_type("ExternalSecret") if entry.name == secret_name
+    ]
+    assert external_secret["target"]["template"]["type"] == "kubernetes.io/basic-auth"
+    assert external_secret["target"]["template"]["data"]["username"] == "board"
 
 
 def test_init_sql_runs_as_the_owner_of_the_database() -> None:
@@ -123,7 +127,7 @@ def test_init_sql_runs_as_the_owner_of_the_database() -> None:
     assert text.endswith("RESET ROLE;\n")
 
 
-def test_only_pods_that_need_the_database_reach_it() -> None:
+def test_only_pods_that_need_the_database_reach_the_database() -> None:
     for name, pod in NETWORK.pods.items():
         needs = name in ("api-blue", "worker-blue", "blue-api-migrate")
         for target in (INSTANCE, POOLER):
@@ -136,70 +140,76 @@ def test_only_pods_that_need_the_database_reach_it() -> None:
         assert not NETWORK.reaches(stranger, INSTANCE, 8000)
 
 
-def test_instances_reach_each_other_and_the_api_server() -> None:
-    assert NETWORK.reaches(INSTANCE, OTHER, 5432) and NETWORK.reaches(INSTANCE, OTHER, 8000)
+def test_database_instances_reach_each_other_and_the_api_server_only() -> None:
+    assert NETWORK.reaches(INSTANCE, OTHER_INSTANCE, 5432) and NETWORK.reaches(INSTANCE, OTHER_INSTANCE, 8000)
     assert NETWORK.reaches(POOLER, INSTANCE, 5432)
     assert NETWORK.reaches(OPERATOR, INSTANCE, 8000) and not NETWORK.reaches(OPERATOR, INSTANCE, 5432)
     assert NETWORK.reaches(INSTANCE, WORLD, 6443) and not NETWORK.reaches(INSTANCE, WORLD, 80)
     assert not NETWORK.reaches(INSTANCE, "169.254.169.254", 443)
 
 
-def test_connections_between_instances_are_not_reported_as_open() -> None:
-    pods = [{"metadata": {"name": entry[1]["cnpg.io/instanceName"], "labels": entry[1]}} for entry in (INSTANCE, OTHER)]
+def test_connections_between_database_instances_are_not_reported_as_open() -> None:
+    pods = [
+        {"metadata": {"name": entry[1]["cnpg.io/instanceName"], "labels": entry[1]}}
+        for entry in (INSTANCE, OTHER_INSTANCE)
+    ]
     policies = [entry.inputs for entry in DEPLOYED.of_type("NetworkPolicy")]
     objects = {"Service": [], "HTTPRoute": [], "NetworkPolicy": policies, "Pod": pods}
-    assert not list(isolation.of_cluster(load_app(project()), objects, "board-staging"))
+    assert not list(isolation.unexpected_routes(load_app(project()), objects, "board-staging"))
 
 
-def test_cluster_is_protected_because_its_claims_go_with_it() -> None:
+def test_database_cluster_is_protected_if_protect_data_is_set() -> None:
     env: dict[str, Any] = environment("staging") | {"protect_data": True}
     env["tiers"]["database"] = {"ha": True}
     protected = {entry.name for entry in deploy(env=env, stack="staging").objects if entry.protect}
     assert "database-ha" in protected
-    assert "database-ha" not in {entry.name for entry in replicated().objects if entry.protect}
+    assert "database-ha" not in {entry.name for entry in deploy_database_cluster().objects if entry.protect}
 
 
-def test_update_waits_until_instances_and_pooler_are_ready() -> None:
-    notes = {kind: DEPLOYED.of_type(kind)[0].inputs["metadata"]["annotations"] for kind in ("Cluster", "Pooler")}
-    assert {kind: entry["pulumi.com/waitFor"] for kind, entry in notes.items()} == {
+def test_update_waits_until_database_instances_and_pooler_are_ready() -> None:
+    annotations = {kind: DEPLOYED.of_type(kind)[0].inputs["metadata"]["annotations"] for kind in ("Cluster", "Pooler")}
+    assert {kind: entry["pulumi.com/waitFor"] for kind, entry in annotations.items()} == {
         "Cluster": "condition=Ready",
         "Pooler": "jsonpath={.status.instances}=2",
     }
-    # With foreground deletion a Pooler never goes: its Deployment is created again meanwhile.
-    assert {entry["pulumi.com/deletionPropagationPolicy"] for entry in notes.values()} == {"background"}
+    # With foreground deletion a Pooler is never deleted, because the operator recreates the Pooler's Deployment.
+    assert {entry["pulumi.com/deletionPropagationPolicy"] for entry in annotations.values()} == {"background"}
     assert {"database-ha", "database-pooler"} <= DEPLOYED.before("blue-api-migrate")
 
 
-def test_ha_is_refused_on_docker_for_external_and_unpinned_databases() -> None:
-    assert "environment.tiers.database.ha: a Docker engine has no such thing" in misfit({"ha": True}, "dev")
-    assert "environment.tiers.database.external: " in misfit({"ha": True, "external": {"host": "db.test"}})
+def test_database_ha_is_refused_on_docker_for_external_hosts_and_unpinned_images() -> None:
+    assert "environment.tiers.database.ha: it has no effect on Docker" in configuration_error({"ha": True}, "dev")
+    assert "environment.tiers.database.external: " in configuration_error({"ha": True, "external": {"host": "db.test"}})
     images = {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in ("web", "api", "worker", "database", "cache")}
-    message = misfit({"ha": True}, pinned=True, images=images, toolbox=f"python@sha256:{'0' * 64}")
+    message = configuration_error({"ha": True}, pinned=True, images=images, toolbox=f"python@sha256:{'0' * 64}")
     assert message.startswith("environment.pooler: ") and "make images" in message
 
 
 @pytest.mark.parametrize("kind", ["Cluster", "Pooler"])
 def test_policy_checks_the_images_that_the_operator_runs(kind: str) -> None:
     [rule] = [rule for rule in RULES if rule.name == "known-registries"]
-    [it] = DEPLOYED.of_type(kind)
+    [manifest] = DEPLOYED.of_type(kind)
     strict = replace(SETTINGS, registries=("docker.io/library",))
-    seen = [Resource(type=it.type, name=it.name, stack="prod", props=it.inputs)]
-    assert not list(rule.problems(seen, SETTINGS))
-    assert "ghcr.io/cloudnative-pg" in next(iter(rule.problems(seen, strict)))[1]
+    resources = [Resource(type=manifest.type, name=manifest.name, stack="prod", props=manifest.inputs)]
+    assert not list(rule.problems(resources, SETTINGS))
+    assert "ghcr.io/cloudnative-pg" in next(iter(rule.problems(resources, strict)))[1]
 
 
-def test_secret_with_another_key_than_password_is_refused() -> None:
+def test_database_secret_with_a_key_other_than_password_is_refused() -> None:
     env = environment("staging")
     env["tiers"]["database"] = {"ha": True}
     env["kubernetes"]["secrets"] = {"database-password": {"secret": "given", "key": "pw"}}
-    with pytest.raises(ConfigError, match=r"database-password\.key: CloudNativePG reads .*key: password"):
+    with pytest.raises(ConfigError, match=r"database-password\.key: CloudNativePG requires .*key: password"):
         load_environment(env, load_app(project()))
 
 
-def test_cpu_is_written_in_the_form_of_the_operator() -> None:
-    """CloudNativePG writes `1000m` back as `1`, and each update would change it again."""
-    for cpu, written in ((1, "1"), (2.0, "2"), (0.5, "500m"), (1.5, "1500m")):
+def test_cpu_limit_is_written_in_the_format_of_cloudnativepg() -> None:
+    """Check that one CPU is written as `1`.
+
+    CloudNativePG changes `1000m` to `1`. Therefore every update would find a difference if the program wrote `1000m`.
+    """
+    for cpu, text in ((1, "1"), (2.0, "2"), (0.5, "500m"), (1.5, "1500m")):
         env = environment("staging")
         env["tiers"]["database"] |= {"ha": True, "cpu": cpu}
         cluster = deploy(env=env, stack="staging").one("Cluster", "database-ha")
-        assert cluster.inputs["spec"]["resources"]["limits"]["cpu"] == written
+        assert cluster.inputs["spec"]["resources"]["limits"]["cpu"] == text

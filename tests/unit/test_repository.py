@@ -1,4 +1,4 @@
-"""Checks of files and merge commits, and the hooks that run them at each commit."""
+"""Tests of the checks of tracked files and merge commits, and of the pre-commit hooks that run these checks."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ HOOKS = {
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Create a repository with one commit on main, and make the checks use it."""
+    """Create a repository with one commit on main, and make the checks use this repository."""
     monkeypatch.setattr(repository, "REPOSITORY", tmp_path / "clone")
     for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GITHUB_BASE_REF"):
         monkeypatch.delenv(name, raising=False)
@@ -45,7 +45,7 @@ def commit(folder: Path, subject: str) -> None:
 
 
 def merge(folder: Path, subject: str) -> None:
-    """Merge a branch of one commit."""
+    """Create a branch with one commit, then merge the branch. `subject` is the subject of the merge commit."""
     git(folder, "checkout", "--quiet", "-b", "other")
     commit(folder, "Work")
     git(folder, "checkout", "--quiet", "-")
@@ -64,30 +64,30 @@ def merge(folder: Path, subject: str) -> None:
         "Merge remote-tracking branch 'origin/a'",
     ],
 )
-def test_subject_of_a_merge_named_after_a_letter_is_refused(subject: str) -> None:
-    with pytest.raises(RunError, match="it does not say what was merged"):
+def test_merge_subject_that_names_only_a_one_letter_branch_is_refused(subject: str) -> None:
+    with pytest.raises(RunError, match="the subject does not say what was merged"):
         repository.refuse_unclear(["Merge the policy pack", subject])
 
 
 @pytest.mark.parametrize(
     "subject", ["Merge branch 'prod-ha'", "Merge branch 'release-2'", "Merge the policy pack", "Merge pull request #12"]
 )
-def test_subject_that_says_what_was_merged_passes(subject: str) -> None:
+def test_merge_subject_that_says_what_was_merged_is_accepted(subject: str) -> None:
     repository.refuse_unclear([subject])
 
 
-def test_new_merge_commit_named_after_a_letter_is_refused(clone: Path) -> None:
+def test_new_merge_commit_with_an_unclear_subject_is_refused(clone: Path) -> None:
     merge(clone, "Merge branch 'a'")
     with pytest.raises(RunError, match=r"^Merge branch 'a': "):
         repository.main()
 
 
-def test_subject_of_a_commit_that_merges_nothing_passes(clone: Path) -> None:
+def test_ordinary_commit_with_a_merge_subject_is_accepted(clone: Path) -> None:
     commit(clone, "Merge branch 'a'")
     repository.main()
 
 
-def test_merge_commit_that_is_upstream_passes(clone: Path, tmp_path: Path) -> None:
+def test_merge_commit_that_is_already_upstream_is_accepted(clone: Path, tmp_path: Path) -> None:
     merge(clone, "Merge branch 'a'")
     git(tmp_path, "clone", "--quiet", str(clone), "upstream")
     git(clone, "remote", "add", "origin", str(tmp_path / "upstream"))
@@ -99,7 +99,7 @@ def test_merge_commit_that_is_upstream_passes(clone: Path, tmp_path: Path) -> No
         repository.main()
 
 
-def test_merge_commit_of_a_pull_request_is_refused(
+def test_unclear_merge_commit_of_a_pull_request_is_refused(
     clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     git(tmp_path, "clone", "--quiet", str(clone), "upstream")
@@ -112,22 +112,22 @@ def test_merge_commit_of_a_pull_request_is_refused(
         repository.main()
 
 
-def test_merge_commit_before_the_last_commits_passes(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repository, "LAST", 2)
+def test_old_merge_commit_with_an_unclear_subject_is_accepted(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository, "COMMITS_WITHOUT_UPSTREAM", 2)
     merge(clone, "Merge branch 'a'")
     commit(clone, "Work")
     commit(clone, "More work")
     repository.main()
 
 
-def test_shallow_clone_passes(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shallow_clone_is_accepted(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     merge(clone, "Merge branch 'a'")
     git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{clone}", "shallow")
     monkeypatch.setattr(repository, "REPOSITORY", tmp_path / "shallow")
     repository.main()
 
 
-def test_folder_without_history_passes_with_a_message(
+def test_folder_without_history_is_accepted_with_a_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(repository, "REPOSITORY", tmp_path)
@@ -135,7 +135,7 @@ def test_folder_without_history_passes_with_a_message(
     assert "tracked files and merge commits are not checked" in capsys.readouterr().out
 
 
-def test_folder_inside_another_repository_passes_with_a_message(
+def test_folder_inside_another_repository_is_accepted_with_a_message(
     clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (clone / "unpacked").mkdir()
@@ -144,7 +144,7 @@ def test_folder_inside_another_repository_passes_with_a_message(
     assert "it belongs to another repository" in capsys.readouterr().out
 
 
-def test_machine_without_git_passes_with_a_message(
+def test_machine_without_git_is_accepted_with_a_message(
     clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(clone))
@@ -152,7 +152,7 @@ def test_machine_without_git_passes_with_a_message(
     assert "git is not installed" in capsys.readouterr().out
 
 
-def test_large_tracked_file_is_refused_by_name(clone: Path) -> None:
+def test_error_about_a_large_tracked_file_contains_its_name_and_size(clone: Path) -> None:
     (clone / "dump.sql").write_bytes(b"x" * (repository.MAX_KB + 1) * 1024)
     repository.main()
     git(clone, "add", "dump.sql")
@@ -160,7 +160,7 @@ def test_large_tracked_file_is_refused_by_name(clone: Path) -> None:
         repository.main()
 
 
-def test_links_and_removed_files_are_not_measured(clone: Path) -> None:
+def test_size_check_ignores_links_and_removed_files(clone: Path) -> None:
     (clone / "loop").symlink_to("loop")
     (clone / "removed").touch()
     git(clone, "add", "loop", "removed")
@@ -169,19 +169,19 @@ def test_links_and_removed_files_are_not_measured(clone: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["Merge branch 'a'\n", "\nMerge branch 'a'\n\n# Please enter a commit message\n"])
-def test_message_of_a_merge_named_after_a_letter_is_refused(tmp_path: Path, text: str) -> None:
+def test_commit_message_of_an_unclear_merge_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "MERGE_MSG").write_text(text)
     with pytest.raises(RunError, match="Merge branch 'a'"):
         repository.main(str(tmp_path / "MERGE_MSG"))
 
 
 @pytest.mark.parametrize("text", ["", "Merge the policy pack\n", "Revert \"Merge branch 'a'\"\n"])
-def test_other_message_passes(tmp_path: Path, text: str) -> None:
+def test_other_commit_message_is_accepted(tmp_path: Path, text: str) -> None:
     (tmp_path / "COMMIT_EDITMSG").write_text(text)
     repository.main(str(tmp_path / "COMMIT_EDITMSG"))
 
 
-def test_hooks_are_checks_of_make_test() -> None:
+def test_every_pre_commit_hook_is_a_check_of_make_test() -> None:
     recipe = re.search(r"^test:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert recipe
     commands = [line.strip() for line in recipe[1].replace("$(RUN)", ".venv/bin/python").splitlines()]
@@ -191,5 +191,5 @@ def test_hooks_are_checks_of_make_test() -> None:
     assert HOOKS["large-files"]["entry"].endswith(f" --maxkb={repository.MAX_KB}")
 
 
-def test_hooks_need_no_network() -> None:
+def test_pre_commit_hooks_need_no_network() -> None:
     assert {hook["language"] for hook in HOOKS.values()} == {"system"}

@@ -1,4 +1,4 @@
-"""Resealing a state with a lost passphrase: only values that nobody can decrypt are removed."""
+"""Tests of `resealed`, which removes the encrypted values from Pulumi's state after the passphrase is lost."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from ci.reseal import resealed
 
 SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "v1:x:y"}
 PLAIN = {"urn": "urn:plain", "inputs": {"name": "board"}, "outputs": {"__pulumi_raw_state_delta": {"obj": {}}}}
-HOLDER = {
+RESOURCE_WITH_SECRET = {
     "urn": "urn:holder",
     "inputs": {"name": "files", "uploads": [{"file": "/run/secrets/password", "content": SECRET}]},
     "outputs": {"name": "files", "uploads": SECRET, "__pulumi_raw_state_delta": {"obj": {}}},
@@ -18,26 +18,26 @@ HOLDER = {
 }
 
 
-def left(*resources: Any, keeper: str = "passphrase") -> dict[str, Any]:
-    provider = {"type": keeper, "state": {"salt": "old"}}
+def state_with(*resources: Any, secrets_provider: str = "passphrase") -> dict[str, Any]:
+    provider = {"type": secrets_provider, "state": {"salt": "old"}}
     return {"version": 3, "deployment": {"manifest": {}, "secrets_providers": provider, "resources": [*resources]}}
 
 
-def test_encrypted_values_are_removed_and_all_others_stay() -> None:
-    done = resealed(left(PLAIN, HOLDER), "new")
-    assert done["version"] == 3
-    assert done["deployment"]["secrets_providers"]["state"] == {"salt": "new"}
-    plain, holder = done["deployment"]["resources"]
+def test_reseal_removes_encrypted_values_and_keeps_all_others() -> None:
+    new_state = resealed(state_with(PLAIN, RESOURCE_WITH_SECRET), "new")
+    assert new_state["version"] == 3
+    assert new_state["deployment"]["secrets_providers"]["state"] == {"salt": "new"}
+    plain, resource_with_secret = new_state["deployment"]["resources"]
     assert plain == PLAIN
-    assert holder == {
+    assert resource_with_secret == {
         "urn": "urn:holder",
         "inputs": {"name": "files", "uploads": [{"file": "/run/secrets/password"}]},
         "outputs": {"name": "files"},
         "protect": True,
     }
-    assert "ciphertext" not in json.dumps(done)
+    assert "ciphertext" not in json.dumps(new_state)
 
 
 def test_state_encrypted_by_a_key_service_is_refused() -> None:
-    with pytest.raises(RunError, match="the state is under cloud"):
-        resealed(left(PLAIN, keeper="cloud"), "new")
+    with pytest.raises(RunError, match="the state is encrypted with cloud"):
+        resealed(state_with(PLAIN, secrets_provider="cloud"), "new")

@@ -1,4 +1,4 @@
-"""The runner behind make: its lock, its child processes, the lab parts it requests, and the final check of the environment."""
+"""Tests of the runner of make targets: lock, child processes, required parts of the lab, errors, and URL check."""
 
 import fcntl
 import http.server
@@ -16,70 +16,70 @@ from typing import Any
 
 import pytest
 
-from ci import call, edge, lock, needs, process
+from ci import command_line, lab_parts, lock, make_call, process
 
 ROOT = Path(__file__).parents[2]
-HOLD = """
+LOCK_HOLDER = """
 import subprocess, sys, time
 from pathlib import Path
 from ci import lock
-with lock.alone(Path(sys.argv[1]), "make up", "dev"):
-    subprocess.Popen(["sleep", "60"], close_fds=False)  # As a provider that outlives its engine.
+with lock.hold(Path(sys.argv[1]), "make up", "dev"):
+    subprocess.Popen(["sleep", "60"], close_fds=False)  # Like a provider that outlives its engine.
     print("held", flush=True)
     time.sleep(60)
 """
 
 
-def holding(file: Path) -> subprocess.Popen[str]:
-    """Start a process that holds the lock, with a child that outlives it."""
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, file], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
+def start_lock_holder(file: Path) -> subprocess.Popen[str]:
+    """Start a lock holder with a child process that continues after the lock holder is killed."""
+    holder = subprocess.Popen([sys.executable, "-c", LOCK_HOLDER, file], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
     assert holder.stdout
     assert holder.stdout.readline() == "held\n"
     return holder
 
 
-def end(holder: subprocess.Popen[str]) -> None:
-    """Kill the holder and its child."""
+def kill_process_group(holder: subprocess.Popen[str]) -> None:
+    """Kill the lock holder and its child process."""
     os.killpg(holder.pid, signal.SIGKILL)
     holder.wait()
 
 
-def test_refusal_names_the_holder_of_the_lock_and_its_start(tmp_path: Path) -> None:
-    holder = holding(tmp_path / "dev.lock")
+def test_error_names_the_process_that_holds_the_lock_and_its_start_time(tmp_path: Path) -> None:
+    holder = start_lock_holder(tmp_path / "dev.lock")
     try:
         with (
-            pytest.raises(lock.LockedError) as refused,
-            lock.alone(tmp_path / "dev.lock", "make down", "dev"),
+            pytest.raises(lock.LockedError) as error,
+            lock.hold(tmp_path / "dev.lock", "make down", "dev"),
         ):
             pass
     finally:
-        end(holder)
-    message = str(refused.value)
-    assert message.startswith("another make is at work on stack dev here: `make up`, process ")
+        kill_process_group(holder)
+    message = str(error.value)
+    assert message.startswith("another make command uses stack dev in this folder: `make up`, process ")
     assert f"process {holder.pid} of " in message
     assert ", since 20" in message
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
-def test_lock_of_a_killed_holder_is_free_while_its_child_lives(tmp_path: Path, number: signal.Signals) -> None:
-    holder = holding(tmp_path / "dev.lock")
+def test_lock_of_a_killed_process_is_free_while_its_child_lives(tmp_path: Path, number: signal.Signals) -> None:
+    holder = start_lock_holder(tmp_path / "dev.lock")
     try:
         holder.send_signal(number)
         holder.wait(timeout=60)
-        with lock.alone(tmp_path / "dev.lock", "make up", "dev"):
+        with lock.hold(tmp_path / "dev.lock", "make up", "dev"):
             assert json.loads((tmp_path / "dev.lock").read_text())["pid"] == os.getpid()
     finally:
-        end(holder)
+        kill_process_group(holder)
 
 
-def test_lock_inherited_by_the_child_of_a_dead_holder_is_taken(tmp_path: Path) -> None:
-    """An earlier version of make passed its lock on to its children."""
+def test_lock_inherited_by_the_child_of_a_dead_process_can_be_taken(tmp_path: Path) -> None:
+    """Check a lock of an earlier version of the runner, in which child processes inherited the lock."""
     file = tmp_path / "dev.lock"
     current = lock.Holder.current("make up")
     file.write_text(json.dumps(vars(current) | {"started": "1"}))
     with file.open() as inherited:
         fcntl.flock(inherited, fcntl.LOCK_EX)
-        with lock.alone(file, "make up", "dev"):
+        with lock.hold(file, "make up", "dev"):
             assert json.loads(file.read_text())["started"] == current.started
 
 
@@ -88,13 +88,13 @@ def test_lock_of_an_unknown_holder_is_respected(tmp_path: Path) -> None:
     with file.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with (
-            pytest.raises(lock.LockedError, match="another make is at work on stack dev here"),
-            lock.alone(file, "x", "dev"),
+            pytest.raises(lock.LockedError, match="another make command uses stack dev in this folder"),
+            lock.hold(file, "x", "dev"),
         ):
             pass
 
 
-def test_holder_on_another_machine_counts_as_alive() -> None:
+def test_lock_holder_on_another_machine_counts_as_alive() -> None:
     other = lock.Holder(pid=1, started="0", host="elsewhere", user="u", command="make up", since="now")
     assert not other.is_dead
 
@@ -103,8 +103,11 @@ def test_holder_on_another_machine_counts_as_alive() -> None:
 
 
 RUN = """
-import sys
+import signal, sys
 from ci import process
+# Handle signals as a process of a terminal does, because the tests may run in the background, where a shell ignores them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 process.undo_when_stopped("up")
 try:
     sys.exit(process.run(sys.argv[1:]))
@@ -131,57 +134,58 @@ def runner(*words: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
 def test_signal_to_the_runner_interrupts_the_command_and_waits(number: signal.Signals) -> None:
-    """Signal the whole process group, as a closed terminal does. The command itself receives only an interrupt."""
-    started = runner(sys.executable, "-c", ENGINE)
-    assert started.stdout
-    assert started.stdout.readline() == "begun\n"
-    os.killpg(started.pid, number)
-    out, err = started.communicate(timeout=120)
+    """Check that the runner sends an interrupt to the command, and waits until the command has ended.
+
+    The test signals the runner's whole process group, because a closed terminal does so too.
+    """
+    command = runner(sys.executable, "-c", ENGINE)
+    assert command.stdout
+    assert command.stdout.readline() == "begun\n"
+    os.killpg(command.pid, number)
+    out, err = command.communicate(timeout=120)
     assert out == "ended in order\n"
-    assert started.returncode == (130 if number == signal.SIGINT else 1)
+    assert command.returncode == (130 if number == signal.SIGINT else 1)
     assert (number.name in err) == (number != signal.SIGINT)
 
 
 def test_command_is_interrupted_when_its_runner_is_killed(tmp_path: Path) -> None:
-    sign = tmp_path / "sign"
-    started = runner(sys.executable, "-c", ENGINE + f"open({str(sign)!r}, 'w').close()")
-    assert started.stdout
-    assert started.stdout.readline() == "begun\n"
-    started.kill()
+    marker_file = tmp_path / "sign"
+    command = runner(sys.executable, "-c", ENGINE + f"open({str(marker_file)!r}, 'w').close()")
+    assert command.stdout
+    assert command.stdout.readline() == "begun\n"
+    command.kill()
     deadline = time.monotonic() + 60
-    while not sign.exists() and time.monotonic() < deadline:
+    while not marker_file.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert sign.exists()
-    started.communicate(timeout=60)
+    assert marker_file.exists()
+    command.communicate(timeout=60)
 
 
-def test_command_continues_when_the_reader_of_its_output_is_gone(tmp_path: Path) -> None:
-    sign = tmp_path / "sign"
-    script = (
-        f"import time\nfor n in range(40): print(n, flush=True); time.sleep(0.02)\nopen({str(sign)!r}, 'w').close()"
-    )
-    started = runner(sys.executable, "-c", script)
-    assert started.stdout
-    started.stdout.readline()
-    started.stdout.close()
-    assert started.wait(timeout=120) == 0
-    assert sign.exists()
+def test_command_continues_after_its_output_pipe_was_closed(tmp_path: Path) -> None:
+    marker_file = tmp_path / "sign"
+    script = f"import time\nfor n in range(40): print(n, flush=True); time.sleep(0.02)\nopen({str(marker_file)!r}, 'w').close()"
+    command = runner(sys.executable, "-c", script)
+    assert command.stdout
+    command.stdout.readline()
+    command.stdout.close()
+    assert command.wait(timeout=120) == 0
+    assert marker_file.exists()
 
 
-def test_output_and_exit_code_are_the_commands_own(tmp_path: Path) -> None:
-    started = runner("sh", "-c", "echo out; echo err >&2; exit 3")
-    out, err = started.communicate(timeout=120)
-    assert (out, err, started.returncode) == ("out\n", "err\n", 3)
+def test_runner_passes_on_the_output_and_the_exit_code_of_a_command(tmp_path: Path) -> None:
+    command = runner("sh", "-c", "echo out; echo err >&2; exit 3")
+    out, err = command.communicate(timeout=120)
+    assert (out, err, command.returncode) == ("out\n", "err\n", 3)
     copy = tmp_path / "reports" / "copy.txt"
     assert process.run(["sh", "-c", "echo out; echo err >&2"], copy=copy) == 0
     assert sorted(copy.read_text().splitlines()) == ["err", "out"]
 
 
 def test_killed_command_is_reported_with_its_signal() -> None:
-    started = runner("sh", "-c", "kill -KILL $$")
-    _, err = started.communicate(timeout=120)
-    assert started.returncode == 1
-    assert err == "sh was killed (SIGKILL); run this again: what it was doing is settled first\n"
+    command = runner("sh", "-c", "kill -KILL $$")
+    _, err = command.communicate(timeout=120)
+    assert command.returncode == 1
+    assert err == "sh was killed (signal SIGKILL); run the same command again: it first cleans up\n"
 
 
 # ---------------------------------------------------------------------- parts of the lab
@@ -205,12 +209,12 @@ def test_killed_command_is_reported_with_its_signal() -> None:
         ({"platform": "kubernetes", "kubernetes": [], "tiers": []}, ["provider"]),
     ],
 )  # fmt: skip
-def test_parts_of_the_lab_follow_from_the_settings(environment: dict[str, Any], parts: list[str]) -> None:
-    assert needs.parts(environment) == parts
+def test_required_parts_of_the_lab_depend_on_the_environment(environment: dict[str, Any], parts: list[str]) -> None:
+    assert lab_parts.parts(environment) == parts
 
 
 @pytest.mark.parametrize(
-    ("text", "first"),
+    ("text", "first_part"),
     [
         ('    platform: "kubernetes"\n    kubernetes: {context: lab}\n', "cluster"),
         ("    platform: docker # not platform: kubernetes, context: lab\n", "dev"),
@@ -218,12 +222,14 @@ def test_parts_of_the_lab_follow_from_the_settings(environment: dict[str, Any], 
         ("    kubernetes:\n      context: 'lab'\n    platform: kubernetes\n", "cluster"),
     ],
 )  # fmt: skip
-def test_needs_and_keeper_are_read_as_yaml(tmp_path: Path, text: str, first: str) -> None:
+def test_platform_and_secrets_provider_are_read_from_the_stack_file_as_yaml(
+    tmp_path: Path, text: str, first_part: str
+) -> None:
     (tmp_path / "Pulumi.yaml").write_text("name: x\nconfig: {app: {value: {}}}\n")
     (tmp_path / "Pulumi.t.yaml").write_text(f"secretsprovider: $(touch /tmp/pwned)\nconfig:\n  x:environment:\n{text}")
-    command = call.Call(target="up", values={"APP": str(tmp_path), "ENV": "t"})
-    assert needs.needs(command)[0] == first
-    assert needs.keeper(command) == "$(touch /tmp/pwned)"
+    command = make_call.Call(target="up", values={"APP": str(tmp_path), "ENV": "t"})
+    assert lab_parts.lab_parts(command)[0] == first_part
+    assert lab_parts.secrets_provider(command) == "$(touch /tmp/pwned)"
 
 
 # ---------------------------------------------------------------------- errors
@@ -232,30 +238,32 @@ def test_needs_and_keeper_are_read_as_yaml(tmp_path: Path, text: str, first: str
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (FileNotFoundError(2, "No such file or directory", "pulumi"), "pulumi is not on PATH; run `make lab`, or install it"),
+        (FileNotFoundError(2, "No such file or directory", "pulumi"), "pulumi is not on PATH; run `make lab`, or install pulumi"),
         (FileNotFoundError(2, "No such file or directory", "a/b.yaml"), "a/b.yaml: No such file or directory"),
         (subprocess.CalledProcessError(3, ["pulumi", "config", "set", "secret"]), "`pulumi config set` ended with 3: see above"),
         (subprocess.TimeoutExpired(["k6"], 5), "`k6` did not end within 5 s"),
         (RecursionError(), "a file is nested too deeply"),
-        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), "a text is not UTF-8"),
-        (json.JSONDecodeError("Expecting value", "", 0), "a file or an answer is not JSON"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), "a file is not UTF-8 text"),
+        (json.JSONDecodeError("Expecting value", "", 0), "a file or a response is not JSON"),
     ],
 )  # fmt: skip
-def test_expected_error_is_one_line(error: Exception, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_expected_error_is_reported_in_one_line(
+    error: Exception, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fail() -> None:
         raise error
 
-    assert edge.attempt("status", fail) == 1
+    assert command_line.attempt("status", fail) == 1
     message = capsys.readouterr().err
     assert message.startswith(f"status: {line}")
     assert message.count("\n") == 1
 
 
-def test_unexpected_error_is_one_line_with_the_file_of_its_details(
+def test_unexpected_error_is_reported_in_one_line_with_the_file_of_the_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(edge, "LOGS", tmp_path)
-    assert edge.attempt("status", lambda: {}["key"]) == 1
+    monkeypatch.setattr(command_line, "LOGS", tmp_path)
+    assert command_line.attempt("status", lambda: {}["key"]) == 1
     message = capsys.readouterr().err
     assert "Traceback" not in message
     [details] = tmp_path.iterdir()
@@ -268,8 +276,12 @@ def test_unexpected_error_is_one_line_with_the_file_of_its_details(
 
 
 @contextmanager
-def answering(**statuses: int) -> Generator[str]:
-    """Serve on a free port: the last word of a path selects its status; other paths answer 404."""
+def serve(**statuses: int) -> Generator[str]:
+    """Serve HTTP on a free port, and yield the URL.
+
+    Args:
+        statuses: HTTP status by the last part of the path (`home` for `/`). All other paths return 404.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -313,19 +325,19 @@ def test_environment_that_answers_with_an_error_is_refused(
 ) -> None:
     from pulumi import RunError
 
-    from ci import answer
+    from ci import url_check
     from components.config import load_app
 
-    monkeypatch.setattr(answer, "PATIENCE", 0.5)
+    monkeypatch.setattr(url_check, "PATIENCE", 0.5)
     app = load_app(
         {"name": "x", "version": "1", "api": {"image": "x:1", "port": 8000}} | ({"visits": visits} if visits else {})
     )
-    with answering(**statuses) as url:
+    with serve(**statuses) as url:
         if problem:
             with pytest.raises(RunError, match=problem):
-                answer.check(url, app, "dev")
+                url_check.check(url, app, "dev")
         else:
-            answer.check(url, app, "dev")
+            url_check.check(url, app, "dev")
             assert " answers " in capsys.readouterr().err
     with pytest.raises(RunError, match=r"does not answer: .*refused"):
-        answer.check(url, app, "dev")
+        url_check.check(url, app, "dev")

@@ -1,4 +1,7 @@
-"""A cache with `ha`: the primary when a member starts, the rendered objects, and the change from a single instance to three."""
+"""Tests of a highly available cache (`ha: true`): selection of the primary, Sentinel, and rendered objects.
+
+Other tests check the change from a single cache instance to three cache members.
+"""
 
 import json
 import os
@@ -10,21 +13,21 @@ from typing import Any
 import pytest
 
 from components import sentinel
-from components.platforms.manifests import Manifest
+from components.platforms.kubernetes.objects import Manifest
 
 from .program import SECRETS, Deployment, deploy, environment, exported, first
 
 REDIS_CLI = """\
 #!/bin/sh
-# Sentinel's answer on host $2 is in the file of its name; what is asked is kept.
-echo "$@" >> "$ANSWERS/asked"
+# The file with the name of host $2 has the answer of its Sentinel. All requests are recorded.
+echo "$@" >> "$ANSWERS/requests"
 test -f "$ANSWERS/$2" && cat "$ANSWERS/$2"
 """
 PASSWORD = "the-cache-secret"
 
 
 class Member:
-    """The script as member cache-1 runs it, with Sentinels that answer as a test configures."""
+    """Cache member `cache-1`, which runs sentinel.sh with a mock of redis-cli. A test sets the answers of the mock."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.data = folder, folder / "data"
@@ -33,19 +36,19 @@ class Member:
         (folder / "redis-cli").write_text(REDIS_CLI)
         (folder / "redis-cli").chmod(0o755)
 
-    def says(self, host: str, primary: str, epoch: int = 0, replicas: int = 0, flags: str = "master") -> None:
+    def set_answer(self, host: str, primary: str, epoch: int = 0, replicas: int = 0, flags: str = "master") -> None:
         answer = {"name": "tiers", "ip": primary, "port": 6379, "flags": flags, "num-slaves": replicas}
         answer |= {"config-epoch": epoch}
         (self.folder / host).write_text("".join(f"{key}\n{value}\n" for key, value in answer.items()))
 
     def run(self, role: str, *command: str, within: float = 5) -> str:
-        script = sentinel.SCRIPT.replace("/data", str(self.data)).replace("sleep 1", "sleep 0.05")
+        script = sentinel.plain_script().replace("/data", str(self.data)).replace("sleep 1", "sleep 0.05")
         variables = {"PATH": f"{self.folder}:{os.environ['PATH']}", "ANSWERS": str(self.folder), "MEMBER": "cache-1"}
         words = ["sh", "-euc", script, role, str(self.folder / "password"), "cache-0 cache-1 cache-2", *command]
-        done = subprocess.run(words, env=variables, capture_output=True, text=True, check=True, timeout=within)
-        return done.stdout
+        result = subprocess.run(words, env=variables, capture_output=True, text=True, check=True, timeout=within)
+        return result.stdout
 
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         try:
             self.run("server", "cat", within=1)
         except subprocess.TimeoutExpired:
@@ -58,118 +61,125 @@ def member(tmp_path: Path) -> Member:
     return Member(tmp_path)
 
 
-class TestChoiceOfThePrimary:
-    def test_primary_named_by_two_sentinels_is_followed(self, member: Member) -> None:
-        member.says("cache-0", "cache-0")
-        member.says("cache-2", "cache-0")
+class TestSelectionOfThePrimary:
+    def test_member_follows_the_primary_that_two_sentinels_name(self, member: Member) -> None:
+        member.set_answer("cache-0", "cache-0")
+        member.set_answer("cache-2", "cache-0")
         assert "replicaof cache-0 6379" in member.run("server", "cat")
 
-    def test_primary_named_by_one_sentinel_is_not_followed(self, member: Member) -> None:
-        """A single answer may come from a Sentinel that missed a failover."""
-        member.says("cache-1", "cache-0")
-        assert member.waits()
+    def test_member_does_not_follow_a_primary_that_one_sentinel_names(self, member: Member) -> None:
+        """Check that the member waits for a second answer, because one Sentinel may have missed a failover."""
+        member.set_answer("cache-1", "cache-0")
+        assert member.is_waiting()
 
     def test_member_waits_until_sentinels_answer(self, member: Member) -> None:
-        assert member.waits()
+        assert member.is_waiting()
 
-    def test_latest_epoch_wins_over_the_majority(self, member: Member) -> None:
-        member.says("cache-0", "cache-0", epoch=9)
-        member.says("cache-1", "cache-0", epoch=9)
-        member.says("cache-2", "cache-2", epoch=10)
+    def test_member_follows_the_latest_epoch_and_not_the_majority(self, member: Member) -> None:
+        member.set_answer("cache-0", "cache-0", epoch=9)
+        member.set_answer("cache-1", "cache-0", epoch=9)
+        member.set_answer("cache-2", "cache-2", epoch=10)
         assert "replicaof cache-2 6379" in member.run("server", "cat")
 
     def test_member_waits_for_the_end_of_a_failover(self, member: Member) -> None:
-        member.says("cache-0", "cache-1", replicas=2, flags="s_down,o_down,master,failover_in_progress")
-        member.says("cache-2", "cache-1", replicas=2)
+        member.set_answer("cache-0", "cache-1", replicas=2, flags="s_down,o_down,master,failover_in_progress")
+        member.set_answer("cache-2", "cache-1", replicas=2)
         (member.data / "appendonlydir").mkdir()
-        assert member.waits()
+        assert member.is_waiting()
 
-    def test_named_member_is_primary_at_the_first_start(self, member: Member) -> None:
+    def test_member_without_data_is_primary_if_sentinels_name_it_at_the_first_start(self, member: Member) -> None:
         for host in ("cache-0", "cache-1"):
-            member.says(host, "cache-1")
+            member.set_answer(host, "cache-1")
         assert "replicaof" not in member.run("server", "cat")
 
-    def test_named_member_with_its_data_is_primary_again(self, member: Member) -> None:
+    def test_restarted_primary_with_its_data_is_primary_again(self, member: Member) -> None:
         for host in ("cache-0", "cache-1"):
-            member.says(host, "cache-1", epoch=3, replicas=2)
+            member.set_answer(host, "cache-1", epoch=3, replicas=2)
         (member.data / "appendonlydir").mkdir()
         assert "replicaof" not in member.run("server", "cat")
 
-    def test_named_member_without_its_data_is_not_primary(self, member: Member) -> None:
-        """An empty primary would make the replicas drop their data. They elect a new primary first."""
-        member.says("cache-0", "cache-1", epoch=3, replicas=2)
-        member.says("cache-1", "cache-1")
-        assert member.waits()
+    def test_restarted_primary_without_its_data_waits_for_another_primary(self, member: Member) -> None:
+        """Check that the member does not become primary, because the replicas of an empty primary would delete their data."""
+        member.set_answer("cache-0", "cache-1", epoch=3, replicas=2)
+        member.set_answer("cache-1", "cache-1")
+        assert member.is_waiting()
 
 
 class TestSentinel:
-    KNOWN = "sentinel monitor tiers cache-2 6379 2\nsentinel config-epoch tiers 7\nsentinel known-replica tiers cache-0 6379\n"
+    STORED_STATE = "sentinel monitor tiers cache-2 6379 2\nsentinel config-epoch tiers 7\nsentinel known-replica tiers cache-0 6379\n"
 
-    def written(self, member: Member) -> str:
+    def sentinel_file(self, member: Member) -> str:
         member.run("watcher", "true")
         return (member.data / "sentinel.conf").read_text()
 
     def test_new_sentinel_monitors_the_first_member(self, member: Member) -> None:
-        assert "sentinel monitor tiers cache-0 6379 2\n" in self.written(member)
+        assert "sentinel monitor tiers cache-0 6379 2\n" in self.sentinel_file(member)
 
-    def test_sentinel_without_a_file_monitors_the_primary_of_the_others(self, member: Member) -> None:
-        member.says("cache-2", "cache-2", epoch=4)
-        assert "sentinel monitor tiers cache-2 6379 2\n" in self.written(member)
+    def test_sentinel_without_a_file_monitors_the_primary_that_others_name(self, member: Member) -> None:
+        member.set_answer("cache-2", "cache-2", epoch=4)
+        assert "sentinel monitor tiers cache-2 6379 2\n" in self.sentinel_file(member)
 
     def test_restarted_sentinel_keeps_its_state_and_renews_its_settings(self, member: Member) -> None:
-        (member.data / "sentinel.conf").write_text(f"requirepass old\n{self.KNOWN}sentinel auth-pass tiers old\n")
-        written = self.written(member)
-        assert self.KNOWN in written
-        assert " old" not in written
-        assert written.count("sentinel monitor") == 1
+        (member.data / "sentinel.conf").write_text(
+            f"requirepass old\n{self.STORED_STATE}sentinel auth-pass tiers old\n"
+        )
+        sentinel_file = self.sentinel_file(member)
+        assert self.STORED_STATE in sentinel_file
+        assert " old" not in sentinel_file
+        assert sentinel_file.count("sentinel monitor") == 1
 
-    def test_password_of_the_cache_is_not_on_disk(self, member: Member) -> None:
-        assert PASSWORD not in self.written(member)
+    def test_sentinel_file_does_not_contain_the_cache_password(self, member: Member) -> None:
+        assert PASSWORD not in self.sentinel_file(member)
 
-    def test_sentinel_keeps_its_id_after_its_disk_was_lost(self, member: Member) -> None:
-        """With a new id the other Sentinels would count one more member, and the quorum would be larger."""
-        one = next(line for line in self.written(member).splitlines() if "myid" in line)
+    def test_sentinel_keeps_its_id_after_its_disk_is_lost(self, member: Member) -> None:
+        """Check that a Sentinel without its disk starts with its old id.
+
+        With a new id, the other Sentinels would count this Sentinel twice and require more votes for a failover.
+        """
+        id_line = next(line for line in self.sentinel_file(member).splitlines() if "myid" in line)
         (member.data / "sentinel.conf").unlink()
-        assert one in self.written(member)
+        assert id_line in self.sentinel_file(member)
 
 
-def test_stopping_primary_fails_over_first_and_a_replica_does_not(member: Member) -> None:
+def test_primary_starts_a_failover_before_it_stops(member: Member) -> None:
     (member.folder / "redis-cli").write_text(
-        '#!/bin/sh\necho "$@" >> "$ANSWERS/asked"\n'
+        '#!/bin/sh\necho "$@" >> "$ANSWERS/requests"\n'
         'case "$*" in role) cat "$ANSWERS/role" ;; *failover*) echo OK ;; *master*) cat "$ANSWERS/$2" ;; esac\n'
     )
-    log = member.folder / "asked"
+    log = member.folder / "requests"
     (member.folder / "role").write_text("slave\n")
     member.run("leave")
     assert log.read_text() == "role\n"
     (member.folder / "role").write_text("master\n")
     for host in ("cache-0", "cache-1", "cache-2"):
-        member.says(host, "cache-2", epoch=1)
+        member.set_answer(host, "cache-2", epoch=1)
     member.run("leave")
     lines = log.read_text().splitlines()
-    assert lines[2] == "client pause 5000 write", "no write is acknowledged that the next primary does not have"
-    assert lines[3] == "-h cache-0 -p 26379 sentinel failover tiers", "its own Sentinel is leaving, too"
+    assert lines[2] == "client pause 5000 write", "the primary must not acknowledge writes that the next primary lacks"
+    assert lines[3] == "-h cache-0 -p 26379 sentinel failover tiers", (
+        "the Sentinel of the primary's own pod stops too, so the primary uses another Sentinel"
+    )
 
 
 def test_command_line_of_the_server_contains_no_password(member: Member) -> None:
     for host in ("cache-0", "cache-1"):
-        member.says(host, "cache-0")
-    member.run("server", "sh", "-c", 'cat; tr "\\0" " " < /proc/self/cmdline >> "$ANSWERS/asked"')
-    assert PASSWORD not in (member.folder / "asked").read_text()
+        member.set_answer(host, "cache-0")
+    member.run("server", "sh", "-c", 'cat; tr "\\0" " " < /proc/self/cmdline >> "$ANSWERS/requests"')
+    assert PASSWORD not in (member.folder / "requests").read_text()
 
 
 # ---------------------------------------------------------------------- on Kubernetes
 
 
 @cache
-def single() -> Deployment:
-    """Deploy prod without `ha` for its cache. Tests share the deployment: do not change it."""
+def deploy_single_cache() -> Deployment:
+    """Return a deployment of prod with a single cache instance. Tests share the deployment and must not change it."""
     env: Any = environment("prod")
     del env["tiers"]["cache"]["ha"]
     return deploy(env=env, stack="prod")
 
 
-def changed(export: Deployment) -> Deployment:
+def deploy_changed_cache(export: Deployment) -> Deployment:
     env: Any = environment("prod")
     env["tiers"]["cache"]["memory"] = "640Mi"
     return deploy(env=env, export=exported(export), stack="prod")
@@ -194,31 +204,35 @@ def test_each_member_has_its_own_volume_name_and_service() -> None:
         assert deployed.one("PersistentVolumeClaim", claim).protect
         for container in spec(deployed, resource)["containers"]:
             assert {"name": "MEMBER", "value": name} in container["env"]
-        address = deployed.one("Service", name).inputs["spec"]
+        service = deployed.one("Service", name).inputs["spec"]
         labels = deployed.one("StatefulSet", resource).inputs["spec"]["template"]["metadata"]["labels"]
-        assert address["selector"].items() <= labels.items()
-        assert address["publishNotReadyAddresses"] is True
-        assert "clusterIP" not in address, "Sentinel does not notice a changed address"
+        assert service["selector"].items() <= labels.items()
+        assert service["publishNotReadyAddresses"] is True
+        assert "clusterIP" not in service, "Sentinel does not notice a changed address"
         others = [other for other in MEMBERS if other != resource]
         for other in others:
             labels = deployed.one("StatefulSet", other).inputs["spec"]["template"]["metadata"]["labels"]
-            assert not address["selector"].items() <= labels.items()
+            assert not service["selector"].items() <= labels.items()
 
 
 def test_first_member_replaces_the_single_instance_on_its_volume() -> None:
-    """Both StatefulSets are one resource, which is deleted before it is created again: two instances on one volume would ruin the data."""
-    before, after = single(), first("prod")
+    """Check that the single instance and the first member are the same Pulumi resource.
+
+    Therefore Pulumi deletes the single instance before it creates the first member. Otherwise two instances would
+    write to the same volume and corrupt the data.
+    """
+    before, after = deploy_single_cache(), first("prod")
     assert before.one("StatefulSet", "cache").urn == after.one("StatefulSet", "cache").urn
     assert before.one("PersistentVolumeClaim", "cache-data").urn == after.one("PersistentVolumeClaim", "cache-data").urn
     metadata = [entry.one("StatefulSet", "cache").inputs["metadata"]["name"] for entry in (before, after)]
     assert metadata == ["cache", "cache-0"]
 
 
-def test_cache_service_leads_to_the_proxy_once_members_run() -> None:
+def test_cache_service_selects_the_proxy_which_starts_after_the_members() -> None:
     deployed = first("prod")
-    address = deployed.one("Service", "cache")
+    service = deployed.one("Service", "cache")
     proxy = deployed.one("Deployment", "cache-proxy")
-    selector = address.inputs["spec"]["selector"].items()
+    selector = service.inputs["spec"]["selector"].items()
     assert selector <= proxy.inputs["spec"]["template"]["metadata"]["labels"].items()
     assert set(MEMBERS) <= deployed.before(proxy)
     assert "cache-proxy" in deployed.before("blue-api-migrate")
@@ -227,45 +241,51 @@ def test_cache_service_leads_to_the_proxy_once_members_run() -> None:
 
 
 def test_cache_service_never_selects_a_member() -> None:
-    """This holds also during the change to `ha`. Clients that connected through the old address stayed with a replica."""
-    after = changed(single())
-    address, gone = after.one("Service", "cache"), single().one("Service", "cache").inputs["spec"]["selector"].items()
-    selector = address.inputs["spec"]["selector"].items()
+    """Check that the Service `cache` selects no cache member, even while a single instance becomes three members.
+
+    Otherwise a client could reach a replica through the Service and stay connected to the replica.
+    """
+    after = deploy_changed_cache(deploy_single_cache())
+    service, old_selector = (
+        after.one("Service", "cache"),
+        deploy_single_cache().one("Service", "cache").inputs["spec"]["selector"].items(),
+    )
+    selector = service.inputs["spec"]["selector"].items()
     for entry in (after.one("StatefulSet", name) for name in MEMBERS):
         labels = entry.inputs["spec"]["template"]["metadata"]["labels"].items()
-        assert gone <= labels, "otherwise the order would not matter"
+        assert old_selector <= labels, "the old selector matches the members, so the order matters"
         assert not selector <= labels
-        assert address.urn in entry.waits_for
+        assert service.urn in entry.waits_for
 
 
-def test_members_with_another_password_start_together_and_other_changes_roll() -> None:
-    new = deploy(env=environment("prod"), export=exported(single()), stack="prod")
+def test_members_start_together_after_a_password_change_and_one_by_one_otherwise() -> None:
+    new = deploy(env=environment("prod"), export=exported(deploy_single_cache()), stack="prod")
     other = deploy(
         env=environment("prod"), export=exported(first("prod")), stack="prod", secrets=SECRETS | {"cache-password": "x"}
     )
     for deployed in (first("prod"), new, other):
-        assert not any(waits_for(deployed, name) for name in MEMBERS)
-    after = changed(first("prod"))
-    assert {name: waits_for(after, name) for name in MEMBERS} == {
+        assert not any(awaited_members(deployed, name) for name in MEMBERS)
+    after = deploy_changed_cache(first("prod"))
+    assert {name: awaited_members(after, name) for name in MEMBERS} == {
         "cache": set(), "cache-1": {"cache"}, "cache-2": {"cache", "cache-1"},
     }  # fmt: skip
 
 
-def waits_for(deployed: Deployment, name: str) -> set[str]:
-    """Return the other members that a member waits for."""
+def awaited_members(deployed: Deployment, name: str) -> set[str]:
+    """Return the cache members that Pulumi updates before the member `name`."""
     members = {deployed.one("StatefulSet", entry).urn: entry for entry in MEMBERS}
     return {members[urn] for urn in deployed.one("StatefulSet", name).waits_for & members.keys()}
 
 
-def test_settings_of_a_member_are_part_of_its_selector() -> None:
-    one, other = (
+def test_each_member_and_each_change_of_settings_has_its_own_selector() -> None:
+    selectors_before, selectors_after = (
         [json.dumps(entry.one("StatefulSet", name).inputs["spec"]["selector"]) for name in MEMBERS]
-        for entry in (first("prod"), changed(first("prod")))
+        for entry in (first("prod"), deploy_changed_cache(first("prod")))
     )
-    assert len({*one, *other}) == 6
+    assert len({*selectors_before, *selectors_after}) == 6
 
 
-def test_return_to_a_single_cache_is_refused_with_the_reason() -> None:
+def test_removal_of_cache_ha_with_its_volumes_is_refused() -> None:
     env: Any = environment("prod")
     del env["tiers"]["cache"]["ha"]
     with pytest.raises(
@@ -274,11 +294,11 @@ def test_return_to_a_single_cache_is_refused_with_the_reason() -> None:
         deploy(env=env, export=exported(first("prod")), stack="prod")
 
 
-def test_cache_ha_is_no_part_of_the_release_digest() -> None:
-    assert single().release == first("prod").release
+def test_cache_ha_does_not_change_the_release_digest() -> None:
+    assert deploy_single_cache().release == first("prod").release
 
 
-def test_proxy_routes_to_the_writable_primary_and_closes_other_sessions() -> None:
+def test_proxy_routes_only_to_a_primary_with_a_replica_and_closes_sessions_of_other_members() -> None:
     text = sentinel.configuration(("cache-0", "cache-1"))
     assert r'expect rstring "role:master\r\nconnected_slaves:\d+\r\nmin_slaves_good_slaves:[1-9]"' in text
     assert "on-marked-down shutdown-sessions" in text

@@ -1,4 +1,7 @@
-"""Import of malformed Compose files: each is carried, or refused in one line that names the part."""
+"""Tests of the import of Compose files with unusual or wrong values.
+
+The import must either convert a file, or refuse the file with one line that names the path of the wrong value.
+"""
 
 import copy
 from pathlib import Path
@@ -9,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pulumi import RunError
 
-from ci.compose.__main__ import _existing, _from_files  # pyright: ignore[reportPrivateUsage]
-from ci.compose.carried import _apart, carried  # pyright: ignore[reportPrivateUsage]
+from ci.compose.__main__ import _existing_file, _read_secret_files  # pyright: ignore[reportPrivateUsage]
+from ci.compose.conversion import _split_command, convert  # pyright: ignore[reportPrivateUsage]
 
 SERVICE: dict[str, Any] = {
     "image": "acme/shop:2.1",
@@ -48,26 +51,26 @@ FILE: dict[str, Any] = {
 }
 
 
-def imported(compose: Any) -> None:
-    carried(compose, name="shop", base="/srv", folder="/srv/apps/shop", password=lambda: "made")
+def import_file(compose: Any) -> None:
+    convert(compose, name="shop", base="/srv", folder="/srv/apps/shop", password=lambda: "generated")
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the paths of all parts of a value."""
+def paths_inside(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path of `value` and of each value nested in `value`. A path is a tuple of keys and indexes."""
     keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-    return [path, *(inner for key in keys for inner in places(value[key], (*path, key)))]
+    return [path, *(inner for key in keys for inner in paths_inside(value[key], (*path, key)))]
 
 
-def put(path: tuple[Any, ...], part: Any) -> Any:
-    """Return the file with another part at a path."""
+def file_with(path: tuple[Any, ...], part: Any) -> Any:
+    """Return a copy of FILE in which `part` replaces the value at `path`."""
     if not path:
         return part
     changed = copy.deepcopy(FILE)
-    *way, last = path
-    inside: Any = changed
-    for key in way:
-        inside = inside[key]
-    inside[last] = part
+    *parents, last = path
+    target: Any = changed
+    for key in parents:
+        target = target[key]
+    target[last] = part
     return changed
 
 
@@ -80,21 +83,21 @@ PARTS = st.recursive(
 )  # fmt: skip
 
 
-def test_base_file_is_carried() -> None:
-    imported(FILE)
+def test_well_formed_compose_file_is_imported() -> None:
+    import_file(FILE)
 
 
 @example(("services", "api", "user"), "²")
-@given(st.sampled_from(places(FILE)), PARTS)
+@given(st.sampled_from(paths_inside(FILE)), PARTS)
 @settings(max_examples=300)
-def test_any_part_at_any_path_is_carried_or_refused_in_one_line(path: tuple[Any, ...], part: Any) -> None:
+def test_file_with_any_value_at_any_path_is_imported_or_refused_in_one_line(path: tuple[Any, ...], part: Any) -> None:
     try:
-        imported(put(path, part))
+        import_file(file_with(path, part))
     except RunError as error:
         assert "; " in str(error) and "\n" not in str(error)
 
 
-def nested(levels: int) -> Any:
+def nested_mapping(levels: int) -> Any:
     parts: Any = "x"
     for _ in range(levels):
         parts = {"a": parts}
@@ -110,21 +113,22 @@ def nested(levels: int) -> Any:
         (("services", "api", "volumes", 1), b"bytes"),
         (("services", "api", "ports", 0, "target"), "8000/tcp"),
         (("services", "api", "ports", 0, "target"), "x:8000"),
-        (("services", "api", "x-more"), nested(700)),
+        (("services", "api", "x-more"), nested_mapping(700)),
     ],
 )
-def test_odd_part_is_carried_or_refused_in_one_line(path: tuple[Any, ...], part: Any) -> None:
+def test_file_with_an_unusual_value_is_imported_or_refused_in_one_line(path: tuple[Any, ...], part: Any) -> None:
     try:
-        imported(put(path, part))
+        import_file(file_with(path, part))
     except RunError as error:
         assert "; " in str(error) and "\n" not in str(error)
 
 
-def test_refusal_names_the_path_in_the_file() -> None:
+def test_error_names_the_path_in_the_compose_file() -> None:
     with pytest.raises(
-        RunError, match=r"^services\.api\.ports\.0\.target: this is not what Compose has there; mend it$"
+        RunError,
+        match=r"^services\.api\.ports\.0\.target: the value has a type that Compose does not accept; correct the value$",
     ):
-        imported(put(("services", "api", "ports", 0, "target"), 99999))
+        import_file(file_with(("services", "api", "ports", 0, "target"), 99999))
 
 
 @pytest.mark.parametrize(
@@ -141,11 +145,11 @@ def test_refusal_names_the_path_in_the_file() -> None:
     ],
 )
 def test_script_that_needs_one_shell_is_not_split(script: str) -> None:
-    assert _apart(["sh", "-c", script]) == [["sh", "-c", script]]
+    assert _split_command(["sh", "-c", script]) == [["sh", "-c", script]]
 
 
-def test_script_of_steps_is_split() -> None:
-    assert _apart(["sh", "-c", "flask db upgrade && echo 'a b' && exec serve --port $PORT"]) == [
+def test_script_of_independent_steps_is_split() -> None:
+    assert _split_command(["sh", "-c", "flask db upgrade && echo 'a b' && exec serve --port $PORT"]) == [
         ["flask", "db", "upgrade"],
         ["echo", "a b"],
         ["sh", "-c", "serve --port $PORT"],
@@ -154,23 +158,23 @@ def test_script_of_steps_is_split() -> None:
 
 @given(st.text(st.sampled_from("ab &|;'\"\\\n$()=[]")))
 @settings(max_examples=300)
-def test_any_script_is_split_or_kept(script: str) -> None:
-    parts = _apart(["sh", "-c", script])
+def test_splitting_any_script_gives_no_empty_command(script: str) -> None:
+    parts = _split_command(["sh", "-c", script])
     assert parts and all(parts)
 
 
-def test_secret_without_its_file_is_a_note(tmp_path: Path) -> None:
+def test_secret_without_a_readable_file_is_listed_in_a_note(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"caf\xe9")
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "good").write_text("value\n")
     files = {"db-password": "nope.txt", "l": "latin", "e": "empty", "g": "good"}
-    values, notes = _from_files(
+    values, notes = _read_secret_files(
         {name: str(tmp_path / file) for name, file in files.items()}, {"secrets": {"db_password": {}}}
     )
     assert values == {"g": "value"}
     assert [f"{note.path}: {note.text}" for note in notes] == [
-        "secrets.db_password: its file is not here; set it as secrets.db-password in `make shell`",
-        "secrets.l: its file is no text in UTF-8; set it as secrets.l in `make shell`",
+        "secrets.db_password: its file does not exist here; set it as secrets.db-password in `make shell`",
+        "secrets.l: its file is not UTF-8 text; set it as secrets.l in `make shell`",
         "secrets.e: its file is empty; set it as secrets.e in `make shell`",
     ]
 
@@ -181,5 +185,5 @@ def test_compose_file_that_does_not_exist_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("loop").symlink_to("loop")
-    with pytest.raises(RunError, match="there is no such file; name one"):
-        _existing(file)
+    with pytest.raises(RunError, match="the file does not exist; name a Compose file"):
+        _existing_file(file)

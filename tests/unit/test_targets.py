@@ -1,4 +1,7 @@
-"""Every target of make with any files and any answers of Pulumi: it ends with an exit code and lines of text, never with a traceback."""
+"""Tests of make targets with random files and random output of Pulumi.
+
+A target must end with an exit code and a message, never with a traceback.
+"""
 
 import json
 import subprocess
@@ -13,14 +16,28 @@ from docker.errors import DockerException
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-# The modules are imported before a test changes the working directory, because they take it for the application's folder.
-from ci import backup, check, commands, dashboard, deploy, edge, pins, preview, process, sbom, slo, surroundings, trace
+# Import these modules before a test changes the working directory, because they store this directory at import.
+from ci import (
+    backup,
+    check,
+    command_line,
+    commands,
+    dashboard,
+    deploy,
+    pins,
+    preview,
+    process,
+    pulumi_environment,
+    sbom,
+    slo,
+    trace,
+)
 from ci import restore as restoring
-from ci.call import Call
+from ci.make_call import Call
 
 MODULES = (backup, check, dashboard, deploy, preview, sbom, trace, restoring)
-ELSEWHERE = {"shell", "lab", "doctor", "new", "import", "screenshots", "scan", "prose"}
-"""Targets that read no environment, or end in another program."""
+NOT_TESTED = {"shell", "lab", "doctor", "new", "import", "screenshots", "scan", "prose"}
+"""Targets that this module does not test, because they read no stack file or start another program."""
 PROJECT: dict[str, Any] = {
     "name": "x",
     "runtime": "python",
@@ -42,7 +59,7 @@ STACKS: list[dict[str, Any]] = [
         "kubernetes": {"context": "nowhere", "url": "http://x.localhost:8000", "gateway": {"name": "g", "namespace": "g", "listener": "http", "inside": "http://t.g:8000"}},
     },
 ]  # fmt: skip
-ODD: Sequence[Any] = (
+UNUSUAL_VALUES: Sequence[Any] = (
     None,
     "",
     "x",
@@ -71,14 +88,14 @@ ANSWERS = {
     "output": ("{}", '{"live": "blue", "url": "http://127.0.0.1:1", "release": "1-a"}', '{"live": "purple", "url": 5}', "http://127.0.0.1:1"),
     "ls": ("[]", '[{"name": "pr-1"}]'),
 }  # fmt: skip
-"""Output of Pulumi by a word of its command."""
+"""Possible outputs of Pulumi. The key is a word of the Pulumi command, such as `history`."""
 
 
 @st.composite
 def mutated(draw: st.DrawFn, value: Any) -> Any:
-    """Draw a value with one part removed, renamed or of another type."""
+    """Draw a copy of `value` in which one key is renamed or one part is replaced by an unusual value."""
     if not isinstance(value, dict | list) or not value or draw(st.integers(0, 4)) == 0:
-        return draw(st.sampled_from(ODD))
+        return draw(st.sampled_from(UNUSUAL_VALUES))
     changed: Any = dict(value) if isinstance(value, dict) else list(value)
     key = (
         draw(st.sampled_from(sorted(changed))) if isinstance(changed, dict) else draw(st.integers(0, len(changed) - 1))
@@ -91,17 +108,20 @@ def mutated(draw: st.DrawFn, value: Any) -> Any:
 
 
 def documents(value: dict[str, Any]) -> st.SearchStrategy[bytes | None]:
-    """Return a strategy for files: correct ones, mutated ones, any bytes, or None for no file."""
-    written = st.just(value) | mutated(value)
-    texts = written.map(lambda entry: yaml.safe_dump(entry).encode())
+    """Return a strategy for the content of a file.
+
+    The strategy draws `value` as YAML, a mutated `value` as YAML, an unusual text, random bytes, or None for no file.
+    """
+    values_ = st.just(value) | mutated(value)
+    texts = values_.map(lambda entry: yaml.safe_dump(entry).encode())
     return st.one_of(texts, texts, texts, st.sampled_from(TEXTS), st.binary(max_size=40), st.none())
 
 
 STACK_FILES = st.sampled_from(STACKS).flatmap(lambda entry: documents({"config": {"x:environment": entry}}))
 
 
-class Foreseen:
-    """Stand-in for Pulumi and every other program, with chosen answers."""
+class ProgramStub:
+    """Mock of Pulumi and all other programs. `choice` selects an output from ANSWERS, and `code` is the exit code."""
 
     def __init__(self, choice: int, code: int) -> None:
         self.choice, self.code = choice, code
@@ -119,12 +139,12 @@ class Foreseen:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Create an application's folder; the test reads, changes and reaches nothing outside of it."""
+    """Create an application folder, and isolate the test from all other files, engines and clusters."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     monkeypatch.setenv("KUBECONFIG", "/nowhere")
     monkeypatch.setattr(commands, "_lab", lambda *_: 0)
-    monkeypatch.setattr(surroundings, "STATE", tmp_path / "state")
+    monkeypatch.setattr(pulumi_environment, "STATE", tmp_path / "state")
     monkeypatch.setattr(process, "undo_when_stopped", lambda _: None)
     for module in [entry for name, entry in sys.modules.items() if name.startswith("ci.") and hasattr(entry, "ROOT")]:
         if module.__name__ not in ("ci.new", "ci.matrix"):
@@ -132,60 +152,62 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(pins, "FILE", tmp_path / "release.json")
     monkeypatch.setattr(slo, "REPORTS", tmp_path / "reports")
 
-    def nothing(*_: Any, **__: Any) -> Any:
+    def raise_no_engine(*_: Any, **__: Any) -> Any:
         raise DockerException("no engine")
 
-    monkeypatch.setattr("docker.from_env", nothing)
-    monkeypatch.setattr("docker.DockerClient", nothing)
-    monkeypatch.setattr(subprocess, "run", lambda words, **_: _missing(words))
+    monkeypatch.setattr("docker.from_env", raise_no_engine)
+    monkeypatch.setattr("docker.DockerClient", raise_no_engine)
+    monkeypatch.setattr(subprocess, "run", lambda words, **_: _raise_not_found(words))
     return tmp_path
 
 
-def _missing(words: Any) -> Any:
+def _raise_not_found(words: Any) -> Any:
     raise FileNotFoundError(2, "No such file or directory", words[0])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
-    target=st.sampled_from(sorted(set(commands.TARGETS) - ELSEWHERE)),
+    target=st.sampled_from(sorted(set(commands.TARGETS) - NOT_TESTED)),
     project=documents(PROJECT),
     stack=STACK_FILES,
     choice=st.integers(0, 24),
     code=st.sampled_from([0, 0, 1]),
     values=st.fixed_dictionaries({}, optional={"ENV": st.sampled_from(["t", "pr-1", "nope", "", "../t"]), "ID": st.text(max_size=5), "TO": st.sampled_from(["latest", "2026-01-01", "ab12", "2026-11-21T03:20:00Z"]), "OF": st.just("x"), "FROM": st.sampled_from(["prod", ""]), "WINDOW": st.sampled_from(["30s", "0s", "1x", "9h"]), "SLOT": st.just("idle"), "FULL": st.just("yes"), "PIN": st.just("yes"), "APP": st.sampled_from(["nowhere", "/proc/self/mem"])}),
-    released=st.sampled_from([None, b"", b"[]", b"{}", b'{"environment.images.api": 5}', b"\xff"]),
+    release_file=st.sampled_from([None, b"", b"[]", b"{}", b'{"environment.images.api": 5}', b"\xff"]),
 )  # fmt: skip
-def test_any_target_ends_with_a_code_and_a_message(
+def test_any_target_with_any_input_ends_with_an_exit_code_and_a_message(
     folder: Path, target: str, project: bytes | None, stack: bytes | None, choice: int, code: int,
-    values: dict[str, str], released: bytes | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    values: dict[str, str], release_file: bytes | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    files = {"Pulumi.yaml": project, "Pulumi.t.yaml": stack, "Pulumi.staging.yaml": stack, "release.json": released}
+    files = {"Pulumi.yaml": project, "Pulumi.t.yaml": stack, "Pulumi.staging.yaml": stack, "release.json": release_file}
     for name, content in files.items():
         (folder / name).unlink(missing_ok=True)
         if content is not None:
             (folder / name).write_bytes(content)
     (folder / "Pulumi.pr-1.yaml").unlink(missing_ok=True)
-    foreseen = Foreseen(choice, code)
-    monkeypatch.setattr(process, "capture", foreseen.capture)
-    monkeypatch.setattr(process, "run", foreseen.run)
-    unforeseen: list[Exception] = []
-    monkeypatch.setattr(edge, "_unexpected", lambda _, error: unforeseen.append(error) or "")
+    stub = ProgramStub(choice, code)
+    monkeypatch.setattr(process, "capture", stub.capture)
+    monkeypatch.setattr(process, "run", stub.run)
+    unexpected_errors: list[Exception] = []
+    monkeypatch.setattr(command_line, "_unexpected", lambda _, error: unexpected_errors.append(error) or "")
     call = Call(target=target, values={"APP": str(folder), "ENV": "t", **values})
-    ended = edge.attempt(target, lambda: commands.main(call))
+    exit_code = command_line.attempt(target, lambda: commands.main(call))
     output = capsys.readouterr()
-    if unforeseen:
-        raise unforeseen[0]
+    if unexpected_errors:
+        raise unexpected_errors[0]
     assert "Traceback" not in output.err
-    assert ended == 0 or output.err.strip() or code, "it failed without a message"
+    assert exit_code == 0 or output.err.strip() or code, "the target failed without a message"
 
 
-@pytest.mark.parametrize("target", sorted(set(commands.TARGETS) - ELSEWHERE - {"built", "drift-issue"}))
-def test_missing_stack_file_is_named(target: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("target", sorted(set(commands.TARGETS) - NOT_TESTED - {"built", "drift-issue"}))
+def test_error_about_a_missing_stack_file_names_the_file(
+    target: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "Pulumi.yaml").write_text(json.dumps(PROJECT))
     for env, line in {
-        "nope": "there is no Pulumi.nope.yaml; ENV is the name of a stack file",
+        "nope": "there is no Pulumi.nope.yaml; set ENV to the name of a stack, as dev for Pulumi.dev.yaml",
         "": "ENV is empty",
     }.items():
         call = Call(target=target, values={"APP": str(folder), "ENV": env})
-        assert edge.attempt(target, lambda call=call: commands.main(call)) == 1
+        assert command_line.attempt(target, lambda call=call: commands.main(call)) == 1
         assert capsys.readouterr().err.startswith(f"{target}: {line}")

@@ -1,4 +1,4 @@
-"""Programs of the toolbox container: the smoke test and the switch, against real sockets."""
+"""Tests of the commands of the toolbox container (smoke test, switch), with mocks that listen on real sockets."""
 
 import json
 import socket
@@ -17,7 +17,10 @@ from components.platforms import toolbox
 
 
 class Gateway(BaseHTTPRequestHandler):
-    """Stand-in for the real gateway: names the slot that served, and has a path with an error."""
+    """Mock of the gateway. A response header of the mock names the slot of the request.
+
+    The paths `/broken` and `/hidden` return errors. For the path `/stuck` the header always names slot blue.
+    """
 
     def do_GET(self) -> None:
         slot = self.headers.get("X-Tiers-Slot", "blue")
@@ -40,14 +43,14 @@ def gateway() -> Iterator[str]:
         server.shutdown()
 
 
-def questions(*paths: str) -> str:
-    """Return the readiness checks of a tier at these paths, as the smoke test receives them."""
+def readiness_checks(*paths: str) -> str:
+    """Return JSON with one readiness check per path, in the format of the smoke test's argument."""
     return json.dumps([{"name": f"app.api.ready: {path}", "path": path} for path in paths])
 
 
-def test_smoke_passes_when_the_slot_answers_every_path(gateway: str) -> None:
+def test_smoke_test_passes_when_the_slot_answers_every_path(gateway: str) -> None:
     assert (
-        toolbox.smoke(gateway, "board.test", "green", "1", questions("/health", "/ready"))
+        toolbox.smoke(gateway, "board.test", "green", "1", readiness_checks("/health", "/ready"))
         == "green answers /health /ready"
     )
 
@@ -59,9 +62,9 @@ def test_smoke_passes_when_the_slot_answers_every_path(gateway: str) -> None:
         ("/stuck", "app.api.ready: /stuck: answered by blue, not by green"),
     ],
 )
-def test_smoke_fails_with_the_config_path_and_the_reason(gateway: str, path: str, message: str) -> None:
+def test_smoke_test_fails_with_the_config_path_and_the_reason(gateway: str, path: str, message: str) -> None:
     with pytest.raises(SystemExit, match=message):
-        toolbox.smoke(gateway, "board.test", "green", "0.1", questions("/health", path))
+        toolbox.smoke(gateway, "board.test", "green", "0.1", readiness_checks("/health", path))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +75,7 @@ def test_smoke_fails_with_the_config_path_and_the_reason(gateway: str, path: str
         {"path": "/hidden", "status": 404},
     ],
 )
-def test_smoke_passes_when_a_check_gets_the_expected_answer(gateway: str, check: dict[str, Any]) -> None:
+def test_smoke_test_passes_when_a_check_gets_the_expected_answer(gateway: str, check: dict[str, Any]) -> None:
     message = toolbox.smoke(gateway, "board.test", "green", "0.1", json.dumps([check]))
     assert message == f"green answers {check['path']}"
     assert toolbox.ask(gateway, "board.test", "", check) == ""
@@ -88,14 +91,16 @@ def test_smoke_passes_when_a_check_gets_the_expected_answer(gateway: str, check:
         ({"path": "/stuck", "status": 200}, "answered by blue, not by green"),
     ],
 )
-def test_smoke_fails_with_the_expected_and_the_actual_answer(gateway: str, check: dict[str, Any], message: str) -> None:
+def test_smoke_test_fails_with_the_expected_and_the_actual_answer(
+    gateway: str, check: dict[str, Any], message: str
+) -> None:
     with pytest.raises(SystemExit, match=message):
         toolbox.smoke(
             gateway, "board.test", "green", "0.1", json.dumps([{"name": f"app.checks.0: {check['path']}", **check}])
         )
 
 
-def test_smoke_sends_the_host_over_tls_and_verifies_the_certificate_of_ip_addresses(tmp_path: Path) -> None:
+def test_smoke_test_sends_the_host_name_over_tls_and_verifies_certificates_of_ip_addresses(tmp_path: Path) -> None:
     key, certificate = tmp_path / "key", tmp_path / "certificate"
     words = ["openssl", "req", "-x509", "-nodes", "-subj", "/CN=nobody", "-newkey", "ec", "-pkeyopt"]
     words += ["ec_paramgen_curve:P-256", "-keyout", str(key), "-out", str(certificate)]
@@ -108,33 +113,44 @@ def test_smoke_sends_the_host_over_tls_and_verifies_the_certificate_of_ip_addres
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         inside = f"https://127.0.0.1:{server.server_port}"
-        assert toolbox.smoke(inside, "board.test", "green", "1", questions("/health")) == "green answers /health"
+        assert toolbox.smoke(inside, "board.test", "green", "1", readiness_checks("/health")) == "green answers /health"
         assert names == ["board.test"]
         with pytest.raises(SystemExit, match="certificate verify failed"):
-            toolbox.smoke(inside, "127.0.0.1", "green", "0", questions("/health"))
+            toolbox.smoke(inside, "127.0.0.1", "green", "0", readiness_checks("/health"))
         server.shutdown()
 
 
-def test_reach_waits_until_a_connection_is_accepted(gateway: str) -> None:
+def test_reach_command_waits_until_a_connection_is_accepted(gateway: str) -> None:
     address = gateway.removeprefix("http://")
     assert toolbox.reach("1", address, address) == f"reached {address} {address}"
     with pytest.raises(SystemExit, match=r"127\.0\.0\.1:9 can't be reached"):
         toolbox.reach("0.2", address, "127.0.0.1:9")
 
 
-def test_smoke_fails_when_nothing_answers() -> None:
+def test_smoke_test_fails_when_the_gateway_does_not_answer() -> None:
     with pytest.raises(SystemExit, match="/health: "):
-        toolbox.smoke("http://127.0.0.1:9", "board.test", "green", "0.1", questions("/health"))
+        toolbox.smoke("http://127.0.0.1:9", "board.test", "green", "0.1", readiness_checks("/health"))
 
 
 class Master:
-    """Socket that speaks the switch's part of HAProxy's master interface: two processes, the older one busy."""
+    """Mock of the sockets of HAProxy with two workers. The mock supports only the commands that the switch uses."""
 
-    def __init__(self, folder: Path, takes: bool = True, refuses: str = "") -> None:
-        """Accept commands if `takes`, and reload unless the configuration is the one it `refuses`."""
-        self.folder, self.takes, self.refuses, self.reloads, self.failed = folder, takes, refuses, 0, 0
+    def __init__(self, folder: Path, accepts_commands: bool = True, refused_configuration: str = "") -> None:
+        """Create the sockets in `folder`.
+
+        Args:
+            accepts_commands: True if commands change the maps, False if HAProxy ignores commands.
+            refused_configuration: Text of haproxy.cfg with which a reload fails.
+        """
+        self.folder, self.accepts_commands, self.refused_configuration, self.reloads, self.failed_reloads = (
+            folder,
+            accepts_commands,
+            refused_configuration,
+            0,
+            0,
+        )
         self.loaded: list[str] = []
-        self.shown = {"21": {"live": "none"}, "8": {"live": "none"}}
+        self.maps = {"21": {"live": "none"}, "8": {"live": "none"}}
         for name in ("master.sock", "admin.sock"):
             server = socket.socket(socket.AF_UNIX)
             server.bind(str(folder / name))
@@ -149,26 +165,28 @@ class Master:
 
     def answer(self, words: list[str]) -> str:
         if words[:2] == ["show", "proc"]:
-            rows = "".join(f"{worker} worker 0 0d00h00m01s 2.6\n" for worker in self.shown)
-            return f"#<PID> <type>\n1 master 0 [failed: {self.failed}]\n# workers\n{rows}# programs\n"
+            rows = "".join(f"{worker} worker 0 0d00h00m01s 2.6\n" for worker in self.maps)
+            return f"#<PID> <type>\n1 master 0 [failed: {self.failed_reloads}]\n# workers\n{rows}# programs\n"
         if words == ["show", "servers", "state"]:
             return STATE
         if words == ["reload"]:
             text = (self.folder / "haproxy.cfg").read_text()
-            self.loaded += [text] if text != self.refuses else []
-            self.failed = self.failed + 1 if text == self.refuses else 0
+            self.loaded += [text] if text != self.refused_configuration else []
+            self.failed_reloads = self.failed_reloads + 1 if text == self.refused_configuration else 0
             self.reloads += 1
-            self.shown |= {f"3{self.reloads}": {"live": "none"}} if self.takes and not self.failed else {}
+            self.maps |= (
+                {f"3{self.reloads}": {"live": "none"}} if self.accepts_commands and not self.failed_reloads else {}
+            )
         if not words[0].startswith("@!"):
             return ""
-        entries = self.shown[words[0][2:]]
+        entries = self.maps[words[0][2:]]
         if words[1] == "show":
             return "".join(f"0x55 {key} {value}\n" for key, value in entries.items())
         if words[1] == "set" and words[-2] not in entries:
             return "Entry not found."
         if words[1] == "del":
-            return "" if entries.pop(words[-1], None) or not self.takes else "Key not found."
-        entries |= {words[-2]: words[-1]} if self.takes else {}
+            return "" if entries.pop(words[-1], None) or not self.accepts_commands else "Key not found."
+        entries |= {words[-2]: words[-1]} if self.accepts_commands else {}
         return ""
 
 
@@ -181,8 +199,8 @@ STATE = """\
 """
 
 
-def routed(api: int) -> str:
-    """Return a configuration whose green api listens on this port."""
+def configuration_with_api_port(api: int) -> str:
+    """Return an HAProxy configuration in which the api of slot green has the port `api`."""
     ports = {"api-blue": 5000, "api-green": api, "web-green": 8080}
     return "\n\n".join(f"backend {name}\n  server-template {name[:3]} 10 {name}:{port}" for name, port in ports.items())
 
@@ -198,32 +216,32 @@ def test_switch_updates_every_running_map_and_the_file(tmp_path: Path, live: str
     gateway = Master(tmp_path)
     assert toolbox.route(live, "1", "live", "green") == "live green"
     assert (tmp_path / "live.map").read_text() == "live green\n"
-    assert [entry["live"] for entry in gateway.shown.values()] == ["green", "green"]
+    assert [entry["live"] for entry in gateway.maps.values()] == ["green", "green"]
     assert toolbox.route(live, "1", "live", "blue") == "live blue"
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith("live.map")] == ["live.map"]
     assert gateway.reloads == 0
 
 
-def test_claim_of_a_slot_keeps_the_live_slot(tmp_path: Path, live: str) -> None:
+def test_preparing_a_slot_for_a_release_does_not_change_the_live_slot(tmp_path: Path, live: str) -> None:
     gateway = Master(tmp_path)
     for release in ("1.0.0-aa", "2.0.0-bb"):
         assert toolbox.route(live, "1", "green", release, "as it was") == f"green {release}"
         assert (tmp_path / "live.map").read_text() == f"live none\ngreen {release}\n"
-        assert [entry["green"] for entry in gateway.shown.values()] == [release, release]
-    assert gateway.reloads == 0, "its routes are the same"
+        assert [entry["green"] for entry in gateway.maps.values()] == [release, release]
+    assert gateway.reloads == 0, "a release with the same routes needs no reload"
 
 
-def test_suspended_slot_has_no_release_in_the_map(tmp_path: Path, live: str) -> None:
+def test_suspended_slot_has_no_release_in_the_gateway_map(tmp_path: Path, live: str) -> None:
     gateway = Master(tmp_path)
     toolbox.route(live, "1", "green", "1.0.0-aa", "as it was")
     for _ in range(2):
         toolbox.route(live, "1", "green")
         assert (tmp_path / "live.map").read_text() == "live none\n"
-        assert list(gateway.shown.values()) == [{"live": "none"}, {"live": "none"}]
-    assert gateway.reloads == 0, "its routes stay"
+        assert list(gateway.maps.values()) == [{"live": "none"}, {"live": "none"}]
+    assert gateway.reloads == 0, "a suspended slot keeps its routes, which needs no reload"
 
 
-def test_release_with_other_routes_reloads_the_gateway_without_a_restart(tmp_path: Path, live: str) -> None:
+def test_release_with_changed_routes_reloads_the_gateway_without_a_restart(tmp_path: Path, live: str) -> None:
     gateway = Master(tmp_path)
     toolbox.route(live, "1", "green", "1.0.0-aa", "another way")
     assert gateway.reloads == 1
@@ -231,8 +249,8 @@ def test_release_with_other_routes_reloads_the_gateway_without_a_restart(tmp_pat
     assert (tmp_path / "servers.state").exists(), "healthy servers stay healthy"
 
 
-def test_switch_fails_if_the_gateway_ignores_it(tmp_path: Path, live: str) -> None:
-    Master(tmp_path, takes=False)
+def test_switch_fails_if_the_gateway_ignores_the_command(tmp_path: Path, live: str) -> None:
+    Master(tmp_path, accepts_commands=False)
     with pytest.raises(SystemExit, match="did not take it"):
         toolbox.route(live, "0.2", "live", "green")
 
@@ -242,26 +260,26 @@ def test_switch_fails_without_a_gateway(live: str) -> None:
         toolbox.route(live, "0.2", "live", "green")
 
 
-def test_server_with_a_changed_port_is_left_out_of_the_server_state(tmp_path: Path, live: str) -> None:
+def test_server_with_a_changed_port_is_not_written_to_the_server_state(tmp_path: Path, live: str) -> None:
     Master(tmp_path)
-    toolbox.route(live, "1", "green", "1.0.0-aa", routed(5001))
+    toolbox.route(live, "1", "green", "1.0.0-aa", configuration_with_api_port(5001))
     lines = (tmp_path / "servers.state").read_text().splitlines()
     assert lines == [line for line in STATE.splitlines() if "api-green" not in line]
-    toolbox.route(live, "1", "green", "1.0.0-bb", routed(5000))
+    toolbox.route(live, "1", "green", "1.0.0-bb", configuration_with_api_port(5000))
     assert (tmp_path / "servers.state").read_text() == STATE
 
 
-def test_refused_configuration_is_replaced_by_the_previous_one(tmp_path: Path, live: str) -> None:
-    gateway = Master(tmp_path, refuses="a bad one")
+def test_configuration_that_the_gateway_refuses_is_rolled_back(tmp_path: Path, live: str) -> None:
+    gateway = Master(tmp_path, refused_configuration="a bad one")
     with pytest.raises(SystemExit, match="refuses the configuration"):
         toolbox.route(live, "5", "green", "1.0.0-aa", "a bad one")
     assert (tmp_path / "haproxy.cfg").read_text() == "as it was"
-    assert gateway.loaded == ["as it was"], "the previous configuration is loaded"
+    assert gateway.loaded == ["as it was"], "the previous configuration must be loaded"
     assert not (tmp_path / toolbox.LOADED).exists()
 
 
-def test_claim_killed_before_its_reload_is_completed_by_the_next(tmp_path: Path, live: str) -> None:
-    gateway = Master(tmp_path, refuses="a bad one")
+def test_release_loads_the_configuration_that_a_killed_release_did_not_load(tmp_path: Path, live: str) -> None:
+    gateway = Master(tmp_path, refused_configuration="a bad one")
     (tmp_path / toolbox.LOADED).write_text("as it was")
     (tmp_path / "haproxy.cfg").write_text("another way")
     toolbox.route(live, "1", "green", "1.0.0-aa", "another way")
@@ -270,15 +288,15 @@ def test_claim_killed_before_its_reload_is_completed_by_the_next(tmp_path: Path,
     (tmp_path / "haproxy.cfg").write_text("never loaded")
     with pytest.raises(SystemExit):
         toolbox.route(live, "1", "green", "1.0.0-bb", "a bad one")
-    assert (tmp_path / "haproxy.cfg").read_text() == "another way", "the configuration loaded last is back"
+    assert (tmp_path / "haproxy.cfg").read_text() == "another way", "the last loaded configuration must be restored"
 
 
 def test_gateway_that_cannot_start_receives_a_valid_configuration(tmp_path: Path, live: str) -> None:
     def start() -> None:
-        while (tmp_path / "haproxy.cfg").read_text() != routed(5000):
+        while (tmp_path / "haproxy.cfg").read_text() != configuration_with_api_port(5000):
             time.sleep(0.05)
         Master(tmp_path)
 
     threading.Thread(target=start, daemon=True).start()
-    toolbox.route(live, "10", "green", "1.0.0-aa", routed(5000))
-    assert (tmp_path / "haproxy.cfg").read_text() == routed(5000)
+    toolbox.route(live, "10", "green", "1.0.0-aa", configuration_with_api_port(5000))
+    assert (tmp_path / "haproxy.cfg").read_text() == configuration_with_api_port(5000)

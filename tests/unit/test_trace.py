@@ -1,12 +1,14 @@
-"""`make trace`: the log lines of one request, of any writer, and their format."""
+"""Tests of `make trace`, which prints the log lines of one request, from all services, sorted by time."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from pulumi import RunError
 
 from ci import trace
-from components.platforms import Line, haproxy
+from components.platforms import Line
+from components.platforms.docker import haproxy
 
 AT = "2026-11-21T21:00:0{}.123456789Z"
 GATEWAY = Line(
@@ -16,7 +18,7 @@ API = Line(
     AT.format(1), "api", "blue", "1.0.0-a", json.dumps({"request_id": "mine-1", "message": "request", "seconds": 0.1})
 )
 DATABASE = Line(AT.format(2), "database", "", "", "STATEMENT:  /* request mine-1 */ SELECT 1")
-OTHERS = [
+OTHER_LINES = [
     Line(AT.format(0), "api", "blue", "1.0.0-a", json.dumps({"request_id": "mine-12", "message": "request"})),
     Line(AT.format(0), "api", "blue", "1.0.0-a", json.dumps({"request_id": "other", "message": "not of mine-1"})),
     Line(AT.format(0), "cache", "", "", "Ready to accept connections"),
@@ -25,14 +27,16 @@ OTHERS = [
 
 
 def test_trace_finds_the_lines_of_a_request() -> None:
-    assert list(trace.about("mine-1", [*OTHERS, GATEWAY, DATABASE, API])) == [GATEWAY, DATABASE, API]
+    assert list(trace.about("mine-1", [*OTHER_LINES, GATEWAY, DATABASE, API])) == [GATEWAY, DATABASE, API]
 
 
-def test_trace_prints_lines_in_the_order_of_time(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_trace_prints_lines_sorted_by_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(trace, "load", lambda stack: (None, None))
-    monkeypatch.setattr(trace.platforms, "lines", lambda *where: iter([*OTHERS, GATEWAY, DATABASE, API]))
+    monkeypatch.setattr(
+        trace.platforms,
+        "inspector",
+        lambda *where: SimpleNamespace(log_lines=lambda: iter([*OTHER_LINES, GATEWAY, DATABASE, API])),
+    )
     trace.main("dev", "mine-1")
     assert capsys.readouterr().out.splitlines() == [
         "21:00:01.123  api       blue   1.0.0-a              request seconds=0.1",
@@ -42,22 +46,26 @@ def test_trace_prints_lines_in_the_order_of_time(
 
 
 @pytest.mark.parametrize(
-    ("request_id", "message"), [("", "ID is not given"), ("nobody", "no line on stack dev is about nobody")]
+    ("request_id", "message"), [("", "ID is missing"), ("nobody", "no log line of stack dev has the id nobody")]
 )
-def test_request_without_lines_is_reported(request_id: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trace_of_a_request_without_log_lines_is_refused(
+    request_id: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trace, "load", lambda stack: (None, None))
-    monkeypatch.setattr(trace.platforms, "lines", lambda *where: iter(OTHERS))
+    monkeypatch.setattr(
+        trace.platforms, "inspector", lambda *where: SimpleNamespace(log_lines=lambda: iter(OTHER_LINES))
+    )
     with pytest.raises(RunError, match=message):
         trace.main("dev", request_id)
 
 
 def test_gateway_logs_release_and_path_without_the_query() -> None:
-    assert set(json.loads(_filled(haproxy.LOG))) >= {"request_id", "path", "status", "slot", "release"}
+    assert set(json.loads(_with_values(haproxy.LOG))) >= {"request_id", "path", "status", "slot", "release"}
     assert "%HU" not in haproxy.LOG and "query" not in haproxy.LOG
 
 
-def _filled(form: str) -> str:
-    """Return the log format with 1 for each of its variables."""
+def _with_values(form: str) -> str:
+    """Return the log format with each variable replaced by 1."""
     import re
 
     return re.sub(r"%(\[[^\]]*\]|b/%s|[A-Za-z]+)", "1", form)

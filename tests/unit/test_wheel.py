@@ -1,8 +1,9 @@
-"""The wheel: the library under the name `tiers`, the files it reads, and its metadata."""
+"""Tests of the wheel, which contains the package `tiers`, the files that this package reads, and metadata."""
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -16,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from components import backup, context
+from components import backup, build_context
 
 from .program import ROOT
 
@@ -25,15 +26,15 @@ import json, pkgutil, sys, tiers
 names = [module.name for module in pkgutil.walk_packages(tiers.__path__, "tiers.")]
 for name in names:
     __import__(name)
-from tiers import backup, context
+from tiers import backup, build_context
 foreign = [name for name in sys.modules if name.partition(".")[0] in ("components", "ci", "policy")]
-print(json.dumps({"file": tiers.__file__, "names": names, "foreign": foreign, "context": context.digest(backup.CONTEXT)}))
+print(json.dumps({"file": tiers.__file__, "names": names, "foreign": foreign, "context": build_context.digest(backup.image_context())}))
 """
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Unpack the wheel into a folder."""
+def site_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel, unpack it into a folder, and return the folder."""
     pytest.importorskip("hatchling", reason="run `make venv`: hatchling builds the wheel")
     folder = tmp_path_factory.mktemp("wheel")
     words = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
@@ -45,8 +46,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def metadata(installed: Path) -> Message:
-    (file,) = installed.glob("*.dist-info/METADATA")
+def metadata(site_folder: Path) -> Message:
+    (file,) = site_folder.glob("*.dist-info/METADATA")
     return Parser().parsestr(file.read_text())
 
 
@@ -58,25 +59,36 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_wheel_has_every_file_of_the_library_byte_for_byte(installed: Path) -> None:
+def test_wheel_has_every_file_of_the_library_byte_for_byte(site_folder: Path) -> None:
     context_files = {f"images/backup/{name}": text for name, text in content(ROOT / "images/backup").items()}
-    assert content(installed / "tiers") == content(ROOT / "components") | context_files
-    assert {"py.typed", "sentinel.sh", "platforms/toolbox.py"} <= content(installed / "tiers").keys()
+    assert content(site_folder / "tiers") == content(ROOT / "components") | context_files
+    assert {"py.typed", "sentinel.sh", "platforms/toolbox.py"} <= content(site_folder / "tiers").keys()
 
 
-def test_every_module_of_the_wheel_is_imported_as_tiers(installed: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORT_ALL], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)},
+def test_every_module_of_the_wheel_can_be_imported_from_tiers(site_folder: Path, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site_folder)},
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    modules: dict[str, Any] = json.loads(done.stdout)
-    assert Path(modules["file"]) == installed / "tiers/__init__.py"
+    modules: dict[str, Any] = json.loads(result.stdout)
+    assert Path(modules["file"]) == site_folder / "tiers/__init__.py"
     assert "tiers.platforms.kubernetes" in modules["names"]
     assert modules["foreign"] == []
-    assert modules["context"] == context.digest(backup.CONTEXT)
+    assert modules["context"] == build_context.digest(backup.image_context())
 
 
-def test_wheel_names_license_authors_and_python(metadata: Message) -> None:
+def test_program_with_the_wheel_alone_passes_its_own_test_with_pulumi_mocks(site_folder: Path, tmp_path: Path) -> None:
+    program = tmp_path / "own_program"
+    shutil.copytree(ROOT / "examples/own_program", program)
+    assert len((program / "__main__.py").read_text().splitlines()) <= 60
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(program), "tests"],
+        cwd=program, env={**os.environ, "PYTHONPATH": str(site_folder)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_metadata_of_the_wheel_has_license_authors_and_python_version(metadata: Message) -> None:
     assert metadata["Name"] == "tiers"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Author"] == "The Tiers authors"
@@ -99,7 +111,7 @@ def test_library_has_the_requirements_of_the_program_except_the_policy_pack() ->
     assert library <= program
 
 
-def test_pulumi_install_gets_the_pinned_packages() -> None:
+def test_pulumi_install_installs_the_pinned_packages() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == ["-r requirements/requirements.txt"]
 

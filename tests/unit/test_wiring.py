@@ -1,4 +1,4 @@
-"""Networks, order of creation, and gates on Docker."""
+"""Tests of a deployment on Docker: networks, order of creation, gates, switch and standby."""
 
 import re
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pulumi import RunError
 
-from components.checkpoint import observe, parse
-from components.release import ReleaseError, Slot
+from components.release.checkpoint import observe, parse
+from components.release.planner import ReleaseError, Slot
 
 from .program import (
     CONTAINER,
@@ -25,7 +25,7 @@ from .program import (
 
 DEPLOYED = first()
 TIERS = ("gateway", "web", "api", "worker", "database", "cache")
-# Rows reach columns; pairs that are missing here must not be connected.
+# Pairs of tiers that must share a network. No other pair may share a network.
 GRAPH = {
     ("gateway", "web"), ("gateway", "api"), ("web", "api"), ("api", "web"), ("web", "gateway"), ("api", "gateway"),
     ("api", "database"), ("api", "cache"), ("api", "worker"), ("worker", "api"), ("worker", "database"),
@@ -34,19 +34,21 @@ GRAPH = {
 }  # fmt: skip
 
 
-def networks(deployed: Deployment, tier: str) -> set[str]:
+def networks_of(deployed: Deployment, tier: str) -> set[str]:
     name = {"gateway": "gateway", "database": "database-1", "cache": "cache-1"}.get(tier, f"blue-{tier}-1")
     return {network["name"] for network in deployed.by_name[name].inputs["networksAdvanced"]}
 
 
-@pytest.mark.parametrize("one", TIERS)
-@pytest.mark.parametrize("other", TIERS)
-def test_tiers_share_a_network_only_along_the_graph(one: str, other: str) -> None:
-    if one != other:
-        assert bool(networks(DEPLOYED, one) & networks(DEPLOYED, other)) == ((one, other) in GRAPH)
+@pytest.mark.parametrize("first_tier", TIERS)
+@pytest.mark.parametrize("second_tier", TIERS)
+def test_only_tiers_connected_in_the_graph_share_a_network(first_tier: str, second_tier: str) -> None:
+    if first_tier != second_tier:
+        assert bool(networks_of(DEPLOYED, first_tier) & networks_of(DEPLOYED, second_tier)) == (
+            (first_tier, second_tier) in GRAPH
+        )
 
 
-def test_networks_of_tiers_are_internal_and_have_no_host_address() -> None:
+def test_tier_networks_are_internal_and_have_no_host_address() -> None:
     for network in DEPLOYED.of_type(NETWORK):
         inside = network.name in ("edge", "data")
         assert bool(network.inputs.get("internal")) == inside
@@ -66,7 +68,7 @@ def test_only_the_gateway_joins_the_outside_network() -> None:
 def test_egress_true_joins_the_outside_network() -> None:
     app = project()
     app["worker"]["egress"] = True
-    assert "board-dev-outside" in networks(deploy(app), "worker")
+    assert "board-dev-outside" in networks_of(deploy(app), "worker")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_gateway_and_web_depend_on_no_other_tier() -> None:
         assert not DEPLOYED.before(name) & {"database-1", "cache-1", "blue-api-1", "blue-api-migrate"}
 
 
-def test_web_that_needs_the_api_waits_for_it_and_receives_its_url() -> None:
+def test_web_with_needs_api_starts_after_the_api_and_receives_its_url() -> None:
     app = project()
     app["web"]["needs"] = ["api"]
     deployed = deploy(app)
@@ -101,7 +103,7 @@ def test_web_that_needs_the_api_waits_for_it_and_receives_its_url() -> None:
     assert "API_URL=http://api-blue:8000" in deployed.by_name["blue-web-1"].inputs["envs"]
 
 
-def test_tiers_receive_the_addresses_of_their_needs() -> None:
+def test_tier_receives_the_addresses_of_the_services_that_it_needs() -> None:
     for name in ("blue-api-1", "blue-worker-1"):
         envs = set(DEPLOYED.by_name[name].inputs["envs"])
         assert {"DATABASE_HOST=database", "DATABASE_PASSWORD_FILE=/run/secrets/database-password"} <= envs
@@ -109,13 +111,13 @@ def test_tiers_receive_the_addresses_of_their_needs() -> None:
     assert not [env for env in DEPLOYED.by_name["blue-web-1"].inputs["envs"] if env.startswith(("DATABASE", "CACHE"))]
 
 
-@pytest.mark.parametrize("failing", ["blue-api-migrate", "blue-api-seed", "blue-smoke"])
-def test_failed_gate_stops_before_the_switch_with_its_last_log_lines(failing: str) -> None:
-    seen: list[Registered] = []
-    with pytest.raises(RunError, match=r"exit code 3; nothing was live.*\n    first line\n    last line"):
-        deploy(fail=lambda name: 3 if name == failing else 0, seen=seen)
-    names = {entry.name for entry in seen}
-    assert failing in names
+@pytest.mark.parametrize("failing_gate", ["blue-api-migrate", "blue-api-seed", "blue-smoke"])
+def test_failed_gate_stops_the_update_before_the_switch_and_shows_its_log(failing_gate: str) -> None:
+    registrations: list[Registered] = []
+    with pytest.raises(RunError, match=r"exit code 3; no slot was live before.*\n    first line\n    last line"):
+        deploy(fail=lambda name: 3 if name == failing_gate else 0, registrations=registrations)
+    names = {entry.name for entry in registrations}
+    assert failing_gate in names
     assert not any(re.fullmatch(r"switch-\d+", name) for name in names)
 
 
@@ -127,11 +129,12 @@ def test_failed_one_shot_container_is_created_again() -> None:
         if resource["urn"].endswith("::switch-1"):
             resource["outputs"]["exitCode"] = 1
         if not resource["custom"]:
-            resource["outputs"] = {}  # The engine writes a component's outputs once all of them are known.
-    again = deploy(export=export)
+            # Pulumi stores no outputs of a component if one of the outputs is unknown, as after a failed update.
+            resource["outputs"] = {}
+    repeated = deploy(export=export)
     for name in ("blue-smoke", "switch-1"):
-        assert again.by_name[name].labels["tiers.attempt"] == "2"
-        assert again.by_name[name].inputs["labels"] != DEPLOYED.by_name[name].inputs["labels"]
+        assert repeated.by_name[name].labels["tiers.attempt"] == "2"
+        assert repeated.by_name[name].inputs["labels"] != DEPLOYED.by_name[name].inputs["labels"]
 
 
 def test_container_that_never_became_healthy_is_created_again() -> None:
@@ -142,11 +145,11 @@ def test_container_that_never_became_healthy_is_created_again() -> None:
     assert deploy(export=export).by_name["database-1"].labels["tiers.attempt"] == "2"
 
 
-def test_checkpoint_holds_the_live_slot() -> None:
+def test_live_slot_is_read_from_the_checkpoint() -> None:
     before = observe(parse(exported(DEPLOYED)))
-    assert (before.live, before.switches, before.held[Slot.BLUE].proven) == (Slot.BLUE, 1, True)
+    assert (before.live, before.switches, before.slots[Slot.BLUE].proven) == (Slot.BLUE, 1, True)
     after = observe(parse(exported(second())))
-    assert (after.live, after.switches, after.held[Slot.GREEN].release.version) == (Slot.GREEN, 2, "2.0.0")
+    assert (after.live, after.switches, after.slots[Slot.GREEN].release.version) == (Slot.GREEN, 2, "2.0.0")
 
 
 def test_update_that_failed_before_its_switch_keeps_the_live_slot() -> None:
@@ -156,32 +159,32 @@ def test_update_that_failed_before_its_switch_keeps_the_live_slot() -> None:
             resource["outputs"]["exitCode"] = 1
         if not resource["custom"]:
             resource["outputs"] = {}
-    # The engine deletes the old switch only after a successful update.
+    # Add the old switch again, because Pulumi deletes the old switch only at the end of a successful update.
     export["deployment"]["resources"] += [
         resource for resource in exported(DEPLOYED)["deployment"]["resources"] if resource["urn"].endswith("::switch-1")
     ]
-    seen = observe(parse(export))
-    assert (seen.live, seen.held[Slot.GREEN].proven) == (Slot.BLUE, False)
+    observed = observe(parse(export))
+    assert (observed.live, observed.slots[Slot.GREEN].proven) == (Slot.BLUE, False)
 
 
-def test_rollback_is_a_switch_and_restarts_the_suspended_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rollback_switches_and_restarts_the_suspended_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     app, after = project() | {"version": "2.0.0"}, exported(second())
     monkeypatch.setenv("TIERS_RELEASE", "previous")
-    back = deploy(app, export=after)
+    rollback = deploy(app, export=after)
     monkeypatch.delenv("TIERS_RELEASE")
-    assert back.by_name["switch-3"].labels["tiers.slot"] == "blue"
-    created = {entry.name for entry in back if entry.custom} - {entry.name for entry in second() if entry.custom}
+    assert rollback.by_name["switch-3"].labels["tiers.slot"] == "blue"
+    created = {entry.name for entry in rollback if entry.custom} - {entry.name for entry in second() if entry.custom}
     assert created == {"switch-3", "blue-worker-1"}
-    assert back.by_name["blue-worker-1"].inputs == DEPLOYED.by_name["blue-worker-1"].inputs
-    assert "blue-worker-1" in back.before("switch-3")
-    assert "green-worker-1" not in back.by_name
-    again = deploy(export=exported(back))
-    assert {entry.urn for entry in again} == {entry.urn for entry in back}
-    assert again.by_name["blue-worker-1"].ignores == ("*",)
+    assert rollback.by_name["blue-worker-1"].inputs == DEPLOYED.by_name["blue-worker-1"].inputs
+    assert "blue-worker-1" in rollback.before("switch-3")
+    assert "green-worker-1" not in rollback.by_name
+    repeated = deploy(export=exported(rollback))
+    assert {entry.urn for entry in repeated} == {entry.urn for entry in rollback}
+    assert repeated.by_name["blue-worker-1"].ignores == ("*",)
 
 
 @pytest.mark.parametrize(
-    ("release", "left"),
+    ("release", "running"),
     [
         ({"workers": "both"}, {"blue-web-1", "blue-api-1", "blue-worker-1"}),
         ({}, {"blue-web-1", "blue-api-1"}),
@@ -189,23 +192,26 @@ def test_rollback_is_a_switch_and_restarts_the_suspended_workers(monkeypatch: py
     ],
 )
 def test_standby_runs_the_containers_of_its_mode(
-    release: dict[str, str], left: set[str], monkeypatch: pytest.MonkeyPatch
+    release: dict[str, str], running: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env, app = environment() | {"release": release}, project() | {"version": "2.0.0"}
     before = deploy(env=env) if "standby" in release else DEPLOYED
     after = deploy(app, env, export=exported(before))
-    assert {name for name in after.by_name if re.fullmatch(r"blue-[a-z]+-\d", name)} == left
+    assert {name for name in after.by_name if re.fullmatch(r"blue-[a-z]+-\d", name)} == running
     monkeypatch.setenv("TIERS_RELEASE", "previous")
-    back = deploy(app, env, export=exported(after))
-    rested = {"blue-web-1", "blue-api-1", "blue-worker-1"} - left
-    assert rested <= back.before("switch-3")
-    assert {name for name in back.by_name if re.fullmatch(r"green-[a-z]+-\d", name)} == {
-        name.replace("blue", "green") for name in left
+    rollback = deploy(app, env, export=exported(after))
+    suspended = {"blue-web-1", "blue-api-1", "blue-worker-1"} - running
+    assert suspended <= rollback.before("switch-3")
+    assert {name for name in rollback.by_name if re.fullmatch(r"green-[a-z]+-\d", name)} == {
+        name.replace("blue", "green") for name in running
     }
 
 
 def test_suspended_standby_receives_no_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cookie routes of the suspended release are closed, too. A rollback opens them last."""
+    """Check that an update closes the routes by which cookies lead to a suspended slot, because no tier runs there.
+
+    A rollback must first start all tiers of the slot, and only then open these routes again.
+    """
     cold, app = environment() | {"release": {"standby": "cold"}}, project() | {"version": "2.0.0"}
     claimed = DEPLOYED.by_name["blue-claim"]
     slot, release = claimed.inputs["command"][6:8]
@@ -214,22 +220,22 @@ def test_suspended_standby_receives_no_requests(monkeypatch: pytest.MonkeyPatch)
     assert after.by_name["blue-claim"].inputs["command"] == [*claimed.inputs["command"][:6], "blue"]
     assert "blue-claim" in after.before("switch-2")
     assert after.by_name["green-claim"].inputs["command"][7] == after.by_name["green-claim"].labels["tiers.release"]
-    again = deploy(app, cold, export=exported(after))
-    assert again.by_name["blue-claim"].ignores == ("*",)
+    repeated = deploy(app, cold, export=exported(after))
+    assert repeated.by_name["blue-claim"].ignores == ("*",)
     monkeypatch.setenv("TIERS_RELEASE", "previous")
-    back = deploy(app, cold, export=exported(again))
-    assert back.by_name["blue-claim"].inputs["command"] == [*claimed.inputs["command"][:6], "blue", release]
-    assert {"blue-web-1", "blue-api-1", "blue-worker-1"} <= back.before("blue-claim")
-    assert "blue-claim" in back.before("switch-3")
-    assert back.by_name["green-claim"].inputs["command"][6:] == ["green"]
+    rollback = deploy(app, cold, export=exported(repeated))
+    assert rollback.by_name["blue-claim"].inputs["command"] == [*claimed.inputs["command"][:6], "blue", release]
+    assert {"blue-web-1", "blue-api-1", "blue-worker-1"} <= rollback.before("blue-claim")
+    assert "blue-claim" in rollback.before("switch-3")
+    assert rollback.by_name["green-claim"].inputs["command"][6:] == ["green"]
     monkeypatch.delenv("TIERS_RELEASE")
-    settled = deploy(export=exported(back))
+    settled = deploy(export=exported(rollback))
     assert {name for name, entry in settled.by_name.items() if "claim" in name and entry.ignores != ("*",)} == set()
 
 
-@pytest.mark.parametrize("ask", ["configured", "previous"])
-def test_cookie_route_is_closed_and_opened_after_an_update_killed_at_it(
-    ask: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("action", ["configured", "previous"])
+def test_lost_cookie_route_is_restored_open_by_a_rollback_and_closed_by_other_updates(
+    action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cold, app = environment() | {"release": {"standby": "cold"}}, project() | {"version": "2.0.0"}
     export = exported(deploy(app, cold, export=exported(DEPLOYED)))
@@ -237,37 +243,43 @@ def test_cookie_route_is_closed_and_opened_after_an_update_killed_at_it(
     export["deployment"]["resources"] = [
         resource for resource in resources if not resource["urn"].endswith("::blue-claim")
     ]
-    monkeypatch.setenv("TIERS_RELEASE", ask)
+    monkeypatch.setenv("TIERS_RELEASE", action)
     command = deploy(app, cold, export=export).by_name["blue-claim"].inputs["command"]
-    assert command[6:] == (["blue"] if ask == "configured" else ["blue", DEPLOYED.release])
+    assert command[6:] == (["blue"] if action == "configured" else ["blue", DEPLOYED.release])
 
 
-def test_cookie_route_that_cannot_be_closed_stops_before_the_switch() -> None:
+def test_failure_to_close_a_cookie_route_stops_the_update_before_the_switch() -> None:
     env, app = environment() | {"release": {"standby": "cold"}}, project() | {"version": "2.0.0"}
-    seen: list[Registered] = []
-    with pytest.raises(RunError, match="blue-claim: it ended with exit code 3; blue was asked"):
-        deploy(app, env, export=exported(DEPLOYED), fail=lambda name: 3 * (name == "blue-claim"), seen=seen)
-    assert "switch-2" not in {entry.name for entry in seen}
+    registrations: list[Registered] = []
+    with pytest.raises(RunError, match="blue-claim: the container ended with exit code 3; blue was probed"):
+        deploy(
+            app,
+            env,
+            export=exported(DEPLOYED),
+            fail=lambda name: 3 * (name == "blue-claim"),
+            registrations=registrations,
+        )
+    assert "switch-2" not in {entry.name for entry in registrations}
 
 
-def test_release_with_manual_promotion_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_release_with_manual_promotion_waits_for_promotion(monkeypatch: pytest.MonkeyPatch) -> None:
     env, app = environment() | {"release": {"promote": "manual"}}, project() | {"version": "2.0.0"}
-    first_of_all = deploy(env=env)
-    assert "switch-1" in first_of_all.by_name, "the first release goes live without promotion"
-    waiting = deploy(app, env, export=exported(first_of_all))
+    first_release = deploy(env=env)
+    assert "switch-1" in first_release.by_name, "the first release goes live without promotion"
+    waiting = deploy(app, env, export=exported(first_release))
     assert "green-smoke" in waiting.by_name
     assert [name for name in waiting.by_name if name.startswith("switch")] == ["switch-1"]
-    again = deploy(app, env, export=exported(waiting))
-    assert {entry.urn for entry in again} == {entry.urn for entry in waiting}
-    assert {"blue-worker-1", "green-worker-1"} <= set(again.by_name)
+    repeated = deploy(app, env, export=exported(waiting))
+    assert {entry.urn for entry in repeated} == {entry.urn for entry in waiting}
+    assert {"blue-worker-1", "green-worker-1"} <= set(repeated.by_name)
     monkeypatch.setenv("TIERS_RELEASE", "previous")
-    with pytest.raises(ReleaseError, match=r"green holds no release that was live \(2\.0\.0-\w+ waits"):
-        deploy(app, env, export=exported(again))
+    with pytest.raises(ReleaseError, match=r"slot green has no release that was live \(2\.0\.0-\w+ waits"):
+        deploy(app, env, export=exported(repeated))
     monkeypatch.setenv("TIERS_RELEASE", "promote")
-    promoted = deploy(app, env, export=exported(again))
+    promoted = deploy(app, env, export=exported(repeated))
     assert promoted.by_name["switch-2"].labels["tiers.slot"] == "green"
     assert "blue-worker-1" not in promoted.by_name
-    created = {entry.name for entry in promoted if entry.custom} - {entry.name for entry in again if entry.custom}
+    created = {entry.name for entry in promoted if entry.custom} - {entry.name for entry in repeated if entry.custom}
     assert created == {"switch-2"}
 
 
@@ -282,7 +294,7 @@ def test_rollback_past_contract_migration_is_refused(monkeypatch: pytest.MonkeyP
     assert "switch-3" in deploy(app, export=exported(released)).by_name
 
 
-def test_update_after_a_killed_one_requires_healing() -> None:
+def test_update_with_pending_operations_is_refused_with_make_heal() -> None:
     export = exported(DEPLOYED)
     urn = "urn:pulumi:dev::board::docker:index/container:Container::green-api-1"
     export["deployment"]["pending_operations"] = [{"type": "creating", "resource": {"urn": urn}}]
@@ -291,7 +303,7 @@ def test_update_after_a_killed_one_requires_healing() -> None:
 
 
 def test_another_application_in_the_same_stack_is_refused() -> None:
-    with pytest.raises(RunError, match=r"app\.name: this stack holds board"):
+    with pytest.raises(RunError, match=r"app\.name: this stack contains board"):
         deploy(project() | {"name": "shop"}, export=exported(DEPLOYED))
 
 
@@ -306,12 +318,12 @@ def test_health_check_uses_the_path_or_command_of_the_tier() -> None:
     assert "redis-cli ping" in command("cache-1")
 
 
-def test_replicas_are_no_part_of_the_release_digest() -> None:
-    more = deploy(env=environment() | {"tiers": {"api": {"replicas": 3}}})
-    assert more.release == DEPLOYED.release
+def test_changed_replicas_do_not_change_the_release_digest() -> None:
+    scaled = deploy(env=environment() | {"tiers": {"api": {"replicas": 3}}})
+    assert scaled.release == DEPLOYED.release
 
 
-def test_tasks_run_between_migration_and_start_with_the_volumes_of_the_tier() -> None:
+def test_tasks_run_after_the_migration_and_before_the_start_of_the_tier() -> None:
     app = project()
     app["api"] |= {"tasks": {"collect": {"command": ["collect"]}, "warm": {"command": ["warm"]}}}
     app["api"]["volumes"], app["web"]["volumes"] = {"static": "/srv"}, {"static": "/srv:ro"}
@@ -323,11 +335,11 @@ def test_tasks_run_between_migration_and_start_with_the_volumes_of_the_tier() ->
         [static] = [volume for volume in deployed.by_name[name].inputs["volumes"] if volume["containerPath"] == "/srv"]
         assert static["volumeName"] == "board-dev-static"
         assert bool(static.get("readOnly")) == (name == "blue-web-1")
-    with pytest.raises(RunError, match=re.escape("app.api.tasks.collect: it ended with exit code 3")):
+    with pytest.raises(RunError, match=re.escape("app.api.tasks.collect: the command ended with exit code 3")):
         deploy(app, fail=lambda name: 3 if name == "blue-api-collect" else 0)
 
 
-def test_sql_files_initialise_a_database_and_later_ones_do_not_change_it() -> None:
+def test_sql_files_initialise_a_new_database_and_do_not_change_an_existing_database() -> None:
     app, env = project(), environment() | {"seed": False}
     del app["api"]["seed"]
     app["database"] |= {"init": ["tests/unit/made.sql"], "seed": ["tests/unit/made.sql"]}
@@ -341,15 +353,17 @@ def test_sql_files_initialise_a_database_and_later_ones_do_not_change_it() -> No
     assert before.release == seeded.release
 
 
-@pytest.mark.parametrize("name", ["tests/unit/nothing.sql", "tests/unit"])
-def test_missing_sql_file_is_refused(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"), [("tests/unit/nothing.sql", "does not exist"), ("tests/unit", "is not a file")]
+)
+def test_missing_sql_file_is_refused(name: str, reason: str) -> None:
     app = project()
     app["database"]["init"] = [name]
-    with pytest.raises(RunError, match=rf"app\.database\.init.0: {re.escape(name)} is not"):
+    with pytest.raises(RunError, match=rf"app\.database\.init.0: {re.escape(name)} {reason}"):
         deploy(app)
 
 
-def test_build_stage_for_reload_is_a_separate_image() -> None:
+def test_build_target_for_reload_is_a_separate_image() -> None:
     app, env = project(), environment()
     app["web"]["reload"] |= {"target": "dev", "writable": ["/cache"], "start_within": "3m"}
     built = [entry.inputs for entry in deploy(app, env).of_type(IMAGE) if "build" in entry.inputs]
@@ -366,9 +380,9 @@ def test_standby_without_its_smoke_test_container_still_counts_as_verified() -> 
     export = exported(second())
     resources = export["deployment"]["resources"]
     export["deployment"]["resources"] = [resource for resource in resources if not resource["urn"].endswith("-smoke")]
-    assert all(slot.proven for slot in observe(parse(export)).held.values())
+    assert all(slot.proven for slot in observe(parse(export)).slots.values())
     failed = exported(second())
     for resource in failed["deployment"]["resources"]:
         if resource["urn"].endswith("::blue-smoke"):
             resource["outputs"] = {"exitCode": 1}
-    assert not observe(parse(failed)).held[Slot.BLUE].proven
+    assert not observe(parse(failed)).slots[Slot.BLUE].proven

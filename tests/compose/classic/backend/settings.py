@@ -1,4 +1,4 @@
-"""As many applications do: a setting, or the file that its name with _FILE names."""
+"""Function that reads a setting from the environment variable NAME, or from the file that NAME_FILE names."""
 
 import os
 from pathlib import Path

@@ -1,0 +1,68 @@
+"""Commands in a running container of a service: `make exec SERVICE=api CMD="…"` and `make console SERVICE=api`.
+
+`python -m ci.container STACK SERVICE CMD [SLOT]` does the same as `make exec`.
+"""
+
+import shlex
+import sys
+
+from pulumi import RunError
+
+from components import platforms
+from components.release import checkpoint
+
+from . import command_line, process
+from .logs import slot_named
+from .pulumi_stack import load, state
+
+
+def execute(stack: str, service: str, command: str, slot: str = "") -> int:
+    """Run a command in a container of a service, and return the exit code of the command.
+
+    Args:
+        stack: name of the stack.
+        service: name of the service.
+        command: the command with its arguments, quoted as in a shell. No shell runs the command.
+        slot: slot of the service, by the names of `slot_named`; empty for the live slot.
+
+    Raises:
+        RunError: the service is unknown, no container of it runs, or the command is empty.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise RunError(f"CMD: {error}; close the quotation mark") from None
+    if not words:
+        raise RunError('CMD is missing; set CMD to the command, as in CMD="alembic current"')
+    return _run(stack, service, words, slot)
+
+
+def console(stack: str, service: str, slot: str = "") -> int:
+    """Run the console of a service in its container, and return the exit code: `app.SERVICE.console`, or psql for the database.
+
+    Raises:
+        RunError: the service is unknown, or no container of it runs.
+    """
+    return _run(stack, service, None, slot)
+
+
+def _run(stack: str, service: str, words: list[str] | None, slot: str) -> int:
+    """Run a command in a container of a service, or the service's console if `words` is None."""
+    app, environment = load(stack)
+    if not service or service not in app.names:
+        raise RunError(
+            f"SERVICE: the application has no service {service!r:.40}; use one of {', '.join(sorted(app.names))}"
+        )
+    live = checkpoint.observe(checkpoint.parse(state(stack))).live
+    of_slot = None
+    if service in app.slot_services and not (of_slot := slot_named(slot or "live", live)):
+        raise RunError(f"nothing is live on stack {stack}; run `make up ENV={stack}`")
+    inspector = platforms.inspector(app, environment, stack)
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    command = app.described[service].console if words is None else words
+    return process.run(inspector.command_in(service, of_slot, command, terminal=terminal))
+
+
+if __name__ == "__main__":
+    words = command_line.arguments("container STACK SERVICE CMD [SLOT]", 3, 4)
+    command_line.end("exec", lambda: execute(*words))

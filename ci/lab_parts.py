@@ -1,0 +1,50 @@
+"""Parts of the lab that an environment needs on this machine, such as a Docker engine or the lab's cluster."""
+
+from typing import Any, cast
+
+from components.config import files
+
+from .make_call import TEMPLATE, Call
+
+
+def lab_parts(call: Call) -> list[str]:
+    """Return the parts that a make call needs, by their names in `python3 -m lab`.
+
+    Raises:
+        FileError: the stack file is missing or can't be read.
+    """
+    return parts(_stack_file(call).environment)
+
+
+def secrets_provider(call: Call) -> str:
+    """Return the secrets provider of a new stack, as an argument of `pulumi stack select --create`.
+
+    Raises:
+        FileError: the stack file is missing or can't be read.
+    """
+    return _stack_file(call).secretsprovider or "default"
+
+
+def _stack_file(call: Call) -> files.StackFile:
+    """Return the stack file of the environment. For the environment of a pull request, return the stack file of staging."""
+    project = files.read_project(call.folder).name
+    return files.read_stack(call.folder, TEMPLATE if call.is_pull_request else call.env, project)
+
+
+def parts(environment: dict[str, Any]) -> list[str]:
+    """Return the parts of the lab that an environment needs. `environment` may contain invalid settings."""
+    monitored = bool(environment.get("monitoring"))
+    if environment.get("platform") != "kubernetes":
+        return ["dev", *(["monitoring"] if monitored else [])]
+    if _at(environment, "kubernetes", "context") != "lab":
+        return ["provider"]
+    replicated = any(_at(environment, "tiers", name, "ha") is True for name in ("database", "cache"))
+    archived = _at(environment, "tiers", "database", "backup", "target", "s3") is not None
+    data = ["archive" if archived else "data"] if replicated else []
+    return ["cluster", *data, *(["operator"] if monitored else [])]
+
+
+def _at(settings: object, *path: str) -> object:
+    for key in path:
+        settings = cast(dict[str, object], settings).get(key) if isinstance(settings, dict) else None
+    return settings

@@ -1,0 +1,9 @@
+"""Command line of the comment: `python -m ci.preview STACK [FILE]`."""
+
+from ci import command_line
+
+from . import main
+
+if __name__ == "__main__":
+    words = command_line.arguments("preview STACK [FILE]", 1, 2)
+    command_line.end("preview", lambda: main(*words))

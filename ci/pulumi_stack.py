@@ -1,0 +1,128 @@
+"""Access to a stack's configuration files, state and history, for the modules of `ci`."""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, cast
+
+from pulumi import RunError
+
+from components.config import App, ConfigError, Environment, files, load_app, load_environment
+
+from . import process
+
+ROOT = Path.cwd()
+FOLDER = ROOT
+"""Folder in which Pulumi runs. `fallback_folder` sets another folder if the application's files are invalid."""
+
+
+def project_file() -> files.Project:
+    """Return the content of Pulumi.yaml.
+
+    Raises:
+        ConfigError: the file is missing or invalid.
+    """
+    try:
+        return files.read_project(FOLDER)
+    except files.FileError as error:
+        raise ConfigError(str(error)) from None
+
+
+def stack_file(stack: str) -> files.StackFile:
+    """Return the content of a stack file.
+
+    Raises:
+        ConfigError: the file is missing or invalid.
+    """
+    try:
+        return files.read_stack(FOLDER, stack, project_file().name)
+    except files.FileError as error:
+        raise ConfigError(str(error)) from None
+
+
+def project() -> str:
+    """Return the name of the Pulumi project."""
+    return project_file().name
+
+
+def load(stack: str) -> tuple[App, Environment]:
+    """Return the application and the environment. Images may have no digests yet, because `make images` adds the digests.
+
+    Raises:
+        ConfigError: a file is missing or invalid.
+    """
+    settings = stack_file(stack).environment
+    app = load_app(project_file().app)
+    pinned = settings.get("pinned")
+    # Validate with `pinned: False`, because images may have no digests yet. Keep a value of `pinned` that is not a
+    # boolean, so that the validation refuses it.
+    without_pins = unpinned(settings) | ({"pinned": False} if isinstance(pinned, bool) else {})
+    return app, load_environment(without_pins, app).model_copy(update={"pinned": bool(pinned)})
+
+
+def unpinned(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the raw settings of an environment without the images that `make images` writes."""
+    settings: dict[str, Any] = {**copy.deepcopy(dict(environment)), "images": {}}
+    backups_of(settings).pop("image", None)
+    return settings
+
+
+def backups_of(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the raw backup settings of an environment, or an empty mapping."""
+    section = cast(dict[str, Any], environment)
+    for key in ("tiers", "database", "backup"):
+        inner = section.get(key)
+        section = cast(dict[str, Any], inner) if isinstance(inner, dict) else {}
+    return section
+
+
+def pulumi(*words: str) -> str:
+    """Run a Pulumi command and return its output.
+
+    Raises:
+        RunError: the command fails, or Pulumi is not installed.
+    """
+    return pulumi_in(FOLDER, *words)
+
+
+def pulumi_in(folder: Path, *words: str) -> str:
+    """Run a Pulumi command in a folder and return its output. Raises the same errors as `pulumi`."""
+    try:
+        done = process.capture(["pulumi", *words, "--non-interactive"], cwd=folder)
+    except FileNotFoundError:
+        raise RunError("pulumi is not on PATH; run `make lab`, or install Pulumi") from None
+    if done.returncode:
+        raise RunError(f"`pulumi {' '.join(words)}` failed: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+def pulumi_import(stack: str, state: Mapping[str, Any]) -> None:
+    """Replace the checkpoint with a state in the form of `pulumi stack export`. The state's secrets stay encrypted.
+
+    Raises:
+        RunError: Pulumi refuses the state.
+    """
+    with NamedTemporaryFile("w", prefix="tiers-state-", suffix=".json") as file:
+        json.dump(state, file)
+        file.flush()
+        pulumi("stack", "import", "--stack", stack, "--file", file.name)
+
+
+def last_update(stack: str) -> dict[str, Any]:
+    """Return the last update from `pulumi stack history`, or an empty mapping if the stack was never updated."""
+    history = _parsed(pulumi("stack", "history", "--json", "--page-size", "1", "--stack", stack))
+    return history[0] if history else {}
+
+
+def state(stack: str) -> dict[str, Any]:
+    """Return the checkpoint as `pulumi stack export` prints it."""
+    return _parsed(pulumi("stack", "export", "--stack", stack)) or {}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise RunError(f"pulumi printed no JSON: {text.strip():.200}; check its version with `make doctor`") from None

@@ -1,0 +1,48 @@
+"""Check that the images of a slot still exist on the platform. Without its images a slot can't restart."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .platforms import Inspector
+from .release.checkpoint import Checkpoint
+from .release.memory import images, missing
+from .release.planner import Plan, ReleaseError, Slot, StackState
+
+
+def unavailable(inspector: Inspector, checkpoint: Checkpoint, slot: Slot) -> Sequence[str]:
+    """Return a text for each image that the slot's suspended or lost containers need, but that is gone from the platform."""
+    needed = images(missing(checkpoint, slot), checkpoint, slot)
+    absent = inspector.absent_images(needed) if needed else ()
+    return [needed[image] for image in absent]
+
+
+def mark_lost(inspector: Inspector, checkpoint: Checkpoint, observed: StackState) -> StackState:
+    """Mark the live slot as lost if a container of the slot and the container's image are both gone.
+
+    If the live slot is lost, the update deploys the slot's release again.
+
+    Returns:
+        The state of the stack, with or without the mark.
+    """
+    if (
+        not observed.live
+        or observed.live not in observed.slots
+        or not unavailable(inspector, checkpoint, observed.live)
+    ):
+        return observed
+    slot_state = replace(observed.slots[observed.live], lost=True)
+    return replace(observed, slots={**observed.slots, observed.live: slot_state})
+
+
+def refuse_unavailable(inspector: Inspector, plan: Plan, checkpoint: Checkpoint) -> None:
+    """Refuse a plan that makes an existing slot live although an image of the slot's release is gone from the platform.
+
+    Raises:
+        ReleaseError: an image that the slot needs is gone. No resource has been changed.
+    """
+    absent = unavailable(inspector, checkpoint, plan.live) if plan.moves and not plan.render else ()
+    if absent:
+        raise ReleaseError(
+            f"{plan.release} can't go live again, because {' and '.join(absent)} is missing on the Docker engine (nothing was changed); "
+            "check out the commit of this release and run `make up`"
+        )

@@ -1,0 +1,127 @@
+"""Compute the digest of a build context, and refuse a build context that contains Pulumi's files.
+
+The digest becomes the tag of the image, and covers all files that `docker build` sends, except `PROJECT_FILES`. A stack file is
+excluded because the stack file may contain the tag: each new tag would change the digest, and so the tag again
+(docs/adr/027-own-names.md).
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from .config import ConfigError
+from .config.own_files import readable
+
+PROJECT_FILES = ("Pulumi.yaml", "Pulumi.*.yaml", "reports", "release.json")
+"""Files that the digest of a build context excludes: Pulumi's configuration, and files that `make` writes next to Pulumi.yaml."""
+IGNORE = ".dockerignore"
+
+
+def digest(context: Path, base: str = "", path: str = "build", root: Path | None = None) -> str:
+    """Return the digest of a build context: 12 hexadecimal digits of a hash over the paths, modes and contents of all files.
+
+    Args:
+        context: folder of the build context.
+        base: base image, if the Dockerfile has the argument BASE. The digest covers the name of the base image.
+        path: config path of the context, for errors.
+        root: folder of Pulumi.yaml. If this folder is inside the context, the digest excludes `PROJECT_FILES` in this folder.
+
+    Raises:
+        ConfigError: a file can't be read, or .dockerignore can't be parsed.
+    """
+    project_files = _project_patterns(context, root)
+    total = hashlib.sha256(base.encode())
+    with readable(path):
+        for name in _sent(context, path):
+            if not _matches_any(name, project_files):
+                total.update(_record(context, name, path))
+    return total.hexdigest()[:12]
+
+
+def refuse_project_files(context: Path, path: str, root: Path) -> None:
+    """Refuse a build context that contains `PROJECT_FILES`, because the image would contain the stack's encrypted secrets.
+
+    Raises:
+        ConfigError: .dockerignore does not exclude these files.
+    """
+    patterns = _project_patterns(context, root)
+    if not patterns:
+        return
+    with readable(path):
+        sent = [pattern for pattern in patterns if any(_matches_any(name, [pattern]) for name in _sent(context, path))]
+    if sent:
+        raise ConfigError(
+            f"{path}: the image would contain files of Pulumi ({', '.join(sent)}); add {_lines(patterns)} to {IGNORE}"
+        )
+
+
+def _lines(patterns: Sequence[str]) -> str:
+    return f"{', '.join(patterns[:-1])} and {patterns[-1]}, each on a line of its own,"
+
+
+def _project_patterns(context: Path, root: Path | None) -> list[str]:
+    """Return glob patterns for the `PROJECT_FILES` in a build context. The patterns are relative to the context.
+
+    The context gets patterns if it contains a Pulumi.yaml. So does `root`, if it contains a Pulumi.yaml and is inside the context.
+    """
+    folders = [context, *([root] if root else [])]
+    inside = [folder.relative_to(context) for folder in folders if folder.is_relative_to(context)]
+    projects = dict.fromkeys(folder for folder in inside if (context / folder / "Pulumi.yaml").is_file())
+    return [str(PurePosixPath(folder) / name) for folder in projects for name in PROJECT_FILES]
+
+
+def _matches_any(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) or name.startswith(f"{pattern}/") for pattern in patterns)
+
+
+def _sent(context: Path, path: str) -> list[str]:
+    """Return the sorted names of all files in a build context that `docker build` sends to the engine."""
+    from docker.utils.build import exclude_paths
+
+    patterns = list(_ignored(context, path))
+    try:
+        return sorted(exclude_paths(str(context), patterns))
+    except re.error as error:
+        raise ConfigError(
+            f"{path}: {context.name}/{IGNORE} has an invalid pattern ({error}); correct this pattern"
+        ) from None
+    except RecursionError:
+        raise ConfigError(f"{path}: folders are nested too deeply; exclude them in {IGNORE}") from None
+
+
+def _ignored(context: Path, path: str) -> Iterator[str]:
+    file = context / IGNORE
+    if file.is_dir():
+        raise ConfigError(f"{path}: {context.name}/{IGNORE} is a folder; make it a file, or remove it")
+    if not file.is_file():
+        return
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: {context.name}/{IGNORE} is not UTF-8; save it as UTF-8") from None
+    for line in text.splitlines():
+        if line.strip() == "!":
+            raise ConfigError(f"{path}: {context.name}/{IGNORE} has a line with only `!`; remove this line")
+        if line and not line.startswith("#"):
+            yield line
+
+
+def _record(context: Path, name: str, path: str) -> bytes:
+    """Return the name, mode and content of a file or link as bytes. Return no bytes for a folder, socket or device."""
+    file = context / name
+    if file.is_symlink():
+        content = os.fsencode(file.readlink())
+    elif file.is_file():
+        content = file.read_bytes()
+    else:
+        return b""
+    executable = file.stat(follow_symlinks=False).st_mode & 0o100
+    try:
+        return f"{name}\0{executable}\0{len(content)}\0".encode() + content
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{path}: the name of {name!a} is not UTF-8; rename that file, or exclude it in {IGNORE}"
+        ) from None

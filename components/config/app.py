@@ -1,0 +1,559 @@
+"""Models of the application: `app` in Pulumi.yaml, which is the same in every environment."""
+
+from collections.abc import Iterable
+from itertools import combinations
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
+
+from pydantic import Field, create_model, model_validator
+
+from ..model import services
+from ..model.names import secret_variable
+from ..model.services import Catalogue
+from . import grammar
+from .base import Model
+from .errors import problem
+from .grammar import RefusalError, describe
+from .units import (
+    Argument,
+    Checked,
+    Command,
+    ContainerPath,
+    DatabaseName,
+    Distinct,
+    Flag,
+    Header,
+    HeaderValue,
+    Identifier,
+    ImageReference,
+    Name,
+    Port,
+    RelativePath,
+    Role,
+    RoutePath,
+    Scratch,
+    Seconds,
+    SecretName,
+    ServiceName,
+    Setting,
+    Share,
+    Stage,
+    Uid,
+    UrlPath,
+    Variable,
+    Version,
+    VolumePath,
+    Wait,
+    Word,
+)
+
+RESERVED = frozenset({"PUBLIC_URL", "RELEASE", "SLOT"})
+"""Environment variables that the program sets for every service in a slot."""
+SECRETS = "/run/secrets"
+"""Folder of the secret files in a container."""
+
+
+class Step(Model):
+    """A command that runs to its end, in the image of its tier, before the tier starts."""
+
+    command: Command = Field(min_length=1, description="Command and arguments. The command must be safe to run twice.")
+    timeout: Wait = Field(default=120, description="Time limit of the command.", validate_default=False)
+
+
+class Migration(Step):
+    """A command that changes the schema or the data of the database, which both slots share."""
+
+    contract: Flag = Field(
+        default=False,
+        description="true: the migration breaks the previous release, so a rollback past it is refused. Remove the key in the next release.",
+    )
+    check: Command = Field(
+        default=(),
+        description="Command that ends with 0 if the database has the schema of this release. `make check` runs it.",
+    )
+
+
+class Reload(Model):
+    """Live reload of edited source code, only in environments with `reload: true`."""
+
+    target: Stage | None = Field(
+        default=None,
+        description="Stage of the Dockerfile to build instead of `target`, for example one with a development server.",
+    )
+    command: Command = Field(
+        default=(), description="Command that replaces the tier's command; empty to keep the tier's."
+    )
+    mounts: dict[RelativePath, ContainerPath] = Field(
+        description="Folders to mount read-only: path relative to Pulumi.yaml → path in the container."
+    )
+    writable: tuple[ContainerPath, ...] = Field(default=(), description="Further writable paths in memory.")
+    start_within: Wait | None = Field(
+        default=None, description="Time limit to become healthy; default is the tier's `start_within`."
+    )
+
+
+class Source(Model):
+    """Source of an image. Exactly one of `image` and `build` must be set."""
+
+    image: ImageReference | None = Field(default=None, description="Image to pull, with a tag or digest.")
+    build: Word | None = Field(
+        examples=["api"], default=None, description="Folder with a Dockerfile to build, relative to Pulumi.yaml."
+    )
+    target: Stage | None = Field(
+        default=None, description="With `build`: stage of the Dockerfile to build; default is the last stage."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.image is None) == (self.build is None):
+            raise problem("exactly one of `image` and `build` is required", "set only one of them")
+        if self.target and not self.build:
+            raise problem(
+                "`target` names a stage of a Dockerfile, but `build` is not set", "set `build`, or remove `target`"
+            )
+        return self
+
+
+class ServiceSettings(Source):
+    """Settings that every tier in a slot has."""
+
+    command: Command = Field(default=(), description="Command and arguments that replace the image's command.")
+    env: dict[Variable, Setting] = Field(
+        default={}, description="Environment variables, the same in every environment."
+    )
+    secrets: tuple[SecretName, ...] = Field(
+        default=(),
+        description="Names of `secrets` that the tier reads. Each is a file /run/secrets/NAME; the environment variable NAME_FILE has its path.",
+    )
+    needs: Annotated[tuple[ServiceName, ...], Distinct] = Field(
+        default=(),
+        examples=[["database"]],
+        description="Tiers that this tier connects to. It may connect to them, gets their addresses as environment variables, and starts after them.",
+    )
+    writable: tuple[ContainerPath, ...] = Field(
+        default=("/tmp",), description="Writable paths in memory. Other paths, except `volumes`, are read-only."
+    )
+    scratch: Scratch = Field(default=64 * 2**20, validate_default=False, description="Size of each `writable` path.")
+    volumes: dict[Name, VolumePath] = Field(
+        default={},
+        description="Volumes for data that outlives a release: name → path. `user` must own the path in the image. Tiers that name the same "
+        "volume share it. `PATH:ro` mounts the volume read-only.",
+    )
+    user: Uid = Field(default=10001, description="UID and GID of the process; root is refused.")
+    egress: Flag = Field(default=False, description="true: the tier may connect to the outside.")
+    start_within: Wait = Field(default=60, description="Time limit to become healthy.", validate_default=False)
+    stop_within: Seconds = Field(
+        default=30, description="Time limit to finish open work before the process is killed.", validate_default=False
+    )
+    migrate: Migration | None = Field(
+        default=None, description="Migration that runs before the tier starts, in every release."
+    )
+    tasks: dict[Name, Step] = Field(
+        default={},
+        description="Further commands that run before the tier starts, in every release: after `migrate`, in this order.",
+    )
+    seed: Step | None = Field(
+        default=None,
+        description="Command that inserts sample data, after `migrate` and `tasks`, in environments with `seed: true`.",
+    )
+    reload: Reload | None = Field(default=None, description="Live reload while the source code is edited.")
+    console: Command = Field(
+        default=("sh",),
+        description="Command that `make console` runs in a container of the tier, such as the application's own console.",
+    )
+
+    @model_validator(mode="after")
+    def _paths_apart(self) -> Self:
+        reload = [*self.reload.mounts.values(), *self.reload.writable] if self.reload else []
+        volumes = [path.removesuffix(":ro") for path in self.volumes.values()]
+        paths = [*self.writable, *volumes, *reload]
+        for path, other_path in combinations(paths, 2):
+            if grammar.normal_path(path) == grammar.normal_path(other_path):
+                raise problem(f"{path} is listed twice (in writable, volumes or reload)", "list each path once")
+        return self
+
+    @model_validator(mode="after")
+    def _names_apart(self) -> Self:
+        if reserved := sorted({"migrate", "seed"} & set(self.tasks)):
+            raise problem(f"tasks.{reserved[0]} has a reserved name", f"move this task to the key {reserved[0]}")
+        return self
+
+    @model_validator(mode="after")
+    def _target_needs_build(self) -> Self:
+        if self.reload and self.reload.target and not self.build:
+            raise problem(
+                "reload.target names a stage of a Dockerfile, but `build` is not set",
+                "set `build`, or remove reload.target",
+            )
+        return self
+
+
+class Listening(ServiceSettings):
+    """A tier that answers HTTP requests."""
+
+    port: Port = Field(description="Port that the tier listens on, above 1023, because it does not run as root.")
+    health: UrlPath = Field(default="/health", description="Path that answers 200 while the process is alive.")
+    ready: UrlPath | None = Field(
+        default=None, description="Path that answers 200 while the tier can serve requests; default is `health`."
+    )
+    metrics: RoutePath | None = Field(
+        examples=["/metrics"],
+        default=None,
+        description="Path of Prometheus metrics. The gateway answers 404 to this path and all paths below it, in any spelling.",
+    )
+
+    @model_validator(mode="after")
+    def _port_without_root(self) -> Self:
+        if self.port < 1024:
+            raise problem(f"only root can open port {self.port}", "use a port above 1023, such as 8080")
+        return self
+
+
+_PATHS = "Path prefixes that the gateway routes to the service. Empty: users can't reach the service, only services that need it can."
+
+
+class Web(Listening):
+    """Tier with pages and static assets. Web gets all requests that don't belong to `api.paths`."""
+
+
+class Api(Listening):
+    """The application's HTTP interface, which gets the requests for `paths`."""
+
+    paths: Annotated[tuple[RoutePath, ...], Distinct] = Field(
+        default=("/api",), min_length=1, description="Path prefixes that the gateway routes to the api."
+    )
+
+
+class FurtherWeb(Web):
+    """A further service of the tier web, such as a second frontend."""
+
+    tier: Literal["web"] = Field(description="Tier of the service.")
+    paths: Annotated[tuple[RoutePath, ...], Distinct] = Field(default=(), description=_PATHS)
+
+
+class FurtherApi(Listening):
+    """A further service of the tier api, such as an API of its own for uploads, or an internal service."""
+
+    tier: Literal["api"] = Field(description="Tier of the service.")
+    paths: Annotated[tuple[RoutePath, ...], Distinct] = Field(default=(), description=_PATHS)
+
+
+class Worker(ServiceSettings):
+    """Tier that processes jobs from a queue. A worker has no port."""
+
+    alive: Command = Field(
+        default=(),
+        description="Health check command that ends with 0 while the worker is healthy; empty: a running worker is healthy.",
+    )
+
+
+class FurtherWorker(Worker):
+    """A further service of the tier worker, such as a worker for another queue."""
+
+    tier: Literal["worker"] = Field(description="Tier of the service.")
+    paths: ClassVar[tuple[str, ...]] = ()
+
+
+FurtherService = Annotated[FurtherWeb | FurtherApi | FurtherWorker, Field(discriminator="tier")]
+
+
+_DATA_UID = "UID that owns the data files: 999 in Debian images. On Kubernetes 10000 is added, because the UID must not be a user of the node."
+
+
+class DataSettings(Model):
+    """Settings of a data service, which both slots share."""
+
+    image: ImageReference = Field(description="Image of the service.", examples=["getmeili/meilisearch:v1.8"])
+    uid: Uid = Field(default=999, description=_DATA_UID)
+    start_within: Wait = Field(default=60, description="Time limit to accept connections.", validate_default=False)
+
+    @property
+    def password_secret(self) -> str | None:
+        """Name of the secret with the service's password; None for a service without a password."""
+        return None
+
+    @property
+    def console(self) -> tuple[str, ...]:
+        """Command that `make console` runs in a container of the service."""
+        return ("sh",)
+
+
+class Database(DataSettings):
+    """PostgreSQL, which both slots share."""
+
+    image: ImageReference = Field(
+        default="postgres:15-bookworm", description="Image with the interface of the public postgres image."
+    )
+    ha_image: ImageReference = Field(
+        default="ghcr.io/cloudnative-pg/postgresql:15-standard-bookworm",
+        description="Image for environments with `ha`, with the interface of CloudNativePG's images.",
+    )
+    name: DatabaseName = Field(default="app", description="Name of the database to create.")
+    user: Role = Field(default="app", description="Owner of the database.")
+    password: SecretName = Field(
+        default="database-password",
+        description="Name of the secret with the owner's password. To change the password later, also run ALTER ROLE.",
+    )
+    init: tuple[RelativePath, ...] = Field(
+        default=(),
+        description="SQL files, relative to Pulumi.yaml, that run once in a new database, in this order.",
+    )
+    seed: tuple[RelativePath, ...] = Field(
+        default=(), description="SQL files that run after `init` in a new database, in environments with `seed: true`."
+    )
+    uid: Uid = Field(default=999, description=_DATA_UID)
+    start_within: Wait = Field(default=120, description="Time limit to accept connections.", validate_default=False)
+    anonymise: tuple[RelativePath, ...] = Field(
+        examples=[["sql/anonymise.sql"]],
+        default=(),
+        description="SQL files, relative to Pulumi.yaml, that anonymise personal data. `make refresh` runs each file in one transaction "
+        "on the copied data, before tiers can use the database.",
+    )
+
+    @property
+    def password_secret(self) -> str | None:
+        return self.password
+
+    @property
+    def console(self) -> tuple[str, ...]:
+        return ("psql", "--username", self.user, "--dbname", self.name)
+
+
+class Cache(DataSettings):
+    """Redis, which both slots share. Redis keeps its data across restarts."""
+
+    image: ImageReference = Field(
+        default="redis:7-bookworm", description="Image with the interface of the public redis image."
+    )
+    password: SecretName = Field(
+        default="cache-password",
+        description="Name of the secret with the password. After a change the live slot can't connect until the switch.",
+    )
+    uid: Uid = Field(default=999, description=_DATA_UID)
+    start_within: Wait = Field(default=60, description="Time limit to accept connections.", validate_default=False)
+
+    @property
+    def password_secret(self) -> str | None:
+        return self.password
+
+
+class Check(Model):
+    """A request and its expected response. A release that sends another response does not go live. `make check` sends the request
+    to the live release."""
+
+    path: UrlPath = Field(description="Path of the request (GET). Redirections are not followed.")
+    status: int = Field(default=200, ge=200, le=599, strict=True, description="Expected status of the response.")
+    headers: dict[Header, HeaderValue] = Field(
+        default={}, description="Expected headers: name, in any case, → exact value."
+    )
+    contains: Argument | None = Field(
+        examples=["<title>Shop"], default=None, description="Text that the first MiB of the response must contain."
+    )
+
+    @model_validator(mode="after")
+    def _answer_has_it(self) -> Self:
+        if self.contains and self.status in (204, 205, 304):
+            raise problem(
+                f"a response of status {self.status} has no content", "remove `contains`, or change the status"
+            )
+        names = [name.lower() for name in self.headers]
+        if twice := [name for number, name in enumerate(names) if name in names[:number]]:
+            raise problem(f"header {twice[0]} occurs twice, in lower case and capitals", "list each header once")
+        return self
+
+
+def questions(checks: Iterable[Check]) -> list[dict[str, Any]]:
+    """Return the checks as JSON objects for the smoke test. Each object contains the config path of its check, for errors."""
+    return [
+        {"name": f"app.checks.{number}: {check.path}", **check.model_dump(exclude_none=True)}
+        for number, check in enumerate(checks)
+    ]
+
+
+HERE = "$here"
+"""Placeholder in the query of a business metric. The labels of the environment replace the placeholder."""
+
+
+def _query(value: object) -> str:
+    if not isinstance(value, str) or HERE not in value:
+        raise RefusalError(
+            f"the query {describe(value, 80)} has no {HERE}, so it reads the metrics of all environments",
+            f"write it like sum(shop_orders_total{{{HERE}}}): {HERE} stands for the labels of an environment",
+        )
+    # Imported here because the parser is slow to import, and only applications with business metrics need it.
+    from . import promql
+
+    if wrong := promql.problem(value, HERE):
+        raise RefusalError(wrong, f"write it like sum(rate(shop_orders_total{{{HERE}}}[5m]))")
+    return value
+
+
+class BusinessMetric(Model):
+    """A business metric. In environments with `monitoring` Prometheus records the metric, and the dashboard shows it."""
+
+    query: Annotated[str, Checked(check=_query, example=f"sum(shop_orders_total{{{HERE}}})")] = Field(
+        description="PromQL over the application's metrics. `$here` in each selector stands for the environment's labels."
+    )
+    help: str = Field(default="", description="Title in the dashboard and in alerts; default is the name.")
+    unit: Literal["short", "s", "bytes", "percentunit", "reqps"] = Field(
+        default="short", description="Unit of the value, by its name in Grafana."
+    )
+    above: Share | None = Field(
+        examples=[100], default=None, description="Limit: an alert fires if the value is above it for ten minutes."
+    )
+
+
+class App(Model):
+    """Settings of the application, the same in every environment (`app` in Pulumi.yaml)."""
+
+    name: Name = Field(description="Name of the application, the prefix of all resource names.")
+    version: Version = Field(description="Version of the application. The name of a release is `VERSION-DIGEST`.")
+    visits: tuple[UrlPath, ...] = Field(
+        default=("/",),
+        min_length=1,
+        description="Paths that users request most (GET). `make perf` measures `environment.slo` with them.",
+    )
+    checks: tuple[Check, ...] = Field(
+        default=(),
+        description="Requests with expected responses. The smoke test sends them to every release before it goes live.",
+    )
+    figures: dict[Identifier, BusinessMetric] = Field(
+        default={}, description="Business metrics by name, computed from the metrics of web and api."
+    )
+    web: Web | None = None
+    api: Api | None = None
+    worker: Worker | None = None
+    database: Database | None = None
+    cache: Cache | None = None
+    services: dict[Name, FurtherService] = Field(
+        default={},
+        description="Further services by name, each of the tier web, api or worker. They belong to the slot of each release, as web, api and "
+        "worker do.",
+    )
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Records of all services that the application may have: those of `SERVICES`, and its further services."""
+        return Catalogue(
+            (
+                *services.SERVICES,
+                *(
+                    services.further(name, settings.tier, routed=bool(settings.paths))
+                    for name, settings in sorted(self.services.items())
+                ),
+            )
+        )
+
+    @property
+    def described(self) -> dict[str, ServiceSettings | DataSettings]:
+        """Settings of all services that the application has, by name, in the order of the catalogue."""
+        settings = {record.name: getattr(self, record.name, None) for record in services.SERVICES}
+        settings |= dict(sorted(self.services.items()))
+        return {name: value for name, value in settings.items() if isinstance(value, ServiceSettings | DataSettings)}
+
+    def path(self, name: str) -> str:
+        """Return the config path of a service, such as `app.api` or `app.services.mailer`."""
+        return f"app.services.{name}" if name in self.services else f"app.{name}"
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of all services that the application has."""
+        return frozenset(self.described)
+
+    @property
+    def slot_services(self) -> dict[str, ServiceSettings]:
+        """Settings of the services in a slot, by name."""
+        return {name: value for name, value in self.described.items() if isinstance(value, ServiceSettings)}
+
+    @property
+    def data(self) -> dict[str, DataSettings]:
+        """Settings of the data services, which both slots share, by name."""
+        return {name: value for name, value in self.described.items() if isinstance(value, DataSettings)}
+
+    @property
+    def listening(self) -> dict[str, Listening]:
+        """Settings of the services that answer HTTP requests, by name."""
+        return {name: value for name, value in self.slot_services.items() if isinstance(value, Listening)}
+
+    @property
+    def routes(self) -> dict[str, tuple[str, ...]]:
+        """Path prefixes that the gateway routes to each service that users reach, by the service's name.
+
+        Web gets all requests that no other service gets. The api gets these requests if no service has the path `/`.
+        """
+        prefixes: dict[str, tuple[str, ...]] = {}
+        has_root = self.web or any("/" in further.paths for further in self.services.values())
+        for record in self.catalogue.routed:
+            match self.listening.get(record.name):
+                case FurtherWeb(paths=paths) | FurtherApi(paths=paths):
+                    prefixes[record.name] = paths
+                case Api(paths=paths) if has_root:
+                    prefixes[record.name] = paths
+                case Listening():
+                    prefixes[record.name] = ("/",)
+                case _:
+                    pass
+        return prefixes
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Port of each service that answers HTTP requests."""
+        return {name: value.port for name, value in self.listening.items()}
+
+    @property
+    def measured(self) -> dict[str, Listening]:
+        """Settings of the services that serve metrics, by name."""
+        return {name: value for name, value in self.listening.items() if value.metrics}
+
+    @property
+    def volumes(self) -> frozenset[str]:
+        """Names of the volumes of all services in a slot."""
+        return frozenset(name for service in self.slot_services.values() for name in service.volumes)
+
+    @property
+    def contract(self) -> bool:
+        """True if a migration has `contract: true`, which means that the migration breaks the previous release."""
+        return any(service.migrate and service.migrate.contract for service in self.slot_services.values())
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Secrets of the application by name. Each value is the config path of the setting that names the secret."""
+        used = {
+            name: f"{self.path(tier)}.secrets"
+            for tier, service in self.slot_services.items()
+            for name in service.secrets
+        }
+        return used | {
+            data.password_secret: f"app.{name}.password" for name, data in self.data.items() if data.password_secret
+        }
+
+    def passwords(self, needs: Iterable[str]) -> list[str]:
+        """Return the names of the secrets with the passwords of the services in `needs`. Services without a password are left out."""
+        return [data.password_secret for name, data in self.data.items() if name in needs and data.password_secret]
+
+
+def app_model() -> type[App]:
+    """Return the model of the application: `App`, plus a field for each service in `SERVICES` that has no field in `App`."""
+    further = [record for record in services.SERVICES if record.name not in App.model_fields]
+    fields: dict[str, Any] = {record.name: (_settings_of(record) | None, None) for record in further}
+    return create_model("App", __base__=App, __doc__=App.__doc__, **fields) if fields else App
+
+
+def _settings_of(record: services.Service) -> type[ServiceSettings] | type[DataSettings]:
+    return cast(type[DataSettings], record.settings) if record.settings else _MODELS[record.kind]
+
+
+_MODELS: dict[services.Kind, type[ServiceSettings] | type[DataSettings]] = {
+    services.Kind.HTTP: Listening,
+    services.Kind.WORKER: Worker,
+    services.Kind.SCHEDULED: Worker,
+    services.Kind.DATA: DataSettings,
+}
+"""Model of a service's settings, by the kind of the service. A model in `Service.settings` takes precedence."""
+
+
+def set_by_the_program(app: App, settings: ServiceSettings) -> frozenset[str]:
+    """Return the environment variables that the program sets for a service, in every environment."""
+    secrets = {*settings.secrets, *app.passwords(settings.needs)}
+    files = {secret_variable(name) for name in secrets}
+    needed = (record for record in app.catalogue.records if record.name in settings.needs)
+    return RESERVED | files | {variable for record in needed for variable in record.variables}

@@ -1,0 +1,207 @@
+"""Check the application: refuse values that contradict each other."""
+
+import json
+from collections.abc import Iterator
+from graphlib import CycleError
+
+from ..model import names, services
+from ..model.services import API, WEB
+from . import explain, grammar
+from .app import SECRETS, App, ServiceSettings, questions, set_by_the_program
+from .grammar import describe
+from .paths import covers, normalise
+
+CHECKS_SIZE = 120_000
+"""Maximum size in bytes of `checks` as JSON, and of `visits` as JSON. Each JSON text is one
+argument or environment variable of a process, which Linux limits to 128 KiB."""
+FIGURES_SIZE = 256 * 1024
+"""Maximum size in bytes of all `figures` (business metrics) as JSON. The dashboard contains each figure several times, and must
+fit into a ConfigMap of at most 1 MiB."""
+GATEWAY_PATHS = "/.gateway"
+"""Prefix of the paths that the gateway answers itself."""
+VARIABLES_SIZE = 2**20
+"""Maximum size in bytes of all environment variables of a process. The same limit applies to the command of the process.
+
+Linux allows 2 MiB for variables and command together (a quarter of the stack limit). Kubernetes allows a pod object of 1.5 MiB.
+"""
+
+
+def app_errors(app: App) -> Iterator[str]:
+    """Yield an error for each value of the application that contradicts another value, or that no platform accepts."""
+    data = {record.name for record in app.catalogue.data}
+    yield from _name_errors(app)
+    yield from _routing_errors(app)
+    yield from _need_errors(app)
+    for tier, service in app.slot_services.items():
+        for variable in sorted(set(service.env) & set_by_the_program(app, service)):
+            yield f"{app.path(tier)}.env.{variable}: the program sets this variable; remove the variable"
+        yield from _long_commands(app.path(tier), service)
+        for key, path in _mounted(service) if service.secrets or data & set(service.needs) else ():
+            if grammar.within(path, SECRETS) or grammar.within(path, f"/var{SECRETS}"):  # /var/run is a link to /run.
+                yield f"{app.path(tier)}.{key}: the program mounts secrets at {path}; use a path outside of {SECRETS}"
+    for key, requests in (("checks", questions(app.checks)), ("visits", app.visits)):
+        if (size := len(json.dumps(requests).encode())) > CHECKS_SIZE:
+            yield f"app.{key}: all {key} together have {size} bytes, but the smoke test accepts {CHECKS_SIZE}; shorten {key}"
+    yield from _contradicting_checks(app)
+    yield from _gateway_path_errors(app)
+    size = len(json.dumps([figure.model_dump() for figure in app.figures.values()]).encode())
+    if size > FIGURES_SIZE:
+        fix = "remove some figures, or shorten their texts"
+        yield f"app.figures: all figures together have {size} bytes, but a dashboard accepts {FIGURES_SIZE}; {fix}"
+    if app.figures and not app.measured:
+        yield "app.figures: figures need a tier with metrics; set app.web.metrics or app.api.metrics"
+    yield from _hidden_path_errors(app)
+    volumes = [(name, tier) for tier, service in app.slot_services.items() for name in service.volumes]
+    for name, tier in volumes:
+        if names.is_volume(name):
+            yield f"{app.path(tier)}.volumes.{name}: the program uses this name for another volume; use another name"
+    for tier, service in app.slot_services.items():
+        for name in filter(names.is_task, service.tasks):
+            yield f"{app.path(tier)}.tasks.{name}: the program uses this name for another container; use another name"
+
+
+def _name_errors(app: App) -> Iterator[str]:
+    """Yield an error for each name of a further service that the program, or a task or replica of another service, has already."""
+    for name in sorted(app.services):
+        path = f"app.services.{name}"
+        if name in services.common().names:
+            yield f"{path}: {name} has a key of its own; move it to app.{name}, or use another name"
+        elif names.is_workload(name):
+            yield f"{path}: the program uses this name itself; use another name"
+        for other, settings in app.slot_services.items():
+            rest = name.removeprefix(f"{other}-") if name != other else name
+            if rest != name and names.is_part(rest, settings.tasks):
+                yield f"{path}: {app.path(other)} has a container of the name {name}; use another name"
+
+
+def _routing_errors(app: App) -> Iterator[str]:
+    """Yield an error for each path of `visits` and `checks` that no service gets, and for each path prefix of two services."""
+    routed = [record.name for record in services.SERVICES if record.routed]
+    if not app.routes:
+        yield f"app: neither {' nor '.join(routed)} is set, so users can't reach the application; add {' or '.join(routed)}"
+        return
+    owners: dict[bytes, str] = {}
+    for key, path in route_paths(app).items():
+        first = owners.setdefault(normalise(path), key)
+        if first != key and first.rpartition(".")[0] != key.rpartition(".")[0]:
+            yield f"{key}: {path} is a path of {first} too; use another prefix"
+    prefixes = [prefix for paths in app.routes.values() for prefix in paths]
+    for key, path in _served_paths(app).items():
+        if not any(covers(prefix, path) for prefix in prefixes):
+            yield f"{key}: no service gets requests for {path}; add the path to the `paths` of a service, or remove it here"
+
+
+def _served_paths(app: App) -> dict[str, str]:
+    """Return the paths that a service must serve, by config path: all `visits`, and `checks` that expect another status than 404."""
+    paths = {f"app.visits.{number}": path for number, path in enumerate(app.visits)}
+    checks = {f"app.checks.{number}.path": check.path for number, check in enumerate(app.checks) if check.status != 404}
+    return paths | checks
+
+
+def route_paths(app: App) -> dict[str, str]:
+    """Return the configured path prefixes of services, by config path. `app.api.paths` counts only beside a service that gets all other paths."""
+    return {
+        f"{app.path(name)}.paths.{number}": path
+        for name, paths in app.routes.items()
+        if name != WEB.name and not (name == API.name and paths == ("/",))
+        for number, path in enumerate(paths)
+    }
+
+
+def _need_errors(app: App) -> Iterator[str]:
+    """Yield an error for each service in `needs` that the application lacks, or that the needing service can't connect to."""
+    catalogue = app.catalogue
+    for tier, service in app.slot_services.items():
+        path, allowed = f"{app.path(tier)}.needs", catalogue.may_need(tier)
+        for number, need in enumerate(service.needs):
+            if need not in catalogue.names:
+                yield f"{path}.{number}: {unknown_service(app, need)}"
+            elif need not in allowed:
+                yield f"{path}: {tier} can't need {need}; remove {need}, because {tier} may only need {', '.join(sorted(allowed))}"
+            elif need not in app.names:
+                yield f"{path}: the application has no {need}; add app.{need}, or remove {need} from needs"
+    try:
+        catalogue.start_order({name: service.needs for name, service in app.slot_services.items()}, app.slot_services)
+    except CycleError as error:
+        circle = " → ".join(reversed(error.args[1]))
+        yield f"app: services need each other ({circle}), so none of them can start first; remove one of them from `needs`"
+
+
+def unknown_service(app: App, name: str) -> str:
+    """Return the second part of an error about the name of a service that the application can't have."""
+    known = list(dict.fromkeys((*services.common().names, *sorted(app.services))))
+    return f"{describe(name)} is not a tier; {explain.write_one_of(known, name)}, or add app.services.{name}"
+
+
+def _mounted(service: ServiceSettings) -> Iterator[tuple[str, str]]:
+    """Yield the config key and the path of each mount of a service."""
+    yield from (("writable", path) for path in service.writable)
+    yield from ((f"volumes.{name}", path.removesuffix(":ro")) for name, path in service.volumes.items())
+    if service.reload:
+        yield from ((f"reload.mounts.{name}", path) for name, path in service.reload.mounts.items())
+        yield from (("reload.writable", path) for path in service.reload.writable)
+
+
+def _long_commands(path: str, service: ServiceSettings) -> Iterator[str]:
+    steps = {"migrate": service.migrate, "seed": service.seed}
+    steps |= {f"tasks.{name}": step for name, step in service.tasks.items()}
+    commands = {"command": service.command} | {f"{key}.command": step.command for key, step in steps.items() if step}
+    for key, command in commands.items():
+        if (size := sum(len(word.encode()) for word in command)) > VARIABLES_SIZE:
+            yield (
+                f"{path}.{key}: the command has {size} bytes, but a process accepts {VARIABLES_SIZE}; move the command into a file of the image"
+            )
+
+
+def _contradicting_checks(app: App) -> Iterator[str]:
+    """Yield an error for each check that contradicts another setting for the same path.
+
+    Two checks contradict each other if they expect different statuses. A check that expects an error status contradicts
+    `visits` (paths of typical requests), because these requests must succeed.
+    """
+    first: dict[str, tuple[str, int]] = {}
+    for number, check in enumerate(app.checks):
+        name, status = first.setdefault(check.path, (f"app.checks.{number}", check.status))
+        if status != check.status:
+            yield f"app.checks.{number}.status: {name} also requests {check.path}, but expects status {status}; remove one of the two checks"
+        if check.status >= 400 and check.path in app.visits:
+            yield (
+                f"app.checks.{number}.status: {check.status} is an error, but requests to {check.path} must succeed, because app.visits contains it; "
+                "remove the path from app.checks or from app.visits"
+            )
+
+
+def _gateway_path_errors(app: App) -> Iterator[str]:
+    """Yield an error for each path that the gateway would answer itself, and for each api path that would leave no path to web."""
+    paths = {f"app.visits.{number}": path for number, path in enumerate(app.visits)}
+    paths |= {f"app.checks.{number}.path": check.path for number, check in enumerate(app.checks)}
+    routes = route_paths(app)
+    paths |= routes
+    paths |= {f"{app.path(tier)}.metrics": service.metrics or "" for tier, service in app.measured.items()}
+    if app.web:
+        for key, path in routes.items():
+            if covers(path, "/"):
+                yield f"{key}: {path} routes all requests to {key.split('.')[-3]}, so none reach web; use a longer prefix, such as /api, or remove web"
+    for name, path in paths.items():
+        if covers(GATEWAY_PATHS, path):
+            yield f"{name}: the gateway itself answers {GATEWAY_PATHS} and all paths below it; use another path"
+
+
+def _hidden_path_errors(app: App) -> Iterator[str]:
+    """Yield an error for each path that the application needs, but for which the gateway answers 404.
+
+    If a service has a `metrics` path, the gateway answers 404 for this path, even if the request is for another service.
+    """
+    needed = _served_paths(app)
+    needed |= {key: path for key, path in route_paths(app).items() if not covers(path, "/")}
+    for tier, service in app.listening.items():
+        probes = {f"{app.path(tier)}.health": service.health, f"{app.path(tier)}.ready": service.ready}
+        needed |= {name: path for name, path in probes.items() if path}
+    for tier, service in app.measured.items():
+        hidden = service.metrics or "/"
+        for name, path in needed.items():
+            if covers(hidden, path):
+                yield (
+                    f"{app.path(tier)}.metrics: this path makes the gateway answer 404 for {hidden} and all paths below it, but {name} needs {path}; "
+                    "serve the metrics at a separate path, such as /metrics"
+                )

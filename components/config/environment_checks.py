@@ -1,0 +1,121 @@
+"""Check an environment against its application."""
+
+from collections.abc import Iterator
+
+from ..model import names, services
+from ..model.services import DATABASE
+from . import grammar
+from .app import App, set_by_the_program
+from .app_checks import VARIABLES_SIZE, unknown_service
+from .cluster_checks import cluster_errors
+from .engine_checks import engine_errors
+from .environment import Environment
+from .grammar import describe
+from .image_checks import unpinned
+
+
+def environment_errors(app: App, environment: Environment) -> Iterator[str]:
+    """Yield an error for each value of the environment that does not match the application or the platform."""
+    shared = " and ".join(record.name for record in services.common().data)
+    for tier, size in environment.tiers.items():
+        path = f"environment.tiers.{tier}"
+        if size.reserve and size.reserve > size.cpu:
+            yield f"{path}.reserve: {size.reserve} is above the limit `cpu`; use at most {size.cpu}"
+        if size.single and not (size.ha and tier == DATABASE.name):
+            yield f"{path}.single: `single` is only for the migration to a database cluster; set ha: true, or remove `single`"
+        if size.name and tier != DATABASE.name:
+            yield f"{path}.name: only the database has this key; remove `name`"
+        if tier not in app.catalogue.names:
+            yield f"{path}: {unknown_service(app, tier)}"
+        elif tier not in app.names:
+            yield f"{path}: the application has no {tier}; remove this key, or add app.{tier}"
+        elif tier not in app.slot_services:
+            for key in ("replicas", "autoscale", "env"):
+                if key in size.model_fields_set:
+                    yield f"{path}.{key}: {shared} have no replicas, autoscaling or variables; remove {key}"
+            if size.ha and (record := app.catalogue.find(tier)) and not record.ha:
+                yield f"{path}.ha: {tier} always runs as one instance; remove `ha`"
+            if size.external and size.model_fields_set - {"external", "name"}:
+                yield f"{path}.external: {tier} is an external service, so other keys have no effect; remove external or the other keys"
+        else:
+            if size.external:
+                yield f"{path}.external: only {shared} can be external; remove `external`"
+            if size.ha:
+                yield f"{path}.ha: only {shared} have this key; replace it by `replicas`"
+            for key in ("storage", "storage_class"):
+                if key in size.model_fields_set and not app.slot_services[tier].volumes:
+                    yield f"{path}.{key}: {tier} has no volumes; remove {key}"
+            service = app.slot_services[tier]
+            for variable in sorted(set(size.env) & (set(service.env) | set_by_the_program(app, service))):
+                yield f"{path}.env.{variable}: {app.path(tier)}.env or the program sets this variable too; remove the variable here or from {app.path(tier)}.env"
+            if size.autoscale and size.autoscale.max < size.replicas:
+                yield f"{path}.autoscale.max: {size.autoscale.max} is less than `replicas`; use at least {size.replicas}"
+    yield from _backup_errors(app, environment)
+    if environment.registry and len(environment.registry) > (most := grammar.NAME_LENGTH - len(f"/{app.name}-backup")):
+        yield f"environment.registry: {describe(environment.registry)} is too long; use at most {most} characters"
+    for tier in environment.images:
+        if tier not in app.catalogue.names:
+            yield f"environment.images.{tier}: {unknown_service(app, tier)}"
+        elif tier not in app.names:
+            yield f"environment.images.{tier}: the application has no {tier}; remove this image"
+    if monitoring := environment.monitoring:
+        for key in sorted(monitoring.model_fields_set & set(monitoring.inapplicable[environment.platform])):
+            yield f"environment.monitoring.{key}: it has no effect on the platform {environment.platform}; remove it"
+        for label in filter(names.is_label, monitoring.labels):
+            yield f"environment.monitoring.labels.{label}: the program reserves this label; remove it"
+    yield from _copy_errors(environment)
+    yield from _variable_errors(app, environment)
+    yield from (cluster_errors(app, environment) if environment.kubernetes else engine_errors(app, environment))
+    if environment.pinned:
+        yield from unpinned(app, environment)
+
+
+def _backup_errors(app: App, environment: Environment) -> Iterator[str]:
+    path = "environment.tiers.database.backup"
+    for tier, size in environment.tiers.items():
+        if size.backup and tier != DATABASE.name:
+            yield f"environment.tiers.{tier}.backup: only the database has this key; remove `backup`"
+    backup = environment.tier_settings(DATABASE.name).backup
+    if not backup:
+        return
+    users = {tier: service.user for tier, service in app.slot_services.items() if service.volumes}
+    if len(set(users.values())) > 1:
+        owners = ", ".join(f"{tier}: user {user}" for tier, user in users.items())
+        yield f"{path}.full: the backup reads all volumes as one user, but their tiers have different users ({owners}); set the same user for these tiers"
+    if environment.kubernetes and backup.target.directory:
+        yield f"{path}.target.directory: pods can't use a folder of their node; replace `directory` by `volume` or `s3`"
+    if environment.kubernetes and not backup.image and not environment.registry:
+        yield f"{path}: the cluster must pull the backup image from a registry; set environment.registry"
+    if not environment.kubernetes:
+        for key in ("storage", "storage_class"):
+            if key in backup.target.model_fields_set:
+                yield f"{path}.target.{key}: it has no effect on Docker; remove it"
+
+
+def _variable_errors(app: App, environment: Environment) -> Iterator[str]:
+    for tier, service in app.slot_services.items():
+        variables = service.env | environment.tier_settings(tier).env
+        size = sum(len(text.encode()) for pair in variables.items() for text in pair)
+        if size > VARIABLES_SIZE:
+            yield (
+                f"{app.path(tier)}.env: all variables together have {size} bytes, but a process accepts {VARIABLES_SIZE}; "
+                "move the longest values into files of the image"
+            )
+
+
+def _copy_errors(environment: Environment) -> Iterator[str]:
+    for tier, size in environment.tiers.items():
+        path = f"environment.tiers.{tier}.copy_of"
+        if not size.copy_of:
+            continue
+        if tier != DATABASE.name:
+            yield f"{path}: only the database has this key; remove `copy_of`"
+        elif environment.protect_data:
+            yield f"{path}: copy_of requires protect_data: false; remove one of them"
+        elif not size.backup:
+            yield f"{path}: the backup workload restores the copy, but backups are not set; set environment.tiers.database.backup"
+        elif environment.archived:
+            yield (
+                f"{path}: the continuous archive would store personal data before it is anonymised; back up to a volume "
+                "(environment.tiers.database.backup.target), or remove copy_of"
+            )

@@ -1,0 +1,231 @@
+"""Names and labels of the resources that the program creates.
+
+Platforms take resource names from this module. The checks of the configuration refuse a name that the program uses itself.
+Names are part of the state of deployed stacks: add new names, but never change an existing name or template.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from . import services
+
+# ---------------------------------------------------------------------- labels
+
+LABEL_APP, LABEL_ENVIRONMENT, LABEL_ROLE, LABEL_TIER = "tiers.app", "tiers.environment", "tiers.role", "tiers.tier"
+LABEL_SLOT, LABEL_RELEASE, LABEL_ATTEMPT, LABEL_SWITCH = (
+    "tiers.slot",
+    "tiers.release",
+    "tiers.attempt",
+    "tiers.switch",
+)
+LABEL_MEMBER, LABEL_CONTENT = "tiers.member", "tiers.content"
+LABEL_DATA = "tiers.data"
+"""Label that declares whether a resource holds data that no update may lose (components/safety/data.py)."""
+LABEL_NEEDS = "tiers.needs/{name}"
+LABEL_DASHBOARD = "grafana_dashboard"
+STANDARD = "app.kubernetes.io"
+LABEL_NAME, LABEL_INSTANCE, LABEL_PART_OF, LABEL_MANAGED_BY, LABEL_COMPONENT, LABEL_VERSION = (
+    f"{STANDARD}/{part}" for part in ("name", "instance", "part-of", "managed-by", "component", "version")
+)
+POD_SECURITY = "pod-security.kubernetes.io/{mode}"
+_LABELS = frozenset(
+    {LABEL_NAME, LABEL_INSTANCE, LABEL_PART_OF, LABEL_MANAGED_BY, LABEL_COMPONENT, LABEL_VERSION, LABEL_DASHBOARD}
+)
+_LABEL_PREFIXES = ("tiers.", "tiers/", POD_SECURITY.partition("{")[0])
+
+
+def is_label(key: str) -> bool:
+    """Return whether a label key is reserved for the program. The prefix `tiers.` is reserved because later
+    versions may add labels."""
+    return key in _LABELS or key.startswith(_LABEL_PREFIXES)
+
+
+# ---------------------------------------------------------------------- volumes, claims and tasks
+
+
+class Template:
+    """Template of a name with fields, such as `{data}-{number}`."""
+
+    def __init__(self, text: str, **fields: str | Callable[[], str]) -> None:
+        """Create a template.
+
+        Args:
+            text: the name, with fields in braces.
+            fields: regular expression of the values of each field, or a function that returns the expression.
+        """
+        self.text = text
+        self._fields = fields
+
+    def of(self, **fields: object) -> str:
+        """Return the name with these values in the fields."""
+        return self.text.format(**fields)
+
+    def matches(self, name: str) -> bool:
+        """Return whether this template can produce `name`."""
+        return re.fullmatch(self._pattern(), name) is not None
+
+    def _pattern(self) -> str:
+        parts = re.split(r"{(\w+)}", self.text)
+        return "".join(self._field(part) if number % 2 else re.escape(part) for number, part in enumerate(parts))
+
+    def _field(self, name: str) -> str:
+        pattern = self._fields[name]
+        return f"(?:{pattern if isinstance(pattern, str) else pattern()})"
+
+
+SERVICE_NAME = r"[a-z](?:-?[a-z0-9]){0,29}"
+"""Regular expression of the names that a service may have."""
+DATABASE_DATA, CACHE_DATA, BACKUPS = "database-data", "cache-data", "backups"
+DATABASE_CLUSTER = "database-ha"
+GATEWAY, GATEWAY_STATE = "gateway", "gateway-state"
+"""Names of the gateway's container, and of the volume with the gateway's files."""
+PROMETHEUS_DATA, PROMETHEUS_RELEASED = "prometheus-data", "prometheus-released"
+PROMETHEUS_CONFIG = Template("prometheus-config-{version}", version="[0-9a-f]{6}")
+SERVICE_DATA = Template("{service}-data", service=lambda: _any_of(services.common().data))
+SCRIPTS = Template("{data}-scripts", data=lambda: f"{_any_of(services.common().data)}|{DATABASE_CLUSTER}")
+MEMBER_DATA = Template("{data}-{number}", data=CACHE_DATA, number=r"\d+")
+INSTANCE_DATA = Template("{cluster}{instance}", cluster=DATABASE_CLUSTER, instance="(-.+)?")
+"""Names of the PersistentVolumeClaims of a database cluster. CloudNativePG adds a suffix to the name of the cluster. The
+temporary cluster of `make restore TO=` has a suffix, too."""
+POD_SECRETS, POD_SCRIPTS = "secrets", "scripts"
+"""Names of a pod's volumes for secrets and scripts. `_VOLUMES` needs no entry for scripts: only data services have scripts, and
+the configuration can't name volumes of data services."""
+_VERSIONS = "(-[0-9a-f]{6})+"
+
+
+def _any_of(records: Iterable[services.Service]) -> str:
+    return "|".join(re.escape(record.name) for record in records)
+
+
+def _owner() -> str:
+    """Return a regular expression that matches `{owner}` in names of secret volumes.
+
+    An owner is a service in a slot (`blue-api`), a data service, an exporter of a data service, the backup or the archive
+    proxy. A service in a slot may have any name, because an application names its further services.
+    """
+    shared = _any_of(services.common().data)
+    return f"(?:blue|green)-{SERVICE_NAME}|(?:{shared})(?:-exporter)?|backup|vault"
+
+
+SECRET_FILES = Template("{owner}-secrets{versions}", owner=_owner, versions=_VERSIONS)
+
+_VOLUMES = tuple(
+    name if isinstance(name, Template) else Template(name)
+    for name in (SERVICE_DATA, BACKUPS, GATEWAY, GATEWAY_STATE, PROMETHEUS_DATA, PROMETHEUS_RELEASED,
+                PROMETHEUS_CONFIG, SCRIPTS, MEMBER_DATA, INSTANCE_DATA, POD_SECRETS, SECRET_FILES)
+)  # fmt: skip
+# The container of a task `secrets-0a1b2c` would be named `blue-api-secrets-0a1b2c`, and a secret volume may have the same name.
+_TASKS = (Template("secrets{versions}", versions=_VERSIONS),)
+
+
+def is_volume(name: str) -> bool:
+    """Return whether a volume or PersistentVolumeClaim of the program may have this name, on any platform."""
+    return any(template.matches(name) for template in _VOLUMES)
+
+
+_WORKLOADS = frozenset(
+    {
+        GATEWAY,
+        "backup",
+        "blue",
+        "cluster",
+        "engine",
+        "green",
+        "ground",
+        "monitoring",
+        "prometheus",
+        "release",
+        "smoke",
+        "switch",
+        "vault",
+    }
+)
+"""Names of the program's components, workloads, tasks and scrape jobs, except those of data services."""
+
+
+def secret_variable(name: str) -> str:
+    """Return the environment variable that contains the path of a secret's file, such as `API_KEY_FILE`."""
+    return f"{services.prefix(name)}_FILE"
+
+
+def is_workload(name: str) -> bool:
+    """Return whether the program itself has, or may have, a component or workload of this name, on any platform."""
+    data = [record.name for record in services.common().data]
+    return name in _WORKLOADS or name.startswith(tuple(f"{record}-" for record in data))
+
+
+def is_part(suffix: str, tasks: Collection[str]) -> bool:
+    """Return whether a service has a container or another object of the name `SERVICE-SUFFIX`.
+
+    Args:
+        suffix: the part of the name after the name of the service.
+        tasks: names of the service's tasks, without migration and seed.
+    """
+    return (
+        suffix in {"migrate", "seed", *tasks}
+        or re.fullmatch(rf"\d+|secrets({_VERSIONS})?(-files)?", suffix) is not None
+    )
+
+
+def is_task(name: str) -> bool:
+    """Return whether a task with this name could get the same container name as another object of the program."""
+    return any(template.matches(name) for template in _TASKS)
+
+
+# ---------------------------------------------------------------------- names that a platform accepts
+
+SUBDOMAIN, FOLDER_NAME, REPOSITORY = 253, 255, 255
+"""Maximum lengths in characters: name of a Kubernetes object, name of a Docker volume, and name of an image without its tag."""
+
+
+def short_hash(text: str, digits: int = 8) -> str:
+    """Return the first hexadecimal digits of the SHA-256 of `text`."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:digits]
+
+
+def versions(secrets: Sequence[str], max_length: int) -> str:
+    """Return a suffix for names, as in `-0a1b2c-3d4e5f`. A change of one of the secret versions changes the suffix.
+
+    The suffix contains the first six digits of each version. If the result would exceed `max_length` characters, the suffix is
+    a hash of all versions instead.
+    """
+    text = "".join(f"-{version[:6]}" for version in secrets)
+    if len(text) <= max_length:
+        return text
+    digits = short_hash(text, 12)
+    return f"-{digits[:6]}-{digits[6:]}"
+
+
+def without_versions(name: str) -> str:
+    """Return the name of a secret volume, or of the container that fills the volume, without the versions of the secrets."""
+    return re.sub(rf"{_VERSIONS}(-files)?$", r"\2", name)
+
+
+def is_dns_label(text: str) -> bool:
+    """Return whether `text` is a DNS label (RFC 1123). Kubernetes requires a DNS label as the name of a namespace,
+    and of the volumes and ports of a pod."""
+    return re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", text, re.ASCII) is not None
+
+
+def as_dns_label(text: str, unique: str) -> str:
+    """Return a DNS label that consists of the valid characters of `text` and a hash of `unique`."""
+    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:54].rstrip("-")
+    return "-".join(part for part in (plain, short_hash(unique)) if part)
+
+
+def as_repository(folder: str, max_length: int) -> str:
+    """Return the name of a build folder in a form that is valid in an image name, of at most `max_length` characters."""
+    text = re.sub(r"[^a-z0-9._-]+", "-", folder.lower())
+    if not re.fullmatch(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*", text):
+        text = re.sub(r"[._-]+", "-", text).strip("-")
+    return text[:max_length].rstrip("._-")
+
+
+def as_file_name(name: str, max_length: int = SUBDOMAIN) -> str:
+    """Return a file name in a form that is valid as a key of a ConfigMap, of at most `max_length` characters.
+
+    A long name is cut in its middle, because its end shows the file's type.
+    """
+    text = re.sub(r"[^-._a-zA-Z0-9]", "-", name)
+    return text if len(text) <= max_length else f"{text[: max_length - 60]}-{short_hash(name)}{text[-50:]}"

@@ -1,0 +1,407 @@
+"""Workloads: dataclasses of the processes to deploy, independent of Pulumi and of the platform.
+
+Sizes are in bytes, times in seconds, `cpu` in processors. Paths are absolute paths in the container. The digest of a release
+covers all fields, except fields with the metadata `released: False`. A change of a covered field makes a new release. The number
+of replicas (`Scale`) is not part of a release.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from .services import AccessMode
+
+SECRETS = "/run/secrets"
+"""Folder of the secret files in a container, on every platform."""
+SCRATCH = 64 * 2**20
+"""Default size in bytes of each writable path. Writable paths are in memory."""
+SCRIPTS = "/docker-entrypoint-initdb.d"
+"""Folder of the scripts that the public PostgreSQL image runs in a new database."""
+
+
+class Zone(StrEnum):
+    """Network zone. Two workloads can connect to each other only if they share a zone."""
+
+    EDGE = "edge"
+    """Zone of the gateway, of the services to which the gateway routes requests, and of the services that call the api."""
+    DATA = "data"
+    """Zone of the data services and of their clients."""
+    WATCH = "watch"
+    """Zone of Prometheus and of the workloads with metrics, in environments with `monitoring`."""
+    OUTSIDE = "outside"
+    """Zone of the published gateway and of the services with `egress`. Only this zone has access to the outside network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """An image to pull, or an image to build if `context` is set.
+
+    The tag of an image to build is the digest of its build context. A changed file therefore makes a new release.
+
+    Example:
+        image = Image(reference="nginx:1.27")
+    """
+
+    reference: str
+    """Name of the image with its tag or digest."""
+    context: str | None = field(default=None, metadata={"released": False})
+    """Folder of the build context, relative to the program's folder; None to pull the image."""
+    target: str | None = field(default=None, metadata={"released": False})
+    """Stage of the Dockerfile to build; None for the last stage. The tag includes the stage."""
+    base: str | None = field(default=None, metadata={"released": False})
+    """Base image, for a Dockerfile with the argument BASE. The digest in the tag covers the name of the
+    base image."""
+    path: str = field(default="", metadata={"released": False})
+    """Config path of the image, for errors."""
+    pull_secrets: tuple[str, ...] = ()
+    """Names of the Kubernetes Secrets to pull the image with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A health check, by an HTTP request or by a command in the container.
+
+    A request passes if the response has the status 200. A command passes if it ends with 0.
+
+    Example:
+        probe = Probe(path="/health", port=8000)
+        probe = Probe(command=("pg_isready", "-q"))
+    """
+
+    path: str = ""
+    """Path of the HTTP request; empty if the probe is a command."""
+    port: int = 0
+    """Port of the HTTP request."""
+    command: tuple[str, ...] = ()
+    """Command to run in the container; empty if the probe is an HTTP request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Resource limits of a container. The processor time is limited to `cpu`. A container that exceeds `memory` is killed.
+
+    Example:
+        resources = Resources(cpu=0.5, memory=512 * 2**20)
+    """
+
+    cpu: float
+    """Limit of processor time, in processors."""
+    memory: int
+    """Limit of memory, in bytes."""
+    reserve: float | None = None
+    """Processors that Kubernetes reserves for the container (request); None for a quarter of `cpu`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secret:
+    """A secret that a container reads from a file. The value is not part of this object.
+
+    Example:
+        secret = Secret(name="api-key", version="4be1a0c2")
+        variables = {"API_KEY_FILE": secret.path}  # /run/secrets/api-key
+    """
+
+    name: str
+    """Name of the secret in the configuration, and of its file."""
+    version: str
+    """Hash of the value, or of the reference to a value in the cluster. A new version makes a new release."""
+    plain: bool = field(default=True, metadata={"released": False})
+    """True if the value is known to need no quotes in Redis' configuration. False for a value in the
+    cluster, because the program can't read that value."""
+    pairable: bool = field(default=True, metadata={"released": False})
+    """True if a list of `key=value` pairs can contain the value. For a value in the cluster, which the program can't read, this is
+    assumed to be true."""
+
+    @property
+    def path(self) -> str:
+        """Path of the file with the value, in the container."""
+        return f"{SECRETS}/{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A volume for data that outlives every release. A new size or storage class makes no new release.
+
+    Example:
+        volume = Volume(name="uploads", path="/var/lib/app", size=10 * 2**30)
+    """
+
+    name: str
+    """Name of the volume. Services that name the same volume share it."""
+    path: str
+    """Path at which the container mounts the volume."""
+    read_only: bool = False
+    """True to mount the volume read-only."""
+    size: int = field(default=2**30, metadata={"released": False})
+    """Size in bytes on Kubernetes. On Docker the volume has no limit."""
+    storage_class: str | None = field(default=None, metadata={"released": False})
+    """StorageClass on Kubernetes; None for the cluster's default."""
+    access: AccessMode = field(default=AccessMode.ANY_NODE, metadata={"released": False})
+    """Access mode on Kubernetes: whether several nodes may mount the volume at the same time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """A script that runs once, when a data service initialises its empty volume."""
+
+    name: str
+    """File name. Scripts run in the order of their names."""
+    text: str
+    """Content of the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A folder on the host of the Docker engine that a container mounts: source code for live reload, or the target of backups."""
+
+    source: str
+    """Absolute path of the folder on the host."""
+    path: str
+    """Path at which the container mounts the folder."""
+    writable: bool = field(default=False, metadata={"released": False})
+    """True if the container may write to the folder."""
+
+
+SEED = "seed"
+"""Name of the task that inserts sample data. No service waits for this task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A command that runs to its end before a service starts, in the image and environment of the service.
+
+    If the command fails or exceeds its time limit, the release fails and the live slot stays unchanged.
+
+    Example:
+        task = Task(name="migrate", command=("alembic", "upgrade", "head"), timeout=120)
+    """
+
+    name: str
+    """Name of the task, such as `migrate`."""
+    command: tuple[str, ...]
+    """Command and arguments. The command must be safe to run twice."""
+    timeout: float
+    """Time limit, in seconds."""
+    env: tuple[tuple[str, str], ...] = ()
+    """Environment variables as pairs of name and value. These variables replace the service's variables of the same name."""
+    path: str = field(default="", metadata={"released": False})
+    """Config path of the task, for errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed(Task):
+    """A command that runs on a schedule. After a failure the command runs again at the next time of the schedule."""
+
+    at: str
+    """Schedule as a cron expression, in UTC."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Number of replicas of a service. The number is not part of a release, so the live slot is scaled without a switch.
+
+    Example:
+        scale = Scale(replicas=2, most=10)
+    """
+
+    replicas: int = 1
+    """Number of replicas; with autoscaling the minimum."""
+    most: int | None = None
+    """Maximum number of replicas with autoscaling; None without autoscaling."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A process that a platform keeps running, with everything that it needs: image, limits, environment, volumes, network.
+
+    The release's digest covers all fields, except fields with the metadata `released: False`. A workload is the same on every
+    platform.
+
+    Example:
+        workload = Workload(
+            tier="api",
+            image=Image(reference="shop-api:1.4.0"),
+            resources=Resources(cpu=0.5, memory=512 * 2**20),
+            port=8000,
+            probe=Probe(path="/health", port=8000),
+            zones=(Zone.EDGE,),
+        )
+    """
+
+    tier: str
+    """Name of the service, such as `api`."""
+    image: Image
+    """Image of the container."""
+    resources: Resources
+    """Processor and memory limits of each replica."""
+    command: tuple[str, ...] = ()
+    """Command and arguments; empty for the image's command."""
+    env: tuple[tuple[str, str], ...] = ()
+    """Environment variables as pairs of name and value, sorted."""
+    secrets: tuple[Secret, ...] = ()
+    """Secrets that the container mounts as files."""
+    port: int | None = None
+    """Port that the process listens on; None if it accepts no connections."""
+    probe: Probe | None = None
+    """Health check. Kubernetes restarts a replica that fails the check. None: a replica is healthy while its process runs."""
+    ready: Probe | None = None
+    """Readiness probe. A replica that fails this probe gets no requests. None: `probe` is the readiness probe, too."""
+    zones: tuple[Zone, ...] = ()
+    """Network zones that the workload joins."""
+    egress: bool = False
+    """True if the workload may connect to the outside."""
+    autoscaled: float | None = None
+    """Average processor use of a replica, in processors, above which replicas are added. None: no autoscaling."""
+    priority: str | None = None
+    """PriorityClass on Kubernetes; None for the cluster's default."""
+    writable: tuple[str, ...] = ()
+    """Writable paths in memory. All other paths of the container, except volumes, are read-only."""
+    scratch: int = SCRATCH
+    """Size of each `writable` path, in bytes."""
+    volumes: tuple[Volume, ...] = ()
+    """Data volumes, which outlive every release."""
+    mounts: tuple[Mount, ...] = ()
+    """Folders on the host of the Docker engine that the container mounts. Docker only."""
+    scripts: tuple[Script, ...] = ()
+    """Scripts that run in a new database, sorted by name. A changed script does not restart the workload."""
+    user: int = 10001
+    """UID and GID of the process."""
+    start_within: float = 60
+    """Time limit in seconds to become healthy."""
+    stop_within: float = 30
+    """Time limit in seconds to finish open work before the process is killed."""
+    tasks: tuple[Task, ...] = ()
+    """Tasks that run before the workload starts, in this order."""
+    needs: tuple[str, ...] = ()
+    """Names of the services that the workload connects to."""
+    belongs_to: str = field(default="", metadata={"released": False})
+    """Tier of a further service (`app.services`): web, api or worker. Empty if the service is named after its tier."""
+    path: str = field(default="", metadata={"released": False})
+    """Config path of the workload, for errors; empty for `app.TIER`."""
+    former: tuple[str, ...] = field(default=(), metadata={"released": False})
+    """Equivalent command that an earlier version of the program used. A running workload with this command is not restarted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicated(Workload):
+    """A stateful workload with several members, such as Redis with Sentinel. One member, the primary, accepts writes.
+
+    Each member mounts one of the `volumes`, and gets its own name in the environment variable MEMBER. Members connect to each
+    other by name.
+    """
+
+    names: tuple[str, ...]
+    """Host names of the members, in the order of `volumes`. If a single instance was deployed before, the first member uses its volume."""
+    watcher: Workload
+    """Process that runs next to each member and mounts the volume of the member. The watchers elect the primary."""
+    proxy: Workload
+    """Proxy that connects clients to the primary. Clients reach the proxy by the name of the service."""
+    leave: tuple[str, ...]
+    """Command that runs in a member before the member stops. The command hands the primary role to another member."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExternalService:
+    """A data service that the program does not deploy, such as a managed database. Workloads may connect to its server.
+
+    Example:
+        database = ExternalService(tier="database", host="db.example.com", port=5432)
+    """
+
+    tier: str
+    """Name of the service, `database` or `cache`."""
+    host: str
+    """Host name of the server."""
+    port: int
+    """Port of the server."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """Continuous archive of a database cluster, for point-in-time recovery: WAL files and scheduled base backups."""
+
+    vault: Workload
+    """Archive proxy: an S3 server that encrypts objects and stores them in the bucket."""
+    access: Secret
+    """Id of the access key. The database uses the key for the archive proxy, and the proxy uses the same key for
+    the bucket."""
+    secret: Secret
+    """Secret part of the access key."""
+    schedule: str
+    """Schedule of base backups as a cron expression, in UTC."""
+    days: int
+    """Retention of base backups and WAL files, in days."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseCluster:
+    """A PostgreSQL cluster (CloudNativePG): one primary, synchronous replicas and a connection pooler. Kubernetes only.
+
+    If the primary fails, a replica becomes the primary, and no acknowledged write is lost.
+
+    Example:
+        is_cluster = isinstance(application.data["database"], DatabaseCluster)  # environment.tiers.database.ha
+    """
+
+    tier: str
+    """Name of the service, `database`."""
+    name: str
+    """Prefix of the cluster's host names: `NAME-rw` is the primary, `NAME-ro` are the replicas."""
+    pooled: str
+    """Host name of the connection pooler."""
+    image: Image
+    """Image of the instances."""
+    pooler: Image
+    """Image of the connection pooler."""
+    resources: Resources
+    """Processor and memory limits of each instance."""
+    database: str
+    """Name of the database to create."""
+    owner: str
+    """Role that owns the database."""
+    password: Secret
+    """Password of the owner."""
+    port: int
+    """Port of the instances and of the pooler."""
+    volume: Volume
+    """Size and storage class of the volume that each instance gets."""
+    instances: int = 3
+    """Number of instances, including the primary."""
+    scripts: tuple[Script, ...] = ()
+    """SQL files that run once in a new database, as the owner of the database, sorted by name."""
+    priority: str | None = None
+    """PriorityClass of the instances; None for the cluster's default."""
+    start_within: float = 120
+    """Time limit in seconds to become ready."""
+    apart: Literal["zones", "hosts", "anywhere"] = "hosts"
+    """Failure domain that no two instances share: a zone or a host. `anywhere` allows two instances on one node."""
+    archive: Archive | None = None
+    """Continuous archive of the cluster; None without backups to a bucket."""
+    beside: Workload | None = None
+    """Single instance that the cluster replaces, which stays deployed during migration; None otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """A route from the gateway to a service of the live slot, by path prefix. The longest matching prefix wins.
+
+    Example:
+        route = Route(tier="api", prefixes=("/api",), port=8000, health="/health")
+    """
+
+    tier: str
+    """Name of the service."""
+    prefixes: tuple[str, ...]
+    """Path prefixes of the requests to route."""
+    port: int
+    """Port of the service."""
+    health: str
+    """Path of the request by which the gateway and the smoke test check the service."""
+    hosts: tuple[str, ...] = ()
+    """Host names of the requests to route, on Kubernetes; empty for all hosts."""
+    gateway: str = ""
+    """Settings of the gateway that are part of a release, as text: JSON on Kubernetes; on Docker `watched` if the gateway has metrics."""
+    hidden: tuple[str, ...] = ()
+    """Paths for which the gateway answers 404, such as the path of metrics."""
+    sticky: bool = True
+    """True to route the requests of a loaded page to the slot that served the page, while that slot runs."""

@@ -1,0 +1,1 @@
+"""Monitoring: metrics exporters, recording rules, alerts and the dashboard."""

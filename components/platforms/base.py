@@ -1,0 +1,570 @@
+"""Interface of a platform: the protocols that Docker and Kubernetes implement, and the types and helpers that both use.
+
+A `Deployer` registers resources. An `Inspector` reads a deployed environment. Components use only these protocols. Docker and
+Kubernetes import this module, but not each other.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from pulumi import CustomTimeouts, Input, Output, ProviderResource, Resource, ResourceHookBinding
+
+from ..config import GATEWAY_PATHS, App, ConfigError, Environment, questions
+from ..context import Context
+from ..model import services
+from ..model.names import LABEL_APP, secret_variable
+from ..model.workload import DatabaseCluster, ExternalService, Route, Scale, Task, Timed, Workload
+from ..observability.alerts import MonitoringScope
+from ..release.checkpoint import Checkpoint, Entry
+from ..release.live import Routing
+from ..release.planner import Release, Slot
+
+SLOT_HEADER = "X-Tiers-Slot"
+"""Name of the header with which a request selects a slot. In a response the header names the slot that answered."""
+COOKIE = "tiers-release"
+"""Name of the cookie that the response of a page sets. With this cookie, later requests of the page reach the page's release."""
+SHARED = "both slots share this service"
+"""Effect on users, in error messages about a tier that both slots share. For a tier of one slot, the module `impact` returns this text."""
+ONCE_WITHIN = 6 * 3600
+"""Time limit in seconds of a scheduled command that a person runs by hand (`run_once`)."""
+Dependencies = Sequence[Input[Resource]]
+
+
+@cache
+def toolbox_program() -> str:
+    """Return the text of toolbox.py. Containers run this program to wait for a service, to run the smoke test, and to move traffic.
+
+    Any change of the text also changes these containers, because they get the text as an argument of their command.
+    """
+    return Path(__file__).with_name("toolbox.py").read_text()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotTarget:
+    """Target of a deployment: a slot, and the release that the slot gets.
+
+    Example:
+        target = SlotTarget(slot=rollout.plan.render, release=rollout.plan.release)
+    """
+
+    slot: Slot
+    """Slot to deploy to."""
+    release: Release
+    """Release that the slot gets."""
+
+
+class Line(NamedTuple):
+    """Line of a container's log, with the timestamp of the platform.
+
+    `slot` and `release` are empty for tiers that both slots share.
+    """
+
+    when: str
+    tier: str
+    slot: str
+    release: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Location:
+    """Address of the platform of a stack: the host of a Docker engine, or the context and the namespace of a Kubernetes cluster."""
+
+    app: str
+    stack: str
+    host: str = ""
+    context: str = ""
+    namespace: str = ""
+
+    @property
+    def platform(self) -> str:
+        """Name of the platform in the configuration: `docker` or `kubernetes`."""
+        return "kubernetes" if self.context else "docker"
+
+    @property
+    def name(self) -> str:
+        """Name of the platform for error messages."""
+        return f"the cluster of context {self.context}" if self.context else f"the engine at {self.host}"
+
+    @property
+    def instance(self) -> str:
+        """Name of the stack on its platform: `APP-STACK`. Container names begin with this name, and Kubernetes objects have it as a label."""
+        return f"{self.app}-{self.stack}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    """Objects of a stack that exist on its platform. Each object has a key, such as `volume NAME` on Docker."""
+
+    keys: frozenset[str] = frozenset()
+    stopped: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Containers that do not run, and Deployments that a person scaled to 0: key → state in the platform's words."""
+    unhealthy: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Containers that run but are not healthy: key → state."""
+    kinds: frozenset[str] | None = None
+    """Kinds of objects that could be listed; None for all kinds. An object of a kind that could not be listed counts as existing."""
+
+
+def readiness(route: Route) -> str:
+    """Return the readiness path of a tier. In a request with `SLOT_HEADER` the gateway rewrites this path to the health path."""
+    return f"{GATEWAY_PATHS}/{route.tier}"
+
+
+def listening_ports(app: App) -> dict[str, int]:
+    """Return the port of each tier that accepts connections, by the tier's name."""
+    listening = {name: service.port for name, service in app.listening.items()}
+    return listening | {record.name: services.port_of(record.name) for record in services.common().data}
+
+
+def smoke_checks(app: App, routes: Sequence[Route]) -> str:
+    """Return the requests of the smoke test as JSON: the readiness of each tier, then `app.checks`.
+
+    The name of a request is the configuration key that defines the request, because error messages contain the name.
+    """
+    requests: list[dict[str, Any]] = []
+    for route in routes:
+        settings = app.listening.get(route.tier)
+        key = "ready" if settings and settings.ready else "health"
+        requests.append({"name": f"{app.path(route.tier)}.{key}: {route.health}", "path": readiness(route)})
+    return json.dumps(requests + questions(app.checks))
+
+
+def variables(
+    workload: Workload, target: SlotTarget | None, ports: Mapping[str, int], task: Task | None = None
+) -> dict[str, str]:
+    """Return the environment variables of a workload or of one of its tasks.
+
+    The variables are the workload's settings and the paths of its secret files. A workload in a slot also gets RELEASE, SLOT and
+    the URL of each service that it needs.
+
+    Args:
+        workload: the workload.
+        target: slot and release of the workload; None for a workload that both slots share.
+        ports: ports of the services in slots, by the service's name. Services without a port are absent.
+        task: the task; None for the workload itself.
+    """
+    values = dict(workload.env)
+    values |= {secret_variable(secret.name): secret.path for secret in workload.secrets}
+    if target:
+        values |= {"RELEASE": str(target.release), "SLOT": target.slot}
+        values |= {
+            f"{services.prefix(name)}_URL": f"http://{name}-{target.slot}:{ports[name]}"
+            for name in workload.needs
+            if name in ports
+        }
+    values |= dict(task.env if task else ())
+    return dict(sorted(values.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DesiredState:
+    """Desired state of a resource in a kept slot, which gets no new release. `KeptSlot` registers the resource in this state.
+
+    Example:
+        state = DesiredState(inputs=entry.inputs)
+    """
+
+    inputs: Mapping[str, Any]
+    """Inputs of the resource."""
+    hooks: ResourceHookBinding | None = None
+    """Hooks of the resource, such as the explanation of an error; None for no hooks."""
+    timeouts: CustomTimeouts | None = None
+    """Time limits of the provider; None for the provider's defaults."""
+    theirs: list[str] | None = None
+    """Paths of inputs that a controller in the cluster, such as an autoscaler, sets. Pulumi ignores changes of these inputs."""
+    reads: tuple[str, ...] = ()
+    """Names of the outputs that `passed` reads."""
+    passed: Callable[[Resource], Output[Resource]] | None = None
+    """Function that returns the resource once the resource's command has succeeded; None to wait only until the resource exists."""
+    secret_outputs: list[str] | None = None
+    """Names of outputs that Pulumi encrypts in the state."""
+
+
+class Deployer(Protocol):
+    """Operations that deploy to a platform. An operation registers resources as children of `parent`.
+
+    Most operations return the resources that later operations must wait for. Components call the operations, so a program passes
+    the deployer (`rollout.platform`) to its components.
+
+    Example:
+        gateway = Gateway("gateway", GatewayArgs(platform=rollout.platform))
+    """
+
+    @property
+    def inspector(self) -> "Inspector":
+        """Inspector of this platform's environment."""
+        ...
+
+    def provider_for(self, parent: Resource) -> ProviderResource:
+        """Return the provider for children of the component `parent`.
+
+        A provider in the component's options takes precedence over the platform's provider.
+        """
+        ...
+
+    @property
+    def foundation_resources(self) -> Sequence[Resource]:
+        """Resources that every other resource depends on. `pulumi destroy` therefore deletes them last."""
+        ...
+
+    @property
+    def url(self) -> str:
+        """URL that users open."""
+        ...
+
+    @property
+    def namespace(self) -> str:
+        """Value of the metrics label `namespace`, which distinguishes this environment from other environments."""
+        ...
+
+    def logs(self, live: Slot) -> Mapping[str, str]:
+        """Return shell commands that follow logs: name of the tier → command.
+
+        For a tier that each slot has, the command follows the log in slot `live`.
+        """
+        ...
+
+    def provision(
+        self, parent: Resource, workloads: Sequence[Workload], target: SlotTarget | None
+    ) -> Mapping[str, Resource]:
+        """Provision images, secret files and scripts of workloads. Pass the returned resources as `provisioned`."""
+        ...
+
+    def deploy_stateful(
+        self, parent: Resource, workload: Workload, provisioned: Mapping[str, Resource]
+    ) -> Sequence[Resource]:
+        """Deploy a stateful workload that both slots share."""
+        ...
+
+    def deploy_scheduled(
+        self, parent: Resource, workload: Workload, times: Sequence[Timed], provisioned: Mapping[str, Resource]
+    ) -> Sequence[Resource]:
+        """Deploy a workload that both slots share, and run its commands on their schedules.
+
+        On a platform without a scheduler the workload itself runs the commands: it gets each schedule as an argument
+        `NAME=SCHEDULE`.
+        """
+        ...
+
+    def allow_external_access(self, parent: Resource, elsewhere: ExternalService) -> Sequence[Resource]:
+        """Allow tiers to connect to an external data service that they need."""
+        ...
+
+    def deploy_service(
+        self,
+        parent: Resource,
+        workload: Workload,
+        target: SlotTarget,
+        scale: Scale,
+        provisioned: Mapping[str, Resource],
+        after: Dependencies,
+    ) -> Sequence[Resource]:
+        """Deploy a service to a slot.
+
+        Returns:
+            Resources that exist once every replica is healthy.
+        """
+        ...
+
+    def run_task(
+        self,
+        parent: Resource,
+        workload: Workload,
+        task: Task,
+        target: SlotTarget,
+        provisioned: Mapping[str, Resource],
+        after: Dependencies,
+    ) -> Output[Resource]:
+        """Run a task to its end. If the task fails, the returned output fails with the last lines of the task's log."""
+        ...
+
+    def rescaled(self, entry: Entry, scales: Mapping[str, Scale]) -> DesiredState | None:
+        """Return the desired state of a kept slot's resource at the configured scale, or None if the resource stays unchanged."""
+        ...
+
+    def resumed(self, entry: Entry, scales: Mapping[str, Scale]) -> DesiredState:
+        """Return the desired state, at the configured scale, of a resource that was deleted when its slot was suspended."""
+        ...
+
+    def with_current_secrets(self, entry: Entry, workload: Workload, target: SlotTarget) -> DesiredState | None:
+        """Return the desired state of the resource `entry` with the current values of a workload's secrets.
+
+        Return None if `entry` is not the resource with these secrets in these versions.
+        """
+        ...
+
+    def suspended_route(self, entry: Entry) -> DesiredState | None:
+        """Return the desired state of a suspended slot's routing resource: requests with the release cookie don't reach the slot.
+
+        Return None if `entry` is not a routing resource.
+        """
+        ...
+
+    def active_route(self, entry: Entry) -> DesiredState:
+        """Return the desired state of a routing resource with its original inputs, to undo `suspended_route`."""
+        ...
+
+    def deploy_gateway(self, parent: Resource) -> Resource:
+        """Deploy the gateway that users connect to."""
+        ...
+
+    def route_slot(
+        self, parent: Resource, routes: Sequence[Route], target: SlotTarget, after: Dependencies
+    ) -> Dependencies:
+        """Route requests to a slot if `SLOT_HEADER` names the slot or `COOKIE` names the slot's release.
+
+        The slot may be live or idle. Once the returned resources exist, no request reaches the release that the slot had before.
+        """
+        ...
+
+    def run_smoke_test(
+        self, parent: Resource, routes: Sequence[Route], target: SlotTarget, after: Dependencies
+    ) -> Output[Resource]:
+        """Run the smoke test of a slot: request every route and all of `app.checks` through the gateway."""
+        ...
+
+    def move_traffic(
+        self, parent: Resource, target: SlotTarget, routes: Sequence[Route] | None, count: int, after: Dependencies
+    ) -> Output[Resource]:
+        """Move all traffic to a slot. No other operation moves traffic.
+
+        Args:
+            routes: routes of the new release; None for a kept slot, which keeps its routes. The health of a kept slot is
+                checked before the switch.
+            count: sequence number of this switch in the stack; the first switch is 1.
+        """
+        ...
+
+    def restore_switch(
+        self, parent: Resource, target: SlotTarget, count: int, after: Dependencies, *, beside: bool
+    ) -> Output[Resource]:
+        """Recreate the missing resource of the last switch. The slot is already live, so traffic does not move.
+
+        Args:
+            count: sequence number of the last switch in the stack.
+            beside: True if this update later moves traffic with a new switch.
+        """
+        ...
+
+    def deploy_monitoring(
+        self,
+        parent: Resource,
+        monitored: MonitoringScope,
+        exporters: Mapping[str, Workload],
+        after: Mapping[str, Sequence[Resource]],
+    ) -> None:
+        """Collect metrics of tiers and exporters, and deploy the alert rules.
+
+        Args:
+            parent: the parent component.
+            monitored: the monitored environment.
+            exporters: name of a data service → workload of its metrics exporter.
+            after: name of a data service → resources that its metrics exporter waits for.
+        """
+        ...
+
+    def publish_release(self, parent: Resource, monitored: MonitoringScope, live: Output[Mapping[str, str]]) -> None:
+        """Publish the live slot and its release as a metric."""
+        ...
+
+
+@runtime_checkable
+class DeploysClusters(Protocol):
+    """Operations of a platform with database clusters. On other platforms the database can't have `ha: true`."""
+
+    def deploy_database_cluster(self, parent: Resource, database: DatabaseCluster) -> Sequence[Resource]:
+        """Deploy a database cluster that both slots share.
+
+        Returns:
+            Resources that exist once all instances are ready.
+        """
+        ...
+
+
+class Inspector(Protocol):
+    """Operations that read a deployed environment, run commands in it, and clean up after an interrupted update.
+
+    An inspector needs only the location of a stack, so it also works with invalid configuration files. Operations that need
+    settings take these settings as arguments.
+    """
+
+    @property
+    def location(self) -> Location:
+        """Address of the environment."""
+        ...
+
+    def check(self, context: Context, checkpoint: Checkpoint, routes: Sequence[Route]) -> None:
+        """Before any change, check that the platform is available and has all features that the environment uses.
+
+        Raises:
+            RunError: the platform is not available.
+            ConfigError: the platform can't apply the configured routes.
+        """
+        ...
+
+    def routing(self, environment: Environment) -> Routing:
+        """Return the slot that the platform routes users to. If the platform can't be read, `Routing.problem` has the reason."""
+        ...
+
+    def replica_counts(self) -> Mapping[tuple[str, str], tuple[int, int]]:
+        """Count replicas: (slot, tier) → (ready replicas, expected replicas). The slot is "" for tiers that both slots share."""
+        ...
+
+    def is_ready(self, slot: Slot) -> bool:
+        """Return True if the slot has tiers and all of them are ready."""
+        ...
+
+    def check_ready(self, slot: Slot, touched: Callable[[], str]) -> None:
+        """Check that the slot has tiers and that all of them are ready.
+
+        Args:
+            slot: the slot.
+            touched: function that returns how the failure affects users, for the error message.
+
+        Raises:
+            RunError: a tier is not ready, or the slot has no tiers.
+        """
+        ...
+
+    def absent_images(self, images: Collection[str]) -> Sequence[str]:
+        """Return the images in `images` that the platform no longer has. If the platform can't list its images, return none.
+
+        Args:
+            images: image ids or references, as containers use them.
+        """
+        ...
+
+    def execute(self, tier: str, slot: Slot | None, command: Sequence[str]) -> str:
+        """Run a command in a running container of a tier and return its output.
+
+        Raises:
+            RunError: no container of the tier runs, or the command exits with a code other than 0.
+        """
+        ...
+
+    def run_with_input(self, workload: str, command: Sequence[str], line: str) -> str:
+        """Run a command in a workload's container with one line as its standard input, and return the command's output.
+
+        Pass secrets in this line, not as arguments.
+
+        Raises:
+            RunError: the container does not run, or the command exits with a code other than 0.
+        """
+        ...
+
+    def run_once(self, environment: Environment, workload: str, name: str, command: Sequence[str]) -> str:
+        """Run a scheduled command now, wait until it ends, and return its output.
+
+        Args:
+            environment: the environment.
+            workload: name of the workload with the schedule.
+            name: name of the scheduled command, whose container settings are used.
+            command: the command to run, with arguments.
+
+        Raises:
+            RunError: the workload does not exist, or the command exits with a code other than 0.
+        """
+        ...
+
+    def log_lines(self, since: float = 0) -> Iterator[Line]:
+        """Yield the log lines of both slots and of shared tiers, one container after the other.
+
+        Args:
+            since: time of the first line, in seconds since 1970; 0 for all lines. Lines of the second before may be included.
+        """
+        ...
+
+    def command_in(self, tier: str, slot: Slot | None, command: Sequence[str], *, terminal: bool) -> list[str]:
+        """Return the command line, for this machine, that runs a command in a running container of a tier.
+
+        The command gets the standard input of the command line.
+
+        Args:
+            tier: name of the tier.
+            slot: slot of the tier; None for a tier that both slots share.
+            command: the command in the container, with arguments.
+            terminal: True to give the command a terminal.
+
+        Raises:
+            RunError: no container of the tier runs.
+        """
+        ...
+
+    def unexpected_routes(self, app: App, live: Slot) -> list[str]:
+        """Return a text for each forbidden network route that is open in the live slot or in shared tiers.
+
+        Only two kinds of routes are allowed: from the gateway, and from a tier to the tiers that it needs.
+        """
+        ...
+
+    def inventory(self, types: Iterable[str]) -> Inventory:
+        """List the objects of the stack. `types` are the resource types in the stack's state."""
+        ...
+
+    def confirm(self, types: Mapping[str, str]) -> frozenset[str]:
+        """Look up objects that `inventory` did not list, and return the keys of those that exist.
+
+        Args:
+            types: key of each object to check → resource type of the object.
+        """
+        ...
+
+    def remove_strays(self, resources: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Remove objects that belong to the stack but are missing from the stack's state. Objects that may hold data stay.
+
+        Args:
+            resources: resources in the state.
+
+        Returns:
+            The names of the removed objects.
+        """
+        ...
+
+    def manual_start(self, key: str) -> str:
+        """Return the command with which a person starts a stopped object; empty if `start` can start the object."""
+        ...
+
+    def start(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """Start stopped objects one after the other, and remove objects that can't be started.
+
+        Returns:
+            Removed objects: key → error of the platform.
+        """
+        ...
+
+    def wait_healthy(self, keys: Sequence[str], within: float) -> Mapping[str, str]:
+        """Wait until objects are healthy. An object without a health check counts as healthy once it runs.
+
+        Args:
+            keys: keys of the objects.
+            within: time limit in seconds.
+
+        Returns:
+            Objects that are still unhealthy: name → state.
+        """
+        ...
+
+    def repeat_switch(self, name: str) -> bool:
+        """Repeat the switch that the object `name` performs (on Docker a container), and return True.
+
+        On a platform where a switch is atomic, do nothing and return False.
+        """
+        ...
+
+
+def refuse_another(app: str, checkpoint: Checkpoint) -> None:
+    """Refuse to deploy an application to a stack that contains another application.
+
+    Raises:
+        ConfigError: the stack contains an application of another name.
+    """
+    names = {entry.labels[LABEL_APP] for entry in checkpoint.entries if LABEL_APP in entry.labels}
+    if names - {app}:
+        raise ConfigError(
+            f"app.name: this stack contains {', '.join(sorted(names))}, but an application of another name would start without the data of this stack; "
+            f"keep the name, or remove the stack first (`pulumi destroy`)"
+        )

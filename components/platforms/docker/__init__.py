@@ -1,0 +1,1 @@
+"""Docker platform: an environment on one engine."""

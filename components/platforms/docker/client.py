@@ -1,0 +1,34 @@
+"""Client of a Docker engine. Only this module imports the engine's SDK."""
+
+from importlib import import_module
+from typing import Any
+from urllib.parse import urlsplit
+
+from ...config import Environment
+from .keys import engine_host
+
+
+def sdk() -> Any:
+    """Import and return the SDK (package `docker`). The import happens on the first call, because importing takes a tenth of a second."""
+    return import_module("docker")
+
+
+def connect(host: str, within: float = 10) -> Any:
+    """Return a client of the engine at an address; `within` is the timeout in seconds."""
+    return sdk().DockerClient(base_url=host, use_ssh_client=True, timeout=within)
+
+
+def client(environment: Environment, within: float = 10) -> Any:
+    """Return a client of the environment's engine; `within` is the timeout in seconds."""
+    return connect(engine_host(environment.docker.host), within)
+
+
+def is_local(host: str) -> bool:
+    """Return whether the engine at an address runs on this machine."""
+    return urlsplit(host).scheme == "unix"
+
+
+def output_of(connection: Any) -> str:
+    """Read from the connection to a command until the command ends, and return the command's output."""
+    frames: Any = import_module("docker.utils.socket").frames_iter(connection, tty=False)
+    return b"".join(part for _, part in frames).decode(errors="replace").strip()

@@ -1,0 +1,82 @@
+"""Arguments of containers: limits, hardening, health checks. All functions are pure."""
+
+from collections.abc import Mapping, Sequence
+
+import pulumi_docker as docker
+from pulumi import Input
+
+from ...model.workload import SCRATCH, Probe, Resources, Workload
+from .cpus import text_of_cpus
+
+SMALL = Resources(cpu=0.5, memory=64 * 2**20)
+
+_PROBE = """\
+if command -v curl >/dev/null; then exec curl -fsS -o /dev/null -m 5 {url}
+elif command -v wget >/dev/null; then exec wget -q -T 5 -O /dev/null {url}
+elif command -v bash >/dev/null; then exec bash -c '
+  exec 3<>/dev/tcp/127.0.0.1/{port} && printf "GET {path} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n" >&3 &&
+  read -r _ code _ <&3 && [ "$code" = 200 ]'
+elif command -v node >/dev/null; then exec node -e 'fetch("{url}").then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))'
+else exec python3 -c 'import urllib.request; urllib.request.urlopen("{url}", timeout=5)'; fi"""
+
+
+def test_command(probe: Probe) -> list[str]:
+    """Return the health check command of a probe. The command uses the first HTTP client that it finds in the container."""
+    if probe.command:
+        return ["CMD", *probe.command]
+    url = f"http://127.0.0.1:{probe.port}{probe.path}"
+    # Escape `%`, because bash's `printf` would read a code such as %20 as a format.
+    return ["CMD-SHELL", _PROBE.format(url=url, port=probe.port, path=probe.path.replace("%", "%%"))]
+
+
+def duration(seconds: float) -> str:
+    """Return a number of seconds as the engine reports it, such as `1m30s`. With any other text a refresh would show a change."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def healthcheck(workload: Workload) -> docker.ContainerHealthcheckArgs:
+    """Return a health check that runs every second. If the workload has no probe, the check always passes."""
+    probe = workload.ready or workload.probe or Probe(command=("true",))
+    return docker.ContainerHealthcheckArgs(
+        tests=test_command(probe),
+        interval="1s",
+        timeout="6s",
+        start_period=duration(workload.start_within),
+        retries=5,
+    )
+
+
+def hardened(
+    name: str,
+    image: Input[str],
+    resources: Resources,
+    labels: Mapping[str, str],
+    *,
+    command: Sequence[Input[str]],
+    user: int,
+    writable: Sequence[str] = ("/tmp",),
+    scratch: int = SCRATCH,
+) -> docker.ContainerArgs:
+    """Return the arguments that all containers have in common."""
+    megabytes, room = max(resources.memory // 2**20, 6), max(scratch // 2**20, 1)
+    return docker.ContainerArgs(
+        name=name,
+        image=image,
+        command=list(command) or None,
+        user=f"{user}:{user}",
+        read_only=True,
+        # Set the owner too, because the mode alone is not enough: if the image has this folder, runc uses the image's mode.
+        tmpfs=dict.fromkeys(sorted(writable), f"rw,noexec,nosuid,nodev,size={room}m,mode=1777,uid={user},gid={user}"),
+        security_opts=["no-new-privileges:true"],
+        capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"]),
+        cpus=text_of_cpus(resources.cpu),
+        memory=megabytes,
+        memory_swap=megabytes,
+        restart="unless-stopped",
+        log_driver="json-file",
+        log_opts={"max-size": "10m", "max-file": "3"},
+        network_mode="bridge",
+        labels=[docker.ContainerLabelArgs(label=label, value=value) for label, value in sorted(labels.items())],
+    )

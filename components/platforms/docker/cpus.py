@@ -1,0 +1,29 @@
+"""Processor limits in the text form that the Docker provider uses. All functions are pure."""
+
+from fractions import Fraction
+from math import floor
+
+_NANO = Fraction(1, 10**9)
+
+
+def text_of_cpus(cpu: float) -> str:
+    """Return a processor limit as the text for a container's `cpus`.
+
+    pulumi-docker 5.2 reads the limit from the engine and converts it to a text of its own, such as "1.0" for 1. If the program's
+    text differs, the provider replaces the container. The provider also rounds some limits, such as 0.05 to "0.1". To
+    prevent this rounding, such a limit gets a few billionths of a processor more.
+    """
+    amount = Fraction(f"{cpu:.9f}")
+    candidates = [f"{cpu:g}", f"{cpu:.1f}", *(f"{float(amount + step * _NANO):.9f}" for step in (0, 1, 11, 111))]
+    close = (text for text in candidates if abs(Fraction(text) - amount) <= amount / 10**5)
+    return next(text for text in close if _read_back(text) == text)
+
+
+def _read_back(text: str) -> str:
+    """Return the text to which the provider converts a limit (terraform-provider-docker, helpers.go, nanoInt64ToDecimalString)."""
+    digits = f"{Fraction(text) * 10**9 // 1:010d}"
+    decimal = f"{digits[:-9]}.{digits[-9:]}"
+    if decimal.count("0") == 9:
+        tenths = floor(Fraction(text) * 10 + Fraction(1, 2))
+        return f"{tenths // 10}.{tenths % 10}"
+    return decimal.rstrip("0")

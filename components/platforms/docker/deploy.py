@@ -1,0 +1,178 @@
+"""Docker platform: workloads as containers of one engine.
+
+Pure functions render a workload as arguments of a container; `DockerDeployer` registers the container. The program relies on
+these properties of the engine and the provider (kreuzwerker/terraform-provider-docker, bridged by pulumi-docker):
+
+- A container must name its image by id. Otherwise the next update replaces the container.
+- The provider's option `wait` checks the health of a container once a second.
+- The provider's option `attach` waits until a container ends, and ignores the exit code.
+- The engine refuses uploads into a read-only root. Files therefore go into a volume, through a container that never starts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pulumi_docker as docker
+from pulumi import Output, Resource
+
+from ...context import Context
+from ...model import names, services
+from ...model.workload import SCRIPTS, DatabaseCluster, ExternalService, Scale, Task, Timed, Volume, Workload
+from ...options import data_options
+from ...release.checkpoint import Checkpoint, Entry
+from ...release.planner import Slot
+from ...state.docker import VOLUME
+from ..base import Dependencies, Deployer, DesiredState, SlotTarget
+from . import keys
+from .containers import hardened
+from .errors import explain_container
+from .foundation import Foundation, named_volume
+from .gateway import GatewayOperations
+from .inspect import inspector
+from .monitoring import MonitoringOperations
+from .registrar import image_id, scripts_of, secret_volume
+
+
+class DockerDeployer(GatewayOperations, MonitoringOperations):
+    """Operations of `Deployer` on one Docker engine."""
+
+    def logs(self, live: Slot) -> Mapping[str, str]:
+        follow = f"docker logs --follow {self.prefix}"
+        slot_tiers = {str(tier): f"{follow}-{live}-{tier}-1" for tier in self.app.slot_services}
+        return (
+            slot_tiers
+            | {str(tier): f"{follow}-{tier}-1" for tier in self.environment.data(self.app)}
+            | {"gateway": f"{follow}-gateway"}
+        )
+
+    def deploy_stateful(
+        self, parent: Resource, workload: Workload, provisioned: Mapping[str, Resource]
+    ) -> Sequence[Resource]:
+        tiers = self.foundation.volumes
+        volumes = [
+            docker.ContainerVolumeArgs(
+                container_path=volume.path,
+                volume_name=(tiers.get(volume.name) or self._data_volume(parent, workload.tier, volume)).name,
+                read_only=volume.read_only or None,
+            )
+            for volume in workload.volumes
+        ]
+        after: Dependencies = ()
+        if workload.scripts:
+            # Only the volume's name is an input of the container, so changed scripts leave the container unchanged.
+            name, after = f"{self.prefix}-{names.SCRIPTS.of(data=workload.tier)}", [provisioned[scripts_of(workload)]]
+            volumes.append(docker.ContainerVolumeArgs(container_path=SCRIPTS, volume_name=name, read_only=True))
+        return [
+            self._container(parent, workload, f"{workload.tier}-1", workload.tier, provisioned, volumes, None, after)
+        ]
+
+    def deploy_scheduled(
+        self, parent: Resource, workload: Workload, times: Sequence[Timed], provisioned: Mapping[str, Resource]
+    ) -> Sequence[Resource]:
+        command = (*workload.command, *(f"{timed.name}={timed.at}" for timed in times))
+        return self.deploy_stateful(parent, replace(workload, command=command), provisioned)
+
+    def allow_external_access(self, parent: Resource, elsewhere: ExternalService) -> Sequence[Resource]:
+        # No resource is needed: tiers with an external service are on the network with access to the outside.
+        return []
+
+    def rescaled(self, entry: Entry, scales: Mapping[str, Scale]) -> DesiredState | None:
+        return None
+
+    def resumed(self, entry: Entry, scales: Mapping[str, Scale]) -> DesiredState:
+        path, within = f"app.{entry.tier}", float(entry.inputs["waitTimeout"])
+        real = entry.inputs["name"]
+        hooks = explain_container(entry.name, real, path, within, self.inspector.location, touched=self.impact)
+        return DesiredState(inputs=entry.inputs, hooks=hooks)
+
+    def deploy_service(
+        self,
+        parent: Resource,
+        workload: Workload,
+        target: SlotTarget,
+        scale: Scale,
+        provisioned: Mapping[str, Resource],
+        after: Dependencies,
+    ) -> Sequence[Resource]:
+        owner = f"{target.slot}-{workload.tier}"
+        alias, volumes = f"{workload.tier}-{target.slot}", self._tier_volumes(workload)
+        return [
+            self._container(parent, workload, f"{owner}-{number}", alias, provisioned, volumes, target, after)
+            for number in range(1, scale.replicas + 1)
+        ]
+
+    def _tier_volumes(self, workload: Workload) -> list[docker.ContainerVolumeArgs]:
+        return [
+            docker.ContainerVolumeArgs(
+                container_path=volume.path,
+                volume_name=self.foundation.volumes[volume.name].name,
+                read_only=volume.read_only or None,
+            )
+            for volume in workload.volumes
+        ]
+
+    def run_task(
+        self,
+        parent: Resource,
+        workload: Workload,
+        task: Task,
+        target: SlotTarget,
+        provisioned: Mapping[str, Resource],
+        after: Dependencies,
+    ) -> Output[Resource]:
+        owner = f"{target.slot}-{workload.tier}-{task.name}"
+        args = hardened(
+            f"{self.prefix}-{owner}",
+            image_id(provisioned, workload),
+            workload.resources,
+            self._labels("task", owner, target, tier=workload.tier),
+            # Don't format large numbers with `g`: from a million on it writes an exponent, and BusyBox can't read exponents.
+            command=["timeout", f"{task.timeout:g}" if task.timeout < 10**6 else f"{task.timeout:.0f}", *task.command],
+            user=workload.user,
+            writable=workload.writable,
+            scratch=workload.scratch,
+        )
+        args.envs = self._environment(workload, target, task)
+        args.networks_advanced = self._networks(workload.zones)
+        args.volumes = [*self._tier_volumes(workload), *secret_volume(provisioned, workload)] or None
+        args.init = True
+        return self._one_shot(parent, owner, args, f"{task.path}: the command", after)
+
+    def _data_volume(self, parent: Resource, tier: str, volume: Volume) -> docker.Volume:
+        """Register a data volume. The volume stays when releases are deleted."""
+        holds_data = services.holds_data(tier)
+        return named_volume(
+            parent,
+            volume.name,
+            volume.name,
+            self.inspector.location,
+            self.provider_for(parent),
+            self.checkpoint,
+            holds_data=holds_data,
+            **data_options(self.environment.protect_data and holds_data),
+        )
+
+
+def data_resources(
+    context: Context, workloads: Sequence[Workload | DatabaseCluster]
+) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    """Return name, type token and inputs of each resource that will hold data of these workloads."""
+    prefix = keys.described(context.app, context.environment, context.stack).instance
+    names = {volume.name for workload in workloads if isinstance(workload, Workload) for volume in workload.volumes}
+    return {name: (VOLUME, {"name": f"{prefix}-{name}"}) for name in names}
+
+
+def connect(context: Context, checkpoint: Checkpoint, live: Slot | None) -> Deployer:
+    """Register the foundation on the environment's engine, and return the deployer."""
+    location = keys.described(context.app, context.environment, context.stack)
+    return DockerDeployer(
+        app=context.app,
+        environment=context.environment,
+        stack=context.stack,
+        checkpoint=checkpoint,
+        secrets=context.sealed,
+        live=live,
+        inspector=inspector(location),
+        foundation=Foundation(context, location),
+    )

@@ -1,0 +1,85 @@
+"""Error messages for containers and images that an update can't create: state, log and fix."""
+
+import re
+from collections.abc import Callable
+
+import pulumi
+from pulumi import ErrorHookArgs, ResourceHookBinding
+
+from ...model.workload import Image
+from ...options import on_error
+from ..base import Location
+from .client import connect, sdk
+
+
+def explain_container(
+    name: str, real: str, path: str, within: float, location: Location, touched: Callable[[], str]
+) -> ResourceHookBinding:
+    """Return hooks that log an error if a container can't be created or does not become healthy.
+
+    The error has the container's state and the last lines of its log.
+
+    Args:
+        name: resource name.
+        real: name of the container on the engine.
+        path: config path of the container, for the error.
+        within: time limit to become healthy, in seconds.
+        location: the engine.
+        touched: function that returns how the failure affects users, for the error.
+    """
+
+    def explain(args: ErrorHookArgs) -> bool:
+        cause = args.errors[0].strip() if args.errors else ""
+        if "healthy" in cause:
+            cause = f"not healthy within {within:g}s"
+        cause = with_remedy(cause, location.stack)
+        pulumi.log.error(f"{path}: container {real}: {cause}; {touched()}.\n{_state_and_log(location.host, real)}")
+        return False
+
+    return on_error(f"explain-{name}", explain)
+
+
+def with_remedy(cause: str, stack: str) -> str:
+    """Return an engine's error. If the error names a missing object, add `make heal` as the fix."""
+    is_missing = any(
+        text in cause for text in ("No such container", "No such image", "No such network", "no such volume")
+    )
+    return (
+        f"{cause}; this object was removed by hand: run `make heal ENV={stack}`, then repeat this command"
+        if is_missing
+        else cause
+    )
+
+
+def explain_image(name: str, image: Image) -> ResourceHookBinding:
+    """Return hooks that log an error if an image can't be pulled or built. The error has the image's config path and the fix."""
+
+    def explain(args: ErrorHookArgs) -> bool:
+        cause = args.errors[0].strip() if args.errors else "no reason was given"
+        if "no space left" in cause:
+            fix = "the engine's disk is full: free space with `docker system prune`, then repeat the update"
+        elif image.context:
+            fix = f"the build in {image.context} failed: correct the Dockerfile (`docker build {image.context}` shows the whole output)"
+        else:
+            fix = "check the name and tag of the image, and that `docker pull` may pull it"
+        pulumi.log.error(f"{image.path}: {image.reference} can't be pulled or built; {fix}.\n    {cause}")
+        return False
+
+    return on_error(f"explain-{name}", explain)
+
+
+def plain_log(text: str | None, lines: int = 20) -> str:
+    """Return the last lines of a container's log, without control characters and the engine's 8-byte stream headers."""
+    plain = re.sub(r"[\x00-\x02]\x00{3}[\s\S]{4}|[^\S\n]*[\x00-\x08\x0b-\x1f\x7f]", "", text or "")
+    return "\n".join(f"    {line}" for line in plain.strip().splitlines()[-lines:]) or "    (it printed nothing)"
+
+
+def _state_and_log(host: str, container: str) -> str:
+    try:
+        record = connect(host).containers.get(container)
+        state = record.attrs["State"]
+        log = record.logs(tail=20).decode(errors="replace")
+    except sdk().errors.DockerException as error:
+        return f"The log of the container could not be read: {error}"
+    summary = f"The container is {state['Status']}, exit code {state['ExitCode']}, out of memory: {'yes' if state['OOMKilled'] else 'no'}."
+    return f"{summary} The last lines of its log:\n{plain_log(log)}"

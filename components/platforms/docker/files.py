@@ -1,0 +1,107 @@
+"""Images of workloads, and their secrets and scripts as files in volumes."""
+
+from collections.abc import Mapping, Sequence
+
+import pulumi_docker as docker
+from pulumi import Input, Resource
+
+from ...model import names
+from ...model.workload import SCRIPTS, SECRETS, Workload
+from ...release.checkpoint import Entry
+from ..base import DesiredState, SlotTarget
+from .containers import SMALL, hardened
+from .images import remote_image
+from .registrar import Registrar, image_of, scripts_of, secrets_of
+
+
+class FileOperations(Registrar):
+    """Operations that provide images, secret files and scripts before a container starts."""
+
+    def provision(
+        self, parent: Resource, workloads: Sequence[Workload], target: SlotTarget | None
+    ) -> Mapping[str, Resource]:
+        provisioned: dict[str, Resource] = {}
+        images: dict[str, docker.RemoteImage] = {}
+        for workload in workloads:
+            reference = workload.image.reference
+            image = images.get(reference) or remote_image(parent, workload.image, self.provider_for(parent), target)
+            images[reference] = provisioned[image_of(workload)] = image
+            if workload.secrets:
+                owner = f"{target.slot}-{workload.tier}" if target else workload.tier
+                provisioned[secrets_of(workload)] = self._secret_files(parent, workload, owner, image.image_id)
+            if workload.scripts:
+                provisioned[scripts_of(workload)] = self._script_files(parent, workload, image.image_id)
+        return provisioned
+
+    def _secrets_name(self, owner: str, workload: Workload) -> str:
+        """Return the name of the volume with a workload's secrets. The name's length is limited, because a folder also gets this name."""
+        room = names.FOLDER_NAME - len(f"{self.prefix}-{owner}-secrets")
+        versions = names.versions([secret.version for secret in workload.secrets], room)
+        return names.SECRET_FILES.of(owner=owner, versions=versions)
+
+    def _secret_files(self, parent: Resource, workload: Workload, owner: str, image: Input[str]) -> docker.Container:
+        """Deploy a workload's secrets as files in a volume.
+
+        Changed secrets get a new volume. Pulumi deletes the old volume once no container uses it.
+        """
+        name = self._secrets_name(owner, workload)
+        files = [
+            docker.ContainerUploadArgs(
+                file=secret.path, content=self.secrets.apply(lambda values, name=secret.name: values[name])
+            )
+            for secret in workload.secrets
+        ]
+        return self._files(parent, workload, name, "secrets", SECRETS, image, files, secret=True)
+
+    def _script_files(self, parent: Resource, workload: Workload, image: Input[str]) -> docker.Container:
+        """Deploy a workload's scripts in a volume.
+
+        The volume has a fixed name, so changed scripts leave the data service's container unchanged.
+        """
+        files = [
+            docker.ContainerUploadArgs(file=f"{SCRIPTS}/{script.name}", content=script.text)
+            for script in workload.scripts
+        ]
+        return self._files(parent, workload, names.SCRIPTS.of(data=workload.tier), "scripts", SCRIPTS, image, files)
+
+    def _files(
+        self,
+        parent: Resource,
+        workload: Workload,
+        name: str,
+        role: str,
+        folder: str,
+        image: Input[str],
+        files: Sequence[docker.ContainerUploadArgs],
+        *,
+        secret: bool = False,
+    ) -> docker.Container:
+        """Copy files into a volume, through a container that mounts the volume on `folder`."""
+        volume = self._volume(parent, name, name)
+        args = hardened(
+            f"{self.prefix}-{name}",
+            image,
+            SMALL,
+            self.labels(role=role, tier=workload.tier),
+            command=["true"],
+            user=workload.user,
+            writable=(),
+        )
+        # Never start this container, because it only copies files. Its root is writable, because the engine refuses to copy files
+        # into a container with a read-only root, even if the files go into a volume.
+        args.read_only, args.start, args.must_run, args.restart = False, False, False, "no"
+        args.network_mode = "none"
+        args.volumes = [docker.ContainerVolumeArgs(container_path=folder, volume_name=volume.name)]
+        args.uploads = list(files)
+        sealed = ["uploads"] if secret else None
+        opts = self._options(parent, additional_secret_outputs=sealed, delete_before_replace=True)
+        return docker.Container(f"{name}-files", args, opts=opts)
+
+    def with_current_secrets(self, entry: Entry, workload: Workload, target: SlotTarget) -> DesiredState | None:
+        if entry.name != f"{self._secrets_name(f'{target.slot}-{workload.tier}', workload)}-files":
+            return None
+        uploads = [
+            {"file": secret.path, "content": self.secrets.apply(lambda values, name=secret.name: values[name])}
+            for secret in workload.secrets
+        ]
+        return DesiredState(inputs={**entry.inputs, "uploads": uploads}, secret_outputs=["uploads"])

@@ -1,0 +1,90 @@
+"""Foundation of a stack on an engine: the resources that every container depends on."""
+
+from typing import Any
+
+import pulumi_docker as docker
+from pulumi import ComponentResource, ProviderResource, Resource
+
+from ...context import Context
+from ...model.workload import Image, Zone
+from ...options import child_options, data_options
+from ...release.checkpoint import Checkpoint
+from ...safety.data import data_labels
+from ...state.docker import VOLUME
+from ..base import Location
+from .images import remote_image
+from .keys import stack_labels
+
+
+class Foundation(ComponentResource):
+    """Resources that every container of a stack depends on: provider, toolbox image, networks, and volumes of services."""
+
+    def __init__(self, context: Context, location: Location) -> None:
+        super().__init__("tiers:docker:Ground", "ground")
+        environment = context.environment
+        host = environment.docker.host
+        self.provider = docker.Provider("engine", host=host, opts=child_options(self))
+        toolbox = Image(reference=environment.toolbox, path="environment.toolbox")
+        self.toolbox = remote_image(self, toolbox, self.provider)
+        volumes = {name for service in context.app.slot_services.values() for name in service.volumes}
+        self.volumes = {
+            name: named_volume(
+                self,
+                name,
+                name,
+                location,
+                self.provider,
+                context.checkpoint,
+                holds_data=True,
+                **data_options(environment.protect_data),
+            )
+            for name in sorted(volumes)
+        }
+        zones = [zone for zone in Zone if zone is not Zone.WATCH or environment.monitoring]
+        self.networks = {zone: self._network(zone, location) for zone in zones}
+        self.register_outputs({"engine": host or "DOCKER_HOST or the local socket"})
+
+    @property
+    def resources(self) -> list[Resource]:
+        """Resources that every other resource depends on."""
+        return [self.toolbox, *self.networks.values(), *self.volumes.values()]
+
+    def _network(self, zone: Zone, location: Location) -> docker.Network:
+        # The bridge of an internal network gets no address, so the host can't connect to containers on the network.
+        internal = zone is not Zone.OUTSIDE
+        return docker.Network(
+            zone,
+            name=f"{location.instance}-{zone}",
+            driver="bridge",
+            internal=internal,
+            options={"com.docker.network.bridge.inhibit_ipv4": "true"} if internal else None,
+            labels=[
+                docker.NetworkLabelArgs(label=label, value=value)
+                for label, value in sorted(stack_labels(location.app, location.stack).items())
+            ],
+            opts=child_options(self, provider=self.provider),
+        )
+
+
+def named_volume(
+    parent: Resource,
+    name: str,
+    suffix: str,
+    location: Location,
+    provider: ProviderResource,
+    checkpoint: Checkpoint,
+    *,
+    holds_data: bool = False,
+    **more: Any,
+) -> docker.Volume:
+    """Register a volume with the name `APP-STACK-SUFFIX` on the engine. A label declares whether the volume holds data."""
+    labels = stack_labels(location.app, location.stack)
+    labels |= data_labels(checkpoint.find(VOLUME, name), holds_data=holds_data)
+    return docker.Volume(
+        name,
+        name=f"{location.instance}-{suffix}",
+        labels=[docker.VolumeLabelArgs(label=label, value=value) for label, value in sorted(labels.items())],
+        # Ignore changed labels. If a volume of this name exists, the engine returns the volume with its old labels, and the provider
+        # would replace the volume because of the difference (terraform-provider-docker, resource_docker_volume_funcs.go).
+        opts=child_options(parent, provider=provider, ignore_changes=["labels"], **more),
+    )

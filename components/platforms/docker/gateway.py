@@ -1,0 +1,184 @@
+"""Operations on the gateway: its container, the claim of a slot, the smoke test and the switch.
+
+A claim adds a slot's release and routes to the gateway. Claim and switch are one-shot containers: they write the gateway's files
+and send commands to its process. The module `haproxy` renders the configuration.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import pulumi_docker as docker
+from pulumi import Output, Resource, ResourceHook, ResourceHookArgs, ResourceHookBinding
+
+from ...model import names
+from ...model.workload import Image, Probe, Resources, Route, Zone
+from ...options import before_change
+from ...release.checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Entry, observe
+from ..base import SHARED, Dependencies, DesiredState, SlotTarget, smoke_checks
+from . import haproxy
+from .containers import SMALL, hardened, test_command
+from .errors import explain_container
+from .images import remote_image
+from .registrar import Registrar
+
+
+class GatewayOperations(Registrar):
+    """Operations that route users to slots."""
+
+    def deploy_gateway(self, parent: Resource) -> Resource:
+        gateway = self.environment.gateway
+        image = Image(reference=gateway.image, path="environment.gateway.image")
+        name = "gateway"
+        args = hardened(
+            f"{self.prefix}-gateway",
+            remote_image(parent, image, self.provider_for(parent)).image_id,
+            Resources(cpu=gateway.cpu, memory=gateway.memory),
+            self._labels("gateway", name),
+            command=["sh", "-c", haproxy.START],
+            user=haproxy.USER,
+        )
+        args.envs = [f"CONFIG={haproxy.FIRST}"]
+        probe = Probe(path="/.gateway/health", port=haproxy.PORT)
+        args.healthcheck = docker.ContainerHealthcheckArgs(
+            tests=test_command(probe), interval="5s", timeout="6s", retries=3
+        )
+        args.networks_advanced = self._networks([Zone.OUTSIDE, Zone.EDGE], "gateway")
+        ports = {haproxy.PORT: gateway.port, **{haproxy.own_port(tier): port for tier, port in gateway.ports.items()}}
+        args.ports = [
+            docker.ContainerPortArgs(internal=inside, external=port, ip=gateway.address)
+            for inside, port in sorted(ports.items())
+        ]
+        if gateway.metrics_port:
+            args.ports.append(
+                docker.ContainerPortArgs(internal=haproxy.METRICS_PORT, external=gateway.metrics_port, ip="127.0.0.1")
+            )
+        args.volumes = [
+            docker.ContainerVolumeArgs(
+                container_path=haproxy.FOLDER, volume_name=self._volume(parent, names.GATEWAY_STATE, names.GATEWAY).name
+            )
+        ]
+        args.stop_timeout = args.destroy_grace_seconds = 30
+        return docker.Container(
+            name,
+            args,
+            opts=self._options(
+                parent,
+                hooks=explain_container(
+                    name,
+                    f"{self.prefix}-gateway",
+                    "environment.gateway",
+                    0,
+                    self.inspector.location,
+                    touched=lambda: SHARED,
+                ),
+                delete_before_replace=True,
+            ),
+        )
+
+    def route_slot(
+        self, parent: Resource, routes: Sequence[Route], target: SlotTarget, after: Dependencies
+    ) -> Dependencies:
+        # The claim adds the release and the routes of this slot to the gateway. The routes of the other slot stay.
+        other = observe(self.checkpoint).slots.get(target.slot.other)
+        text = haproxy.of_stack(
+            {target.slot: routes, target.slot.other: other.release.routes if other else routes}, self.environment
+        )
+        checks = [
+            self._checked(parent, target, text, gateway) for gateway in after if isinstance(gateway, docker.Container)
+        ]
+        name = f"{target.slot}-claim"
+        args = self._tell_gateway(name, self._labels("claim", name, target), target.slot, str(target.release), text)
+        return [
+            self._one_shot(
+                parent, name, args, f"environment.gateway: adding the routes of slot {target.slot}", [*after, *checks]
+            )
+        ]
+
+    def _checked(self, parent: Resource, target: SlotTarget, text: str, gateway: docker.Container) -> Output[Resource]:
+        """Check the gateway's configuration `text` in a container of the gateway's image, before the claim installs it."""
+        name = f"{target.slot}-gateway-check"
+        args = hardened(
+            f"{self.prefix}-{name}",
+            gateway.image,
+            SMALL,
+            self._labels("task", name, target),
+            command=["sh", "-c", haproxy.CHECK],
+            user=haproxy.USER,
+            writable=[haproxy.FOLDER],
+        )
+        args.envs = [f"CONFIG={text}"]
+        args.network_mode = "none"
+        description = f"environment.gateway.image: the check of the routes of {target.slot} by `haproxy -c` of {self.environment.gateway.image}"
+        return self._one_shot(parent, name, args, description, [gateway])
+
+    def suspended_route(self, entry: Entry) -> DesiredState | None:
+        return self._claim(entry, None) if entry.role == "claim" else None
+
+    def active_route(self, entry: Entry) -> DesiredState:
+        return self._claim(entry, entry.labels[LABEL_RELEASE])
+
+    def _claim(self, entry: Entry, release: str | None) -> DesiredState:
+        """Return the desired state of a kept slot's claim, with `release` as the slot's release.
+
+        If `release` is None, the claim removes the slot's release from the gateway, so no cookie leads to the slot. The routes in
+        the gateway's configuration stay unchanged.
+        """
+        inputs, attempt = dict(entry.inputs), self.checkpoint.attempt(entry.name)
+        words: list[str] = inputs["command"]
+        inputs["command"] = words[: words.index("route") + 4] + ([release] if release else [])
+        labels = [label for label in inputs["labels"] if label["label"] != LABEL_ATTEMPT]
+        inputs["labels"] = labels + ([{"label": LABEL_ATTEMPT, "value": str(attempt)}] if attempt > 1 else [])
+
+        def passed(resource: Any) -> Output[Resource]:
+            return self._passed(resource, resource.exitCode, resource.containerLogs, f"{entry.name}: the container")
+
+        return DesiredState(inputs=inputs, reads=("exitCode", "containerLogs"), passed=passed)
+
+    def _tell_gateway(
+        self, name: str, labels: Mapping[str, str], key: str, value: str, *text: str
+    ) -> docker.ContainerArgs:
+        args = self._tool(name, labels, "route", haproxy.FOLDER, haproxy.CLAIM_WITHIN, key, value, *text)
+        args.network_mode = "none"
+        args.volumes = [
+            docker.ContainerVolumeArgs(container_path=haproxy.FOLDER, volume_name=f"{self.prefix}-{names.GATEWAY}")
+        ]
+        return args
+
+    def run_smoke_test(
+        self, parent: Resource, routes: Sequence[Route], target: SlotTarget, after: Dependencies
+    ) -> Output[Resource]:
+        name = f"{target.slot}-smoke"
+        # Send the Host header that users send, because an application may refuse other names.
+        host = urlsplit(self.url).netloc
+        arguments = [f"http://gateway:{haproxy.PORT}", host, target.slot, "30", smoke_checks(self.app, routes)]
+        args = self._tool(name, self._labels("smoke", name, target), "smoke", *arguments)
+        args.networks_advanced = self._networks([Zone.EDGE])
+        return self._one_shot(parent, name, args, f"the smoke test of slot {target.slot}", after)
+
+    def move_traffic(
+        self, parent: Resource, target: SlotTarget, routes: Sequence[Route] | None, count: int, after: Dependencies
+    ) -> Output[Resource]:
+        # Each switch is a new resource. Pulumi deletes the resource of the previous switch only after the new resource exists, so the
+        # checkpoint always contains a switch.
+        name = f"switch-{count}"
+        labels = self._labels("switch", name, switch=str(count)) | {LABEL_SLOT: target.slot}
+        args = self._tell_gateway(name, labels, "live", target.slot)
+        hooks = None if routes else ResourceHookBinding(before_create=self._ask(target))
+        return self._one_shot(parent, name, args, f"the switch to {target.slot}", after, hooks=hooks)
+
+    def restore_switch(
+        self, parent: Resource, target: SlotTarget, count: int, after: Dependencies, *, beside: bool
+    ) -> Output[Resource]:
+        name = f"switch-{count}"
+        labels = self._labels("switch", name, switch=str(count)) | {LABEL_SLOT: target.slot}
+        args = self._tell_gateway(name, labels, "live", target.slot)
+        return self._one_shot(parent, name, args, f"the repeated switch to {target.slot}", after)
+
+    def _ask(self, target: SlotTarget) -> list[ResourceHook]:
+        """Return a hook that checks, before a kept slot goes live, that the slot's containers are healthy."""
+
+        def ask(_: ResourceHookArgs) -> None:
+            self.inspector.check_ready(target.slot, self.impact)
+
+        return before_change(f"ask-{target.slot}", ask)

@@ -1,0 +1,296 @@
+"""HAProxy configuration of the gateway on Docker, rendered from routes. All functions are pure.
+
+The switch does not reload HAProxy: HAProxy looks up the live slot in a map for each request. HAProxy is reloaded only when a
+release changes the routes of its slot.
+
+Sources: HAProxy 2.6 configuration manual, 2.2 (quoting and escaping), 4.2 (use_backend, server-template, resolvers,
+idle-close-on-response), 7.3.1 (converters), 8.2.4 (log-format); management guide, 4 (reload, transfer of listeners), 9.3 (`set
+map`) and 9.4 (master CLI).
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+from ...config import Environment
+from ...config.paths import normalise
+from ...model import services
+from ...model.workload import Route
+from ...release.planner import Slot
+from ..base import COOKIE, SLOT_HEADER, readiness
+
+FOLDER = "/var/lib/haproxy"
+"""Folder of the gateway's volume. In the image the user haproxy owns this folder, so a new volume gets the same owner."""
+USER = 99
+"""UID of the user haproxy in the public image, the owner of `FOLDER`."""
+FILE = f"{FOLDER}/haproxy.cfg"
+CLAIM_WITHIN = "75"
+"""Time limit in seconds to write a slot's release or the live slot to the gateway.
+
+The limit is longer than a minute, because the engine may wait a minute before it restarts a stopped gateway.
+"""
+MASTER = f"{FOLDER}/master.sock"
+MAP = f"{FOLDER}/live.map"
+"""Map file of the gateway: `live` → the live slot, and the name of each slot → the slot's release."""
+PORT = 8080
+METRICS_PORT = 8404
+FIRST_OWN_PORT = 8081
+"""Gateway port of the first routed service (`own_port`). The second routed service has the next port, and so on."""
+REPLICAS = 10
+STATE = f"{FOLDER}/servers.state"
+"""File with the states of servers. After a reload the new process reads this file, to use the healthy servers at once."""
+EXPORT = "{ var(txn.asked) -m found }"
+"""HAProxy condition: the request names a slot in its header."""
+
+_LOGGED = {
+    "time": '"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]"',
+    "request_id": '"%[var(txn.request),json(utf8s)]"',
+    "method": '"%HM"',
+    "path": '"%[var(txn.path),bytes(0,1024),json(utf8s)]"',
+    "status": "%ST",
+    "milliseconds": "%Ta",
+    "to": '"%b/%s"',
+    "ended": '"%tsc"',
+    "slot": '"%[var(txn.slot)]"',
+    "release": f'"%[var(txn.slot),map({MAP},none)]"',
+}
+LOG = "{" + ",".join(f'"{name}":{value}' for name, value in _LOGGED.items()) + "}"
+"""Log format of requests: JSON, without the URL's query, because a query may be confidential.
+
+Paths are cut to 1024 bytes, to keep a line below 4 KiB, because a pipe may split longer lines.
+"""
+
+_NORMAL = "txn.normal"
+_DOTS = "{ var(txn.normal) -m sub /../ }"
+_NORMALISE = [
+    "  http-request set-var(txn.path) path",
+    f"""  http-request set-var({_NORMAL}) 'path,regsub("%(?![0-9A-Fa-f]{{2}})",!,g),url_dec,concat(/),"""
+    """regsub("//+",/,g),regsub("/\\.(?=/)",,g)'""",
+    # Each rule removes one level of `NAME/..` everywhere in the path, so the rule is repeated for nested levels.
+    *[f"""  http-request set-var({_NORMAL}) 'var({_NORMAL}),regsub("/(?!\\.\\./)[^/]+/\\.\\.(?=/)",,g)' if {_DOTS}"""]
+    * 8,
+    f"""  http-request set-var({_NORMAL}) 'var({_NORMAL}),regsub("^(?:/\\.\\.(?=/))++",)' if {_DOTS}""",
+    f"  http-request deny deny_status 400 if {_DOTS}",
+    f"  http-request deny deny_status 400 if {{ path -m found }} !{{ var({_NORMAL}) -m found }}",
+]
+"""Rules that normalise a request's path like `paths.normalise`. Only comparisons use the result: services get the original path."""
+
+_ID = "^[A-Za-z0-9._:/+=@-]{1,128}$"
+"""Pattern of request ids that the gateway accepts. The gateway replaces an id that does not match, because services write ids to logs."""
+
+FIRST = f"""\
+global
+  stats socket {FOLDER}/admin.sock mode 600 level admin expose-fd listeners
+
+defaults
+  mode http
+  timeout connect 2s
+  timeout client 5s
+  timeout server 5s
+
+frontend gateway
+  bind :{PORT}
+  monitor-uri /.gateway/health
+  http-request set-var(txn.slot) str(live),map({MAP},none)
+  http-request return status 503 content-type text/plain string "No release is live yet.\\n" hdr Retry-After 5
+"""
+"""Configuration of a new gateway, without routes. Don't change this text without need: a change replaces the gateway of every stack."""
+
+START = (
+    f"test -s {MAP} || echo live none > {MAP}; "
+    f'test -s {FILE} || printf %s "$CONFIG" > {FILE}; '
+    f"exec haproxy -W -db -S {MASTER},mode,600 -f {FILE}"
+)
+"""Shell command of the gateway's process. Don't change this command without need: a change replaces the gateway of every stack."""
+
+CHECK = f'echo live none > {MAP} && printf %s "$CONFIG" > {FILE} && exec haproxy -c -f {FILE}'
+"""Shell command that checks the configuration in the variable CONFIG. The command exits with 0 if HAProxy accepts the configuration."""
+
+_HEAD = f"""\
+global
+  log stdout len 4096 format raw local0
+  stats socket {FOLDER}/admin.sock mode 600 level admin expose-fd listeners
+  server-state-file {STATE}
+  maxconn 4096
+
+defaults
+  mode http
+  log global
+  option httplog
+  option dontlognull
+  option idle-close-on-response
+  option redispatch 1
+  retries 3
+  retry-on conn-failure
+  load-server-state-from-file global
+  timeout connect 2s
+  timeout check 5s
+  timeout client 75s
+  timeout server 75s
+  timeout tunnel 1h
+  timeout http-request 10s
+  timeout http-keep-alive 60s
+
+resolvers docker
+  nameserver dns 127.0.0.11:53
+  resolve_retries 1
+  timeout resolve 250ms
+  timeout retry 250ms
+  hold valid 500ms
+  hold obsolete 2s
+"""
+
+
+def word(text: str | bytes) -> str:
+    """Return a value quoted as one HAProxy argument.
+
+    Raises:
+        ValueError: the value contains a NUL, which no argument can contain.
+    """
+    raw = text.encode() if isinstance(text, str) else text
+    if 0 in raw:
+        raise ValueError(
+            f"{text!r:.60} contains a NUL character, which HAProxy's configuration can't contain; remove it"
+        )
+    return "".join(chr(byte) if _PLAIN.match(chr(byte)) else f"\\x{byte:02x}" for byte in raw) or "''"
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9._~/:@%+=-]")
+
+
+def log_format(text: str | bytes) -> str:
+    """Return a value quoted as one HAProxy argument in log-format syntax. `%` is doubled, because a single `%` begins a variable."""
+    return word(text.replace("%", "%%") if isinstance(text, str) else text.replace(b"%", b"%%"))
+
+
+def _below(path: str) -> str:
+    """Return the HAProxy condition that matches a path and all paths below it."""
+    return f"{{ var({_NORMAL}) -m beg -- {word(normalise(path))} }}"
+
+
+def _ready_of(route: Route) -> str:
+    return f"{{ var(txn.tier) -m str {route.tier} }}"
+
+
+def own_port(name: str) -> int:
+    """Return the gateway port that serves only this service."""
+    routed = [record.name for record in services.SERVICES if record.routed]
+    return FIRST_OWN_PORT + routed.index(name)
+
+
+def of_stack(slots: Mapping[Slot, Sequence[Route]], environment: Environment) -> str:
+    """Return the configuration of an environment's gateway."""
+    gateway = environment.gateway
+    return configuration(slots, gateway.ports, metrics=bool(gateway.metrics_port or environment.monitoring))
+
+
+def configuration(slots: Mapping[Slot, Sequence[Route]], alone: Collection[str] = (), *, metrics: bool = False) -> str:
+    """Return the whole configuration file. Each slot has the routes of its own release.
+
+    Args:
+        slots: routes of each slot.
+        alone: names of services that also get a gateway port of their own (`own_port`).
+        metrics: True to serve HAProxy's Prometheus metrics.
+    """
+    sticky = any(route.sticky for routes in slots.values() for route in routes)
+    front = [
+        "frontend gateway",
+        f"  bind :{PORT}",
+        *(f"  bind :{own_port(tier)}" for tier in sorted(alone)),
+        "  monitor-uri /.gateway/health",
+        f"  http-request set-var(txn.slot) str(live),map({MAP},none)",
+        *(_sticky() if sticky else ()),
+        f"  http-request set-var(txn.slot) req.hdr({SLOT_HEADER}) if {{ req.hdr({SLOT_HEADER}) {' '.join(Slot)} }}",
+        f"  http-request set-var(txn.asked) req.hdr({SLOT_HEADER})",
+        f"  http-request del-header {SLOT_HEADER}",
+        "  http-request set-header X-Forwarded-Proto http if !{ ssl_fc }",
+        "  option forwardfor",
+        "  unique-id-format %[uuid()]",
+        "  http-request set-var(txn.request) req.fhdr(X-Request-Id)",
+        f"  http-request set-var(txn.request) unique-id unless {{ var(txn.request) -m reg -- {_ID} }}",
+        "  http-request set-header X-Request-Id %[var(txn.request)]",
+        *_NORMALISE,
+        f"  log-format '{LOG}'",
+    ]
+    for slot, routes in sorted(slots.items()):
+        front += _rules(routes, f"{{ var(txn.slot) -m str {slot} }}")
+    for slot, routes in sorted(slots.items()):
+        front += _ways(slot, routes, alone, f"{{ var(txn.slot) -m str {slot} }}")
+    blocks = ["\n".join([*front, "  default_backend none"])]
+    blocks += ["\n".join(_backend(route, slot)) for slot, routes in sorted(slots.items()) for route in routes]
+    blocks.append(_NONE)
+    if metrics:
+        blocks.append(_METRICS)
+    return "\n\n".join([_HEAD.rstrip(), *blocks]) + "\n"
+
+
+def _rules(routes: Sequence[Route], here: str) -> list[str]:
+    """Return the rules for hidden paths and for the readiness paths of tiers.
+
+    Only requests that name a slot in their header, such as those of the smoke test, can reach a readiness path.
+    """
+    rules = [
+        f"  http-request deny deny_status 404 if {_below(path)} {here}" for route in routes for path in route.hidden
+    ]
+    for route in routes:
+        rules.append(
+            f"  http-request set-var(txn.tier) str({route.tier}) if {{ path {readiness(route)} }} {EXPORT} {here}"
+        )
+    return rules + [
+        f"  http-request set-path {log_format(route.health)} if {_ready_of(route)} {here}" for route in routes
+    ]
+
+
+def _ways(slot: Slot, routes: Sequence[Route], alone: Collection[str], here: str) -> list[str]:
+    rules = [f"  use_backend {route.tier}-{slot} if {_ready_of(route)} {here}" for route in routes]
+    own_ports = {route.tier: own_port(route.tier) for route in routes if route.tier in alone}
+    rules += [f"  use_backend {tier}-{slot} if {{ dst_port {port} }} {here}" for tier, port in own_ports.items()]
+    prefixes = [(prefix, route) for route in routes for prefix in route.prefixes]
+    for prefix, route in sorted(prefixes, key=lambda pair: -len(normalise(pair[0]))):
+        match = here if normalise(prefix) == b"/" else f"{here} {_below(prefix)}"
+        rules.append(f"  use_backend {route.tier}-{slot} if {match}")
+    return rules
+
+
+def _sticky() -> list[str]:
+    """Return the rules for the release cookie, which the response of a page sets.
+
+    For a request for a page the cookie is ignored. All other requests with the cookie go to the slot that has the cookie's release,
+    or to the live slot if no slot has this release.
+    """
+    pinned = [
+        line
+        for slot in Slot
+        for line in (
+            f"  http-request set-var(txn.{slot}) str({slot}),map({MAP},nobody)",
+            f"  http-request set-var(txn.slot) str({slot}) if !{{ var(txn.page) -m found }}"
+            f" {{ req.cook({COOKIE}),strcmp(txn.{slot}) eq 0 }}",
+        )
+    ]
+    cookie = f"{COOKIE}=%[var(txn.slot),map({MAP},none)];\\ Path=/;\\ HttpOnly;\\ SameSite=Lax"
+    return [
+        "  http-request set-var(txn.page) str(yes) if { req.hdr(Accept) -m beg text/html }",
+        *pinned,
+        f"  http-response add-header Set-Cookie {cookie} if {{ var(txn.page) -m found }}",
+    ]
+
+
+def _backend(route: Route, slot: Slot) -> list[str]:
+    return [
+        f"backend {route.tier}-{slot}",
+        "  balance leastconn",
+        f"  http-response set-header {SLOT_HEADER} {slot}",
+        f"  option httpchk GET {word(route.health)}",
+        "  default-server resolvers docker resolve-prefer ipv4 init-addr last,none check inter 1s fall 2 rise 1",
+        f"  server-template {route.tier} {REPLICAS} {route.tier}-{slot}:{route.port}",
+    ]
+
+
+_NONE = """\
+backend none
+  http-request return status 503 content-type text/plain string "No release is live yet.\\n" hdr Retry-After 5"""
+
+_METRICS = f"""\
+frontend metrics
+  bind :{METRICS_PORT}
+  http-request use-service prometheus-exporter if {{ path /metrics }}
+  http-request deny deny_status 404"""

@@ -1,0 +1,404 @@
+"""Inspector of a stack on a Docker engine: availability checks, state of containers, logs, commands in containers."""
+
+import socket
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
+from typing import Any
+from urllib.parse import urlsplit
+
+from pulumi import RunError
+
+from ...config import App, ConfigError, Environment
+from ...config.explain import LONGEST
+from ...context import Context
+from ...model.names import LABEL_RELEASE, LABEL_SLOT
+from ...model.workload import Route, Zone
+from ...release.checkpoint import Checkpoint
+from ...release.live import Routing
+from ...release.planner import Slot
+from ..base import ONCE_WITHIN, Inventory, Line, Location, listening_ports, toolbox_program
+from . import haproxy, isolation, prometheus
+from .client import connect, is_local, output_of, sdk
+from .haproxy import FOLDER, USER
+from .isolation import Container
+from .keys import engine_host, stack_labels
+
+_RUNNING = ("running", "restarting", "removing")
+"""Container states, in the engine's words, in which `start` leaves a container unchanged."""
+
+
+def check_engine(environment: Environment, used_ports: Collection[int]) -> None:
+    """Before any change, check that the engine answers and that the gateway's ports are free.
+
+    An engine behind ssh:// is not checked, because the provider itself reports a failed connection.
+
+    Args:
+        environment: the environment.
+        used_ports: ports that this stack's gateway already uses.
+
+    Raises:
+        RunError: the engine does not answer, or a port is in use.
+    """
+    host = engine_host(environment.docker.host)
+    setting = "environment.docker.host" if environment.docker.host else "DOCKER_HOST"
+    url = urlsplit(host)
+    try:
+        if url.scheme == "unix":
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(5)
+                client.connect(url.path)
+        elif url.scheme == "tcp":
+            socket.create_connection((url.hostname or "", url.port or 2375), timeout=5).close()
+    except OSError as error:
+        raise RunError(
+            f"{setting}: no Docker engine answers at {host} ({error.strerror or error}); start an engine (`make lab` does so), "
+            "or set another address in environment.docker.host"
+        ) from None
+    if url.scheme == "unix":
+        _check_ports(environment, used_ports)
+
+
+def _check_ports(environment: Environment, used_ports: Collection[int]) -> None:
+    gateway, monitoring = environment.gateway, environment.monitoring
+    ports = {f"gateway.{key}": port for key, port in gateway.published.items()}
+    ports |= {"monitoring.port": monitoring.port} if monitoring else {}
+    for key, port in ports.items():
+        address = "127.0.0.1" if key in ("gateway.metrics_port", "monitoring.port") else gateway.address
+        if port in used_ports:
+            continue
+        with socket.socket() as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                server.bind((address, port))
+            except OSError as error:
+                raise RunError(
+                    f"environment.{key}: port {port} can't be opened on {address} ({error.strerror}); "
+                    "stop the program that uses it, or choose another port"
+                ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DockerInspector:
+    """Operations of `Inspector` on one Docker engine."""
+
+    location: Location
+
+    def check(self, context: Context, checkpoint: Checkpoint, routes: Sequence[Route]) -> None:
+        text = haproxy.of_stack(dict.fromkeys(Slot, routes), context.environment)
+        if (size := len(text.encode())) > LONGEST:
+            wrong = f"these paths make the gateway's configuration {size} bytes long, but a process accepts {LONGEST} bytes in one text"
+            raise ConfigError(f"app.api.paths: {wrong}; use fewer paths, for example common prefixes")
+        ports = [
+            port
+            for entry in checkpoint.entries
+            if entry.name in ("gateway", prometheus.NAME)
+            for port in entry.inputs.get("ports") or ()
+        ]
+        check_engine(context.environment, used_ports={int(port["external"]) for port in ports})
+
+    def routing(self, environment: Environment) -> Routing:
+        """Return the slot that the gateway routes users to. The slot is read from the gateway's process or from its map file."""
+        source = f"the gateway of {self.location.instance}"
+        try:
+            return self._routing(source, environment.toolbox)
+        except (sdk().errors.DockerException, OSError) as error:
+            return Routing(source=source, problem=" ".join(str(error).split())[:300])
+
+    def _routing(self, source: str, toolbox: str) -> Routing:
+        engine, gateway = connect(self.location.host, within=60), f"{self.location.instance}-gateway"
+        tiers = engine.containers.list(all=True, ignore_removed=True, filters=self._labels(role="tier"))
+        running = frozenset(
+            Slot(container.labels[LABEL_SLOT]) for container in tiers if container.labels.get(LABEL_SLOT) in [*Slot]
+        )
+        if gateway not in {volume.name for volume in engine.volumes.list(filters={"name": gateway})}:
+            return Routing(source=source, running=running, absent=True)
+        # Run as the gateway's user, because this user owns the map file.
+        name = engine.containers.run(
+            toolbox,
+            ["python3", "-c", toolbox_program(), "live", FOLDER],
+            volumes={gateway: {"bind": FOLDER, "mode": "rw"}},
+            user=f"{USER}:{USER}", network_mode="none", read_only=True, cap_drop=["ALL"], remove=True,
+            security_opt=["no-new-privileges:true"], mem_limit="64m",
+        ).decode().strip()  # fmt: skip
+        return Routing(source=source, live=Slot(name) if name in [*Slot] else None, running=running)
+
+    def replica_counts(self) -> Mapping[tuple[str, str], tuple[int, int]]:
+        counts: dict[tuple[str, str], tuple[int, int]] = {}
+        for container in self._listed(all=True, role="tier"):
+            key = (container.labels.get("tiers.slot", ""), container.labels["tiers.tier"])
+            healthy, total = counts.get(key, (0, 0))
+            counts[key] = (healthy + (container.health == "healthy"), total + 1)
+        return counts
+
+    def is_ready(self, slot: Slot) -> bool:
+        containers = self._listed(all=True, role="tier", slot=slot)
+        return bool(containers) and all(container.health == "healthy" for container in containers)
+
+    def check_ready(self, slot: Slot, touched: Callable[[], str]) -> None:
+        containers = self._listed(all=True, role="tier", slot=slot)
+        unhealthy = sorted(str(container.name) for container in containers if container.health != "healthy")
+        if unhealthy or not containers:
+            raise RunError(
+                f"{', '.join(unhealthy) + ' is not healthy' if unhealthy else 'the slot has no containers'}; {touched()}. Deploy a new release instead"
+            )
+
+    def absent_images(self, images: Collection[str]) -> Sequence[str]:
+        """Return the ids in `images` that the engine does not have.
+
+        If the engine does not answer, return no ids, because the next step that uses the engine reports the error.
+        """
+        try:
+            present = {image["Id"] for image in connect(self.location.host).api.images()}
+        except sdk().errors.DockerException:
+            return []
+        return sorted(set(images) - present)
+
+    def execute(self, tier: str, slot: Slot | None, command: Sequence[str]) -> str:
+        return self._execute(tier, slot, command, within=60)
+
+    def run_once(self, environment: Environment, workload: str, name: str, command: Sequence[str]) -> str:
+        return self._execute(workload, None, command, within=ONCE_WITHIN)
+
+    def _execute(self, tier: str, slot: Slot | None, command: Sequence[str], within: float) -> str:
+        code, output = self._running(tier, slot, within)[0].exec_run(list(command))
+        return _result(command, code, output.decode(errors="replace").strip())
+
+    def run_with_input(self, workload: str, command: Sequence[str], line: str) -> str:
+        container = self._running(workload, None, ONCE_WITHIN)[0]
+        api = container.client.api
+        execution = api.exec_create(container.id, list(command), stdin=True)["Id"]
+        connection: Any = api.exec_start(execution, socket=True)
+        # With TLS or ssh `exec_start` returns the connection itself. Otherwise the connection is in `_sock` of the result.
+        getattr(connection, "_sock", connection).sendall(f"{line}\n".encode())
+        text = output_of(connection)
+        return _result(command, api.exec_inspect(execution)["ExitCode"], text)
+
+    def command_in(self, tier: str, slot: Slot | None, command: Sequence[str], *, terminal: bool) -> list[str]:
+        name = str(self._running(tier, slot, within=60)[0].name)
+        options = ["--interactive", "--tty"] if terminal else ["--interactive"]
+        return ["docker", "--host", self.location.host, "exec", *options, name, *command]
+
+    def log_lines(self, since: float = 0) -> Iterator[Line]:
+        """Yield the log lines of the stack's containers that the engine still has."""
+        for container in self._listed(all=True, within=60):
+            labels = container.labels
+            origin = (
+                labels.get("tiers.tier") or labels["tiers.role"],
+                labels.get(LABEL_SLOT, ""),
+                labels.get(LABEL_RELEASE, ""),
+            )
+            # The SDK refuses 0 as a time.
+            log = container.logs(timestamps=True, since=int(since) or None)
+            for line in log.decode(errors="replace").splitlines():
+                when, _, text = line.partition(" ")
+                yield Line(when, *origin, text)
+
+    def unexpected_routes(self, app: App, live: Slot) -> list[str]:
+        containers = self._containers(live)
+        # Skip a remote engine: this machine can't connect to the addresses of its containers.
+        local = is_local(self.location.host)
+        outside = f"{self.location.instance}-{Zone.OUTSIDE}"
+        answering = answering_containers(containers, listening_ports(app), outside) if local else set[str]()
+        return list(isolation.unexpected_routes(app, containers, answering))
+
+    def _containers(self, slot: Slot) -> list[Container]:
+        """Return the stack's running containers, except containers of the other slot."""
+        return [
+            Container(
+                name=str(container.name),
+                role=container.labels["tiers.role"],
+                tier=container.labels.get("tiers.tier", ""),
+                published=tuple(sorted(port for port, bound in container.ports.items() if bound)),
+                addresses={
+                    name: f"{network['IPAddress']}/{network['IPPrefixLen']}"
+                    for name, network in container.attrs["NetworkSettings"]["Networks"].items()
+                    if network["IPAddress"]
+                },
+            )
+            for container in self._listed()
+            if container.labels.get("tiers.slot", slot) == slot
+        ]
+
+    # ------------------------------------------------------------------ repair
+
+    def inventory(self, types: Iterable[str]) -> Inventory:
+        """List the objects of a stack on the engine, with four requests in total.
+
+        Containers, networks and volumes are selected by the stack's labels. Images don't have these labels, so all images on the
+        engine are listed.
+        """
+        label_filter, api = self._labels(), connect(self.location.host, within=60).api
+        listed: list[dict[str, Any]] = api.containers(all=True, filters=label_filter)
+        networks: list[dict[str, Any]] = api.networks(filters=label_filter)
+        volumes: list[dict[str, Any]] = api.volumes(filters=label_filter)["Volumes"] or []
+        images: list[dict[str, Any]] = api.images()
+        return Inventory(
+            keys=frozenset(
+                [
+                    *(f"container {container['Id']}" for container in listed),
+                    *(f"network {network['Id']}" for network in networks),
+                    *(f"volume {volume['Name']}" for volume in volumes),
+                    *(f"image {image['Id']}" for image in images),
+                ]
+            ),
+            stopped={
+                f"container {container['Id']}": container["State"]
+                for container in listed
+                if container["State"] not in _RUNNING
+            },
+            unhealthy={
+                f"container {container['Id']}": container["Status"]
+                for container in listed
+                if container["State"] in _RUNNING
+                and ("(unhealthy)" in container["Status"] or container["State"] == "restarting")
+            },
+        )
+
+    def confirm(self, types: Mapping[str, str]) -> frozenset[str]:
+        """Look up objects that `inventory` did not list, and return the keys of those that exist on the engine.
+
+        An example is a volume without labels that an older version of this program created.
+        """
+        api, existing = connect(self.location.host).api, set[str]()
+        inspect = {
+            "container": api.inspect_container,
+            "network": api.inspect_network,
+            "volume": api.inspect_volume,
+            "image": api.inspect_image,
+        }
+        for key in types:
+            kind, _, identity = key.partition(" ")
+            with suppress(sdk().errors.NotFound):
+                inspect[kind](identity)
+                existing.add(key)
+        return frozenset(existing)
+
+    def remove_strays(self, resources: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Remove the containers and networks whose ids the state does not contain. Keep all volumes, because they may hold data."""
+        ids_in_state = {str(resource.get("id")) for resource in resources}
+        engine = connect(self.location.host)
+        strays = [
+            container
+            for container in engine.containers.list(all=True, filters=self._labels())
+            if container.id not in ids_in_state
+        ]
+        for container in strays:
+            container.remove(force=True)
+        networks = [
+            network for network in engine.networks.list(filters=self._labels()) if network.id not in ids_in_state
+        ]
+        for network in networks:
+            network.remove()
+        return sorted(str(stray.name) for stray in (*strays, *networks))
+
+    def manual_start(self, key: str) -> str:
+        return ""
+
+    def start(self, keys: Sequence[str]) -> Mapping[str, str]:
+        failed: dict[str, str] = {}
+        engine, api_error = connect(self.location.host, within=60), sdk().errors.APIError
+        for key in keys:
+            identity = _identity(key)
+            try:
+                container = engine.containers.get(identity)
+                container.unpause() if container.status == "paused" else container.start()
+            except api_error as error:
+                failed[key] = str(error.explanation or error)
+                with suppress(api_error):
+                    engine.api.remove_container(identity, force=True)
+        return failed
+
+    def wait_healthy(self, keys: Sequence[str], within: float) -> Mapping[str, str]:
+        engine = connect(self.location.host, within=60)
+        deadline = time.monotonic() + within
+        while True:
+            states = [engine.api.inspect_container(_identity(key)) for key in keys]
+            unhealthy = {
+                str(container["Name"]).lstrip("/"): state
+                for container in states
+                if (state := _unhealthy_state(container["State"]))
+            }
+            if not unhealthy or time.monotonic() > deadline:
+                return unhealthy
+            time.sleep(0.5)
+
+    def repeat_switch(self, name: str) -> bool:
+        """Run the container of a switch again, and wait for its end."""
+        container = connect(self.location.host).containers.get(name)
+        container.start()
+        container.wait(timeout=60)
+        return True
+
+    # ------------------------------------------------------------------ containers
+
+    def _labels(self, **labels: str) -> dict[str, list[str]]:
+        """Return the engine's filter for objects of the stack with these labels. Each label name gets the prefix `tiers.`."""
+        prefixed = {f"tiers.{name}": value for name, value in labels.items()}
+        required = stack_labels(self.location.app, self.location.stack) | prefixed
+        return {"label": [f"{name}={value}" for name, value in required.items()]}
+
+    def _listed(self, *, all: bool = False, within: float = 10, **labels: str) -> list[Any]:
+        """Return the stack's containers that have these labels. Without `all`, return only running containers."""
+        return connect(self.location.host, within).containers.list(all=all, filters=self._labels(**labels))
+
+    def _running(self, tier: str, slot: Slot | None, within: float) -> list[Any]:
+        labels = {"role": "tier", "tier": tier} | ({"slot": str(slot)} if slot else {})
+        containers = connect(self.location.host, within).containers.list(filters=self._labels(**labels))
+        if not containers:
+            raise RunError(f"no container of {tier} runs; run `make up` to start it")
+        return containers
+
+
+def inspector(location: Location) -> DockerInspector:
+    """Return the inspector of an engine."""
+    return DockerInspector(location=location)
+
+
+def answering_containers(containers: Collection[Container], ports: Mapping[str, int], outside: str) -> set[str]:
+    """Return the names of containers that accept a connection from this machine on a network other than `outside`.
+
+    On the network `outside` such connections are allowed.
+    """
+    targets = [
+        (container.name, interface, ports[container.tier])
+        for container in containers
+        if container.tier in ports
+        for network, interface in container.addresses.items()
+        if network != outside
+    ]
+    return {name for name, interface, port in targets if _accepts(ip_interface(interface), port)}
+
+
+def _accepts(interface: IPv4Interface | IPv6Interface, port: int) -> bool:
+    """Return whether an address accepts a connection from this machine over the address's own network.
+
+    Connections over another network don't count, because a proxy in that network may accept every connection.
+    """
+    try:
+        with socket.create_connection((str(interface.ip), port), timeout=1) as client:
+            return ip_address(client.getsockname()[0]) in interface.network
+    except OSError:
+        return False
+
+
+def _result(command: Sequence[str], code: int, text: str) -> str:
+    """Return the output of a command. Raise RunError if the command's exit code is not 0."""
+    if code:
+        raise RunError(f"`{' '.join(command)}` ended with exit code {code}: {text[-500:] or 'it printed nothing'}")
+    return text
+
+
+def _identity(key: str) -> str:
+    """Return the id of a container, which is the last part of its key."""
+    return key.partition(" ")[2]
+
+
+def _unhealthy_state(state: Mapping[str, Any]) -> str:
+    """Return the state of an unhealthy container in one word, or an empty text for a healthy container."""
+    if not state["Running"]:
+        return str(state["Status"])
+    health = str(state["Health"]["Status"]) if state.get("Health") else "healthy"
+    return "" if health == "healthy" else health

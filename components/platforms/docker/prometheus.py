@@ -1,0 +1,114 @@
+"""Prometheus of an environment on Docker: its workload and its files. All functions are pure.
+
+Like the gateway, Prometheus finds the replicas of a tier in a slot by a DNS name.
+
+Source: Prometheus 2.42, configuration (scrape_config, dns_sd_config, file_sd_config).
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from ...config import Listening
+from ...config.files import as_json as yaml
+from ...model.workload import Image, Probe, Resources, Workload, Zone
+from ...observability.alerts import (
+    BACKUP,
+    BACKUP_INTERVAL,
+    BACKUP_PORT,
+    BACKUP_TIMEOUT,
+    EXPORTER_PORTS,
+    MonitoringScope,
+    file,
+)
+from ...release.planner import Slot
+from . import haproxy
+
+NAME, PORT, USER = "prometheus", 9090, 65534
+CONFIG, DATA, RELEASED, TARGETS = "/etc/prometheus", "/prometheus", "/etc/released", "targets.json"
+
+
+def workload(monitored: MonitoringScope) -> Workload:
+    """Return the workload of the Prometheus server.
+
+    Prometheus can connect to workloads with metrics, but not to the data services. On the outside network Prometheus receives
+    queries and sends alerts.
+    """
+    settings = monitored.settings
+    return Workload(
+        tier=NAME,
+        image=Image(reference=settings.image, path="environment.monitoring.image"),
+        resources=Resources(cpu=settings.cpu, memory=settings.memory),
+        command=(
+            f"--config.file={CONFIG}/prometheus.yml",
+            f"--storage.tsdb.path={DATA}",
+            f"--storage.tsdb.retention.time={settings.retention:.0f}s",
+        ),
+        port=PORT,
+        probe=Probe(path="/-/ready", port=PORT),
+        zones=(Zone.EDGE, Zone.WATCH, Zone.OUTSIDE),
+        writable=("/tmp",),
+        user=USER,
+    )
+
+
+def files(monitored: MonitoringScope) -> dict[str, str]:
+    """Return the files of Prometheus: path → text."""
+    return {
+        f"{CONFIG}/prometheus.yml": yaml(_configuration(monitored)),
+        f"{CONFIG}/rules.yml": yaml(file(monitored)),
+    }
+
+
+def released(live: Mapping[str, str]) -> str:
+    """Return the text of a file with one scrape target. The target's labels name the live release."""
+    return json.dumps([{"targets": [f"localhost:{PORT}"], "labels": dict(live)}])
+
+
+def _configuration(monitored: MonitoringScope) -> dict[str, Any]:
+    interval = f"{monitored.settings.interval * 1000:.0f}ms"
+    jobs = [_tier(tier, settings) for tier, settings in monitored.app.measured.items()]
+    jobs += [_one(tier, f"{tier}-exporter:{EXPORTER_PORTS[tier]}") for tier in monitored.exported]
+    jobs += [_one(BACKUP, f"{BACKUP}:{BACKUP_PORT}") | _SELDOM] if monitored.backed_up else []
+    jobs += [_one("gateway", f"gateway:{haproxy.METRICS_PORT}"), _one(NAME, f"localhost:{PORT}"), _RELEASED]
+    namespace_label = {"target_label": "namespace", "replacement": monitored.namespace}
+    jobs = [job | {"relabel_configs": [*job.get("relabel_configs", ()), namespace_label]} for job in jobs]
+    configuration: dict[str, Any] = {
+        "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
+        "rule_files": [f"{CONFIG}/rules.yml"],
+        "scrape_configs": jobs,
+    }
+    if monitored.settings.alertmanager:
+        parts = urlsplit(monitored.settings.alertmanager)
+        manager = {"scheme": parts.scheme, "static_configs": [{"targets": [parts.netloc]}]}
+        configuration["alerting"] = {"alertmanagers": [manager]}
+    return configuration
+
+
+def _one(job: str, target: str) -> dict[str, Any]:
+    return {"job_name": job, "static_configs": [{"targets": [target]}]}
+
+
+def _tier(tier: str, settings: Listening) -> dict[str, Any]:
+    """Return the scrape job of a tier's replicas in both slots.
+
+    A slot without containers has no targets, so no alert fires for the slot.
+    """
+    names = [f"{tier}-{slot}" for slot in Slot]
+    slot = {"source_labels": ["__meta_dns_name"], "regex": f"{tier}-(.+)", "target_label": "slot"}
+    return {
+        "job_name": str(tier),
+        "metrics_path": settings.metrics,
+        "dns_sd_configs": [{"names": names, "type": "A", "port": settings.port, "refresh_interval": "5s"}],
+        "relabel_configs": [slot],
+    }
+
+
+_SELDOM = {"scrape_interval": BACKUP_INTERVAL, "scrape_timeout": BACKUP_TIMEOUT}
+_RELEASED: dict[str, Any] = {
+    "job_name": "release",
+    "file_sd_configs": [{"files": [f"{RELEASED}/*.json"], "refresh_interval": "30s"}],
+    # Drop all scraped series. Prometheus still adds the series `up`, which has the labels of the target file.
+    "metric_relabel_configs": [{"source_labels": ["__name__"], "regex": ".*", "action": "drop"}],
+}

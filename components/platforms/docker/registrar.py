@@ -1,0 +1,196 @@
+"""Registration of containers: the base class of all operations of `DockerDeployer`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi_docker as docker
+from pulumi import Output, ProviderResource, Resource, ResourceOptions, RunError
+
+from ...config import App, Environment
+from ...model.workload import SECRETS, Task, Workload, Zone
+from ...options import child_options
+from ...release.checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Checkpoint
+from ...release.planner import Slot
+from .. import impact
+from ..base import SHARED, Dependencies, SlotTarget, toolbox_program, variables
+from . import haproxy
+from .containers import SMALL, hardened, healthcheck
+from .errors import explain_container, plain_log
+from .foundation import Foundation, named_volume
+from .inspect import DockerInspector
+from .keys import CONTAINER, stack_labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registrar:
+    """Register containers of a stack. The base classes of `DockerDeployer` inherit from this class."""
+
+    app: App
+    environment: Environment
+    stack: str
+    checkpoint: Checkpoint
+    secrets: Output[Mapping[str, str]]
+    live: Slot | None
+    inspector: DockerInspector
+    foundation: Foundation
+
+    @property
+    def prefix(self) -> str:
+        """Prefix of the names of all objects of the stack on the engine."""
+        return self.inspector.location.instance
+
+    @property
+    def url(self) -> str:
+        return self.environment.url
+
+    @property
+    def namespace(self) -> str:
+        return self.prefix
+
+    @property
+    def foundation_resources(self) -> Sequence[Resource]:
+        return self.foundation.resources
+
+    def provider_for(self, parent: Resource) -> ProviderResource:
+        """Return the provider in the options of the component `parent`. If the options have none, return the foundation's provider."""
+        return parent.get_provider(CONTAINER) or self.foundation.provider
+
+    def impact(self) -> str:
+        """Probe the live slot, and return a text about the effect of a failed update on users."""
+        return impact.describe_live(self.live, self.url, self.checkpoint, self.inspector)
+
+    def labels(self, **labels: str) -> dict[str, str]:
+        return stack_labels(self.app.name, self.stack) | {f"tiers.{name}": value for name, value in labels.items()}
+
+    def _options(self, parent: Resource, after: Dependencies = (), **more: Any) -> ResourceOptions:
+        return child_options(parent, provider=self.provider_for(parent), depends_on=after, **more)
+
+    def _volume(self, parent: Resource, name: str, suffix: str) -> docker.Volume:
+        return named_volume(parent, name, suffix, self.inspector.location, self.provider_for(parent), self.checkpoint)
+
+    def _environment(self, workload: Workload, target: SlotTarget | None, task: Task | None = None) -> list[str]:
+        values = variables(workload, target, self.app.ports, task)
+        return [f"{name}={value}" for name, value in values.items()]
+
+    def _networks(self, zones: Sequence[Zone], *aliases: str) -> list[docker.ContainerNetworksAdvancedArgs]:
+        return [
+            docker.ContainerNetworksAdvancedArgs(name=self.foundation.networks[zone].name, aliases=list(aliases))
+            for zone in zones
+        ]
+
+    def _labels(self, role: str, name: str, target: SlotTarget | None = None, **more: str) -> dict[str, str]:
+        labels = self.labels(role=role, **more)
+        if target:
+            labels |= {LABEL_SLOT: target.slot, LABEL_RELEASE: str(target.release)}
+        attempt = self.checkpoint.attempt(name)
+        return labels | ({LABEL_ATTEMPT: str(attempt)} if attempt > 1 else {})
+
+    def _container(
+        self,
+        parent: Resource,
+        workload: Workload,
+        name: str,
+        alias: str,
+        provisioned: Mapping[str, Resource],
+        volumes: Sequence[docker.ContainerVolumeArgs],
+        target: SlotTarget | None,
+        after: Dependencies,
+        *,
+        role: str = "tier",
+        ports: Sequence[docker.ContainerPortArgs] = (),
+    ) -> docker.Container:
+        real = f"{self.prefix}-{name}"
+        args = hardened(
+            real,
+            image_id(provisioned, workload),
+            workload.resources,
+            self._labels(role, name, target, tier=workload.tier),
+            command=workload.command,
+            user=workload.user,
+            writable=workload.writable,
+            scratch=workload.scratch,
+        )
+        args.ports = list(ports) or None
+        if role == "exporter" and workload.command:
+            # Replace the entrypoint, because the entrypoint of an exporter's image would read the command as its flags.
+            args.entrypoints, args.command = list(workload.command[:1]), list(workload.command[1:])
+        args.envs = self._environment(workload, target)
+        args.healthcheck = healthcheck(workload)
+        args.wait, args.wait_timeout = True, round(workload.start_within)
+        args.stop_timeout = args.destroy_grace_seconds = round(workload.stop_within)
+        args.init = True
+        args.networks_advanced = self._networks(workload.zones, alias)
+        args.volumes = [*volumes, *secret_volume(provisioned, workload)] or None
+        args.mounts = [
+            docker.ContainerMountArgs(type="bind", source=mount.source, target=mount.path, read_only=not mount.writable)
+            for mount in workload.mounts
+        ] or None
+        hooks = explain_container(
+            name,
+            real,
+            workload.path or (f"app.{workload.tier}" if role == "tier" else workload.image.path),
+            workload.start_within,
+            self.inspector.location,
+            touched=self.impact if target else lambda: SHARED,
+        )
+        return docker.Container(name, args, opts=self._options(parent, after, hooks=hooks, delete_before_replace=True))
+
+    def _one_shot(
+        self, parent: Resource, name: str, args: docker.ContainerArgs, what: str, after: Dependencies, **more: Any
+    ) -> Output[Resource]:
+        """Run a container to its end. If its exit code is not 0, the returned output fails with the last lines of the log."""
+        args.restart, args.must_run, args.attach, args.logs = "no", False, True, True
+        container = docker.Container(name, args, opts=self._options(parent, after, delete_before_replace=True, **more))
+        return self._passed(container, container.exit_code, container.container_logs, what)
+
+    def _passed(self, container: Resource, code: Output[Any], log: Output[Any], what: str) -> Output[Resource]:
+        """Return an output that resolves to the container once its exit code is 0. The output fails for any other exit code."""
+
+        def passed(result: Sequence[Any]) -> Resource:
+            code, log = result
+            if code not in (None, 0):
+                reason = "did not finish in time" if code in (124, 143) else f"ended with exit code {code:g}"
+                raise RunError(
+                    f"{what} {reason}; {self.impact()}. The last lines of the log:\n{plain_log(str(log or ''))}"
+                )
+            return container
+
+        return Output.all(code, log).apply(passed)
+
+    def _tool(self, name: str, labels: Mapping[str, str], *words: str) -> docker.ContainerArgs:
+        toolbox = self.foundation.toolbox
+        return hardened(
+            f"{self.prefix}-{name}",
+            toolbox.image_id,
+            SMALL,
+            labels,
+            command=["python3", "-c", toolbox_program(), *words],
+            user=haproxy.USER,
+        )
+
+
+def image_of(workload: Workload) -> str:
+    return f"{workload.tier}/image"
+
+
+def secrets_of(workload: Workload) -> str:
+    return f"{workload.tier}/secrets"
+
+
+def scripts_of(workload: Workload) -> str:
+    return f"{workload.tier}/scripts"
+
+
+def image_id(provisioned: Mapping[str, Resource], workload: Workload) -> Output[str]:
+    image = provisioned[image_of(workload)]
+    assert isinstance(image, docker.RemoteImage)
+    return image.image_id
+
+
+def secret_volume(provisioned: Mapping[str, Resource], workload: Workload) -> list[docker.ContainerVolumeArgs]:
+    holder = provisioned.get(secrets_of(workload))
+    if not isinstance(holder, docker.Container):
+        return []
+    volume = holder.volumes.apply(lambda volumes: volumes[0].volume_name if volumes else None)
+    return [docker.ContainerVolumeArgs(container_path=SECRETS, volume_name=volume, read_only=True)]

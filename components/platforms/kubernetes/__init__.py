@@ -1,0 +1,1 @@
+"""Kubernetes platform: an environment in one namespace of a cluster."""

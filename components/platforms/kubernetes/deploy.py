@@ -1,0 +1,152 @@
+"""Kubernetes platform: workloads as objects of one namespace.
+
+The modules `manifests`, `routes` and `policies` render objects, and `KubernetesDeployer` registers them unchanged. Tests and linters
+therefore check exactly the objects that are applied. Objects are registered as manifests, because importing the SDK's classes takes
+a fifth of a second (docs/adr/006-manifests.md).
+
+The program relies on these properties of the provider (pulumi-kubernetes 4): it uses server-side apply, waits for Deployments,
+StatefulSets and Jobs, and replaces a Job if the Job's template changes.
+"""
+
+import copy
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from pulumi import Resource
+
+from ...context import Context
+from ...model import services
+from ...model.workload import DatabaseCluster, ExternalService, Replicated, Scale, Volume, Workload
+from ...release.checkpoint import Checkpoint, Entry
+from ...release.planner import Slot
+from ...state.kubernetes import CLAIM, CLUSTER, NAMESPACE
+from .. import impact
+from ..base import Dependencies, Deployer, DesiredState, SlotTarget
+from . import cnpg, errors, keys, manifests, policies, replicated
+from .databases import DatabaseOperations
+from .foundation import Foundation, declared
+from .gateway import GatewayOperations
+from .inspect import inspector
+from .monitoring import MonitoringOperations
+from .objects import Scope
+from .registrar import limit
+from .tasks import TaskOperations
+
+
+class KubernetesDeployer(DatabaseOperations, TaskOperations, GatewayOperations, MonitoringOperations):
+    """Operations of `Deployer` and `DeploysClusters` in one namespace of a cluster."""
+
+    def logs(self, live: Slot) -> Mapping[str, str]:
+        follow = (
+            f"kubectl --context {shlex.quote(self.cluster.context)} --namespace {self.scope.namespace} logs --follow"
+        )
+        slot_tiers = {str(tier): f"{follow} deployment/{tier}-{live} --all-pods" for tier in self.app.slot_services}
+        data = {tier: self.environment.tier_settings(tier).ha for tier in self.environment.data(self.app)}
+        several = "--selector app.kubernetes.io/component={0} --all-containers --prefix"
+        return slot_tiers | {
+            str(tier): f"{follow} {several.format(tier) if ha else f'statefulset/{tier}'}" for tier, ha in data.items()
+        }
+
+    def allow_external_access(self, parent: Resource, elsewhere: ExternalService) -> Sequence[Resource]:
+        manifest = policies.elsewhere_policy(self.scope, elsewhere)
+        return [self.object(parent, manifest)]
+
+    def deploy_service(
+        self,
+        parent: Resource,
+        workload: Workload,
+        target: SlotTarget,
+        scale: Scale,
+        provisioned: Mapping[str, Resource],
+        after: Dependencies,
+    ) -> Sequence[Resource]:
+        around = self._around(parent, workload, target, after)
+        within = self._patience(workload)
+        manifest = manifests.deployment(self.scope, workload, target, scale, self._pod(workload, target), within)
+        # Depend on the Secrets and scripts of all tiers of the slot, so no pod starts before its Secret exists.
+        depends_on = [*around, *provisioned.values(), *self.foundation.resources]
+        # A running autoscaler sets the number of replicas, so ignore changes of this input.
+        ignored = ["spec.replicas"] if workload.autoscaled is not None else None
+        path = workload.path or f"app.{workload.tier}"
+        running = self._awaited(parent, manifest, depends_on, within, path, ignore_changes=ignored)
+        if workload.autoscaled is not None:
+            scaler = manifests.autoscaler(self.scope, workload, target, scale)
+            self.object(parent, scaler, [running])
+        return [running]
+
+    def rescaled(self, entry: Entry, scales: Mapping[str, Scale]) -> DesiredState | None:
+        """Return the desired state of a kept slot's resource, or None if the resource stays unchanged.
+
+        The state has the configured number of replicas, or the configured limits of the autoscaler.
+        """
+        scale = scales.get(str(entry.tier)) if entry.runs else None
+        if not scale:
+            return None
+        desired = self._at(entry, scale)
+        return desired if desired.inputs != entry.inputs else None
+
+    def resumed(self, entry: Entry, scales: Mapping[str, Scale]) -> DesiredState:
+        scale = scales.get(str(entry.tier))
+        return self._at(entry, scale or Scale(replicas=entry.inputs["spec"].get("replicas", 1)))
+
+    def _at(self, entry: Entry, scale: Scale) -> DesiredState:
+        inputs, ignored = copy.deepcopy(dict(entry.inputs)), None
+        spec = inputs["spec"]
+        if "maxReplicas" in spec:
+            spec |= {"minReplicas": scale.replicas, "maxReplicas": scale.most or spec["maxReplicas"]}
+        elif scale.most is None:
+            spec["replicas"] = scale.replicas
+        else:
+            # A running autoscaler sets the number of replicas, so ignore changes of this input.
+            ignored = ["spec.replicas"]
+        hooks = errors.explain(f"environment.tiers.{entry.tier}", inputs, self.cluster.context, touched=self.impact)
+        return DesiredState(
+            inputs=inputs, hooks=hooks, timeouts=limit(spec.get("progressDeadlineSeconds", 60)), theirs=ignored
+        )
+
+
+def data_resources(
+    context: Context, workloads: Sequence[Workload | DatabaseCluster]
+) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    """Return name, type token and inputs of each resource that will hold data of these workloads."""
+    scope, checkpoint = _scope(context), context.checkpoint
+    resources: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    if context.environment.cluster.namespace.create:
+        resources["namespace"] = (NAMESPACE, declared(checkpoint, NAMESPACE, manifests.namespace(scope)))
+    for workload in workloads:
+        if isinstance(workload, DatabaseCluster):
+            resources[workload.name] = (CLUSTER, declared(checkpoint, CLUSTER, cnpg.cluster(scope, workload, "")))
+            continue
+        for volume in _volumes(workload):
+            holds_data = volume.name in context.app.volumes or services.holds_data(workload.tier)
+            claim = manifests.claim(scope, workload.tier, volume)
+            resources[volume.name] = (CLAIM, declared(checkpoint, CLAIM, claim, holds_data=holds_data))
+    return resources
+
+
+def connect(context: Context, checkpoint: Checkpoint, live: Slot | None) -> Deployer:
+    """Register the foundation in the environment's cluster, and return the deployer."""
+    reader, scope = inspector(keys.described(context.app, context.environment, context.stack)), _scope(context)
+    touched = partial(impact.describe_live, live, context.environment.url, checkpoint, reader)
+    return KubernetesDeployer(
+        app=context.app,
+        environment=context.environment,
+        stack=context.stack,
+        checkpoint=checkpoint,
+        secrets=context.sealed,
+        live=live,
+        scope=scope,
+        inspector=reader,
+        foundation=Foundation(context, scope, touched),
+    )
+
+
+def _scope(context: Context) -> Scope:
+    return Scope.of(context.app.name, context.environment.cluster, context.description.instance)
+
+
+def _volumes(workload: Workload) -> Sequence[Volume]:
+    members = replicated.members(workload) if isinstance(workload, Replicated) else ()
+    return [member.volume for member in members] or workload.volumes

@@ -1,0 +1,42 @@
+"""Escaping of texts in manifests, because the kubelet replaces `$(NAME)` in commands, arguments and environment variables.
+
+Commands of lifecycle hooks and of `kubectl exec` need no escaping, because the kubelet replaces nothing in them.
+
+Source: Kubernetes 1.34, third_party/forked/golang/expansion (Expand) and its callers: pkg/kubelet/kubelet_pods.go (variables),
+container/helpers.go (command and args of a container and of its probes).
+"""
+
+import re
+from collections.abc import Collection, Iterable
+
+_REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\((?P<name>[^)]*)\)|(?P<other>[^\x00-\x7f]))")
+
+
+def literal(text: str, names: Collection[str] = ()) -> str:
+    """Return a text with every dollar doubled, if the kubelet would otherwise change the text.
+
+    If the kubelet would not change the text, such as a script with `$(command)`, return the text as it is, because a changed text
+    would restart containers of deployed stacks. Every name in capitals counts as a variable, because the cluster adds variables of
+    its own (for Services, or by admission webhooks).
+
+    Args:
+        text: the text.
+        names: names of the container's environment variables.
+    """
+    return (
+        text.replace("$", "$$") if any(_replaced(reference, names) for reference in _REFERENCE.finditer(text)) else text
+    )
+
+
+def literals(texts: Iterable[str], names: Collection[str] = ()) -> list[str]:
+    """Return each text escaped by `literal`."""
+    return [literal(text, names) for text in texts]
+
+
+def _replaced(reference: re.Match[str], names: Collection[str]) -> bool:
+    """Return whether the kubelet changes a dollar and the character after it.
+
+    The kubelet reads a single byte after a dollar, so it also breaks a character of several bytes, such as `ü`, after a dollar.
+    """
+    name = reference["name"]
+    return name is None or name in names or re.fullmatch(r"[A-Z_][A-Z0-9_.-]*", name) is not None

@@ -1,0 +1,94 @@
+"""Operations on routes: the gateway, the routes of a slot, and the switch."""
+
+from collections.abc import Sequence
+
+from pulumi import Output, Resource, ResourceHook, ResourceHookArgs
+
+from ...model.names import LABEL_SWITCH
+from ...model.workload import Route
+from ...options import before_change
+from ...release.checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT, Entry
+from ..base import Dependencies, DesiredState, SlotTarget
+from . import client, errors, policies
+from .objects import Manifest
+from .registrar import Registrar, once_created
+from .routes import HTTP_ROUTE, asked_rules, http_route, live_rules, own_gateway, slot_spec
+
+TAKEN_OVER = {"pulumi.com/patchFieldManager": "tiers-switch", "pulumi.com/patchForce": "true"}
+"""Annotations with which a resource takes over the fields of a route, if another resource has created the route already."""
+
+
+class GatewayOperations(Registrar):
+    """Operations that route users to slots."""
+
+    def deploy_gateway(self, parent: Resource) -> Resource:
+        smoke_policy = self.object(parent, policies.gateway_policy(self.scope, self.cluster))
+        gateway = own_gateway(self.scope, self.cluster)
+        return self.object(parent, gateway, [smoke_policy]) if gateway else smoke_policy
+
+    def route_slot(
+        self, parent: Resource, routes: Sequence[Route], target: SlotTarget, after: Dependencies
+    ) -> Dependencies:
+        # After this change the gateway sends requests to the live slot if their cookie names the previous release of this slot. The
+        # pods of the previous release still answer for a while.
+        labels = self.scope.labels(self.app.name, "preview", target)
+        spec = slot_spec(self.scope, self.cluster, routes, target)
+        return [self.object(parent, http_route(self.scope, f"{self.app.name}-{target.slot}", labels, spec), after)]
+
+    def suspended_route(self, entry: Entry) -> DesiredState | None:
+        if entry.role != "preview":
+            return None
+        spec = dict(entry.inputs["spec"])
+        return DesiredState(inputs={**entry.inputs, "spec": spec | {"rules": asked_rules(spec["rules"])}})
+
+    def active_route(self, entry: Entry) -> DesiredState:
+        return DesiredState(inputs=entry.inputs)
+
+    def move_traffic(
+        self, parent: Resource, target: SlotTarget, routes: Sequence[Route] | None, count: int, after: Dependencies
+    ) -> Output[Resource]:
+        manifest = self._live_route(target, routes, count)
+        if count > 1 and not self.checkpoint.find(HTTP_ROUTE, self.app.name):
+            manifest["metadata"]["annotations"] = dict(TAKEN_OVER)
+        hooks = errors.explain(f"the switch to {target.slot}", manifest, self.cluster.context, touched=self.impact)
+        if routes is None:
+            hooks.before_create = hooks.before_update = self._ask(target)
+        return once_created(self.object(parent, manifest, after, hooks=hooks))
+
+    def _live_route(self, target: SlotTarget, routes: Sequence[Route] | None, count: int) -> Manifest:
+        """Return the route that sends all traffic to a slot. If `routes` is None, use the rules of the slot's deployed route."""
+        spec = self._kept_spec(target) if routes is None else None
+        slot_routes = target.release.routes if routes is None else routes
+        spec = spec or slot_spec(self.scope, self.cluster, slot_routes, target)
+        labels = self.scope.labels(self.app.name, "switch", target) | {LABEL_SWITCH: str(count)}
+        live = {**spec, "rules": live_rules(spec["rules"])}
+        return http_route(self.scope, self.app.name, labels, live)
+
+    def restore_switch(
+        self, parent: Resource, target: SlotTarget, count: int, after: Dependencies, *, beside: bool
+    ) -> Output[Resource]:
+        manifest = self._live_route(target, None, count)
+        manifest["metadata"]["annotations"] = dict(TAKEN_OVER)
+        # An update can't register two states of one resource. With `beside`, a second resource therefore manages the same object. The
+        # object stays when Pulumi deletes the second resource.
+        options = {"name": f"{self.app.name}-again", "retain_on_delete": True} if beside else {}
+        hooks = errors.explain(f"the switch to {target.slot}", manifest, self.cluster.context, touched=self.impact)
+        return once_created(self.object(parent, manifest, after, hooks=hooks, **options))
+
+    def _ask(self, target: SlotTarget) -> list[ResourceHook]:
+        """Return a hook that checks, before a kept slot goes live, that the slot's Deployments are available."""
+        client.prefetch()
+
+        def ask(_: ResourceHookArgs) -> None:
+            self.inspector.check_ready(target.slot, self.impact)
+
+        return before_change(f"ask-{target.slot}", ask)
+
+    def _kept_spec(self, target: SlotTarget) -> Manifest | None:
+        """Return the spec of the deployed route of a kept slot, or None if the route is missing or belongs to another release.
+
+        Hosts and ports in this spec may differ from the current configuration.
+        """
+        labels = {LABEL_ROLE: "preview", LABEL_SLOT: str(target.slot), LABEL_RELEASE: str(target.release)}.items()
+        entries = (entry for entry in self.checkpoint.entries if entry.custom and labels <= entry.labels.items())
+        return next((dict(entry.inputs["spec"]) for entry in entries), None)

@@ -1,0 +1,101 @@
+"""Jobs that a person starts by hand, from the CronJobs of a workload."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from pulumi import RunError
+
+from ..base import ONCE_WITHIN
+from .client import connect, core, sdk
+from .errors import evidence
+from .expansion import literals
+from .objects import Manifest
+
+BEGINS = 3
+"""Factor that extends the time limit `schedule_within` for a Job that a person starts, because its pod may take longer to start."""
+
+
+def run_once(context: str, namespace: str, name: str, command: Sequence[str], schedule_within: float) -> str:
+    """Run a command in a Job with the pod template of a CronJob, and return the command's output.
+
+    Kubernetes deletes the Job and its log ten minutes after the Job's end.
+
+    Args:
+        context: context of the kubeconfig.
+        namespace: namespace of the CronJob.
+        name: name of the CronJob.
+        command: the command, with arguments.
+        schedule_within: usual time limit in seconds for a pod to start (`environment.kubernetes.schedule_within`).
+
+    Raises:
+        RunError: the CronJob does not exist, no pod of the Job starts, or the command exits with a code other than 0.
+    """
+    batch = sdk().client.BatchV1Api(connect(context))
+    try:
+        parent = batch.read_namespaced_cron_job(name, namespace)
+    except sdk().client.ApiException as error:
+        raise RunError(f"there is no CronJob {name} in {namespace} ({error.reason}); run `make up` first") from None
+    created = batch.create_namespaced_job(namespace, by_hand(parent, command, f"{name}-{int(time.time())}"))
+    job, api = created.metadata.name, core(context)
+    if not _begun(api, namespace, job, BEGINS * schedule_within):
+        manifest: Manifest = {
+            "kind": "Job",
+            "metadata": {"name": job, "namespace": namespace},
+            "spec": {"template": {}},
+        }
+        why = "\n".join(evidence(api, manifest)) or "    (the cluster reports nothing more)"
+        batch.delete_namespaced_job(job, namespace, propagation_policy="Background")
+        raise RunError(f"`{' '.join(command)}` did not start: no pod of Job {job} runs, and the Job is removed.\n{why}")
+    deadline = time.monotonic() + ONCE_WITHIN
+    while not (created.status.succeeded or created.status.failed) and time.monotonic() < deadline:
+        time.sleep(1)
+        created = batch.read_namespaced_job(job, namespace)
+    text = "".join(_printed(api, pod) for pod in _pods_of(api, namespace, job)).strip()
+    if not created.status.succeeded:
+        raise RunError(f"`{' '.join(command)}` failed in Job {job}: {text[-500:] or 'it printed nothing'}")
+    return text
+
+
+def _pods_of(api: Any, namespace: str, job: str) -> list[Any]:
+    return api.list_namespaced_pod(namespace, label_selector=f"batch.kubernetes.io/job-name={job}").items
+
+
+def _begun(api: Any, namespace: str, job: str, within: float) -> bool:
+    """Wait until a pod of a Job has started. Return False if no pod starts within `within` seconds.
+
+    Possible reasons: no node has room, the image is missing, or a quota refuses the pod.
+    """
+    deadline = time.monotonic() + within
+    while not (started := any(pod.status.phase != "Pending" for pod in _pods_of(api, namespace, job))):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    return started
+
+
+def _printed(api: Any, pod: Any) -> str:
+    """Return the log of a pod, or a note that the log can't be read."""
+    try:
+        return api.read_namespaced_pod_log(pod.metadata.name, pod.metadata.namespace)
+    except sdk().client.ApiException as error:
+        return f"(the log of {pod.metadata.name} can't be read: {error.reason})"
+
+
+def by_hand(parent: Any, command: Sequence[str], name: str) -> Any:
+    """Return a Job with the template of the CronJob `parent`, but with the command `command`.
+
+    The CronJob is the Job's owner. Kubernetes therefore deletes the Job together with the CronJob.
+    """
+    kubernetes = sdk()
+    spec = parent.spec.job_template.spec
+    [container] = spec.template.spec.containers
+    container.command = literals(command, {variable.name for variable in container.env or ()})
+    spec.ttl_seconds_after_finished = 600
+    owner = kubernetes.client.V1OwnerReference(
+        api_version="batch/v1", kind="CronJob", name=parent.metadata.name, uid=parent.metadata.uid
+    )
+    metadata = kubernetes.client.V1ObjectMeta(
+        name=name, labels=parent.spec.job_template.metadata.labels, owner_references=[owner]
+    )
+    return kubernetes.client.V1Job(metadata=metadata, spec=spec)

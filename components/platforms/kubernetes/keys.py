@@ -1,0 +1,40 @@
+"""Keys of Kubernetes resources in an inventory, and the cluster of a stack. All functions are pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...config import App, Environment
+from ..base import Location
+
+PROVIDER = "pulumi:providers:kubernetes"
+
+
+def key(kind: str, identity: str, outputs: Mapping[str, Any]) -> str | None:
+    """Return the key of a resource in `Inventory.keys`, or None if an inventory does not list resources of this type."""
+    if not kind.startswith("kubernetes:"):
+        return None
+    return object_key(kind.rpartition(":")[2], *identity.rpartition("/")[::2])
+
+
+def object_key(kind: str, namespace: str, name: str) -> str:
+    """Return the key of a Kubernetes object; `namespace` is empty for a cluster-wide object."""
+    return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
+
+
+def deployed(app: str, stack: str, provider: Mapping[str, Any], foundation: Mapping[str, Any]) -> Location:
+    """Return the cluster and the namespace of a deployed stack.
+
+    Args:
+        app: name of the application.
+        stack: name of the stack.
+        provider: inputs of the provider in the state.
+        foundation: outputs of the component `Foundation` in the state.
+    """
+    namespace = str(foundation.get("namespace") or "")
+    return Location(app=app, stack=stack, context=str(provider["context"]), namespace=namespace)
+
+
+def described(app: App, environment: Environment, stack: str) -> Location:
+    """Return the cluster and namespace that the configuration names."""
+    settings = environment.cluster
+    return Location(app=app.name, stack=stack, context=settings.context, namespace=settings.home(f"{app.name}-{stack}"))

@@ -1,0 +1,88 @@
+"""Common parts of all objects in a namespace: names, labels and selectors. All functions are pure.
+
+Names of Services, such as `api-blue` and `database`, are short and stable, because clients use them as host names.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...config import Kubernetes
+from ...model import names, services
+from ...model.names import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
+from ...model.workload import Secret, Workload
+from ..base import SlotTarget
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """Names and settings that all manifests of an environment use."""
+
+    app: str
+    instance: str
+    namespace: str
+    pull_secrets: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, app: str, cluster: Kubernetes, instance: str) -> "Scope":
+        """Return the scope of an environment. `instance` is `APP-STACK`."""
+        return cls(app=app, instance=instance, namespace=cluster.home(instance), pull_secrets=cluster.pull_secrets)
+
+    def labels(self, name: str, role: str, target: SlotTarget | None = None, tier: str | None = None) -> dict[str, str]:
+        """Return the labels that Kubernetes recommends, and the program's own labels, which the module `checkpoint` reads."""
+        labels = {
+            names.LABEL_NAME: name,
+            names.LABEL_INSTANCE: self.instance,
+            names.LABEL_PART_OF: self.app,
+            names.LABEL_MANAGED_BY: "pulumi",
+            names.LABEL_COMPONENT: tier or name,
+            names.LABEL_APP: self.app,
+            LABEL_ROLE: role,
+        }
+        if target:
+            labels |= {names.LABEL_VERSION: target.release.version}
+            labels |= {LABEL_SLOT: target.slot, LABEL_RELEASE: str(target.release)}
+        return labels
+
+    def object(
+        self, api: str, kind: str, name: str, labels: Mapping[str, str], annotations: Mapping[str, str] | None = None
+    ) -> Manifest:
+        metadata: Manifest = {"name": name, "namespace": self.namespace, "labels": dict(labels)}
+        if annotations:
+            metadata["annotations"] = dict(annotations)
+        return {"apiVersion": api, "kind": kind, "metadata": metadata}
+
+
+def object_name(workload: Workload, target: SlotTarget | None) -> str:
+    """Return the name of a workload's objects, which is also the workload's DNS name."""
+    return f"{workload.tier}-{target.slot}" if target else workload.tier
+
+
+def needs(workload: Workload, target: SlotTarget | None) -> dict[str, str]:
+    """Return the pod labels by which network policies allow the pods of a workload to connect to the services in `needs`."""
+    workloads = [
+        f"{need}-{target.slot}" if target and not services.common().is_shared(need) else need for need in workload.needs
+    ]
+    return {names.LABEL_NEEDS.format(name=name): "yes" for name in workloads}
+
+
+def selector(scope: Scope, workload: Workload, target: SlotTarget | None) -> dict[str, str]:
+    """Return the labels that select the pods of a workload, but not of its tasks. In a slot the labels select one release."""
+    labels = {names.LABEL_NAME: workload.tier, names.LABEL_INSTANCE: scope.instance}
+    return labels | ({LABEL_SLOT: str(target.slot), LABEL_RELEASE: str(target.release)} if target else {})
+
+
+def scripts_name(workload: Workload) -> str:
+    return names.SCRIPTS.of(data=workload.tier)
+
+
+def secret_name(owner: str, secrets: Sequence[Secret]) -> str:
+    """Return the name of the Secret with these secrets. Changed values get a new Secret, so running pods keep the old values."""
+    return owner + names.versions([secret.version for secret in secrets], names.SUBDOMAIN - len(owner))
+
+
+def brought_name(owner: str, secret: Secret) -> str:
+    """Return the name of the Secret that External Secrets creates for one secret of a workload."""
+    return secret_name(f"{owner}-{secret.name}", [secret])

@@ -1,0 +1,226 @@
+"""Specs of pods: containers, their security context, probes and volumes. All functions are pure.
+
+Every pod meets the `restricted` Pod Security Standard. In addition, containers have a read-only root and no token, and run with a
+UID that no user of a node has.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+from ...model import names
+from ...model.workload import SCRATCH, SCRIPTS, SECRETS, Probe, Resources, Task, Workload
+from ..base import SlotTarget
+from .expansion import literal, literals
+from .objects import Manifest, Scope, object_name, scripts_name
+from .quantities import resources, size
+
+_SCRATCH = "scratch"
+"""Prefix of the names of scratch volumes. Each name has more than the prefix, because a configured volume may be named `scratch`."""
+DRAIN = 5
+"""Seconds that a pod keeps answering after its removal from the Service. After this time the proxies of all nodes use other pods."""
+DATA_UID = 10_000
+"""Offset that is added to a low UID, such as that of a data service's image. Without the offset a user of a node may have this UID."""
+
+
+def probes(workload: Workload, names: Collection[str]) -> Manifest:
+    """Return the startup, readiness and liveness probes of a container.
+
+    The startup probe runs every second until `start_within`. The readiness probe runs often, and its failure removes the pod from
+    its Service. The liveness probe runs seldom and tolerates failures, because its failure kills the container. If the readiness and
+    the liveness probe would send the same request, the liveness probe only checks that the port is open.
+
+    Args:
+        workload: the workload.
+        names: names of the container's environment variables.
+    """
+    if not workload.probe:
+        return {}
+    alive, ready = workload.probe, workload.ready or workload.probe
+    common = {"timeoutSeconds": 5}
+    startup = {"periodSeconds": 1, "failureThreshold": max(math.ceil(workload.start_within), 1)}
+    rendered = {"startupProbe": {**_handler(alive, names), **common, **startup}}
+    if workload.port:
+        liveness = _handler(alive, names) if workload.ready else {"tcpSocket": {"port": workload.port}}
+        period = 5 if ready.command else 2
+        rendered["readinessProbe"] = {
+            **_handler(ready, names),
+            **common,
+            "periodSeconds": period,
+            "failureThreshold": 3,
+        }
+    else:
+        liveness = _handler(alive, names)
+    rendered["livenessProbe"] = {**liveness, **common, "periodSeconds": 10, "failureThreshold": 6}
+    return rendered
+
+
+def _handler(probe: Probe, names: Collection[str]) -> Manifest:
+    if probe.command:
+        return {"exec": {"command": literals(probe.command, names)}}
+    return {"httpGet": {"path": probe.path, "port": probe.port, "scheme": "HTTP"}}
+
+
+def user(workload: Workload) -> int:
+    """Return the UID of a workload's containers. The UID is higher than the UIDs of a node's users."""
+    return workload.user if workload.user > DATA_UID else workload.user + DATA_UID
+
+
+def container(
+    name: str,
+    image: str,
+    user: int,
+    limits: Resources,
+    scratch: Mapping[str, str],
+    command: Sequence[str] = (),
+    names: Collection[str] = (),
+) -> Manifest:
+    """Return the fields that all containers have.
+
+    Args:
+        scratch: writable path → name of the scratch volume for this path.
+        names: names of the container's environment variables.
+    """
+    manifest: Manifest = {
+        "name": name,
+        "image": image,
+        # Don't pull an image with a digest again. Such an image can't change, and a pull makes the pod's start depend on the registry.
+        "imagePullPolicy": "IfNotPresent" if "@sha256:" in image else "Always",
+        "resources": resources(limits),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "privileged": False,
+            "readOnlyRootFilesystem": True,
+            "runAsGroup": user,
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": [{"name": volume, "mountPath": path} for path, volume in sorted(scratch.items())],
+    }
+    if command:
+        manifest["command"] = literals(command, names)
+    return manifest
+
+
+def scratch_names(paths: Sequence[str], taken: Collection[str] = ()) -> dict[str, str]:
+    """Return the name of the scratch volume of each writable path.
+
+    A name is derived from the path. A hash is added to a name that is invalid, equal for two paths, or in `taken`.
+    """
+    plain = {path: _SCRATCH + re.sub(r"[/._]", "-", path.lower()).rstrip("-") for path in sorted(paths)}
+    used = Counter([*plain.values(), *taken, _SCRATCH])
+    return {
+        path: name if used[name] == 1 and names.is_dns_label(name) else names.as_dns_label(name, path)
+        for path, name in plain.items()
+    }
+
+
+def with_first(spec: Manifest, init_container: Manifest) -> Manifest:
+    """Return a pod's spec with an added init container. The init container shares scratch volumes with the pod's first container."""
+    scratch = {volume["name"] for volume in spec["volumes"] if "emptyDir" in volume}
+    mounts = {mount["mountPath"]: mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
+    init_mounts, volumes = list[Manifest](), list(spec["volumes"])
+    for path in (mount["mountPath"] for mount in init_container["volumeMounts"]):
+        name = mounts.get(path)
+        if name not in scratch:
+            name = scratch_names([path], [volume["name"] for volume in volumes])[path]
+            volumes.append({"name": name, "emptyDir": _scratch_volume(SCRATCH)})
+        init_mounts.append({"name": name, "mountPath": path})
+    return spec | {"initContainers": [init_container | {"volumeMounts": init_mounts}], "volumes": volumes}
+
+
+def _scratch_volume(room: int) -> Manifest:
+    return {"medium": "Memory", "sizeLimit": size(room)}
+
+
+def pod(
+    scope: Scope,
+    rendered: Manifest,
+    user: int,
+    scratch: Mapping[str, str],
+    account: str | None = None,
+    room: int = SCRATCH,
+) -> Manifest:
+    """Return the spec of a pod with one container. `scratch` maps each writable path to the name of its scratch volume."""
+    spec: Manifest = {
+        "automountServiceAccountToken": False,
+        "containers": [rendered],
+        "enableServiceLinks": False,
+        "securityContext": {
+            "fsGroup": user,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "runAsGroup": user,
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumes": [{"name": scratch[path], "emptyDir": _scratch_volume(room)} for path in sorted(scratch)],
+    }
+    if account:
+        spec["serviceAccountName"] = account
+    if scope.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in scope.pull_secrets]
+    return spec
+
+
+def workload_pod(
+    scope: Scope,
+    workload: Workload,
+    target: SlotTarget | None,
+    variables: Mapping[str, str],
+    secret_sources: Sequence[Manifest],
+    task: Task | None = None,
+) -> Manifest:
+    """Return the pod spec of a workload or of one of its tasks.
+
+    A task's pod has the task's command, and no ports and probes.
+    """
+    uid = user(workload)
+    scratch = scratch_names(workload.writable, [volume.name for volume in workload.volumes])
+    command = task.command if task else workload.command
+    rendered = container(workload.tier, workload.image.reference, uid, workload.resources, scratch, command, variables)
+    rendered["env"] = [{"name": name, "value": literal(value, variables)} for name, value in variables.items()]
+    spec = pod(scope, rendered, uid, scratch, object_name(workload, target), workload.scratch)
+    rendered["volumeMounts"] += [
+        {"name": volume.name, "mountPath": volume.path} | ({"readOnly": True} if volume.read_only else {})
+        for volume in workload.volumes
+    ]
+    spec["volumes"] += [
+        {"name": volume.name, "persistentVolumeClaim": {"claimName": volume.name}} for volume in workload.volumes
+    ]
+    if workload.scripts:
+        rendered["volumeMounts"].append({"name": names.POD_SCRIPTS, "mountPath": SCRIPTS, "readOnly": True})
+        spec["volumes"].append({"name": names.POD_SCRIPTS, "configMap": {"name": scripts_name(workload)}})
+    if secret_sources:
+        rendered["volumeMounts"].append({"name": names.POD_SECRETS, "mountPath": SECRETS, "readOnly": True})
+        spec["volumes"].append(
+            {"name": names.POD_SECRETS, "projected": {"defaultMode": 0o440, "sources": list(secret_sources)}}
+        )
+    if workload.priority:
+        spec["priorityClassName"] = workload.priority
+    if task:
+        return spec
+    drain = DRAIN if workload.port and target else 0
+    rendered |= probes(workload, variables)
+    spec["terminationGracePeriodSeconds"] = round(workload.stop_within) + drain
+    if drain:
+        rendered["lifecycle"] = {"preStop": {"sleep": {"seconds": drain}}}
+    if workload.port:
+        rendered["ports"] = [{"name": "main", "containerPort": workload.port, "protocol": "TCP"}]
+    return spec
+
+
+def spread(labels: Mapping[str, str]) -> list[Manifest]:
+    """Return constraints that spread pods evenly over zones and hosts. If an even spread is impossible, the pods start anyway."""
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": dict(labels)},
+        }
+        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+    ]

@@ -1,0 +1,95 @@
+"""Registration of objects: the base class of all operations of `KubernetesDeployer`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pulumi import CustomResource, CustomTimeouts, Output, ProviderResource, Resource
+
+from ...config import App, Environment, Kubernetes
+from ...model import services
+from ...model.workload import Volume
+from ...options import data_options
+from ...release.checkpoint import Checkpoint
+from ...release.planner import Slot
+from ...state.kubernetes import CLAIM
+from .. import impact
+from ..base import Dependencies
+from . import errors, manifests
+from .foundation import Foundation, claim_path, declared, register
+from .inspect import KubernetesInspector
+from .objects import Manifest, Scope
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registrar:
+    """Register objects of a stack. The base classes of `KubernetesDeployer` inherit from this class."""
+
+    app: App
+    environment: Environment
+    stack: str
+    checkpoint: Checkpoint
+    secrets: Output[Mapping[str, str]]
+    live: Slot | None
+    scope: Scope
+    inspector: KubernetesInspector
+    foundation: Foundation
+
+    @property
+    def cluster(self) -> Kubernetes:
+        return self.environment.cluster
+
+    @property
+    def url(self) -> str:
+        return self.environment.url
+
+    @property
+    def namespace(self) -> str:
+        return self.scope.namespace
+
+    @property
+    def foundation_resources(self) -> Sequence[Resource]:
+        return self.foundation.resources
+
+    def provider_for(self, parent: Resource) -> ProviderResource:
+        """Return the provider in the options of the component `parent`. If the options have none, return the foundation's provider."""
+        return parent.get_provider(CLAIM) or self.foundation.provider
+
+    def impact(self) -> str:
+        """Probe the live slot, and return a text about the effect of a failed update on users."""
+        return impact.describe_live(self.live, self.url, self.checkpoint, self.inspector)
+
+    def object(self, parent: Resource, manifest: Manifest, after: Dependencies = (), **more: Any) -> CustomResource:
+        """Register the object of a manifest. The object depends on the namespace and on the resources `after`."""
+        return register(parent, manifest, self.provider_for(parent), [*self.foundation.namespace, *after], **more)
+
+    def data(self, parent: Resource, tier: str, volume: Volume) -> CustomResource:
+        """Register the claim of a data volume. The claim stays when releases are deleted."""
+        holds_data = services.holds_data(tier)
+        claim = manifests.claim(self.scope, tier, volume)
+        manifest = declared(self.checkpoint, CLAIM, claim, holds_data=holds_data)
+        hooks = errors.explain(claim_path(tier), manifest, self.cluster.context, touched=self.impact)
+        return self.object(parent, manifest, hooks=hooks, **data_options(self.environment.protect_data and holds_data))
+
+    def _awaited(
+        self,
+        parent: Resource,
+        manifest: Manifest,
+        after: Dependencies,
+        within: float,
+        path: str,
+        touched: Callable[[], str] | None = None,
+        **more: Any,
+    ) -> CustomResource:
+        """Register an object that the provider waits for. If the object fails or is not ready in time, log an explanation."""
+        hooks = errors.explain(path, manifest, self.cluster.context, touched=touched or self.impact)
+        return self.object(parent, manifest, after, hooks=hooks, custom_timeouts=limit(within), **more)
+
+
+def once_created(resource: CustomResource) -> Output[Resource]:
+    return resource.id.apply(lambda _: resource)
+
+
+def limit(within: float) -> CustomTimeouts:
+    limit = f"{round(within) + 15}s"
+    return CustomTimeouts(create=limit, update=limit)

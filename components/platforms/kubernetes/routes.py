@@ -1,0 +1,156 @@
+"""Manifests of HTTP routes and of the Gateway on Kubernetes. All functions are pure."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from ...config import Kubernetes
+from ...model.workload import Route
+from ..base import COOKIE, SLOT_HEADER, SlotTarget, readiness
+from .objects import Manifest, Scope
+
+HTTP_ROUTE = "kubernetes:gateway.networking.k8s.io/v1:HTTPRoute"
+_HIDDEN = "/.hidden"
+
+
+def slot_rules(routes: Sequence[Route], target: SlotTarget, secure: bool) -> list[Manifest]:
+    """Return the rules of a slot: for requests whose header names the slot, and for requests whose cookie names the slot's release.
+
+    Only requests with the header can reach the readiness paths of tiers. For requests for pages the cookie is ignored.
+    """
+    slot_header = [{"name": SLOT_HEADER, "type": "Exact", "value": str(target.slot)}]
+    release_cookie = [_header("Cookie", rf"(^|; ?){COOKIE}={re.escape(str(target.release))}(;|$)"), _NO_PAGE]
+    cookie = f"{COOKIE}={target.release}; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
+    rules = [
+        _rule(route, target, slot_header, _paths("Exact", [readiness(route)]), rewrite=route.health) for route in routes
+    ]
+    for route in routes:
+        if route.hidden:
+            hidden = [*_paths("PathPrefix", route.hidden), *_paths("RegularExpression", map(spellings, route.hidden))]
+            rules.append(_rule(route, target, slot_header, hidden, rewrite=_HIDDEN))
+    for route in routes:
+        sticky, prefixes = cookie if route.sticky else None, _paths("PathPrefix", route.prefixes)
+        rules.append(_rule(route, target, slot_header, prefixes, cookie=sticky))
+        if route.sticky:
+            rules.append(_rule(route, target, release_cookie, prefixes))
+    return rules
+
+
+def spellings(path: str) -> str:
+    """Return a regular expression for a path and for every spelling that an application may read as this path.
+
+    Before a gateway compares paths, it resolves dot segments and decodes letters. The gateway does not decode `%2F`, but many applications
+    read `%2F` as a slash (Traefik 3.5, pkg/muxer/http/mux.go, `reservedCharacters`). A gateway keeps `..` only next to `%2F`.
+    """
+    slash = "(/|%2[fF])"
+    parts = [part for part in path.split("/") if part]
+    gap = rf"{slash}(\.?{slash})*"
+    return f"^{''.join(gap + re.escape(part) for part in parts)}({slash}.*)?$|{slash}\\.\\.({slash}|$)"
+
+
+def _paths(kind: str, values: Iterable[str]) -> list[Manifest]:
+    return [{"type": kind, "value": value} for value in values]
+
+
+def asked_rules(rules: Sequence[Manifest]) -> list[Manifest]:
+    """Return a slot's rules without the rules for the release cookie."""
+    return [rule for rule in rules if len(rule["matches"][0]["headers"]) == 1]
+
+
+def live_rules(rules: Sequence[Manifest]) -> list[Manifest]:
+    """Return a slot's rules, changed into rules for all users: without the slot header, and without readiness paths.
+
+    Responses of pages still set the release cookie.
+    """
+    result: list[Manifest] = []
+    for rule in asked_rules(rules):
+        paths = [match["path"] for match in rule["matches"]]
+        if paths[0]["value"].startswith("/.gateway/"):
+            continue
+        header_filter, *rewrites = rule["filters"]
+        if cookies := header_filter["responseHeaderModifier"].get("add"):
+            filters = [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {"add": cookies}}]
+            pages = [{"headers": [_PAGE], "path": path} for path in paths]
+            result.append({"backendRefs": rule["backendRefs"], "filters": filters, "matches": pages})
+        plain = {"backendRefs": rule["backendRefs"], "matches": [{"path": path} for path in paths]}
+        result.append(plain | ({"filters": rewrites} if rewrites else {}))
+    return result
+
+
+def _header(name: str, expression: str) -> Manifest:
+    return {"name": name, "type": "RegularExpression", "value": expression}
+
+
+_PAGE = _header("Accept", "^text/html")
+# Match every value that does not begin with `text/h`. The expression is long, because gateways' expressions have no negation.
+_NO_PAGE = _header("Accept", "^([^t]|t[^e]|te[^x]|tex[^t]|text[^/]|text/[^h])")
+
+
+def _rule(
+    route: Route,
+    target: SlotTarget,
+    headers: Sequence[Manifest],
+    paths: Sequence[Manifest],
+    cookie: str | None = None,
+    rewrite: str | None = None,
+) -> Manifest:
+    headers_set: Manifest = {"set": [{"name": SLOT_HEADER, "value": str(target.slot)}]}
+    headers_set |= {"add": [{"name": "Set-Cookie", "value": cookie}]} if cookie else {}
+    filters: list[Manifest] = [{"type": "ResponseHeaderModifier", "responseHeaderModifier": headers_set}]
+    if rewrite:
+        path = {"type": "ReplaceFullPath", "replaceFullPath": rewrite}
+        filters.append({"type": "URLRewrite", "urlRewrite": {"path": path}})
+    return {
+        "backendRefs": [{"name": f"{route.tier}-{target.slot}", "port": route.port}],
+        "filters": filters,
+        "matches": [{"headers": list(headers), "path": path} for path in paths],
+    }
+
+
+def http_route(scope: Scope, name: str, labels: Mapping[str, str], spec: Mapping[str, Any]) -> Manifest:
+    """Return an HTTPRoute."""
+    return scope.object("gateway.networking.k8s.io/v1", "HTTPRoute", name, labels) | {"spec": dict(spec)}
+
+
+def slot_spec(scope: Scope, cluster: Kubernetes, routes: Sequence[Route], target: SlotTarget) -> Manifest:
+    """Return the spec of a slot's HTTPRoute, with the hosts and the Gateway of the environment."""
+    gateway = cluster.gateway
+    parent = {"name": gateway.name, "namespace": scope.namespace if gateway.create else gateway.namespace}
+    return {
+        "hostnames": [cluster.host, *cluster.hostnames],
+        "parentRefs": [parent | ({"sectionName": gateway.listener} if gateway.listener else {})],
+        "rules": slot_rules(routes, target, cluster.url.startswith("https:")),
+    }
+
+
+def own_gateway(scope: Scope, cluster: Kubernetes) -> Manifest | None:
+    """Return the environment's own Gateway with a listener for each host, or None if the environment uses an existing Gateway."""
+    create = cluster.gateway.create
+    if not create:
+        return None
+    annotations = {"cert-manager.io/cluster-issuer": create.issuer} if create.issuer else None
+    labels = scope.labels("gateway", "gateway")
+    manifest = scope.object("gateway.networking.k8s.io/v1", "Gateway", cluster.gateway.name, labels, annotations)
+    manifest["spec"] = {
+        "gatewayClassName": create.gateway_class,
+        "listeners": [
+            _listener(number, host, cluster.url, create.certificate)
+            for number, host in enumerate([cluster.host, *cluster.hostnames])
+        ],
+    }
+    return manifest
+
+
+def _listener(number: int, hostname: str, url: str, certificate: str | None) -> Manifest:
+    secure = url.startswith("https:")
+    listener: Manifest = {
+        "allowedRoutes": {"namespaces": {"from": "Same"}},
+        "hostname": hostname,
+        "name": f"{'https' if secure else 'http'}-{number}",
+        "port": urlsplit(url).port or (443 if secure else 80),
+        "protocol": "HTTPS" if secure else "HTTP",
+    }
+    if secure:
+        listener["tls"] = {"certificateRefs": [{"kind": "Secret", "name": certificate}], "mode": "Terminate"}
+    return listener

@@ -1,0 +1,94 @@
+"""Secrets of workloads as Kubernetes Secrets, and the pods that mount these Secrets."""
+
+from collections.abc import Mapping, Sequence
+
+from pulumi import Input, Resource
+
+from ...model.workload import Secret, Task, Workload
+from ...release.checkpoint import Entry
+from ..base import DesiredState, SlotTarget, variables
+from . import manifests, objects, pod_spec
+from .objects import Manifest
+from .registrar import Registrar
+
+
+class SecretOperations(Registrar):
+    """Operations that provide secrets and scripts before a pod starts."""
+
+    def provision(
+        self, parent: Resource, workloads: Sequence[Workload], target: SlotTarget | None
+    ) -> Mapping[str, Resource]:
+        provisioned: dict[str, Resource] = {}
+        for workload in workloads:
+            owner, references = objects.object_name(workload, target), self.cluster.secrets
+            account = manifests.account(self.scope, workload, target)
+            provisioned[f"{owner}/account"] = self.object(parent, account)
+            if self._own(workload):
+                manifest = self._secret(workload, target)
+                provisioned[f"{owner}/secrets"] = self.object(
+                    parent, manifest, additional_secret_outputs=["data", "stringData"]
+                )
+            for secret in workload.secrets:
+                reference = references.get(secret.name)
+                if reference and reference.store:
+                    manifest = manifests.external_secret(self.scope, owner, workload.tier, secret, reference, target)
+                    provisioned[f"{owner}/{secret.name}"] = self.object(parent, manifest)
+        return provisioned
+
+    def _secret(self, workload: Workload, target: SlotTarget | None) -> Manifest:
+        """Return the Kubernetes Secret of a workload, with only those secrets whose values are in the stack file."""
+        stored = self._own(workload)
+        values: dict[str, Input[str]] = {
+            secret.name: self.secrets.apply(lambda values, name=secret.name: values[name]) for secret in stored
+        }
+        return manifests.secret(
+            self.scope, objects.object_name(workload, target), workload.tier, stored, values, target
+        )
+
+    def with_current_secrets(self, entry: Entry, workload: Workload, target: SlotTarget) -> DesiredState | None:
+        if not self._own(workload) or (manifest := self._secret(workload, target))["metadata"]["name"] != entry.name:
+            return None
+        return DesiredState(inputs=manifest, secret_outputs=["data", "stringData"])
+
+    def _own(self, workload: Workload) -> list[Secret]:
+        """Return the secrets of a workload whose values are in the stack file."""
+        return [secret for secret in workload.secrets if secret.name not in self.cluster.secrets]
+
+    def _secret_sources(self, workload: Workload, target: SlotTarget | None) -> list[Manifest]:
+        """Return the volume sources of a workload's secret files. The values may be in the stack file or in the cluster."""
+        owner, references = objects.object_name(workload, target), self.cluster.secrets
+        stored = self._own(workload)
+        sources = (
+            [_source(objects.secret_name(owner, stored), {secret.name: secret.name for secret in stored})]
+            if stored
+            else []
+        )
+        for secret in workload.secrets:
+            if reference := references.get(secret.name):
+                external_name = objects.brought_name(owner, secret)
+                key = reference.key if reference.secret else secret.name
+                sources.append(_source(reference.secret or external_name, {key: secret.name}))
+        return sources
+
+    def _key(self, workload: Workload, secret: Secret) -> Mapping[str, str]:
+        """Return the reference to a secret of a stateful workload: name and key of the Secret in the cluster."""
+        reference = self.cluster.secrets.get(secret.name)
+        if not reference:
+            return {"name": objects.secret_name(workload.tier, self._own(workload)), "key": secret.name}
+        if reference.secret:
+            return {"name": reference.secret, "key": reference.key}
+        return {"name": objects.brought_name(workload.tier, secret), "key": secret.name}
+
+    def _patience(self, workload: Workload) -> float:
+        """Return the time limit in seconds for a workload to find a node, pull its image and pass its probe."""
+        return workload.start_within + self.cluster.schedule_within
+
+    def _pod(self, workload: Workload, target: SlotTarget | None, task: Task | None = None) -> Manifest:
+        environment = variables(workload, target, self.app.ports, task)
+        return pod_spec.workload_pod(
+            self.scope, workload, target, environment, self._secret_sources(workload, target), task
+        )
+
+
+def _source(name: str, files: Mapping[str, str]) -> Manifest:
+    return {"secret": {"name": name, "items": [{"key": key, "path": path} for key, path in sorted(files.items())]}}

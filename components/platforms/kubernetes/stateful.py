@@ -1,0 +1,151 @@
+"""Workloads that both slots share: single instances and replicated workloads."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import pulumi
+from pulumi import Resource
+
+from ...model.workload import Replicated, Timed, Workload
+from ..base import SHARED, Dependencies, SlotTarget
+from . import manifests, policies, replicated
+from .objects import Manifest
+from .secrets import SecretOperations
+
+W = TypeVar("W", bound=Workload)
+
+
+class StatefulOperations(SecretOperations):
+    """Operations that deploy workloads outside of the slots."""
+
+    def _around(
+        self, parent: Resource, workload: Workload, target: SlotTarget | None, after: Dependencies = ()
+    ) -> list[Resource]:
+        """Register the network policies, Service and disruption budget of a workload."""
+        # A shared tier accepts connections even if no current service needs it, because a kept slot may still need it.
+        needed = target is None or any(workload.tier in service.needs for service in self.app.slot_services.values())
+        rendered = [
+            *policies.workload_policies(
+                self.scope,
+                workload,
+                target,
+                self.cluster,
+                routed=self.app.catalogue.is_routed(workload.tier),
+                needed=needed,
+            ),
+            *([manifests.service(self.scope, workload, target)] if workload.port else []),
+            manifests.disruption_budget(self.scope, workload, target),
+        ]
+        return [self.object(parent, manifest, after) for manifest in rendered]
+
+    def deploy_stateful(
+        self, parent: Resource, workload: Workload, provisioned: Mapping[str, Resource]
+    ) -> Sequence[Resource]:
+        if isinstance(workload, Replicated):
+            return self._keep_members(parent, workload, provisioned)
+        around = self._around(parent, workload, None)
+        pods = manifests.service(self.scope, workload, None, pods=True)
+        around.append(self.object(parent, pods))
+        around += [
+            self.data(parent, workload.tier, volume)
+            for volume in workload.volumes
+            if volume.name not in self.app.volumes
+        ]
+        if workload.scripts:
+            around.append(self.object(parent, manifests.scripts(self.scope, workload)))
+        workload = self._unchanged(workload, workload.tier)
+        manifest = self._previewed(manifests.stateful_set(self.scope, workload, self._pod(workload, None)))
+        after = [*around, *provisioned.values(), *self.foundation.resources]
+        return [
+            self._awaited(
+                parent,
+                manifest,
+                after,
+                self._patience(workload) + workload.stop_within,
+                workload.path or f"app.{workload.tier}",
+                touched=lambda: SHARED,
+                name=workload.tier,
+                delete_before_replace=True,  # Otherwise two pods could use the same data.
+            )
+        ]
+
+    def _keep_members(
+        self, parent: Resource, workload: Replicated, provisioned: Mapping[str, Resource]
+    ) -> Sequence[Resource]:
+        provisioned = {**provisioned, **self.provision(parent, [workload.proxy], None)}
+        around = [self.object(parent, member) for member in replicated.around(self.scope, workload)]
+        members = replicated.members(workload)
+        around += [self.data(parent, workload.tier, member.volume) for member in members]
+        running: list[Resource] = []
+        # Change existing members one after the other. Start new members together, because two members must agree on the primary.
+        # With a new password start all members together, because members with the new password can't connect to members with the
+        # old password.
+        one_by_one = all(self._is_reachable(member) for member in members)
+        for member in members:
+            spec = self._pod(self._unchanged(member.workload, member.resource), None)
+            running.append(
+                self._awaited(
+                    parent,
+                    self._previewed(replicated.stateful_set(self.scope, workload, member, spec), member.resource),
+                    [*around, *provisioned.values(), *self.foundation.resources, *(running if one_by_one else ())],
+                    self._patience(workload) + workload.stop_within,
+                    f"app.{workload.tier}",
+                    touched=lambda: SHARED,
+                    name=member.resource,
+                    delete_before_replace=True,  # Otherwise two pods could use the same data.
+                )
+            )
+        manifest = replicated.deployment(
+            self.scope, workload, self._pod(workload.proxy, None), self._patience(workload.proxy)
+        )
+        proxy = self._awaited(
+            parent, manifest, [*running, *provisioned.values()], self._patience(workload.proxy), f"app.{workload.tier}"
+        )
+        return [*running, proxy]
+
+    def _unchanged(self, workload: W, resource: str) -> W:
+        """Return the workload with the command `workload.former`, if it is deployed with that command and the current secrets.
+
+        The update then doesn't restart the workload. Otherwise return the workload unchanged.
+        """
+        deployed = self.checkpoint.find("kubernetes:apps/v1:StatefulSet", resource)
+        if not (workload.former and deployed):
+            return workload
+        template = deployed.inputs["spec"]["template"]
+        is_same = template["metadata"]["annotations"] == manifests.secret_versions(workload)
+        is_same = is_same and template["spec"]["containers"][0]["command"] == list(workload.former)
+        return replace(workload, command=workload.former) if is_same else workload
+
+    def _is_reachable(self, member: replicated.Member) -> bool:
+        """Return whether a member is deployed with the current password. Only such a member can connect to new members."""
+        deployed = self.checkpoint.find("kubernetes:apps/v1:StatefulSet", member.resource)
+        if deployed is None or deployed.inputs["metadata"]["name"] != member.name:
+            return False
+        annotations = deployed.inputs["spec"]["template"]["metadata"]["annotations"]
+        return annotations == manifests.secret_versions(member.workload)
+
+    def deploy_scheduled(
+        self, parent: Resource, workload: Workload, times: Sequence[Timed], provisioned: Mapping[str, Resource]
+    ) -> Sequence[Resource]:
+        resources = self.deploy_stateful(parent, workload, provisioned)
+        for timed in times:
+            manifest = manifests.cron_job(self.scope, workload, timed, self._pod(workload, None, timed))
+            self.object(parent, manifest, [*resources, *provisioned.values()])
+        return resources
+
+    def _previewed(self, manifest: Manifest, resource: str | None = None) -> Manifest:
+        """Return the manifest of a StatefulSet. Rename the StatefulSet in a preview of an update that replaces it.
+
+        With the original name the preview would fail. In a preview the provider applies each object as a dry run. If the API server
+        reports an immutable field, the provider retries with another name, but for a StatefulSet the provider does not recognise the
+        server's error (pulumi-kubernetes, await.go).
+        """
+        deployed = self.checkpoint.find("kubernetes:apps/v1:StatefulSet", resource or manifest["metadata"]["name"])
+        if not (
+            pulumi.runtime.is_dry_run()
+            and deployed
+            and deployed.inputs["spec"]["selector"] != manifest["spec"]["selector"]
+        ):
+            return manifest
+        return manifest | {"metadata": manifest["metadata"] | {"name": f"{manifest['metadata']['name']}-preview"}}

@@ -1,0 +1,85 @@
+"""Jobs that run to their end: tasks of a release, and the smoke test."""
+
+from collections.abc import Mapping, Sequence
+
+from pulumi import Output, Resource
+
+from ...model import services
+from ...model.workload import Resources, Route, Task, Workload
+from ...release.checkpoint import LABEL_ATTEMPT
+from ..base import Dependencies, SlotTarget, smoke_checks, toolbox_program
+from . import manifests, objects, pod_spec
+from .objects import Manifest
+from .registrar import once_created
+from .secrets import SecretOperations
+
+TOOLBOX_USER = 10_001
+SMALL = Resources(cpu=0.5, memory=64 * 2**20, reserve=0.01)
+REACH_WITHIN = 60
+"""Time limit in seconds for a task to connect to the services that it needs, before its command runs."""
+
+
+class TaskOperations(SecretOperations):
+    """Operations that run a Job to its end."""
+
+    def _job(
+        self,
+        parent: Resource,
+        name: str,
+        labels: Mapping[str, str],
+        needs: Mapping[str, str],
+        spec: Manifest,
+        within: float,
+        path: str,
+        after: Dependencies,
+    ) -> Output[Resource]:
+        """Run a Job to its end. After a failed update the label with the attempt's number changes, which replaces the Job."""
+        attempt = self.checkpoint.attempt(name)
+        attempt_labels = dict(labels) | ({LABEL_ATTEMPT: str(attempt)} if attempt > 1 else {})
+        manifest = manifests.job(
+            self.scope, name, attempt_labels, attempt_labels | dict(needs), spec, within + REACH_WITHIN
+        )
+        job = self._awaited(
+            parent, manifest, [*after, *self.foundation.resources], within + self.cluster.schedule_within, path
+        )
+        return once_created(job)
+
+    def run_task(
+        self,
+        parent: Resource,
+        workload: Workload,
+        task: Task,
+        target: SlotTarget,
+        provisioned: Mapping[str, Resource],
+        after: Dependencies,
+    ) -> Output[Resource]:
+        name = f"{target.slot}-{workload.tier}-{task.name}"
+        labels = self.scope.labels(f"{workload.tier}-{task.name}", "task", target, workload.tier)
+        spec = self._pod(workload, target, task)
+        needs = objects.needs(workload, target)
+        environment = dict(workload.env) | dict(task.env)
+        needed = (record.prefix for record in services.common().data if record.name in workload.needs)
+        addresses = [f"{environment[f'{prefix}_HOST']}:{environment[f'{prefix}_PORT']}" for prefix in needed]
+        if addresses:
+            # First wait for the services, because nodes need some time to route to a pod that has become ready, and a Job is not retried.
+            words = ["reach", str(REACH_WITHIN), *addresses]
+            spec = pod_spec.with_first(spec, self._tool("reach", pod_spec.user(workload), *words))
+        return self._job(parent, name, labels, needs, spec, task.timeout, task.path, [*provisioned.values(), *after])
+
+    def run_smoke_test(
+        self, parent: Resource, routes: Sequence[Route], target: SlotTarget, after: Dependencies
+    ) -> Output[Resource]:
+        gateway = self.cluster.gateway
+        within = round(gateway.within)
+        arguments = [gateway.inside, self.cluster.host, str(target.slot), str(within), smoke_checks(self.app, routes)]
+        container = self._tool("smoke", TOOLBOX_USER, "smoke", *arguments)
+        spec = pod_spec.pod(self.scope, container, TOOLBOX_USER, pod_spec.scratch_names(["/tmp"]))
+        labels = self.scope.labels("smoke", "smoke", target)
+        name = f"{target.slot}-smoke"
+        return self._job(parent, name, labels, {}, spec, within + 30, f"smoke test of {target.slot}", after)
+
+    def _tool(self, name: str, user: int, *words: str) -> Manifest:
+        command = ["python3", "-c", toolbox_program(), *words]
+        return pod_spec.container(
+            name, self.environment.toolbox, user, SMALL, pod_spec.scratch_names(["/tmp"]), command
+        )

@@ -1,0 +1,1 @@
+"""Releases: state of a stack before an update, plan of the update, and journal of switches."""

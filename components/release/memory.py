@@ -1,0 +1,177 @@
+"""Memory of a slot: a copy of its resources, stored as JSON in an output of the slot's component.
+
+An update repairs a kept slot from its memory. The checkpoint is not enough: if an object was deleted on the platform, `pulumi
+refresh` removes the resource with its inputs. A component has no provider, so a refresh keeps its outputs
+(docs/adr/022-repair.md). The memory contains no secrets: an entry only records that a resource has secret inputs.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pulumi
+from pulumi import Output, RunError
+
+from ..state.docker import IMAGE
+from ..state.kubernetes import JOB
+from .checkpoint import LABEL_ATTEMPT, SLOT, Checkpoint, CheckpointExport, Entry, suspended_entries
+from .planner import Slot
+
+MEMORY = "made"
+"""Name of the output of the component `Slot` that stores the memory. Don't change the name, because states of stacks contain it."""
+_ENDED = ("smoke", "task")
+"""Values of the role label of gates. Gates run to their end, and a passed gate does not run again."""
+_SIGNATURE = "4dabf18193072939515e22adb298388d"
+"""Key that marks special objects in the state, such as encrypted secrets (Pulumi's `sig.Key`)."""
+State = dict[str, Any]
+
+
+def is_memorable(entry: Entry) -> bool:
+    """Return True if the memory stores the resource. The memory stores no gates, because a gate that has run is never run again."""
+    return entry.role not in _ENDED and entry.type != JOB
+
+
+def is_recreatable(entry: Entry) -> bool:
+    """Return whether a missing resource can be recreated. An image can't be recreated, because a new build has another id."""
+    return entry.type != IMAGE
+
+
+def to_state(entry: Entry) -> State:
+    """Return a resource as a JSON object, to store it in the memory."""
+    state: State = {"urn": entry.urn, "type": entry.type, "parent": entry.parent}
+    if not entry.custom:
+        return state | {"custom": False}
+    inputs, sealed = _without_secrets(dict(entry.inputs))
+    labels = inputs.get("labels")
+    if isinstance(labels, list):
+        inputs["labels"] = [label for label in cast(list[State], labels) if label["label"] != LABEL_ATTEMPT]
+    state |= {"inputs": inputs, "dependencies": list(entry.dependencies)}
+    if entry.type == IMAGE:
+        state["outputs"] = {"imageId": entry.outputs.get("imageId")}
+    return state | ({"sealed": True} if sealed or entry.sealed else {})
+
+
+def from_state(state: Mapping[str, Any]) -> Entry:
+    """Return a checkpoint entry from a JSON object in the memory."""
+    return Entry(
+        urn=state["urn"],
+        type=state["type"],
+        parent=state["parent"],
+        custom=bool(state.get("custom", True)),
+        inputs=state.get("inputs") or {},
+        outputs=state.get("outputs") or {},
+        dependencies=tuple(state.get("dependencies") or ()),
+        sealed=bool(state.get("sealed")),
+    )
+
+
+def recall(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
+    """Return the resources in the memory of a slot, parents and dependencies first.
+
+    The memory is recorded before Pulumi deletes what a release no longer has. Therefore resources of services that the slot's release
+    lacks are left out, because otherwise the next update would create them again.
+    """
+    component = checkpoint.find(SLOT, slot)
+    if not component:
+        return ()
+    items = cast(list[State], json.loads(str(component.outputs.get(MEMORY) or "[]")))
+    parts: Mapping[str, str] = component.inputs.get("parts") or {}
+    return tuple(
+        _without_other_services([from_state(item) for item in items], slot, {part for part in parts if "." not in part})
+    )
+
+
+def _without_other_services(entries: Sequence[Entry], slot: Slot, services: Collection[str]) -> Iterator[Entry]:
+    """Yield the entries that belong to these services, or to no service."""
+    components = {
+        entry.urn: entry.name.removeprefix(f"{slot}-") for entry in entries if not entry.custom and entry.type != SLOT
+    }
+    others = set(components.values()) - set(services) if services else set[str]()
+    for entry in entries:
+        belongs_to_another = {
+            components.get(entry.urn),
+            components.get(entry.parent),
+            entry.tier if entry.custom else None,
+        } & others
+        if not belongs_to_another and not entry.name.startswith(tuple(f"{slot}-{name}-secrets" for name in others)):
+            yield entry
+
+
+def remember(entries: Iterable[Entry]) -> str:
+    """Return the memory of a slot with these resources, as one JSON text: Pulumi registers a text faster than nested values."""
+    return json.dumps([to_state(entry) for entry in entries if is_memorable(entry)], sort_keys=True)
+
+
+def record(stack: str, root: Path, slot: Slot, passed: Output[Any]) -> Output[str]:
+    """Return the memory of the slot that this update deploys.
+
+    The function exports the checkpoint again after the last gate, because the checkpoint has the inputs in the form that
+    providers store, with encrypted secrets.
+
+    Args:
+        stack: name of the stack.
+        root: folder of Pulumi.yaml.
+        slot: the slot that this update deploys.
+        passed: output that is known once the last gate has passed.
+    """
+
+    def read(_: object) -> str:
+        try:
+            exported = CheckpointExport(stack, str(root)).answer()
+        except RunError as error:
+            pulumi.log.warn(f"{slot}: its resources can't be recorded now; the next update records them: {error}")
+            return remember([])
+        return remember(exported.descendants(slot, SLOT))
+
+    return passed.apply(read)
+
+
+def missing(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
+    """Return the entries of missing containers that a slot needs to go live: suspended containers and lost containers."""
+    present = {entry.urn for entry in checkpoint.descendants(slot, SLOT)}
+    absent = {entry.urn: entry for entry in (*suspended_entries(checkpoint, slot), *recall(checkpoint, slot))}
+    return tuple(entry for urn, entry in absent.items() if urn not in present and entry.runs)
+
+
+def images(entries: Iterable[Entry], checkpoint: Checkpoint, slot: Slot) -> dict[str, str]:
+    """Return the images of containers: image id → text for messages, with the names of the image and of a service."""
+    resources = (*checkpoint.entries, *recall(checkpoint, slot))
+    names = {
+        str(entry.outputs.get("imageId")): str(entry.inputs.get("name")) for entry in resources if entry.type == IMAGE
+    }
+    needed = {str(image): entry.tier for entry in entries if (image := entry.inputs.get("image"))}
+    return {image: f"the image {names.get(image, image)} of {slot}'s {tier}" for image, tier in needed.items()}
+
+
+def ordered(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries, with each entry after its parent and its dependencies. Apart from this rule, the order stays unchanged."""
+    by_urn = {entry.urn: entry for entry in entries}
+    done: dict[str, Entry] = {}
+
+    def visit(entry: Entry, above: frozenset[str]) -> None:
+        for urn in (entry.parent, *entry.dependencies):
+            if urn in by_urn and urn not in done and urn not in above:
+                visit(by_urn[urn], above | {urn})
+        done[entry.urn] = entry
+
+    for entry in entries:
+        if entry.urn not in done:
+            visit(entry, frozenset({entry.urn}))
+    return list(done.values())
+
+
+def _without_secrets(value: Any) -> tuple[Any, bool]:
+    """Return a value of the state without its secrets, and whether the value had secrets."""
+    if isinstance(value, dict):
+        fields = cast(State, value)
+        if _SIGNATURE in fields:
+            return None, True
+        parts = {name: _without_secrets(part) for name, part in fields.items()}
+        return {name: part for name, (part, sealed) in parts.items() if part is not None or not sealed}, any(
+            sealed for _, sealed in parts.values()
+        )
+    if isinstance(value, list):
+        items = [_without_secrets(part) for part in cast(list[Any], value)]
+        return [part for part, sealed in items if part is not None or not sealed], any(sealed for _, sealed in items)
+    return value, False

@@ -1,0 +1,285 @@
+"""Rendering of the configuration as workloads and routes, independent of the platform.
+
+The functions read the configuration and the files that the configuration names, and nothing else.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from .build_context import digest as context_digest
+from .build_context import refuse_project_files
+from .config import (
+    App,
+    ConfigError,
+    Database,
+    DataSettings,
+    Environment,
+    Listening,
+    ServiceSettings,
+    Source,
+    Worker,
+)
+from .config.own_files import find_folder, own_path, readable
+from .context import Description
+from .model import names, services
+from .model.services import DATABASE
+from .model.workload import (
+    SEED,
+    DatabaseCluster,
+    ExternalService,
+    Image,
+    Mount,
+    Probe,
+    Route,
+    Task,
+    Workload,
+    Zone,
+)
+
+REPLICATED, POOLED = names.DATABASE_CLUSTER, "database-pooler"
+"""Names of a database cluster and of its connection pooler.
+
+Both names differ from the name of a single instance, because cluster and single instance exist together during migration.
+"""
+
+
+Data = Workload | DatabaseCluster | ExternalService
+"""A data service: a single instance (`Workload`), a database cluster or an external service."""
+
+
+def single_instances(data: Data) -> tuple[Workload, ...]:
+    """Return the single instance of a data service, or () if it has none. A cluster has a single instance only during migration."""
+    single = data.beside if isinstance(data, DatabaseCluster) else data
+    return (single,) if isinstance(single, Workload) else ()
+
+
+def render_service(tier: str, settings: ServiceSettings, description: Description) -> Workload:
+    """Return the workload of a service in a slot.
+
+    Environment variables of the workload:
+        PUBLIC_URL: address that users open.
+        DATABASE_HOST, _PORT, _NAME, _USER, _PASSWORD_FILE: set if the service needs the database. The host may be a connection
+            pooler in transaction mode.
+        DATABASE_DIRECT_HOST: host of the database without the pooler, for clients that use session state or session locks.
+        DATABASE_READ_HOST: host of the replicas, for read-only queries. Data of a replica may be slightly older.
+        CACHE_HOST, _PORT, _PASSWORD_FILE: set if the service needs the cache.
+        API_URL: address of the api. The platform sets this variable, because the address differs by slot.
+
+    Args:
+        tier: name of the service.
+        settings: settings of the service in `app`.
+        description: the application and its environment.
+
+    Raises:
+        ConfigError: a file that the settings name can't be read or used.
+    """
+    size = description.environment.tier_settings(tier)
+    reload = settings.reload if description.environment.reload else None
+    names = (*settings.secrets, *description.app.passwords(settings.needs))
+    path, further = description.app.path(tier), description.app.services.get(tier)
+    return Workload(
+        tier=tier,
+        belongs_to=further.tier if further else "",
+        path=path if further else "",
+        image=image(tier, settings, description, reload.target if reload else None),
+        resources=description.resources(tier),
+        command=(reload.command if reload else ()) or settings.command,
+        env=tuple(sorted((needed_env(settings, description) | settings.env | size.env).items())),
+        secrets=tuple(description.secrets[name] for name in sorted(set(names))),
+        writable=tuple(sorted((*settings.writable, *(reload.writable if reload else ())))),
+        scratch=settings.scratch,
+        volumes=tuple(description.volume(tier, name, path) for name, path in sorted(settings.volumes.items())),
+        mounts=_mounts(reload.mounts if reload else {}, f"{path}.reload.mounts", description.root),
+        user=settings.user,
+        start_within=(reload.start_within if reload else None) or settings.start_within,
+        stop_within=settings.stop_within,
+        tasks=_tasks(tier, settings, description),
+        needs=tuple(sorted(settings.needs)),
+        zones=zones(settings, description.environment),
+        egress=settings.egress,
+        autoscaled=size.cpu * size.autoscale.cpu / 100 if size.autoscale else None,
+        priority=size.priority_class,
+        port=settings.port if isinstance(settings, Listening) else None,
+        probe=_liveness(settings),
+        ready=Probe(path=settings.ready, port=settings.port)
+        if isinstance(settings, Listening) and settings.ready
+        else None,
+    )
+
+
+def _liveness(settings: ServiceSettings) -> Probe | None:
+    if isinstance(settings, Listening):
+        return Probe(path=settings.health, port=settings.port)
+    if isinstance(settings, Worker) and settings.alive:
+        return Probe(command=settings.alive)
+    return None
+
+
+def render_routes(app: App, environment: Environment) -> tuple[Route, ...]:
+    """Return the routes to the services that users reach.
+
+    Requests for `app.api.paths` go to the api, all others to web. If the application has only web or only api, that service
+    gets all requests. A further service gets the requests for its own `paths`.
+    """
+    result: list[Route] = []
+    cluster = environment.kubernetes
+    hosts = (cluster.host, *cluster.hostnames) if cluster else ()
+    # On Docker `monitoring` enables metrics of the gateway. The setting is part of the routes, because a change of the gateway's
+    # configuration needs a new release.
+    gateway = cluster.gateway.model_dump_json(exclude={"inside", "within"}) if cluster else ""
+    gateway = "watched" if environment.monitoring and not cluster else gateway
+    for name, prefixes in app.routes.items():
+        settings = app.listening[name]
+        result.append(
+            Route(
+                tier=name,
+                prefixes=prefixes,
+                port=settings.port,
+                health=settings.ready or settings.health,
+                hosts=hosts,
+                gateway=gateway,
+                hidden=(settings.metrics,) if settings.metrics else (),
+                sticky=environment.release.standby == "warm",
+            )
+        )
+    return tuple(result)
+
+
+def needed_env(settings: ServiceSettings, description: Description) -> dict[str, str]:
+    """Return environment variables of a service: PUBLIC_URL, and the addresses of the data services in `needs`."""
+    env = {"PUBLIC_URL": description.environment.url}
+    database = description.app.database
+    for record in description.app.catalogue.data:
+        if record.name in settings.needs:
+            outside = external_service(record.name, description.environment)
+            env[f"{record.prefix}_HOST"] = outside.host if outside else record.name
+            env[f"{record.prefix}_PORT"] = str(outside.port if outside else record.port)
+    if DATABASE.name in settings.needs and database:
+        pooled, direct, read = database_hosts(description.environment)
+        env |= {"DATABASE_NAME": database_name(database, description.environment), "DATABASE_USER": database.user}
+        env |= {"DATABASE_HOST": pooled, "DATABASE_DIRECT_HOST": direct, "DATABASE_READ_HOST": read}
+    return env
+
+
+def database_name(settings: Database, environment: Environment) -> str:
+    """Return the name of the database: `environment.tiers.database.name` if set, else `app.database.name`."""
+    return environment.tier_settings(DATABASE.name).name or settings.name
+
+
+def database_hosts(environment: Environment) -> tuple[str, str, str]:
+    """Return three host names of the database: through the pooler, without the pooler, and for read-only queries."""
+    if outside := external_service(DATABASE.name, environment):
+        return outside.host, outside.host, outside.host
+    if environment.tier_settings(DATABASE.name).uses_cluster:
+        return POOLED, f"{REPLICATED}-rw", f"{REPLICATED}-ro"
+    return DATABASE.name, DATABASE.name, DATABASE.name
+
+
+def external_service(tier: str, environment: Environment) -> ExternalService | None:
+    """Return the address of an external data service, or None if the service is deployed here."""
+    external = environment.tier_settings(tier).external
+    return (
+        ExternalService(tier=tier, host=external.host, port=external.port or services.port_of(tier))
+        if external
+        else None
+    )
+
+
+def zones(settings: ServiceSettings, environment: Environment) -> tuple[Zone, ...]:
+    """Return the network zones that a service joins.
+
+    A service joins EDGE if it listens or calls the api. It joins DATA if it needs a data service that is deployed here. It
+    joins OUTSIDE if it may connect to the outside, or needs an external data service.
+    """
+    data = {record.name for record in services.common().data} & set(settings.needs)
+    outside = {name for name in data if environment.tier_settings(name).external}
+    calls = set(settings.needs) - data
+    joined = [Zone.EDGE] if isinstance(settings, Listening) or calls else []
+    joined += [Zone.DATA] if data - outside else []
+    joined += [Zone.OUTSIDE] if settings.egress or outside else []
+    return tuple(joined)
+
+
+def _tasks(tier: str, settings: ServiceSettings, description: Description) -> tuple[Task, ...]:
+    """Return the tasks that run before a service starts: migration, other tasks, seed.
+
+    In a task DATABASE_HOST is the host of the database without the pooler. Migrations use session locks and session settings,
+    and a pooler in transaction mode would lose these.
+    """
+    environment = description.environment
+    pooled, direct, _ = database_hosts(environment)
+    needs_direct = DATABASE.name in settings.needs and direct != pooled
+    seed = settings.seed if environment.seed else None
+    steps = {"migrate": settings.migrate, **settings.tasks, SEED: seed}
+    return tuple(
+        Task(
+            name=name,
+            command=step.command,
+            timeout=step.timeout,
+            env=(("DATABASE_HOST", direct),) if needs_direct else (),
+            path=f"{description.app.path(tier)}.{'tasks.' if name in settings.tasks else ''}{name}",
+        )
+        for name, step in steps.items()
+        if step
+    )
+
+
+def _mounts(mounts: Mapping[str, str], path: str, root: Path) -> tuple[Mount, ...]:
+    return tuple(
+        Mount(source=str(own_path(source, f"{path}.{source}", root)), path=target)
+        for source, target in sorted(mounts.items())
+    )
+
+
+def image(tier: str, source: Source, description: Description, target: str | None = None) -> Image:
+    """Return the image of a service: the pinned image (`environment.images`), the named image, or an image to build.
+
+    The tag of an image to build is the digest of its build context.
+
+    Args:
+        tier: name of the service.
+        source: settings of the service, which name an image or a build context.
+        description: the application and its environment.
+        target: stage of the Dockerfile to build instead of the configured stage.
+
+    Raises:
+        ConfigError: the build context has no Dockerfile, a file can't be read, or the image would contain files of Pulumi.
+    """
+    path = description.app.path(tier)
+    if pinned := description.environment.images.get(tier):
+        return Image(reference=pinned, path=f"environment.images.{tier}", pull_secrets=description.pull_secrets)
+    if source.image:
+        return Image(reference=source.image, path=f"{path}.image", pull_secrets=description.pull_secrets)
+    path, folder = f"{path}.build", source.build or ""
+    context = find_folder(folder, path, description.root)
+    with readable(path):
+        if not (context / "Dockerfile").is_file():
+            raise ConfigError(f"{path}: {folder} has no Dockerfile; add a Dockerfile, or replace `build` by `image`")
+    refuse_project_files(context, path, description.root)
+    target = target or source.target
+    tag = context_digest(context, path=path, root=description.root) + (f"-{target}" if target else "")
+    reference = f"{_repository(tier, context, description)}:{tag}"
+    # The provider resolves this path in the program's folder, which may differ from the folder of Pulumi.yaml.
+    return Image(
+        reference=reference,
+        context=os.path.relpath(context),
+        target=target,
+        path=path,
+        pull_secrets=description.pull_secrets,
+    )
+
+
+def _repository(tier: str, context: Path, description: Description) -> str:
+    """Return the name of an image to build, `REGISTRY/APP-FOLDER`. Characters that Docker would refuse are replaced."""
+    registry = f"{description.environment.registry}/" if description.environment.registry else ""
+    begin = f"{registry}{description.app.name}-"
+    return begin + (names.as_repository(context.name, names.REPOSITORY - len(begin)) or tier)
+
+
+def data_image(tier: str, settings: DataSettings, description: Description) -> Image:
+    """Return the image of a data service: the pinned image (`environment.images`), else the image in `app`."""
+    environment = description.environment
+    pinned = environment.images.get(tier)
+    path = f"environment.images.{tier}" if pinned else f"app.{tier}.image"
+    return Image(reference=pinned or environment.data_image(tier, settings), path=path)

@@ -1,0 +1,93 @@
+"""Decision whether a resource holds data, by the resource's label `tiers.data`.
+
+No other module decides this: the guard, the preview, the policy pack and `make heal` call `holds_data`. This module imports neither
+Pulumi nor the configuration (docs/adr/030-what-holds-data.md).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..model.names import LABEL_DATA
+from ..state.docker import VOLUME
+from ..state.kubernetes import CLAIM, CLUSTER, NAMESPACE
+
+if TYPE_CHECKING:  # Don't import `checkpoint` at run time, because it loads Pulumi's SDK.
+    from ..release.checkpoint import Entry
+
+YES, NO = "yes", "no"
+"""Values of the label `tiers.data`: the resource holds data, or not."""
+_TYPES = frozenset({VOLUME, CLAIM, NAMESPACE, CLUSTER})
+"""Types of resources that may hold data. The deletion of a namespace or of a database cluster also deletes its claims."""
+_FOUNDATIONS = frozenset({"tiers:docker:Ground", "tiers:kubernetes:Ground"})
+"""Type tokens of the components that register the volumes named in the configuration."""
+_WITHOUT_DATA = frozenset({"tiers:monitoring:Monitoring", "tiers:slot:Slot", "tiers:switch:Gateway"})
+"""Type tokens of components whose volumes need no protection: an update fills the volumes again, or they hold only metrics."""
+_WITHOUT_SERVICE = _FOUNDATIONS | _WITHOUT_DATA | {"tiers:backup:Backup", "tiers:switch:Switch"}
+"""Type tokens of components that are not services."""
+_FILES = re.compile(r".+-(secrets-.+|scripts)")
+"""Names of volumes with secret files or scripts. The pattern also matches volumes of services that this version does not have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Address:
+    """Parts of a URN: `urn:pulumi:STACK::PROJECT::COMPONENT$TYPE::NAME`."""
+
+    component: str
+    """Type token of the parent component, or an empty text."""
+    type: str
+    name: str
+
+    @classmethod
+    def of(cls, urn: str) -> "_Address":
+        qualified, _, name = urn.partition("::")[2].partition("::")[2].partition("::")
+        parents, _, type_ = qualified.rpartition("$")
+        return cls(component=parents.rpartition("$")[2], type=type_, name=name)
+
+
+def holds_data(urn: str, labels: Mapping[str, str]) -> bool:
+    """Return whether a resource holds data that no update may lose.
+
+    Args:
+        urn: URN of the resource.
+        labels: labels of the resource, as registered or as in the state.
+    """
+    declared = labels.get(LABEL_DATA)
+    return declared == YES if declared else _held_before_the_label(_Address.of(urn))
+
+
+def _held_before_the_label(address: _Address) -> bool:
+    """Return whether a resource without the label `tiers.data` holds data. Earlier versions registered such resources.
+
+    A volume that no rule here recognises counts as holding data, so no update deletes it silently.
+    """
+    if address.type not in _TYPES or address.component in _WITHOUT_DATA:
+        return False
+    is_file = address.type == VOLUME and _FILES.fullmatch(address.name) is not None
+    return address.component in _FOUNDATIONS or not is_file
+
+
+def data_labels(deployed: "Entry | None", *, holds_data: bool = True) -> dict[str, str]:
+    """Return the label that declares whether a resource holds data, or no label if the resource was deployed without it.
+
+    A deployed resource keeps its labels. If the labels of a volume changed, the Docker provider would replace the volume, and the
+    data would be lost.
+
+    Args:
+        deployed: the resource in the checkpoint; None for a new resource.
+        holds_data: True if no update may lose the resource's data.
+    """
+    if deployed is not None and LABEL_DATA not in deployed.labels:
+        return {}
+    return {LABEL_DATA: YES if holds_data else NO}
+
+
+def owner(parent: str) -> str | None:
+    """Return the name of the service whose component registered a resource, or None if this component belongs to no service.
+
+    Args:
+        parent: URN of the resource's parent component.
+    """
+    address = _Address.of(parent)
+    return address.name if address.type.startswith("tiers:") and address.type not in _WITHOUT_SERVICE else None

@@ -1,0 +1,221 @@
+"""Refusal of updates that would lose data, before any resource changes. The guard compares checkpoint and configuration.
+
+This is the first of three barriers against the loss of data. The second is `protect`: Pulumi refuses to delete the resource.
+The third is `retain_on_delete`: the object stays on its platform when Pulumi deletes the resource. To lose data, a person must
+disable all three (docs/adr/020-what-stops-a-plan.md).
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import App, ConfigError, Environment
+from ..model import services
+from ..model.names import BACKUPS, MEMBER_DATA
+from ..model.services import DATABASE
+from ..model.workload import DatabaseCluster, Workload
+from ..release.checkpoint import Checkpoint
+from ..state import reader
+from ..state.docker import VOLUME
+from ..state.kubernetes import CLAIM, CLUSTER, NAMESPACE
+from ..state.store import Store, format_size
+from .data import holds_data, owner
+
+FORCE = "data"
+"""Value of TIERS_FORCE that allows the loss of data."""
+BACKUP = "environment.tiers.database.backup"
+"""Config path of the backups."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """Loss of data or invalid change in an update, as a reason to refuse the update."""
+
+    wrong: str
+    fix: str
+    store: Store | None = None
+    forced: bool = True
+    """True if TIERS_FORCE can allow the update."""
+
+    def message(self) -> str:
+        if not self.forced:
+            return f"{self.wrong}; {self.fix}"
+        first = "set environment.protect_data: false, `make up`, then " if self.store and self.store.protected else ""
+        return f"{self.wrong}; {self.fix}. To update anyway: {first}`make up FORCE={FORCE}` (TIERS_FORCE={FORCE})"
+
+
+def forced(variables: Mapping[str, str]) -> bool:
+    """Return whether TIERS_FORCE allows the loss of data."""
+    return variables.get("TIERS_FORCE") == FORCE
+
+
+def refuse(
+    checkpoint: Checkpoint,
+    app: App,
+    environment: Environment,
+    desired: Mapping[str, tuple[str, Mapping[str, Any]]],
+    holding: Sequence[Workload | DatabaseCluster],
+    forced: bool,
+) -> None:
+    """Refuse an update that would lose data.
+
+    Args:
+        checkpoint: the stack's checkpoint.
+        app: the application.
+        environment: the environment.
+        desired: name → type and inputs of each resource that will hold data after the update.
+        holding: the workloads whose data these resources hold.
+        forced: True if TIERS_FORCE allows the loss.
+
+    Raises:
+        ConfigError: the update would lose data, and `forced` is false or the data is protected.
+    """
+    # Compare the versions of single instance and cluster separately. They may differ, because `make move` copies data, not files.
+    databases = [data for data in holding if data.tier == DATABASE.name]
+    single = next((data.image.reference for data in databases if isinstance(data, Workload)), None)
+    cluster = next((data.image.reference for data in databases if isinstance(data, DatabaseCluster)), None)
+    risks = [
+        *losses(
+            stored_data(checkpoint), {name: _store(*resource) for name, resource in desired.items()}, app, environment
+        ),
+        *major_change(deployed_major(checkpoint), single),
+        *cluster_major_change(deployed_cluster_major(checkpoint), cluster),
+    ]
+    blocking = [loss for loss in risks if not (forced and loss.forced and not (loss.store and loss.store.protected))]
+    if blocking:
+        raise ConfigError("\n".join(loss.message() for loss in blocking))
+
+
+def stored_data(checkpoint: Checkpoint) -> dict[str, Store]:
+    """Return the deployed resources that hold data, by name. A namespace is included, because its deletion deletes all its objects."""
+    return {
+        entry.name if entry.type != NAMESPACE else "namespace": _store(
+            entry.type, entry.inputs, owner=owner(entry.parent), protected=entry.protect
+        )
+        for entry in checkpoint.entries
+        if holds_data(entry.urn, entry.labels)
+    }
+
+
+def losses(
+    stored: Mapping[str, Store], desired: Mapping[str, Store], app: App, environment: Environment
+) -> Iterator[Loss]:
+    """Yield a loss for each resource with data that an update would delete or replace, and for each claim whose size would shrink."""
+    for name, store in sorted(stored.items()):
+        if store.platform != environment.platform:
+            wrong = (
+                f"environment.platform: this update does not copy data to {environment.platform}, and {_deleted(store)}"
+            )
+            yield Loss(wrong=wrong, fix=f"keep {store.platform}, or use another stack", store=store)
+        elif name not in desired:
+            yield _gone(name, store, app, environment)
+        else:
+            yield from _changed(name, store, desired[name])
+
+
+def _store(kind: str, inputs: Mapping[str, Any], *, owner: str | None = None, protected: bool = False) -> Store:
+    return reader(inputs).store(kind, inputs, owner=owner, protected=protected)
+
+
+def _deleted(store: Store) -> str:
+    return f"{store.address} would be deleted with all its data"
+
+
+def _gone(name: str, store: Store, app: App, environment: Environment) -> Loss:
+    deleted = _deleted(store)
+    if store.type == NAMESPACE:
+        wrong = f"environment.kubernetes.namespace.create: false removes the namespace from this stack, and {deleted}"
+        return Loss(wrong=wrong, fix="keep create: true", store=store)
+    tier = store.owner
+    if tier and services.common().find(tier) is None:
+        wrong = f"app.{tier}: this version of the program has no service {tier}, and {deleted}"
+        return Loss(wrong=wrong, fix=f"use a version that has {tier} until this data is no longer needed", store=store)
+    if tier and tier not in app.names:
+        return Loss(wrong=f"app.{tier}: this tier was removed, and {deleted}", fix=f"restore app.{tier}", store=store)
+    if tier and environment.tier_settings(tier).external:
+        wrong = f"environment.tiers.{tier}.external: data is not copied to the external service, and {deleted}"
+        return Loss(wrong=wrong, fix="remove `external`, or copy the data first", store=store)
+    if tier and tier == DATABASE.name and store.type == CLAIM and environment.tier_settings(tier).ha:
+        wrong = f"environment.tiers.{tier}.single: data of the single instance is not copied into the cluster, and {deleted}"
+        return Loss(
+            wrong=wrong, fix="set single: live, then run `make move` (docs/data.md#from-one-to-three)", store=store
+        )
+    if tier and MEMBER_DATA.matches(name) and not environment.tier_settings(tier).ha:
+        wrong = f"environment.tiers.{tier}.ha: without `ha` only the volume of member 0 is kept, which may lack the latest writes, and {deleted}"
+        return Loss(wrong=wrong, fix="keep ha: true (docs/data.md#cache)", store=store)
+    if tier:
+        wrong = f"environment.tiers.{tier}.ha: with this value {name} is no longer used, and {deleted}"
+        return Loss(wrong=wrong, fix="restore the former value, or move the data first", store=store)
+    if name == BACKUPS:
+        wrong = f"{BACKUP}.target: the target is no longer a volume, and {deleted}"
+        return Loss(wrong=wrong, fix="keep {volume: true} until these backups are no longer needed", store=store)
+    wrong = f"app: no tier has the volume {name} any longer, and {deleted}"
+    return Loss(wrong=wrong, fix=f"restore {name} in `volumes` of the tier that writes to this volume", store=store)
+
+
+def _changed(name: str, old: Store, new: Store) -> Iterator[Loss]:
+    path = f"{BACKUP}.target" if name == BACKUPS else f"environment.tiers.{old.tier}"
+    if old.address != new.address:
+        setting = (
+            "the name of the stack"
+            if old.type == VOLUME
+            else "the name of the stack or environment.kubernetes.namespace.name"
+        )
+        wrong = f"{name}: the data is in {old.address}, but this update would use {new.address}, and {_deleted(old)}"
+        yield Loss(wrong=wrong, fix=f"restore {setting}", store=old)
+    if old.storage_class != new.storage_class:
+        change = f"{old.storage_class or 'the default'} becomes {new.storage_class or 'the default'}"
+        wrong = f"{path}.storage_class: {change}, and a claim can't change its class, so {_deleted(old)}"
+        yield Loss(wrong=wrong, fix="restore the former storage_class", store=old)
+    if old.modes != new.modes:
+        wrong = f"{path}: {', '.join(old.modes)} becomes {', '.join(new.modes)}, and a claim can't change its access modes, so {_deleted(old)}"
+        yield Loss(wrong=wrong, fix="keep the version of this program that created the claim", store=old)
+    if old.size and new.size and new.size < old.size:
+        wrong = f"{path}.storage: the claim has {format_size(old.size)} and can't shrink to {format_size(new.size)}"
+        fix = f"use at least {format_size(old.size)} (docs/data.md#storage)"
+        yield Loss(wrong=wrong, fix=fix, forced=False)
+
+
+# ---------------------------------------------------------------------- another PostgreSQL
+
+
+def major(image: str | None) -> int | None:
+    """Return the PostgreSQL major version in an image tag, such as 15 for postgres:15-bookworm; None if the tag has no version."""
+    tag = (image or "").partition("@")[0].rpartition("/")[2].partition(":")[2]
+    match = re.match(r"v?(\d{1,3})(?!\d)", tag)
+    return int(match[1]) if match else None
+
+
+def deployed_major(checkpoint: Checkpoint) -> int | None:
+    """Return the PostgreSQL major version of the deployed single instance, or None."""
+    names = {str(entry.outputs.get("imageId")): str(entry.inputs.get("name")) for entry in checkpoint.entries}
+    for entry in checkpoint.entries:
+        if entry.runs and entry.tier == DATABASE.name and entry.type != CLUSTER:
+            return major(reader(entry.inputs).image(entry.inputs, names))
+    return None
+
+
+def major_change(old: int | None, desired: str | None) -> Iterator[Loss]:
+    """Yield a loss if the single instance's major version changes: PostgreSQL can't read the files of another major version."""
+    new = major(desired)
+    if old and new and old != new:
+        wrong = f"app.database.image: PostgreSQL {new} can't read the files of {old}, and would not start"
+        yield Loss(wrong=wrong, fix=f"keep {old}, or migrate the data (docs/data.md#another-postgresql)")
+
+
+def deployed_cluster_major(checkpoint: Checkpoint) -> int | None:
+    """Return the PostgreSQL major version of the deployed database cluster, or None."""
+    images = (reader(entry.inputs).image(entry.inputs, {}) for entry in checkpoint.entries if entry.type == CLUSTER)
+    return next((major(image) for image in images), None)
+
+
+def cluster_major_change(old: int | None, desired: str | None) -> Iterator[Loss]:
+    """Yield a loss if the major version of a database cluster changes.
+
+    After such a change CloudNativePG stops all instances, converts the files of the primary in place and deletes the replicas' files.
+    """
+    new = major(desired)
+    if old and new and old != new:
+        wrong = f"app.database.ha_image: PostgreSQL {new} would stop all instances, convert the files of {old} in place and delete the files of the replicas"
+        yield Loss(wrong=wrong, fix=f"keep {old} (docs/data.md#another-postgresql)")

@@ -1,0 +1,53 @@
+"""Reader of the inputs of Kubernetes objects in a stack's state."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from ..model.names import LABEL_COMPONENT
+from .store import Store, parse_size
+
+CLAIM = "kubernetes:core/v1:PersistentVolumeClaim"
+CLUSTER = "kubernetes:postgresql.cnpg.io/v1:Cluster"
+JOB = "kubernetes:batch/v1:Job"
+NAMESPACE = "kubernetes:core/v1:Namespace"
+
+
+def labels(inputs: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the labels of an object."""
+    return cast(Mapping[str, str], inputs["metadata"].get("labels") or {})
+
+
+def variables(inputs: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the environment variables of an object's containers."""
+    containers = _pod(inputs).get("containers", ())
+    return {
+        variable["name"]: variable.get("value", "") for container in containers for variable in container.get("env", ())
+    }
+
+
+def image(inputs: Mapping[str, Any], names: Mapping[str, str]) -> str:  # noqa: ARG001 (same signature as in `state.docker`)
+    """Return the image of an object's first container or of a database cluster. Return an empty text if the object has no image."""
+    containers = _pod(inputs).get("containers", ())
+    return str(containers[0]["image"]) if containers else str(inputs.get("spec", {}).get("imageName", ""))
+
+
+def store(kind: str, inputs: Mapping[str, Any], *, owner: str | None = None, protected: bool = False) -> Store:
+    """Return the `Store` of a claim, a database cluster or a namespace, read from the object's inputs."""
+    metadata: Mapping[str, Any] = inputs["metadata"]
+    spec: Mapping[str, Any] = inputs.get("spec") or {}
+    storage: Mapping[str, Any] = spec.get("storage") or {}
+    requested = spec["resources"]["requests"]["storage"] if kind == CLAIM else storage.get("size")
+    return Store(
+        type=kind,
+        address="/".join(filter(None, (metadata.get("namespace"), metadata["name"]))),
+        size=parse_size(str(requested)) if requested else None,
+        storage_class=spec.get("storageClassName") or storage.get("storageClass"),
+        modes=tuple(spec.get("accessModes") or ()),
+        tier=labels(inputs).get(LABEL_COMPONENT),
+        owner=owner,
+        protected=protected,
+    )
+
+
+def _pod(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    return cast(Mapping[str, Any], inputs.get("spec", {}).get("template", {}).get("spec", {}))

@@ -1,0 +1,196 @@
+"""Tests of `make logs`, `make exec` and `make console`."""
+
+from collections.abc import Iterator
+from itertools import islice
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pulumi import RunError
+
+from ci import container, logs, slo
+from components.config import load_app, load_environment
+from components.platforms import Line
+from components.platforms.base import Location
+from components.platforms.docker.inspect import DockerInspector
+from components.platforms.kubernetes import pod_exec
+from components.platforms.kubernetes.inspect import KubernetesInspector
+from components.release.planner import Slot
+
+from .program import environment, exported, first, project, with_whole_urns
+
+
+def line(second: int, tier: str = "api", slot: str = "blue", text: str = "text") -> Line:
+    return Line(f"2026-11-30T12:00:{second:02}.000000000Z", tier, slot, "1.0.0-abc", text)
+
+
+class TestNewLines:
+    def test_lines_of_all_containers_are_sorted_by_time(self) -> None:
+        read = iter([line(3), line(1, "web"), line(2, "database", "")])
+        assert [entry.tier for entry in logs.new_lines(lambda _: read, 0, follows=False)] == ["web", "database", "api"]
+
+    def test_followed_lines_are_printed_once_although_reads_overlap(self) -> None:
+        reads = iter([[line(1), line(2)], [line(2), line(3)], [line(2), line(3), line(4)], [line(4), line(5)]])
+        pauses: list[float] = []
+        followed = logs.new_lines(lambda _: iter(next(reads)), 0, follows=True, pause=pauses.append)
+        assert list(islice(followed, 5)) == [line(1), line(2), line(3), line(4), line(5)]
+        assert pauses == [logs.PAUSE] * 3
+
+    def test_each_read_begins_shortly_before_the_read_before_it(self) -> None:
+        begins: list[float] = []
+
+        def read(begin: float) -> Iterator[Line]:
+            begins.append(begin)
+            return iter([line(len(begins))])
+
+        list(islice(logs.new_lines(read, 5.0, follows=True, pause=lambda _: None), 3))
+        assert begins[0] == 5.0
+        assert 0 <= begins[2] - begins[1] < 1 and begins[1] > 10**9
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("", 600), ("30s", 30), ("1.5m", 90), ("2h", 7200), ("1d", 86400)])
+def test_age_is_converted_to_seconds(text: str, seconds: float) -> None:
+    assert logs.age(text) == seconds
+
+
+def test_age_without_a_unit_is_refused() -> None:
+    with pytest.raises(RunError, match=r"SINCE: '10' is no age; write it like 30s"):
+        logs.age("10")
+
+
+def test_slot_relative_to_the_live_one_is_resolved() -> None:
+    assert [logs.slot_named(name, Slot.BLUE) for name in ("", "live", "idle", "green")] == [
+        None,
+        "blue",
+        "green",
+        "green",
+    ]
+    with pytest.raises(RunError, match="SLOT: no slot is live"):
+        logs.slot_named("idle", None)
+
+
+def test_each_service_has_its_own_colour_on_a_terminal_only(capsys: pytest.CaptureFixture[str]) -> None:
+    services = ["api", "worker"]
+    for is_coloured in (True, False):
+        print_line = logs.printer(services, is_coloured=is_coloured)
+        print_line(line(1, "api"))
+        print_line(line(2, "worker"))
+    coloured = capsys.readouterr().out.splitlines()
+    assert coloured[0].startswith("12:00:01.000 \x1b[36mapi    blue \x1b[0m") and "\x1b[32mworker" in coloured[1]
+    assert coloured[2] == "12:00:01.000 api    blue  text"
+
+
+def test_smoke_test_of_a_slot_other_than_idle_is_refused() -> None:
+    with pytest.raises(
+        RunError, match="SLOT: `make smoke` can't check the slot blue; set SLOT to idle, or remove SLOT"
+    ):
+        slo.smoke("dev", "blue")
+
+
+@pytest.fixture
+def deployed_dev(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Mock a deployed stack with lines of both slots, and return the command lines that `process.run` gets."""
+    state = with_whole_urns(exported(first("dev")))
+    app = load_app(project() | {"worker": project()["worker"] | {"console": ["python", "-m", "board.shell"]}})
+    lines = [line(1, "api"), line(2, "api", "green"), line(3, "database", ""), line(4, "gateway", "")]
+    inspector = SimpleNamespace(
+        log_lines=lambda since=0: iter(lines),
+        command_in=lambda tier, slot, words, terminal: [tier, str(slot), *words, str(terminal)],
+    )
+    commands: list[list[str]] = []
+    monkeypatch.setattr(logs, "state", lambda stack: state)
+    monkeypatch.setattr(container, "state", lambda stack: state)
+    monkeypatch.setattr(container, "load", lambda stack: (app, load_environment(environment("dev"), app)))
+    monkeypatch.setattr(logs.platforms, "inspector_at", lambda location: inspector)
+    monkeypatch.setattr(container.platforms, "inspector", lambda *where: inspector)
+    monkeypatch.setattr(container.process, "run", lambda words: commands.append(words) or 7)
+    return commands
+
+
+@pytest.mark.usefixtures("deployed_dev")
+class TestLogs:
+    def shown(self, capsys: pytest.CaptureFixture[str], **options: str) -> list[str]:
+        logs.main("dev", follow="no", **options)
+        return [" ".join(text.split()[1:3]) for text in capsys.readouterr().out.splitlines()]
+
+    def test_all_services_and_slots_are_printed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.shown(capsys) == ["api blue", "api green", "database text", "gateway text"]
+
+    def test_service_and_slot_select_lines(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.shown(capsys, service="api") == ["api blue", "api green"]
+        assert self.shown(capsys, slot="live") == ["api blue"]
+        assert self.shown(capsys, service="api", slot="idle") == ["api green"]
+
+    def test_unknown_service_is_refused_with_the_services_of_the_stack(self) -> None:
+        with pytest.raises(
+            RunError, match="SERVICE: dev has no service mailer; use one of api, cache, database, gateway,"
+        ):
+            logs.main("dev", service="mailer")
+
+
+class TestCommands:
+    def test_command_is_split_without_a_shell_and_its_exit_code_is_returned(
+        self, deployed_dev: list[list[str]]
+    ) -> None:
+        assert container.execute("dev", "api", "echo '$HOME; ls' \"a b\"") == 7
+        assert deployed_dev == [["api", "blue", "echo", "$HOME; ls", "a b", "False"]]
+
+    def test_slot_of_a_shared_service_is_not_asked_for(self, deployed_dev: list[list[str]]) -> None:
+        container.execute("dev", "database", "date")
+        assert deployed_dev == [["database", "None", "date", "False"]]
+
+    def test_other_slot_is_used_if_slot_names_it(self, deployed_dev: list[list[str]]) -> None:
+        container.execute("dev", "api", "date", "idle")
+        assert deployed_dev[0][:2] == ["api", "green"]
+
+    def test_console_is_that_of_the_application_psql_or_a_shell(self, deployed_dev: list[list[str]]) -> None:
+        for service in ("worker", "database", "api", "cache"):
+            container.console("dev", service)
+        assert [words[2:-1] for words in deployed_dev] == [
+            ["python", "-m", "board.shell"],
+            ["psql", "--username", "board", "--dbname", "board"],
+            ["sh"],
+            ["sh"],
+        ]
+
+    @pytest.mark.usefixtures("deployed_dev")
+    @pytest.mark.parametrize(
+        ("service", "command", "message"),
+        [
+            ("", "date", r"SERVICE: the application has no service ''; use one of api,"),
+            ("mailer", "date", r"SERVICE: the application has no service 'mailer'"),
+            ("api", "", "CMD is missing"),
+            ("api", "echo 'x", "CMD: No closing quotation; close the quotation mark"),
+        ],
+    )
+    def test_unusable_call_is_refused(self, service: str, command: str, message: str) -> None:
+        with pytest.raises(RunError, match=message):
+            container.execute("dev", service, command)
+
+
+def test_command_line_on_docker_names_engine_and_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    inspector = DockerInspector(location=Location(app="board", stack="dev", host="unix:///run/e.sock"))
+    running: Any = [SimpleNamespace(name="board-dev-blue-api-1")]
+    monkeypatch.setattr(DockerInspector, "_running", lambda *_, within: running)
+    words = inspector.command_in("api", Slot.BLUE, ["a b", "--x"], terminal=False)
+    assert words == [
+        "docker",
+        "--host",
+        "unix:///run/e.sock",
+        "exec",
+        "--interactive",
+        "board-dev-blue-api-1",
+        "a b",
+        "--x",
+    ]
+    assert inspector.command_in("api", Slot.BLUE, ["sh"], terminal=True)[4:6] == ["--interactive", "--tty"]
+
+
+def test_command_line_in_a_cluster_names_context_namespace_pod_and_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    inspector = KubernetesInspector(location=Location(app="board", stack="prod", context="lab", namespace="board-prod"))
+    found: list[Any] = []
+    monkeypatch.setattr(pod_exec, "find", lambda *where: found.append(where) or ("api-blue-x", "api"))
+    words = inspector.command_in("api", Slot.BLUE, ["a b", "--x"], terminal=False)
+    where = ["--context", "lab", "--namespace", "board-prod", "exec", "--stdin"]
+    assert words == ["kubectl", *where, "api-blue-x", "--container", "api", "--", "a b", "--x"]
+    assert found[0][3] == {"app.kubernetes.io/component": "api", "tiers.slot": "blue"}

@@ -1,0 +1,359 @@
+"""Tests of a new service, `search`, which needs only a service record and a function that returns its workload.
+
+The objects of the service must satisfy every invariant, and all commands must handle the service.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+
+from ci import check, pins
+from ci.compose.conversion import convert
+from ci.preview.read import Area, parse_preview
+from ci.preview.risk import dangers
+from components import shared
+from components.config import ConfigError, DataSettings, load_app, load_environment
+from components.context import Description
+from components.model import names, services
+from components.model.services import AccessMode, ImageSource, Kind, Service
+from components.model.workload import Probe, Workload, Zone
+from components.platforms.base import listening_ports
+from components.release.checkpoint import Checkpoint, parse
+from components.release.planner import Slot
+from components.rendering import data_image
+from components.safety import guard
+from components.state.docker import VOLUME
+from components.state.kubernetes import CLAIM
+from policy.rules import RULES
+
+from . import invariants, test_kubernetes, test_reachability
+from .program import SECRETS, Deployment, deploy, environment, exported, previewed, project, unlabelled, with_whole_urns
+from .test_policy import TRUSTING_SETTINGS, problems, resources
+from .test_reachability import Network
+
+SEARCH = Service(
+    name="search",
+    tier="search",
+    kind=Kind.DATA,
+    holds_data=True,
+    access=AccessMode.ONE_NODE,
+    port=7700,
+    image=ImageSource.NAMED,
+    products=frozenset({"meilisearch"}),
+)
+STACKS = ("dev", "staging")
+
+
+def renderer(settings: DataSettings, description: Description) -> Workload:
+    """Return the workload of the service `search`. Every new service needs such a function (renderer)."""
+    return Workload(
+        tier=SEARCH.name,
+        image=data_image(SEARCH.name, settings, description),
+        resources=description.resources(SEARCH.name),
+        port=SEARCH.port,
+        probe=Probe(path="/health", port=7700),
+        zones=(Zone.DATA,),
+        writable=("/tmp",),
+        volumes=(description.volume(SEARCH.name, "search-data", "/meili_data"),),
+        user=settings.uid,
+        start_within=settings.start_within,
+        stop_within=30,
+    )
+
+
+@pytest.fixture(autouse=True)
+def search_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "SERVICES", (*services.SERVICES, SEARCH))
+    monkeypatch.setitem(shared.RENDERERS, SEARCH.name, renderer)
+
+
+def app_and_environment(stack: str, **more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    app: dict[str, Any] = project()
+    app["search"] = {"image": "getmeili/meilisearch:v1.8", "uid": 1000, "start_within": "30s"}
+    app["api"]["needs"] = [*app["api"]["needs"], "search"]
+    return app, environment(stack) | more
+
+
+@cache
+def deploy_with_search(stack: str) -> Deployment:
+    """Deploy the application `board` with the service `search`, which the fixture `search_service` must have added."""
+    return deploy(*app_and_environment(stack), stack=stack)
+
+
+# ---------------------------------------------------------------------- invariants
+
+
+def test_containers_of_a_new_service_satisfy_every_docker_invariant() -> None:
+    for assert_invariant, entry in invariants.cases(deploy_with_search("dev")):
+        assert_invariant(entry)
+    names = {entry.name for entry in deploy_with_search("dev") if invariants.is_long_running(entry)}
+    assert "search-1" in names
+    invariants.no_secret_is_in_a_plain_input(deploy_with_search("dev"), SECRETS.values())
+    invariants.every_secret_is_a_file_and_encrypted_in_the_state(deploy_with_search("dev"), SECRETS)
+    invariants.containers_of_a_slot_have_labels_of_slot_and_release(deploy_with_search("dev"))
+
+
+def test_second_update_with_a_new_service_changes_nothing() -> None:
+    repeated = deploy(*app_and_environment("dev"), export=exported(deploy_with_search("dev")))
+    invariants.second_update_deploys_no_slot_and_does_not_switch(deploy_with_search("dev"), repeated)
+
+
+def test_objects_of_a_new_service_satisfy_every_kubernetes_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(test_kubernetes.ALL, "search_service", deploy_with_search("staging"))
+    for assert_invariant, applies_to in test_kubernetes.CHECKS:
+        for entry in filter(applies_to, deploy_with_search("staging").objects):
+            assert_invariant(entry)
+    assert deploy_with_search("staging").one("StatefulSet", "search")
+
+
+def test_network_policies_open_a_new_service_only_to_tiers_that_need_it() -> None:
+    network = Network(deploy_with_search("staging"))
+    search_edges = {("api-blue", "search"), ("blue-api-migrate", "search")}
+    assert network.graph() == test_reachability.expected_graph("staging", "blue") | search_edges
+    test_reachability.opens_only_the_port_of_each_edge(network)
+    test_reachability.reaches_dns_and_no_stranger(network)
+    test_reachability.lets_no_stray_pod_connect(network)
+    pod_edges = {(client, server) for client, server in network.graph() if {client, server} <= network.pods.keys()}
+    assert network.edges("Egress") == network.edges("Ingress") == pod_edges
+
+
+def test_new_data_service_joins_the_data_network_only() -> None:
+    networks = {network["name"] for network in deploy_with_search("dev").by_name["search-1"].inputs["networksAdvanced"]}
+    assert networks == {"board-dev-data"}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+@pytest.mark.parametrize("stack", STACKS)
+def test_objects_of_a_new_service_pass_every_policy_rule(stack: str, rule: Any) -> None:
+    assert problems(rule, resources(deploy_with_search(stack), stack), settings_with_search_registry()) == []
+
+
+def settings_with_search_registry() -> Any:
+    """Return policy settings that also trust the registry of the search engine's image."""
+    return replace(TRUSTING_SETTINGS, registries=(*TRUSTING_SETTINGS.registries, "docker.io/getmeili"))
+
+
+# ---------------------------------------------------------------------- addresses, volumes, names
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_tier_that_needs_a_new_service_receives_its_host_and_port(stack: str) -> None:
+    def variables(service: str) -> Mapping[str, str]:
+        entries = parse(exported(deploy_with_search(stack))).entries
+        return next(entry.variables for entry in entries if entry.runs and entry.tier == service)
+
+    assert {"SEARCH_HOST": "search", "SEARCH_PORT": "7700"}.items() <= variables("api").items()
+    assert not [name for name in variables("worker") if name.startswith("SEARCH")]
+
+
+def test_volume_claim_of_a_new_service_is_for_one_node() -> None:
+    assert deploy_with_search("staging").one("PersistentVolumeClaim", "search-data").inputs["spec"]["accessModes"] == [
+        "ReadWriteOnce"
+    ]
+
+
+def test_volume_name_of_a_new_service_is_reserved() -> None:
+    assert names.is_volume("search-data")
+    app, _ = app_and_environment("dev")
+    app["api"]["volumes"] = {"search-data": "/data"}
+    with pytest.raises(
+        ConfigError, match=r"app\.api\.volumes\.search-data: the program uses this name for another volume"
+    ):
+        load_app(app)
+
+
+def test_address_variable_of_a_new_service_is_refused_in_the_configuration() -> None:
+    app, _ = app_and_environment("dev")
+    app["api"]["env"] = {"SEARCH_HOST": "elsewhere"}
+    with pytest.raises(ConfigError, match=r"app\.api\.env\.SEARCH_HOST: the program sets this variable"):
+        load_app(app)
+
+
+def test_ha_of_a_service_that_runs_as_one_instance_is_refused() -> None:
+    app, env = app_and_environment("staging")
+    env["tiers"] = {**env.get("tiers", {}), "search": {"ha": True}}
+    with pytest.raises(ConfigError, match=r"environment\.tiers\.search\.ha: search always runs as one instance"):
+        load_environment(env, load_app(app))
+
+
+# ---------------------------------------------------------------------- data
+
+
+@pytest.mark.parametrize("labelled", [True, False], ids=["label", "no label"])
+@pytest.mark.parametrize("stack", STACKS)
+def test_volume_of_a_new_service_is_data_for_guard_preview_and_policy(stack: str, labelled: bool) -> None:
+    export = exported(deploy_with_search(stack)) if labelled else unlabelled(exported(deploy_with_search(stack)))
+    assert "search-data" in guard.stored_data(parse(export))
+    app, env = without_search(stack)
+    deletion = previewed(export, deploy_with_force(app, env, export, stack))
+    lines = dangers(parse_preview(deletion, stack))
+    kind = "Volume" if stack == "dev" else "PersistentVolumeClaim"
+    assert any(
+        f"**search is deleted**, and both slots share it: {kind} `search-data` **with its data**" in line
+        for line in lines
+    )
+    rule = next(rule for rule in RULES if rule.name == "protected-data")
+    volumes = [entry for entry in resources(deploy_with_search(stack), "prod") if entry.name == "search-data"]
+    [problem] = problems(rule, [replace(entry, protect=False) for entry in volumes if entry.type in (VOLUME, CLAIM)])
+    assert "protect_data" in problem
+
+
+def without_search(stack: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    app, env = app_and_environment(stack)
+    del app["search"]
+    app["api"]["needs"].remove("search")
+    return app, env
+
+
+def deploy_with_force(
+    app: Mapping[str, Any], env: Mapping[str, Any], export: Mapping[str, Any], stack: str
+) -> Deployment:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIERS_FORCE", "data")
+        return deploy(app, env, export=export, stack=stack)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_removal_of_a_new_service_is_refused(stack: str) -> None:
+    app, env = without_search(stack)
+    with pytest.raises(ConfigError, match=r"app\.search: this tier was removed, and .*search-data would be deleted"):
+        deploy(app, env, export=exported(deploy_with_search(stack)), stack=stack)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_program_without_the_service_record_refuses_to_delete_its_data(
+    stack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, env = without_search(stack)
+    checkpoint_of_older_program = exported(deploy_with_search(stack))
+    monkeypatch.setattr(services, "SERVICES", services.SERVICES[:-1])
+    monkeypatch.delitem(shared.RENDERERS, SEARCH.name)
+    with pytest.raises(ConfigError, match=r"app\.search: this version of the program has no service search"):
+        deploy(app, env, export=checkpoint_of_older_program, stack=stack)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_data_of_a_new_service_is_protected(stack: str) -> None:
+    app, env = app_and_environment(stack, protect_data=True)
+    [volume] = [
+        entry
+        for entry in deploy(app, env, stack=stack)
+        if (entry.type, entry.name) in ((VOLUME, "search-data"), (CLAIM, "search-data"))
+    ]
+    assert volume.protect and volume.retained
+
+
+# ---------------------------------------------------------------------- commands
+
+
+def test_make_check_requires_a_new_service_and_probes_its_port() -> None:
+    app = load_app(app_and_environment("dev")[0])
+    env = load_environment(app_and_environment("dev")[1], app)
+    assert ("", "search") in check.expected_replicas(app, env, Slot.BLUE, Checkpoint())
+    assert listening_ports(app)["search"] == 7700
+
+
+def test_image_of_a_new_service_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = load_app(app_and_environment("dev")[0])
+    env = load_environment(app_and_environment("dev")[1], app)
+    monkeypatch.setattr(pins, "load", lambda _: (app, env))
+    assert pins.required_images("dev")["environment.images.search"].reference == "getmeili/meilisearch:v1.8"
+
+
+def test_status_lists_a_new_shared_service() -> None:
+    entries = parse(with_whole_urns(exported(deploy_with_search("dev")))).entries
+    assert [entry.name for entry in entries if entry.runs and entry.tier == "search"] == ["search-1"]
+
+
+def test_preview_shows_a_new_data_service_in_the_data_area() -> None:
+    export = exported(deploy_with_search("dev"))
+    changes = parse_preview(previewed(export, deploy_with_search("dev")), "dev").changes
+    assert {change.area for change in changes if change.membership.owner == "search"} == {Area.DATA}
+
+
+def test_compose_service_of_a_new_product_is_imported() -> None:
+    compose: dict[str, Any] = {
+        "services": {
+            "api": {"image": "me/api:1", "ports": [{"target": 8000, "published": "8000"}]},
+            "finder": {"image": "getmeili/meilisearch:v1.8"},
+        }
+    }
+    compose["services"]["api"]["environment"] = {"SEARCH_URL": "http://finder:7700", "SEARCH_HOST": "finder"}
+    result = convert(compose, name="board", base="/src", folder="/src", password=lambda: "secret")
+    assert result.app["search"] == {"image": "getmeili/meilisearch:v1.8"}
+    assert result.app["api"]["needs"] == ["search"]
+    assert "SEARCH_HOST" not in {**result.app["api"].get("env", {}), **result.environment["tiers"]["api"]["env"]}
+    assert result.environment["tiers"]["api"]["env"]["SEARCH_URL"] == "http://search:7700"
+    load_app(result.app)
+
+
+# ---------------------------------------------------------------------- a release with a service of another program
+
+
+INDEXER = Service(name="search", tier="search", kind=Kind.WORKER)
+
+
+class TestKeptSlotOfAnotherProgram:
+    """Tests of a slot that an older program deployed, with a service that the current program does not know."""
+
+    @pytest.fixture(params=STACKS)
+    def stack(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+        monkeypatch.delitem(shared.RENDERERS, SEARCH.name)
+        return request.param
+
+    def checkpoint_of_older_program(self, stack: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """Deploy the service `search`, remove the service from the program, and return the checkpoint of the deployment.
+
+        Therefore the checkpoint contains a service that the program does not know.
+        """
+        current_services = services.SERVICES[:-1]
+        monkeypatch.setattr(services, "SERVICES", (*current_services, INDEXER))
+        app: dict[str, Any] = project()
+        app["search"] = {key: value for key, value in app["worker"].items() if key != "reload"}
+        export_before = exported(deploy(app, environment(stack) | {"release": {"workers": "both"}}, stack=stack))
+        monkeypatch.setattr(services, "SERVICES", current_services)
+        return export_before
+
+    def release(self, stack: str, version: str, export_before: Mapping[str, Any]) -> Deployment:
+        env = environment(stack) | {"release": {"workers": "both"}}
+        return deploy(project() | {"version": version}, env, export=export_before, stack=stack)
+
+    def test_release_to_the_other_slot_leaves_a_slot_with_an_unknown_service_unchanged(
+        self, stack: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        export_before = self.checkpoint_of_older_program(stack, monkeypatch)
+        released = self.release(stack, "2.0.0", export_before)
+        ops = {
+            step["urn"]: step["op"]
+            for step in previewed(export_before, released)["steps"]
+            if "tiers:slot:Slot" in step["urn"]
+        }
+        blue_steps = {urn: op for urn, op in ops.items() if "blue" in urn.rpartition("::")[2]}
+        assert any("tiers:search:Search" in urn for urn in blue_steps)
+        assert set(blue_steps.values()) == {"same"}
+        assert released.outputs
+
+    def test_rollback_to_a_slot_with_an_unknown_service_only_moves_traffic(
+        self, stack: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        export_before = self.checkpoint_of_older_program(stack, monkeypatch)
+        released = exported(self.release(stack, "2.0.0", export_before))
+        monkeypatch.setenv("TIERS_RELEASE", "previous")
+        back = self.release(stack, "2.0.0", released)
+        ops = {step["urn"]: step["op"] for step in previewed(released, back)["steps"]}
+        assert {op for urn, op in ops.items() if "tiers:slot:Slot" in urn} == {"same"}
+        assert any("tiers:search:Search" in urn for urn in ops)
+
+    def test_release_into_a_slot_with_an_unknown_service_deletes_the_service(
+        self, stack: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        export_before = self.checkpoint_of_older_program(stack, monkeypatch)
+        second = exported(self.release(stack, "2.0.0", export_before))
+        third = self.release(stack, "3.0.0", second)
+        deleted_urns = {step["urn"] for step in previewed(second, third)["steps"] if step["op"] == "delete"}
+        assert any("tiers:search:Search" in urn for urn in deleted_urns)
+        assert not [entry.urn for entry in third if "search" in entry.name]
+        assert not [line for line in dangers(parse_preview(previewed(second, third), stack)) if "search" in line]

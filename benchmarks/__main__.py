@@ -1,7 +1,7 @@
-"""Benchmarks as ratios of two commands run in turn on the same machine (`make bench`). Prints a table.
+"""Command line of the benchmarks (`make bench`): run two commands in turn on this machine, and compare their durations.
 
-`python -m benchmarks peers` compares releases under load with other tools, after `python3 -m lab up peers`. `python
--m benchmarks switching` measures going back with both slots warm.
+`python -m benchmarks peers` compares releases under load with other tools. Run `python3 -m lab up peers` first.
+`python -m benchmarks switching` measures how long it takes to go back to a standby that still runs.
 """
 
 import sys
@@ -43,11 +43,14 @@ def main(names: list[str]) -> None:
             "planning": on_docker.planning,
             "cold": lambda: on_docker.cold_up(engine()),
             "preview": lambda: on_docker.preview(engine()),
+            "reload": lambda: on_docker.reload(Path(folder) / "reload"),
         }
         for name, (template, run) in on_kubernetes.ALL.items():
             benchmarks[name] = lambda template=template, run=run: cluster(template, run)
         rows = [benchmarks[name]() for name in names or benchmarks]
-    print("| what | ours | theirs | ratio, median (lowest to highest) | at most |\n|---|---|---|---|---|")
+    print(
+        "| measurement | Tiers | other | ratio, median (lowest to highest) | target: at most |\n|---|---|---|---|---|"
+    )
     print("\n".join(rows))
 
 

@@ -1,4 +1,4 @@
-"""Preview of a Pulumi program without resources: the least that any preview takes."""
+"""Measurement of the preview of an empty Pulumi program, which is the shortest possible preview."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 
 
 def empty(stack: Stack) -> Run:
-    """Return a function that previews the empty program, with the state and the Python of `stack`."""
+    """Return a function that previews the empty program. The preview uses the state backend and the Python of `stack`."""
     folder = stack.folder / "empty"
     shutil.copytree(HERE / "empty", folder)
     (folder / "Pulumi.yaml").write_text((folder / "Pulumi.yaml").read_text().replace("../../.venv", "../.venv"))
@@ -25,7 +25,7 @@ def empty(stack: Stack) -> Run:
 
 
 def preview(stack: Stack, environment: str, target: float) -> str:
-    """Measure a preview of a deployed, unchanged stack against that of the empty program."""
+    """Compare two previews: of a deployed stack without changes, and of the empty program."""
     return pair(
         f"`pulumi preview` of {environment}, nothing to do, against an empty program",
         target,

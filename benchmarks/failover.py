@@ -1,6 +1,6 @@
-"""Tables of the times and losses after a primary is lost: `python -m benchmarks.failover`, after `make e2e-data`.
+"""Printer of tables with the downtime and the lost writes after the loss of a primary: `python -m benchmarks.failover`.
 
-The end-to-end tests write the measurements to `reports/failover.json`.
+The command reads `reports/failover.json`, which the end-to-end tests write (`make e2e-data`).
 """
 
 import json
@@ -16,7 +16,7 @@ WORDS = {
         "kill_two": "its pod and that of a replica are deleted by force",
         "delete_volume": "its volume is deleted, and its pod",
         "kill_operator": "the operator is killed",
-        "kill_pod_during_a_release": "its pod is deleted in the midst of a release",
+        "kill_pod_during_a_release": "its pod is deleted during a release",
     },
     "cache": {
         "delete_pod": "its pod is deleted by force",
@@ -33,7 +33,9 @@ WORDS = {
 def main() -> None:
     report = json.loads(REPORT.read_text())
     for tier, words in WORDS.items():
-        print(f"| the {tier}'s primary | times | without a write: median | most | acknowledged | of these lost |")
+        print(
+            f"| loss of the {tier}'s primary | runs | time without a write: median | longest | acknowledged writes | lost of these |"
+        )
         print("|---|---|---|---|---|---|")
         for method, description in words.items():
             if row := report.get(tier, {}).get(method):

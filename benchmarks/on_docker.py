@@ -1,17 +1,19 @@
-"""Benchmarks of the program on a Docker engine."""
+"""Benchmarks on a Docker engine."""
 
 import os
 import shutil
 import statistics
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from components.config import load_app, load_environment
-from components.platforms import haproxy
-from components.release import Slot
-from components.tier import routes
-from tests.e2e.stack import ROOT, SECRETS, DockerStack, free_port
+from components.platforms.docker import haproxy
+from components.release.planner import Slot
+from components.rendering import render_routes
+from tests.e2e.examples import EXAMPLES
+from tests.e2e.stack import ROOT, SECRETS, DockerStack, deployment, eventually, free_port
 
 from . import empty_program
 from .pairs import pair
@@ -20,9 +22,9 @@ HERE = Path(__file__).parent
 
 
 def cold_up(stack: DockerStack) -> str:
-    """Measure a first deployment of five tiers, images present: `pulumi up` against `docker-compose up -d`."""
+    """Compare the first `pulumi up` of five tiers with the first `docker-compose up -d`. The images are already built."""
     if not shutil.which("docker-compose"):
-        sys.exit("bench: docker-compose is not here; install Debian's package docker-compose")
+        sys.exit("bench: docker-compose is not installed; install Debian's package docker-compose")
     stack.environment |= {"reload": False}
     stack.up()
     by_name = {
@@ -59,21 +61,51 @@ def cold_up(stack: DockerStack) -> str:
 
 def _gateway(stack: DockerStack) -> str:
     app = load_app(stack.app)
-    app_routes = routes(app, load_environment(stack.environment, app))
+    app_routes = render_routes(app, load_environment(stack.environment, app))
     return haproxy.configuration(dict.fromkeys(Slot, app_routes), metrics=False)
 
 
 def preview(stack: DockerStack) -> str:
-    """Measure a preview without changes against that of a program without resources."""
+    """Compare two previews: of dev without changes, and of a program without resources."""
     stack.up()
     row = empty_program.preview(stack, "dev", 1.5)
     stack.destroy()
     return row
 
 
+def reload(folder: Path) -> str:
+    """Compare how long an edit of the api of examples/pmanager takes to become visible with how long the api takes to answer after a restart."""
+    example = next(example for example in EXAMPLES if example.name == "pmanager")
+    edit = example.edit("api")
+    stack = DockerStack(folder, "e2e-reload", app_path=f"examples/{example.name}")
+
+    undo = ExitStack()
+
+    def show_edit() -> None:
+        undo.enter_context(edit.apply(stack))
+        eventually(lambda: edit.is_visible(stack), 60)
+
+    def restart() -> None:
+        [api] = [container for container in stack.containers() if container.name.endswith("-blue-api-1")]
+        api.restart(timeout=2)
+        eventually(lambda: stack.get("/api/openapi.json").ok, 60)
+
+    def restore() -> None:
+        undo.close()
+        eventually(lambda: stack.get("/api/openapi.json").ok and not edit.is_visible(stack), 60)
+
+    name = "an edit of the api until it is visible, against a restart of its container"
+    with deployment(stack):
+        return pair(name, 1, show_edit, restart, restore)
+
+
 PLANNING = """
 import time, sys
 import pulumi
+class NoEngine(pulumi.runtime.Mocks):
+    def call(self, args): return {}
+    def new_resource(self, args): return args.name, args.inputs
+pulumi.runtime.set_mocks(NoEngine())
 started = time.process_time()
 sys.argv = ["plan"]
 from pathlib import Path
@@ -81,22 +113,18 @@ import yaml
 loaded = time.process_time()
 project = yaml.safe_load(Path("Pulumi.yaml").read_text())["config"]["app"]["value"]
 skipped = time.process_time() - loaded
-from components import checkpoint, config, release, tier, platforms
+from components import Application, Checkpoint, Context, plan
 from components.platforms import docker
-app = config.load_app(project)
-environment = config.load_environment({"platform": "docker"}, app)
-values = {name: "value" for name in app.secrets}
-settings = config.Settings(app=app, environment=environment, secrets=values, sealed=pulumi.Output.secret(values))
-secrets = tier.secrets_of(settings, "board/dev")
-description = tier.Description(app=app, environment=environment, secrets=secrets, root=Path.cwd())
-workloads = [tier.service(name, described, description) for name, described in app.services.items()]
-release.plan(checkpoint.observe(checkpoint.parse({})), release.identify(app.version, workloads))
+from components.release.checkpoint import observe
+values = {"database-password": "value", "cache-password": "value"}
+context = Context.of(app=project, environment={"platform": "docker"}, secrets=values, checkpoint=Checkpoint())
+plan(observe(context.checkpoint), Application.of(context).release)
 print(time.process_time() - started - skipped)
 """
 
 
 def planning() -> str:
-    """Measure the processor time of importing the program and planning, beyond `import pulumi`."""
+    """Measure the processor time to import the program and to plan. The time of `import pulumi` is not included."""
     command = [sys.executable, "-c", PLANNING]
     times = [
         float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout) for _ in range(9)

@@ -1,4 +1,4 @@
-"""Benchmarks of the program on the lab's cluster."""
+"""Benchmarks on the lab's cluster."""
 
 import json
 import subprocess
@@ -17,10 +17,10 @@ HERE = Path(__file__).parent
 
 
 def cold_up(stack: ClusterStack) -> str:
-    """Measure a first deployment of staging, images present, against kubectl with the same manifests.
+    """Compare the first `pulumi up` of staging with kubectl, which applies the same manifests. The images are already built.
 
-    kubectl applies the manifests in the order that the tiers need, as a careful script does. Applying all at once
-    fails: the worker gives up before its tables exist.
+    kubectl applies the manifests step by step, as a careful script would. Applying all manifests at once would fail,
+    because the worker gives up before its database tables exist.
     """
     stack.images()
     stack.up()
@@ -60,7 +60,7 @@ def cold_up(stack: ClusterStack) -> str:
 
 
 def _objects(stack: ClusterStack) -> list[dict[str, Any]]:
-    """Return the manifests of a stack as they were applied, the namespace first."""
+    """Return the applied manifests of a stack, the namespace first."""
     export = json.loads(stack.pulumi("stack", "export", "--show-secrets", check=True).text)
     resources = export["deployment"]["resources"]
     manifests = [resource["inputs"] for resource in resources if resource["type"].startswith("kubernetes:")]
@@ -68,7 +68,7 @@ def _objects(stack: ClusterStack) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value without the checkpoint's secret markers."""
+    """Return a value of the checkpoint with its secrets as plain values."""
     if isinstance(value, dict):
         if "plaintext" in value:
             return json.loads(str(value["plaintext"]))  # pyright: ignore[reportUnknownArgumentType]
@@ -77,7 +77,7 @@ def _plain(value: Any) -> Any:
 
 
 def _files(folder: Path, objects: list[dict[str, Any]]) -> dict[str, Path]:
-    """Write the manifests of each deployment step to a file, and return step → file."""
+    """Write the manifests of each deployment step to a file, and return the files by name of the step."""
 
     def step(manifest: dict[str, Any]) -> str:
         labels = manifest["metadata"]["labels"]
@@ -97,7 +97,7 @@ def _files(folder: Path, objects: list[dict[str, Any]]) -> dict[str, Path]:
 
 
 def preview(stack: ClusterStack) -> str:
-    """Measure a preview of prod without changes against that of a program without resources."""
+    """Compare two previews: of prod without changes, and of a program without resources."""
     stack.images()
     stack.up()
     row = empty_program.preview(stack, "prod", 1.6)
@@ -108,7 +108,7 @@ def preview(stack: ClusterStack) -> str:
 
 
 def per_resource(stack: ClusterStack) -> str:
-    """Measure processor time and memory of the program alone, for an application of 10 and of 100 services."""
+    """Measure the processor time and memory of the Python program alone, once for 10 services and once for 100 services."""
     folder = stack.folder / "many"
     folder.mkdir()
     for file in (HERE / "many").iterdir():
@@ -127,12 +127,12 @@ def per_resource(stack: ClusterStack) -> str:
         return json.loads((folder / "measured.json").read_text())
 
     rows: list[str] = []
-    none = measured(0)
+    empty = measured(0)
     for services in (10, 100):
-        it = measured(services)
-        count = it["resources"] - none["resources"]
-        milliseconds = (it["seconds"] - none["seconds"]) / count * 1000
-        cell = f"{milliseconds:.1f} ms each, {it['megabytes']:.0f} MB at most"
+        used = measured(services)
+        count = used["resources"] - empty["resources"]
+        milliseconds = (used["seconds"] - empty["seconds"]) / count * 1000
+        cell = f"{milliseconds:.1f} ms for each resource, {used['megabytes']:.0f} MB at most"
         rows.append(
             f"| the program's own processor time, {services} services, {count:.0f} resources | {cell} | | | 10 ms |"
         )

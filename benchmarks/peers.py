@@ -1,7 +1,7 @@
-"""Comparison of releases with other tools: the same pods on the same cluster behind the same Gateway, in turn, under load.
+"""Comparison of releases: Tiers and other tools release in turn, under load.
 
-The application has one tier, `web`, so that no database influences the result. A release changes its version, which
-its responses contain.
+All tools deploy the same pods to the same cluster behind the same Gateway. The application has one tier, `web`, so no
+database influences the result. A release changes the version, and each response contains the version.
 """
 
 import json
@@ -33,23 +33,25 @@ GATES = {"spec": {"strategy": {"blueGreen": {"prePromotionAnalysis": {"templates
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Release to measure under load; `to` returns the version that is live after it in a round."""
+    """Kind of release to measure under load. Each kind is a row of the table."""
 
     name: str
     url: str
     host: str
-    ask: Callable[[str], object]
+    release: Callable[[str], object]
+    """Function that releases a version."""
     to: Callable[[int], str] = "1.0.{}".format
+    """Function that returns the version to release in a round. Its argument is the number of the round."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """Deployment by another tool in its own namespace."""
+    """Deployment of the same application by another tool, in its own namespace."""
 
     namespace: str
     kind: str
     values: Mapping[str, Any]
-    """Values of the templates of its manifests."""
+    """Values for the templates of the manifests."""
 
     @property
     def host(self) -> str:
@@ -69,7 +71,7 @@ class Peer:
         self.kubectl("patch", self.kind, "web", "--type=json", "--patch", json.dumps(patch))
 
     def row(self, name: str, to: Callable[[int], str] = "1.0.{}".format) -> Row:
-        return Row(name=name, url="http://127.0.0.1:8000", host=self.host, ask=self.release, to=to)
+        return Row(name=name, url="http://127.0.0.1:8000", host=self.host, release=self.release, to=to)
 
 
 def table(folder: Path) -> str:
@@ -80,11 +82,11 @@ def table(folder: Path) -> str:
         for number in range(1, ROUNDS + 1):
             for row in rows:
                 version = row.to(number)
-                run = change(row.url, row.host, version, lambda row=row, version=version: row.ask(version))
+                run = change(row.url, row.host, version, lambda row=row, version=version: row.release(version))
                 runs[row.name].append(run)
                 lost = f"{len(run.lost)} of {run.requests} lost {run.lost[:3] or ''}"
                 print(f"  {row.name}: {run.seconds:.1f} s, the command {run.command:.1f} s, {lost}", file=sys.stderr)
-    head = "| what | all traffic on it after | requests lost | of, in a run |\n|---|---|---|---|"
+    head = "| release | time until it has all traffic | requests lost | requests in a run |\n|---|---|---|---|"
     return "\n".join([head, *(_line(name, row_runs) for name, row_runs in runs.items()), "", _beyond(runs)])
 
 
@@ -96,12 +98,12 @@ def _line(name: str, runs: list[Run]) -> str:
 
 
 def _beyond(runs: Mapping[str, list[Run]]) -> str:
-    """Return the time of our releases minus Argo's and that of an empty update, round by round."""
+    """Return a line with the extra seconds of our release, compared with Argo's release plus our update without changes."""
     names = OURS.format("Kubernetes"), GATED, NOTHING.format("Kubernetes")
     rounds = zip(*(runs[name] for name in names), strict=True)
     differences = [ours.seconds - argo.seconds - floor.seconds for ours, argo, floor in rounds]
     spread = f"{statistics.median(differences):.1f} s ({min(differences):.1f} to {max(differences):.1f})"
-    return f"Ours beyond Argo with the same gate plus an `up` that finds nothing to do: {spread}; at most 1 s."
+    return f"Our release minus (Argo with the same gate + an `up` that finds nothing to do): {spread}; target: at most 1 s."
 
 
 def _ours(stack: Stack, name: str, host: str) -> list[Row]:
@@ -115,9 +117,9 @@ def _ours(stack: Stack, name: str, host: str) -> list[Row]:
         stack.up(TIERS_RELEASE="previous")
 
     return [
-        Row(name=OURS.format(name), url=stack.url, host=host, ask=release),
-        Row(name=NOTHING.format(name), url=stack.url, host=host, ask=release),
-        Row(name=BACK.format(name), url=stack.url, host=host, ask=back, to=lambda _: FIRST),
+        Row(name=OURS.format(name), url=stack.url, host=host, release=release),
+        Row(name=NOTHING.format(name), url=stack.url, host=host, release=release),
+        Row(name=BACK.format(name), url=stack.url, host=host, release=back, to=lambda _: FIRST),
     ]
 
 
@@ -176,7 +178,7 @@ def _on_kubernetes(folder: Path, after: ExitStack) -> list[Row]:
 
 
 def _pod(deployment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the pod of our deployment without what only ours has: account, spread constraints, settings."""
+    """Return the pod spec of our Deployment for the other tools, without our service account and topology spread constraints."""
     spec = _without(deployment["template"]["spec"], "serviceAccount", "serviceAccountName", "topologySpreadConstraints")
     [container] = spec["containers"]
     probe = container["readinessProbe"] | {"periodSeconds": 1}
@@ -186,14 +188,14 @@ def _pod(deployment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _smoke(job: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return the pod of our smoke test for another deployment; `names` maps words of its command."""
+    """Return the pod spec of our smoke test, changed for another tool. `names`: word of the command → replacement."""
     spec = job["template"]["spec"]
     [container] = spec["containers"]
     return spec | {"containers": [container | {"command": [names.get(word, word) for word in container["command"]]}]}
 
 
-def _without(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name not in names}
+def _without(mapping: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if name not in names}
 
 
 def _serves(row: Row, version: str) -> bool:
@@ -223,7 +225,7 @@ def _on_docker(folder: Path, after: ExitStack) -> list[Row]:
     compose("up", "-d")
     compose_row = Row(
         name="`docker-compose up -d`", url=f"http://127.0.0.1:{port}", host=f"127.0.0.1:{port}",
-        ask=lambda version: compose("up", "-d", release=version),
+        release=lambda version: compose("up", "-d", release=version),
     )  # fmt: skip
     eventually(lambda: _serves(compose_row, FIRST), 60)
     return [*_ours(stack, "Docker", f"127.0.0.1:{stack.environment['gateway']['port']}"), compose_row]

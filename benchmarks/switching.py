@@ -1,4 +1,8 @@
-"""Measurement of going back with both slots warm: time beyond an `up` without changes, and time until all traffic has moved."""
+"""Measurement of going back to a standby that still runs.
+
+The results are the extra time of going back, compared with an `up` without changes, and the time from the switch's write until
+the last response of the old slot.
+"""
 
 import json
 import re
@@ -16,9 +20,9 @@ HEAD = "| going back | beyond an `up` that finds nothing to do | from the write 
 
 
 def table(stack: Stack) -> str:
-    """Return rows for one platform: seconds, as median (lowest to highest) of several rounds.
+    """Measure several rounds on one platform, and return rows with seconds as median (lowest to highest).
 
-    The stack is destroyed afterwards.
+    The function destroys the stack afterwards.
     """
     rows: list[str] = []
     try:
@@ -44,30 +48,34 @@ def _spread(seconds: list[float]) -> str:
 
 
 def _round(stack: Stack) -> tuple[float, float]:
-    """Return seconds of going back beyond an `up` without changes, and from the switch's write to the last old response."""
+    """Go back once, and return two durations in seconds.
+
+    The first duration is the time of going back minus the time of an `up` without changes. The second duration is the time
+    from the switch's write to the last response of the old slot.
+    """
     old, answers, done = stack.get("/api/release").json()["slot"], list[tuple[float, str]](), threading.Event()
     log = stack.folder / f"switching-{time.time_ns()}.json"
     written: list[float] = []
 
-    def ask() -> None:
+    def send_requests() -> None:
         session = requests.Session()
         session.headers.update(stack.headers)
         while not done.wait(0.01):
-            for one in (session, requests):
-                answer = one.get(f"{stack.url}/api/release", headers=dict(stack.headers), timeout=10, verify=False)
+            for client in (session, requests):
+                answer = client.get(f"{stack.url}/api/release", headers=dict(stack.headers), timeout=10, verify=False)
                 answers.append((time.monotonic(), answer.json()["slot"]))
 
-    def watch() -> None:
+    def watch_event_log() -> None:
         while not done.wait(0.02):
             if not written and log.exists() and _switches(log):
                 written.append(time.monotonic())
 
-    threads = [threading.Thread(target=target) for target in (ask, watch)]
+    threads = [threading.Thread(target=target) for target in (send_requests, watch_event_log)]
     for thread in threads:
         thread.start()
-    # Sending requests uses the same processors, so requests are sent during both updates.
+    # Send requests during both updates, because requests slow an update down, and the two durations must be comparable.
     empty = _timed(stack, {})
-    took = _timed(stack, {"TIERS_RELEASE": "previous", "PULUMI_DEBUG_COMMANDS": "true"}, "--event-log", str(log))
+    back = _timed(stack, {"TIERS_RELEASE": "previous", "PULUMI_DEBUG_COMMANDS": "true"}, "--event-log", str(log))
     time.sleep(2)
     done.set()
     for thread in threads:
@@ -75,7 +83,7 @@ def _round(stack: Stack) -> tuple[float, float]:
     last = max(at for at, slot in answers if slot == old)
     # Deploy the files' release again, so that the next round's first `up` has nothing to do.
     stack.up()
-    return took - empty, max(last - written[0], 0)
+    return back - empty, max(last - written[0], 0)
 
 
 def _switches(log: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Measurement of a change under load by k6: the time until all responses are of the new release, and the lost requests."""
+"""Measurement of a release under load by k6: time until only the new release answers, and number of lost requests."""
 
 import json
 import shutil
@@ -16,12 +16,12 @@ from tests.e2e.stack import eventually
 
 SCRIPT = Path(__file__).parent / "peers" / "who_serves.js"
 QUIET = 8
-"""Seconds without a response of the old release until it counts as gone; more than its pods take to stop."""
+"""Seconds without an answer after which an old release counts as stopped. The pods of a release stop in less time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Response to a request and its time; the status is 0 if none came."""
+    """Response to a request. `at` is the time of its arrival in Unix seconds. `status` is 0 if no response came."""
 
     at: float
     status: int
@@ -34,26 +34,28 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Result of a change: seconds from its start until all traffic had moved, and until the command ended."""
+    """Result of a release."""
 
     seconds: float
+    """Seconds from the start of the release until the new release had all traffic."""
     command: float
+    """Seconds that the release command took."""
     requests: int
     lost: tuple[str, ...]
     """Time and reason of each lost request."""
 
 
-def change(url: str, host: str, version: str, ask: Callable[[], object]) -> Run:
+def change(url: str, host: str, version: str, release: Callable[[], object]) -> Run:
     """Release `version` under load, and wait until no other release answers.
 
-    If `version` is live already, the result is the duration of the command.
+    If `version` is already live, `seconds` of the result is the duration of the command.
     """
     with _requests(url, host) as answers:
         started = time.time()
-        ask()
+        release()
         command = time.time() - started
         eventually(lambda: _only(version, answers, time.time() - QUIET), 40)
-        # Requests in progress when k6 is told to end are not counted.
+        # Leave out the last second, because k6 ends open requests when it stops.
         end = time.time() - 1
     responses = [answer for answer in answers if started <= answer.at <= end]
     other = max((answer.at for answer in responses if answer.status == 200 and not answer.of(version)), default=None)
@@ -77,9 +79,9 @@ def _only(version: str, answers: list[Answer], since: float) -> bool:
 
 @contextmanager
 def _requests(url: str, host: str) -> Generator[list[Answer]]:
-    """Send requests by k6 during the block, for at most a minute."""
+    """Send requests with k6 while the `with` block runs, for at most a minute. Yield the list that receives the responses."""
     if not shutil.which("k6"):
-        sys.exit("bench: k6 is not here; `python3 -m lab up peers` builds it")
+        sys.exit("bench: k6 is not installed; run `python3 -m lab up peers`")
     command = ["k6", "run", "--quiet", "--no-usage-report", "--summary-mode=disabled", "--log-format=raw"]
     command += ["--log-output=stdout", f"--env=URL={url}", f"--env=HOST={host}", str(SCRIPT)]
     answers: list[Answer] = []
@@ -97,7 +99,7 @@ def _requests(url: str, host: str) -> Generator[list[Answer]]:
 
 def _read(lines: Iterable[str], answers: list[Answer]) -> None:
     for line in lines:
-        # The other lines are k6's messages about failed requests.
+        # Other lines are k6's own messages about failed requests.
         if line.startswith("{"):
             record = json.loads(line)
             record["at"] /= 1000

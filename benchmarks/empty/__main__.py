@@ -1,1 +1,1 @@
-"""Empty Pulumi program, whose preview is the least that any preview takes."""
+"""Empty Pulumi program. Its preview is the shortest possible preview."""

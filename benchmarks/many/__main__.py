@@ -1,35 +1,34 @@
-"""Application with SERVICES workers on the Kubernetes platform; writes the resources that the program used.
+"""Pulumi program that deploys as many workers as the variable SERVICES says, and measures its own processor time and memory.
 
-An application's description has one worker, so this calls the platform as a slot does for each tier.
+The description of an application can have only one worker, so the program uses the components of a slot directly. The
+program writes the measurement to the file that the variable MEASURED names.
 """
 
 import atexit
 import json
 import os
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pulumi
 from components import platforms
-from components.checkpoint import Checkpoint
-from components.config import Settings, load_app, load_environment
-from components.release import Release, Slot
-from components.tier import SlotTier, TierArgs
-from components.workload import Image, Probe, Resources, Scale, Secret, Workload
+from components.release.checkpoint import Checkpoint
+from components.context import Context
+from components.release.planner import Release, Slot
+from components.service import SlotService, SlotServiceArgs
+from components.model.workload import Image, Probe, Resources, Secret, Workload
 
-APP = load_app({"name": "many", "version": "1.0.0", "api": {"image": "python:3.11-slim-bookworm", "port": 8000}})
-ENVIRONMENT = load_environment(
-    {
-        "platform": "kubernetes",
-        "kubernetes": {
-            "context": "lab",
-            "url": "http://many.localhost:8000",
-            "gateway": {"name": "public", "namespace": "gateway", "inside": "http://traefik.gateway:8000"},
-        },
+APP = {"name": "many", "version": "1.0.0", "api": {"image": "python:3.11-slim-bookworm", "port": 8000}}
+ENVIRONMENT = {
+    "platform": "kubernetes",
+    "kubernetes": {
+        "context": "lab",
+        "url": "http://many.localhost:8000",
+        "gateway": {"name": "public", "namespace": "gateway", "inside": "http://traefik.gateway:8000"},
     },
-    APP,
-)
-MADE: list[str] = []
+}
+REGISTERED: list[str] = []
 
 
 def workload(number: int) -> Workload:
@@ -45,26 +44,29 @@ def workload(number: int) -> Workload:
     )
 
 
-def count(args: pulumi.ResourceTransformArgs) -> None:  # returns None, which changes nothing
-    MADE.append(args.name)
+def count(args: pulumi.ResourceTransformArgs) -> None:  # The result None leaves the resource unchanged.
+    REGISTERED.append(args.name)
 
 
 def report() -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
-    measured = {"resources": len(MADE), "seconds": used.ru_utime + used.ru_stime, "megabytes": used.ru_maxrss / 1024}
+    measured = {
+        "resources": len(REGISTERED),
+        "seconds": used.ru_utime + used.ru_stime,
+        "megabytes": used.ru_maxrss / 1024,
+    }
     Path(os.environ["MEASURED"]).write_text(json.dumps(measured))
 
 
 atexit.register(report)
 pulumi.runtime.register_resource_transform(count)
 SEALED = pulumi.Output.secret({"password": "never deployed"})
-SETTINGS = Settings(app=APP, environment=ENVIRONMENT, secrets={}, sealed=SEALED)
-PLATFORM = platforms.connect(SETTINGS, Checkpoint(), None)
-PLACE = platforms.Place(slot=Slot.BLUE, release=Release(version="1.0.0", digest="0" * 12))
-assert PLATFORM.foundation
+CONTEXT = replace(Context.of(app=APP, environment=ENVIRONMENT, checkpoint=Checkpoint()), sealed=SEALED)
+PLATFORM = platforms.connect(CONTEXT, Checkpoint(), None)
+TARGET = platforms.SlotTarget(slot=Slot.BLUE, release=Release(version="1.0.0", digest="0" * 12))
 for index in range(int(os.environ["SERVICES"])):
     described = workload(index)
     parent = pulumi.ComponentResource("tiers:slot:Slot", f"blue-{index}")
-    supplies = PLATFORM.prepare(parent, [described], PLACE)
-    args = TierArgs(workload=described, scale=Scale(), place=PLACE, supplies=supplies, after=())
-    SlotTier("tiers:worker:Worker", f"blue-{described.tier}", PLATFORM, args, pulumi.ResourceOptions(parent=parent))
+    provisioned = PLATFORM.provision(parent, [described], TARGET)
+    args = SlotServiceArgs(platform=PLATFORM, workload=described, target=TARGET, provisioned=provisioned)
+    SlotService(f"blue-{described.tier}", args, pulumi.ResourceOptions(parent=parent))

@@ -1,4 +1,4 @@
-// Asks which release serves, over connections that are kept and over fresh ones, and says of each answer when it came.
+// Send requests over kept and over new connections, and print the time, the status and the release of each response.
 import http from "k6/http";
 
 const steady = {
@@ -17,10 +17,10 @@ export const options = {
   },
 };
 
-export const kept = () => ask({});
-export const fresh = () => ask({ Connection: "close" });
+export const kept = () => request({});
+export const fresh = () => request({ Connection: "close" });
 
-function ask(headers) {
+function request(headers) {
   const answer = http.get(`${__ENV.URL}/release.json`, { headers: { Host: __ENV.HOST, ...headers }, timeout: "5s" });
   const release = answer.status === 200 ? answer.json("release") : "";
   console.log(JSON.stringify({ at: Date.now(), status: answer.status, error: answer.error, release }));

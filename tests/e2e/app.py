@@ -1,4 +1,10 @@
-"""A small HTTP server: health, metrics and a slow answer. It decodes a path and merges its slashes, as frameworks do."""
+"""HTTP server that runs as a tier in the gateway tests.
+
+The answer to /metrics is a metric, and every other answer contains the path of the request. A request for /sleep/SECONDS is
+answered after SECONDS seconds.
+
+The server decodes paths and merges repeated slashes, as web frameworks do.
+"""
 
 import json
 import os
@@ -12,12 +18,13 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        sent = self.requestline.split()[1]  # The server's own `path` has merged leading slashes.
-        raw = sent.partition("?")[0]
-        path = normpath("/" + unquote(raw).lstrip("/"))
+        # Read the path from the request line, because the base class merges leading slashes in `self.path`.
+        raw_target = self.requestline.split()[1]
+        raw_path = raw_target.partition("?")[0]
+        path = normpath("/" + unquote(raw_path).lstrip("/"))
         if path.startswith("/sleep/"):
             time.sleep(float(path.removeprefix("/sleep/")))
-        answer = {"tier": os.environ.get("ANSWER", ""), "path": sent, "id": self.headers.get("X-Request-Id", "")}
+        answer = {"tier": os.environ.get("ANSWER", ""), "path": raw_target, "id": self.headers.get("X-Request-Id", "")}
         body = b"# TYPE secret_figure gauge\nsecret_figure 1\n" if path == "/metrics" else json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))

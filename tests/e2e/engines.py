@@ -1,4 +1,4 @@
-"""A second, empty Docker engine beside the first, removed afterwards."""
+"""Docker engines that tests start in addition to the machine's own engine, and remove afterwards."""
 
 import subprocess
 from collections.abc import Generator
@@ -9,26 +9,31 @@ from lab import engine as lab_engine
 
 
 def run(*command: str) -> None:
+    """Run a command.
+
+    Raises:
+        subprocess.CalledProcessError: the command failed.
+    """
     subprocess.run(command, check=True, capture_output=True)
 
 
 @contextmanager
-def another_engine(folder: Path, number: int) -> Generator[str]:
-    """Run an engine with its own socket, data, bridge and addresses, and yield its address.
+def run_engine(folder: Path, number: int) -> Generator[str]:
+    """Run an empty engine with its own socket, data, bridge and IP addresses, and yield the address of the engine.
 
-    The name of `folder` must be short enough for a socket below it.
+    The path of `folder` must be short, because the path of a Unix socket is limited to 107 bytes.
     """
-    bridge, where = f"tiers-e2e{number}", folder / "engine.sock"
-    subprocess.run(["ip", "link", "delete", bridge], capture_output=True)  # of a run that was killed
+    bridge, socket_path = f"tiers-e2e{number}", folder / "engine.sock"
+    subprocess.run(["ip", "link", "delete", bridge], capture_output=True)  # A killed run may have left the bridge.
     run("ip", "link", "add", "name", bridge, "type", "bridge")
     process = None
     try:
         run("ip", "addr", "add", f"10.21{number}.0.1/24", "dev", bridge)
         run("ip", "link", "set", bridge, "up")
         pool = f"base=10.21{number}.64.0/18,size=24"
-        more = ("--bridge", bridge, "--default-address-pool", pool, "--iptables=true")
-        process = lab_engine.start_engine(folder / "root", where, *more, name=f"dockerd-e2e{number}")
-        yield f"unix://{where}"
+        options = ("--bridge", bridge, "--default-address-pool", pool, "--iptables=true")
+        process = lab_engine.start_engine(folder / "root", socket_path, *options, name=f"dockerd-e2e{number}")
+        yield f"unix://{socket_path}"
     finally:
         if process:
             process.terminate()

@@ -1,4 +1,7 @@
-"""A gateway on the local engine without Pulumi: its image, its start command, claims by the toolbox, and the tiers of a slot."""
+"""Gateway that runs on the local Docker engine without Pulumi.
+
+The image, the start command and the toolbox (components/platforms/toolbox.py) are the same as in a deployed gateway.
+"""
 
 import socket
 import threading
@@ -12,38 +15,40 @@ from typing import Any
 import docker
 from docker.errors import ContainerError, NotFound
 
-from components.config import TierName
-from components.platforms import haproxy
-from components.platforms.docker import GATEWAY_USER, TOOLBOX
-from components.release import Slot
-from components.workload import Route
+from components.model.services import API
+from components.model.workload import Route
+from components.platforms.base import toolbox_program
+from components.platforms.docker import haproxy
+from components.release.planner import Slot
 
 from .leftovers import LABEL
 from .stack import eventually, free_port
 
+FIRST_CHECK = 1.5
+"""Seconds after which the first check of a server has ended: its time limit is a second (`inter`)."""
 IMAGE, PYTHON = "haproxy:2.6-bookworm", "python:3.11-slim-bookworm"
 APP = Path(__file__).with_name("app.py").read_text()
-"""Application that decodes paths and merges their slashes, as frameworks do, and answers /metrics."""
+"""Source of the HTTP server that runs in the container of each tier."""
 
 
 class Gateway:
-    """A gateway without a stack. Tiers are containers with the network names that the program gives them, as `api-blue`."""
+    """Gateway without a stack. The tiers are containers with the same network names as in a deployed slot, such as `api-blue`."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.port, self.alone = name, free_port(), free_port()
+        self.name, self.port, self.api_port = name, free_port(), free_port()
         self.engine: Any = docker.from_env()
         self.network = self.engine.networks.create(name, labels={LABEL: name})
         self.engine.volumes.create(name, labels={LABEL: name})
         self.container = self.engine.containers.run(
-            IMAGE, ["sh", "-c", haproxy.START], name=name, detach=True, network=name, user=f"{GATEWAY_USER}",
+            IMAGE, ["sh", "-c", haproxy.START], name=name, detach=True, network=name, user=f"{haproxy.USER}",
             environment={"CONFIG": haproxy.FIRST}, volumes={name: {"bind": haproxy.FOLDER}}, labels={LABEL: name},
             ports={f"{haproxy.PORT}/tcp": ("127.0.0.1", self.port),
-                   f"{haproxy.PORTS[TierName.API]}/tcp": ("127.0.0.1", self.alone)},
+                   f"{haproxy.own_port(API.name)}/tcp": ("127.0.0.1", self.api_port)},
             restart_policy={"Name": "unless-stopped"},
         )  # fmt: skip
 
     def run(self, slot: Slot, *routes: Route) -> None:
-        """Replace the containers of a slot."""
+        """Start a container for each route of a slot, and replace any earlier container of the same tier and slot."""
         for route in routes:
             name = f"{route.tier}-{slot}"
             self._remove(f"{self.name}-{name}")
@@ -56,60 +61,80 @@ class Gateway:
             )  # fmt: skip
             self.engine.api.start(container["Id"])
 
-    def tool(self, *words: str) -> str:
-        """Run the toolbox in the gateway's volume.
+    def run_toolbox(self, *words: str) -> str:
+        """Run the toolbox in a container with the gateway's volume, and return the output.
 
         Raises:
-            ContainerError: it ends with an error.
+            ContainerError: the toolbox ended with an error.
         """
         output = self.engine.containers.run(
-            PYTHON, ["python3", "-c", TOOLBOX, *words], remove=True, user=f"{GATEWAY_USER}", network_mode="none",
+            PYTHON, ["python3", "-c", toolbox_program(), *words], remove=True, user=f"{haproxy.USER}", network_mode="none",
             volumes={self.name: {"bind": haproxy.FOLDER}}, labels={LABEL: self.name}, stderr=True,
         )  # fmt: skip
         return output.decode().strip()
 
-    def claim(self, slot: Slot, slots: Mapping[Slot, Sequence[Route]], within: str = "60") -> str:
-        """Give a slot its routes, as a release does before its tiers run."""
-        text = haproxy.configuration(slots, [TierName.API])
+    def claim(self, slot: Slot, slots: Mapping[Slot, Sequence[Route]], time_limit: str = "60") -> str:
+        """Write the routes of all slots into the gateway's configuration, by a command in a container of the toolbox image. Return its output.
+
+        A release runs the same command before the tiers of its slot start.
+
+        Args:
+            slot: slot that gets a release.
+            slots: routes of all slots.
+            time_limit: maximum duration of the command, in seconds.
+        """
+        text = haproxy.configuration(slots, [API.name])
         self.check(text)
-        return self.tool("route", haproxy.FOLDER, within, str(slot), f"1-{slot}", text)
+        return self.run_toolbox("route", haproxy.FOLDER, time_limit, str(slot), f"1-{slot}", text)
 
     def check(self, text: str) -> None:
-        """Check a configuration with the gateway's image.
+        """Check a configuration with the HAProxy of the gateway's image.
 
         Raises:
-            ContainerError: the image refuses it.
+            ContainerError: HAProxy refuses the configuration.
         """
         self.engine.containers.run(
-            IMAGE, ["sh", "-c", haproxy.CHECK], remove=True, user=f"{GATEWAY_USER}", environment={"CONFIG": text},
-            network_mode="none", tmpfs={haproxy.FOLDER: f"uid={GATEWAY_USER}"}, labels={LABEL: self.name}, stderr=True,
+            IMAGE, ["sh", "-c", haproxy.CHECK], remove=True, user=f"{haproxy.USER}", environment={"CONFIG": text},
+            network_mode="none", tmpfs={haproxy.FOLDER: f"uid={haproxy.USER}"}, labels={LABEL: self.name}, stderr=True,
         )  # fmt: skip
 
     def switch(self, slot: Slot) -> None:
-        self.tool("route", haproxy.FOLDER, "30", "live", str(slot))
+        """Make a slot live."""
+        self.run_toolbox("route", haproxy.FOLDER, "30", "live", str(slot))
 
-    def ask(self, path: bytes, port: int | None = None, *headers: str) -> tuple[int, bytes]:
-        """Send a request whose path is not changed by a client library. Status 0 means no answer."""
-        return raw(port or self.port, path, "localhost", *headers)
+    def request(self, path: bytes, port: int | None = None, *headers: str) -> tuple[int, bytes]:
+        """Send a request with `path` as its exact path, and return status and body. Status 0 means no answer."""
+        return send_raw_request(port or self.port, path, "localhost", *headers)
 
     def live(self) -> Slot:
-        """Return the slot that receives new requests."""
-        entries = dict(line.split() for line in self.file("live.map").splitlines())
+        """Return the live slot, which receives new requests."""
+        entries = dict(line.split() for line in self.read_file("live.map").splitlines())
         return Slot(entries["live"])
 
-    def serves(self, slot: Slot, *tiers: str, seconds: float = 30) -> None:
-        """Wait until tiers of a slot answer through the gateway."""
-        header = f"{haproxy.SLOT_HEADER}: {slot}"
-        eventually(
-            lambda: {self.ask(f"/.gateway/{tier}".encode(), None, header)[0] for tier in tiers} == {200}, seconds
-        )
+    def wait_for_tiers(self, slot: Slot, *tiers: str, seconds: float = 30) -> None:
+        """Wait until the tiers of a slot answer through the gateway with status 200, and still do so a moment later.
 
-    def file(self, name: str) -> str:
+        HAProxy uses a server as soon as its name resolves, before its first check. If that check began before the container was on the
+        network, it fails after a second, although the container answers by then. A release waits longer than this second, because the
+        engine first checks the health of each container.
+        """
+        header = f"{haproxy.SLOT_HEADER}: {slot}"
+
+        def answer() -> bool:
+            return {self.request(f"/.gateway/{tier}".encode(), None, header)[0] for tier in tiers} == {200}
+
+        eventually(answer, seconds)
+        time.sleep(FIRST_CHECK)
+        eventually(answer, seconds)
+
+    def read_file(self, name: str) -> str:
+        """Return the text of a file in the gateway's volume."""
         return self.engine.containers.run(
             PYTHON, ["cat", f"{haproxy.FOLDER}/{name}"], remove=True, volumes={self.name: {"bind": haproxy.FOLDER}}
         ).decode()
 
-    def log(self) -> list[str]:
+    def log_lines(self) -> list[str]:
+        """Return the lines of the gateway's log."""
         return self.container.logs().decode(errors="replace").splitlines()
 
     def _remove(self, name: str) -> None:
@@ -117,6 +142,7 @@ class Gateway:
             self.engine.api.remove_container(name, force=True)
 
     def close(self) -> None:
+        """Remove the gateway with its tiers, network and volume."""
         for container in self.engine.containers.list(all=True, filters={"label": f"{LABEL}={self.name}"}):
             container.remove(force=True)
         self.network.remove()
@@ -139,11 +165,14 @@ HIDDEN = [
     b"/x%2F../metrics",
     b"/metrics%2Fx",
 ]
-"""Spellings of /metrics that applications read as that path."""
+"""Spellings of the path /metrics. An application that decodes and normalises paths treats all of them as /metrics."""
 
 
-def raw(port: int, path: bytes, host: str, *headers: str) -> tuple[int, bytes]:
-    """Send a request to this machine, byte by byte. Status 0 means no answer."""
+def send_raw_request(port: int, path: bytes, host: str, *headers: str) -> tuple[int, bytes]:
+    """Send a request with `path` as its exact path to a port of this machine, and return status and body.
+
+    Status 0 means no answer.
+    """
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
             lines = "".join(f"{header}\r\n" for header in (f"Host: {host}", "Connection: close", *headers)).encode(
@@ -160,42 +189,43 @@ def raw(port: int, path: bytes, host: str, *headers: str) -> tuple[int, bytes]:
 
 
 @contextmanager
-def users(gateway: Gateway, path: bytes = b"/api/x") -> Generator[Counter[str]]:
-    """Send requests of two users, each over one open connection, and count the answers by status."""
-    seen: Counter[str] = Counter()
-    done = threading.Event()
+def user_requests(gateway: Gateway, path: bytes = b"/api/x") -> Generator[Counter[str]]:
+    """Send the requests of two users while the block runs, and count the answers by status. Each user keeps one connection open."""
+    statuses: Counter[str] = Counter()
+    stop = threading.Event()
 
-    def flow() -> None:
+    def send_requests() -> None:
         connection: socket.socket | None = None
-        while not done.wait(0.003):
+        while not stop.wait(0.003):
             try:
                 if not connection:
                     connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=10)
                 connection.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 answer = connection.recv(65536)
-                while b"\r\n\r\n" not in answer or not _whole(answer):
+                while b"\r\n\r\n" not in answer or not _is_complete(answer):
                     answer += connection.recv(65536) or b"\r\n\r\ncut"
-                seen[answer.split(b" ", 2)[1].decode()] += 1
+                statuses[answer.split(b" ", 2)[1].decode()] += 1
                 if b"connection: close" in answer.lower():
                     connection = None
             except OSError as error:
-                seen[type(error).__name__] += 1
+                statuses[type(error).__name__] += 1
                 connection = None
 
-    threads = [threading.Thread(target=flow, daemon=True) for _ in range(2)]
+    threads = [threading.Thread(target=send_requests, daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
     time.sleep(0.5)
     try:
-        yield seen
+        yield statuses
     finally:
         time.sleep(0.5)
-        done.set()
+        stop.set()
         for thread in threads:
             thread.join()
 
 
-def _whole(answer: bytes) -> bool:
+def _is_complete(answer: bytes) -> bool:
+    """Return whether the body of an answer has the length that the header Content-Length says."""
     head, _, body = answer.partition(b"\r\n\r\n")
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
@@ -203,4 +233,4 @@ def _whole(answer: bytes) -> bool:
     return True
 
 
-__all__ = ["APP", "HIDDEN", "IMAGE", "ContainerError", "Gateway", "raw", "users"]
+__all__ = ["APP", "HIDDEN", "IMAGE", "ContainerError", "Gateway", "send_raw_request", "user_requests"]

@@ -1,6 +1,7 @@
-"""Leftovers of a run that was killed: the engine and the cluster keep them, and start them again after a restart of the machine.
+"""Removal of the containers, volumes, networks and namespaces that a killed run has left.
 
-They take processor time and names from the next run. A run that ends by itself removes its own stacks.
+A run that is not killed removes its own stacks. The leftovers of a killed run must be removed, because they use processor time
+and the next run needs their names. Even a restart of the machine does not remove the leftovers.
 """
 
 import fcntl
@@ -16,23 +17,29 @@ import kubernetes
 from docker.errors import APIError
 
 STACK = re.compile(r"e2e(-[a-z0-9-]+)?")
-"""Names of the environments that tests and benchmarks deploy. Other stacks are never removed."""
+"""Regular expression that matches the environment names of tests and benchmarks. Stacks of other environments are never removed."""
 LABEL = "tiers-e2e"
-"""Label of the namespaces that tests create without Pulumi."""
+"""Label of the Docker objects and namespaces that tests create without Pulumi."""
 LOCK = Path.home() / ".cache/tiers/e2e.lock"
-"""Every run holds a shared lock on this file. A run that gets it exclusively may remove the leftovers."""
+"""Lock file of the test runs. Every run holds a shared lock on this file.
+
+A run first tries to get an exclusive lock, and succeeds only if no other run is active. Only then the run removes leftovers.
+"""
 
 
 @contextmanager
-def removed_unless_in_use() -> Generator[None]:
-    """Remove all leftovers from the local engine and the lab's cluster, unless another run on this machine uses them."""
+def cleanup() -> Generator[None]:
+    """Remove all leftovers from the local engine and the lab's cluster, unless another run is active on this machine.
+
+    Hold the shared lock while the block runs.
+    """
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     with LOCK.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            removed = [*_from_engine(docker.from_env()), *_from_cluster()]
+            removed = [*_remove_from_engine(docker.from_env()), *_remove_from_cluster()]
             if removed:
-                print(f"removed what a killed run has left: {', '.join(removed)}")
+                print(f"removed leftovers of a killed run: {', '.join(removed)}")
         except BlockingIOError:
             pass
         fcntl.flock(lock, fcntl.LOCK_SH)
@@ -40,14 +47,15 @@ def removed_unless_in_use() -> Generator[None]:
 
 
 def is_leftover(labels: dict[str, str] | None) -> bool:
-    """Tell by the labels of a Docker object or of a namespace whether a test made it."""
+    """Return whether a test created the Docker object or namespace with these labels."""
     labels = labels or {}
     app, environment = labels.get("app.kubernetes.io/part-of", ""), labels.get("tiers.environment", "")
     instance = labels.get("app.kubernetes.io/instance", "").removeprefix(f"{app}-")
     return LABEL in labels or any(STACK.fullmatch(name) for name in (environment, instance))
 
 
-def _from_engine(engine: docker.DockerClient) -> Iterator[str]:
+def _remove_from_engine(engine: docker.DockerClient) -> Iterator[str]:
+    """Remove the leftovers from the engine, and yield a description of each leftover."""
     for container in engine.containers.list(all=True, ignore_removed=True):
         if is_leftover(container.labels):
             container.remove(force=True, v=True)
@@ -59,10 +67,11 @@ def _from_engine(engine: docker.DockerClient) -> Iterator[str]:
                     entry.remove()
                     yield f"{kind} {entry.name}"
                 except APIError as error:
-                    yield f"{kind} {entry.name}, which stays: {error.explanation}"
+                    yield f"{kind} {entry.name}, which could not be removed: {error.explanation}"
 
 
-def _from_cluster() -> Iterator[str]:
+def _remove_from_cluster() -> Iterator[str]:
+    """Delete the leftover namespaces, and yield a description of each namespace. Wait up to 180 s for the deletion."""
     core: Any = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(context="lab"))
     names = [entry.metadata.name for entry in core.list_namespace().items if is_leftover(entry.metadata.labels)]
     for name in names:

@@ -1,7 +1,7 @@
-// What users do to the board, for k6: see load.py, which runs it and reads its summary.
+// k6 script: requests of users to the board. load.py runs this script and reads its summary.
 //
-// From the environment: URL, SUMMARY (the file for the results), HOST, RATE and DURATION (seconds), INSECURE.
-// RATE is of `steady` and `fresh` together, one request an iteration; `pages`, `pulse` and `slow` come on top.
+// Environment variables: URL, SUMMARY (file for the results), HOST, RATE (requests per second), DURATION (seconds), INSECURE.
+// RATE is the sum of the scenarios `steady` and `fresh`. Requests of `pages`, `pulse` and `slow` are in addition to it.
 
 import { sleep } from "k6";
 import exec from "k6/execution";
@@ -21,10 +21,10 @@ const mixed = new Counter("mixed");
 const stale = new Counter("stale");
 const gap = new Trend("gap", true);
 
-// As many VUs as can wait when nothing is answered for a second, which a release may do to busy processors; with fewer
-// k6 would drop requests, and only look as if it kept the rate.
+// Allocate one VU for each request of a second. During a release a busy machine may answer nothing for a second. With fewer
+// VUs k6 would drop the requests that are due in this second.
 const waiting = (rate) => ({ rate, preAllocatedVUs: rate });
-// No request takes longer than this; an iteration has as long to end when the time is up.
+// Limit of each request. After DURATION each iteration gets the same time to end.
 const timeout = "15s";
 const common = { duration, gracefulStop: timeout };
 const arriving = { ...common, executor: "constant-arrival-rate", timeUnit: "1s" };
@@ -42,7 +42,7 @@ export const options = {
   insecureSkipTLSVerify: Boolean(__ENV.INSECURE),
   maxRedirects: 0,
   summaryTrendStats: ["avg", "med", "p(95)", "p(99)", "max"],
-  // The summary has of each scenario what a threshold asks for, even one without conditions.
+  // The summary contains the metrics of a single scenario only if a threshold names them. These thresholds have no conditions.
   thresholds: Object.fromEntries(
     Object.keys(scenarios).flatMap((name) =>
       ["http_req_failed", "http_req_duration"].map((metric) => [`${metric}{scenario:${name}}`, []]),
@@ -52,32 +52,34 @@ export const options = {
 
 http.setResponseCallback(http.expectedStatuses(200, 201));
 
-let told = 0;
+let reports = 0;
 
-function tell(what) {
-  if (told++ < 3) console.error(`${new Date().toISOString()} ${exec.scenario.name}: ${what}`);
+// Write at most three problems of each VU to the log.
+function report(problem) {
+  if (reports++ < 3) console.error(`${new Date().toISOString()} ${exec.scenario.name}: ${problem}`);
 }
 
 const excerpt = (body) => (body || "").slice(0, 100).replace(/\s+/g, " ");
 
-function ask(method, path, headers = {}, body = null) {
+function request(method, path, headers = {}, body = null) {
   const answer = http.request(method, __ENV.URL + path, body, { headers: { ...host, ...headers }, timeout });
   if (answer.status !== 200 && answer.status !== 201) {
-    tell(`${method} ${path}: ${answer.status} ${answer.error} ${excerpt(answer.body)}`);
+    report(`${method} ${path}: ${answer.status} ${answer.error} ${excerpt(answer.body)}`);
   }
   return answer;
 }
 
-const get = (path, headers) => ask("GET", path, headers);
+const get = (path, headers) => request("GET", path, headers);
 const assetsOf = (page) => page.body.match(/\/assets\/[^"]+/g);
 
-// k6 cuts what is in flight when it is told to stop. So load.py asks for one more VU of `stop` instead, and all see that
-// there are more of them than at the start: they begin nothing new, and what they began ends before the run does.
+// k6 aborts pending requests when it is stopped from outside. So load.py starts one VU of the scenario `stop` instead.
+// The other VUs notice that there are more VUs than at the start. They start no new request, and pending requests end
+// before `stop` ends the run.
 const stopping = (data) => exec.instance.vusInitialized > data.vus;
 
 export function stop() {
   sleep(QUIET);
-  exec.test.abort("everything in flight has ended");
+  exec.test.abort("all pending requests have ended");
 }
 
 export function setup() {
@@ -89,11 +91,11 @@ export function setup() {
 function write(data, headers) {
   const body = `${data.run} ${exec.scenario.name} ${exec.scenario.iterationInTest}`;
   const json = { "Content-Type": "application/json", ...headers };
-  if (ask("POST", "/api/messages", json, JSON.stringify({ author: "load", body })).status === 201) acknowledged.add(1);
+  if (request("POST", "/api/messages", json, JSON.stringify({ author: "load", body })).status === 201) acknowledged.add(1);
 }
 
-// Twenty iterations: seven pages, six assets, six questions to the api, one write.
-function one(data, headers = {}) {
+// Twenty iterations contain seven pages, six assets, six reads from the api and one write.
+function sendOne(data, headers = {}) {
   if (stopping(data)) return;
   const turn = exec.scenario.iterationInTest % 20;
   if (turn === 0) write(data, headers);
@@ -102,10 +104,10 @@ function one(data, headers = {}) {
   else get(data.assets[turn % data.assets.length], headers);
 }
 
-export const steady = (data) => one(data);
+export const steady = (data) => sendOne(data);
 
-// k6 turns connection reuse off for all scenarios or none; with this header both sides close after the answer.
-export const fresh = (data) => one(data, { Connection: "close" });
+// k6 can disable connection reuse only for all scenarios. With this header both sides close the connection after the answer.
+export const fresh = (data) => sendOne(data, { Connection: "close" });
 
 export function slow(data) {
   if (stopping(data)) sleep(1);
@@ -123,25 +125,25 @@ export function pulse(data) {
   sleep(0.01);
 }
 
-// As a browser does it: k6 keeps cookies for the length of an iteration.
+// Load a page as a browser does: k6 keeps cookies during an iteration.
 export function pages(data) {
   if (stopping(data)) return;
   const page = get("/", DOCUMENT);
   if (page.status !== 200) return;
-  const seen = [page.headers["X-Release"]];
+  const releases = [page.headers["X-Release"]];
   for (const pause of [0, 2]) {
     sleep(pause);
     for (const asset of assetsOf(page)) if (get(asset, { Accept: "*/*" }).status !== 200) stale.add(1);
     const answers = ["/release.json", "/api/release"].map((path) => get(path, { Accept: "*/*" }));
-    seen.push(...answers.filter((answer) => answer.status === 200).map((answer) => answer.json("release")));
+    releases.push(...answers.filter((answer) => answer.status === 200).map((answer) => answer.json("release")));
   }
-  if (new Set(seen).size > 1) {
+  if (new Set(releases).size > 1) {
     mixed.add(1);
-    tell(`mixed: ${seen.join(" ")}`);
+    report(`mixed: ${releases.join(" ")}`);
   }
 }
 
-// `seconds` is how long requests were begun.
+// `seconds` is the time in which the VUs started requests, without the wait of `stop`.
 export function handleSummary(data) {
   const count = (metric, key = "count") => data.metrics[metric]?.values[key] ?? 0;
   const text = `${count("http_reqs")} requests, ${count("http_req_failed", "passes")} failed, `

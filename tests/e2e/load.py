@@ -1,6 +1,7 @@
-"""Load during changes: requests by k6 at a steady rate (load.js defines them), and a feed that stays open.
+"""Load on a stack while a test changes the stack.
 
-For any application: users that follow its journey.js.
+`load` uses k6 to run load.js, which sends requests to the board at a steady rate. `stream` reads the board's feed over one open
+connection. `user_journeys` uses k6 to run the journey.js of an application, a script that acts as a user.
 """
 
 import json
@@ -23,14 +24,14 @@ from .stack import Stack, eventually, free_port
 
 SCRIPT = Path(__file__).with_name("load.js")
 STOPPED_BY_SCRIPT = 108
-"""Exit code of k6 if the script itself ended the run, as ours does on request."""
+"""Exit code of k6 if the script ends the run. In load.js, the scenario `stop` ends the run."""
 INTERRUPTED = 105
-"""Exit code of k6 after a signal: it drops pending requests and counts none of them."""
+"""Exit code of k6 after a signal. k6 does not count the requests that are pending at the signal."""
 
 
 @dataclass(frozen=True, repr=False)
 class Load:
-    """Counts of k6, complete after the block has ended."""
+    """Counts of the requests that `load` has sent. Read the counts only after the end of the `with load(…)` block."""
 
     folder: Path
 
@@ -42,7 +43,7 @@ class Load:
 
     @property
     def summary(self) -> Path:
-        """File with the complete summary of k6."""
+        """Return the file with the complete summary of k6."""
         return self.folder / "summary.json"
 
     @cached_property
@@ -50,7 +51,7 @@ class Load:
         return json.loads(self.summary.read_text())
 
     def _value(self, metric: str, key: str = "count") -> float:
-        # Metrics without an event are missing from the summary.
+        # Return 0 for a metric without an event, because the summary does not contain such a metric.
         return self._summary["metrics"].get(metric, {}).get("values", {}).get(key, 0)
 
     @property
@@ -59,60 +60,66 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Requests per second, of all scenarios."""
+        """Return the number of requests per second, summed over all scenarios."""
         return self.requests / self._summary["seconds"]
 
     @property
     def failed(self) -> int:
-        """Requests not answered by 200 or 201."""
+        """Return the number of requests without an answer of status 200 or 201."""
         return int(self._value("http_req_failed", "passes"))
 
     @property
     def dropped(self) -> int:
-        """Requests that were due and not sent because too many were pending. Above 0 the rate was not held."""
+        """Return the number of requests that k6 could not send in time. Such requests make the rate lower than configured."""
         return int(self._value("dropped_iterations"))
 
     @property
     def acknowledged(self) -> int:
-        """Writes answered by 201."""
+        """Return the number of writes that were answered with status 201."""
         return int(self._value("acknowledged"))
 
     @property
     def longest_gap(self) -> float:
-        """Longest time between two successful answers of the scenario that requests without a pause, in seconds."""
+        """Return the longest time in seconds between two successful answers of the scenario `pulse`.
+
+        `pulse` requests /api/release continuously.
+        """
         return self._value("gap", "max") / 1000
 
     @property
     def mixed(self) -> int:
-        """Page loads that received more than one release."""
+        """Return the number of page loads with answers of more than one release."""
         return int(self._value("mixed"))
 
     @property
     def stale(self) -> int:
-        """Assets named in a page that were missing."""
+        """Return the number of assets that a page links to and that the stack did not deliver."""
         return int(self._value("stale"))
 
     @property
     def p95(self) -> float:
-        """95th percentile of a steady request, in milliseconds."""
+        """Return the 95th percentile of the duration of requests of the scenario `steady`, in milliseconds."""
         return self._value("http_req_duration{scenario:steady}", "p(95)")
 
     @property
     def p99(self) -> float:
-        """99th percentile of a steady request, in milliseconds."""
+        """Return the 99th percentile of the duration of requests of the scenario `steady`, in milliseconds."""
         return self._value("http_req_duration{scenario:steady}", "p(99)")
 
     @property
     def failures(self) -> list[str]:
-        """The first ten failed requests: time, scenario, request and answer."""
+        """Return the first ten lines of the log of failed requests. Each line has time, scenario, request and answer."""
         return (self.folder / "console.txt").read_text().splitlines()[:10]
 
 
 @contextmanager
 def load(stack: Stack, seconds: float = 600, rate: int = 300) -> Generator[Load]:
-    """Send requests while the block runs, for less than `seconds`; none is cut off at its end."""
+    """Send `rate` requests per second while the block runs. Pending requests are completed at the end of the block.
+
+    The block must take less than `seconds` seconds, because then k6 ends.
+    """
     if not shutil.which("k6"):
-        raise RuntimeError("no `k6` on PATH: run `make lab`, then `make e2e`")
+        raise RuntimeError("`k6` is not on PATH: run `make lab`, then `make e2e`")
     result = Load(Path(tempfile.mkdtemp(prefix="load-", dir=stack.folder)))
     address, output = f"127.0.0.1:{free_port()}", result.folder / "k6.txt"
     variables = {
@@ -126,11 +133,13 @@ def load(stack: Stack, seconds: float = 600, rate: int = 300) -> Generator[Load]
             env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        eventually(lambda: _running(k6, output) and requests.get(f"http://{address}/v1/metrics/gap", timeout=5).ok)
+        eventually(
+            lambda: _check_running(k6, output) and requests.get(f"http://{address}/v1/metrics/gap", timeout=5).ok
+        )
         yield result
-        _running(k6, output)
-        more = {"data": {"type": "status", "id": "default", "attributes": {"vus": 1, "vus-max": 2}}}
-        requests.patch(f"http://{address}/v1/status", json=more, timeout=5).raise_for_status()
+        _check_running(k6, output)
+        start_stop_scenario = {"data": {"type": "status", "id": "default", "attributes": {"vus": 1, "vus-max": 2}}}
+        requests.patch(f"http://{address}/v1/status", json=start_stop_scenario, timeout=5).raise_for_status()
         code = k6.wait(60)
         assert code == STOPPED_BY_SCRIPT, f"k6 ended with {code}: {output.read_text()}"
     finally:
@@ -138,80 +147,93 @@ def load(stack: Stack, seconds: float = 600, rate: int = 300) -> Generator[Load]
         k6.wait()
 
 
-def _running(k6: subprocess.Popen[bytes], output: Path) -> bool:
+def _check_running(k6: subprocess.Popen[bytes], output: Path) -> bool:
+    """Return True if k6 still runs, and raise RuntimeError if k6 has ended."""
     if k6.poll() is not None:
         raise RuntimeError(f"k6 ended too early, with {k6.returncode}: {output.read_text()}")
     return True
 
 
-def settled(stack: Stack, before: int, load: Load, seconds: float = 120) -> None:
-    """Wait until exactly the acknowledged writes are stored, and the job of each was done exactly once.
+def wait_until_settled(stack: Stack, messages_before: int, load: Load, seconds: float = 120) -> None:
+    """Wait until the job of every message has run exactly once, and check that no acknowledged message is missing.
 
-    `before` is the number of messages at the start. A failed request may have written its message all the same.
+    A failed request may have stored its message or not. The check accepts both cases.
+
+    Args:
+        messages_before: number of messages before the load.
     """
 
-    def whole() -> bool:
+    def is_settled() -> bool:
         stats = stack.get("/api/stats").json()
         stored = stats["messages"]
-        assert before + load.acknowledged <= stored <= before + load.acknowledged + load.failed, stats
-        done = (stats["summarised"], stats["processed"], stats["attempts"], stats["most_attempts"])
-        assert done == (stored, stored, stored, 1), stats
+        minimum = messages_before + load.acknowledged
+        assert minimum <= stored <= minimum + load.failed, stats
+        job_counts = (stats["summarised"], stats["processed"], stats["attempts"], stats["most_attempts"])
+        assert job_counts == (stored, stored, stored, 1), stats
         return True
 
-    eventually(whole, seconds)
+    eventually(is_settled, seconds)
 
 
 @dataclass
 class Stream:
-    """Events of a feed that was kept open."""
+    """Counts of the events and comments that one open connection to the feed has received."""
 
     hello: dict[str, str] = field(default_factory=dict[str, str])
-    """Release and slot that the feed came from."""
+    """First event of the feed, with the release and the slot of the api that serves the feed."""
     beats: int = 0
+    """Number of keep-alive comments."""
     events: int = 0
+    """Number of events after `hello`."""
     cut: str | None = None
-    """Reason why the feed ended before the block, or None."""
+    """Reason why the connection ended too early. None means that the connection stayed open until the end of the block."""
 
 
 @contextmanager
 def stream(stack: Stack) -> Generator[Stream]:
-    """Read one feed while the block runs. It ends with the first beat after the block, up to five seconds later."""
-    seen, done = Stream(), threading.Event()
+    """Read the feed over one connection while the block runs.
+
+    After the block the reader closes the connection as soon as the next line arrives. The next line arrives within five seconds,
+    because the feed sends a keep-alive comment every five seconds.
+    """
+    received, block_ended = Stream(), threading.Event()
     feed = stack.get("/api/feed", stream=True)
     feed.raise_for_status()
     lines = feed.iter_lines()
     assert next(lines) == b"event: hello"
-    seen.hello = json.loads(next(lines).removeprefix(b"data: "))
+    received.hello = json.loads(next(lines).removeprefix(b"data: "))
 
     def listen() -> None:
         try:
             for line in lines:
-                seen.beats += line == b": beat"
-                seen.events += line.startswith(b"data: ")
-                if done.is_set():
+                received.beats += line == b": beat"
+                received.events += line.startswith(b"data: ")
+                if block_ended.is_set():
                     return
-            seen.cut = "it was ended"
+            received.cut = "the server closed the connection"
         except requests.RequestException as error:
-            seen.cut = str(error)
+            received.cut = str(error)
 
     thread = threading.Thread(target=listen)
     thread.start()
     try:
-        yield seen
+        yield received
     finally:
-        done.set()
+        block_ended.set()
         thread.join()
         feed.close()
 
 
 @dataclass(frozen=True, repr=False)
 class Journeys:
-    """Counts of k6 for users that follow a journey, complete after they have finished."""
+    """Counts of a run of journey.js with k6. Read the counts only after k6 has ended."""
 
     folder: Path
 
     def __repr__(self) -> str:
-        counts = f"{self.done} journeys, {self.requests} requests, {self.failed} failed, {self.broken} checks broken"
+        counts = (
+            f"{self.completed} journeys, {self.requests} requests, {self.failed} failed, {self.broken} checks broken"
+        )
         return "\n".join([counts, *self.errors[:10]])
 
     @cached_property
@@ -219,7 +241,8 @@ class Journeys:
         return json.loads((self.folder / "summary.json").read_text())["metrics"]
 
     @property
-    def done(self) -> int:
+    def completed(self) -> int:
+        """Return the number of completed journeys. A journey is one run of the script journey.js."""
         return self._metrics["iterations"]["count"]
 
     @property
@@ -228,45 +251,53 @@ class Journeys:
 
     @property
     def failed(self) -> int:
-        # The metric is a rate of failures: its passes are failed requests.
+        # k6 counts each failed request as a pass of the metric `http_req_failed`.
         return self._metrics["http_req_failed"]["passes"]
 
     @property
     def broken(self) -> int:
+        """Return the number of checks in journey.js that failed."""
         return self._metrics["checks"]["fails"]
 
     @property
     def errors(self) -> list[str]:
-        """Errors of the script itself, such as an answer that is no JSON."""
+        """Return the errors of the script, such as an answer that is not JSON.
+
+        The message about the signal that ends the run is left out.
+        """
         lines = (self.folder / "console.txt").read_text().splitlines()
         return [line for line in lines if "level=error" in line and "'interrupt' signal" not in line]
 
     def lost_nothing(self) -> bool:
-        return bool(self.done) and not (self.failed or self.broken or self.errors)
+        """Return whether at least one journey was completed, no request and no check failed, and the script had no error."""
+        return bool(self.completed) and not (self.failed or self.broken or self.errors)
 
 
-def journey(stack: Stack, *more: str) -> tuple[subprocess.Popen[bytes], Journeys]:
-    """Start one user on the journey, or more by the options `more`."""
-    seen = Journeys(Path(tempfile.mkdtemp(prefix="journey-", dir=stack.folder)))
-    summary, console = seen.folder / "summary.json", seen.folder / "console.txt"
-    words = ["--quiet", "--no-usage-report", "--address", "", "--summary-export", str(summary), *more]
+def start_journey(stack: Stack, *options: str) -> tuple[subprocess.Popen[bytes], Journeys]:
+    """Start k6 with the application's journey.js, and return the process and its counts.
+
+    By default one user runs the script once. `options` are options of k6, for example for more users.
+    """
+    counts = Journeys(Path(tempfile.mkdtemp(prefix="journey-", dir=stack.folder)))
+    summary, console = counts.folder / "summary.json", counts.folder / "console.txt"
+    words = ["--quiet", "--no-usage-report", "--address", "", "--summary-export", str(summary), *options]
     with console.open("w") as file:
         k6 = subprocess.Popen(
-            ["k6", "run", *words, "journey.js"], cwd=stack.here, env=os.environ | {"URL": stack.address},
+            ["k6", "run", *words, "journey.js"], cwd=stack.app_folder, env=os.environ | {"URL": stack.address},
             stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
         )  # fmt: skip
-    return k6, seen
+    return k6, counts
 
 
 @contextmanager
-def journeys(stack: Stack, users: int = 5) -> Generator[Journeys]:
-    """Let users follow the application's journey.js, one journey after the other, while the block runs."""
-    k6, seen = journey(stack, "--vus", str(users), "--duration", "15m")
+def user_journeys(stack: Stack, users: int = 5) -> Generator[Journeys]:
+    """Run the application's journey.js with several users while the block runs. Each user repeats the script."""
+    k6, counts = start_journey(stack, "--vus", str(users), "--duration", "15m")
     try:
-        yield seen
-        assert k6.poll() is None, (seen.folder / "console.txt").read_text()
+        yield counts
+        assert k6.poll() is None, (counts.folder / "console.txt").read_text()
         k6.send_signal(signal.SIGINT)
-        assert k6.wait(60) == INTERRUPTED, (seen.folder / "console.txt").read_text()
+        assert k6.wait(60) == INTERRUPTED, (counts.folder / "console.txt").read_text()
     finally:
         k6.kill()
         k6.wait()

@@ -1,4 +1,7 @@
-"""The development container, built by the CLI that editors use: an environment comes up in it, an edit is visible, and tests pass."""
+"""Tests of the development container: deploy from the container, edit a file, and run `make test` in the container.
+
+The dev container CLI builds the container, because editors use the same CLI.
+"""
 
 import shutil
 import subprocess
@@ -18,22 +21,24 @@ pytestmark = pytest.mark.long
 
 @dataclass(frozen=True)
 class Shell:
-    """A container of `.devcontainer` over a clone of the repository, at the same path inside."""
+    """A running development container. The clone in `folder` has the same path inside and outside the container."""
 
     cli: Path
     folder: Path
 
-    def cli_says(self, verb: str, *words: str) -> str:
-        done = subprocess.run(
+    def run_cli(self, verb: str, *words: str) -> str:
+        """Run a command of the dev container CLI, and return its output."""
+        process = subprocess.run(
             [self.cli, verb, "--workspace-folder", self.folder, *words],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1500,
         )  # fmt: skip
-        assert done.returncode == 0, done.stdout
-        return done.stdout
+        assert process.returncode == 0, process.stdout
+        return process.stdout
 
     def make(self, *words: str) -> str:
+        """Run make in the container, and return its output."""
         state = ("PULUMI_CONFIG_PASSPHRASE=dev", f"PULUMI_BACKEND_URL=file://{self.folder}/.state")
-        return self.cli_says("exec", *(word for name in state for word in ("--remote-env", name)), "make", *words)
+        return self.run_cli("exec", *(word for name in state for word in ("--remote-env", name)), "make", *words)
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +51,8 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     container = Shell(folder / "cli/node_modules/.bin/devcontainer", folder / "clone")
     engine = docker.from_env()
     try:
-        # Debian's engine has no BuildKit.
-        container.cli_says("up", "--buildkit", "never")
+        # Turn off BuildKit, because Debian's engine does not have it.
+        container.run_cli("up", "--buildkit", "never")
         yield container
     finally:
         for entry in engine.containers.list(
@@ -60,18 +65,18 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
             engine.images.remove(entry.attrs["Image"], force=True)
 
 
-def test_doctor_finds_everything_in_the_container(shell: Shell) -> None:
+def test_make_doctor_finds_every_tool_in_the_dev_container(shell: Shell) -> None:
     assert "Everything is there." in shell.make("doctor")
 
 
-def test_environment_comes_up_from_the_container_and_reloads(shell: Shell) -> None:
+def test_environment_deployed_from_the_dev_container_reloads_an_edited_file(shell: Shell) -> None:
     port, page = free_port(), shell.folder / "examples/board/web/src/index.html"
     settings = yaml.safe_load((shell.folder / "Pulumi.dev.yaml").read_text())
     settings["config"]["board:environment"]["gateway"]["port"] = port
     (shell.folder / "Pulumi.dev-shell.yaml").write_text(yaml.safe_dump(settings))
     try:
         assert "answers 200" in shell.make("up", "ENV=dev-shell")
-        # The container uses this machine's engine, so the port is this machine's, too.
+        # The development container uses this machine's engine, so the gateway's port is open on this machine.
         assert requests.get(f"http://127.0.0.1:{port}/", timeout=10).status_code == 200
         page.write_text(page.read_text().replace("<h1>board</h1>", "<h1>edited board</h1>"))
         eventually(lambda: "edited board" in requests.get(f"http://127.0.0.1:{port}/", timeout=10).text)
@@ -84,5 +89,5 @@ def test_environment_comes_up_from_the_container_and_reloads(shell: Shell) -> No
     ]
 
 
-def test_make_test_passes_in_the_container(shell: Shell) -> None:
+def test_make_test_passes_in_the_dev_container(shell: Shell) -> None:
     assert " passed" in shell.make("test")

@@ -1,4 +1,4 @@
-"""The board on a real Docker engine: used, restarted, edited, released, broken and removed, in this order."""
+"""Tests of the board on a Docker engine. The tests run in file order: use, restart, edit, release, failed releases, removal."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import time
 import pytest
 import requests
 
-from .stack import SECRETS, DockerStack, eventually, requests_flowing
+from .stack import SECRETS, DockerStack, eventually, steady_requests
 
 
 def test_all_five_tiers_answer(stack: DockerStack) -> None:
@@ -21,7 +21,7 @@ def test_all_five_tiers_answer(stack: DockerStack) -> None:
     assert stack.get("/release.json").json() == {"release": outputs["release"], "slot": "blue"}
 
 
-def test_seeded_board_accepts_messages_and_does_their_jobs(stack: DockerStack) -> None:
+def test_board_with_seed_data_stores_messages_and_runs_their_jobs(stack: DockerStack) -> None:
     eventually(lambda: stack.get("/api/stats").json()["summarised"] == 3)
     message = stack.post("a message with a word like rhubarb and some more of them to shorten")
     messages = stack.get("/api/search", params={"q": "rhubarb"}).json()
@@ -51,7 +51,7 @@ def test_feed_announces_new_messages(stack: DockerStack) -> None:
         assert next(events)["id"] == message["id"]
 
 
-def test_request_id_is_kept_or_created(stack: DockerStack) -> None:
+def test_request_id_of_a_client_is_kept_and_a_missing_request_id_is_created(stack: DockerStack) -> None:
     assert stack.get("/api/stats", headers={"X-Request-Id": "mine-1"}).headers["X-Request-Id"] == "mine-1"
     assert len(stack.get("/api/stats").headers["X-Request-Id"]) == 36
     [api] = [container for container in stack.containers() if container.name.endswith("blue-api-1")]
@@ -59,26 +59,27 @@ def test_request_id_is_kept_or_created(stack: DockerStack) -> None:
     assert any(line.get("request_id") == "mine-1" and line["message"] == "request" for line in lines)
 
 
-def test_trace_follows_a_request_through_all_tiers(stack: DockerStack) -> None:
+def test_make_trace_prints_log_lines_of_a_request_from_all_tiers(stack: DockerStack) -> None:
     headers = {"X-Request-Id": "trace-e2e-1"}
     message = {"author": "e2e", "body": "to be followed"}
     posted = requests.post(f"{stack.url}/api/messages", json=message, headers=headers, timeout=10).json()
     eventually(lambda: stack.get(f"/api/messages/{posted['id']}").json()["processed"] == 1)
     stack.get("/", headers=headers)
-    # The database shows a request id while its statement waits, and in its log after the statement failed.
+    # Let an SQL statement of the request wait for a lock, and cancel the statement. PostgreSQL then logs the statement with the
+    # request id, because the api writes the request id into a comment of each statement.
     [database] = [container for container in stack.containers() if container.name.endswith("-database-1")]
     psql = f"psql -U {stack.app['database']['user']} -d {stack.app['database']['name']} -Atc"
-    locking = threading.Thread(
+    locking_thread = threading.Thread(
         target=lambda: database.exec_run(f'{psql} "BEGIN; LOCK TABLE messages; SELECT pg_sleep(5)"')
     )
-    locking.start()
+    locking_thread.start()
     time.sleep(1)
-    waiting = threading.Thread(target=lambda: stack.get("/api/messages?limit=7", headers=headers))
-    waiting.start()
-    mine = "pid <> pg_backend_pid() AND query LIKE '/* request trace-e2e-1 */%' AND state = 'active'"
-    cancel = f'{psql} "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {mine}"'
+    waiting_thread = threading.Thread(target=lambda: stack.get("/api/messages?limit=7", headers=headers))
+    waiting_thread.start()
+    is_traced = "pid <> pg_backend_pid() AND query LIKE '/* request trace-e2e-1 */%' AND state = 'active'"
+    cancel = f'{psql} "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {is_traced}"'
     eventually(lambda: database.exec_run(cancel).output.decode().strip() == "t")
-    for thread in (waiting, locking):
+    for thread in (waiting_thread, locking_thread):
         thread.join()
     lines = [line.split()[1:] for line in stack.ci("trace", "trace-e2e-1").splitlines() if line[:1].isdigit()]
     tiers = [words[0] for words in lines]
@@ -99,7 +100,7 @@ def test_metrics_are_exported_and_hidden_from_users(stack: DockerStack) -> None:
 
 
 def test_second_update_changes_nothing(stack: DockerStack) -> None:
-    changed = stack.up().changed
+    changed = stack.up().changes
     assert set(changed) == {"unchanged"}
     assert changed["unchanged"] > 30
 
@@ -108,7 +109,7 @@ def test_only_the_gateway_is_reachable_from_the_host(stack: DockerStack) -> None
     published = {
         container.name: bindings
         for container in stack.containers()
-        if (bindings := {port: where for port, where in container.ports.items() if where})
+        if (bindings := {port: addresses for port, addresses in container.ports.items() if addresses})
     }
     assert list(published) == ["board-e2e-gateway"]
     assert published["board-e2e-gateway"] == {
@@ -166,26 +167,26 @@ def test_data_survives_a_restart_of_every_container(stack: DockerStack) -> None:
     for container in stack.containers():
         if container.status == "running":
             container.restart()
-    # The worker starts last: if the cache forgot that its job has begun, the worker would do the job again.
+    # Start the worker after all restarts, because the job must wait in the cache while the cache restarts.
     worker.start()
     expected = (before["messages"], before["messages"], 1)
     counts = ("messages", "processed", "most_attempts")
     eventually(lambda: tuple(stack.get("/api/stats").json()[key] for key in counts) == expected, seconds=60)
     assert stack.get(f"/api/messages/{message['id']}").json()["summary"]
     assert stack.get("/api/release").json()["slot"] == "blue"
-    assert set(stack.up().changed) == {"unchanged"}
+    assert set(stack.up().changes) == {"unchanged"}
 
 
-def test_stopped_worker_finishes_its_job_first(stack: DockerStack) -> None:
+def test_stopped_worker_finishes_its_job_before_it_ends(stack: DockerStack) -> None:
     [worker] = [container for container in stack.containers() if container.name.endswith("blue-worker-1")]
     job = stack.post("a long job", work_seconds=4)
     eventually(lambda: stack.get(f"/api/messages/{job['id']}").json()["attempts"] == 1)
-    waiting = stack.post("waits for the next worker")
+    waiting_message = stack.post("waits for the next worker")
     worker.stop(timeout=60)
     assert stack.get(f"/api/messages/{job['id']}").json()["processed"] == 1
-    assert stack.get(f"/api/messages/{waiting['id']}").json()["attempts"] == 0
+    assert stack.get(f"/api/messages/{waiting_message['id']}").json()["attempts"] == 0
     worker.start()
-    eventually(lambda: stack.get(f"/api/messages/{waiting['id']}").json()["processed"] == 1)
+    eventually(lambda: stack.get(f"/api/messages/{waiting_message['id']}").json()["processed"] == 1)
     assert stack.get("/api/stats").json()["most_attempts"] == 1
 
 
@@ -200,7 +201,7 @@ def test_edited_source_is_reloaded(stack: DockerStack) -> None:
     jobs = api / "jobs.py"
     jobs.write_text(jobs.read_text().replace("words[:8]", "words[:2]"))
 
-    def shortened() -> bool:
+    def is_shortened() -> bool:
         message = stack.post("one two three four")
         eventually(lambda: stack.get(f"/api/messages/{message['id']}").json()["summary"] is not None)
         return stack.get(f"/api/messages/{message['id']}").json()["summary"] == "one two …"
@@ -208,39 +209,39 @@ def test_edited_source_is_reloaded(stack: DockerStack) -> None:
     jobs_line = "words[:2]"
     assert jobs_line in jobs.read_text()
     jobs.write_text(jobs.read_text().replace("> 8", "> 2"))
-    eventually(shortened, seconds=60)
+    eventually(is_shortened, seconds=60)
 
 
 def test_release_goes_to_the_idle_slot_and_loses_no_request(stack: DockerStack) -> None:
     before = stack.get("/api/stats").json()["messages"]
     stack.app["version"] = "1.1.0"
-    with requests_flowing(stack) as seen:
+    with steady_requests(stack) as statuses:
         stack.up()
     outputs = stack.outputs()
     assert (outputs["live"], outputs["release"].split("-")[0]) == ("green", "1.1.0")
     assert outputs["standby"].startswith("1.0.0-")
-    assert set(seen) == {"200", "201"}, seen
-    assert stack.get("/api/stats").json()["messages"] == before + seen["201"]
+    assert set(statuses) == {"200", "201"}, statuses
+    assert stack.get("/api/stats").json()["messages"] == before + statuses["201"]
     assert stack.get("/api/release").json()["slot"] == "green"
-    assert set(stack.up().changed) == {"unchanged"}
+    assert set(stack.up().changes) == {"unchanged"}
 
 
-def test_rollback_is_a_switch_only(stack: DockerStack) -> None:
-    with requests_flowing(stack) as seen:
+def test_rollback_switches_traffic_and_replaces_no_object(stack: DockerStack) -> None:
+    with steady_requests(stack) as statuses:
         result = stack.up(TIERS_RELEASE="previous")
-    assert result.changed["created"] == 2, "the suspended worker and the switch are created"
-    assert "replaced" not in result.changed
-    assert set(seen) <= {"200", "201"}, seen
+    assert result.changes["created"] == 2, "only the suspended worker and the switch are created"
+    assert "replaced" not in result.changes
+    assert set(statuses) <= {"200", "201"}, statuses
     assert stack.get("/api/release").json()["slot"] == "blue"
     stack.up()
     assert stack.get("/api/release").json()["slot"] == "green"
 
 
-def test_without_reload_built_images_serve_cacheable_assets(stack: DockerStack) -> None:
+def test_images_built_without_reload_serve_cacheable_assets(stack: DockerStack) -> None:
     stack.environment["reload"] = False
-    with requests_flowing(stack) as seen:
+    with steady_requests(stack) as statuses:
         stack.up()
-    assert set(seen) == {"200", "201"}, seen
+    assert set(statuses) == {"200", "201"}, statuses
     assert stack.get("/api/release").json()["slot"] == "blue"
     [asset] = re.findall(r"/assets/board\.[0-9a-f]{8}\.js", stack.get("/").text)
     answer = stack.get(asset)
@@ -248,42 +249,42 @@ def test_without_reload_built_images_serve_cacheable_assets(stack: DockerStack) 
     assert answer.headers["Content-Encoding"] == "gzip"
 
 
-def test_stopped_api_finishes_its_requests_first(stack: DockerStack) -> None:
+def test_stopped_api_finishes_its_requests_before_it_ends(stack: DockerStack) -> None:
     [api] = [container for container in stack.containers() if container.name.endswith("blue-api-1")]
     answers: list[int] = []
-    holding = threading.Thread(target=lambda: answers.append(stack.get("/api/slow?seconds=4").status_code))
-    holding.start()
+    request_thread = threading.Thread(target=lambda: answers.append(stack.get("/api/slow?seconds=4").status_code))
+    request_thread.start()
     time.sleep(1)
     api.stop(timeout=30)
-    holding.join()
+    request_thread.join()
     assert answers == [200]
     api.start()
     eventually(lambda: stack.get("/api/stats").status_code == 200, seconds=60)
 
 
-def test_unhealthy_release_is_explained_and_leaves_live_untouched(stack: DockerStack) -> None:
+def test_unhealthy_release_reports_the_cause_and_leaves_the_live_slot_unchanged(stack: DockerStack) -> None:
     live = stack.get("/api/release").json()
     running = {container.name: container.id for container in stack.containers() if "-blue-" in container.name}
     main = stack.folder / "examples/board/api/board/main.py"
-    good = main.read_text()
+    valid = main.read_text()
     stack.app["api"]["start_within"] = "8s"
     main.write_text(
-        good.replace(
+        valid.replace(
             'state = {"database": "ok"', 'raise RuntimeError("the moon is wrong")\n    state = {"database": "ok"'
         )
     )
-    with requests_flowing(stack) as seen:
+    with steady_requests(stack) as statuses:
         failed = stack.up(check=False)
     assert failed.code
-    assert "app.api: container board-e2e-green-api-1: it is not healthy within 8s" in failed.text
+    assert "app.api: container board-e2e-green-api-1: not healthy within 8s" in failed.text
     assert "the moon is wrong" in failed.text
     assert stack.get("/api/release").json() == live
-    assert set(seen) <= {"200", "201"}, seen
+    assert set(statuses) <= {"200", "201"}, statuses
     assert {container.name: container.id for container in stack.containers() if "-blue-" in container.name} == running
-    again = stack.up(check=False)
-    assert again.code, "the second update must not accept the unhealthy container"
+    second_update = stack.up(check=False)
+    assert second_update.code, "the second update must not accept the unhealthy container"
     assert stack.get("/api/release").json() == live
-    main.write_text(good)
+    main.write_text(valid)
     stack.up()
     assert stack.get("/api/release").json()["slot"] == "green"
 
@@ -291,17 +292,17 @@ def test_unhealthy_release_is_explained_and_leaves_live_untouched(stack: DockerS
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"web": {"image": "board-nothing:0.0.1"}}, "app.web.image: board-nothing:0.0.1 can't be had"),
-        ({"web": {"build": "examples/nowhere"}}, "app.web.build: examples/nowhere is not there"),
+        ({"web": {"image": "board-nothing:0.0.1"}}, "app.web.image: board-nothing:0.0.1 can't be pulled or built"),
+        ({"web": {"build": "examples/nowhere"}}, "app.web.build: examples/nowhere does not exist"),
         ({"api": {"migrate": {"command": ["sh", "-c", "echo the table is on fire; exit 9"]}}}, "the table is on fire"),
     ],
     ids=["no-such-image", "no-such-folder", "failing-migration"],
 )
-def test_release_that_cannot_be_built_or_migrated_is_explained_and_leaves_live_untouched(
+def test_release_with_failing_build_or_migration_reports_the_cause_and_leaves_the_live_slot_unchanged(
     stack: DockerStack, change: dict[str, dict[str, object]], message: str
 ) -> None:
     live = stack.get("/api/release").json()
-    good = json.loads(json.dumps(stack.app))
+    valid = json.loads(json.dumps(stack.app))
     for tier, values in change.items():
         if {"image", "build"} & set(values):
             stack.app[tier].pop("build")
@@ -311,20 +312,20 @@ def test_release_that_cannot_be_built_or_migrated_is_explained_and_leaves_live_u
     assert message in failed.text
     assert stack.get("/api/release").json() == live
     stack.app.clear()
-    stack.app |= good
+    stack.app |= valid
     stack.up()
     assert stack.get("/api/release").json() == live
 
 
 @pytest.mark.long
-def test_changed_secret_is_a_new_release(stack: DockerStack) -> None:
+def test_changed_secret_causes_a_new_release(stack: DockerStack) -> None:
     live = stack.get("/api/release").json()
     stack.pulumi("config", "set", "--secret", "--path", "secrets.cache-password", "e2e-another", check=True)
     assert stack.up().code == 0
     assert stack.get("/api/release").json()["slot"] != live["slot"]
     message = stack.post("with another password")
     eventually(lambda: stack.get(f"/api/messages/{message['id']}").json()["processed"] == 1)
-    assert set(stack.up().changed) == {"unchanged"}
+    assert set(stack.up().changes) == {"unchanged"}
 
 
 def test_protected_data_stops_a_destroy(stack: DockerStack) -> None:
@@ -341,6 +342,6 @@ def test_protected_data_stops_a_destroy(stack: DockerStack) -> None:
     stack.up()
 
 
-def test_destroy_leaves_nothing(stack: DockerStack) -> None:
+def test_destroy_leaves_no_object(stack: DockerStack) -> None:
     stack.destroy()
-    assert stack.left() == []
+    assert stack.leftovers() == []

@@ -1,4 +1,7 @@
-"""Generated configurations on the API server's own validation: a dry run, which stores nothing."""
+"""Tests that the Kubernetes API server accepts the objects of generated configurations.
+
+The tests use dry runs: the server checks the objects but stores none of them.
+"""
 
 import json
 import subprocess
@@ -13,12 +16,12 @@ from tests.fuzz import generator
 from tests.fuzz.run import render
 
 from .leftovers import LABEL
-from .stack import admin
+from .stack import run_kubectl
 
 NAMESPACE = "tiers-dry-run"
 FOREIGN = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
-"""Kinds of an operator that the lab has for the tests of monitoring only."""
-generated = settings(
+"""Kinds of prometheus-operator. The tests skip objects of these kinds, because a cluster may run without prometheus-operator."""
+SETTINGS = settings(
     derandomize=True,
     phases=[Phase.generate],
     deadline=None,
@@ -29,25 +32,25 @@ generated = settings(
 
 @pytest.fixture(scope="module", autouse=True)
 def namespace() -> Iterator[None]:
-    """Create a namespace for the objects."""
-    admin("create", "namespace", NAMESPACE)
-    admin("label", "namespace", NAMESPACE, f"{LABEL}=dry-run")
+    """Create the namespace of the objects, and delete it after the tests."""
+    run_kubectl("create", "namespace", NAMESPACE)
+    run_kubectl("label", "namespace", NAMESPACE, f"{LABEL}=dry-run")
     yield
-    admin("delete", "namespace", NAMESPACE, "--wait=false")
+    run_kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
 def objects(configuration: generator.Configuration) -> list[dict[str, Any]]:
-    """Render a configuration, and return its Kubernetes objects; none if it is refused."""
+    """Return the Kubernetes objects of a configuration, or an empty list if the program refuses the configuration."""
     try:
         deployment = render(configuration)
     except ConfigError:
         return []
     inputs = [entry.inputs for entry in deployment.sorted if entry.custom and entry.type.startswith("kubernetes:")]
-    return [_moved(json.loads(json.dumps(entry))) for entry in inputs if entry["kind"] not in FOREIGN]
+    return [_in_test_namespace(json.loads(json.dumps(entry))) for entry in inputs if entry["kind"] not in FOREIGN]
 
 
-def _moved(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Move an object into this test's namespace."""
+def _in_test_namespace(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Set the namespace of an object to the namespace of this test, and return the object. Rename a Namespace object instead."""
     if manifest["kind"] == "Namespace":
         manifest["metadata"]["name"] += "-dry-run"
     else:
@@ -55,50 +58,58 @@ def _moved(manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def refused(objects: list[dict[str, Any]]) -> str:
-    """Send objects to the API server, and return its errors."""
+def server_errors(objects: list[dict[str, Any]]) -> str:
+    """Return the errors of the API server for these objects, or an empty text if the server accepts all objects."""
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-    done = subprocess.run(
+    process = subprocess.run(
         ["kubectl", "--context", "lab", "create", "--dry-run=server", "--filename", "-", "--output", "name"],
         input=text, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    return done.stderr if done.returncode else ""
+    return process.stderr if process.returncode else ""
 
 
-def errors(configuration: generator.Configuration) -> str:
-    """Return the errors of the API server for a configuration; none if the program refuses it first."""
+def errors_of_configuration(configuration: generator.Configuration) -> str:
+    """Return the errors of the API server for a configuration.
+
+    The text is empty if the server accepts all objects, or if the program refuses the configuration.
+    """
     rendered = objects(configuration) if isinstance(configuration.environment, dict) else []
-    return refused(rendered) if rendered else ""
+    return server_errors(rendered) if rendered else ""
 
 
 def test_server_refuses_an_invalid_object() -> None:
-    wrong = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a.b"}, "spec": {"ports": [{"port": 70_000}]}}
-    message = refused([_moved(wrong)])
+    invalid_service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "a.b"},
+        "spec": {"ports": [{"port": 70_000}]},
+    }
+    message = server_errors([_in_test_namespace(invalid_service)])
     assert "metadata.name" in message
     assert "spec.ports[0].port" in message
 
 
-@settings(generated, max_examples=12)
+@settings(SETTINGS, max_examples=12)
 @given(generator.correct())
 def test_correct_configuration_is_accepted_by_the_server(configuration: generator.Configuration) -> None:
     assume(configuration.environment["platform"] == "kubernetes")
     rendered = objects(configuration)
     assert rendered
-    assert refused(rendered) == ""
+    assert server_errors(rendered) == ""
 
 
-@settings(generated, max_examples=40)
+@settings(SETTINGS, max_examples=40)
 @given(generator.mutated())
 def test_mutated_configuration_is_refused_by_the_program_or_accepted_by_the_server(
     configuration: generator.Configuration,
 ) -> None:
-    assert errors(configuration) == ""
+    assert errors_of_configuration(configuration) == ""
 
 
 @pytest.mark.long
-@settings(generated, max_examples=1500)
+@settings(SETTINGS, max_examples=1500)
 @given(generator.mutated())
 def test_many_mutated_configurations_are_refused_by_the_program_or_accepted_by_the_server(
     configuration: generator.Configuration,
 ) -> None:
-    assert errors(configuration) == ""
+    assert errors_of_configuration(configuration) == ""

@@ -1,6 +1,7 @@
-"""A database cluster loses an instance in every possible way under users who write: no acknowledged write is lost.
+"""Test that a database cluster loses no acknowledged write when it loses an instance.
 
-With --soak each way is tried five times; `make e2e-data` prints the time without acknowledged writes.
+Each test causes one kind of failure while writers post messages. With --soak, each failure is repeated five times.
+`make e2e-data` prints the time without an acknowledged write.
 """
 
 import json
@@ -17,14 +18,14 @@ import pytest
 
 from lab import cluster as lab
 
-from .losses import Loss, report
+from .loss_report import Loss, report
 from .stack import ClusterStack, Result, eventually
 from .writes import Writes, writes
 
 pytestmark = pytest.mark.long
 NAME = "database-ha"
-WITHIN = 120
-"""Longest time without an acknowledged write, in seconds: a limit for a busy machine, not a promise."""
+MAX_SECONDS = 120
+"""Accepted time in seconds without an acknowledged write. The limit is high because the machine may be busy with other work."""
 
 
 @pytest.fixture(scope="module")
@@ -42,34 +43,36 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
         board.remove()
 
 
-def state(stack: ClusterStack) -> dict[str, Any]:
+def cluster_status(stack: ClusterStack) -> dict[str, Any]:
+    """Return the status of CloudNativePG's Cluster object."""
     return json.loads(stack.kubectl("get", "cluster", NAME, "--output=json"))["status"]
 
 
 def primary(stack: ClusterStack) -> str:
-    return state(stack)["currentPrimary"]
+    """Return the pod name of the primary."""
+    return cluster_status(stack)["currentPrimary"]
 
 
-def healthy(stack: ClusterStack) -> bool:
-    """Tell whether all instances are ready and the current primary is the intended one."""
-    seen = state(stack)
-    conditions = {condition["type"]: condition["status"] for condition in seen["conditions"]}
+def is_healthy(stack: ClusterStack) -> bool:
+    """Return whether all three instances are ready and no change of the primary is in progress."""
+    status = cluster_status(stack)
+    conditions = {condition["type"]: condition["status"] for condition in status["conditions"]}
     return (
         conditions["Ready"] == "True"
-        and seen.get("readyInstances") == 3
-        and seen["currentPrimary"] == seen["targetPrimary"]
+        and status.get("readyInstances") == 3
+        and status["currentPrimary"] == status["targetPrimary"]
     )
 
 
-def stored(stack: ClusterStack) -> dict[int, str]:
-    """Return every message that the current primary has, read from the primary directly."""
+def read_messages(stack: ClusterStack) -> dict[int, str]:
+    """Return message id → body of all messages, read directly from the primary."""
     sql = "copy (select id, body from messages) to stdout"
     words = ("exec", primary(stack), "--container=postgres", "--", "psql", "--quiet", "--dbname=board", "-c", sql)
     rows = (line.partition("\t") for line in stack.kubectl(*words).splitlines())
     return {int(number): body for number, _, body in rows}
 
 
-# ---------------------------------------------------------------------- ways to lose the primary
+# ---------------------------------------------------------------------- failures
 
 
 def kill_pod(stack: ClusterStack, pod: str) -> None:
@@ -77,7 +80,7 @@ def kill_pod(stack: ClusterStack, pod: str) -> None:
 
 
 def processes(stack: ClusterStack, pod: str) -> list[int]:
-    """Return the process ids of an instance, as its node knows them."""
+    """Return the process ids of a database instance. The ids are valid on this machine, because this machine is the lab's node."""
     statuses = stack.core.read_namespaced_pod(pod, stack.namespace).status.container_statuses
     [container] = [
         status.container_id.removeprefix("containerd://") for status in statuses if status.name == "postgres"
@@ -92,24 +95,31 @@ def kill_process(stack: ClusterStack, pod: str) -> None:
 
 
 def freeze(stack: ClusterStack, pod: str) -> None:
-    """Stop all processes of the instance for 90 s; its connections stay open."""
-    frozen = processes(stack, pod)
-    for entry in frozen:
-        os.kill(entry, signal.SIGSTOP)
-    threading.Timer(90, thaw, [frozen]).start()
+    """Freeze all processes of an instance for 90 s. The connections of the instance stay open."""
+    frozen_processes = processes(stack, pod)
+    for process in frozen_processes:
+        os.kill(process, signal.SIGSTOP)
+    threading.Timer(90, thaw, [frozen_processes]).start()
 
 
-def thaw(frozen: list[int]) -> None:
-    """Continue the processes: the instance still believes to be the primary unless its operator stopped it."""
-    for entry in frozen:
-        if Path(f"/proc/{entry}").exists():
-            os.kill(entry, signal.SIGCONT)
+def thaw(frozen_processes: list[int]) -> None:
+    """Continue the frozen processes that still exist.
+
+    The continued instance still acts as primary, although the operator has promoted another instance.
+    """
+    for process in frozen_processes:
+        if Path(f"/proc/{process}").exists():
+            os.kill(process, signal.SIGCONT)
 
 
 def kill_two(stack: ClusterStack, pod: str) -> None:
-    """Kill the primary and a replica that may have writes the third instance lacks: the third must not take over alone."""
-    other = next(entry.metadata.name for entry in stack.pods(NAME) if entry.metadata.name != pod)
-    stack.kubectl("delete", "pod", pod, other, "--force", "--grace-period=0")
+    """Kill the primary and one replica.
+
+    The killed replica may have writes that the third instance misses. Therefore the third instance must not become primary while
+    the killed replica is down.
+    """
+    replica = next(entry.metadata.name for entry in stack.pods(NAME) if entry.metadata.name != pod)
+    stack.kubectl("delete", "pod", pod, replica, "--force", "--grace-period=0")
 
 
 def delete_volume(stack: ClusterStack, pod: str) -> None:
@@ -118,33 +128,33 @@ def delete_volume(stack: ClusterStack, pod: str) -> None:
 
 
 def kill_operator(stack: ClusterStack, pod: str) -> None:
-    words = ("--namespace=cnpg-system", "delete", "pod", "--selector=app.kubernetes.io/name=cloudnative-pg")
-    lab.kubectl(*words, "--force", "--grace-period=0")
+    operator_pods = ("--namespace=cnpg-system", "delete", "pod", "--selector=app.kubernetes.io/name=cloudnative-pg")
+    lab.kubectl(*operator_pods, "--force", "--grace-period=0")
 
 
 def kill_pod_during_a_release(stack: ClusterStack, pod: str) -> None:
-    """Kill the primary while the migration runs or the tiers of the new slot start.
+    """Kill the primary 12 s after the start of a release, while the migration runs or the tiers of the new slot start.
 
-    An interrupted migration is not repeated by itself, because nobody knows what it has done. The release fails, the live slot
-    is untouched, and a second update releases it.
+    If the loss of the primary interrupts the migration, the release fails and the live slot is unchanged. In this case, repeat the
+    update and check that the second attempt succeeds.
     """
     stack.app["version"] = f"{time.time_ns()}"
-    ended: list[Result] = []
-    release = threading.Thread(target=lambda: ended.append(stack.up(check=False)))
+    results: list[Result] = []
+    release = threading.Thread(target=lambda: results.append(stack.up(check=False)))
     release.start()
     time.sleep(12)
     kill_pod(stack, pod)
     release.join(300)
-    if ended[0].code:
-        assert "app.api.migrate" in ended[0].text, ended[0].text
-        assert "what is live was not touched" in ended[0].text
-        eventually(lambda: healthy(stack), 120)
+    if results[0].code:
+        assert "app.api.migrate" in results[0].text, results[0].text
+        assert "the live slot was not changed" in results[0].text
+        eventually(lambda: is_healthy(stack), 120)
         stack.up()
     assert stack.live()["release"].startswith(stack.app["version"])
 
 
 @pytest.mark.parametrize(
-    "lose",
+    "failure",
     [
         kill_pod,
         kill_process,
@@ -155,30 +165,30 @@ def kill_pod_during_a_release(stack: ClusterStack, pod: str) -> None:
         kill_pod_during_a_release,
     ],
 )
-def test_no_acknowledged_write_is_lost_with_an_instance(
-    stack: ClusterStack, pytestconfig: pytest.Config, lose: Callable[[ClusterStack, str], None]
+def test_lost_database_instance_loses_no_acknowledged_write(
+    stack: ClusterStack, pytestconfig: pytest.Config, failure: Callable[[ClusterStack, str], None]
 ) -> None:
-    seen: list[Writes] = []
+    records: list[Writes] = []
     for _ in range(5 if pytestconfig.getoption("soak") else 1):
-        eventually(lambda: healthy(stack), 300)
-        seen.append(once(stack, lose))
-        print(f"\n{lose.__name__}: {seen[-1]}")
-    report("database", lose, [Loss(loss.gap, len(loss.acknowledged), len(loss.missing)) for loss in seen])
-    assert max(loss.gap for loss in seen) < WITHIN
+        eventually(lambda: is_healthy(stack), 300)
+        records.append(lose_database_primary(stack, failure))
+        print(f"\n{failure.__name__}: {records[-1]}")
+    report("database", failure, [Loss(loss.gap, len(loss.acknowledged), len(loss.missing)) for loss in records])
+    assert max(loss.gap for loss in records) < MAX_SECONDS
 
 
-def once(stack: ClusterStack, lose: Callable[[ClusterStack, str], None]) -> Writes:
-    """Lose the primary once, and check every acknowledged write after the cluster is healthy again."""
-    with writes(stack) as seen:
-        eventually(lambda: len(seen.acknowledged) > 50, 60)
-        lost = primary(stack)
-        lose(stack, lost)
-        after = time.monotonic()
-        # First some later writes, then a healthy cluster: late losses count, too.
-        eventually(lambda: sum(when > after for when, *_ in seen.acknowledged) > 200, 180)
-        eventually(lambda: healthy(stack), 300)
-    seen.compare(stored(stack))
-    assert not seen.missing, f"{lose.__name__} of {lost}: {seen}"
-    vague = {answer for _, answer in seen.refused if answer.startswith("500")}
-    assert not vague, vague
-    return seen
+def lose_database_primary(stack: ClusterStack, failure: Callable[[ClusterStack, str], None]) -> Writes:
+    """Cause a failure during writes, wait until the cluster is healthy, and check that no acknowledged write is missing."""
+    with writes(stack) as record:
+        eventually(lambda: len(record.acknowledged) > 50, 60)
+        lost_primary = primary(stack)
+        failure(stack, lost_primary)
+        time_of_loss = time.monotonic()
+        # Wait for writes after the failure as well, because a write can be lost until the cluster is healthy again.
+        eventually(lambda: sum(when > time_of_loss for when, *_ in record.acknowledged) > 200, 180)
+        eventually(lambda: is_healthy(stack), 300)
+    record.compare(read_messages(stack))
+    assert not record.missing, f"{failure.__name__} of {lost_primary}: {record}"
+    server_errors = {answer for _, answer in record.refused if answer.startswith("500")}
+    assert not server_errors, server_errors
+    return record

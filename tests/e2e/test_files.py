@@ -1,4 +1,4 @@
-"""Two readers of one file: ours refuses a text, or reads the same value as the real Pulumi."""
+"""Test that the program reads each value in a stack file as Pulumi does, or refuses the value."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components import files
+from components.config import files
 
 SCALARS = [
     "2024-01-01", "2024-1-1", "2024-01-01T10:00:00Z", "on", "off", "yes", "no", "On", "y", "n", "true", "True", "FALSE", "null", "~", "",
@@ -17,7 +17,7 @@ SCALARS = [
     "'~'", '""', '"a\\tb"', '"\\u00e9"', "é", "x#y", "|\n        a\n        b\n", ">-\n        a\n        b\n", "[on, 1]", "[1, a, 'b']", "{a: 1}",
     "{a: on}", "!!str 5", "!x y", "&a 1", "2024-01-01-a", "nanny", "0.0", "-1.0", "100000000000000000000.0", "1e400", "0.1e-7", "0.0000001",
 ]  # fmt: skip
-"""Values in a file, below a key in column six."""
+"""YAML values. The test writes each value after a key that is indented by six spaces, so multi-line values are indented by eight."""
 
 
 @pytest.fixture
@@ -26,23 +26,23 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def by_pulumi(folder: Path, variables: dict[str, str]) -> object:
-    """Return the environment that Pulumi's own reader finds, or None if it refuses the file."""
+def read_by_pulumi(folder: Path, variables: dict[str, str]) -> object:
+    """Return the environment in the stack file as Pulumi reads it, or None if Pulumi refuses the file."""
     words = ["pulumi", "config", "--json", "--stack", "t", "--non-interactive"]
-    done = subprocess.run(words, cwd=folder, env=os.environ | variables, capture_output=True, text=True, timeout=120)
-    return json.loads(done.stdout)["x:environment"]["objectValue"] if not done.returncode else None
+    process = subprocess.run(words, cwd=folder, env=os.environ | variables, capture_output=True, text=True, timeout=120)
+    return json.loads(process.stdout)["x:environment"]["objectValue"] if not process.returncode else None
 
 
-def ours(folder: Path) -> object:
-    """Return the environment that our reader finds, or None if it refuses the file."""
+def read_by_program(folder: Path) -> object:
+    """Return the environment in the stack file as the program reads it, or None if the program refuses the file."""
     try:
         return files.read_stack(folder, "t", "x").environment
     except files.FileError:
         return None
 
 
-def test_value_is_refused_or_read_as_pulumi_reads_it(folder: Path) -> None:
-    """Pulumi reads all texts that we accept in one run; each value that differs is listed."""
+def test_stack_file_value_is_refused_or_equals_the_value_that_pulumi_reads(folder: Path) -> None:
+    """Write all values that the program accepts to one file, read this file with Pulumi and with the program, and compare the results."""
     (folder / "state").mkdir()
     variables = {"PULUMI_BACKEND_URL": (folder / "state").as_uri(), "PULUMI_CONFIG_PASSPHRASE": "x"}
     init = ["pulumi", "stack", "init", "t", "--non-interactive"]
@@ -52,13 +52,16 @@ def test_value_is_refused_or_read_as_pulumi_reads_it(folder: Path) -> None:
     accepted = {}
     for number, text in enumerate(SCALARS):
         file.write_text(f"{salt}config:\n  x:environment:\n    list:\n      key: {text}\n")
-        if ours(folder) is not None:
+        if read_by_program(folder) is not None:
             accepted[f"key{number}"] = text
     assert len(accepted) > 40
     lines = "".join(f"      {key}: {text}\n" for key, text in accepted.items())
     file.write_text(f"{salt}config:\n  x:environment:\n    list:\n{lines}")
-    read, expected = by_pulumi(folder, variables), ours(folder)
-    assert isinstance(read, dict)
-    assert isinstance(expected, dict)
-    differing = {accepted[key]: (read["list"].get(key), value) for key, value in expected["list"].items() if read["list"].get(key) != value or type(read["list"].get(key)) is not type(value)}  # fmt: skip
+    values_of_pulumi, values_of_program = read_by_pulumi(folder, variables), read_by_program(folder)
+    assert isinstance(values_of_pulumi, dict)
+    assert isinstance(values_of_program, dict)
+    pairs = {key: (values_of_pulumi["list"].get(key), value) for key, value in values_of_program["list"].items()}
+    differing = {
+        accepted[key]: pair for key, pair in pairs.items() if pair[0] != pair[1] or type(pair[0]) is not type(pair[1])
+    }
     assert not differing, differing

@@ -1,4 +1,7 @@
-"""Data about to be lost, on both platforms: refused plans, state emptied by hand, renamed components."""
+"""Tests of protected data on both platforms.
+
+An update that would delete data is refused, and data outlives a destroy and the renaming of a component.
+"""
 
 import copy
 import json
@@ -7,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .stack import ClusterStack, DockerStack, Stack, deployed, eventually, on
+from .stack import ClusterStack, DockerStack, Stack, create_board, deployment, eventually
 
 pytestmark = pytest.mark.long
 
@@ -19,11 +22,11 @@ DATA = {
 
 @pytest.fixture(scope="module", params=["docker", "kubernetes"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    board = on(request.param, tmp_path_factory.mktemp("guard"), "e2e-guard")
+    board = create_board(request.param, tmp_path_factory.mktemp("guard"), "e2e-guard")
     board.environment["protect_data"] = True
-    with deployed(board):
+    with deployment(board):
         yield board
-        # Otherwise its data would stay, as intended.
+        # Remove the protection, because protected data would remain after `destroy`.
         board.environment["protect_data"] = False
         board.up(check=False)
         board.pulumi("state", "unprotect", "--all", "--yes", "--stack", board.name)
@@ -32,17 +35,14 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             board.engine.volumes.get(name).remove()
 
 
-def platform(stack: Stack) -> str:
-    return stack.environment["platform"]
-
-
 def volumes(stack: Stack) -> dict[str, str]:
-    """Return the volumes of the stack's data, each with an id that differs for another volume of the same name."""
+    """Return volume name → id for the data volumes of the stack. A new volume of the same name has another id."""
     if isinstance(stack, ClusterStack):
         claims = json.loads(stack.kubectl("get", "pvc", "--output=json"))["items"]
         return {f"persistentvolumeclaim/{entry['metadata']['name']}": entry["metadata"]["uid"] for entry in claims}
     assert isinstance(stack, DockerStack)
-    # Docker reports the folder's time as the time of the volume, and a cache changes its folder.
+    # Use the creation time of a Docker volume as its id. Docker reads this time from the volume's folder. The id of the cache's volume
+    # is empty, because this time changes while the cache runs.
     volumes = {str(volume.name): volume.attrs["CreatedAt"] for volume in stack.engine.volumes.list()}
     return {name: created if "database" in name else "" for name, created in volumes.items() if name in DATA["docker"]}
 
@@ -52,21 +52,22 @@ def messages(stack: Stack) -> list[str]:
 
 
 def without_cache(stack: Stack) -> None:
+    """Remove the cache from the application."""
     stack.app.pop("cache")
     stack.environment.get("tiers", {}).pop("cache", None)
     for tier in ("api", "worker"):
         stack.app[tier]["needs"] = ["database"]
 
 
-def refused(stack: Stack, *parts: str, **variables: str) -> None:
-    """Assert that an update is refused with these words and touches nothing."""
+def check_update_is_refused(stack: Stack, *expected_messages: str, **variables: str) -> None:
+    """Check that an update is refused with the expected error messages, and changes no object, no volume and no data."""
     live, before = stack.generations("blue"), volumes(stack)
     failed = stack.up(check=False, **variables)
     assert failed.code
-    for words in parts:
-        assert words in " ".join(failed.text.split()), failed.text
+    for message in expected_messages:
+        assert message in " ".join(failed.text.split()), failed.text
     assert (stack.generations("blue"), volumes(stack)) == (live, before)
-    assert not failed.changed.keys() - {"unchanged"}, failed.changed
+    assert not failed.changes.keys() - {"unchanged"}, failed.changes
     assert "kept" in messages(stack)
 
 
@@ -74,40 +75,43 @@ def test_plan_that_loses_data_is_refused_and_touches_nothing(stack: Stack) -> No
     stack.post("kept")
     app, environment = copy.deepcopy(stack.app), copy.deepcopy(stack.environment)
     without_cache(stack)
-    gone = ("app.cache: it is not described any more", "set environment.protect_data: false, `make up`, then")
-    refused(stack, *gone)
-    refused(stack, *gone, TIERS_FORCE="data")
+    reasons = ("app.cache: this tier was removed", "set environment.protect_data: false, `make up`, then")
+    check_update_is_refused(stack, *reasons)
+    check_update_is_refused(stack, *reasons, TIERS_FORCE="data")
     stack.project["config"]["app"]["value"] = stack.app = app
     stack.environment = environment
     stack.app["database"] = {**app["database"], "image": "postgres:16-bookworm"}
-    refused(stack, "app.database.image: PostgreSQL 16 can't read the files of 15")
+    check_update_is_refused(stack, "app.database.image: PostgreSQL 16 can't read the files of 15")
     stack.app["database"].pop("image")
-    assert set(stack.up().changed) == {"unchanged"}
+    assert set(stack.up().changes) == {"unchanged"}
 
 
-def test_claim_grows_if_its_class_allows_it_and_never_shrinks(stack: Stack) -> None:
+def test_volume_claim_never_shrinks_and_grows_only_in_an_expandable_storage_class(stack: Stack) -> None:
     if not isinstance(stack, ClusterStack):
         stack.environment["tiers"] = {"database": {"storage": "2Gi"}}
-        refused(stack, "environment.tiers.database.storage: a Docker engine has no such thing")
+        check_update_is_refused(stack, "environment.tiers.database.storage: it has no effect on Docker")
         stack.environment.pop("tiers")
         return
     sizes = copy.deepcopy(stack.environment.get("tiers", {}))
     stack.environment["tiers"] = sizes | {"database": {**sizes.get("database", {}), "storage": "64Mi"}}
-    refused(stack, "environment.tiers.database.storage: it is", "can't become 64Mi, because a claim can't shrink")
+    check_update_is_refused(
+        stack, "environment.tiers.database.storage: the claim has", "and can't shrink to 64Mi; use at least"
+    )
     stack.environment["tiers"]["database"]["storage"] = "40Gi"
-    # The lab's StorageClass does not allow expansion, and the cluster reports that for the change in place.
-    planned = stack.pulumi("preview", "--stack", stack.name, "--diff") if stack.write() is None else None
-    assert planned and "replace" not in planned.text, planned
+    # The preview must show that the PersistentVolumeClaim is updated, not replaced. The update itself fails, because the lab's
+    # StorageClass does not allow volumes to grow.
+    preview = stack.pulumi("preview", "--stack", stack.name, "--diff") if stack.write() is None else None
+    assert preview and "replace" not in preview.text, preview
     failed = stack.up(check=False)
-    assert "its StorageClass lets no volume grow (allowVolumeExpansion)" in failed.text
+    assert "the StorageClass does not allow volumes to grow (allowVolumeExpansion)" in failed.text
     stack.environment["tiers"] = sizes
     stack.up()
     assert "kept" in messages(stack)
 
 
-def test_data_deleted_from_the_state_stays_and_is_adopted_again(stack: Stack) -> None:
+def test_retained_data_outlives_a_destroy_and_is_adopted_by_the_next_update(stack: Stack) -> None:
     before = volumes(stack)
-    assert before.keys() >= DATA[platform(stack)]
+    assert before.keys() >= DATA[stack.environment["platform"]]
     stack.pulumi("state", "unprotect", "--all", "--yes", "--stack", stack.name, check=True)
     stack.destroy()
     assert volumes(stack) == before
@@ -117,28 +121,46 @@ def test_data_deleted_from_the_state_stays_and_is_adopted_again(stack: Stack) ->
 
 
 def test_renamed_component_keeps_its_volume(stack: Stack) -> None:
-    before, shared, tier = (
-        volumes(stack),
-        stack.folder / "components/shared.py",
-        stack.folder / "components/database.py",
-    )
-    renamed(shared, "[name](name, platform, data)", '[name](name.replace("database", "postgres"), platform, data)')
-    renamed(tier, "from pulumi import ResourceOptions", "from pulumi import Alias, ResourceOptions")
-    called = '"tiers:{0}", name, platform, args, opts'
-    was = 'ResourceOptions(aliases=[Alias(name="database", type_="tiers:database:Database")])'
-    opts = f"ResourceOptions.merge(opts, {was})"
-    renamed(tier, called.format("database:Database"), called.format("postgres:Postgres").replace("opts", opts))
-    changed = stack.up().changed
+    before = volumes(stack)
+    rename_database_component(stack.folder)
+    changed = stack.up().changes
     assert changed.keys() <= {"unchanged", "updated"}, changed
     assert volumes(stack) == before
     assert messages(stack) == ["kept"]
     state = stack.pulumi("stack", "export", check=True).text
     assert "tiers:postgres:Postgres$" in state
     assert "tiers:database:Database" not in state.replace('"aliases"', "")
-    assert set(stack.up().changed) == {"unchanged"}
+    assert set(stack.up().changes) == {"unchanged"}
 
 
-def renamed(file: Path, old: str, new: str) -> None:
+def rename_database_component(folder: Path) -> None:
+    """Rename the component `database` to `postgres` in the source of the program, and change the component's type.
+
+    The new component has the name and the type of the old component as an alias (docs/data.md#renaming).
+    """
+    replace_text(
+        folder / "__main__.py",
+        "name: DataService(name, ",
+        'name: DataService(name.replace("database", "postgres"), ',
+    )
+    service = folder / "components/service.py"
+    replace_text(service, "from pulumi import ComponentResource,", "from pulumi import Alias, ComponentResource,")
+    constructor_call = "super().__init__({}, name, None, opts)"
+    old_type = "services.token(args.data.tier)"
+    replace_text(
+        service,
+        constructor_call.format(old_type),
+        f"""type_token = {old_type}
+        if args.data.tier == "database":
+            type_token = "tiers:postgres:Postgres"
+            alias = Alias(name="database", type_="tiers:database:Database")
+            opts = ResourceOptions.merge(opts, ResourceOptions(aliases=[alias]))
+        {constructor_call.format("type_token")}""",
+    )
+
+
+def replace_text(file: Path, old: str, new: str) -> None:
+    """Replace a text that occurs exactly once in a file."""
     text = file.read_text()
     assert text.count(old) == 1, (file, old)
     file.write_text(text.replace(old, new))
@@ -149,4 +171,4 @@ def test_destroy_of_unprotected_data_leaves_nothing(stack: Stack) -> None:
     stack.up()
     stack.destroy()
     assert isinstance(stack, DockerStack | ClusterStack)
-    assert stack.left() == []
+    assert stack.leftovers() == []

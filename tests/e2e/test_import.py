@@ -1,4 +1,4 @@
-"""Applications of `make new` and of `make import` from a Compose file come up on the engine unchanged."""
+"""Tests that applications created by `make new`, or by `make import` from a Compose file, can be deployed without changes."""
 
 import os
 import shutil
@@ -13,12 +13,13 @@ import pytest
 import requests
 import yaml
 
-from ci.compose.__main__ import normalised
+from ci.compose.__main__ import normalise
 
-from .stack import ROOT, _copy, eventually, free_port  # pyright: ignore[reportPrivateUsage]
+from .stack import ROOT, copy_repository, eventually, free_port
 
 pytestmark = pytest.mark.long
-KEPT = ROOT / "tests" / "compose"
+COMPOSE_FILES = ROOT / "tests" / "compose"
+"""Folder with the Compose files that unit tests import, and with the normalised form of each file."""
 VARIABLES = {
     "API_IMAGE": "board-api:1",
     "WEB_IMAGE": "board-web:1",
@@ -29,30 +30,32 @@ VARIABLES = {
 
 
 class Clone:
-    """A copy of the repository, in which make runs as for a user."""
+    """A copy of the repository in which a test runs make as a user does."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        _copy(folder)
+        copy_repository(folder)
         state = folder / ".state"
         state.mkdir()
         self.variables = os.environ | {"PULUMI_BACKEND_URL": f"file://{state}", "COMPOSE_PROFILES": ""}
 
     def make(self, *words: str) -> str:
-        done = subprocess.run(
+        """Run make, and return its output."""
+        process = subprocess.run(
             ["make", *words], cwd=self.folder, env=self.variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, timeout=900,
         )  # fmt: skip
-        assert not done.returncode, done.stdout
-        return done.stdout
+        assert not process.returncode, process.stdout
+        return process.stdout
 
     def settings(self, name: str) -> dict[str, Any]:
+        """Return the content of an application's stack file for dev."""
         return yaml.safe_load((self.folder / "apps" / name / "Pulumi.dev.yaml").read_text())
 
     @contextmanager
     def up(self, name: str) -> Generator[str]:
-        """Bring the application up for the length of the block, and yield its address."""
+        """Deploy an application, yield its URL, and remove the application after the block."""
         app = f"APP=apps/{name}"
         try:
             self.make("up", app)
@@ -69,31 +72,34 @@ def clone(tmp_path: Path) -> Clone:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compose() -> None:
+def install_compose() -> None:
+    """Install Docker Compose if it is missing."""
     subprocess.run(["python3", "-m", "lab", "up", "compose"], cwd=ROOT, check=True)
 
 
-def test_normalised_files_of_the_unit_tests_are_those_of_compose(
+def test_normalised_files_of_unit_tests_equal_the_output_of_compose(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
-    shutil.copytree(KEPT, tmp_path / "compose")
+    shutil.copytree(COMPOSE_FILES, tmp_path / "compose")
     shutil.copy(ROOT / "benchmarks" / "compose.yml", tmp_path / "compose" / "board.yml")
     files = [*sorted(tmp_path.glob("compose/*/*compose.y*ml")), tmp_path / "compose" / "board.yml"]
     assert len(files) == 5
     for file in files:
         name = file.stem if file.parent.name == "compose" else file.parent.name
-        expected = (KEPT / f"{name}.normalised.yml").read_text().replace("/srv/compose", str(tmp_path / "compose"))
-        assert normalised(file) == yaml.safe_load(expected), name
+        expected = (
+            (COMPOSE_FILES / f"{name}.normalised.yml").read_text().replace("/srv/compose", str(tmp_path / "compose"))
+        )
+        assert normalise(file) == yaml.safe_load(expected), name
 
 
 def test_application_imported_from_a_compose_file_works(clone: Clone) -> None:
     output = clone.make("import", "COMPOSE=tests/compose/classic/docker-compose.yml", "NAME=todo")
-    assert "services.mail: no tier for it; run it elsewhere and name it in env" in output
-    written = "".join(file.read_text() for file in (clone.folder / "apps" / "todo").iterdir())
-    assert "todo123" not in output + written
-    assert "change-me" not in output + written
+    assert "services.mail: no tier fits it; run it elsewhere, set its address in env, and set egress: true" in output
+    written_files = "".join(file.read_text() for file in (clone.folder / "apps" / "todo").iterdir())
+    assert "todo123" not in output + written_files
+    assert "change-me" not in output + written_files
     settings = clone.settings("todo")
     settings["config"]["todo:environment"]["gateway"] = {"port": free_port()}
     (clone.folder / "apps" / "todo" / "Pulumi.dev.yaml").write_text(yaml.safe_dump(settings))
@@ -105,7 +111,7 @@ def test_application_imported_from_a_compose_file_works(clone: Clone) -> None:
         assert answer["asked"] >= 1
 
 
-def test_new_application_works_and_reloads(clone: Clone) -> None:
+def test_new_application_answers_and_reloads_edited_files(clone: Clone) -> None:
     output = clone.make("new", "NAME=shop")
     assert "make up APP=apps/shop" in output
     with clone.up("shop") as url:

@@ -1,4 +1,4 @@
-"""The engine is killed at points spread over a release: the next update succeeds, and users notice nothing."""
+"""Tests that kill Pulumi at many different steps of a release. The next update must succeed, and no request may be lost."""
 
 import json
 import os
@@ -13,27 +13,31 @@ from pathlib import Path
 import pytest
 
 from .load import load
-from .stack import Stack, deployed, on
+from .stack import Stack, create_board, deployment
 
 POINTS = 3
-SOAK = 30
-ASKED = ("same", "previous", "third")
+"""Number of steps at which an update is killed."""
+SOAK_POINTS = 30
+"""Number of steps at which an update is killed if pytest runs with --soak."""
+NEXT_RELEASES = ("same", "previous", "third")
+"""Release that is deployed after a killed update: the release of the killed update, the previous release, or a new third release."""
 
 
 @pytest.fixture(scope="module", params=["docker", pytest.param("kubernetes", marks=pytest.mark.long)])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Deploy the board on either platform."""
-    with deployed(on(request.param, tmp_path_factory.mktemp("killed"), "e2e-killed")) as board:
+    """Deploy the board on both platforms in turn."""
+    with deployment(create_board(request.param, tmp_path_factory.mktemp("killed"), "e2e-killed")) as board:
         yield board
 
 
-def events(log: Path) -> int:
-    """Return how many steps of resources have begun or ended so far."""
+def count_steps(log: Path) -> int:
+    """Return the number of started and completed resource steps in an event log."""
     lines = log.read_text().splitlines() if log.exists() else []
     return sum('"resourcePreEvent"' in line or '"resOutputsEvent"' in line for line in lines)
 
 
-def begun(stack: Stack, log: Path) -> subprocess.Popen[str]:
+def start_update(stack: Stack, log: Path) -> subprocess.Popen[str]:
+    """Start `pulumi up` with an event log."""
     stack.write()
     return subprocess.Popen(
         ["pulumi", "up", "--yes", "--skip-preview", "--stack", stack.name, "--non-interactive", "--event-log", str(log)],
@@ -42,80 +46,83 @@ def begun(stack: Stack, log: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def creating(log: Path, name: str) -> bool:
-    """Tell whether the creation of a resource whose URN ends with `name` has begun."""
+def has_creation_begun(log: Path, name: str) -> bool:
+    """Return whether the creation of a resource has begun. `name` is a regular expression for the end of the URN."""
     lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-    begins = [json.loads(line).get("resourcePreEvent") for line in lines if line.endswith("\n")]
-    created = [
-        entry["metadata"] for entry in begins if entry and entry["metadata"]["op"] in ("create", "create-replacement")
+    events = [json.loads(line).get("resourcePreEvent") for line in lines if line.endswith("\n")]
+    creations = [
+        entry["metadata"] for entry in events if entry and entry["metadata"]["op"] in ("create", "create-replacement")
     ]
-    return any(re.search(f"{name}$", entry["urn"]) for entry in created)
+    return any(re.search(f"{name}$", entry["urn"]) for entry in creations)
 
 
-def killed(stack: Stack, when: Callable[[], bool], log: Path) -> bool:
-    """Begin an update and kill only its engine when `when` is true; return False if the update ended before."""
-    engine = begun(stack, log)
-    while engine.poll() is None:
-        if when():
-            os.kill(engine.pid, signal.SIGKILL)
-            engine.wait()
+def kill_update(stack: Stack, condition: Callable[[], bool], log: Path) -> bool:
+    """Start an update, kill its `pulumi` process (and no other process) when `condition` is true, and return True.
+
+    Return False if the update ended before `condition` was true.
+    """
+    process = start_update(stack, log)
+    while process.poll() is None:
+        if condition():
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
             return True
         time.sleep(0.005)
     return False
 
 
-def running(stack: Stack, slot: str) -> set[str]:
-    """Return ids of the containers that answer users in a slot; an id changes when its container is touched."""
+def running_ids(stack: Stack, slot: str) -> set[str]:
+    """Return the ids of the web and api containers of a slot. A replaced or restarted container gets another id."""
     return {entry for tier in ("web", "api") for entry in stack.ids(tier, slot)}
 
 
 @pytest.mark.long
-def test_update_killed_anywhere_converges_and_loses_no_request(
+def test_update_after_a_kill_at_any_step_succeeds_and_loses_no_request(
     stack: Stack, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    points = SOAK if pytestconfig.getoption("soak") else POINTS
+    points = SOAK_POINTS if pytestconfig.getoption("soak") else POINTS
     number, log = 1, tmp_path / "whole.json"
     stack.app["version"] = f"0.{number}.0"
-    whole = begun(stack, log)
-    assert whole.wait(timeout=300) == 0
-    steps = events(log)
+    complete_update = start_update(stack, log)
+    assert complete_update.wait(timeout=300) == 0
+    steps = count_steps(log)
     assert steps > 50
-    at: list[int] = []
-    with load(stack, seconds=points * 120, rate=50) as seen:
-        for point, action in zip(range(points), cycle(ASKED), strict=False):
+    killed_steps: list[int] = []
+    with load(stack, seconds=points * 120, rate=50) as traffic:
+        for point, next_release in zip(range(points), cycle(NEXT_RELEASES), strict=False):
             step = 1 + point * (steps - 1) // (points - 1)
             before = stack.live()
-            ids = running(stack, before["slot"])
+            ids = running_ids(stack, before["slot"])
             previous = stack.app["version"]
             number += 1
             stack.app["version"] = f"0.{number}.0"
             log = tmp_path / f"{point}.json"
-            if killed(stack, lambda log=log, step=step: events(log) >= step, log):
-                at.append(step)
+            if kill_update(stack, lambda log=log, step=step: count_steps(log) >= step, log):
+                killed_steps.append(step)
                 output = stack.ci("heal")
                 assert "healed" in output, output
-            # The stack's outputs are not read here: an interrupted update did not write them.
+            # Read the live slot from the api, because an interrupted update does not write the stack outputs.
             if stack.get("/api/release").json()["slot"] == before["slot"]:
-                assert running(stack, before["slot"]) == ids, f"the live slot was touched at step {step}"
-            if action == "previous":
+                assert running_ids(stack, before["slot"]) == ids, f"the live slot was touched at step {step}"
+            if next_release == "previous":
                 stack.app["version"] = previous
-            elif action == "third":
+            elif next_release == "third":
                 number += 1
                 stack.app["version"] = f"0.{number}.0"
             stack.up()
-            assert stack.live()["release"].startswith(f"{stack.app['version']}-"), (step, action)
-            if action == "previous":
-                assert running(stack, before["slot"]) == ids, f"the live slot was touched after step {step}"
-            assert set(stack.up().changed) == {"unchanged"}, (step, action)
-    assert len(at) >= points - 1, "all updates but the last must be killed before their end"
-    print(f"\n{steps} steps, killed at {at}\n{seen}")
-    assert not seen.failed, seen
+            assert stack.live()["release"].startswith(f"{stack.app['version']}-"), (step, next_release)
+            if next_release == "previous":
+                assert running_ids(stack, before["slot"]) == ids, f"the live slot was touched after step {step}"
+            assert set(stack.up().changes) == {"unchanged"}, (step, next_release)
+    assert len(killed_steps) >= points - 1, "at most one update may end before it is killed"
+    print(f"\n{steps} steps, killed at {killed_steps}\n{traffic}")
+    assert not traffic.failed, traffic
 
 
-def test_update_after_a_killed_one_names_the_healing_command(stack: Stack, tmp_path: Path) -> None:
+def test_update_after_a_killed_update_is_refused_with_make_heal(stack: Stack, tmp_path: Path) -> None:
     stack.app["version"] = "1.0.1"
     log = tmp_path / "log.json"
-    assert killed(stack, lambda: creating(log, r"(-api-1|Deployment::api-\w+)"), log)
+    assert kill_update(stack, lambda: has_creation_begun(log, r"(-api-1|Deployment::api-\w+)"), log)
     locked = stack.up(check=False)
     assert locked.code
     assert "the stack is currently locked by 1 lock(s)" in locked.text
@@ -133,14 +140,14 @@ def test_update_after_a_killed_one_names_the_healing_command(stack: Stack, tmp_p
 def test_second_update_at_the_same_time_is_refused(stack: Stack, tmp_path: Path) -> None:
     stack.app["version"] = "1.1.0"
     log = tmp_path / "log.json"
-    one = begun(stack, log)
-    while events(log) < 5:
+    first = start_update(stack, log)
+    while count_steps(log) < 5:
         time.sleep(0.01)
     second = stack.up(check=False)
     assert second.code
     assert "the stack is currently locked by 1 lock(s)" in second.text
-    with pytest.raises(subprocess.CalledProcessError) as alive:
+    with pytest.raises(subprocess.CalledProcessError) as refused_healing:
         stack.ci("heal")
-    assert "is being updated by" in alive.value.stderr
-    assert one.wait(timeout=300) == 0
+    assert "is being updated by" in refused_healing.value.stderr
+    assert first.wait(timeout=300) == 0
     assert stack.live()["release"].startswith("1.1.0-")

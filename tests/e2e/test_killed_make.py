@@ -1,4 +1,7 @@
-"""`make up` is killed with every signal at every process that it starts: the next `make up` succeeds, and users notice nothing."""
+"""Tests that kill `make up` by sending each signal to each of its processes.
+
+The next `make up` must succeed, and no request may be lost.
+"""
 
 import os
 import re
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .stack import Stack, deployed, flowing, on
+from .stack import Stack, create_board, deployment, repeat_requests
 
 PROCESSES = {
     "make": r"^make up",
@@ -21,22 +24,22 @@ PROCESSES = {
     "provider": r"pulumi-resource-docker",
 }
 SIGNALS = ("SIGHUP", "SIGTERM", "SIGINT", "SIGKILL")
-TELLING = ("terminal", "SIGHUP")
-"""A lost connection: the signal reaches all processes of the terminal. This case is in the short run."""
+LOST_TERMINAL = ("terminal", "SIGHUP")
+"""Case of a closed terminal: all processes of the terminal receive SIGHUP. Only this case is tested without the pytest marker `long`."""
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Deploy only the board's pages: enough to see a release, and quick to deploy."""
-    board = on("docker", tmp_path_factory.mktemp("killed"), "e2e-killed-make")
+    """Deploy only the web tier of the board, because this tier is deployed quickly."""
+    board = create_board("docker", tmp_path_factory.mktemp("killed"), "e2e-killed-make")
     for name in ("api", "worker", "database", "cache", "visits", "figures"):
         board.app.pop(name, None)
-    with deployed(board):
+    with deployment(board):
         yield board
 
 
-def make(stack: Stack, log: Path) -> subprocess.Popen[bytes]:
-    """Start `make up` as the first process of a session. The policy is off, because it requires more replicas than this test needs."""
+def start_make(stack: Stack, log: Path) -> subprocess.Popen[bytes]:
+    """Start `make up` in a new session. Turn off the policy, because the policy requires more replicas than this test has."""
     stack.write()
     with log.open("wb") as output:
         return subprocess.Popen(
@@ -45,8 +48,8 @@ def make(stack: Stack, log: Path) -> subprocess.Popen[bytes]:
         )  # fmt: skip
 
 
-def below(root: int) -> dict[int, str]:
-    """Return the command lines of a process and of all its descendants, by process id."""
+def process_tree(root: int) -> dict[int, str]:
+    """Return process id → command line of a process and all its descendants."""
     parents: dict[int, int] = {}
     commands: dict[int, str] = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -54,15 +57,15 @@ def below(root: int) -> dict[int, str]:
             parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             commands[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
         except OSError:
-            pass  # The process has ended meanwhile.
-    family = {root}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
-        family |= more
-    return {process: commands[process] for process in family if process in commands}
+            pass  # The process ended after its folder in /proc was found.
+    tree = {root}
+    while more := {child for child, parent in parents.items() if parent in tree} - tree:
+        tree |= more
+    return {process: commands[process] for process in tree if process in commands}
 
 
-def begins(log: Path, make: subprocess.Popen[bytes]) -> None:
-    """Wait until the update creates something in the idle slot."""
+def wait_for_creation(log: Path, make: subprocess.Popen[bytes]) -> None:
+    """Wait until the update creates an object of a slot."""
     deadline = time.monotonic() + 300
     while not re.search(r"(blue|green)\S* creating", log.read_text()):
         assert make.poll() is None, log.read_text()
@@ -71,35 +74,39 @@ def begins(log: Path, make: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("process", "number"),
+    ("process", "signal_name"),
     [
-        TELLING,
+        LOST_TERMINAL,
         *(pytest.param(name, signal_name, marks=pytest.mark.long) for name in PROCESSES for signal_name in SIGNALS),
     ],
     ids=lambda value: str(value).replace(" ", "-"),
 )
-def test_make_up_succeeds_after_a_killed_one(stack: Stack, tmp_path: Path, process: str, number: str) -> None:
+def test_make_up_succeeds_after_a_killed_make_up(stack: Stack, tmp_path: Path, process: str, signal_name: str) -> None:
     stack.app["version"] = f"1.0.{time.time_ns() // 10**9}"
     log = tmp_path / "up.log"
-    with flowing(lambda _: stack.get("/").status_code, 0.1) as seen:
-        first = make(stack, log)
-        begins(log, first)
+    with repeat_requests(lambda _: stack.get("/").status_code, 0.1) as statuses:
+        first = start_make(stack, log)
+        wait_for_creation(log, first)
         if process == "terminal":
-            os.killpg(first.pid, signal.Signals[number])
+            os.killpg(first.pid, signal.Signals[signal_name])
         else:
-            processes = [pid for pid, command in below(first.pid).items() if re.search(PROCESSES[process], command)]
+            processes = [
+                pid for pid, command in process_tree(first.pid).items() if re.search(PROCESSES[process], command)
+            ]
             for pid in processes:
-                os.kill(pid, signal.Signals[number])
+                os.kill(pid, signal.Signals[signal_name])
         first.wait(timeout=200)
-        # A stopped engine may take its time; the next make does not depend on processes that outlive it.
-        again = tmp_path / "again.log"
+        # Processes of the killed make may still run, and then `make up` is refused. Repeat `make up` until these processes have ended.
+        second_log = tmp_path / "again.log"
         deadline = time.monotonic() + 300
-        while (second := make(stack, again)).wait(timeout=400):
-            # A killed `make` does not end its runner, which finishes the update.
-            assert re.search("is being updated by|another make is at work", again.read_text()), again.read_text()
+        while (second := start_make(stack, second_log)).wait(timeout=400):
+            # If only `make` was killed, the runner continues the update.
+            assert re.search("is being updated by|another make command uses stack", second_log.read_text()), (
+                second_log.read_text()
+            )
             assert time.monotonic() < deadline
             time.sleep(2)
         assert second.returncode == 0
-    assert stack.answers().startswith(f"{stack.app['version']}-")
-    assert set(seen) == {"200"}, seen
-    assert seen["200"] > 10
+    assert stack.serving_release().startswith(f"{stack.app['version']}-")
+    assert set(statuses) == {"200"}, statuses
+    assert statuses["200"] > 10

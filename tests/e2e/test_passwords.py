@@ -1,4 +1,4 @@
-"""Passwords with odd characters, read by real servers and by clients that were not written for this program."""
+"""Tests of passwords with special characters, with real servers and with common clients such as psql and redis-cli."""
 
 import hashlib
 import io
@@ -16,13 +16,14 @@ import docker
 import pytest
 import requests
 
-from components import cache, database, monitoring, passwords
-from components.alerts import EXPORTER_PORTS, Watched
-from components.config import TierName, load_app, load_environment
-from components.tier import Description
-from components.workload import Secret, Workload
+from components import cache, database, monitoring
+from components.config import load_app, load_environment, passwords
+from components.context import Description
+from components.model.services import CACHE, DATABASE
+from components.model.workload import Secret, Workload
+from components.observability.alerts import EXPORTER_PORTS, MonitoringScope
 
-from .stack import ROOT, ClusterStack, DockerStack, Stack, deployed, eventually, on
+from .stack import ROOT, ClusterStack, DockerStack, Stack, create_board, deployment, eventually
 
 ODD = 'it\'s "so" $(id) \\ #5 é😀 100% \x01'
 PASSWORDS = [ODD, 'a"b', "'quoted'", "back\\slash\\", "# no comment", "%s $HOME $$ `id`", "ünïcode Ёж", "-dash", "tab\there", "x" * 300,
@@ -31,18 +32,18 @@ TEXT = "a$$b $(SLOT) 5$ü"
 NAMES = {"database": "database-password", "cache": "cache-password"}
 
 
-def described(password: str) -> Description:
-    """Return an application with database, cache and exporters, whose passwords are this one."""
+def description_with_password(password: str) -> Description:
+    """Return the description of an application whose database, cache and exporters have this password."""
     services = {"api": {"image": "x:1", "port": 8000, "metrics": "/metrics"}, "database": {}, "cache": {}}
     app = load_app({"name": "passwords", "version": "1", **services})
     environment = load_environment({"platform": "docker", "monitoring": True}, app)
-    kinds = {"plain": passwords.plain(password), "pairable": passwords.pairable(password)}
-    secrets = {name: Secret(name=name, version="1", **kinds) for name in NAMES.values()}
-    return Description(app=app, environment=environment, secrets=secrets, root=ROOT)
+    properties = {"plain": passwords.plain(password), "pairable": passwords.pairable(password)}
+    secrets = {name: Secret(name=name, version="1", **properties) for name in NAMES.values()}
+    return Description(app=app, environment=environment, secrets=secrets, stack="e2e", root=ROOT)
 
 
-def files(texts: Mapping[str, str]) -> bytes:
-    """Return an archive of files that everybody in a container can read."""
+def archive(texts: Mapping[str, str]) -> bytes:
+    """Return a tar archive of files (path → text) that every user can read."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         for name, text in texts.items():
@@ -53,69 +54,73 @@ def files(texts: Mapping[str, str]) -> bytes:
 
 
 @contextmanager
-def running(workload: Workload, password: str, beside: Any = None) -> Generator[Any]:
-    """Run a workload with the engine's options of the program; `beside` is a container that shares its network."""
+def running_container(workload: Workload, password: str, neighbour: Any = None) -> Generator[Any]:
+    """Run the container of a workload as the program does on Docker.
+
+    Args:
+        neighbour: container whose network the new container shares.
+    """
     engine = docker.from_env()
     command = list(workload.command)
-    options = {"entrypoint": command[:1], "command": command[1:]} if beside and command else {"command": command}
-    network = {"network_mode": f"container:{beside.id}"} if beside else {}
-    # The data is in memory: on a busy disk initdb takes minutes.
+    options = {"entrypoint": command[:1], "command": command[1:]} if neighbour and command else {"command": command}
+    network = {"network_mode": f"container:{neighbour.id}"} if neighbour else {}
+    # Keep the data in memory, because initdb takes minutes on a busy disk.
     data = {volume.path: f"mode=1777,uid={workload.user},gid={workload.user}" for volume in workload.volumes}
     env = dict(workload.env)
-    if beside:
+    if neighbour:
         env = {
             name: value.replace("//cache", "//localhost").replace("database:", "localhost:")
             for name, value in env.items()
         }
-    create: Any = engine.containers.create  # The stubs of docker have no type for a mapping of keyword arguments.
+    create: Any = engine.containers.create  # The type stubs of docker accept no mapping of keyword arguments.
     container = create(
         workload.image.reference, user=str(workload.user), environment=env, init=True, tmpfs=data, **options, **network
     )
     try:
-        container.put_archive("/", files({secret.path: password for secret in workload.secrets}))
+        container.put_archive("/", archive({secret.path: password for secret in workload.secrets}))
         container.start()
         yield container
     finally:
         container.remove(force=True, v=True)
 
 
-def output(container: Any, *command: str, **variables: str) -> tuple[int, str]:
-    """Run a command in a container; return its exit code and what it printed."""
+def run_in_container(container: Any, *command: str, **variables: str) -> tuple[int, str]:
+    """Run a command in a container, and return its exit code and its output."""
     code, text = container.exec_run(list(command), environment=variables)
     return code, text.decode()
 
 
-def healthy(container: Any, workload: Workload) -> None:
+def wait_until_healthy(container: Any, workload: Workload) -> None:
     """Wait until the probe of a workload succeeds."""
     assert workload.probe
     command = workload.probe.command
-    eventually(lambda: output(container, *command)[0] == 0, 150)
+    eventually(lambda: run_in_container(container, *command)[0] == 0, 150)
 
 
 @contextmanager
-def server(tier: TierName, password: str) -> Generator[Any]:
-    """Run the database or the cache until it is ready."""
-    about = described(password)
-    assert about.app.database and about.app.cache
+def server(tier: str, password: str) -> Generator[Any]:
+    """Run the database or the cache, and yield its container when the server is ready."""
+    description = description_with_password(password)
+    assert description.app.database and description.app.cache
     data = (
-        database.workload(about.app.database, about)
-        if tier is TierName.DATABASE
-        else cache.workload(about.app.cache, about)
+        database.workload(description.app.database, description)
+        if tier == DATABASE.name
+        else cache.workload(description.app.cache, description)
     )
     assert isinstance(data, Workload)
-    with running(data, password) as container:
-        healthy(container, data)
+    with running_container(data, password) as container:
+        wait_until_healthy(container, data)
         yield container
 
 
-def measured(tier: TierName, password: str, beside: Any, series: str) -> bool:
-    """Wait until the exporter of a data tier has logged in, and return True."""
-    about = described(password)
-    watched = Watched(app=about.app, environment=about.environment, namespace="test")
-    exporter = monitoring.exporters(watched, about)[tier]
-    beside.reload()
-    address = beside.attrs["NetworkSettings"]["IPAddress"]
-    with running(exporter, password, beside) as container:
+def exporter_logs_in(tier: str, password: str, neighbour: Any, series: str) -> bool:
+    """Wait until the exporter of the database or the cache reports a successful login in the metric `series`, and return True."""
+    description = description_with_password(password)
+    monitored = MonitoringScope(app=description.app, environment=description.environment, namespace="test")
+    exporter = monitoring.exporters(monitored, description)[tier]
+    neighbour.reload()
+    address = neighbour.attrs["NetworkSettings"]["IPAddress"]
+    with running_container(exporter, password, neighbour) as container:
         url = f"http://{address}:{EXPORTER_PORTS[tier]}/metrics"
         eventually(lambda: f"{series} 1" in requests.get(url, timeout=5).text, 120)
         assert password not in container.logs().decode()
@@ -124,33 +129,35 @@ def measured(tier: TierName, password: str, beside: Any, series: str) -> bool:
 
 @pytest.mark.long
 @pytest.mark.parametrize("password", PASSWORDS, ids=ascii)
-def test_redis_and_its_clients_accept_the_password(password: str) -> None:
-    with server(TierName.CACHE, password) as container:
-        assert output(container, "redis-cli", "ping", REDISCLI_AUTH=password) == (0, "PONG\n")
-        assert output(container, "redis-cli", "-a", password, "--no-auth-warning", "ping") == (0, "PONG\n")
-        assert "NOAUTH" in output(container, "redis-cli", "ping")[1]
-        assert measured(TierName.CACHE, password, container, "redis_up")
+def test_redis_and_its_clients_accept_special_characters_in_the_password(password: str) -> None:
+    with server(CACHE.name, password) as container:
+        assert run_in_container(container, "redis-cli", "ping", REDISCLI_AUTH=password) == (0, "PONG\n")
+        assert run_in_container(container, "redis-cli", "-a", password, "--no-auth-warning", "ping") == (0, "PONG\n")
+        assert "NOAUTH" in run_in_container(container, "redis-cli", "ping")[1]
+        assert exporter_logs_in(CACHE.name, password, container, "redis_up")
         assert password not in container.logs().decode()
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("password", PASSWORDS, ids=ascii)
-def test_postgres_and_its_clients_accept_the_password(password: str, tmp_path: Path) -> None:
-    with server(TierName.DATABASE, password) as container:
-        container.put_archive("/", files({"/tmp/pgpass": backup_pgpass(password, tmp_path)}))
-        # A client refuses a file that others may read.
-        assert output(container, "install", "-m", "600", "/tmp/pgpass", "/tmp/own")[0] == 0
-        address = container.attrs["NetworkSettings"]["IPAddress"] or output(container, "hostname", "-i")[1].strip()
+def test_postgres_and_its_clients_accept_special_characters_in_the_password(password: str, tmp_path: Path) -> None:
+    with server(DATABASE.name, password) as container:
+        container.put_archive("/", archive({"/tmp/pgpass": backup_pgpass(password, tmp_path)}))
+        # Copy the password file with mode 600, because psql refuses a password file that other users can read.
+        assert run_in_container(container, "install", "-m", "600", "/tmp/pgpass", "/tmp/own")[0] == 0
+        address = (
+            container.attrs["NetworkSettings"]["IPAddress"] or run_in_container(container, "hostname", "-i")[1].strip()
+        )
         command = ["psql", "-h", address, "-U", "app", "-d", "app", "--no-password", "-Atc", "SELECT 1"]
-        assert output(container, *command, PGPASSWORD=password) == (0, "1\n")
-        assert output(container, *command, PGPASSFILE="/tmp/own") == (0, "1\n")
-        assert output(container, *command, PGPASSWORD=f"{password}x")[0] == 2
-        assert measured(TierName.DATABASE, password, container, "pg_up")
+        assert run_in_container(container, *command, PGPASSWORD=password) == (0, "1\n")
+        assert run_in_container(container, *command, PGPASSFILE="/tmp/own") == (0, "1\n")
+        assert run_in_container(container, *command, PGPASSWORD=f"{password}x")[0] == 2
+        assert exporter_logs_in(DATABASE.name, password, container, "pg_up")
         assert password not in container.logs().decode()
 
 
 def backup_pgpass(password: str, folder: Path) -> str:
-    """Return the password file that the backup image writes."""
+    """Return the text of the password file that the program of the backup image writes."""
     variables = {"DATABASE_PASSWORD_FILE": str(folder / "password"), "DATABASE_HOST": "h", "DATABASE_PORT": "5432"}
     variables |= {"DATABASE_USER": "app", "DATABASE_NAME": "app"}
     (folder / "password").write_text(password)
@@ -170,20 +177,24 @@ def backup_pgpass(password: str, folder: Path) -> str:
 # ---------------------------------------------------------------------- whole stacks
 
 
-def odd(stack: Stack) -> Stack:
-    """Give both data tiers the odd password, and the api texts with dollars."""
+def with_odd_passwords(stack: Stack) -> Stack:
+    """Set the password `ODD` for database and cache, pass `TEXT` to api and worker, and return the stack.
+
+    The api gets `TEXT` in an environment variable. A task of the api and the probe of the worker get `TEXT` as an argument of their
+    command, and the command fails if the argument was altered.
+    """
     for name in NAMES.values():
         stack.pulumi("config", "set", "--secret", "--path", f"secrets.{name}", ODD, check=True)
     stack.app["api"]["env"] = stack.app["api"].get("env", {}) | {"PRICE": TEXT}
-    same = 'test "$(printf %s "$1" | sha256sum | cut -d " " -f 1)" = "$2"'
-    checked = ["sh", "-c", same, "sh", TEXT, hashlib.sha256(TEXT.encode()).hexdigest()]
-    stack.app["api"]["tasks"] = stack.app["api"].get("tasks", {}) | {"dollars": {"command": checked}}
-    stack.app["worker"]["alive"] = checked
+    compare = 'test "$(printf %s "$1" | sha256sum | cut -d " " -f 1)" = "$2"'
+    check_command = ["sh", "-c", compare, "sh", TEXT, hashlib.sha256(TEXT.encode()).hexdigest()]
+    stack.app["api"]["tasks"] = stack.app["api"].get("tasks", {}) | {"dollars": {"command": check_command}}
+    stack.app["worker"]["alive"] = check_command
     return stack
 
 
-def output_of(stack: Stack, tier: str, *command: str) -> str:
-    """Return what a command prints in the container of a tier."""
+def run_in_tier(stack: Stack, tier: str, *command: str) -> str:
+    """Run a command in a container of a tier, and return its output."""
     if isinstance(stack, ClusterStack):
         pod = stack.pods(tier)[-1].metadata.name
         return stack.kubectl("exec", pod, "--", *command)
@@ -193,11 +204,11 @@ def output_of(stack: Stack, tier: str, *command: str) -> str:
         for container in stack.containers()
         if container.name.endswith(f"{tier}-1") and container.status == "running"
     ]
-    return output(stack.engine.containers.get(name), *command)[1]
+    return run_in_container(stack.engine.containers.get(name), *command)[1]
 
 
-def logs(stack: Stack, tiers: Sequence[str]) -> str:
-    """Return the logs of the containers of data tiers."""
+def logs_of_tiers(stack: Stack, tiers: Sequence[str]) -> str:
+    """Return the logs of all containers of the given tiers."""
     if isinstance(stack, ClusterStack):
         names = [pod.metadata.name for tier in tiers for pod in stack.pods(tier)]
         return "".join(stack.kubectl("logs", name, "--all-containers") for name in names)
@@ -207,60 +218,66 @@ def logs(stack: Stack, tiers: Sequence[str]) -> str:
 
 @pytest.fixture(scope="module", params=["docker", pytest.param("kubernetes", marks=pytest.mark.long)])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with deployed(odd(on(request.param, tmp_path_factory.mktemp(request.param), "e2e-secrets-odd"))) as board:
+    with deployment(
+        with_odd_passwords(create_board(request.param, tmp_path_factory.mktemp(request.param), "e2e-secrets-odd"))
+    ) as board:
         yield board
 
 
-def test_application_works_with_odd_passwords(stack: Stack) -> None:
-    """The api of the board reads both files; the message goes through the queue to the worker."""
+def test_application_works_with_special_characters_in_passwords(stack: Stack) -> None:
+    """Check both passwords by posting a message: the api writes the message to the database, and queues its job in the cache."""
     assert stack.post("a message")["body"] == "a message"
-    assert ODD not in logs(stack, ["database", "cache"])
+    assert ODD not in logs_of_tiers(stack, ["database", "cache"])
 
 
-def test_texts_with_dollars_arrive_as_written(stack: Stack) -> None:
-    """A task checks the texts of its command, and the worker's probe checks its own; otherwise the release would not be live."""
-    assert output_of(stack, "api", "printenv", "PRICE") == f"{TEXT}\n"
+def test_texts_with_dollar_signs_reach_the_containers_unchanged(stack: Stack) -> None:
+    """Check the text in the environment variable.
+
+    The texts in the arguments of the api's task and the worker's probe need no check, because an altered argument would have made the
+    release fail.
+    """
+    assert run_in_tier(stack, "api", "printenv", "PRICE") == f"{TEXT}\n"
 
 
 def test_second_update_changes_nothing(stack: Stack) -> None:
-    assert set(stack.up().changed) == {"unchanged"}
+    assert set(stack.up().changes) == {"unchanged"}
 
 
 @pytest.mark.parametrize("value", ["two\nlines", " edge"])
-def test_password_that_clients_change_is_refused_before_anything_changes(stack: Stack, value: str) -> None:
+def test_password_that_clients_would_alter_is_refused_before_any_change(stack: Stack, value: str) -> None:
     before = stack.generations("blue")
     text = stack.settings.read_text()
     try:
         stack.pulumi("config", "set", "--secret", "--path", "secrets.database-password", value, check=True)
-        done = stack.up(check=False)
+        update = stack.up(check=False)
     finally:
         stack.settings.write_text(text)
-    assert done.code
-    assert "secrets.database-password: app.database.password uses it" in done.text
-    assert value not in done.text
+    assert update.code
+    assert "secrets.database-password: app.database.password uses this secret" in update.text
+    assert value not in update.text
     assert stack.generations("blue") == before
 
 
 @pytest.mark.long
-def test_replicated_database_and_cache_accept_odd_passwords(tmp_path: Path) -> None:
-    """This covers CloudNativePG's instances and pooler, and Redis' replicas, Sentinels and proxy, also after a failover."""
+def test_replicated_database_and_cache_accept_special_characters_in_passwords(tmp_path: Path) -> None:
+    """Check that the api can use a database cluster and a replicated Redis, before and after a failover of Redis."""
     stack = ClusterStack(tmp_path / "board", "e2e-secrets-ha")
-    odd(stack)
+    with_odd_passwords(stack)
     stack.environment |= {"seed": False}
     stack.environment["kubernetes"]["apart"] = "anywhere"
     for tier in ("database", "cache"):
         stack.environment["tiers"].setdefault(tier, {}).update({"ha": True, "storage": "1Gi"})
-    with deployed(stack):
+    with deployment(stack):
         assert stack.post("a message")["body"] == "a message"
-        [first] = [pod for pod in stack.pods("cache") if "role:master" in replication(stack, pod)]
-        assert "connected_slaves:2" in replication(stack, first)
-        stack.kubectl("delete", "pod", first.metadata.name, "--wait=false")
-        eventually(lambda: other_primary(stack, first), 120)
+        [first_primary] = [pod for pod in stack.pods("cache") if "role:master" in replication(stack, pod)]
+        assert "connected_slaves:2" in replication(stack, first_primary)
+        stack.kubectl("delete", "pod", first_primary.metadata.name, "--wait=false")
+        eventually(lambda: has_other_primary(stack, first_primary), 120)
         eventually(lambda: stack.post("another")["body"] == "another", 120)
-        containers = "".join(
+        cache_logs = "".join(
             stack.kubectl("logs", pod.metadata.name, "--all-containers") for pod in stack.pods("cache")
         )
-        assert ODD not in containers
+        assert ODD not in cache_logs
         assert ODD not in stack.kubectl("logs", "--selector=cnpg.io/cluster=database-ha", "--tail=-1")
 
 
@@ -270,7 +287,7 @@ def replication(stack: ClusterStack, pod: Any) -> str:
     return stack.kubectl("exec", pod.metadata.name, "-c", "cache", "--", "sh", "-c", login, check=False)
 
 
-def other_primary(stack: ClusterStack, first: Any) -> bool:
-    """Tell whether another pod is primary and has a replica."""
-    others = [pod for pod in stack.pods("cache") if pod.metadata.uid != first.metadata.uid]
+def has_other_primary(stack: ClusterStack, first_primary: Any) -> bool:
+    """Return whether another cache pod than `first_primary` is primary and has a replica."""
+    others = [pod for pod in stack.pods("cache") if pod.metadata.uid != first_primary.metadata.uid]
     return any("role:master" in (text := replication(stack, pod)) and "state=online" in text for pod in others)

@@ -1,4 +1,7 @@
-"""The commands of the workflows, in their order, on the lab's cluster: staging, production, and a pull request's environment."""
+"""Tests that run the commands of the GitHub workflows on the lab's cluster, in the order of the workflows.
+
+The tests cover staging, production and the environment of a pull request.
+"""
 
 import json
 import shutil
@@ -15,16 +18,20 @@ from .stack import ClusterStack, Result, eventually
 pytestmark = pytest.mark.long
 
 SLO = {"errors": 0.01, "p95": "2s", "p99": "3s", "rate": 20, "window": "10s"}
-"""An SLO loose enough for a busy machine."""
+"""Service level objective (SLO) that the stack can meet even on a busy machine."""
 
 NGINX = """sed -e "s|@RELEASE@|$RELEASE|g" -e "s|@SLOT@|$SLOT|g" -e '{change}' /etc/nginx/board.conf > /tmp/nginx.conf &&
 exec nginx -c /tmp/nginx.conf -g 'daemon off;'"""
-FAILS_ITS_USERS = 's|location / {|& if ($http_x_tiers_slot = "") { return 503; }|'
-KEEPS_ITS_USERS_WAITING = 's|location / {|& if ($http_x_tiers_slot = "") { limit_rate 150; }|'
+FAILS_USERS = 's|location / {|& if ($http_x_tiers_slot = "") { return 503; }|'
+DELAYS_USERS = 's|location / {|& if ($http_x_tiers_slot = "") { limit_rate 150; }|'
+"""sed command that edits the nginx configuration to make requests of users slow. `FAILS_USERS` makes requests of users fail.
+
+Neither edit affects requests with the header X-Tiers-Slot. The smoke test sends this header, and users don't.
+"""
 
 
 class Pipeline(ClusterStack):
-    """The smallest possible stack, with the make targets of the workflows."""
+    """A stack with one replica of each tier, and a method that runs make in its folder."""
 
     def __init__(self, folder: Path, name: str, template: str) -> None:
         super().__init__(folder, name, template)
@@ -32,18 +39,18 @@ class Pipeline(ClusterStack):
         self.environment["kubernetes"]["namespace"] = {"name": self.namespace}
         self.environment |= {"slo": SLO, "protect_data": False}
         for tier in ("web", "api", "worker"):
-            size = self.environment["tiers"][tier]
-            size["replicas"] = 1
-            size.pop("autoscale", None)
-        # Variables of a make that runs this test must not reach the make under test.
+            settings = self.environment["tiers"][tier]
+            settings["replicas"] = 1
+            settings.pop("autoscale", None)
+        # Remove the variables that an outer make has set, because the make under test must not inherit them.
         self.variables = {name: value for name, value in self.variables.items() if not name.startswith("MAKE")}
-        # The policy for production would refuse so few replicas.
-        rules = folder / "policy/settings.py"
-        rules.write_text(rules.read_text().replace('"staging"', f'"staging", "{name}"'))
+        # Apply the policy of staging to this stack, because the policy of production requires more replicas.
+        policy_settings = folder / "policy/settings.py"
+        policy_settings.write_text(policy_settings.read_text().replace('"staging"', f'"staging", "{name}"'))
         self.write()
 
-    def only(self, *tiers: str) -> None:
-        """Keep only these tiers: the test is about the path to production, and few tiers deploy quickly."""
+    def keep_tiers(self, *tiers: str) -> None:
+        """Remove all tiers except `tiers`, because a deployment then takes less time."""
         for tier in {"web", "api", "worker", "database", "cache"} - {*tiers}:
             self.app.pop(tier)
             self.environment["tiers"].pop(tier, None)
@@ -54,25 +61,26 @@ class Pipeline(ClusterStack):
         return self.get("/release.json").json()
 
     def remove(self) -> None:
-        """Delete the namespace; the state goes with its folder."""
+        """Delete only the namespace. The state needs no update, because it is in the temporary folder of the test."""
         self.clear()
 
     def make(self, *words: str, env: str = "", check: bool = True, **variables: str) -> Result:
-        done = subprocess.run(
+        process = subprocess.run(
             ["make", "--no-print-directory", *words, f"ENV={env or self.name}"],
             cwd=self.folder, env=self.variables | variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             timeout=300,
         )  # fmt: skip
-        assert not check or not done.returncode, done.stdout
-        return Result(code=done.returncode, text=done.stdout)
+        assert not check or not process.returncode, process.stdout
+        return Result(code=process.returncode, text=process.stdout)
 
-    def report(self, name: str) -> Any:
+    def read_report(self, name: str) -> Any:
+        """Return a JSON file of the folder reports."""
         return json.loads((self.folder / "reports" / name).read_text())
 
 
 @pytest.fixture(scope="module")
 def staging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    pipeline = Pipeline(tmp_path_factory.mktemp("staging"), "pipeline", "staging")
+    pipeline = Pipeline(tmp_path_factory.mktemp("staging"), "e2e-pipeline", "staging")
     try:
         yield pipeline
     finally:
@@ -82,10 +90,10 @@ def staging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 @pytest.fixture(scope="module")
 def prod(staging: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     folder = tmp_path_factory.mktemp("prod")
-    pipeline = Pipeline(folder, "pipeline-prod", "prod")
-    pipeline.only("web")
+    pipeline = Pipeline(folder, "e2e-pipeline-prod", "prod")
+    pipeline.keep_tiers("web")
     shutil.copy(staging.folder / "release.json", folder)
-    # Staging is not needed any more, and its deletion takes time.
+    # Start the deletion of staging now, because no later test needs staging and the deletion takes time.
     staging.kubectl("delete", "namespace", staging.namespace, "--wait=false")
     try:
         yield pipeline
@@ -93,11 +101,11 @@ def prod(staging: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         pipeline.remove()
 
 
-def test_staging_is_pinned_deployed_and_measured(staging: Pipeline) -> None:
+def test_staging_runs_the_pinned_images_and_passes_smoke_journey_and_performance_tests(staging: Pipeline) -> None:
     staging.make("images", "PIN=yes")
     staging.make("pins-save")
     pinned = json.loads((staging.folder / "release.json").read_text())
-    # The next job has the file and the repository only.
+    # Reset the stack file, because the next job of the workflow has only release.json and the repository.
     staging.write()
     staging.make("pins-use")
     assert "answers 200" in staging.make("up").text
@@ -106,34 +114,34 @@ def test_staging_is_pinned_deployed_and_measured(staging: Pipeline) -> None:
     assert "9 requests in" in staging.make("smoke").text
     assert "the worker has summarised it, once" in staging.make("journey").text
     assert " 0 failed" in staging.make("perf").text
-    assert staging.report("perf-pipeline.json")["metrics"]["failed"]["values"]["count"] == 0
+    assert staging.read_report("perf-e2e-pipeline.json")["metrics"]["failed"]["values"]["count"] == 0
 
 
-def test_environment_beyond_its_slo_fails(staging: Pipeline) -> None:
+def test_performance_test_fails_beyond_the_slo(staging: Pipeline) -> None:
     staging.environment |= yaml.safe_load(staging.settings.read_text())["config"]["board:environment"]
     staging.environment["slo"] = SLO | {"p95": "1ms"}
     staging.write()
-    done = staging.make("perf", check=False)
+    process = staging.make("perf", check=False)
     staging.environment["slo"] = SLO
     staging.write()
-    assert done.code
-    assert "stack pipeline is beyond its SLO: " in done.text
-    assert " of 200 requests took longer than slo.p95, and 10 may" in done.text
+    assert process.code
+    assert "stack e2e-pipeline exceeds its SLO: " in process.text
+    assert " of 200 requests took longer than slo.p95, at most 10 are allowed" in process.text
 
 
 def test_drift_in_the_live_slot_is_reported(staging: Pipeline) -> None:
-    assert set(staging.up().changed) == {"unchanged"}
+    assert set(staging.up().changes) == {"unchanged"}
     slot = staging.live()["slot"]
     staging.make("drift")
     staging.kubectl("set", "env", f"deployment/api-{slot}", "LOG_LEVEL=changed-by-hand")
     drifted = staging.make("drift", check=False)
     assert drifted.code
-    assert '"debug" => "changed-by-hand"' in (staging.folder / "reports/drift-pipeline.txt").read_text()
-    assert "stack pipeline is not what it was made" in drifted.text
+    assert '"debug" => "changed-by-hand"' in (staging.folder / "reports/drift-e2e-pipeline.txt").read_text()
+    assert "stack e2e-pipeline differs from its state" in drifted.text
 
 
-def release(prod: Pipeline, version: str) -> Result:
-    """Run the steps of production.yml up to the promotion, for a release that passes every gate."""
+def release_and_watch(prod: Pipeline, version: str) -> Result:
+    """Run the steps of production.yml for a release that passes every gate, and return the result of `make watch`."""
     prod.app["version"] = version
     prod.write()
     before = prod.live()
@@ -154,41 +162,41 @@ def test_production_deploys_the_images_tested_in_staging(prod: Pipeline) -> None
     assert prod.environment["release"] == {"promote": "manual"}
     prod.make("up")
     assert prod.make("--silent", "waiting").text == ""
-    assert "no release waits on stack pipeline-prod" in prod.make("smoke", "SLOT=idle", check=False).text
-    watched = release(prod, "1.1.0")
-    assert not watched.code, watched.text
+    assert "no release waits on stack e2e-pipeline-prod" in prod.make("smoke", "SLOT=idle", check=False).text
+    watch = release_and_watch(prod, "1.1.0")
+    assert not watch.code, watch.text
     assert prod.live()["release"].startswith("1.1.0-")
 
 
 @pytest.mark.parametrize(
-    ("version", "change", "why"),
+    ("version", "change", "reason"),
     [
-        ("1.2.0", FAILS_ITS_USERS, "requests failed, and 2 may"),
-        ("1.3.0", KEEPS_ITS_USERS_WAITING, "requests took longer than slo.p99, and 2 may"),
+        ("1.2.0", FAILS_USERS, "requests failed, at most 2 are allowed"),
+        ("1.3.0", DELAYS_USERS, "requests took longer than slo.p99, at most 2 are allowed"),
     ],
     ids=["fails", "slow"],
 )
 def test_release_beyond_its_slo_is_rolled_back_automatically(
-    prod: Pipeline, version: str, change: str, why: str
+    prod: Pipeline, version: str, change: str, reason: str
 ) -> None:
-    """The release passes its gates and the smoke test of its slot, because its fault shows to users only."""
-    before, good = prod.live(), prod.app["web"]
-    prod.app["web"] = good | {"command": ["sh", "-c", NGINX.replace("{change}", change)]}
-    watched = release(prod, version)
-    prod.app["web"] = good
-    assert watched.code
-    assert why in watched.text, watched.text
-    assert f"{before['release']} is live again" in watched.text
+    """Deploy a release that fails or is slow for users only. The smoke test passes, because it sends the header X-Tiers-Slot."""
+    before, valid = prod.live(), prod.app["web"]
+    prod.app["web"] = valid | {"command": ["sh", "-c", NGINX.replace("{change}", change)]}
+    watch = release_and_watch(prod, version)
+    prod.app["web"] = valid
+    assert watch.code
+    assert reason in watch.text, watch.text
+    assert f"{before['release']} is live again" in watch.text
     assert prod.live() == before
-    switch = prod.outputs()["last_switch"]
-    assert switch["to"] == before["release"]
-    assert switch["who"].startswith("make watch: ")
+    last_switch = prod.outputs()["last_switch"]
+    assert last_switch["to"] == before["release"]
+    assert last_switch["who"].startswith("make watch: ")
 
 
-def test_pull_request_has_an_environment_until_it_is_closed(tmp_path: Path) -> None:
-    pipeline = Pipeline(tmp_path / "board", "unused", "staging")
-    pipeline.only("web", "cache")  # The cache is kept because it has a secret.
-    pipeline.pulumi("stack", "rm", "--yes", "unused", check=True)
+def test_environment_of_a_pull_request_is_deployed_and_then_removed_by_make_down(tmp_path: Path) -> None:
+    pipeline = Pipeline(tmp_path / "board", "e2e-unused", "staging")
+    pipeline.keep_tiers("web", "cache")  # Keep the cache, because the test needs a secret.
+    pipeline.pulumi("stack", "rm", "--yes", "e2e-unused", check=True)
     template = pipeline.folder / "Pulumi.staging.yaml"
     settings = yaml.safe_load(template.read_text())
     sizes = settings["config"]["board:environment"]["tiers"]
@@ -200,9 +208,9 @@ def test_pull_request_has_an_environment_until_it_is_closed(tmp_path: Path) -> N
         assert "http://board-pr-4711.localhost:8000 answers 200" in pipeline.make("up", env=name).text
         pipeline.make("smoke", env=name)
         secret = yaml.safe_load(file.read_text())["config"]["board:secrets"]["cache-password"]
-        # Another run of the pipeline has the state and the repository only.
+        # Delete the stack file, because another run of the pipeline has only the state and the repository.
         file.unlink()
-        assert set(pipeline.make("up", env=name).changed) == {"unchanged"}
+        assert set(pipeline.make("up", env=name).changes) == {"unchanged"}
         assert yaml.safe_load(file.read_text())["config"]["board:secrets"]["cache-password"] == secret
         file.unlink()
         pipeline.make("down", env=name)

@@ -1,13 +1,16 @@
-"""Stopped and removed objects come back with the next update, with and without a refresh before; checks change nothing."""
+"""Tests that `make heal` and an update restore stopped and removed objects, with and without a refresh of the state.
+
+The module also tests that `make drift` and `make status` report a stopped container and change nothing.
+"""
 
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from .stack import ClusterStack, DockerStack, Stack, deployed, eventually, on, requests_flowing
+from .stack import ClusterStack, DockerStack, Stack, create_board, deployment, eventually, steady_requests
 
-SERVES = ("gateway", "database-1", "cache-1", "{live}-api-1", "{live}-web-1", "{live}-worker-1")
+CONTAINERS = ("gateway", "database-1", "cache-1", "{live}-api-1", "{live}-web-1", "{live}-worker-1")
 OBJECTS = (
     "httproute/board",
     "httproute/board-{live}",
@@ -27,8 +30,8 @@ OBJECTS = (
 
 @pytest.fixture(scope="module")
 def docker_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
-    """Deploy the board on an engine."""
-    with deployed(on("docker", tmp_path_factory.mktemp("put-back"), "e2e-putback")) as board:
+    """Deploy the example application board on Docker."""
+    with deployment(create_board("docker", tmp_path_factory.mktemp("put-back"), "e2e-putback")) as board:
         assert isinstance(board, DockerStack)
         yield board
 
@@ -36,62 +39,65 @@ def docker_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerSta
 @pytest.fixture(scope="module")
 def cluster_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
     """Deploy the board in the lab's cluster."""
-    with deployed(on("kubernetes", tmp_path_factory.mktemp("put-back"), "e2e-putback")) as board:
+    with deployment(create_board("kubernetes", tmp_path_factory.mktemp("put-back"), "e2e-putback")) as board:
         assert isinstance(board, ClusterStack)
         yield board
 
 
-def whole(stack: Stack) -> None:
-    """Heal and update as `make up` does: the same slot answers users, and a second run changes nothing."""
+def heal_and_update(stack: Stack) -> None:
+    """Heal and update as `make up` does. Check that users get answers, and that a second heal and update change nothing."""
     stack.ci("heal")
     stack.up()
     eventually(lambda: stack.get("/api/release").status_code == 200)
     eventually(lambda: stack.get("/").status_code == 200)
     assert stack.ci("heal") == ""
-    assert set(stack.up().changed) == {"unchanged"}
+    assert set(stack.up().changes) == {"unchanged"}
 
 
-def remove(stack: DockerStack, *names: str) -> None:
+def remove_containers(stack: DockerStack, *names: str) -> None:
+    """Remove containers by force. `names` are container names without the prefix of the stack."""
     for name in names:
         stack.engine.containers.get(f"{stack.prefix}-{name}").remove(force=True)
 
 
-def test_stopped_and_removed_containers_come_back(docker_stack: DockerStack) -> None:
+def test_stopped_and_removed_containers_are_restored(docker_stack: DockerStack) -> None:
     live = docker_stack.live()["slot"]
     release = docker_stack.live()["release"]
-    for name in SERVES:
+    for name in CONTAINERS:
         docker_stack.engine.containers.get(f"{docker_stack.prefix}-{name.format(live=live)}").stop(timeout=1)
     output = docker_stack.ci("heal")
-    assert output.count("which was stopped") == len(SERVES), output
+    assert output.count("which was stopped") == len(CONTAINERS), output
     eventually(lambda: docker_stack.get("/api/release").status_code == 200, 60)
     assert docker_stack.live()["release"] == release
-    assert set(docker_stack.up().changed) == {"unchanged"}
-    remove(docker_stack, *(name.format(live=live) for name in SERVES))
-    whole(docker_stack)
+    assert set(docker_stack.up().changes) == {"unchanged"}
+    remove_containers(docker_stack, *(name.format(live=live) for name in CONTAINERS))
+    heal_and_update(docker_stack)
     assert docker_stack.live() == {"slot": live, "release": release}
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("refreshed", [False, True])
-@pytest.mark.parametrize("name", SERVES)
-def test_removed_container_comes_back(docker_stack: DockerStack, name: str, refreshed: bool) -> None:
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_removed_container_is_restored(docker_stack: DockerStack, name: str, refreshed: bool) -> None:
     before = docker_stack.live()
-    remove(docker_stack, name.format(live=before["slot"]))
+    remove_containers(docker_stack, name.format(live=before["slot"]))
     if refreshed:
         docker_stack.pulumi("refresh", "--yes", "--stack", docker_stack.name, check=True)
-    whole(docker_stack)
+    heal_and_update(docker_stack)
     assert docker_stack.live() == before
 
 
 @pytest.mark.long
-def test_release_and_rollback_work_without_pruned_one_shots(docker_stack: DockerStack) -> None:
-    """A release and a rollback after `docker container prune`: users notice nothing."""
+def test_release_and_rollback_work_after_one_shot_containers_are_pruned(docker_stack: DockerStack) -> None:
+    """Remove stopped containers as `docker container prune` does, then release and roll back under load."""
     before = docker_stack.live()
-    with requests_flowing(docker_stack) as seen:
+    with steady_requests(docker_stack) as statuses:
         for refreshed in (False, True):
-            ended = [container for container in docker_stack.containers() if container.status in ("exited", "created")]
-            assert ended
-            for entry in ended:
+            stopped = [
+                container for container in docker_stack.containers() if container.status in ("exited", "created")
+            ]
+            assert stopped
+            for entry in stopped:
                 entry.remove()
             if refreshed:
                 docker_stack.pulumi("refresh", "--yes", "--stack", docker_stack.name, check=True)
@@ -105,31 +111,31 @@ def test_release_and_rollback_work_without_pruned_one_shots(docker_stack: Docker
         docker_stack.ci("heal")
         docker_stack.up(TIERS_RELEASE="previous")
         assert docker_stack.live() == before
-    assert set(seen) <= {"200", "201"}, seen
+    assert set(statuses) <= {"200", "201"}, statuses
 
 
 @pytest.mark.long
 def test_drift_reports_a_stopped_container_and_changes_nothing(docker_stack: DockerStack) -> None:
     name = f"{docker_stack.prefix}-cache-1"
     docker_stack.engine.containers.get(name).stop(timeout=1)
-    with pytest.raises(subprocess.CalledProcessError) as drifted:
+    with pytest.raises(subprocess.CalledProcessError) as drift:
         docker_stack.ci("drift")
-    assert f"{name} is stopped" in drifted.value.stdout
+    assert f"{name} is stopped" in drift.value.stdout
     assert docker_stack.engine.containers.get(name).status == "exited"
     assert f"{name} is stopped" in docker_stack.ci("status")
     assert docker_stack.engine.containers.get(name).status == "exited"
-    whole(docker_stack)
+    heal_and_update(docker_stack)
 
 
 @pytest.mark.long
 def test_lost_protected_volume_stops_healing(docker_stack: DockerStack) -> None:
     docker_stack.environment["protect_data"] = True
     docker_stack.up()
-    remove(docker_stack, "cache-1")
+    remove_containers(docker_stack, "cache-1")
     docker_stack.engine.volumes.get(f"{docker_stack.prefix}-cache-data").remove()
     with pytest.raises(subprocess.CalledProcessError, match="") as refused:
         docker_stack.ci("heal")
-    assert "cache-data: gone from" in refused.value.stderr
+    assert "cache-data: missing on" in refused.value.stderr
     assert "make heal FORCE=data" in refused.value.stderr
     docker_stack.variables["TIERS_FORCE"] = "data"
     try:
@@ -137,17 +143,17 @@ def test_lost_protected_volume_stops_healing(docker_stack: DockerStack) -> None:
     finally:
         del docker_stack.variables["TIERS_FORCE"]
     docker_stack.environment["protect_data"] = False
-    whole(docker_stack)
+    heal_and_update(docker_stack)
 
 
 @pytest.mark.long
 def test_rollback_to_a_release_without_its_image_is_refused(docker_stack: DockerStack) -> None:
     before = docker_stack.live()
-    [old] = [
+    [old_container] = [
         container for container in docker_stack.containers() if container.name.endswith(f"-{before['slot']}-api-1")
     ]
-    image = old.attrs["Image"]
-    (docker_stack.here / docker_stack.app["api"]["build"] / "mark").write_text("another image")
+    image = old_container.attrs["Image"]
+    (docker_stack.app_folder / docker_stack.app["api"]["build"] / "mark").write_text("another image")
     docker_stack.up()
     after = docker_stack.live()
     assert after["slot"] != before["slot"]
@@ -161,43 +167,43 @@ def test_rollback_to_a_release_without_its_image_is_refused(docker_stack: Docker
     assert refused.code
     assert "can't go live again" in refused.text
     assert docker_stack.live() == after
-    whole(docker_stack)
+    heal_and_update(docker_stack)
     assert docker_stack.live() == after
     assert "nothing to go back to" in docker_stack.outputs()["go_back"]
 
 
 @pytest.mark.long
-def test_rollback_works_with_invalid_files(docker_stack: DockerStack) -> None:
+def test_rollback_succeeds_with_an_invalid_stack_file(docker_stack: DockerStack) -> None:
     docker_stack.app["version"] = "4.0.0"
     docker_stack.up()
     before = docker_stack.live()
-    good = docker_stack.environment.get("tiers", {})
-    docker_stack.environment["tiers"] = good | {"api": {"nothing": 1}}
+    valid = docker_stack.environment.get("tiers", {})
+    docker_stack.environment["tiers"] = valid | {"api": {"nothing": 1}}
     try:
         docker_stack.ci("heal")
         assert "there is no such key" in docker_stack.up(check=False).text
-        back = docker_stack.up(TIERS_RELEASE="previous")
-        assert "the files are invalid" in back.text
+        rollback = docker_stack.up(TIERS_RELEASE="previous")
+        assert "the files are invalid" in rollback.text
         assert docker_stack.live()["slot"] != before["slot"]
     finally:
-        docker_stack.environment["tiers"] = good
+        docker_stack.environment["tiers"] = valid
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("refreshed", [False, True])
 @pytest.mark.parametrize("name", OBJECTS)
-def test_deleted_object_comes_back(cluster_stack: ClusterStack, name: str, refreshed: bool) -> None:
+def test_deleted_object_is_restored(cluster_stack: ClusterStack, name: str, refreshed: bool) -> None:
     before = cluster_stack.live()
     cluster_stack.kubectl("delete", name.format(live=before["slot"]), "--wait=true")
     if refreshed:
         cluster_stack.pulumi("refresh", "--yes", "--stack", cluster_stack.name, check=True)
-    whole(cluster_stack)
+    heal_and_update(cluster_stack)
     assert cluster_stack.live() == before
 
 
-def test_deleted_deployment_of_the_live_web_comes_back(cluster_stack: ClusterStack) -> None:
+def test_deleted_deployment_of_the_live_web_is_restored(cluster_stack: ClusterStack) -> None:
     before = cluster_stack.live()
     cluster_stack.kubectl("delete", f"deployment/web-{before['slot']}")
     eventually(lambda: cluster_stack.get("/").status_code >= 500)
-    whole(cluster_stack)
+    heal_and_update(cluster_stack)
     assert cluster_stack.live() == before

@@ -1,4 +1,7 @@
-"""Restores: old data in a new database beside the current one, reached by a release and left by a rollback; and anonymised copies."""
+"""Tests of restores and of anonymised copies.
+
+A restore loads old data into a second database. The next release uses this database, and a rollback returns to the first database.
+"""
 
 import shutil
 import subprocess
@@ -13,7 +16,7 @@ import yaml
 
 from lab import s3
 
-from .stack import SECRETS, ClusterStack, DockerStack, Stack, deployed, eventually, on, requests_flowing
+from .stack import SECRETS, ClusterStack, DockerStack, Stack, create_board, deployment, eventually, steady_requests
 
 KEYS = ("backup-key", "backup-access", "backup-secret")
 
@@ -27,8 +30,8 @@ def database(stack: Stack) -> dict[str, Any]:
     return stack.environment.setdefault("tiers", {}).setdefault("database", {})
 
 
-def backed_up(stack: Stack, target: dict[str, Any]) -> None:
-    """Configure backups of the environment."""
+def configure_backups(stack: Stack, target: dict[str, Any]) -> None:
+    """Set the secrets and the target of the backups."""
     access, secret = s3.keys() if "s3" in target else ("", "")
     for name, value in zip(KEYS, (f"e2e-{stack.name}-key", access, secret), strict=True):
         if value:
@@ -37,169 +40,175 @@ def backed_up(stack: Stack, target: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def emptied() -> None:
-    """Remove the bucket's content of an earlier run: archives of a stack created again under its name must not mix."""
-    for left in (s3.HERE / "data" / s3.BUCKET).glob("board-c-*"):
-        shutil.rmtree(left)
+def empty_bucket() -> None:
+    """Remove the archives of an earlier run from the bucket, because a new stack of the same name must not use these archives."""
+    for archive in (s3.HERE / "data" / s3.BUCKET).glob("board-c-*"):
+        shutil.rmtree(archive)
 
 
-def bucket(who: str) -> dict[str, Any]:
+def bucket(client: str) -> dict[str, Any]:
+    """Return the setting `backup.target` for the lab's S3 server. `client` is a key of `lab.s3.endpoints`, such as `pods`."""
     keys = {"access_key": "backup-access", "secret_key": "backup-secret"}
-    return {"s3": {"endpoint": s3.endpoints()[who], "bucket": s3.BUCKET, **keys}}
+    return {"s3": {"endpoint": s3.endpoints()[client], "bucket": s3.BUCKET, **keys}}
 
 
-def ci(stack: Stack, module: str, *words: str, check: bool = True) -> str:
-    """Run a module of `ci`, read the stack file that it may have changed, and return its output."""
+def run_ci(stack: Stack, module: str, *words: str, check: bool = True) -> str:
+    """Run a module of `ci`, and return its output and errors. Then read the stack file again, because the module may change the file."""
     stack.write()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", f"ci.{module}", stack.name, *words],
-        cwd=stack.here, env=stack.variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=590,
+        cwd=stack.app_folder, env=stack.variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=590,
     )  # fmt: skip
-    assert not check or not done.returncode, done.stdout
+    assert not check or not process.returncode, process.stdout
     stack.environment = yaml.safe_load(stack.settings.read_text())["config"][stack.key]
-    return done.stdout
+    return process.stdout
 
 
-def bodies(stack: Stack) -> set[str]:
+def message_bodies(stack: Stack) -> set[str]:
+    """Return the texts of all messages that the api returns."""
     answer = stack.get("/api/messages?limit=100").json()
     return {message["body"] for message in (answer if isinstance(answer, list) else answer["messages"])}
 
 
-def backed_up_is(stack: DockerStack) -> str:
-    """Return the name of the database that is backed up."""
-    [holder] = [container for container in stack.containers() if container.name.endswith("-backup-1")]
-    return holder.exec_run(["printenv", "DATABASE_NAME"]).output.decode().strip()
+def backed_up_database(stack: DockerStack) -> str:
+    """Return the name of the database that the backup container saves."""
+    [backup_container] = [container for container in stack.containers() if container.name.endswith("-backup-1")]
+    return backup_container.exec_run(["printenv", "DATABASE_NAME"]).output.decode().strip()
 
 
-def released_under_load(stack: Stack) -> None:
-    """Release as usual: users notice nothing."""
-    with requests_flowing(stack) as seen:
+def release_under_load(stack: Stack) -> None:
+    """Release under load, and check that no request failed."""
+    with steady_requests(stack) as statuses:
         stack.up()
         time.sleep(1)
-    assert set(seen) <= {"200", "201"}, seen
+    assert set(statuses) <= {"200", "201"}, statuses
 
 
-def test_restore_goes_live_by_a_release_and_is_left_by_a_rollback(folder: Path) -> None:
-    with deployed_with_backups(on("docker", folder, "e2e-restore"), {"volume": True}) as stack:
+def test_release_uses_the_restored_database_and_rollback_uses_the_first_database(folder: Path) -> None:
+    with deployment_with_backups(create_board("docker", folder, "e2e-restore"), {"volume": True}) as stack:
         stack.post("before")
-        ci(stack, "backup", "backup")
+        run_ci(stack, "backup", "backup")
         stack.post("after")
 
-        output = ci(stack, "restore", "latest")
+        output = run_ci(stack, "restore", "latest")
         assert "equal what was saved" in output
-        # The live database is unchanged, and the restored one is another database.
-        assert {"before", "after"} <= bodies(stack)
+        # The live database is unchanged, and the restored database has another name.
+        assert {"before", "after"} <= message_bodies(stack)
         assert database(stack)["name"].startswith("board_r")
 
-        released_under_load(stack)
-        eventually(lambda: "before" in bodies(stack))
-        assert "after" not in bodies(stack)
-        assert backed_up_is(stack) == database(stack)["name"]
+        release_under_load(stack)
+        eventually(lambda: "before" in message_bodies(stack))
+        assert "after" not in message_bodies(stack)
+        assert backed_up_database(stack) == database(stack)["name"]
 
         stack.up(TIERS_RELEASE="previous")
-        assert {"before", "after"} <= bodies(stack)
-        assert backed_up_is(stack) == "board"
+        assert {"before", "after"} <= message_bodies(stack)
+        assert backed_up_database(stack) == "board"
 
 
-def deployed_with_backups(stack: Stack, target: dict[str, Any]) -> Any:
-    backed_up(stack, target)
-    return deployed(stack)
+def deployment_with_backups(stack: Stack, target: dict[str, Any]) -> Any:
+    """Configure backups, and return the context manager that deploys the stack."""
+    configure_backups(stack, target)
+    return deployment(stack)
 
 
 @pytest.mark.long
 def test_damaged_backup_is_not_restored(folder: Path) -> None:
-    with deployed_with_backups(on("docker", folder, "e2e-broken"), {"volume": True}) as stack:
+    with deployment_with_backups(create_board("docker", folder, "e2e-broken"), {"volume": True}) as stack:
         stack.post("before")
-        ci(stack, "backup", "backup")
-        [holder] = [container for container in stack.containers() if container.name.endswith("-backup-1")]
+        run_ci(stack, "backup", "backup")
+        [backup_container] = [container for container in stack.containers() if container.name.endswith("-backup-1")]
         damage = (
             "import glob\n"
             "for name in glob.glob('/var/lib/backup/data/*/*'):\n"
             "  with open(name, 'r+b') as file: file.seek(40); file.write(bytes(64))"
         )
-        code, output = holder.exec_run(["sh", "-c", f'chmod -R u+w /var/lib/backup; python3 -c "{damage}"'])
+        code, output = backup_container.exec_run(["sh", "-c", f'chmod -R u+w /var/lib/backup; python3 -c "{damage}"'])
         assert not code, output
-        assert "restore: " in ci(stack, "restore", "latest", check=False)
+        assert "restore: " in run_ci(stack, "restore", "latest", check=False)
         assert "name" not in database(stack)
-        assert "there is no backup nowhere" in ci(stack, "restore", "nowhere", check=False)
+        assert "there is no backup nowhere" in run_ci(stack, "restore", "nowhere", check=False)
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("emptied")
+@pytest.mark.usefixtures("empty_bucket")
 def test_data_of_another_environment_is_anonymised(tmp_path: Path) -> None:
     source = DockerStack(tmp_path / "source", "e2e-source")
     source.environment |= {"reload": False, "seed": False}
     copy = DockerStack(tmp_path / "copy", "e2e-copy")
     copy.environment |= {"reload": False, "seed": False}
-    with deployed_with_backups(source, bucket("containers")), deployed_with_backups(copy, bucket("containers")):
+    with deployment_with_backups(source, bucket("containers")), deployment_with_backups(copy, bucket("containers")):
         source.post("what a person wrote")
-        ci(source, "backup", "backup")
-        # A restore reads both stack files from one state, as in a team.
-        (copy.here / source.settings.name).write_text(source.settings.read_text())
+        run_ci(source, "backup", "backup")
+        # Put the stack file and the state of `source` beside those of `copy`: in practice both stacks share one repository and one backend.
+        (copy.app_folder / source.settings.name).write_text(source.settings.read_text())
         state = Path(".pulumi", "stacks", "board", f"{source.name}.json")
         (copy.folder / ".state" / state).write_text((source.folder / ".state" / state).read_text())
 
-        assert "is nobody's copy" in ci(copy, "restore", "--from", source.name, check=False)
+        assert "because copy_of is not set" in run_ci(copy, "restore", "--from", source.name, check=False)
         database(copy)["copy_of"] = source.name
-        assert "there is no backup verified" in ci(copy, "restore", "--from", source.name, check=False)
-        ci(source, "backup", "verify")
+        assert "there is no backup verified" in run_ci(copy, "restore", "--from", source.name, check=False)
+        run_ci(source, "backup", "verify")
         anonymise = copy.app["database"].pop("anonymise")
-        assert "app.database.anonymise" in ci(copy, "restore", "--from", source.name, check=False)
+        assert "app.database.anonymise" in run_ci(copy, "restore", "--from", source.name, check=False)
         copy.app["database"]["anonymise"] = anonymise
 
-        ci(copy, "restore", "--from", source.name)
-        released_under_load(copy)
-        # Messages written here since, under load, are left out.
-        assert {entry[:9] for entry in bodies(copy) if not entry.startswith("message ")} == {"Message 1"}
-        # In the other direction: the source has no copy_of.
-        assert "is nobody's copy" in ci(source, "restore", "--from", copy.name, check=False)
-        # The key of the source's backups is nowhere in the copy.
-        for holder in (container for container in copy.containers() if container.name.endswith("-backup-1")):
-            assert f"e2e-{source.name}-key" not in holder.exec_run("grep -r . /tmp /run/secrets").output.decode()
+        run_ci(copy, "restore", "--from", source.name)
+        release_under_load(copy)
+        # Ignore the messages that the load has written.
+        assert {entry[:9] for entry in message_bodies(copy) if not entry.startswith("message ")} == {"Message 1"}
+        # Copying in the other direction is refused, because the environment of the source has no key `copy_of`.
+        assert "because copy_of is not set" in run_ci(source, "restore", "--from", copy.name, check=False)
+        # Check that no backup container of the copy has the backup key of the source.
+        for backup_container in (container for container in copy.containers() if container.name.endswith("-backup-1")):
+            assert (
+                f"e2e-{source.name}-key" not in backup_container.exec_run("grep -r . /tmp /run/secrets").output.decode()
+            )
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("emptied")
+@pytest.mark.usefixtures("empty_bucket")
 def test_database_cluster_is_restored_to_any_moment(folder: Path) -> None:
     stack = ClusterStack(folder, "e2e-moment")
     stack.environment |= {"reload": False, "seed": False, "protect_data": False}
     stack.environment["kubernetes"]["apart"] = "anywhere"
-    # A container of the pooler has no limits of its own, and the namespace has a quota.
+    # Set default limits, because the namespace's quota requires limits and a container of the pooler has none.
     stack.environment["kubernetes"]["namespace"]["limits"] = {"cpu": 0.5, "memory": "256Mi"}
     database(stack)["ha"] = True
-    with deployed_with_backups(stack, bucket("pods")):
+    with deployment_with_backups(stack, bucket("pods")):
         stack.post("first")
-        eventually(lambda: first_backup(stack), 300)
+        eventually(lambda: has_completed_backup(stack), 300)
         assert "every change of the database is archived: from 20" in stack.ci("check")
         time.sleep(2)
         moment = datetime.now(UTC)
         time.sleep(2)
         stack.post("second")
-        ci(stack, "restore", moment.isoformat())
-        assert {"first", "second"} <= bodies(stack)
-        released_under_load(stack)
-        assert "first" in bodies(stack)
-        assert "second" not in bodies(stack)
+        run_ci(stack, "restore", moment.isoformat())
+        assert {"first", "second"} <= message_bodies(stack)
+        release_under_load(stack)
+        assert "first" in message_bodies(stack)
+        assert "second" not in message_bodies(stack)
         stack.up(TIERS_RELEASE="previous")
-        assert {"first", "second"} <= bodies(stack)
-        # The server that replayed the changes is gone.
+        assert {"first", "second"} <= message_bodies(stack)
+        # Check that the restore has removed its temporary database server.
         assert stack.kubectl("get", "clusters.postgresql.cnpg.io", "--output=name").split() == [
             "cluster.postgresql.cnpg.io/database-ha"
         ]
-        assert "in the future" in ci(stack, "restore", "2999-01-01T00:00:00Z", check=False)
-        no_secret_is_leaked(stack, {*s3.keys(), f"e2e-{stack.name}-key", *SECRETS.values()})
-        # The bucket's content can't be read without the key.
-        archived = [
+        assert "in the future" in run_ci(stack, "restore", "2999-01-01T00:00:00Z", check=False)
+        check_no_secret_is_leaked(stack, {*s3.keys(), f"e2e-{stack.name}-key", *SECRETS.values()})
+        # Check that rclone has encrypted all archived files.
+        archived_files = [
             file for file in (s3.HERE / "data" / s3.BUCKET / "board-e2e-moment-changes").rglob("*") if file.is_file()
         ]
-        assert archived
-        assert all(file.read_bytes()[:6] == b"RCLONE" for file in archived)
+        assert archived_files
+        assert all(file.read_bytes()[:6] == b"RCLONE" for file in archived_files)
 
 
-def no_secret_is_leaked(stack: ClusterStack, secrets: set[str]) -> None:
-    """Assert that no secret is in the state, in objects, events, logs or processes; Secrets may have them.
+def check_no_secret_is_leaked(stack: ClusterStack, secrets: set[str]) -> None:
+    """Check that the state, Kubernetes objects, events, logs and processes contain no secret value. Secret objects are not checked.
 
-    The archive proxy is an exception: rclone reads its keys from environment variables only (docs/secrets-and-state.md).
+    Processes of the archive proxy (rclone) are not checked either, because rclone reads its keys only from environment variables
+    (docs/secrets-and-state.md).
     """
     kinds = (
         "all,configmaps,events,clusters.postgresql.cnpg.io,poolers.postgresql.cnpg.io,objectstores.barmancloud.cnpg.io"
@@ -213,13 +222,14 @@ def no_secret_is_leaked(stack: ClusterStack, secrets: set[str]) -> None:
         sources[f"{pod}'s processes"] = stack.kubectl(
             "exec", pod, "--", "sh", "-c", "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'", check=False
         )
-    # The archive proxy also shows that the environment of processes is really read, not only that of the reader itself.
-    vault = sources.pop("pod/vault-0's processes")
-    assert "RCLONE_CONFIG_STORE_SECRET_ACCESS_KEY=" in vault
+    # Check that the command above can read the environment of processes: the environment of the archive proxy contains a key.
+    proxy_processes = sources.pop("pod/vault-0's processes")
+    assert "RCLONE_CONFIG_STORE_SECRET_ACCESS_KEY=" in proxy_processes
     assert not [source for source, text in sources.items() for secret in secrets if secret in text]
 
 
-def first_backup(stack: ClusterStack) -> bool:
+def has_completed_backup(stack: ClusterStack) -> bool:
+    """Return whether a base backup of the database cluster is completed."""
     return "completed" in stack.kubectl(
         "get", "backups.postgresql.cnpg.io", "--output=jsonpath={.items[*].status.phase}"
     )

@@ -1,4 +1,7 @@
-"""Scans for secrets, known vulnerabilities and contents, by programs that take long to build: with --soak only."""
+"""Tests of the scans for secrets and vulnerabilities, and of the lists of the contents of images (SBOM).
+
+The tests run only with --soak, because building the scanners takes long.
+"""
 
 import json
 import subprocess
@@ -7,8 +10,8 @@ from pathlib import Path
 from .test_pipeline import Pipeline
 
 
-def test_removed_secret_is_found_in_history(tmp_path: Path) -> None:
-    pipeline = Pipeline(tmp_path / "board", "pipeline-scan", "staging")
+def test_secret_removed_from_a_file_is_found_in_git_history(tmp_path: Path) -> None:
+    pipeline = Pipeline(tmp_path / "board", "e2e-pipeline-scan", "staging")
     for text in (f"key = {'AKIA'}{'Q3EGRIZ7TXPL5WVB'}", "nothing"):
         (pipeline.folder / "settings.py").write_text(f"{text}\n")
         for words in (["init"], ["add", "settings.py"], ["commit", "--message", text[:7]]):
@@ -19,24 +22,24 @@ def test_removed_secret_is_found_in_history(tmp_path: Path) -> None:
     assert "leaks found: 1" in scan.text
 
 
-def test_audit_without_advisories_fails(tmp_path: Path) -> None:
-    pipeline = Pipeline(tmp_path / "board", "pipeline-audit", "staging")
-    nobody = "http://127.0.0.1:9"
-    done = pipeline.make(
-        "audit", check=False, HTTPS_PROXY=nobody, HTTP_PROXY=nobody, TRIVY_CACHE_DIR=str(tmp_path / "cache")
+def test_audit_fails_if_advisories_cannot_be_downloaded(tmp_path: Path) -> None:
+    pipeline = Pipeline(tmp_path / "board", "e2e-pipeline-audit", "staging")
+    closed_port = "http://127.0.0.1:9"
+    process = pipeline.make(
+        "audit", check=False, HTTPS_PROXY=closed_port, HTTP_PROXY=closed_port, TRIVY_CACHE_DIR=str(tmp_path / "cache")
     )
-    assert done.code
-    assert "failed to download vulnerability DB" in done.text
+    assert process.code
+    assert "failed to download vulnerability DB" in process.text
 
 
 def test_contents_of_an_image_are_written_to_an_sbom(tmp_path: Path) -> None:
-    pipeline = Pipeline(tmp_path / "board", "pipeline-parts", "staging")
+    pipeline = Pipeline(tmp_path / "board", "e2e-pipeline-parts", "staging")
     pipeline.make("images", "PIN=yes")
     pipeline.make("sbom")
-    built = json.loads(pipeline.make("--silent", "built").text.partition("=")[2])
-    assert [entry["name"].rpartition("/")[2] for entry in built] == ["board-web", "board-api"]
-    pinned = pipeline.settings.read_text()
-    for entry in built:
-        parts = json.loads((pipeline.folder / entry["sbom"]).read_text())["components"]
-        assert {"nginx", "fastapi"} & {part["name"] for part in parts}
-        assert entry["digest"] in pinned
+    built_images = json.loads(pipeline.make("--silent", "built").text.partition("=")[2])
+    assert [entry["name"].rpartition("/")[2] for entry in built_images] == ["board-web", "board-api"]
+    stack_file = pipeline.settings.read_text()
+    for entry in built_images:
+        components = json.loads((pipeline.folder / entry["sbom"]).read_text())["components"]
+        assert {"nginx", "fastapi"} & {component["name"] for component in components}
+        assert entry["digest"] in stack_file

@@ -1,4 +1,4 @@
-"""State and secrets: another backend, another secrets provider, another passphrase, and lost state."""
+"""Tests of state and secrets: state in a bucket, another secrets provider or passphrase, and a lost state or passphrase."""
 
 import json
 import re
@@ -12,20 +12,20 @@ import requests
 
 from lab import aws
 
-from .stack import SECRETS, DockerStack, deployed, eventually, free_port
+from .stack import SECRETS, DockerStack, deployment, eventually, free_port
 
 pytestmark = pytest.mark.long
 
 
 class CloudStack(DockerStack):
-    """A stack with its state in a bucket and its secrets under a key of a key service."""
+    """A stack whose state is in a bucket and whose secrets are encrypted by a key of a key service."""
 
-    keeper = "awskms://alias/tiers?region=us-east-1"
+    secrets_provider = "awskms://alias/tiers?region=us-east-1"
 
 
 @pytest.fixture(scope="module")
-def cloud() -> Iterator[str]:
-    """Start the stand-in for S3 and KMS with a bucket and a key, and yield its address."""
+def cloud_address() -> Iterator[str]:
+    """Start the stand-in for S3 and KMS, create a bucket and a key, and yield the address (host:port)."""
     address = f"127.0.0.1:{free_port()}"
     host, _, port = address.partition(":")
     if not aws.SERVER.exists():
@@ -35,34 +35,34 @@ def cloud() -> Iterator[str]:
     )
     try:
         eventually(lambda: requests.put(f"http://{address}/tiers", timeout=5).ok)
-        key = kms(address, "CreateKey")["KeyMetadata"]["KeyId"]
-        kms(address, "CreateAlias", AliasName="alias/tiers", TargetKeyId=key)
+        key = call_kms(address, "CreateKey")["KeyMetadata"]["KeyId"]
+        call_kms(address, "CreateAlias", AliasName="alias/tiers", TargetKeyId=key)
         yield address
     finally:
         server.terminate()
         server.wait()
 
 
-def kms(address: str, verb: str, **parameters: str) -> dict[str, dict[str, str]]:
-    """Send a request to the key service."""
-    headers = {"X-Amz-Target": f"TrentService.{verb}", **signed("kms")}
+def call_kms(address: str, verb: str, **parameters: str) -> dict[str, dict[str, str]]:
+    """Send a request to the stand-in for KMS, and return its answer."""
+    headers = {"X-Amz-Target": f"TrentService.{verb}", **service_header("kms")}
     answer = requests.post(f"http://{address}/", json=parameters, headers=headers, timeout=10)
     answer.raise_for_status()
     return json.loads(answer.text or "{}")
 
 
-def signed(service: str) -> dict[str, str]:
-    """Return the header that names the service of a request; the stand-in checks nothing else."""
+def service_header(service: str) -> dict[str, str]:
+    """Return an Authorization header for a service. The stand-in reads only the name of the service from this header."""
     return {"Authorization": f"AWS4-HMAC-SHA256 Credential=e2e/20260101/us-east-1/{service}/aws4_request"}
 
 
 @pytest.fixture(scope="module")
-def stack(cloud: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
+def stack(cloud_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
     board = CloudStack(
         tmp_path_factory.mktemp("state"),
-        "state",
-        PULUMI_BACKEND_URL=f"s3://tiers?region=us-east-1&endpoint={cloud}&disableSSL=true&s3ForcePathStyle=true",
-        AWS_ENDPOINT_URL=f"http://{cloud}",
+        "e2e-state",
+        PULUMI_BACKEND_URL=f"s3://tiers?region=us-east-1&endpoint={cloud_address}&disableSSL=true&s3ForcePathStyle=true",
+        AWS_ENDPOINT_URL=f"http://{cloud_address}",
         AWS_ACCESS_KEY_ID="e2e",
         AWS_SECRET_ACCESS_KEY="e2e",
     )
@@ -74,63 +74,65 @@ def stack(cloud: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dock
         board.destroy(check=False)
 
 
-def test_state_is_in_a_bucket_and_secrets_are_under_a_key(stack: DockerStack, cloud: str) -> None:
-    assert set(stack.up().changed) == {"unchanged"}
-    state = requests.get(f"http://{cloud}/tiers/.pulumi/stacks/board/state.json", headers=signed("s3"), timeout=10)
+def test_state_is_in_a_bucket_and_secrets_are_encrypted_by_a_key(stack: DockerStack, cloud_address: str) -> None:
+    assert set(stack.up().changes) == {"unchanged"}
+    state = requests.get(
+        f"http://{cloud_address}/tiers/.pulumi/stacks/board/e2e-state.json", headers=service_header("s3"), timeout=10
+    )
     assert state.ok
     assert "awskms://alias/tiers" in state.text
-    written = state.text + stack.settings.read_text()
-    assert not [value for value in SECRETS.values() if value in written]
+    stored_text = state.text + stack.settings.read_text()
+    assert not [value for value in SECRETS.values() if value in stored_text]
     assert not (stack.folder / ".state" / ".pulumi").exists()
     assert stack.ci("heal") == ""
 
 
-def test_changed_secrets_provider_or_passphrase_is_no_release(stack: DockerStack) -> None:
+def test_changed_secrets_provider_or_passphrase_causes_no_release(stack: DockerStack) -> None:
     stack.variables["PULUMI_CONFIG_PASSPHRASE"] = "the first"
-    kept_by(stack, "passphrase")
-    assert set(stack.up().changed) == {"unchanged"}
-    kept_by(stack, "passphrase", "the second")
+    change_secrets_provider(stack, "passphrase")
+    assert set(stack.up().changes) == {"unchanged"}
+    change_secrets_provider(stack, "passphrase", "the second")
     assert "incorrect passphrase" in stack.up(check=False).text
     stack.variables["PULUMI_CONFIG_PASSPHRASE"] = "the second"
-    assert set(stack.up().changed) == {"unchanged"}
+    assert set(stack.up().changes) == {"unchanged"}
 
 
-def kept_by(stack: DockerStack, keeper: str, passphrase: str = "") -> None:
+def change_secrets_provider(stack: DockerStack, secrets_provider: str, passphrase: str = "") -> None:
     subprocess.run(
-        ["pulumi", "stack", "change-secrets-provider", keeper, "--stack", stack.name],
+        ["pulumi", "stack", "change-secrets-provider", secrets_provider, "--stack", stack.name],
         cwd=stack.folder, env=stack.variables, input=f"{passphrase}\n", text=True, capture_output=True, check=True,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def bereft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
-    """Deploy a stack that loses its passphrase, and then its state."""
-    stack = DockerStack(tmp_path_factory.mktemp("bereft"), "e2e-lost")
+def lossy_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
+    """Deploy a stack whose passphrase and state are lost in the tests."""
+    stack = DockerStack(tmp_path_factory.mktemp("lossy"), "e2e-lost")
     stack.environment |= {"reload": False, "seed": False}
-    with deployed(stack):
+    with deployment(stack):
         yield stack
-    assert stack.left() == []
+    assert stack.leftovers() == []
 
 
-def test_lost_passphrase_loses_no_secret(bereft: DockerStack) -> None:
-    before = bereft.live()
-    bereft.variables["PULUMI_CONFIG_PASSPHRASE"] = "another"
-    assert "incorrect passphrase" in bereft.up(check=False).text
-    settings = re.sub(r"^encryptionsalt:.*\n|^ *secure:.*\n", "", bereft.settings.read_text(), flags=re.MULTILINE)
-    bereft.settings.write_text(settings)
+def test_secrets_are_read_from_a_container_after_the_passphrase_is_lost(lossy_stack: DockerStack) -> None:
+    before = lossy_stack.live()
+    lossy_stack.variables["PULUMI_CONFIG_PASSPHRASE"] = "another"
+    assert "incorrect passphrase" in lossy_stack.up(check=False).text
+    settings = re.sub(r"^encryptionsalt:.*\n|^ *secure:.*\n", "", lossy_stack.settings.read_text(), flags=re.MULTILINE)
+    lossy_stack.settings.write_text(settings)
     for name in SECRETS:
-        [api] = [container for container in bereft.containers() if container.name.endswith("blue-api-1")]
+        [api] = [container for container in lossy_stack.containers() if container.name.endswith("blue-api-1")]
         value = api.exec_run(["cat", f"/run/secrets/{name}"]).output.decode()
-        bereft.pulumi("config", "set", "--secret", "--path", f"secrets.{name}", value, check=True)
-    assert "run `pulumi up`" in bereft.ci("reseal")
-    running = bereft.generations("blue")
-    bereft.up()
-    assert (bereft.live(), bereft.generations("blue")) == (before, running)
-    assert set(bereft.up().changed) == {"unchanged"}
+        lossy_stack.pulumi("config", "set", "--secret", "--path", f"secrets.{name}", value, check=True)
+    assert "run `pulumi up`" in lossy_stack.ci("reseal")
+    running = lossy_stack.generations("blue")
+    lossy_stack.up()
+    assert (lossy_stack.live(), lossy_stack.generations("blue")) == (before, running)
+    assert set(lossy_stack.up().changes) == {"unchanged"}
 
 
-def test_lost_state_without_a_copy_is_rebuilt_around_the_data(bereft: DockerStack) -> None:
-    stack = bereft
+def test_lost_state_without_a_copy_is_recreated_without_data_loss(lossy_stack: DockerStack) -> None:
+    stack = lossy_stack
     message = stack.post("outlives the state")["id"]
     before, settings = stack.live(), stack.settings.read_text()
     shutil.rmtree(stack.folder / ".state")
@@ -140,14 +142,14 @@ def test_lost_state_without_a_copy_is_rebuilt_around_the_data(bereft: DockerStac
     with pytest.raises(subprocess.CalledProcessError) as refused:
         stack.ci("heal")
     assert "the state of stack e2e-lost is empty" in refused.value.stderr
-    assert stack.live() == before, "healing with another backend must not touch the live slot"
+    assert stack.live() == before, "healing with an empty state must not touch the live slot"
     stack.variables["TIERS_FORCE"] = "state"
     assert "removed board-e2e-lost-blue-api-1" in stack.ci("heal")
     stack.variables.pop("TIERS_FORCE")
     stack.up()
     assert stack.live() == before
     assert stack.get(f"/api/messages/{message}").json()["body"] == "outlives the state"
-    assert set(stack.up().changed) == {"unchanged"}
+    assert set(stack.up().changes) == {"unchanged"}
 
 
 def test_lost_state_is_restored_from_its_copy(stack: DockerStack, tmp_path: Path) -> None:
@@ -158,7 +160,7 @@ def test_lost_state_is_restored_from_its_copy(stack: DockerStack, tmp_path: Path
     stack.pulumi("stack", "init", stack.name, check=True)
     stack.settings.write_text(settings)
     stack.pulumi("stack", "import", "--stack", stack.name, "--file", str(copy), check=True)
-    assert set(stack.up().changed) == {"unchanged"}
+    assert set(stack.up().changes) == {"unchanged"}
     assert stack.live() == before
     stack.destroy()
-    assert stack.left() == []
+    assert stack.leftovers() == []

@@ -1,4 +1,4 @@
-"""kube-score and kubeconform on every object of staging and prod, of a first release and of a second beside it."""
+"""Tests that check the objects of staging and prod, with a release in each slot, by kube-score and kubeconform."""
 
 import json
 import subprocess
@@ -11,66 +11,69 @@ import yaml
 from tests.unit.program import Deployment, first, second
 
 ACCEPTED = {
-    "deployment-targeted-by-hpa-does-not-have-replicas-configured": "It is begun with the autoscaler's least, else all "
-    "traffic would move to the one pod that is Kubernetes' default; from then on the field is ignored, the autoscaler's.",
-    "deployment-has-host-podantiaffinity": "Topology spread constraints spread over hosts and zones, and say so of both.",
-    "container-image-pull-policy": "An image named by its digest can't change: asking the registry each time a pod starts "
-    "would only add the registry to what a restart depends on. Images named by a tag are asked for.",
+    "deployment-targeted-by-hpa-does-not-have-replicas-configured": "A Deployment is created with the autoscaler's "
+    "minimum, because Kubernetes' default is one pod, which would get all traffic. After that only the autoscaler changes the field.",
+    "deployment-has-host-podantiaffinity": "Topology spread constraints spread the pods over hosts and zones.",
+    "container-image-pull-policy": "An image named by its digest can't change. With `Always` each start of a pod would need "
+    "the registry. Images named by a tag are always pulled.",
 }
-"""Findings of kube-score that are accepted, with the reason."""
-OPERATED = {("NetworkPolicy/networking.k8s.io/v1/board-prod/database-ha", "networkpolicy-targets-pod")}
-"""Findings that miss an operator's objects: here the instances that the policy selects."""
+"""Accepted findings of kube-score (check → reason)."""
+ACCEPTED_OBJECTS = {("NetworkPolicy/networking.k8s.io/v1/board-prod/database-ha", "networkpolicy-targets-pod")}
+"""Accepted findings of single objects, as (object, check).
+
+The NetworkPolicy selects pods that an operator creates, so kube-score does not see these pods.
+"""
 
 
-def objects(*deployed: Deployment) -> list[dict[str, Any]]:
-    manifests = [entry.inputs for one in deployed for entry in one.objects if entry.inputs]
+def objects(*deployments: Deployment) -> list[dict[str, Any]]:
+    manifests = [entry.inputs for deployment in deployments for entry in deployment.objects if entry.inputs]
     assert len(manifests) > 40
     return manifests
 
 
 @pytest.fixture(scope="module", params=["staging", "prod"])
 def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the objects of both slots; those they share are written once."""
-    both = objects(first(request.param), second(request.param))
-    once = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in both}
+    """Write the objects of both slots to one file without duplicates, and return the path of the file."""
+    both_slots = objects(first(request.param), second(request.param))
+    by_name = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in both_slots}
     file = tmp_path_factory.mktemp("manifests") / f"{request.param}.yaml"
-    file.write_text(yaml.safe_dump_all(once.values()))
+    file.write_text(yaml.safe_dump_all(by_name.values()))
     return file
 
 
 def test_kube_score_reports_accepted_findings_only(manifests: Path) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         ["kube-score", "score", "--output-format", "json", "--kubernetes-version", "v1.34", str(manifests)],
         capture_output=True,
         text=True,
         timeout=120,
     )
-    checked = [(entry["object_name"], check) for entry in json.loads(done.stdout) for check in entry["checks"]]
+    checked = [(entry["object_name"], check) for entry in json.loads(process.stdout) for check in entry["checks"]]
     assert len(checked) > 200
-    # Grades: 1 critical, 5 warning, 7 almost fine, 10 fine.
-    bad = {(name, check["check"]["id"]) for name, check in checked if not check["skipped"] and check["grade"] < 7}
-    assert {what for _, what in bad - OPERATED} <= set(ACCEPTED), sorted(bad)
+    # The grades of kube-score are 1 (critical), 5 (warning), 7 (almost fine) and 10 (fine).
+    findings = {(name, check["check"]["id"]) for name, check in checked if not check["skipped"] and check["grade"] < 7}
+    assert {check for _, check in findings - ACCEPTED_OBJECTS} <= set(ACCEPTED), sorted(findings)
 
 
 def test_every_accepted_finding_of_kube_score_still_occurs() -> None:
-    """An accepted finding that does not occur any more must be removed."""
+    """Check that kube-score still reports each accepted finding. If this test fails, remove the finding from `ACCEPTED`."""
     text = yaml.safe_dump_all(objects(first("prod")))
-    done = subprocess.run(
+    process = subprocess.run(
         ["kube-score", "score", "--output-format", "ci", "-"], input=text, capture_output=True, text=True, timeout=120
     )
-    assert "ImagePullPolicy is not set to Always" in done.stdout
-    assert "is targeted by a HPA" in done.stdout
-    assert "The NetworkPolicys selector doesn't match any pods" in done.stdout
-    assert "podAntiAffinity" in done.stdout
+    assert "ImagePullPolicy is not set to Always" in process.stdout
+    assert "is targeted by a HPA" in process.stdout
+    assert "The NetworkPolicys selector doesn't match any pods" in process.stdout
+    assert "podAntiAffinity" in process.stdout
 
 
 def test_every_object_matches_the_schemas_of_the_cluster(manifests: Path, tmp_path: Path) -> None:
-    """kubeconform validates strictly against the API server's own OpenAPI document."""
+    """Validate the objects strictly against the OpenAPI document of the cluster's API server."""
     schemas(tmp_path)
     location = str(tmp_path / "{{.ResourceKind}}{{.KindSuffix}}.json")
     command = ["kubeconform", "-strict", "-summary", "-output", "json", "-schema-location", location]
-    done = subprocess.run([*command, str(manifests)], capture_output=True, text=True, timeout=120)
-    report = json.loads(done.stdout)
+    process = subprocess.run([*command, str(manifests)], capture_output=True, text=True, timeout=120)
+    report = json.loads(process.stdout)
     assert (report["summary"]["invalid"], report["summary"]["errors"], report["summary"]["skipped"]) == (0, 0, 0), (
         report
     )
@@ -79,24 +82,24 @@ def test_every_object_matches_the_schemas_of_the_cluster(manifests: Path, tmp_pa
 
 def test_kubeconform_finds_a_misspelled_field(tmp_path: Path) -> None:
     schemas(tmp_path)
-    [wrong] = [entry for entry in objects(first("staging")) if entry["kind"] == "PodDisruptionBudget"][:1]
-    wrong = wrong | {"spec": wrong["spec"] | {"maxUnavialable": 1}}
+    [budget] = [entry for entry in objects(first("staging")) if entry["kind"] == "PodDisruptionBudget"][:1]
+    budget = budget | {"spec": budget["spec"] | {"maxUnavialable": 1}}
     location = str(tmp_path / "{{.ResourceKind}}{{.KindSuffix}}.json")
-    done = subprocess.run(
+    process = subprocess.run(
         ["kubeconform", "-strict", "-schema-location", location],
-        input=yaml.safe_dump(wrong), capture_output=True, text=True, timeout=60,
+        input=yaml.safe_dump(budget), capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert done.returncode
-    assert "maxUnavialable" in done.stdout
+    assert process.returncode
+    assert "maxUnavialable" in process.stdout
 
 
 def schemas(folder: Path) -> None:
-    """Write the cluster's OpenAPI document as the JSON Schemas that kubeconform reads: one for each kind, which refer to one file."""
-    done = subprocess.run(
+    """Write the cluster's OpenAPI document as JSON Schemas for kubeconform: one file with all definitions, and one file for each kind."""
+    process = subprocess.run(
         ["kubectl", "--context", "lab", "get", "--raw", "/openapi/v2"], capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 0, done.stderr
-    definitions: dict[str, Any] = json.loads(done.stdout)["definitions"]
+    assert process.returncode == 0, process.stderr
+    definitions: dict[str, Any] = json.loads(process.stdout)["definitions"]
     for definition in definitions.values():
         if "properties" in definition:
             definition.setdefault("additionalProperties", False)

@@ -1,4 +1,7 @@
-"""Results of the run of the examples, written to reports/examples.json; ci/matrix.py makes examples/README.md of them."""
+"""Recorder that writes the results of test_examples.py to reports/examples.json.
+
+ci/matrix.py generates examples/README.md from reports/examples.json.
+"""
 
 import json
 import subprocess
@@ -13,13 +16,16 @@ FILE = ROOT / "reports" / "examples.json"
 MODULE = "test_examples.py"
 
 
-class Seen:
-    """Recorder of one result for each check of each application on each platform, with its commit. A partial run replaces its part only."""
+class ResultRecorder:
+    """Pytest plugin that records the result of each check with its application, its platform and the commit.
+
+    A run of pytest with only some checks replaces the results of these checks. The file keeps the earlier results of all other checks.
+    """
 
     def __init__(self) -> None:
         self.cells: dict[str, dict[str, Any]] = {}
-        changed = _git("status", "--porcelain", "--untracked-files=no")
-        self.commit = _git("rev-parse", "--short", "HEAD") + (" and changes" if changed else "")
+        changed_files = _git("status", "--porcelain", "--untracked-files=no")
+        self.commit = _git("rev-parse", "--short", "HEAD") + (" and changes" if changed_files else "")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Any:

@@ -42,6 +42,9 @@ down: venv ## Remove the environment (ENV=dev); refused while its data is protec
 shell: venv ## Open a shell in which plain `pulumi` uses the same state, passphrase and plugins as make
 	@$(RUNNER) $@
 
+secrets: venv ## Create the stack ENV, generate its missing passwords, and ask for its other missing secrets
+	@$(RUNNER) $@
+
 images: venv ## Build and push the images of ENV; if images are pinned (or PIN=yes), write their digests to its stack file
 	@$(RUNNER) $@
 
@@ -244,4 +247,4 @@ venv: .venv/.installed
 	@touch $@
 
 .PHONY: help load scan-tools test fuzz e2e e2e-data matrix screenshots soak bench lab lab-cluster lab-down doctor docs documents venv
-.PHONY: up down shell images back promote status reseal logs exec console trace preview-comment heal dashboard new import waiting smoke journey check backup backups verify move reopen restore refresh perf watch preview drift drift-issue deployed pins-save pins-use pins-recall build sbom built scan audit prose
+.PHONY: up down shell secrets images back promote status reseal logs exec console trace preview-comment heal dashboard new import waiting smoke journey check backup backups verify move reopen restore refresh perf watch preview drift drift-issue deployed pins-save pins-use pins-recall build sbom built scan audit prose

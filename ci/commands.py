@@ -105,16 +105,16 @@ def _logs(call: Call) -> None:
         logs.main(call.env, call["SERVICE"], call["SLOT"], call["SINCE"], call["FOLLOW"])
 
 
-def _exec(call: Call) -> int:
+def _exec(call: Call) -> None:
     from . import container
 
-    return container.execute(call.env, call["SERVICE"], call["CMD"], call["SLOT"])
+    container.execute(call.env, call["SERVICE"], call["CMD"], call["SLOT"])
 
 
-def _console(call: Call) -> int:
+def _console(call: Call) -> None:
     from . import container
 
-    return container.console(call.env, call["SERVICE"], call["SLOT"])
+    container.console(call.env, call["SERVICE"], call["SLOT"])
 
 
 def _check(call: Call) -> int:
@@ -323,6 +323,7 @@ TARGETS: dict[str, Target] = {
     "promote": Target(run=_deploy("promote"), is_locked=True),
     "heal": Target(run=_deploy("heal_stack"), is_locked=True, works_on_state=True),
     "reseal": Target(run=_deploy("reseal"), is_locked=True),
+    "secrets": Target(run=_deploy("complete_secrets"), is_locked=True, lab=("provider",)),
     "images": Target(run=_deploy("bring_images"), is_deployed=True),
     "preview": Target(run=_deploy("preview"), is_deployed=True),
     "preview-comment": Target(run=_preview_comment, is_deployed=True),

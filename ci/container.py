@@ -5,6 +5,7 @@
 
 import shlex
 import sys
+from typing import NoReturn
 
 from pulumi import RunError
 
@@ -16,8 +17,8 @@ from .logs import slot_named
 from .pulumi_stack import load, state
 
 
-def execute(stack: str, service: str, command: str, slot: str = "") -> int:
-    """Run a command in a container of a service, and return the exit code of the command.
+def execute(stack: str, service: str, command: str, slot: str = "") -> NoReturn:
+    """Run a command in a container of a service. The exit code of this process is the command's.
 
     Args:
         stack: name of the stack.
@@ -34,19 +35,19 @@ def execute(stack: str, service: str, command: str, slot: str = "") -> int:
         raise RunError(f"CMD: {error}; close the quotation mark") from None
     if not words:
         raise RunError('CMD is missing; set CMD to the command, as in CMD="alembic current"')
-    return _run(stack, service, words, slot)
+    _run(stack, service, words, slot)
 
 
-def console(stack: str, service: str, slot: str = "") -> int:
-    """Run the console of a service in its container, and return the exit code: `app.SERVICE.console`, or psql for the database.
+def console(stack: str, service: str, slot: str = "") -> NoReturn:
+    """Run the console of a service in its container: `app.SERVICE.console`, or psql for the database.
 
     Raises:
         RunError: the service is unknown, or no container of it runs.
     """
-    return _run(stack, service, None, slot)
+    _run(stack, service, None, slot)
 
 
-def _run(stack: str, service: str, words: list[str] | None, slot: str) -> int:
+def _run(stack: str, service: str, words: list[str] | None, slot: str) -> NoReturn:
     """Run a command in a container of a service, or the service's console if `words` is None."""
     app, environment = load(stack)
     if not service or service not in app.names:
@@ -60,7 +61,7 @@ def _run(stack: str, service: str, words: list[str] | None, slot: str) -> int:
     inspector = platforms.inspector(app, environment, stack)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     command = app.described[service].console if words is None else words
-    return process.run(inspector.command_in(service, of_slot, command, terminal=terminal))
+    process.become(inspector.command_in(service, of_slot, command, terminal=terminal))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pulumi import RunError
 from . import ephemeral, gateway, heal, images, lock, process, pulumi_environment, url_check
 from .fallback_folder import usable_folder
 from .lab_parts import lab_parts, secrets_provider
-from .make_call import Call
+from .make_call import Call, CallError
 from .pulumi_stack import load, pulumi
 
 REPORTS = Path("reports")
@@ -166,6 +166,31 @@ def refresh(call: Call) -> int:
     with locked(call):
         restoring.refresh(call.env, call["FROM"])
     return up(call)
+
+
+def complete_secrets(call: Call) -> int:
+    """Write the missing secrets into the stack file. Create the stack if it does not exist."""
+    from . import missing_secrets
+
+    with locked(call):
+        _refuse_missing_passphrase(call)
+        _select(call)
+        missing_secrets.main(call.env)
+    return 0
+
+
+def _refuse_missing_passphrase(call: Call) -> None:
+    """Refuse a call without a passphrase for the secrets, because Pulumi would not say how to choose one.
+
+    Raises:
+        CallError: the stack file names no secrets provider, and no variable has a passphrase.
+    """
+    variables = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
+    if secrets_provider(call) in ("default", "passphrase") and not any(name in os.environ for name in variables):
+        raise CallError(
+            f"{variables[0]} is not set; export the passphrase that encrypts the secrets in Pulumi.{call.env}.yaml, "
+            "or choose one for a new stack"
+        )
 
 
 def reseal(call: Call) -> int:

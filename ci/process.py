@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import FrameType
-from typing import IO, TextIO
+from typing import IO, NoReturn, TextIO
 
 PATIENCE = 60.0
 """Seconds to wait for the clean end of an interrupted command, before the runner sends a second interrupt."""
@@ -82,21 +82,45 @@ def run(
     return child.returncode
 
 
-def capture(words: Sequence[str], *, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end and return its output. Raises the errors of `run`, but not if the command was killed."""
-    with TemporaryFile() as out, TemporaryFile() as err:
-        child = _begin(words, cwd, None, out, err)
+def capture(words: Sequence[str], *, cwd: Path | None = None, text: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command to its end and return its output. Raises the errors of `run`, but not if the command was killed.
+
+    Args:
+        words: the command with its arguments.
+        cwd: working directory.
+        text: standard input of the command. Pass secrets here, because all users can read command lines.
+    """
+    with TemporaryFile() as out, TemporaryFile() as err, TemporaryFile() as source:
+        source.write(text.encode())
+        source.seek(0)
+        child = _begin(words, cwd, None, out, err, source)
         with _forward_signals(child):
             code = child.wait()
         texts = [_read(file).decode(errors="replace") for file in (out, err)]
     return subprocess.CompletedProcess(words, code, *texts)
 
 
+def become(words: Sequence[str]) -> NoReturn:
+    """Replace this process by a command. The command gets the terminal, the standard input, and all signals.
+
+    Raises:
+        FileNotFoundError: the command is not on PATH.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execvp(words[0], list(words))  # noqa: S606 (no shell is needed)
+
+
 def _begin(
-    words: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None, out: IO[bytes], err: IO[bytes]
+    words: Sequence[str],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    out: IO[bytes],
+    err: IO[bytes],
+    source: IO[bytes] | int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        words, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
+        words, cwd=cwd, env=env, stdin=source, stdout=out, stderr=err, start_new_session=True,
         preexec_fn=lambda: end_with_parent(signal.SIGINT),
     )  # fmt: skip
 

@@ -78,19 +78,19 @@ def backups_of(environment: Mapping[str, Any]) -> dict[str, Any]:
     return section
 
 
-def pulumi(*words: str) -> str:
-    """Run a Pulumi command and return its output.
+def pulumi(*words: str, text: str = "") -> str:
+    """Run a Pulumi command with a text as its standard input, and return its output.
 
     Raises:
         RunError: the command fails, or Pulumi is not installed.
     """
-    return pulumi_in(FOLDER, *words)
+    return pulumi_in(FOLDER, *words, text=text)
 
 
-def pulumi_in(folder: Path, *words: str) -> str:
+def pulumi_in(folder: Path, *words: str, text: str = "") -> str:
     """Run a Pulumi command in a folder and return its output. Raises the same errors as `pulumi`."""
     try:
-        done = process.capture(["pulumi", *words, "--non-interactive"], cwd=folder)
+        done = process.capture(["pulumi", *words, "--non-interactive"], cwd=folder, text=text)
     except FileNotFoundError:
         raise RunError("pulumi is not on PATH; run `make lab`, or install Pulumi") from None
     if done.returncode:

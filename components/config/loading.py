@@ -148,7 +148,7 @@ def check_secrets(
     used = {name: path for name, path in {**(of_environment or {}), **app.secrets}.items() if name not in in_cluster}
     refuse(
         f"secrets.{name}: {path} uses this secret, but its value is missing or is not a text; "
-        f"set it with `pulumi config set --secret --path secrets.{name}`"
+        f"run `make secrets`, or set it with `pulumi config set --secret --path secrets.{name}`"
         for name, path in sorted(used.items())
         if not isinstance(entries.get(name), str) or not entries.get(name)
     )

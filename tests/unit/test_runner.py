@@ -181,6 +181,17 @@ def test_runner_passes_on_the_output_and_the_exit_code_of_a_command(tmp_path: Pa
     assert sorted(copy.read_text().splitlines()) == ["err", "out"]
 
 
+def test_captured_command_gets_a_text_as_its_standard_input() -> None:
+    assert process.capture(["cat"], text="päss word").stdout == "päss word"
+    assert process.capture(["cat"]).stdout == ""
+
+
+def test_command_that_replaces_its_runner_gets_the_standard_input_and_sets_the_exit_code() -> None:
+    program = 'from ci import process; print("before"); process.become(["sh", "-c", "cat; exit 3"])'
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, input="a line", capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("before\na line", 3)
+
+
 def test_killed_command_is_reported_with_its_signal() -> None:
     command = runner("sh", "-c", "kill -KILL $$")
     _, err = command.communicate(timeout=120)

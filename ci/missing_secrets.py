@@ -1,0 +1,106 @@
+"""Secrets of a new environment: `make secrets ENV=staging` generates the missing secrets, or asks for them.
+
+Passwords of the services that the environment deploys, and the key of its backups, are generated. The person who runs the
+command enters all other secrets, because only a person knows them.
+"""
+
+import json
+import secrets
+import sys
+from collections.abc import Collection, Mapping
+from getpass import getpass
+from typing import Any
+
+from pulumi import RunError
+
+from components.config import App, Environment, passwords
+from components.config.secret_checks import secret_problem
+
+from .pulumi_stack import load, project, pulumi, state
+
+_BYTES = 24
+"""Random bytes of a generated secret. Its text has two hexadecimal digits for each byte."""
+_BACKUP_KEY = "environment.tiers.database.backup.key"
+
+
+def main(stack: str) -> None:
+    """Write each missing secret into the stack file, encrypted.
+
+    Raises:
+        RunError: secrets are missing that only a person knows, and this process has no terminal.
+    """
+    app, environment = load(stack)
+    missing = missing_secrets(app, environment, _existing(stack))
+    can_generate = generated(app, environment) if not _is_deployed(stack) else frozenset[str]()
+    unknown: list[str] = []
+    for name, path in missing.items():
+        if name in can_generate:
+            _write(stack, name, secrets.token_hex(_BYTES))
+            print(f"  {name:<24} generated", flush=True)
+        elif sys.stdin.isatty():
+            _write(stack, name, _ask(name, path))
+            print(f"  {name:<24} written", flush=True)
+        else:
+            unknown.append(f"secrets.{name}: {path} uses this secret, but its value is missing")
+    if unknown:
+        fix = f"run `make secrets ENV={stack}` in a terminal, or `pulumi config set --secret --path secrets.NAME` in `make shell`"
+        raise RunError("\n".join([*unknown, fix]))
+    print(f"  Pulumi.{stack}.yaml has all secrets of {stack}")
+
+
+def missing_secrets(app: App, environment: Environment, existing: Collection[str]) -> dict[str, str]:
+    """Return the secrets without a value: name → config path of the setting that names the secret.
+
+    Args:
+        app: the application.
+        environment: the environment. A secret in its cluster (`kubernetes.secrets`) needs no value.
+        existing: names of the secrets that have a value.
+    """
+    in_cluster = environment.kubernetes.secrets if environment.kubernetes else {}
+    used = {**environment.secrets, **app.secrets}
+    return {name: path for name, path in sorted(used.items()) if name not in existing and name not in in_cluster}
+
+
+def generated(app: App, environment: Environment) -> frozenset[str]:
+    """Return the names of the secrets for which a random value is right, as long as nothing is deployed.
+
+    The server of an external service already has a password, so this password is not generated.
+    """
+    deployed = [settings.password_secret for settings in environment.data(app).values()]
+    keys = [name for name, path in environment.secrets.items() if path == _BACKUP_KEY]
+    return frozenset(name for name in (*deployed, *keys) if name)
+
+
+def _existing(stack: str) -> Mapping[str, Any]:
+    """Return the secrets of the stack file that have a value."""
+    settings: dict[str, Any] = json.loads(pulumi("config", "--show-secrets", "--json", "--stack", stack))
+    entry: dict[str, Any] = settings.get(f"{project()}:secrets") or {}
+    values: dict[str, Any] = entry.get("objectValue") or {}
+    return {name: value for name, value in values.items() if value}
+
+
+def _is_deployed(stack: str) -> bool:
+    """Return whether the stack has resources. Their passwords exist already, so a random password would be wrong."""
+    return bool(state(stack).get("deployment", {}).get("resources"))
+
+
+def _ask(name: str, path: str) -> str:
+    """Return the value that a person enters for a secret. An empty line generates a value.
+
+    Raises:
+        RunError: the person ends the input.
+    """
+    while True:
+        try:
+            value = getpass(f"  {name}, for {path} (Enter generates a random value): ")
+        except EOFError:
+            raise RunError(f"secrets.{name}: no value was entered; run the same command again") from None
+        if not value:
+            return secrets.token_hex(_BYTES)
+        if not (problem := passwords.problem(path, value) or secret_problem(value)):
+            return value
+        print(f"  {problem}; enter another value", flush=True)
+
+
+def _write(stack: str, name: str, value: str) -> None:
+    pulumi("config", "set", "--secret", "--path", f"secrets.{name}", "--stack", stack, text=value)

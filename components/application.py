@@ -62,7 +62,8 @@ class Application:
 
     @property
     def data(self) -> Mapping[str, Data]:
-        """Data services by name. Each service is a single instance, a database cluster or an external service."""
+        """Data services by name. Each service is a single instance, replicated Redis, a database cluster or an external
+        service."""
         return self.shared.tiers
 
     @property

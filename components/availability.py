@@ -10,16 +10,19 @@ from .release.planner import Plan, ReleaseError, Slot, StackState
 
 
 def unavailable(inspector: Inspector, checkpoint: Checkpoint, slot: Slot) -> Sequence[str]:
-    """Return a text for each image that the slot's suspended or lost containers need, but that is gone from the platform."""
+    """Return the images that a slot needs but that are gone from the platform, as texts for messages.
+
+    A slot needs the images of its suspended and lost containers, because these containers must be recreated.
+    """
     needed = images(missing(checkpoint, slot), checkpoint, slot)
     absent = inspector.absent_images(needed) if needed else ()
     return [needed[image] for image in absent]
 
 
 def mark_lost(inspector: Inspector, checkpoint: Checkpoint, observed: StackState) -> StackState:
-    """Mark the live slot as lost if a container of the slot and the container's image are both gone.
+    """Mark the live slot as lost if one of its containers is missing, and the image of this container is missing too.
 
-    If the live slot is lost, the update deploys the slot's release again.
+    Such a container can't be recreated. The update therefore deploys the release of a lost live slot again.
 
     Returns:
         The state of the stack, with or without the mark.

@@ -31,8 +31,8 @@ RUN_TIMEOUT = 6 * 3600
 class BackupPlan:
     """Plan of the backups: the workload that takes the backups, and the schedule of the workload's commands.
 
-    `Application.of` creates a plan from `environment.tiers.database.backup`, with the configured database. Deploy the plan of
-    `Rollout.live_backups` instead, because only `Rollout.live_backups` backs up the database of the live slot.
+    The plan in an `Application` backs up the configured database. Deploy the plan of `Rollout.live_backups` instead, because this
+    plan backs up the database that the live slot uses.
 
     Example:
         plan = rollout.live_backups
@@ -58,7 +58,8 @@ class BackupPlan:
 
     @property
     def holder(self) -> Workload:
-        """Backup workload without the services' volumes, for the guard (components/safety). Only the volume with the backups is left."""
+        """Backup workload with only the volume that stores the backups, for the guard (components/safety). The guard
+        finds the volumes of services in the workloads of these services."""
         return replace(self.workload, volumes=tuple(volume for volume in self.workload.volumes if not volume.read_only))
 
 
@@ -75,7 +76,8 @@ def described(description: Description) -> BackupPlan | None:
 
 
 def _workload(config: BackupConfig, due: dict[str, str], description: Description) -> Workload:
-    """Return the backup workload. The workload runs as the user of the first service with volumes, to read the files in them."""
+    """Return the backup workload. It runs as the user of the first service with volumes, because it must read the files in the
+    volumes."""
     app, target = description.app, config.target
     client = ServiceSettings(image=image(config, description).reference, needs=(DATABASE.name,), egress=bool(target.s3))
     assert app.database

@@ -65,7 +65,8 @@ def _lines(patterns: Sequence[str]) -> str:
 def _project_patterns(context: Path, root: Path | None) -> list[str]:
     """Return glob patterns for the `PROJECT_FILES` in a build context. The patterns are relative to the context.
 
-    The context gets patterns if it contains a Pulumi.yaml. So does `root`, if it contains a Pulumi.yaml and is inside the context.
+    Two folders may contain such files: the context itself, and `root` if it is inside the context. A folder without a Pulumi.yaml
+    gets no patterns.
     """
     folders = [context, *([root] if root else [])]
     inside = [folder.relative_to(context) for folder in folders if folder.is_relative_to(context)]

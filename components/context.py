@@ -109,7 +109,8 @@ class Context:
     """Unchecked values of `app` and `environment`. `Switch` records these values in the state, because a rollback must work even
     if the configuration files are invalid."""
     started_at: float = field(default_factory=time.monotonic, repr=False)
-    """Start of the program in seconds (`time.monotonic`). The journal of switches contains the seconds from this start to each gate."""
+    """Time at which the program started, in seconds (`time.monotonic`). The journal of switches records, for each gate, the
+    seconds since this time."""
     variables: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     """Environment variables of the process. TIERS_RELEASE, TIERS_FORCE and TIERS_LIVE control the update
     (`plan_rollout`)."""

@@ -52,7 +52,7 @@ class KeptSlot(ComponentResource):
     """
 
     gates: Mapping[str, Output[Resource]]
-    """Changed resources by name, such as recreated containers. Pass all of them to `Switch`, which moves traffic after these
+    """Changed resources by name, such as recreated containers. Pass them to `Switch`, which moves traffic after all these
     changes."""
 
     def __init__(self, name: str, args: KeptSlotArgs, opts: ResourceOptions | None = None) -> None:
@@ -92,9 +92,10 @@ class KeptSlot(ComponentResource):
 
 
 def _copies(rollout: Rollout, slot: Slot, slot_resources: "_SlotResources") -> dict[str, Any]:
-    """Return outputs for the slot's component: copies of the outputs of `Switch`, and the memory of the slot (`release.memory`).
+    """Return outputs for the slot's component: copies of outputs of `Switch`, and a copy of the slot's resources
+    (`release.memory`).
 
-    The copies are needed because Pulumi may remove the outputs of `Switch` when an update fails."""
+    The outputs of `Switch` are copied because Pulumi may remove them from `Switch` when an update fails."""
     observed = observe(rollout.context.checkpoint)
     switches = observed.switches if slot is observed.live else None
     return {
@@ -110,25 +111,30 @@ _Entries = Mapping[str, Entry]
 
 @dataclass(frozen=True, kw_only=True)
 class _SlotResources:
-    """Resources of a slot that keeps its release. The keys of the `_Entries` are URNs."""
+    """Resources of a slot that keeps its release, from the checkpoint and from the slot's memory. Each `_Entries` maps URNs to
+    resources.
+
+    The memory of a slot is a copy of its resources in an output of the slot's component (`release.memory`).
+    """
 
     slot: Slot
     present: _Entries
     """Resources in the checkpoint."""
     missing: _Entries
-    """Resources that are in the memory of the slot (`release.memory`), but no longer in the checkpoint."""
+    """Resources in the slot's memory (`release.memory`) that are neither in the checkpoint nor suspended."""
     entries: _Entries
     """Present and missing resources together, sorted: parents and dependencies first."""
     memory: _Entries
-    """Resources that were deleted when the slot was suspended (`suspended_entries`), not the memory of `release.memory`."""
+    """Suspended resources, from the inputs of the slot's component (`suspended_entries`). This is not the memory of
+    `release.memory`."""
     image_names: Mapping[str, str]
-    """Images that missing resources need: image id → text for messages, with the names of the image and of a service."""
+    """Images of missing containers: image id → text for messages, which names the image and a service that uses it."""
     absent_images: frozenset[str]
     """Ids of the images in `image_names` that are gone from the platform."""
 
     @classmethod
     def read(cls, checkpoint: Checkpoint, slot: Slot, platform: Deployer) -> "_SlotResources":
-        """Return the resources of a slot from the checkpoint and from the memory of the slot."""
+        """Return the resources of a slot. Read them from the checkpoint and from the slot's memory (`release.memory`)."""
         present = {entry.urn: entry for entry in checkpoint.descendants(slot, SLOT)}
         memory = {entry.urn: entry for entry in suspended_entries(checkpoint, slot)}
         recalled = {entry.urn: entry for entry in recall(checkpoint, slot)}
@@ -148,8 +154,10 @@ class _SlotResources:
     def restored(
         self, entry: Entry, change: DesiredState | None, scales: Mapping[str, Scale], rollout: Rollout
     ) -> DesiredState | None:
-        """Return the desired state of a missing resource, or None if the resource can't be recreated. Log a
-        warning for a container that can't be recreated."""
+        """Return the desired state of a missing resource. If the resource can't be recreated, return None.
+
+        If this resource is a container, also log a warning.
+        """
         desired = change or _recreated(entry, scales, rollout, self.slot)
         if str(entry.inputs.get("image")) in self.absent_images:
             desired = None
@@ -161,18 +169,17 @@ class _SlotResources:
         return desired
 
     def if_changed(self, desired: DesiredState | None, entry: Entry) -> DesiredState | None:
-        """Return `desired`, or None if the checkpoint has the resource in this state already."""
+        """Return `desired`. Return None if the resource in the checkpoint already has these inputs, and its last change succeeded."""
         stored = self.present.get(entry.urn)
         return None if desired and stored and not stored.failed and stored.inputs == desired.inputs else desired
 
 
 def _suspend(slot: _SlotResources, suspended: Collection[str], platform: Deployer) -> tuple[_Changes, _Entries]:
-    """Return the resources to register for a slot with suspended services, and the resources to store in the inputs of the
-    slot's component.
+    """Suspend services of a slot. Return the resources to register, and the resources to store in the inputs of the slot's
+    component.
 
-    A later update restores the stored resources when the services run again.
-
-    If all services are suspended, requests pinned to the slot are rerouted to the live slot.
+    A later update recreates the stored resources when the services run again. If all services are suspended, also reroute
+    requests that a cookie pins to this slot: they then go to the live slot.
     """
     running = {urn: entry for urn, entry in slot.entries.items() if entry.runs}
     stopped = {urn: entry for urn, entry in running.items() if entry.tier in suspended}
@@ -189,9 +196,11 @@ def _suspend(slot: _SlotResources, suspended: Collection[str], platform: Deploye
 
 
 def _resume(slot: _SlotResources, scales: Mapping[str, Scale], platform: Deployer) -> tuple[_Changes, _Entries]:
-    """Return the resources to register for a running slot, and the resources to store in the inputs of the slot's component.
+    """Resume all services of a slot. Return the resources to register, and the resources to store in the inputs of the slot's
+    component.
 
-    Suspended containers are recreated first. Routes are restored last, because pinned requests need healthy containers.
+    Recreate suspended containers first, and restore the slot's routes last. Otherwise requests that a cookie pins to this slot
+    would reach containers that are not healthy yet.
     """
     recreated = {urn: entry for urn, entry in slot.memory.items() if entry.runs and urn not in slot.present}
     routes = {urn: entry for urn, entry in slot.memory.items() if not entry.runs}
@@ -207,10 +216,11 @@ def _resume(slot: _SlotResources, scales: Mapping[str, Scale], platform: Deploye
 
 
 def _recreated(entry: Entry, scales: Mapping[str, Scale], rollout: Rollout, slot: Slot) -> DesiredState | None:
-    """Return the desired state of a missing resource from the memory of its slot (`release.memory`), or None if the resource
+    """Return the desired state of a missing resource, from the slot's memory (`release.memory`). Return None if the resource
     can't be recreated.
 
-    The memory contains no values of secrets. A secret therefore gets its current value, if this value has the deployed version.
+    The memory contains no values of secrets. The resource therefore gets the secret's current value. If this value has another
+    version than the deployed secret, the resource can't be recreated.
     """
     platform = rollout.platform
     if entry.sealed:
@@ -227,7 +237,7 @@ def _recreated(entry: Entry, scales: Mapping[str, Scale], rollout: Rollout, slot
 
 
 def _linked(entry: Entry, memory: _Entries) -> Entry:
-    """Return a resource with its dependencies on missing resources added again, because the checkpoint lacks these dependencies."""
+    """Return a resource with its dependencies from the slot's memory added. The checkpoint lacks those on missing resources."""
     before = memory[entry.urn].dependencies if entry.urn in memory else ()
     return replace(entry, dependencies=tuple(dict.fromkeys((*entry.dependencies, *before))))
 
@@ -239,7 +249,7 @@ def _exists(resource: Resource) -> Output[Resource]:
 def replay(
     entry: Entry, platform: Deployer, parent: Resource, after: Dependencies, desired: DesiredState | None = None
 ) -> Resource:
-    """Register a resource of the checkpoint, unchanged or with a new state.
+    """Register a resource of the checkpoint again, unchanged or with a new desired state.
 
     Args:
         entry: the resource in the checkpoint.

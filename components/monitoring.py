@@ -19,14 +19,15 @@ EXPORTER_RESOURCES = Resources(cpu=0.1, memory=64 * 2**20, reserve=0.01)
 
 
 def exporters(monitored: MonitoringScope, description: Description) -> dict[str, Workload]:
-    """Return the metrics exporters by the name of the data service. A service that serves metrics itself gets no exporter."""
+    """Return the workloads of the metrics exporters, by name of the data service. A service that serves metrics itself gets
+    none."""
     factories = {DATABASE.name: _database, CACHE.name: _cache}
     return {tier: factories[tier](monitored, description) for tier in monitored.exported}
 
 
 def _database(monitored: MonitoringScope, description: Description) -> Workload:
-    """Return postgres_exporter, which logs in as the owner of the database, with the role pg_monitor and read-only
-    transactions.
+    """Return the workload of postgres_exporter. It logs in as the owner of the database, and then uses the role pg_monitor and
+    read-only transactions.
 
     postgres_exporter 0.11 fails on a password with a space or an equals sign, and logs the password. A shell therefore passes
     such a password in the variable PGPASSWORD.
@@ -46,8 +47,8 @@ def _database(monitored: MonitoringScope, description: Description) -> Workload:
 
 
 def _cache(monitored: MonitoringScope, description: Description) -> Workload:
-    """Return redis_exporter. A shell reads the password file into an environment variable, because redis_exporter can't read
-    the password from a text file."""
+    """Return the workload of redis_exporter. A shell copies the password from its file to an environment variable, because
+    redis_exporter can't read a password from a plain text file."""
     settings = monitored.app.cache
     assert settings
     password = description.secrets[settings.password]

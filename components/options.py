@@ -57,10 +57,10 @@ def has_engine() -> bool:
 
 
 def on_error(name: str, explain: Callable[[ErrorHookArgs], bool]) -> ResourceHookBinding:
-    """Return the hook that calls `explain` if a resource can't be created or updated. Unit tests with mocks get no hook."""
+    """Return a hook that calls `explain` when creating or updating a resource fails. In unit tests with mocks return no hook."""
     return ResourceHookBinding(on_error=[ErrorHook(name, explain)]) if has_engine() else ResourceHookBinding()
 
 
 def before_change(name: str, check: Callable[[ResourceHookArgs], None]) -> list[ResourceHook]:
-    """Return the hook that calls `check` before a resource changes. Unit tests with mocks get no hook."""
+    """Return a hook that calls `check` before a resource changes. In unit tests with mocks return no hook."""
     return [ResourceHook(name, check)] if has_engine() else []

@@ -144,9 +144,9 @@ COLUMN = 48
 def commented(model: type[BaseModel], values: Mapping[str, Any], depth: int = 0) -> str:
     """Return a model as YAML with all keys: keys in `values` are set, all others are comments with their defaults.
 
-    To set a key, remove the `#` before the key and before the keys that contain it. A key without a default also needs a value.
-    In a comment the indent of the key is after the `#`. When Pulumi rewrites a stack file, Pulumi moves the `#` but keeps the text
-    after the `#`, and so the indent.
+    To set a key, a user removes the `#` before the key and before the keys that contain it. A key without a default also needs a
+    value. The indentation of a commented key follows the `#`, because Pulumi moves each `#` when it rewrites a stack file, but
+    keeps the text after the `#`.
 
     Args:
         model: the model to write.
@@ -196,7 +196,10 @@ def _entries(
 def _tagged_entries(
     inner: Schema, parts: Schema, values: Mapping[str, Any] | None, depth: int, out: int | None
 ) -> Iterator[str]:
-    """Yield the YAML lines of a mapping whose values are models of a union with a tag: the entries of each model, or an example entry."""
+    """Yield the YAML lines of a mapping in which a tag, such as `tier: api`, selects the model of each entry.
+
+    For each model, yield the entries that have its tag. If a model has no entry, yield an example entry.
+    """
     for value, reference in tags_of(inner).items():
         entries = {name: entry for name, entry in (values or {}).items() if entry.get(tag_of(inner)) == value}
         model = cast(Schema, parts[reference.rpartition("/")[2]])
@@ -218,9 +221,11 @@ def _items(
 
 
 def _inner(field: Schema, parts: Schema) -> tuple[Schema | None, Callable[..., Iterator[str]] | None]:
-    """Return the model that a field's type contains, and the function that writes a list or mapping of this model.
+    """Return the model that a field contains, and the function that yields the lines of the field's list or mapping of this
+    model.
 
-    The function is None for a field with a single model. Both results are None for a field without a model.
+    The function is None if the field contains one model instead of a list or mapping. Both results are None if it contains no
+    model.
     """
     for option in [field, *cast(list[Schema], field.get("anyOf", []))]:
         if model := _model(option, parts):

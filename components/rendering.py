@@ -45,11 +45,14 @@ Both names differ from the name of a single instance, because cluster and single
 
 
 Data = Workload | DatabaseCluster | ExternalService
-"""A data service: a single instance (`Workload`), a database cluster or an external service."""
+"""A data service: a single instance (`Workload`), replicated Redis (`Replicated`), a database cluster or an external service."""
 
 
 def single_instances(data: Data) -> tuple[Workload, ...]:
-    """Return the single instance of a data service, or () if it has none. A cluster has a single instance only during migration."""
+    """Return the workload of a data service, or () for a service without a workload.
+
+    An external service has no workload. A database cluster has one only during migration: the single instance that it replaces.
+    """
     single = data.beside if isinstance(data, DatabaseCluster) else data
     return (single,) if isinstance(single, Workload) else ()
 
@@ -147,7 +150,8 @@ def render_routes(app: App, environment: Environment) -> tuple[Route, ...]:
 
 
 def needed_env(settings: ServiceSettings, description: Description) -> dict[str, str]:
-    """Return environment variables of a service: PUBLIC_URL, and the addresses of the data services in `needs`."""
+    """Return environment variables of a service: PUBLIC_URL, and variables of the data services in `needs`, such as
+    DATABASE_HOST."""
     env = {"PUBLIC_URL": description.environment.url}
     database = description.app.database
     for record in description.app.catalogue.data:
@@ -168,7 +172,10 @@ def database_name(settings: Database, environment: Environment) -> str:
 
 
 def database_hosts(environment: Environment) -> tuple[str, str, str]:
-    """Return three host names of the database: through the pooler, without the pooler, and for read-only queries."""
+    """Return three host names of the database: of the pooler, of the primary, and of the replicas for read-only queries.
+
+    All three are equal for an external database or a single instance.
+    """
     if outside := external_service(DATABASE.name, environment):
         return outside.host, outside.host, outside.host
     if environment.tier_settings(DATABASE.name).uses_cluster:
@@ -177,7 +184,7 @@ def database_hosts(environment: Environment) -> tuple[str, str, str]:
 
 
 def external_service(tier: str, environment: Environment) -> ExternalService | None:
-    """Return the address of an external data service, or None if the service is deployed here."""
+    """Return the address of an external data service, or None if the program deploys the service itself."""
     external = environment.tier_settings(tier).external
     return (
         ExternalService(tier=tier, host=external.host, port=external.port or services.port_of(tier))
@@ -189,8 +196,9 @@ def external_service(tier: str, environment: Environment) -> ExternalService | N
 def zones(settings: ServiceSettings, environment: Environment) -> tuple[Zone, ...]:
     """Return the network zones that a service joins.
 
-    A service joins EDGE if it listens or calls the api. It joins DATA if it needs a data service that is deployed here. It
-    joins OUTSIDE if it may connect to the outside, or needs an external data service.
+    A service joins EDGE if it answers HTTP requests or needs another service of its slot, such as the api. A service joins DATA
+    if it needs a data service that the program deploys. A service joins OUTSIDE if it has `egress` or needs an external data
+    service.
     """
     data = {record.name for record in services.common().data} & set(settings.needs)
     outside = {name for name in data if environment.tier_settings(name).external}
@@ -204,8 +212,8 @@ def zones(settings: ServiceSettings, environment: Environment) -> tuple[Zone, ..
 def _tasks(tier: str, settings: ServiceSettings, description: Description) -> tuple[Task, ...]:
     """Return the tasks that run before a service starts: migration, other tasks, seed.
 
-    In a task DATABASE_HOST is the host of the database without the pooler. Migrations use session locks and session settings,
-    and a pooler in transaction mode would lose these.
+    Tasks connect to the database without the pooler: their DATABASE_HOST is the host of the primary. Migrations use session
+    locks and session settings, which a pooler in transaction mode would lose.
     """
     environment = description.environment
     pooled, direct, _ = database_hosts(environment)

@@ -93,9 +93,9 @@ def _shell_probe(command: str) -> Probe:
 def configuration(names: tuple[str, ...]) -> str:
     """Return HAProxy's configuration: route connections to the primary, and close them when another member becomes the primary.
 
-    A health check passes only on a primary with a replica. A primary without a replica accepts no writes
-    (`min-replicas-to-write`) and may have been replaced. A check must pass twice in a row, because a member that was frozen reports
-    its old role until it has processed the queued messages.
+    HAProxy's health check passes only on a primary with a replica. A primary without a replica accepts no writes
+    (`min-replicas-to-write`), and another member may be the primary already. The check must pass twice in a row, because a member
+    that was frozen still reports its old role until it has processed its queued messages.
     """
     servers = "\n".join(f"  server {name} {name}:{REDIS_PORT}" for name in names)
     return _PROXY.format(servers=servers, port=REDIS_PORT, own=PROXY_PORT)

@@ -23,7 +23,8 @@ class DataServiceArgs:
     platform: Deployer
     """The platform to deploy to (`connect`)."""
     data: Data
-    """The service to deploy (`Application.data`): a single instance, a database cluster, or the address of an external service."""
+    """The service to deploy (`Application.data`): a single instance, replicated Redis, a database cluster or an external
+    service."""
 
 
 class DataService(ComponentResource):

@@ -14,7 +14,7 @@ RENDERERS: dict[str, Callable[[Any, Description], Data]] = {
     DATABASE.name: database.workload,
     CACHE.name: cache.workload,
 }
-"""Functions that render the workload of a data service from the settings of the service, by the name of the service."""
+"""Function for each data service, by name of the service: it renders the service from its settings in `app`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,7 +131,7 @@ class Switch(ComponentResource):
         )
 
     def _after(self, value: Any) -> Output[Any]:
-        """Return the value as an output that resolves once traffic has moved."""
+        """Return `value` as an output that is known once traffic has moved."""
         return self.moved.apply(lambda _: value)
 
     def _restore(self, rollout: Rollout, after: Sequence[Resource]) -> Output[Resource]:
@@ -147,10 +147,10 @@ class Switch(ComponentResource):
 def _inputs(
     observed: StackState, plan: Plan, checkpoint: Checkpoint, past: Sequence[Mapping[str, Any]]
 ) -> Mapping[str, Any]:
-    """Return the component's inputs: live slot and number of switches after this update. The key `before` has the state before
-    the update.
+    """Return the inputs of the component `Switch`: the live slot and the number of switches after this update.
 
-    An update that deploys no release and moves no traffic keeps the stored inputs.
+    The input `before` contains the same values before the update, and the journal. An update that deploys no release and moves no
+    traffic keeps the inputs in the checkpoint.
     """
     stored = checkpoint.find(SWITCH, "switch")
     if stored and not plan.render and not plan.moves:

@@ -231,7 +231,7 @@ class FurtherWeb(Web):
 
 
 class FurtherApi(Listening):
-    """A further service of the tier api, such as an API of its own for uploads, or an internal service."""
+    """A further service of the tier api, such as a separate API for uploads, or an internal service."""
 
     tier: Literal["api"] = Field(description="Tier of the service.")
     paths: Annotated[tuple[RoutePath, ...], Distinct] = Field(default=(), description=_PATHS)
@@ -370,7 +370,7 @@ def questions(checks: Iterable[Check]) -> list[dict[str, Any]]:
 
 
 HERE = "$here"
-"""Placeholder in the query of a business metric. The labels of the environment replace the placeholder."""
+"""Placeholder in the query of a business metric. The program replaces it by the labels of the environment."""
 
 
 def _query(value: object) -> str:
@@ -432,7 +432,8 @@ class App(Model):
 
     @property
     def catalogue(self) -> Catalogue:
-        """Records of all services that the application may have: those of `SERVICES`, and its further services."""
+        """Records of all services that the application may have: the services of `SERVICES`, then its further services
+        (`app.services`)."""
         return Catalogue(
             (
                 *services.SERVICES,
@@ -476,9 +477,10 @@ class App(Model):
 
     @property
     def routes(self) -> dict[str, tuple[str, ...]]:
-        """Path prefixes that the gateway routes to each service that users reach, by the service's name.
+        """Path prefixes of the services to which the gateway routes requests, by the service's name.
 
-        Web gets all requests that no other service gets. The api gets these requests if no service has the path `/`.
+        Web gets the prefix `/`, and so all requests that match no other prefix. Without web, the api gets the prefix `/`,
+        unless a further service has this prefix.
         """
         prefixes: dict[str, tuple[str, ...]] = {}
         has_root = self.web or any("/" in further.paths for further in self.services.values())
@@ -527,7 +529,7 @@ class App(Model):
         }
 
     def passwords(self, needs: Iterable[str]) -> list[str]:
-        """Return the names of the secrets with the passwords of the services in `needs`. Services without a password are left out."""
+        """Return the names of the secrets that contain the passwords of the services in `needs`. Some services have no password."""
         return [data.password_secret for name, data in self.data.items() if name in needs and data.password_secret]
 
 
@@ -552,7 +554,7 @@ _MODELS: dict[services.Kind, type[ServiceSettings] | type[DataSettings]] = {
 
 
 def set_by_the_program(app: App, settings: ServiceSettings) -> frozenset[str]:
-    """Return the environment variables that the program sets for a service, in every environment."""
+    """Return the names of the environment variables that the program sets for a service. A user can't set them in `env`."""
     secrets = {*settings.secrets, *app.passwords(settings.needs)}
     files = {secret_variable(name) for name in secrets}
     needed = (record for record in app.catalogue.records if record.name in settings.needs)

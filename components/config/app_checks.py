@@ -61,7 +61,11 @@ def app_errors(app: App) -> Iterator[str]:
 
 
 def _name_errors(app: App) -> Iterator[str]:
-    """Yield an error for each name of a further service that the program, or a task or replica of another service, has already."""
+    """Yield an error for each further service whose name is already in use.
+
+    The program uses some names itself. Other names would collide with a container of another service, such as a task or a
+    replica.
+    """
     for name in sorted(app.services):
         path = f"app.services.{name}"
         if name in services.common().names:
@@ -75,7 +79,11 @@ def _name_errors(app: App) -> Iterator[str]:
 
 
 def _routing_errors(app: App) -> Iterator[str]:
-    """Yield an error for each path of `visits` and `checks` that no service gets, and for each path prefix of two services."""
+    """Yield an error for each path that the gateway can't route correctly.
+
+    No service may have the path prefix of another service. Each path in `visits` and `checks` needs a service that gets its
+    requests.
+    """
     routed = [record.name for record in services.SERVICES if record.routed]
     if not app.routes:
         yield f"app: neither {' nor '.join(routed)} is set, so users can't reach the application; add {' or '.join(routed)}"
@@ -92,14 +100,19 @@ def _routing_errors(app: App) -> Iterator[str]:
 
 
 def _served_paths(app: App) -> dict[str, str]:
-    """Return the paths that a service must serve, by config path: all `visits`, and `checks` that expect another status than 404."""
+    """Return the paths that some service must serve, by config path: all `visits`, and the paths of all `checks` except those
+    that expect 404."""
     paths = {f"app.visits.{number}": path for number, path in enumerate(app.visits)}
     checks = {f"app.checks.{number}.path": check.path for number, check in enumerate(app.checks) if check.status != 404}
     return paths | checks
 
 
 def route_paths(app: App) -> dict[str, str]:
-    """Return the configured path prefixes of services, by config path. `app.api.paths` counts only beside a service that gets all other paths."""
+    """Return the configured path prefixes of services, by config path.
+
+    Web is left out, because it has no setting `paths`. The api is left out if it gets all requests, because its setting `paths`
+    then has no effect.
+    """
     return {
         f"{app.path(name)}.paths.{number}": path
         for name, paths in app.routes.items()
@@ -109,7 +122,10 @@ def route_paths(app: App) -> dict[str, str]:
 
 
 def _need_errors(app: App) -> Iterator[str]:
-    """Yield an error for each service in `needs` that the application lacks, or that the needing service can't connect to."""
+    """Yield an error for each invalid name in the `needs` of a service, and for services that need each other.
+
+    A name is invalid if the application has no such service, or if the service may not connect to it.
+    """
     catalogue = app.catalogue
     for tier, service in app.slot_services.items():
         path, allowed = f"{app.path(tier)}.needs", catalogue.may_need(tier)
@@ -128,13 +144,13 @@ def _need_errors(app: App) -> Iterator[str]:
 
 
 def unknown_service(app: App, name: str) -> str:
-    """Return the second part of an error about the name of a service that the application can't have."""
+    """Return the text of an error about a name that is no service, without the config path at the beginning."""
     known = list(dict.fromkeys((*services.common().names, *sorted(app.services))))
     return f"{describe(name)} is not a tier; {explain.write_one_of(known, name)}, or add app.services.{name}"
 
 
 def _mounted(service: ServiceSettings) -> Iterator[tuple[str, str]]:
-    """Yield the config key and the path of each mount of a service."""
+    """Yield the config key and the container path of each volume, mount and writable path of a service."""
     yield from (("writable", path) for path in service.writable)
     yield from ((f"volumes.{name}", path.removesuffix(":ro")) for name, path in service.volumes.items())
     if service.reload:
@@ -172,7 +188,7 @@ def _contradicting_checks(app: App) -> Iterator[str]:
 
 
 def _gateway_path_errors(app: App) -> Iterator[str]:
-    """Yield an error for each path that the gateway would answer itself, and for each api path that would leave no path to web."""
+    """Yield an error for each path that the gateway answers itself, and for each path prefix that leaves no requests to web."""
     paths = {f"app.visits.{number}": path for number, path in enumerate(app.visits)}
     paths |= {f"app.checks.{number}.path": check.path for number, check in enumerate(app.checks)}
     routes = route_paths(app)
@@ -188,7 +204,7 @@ def _gateway_path_errors(app: App) -> Iterator[str]:
 
 
 def _hidden_path_errors(app: App) -> Iterator[str]:
-    """Yield an error for each path that the application needs, but for which the gateway answers 404.
+    """Yield an error for each path that the application needs, but that the gateway hides because it is a path of metrics.
 
     If a service has a `metrics` path, the gateway answers 404 for this path, even if the request is for another service.
     """

@@ -201,7 +201,7 @@ class Environment(Model):
     kubernetes: Kubernetes | None = Field(default=None, description="With `platform: kubernetes`: the cluster.")
     release: Releases = Field(default=Releases(), description="Promotion of releases, and the standby slot.")
     slo: Slo = Field(
-        default=Slo(), description="Service level objectives. `make watch` rolls a release back that misses them."
+        default=Slo(), description="Service level objectives. `make watch` rolls back a release that misses them."
     )
     registry: ImageRepository | None = Field(
         examples=["registry.example.com/team"],

@@ -1,4 +1,4 @@
-"""Check an environment against its application."""
+"""Check an environment: refuse values that do not match the application or the platform."""
 
 from collections.abc import Iterator
 

@@ -32,7 +32,7 @@ def refuse(problems: Iterator[str], root: str = "configuration") -> None:
 
     Args:
         problems: lines of the error message.
-        root: config path at the start of the line that counts omitted problems. Only a message with too many problems has this line.
+        root: config path for the last line of a message with too many problems. This line counts the problems that are not shown.
     """
     if lines := explain.bounded(root, problems):
         raise ConfigError(lines)

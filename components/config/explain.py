@@ -27,7 +27,7 @@ DEPTH, LINES = 30, 40
 LONGEST = 128 * 1024 - 256
 """Maximum size of a text in bytes. Linux limits an argument, or a variable with its name, to 128 KiB (MAX_ARG_STRLEN)."""
 _DATE = re.compile(r"(\d{4}-\d\d-\d\d)( \d\d:\d\d:\d\d(?:\.\d+)?) [+-]\d{4} \S+")
-"""A YAML date as Pulumi passes it to the program (Go: time.Time.String)."""
+"""Pattern of a YAML date in the form in which Pulumi passes it to the program (Go: time.Time.String)."""
 
 
 def shown(root: str, path: Iterable[str | int]) -> str:
@@ -139,7 +139,8 @@ def _quoted(path: Path, text: str) -> str:
 
 
 def schema_of(model: type[BaseModel]) -> Schema:
-    """Return the JSON Schema of a model, with the pattern of each mapping's keys in `propertyNames`."""
+    """Return the JSON Schema of a model. For a mapping, move the pattern of the keys from `patternProperties` to
+    `propertyNames`."""
     return _with_names(model.model_json_schema())
 
 
@@ -157,18 +158,18 @@ def _with_names(schema: Schema) -> Schema:
 
 
 def is_service_name(node: Schema) -> bool:
-    """Return whether a schema describes the name of a service. The function compares the examples, because pydantic
-    drops the titles of keys."""
+    """Return whether a schema describes the name of a service. The function recognises such a schema by its examples, because
+    pydantic drops the title of a mapping's keys."""
     return node.get("examples") == list(services.common().names)
 
 
 def tag_of(node: Schema) -> str:
-    """Return the key that decides which model of a union a mapping has, such as `tier`."""
+    """Return the tag of a union of models: the key, such as `tier`, whose value selects the model of a mapping."""
     return str(cast(Schema, node["discriminator"])["propertyName"])
 
 
 def tags_of(node: Schema) -> Mapping[str, str]:
-    """Return the values of a union's tag: value → reference to the schema of its model."""
+    """Return the values of a union's tag: value → reference to the JSON Schema of the model that the value selects."""
     return cast(Mapping[str, str], cast(Schema, node["discriminator"])["mapping"])
 
 
@@ -208,7 +209,7 @@ class Explainer:
         return node
 
     def path(self, root: str, location: Sequence[str | int]) -> Path:
-        """Return the config path of an error: its location without the parts that pydantic adds, `[key]` and the tags of unions."""
+        """Return the config path of an error: its location in pydantic's error without `[key]` and the tags of unions."""
         return tuple(
             part
             for number, part in enumerate(location)
@@ -218,7 +219,8 @@ class Explainer:
     def node(self, root: str, path: Sequence[str | int]) -> Schema:
         """Return the schema of the field at a path, or an empty schema for an unknown field.
 
-        After the path of a union with a tag, the next part of the path is the tag, as in the locations of pydantic's errors.
+        The path is a location from an error of pydantic. In such a location the value of a union's tag follows the path of the
+        union.
         """
         node = parent = self.resolve(root, self.schemas[root])
         for part in path:
@@ -238,7 +240,8 @@ class Explainer:
     # -- parts of messages
 
     def _tag_error(self, root: str, path: Path, detail: ErrorDetails) -> str:
-        """Return the text of an error about the key that decides which other keys a mapping has."""
+        """Return the text of an error about the tag of a union: the key, such as `tier`, that decides which other keys a
+        mapping has."""
         node = self.node(root, detail["loc"])
         tag, tags = tag_of(node), list(tags_of(node))
         value: object = detail["input"]
@@ -279,7 +282,7 @@ class Explainer:
                 return "text"
 
     def instruction(self, root: str, node: Schema, path: Sequence[str | int], value: object) -> str:
-        """Return the second half of an error, which says what to write instead of a value."""
+        """Return the second half of an error: the instruction what to write instead of `value`."""
         flag = "write true or false, or " if node.get("flag") else ""
         names = (
             node["examples"] if is_service_name(node) else node.get("enum", [node["const"]] if "const" in node else [])
@@ -340,7 +343,7 @@ class Explainer:
         return f"there is no such key; use one of {', '.join(keys[:12])}{' …' if len(keys) > 12 else ''}"
 
     def _tags_with(self, root: str, location: Sequence[str | int]) -> list[str]:
-        """Return the tags with which a mapping would have the unknown key at a location, such as `tier: api`."""
+        """Return the tags that would allow the unknown key at a location, such as `tier: api`. The mapping has another tag."""
         union = self.node(root, location[:-2])
         if len(location) < 2 or "oneOf" not in union:
             return []
@@ -352,10 +355,10 @@ class Explainer:
         ]
 
     def _homes(self, root: str, path: Path, value: object) -> list[str]:
-        """Return the config paths of the models that have the last key of `path`.
+        """Return the config paths to which a user may have to move a misplaced key, the last key of `path`.
 
-        Models below `root` take precedence over models below the other root. Among the models that remain, those whose key accepts
-        the type of `value` take precedence.
+        Only models with such a key are candidates. Models below `root` take precedence over models below the other root. After
+        that, models whose key accepts the type of `value` take precedence.
         """
         key = str(path[-1])
         if key in ("cpu", "memory", "replicas"):
@@ -405,7 +408,7 @@ _OTHER_WORDS = {
 
 
 def write_one_of(values: Sequence[str], value: object) -> str:
-    """Return the second half of an error about a value that is none of these values, with the most similar of them."""
+    """Return the second half of an error about an invalid value: the allowed `values`, and the most similar of them."""
     near = get_close_matches(value, values, n=1) if isinstance(value, str) else []
     return f"write {alternatives(values)}" + (f" (did you mean {near[0]}?)" if near else "")
 

@@ -86,7 +86,7 @@ def read_project(folder: Path) -> Project:
 
 
 def has_backend(folder: Path) -> bool:
-    """Return whether Pulumi.yaml sets a backend for the state. The rest of the file may be invalid."""
+    """Return whether Pulumi.yaml sets a backend for the state, even if the rest of the file is invalid."""
     file = folder / "Pulumi.yaml"
     try:
         return bool(_Document(file, "").mapping().get("backend"))
@@ -154,8 +154,8 @@ def read(file: Path, purpose: str = "") -> dict[str, Any]:
 def problems(folder: Path, stack: str) -> str:
     """Return the problems of Pulumi.yaml and of a stack file, one on each line; an empty text if the files are valid.
 
-    The check is needed because a program gets the values from Pulumi, but a command reads the files: both must get the same
-    values. A missing file is not checked, because Pulumi may use another file (`--config-file`).
+    A Pulumi program gets its values from Pulumi, but a command of `make` reads the files itself. This check ensures that both
+    get the same values. A missing file is no problem, because Pulumi may use another file (`--config-file`).
     """
     try:
         if (folder / "Pulumi.yaml").exists():
@@ -230,7 +230,7 @@ class _Document:
             raise self.error((*path, *inner), wrong)
 
     def error(self, path: Keys, wrong: str, *, named: bool = True) -> FileError:
-        """Return an error with the line of a value. If `named`, the error contains the path of the value, too."""
+        """Return an error that names the file and the line of a value. If `named`, the error also names the path of the value."""
         line = next((self.lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.lines), 0)
         where = self.name + (f":{line}" if line else "")
         return FileError(f"{where}: {_shown(path)}: {wrong}" if named else f"{where}: {wrong}")
@@ -458,8 +458,8 @@ def _read(text: str) -> tuple[str, Any]:
     """Read a scalar without quotes.
 
     Returns:
-        `("", value)` if both YAML libraries read the same value. Otherwise `(reason, text)`: the
-        type that one of the libraries reads, in words for a message, and the unchanged scalar.
+        `("", value)` if both YAML libraries read the same value. Otherwise `(reason, text)`: the reason is a text for messages,
+        such as `a date to YAML`, and `text` is the unchanged scalar.
     """
     if text in _SAME:
         return "", _SAME[text]
@@ -528,7 +528,7 @@ def as_json(value: object) -> str:
 
 
 def _whole(match: re.Match[str]) -> str:
-    """Return the escape of a whole character for a pair of surrogates; return any other escape unchanged."""
+    """Replace the JSON escapes of a pair of surrogates by one YAML escape (`\\U…`). Return any other escape unchanged."""
     if not match[1]:
         return match[0]
     high, low = int(match[1], 16), int(match[2], 16)

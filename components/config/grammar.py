@@ -1,7 +1,7 @@
 """Grammars of values that platforms accept: image references, host names, cron expressions, object names, paths.
 
 Each function returns a valid value, and raises `RefusalError` for an invalid value. All functions are pure. Comments name the
-source of each rule, to compare the rule with newer versions of its source.
+source of each rule, because the rule must be compared with newer versions of its source.
 """
 
 import re
@@ -98,7 +98,8 @@ _DOMAIN = rf"(?:{_DOMAIN_LABEL}(?:\.{_DOMAIN_LABEL})*|\[[a-fA-F0-9:]+\])(?::(\d+
 _TAG = r"\w[\w.-]{0,127}"
 _DIGEST = r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}"
 _ALGORITHMS = ("sha256", "sha384", "sha512")
-"""Names that Docker refuses for images (daemon/images/image_tag.go), because such a name with a tag looks like a digest."""
+"""Names of hash algorithms. Docker refuses them as names of images (daemon/images/image_tag.go), because `sha256:TAG` looks
+like a digest."""
 NAME_LENGTH = 255
 """Maximum length of the name of an image with its registry, in characters."""
 
@@ -175,7 +176,7 @@ def port(value: object) -> int:
 
 
 def _check_port(digits: str | None, fix: str = "use a port from 1 to 65535") -> None:
-    """Check the port of an address. `digits` are the decimal digits of the port, or None for an address without a port."""
+    """Check the port in an address. `digits` is the text of the port, or None if the address has no port."""
     if digits and (len(digits) > 5 or digits.startswith("0") or int(digits) > 65535):
         raise RefusalError(f"{describe(digits)} is not a port", fix)
 
@@ -210,7 +211,8 @@ def _no_capitals(value: object) -> None:
 
 
 def _no_number(text: str, fix: str) -> None:
-    """Refuse a name that ends with a number and is no IPv4 address. Resolvers read such a name as an address (RFC 1123, 2.1)."""
+    """Refuse a host name that ends with a number, unless it is an IPv4 address. Resolvers read such a name as an address (RFC
+    1123, 2.1)."""
     if text.removesuffix(".").rpartition(".")[2].isdecimal() and not re.fullmatch(_IPV4, text):
         raise RefusalError(f"{describe(text)} ends with a number, but is not an IPv4 address", fix)
 
@@ -480,7 +482,8 @@ def container_path(value: object) -> str:
     """Check the path of a mount in a container.
 
     Raises:
-        RefusalError: the path is not absolute, is the root, has programs of the image or files of the kernel, or has a colon.
+        RefusalError: the path is not absolute, is `/`, or contains a colon. Folders of the kernel, and folders with the image's
+            programs, are refused too.
     """
     noun, fix = "an absolute path in the container", "write it like /var/lib/app"
     text = text_of(value, noun, fix)

@@ -83,14 +83,15 @@ def _object(config: Config, key: str) -> object:
 
 
 def _of_another_project(keys: Iterable[str], project: str) -> Iterator[str]:
-    """Yield an error for each key `environment` of another project. Such a key remains when the project is renamed."""
+    """Yield an error for each key `PROJECT:environment` with the name of another project. A renamed project leaves such a key
+    behind."""
     for key in sorted(keys):
         if key.endswith(":environment") and key != f"{project}:environment":
             yield f"environment: the key is {key}, but the project is {project}; rename the key to {project}:environment"
 
 
 def check_stack(stack: str, app: App, environment: Environment) -> None:
-    """Check the name of a stack, also against `copy_of`.
+    """Check the name of a stack. The platform must accept it, and `copy_of` must name another stack.
 
     Raises:
         ConfigError: the platform would refuse names or labels that contain the stack's name, or `copy_of` names the stack

@@ -1,6 +1,6 @@
 """Rules for the secrets of database, cache and backups. A secret that a program can't read is refused before the deployment.
 
-Each rule names the program that requires the rule. All secrets without a rule may have any value
+Docstrings and messages name the programs that require a rule. A secret without a rule may have any value
 (docs/adr/025-secrets-of-any-bytes.md).
 """
 
@@ -19,7 +19,7 @@ def problem(path: str, value: str) -> str:
     the value.
 
     Args:
-        path: config path that names the secret. The path decides which rule applies.
+        path: config path of the setting that names the secret. The path decides which rule applies.
         value: value of the secret.
     """
     rule = _RULES.get(path)
@@ -37,7 +37,7 @@ def pairable(value: str) -> bool:
 
 
 def _unreadable(value: str) -> str:
-    """Return the problem of a value that no program can read from a file: NUL, or text that is not valid UTF-8."""
+    """Return the reason why no program could read the value from a file: a NUL character, or text that is not valid UTF-8."""
     if "\x00" in value:
         return "it has a NUL character, which environment variables and commands can't contain"
     try:

@@ -7,7 +7,7 @@ from promql_parser import Expr, MatrixSelector, ParenExpr, StringLiteral, Subque
 _LABEL = "tiers_here"
 _LONGEST, _DEEPEST = 2000, 20
 """Maximum length of a query in characters, and maximum nesting of brackets. Both limits are needed, because the time
-for parsing a query grows with the square of its length and of its nesting."""
+to parse a query grows with the square of its length, and with the square of its nesting."""
 
 
 def problem(query: str, here: str) -> str:

@@ -21,7 +21,8 @@ from .grammar import RefusalError, describe
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """Annotation that adds a grammar to a type. The grammar checks and converts each value before pydantic checks the type."""
+    """Annotation that adds a grammar to a type. `check` checks and converts each value with this grammar before pydantic checks
+    the type."""
 
     check: Callable[[Any], object]
     """Function that returns the converted value, or raises `RefusalError`."""
@@ -52,8 +53,9 @@ class Checked:
 class _ServiceName:
     """Annotation of a type whose values are names of services.
 
-    An application may add services, so this type accepts every name in a valid form. The cross-checks refuse a name that the application
-    lacks. Each reading of the schema lists the names again, because `SERVICES` may grow.
+    An application may add services, so this type accepts every name in a valid form. The modules named `*_checks` refuse a name
+    that the application lacks. The JSON Schema lists the names in `SERVICES` at the time of each call, because `SERVICES` may
+    grow.
     """
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -75,7 +77,8 @@ _BYTES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 _A_SIZE, _A_TIME = r"\d+(\.\d+)?(Ki|Mi|Gi)", r"\d+(\.\d+)?(ms|s|m|h)"
 _TEN_YEARS = 10 * 365 * 24 * 3600
-"""Maximum of all times, in seconds. A larger time could exceed the 64 bits in which some platforms store nanoseconds."""
+"""Maximum of a time in the configuration, in seconds. A larger time could exceed the 64 bits in which some platforms store
+nanoseconds."""
 
 
 def _quantity(value: object, units: Mapping[str, float], example: str) -> float:
@@ -138,7 +141,7 @@ _WORDS = {"daily": "17 {hour} * * *", "weekly": "17 {hour} * * sun", "monthly": 
 def times(hour: int) -> Checked:
     """Return the annotation of a schedule: a cron expression in UTC, or `daily`, `weekly` or `monthly`.
 
-    The words `daily`, `weekly` and `monthly` mean minute 17 of `hour`."""
+    These three words are converted to a cron expression that runs at minute 17 of `hour`."""
 
     def check(value: object) -> str:
         return grammar.cron(_WORDS[value].format(hour=hour) if isinstance(value, str) and value in _WORDS else value)

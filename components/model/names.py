@@ -21,7 +21,7 @@ LABEL_SLOT, LABEL_RELEASE, LABEL_ATTEMPT, LABEL_SWITCH = (
 )
 LABEL_MEMBER, LABEL_CONTENT = "tiers.member", "tiers.content"
 LABEL_DATA = "tiers.data"
-"""Label that declares whether a resource holds data that no update may lose (components/safety/data.py)."""
+"""Label that says whether a resource contains data that no update may delete (components/safety/data.py)."""
 LABEL_NEEDS = "tiers.needs/{name}"
 LABEL_DASHBOARD = "grafana_dashboard"
 STANDARD = "app.kubernetes.io"
@@ -86,11 +86,11 @@ SERVICE_DATA = Template("{service}-data", service=lambda: _any_of(services.commo
 SCRIPTS = Template("{data}-scripts", data=lambda: f"{_any_of(services.common().data)}|{DATABASE_CLUSTER}")
 MEMBER_DATA = Template("{data}-{number}", data=CACHE_DATA, number=r"\d+")
 INSTANCE_DATA = Template("{cluster}{instance}", cluster=DATABASE_CLUSTER, instance="(-.+)?")
-"""Names of the PersistentVolumeClaims of a database cluster. CloudNativePG adds a suffix to the name of the cluster. The
-temporary cluster of `make restore TO=` has a suffix, too."""
+"""Names of the PersistentVolumeClaims of a database cluster: the name of the cluster, and a suffix that CloudNativePG adds. The
+name of the temporary cluster of `make restore TO=` has a suffix too."""
 POD_SECRETS, POD_SCRIPTS = "secrets", "scripts"
-"""Names of a pod's volumes for secrets and scripts. `_VOLUMES` needs no entry for scripts: only data services have scripts, and
-the configuration can't name volumes of data services."""
+"""Names of a pod's volumes for secrets and scripts. The reserved names (`_VOLUMES`) don't include the volume for scripts,
+because only data services have scripts, and the configuration can't name volumes of data services."""
 _VERSIONS = "(-[0-9a-f]{6})+"
 
 
@@ -120,7 +120,7 @@ _TASKS = (Template("secrets{versions}", versions=_VERSIONS),)
 
 
 def is_volume(name: str) -> bool:
-    """Return whether a volume or PersistentVolumeClaim of the program may have this name, on any platform."""
+    """Return whether the program itself may give this name to a volume or PersistentVolumeClaim, on any platform."""
     return any(template.matches(name) for template in _VOLUMES)
 
 
@@ -141,7 +141,7 @@ _WORKLOADS = frozenset(
         "vault",
     }
 )
-"""Names of the program's components, workloads, tasks and scrape jobs, except those of data services."""
+"""Names that the program uses for components, workloads, tasks and scrape jobs. Names of data services are not listed here."""
 
 
 def secret_variable(name: str) -> str:
@@ -150,13 +150,13 @@ def secret_variable(name: str) -> str:
 
 
 def is_workload(name: str) -> bool:
-    """Return whether the program itself has, or may have, a component or workload of this name, on any platform."""
+    """Return whether the program itself may give this name to a component or workload, on any platform."""
     data = [record.name for record in services.common().data]
     return name in _WORKLOADS or name.startswith(tuple(f"{record}-" for record in data))
 
 
 def is_part(suffix: str, tasks: Collection[str]) -> bool:
-    """Return whether a service has a container or another object of the name `SERVICE-SUFFIX`.
+    """Return whether the program gives the name `SERVICE-SUFFIX` to a container or another object of a service.
 
     Args:
         suffix: the part of the name after the name of the service.

@@ -1,8 +1,9 @@
 """Definition of each service that an application may have, as a record (`Service`).
 
-`SERVICES` is the only list of services that every application may have: their kinds, ports, routes and dependencies. An application
-adds services of its own to it (`app.services`), and `Catalogue` contains both. All other modules read these records and contain no list
-of service names. docs/how-to/add-a-tier.md explains how to add a service to `SERVICES`.
+`SERVICES` is the only list of the services that every application may have. Each record defines the kind, port, routing and
+dependencies of a service. An application may define further services (`app.services`). A `Catalogue` contains the records of
+both. All other modules read these records, and contain no list of service names. docs/how-to/add-a-tier.md explains how to add
+a service to `SERVICES`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -79,7 +80,8 @@ class Service:
     image: ImageSource = ImageSource.BUILT
     """Kind of image that the configuration of the service may use."""
     further_variables: tuple[str, ...] = ()
-    """Environment variables that dependent services get in addition to the address, without `prefix`: `NAME` for DATABASE_NAME."""
+    """Environment variables that dependent services get in addition to the address. Names have no prefix: `NAME` means
+    DATABASE_NAME."""
     ha: bool = False
     """True if the service has the setting `ha`, which deploys several instances."""
     products: frozenset[str] = frozenset()
@@ -182,7 +184,7 @@ class Catalogue:
 
     @property
     def routed(self) -> tuple[Service, ...]:
-        """Services to which the gateway routes requests. Each service follows the services that it may connect to."""
+        """Services to which the gateway routes requests, ordered: each service after the services that it may connect to."""
         by_name = {record.name: record for record in self.records}
         return tuple(by_name[name] for name in self.start_order({}, self.names) if by_name[name].routed)
 
@@ -216,7 +218,8 @@ class Catalogue:
     def start_order(self, needs: Mapping[str, Iterable[str]], names: Iterable[str]) -> list[str]:
         """Return names of services in their start order: each service after the services that it connects to. Unknown names come last.
 
-        A service of `SERVICES` also starts after those services of `SERVICES` that it may connect to.
+        Among the services of `SERVICES`, each service also starts after the services that it may connect to, even if it does
+        not need them.
 
         Args:
             needs: names of the services that each service connects to.
@@ -252,8 +255,10 @@ def prefix(name: str) -> str:
 
 
 def holds_data(name: str) -> bool:
-    """Return whether the volumes of a workload hold data that no update may delete. The
-    result is True for an unknown workload too, such as the backups."""
+    """Return whether the volumes of a workload contain data that no update may delete.
+
+    The result is also True for a workload without a record in `SERVICES`, such as the backup workload.
+    """
     record = common().find(name)
     return record is None or record.holds_data
 

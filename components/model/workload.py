@@ -23,13 +23,14 @@ class Zone(StrEnum):
     """Network zone. Two workloads can connect to each other only if they share a zone."""
 
     EDGE = "edge"
-    """Zone of the gateway, of the services to which the gateway routes requests, and of the services that call the api."""
+    """Zone of the gateway, of the services that answer HTTP requests, and of the services that call them."""
     DATA = "data"
     """Zone of the data services and of their clients."""
     WATCH = "watch"
     """Zone of Prometheus and of the workloads with metrics, in environments with `monitoring`."""
     OUTSIDE = "outside"
-    """Zone of the published gateway and of the services with `egress`. Only this zone has access to the outside network."""
+    """Zone of the published gateway, and of services with `egress` or an external data service. Only this zone has access to the
+    outside network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +110,8 @@ class Secret:
     """True if the value is known to need no quotes in Redis' configuration. False for a value in the
     cluster, because the program can't read that value."""
     pairable: bool = field(default=True, metadata={"released": False})
-    """True if a list of `key=value` pairs can contain the value. For a value in the cluster, which the program can't read, this is
-    assumed to be true."""
+    """True if the value can be part of a list of `key=value` pairs. Also True for a value in the cluster, because the program
+    can't read that value."""
 
     @property
     def path(self) -> str:
@@ -277,9 +278,10 @@ class Workload:
     belongs_to: str = field(default="", metadata={"released": False})
     """Tier of a further service (`app.services`): web, api or worker. Empty if the service is named after its tier."""
     path: str = field(default="", metadata={"released": False})
-    """Config path of the workload, for errors; empty for `app.TIER`."""
+    """Config path of the workload, for errors; empty if the path is `app.TIER`."""
     former: tuple[str, ...] = field(default=(), metadata={"released": False})
-    """Equivalent command that an earlier version of the program used. A running workload with this command is not restarted."""
+    """Command of an earlier version of the program, with the same effect as `command`. A running workload with it is not
+    restarted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +293,8 @@ class Replicated(Workload):
     """
 
     names: tuple[str, ...]
-    """Host names of the members, in the order of `volumes`. If a single instance was deployed before, the first member uses its volume."""
+    """Host names of the members, in the order of `volumes`. The first member uses the volume of a single instance that was
+    deployed before."""
     watcher: Workload
     """Process that runs next to each member and mounts the volume of the member. The watchers elect the primary."""
     proxy: Workload
@@ -374,7 +377,7 @@ class DatabaseCluster:
     start_within: float = 120
     """Time limit in seconds to become ready."""
     apart: Literal["zones", "hosts", "anywhere"] = "hosts"
-    """Failure domain that no two instances share: a zone or a host. `anywhere` allows two instances on one node."""
+    """Placement of the instances. `zones`: no two in the same zone. `hosts`: no two on the same host. `anywhere`: no rule."""
     archive: Archive | None = None
     """Continuous archive of the cluster; None without backups to a bucket."""
     beside: Workload | None = None
@@ -400,7 +403,8 @@ class Route:
     hosts: tuple[str, ...] = ()
     """Host names of the requests to route, on Kubernetes; empty for all hosts."""
     gateway: str = ""
-    """Settings of the gateway that are part of a release, as text: JSON on Kubernetes; on Docker `watched` if the gateway has metrics."""
+    """Settings of the gateway, as text. A change makes a new release. On Kubernetes the text is JSON. On Docker the text is
+    `watched` if the gateway serves metrics, otherwise empty."""
     hidden: tuple[str, ...] = ()
     """Paths for which the gateway answers 404, such as the path of metrics."""
     sticky: bool = True

@@ -28,9 +28,9 @@ SLOT_HEADER = "X-Tiers-Slot"
 COOKIE = "tiers-release"
 """Name of the cookie that the response of a page sets. With this cookie, later requests of the page reach the page's release."""
 SHARED = "both slots share this service"
-"""Effect on users, in error messages about a tier that both slots share. For a tier of one slot, the module `impact` returns this text."""
+"""Effect on users, for errors of a tier that both slots share. For a tier of one slot, the module `impact` writes the text."""
 ONCE_WITHIN = 6 * 3600
-"""Time limit in seconds of a scheduled command that a person runs by hand (`run_once`)."""
+"""Time limit in seconds of a long command in a deployed environment (`run_once`, `run_with_input`)."""
 Dependencies = Sequence[Input[Resource]]
 
 
@@ -102,20 +102,20 @@ class Inventory:
 
     keys: frozenset[str] = frozenset()
     stopped: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Containers that do not run, and Deployments that a person scaled to 0: key → state in the platform's words."""
+    """Containers that do not run, and Deployments and StatefulSets that a person scaled to 0: key → state."""
     unhealthy: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Containers that run but are not healthy: key → state."""
+    """Containers that run but are unhealthy, and containers that restart: key → state."""
     kinds: frozenset[str] | None = None
     """Kinds of objects that could be listed; None for all kinds. An object of a kind that could not be listed counts as existing."""
 
 
 def readiness(route: Route) -> str:
-    """Return the readiness path of a tier. In a request with `SLOT_HEADER` the gateway rewrites this path to the health path."""
+    """Return the gateway path of a tier's readiness. With `SLOT_HEADER` the gateway replaces this path by the health path."""
     return f"{GATEWAY_PATHS}/{route.tier}"
 
 
 def listening_ports(app: App) -> dict[str, int]:
-    """Return the port of each tier that accepts connections, by the tier's name."""
+    """Return the ports of the tiers that accept connections: name of the tier → port."""
     listening = {name: service.port for name, service in app.listening.items()}
     return listening | {record.name: services.port_of(record.name) for record in services.common().data}
 
@@ -162,7 +162,7 @@ def variables(
 
 @dataclass(frozen=True, kw_only=True)
 class DesiredState:
-    """Desired state of a resource in a kept slot, which gets no new release. `KeptSlot` registers the resource in this state.
+    """Desired state of a resource in a kept slot (a slot that gets no new release). `KeptSlot` registers this state.
 
     Example:
         state = DesiredState(inputs=entry.inputs)
@@ -171,7 +171,7 @@ class DesiredState:
     inputs: Mapping[str, Any]
     """Inputs of the resource."""
     hooks: ResourceHookBinding | None = None
-    """Hooks of the resource, such as the explanation of an error; None for no hooks."""
+    """Pulumi hooks of the resource, such as a hook that explains an error; None for no hooks."""
     timeouts: CustomTimeouts | None = None
     """Time limits of the provider; None for the provider's defaults."""
     theirs: list[str] | None = None
@@ -287,18 +287,18 @@ class Deployer(Protocol):
         ...
 
     def resumed(self, entry: Entry, scales: Mapping[str, Scale]) -> DesiredState:
-        """Return the desired state, at the configured scale, of a resource that was deleted when its slot was suspended."""
+        """Return the desired state that recreates a suspended or lost resource at the configured scale."""
         ...
 
     def with_current_secrets(self, entry: Entry, workload: Workload, target: SlotTarget) -> DesiredState | None:
         """Return the desired state of the resource `entry` with the current values of a workload's secrets.
 
-        Return None if `entry` is not the resource with these secrets in these versions.
+        Return None if `entry` does not hold the workload's secrets, or holds another version of them.
         """
         ...
 
     def suspended_route(self, entry: Entry) -> DesiredState | None:
-        """Return the desired state of a suspended slot's routing resource: requests with the release cookie don't reach the slot.
+        """Return the desired state of a routing resource in a suspended slot. The resource then ignores the release cookie.
 
         Return None if `entry` is not a routing resource.
         """
@@ -431,7 +431,7 @@ class Inspector(Protocol):
         ...
 
     def absent_images(self, images: Collection[str]) -> Sequence[str]:
-        """Return the images in `images` that the platform no longer has. If the platform can't list its images, return none.
+        """Return the images in `images` that the platform no longer has; an empty list if the platform can't list its images.
 
         Args:
             images: image ids or references, as containers use them.
@@ -457,12 +457,12 @@ class Inspector(Protocol):
         ...
 
     def run_once(self, environment: Environment, workload: str, name: str, command: Sequence[str]) -> str:
-        """Run a scheduled command now, wait until it ends, and return its output.
+        """Run a command now with the container settings of a scheduled command, wait until it ends, and return its output.
 
         Args:
             environment: the environment.
             workload: name of the workload with the schedule.
-            name: name of the scheduled command, whose container settings are used.
+            name: name of the scheduled command.
             command: the command to run, with arguments.
 
         Raises:
@@ -479,9 +479,9 @@ class Inspector(Protocol):
         ...
 
     def command_in(self, tier: str, slot: Slot | None, command: Sequence[str], *, terminal: bool) -> list[str]:
-        """Return the command line, for this machine, that runs a command in a running container of a tier.
+        """Return a command line for this machine that runs `command` in a running container of a tier.
 
-        The command gets the standard input of the command line.
+        The command line passes its own standard input to `command`.
 
         Args:
             tier: name of the tier.
@@ -525,7 +525,7 @@ class Inspector(Protocol):
         ...
 
     def manual_start(self, key: str) -> str:
-        """Return the command with which a person starts a stopped object; empty if `start` can start the object."""
+        """Return the shell command for a person to start a stopped object; an empty text if `start` starts the object."""
         ...
 
     def start(self, keys: Sequence[str]) -> Mapping[str, str]:
@@ -549,7 +549,7 @@ class Inspector(Protocol):
         ...
 
     def repeat_switch(self, name: str) -> bool:
-        """Repeat the switch that the object `name` performs (on Docker a container), and return True.
+        """Repeat a switch, and return True. `name` is the object that performs the switch: on Docker a container.
 
         On a platform where a switch is atomic, do nothing and return False.
         """

@@ -27,7 +27,7 @@ def describe(live: Slot | None, url: str, paths: Sequence[str], ready: Callable[
     Args:
         live: the slot that was live when the update began; None if no slot was live.
         url: address that users open.
-        paths: readiness paths of the gateway, one for each tier.
+        paths: gateway paths that report the readiness of the live slot's tiers.
         ready: function that returns whether the platform reports the live slot as ready. The function is called only if this machine can't
             reach the gateway.
     """
@@ -49,7 +49,7 @@ def describe(live: Slot | None, url: str, paths: Sequence[str], ready: Callable[
 
 
 def paths(checkpoint: Checkpoint, slot: Slot) -> list[str]:
-    """Return the gateway's readiness path of each routed tier of a slot."""
+    """Return the gateway paths that report the readiness of the routed tiers in a slot."""
     slot_state = observe(checkpoint).slots.get(slot)
     return [readiness(route) for route in slot_state.release.routes] if slot_state else []
 
@@ -65,7 +65,7 @@ def _by_platform(live: Slot, url: str, ready: Callable[[], bool], why: str) -> s
 
 
 def _ask(url: str, path: str, slot: str) -> tuple[int, str]:
-    """Request a path, and return the status and the slot that answered."""
+    """Send a GET request, and return the HTTP status and the slot that the response names (empty if it names none)."""
     parts = urlsplit(url)
     # Use 127.0.0.1 for names below `localhost`: some resolvers don't resolve such names of this machine (RFC 6761).
     host = "127.0.0.1" if (parts.hostname or "").endswith(".localhost") else parts.hostname or ""

@@ -1,6 +1,6 @@
-"""Inventory keys of the resources in a stack's state, and the platform that a stack is deployed to.
+"""Functions that read a stack's state: the inventory key of each resource, and the platform that the stack is deployed to.
 
-Only the module `keys` of each platform builds keys.
+An inventory key, such as `volume NAME`, identifies an object on its platform. The module `keys` of each platform builds the keys.
 """
 
 from collections.abc import Mapping
@@ -20,18 +20,18 @@ _PLATFORMS = {"docker": docker, "kubernetes": kubernetes}
 
 
 def resources_of(state: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the resources of a state (`pulumi stack export`)."""
+    """Return the resources in a state. The state is the output of `pulumi stack export`."""
     deployment = cast(Mapping[str, Any], state.get("deployment") or {})
     return cast(list[dict[str, Any]], deployment.get("resources") or [])
 
 
 def inputs_of(resource: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs of a resource of a state."""
+    """Return the inputs of a resource in a state."""
     return cast(dict[str, Any], resource.get("inputs") or {})
 
 
 def key_of(resource: Mapping[str, Any]) -> str | None:
-    """Return the key in `Inventory.keys` of a resource from a state, or None if an inventory does not list resources of this type."""
+    """Return the inventory key of a resource in a state, or None if an inventory does not list this resource."""
     kind, identity = str(resource["type"]), str(resource.get("id") or "")
     if not resource.get("custom") or not identity:
         return None

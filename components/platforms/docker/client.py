@@ -29,6 +29,6 @@ def is_local(host: str) -> bool:
 
 
 def output_of(connection: Any) -> str:
-    """Read from the connection to a command until the command ends, and return the command's output."""
+    """Wait until a command in a container ends, and return its output. `connection` is the socket of the command."""
     frames: Any = import_module("docker.utils.socket").frames_iter(connection, tty=False)
     return b"".join(part for _, part in frames).decode(errors="replace").strip()

@@ -21,7 +21,7 @@ else exec python3 -c 'import urllib.request; urllib.request.urlopen("{url}", tim
 
 
 def test_command(probe: Probe) -> list[str]:
-    """Return the health check command of a probe. The command uses the first HTTP client that it finds in the container."""
+    """Return the health check of a probe: its command, or a request with the first HTTP client that the container has."""
     if probe.command:
         return ["CMD", *probe.command]
     url = f"http://127.0.0.1:{probe.port}{probe.path}"
@@ -37,7 +37,7 @@ def duration(seconds: float) -> str:
 
 
 def healthcheck(workload: Workload) -> docker.ContainerHealthcheckArgs:
-    """Return a health check that runs every second. If the workload has no probe, the check always passes."""
+    """Return a container's health check. The check runs every second, and always passes if the workload has no probe."""
     probe = workload.ready or workload.probe or Probe(command=("true",))
     return docker.ContainerHealthcheckArgs(
         tests=test_command(probe),
@@ -59,7 +59,7 @@ def hardened(
     writable: Sequence[str] = ("/tmp",),
     scratch: int = SCRATCH,
 ) -> docker.ContainerArgs:
-    """Return the arguments that all containers have in common."""
+    """Return the arguments of a hardened container: read-only root, no capabilities, limits of memory and processors."""
     megabytes, room = max(resources.memory // 2**20, 6), max(scratch // 2**20, 1)
     return docker.ContainerArgs(
         name=name,

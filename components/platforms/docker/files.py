@@ -34,7 +34,7 @@ class FileOperations(Registrar):
         return provisioned
 
     def _secrets_name(self, owner: str, workload: Workload) -> str:
-        """Return the name of the volume with a workload's secrets. The name's length is limited, because a folder also gets this name."""
+        """Return the name of a workload's secret volume. A folder on the engine also gets this name, so the name is short."""
         room = names.FOLDER_NAME - len(f"{self.prefix}-{owner}-secrets")
         versions = names.versions([secret.version for secret in workload.secrets], room)
         return names.SECRET_FILES.of(owner=owner, versions=versions)

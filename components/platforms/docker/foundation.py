@@ -77,7 +77,7 @@ def named_volume(
     holds_data: bool = False,
     **more: Any,
 ) -> docker.Volume:
-    """Register a volume with the name `APP-STACK-SUFFIX` on the engine. A label declares whether the volume holds data."""
+    """Register a volume that the engine names `APP-STACK-SUFFIX`. A label declares whether the volume holds data."""
     labels = stack_labels(location.app, location.stack)
     labels |= data_labels(checkpoint.find(VOLUME, name), holds_data=holds_data)
     return docker.Volume(

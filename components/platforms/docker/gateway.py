@@ -96,7 +96,7 @@ class GatewayOperations(Registrar):
         ]
 
     def _checked(self, parent: Resource, target: SlotTarget, text: str, gateway: docker.Container) -> Output[Resource]:
-        """Check the gateway's configuration `text` in a container of the gateway's image, before the claim installs it."""
+        """Run a container that checks whether HAProxy accepts the configuration `text`. The claim waits for this check."""
         name = f"{target.slot}-gateway-check"
         args = hardened(
             f"{self.prefix}-{name}",
@@ -119,10 +119,10 @@ class GatewayOperations(Registrar):
         return self._claim(entry, entry.labels[LABEL_RELEASE])
 
     def _claim(self, entry: Entry, release: str | None) -> DesiredState:
-        """Return the desired state of a kept slot's claim, with `release` as the slot's release.
+        """Return the desired state of a kept slot's claim. The claim writes `release` to the gateway as the slot's release.
 
-        If `release` is None, the claim removes the slot's release from the gateway, so no cookie leads to the slot. The routes in
-        the gateway's configuration stay unchanged.
+        If `release` is None, the claim removes the slot's release. Then no release cookie leads to the slot. The claim changes no
+        routes.
         """
         inputs, attempt = dict(entry.inputs), self.checkpoint.attempt(entry.name)
         words: list[str] = inputs["command"]
@@ -176,7 +176,7 @@ class GatewayOperations(Registrar):
         return self._one_shot(parent, name, args, f"the repeated switch to {target.slot}", after)
 
     def _ask(self, target: SlotTarget) -> list[ResourceHook]:
-        """Return a hook that checks, before a kept slot goes live, that the slot's containers are healthy."""
+        """Return a hook that runs before a kept slot goes live, and checks that the slot's containers are healthy."""
 
         def ask(_: ResourceHookArgs) -> None:
             self.inspector.check_ready(target.slot, self.impact)

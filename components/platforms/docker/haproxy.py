@@ -30,14 +30,14 @@ The limit is longer than a minute, because the engine may wait a minute before i
 """
 MASTER = f"{FOLDER}/master.sock"
 MAP = f"{FOLDER}/live.map"
-"""Map file of the gateway: `live` → the live slot, and the name of each slot → the slot's release."""
+"""Map file of the gateway. The key `live` has the live slot. The keys `blue` and `green` have the releases of these slots."""
 PORT = 8080
 METRICS_PORT = 8404
 FIRST_OWN_PORT = 8081
 """Gateway port of the first routed service (`own_port`). The second routed service has the next port, and so on."""
 REPLICAS = 10
 STATE = f"{FOLDER}/servers.state"
-"""File with the states of servers. After a reload the new process reads this file, to use the healthy servers at once."""
+"""File with the health of backend servers. After a reload the new process reads this file and uses healthy servers at once."""
 EXPORT = "{ var(txn.asked) -m found }"
 """HAProxy condition: the request names a slot in its header."""
 
@@ -72,7 +72,7 @@ _NORMALISE = [
     f"  http-request deny deny_status 400 if {_DOTS}",
     f"  http-request deny deny_status 400 if {{ path -m found }} !{{ var({_NORMAL}) -m found }}",
 ]
-"""Rules that normalise a request's path like `paths.normalise`. Only comparisons use the result: services get the original path."""
+"""Rules that normalise a request's path like `paths.normalise`, for use by other rules. Services get the original path."""
 
 _ID = "^[A-Za-z0-9._:/+=@-]{1,128}$"
 """Pattern of request ids that the gateway accepts. The gateway replaces an id that does not match, because services write ids to logs."""
@@ -103,7 +103,7 @@ START = (
 """Shell command of the gateway's process. Don't change this command without need: a change replaces the gateway of every stack."""
 
 CHECK = f'echo live none > {MAP} && printf %s "$CONFIG" > {FILE} && exec haproxy -c -f {FILE}'
-"""Shell command that checks the configuration in the variable CONFIG. The command exits with 0 if HAProxy accepts the configuration."""
+"""Shell command that exits with 0 if HAProxy accepts the configuration in the environment variable CONFIG."""
 
 _HEAD = f"""\
 global
@@ -178,13 +178,13 @@ def own_port(name: str) -> int:
 
 
 def of_stack(slots: Mapping[Slot, Sequence[Route]], environment: Environment) -> str:
-    """Return the configuration of an environment's gateway."""
+    """Return the gateway's configuration file for the routes of both slots and the settings of the environment."""
     gateway = environment.gateway
     return configuration(slots, gateway.ports, metrics=bool(gateway.metrics_port or environment.monitoring))
 
 
 def configuration(slots: Mapping[Slot, Sequence[Route]], alone: Collection[str] = (), *, metrics: bool = False) -> str:
-    """Return the whole configuration file. Each slot has the routes of its own release.
+    """Return the gateway's configuration file, with the routes of the releases in both slots.
 
     Args:
         slots: routes of each slot.
@@ -224,9 +224,13 @@ def configuration(slots: Mapping[Slot, Sequence[Route]], alone: Collection[str] 
 
 
 def _rules(routes: Sequence[Route], here: str) -> list[str]:
-    """Return the rules for hidden paths and for the readiness paths of tiers.
+    """Return rules that deny hidden paths, and rules that rewrite the readiness path of a tier to the tier's health path.
 
-    Only requests that name a slot in their header, such as those of the smoke test, can reach a readiness path.
+    Readiness paths work only in requests that name a slot in a header, such as the requests of the smoke test.
+
+    Args:
+        routes: routes of a slot.
+        here: HAProxy condition that a request goes to this slot.
     """
     rules = [
         f"  http-request deny deny_status 404 if {_below(path)} {here}" for route in routes for path in route.hidden
@@ -252,10 +256,10 @@ def _ways(slot: Slot, routes: Sequence[Route], alone: Collection[str], here: str
 
 
 def _sticky() -> list[str]:
-    """Return the rules for the release cookie, which the response of a page sets.
+    """Return the rules for the release cookie. The response to a request for a page sets this cookie.
 
-    For a request for a page the cookie is ignored. All other requests with the cookie go to the slot that has the cookie's release,
-    or to the live slot if no slot has this release.
+    A request for a page goes to the live slot, even if the request has a cookie. Any other request with a cookie goes to the slot
+    that has the cookie's release, or to the live slot if no slot has this release. Later rules give the slot header precedence.
     """
     pinned = [
         line

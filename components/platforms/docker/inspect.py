@@ -27,17 +27,18 @@ from .isolation import Container
 from .keys import engine_host, stack_labels
 
 _RUNNING = ("running", "restarting", "removing")
-"""Container states, in the engine's words, in which `start` leaves a container unchanged."""
+"""Container states, as the engine names them, that don't count as stopped in an inventory."""
 
 
 def check_engine(environment: Environment, used_ports: Collection[int]) -> None:
-    """Before any change, check that the engine answers and that the gateway's ports are free.
+    """Before any change, check that the engine answers.
 
-    An engine behind ssh:// is not checked, because the provider itself reports a failed connection.
+    On a local engine, also check that the ports of the gateway and of Prometheus are free. An engine behind ssh:// is not
+    checked, because the provider itself reports a failed connection.
 
     Args:
         environment: the environment.
-        used_ports: ports that this stack's gateway already uses.
+        used_ports: ports that are not checked, because containers of this stack already use them.
 
     Raises:
         RunError: the engine does not answer, or a port is in use.
@@ -100,7 +101,7 @@ class DockerInspector:
         check_engine(context.environment, used_ports={int(port["external"]) for port in ports})
 
     def routing(self, environment: Environment) -> Routing:
-        """Return the slot that the gateway routes users to. The slot is read from the gateway's process or from its map file."""
+        """Return the slot that the gateway routes users to. If the gateway does not answer, read the slot from its map file."""
         source = f"the gateway of {self.location.instance}"
         try:
             return self._routing(source, environment.toolbox)
@@ -335,7 +336,7 @@ class DockerInspector:
     # ------------------------------------------------------------------ containers
 
     def _labels(self, **labels: str) -> dict[str, list[str]]:
-        """Return the engine's filter for objects of the stack with these labels. Each label name gets the prefix `tiers.`."""
+        """Return an engine filter for the stack's objects with these labels. Each label name gets the prefix `tiers.`."""
         prefixed = {f"tiers.{name}": value for name, value in labels.items()}
         required = stack_labels(self.location.app, self.location.stack) | prefixed
         return {"label": [f"{name}={value}" for name, value in required.items()]}
@@ -358,9 +359,9 @@ def inspector(location: Location) -> DockerInspector:
 
 
 def answering_containers(containers: Collection[Container], ports: Mapping[str, int], outside: str) -> set[str]:
-    """Return the names of containers that accept a connection from this machine on a network other than `outside`.
+    """Connect from this machine to each container, and return the names of the containers that accept a connection.
 
-    On the network `outside` such connections are allowed.
+    The network `outside` is skipped, because connections on this network are allowed.
     """
     targets = [
         (container.name, interface, ports[container.tier])
@@ -373,9 +374,9 @@ def answering_containers(containers: Collection[Container], ports: Mapping[str, 
 
 
 def _accepts(interface: IPv4Interface | IPv6Interface, port: int) -> bool:
-    """Return whether an address accepts a connection from this machine over the address's own network.
+    """Return whether a container's address accepts a connection that this machine opens from inside the address's network.
 
-    Connections over another network don't count, because a proxy in that network may accept every connection.
+    A connection through another network does not count, because a proxy in that network may accept every connection.
     """
     try:
         with socket.create_connection((str(interface.ip), port), timeout=1) as client:
@@ -392,7 +393,7 @@ def _result(command: Sequence[str], code: int, text: str) -> str:
 
 
 def _identity(key: str) -> str:
-    """Return the id of a container, which is the last part of its key."""
+    """Return the id in a container's inventory key, such as `container ID`."""
     return key.partition(" ")[2]
 
 

@@ -1,6 +1,6 @@
-"""Check of network isolation between the containers that an engine reports. All functions are pure.
+"""Check of network isolation: find forbidden connections in the ports and networks of containers. All functions are pure.
 
-Only the gateway publishes ports. A tier may connect only to the tiers in its `needs`.
+Only the gateway and Prometheus may publish ports. A tier may connect only to the tiers in its `needs`.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Keys of Docker resources in an inventory, and the engine of a stack. All functions are pure."""
+"""Inventory keys of Docker resources, such as `volume NAME`, and the engine of a stack."""
 
 import os
 from collections.abc import Mapping
@@ -19,7 +19,13 @@ def stack_labels(app: str, stack: str) -> dict[str, str]:
 
 
 def key(kind: str, identity: str, outputs: Mapping[str, Any]) -> str | None:
-    """Return the key of a resource in `Inventory.keys`, or None if an inventory does not list resources of this type."""
+    """Return the inventory key of a resource, such as `volume NAME`, or None if an inventory does not list the resource.
+
+    Args:
+        kind: type token of the Pulumi resource.
+        identity: id of the Pulumi resource.
+        outputs: outputs of the Pulumi resource.
+    """
     if kind in _KINDS:
         return f"{_KINDS[kind]} {identity}"
     return f"image {outputs['imageId']}" if kind == IMAGE and outputs.get("imageId") else None

@@ -62,7 +62,7 @@ def files(monitored: MonitoringScope) -> dict[str, str]:
 
 
 def released(live: Mapping[str, str]) -> str:
-    """Return the text of a file with one scrape target. The target's labels name the live release."""
+    """Return the text of a target file for Prometheus. The labels of the only target name the live slot and release."""
     return json.dumps([{"targets": [f"localhost:{PORT}"], "labels": dict(live)}])
 
 

@@ -29,7 +29,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
 }
 """Kinds that the program creates in an existing namespace: kind → API group and resource."""
 HOLD_DATA = frozenset({"Cluster", "PersistentVolumeClaim"})
-"""Kinds of objects that `remove_strays` never deletes, because the data would be deleted too."""
+"""Kinds of objects that `remove_strays` never deletes, because Kubernetes would delete their data too."""
 READ = (("", "events"), ("", "pods"), ("", "pods/log"), ("apps", "replicasets"))
 """API group and resource of objects that the program only reads, to wait for other objects and to explain errors."""
 

@@ -15,25 +15,30 @@ from .quantities import resources
 PLUGIN = "barman-cloud.cloudnative-pg.io"
 API = "barmancloud.cnpg.io/v1"
 ROOM = "256MB"
-"""Maximum size of an upload of several files, because the archive proxy buffers uploads in memory. One file may be larger, up to 1 GB."""
+"""Maximum size of an upload, because the archive proxy buffers uploads in memory. A file uploaded alone may have up to 1 GB."""
 BESIDE = Resources(cpu=0.5, memory=256 * 2**20, reserve=0.02)
 """Resource limits of the plugin's sidecar."""
 
 
 def used(name: str) -> Manifest:
-    """Return the entry of a Cluster's `plugins` for archiving. `name` is the name of the Cluster and of its ObjectStore."""
+    """Return the entry for a Cluster's `plugins` that turns on its archive. `name` names both the Cluster and its ObjectStore."""
     return {"name": PLUGIN, "isWALArchiver": True, "parameters": {"barmanObjectName": name}}
 
 
 def source(name: str) -> Manifest:
-    """Return an entry of `externalClusters`. With this entry, a new Cluster can restore the archive of the Cluster `name`."""
+    """Return the entry for the `externalClusters` of a new Cluster, which then can restore the archive of the Cluster `name`."""
     return {"name": name, "plugin": {"name": PLUGIN, "parameters": {"barmanObjectName": name, "serverName": name}}}
 
 
 def store(scope: Scope, name: str, archive: Archive, access: Mapping[str, str], secret: Mapping[str, str]) -> Manifest:
-    """Return the ObjectStore of a Cluster's archive.
+    """Return the ObjectStore, which describes where and how a Cluster is archived.
 
-    The credentials for the archive proxy are in Secrets. `access` and `secret` reference the Secrets' keys.
+    Args:
+        scope: names and settings of the environment.
+        name: name of the Cluster.
+        archive: settings of the archive.
+        access: reference to the access key of the archive proxy: name and key of a Kubernetes Secret.
+        secret: reference to the secret key of the archive proxy.
     """
     manifest = scope.object(API, "ObjectStore", name, scope.labels(name, "archive"))
     # Disable the checksums of newer S3 clients: few servers other than Amazon's support them.

@@ -40,7 +40,7 @@ SWITCHOVER = 40
 STOP = 60
 """Time limit in seconds for an instance to stop. An instance that exceeds the limit is killed, and recovers from its WAL."""
 QUORUM = {"alpha.cnpg.io/failoverQuorum": "true"}
-"""Annotation with which a failover of a Cluster needs enough reachable replicas to be sure that no acknowledged write is lost."""
+"""Annotation of a Cluster that allows a failover only if the reachable replicas are sure to have every acknowledged write."""
 POOL = {
     # Maximum number of database connections of each pooler. The services of both slots share these connections.
     "default_pool_size": "20",
@@ -125,7 +125,10 @@ def cluster(scope: Scope, database: DatabaseCluster, protected_by: str) -> Manif
 
 
 def _affinity(database: DatabaseCluster) -> Manifest:
-    """Return the anti-affinity of instances. With `apart` zones or hosts, an instance stays unscheduled rather than share a domain."""
+    """Return the anti-affinity of instances.
+
+    If `apart` is `zones` or `hosts`, an instance stays unscheduled rather than share a zone or host with another instance.
+    """
     if key := _TOPOLOGY_KEYS.get(database.apart):
         return {"enablePodAntiAffinity": True, "podAntiAffinityType": "required", "topologyKey": key}
     return {
@@ -136,7 +139,7 @@ def _affinity(database: DatabaseCluster) -> Manifest:
 
 
 def _beginning(database: DatabaseCluster, protected_by: str) -> Manifest:
-    """Return the initdb section. Text is sorted by code points, because the C library of a newer image can't change this order."""
+    """Return a Cluster's `initdb` section. Text is sorted by code points, an order that no newer C library changes."""
     initdb: Manifest = {
         "database": database.database,
         "owner": database.owner,
@@ -155,12 +158,12 @@ def _beginning(database: DatabaseCluster, protected_by: str) -> Manifest:
 
 
 def _resources(limits: Resources) -> Manifest:
-    """Return requests and limits. The limit of disk space is larger than for other pods, to store the operator's program."""
+    """Return requests and limits of a container. The disk limit includes space for the operator's program in the pod."""
     return resources(limits, "1Gi", _cpu)
 
 
 def _cpu(processors: float) -> str:
-    """Return a number of processors as the operator writes it. With any other text every update would show a change."""
+    """Return a number of processors as text, as the operator writes it. With other text every update would show a change."""
     return str(int(processors)) if processors.is_integer() and processors else cpu(processors)
 
 

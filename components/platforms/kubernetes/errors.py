@@ -38,7 +38,7 @@ def explain(path: str, manifest: Manifest, context: str, *, touched: Callable[[]
 
 
 def reason(cause: str) -> str:
-    """Return the provider's error in one line: the explanation of a known error, or the start of the text of an unknown error."""
+    """Return one line for a provider's error: the explanation of a known error, or the first 500 characters of any other."""
     managers = sorted(set(re.findall(r'conflicts? with "([^"]+)"', cause)))
     if managers:
         fields = sorted(set(re.findall(r"(?:^\s*- |: )(\.[^\s;]+)", cause, re.MULTILINE)))
@@ -93,11 +93,11 @@ def evidence(api: Any, manifest: Manifest) -> Iterator[str]:
 
 
 _OPERATED = {"Cluster": "cnpg.io/cluster", "Pooler": "cnpg.io/poolerName"}
-"""Kind of a CloudNativePG object → key of the label by which the object's pods name the object."""
+"""Kind of a CloudNativePG object → key of the pod label whose value is the object's name."""
 
 
 def _operated(client: Any, manifest: Manifest) -> Iterator[str]:
-    """Yield one line with the status that CloudNativePG reports for an object; no line if the status has no phase."""
+    """Yield one line with the phase of a CloudNativePG object and the reason for the phase; no line if the status has neither."""
     group, _, version = manifest["apiVersion"].partition("/")
     name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
     reference = (group, version, namespace, f"{manifest['kind'].lower()}s", name)

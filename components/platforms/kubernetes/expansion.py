@@ -13,11 +13,11 @@ _REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\((?P<name>[^)]*)\)|(?P<other>[^\x
 
 
 def literal(text: str, names: Collection[str] = ()) -> str:
-    """Return a text with every dollar doubled, if the kubelet would otherwise change the text.
+    """Return a text that the kubelet passes to the container unchanged: double every dollar if the kubelet would change any.
 
-    If the kubelet would not change the text, such as a script with `$(command)`, return the text as it is, because a changed text
-    would restart containers of deployed stacks. Every name in capitals counts as a variable, because the cluster adds variables of
-    its own (for Services, or by admission webhooks).
+    Return any other text as it is, such as a script with `$(command)`, because a changed text would restart containers of
+    deployed stacks. In `$(NAME)` every name in capitals counts as a variable, because the cluster adds variables of its own (for
+    Services, or by admission webhooks).
 
     Args:
         text: the text.
@@ -34,9 +34,10 @@ def literals(texts: Iterable[str], names: Collection[str] = ()) -> list[str]:
 
 
 def _replaced(reference: re.Match[str], names: Collection[str]) -> bool:
-    """Return whether the kubelet changes a dollar and the character after it.
+    """Return whether the kubelet changes a text that `_REFERENCE` matches.
 
-    The kubelet reads a single byte after a dollar, so it also breaks a character of several bytes, such as `ü`, after a dollar.
+    The text is `$$`, `$(NAME)`, or a dollar before a non-ASCII character. The kubelet reads a single byte after a dollar, and
+    therefore breaks a character of several bytes, such as `ü`.
     """
     name = reference["name"]
     return name is None or name in names or re.fullmatch(r"[A-Z_][A-Z0-9_.-]*", name) is not None

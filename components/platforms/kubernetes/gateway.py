@@ -15,7 +15,7 @@ from .registrar import Registrar, once_created
 from .routes import HTTP_ROUTE, asked_rules, http_route, live_rules, own_gateway, slot_spec
 
 TAKEN_OVER = {"pulumi.com/patchFieldManager": "tiers-switch", "pulumi.com/patchForce": "true"}
-"""Annotations with which a resource takes over the fields of a route, if another resource has created the route already."""
+"""Annotations with which a Pulumi resource takes over an existing HTTPRoute, whose fields another resource has set."""
 
 
 class GatewayOperations(Registrar):
@@ -56,7 +56,11 @@ class GatewayOperations(Registrar):
         return once_created(self.object(parent, manifest, after, hooks=hooks))
 
     def _live_route(self, target: SlotTarget, routes: Sequence[Route] | None, count: int) -> Manifest:
-        """Return the route that sends all traffic to a slot. If `routes` is None, use the rules of the slot's deployed route."""
+        """Return the HTTPRoute that sends all traffic to a slot.
+
+        If `routes` is None, use the rules of the slot's own HTTPRoute in the checkpoint, or the routes of the release if
+        that HTTPRoute is missing.
+        """
         spec = self._kept_spec(target) if routes is None else None
         slot_routes = target.release.routes if routes is None else routes
         spec = spec or slot_spec(self.scope, self.cluster, slot_routes, target)
@@ -76,7 +80,7 @@ class GatewayOperations(Registrar):
         return once_created(self.object(parent, manifest, after, hooks=hooks, **options))
 
     def _ask(self, target: SlotTarget) -> list[ResourceHook]:
-        """Return a hook that checks, before a kept slot goes live, that the slot's Deployments are available."""
+        """Return a hook that runs before a kept slot goes live, and checks that the slot's Deployments are available."""
         client.prefetch()
 
         def ask(_: ResourceHookArgs) -> None:
@@ -85,7 +89,7 @@ class GatewayOperations(Registrar):
         return before_change(f"ask-{target.slot}", ask)
 
     def _kept_spec(self, target: SlotTarget) -> Manifest | None:
-        """Return the spec of the deployed route of a kept slot, or None if the route is missing or belongs to another release.
+        """Return the spec of a kept slot's HTTPRoute in the checkpoint, or None if no HTTPRoute has this slot and release.
 
         Hosts and ports in this spec may differ from the current configuration.
         """

@@ -120,7 +120,7 @@ class KubernetesInspector:
         return counts
 
     def _database_clusters(self, selector: str) -> list[dict[str, Any]]:
-        """Return the CloudNativePG Clusters. Return none if CloudNativePG is missing or the user may not list Clusters."""
+        """Return the CloudNativePG Clusters; an empty list if CloudNativePG is missing or the user may not list Clusters."""
         collection = (*cnpg.API.split("/"), self.location.namespace, "clusters")
         try:
             api = custom(self.location.context)
@@ -174,7 +174,7 @@ class KubernetesInspector:
 
     def log_lines(self, since: float = 0) -> Iterator[Line]:
         """Yield the log lines of the stack's pods, including lines from before the last restart of a container."""
-        # The API counts the seconds from now on.
+        # The API counts the seconds back from now.
         limit = {"since_seconds": max(math.ceil(time.time() - since), 1)} if since else {}
         api, namespace = core(self.location.context), self.location.namespace
         for pod in api.list_namespaced_pod(namespace, label_selector=self._of_stack).items:
@@ -201,7 +201,7 @@ class KubernetesInspector:
         return list(isolation.unexpected_routes(app, self._objects(live), self.location.namespace))
 
     def _objects(self, slot: Slot) -> dict[str, list[Mapping[str, Any]]]:
-        """Return, by kind, the objects that determine network routes, and the pods of shared tiers and of this slot."""
+        """Return Services, HTTPRoutes, NetworkPolicies, and the tier pods of `slot` and of shared tiers: kind → objects."""
         api = dynamic(self.location.context)
         listed_objects: dict[str, list[Mapping[str, Any]]] = {}
         of_slot = f"{LABEL_ROLE}=tier,{LABEL_SLOT} notin ({slot.other})"
@@ -217,7 +217,7 @@ class KubernetesInspector:
     def inventory(self, types: Iterable[str]) -> Inventory:
         """List the objects of a stack, with one request for each resource type in the stack's state.
 
-        Kinds that the cluster lacks, or that the user may not list, are skipped (`Inventory.kinds`).
+        A kind that the cluster lacks, or that the user may not list, is skipped and is absent from `Inventory.kinds`.
         """
         api = connect(self.location.context)
         keys, kinds, stopped = set[str](), set[str](), dict[str, str]()
@@ -272,7 +272,7 @@ class KubernetesInspector:
         return removed
 
     def manual_start(self, key: str) -> str:
-        """Return the command that scales up a Deployment. `start` doesn't scale up a Deployment that a person has scaled to 0."""
+        """Return the command that scales up a Deployment or StatefulSet. `start` does not undo a person's scaling to 0."""
         kind, _, identifier = key.partition(" ")
         return (
             f"kubectl --context {shlex.quote(self.location.context)} --namespace {self.location.namespace} "
@@ -295,7 +295,7 @@ class KubernetesInspector:
 
 
 def _labels_of(tier: str, slot: Slot | None) -> dict[str, str]:
-    """Return the labels of a tier's pods; in a slot, if the tier belongs to a slot."""
+    """Return labels that select the pods of a tier. If `slot` is not None, the labels select only pods in this slot."""
     return {LABEL_COMPONENT: tier} | ({LABEL_SLOT: str(slot)} if slot else {})
 
 
@@ -332,9 +332,9 @@ def _uid(resource: Mapping[str, Any]) -> str:
 
 
 def _path(type_: str, namespace: str) -> str:
-    """Return the API path to list all objects of a resource type, such as `kubernetes:apps/v1:Deployment`.
+    """Return the API path that lists a namespace's objects of a resource type, such as `kubernetes:apps/v1:Deployment`.
 
-    Return an empty text for a type that is not listed.
+    Return an empty text if the kind is not in `KINDS`.
     """
     _, version, kind = type_.split(":")
     plural = KINDS[kind][1] if kind in KINDS else ""
@@ -343,7 +343,10 @@ def _path(type_: str, namespace: str) -> str:
 
 
 def _get(api: Any, path: str, selector: str) -> tuple[int, dict[str, Any]]:
-    """Send an API request, and return the HTTP status and the JSON. For most kinds, such as Secrets, request only metadata."""
+    """Send a GET request, and return the HTTP status and the parsed JSON (empty unless the status is 200).
+
+    Request Deployments and StatefulSets completely, and only the metadata of other objects, such as Secrets.
+    """
     whole = path.rpartition("/")[2] in ("deployments", "statefulsets")
     accept = (
         "application/json"

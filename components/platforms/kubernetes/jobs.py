@@ -13,7 +13,7 @@ from .expansion import literals
 from .objects import Manifest
 
 BEGINS = 3
-"""Factor that extends the time limit `schedule_within` for a Job that a person starts, because its pod may take longer to start."""
+"""Factor for `schedule_within`: the pod of a Job that a person starts may take this many times longer to start."""
 
 
 def run_once(context: str, namespace: str, name: str, command: Sequence[str], schedule_within: float) -> str:
@@ -75,7 +75,7 @@ def _begun(api: Any, namespace: str, job: str, within: float) -> bool:
 
 
 def _printed(api: Any, pod: Any) -> str:
-    """Return the log of a pod, or a note that the log can't be read."""
+    """Return the log of a pod, or a text that says why the log can't be read."""
     try:
         return api.read_namespaced_pod_log(pod.metadata.name, pod.metadata.namespace)
     except sdk().client.ApiException as error:
@@ -83,7 +83,7 @@ def _printed(api: Any, pod: Any) -> str:
 
 
 def by_hand(parent: Any, command: Sequence[str], name: str) -> Any:
-    """Return a Job with the template of the CronJob `parent`, but with the command `command`.
+    """Return a Job with the pod template of the CronJob `parent`, but with the command `command`.
 
     The CronJob is the Job's owner. Kubernetes therefore deletes the Job together with the CronJob.
     """

@@ -1,4 +1,4 @@
-"""Keys of Kubernetes resources in an inventory, and the cluster of a stack. All functions are pure."""
+"""Inventory keys of Kubernetes resources (`Service NAMESPACE/NAME`), and the cluster of a stack. All functions are pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,14 +10,20 @@ PROVIDER = "pulumi:providers:kubernetes"
 
 
 def key(kind: str, identity: str, outputs: Mapping[str, Any]) -> str | None:
-    """Return the key of a resource in `Inventory.keys`, or None if an inventory does not list resources of this type."""
+    """Return the inventory key of a resource, such as `Service NAMESPACE/NAME`, or None if the resource is no Kubernetes object.
+
+    Args:
+        kind: type token of the Pulumi resource.
+        identity: id of the Pulumi resource: `NAMESPACE/NAME`.
+        outputs: not used on Kubernetes.
+    """
     if not kind.startswith("kubernetes:"):
         return None
     return object_key(kind.rpartition(":")[2], *identity.rpartition("/")[::2])
 
 
 def object_key(kind: str, namespace: str, name: str) -> str:
-    """Return the key of a Kubernetes object; `namespace` is empty for a cluster-wide object."""
+    """Return the inventory key of a Kubernetes object. `namespace` is empty for an object outside of namespaces."""
     return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
 
 

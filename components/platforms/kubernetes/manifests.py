@@ -20,7 +20,7 @@ from .quantities import cpu, size
 
 IN_BACKGROUND = {"pulumi.com/deletionPropagationPolicy": "background"}
 SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
-"""Annotation that disables the provider's wait, which takes 10 s for a Service and may never end for a claim."""
+"""Annotation against waiting: the provider would wait 10 s for a Service, and perhaps forever for a PersistentVolumeClaim."""
 
 
 def deployment(
@@ -61,11 +61,11 @@ def deployment(
 
 
 def stateful_set(scope: Scope, workload: Workload, spec: Manifest, member: str | None = None) -> Manifest:
-    """Return the StatefulSet of a data service, or of one member of a replicated service. The old pod stops before a new pod starts.
+    """Return the StatefulSet of a data service, or of one member of a replicated service.
 
-    The selector includes a hash of the pod template, so a changed template replaces the StatefulSet. The data stays, because the
-    claim is an object of its own. With an update in place the provider would not wait for the new pod, and Kubernetes would not
-    replace a pod that can't start.
+    The old pod stops before a new pod starts. The selector includes a hash of the pod template, so a changed template replaces
+    the StatefulSet. The data stays, because the PersistentVolumeClaim is an object of its own. With an update in place the
+    provider would not wait for the new pod, and Kubernetes would not replace a pod that can't start.
     """
     member_label = {LABEL_MEMBER: member} if member else {}
     labels = scope.labels(workload.tier, "tier") | member_label
@@ -105,7 +105,7 @@ def service(scope: Scope, workload: Workload, target: SlotTarget | None, *, pods
 
 
 def account(scope: Scope, workload: Workload, target: SlotTarget | None) -> Manifest:
-    """Return the ServiceAccount of a workload, without a token."""
+    """Return the ServiceAccount of a workload. Pods of the workload get no token for the API server."""
     name = object_name(workload, target)
     manifest = scope.object("v1", "ServiceAccount", name, scope.labels(workload.tier, "account", target))
     return manifest | {"automountServiceAccountToken": False}

@@ -31,7 +31,7 @@ class Scope:
         return cls(app=app, instance=instance, namespace=cluster.home(instance), pull_secrets=cluster.pull_secrets)
 
     def labels(self, name: str, role: str, target: SlotTarget | None = None, tier: str | None = None) -> dict[str, str]:
-        """Return the labels that Kubernetes recommends, and the program's own labels, which the module `checkpoint` reads."""
+        """Return an object's labels: the labels that Kubernetes recommends, and labels that the module `checkpoint` reads."""
         labels = {
             names.LABEL_NAME: name,
             names.LABEL_INSTANCE: self.instance,
@@ -61,7 +61,7 @@ def object_name(workload: Workload, target: SlotTarget | None) -> str:
 
 
 def needs(workload: Workload, target: SlotTarget | None) -> dict[str, str]:
-    """Return the pod labels by which network policies allow the pods of a workload to connect to the services in `needs`."""
+    """Return a label for each service that a workload needs. Network policies let pods with the label connect to the service."""
     workloads = [
         f"{need}-{target.slot}" if target and not services.common().is_shared(need) else need for need in workload.needs
     ]
@@ -79,7 +79,7 @@ def scripts_name(workload: Workload) -> str:
 
 
 def secret_name(owner: str, secrets: Sequence[Secret]) -> str:
-    """Return the name of the Secret with these secrets. Changed values get a new Secret, so running pods keep the old values."""
+    """Return the name of the Secret with these secrets. A changed value changes the name, so running pods keep the old Secret."""
     return owner + names.versions([secret.version for secret in secrets], names.SUBDOMAIN - len(owner))
 
 

@@ -1,4 +1,4 @@
-"""Manifests for monitoring by the cluster's Prometheus: objects of prometheus-operator, and exporters. All functions are pure.
+"""Manifests for the cluster's Prometheus: exporters, and objects that prometheus-operator reads. All functions are pure.
 
 Series have the same labels as on Docker, so both platforms use the same rules. Grafana's sidecar (kube-prometheus-stack) finds the
 ConfigMap with the dashboard by a label.
@@ -99,7 +99,7 @@ def _instances(scope: Scope, monitored: MonitoringScope) -> Manifest:
 def _instance(scope: Scope) -> dict[str, str]:
     """Return the labels of the instances of the deployed database cluster.
 
-    A restore's temporary Cluster has an instance without these labels. With these labels, this instance would count as a second
+    The instance of a restore's temporary Cluster lacks these labels. Otherwise Prometheus would count this instance as a second
     primary.
     """
     labels = {"cnpg.io/cluster": DATABASE_CLUSTER, "cnpg.io/podRole": "instance"}

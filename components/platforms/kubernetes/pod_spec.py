@@ -17,11 +17,11 @@ from .objects import Manifest, Scope, object_name, scripts_name
 from .quantities import resources, size
 
 _SCRATCH = "scratch"
-"""Prefix of the names of scratch volumes. Each name has more than the prefix, because a configured volume may be named `scratch`."""
+"""Prefix of the names of scratch volumes. No name is the prefix alone, because a configured volume may have this name."""
 DRAIN = 5
-"""Seconds that a pod keeps answering after its removal from the Service. After this time the proxies of all nodes use other pods."""
+"""Seconds that a stopping pod keeps answering. Within this time every node learns that the Service no longer includes the pod."""
 DATA_UID = 10_000
-"""Offset that is added to a low UID, such as that of a data service's image. Without the offset a user of a node may have this UID."""
+"""Offset that is added to a UID up to this number, such as a database image's. A user of a node may have such a low UID."""
 
 
 def probes(workload: Workload, names: Collection[str]) -> Manifest:
@@ -30,6 +30,8 @@ def probes(workload: Workload, names: Collection[str]) -> Manifest:
     The startup probe runs every second until `start_within`. The readiness probe runs often, and its failure removes the pod from
     its Service. The liveness probe runs seldom and tolerates failures, because its failure kills the container. If the readiness and
     the liveness probe would send the same request, the liveness probe only checks that the port is open.
+
+    A workload without a port gets no readiness probe. A workload without `probe` gets no probes.
 
     Args:
         workload: the workload.
@@ -76,7 +78,7 @@ def container(
     command: Sequence[str] = (),
     names: Collection[str] = (),
 ) -> Manifest:
-    """Return the fields that all containers have.
+    """Return a container of a pod spec, with the fields that all containers have.
 
     Args:
         scratch: writable path → name of the scratch volume for this path.

@@ -21,7 +21,7 @@ _WORLD = [
 def policy(
     scope: Scope, name: str, pods: Mapping[str, str], target: SlotTarget | None = None, **rules: Any
 ) -> Manifest:
-    """Return a NetworkPolicy for pods with these labels. `rules` are the rules for `ingress` and `egress`."""
+    """Return a NetworkPolicy for the pods with the labels `pods`. `rules` has the rules of `ingress` and `egress`."""
     manifest = scope.object("networking.k8s.io/v1", "NetworkPolicy", name, scope.labels(name, "policy", target))
     types = [kind.capitalize() for kind in ("ingress", "egress") if kind in rules]
     manifest["spec"] = {"podSelector": {"matchLabels": dict(pods)} if pods else {}, "policyTypes": types, **rules}
@@ -34,7 +34,7 @@ def to_world() -> list[Manifest]:
 
 
 def ground_policies(scope: Scope) -> list[Manifest]:
-    """Return the base policies, which deny all connections of all pods except DNS. All other policies allow additional connections."""
+    """Return the base policies, which deny every connection of every pod, except to DNS. Other policies allow connections."""
     dns = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
         "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
@@ -54,9 +54,9 @@ def gateway_policy(scope: Scope, cluster: Kubernetes) -> Manifest:
 
 
 def _to_gateway(cluster: Kubernetes) -> list[Manifest]:
-    """Return egress rules that allow all ports of the gateway's pods.
+    """Return egress rules that allow connections to all ports of the gateway's pods.
 
-    If the gateway has an address outside of the cluster, a rule also allows the gateway's port at any address.
+    If the gateway's address (`gateway.inside`) is outside of the cluster, another rule allows the gateway's port at any address.
     """
     inside = urlsplit(cluster.gateway.inside)
     rules: list[Manifest] = [{"to": _from_gateway(cluster)}]
@@ -138,7 +138,7 @@ def member_policies(scope: Scope, workload: Replicated) -> list[Manifest]:
 
 
 def elsewhere_policy(scope: Scope, elsewhere: ExternalService) -> Manifest:
-    """Return the policy for an external data service: tiers that need the service may connect to its port at any address."""
+    """Return the policy that lets the tiers that need an external data service connect to the service's port at any address."""
     ports = [{"port": elsewhere.port, "protocol": "TCP"}]
     return policy(
         scope,

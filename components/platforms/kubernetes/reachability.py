@@ -1,4 +1,6 @@
-"""Evaluation of NetworkPolicies, rendered or read from a cluster. All functions are pure.
+"""Check of the connections that NetworkPolicies allow. All functions are pure.
+
+The policies are rendered by this program, or read from a cluster.
 
 The rules are those of Kubernetes (networking.k8s.io/v1). If policies select a pod for a direction, they allow only the connections
 in their rules. If no policy selects a pod, all its connections are allowed.

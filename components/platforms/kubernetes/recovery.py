@@ -1,4 +1,4 @@
-"""Point-in-time recovery of a database cluster: a temporary Cluster restores an archive, and the caller copies the data."""
+"""Point-in-time recovery of a database cluster: a temporary Cluster restores the archive, and the caller copies its data."""
 
 import time
 from collections.abc import Generator, Iterable, Mapping
@@ -79,9 +79,9 @@ def guarded(settings: Kubernetes, scope: Scope, name: str) -> str:
 
 
 def unkept(conditions: Iterable[Mapping[str, str]]) -> str:
-    """Return the operator's reason why changes are not archived, or an empty text if changes are archived.
+    """Return the operator's reason why WAL archiving or the last base backup failed, or an empty text if neither failed.
 
-    A running base backup also sets the condition `LastBackupSucceeded` to false, but is no failure.
+    While a base backup runs, the condition `LastBackupSucceeded` is false. This state is no failure.
     """
     conditions_by_type = {
         condition["type"]: condition for condition in conditions if condition.get("reason") != "BackupStarted"

@@ -33,7 +33,7 @@ class Member:
 
 
 def members(workload: Replicated) -> list[Member]:
-    """Return the members, each with its own volume. The first member's resource is named like a single instance's resource."""
+    """Return the members, each with its own volume. The first member's Pulumi resource is named like a single instance's."""
     result: list[Member] = []
     for name, volume in zip(workload.names, workload.volumes, strict=True):
         member = replace(workload, volumes=(volume,), env=(*workload.env, ("MEMBER", name)))

@@ -15,9 +15,9 @@ _HIDDEN = "/.hidden"
 
 
 def slot_rules(routes: Sequence[Route], target: SlotTarget, secure: bool) -> list[Manifest]:
-    """Return the rules of a slot: for requests whose header names the slot, and for requests whose cookie names the slot's release.
+    """Return the rules of a slot, for requests with the slot in their header or the slot's release in their cookie.
 
-    Only requests with the header can reach the readiness paths of tiers. For requests for pages the cookie is ignored.
+    Only requests with the header can reach the readiness paths of tiers. The rules for the cookie don't match requests for pages.
     """
     slot_header = [{"name": SLOT_HEADER, "type": "Exact", "value": str(target.slot)}]
     release_cookie = [_header("Cookie", rf"(^|; ?){COOKIE}={re.escape(str(target.release))}(;|$)"), _NO_PAGE]
@@ -41,7 +41,8 @@ def spellings(path: str) -> str:
     """Return a regular expression for a path and for every spelling that an application may read as this path.
 
     Before a gateway compares paths, it resolves dot segments and decodes letters. The gateway does not decode `%2F`, but many applications
-    read `%2F` as a slash (Traefik 3.5, pkg/muxer/http/mux.go, `reservedCharacters`). A gateway keeps `..` only next to `%2F`.
+    read `%2F` as a slash (Traefik 3.5, pkg/muxer/http/mux.go, `reservedCharacters`). The expression also matches every path that
+    still contains the segment `..`, because a gateway keeps this segment only next to `%2F`.
     """
     slash = "(/|%2[fF])"
     parts = [part for part in path.split("/") if part]

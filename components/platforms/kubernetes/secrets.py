@@ -36,7 +36,7 @@ class SecretOperations(Registrar):
         return provisioned
 
     def _secret(self, workload: Workload, target: SlotTarget | None) -> Manifest:
-        """Return the Kubernetes Secret of a workload, with only those secrets whose values are in the stack file."""
+        """Return the Kubernetes Secret with those secrets of a workload whose values are in the stack file."""
         stored = self._own(workload)
         values: dict[str, Input[str]] = {
             secret.name: self.secrets.apply(lambda values, name=secret.name: values[name]) for secret in stored
@@ -55,7 +55,7 @@ class SecretOperations(Registrar):
         return [secret for secret in workload.secrets if secret.name not in self.cluster.secrets]
 
     def _secret_sources(self, workload: Workload, target: SlotTarget | None) -> list[Manifest]:
-        """Return the volume sources of a workload's secret files. The values may be in the stack file or in the cluster."""
+        """Return the Secrets, as sources of a projected volume, that contain the secret files of a workload."""
         owner, references = objects.object_name(workload, target), self.cluster.secrets
         stored = self._own(workload)
         sources = (
@@ -71,7 +71,7 @@ class SecretOperations(Registrar):
         return sources
 
     def _key(self, workload: Workload, secret: Secret) -> Mapping[str, str]:
-        """Return the reference to a secret of a stateful workload: name and key of the Secret in the cluster."""
+        """Return the name and the key of the Kubernetes Secret that contains a secret of a stateful workload."""
         reference = self.cluster.secrets.get(secret.name)
         if not reference:
             return {"name": objects.secret_name(workload.tier, self._own(workload)), "key": secret.name}
@@ -80,7 +80,7 @@ class SecretOperations(Registrar):
         return {"name": objects.brought_name(workload.tier, secret), "key": secret.name}
 
     def _patience(self, workload: Workload) -> float:
-        """Return the time limit in seconds for a workload to find a node, pull its image and pass its probe."""
+        """Return the time limit in seconds for a workload's pod to be scheduled, pull its image and pass its probe."""
         return workload.start_within + self.cluster.schedule_within
 
     def _pod(self, workload: Workload, target: SlotTarget | None, task: Task | None = None) -> Manifest:

@@ -105,9 +105,9 @@ class StatefulOperations(SecretOperations):
         return [*running, proxy]
 
     def _unchanged(self, workload: W, resource: str) -> W:
-        """Return the workload with the command `workload.former`, if it is deployed with that command and the current secrets.
+        """Return the workload with its former command, if it is deployed with this command and the current secrets.
 
-        The update then doesn't restart the workload. Otherwise return the workload unchanged.
+        The update then doesn't restart the workload. Otherwise return `workload` itself.
         """
         deployed = self.checkpoint.find("kubernetes:apps/v1:StatefulSet", resource)
         if not (workload.former and deployed):
@@ -135,11 +135,11 @@ class StatefulOperations(SecretOperations):
         return resources
 
     def _previewed(self, manifest: Manifest, resource: str | None = None) -> Manifest:
-        """Return the manifest of a StatefulSet. Rename the StatefulSet in a preview of an update that replaces it.
+        """Return a StatefulSet's manifest, under another name in a preview of an update that replaces the StatefulSet.
 
-        With the original name the preview would fail. In a preview the provider applies each object as a dry run. If the API server
-        reports an immutable field, the provider retries with another name, but for a StatefulSet the provider does not recognise the
-        server's error (pulumi-kubernetes, await.go).
+        With the original name the preview would fail: the provider sends the manifest as a dry run, and the API server refuses to
+        change the selector, because this field is immutable. For other kinds the provider recognises this error and retries with
+        another name, but not for a StatefulSet (pulumi-kubernetes, await.go).
         """
         deployed = self.checkpoint.find("kubernetes:apps/v1:StatefulSet", resource or manifest["metadata"]["name"])
         if not (

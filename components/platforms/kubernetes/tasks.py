@@ -33,7 +33,7 @@ class TaskOperations(SecretOperations):
         path: str,
         after: Dependencies,
     ) -> Output[Resource]:
-        """Run a Job to its end. After a failed update the label with the attempt's number changes, which replaces the Job."""
+        """Run a Job to its end. After a failed update a label with the attempt's number changes, so the Job runs again."""
         attempt = self.checkpoint.attempt(name)
         attempt_labels = dict(labels) | ({LABEL_ATTEMPT: str(attempt)} if attempt > 1 else {})
         manifest = manifests.job(

@@ -73,7 +73,7 @@ def main(file: str = "", name: str = "", at: str = "") -> None:
 
 
 def selected_profiles(folder: Path, variables: Mapping[str, str]) -> list[str]:
-    """Return the selected profiles, as Compose selects them: from the variable COMPOSE_PROFILES, or else from the file `.env` of the folder."""
+    """Return the profiles that Compose would select, from the variable COMPOSE_PROFILES or else from the folder's `.env` file."""
     value = variables.get("COMPOSE_PROFILES")
     if value is None:
         try:
@@ -121,7 +121,7 @@ def _read_secret_files(files: Mapping[str, str], compose: Mapping[str, Any]) -> 
 
 
 def normalise(file: Path) -> dict[str, Any]:
-    """Return a Compose file after Compose has resolved its variables, anchors, `extends` and `env_file`.
+    """Return the output of `docker compose config` for a Compose file: variables, anchors, `extends` and `env_file` are resolved.
 
     The services of all profiles are included.
 

@@ -109,7 +109,7 @@ class ComposeService:
 
     @property
     def dependencies(self) -> dict[str, str]:
-        """Services that must start before this service: the condition to wait for, such as `service_healthy`, by service name."""
+        """Name of each service that must start before this service → condition to wait for, such as `service_healthy`."""
         depends_on: object = self.raw.get("depends_on")
         if isinstance(depends_on, list):
             return dict.fromkeys(cast(list[str], depends_on), "service_started")
@@ -138,7 +138,7 @@ class ComposeService:
         return int(match[1]) if match else None
 
     def talks_to(self, other: "ComposeService") -> bool:
-        """Return True if the service refers to another service by a dependency, a link or a variable."""
+        """Return True if the service refers to `other` by a dependency, a link or a host name in a variable."""
         linked = [str(link).partition(":")[0] for link in listing(self.raw, "links")]
         return other.name in (*self.dependencies, *linked) or any(
             names_host(key, value, other.name) for key, value in self.env.items()
@@ -146,7 +146,7 @@ class ComposeService:
 
     @property
     def outside(self) -> str | None:
-        """First variable whose value is a host of the internet, as in `smtp.example.com` or the host of a URL; None without one."""
+        """Name of the first variable that contains a host on the internet, such as `smtp.example.com`; None without one."""
         for key, value in self.env.items():
             for host in (match[1] for match in hosts(key, value or "")):
                 if _OUTSIDE.fullmatch(host) and not host.endswith(_INSIDE):
@@ -164,26 +164,26 @@ _HOSTS = (
     re.compile(r"(?:^|(?<=[,\s]))([\w.-]+)(?=:\d+(?:[/,\s]|$))"),
     re.compile(r"\bhost=([\w.-]+)"),
 )
-"""Patterns of a host: in a URL, before a port, and in a list of `key=value` pairs."""
+"""Patterns of a host name: in a URL, before a port, and after `host=`."""
 
 
 def hosts(key: str, value: str) -> list[re.Match[str]]:
-    """Return a match for each host in the value of a variable. Group 1 is the host.
+    """Return a match for each host name in the value of a variable. Group 1 of the match is the host name.
 
-    In a variable of a host, such as DB_HOST, each word is a host too. Other words are none, because a user or a driver may have the name of a
-    service.
+    If the variable's name says that it contains hosts (DB_HOST), each item of its comma-separated value is a host name. In other
+    variables a plain word is no host name, because a user or a driver may have the same name as a service.
     """
     patterns = (*_HOSTS, re.compile(r"(?:^|(?<=,))\s*([\w.-]+)\s*(?=,|$)")) if _HOST_VARIABLE.search(key) else _HOSTS
     return [match for pattern in patterns for match in pattern.finditer(value)]
 
 
 def names_host(key: str, value: str | None, service: str) -> bool:
-    """Return True if the value of a variable contains the name of a service as a host."""
+    """Return True if the value of a variable contains the host name `service`."""
     return any(match[1] == service for match in hosts(key, value or ""))
 
 
 def with_host(key: str, value: str, service: str, host: str) -> str:
-    """Return the value of a variable with the name of a service, where it is a host, replaced by another host."""
+    """Replace the host name `service` by `host` in the value of a variable. Leave the word unchanged where it is no host name."""
     for begin, end in sorted({match.span(1) for match in hosts(key, value) if match[1] == service}, reverse=True):
         value = value[:begin] + host + value[end:]
     return value
@@ -244,7 +244,7 @@ def _mount(volume: object) -> Mount:
 
 
 def _port(entry: object) -> tuple[int | None, int]:
-    """Return the published port, or None, and the container's port. A range of ports counts as its first port."""
+    """Return the ports of an entry of `ports`: published port (or None) and container port. Of a range, return the first port."""
     if isinstance(entry, Mapping):
         port = cast(Plain, entry)
         published, target = str(port.get("published") or ""), str(port["target"]).partition("/")[0].rpartition(":")[2]

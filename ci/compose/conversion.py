@@ -75,7 +75,7 @@ _DATA_FOLDER = {
     "logs",
     "log",
 }
-"""Words in the names of folders with data, which is no source code."""
+"""Words in the name of a folder that contains data, not source code."""
 _MIGRATION = re.compile(r"\b(migrate|migrations?|alembic|db:migrate|flyway|liquibase)\b")
 _DEVELOPMENT_COMMAND = re.compile(r"--reload\b|\brunserver\b|\bnodemon\b|\bwatch(files|medo)?\b|\bdev\b|\bvite$")
 
@@ -90,7 +90,7 @@ class Conversion:
     secrets: dict[str, str] = field(repr=False)
     """Values of secrets by name. The values must not be printed."""
     files: dict[str, str]
-    """Secrets whose value is in a file: path of the file by name of the secret."""
+    """Name of each secret whose value is in a file → path of this file."""
 
 
 def convert(
@@ -135,7 +135,7 @@ class _Converter:
         self.roles = assign_roles(self.services, profiles, self.notes)
         self.tiers = self.roles.tiers
         self.needs: dict[str, list[str]] = {}
-        """Services that each service of a slot needs, by their new names."""
+        """Name of each converted service of a slot → names of the services that it needs. These names are those in `app`."""
 
     def convert(self, name: str) -> Conversion:
         if not {WEB.name, API.name} & set(self.tiers):
@@ -324,7 +324,7 @@ class _Converter:
         return part
 
     def _leads_to(self, name: str, target: str) -> bool:
-        """Return whether a service needs another service, directly or through the services that it needs."""
+        """Return whether the service `name` is `target`, or needs `target` directly or through other services."""
         return name == target or any(self._leads_to(need, target) for need in self.needs.get(name, ()))
 
     def _source(self, service: ComposeService) -> Plain:
@@ -419,7 +419,7 @@ class _Converter:
                 part.setdefault("writable", ["/tmp"]).append(target)
 
     def _volume(self, mount: Mount, part: Plain, path: str) -> None:
-        """Convert the mount of a named volume."""
+        """Add the mount of a named volume to the converted service."""
         volumes = part.setdefault("volumes", {})
         name, target = as_name(mount.source), f"{mount.target}:ro" if mount.read_only else mount.target
         declared = mapping(mapping(self.compose, "volumes"), mount.source)
@@ -437,7 +437,7 @@ class _Converter:
             )
 
     def _add_egress(self, service: ComposeService, part: Plain) -> None:
-        """Let a service connect to the outside if one of its variables contains a host of the internet."""
+        """Set `egress: true` for a service if one of its variables contains a host on the internet."""
         if variable := service.outside:
             part["egress"] = True
             self.notes.add_assumption(
@@ -446,7 +446,7 @@ class _Converter:
             )
 
     def _add_conflicting_port(self, service: ComposeService, part: Plain) -> None:
-        """Add a note if the variable PORT has another port than the service gets here."""
+        """Add a note if the value of the variable PORT differs from `port` of the converted service."""
         port = service.env.get("PORT")
         if port and port.isdecimal() and "port" in part and int(port) != part["port"]:
             self.notes.add_unconverted(
@@ -494,7 +494,7 @@ class _Converter:
             part["command"] = command
 
     def _note_hosts(self, command: Sequence[str], path: str) -> None:
-        """Add a note for each service whose name a command contains as a host, because the service has another address here."""
+        """Add a note for each Compose service that a command uses as a host name, because the service gets another address."""
         for name in sorted(self.services):
             if not any(names_host("", word, name) or f"/dev/tcp/{name}/" in word for word in command):
                 continue
@@ -519,7 +519,7 @@ class _Converter:
             self.notes.add_assumption(path, f"it runs once in every release, as tasks.{name}")
 
     def _add_one_off_services(self, parts: Mapping[str, Plain]) -> None:
-        """Convert each service that runs once into a step of the tier that has the same image."""
+        """Convert each service that runs once into a migration, task or seed of the tier with the same image, or add a note."""
         for service in self.roles.one_off:
             tiers = [candidate for candidate in (API.name, WORKER.name, WEB.name)
                     if candidate in self.tiers and self.tiers[candidate].source == service.source]  # fmt: skip
@@ -595,7 +595,7 @@ class _Converter:
         return os.path.relpath(path, self.folder)
 
     def _shown(self, path: str) -> str:
-        """Return a path as notes show it: relative if it is below the folder of the Compose file, otherwise unchanged."""
+        """Return a path for a note: relative if the path is below the folder of the Compose file, otherwise unchanged."""
         return os.path.relpath(path, self.base) if _inside(path, self.base) else path
 
 
@@ -620,7 +620,7 @@ _CHANGES_SHELL = re.compile(
     r"(cd|export|set|unset|source|\.|alias|umask|ulimit|trap|eval|shift|read|wait|if|then|elif|else|fi|for|while|until|case|do|done"
     r"|function|\{|\}|\(|\[|\[\[|!|\w+=\S*)(\s|$)"
 )
-"""Pattern of a step that changes the shell for the following steps, such as `cd` or `export`."""
+"""Pattern of a step that can't run in its own shell: it changes the shell (`cd`, `export`) or is part of a block (`if`)."""
 
 
 def _split_script(script: str) -> list[str]:
@@ -665,7 +665,7 @@ _RUNNERS = {
 
 
 def _task_name(command: Sequence[str]) -> str:
-    """Return a name for the task that runs a command: the command's first word after interpreters and package managers."""
+    """Return a name for the task that runs a command: its first word that is no interpreter or package manager, or `prepare`."""
     words = [word for word in command if word not in _RUNNERS and re.match(r"[a-z]", word) and " " not in word]
     return as_name(words[0].partition(".")[0]) if words else "prepare"
 

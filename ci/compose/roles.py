@@ -1,7 +1,7 @@
 """Assignment of the services of a Compose file to tiers, by image, name, port and dependencies.
 
-The first service of each tier gets the key of that tier (`app.worker`). Each other service of the application becomes a further service
-of its tier (`app.services.NAME`).
+The first service of each tier gets the key of that tier (`app.worker`). Each other service of the application becomes a further
+service of its tier (`app.services.NAME`).
 """
 
 import re
@@ -15,7 +15,7 @@ from .compose_service import ComposeService, Notes, as_name, listing
 
 PROXIES = {"traefik", "caddy", "haproxy", "envoy", "nginx-proxy", "nginx-proxy-manager", "swag"}
 _PROXY_WORDS = {"nginx", "proxy", "traefik", "caddy", "haproxy", "envoy", "edge", "ingress", "balancer", "lb"}
-"""Words in the name of a proxy that is built from a Dockerfile."""
+"""Words in the name of a service that is probably a proxy, if the service is built from a Dockerfile."""
 _TOOLS = {
     "flower",
     "adminer",
@@ -36,7 +36,7 @@ _OTHER_PRODUCTS = {
     "redis-stack": CACHE.name,
     "keydb": CACHE.name,
 }
-"""Products with the same protocol as PostgreSQL or Redis, but with another interface of the image. The image is not used."""
+"""Image name → data service with the same protocol. These images are not used, because they are configured differently."""
 _ONCE = {
     "migrate",
     "migration",
@@ -66,7 +66,7 @@ WORDS = {
     },
     WEB.name: {"web", "frontend", "front", "client", "ui", "www", "spa", "site", "app", "nginx"},
 }
-"""Words that are usual in the names of a tier's services, by tier."""
+"""Tier → words that are usual in the names of its services."""
 _PROXY = "the gateway replaces this proxy: app.api.paths lead to the api, all other paths to web; set its headers and TLS there"
 _ALL_WORDS = set[str]().union(*WORDS.values())
 _SCHEDULER = {"beat", "celerybeat", "scheduler", "clockwork"}
@@ -75,16 +75,16 @@ _SCHEDULER = {"beat", "celerybeat", "scheduler", "clockwork"}
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """Services by their role: services of the application, services that run once and end, and proxies."""
+    """Compose services by their role: services of the application, services that run once and end, and proxies."""
 
     tiers: dict[str, ComposeService]
-    """Services of the application, by their new names: the key of a tier, or the name of a further service."""
+    """Name in the new application (key of a tier, or name of a further service) → Compose service."""
     further: dict[str, str] = field(default_factory=dict[str, str])
-    """Tier of each further service, by its new name."""
+    """Name of each further service (`app.services`) → its tier, such as `api`."""
     one_off: list[ComposeService] = field(default_factory=list[ComposeService])
     proxies: list[ComposeService] = field(default_factory=list[ComposeService])
     copies: dict[str, int] = field(default_factory=dict[str, int])
-    """Number of services of the Compose file that are replicas of one service, by the name of the first."""
+    """Name of a Compose service → number of equal Compose services, including itself. They become replicas of one service."""
 
     @property
     def catalogue(self) -> Catalogue:
@@ -94,7 +94,7 @@ class Roles:
 
     @property
     def http(self) -> dict[str, ComposeService]:
-        """Services of a slot that answer HTTP requests, by their new names."""
+        """Name in the new application → Compose service, for all services of a slot that answer HTTP requests."""
         return {
             record.name: self.tiers[record.name]
             for record in self.catalogue.records
@@ -102,15 +102,15 @@ class Roles:
         }
 
     def tier_of(self, name: str) -> str:
-        """Return the tier of a service, from its new name."""
+        """Return the tier of a service by its name in the new application."""
         return self.further.get(name, name)
 
     def path(self, name: str) -> str:
-        """Return the config path of a service, from its new name."""
+        """Return the path of a service in the configuration, such as `app.web`, by its name in the new application."""
         return f"app.services.{name}" if name in self.further else f"app.{name}"
 
     def new_name(self, service: str) -> str | None:
-        """Return the new name of a service of the Compose file, or None if the new application lacks the service."""
+        """Return the name that a Compose service gets in the new application, or None if it does not become a service there."""
         return next((tier for tier, candidate in self.tiers.items() if candidate.name == service), None)
 
 
@@ -146,7 +146,7 @@ def assign_roles(all_services: Mapping[str, ComposeService], profiles: Collectio
         else:
             candidates.append(service)
     own = [service for service in candidates if service.build or service.words & _ALL_WORDS]
-    # An image that is not built here and has no usual name is a part of the application only if nothing else listens to users.
+    # If no service is built here or has a usual name, only the first service with a published port belongs to the application.
     own = own or [service for service in candidates if service.published][:1]
     for service in candidates:
         if service not in own:
@@ -242,17 +242,21 @@ def _add_further(service: ComposeService, tier: str, result: Roles, notes: Notes
 
 
 def _is_scheduler(service: ComposeService) -> bool:
-    """Return True if a service starts jobs at their times, so a second instance would start each job twice."""
+    """Return True if a service starts scheduled jobs. Two instances of such a service would start each job twice."""
     return bool(_SCHEDULER & {*service.words, *service.command})
 
 
 def has_public_image(service: ComposeService) -> bool:
-    """Return True if a data service has an image with the interface of the public image of its product."""
+    """Return True if a data service runs a known public image, such as `postgres` or `valkey`. A built image does not count."""
     return not service.build and of_product(service.product) is not None
 
 
 def data_tier_of(service: ComposeService) -> str | None:
-    """Return the data service that a service of the Compose file is, by its image or by the variables of a built image."""
+    """Return the name of the data service that a Compose service becomes, such as `database`, or None.
+
+    An image that is not built is recognised by its name. A service that is built becomes the database if it has a name such as
+    `db`, the variable POSTGRES_PASSWORD and no published port.
+    """
     if not service.build:
         record = of_product(service.product)
         return record.name if record else _OTHER_PRODUCTS.get(service.product)
@@ -263,7 +267,10 @@ def data_tier_of(service: ComposeService) -> str | None:
 
 
 def _is_built_proxy(service: ComposeService, all_services: Mapping[str, ComposeService]) -> bool:
-    """Return True if a service is built, has the name of a proxy or a Dockerfile of one, and other services listen."""
+    """Return True if a service is built from a Dockerfile and looks like a proxy in front of other services.
+
+    A proxy has the name of a proxy and refers to another service, or has a Dockerfile that is named after a proxy.
+    """
     file = set(re.split(r"[^a-z]+", str(service.build.get("dockerfile") or "").lower()))
     is_named = bool(_PROXY_WORDS & service.words) and (
         service.dependencies or any(service.talks_to(other) for other in all_services.values())
@@ -273,7 +280,7 @@ def _is_built_proxy(service: ComposeService, all_services: Mapping[str, ComposeS
 
 
 def _merged(candidates: Sequence[ComposeService], result: Roles, notes: Notes) -> list[ComposeService]:
-    """Return the services without copies: services with the same source, command and variables are replicas of one service."""
+    """Return the services without replicas. Services with the same source, command and variables are replicas of one service."""
     firsts: list[ComposeService] = []
     for service in candidates:
         first = next((other for other in firsts if _is_copy(service, other)), None)
@@ -299,7 +306,10 @@ def _is_worker(service: ComposeService, app_services: Sequence[ComposeService]) 
 
 
 def _runs_once(service: ComposeService, all_services: Mapping[str, ComposeService]) -> bool:
-    """Return True if other services wait for the end of a service, or if its name or command is that of a step such as a migration."""
+    """Return True if other services wait for the end of a service, or if its name or command has a word such as `migrate`.
+
+    The words do not count for a service that has a port, a worker's name, no command, or a command with `&&`.
+    """
     is_waited_for = any(
         other.dependencies.get(service.name) == "service_completed_successfully" for other in all_services.values()
     )
@@ -311,5 +321,5 @@ def _runs_once(service: ComposeService, all_services: Mapping[str, ComposeServic
 
 
 def _uses_data(service: ComposeService, all_services: Mapping[str, ComposeService]) -> bool:
-    """Return True if a service refers to a database or cache."""
+    """Return True if a service refers to a data service of the Compose file, such as its database or cache."""
     return any(data_tier_of(other) is not None and service.talks_to(other) for other in all_services.values())

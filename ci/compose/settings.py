@@ -20,7 +20,7 @@ _NO_SECRET_KEY = re.compile(
 )
 _SECRET_NAME = re.compile(r"(PASSWORD|PASSWD|PASS|SECRET|TOKEN|KEY|SALT|DSN)$")
 _NO_SECRET_VALUE = re.compile(r"-?\d+(\.\d+)?|\.{0,2}/[^\s:]*|https?://[^@\s?]+")
-"""Values that are no secrets: numbers, paths, and URLs without user and query."""
+"""Pattern of values that are not secret: numbers, paths, and URLs without user and query."""
 _ENVIRONMENT_SPECIFIC = re.compile(
     r"(^|_)(ENV|ENVIRONMENT|DEBUG|LOG|LEVEL|URL|URI|HOSTS?|ORIGINS?|DOMAIN|ADDRESS)(_|$)"
 )
@@ -36,12 +36,12 @@ class Secrets:
 
     values: dict[str, str] = field(default_factory=dict[str, str], repr=False)
     files: dict[str, str] = field(default_factory=dict[str, str])
-    """Secrets whose value is in a file: path of the file by name of the secret."""
+    """Name of each secret whose value is in a file → path of this file."""
 
     missing: set[str] = field(default_factory=set[str])
     """Names of secrets whose values are unknown."""
     passwords: dict[str, str] = field(default_factory=dict[str, str])
-    """Name of the secret that contains a tier's password, by tier (`database` or `cache`)."""
+    """Data service (`database` or `cache`) → name of the secret that contains its password."""
 
     def register(self, source: str, notes: Notes) -> str:
         """Record a secret that the Compose file declares, and return the secret's name in the configuration.
@@ -67,7 +67,7 @@ class Settings:
     env: dict[str, str]
     """Variables with the same value in all environments."""
     local_env: dict[str, str]
-    """Variables whose value belongs to this environment only, such as hosts and log levels."""
+    """Variables whose value is specific to one environment, such as a host or a log level."""
 
     secrets: list[str]
     """Names of the secrets that the tier reads."""
@@ -161,7 +161,7 @@ class Reader:
             )
 
     def _is_address(self, key: str, service: ComposeService) -> bool:
-        """Return True if the program sets the variable, because the service needs the service whose address the variable contains."""
+        """Return True if the program sets the variable `key` for a service, such as DATABASE_HOST if it uses the database."""
         return any(
             key in (*record.variables, f"{record.prefix}_PASSWORD_FILE")
             for record in self.roles.catalogue.records
@@ -169,9 +169,9 @@ class Reader:
         )
 
     def _with_tier_hosts(self, key: str, value: str) -> str:
-        """Replace the host names of the database and cache services by `database` and `cache`.
+        """Replace the Compose names of data services by `database` and `cache` where they are host names in a variable.
 
-        The password of the cache is added to a URL of the cache.
+        A Redis URL without user also gets the password of the cache.
         """
         for record in common().data:
             if service := self.roles.tiers.get(record.name):
@@ -184,5 +184,5 @@ def _is_secret(key: str, value: str) -> bool:
     """Return True if a variable looks like a secret, by its name and by its value."""
     if _NO_SECRET_KEY.search(key) or re.fullmatch(r"(?i:true|false|yes|no|on|off)", value):
         return False
-    # The name of a password decides alone, because a password may be a number or begin with a slash.
+    # For a name such as DB_PASSWORD the value does not matter, because a password may be a number or begin with a slash.
     return bool(_SECRET_NAME.search(key) or (_SECRET.search(key) and not _NO_SECRET_VALUE.fullmatch(value)))

@@ -18,7 +18,7 @@ from pydantic import (
 
 
 def _none_as_mapping(value: object) -> object:
-    """Return a value unchanged, or an empty mapping for None, because Compose reads a key without a value as empty."""
+    """Return an empty mapping for None, and any other value unchanged. Compose reads a key without a value as empty."""
     return {} if value is None else value
 
 

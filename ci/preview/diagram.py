@@ -1,4 +1,4 @@
-"""Diagram of the tiers, coloured by their gravest change, with the routes of traffic."""
+"""Diagram of an update: the tiers, each in the colour of its gravest change, and the routes from the gateway to the slots."""
 
 from collections.abc import Iterator, Mapping
 
@@ -30,7 +30,7 @@ def diagram(preview: Preview) -> Iterator[str]:
 
 
 def _gravest_ops(preview: Preview) -> dict[tuple[str, str], Op]:
-    """Return the gravest operation by slot and tier. The slot of a shared component is an empty text."""
+    """Return (slot, tier) → gravest operation on a resource of the tier. The slot of a shared component is an empty text."""
     ops: dict[tuple[str, str], Op] = {}
     for change in preview.changes:
         membership = change.membership
@@ -42,7 +42,10 @@ def _gravest_ops(preview: Preview) -> dict[tuple[str, str], Op]:
 
 
 def _slot(preview: Preview, slot: Slot, ops: Mapping[tuple[str, str], Op]) -> Iterator[str]:
-    """Yield the tiers of a slot and the route of traffic to it, or nothing if the slot is empty before and after the update."""
+    """Yield the diagram lines of a slot: its tiers, and the route from the gateway to the slot.
+
+    Yield nothing if the slot is empty before and after the update.
+    """
     before, after = preview.state_before, preview.state_after
     state = after.slots.get(slot) or before.slots.get(slot)
     if not state:
@@ -56,7 +59,7 @@ def _slot(preview: Preview, slot: Slot, ops: Mapping[tuple[str, str], Op]) -> It
 
 
 def _node(key: str, tier: str, op: Op, is_kept: bool = False) -> str:
-    """Return the node of a tier. The node says `suspended` if the update deletes the tier's objects but keeps its release."""
+    """Return the node of a tier. The node says `suspended` if the tier's objects are deleted but its slot keeps the release."""
     status = "suspended" if is_kept and op is Op.DELETE else op.word
     label = tier if op is Op.SAME else f"{tier}<br>{status}"
     return f'{key}["{label}"]:::{op.word}'

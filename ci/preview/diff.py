@@ -17,7 +17,7 @@ NAME_KEYS = ("label", "containerPath", "mountPath", "name")
 
 
 def changes_in_place(preview: Preview) -> Iterator[str]:
-    """Yield a line for each resource that is updated in place. The switch and the slot of the new release are left out."""
+    """Yield a line for each resource that is updated in place. Leave out the switch, and the slot that gets the new release."""
     plan = preview.plan
     for change in preview.changes:
         in_new_slot = plan is not None and plan.render is not None and change.membership.slot == plan.render
@@ -52,7 +52,7 @@ def _diff(change: Change) -> Iterator[str]:
 
 
 def input_differences(old: Entry | None, new: Entry | None) -> Iterator[tuple[str, str]]:
-    """Yield the path of each input that differs, with its old and new value."""
+    """Yield the path of each input that differs between two states of a resource, with the text `old → new` of its values."""
     before, after = (dict(flat_inputs(entry)) if entry else {} for entry in (old, new))
     for path in sorted(before.keys() | after.keys()):
         if before.get(path) != after.get(path):
@@ -70,7 +70,7 @@ def old_to_new(old: str, new: str) -> str:
 
 
 def flat_inputs(entry: Entry) -> Iterator[tuple[str, str]]:
-    """Yield the path and the value of each input, as texts. A path names a member of a list by name, or else by number."""
+    """Yield the path and the value of each input, as texts. Members of a list have a name or number, as in `env[PORT]`."""
     return _flat(entry.inputs, "")
 
 
@@ -88,7 +88,10 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _members(members: list[Any], path: str) -> Iterator[tuple[str, Any]]:
-    """Yield the name or number, and the value, of each member of a list. A list of plain values becomes one text without a name."""
+    """Yield each member of a list: its name, or its number if it has no name, and its value.
+
+    A list of plain values becomes one text with an empty name.
+    """
     if path.endswith("envs"):
         yield from ((name, value) for name, _, value in (str(member).partition("=") for member in members))
     elif not any(isinstance(member, Mapping | list) for member in members):

@@ -41,5 +41,5 @@ def mask_logins(text: str) -> str:
 
 
 def mask_variable(path: str, text: str) -> str:
-    """Return the text of an input, or the mask if `path` is an environment variable with a name such as DB_PASSWORD."""
+    """Return the text of an input, or `SECRET` if `path` is an environment variable with a name such as DB_PASSWORD."""
     return SECRET if _SECRET_VARIABLE.search(path) else text

@@ -1,8 +1,8 @@
-"""Reading of a preview: the changes that an update would make, from the JSON of `pulumi preview`.
+"""Reader of the JSON of `pulumi preview`: the changes that an update would make.
 
-The plan is not parsed from log messages. Instead, the resources before and after the update are parsed as two
-checkpoints, with the function that the program itself uses to plan a release. Therefore the option `--show-sames` is
-needed: without it a preview omits unchanged resources, such as those of the live slot.
+The plan is not read from log messages. Instead, the resources before and after the update are read as two checkpoints,
+with the parser that the program itself uses (`checkpoint.parse`). Therefore the option `--show-sames` is needed:
+without it a preview omits unchanged resources, such as those of the live slot.
 """
 
 import json
@@ -27,7 +27,7 @@ _REPEATED_ERROR = re.compile(r"error: (preview failed|an unhandled error occurre
 
 
 class Op(IntEnum):
-    """Operation on a resource, in order of gravity."""
+    """Operation on a resource. A higher value is a graver operation."""
 
     SAME = 0
     CREATE = 1
@@ -71,7 +71,7 @@ class Membership:
 
 
 def classify(entry: Entry) -> Membership:
-    """Return a resource's position in the stack, derived from the resource's URN."""
+    """Return a resource's area, owner and slot, derived from the URNs and labels of the resource."""
     component = entry.urn.split("::")[2].partition("$")[0]
     service, has_data = owner(entry.parent), holds_data(entry.urn, entry.labels)
     name = component.rpartition(":")[2].lower()
@@ -141,7 +141,10 @@ class Preview:
 
     @property
     def plan(self) -> Plan | None:
-        """Changes of the slots and of the switch, or None if the preview failed before a live slot was known."""
+        """Plan of the update, derived from the states before and after the update. None if no slot is live afterwards.
+
+        A preview that failed early has no live slot.
+        """
         before, after = self.state_before, self.state_after
         if not after.live:
             return None
@@ -208,7 +211,7 @@ class _ResourceSteps:
 
     @property
     def op(self) -> Op:
-        """Operation that is the result of all steps. An unknown step counts as an update."""
+        """Operation of all steps together, such as `REPLACE` for a create and a delete. An unknown step counts as `UPDATE`."""
         ops = {_OPS.get(step["op"], Op.UPDATE) for step in self.steps}
         return Op.REPLACE if {Op.CREATE, Op.DELETE} <= ops else max(ops)
 

@@ -15,7 +15,7 @@ _NO_DIFFERENCE = re.compile(
     r"label|metadata\.name|^name$|aliases|replicas$|\[(RELEASE|SLOT)\]|secrets\].*(items|path|readonly|mode)|volumes\[secrets\]\.name$",
     re.IGNORECASE,
 )
-"""Pattern of inputs that are not compared, because they always differ, do not belong to a release, or repeat another input."""
+"""Pattern of paths of inputs that are not compared. They always differ, do not belong to a release, or repeat another input."""
 
 
 def release_table(preview: Preview) -> Iterator[str]:
@@ -62,14 +62,14 @@ def _promotion(plan: Plan, stack: str) -> str:
 
 @dataclass(frozen=True)
 class _Value:
-    """Value of a tier's input. `common` is the value without the names of slot and release, for comparison with another slot."""
+    """Value of a tier's input. `common` is the value without the names of slot and release, so it can be equal in both slots."""
 
     text: str = ""
     common: str = ""
 
 
 def _part(preview: Preview, plan: Plan, part: str) -> str:
-    """Return the name of a part of the release, such as a tier, with the inputs that differ from the live release."""
+    """Return a text with the name of a part of the release, such as a tier, and its inputs that differ from the live release."""
     assert plan.previous
     assert plan.render
     old, new = _values(preview.before, part, plan.previous), _values(preview.after, part, plan.render)
@@ -82,7 +82,7 @@ def _part(preview: Preview, plan: Plan, part: str) -> str:
 
 
 def _values(state: Checkpoint, tier: str, slot: Slot) -> dict[str, _Value]:
-    """Return, by short name, the inputs of the resource that runs a tier in a slot."""
+    """Return the inputs of the container or workload that runs a tier in a slot: short name → value."""
     entries = (e for e in state.entries if e.runs and e.tier == tier and e.labels.get(LABEL_SLOT) == slot)
     entry = next((entry for entry in entries if not entry.type.endswith("Autoscaler")), None)
     if not entry:

@@ -23,7 +23,7 @@ class Verdict(StrEnum):
     """Changes that touch no data and belong to no new release, such as the live slot's scale, a quota or the gateway."""
     DATA = "touches data"
     LOSS = "replaces or deletes"
-    """Replacement or deletion of a resource that both slots share. Resources in a slot don't count: each release replaces them."""
+    """Replacement or deletion of a resource that both slots share. A slot's resources don't count: each release replaces them."""
 
 
 def verdict(preview: Preview) -> Verdict:
@@ -43,8 +43,8 @@ def verdict(preview: Preview) -> Verdict:
 def losses(preview: Preview) -> list[Change]:
     """Return the changes that replace or delete a shared resource.
 
-    Images do not count, because they stay on the engine. A secret or an alert rule, whose name ends with a version of its
-    content, does not count if the update creates another version of it.
+    Images do not count, because they stay on the engine. A resource whose name ends with a hash of its content, such as a
+    secret or an alert rule, does not count if the update creates another version of it.
     """
     created = {_name_without_version(change) for change in preview.changes if change.op is Op.CREATE}
     return [
@@ -57,7 +57,7 @@ def losses(preview: Preview) -> list[Change]:
 
 
 def _name_without_version(change: Change) -> tuple[str, str, str]:
-    """Return type, parent and name of a resource, without the version in its name."""
+    """Return a key that is equal for all versions of a resource: type, parent, and name without the hash of the content."""
     entry = change.entry
     return entry.type, entry.parent, without_versions(entry.name)
 
@@ -85,7 +85,7 @@ def _removed_protection(preview: Preview) -> Iterator[str]:
 
 @dataclass(frozen=True, order=True)
 class _Connection:
-    """Connection that a resource allows between the stack and a client or server outside of the stack."""
+    """Connection that a resource allows to or from a client, server or network outside of the stack."""
 
     category: str
     text: str
@@ -158,7 +158,7 @@ def _removed_barriers(preview: Preview) -> Iterator[str]:
 
 
 def _barriers(entry: Entry) -> Iterator[str]:
-    """Yield a text for each restriction of connections that a resource imposes."""
+    """Yield a text for each restriction that a resource imposes, such as a closed network or a NetworkPolicy that denies all."""
     inputs, name = entry.inputs, escape(entry.name)
     if entry.type.endswith(":Network") and inputs.get("internal"):
         yield f"network `{name}` is closed to the outside"

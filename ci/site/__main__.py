@@ -10,7 +10,7 @@ from . import pages
 
 SITE = REPOSITORY / "reports" / "site"
 SOURCE = REPOSITORY / "reports" / "site-source"
-"""Folder that Sphinx reads. Only a successful build deletes the folder, because Sphinx's errors name files of the folder."""
+"""Folder that Sphinx reads. A failed build keeps the folder, because Sphinx's errors name files in it."""
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Public names of the library for the API page. In the repository the page has a table, on the site also the docstrings.
+"""Generator of the API page, which lists the public names of the library. On the site the page also has their docstrings.
 
 `python -m ci.site.api` writes the table.
 """
@@ -27,7 +27,7 @@ KINDS = {
     "Functions": "function",
     "Values": "value",
 }
-"""Headings of the page, in order, each with the kind of the public names below the heading."""
+"""Heading → kind of the public names below this heading, in the order of the page."""
 
 INTERNAL = ("Inspector",)
 """Internal types that occur in public signatures. Programs do not need them."""

@@ -54,10 +54,10 @@ def setup(app: Sphinx) -> None:
 
 
 def _read_docstring(_app: Sphinx, _what: str, _name: str, _obj: object, _options: Any, lines: list[str]) -> None:
-    """Convert a docstring to reStructuredText: code, and the sections Args, Returns and Raises.
+    """Convert the code and the sections Args, Returns and Raises of a docstring to reStructuredText.
 
-    Sphinx's extension for such sections is not used, because it would read `True if archived: …` as an attribute's type
-    and description.
+    Sphinx's extension for such sections (napoleon) is not enabled, because it would read `True if archived: …` as the type
+    and description of an attribute.
     """
     lines[:] = GoogleDocstring(_CODE.sub(_rewrite_code, "\n".join(lines)), what="function").lines()
 

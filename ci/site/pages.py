@@ -16,7 +16,7 @@ from . import api
 FIRST = "README.md"
 """First page of the site, which Sphinx reads as `index.md`."""
 MAP = "docs/README.md"
-"""Page with the tables from which the navigation is made. Each table has the pages of one part of the site."""
+"""Page whose tables define the navigation. Each table links to the pages of one part of the site."""
 PARTS = {
     "Learn": "Tutorial",
     "Do one task": "How-to guides",
@@ -24,9 +24,9 @@ PARTS = {
     "Understand": "Explanation",
     "Decision records": "Decision records",
 }
-"""Titles in the navigation by heading in `MAP`: the four kinds of pages of https://diataxis.fr, and the decision records."""
+"""Heading in `MAP` → title in the navigation: the four kinds of pages of https://diataxis.fr, and the decision records."""
 PROJECT = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "examples/README.md", "examples/*/README.md")
-"""Pages outside of docs/, as patterns."""
+"""Patterns of the pages outside of docs/."""
 
 _HEADING = re.compile(r"^## (.+)\n", re.MULTILINE)
 _TITLE = re.compile(r"^# ", re.MULTILINE)
@@ -35,7 +35,7 @@ _LINK = re.compile(r"\[([^\[\]]*)\]\(([^()#\s]*)(#[^()\s]+)?\)")
 
 @cache
 def navigation() -> dict[str, list[str]]:
-    """Return the pages of each part of the site, by the part's title. A page that `MAP` links twice is only in the first part."""
+    """Return title → pages for each part of the site. A page that `MAP` links to twice is only in the first part."""
     parts = {"": [MAP]}
     listed = {MAP}
     _, *sections = _HEADING.split((REPOSITORY / MAP).read_text())
@@ -80,7 +80,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _relinked(page: str, text: str, path: str, anchor: str) -> str:
-    """Return a link for the site. A link to a folder becomes a link to the folder's README, or plain text if the site lacks it."""
+    """Return a Markdown link for the site. A link to a folder becomes a link to its README, or plain text without such a page."""
     if not path or "://" in path:
         return f"[{text}]({path}{anchor})"
     target = _target(page, path)
@@ -92,7 +92,7 @@ def _relinked(page: str, text: str, path: str, anchor: str) -> str:
 
 
 def _targets(page: str, text: str) -> Iterator[str]:
-    """Yield each file or folder to which a text of a page links, as a path from the repository's root."""
+    """Yield the files and folders that a text of a page links to, as paths from the repository's root."""
     return (_target(page, path) for _, path, _ in _LINK.findall(text) if path and "://" not in path)
 
 

@@ -19,8 +19,8 @@ from ..model.services import CACHE, DATABASE
 Rule = dict[str, Any]
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 BURNS = (
-    # Columns: factor, long window, short window, duration, severity. The alerts of the four rows fire once 2, 5, 10 and 10 % of the
-    # error budget of 30 days are used up.
+    # Columns: factor, long window, short window, duration, severity. The four rows fire after 2, 5, 10 and 10 % of the error
+    # budget of 30 days are used up.
     (14.4, "1h", "5m", "2m", "critical"),
     (6, "6h", "30m", "15m", "critical"),
     (3, "1d", "2h", "1h", "warning"),
@@ -33,17 +33,17 @@ INSTANCES = 3
 REPLICAS = INSTANCES - 1
 """Number of replicas, besides the primary, of a database or cache with `ha: true`."""
 WAL_BACKLOG = 8
-"""Maximum number of WAL files (16 MB each) that normally wait for the archive after a burst of writes."""
+"""Number of WAL files (16 MB each) that may wait for the archive after a burst of writes. An alert fires if more of them wait."""
 EXPORTER_PORTS = {record.name: record.exporter_port for record in services.SERVICES if record.exporter_port}
 BACKUP, BACKUP_PORT = "backup", 9200
-"""Name of the backup workload and of its scrape job, and port of its metrics."""
+"""Name of the backup workload, which is also the name of its scrape job, and port of the workload's metrics."""
 BACKUP_INTERVAL, BACKUP_TIMEOUT = "60s", "30s"
 """Scrape interval and timeout of the scrape job for backups. Both times are long, because a remote repository answers slowly."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MonitoringScope:
-    """A monitored environment. The methods of this class return PromQL for the series of the environment.
+    """A monitored environment. The methods of this class return PromQL that selects only the series of this environment.
 
     Example:
         scope = MonitoringScope(app=context.app, environment=context.environment, namespace=rollout.platform.namespace)
@@ -74,7 +74,7 @@ class MonitoringScope:
 
     @property
     def replicated(self) -> bool:
-        """True if services connect to a database cluster, whose instances export metrics."""
+        """True if services connect to a database cluster. The instances of a cluster export metrics themselves."""
         return (
             DATABASE.name in self.environment.data(self.app)
             and self.environment.tier_settings(DATABASE.name).uses_cluster
@@ -129,16 +129,16 @@ class MonitoringScope:
         return self.selector(f"http_request_duration_seconds_{metric}", f'route!~"{routes}"', *matchers)
 
     def figure_query(self, name: str) -> str:
-        """Return the PromQL query of a business metric, with the labels of this environment."""
+        """Return the PromQL query of a business metric (`app.figures`), restricted to the series of this environment."""
         return self.app.figures[name].query.replace(HERE, self.matcher)
 
 
 def recording_rules(monitored: MonitoringScope) -> list[Rule]:
-    """Return the recording rules that alerts and dashboard use. Each rule has the same name on every platform."""
+    """Return the recording rules. Alerts and the dashboard query the recorded series. Their names are equal on all platforms."""
     rules = [*_requests(monitored), *_latencies(monitored)]
     if monitored.on_docker:
-        # The live release is in the labels of the series `up` of job `release`. These labels come from a file that the program writes
-        # after traffic has moved.
+        # The series `up` of the job `release` has the live release in its labels. These labels come from a file that the program
+        # writes after traffic has moved.
         released = f"max by (release, slot) ({monitored.selector('up', job='release')})"
         rules.append(_record(monitored, "tiers_release_info", released))
     for name in monitored.app.figures:
@@ -382,7 +382,7 @@ def _databases(monitored: MonitoringScope) -> Iterator[Alert]:
 
 
 def _base(monitored: MonitoringScope) -> Alert:
-    """Return the alert for an old base backup. The alert also fires if no base backup exists: the plugin's metric (0.7) is then 0."""
+    """Return the alert for an old or missing base backup. Without a base backup the metric of the plugin (version 0.7) is 0."""
     last = monitored.selector("barman_cloud_cloudnative_pg_io_last_available_backup_timestamp")
     backup = monitored.environment.tier_settings(DATABASE.name).backup
     # Expect a base backup every week if the day of the month is `*` in the schedule, else every month. Add two days of tolerance.
@@ -440,7 +440,7 @@ def _cache(monitored: MonitoringScope) -> Iterator[Alert]:
         return
     if monitored.environment.tier_settings(CACHE.name).ha:
         yield Alert(
-            # If all replicas are lost, the proxy routes to no primary. The exporter then can't connect, and `CacheIsDown` fires instead.
+            # If all replicas are lost, the proxy routes to no primary. Then the exporter can't connect, and `CacheIsDown` fires.
             name="CacheReplicaIsLost",
             expr=f"max({monitored.selector('redis_connected_slaves')}) < {REPLICAS}",
             duration="10m",

@@ -24,7 +24,7 @@ class Panel:
     unit: str = "short"
     """Unit of the values, by its name in Grafana."""
     limit: float | None = None
-    """Value that is drawn as a limit; None for no limit."""
+    """Limit of the values, drawn as a line in a graph; None for no limit."""
     about: str = ""
     """Description of the panel."""
     kind: str = "timeseries"

@@ -150,8 +150,8 @@ class Checkpoint:
 def _is_component(entry: Entry, type_: str, name: str) -> bool:
     """Return whether an entry is the resource with this type and name.
 
-    A program may give its components `Slot` and `Switch` any name. Therefore a `Slot` is also found by the slot in its inputs, and
-    the `Switch` by its type alone, because a stack has only one `Switch`.
+    A program may give its components `Slot` and `Switch` any name. Therefore a `Slot` also matches by the slot in its inputs. A
+    `Switch` matches by its type alone, because a stack has only one `Switch`.
     """
     if entry.type != type_:
         return False
@@ -159,7 +159,7 @@ def _is_component(entry: Entry, type_: str, name: str) -> bool:
 
 
 class CheckpointExport:
-    """Command `pulumi stack export`, run in the background. The constructor starts the command, and `answer` waits for its end."""
+    """The command `pulumi stack export` in the background. The constructor starts the command, and `answer` waits for its end."""
 
     def __init__(self, stack: str, root: str) -> None:
         """Start the export.
@@ -250,7 +250,7 @@ def observe(checkpoint: Checkpoint) -> StackState:
 def settle(
     checkpoint: Checkpoint, read_routing: Callable[[], Routing], declared: Slot | bool | None = False, stack: str = ""
 ) -> StackState:
-    """Return the state of the stack from the checkpoint, and from the platform if the checkpoint is incomplete.
+    """Return the state of the stack from the checkpoint. Read the platform only if the checkpoint alone is not enough.
 
     Args:
         checkpoint: checkpoint of the stack.
@@ -259,7 +259,7 @@ def settle(
         stack: name of the stack, for errors.
 
     Raises:
-        ReleaseError: the checkpoint and the platform contradict each other, or are incomplete.
+        ReleaseError: checkpoint and platform together do not determine the live slot.
     """
     return _observed(checkpoint, live.decide(evidence(checkpoint), read_routing, declared, stack))
 
@@ -342,7 +342,7 @@ def _records(checkpoint: Checkpoint, *, final: bool) -> Iterator[Claim]:
 
 
 def _stack_outputs(checkpoint: Checkpoint) -> Iterator[Claim]:
-    """Yield the live slot in the stack's outputs. The outputs may be outdated, because only successful updates write outputs."""
+    """Yield the statement in the stack's outputs about the live slot. It may be outdated: a failed update writes no outputs."""
     for entry in checkpoint.entries:
         if entry.type == STACK and "live" in entry.outputs:
             last = [entry.outputs["last_switch"]] if entry.outputs.get("last_switch") else []
@@ -352,7 +352,10 @@ def _stack_outputs(checkpoint: Checkpoint) -> Iterator[Claim]:
 
 
 def _intent(checkpoint: Checkpoint) -> Claim | None:
-    """Return the switch that the last update planned, from the inputs of the component `Switch`, or None if no switch is planned."""
+    """Return the last planned switch, from the inputs of the component `Switch`, or None if these inputs name no live slot.
+
+    Inputs of older versions contain no number of the switch. For such inputs also return None if the switch has already happened.
+    """
     switch = checkpoint.find(SWITCH, "switch")
     live = _slot(switch.inputs.get("live")) if switch else None
     if not switch or not live:
@@ -384,7 +387,12 @@ def _slot(value: object) -> Slot | None:
 
 
 def _count(outputs: Mapping[str, Any], entries: Sequence[Mapping[str, Any]] | None) -> int:
-    """Return the number of switches in the outputs of `Switch` or of the stack; at least 1 if a slot is live."""
+    """Return the number of switches until now, or at least 1 if a slot is live.
+
+    Args:
+        outputs: outputs of the component `Switch` or of the stack.
+        entries: journal entries from the same outputs.
+    """
     numbers = [int(item["number"]) for item in entries or () if "number" in item]
     return max([int(outputs.get(SWITCHES) or 0), *numbers, 1 if _slot(outputs.get("live")) else 0])
 
@@ -412,24 +420,27 @@ def _slots(checkpoint: Checkpoint) -> dict[Slot, SlotState]:
 
 
 def _was_proven(checkpoint: Checkpoint, slot: Entry, release: Release) -> bool:
-    """Return whether the outputs of the component `Slot` record that the slot's release passed all gates.
+    """Return whether the outputs of `Slot` record that the slot's release passed all gates, and no smoke test of the slot failed.
 
-    This record is needed because the resource of the smoke test may be gone.
+    The record is needed because the resource of a passed smoke test may be gone.
     """
     smoke = [entry for entry in checkpoint.entries if entry.role == "smoke" and entry.labels[LABEL_SLOT] == slot.name]
     return not any(entry.failed for entry in smoke) and slot.outputs.get("proven") == str(release)
 
 
 def suspended_entries(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
-    """Return the resources that were deleted when a slot was suspended. An update recreates the resources from these entries."""
+    """Return the resources that the component of a suspended slot has stored: deleted containers, and routes as they were.
+
+    The next update that starts the slot again restores the resources from these entries.
+    """
     entry = checkpoint.find(SLOT, slot)
     return tuple(_suspended_entry(item) for item in (entry.inputs.get("rested") if entry else None) or ())
 
 
 def database_env(checkpoint: Checkpoint, slot: Slot) -> dict[str, str]:
-    """Return the environment variables that identify the database of a slot; empty if no service of the slot needs a database.
+    """Return the environment variables with the address and name of a slot's database, or none if the slot uses no database.
 
-    For a suspended slot the variables come from the suspended resources.
+    The variables are read from the slot's first container that has them. Suspended containers count too.
     """
     services = [
         item for item in (*checkpoint.descendants(slot, SLOT), *suspended_entries(checkpoint, slot)) if item.runs
@@ -438,13 +449,13 @@ def database_env(checkpoint: Checkpoint, slot: Slot) -> dict[str, str]:
 
 
 def database_env_of(entry: Entry) -> dict[str, str]:
-    """Return the environment variables that identify the database of a resource; empty if the resource uses no database."""
+    """Return the environment variables of a container with the address and name of its database, or none without a database."""
     env = {name: value for name, value in entry.variables.items() if name in DATABASE.variables}
     return env if "DATABASE_HOST" in env else {}
 
 
 def suspended_state(entry: Entry) -> dict[str, Any]:
-    """Return a resource as a JSON object, to store it in the inputs of a suspended slot."""
+    """Return a resource as a JSON object. The component of a suspended slot stores the object in its inputs."""
     return {
         "urn": entry.urn,
         "type": entry.type,

@@ -1,4 +1,4 @@
-"""Journal of switches. An entry records who moved traffic, when, from and to which release, and how long each gate took."""
+"""Journal of switches. An entry records who moved traffic and when, the releases before and after, and when each gate passed."""
 
 import getpass
 import os
@@ -18,10 +18,10 @@ LENGTH = 20
 
 
 def entries(checkpoint: Checkpoint) -> Sequence[Mapping[str, Any]]:
-    """Return the entries of the last switches, oldest first.
+    """Return the journal entries of the last `LENGTH` switches, oldest first.
 
-    The outputs of the component `Switch` contain the entries. After a failed update, only the component's inputs contain the
-    entries. The stack's outputs have a copy of the latest entry.
+    The entries are stored in the outputs of the component `Switch`. After a failed update these outputs are missing, so the
+    inputs of the component have a copy. The stack's outputs have a copy of the latest entry.
     """
     switch = checkpoint.find(SWITCH, "switch")
     sources: list[object] = (
@@ -33,7 +33,7 @@ def entries(checkpoint: Checkpoint) -> Sequence[Mapping[str, Any]]:
 
 
 def _entries(source: object) -> list[Mapping[str, Any]]:
-    """Return the journal entries in a value from the checkpoint. Return an empty list if the value is no list of entries."""
+    """Return the journal entries in a value from the checkpoint. A value that is no list has no entries."""
     items = cast(list[Mapping[str, Any]], source) if isinstance(source, list) else []
     return [item for item in items if item and "number" in item]
 

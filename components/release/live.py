@@ -1,4 +1,4 @@
-"""Decision about the live slot. Several sources are compared, because any source may be lost (docs/adr/021-sources-of-live.md)."""
+"""Decision about the live slot. Several sources are compared, because each may be lost (docs/adr/021-sources-of-live.md)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,11 +28,11 @@ class Evidence:
     """Statements of a checkpoint about the live slot."""
 
     switches: tuple[Claim, ...] = ()
-    """Statements of successful switches, one from the resource of each switch."""
+    """Statements in the resources of successful switches, one statement for each switch."""
     records: tuple[Claim, ...] = ()
-    """Statements of the components `Slot` and `Switch`, and of the stack's outputs."""
+    """Statements in the components `Slot` and `Switch`, and in the stack's outputs."""
     intent: Claim | None = None
-    """Switch that the last update planned, and that may have happened. None if no switch was planned, or if a gate failed."""
+    """Switch that the last update planned and that may have happened. None if no switch was planned, or if a gate failed."""
     complete: bool = False
     """True if the checkpoint has the component `Switch`, whose inputs record each switch before the switch starts."""
     failed: int = 0
@@ -58,7 +58,7 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Routing:
-    """Routing of a platform: the slot that users reach, and the slots that run."""
+    """Routing as the platform reports it: the slot that users reach, and the slots that run."""
 
     source: str
     """Name of the routing object, for messages."""
@@ -91,7 +91,7 @@ class Decision:
 
 
 def settled(evidence: Evidence) -> Decision | None:
-    """Return the live slot from the checkpoint alone, or None if the checkpoint is incomplete or contradictory."""
+    """Decide which slot is live from the checkpoint alone. Return None if the checkpoint is incomplete or contradictory."""
     top = max((claim.switches for claim in evidence.claims), default=0)
     slots = {claim.live for claim in evidence.claims if claim.switches == top}
     [live] = slots if len(slots) == 1 else [None]
@@ -109,7 +109,10 @@ def settled(evidence: Evidence) -> Decision | None:
 
 
 def likely(evidence: Evidence) -> Decision:
-    """Return the slot that is most likely live, according to the sources that were read last (checkpoint, platform). Use the result only for display, never to change a stack."""
+    """Return the live slot according to the last switch in the checkpoint. The slot is None if the checkpoint contradicts itself.
+
+    The platform is not read, so the result may be wrong. Use it only for display, never to change a stack.
+    """
     top = max((claim.switches for claim in evidence.claims), default=0)
     slots = {claim.live for claim in evidence.claims if claim.switches == top}
     return Decision(live=slots.pop() if len(slots) == 1 else None, switches=top)
@@ -169,7 +172,11 @@ def _compared(evidence: Evidence, routing: Routing) -> Decision:
 def _with_platform(
     evidence: Evidence, routing: Routing, live: Slot, candidates: Mapping[Slot | None, int], top: int | None
 ) -> Decision:
-    """Return the decision if the platform routes users to a slot. Raise `UndecidedError` if the checkpoint contradicts the platform."""
+    """Decide which slot is live, given that the platform routes users to the slot `live`.
+
+    Raises:
+        UndecidedError: the checkpoint contradicts the platform.
+    """
     if routing.switches is not None:
         if top is not None and (routing.switches < top or (routing.switches == top and live not in candidates)):
             raise UndecidedError("the platform and the checkpoint contradict each other")
@@ -187,7 +194,11 @@ def _with_platform(
 def _without_platform(
     evidence: Evidence, routing: Routing, candidates: Mapping[Slot | None, int], top: int | None
 ) -> Decision:
-    """Return the decision if the platform routes users to no slot or can't be read. Raise `UndecidedError` if the sources don't suffice."""
+    """Decide which slot is live, given that the platform routes users to no slot or can't be read.
+
+    Raises:
+        UndecidedError: the checkpoint alone does not determine the live slot.
+    """
     if not candidates:
         if routing.problem or evidence.switch_numbers:
             raise UndecidedError("no source reports the live slot")
@@ -209,9 +220,10 @@ def _without_platform(
 
 
 def _switch_was_impossible(evidence: Evidence) -> bool:
-    """Return True if the planned switch of the last update can't have happened, because its slot did not pass the gates.
+    """Return True if the last planned switch can't have happened, because the release of its slot did not pass the gates.
 
-    The slot that was live before the update is then still live. Use this function only if the routing object is gone.
+    The slot that was live before the update is then still live. Call this function only if the routing object is gone, because
+    otherwise this object names the live slot.
     """
     intent = evidence.intent
     return intent is not None and intent.live is not None and intent.live not in evidence.proven

@@ -1,8 +1,9 @@
-"""Memory of a slot: a copy of its resources, stored as JSON in an output of the slot's component.
+"""Memory of a slot: a copy of the slot's resources, stored as JSON in an output of the component `Slot`.
 
-An update repairs a kept slot from its memory. The checkpoint is not enough: if an object was deleted on the platform, `pulumi
-refresh` removes the resource with its inputs. A component has no provider, so a refresh keeps its outputs
-(docs/adr/022-repair.md). The memory contains no secrets: an entry only records that a resource has secret inputs.
+If a kept slot has lost a resource, the next update recreates it from the memory. The checkpoint is not enough: if an object was
+deleted on the platform, `pulumi refresh` removes the resource with its inputs. A refresh keeps the outputs of a component,
+because a component has no provider (docs/adr/022-repair.md). The memory contains no secrets: an entry only records that a
+resource has secret inputs.
 """
 
 import json
@@ -19,16 +20,16 @@ from .checkpoint import LABEL_ATTEMPT, SLOT, Checkpoint, CheckpointExport, Entry
 from .planner import Slot
 
 MEMORY = "made"
-"""Name of the output of the component `Slot` that stores the memory. Don't change the name, because states of stacks contain it."""
+"""Output of the component `Slot` that stores the memory. Don't change this name, because states of stacks contain it."""
 _ENDED = ("smoke", "task")
-"""Values of the role label of gates. Gates run to their end, and a passed gate does not run again."""
+"""Values of the role label of gates. The container of a gate runs to its end, and a passed gate does not run again."""
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
 """Key that marks special objects in the state, such as encrypted secrets (Pulumi's `sig.Key`)."""
 State = dict[str, Any]
 
 
 def is_memorable(entry: Entry) -> bool:
-    """Return True if the memory stores the resource. The memory stores no gates, because a gate that has run is never run again."""
+    """Return True if the memory stores the resource. It stores no gates, because a passed gate does not run again."""
     return entry.role not in _ENDED and entry.type != JOB
 
 
@@ -69,8 +70,8 @@ def from_state(state: Mapping[str, Any]) -> Entry:
 def recall(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
     """Return the resources in the memory of a slot, parents and dependencies first.
 
-    The memory is recorded before Pulumi deletes what a release no longer has. Therefore resources of services that the slot's release
-    lacks are left out, because otherwise the next update would create them again.
+    Leave out resources of services that the slot's release does not have, so the next update does not create them again. The
+    memory may still contain such resources, because it is recorded before Pulumi deletes them.
     """
     component = checkpoint.find(SLOT, slot)
     if not component:
@@ -83,7 +84,7 @@ def recall(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
 
 
 def _without_other_services(entries: Sequence[Entry], slot: Slot, services: Collection[str]) -> Iterator[Entry]:
-    """Yield the entries that belong to these services, or to no service."""
+    """Yield the entries that belong to one of `services` or to no service. If `services` is empty, yield all entries."""
     components = {
         entry.urn: entry.name.removeprefix(f"{slot}-") for entry in entries if not entry.custom and entry.type != SLOT
     }
@@ -99,15 +100,15 @@ def _without_other_services(entries: Sequence[Entry], slot: Slot, services: Coll
 
 
 def remember(entries: Iterable[Entry]) -> str:
-    """Return the memory of a slot with these resources, as one JSON text: Pulumi registers a text faster than nested values."""
+    """Return the memory of a slot with these resources, as one JSON text. Pulumi registers a text faster than nested values."""
     return json.dumps([to_state(entry) for entry in entries if is_memorable(entry)], sort_keys=True)
 
 
 def record(stack: str, root: Path, slot: Slot, passed: Output[Any]) -> Output[str]:
     """Return the memory of the slot that this update deploys.
 
-    The function exports the checkpoint again after the last gate, because the checkpoint has the inputs in the form that
-    providers store, with encrypted secrets.
+    The checkpoint is exported again after the last gate, because it then has the inputs of all new resources in the form that
+    providers store. Secrets in these inputs are encrypted. If the export fails, log a warning and return an empty memory.
 
     Args:
         stack: name of the stack.
@@ -128,14 +129,14 @@ def record(stack: str, root: Path, slot: Slot, passed: Output[Any]) -> Output[st
 
 
 def missing(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
-    """Return the entries of missing containers that a slot needs to go live: suspended containers and lost containers."""
+    """Return the containers that a slot needs to go live but does not have now: suspended containers and lost containers."""
     present = {entry.urn for entry in checkpoint.descendants(slot, SLOT)}
     absent = {entry.urn: entry for entry in (*suspended_entries(checkpoint, slot), *recall(checkpoint, slot))}
     return tuple(entry for urn, entry in absent.items() if urn not in present and entry.runs)
 
 
 def images(entries: Iterable[Entry], checkpoint: Checkpoint, slot: Slot) -> dict[str, str]:
-    """Return the images of containers: image id → text for messages, with the names of the image and of a service."""
+    """Return the images that containers need: image id → description for messages, such as `the image shop-api of blue's api`."""
     resources = (*checkpoint.entries, *recall(checkpoint, slot))
     names = {
         str(entry.outputs.get("imageId")): str(entry.inputs.get("name")) for entry in resources if entry.type == IMAGE
@@ -145,7 +146,7 @@ def images(entries: Iterable[Entry], checkpoint: Checkpoint, slot: Slot) -> dict
 
 
 def ordered(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries, with each entry after its parent and its dependencies. Apart from this rule, the order stays unchanged."""
+    """Sort the entries: each entry comes after its parent and its dependencies. Otherwise the order stays unchanged."""
     by_urn = {entry.urn: entry for entry in entries}
     done: dict[str, Entry] = {}
 

@@ -17,7 +17,9 @@ from ..model.workload import Route, Workload
 
 
 class ReleaseError(RunError):
-    """Error: the release action is refused. The message gives the reason and the fix. No resource has been changed.
+    """Error: the update is refused, because its release action is not possible or the live slot is unknown.
+
+    The message gives the reason and the fix. No resource has been changed.
 
     Example:
         try:
@@ -109,9 +111,9 @@ class Release:
     version: str
     """Configured version (`app.version`)."""
     digest: str
-    """12 hexadecimal digits over the version, all workloads and all routes."""
+    """Hash of the version, all workloads and all routes: 12 hexadecimal digits."""
     parts: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, hash=False)
-    """Name of each service, task (`TIER.TASK`) and route (`TIER.route`) → digest, to list the differences between two releases."""
+    """Name of each service, task (`TIER.TASK`) and route (`TIER.route`) → hash, to find the differences between two releases."""
     routes: tuple[Route, ...] = field(default=(), compare=False)
     """Routes to the services of the release."""
     contract: bool = field(default=False, compare=False)
@@ -119,7 +121,7 @@ class Release:
 
     @property
     def services(self) -> list[str]:
-        """Names of the release's services, in the order of `SERVICES`. Services unknown to this version of Tiers are at the end."""
+        """Names of the release's services, in the order of `SERVICES`. Services that this version of Tiers lacks come last."""
         names = [part for part in self.parts if "." not in part]
         return sorted(names, key=services.common().position)
 
@@ -165,7 +167,10 @@ class StackState:
 
     @property
     def standby(self) -> SlotState | None:
-        """State of the idle slot; None if the slot has no release, or its release did not pass all gates."""
+        """State of the idle slot; None if the slot has no release, or its release did not pass all gates.
+
+        A release that waits for promotion counts too. Use `waiting` to distinguish it from a release that was live.
+        """
         state = self.slots.get(self.live.other) if self.live else None
         return state if state and state.proven else None
 
@@ -191,7 +196,7 @@ class Plan:
     render: Slot | None
     """Slot to deploy the release to; None if the update deploys no release."""
     keep: tuple[Slot, ...]
-    """Slots that stay unchanged."""
+    """Slots that keep their release."""
     switches: int
     """Number of switches of the stack after the update."""
     previous: Slot | None
@@ -207,7 +212,7 @@ class Plan:
         return self.live is not self.previous
 
     def is_standby(self, slot: Slot, observed: StackState) -> bool:
-        """Return whether a kept slot is the standby after the update: not live, and with a release that doesn't wait for promotion.
+        """Return whether a kept slot is the standby after the update: it is not live, and its release doesn't wait for promotion.
 
         Args:
             slot: the kept slot.
@@ -226,9 +231,9 @@ def plan(
 ) -> Plan:
     """Plan an update of the slots. This function is pure.
 
-    If the desired release is live already, the plan changes nothing. If the standby slot has the desired release, a switch makes the
-    release live without a deployment. Otherwise the release is deployed to the idle slot. With manual promotion, traffic moves only
-    for the actions `promote` and `previous`, but the first release of a stack always goes live without promotion.
+    If the desired release is live already, the plan changes nothing. If the standby slot has the desired release, a switch makes
+    the release live without a deployment. Otherwise the release is deployed to the idle slot. With manual promotion, traffic
+    moves only for the actions `promote` and `previous`. The first release of a stack always goes live without promotion.
 
     Args:
         observed: state of the stack before the update.
@@ -336,14 +341,14 @@ def explain(observed: StackState, update: Plan) -> str:
 
 
 def differences(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
-    """Return the names of the parts (`Release.parts`) that differ between two releases, sorted."""
+    """Compare the `Release.parts` of two releases. Return the sorted names of the services, tasks and routes that differ."""
     return sorted(part for part in {*first, *second} if first.get(part) != second.get(part))
 
 
 def identify(version: str, content: Iterable[Workload | Route], *, contract: bool = False) -> Release:
-    """Return the release of these workloads and routes.
+    """Return the release that consists of these workloads and routes.
 
-    The digest covers the version and the content, but not the order of the content.
+    The digest depends on the version and the content, but not on the order of the content.
 
     Args:
         version: configured version.
@@ -374,7 +379,7 @@ def _current_fields(route: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parts(plain: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Yield name and digest of each part. A part is a workload without its tasks, a task, or a route."""
+    """Yield the name and hash of each part of a workload or route: the workload without its tasks, each task, or the route."""
     tier, tasks = plain["tier"], plain.get("tasks")
     rest = {key: value for key, value in plain.items() if key != "tasks"}
     yield tier if tasks is not None else f"{tier}.route", _digest(json.dumps(rest, sort_keys=True))

@@ -73,7 +73,8 @@ def recall(checkpoint: Checkpoint) -> dict[str, Any] | None:
 def text(checkpoint: Checkpoint) -> str | None:
     """Return the recorded settings as JSON text, or None if the state has no recorded settings.
 
-    The text is an output of the component `Switch`. A failed update removes this output, so the components of kept slots have a copy.
+    The text is an output of the component `Switch`. A failed update removes this output. Therefore the components of kept slots
+    have a copy.
     """
     sources = [checkpoint.find(SWITCH, "switch"), *(checkpoint.find(SLOT, slot) for slot in Slot)]
     return next((str(entry.outputs[RECORDED]) for entry in sources if entry and entry.outputs.get(RECORDED)), None)

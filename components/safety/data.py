@@ -1,7 +1,7 @@
 """Decision whether a resource holds data, by the resource's label `tiers.data`.
 
-No other module decides this: the guard, the preview, the policy pack and `make heal` call `holds_data`. This module imports neither
-Pulumi nor the configuration (docs/adr/030-what-holds-data.md).
+No other module decides this: the guard, the preview, the policy pack and `make heal` call `holds_data`. This module imports
+neither Pulumi nor the configuration (docs/adr/030-what-holds-data.md).
 """
 
 import re
@@ -58,9 +58,9 @@ def holds_data(urn: str, labels: Mapping[str, str]) -> bool:
 
 
 def _held_before_the_label(address: _Address) -> bool:
-    """Return whether a resource without the label `tiers.data` holds data. Earlier versions registered such resources.
+    """Return whether a resource without the label `tiers.data` holds data. Older versions of Tiers deployed such resources.
 
-    A volume that no rule here recognises counts as holding data, so no update deletes it silently.
+    A volume that matches no rule counts as holding data, so no update deletes it silently.
     """
     if address.type not in _TYPES or address.component in _WITHOUT_DATA:
         return False
@@ -69,10 +69,9 @@ def _held_before_the_label(address: _Address) -> bool:
 
 
 def data_labels(deployed: "Entry | None", *, holds_data: bool = True) -> dict[str, str]:
-    """Return the label that declares whether a resource holds data, or no label if the resource was deployed without it.
+    """Return the label `tiers.data` for a resource, or no label if the resource was deployed without it.
 
-    A deployed resource keeps its labels. If the labels of a volume changed, the Docker provider would replace the volume, and the
-    data would be lost.
+    A deployed resource gets no new label: the Docker provider replaces a volume if its labels change, and the data would be lost.
 
     Args:
         deployed: the resource in the checkpoint; None for a new resource.

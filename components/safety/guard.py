@@ -25,12 +25,12 @@ from .data import holds_data, owner
 FORCE = "data"
 """Value of TIERS_FORCE that allows the loss of data."""
 BACKUP = "environment.tiers.database.backup"
-"""Config path of the backups."""
+"""Path of the backup settings in the configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """Loss of data or invalid change in an update, as a reason to refuse the update."""
+    """Reason to refuse an update: the update would lose data, or make a change that is impossible."""
 
     wrong: str
     fix: str
@@ -65,11 +65,12 @@ def refuse(
         app: the application.
         environment: the environment.
         desired: name → type and inputs of each resource that will hold data after the update.
-        holding: the workloads whose data these resources hold.
+        holding: workloads and database clusters that store their data in these resources.
         forced: True if TIERS_FORCE allows the loss.
 
     Raises:
-        ConfigError: the update would lose data, and `forced` is false or the data is protected.
+        ConfigError: the update would lose data, and `forced` is false or the data is protected. Or the update would shrink a
+            claim, which `forced` can't allow.
     """
     # Compare the versions of single instance and cluster separately. They may differ, because `make move` copies data, not files.
     databases = [data for data in holding if data.tier == DATABASE.name]
@@ -88,7 +89,10 @@ def refuse(
 
 
 def stored_data(checkpoint: Checkpoint) -> dict[str, Store]:
-    """Return the deployed resources that hold data, by name. A namespace is included, because its deletion deletes all its objects."""
+    """Return the deployed resources that hold data, by resource name.
+
+    The namespace is included with the name `namespace`, because its deletion deletes all its objects.
+    """
     return {
         entry.name if entry.type != NAMESPACE else "namespace": _store(
             entry.type, entry.inputs, owner=owner(entry.parent), protected=entry.protect
@@ -101,7 +105,7 @@ def stored_data(checkpoint: Checkpoint) -> dict[str, Store]:
 def losses(
     stored: Mapping[str, Store], desired: Mapping[str, Store], app: App, environment: Environment
 ) -> Iterator[Loss]:
-    """Yield a loss for each resource with data that an update would delete or replace, and for each claim whose size would shrink."""
+    """Yield a `Loss` for each resource with data that an update would delete or replace, and for each claim that would shrink."""
     for name, store in sorted(stored.items()):
         if store.platform != environment.platform:
             wrong = (
@@ -181,14 +185,14 @@ def _changed(name: str, old: Store, new: Store) -> Iterator[Loss]:
 
 
 def major(image: str | None) -> int | None:
-    """Return the PostgreSQL major version in an image tag, such as 15 for postgres:15-bookworm; None if the tag has no version."""
+    """Return the PostgreSQL major version in an image tag, such as 15 for `postgres:15-bookworm`, or None without a version."""
     tag = (image or "").partition("@")[0].rpartition("/")[2].partition(":")[2]
     match = re.match(r"v?(\d{1,3})(?!\d)", tag)
     return int(match[1]) if match else None
 
 
 def deployed_major(checkpoint: Checkpoint) -> int | None:
-    """Return the PostgreSQL major version of the deployed single instance, or None."""
+    """Return the PostgreSQL major version of the deployed single instance, or None without an instance or a version."""
     names = {str(entry.outputs.get("imageId")): str(entry.inputs.get("name")) for entry in checkpoint.entries}
     for entry in checkpoint.entries:
         if entry.runs and entry.tier == DATABASE.name and entry.type != CLUSTER:
@@ -197,7 +201,7 @@ def deployed_major(checkpoint: Checkpoint) -> int | None:
 
 
 def major_change(old: int | None, desired: str | None) -> Iterator[Loss]:
-    """Yield a loss if the single instance's major version changes: PostgreSQL can't read the files of another major version."""
+    """Yield a `Loss` if the single instance's major version changes: PostgreSQL can't read the files of another major version."""
     new = major(desired)
     if old and new and old != new:
         wrong = f"app.database.image: PostgreSQL {new} can't read the files of {old}, and would not start"
@@ -205,15 +209,16 @@ def major_change(old: int | None, desired: str | None) -> Iterator[Loss]:
 
 
 def deployed_cluster_major(checkpoint: Checkpoint) -> int | None:
-    """Return the PostgreSQL major version of the deployed database cluster, or None."""
+    """Return the PostgreSQL major version of the deployed database cluster, or None without a cluster or a version."""
     images = (reader(entry.inputs).image(entry.inputs, {}) for entry in checkpoint.entries if entry.type == CLUSTER)
     return next((major(image) for image in images), None)
 
 
 def cluster_major_change(old: int | None, desired: str | None) -> Iterator[Loss]:
-    """Yield a loss if the major version of a database cluster changes.
+    """Yield a `Loss` if the major version of a database cluster changes.
 
-    After such a change CloudNativePG stops all instances, converts the files of the primary in place and deletes the replicas' files.
+    After such a change CloudNativePG stops all instances. It then converts the files of the primary in place, and deletes the
+    files of the replicas.
     """
     new = major(desired)
     if old and new and old != new:

@@ -22,7 +22,7 @@ def variables(inputs: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def image(inputs: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """Return the image name of a container, or an empty text.
+    """Return the image name of a container, or an empty text if `names` lacks the container's image.
 
     Args:
         inputs: inputs of the container, which contain only the image's id.

@@ -26,7 +26,7 @@ def variables(inputs: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def image(inputs: Mapping[str, Any], names: Mapping[str, str]) -> str:  # noqa: ARG001 (same signature as in `state.docker`)
-    """Return the image of an object's first container or of a database cluster. Return an empty text if the object has no image."""
+    """Return the image of an object's first container or of a database cluster, or an empty text for an object without image."""
     containers = _pod(inputs).get("containers", ())
     return str(containers[0]["image"]) if containers else str(inputs.get("spec", {}).get("imageName", ""))
 

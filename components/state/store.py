@@ -22,7 +22,7 @@ class Store:
     tier: str | None = None
     """Name of the service in the resource's labels."""
     owner: str | None = None
-    """Service whose component registered the resource; None for the backups, the namespace and volumes named in the configuration."""
+    """Service whose component registered the resource. None for backups, the namespace, and volumes from the configuration."""
     protected: bool = False
     """True if Pulumi refuses to delete the resource."""
 

@@ -1,4 +1,4 @@
-"""Functions that put load on the board's cache during a failure, and check for lost keys and lost jobs.
+"""Functions that put load on the cache of the example application board during a failure, and check for lost keys and lost jobs.
 
 The load has two parts. A program in the api's container writes keys with redis-py, as an application writes sessions. A thread of
 the test posts messages to the board's api, and the api puts a job for each message into the queue.
@@ -78,7 +78,7 @@ class Load:
         return max(later - earlier for earlier, later in itertools.pairwise(times) if later > since)
 
     def read(self, lines: Iterable[str]) -> None:
-        """Record the output of the program that writes keys."""
+        """Record the acknowledged keys and the errors in the output of the program that writes keys."""
         for line in lines:
             key, written_at, *error = line.split()
             if error:
@@ -97,7 +97,7 @@ class Load:
 
 @contextmanager
 def load(stack: Stack, name: str) -> Generator[Load]:
-    """Write keys and messages while the block runs, and yield the record of these writes."""
+    """Write keys and messages while the `with` block runs, and yield the record of these writes."""
     result = Load(stack, name)
     words = [*api_exec_command(stack), "python", "-c", WRITE, name, str(WRITERS)]
     writer = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

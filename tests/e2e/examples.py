@@ -1,4 +1,7 @@
-"""Data for test_examples.py: for each application in examples/, an edit of each tier, and checks of the edit and the seed data."""
+"""Data for test_examples.py: the applications in examples/.
+
+Each application has one edit of a source file for each tier, a check that the edit is visible, and a check for its seed data.
+"""
 
 import time
 from collections.abc import Callable, Generator
@@ -33,7 +36,7 @@ class Edit:
 
     @contextmanager
     def apply(self, stack: Stack) -> Generator[None]:
-        """Apply the edit, and undo it after the block."""
+        """Apply the edit, and undo it after the `with` block."""
         file = stack.app_folder / self.file
         text = file.read_text()
         assert text.count(self.old) == 1, f"{self.file}: {self.old!r} must occur exactly once"

@@ -25,7 +25,7 @@ from .leftovers import LABEL
 from .stack import eventually, free_port
 
 FIRST_CHECK = 1.5
-"""Seconds after which the first check of a server has ended: its time limit is a second (`inter`)."""
+"""Seconds until HAProxy has completed its first health check of a server. The check takes at most one second (`inter`)."""
 IMAGE, PYTHON = "haproxy:2.6-bookworm", "python:3.11-slim-bookworm"
 APP = Path(__file__).with_name("app.py").read_text()
 """Source of the HTTP server that runs in the container of each tier."""
@@ -74,9 +74,9 @@ class Gateway:
         return output.decode().strip()
 
     def claim(self, slot: Slot, slots: Mapping[Slot, Sequence[Route]], time_limit: str = "60") -> str:
-        """Write the routes of all slots into the gateway's configuration, by a command in a container of the toolbox image. Return its output.
+        """Write the routes of all slots into the gateway's configuration, and return the output of the toolbox.
 
-        A release runs the same command before the tiers of its slot start.
+        A release runs the same toolbox command before it starts the tiers of its slot.
 
         Args:
             slot: slot that gets a release.
@@ -114,9 +114,9 @@ class Gateway:
     def wait_for_tiers(self, slot: Slot, *tiers: str, seconds: float = 30) -> None:
         """Wait until the tiers of a slot answer through the gateway with status 200, and still do so a moment later.
 
-        HAProxy uses a server as soon as its name resolves, before its first check. If that check began before the container was on the
-        network, it fails after a second, although the container answers by then. A release waits longer than this second, because the
-        engine first checks the health of each container.
+        HAProxy sends requests to a server as soon as the server's name resolves. The first health check of the server may have
+        begun before the container was on the network. Such a check fails after a second, although the container answers by then.
+        A release waits longer than this second, because the engine first checks the health of each container.
         """
         header = f"{haproxy.SLOT_HEADER}: {slot}"
 
@@ -190,7 +190,10 @@ def send_raw_request(port: int, path: bytes, host: str, *headers: str) -> tuple[
 
 @contextmanager
 def user_requests(gateway: Gateway, path: bytes = b"/api/x") -> Generator[Counter[str]]:
-    """Send the requests of two users while the block runs, and count the answers by status. Each user keeps one connection open."""
+    """Send the requests of two users while the `with` block runs, and count the answers by status.
+
+    Each user keeps one connection open.
+    """
     statuses: Counter[str] = Counter()
     stop = threading.Event()
 

@@ -23,7 +23,7 @@ LABEL = "tiers-e2e"
 LOCK = Path.home() / ".cache/tiers/e2e.lock"
 """Lock file of the test runs. Every run holds a shared lock on this file.
 
-A run first tries to get an exclusive lock, and succeeds only if no other run is active. Only then the run removes leftovers.
+A run first tries to get an exclusive lock, and succeeds only if no other run is active. It removes leftovers only with this lock.
 """
 
 
@@ -31,7 +31,7 @@ A run first tries to get an exclusive lock, and succeeds only if no other run is
 def cleanup() -> Generator[None]:
     """Remove all leftovers from the local engine and the lab's cluster, unless another run is active on this machine.
 
-    Hold the shared lock while the block runs.
+    Hold the shared lock of `LOCK` while the `with` block runs.
     """
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     with LOCK.open("w") as lock:

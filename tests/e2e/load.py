@@ -88,7 +88,7 @@ class Load:
 
     @property
     def mixed(self) -> int:
-        """Return the number of page loads with answers of more than one release."""
+        """Return the number of page loads that got answers from more than one release."""
         return int(self._value("mixed"))
 
     @property
@@ -114,9 +114,9 @@ class Load:
 
 @contextmanager
 def load(stack: Stack, seconds: float = 600, rate: int = 300) -> Generator[Load]:
-    """Send `rate` requests per second while the block runs. Pending requests are completed at the end of the block.
+    """Send `rate` requests per second while the `with` block runs. Pending requests are completed at the end of the block.
 
-    The block must take less than `seconds` seconds, because then k6 ends.
+    The block must take less than `seconds` seconds, because k6 ends after this time.
     """
     if not shutil.which("k6"):
         raise RuntimeError("`k6` is not on PATH: run `make lab`, then `make e2e`")
@@ -186,12 +186,12 @@ class Stream:
     events: int = 0
     """Number of events after `hello`."""
     cut: str | None = None
-    """Reason why the connection ended too early. None means that the connection stayed open until the end of the block."""
+    """Reason why the connection ended too early. None means that the connection stayed open until the end of the `with` block."""
 
 
 @contextmanager
 def stream(stack: Stack) -> Generator[Stream]:
-    """Read the feed over one connection while the block runs.
+    """Read the feed over one connection while the `with` block runs.
 
     After the block the reader closes the connection as soon as the next line arrives. The next line arrives within five seconds,
     because the feed sends a keep-alive comment every five seconds.
@@ -291,7 +291,7 @@ def start_journey(stack: Stack, *options: str) -> tuple[subprocess.Popen[bytes],
 
 @contextmanager
 def user_journeys(stack: Stack, users: int = 5) -> Generator[Journeys]:
-    """Run the application's journey.js with several users while the block runs. Each user repeats the script."""
+    """Run the application's journey.js with several users while the `with` block runs. Each user repeats the script."""
     k6, counts = start_journey(stack, "--vus", str(users), "--duration", "15m")
     try:
         yield counts

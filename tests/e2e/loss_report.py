@@ -25,10 +25,10 @@ class Loss:
 
 
 def report(tier: str, failure: Callable[..., Any], losses: Sequence[Loss]) -> None:
-    """Write the losses that one kind of failure caused to the report. Overwrite an earlier entry of this tier and kind of failure.
+    """Write the measurements of one kind of failure to the report, and replace the earlier measurements of this tier and failure.
 
     Args:
-        failure: function that causes the failure. benchmarks/failover.py finds the description of the failure by the name of this function.
+        failure: function that causes the failure. Its name is the key of the entry in the report.
     """
     entries: dict[str, dict[str, Any]] = json.loads(REPORT.read_text()) if REPORT.exists() else {}
     seconds = [round(loss.seconds, 1) for loss in losses]

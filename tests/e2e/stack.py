@@ -179,7 +179,7 @@ class Stack:
         raise NotImplementedError
 
     def generations(self, slot: str) -> dict[str, Any]:
-        """Return object name → value for each object of a slot. The value differs after the object is changed or recreated."""
+        """Return object name → value for each object of a slot. A changed or recreated object gets another value."""
         raise NotImplementedError
 
     def break_down(self, tier: str, slot: str) -> None:
@@ -294,7 +294,7 @@ class ClusterStack(Stack):
         super().__init__(folder, name, template, {}, app_path)
         url = urlsplit(self.environment["kubernetes"]["url"])
         self.host = f"{self.prefix}.localhost"
-        # Replace the host everywhere, because the host also occurs in environment variables of tiers.
+        # Replace the host in all settings, because environment variables of tiers also contain the host.
         self.environment = json.loads(json.dumps(self.environment).replace(str(url.hostname), self.host))
         self.local_url = f"{url.scheme}://127.0.0.1:{url.port}"
         self.namespace: str = self.environment["kubernetes"]["namespace"].setdefault("name", self.prefix)
@@ -386,7 +386,10 @@ def create_board(platform: str, folder: Path, name: str) -> Stack:
 
 @contextmanager
 def deployment(stack: Stack) -> Generator[Stack]:
-    """Build the images of a stack, deploy the stack, and remove it after the block, also if the block or the update fails."""
+    """Build the images of a stack, deploy the stack, and remove it after the `with` block.
+
+    The stack is removed even if the update or the block fails.
+    """
     try:
         stack.images()
         stack.up()
@@ -413,7 +416,7 @@ def eventually(condition: Callable[[], object], seconds: float = 30) -> None:
 
 @contextmanager
 def repeat_requests(request: Callable[[int], int], pause: float) -> Generator[Counter[str]]:
-    """Call `request` repeatedly while the block runs, at most 30,000 times, and count the answers by status or error.
+    """Call `request` repeatedly while the `with` block runs, at most 30,000 times, and count the answers by status or error.
 
     Args:
         request: function that gets the number of the call and returns the status of the answer.
@@ -442,9 +445,9 @@ def repeat_requests(request: Callable[[int], int], pause: float) -> Generator[Co
 
 @contextmanager
 def steady_requests(stack: Stack, *, writes: bool = True) -> Generator[Counter[str]]:
-    """Send requests to the board while the block runs, and count the answers by status. Every tenth request writes a message.
+    """Send requests to the board while the `with` block runs, and count the answers by status.
 
-    All requests use one connection. Without `writes` all requests only read.
+    Every tenth request writes a message. All requests use one connection. Without `writes` all requests only read.
     """
     session = requests.Session()
     session.headers.update(stack.headers)

@@ -131,7 +131,7 @@ def message_checksum(stack: StackWithBackups, database: str = "board") -> str:
 
 @pytest.mark.long
 def test_database_is_restored_after_its_volume_is_lost(board: StackWithBackups) -> None:
-    """Check a backup that is taken during writes: a restore has all rows from before the backup, and no incomplete transaction."""
+    """Take a backup during writes. Check that its restore has all rows from before the backup, and no incomplete transaction."""
     board.sql(f"CREATE TABLE kept AS SELECT i, '{SECRET_TEXT} ' || i AS t FROM generate_series(1, 1000) i")
     backup_ended = threading.Event()
 
@@ -234,7 +234,7 @@ def test_full_backup_disk_damages_neither_database_nor_earlier_backups(board: St
 
 @pytest.mark.long
 def test_damaged_repository_is_reported(board: StackWithBackups) -> None:
-    """Damage a pack file, and check the verification. No Docker test may follow here, because the repository stays damaged."""
+    """Damage a pack file, and check that the verification fails. No Docker test may follow: the repository stays damaged."""
     run_backup(board, "backup")
     # Remove the files that the failed backup has left on the full disk. No successful backup uses these files, so a verification
     # would not notice damage in them.

@@ -93,7 +93,7 @@ def delete_all(stack: ClusterStack, pod: Any) -> None:
 
 
 def change_each(stack: ClusterStack) -> None:
-    """Replace every member of the cache by an update that changes the memory limit of the cache."""
+    """Change the memory limit of the cache, and run an update, which replaces every member."""
     stack.environment["tiers"]["cache"]["memory"] = "320Mi"
     stack.up()
 

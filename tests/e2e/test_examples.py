@@ -24,7 +24,7 @@ from .load import start_journey, user_journeys
 from .stack import ROOT, ClusterStack, DockerStack, Stack, assign_free_ports, eventually
 
 SHORT = ("pmanager", "docker")
-"""The one combination of application and platform that has no pytest marker `long`."""
+"""Application and platform of the only run without the pytest marker `long`. `make e2e SHORT=yes` runs only this pair."""
 RUNS = [
     pytest.param(
         (example, platform),
@@ -69,7 +69,7 @@ def stack(run: tuple[Example, Stack]) -> Stack:
 
 @contextmanager
 def first_page(url: str, headers: dict[str, str] | None = None) -> Generator[list[float]]:
-    """Request the page `/` repeatedly while the block runs.
+    """Request the page `/` repeatedly while the `with` block runs.
 
     Yield a list that is empty at first. The first answer with status 200 adds one number: the seconds since the start of the block.
     """
@@ -94,6 +94,7 @@ def first_page(url: str, headers: dict[str, str] | None = None) -> Generator[lis
 
 
 def test_up_from_empty(stack: Stack, record_property: RecordProperty) -> None:
+    """Deploy for the first time. Record the seconds until the first page, and check that users get the deployed release."""
     stack.images()
     with first_page(stack.url, dict(stack.headers)) as seconds:
         stack.up()
@@ -102,6 +103,7 @@ def test_up_from_empty(stack: Stack, record_property: RecordProperty) -> None:
 
 
 def test_its_own_checks(stack: Stack) -> None:
+    """Run `ci.check`, the module behind `make check`, and fail if one of its checks fails."""
     try:
         print(f"\n{stack.ci('check')}")
     except subprocess.CalledProcessError as failed:
@@ -109,12 +111,14 @@ def test_its_own_checks(stack: Stack) -> None:
 
 
 def test_journey(stack: Stack) -> None:
+    """Run the application's journey.js once, and check that no request and no check fails."""
     k6, counts = start_journey(stack)
     assert k6.wait(120) == 0, counts
     assert counts.lost_nothing(), counts
 
 
 def test_seed_in_dev_only(example: Example, stack: Stack) -> None:
+    """Check that the seed data exists on Docker (dev), and not on Kubernetes (staging)."""
     assert bool(stack.environment.get("seed")) == isinstance(stack, DockerStack)
     assert example.has_seed(stack) == isinstance(stack, DockerStack)
 
@@ -155,6 +159,7 @@ def measure_reload(edit: Edit, stack: Stack) -> float:
 
 
 def test_second_up_unchanged(stack: Stack) -> None:
+    """Check that an update without changed files changes no resource."""
     assert set(stack.up().changes) == {"unchanged"}
 
 
@@ -181,6 +186,7 @@ def test_release_under_load(example: Example, stack: Stack, record_property: Rec
 
 
 def test_back_under_load(example: Example, stack: Stack, record_property: RecordProperty) -> None:
+    """Roll back under load. Check that the previous release serves users, and that no resource was replaced."""
     current, before = stack.serving_release(), stack.outputs()["standby"]
     with user_journeys(stack) as counts:
         back = stack.up(TIERS_RELEASE="previous")
@@ -195,6 +201,7 @@ def test_back_under_load(example: Example, stack: Stack, record_property: Record
 
 
 def test_destroy_leaves_nothing(stack: Stack) -> None:
+    """Turn off the protection of data, destroy the stack, and check that no object remains."""
     if stack.environment.get("protect_data"):
         stack.environment["protect_data"] = False
         stack.up()

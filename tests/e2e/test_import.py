@@ -55,7 +55,7 @@ class Clone:
 
     @contextmanager
     def up(self, name: str) -> Generator[str]:
-        """Deploy an application, yield its URL, and remove the application after the block."""
+        """Deploy an application, yield its URL, and remove the application after the `with` block."""
         app = f"APP=apps/{name}"
         try:
             self.make("up", app)

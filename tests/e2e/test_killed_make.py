@@ -1,4 +1,4 @@
-"""Tests that kill `make up` by sending each signal to each of its processes.
+"""Tests that end `make up` by a signal to one of its processes, or to all of them as a closed terminal does.
 
 The next `make up` must succeed, and no request may be lost.
 """
@@ -25,7 +25,7 @@ PROCESSES = {
 }
 SIGNALS = ("SIGHUP", "SIGTERM", "SIGINT", "SIGKILL")
 LOST_TERMINAL = ("terminal", "SIGHUP")
-"""Case of a closed terminal: all processes of the terminal receive SIGHUP. Only this case is tested without the pytest marker `long`."""
+"""Test case of a closed terminal: all processes of the terminal receive SIGHUP. Only this case has no pytest marker `long`."""
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_make_up_succeeds_after_a_killed_make_up(stack: Stack, tmp_path: Path, p
         second_log = tmp_path / "again.log"
         deadline = time.monotonic() + 300
         while (second := start_make(stack, second_log)).wait(timeout=400):
-            # If only `make` was killed, the runner continues the update.
+            # If only `make` was killed, the process `python -m ci up` continues the update.
             assert re.search("is being updated by|another make command uses stack", second_log.read_text()), (
                 second_log.read_text()
             )

@@ -14,8 +14,11 @@ from .stack import PAGE, ClusterStack, Stack, create_board, deployment, eventual
 RELEASES, SOAK_RELEASES = 2, 20
 """Numbers of consecutive releases in a test: without --soak, and with --soak."""
 RATE, SOAK_RATE = 150, 300
-"""Requests per second: without --soak, and with --soak. The first is half of the second, because a busy machine with two cores can't
-process 300 requests per second, and requests then fail in the application, not by a switch."""
+"""Requests per second: without --soak, and with --soak.
+
+Without --soak the rate is lower, because a busy machine with two cores can't process 300 requests per second. Requests would then
+fail because of the load, not because of a switch.
+"""
 
 
 @pytest.fixture(scope="module", params=[pytest.param("docker", marks=pytest.mark.long), "kubernetes"])

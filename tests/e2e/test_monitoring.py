@@ -64,7 +64,7 @@ def metric_names(scope: MonitoringScope) -> set[str]:
 
 
 def configure_backups(stack: Stack) -> None:
-    """Configure backups of the database, with a volume as their target."""
+    """Configure backups of the database that are written to a volume."""
     database = stack.environment.setdefault("tiers", {}).setdefault("database", {})
     database["backup"] = {"target": {"volume": True}}
     key = ["--path", "secrets.backup-key", "e2e-key-of-backups-6f1a"]

@@ -1,4 +1,4 @@
-"""Tests of examples/own_program, a Pulumi program that uses the wheel and nothing else of this repository."""
+"""Tests of examples/own_program, a Pulumi program that uses only the wheel of the components from this repository."""
 
 import json
 import os
@@ -28,7 +28,7 @@ CLIENTS, PAUSE = 4, 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A copy of examples/own_program. The wheel is installed in the virtual environment of the copy."""
+    """A copy of examples/own_program. The wheel of the components is installed in the virtual environment of the copy."""
 
     folder: Path
     port: int

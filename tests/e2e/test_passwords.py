@@ -33,7 +33,7 @@ NAMES = {"database": "database-password", "cache": "cache-password"}
 
 
 def description_with_password(password: str) -> Description:
-    """Return the description of an application whose database, cache and exporters have this password."""
+    """Return the `Description` of an application whose database and cache use this password. Their exporters use it, too."""
     services = {"api": {"image": "x:1", "port": 8000, "metrics": "/metrics"}, "database": {}, "cache": {}}
     app = load_app({"name": "passwords", "version": "1", **services})
     environment = load_environment({"platform": "docker", "monitoring": True}, app)

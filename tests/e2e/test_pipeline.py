@@ -195,7 +195,7 @@ def test_release_beyond_its_slo_is_rolled_back_automatically(
 
 def test_environment_of_a_pull_request_is_deployed_and_then_removed_by_make_down(tmp_path: Path) -> None:
     pipeline = Pipeline(tmp_path / "board", "e2e-unused", "staging")
-    pipeline.keep_tiers("web", "cache")  # Keep the cache, because the test needs a secret.
+    pipeline.keep_tiers("web", "cache")  # Keep the cache, because the test compares its password.
     pipeline.pulumi("stack", "rm", "--yes", "e2e-unused", check=True)
     template = pipeline.folder / "Pulumi.staging.yaml"
     settings = yaml.safe_load(template.read_text())

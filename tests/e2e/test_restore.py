@@ -140,7 +140,7 @@ def test_data_of_another_environment_is_anonymised(tmp_path: Path) -> None:
     with deployment_with_backups(source, bucket("containers")), deployment_with_backups(copy, bucket("containers")):
         source.post("what a person wrote")
         run_ci(source, "backup", "backup")
-        # Put the stack file and the state of `source` beside those of `copy`: in practice both stacks share one repository and one backend.
+        # Copy the stack file and the state of `source` to `copy`. In practice both stacks have one repository and one backend.
         (copy.app_folder / source.settings.name).write_text(source.settings.read_text())
         state = Path(".pulumi", "stacks", "board", f"{source.name}.json")
         (copy.folder / ".state" / state).write_text((source.folder / ".state" / state).read_text())
@@ -155,7 +155,7 @@ def test_data_of_another_environment_is_anonymised(tmp_path: Path) -> None:
 
         run_ci(copy, "restore", "--from", source.name)
         release_under_load(copy)
-        # Ignore the messages that the load has written.
+        # Leave out the messages that `release_under_load` has written.
         assert {entry[:9] for entry in message_bodies(copy) if not entry.startswith("message ")} == {"Message 1"}
         # Copying in the other direction is refused, because the environment of the source has no key `copy_of`.
         assert "because copy_of is not set" in run_ci(source, "restore", "--from", copy.name, check=False)

@@ -15,7 +15,7 @@ FURTHER = ("releases", "internal", "summaries")
 
 
 def further_services(board: dict[str, Any]) -> dict[str, Any]:
-    """Return three services that run the images of the board, in processes of their own."""
+    """Return three entries for `app.services`. Each service runs an image of the board in its own containers."""
     build, needs = board["api"]["build"], ["database", "cache"]
     uvicorn = ["uvicorn", "board.main:app", "--host", "0.0.0.0", "--timeout-graceful-shutdown", "20", "--port"]
     http = {"tier": "api", "build": build, "ready": "/ready", "needs": needs}
@@ -106,7 +106,7 @@ def test_service_with_a_path_answers_while_the_api_is_down(stack: Stack) -> None
 
 
 def test_service_without_paths_is_not_reachable_through_the_gateway(stack: Stack) -> None:
-    # The gateway has no readiness path for the service, so web answers with its page.
+    # The gateway has no readiness path for this service. So web gets the request, and answers with its page.
     answer = stack.get("/.gateway/internal", headers={"X-Tiers-Slot": "blue"})
     assert answer.headers["Content-Type"].startswith("text/html")
 
@@ -119,7 +119,7 @@ def test_removed_further_service_is_gone_after_two_releases(stack: Stack) -> Non
     stack.app["version"] = "1.0.1"
     stack.up()
     assert not stack.ids("internal", "blue") and not stack.ids("internal", "green")
-    # A further update must not create the removed service again from the memory of a slot.
+    # A further update must not create the removed service again from the slot's inputs in the checkpoint.
     assert set(stack.up().changes) == {"unchanged"}
     assert stack.live()["release"].startswith("1.0.1")
 

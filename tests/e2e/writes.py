@@ -25,7 +25,7 @@ class Writes:
     missing: list[int] = field(default_factory=list[int])
     """Ids of acknowledged messages that are missing or different in the database. `compare` sets this list."""
     stop: threading.Event = field(default_factory=threading.Event)
-    """Event at which the writers stop."""
+    """Event that stops the writers."""
 
     def __repr__(self) -> str:
         return f"{len(self.acknowledged)} acknowledged, {len(self.refused)} refused, longest gap {self.gap:.1f} s"
@@ -43,7 +43,10 @@ class Writes:
 
 @contextmanager
 def writes(stack: ClusterStack) -> Generator[Writes]:
-    """Write messages through the gateway and the api while the block runs, and yield the record. A writer sends one message at a time."""
+    """Write messages through the gateway and the api while the `with` block runs, and yield the record of the writes.
+
+    Each writer sends one message at a time.
+    """
     record = Writes()
     writers = [threading.Thread(target=_write, args=(stack, record, number)) for number in range(WRITERS)]
     for thread in writers:

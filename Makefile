@@ -1,17 +1,19 @@
 # Two commands do all the set-up: `make up` (dev environment on a Docker engine) and `make test`.
 # Plain Pulumi works too: docs/how-to/use-plain-pulumi.md
-# Recipes use no variable, because people type them. The runner (`ci/__main__.py`) gets them as data. docs/adr/023-one-runner-behind-make.md
+# Recipes contain no value that a user sets, because a shell could run a part of it. The runner (`ci/__main__.py`) gets the values as
+# environment variables: docs/adr/023-one-runner-behind-make.md
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-# APP is the folder of an application's Pulumi.yaml. STACK is another name of ENV, used for pull requests, but only on the command
-# line: in the shell's environment it could mean anything.
+# APP is the folder with an application's Pulumi.yaml. STACK is an alias of ENV, for pull requests. It has an effect only on the command
+# line, because a variable STACK of the shell could mean something else.
 ifeq ($(origin STACK),command line)
 override ENV := $(value STACK)
 endif
 VARIABLES := APP AT CMD COMPOSE COUNT ENV FOLLOW FOR FORCE FROM FULL ID JOURNEY NAME OF ONLY PIN POLICY SEED SERVICE SHORT SINCE SLOT TO WINDOW
-# make expands a variable's value again wherever it is used or exported, and would run $(shell …) in it. From here on it is text.
+# make expands the value of a variable again at each use or export, and would run a $(shell …) in the value. The next lines turn the
+# values into plain text.
 $(foreach name,$(VARIABLES),$(if $(filter-out undefined,$(origin $(name))),\
   $(eval override $(name) := $$(value $(name)))$(eval export TIERS_ARG_$(name) := $$(value $(name)))))
 $(foreach name,$(.VARIABLES),$(if $(filter command line,$(origin $(name))),$(if $(findstring $$,$(name)),,\
@@ -21,13 +23,13 @@ override CACHE := $(HOME)/.cache/tiers
 override RUN := .venv/bin/python
 override RUNNER := $(RUN) -m ci
 
-# The lab's programs come last on PATH: a machine's own Pulumi is preferred, with its own home.
+# The lab's programs come last on PATH, so a Pulumi that the machine already has is used, with its own PULUMI_HOME.
 ifeq ($(filter-out $(CACHE)/bin/pulumi,$(shell command -v pulumi)),)
 export PULUMI_HOME ?= $(CACHE)/pulumi
 endif
 export PATH := $(PATH):$(CACHE)/bin
 export PULUMI_SKIP_UPDATE_CHECK ?= true
-# A list, as kubectl reads it: the machine's own contexts first, then the lab's.
+# kubectl reads a list of kubeconfig files: first the user's file, then the lab's.
 export KUBECONFIG ?= $(HOME)/.kube/config:$(CACHE)/cluster/kubeconfig
 
 help: ## List the commands
@@ -57,7 +59,7 @@ promote: venv ## Switch to the release that waits for promotion (environment.rel
 status: venv ## Show the live slot, the release of each slot, readiness and the last switches
 	@$(RUNNER) $@
 
-reseal: venv ## After a lost passphrase, once the stack file has its secrets again: remove undecryptable secrets from the state
+reseal: venv ## Remove the secrets from the state after a lost passphrase; first set all secrets in the stack file again
 	@$(RUNNER) $@
 
 logs: venv ## Print the logs of all services in order of time, and follow them: SERVICE=api, SLOT=live, SINCE=10m, FOLLOW=no
@@ -72,7 +74,7 @@ console: venv ## Open the console of SERVICE in its container: a shell, the appl
 trace: venv ## Show every log line of one request (ID=…), from all tiers and both slots, in order of time
 	@$(RUNNER) $@
 
-preview-comment: venv ## Write what an update would do as a comment (STACK=dev), and post it if a pull request is given
+preview-comment: venv ## Write a comment with what an update would change (STACK=dev); post it in the pipeline of a pull request, or else print it
 	@$(RUNNER) $@
 
 heal: venv ## Repair the stack after a killed update, and restore missing and stopped resources (lost state: FORCE=state)
@@ -92,10 +94,10 @@ import: venv ## Convert a Compose file: COMPOSE=path/docker-compose.yml, into ap
 waiting: venv ## Print the release that waits for promotion as release=…, or nothing
 	@$(RUNNER) $@
 
-smoke: venv ## Check that ENV answers the requests of app.visits; the waiting release: SLOT=idle
+smoke: venv ## Check that ENV answers the requests of app.visits; for the release that waits for promotion: SLOT=idle
 	@$(RUNNER) $@
 
-journey: venv ## Run a user's path through ENV, from a page to the work behind it
+journey: venv ## Run the k6 script journey.js of the application, which uses ENV as a user does (another script: JOURNEY=path)
 	@$(RUNNER) $@
 
 check: venv ## Check that ENV is up, ready, migrated, reachable only by its gateway, and answers as app.checks expects
@@ -107,19 +109,19 @@ backup: venv ## Back up the database of ENV now; FULL=yes includes the tiers' vo
 backups: venv ## List the backups of ENV, and check their state
 	@$(RUNNER) $@
 
-verify: venv ## Read all backups of ENV, restore the last one into a scratch database, and compare it
+verify: venv ## Read all backups of ENV, restore the last one into a scratch database, and compare this database with the backup
 	@$(RUNNER) $@
 
-move: venv ## Copy ENV's single database into the database cluster beside it (ha: true, single: live), compare, and release with it
+move: venv ## Copy ENV's single database into its database cluster (ha: true, single: live), compare both, and release the tiers with the cluster
 	@$(RUNNER) $@
 
 reopen: venv ## Make ENV's single database accept writes again, after `make back` past a move, or after a killed move
 	@$(RUNNER) $@
 
-restore: venv ## Restore ENV's data into a new database, and release with it: TO=latest, an id of `make backups`, or a time (OF=the database live then)
+restore: venv ## Restore ENV's data into a new database, and release the tiers with it: TO=latest, TO=id of `make backups`, or TO=time (OF=database live then)
 	@$(RUNNER) $@
 
-refresh: venv ## Restore the last verified backup of FROM, anonymised, into a new database of ENV, and release with it
+refresh: venv ## Restore the last verified backup of environment FROM, anonymised, into a new database of ENV, and release the tiers with it
 	@$(RUNNER) $@
 
 perf: venv ## Test ENV against its SLO (environment.slo) at its rate; for another duration: WINDOW=30s
@@ -128,7 +130,7 @@ perf: venv ## Test ENV against its SLO (environment.slo) at its rate; for anothe
 watch: venv ## Test a new release of ENV against the SLO; if a limit is exceeded, go back to the previous release
 	@$(RUNNER) $@
 
-preview: venv ## Show what `make up` would do, and what policy/ refuses of it; also in reports/preview-ENV.txt
+preview: venv ## Show the changes that `make up` would make, and which of them policy/ refuses; also in reports/preview-ENV.txt
 	@$(RUNNER) $@
 
 drift: venv ## Compare ENV with its files and its state; also in reports/drift-ENV.txt
@@ -143,10 +145,10 @@ deployed: venv ## Print the commit that ENV was last deployed from
 pins-save: venv ## Write the digests of ENV's images to release.json, for another environment
 	@$(RUNNER) $@
 
-pins-use: venv ## Write the images of release.json to ENV's stack file, if its files describe these images
+pins-use: venv ## Write the digests of release.json to ENV's stack file; refused if ENV's files describe other images
 	@$(RUNNER) $@
 
-pins-recall: venv ## Write the images of ENV's last update to its stack file, if its files still describe them
+pins-recall: venv ## Write the digests of ENV's last update to its stack file, except for images that have changed since
 	@$(RUNNER) $@
 
 build: venv ## Build the images on this machine's engine, without pushing them
@@ -187,12 +189,12 @@ fuzz: venv ## Test generated configurations for FOR=10 minutes; each kind of fai
 	@TIERS_FUZZ=500 $(RUN) -m pytest tests/unit/test_targets.py
 	@$(RUN) -m tests.fuzz
 
-e2e: venv ## Run the end-to-end tests on the real engine and the real cluster; SHORT=yes skips those marked long
+e2e: venv ## Run the end-to-end tests on the real engine and the real cluster; SHORT=yes skips the tests marked long
 	@python3 -m lab up dev tools $(if $(SHORT),data,archive operator)
 	$(RUN) -m pytest tests/e2e -x $(if $(SHORT),-m "not long")
 
 override DATA := $(addprefix tests/e2e/test_,$(addsuffix .py,failover move cache_failover cache_survives external backup restore guard state survival))
-e2e-data: venv ## Test which data survives, in the long form: lost primaries, backups, restores, refusals; print the times
+e2e-data: venv ## Run the long tests of data safety: lost primaries, backups, restores, refused updates; print the measured times
 	@python3 -m lab up dev archive tools
 	@failed=0; $(RUN) -m pytest $(DATA) --soak || failed=$$?; $(RUN) -m benchmarks.failover; exit $$failed
 
@@ -213,13 +215,13 @@ bench: lab ## Measure the ratios of docs/benchmarks.md
 lab: venv ## Install what this machine lacks: Pulumi, plugins, engine, base images
 	@$(RUNNER) $@
 
-lab-cluster: ## Start a Kubernetes cluster on this machine for staging and prod, with context lab
+lab-cluster: ## Start a Kubernetes cluster on this machine, for staging and prod (kubectl context lab)
 	@python3 -m lab up data
 
 lab-down: ## Stop what the lab started; the caches stay
 	@python3 -m lab down
 
-# It works without the Python packages, too, and changes nothing.
+# `make doctor` changes nothing, and also works before the Python packages are installed.
 doctor: ## List what this machine has, what it lacks, and what would be installed
 	@$(if $(wildcard .venv/.installed),$(RUN),python3) -m ci $@
 

@@ -1,4 +1,4 @@
-"""Measurement of the preview of an empty Pulumi program, which is the shortest possible preview."""
+"""Comparison of a stack's preview with the preview of an empty Pulumi program, which is the shortest possible preview."""
 
 import shutil
 import subprocess
@@ -25,7 +25,7 @@ def empty(stack: Stack) -> Run:
 
 
 def preview(stack: Stack, environment: str, target: float) -> str:
-    """Compare two previews: of a deployed stack without changes, and of the empty program."""
+    """Compare the preview of a deployed stack without changes with the preview of the empty program, and return a table row."""
     return pair(
         f"`pulumi preview` of {environment}, nothing to do, against an empty program",
         target,

@@ -74,7 +74,7 @@ def preview(stack: DockerStack) -> str:
 
 
 def reload(folder: Path) -> str:
-    """Compare how long an edit of the api of examples/pmanager takes to become visible with how long the api takes to answer after a restart."""
+    """Compare two times of the api of examples/pmanager: until an edit is visible, and until the api answers after a restart."""
     example = next(example for example in EXAMPLES if example.name == "pmanager")
     edit = example.edit("api")
     stack = DockerStack(folder, "e2e-reload", app_path=f"examples/{example.name}")
@@ -124,7 +124,7 @@ print(time.process_time() - started - skipped)
 
 
 def planning() -> str:
-    """Measure the processor time to import the program and to plan. The time of `import pulumi` is not included."""
+    """Measure the processor time to import the program and to plan a release. The time of `import pulumi` is not included."""
     command = [sys.executable, "-c", PLANNING]
     times = [
         float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout) for _ in range(9)

@@ -1,7 +1,8 @@
 """Comparison of releases: Tiers and other tools release in turn, under load.
 
-All tools deploy the same pods to the same cluster behind the same Gateway. The application has one tier, `web`, so no
-database influences the result. A release changes the version, and each response contains the version.
+On Kubernetes, all tools deploy the same pods to the same cluster behind the same Gateway. On Docker, Tiers is compared with
+Docker Compose. The application has one tier, `web`, so no database influences the result. A release changes the version,
+and each response contains the version.
 """
 
 import json
@@ -98,7 +99,7 @@ def _line(name: str, runs: list[Run]) -> str:
 
 
 def _beyond(runs: Mapping[str, list[Run]]) -> str:
-    """Return a line with the extra seconds of our release, compared with Argo's release plus our update without changes."""
+    """Return a line with the seconds of our release minus those of Argo's release and of our update without changes."""
     names = OURS.format("Kubernetes"), GATED, NOTHING.format("Kubernetes")
     rounds = zip(*(runs[name] for name in names), strict=True)
     differences = [ours.seconds - argo.seconds - floor.seconds for ours, argo, floor in rounds]

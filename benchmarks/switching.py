@@ -1,7 +1,7 @@
 """Measurement of going back to a standby that still runs.
 
-The results are the extra time of going back, compared with an `up` without changes, and the time from the switch's write until
-the last response of the old slot.
+The first result is how much longer going back takes than an `up` without changes. The second result is the time from the
+switch's write to the last response of the old slot.
 """
 
 import json

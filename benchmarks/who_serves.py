@@ -34,7 +34,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Result of a release."""
+    """Measured result of a release under load."""
 
     seconds: float
     """Seconds from the start of the release until the new release had all traffic."""

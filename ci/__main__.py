@@ -1,4 +1,4 @@
-"""Entry point of every make target: `python -m ci TARGET [NAME=value …]`. See docs/adr/023-one-runner-behind-make.md."""
+"""Runner of the make targets: `python -m ci TARGET [NAME=value …]` (docs/adr/023-one-runner-behind-make.md)."""
 
 import os
 import signal

@@ -1,6 +1,6 @@
-"""Backups on demand: `python -m ci.backup STACK backup | full | verify | prune | list | status | restore …`.
+"""Backup commands by hand: `python -m ci.backup STACK backup | full | verify | prune | list | status | restore …`.
 
-The command runs the program of images/backup in the environment. Scheduled backups run the same program.
+A command runs the program `backup` of images/backup in a container of the environment. Scheduled backups run the same program.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Checks of the live slot: `python -m ci.check STACK` prints a line for each check, and exits with 1 if a check fails.
+"""Checks of the live slot: `python -m ci.check STACK` prints a line for each check. If a check fails, the exit code is 1.
 
 If the configuration lacks the key that a check needs, the check is skipped and its line says "not described".
 """
@@ -32,7 +32,7 @@ from .pulumi_stack import load, state
 from .slo import outputs
 
 PATIENCE = 10
-"""Seconds to retry a failing request, because a gateway takes some time to apply a switch. Also the timeout of a connection."""
+"""Maximum seconds to repeat a failing request, because a gateway needs time to apply a switch. Also the connection timeout."""
 
 
 class NotDescribedError(Exception):
@@ -171,7 +171,7 @@ def connection_target(url: str) -> tuple[str, str]:
 
 
 def certificate_at(address: str, port: int, host: str) -> str:
-    """Return, in PEM, the certificate that a server presents for a host name. The certificate is not verified."""
+    """Return the certificate that a server presents for the host name `host`, as PEM. The certificate is not verified."""
     unverified = ssl.create_default_context()
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
     with (
@@ -185,7 +185,7 @@ def check_expiry(pem: str, days: int) -> str:
     """Return the expiry date of a certificate.
 
     Raises:
-        RunError: the certificate expires in fewer than `days` days.
+        RunError: the certificate expires in fewer than `days` days, or can't be read.
     """
     words = ["openssl", "x509", "-noout", "-enddate", "-checkend", str(days * 86400)]
     done = subprocess.run(words, input=pem, capture_output=True, text=True)
@@ -202,9 +202,9 @@ def check_expiry(pem: str, days: int) -> str:
 def expected_replicas(
     app: App, environment: Environment, live: Slot, checkpoint_state: Checkpoint
 ) -> dict[tuple[str, str], int]:
-    """Return the minimum number of replicas by slot and tier, for each tier that is configured or deployed.
+    """Return the minimum number of replicas by slot and tier, for the tiers of the live slot and the shared tiers.
 
-    The slot of a shared tier is an empty text.
+    The result has each of these tiers that is configured or deployed. The slot of a shared tier is an empty text.
     """
     configured = [(str(live), str(name)) for name in app.slot_services] + [
         ("", str(name)) for name in environment.data(app)
@@ -220,7 +220,7 @@ def expected_replicas(
 def missing_replicas(
     expected: Mapping[tuple[str, str], int], counts: Mapping[tuple[str, str], tuple[int, int]]
 ) -> Iterator[str]:
-    """Yield a text for each tier with fewer healthy replicas than expected.
+    """Yield an error text for each tier with an unhealthy replica, or with fewer healthy replicas than expected.
 
     Args:
         expected: minimum number of replicas by slot and tier.
@@ -233,7 +233,7 @@ def missing_replicas(
 
 
 def backup_problem(checkpoint_state: Checkpoint, live: Slot) -> str:
-    """Return an error text if the backups are not of the live database, or else an empty text."""
+    """Return an error text if another database than the live one is backed up, or else an empty text."""
     backup_entries = [entry for entry in checkpoint_state.entries if entry.runs and entry.tier == backup.NAME]
     backed_up, live_database = (
         {name: variables.get(name, "") for name in ("DATABASE_NAME", "DATABASE_HOST")}

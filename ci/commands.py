@@ -1,4 +1,4 @@
-"""Table of the make targets, with the function of each target and the preparation before the function."""
+"""Table of the make targets: the function that runs each target, and the preparation that the function needs."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ Command = Callable[[Call], int | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Target of make: its function and its preparation."""
+    """Make target: the function that runs it, and the preparation before the function."""
 
     run: Command
     is_of_app: bool = True
@@ -24,7 +24,10 @@ class Target:
     has_stack: bool = True
     """True if the target needs a stack file."""
     is_deployed: bool = False
-    """True if `main` first installs the environment's parts of the lab, and generates the stack file of a pull request."""
+    """True if `main` first installs the parts of the lab that the environment needs.
+
+    For an environment of a pull request, `main` also generates the stack file.
+    """
     is_locked: bool = False
     """True if the target's function itself takes the stack's lock and checks that the stack file exists."""
     lab: tuple[str, ...] = ()
@@ -72,7 +75,10 @@ def _lab(verb: str, *parts: str) -> int:
 
 
 def _deploy(name: str) -> Command:
-    """Return a command that calls the function `name` of `deploy`. Only the command imports `deploy`, because the import is slow."""
+    """Return a command that calls the function `name` of the module `deploy`.
+
+    The command itself imports `deploy`, so that other commands do not wait for the slow import.
+    """
 
     def run(call: Call) -> int | None:
         from . import deploy
@@ -222,7 +228,7 @@ def _audit(call: Call) -> int:
     from . import images
 
     options = ["--quiet", "--exit-code", "1", "--ignore-unfixed", "--severity", "HIGH,CRITICAL", "--scanners", "vuln"]
-    # The lab is skipped, because nothing of it is deployed.
+    # Skip the folder of the lab, because environments do not deploy the lab's programs.
     skipped = ["--skip-dirs", "lab", "--skip-dirs", ".venv"]
     if code := process.run(["trivy", "filesystem", *options, *skipped, "."], cwd=REPOSITORY):
         return code
@@ -249,7 +255,7 @@ def _shell(call: Call) -> int:
     if (call.folder / f"Pulumi.{call.env}.yaml").exists():
         process.capture(["pulumi", "stack", "select", call.env, "--non-interactive"])
     shell = os.environ.get("SHELL") or "bash"
-    os.execvp(shell, [shell])  # noqa: S606 (the user's own)
+    os.execvp(shell, [shell])  # noqa: S606 (the user's own shell)
 
 
 def _lab_up(call: Call) -> int:

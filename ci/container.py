@@ -24,7 +24,7 @@ def execute(stack: str, service: str, command: str, slot: str = "") -> NoReturn:
         stack: name of the stack.
         service: name of the service.
         command: the command with its arguments, quoted as in a shell. No shell runs the command.
-        slot: slot of the service, by the names of `slot_named`; empty for the live slot.
+        slot: `blue`, `green`, `live` or `idle`; empty for the live slot.
 
     Raises:
         RunError: the service is unknown, no container of it runs, or the command is empty.
@@ -39,7 +39,7 @@ def execute(stack: str, service: str, command: str, slot: str = "") -> NoReturn:
 
 
 def console(stack: str, service: str, slot: str = "") -> NoReturn:
-    """Run the console of a service in its container: `app.SERVICE.console`, or psql for the database.
+    """Run the console of a service in its container. The console is the command `app.SERVICE.console`, or psql for the database.
 
     Raises:
         RunError: the service is unknown, or no container of it runs.

@@ -11,7 +11,7 @@ from .pulumi_stack import load
 
 
 def text(stack: str) -> str:
-    """Return the dashboard as JSON.
+    """Return the environment's Grafana dashboard as JSON.
 
     Raises:
         ConfigError: the environment has no monitoring.

@@ -108,15 +108,16 @@ def preview(call: Call) -> int:
 
 
 def drift(call: Call) -> int:
-    """Print differences between the environment and its files, and write them to `reports/`."""
+    """Print the differences between the environment, its state and its files, and write them to `reports/`."""
     words = [sys.executable, "-m", "ci.drift", call.env]
     return process.run(words, env=_module_env(), copy=REPORTS / f"drift-{call.env}.txt")
 
 
 def bring_images(call: Call) -> int:
-    """Build and push the images. Write their digests to the stack file if the environment or the stack file pins images.
+    """Build and push the environment's images.
 
-    With PIN=yes the digests are always written.
+    The images' digests are written to the stack file if `environment.pinned` is true, if the stack file already has
+    digests, or with PIN=yes.
     """
     with locked(call):
         images.main(call.env, unless_pinned=False, pin=bool(call["PIN"]))
@@ -160,7 +161,7 @@ def restore(call: Call) -> int:
 
 
 def refresh(call: Call) -> int:
-    """Copy another environment's data, anonymise the copy, and deploy a release that uses the copy."""
+    """Restore and anonymise another environment's backup in a new database, and deploy a release that uses this database."""
     from . import restore as restoring
 
     with locked(call):

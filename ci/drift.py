@@ -79,7 +79,10 @@ def _differs(folder: Path, variables: Mapping[str, str], *words: str) -> bool:
 
 
 def comparable_checkpoint(exported: State) -> State:
-    """Return a copy of the checkpoint in which resources ignore only an autoscaler's changes, and containers may be stopped."""
+    """Return a copy of the checkpoint, to refresh instead of the checkpoint itself.
+
+    In the copy, resources ignore only an autoscaler's changes, and containers may be stopped (`mustRun: false`).
+    """
     deployment: State = exported["deployment"]
     resources: list[State] = deployment.get("resources") or []
     scaled = {

@@ -48,7 +48,10 @@ def main(stack: str) -> None:
 
 
 def pr_settings(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:
-    """Return the settings of the template, changed for a pull request: host, namespace, data and images.
+    """Return the template's environment settings, changed for a pull request.
+
+    The environment gets its own host and namespace, and seed data, which is neither protected nor backed up. The settings of
+    images and of the release are removed.
 
     Raises:
         ConfigError: the template's platform is not Kubernetes, or the stack's name can't be part of a host name.

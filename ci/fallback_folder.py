@@ -1,4 +1,4 @@
-"""Temporary folder for Pulumi if the files of a stack are invalid, so that the stack can be removed or rolled back.
+"""Temporary folder in which Pulumi can remove or roll back a stack whose files are invalid.
 
 The folder has links to the application's files except Pulumi.yaml and the stack file. These two files are generated from
 the state, which contains the encryption salt and the settings of the last successful update
@@ -87,7 +87,7 @@ def _indented(text: str) -> str:
 
 
 def _project(folder: Path) -> str:
-    """Return the project's name, even if Pulumi.yaml is not valid YAML."""
+    """Return the project's name from Pulumi.yaml, even if the file is not valid YAML."""
     try:
         text = (folder / "Pulumi.yaml").read_text(errors="replace")
     except OSError:
@@ -115,7 +115,10 @@ def _project_document(
 
 
 def _backend(application: Path) -> Document:
-    """Return the backend that Pulumi.yaml names, even if the rest of the file is not valid YAML."""
+    """Return the key `backend` of Pulumi.yaml with its value, or an empty mapping if the file lacks this key.
+
+    The rest of the file may be invalid YAML.
+    """
     try:
         backend = files.read(application / "Pulumi.yaml").get("backend")
     except files.FileError:

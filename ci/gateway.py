@@ -94,9 +94,9 @@ def repair(app: App, environment: Environment, stack: str, read_checkpoint: Call
 
 
 def _can_start(engine_client: Any, name: str, image: str, running: Any | None) -> bool:
-    """Return True if the gateway can start with its configuration file, and this file has routes.
+    """Return True if the gateway can start with its configuration file.
 
-    The initial file of a new volume has no routes, so the result is False even if a gateway runs with it.
+    Return False for a gateway that runs with the initial file of a new volume, because this file has no routes.
     """
     command = ["haproxy", "-c", "-f", haproxy.FILE]
     if running is not None:

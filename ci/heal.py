@@ -103,7 +103,7 @@ def _configured_location(stack: str) -> Location | None:
 
 
 def _confirm_lost_state(stack: str) -> bool:
-    """Return True if containers run although the state is empty, and FORCE=state confirms that the state is lost.
+    """Return True if containers run, and FORCE=state confirms that their state is lost. Called only if the state is empty.
 
     Healing then removes the containers, and the next update creates the stack again with its existing data.
 
@@ -168,7 +168,8 @@ def put_back(stack: str, exported: dict[str, Any]) -> None:
 def look(location: Location, exported: Mapping[str, Any]) -> Inventory:
     """Return the inventory of a stack: its objects that exist on the platform.
 
-    An object that the platform does not list is looked up by name. If the look-up also finds nothing, the object is missing.
+    If the platform's lists lack an object of the state, the object is also looked up by name. If the look-up finds nothing,
+    the object is missing.
     """
     types = {key: str(resource["type"]) for resource in resources_of(exported) if (key := key_of(resource))}
     inspector = platforms.inspector_at(location)
@@ -327,7 +328,7 @@ def _parent(folder: Path) -> int:
 
 
 def _engine_is_gone(words: Iterable[str]) -> bool:
-    """Return True if an address in a command line refuses connections.
+    """Return True if a process's Pulumi engine has ended: an address in the process's command line refuses connections.
 
     A timeout does not count, because a busy engine accepts connections slowly.
     """
@@ -346,9 +347,9 @@ def _engine_is_gone(words: Iterable[str]) -> bool:
 
 
 def _repeat_switch(location: Location, deployment: Mapping[str, Any], pending: Collection[Mapping[str, Any]]) -> None:
-    """If a switch was interrupted, repeat the switch before it: the last switch in the checkpoint.
+    """If a switch was interrupted, repeat the switch before it, which is the last one in the checkpoint.
 
-    On Docker, the interrupted switch may have moved the traffic already. The repeated switch moves the traffic back.
+    On Docker the interrupted switch may have moved the traffic already. Repeating the earlier switch moves the traffic back.
     """
     if not any(_name(operation).startswith("switch-") for operation in pending):
         return

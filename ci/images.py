@@ -33,7 +33,7 @@ def main(stack: str, unless_pinned: bool, pin: bool) -> None:
 
 
 def build(stack: str) -> list[str]:
-    """Build all images that have a build folder on the local engine, without a push. Return the names of the images."""
+    """Build all images that have a build folder, and return their names. The local engine builds them. Nothing is pushed."""
     engine: Any = docker.from_env()
     built: list[str] = []
     for reference, image in {image.reference: image for image in pins.required_images(stack).values()}.items():

@@ -17,7 +17,7 @@ def lab_parts(call: Call) -> list[str]:
 
 
 def secrets_provider(call: Call) -> str:
-    """Return the secrets provider of a new stack, as an argument of `pulumi stack select --create`.
+    """Return the `secretsprovider` of the stack file, or `default`. `pulumi stack select --create` uses it for a new stack.
 
     Raises:
         FileError: the stack file is missing or can't be read.

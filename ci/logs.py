@@ -1,7 +1,7 @@
 """Logs of all services of a stack, merged in order of time: `python -m ci.logs STACK [SERVICE] [SLOT] [SINCE] [FOLLOW]`.
 
-Instead of a stream for each container, the command reads the new lines of all containers again and again. So it also shows containers that
-a release starts later, and it is the same on both platforms.
+The command polls the logs of all containers, instead of opening a stream for each container. So it also shows containers
+that a release starts later, and it works the same on both platforms.
 """
 
 import os
@@ -24,7 +24,7 @@ from .pulumi_stack import state
 PAUSE = 1.0
 """Seconds between two reads of the logs."""
 _OVERLAP = 2.0
-"""Seconds that each read repeats of the one before, because the lines of a container may arrive late."""
+"""Seconds by which consecutive reads of the logs overlap, because log lines may arrive late."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
 """Foreground colours of a terminal (ECMA-48), one for each service."""
@@ -36,9 +36,9 @@ def main(stack: str, service: str = "", slot: str = "", since: str = "", follow:
     Args:
         stack: name of the stack.
         service: name of the service; empty for all services.
-        slot: `blue`, `green`, `live` or `idle`; empty for both slots and for what they share.
+        slot: `blue`, `green`, `live` or `idle`; empty for both slots and the shared services.
         since: age of the first line, as in `10m`; empty for ten minutes.
-        follow: `no` to end after the lines that exist now.
+        follow: `no` to end after the lines that exist now; otherwise the command also prints new lines.
 
     Raises:
         RunError: nothing is deployed, or the stack has no such service.
@@ -67,14 +67,14 @@ def main(stack: str, service: str = "", slot: str = "", since: str = "", follow:
 
 
 def slot_named(slot: str, live: Slot | None) -> Slot | None:
-    """Return the slot of a name, or None for an empty name.
+    """Return the slot that a value of SLOT names, or None if the value is empty.
 
     Args:
         slot: `blue`, `green`, `live`, `idle` or an empty text.
         live: the live slot; None if no slot is live.
 
     Raises:
-        RunError: the name means a slot relative to the live one, and no slot is live.
+        RunError: `slot` is `live` or `idle`, but no slot is live.
     """
     if slot in ("live", "idle"):
         if not live:
@@ -84,7 +84,7 @@ def slot_named(slot: str, live: Slot | None) -> Slot | None:
 
 
 def age(text: str) -> float:
-    """Return the seconds of an age such as `10m`; ten minutes for an empty text."""
+    """Convert an age such as `10m` to seconds. An empty text means ten minutes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text or "10m")
     if not match:
         raise RunError(f"SINCE: {text!r:.40} is no age; write it like 30s, 10m, 2h or 1d")
@@ -113,7 +113,7 @@ def new_lines(
         yield from (line for line in lines if line not in shown)
         if not follows:
             return
-        # Only the lines of the overlap can be read again.
+        # Remember only the lines of this read, because the next read can repeat only lines of the overlap.
         shown, begin = set(lines), started - _OVERLAP
         pause(PAUSE)
 

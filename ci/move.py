@@ -31,7 +31,7 @@ from .process import undo_when_stopped
 from .pulumi_stack import load, state
 
 SESSION_TIMEOUT = 60
-"""Maximum seconds to wait for the end of the sessions that started before a change of the read-only setting."""
+"""Maximum seconds to wait until older sessions have ended. A session keeps the read-only setting that it started with."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -181,12 +181,15 @@ def encrypted_secrets(project: str, values: Mapping[str, str]) -> str:
 
 
 def _starter_app(name: str) -> dict[str, Any]:
-    """Return the unparsed `app` of the starter, in which `name` replaces the starter's name."""
+    """Return the starter's raw `app` settings. In the settings, `name` replaces the starter's name."""
     return _renamed("Pulumi.yaml", name)["app"]["value"]
 
 
 def _environment(name: str, stack: str, port: int) -> dict[str, Any]:
-    """Return the starter's unparsed `environment` of a stack. `name` replaces the starter's name. Only dev gets the port."""
+    """Return the starter's raw `environment` settings of a stack. In the settings, `name` replaces the starter's name.
+
+    Only dev gets the gateway port `port`.
+    """
     settings = _renamed(f"Pulumi.{stack}.yaml", name)[f"{name}:environment"]
     return settings | {"gateway": {"port": port}} if stack == "dev" else settings
 

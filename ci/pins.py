@@ -60,9 +60,10 @@ def use(stack: str) -> None:
 
 
 def _only_here(stack: str, images: Mapping[str, Image], saved: Pins) -> Pins:
-    """Return the stack file's pins of images that `saved` lacks or has with another tag, such as a different database image.
+    """Return the images that keep their digest in the stack file, because `saved` lacks them or has them with another tag.
 
-    Images of web, api and worker are excluded, because a release may only use the images in `saved`.
+    An example is another database image. Images of web, api and worker are excluded, because a release may only use the
+    images in `saved`.
     """
     app, stack_pins = load(stack)[0], stack_file_pins(stack)
     slot_paths = {f"environment.images.{tier}" for tier in app.slot_services}
@@ -74,7 +75,10 @@ def _only_here(stack: str, images: Mapping[str, Image], saved: Pins) -> Pins:
 
 
 def recall(stack: str) -> None:
-    """Write the digests of the last update to the stack file, except for images that have changed since."""
+    """Write the digests of the last update to the stack file, except for images that have changed since.
+
+    If `environment.pinned` is true, changed images get the digest `NOT_BUILT`.
+    """
     _, environment = load(stack)
     before: dict[str, Any] = last_update(stack).get("config", {}).get(f"{project()}:environment", {})
     last_pins = pins_in(before.get("objectValue") or {})
@@ -138,7 +142,12 @@ def pins_in(environment: Mapping[str, Any]) -> Pins:
 
 
 def check_pins(images: Mapping[str, Image], pins: Pins, where: str) -> Pins:
-    """Check the pins of `images`, and return only these pins. The keys of both mappings are config paths.
+    """Check that `pins` has a digest of each image in `images`, and return only the pins of these images.
+
+    Args:
+        images: images by config path.
+        pins: images as `name:tag@digest`, by config path.
+        where: file that contains the pins, for error messages.
 
     Raises:
         RunError: a digest is missing, or belongs to another image.

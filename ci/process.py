@@ -83,7 +83,7 @@ def run(
 
 
 def capture(words: Sequence[str], *, cwd: Path | None = None, text: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command to its end and return its output. Raises the errors of `run`, but not if the command was killed.
+    """Run a command to its end and return its output. Raises the same errors as `run`, but no error if the command was killed.
 
     Args:
         words: the command with its arguments.
@@ -131,7 +131,7 @@ def _read(file: IO[bytes], start: int = 0) -> bytes:
 
 
 class _Relay:
-    """Copier of a command's output to a file and to a stream. The stream may already be closed."""
+    """Relay of a command's output to a stream and, optionally, to a file. The file is written even if the stream is closed."""
 
     def __init__(self, source: IO[bytes], target: TextIO | None, copy: IO[bytes] | None) -> None:
         self.source, self.target, self.copy, self.moved = source, target, copy, 0
@@ -151,7 +151,7 @@ class _Relay:
 
 @contextmanager
 def _forward_signals(child: subprocess.Popen[bytes]) -> Generator[None]:
-    """Forward stop signals to the command during the `with` block. After a stop signal, end this process after the block."""
+    """Forward stop signals to the command during the `with` block. If a signal came, end this process at the end of the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

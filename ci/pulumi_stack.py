@@ -48,7 +48,9 @@ def project() -> str:
 
 
 def load(stack: str) -> tuple[App, Environment]:
-    """Return the application and the environment. Images may have no digests yet, because `make images` adds the digests.
+    """Return the application and the environment from their files.
+
+    Images may lack digests, because `make images` adds the digests later.
 
     Raises:
         ConfigError: a file is missing or invalid.
@@ -117,7 +119,7 @@ def last_update(stack: str) -> dict[str, Any]:
 
 
 def state(stack: str) -> dict[str, Any]:
-    """Return the checkpoint as `pulumi stack export` prints it."""
+    """Return the stack's checkpoint as `pulumi stack export` prints it, or an empty mapping."""
     return _parsed(pulumi("stack", "export", "--stack", stack)) or {}
 
 

@@ -120,7 +120,7 @@ def _is_missing(resource: Resource, key: str, inventory: Inventory) -> bool:
 
 
 def _keys_to_start(checkpoint: Checkpoint, resources: Sequence[Resource], inventory: Inventory) -> Iterator[str]:
-    """Yield the keys of the stopped containers to start: of shared services, and of slots whose release passed its gates.
+    """Yield the keys of the stopped containers to start: those of shared services, and of slots whose release passed its gates.
 
     Containers of a release that failed a gate stay stopped, because the workers of such a release must take no jobs.
     """
@@ -157,9 +157,9 @@ def problems(state: State, inventory: Inventory, stack: str) -> tuple[str, ...]:
 
 
 def unavailable(checkpoint: Checkpoint, slot: Slot, inventory: Inventory) -> tuple[str, ...]:
-    """Return the images that a slot needs to restart, but that the Docker engine lacks.
+    """Return the images that the Docker engine lacks, although missing or suspended containers of a slot need them to start.
 
-    On a cluster the result is empty.
+    The images are texts for messages. On a cluster the result is empty.
     """
     needed = memory.images(memory.missing(checkpoint, slot), checkpoint, slot)
     listed = inventory.kinds is None
@@ -238,14 +238,14 @@ def _without_references(resource: Resource, broken: Collection[str]) -> Resource
     return resource | changed if changed else resource
 
 
-# ---------------------------------------------------------------------- facts that only missing resources have
+# ---------------------------------------------------------------------- information that only missing resources have
 
 
 def _remember(resources: list[Resource], checkpoint: Checkpoint, lost: Sequence[Resource]) -> list[Resource]:
-    """Return the resources with additional outputs: facts that would be lost with the missing resources.
+    """Return the resources, after storing information about the missing resources in outputs of their slot or the switch.
 
-    A slot's outputs get the slot's content, and its release if the release passed the gates. The switch's outputs get the
-    live slot and the number of switches.
+    A slot's outputs get the inputs of its resources, and its release if the release passed the gates. The switch's outputs
+    get the live slot and the number of switches.
     """
     urns = {str(resource["urn"]) for resource in lost if not resource.get("delete")}
     observed, facts = observe(checkpoint), dict[str, State]()

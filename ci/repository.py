@@ -1,4 +1,4 @@
-"""Checks of the repository itself: no tracked file is large, and a merge commit says what it merges.
+"""Checks of the repository itself: no tracked file is too large, and each merge commit says what it merges.
 
 `python -m ci.repository` checks the tracked files and the new commits (`make test`). `python -m ci.repository FILE` checks the
 message in FILE, which git gives to a commit-msg hook (`.pre-commit-config.yaml`).

@@ -33,7 +33,7 @@ def main(stack: str) -> None:
 
 
 def resealed(exported: State, salt: str) -> State:
-    """Return a state (`pulumi stack export`) without its encrypted values. The new salt of the encryption is `salt`."""
+    """Return a copy of a state (`pulumi stack export`) without its encrypted values, and with `salt` as its encryption salt."""
     deployment: State = exported["deployment"]
     secrets_provider = deployment.get("secrets_providers") or {"type": "passphrase"}
     if secrets_provider["type"] != "passphrase":

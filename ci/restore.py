@@ -132,7 +132,7 @@ def _use(app: App, environment: Environment, stack: str, name: str) -> None:
 
 
 def _source_settings(of: str) -> dict[str, Any]:
-    """Return the location and the keys of an environment's backups, as the environment's stack file describes them."""
+    """Return the location of another environment's backups, and the keys to read them, from that environment's stack file."""
     app, environment = load(of)
     settings = environment.tier_settings(DATABASE.name).backup
     if not settings or not settings.target.s3:

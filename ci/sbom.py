@@ -29,7 +29,10 @@ def main(stack: str) -> None:
 
 
 def write_sbom(reference: str) -> dict[str, Any]:
-    """Write the bill of materials of the image `name:tag@digest`. Return the image's `name` and `digest`, and the file's path (`sbom`).
+    """Write the bill of materials of the image `name:tag@digest` to a file.
+
+    Returns:
+        The image's `name` and `digest`, and the path of the file (`sbom`).
 
     Raises:
         RunError: trivy can't read the image.

@@ -47,7 +47,7 @@ class Measurement:
     beyond: bool
     """True if a limit was exceeded."""
     answers: tuple[str, ...]
-    """First failed requests: path and reason."""
+    """Path and reason of the first failed requests, at most five."""
 
     def __str__(self) -> str:
         seconds = self.summary["state"]["testRunDurationMs"] / 1000
@@ -74,10 +74,10 @@ _LIMIT_TEXTS = {"failed": "failed", "p95": "took longer than slo.p95", "p99": "t
 
 
 def smoke(stack: str, slot: str) -> None:
-    """Request every path of `app.visits`.
+    """Request every path of `app.visits`: from the live release, or from the waiting release if `slot` is `idle`.
 
     Raises:
-        RunError: a request fails, `slot` is another one than idle, or it is idle and no release waits for promotion.
+        RunError: a request fails, `slot` is neither empty nor `idle`, or no release waits for promotion in the idle slot.
     """
     if slot not in ("", "idle"):
         raise RunError(
@@ -97,7 +97,7 @@ def smoke(stack: str, slot: str) -> None:
 
 
 def perf(stack: str, slo: Slo, app: App) -> None:
-    """Check an environment against its SLO.
+    """Run a load test on an environment, and check the result against its SLO.
 
     Raises:
         RunError: a limit is exceeded.
@@ -109,7 +109,7 @@ def perf(stack: str, slo: Slo, app: App) -> None:
 
 
 def watch(stack: str, slo: Slo, app: App) -> None:
-    """Check a new release against the SLO, and go back to the previous release if a limit is exceeded.
+    """Run a load test on a new release, and go back to the previous release if a limit of the SLO is exceeded.
 
     Raises:
         RunError: a limit is exceeded; the message says whether the previous release is live again.

@@ -31,7 +31,7 @@ class Response:
         return f"answers {self.status}, {self.size} bytes" if self.status else f"does not answer: {self.reason}"
 
     def is_error(self, is_listed: bool) -> bool:
-        """Return True if there was no response, or a status from 500 on. If `app.visits` lists the path, from 400 on."""
+        """Return True if no response came, or if its status is at least 500; for a path in `app.visits`, at least 400."""
         return not self.status or self.status >= (400 if is_listed else 500)
 
 

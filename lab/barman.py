@@ -11,8 +11,8 @@ from .steps import Step
 
 NAME, PROGRAM = "barman-cloud", "plugin-barman-cloud"
 SIDECAR = engine.ARCHIVE_IMAGES["plugin-barman-cloud-sidecar"]
-# Names of the key pairs of the plugin (server) and of the operator (client). The lab creates the pairs itself, because it
-# has no cert-manager, which upstream uses.
+# Names of the key pairs of the plugin (server) and of the operator (client). Upstream creates the pairs with cert-manager.
+# The lab has no cert-manager, so it creates the pairs itself.
 ENDS = {"server": NAME, "client": f"{NAME}-client"}
 
 
@@ -52,7 +52,7 @@ def _apply() -> None:
 
 
 def _pair(end: str) -> dict[str, object]:
-    """Return the manifest of the Secret with the key and the self-signed certificate of an end: `server` or `client`."""
+    """Return the manifest of the Secret with the key pair of the plugin (`server`) or of the operator (`client`)."""
     name = ENDS[end]
     cluster.certificate(name, f"/CN={name}", f"subjectAltName=DNS:{name}")
     pair = {"tls.crt": cluster.encoded(f"{name}.crt"), "tls.key": cluster.encoded(f"{name}.key")}

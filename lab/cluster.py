@@ -74,7 +74,7 @@ NAMESPACES = ("kube-system", "local-path-storage", "gateway")
 
 
 def steps() -> list[Step]:
-    """Return the steps that start the cluster. If the context `lab` belongs to another cluster, return a step that does nothing."""
+    """Return the steps that start the cluster, or a step that does nothing if the context `lab` belongs to another cluster."""
     if existing := another():
         return [Step(name="cluster", takes="", present=lambda: existing, run=lambda: None)]
     programs = toolchain.cluster()
@@ -234,7 +234,7 @@ def _etcd() -> None:
 
 
 def _api_server() -> None:
-    """Start the API server at the node's address, so that pods can reach it. A firewall rule redirects 127.0.0.1 to this address."""
+    """Start the API server at the node's address, which pods can reach. A firewall rule redirects 127.0.0.1 to this address."""
     _kube(
         "kube-apiserver",
         bind_address=NODE,

@@ -218,7 +218,7 @@ def _start_registry() -> None:
 
 
 def _mirrored(name: str) -> str | None:
-    """Return a description if the mirror has an image that was built from the current files, or None."""
+    """Return a description if the mirror has the image, and it was built from the current files. Otherwise return None."""
     repository, _, tag = _registry_path(name).partition(":")
     request = urllib.request.Request(
         f"http://{REGISTRY}/v2/{repository}/manifests/{tag}",
@@ -275,7 +275,8 @@ def _publish(name: str) -> None:
     log = f"image-{name.partition(':')[0].replace('/', '-')}"
     sh(docker, "tag", name, target, log=log)
     sh(docker, "push", target, log=log)
-    # Keep the mirror's tag of an image of ghcr.io, because `make images` reads the digest there: the engine uses no mirror for ghcr.io.
+    # Keep the mirror's tag of an image of ghcr.io. The engine uses no mirror for ghcr.io, so `make images` reads the digest
+    # from this tag.
     if not name.startswith("ghcr.io/"):
         sh(docker, "rmi", target, log=log)
     _stamp(name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Changes that the cluster makes to this machine (bridge, firewall rules, kernel settings, mounts), and functions to revert them."""
+"""Changes of the cluster to this machine: bridge, firewall rules, kernel settings, mounts. `forget` and `unmount` revert them."""
 
 import ipaddress
 import json
@@ -59,7 +59,7 @@ COMMIT
 
 
 def prepare() -> None:
-    """Create the network of the pods. A second call changes nothing."""
+    """Create the pods' network: the bridge, IP forwarding and the firewall rules. A second call changes nothing."""
     _refuse_if_routed()
     if not SAVED.exists():
         SAVED.parent.mkdir(parents=True, exist_ok=True)

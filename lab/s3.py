@@ -18,7 +18,10 @@ BUCKET = "backups"
 
 
 def steps() -> list[Step]:
-    """Return the steps that build and start the server. The cluster starts first, because the server listens on the cluster's network."""
+    """Return the steps that build and start the server.
+
+    The server needs the started cluster, because it listens on the cluster's network.
+    """
     program = toolchain.storage()
     return [
         program,

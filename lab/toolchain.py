@@ -39,7 +39,7 @@ BUILDS = threading.BoundedSemaphore(2)
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Sources of a program."""
+    """Go sources of a program that the lab builds."""
 
     recipe: Callable[[], str]
     """Function that returns a text that differs for each version of the sources. A changed text causes a new build."""
@@ -236,7 +236,7 @@ CORRECTIONS = {
     ),
     "infos.State.Health.Status ==": "infos.State.Health != nil && infos.State.Health.Status ==",
 }
-"""Texts in the source of the docker provider, and their corrections."""
+"""Wrong text in the source code of the Docker provider → corrected text."""
 
 
 def _docker() -> Source:
@@ -317,7 +317,7 @@ def _coredns() -> Source:
 
 
 def _operator() -> Source:
-    """Return the source of prometheus-operator. The build uses a copy with two more modules, because the download lacks them."""
+    """Return the source of prometheus-operator. The build uses a copy of the download, plus two modules that it lacks."""
     module = _upstream(OPERATOR)
 
     def folder() -> Path:
@@ -330,7 +330,7 @@ def _operator() -> Source:
 
 
 def _own_dependency(module: Path, path: str, name: str) -> Path:
-    """Let a module use a writable copy of a dependency, and return the folder of the copy.
+    """Replace a dependency of a module with a writable copy, and return the folder of the copy.
 
     Args:
         module: folder of the module, which must be writable.

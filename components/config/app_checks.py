@@ -110,13 +110,13 @@ def _served_paths(app: App) -> dict[str, str]:
 def route_paths(app: App) -> dict[str, str]:
     """Return the configured path prefixes of services, by config path.
 
-    Web is left out, because it has no setting `paths`. The api is left out if it gets all requests, because its setting `paths`
-    then has no effect.
+    Web is left out, because it has no setting `paths`. Without web, an api that gets all requests is left out, because its setting
+    `paths` then has no effect.
     """
     return {
         f"{app.path(name)}.paths.{number}": path
         for name, paths in app.routes.items()
-        if name != WEB.name and not (name == API.name and paths == ("/",))
+        if name != WEB.name and not (name == API.name and not app.web and paths == ("/",))
         for number, path in enumerate(paths)
     }
 

@@ -155,6 +155,7 @@ APP: list[tuple[Change, str, str]] = [
         "app.worker.tasks.t.command",
         "a process accepts 1048576",
     ),
+    (put("api.paths", ["/"]), "app.api.paths.0", "/ routes all requests to api, so none reach web"),
     (
         put("api.paths", ["/api", "/"]),
         "app.api.paths.1",

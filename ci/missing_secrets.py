@@ -4,19 +4,17 @@ Passwords of the services that the environment deploys, and the key of its backu
 command enters all other secrets, because only a person knows them.
 """
 
-import json
 import secrets
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from getpass import getpass
-from typing import Any
 
 from pulumi import RunError
 
 from components.config import App, Environment, passwords
 from components.config.secret_checks import secret_problem
 
-from .pulumi_stack import load, project, pulumi, state
+from . import pulumi_stack
 
 _BYTES = 24
 """Random bytes of a generated secret. Its text has two hexadecimal digits for each byte."""
@@ -29,8 +27,9 @@ def main(stack: str) -> None:
     Raises:
         RunError: secrets are missing that only a person knows, and this process has no terminal.
     """
-    app, environment = load(stack)
-    missing = missing_secrets(app, environment, _existing(stack))
+    app, environment = pulumi_stack.load(stack)
+    existing = [name for name, value in pulumi_stack.secrets(stack).items() if value]
+    missing = missing_secrets(app, environment, existing)
     can_generate = generated(app, environment) if not _is_deployed(stack) else frozenset[str]()
     unknown: list[str] = []
     for name, path in missing.items():
@@ -71,17 +70,9 @@ def generated(app: App, environment: Environment) -> frozenset[str]:
     return frozenset(name for name in (*deployed, *keys) if name)
 
 
-def _existing(stack: str) -> Mapping[str, Any]:
-    """Return the secrets of the stack file that have a value."""
-    settings: dict[str, Any] = json.loads(pulumi("config", "--show-secrets", "--json", "--stack", stack))
-    entry: dict[str, Any] = settings.get(f"{project()}:secrets") or {}
-    values: dict[str, Any] = entry.get("objectValue") or {}
-    return {name: value for name, value in values.items() if value}
-
-
 def _is_deployed(stack: str) -> bool:
     """Return whether the stack has resources. Their passwords exist already, so a random password would be wrong."""
-    return bool(state(stack).get("deployment", {}).get("resources"))
+    return bool(pulumi_stack.state(stack).get("deployment", {}).get("resources"))
 
 
 def _ask(name: str, path: str) -> str:
@@ -103,4 +94,4 @@ def _ask(name: str, path: str) -> str:
 
 
 def _write(stack: str, name: str, value: str) -> None:
-    pulumi("config", "set", "--secret", "--path", f"secrets.{name}", "--stack", stack, text=value)
+    pulumi_stack.pulumi("config", "set", "--secret", "--path", f"secrets.{name}", "--stack", stack, text=value)

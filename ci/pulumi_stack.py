@@ -123,6 +123,17 @@ def state(stack: str) -> dict[str, Any]:
     return _parsed(pulumi("stack", "export", "--stack", stack)) or {}
 
 
+def secrets(stack: str) -> dict[str, str]:
+    """Return the decrypted secrets of the stack file. Never print the result.
+
+    Raises:
+        RunError: Pulumi can't decrypt the secrets.
+    """
+    printed = pulumi("config", "--show-secrets", "--json", "--stack", stack)
+    settings: dict[str, dict[str, Any]] = _parsed(printed) or {}
+    return settings.get(f"{project()}:secrets", {}).get("objectValue") or {}
+
+
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)

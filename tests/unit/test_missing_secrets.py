@@ -36,8 +36,8 @@ class Stack:
 def stack(monkeypatch: pytest.MonkeyPatch) -> Stack:
     """Replace the stack file and the state by a stack in memory. The process has no terminal."""
     stack = Stack()
-    monkeypatch.setattr(missing_secrets, "load", stack.load)
-    monkeypatch.setattr(missing_secrets, "_existing", lambda _: stack.values)
+    monkeypatch.setattr(missing_secrets.pulumi_stack, "load", stack.load)
+    monkeypatch.setattr(missing_secrets.pulumi_stack, "secrets", lambda _: stack.values)
     monkeypatch.setattr(missing_secrets, "_is_deployed", lambda _: stack.is_deployed)
     monkeypatch.setattr(missing_secrets, "_write", stack.write)
     monkeypatch.setattr(missing_secrets.sys, "stdin", SimpleNamespace(isatty=lambda: False))

@@ -3,6 +3,7 @@
 A target must end with an exit code and a message, never with a traceback.
 """
 
+import io
 import json
 import subprocess
 import sys
@@ -126,11 +127,13 @@ class ProgramStub:
     def __init__(self, choice: int, code: int) -> None:
         self.choice, self.code = choice, code
 
-    def capture(self, words: Sequence[str], *, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def capture(
+        self, words: Sequence[str], *, cwd: Path | None = None, text: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         answers = next((texts for word, texts in ANSWERS.items() if word in words), ("",))
-        text = answers[self.choice % len(answers)] if self.choice else "no JSON"
+        answer = answers[self.choice % len(answers)] if self.choice else "no JSON"
         return subprocess.CompletedProcess(
-            words, self.code, text, "error: no stack named 't' found" if self.code else ""
+            words, self.code, answer, "error: no stack named 't' found" if self.code else ""
         )
 
     def run(self, *_: Any, **__: Any) -> int:
@@ -188,6 +191,8 @@ def test_any_target_with_any_input_ends_with_an_exit_code_and_a_message(
     stub = ProgramStub(choice, code)
     monkeypatch.setattr(process, "capture", stub.capture)
     monkeypatch.setattr(process, "run", stub.run)
+    monkeypatch.setattr(process, "become", stub.run)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     unexpected_errors: list[Exception] = []
     monkeypatch.setattr(command_line, "_unexpected", lambda _, error: unexpected_errors.append(error) or "")
     call = Call(target=target, values={"APP": str(folder), "ENV": "t", **values})

@@ -4,9 +4,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from pulumi import RunError
@@ -244,7 +245,15 @@ def _print_address(call: Call) -> None:
     print(f"\n  open it    {url}")
     for key in ("release", "go_back"):
         print(f"  {key:<9}  {outputs.get(key, '')}")
-    print("  logs       pulumi stack output logs, in `make shell`", flush=True)
+    print(f"  logs       {' '.join(['make logs', *_selection(call)])}", flush=True)
+
+
+def _selection(call: Call) -> Iterator[str]:
+    """Yield the variables of make that select the environment and the application of a call."""
+    if call.env != "dev":
+        yield f"ENV={call.env}"
+    if call.app != ".":
+        yield f"APP={quote(call.app)}"
 
 
 def waiting(call: Call) -> int:

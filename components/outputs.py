@@ -44,7 +44,7 @@ def export(rollout: Rollout, switch: Switch, verified: Output[Resource] | None) 
         if absent
         else f"make back, or TIERS_RELEASE=previous pulumi up --stack {stack}: {standby} is live again, by one switch"
         if standby
-        else "nothing to go back to: the standby slot holds no release that was live",
+        else "nothing to go back to: the standby slot has no earlier release",
     )
     if waiting:
         instructions = (

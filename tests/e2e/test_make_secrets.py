@@ -30,19 +30,26 @@ class Staging:
 
     def make_secrets(self, entered: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run `make secrets`. If `entered` is a text, the command has a terminal at which a person enters the text."""
+        words = ["make", "secrets", "ENV=staging"]
         controller, terminal = pty.openpty()
         try:
-            if entered is not None:
-                os.write(controller, f"{entered}\n".encode())
-            return subprocess.run(
-                ["make", "secrets", "ENV=staging"],
-                cwd=self.folder, env=self.variables, text=True, timeout=300, start_new_session=True,
+            process = subprocess.Popen(
+                words, cwd=self.folder, env=self.variables, text=True, start_new_session=True,
                 stdin=subprocess.DEVNULL if entered is None else terminal,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )  # fmt: skip
+            assert process.stdout
+            printed = ""
+            # The prompt discards all input before it.
+            while entered is not None and not printed.endswith("value): ") and (character := process.stdout.read(1)):
+                printed += character
+            if entered is not None:
+                os.write(controller, f"{entered}\n".encode())
+            printed += process.communicate(timeout=300)[0]
         finally:
             os.close(controller)
             os.close(terminal)
+        return subprocess.CompletedProcess(words, process.returncode, printed)
 
     def secret(self, name: str) -> str:
         """Return the decrypted value of a secret."""

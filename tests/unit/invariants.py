@@ -126,7 +126,7 @@ CHECKS: Mapping[Check, Callable[[Registered], bool]] = {
 
 
 def cases(deployed: Deployment) -> Iterator[tuple[Check, Registered]]:
-    """Yield pairs of a check and a resource that the check applies to. Fail if a check applies to no resource."""
+    """Yield each check together with each resource that the check applies to. Fail if a check applies to no resource."""
     for check, selects in CHECKS.items():
         entries = [entry for entry in deployed.sorted if selects(entry)]
         assert entries, f"nothing to check: {check.__name__}"

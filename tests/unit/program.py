@@ -165,12 +165,15 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def project() -> dict[str, Any]:
-    """Return a copy of `app` from Pulumi.yaml in the root of the repository."""
+    """Return a copy of the key `app` in Pulumi.yaml of the example application `board`, in the root of the repository."""
     return copy.deepcopy(_read("Pulumi.yaml")["app"]["value"])
 
 
 def environment(stack: str = "dev") -> dict[str, Any]:
-    """Return a copy of `environment` from the file of `stack`. If the file requires pinned images, add images with digests."""
+    """Return a copy of the key `environment` in the stack file of `stack`.
+
+    If the stack file requires pinned images, the copy also names an image with a digest for each service.
+    """
     settings = copy.deepcopy(_read(f"Pulumi.{stack}.yaml")["board:environment"])
     if settings.get("pinned"):
         settings["images"] = {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in TIERS}
@@ -339,7 +342,7 @@ def _register_hook(hook: Any) -> asyncio.Future[None]:
 
 
 def _run_to_end(body: Callable[[], object]) -> None:
-    """Run the program and wait for all registrations. Otherwise the result could lack some registrations."""
+    """Run the program and wait until all its resources are registered."""
     runtime = cast(Any, mocks).SETTINGS
     runtime.rpc_manager.clear()
     runtime.outputs.clear()
@@ -352,13 +355,13 @@ def _run_to_end(body: Callable[[], object]) -> None:
 
 @cache
 def first(stack: str = "dev") -> Deployment:
-    """Return the deployment of the board's first release. Tests share the result and must not change it."""
+    """Return the deployment of the first release of the application `board`. Tests share the result and must not change it."""
     return deploy(stack=stack)
 
 
 @cache
 def second(stack: str = "dev") -> Deployment:
-    """Return the deployment of the board's second release, which is promoted automatically and replaces the first.
+    """Return the deployment of the second release of the application `board`, which goes live without manual promotion.
 
     Tests share the result and must not change it.
     """

@@ -62,7 +62,7 @@ def test_archive_proxy_is_created_before_the_database() -> None:
     assert deploy_with_archive().one("ScheduledBackup", "database-ha").inputs["spec"]["schedule"] == "0 17 3 * * *"
 
 
-def test_archive_proxy_accepts_database_instances_only_and_reaches_the_internet_only() -> None:
+def test_archive_proxy_accepts_only_database_instances_and_connects_only_to_the_internet() -> None:
     label = "tiers.needs/vault"
     instances = deploy_with_archive().one("Cluster", "database-ha").inputs["spec"]["inheritedMetadata"]["labels"]
     assert instances[label] == "yes"
@@ -78,7 +78,7 @@ def test_archive_proxy_accepts_database_instances_only_and_reaches_the_internet_
     assert egress_rule["to"][0]["ipBlock"]["except"] == ["169.254.169.254/32"]
 
 
-def test_keys_of_the_archive_are_in_secrets_and_never_in_plain_text() -> None:
+def test_bucket_and_encryption_keys_of_the_database_archive_are_never_in_plain_text() -> None:
     for entry in deploy_with_archive().objects:
         assert not [value for value in KEYS.values() if value in entry.plain], entry.name
     credentials = (
@@ -92,7 +92,7 @@ def test_keys_of_the_archive_are_in_secrets_and_never_in_plain_text() -> None:
         assert key in secrets_by_name[credentials[field]["name"]]["stringData"]
 
 
-def test_archive_key_from_a_cluster_secret_is_referenced_by_name() -> None:
+def test_archive_key_in_an_existing_kubernetes_secret_is_referenced_by_the_name_of_the_secret() -> None:
     env = environment_with_archive()
     env["kubernetes"]["secrets"] = {"backup-access": {"secret": "bucket", "key": "id"}}
     deployment = deploy(env=env, stack="staging", secrets=SECRETS | KEYS)
@@ -108,7 +108,7 @@ def test_archive_proxy_is_not_deployed_without_ha_or_bucket(change: dict[str, An
     assert not {"vault", "ObjectStore"} & {entry.name if entry.custom else entry.kind for entry in deployment.objects}
 
 
-def test_recovery_cluster_has_one_instance_and_no_archive() -> None:
+def test_recovery_cluster_of_a_restore_has_one_instance_and_writes_no_archive() -> None:
     spec = deploy_with_archive().one("Cluster", "database-ha").inputs["spec"]
     cluster = barman.recovery(spec, "database-ha", "2026-11-21 12:00:00+00")
     assert cluster["instances"] == 1
@@ -118,7 +118,7 @@ def test_recovery_cluster_has_one_instance_and_no_archive() -> None:
     assert cluster["externalClusters"] == [barman.source("database-ha")]
 
 
-def test_missing_failover_quorum_annotation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_failover_quorum_annotation_of_a_database_cluster_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check that the annotation is read from the cluster and not from Pulumi's state.
 
     The state may be out of date, because an administrator may have removed the annotation in an emergency.
@@ -166,7 +166,9 @@ def test_restore_time_outside_the_archive_is_refused_with_the_reason(
         ("Ready", "False", "ClusterIsNotReady", ""),
     ],
 )
-def test_archive_is_reported_as_failed_only_after_a_failure(kind: str, status: str, reason: str, message: str) -> None:
+def test_archive_is_reported_as_failed_only_if_a_base_backup_or_the_archiving_failed(
+    kind: str, status: str, reason: str, message: str
+) -> None:
     good = {"type": "ContinuousArchiving", "status": "True", "reason": "", "message": "it works"}
     condition = {"type": kind, "status": status, "reason": reason, "message": "no room"}
     assert recovery.unkept([good, condition]) == message
@@ -190,7 +192,7 @@ def load_environment_with_backup(**more: Any) -> config.Environment:
         ({"copy_of": "prod"}, "", "FROM is missing"),
     ],
 )
-def test_data_of_another_environment_is_refused_without_copy_of(
+def test_restore_of_data_from_another_environment_is_refused_unless_copy_of_names_the_environment(
     more: dict[str, Any], database: str, message: str
 ) -> None:
     problem = restore.unfit(load_app(project()), load_environment_with_backup(**more), "staging", database)
@@ -198,7 +200,7 @@ def test_data_of_another_environment_is_refused_without_copy_of(
     assert bool(message) == bool(problem)
 
 
-def test_copy_of_another_environment_without_anonymise_scripts_is_refused() -> None:
+def test_restore_of_data_from_another_environment_is_refused_without_anonymise_scripts() -> None:
     app = project()
     del app["database"]["anonymise"]
     assert "app.database.anonymise" in restore.unfit(
@@ -218,7 +220,7 @@ def test_copy_of_another_environment_without_anonymise_scripts_is_refused() -> N
         ({"tiers": {"cache": {"copy_of": "prod"}}}, "environment.tiers.cache.copy_of: only the database has this key"),
     ],
 )
-def test_copy_of_together_with_a_conflicting_setting_is_refused(change: dict[str, Any], message: str) -> None:
+def test_setting_copy_of_is_refused_together_with_a_conflicting_setting(change: dict[str, Any], message: str) -> None:
     env = environment("staging")
     env["tiers"]["database"] = {"copy_of": "prod", "backup": {"target": {"volume": True}}}
     with pytest.raises(ConfigError, match=message):
@@ -247,7 +249,7 @@ def test_restored_database_name_has_at_most_63_characters() -> None:
         ({"ha": True, "single": "kept"}, {"single": "live", "name": "board"}, ["single=live name=board"]),
     ],
 )
-def test_database_is_added_to_the_pooler_before_the_stack_file_names_it(
+def test_restored_database_is_added_to_the_pooler_before_the_stack_file_contains_its_name(
     settings: dict[str, Any], arguments: dict[str, str], steps: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Check that a pooler is prepared for the new database before the stack file contains the database's name.
@@ -270,14 +272,19 @@ def test_database_is_added_to_the_pooler_before_the_stack_file_names_it(
     ("to", "moment"),
     [("latest", None), ("20261121", None), ("2026-11-21T12:00:00Z", NOON), ("2026-11-21T12:00", NOON), ("4f2a", None)],
 )
-def test_restore_target_is_a_time_or_a_backup_id(to: str, moment: datetime | None) -> None:
+def test_restore_target_with_a_date_and_a_time_of_day_is_a_moment_and_any_other_target_is_a_backup(
+    to: str, moment: datetime | None
+) -> None:
     assert restore.moment_of(to) == moment
 
 
 class TestRestoredDatabase:
     @pytest.fixture(autouse=True)
     def copies(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-        """Mock the restore of an environment with the database `board_r1`. Return a list that records the arguments of each copy."""
+        """Mock the restore of an environment with the database `board_r1`.
+
+        Return a list that records the arguments of each copy.
+        """
         recorded: list[tuple[Any, ...]] = []
         env = load_environment(environment_with_archive(name="board_r1"), load_app(project()))
         monkeypatch.setattr(restore, "load", lambda _: (load_app(project()), env))
@@ -287,13 +294,13 @@ class TestRestoredDatabase:
         return recorded
 
     @pytest.mark.parametrize(("database", "source"), [("board", "board"), ("", "board_r1")])
-    def test_restore_copies_the_database_named_by_make_variable_of(
+    def test_restore_to_a_moment_copies_the_requested_database_or_else_the_configured_database(
         self, database: str, source: str, copies: list[tuple[Any, ...]]
     ) -> None:
         restore.main("staging", "2026-11-20T12:00:00Z", database)
         # The restore connects to board_r1, because CREATE DATABASE must run in an existing database.
         assert copies == [(("recovered-rw", source), "board_r1")]
 
-    def test_restore_from_a_backup_with_make_variable_of_is_refused(self) -> None:
+    def test_restore_from_a_backup_is_refused_if_a_source_database_is_requested(self) -> None:
         with pytest.raises(RunError, match="OF: OF has an effect only if TO is a time"):
             restore.main("staging", "latest", "board")

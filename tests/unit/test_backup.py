@@ -74,7 +74,7 @@ class TestConfiguration:
             ({"target": {"volume": True}, "retention": "30"}, "retention", "like 30d"),
         ],
     )
-    def test_invalid_backup_setting_is_refused_with_its_path(
+    def test_invalid_backup_setting_is_refused_with_the_path_of_the_setting(
         self, settings_of_backup: dict[str, Any], path: str, message: str
     ) -> None:
         settings = with_backup()
@@ -84,7 +84,7 @@ class TestConfiguration:
         assert f"environment.tiers.database.backup.{path}: " in str(error.value)
         assert message in str(error.value)
 
-    def test_backup_into_a_folder_of_a_node_is_refused_on_kubernetes(self) -> None:
+    def test_backup_into_a_host_folder_is_refused_on_kubernetes(self) -> None:
         with pytest.raises(ConfigError, match="replace `directory` by `volume` or `s3`"):
             load_environment(with_backup({"target": {"directory": "/srv"}}, "staging"), load_app(project()))
 
@@ -93,14 +93,14 @@ class TestConfiguration:
         with pytest.raises(ConfigError, match=r"cache\.backup: only the database has this key"):
             load_environment(settings, load_app(project()))
 
-    def test_backup_of_volumes_with_different_users_is_refused(self) -> None:
+    def test_backup_of_volumes_is_refused_if_the_tiers_of_the_volumes_run_as_different_users(self) -> None:
         app = project()
         app["api"]["volumes"] = {"uploads": "/data"}
         app["worker"] |= {"volumes": {"made": "/made"}, "user": 10002}
         with pytest.raises(ConfigError, match="set the same user for these tiers"):
             load_environment(with_backup(), load_app(app))
 
-    def test_missing_backup_secret_is_reported_with_the_setting_that_uses_it(self) -> None:
+    def test_error_about_a_missing_backup_secret_names_the_setting_that_uses_the_secret(self) -> None:
         app = load_app(project())
         env = load_environment(with_backup({"target": {"s3": S3}}), app)
         with pytest.raises(ConfigError) as error:
@@ -125,7 +125,7 @@ class TestConfiguration:
         assert backup and app.database
         assert component.image(backup, described).base == getattr(app.database, image_field)
 
-    def test_built_backup_image_is_refused_where_images_are_pinned(self) -> None:
+    def test_locally_built_backup_image_is_refused_if_images_must_be_pinned(self) -> None:
         app = load_app(project())
         with pytest.raises(
             ConfigError, match=r"backup\.image: an image that is built has no digest, which `pinned: true` requires"
@@ -156,7 +156,7 @@ class TestBackupsFollowTheLiveDatabase:
         [component] = [entry for entry in restored if entry.type == "tiers:backup:Backup"]
         assert [urn for urn in component.waits_for if "tiers:switch:Switch$" in urn]
 
-    def test_rollback_points_backups_at_the_previous_database(
+    def test_rollback_moves_backups_to_the_database_of_the_previous_release(
         self, stack: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = self.update(stack, release={"standby": "cold"})
@@ -181,7 +181,7 @@ class TestBackupsFollowTheLiveDatabase:
                        for deployment in (first, self.update(stack, before=first)))  # fmt: skip
         assert before == again
 
-    def test_check_reports_backups_of_a_database_that_is_not_live(self, stack: str) -> None:
+    def test_make_check_reports_backups_of_a_database_that_the_live_slot_does_not_use(self, stack: str) -> None:
         checkpoint = parse(exported(self.update(stack)))
         assert not check.backup_problem(checkpoint, Slot.BLUE)
         backup_workloads = [
@@ -193,7 +193,7 @@ class TestBackupsFollowTheLiveDatabase:
         assert check.backup_problem(mixed, Slot.BLUE).startswith("the backups are of database board_r1 at ")
 
 
-def test_failed_gate_leaves_backups_on_the_live_database() -> None:
+def test_failed_gate_does_not_change_which_database_is_backed_up() -> None:
     before, registrations = deploy_with_backup(), list[Registered]()
     env = with_backup()
     env["tiers"]["database"]["name"] = "board_r1"
@@ -213,14 +213,14 @@ class TestResources:
     def test_backup_settings_do_not_change_the_release_digest(self) -> None:
         assert deploy_with_backup().release == deploy().release
 
-    def test_backup_container_receives_its_schedule_on_docker(self) -> None:
+    def test_backup_container_on_docker_receives_all_backup_schedules(self) -> None:
         [container] = [entry for entry in deploy_with_backup().all if entry.name == "backup-1"]
         assert container.inputs["command"] == [
             "backup", "serve", "backup=17 3 * * *", "full=17 4 * * sun", "verify=17 5 1 * *", "prune=17 6 * * *"
         ]  # fmt: skip
         assert {network["name"] for network in container.inputs["networksAdvanced"]} == {"board-dev-data"}
 
-    def test_backups_have_egress_only_with_a_bucket_as_target(self) -> None:
+    def test_backup_container_has_egress_only_if_backups_are_stored_in_a_bucket(self) -> None:
         secrets = {"s3-id": "the-id-of-the-key", "s3-key": "the-key-itself"}
         deployment = deploy_with_backup({"target": {"s3": S3}}, **secrets)
         [container] = [entry for entry in deployment.all if entry.name == "backup-1"]
@@ -239,7 +239,7 @@ class TestResources:
             entry.name for entry in deploy_with_backup(stack="staging").of_type("NetworkPolicy")
         }
 
-    def test_each_backup_schedule_is_a_cron_job_on_kubernetes(self) -> None:
+    def test_each_backup_schedule_becomes_a_cron_job_on_kubernetes(self) -> None:
         jobs = deploy_with_backup(stack="staging").of_type("CronJob")
         assert {entry.name: entry.inputs["spec"]["schedule"] for entry in jobs} == {
             "backup-backup": "17 3 * * *",
@@ -270,7 +270,7 @@ class TestResources:
         assert read_only["/volumes/uploads"] is True
         assert len([entry for entry in deployment.all if entry.name == "uploads"]) == 1
 
-    def test_backup_receives_the_size_of_the_database_volume_on_kubernetes_only(self) -> None:
+    def test_backup_container_receives_the_size_of_the_database_volume_on_kubernetes_only(self) -> None:
         [job] = [
             entry for entry in deploy_with_backup(stack="staging").of_type("CronJob") if entry.name == "backup-verify"
         ]
@@ -280,7 +280,7 @@ class TestResources:
         [container] = [entry for entry in deploy_with_backup().all if entry.name == "backup-1"]
         assert not [variable for variable in container.inputs["envs"] if variable.startswith("BACKUP_ROOM")]
 
-    def test_manual_backup_job_uses_the_cron_job_pod_with_another_command(self) -> None:
+    def test_manual_backup_job_has_the_pod_of_the_cron_job_with_another_command(self) -> None:
         [rendered] = [
             entry for entry in deploy_with_backup(stack="staging").of_type("CronJob") if entry.name == "backup-verify"
         ]
@@ -293,7 +293,7 @@ class TestResources:
         # The owner protects the Job from `make heal`, which removes unknown objects without an owner.
         assert job.metadata.owner_references[0].uid == "u"
 
-    def test_volume_path_and_port_match_the_backup_image(self) -> None:
+    def test_volume_path_and_port_of_the_backup_container_equal_those_of_the_backup_image(self) -> None:
         assert (f"/{repository.VOLUMES}", serve.PORT) == (component.VOLUMES, component.PORT)
 
 
@@ -326,7 +326,7 @@ def histories(draw: st.DrawFn) -> list[Run]:
 
 class TestRetention:
     @given(histories(), st.integers(1, 90))
-    def test_run_expires_if_older_than_the_retention_before_the_last_good_run(
+    def test_backup_run_expires_if_older_than_the_last_successful_run_by_more_than_the_retention(
         self, history: list[Run], days: int
     ) -> None:
         keep = timedelta(days=days)
@@ -338,7 +338,7 @@ class TestRetention:
             assert all((one in expired) == is_expired for one in run.of)
 
     @given(histories(), st.integers(1, 90))
-    def test_last_good_backup_of_each_kind_never_expires(self, history: list[Run], days: int) -> None:
+    def test_last_successful_backup_of_each_kind_never_expires(self, history: list[Run], days: int) -> None:
         expired = set(repository.expired(snapshots_of(history), timedelta(days=days), NOW + timedelta(days=1000)))
         for kind in repository.MAKING:
             good = [run for run in history if run.ok and run.kind == kind]
@@ -346,7 +346,7 @@ class TestRetention:
             last = max(good, key=lambda entry: entry.at, default=None)
             assert last is None or not {last.id, *last.of} & expired
 
-    def test_snapshot_without_a_record_expires_after_a_day(self) -> None:
+    def test_snapshot_without_a_record_of_its_backup_run_expires_after_a_day(self) -> None:
         snapshots = [
             Snapshot(id="new", time=NOW - timedelta(hours=5)),
             Snapshot(id="old", time=NOW - timedelta(days=2)),
@@ -355,7 +355,7 @@ class TestRetention:
             "old"
         ]
 
-    def test_backup_dated_in_the_future_expires_nothing(self) -> None:
+    def test_backup_dated_in_the_future_makes_no_other_backup_expire(self) -> None:
         runs = [run("backup", 40, "old"), run("backup", 20, "good"), run("backup", -300, "ahead")]
         assert repository.expired(snapshots_of(runs), timedelta(days=30), NOW) == []
 
@@ -383,15 +383,15 @@ class TestBackupSelection:
             ("20261118", "20261118"),
         ],
     )
-    def test_backup_is_selected_by_latest_or_id_or_time(self, selector: str, snapshot: str) -> None:
+    def test_backup_is_selected_by_the_word_latest_or_by_its_id_or_time(self, selector: str, snapshot: str) -> None:
         assert repository.chosen(self.RUNS, selector).of[0] == snapshot
 
     @pytest.mark.parametrize("selector", ["dddd", "ffff", "2020-01-01"])
-    def test_missing_or_failed_backup_is_refused(self, selector: str) -> None:
+    def test_selection_of_a_missing_or_failed_backup_is_refused(self, selector: str) -> None:
         with pytest.raises(BackupError, match=f"there is no backup {selector}"):
             repository.chosen(self.RUNS, selector)
 
-    def test_snapshot_without_a_record_is_not_listed_as_backup(self) -> None:
+    def test_snapshot_without_a_record_of_its_backup_run_is_not_listed_as_backup(self) -> None:
         runs = repository.runs([Snapshot(id="cut-off", time=NOW), *snapshots_of(self.RUNS)])
         assert [run.of[0] for run in repository.backups(runs)] == ["aaaa1111", "20261118", "bbbb2222"]
 
@@ -410,7 +410,7 @@ class TestMetrics:
         lines = (line.rpartition(" ") for line in serve.metrics(runs, self.DUE, NOW))
         return {name: float(value) for name, _, value in lines}
 
-    def test_metrics_contain_the_time_of_the_last_good_run_of_each_kind(self) -> None:
+    def test_backup_metrics_contain_the_time_of_the_last_successful_run_of_each_kind(self) -> None:
         metrics = self.metrics(
             [run("begin", 9), run("backup", 0.5, "a"), run("backup", 0.1, ok=False), run("verify", 0.4, "a")]
         )
@@ -419,24 +419,24 @@ class TestMetrics:
         assert metrics["tiers_backup_verified"] == metrics["tiers_backup_repository_readable"] == 1
         assert metrics['tiers_backup_overdue{kind="backup"}'] == 0
 
-    def test_failed_verification_sets_the_verified_metric_to_0(self) -> None:
+    def test_failed_verification_of_a_backup_sets_the_metric_verified_to_0(self) -> None:
         assert self.metrics([run("verify", 2), run("verify", 1, ok=False)])["tiers_backup_verified"] == 0
         assert self.metrics([run("begin", 2), run("verify", 1, ok=False)])["tiers_backup_verified"] == 0
 
-    def test_verified_metric_is_absent_before_the_first_verification(self) -> None:
+    def test_metric_verified_is_absent_before_the_first_verification_of_a_backup(self) -> None:
         assert "tiers_backup_verified" not in self.metrics([run("begin", 2), run("backup", 1, "a")])
 
-    def test_missed_backup_and_verification_are_reported_as_overdue(self) -> None:
+    def test_missed_backup_and_missed_verification_are_reported_as_overdue(self) -> None:
         metrics = self.metrics([run("begin", 9), run("backup", 2, "a")])
         assert metrics['tiers_backup_overdue{kind="backup"}'] == metrics['tiers_backup_overdue{kind="verify"}'] == 1
         assert metrics['tiers_backup_last_success_timestamp_seconds{kind="verify"}'] == 0
 
-    def test_backup_dated_in_the_future_is_not_the_last_backup(self) -> None:
+    def test_backup_dated_in_the_future_does_not_hide_that_the_next_backup_is_overdue(self) -> None:
         runs = [run("begin", 9), run("backup", 2, "a"), run("backup", -300, "b")]
         assert serve.overdue(runs, self.DUE, NOW)["backup"]
 
-    def test_new_repository_has_no_overdue_backup_or_verification(self) -> None:
+    def test_new_backup_repository_reports_no_overdue_backup_or_verification(self) -> None:
         assert not any(serve.overdue([run("begin", 0.5)], self.DUE, NOW).values())
 
-    def test_only_metric_of_an_unreadable_backup_repository_is_readable_with_value_0(self) -> None:
+    def test_unreadable_backup_repository_exports_only_the_metric_readable_with_value_0(self) -> None:
         assert self.metrics(None) == {"tiers_backup_repository_readable": 0}

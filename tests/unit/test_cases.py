@@ -7,14 +7,14 @@ from components.config import ConfigError
 from . import cases
 
 
-def test_every_case_folder_has_a_stack_file_and_an_expected_result() -> None:
+def test_every_configuration_case_has_a_stack_file_and_an_expected_result() -> None:
     folders = {folder.name for folder in cases.FOLDER.iterdir()}
     assert folders == {folder for folder, _ in cases.stacks()}
     assert all(cases.expected_lines(folder, stack) for folder, stack in cases.stacks())
 
 
 @pytest.mark.parametrize(("folder", "stack"), [pytest.param(*case, id="-".join(case)) for case in cases.stacks()])
-def test_configuration_is_refused_with_the_expected_errors_or_accepted(folder: str, stack: str) -> None:
+def test_configuration_case_is_accepted_or_refused_with_exactly_the_expected_errors(folder: str, stack: str) -> None:
     lines = _result(folder, stack)
     expected = cases.expected_lines(folder, stack)
     assert len(lines) == len(expected), lines

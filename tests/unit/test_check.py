@@ -60,7 +60,7 @@ class TestSmokeGate:
 
 
 @pytest.mark.parametrize(("days", "good"), [("13", False), ("15", True)])
-def test_certificate_that_expires_within_14_days_is_reported(days: str, good: bool, tmp_path: Path) -> None:
+def test_make_check_reports_a_certificate_that_expires_within_14_days(days: str, good: bool, tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "made.pem"
     words = [
         "openssl",
@@ -84,23 +84,23 @@ def test_certificate_that_expires_within_14_days_is_reported(days: str, good: bo
 
 class TestContainers:
     @pytest.mark.parametrize("stack", ["dev", "staging"])
-    def test_check_requires_every_tier_of_the_live_slot_and_every_shared_tier(self, stack: str) -> None:
+    def test_make_check_requires_every_tier_of_the_live_slot_and_every_shared_tier(self, stack: str) -> None:
         assert required_replicas(stack, first(stack)) == dict.fromkeys(HEALTHY, 1)
 
-    def test_check_requires_every_replica_on_docker(self) -> None:
+    def test_make_check_requires_every_replica_of_a_tier_on_docker(self) -> None:
         env = environment() | {"tiers": {"api": {"replicas": 2}}}
         containers = HEALTHY | {("blue", "api"): (1, 1)}
         assert [*check.missing_replicas(required_replicas("dev", deploy(env=env)), containers)] == [
             "api-blue: 1 of 2 are up and healthy"
         ]
 
-    def test_check_reports_a_tier_without_containers(self) -> None:
+    def test_make_check_reports_a_tier_without_containers(self) -> None:
         [problem] = check.missing_replicas(required_replicas("dev", first(), Slot.GREEN), {**HEALTHY, ("green", "web"): (1, 1),
                                                                      ("green", "api"): (1, 1)})  # fmt: skip
         assert problem == "worker-green: 0 of 1 are up and healthy"
 
     @pytest.mark.parametrize("stack", ["dev", "staging"])
-    def test_check_reports_the_tier_of_an_unhealthy_container(self, stack: str) -> None:
+    def test_make_check_reports_the_tier_of_an_unhealthy_container(self, stack: str) -> None:
         assert not [*check.missing_replicas(required_replicas(stack, first(stack)), HEALTHY)]
         containers = HEALTHY | {("", "cache"): (0, 1), ("blue", "api"): (2, 3)}
         problems = ["api-blue: 2 of 3 are up and healthy", "cache: 0 of 1 are up and healthy"]
@@ -125,23 +125,25 @@ def deployed_containers() -> list[Container]:
 
 
 class TestIsolationOnDocker:
-    def test_deployed_board_has_no_unexpected_connection(self) -> None:
+    def test_deployed_example_application_has_no_forbidden_connection_on_docker(self) -> None:
         assert len(deployed_containers()) == 6
         assert not [*engine.unexpected_routes(APP, deployed_containers(), ())]
 
-    def test_published_port_of_a_tier_is_reported(self) -> None:
+    def test_make_check_reports_a_published_port_of_a_tier(self) -> None:
         containers = [
             *deployed_containers(),
             Container(name="stray", role="tier", tier="api", published=("8000/tcp",), addresses={}),
         ]
         assert [*engine.unexpected_routes(APP, containers, ())] == ["stray publishes 8000/tcp"]
 
-    def test_container_that_accepts_connections_from_this_machine_is_reported(self) -> None:
+    def test_make_check_reports_a_tier_container_that_accepts_connections_from_the_host(self) -> None:
         assert [*engine.unexpected_routes(APP, deployed_containers(), {"board-dev-database-1"})] == [
             "board-dev-database-1 accepts connections from this machine"
         ]
 
-    def test_connection_through_another_network_is_not_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_make_check_ignores_containers_that_answer_only_through_an_unrelated_network(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
             near, far = (
@@ -153,7 +155,7 @@ class TestIsolationOnDocker:
             monkeypatch.setattr(socket.socket, "getsockname", lambda self: ("192.0.2.2", real_getsockname(self)[1]))
             assert answering_containers([near], {"api": port}, "outside") == set()
 
-    def test_web_on_the_data_network_is_reported(self) -> None:
+    def test_make_check_reports_a_web_container_on_the_network_of_database_and_cache(self) -> None:
         web = Container(
             name="web", role="tier", tier="web", published=(), addresses={"board-dev-data": "172.20.0.9/16"}
         )
@@ -213,11 +215,11 @@ def delete_network_policies(manifests: dict[str, list[dict[str, Any]]]) -> None:
 
 
 class TestIsolationOnKubernetes:
-    def test_deployed_board_has_no_unexpected_connection(self) -> None:
+    def test_deployed_example_application_has_no_forbidden_connection_on_kubernetes(self) -> None:
         assert len(objects()["Pod"]) == 5
         assert not [*cluster.unexpected_routes(APP, objects(), "board-staging")]
 
-    def test_connections_between_members_of_one_tier_are_not_reported(self) -> None:
+    def test_make_check_does_not_report_connections_between_members_of_one_tier(self) -> None:
         # Pods: web, api, worker, three instances of the database, three members of the cache, and the cache proxy.
         assert len(objects("prod")["Pod"]) == 10
         assert not [*cluster.unexpected_routes(APP, objects("prod"), "board-prod")]
@@ -239,7 +241,7 @@ class TestIsolationOnKubernetes:
             (delete_network_policies, "a pod of no tier may connect to cache"),
         ],
     )
-    def test_connection_that_the_tier_graph_forbids_is_reported(
+    def test_make_check_reports_a_connection_that_the_tier_graph_forbids(
         self, change: Callable[[dict[str, list[dict[str, Any]]]], None], problem: str
     ) -> None:
         manifests = objects()
@@ -260,18 +262,18 @@ def question_names(stack: check.Live) -> list[str]:
 
 
 class TestQuestions:
-    def test_each_entry_of_app_checks_adds_one_check(self) -> None:
+    def test_make_check_runs_one_check_for_each_entry_of_the_setting_app_checks(self) -> None:
         checks = [{"path": "/"}, {"path": "/api/release"}, {"path": "/any/page"}]
         assert len(question_names(live_stack(checks=checks))) == 9
 
-    def test_database_cluster_is_checked_for_its_failover_quorum(self) -> None:
+    def test_make_check_verifies_the_failover_quorum_of_a_database_cluster_only(self) -> None:
         question = "a failover needs a quorum"
         env = environment("staging")
         assert question not in question_names(replace(live_stack(), environment=load_environment(env, APP)))
         env["tiers"]["database"]["ha"] = True
         assert question in question_names(replace(live_stack(), environment=load_environment(env, APP)))
 
-    def test_check_of_a_missing_setting_has_the_verdict_not_described(self) -> None:
+    def test_make_check_prints_not_described_if_the_setting_for_a_check_is_missing(self) -> None:
         api = {key: value for key, value in project()["api"].items() if key != "migrate"} | {"needs": ["cache"]}
         questions = dict(live_stack(checks=[], database=..., api=api, worker=...).checks())
         assert check.verdict(questions["the database is ready"]) == ("not described", "app.database")
@@ -279,7 +281,9 @@ class TestQuestions:
         assert migrated == ("not described", "migrate.check of a tier")
         assert check.verdict(questions["the application answers as expected"]) == ("not described", "app.checks")
 
-    def test_migration_check_command_decides_the_verdict(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_make_check_passes_or_fails_as_the_command_in_migrate_check_does(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         api = project()["api"]
         api["migrate"] |= {"check": ["alembic", "current", "--check-heads"]}
         question = dict(live_stack(api=api).checks())["the database has the release's migrations"]
@@ -299,7 +303,7 @@ class TestQuestions:
         monkeypatch.setattr(DockerInspector, "execute", refuse)
         assert check.verdict(question) == ("FAILED", "it ended with exit code 1")
 
-    def test_unreachable_page_has_the_verdict_failed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_make_check_fails_for_an_unreachable_page(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(check, "PATIENCE", 0)
         questions = dict(live_stack(checks=[{"path": "/page"}]).checks())
         verdict, reason = check.verdict(questions["/page answers as expected"])
@@ -313,5 +317,7 @@ class TestQuestions:
             ("https://board.example.com", ("https://board.example.com", "board.example.com")),
         ],
     )
-    def test_localhost_names_are_requested_from_the_loopback_address(self, url: str, address: tuple[str, str]) -> None:
+    def test_make_check_sends_requests_for_localhost_names_to_the_loopback_address(
+        self, url: str, address: tuple[str, str]
+    ) -> None:
         assert check.connection_target(url) == address

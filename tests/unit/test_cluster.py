@@ -48,7 +48,7 @@ def write_kubeconfig(folder: Path, port: int, context: str = "here") -> Path:
     return file
 
 
-def test_reachable_cluster_is_found_in_any_kubeconfig_file(
+def test_kubernetes_context_is_found_in_any_of_several_kubeconfig_files(
     tmp_path: Path, server: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = [tmp_path / "none", write_kubeconfig(tmp_path, server, "first"), write_kubeconfig(tmp_path, 1, "second")]
@@ -59,7 +59,9 @@ def test_reachable_cluster_is_found_in_any_kubeconfig_file(
     kubeconfig.check("second")
 
 
-def test_missing_context_is_refused_with_a_list_of_contexts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_kubernetes_context_is_refused_with_a_list_of_the_existing_contexts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path, 1)))
     with pytest.raises(
         RunError, match=r"environment\.kubernetes\.context: lab is not in .*contexts: here.*make lab-cluster"
@@ -105,7 +107,7 @@ def test_kubeconfig_that_is_not_yaml_is_refused(tmp_path: Path, monkeypatch: pyt
         ("1 error: quota  exceeded\n pods", "1 error: quota exceeded pods"),
     ],
 )
-def test_cause_of_a_failure_is_summarised_in_one_sentence(cause: str, message: str) -> None:
+def test_long_kubernetes_error_is_shortened_to_its_cause(cause: str, message: str) -> None:
     assert errors.reason(cause).startswith(message)
 
 
@@ -150,7 +152,7 @@ def explanation(api: Api, kind: str, name: str) -> str:
     return "\n".join(errors.evidence(api, manifest))
 
 
-def test_crash_loop_is_explained_with_the_log_of_the_previous_run() -> None:
+def test_error_about_a_crash_loop_contains_the_log_of_the_previous_container_run() -> None:
     ended = Stub(reason="Error", exit_code=3)
     api = Api(status({"waiting": Stub(reason="CrashLoopBackOff", message="back-off")}, 2, ended))
     text = explanation(api, "Deployment", "api-blue")
@@ -162,7 +164,7 @@ def test_crash_loop_is_explained_with_the_log_of_the_previous_run() -> None:
     assert "of web-blue-1" not in text
 
 
-def test_sql_runs_all_statements_and_returns_the_last_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sql_in_a_database_pod_runs_all_statements_and_returns_the_last_result(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
 
     def execute(context: str, namespace: str, instance: str, labels: object, command: list[str]) -> str:
@@ -217,7 +219,9 @@ PULLING = status({"waiting": Stub(reason="ImagePullBackOff", message=None)})
 @pytest.mark.parametrize(
     ("pods", "message"), [([], "exceeded quota"), ([pod_of_a_job("Pending", PULLING)], "ImagePullBackOff")]
 )
-def test_job_that_does_not_start_is_removed(pods: list[Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manual_job_that_does_not_start_is_deleted(
+    pods: list[Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Check that the Job is removed at once. Otherwise the database could stay read-only for six hours."""
     manual_job = ManualJob(monkeypatch, *pods)
     with pytest.raises(RunError, match=rf"(?s)`backup list` did not start: no pod of Job list-1 runs, .*{message}"):
@@ -231,7 +235,7 @@ def test_manual_job_runs_to_its_end_and_returns_its_log(monkeypatch: pytest.Monk
     assert not manual_job.removed
 
 
-def test_failed_job_without_a_log_is_still_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_manual_job_is_reported_even_if_its_log_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     manual_job = ManualJob(monkeypatch, pod_of_a_job("Failed"))
 
     def refuse_log(*_: str, **__: object) -> str:
@@ -242,13 +246,13 @@ def test_failed_job_without_a_log_is_still_a_failure(monkeypatch: pytest.MonkeyP
         manual_job.run()
 
 
-def test_image_pull_failure_is_explained_without_reading_a_log() -> None:
+def test_error_about_an_image_pull_failure_is_written_without_reading_a_log() -> None:
     api = Api(status({"waiting": Stub(reason="ImagePullBackOff", message=None)}))
     assert "waiting, ImagePullBackOff, 0 restarts" in explanation(api, "Deployment", "api-blue")
     assert len(api.requests) == 1
 
 
-def test_failed_job_is_explained_by_the_state_of_its_pods() -> None:
+def test_error_about_a_failed_job_contains_the_state_of_the_pods_of_the_job() -> None:
     api = Api(status({"terminated": Stub(reason="Error", exit_code=9)}))
     text = explanation(api, "Job", "blue-api-migrate")
     assert "container api: ended, Error, exit code 9" in text

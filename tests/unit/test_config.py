@@ -295,7 +295,9 @@ def assert_refused(load: Callable[[], object], path: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(("change", "path", "message"), APP, ids=[f"{n:02}-{case[1]}" for n, case in enumerate(APP)])
-def test_invalid_app_is_refused_with_its_path(change: Change, path: str, message: str) -> None:
+def test_invalid_setting_of_the_application_is_refused_with_the_path_of_the_setting(
+    change: Change, path: str, message: str
+) -> None:
     value = copy.deepcopy(project())
     change(value)
     assert_refused(lambda: load_app(value), path, message)
@@ -304,7 +306,9 @@ def test_invalid_app_is_refused_with_its_path(change: Change, path: str, message
 @pytest.mark.parametrize(
     ("change", "path", "message"), ENVIRONMENT, ids=[f"{n:02}-{case[1]}" for n, case in enumerate(ENVIRONMENT)]
 )
-def test_invalid_environment_is_refused_with_its_path(change: Change, path: str, message: str) -> None:
+def test_invalid_setting_of_the_environment_is_refused_with_the_path_of_the_setting(
+    change: Change, path: str, message: str
+) -> None:
     value = copy.deepcopy(environment())
     change(value)
     assert_refused(lambda: load_environment(value, load_app(project())), path, message)
@@ -313,7 +317,9 @@ def test_invalid_environment_is_refused_with_its_path(change: Change, path: str,
 @pytest.mark.parametrize(
     ("change", "path", "message"), CLUSTER, ids=[f"{n:02}-{case[1]}" for n, case in enumerate(CLUSTER)]
 )
-def test_invalid_environment_on_kubernetes_is_refused_with_its_path(change: Change, path: str, message: str) -> None:
+def test_invalid_setting_of_a_kubernetes_environment_is_refused_with_the_path_of_the_setting(
+    change: Change, path: str, message: str
+) -> None:
     value = copy.deepcopy(environment("staging"))
     value["tiers"]["web"]["replicas"] = 3
     change(value)
@@ -328,7 +334,9 @@ def test_invalid_environment_on_kubernetes_is_refused_with_its_path(change: Chan
     ],
     ids=["user", "volume"],
 )
-def test_app_that_kubernetes_cannot_run_is_refused_with_its_path(change: Change, path: str, message: str) -> None:
+def test_application_setting_that_kubernetes_can_not_apply_is_refused_with_the_path_of_the_setting(
+    change: Change, path: str, message: str
+) -> None:
     value = project()
     change(value)
     with pytest.raises(ConfigError) as error:
@@ -341,28 +349,28 @@ def test_at_least_60_invalid_configurations_are_tested() -> None:
     assert len(APP) + len(ENVIRONMENT) >= 60
 
 
-def test_error_lists_all_problems() -> None:
+def test_configuration_error_lists_all_problems() -> None:
     value = project() | {"name": "Board", "version": ""}
     with pytest.raises(ConfigError) as error:
         load_app(value)
     assert len(str(error.value).splitlines()) == 2
 
 
-def test_settings_of_a_missing_tier_are_refused() -> None:
+def test_environment_settings_of_a_tier_that_the_application_lacks_are_refused() -> None:
     value = project()
     del value["worker"]
     with pytest.raises(ConfigError, match=r"environment\.tiers\.worker: the application has no worker"):
         load_environment({"platform": "docker", "tiers": {"worker": {}}}, load_app(value))
 
 
-def test_variable_set_in_app_and_environment_is_refused() -> None:
+def test_environment_variable_that_is_set_in_both_app_and_environment_is_refused() -> None:
     value = project()
     value["api"]["env"] = {"LOG_LEVEL": "info"}
     with pytest.raises(ConfigError, match=r"environment\.tiers\.api\.env\.LOG_LEVEL: .* remove the variable here or"):
         load_environment({"platform": "docker", "tiers": {"api": {"env": {"LOG_LEVEL": "x"}}}}, load_app(value))
 
 
-def test_shared_volume_with_two_sizes_is_refused() -> None:
+def test_volume_shared_by_two_tiers_with_different_storage_settings_is_refused() -> None:
     value, env = project(), environment("staging")
     value["web"]["volumes"] = value["api"]["volumes"] = {"uploads": "/data"}
     env["tiers"] |= {"web": {"storage_class": "nfs"}, "api": {"storage_class": "nfs", "storage": "5Gi"}}
@@ -401,12 +409,12 @@ def test_invalid_task_name_or_build_stage_is_refused(tier: str, change: dict[str
         ),
     ],
 )
-def test_invalid_port_of_a_tier_at_the_gateway_is_refused(gateway: dict[str, Any], problem: str) -> None:
+def test_gateway_port_for_a_worker_or_with_a_number_in_use_is_refused(gateway: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(problem)):
         load_environment({"platform": "docker", "gateway": gateway}, load_app(project()))
 
 
-def test_app_without_web_and_api_is_refused() -> None:
+def test_application_with_neither_web_nor_api_is_refused() -> None:
     with pytest.raises(ConfigError, match="app: neither web nor api is set"):
         load_app({"name": "a", "version": "1"})
 
@@ -444,7 +452,7 @@ CONFIG_VALUES = st.recursive(
 
 
 @given(CONFIG_VALUES)
-def test_any_value_is_loaded_or_raises_config_error(value: object) -> None:
+def test_loading_any_value_as_configuration_succeeds_or_raises_config_error(value: object) -> None:
     app = load_app(project())
     for load in (load_app, lambda data: load_environment(data, app), lambda data: check_secrets(data, app)):
         try:
@@ -454,14 +462,16 @@ def test_any_value_is_loaded_or_raises_config_error(value: object) -> None:
 
 
 @given(st.sampled_from(["name", "version", "web", "api", "worker", "database", "cache"]), CONFIG_VALUES)
-def test_any_value_of_one_key_is_loaded_or_raises_config_error_of_app(part: str, value: object) -> None:
+def test_loading_any_value_of_one_app_key_succeeds_or_raises_an_error_with_a_path_in_app(
+    part: str, value: object
+) -> None:
     try:
         load_app(project() | {part: value})
     except ConfigError as error:
         assert str(error).startswith("app")
 
 
-def test_copy_of_set_to_the_same_environment_is_refused() -> None:
+def test_setting_copy_of_with_the_name_of_the_same_environment_is_refused() -> None:
     target = {"copy_of": "dev", "backup": {"target": {"volume": True}}}
     value = environment() | {"protect_data": False, "tiers": {"database": target}}
     app = load_app(project())

@@ -1,7 +1,7 @@
-"""Tests of the texts of CPU limits on Docker.
+"""Tests of the text that Tiers writes for a CPU limit on Docker.
 
-After a deployment the Docker provider must read the same text from the container. Otherwise the next update would
-replace the container.
+The Docker provider reads the limit of a deployed container as a text. If this text differs from the text that Tiers
+writes, the next update replaces the container.
 """
 
 import pytest
@@ -15,7 +15,9 @@ from components.platforms.docker.cpus import _read_back, text_of_cpus  # pyright
     ("cpu", "text"),
     [(0.5, "0.5"), (0.25, "0.25"), (1.5, "1.5"), (0.125, "0.125"), (1, "1.0"), (2, "2.0"), (0.05, "0.050000001"), (10, "10.000000011")],
 )  # fmt: skip
-def test_cpu_text_is_the_shortest_that_the_provider_reads_back(cpu: float, text: str) -> None:
+def test_cpu_limit_is_written_as_the_shortest_text_that_the_docker_provider_reads_back_unchanged(
+    cpu: float, text: str
+) -> None:
     assert text_of_cpus(cpu) == text
 
 
@@ -23,12 +25,12 @@ def test_cpu_text_is_the_shortest_that_the_provider_reads_back(cpu: float, text:
     ("text", "read_back"),
     [("1", "1.0"), ("0.05", "0.1"), ("0.01", "0.0"), ("0.5", "0.5"), ("0.25", "0.25"), ("10", "10."), ("10.5", "10.5")],
 )
-def test_text_of_a_cpu_limit_equals_the_text_of_the_engine(text: str, read_back: str) -> None:
+def test_copied_conversion_of_cpu_limits_returns_the_texts_of_the_docker_provider(text: str, read_back: str) -> None:
     assert _read_back(text) == read_back
 
 
 @given(st.integers(1, 25_600).map(lambda hundredths: hundredths / 100) | st.floats(0.01, 256))
-def test_every_cpu_limit_is_read_back_unchanged(cpu: float) -> None:
+def test_docker_provider_reads_back_any_cpu_limit_unchanged(cpu: float) -> None:
     text = text_of_cpus(cpu)
     assert _read_back(text) == text
     assert abs(float(text) - cpu) < 0.000_05 + cpu / 100_000

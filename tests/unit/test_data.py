@@ -1,4 +1,4 @@
-"""Tests that the guard, the preview and the policy agree on the resources that hold data.
+"""Tests that the data loss guard, the preview and the policy agree on the resources that hold data.
 
 The label `tiers.data` marks these resources. The result must be the same in an older stack without the label.
 """
@@ -82,11 +82,11 @@ def entries(stack: str, *, labelled: bool) -> tuple[Entry, ...]:
 class TestAllReadersAgree:
     """Check that guard, preview and policy find the same data stores, with and without the label `tiers.data`."""
 
-    def test_holds_data_selects_exactly_the_data_stores(self, stack: str, labelled: bool) -> None:
+    def test_function_holds_data_selects_exactly_the_data_stores(self, stack: str, labelled: bool) -> None:
         stores = {(entry.type, entry.name) for entry in entries(stack, labelled=labelled) if _holds_data(entry)}
         assert stores == EXPECTED[stack]
 
-    def test_guard_protects_exactly_the_data_stores(self, stack: str, labelled: bool) -> None:
+    def test_data_loss_guard_protects_exactly_the_data_stores(self, stack: str, labelled: bool) -> None:
         stores = guard.stored_data(Checkpoint(entries=entries(stack, labelled=labelled)))
         names = {(store.type, store.address.rpartition("/")[2].removeprefix("board-dev-")) for store in stores.values()}
         assert names == EXPECTED[stack]
@@ -164,7 +164,7 @@ class TestDeclaration:
         assert data_labels(labelled) == {LABEL_DATA: "yes"}
 
     @pytest.mark.parametrize("stack", STACKS)
-    def test_service_without_data_is_neither_guarded_nor_protected(
+    def test_volume_of_a_service_that_holds_no_data_is_neither_guarded_nor_protected(
         self, stack: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         records = [replace(service, holds_data=service.name != "cache") for service in services.SERVICES]
@@ -184,13 +184,13 @@ class TestOwner:
             ("staging", {"database-ha": "database", "cache-data-2": "cache", "uploads": None, "board-staging": None}),
         ],
     )
-    def test_owner_of_a_store_is_the_service_of_its_component(
+    def test_owner_of_a_data_store_is_the_service_whose_component_contains_the_store(
         self, stack: str, owners: Mapping[str, str | None]
     ) -> None:
         all_owners = {entry.name: owner(entry.parent) for entry in entries(stack, labelled=False) if _holds_data(entry)}
         assert {name: all_owners[name] for name in owners} == owners
 
-    def test_owner_of_an_unknown_service_is_the_name_of_its_component(self) -> None:
+    def test_owner_of_a_data_store_of_an_unknown_service_is_the_name_of_the_component(self) -> None:
         parent = "urn:pulumi:dev::board::tiers:search:Search::search"
         assert owner(parent) == "search"
         assert owner("urn:pulumi:dev::board::tiers:switch:Gateway::gateway") is None
@@ -211,7 +211,7 @@ def preview_of(stack: str, change: Callable[[dict[str, Any], dict[str, Any]], ob
 
 class TestPreview:
     @pytest.mark.parametrize("stack", STACKS)
-    def test_changed_alert_rule_is_not_reported_as_lost_data(self, stack: str) -> None:
+    def test_preview_does_not_report_a_changed_alert_rule_as_lost_data(self, stack: str) -> None:
         def slower(app: dict[str, Any], env: dict[str, Any]) -> None:
             env["slo"] = {"p95": "700ms", "p99": "2s"}
 
@@ -222,19 +222,19 @@ class TestPreview:
         assert not [line for line in dangers(preview) if "deleted" in line or "data" in line]
         assert verdict(preview) is (Verdict.LOSS if stack == "dev" else Verdict.PLACE)
 
-    def test_rotated_password_is_not_reported_as_lost_data(self) -> None:
+    def test_preview_does_not_report_a_rotated_password_as_lost_data(self) -> None:
         before = exported(first("dev"))
         after = deploy(export=before, secrets=SECRETS | {"cache-password": "another"})
         lines = dangers(parse_preview(previewed(before, after), "dev"))
         assert lines == ["**cache is replaced**, and both slots share it: Container `cache-1`"]
 
     @pytest.mark.parametrize("name", ["database-scripts", "gateway-state", "cache-secrets-", "prometheus-"])
-    def test_deleted_volume_without_data_is_not_reported_as_lost_data(self, name: str) -> None:
+    def test_preview_does_not_report_a_deleted_volume_without_data_as_lost_data(self, name: str) -> None:
         deleted = [step for step in _deleted(deploy_all_features("dev")) if f"${VOLUME}::{name}" in step["urn"]]
         assert deleted
         assert not [line for line in dangers(parse_preview({"steps": deleted}, "dev")) if "with its data" in line]
 
-    def test_deleted_namespace_is_reported_as_lost_data(self) -> None:
+    def test_preview_reports_a_deleted_namespace_as_lost_data(self) -> None:
         steps = [step for step in _deleted(deploy_all_features("staging")) if NAMESPACE in step["urn"]]
         [line] = [line for line in dangers(parse_preview({"steps": steps}, "staging")) if "is deleted" in line]
         assert line.endswith("Namespace `board-staging` **with its data**")
@@ -246,8 +246,10 @@ def _deleted(deployed: Deployment) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_guard_compares_the_registered_names_labels_and_sizes(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check that the guard gets the values that the program registers. Otherwise the guard would check a plan that is not deployed."""
+def test_data_loss_guard_checks_the_names_labels_and_sizes_that_the_program_registers(
+    stack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Check that the data loss guard compares the values that the program registers, and not values that are never deployed."""
     compared: dict[str, tuple[str, Mapping[str, Any]]] = {}
     refuse = guard.refuse
 

@@ -53,7 +53,7 @@ def sources(folder: Path = ROOT) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_link_in_a_page_leads_to_an_existing_file_and_anchor(page: Path) -> None:
+def test_every_link_in_a_document_leads_to_an_existing_file_and_anchor(page: Path) -> None:
     for path, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text()):
         assert path or anchor, "the link has neither a path nor an anchor"
         if "://" not in path:
@@ -77,19 +77,19 @@ def test_every_docs_path_in_any_file_exists() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_make_target_in_a_page_exists(page: Path) -> None:
+def test_every_make_target_in_a_document_exists(page: Path) -> None:
     for target in re.findall(r"`make ([a-z][a-z0-9-]*)", page.read_text()):
         assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_file_that_a_page_names_exists(page: Path) -> None:
+def test_every_file_that_a_document_names_exists(page: Path) -> None:
     for name in re.findall(r"`((?:components|tests|lab|examples|docs|benchmarks)/[\w./-]*)`", page.read_text()):
         assert (ROOT / name).exists(), name
 
 
 @pytest.mark.parametrize("record", sorted((ROOT / "docs/adr").glob("*.md")), ids=lambda page: page.name)
-def test_decision_record_has_10_to_36_lines(record: Path) -> None:
+def test_every_decision_record_has_10_to_36_lines(record: Path) -> None:
     assert 10 <= len(record.read_text().splitlines()) <= 36
     assert re.match(r"\d{3}-[a-z0-9-]+\.md$", record.name)
 

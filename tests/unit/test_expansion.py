@@ -47,7 +47,7 @@ def expand_like_the_kubelet(text: str, variables: Mapping[str, str]) -> str:
     return result.decode(errors="replace")
 
 
-def test_expand_like_the_kubelet_passes_cases_of_kubernetes() -> None:
+def test_copied_variable_expansion_of_the_kubelet_passes_the_tests_of_kubernetes() -> None:
     """Check `expand_like_the_kubelet` with cases from the documentation and tests of Kubernetes (expand_test.go)."""
     variables = {"VAR_A": "A", "VAR_EMPTY": ""}
     cases = {"$(VAR_A)": "A", "$$(VAR_A)": "$(VAR_A)", "$$$(VAR_A)": "$A", "$(NO)": "$(NO)", "$(VAR_EMPTY)x": "x", "$": "$", "$VAR_A": "$VAR_A",
@@ -122,7 +122,7 @@ def received_texts(deployment: Deployment) -> dict[str, tuple[list[str], dict[st
     return result
 
 
-def test_containers_receive_the_same_texts_on_both_platforms() -> None:
+def test_containers_receive_the_same_commands_variables_and_probes_on_both_platforms() -> None:
     settings = environment() | {"reload": False, "seed": False, "tiers": {}, "gateway": {"port": 8350}}
     on_docker = {entry.name: entry.inputs for entry in deploy(APP, settings, secrets={}).of_type(CONTAINER)}
     on_kubernetes = received_texts(deploy(APP, CLUSTER, secrets={}))
@@ -144,7 +144,7 @@ def test_containers_receive_the_same_texts_on_both_platforms() -> None:
 
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
-def test_board_has_no_text_that_the_kubelet_expands(stack: str) -> None:
+def test_example_application_has_no_text_that_the_kubelet_expands(stack: str) -> None:
     """Check that the board's commands and variables contain neither `$(NAME)` nor `$$`."""
     texts = [
         text

@@ -66,12 +66,12 @@ def monitoring_scope(figures: dict[str, Any], **monitoring: Any) -> MonitoringSc
 
 
 @pytest.mark.parametrize("query", GOOD)
-def test_valid_promql_query_is_accepted(query: str) -> None:
+def test_valid_promql_query_of_a_business_metric_is_accepted(query: str) -> None:
     assert problem(query, "$here") == ""
 
 
 @pytest.mark.parametrize("query", BAD, ids=lambda query: ascii(query)[:40])
-def test_invalid_promql_query_is_refused_with_its_path(query: str) -> None:
+def test_invalid_promql_query_of_a_business_metric_is_refused_with_the_path_of_the_query(query: str) -> None:
     with pytest.raises(ConfigError, match=r"^app\.figures\.f\.query: .*; write it like"):
         monitoring_scope({"f": {"query": query}})
 
@@ -117,7 +117,7 @@ def test_alert_summary_contains_the_text_of_the_business_metric_unchanged(tmp_pa
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_plain_text_is_rendered_unchanged() -> None:
+def test_plain_text_is_rendered_unchanged_in_alert_rules_and_dashboard() -> None:
     """Check the rendered bytes, because a changed byte would replace every deployed Prometheus container."""
     assert alerts.literal("Orders, each hour: 5 % } {x}") == "Orders, each hour: 5 % } {x}"
     assert prometheus.yaml({"a": "ü\\ $"}) == json.dumps({"a": "ü\\ $"}, indent=1)
@@ -127,7 +127,7 @@ def test_plain_text_is_rendered_unchanged() -> None:
 
 
 @pytest.mark.parametrize("text", ["$source", "${source}", "${source:raw}", "[[source]]", "$__from", "${__user.login}"])
-def test_panel_title_contains_no_grafana_variable(text: str) -> None:
+def test_dashboard_panel_title_contains_no_grafana_variable(text: str) -> None:
     title = dashboard.literal(text)
     assert not re.search(r"\$(source|__)|\$\{(source|__)|\[\[(source|__)", title)
     assert title.replace("\u2060", "") == text
@@ -151,7 +151,7 @@ def test_business_metric_limit_that_is_not_a_number_is_refused(above: Any) -> No
     ["javascript:alert(1)", "JavaScript:x", "data:text/html,x", "docs/{{ .Value }}", "https://", "ftp://x/y", "", " docs", "a b", "https://x/ y",
      'https://x/"onclick="', "docs/runbook.md#restore", "vbscript:x", "\nhttps://x", "https://x\n"],
 )  # fmt: skip
-def test_runbook_that_is_not_a_path_or_url_is_refused(link: str) -> None:
+def test_setting_runbook_that_is_not_a_path_or_url_is_refused(link: str) -> None:
     with pytest.raises(ConfigError, match=r"environment\.monitoring\.runbook: .*; write a path like docs/runbook\.md"):
         monitoring_scope({}, runbook=link)
 

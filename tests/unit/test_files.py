@@ -42,7 +42,7 @@ def _problem(folder: Path) -> str:
         "1.5e+3", ".5e1", ".inf", "-.inf", ".NaN", "=", "99999999999999999999", "9007199254740993", "9223372036854775808", "1e400",
     ],
 )  # fmt: skip
-def test_ambiguous_scalar_is_refused_with_the_quoted_form(tmp_path: Path, text: str) -> None:
+def test_ambiguous_yaml_scalar_is_refused_with_its_quoted_form(tmp_path: Path, text: str) -> None:
     problem = _problem(_write_files(tmp_path, _stack_with_variable(text)))
     assert problem.startswith(f"Pulumi.t.yaml:3: environment.tiers.api.env.KEY: {text} is ")
     assert f'KEY: "{text}"' in problem
@@ -56,7 +56,9 @@ def test_ambiguous_scalar_is_refused_with_the_quoted_form(tmp_path: Path, text: 
         ('"on"', "on"), ("'2024-01-01'", "2024-01-01"), ("2024-01-01-a", "2024-01-01-a"), ("a:b", "a:b"), ("nanny", "nanny"),
     ],
 )  # fmt: skip
-def test_unambiguous_scalar_is_read(tmp_path: Path, text: str, value: object) -> None:
+def test_unambiguous_yaml_scalar_is_read_with_the_expected_value_and_type(
+    tmp_path: Path, text: str, value: object
+) -> None:
     folder = _write_files(tmp_path, _stack_with_variable(text))
     assert not files.problems(folder, "t")
     [result] = files.read_stack(folder, "t", "x").environment["tiers"]["api"]["env"].values()
@@ -102,7 +104,7 @@ def test_unambiguous_scalar_is_read(tmp_path: Path, text: str, value: object) ->
         ("config: {x:environment: {}, a: " + "x" * files.LIMIT + "}\n", "Pulumi.t.yaml: the file has more than 2 MiB"),
     ],
 )  # fmt: skip
-def test_error_of_an_invalid_stack_file_is_one_line_with_file_line_and_path(
+def test_error_about_an_invalid_stack_file_is_one_line_with_file_name_line_number_and_path(
     tmp_path: Path, stack: str | bytes, problem: str
 ) -> None:
     assert problem in _problem(_write_files(tmp_path, stack))
@@ -123,13 +125,13 @@ def test_error_of_an_invalid_stack_file_is_one_line_with_file_line_and_path(
         ("name: x\nconfig: {app: {value: {version: 2024-01-01}}}\n", "Pulumi.yaml:2: app.version: 2024-01-01 is a date to YAML"),
     ],
 )  # fmt: skip
-def test_error_of_an_invalid_project_file_is_one_line_with_file_line_and_path(
+def test_error_about_an_invalid_project_file_is_one_line_with_file_name_line_number_and_path(
     tmp_path: Path, project: str, problem: str
 ) -> None:
     assert problem in _problem(_write_files(tmp_path, STACK, project))
 
 
-def test_settings_of_providers_and_secrets_are_not_checked(tmp_path: Path) -> None:
+def test_provider_settings_and_encrypted_secrets_in_a_stack_file_are_not_checked(tmp_path: Path) -> None:
     text = (
         "secretsprovider: awskms://alias/x?region=eu-central-1\nencryptedkey: abc\nencryptionsalt: v1:a=:v1:b:c\n"
         "config:\n  docker:host: on\n  kubernetes:context: 017\n  x:environment: {platform: docker}\n"
@@ -140,12 +142,12 @@ def test_settings_of_providers_and_secrets_are_not_checked(tmp_path: Path) -> No
     assert (stack.secretsprovider, stack.salt) == ("awskms://alias/x?region=eu-central-1", "v1:a=:v1:b:c")
 
 
-def test_value_with_an_anchor_is_read_at_each_alias(tmp_path: Path) -> None:
+def test_yaml_alias_is_read_as_the_value_of_its_anchor(tmp_path: Path) -> None:
     text = "config:\n  x:environment: {tiers: {api: &a {cpu: 1}, web: *a}}\n"
     assert files.read_stack(_write_files(tmp_path, text), "t", "x").environment["tiers"]["web"] == {"cpu": 1}
 
 
-def test_aliases_that_expand_to_millions_of_values_are_refused(tmp_path: Path) -> None:
+def test_yaml_aliases_that_expand_to_millions_of_values_are_refused(tmp_path: Path) -> None:
     levels = "".join(
         f"  {name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n"
         for below, name in zip("abcdefgh", "bcdefghi", strict=True)
@@ -154,7 +156,7 @@ def test_aliases_that_expand_to_millions_of_values_are_refused(tmp_path: Path) -
     assert "values after its aliases are expanded" in problem
 
 
-def test_unpaired_surrogate_is_refused(tmp_path: Path) -> None:
+def test_yaml_text_with_the_escape_of_a_unicode_surrogate_is_refused(tmp_path: Path) -> None:
     assert "is incomplete; write the character itself" in _problem(
         _write_files(tmp_path, _stack_with_variable('"\\ud800\\udc00"'))
     )
@@ -180,7 +182,9 @@ def _replace_by_pipe(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_delete, _replace_by_folder, _replace_by_circular_link, _replace_by_pipe])
-def test_missing_or_special_stack_file_is_refused(tmp_path: Path, change: Callable[[Path], None]) -> None:
+def test_stack_file_that_is_missing_or_not_a_regular_file_is_refused(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
     change(_write_files(tmp_path, STACK) / "Pulumi.t.yaml")
     with pytest.raises(
         files.FileError, match=r"^(there is no Pulumi\.t\.yaml; set ENV to|Pulumi\.t\.yaml: (it|the file) )"
@@ -197,7 +201,7 @@ _PLAIN = st.recursive(
 
 
 @given(value=st.dictionaries(_TEXTS, _PLAIN, max_size=4))
-def test_document_written_by_the_dumper_is_read_back_unchanged(
+def test_document_written_by_the_yaml_dumper_is_read_back_unchanged(
     value: dict[str, object], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "written.yaml"
@@ -211,7 +215,7 @@ def test_document_written_by_the_dumper_is_read_back_unchanged(
     ["1e3", "1e-5", "12e03", "08", "0o8", "0o17", "017", "on", "22:30", "2024-01-01", "1_000", "=", "y", "", "~", "1", "true",
      "\x85x", "a\u2028b", "\ufeffx", "\x7f", "-.0", "\U0001f600", "a\nb", "a: b", 1e-05, 0.0000123, 1e10, 0.5, 3, True],
 )  # fmt: skip
-def test_written_value_is_read_back_unchanged(tmp_path: Path, value: object) -> None:
+def test_unusual_value_written_to_a_yaml_file_is_read_back_unchanged(tmp_path: Path, value: object) -> None:
     document = {"value": value, "list": [value], **({value: "key"} if isinstance(value, str) and value else {})}
     for text in (
         yaml.dump(document, Dumper=files.Dumper),
@@ -223,7 +227,7 @@ def test_written_value_is_read_back_unchanged(tmp_path: Path, value: object) -> 
 
 
 @pytest.mark.parametrize("key", ["a\\nb", "\\ufeff", "\\e[31m", "\\u202e", "x" * 500])
-def test_error_about_any_key_is_one_printable_line(tmp_path: Path, key: str) -> None:
+def test_error_about_a_yaml_key_with_control_characters_is_one_printable_line(tmp_path: Path, key: str) -> None:
     problem = _problem(_write_files(tmp_path, f'config:\n  x:environment:\n    "{key}": on\n'))
     assert problem.isprintable()
     assert len(problem) < 300

@@ -31,7 +31,7 @@ fuzz_settings = settings(
 
 @fuzz_settings
 @given(generator.correct())
-def test_correct_configuration_is_rendered_to_valid_objects(configuration: generator.Configuration) -> None:
+def test_generated_correct_configuration_is_rendered_to_valid_objects(configuration: generator.Configuration) -> None:
     assert problems(configuration) == []
 
 
@@ -45,14 +45,14 @@ def test_mutated_configuration_is_refused_with_a_fix_or_rendered_to_valid_object
 
 @settings(fuzz_settings, max_examples=2 * PROGRAM_RUNS)
 @given(generator.bounded())
-def test_configuration_at_its_limits_is_refused_with_a_fix_or_rendered_to_valid_objects(
+def test_configuration_with_values_at_limits_is_refused_with_a_fix_or_rendered_to_valid_objects(
     configuration: generator.Configuration,
 ) -> None:
     assert problems(configuration) == []
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
-def test_judge_finds_no_problem_in_the_board(stack: str) -> None:
+def test_judge_of_the_fuzz_tests_accepts_all_objects_of_the_example_application(stack: str) -> None:
     assert list(object_problems(first(stack))) == []
 
 
@@ -116,7 +116,7 @@ def manifest(kind: str, name: str = "x", labels: dict[str, str] | None = None, *
         ([manifest("HorizontalPodAutoscaler", spec={"minReplicas": 3, "maxReplicas": 2})], "minReplicas"),
     ],
 )
-def test_judge_finds_invalid_kubernetes_objects(objects: list[dict[str, Any]], problem: str) -> None:
+def test_judge_of_the_fuzz_tests_finds_invalid_kubernetes_objects(objects: list[dict[str, Any]], problem: str) -> None:
     problems = list(judge.kubernetes(objects))
     assert any(problem in line for line in problems) if problem else problems == []
 
@@ -140,13 +140,13 @@ CONTAINER = {"name": "x-t-api", "memory": 64, "cpus": "0.5", "tmpfs": {"/tmp": "
         ({"ports": [{"internal": 80, "external": 80}, {"internal": 81, "external": 80}]}, "published twice"),
     ],
 )
-def test_judge_finds_invalid_docker_resources(changes: dict[str, Any], problem: str) -> None:
+def test_judge_of_the_fuzz_tests_finds_invalid_docker_resources(changes: dict[str, Any], problem: str) -> None:
     problems = list(judge.docker([("Container", CONTAINER | changes)]))
     assert any(problem in line for line in problems) if problem else problems == []
 
 
 @pytest.mark.parametrize("reference", ["x-Api:1", "a..b/x:1", "x:-1", "x/:1", "x@sha256:0"])
-def test_judge_finds_invalid_image_references(reference: str) -> None:
+def test_judge_of_the_fuzz_tests_finds_invalid_image_references(reference: str) -> None:
     assert list(judge.docker([("RemoteImage", {"name": reference})]))
 
 
@@ -154,5 +154,5 @@ def test_judge_finds_invalid_image_references(reference: str) -> None:
     st.sampled_from(["app.x: no path", "app: input should be a valid string; see docs/configuration.md", "Traceback"])
 )
 @settings(max_examples=3)
-def test_judge_finds_error_messages_without_path_or_fix(text: str) -> None:
+def test_judge_of_the_fuzz_tests_finds_error_messages_without_path_or_fix(text: str) -> None:
     assert list(judge.errors(text))

@@ -26,7 +26,7 @@ def test_every_route_has_a_backend_in_both_slots(route: Route, slot: Slot) -> No
     assert "init-addr last,none" in block
 
 
-def test_longest_prefix_wins_and_ends_at_a_segment() -> None:
+def test_gateway_tries_the_longest_path_prefix_first_and_matches_whole_path_segments() -> None:
     rules = [line.strip() for line in CONFIGURATION.splitlines() if "use_backend" in line and "txn.tier" not in line]
     for slot, slot_rules in zip(Slot, (rules[:3], rules[3:]), strict=True):
         slot_condition = f"{{ var(txn.slot) -m str {slot} }}"
@@ -37,7 +37,7 @@ def test_longest_prefix_wins_and_ends_at_a_segment() -> None:
         ]
 
 
-def test_smoke_test_reaches_every_tier_regardless_of_its_paths() -> None:
+def test_smoke_test_reaches_every_tier_through_the_gateway_regardless_of_the_paths_of_the_tier() -> None:
     for route in (API, WEB):
         assert (
             f"set-var(txn.tier) str({route.tier}) if {{ path {readiness(route)} }} {{ var(txn.asked) -m found }}"
@@ -47,7 +47,7 @@ def test_smoke_test_reaches_every_tier_regardless_of_its_paths() -> None:
         assert f"use_backend {route.tier}-green if {{ var(txn.tier) -m str {route.tier} }}" in CONFIGURATION
 
 
-def test_slot_has_the_routes_of_its_own_release() -> None:
+def test_gateway_routes_requests_to_each_slot_by_the_routes_of_the_release_in_this_slot() -> None:
     moved = replace(API, port=9000, prefixes=("/v2",), hidden=("/internal",))
     text = configuration({Slot.BLUE: [API, WEB], Slot.GREEN: [moved, WEB]})
     assert "server-template api 10 api-blue:8000" in text
@@ -57,7 +57,7 @@ def test_slot_has_the_routes_of_its_own_release() -> None:
     assert "if { var(txn.normal) -m beg -- /internal/ } { var(txn.slot) -m str green }" in text
 
 
-def test_port_of_a_tier_routes_every_path_to_this_tier() -> None:
+def test_gateway_port_of_a_tier_routes_every_path_to_this_tier() -> None:
     text = configuration({slot: [API, WEB] for slot in Slot}, ["api"])
     assert "  bind :8082" in text.splitlines() and "bind :8081" not in text
     for slot in Slot:
@@ -65,7 +65,7 @@ def test_port_of_a_tier_routes_every_path_to_this_tier() -> None:
         assert text.index(port_rule) < text.index(f"use_backend web-{slot} if {{ var(txn.slot) -m str {slot} }}")
 
 
-def test_metrics_path_of_a_tier_is_denied() -> None:
+def test_gateway_denies_requests_to_the_metrics_path_of_a_tier() -> None:
     deny_rule = (
         "http-request deny deny_status 404 if { var(txn.normal) -m beg -- /metrics/ } { var(txn.slot) -m str blue }"
     )
@@ -73,7 +73,7 @@ def test_metrics_path_of_a_tier_is_denied() -> None:
     assert CONFIGURATION.index("set-var(txn.normal)") < CONFIGURATION.index(deny_rule)
 
 
-def test_slot_header_accepts_only_blue_and_green() -> None:
+def test_gateway_accepts_only_blue_and_green_in_the_slot_header() -> None:
     assert "if { req.hdr(X-Tiers-Slot) blue green }" in CONFIGURATION
 
 
@@ -82,11 +82,11 @@ def test_gateway_exports_metrics_only_if_enabled() -> None:
     assert "prometheus-exporter" in configuration({Slot.BLUE: [WEB]}, metrics=True)
 
 
-def test_requests_are_retried_on_connection_failures_only() -> None:
+def test_gateway_retries_requests_only_after_connection_failures() -> None:
     assert "retry-on conn-failure\n" in CONFIGURATION
 
 
-def test_cookie_pins_requests_to_the_slot_of_their_page() -> None:
+def test_gateway_routes_requests_with_a_release_cookie_to_the_slot_that_served_the_page() -> None:
     for slot in Slot:
         assert (
             f"set-var(txn.slot) str({slot}) if !{{ var(txn.page) -m found }} {{ req.cook(tiers-release),strcmp(txn.{slot}) eq 0 }}"
@@ -117,7 +117,7 @@ def test_cookie_pins_requests_to_the_slot_of_their_page() -> None:
         "///x//..//./metrics",
     ],
 )
-def test_hidden_path_covers_every_encoding_of_the_path(path: str) -> None:
+def test_hidden_path_matches_every_spelling_of_the_same_path(path: str) -> None:
     assert covers("/metrics", path)
 
 
@@ -125,7 +125,7 @@ def test_hidden_path_covers_every_encoding_of_the_path(path: str) -> None:
     "path",
     ["/metrics-of-2026", "/METRICS", "/x/metrics", "/metrics/../x", "/%256detrics", "/metric", "/metrics%zz", "/"],
 )
-def test_hidden_path_does_not_cover_similar_paths(path: str) -> None:
+def test_hidden_path_does_not_match_similar_paths(path: str) -> None:
     assert not covers("/metrics", path)
 
 
@@ -135,7 +135,7 @@ segments = st.lists(
 
 
 @given(segments)
-def test_normalised_path_is_absolute_without_dots_and_not_longer(parts: list[str]) -> None:
+def test_normalised_path_is_absolute_has_no_dot_segments_and_is_not_longer_than_the_original(parts: list[str]) -> None:
     path = "/" + "/".join(parts)
     result = normalise(path)
     assert result[:1] == result[-1:] == b"/"
@@ -144,7 +144,9 @@ def test_normalised_path_is_absolute_without_dots_and_not_longer(parts: list[str
 
 
 @given(segments, segments)
-def test_root_covers_every_path_and_a_path_covers_its_subpaths(parts: list[str], more: list[str]) -> None:
+def test_hidden_path_matches_all_its_subpaths_and_the_root_matches_every_path(
+    parts: list[str], more: list[str]
+) -> None:
     path, below = "/" + "/".join(parts), [part for part in more if part not in ("..", "%2e", "%2F", "%")]
     assert covers("/", path)
     assert covers(path, "/".join([path, *below])) or "%" in parts[-1:]
@@ -189,7 +191,7 @@ values = st.binary(max_size=40).map(lambda value: value.replace(b"\0", b"")) | s
 
 
 @given(values)
-def test_value_in_the_configuration_is_read_back_unchanged(value: bytes) -> None:
+def test_haproxy_reads_any_quoted_value_in_its_configuration_unchanged(value: bytes) -> None:
     assert split_haproxy_line(f"http-request set-path {word(value)} if x") == [
         b"http-request",
         b"set-path",
@@ -200,18 +202,18 @@ def test_value_in_the_configuration_is_read_back_unchanged(value: bytes) -> None
 
 
 @given(values)
-def test_value_in_a_log_format_contains_no_log_variable(value: bytes) -> None:
+def test_value_in_an_haproxy_log_format_is_never_read_as_a_log_variable(value: bytes) -> None:
     [result] = split_haproxy_line(log_format(value))
     assert result.replace(b"%%", b"").count(b"%") == 0
     assert result.replace(b"%%", b"%") == value
 
 
-def test_value_with_a_nul_byte_is_refused() -> None:
+def test_value_with_a_nul_byte_is_refused_in_the_haproxy_configuration() -> None:
     with pytest.raises(ValueError, match="NUL"):
         word("/a\0b")
 
 
-def test_percent_sign_in_a_readiness_path_is_escaped() -> None:
+def test_percent_sign_in_a_readiness_path_is_escaped_in_the_haproxy_configuration() -> None:
     encoded_route = replace(API, health="/a%20b", hidden=("/m%20n",), prefixes=("/caf%C3%A9",))
     text = configuration({Slot.BLUE: [encoded_route, WEB]})
     assert "http-request set-path /a%%20b if" in text

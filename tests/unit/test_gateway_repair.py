@@ -55,7 +55,9 @@ def test_gateway_of_a_stack_without_a_live_slot_is_not_repaired(monkeypatch: pyt
     assert not gateway.repair(APP, ENVIRONMENT, "dev", Checkpoint)
 
 
-def test_configuration_of_a_restarting_gateway_is_checked_in_another_container(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gateway_repair_checks_the_configuration_of_a_restarting_gateway_in_another_container(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     commands: list[list[str]] = []
 
     def fail(_: object) -> None:
@@ -68,7 +70,7 @@ def test_configuration_of_a_restarting_gateway_is_checked_in_another_container(m
     assert commands == [["haproxy", "-c", "-f", "/var/lib/haproxy/haproxy.cfg"]]
 
 
-def test_failure_of_the_engine_is_reported_and_does_not_stop_the_update(
+def test_docker_failure_during_the_gateway_repair_is_reported_and_does_not_stop_the_update(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object, **__: object) -> None:

@@ -91,12 +91,12 @@ def _cases(rules: list[tuple[Callable[[object], str], list[str]]]) -> list[tuple
 
 
 @pytest.mark.parametrize(("check", "text"), _cases(ACCEPTED))
-def test_valid_value_is_returned_unchanged(check: Callable[[object], str], text: str) -> None:
+def test_value_in_a_valid_format_is_returned_unchanged(check: Callable[[object], str], text: str) -> None:
     assert check(text) == text
 
 
 @pytest.mark.parametrize(("check", "text"), _cases(REFUSED))
-def test_invalid_value_is_refused_with_a_fix(check: Callable[[object], str], text: str) -> None:
+def test_value_in_an_invalid_format_is_refused_with_a_fix(check: Callable[[object], str], text: str) -> None:
     with pytest.raises(RefusalError) as error:
         check(text)
     assert error.value.wrong
@@ -109,7 +109,9 @@ def test_invalid_value_is_refused_with_a_fix(check: Callable[[object], str], tex
     st.sampled_from([check for check, _ in ACCEPTED]),
     st.text(max_size=30) | st.none() | st.integers() | st.lists(st.text()),
 )
-def test_any_value_is_returned_or_refused(check: Callable[[object], str], value: object) -> None:
+def test_format_check_returns_or_refuses_any_value_and_never_crashes(
+    check: Callable[[object], str], value: object
+) -> None:
     try:
         assert check(value) == value or check is grammar.cron
     except RefusalError as error:
@@ -121,7 +123,7 @@ PARTS = st.sampled_from(["*", "*/2", "1", "0", "5-9", "9-5", "1-31", "31", "30",
 
 
 @given(st.tuples(PARTS, PARTS, PARTS, PARTS, PARTS))
-def test_accepted_schedule_has_an_existing_day_and_no_descending_range(fields: tuple[str, ...]) -> None:
+def test_accepted_cron_schedule_has_an_existing_day_and_no_descending_range(fields: tuple[str, ...]) -> None:
     text = " ".join(fields)
     try:
         grammar.cron(text)
@@ -141,7 +143,7 @@ def test_accepted_schedule_has_an_existing_day_and_no_descending_range(fields: t
         (grammar.route_host, "*.Shop.test", "'*.Shop.test' has capitals; write it in lower case"),
     ],
 )  # fmt: skip
-def test_error_of_an_invalid_address_names_the_wrong_part(
+def test_error_about_an_invalid_url_or_host_names_the_wrong_part_and_the_fix(
     check: Callable[[object], str], text: str, message: str
 ) -> None:
     with pytest.raises(RefusalError) as error:

@@ -124,7 +124,9 @@ def deploy_change(stack: str, change: Change, protect_data: bool = False) -> tup
 
 
 @pytest.mark.parametrize(("stack", "change", "message"), CASES)
-def test_data_loss_is_refused_before_any_registration(stack: str, change: Change, message: str) -> None:
+def test_plan_that_loses_data_is_refused_before_any_resource_is_registered(
+    stack: str, change: Change, message: str
+) -> None:
     registrations, lines = deploy_change(stack, change)
     assert any(message in line for line in lines), lines
     assert all(line.endswith("To update anyway: `make up FORCE=data` (TIERS_FORCE=data)") for line in lines)
@@ -142,7 +144,9 @@ def test_force_allows_loss_of_unprotected_data(
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
-def test_protected_data_must_be_unprotected_before_it_is_removed(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removal_of_protected_data_is_refused_until_the_protection_is_removed(
+    stack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TIERS_FORCE", "data")
     registrations, [line] = deploy_change(stack, remove_tier("cache"), protect_data=True)
     assert "set environment.protect_data: false, `make up`, then `make up FORCE=data`" in line
@@ -156,7 +160,9 @@ def test_protected_data_must_be_unprotected_before_it_is_removed(stack: str, mon
 
 
 @pytest.mark.parametrize("forced", ["", "data"])
-def test_smaller_storage_is_refused_even_if_forced(forced: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smaller_storage_of_a_data_volume_is_refused_even_if_forced(
+    forced: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TIERS_FORCE", forced)
     registrations, [line] = deploy_change("staging", set_tier("database", storage="1Gi"))
     assert line.startswith("environment.tiers.database.storage: the claim has 2Gi and can't shrink to 1Gi")
@@ -164,7 +170,7 @@ def test_smaller_storage_is_refused_even_if_forced(forced: str, monkeypatch: pyt
     assert not [entry for entry in registrations if entry.custom]
 
 
-def test_larger_storage_is_applied_in_place() -> None:
+def test_larger_storage_of_a_data_volume_is_applied_without_a_replacement() -> None:
     registrations, lines = deploy_change("staging", set_tier("database", storage="3Gi"))
     assert not lines
     [claim] = [
@@ -177,7 +183,7 @@ def test_larger_storage_is_applied_in_place() -> None:
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
-def test_ordinary_release_is_not_refused_by_the_guard(stack: str) -> None:
+def test_data_loss_guard_accepts_a_release_that_changes_only_the_version(stack: str) -> None:
     app, env = project() | {"version": "2.0.0"}, environment(stack)
     assert deploy(app, env, export=exported(first(stack)), stack=stack).release
 
@@ -190,7 +196,7 @@ def test_renamed_stack_is_refused_because_its_data_has_the_old_name() -> None:
         deploy(export=before, stack="test", env=environment("dev"))
 
 
-def test_volume_that_every_update_fills_is_not_guarded() -> None:
+def test_data_loss_guard_ignores_volumes_that_every_update_fills_again() -> None:
     app = project()
     app["database"]["init"] = ["tests/unit/made.sql"]
     deployed = deploy(app)
@@ -210,12 +216,12 @@ def test_volume_that_every_update_fills_is_not_guarded() -> None:
         (None, None),
     ],
 )
-def test_major_version_is_read_from_the_image_tag(image: str | None, major: int | None) -> None:
+def test_postgresql_major_version_is_read_from_the_image_tag(image: str | None, major: int | None) -> None:
     assert guard.major(image) == major
 
 
 @given(st.integers(1, 2**45), st.integers(1, 2**45))
-def test_volume_claim_is_refused_only_if_it_shrinks(old_size: int, new_size: int) -> None:
+def test_new_size_of_a_volume_claim_is_refused_only_if_smaller_than_the_old_size(old_size: int, new_size: int) -> None:
     store = guard.Store(type=CLAIM, address="board/database-data", size=old_size, tier="database")
     desired = guard.Store(type=CLAIM, address="board/database-data", size=new_size, tier="database")
     losses = list(guard.losses({"database-data": store}, {"database-data": desired}, *loaded_staging()))
@@ -235,7 +241,7 @@ def with_ha(tier: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return app, env
 
 
-def test_cache_ha_is_added_without_force_and_removed_only_by_force() -> None:
+def test_setting_ha_of_the_cache_is_added_without_force_and_removed_only_by_force() -> None:
     ha_checkpoint = exported(deploy(*with_ha("cache"), export=first_checkpoint("staging"), stack="staging"))
     stores = guard.stored_data(parse(ha_checkpoint))
     assert {name for name in stores if name.startswith("cache")} == {"cache-data", "cache-data-1", "cache-data-2"}
@@ -284,7 +290,7 @@ def test_backup_volume_that_shrinks_or_disappears_is_refused_without_force(stack
         deploy(app, env, export=deployed, stack=stack, secrets=secrets)
 
 
-def test_monitoring_data_is_not_guarded() -> None:
+def test_data_loss_guard_ignores_the_data_of_prometheus() -> None:
     app, env = app_and_environment("dev")
     monitored = exported(deploy(app, env | {"monitoring": True}))
     assert set(guard.stored_data(parse(monitored))) == {"database-data", "cache-data", "uploads"}

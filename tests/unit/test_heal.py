@@ -41,7 +41,10 @@ def commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def running_workloads(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], tuple[int, int]]:
-    """Mock the running workloads. Return (slot, tier) → (ready, expected replicas), which is empty until a test adds workloads."""
+    """Mock the running workloads of the platform, and return the mapping in which a test adds workloads.
+
+    The mapping is (slot, tier) → (ready replicas, expected replicas).
+    """
     workloads: dict[tuple[str, str], tuple[int, int]] = {}
     app = load_app(project())
     monkeypatch.setattr(heal, "load", lambda stack: (app, load_environment(environment(), app)))
@@ -50,7 +53,7 @@ def running_workloads(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], 
 
 
 @pytest.mark.parametrize(("force", "is_removed"), [("", False), ("contract", False), ("state", True)])
-def test_running_objects_of_an_empty_state_are_removed_only_by_force(
+def test_make_heal_removes_running_objects_only_by_force_if_the_pulumi_state_is_empty(
     force: str,
     is_removed: bool,
     running_workloads: dict[Any, Any],
@@ -85,7 +88,7 @@ def write_lock(backend: Path, **lock_fields: Any) -> None:
     (folder / "1.json").write_text(json.dumps(content | lock_fields))
 
 
-def test_healthy_stack_is_not_changed(commands_run: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_heal_changes_nothing_in_a_healthy_stack(commands_run: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heal, "state", lambda stack: {"deployment": {"resources": []}})
     monkeypatch.setattr(heal, "last_update", lambda stack: {})
     heal.main("dev")
@@ -95,7 +98,7 @@ def test_healthy_stack_is_not_changed(commands_run: list[str], monkeypatch: pyte
 @pytest.mark.parametrize(
     ("last", "failed"), [({}, False), ({"result": "succeeded"}, False), ({"result": "failed"}, True)]
 )
-def test_unknown_objects_are_removed_only_after_a_failed_update(
+def test_make_heal_removes_objects_that_the_state_lacks_only_after_a_failed_update(
     last: dict[str, str], failed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Check that `make heal` uses the result of the last update, because the state does not show every failure.
@@ -114,7 +117,7 @@ def test_unknown_objects_are_removed_only_after_a_failed_update(
     assert ("removed board-dev-blue-api-1, which is not in the checkpoint" in capsys.readouterr().out) == failed
 
 
-def test_lock_of_a_dead_engine_is_cleared(commands_run: list[str], tmp_path: Path) -> None:
+def test_make_heal_clears_the_state_lock_of_a_dead_pulumi_process(commands_run: list[str], tmp_path: Path) -> None:
     write_lock(tmp_path)
     assert heal.unlock("dev")
     assert commands_run[-1] == "cancel --yes --stack dev"
@@ -127,7 +130,7 @@ def test_lock_of_a_dead_engine_is_cleared(commands_run: list[str], tmp_path: Pat
         ({"pid": os.getppid()}, "is being updated by me@"),
     ],
 )
-def test_lock_of_another_host_or_running_update_is_kept(
+def test_make_heal_keeps_the_state_lock_of_another_host_or_of_a_running_update(
     commands_run: list[str], tmp_path: Path, lock_fields: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heal, "_command_line", lambda process: ["pulumi", "up"])
@@ -137,7 +140,7 @@ def test_lock_of_another_host_or_running_update_is_kept(
     assert "cancel" not in " ".join(commands_run)
 
 
-def test_lock_is_cleared_if_another_program_has_its_process_id(
+def test_make_heal_clears_a_state_lock_if_its_process_id_belongs_to_another_program(
     commands_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heal, "_command_line", lambda process: ["/usr/bin/editor"])
@@ -145,7 +148,7 @@ def test_lock_is_cleared_if_another_program_has_its_process_id(
     assert heal.unlock("dev")
 
 
-def test_empty_attributes_file_of_a_checkpoint_is_removed(commands_run: list[str], tmp_path: Path) -> None:
+def test_make_heal_removes_an_empty_attributes_file_of_a_checkpoint(commands_run: list[str], tmp_path: Path) -> None:
     write_lock(tmp_path)
     folder = tmp_path / ".pulumi/stacks/board"
     folder.mkdir(parents=True)
@@ -160,7 +163,9 @@ def test_empty_attributes_file_of_a_checkpoint_is_removed(commands_run: list[str
     assert {file.name for file in folder.iterdir()} == {"dev.json", "dev.json.bak.attrs", "prod.json.attrs"}
 
 
-def test_only_providers_without_a_living_engine_are_orphans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_provider_processes_without_a_running_pulumi_engine_are_orphans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as engine, socket.socket() as closed:
         engine.bind(("127.0.0.1", 0))
         engine.listen()
@@ -231,7 +236,7 @@ def set_inventory(monkeypatch: pytest.MonkeyPatch, *keys: str, **more: Any) -> N
     monkeypatch.setattr(heal, "look", lambda location, left: Inventory(keys=frozenset(keys), **more))
 
 
-def test_state_without_missing_objects_is_not_changed(
+def test_make_heal_does_not_change_the_state_if_all_objects_exist(
     monkeypatch: pytest.MonkeyPatch, imported_states: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_inventory(monkeypatch, "container 1", "volume board-dev-database-data")
@@ -240,7 +245,7 @@ def test_state_without_missing_objects_is_not_changed(
     assert capsys.readouterr().out == ""
 
 
-def test_stopped_container_is_started_and_stays_in_the_state(
+def test_make_heal_starts_a_stopped_container_and_keeps_the_container_in_the_state(
     monkeypatch: pytest.MonkeyPatch, imported_states: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_inventory(monkeypatch, "container 1", "volume board-dev-database-data", stopped={"container 1": "exited"})
@@ -253,7 +258,7 @@ def test_stopped_container_is_started_and_stays_in_the_state(
     assert "started board-dev-gateway, which was stopped" in capsys.readouterr().out
 
 
-def test_container_that_cannot_start_is_removed_from_the_state(
+def test_make_heal_removes_a_container_from_the_state_if_the_container_can_not_be_started(
     monkeypatch: pytest.MonkeyPatch, imported_states: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_inventory(monkeypatch, "container 1", "volume board-dev-database-data", stopped={"container 1": "exited"})
@@ -266,7 +271,7 @@ def test_container_that_cannot_start_is_removed_from_the_state(
 
 
 @pytest.mark.parametrize("force", ["", "data"])
-def test_lost_protected_data_is_removed_from_the_state_only_by_force(
+def test_make_heal_removes_lost_protected_data_from_the_state_only_by_force(
     force: str,
     monkeypatch: pytest.MonkeyPatch,
     imported_states: list[dict[str, Any]],
@@ -284,7 +289,7 @@ def test_lost_protected_data_is_removed_from_the_state_only_by_force(
         assert not imported_states
 
 
-def test_healing_is_refused_if_the_engine_has_no_object_of_the_stack(
+def test_make_heal_is_refused_if_the_docker_engine_has_no_object_of_the_stack(
     monkeypatch: pytest.MonkeyPatch, imported_states: list[dict[str, Any]]
 ) -> None:
     set_inventory(monkeypatch)
@@ -293,7 +298,7 @@ def test_healing_is_refused_if_the_engine_has_no_object_of_the_stack(
     assert not imported_states
 
 
-def test_state_is_not_changed_if_the_engine_does_not_answer(
+def test_make_heal_does_not_change_the_state_if_the_docker_engine_does_not_answer(
     monkeypatch: pytest.MonkeyPatch, imported_states: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def look(location: object, left: object) -> Inventory:

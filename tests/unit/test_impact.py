@@ -19,7 +19,10 @@ PATHS = ["/.gateway/api"]
 
 @contextmanager
 def gateway(status: int, slot: str = "blue", api: int = 200) -> Generator[str]:
-    """Yield the URL of a mock gateway. The argument `api` is the status code of its answers for PATHS, and `status` for all other paths."""
+    """Start a mock gateway and yield its URL.
+
+    The mock answers PATHS with status code `api`, and all other paths with `status`.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -37,7 +40,7 @@ def gateway(status: int, slot: str = "blue", api: int = 200) -> Generator[str]:
         server.shutdown()
 
 
-def test_live_slot_that_answers_is_reported_as_not_touched() -> None:
+def test_failed_update_reports_that_the_live_slot_was_not_changed_if_the_slot_answers() -> None:
     with gateway(200) as url:
         assert (
             impact.describe(Slot.BLUE, url, PATHS, lambda: False) == "the live slot was not changed: blue answers 200"
@@ -53,12 +56,14 @@ def test_live_slot_that_answers_is_reported_as_not_touched() -> None:
         (200, "green", 200, "users get responses from slot green, but slot blue was live"),
     ],
 )
-def test_failing_live_slot_is_reported_with_its_answer(status: int, slot: str, api: int, message: str) -> None:
+def test_failed_update_reports_the_wrong_response_of_the_live_slot(
+    status: int, slot: str, api: int, message: str
+) -> None:
     with gateway(status, slot, api) as url:
         assert impact.describe(Slot.BLUE, url, PATHS, lambda: True) == message
 
 
-def test_unreachable_gateway_falls_back_to_readiness_on_the_platform() -> None:
+def test_failed_update_reports_the_readiness_of_the_live_slot_if_the_gateway_is_unreachable() -> None:
     with gateway(200) as url:
         pass
     ready = impact.describe(Slot.BLUE, url, PATHS, lambda: True)
@@ -72,7 +77,7 @@ def test_unreachable_gateway_falls_back_to_readiness_on_the_platform() -> None:
     assert impact.describe(Slot.BLUE, url, PATHS, raise_error).startswith("the live slot (blue) could not be probed")
 
 
-def test_failed_first_release_reports_that_nothing_was_live() -> None:
+def test_failed_first_release_reports_that_no_slot_was_live() -> None:
     assert impact.describe(None, "http://127.0.0.1:9", PATHS, lambda: True) == "no slot was live before"
 
 

@@ -52,7 +52,7 @@ def notes_of(result: Conversion, kind: Kind | None = None) -> list[str]:
 
 @pytest.mark.parametrize("name", FILES)
 class TestEveryFile:
-    def test_imported_configuration_is_valid(self, name: str) -> None:
+    def test_configuration_imported_from_a_compose_file_is_valid(self, name: str) -> None:
         result = import_file(compose_file(name))
         app = load_app(result.app)
         load_environment(result.environment, app)
@@ -61,17 +61,19 @@ class TestEveryFile:
             "database-password"  # The board's secrets are not imported. A note names the folder of the secrets.
         }
 
-    def test_import_writes_a_note_for_every_service(self, name: str) -> None:
+    def test_compose_import_writes_a_note_for_every_service(self, name: str) -> None:
         result = import_file(compose_file(name))
         services_with_notes = {note.path.split(".")[1] for note in result.notes if note.path.startswith("services.")}
         assert set(compose_file(name)["services"]) <= services_with_notes
 
-    def test_imported_files_and_notes_contain_no_secret(self, name: str) -> None:
+    def test_files_and_notes_of_a_compose_import_contain_no_secret(self, name: str) -> None:
         result = import_file(compose_file(name))
         output = repr(result) + "\n".join(note_lines(result.notes)) + yaml.safe_dump([result.app, result.environment])
         assert not [word for word in {*WORDS_OF_SECRETS[name], GENERATED_PASSWORD} if word in output]
 
-    def test_formats_of_compose_1_and_2_give_the_same_result(self, name: str) -> None:
+    def test_compose_file_in_the_output_format_of_compose_1_or_2_is_imported_with_the_same_result(
+        self, name: str
+    ) -> None:
         assert import_file(compose_2_format(compose_file(name))) == import_file(compose_file(name))
 
 
@@ -107,7 +109,7 @@ def _long_volume(text: str) -> dict[str, Any]:
 
 
 class TestTierOfAService:
-    def test_web_api_database_and_cache_are_recognised(self) -> None:
+    def test_compose_services_are_recognised_as_web_api_database_and_cache(self) -> None:
         result = import_file(compose_file("classic"))
         assert list(result.app)[2:] == ["web", "api", "database", "cache"]
         assert result.app["web"]["build"] == "../../../compose/classic/frontend"
@@ -115,7 +117,7 @@ class TestTierOfAService:
         assert result.app["database"] == {"image": "postgres:15-bookworm", "name": "todo_db", "user": "todo"}
         assert result.environment["gateway"] == {"port": 3000, "ports": {"api": 8000}}
 
-    def test_service_with_the_build_of_the_api_and_another_command_becomes_the_worker(self) -> None:
+    def test_compose_service_with_the_build_of_the_api_and_another_command_becomes_the_worker(self) -> None:
         service = {"image": "acme/shop:1", "command": "consume"}
         result = import_service(
             {"image": "acme/shop:1", "ports": ["8000:8000"]}, background=service | {"build": "/srv/shop"}
@@ -132,7 +134,7 @@ class TestTierOfAService:
         assert result.app["worker"]["command"] == ["x"]
         assert "services.other: it is the worker, because it has no port" in "\n".join(notes_of(result, Kind.ASSUMED))
 
-    def test_service_named_web_with_a_database_variable_becomes_the_api(self) -> None:
+    def test_compose_service_named_web_with_a_database_variable_becomes_the_api(self) -> None:
         result = import_file(
             {
                 "services": {
@@ -145,13 +147,13 @@ class TestTierOfAService:
         assert (result.app["api"]["port"], result.app["web"]["port"]) == (8000, 3000)
         assert result.app["api"]["needs"] == ["database"]
 
-    def test_scheduler_beside_a_worker_is_left_out_because_it_must_not_run_twice(self) -> None:
+    def test_compose_service_of_a_scheduler_is_not_imported_and_gets_a_note(self) -> None:
         result = import_file(compose_file("anchors"))
         [note] = [line for line in notes_of(result, Kind.UNCONVERTED) if line.startswith("services.celery-beat: ")]
         assert "it looks like a scheduler, which must not run twice" in note
         assert "services" not in result.app
 
-    def test_each_further_worker_and_listening_service_becomes_a_service_of_its_tier(self) -> None:
+    def test_compose_service_that_is_a_second_worker_or_listens_becomes_a_further_service(self) -> None:
         broker = {"CELERY_BROKER_URL": "redis://redis:6379/0", "THUMBS": "http://thumbs:9000"}
         result = import_file(
             {
@@ -187,7 +189,7 @@ class TestTierOfAService:
         assert environment.tier_settings("worker-mail").replicas == 2
         assert not [line for line in notes_of(result) if "application of its own" in line]
 
-    def test_services_that_connect_to_each_other_are_imported_with_one_direction_and_a_note(self) -> None:
+    def test_compose_services_that_connect_to_each_other_are_imported_with_one_direction_and_a_note(self) -> None:
         result = import_service(
             {"ports": ["8000:8000"], "environment": {"FEED": "http://feed_api:4000"}},
             feed_api={"image": "me/feed:1", "ports": ["4000:4000"], "environment": {"MAIN": "http://api:8000"}},
@@ -199,7 +201,7 @@ class TestTierOfAService:
             for line in notes_of(result, Kind.UNCONVERTED)
         )
 
-    def test_proxy_service_is_replaced_by_the_gateway(self) -> None:
+    def test_compose_service_of_a_proxy_is_replaced_by_the_gateway(self) -> None:
         for file, proxy in (("anchors", "nginx"), ("envfile", "caddy"), ("profiles", "traefik"), ("board", "gateway")):
             assert any(
                 line.startswith(f"services.{proxy}: the gateway replaces this proxy")
@@ -207,7 +209,7 @@ class TestTierOfAService:
             )
         assert import_file(compose_file("anchors")).environment["gateway"] == {"port": 80}
 
-    def test_nginx_as_the_only_service_becomes_the_web_tier(self) -> None:
+    def test_compose_service_of_nginx_becomes_the_web_tier_if_no_other_service_exists(self) -> None:
         result = import_file({"services": {"site": {"image": "nginx:1.27", "ports": ["80:80"]}}})
         assert result.app["web"] == {"image": "nginx:1.27", "port": 8080, "health": "/"}
         assert (
@@ -215,7 +217,7 @@ class TestTierOfAService:
             in notes_of(result)
         )
 
-    def test_service_of_a_profile_is_imported_only_with_the_profile(self) -> None:
+    def test_compose_service_with_a_profile_is_imported_only_if_the_profile_is_selected(self) -> None:
         result_without_profile, result = (
             import_file(compose_file("profiles")),
             import_file(compose_file("profiles"), "jobs"),
@@ -228,26 +230,26 @@ class TestTierOfAService:
         assert result.app["worker"]["command"] == ["python", "-m", "maps.worker"]
         assert result.app["worker"]["alive"] == ["python", "-m", "maps.alive"]
 
-    def test_file_without_web_and_api_is_refused(self) -> None:
+    def test_compose_file_with_neither_a_web_nor_an_api_service_is_refused(self) -> None:
         with pytest.raises(RunError, match="no service is a web or an api"):
             import_file({"services": {"db": {"image": "postgres:15"}}})
 
 
 class TestSteps:
-    def test_commands_before_the_server_become_migration_and_tasks(self) -> None:
+    def test_commands_before_the_server_in_a_compose_command_become_migration_and_tasks(self) -> None:
         web = import_file(compose_file("anchors")).app["web"]
         assert web["migrate"] == {"command": ["python", "manage.py", "migrate", "--noinput"]}
         assert web["tasks"] == {"collectstatic": {"command": ["python", "manage.py", "collectstatic", "--noinput"]}}
         assert web["command"][0] == "gunicorn"
 
-    def test_shell_is_kept_only_for_commands_that_need_it(self) -> None:
+    def test_imported_command_keeps_its_shell_only_if_the_command_needs_a_shell(self) -> None:
         result = import_service(
             {"command": ["sh", "-c", "alembic upgrade head && exec serve --port $$PORT"], "ports": ["9000:9000"]}
         )
         assert result.app["api"]["migrate"] == {"command": ["alembic", "upgrade", "head"]}
         assert result.app["api"]["command"] == ["sh", "-c", "serve --port $PORT"]
 
-    def test_one_shot_services_become_migration_and_seed(self) -> None:
+    def test_one_shot_compose_services_become_migration_and_seed(self) -> None:
         api = import_file(compose_file("board")).app["api"]
         assert api["migrate"]["command"][-3:] == ["alembic", "upgrade", "head"]
         assert api["seed"]["command"][-1] == "board.seed"
@@ -256,7 +258,7 @@ class TestSteps:
             notes_of(import_file(compose_file("board")))
         )
 
-    def test_development_command_and_source_mounts_become_the_setting_reload(self) -> None:
+    def test_development_command_and_source_mounts_in_a_compose_file_become_the_setting_reload(self) -> None:
         api = import_file(compose_file("envfile")).app["api"]
         assert api["reload"]["command"] == ["npm", "run", "dev"]
         assert list(api["reload"]["mounts"].values()) == ["/app/src"]
@@ -265,44 +267,44 @@ class TestSteps:
 
 
 class TestSettings:
-    def test_secrets_are_referenced_by_name(self) -> None:
+    def test_imported_configuration_references_secrets_by_name(self) -> None:
         result = import_file(compose_file("envfile"))
         assert result.app["api"]["secrets"] == ["amqp-url", "database-url", "postgres-password", "stripe-api-key"]
         assert result.secrets["database-url"] == "postgres://shop:shop@database:5432/shop"
         assert result.secrets["database-password"] == "shop"
         assert "services.server.environment.SESSION_SECRET: it is empty" in "\n".join(notes_of(result))
 
-    def test_cache_url_contains_the_cache_password(self) -> None:
+    def test_imported_cache_url_contains_the_cache_password(self) -> None:
         assert (
             import_file(compose_file("classic")).secrets["redis-url"] == f"redis://:{GENERATED_PASSWORD}@cache:6379/0"
         )
 
-    def test_two_values_of_one_variable_become_two_secrets(self) -> None:
+    def test_secret_variable_with_different_values_in_two_compose_services_becomes_two_secrets(self) -> None:
         other = {"image": "acme/api:1.2", "command": "work", "environment": {"TOKEN": "b"}}
         result = import_service({"ports": ["8000:8000"], "environment": {"TOKEN": "a"}}, worker=other)
         assert (result.app["api"]["secrets"], result.app["worker"]["secrets"]) == (["token"], ["worker-token"])
         assert result.secrets == {"token": "a", "worker-token": "b"}
 
-    def test_secret_files_keep_their_names(self) -> None:
+    def test_secret_files_of_a_compose_file_are_imported_as_secrets_with_the_same_names(self) -> None:
         result = import_file(compose_file("profiles"))
         assert result.app["database"]["password"] == "db-password"
         assert result.files == {"db-password": "/srv/compose/profiles/secrets/db_password.txt"}
         assert result.app["api"]["secrets"] == ["mapbox-token"]
 
-    def test_service_host_names_become_tier_names(self) -> None:
+    def test_names_of_compose_services_in_variables_are_replaced_by_tier_names(self) -> None:
         env = import_file(compose_file("profiles")).environment["tiers"]["api"]["env"]
         assert env == {"DB_HOST": "database", "CACHE_ADDRESS": "cache:6379"}
 
     @pytest.mark.parametrize("value", ["redis://elsewhere:6379", "s3://cache-bucket/x", "redis"])
-    def test_host_names_of_other_servers_are_kept(self, value: str) -> None:
+    def test_host_names_of_external_servers_in_compose_variables_are_kept(self, value: str) -> None:
         result = import_service({"ports": ["8000:8000"], "environment": {"PLACE": value}}, cache={"image": "redis:7"})
         assert result.app["api"]["env"] == {"PLACE": value}
 
-    def test_variables_with_a_public_prefix_are_not_secrets(self) -> None:
+    def test_compose_variables_with_a_public_prefix_are_not_imported_as_secrets(self) -> None:
         result = import_service({"ports": ["8000:8000"], "environment": {"VITE_MAP_KEY": "open"}})
         assert result.app["api"]["env"] == {"VITE_MAP_KEY": "open"}
 
-    def test_variable_with_the_address_of_the_api_gets_a_note(self) -> None:
+    def test_compose_variable_with_the_address_of_the_api_gets_a_note(self) -> None:
         web = {"build": "/srv/web", "ports": ["8080:8080"], "environment": {"BACKEND": "http://api:8000/v1"}}
         result = import_service({"ports": ["8000:8000"]}, web=web)
         assert "env" not in result.app["web"]
@@ -313,7 +315,7 @@ class TestSettings:
 
 
 class TestOtherSettings:
-    def test_resource_limits_and_replicas_are_imported(self) -> None:
+    def test_resource_limits_and_replicas_of_compose_services_are_imported(self) -> None:
         tiers = import_file(compose_file("profiles")).environment["tiers"]
         assert tiers["database"] == {"cpu": 2.0, "memory": "1Gi"}
         assert {key: tiers["api"][key] for key in ("replicas", "cpu", "memory")} == {
@@ -334,7 +336,7 @@ class TestOtherSettings:
             (["NONE"], "/health"),
         ],
     )
-    def test_health_path_is_read_from_the_health_check(self, check: Any, path: str) -> None:
+    def test_health_path_is_read_from_the_health_check_of_a_compose_service(self, check: Any, path: str) -> None:
         assert import_service({"ports": ["8000:8000"], "healthcheck": {"test": check}}).app["api"]["health"] == path
 
     @pytest.mark.parametrize(
@@ -349,24 +351,26 @@ class TestOtherSettings:
             ({}, 8000),
         ],
     )
-    def test_port_is_read_from_ports_health_check_variable_or_command(self, service: dict[str, Any], port: int) -> None:
+    def test_port_of_a_compose_service_is_read_from_ports_health_check_variable_or_command(
+        self, service: dict[str, Any], port: int
+    ) -> None:
         assert import_service(service).app["api"]["port"] == port
 
-    def test_database_with_an_alpine_image_has_uid_70(self) -> None:
+    def test_imported_database_with_an_alpine_image_has_uid_70(self) -> None:
         assert import_file(compose_file("anchors")).app["database"]["uid"] == 70
 
-    def test_volumes_with_the_same_name_are_shared(self) -> None:
+    def test_compose_volume_that_two_services_mount_is_imported_as_a_shared_volume(self) -> None:
         app = import_file(compose_file("anchors")).app
         assert app["web"]["volumes"] == {"media": "/app/media", "static": "/app/static"}
         assert app["worker"]["volumes"] == {"media": "/app/media"}
 
-    def test_sql_files_of_the_database_become_the_setting_init(self) -> None:
+    def test_sql_files_of_the_compose_database_service_become_the_setting_init(self) -> None:
         assert import_file(compose_file("envfile")).app["database"]["init"] == [
             "../../../compose/envfile/db/schema.sql"
         ]
         assert any("list the SQL files of" in line for line in notes_of(import_file(compose_file("anchors"))))
 
-    def test_unsupported_setting_gets_a_note_with_its_path(self) -> None:
+    def test_unsupported_compose_setting_gets_a_note_with_the_path_of_the_setting(self) -> None:
         notes = notes_of(import_file(compose_file("profiles")), Kind.UNCONVERTED)
         for path in ("privileged", "cap_add", "labels", "deploy.resources.reservations"):
             assert any(line.startswith(f"services.api.{path}: ") for line in notes), path
@@ -375,9 +379,9 @@ class TestOtherSettings:
             for line in notes_of(import_service({"blkio_config": {}, "expose": [80]}))
         )
 
-    def test_stop_grace_period_becomes_stop_within(self) -> None:
+    def test_compose_stop_grace_period_becomes_the_setting_stop_within(self) -> None:
         assert import_file(compose_file("anchors")).app["web"]["stop_within"] == "90s"
 
-    def test_notes_are_grouped_with_required_work_first(self) -> None:
+    def test_notes_of_a_compose_import_are_grouped_and_begin_with_required_work(self) -> None:
         headings = [line for line in note_lines(import_file(compose_file("classic")).notes) if re.match(r"\n", line)]
         assert headings == [f"\n{kind}" for kind in Kind]

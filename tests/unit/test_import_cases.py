@@ -1,4 +1,6 @@
-"""Tests of Compose files that an earlier import converted wrongly. Each folder in tests/cases/import/ has a file and the expected result.
+"""Tests of Compose files that an earlier import converted wrongly.
+
+Each folder in tests/cases/import/ has a Compose file and the expected result.
 
 The file `expected.yml` has `app`, `environment` and `secrets` as the import writes them, and `notes`, all notes that require an action. For a refused file
 it has only `error`.
@@ -56,7 +58,7 @@ def result_of(case: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", NAMES)
-def test_compose_file_is_imported_as_expected(case: str) -> None:
+def test_compose_case_is_imported_or_refused_with_the_expected_result(case: str) -> None:
     assert result_of(case) == yaml.safe_load((CASES / case / "expected.yml").read_text())
 
 
@@ -64,7 +66,7 @@ def test_compose_file_is_imported_as_expected(case: str) -> None:
     "case",
     [name for name in NAMES if not (CASES / name / "expected.yml").read_text().startswith("error")],
 )
-def test_imported_configuration_is_valid(case: str) -> None:
+def test_configuration_imported_from_a_compose_case_is_valid(case: str) -> None:
     result = imported(case)
     load_environment(result.environment, load_app(result.app))
 
@@ -86,12 +88,14 @@ def test_imported_configuration_is_valid(case: str) -> None:
         ("API", "http://db.example.com/db", "http://db.example.com/db"),
     ],
 )
-def test_only_a_host_in_a_value_is_renamed(key: str, value: str, renamed: str) -> None:
+def test_service_name_in_a_compose_variable_is_replaced_only_where_the_name_is_a_host(
+    key: str, value: str, renamed: str
+) -> None:
     assert with_host(key, value, "db", "database") == renamed
     assert ("db" in {match[1] for match in hosts(key, value)}) == (value != renamed)
 
 
-def test_profiles_come_from_the_variable_or_else_from_the_env_file(tmp_path: Path) -> None:
+def test_compose_profiles_are_read_from_the_environment_variable_or_else_from_the_env_file(tmp_path: Path) -> None:
     assert selected_profiles(tmp_path, {}) == []
     (tmp_path / ".env").write_text("A=1\nCOMPOSE_PROFILES='web, data' # both\nB=COMPOSE_PROFILES=x\n")
     assert selected_profiles(tmp_path, {}) == ["web", "data"]

@@ -42,7 +42,7 @@ CONTAINERS = DEPLOYED.of_type(CONTAINER)
 LONG_RUNNING = [entry for entry in CONTAINERS if invariants.is_long_running(entry)]
 
 
-def test_deployment_has_all_tiers_and_replicas() -> None:
+def test_deployment_that_these_tests_check_has_all_tiers_and_replicas() -> None:
     tiers = {entry.labels.get("tiers.tier") for entry in LONG_RUNNING}
     assert tiers >= {"web", "api", "worker", "database", "cache"}
     assert {entry.name for entry in LONG_RUNNING} >= {"gateway", "blue-api-3", "blue-worker-2", "database-1", "cache-1"}
@@ -53,15 +53,15 @@ def test_deployment_has_all_tiers_and_replicas() -> None:
     list(invariants.cases(DEPLOYED)),
     ids=lambda value: value.name if isinstance(value, Registered) else value.__name__,
 )
-def test_resource_satisfies_the_invariant(check: invariants.Check, entry: Registered) -> None:
+def test_docker_resource_satisfies_the_invariant(check: invariants.Check, entry: Registered) -> None:
     check(entry)
 
 
-def test_no_secret_is_in_a_plain_input() -> None:
+def test_no_secret_value_is_in_a_plain_text_input_of_a_resource() -> None:
     invariants.no_secret_is_in_a_plain_input(DEPLOYED, (SECRETS | OTHER_SECRETS).values())
 
 
-def test_every_secret_is_a_file_and_encrypted_in_the_state() -> None:
+def test_every_secret_is_mounted_as_a_file_and_encrypted_in_the_state() -> None:
     invariants.every_secret_is_a_file_and_encrypted_in_the_state(DEPLOYED, SECRETS | OTHER_SECRETS)
 
 
@@ -86,12 +86,12 @@ def test_container_of_a_slot_has_labels_of_slot_and_release() -> None:
     invariants.containers_of_a_slot_have_labels_of_slot_and_release(DEPLOYED)
 
 
-def test_data_is_unprotected_with_protect_data_false() -> None:
+def test_data_volumes_are_unprotected_if_protect_data_is_false() -> None:
     assert environment()["protect_data"] is False
     assert not [entry.name for entry in first().of_type(VOLUME) if entry.protect or entry.retained]
 
 
-def test_data_is_protected_by_default() -> None:
+def test_data_volumes_are_protected_by_default() -> None:
     env = environment()
     del env["protect_data"]
     app = project()
@@ -104,7 +104,7 @@ def test_data_is_protected_by_default() -> None:
     )
 
 
-def test_new_release_removes_the_worker_of_the_standby_slot_and_changes_nothing_else_there() -> None:
+def test_new_release_removes_the_worker_of_the_standby_slot_and_no_other_resource_of_this_slot() -> None:
     before, after = first(), second()
     slot_resources = [entry for entry in before if "tiers:slot:Slot" in entry.parent and entry.custom]
     assert len(slot_resources) >= 10
@@ -120,5 +120,5 @@ def test_new_release_removes_the_worker_of_the_standby_slot_and_changes_nothing_
     assert "switch-2" in after.by_name and "switch-1" not in after.by_name
 
 
-def test_second_update_deploys_no_slot_and_does_not_switch() -> None:
+def test_second_update_without_changes_deploys_to_no_slot_and_does_not_switch() -> None:
     invariants.second_update_deploys_no_slot_and_does_not_switch(first(), deploy(export=exported(first())))

@@ -199,7 +199,7 @@ def test_tested_deployments_contain_every_tier_and_every_kind_of_object() -> Non
     }  # fmt: skip
 
 
-def test_documented_role_grants_exactly_the_kinds_that_are_created() -> None:
+def test_documented_kubernetes_role_grants_access_to_exactly_the_kinds_that_the_program_creates() -> None:
     kinds = {entry.kind for _, entry in OBJECTS} - {"Namespace", "ResourceQuota", "LimitRange"}
     assert kinds == set(access.KINDS)
     granted = {(rule["apiGroups"][0], name) for rule in access.role()["rules"] for name in rule["resources"]}
@@ -239,7 +239,7 @@ def test_no_object_uses_the_image_tag_latest(resource: Registered) -> None:
 
 
 @every_object
-def test_no_secret_is_in_a_plain_input(resource: Registered) -> None:
+def test_no_secret_value_is_in_a_plain_text_input_of_a_resource(resource: Registered) -> None:
     assert not [value for value in SECRETS.values() if value in resource.plain]
 
 
@@ -272,7 +272,7 @@ def test_pod_mounts_no_service_account_token(resource: Registered) -> None:
 
 
 @every_pod
-def test_containers_have_requests_and_limits(resource: Registered) -> None:
+def test_containers_have_cpu_and_memory_requests_and_limits(resource: Registered) -> None:
     for container in containers(resource):
         requests, limits = container["resources"]["requests"], container["resources"]["limits"]
         assert set(requests) == set(limits) == {"cpu", "memory", "ephemeral-storage"}
@@ -280,7 +280,7 @@ def test_containers_have_requests_and_limits(resource: Registered) -> None:
 
 
 @every_pod
-def test_pod_writes_only_to_limited_memory_and_volumes(resource: Registered) -> None:
+def test_pod_can_write_only_to_size_limited_memory_and_to_volumes(resource: Registered) -> None:
     sizes = [volume["emptyDir"] for volume in pod(resource)["volumes"] if "emptyDir" in volume]
     assert sizes or resource.labels["app.kubernetes.io/component"] == "cache"
     assert all(entry["medium"] == "Memory" and entry["sizeLimit"] for entry in sizes)
@@ -296,7 +296,7 @@ def test_secrets_are_mounted_as_read_only_files_and_never_set_as_variables(resou
 
 
 @every_long_running_workload
-def test_startup_liveness_and_readiness_probes_differ(resource: Registered) -> None:
+def test_startup_liveness_and_readiness_probes_of_a_container_differ(resource: Registered) -> None:
     for container in containers(resource):
         startup, liveness, readiness = (
             container["startupProbe"],
@@ -365,7 +365,7 @@ def test_pulumi_ignores_the_replicas_of_an_autoscaled_tier() -> None:
     assert scaler["scaleTargetRef"]["name"] == "api-blue"
 
 
-def test_no_service_selects_the_pods_of_tasks() -> None:
+def test_no_kubernetes_service_selects_the_pods_of_jobs() -> None:
     for deployed in ALL.values():
         services = [entry.inputs["spec"]["selector"].items() for entry in deployed.of_type("Service")]
         jobs = [job.inputs["spec"] for job in deployed.of_type("Job")]
@@ -391,7 +391,7 @@ def test_built_image_is_pulled_from_the_registry() -> None:
     assert api["image"].startswith("127.0.0.1:5005/board/board-api:")
 
 
-def test_secrets_are_immutable_and_a_new_value_gives_a_new_name() -> None:
+def test_kubernetes_secret_is_immutable_and_a_new_value_gives_a_secret_with_a_new_name() -> None:
     before, after = first("staging"), deploy(stack="staging", secrets=SECRETS | {"cache-password": "another"})
     names = [{entry.inputs["metadata"]["name"] for entry in deployed.of_type("Secret")} for deployed in (before, after)]
     assert len(names[0] - names[1]) == 3  # The Secrets of api, worker and cache change.
@@ -432,7 +432,7 @@ def test_external_database_is_not_deployed_and_its_host_is_passed_to_tiers() -> 
 
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
-def test_data_volumes_and_clusters_are_protected_if_protect_data_is_set(stack: str) -> None:
+def test_data_volumes_and_database_clusters_are_protected_if_protect_data_is_set(stack: str) -> None:
     protected = {entry.kind for entry in first(stack).objects if entry.protect}
     assert {entry.kind for entry in first(stack).objects if entry.retained} == protected
     # In prod CloudNativePG creates the volume claims of the database, so Tiers protects the Cluster instead.
@@ -480,7 +480,7 @@ ACCEPTS = {
 
 
 @pytest.mark.parametrize("accept", ACCEPTS)
-def test_cookie_pins_assets_to_the_slot_of_their_page_but_not_new_pages(accept: str) -> None:
+def test_release_cookie_routes_assets_but_not_new_pages_to_the_slot_that_served_the_page(accept: str) -> None:
     old, new = first("staging"), second("staging")
     for route, release in (
         (old.one("HTTPRoute", "board-blue"), old.release),
@@ -512,7 +512,7 @@ def test_only_responses_with_pages_set_the_release_cookie() -> None:
             assert entry["value"] == f"tiers-release={second('prod').release}; Path=/; HttpOnly; SameSite=Lax; Secure"
 
 
-def test_cookie_route_of_a_replaced_release_changes_before_its_workloads() -> None:
+def test_cookie_route_of_a_replaced_release_changes_before_the_workloads_of_this_release() -> None:
     third = deploy(project() | {"version": "3.0.0"}, export=exported(second("staging")), stack="staging")
     for kind in ("Deployment", "Service"):
         for entry in third.of_type(kind):
@@ -520,14 +520,17 @@ def test_cookie_route_of_a_replaced_release_changes_before_its_workloads() -> No
                 assert "board-blue" in third.before(entry), entry.name
 
 
-def test_cold_standby_has_no_cookie_routes() -> None:
+def test_standby_in_mode_cold_has_no_cookie_routes() -> None:
     env = environment("staging") | {"release": {"standby": "cold"}}
     deployed = deploy(env=env, stack="staging")
     assert "tiers-release" not in json.dumps([entry.inputs for entry in deployed.of_type("HTTPRoute")])
 
 
-def test_suspended_standby_receives_no_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check that the gateway ignores the release cookie of a suspended standby until a rollback has started all tiers of the standby again."""
+def test_gateway_sends_no_requests_to_a_suspended_standby(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check that the gateway ignores the release cookie of a suspended standby.
+
+    A rollback must first start all tiers of the standby. Only then may the gateway use the cookie again.
+    """
     route = first("staging").one("HTTPRoute", "board-blue").inputs
     open_rules = [rule for rule in route["spec"]["rules"] if len(rule["matches"][0]["headers"]) == 1]
     assert open_rules != route["spec"]["rules"]
@@ -547,7 +550,7 @@ def test_suspended_standby_receives_no_requests(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "PodDisruptionBudget"])
-def test_selectors_of_pods_differ_between_two_releases(kind: str) -> None:
+def test_pod_selectors_of_two_releases_differ(kind: str) -> None:
     """Check that no selector matches both releases. Otherwise Pulumi or a Service could select the wrong pods."""
     selectors = [
         json.dumps(entry.inputs["spec"]["selector"])
@@ -599,7 +602,7 @@ def test_rollback_restores_the_routes_and_the_worker_of_the_old_release(monkeypa
     assert again[0].inputs == first("staging").one("Deployment", "worker-blue").inputs
 
 
-def test_failed_job_is_created_again() -> None:
+def test_failed_smoke_test_job_is_created_again_by_the_next_update() -> None:
     export = exported(first("staging"))
     for resource in export["deployment"]["resources"]:
         if resource["urn"].endswith("::blue-smoke"):
@@ -613,7 +616,7 @@ def test_failed_job_is_created_again() -> None:
     assert again.inputs["spec"]["template"]["metadata"]["labels"]["tiers.attempt"] == "2"
 
 
-def test_changed_scale_of_the_live_slot_is_applied_without_a_release() -> None:
+def test_changed_replicas_and_autoscaling_of_the_live_slot_are_applied_without_a_release() -> None:
     env = environment("prod")
     env["tiers"] = copy.deepcopy(env["tiers"])
     env["tiers"]["web"]["replicas"] = 5
@@ -684,14 +687,14 @@ def test_database_with_changed_settings_is_replaced_on_the_same_volume() -> None
     )
 
 
-def test_worker_without_a_probe_must_run_10_s_to_be_ready() -> None:
+def test_worker_without_a_probe_counts_as_ready_after_10_s() -> None:
     app = project()
     del app["worker"]["alive"]
     spec = deploy(app, stack="staging").one("Deployment", "worker-blue").inputs["spec"]
     assert spec["minReadySeconds"] == 10
 
 
-def test_rollback_scales_the_slot_before_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rollback_applies_changed_replicas_to_the_slot_before_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     app, env = project() | {"version": "2.0.0"}, environment("staging")
     released = deploy(app, env, export=exported(first("staging")), stack="staging")
     env["tiers"] = {**env["tiers"], "web": {"replicas": 5}}
@@ -701,7 +704,7 @@ def test_rollback_scales_the_slot_before_the_switch(monkeypatch: pytest.MonkeyPa
     assert "web-blue" in rollback.before(rollback.one("HTTPRoute", "board"))
 
 
-def test_another_application_in_the_same_stack_is_refused() -> None:
+def test_update_is_refused_if_the_stack_has_another_application() -> None:
     with pytest.raises(RunError, match=r"app\.name: this stack contains board"):
         deploy(project() | {"name": "shop"}, export=exported(first("staging")), stack="staging")
 

@@ -13,11 +13,13 @@ from lab.__main__ import WHAT
 from .program import ROOT
 
 
-def test_commands_that_build_the_base_image_do_not_contain_the_path_of_the_clone() -> None:
+def test_commands_that_build_the_base_image_of_the_lab_do_not_contain_the_path_of_the_repository() -> None:
     assert not [word for word in engine.BOOTSTRAP if str(ROOT) in word]
 
 
-def test_two_concurrent_labs_run_a_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installation_step_runs_once_if_two_installations_of_the_lab_run_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(steps, "CACHE", tmp_path)
     steps_run: list[str] = []
     slow = steps.Step(
@@ -41,7 +43,7 @@ def _start_lab_during_another_build(lab: steps.Step) -> threading.Thread:
     return lab_thread
 
 
-def test_lab_without_missing_steps_does_not_wait_for_another_lab(
+def test_lab_installation_without_missing_steps_does_not_wait_for_another_installation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "CACHE", tmp_path)
@@ -51,7 +53,7 @@ def test_lab_without_missing_steps_does_not_wait_for_another_lab(
         assert not _start_lab_during_another_build(complete).is_alive()
 
 
-def test_lab_with_a_missing_step_waits_for_another_lab_and_checks_again(
+def test_lab_installation_with_a_missing_step_waits_for_another_installation_and_checks_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "CACHE", tmp_path)
@@ -76,10 +78,10 @@ def test_lab_with_a_missing_step_waits_for_another_lab_and_checks_again(
 @pytest.mark.parametrize("requested", [("dev", "tools", "data"), *((group,) for group in WHAT)], ids="+".join)
 @pytest.mark.parametrize("has_engine", [False, True])
 @pytest.mark.parametrize("has_cluster", [False, True])
-def test_every_step_is_run_together_with_the_steps_that_it_needs(
+def test_every_part_of_the_lab_includes_all_steps_that_its_steps_need(
     requested: tuple[str, ...], has_engine: bool, has_cluster: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Check machines without engine or cluster too, because a complete machine would not reveal a missing step."""
+    """Check machines without Docker engine or cluster too, because these machines need steps that other machines skip."""
     monkeypatch.setattr(engine, "answers", lambda: has_engine)
     monkeypatch.setattr(engine, "ours", lambda _: None)
     monkeypatch.setattr(cluster, "another", lambda: "an administrator's" if has_cluster else None)
@@ -87,7 +89,7 @@ def test_every_step_is_run_together_with_the_steps_that_it_needs(
     assert {need for step in steps_run.values() for need in step.needs} <= set(steps_run)
 
 
-def test_engine_that_accepts_a_connection_but_stays_silent_is_not_ready(
+def test_docker_engine_that_accepts_a_connection_but_does_not_answer_is_not_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "PATIENCE", 0.1)
@@ -98,7 +100,9 @@ def test_engine_that_accepts_a_connection_but_stays_silent_is_not_ready(
         assert engine.answers(path) is False
 
 
-def test_program_version_equals_the_version_pinned_in_go_mod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version_of_a_lab_program_is_read_from_the_line_of_its_module_in_go_mod(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(toolchain, "HERE", tmp_path)
     (tmp_path / "cluster").mkdir()
     (tmp_path / "cluster" / "go.mod").write_text(

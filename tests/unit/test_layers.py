@@ -93,7 +93,7 @@ def test_imports_have_no_cycle() -> None:
         pytest.fail(f"these modules import each other: {' → '.join(error.args[1])}")
 
 
-def test_every_import_in_a_function_has_a_reason() -> None:
+def test_every_import_in_a_function_is_listed_with_a_reason() -> None:
     exceptions = {
         (module, name)
         for module in files()
@@ -106,7 +106,7 @@ def test_every_import_in_a_function_has_a_reason() -> None:
     assert exceptions == IN_FUNCTIONS.keys()
 
 
-def test_every_import_by_name_has_a_reason() -> None:
+def test_every_module_that_imports_modules_by_name_is_listed_with_a_reason() -> None:
     exceptions = {
         module
         for module in files()
@@ -130,7 +130,7 @@ def test_layer_imports_lower_layers_only(name: str) -> None:
 
 
 @pytest.mark.parametrize("platform", ["docker", "kubernetes"])
-def test_platform_imports_neither_the_other_platform_nor_the_registry(platform: str) -> None:
+def test_platform_package_imports_neither_the_other_platform_nor_the_list_of_platforms(platform: str) -> None:
     package = f"components.platforms.{platform}"
     shared = {"components.platforms.base", "components.platforms.impact"}
     foreign = {
@@ -143,5 +143,5 @@ def test_platform_imports_neither_the_other_platform_nor_the_registry(platform: 
     assert not foreign
 
 
-def test_every_import_exception_is_for_an_existing_module() -> None:
+def test_every_listed_import_exception_names_an_existing_module() -> None:
     assert {module for module, _ in IN_FUNCTIONS} | IMPORTS_BY_NAME.keys() <= files().keys()

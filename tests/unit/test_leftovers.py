@@ -23,12 +23,14 @@ STANDARD = "app.kubernetes.io"
         (None, False),
     ],
 )
-def test_only_labels_of_end_to_end_stacks_mark_leftovers(labels: dict[str, str] | None, expected: bool) -> None:
+def test_only_objects_with_labels_of_an_end_to_end_test_are_leftovers(
+    labels: dict[str, str] | None, expected: bool
+) -> None:
     assert is_leftover(labels) is expected
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
-def test_no_object_of_a_user_stack_is_a_leftover(stack: str) -> None:
+def test_no_object_of_a_user_stack_is_a_leftover_of_an_end_to_end_test(stack: str) -> None:
     labelled = [entry.labels for entry in first(stack) if entry.custom and entry.labels]
     assert labelled
     assert not [labels for labels in labelled if is_leftover(labels)]

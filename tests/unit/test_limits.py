@@ -21,7 +21,9 @@ def _cluster(standby: str = "warm") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("standby", "limit"), [("warm", 60), ("cold", 64)])
-def test_path_prefixes_are_rendered_up_to_the_limit_and_refused_above(standby: str, limit: int) -> None:
+def test_path_prefixes_of_a_tier_are_accepted_up_to_the_limit_and_refused_above_the_limit(
+    standby: str, limit: int
+) -> None:
     app = project()
     app["web"]["metrics"] = app["api"]["metrics"] = "/metrics"
     app["api"]["paths"] = [f"/p{number}" for number in range(limit)]
@@ -52,7 +54,7 @@ def test_stack_name_invalid_as_namespace_is_refused_on_kubernetes_only(stack: st
     check_stack(stack, app, on_engine)
 
 
-def test_any_stack_name_is_accepted_with_a_configured_namespace() -> None:
+def test_any_stack_name_is_accepted_if_the_namespace_is_configured() -> None:
     app, value = load_app(project()), _cluster()
     value["kubernetes"]["namespace"] = {"name": "shop"}
     check_stack("Prod.eu", app, load_environment(value, app))
@@ -96,7 +98,7 @@ def test_worker_without_a_probe_is_refused_if_its_start_time_is_too_short() -> N
         ("web", "PUBLIC_URL"),
     ],
 )
-def test_variable_that_the_program_sets_is_refused_in_app_and_environment(tier: str, variable: str) -> None:
+def test_environment_variable_that_the_program_sets_is_refused_in_the_configuration(tier: str, variable: str) -> None:
     app = project()
     app["web"]["needs"] = ["api"]
     for value, settings, path in (
@@ -123,7 +125,7 @@ def test_secret_over_1_mib_and_secrets_over_1_mib_together_are_refused() -> None
         deploy(app, environment("dev"), secrets=values | {"one": "x" * 1_100_000})
 
 
-def test_two_paths_of_the_same_folder_are_refused() -> None:
+def test_folder_that_the_setting_writable_lists_twice_is_refused() -> None:
     app = project()
     app["api"]["writable"] = ["/tmp", "/tmp/../tmp/"]
     with pytest.raises(ConfigError, match="absolute path"):
@@ -158,7 +160,7 @@ def test_gateway_configuration_too_long_for_a_process_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("timeout", "word"), [("1.5s", "1.5"), ("999999s", "999999"), ("1000h", "3600000")])
-def test_timeout_of_a_task_is_written_without_an_exponent(timeout: str, word: str) -> None:
+def test_timeout_of_a_task_is_written_as_a_number_without_an_exponent(timeout: str, word: str) -> None:
     app = project()
     app["api"]["migrate"]["timeout"] = timeout
     assert deploy(app, environment("dev")).by_name["blue-api-migrate"].inputs["command"][:2] == ["timeout", word]

@@ -116,7 +116,7 @@ def healthy_routing(stack: str, live: Slot, number: int) -> Routing:
 
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("number", [0, 1, 3])
-def test_complete_checkpoint_is_used_without_a_query_to_the_platform(stack: str, number: int) -> None:
+def test_live_slot_is_read_from_a_complete_checkpoint_without_a_query_to_the_platform(stack: str, number: int) -> None:
     name, export, live, switches = histories(stack)[number]
 
     def query_platform() -> Routing:
@@ -130,7 +130,7 @@ def test_complete_checkpoint_is_used_without_a_query_to_the_platform(stack: str,
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("number", range(4))
 @given(data=st.data(), platform_answers=st.booleans())
-def test_live_slot_is_kept_or_update_is_refused_after_any_loss(
+def test_live_slot_is_kept_or_the_update_is_refused_after_any_loss_in_the_checkpoint(
     stack: str, number: int, data: st.DataObject, platform_answers: bool
 ) -> None:
     _, export, live, switches = histories(stack)[number]
@@ -231,7 +231,7 @@ def test_substitute_of_a_lost_http_route_is_replaced_by_the_real_route() -> None
     assert "board-again" not in settled.by_name
 
 
-def test_failed_release_keeps_the_journal() -> None:
+def test_failed_release_does_not_lose_the_journal_of_releases() -> None:
     _, failed, _, _ = histories("dev")[2]
     assert [entry["number"] for entry in journal.entries(parse(failed))] == [1, 2]
     next_release = deploy(project() | {"version": "4.0.0"}, environment() | {"release": {}}, export=failed)
@@ -250,7 +250,7 @@ def test_route_deleted_after_a_failed_release_is_restored_for_the_last_live_slot
         assert plan(observed, NEXT).render is live.other
 
 
-def test_deleted_route_after_an_update_killed_at_the_switch_requires_tiers_live() -> None:
+def test_lost_route_after_an_update_killed_at_the_switch_is_refused_until_tiers_live_is_set() -> None:
     _, killed, _, _ = histories("staging")[3]
     with pytest.raises(ReleaseError, match="TIERS_LIVE=blue make up"):
         settle(
@@ -259,7 +259,7 @@ def test_deleted_route_after_an_update_killed_at_the_switch_requires_tiers_live(
 
 
 @pytest.mark.parametrize("name", ["the state is lost", "the last switch is not where it was"])
-def test_error_about_the_live_slot_lists_the_sources_and_the_command(name: str) -> None:
+def test_error_about_an_uncertain_live_slot_lists_the_sources_and_the_command_that_helps(name: str) -> None:
     _, export, live, _ = histories("dev")[1]
     if name == "the state is lost":
         with pytest.raises(
@@ -273,7 +273,9 @@ def test_error_about_the_live_slot_lists_the_sources_and_the_command(name: str) 
         deploy(export=checkpoint_without(export, "::switch-2"), routing=healthy_routing("dev", live.other, 2))
 
 
-def test_tiers_live_sets_the_live_slot_if_sources_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variable_tiers_live_sets_the_live_slot_if_no_source_reports_the_live_slot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     _, export, live, _ = histories("dev")[3]
     incomplete_checkpoint = checkpoint_without(export, "::switch-2", "::switch-3")
     with pytest.raises(RunError, match="neither slot is changed"):
@@ -289,7 +291,7 @@ def test_tiers_live_sets_the_live_slot_if_sources_are_lost(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_new_stack_has_no_live_slot(stack: str) -> None:
+def test_new_stack_without_a_checkpoint_has_no_live_slot(stack: str) -> None:
     assert settle(parse({}), partial(Routing, source="the platform", absent=True)).live is None
     stale = Routing(source="the platform", live=Slot.GREEN)
     assert settle(parse({}), lambda: stale).live is None, "a map file without containers must be ignored"
@@ -298,7 +300,7 @@ def test_new_stack_has_no_live_slot(stack: str) -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_failed_first_release_is_retried(stack: str) -> None:
+def test_failed_first_release_is_deployed_again_by_the_next_update(stack: str) -> None:
     registrations: list[Registered] = []
     with suppress(Exception):
         deploy(stack=stack, registrations=registrations, fail=lambda name: name.endswith("smoke"))

@@ -25,18 +25,18 @@ def line(second: int, tier: str = "api", slot: str = "blue", text: str = "text")
 
 
 class TestNewLines:
-    def test_lines_of_all_containers_are_sorted_by_time(self) -> None:
+    def test_log_lines_of_all_containers_are_sorted_by_time(self) -> None:
         read = iter([line(3), line(1, "web"), line(2, "database", "")])
         assert [entry.tier for entry in logs.new_lines(lambda _: read, 0, follows=False)] == ["web", "database", "api"]
 
-    def test_followed_lines_are_printed_once_although_reads_overlap(self) -> None:
+    def test_followed_log_lines_are_printed_once_although_consecutive_reads_overlap(self) -> None:
         reads = iter([[line(1), line(2)], [line(2), line(3)], [line(2), line(3), line(4)], [line(4), line(5)]])
         pauses: list[float] = []
         followed = logs.new_lines(lambda _: iter(next(reads)), 0, follows=True, pause=pauses.append)
         assert list(islice(followed, 5)) == [line(1), line(2), line(3), line(4), line(5)]
         assert pauses == [logs.PAUSE] * 3
 
-    def test_each_read_begins_shortly_before_the_read_before_it(self) -> None:
+    def test_each_read_of_a_followed_log_overlaps_the_previous_read_by_a_short_time(self) -> None:
         begins: list[float] = []
 
         def read(begin: float) -> Iterator[Line]:
@@ -49,16 +49,16 @@ class TestNewLines:
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("", 600), ("30s", 30), ("1.5m", 90), ("2h", 7200), ("1d", 86400)])
-def test_age_is_converted_to_seconds(text: str, seconds: float) -> None:
+def test_maximum_age_of_log_lines_is_converted_to_seconds(text: str, seconds: float) -> None:
     assert logs.age(text) == seconds
 
 
-def test_age_without_a_unit_is_refused() -> None:
+def test_maximum_age_of_log_lines_without_a_unit_is_refused() -> None:
     with pytest.raises(RunError, match=r"SINCE: '10' is no age; write it like 30s"):
         logs.age("10")
 
 
-def test_slot_relative_to_the_live_one_is_resolved() -> None:
+def test_slot_names_live_and_idle_are_converted_to_blue_or_green() -> None:
     assert [logs.slot_named(name, Slot.BLUE) for name in ("", "live", "idle", "green")] == [
         None,
         "blue",
@@ -69,7 +69,9 @@ def test_slot_relative_to_the_live_one_is_resolved() -> None:
         logs.slot_named("idle", None)
 
 
-def test_each_service_has_its_own_colour_on_a_terminal_only(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_lines_of_each_service_have_a_distinct_colour_on_a_terminal_only(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     services = ["api", "worker"]
     for is_coloured in (True, False):
         print_line = logs.printer(services, is_coloured=is_coloured)
@@ -80,7 +82,7 @@ def test_each_service_has_its_own_colour_on_a_terminal_only(capsys: pytest.Captu
     assert coloured[2] == "12:00:01.000 api    blue  text"
 
 
-def test_smoke_test_of_a_slot_other_than_idle_is_refused() -> None:
+def test_make_smoke_of_a_slot_other_than_idle_is_refused() -> None:
     with pytest.raises(
         RunError, match="SLOT: `make smoke` can't check the slot blue; set SLOT to idle, or remove SLOT"
     ):
@@ -113,15 +115,17 @@ class TestLogs:
         logs.main("dev", follow="no", **options)
         return [" ".join(text.split()[1:3]) for text in capsys.readouterr().out.splitlines()]
 
-    def test_all_services_and_slots_are_printed(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_make_logs_prints_the_lines_of_all_services_and_slots(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert self.shown(capsys) == ["api blue", "api green", "database text", "gateway text"]
 
-    def test_service_and_slot_select_lines(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_make_logs_prints_only_the_lines_of_the_selected_service_and_slot(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         assert self.shown(capsys, service="api") == ["api blue", "api green"]
         assert self.shown(capsys, slot="live") == ["api blue"]
         assert self.shown(capsys, service="api", slot="idle") == ["api green"]
 
-    def test_unknown_service_is_refused_with_the_services_of_the_stack(self) -> None:
+    def test_make_logs_refuses_an_unknown_service_and_lists_the_services_of_the_stack(self) -> None:
         with pytest.raises(
             RunError, match="SERVICE: dev has no service mailer; use one of api, cache, database, gateway,"
         ):
@@ -129,19 +133,23 @@ class TestLogs:
 
 
 class TestCommands:
-    def test_command_is_split_without_a_shell(self, deployed_dev: list[list[str]]) -> None:
+    def test_make_exec_splits_a_command_without_a_shell(self, deployed_dev: list[list[str]]) -> None:
         container.execute("dev", "api", "echo '$HOME; ls' \"a b\"")
         assert deployed_dev == [["api", "blue", "echo", "$HOME; ls", "a b", "False"]]
 
-    def test_slot_of_a_shared_service_is_not_asked_for(self, deployed_dev: list[list[str]]) -> None:
+    def test_make_exec_selects_the_container_of_a_shared_service_without_a_slot(
+        self, deployed_dev: list[list[str]]
+    ) -> None:
         container.execute("dev", "database", "date")
         assert deployed_dev == [["database", "None", "date", "False"]]
 
-    def test_other_slot_is_used_if_slot_names_it(self, deployed_dev: list[list[str]]) -> None:
+    def test_make_exec_runs_in_the_idle_slot_if_the_variable_slot_is_idle(self, deployed_dev: list[list[str]]) -> None:
         container.execute("dev", "api", "date", "idle")
         assert deployed_dev[0][:2] == ["api", "green"]
 
-    def test_console_is_that_of_the_application_psql_or_a_shell(self, deployed_dev: list[list[str]]) -> None:
+    def test_make_console_starts_the_console_of_the_application_or_psql_or_a_shell(
+        self, deployed_dev: list[list[str]]
+    ) -> None:
         for service in ("worker", "database", "api", "cache"):
             container.console("dev", service)
         assert [words[2:-1] for words in deployed_dev] == [
@@ -161,12 +169,14 @@ class TestCommands:
             ("api", "echo 'x", "CMD: No closing quotation; close the quotation mark"),
         ],
     )
-    def test_unusable_call_is_refused(self, service: str, command: str, message: str) -> None:
+    def test_make_exec_without_a_valid_service_and_command_is_refused(
+        self, service: str, command: str, message: str
+    ) -> None:
         with pytest.raises(RunError, match=message):
             container.execute("dev", service, command)
 
 
-def test_command_line_on_docker_names_engine_and_container(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docker_command_line_of_make_exec_names_engine_and_container(monkeypatch: pytest.MonkeyPatch) -> None:
     inspector = DockerInspector(location=Location(app="board", stack="dev", host="unix:///run/e.sock"))
     running: Any = [SimpleNamespace(name="board-dev-blue-api-1")]
     monkeypatch.setattr(DockerInspector, "_running", lambda *_, within: running)
@@ -184,7 +194,9 @@ def test_command_line_on_docker_names_engine_and_container(monkeypatch: pytest.M
     assert inspector.command_in("api", Slot.BLUE, ["sh"], terminal=True)[4:6] == ["--interactive", "--tty"]
 
 
-def test_command_line_in_a_cluster_names_context_namespace_pod_and_container(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kubectl_command_line_of_make_exec_names_context_namespace_pod_and_container(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     inspector = KubernetesInspector(location=Location(app="board", stack="prod", context="lab", namespace="board-prod"))
     found: list[Any] = []
     monkeypatch.setattr(pod_exec, "find", lambda *where: found.append(where) or ("api-blue-x", "api"))

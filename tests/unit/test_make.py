@@ -94,7 +94,7 @@ def variables_with(value: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("quote", ["", '"', "'"])
 @pytest.mark.parametrize("from_environment", [False, True], ids=["argument", "environment"])
-def test_no_target_executes_the_value_of_a_variable(clone: Path, from_environment: bool, quote: str) -> None:
+def test_no_make_target_executes_the_value_of_a_variable(clone: Path, from_environment: bool, quote: str) -> None:
     canary = clone / "canary"
     variables = variables_with(quote + "".join(attack_values(canary)))
     words = [] if from_environment else [f"{name}={text}" for name, text in variables.items()]
@@ -115,18 +115,18 @@ def test_make_just_print_does_not_execute_the_value_of_a_variable(clone: Path) -
 
 
 @pytest.mark.parametrize("value", ["a b", "$(shell true)", "it's", '"', "a\nb", "`x`", "é", "$$", "#x", "a\\"])
-def test_value_reaches_the_runner_unchanged(clone: Path, value: str) -> None:
+def test_value_of_a_make_variable_reaches_the_runner_unchanged(clone: Path, value: str) -> None:
     _, recorded_calls = make(clone, "trace", f"ID={value}", "ENV=prod")
     assert recorded_calls == [(["-m", "ci", "trace"], {"TIERS_ARG_ID": value, "TIERS_ARG_ENV": "prod"})]
 
 
-def test_variable_stack_is_read_from_the_command_line_only(clone: Path) -> None:
+def test_make_variable_stack_is_read_from_the_command_line_and_not_from_the_process_environment(clone: Path) -> None:
     assert make(clone, "status", "STACK=prod")[1][0][1] == {"TIERS_ARG_ENV": "prod"}
     assert make(clone, "status", STACK="prod")[1][0][1] == {}
     assert make(clone, "status", ENV="prod")[1][0][1] == {"TIERS_ARG_ENV": "prod"}
 
 
-def test_recipes_do_not_expand_variables_of_the_user() -> None:
+def test_recipes_of_the_makefile_do_not_expand_variables_of_the_user() -> None:
     recipes = [line for line in MAKEFILE.splitlines() if line.startswith("\t")]
     assert len(recipes) > 50
     for name in make_call.VARIABLES - {"SHORT"}:
@@ -140,13 +140,13 @@ def test_every_target_of_the_runner_exists_in_the_makefile() -> None:
     assert {first_form or second_form for first_form, second_form in targets_of_the_runner} == {*commands.TARGETS}
 
 
-def test_targets_can_run_in_parallel(clone: Path) -> None:
+def test_make_targets_can_run_in_parallel(clone: Path) -> None:
     result, recorded_calls = make(clone, "--jobs=4", "status", "backups", "waiting", "deployed")
     assert not result.returncode
     assert sorted(words[-1] for words, _ in recorded_calls) == ["backups", "deployed", "status", "waiting"]
 
 
-def test_help_lists_every_target_with_a_description(clone: Path) -> None:
+def test_make_help_lists_every_target_with_a_description(clone: Path) -> None:
     help_text = make(clone)[0].stdout
     for name in commands.TARGETS:
         assert f"  make {name} " in help_text
@@ -182,7 +182,7 @@ def test_help_lists_every_target_with_a_description(clone: Path) -> None:
         ({"COUNT": "-1"}, "COUNT is"),
     ],
 )  # fmt: skip
-def test_invalid_value_of_a_variable_is_refused(values: Mapping[str, str], problem: str) -> None:
+def test_invalid_value_of_a_make_variable_is_refused(values: Mapping[str, str], problem: str) -> None:
     with pytest.raises(CallError) as error:
         make_call.Call(target="status", values=values).refuse()
     assert problem in str(error.value)
@@ -196,7 +196,7 @@ def test_variables_of_make_are_removed_from_the_environment_of_child_processes()
 
 
 @pytest.mark.parametrize("word", ["x", "HOME=/", "=x", "-h"])
-def test_unknown_variable_is_refused(word: str) -> None:
+def test_unknown_make_variable_is_refused(word: str) -> None:
     with pytest.raises(CallError, match="is not a variable of make"):
         parse(["status", word], {})
 

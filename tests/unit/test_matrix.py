@@ -24,7 +24,7 @@ def row(text: str, start: str) -> list[str]:
     return [part.strip() for part in line.strip("|").split("|")]
 
 
-def test_table_cell_shows_the_test_result_or_not_run() -> None:
+def test_table_of_examples_shows_each_test_result_or_not_run() -> None:
     text = matrix.page(RESULTS, [])
     fields = dict(zip(row(text, "| system | platform"), row(text, "| pmanager | Docker"), strict=True))
     assert fields["up from empty"] == "yes, 12 s"
@@ -36,7 +36,7 @@ def test_table_cell_shows_the_test_result_or_not_run() -> None:
     assert row(text, "| pmanager | Kubernetes")[-1] == "never"
 
 
-def test_table_lists_measured_and_expected_image_sizes() -> None:
+def test_table_of_examples_lists_measured_and_expected_image_sizes() -> None:
     text = matrix.page(RESULTS, ["pmanager"])
     assert row(text, "| pmanager | api") == ["pmanager", "api", "190", "180 to 250"]
     assert "redis:7-bookworm 89" in text

@@ -152,7 +152,7 @@ def _changed_base(base: Mapping[str, Any], path: Path, value: object) -> dict[st
     return changed
 
 
-def test_base_configurations_are_valid_and_contain_every_model() -> None:
+def test_configurations_that_these_tests_change_are_valid_and_contain_every_model() -> None:
     for root, _, base in BASES:
         _load(root, base)
     covered_fields = {(str(field.values[0]), str(field.values[2][-1])) for field in FIELD_CASES}
@@ -250,7 +250,7 @@ def _put(target: Any, path: Path, value: object) -> None:
         ("app", APP, ("database", "password"), "hunter2!", "app.database.password: the value is not a name of `secrets`; …"),
     ],
 )  # fmt: skip
-def test_wrong_value_has_the_expected_message(
+def test_error_about_a_wrong_value_has_the_expected_text(
     root: str, base: dict[str, Any], path: Path, value: object, line: str
 ) -> None:
     with pytest.raises(ConfigError) as error:
@@ -274,7 +274,7 @@ def test_app_or_environment_that_is_not_a_mapping_is_refused(value: object) -> N
             _load(root, value)
 
 
-def test_error_with_too_many_problems_ends_with_their_number() -> None:
+def test_error_with_too_many_problems_ends_with_the_number_of_problems_not_shown() -> None:
     with pytest.raises(ConfigError) as error:
         load_app(APP | {f"key{number}": 1 for number in range(100)})
     assert str(error.value).splitlines()[-1] == "app: 60 more problems are not shown; first correct those above"
@@ -292,7 +292,7 @@ JSON = st.recursive(
 
 @settings(max_examples=150)
 @given(st.sampled_from(FIELD_CASES), JSON)
-def test_any_value_at_any_path_is_loaded_or_raises_config_error(field: Any, value: object) -> None:
+def test_configuration_with_any_value_at_any_path_is_loaded_or_raises_config_error(field: Any, value: object) -> None:
     root, base, path = field.values
     try:
         _load(root, _changed_base(base, path, value))
@@ -300,7 +300,7 @@ def test_any_value_at_any_path_is_loaded_or_raises_config_error(field: Any, valu
         assert re.match(rf"{root}|app", str(error))
 
 
-def test_very_deep_nesting_is_refused() -> None:
+def test_configuration_with_very_deep_nesting_is_refused() -> None:
     deep: Any = []
     for _ in range(100_000):
         deep = [deep]
@@ -311,7 +311,7 @@ def test_very_deep_nesting_is_refused() -> None:
         check_secrets({"database-password": deep}, load_app(APP))
 
 
-def test_very_long_number_is_refused_without_printing_it() -> None:
+def test_very_long_number_is_refused_by_an_error_that_does_not_print_the_number() -> None:
     with pytest.raises(ConfigError) as error:
         load_app(_changed_base(APP, ("api", "port"), 10**6000))
     assert len(str(error.value)) < 400

@@ -444,7 +444,7 @@ def test_base_backup_age_limit_follows_the_backup_schedule(schedule: str, days: 
     assert f"> {days * 86400} " in expr
 
 
-def test_alert_that_can_never_fire_is_not_rendered() -> None:
+def test_slo_alert_that_can_never_fire_is_left_out_of_the_alert_rules() -> None:
     burns = [
         rule["labels"]["over"] for rule in alerts.alerts(board_scope(slo={"errors": 0.2})) if "over" in rule["labels"]
     ]
@@ -452,7 +452,7 @@ def test_alert_that_can_never_fire_is_not_rendered() -> None:
     assert len([1 for rule in alerts.alerts(board_scope(slo={"errors": 0})) if "over" in rule["labels"]]) == 4
 
 
-def test_external_database_has_no_alerts() -> None:
+def test_external_database_has_no_alerts_and_no_metric_queries() -> None:
     scope_with_external_database = board_scope(tiers={"database": {"external": {"host": "db.test"}}})
     assert not [rule for rule in alerts.alerts(scope_with_external_database) if rule["alert"].startswith("Database")]
     assert "pg_" not in json.dumps(
@@ -464,7 +464,7 @@ def test_external_database_has_no_alerts() -> None:
     )
 
 
-def test_every_query_selects_the_namespace_of_the_stack() -> None:
+def test_every_prometheus_query_selects_the_namespace_of_the_stack() -> None:
     for monitoring_scope in ALL.values():
         texts = [
             rule["expr"] for group in alerts.file(monitoring_scope)["groups"] for rule in group["rules"]
@@ -486,13 +486,15 @@ def test_every_query_selects_the_namespace_of_the_stack() -> None:
         ("dev", "yes", "environment.monitoring: "),
     ],
 )
-def test_monitoring_setting_of_another_platform_is_refused(stack: str, monitoring: object, message: str) -> None:
+def test_monitoring_setting_that_has_no_effect_or_conflicts_is_refused(
+    stack: str, monitoring: object, message: str
+) -> None:
     app = load_app(project())
     with pytest.raises(ConfigError, match=re.escape(message)):
         load_environment(environment(stack) | {"monitoring": monitoring}, app)
 
 
-def test_exporter_image_without_a_digest_is_refused_where_images_are_pinned() -> None:
+def test_exporter_image_without_a_digest_is_refused_if_images_must_be_pinned() -> None:
     with pytest.raises(
         ConfigError, match=r"environment\.monitoring\.exporters\.cache: .* has no digest, which `pinned: true` requires"
     ):
@@ -512,7 +514,7 @@ def test_exporter_image_that_is_not_deployed_needs_no_digest() -> None:
     load_environment(env | {"pooler": f"pgbouncer@sha256:{'0' * 64}"}, load_app(project()))
 
 
-def test_business_metric_without_namespace_selector_or_tier_with_metrics_is_refused() -> None:
+def test_business_metric_is_refused_without_a_namespace_selector_or_without_a_tier_with_metrics() -> None:
     app = project()
     app["figures"] = {"orders": {"query": "sum(orders_total)"}}
     with pytest.raises(ConfigError, match=r"app\.figures\.orders\.query: .*sum\(shop_orders_total\{\$here\}\)"):
@@ -576,7 +578,7 @@ def test_password_with_spaces_or_equals_signs_is_passed_to_the_exporter_in_a_var
     assert password not in json.dumps(exporter.inputs)
 
 
-def test_enabling_monitoring_on_docker_changes_the_release_digest() -> None:
+def test_monitoring_that_is_enabled_on_docker_changes_the_release_digest() -> None:
     claim = deploy_with_monitoring().by_name["blue-claim"].inputs["command"]
     assert "prometheus-exporter" in claim[-1]
     assert "prometheus-exporter" not in first().by_name["blue-claim"].inputs["command"][-1]
@@ -683,7 +685,7 @@ def test_prometheus_scrapes_the_backup_service_once_on_kubernetes() -> None:
         assert network.may("Ingress", ("board-staging", labels), (source, {}), port, "TCP") is may
 
 
-def test_cluster_prometheus_reaches_metrics_ports_only() -> None:
+def test_prometheus_of_the_kubernetes_cluster_reaches_only_metrics_ports() -> None:
     deployed = deploy(env=environment("staging") | {"monitoring": True}, stack="staging")
     network = Network("board-staging", [entry.inputs for entry in deployed.of_type("NetworkPolicy")])
     pods = {
@@ -705,7 +707,7 @@ def test_cluster_prometheus_reaches_metrics_ports_only() -> None:
         assert not network.reaches(exporter, ("board-staging", pods["api-blue"]), 8000)
 
 
-def test_only_exact_probe_and_metrics_paths_are_excluded_from_user_requests() -> None:
+def test_user_request_metrics_exclude_only_the_exact_paths_of_probes_and_metrics() -> None:
     app = project()
     app["api"] |= {"health": "/a.b", "ready": "/c", "metrics": "/m"}
     del app["web"]

@@ -45,7 +45,7 @@ def variables_of(deployment: Deployment, kind: str, name: str) -> dict[str, str]
     return {variable["name"]: variable.get("value", "") for variable in spec["containers"][0]["env"]}
 
 
-def test_single_database_is_unchanged_when_the_cluster_is_added() -> None:
+def test_single_instance_database_is_unchanged_when_the_database_cluster_is_added() -> None:
     before, after = first("staging"), deploy_during_move("live", first("staging"))
     for kind, name in (("StatefulSet", "database"), (CLAIM, "database-data"), ("Service", "database")):
         assert (after.one(kind, name).urn, after.one(kind, name).inputs) == (
@@ -75,14 +75,14 @@ def test_tiers_and_backups_use_the_configured_database(single: str | None, hosts
     assert variables_of(deployment, "Job", "blue-api-migrate")["DATABASE_HOST"] == hosts[1]
 
 
-def test_move_to_the_cluster_is_a_release_and_keeps_the_single_database() -> None:
+def test_move_to_the_database_cluster_is_a_release_and_keeps_the_single_instance_database() -> None:
     deployment = deploy_during_move("kept", DURING_MOVE, name="board_r20261121_233000")
     assert deployment.release and deployment.release != DURING_MOVE.release
     assert variables_of(deployment, "Deployment", "api-green")["DATABASE_NAME"] == "board_r20261121_233000"
     assert deployment.one("StatefulSet", "database").inputs == DURING_MOVE.one("StatefulSet", "database").inputs
 
 
-def test_single_database_is_removed_only_by_force(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_instance_database_is_removed_only_by_force(monkeypatch: pytest.MonkeyPatch) -> None:
     for before in (first("staging"), DURING_MOVE, deploy_during_move("kept", DURING_MOVE)):
         with pytest.raises(
             ConfigError, match=r"tiers\.database\.single: .*board-staging/database-data would be deleted.*make move"
@@ -92,7 +92,7 @@ def test_single_database_is_removed_only_by_force(monkeypatch: pytest.MonkeyPatc
     assert CLAIM not in {entry.type for entry in deploy_during_move(None, DURING_MOVE) if entry.name == "database-data"}
 
 
-def test_stored_major_version_is_the_version_of_the_single_database() -> None:
+def test_postgresql_major_version_during_a_move_is_read_from_the_single_instance_database() -> None:
     state_resources = exported(DURING_MOVE)["deployment"]["resources"]
     clusters = [entry for entry in state_resources if entry["type"].endswith(":Cluster")]
     # The result must not depend on the order of resources in the state.
@@ -100,7 +100,7 @@ def test_stored_major_version_is_the_version_of_the_single_database() -> None:
         assert deployed_major(parse({"deployment": {"resources": resources}})) == 15
 
 
-def test_backup_pod_reaches_the_single_database_and_the_cluster() -> None:
+def test_backup_pod_reaches_the_single_instance_database_and_the_database_cluster() -> None:
     network = Network(DURING_MOVE)
     backup_pod, instance = network.pods["backup"], network.pods["database-ha-1"]
     assert network.reaches(backup_pod, network.pods["database"], 5432)
@@ -177,7 +177,9 @@ class Server:
         return [entry for entry in self.calls if entry != "ended"]
 
 
-def test_move_closes_the_database_copies_it_and_writes_its_name_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_move_closes_the_old_database_then_copies_and_at_last_writes_the_new_database_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     server = Server(monkeypatch, environment_during_move("live"), DURING_MOVE)
     move.main(["staging"])
     assert server.steps[:3] == ["close", "copy", "introduce"]
@@ -188,7 +190,7 @@ def test_move_closes_the_database_copies_it_and_writes_its_name_last(monkeypatch
     assert server.copies == ("database", "board", "database-ha-rw", "board")
 
 
-def test_move_copies_the_live_database_and_not_the_configured_database(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_move_copies_the_live_database_and_not_the_configured_database(monkeypatch: pytest.MonkeyPatch) -> None:
     live = deploy(env=environment_during_move("live", name="board_r1"), stack="staging", secrets=ALL_SECRETS)
     server = Server(monkeypatch, environment_during_move("live", name="board_r2"), live)
     server.name = "board_r1"
@@ -197,7 +199,7 @@ def test_move_copies_the_live_database_and_not_the_configured_database(monkeypat
 
 
 @pytest.mark.parametrize("failing_step", ["close", "copy", "introduce", "single=kept"])
-def test_failed_move_reopens_the_single_database(
+def test_failed_make_move_opens_the_single_instance_database_for_writes_again(
     failing_step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = Server(monkeypatch, environment_during_move("live"), DURING_MOVE)
@@ -232,7 +234,7 @@ command.main({arguments})
     assert f"{module}: stopped by a signal ({number})" in result.stderr
 
 
-def test_write_during_the_copy_aborts_the_move(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_move_is_aborted_by_a_write_to_the_database_during_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(monkeypatch, environment_during_move("live"), DURING_MOVE)
     server.rows_written = 2
     with pytest.raises(RunError, match="2 rows were written while database board was read-only"):
@@ -249,7 +251,7 @@ def test_write_during_the_copy_aborts_the_move(monkeypatch: pytest.MonkeyPatch) 
         (environment("staging"), first("staging"), "set ha: true and single: live"),
     ],
 )
-def test_move_is_refused_before_any_step_unless_the_single_database_is_live(
+def test_make_move_is_refused_before_any_step_unless_the_single_instance_database_is_live(
     env: dict[str, Any], deployment: Deployment, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Server(monkeypatch, env, deployment)
@@ -258,7 +260,7 @@ def test_move_is_refused_before_any_step_unless_the_single_database_is_live(
     assert not server.calls
 
 
-def test_move_without_backups_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_move_without_backups_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     env = environment_during_move("live")
     del env["tiers"]["database"]["backup"]
     server = Server(monkeypatch, env, DURING_MOVE)
@@ -267,7 +269,7 @@ def test_move_without_backups_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not server.calls
 
 
-def test_reopen_is_refused_if_the_single_database_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_reopen_is_refused_if_the_single_instance_database_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(monkeypatch, environment_during_move("kept"), DURING_MOVE)
     move.main(["staging", "--reopen"])
     # The stack file must name the single database before that database takes writes again. Otherwise the next `make up` would

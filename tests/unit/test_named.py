@@ -56,7 +56,7 @@ def test_build_folder_that_does_not_exist_is_refused(build_folder: Path, name: s
     assert " does not exist; use a path relative to Pulumi.yaml" in error_of(build_folder.parent, name)
 
 
-def test_build_of_a_link_to_itself_is_refused(build_folder: Path):
+def test_build_folder_that_is_a_link_to_itself_is_refused(build_folder: Path):
     (build_folder.parent / "loop").symlink_to("loop")
     assert (
         error_of(build_folder.parent, "loop")
@@ -93,7 +93,7 @@ def test_build_folder_without_read_permission_is_refused(build_folder: Path, mon
 
 @given(st.text(st.characters(codec=None), max_size=300))
 @settings(max_examples=100)
-def test_any_text_as_a_build_path_is_accepted_or_refused(name: str):
+def test_any_text_as_a_build_path_is_accepted_or_refused_with_the_path_of_the_setting(name: str):
     try:
         find(name, "app.api.build", Path("/nowhere"))
     except ConfigError as error:
@@ -103,7 +103,7 @@ def test_any_text_as_a_build_path_is_accepted_or_refused(name: str):
 # ---------------------------------------------------------------------- build contexts
 
 
-def test_image_name_of_an_unchanged_folder_never_changes(build_folder: Path):
+def test_image_name_of_an_unchanged_build_folder_never_changes(build_folder: Path):
     (build_folder / "a").write_text("1")
     (build_folder / "link").symlink_to("a")
     (build_folder / "sub").mkdir()
@@ -114,12 +114,12 @@ def test_image_name_of_an_unchanged_folder_never_changes(build_folder: Path):
     assert image_of(build_folder.parent).reference == "x-w:0accb0b4df18"
 
 
-def test_folder_with_capitals_gives_an_image_in_lower_case(build_folder: Path):
+def test_build_folder_with_capitals_gives_an_image_name_in_lower_case(build_folder: Path):
     build_folder.rename(build_folder.parent / "Api")
     assert image_of(build_folder.parent, "Api").reference.startswith("x-api:")
 
 
-def test_folder_without_latin_letters_gives_an_image_with_the_name_of_its_tier(build_folder: Path):
+def test_build_folder_without_latin_letters_gives_an_image_with_the_name_of_the_tier(build_folder: Path):
     build_folder.rename(build_folder.parent / "日本")
     assert image_of(build_folder.parent, "日本").reference.startswith("x-api:")
 
@@ -145,7 +145,7 @@ def test_dockerignore_that_is_not_utf8_is_refused(build_folder: Path):
         ("**/[!", "an invalid pattern "),
     ],
 )
-def test_malformed_dockerignore_is_read_or_refused(build_folder: Path, line: str, reason: str):
+def test_malformed_dockerignore_is_accepted_or_refused_with_the_reason(build_folder: Path, line: str, reason: str):
     (build_folder / ".dockerignore").write_text(f"{line}\n")
     try:
         image_of(build_folder.parent)
@@ -158,7 +158,7 @@ def test_dockerignore_that_is_a_folder_is_refused(build_folder: Path):
     assert error_of(build_folder.parent) == "app.api.build: w/.dockerignore is a folder; make it a file, or remove it"
 
 
-def test_file_name_that_is_not_utf8_is_refused_unless_ignored(build_folder: Path):
+def test_file_name_that_is_not_utf8_in_a_build_context_is_refused_unless_ignored(build_folder: Path):
     Path(os.fsdecode(os.fsencode(build_folder) + b"/caf\xe9")).write_text("")
     assert error_of(build_folder.parent) == (
         r"app.api.build: the name of 'caf\udce9' is not UTF-8; rename that file, or exclude it in .dockerignore"
@@ -210,7 +210,7 @@ def write_project_files(folder: Path) -> None:
         (folder / name).write_text("x: 1\n")
 
 
-def test_changed_project_file_does_not_change_the_image_name(build_folder: Path):
+def test_changed_pulumi_file_in_the_project_folder_does_not_change_the_image_name(build_folder: Path):
     (build_folder / "Pulumi.yaml").write_text("x")
     before = build_context.digest(build_folder)
     write_project_files(build_folder)
@@ -219,13 +219,13 @@ def test_changed_project_file_does_not_change_the_image_name(build_folder: Path)
     assert build_context.digest(build_folder) != before
 
 
-def test_image_tag_depends_on_a_file_that_only_shares_its_name_with_a_project_file(build_folder: Path):
+def test_image_name_depends_on_release_json_if_the_build_folder_is_no_pulumi_project(build_folder: Path):
     before = build_context.digest(build_folder)
     (build_folder / "release.json").write_text("")
     assert build_context.digest(build_folder) != before
 
 
-def test_changed_project_file_in_a_subfolder_does_not_change_the_image_name(build_folder: Path):
+def test_changed_pulumi_file_in_a_subfolder_does_not_change_the_image_name(build_folder: Path):
     (build_folder / "deploy").mkdir()
     write_project_files(build_folder / "deploy")
     before = build_context.digest(build_folder, root=build_folder / "deploy")
@@ -233,7 +233,7 @@ def test_changed_project_file_in_a_subfolder_does_not_change_the_image_name(buil
     assert build_context.digest(build_folder, root=build_folder / "deploy") == before
 
 
-def test_project_files_that_are_not_in_dockerignore_are_refused(build_folder: Path):
+def test_build_folder_with_pulumi_files_that_dockerignore_does_not_list_is_refused(build_folder: Path):
     write_project_files(build_folder)
     assert error_of(build_folder, ".") == (
         "app.api.build: the image would contain files of Pulumi (Pulumi.yaml, Pulumi.*.yaml, reports, release.json); add "
@@ -292,7 +292,7 @@ def test_sql_files_too_large_for_a_config_map_are_refused(tmp_path: Path):
         scripts(tmp_path, "a.sql")
 
 
-def test_dos_line_endings_become_unix_line_endings(tmp_path: Path):
+def test_dos_line_endings_of_sql_files_become_unix_line_endings(tmp_path: Path):
     (tmp_path / "a.sql").write_bytes(b"SELECT 1;\r\nSELECT 2;\r\n")
     assert read_text("a.sql", "p", tmp_path) == "SELECT 1;\nSELECT 2;\n"
 

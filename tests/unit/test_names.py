@@ -109,7 +109,7 @@ def test_reserved_volume_name_is_refused():
 @pytest.mark.parametrize(
     "name", ["uploads", "my-scripts", "gateways", "scratch-tmp", "scripts", "cache-data-x", "data"]
 )
-def test_volume_with_a_free_name_is_accepted(name: str):
+def test_volume_name_that_is_not_reserved_is_accepted(name: str):
     app = app_with_every_name()
     app["api"]["volumes"] = {name: "/srv/x"}
     assert load_app(app).volumes == {name, "uploads"}
@@ -175,14 +175,14 @@ def test_object_names_are_unique_within_a_kind():
         ["/srv/uploads", "/srv-uploads"],
     ],
 )
-def test_scratch_volumes_of_any_paths_have_distinct_valid_names(paths: list[str]):
+def test_volumes_for_any_writable_folders_have_distinct_valid_names(paths: list[str]):
     names_by_path = pod_spec.scratch_names(paths, ["scratch", "scratch-srv-uploads"])
     assert sorted(names_by_path) == sorted(paths)
     assert len({*names_by_path.values(), "scratch", "scratch-srv-uploads"}) == len(paths) + 2
     assert all(names.is_dns_label(name) for name in names_by_path.values())
 
 
-def test_names_of_scratch_volumes_never_change():
+def test_names_of_volumes_for_writable_folders_never_change():
     paths = ["/tmp", "/var/run/postgresql", "/app/.cache", "/app/node_modules", "/A"]
     assert list(pod_spec.scratch_names(paths).values()) == [
         "scratch-a",
@@ -193,7 +193,7 @@ def test_names_of_scratch_volumes_never_change():
     ]
 
 
-def test_volume_named_like_a_scratch_volume_does_not_collide():
+def test_user_volume_named_like_a_volume_for_a_writable_folder_does_not_collide():
     [pod] = [
         entry.inputs["spec"]["template"]["spec"]
         for entry in deploy_on_kubernetes().of_type("Deployment")
@@ -234,7 +234,7 @@ def test_tier_with_many_secrets_has_a_valid_secret_name_on_both_platforms():
     assert re.fullmatch("blue-api-secrets(-[0-9a-f]{6}){2}", volume.name) and names.is_volume(volume.name)
 
 
-def test_name_of_a_secret_object_is_stable_for_two_secrets_and_depends_on_versions_for_many():
+def test_name_of_a_kubernetes_secret_depends_on_the_version_of_each_secret_value():
     two_secrets = [Secret(name="a", version="0123456789"), Secret(name="b", version="abcdef0000")]
     assert objects.secret_name("api-blue", two_secrets) == "api-blue-012345-abcdef"
     secrets = [Secret(name=f"s{number}", version=f"{number:010}") for number in range(36)]
@@ -266,5 +266,5 @@ def test_file_name_becomes_a_valid_config_map_key(name: str):
     assert re.fullmatch(r"[-._a-zA-Z0-9]{1,250}", key) and key.endswith(".sql")
 
 
-def test_valid_file_name_is_not_changed():
+def test_file_name_that_is_a_valid_config_map_key_is_not_changed():
     assert names.as_file_name("001_init-x.sql") == "001_init-x.sql"

@@ -74,19 +74,23 @@ def _is_commented(option: re.Match[str] | None) -> bool:
 
 @pytest.mark.parametrize(("model", "configuration"), CONFIGURATIONS)
 class TestEveryOption:
-    def test_generated_options_equal_the_configuration(
+    def test_generated_file_with_commented_out_options_equals_the_configuration(
         self, model: type[BaseModel], configuration: dict[str, Any]
     ) -> None:
         generated = read(commented(model, configuration))
         assert model.model_validate(generated) == model.model_validate(configuration)
 
-    def test_every_option_of_the_model_is_shown(self, model: type[BaseModel], configuration: dict[str, Any]) -> None:
+    def test_generated_file_shows_every_option_of_the_configuration_model(
+        self, model: type[BaseModel], configuration: dict[str, Any]
+    ) -> None:
         shown_keys = set(re.findall(r"^ *(?:# *)?(?:- )?(\w+):", commented(model, configuration), re.MULTILINE))
         schema = model.model_json_schema()
         parts = [schema, *(part for part in schema["$defs"].values() if "properties" in part)]
         assert {key for part in parts for key in part["properties"]} <= shown_keys
 
-    def test_uncommented_option_is_valid(self, model: type[BaseModel], configuration: dict[str, Any]) -> None:
+    def test_generated_file_stays_valid_if_a_user_uncomments_an_option(
+        self, model: type[BaseModel], configuration: dict[str, Any]
+    ) -> None:
         options = list(uncommented_options(commented(model, configuration)))
         assert len(options) > 15
         for path, default, text in options:
@@ -103,7 +107,7 @@ class TestEveryOption:
                 ]
                 assert path not in error_paths, error
 
-    def test_uncommented_default_does_not_change_the_configuration(
+    def test_uncommented_option_with_its_default_does_not_change_the_configuration(
         self, model: type[BaseModel], configuration: dict[str, Any]
     ) -> None:
         before = commented(model, configuration)
@@ -150,7 +154,9 @@ class TestNewApplication:
         )
 
     @pytest.mark.parametrize("name", ["", "Shop", "shop_1", "1shop", "-", "a: b", "../x", "a" * 31])
-    def test_invalid_name_is_refused_and_writes_no_file(self, name: str, repository: Path) -> None:
+    def test_new_application_with_an_invalid_name_is_refused_and_no_file_is_written(
+        self, name: str, repository: Path
+    ) -> None:
         with pytest.raises(ConfigError, match=r"^NAME: .*; "):
             new.main(name)
         assert not list(repository.iterdir())
@@ -159,7 +165,7 @@ class TestNewApplication:
         ("at", "reason"),
         [("there", "already exists"), ("../there", "not a folder inside this"), (".", "not a folder inside this")],
     )
-    def test_folder_that_exists_or_is_outside_of_the_repository_is_refused(
+    def test_new_application_in_an_existing_folder_or_outside_of_the_repository_is_refused(
         self, at: str, reason: str, repository: Path
     ) -> None:
         (repository / "there").mkdir()
@@ -167,7 +173,7 @@ class TestNewApplication:
             new.main("shop", at)
         assert not list((repository / "there").iterdir())
 
-    def test_new_application_gets_a_free_port(self, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_new_application_gets_a_free_gateway_port(self, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with socket.socket() as server:
             server.bind(("127.0.0.1", 0))
             server.listen()
@@ -189,7 +195,7 @@ def test_starter_application_is_valid() -> None:
 
 
 @pytest.mark.parametrize("name", ["board", "starter"])
-def test_name_of_an_existing_project_is_refused(name: str) -> None:
+def test_new_application_with_the_name_of_an_existing_project_is_refused(name: str) -> None:
     at = "./Pulumi.yaml" if name == "board" else f"./examples/{name}/Pulumi.yaml"
     with pytest.raises(RunError, match=f"^NAME: {re.escape(at)} already has the name {name}; choose another name$"):
         new.main(name, "apps/of-another-name")
@@ -203,7 +209,7 @@ def test_new_application_with_a_name_that_exists_in_apps_is_refused(repository: 
         new.main("shop", "apps/other")
 
 
-def test_unreadable_project_does_not_block_a_name(repository: Path) -> None:
+def test_new_application_is_created_although_other_project_files_are_unreadable(repository: Path) -> None:
     for name, content in (("a", b"\xff"), ("b", b"name: ["), ("c", b"- x"), ("d", b"")):
         (repository / "apps" / name).mkdir(parents=True)
         (repository / "apps" / name / "Pulumi.yaml").write_bytes(content)
@@ -214,7 +220,7 @@ def test_unreadable_project_does_not_block_a_name(repository: Path) -> None:
 @pytest.mark.parametrize(
     "at", ["file", "file/below", "loop", "a" * 300, "a\0b", "..", "/etc/x", ".", "-x", "~", "~/x", "a\nb", "\udcff"]
 )
-def test_folder_that_cannot_be_created_is_refused_with_one_line(repository: Path, at: str) -> None:
+def test_new_application_in_a_folder_that_can_not_be_created_is_refused_in_one_line(repository: Path, at: str) -> None:
     (repository / "file").write_text("")
     (repository / "loop").symlink_to("loop")
     with pytest.raises(RunError) as error:
@@ -223,7 +229,7 @@ def test_folder_that_cannot_be_created_is_refused_with_one_line(repository: Path
     assert "; " in str(error.value) and "\n" not in str(error.value)
 
 
-def test_folder_with_a_space_is_quoted_in_the_printed_commands(
+def test_folder_of_a_new_application_is_quoted_in_the_printed_commands_if_its_name_has_a_space(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new.main("shop", "apps/my shop")
@@ -231,6 +237,6 @@ def test_folder_with_a_space_is_quoted_in_the_printed_commands(
 
 
 @pytest.mark.parametrize("name", ["", "Shop", "a b", "x" * 31, "-x", "on/off", "\0", "日本"])
-def test_name_that_is_not_a_project_name_is_refused(repository: Path, name: str) -> None:
+def test_new_application_with_a_name_that_is_no_project_name_is_refused(repository: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"^NAME: .*; "):
         new.main(name)

@@ -73,7 +73,7 @@ def test_secret_of_the_application_may_have_any_value() -> None:
 
 
 @pytest.mark.parametrize("name", ["database-password", "cache-password"])
-def test_error_names_the_secret_and_hides_its_value(name: str) -> None:
+def test_error_about_an_invalid_password_names_the_secret_and_hides_the_password(name: str) -> None:
     app = load_app({"name": "x", "version": "1", "api": {"image": "x:1", "port": 8000}, "database": {}, "cache": {}})
     values = {"database-password": "one", "cache-password": "two"} | {name: "hunter2\nhunter3"}
     with pytest.raises(ConfigError, match=rf"^secrets\.{name}: app\..*more than one line.*pulumi config set") as error:
@@ -138,7 +138,7 @@ def test_redis_reads_the_password_as_one_word(password: str, tmp_path: Path) -> 
 
 
 @given(st.text(st.characters(exclude_characters="\x00\r\n", exclude_categories=["Cs"]), min_size=1))
-def test_password_that_needs_no_quotes_is_one_word_for_redis(value: str) -> None:
+def test_redis_reads_a_password_that_needs_no_quotes_as_one_word(value: str) -> None:
     if passwords.plain(value):
         assert split_redis_line(b"requirepass " + value.encode()) == [b"requirepass", value.encode()]
 
@@ -223,7 +223,9 @@ def _checkpoint_with_command(deployment: Deployment, *command: str) -> dict[str,
 
 
 @pytest.mark.parametrize(("version", "keeps_command"), [("1", True), ("2", False)])
-def test_deployed_cache_keeps_its_command_until_its_secret_changes(version: str, keeps_command: bool) -> None:
+def test_deployed_cache_keeps_its_start_command_until_the_password_secret_changes(
+    version: str, keeps_command: bool
+) -> None:
     reference = {"secret": "own", "key": "password", "version": version}
     env = cluster(secrets={"cache-password": reference})
     export = _checkpoint_with_command(_deploy_with_cluster_secret(), "sh", "-c", UNQUOTED_COMMAND)
@@ -231,7 +233,7 @@ def test_deployed_cache_keeps_its_command_until_its_secret_changes(version: str,
     assert (commands(deployment)["cache"] == ["sh", "-c", UNQUOTED_COMMAND]) is keeps_command
 
 
-def test_cache_with_a_quoted_password_keeps_its_command() -> None:
+def test_deployed_cache_with_a_quoted_password_keeps_its_start_command() -> None:
     deployment = deploy(
         APP,
         cluster(secrets={"cache-password": {"secret": "own", "key": "password"}}),
@@ -242,7 +244,7 @@ def test_cache_with_a_quoted_password_keeps_its_command() -> None:
     assert commands(deployment) == commands(_deploy_with_cluster_secret())
 
 
-def test_backup_key_too_long_for_a_variable_is_refused() -> None:
+def test_backup_key_too_long_for_an_environment_variable_is_refused() -> None:
     """Check that a key of 64 KiB is accepted and a longer key is refused.
 
     The archive proxy gets the key in an environment variable. Linux limits a variable to 128 KiB, and `rclone obscure` makes the

@@ -57,7 +57,7 @@ def test_absolute_path_into_the_repository_is_refused(root: Path) -> None:
         own_path(str(root / "own.sql"), "app.x", root)
 
 
-def test_path_of_a_socket_is_refused(root: Path) -> None:
+def test_configured_path_of_a_socket_is_refused(root: Path) -> None:
     import socket
 
     with socket.socket(socket.AF_UNIX) as server:
@@ -123,13 +123,13 @@ def environment_with_target(directory: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("directory", SYSTEM)
-def test_system_folder_is_refused_for_backups(directory: str) -> None:
+def test_system_folder_is_refused_as_a_backup_target(directory: str) -> None:
     with pytest.raises(ConfigError, match=r"^environment\.tiers\.database\.backup\.target\.directory: .*; "):
         load_environment(environment_with_target(directory), load_app(APP))
 
 
 @pytest.mark.parametrize("directory", DEDICATED)
-def test_dedicated_folder_is_accepted_for_backups(directory: str) -> None:
+def test_dedicated_folder_is_accepted_as_a_backup_target(directory: str) -> None:
     load_environment(environment_with_target(directory), load_app(APP))
 
 

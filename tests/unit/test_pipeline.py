@@ -1,4 +1,7 @@
-"""Tests of the pipeline: workflows, permissions, pinned actions and images, pull request environments, drift check and SLO."""
+"""Tests of the GitHub pipeline.
+
+The tests cover workflows, permissions, pinned actions and images, pull request environments, drift check and SLO.
+"""
 
 import json
 import re
@@ -92,7 +95,7 @@ def test_workflow_has_no_permissions_and_one_concurrency_group(name: str) -> Non
     assert group["cancel-in-progress"] is (name == "pull-request"), "an update is never cancelled"
 
 
-def test_actions_are_pinned_by_commit() -> None:
+def test_github_actions_are_pinned_by_commit() -> None:
     images = re.findall(r"uses: *(\S+)(.*)", TEXT)
     assert len(images) > 10
     for action, comment in images:
@@ -127,7 +130,7 @@ UPDATES = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates
 
 
 @pytest.mark.parametrize("entry", UPDATES, ids=lambda entry: f"{entry['package-ecosystem']}-{entry['directories'][0]}")
-def test_every_folder_of_dependabot_exists(entry: dict[str, Any]) -> None:
+def test_every_folder_in_the_dependabot_configuration_exists(entry: dict[str, Any]) -> None:
     for pattern in entry["directories"]:
         assert list(ROOT.glob(pattern.strip("/") or "*")), pattern
 
@@ -172,7 +175,7 @@ IMAGES = {
 PINNED = {"environment.images.api": f"r/api:1@{DIGEST}", "environment.toolbox": f"python:3@{DIGEST}"}
 
 
-def test_images_of_another_commit_are_refused() -> None:
+def test_image_digests_of_another_image_version_are_refused() -> None:
     assert pins.check_pins(IMAGES, PINNED | {"environment.images.old": "r/old:1"}, "release.json") == PINNED
     with pytest.raises(RunError, match=r"release.json has r/api:2@.*, but the configuration needs r/api:1; check out"):
         pins.check_pins(IMAGES, PINNED | {"environment.images.api": f"r/api:2@{DIGEST}"}, "release.json")
@@ -217,7 +220,7 @@ def test_image_used_in_prod_only_is_pinned_by_the_stack_file_of_prod(
         pins.use("prod")
 
 
-def test_images_in_an_environment_are_listed_by_path() -> None:
+def test_images_in_environment_settings_are_listed_by_the_path_of_the_setting() -> None:
     assert pins.pins_in({"images": {"api": "r/api:1"}, "toolbox": "python:3"}) == {
         "environment.images.api": "r/api:1", "environment.toolbox": "python:3",
     }  # fmt: skip
@@ -278,7 +281,7 @@ def values(**counts: int) -> dict[str, Any]:
     return {"state": {"testRunDurationMs": 20_000}, "metrics": metrics | {"http_req_duration": durations}}
 
 
-def test_measurement_beyond_the_slo_is_reported_with_counts() -> None:
+def test_load_measurement_beyond_the_slo_is_reported_with_the_number_of_bad_requests() -> None:
     summary = values(http_reqs=30, failed=7, p95=30, p99=4) | {
         "due": 400,
         "allowed": {"failed": 4, "p95": 20, "p99": 4},

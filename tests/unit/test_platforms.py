@@ -36,13 +36,13 @@ STACKS = ("dev", "staging")
 
 
 @pytest.mark.parametrize(("stack", "inspector"), [("dev", DockerInspector), ("staging", KubernetesInspector)])
-def test_registry_returns_the_inspector_of_the_platform(stack: str, inspector: type) -> None:
+def test_inspector_of_a_stack_belongs_to_the_configured_platform(stack: str, inspector: type) -> None:
     app = load_app(project())
     assert isinstance(platforms.inspector(app, load_environment(environment(stack), app), stack), inspector)
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_refused_plan_registers_nothing(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_rollback_registers_no_resource(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIERS_RELEASE", "previous")
     registrations: list[Registered] = []
     with pytest.raises(ReleaseError):
@@ -51,7 +51,7 @@ def test_refused_plan_registers_nothing(stack: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_plan_rollout_registers_the_foundation_only(stack: str) -> None:
+def test_plan_rollout_registers_only_the_foundation_component_and_its_children(stack: str) -> None:
     def body() -> None:
         context = Context.load()
         plan_rollout(context, Application.of(context))
@@ -62,7 +62,7 @@ def test_plan_rollout_registers_the_foundation_only(stack: str) -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_children_use_the_provider_of_their_parent_component(stack: str) -> None:
+def test_child_resources_use_the_provider_of_the_parent_component(stack: str) -> None:
     def body() -> None:
         context = Context.load()
         platform = plan_rollout(context, Application.of(context)).platform

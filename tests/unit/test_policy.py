@@ -69,7 +69,7 @@ def problems(rule: Rule, resources: Sequence[Resource], settings: Settings = TRU
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod", "single-server", "backed-up"])
-def test_every_object_of_the_program_passes_every_rule(stack: str, rule: Rule) -> None:
+def test_every_object_of_the_program_passes_every_policy_rule(stack: str, rule: Rule) -> None:
     single_servers = {"single-server": single_server, "backed-up": single_server_with_backup}
     releases = [single_servers[stack]()] if stack in single_servers else [first(stack), second(stack)]
     for release in releases:
@@ -433,7 +433,7 @@ def violating_resource(case: Violation, stack: str = "prod") -> Resource:
 @pytest.mark.parametrize(
     "case", [*ON_DOCKER, *ON_KUBERNETES], ids=lambda case: f"{case.rule}-{case.target}-{case.fix[:30]}"
 )
-def test_change_that_breaks_a_rule_is_refused_with_the_fix(case: Violation) -> None:
+def test_change_that_breaks_a_policy_rule_is_refused_with_the_fix(case: Violation) -> None:
     [problem] = problems(BY_NAME[case.rule], [violating_resource(case)])
     wrong, _, fix = problem.partition("; ")
     assert wrong
@@ -444,7 +444,7 @@ def test_change_that_breaks_a_rule_is_refused_with_the_fix(case: Violation) -> N
     assert problems(BY_NAME[case.rule], [replace(violating_resource(case), kept=True)]) == []
 
 
-def test_every_rule_has_a_refused_change_on_each_platform() -> None:
+def test_every_policy_rule_is_tested_with_a_refused_change_on_each_platform() -> None:
     rules_of_one_object = {rule.name for rule in RULES} - {"protected-data", "replicas-on-docker"}
     assert {case.rule for case in ON_DOCKER} == rules_of_one_object - {
         "replicas"
@@ -462,7 +462,7 @@ def test_every_rule_has_a_refused_change_on_each_platform() -> None:
         ("cache-data", single_server),
     ],
 )
-def test_unprotected_data_is_refused(name: str, deployed: Callable[[], Deployment]) -> None:
+def test_policy_refuses_unprotected_data_stores_in_prod(name: str, deployed: Callable[[], Deployment]) -> None:
     kinds = ("Cluster", "Namespace", "PersistentVolumeClaim", "Volume")
     [resource] = [as_resource(entry, "prod") for entry in deployed() if entry.name == name and entry.kind in kinds]
     assert problems(BY_NAME["protected-data"], [resource]) == []
@@ -471,7 +471,7 @@ def test_unprotected_data_is_refused(name: str, deployed: Callable[[], Deploymen
     assert problems(BY_NAME["protected-data"], [replace(resource, protect=False, stack="dev")]) == []
 
 
-def test_tier_with_one_container_is_refused() -> None:
+def test_policy_refuses_a_tier_with_one_container() -> None:
     one_worker = [resource for resource in resources(single_server(), "prod") if resource.name != "blue-worker-2"]
     rule = BY_NAME["replicas-on-docker"]
     assert problems(rule, one_worker) == [
@@ -498,7 +498,7 @@ def test_tier_with_one_container_is_refused() -> None:
         ("ghcr.io/team/one-more:1", False),
     ],
 )
-def test_image_is_trusted_by_its_registry(image: str, trusted: bool) -> None:
+def test_policy_trusts_only_images_of_the_listed_registries(image: str, trusted: bool) -> None:
     resource = Resource(type="docker:index/remoteImage:RemoteImage", name="image", stack="prod", props={"name": image})
     assert bool(problems(BY_NAME["known-registries"], [resource])) != trusted
 
@@ -506,14 +506,14 @@ def test_image_is_trusted_by_its_registry(image: str, trusted: bool) -> None:
 @pytest.mark.parametrize(
     ("stack", "strict"), [("dev", False), ("dev-anna", False), ("staging", False), ("prod", True), ("devil", True)]
 )
-def test_strict_rules_apply_to_a_stack_that_is_not_listed_as_relaxed(stack: str, strict: bool) -> None:
+def test_strict_policy_rules_apply_to_every_stack_that_is_not_listed_as_relaxed(stack: str, strict: bool) -> None:
     assert SETTINGS.strict(stack) == strict
 
 
 @pytest.mark.parametrize(
     "setting", ["DATABASE_PASSWORD_FILE=/run/secrets/x", "TOKEN_TTL=60", "PASSWORD=", "CACHE_KEY=a"]
 )
-def test_harmless_variable_with_a_name_like_a_secret_is_accepted(setting: str) -> None:
+def test_policy_accepts_a_harmless_variable_with_a_name_like_a_secret(setting: str) -> None:
     resource = find(single_server(), "blue-api-1")
     assert problems(BY_NAME["no-plain-secrets"], [replace(resource, props={**resource.props, "envs": [setting]})]) == []
 
@@ -533,7 +533,9 @@ class _PolicyResource:
     ("image", "ignore", "count"),
     [("haproxy", [], 1), (UNKNOWN_STRING_VALUE, [], 0), ("haproxy", ["*"], 0), ("haproxy", ["memory"], 1)],
 )
-def test_value_unknown_in_a_preview_is_not_checked(image: str, ignore: list[str], count: int) -> None:
+def test_policy_does_not_check_values_that_are_unknown_or_ignored_in_a_preview(
+    image: str, ignore: list[str], count: int
+) -> None:
     reported: list[str] = []
     resource: Any = _PolicyResource({"image": image}, ignore)
     report_problems(
@@ -543,7 +545,7 @@ def test_value_unknown_in_a_preview_is_not_checked(image: str, ignore: list[str]
     assert all(entry.startswith("haproxy changes with") and "urn:pulumi:prod::" in entry for entry in reported)
 
 
-def test_policy_page_lists_every_rule() -> None:
+def test_policy_document_lists_every_policy_rule() -> None:
     page = (ROOT / "docs/policy.md").read_text()
     for rule in RULES:
         assert f"| `{rule.name}` |" in page, rule.name

@@ -114,7 +114,7 @@ def test_missing_database_is_reported_with_the_existing_databases(postgres: Any,
         pass
 
 
-def test_unreachable_server_is_reported_without_databases(postgres: Any, server: Server) -> None:
+def test_error_about_an_unreachable_database_server_lists_no_databases(postgres: Any, server: Server) -> None:
     server.databases.clear()
     with pytest.raises(BackupError, match=r"does not exist$"), postgres._connected():
         pass
@@ -133,7 +133,9 @@ RESTORE_STATEMENTS = [
 ]
 
 
-def test_restore_renames_the_database_after_loading_all_data(postgres: Any, server: Server, tmp_path: Path) -> None:
+def test_restore_renames_the_temporary_database_after_loading_all_data(
+    postgres: Any, server: Server, tmp_path: Path
+) -> None:
     file = tmp_path / "anonymise.sql"
     file.write_text("anonymise all rows")
     postgres.restore(backup_stream(), "board_r1", [file])
@@ -164,7 +166,7 @@ def test_restore_into_an_existing_database_is_refused(postgres: Any, server: Ser
     assert not server.statements
 
 
-def test_restore_without_enough_storage_is_refused_before_it_begins(
+def test_restore_without_enough_storage_is_refused_before_data_is_loaded(
     postgres: Any, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BACKUP_ROOM", str(100 * 2**20))
@@ -177,7 +179,7 @@ def test_restore_without_enough_storage_is_refused_before_it_begins(
     postgres.restore(backup_stream(size=large), "board_r1")
 
 
-def test_restore_begins_if_the_backup_fits_or_has_no_size(
+def test_restore_is_not_refused_if_the_backup_fits_the_storage_or_has_an_unknown_size(
     postgres: Any, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BACKUP_ROOM", str(100 * 2**20))
@@ -186,7 +188,7 @@ def test_restore_begins_if_the_backup_fits_or_has_no_size(
 
 
 @pytest.mark.usefixtures("postgres")
-def test_full_backup_is_listed_with_the_ids_of_database_and_volumes(
+def test_full_backup_is_listed_with_the_ids_of_the_database_snapshot_and_volume_snapshots(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program = import_module("images.backup.backup.__main__")

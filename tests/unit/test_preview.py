@@ -59,7 +59,7 @@ def visible_part(name: str) -> str:
 
 class TestVerdict:
     @pytest.mark.parametrize("name", ALL)
-    def test_recorded_preview_has_the_expected_verdict(self, name: str) -> None:
+    def test_comment_of_a_recorded_preview_has_the_expected_verdict(self, name: str) -> None:
         kind = name.partition("/")[2]
         failed = kind in FAILED or name in FAILED
         assert verdict(parsed(name)) is VERDICTS.get(name, VERDICTS.get(kind))
@@ -76,7 +76,7 @@ class TestVerdict:
 
 class TestPlan:
     @pytest.mark.parametrize("name", [name for name in ALL if not parsed(name).errors])
-    def test_plan_in_the_comment_equals_the_logged_plan(self, name: str) -> None:
+    def test_plan_in_the_preview_comment_equals_the_plan_that_the_program_logged(self, name: str) -> None:
         """Compare the plan that the comment shows with the plan that the program logged.
 
         The preview command doesn't read the logged plan, but computes the plan of the comment from the recorded states.
@@ -86,13 +86,13 @@ class TestPlan:
         assert explain(parsed(name).state_before, plan) == recording(name)["diagnostics"][0]["message"].strip()
 
     @pytest.mark.parametrize("platform", PLATFORMS)
-    def test_differences_from_the_live_release_are_listed(self, platform: str) -> None:
+    def test_preview_comment_lists_the_differences_from_the_live_release(self, platform: str) -> None:
         image = r"\*\*api\*\*: image `\S*board-api:\w+` → `\S*board-api:\w+`<br>\*\*worker\*\*: image"
         assert re.search(image, visible_part(f"{platform}/new-image"))
         assert "| **api**: LOG_LEVEL `info` → `warning` |" in visible_part(f"{platform}/env")
 
     @pytest.mark.parametrize("platform", PLATFORMS)
-    def test_comment_shows_migration_promotion_and_switch(self, platform: str) -> None:
+    def test_preview_comment_shows_migration_promotion_and_switch(self, platform: str) -> None:
         assert "| migration | `api.migrate` |" in visible_part(f"{platform}/new-image")
         assert "by itself: switch 3 moves all traffic to blue" in visible_part(f"{platform}/new-image")
         assert "after it passes its gates, it waits for `make promote ENV=demo`" in visible_part(f"{platform}/waits")
@@ -101,7 +101,7 @@ class TestPlan:
         assert "| slot | blue: empty → **1.0.0-" in visible_part(f"{platform}/first")
 
     @pytest.mark.parametrize("platform", PLATFORMS)
-    def test_tiers_in_the_diagram_are_coloured_by_their_change(self, platform: str) -> None:
+    def test_diagram_in_the_preview_comment_colours_each_tier_by_its_change(self, platform: str) -> None:
         picture = visible_part(f"{platform}/new-image")
         assert 'blue_api["api<br>replaced"]:::replaced' in picture
         assert 'green_api["api"]:::unchanged' in picture
@@ -117,7 +117,7 @@ class TestDangers:
     @pytest.mark.parametrize(
         "name", [f"{entry}/{kind}" for entry in PLATFORMS for kind in ("new-image", "env", "waits", "back")]
     )
-    def test_ordinary_release_has_no_dangers(self, name: str) -> None:
+    def test_preview_comment_of_an_ordinary_release_lists_no_dangers(self, name: str) -> None:
         assert dangers(parsed(name)) == []
 
     @pytest.mark.parametrize(
@@ -136,10 +136,10 @@ class TestDangers:
             ("kubernetes/opened", "**network opened**: NetworkPolicy `web` lets in 0.0.0.0/0"),
         ],
     )  # fmt: skip
-    def test_danger_is_marked_in_bold(self, name: str, line: str) -> None:
+    def test_preview_comment_shows_each_dangerous_change_in_bold(self, name: str, line: str) -> None:
         assert line in visible_part(name)
 
-    def test_deleted_network_barrier_is_a_danger(self) -> None:
+    def test_preview_comment_warns_of_a_deleted_deny_policy_or_internal_network(self) -> None:
         steps = [
             deleted_step("networking.k8s.io/v1:NetworkPolicy", "deny-all", {"spec": {"ingress": [], "egress": []}}),
             deleted_step("docker:index/network:Network", "data", {"internal": True}),
@@ -156,19 +156,19 @@ class TestDangers:
             ("docker/database-memory", "Container `database-1` changes in place: memory `512` → `768`"),
         ],
     )  # fmt: skip
-    def test_change_in_place_is_listed_in_the_comment(self, name: str, line: str) -> None:
+    def test_preview_comment_lists_changes_in_place(self, name: str, line: str) -> None:
         assert line in visible_part(name)
 
 
 class TestFailures:
     @pytest.mark.parametrize("platform", PLATFORMS)
-    def test_failed_preview_gives_a_comment_with_the_error(self, platform: str) -> None:
+    def test_comment_of_a_failed_preview_contains_the_error(self, platform: str) -> None:
         assert "\napp.api.port: '8000' is not a port; use a whole number" in comment_of(f"{platform}/broken")
         assert "Connection refused" in comment_of(f"{platform}/unreachable")
         assert "because it is protected" in comment_of(f"{platform}/protected")
         assert "unhandled error" not in comment_of(f"{platform}/broken")
 
-    def test_command_exits_with_1_for_a_failed_preview(
+    def test_preview_command_exits_with_1_for_a_failed_preview(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("PR_NUMBER", raising=False)
@@ -176,7 +176,7 @@ class TestFailures:
         assert preview.main("demo", str(RECORDINGS / "docker/no-change.json")) == 0
         assert capsys.readouterr().out == comment_of("docker/broken") + comment_of("docker/no-change")
 
-    def test_pulumi_error_without_json_becomes_the_error_of_the_comment(
+    def test_pulumi_error_without_json_becomes_the_error_in_the_preview_comment(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "pulumi").write_text("#!/bin/sh\necho \"error: no stack named 'demo' found\" >&2; exit 255\n")
@@ -187,7 +187,7 @@ class TestFailures:
 
 class TestSecrets:
     @pytest.mark.parametrize("name", ALL)
-    def test_comment_and_recording_contain_no_secret(self, name: str) -> None:
+    def test_preview_comments_and_recorded_previews_contain_no_secret(self, name: str) -> None:
         for value in SECRETS:
             assert value not in comment_of(name)
             assert value not in (RECORDINGS / f"{name}.json").read_text()
@@ -204,7 +204,7 @@ class TestSecrets:
             ("any:Kind", {"spec": {"env": [{"name": "SMTP_TOKEN", "value": "hunter2"}]}}, {}),
         ],
     )
-    def test_secret_that_pulumi_did_not_mask_is_masked(
+    def test_secret_that_pulumi_did_not_mask_is_masked_in_the_preview_comment(
         self, kind: str, inputs: dict[str, Any], more: dict[str, Any]
     ) -> None:
         step = created_step(kind, "one", inputs, **more)
@@ -216,7 +216,7 @@ class TestSecrets:
         assert "hunter2" not in text
         assert text.count(SECRET) >= 2
 
-    def test_path_of_a_secret_file_is_not_masked(self) -> None:
+    def test_path_of_a_secret_file_is_not_masked_in_the_preview_comment(self) -> None:
         step = created_step(
             "docker:index/container:Container", "one", {"envs": ["PASSWORD_FILE=/run/secrets/password"]}
         )
@@ -225,17 +225,19 @@ class TestSecrets:
 
 class TestSize:
     @pytest.mark.parametrize("name", ["docker/new-image", "docker/opened", "kubernetes/database-deleted"])
-    def test_order_of_steps_does_not_change_the_comment(self, name: str) -> None:
+    def test_order_of_the_steps_in_a_preview_does_not_change_the_preview_comment(self, name: str) -> None:
         for seed in range(3):
             steps = random.Random(seed).sample(recording(name)["steps"], len(recording(name)["steps"]))
             assert render_comment(parse_preview(recording(name) | {"steps": steps}, "demo")) == comment_of(name)
 
     @pytest.mark.parametrize("name", ALL)
-    def test_real_comment_is_below_the_size_limit(self, name: str) -> None:
+    def test_comment_of_every_recorded_preview_is_below_the_size_limit(self, name: str) -> None:
         assert len(comment_of(name)) < LIMIT
 
     @pytest.mark.parametrize(("count", "text"), [(1, "x"), (800, "x" * 5000), (800, "é\n```ü" * 40), (2000, "x")])
-    def test_steps_beyond_the_size_limit_are_counted(self, count: int, text: str) -> None:
+    def test_preview_comment_counts_the_steps_that_are_left_out_because_of_the_size_limit(
+        self, count: int, text: str
+    ) -> None:
         steps = [created_step("any:Kind", f"number-{number}", {"value": text}) for number in range(count)]
         comment = render_comment(parse_preview({"steps": steps}, "demo"))
         assert len(comment) < LIMIT
@@ -244,7 +246,7 @@ class TestSize:
         assert bool(omitted) == (count > 1)
         assert comment.endswith("</details>\n") and comment.count("```") % 2 == 0
 
-    def test_comment_with_long_parts_is_below_the_size_limit(self) -> None:
+    def test_preview_comment_of_a_preview_with_long_texts_is_below_the_size_limit(self) -> None:
         """Fill every part of the comment with long texts: errors, warnings, dangers and changes in place."""
         long = "ü" * 5000
         diagnostics = [
@@ -275,6 +277,6 @@ def deleted_step(kind: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]
 @pytest.mark.parametrize(
     ("page", "name"), [("release", "docker/new-image"), ("dangerous", "kubernetes/database-deleted")]
 )
-def test_example_pages_equal_the_output_of_the_command(page: str, name: str) -> None:
+def test_example_pages_of_previews_equal_the_output_of_the_preview_command(page: str, name: str) -> None:
     assert (ROOT / f"docs/previews/{page}.md").read_text() == comment_of(name), "run `make docs`"
     assert f"tests/previews/{name}.json > docs/previews/{page}.md" in (ROOT / "Makefile").read_text()

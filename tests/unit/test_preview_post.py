@@ -58,7 +58,7 @@ def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
 
 
 class TestPost:
-    def test_comment_of_the_stack_is_selected_among_other_comments(self) -> None:
+    def test_preview_comment_of_the_stack_is_found_among_other_comments_of_a_pull_request(self) -> None:
         comments = [
             {"id": 1, "body": "nice"},
             {"id": 2, "body": None},
@@ -70,7 +70,9 @@ class TestPost:
         assert stack_comment(comments, "prod") == 5
         assert stack_comment(comments, "staging") is None
 
-    def test_first_comment_is_posted_and_later_comments_replace_it(self, github: dict[str, str]) -> None:
+    def test_first_preview_comment_is_posted_and_later_previews_replace_the_comment(
+        self, github: dict[str, str]
+    ) -> None:
         text = f"{marker('demo')}\n\nan update"
         assert post_comment(text, "demo", github) == "https://posted"
         GitHub.comments = [{"id": 1, "body": "a"}, {"id": 2, "body": "b"}, {"id": 3, "body": text}]
@@ -80,6 +82,8 @@ class TestPost:
             ("PATCH", "/repos/me/it/issues/comments/3", text),
         ]
 
-    def test_refused_comment_reports_the_missing_permission(self, github: dict[str, str]) -> None:
+    def test_preview_comment_that_github_refuses_is_reported_with_the_missing_permission(
+        self, github: dict[str, str]
+    ) -> None:
         with pytest.raises(RunError, match=r"answers 403; the token needs `pull-requests: write`"):
             post_comment("text", "demo", github | {"GITHUB_TOKEN": "bad"})

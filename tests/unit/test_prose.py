@@ -42,7 +42,7 @@ def texts(tmp_path: Path) -> list[prose.Text]:
     return [*prose.read(tmp_path, "queue.py")]
 
 
-def test_docstrings_and_names_that_break_a_rule_are_listed_by_line(texts: list[prose.Text]) -> None:
+def test_docstrings_and_names_that_break_a_rule_of_style_are_listed_by_line(texts: list[prose.Text]) -> None:
     assert [*prose.candidates(texts)] == [
         "queue.py:4: docstring begins with a pronoun or question word: Whatever comes in a second.",
         "queue.py:10: vague name: told",
@@ -59,12 +59,12 @@ def test_unclear_texts_are_sorted_by_file_then_line() -> None:
     assert [line.rsplit(":", 2)[0] for line in prose.candidates(names)] == ["a:2", "a:9", "b:1"]
 
 
-def test_only_subjects_over_72_characters_are_listed() -> None:
+def test_only_commit_subjects_over_72_characters_are_listed() -> None:
     [line] = prose.long_subjects([f"abc {'x' * 72}", f"def {'y' * 73}"])
     assert line == f"commit def: subject has 73 characters, at most 72: {'y' * 73}"
 
 
-def test_sample_has_docstrings_errors_and_test_names(texts: list[prose.Text]) -> None:
+def test_sample_of_texts_has_docstrings_errors_and_test_names(texts: list[prose.Text]) -> None:
     drawn = {kind: sorted(text.text for text in prose.sample(texts, kind, "7", 20)) for kind in prose.KINDS}
     assert [text.splitlines()[0] for text in drawn["docstrings"]] == [
         "Module of the sample.",
@@ -77,7 +77,7 @@ def test_sample_has_docstrings_errors_and_test_names(texts: list[prose.Text]) ->
     assert drawn["test names"] == ["test_full_queue_refuses_a_job"]
 
 
-def test_same_seed_draws_the_same_sample() -> None:
+def test_sample_of_texts_is_the_same_for_the_same_seed() -> None:
     names = [prose.Text(file="x", line=line, kind="test names", text=f"test_{line}") for line in range(100)]
     first = prose.sample(names, "test names", "7", 10)
     assert len(first) == 10
@@ -110,13 +110,13 @@ def test_make_prose_prints_unclear_texts_and_a_sample_and_succeeds(
 
 
 @pytest.mark.usefixtures("clone")
-def test_sample_without_a_seed_prints_a_random_seed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_sample_of_texts_without_a_seed_prints_its_random_seed(capsys: pytest.CaptureFixture[str]) -> None:
     prose.main()
     assert re.search(r"^Sample of SEED=\d+:", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.usefixtures("clone")
-def test_folder_that_is_not_a_git_clone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_prose_in_a_folder_that_is_not_a_git_clone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     failure = subprocess.CompletedProcess([], 128, "", "fatal: not a git repository\n")
     monkeypatch.setattr(process, "capture", lambda *_, **__: failure)
     with pytest.raises(

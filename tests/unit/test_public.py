@@ -36,7 +36,7 @@ def test_dunder_all_lists_every_public_name_in_order() -> None:
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
-def test_component_takes_name_args_and_opts(name: str) -> None:
+def test_public_component_has_the_parameters_name_args_and_opts(name: str) -> None:
     parameters = list(inspect.signature(COMPONENTS[name].__init__).parameters.values())[1:]
     assert [parameter.name for parameter in parameters] == ["name", "args", "opts"]
     assert [parameter.default for parameter in parameters] == [inspect.Parameter.empty] * 2 + [None]
@@ -44,7 +44,7 @@ def test_component_takes_name_args_and_opts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
-def test_args_are_frozen_keyword_only_and_public(name: str) -> None:
+def test_args_class_of_a_component_is_frozen_keyword_only_and_public(name: str) -> None:
     args = ARGS[name]
     assert dataclasses.is_dataclass(args)
     assert args.__dataclass_params__.frozen  # pyright: ignore[reportAttributeAccessIssue]
@@ -115,7 +115,7 @@ STACKS = ("dev", "staging")
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_component_honours_parent_protection_and_aliases(stack: str) -> None:
+def test_public_component_applies_the_options_parent_protect_and_aliases(stack: str) -> None:
     deployment = run(
         stack,
         lambda: deploy_board(
@@ -137,7 +137,7 @@ def test_children_of_a_component_have_the_component_as_ancestor(stack: str) -> N
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_live_slot_is_read_from_a_checkpoint_with_custom_resource_names(stack: str) -> None:
+def test_live_slot_is_read_from_a_checkpoint_in_which_the_user_chose_the_resource_names(stack: str) -> None:
     body = lambda: deploy_board(lambda parent: ResourceOptions(parent=parent))  # noqa: E731
     first = run(stack, body)
     state = observe(parse(program.exported(first)))
@@ -145,7 +145,7 @@ def test_live_slot_is_read_from_a_checkpoint_with_custom_resource_names(stack: s
     assert set(state.slots) == {"blue"}
 
 
-def test_outputs_of_data_services_are_typed_and_name_the_service() -> None:
+def test_cache_component_has_the_outputs_host_port_and_url() -> None:
     outputs_by_key: dict[str, object] = {}
 
     def body() -> None:
@@ -161,7 +161,7 @@ def test_outputs_of_data_services_are_typed_and_name_the_service() -> None:
     assert outputs_by_key == {"h": "cache", "p": 6379, "u": "tcp://cache:6379"}
 
 
-def test_context_from_plain_values_is_checked_like_a_stack_file() -> None:
+def test_context_of_plain_values_is_refused_with_the_path_of_an_invalid_value() -> None:
     with pytest.raises(components.ConfigError, match=r"^app\.api\.port: "):
         run(
             "dev",

@@ -138,7 +138,7 @@ def test_network_policies_allow_exactly_the_connections_of_the_tier_graph(stack:
     assert network.graph() == expected_graph(stack, "blue")
 
 
-def test_only_cache_members_reach_the_sentinels() -> None:
+def test_only_cache_members_reach_the_sentinels_of_the_cache() -> None:
     network = Network(first("prod"))
     edges = {
         (client, server)
@@ -153,7 +153,7 @@ def test_network_policies_open_only_the_port_of_each_connection(stack: str) -> N
     opens_only_the_port_of_each_edge(Network(first(stack)))
 
 
-def test_gateway_outside_the_cluster_is_admitted_by_its_addresses() -> None:
+def test_gateway_outside_the_cluster_is_admitted_by_the_ip_addresses_of_the_gateway() -> None:
     env = environment("staging")
     env["kubernetes"]["gateway"] |= {"cidrs": ["203.0.113.0/24"], "pods_in": "proxies"}
     network = Network(deploy(env=env, stack="staging"))
@@ -165,12 +165,12 @@ def test_gateway_outside_the_cluster_is_admitted_by_its_addresses() -> None:
 
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
-def test_slots_do_not_reach_each_other(stack: str) -> None:
+def test_pods_of_one_slot_can_not_connect_to_pods_of_the_other_slot(stack: str) -> None:
     network = Network(first(stack), second(stack))
     assert network.graph() == expected_graph(stack, "blue", "green")
 
 
-def test_options_open_only_the_expected_connections() -> None:
+def test_needs_and_egress_and_an_external_database_open_only_the_expected_connections() -> None:
     """Check the connections if web and worker need the api, the api has egress, and the database is external."""
     network = Network(ALL["everything"])
     assert network.graph() == {
@@ -200,16 +200,16 @@ def test_every_pod_reaches_dns_and_no_other_namespace_reaches_a_pod(deployed: De
     reaches_dns_and_no_stranger(Network(deployed))
 
 
-def test_pod_outside_the_tiers_reaches_no_pod() -> None:
+def test_pod_that_belongs_to_no_tier_reaches_no_pod() -> None:
     lets_no_stray_pod_connect(Network(first("staging")))
 
 
 @pytest.mark.parametrize("direction", ["Egress", "Ingress"])
-def test_ingress_and_egress_policies_each_allow_only_the_expected_connections(direction: str) -> None:
+def test_ingress_policies_alone_and_egress_policies_alone_allow_only_the_expected_connections(direction: str) -> None:
     """Check each direction without the policies of the other direction.
 
     A connection must be allowed in both directions. Therefore a strict ingress policy could hide an egress policy that
-    allows too much, and the reverse.
+    allows too much, and a strict egress policy could hide such an ingress policy.
     """
     network = Network(first("staging"))
     expected = {
@@ -226,7 +226,7 @@ def test_egress_of_one_slot_does_not_open_egress_of_the_other_slot() -> None:
     assert pods_with_egress == {"api-green", "green-api-migrate"}
 
 
-def test_without_policies_every_connection_is_allowed() -> None:
+def test_pods_without_network_policies_can_connect_in_the_computed_graph() -> None:
     """Check that the computed graph has connections if no policy exists.
 
     If the graph were always empty, every test of a forbidden connection would pass.

@@ -56,7 +56,7 @@ def test_plan_keeps_an_existing_live_slot(observed: StackState, desired: Release
 
 
 @given(OBSERVED, RELEASES)
-def test_plan_either_deploys_to_a_slot_or_keeps_the_slot(observed: StackState, desired: Release) -> None:
+def test_plan_never_both_deploys_to_a_slot_and_keeps_the_slot(observed: StackState, desired: Release) -> None:
     release_plan = plan(observed, desired)
     assert release_plan.render not in release_plan.keep
     assert release_plan.live in (release_plan.render, *release_plan.keep)
@@ -71,7 +71,7 @@ def test_plan_makes_the_desired_release_live(observed: StackState, desired: Rele
 
 
 @given(OBSERVED, RELEASES)
-def test_second_plan_changes_nothing(observed: StackState, desired: Release) -> None:
+def test_second_plan_for_the_same_release_changes_nothing(observed: StackState, desired: Release) -> None:
     release_plan = plan(observed, desired)
     second_plan = plan(state_after(observed, release_plan), desired)
     assert (second_plan.render, second_plan.moves, second_plan.switches) == (None, False, release_plan.switches)
@@ -144,16 +144,16 @@ def test_any_difference_in_a_workload_changes_the_digest(changed: Workload) -> N
     assert identify("1", [changed]).digest != identify("1", [WORKLOAD]).digest
 
 
-def test_changed_version_changes_the_digest() -> None:
+def test_changed_version_changes_the_release_digest() -> None:
     assert identify("1", [WORKLOAD]).digest != identify("2", [WORKLOAD]).digest
 
 
-def test_changed_build_context_does_not_change_the_digest() -> None:
+def test_changed_build_context_does_not_change_the_release_digest() -> None:
     moved = replace(WORKLOAD, image=Image(reference="api:1", context="elsewhere", path="app.api.build"))
     assert identify("1", [moved]) == identify("1", [WORKLOAD])
 
 
-def test_order_of_tiers_does_not_change_the_digest() -> None:
+def test_order_of_tiers_does_not_change_the_release_digest() -> None:
     other = replace(WORKLOAD, tier="web")
     assert identify("1", [WORKLOAD, other]) == identify("1", [other, WORKLOAD])
 
@@ -183,7 +183,7 @@ def test_explanation_of_a_plan_lists_slots_differences_and_switch(manual: bool) 
     assert explain(observed, plan(observed, one)) == "nothing of the release changes"
 
 
-def test_unknown_release_action_or_force_is_refused() -> None:
+def test_unknown_value_of_tiers_release_or_tiers_force_is_refused() -> None:
     assert (
         parse_release_action({})
         == parse_release_action({"TIERS_RELEASE": "", "TIERS_FORCE": ""})

@@ -103,7 +103,9 @@ def state(request: pytest.FixtureRequest) -> State:
 
 
 @given(st.data())
-def test_repair_after_any_loss_drops_missing_resources_only(state: State, data: st.DataObject) -> None:
+def test_state_repair_after_any_loss_drops_only_the_missing_resources_from_the_state(
+    state: State, data: st.DataObject
+) -> None:
     all_keys = keys(state)
     missing = data.draw(st.sets(st.sampled_from(all_keys), max_size=12))
     stopped = data.draw(st.sets(st.sampled_from([key for key in all_keys if key not in missing]), max_size=4))
@@ -126,9 +128,9 @@ def test_repair_after_any_loss_drops_missing_resources_only(state: State, data: 
 def test_stored_copies_of_a_slot_contain_every_lost_resource_that_the_slot_needs(
     state: State, data: st.DataObject
 ) -> None:
-    """Check that the inputs of a slot have a stored copy of each resource that the slot lost, except gates.
+    """Check that a stored copy exists of each resource that a slot has lost, except of gates.
 
-    If a resource has no secret inputs, its copy must have the same inputs, type, parent and dependencies.
+    The copy of a resource without secret inputs must have the same inputs, type, parent and dependencies as the resource.
     """
     checkpoint = parse(state)
     inside = [entry.urn for slot in Slot for entry in checkpoint.descendants(slot, SLOT) if entry.custom]
@@ -150,7 +152,9 @@ def test_stored_copies_of_a_slot_contain_every_lost_resource_that_the_slot_needs
 
 
 @given(st.data())
-def test_repair_after_any_loss_preserves_live_slot_and_passed_gates(state: State, data: st.DataObject) -> None:
+def test_state_repair_after_any_loss_preserves_the_live_slot_and_the_passed_gates(
+    state: State, data: st.DataObject
+) -> None:
     all_keys = keys(state)
     missing = data.draw(
         st.sets(st.sampled_from([key for key in all_keys if "switch" in key or "smoke" in key] or all_keys))
@@ -176,7 +180,7 @@ def test_stored_copies_of_a_slot_contain_no_secret(state: State) -> None:
         assert value not in text
 
 
-def test_containers_of_a_failed_release_are_not_started() -> None:
+def test_state_repair_does_not_start_containers_of_a_failed_release() -> None:
     state = exported_state("dev")
     containers = [
         resource for resource in resources_of(state) if resource["type"] == CONTAINER and keeps_running(resource)
@@ -196,7 +200,7 @@ def test_containers_of_a_failed_release_are_not_started() -> None:
     assert started == {key_of(entry) for entry in containers} - idle_containers
 
 
-def test_ended_one_shot_container_is_not_started() -> None:
+def test_state_repair_does_not_start_a_one_shot_container_that_has_ended() -> None:
     state = exported_state("dev")
     ended = {
         str(key_of(resource)): "exited"
@@ -208,7 +212,7 @@ def test_ended_one_shot_container_is_not_started() -> None:
 
 
 @pytest.mark.parametrize("protected", [True, False])
-def test_loss_of_a_protected_data_volume_is_reported(protected: bool) -> None:
+def test_state_repair_reports_the_loss_of_a_protected_data_volume(protected: bool) -> None:
     state = exported_state("dev")
     [volume] = [resource for resource in resources_of(state) if resource["urn"].endswith("::database-data")]
     volume["protect"] = protected
@@ -217,7 +221,7 @@ def test_loss_of_a_protected_data_volume_is_reported(protected: bool) -> None:
     assert repaired.dropped == ("Volume database-data",)
 
 
-def test_platform_without_objects_of_the_stack_is_reported(state: State) -> None:
+def test_state_repair_reports_a_platform_without_any_object_of_the_stack(state: State) -> None:
     assert plan_repair(state, Inventory()).nothing_found
     assert not plan_repair(state, Inventory(keys=frozenset(keys(state)[:1]))).nothing_found
     assert not plan_repair({"deployment": {"resources": []}}, Inventory()).nothing_found
@@ -243,7 +247,7 @@ def test_missing_container_of_an_unfinished_replacement_is_dropped_from_the_stat
     ]
 
 
-def test_resources_of_a_kind_that_could_not_be_listed_stay_in_the_state() -> None:
+def test_resources_stay_in_the_state_if_the_platform_could_not_list_objects_of_their_kind() -> None:
     state = exported_state("staging")
     repaired = plan_repair(state, Inventory(kinds=frozenset({"Deployment"})))
     assert repaired.dropped
@@ -257,7 +261,7 @@ def test_resources_of_a_kind_that_could_not_be_listed_stay_in_the_state() -> Non
         ("staging", Location(app="board", stack="staging", context="lab", namespace="board-staging")),
     ],
 )
-def test_platform_location_is_read_from_the_state(
+def test_docker_host_or_kubernetes_context_and_namespace_is_read_from_the_state(
     stack: str, location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
@@ -269,7 +273,7 @@ def test_platform_location_is_read_from_the_state(
     assert locate({"deployment": {"resources": []}}, stack) is None
 
 
-def test_image_is_identified_by_its_id_and_not_by_its_name() -> None:
+def test_state_repair_identifies_a_docker_image_by_its_id_and_not_by_its_name() -> None:
     assert (
         key_of({"type": IMAGE, "custom": True, "id": "sha256:1a:2", "outputs": {"imageId": "sha256:1"}})
         == "image sha256:1"
@@ -355,7 +359,7 @@ def test_rollback_uses_the_settings_of_the_last_update_if_the_stack_file_is_inva
             program.deploy(program.project(), invalid_settings, export=state)
 
 
-def test_settings_in_the_state_contain_no_secret() -> None:
+def test_settings_that_are_stored_in_the_state_contain_no_secret() -> None:
     outputs = [resource["outputs"] for resource in resources_of(exported_state("dev")) if not resource["custom"]]
     text = json.dumps(outputs)
     assert '\\"environment\\"' in text
@@ -391,7 +395,7 @@ def test_creation_errors_in_an_unchanged_slot_are_removed_from_the_state(state: 
     assert not plan_repair(repaired.state, Inventory(keys=frozenset(keys(broken)))).changes_state
 
 
-def test_whole_number_of_cpus_is_stored_in_the_format_of_the_provider() -> None:
+def test_state_repair_rewrites_a_whole_number_of_cpus_in_the_format_of_the_docker_provider() -> None:
     state = exported_state("dev")
     [container] = [resource for resource in resources_of(state) if resource["urn"].endswith("::database-1")]
     container["inputs"] = container["inputs"] | {"cpus": "1"}

@@ -77,7 +77,7 @@ def test_tiers_connect_to_the_pooler_and_tasks_connect_to_the_primary() -> None:
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
-def test_all_database_hosts_are_the_single_instance_without_ha(stack: str) -> None:
+def test_all_database_host_variables_name_the_single_instance_without_ha(stack: str) -> None:
     deployed = first(stack)
     if stack == "dev":
         env = dict(variable.partition("=")[::2] for variable in deployed.by_name["blue-api-1"].inputs["envs"])
@@ -148,7 +148,7 @@ def test_database_instances_reach_each_other_and_the_api_server_only() -> None:
     assert not NETWORK.reaches(INSTANCE, "169.254.169.254", 443)
 
 
-def test_connections_between_database_instances_are_not_reported_as_open() -> None:
+def test_make_check_does_not_report_connections_between_database_instances() -> None:
     pods = [
         {"metadata": {"name": entry[1]["cnpg.io/instanceName"], "labels": entry[1]}}
         for entry in (INSTANCE, OTHER_INSTANCE)
@@ -177,7 +177,7 @@ def test_update_waits_until_database_instances_and_pooler_are_ready() -> None:
     assert {"database-ha", "database-pooler"} <= DEPLOYED.before("blue-api-migrate")
 
 
-def test_database_ha_is_refused_on_docker_for_external_hosts_and_unpinned_images() -> None:
+def test_database_ha_is_refused_on_docker_and_for_an_external_database_and_with_unpinned_images() -> None:
     assert "environment.tiers.database.ha: it has no effect on Docker" in configuration_error({"ha": True}, "dev")
     assert "environment.tiers.database.external: " in configuration_error({"ha": True, "external": {"host": "db.test"}})
     images = {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in ("web", "api", "worker", "database", "cache")}
@@ -186,7 +186,7 @@ def test_database_ha_is_refused_on_docker_for_external_hosts_and_unpinned_images
 
 
 @pytest.mark.parametrize("kind", ["Cluster", "Pooler"])
-def test_policy_checks_the_images_that_the_operator_runs(kind: str) -> None:
+def test_policy_checks_the_images_that_the_database_operator_runs(kind: str) -> None:
     [rule] = [rule for rule in RULES if rule.name == "known-registries"]
     [manifest] = DEPLOYED.of_type(kind)
     strict = replace(SETTINGS, registries=("docker.io/library",))

@@ -64,7 +64,7 @@ def merge(folder: Path, subject: str) -> None:
         "Merge remote-tracking branch 'origin/a'",
     ],
 )
-def test_merge_subject_that_names_only_a_one_letter_branch_is_refused(subject: str) -> None:
+def test_subject_of_a_merge_commit_that_names_only_a_one_letter_branch_is_refused(subject: str) -> None:
     with pytest.raises(RunError, match="the subject does not say what was merged"):
         repository.refuse_unclear(["Merge the policy pack", subject])
 
@@ -72,7 +72,7 @@ def test_merge_subject_that_names_only_a_one_letter_branch_is_refused(subject: s
 @pytest.mark.parametrize(
     "subject", ["Merge branch 'prod-ha'", "Merge branch 'release-2'", "Merge the policy pack", "Merge pull request #12"]
 )
-def test_merge_subject_that_says_what_was_merged_is_accepted(subject: str) -> None:
+def test_subject_of_a_merge_commit_that_says_what_was_merged_is_accepted(subject: str) -> None:
     repository.refuse_unclear([subject])
 
 
@@ -120,14 +120,16 @@ def test_old_merge_commit_with_an_unclear_subject_is_accepted(clone: Path, monke
     repository.main()
 
 
-def test_shallow_clone_is_accepted(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_of_merge_commits_accepts_a_shallow_clone(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     merge(clone, "Merge branch 'a'")
     git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{clone}", "shallow")
     monkeypatch.setattr(repository, "REPOSITORY", tmp_path / "shallow")
     repository.main()
 
 
-def test_folder_without_history_is_accepted_with_a_message(
+def test_check_of_the_repository_accepts_a_folder_without_git_history_and_prints_a_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(repository, "REPOSITORY", tmp_path)
@@ -135,7 +137,7 @@ def test_folder_without_history_is_accepted_with_a_message(
     assert "tracked files and merge commits are not checked" in capsys.readouterr().out
 
 
-def test_folder_inside_another_repository_is_accepted_with_a_message(
+def test_check_of_the_repository_accepts_a_folder_inside_another_repository_and_prints_a_message(
     clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (clone / "unpacked").mkdir()
@@ -144,7 +146,7 @@ def test_folder_inside_another_repository_is_accepted_with_a_message(
     assert "it belongs to another repository" in capsys.readouterr().out
 
 
-def test_machine_without_git_is_accepted_with_a_message(
+def test_check_of_the_repository_accepts_a_machine_without_git_and_prints_a_message(
     clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(clone))
@@ -160,7 +162,7 @@ def test_error_about_a_large_tracked_file_contains_its_name_and_size(clone: Path
         repository.main()
 
 
-def test_size_check_ignores_links_and_removed_files(clone: Path) -> None:
+def test_check_of_file_sizes_ignores_links_and_removed_files(clone: Path) -> None:
     (clone / "loop").symlink_to("loop")
     (clone / "removed").touch()
     git(clone, "add", "loop", "removed")
@@ -176,7 +178,7 @@ def test_commit_message_of_an_unclear_merge_is_refused(tmp_path: Path, text: str
 
 
 @pytest.mark.parametrize("text", ["", "Merge the policy pack\n", "Revert \"Merge branch 'a'\"\n"])
-def test_other_commit_message_is_accepted(tmp_path: Path, text: str) -> None:
+def test_commit_message_of_a_clear_merge_or_an_ordinary_commit_is_accepted(tmp_path: Path, text: str) -> None:
     (tmp_path / "COMMIT_EDITMSG").write_text(text)
     repository.main(str(tmp_path / "COMMIT_EDITMSG"))
 

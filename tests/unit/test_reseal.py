@@ -38,6 +38,6 @@ def test_reseal_removes_encrypted_values_and_keeps_all_others() -> None:
     assert "ciphertext" not in json.dumps(new_state)
 
 
-def test_state_encrypted_by_a_key_service_is_refused() -> None:
+def test_reseal_of_a_state_encrypted_by_a_key_service_is_refused() -> None:
     with pytest.raises(RunError, match="the state is encrypted with cloud"):
         resealed(state_with(PLAIN, secrets_provider="cloud"), "new")

@@ -44,7 +44,7 @@ def kill_process_group(holder: subprocess.Popen[str]) -> None:
     holder.wait()
 
 
-def test_error_names_the_process_that_holds_the_lock_and_its_start_time(tmp_path: Path) -> None:
+def test_error_about_a_locked_stack_names_the_process_that_holds_the_lock_and_its_start_time(tmp_path: Path) -> None:
     holder = start_lock_holder(tmp_path / "dev.lock")
     try:
         with (
@@ -61,7 +61,9 @@ def test_error_names_the_process_that_holds_the_lock_and_its_start_time(tmp_path
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
-def test_lock_of_a_killed_process_is_free_while_its_child_lives(tmp_path: Path, number: signal.Signals) -> None:
+def test_lock_of_a_killed_process_is_free_although_its_child_process_still_runs(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     holder = start_lock_holder(tmp_path / "dev.lock")
     try:
         holder.send_signal(number)
@@ -72,7 +74,7 @@ def test_lock_of_a_killed_process_is_free_while_its_child_lives(tmp_path: Path, 
         kill_process_group(holder)
 
 
-def test_lock_inherited_by_the_child_of_a_dead_process_can_be_taken(tmp_path: Path) -> None:
+def test_stack_lock_inherited_by_the_child_of_a_dead_process_can_be_taken(tmp_path: Path) -> None:
     """Check a lock of an earlier version of the runner, in which child processes inherited the lock."""
     file = tmp_path / "dev.lock"
     current = lock.Holder.current("make up")
@@ -83,7 +85,7 @@ def test_lock_inherited_by_the_child_of_a_dead_process_can_be_taken(tmp_path: Pa
             assert json.loads(file.read_text())["started"] == current.started
 
 
-def test_lock_of_an_unknown_holder_is_respected(tmp_path: Path) -> None:
+def test_stack_lock_without_information_about_its_holder_is_respected(tmp_path: Path) -> None:
     file = tmp_path / "dev.lock"
     with file.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -94,7 +96,7 @@ def test_lock_of_an_unknown_holder_is_respected(tmp_path: Path) -> None:
             pass
 
 
-def test_lock_holder_on_another_machine_counts_as_alive() -> None:
+def test_stack_lock_holder_on_another_machine_counts_as_alive() -> None:
     other = lock.Holder(pid=1, started="0", host="elsewhere", user="u", command="make up", since="now")
     assert not other.is_dead
 
@@ -133,7 +135,7 @@ def runner(*words: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-def test_signal_to_the_runner_interrupts_the_command_and_waits(number: signal.Signals) -> None:
+def test_runner_that_receives_a_signal_interrupts_the_command_and_waits_for_its_end(number: signal.Signals) -> None:
     """Check that the runner sends an interrupt to the command, and waits until the command has ended.
 
     The test signals the runner's whole process group, because a closed terminal does so too.
@@ -148,7 +150,7 @@ def test_signal_to_the_runner_interrupts_the_command_and_waits(number: signal.Si
     assert (number.name in err) == (number != signal.SIGINT)
 
 
-def test_command_is_interrupted_when_its_runner_is_killed(tmp_path: Path) -> None:
+def test_command_is_interrupted_if_the_runner_that_started_the_command_is_killed(tmp_path: Path) -> None:
     marker_file = tmp_path / "sign"
     command = runner(sys.executable, "-c", ENGINE + f"open({str(marker_file)!r}, 'w').close()")
     assert command.stdout
@@ -220,7 +222,9 @@ def test_killed_command_is_reported_with_its_signal() -> None:
         ({"platform": "kubernetes", "kubernetes": [], "tiers": []}, ["provider"]),
     ],
 )  # fmt: skip
-def test_required_parts_of_the_lab_depend_on_the_environment(environment: dict[str, Any], parts: list[str]) -> None:
+def test_required_parts_of_the_lab_depend_on_the_environment_settings(
+    environment: dict[str, Any], parts: list[str]
+) -> None:
     assert lab_parts.parts(environment) == parts
 
 
@@ -258,7 +262,7 @@ def test_platform_and_secrets_provider_are_read_from_the_stack_file_as_yaml(
         (json.JSONDecodeError("Expecting value", "", 0), "a file or a response is not JSON"),
     ],
 )  # fmt: skip
-def test_expected_error_is_reported_in_one_line(
+def test_expected_error_of_a_make_target_is_reported_in_one_line(
     error: Exception, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
@@ -270,7 +274,7 @@ def test_expected_error_is_reported_in_one_line(
     assert message.count("\n") == 1
 
 
-def test_unexpected_error_is_reported_in_one_line_with_the_file_of_the_traceback(
+def test_unexpected_error_of_a_make_target_is_reported_in_one_line_with_the_file_of_the_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command_line, "LOGS", tmp_path)
@@ -327,7 +331,7 @@ def serve(**statuses: int) -> Generator[str]:
         (["/a"], {"home": 200}, "/a answers 404"),
     ],
 )  # fmt: skip
-def test_environment_that_answers_with_an_error_is_refused(
+def test_final_url_check_fails_if_the_deployed_application_answers_with_an_error(
     visits: list[str] | None,
     statuses: dict[str, int],
     problem: str,

@@ -62,43 +62,47 @@ def member(tmp_path: Path) -> Member:
 
 
 class TestSelectionOfThePrimary:
-    def test_member_follows_the_primary_that_two_sentinels_name(self, member: Member) -> None:
+    def test_cache_member_follows_the_primary_that_two_sentinels_name(self, member: Member) -> None:
         member.set_answer("cache-0", "cache-0")
         member.set_answer("cache-2", "cache-0")
         assert "replicaof cache-0 6379" in member.run("server", "cat")
 
-    def test_member_does_not_follow_a_primary_that_one_sentinel_names(self, member: Member) -> None:
+    def test_cache_member_does_not_follow_a_primary_that_only_one_sentinel_names(self, member: Member) -> None:
         """Check that the member waits for a second answer, because one Sentinel may have missed a failover."""
         member.set_answer("cache-1", "cache-0")
         assert member.is_waiting()
 
-    def test_member_waits_until_sentinels_answer(self, member: Member) -> None:
+    def test_cache_member_waits_while_no_sentinel_answers(self, member: Member) -> None:
         assert member.is_waiting()
 
-    def test_member_follows_the_latest_epoch_and_not_the_majority(self, member: Member) -> None:
+    def test_cache_member_follows_the_primary_with_the_latest_epoch_and_not_with_the_majority(
+        self, member: Member
+    ) -> None:
         member.set_answer("cache-0", "cache-0", epoch=9)
         member.set_answer("cache-1", "cache-0", epoch=9)
         member.set_answer("cache-2", "cache-2", epoch=10)
         assert "replicaof cache-2 6379" in member.run("server", "cat")
 
-    def test_member_waits_for_the_end_of_a_failover(self, member: Member) -> None:
+    def test_cache_member_waits_for_the_end_of_a_failover(self, member: Member) -> None:
         member.set_answer("cache-0", "cache-1", replicas=2, flags="s_down,o_down,master,failover_in_progress")
         member.set_answer("cache-2", "cache-1", replicas=2)
         (member.data / "appendonlydir").mkdir()
         assert member.is_waiting()
 
-    def test_member_without_data_is_primary_if_sentinels_name_it_at_the_first_start(self, member: Member) -> None:
+    def test_cache_member_without_data_becomes_primary_at_the_first_start_if_sentinels_name_this_member(
+        self, member: Member
+    ) -> None:
         for host in ("cache-0", "cache-1"):
             member.set_answer(host, "cache-1")
         assert "replicaof" not in member.run("server", "cat")
 
-    def test_restarted_primary_with_its_data_is_primary_again(self, member: Member) -> None:
+    def test_restarted_cache_primary_with_its_data_is_primary_again(self, member: Member) -> None:
         for host in ("cache-0", "cache-1"):
             member.set_answer(host, "cache-1", epoch=3, replicas=2)
         (member.data / "appendonlydir").mkdir()
         assert "replicaof" not in member.run("server", "cat")
 
-    def test_restarted_primary_without_its_data_waits_for_another_primary(self, member: Member) -> None:
+    def test_restarted_cache_primary_without_its_data_waits_for_another_primary(self, member: Member) -> None:
         """Check that the member does not become primary, because the replicas of an empty primary would delete their data."""
         member.set_answer("cache-0", "cache-1", epoch=3, replicas=2)
         member.set_answer("cache-1", "cache-1")
@@ -112,10 +116,12 @@ class TestSentinel:
         member.run("watcher", "true")
         return (member.data / "sentinel.conf").read_text()
 
-    def test_new_sentinel_monitors_the_first_member(self, member: Member) -> None:
+    def test_new_sentinel_monitors_the_first_cache_member(self, member: Member) -> None:
         assert "sentinel monitor tiers cache-0 6379 2\n" in self.sentinel_file(member)
 
-    def test_sentinel_without_a_file_monitors_the_primary_that_others_name(self, member: Member) -> None:
+    def test_sentinel_without_a_configuration_file_monitors_the_primary_that_other_sentinels_name(
+        self, member: Member
+    ) -> None:
         member.set_answer("cache-2", "cache-2", epoch=4)
         assert "sentinel monitor tiers cache-2 6379 2\n" in self.sentinel_file(member)
 
@@ -141,7 +147,7 @@ class TestSentinel:
         assert id_line in self.sentinel_file(member)
 
 
-def test_primary_starts_a_failover_before_it_stops(member: Member) -> None:
+def test_cache_primary_starts_a_failover_before_the_primary_stops(member: Member) -> None:
     (member.folder / "redis-cli").write_text(
         '#!/bin/sh\necho "$@" >> "$ANSWERS/requests"\n'
         'case "$*" in role) cat "$ANSWERS/role" ;; *failover*) echo OK ;; *master*) cat "$ANSWERS/$2" ;; esac\n'
@@ -161,7 +167,7 @@ def test_primary_starts_a_failover_before_it_stops(member: Member) -> None:
     )
 
 
-def test_command_line_of_the_server_contains_no_password(member: Member) -> None:
+def test_command_line_of_the_cache_server_contains_no_password(member: Member) -> None:
     for host in ("cache-0", "cache-1"):
         member.set_answer(host, "cache-0")
     member.run("server", "sh", "-c", 'cat; tr "\\0" " " < /proc/self/cmdline >> "$ANSWERS/requests"')
@@ -192,7 +198,7 @@ def spec(deployed: Deployment, resource: str) -> Manifest:
 MEMBERS = {"cache": "cache-0", "cache-1": "cache-1", "cache-2": "cache-2"}
 
 
-def test_each_member_has_its_own_volume_name_and_service() -> None:
+def test_each_cache_member_has_a_separate_volume_and_name_and_service() -> None:
     deployed = first("prod")
     claims = {"cache": "cache-data", "cache-1": "cache-data-1", "cache-2": "cache-data-2"}
     for resource, name in MEMBERS.items():
@@ -215,7 +221,7 @@ def test_each_member_has_its_own_volume_name_and_service() -> None:
             assert not service["selector"].items() <= labels.items()
 
 
-def test_first_member_replaces_the_single_instance_on_its_volume() -> None:
+def test_first_cache_member_replaces_the_single_instance_on_the_same_volume() -> None:
     """Check that the single instance and the first member are the same Pulumi resource.
 
     Therefore Pulumi deletes the single instance before it creates the first member. Otherwise two instances would
@@ -228,7 +234,7 @@ def test_first_member_replaces_the_single_instance_on_its_volume() -> None:
     assert metadata == ["cache", "cache-0"]
 
 
-def test_cache_service_selects_the_proxy_which_starts_after_the_members() -> None:
+def test_cache_service_selects_the_cache_proxy_and_this_proxy_starts_after_the_members() -> None:
     deployed = first("prod")
     service = deployed.one("Service", "cache")
     proxy = deployed.one("Deployment", "cache-proxy")
@@ -240,7 +246,7 @@ def test_cache_service_selects_the_proxy_which_starts_after_the_members() -> Non
     assert startup["httpGet"]["path"] == "/primary"
 
 
-def test_cache_service_never_selects_a_member() -> None:
+def test_cache_service_never_selects_a_cache_member() -> None:
     """Check that the Service `cache` selects no cache member, even while a single instance becomes three members.
 
     Otherwise a client could reach a replica through the Service and stay connected to the replica.
@@ -258,7 +264,7 @@ def test_cache_service_never_selects_a_member() -> None:
         assert service.urn in entry.waits_for
 
 
-def test_members_start_together_after_a_password_change_and_one_by_one_otherwise() -> None:
+def test_cache_members_restart_together_after_a_password_change_and_one_by_one_after_other_changes() -> None:
     new = deploy(env=environment("prod"), export=exported(deploy_single_cache()), stack="prod")
     other = deploy(
         env=environment("prod"), export=exported(first("prod")), stack="prod", secrets=SECRETS | {"cache-password": "x"}
@@ -277,7 +283,7 @@ def awaited_members(deployed: Deployment, name: str) -> set[str]:
     return {members[urn] for urn in deployed.one("StatefulSet", name).waits_for & members.keys()}
 
 
-def test_each_member_and_each_change_of_settings_has_its_own_selector() -> None:
+def test_pod_selector_differs_for_each_cache_member_and_after_each_change_of_settings() -> None:
     selectors_before, selectors_after = (
         [json.dumps(entry.one("StatefulSet", name).inputs["spec"]["selector"]) for name in MEMBERS]
         for entry in (first("prod"), deploy_changed_cache(first("prod")))
@@ -298,7 +304,7 @@ def test_cache_ha_does_not_change_the_release_digest() -> None:
     assert deploy_single_cache().release == first("prod").release
 
 
-def test_proxy_routes_only_to_a_primary_with_a_replica_and_closes_sessions_of_other_members() -> None:
+def test_cache_proxy_routes_only_to_a_primary_with_a_replica_and_closes_other_sessions() -> None:
     text = sentinel.configuration(("cache-0", "cache-1"))
     assert r'expect rstring "role:master\r\nconnected_slaves:\d+\r\nmin_slaves_good_slaves:[1-9]"' in text
     assert "on-marked-down shutdown-sessions" in text

@@ -102,7 +102,7 @@ def test_component_of_a_further_service_has_the_type_token_of_its_tier(stack: st
     }
 
 
-def test_network_policies_allow_exactly_the_edges_of_further_services() -> None:
+def test_network_policies_allow_exactly_the_expected_connections_of_further_services() -> None:
     network = Network(deployed("staging"))
     edges = {
         ("gateway", "admin-blue"), ("gateway", "feed-blue"), ("admin-blue", "api-blue"), ("admin-blue", "images-blue"),
@@ -118,7 +118,7 @@ def test_network_policies_allow_exactly_the_edges_of_further_services() -> None:
 # ---------------------------------------------------------------------- one release
 
 
-def test_service_receives_the_address_of_a_further_service_in_its_own_slot() -> None:
+def test_service_receives_the_address_of_a_further_service_in_the_same_slot() -> None:
     entries = parse(exported(deployed("dev"))).entries
     variables = next(entry.variables for entry in entries if entry.runs and entry.tier == "mailer")
     assert variables["IMAGES_URL"] == "http://images-blue:9000"
@@ -137,7 +137,7 @@ def test_changed_further_service_makes_a_new_release_in_the_idle_slot(stack: str
     assert {f"green-{name}" for name in ("web", "api", "worker", *FURTHER)} <= created
 
 
-def test_further_workers_of_the_standby_are_suspended_and_its_other_services_keep_running() -> None:
+def test_further_workers_of_the_standby_are_suspended_and_other_services_keep_running() -> None:
     app = load(**FURTHER)
     release = load_environment(environment("dev"), app).release
     assert release.suspended_services(app.catalogue) == {"worker", "mailer"}
@@ -160,7 +160,7 @@ def test_order_of_further_services_in_the_file_is_not_part_of_a_release() -> Non
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_memory_of_a_slot_leaves_out_services_that_its_release_lacks(stack: str) -> None:
+def test_stored_copies_of_a_slot_leave_out_services_that_the_release_lacks(stack: str) -> None:
     export = exported(deployed(stack))
     entries = parse(export).descendants(Slot.BLUE, SLOT)
     [component] = [entry for entry in export["deployment"]["resources"] if entry["type"] == SLOT]
@@ -192,7 +192,7 @@ def test_gateway_routes_each_path_to_its_service_and_all_other_paths_to_web() ->
     assert prefixes == {"api": ("/api",), "web": ("/",), "admin": ("/admin",), "feed": ("/api/feed", "/cable")}
 
 
-def test_service_without_paths_has_no_route() -> None:
+def test_further_service_without_paths_has_no_route_in_the_gateway() -> None:
     assert "images" not in routes_of(load(**FURTHER))
     routes = tuple(routes_of(load(**FURTHER)).values())
     text = haproxy.configuration(dict.fromkeys(Slot, routes))
@@ -212,7 +212,7 @@ def test_api_without_web_gets_all_paths_that_no_further_service_gets() -> None:
     assert beside.routes == {"api": ("/api",), "site": ("/",)}
 
 
-def test_application_may_have_only_further_services() -> None:
+def test_application_with_only_further_services_is_accepted() -> None:
     app = load_app(
         {
             "name": "shop",
@@ -267,7 +267,7 @@ def test_further_service_is_refused_with_its_path_and_the_fix(services: dict[str
     assert message in str(refused.value)
 
 
-def test_visit_that_no_service_gets_is_refused() -> None:
+def test_path_in_the_setting_visits_that_no_service_receives_is_refused() -> None:
     app = {"name": "shop", "version": "1", "services": {"feed": API | {"paths": ["/feed"]}}}
     with pytest.raises(
         ConfigError, match=r"app\.visits\.0: no service gets requests for /; add the path to the `paths`"
@@ -276,14 +276,14 @@ def test_visit_that_no_service_gets_is_refused() -> None:
     assert load_app(app | {"visits": ["/feed/x"]}).routes == {"feed": ("/feed",)}
 
 
-def test_settings_of_an_unknown_service_are_refused_in_the_environment() -> None:
+def test_environment_settings_of_an_unknown_service_are_refused() -> None:
     env = environment("dev")
     env["tiers"] = {"mailr": {}}
     with pytest.raises(ConfigError, match=r"environment\.tiers\.mailr: 'mailr' is not a tier; .*did you mean mailer\?"):
         load_environment(env, load(**FURTHER))
 
 
-def test_route_count_that_an_httproute_does_not_accept_is_refused() -> None:
+def test_more_services_with_routes_than_an_http_route_accepts_are_refused_on_kubernetes() -> None:
     many = {f"s{number}": API | {"paths": [f"/s{number}"]} for number in range(4)}
     app = load(**many)
     with pytest.raises(
@@ -293,7 +293,7 @@ def test_route_count_that_an_httproute_does_not_accept_is_refused() -> None:
     assert load_environment(environment("dev"), app)
 
 
-def test_catalogue_without_further_services_has_the_common_services_only() -> None:
+def test_application_without_further_services_has_only_the_five_common_services() -> None:
     app = load_app(project())
     assert app.catalogue == Catalogue(app.catalogue.records[:5])
     assert app.path("api") == "app.api"

@@ -90,7 +90,9 @@ def test_well_formed_compose_file_is_imported() -> None:
 @example(("services", "api", "user"), "²")
 @given(st.sampled_from(paths_inside(FILE)), PARTS)
 @settings(max_examples=300)
-def test_file_with_any_value_at_any_path_is_imported_or_refused_in_one_line(path: tuple[Any, ...], part: Any) -> None:
+def test_compose_file_with_any_value_at_any_path_is_imported_or_refused_in_one_line(
+    path: tuple[Any, ...], part: Any
+) -> None:
     try:
         import_file(file_with(path, part))
     except RunError as error:
@@ -116,14 +118,16 @@ def nested_mapping(levels: int) -> Any:
         (("services", "api", "x-more"), nested_mapping(700)),
     ],
 )
-def test_file_with_an_unusual_value_is_imported_or_refused_in_one_line(path: tuple[Any, ...], part: Any) -> None:
+def test_compose_file_with_an_unusual_value_is_imported_or_refused_in_one_line(
+    path: tuple[Any, ...], part: Any
+) -> None:
     try:
         import_file(file_with(path, part))
     except RunError as error:
         assert "; " in str(error) and "\n" not in str(error)
 
 
-def test_error_names_the_path_in_the_compose_file() -> None:
+def test_import_error_names_the_path_of_the_wrong_value_in_the_compose_file() -> None:
     with pytest.raises(
         RunError,
         match=r"^services\.api\.ports\.0\.target: the value has a type that Compose does not accept; correct the value$",
@@ -144,11 +148,11 @@ def test_error_names_the_path_in_the_compose_file() -> None:
         "(a && b) && c",
     ],
 )
-def test_script_that_needs_one_shell_is_not_split(script: str) -> None:
+def test_shell_script_whose_commands_need_one_shell_is_imported_without_splitting(script: str) -> None:
     assert _split_command(["sh", "-c", script]) == [["sh", "-c", script]]
 
 
-def test_script_of_independent_steps_is_split() -> None:
+def test_shell_script_of_independent_commands_is_split_by_the_import() -> None:
     assert _split_command(["sh", "-c", "flask db upgrade && echo 'a b' && exec serve --port $PORT"]) == [
         ["flask", "db", "upgrade"],
         ["echo", "a b"],
@@ -158,12 +162,12 @@ def test_script_of_independent_steps_is_split() -> None:
 
 @given(st.text(st.sampled_from("ab &|;'\"\\\n$()=[]")))
 @settings(max_examples=300)
-def test_splitting_any_script_gives_no_empty_command(script: str) -> None:
+def test_shell_script_of_any_content_is_split_by_the_import_without_an_empty_command(script: str) -> None:
     parts = _split_command(["sh", "-c", script])
     assert parts and all(parts)
 
 
-def test_secret_without_a_readable_file_is_listed_in_a_note(tmp_path: Path) -> None:
+def test_compose_secret_without_a_readable_file_is_listed_in_a_note(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"caf\xe9")
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "good").write_text("value\n")

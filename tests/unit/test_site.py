@@ -36,16 +36,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---------------------------------------------------------------------- navigation
 
 
-def test_navigation_lists_every_page_of_docs_once() -> None:
+def test_navigation_of_the_site_lists_every_page_of_docs_once() -> None:
     pages_of_docs = [page for page in pages.pages() if page.startswith("docs/")]
     assert sorted(pages_of_docs) == sorted(DOCS), "add the page to a table of docs/README.md"
 
 
-def test_navigation_has_only_existing_pages() -> None:
+def test_navigation_of_the_site_has_only_existing_pages() -> None:
     assert [page for page in pages.pages() if not (ROOT / page).is_file()] == []
 
 
-def test_navigation_has_the_four_kinds_of_pages() -> None:
+def test_navigation_of_the_site_has_a_section_for_each_kind_of_page() -> None:
     parts = pages.navigation()
     assert list(parts) == ["", *pages.PARTS.values(), "Project"]
     assert parts["Tutorial"] == ["docs/tutorial.md"]
@@ -54,14 +54,14 @@ def test_navigation_has_the_four_kinds_of_pages() -> None:
     assert {page for page in DOCS if page.startswith("docs/adr/")} == {*parts["Decision records"]}
 
 
-def test_navigation_has_readmes_of_the_examples() -> None:
+def test_navigation_of_the_site_has_the_readmes_of_the_examples() -> None:
     assert {"examples/README.md", "examples/about_me/README.md"} <= {*pages.navigation()["Project"]}
 
 
 # ---------------------------------------------------------------------- pages as Sphinx reads them
 
 
-def test_every_link_of_a_staged_page_leads_to_a_staged_file(source: Path) -> None:
+def test_every_link_in_a_page_of_the_site_leads_to_a_file_of_the_site(source: Path) -> None:
     count = 0
     for page in source.rglob("*.md"):
         for path in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
@@ -71,19 +71,21 @@ def test_every_link_of_a_staged_page_leads_to_a_staged_file(source: Path) -> Non
     assert count > 100
 
 
-def test_every_staged_page_has_a_title(source: Path) -> None:
+def test_every_page_of_the_site_has_a_title(source: Path) -> None:
     for page in source.rglob("*.md"):
         assert re.search(r"^# \S", page.read_text(), re.MULTILINE), page.name
 
 
-def test_first_page_is_the_index_with_the_navigation(source: Path) -> None:
+def test_readme_becomes_the_index_page_of_the_site_with_the_navigation(source: Path) -> None:
     text = (source / "index.md").read_text()
     assert text.startswith("# Tiers\n")
     assert "```{toctree}\n:hidden:\n:caption: Tutorial\n\ndocs/tutorial.md\n```" in text
     assert not (source / "README.md").exists()
 
 
-def test_link_to_a_folder_leads_to_its_readme_or_is_plain_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_link_to_a_folder_leads_to_the_readme_of_the_folder_or_becomes_plain_text_on_the_site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pages, "REPOSITORY", tmp_path)
     monkeypatch.setattr(pages, "pages", lambda: ("README.md", "pages/a.md", "pages/adr/README.md"))
     (tmp_path / "pages/adr").mkdir(parents=True)
@@ -92,7 +94,7 @@ def test_link_to_a_folder_leads_to_its_readme_or_is_plain_text(tmp_path: Path, m
     assert pages.staged("pages/a.md") == ("# A\n[b](adr/README.md) `c` [d](../index.md#e) [f](#g) [h](https://i/j)\n")
 
 
-def test_pages_contain_no_syntax_of_sphinx() -> None:
+def test_pages_in_docs_contain_no_syntax_that_only_sphinx_understands() -> None:
     for page in pages.pages():
         assert not re.search(r"^(```|:::)\s*\{|^\(.+\)=$", (ROOT / page).read_text(), re.MULTILINE), page
 
@@ -119,7 +121,7 @@ def test_site_documents_every_public_name_once() -> None:
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_signatures_of_a_public_name_have_only_public_types(name: str) -> None:
+def test_signatures_of_public_classes_and_functions_have_only_public_types(name: str) -> None:
     public = [getattr(components, name) for name in PUBLIC]
     hints = {type_ for hint in hints_of(getattr(components, name)) for type_ in nested_types(hint)}
     own_types = [type_ for type_ in hints if str(getattr(type_, "__module__", "")).startswith("components")]
@@ -170,7 +172,7 @@ def test_docstring_summary_is_escaped_for_one_table_cell(monkeypatch: pytest.Mon
 # ---------------------------------------------------------------------- packages
 
 
-def test_packages_of_the_site_and_of_development_have_the_same_versions() -> None:
+def test_packages_pinned_for_both_the_site_and_development_have_the_same_versions() -> None:
     site, development = (pins(f"requirements-{name}.txt") for name in ("docs", "dev"))
     shared = site.keys() & development.keys()
     assert shared

@@ -149,7 +149,7 @@ def test_tier_that_needs_a_new_service_receives_its_host_and_port(stack: str) ->
     assert not [name for name in variables("worker") if name.startswith("SEARCH")]
 
 
-def test_volume_claim_of_a_new_service_is_for_one_node() -> None:
+def test_volume_claim_of_a_new_service_has_the_access_mode_read_write_once() -> None:
     assert deploy_with_search("staging").one("PersistentVolumeClaim", "search-data").inputs["spec"]["accessModes"] == [
         "ReadWriteOnce"
     ]
@@ -217,14 +217,14 @@ def deploy_with_force(
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_removal_of_a_new_service_is_refused(stack: str) -> None:
+def test_removal_of_a_new_service_with_data_is_refused(stack: str) -> None:
     app, env = without_search(stack)
     with pytest.raises(ConfigError, match=r"app\.search: this tier was removed, and .*search-data would be deleted"):
         deploy(app, env, export=exported(deploy_with_search(stack)), stack=stack)
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_program_without_the_service_record_refuses_to_delete_its_data(
+def test_program_that_does_not_know_a_deployed_service_refuses_to_delete_the_data_of_this_service(
     stack: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app, env = without_search(stack)
@@ -256,7 +256,7 @@ def test_make_check_requires_a_new_service_and_probes_its_port() -> None:
     assert listening_ports(app)["search"] == 7700
 
 
-def test_image_of_a_new_service_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_of_a_new_service_is_in_the_list_of_images_to_pin(monkeypatch: pytest.MonkeyPatch) -> None:
     app = load_app(app_and_environment("dev")[0])
     env = load_environment(app_and_environment("dev")[1], app)
     monkeypatch.setattr(pins, "load", lambda _: (app, env))
@@ -268,13 +268,13 @@ def test_status_lists_a_new_shared_service() -> None:
     assert [entry.name for entry in entries if entry.runs and entry.tier == "search"] == ["search-1"]
 
 
-def test_preview_shows_a_new_data_service_in_the_data_area() -> None:
+def test_preview_shows_changes_of_a_new_data_service_in_the_data_area() -> None:
     export = exported(deploy_with_search("dev"))
     changes = parse_preview(previewed(export, deploy_with_search("dev")), "dev").changes
     assert {change.area for change in changes if change.membership.owner == "search"} == {Area.DATA}
 
 
-def test_compose_service_of_a_new_product_is_imported() -> None:
+def test_compose_service_with_the_image_of_a_new_service_is_imported_as_this_service() -> None:
     compose: dict[str, Any] = {
         "services": {
             "api": {"image": "me/api:1", "ports": [{"target": 8000, "published": "8000"}]},

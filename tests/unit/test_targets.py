@@ -178,7 +178,7 @@ def _raise_not_found(words: Any) -> Any:
     values=st.fixed_dictionaries({}, optional={"ENV": st.sampled_from(["t", "pr-1", "nope", "", "../t"]), "ID": st.text(max_size=5), "TO": st.sampled_from(["latest", "2026-01-01", "ab12", "2026-11-21T03:20:00Z"]), "OF": st.just("x"), "FROM": st.sampled_from(["prod", ""]), "WINDOW": st.sampled_from(["30s", "0s", "1x", "9h"]), "SLOT": st.just("idle"), "FULL": st.just("yes"), "PIN": st.just("yes"), "APP": st.sampled_from(["nowhere", "/proc/self/mem"])}),
     release_file=st.sampled_from([None, b"", b"[]", b"{}", b'{"environment.images.api": 5}', b"\xff"]),
 )  # fmt: skip
-def test_any_target_with_any_input_ends_with_an_exit_code_and_a_message(
+def test_any_make_target_with_any_input_ends_with_an_exit_code_and_a_message(
     folder: Path, target: str, project: bytes | None, stack: bytes | None, choice: int, code: int,
     values: dict[str, str], release_file: bytes | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

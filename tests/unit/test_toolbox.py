@@ -62,7 +62,7 @@ def test_smoke_test_passes_when_the_slot_answers_every_path(gateway: str) -> Non
         ("/stuck", "app.api.ready: /stuck: answered by blue, not by green"),
     ],
 )
-def test_smoke_test_fails_with_the_config_path_and_the_reason(gateway: str, path: str, message: str) -> None:
+def test_smoke_test_fails_with_the_path_of_the_setting_and_the_reason(gateway: str, path: str, message: str) -> None:
     with pytest.raises(SystemExit, match=message):
         toolbox.smoke(gateway, "board.test", "green", "0.1", readiness_checks("/health", path))
 
@@ -120,7 +120,7 @@ def test_smoke_test_sends_the_host_name_over_tls_and_verifies_certificates_of_ip
         server.shutdown()
 
 
-def test_reach_command_waits_until_a_connection_is_accepted(gateway: str) -> None:
+def test_reach_command_waits_until_every_address_accepts_a_connection(gateway: str) -> None:
     address = gateway.removeprefix("http://")
     assert toolbox.reach("1", address, address) == f"reached {address} {address}"
     with pytest.raises(SystemExit, match=r"127\.0\.0\.1:9 can't be reached"):
@@ -212,7 +212,7 @@ def live(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_switch_updates_every_running_map_and_the_file(tmp_path: Path, live: str) -> None:
+def test_switch_updates_the_map_of_every_gateway_process_and_the_map_file(tmp_path: Path, live: str) -> None:
     gateway = Master(tmp_path)
     assert toolbox.route(live, "1", "live", "green") == "live green"
     assert (tmp_path / "live.map").read_text() == "live green\n"
@@ -255,12 +255,12 @@ def test_switch_fails_if_the_gateway_ignores_the_command(tmp_path: Path, live: s
         toolbox.route(live, "0.2", "live", "green")
 
 
-def test_switch_fails_without_a_gateway(live: str) -> None:
+def test_switch_fails_if_no_gateway_runs(live: str) -> None:
     with pytest.raises(SystemExit, match="did not take it"):
         toolbox.route(live, "0.2", "live", "green")
 
 
-def test_server_with_a_changed_port_is_not_written_to_the_server_state(tmp_path: Path, live: str) -> None:
+def test_gateway_server_with_a_changed_port_is_left_out_of_the_server_state_file(tmp_path: Path, live: str) -> None:
     Master(tmp_path)
     toolbox.route(live, "1", "green", "1.0.0-aa", configuration_with_api_port(5001))
     lines = (tmp_path / "servers.state").read_text().splitlines()
@@ -269,7 +269,7 @@ def test_server_with_a_changed_port_is_not_written_to_the_server_state(tmp_path:
     assert (tmp_path / "servers.state").read_text() == STATE
 
 
-def test_configuration_that_the_gateway_refuses_is_rolled_back(tmp_path: Path, live: str) -> None:
+def test_gateway_configuration_that_the_gateway_refuses_is_rolled_back(tmp_path: Path, live: str) -> None:
     gateway = Master(tmp_path, refused_configuration="a bad one")
     with pytest.raises(SystemExit, match="refuses the configuration"):
         toolbox.route(live, "5", "green", "1.0.0-aa", "a bad one")
@@ -278,7 +278,9 @@ def test_configuration_that_the_gateway_refuses_is_rolled_back(tmp_path: Path, l
     assert not (tmp_path / toolbox.LOADED).exists()
 
 
-def test_release_loads_the_configuration_that_a_killed_release_did_not_load(tmp_path: Path, live: str) -> None:
+def test_release_loads_the_gateway_configuration_that_a_killed_release_wrote_but_did_not_load(
+    tmp_path: Path, live: str
+) -> None:
     gateway = Master(tmp_path, refused_configuration="a bad one")
     (tmp_path / toolbox.LOADED).write_text("as it was")
     (tmp_path / "haproxy.cfg").write_text("another way")

@@ -26,11 +26,13 @@ OTHER_LINES = [
 ]
 
 
-def test_trace_finds_the_lines_of_a_request() -> None:
+def test_make_trace_finds_the_log_lines_of_a_request() -> None:
     assert list(trace.about("mine-1", [*OTHER_LINES, GATEWAY, DATABASE, API])) == [GATEWAY, DATABASE, API]
 
 
-def test_trace_prints_lines_sorted_by_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_make_trace_prints_log_lines_sorted_by_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(trace, "load", lambda stack: (None, None))
     monkeypatch.setattr(
         trace.platforms,
@@ -48,7 +50,7 @@ def test_trace_prints_lines_sorted_by_time(monkeypatch: pytest.MonkeyPatch, caps
 @pytest.mark.parametrize(
     ("request_id", "message"), [("", "ID is missing"), ("nobody", "no log line of stack dev has the id nobody")]
 )
-def test_trace_of_a_request_without_log_lines_is_refused(
+def test_make_trace_of_a_request_without_log_lines_is_refused(
     request_id: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trace, "load", lambda stack: (None, None))

@@ -59,7 +59,7 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_wheel_has_every_file_of_the_library_byte_for_byte(site_folder: Path) -> None:
+def test_wheel_contains_an_identical_copy_of_every_file_of_the_library(site_folder: Path) -> None:
     context_files = {f"images/backup/{name}": text for name, text in content(ROOT / "images/backup").items()}
     assert content(site_folder / "tiers") == content(ROOT / "components") | context_files
     assert {"py.typed", "sentinel.sh", "platforms/toolbox.py"} <= content(site_folder / "tiers").keys()
@@ -77,7 +77,7 @@ def test_every_module_of_the_wheel_can_be_imported_from_tiers(site_folder: Path,
     assert modules["context"] == build_context.digest(backup.image_context())
 
 
-def test_program_with_the_wheel_alone_passes_its_own_test_with_pulumi_mocks(site_folder: Path, tmp_path: Path) -> None:
+def test_example_program_that_uses_only_the_wheel_passes_its_tests(site_folder: Path, tmp_path: Path) -> None:
     program = tmp_path / "own_program"
     shutil.copytree(ROOT / "examples/own_program", program)
     assert len((program / "__main__.py").read_text().splitlines()) <= 60
@@ -96,14 +96,14 @@ def test_metadata_of_the_wheel_has_license_authors_and_python_version(metadata: 
     assert "Typing :: Typed" in metadata.get_all("Classifier", [])
 
 
-def test_pinned_packages_are_in_the_ranges_of_the_library() -> None:
+def test_pinned_package_versions_are_in_the_ranges_that_the_library_requires() -> None:
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements/requirements.txt").read_text(), re.MULTILINE))
     ranges = [Requirement(text) for text in _project()["dependencies"]]
     for requirement in ranges:
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
-def test_library_has_the_requirements_of_the_program_except_the_policy_pack() -> None:
+def test_library_requires_the_same_packages_as_the_program_except_the_policy_package() -> None:
     lines = (ROOT / "requirements/requirements.in").read_text().splitlines()
     program = {canonicalize_name(Requirement(line).name) for line in lines}
     library = {canonicalize_name(Requirement(text).name) for text in _project()["dependencies"]}

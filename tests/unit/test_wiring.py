@@ -41,7 +41,9 @@ def networks_of(deployed: Deployment, tier: str) -> set[str]:
 
 @pytest.mark.parametrize("first_tier", TIERS)
 @pytest.mark.parametrize("second_tier", TIERS)
-def test_only_tiers_connected_in_the_graph_share_a_network(first_tier: str, second_tier: str) -> None:
+def test_two_tiers_share_a_docker_network_only_if_the_tier_graph_connects_the_two_tiers(
+    first_tier: str, second_tier: str
+) -> None:
     if first_tier != second_tier:
         assert bool(networks_of(DEPLOYED, first_tier) & networks_of(DEPLOYED, second_tier)) == (
             (first_tier, second_tier) in GRAPH
@@ -95,7 +97,7 @@ def test_gateway_and_web_depend_on_no_other_tier() -> None:
         assert not DEPLOYED.before(name) & {"database-1", "cache-1", "blue-api-1", "blue-api-migrate"}
 
 
-def test_web_with_needs_api_starts_after_the_api_and_receives_its_url() -> None:
+def test_web_that_needs_the_api_starts_after_the_api_and_receives_the_url_of_the_api() -> None:
     app = project()
     app["web"]["needs"] = ["api"]
     deployed = deploy(app)
@@ -112,7 +114,9 @@ def test_tier_receives_the_addresses_of_the_services_that_it_needs() -> None:
 
 
 @pytest.mark.parametrize("failing_gate", ["blue-api-migrate", "blue-api-seed", "blue-smoke"])
-def test_failed_gate_stops_the_update_before_the_switch_and_shows_its_log(failing_gate: str) -> None:
+def test_failed_gate_stops_the_update_before_the_switch_and_the_error_shows_the_log_of_the_gate(
+    failing_gate: str,
+) -> None:
     registrations: list[Registered] = []
     with pytest.raises(RunError, match=r"exit code 3; no slot was live before.*\n    first line\n    last line"):
         deploy(fail=lambda name: 3 if name == failing_gate else 0, registrations=registrations)
@@ -121,7 +125,7 @@ def test_failed_gate_stops_the_update_before_the_switch_and_shows_its_log(failin
     assert not any(re.fullmatch(r"switch-\d+", name) for name in names)
 
 
-def test_failed_one_shot_container_is_created_again() -> None:
+def test_failed_one_shot_container_is_created_again_by_the_next_update() -> None:
     export = exported(DEPLOYED)
     for resource in export["deployment"]["resources"]:
         if resource["urn"].endswith("::blue-smoke"):
@@ -137,7 +141,7 @@ def test_failed_one_shot_container_is_created_again() -> None:
         assert repeated.by_name[name].inputs["labels"] != DEPLOYED.by_name[name].inputs["labels"]
 
 
-def test_container_that_never_became_healthy_is_created_again() -> None:
+def test_container_that_never_became_healthy_is_created_again_by_the_next_update() -> None:
     export = exported(DEPLOYED)
     for resource in export["deployment"]["resources"]:
         if resource["urn"].endswith("::database-1"):
@@ -207,10 +211,10 @@ def test_standby_runs_the_containers_of_its_mode(
     }
 
 
-def test_suspended_standby_receives_no_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check that an update closes the routes by which cookies lead to a suspended slot, because no tier runs there.
+def test_gateway_sends_no_requests_to_a_suspended_standby(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check that an update closes the cookie route to a suspended slot, because no web, api or worker runs in this slot.
 
-    A rollback must first start all tiers of the slot, and only then open these routes again.
+    A rollback must first start all tiers of the slot. Only then may the rollback open the cookie route again.
     """
     cold, app = environment() | {"release": {"standby": "cold"}}, project() | {"version": "2.0.0"}
     claimed = DEPLOYED.by_name["blue-claim"]
@@ -262,7 +266,7 @@ def test_failure_to_close_a_cookie_route_stops_the_update_before_the_switch() ->
     assert "switch-2" not in {entry.name for entry in registrations}
 
 
-def test_release_with_manual_promotion_waits_for_promotion(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_release_with_manual_promotion_does_not_switch_before_the_promotion(monkeypatch: pytest.MonkeyPatch) -> None:
     env, app = environment() | {"release": {"promote": "manual"}}, project() | {"version": "2.0.0"}
     first_release = deploy(env=env)
     assert "switch-1" in first_release.by_name, "the first release goes live without promotion"
@@ -302,7 +306,7 @@ def test_update_with_pending_operations_is_refused_with_make_heal() -> None:
         deploy(export=export)
 
 
-def test_another_application_in_the_same_stack_is_refused() -> None:
+def test_update_is_refused_if_the_stack_has_another_application() -> None:
     with pytest.raises(RunError, match=r"app\.name: this stack contains board"):
         deploy(project() | {"name": "shop"}, export=exported(DEPLOYED))
 
@@ -356,14 +360,14 @@ def test_sql_files_initialise_a_new_database_and_do_not_change_an_existing_datab
 @pytest.mark.parametrize(
     ("name", "reason"), [("tests/unit/nothing.sql", "does not exist"), ("tests/unit", "is not a file")]
 )
-def test_missing_sql_file_is_refused(name: str, reason: str) -> None:
+def test_init_sql_path_that_is_missing_or_a_folder_is_refused(name: str, reason: str) -> None:
     app = project()
     app["database"]["init"] = [name]
     with pytest.raises(RunError, match=rf"app\.database\.init.0: {re.escape(name)} {reason}"):
         deploy(app)
 
 
-def test_build_target_for_reload_is_a_separate_image() -> None:
+def test_build_target_for_hot_reload_gives_a_separate_image() -> None:
     app, env = project(), environment()
     app["web"]["reload"] |= {"target": "dev", "writable": ["/cache"], "start_within": "3m"}
     built = [entry.inputs for entry in deploy(app, env).of_type(IMAGE) if "build" in entry.inputs]

@@ -55,6 +55,8 @@ class Pipeline(ClusterStack):
             self.app.pop(tier)
             self.environment["tiers"].pop(tier, None)
         self.app["visits"] = ["/"]
+        # The figures are computed from metrics of the api.
+        self.app.pop("figures")
         self.write()
 
     def live(self) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Deploy a release to a slot, with services rendered from the configuration. The module `kept` registers unchanged slots."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pulumi import ComponentResource, Output, Resource, ResourceOptions
@@ -9,7 +9,7 @@ from pulumi import ComponentResource, Output, Resource, ResourceOptions
 from .model.workload import SEED
 from .options import child_options
 from .platforms import Dependencies, SlotTarget
-from .release import memory, planner
+from .release import content, memory, planner
 from .release.checkpoint import SLOT
 from .release.planner import Release
 from .rollout import Rollout
@@ -135,7 +135,7 @@ def identity(slot: planner.Slot, release: Release, switch_number: int) -> dict[s
     """
     inputs: dict[str, Any] = {"slot": str(slot), "version": release.version, "digest": release.digest}
     inputs |= {"order": switch_number}
-    inputs |= {"parts": dict(release.parts), "routes": [asdict(route) for route in release.routes]}
+    inputs |= {"parts": dict(release.parts), "routes": [content.to_state(route) for route in release.routes]}
     return inputs | ({"contract": True} if release.contract else {})
 
 

@@ -1,11 +1,11 @@
 """Workloads: dataclasses of the processes to deploy, independent of Pulumi and of the platform.
 
 Sizes are in bytes, times in seconds, `cpu` in processors. Paths are absolute paths in the container. The digest of a release
-covers all fields, except fields with the metadata `released: False`. A change of a covered field makes a new release. The number
-of replicas (`Scale`) is not part of a release.
+covers the fields that components/release/content.py stores. A change of such a field makes a new release. The number of replicas
+(`Scale`) is not part of a release.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
@@ -45,14 +45,14 @@ class Image:
 
     reference: str
     """Name of the image with its tag or digest."""
-    context: str | None = field(default=None, metadata={"released": False})
+    context: str | None = None
     """Folder of the build context, relative to the program's folder; None to pull the image."""
-    target: str | None = field(default=None, metadata={"released": False})
+    target: str | None = None
     """Stage of the Dockerfile to build; None for the last stage. The tag includes the stage."""
-    base: str | None = field(default=None, metadata={"released": False})
+    base: str | None = None
     """Base image, for a Dockerfile with the argument BASE. The digest in the tag covers the name of the
     base image."""
-    path: str = field(default="", metadata={"released": False})
+    path: str = ""
     """Config path of the image, for errors."""
     pull_secrets: tuple[str, ...] = ()
     """Names of the Kubernetes Secrets to pull the image with."""
@@ -106,10 +106,10 @@ class Secret:
     """Name of the secret in the configuration, and of its file."""
     version: str
     """Hash of the value, or of the reference to a value in the cluster. A new version makes a new release."""
-    plain: bool = field(default=True, metadata={"released": False})
+    plain: bool = True
     """True if the value is known to need no quotes in Redis' configuration. False for a value in the
     cluster, because the program can't read that value."""
-    pairable: bool = field(default=True, metadata={"released": False})
+    pairable: bool = True
     """True if the value can be part of a list of `key=value` pairs. Also True for a value in the cluster, because the program
     can't read that value."""
 
@@ -133,11 +133,11 @@ class Volume:
     """Path at which the container mounts the volume."""
     read_only: bool = False
     """True to mount the volume read-only."""
-    size: int = field(default=2**30, metadata={"released": False})
+    size: int = 2**30
     """Size in bytes on Kubernetes. On Docker the volume has no limit."""
-    storage_class: str | None = field(default=None, metadata={"released": False})
+    storage_class: str | None = None
     """StorageClass on Kubernetes; None for the cluster's default."""
-    access: AccessMode = field(default=AccessMode.ANY_NODE, metadata={"released": False})
+    access: AccessMode = AccessMode.ANY_NODE
     """Access mode on Kubernetes: whether several nodes may mount the volume at the same time."""
 
 
@@ -159,7 +159,7 @@ class Mount:
     """Absolute path of the folder on the host."""
     path: str
     """Path at which the container mounts the folder."""
-    writable: bool = field(default=False, metadata={"released": False})
+    writable: bool = False
     """True if the container may write to the folder."""
 
 
@@ -185,7 +185,7 @@ class Task:
     """Time limit, in seconds."""
     env: tuple[tuple[str, str], ...] = ()
     """Environment variables as pairs of name and value. These variables replace the service's variables of the same name."""
-    path: str = field(default="", metadata={"released": False})
+    path: str = ""
     """Config path of the task, for errors."""
 
 
@@ -215,8 +215,7 @@ class Scale:
 class Workload:
     """A process that a platform keeps running, with everything that it needs: image, limits, environment, volumes, network.
 
-    The release's digest covers all fields, except fields with the metadata `released: False`. A workload is the same on every
-    platform.
+    A workload is the same on every platform. The release's digest covers the fields that components/release/content.py stores.
 
     Example:
         workload = Workload(
@@ -275,11 +274,11 @@ class Workload:
     """Tasks that run before the workload starts, in this order."""
     needs: tuple[str, ...] = ()
     """Names of the services that the workload connects to."""
-    belongs_to: str = field(default="", metadata={"released": False})
+    belongs_to: str = ""
     """Tier of a further service (`app.services`): web, api or worker. Empty if the service is named after its tier."""
-    path: str = field(default="", metadata={"released": False})
+    path: str = ""
     """Config path of the workload, for errors; empty if the path is `app.TIER`."""
-    former: tuple[str, ...] = field(default=(), metadata={"released": False})
+    former: tuple[str, ...] = ()
     """Command of an earlier version of the program, with the same effect as `command`. A running workload with it is not
     restarted."""
 

@@ -25,8 +25,9 @@ from ..model.names import (
 from ..model.services import DATABASE
 from ..state import reader
 from . import live
+from .content import route_from_state
 from .live import Claim, Evidence, Routing
-from .planner import Release, Slot, SlotState, StackState, stored_routes
+from .planner import Release, Slot, SlotState, StackState
 
 SLOT, SWITCH, STACK = "tiers:slot:Slot", "tiers:switch:Switch", "pulumi:pulumi:Stack"
 SWITCHES = "switches"
@@ -411,7 +412,7 @@ def _slots(checkpoint: Checkpoint) -> dict[Slot, SlotState]:
                 version=entry.inputs["version"],
                 digest=entry.inputs["digest"],
                 parts=entry.inputs.get("parts") or {},
-                routes=stored_routes(entry.inputs.get("routes") or ()),
+                routes=tuple(route_from_state(state) for state in entry.inputs.get("routes") or ()),
                 contract=bool(entry.inputs.get("contract")),
             )
             proven = (slot, str(release)) in passed_smoke_tests or _was_proven(checkpoint, entry, release)

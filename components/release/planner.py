@@ -6,14 +6,15 @@ All functions are pure. docs/blue-green.md lists the invariants of a release.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any
 
 from pulumi import RunError
 
 from ..model import services
 from ..model.workload import Route, Workload
+from .content import to_state
 
 
 class ReleaseError(RunError):
@@ -356,9 +357,9 @@ def identify(version: str, content: Iterable[Workload | Route], *, contract: boo
         contract: True if a migration breaks the previous release.
     """
     content = tuple(content)
-    plain = [_plain(part) for part in content]
-    whole = sorted(json.dumps(part, sort_keys=True) for part in plain)
-    parts = {name: text for part in plain for name, text in _parts(part)}
+    states = [to_state(part) for part in content]
+    whole = sorted(json.dumps(state, sort_keys=True) for state in states)
+    parts = {name: text for state in states for name, text in _parts(state)}
     return Release(
         version=version,
         digest=_digest(version, *whole),
@@ -368,20 +369,10 @@ def identify(version: str, content: Iterable[Workload | Route], *, contract: boo
     )
 
 
-def stored_routes(routes: Iterable[Mapping[str, Any]]) -> tuple[Route, ...]:
-    """Return the routes stored in the checkpoint, without fields that this version of the program does not have."""
-    return tuple(Route(**_current_fields(route)) for route in routes)
-
-
-def _current_fields(route: Mapping[str, Any]) -> dict[str, Any]:
-    values = {part.name: route[part.name] for part in fields(Route) if part.name in route}
-    return {name: tuple(cast(list[str], value)) if isinstance(value, list) else value for name, value in values.items()}
-
-
-def _parts(plain: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def _parts(state: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Yield the name and hash of each part of a workload or route: the workload without its tasks, each task, or the route."""
-    tier, tasks = plain["tier"], plain.get("tasks")
-    rest = {key: value for key, value in plain.items() if key != "tasks"}
+    tier, tasks = state["tier"], state.get("tasks")
+    rest = {key: value for key, value in state.items() if key != "tasks"}
     yield tier if tasks is not None else f"{tier}.route", _digest(json.dumps(rest, sort_keys=True))
     for task in tasks or ():
         yield f"{tier}.{task['name']}", _digest(json.dumps(task, sort_keys=True))
@@ -389,12 +380,3 @@ def _parts(plain: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 def _digest(*texts: str) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        parts = (part for part in fields(value) if part.metadata.get("released", True))
-        return {part.name: _plain(getattr(value, part.name)) for part in parts}
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]  # pyright: ignore[reportUnknownVariableType]
-    return value

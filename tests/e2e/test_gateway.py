@@ -4,7 +4,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +14,7 @@ from components.config.paths import covers, normalise
 from components.model.workload import Route
 from components.platforms.docker import haproxy
 from components.release.checkpoint import SLOT, Checkpoint, Entry
+from components.release.content import to_state
 from components.release.planner import Slot
 
 from .gateway import HIDDEN, IMAGE, ContainerError, Gateway, user_requests
@@ -241,7 +242,7 @@ def checkpoint_with_live_slot(live: Slot) -> Checkpoint:
     """Return the checkpoint of a stack whose live slot is `live`."""
     labels = {"tiers.role": "switch", "tiers.switch": "1", "tiers.slot": str(live)}
     switch = {"labels": [{"label": label, "value": value} for label, value in labels.items()]}
-    slot = {"version": "1", "digest": str(live), "order": 1, "routes": [asdict(route) for route in ROUTES[live]]}
+    slot = {"version": "1", "digest": str(live), "order": 1, "routes": [to_state(route) for route in ROUTES[live]]}
     return Checkpoint(
         entries=(
             Entry(urn="urn::switch-1", type="docker:index/container:Container", parent="", custom=True, inputs=switch),

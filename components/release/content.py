@@ -1,0 +1,109 @@
+"""Stored form of a release's content: workloads and routes as JSON objects with fixed names.
+
+The digest of a release is a hash of these objects, and checkpoints contain the routes. Don't change a name or the form of a value:
+every deployed stack would get a new release. A new name has the same effect, so add only fields that make a new release. Fields
+that are not here, such as the size of a volume, are not part of a release.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..model.workload import Image, Mount, Probe, Resources, Route, Script, Secret, Task, Volume, Workload
+
+State = dict[str, Any]
+
+
+def to_state(part: Workload | Route) -> State:
+    """Return a workload or a route as a JSON object."""
+    return _route(part) if isinstance(part, Route) else _workload(part)
+
+
+def route_from_state(state: Mapping[str, Any]) -> Route:
+    """Return a route from a JSON object. Earlier versions of the program stored fewer names, and later versions may store more."""
+    return Route(
+        tier=state["tier"],
+        prefixes=tuple(state["prefixes"]),
+        port=state["port"],
+        health=state["health"],
+        hosts=tuple(state.get("hosts", ())),
+        gateway=state.get("gateway", ""),
+        hidden=tuple(state.get("hidden", ())),
+        sticky=state.get("sticky", True),
+    )
+
+
+def _route(route: Route) -> State:
+    return {
+        "tier": route.tier,
+        "prefixes": list(route.prefixes),
+        "port": route.port,
+        "health": route.health,
+        "hosts": list(route.hosts),
+        "gateway": route.gateway,
+        "hidden": list(route.hidden),
+        "sticky": route.sticky,
+    }
+
+
+def _workload(workload: Workload) -> State:
+    return {
+        "tier": workload.tier,
+        "image": _image(workload.image),
+        "resources": _resources(workload.resources),
+        "command": list(workload.command),
+        "env": _pairs(workload.env),
+        "secrets": [_secret(secret) for secret in workload.secrets],
+        "port": workload.port,
+        "probe": _probe(workload.probe),
+        "ready": _probe(workload.ready),
+        "zones": list(workload.zones),
+        "egress": workload.egress,
+        "autoscaled": workload.autoscaled,
+        "priority": workload.priority,
+        "writable": list(workload.writable),
+        "scratch": workload.scratch,
+        "volumes": [_volume(volume) for volume in workload.volumes],
+        "mounts": [_mount(mount) for mount in workload.mounts],
+        "scripts": [_script(script) for script in workload.scripts],
+        "user": workload.user,
+        "start_within": workload.start_within,
+        "stop_within": workload.stop_within,
+        "tasks": [_task(task) for task in workload.tasks],
+        "needs": list(workload.needs),
+    }
+
+
+def _image(image: Image) -> State:
+    return {"reference": image.reference, "pull_secrets": list(image.pull_secrets)}
+
+
+def _resources(resources: Resources) -> State:
+    return {"cpu": resources.cpu, "memory": resources.memory, "reserve": resources.reserve}
+
+
+def _secret(secret: Secret) -> State:
+    return {"name": secret.name, "version": secret.version}
+
+
+def _probe(probe: Probe | None) -> State | None:
+    return {"path": probe.path, "port": probe.port, "command": list(probe.command)} if probe else None
+
+
+def _volume(volume: Volume) -> State:
+    return {"name": volume.name, "path": volume.path, "read_only": volume.read_only}
+
+
+def _mount(mount: Mount) -> State:
+    return {"source": mount.source, "path": mount.path}
+
+
+def _script(script: Script) -> State:
+    return {"name": script.name, "text": script.text}
+
+
+def _task(task: Task) -> State:
+    return {"name": task.name, "command": list(task.command), "timeout": task.timeout, "env": _pairs(task.env)}
+
+
+def _pairs(env: tuple[tuple[str, str], ...]) -> list[list[str]]:
+    return [[name, value] for name, value in env]

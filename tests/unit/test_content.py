@@ -1,0 +1,154 @@
+"""Tests of the stored form of workloads and routes, which release digests and checkpoints of deployed stacks contain."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from components.model.workload import (
+    Image,
+    Mount,
+    Probe,
+    Resources,
+    Route,
+    Script,
+    Secret,
+    Task,
+    Volume,
+    Workload,
+    Zone,
+)
+from components.release import content
+from components.release.checkpoint import SLOT
+from components.release.planner import identify
+
+from .program import TIERS, deploy, environment
+
+WORKLOAD = Workload(
+    tier="api",
+    image=Image(
+        reference="api:1", context="api", target="run", base="a:1", path="app.api.build", pull_secrets=("pull",)
+    ),
+    resources=Resources(cpu=0.5, memory=2**29, reserve=0.25),
+    command=("serve", "--port", "8000"),
+    env=(("LOG_LEVEL", "debug"), ("PUBLIC_URL", "https://shop.test")),
+    secrets=(Secret(name="api-key", version="4be1a0c2", plain=False, pairable=False),),
+    port=8000,
+    probe=Probe(path="/health", port=8000),
+    ready=Probe(command=("is-ready",)),
+    zones=(Zone.EDGE, Zone.DATA),
+    egress=True,
+    autoscaled=0.4,
+    priority="high",
+    writable=("/tmp",),
+    scratch=2**20,
+    volumes=(Volume(name="uploads", path="/data", read_only=True, size=2**31, storage_class="nfs"),),
+    mounts=(Mount(source="/src", path="/app", writable=True),),
+    scripts=(Script(name="1.sql", text="SELECT 1"),),
+    user=10002,
+    start_within=61,
+    stop_within=31,
+    tasks=(Task(name="migrate", command=("migrate",), timeout=120, env=(("HOST", "db"),), path="app.api.migrate"),),
+    needs=("cache", "database"),
+    belongs_to="api",
+    path="app.services.api",
+    former=("serve",),
+)
+"""A workload in which no field has its default value."""
+ROUTE = Route(
+    tier="api",
+    prefixes=("/api", "/v2"),
+    port=8000,
+    health="/health",
+    hosts=("shop.test",),
+    gateway="watched",
+    hidden=("/metrics",),
+    sticky=False,
+)
+"""A route in which no field has its default value."""
+
+BOARD = {
+    "dev": {
+        "digest": "4b178e36a9cf",
+        "parts": {
+            "api": "846d1e8877af",
+            "api.migrate": "d78c9af490bb",
+            "api.route": "b8c3c0bb9ea2",
+            "api.seed": "8e32bd76354b",
+            "web": "4ab13ad085b7",
+            "web.route": "0ab70bac286c",
+            "worker": "b9c1b42e05aa",
+        },
+    },
+    "staging": {
+        "digest": "aaa4ef02dfec",
+        "parts": {
+            "api": "f21baf7bdbf6",
+            "api.migrate": "d78c9af490bb",
+            "api.route": "736d77377903",
+            "web": "b758d8e47b3d",
+            "web.route": "dc8e934744ca",
+            "worker": "209e9889f03e",
+        },
+    },
+}
+"""Stack → digest and parts of the release of `board`, with pinned images. Stack `dev` runs on Docker, `staging` on Kubernetes.
+
+Change a value only together with a setting of `board`. A change without such a reason gives every deployed stack a new release.
+"""
+
+
+@pytest.mark.parametrize("stack", BOARD)
+def test_release_of_the_board_has_the_same_digest_as_in_earlier_versions(stack: str) -> None:
+    env = environment(stack) | {"images": {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in TIERS}}
+    env.pop("reload", None)  # Live reload mounts folders of this machine, which are part of the digest.
+    [slot] = [entry for entry in deploy(env=env, stack=stack) if entry.type == SLOT]
+    assert {key: slot.inputs[key] for key in ("digest", "parts")} == BOARD[stack]
+
+
+def test_release_in_which_every_field_is_set_has_the_same_digest_as_in_earlier_versions() -> None:
+    release = identify("1.0.0", [WORKLOAD, ROUTE])
+    assert release.parts == {"api": "91dfd2d3b44b", "api.migrate": "1ac44182f54f", "api.route": "3164d3eb5dbc"}
+    assert release.digest == "0d1361b5d2f5"
+
+
+STATE = content.to_state(WORKLOAD)
+STORED = [
+    (WORKLOAD, STATE),
+    (WORKLOAD.image, STATE["image"]),
+    (WORKLOAD.resources, STATE["resources"]),
+    (WORKLOAD.probe, STATE["probe"]),
+    (WORKLOAD.secrets[0], STATE["secrets"][0]),
+    (WORKLOAD.volumes[0], STATE["volumes"][0]),
+    (WORKLOAD.mounts[0], STATE["mounts"][0]),
+    (WORKLOAD.scripts[0], STATE["scripts"][0]),
+    (WORKLOAD.tasks[0], STATE["tasks"][0]),
+    (ROUTE, content.to_state(ROUTE)),
+]
+STORED_NAMES: Mapping[type, Mapping[str, str | None]] = {
+    Image: {"context": None, "target": None, "base": None, "path": None},
+    Mount: {"writable": None},
+    Secret: {"plain": None, "pairable": None},
+    Task: {"path": None},
+    Volume: {"size": None, "storage_class": None, "access": None},
+    Workload: {"belongs_to": None, "path": None, "former": None},
+}
+"""Field → stored name, for fields whose stored name differs from the field's name. None: the field is not part of a release."""
+
+
+@pytest.mark.parametrize(("value", "state"), STORED, ids=[type(value).__name__ for value, _ in STORED])
+def test_every_field_has_a_stored_name_or_is_not_part_of_a_release(value: Any, state: Mapping[str, Any]) -> None:
+    names = STORED_NAMES.get(type(value), {})
+    expected = {names.get(field.name, field.name) for field in fields(value)} - {None}
+    assert state.keys() == expected, "decide in STORED_NAMES; see the docstring of components/release/content.py"
+
+
+def test_stored_route_is_read_back_unchanged() -> None:
+    assert content.route_from_state(json.loads(json.dumps(content.to_state(ROUTE)))) == ROUTE
+
+
+def test_route_that_another_version_stored_is_read_without_unknown_and_with_default_values() -> None:
+    stored = {"tier": "api", "prefixes": ["/api"], "port": 8000, "health": "/health", "unknown": 1}
+    assert content.route_from_state(stored) == Route(tier="api", prefixes=("/api",), port=8000, health="/health")

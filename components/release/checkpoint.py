@@ -7,7 +7,7 @@ line. All other functions are pure.
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from ..model.names import (
 )
 from ..model.services import DATABASE
 from ..state import reader
+from ..state.types import is_image
 from . import live
 from .content import route_from_state
 from .live import Claim, Evidence, Routing
@@ -89,6 +90,11 @@ class Entry:
     def variables(self) -> Mapping[str, str]:
         """Environment variables of the resource's containers."""
         return reader(self.inputs).variables(self.inputs)
+
+    @property
+    def image_id(self) -> str | None:
+        """Id of the image that a Docker resource pulls, builds or runs, or None."""
+        return reader(self.inputs).image_id(self.inputs, self.outputs)
 
     @property
     def runs(self) -> bool:
@@ -224,17 +230,18 @@ def refuse_cut_off(checkpoint: Checkpoint, stack: str) -> None:
 
 
 def _entry(resource: Mapping[str, Any]) -> Entry:
+    inputs = cast(Mapping[str, Any], resource.get("inputs") or {})
     outputs = cast(Mapping[str, Any], resource.get("outputs") or {})
     return Entry(
         urn=resource["urn"],
         type=resource["type"],
         parent=resource.get("parent", ""),
         custom=bool(resource.get("custom")),
-        inputs=resource.get("inputs") or {},
+        inputs=inputs,
         outputs=outputs,
         dependencies=tuple(resource.get("dependencies") or ()),
-        # The container exited with a code other than 0, or its creation failed because it never became healthy.
-        failed=bool(resource.get("initErrors")) or outputs.get("exitCode") not in (None, 0),
+        # The command failed, or the creation failed because the container never became healthy.
+        failed=bool(resource.get("initErrors")) or reader(inputs).command_failed(outputs),
         protect=bool(resource.get("protect")),
         retained=bool(resource.get("retainOnDelete")),
     )
@@ -427,6 +434,12 @@ def _was_proven(checkpoint: Checkpoint, slot: Entry, release: Release) -> bool:
     """
     smoke = [entry for entry in checkpoint.entries if entry.role == "smoke" and entry.labels[LABEL_SLOT] == slot.name]
     return not any(entry.failed for entry in smoke) and slot.outputs.get("proven") == str(release)
+
+
+def image_names(entries: Iterable[Entry]) -> dict[str, str]:
+    """Return the name of each image that a resource pulls or builds, by image id. Only Docker has such resources."""
+    images = [entry for entry in entries if is_image(entry.type)]
+    return {image: str(entry.inputs.get("name")) for entry in images if (image := entry.image_id)}
 
 
 def suspended_entries(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:

@@ -14,9 +14,9 @@ from typing import Any, cast
 import pulumi
 from pulumi import Output, RunError
 
-from ..state.docker import IMAGE
-from ..state.kubernetes import JOB
-from .checkpoint import LABEL_ATTEMPT, SLOT, Checkpoint, CheckpointExport, Entry, suspended_entries
+from ..state import reader
+from ..state.types import is_image, is_job
+from .checkpoint import LABEL_ATTEMPT, SLOT, Checkpoint, CheckpointExport, Entry, image_names, suspended_entries
 from .planner import Slot
 
 MEMORY = "made"
@@ -30,12 +30,12 @@ State = dict[str, Any]
 
 def is_memorable(entry: Entry) -> bool:
     """Return True if the memory stores the resource. It stores no gates, because a passed gate does not run again."""
-    return entry.role not in _ENDED and entry.type != JOB
+    return entry.role not in _ENDED and not is_job(entry.type)
 
 
 def is_recreatable(entry: Entry) -> bool:
     """Return whether a missing resource can be recreated. An image can't be recreated, because a new build has another id."""
-    return entry.type != IMAGE
+    return not is_image(entry.type)
 
 
 def to_state(entry: Entry) -> State:
@@ -44,12 +44,10 @@ def to_state(entry: Entry) -> State:
     if not entry.custom:
         return state | {"custom": False}
     inputs, sealed = _without_secrets(dict(entry.inputs))
-    labels = inputs.get("labels")
-    if isinstance(labels, list):
-        inputs["labels"] = [label for label in cast(list[State], labels) if label["label"] != LABEL_ATTEMPT]
+    inputs = reader(inputs).without_label(inputs, LABEL_ATTEMPT)
     state |= {"inputs": inputs, "dependencies": list(entry.dependencies)}
-    if entry.type == IMAGE:
-        state["outputs"] = {"imageId": entry.outputs.get("imageId")}
+    if outputs := reader(inputs).identifying_outputs(entry.type, entry.outputs):
+        state["outputs"] = outputs
     return state | ({"sealed": True} if sealed or entry.sealed else {})
 
 
@@ -137,11 +135,8 @@ def missing(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
 
 def images(entries: Iterable[Entry], checkpoint: Checkpoint, slot: Slot) -> dict[str, str]:
     """Return the images that containers need: image id → description for messages, such as `the image shop-api of blue's api`."""
-    resources = (*checkpoint.entries, *recall(checkpoint, slot))
-    names = {
-        str(entry.outputs.get("imageId")): str(entry.inputs.get("name")) for entry in resources if entry.type == IMAGE
-    }
-    needed = {str(image): entry.tier for entry in entries if (image := entry.inputs.get("image"))}
+    names = image_names((*checkpoint.entries, *recall(checkpoint, slot)))
+    needed = {image: entry.tier for entry in entries if (image := entry.image_id)}
     return {image: f"the image {names.get(image, image)} of {slot}'s {tier}" for image, tier in needed.items()}
 
 

@@ -10,22 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..model.names import LABEL_DATA
-from ..state.docker import VOLUME
-from ..state.kubernetes import CLAIM, CLUSTER, NAMESPACE
+from ..state.types import is_foundation, is_volume, may_hold_data
 
 if TYPE_CHECKING:  # Don't import `checkpoint` at run time, because it loads Pulumi's SDK.
     from ..release.checkpoint import Entry
 
 YES, NO = "yes", "no"
 """Values of the label `tiers.data`: the resource holds data, or not."""
-_TYPES = frozenset({VOLUME, CLAIM, NAMESPACE, CLUSTER})
-"""Types of resources that may hold data. The deletion of a namespace or of a database cluster also deletes its claims."""
-_FOUNDATIONS = frozenset({"tiers:docker:Ground", "tiers:kubernetes:Ground"})
-"""Type tokens of the components that register the volumes named in the configuration."""
 _WITHOUT_DATA = frozenset({"tiers:monitoring:Monitoring", "tiers:slot:Slot", "tiers:switch:Gateway"})
 """Type tokens of components whose volumes need no protection: an update fills the volumes again, or they hold only metrics."""
-_WITHOUT_SERVICE = _FOUNDATIONS | _WITHOUT_DATA | {"tiers:backup:Backup", "tiers:switch:Switch"}
-"""Type tokens of components that are not services."""
+_WITHOUT_SERVICE = _WITHOUT_DATA | {"tiers:backup:Backup", "tiers:switch:Switch"}
+"""Type tokens of components that are not services, except the foundation."""
 _FILES = re.compile(r".+-(secrets-.+|scripts)")
 """Names of volumes with secret files or scripts. The pattern also matches volumes of services that this version does not have."""
 
@@ -62,10 +57,10 @@ def _held_before_the_label(address: _Address) -> bool:
 
     A volume that matches no rule counts as holding data, so no update deletes it silently.
     """
-    if address.type not in _TYPES or address.component in _WITHOUT_DATA:
+    if not may_hold_data(address.type) or address.component in _WITHOUT_DATA:
         return False
-    is_file = address.type == VOLUME and _FILES.fullmatch(address.name) is not None
-    return address.component in _FOUNDATIONS or not is_file
+    is_file = is_volume(address.type) and _FILES.fullmatch(address.name) is not None
+    return is_foundation(address.component) or not is_file
 
 
 def data_labels(deployed: "Entry | None", *, holds_data: bool = True) -> dict[str, str]:
@@ -89,4 +84,5 @@ def owner(parent: str) -> str | None:
         parent: URN of the resource's parent component.
     """
     address = _Address.of(parent)
-    return address.name if address.type.startswith("tiers:") and address.type not in _WITHOUT_SERVICE else None
+    is_service = address.type.startswith("tiers:") and not is_foundation(address.type)
+    return address.name if is_service and address.type not in _WITHOUT_SERVICE else None

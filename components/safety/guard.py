@@ -15,11 +15,10 @@ from ..model import services
 from ..model.names import BACKUPS, MEMBER_DATA
 from ..model.services import DATABASE
 from ..model.workload import DatabaseCluster, Workload
-from ..release.checkpoint import Checkpoint
+from ..release.checkpoint import Checkpoint, image_names
 from ..state import reader
-from ..state.docker import VOLUME
-from ..state.kubernetes import CLAIM, CLUSTER, NAMESPACE
 from ..state.store import Store, format_size
+from ..state.types import is_claim, is_database_cluster, is_namespace, is_volume
 from .data import holds_data, owner
 
 FORCE = "data"
@@ -94,7 +93,7 @@ def stored_data(checkpoint: Checkpoint) -> dict[str, Store]:
     The namespace is included with the name `namespace`, because its deletion deletes all its objects.
     """
     return {
-        entry.name if entry.type != NAMESPACE else "namespace": _store(
+        "namespace" if is_namespace(entry.type) else entry.name: _store(
             entry.type, entry.inputs, owner=owner(entry.parent), protected=entry.protect
         )
         for entry in checkpoint.entries
@@ -128,7 +127,7 @@ def _deleted(store: Store) -> str:
 
 def _gone(name: str, store: Store, app: App, environment: Environment) -> Loss:
     deleted = _deleted(store)
-    if store.type == NAMESPACE:
+    if is_namespace(store.type):
         wrong = f"environment.kubernetes.namespace.create: false removes the namespace from this stack, and {deleted}"
         return Loss(wrong=wrong, fix="keep create: true", store=store)
     tier = store.owner
@@ -140,7 +139,7 @@ def _gone(name: str, store: Store, app: App, environment: Environment) -> Loss:
     if tier and environment.tier_settings(tier).external:
         wrong = f"environment.tiers.{tier}.external: data is not copied to the external service, and {deleted}"
         return Loss(wrong=wrong, fix="remove `external`, or copy the data first", store=store)
-    if tier and tier == DATABASE.name and store.type == CLAIM and environment.tier_settings(tier).ha:
+    if tier and tier == DATABASE.name and is_claim(store.type) and environment.tier_settings(tier).ha:
         wrong = f"environment.tiers.{tier}.single: data of the single instance is not copied into the cluster, and {deleted}"
         return Loss(
             wrong=wrong, fix="set single: live, then run `make move` (docs/data.md#from-one-to-three)", store=store
@@ -163,7 +162,7 @@ def _changed(name: str, old: Store, new: Store) -> Iterator[Loss]:
     if old.address != new.address:
         setting = (
             "the name of the stack"
-            if old.type == VOLUME
+            if is_volume(old.type)
             else "the name of the stack or environment.kubernetes.namespace.name"
         )
         wrong = f"{name}: the data is in {old.address}, but this update would use {new.address}, and {_deleted(old)}"
@@ -193,9 +192,9 @@ def major(image: str | None) -> int | None:
 
 def deployed_major(checkpoint: Checkpoint) -> int | None:
     """Return the PostgreSQL major version of the deployed single instance, or None without an instance or a version."""
-    names = {str(entry.outputs.get("imageId")): str(entry.inputs.get("name")) for entry in checkpoint.entries}
+    names = image_names(checkpoint.entries)
     for entry in checkpoint.entries:
-        if entry.runs and entry.tier == DATABASE.name and entry.type != CLUSTER:
+        if entry.runs and entry.tier == DATABASE.name and not is_database_cluster(entry.type):
             return major(reader(entry.inputs).image(entry.inputs, names))
     return None
 
@@ -210,7 +209,8 @@ def major_change(old: int | None, desired: str | None) -> Iterator[Loss]:
 
 def deployed_cluster_major(checkpoint: Checkpoint) -> int | None:
     """Return the PostgreSQL major version of the deployed database cluster, or None without a cluster or a version."""
-    images = (reader(entry.inputs).image(entry.inputs, {}) for entry in checkpoint.entries if entry.type == CLUSTER)
+    clusters = (entry for entry in checkpoint.entries if is_database_cluster(entry.type))
+    images = (reader(entry.inputs).image(entry.inputs, {}) for entry in clusters)
     return next((major(image) for image in images), None)
 
 

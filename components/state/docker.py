@@ -9,11 +9,19 @@ CONTAINER = "docker:index/container:Container"
 NETWORK = "docker:index/network:Network"
 VOLUME = "docker:index/volume:Volume"
 IMAGE = "docker:index/remoteImage:RemoteImage"
+FOUNDATION = "tiers:docker:Ground"
 
 
 def labels(inputs: Mapping[str, Any]) -> Mapping[str, str]:
     """Return the labels of a resource."""
     return {str(label["label"]): str(label["value"]) for label in inputs.get("labels") or ()}
+
+
+def without_label(inputs: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """Return the inputs of a resource without a label."""
+    if not inputs.get("labels"):
+        return dict(inputs)
+    return {**inputs, "labels": [item for item in inputs["labels"] if item["label"] != label]}
 
 
 def variables(inputs: Mapping[str, Any]) -> Mapping[str, str]:
@@ -29,6 +37,21 @@ def image(inputs: Mapping[str, Any], names: Mapping[str, str]) -> str:
         names: image id → image name.
     """
     return names.get(str(inputs.get("image")), "")
+
+
+def image_id(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> str | None:
+    """Return the id of the image that a resource pulls, builds or runs, or None if the resource has no image."""
+    return outputs.get("imageId") or inputs.get("image")
+
+
+def identifying_outputs(kind: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the outputs that identify an object in addition to the inputs of its resource: the id of an image."""
+    return {"imageId": outputs.get("imageId")} if kind == IMAGE else {}
+
+
+def command_failed(outputs: Mapping[str, Any]) -> bool:
+    """Return whether the command of a container ended with an exit code other than 0."""
+    return outputs.get("exitCode") not in (None, 0)
 
 
 def store(kind: str, inputs: Mapping[str, Any], *, owner: str | None = None, protected: bool = False) -> Store:

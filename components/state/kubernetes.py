@@ -10,11 +10,20 @@ CLAIM = "kubernetes:core/v1:PersistentVolumeClaim"
 CLUSTER = "kubernetes:postgresql.cnpg.io/v1:Cluster"
 JOB = "kubernetes:batch/v1:Job"
 NAMESPACE = "kubernetes:core/v1:Namespace"
+FOUNDATION = "tiers:kubernetes:Ground"
 
 
 def labels(inputs: Mapping[str, Any]) -> Mapping[str, str]:
     """Return the labels of an object."""
     return cast(Mapping[str, str], inputs["metadata"].get("labels") or {})
+
+
+def without_label(inputs: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """Return the inputs of an object without a label."""
+    if label not in labels(inputs):
+        return dict(inputs)
+    remaining = {name: value for name, value in labels(inputs).items() if name != label}
+    return {**inputs, "metadata": {**inputs["metadata"], "labels": remaining}}
 
 
 def variables(inputs: Mapping[str, Any]) -> Mapping[str, str]:
@@ -29,6 +38,20 @@ def image(inputs: Mapping[str, Any], names: Mapping[str, str]) -> str:  # noqa: 
     """Return the image of an object's first container or of a database cluster, or an empty text for an object without image."""
     containers = _pod(inputs).get("containers", ())
     return str(containers[0]["image"]) if containers else str(inputs.get("spec", {}).get("imageName", ""))
+
+
+def image_id(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+    """Return None, because pods name their image instead of its id."""
+
+
+def identifying_outputs(kind: str, outputs: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001 (same signature as in `state.docker`)
+    """Return no outputs, because the inputs of an object contain its name."""
+    return {}
+
+
+def command_failed(outputs: Mapping[str, Any]) -> bool:  # noqa: ARG001 (same signature as in `state.docker`)
+    """Return False, because Pulumi reports the failed command of a Job as an error of the Job's creation."""
+    return False
 
 
 def store(kind: str, inputs: Mapping[str, Any], *, owner: str | None = None, protected: bool = False) -> Store:

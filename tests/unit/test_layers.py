@@ -4,6 +4,7 @@ Each import inside a function and each import by name needs a reason.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -127,6 +128,30 @@ def test_layer_imports_lower_layers_only(name: str) -> None:
         if layer(other) not in ALLOWED_IMPORTS[name] | {name}
     }
     assert not upward
+
+
+@pytest.mark.parametrize("name", ["release", "safety"])
+class TestLayersWithoutPlatform:
+    """Check that a layer uses neither type tokens nor names of inputs and outputs of a platform. The package `state` reads them."""
+
+    def test_layer_imports_no_module_of_a_platform(self, name: str) -> None:
+        platforms = {"components.state.docker", "components.state.kubernetes"}
+        assert not [
+            f"{module} imports {other}"
+            for module in files()
+            if layer(module) == name
+            for other in platforms.intersection(imports(module))
+        ]
+
+    def test_layer_contains_no_type_token_and_no_input_name_of_a_platform(self, name: str) -> None:
+        names = re.compile(r"((tiers|pulumi:providers):)?(docker|kubernetes)(:.+)?|imageId|exitCode|metadata|spec")
+        assert not [
+            f"{module}:{node.lineno} contains {node.value}"
+            for module in files()
+            if layer(module) == name
+            for node in ast.walk(tree(module))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and names.fullmatch(node.value)
+        ]
 
 
 @pytest.mark.parametrize("platform", ["docker", "kubernetes"])

@@ -10,7 +10,7 @@ from ...model.workload import Image, Zone
 from ...options import child_options, data_options
 from ...release.checkpoint import Checkpoint
 from ...safety.data import data_labels
-from ...state.docker import VOLUME
+from ...state.docker import FOUNDATION, VOLUME
 from ..base import Location
 from .images import remote_image
 from .keys import stack_labels
@@ -20,7 +20,7 @@ class Foundation(ComponentResource):
     """Resources that every container of a stack depends on: provider, toolbox image, networks, and volumes of services."""
 
     def __init__(self, context: Context, location: Location) -> None:
-        super().__init__("tiers:docker:Ground", "ground")
+        super().__init__(FOUNDATION, "ground")
         environment = context.environment
         host = environment.docker.host
         self.provider = docker.Provider("engine", host=host, opts=child_options(self))

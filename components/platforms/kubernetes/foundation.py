@@ -10,7 +10,7 @@ from ...context import Context
 from ...options import child_options, data_options
 from ...release.checkpoint import Checkpoint
 from ...safety.data import data_labels
-from ...state.kubernetes import CLAIM, NAMESPACE
+from ...state.kubernetes import CLAIM, FOUNDATION, NAMESPACE
 from ..base import Dependencies
 from . import errors, manifests, policies
 from .objects import Manifest, Scope
@@ -20,7 +20,7 @@ class Foundation(ComponentResource):
     """Resources that every object of a stack depends on: provider, namespace with limits, base policies, and volumes of services."""
 
     def __init__(self, context: Context, scope: Scope, touched: Callable[[], str]) -> None:
-        super().__init__("tiers:kubernetes:Ground", "ground")
+        super().__init__(FOUNDATION, "ground")
         environment = context.environment
         settings, protected = environment.cluster.namespace, environment.protect_data
         version = metadata.version("pulumi-kubernetes")

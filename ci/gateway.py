@@ -14,8 +14,8 @@ from typing import Any
 from docker.errors import APIError, ContainerError, DockerException, NotFound
 
 from components.config import App, ConfigError, Environment
-from components.platforms.base import toolbox_program
 from components.platforms.docker import client, haproxy
+from components.platforms.process import toolbox_program
 from components.release.checkpoint import Checkpoint, observe, parse
 
 from .pulumi_stack import load, state

@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-from ..config import App, Environment
+from ..config import App, ConfigError, Environment
 from ..context import Context
+from ..model.names import LABEL_APP
 from ..model.workload import DatabaseCluster, Route, Workload
 from ..release.checkpoint import Checkpoint
 from ..release.planner import Slot
 from .base import (
-    COOKIE,
     SHARED,
-    SLOT_HEADER,
     Dependencies,
     Deployer,
     DeploysClusters,
@@ -25,9 +24,8 @@ from .base import (
     Line,
     Location,
     SlotTarget,
-    readiness,
-    refuse_another,
 )
+from .gateway import COOKIE, SLOT_HEADER, readiness
 from .inventory import locate_described
 
 __all__ = ["COOKIE", "SHARED", "SLOT_HEADER", "Dependencies", "Deployer", "DeploysClusters", "DesiredState", "Inspector",
@@ -105,5 +103,19 @@ def check(context: Context, checkpoint: Checkpoint, routes: Sequence[Route]) -> 
         RunError: the platform is not available.
         ConfigError: the stack contains another application.
     """
-    refuse_another(context.app.name, checkpoint)
+    _refuse_another(context.app.name, checkpoint)
     inspector(context.app, context.environment, context.stack).check(context, checkpoint, routes)
+
+
+def _refuse_another(app: str, checkpoint: Checkpoint) -> None:
+    """Refuse to deploy an application to a stack that contains another application.
+
+    Raises:
+        ConfigError: the stack contains an application of another name.
+    """
+    names = {entry.labels[LABEL_APP] for entry in checkpoint.entries if LABEL_APP in entry.labels}
+    if names - {app}:
+        raise ConfigError(
+            f"app.name: this stack contains {', '.join(sorted(names))}, but an application of another name would start without the data of this stack; "
+            f"keep the name, or remove the stack first (`pulumi destroy`)"
+        )

@@ -1,46 +1,28 @@
-"""Interface of a platform: the protocols that Docker and Kubernetes implement, and the types and helpers that both use.
+"""Interface of a platform: the protocols that Docker and Kubernetes implement, and the types of their arguments and results.
 
 A `Deployer` registers resources. An `Inspector` reads a deployed environment. Components use only these protocols. Docker and
 Kubernetes import this module, but not each other.
 """
 
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from pulumi import CustomTimeouts, Input, Output, ProviderResource, Resource, ResourceHookBinding
 
-from ..config import GATEWAY_PATHS, App, ConfigError, Environment, questions
+from ..config import App, Environment
 from ..context import Context
-from ..model import services
-from ..model.names import LABEL_APP, secret_variable
 from ..model.workload import DatabaseCluster, ExternalService, Route, Scale, Task, Timed, Workload
 from ..observability.alerts import MonitoringScope
 from ..release.checkpoint import Checkpoint, Entry
 from ..release.live import Routing
 from ..release.planner import Release, Slot
 
-SLOT_HEADER = "X-Tiers-Slot"
-"""Name of the header with which a request selects a slot. In a response the header names the slot that answered."""
-COOKIE = "tiers-release"
-"""Name of the cookie that the response of a page sets. With this cookie, later requests of the page reach the page's release."""
 SHARED = "both slots share this service"
 """Effect on users, for errors of a tier that both slots share. For a tier of one slot, the module `impact` writes the text."""
 ONCE_WITHIN = 6 * 3600
 """Time limit in seconds of a long command in a deployed environment (`run_once`, `run_with_input`)."""
 Dependencies = Sequence[Input[Resource]]
-
-
-@cache
-def toolbox_program() -> str:
-    """Return the text of toolbox.py. Containers run this program to wait for a service, to run the smoke test, and to move traffic.
-
-    Any change of the text also changes these containers, because they get the text as an argument of their command.
-    """
-    return Path(__file__).with_name("toolbox.py").read_text()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,57 +89,6 @@ class Inventory:
     """Containers that run but are unhealthy, and containers that restart: key → state."""
     kinds: frozenset[str] | None = None
     """Kinds of objects that could be listed; None for all kinds. An object of a kind that could not be listed counts as existing."""
-
-
-def readiness(route: Route) -> str:
-    """Return the gateway path of a tier's readiness. With `SLOT_HEADER` the gateway replaces this path by the health path."""
-    return f"{GATEWAY_PATHS}/{route.tier}"
-
-
-def listening_ports(app: App) -> dict[str, int]:
-    """Return the ports of the tiers that accept connections: name of the tier → port."""
-    listening = {name: service.port for name, service in app.listening.items()}
-    return listening | {record.name: services.port_of(record.name) for record in services.common().data}
-
-
-def smoke_checks(app: App, routes: Sequence[Route]) -> str:
-    """Return the requests of the smoke test as JSON: the readiness of each tier, then `app.checks`.
-
-    The name of a request is the configuration key that defines the request, because error messages contain the name.
-    """
-    requests: list[dict[str, Any]] = []
-    for route in routes:
-        settings = app.listening.get(route.tier)
-        key = "ready" if settings and settings.ready else "health"
-        requests.append({"name": f"{app.path(route.tier)}.{key}: {route.health}", "path": readiness(route)})
-    return json.dumps(requests + questions(app.checks))
-
-
-def variables(
-    workload: Workload, target: SlotTarget | None, ports: Mapping[str, int], task: Task | None = None
-) -> dict[str, str]:
-    """Return the environment variables of a workload or of one of its tasks.
-
-    The variables are the workload's settings and the paths of its secret files. A workload in a slot also gets RELEASE, SLOT and
-    the URL of each service that it needs.
-
-    Args:
-        workload: the workload.
-        target: slot and release of the workload; None for a workload that both slots share.
-        ports: ports of the services in slots, by the service's name. Services without a port are absent.
-        task: the task; None for the workload itself.
-    """
-    values = dict(workload.env)
-    values |= {secret_variable(secret.name): secret.path for secret in workload.secrets}
-    if target:
-        values |= {"RELEASE": str(target.release), "SLOT": target.slot}
-        values |= {
-            f"{services.prefix(name)}_URL": f"http://{name}-{target.slot}:{ports[name]}"
-            for name in workload.needs
-            if name in ports
-        }
-    values |= dict(task.env if task else ())
-    return dict(sorted(values.items()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -554,17 +485,3 @@ class Inspector(Protocol):
         On a platform where a switch is atomic, do nothing and return False.
         """
         ...
-
-
-def refuse_another(app: str, checkpoint: Checkpoint) -> None:
-    """Refuse to deploy an application to a stack that contains another application.
-
-    Raises:
-        ConfigError: the stack contains an application of another name.
-    """
-    names = {entry.labels[LABEL_APP] for entry in checkpoint.entries if LABEL_APP in entry.labels}
-    if names - {app}:
-        raise ConfigError(
-            f"app.name: this stack contains {', '.join(sorted(names))}, but an application of another name would start without the data of this stack; "
-            f"keep the name, or remove the stack first (`pulumi destroy`)"
-        )

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from ..release.checkpoint import Checkpoint, observe
 from ..release.planner import Slot
-from .base import SLOT_HEADER, Inspector, readiness
+from .base import Inspector
+from .gateway import SLOT_HEADER, readiness
 
 WITHIN = 5
 """Timeout of a probe in seconds."""

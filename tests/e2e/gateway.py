@@ -17,8 +17,8 @@ from docker.errors import ContainerError, NotFound
 
 from components.model.services import API
 from components.model.workload import Route
-from components.platforms.base import toolbox_program
 from components.platforms.docker import haproxy
+from components.platforms.process import toolbox_program
 from components.release.planner import Slot
 
 from .leftovers import LABEL

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components import sentinel
-from components.platforms.base import toolbox_program
 from components.platforms.kubernetes import jobs
 from components.platforms.kubernetes.expansion import literal
+from components.platforms.process import toolbox_program
 
 from .program import CONTAINER, Deployment, deploy, environment, first
 

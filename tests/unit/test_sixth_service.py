@@ -20,7 +20,7 @@ from components.context import Description
 from components.model import names, services
 from components.model.services import AccessMode, ImageSource, Kind, Service
 from components.model.workload import Probe, Workload, Zone
-from components.platforms.base import listening_ports
+from components.platforms.process import listening_ports
 from components.release.checkpoint import Checkpoint, parse
 from components.release.planner import Slot
 from components.rendering import data_image

@@ -15,7 +15,8 @@ from ...model import names
 from ...model.workload import Image, Probe, Resources, Route, Zone
 from ...options import before_change
 from ...release.checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Entry, observe
-from ..base import SHARED, Dependencies, DesiredState, SlotTarget, smoke_checks
+from ..base import SHARED, Dependencies, DesiredState, SlotTarget
+from ..gateway import smoke_checks
 from . import haproxy
 from .containers import SMALL, hardened, test_command
 from .errors import explain_container

@@ -16,7 +16,7 @@ from ...config.paths import normalise
 from ...model import services
 from ...model.workload import Route
 from ...release.planner import Slot
-from ..base import COOKIE, SLOT_HEADER, readiness
+from ..gateway import COOKIE, SLOT_HEADER, readiness
 
 FOLDER = "/var/lib/haproxy"
 """Folder of the gateway's volume. In the image the user haproxy owns this folder, so a new volume gets the same owner."""

@@ -19,7 +19,8 @@ from ...model.workload import Route, Zone
 from ...release.checkpoint import Checkpoint
 from ...release.live import Routing
 from ...release.planner import Slot
-from ..base import ONCE_WITHIN, Inventory, Line, Location, listening_ports, toolbox_program
+from ..base import ONCE_WITHIN, Inventory, Line, Location
+from ..process import listening_ports, toolbox_program
 from . import haproxy, isolation, prometheus
 from .client import connect, is_local, output_of, sdk
 from .haproxy import FOLDER, USER

@@ -13,7 +13,8 @@ from ...options import child_options
 from ...release.checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Checkpoint
 from ...release.planner import Slot
 from .. import impact
-from ..base import SHARED, Dependencies, SlotTarget, toolbox_program, variables
+from ..base import SHARED, Dependencies, SlotTarget
+from ..process import toolbox_program, variables
 from . import haproxy
 from .containers import SMALL, hardened, healthcheck
 from .errors import explain_container, plain_log

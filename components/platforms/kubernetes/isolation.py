@@ -9,7 +9,7 @@ from typing import Any
 
 from ...config import App
 from ...model.names import LABEL_SLOT
-from ..base import listening_ports
+from ..process import listening_ports
 from .reachability import Network, Pod
 
 

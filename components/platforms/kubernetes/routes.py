@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from ...config import Kubernetes
 from ...model.workload import Route
-from ..base import COOKIE, SLOT_HEADER, SlotTarget, readiness
+from ..base import SlotTarget
+from ..gateway import COOKIE, SLOT_HEADER, readiness
 from .objects import Manifest, Scope
 
 HTTP_ROUTE = "kubernetes:gateway.networking.k8s.io/v1:HTTPRoute"

@@ -6,7 +6,8 @@ from pulumi import Input, Resource
 
 from ...model.workload import Secret, Task, Workload
 from ...release.checkpoint import Entry
-from ..base import DesiredState, SlotTarget, variables
+from ..base import DesiredState, SlotTarget
+from ..process import variables
 from . import manifests, objects, pod_spec
 from .objects import Manifest
 from .registrar import Registrar

@@ -7,7 +7,9 @@ from pulumi import Output, Resource
 from ...model import services
 from ...model.workload import Resources, Route, Task, Workload
 from ...release.checkpoint import LABEL_ATTEMPT
-from ..base import Dependencies, SlotTarget, smoke_checks, toolbox_program
+from ..base import Dependencies, SlotTarget
+from ..gateway import smoke_checks
+from ..process import toolbox_program
 from . import manifests, objects, pod_spec
 from .objects import Manifest
 from .registrar import once_created

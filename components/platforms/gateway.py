@@ -1,0 +1,34 @@
+"""Contract of the gateway on both platforms: the header and the cookie that select a slot, and the paths for readiness checks.
+
+The module `toolbox` sends the requests of the smoke test, which this module lists.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ..config import GATEWAY_PATHS, App, questions
+from ..model.workload import Route
+
+SLOT_HEADER = "X-Tiers-Slot"
+"""Name of the header with which a request selects a slot. In a response the header names the slot that answered."""
+COOKIE = "tiers-release"
+"""Name of the cookie that the response of a page sets. With this cookie, later requests of the page reach the page's release."""
+
+
+def readiness(route: Route) -> str:
+    """Return the gateway path of a tier's readiness. With `SLOT_HEADER` the gateway replaces this path by the health path."""
+    return f"{GATEWAY_PATHS}/{route.tier}"
+
+
+def smoke_checks(app: App, routes: Sequence[Route]) -> str:
+    """Return the requests of the smoke test as JSON: the readiness of each tier, then `app.checks`.
+
+    The name of a request is the configuration key that defines the request, because error messages contain the name.
+    """
+    requests: list[dict[str, Any]] = []
+    for route in routes:
+        settings = app.listening.get(route.tier)
+        key = "ready" if settings and settings.ready else "health"
+        requests.append({"name": f"{app.path(route.tier)}.{key}: {route.health}", "path": readiness(route)})
+    return json.dumps(requests + questions(app.checks))

@@ -1,0 +1,53 @@
+"""Processes in containers, the same on both platforms: their environment variables, their ports, and the toolbox program."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from ..config import App
+from ..model import services
+from ..model.names import secret_variable
+from ..model.workload import Task, Workload
+from .base import SlotTarget
+
+
+@cache
+def toolbox_program() -> str:
+    """Return the text of toolbox.py. Containers run this program to wait for a service, to run the smoke test, and to move traffic.
+
+    Any change of the text also changes these containers, because they get the text as an argument of their command.
+    """
+    return Path(__file__).with_name("toolbox.py").read_text()
+
+
+def variables(
+    workload: Workload, target: SlotTarget | None, ports: Mapping[str, int], task: Task | None = None
+) -> dict[str, str]:
+    """Return the environment variables of a workload or of one of its tasks.
+
+    The variables are the workload's settings and the paths of its secret files. A workload in a slot also gets RELEASE, SLOT and
+    the URL of each service that it needs.
+
+    Args:
+        workload: the workload.
+        target: slot and release of the workload; None for a workload that both slots share.
+        ports: ports of the services in slots, by the service's name. Services without a port are absent.
+        task: the task; None for the workload itself.
+    """
+    values = dict(workload.env)
+    values |= {secret_variable(secret.name): secret.path for secret in workload.secrets}
+    if target:
+        values |= {"RELEASE": str(target.release), "SLOT": target.slot}
+        values |= {
+            f"{services.prefix(name)}_URL": f"http://{name}-{target.slot}:{ports[name]}"
+            for name in workload.needs
+            if name in ports
+        }
+    values |= dict(task.env if task else ())
+    return dict(sorted(values.items()))
+
+
+def listening_ports(app: App) -> dict[str, int]:
+    """Return the ports of the tiers that accept connections: name of the tier → port."""
+    listening = {name: service.port for name, service in app.listening.items()}
+    return listening | {record.name: services.port_of(record.name) for record in services.common().data}

@@ -98,5 +98,5 @@ def plan_rollout(context: Context, application: Application) -> Rollout:
     stateful = application.stateful
     stores = platforms.data_resources(context, stateful)
     guard.refuse(checkpoint, app, environment, stores, stateful, guard.forced(context.variables))
-    platform = platforms.connect(context, checkpoint, observed.live)
+    platform = platforms.connect(context, observed.live)
     return Rollout(context=context, application=application, platform=platform, observed=observed, plan=plan)

@@ -41,7 +41,7 @@ _PACKAGES = {"docker": ".docker", "kubernetes": ".kubernetes"}
 class _Deploying(Protocol):
     """Functions of the module `deploy`, which each platform has."""
 
-    def connect(self, context: Context, checkpoint: Checkpoint, live: Slot | None) -> Deployer:
+    def connect(self, context: Context, live: Slot | None) -> Deployer:
         """Register the foundation of the environment, and return its deployer."""
         ...
 
@@ -66,15 +66,14 @@ def _module(platform: str, name: str) -> Any:
     return import_module(f"{_PACKAGES[platform]}.{name}", __name__)
 
 
-def connect(context: Context, checkpoint: Checkpoint, live: Slot | None) -> Deployer:
+def connect(context: Context, live: Slot | None) -> Deployer:
     """Register the foundation of the environment (provider, networks, volumes), and return the platform's deployer.
 
     Args:
-        context: configuration and secrets of the stack.
-        checkpoint: checkpoint of the stack.
+        context: configuration, secrets and checkpoint of the stack.
         live: the live slot; None if no slot is live. Error messages report the state of this slot.
     """
-    return _deploying(context).connect(context, checkpoint, live)
+    return _deploying(context).connect(context, live)
 
 
 def data_resources(context: Context, workloads: Sequence[Workload | DatabaseCluster]) -> DataResources:

@@ -18,16 +18,15 @@ from pulumi import Output, Resource
 
 from ...context import Context
 from ...model import names, services
-from ...model.workload import SCRIPTS, DatabaseCluster, ExternalService, Scale, Task, Timed, Volume, Workload
-from ...options import data_options
-from ...release.checkpoint import Checkpoint, Entry
+from ...model.workload import SCRIPTS, DatabaseCluster, ExternalService, Scale, Task, Timed, Workload
+from ...release.checkpoint import Entry
 from ...release.planner import Slot
 from ...state.docker import VOLUME
 from ..base import Dependencies, Deployer, DesiredState, SlotTarget
 from . import keys
 from .containers import hardened
 from .errors import explain_container
-from .foundation import Foundation, named_volume
+from .foundation import Foundation
 from .gateway import GatewayOperations
 from .inspect import inspector
 from .monitoring import MonitoringOperations
@@ -49,11 +48,11 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
     def deploy_stateful(
         self, parent: Resource, workload: Workload, provisioned: Mapping[str, Resource]
     ) -> Sequence[Resource]:
-        tiers = self.foundation.volumes
+        tiers, holds_data = self.foundation.volumes, services.holds_data(workload.tier)
         volumes = [
             docker.ContainerVolumeArgs(
                 container_path=volume.path,
-                volume_name=(tiers.get(volume.name) or self._data_volume(parent, workload.tier, volume)).name,
+                volume_name=(tiers.get(volume.name) or self._volume(parent, volume.name, holds_data=holds_data)).name,
                 read_only=volume.read_only or None,
             )
             for volume in workload.volumes
@@ -139,20 +138,6 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
         args.init = True
         return self._one_shot(parent, owner, args, f"{task.path}: the command", after)
 
-    def _data_volume(self, parent: Resource, tier: str, volume: Volume) -> docker.Volume:
-        """Register a data volume. The volume stays when releases are deleted."""
-        holds_data = services.holds_data(tier)
-        return named_volume(
-            parent,
-            volume.name,
-            volume.name,
-            self.inspector.location,
-            self.provider_for(parent),
-            self.checkpoint,
-            holds_data=holds_data,
-            **data_options(self.environment.protect_data and holds_data),
-        )
-
 
 def data_resources(
     context: Context, workloads: Sequence[Workload | DatabaseCluster]
@@ -163,15 +148,11 @@ def data_resources(
     return {name: (VOLUME, {"name": f"{prefix}-{name}"}) for name in names}
 
 
-def connect(context: Context, checkpoint: Checkpoint, live: Slot | None) -> Deployer:
+def connect(context: Context, live: Slot | None) -> Deployer:
     """Register the foundation on the environment's engine, and return the deployer."""
     location = keys.described(context.app, context.environment, context.stack)
     return DockerDeployer(
-        app=context.app,
-        environment=context.environment,
-        stack=context.stack,
-        checkpoint=checkpoint,
-        secrets=context.sealed,
+        context=context,
         live=live,
         inspector=inspector(location),
         foundation=Foundation(context, location),

@@ -47,7 +47,7 @@ class FileOperations(Registrar):
         name = self._secrets_name(owner, workload)
         files = [
             docker.ContainerUploadArgs(
-                file=secret.path, content=self.secrets.apply(lambda values, name=secret.name: values[name])
+                file=secret.path, content=self.context.sealed.apply(lambda values, name=secret.name: values[name])
             )
             for secret in workload.secrets
         ]
@@ -77,7 +77,7 @@ class FileOperations(Registrar):
         secret: bool = False,
     ) -> docker.Container:
         """Copy files into a volume, through a container that mounts the volume on `folder`."""
-        volume = self._volume(parent, name, name)
+        volume = self._volume(parent, name)
         args = hardened(
             f"{self.prefix}-{name}",
             image,
@@ -101,7 +101,7 @@ class FileOperations(Registrar):
         if entry.name != f"{self._secrets_name(f'{target.slot}-{workload.tier}', workload)}-files":
             return None
         uploads = [
-            {"file": secret.path, "content": self.secrets.apply(lambda values, name=secret.name: values[name])}
+            {"file": secret.path, "content": self.context.sealed.apply(lambda values, name=secret.name: values[name])}
             for secret in workload.secrets
         ]
         return DesiredState(inputs={**entry.inputs, "uploads": uploads}, secret_outputs=["uploads"])

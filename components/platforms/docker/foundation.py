@@ -1,14 +1,11 @@
 """Foundation of a stack on an engine: the resources that every container depends on."""
 
-from typing import Any
-
 import pulumi_docker as docker
 from pulumi import ComponentResource, ProviderResource, Resource
 
 from ...context import Context
 from ...model.workload import Image, Zone
 from ...options import child_options, data_options
-from ...release.checkpoint import Checkpoint
 from ...safety.data import data_labels
 from ...state.docker import FOUNDATION, VOLUME
 from ..base import Location
@@ -28,17 +25,7 @@ class Foundation(ComponentResource):
         self.toolbox = remote_image(self, toolbox, self.provider)
         volumes = {name for service in context.app.slot_services.values() for name in service.volumes}
         self.volumes = {
-            name: named_volume(
-                self,
-                name,
-                name,
-                location,
-                self.provider,
-                context.checkpoint,
-                holds_data=True,
-                **data_options(environment.protect_data),
-            )
-            for name in sorted(volumes)
+            name: named_volume(context, self, self.provider, name, holds_data=True) for name in sorted(volumes)
         }
         zones = [zone for zone in Zone if zone is not Zone.WATCH or environment.monitoring]
         self.networks = {zone: self._network(zone, location) for zone in zones}
@@ -67,24 +54,32 @@ class Foundation(ComponentResource):
 
 
 def named_volume(
+    context: Context,
     parent: Resource,
-    name: str,
-    suffix: str,
-    location: Location,
     provider: ProviderResource,
-    checkpoint: Checkpoint,
+    name: str,
+    suffix: str | None = None,
     *,
     holds_data: bool = False,
-    **more: Any,
 ) -> docker.Volume:
-    """Register a volume that the engine names `APP-STACK-SUFFIX`. A label declares whether the volume holds data."""
-    labels = stack_labels(location.app, location.stack)
-    labels |= data_labels(checkpoint.find(VOLUME, name), holds_data=holds_data)
+    """Register a volume that the engine names `APP-STACK-SUFFIX`.
+
+    Args:
+        context: configuration and checkpoint of the stack.
+        parent: the parent component.
+        provider: provider of the engine.
+        name: resource name.
+        suffix: end of the volume's name on the engine; None for `name`.
+        holds_data: True to declare with a label that the volume holds data, and to protect the volume (`protect_data`).
+    """
+    labels = stack_labels(context.app.name, context.stack)
+    labels |= data_labels(context.checkpoint.find(VOLUME, name), holds_data=holds_data)
+    protection = data_options(context.environment.protect_data and holds_data)
     return docker.Volume(
         name,
-        name=f"{location.instance}-{suffix}",
+        name=f"{context.description.instance}-{suffix or name}",
         labels=[docker.VolumeLabelArgs(label=label, value=value) for label, value in sorted(labels.items())],
         # Ignore changed labels. If a volume of this name exists, the engine returns the volume with its old labels, and the provider
         # would replace the volume because of the difference (terraform-provider-docker, resource_docker_volume_funcs.go).
-        opts=child_options(parent, provider=provider, ignore_changes=["labels"], **more),
+        opts=child_options(parent, provider=provider, ignore_changes=["labels"], **protection),
     )

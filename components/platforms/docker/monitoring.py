@@ -38,8 +38,8 @@ class MonitoringOperations(FileOperations):
         image = image_id(provisioned, server)
         name = names.PROMETHEUS_CONFIG.of(version=version)
         config = self._files(parent, server, name, "config", prometheus.CONFIG, image, files)
-        data_volume = self._volume(parent, names.PROMETHEUS_DATA, names.PROMETHEUS_DATA)
-        release_volume = self._volume(parent, names.PROMETHEUS_RELEASED, names.PROMETHEUS_RELEASED)
+        data_volume = self._volume(parent, names.PROMETHEUS_DATA)
+        release_volume = self._volume(parent, names.PROMETHEUS_RELEASED)
         volumes = [
             docker.ContainerVolumeArgs(container_path=prometheus.DATA, volume_name=data_volume.name),
             docker.ContainerVolumeArgs(

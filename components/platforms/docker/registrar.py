@@ -8,6 +8,7 @@ import pulumi_docker as docker
 from pulumi import Output, ProviderResource, Resource, ResourceOptions, RunError
 
 from ...config import App, Environment
+from ...context import Context
 from ...model.workload import SECRETS, Task, Workload, Zone
 from ...options import child_options
 from ...release.checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Checkpoint
@@ -27,14 +28,23 @@ from .keys import CONTAINER, stack_labels
 class Registrar:
     """Register containers of a stack. The base classes of `DockerDeployer` inherit from this class."""
 
-    app: App
-    environment: Environment
-    stack: str
-    checkpoint: Checkpoint
-    secrets: Output[Mapping[str, str]]
+    context: Context
     live: Slot | None
+    """Slot that was live when the update began; None if no slot was live."""
     inspector: DockerInspector
     foundation: Foundation
+
+    @property
+    def app(self) -> App:
+        return self.context.app
+
+    @property
+    def environment(self) -> Environment:
+        return self.context.environment
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return self.context.checkpoint
 
     @property
     def prefix(self) -> str:
@@ -62,13 +72,17 @@ class Registrar:
         return impact.describe_live(self.live, self.url, self.checkpoint, self.inspector)
 
     def labels(self, **labels: str) -> dict[str, str]:
-        return stack_labels(self.app.name, self.stack) | {f"tiers.{name}": value for name, value in labels.items()}
+        return stack_labels(self.app.name, self.context.stack) | {
+            f"tiers.{name}": value for name, value in labels.items()
+        }
 
     def _options(self, parent: Resource, after: Dependencies = (), **more: Any) -> ResourceOptions:
         return child_options(parent, provider=self.provider_for(parent), depends_on=after, **more)
 
-    def _volume(self, parent: Resource, name: str, suffix: str) -> docker.Volume:
-        return named_volume(parent, name, suffix, self.inspector.location, self.provider_for(parent), self.checkpoint)
+    def _volume(
+        self, parent: Resource, name: str, suffix: str | None = None, *, holds_data: bool = False
+    ) -> docker.Volume:
+        return named_volume(self.context, parent, self.provider_for(parent), name, suffix, holds_data=holds_data)
 
     def _environment(self, workload: Workload, target: SlotTarget | None, task: Task | None = None) -> list[str]:
         values = variables(workload, target, self.app.ports, task)

@@ -55,5 +55,5 @@ class DatabaseOperations(StatefulOperations):
         if reference:
             external = manifests.external_secret(self.scope, database.name, database.tier, secret, reference, None)
             return name, [self.object(parent, cnpg.owner_brought(external, database))]
-        manifest = cnpg.owner(self.scope, database, self.secrets.apply(lambda values: values[secret.name]))
+        manifest = cnpg.owner(self.scope, database, self.context.sealed.apply(lambda values: values[secret.name]))
         return name, [self.object(parent, manifest, additional_secret_outputs=["data", "stringData"])]

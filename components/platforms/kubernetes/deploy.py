@@ -19,7 +19,7 @@ from pulumi import Resource
 from ...context import Context
 from ...model import services
 from ...model.workload import DatabaseCluster, ExternalService, Replicated, Scale, Volume, Workload
-from ...release.checkpoint import Checkpoint, Entry
+from ...release.checkpoint import Entry
 from ...release.planner import Slot
 from ...state.kubernetes import CLAIM, CLUSTER, NAMESPACE
 from .. import impact
@@ -126,16 +126,12 @@ def data_resources(
     return resources
 
 
-def connect(context: Context, checkpoint: Checkpoint, live: Slot | None) -> Deployer:
+def connect(context: Context, live: Slot | None) -> Deployer:
     """Register the foundation in the environment's cluster, and return the deployer."""
     reader, scope = inspector(keys.described(context.app, context.environment, context.stack)), _scope(context)
-    touched = partial(impact.describe_live, live, context.environment.url, checkpoint, reader)
+    touched = partial(impact.describe_live, live, context.environment.url, context.checkpoint, reader)
     return KubernetesDeployer(
-        app=context.app,
-        environment=context.environment,
-        stack=context.stack,
-        checkpoint=checkpoint,
-        secrets=context.sealed,
+        context=context,
         live=live,
         scope=scope,
         inspector=reader,

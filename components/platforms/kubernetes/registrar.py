@@ -1,12 +1,13 @@
 """Registration of objects: the base class of all operations of `KubernetesDeployer`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pulumi import CustomResource, CustomTimeouts, Output, ProviderResource, Resource
 
 from ...config import App, Environment, Kubernetes
+from ...context import Context
 from ...model import services
 from ...model.workload import Volume
 from ...options import data_options
@@ -25,15 +26,24 @@ from .objects import Manifest, Scope
 class Registrar:
     """Register objects of a stack. The base classes of `KubernetesDeployer` inherit from this class."""
 
-    app: App
-    environment: Environment
-    stack: str
-    checkpoint: Checkpoint
-    secrets: Output[Mapping[str, str]]
+    context: Context
     live: Slot | None
+    """Slot that was live when the update began; None if no slot was live."""
     scope: Scope
     inspector: KubernetesInspector
     foundation: Foundation
+
+    @property
+    def app(self) -> App:
+        return self.context.app
+
+    @property
+    def environment(self) -> Environment:
+        return self.context.environment
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return self.context.checkpoint
 
     @property
     def cluster(self) -> Kubernetes:

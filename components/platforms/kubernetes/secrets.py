@@ -40,7 +40,7 @@ class SecretOperations(Registrar):
         """Return the Kubernetes Secret with those secrets of a workload whose values are in the stack file."""
         stored = self._own(workload)
         values: dict[str, Input[str]] = {
-            secret.name: self.secrets.apply(lambda values, name=secret.name: values[name]) for secret in stored
+            secret.name: self.context.sealed.apply(lambda values, name=secret.name: values[name]) for secret in stored
         }
         return manifests.secret(
             self.scope, objects.object_name(workload, target), workload.tier, stored, values, target

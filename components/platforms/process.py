@@ -1,14 +1,49 @@
-"""Processes in containers, the same on both platforms: their environment variables, their ports, and the toolbox program."""
+"""Processes in containers, the same on both platforms: command, user and limits, environment variables, ports, toolbox program."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from ..config import App
 from ..model import services
 from ..model.names import secret_variable
-from ..model.workload import Task, Workload
+from ..model.workload import SCRATCH, Resources, Task, Workload
 from .base import SlotTarget
+
+SMALL = Resources(cpu=0.5, memory=64 * 2**20, reserve=0.01)
+"""Limits of processes that need few resources, such as the programs of toolbox.py."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """Process of a container: its command, its user, its limits and its writable folders.
+
+    Example:
+        process = Process(command=("true",), user=10001)
+    """
+
+    command: tuple[str, ...]
+    """Command and arguments; empty for the image's command."""
+    user: int
+    """UID and GID of the process."""
+    resources: Resources = SMALL
+    """Processor and memory limits."""
+    writable: tuple[str, ...] = ("/tmp",)
+    """Writable paths in memory. All other paths of the container, except volumes, are read-only."""
+    scratch: int = SCRATCH
+    """Size of each `writable` path, in bytes."""
+
+    @classmethod
+    def from_workload(cls, workload: Workload) -> "Process":
+        """Return the process that a workload keeps running."""
+        return cls(
+            command=workload.command,
+            user=workload.user,
+            resources=workload.resources,
+            writable=workload.writable,
+            scratch=workload.scratch,
+        )
 
 
 @cache
@@ -18,6 +53,11 @@ def toolbox_program() -> str:
     Any change of the text also changes these containers, because they get the text as an argument of their command.
     """
     return Path(__file__).with_name("toolbox.py").read_text()
+
+
+def toolbox_process(user: int, *words: str) -> Process:
+    """Return the process that runs a command of toolbox.py. `words` are the command and its arguments."""
+    return Process(command=("python3", "-c", toolbox_program(), *words), user=user)
 
 
 def variables(

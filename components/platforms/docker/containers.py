@@ -1,14 +1,13 @@
 """Arguments of containers: limits, hardening, health checks. All functions are pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pulumi_docker as docker
 from pulumi import Input
 
-from ...model.workload import SCRATCH, Probe, Resources, Workload
+from ...model.workload import Probe, Workload
+from ..process import Process
 from .cpus import text_of_cpus
-
-SMALL = Resources(cpu=0.5, memory=64 * 2**20)
 
 _PROBE = """\
 if command -v curl >/dev/null; then exec curl -fsS -o /dev/null -m 5 {url}
@@ -48,30 +47,21 @@ def healthcheck(workload: Workload) -> docker.ContainerHealthcheckArgs:
     )
 
 
-def hardened(
-    name: str,
-    image: Input[str],
-    resources: Resources,
-    labels: Mapping[str, str],
-    *,
-    command: Sequence[Input[str]],
-    user: int,
-    writable: Sequence[str] = ("/tmp",),
-    scratch: int = SCRATCH,
-) -> docker.ContainerArgs:
+def hardened(name: str, image: Input[str], labels: Mapping[str, str], process: Process) -> docker.ContainerArgs:
     """Return the arguments of a hardened container: read-only root, no capabilities, limits of memory and processors."""
-    megabytes, room = max(resources.memory // 2**20, 6), max(scratch // 2**20, 1)
+    megabytes, room = max(process.resources.memory // 2**20, 6), max(process.scratch // 2**20, 1)
+    user, options = process.user, "rw,noexec,nosuid,nodev"
     return docker.ContainerArgs(
         name=name,
         image=image,
-        command=list(command) or None,
+        command=list(process.command) or None,
         user=f"{user}:{user}",
         read_only=True,
         # Set the owner too, because the mode alone is not enough: if the image has this folder, runc uses the image's mode.
-        tmpfs=dict.fromkeys(sorted(writable), f"rw,noexec,nosuid,nodev,size={room}m,mode=1777,uid={user},gid={user}"),
+        tmpfs=dict.fromkeys(sorted(process.writable), f"{options},size={room}m,mode=1777,uid={user},gid={user}"),
         security_opts=["no-new-privileges:true"],
         capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"]),
-        cpus=text_of_cpus(resources.cpu),
+        cpus=text_of_cpus(process.resources.cpu),
         memory=megabytes,
         memory_swap=megabytes,
         restart="unless-stopped",

@@ -23,6 +23,7 @@ from ...release.checkpoint import Entry
 from ...release.planner import Slot
 from ...state.docker import VOLUME
 from ..base import Dependencies, Deployer, DesiredState, SlotTarget
+from ..process import Process
 from . import keys
 from .containers import hardened
 from .errors import explain_container
@@ -30,7 +31,7 @@ from .foundation import Foundation
 from .gateway import GatewayOperations
 from .inspect import inspector
 from .monitoring import MonitoringOperations
-from .registrar import image_id, scripts_of, secret_volume
+from .registrar import Replica, image_id, scripts_of, secret_volume
 
 
 class DockerDeployer(GatewayOperations, MonitoringOperations):
@@ -62,9 +63,8 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
             # Only the volume's name is an input of the container, so changed scripts leave the container unchanged.
             name, after = f"{self.prefix}-{names.SCRIPTS.of(data=workload.tier)}", [provisioned[scripts_of(workload)]]
             volumes.append(docker.ContainerVolumeArgs(container_path=SCRIPTS, volume_name=name, read_only=True))
-        return [
-            self._container(parent, workload, f"{workload.tier}-1", workload.tier, provisioned, volumes, None, after)
-        ]
+        replica = Replica(name=f"{workload.tier}-1", alias=workload.tier, volumes=volumes)
+        return [self._container(parent, workload, replica, provisioned, after)]
 
     def deploy_scheduled(
         self, parent: Resource, workload: Workload, times: Sequence[Timed], provisioned: Mapping[str, Resource]
@@ -94,12 +94,12 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
         provisioned: Mapping[str, Resource],
         after: Dependencies,
     ) -> Sequence[Resource]:
-        owner = f"{target.slot}-{workload.tier}"
         alias, volumes = f"{workload.tier}-{target.slot}", self._tier_volumes(workload)
-        return [
-            self._container(parent, workload, f"{owner}-{number}", alias, provisioned, volumes, target, after)
+        replicas = [
+            Replica(name=f"{target.slot}-{workload.tier}-{number}", alias=alias, target=target, volumes=volumes)
             for number in range(1, scale.replicas + 1)
         ]
+        return [self._container(parent, workload, replica, provisioned, after) for replica in replicas]
 
     def _tier_volumes(self, workload: Workload) -> list[docker.ContainerVolumeArgs]:
         return [
@@ -121,16 +121,13 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
         after: Dependencies,
     ) -> Output[Resource]:
         owner = f"{target.slot}-{workload.tier}-{task.name}"
+        # Don't format large numbers with `g`: from a million on it writes an exponent, and BusyBox can't read exponents.
+        seconds = f"{task.timeout:g}" if task.timeout < 10**6 else f"{task.timeout:.0f}"
         args = hardened(
             f"{self.prefix}-{owner}",
             image_id(provisioned, workload),
-            workload.resources,
             self._labels("task", owner, target, tier=workload.tier),
-            # Don't format large numbers with `g`: from a million on it writes an exponent, and BusyBox can't read exponents.
-            command=["timeout", f"{task.timeout:g}" if task.timeout < 10**6 else f"{task.timeout:.0f}", *task.command],
-            user=workload.user,
-            writable=workload.writable,
-            scratch=workload.scratch,
+            replace(Process.from_workload(workload), command=("timeout", seconds, *task.command)),
         )
         args.envs = self._environment(workload, target, task)
         args.networks_advanced = self._networks(workload.zones)

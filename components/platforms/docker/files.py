@@ -1,17 +1,35 @@
 """Images of workloads, and their secrets and scripts as files in volumes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pulumi_docker as docker
-from pulumi import Input, Resource
+from pulumi import Input, Output, Resource
 
 from ...model import names
 from ...model.workload import SCRIPTS, SECRETS, Workload
 from ...release.checkpoint import Entry
 from ..base import DesiredState, SlotTarget
-from .containers import SMALL, hardened
+from ..process import Process
+from .containers import hardened
 from .images import remote_image
 from .registrar import Registrar, image_of, scripts_of, secrets_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileVolume:
+    """Volume whose files are copied into it before the container of a workload starts."""
+
+    name: str
+    """Resource name of the volume. The volume's name on the engine is `APP-STACK-NAME`."""
+    role: str
+    """Value of the label `tiers.role` of the container that copies the files."""
+    folder: str
+    """Folder on which the container mounts the volume."""
+    files: Mapping[str, Input[str]]
+    """Content of each file, by its absolute path in the container."""
+    secret: bool = False
+    """True if Pulumi encrypts the contents in the state."""
 
 
 class FileOperations(Registrar):
@@ -45,63 +63,46 @@ class FileOperations(Registrar):
         Changed secrets get a new volume. Pulumi deletes the old volume once no container uses it.
         """
         name = self._secrets_name(owner, workload)
-        files = [
-            docker.ContainerUploadArgs(
-                file=secret.path, content=self.context.sealed.apply(lambda values, name=secret.name: values[name])
-            )
+        volume = FileVolume(name=name, role="secrets", folder=SECRETS, files=self._secret_values(workload), secret=True)
+        return self._files(parent, workload, image, volume)
+
+    def _secret_values(self, workload: Workload) -> dict[str, Output[str]]:
+        """Return the values of a workload's secrets by the paths of their files."""
+        return {
+            secret.path: self.context.sealed.apply(lambda values, name=secret.name: values[name])
             for secret in workload.secrets
-        ]
-        return self._files(parent, workload, name, "secrets", SECRETS, image, files, secret=True)
+        }
 
     def _script_files(self, parent: Resource, workload: Workload, image: Input[str]) -> docker.Container:
         """Deploy a workload's scripts in a volume.
 
         The volume has a fixed name, so changed scripts leave the data service's container unchanged.
         """
-        files = [
-            docker.ContainerUploadArgs(file=f"{SCRIPTS}/{script.name}", content=script.text)
-            for script in workload.scripts
-        ]
-        return self._files(parent, workload, names.SCRIPTS.of(data=workload.tier), "scripts", SCRIPTS, image, files)
+        name = names.SCRIPTS.of(data=workload.tier)
+        files = {f"{SCRIPTS}/{script.name}": script.text for script in workload.scripts}
+        return self._files(parent, workload, image, FileVolume(name=name, role="scripts", folder=SCRIPTS, files=files))
 
-    def _files(
-        self,
-        parent: Resource,
-        workload: Workload,
-        name: str,
-        role: str,
-        folder: str,
-        image: Input[str],
-        files: Sequence[docker.ContainerUploadArgs],
-        *,
-        secret: bool = False,
-    ) -> docker.Container:
-        """Copy files into a volume, through a container that mounts the volume on `folder`."""
-        volume = self._volume(parent, name)
+    def _files(self, parent: Resource, workload: Workload, image: Input[str], volume: FileVolume) -> docker.Container:
+        """Copy files into a volume, through a container that mounts the volume. The user of the workload owns the files."""
         args = hardened(
-            f"{self.prefix}-{name}",
+            f"{self.prefix}-{volume.name}",
             image,
-            SMALL,
-            self.labels(role=role, tier=workload.tier),
-            command=["true"],
-            user=workload.user,
-            writable=(),
+            self.labels(role=volume.role, tier=workload.tier),
+            Process(command=("true",), user=workload.user, writable=()),
         )
         # Never start this container, because it only copies files. Its root is writable, because the engine refuses to copy files
         # into a container with a read-only root, even if the files go into a volume.
         args.read_only, args.start, args.must_run, args.restart = False, False, False, "no"
         args.network_mode = "none"
-        args.volumes = [docker.ContainerVolumeArgs(container_path=folder, volume_name=volume.name)]
-        args.uploads = list(files)
-        sealed = ["uploads"] if secret else None
+        mounted = self._volume(parent, volume.name)
+        args.volumes = [docker.ContainerVolumeArgs(container_path=volume.folder, volume_name=mounted.name)]
+        args.uploads = [docker.ContainerUploadArgs(file=path, content=text) for path, text in volume.files.items()]
+        sealed = ["uploads"] if volume.secret else None
         opts = self._options(parent, additional_secret_outputs=sealed, delete_before_replace=True)
-        return docker.Container(f"{name}-files", args, opts=opts)
+        return docker.Container(f"{volume.name}-files", args, opts=opts)
 
     def with_current_secrets(self, entry: Entry, workload: Workload, target: SlotTarget) -> DesiredState | None:
         if entry.name != f"{self._secrets_name(f'{target.slot}-{workload.tier}', workload)}-files":
             return None
-        uploads = [
-            {"file": secret.path, "content": self.context.sealed.apply(lambda values, name=secret.name: values[name])}
-            for secret in workload.secrets
-        ]
+        uploads = [{"file": path, "content": value} for path, value in self._secret_values(workload).items()]
         return DesiredState(inputs={**entry.inputs, "uploads": uploads}, secret_outputs=["uploads"])

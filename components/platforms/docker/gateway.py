@@ -17,8 +17,9 @@ from ...options import before_change
 from ...release.checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Entry, observe
 from ..base import SHARED, Dependencies, DesiredState, SlotTarget
 from ..gateway import smoke_checks
+from ..process import Process
 from . import haproxy
-from .containers import SMALL, hardened, test_command
+from .containers import hardened, test_command
 from .errors import explain_container
 from .images import remote_image
 from .registrar import Registrar
@@ -34,10 +35,12 @@ class GatewayOperations(Registrar):
         args = hardened(
             f"{self.prefix}-gateway",
             remote_image(parent, image, self.provider_for(parent)).image_id,
-            Resources(cpu=gateway.cpu, memory=gateway.memory),
             self._labels("gateway", name),
-            command=["sh", "-c", haproxy.START],
-            user=haproxy.USER,
+            Process(
+                command=("sh", "-c", haproxy.START),
+                user=haproxy.USER,
+                resources=Resources(cpu=gateway.cpu, memory=gateway.memory),
+            ),
         )
         args.envs = [f"CONFIG={haproxy.FIRST}"]
         probe = Probe(path="/.gateway/health", port=haproxy.PORT)
@@ -102,11 +105,8 @@ class GatewayOperations(Registrar):
         args = hardened(
             f"{self.prefix}-{name}",
             gateway.image,
-            SMALL,
             self._labels("task", name, target),
-            command=["sh", "-c", haproxy.CHECK],
-            user=haproxy.USER,
-            writable=[haproxy.FOLDER],
+            Process(command=("sh", "-c", haproxy.CHECK), user=haproxy.USER, writable=(haproxy.FOLDER,)),
         )
         args.envs = [f"CONFIG={text}"]
         args.network_mode = "none"

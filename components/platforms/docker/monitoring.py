@@ -11,8 +11,8 @@ from ...model import names
 from ...model.workload import Workload
 from ...observability.alerts import MonitoringScope
 from . import prometheus
-from .files import FileOperations
-from .registrar import image_id
+from .files import FileOperations, FileVolume
+from .registrar import Replica, image_id
 
 
 class MonitoringOperations(FileOperations):
@@ -28,16 +28,15 @@ class MonitoringOperations(FileOperations):
         server = prometheus.workload(monitored)
         provisioned = self.provision(parent, [*exporters.values(), server], None)
         for tier, exporter in exporters.items():
-            self._container(
-                parent, exporter, exporter.tier, exporter.tier, provisioned, [], None, after[tier], role="exporter"
-            )
+            replica = Replica(name=exporter.tier, alias=exporter.tier, role="exporter")
+            self._container(parent, exporter, replica, provisioned, after[tier])
         texts = prometheus.files(monitored)
         # Write a changed configuration to a new volume. Prometheus then restarts, because only a restart loads the configuration.
         version = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:6]
-        files = [docker.ContainerUploadArgs(file=name, content=text) for name, text in texts.items()]
         image = image_id(provisioned, server)
         name = names.PROMETHEUS_CONFIG.of(version=version)
-        config = self._files(parent, server, name, "config", prometheus.CONFIG, image, files)
+        config_volume = FileVolume(name=name, role="config", folder=prometheus.CONFIG, files=texts)
+        config = self._files(parent, server, image, config_volume)
         data_volume = self._volume(parent, names.PROMETHEUS_DATA)
         release_volume = self._volume(parent, names.PROMETHEUS_RELEASED)
         volumes = [
@@ -50,9 +49,8 @@ class MonitoringOperations(FileOperations):
             ),
         ]
         port = docker.ContainerPortArgs(internal=prometheus.PORT, external=monitored.settings.port, ip="127.0.0.1")
-        self._container(
-            parent, server, server.tier, server.tier, provisioned, volumes, None, [config], role="watch", ports=[port]
-        )
+        replica = Replica(name=server.tier, alias=server.tier, role="watch", volumes=volumes, ports=[port])
+        self._container(parent, server, replica, provisioned, [config])
 
     def publish_release(self, parent: Resource, monitored: MonitoringScope, live: Output[Mapping[str, str]]) -> None:
         args = self._tool("released", self.labels(role="released"))

@@ -15,13 +15,31 @@ from ...release.checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Chec
 from ...release.planner import Slot
 from .. import impact
 from ..base import SHARED, Dependencies, SlotTarget
-from ..process import toolbox_program, variables
+from ..process import Process, toolbox_process, variables
 from . import haproxy
-from .containers import SMALL, hardened, healthcheck
+from .containers import hardened, healthcheck
 from .errors import explain_container, plain_log
 from .foundation import Foundation, named_volume
 from .inspect import DockerInspector
 from .keys import CONTAINER, stack_labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replica:
+    """One container of a workload: its names and its slot, the volumes that it mounts, and the ports that it publishes."""
+
+    name: str
+    """Resource name. The container's name on the engine is `APP-STACK-NAME`."""
+    alias: str
+    """Host name of the container in its networks. All replicas of a service have the same host name."""
+    role: str = "tier"
+    """Value of the label `tiers.role`: `tier`, `exporter`, or `watch` for Prometheus."""
+    target: SlotTarget | None = None
+    """Slot and release of the container; None if both slots share the workload."""
+    volumes: Sequence[docker.ContainerVolumeArgs] = ()
+    """Volumes that the container mounts, except the volume with its secrets."""
+    ports: Sequence[docker.ContainerPortArgs] = ()
+    """Ports that the container publishes on the engine's host."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,51 +123,48 @@ class Registrar:
         self,
         parent: Resource,
         workload: Workload,
-        name: str,
-        alias: str,
+        replica: Replica,
         provisioned: Mapping[str, Resource],
-        volumes: Sequence[docker.ContainerVolumeArgs],
-        target: SlotTarget | None,
         after: Dependencies,
-        *,
-        role: str = "tier",
-        ports: Sequence[docker.ContainerPortArgs] = (),
     ) -> docker.Container:
-        real = f"{self.prefix}-{name}"
-        args = hardened(
-            real,
-            image_id(provisioned, workload),
-            workload.resources,
-            self._labels(role, name, target, tier=workload.tier),
-            command=workload.command,
-            user=workload.user,
-            writable=workload.writable,
-            scratch=workload.scratch,
+        """Register a container of a workload. The provider waits until the container is healthy."""
+        path = workload.path or (f"app.{workload.tier}" if replica.role == "tier" else workload.image.path)
+        hooks = explain_container(
+            replica.name,
+            f"{self.prefix}-{replica.name}",
+            path,
+            workload.start_within,
+            self.inspector.location,
+            touched=self.impact if replica.target else lambda: SHARED,
         )
-        args.ports = list(ports) or None
-        if role == "exporter" and workload.command:
+        opts = self._options(parent, after, hooks=hooks, delete_before_replace=True)
+        return docker.Container(replica.name, self._container_args(workload, replica, provisioned), opts=opts)
+
+    def _container_args(
+        self, workload: Workload, replica: Replica, provisioned: Mapping[str, Resource]
+    ) -> docker.ContainerArgs:
+        args = hardened(
+            f"{self.prefix}-{replica.name}",
+            image_id(provisioned, workload),
+            self._labels(replica.role, replica.name, replica.target, tier=workload.tier),
+            Process.from_workload(workload),
+        )
+        args.ports = list(replica.ports) or None
+        if replica.role == "exporter" and workload.command:
             # Replace the entrypoint, because the entrypoint of an exporter's image would read the command as its flags.
             args.entrypoints, args.command = list(workload.command[:1]), list(workload.command[1:])
-        args.envs = self._environment(workload, target)
+        args.envs = self._environment(workload, replica.target)
         args.healthcheck = healthcheck(workload)
         args.wait, args.wait_timeout = True, round(workload.start_within)
         args.stop_timeout = args.destroy_grace_seconds = round(workload.stop_within)
         args.init = True
-        args.networks_advanced = self._networks(workload.zones, alias)
-        args.volumes = [*volumes, *secret_volume(provisioned, workload)] or None
+        args.networks_advanced = self._networks(workload.zones, replica.alias)
+        args.volumes = [*replica.volumes, *secret_volume(provisioned, workload)] or None
         args.mounts = [
             docker.ContainerMountArgs(type="bind", source=mount.source, target=mount.path, read_only=not mount.writable)
             for mount in workload.mounts
         ] or None
-        hooks = explain_container(
-            name,
-            real,
-            workload.path or (f"app.{workload.tier}" if role == "tier" else workload.image.path),
-            workload.start_within,
-            self.inspector.location,
-            touched=self.impact if target else lambda: SHARED,
-        )
-        return docker.Container(name, args, opts=self._options(parent, after, hooks=hooks, delete_before_replace=True))
+        return args
 
     def _one_shot(
         self, parent: Resource, name: str, args: docker.ContainerArgs, what: str, after: Dependencies, **more: Any
@@ -178,10 +193,8 @@ class Registrar:
         return hardened(
             f"{self.prefix}-{name}",
             toolbox.image_id,
-            SMALL,
             labels,
-            command=["python3", "-c", toolbox_program(), *words],
-            user=haproxy.USER,
+            toolbox_process(haproxy.USER, *words),
         )
 
 

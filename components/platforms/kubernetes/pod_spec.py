@@ -8,10 +8,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from ...model import names
-from ...model.workload import SCRATCH, SCRIPTS, SECRETS, Probe, Resources, Task, Workload
+from ...model.workload import SCRATCH, SCRIPTS, SECRETS, Probe, Task, Workload
 from ..base import SlotTarget
+from ..process import Process
 from .expansion import literal, literals
 from .objects import Manifest, Scope, object_name, scripts_name
 from .quantities import resources, size
@@ -70,17 +72,14 @@ def user(workload: Workload) -> int:
 
 
 def container(
-    name: str,
-    image: str,
-    user: int,
-    limits: Resources,
-    scratch: Mapping[str, str],
-    command: Sequence[str] = (),
-    names: Collection[str] = (),
+    name: str, image: str, process: Process, scratch: Mapping[str, str], names: Collection[str] = ()
 ) -> Manifest:
     """Return a container of a pod spec, with the fields that all containers have.
 
     Args:
+        name: name of the container.
+        image: image of the container.
+        process: process of the container.
         scratch: writable path → name of the scratch volume for this path.
         names: names of the container's environment variables.
     """
@@ -89,21 +88,21 @@ def container(
         "image": image,
         # Don't pull an image with a digest again. Such an image can't change, and a pull makes the pod's start depend on the registry.
         "imagePullPolicy": "IfNotPresent" if "@sha256:" in image else "Always",
-        "resources": resources(limits),
+        "resources": resources(process.resources),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
             "privileged": False,
             "readOnlyRootFilesystem": True,
-            "runAsGroup": user,
+            "runAsGroup": process.user,
             "runAsNonRoot": True,
-            "runAsUser": user,
+            "runAsUser": process.user,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "volumeMounts": [{"name": volume, "mountPath": path} for path, volume in sorted(scratch.items())],
     }
-    if command:
-        manifest["command"] = literals(command, names)
+    if process.command:
+        manifest["command"] = literals(process.command, names)
     return manifest
 
 
@@ -141,25 +140,32 @@ def _scratch_volume(room: int) -> Manifest:
 def pod(
     scope: Scope,
     rendered: Manifest,
-    user: int,
+    process: Process,
     scratch: Mapping[str, str],
     account: str | None = None,
-    room: int = SCRATCH,
 ) -> Manifest:
-    """Return the spec of a pod with one container. `scratch` maps each writable path to the name of its scratch volume."""
+    """Return the spec of a pod with one container.
+
+    Args:
+        scope: names and settings of the environment.
+        rendered: the container.
+        process: process of the container.
+        scratch: writable path → name of the scratch volume for this path.
+        account: name of the ServiceAccount; None for the namespace's default.
+    """
     spec: Manifest = {
         "automountServiceAccountToken": False,
         "containers": [rendered],
         "enableServiceLinks": False,
         "securityContext": {
-            "fsGroup": user,
+            "fsGroup": process.user,
             "fsGroupChangePolicy": "OnRootMismatch",
-            "runAsGroup": user,
+            "runAsGroup": process.user,
             "runAsNonRoot": True,
-            "runAsUser": user,
+            "runAsUser": process.user,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "volumes": [{"name": scratch[path], "emptyDir": _scratch_volume(room)} for path in sorted(scratch)],
+        "volumes": [{"name": scratch[path], "emptyDir": _scratch_volume(process.scratch)} for path in sorted(scratch)],
     }
     if account:
         spec["serviceAccountName"] = account
@@ -180,12 +186,12 @@ def workload_pod(
 
     A task's pod has the task's command, and no ports and probes.
     """
-    uid = user(workload)
-    scratch = scratch_names(workload.writable, [volume.name for volume in workload.volumes])
-    command = task.command if task else workload.command
-    rendered = container(workload.tier, workload.image.reference, uid, workload.resources, scratch, command, variables)
+    process = replace(Process.from_workload(workload), user=user(workload))
+    process = replace(process, command=task.command) if task else process
+    scratch = scratch_names(process.writable, [volume.name for volume in workload.volumes])
+    rendered = container(workload.tier, workload.image.reference, process, scratch, variables)
     rendered["env"] = [{"name": name, "value": literal(value, variables)} for name, value in variables.items()]
-    spec = pod(scope, rendered, uid, scratch, object_name(workload, target), workload.scratch)
+    spec = pod(scope, rendered, process, scratch, object_name(workload, target))
     rendered["volumeMounts"] += [
         {"name": volume.name, "mountPath": volume.path} | ({"readOnly": True} if volume.read_only else {})
         for volume in workload.volumes

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from ...model.names import LABEL_MEMBER
 from ...model.workload import Replicated, Volume, Workload
+from ..process import Process
 from . import manifests, objects, pod_spec
 from .objects import Manifest, Scope
 from .policies import member_policies
@@ -94,9 +95,9 @@ def stateful_set(scope: Scope, workload: Replicated, member: Member, spec: Manif
 
 
 def _watcher(watcher: Workload, server: Manifest) -> Manifest:
-    image, uid = watcher.image.reference, server["securityContext"]["runAsUser"]
+    process = replace(Process.from_workload(watcher), user=server["securityContext"]["runAsUser"])
     names = {variable["name"] for variable in server["env"]}
-    rendered = pod_spec.container(watcher.tier, image, uid, watcher.resources, {}, watcher.command, names)
+    rendered = pod_spec.container(watcher.tier, watcher.image.reference, process, {}, names)
     ports = [{"name": watcher.tier, "containerPort": watcher.port, "protocol": "TCP"}]
     return (
         rendered

@@ -5,18 +5,17 @@ from collections.abc import Mapping, Sequence
 from pulumi import Output, Resource
 
 from ...model import services
-from ...model.workload import Resources, Route, Task, Workload
+from ...model.workload import Route, Task, Workload
 from ...release.checkpoint import LABEL_ATTEMPT
 from ..base import Dependencies, SlotTarget
 from ..gateway import smoke_checks
-from ..process import toolbox_program
+from ..process import Process, toolbox_process
 from . import manifests, objects, pod_spec
 from .objects import Manifest
 from .registrar import once_created
 from .secrets import SecretOperations
 
 TOOLBOX_USER = 10_001
-SMALL = Resources(cpu=0.5, memory=64 * 2**20, reserve=0.01)
 REACH_WITHIN = 60
 """Time limit in seconds for a task to connect to the services that it needs, before its command runs."""
 
@@ -25,26 +24,21 @@ class TaskOperations(SecretOperations):
     """Operations that run a Job to its end."""
 
     def _job(
-        self,
-        parent: Resource,
-        name: str,
-        labels: Mapping[str, str],
-        needs: Mapping[str, str],
-        spec: Manifest,
-        within: float,
-        path: str,
-        after: Dependencies,
-    ) -> Output[Resource]:
-        """Run a Job to its end. After a failed update a label with the attempt's number changes, so the Job runs again."""
+        self, name: str, labels: Mapping[str, str], needs: Mapping[str, str], spec: Manifest, within: float
+    ) -> Manifest:
+        """Return a Job. After a failed update a label with the attempt's number changes, so the Job runs again."""
         attempt = self.checkpoint.attempt(name)
         attempt_labels = dict(labels) | ({LABEL_ATTEMPT: str(attempt)} if attempt > 1 else {})
-        manifest = manifests.job(
+        return manifests.job(
             self.scope, name, attempt_labels, attempt_labels | dict(needs), spec, within + REACH_WITHIN
         )
-        job = self._awaited(
-            parent, manifest, [*after, *self.foundation.resources], within + self.cluster.schedule_within, path
-        )
-        return once_created(job)
+
+    def _run_job(
+        self, parent: Resource, job: Manifest, within: float, path: str, after: Dependencies
+    ) -> Output[Resource]:
+        """Run a Job. The returned output resolves once the Job has succeeded."""
+        depends_on = [*after, *self.foundation.resources]
+        return once_created(self._awaited(parent, job, depends_on, within + self.cluster.schedule_within, path))
 
     def run_task(
         self,
@@ -65,8 +59,9 @@ class TaskOperations(SecretOperations):
         if addresses:
             # First wait for the services, because nodes need some time to route to a pod that has become ready, and a Job is not retried.
             words = ["reach", str(REACH_WITHIN), *addresses]
-            spec = pod_spec.with_first(spec, self._tool("reach", pod_spec.user(workload), *words))
-        return self._job(parent, name, labels, needs, spec, task.timeout, task.path, [*provisioned.values(), *after])
+            spec = pod_spec.with_first(spec, self._tool("reach", toolbox_process(pod_spec.user(workload), *words)))
+        job = self._job(name, labels, needs, spec, task.timeout)
+        return self._run_job(parent, job, task.timeout, task.path, [*provisioned.values(), *after])
 
     def run_smoke_test(
         self, parent: Resource, routes: Sequence[Route], target: SlotTarget, after: Dependencies
@@ -74,14 +69,13 @@ class TaskOperations(SecretOperations):
         gateway = self.cluster.gateway
         within = round(gateway.within)
         arguments = [gateway.inside, self.cluster.host, str(target.slot), str(within), smoke_checks(self.app, routes)]
-        container = self._tool("smoke", TOOLBOX_USER, "smoke", *arguments)
-        spec = pod_spec.pod(self.scope, container, TOOLBOX_USER, pod_spec.scratch_names(["/tmp"]))
+        process = toolbox_process(TOOLBOX_USER, "smoke", *arguments)
+        container, scratch = self._tool("smoke", process), pod_spec.scratch_names(process.writable)
+        spec = pod_spec.pod(self.scope, container, process, scratch)
         labels = self.scope.labels("smoke", "smoke", target)
-        name = f"{target.slot}-smoke"
-        return self._job(parent, name, labels, {}, spec, within + 30, f"smoke test of {target.slot}", after)
+        job = self._job(f"{target.slot}-smoke", labels, {}, spec, within + 30)
+        return self._run_job(parent, job, within + 30, f"smoke test of {target.slot}", after)
 
-    def _tool(self, name: str, user: int, *words: str) -> Manifest:
-        command = ["python3", "-c", toolbox_program(), *words]
-        return pod_spec.container(
-            name, self.environment.toolbox, user, SMALL, pod_spec.scratch_names(["/tmp"]), command
-        )
+    def _tool(self, name: str, process: Process) -> Manifest:
+        scratch = pod_spec.scratch_names(process.writable)
+        return pod_spec.container(name, self.environment.toolbox, process, scratch)

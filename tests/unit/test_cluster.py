@@ -167,7 +167,7 @@ def test_error_about_a_crash_loop_contains_the_log_of_the_previous_container_run
 def test_sql_in_a_database_pod_runs_all_statements_and_returns_the_last_result(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
 
-    def execute(context: str, namespace: str, instance: str, labels: object, command: list[str]) -> str:
+    def execute(selector: pod_exec.PodSelector, command: list[str]) -> str:
         commands.append(command)
         return "WARNING:  something\n7"
 

@@ -14,6 +14,7 @@ from pulumi import RunError
 from ci import move, new_database
 from components.config import ConfigError, load_app, load_environment
 from components.platforms.kubernetes.inspect import KubernetesInspector
+from components.platforms.kubernetes.pod_exec import PodSelector
 from components.release.checkpoint import parse
 from components.safety.guard import deployed_major, stored_data
 
@@ -148,8 +149,8 @@ class Server:
         if self.failing_step and self.failing_step in step:
             raise RunError(f"{step} fails")
 
-    def query(self, context: str, namespace: str, instance: str, labels: object, command: Sequence[str]) -> str:
-        assert labels == {
+    def query(self, selector: PodSelector, command: Sequence[str]) -> str:
+        assert selector.labels == {
             "app.kubernetes.io/name": "database"
         }  # Only the pod of the single-instance database has this label.
         query = next(word for word in command if word.startswith(("ALTER", "SELECT")))

@@ -24,6 +24,7 @@ from .access import HOLD_DATA, KINDS
 from .client import apps, connect, core, custom, dynamic, sdk
 from .errors import label_selector
 from .keys import object_key
+from .pod_exec import PodSelector
 
 _ROUTES = ("gateway.networking.k8s.io", "v1")
 
@@ -158,18 +159,22 @@ class KubernetesInspector:
         return self._execute({LABEL_COMPONENT: workload}, command, line, ONCE_WITHIN)
 
     def _execute(self, labels: Mapping[str, str], command: Sequence[str], line: str = "", within: float = 60) -> str:
-        where = (self.location.context, self.location.namespace, self.location.instance)
-        return pod_exec.execute(*where, labels, command, line, within)
+        return pod_exec.execute(self._pods(labels), command, line, within)
+
+    def _pods(self, labels: Mapping[str, str]) -> PodSelector:
+        location = self.location
+        return PodSelector(
+            context=location.context, namespace=location.namespace, instance=location.instance, labels=labels
+        )
 
     def run_once(self, environment: Environment, workload: str, name: str, command: Sequence[str]) -> str:
         within = environment.cluster.schedule_within
         return jobs.run_once(self.location.context, self.location.namespace, f"{workload}-{name}", command, within)
 
     def command_in(self, tier: str, slot: Slot | None, command: Sequence[str], *, terminal: bool) -> list[str]:
-        cluster, namespace = self.location.context, self.location.namespace
-        pod, container = pod_exec.find(cluster, namespace, self.location.instance, _labels_of(tier, slot))
+        pod, container = pod_exec.find(self._pods(_labels_of(tier, slot)))
         options = ["--stdin", "--tty"] if terminal else ["--stdin"]
-        where = ["--context", cluster, "--namespace", namespace]
+        where = ["--context", self.location.context, "--namespace", self.location.namespace]
         return ["kubectl", *where, "exec", *options, pod, "--container", container, "--", *command]
 
     def log_lines(self, since: float = 0) -> Iterator[Line]:

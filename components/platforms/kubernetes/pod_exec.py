@@ -1,6 +1,7 @@
 """Commands in the pods of a stack."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from pulumi import RunError
 
@@ -10,45 +11,41 @@ from .client import core, sdk
 from .errors import label_selector
 
 
-def find(context: str, namespace: str, instance: str, labels: Mapping[str, str]) -> tuple[str, str]:
-    """Return the name of the first running pod with these labels, and the name of the pod's first container.
+@dataclass(frozen=True, kw_only=True)
+class PodSelector:
+    """Selection of pods of a stack by their labels."""
 
-    Args:
-        context: context of the kubeconfig.
-        namespace: namespace of the pod.
-        instance: name of the stack (`APP-STACK`), which the pod has as a label.
-        labels: labels of the pod, in addition to the stack's labels.
+    context: str
+    """Context of the kubeconfig."""
+    namespace: str
+    """Namespace of the pods."""
+    instance: str
+    """Name of the stack (`APP-STACK`), which the pods have as a label."""
+    labels: Mapping[str, str]
+    """Labels of the pods, in addition to the stack's labels."""
+
+
+def find(selector: PodSelector) -> tuple[str, str]:
+    """Return the name of the first running pod that matches the selector, and the name of the pod's first container.
 
     Raises:
         RunError: no pod with these labels runs.
     """
-    chosen = label_selector({LABEL_INSTANCE: instance, LABEL_ROLE: "tier", **labels})
-    pods = (
-        core(context).list_namespaced_pod(namespace, label_selector=chosen, field_selector="status.phase=Running").items
-    )
+    chosen = label_selector({LABEL_INSTANCE: selector.instance, LABEL_ROLE: "tier", **selector.labels})
+    api, running = core(selector.context), "status.phase=Running"
+    pods = api.list_namespaced_pod(selector.namespace, label_selector=chosen, field_selector=running).items
     if not pods:
         raise RunError(f"no pod with the labels {chosen} runs; run `make up` first")
     return pods[0].metadata.name, pods[0].spec.containers[0].name
 
 
-def execute(
-    context: str,
-    namespace: str,
-    instance: str,
-    labels: Mapping[str, str],
-    command: Sequence[str],
-    line: str = "",
-    within: float = 60,
-) -> str:
-    """Run a command in the first running pod with these labels, and return the command's output.
+def execute(selector: PodSelector, command: Sequence[str], line: str = "", within: float = 60) -> str:
+    """Run a command in the first running pod that matches the selector, and return the command's output.
 
     The Kubernetes user needs the permission to create `pods/exec`.
 
     Args:
-        context: context of the kubeconfig.
-        namespace: namespace of the pod.
-        instance: name of the stack (`APP-STACK`), which the pod has as a label.
-        labels: labels of the pod, in addition to the stack's labels.
+        selector: selection of the pod.
         command: the command, with arguments.
         line: line for the command's standard input.
         within: time limit in seconds.
@@ -56,8 +53,8 @@ def execute(
     Raises:
         RunError: no pod runs, the command does not end in time, or it exits with a code other than 0.
     """
-    api = core(context)
-    name, first = find(context, namespace, instance, labels)
+    api = core(selector.context)
+    name, first = find(selector)
     options = {
         "container": first,
         "stdout": True,
@@ -68,7 +65,7 @@ def execute(
     }
     try:
         session = sdk().stream.stream(
-            api.connect_get_namespaced_pod_exec, name, namespace, command=list(command), **options
+            api.connect_get_namespaced_pod_exec, name, selector.namespace, command=list(command), **options
         )
     except sdk().client.ApiException as error:
         raise RunError(f"the cluster refuses to run `{' '.join(command)}`: {error.reason}") from None
@@ -99,4 +96,7 @@ def sql(
     command += ["--dbname", database] if database else []
     command += [word for query in queries for word in ("--command", query)]
     # Return only the last line, which is the output of the last query, because earlier lines may be warnings.
-    return execute(settings.context, settings.home(instance), instance, labels, command).rpartition("\n")[2]
+    selector = PodSelector(
+        context=settings.context, namespace=settings.home(instance), instance=instance, labels=labels
+    )
+    return execute(selector, command).rpartition("\n")[2]

@@ -127,10 +127,9 @@ class _SlotResources:
     memory: _Entries
     """Suspended resources, from the inputs of the slot's component (`suspended_entries`). This is not the memory of
     `release.memory`."""
-    image_names: Mapping[str, str]
-    """Images of missing containers: image id → text for messages, which names the image and a service that uses it."""
-    absent_images: frozenset[str]
-    """Ids of the images in `image_names` that are gone from the platform."""
+    absent_images: Mapping[str, str]
+    """Images of missing containers that are gone from the platform: image id → text for messages, which names the image and a
+    service that uses it."""
 
     @classmethod
     def read(cls, checkpoint: Checkpoint, slot: Slot, platform: Deployer) -> "_SlotResources":
@@ -141,14 +140,14 @@ class _SlotResources:
         missing = {urn: entry for urn, entry in recalled.items() if urn not in present and urn not in memory}
         linked = [_linked(entry, recalled) for entry in (*present.values(), *missing.values())]
         image_names = images(missing.values(), checkpoint, slot)
+        absent_images = platform.inspector.absent_images(image_names) if image_names else ()
         return cls(
             slot=slot,
             present=present,
             missing=missing,
             entries={entry.urn: entry for entry in ordered(linked)},
             memory=memory,
-            image_names=image_names,
-            absent_images=frozenset(platform.inspector.absent_images(image_names) if image_names else ()),
+            absent_images={image: image_names[image] for image in absent_images},
         )
 
     def restored(
@@ -158,15 +157,14 @@ class _SlotResources:
 
         If this resource is a container, also log a warning.
         """
-        desired = change or _recreated(entry, scales, rollout, self.slot)
-        if str(entry.inputs.get("image")) in self.absent_images:
-            desired = None
-        if entry.runs and not desired:
-            name = self.image_names[entry.inputs["image"]]
+        image = self.absent_images.get(str(entry.inputs.get("image")))
+        if image is None:
+            return change or _recreated(entry, scales, rollout, self.slot)
+        if entry.runs:
             pulumi.log.warn(
-                f"{entry.name} is missing and can't be recreated, because its image {name} is missing too; deploy the release of this container again"
+                f"{entry.name} is missing and can't be recreated, because its image {image} is missing too; deploy the release of this container again"
             )
-        return desired
+        return None
 
     def if_changed(self, desired: DesiredState | None, entry: Entry) -> DesiredState | None:
         """Return `desired`. Return None if the resource in the checkpoint already has these inputs, and its last change succeeded."""

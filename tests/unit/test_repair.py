@@ -6,6 +6,7 @@ These tests use a mock of Pulumi's engine, whereas tests/e2e/test_put_back.py us
 import json
 from typing import Any
 
+import pulumi
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -328,6 +329,8 @@ def test_live_release_that_cannot_be_restored_is_deployed_to_the_other_slot(monk
     missing = {key_of(by_urn(state)[entry.urn]) for entry in lost}
     repaired = plan_repair(state, Inventory(keys=frozenset(keys(state)) - missing)).state
     settings = program.environment("dev") | {"release": {}}
+    warnings: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", warnings.append)
     deployment = program.deploy(
         program.project() | {"version": "2.0.0"},
         settings,
@@ -335,6 +338,8 @@ def test_live_release_that_cannot_be_restored_is_deployed_to_the_other_slot(monk
         missing_images={str(entry.inputs["image"]) for entry in lost},
     )
     assert not [entry for entry in lost if entry.urn in deployment.by_urn]
+    for entry in lost:
+        assert any(f"{entry.name} is missing" in text and f"of {live}'s web is missing" in text for text in warnings)
     slots = {
         entry.labels.get("tiers.slot")
         for entry in deployment

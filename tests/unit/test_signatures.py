@@ -1,0 +1,35 @@
+"""Test of signatures: a function with many parameters needs an object that it can take instead of several of them.
+
+Dataclasses with many fields are allowed, because a call names each field. The constructor of any other class is a function.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MOST = 6
+"""Maximum number of parameters of a function. `self`, `cls`, `*args` and `**options` don't count."""
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    arguments = function.args
+    names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    return names[1:] if names[:1] in (["self"], ["cls"]) else names
+
+
+def functions(folder: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Yield each function and method of a folder's modules, with its file and line."""
+    for file in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{file.relative_to(ROOT)}:{node.lineno}: {node.name}", node
+
+
+@pytest.mark.parametrize("folder", ["ci", "components"])
+def test_no_function_takes_seven_or_more_parameters(folder: str) -> None:
+    counts = {place: len(parameters(function)) for place, function in functions(folder)}
+    assert counts
+    assert not {place: count for place, count in counts.items() if count > MOST}

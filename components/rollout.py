@@ -16,6 +16,7 @@ from .release import planner
 from .release.checkpoint import database_env, refuse_cut_off, settle
 from .release.live import Routing
 from .release.planner import Plan, Slot, StackState
+from .release.standby import suspended_services
 from .safety import guard
 
 
@@ -42,7 +43,7 @@ class Rollout:
     def suspended(self, slot: Slot) -> frozenset[str]:
         """Return the names of the services that `environment.release` suspends in a slot. Only a standby slot has suspended services."""
         is_standby = self.plan.is_standby(slot, self.observed)
-        services = self.context.environment.release.suspended_services(self.context.app.catalogue)
+        services = suspended_services(self.context.environment.release, self.context.app.catalogue)
         return services if is_standby else frozenset()
 
     @property

@@ -4,8 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ..model import services
-from ..model.services import CACHE, DATABASE, Catalogue
+from ..model.services import CACHE, DATABASE
 from .app import App, Database, DataSettings
 from .backups import Backup
 from .base import Model
@@ -137,17 +136,6 @@ class Releases(Model):
         default="live",
         description="Slots whose workers take jobs. `live`: workers of the standby finish their jobs and stop. `both`: they keep running, so a rollback is faster.",
     )
-
-    def suspended_services(self, catalogue: Catalogue) -> frozenset[str]:
-        """Return the names of the services that are suspended in a standby slot.
-
-        Args:
-            catalogue: the services of the application.
-        """
-        if self.standby == "cold":
-            return frozenset(record.name for record in catalogue.in_slots)
-        workers = (record.name for record in catalogue.in_slots if record.kind is services.Kind.WORKER)
-        return frozenset(workers if self.workers == "live" else ())
 
 
 class Slo(Model):

@@ -16,6 +16,7 @@ from components.platforms.docker import haproxy
 from components.release import memory
 from components.release.checkpoint import SLOT, parse
 from components.release.planner import Slot
+from components.release.standby import suspended_services
 from components.rendering import render_routes
 from policy.rules import RULES
 
@@ -140,7 +141,18 @@ def test_changed_further_service_makes_a_new_release_in_the_idle_slot(stack: str
 def test_further_workers_of_the_standby_are_suspended_and_other_services_keep_running() -> None:
     app = load(**FURTHER)
     release = load_environment(environment("dev"), app).release
-    assert release.suspended_services(app.catalogue) == {"worker", "mailer"}
+    assert suspended_services(release, app.catalogue) == {"worker", "mailer"}
+
+
+def test_cold_standby_suspends_all_services_of_its_slot_and_workers_both_suspends_none() -> None:
+    app = load(**FURTHER)
+
+    def suspended(**release: str) -> frozenset[str]:
+        env = environment("dev") | {"release": release}
+        return suspended_services(load_environment(env, app).release, app.catalogue)
+
+    assert suspended(standby="cold") == suspended(standby="cold", workers="both") == set(app.slot_services)
+    assert suspended(workers="both") == frozenset()
 
 
 def test_services_start_after_the_services_that_they_need() -> None:

@@ -55,7 +55,7 @@ def missing_secrets(app: App, environment: Environment, existing: Collection[str
         environment: the environment. A secret in its cluster (`kubernetes.secrets`) needs no value.
         existing: names of the secrets that have a value.
     """
-    in_cluster = environment.kubernetes.secrets if environment.kubernetes else {}
+    in_cluster = environment.secrets_in_cluster
     used = {**environment.secrets, **app.secrets}
     return {name: path for name, path in sorted(used.items()) if name not in existing and name not in in_cluster}
 

@@ -11,7 +11,6 @@ stack file. `make up` then releases the tiers with the new database, and `make b
 """
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -150,8 +149,7 @@ def _source_settings(of: str) -> dict[str, Any]:
 
 
 def _value(stack: str, environment: Environment, secret: str) -> str:
-    cluster: Mapping[str, object] = environment.kubernetes.secrets if environment.kubernetes else {}
-    if secret in cluster:
+    if secret in environment.secrets_in_cluster:
         raise RunError(
             f"secrets.{secret}: the value is in the cluster of {stack}, but must be in Pulumi.{stack}.yaml; set the value there"
         )

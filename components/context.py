@@ -216,8 +216,7 @@ def secrets_of(settings: Settings, scope: str) -> dict[str, Secret]:
     def version(name: str, value: str) -> str:
         return hashlib.scrypt(value.encode(), salt=f"{scope}/{name}".encode(), n=2**9, r=8, p=1, dklen=8).hex()
 
-    cluster = settings.environment.kubernetes
-    references = {name: str(reference) for name, reference in (cluster.secrets if cluster else {}).items()}
+    references = {name: str(reference) for name, reference in settings.environment.secrets_in_cluster.items()}
     return {
         name: Secret(
             name=name,

@@ -1,5 +1,6 @@
 """Models of the environment: `environment` in the stack file, with the platform, sizes and release settings."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -8,7 +9,7 @@ from ..model.services import CACHE, DATABASE
 from .app import App, Database, DataSettings
 from .backups import Backup
 from .base import Model
-from .cluster import Kubernetes
+from .cluster import Kubernetes, SecretReference
 from .engine import Docker, Gateway
 from .errors import problem
 from .monitoring import Monitoring
@@ -280,6 +281,11 @@ class Environment(Model):
         return (
             {name: f"environment.tiers.database.backup.{key}" for name, key in backup.secrets.items()} if backup else {}
         )
+
+    @property
+    def secrets_in_cluster(self) -> Mapping[str, SecretReference]:
+        """Secrets whose values exist in the cluster, by name. On Docker there are none."""
+        return self.kubernetes.secrets if self.kubernetes else {}
 
     def pooled(self, app: App) -> bool:
         """Return whether this environment deploys a database cluster with a connection pooler."""

@@ -65,8 +65,8 @@ def settings_of(app_value: object, environment_value: object, secrets_value: obj
     app = load_app(app_value)
     environment = load_environment(environment_value, app)
     check_stack(pulumi.get_stack(), app, environment)
-    in_cluster = environment.kubernetes.secrets if environment.kubernetes else {}
-    secrets = check_secrets(secrets_value or _object(Config(), "secrets"), app, in_cluster, environment.secrets)
+    configured = secrets_value or _object(Config(), "secrets")
+    secrets = check_secrets(configured, app, environment.secrets_in_cluster, environment.secrets)
     if environment.kubernetes:
         refuse(too_large(app, secrets))
     plain = {"app": app_value, "environment": environment_value}

@@ -21,8 +21,6 @@ from components.config import App, Check, Environment
 from components.model.services import DATABASE
 from components.observability.alerts import CERTIFICATE_DAYS
 from components.platforms import toolbox
-from components.platforms.kubernetes import recovery
-from components.platforms.kubernetes.objects import Scope
 from components.release import checkpoint
 from components.release.checkpoint import Checkpoint
 from components.release.planner import Slot
@@ -116,10 +114,10 @@ class Live:
         return self._inspector.execute(backup.NAME, None, (backup.NAME, "status"))
 
     def quorum(self) -> str:
-        return recovery.guarded(self.environment.cluster, self._scope(), rendering.REPLICATED)
+        return self._cluster_inspector.check_quorum(rendering.REPLICATED)
 
     def archive(self) -> str:
-        return recovery.archived(self.environment.cluster, self._scope(), rendering.REPLICATED)
+        return self._cluster_inspector.check_archive(rendering.REPLICATED)
 
     def answer(self, check: Check) -> str:
         self._check_response(check.model_dump(exclude_none=True), None)
@@ -130,9 +128,10 @@ class Live:
         raise NotDescribedError("app.checks")
 
     def isolation(self) -> str:
-        if routes := self._inspector.unexpected_routes(self.app, self.slot):
+        inspector = self._inspector
+        if routes := inspector.unexpected_routes(self.app, self.slot):
             raise RunError("; ".join(routes))
-        return "checked services, routes and policies" if self.environment.kubernetes else "checked ports and networks"
+        return f"checked {inspector.checked_objects}"
 
     def certificate(self) -> str:
         gateway, host = connection_target(self.url)
@@ -143,8 +142,9 @@ class Live:
     def _inspector(self) -> platforms.Inspector:
         return platforms.inspector(self.app, self.environment, self.stack)
 
-    def _scope(self) -> Scope:
-        return Scope.of(self.app.name, self.environment.cluster, f"{self.app.name}-{self.stack}")
+    @property
+    def _cluster_inspector(self) -> platforms.InspectsClusters:
+        return platforms.cluster_inspector(self.app, self.environment, self.stack)
 
     def _execute(self, name: str, slot: Slot | None, command: tuple[str, ...]) -> str:
         return self._inspector.execute(name, slot, command)

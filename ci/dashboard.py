@@ -2,6 +2,7 @@
 
 import json
 
+from components import platforms
 from components.config import ConfigError
 from components.observability.alerts import MonitoringScope
 from components.observability.dashboard import dashboard
@@ -19,8 +20,7 @@ def text(stack: str) -> str:
     app, environment = load(stack)
     if not environment.monitoring:
         raise ConfigError("environment.monitoring: it is not set, so the environment has no metrics; set it to true")
-    instance = f"{app.name}-{stack}"
-    namespace = (environment.kubernetes.namespace.name if environment.kubernetes else None) or instance
+    namespace = platforms.locate_described(app, environment, stack).metrics_namespace
     return json.dumps(dashboard(MonitoringScope(app=app, environment=environment, namespace=namespace)), indent=1)
 
 

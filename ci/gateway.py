@@ -1,22 +1,12 @@
-"""Repair of a Docker gateway's configuration file before an update, because with an invalid file the gateway can't restart.
+"""Repair of the gateway's configuration before an update, because with an invalid configuration the gateway can't restart."""
 
-An update checks a configuration before installing the file (docs/adr/024). Nevertheless the installed file can be
-invalid: an older version of the program wrote the file without a check, the volume was lost, or somebody edited the
-file. The repair writes a file with the routes of the slots that are in the state.
-"""
-
-import io
 import sys
-import tarfile
-from collections.abc import Callable
-from typing import Any
 
-from docker.errors import APIError, ContainerError, DockerException, NotFound
+from pulumi import RunError
 
-from components.config import App, ConfigError, Environment
-from components.platforms.docker import client, haproxy
-from components.platforms.process import toolbox_program
-from components.release.checkpoint import Checkpoint, observe, parse
+from components import platforms
+from components.config import ConfigError
+from components.release.checkpoint import parse
 
 from .pulumi_stack import load, state
 
@@ -27,116 +17,11 @@ def main(stack: str) -> None:
         app, environment = load(stack)
     except ConfigError:
         return
+    inspector = platforms.inspector(app, environment, stack)
     try:
-        repair(app, environment, stack, lambda: parse(state(stack)))
-    except DockerException as error:
+        repaired = inspector.repair_gateway(environment, lambda: parse(state(stack)))
+    except RunError as error:
         print(f"  the gateway's configuration could not be repaired: {error}", file=sys.stderr)
-
-
-def repair(app: App, environment: Environment, stack: str, read_checkpoint: Callable[[], Checkpoint]) -> bool:
-    """If the gateway can't start with its configuration, write a new configuration, and restart a stopped gateway.
-
-    Args:
-        read_checkpoint: function that returns the stack's checkpoint, called only if a repair is needed.
-
-    Returns:
-        True if the configuration was rewritten.
-
-    Raises:
-        DockerException: the engine does not answer, or the gateway does not accept the configuration.
-    """
-    if environment.platform != "docker":
-        return False
-    engine_client, name = (
-        client.client(environment, within=float(haproxy.CLAIM_WITHIN) + 30),
-        f"{app.name}-{stack}-gateway",
-    )
-    try:
-        container = engine_client.containers.get(name)
-    except NotFound:
-        container = None
-    if container is None and not _has_volume(engine_client, name):
-        return False  # Repair nothing, because the update creates the container and the volume.
-    image, running = environment.gateway.image, container if container and container.status == "running" else None
-    try:
-        can_start = _can_start(engine_client, name, image, running)
-    except APIError:
-        # The container ended during the check, as a gateway with an invalid configuration does.
-        running, can_start = None, _can_start(engine_client, name, image, None)
-    if can_start:
-        return False
-    observed = observe(read_checkpoint())
-    if not observed.live or observed.live not in observed.slots:
-        return False
-    live, standby = observed.slots[observed.live].release, observed.standby
-    slots = {observed.live: live.routes, observed.live.other: standby.release.routes if standby else live.routes}
-    text = haproxy.of_stack(slots, environment)
-    if running is None:
-        _run(engine_client, name, environment.toolbox, *_tool("restore", haproxy.FOLDER, text))
-        if container is None:
-            return True  # The update creates the container.
-        container.restart()
-    # Write the map of releases too, because a lost volume contained both the configuration and the map.
-    releases = [
-        (str(slot), str(slot_state.release))
-        for slot, slot_state in observed.slots.items()
-        if slot is observed.live or slot_state.proven
-    ]
-    for key, value in [*releases, ("live", str(observed.live))]:
-        _run(
-            engine_client,
-            name,
-            environment.toolbox,
-            *_tool("route", haproxy.FOLDER, haproxy.CLAIM_WITHIN, key, value, text),
-        )
-    print(f"  rewrote the configuration of {name}, because it could not start with the old one")
-    return True
-
-
-def _can_start(engine_client: Any, name: str, image: str, running: Any | None) -> bool:
-    """Return True if the gateway can start with its configuration file.
-
-    Return False for a gateway that runs with the initial file of a new volume, because this file has no routes.
-    """
-    command = ["haproxy", "-c", "-f", haproxy.FILE]
-    if running is not None:
-        return running.exec_run(command).exit_code == 0 and _file(running) != haproxy.FIRST
-    try:
-        _run(engine_client, name, image, *command)
-    except ContainerError:
-        return False
-    return True
-
-
-def _file(container: Any) -> str:
-    parts, _ = container.get_archive(haproxy.FILE)
-    with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as archive:
-        file = archive.extractfile(archive.getmembers()[0])
-        return file.read().decode(errors="replace") if file else ""
-
-
-def _has_volume(engine_client: Any, name: str) -> bool:
-    try:
-        engine_client.volumes.get(name)
-    except NotFound:
-        return False
-    return True
-
-
-def _tool(*words: str) -> list[str]:
-    return ["python3", "-c", toolbox_program(), *words]
-
-
-def _run(engine_client: Any, name: str, image: str, *command: str) -> None:
-    """Run a command in a new container with the gateway's volume, and wait for its end."""
-    engine_client.containers.run(
-        image,
-        list(command),
-        remove=True,
-        user=f"{haproxy.USER}:{haproxy.USER}",
-        network_mode="none",
-        read_only=True,
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges:true"],
-        volumes={name: {"bind": haproxy.FOLDER, "mode": "rw"}},
-    )
+        return
+    if repaired:
+        print(f"  rewrote the gateway's configuration of {stack}, because the gateway could not start with the old one")

@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 
 from pulumi import RunError
 
-from components import backup
+from components import backup, platforms
 from components.config import App, Environment
 from components.model.services import DATABASE
-from components.platforms.kubernetes import pod_exec
+from components.platforms import InspectsClusters
 from components.release import checkpoint
 from components.release.checkpoint import Checkpoint
 from components.rendering import REPLICATED
@@ -38,8 +38,7 @@ SESSION_TIMEOUT = 60
 class Single:
     """Database that runs as a single instance. Queries run in the database's pod, as the owner of the database."""
 
-    environment: Environment
-    instance: str
+    inspector: InspectsClusters
     name: str
     owner: str
 
@@ -79,10 +78,7 @@ class Single:
 
     def _query(self, *queries: str, database: str = "template1") -> str:
         # By default queries run in template1, because the read-only setting does not apply there.
-        labels = {"app.kubernetes.io/name": DATABASE.name}
-        return pod_exec.sql(
-            self.environment.cluster, self.instance, labels, *queries, user=self.owner, database=database
-        )
+        return self.inspector.query_single_instance(DATABASE.name, queries, user=self.owner, database=database)
 
 
 def move(stack: str) -> None:
@@ -160,7 +156,8 @@ def read_only(single: Single, stack: str) -> Generator[None]:
 
 def _single(app: App, environment: Environment, stack: str, name: str) -> Single:
     assert app.database
-    return Single(environment=environment, instance=f"{app.name}-{stack}", name=name, owner=app.database.user)
+    inspector = platforms.cluster_inspector(app, environment, stack)
+    return Single(inspector=inspector, name=name, owner=app.database.user)
 
 
 def main(words: Sequence[str]) -> None:

@@ -7,7 +7,6 @@ from pulumi import RunError
 from components import backup, platforms
 from components.config import App, Environment
 from components.model.services import DATABASE
-from components.platforms.kubernetes import recovery
 from components.rendering import REPLICATED
 
 from .pulumi_stack import project, pulumi
@@ -52,7 +51,7 @@ def set_database(app: App, environment: Environment, stack: str, **settings: str
     """
     updated = environment.tier_settings(DATABASE.name).model_copy(update=settings)
     if updated.uses_cluster and updated.name:
-        recovery.introduce(environment.cluster, f"{app.name}-{stack}", REPLICATED, updated.name)
+        platforms.cluster_inspector(app, environment, stack).pool_database(REPLICATED, updated.name)
     words = [word for key, value in settings.items() for word in ("--plaintext", f"{project()}:{PATH}.{key}={value}")]
     pulumi("config", "set-all", "--stack", stack, "--path", *words)
     print(f"  Pulumi.{stack}.yaml: {PATH} is now {', '.join(f'{key}: {value}' for key, value in settings.items())}")

@@ -8,8 +8,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.platforms.docker.cpus import text_of_cpus
-from components.platforms.inventory import CONTAINER, IMAGE, Inventory, inputs_of, key_of, resources_of
+from components.platforms.inventory import (
+    CONTAINER,
+    IMAGE,
+    Inventory,
+    inputs_of,
+    key_of,
+    resources_of,
+    with_provider_cpus,
+)
 from components.release import memory
 from components.release.checkpoint import LABEL_SLOT, SLOT, SWITCH, SWITCHES, Checkpoint, Entry, observe, parse
 from components.release.planner import Slot
@@ -64,7 +71,7 @@ def plan_repair(state: State, inventory: Inventory) -> Repair:
     not_ready = [resource for resource in resources if _delays_updates(checkpoint, resource) and resource not in lost]
     remaining = _remember(_without(resources, frozenset(missing_indices)), checkpoint, lost)
     remaining = [_without_init_errors(resource) if resource in not_ready else resource for resource in remaining]
-    resources_with_cpus = [_with_cpus(resource) for resource in remaining]
+    resources_with_cpus = [with_provider_cpus(resource) for resource in remaining]
     cpus_rewritten = [new for new, old in zip(resources_with_cpus, remaining, strict=True) if new is not old]
     changed = missing_indices or not_ready or cpus_rewritten
     return Repair(
@@ -99,18 +106,6 @@ def _delays_updates(checkpoint: Checkpoint, resource: Resource) -> bool:
 
 def _without_init_errors(resource: Resource) -> Resource:
     return {key: value for key, value in resource.items() if key != "initErrors"}
-
-
-def _with_cpus(resource: Resource) -> Resource:
-    """Return a container with its number of processors as pulumi-docker 5.2 writes it: `1.0`. Return other resources unchanged.
-
-    Earlier versions of this program wrote `1`. Pulumi then saw a difference in every update, and replaced the container.
-    """
-    text = str(inputs_of(resource).get("cpus") or "") if resource["type"] == CONTAINER else ""
-    if not text or text_of_cpus(float(text)) == text:
-        return resource
-    cpus = {"cpus": text_of_cpus(float(text))}
-    return resource | {"inputs": inputs_of(resource) | cpus, "outputs": (resource.get("outputs") or {}) | cpus}
 
 
 def _is_missing(resource: Resource, key: str, inventory: Inventory) -> bool:

@@ -22,8 +22,6 @@ from components.config.own_files import read_text
 from components.context import Description
 from components.model.services import DATABASE
 from components.model.workload import DatabaseCluster, Secret
-from components.platforms.kubernetes import recovery
-from components.platforms.kubernetes.objects import Scope
 
 from . import command_line
 from .backup import run
@@ -104,8 +102,7 @@ def _recover(app: App, environment: Environment, stack: str, moment: datetime, o
     assert app.database
     cluster = database.workload(app.database, _description(app, environment, stack))
     assert isinstance(cluster, DatabaseCluster)
-    scope = Scope.of(app.name, environment.cluster, f"{app.name}-{stack}")
-    with recovery.recovered(environment.cluster, scope, cluster, moment) as host:
+    with platforms.cluster_inspector(app, environment, stack).recovered(cluster, moment) as host:
         name = rendering.database_name(app.database, environment)
         return copy_database(app, environment, stack, (host, of or name), name, into)
 

@@ -20,6 +20,7 @@ from .base import (
     DeploysClusters,
     DesiredState,
     Inspector,
+    InspectsClusters,
     Inventory,
     Line,
     Location,
@@ -28,8 +29,8 @@ from .base import (
 from .gateway import COOKIE, SLOT_HEADER, readiness
 from .inventory import locate_described
 
-__all__ = ["COOKIE", "SHARED", "SLOT_HEADER", "Dependencies", "Deployer", "DeploysClusters", "DesiredState", "Inspector",
-           "Inventory", "Line", "Location", "SlotTarget", "check", "connect", "data_resources", "inspector", "inspector_at", "locate_described",
+__all__ = ["COOKIE", "SHARED", "SLOT_HEADER", "Dependencies", "Deployer", "DeploysClusters", "DesiredState", "Inspector", "InspectsClusters",
+           "Inventory", "Line", "Location", "SlotTarget", "check", "cluster_inspector", "connect", "data_resources", "inspector", "inspector_at", "locate_described",
            "readiness"]  # fmt: skip
 
 DataResources = Mapping[str, tuple[str, Mapping[str, Any]]]
@@ -88,6 +89,20 @@ def _deploying(context: Context) -> _Deploying:
 def inspector(app: App, environment: Environment, stack: str) -> Inspector:
     """Return the inspector of the environment that the configuration files describe."""
     return inspector_at(locate_described(app, environment, stack))
+
+
+def cluster_inspector(app: App, environment: Environment, stack: str) -> InspectsClusters:
+    """Return the inspector of an environment whose platform has database clusters.
+
+    Raises:
+        ConfigError: the platform has no database clusters.
+    """
+    found = inspector(app, environment, stack)
+    if not isinstance(found, InspectsClusters):
+        raise ConfigError(
+            f"environment.platform: {environment.platform} has no database clusters; deploy to Kubernetes"
+        )
+    return found
 
 
 def inspector_at(location: Location) -> Inspector:

@@ -5,7 +5,9 @@ Kubernetes import this module, but not each other.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from pulumi import CustomTimeouts, Input, Output, ProviderResource, Resource, ResourceHookBinding
@@ -71,6 +73,11 @@ class Location:
     def name(self) -> str:
         """Name of the platform for error messages."""
         return f"the cluster of context {self.context}" if self.context else f"the engine at {self.host}"
+
+    @property
+    def metrics_namespace(self) -> str:
+        """Value of the metrics label `namespace`, which distinguishes this environment from other environments."""
+        return self.namespace or self.instance
 
     @property
     def instance(self) -> str:
@@ -432,6 +439,11 @@ class Inspector(Protocol):
         """
         ...
 
+    @property
+    def checked_objects(self) -> str:
+        """Kinds of the objects that `unexpected_routes` checks, for a message: such as `ports and networks`."""
+        ...
+
     def inventory(self, types: Iterable[str]) -> Inventory:
         """List the objects of the stack. `types` are the resource types in the stack's state."""
         ...
@@ -479,9 +491,71 @@ class Inspector(Protocol):
         """
         ...
 
+    def repair_gateway(self, environment: Environment, read_checkpoint: Callable[[], Checkpoint]) -> bool:
+        """If the gateway can't start with its configuration, write a new configuration.
+
+        Args:
+            environment: the environment.
+            read_checkpoint: function that returns the stack's checkpoint, called only if a repair is needed.
+
+        Returns:
+            True if the configuration was rewritten; False on a platform whose gateway has no configuration file.
+
+        Raises:
+            RunError: the platform does not answer, or the gateway does not accept the configuration.
+        """
+        ...
+
     def repeat_switch(self, name: str) -> bool:
         """Repeat a switch, and return True. `name` is the object that performs the switch: on Docker a container.
 
         On a platform where a switch is atomic, do nothing and return False.
+        """
+        ...
+
+
+@runtime_checkable
+class InspectsClusters(Protocol):
+    """Operations of an inspector whose platform has database clusters (`DeploysClusters`). `cluster` is a cluster's name."""
+
+    def check_quorum(self, cluster: str) -> str:
+        """Check that a failover requires a quorum, and return a text that confirms the check.
+
+        Raises:
+            RunError: a failover requires no quorum.
+        """
+        ...
+
+    def check_archive(self, cluster: str) -> str:
+        """Return a text with the earliest time to which a database can be recovered.
+
+        Raises:
+            RunError: archiving or the last base backup has failed.
+        """
+        ...
+
+    def pool_database(self, cluster: str, database: str) -> None:
+        """Make the connection pooler of a cluster accept clients of a new database."""
+        ...
+
+    def recovered(self, cluster: DatabaseCluster, moment: datetime) -> AbstractContextManager[str]:
+        """Return a context with a temporary server that has a cluster's data as it was at a time. Its value is the host name.
+
+        Raises:
+            RunError: the archive does not cover the time, or the recovery fails.
+        """
+        ...
+
+    def query_single_instance(self, workload: str, queries: Sequence[str], *, user: str, database: str) -> str:
+        """Run SQL queries in the database that runs beside a cluster as a single instance, and return the last output.
+
+        Args:
+            workload: name of the single instance's workload.
+            queries: the queries. If a query fails, the queries after it do not run.
+            user: PostgreSQL user that runs the queries.
+            database: name of the database.
+
+        Raises:
+            RunError: the single instance does not run, or a query fails.
         """
         ...

@@ -10,11 +10,12 @@ from ..config import App, Environment
 from ..release.checkpoint import Entry
 from .base import Inventory, Location
 from .docker import keys as docker
+from .docker.cpus import with_provider_cpus
 from .docker.keys import CONTAINER, IMAGE, NETWORK, VOLUME
 from .kubernetes import keys as kubernetes
 
 __all__ = ["CONTAINER", "IMAGE", "NETWORK", "VOLUME", "Inventory", "Location", "inputs_of", "key_of", "locate",
-           "locate_described", "resources_of"]  # fmt: skip
+           "locate_described", "resources_of", "with_provider_cpus"]  # fmt: skip
 
 _PLATFORMS = {"docker": docker, "kubernetes": kubernetes}
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from ci.gateway import repair
+from components import platforms
 from components.config import load_app, load_environment
 from components.config.paths import covers, normalise
 from components.model.workload import Route
@@ -225,17 +225,17 @@ def test_invalid_file_of_an_older_program_is_rewritten_before_an_update(gateway:
     valid = gateway.read_file("haproxy.cfg")
     app = load_app({"name": "gate", "version": "1", "web": {"image": "x:1", "port": 8000}})
     environment = load_environment({"platform": "docker", "gateway": {"ports": {}}}, app)
-    checkpoint = checkpoint_with_live_slot(Slot.GREEN)
-    assert not repair(app, environment, "e2e", lambda: checkpoint), "a valid file must not be rewritten"
+    checkpoint, inspector = checkpoint_with_live_slot(Slot.GREEN), platforms.inspector(app, environment, "e2e")
+    assert not inspector.repair_gateway(environment, lambda: checkpoint), "a valid file must not be rewritten"
     gateway.run_toolbox("restore", haproxy.FOLDER, valid.replace("/a%%20b", "/a%20b"))
     if restarted:
         gateway.container.restart(timeout=5)
         eventually(lambda: gateway.engine.containers.get(gateway.name).status == "restarting", 30)
-    assert repair(app, environment, "e2e", lambda: checkpoint)
+    assert inspector.repair_gateway(environment, lambda: checkpoint)
     gateway.check(gateway.read_file("haproxy.cfg"))
     gateway.container.restart(timeout=5)
     eventually(lambda: gateway.request(b"/api/x")[0] == 200, 20)
-    assert not repair(app, environment, "e2e", lambda: checkpoint)
+    assert not inspector.repair_gateway(environment, lambda: checkpoint)
 
 
 def checkpoint_with_live_slot(live: Slot) -> Checkpoint:

@@ -12,9 +12,10 @@ import pytest
 from pulumi import RunError
 
 from ci import new_database, restore
-from components import config
+from components import config, platforms
 from components.config import ConfigError, load_app, load_environment
 from components.platforms.kubernetes import barman, recovery
+from components.platforms.kubernetes.inspect import KubernetesInspector
 
 from .program import SECRETS, Deployment, deploy, environment, project
 
@@ -132,11 +133,12 @@ def test_missing_failover_quorum_annotation_of_a_database_cluster_is_reported(mo
             return {"metadata": metadata}
 
     monkeypatch.setattr(recovery, "_Api", Api)
-    settings: Any = None
-    assert recovery.guarded(settings, settings, "database-ha")
+    env = load_environment(environment_with_archive(), load_app(project()))
+    inspector = platforms.cluster_inspector(load_app(project()), env, "staging")
+    assert inspector.check_quorum("database-ha") == "the annotation is set"
     del metadata["annotations"]
     with pytest.raises(RunError, match=r"database-ha lacks the annotation alpha\.cnpg\.io/failoverQuorum=true"):
-        recovery.guarded(settings, settings, "database-ha")
+        inspector.check_quorum("database-ha")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +259,7 @@ def test_restored_database_is_added_to_the_pooler_before_the_stack_file_contains
     A single-instance database has no pooler. Therefore the preparation (`introduced`) is skipped.
     """
     steps_done: list[str] = []
-    monkeypatch.setattr(new_database.recovery, "introduce", lambda *_: steps_done.append("introduced"))
+    monkeypatch.setattr(KubernetesInspector, "pool_database", lambda *_: steps_done.append("introduced"))
     monkeypatch.setattr(new_database, "project", lambda: "board")
 
     def record_settings(*words: str) -> None:
@@ -288,7 +290,7 @@ class TestRestoredDatabase:
         recorded: list[tuple[Any, ...]] = []
         env = load_environment(environment_with_archive(name="board_r1"), load_app(project()))
         monkeypatch.setattr(restore, "load", lambda _: (load_app(project()), env))
-        monkeypatch.setattr(restore.recovery, "recovered", lambda *_: nullcontext("recovered-rw"))
+        monkeypatch.setattr(KubernetesInspector, "recovered", lambda *_: nullcontext("recovered-rw"))
         monkeypatch.setattr(restore, "copy_database", lambda *words: recorded.append(words[3:5]))
         monkeypatch.setattr(restore, "set_database", lambda *_, **__: None)
         return recorded

@@ -11,7 +11,7 @@ import yaml
 from kubernetes.client import ApiException
 from pulumi import RunError
 
-from components.config import Kubernetes, Namespace
+from components.platforms import Location
 from components.platforms.kubernetes import errors, jobs, kubeconfig, pod_exec
 
 from .program import first
@@ -172,10 +172,10 @@ def test_sql_in_a_database_pod_runs_all_statements_and_returns_the_last_result(m
         return "WARNING:  something\n7"
 
     monkeypatch.setattr(pod_exec, "execute", execute)
-    settings = Kubernetes.model_construct(context="", namespace=Namespace(name="board"))
-    assert pod_exec.sql(settings, "board", {}, "ONE", "TWO", user="owner", database="of") == "7"
+    location = Location(app="board", stack="prod", context="lab", namespace="board")
+    assert pod_exec.sql(location, {}, "ONE", "TWO", user="owner", database="of") == "7"
     assert commands[0][-8:] == ["--username", "owner", "--dbname", "of", "--command", "ONE", "--command", "TWO"]
-    pod_exec.sql(settings, "board", {}, "ONE")
+    pod_exec.sql(location, {}, "ONE")
     # Without user and database in the command, psql uses its defaults.
     assert commands[1][:1] + commands[1][-3:] == ["psql", "--set=ON_ERROR_STOP=1", "--command", "ONE"]
 

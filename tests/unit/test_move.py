@@ -13,6 +13,7 @@ from pulumi import RunError
 
 from ci import move, new_database
 from components.config import ConfigError, load_app, load_environment
+from components.platforms.kubernetes import pod_exec
 from components.platforms.kubernetes.inspect import KubernetesInspector
 from components.platforms.kubernetes.pod_exec import PodSelector
 from components.release.checkpoint import parse
@@ -138,10 +139,10 @@ class Server:
         monkeypatch.setattr(move, "load", lambda _: (load_app(project()), load_environment(env, load_app(project()))))
         monkeypatch.setattr(move, "state", lambda _: exported(deployment))
         monkeypatch.setattr(new_database, "project", lambda: "board")
-        monkeypatch.setattr(move.pod_exec, "execute", self.query)
+        monkeypatch.setattr(pod_exec, "execute", self.query)
         monkeypatch.setattr(KubernetesInspector, "run_once", self.copy_database)
         monkeypatch.setattr(new_database, "pulumi", self.pulumi)
-        monkeypatch.setattr(new_database.recovery, "introduce", lambda *_: self._record("introduce"))
+        monkeypatch.setattr(KubernetesInspector, "pool_database", lambda *_: self._record("introduce"))
         monkeypatch.setattr(move.time, "sleep", lambda _: None)
 
     def _record(self, step: str) -> None:

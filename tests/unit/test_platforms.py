@@ -41,6 +41,26 @@ def test_inspector_of_a_stack_belongs_to_the_configured_platform(stack: str, ins
     assert isinstance(platforms.inspector(app, load_environment(environment(stack), app), stack), inspector)
 
 
+def test_database_clusters_of_a_stack_on_docker_can_not_be_inspected() -> None:
+    app = load_app(project())
+    with pytest.raises(ConfigError, match=r"environment\.platform: docker has no database clusters; "):
+        platforms.cluster_inspector(app, load_environment(environment("dev"), app), "dev")
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_metrics_label_of_a_location_is_the_label_that_the_deployer_writes(stack: str) -> None:
+    app = load_app(project())
+    location = platforms.locate_described(app, load_environment(environment(stack), app), stack)
+    labels: list[str] = []
+
+    def body() -> None:
+        context = Context.load()
+        labels.append(plan_rollout(context, Application.of(context)).platform.namespace)
+
+    deploy(stack=stack, body=body)
+    assert labels == [location.metrics_namespace]
+
+
 @pytest.mark.parametrize("stack", STACKS)
 def test_refused_rollback_registers_no_resource(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIERS_RELEASE", "previous")

@@ -4,9 +4,6 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...config import Environment
-from .keys import engine_host
-
 
 def sdk() -> Any:
     """Import and return the SDK (package `docker`). The import happens on the first call, because importing takes a tenth of a second."""
@@ -16,11 +13,6 @@ def sdk() -> Any:
 def connect(host: str, within: float = 10) -> Any:
     """Return a client of the engine at an address; `within` is the timeout in seconds."""
     return sdk().DockerClient(base_url=host, use_ssh_client=True, timeout=within)
-
-
-def client(environment: Environment, within: float = 10) -> Any:
-    """Return a client of the environment's engine; `within` is the timeout in seconds."""
-    return connect(engine_host(environment.docker.host), within)
 
 
 def is_local(host: str) -> bool:

@@ -2,6 +2,9 @@
 
 from fractions import Fraction
 from math import floor
+from typing import Any
+
+from ...state.docker import CONTAINER
 
 _NANO = Fraction(1, 10**9)
 
@@ -17,6 +20,19 @@ def text_of_cpus(cpu: float) -> str:
     candidates = [f"{cpu:g}", f"{cpu:.1f}", *(f"{float(amount + step * _NANO):.9f}" for step in (0, 1, 11, 111))]
     close = (text for text in candidates if abs(Fraction(text) - amount) <= amount / 10**5)
     return next(text for text in close if _read_back(text) == text)
+
+
+def with_provider_cpus(resource: dict[str, Any]) -> dict[str, Any]:
+    """Return a container of a state with its processor limit as pulumi-docker 5.2 writes it: `1.0`. Return other resources unchanged.
+
+    Earlier versions of this program wrote `1`. Pulumi then saw a difference in every update, and replaced the container.
+    """
+    inputs: dict[str, Any] = resource.get("inputs") or {}
+    text = str(inputs.get("cpus") or "") if resource["type"] == CONTAINER else ""
+    if not text or text_of_cpus(float(text)) == text:
+        return resource
+    cpus = {"cpus": text_of_cpus(float(text))}
+    return resource | {"inputs": inputs | cpus, "outputs": (resource.get("outputs") or {}) | cpus}
 
 
 def _read_back(text: str) -> str:

@@ -21,7 +21,7 @@ from ...release.live import Routing
 from ...release.planner import Slot
 from ..base import ONCE_WITHIN, Inventory, Line, Location
 from ..process import listening_ports, toolbox_program
-from . import haproxy, isolation, prometheus
+from . import gateway_repair, haproxy, isolation, prometheus
 from .client import connect, is_local, output_of, sdk
 from .haproxy import FOLDER, USER
 from .isolation import Container
@@ -206,6 +206,10 @@ class DockerInspector:
         answering = answering_containers(containers, listening_ports(app), outside) if local else set[str]()
         return list(isolation.unexpected_routes(app, containers, answering))
 
+    @property
+    def checked_objects(self) -> str:
+        return "ports and networks"
+
     def _containers(self, slot: Slot) -> list[Container]:
         """Return the stack's running containers, except containers of the other slot."""
         return [
@@ -326,6 +330,9 @@ class DockerInspector:
             if not unhealthy or time.monotonic() > deadline:
                 return unhealthy
             time.sleep(0.5)
+
+    def repair_gateway(self, environment: Environment, read_checkpoint: Callable[[], Checkpoint]) -> bool:
+        return gateway_repair.repair(self.location, environment, read_checkpoint)
 
     def repeat_switch(self, name: str) -> bool:
         """Run the container of a switch again, and wait for its end."""

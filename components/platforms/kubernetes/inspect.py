@@ -5,7 +5,9 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from pulumi import RunError
@@ -13,13 +15,13 @@ from urllib3.exceptions import HTTPError
 
 from ...config import App, Environment
 from ...context import Context
-from ...model.names import LABEL_COMPONENT, LABEL_INSTANCE, LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
-from ...model.workload import Route
+from ...model.names import LABEL_COMPONENT, LABEL_INSTANCE, LABEL_NAME, LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
+from ...model.workload import DatabaseCluster, Route
 from ...release.checkpoint import Checkpoint
 from ...release.live import Routing
 from ...release.planner import Slot
 from ..base import ONCE_WITHIN, Inventory, Line, Location
-from . import barman, cnpg, isolation, jobs, kubeconfig, operated, pod_exec
+from . import barman, cnpg, isolation, jobs, kubeconfig, operated, pod_exec, recovery
 from .access import HOLD_DATA, KINDS
 from .client import apps, connect, core, custom, dynamic, sdk
 from .errors import label_selector
@@ -31,7 +33,7 @@ _ROUTES = ("gateway.networking.k8s.io", "v1")
 
 @dataclass(frozen=True, kw_only=True)
 class KubernetesInspector:
-    """Operations of `Inspector` in one namespace of a cluster."""
+    """Operations of `Inspector` and `InspectsClusters` in one namespace of a cluster."""
 
     location: Location
 
@@ -205,6 +207,10 @@ class KubernetesInspector:
     def unexpected_routes(self, app: App, live: Slot) -> list[str]:
         return list(isolation.unexpected_routes(app, self._objects(live), self.location.namespace))
 
+    @property
+    def checked_objects(self) -> str:
+        return "services, routes and policies"
+
     def _objects(self, slot: Slot) -> dict[str, list[Mapping[str, Any]]]:
         """Return Services, HTTPRoutes, NetworkPolicies, and the tier pods of `slot` and of shared tiers: kind → objects."""
         api = dynamic(self.location.context)
@@ -216,6 +222,25 @@ class KubernetesInspector:
             listing = resource.get(namespace=self.location.namespace, label_selector=labels)
             listed_objects[kind] = listing.to_dict()["items"]
         return listed_objects
+
+    # ------------------------------------------------------------------ database clusters
+
+    def check_quorum(self, cluster: str) -> str:
+        return recovery.guarded(self.location, cluster)
+
+    def check_archive(self, cluster: str) -> str:
+        return recovery.archived(self.location, cluster)
+
+    def pool_database(self, cluster: str, database: str) -> None:
+        recovery.introduce(self.location, cluster, database)
+
+    def recovered(self, cluster: DatabaseCluster, moment: datetime) -> AbstractContextManager[str]:
+        return recovery.recovered(self.location, cluster, moment)
+
+    def query_single_instance(self, workload: str, queries: Sequence[str], *, user: str, database: str) -> str:
+        # Select the pod by its name label, because the pods of a cluster have the same component label.
+        labels = {LABEL_NAME: workload}
+        return pod_exec.sql(self.location, labels, *queries, user=user, database=database)
 
     # ------------------------------------------------------------------ repair
 
@@ -289,6 +314,10 @@ class KubernetesInspector:
 
     def wait_healthy(self, keys: Sequence[str], within: float) -> Mapping[str, str]:
         return {}
+
+    def repair_gateway(self, environment: Environment, read_checkpoint: Callable[[], Checkpoint]) -> bool:
+        # No repair is needed: the configuration is in the HTTPRoutes, and the controller checks them.
+        return False
 
     def repeat_switch(self, name: str) -> bool:
         # No repetition is needed: the API server updates an HTTPRoute as a whole, so a switch is atomic.

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from pulumi import RunError
 
-from ...config import Kubernetes
 from ...model.names import LABEL_INSTANCE, LABEL_ROLE
+from ..base import Location
 from .client import core, sdk
 from .errors import label_selector
 
@@ -81,9 +81,7 @@ def execute(selector: PodSelector, command: Sequence[str], line: str = "", withi
     return text
 
 
-def sql(
-    settings: Kubernetes, instance: str, labels: Mapping[str, str], *queries: str, user: str = "", database: str = ""
-) -> str:
+def sql(location: Location, labels: Mapping[str, str], *queries: str, user: str = "", database: str = "") -> str:
     """Run SQL queries in the first running pod with these labels, and return the output of the last query.
 
     If a query fails, the queries after it do not run.
@@ -97,6 +95,6 @@ def sql(
     command += [word for query in queries for word in ("--command", query)]
     # Return only the last line, which is the output of the last query, because earlier lines may be warnings.
     selector = PodSelector(
-        context=settings.context, namespace=settings.home(instance), instance=instance, labels=labels
+        context=location.context, namespace=location.namespace, instance=location.instance, labels=labels
     )
     return execute(selector, command).rpartition("\n")[2]

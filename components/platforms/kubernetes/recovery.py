@@ -9,8 +9,8 @@ from typing import Any
 
 from pulumi import RunError
 
-from ...config import Kubernetes
 from ...model.workload import DatabaseCluster
+from ..base import Location
 from . import barman, cnpg, pod_exec
 from .access import KINDS
 from .client import core, custom, dynamic, sdk
@@ -23,19 +23,19 @@ ATTEMPTS = 2
 
 
 @contextmanager
-def recovered(settings: Kubernetes, scope: Scope, database: DatabaseCluster, moment: datetime) -> Generator[str]:
+def recovered(location: Location, database: DatabaseCluster, moment: datetime) -> Generator[str]:
     """Create a temporary Cluster with the data of `moment`, yield the Cluster's host name, and delete the Cluster.
 
     Raises:
         RunError: the archive does not cover the moment, or the recovery fails.
     """
-    api = _Api(settings, scope)
+    api, scope = _Api(location), _scope(location)
     spec = api.read("Cluster", database.name)["spec"]
     if problem := out_of_reach(
         moment, _begin(api.read("ObjectStore", database.name), database.name), datetime.now(UTC)
     ):
         raise RunError(problem)
-    _complete(settings, scope, database)
+    _complete(location, database)
     scratch = replace(database, name=f"{database.name}-{moment:%Y%m%d%H%M%S}")
     manifests = [*cnpg.policies(scope, scratch), _scratch(scope, scratch, database, spec, moment)]
     try:
@@ -48,20 +48,20 @@ def recovered(settings: Kubernetes, scope: Scope, database: DatabaseCluster, mom
             api.delete(manifest)
 
 
-def archived(settings: Kubernetes, scope: Scope, name: str) -> str:
+def archived(location: Location, name: str) -> str:
     """Return a text with the earliest time to which a database can be recovered.
 
     Raises:
         RunError: archiving or the last base backup has failed. The message has the operator's reason.
     """
-    api = _Api(settings, scope)
+    api = _Api(location)
     if problem := unkept(api.read("Cluster", name).get("status", {}).get("conditions") or ()):
         raise RunError(f"{problem} (docs/runbook.md#changes-are-not-kept)")
     first = _begin(api.read("ObjectStore", name), name)
     return f"from {first:%Y-%m-%dT%H:%M:%SZ} on" if first else "from the first base backup on, which is not done yet"
 
 
-def guarded(settings: Kubernetes, scope: Scope, name: str) -> str:
+def guarded(location: Location, name: str) -> str:
     """Check that a failover requires a quorum (annotation `QUORUM`), and return a text that confirms the check.
 
     A person may have removed the annotation in an emergency. No update restores the annotation, because Pulumi's state still has it.
@@ -69,7 +69,7 @@ def guarded(settings: Kubernetes, scope: Scope, name: str) -> str:
     Raises:
         RunError: the annotation is missing.
     """
-    annotations: Mapping[str, str] = _Api(settings, scope).read("Cluster", name)["metadata"].get("annotations") or {}
+    annotations: Mapping[str, str] = _Api(location).read("Cluster", name)["metadata"].get("annotations") or {}
     if not cnpg.QUORUM.items() <= annotations.items():
         [(note, value)] = cnpg.QUORUM.items()
         raise RunError(
@@ -112,7 +112,7 @@ def out_of_reach(moment: datetime, first: datetime | None, now: datetime) -> str
     return ""
 
 
-def _complete(settings: Kubernetes, scope: Scope, database: DatabaseCluster) -> None:
+def _complete(location: Location, database: DatabaseCluster) -> None:
     """Make one change in the database, and wait until the archive contains this change and all earlier changes.
 
     The recovery would fail if the archive contained no change after the requested moment.
@@ -120,7 +120,7 @@ def _complete(settings: Kubernetes, scope: Scope, database: DatabaseCluster) -> 
     primary = {"app.kubernetes.io/component": database.tier, "cnpg.io/instanceRole": "primary"}
 
     def query_primary(query: str) -> str:
-        return pod_exec.sql(settings, scope.instance, primary, query)
+        return pod_exec.sql(location, primary, query)
 
     query_primary("SELECT txid_current()")
     last = query_primary("SELECT pg_walfile_name(pg_switch_wal())")
@@ -133,7 +133,7 @@ def _complete(settings: Kubernetes, scope: Scope, database: DatabaseCluster) -> 
         time.sleep(2)
 
 
-def introduce(settings: Kubernetes, instance: str, cluster_name: str, database: str) -> None:
+def introduce(location: Location, cluster_name: str, database: str) -> None:
     """Make the pooler accept clients of a new database.
 
     The operator (1.27) prepares each database for the pooler, but detects a new database only when the Cluster changes. This
@@ -144,12 +144,12 @@ def introduce(settings: Kubernetes, instance: str, cluster_name: str, database: 
     primary = {"cnpg.io/cluster": cluster_name, "cnpg.io/instanceRole": "primary"}
 
     def query_database(query: str) -> str:
-        return pod_exec.sql(settings, instance, primary, query, database=database)
+        return pod_exec.sql(location, primary, query, database=database)
 
     # Drop the restored function of the pooler: it belongs to the database's owner, who lacks the rights that the function needs.
     query_database("DROP FUNCTION IF EXISTS public.user_search(text)")
-    api = custom(settings.context)
-    reference = (*cnpg.API.split("/"), settings.home(instance), "clusters", cluster_name)
+    api = custom(location.context)
+    reference = (*cnpg.API.split("/"), location.namespace, "clusters", cluster_name)
     api.patch_namespaced_custom_object(*reference, {"metadata": {"annotations": {"tiers.database": database}}})
     deadline = time.monotonic() + 60
     while (
@@ -157,6 +157,10 @@ def introduce(settings: Kubernetes, instance: str, cluster_name: str, database: 
         and time.monotonic() < deadline
     ):
         time.sleep(2)
+
+
+def _scope(location: Location) -> Scope:
+    return Scope(app=location.app, instance=location.instance, namespace=location.namespace)
 
 
 def _scratch(
@@ -173,10 +177,10 @@ def _scratch(
 class _Api:
     """Client for objects of a namespace, by kind and name."""
 
-    def __init__(self, settings: Kubernetes, scope: Scope) -> None:
-        self.core, self.dynamic = core(settings.context), dynamic(settings.context)
+    def __init__(self, location: Location) -> None:
+        self.core, self.dynamic = core(location.context), dynamic(location.context)
         self.missing: Any = sdk().dynamic.exceptions.NotFoundError
-        self.namespace = scope.namespace
+        self.namespace = location.namespace
 
     def _kind(self, kind: str) -> Any:
         return self.dynamic.resources.get(kind=kind, group=KINDS[kind][0], preferred=True)

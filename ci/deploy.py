@@ -12,7 +12,21 @@ from typing import Any
 
 from pulumi import RunError
 
-from . import ephemeral, gateway, heal, images, lock, process, pulumi_environment, url_check
+from . import (
+    command_line,
+    ephemeral,
+    gateway,
+    heal,
+    images,
+    lock,
+    missing_secrets,
+    process,
+    pulumi_environment,
+    url_check,
+)
+from . import move as moving
+from . import reseal as resealing
+from . import restore as restoring
 from .fallback_folder import usable_folder
 from .lab_parts import lab_parts, secrets_provider
 from .make_call import Call, CallError
@@ -130,9 +144,6 @@ def move(call: Call) -> int:
 
     If the release fails, the single database accepts writes again.
     """
-    from . import command_line
-    from . import move as moving
-
     process.undo_when_stopped("move")
     with locked(call):
         moving.move(call.env)
@@ -145,8 +156,6 @@ def move(call: Call) -> int:
 
 def reopen(call: Call) -> int:
     """Make the single database accept writes again."""
-    from . import move as moving
-
     with locked(call):
         moving.reopen(call.env)
     return 0
@@ -154,8 +163,6 @@ def reopen(call: Call) -> int:
 
 def restore(call: Call) -> int:
     """Restore a backup into a new database, and deploy a release that uses the new database."""
-    from . import restore as restoring
-
     with locked(call):
         restoring.restore(call.env, call["TO"], call["OF"])
     return up(call)
@@ -163,8 +170,6 @@ def restore(call: Call) -> int:
 
 def refresh(call: Call) -> int:
     """Restore and anonymise another environment's backup in a new database, and deploy a release that uses this database."""
-    from . import restore as restoring
-
     with locked(call):
         restoring.refresh(call.env, call["FROM"])
     return up(call)
@@ -172,8 +177,6 @@ def refresh(call: Call) -> int:
 
 def complete_secrets(call: Call) -> int:
     """Write the missing secrets into the stack file. Create the stack if it does not exist."""
-    from . import missing_secrets
-
     with locked(call):
         _refuse_missing_passphrase(call)
         _select(call)
@@ -197,8 +200,6 @@ def _refuse_missing_passphrase(call: Call) -> None:
 
 def reseal(call: Call) -> int:
     """Remove the secrets from the state after the passphrase was lost. The next update writes the new secrets."""
-    from . import reseal as resealing
-
     with locked(call):
         resealing.main(call.env)
     return 0

@@ -1,6 +1,6 @@
-"""Tests of imports in `components`: a layer imports lower layers only, and modules don't import each other.
+"""Tests of imports: a layer imports lower layers only, modules don't import each other, and commands import no platform.
 
-Each import inside a function and each import by name needs a reason.
+Each import inside a function, each import by name and each import of a platform's SDK in a command needs a reason.
 """
 
 import ast
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "components"
+LIBRARY, COMMANDS = ROOT / "components", ROOT / "ci"
 
 IN_FUNCTIONS = {
     (
@@ -23,8 +23,24 @@ IN_FUNCTIONS = {
     ("components.config.app", "components.config.promql"): "only an application with business metrics needs the parser",
 }
 """Allowed imports in functions: (module, imported module) → reason why the import is not at the top of the module."""
+IN_FUNCTIONS_OF_COMMANDS = {
+    "ci.commands": (
+        22,
+        "the table of all targets: a target imports only its own module, because importing all modules takes 0.7 s",
+    ),
+    "ci.pulumi_environment": (1, "targets such as `make lab` read no configuration, whose import takes 0.3 s"),
+}
+"""Module of `ci` → number of imports in its functions, and reason why these imports are not at the top of the module."""
+SDKS_IN_COMMANDS = {
+    ("ci.heal", "docker"): "an engine that does not answer raises an error of its SDK, from any operation",
+    ("ci.heal", "kubernetes"): "a cluster that does not answer raises an error of its SDK, from any operation",
+    ("ci.images", "docker"): "an engine builds and pushes images, also for Kubernetes",
+}
+"""Allowed imports of a platform's SDK in `ci`: (module, SDK) → reason. No module of `ci` imports a platform's package."""
+PLATFORMS = ("docker", "kubernetes")
 IMPORTS_BY_NAME = {
     "components.platforms": "the registry: the package of a platform imports the SDK of its provider",
+    "ci.site.conf": "the package `tiers` exists only in the folder from which Sphinx builds the site",
     "components.platforms.docker.client": "the import of the engine's SDK takes 0.1 s",
     "components.platforms.kubernetes.client": "the import of the Kubernetes client takes 0.5 s",
 }
@@ -50,13 +66,18 @@ def module_of(file: Path) -> str:
 
 
 @cache
-def files() -> dict[str, Path]:
-    return {module_of(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+def files(package: Path = LIBRARY) -> dict[str, Path]:
+    return {module_of(file): file for file in sorted(package.rglob("*.py"))}
+
+
+@cache
+def all_files() -> dict[str, Path]:
+    return files(LIBRARY) | files(COMMANDS)
 
 
 @cache
 def tree(module: str) -> ast.Module:
-    return ast.parse(files()[module].read_text())
+    return ast.parse(all_files()[module].read_text())
 
 
 def modules_of_import(module: str, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
@@ -67,17 +88,24 @@ def modules_of_import(module: str, node: ast.Import | ast.ImportFrom) -> Iterato
     name = node.module or ""
     if node.level:
         parts = module.split(".")
-        package = parts if files()[module].name == "__init__.py" else parts[:-1]
+        package = parts if all_files()[module].name == "__init__.py" else parts[:-1]
         name = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
     for alias in node.names:
-        yield f"{name}.{alias.name}" if f"{name}.{alias.name}" in files() else name
+        yield f"{name}.{alias.name}" if f"{name}.{alias.name}" in all_files() else name
 
 
 def imports(module: str) -> Iterator[str]:
-    """Yield the modules of `components` that a module imports, including imports in functions."""
+    """Yield the modules of `components` and `ci` that a module imports, including imports in functions."""
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            yield from (name for name in modules_of_import(module, node) if name in files())
+            yield from (name for name in modules_of_import(module, node) if name in all_files())
+
+
+def imports_in_functions(module: str) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yield the import statements in the functions of a module."""
+    functions = (node for node in ast.walk(tree(module)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    statements = (node for function in functions for node in ast.walk(function))
+    yield from {node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)}
 
 
 def layer(module: str) -> str:
@@ -87,7 +115,7 @@ def layer(module: str) -> str:
 
 
 def test_imports_have_no_cycle() -> None:
-    graph = {module: set(imports(module)) - {module} for module in files()}
+    graph = {module: set(imports(module)) - {module} for module in all_files()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -98,19 +126,56 @@ def test_every_import_in_a_function_is_listed_with_a_reason() -> None:
     exceptions = {
         (module, name)
         for module in files()
-        for function in ast.walk(tree(module))
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(function)
-        if isinstance(node, ast.Import | ast.ImportFrom)
+        for node in imports_in_functions(module)
         for name in modules_of_import(module, node)
     }
     assert exceptions == IN_FUNCTIONS.keys()
 
 
+def test_number_of_imports_in_functions_of_commands_is_listed_with_a_reason() -> None:
+    counts = {module: len([*imports_in_functions(module)]) for module in files(COMMANDS)}
+    listed = {module: count for module, (count, _) in IN_FUNCTIONS_OF_COMMANDS.items()}
+    assert {module: count for module, count in counts.items() if count} == listed
+
+
+def test_command_imports_no_platform_package_and_an_sdk_only_with_a_reason() -> None:
+    imported = {
+        (module, name)
+        for module in files(COMMANDS)
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in modules_of_import(module, node)
+    }
+    packages = [f"components.platforms.{platform}." for platform in PLATFORMS]
+    assert not {(module, name) for module, name in imported if any(f"{name}.".startswith(part) for part in packages)}
+    sdks = {(module, name.partition(".")[0]) for module, name in imported} & {
+        (module, platform) for module in files(COMMANDS) for platform in PLATFORMS
+    }
+    assert sdks == SDKS_IN_COMMANDS.keys()
+
+
+def test_library_imports_no_command() -> None:
+    assert not {(module, name) for module in files() for name in imports(module) if name in files(COMMANDS)}
+
+
+@pytest.mark.parametrize("attribute", ["kubernetes", "docker", "platform"])
+def test_command_does_not_branch_on_the_platform_of_an_environment(attribute: str) -> None:
+    """Check that no condition reads `environment.kubernetes`, `.docker` or `.platform`; commands ask the inspector instead."""
+    branches = {
+        f"{module}: {ast.unparse(node.test)}"
+        for module in files(COMMANDS)
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.If | ast.IfExp)
+        for part in ast.walk(node.test)
+        if isinstance(part, ast.Attribute) and part.attr == attribute
+    }
+    assert not branches
+
+
 def test_every_module_that_imports_modules_by_name_is_listed_with_a_reason() -> None:
     exceptions = {
         module
-        for module in files()
+        for module in all_files()
         for node in ast.walk(tree(module))
         if isinstance(node, ast.Name | ast.Attribute)
         and (node.id if isinstance(node, ast.Name) else node.attr) in ("import_module", "__import__")
@@ -154,7 +219,7 @@ class TestLayersWithoutPlatform:
         ]
 
 
-@pytest.mark.parametrize("platform", ["docker", "kubernetes"])
+@pytest.mark.parametrize("platform", PLATFORMS)
 def test_platform_package_imports_neither_the_other_platform_nor_the_list_of_platforms(platform: str) -> None:
     package = f"components.platforms.{platform}"
     shared = {f"components.platforms.{name}" for name in ("base", "gateway", "impact", "process")}
@@ -169,4 +234,5 @@ def test_platform_package_imports_neither_the_other_platform_nor_the_list_of_pla
 
 
 def test_every_listed_import_exception_names_an_existing_module() -> None:
-    assert {module for module, _ in IN_FUNCTIONS} | IMPORTS_BY_NAME.keys() <= files().keys()
+    assert {module for module, _ in IN_FUNCTIONS} | IMPORTS_BY_NAME.keys() <= all_files().keys()
+    assert IN_FUNCTIONS_OF_COMMANDS.keys() <= files(COMMANDS).keys()

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pulumi import RunError
 
 from ci.compose.__main__ import _existing_file, _read_secret_files  # pyright: ignore[reportPrivateUsage]
-from ci.compose.conversion import _split_command, convert  # pyright: ignore[reportPrivateUsage]
+from ci.compose.commands import split_command
+from ci.compose.conversion import convert
 
 SERVICE: dict[str, Any] = {
     "image": "acme/shop:2.1",
@@ -149,11 +150,11 @@ def test_import_error_names_the_path_of_the_wrong_value_in_the_compose_file() ->
     ],
 )
 def test_shell_script_whose_commands_need_one_shell_is_imported_without_splitting(script: str) -> None:
-    assert _split_command(["sh", "-c", script]) == [["sh", "-c", script]]
+    assert split_command(["sh", "-c", script]) == [["sh", "-c", script]]
 
 
 def test_shell_script_of_independent_commands_is_split_by_the_import() -> None:
-    assert _split_command(["sh", "-c", "flask db upgrade && echo 'a b' && exec serve --port $PORT"]) == [
+    assert split_command(["sh", "-c", "flask db upgrade && echo 'a b' && exec serve --port $PORT"]) == [
         ["flask", "db", "upgrade"],
         ["echo", "a b"],
         ["sh", "-c", "serve --port $PORT"],
@@ -163,7 +164,7 @@ def test_shell_script_of_independent_commands_is_split_by_the_import() -> None:
 @given(st.text(st.sampled_from("ab &|;'\"\\\n$()=[]")))
 @settings(max_examples=300)
 def test_shell_script_of_any_content_is_split_by_the_import_without_an_empty_command(script: str) -> None:
-    parts = _split_command(["sh", "-c", script])
+    parts = split_command(["sh", "-c", script])
     assert parts and all(parts)
 
 

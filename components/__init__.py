@@ -20,7 +20,7 @@ from .config import App, ConfigError, Environment
 from .context import Context, Description
 from .database import Database, DatabaseArgs
 from .kept import KeptSlot, KeptSlotArgs
-from .model.services import AccessMode, ImageSource, Kind, Service
+from .model.services import AccessMode, Exporter, ImageSource, Kind, Service
 from .model.workload import (
     Archive,
     DatabaseCluster,
@@ -80,6 +80,7 @@ __all__ = [
     "DesiredState",
     "Entry",
     "Environment",
+    "Exporter",
     "ExternalService",
     "Gateway",
     "GatewayArgs",

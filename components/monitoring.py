@@ -1,15 +1,17 @@
 """Monitoring component: metrics exporters of data services, Prometheus with its targets and rules, and the dashboard."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from pulumi import ComponentResource, Output, Resource, ResourceOptions
 
+from . import config
 from .context import Description
-from .model.services import CACHE, DATABASE
-from .model.workload import Image, Probe, Resources, Workload, Zone
-from .observability.alerts import EXPORTER_PORTS, MonitoringScope
+from .model.services import CACHE, DATABASE, Service
+from .model.workload import Image, Probe, Resources, Secret, Workload, Zone
+from .observability.alerts import MonitoringScope
 from .platforms import Deployer
 from .rendering import database_name
 
@@ -18,68 +20,79 @@ USER = 65534
 EXPORTER_RESOURCES = Resources(cpu=0.1, memory=64 * 2**20, reserve=0.01)
 
 
-def exporters(monitored: MonitoringScope, description: Description) -> dict[str, Workload]:
-    """Return the workloads of the metrics exporters, by name of the data service. A service that serves metrics itself gets
-    none."""
-    factories = {DATABASE.name: _database, CACHE.name: _cache}
-    return {tier: factories[tier](monitored, description) for tier in monitored.exported}
-
-
-def _database(monitored: MonitoringScope, description: Description) -> Workload:
+def _database(settings: config.Database, description: Description) -> Workload:
     """Return the workload of postgres_exporter. It logs in as the owner of the database, and then uses the role pg_monitor and
     read-only transactions.
 
     postgres_exporter 0.11 fails on a password with a space or an equals sign, and logs the password. A shell therefore passes
     such a password in the variable PGPASSWORD.
     """
-    settings = monitored.app.database
-    assert settings
     limits = "role=pg_monitor&default_transaction_read_only=on"
     name = database_name(settings, description.environment)
     uri = f"{DATABASE.name}:{DATABASE.port}/{name}?sslmode=disable&{limits}"
     password = description.secrets[settings.password]
     if password.pairable:
         env = {"DATA_SOURCE_PASS_FILE": password.path, "DATA_SOURCE_URI": uri, "DATA_SOURCE_USER": settings.user}
-        return _exporter(monitored, description, DATABASE.name, password.name, env)
+        return exporter_workload(DATABASE, description, env, secrets=(password,))
     env = {"DATA_SOURCE_NAME": f"postgresql://{quote(settings.user)}@{uri}"}
     command = ("sh", "-c", f'PGPASSWORD="$(cat {password.path})" exec /bin/postgres_exporter')
-    return _exporter(monitored, description, DATABASE.name, password.name, env, command)
+    return exporter_workload(DATABASE, description, env, secrets=(password,), command=command)
 
 
-def _cache(monitored: MonitoringScope, description: Description) -> Workload:
+def _cache(settings: config.Cache, description: Description) -> Workload:
     """Return the workload of redis_exporter. A shell copies the password from its file to an environment variable, because
     redis_exporter can't read a password from a plain text file."""
-    settings = monitored.app.cache
-    assert settings
     password = description.secrets[settings.password]
     env = {"REDIS_ADDR": f"redis://{CACHE.name}:{CACHE.port}"}
     command = ("sh", "-c", f'REDIS_PASSWORD="$(cat {password.path})" exec /redis_exporter')
-    return _exporter(monitored, description, CACHE.name, password.name, env, command)
+    return exporter_workload(CACHE, description, env, secrets=(password,), command=command)
 
 
-def _exporter(
-    monitored: MonitoringScope,
+EXPORTERS: dict[str, Callable[[Any, Description], Workload]] = {DATABASE.name: _database, CACHE.name: _cache}
+"""Function for each data service with an exporter, by name of the service: it renders the exporter from the service's settings
+in `app`."""
+
+
+def exporters(description: Description) -> dict[str, Workload]:
+    """Return the workloads of the metrics exporters, by name of the data service. A service that serves metrics itself gets
+    none."""
+    app = description.app
+    return {name: EXPORTERS[name](app.data[name], description) for name in description.environment.exporters(app)}
+
+
+def exporter_workload(
+    record: Service,
     description: Description,
-    tier: str,
-    password: str,
     env: Mapping[str, str],
+    *,
+    secrets: tuple[Secret, ...] = (),
     command: tuple[str, ...] = (),
 ) -> Workload:
-    reference = monitored.environment.monitoring_images(monitored.app)[f"exporters.{tier}"]
-    path = f"environment.monitoring.exporters.{tier}"
+    """Return the workload of a data service's metrics exporter, with the image and port from the service's record.
+
+    Args:
+        record: record of the data service, with an exporter.
+        description: configuration of the application and its environment, with monitoring.
+        env: environment variables of the exporter.
+        secrets: secrets that the exporter reads as files.
+        command: command that replaces the image's command.
+    """
+    assert record.exporter, "the record of the service has an exporter"
+    key = f"exporters.{record.name}"
+    reference = description.environment.monitoring_images(description.app)[key]
     return Workload(
-        tier=f"{tier}-exporter",
-        image=Image(reference=reference, path=path, pull_secrets=description.pull_secrets),
+        tier=f"{record.name}-exporter",
+        image=Image(reference=reference, path=f"environment.monitoring.{key}", pull_secrets=description.pull_secrets),
         resources=EXPORTER_RESOURCES,
         command=command,
         env=tuple(sorted(env.items())),
-        secrets=(description.secrets[password],),
-        port=EXPORTER_PORTS[tier],
-        probe=Probe(path="/", port=EXPORTER_PORTS[tier]),
+        secrets=secrets,
+        port=record.exporter.port,
+        probe=Probe(path="/", port=record.exporter.port),
         zones=(Zone.DATA, Zone.WATCH),
         writable=("/tmp",),
         user=USER,
-        needs=(str(tier),),
+        needs=(record.name,),
     )
 
 
@@ -119,7 +132,7 @@ class Monitoring(ComponentResource):
         monitored = MonitoringScope(
             app=description.app, environment=description.environment, namespace=platform.namespace
         )
-        workloads = exporters(monitored, description)
+        workloads = exporters(description)
         platform.deploy_monitoring(self, monitored, workloads, {name: args.data.get(name, ()) for name in workloads})
         platform.publish_release(self, monitored, args.live)
         self.register_outputs({})

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ..model.services import CACHE, DATABASE
+from ..model.services import DATABASE, Exporter
 from .app import App, Database, DataSettings
 from .backups import Backup
 from .base import Model
@@ -305,21 +305,20 @@ class Environment(Model):
         """Return the settings of the data services that this environment deploys, without external services."""
         return {name: settings for name, settings in app.data.items() if not self.tier_settings(name).external}
 
-    def exported(self, app: App) -> tuple[str, ...]:
-        """Return the names of the data services with a metrics exporter. A database cluster needs no exporter,
-        because its instances serve metrics."""
-        exporting = {record.name for record in app.catalogue.data if record.exporter_port}
+    def exporters(self, app: App) -> dict[str, Exporter]:
+        """Return the metrics exporters that monitoring deploys, by name of the data service. A database cluster needs no
+        exporter, because its instances serve metrics."""
+        exporters = {record.name: record.exporter for record in app.catalogue.data if record.exporter}
         if self.tier_settings(DATABASE.name).uses_cluster:
-            exporting.discard(DATABASE.name)
-        return tuple(name for name in self.data(app) if name in exporting)
+            exporters.pop(DATABASE.name, None)
+        return {name: exporters[name] for name in self.data(app) if name in exporters}
 
     def monitoring_images(self, app: App) -> dict[str, str]:
         """Return the images that monitoring deploys, by config key below `environment.monitoring`."""
         if not self.monitoring:
             return {}
-        exporters = {
-            DATABASE.name: self.monitoring.exporters.database,
-            CACHE.name: self.monitoring.exporters.cache,
+        images = {
+            f"exporters.{tier}": self.monitoring.exporters.get(tier, exporter.image)
+            for tier, exporter in self.exporters(app).items()
         }
-        images = {f"exporters.{tier}": exporters[tier] for tier in self.exported(app)}
         return images | ({} if self.kubernetes else {"image": self.monitoring.image})

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ..model import names, services
 from ..model.services import DATABASE
-from . import grammar
+from . import explain, grammar
 from .app import App, set_by_the_program
 from .app_checks import VARIABLES_SIZE, unknown_service
 from .cluster_checks import cluster_errors
@@ -61,6 +61,10 @@ def environment_errors(app: App, environment: Environment) -> Iterator[str]:
     if monitoring := environment.monitoring:
         for key in sorted(monitoring.model_fields_set & set(monitoring.inapplicable[environment.platform])):
             yield f"environment.monitoring.{key}: it has no effect on the platform {environment.platform}; remove it"
+        exporting = [record.name for record in app.catalogue.data if record.exporter]
+        for name in monitoring.exporters:
+            if name not in exporting:
+                yield f"environment.monitoring.exporters.{name}: {describe(name)} has no exporter; {explain.write_one_of(exporting, name)}"
         for label in filter(names.is_label, monitoring.labels):
             yield f"environment.monitoring.labels.{label}: the program reserves this label; remove it"
     yield from _copy_errors(environment)

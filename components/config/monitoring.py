@@ -4,19 +4,26 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
+from ..model import services
 from .base import Model
-from .units import Address, Cpu, ImageReference, Interval, LabelKey, LabelValue, Memory, Name, Page, Port, Wait
+from .units import (
+    Address,
+    Cpu,
+    ImageReference,
+    Interval,
+    LabelKey,
+    LabelValue,
+    Memory,
+    Name,
+    Page,
+    Port,
+    ServiceName,
+    Wait,
+)
 
-
-class Exporters(Model):
-    """Images of the metrics exporters of database and cache."""
-
-    database: ImageReference = Field(
-        default="prometheuscommunity/postgres-exporter:v0.11.1", description="Image of postgres_exporter."
-    )
-    cache: ImageReference = Field(
-        default="oliver006/redis_exporter:v1.45.0-alpine", description="Image of redis_exporter, with a shell."
-    )
+_DEFAULTS = ", ".join(
+    f"{record.exporter.image} for the {record.name}" for record in services.common().data if record.exporter
+)
 
 
 class Monitoring(Model):
@@ -32,8 +39,9 @@ class Monitoring(Model):
     runbook: Page = Field(
         default="docs/runbook.md", description="Page that alerts link to: an address, or a path in the repository."
     )
-    exporters: Exporters = Field(
-        default=Exporters(), description="Images of the metrics exporters of database and cache."
+    exporters: dict[ServiceName, ImageReference] = Field(
+        default={},
+        description=f"Images of metrics exporters: data service → image. Default is {_DEFAULTS}. The exporter of the cache needs a shell.",
     )
     image: ImageReference = Field(default="prom/prometheus:v2.42.0", description="Docker: image of Prometheus.")
     port: Port = Field(default=9090, description="Docker: port of Prometheus, on 127.0.0.1.")

@@ -49,6 +49,20 @@ class ImageSource(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Exporter:
+    """Metrics exporter of a data service, which environments with monitoring deploy.
+
+    Example:
+        exporter = Exporter(port=9187, image="prometheuscommunity/postgres-exporter:v0.11.1")
+    """
+
+    port: int
+    """Port of the exporter's metrics."""
+    image: str
+    """Image of the exporter. `environment.monitoring.exporters` may replace it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Service:
     """Definition of one service: name, kind, ports, routing, and the services that it may connect to.
 
@@ -75,8 +89,8 @@ class Service:
     """Access mode of the service's volumes. A service that belongs to a slot needs ANY_NODE, because both slots mount its volumes."""
     port: int | None = None
     """Port that the service listens on; None if the configuration sets the port."""
-    exporter_port: int | None = None
-    """Port of the service's metrics exporter; None without an exporter."""
+    exporter: Exporter | None = None
+    """Metrics exporter of a data service; None without an exporter."""
     image: ImageSource = ImageSource.BUILT
     """Kind of image that the configuration of the service may use."""
     further_variables: tuple[str, ...] = ()
@@ -115,7 +129,7 @@ DATABASE = Service(
     holds_data=True,
     access=AccessMode.ONE_NODE,
     port=POSTGRES_PORT,
-    exporter_port=9187,
+    exporter=Exporter(port=9187, image="prometheuscommunity/postgres-exporter:v0.11.1"),
     image=ImageSource.NAMED,
     further_variables=("DIRECT_HOST", "READ_HOST", "NAME", "USER"),
     ha=True,
@@ -129,7 +143,7 @@ CACHE = Service(
     holds_data=True,
     access=AccessMode.ONE_NODE,
     port=REDIS_PORT,
-    exporter_port=9121,
+    exporter=Exporter(port=9121, image="oliver006/redis_exporter:v1.45.0-alpine"),
     image=ImageSource.NAMED,
     ha=True,
     products=frozenset({"redis", "valkey"}),

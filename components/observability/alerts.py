@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import HERE, App, Environment, Monitoring
-from ..model import services
-from ..model.services import CACHE, DATABASE
+from ..model.services import CACHE, DATABASE, Exporter
 
 Rule = dict[str, Any]
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
@@ -34,7 +33,6 @@ REPLICAS = INSTANCES - 1
 """Number of replicas, besides the primary, of a database or cache with `ha: true`."""
 WAL_BACKLOG = 8
 """Number of WAL files (16 MB each) that may wait for the archive after a burst of writes. An alert fires if more of them wait."""
-EXPORTER_PORTS = {record.name: record.exporter_port for record in services.SERVICES if record.exporter_port}
 BACKUP, BACKUP_PORT = "backup", 9200
 """Name of the backup workload, which is also the name of its scrape job, and port of the workload's metrics."""
 BACKUP_INTERVAL, BACKUP_TIMEOUT = "60s", "30s"
@@ -68,9 +66,9 @@ class MonitoringScope:
         return f'namespace="{self.namespace}"'
 
     @property
-    def exported(self) -> tuple[str, ...]:
-        """Names of the data services with a metrics exporter."""
-        return self.environment.exported(self.app)
+    def exporters(self) -> Mapping[str, Exporter]:
+        """Metrics exporters by name of the data service."""
+        return self.environment.exporters(self.app)
 
     @property
     def replicated(self) -> bool:
@@ -248,7 +246,7 @@ def _slow(monitored: MonitoringScope) -> Iterator[Alert]:
 
 
 def _silent(monitored: MonitoringScope) -> Iterator[Alert]:
-    for job in [*monitored.app.measured, *monitored.exported]:
+    for job in [*monitored.app.measured, *monitored.exporters]:
         yield Alert(
             name="TargetIsDown",
             expr=f"{monitored.selector('up', job=job)} == 0",
@@ -285,7 +283,7 @@ def _figures(monitored: MonitoringScope) -> Iterator[Alert]:
 
 
 def _database(monitored: MonitoringScope) -> Iterator[Alert]:
-    if DATABASE.name not in monitored.exported:
+    if DATABASE.name not in monitored.exporters:
         return
     yield Alert(
         name="DatabaseIsDown",
@@ -436,7 +434,7 @@ def _backups(monitored: MonitoringScope) -> Iterator[Alert]:
 
 
 def _cache(monitored: MonitoringScope) -> Iterator[Alert]:
-    if CACHE.name not in monitored.exported:
+    if CACHE.name not in monitored.exporters:
         return
     if monitored.environment.tier_settings(CACHE.name).ha:
         yield Alert(

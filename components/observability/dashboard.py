@@ -98,7 +98,7 @@ def _tiers(monitored: MonitoringScope) -> Iterator[Panel]:
 
 def _database(monitored: MonitoringScope) -> Iterator[Panel]:
     selector = monitored.selector
-    if DATABASE.name in monitored.exported:
+    if DATABASE.name in monitored.exporters:
         taken, most = f"sum({selector('pg_stat_activity_count')})", f"max({selector('pg_settings_max_connections')})"
         yield Panel(title="Connections", lines={"taken": taken, "at most": most})
         size = selector("pg_database_size_bytes", 'datname!~"template.*"')
@@ -155,7 +155,7 @@ def _backups(monitored: MonitoringScope) -> Iterator[Panel]:
 
 
 def _cache(monitored: MonitoringScope) -> Iterator[Panel]:
-    if CACHE.name in monitored.exported:
+    if CACHE.name in monitored.exporters:
         selector, limit = monitored.selector, monitored.environment.tier_settings(CACHE.name).memory
         yield Panel(title="Memory", lines={"used": selector("redis_memory_used_bytes")}, unit="bytes", limit=limit)
         commands = f"sum(rate({selector('redis_commands_processed_total')}[5m]))"

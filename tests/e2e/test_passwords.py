@@ -21,7 +21,6 @@ from components.config import load_app, load_environment, passwords
 from components.context import Description
 from components.model.services import CACHE, DATABASE
 from components.model.workload import Secret, Workload
-from components.observability.alerts import EXPORTER_PORTS, MonitoringScope
 
 from .stack import ROOT, ClusterStack, DockerStack, Stack, create_board, deployment, eventually
 
@@ -116,12 +115,11 @@ def server(tier: str, password: str) -> Generator[Any]:
 def exporter_logs_in(tier: str, password: str, neighbour: Any, series: str) -> bool:
     """Wait until the exporter of the database or the cache reports a successful login in the metric `series`, and return True."""
     description = description_with_password(password)
-    monitored = MonitoringScope(app=description.app, environment=description.environment, namespace="test")
-    exporter = monitoring.exporters(monitored, description)[tier]
+    exporter = monitoring.exporters(description)[tier]
     neighbour.reload()
     address = neighbour.attrs["NetworkSettings"]["IPAddress"]
     with running_container(exporter, password, neighbour) as container:
-        url = f"http://{address}:{EXPORTER_PORTS[tier]}/metrics"
+        url = f"http://{address}:{exporter.port}/metrics"
         eventually(lambda: f"{series} 1" in requests.get(url, timeout=5).text, 120)
         assert password not in container.logs().decode()
     return True

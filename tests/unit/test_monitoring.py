@@ -484,6 +484,16 @@ def test_every_prometheus_query_selects_the_namespace_of_the_stack() -> None:
         ("staging", {"port": 1}, "environment.monitoring.port: it has no effect on the platform kubernetes"),
         ("dev", {"port": 8080}, "environment.monitoring.port: the gateway has port 8080 too"),
         ("dev", "yes", "environment.monitoring: "),
+        (
+            "dev",
+            {"exporters": {"databse": "exporter:1"}},
+            "environment.monitoring.exporters.databse: 'databse' has no exporter; write database or cache (did you mean database?)",
+        ),
+        (
+            "dev",
+            {"exporters": {"api": "exporter:1"}},
+            "environment.monitoring.exporters.api: 'api' has no exporter; write database or cache",
+        ),
     ],
 )
 def test_monitoring_setting_that_has_no_effect_or_conflicts_is_refused(

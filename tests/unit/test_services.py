@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from components import monitoring, shared
 from components.config import ConfigError, load_app, load_environment
-from components.model.services import Catalogue
+from components.model.services import Catalogue, common
 from components.model.workload import Route
 from components.platforms.docker import haproxy
 from components.release import memory
@@ -26,6 +27,7 @@ from .test_policy import TRUSTING_SETTINGS, problems, resources
 from .test_reachability import Network
 
 STACKS = ("dev", "staging")
+
 FURTHER: Mapping[str, Any] = {
     "admin": {"tier": "web", "image": "nginx:1.27", "port": 8080, "paths": ["/admin"], "needs": ["api", "images"]},
     "feed": {"tier": "api", "image": "me/feed:1", "port": 4000, "paths": ["/api/feed", "/cable"], "needs": ["cache"]},
@@ -309,3 +311,8 @@ def test_application_without_further_services_has_only_the_five_common_services(
     app = load_app(project())
     assert app.catalogue == Catalogue(app.catalogue.records[:5])
     assert app.path("api") == "app.api"
+
+
+def test_every_data_service_and_every_exporter_has_a_renderer() -> None:
+    assert shared.RENDERERS.keys() == {record.name for record in common().data}
+    assert monitoring.EXPORTERS.keys() == {record.name for record in common().data if record.exporter}

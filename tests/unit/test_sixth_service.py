@@ -1,8 +1,10 @@
-"""Tests of a new service, `search`, which needs only a service record and a function that returns its workload.
+"""Tests of a new service, `search`, which needs only a service record, and functions that return the workloads of the service
+and of its metrics exporter.
 
 The objects of the service must satisfy every invariant, and all commands must handle the service.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -14,12 +16,15 @@ from ci import check, pins
 from ci.compose.conversion import convert
 from ci.preview.read import Area, parse_preview
 from ci.preview.risk import dangers
-from components import shared
+from components import monitoring, shared
 from components.config import ConfigError, DataSettings, load_app, load_environment
 from components.context import Description
 from components.model import names, services
-from components.model.services import AccessMode, ImageSource, Kind, Service
+from components.model.services import AccessMode, Exporter, ImageSource, Kind, Service
 from components.model.workload import Probe, Workload, Zone
+from components.observability import alerts
+from components.observability.alerts import MonitoringScope
+from components.platforms.docker import prometheus
 from components.platforms.process import listening_ports
 from components.release.checkpoint import Checkpoint, parse
 from components.release.planner import Slot
@@ -41,6 +46,7 @@ SEARCH = Service(
     holds_data=True,
     access=AccessMode.ONE_NODE,
     port=7700,
+    exporter=Exporter(port=9700, image="getmeili/exporter:v1.0"),
     image=ImageSource.NAMED,
     products=frozenset({"meilisearch"}),
 )
@@ -64,10 +70,16 @@ def renderer(settings: DataSettings, description: Description) -> Workload:
     )
 
 
+def exporter_renderer(settings: DataSettings, description: Description) -> Workload:
+    """Return the metrics exporter of the service `search`."""
+    return monitoring.exporter_workload(SEARCH, description, {"SEARCH_URL": f"http://search:{SEARCH.port}"})
+
+
 @pytest.fixture(autouse=True)
 def search_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "SERVICES", (*services.SERVICES, SEARCH))
     monkeypatch.setitem(shared.RENDERERS, SEARCH.name, renderer)
+    monkeypatch.setitem(monitoring.EXPORTERS, SEARCH.name, exporter_renderer)
 
 
 def app_and_environment(stack: str, **more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -78,35 +90,48 @@ def app_and_environment(stack: str, **more: Any) -> tuple[dict[str, Any], dict[s
 
 
 @cache
-def deploy_with_search(stack: str) -> Deployment:
+def deploy_with_search(stack: str, monitoring: bool = False) -> Deployment:
     """Deploy the application `board` with the service `search`, which the fixture `search_service` must have added."""
-    return deploy(*app_and_environment(stack), stack=stack)
+    return deploy(*app_and_environment(stack, monitoring=monitoring), stack=stack)
+
+
+with_and_without_monitoring = pytest.mark.parametrize("monitoring", [False, True], ids=["plain", "monitoring"])
 
 
 # ---------------------------------------------------------------------- invariants
 
 
-def test_containers_of_a_new_service_satisfy_every_docker_invariant() -> None:
-    for assert_invariant, entry in invariants.cases(deploy_with_search("dev")):
+@with_and_without_monitoring
+def test_containers_of_a_new_service_satisfy_every_docker_invariant(monitoring: bool) -> None:
+    deployed = deploy_with_search("dev", monitoring)
+    for assert_invariant, entry in invariants.cases(deployed):
         assert_invariant(entry)
-    names = {entry.name for entry in deploy_with_search("dev") if invariants.is_long_running(entry)}
+    names = {entry.name for entry in deployed if invariants.is_long_running(entry)}
     assert "search-1" in names
-    invariants.no_secret_is_in_a_plain_input(deploy_with_search("dev"), SECRETS.values())
-    invariants.every_secret_is_a_file_and_encrypted_in_the_state(deploy_with_search("dev"), SECRETS)
-    invariants.containers_of_a_slot_have_labels_of_slot_and_release(deploy_with_search("dev"))
+    assert ("search-exporter" in names) is monitoring
+    invariants.no_secret_is_in_a_plain_input(deployed, SECRETS.values())
+    invariants.every_secret_is_a_file_and_encrypted_in_the_state(deployed, SECRETS)
+    invariants.containers_of_a_slot_have_labels_of_slot_and_release(deployed)
 
 
-def test_second_update_with_a_new_service_changes_nothing() -> None:
-    repeated = deploy(*app_and_environment("dev"), export=exported(deploy_with_search("dev")))
-    invariants.second_update_deploys_no_slot_and_does_not_switch(deploy_with_search("dev"), repeated)
+@with_and_without_monitoring
+def test_second_update_with_a_new_service_changes_nothing(monitoring: bool) -> None:
+    before = deploy_with_search("dev", monitoring)
+    repeated = deploy(*app_and_environment("dev", monitoring=monitoring), export=exported(before))
+    invariants.second_update_deploys_no_slot_and_does_not_switch(before, repeated)
 
 
-def test_objects_of_a_new_service_satisfy_every_kubernetes_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(test_kubernetes.ALL, "search_service", deploy_with_search("staging"))
+@with_and_without_monitoring
+def test_objects_of_a_new_service_satisfy_every_kubernetes_invariant(
+    monitoring: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed = deploy_with_search("staging", monitoring)
+    monkeypatch.setitem(test_kubernetes.ALL, "search_service", deployed)
     for assert_invariant, applies_to in test_kubernetes.CHECKS:
-        for entry in filter(applies_to, deploy_with_search("staging").objects):
+        for entry in filter(applies_to, deployed.objects):
             assert_invariant(entry)
-    assert deploy_with_search("staging").one("StatefulSet", "search")
+    assert deployed.one("StatefulSet", "search")
+    assert not monitoring or deployed.one("Deployment", "search-exporter")
 
 
 def test_network_policies_open_a_new_service_only_to_tiers_that_need_it() -> None:
@@ -125,15 +150,63 @@ def test_new_data_service_joins_the_data_network_only() -> None:
     assert networks == {"board-dev-data"}
 
 
+@with_and_without_monitoring
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 @pytest.mark.parametrize("stack", STACKS)
-def test_objects_of_a_new_service_pass_every_policy_rule(stack: str, rule: Any) -> None:
-    assert problems(rule, resources(deploy_with_search(stack), stack), settings_with_search_registry()) == []
+def test_objects_of_a_new_service_pass_every_policy_rule(stack: str, rule: Any, monitoring: bool) -> None:
+    deployed = resources(deploy_with_search(stack, monitoring), stack)
+    assert problems(rule, deployed, settings_with_registries()) == []
 
 
-def settings_with_search_registry() -> Any:
-    """Return policy settings that also trust the registry of the search engine's image."""
-    return replace(TRUSTING_SETTINGS, registries=(*TRUSTING_SETTINGS.registries, "docker.io/getmeili"))
+def settings_with_registries() -> Any:
+    """Return policy settings that also trust the registries of the search engine, of the exporters and of Prometheus."""
+    owners = ("getmeili", "oliver006", "prom", "prometheuscommunity")
+    registries = (*TRUSTING_SETTINGS.registries, *(f"docker.io/{owner}" for owner in owners))
+    return replace(TRUSTING_SETTINGS, registries=registries)
+
+
+# ---------------------------------------------------------------------- monitoring
+
+
+def test_exporter_of_a_new_service_joins_the_networks_of_data_and_of_monitoring() -> None:
+    exporter = deploy_with_search("dev", monitoring=True).by_name["search-exporter"]
+    assert {network["name"] for network in exporter.inputs["networksAdvanced"]} == {"board-dev-data", "board-dev-watch"}
+    assert "SEARCH_URL=http://search:7700" in exporter.inputs["envs"]
+
+
+def test_exporter_of_a_new_service_connects_only_to_its_service_and_has_a_service_monitor() -> None:
+    network = Network(deploy_with_search("staging", monitoring=True))
+    connections = {edge for edge in network.graph() if "search-exporter" in edge}
+    assert connections == {("search-exporter", "search")}
+    assert deploy_with_search("staging", monitoring=True).one("ServiceMonitor", "search-exporter")
+
+
+def scope_with_search(stack: str, **settings: Any) -> MonitoringScope:
+    app, env = app_and_environment(stack, monitoring=settings)
+    model = load_app(app)
+    return MonitoringScope(app=model, environment=load_environment(env, model), namespace="board")
+
+
+def test_prometheus_reads_the_exporter_of_a_new_service() -> None:
+    [text] = [text for path, text in prometheus.files(scope_with_search("dev")).items() if "prometheus.yml" in path]
+    [job] = [job for job in json.loads(text)["scrape_configs"] if job["job_name"] == "search"]
+    assert job["static_configs"] == [{"targets": ["search-exporter:9700"]}]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_alert_fires_if_the_exporter_of_a_new_service_is_down(stack: str) -> None:
+    rules = [rule for group in alerts.file(scope_with_search(stack))["groups"] for rule in group["rules"]]
+    down = [rule["labels"]["job"] for rule in rules if rule.get("alert") == "TargetIsDown"]
+    assert down.count("search") == 1
+
+
+def test_image_of_the_exporter_of_a_new_service_is_set_by_the_name_of_the_service() -> None:
+    scope = scope_with_search("dev", exporters={"search": "registry.test/exporter:v2"})
+    images = scope.environment.monitoring_images(scope.app)
+    assert images["exporters.search"] == "registry.test/exporter:v2"
+    assert images["exporters.cache"].startswith("oliver006/redis_exporter:")
+    with pytest.raises(ConfigError, match=r"monitoring\.exporters\.serch: .*write database, cache or search \(did you"):
+        scope_with_search("dev", exporters={"serch": "registry.test/exporter:v2"})
 
 
 # ---------------------------------------------------------------------- addresses, volumes, names

@@ -13,15 +13,7 @@ from urllib.parse import urlsplit
 from ...config import Listening
 from ...config.files import as_json as yaml
 from ...model.workload import Image, Probe, Resources, Workload, Zone
-from ...observability.alerts import (
-    BACKUP,
-    BACKUP_INTERVAL,
-    BACKUP_PORT,
-    BACKUP_TIMEOUT,
-    EXPORTER_PORTS,
-    MonitoringScope,
-    file,
-)
+from ...observability.alerts import BACKUP, BACKUP_INTERVAL, BACKUP_PORT, BACKUP_TIMEOUT, MonitoringScope, file
 from ...release.planner import Slot
 from . import haproxy
 
@@ -69,7 +61,7 @@ def released(live: Mapping[str, str]) -> str:
 def _configuration(monitored: MonitoringScope) -> dict[str, Any]:
     interval = f"{monitored.settings.interval * 1000:.0f}ms"
     jobs = [_tier(tier, settings) for tier, settings in monitored.app.measured.items()]
-    jobs += [_one(tier, f"{tier}-exporter:{EXPORTER_PORTS[tier]}") for tier in monitored.exported]
+    jobs += [_one(tier, f"{tier}-exporter:{exporter.port}") for tier, exporter in monitored.exporters.items()]
     jobs += [_one(BACKUP, f"{BACKUP}:{BACKUP_PORT}") | _SELDOM] if monitored.backed_up else []
     jobs += [_one("gateway", f"gateway:{haproxy.METRICS_PORT}"), _one(NAME, f"localhost:{PORT}"), _RELEASED]
     namespace_label = {"target_label": "namespace", "replacement": monitored.namespace}

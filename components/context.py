@@ -83,7 +83,7 @@ class Description:
             read_only=read_only,
             size=size.capacity,
             storage_class=size.storage_class,
-            access=record.access if record else AccessMode.ANY_NODE,
+            access=record.volume_access if record else AccessMode.ANY_NODE,
         )
 
 

@@ -85,8 +85,8 @@ class Service:
     holds_data: bool = False
     """True if the volumes that the program creates for the service contain data to protect. Volumes that the configuration
     names always contain data to protect."""
-    access: AccessMode = AccessMode.ANY_NODE
-    """Access mode of the service's volumes. A service that belongs to a slot needs ANY_NODE, because both slots mount its volumes."""
+    access: AccessMode | None = None
+    """Access mode of the service's volumes; None for the default of the service's kind (`volume_access`)."""
     port: int | None = None
     """Port that the service listens on; None if the configuration sets the port."""
     exporter: Exporter | None = None
@@ -120,6 +120,15 @@ class Service:
         """True if both slots use the same instance of the service."""
         return self.kind is Kind.DATA
 
+    @property
+    def volume_access(self) -> AccessMode:
+        """Access mode of the service's volumes: `access`, or the default of the kind.
+
+        The default is ONE_NODE for a data service, because one instance mounts its volume. The default is ANY_NODE for a service
+        of a slot, because both slots mount its volumes.
+        """
+        return self.access or (AccessMode.ONE_NODE if self.is_shared else AccessMode.ANY_NODE)
+
 
 POSTGRES_PORT, REDIS_PORT = 5432, 6379
 DATABASE = Service(
@@ -127,7 +136,6 @@ DATABASE = Service(
     tier="database",
     kind=Kind.DATA,
     holds_data=True,
-    access=AccessMode.ONE_NODE,
     port=POSTGRES_PORT,
     exporter=Exporter(port=9187, image="prometheuscommunity/postgres-exporter:v0.11.1"),
     image=ImageSource.NAMED,
@@ -141,7 +149,6 @@ CACHE = Service(
     tier="cache",
     kind=Kind.DATA,
     holds_data=True,
-    access=AccessMode.ONE_NODE,
     port=REDIS_PORT,
     exporter=Exporter(port=9121, image="oliver006/redis_exporter:v1.45.0-alpine"),
     image=ImageSource.NAMED,

@@ -44,7 +44,6 @@ SEARCH = Service(
     tier="search",
     kind=Kind.DATA,
     holds_data=True,
-    access=AccessMode.ONE_NODE,
     port=7700,
     exporter=Exporter(port=9700, image="getmeili/exporter:v1.0"),
     image=ImageSource.NAMED,
@@ -222,10 +221,15 @@ def test_tier_that_needs_a_new_service_receives_its_host_and_port(stack: str) ->
     assert not [name for name in variables("worker") if name.startswith("SEARCH")]
 
 
-def test_volume_claim_of_a_new_service_has_the_access_mode_read_write_once() -> None:
-    assert deploy_with_search("staging").one("PersistentVolumeClaim", "search-data").inputs["spec"]["accessModes"] == [
-        "ReadWriteOnce"
-    ]
+def test_volume_claim_of_a_new_data_service_has_the_access_mode_read_write_once() -> None:
+    claim = deploy_with_search("staging").one("PersistentVolumeClaim", "search-data")
+    assert claim.inputs["spec"]["accessModes"] == ["ReadWriteOnce"]
+
+
+def test_access_mode_of_a_record_replaces_the_default_of_its_kind() -> None:
+    assert replace(SEARCH, access=AccessMode.ANY_NODE).volume_access is AccessMode.ANY_NODE
+    assert replace(SEARCH, kind=Kind.WORKER).volume_access is AccessMode.ANY_NODE
+    assert replace(SEARCH, kind=Kind.WORKER, access=AccessMode.ONE_NODE).volume_access is AccessMode.ONE_NODE
 
 
 def test_volume_name_of_a_new_service_is_reserved() -> None:

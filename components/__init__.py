@@ -20,7 +20,7 @@ from .config import App, ConfigError, Environment
 from .context import Context, Description
 from .database import Database, DatabaseArgs
 from .kept import KeptSlot, KeptSlotArgs
-from .model.services import AccessMode, Exporter, ImageSource, Kind, Service
+from .model.services import AccessMode, Exporter, Kind, Service
 from .model.workload import (
     Archive,
     DatabaseCluster,
@@ -85,7 +85,6 @@ __all__ = [
     "Gateway",
     "GatewayArgs",
     "Image",
-    "ImageSource",
     "KeptSlot",
     "KeptSlotArgs",
     "Kind",

@@ -39,15 +39,6 @@ class AccessMode(StrEnum):
     """Any number of nodes may mount the volume."""
 
 
-class ImageSource(StrEnum):
-    """Kinds of images that the configuration of a service may use."""
-
-    NAMED = "named"
-    """Only an existing image, by its name."""
-    BUILT = "built"
-    """Either an image to build from a folder with a Dockerfile, or an existing image."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Exporter:
     """Metrics exporter of a data service, which environments with monitoring deploy.
@@ -91,8 +82,6 @@ class Service:
     """Port that the service listens on; None if the configuration sets the port."""
     exporter: Exporter | None = None
     """Metrics exporter of a data service; None without an exporter."""
-    image: ImageSource = ImageSource.BUILT
-    """Kind of image that the configuration of the service may use."""
     further_variables: tuple[str, ...] = ()
     """Environment variables that dependent services get in addition to the address. Names have no prefix: `NAME` means
     DATABASE_NAME."""
@@ -138,7 +127,6 @@ DATABASE = Service(
     holds_data=True,
     port=POSTGRES_PORT,
     exporter=Exporter(port=9187, image="prometheuscommunity/postgres-exporter:v0.11.1"),
-    image=ImageSource.NAMED,
     further_variables=("DIRECT_HOST", "READ_HOST", "NAME", "USER"),
     ha=True,
     products=frozenset({"postgres", "postgis", "timescaledb", "pgvector"}),
@@ -151,7 +139,6 @@ CACHE = Service(
     holds_data=True,
     port=REDIS_PORT,
     exporter=Exporter(port=9121, image="oliver006/redis_exporter:v1.45.0-alpine"),
-    image=ImageSource.NAMED,
     ha=True,
     products=frozenset({"redis", "valkey"}),
 )

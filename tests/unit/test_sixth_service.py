@@ -20,7 +20,7 @@ from components import monitoring, shared
 from components.config import ConfigError, DataSettings, load_app, load_environment
 from components.context import Description
 from components.model import names, services
-from components.model.services import AccessMode, Exporter, ImageSource, Kind, Service
+from components.model.services import AccessMode, Exporter, Kind, Service
 from components.model.workload import Probe, Workload, Zone
 from components.observability import alerts
 from components.observability.alerts import MonitoringScope
@@ -46,7 +46,6 @@ SEARCH = Service(
     holds_data=True,
     port=7700,
     exporter=Exporter(port=9700, image="getmeili/exporter:v1.0"),
-    image=ImageSource.NAMED,
     products=frozenset({"meilisearch"}),
 )
 STACKS = ("dev", "staging")

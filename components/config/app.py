@@ -547,7 +547,6 @@ def _settings_of(record: services.Service) -> type[ServiceSettings] | type[DataS
 _MODELS: dict[services.Kind, type[ServiceSettings] | type[DataSettings]] = {
     services.Kind.HTTP: Listening,
     services.Kind.WORKER: Worker,
-    services.Kind.SCHEDULED: Worker,
     services.Kind.DATA: DataSettings,
 }
 """Model of a service's settings, by the kind of the service. A model in `Service.settings` takes precedence."""

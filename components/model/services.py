@@ -23,8 +23,6 @@ class Kind(StrEnum):
     """Service that answers HTTP requests. Each slot has its own instance."""
     WORKER = "worker"
     """Service that processes jobs and accepts no connections. Each slot has its own instance."""
-    SCHEDULED = "scheduled"
-    """Service that runs on a schedule. Each slot has its own instance."""
     DATA = "data"
     """Service that stores data. Both slots share one instance."""
 

@@ -215,7 +215,15 @@ class Web(Listening):
     """Tier with pages and static assets. Web gets all requests that don't belong to `api.paths`."""
 
 
-class Api(Listening):
+class RoutedSettings(Listening):
+    """Service that answers the users' requests for its `paths`."""
+
+    paths: Annotated[tuple[RoutePath, ...], Distinct] = Field(
+        min_length=1, description="Path prefixes that the gateway routes to the service."
+    )
+
+
+class Api(RoutedSettings):
     """The application's HTTP interface, which gets the requests for `paths`."""
 
     paths: Annotated[tuple[RoutePath, ...], Distinct] = Field(
@@ -223,14 +231,14 @@ class Api(Listening):
     )
 
 
-class FurtherWeb(Web):
+class FurtherWeb(RoutedSettings):
     """A further service of the tier web, such as a second frontend."""
 
     tier: Literal["web"] = Field(description="Tier of the service.")
     paths: Annotated[tuple[RoutePath, ...], Distinct] = Field(default=(), description=_PATHS)
 
 
-class FurtherApi(Listening):
+class FurtherApi(RoutedSettings):
     """A further service of the tier api, such as a separate API for uploads, or an internal service."""
 
     tier: Literal["api"] = Field(description="Tier of the service.")
@@ -479,22 +487,16 @@ class App(Model):
     def routes(self) -> dict[str, tuple[str, ...]]:
         """Path prefixes of the services to which the gateway routes requests, by the service's name.
 
-        Web gets the prefix `/`, and so all requests that match no other prefix. Without web, the api gets the prefix `/`,
-        unless a further service has this prefix.
+        Web has no setting `paths`, and gets the prefix `/`, and so all requests that match no other prefix. Without web, the api
+        gets the prefix `/`, unless another service has this prefix.
         """
-        prefixes: dict[str, tuple[str, ...]] = {}
-        has_root = self.web or any("/" in further.paths for further in self.services.values())
-        for record in self.catalogue.routed:
-            match self.listening.get(record.name):
-                case FurtherWeb(paths=paths) | FurtherApi(paths=paths):
-                    prefixes[record.name] = paths
-                case Api(paths=paths) if has_root:
-                    prefixes[record.name] = paths
-                case Listening():
-                    prefixes[record.name] = ("/",)
-                case _:
-                    pass
-        return prefixes
+        prefixes = {
+            record.name: settings.paths if isinstance(settings, RoutedSettings) else ("/",)
+            for record in self.catalogue.routed
+            if (settings := self.listening.get(record.name))
+        }
+        has_root = any("/" in paths for name, paths in prefixes.items() if name != services.API.name)
+        return prefixes if has_root or not self.api else prefixes | {services.API.name: ("/",)}
 
     @property
     def ports(self) -> dict[str, int]:
@@ -541,7 +543,9 @@ def app_model() -> type[App]:
 
 
 def _settings_of(record: services.Service) -> type[ServiceSettings] | type[DataSettings]:
-    return cast(type[DataSettings], record.settings) if record.settings else _MODELS[record.kind]
+    if record.settings:
+        return cast(type[DataSettings], record.settings)
+    return RoutedSettings if record.routed else _MODELS[record.kind]
 
 
 _MODELS: dict[services.Kind, type[ServiceSettings] | type[DataSettings]] = {
@@ -549,7 +553,8 @@ _MODELS: dict[services.Kind, type[ServiceSettings] | type[DataSettings]] = {
     services.Kind.WORKER: Worker,
     services.Kind.DATA: DataSettings,
 }
-"""Model of a service's settings, by the kind of the service. A model in `Service.settings` takes precedence."""
+"""Model of a service's settings, by the kind of the service. A service that the gateway routes requests to has the model
+`RoutedSettings`. A model in `Service.settings` takes precedence."""
 
 
 def set_by_the_program(app: App, settings: ServiceSettings) -> frozenset[str]:

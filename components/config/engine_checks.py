@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from ..model import services
 from .app import App
 from .environment import Environment
+from .explain import alternatives
 
 
 def engine_errors(app: App, environment: Environment) -> Iterator[str]:
@@ -12,10 +13,10 @@ def engine_errors(app: App, environment: Environment) -> Iterator[str]:
     monitoring, gateway = environment.monitoring, environment.gateway
     if monitoring and monitoring.port in gateway.published.values():
         yield f"environment.monitoring.port: the gateway has port {monitoring.port} too; use different ports"
-    routed = {record.name for record in services.common().routed}
+    routed = [record.name for record in services.SERVICES if record.routed]
     for tier in environment.gateway.ports:
-        if tier not in routed & app.listening.keys():
-            yield f"environment.gateway.ports.{tier}: only web and api of the application can have a port; remove `{tier}`"
+        if tier not in routed or tier not in app.names:
+            yield f"environment.gateway.ports.{tier}: only {alternatives(routed)} of the application can have a port; remove `{tier}`"
     for tier, size in environment.tiers.items():
         for key in ("autoscale", "ha", "priority_class", "reserve", "single", "storage", "storage_class"):
             if key in size.model_fields_set:

@@ -402,7 +402,7 @@ def test_invalid_task_name_or_build_stage_is_refused(tier: str, change: dict[str
 @pytest.mark.parametrize(
     ("gateway", "problem"),
     [
-        ({"ports": {"worker": 9000}}, "environment.gateway.ports.worker: only web and api of the application"),
+        ({"ports": {"worker": 9000}}, "environment.gateway.ports.worker: only web or api of the application"),
         (
             {"port": 9000, "ports": {"api": 9000}},
             "environment.gateway: port and ports.api have the same port 9000",

@@ -366,6 +366,57 @@ def test_compose_service_with_the_image_of_a_new_service_is_imported_as_this_ser
     load_app(result.app)
 
 
+# ---------------------------------------------------------------------- a routed service beside web
+
+ADMIN = Service(name="admin", tier="admin", kind=Kind.HTTP, routed=True, may_need=frozenset({"api"}))
+
+
+class TestRoutedService:
+    """Tests of a new service that needs only a record: users reach the service at its own paths, beside web."""
+
+    @pytest.fixture(autouse=True)
+    def admin_service(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(services, "SERVICES", (*services.SERVICES, ADMIN))
+
+    def app(self, **settings: Any) -> dict[str, Any]:
+        return project() | {"admin": {"image": "nginx:1.27", "port": 8080, "needs": ["api"], **settings}}
+
+    def test_gateway_routes_the_paths_of_the_service_to_it_and_all_other_paths_to_web(self) -> None:
+        assert load_app(self.app(paths=["/admin"])).routes == {"api": ("/api",), "web": ("/",), "admin": ("/admin",)}
+
+    def test_api_without_web_gets_all_paths_that_the_service_does_not_get(self) -> None:
+        def routes(*paths: str) -> Mapping[str, tuple[str, ...]]:
+            return load_app({key: value for key, value in self.app(paths=[*paths]).items() if key != "web"}).routes
+
+        assert routes("/admin") == {"api": ("/",), "admin": ("/admin",)}
+        assert routes("/") == {"api": ("/api",), "admin": ("/",)}
+
+    def test_service_without_paths_or_with_the_paths_of_web_is_refused_with_advice_that_works(self) -> None:
+        with pytest.raises(ConfigError, match=r"app\.admin\.paths: it is not set; add it, as in "):
+            load_app(self.app())
+        with pytest.raises(ConfigError, match=r"app\.admin\.paths\.0: / routes all requests to admin, .*longer prefix"):
+            load_app(self.app(paths=["/"]))
+
+    def test_objects_of_the_service_satisfy_every_invariant(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        containers = deploy(self.app(paths=["/admin"]), environment("dev"))
+        assert {"blue-admin-1"} <= {entry.name for entry in containers if invariants.is_long_running(entry)}
+        for assert_invariant, entry in invariants.cases(containers):
+            assert_invariant(entry)
+        objects = deploy(self.app(paths=["/admin"]), environment("staging"), stack="staging")
+        monkeypatch.setitem(test_kubernetes.ALL, "admin_service", objects)
+        for assert_invariant, applies_to in test_kubernetes.CHECKS:
+            for entry in filter(applies_to, objects.objects):
+                assert_invariant(entry)
+        edges = {("gateway", "admin-blue"), ("admin-blue", "api-blue")}
+        assert Network(objects).graph() == test_reachability.expected_graph("staging", "blue") | edges
+
+    def test_gateway_opens_a_port_for_the_service_alone(self) -> None:
+        app, env = load_app(self.app(paths=["/admin"])), environment("dev")
+        load_environment(env | {"gateway": {"ports": {"admin": 9000}}}, app)
+        with pytest.raises(ConfigError, match=r"ports\.worker: only web, api or admin of the application"):
+            load_environment(env | {"gateway": {"ports": {"worker": 9000}}}, app)
+
+
 # ---------------------------------------------------------------------- a release with a service of another program
 
 

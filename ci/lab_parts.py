@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 from components.config import files
+from components.model import services
 
 from .make_call import TEMPLATE, Call
 
@@ -38,7 +39,9 @@ def parts(environment: dict[str, Any]) -> list[str]:
         return ["dev", *(["monitoring"] if monitored else [])]
     if _at(environment, "kubernetes", "context") != "lab":
         return ["provider"]
-    replicated = any(_at(environment, "tiers", name, "ha") is True for name in ("database", "cache"))
+    replicated = any(
+        _at(environment, "tiers", record.name, "ha") is True for record in services.common().data if record.ha
+    )
     archived = _at(environment, "tiers", "database", "backup", "target", "s3") is not None
     data = ["archive" if archived else "data"] if replicated else []
     return ["cluster", *data, *(["operator"] if monitored else [])]

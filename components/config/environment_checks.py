@@ -17,6 +17,7 @@ from .image_checks import unpinned
 def environment_errors(app: App, environment: Environment) -> Iterator[str]:
     """Yield an error for each value of the environment that does not match the application or the platform."""
     shared = " and ".join(record.name for record in services.common().data)
+    replicated = " and ".join(record.name for record in services.common().data if record.ha)
     for tier, size in environment.tiers.items():
         path = f"environment.tiers.{tier}"
         if size.reserve and size.reserve > size.cpu:
@@ -41,7 +42,7 @@ def environment_errors(app: App, environment: Environment) -> Iterator[str]:
             if size.external:
                 yield f"{path}.external: only {shared} can be external; remove `external`"
             if size.ha:
-                yield f"{path}.ha: only {shared} have this key; replace it by `replicas`"
+                yield f"{path}.ha: only {replicated} have this key; replace it by `replicas`"
             for key in ("storage", "storage_class"):
                 if key in size.model_fields_set and not app.slot_services[tier].volumes:
                     yield f"{path}.{key}: {tier} has no volumes; remove {key}"

@@ -2,8 +2,8 @@
 
 `SERVICES` is the only list of the services that every application may have. Each record defines the kind, port, routing and
 dependencies of a service. An application may define further services (`app.services`). A `Catalogue` contains the records of
-both. All other modules read these records, and contain no list of service names. docs/how-to/add-a-tier.md explains how to add
-a service to `SERVICES`.
+both. All other modules read these records instead of lists of service names. Code for one product, such as PostgreSQL, names the
+record of the product (`DATABASE`). docs/how-to/add-a-tier.md explains how to add a service to `SERVICES`.
 """
 
 from collections.abc import Iterable, Mapping

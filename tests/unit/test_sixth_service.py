@@ -253,6 +253,9 @@ def test_ha_of_a_service_that_runs_as_one_instance_is_refused() -> None:
     env["tiers"] = {**env.get("tiers", {}), "search": {"ha": True}}
     with pytest.raises(ConfigError, match=r"environment\.tiers\.search\.ha: search always runs as one instance"):
         load_environment(env, load_app(app))
+    env["tiers"] = {"api": {"ha": True}}
+    with pytest.raises(ConfigError, match=r"environment\.tiers\.api\.ha: only database and cache have this key"):
+        load_environment(env, load_app(app))
 
 
 # ---------------------------------------------------------------------- data

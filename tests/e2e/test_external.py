@@ -6,6 +6,7 @@ The tiers connect to both servers with the configured host, port and password.
 import json
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
+from ipaddress import ip_network
 
 import docker
 import pytest
@@ -47,7 +48,8 @@ def run_containers() -> Generator[dict[str, tuple[str, int]]]:
     """
     engine = docker.from_env()
     [bridge] = engine.networks.get("bridge").attrs["IPAM"]["Config"]
-    host = str(bridge["Gateway"])
+    # The engine leaves out the key Gateway if it has created the bridge since its start.
+    host = str(next(ip_network(bridge["Subnet"]).hosts()))
     addresses = {tier: (host, free_port()) for tier in ("database", "cache")}
     with ExitStack() as cleanup:
         for image, words, env, ports in (

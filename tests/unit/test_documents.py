@@ -1,4 +1,4 @@
-"""Tests that documents refer only to files, anchors, make targets and alerts that exist."""
+"""Tests that documents refer only to files, names of code, anchors, make targets and alerts that exist."""
 
 import re
 from collections.abc import Iterator
@@ -9,10 +9,11 @@ import pytest
 
 from .program import ROOT
 
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 EXAMPLES = [ROOT / "examples/README.md", *sorted((ROOT / "examples").glob("*/README.md"))]
 PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")),
-    *sorted((ROOT / "docs").rglob("*.md")),
+    *DOCS,
     *EXAMPLES,
 ]
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -27,6 +28,9 @@ IGNORED_FOLDERS = {
     "node_modules",
     "reports",
 }
+CODE_FOLDERS = ("benchmarks", "ci", "components", "docs", "examples", "images", "lab", "policy", "tests")
+CODE_NAME = re.compile(r"`([A-Za-z_]\w*)\.(\w+)(?:\(\))?`")
+"""Regex that matches a name of code with its owner: `Class.name` or `module.name`."""
 DOCS_PATH = re.compile(r"(?<![\w/.-])(?:\.\./)*docs/([\w./-]*\w)(?:#([\w-]+))?")
 """Regex that matches a path in docs/ with an optional anchor, but no part of a longer path or of a URL."""
 
@@ -41,6 +45,32 @@ def anchors(page: Path) -> frozenset[str]:
     )  # GitHub removes HTML tags from a heading, except in code.
     slugs = (re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in visible_headings)
     return frozenset([*slugs, *re.findall(r'<a id="([\w-]+)">', text)])
+
+
+@cache
+def python_files() -> dict[Path, str]:
+    """Return the text of each Python file of the program."""
+    return {
+        path: path.read_text() for folder in CODE_FOLDERS for path in sources(ROOT / folder) if path.suffix == ".py"
+    }
+
+
+def is_defined(owner: str, name: str) -> bool:
+    """Return whether the class or module `owner` has `name`.
+
+    A file name (`Pulumi.yaml`) and a name with an owner outside this repository (`apps.v1`) count as defined. A module may have the
+    name of a configuration key (`backup.target`), so `name` may be in any Python file then.
+    """
+    files = python_files()
+    if (ROOT / f"{owner}.{name}").exists():
+        return True
+    if owner[0].isupper() and not owner.isupper():
+        texts = [text for text in files.values() if re.search(rf"^class {owner}\b", text, re.MULTILINE)]
+    elif owner in {path.parent.name if path.name == "__init__.py" else path.stem for path in files}:
+        texts = list(files.values())
+    else:
+        return True
+    return any(re.search(rf"\b{name}\b", text) for text in texts)
 
 
 def sources(folder: Path = ROOT) -> Iterator[Path]:
@@ -84,14 +114,43 @@ def test_every_make_target_in_a_document_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_that_a_document_names_exists(page: Path) -> None:
-    for name in re.findall(r"`((?:components|tests|lab|examples|docs|benchmarks)/[\w./-]*)`", page.read_text()):
+    for name in re.findall(rf"`((?:{'|'.join(CODE_FOLDERS)})/[\w./-]*)`", page.read_text()):
         assert (ROOT / name).exists(), name
+    names = {path.name for path in python_files()}
+    for name in re.findall(r"`(\w+\.py)`", page.read_text()):
+        assert name in names, name
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_name_of_code_in_a_document_exists(page: Path) -> None:
+    missing = [f"{owner}.{name}" for owner, name in CODE_NAME.findall(page.read_text()) if not is_defined(owner, name)]
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "expected"),
+    [
+        ("Registrar", "object", True),
+        ("Registrar", "of_" + "data", False),
+        ("NoSuchPlatform", "object", False),
+        ("options", "data_options", True),
+        ("options", "of_" + "data", False),
+        ("prober", "go", True),
+    ],
+)
+def test_name_of_code_is_looked_up_in_its_class_or_module(owner: str, name: str, expected: bool) -> None:
+    assert is_defined(owner, name) == expected
 
 
 @pytest.mark.parametrize("record", sorted((ROOT / "docs/adr").glob("*.md")), ids=lambda page: page.name)
 def test_every_decision_record_has_10_to_36_lines(record: Path) -> None:
     assert 10 <= len(record.read_text().splitlines()) <= 36
     assert re.match(r"\d{3}-[a-z0-9-]+\.md$", record.name)
+
+
+@pytest.mark.parametrize("record", sorted((ROOT / "docs/adr").glob("*.md")), ids=lambda page: page.name)
+def test_title_of_every_decision_record_begins_with_its_number(record: Path) -> None:
+    assert re.match(rf"# {record.name[:3]} \w", record.read_text())
 
 
 def test_every_alert_has_an_entry_in_the_runbook() -> None:

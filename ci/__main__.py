@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from . import commands, command_line, process
+from . import command_line, commands, process
 from .make_call import parse
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pulumi
+
 from components import platforms
-from components.release.checkpoint import Checkpoint
 from components.context import Context
+from components.model.workload import Image, Probe, Resources, Secret, Workload
+from components.release.checkpoint import Checkpoint
 from components.release.planner import Release, Slot
 from components.service import SlotService, SlotServiceArgs
-from components.model.workload import Image, Probe, Resources, Secret, Workload
 
 APP = {"name": "many", "version": "1.0.0", "api": {"image": "python:3.11-slim-bookworm", "port": 8000}}
 ENVIRONMENT = {

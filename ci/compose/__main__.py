@@ -23,8 +23,8 @@ from ci.new import ROOT, encrypted_secrets, free_folder, project_file, refuse_ex
 from components.config import ConfigError, load_app, load_environment
 from components.config.files import Dumper
 
-from .conversion import convert
 from .compose_service import Kind, Note, as_name, in_order
+from .conversion import convert
 from .validation import validate
 
 NOTES = "IMPORTED.txt"

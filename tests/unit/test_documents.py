@@ -82,6 +82,10 @@ def sources(folder: Path = ROOT) -> Iterator[Path]:
             yield path
 
 
+def test_readme_has_at_most_1500_words() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 1500
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_in_a_document_leads_to_an_existing_file_and_anchor(page: Path) -> None:
     for path, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text()):

@@ -1,4 +1,5 @@
-"""Tests of imports: a layer imports lower layers only, modules don't import each other, and commands import no platform.
+"""Tests of the layers: the program is short, a layer imports lower layers only, modules don't import each other, and commands
+import no platform.
 
 Each import inside a function, each import by name and each import of a platform's SDK in a command needs a reason.
 """
@@ -231,6 +232,10 @@ def test_platform_package_imports_neither_the_other_platform_nor_the_list_of_pla
         if other.startswith("components.platforms") and not other.startswith(package) and other not in shared
     }
     assert not foreign
+
+
+def test_program_has_fewer_than_60_lines() -> None:
+    assert len((ROOT / "__main__.py").read_text().splitlines()) < 60
 
 
 def test_every_listed_import_exception_names_an_existing_module() -> None:

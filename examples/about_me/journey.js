@@ -1,5 +1,5 @@
-// The way of a visitor through the portfolio, for k6 (`make journey`): pages with their assets, a visit that counts, and a
-// message that is shown to its sender. From the environment: URL. Every check has to hold.
+// k6 script of `make journey`. A visitor opens pages with their assets, is counted, and sends a message that the
+// sender can read. The variable URL has the address. Every check must pass.
 
 import { check, fail } from "k6";
 import exec from "k6/execution";
@@ -7,7 +7,7 @@ import http from "k6/http";
 
 export const options = {
   thresholds: { checks: ["rate==1"] },
-  // Names under .localhost are this machine, as browsers know by themselves; the lab's gateway made its own certificate.
+  // k6 does not resolve names below .localhost by itself. The lab itself issues the certificate of its gateway.
   hosts: { "*.localhost": "127.0.0.1" },
   insecureSkipTLSVerify: /^https:\/\/[^/:]+\.localhost(:|$)/.test(__ENV.URL),
 };

@@ -1,4 +1,4 @@
--- What a copy of the board's data must not tell: who wrote, and what. How much there is, when and in which order stays.
+-- Replace the authors and texts of all messages. Keep the number, times, order and approximate lengths of the messages.
 UPDATE messages SET
   author = 'Author ' || id,
   body = 'Message ' || id || ': ' || repeat('x ', greatest(length(body) / 2, 1)),

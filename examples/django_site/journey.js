@@ -1,12 +1,12 @@
-// The way of a user through the site, for k6 (`make journey`): the landing page with its bundle, an article with its style sheet, and a
-// comment that is on the page afterwards. From the environment: URL. Every check has to hold.
+// k6 script of `make journey`. A user opens the landing page with its bundle and an article with its style sheet, and writes a comment,
+// which must be on the page afterwards. The variable URL has the address. Every check must pass.
 
 import { check, fail } from "k6";
 import http from "k6/http";
 
 export const options = {
   thresholds: { checks: ["rate==1"], http_req_failed: ["rate==0"] },
-  // Names under .localhost are this machine, as browsers know by themselves; the lab's gateway made its own certificate.
+  // k6 does not resolve names below .localhost by itself. The lab itself issues the certificate of its gateway.
   hosts: { "*.localhost": "127.0.0.1" },
   insecureSkipTLSVerify: /^https:\/\/[^/:]+\.localhost(:|$)/.test(__ENV.URL),
 };

@@ -1,12 +1,12 @@
-// The way of a customer through palmonas, for k6 (`make journey`): a page with its assets, a session, an order, and the work done for it.
-// From the environment: URL. Every check has to hold.
+// k6 script of `make journey`. A customer opens a page with its assets, gets a session, and places an order, which the worker processes.
+// The variable URL has the address. Every check must pass.
 
 import { check, fail, sleep } from "k6";
 import http from "k6/http";
 
 export const options = {
   thresholds: { checks: ["rate==1"] },
-  // Names under .localhost are this machine, as browsers know by themselves; the lab's gateway made its own certificate.
+  // k6 does not resolve names below .localhost by itself. The lab itself issues the certificate of its gateway.
   hosts: { "*.localhost": "127.0.0.1" },
   insecureSkipTLSVerify: /^https:\/\/[^/:]+\.localhost(:|$)/.test(__ENV.URL),
 };

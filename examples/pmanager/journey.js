@@ -1,12 +1,12 @@
-// The way of a user through pmanager, for k6 (`make journey`): a page with its assets, a project with a task, ticked off.
-// From the environment: URL. Every check has to hold.
+// k6 script of `make journey`. A user opens a page with its assets, creates a project with a task, and completes the task.
+// The variable URL has the address. Every check must pass.
 
 import { check, fail } from "k6";
 import http from "k6/http";
 
 export const options = {
   thresholds: { checks: ["rate==1"] },
-  // Names under .localhost are this machine, as browsers know by themselves; the lab's gateway made its own certificate.
+  // k6 does not resolve names below .localhost by itself. The lab itself issues the certificate of its gateway.
   hosts: { "*.localhost": "127.0.0.1" },
   insecureSkipTLSVerify: /^https:\/\/[^/:]+\.localhost(:|$)/.test(__ENV.URL),
 };

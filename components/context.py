@@ -100,6 +100,8 @@ class Context:
 
     description: Description
     """Checked configuration, without the values of secrets."""
+    project: str
+    """Name of the Pulumi project. The keys of the stack file begin with this name."""
     sealed: Output[Mapping[str, str]] = field(repr=False)
     """Values of the secrets by name. Pulumi encrypts this output in the state."""
     read_checkpoint: Callable[[], Checkpoint] = field(repr=False)
@@ -113,7 +115,7 @@ class Context:
     seconds since this time."""
     variables: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     """Environment variables of the process. TIERS_RELEASE, TIERS_FORCE and TIERS_LIVE control the update
-    (`plan_rollout`)."""
+    (`plan_rollout`). TIERS_WHO is the name in the journal of switches."""
 
     @classmethod
     def load(cls) -> "Context":
@@ -128,7 +130,7 @@ class Context:
         # Start the export of the checkpoint before reading the configuration, because both can run at the same time.
         stack, root = pulumi.get_stack(), pulumi.get_root_directory()
         export = CheckpointExport(stack, root)
-        return cls._from_settings(recorded.load(Path(root), export.answer), export.answer)
+        return cls._from_settings(recorded.load(Path(root), stack, os.environ, export.answer), export.answer)
 
     @classmethod
     def of(
@@ -169,7 +171,11 @@ class Context:
             root=Path(pulumi.get_root_directory()) if has_engine() else Path.cwd(),
         )
         return cls(
-            description=description, sealed=settings.sealed, read_checkpoint=read_checkpoint, plain=settings.plain
+            description=description,
+            project=pulumi.get_project(),
+            sealed=settings.sealed,
+            read_checkpoint=read_checkpoint,
+            plain=settings.plain,
         )
 
     @property
@@ -191,6 +197,11 @@ class Context:
     def root(self) -> Path:
         """Folder of Pulumi.yaml."""
         return self.description.root
+
+    @property
+    def stack_file(self) -> Path:
+        """Path of Pulumi.<stack>.yaml, which may not exist."""
+        return self.root / f"Pulumi.{self.stack}.yaml"
 
     @property
     def checkpoint(self) -> Checkpoint:

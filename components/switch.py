@@ -94,12 +94,8 @@ class Switch(ComponentResource):
 
     def __init__(self, name: str, args: SwitchArgs, opts: ResourceOptions | None = None) -> None:
         rollout, gates = args.rollout, args.gates
-        platform, observed, plan, checkpoint = (
-            rollout.platform,
-            rollout.observed,
-            rollout.plan,
-            rollout.context.checkpoint,
-        )
+        platform, observed, plan, context = rollout.platform, rollout.observed, rollout.plan, rollout.context
+        checkpoint = context.checkpoint
         past = list(journal.entries(checkpoint))
         super().__init__(SWITCH, name, _inputs(observed, plan, checkpoint, past), opts)
         self.journal = Output.from_input(past)
@@ -110,7 +106,8 @@ class Switch(ComponentResource):
             routes = rollout.application.routes if plan.render else None
             # If the switch fails, this output fails. The journal reads this output, so the update fails too.
             self.moved = platform.move_traffic(self, target, routes, plan.switches, after)
-            self.journal = journal.entry(observed, plan, gates, self.moved, rollout.context.started_at).apply(
+            who = journal.author(context.variables)
+            self.journal = journal.entry(observed, plan, gates, self.moved, who, context.started_at).apply(
                 lambda last: [*past[1 - journal.LENGTH :], last]
             )
         elif restored:
@@ -125,7 +122,7 @@ class Switch(ComponentResource):
         live = {"release": str(self.release), "slot": str(plan.live)}
         self.live = self._after(live)
         outputs: dict[str, Any] = {"live": str(plan.live), SWITCHES: plan.switches}
-        outputs[recorded.RECORDED] = recorded.record(rollout.context.plain)
+        outputs[recorded.RECORDED] = recorded.record(context.plain, context.stack_file, context.project)
         self.register_outputs(
             {"journal": self.journal, **{name: self._after(value) for name, value in outputs.items()}}
         )

@@ -1,7 +1,6 @@
 """Journal of switches. An entry records who moved traffic and when, the releases before and after, and when each gate passed."""
 
 import getpass
-import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -38,8 +37,18 @@ def _entries(source: object) -> list[Mapping[str, Any]]:
     return [item for item in items if item and "number" in item]
 
 
+def author(variables: Mapping[str, str]) -> str:
+    """Return the person or the job that runs this update: TIERS_WHO in `variables`, or else `USER@HOST` of this process."""
+    return variables.get("TIERS_WHO") or f"{getpass.getuser()}@{socket.gethostname()}"
+
+
 def entry(
-    observed: StackState, plan: Plan, gates: Mapping[str, Output[Resource]], moved: Output[Resource], started_at: float
+    observed: StackState,
+    plan: Plan,
+    gates: Mapping[str, Output[Resource]],
+    moved: Output[Resource],
+    who: str,
+    started_at: float,
 ) -> Output[Any]:
     """Return the journal entry of this update's switch. The returned output is known once traffic has moved.
 
@@ -48,12 +57,13 @@ def entry(
         plan: plan of the update.
         gates: gates of the release. The entry records the seconds from `started_at` until each gate passed.
         moved: the resource that moves traffic.
+        who: the person or the job that runs the update (`author`).
         started_at: start of the program in seconds (`time.monotonic`).
     """
     state = observed.slots.get(observed.live) if observed.live else None
     switch = {
         "number": plan.switches,
-        "who": os.environ.get("TIERS_WHO") or f"{getpass.getuser()}@{socket.gethostname()}",
+        "who": who,
         "from": str(state.release) if state else None,
         "to": str(plan.release),
         "slot": str(plan.live),

@@ -4,7 +4,6 @@ The recorded settings are the values of `app` and `environment`, and the encrypt
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,22 +20,24 @@ RECORDED = "settings"
 """Name of the output that stores the settings. Don't change the name, because states of stacks contain it."""
 
 
-def load(root: Path, read_checkpoint: Callable[[], Checkpoint]) -> Settings:
+def load(root: Path, stack: str, variables: Mapping[str, str], read_checkpoint: Callable[[], Checkpoint]) -> Settings:
     """Return the settings from the files. For a rollback with invalid files, return the settings of the last successful update.
 
     Args:
         root: folder of Pulumi.yaml.
+        stack: name of the stack.
+        variables: environment variables. TIERS_RELEASE requests a rollback.
         read_checkpoint: function that returns the checkpoint of the stack.
 
     Raises:
         ConfigError: the files are invalid, and either this update is no rollback or the state has no recorded settings.
     """
     try:
-        if problems := files.problems(root, pulumi.get_stack()):
+        if problems := files.problems(root, stack):
             raise ConfigError(problems)
         return config.load()
     except ConfigError as error:
-        plain = recall(read_checkpoint()) if os.environ.get("TIERS_RELEASE") == ReleaseAction.PREVIOUS else None
+        plain = recall(read_checkpoint()) if variables.get("TIERS_RELEASE") == ReleaseAction.PREVIOUS else None
         if not plain:
             raise
         pulumi.log.warn(
@@ -45,19 +46,25 @@ def load(root: Path, read_checkpoint: Callable[[], Checkpoint]) -> Settings:
         return replace(config.settings_of(plain["app"], plain["environment"]), plain=plain)
 
 
-def record(plain: Mapping[str, Any]) -> str:
-    """Return the JSON text of the settings, to record in the state."""
-    secrets = {} if "secrets" in plain else {"secrets": _encrypted(Path(pulumi.get_root_directory()))}
+def record(plain: Mapping[str, Any], stack_file: Path, project: str) -> str:
+    """Return the JSON text of the settings, to record in the state.
+
+    Args:
+        plain: values of `app` and `environment`.
+        stack_file: path of Pulumi.<stack>.yaml, which contains the encrypted secrets.
+        project: name of the Pulumi project.
+    """
+    secrets = {} if "secrets" in plain else {"secrets": _encrypted(stack_file, project)}
     return json.dumps({**secrets, **plain}, sort_keys=True)
 
 
-def _encrypted(root: Path) -> dict[str, Any]:
+def _encrypted(stack_file: Path, project: str) -> dict[str, Any]:
     """Return the encrypted secrets of the stack file by name. Secrets in plain text are left out."""
     try:
-        entry = files.read(root / f"Pulumi.{pulumi.get_stack()}.yaml").get("config")
+        entry = files.read(stack_file).get("config")
     except files.FileError:
         return {}
-    values = cast(dict[str, Any], entry).get(f"{pulumi.get_project()}:secrets") if isinstance(entry, dict) else None
+    values = cast(dict[str, Any], entry).get(f"{project}:secrets") if isinstance(entry, dict) else None
     named = cast(dict[str, Any], values) if isinstance(values, dict) else {}
     return {
         name: value for name, value in named.items() if isinstance(value, dict) and set(cast(Any, value)) == {"secure"}

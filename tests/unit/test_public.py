@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import json
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -143,6 +144,23 @@ def test_live_slot_is_read_from_a_checkpoint_in_which_the_user_chose_the_resourc
     state = observe(parse(program.exported(first)))
     assert state.live == "blue"
     assert set(state.slots) == {"blue"}
+
+
+def test_switch_records_author_and_encrypted_secrets_of_the_context_instead_of_global_state(tmp_path: Path) -> None:
+    (tmp_path / "Pulumi.other.yaml").write_text("config:\n  shop:secrets: {key: {secure: v1:a:b}}\n")
+
+    def body() -> None:
+        context = Context.load()
+        application = components.Application.of(context)
+        description = dataclasses.replace(context.description, stack="other", root=tmp_path)
+        context = dataclasses.replace(context, description=description, project="shop", variables={"TIERS_WHO": "Ada"})
+        rollout = plan_rollout(context, application)
+        gate = Output.from_input(ComponentResource("own:index:Gate", "gate"))
+        components.Switch("switch", components.SwitchArgs(rollout=rollout, gates={"smoke": gate}))
+
+    [switch] = [entry for entry in run("dev", body) if entry.type == "tiers:switch:Switch"]
+    assert switch.outputs["journal"][0]["who"] == "Ada"
+    assert json.loads(switch.outputs["settings"])["secrets"] == {"key": {"secure": "v1:a:b"}}
 
 
 def test_cache_component_has_the_outputs_host_port_and_url() -> None:

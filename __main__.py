@@ -22,7 +22,7 @@ from components import (
 
 def main() -> None:
     context = Context.load()
-    application = Application.of(context)
+    application = Application.from_context(context)
     rollout = plan_rollout(context, application)
     platform = rollout.platform
 

@@ -117,8 +117,8 @@ from components import Application, Checkpoint, Context, plan
 from components.platforms import docker
 from components.release.checkpoint import observe
 values = {"database-password": "value", "cache-password": "value"}
-context = Context.of(app=project, environment={"platform": "docker"}, secrets=values, checkpoint=Checkpoint())
-plan(observe(context.checkpoint), Application.of(context).release)
+context = Context.from_values(app=project, environment={"platform": "docker"}, secrets=values, checkpoint=Checkpoint())
+plan(observe(context.checkpoint), Application.from_context(context).release)
 print(time.process_time() - started - skipped)
 """
 

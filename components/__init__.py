@@ -5,7 +5,7 @@ package, because the modules may change in every version.
 
 Example:
     context = Context.load()
-    application = Application.of(context)
+    application = Application.from_context(context)
     rollout = plan_rollout(context, application)
     gateway = Gateway("gateway", GatewayArgs(platform=rollout.platform))
     gates = deploy_slots(rollout, {}, gateway.running)
@@ -31,10 +31,10 @@ from .model.workload import (
     Resources,
     Route,
     Scale,
+    ScheduledCommand,
     Script,
     Secret,
     Task,
-    Timed,
     Volume,
     Workload,
     Zone,
@@ -48,7 +48,7 @@ from .release.planner import Plan, Release, ReleaseAction, ReleaseError, SlotSta
 from .release.planner import Slot as SlotName
 from .rollout import Rollout, plan_rollout
 from .service import DataService, DataServiceArgs, SlotService, SlotServiceArgs
-from .shared import Shared
+from .shared import SharedServices
 from .slot import Slot, SlotArgs
 from .slots import deploy_slots, foundation
 from .switch import Gateway, GatewayArgs, Switch, SwitchArgs
@@ -101,10 +101,11 @@ __all__ = [
     "Rollout",
     "Route",
     "Scale",
+    "ScheduledCommand",
     "Script",
     "Secret",
     "Service",
-    "Shared",
+    "SharedServices",
     "Slot",
     "SlotArgs",
     "SlotName",
@@ -116,7 +117,6 @@ __all__ = [
     "Switch",
     "SwitchArgs",
     "Task",
-    "Timed",
     "Volume",
     "Web",
     "WebArgs",

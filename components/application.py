@@ -9,7 +9,7 @@ from .model.workload import DatabaseCluster, Route, Scale, Workload
 from .release import planner
 from .release.planner import Release
 from .rendering import Data, render_routes, render_service
-from .shared import Shared
+from .shared import SharedServices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Application:
     Creating an `Application` registers no resource. `plan_rollout` compares the application with the state of the stack.
 
     Example:
-        application = Application.of(Context.load())
+        application = Application.from_context(Context.load())
         pulumi.export("version", application.version)
     """
 
@@ -31,13 +31,13 @@ class Application:
     """Number of replicas of each service in a slot, by the service's name. A new number makes no new release."""
     routes: Sequence[Route]
     """Routes from the gateway to the services."""
-    shared: Shared
+    shared: SharedServices
     """Data services that both slots share, and their backups."""
     contract: bool = False
     """True if a migration of this release breaks the previous release. The program then refuses a rollback past this migration."""
 
     @classmethod
-    def of(cls, context: Context) -> "Application":
+    def from_context(cls, context: Context) -> "Application":
         """Return the application that the configuration describes.
 
         The method reads the SQL scripts that the configuration names, and computes the digests of the build contexts.
@@ -64,7 +64,7 @@ class Application:
     def data(self) -> Mapping[str, Data]:
         """Data services by name. Each service is a single instance, replicated Redis, a database cluster or an external
         service."""
-        return self.shared.tiers
+        return self.shared.data
 
     @property
     def release(self) -> Release:

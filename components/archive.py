@@ -18,11 +18,11 @@ def described(description: Description) -> Archive | None:
         return None
     s3 = backup.target.s3
     access, secret, key = (description.secrets[name] for name in (s3.access_key, s3.secret_key, backup.key))
-    vault = _vault(s3, access, secret, key, description)
-    return Archive(vault=vault, access=access, secret=secret, schedule=backup.schedule, days=backup.retention)
+    proxy = _proxy(s3, access, secret, key, description)
+    return Archive(proxy=proxy, access=access, secret=secret, schedule=backup.schedule, days=backup.retention)
 
 
-def _vault(s3: S3, access: Secret, secret: Secret, key: Secret, description: Description) -> Workload:
+def _proxy(s3: S3, access: Secret, secret: Secret, key: Secret, description: Description) -> Workload:
     """Return the archive proxy: rclone serves the S3 protocol to the database, and stores encrypted objects in the bucket.
 
     A shell exports the contents of the secret files as environment variables, and then starts rclone. The workload itself

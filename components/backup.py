@@ -14,7 +14,7 @@ from .config import Backup as BackupConfig
 from .context import Description
 from .model.names import BACKUPS
 from .model.services import DATABASE, AccessMode
-from .model.workload import Image, Mount, Probe, Resources, Timed, Volume, Workload, Zone
+from .model.workload import Image, Mount, Probe, Resources, ScheduledCommand, Volume, Workload, Zone
 from .observability.alerts import BACKUP, BACKUP_PORT
 from .options import after
 from .platforms import Deployer
@@ -42,7 +42,7 @@ class BackupPlan:
 
     workload: Workload
     """Long-running process that takes and verifies backups, and serves metrics about the backups."""
-    times: tuple[Timed, ...]
+    commands: tuple[ScheduledCommand, ...]
     """Scheduled commands of the workload: `backup`, `full`, `verify` and `prune`. Schedules are cron expressions in UTC."""
 
     def with_database(self, variables: Mapping[str, str]) -> "BackupPlan":
@@ -69,10 +69,11 @@ def described(description: Description) -> BackupPlan | None:
     if not config or not description.app.database:
         return None
     due = {"backup": config.schedule, "full": config.full, "verify": config.verify, "prune": "17 6 * * *"}
-    times = tuple(
-        Timed(name=name, at=at, command=(NAME, name), timeout=RUN_TIMEOUT + 60, path=PATH) for name, at in due.items()
+    commands = tuple(
+        ScheduledCommand(name=name, schedule=schedule, command=(NAME, name), timeout=RUN_TIMEOUT + 60, path=PATH)
+        for name, schedule in due.items()
     )
-    return BackupPlan(workload=_workload(config, due, description), times=times)
+    return BackupPlan(workload=_workload(config, due, description), commands=commands)
 
 
 def _workload(config: BackupConfig, due: dict[str, str], description: Description) -> Workload:
@@ -211,7 +212,7 @@ class Backup(ComponentResource):
 
     def __init__(self, name: str, args: BackupArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("tiers:backup:Backup", name, None, after(opts, args.after))
-        workload, times = args.plan.workload, args.plan.times
+        workload, commands = args.plan.workload, args.plan.commands
         provisioned = args.platform.provision(self, [workload], None)
-        self.ready = args.platform.deploy_scheduled(self, workload, times, provisioned)
-        self.register_outputs({timed.name: timed.at for timed in times})
+        self.ready = args.platform.deploy_scheduled(self, workload, commands, provisioned)
+        self.register_outputs({command.name: command.schedule for command in commands})

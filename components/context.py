@@ -95,7 +95,7 @@ class Context:
 
     Example:
         context = Context.load()  # from Pulumi.yaml and Pulumi.<stack>.yaml
-        context = Context.of(app={"name": "notes", ...}, environment={"platform": "docker"})  # from the program itself
+        context = Context.from_values(app={"name": "notes", ...}, environment={"platform": "docker"})  # from the program itself
     """
 
     description: Description
@@ -133,7 +133,7 @@ class Context:
         return cls._from_settings(recorded.load(Path(root), stack, os.environ, export.answer), export.answer)
 
     @classmethod
-    def of(
+    def from_values(
         cls,
         *,
         app: Mapping[str, object],

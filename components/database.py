@@ -49,7 +49,7 @@ def _replicated(settings: DatabaseConfig, description: Description) -> DatabaseC
         start_within=settings.start_within,
         apart=environment.cluster.apart,
         archive=archive.described(description),
-        beside=_former_instance(settings, description) if size.single else None,
+        single_instance=_former_instance(settings, description) if size.single else None,
     )
 
 

@@ -260,7 +260,11 @@ def replay(
         return ComponentResource(entry.type, entry.name, None, child_options(parent))
     arguments: dict[str, Any] = {"ignore_changes": ["*"]}
     if desired:
-        arguments = {"hooks": desired.hooks, "custom_timeouts": desired.timeouts, "ignore_changes": desired.theirs}
+        arguments = {
+            "hooks": desired.hooks,
+            "custom_timeouts": desired.timeouts,
+            "ignore_changes": desired.ignore_changes,
+        }
         arguments |= {"delete_before_replace": True}  # Names are fixed: old and new object can't exist together.
         arguments |= {"additional_secret_outputs": desired.secret_outputs} if desired.secret_outputs else {}
     opts = child_options(parent, depends_on=after, provider=platform.provider_for(parent), **arguments)

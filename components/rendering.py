@@ -53,7 +53,7 @@ def single_instances(data: Data) -> tuple[Workload, ...]:
 
     An external service has no workload. A database cluster has one only during migration: the single instance that it replaces.
     """
-    single = data.beside if isinstance(data, DatabaseCluster) else data
+    single = data.single_instance if isinstance(data, DatabaseCluster) else data
     return (single,) if isinstance(single, Workload) else ()
 
 

@@ -77,7 +77,7 @@ def plan_rollout(context: Context, application: Application) -> Rollout:
         RunError: the last update was interrupted, or the platform does not answer.
 
     Example:
-        rollout = plan_rollout(context, Application.of(context))
+        rollout = plan_rollout(context, Application.from_context(context))
         pulumi.export("release", str(rollout.plan.release))
     """
     app, environment, stack = context.app, context.environment, context.stack

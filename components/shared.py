@@ -18,10 +18,10 @@ RENDERERS: dict[str, Callable[[Any, Description], Data]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shared:
+class SharedServices:
     """Data services of the environment, and their backups."""
 
-    tiers: Mapping[str, Data]
+    data: Mapping[str, Data]
     """Data services by name."""
     backups: backup.BackupPlan | None
     """Backups of the database, or None if the environment configures none."""
@@ -30,13 +30,13 @@ class Shared:
     def stateful(self) -> list[Workload | DatabaseCluster]:
         """Shared workloads that may have data volumes. The guard (components/safety) refuses an update that would delete a volume."""
         stateful: list[Workload | DatabaseCluster] = [
-            single for data in self.tiers.values() for single in single_instances(data)
+            single for data in self.data.values() for single in single_instances(data)
         ]
-        stateful += [data for data in self.tiers.values() if isinstance(data, DatabaseCluster)]
+        stateful += [data for data in self.data.values() if isinstance(data, DatabaseCluster)]
         return [*stateful, self.backups.holder] if self.backups else stateful
 
 
-def described(description: Description) -> Shared:
+def described(description: Description) -> SharedServices:
     """Return the configured data services and backups."""
-    tiers = {name: RENDERERS[name](settings, description) for name, settings in description.app.data.items()}
-    return Shared(tiers=tiers, backups=backup.described(description))
+    data = {name: RENDERERS[name](settings, description) for name, settings in description.app.data.items()}
+    return SharedServices(data=data, backups=backup.described(description))

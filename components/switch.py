@@ -138,7 +138,7 @@ class Switch(ComponentResource):
         observed, plan = rollout.observed, rollout.plan
         assert plan.previous
         target = SlotTarget(slot=plan.previous, release=observed.slots[plan.previous].release)
-        return rollout.platform.restore_switch(self, target, observed.switches, after, beside=plan.moves)
+        return rollout.platform.restore_switch(self, target, observed.switches, after, before_switch=plan.moves)
 
 
 def _inputs(

@@ -62,7 +62,7 @@ def report() -> None:
 atexit.register(report)
 pulumi.runtime.register_resource_transform(count)
 SEALED = pulumi.Output.secret({"password": "never deployed"})
-CONTEXT = replace(Context.of(app=APP, environment=ENVIRONMENT, checkpoint=Checkpoint()), sealed=SEALED)
+CONTEXT = replace(Context.from_values(app=APP, environment=ENVIRONMENT, checkpoint=Checkpoint()), sealed=SEALED)
 PLATFORM = platforms.connect(CONTEXT, Checkpoint(), None)
 TARGET = platforms.SlotTarget(slot=Slot.BLUE, release=Release(version="1.0.0", digest="0" * 12))
 for index in range(int(os.environ["SERVICES"])):

@@ -190,10 +190,10 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timed(Task):
+class ScheduledCommand(Task):
     """A command that runs on a schedule. After a failure the command runs again at the next time of the schedule."""
 
-    at: str
+    schedule: str
     """Schedule as a cron expression, in UTC."""
 
 
@@ -322,7 +322,7 @@ class ExternalService:
 class Archive:
     """Continuous archive of a database cluster, for point-in-time recovery: WAL files and scheduled base backups."""
 
-    vault: Workload
+    proxy: Workload
     """Archive proxy: an S3 server that encrypts objects and stores them in the bucket."""
     access: Secret
     """Id of the access key. The database uses the key for the archive proxy, and the proxy uses the same key for
@@ -379,7 +379,7 @@ class DatabaseCluster:
     """Placement of the instances. `zones`: no two in the same zone. `hosts`: no two on the same host. `anywhere`: no rule."""
     archive: Archive | None = None
     """Continuous archive of the cluster; None without backups to a bucket."""
-    beside: Workload | None = None
+    single_instance: Workload | None = None
     """Single instance that the cluster replaces, which stays deployed during migration; None otherwise."""
 
 

@@ -14,7 +14,7 @@ from pulumi import CustomTimeouts, Input, Output, ProviderResource, Resource, Re
 
 from ..config import App, Environment
 from ..context import Context
-from ..model.workload import DatabaseCluster, ExternalService, Route, Scale, Task, Timed, Workload
+from ..model.workload import DatabaseCluster, ExternalService, Route, Scale, ScheduledCommand, Task, Workload
 from ..observability.alerts import MonitoringScope
 from ..release.checkpoint import Checkpoint, Entry
 from ..release.live import Routing
@@ -112,7 +112,7 @@ class DesiredState:
     """Pulumi hooks of the resource, such as a hook that explains an error; None for no hooks."""
     timeouts: CustomTimeouts | None = None
     """Time limits of the provider; None for the provider's defaults."""
-    theirs: list[str] | None = None
+    ignore_changes: list[str] | None = None
     """Paths of inputs that a controller in the cluster, such as an autoscaler, sets. Pulumi ignores changes of these inputs."""
     reads: tuple[str, ...] = ()
     """Names of the outputs that `passed` reads."""
@@ -179,7 +179,11 @@ class Deployer(Protocol):
         ...
 
     def deploy_scheduled(
-        self, parent: Resource, workload: Workload, times: Sequence[Timed], provisioned: Mapping[str, Resource]
+        self,
+        parent: Resource,
+        workload: Workload,
+        commands: Sequence[ScheduledCommand],
+        provisioned: Mapping[str, Resource],
     ) -> Sequence[Resource]:
         """Deploy a workload that both slots share, and run its commands on their schedules.
 
@@ -188,7 +192,7 @@ class Deployer(Protocol):
         """
         ...
 
-    def allow_external_access(self, parent: Resource, elsewhere: ExternalService) -> Sequence[Resource]:
+    def allow_external_access(self, parent: Resource, external: ExternalService) -> Sequence[Resource]:
         """Allow tiers to connect to an external data service that they need."""
         ...
 
@@ -278,13 +282,13 @@ class Deployer(Protocol):
         ...
 
     def restore_switch(
-        self, parent: Resource, target: SlotTarget, count: int, after: Dependencies, *, beside: bool
+        self, parent: Resource, target: SlotTarget, count: int, after: Dependencies, *, before_switch: bool
     ) -> Output[Resource]:
         """Recreate the missing resource of the last switch. The slot is already live, so traffic does not move.
 
         Args:
             count: sequence number of the last switch in the stack.
-            beside: True if this update later moves traffic with a new switch.
+            before_switch: True if this update later moves traffic with a new switch.
         """
         ...
 

@@ -5,7 +5,7 @@ import pulumi_docker as docker
 import tiers
 
 config = pulumi.Config()
-context = tiers.Context.of(
+context = tiers.Context.from_values(
     app={
         "name": "visits",
         "version": config.get("version") or "1.0.0",
@@ -25,7 +25,7 @@ context = tiers.Context.of(
     },
     secrets={"cache-password": config.require("cache-password")},
 )
-application = tiers.Application.of(context)
+application = tiers.Application.from_context(context)
 rollout = tiers.plan_rollout(context, application)
 platform = rollout.platform
 

@@ -55,7 +55,7 @@ def test_metrics_label_of_a_location_is_the_label_that_the_deployer_writes(stack
 
     def body() -> None:
         context = Context.load()
-        labels.append(plan_rollout(context, Application.of(context)).platform.namespace)
+        labels.append(plan_rollout(context, Application.from_context(context)).platform.namespace)
 
     deploy(stack=stack, body=body)
     assert labels == [location.metrics_namespace]
@@ -74,7 +74,7 @@ def test_refused_rollback_registers_no_resource(stack: str, monkeypatch: pytest.
 def test_plan_rollout_registers_only_the_foundation_component_and_its_children(stack: str) -> None:
     def body() -> None:
         context = Context.load()
-        plan_rollout(context, Application.of(context))
+        plan_rollout(context, Application.from_context(context))
 
     deployed = deploy(stack=stack, body=body)
     [foundation] = [entry for entry in deployed if entry.name == "ground"]
@@ -85,7 +85,7 @@ def test_plan_rollout_registers_only_the_foundation_component_and_its_children(s
 def test_child_resources_use_the_provider_of_the_parent_component(stack: str) -> None:
     def body() -> None:
         context = Context.load()
-        platform = plan_rollout(context, Application.of(context)).platform
+        platform = plan_rollout(context, Application.from_context(context)).platform
         own_provider = ProviderResource(context.environment.platform, "own_provider", {}, ResourceOptions())
         options = ResourceOptions(providers=[own_provider])
         parent = pulumi.ComponentResource("own:index:Shop", "shop", None, options)

@@ -96,7 +96,7 @@ def run(stack: str, body: Callable[[], object]) -> Deployment:
 def deploy_board(opts: Callable[[pulumi.Resource], ResourceOptions]) -> None:
     """Deploy the application `board` inside a component that a user wrote, with other resource names than __main__.py."""
     context = Context.load()
-    application = components.Application.of(context)
+    application = components.Application.from_context(context)
     rollout = plan_rollout(context, application)
     parent = ComponentResource("own:index:Shop", "shop")
     platform = rollout.platform
@@ -151,7 +151,7 @@ def test_switch_records_author_and_encrypted_secrets_of_the_context_instead_of_g
 
     def body() -> None:
         context = Context.load()
-        application = components.Application.of(context)
+        application = components.Application.from_context(context)
         description = dataclasses.replace(context.description, stack="other", root=tmp_path)
         context = dataclasses.replace(context, description=description, project="shop", variables={"TIERS_WHO": "Ada"})
         rollout = plan_rollout(context, application)
@@ -168,7 +168,7 @@ def test_cache_component_has_the_outputs_host_port_and_url() -> None:
 
     def body() -> None:
         context = Context.load()
-        application = components.Application.of(context)
+        application = components.Application.from_context(context)
         platform = plan_rollout(context, application).platform
         cache = components.Cache("cache", components.CacheArgs(platform=platform, data=application.data["cache"]))
         Output.all(cache.host, cache.port, cache.url).apply(
@@ -183,5 +183,7 @@ def test_context_of_plain_values_is_refused_with_the_path_of_an_invalid_value() 
     with pytest.raises(components.ConfigError, match=r"^app\.api\.port: "):
         run(
             "dev",
-            lambda: Context.of(app=project() | {"api": {"image": "a:1", "port": "80"}}, environment=environment()),
+            lambda: Context.from_values(
+                app=project() | {"api": {"image": "a:1", "port": "80"}}, environment=environment()
+            ),
         )

@@ -18,7 +18,7 @@ from pulumi import Output, Resource
 
 from ...context import Context
 from ...model import names, services
-from ...model.workload import SCRIPTS, DatabaseCluster, ExternalService, Scale, Task, Timed, Workload
+from ...model.workload import SCRIPTS, DatabaseCluster, ExternalService, Scale, ScheduledCommand, Task, Workload
 from ...release.checkpoint import Entry
 from ...release.planner import Slot
 from ...state.docker import VOLUME
@@ -67,12 +67,16 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
         return [self._container(parent, workload, replica, provisioned, after)]
 
     def deploy_scheduled(
-        self, parent: Resource, workload: Workload, times: Sequence[Timed], provisioned: Mapping[str, Resource]
+        self,
+        parent: Resource,
+        workload: Workload,
+        commands: Sequence[ScheduledCommand],
+        provisioned: Mapping[str, Resource],
     ) -> Sequence[Resource]:
-        command = (*workload.command, *(f"{timed.name}={timed.at}" for timed in times))
+        command = (*workload.command, *(f"{command.name}={command.schedule}" for command in commands))
         return self.deploy_stateful(parent, replace(workload, command=command), provisioned)
 
-    def allow_external_access(self, parent: Resource, elsewhere: ExternalService) -> Sequence[Resource]:
+    def allow_external_access(self, parent: Resource, external: ExternalService) -> Sequence[Resource]:
         # No resource is needed: tiers with an external service are on the network with access to the outside.
         return []
 

@@ -169,7 +169,7 @@ class GatewayOperations(Registrar):
         return self._one_shot(parent, name, args, f"the switch to {target.slot}", after, hooks=hooks)
 
     def restore_switch(
-        self, parent: Resource, target: SlotTarget, count: int, after: Dependencies, *, beside: bool
+        self, parent: Resource, target: SlotTarget, count: int, after: Dependencies, *, before_switch: bool
     ) -> Output[Resource]:
         name = f"switch-{count}"
         labels = self._labels("switch", name, switch=str(count)) | {LABEL_SLOT: target.slot}

@@ -49,7 +49,7 @@ def store(scope: Scope, name: str, archive: Archive, access: Mapping[str, str], 
     manifest["spec"] = {
         "configuration": {
             "destinationPath": "s3://wal/",
-            "endpointURL": f"http://{archive.vault.tier}:{archive.vault.port}",
+            "endpointURL": f"http://{archive.proxy.tier}:{archive.proxy.port}",
             "s3Credentials": {"accessKeyId": dict(access), "secretAccessKey": dict(secret)},
             "data": {
                 "compression": "gzip",

@@ -118,7 +118,7 @@ def cluster(scope: Scope, database: DatabaseCluster, protected_by: str) -> Manif
         spec["imagePullSecrets"] = [{"name": name} for name in scope.pull_secrets]
     if database.archive:
         spec["inheritedMetadata"] = {
-            "labels": labels | {names.LABEL_NEEDS.format(name=database.archive.vault.tier): "yes"}
+            "labels": labels | {names.LABEL_NEEDS.format(name=database.archive.proxy.tier): "yes"}
         }
         spec["plugins"] = [barman.used(database.name)]
     return manifest | {"spec": spec}

@@ -41,7 +41,7 @@ class DatabaseOperations(StatefulOperations):
 
     def _archive(self, parent: Resource, name: str, archive: Archive) -> list[Resource]:
         """Deploy the archive proxy and the ObjectStore of a database cluster. The cluster needs both to archive its first WAL file."""
-        proxy = archive.vault
+        proxy = archive.proxy
         resources = self.deploy_stateful(parent, proxy, self.provision(parent, [proxy], None))
         access, secret = self._key(proxy, archive.access), self._key(proxy, archive.secret)
         return [*resources, self.object(parent, barman.store(self.scope, name, archive, access, secret))]

@@ -49,8 +49,8 @@ class KubernetesDeployer(DatabaseOperations, TaskOperations, GatewayOperations, 
             str(tier): f"{follow} {several.format(tier) if ha else f'statefulset/{tier}'}" for tier, ha in data.items()
         }
 
-    def allow_external_access(self, parent: Resource, elsewhere: ExternalService) -> Sequence[Resource]:
-        manifest = policies.elsewhere_policy(self.scope, elsewhere)
+    def allow_external_access(self, parent: Resource, external: ExternalService) -> Sequence[Resource]:
+        manifest = policies.elsewhere_policy(self.scope, external)
         return [self.object(parent, manifest)]
 
     def deploy_service(
@@ -103,7 +103,7 @@ class KubernetesDeployer(DatabaseOperations, TaskOperations, GatewayOperations, 
             ignored = ["spec.replicas"]
         hooks = errors.explain(f"environment.tiers.{entry.tier}", inputs, self.cluster.context, touched=self.impact)
         return DesiredState(
-            inputs=inputs, hooks=hooks, timeouts=limit(spec.get("progressDeadlineSeconds", 60)), theirs=ignored
+            inputs=inputs, hooks=hooks, timeouts=limit(spec.get("progressDeadlineSeconds", 60)), ignore_changes=ignored
         )
 
 

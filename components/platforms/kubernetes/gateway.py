@@ -69,13 +69,13 @@ class GatewayOperations(Registrar):
         return http_route(self.scope, self.app.name, labels, live)
 
     def restore_switch(
-        self, parent: Resource, target: SlotTarget, count: int, after: Dependencies, *, beside: bool
+        self, parent: Resource, target: SlotTarget, count: int, after: Dependencies, *, before_switch: bool
     ) -> Output[Resource]:
         manifest = self._live_route(target, None, count)
         manifest["metadata"]["annotations"] = dict(TAKEN_OVER)
-        # An update can't register two states of one resource. With `beside`, a second resource therefore manages the same object. The
-        # object stays when Pulumi deletes the second resource.
-        options = {"name": f"{self.app.name}-again", "retain_on_delete": True} if beside else {}
+        # An update can't register two states of one resource. Before a switch, a second resource therefore manages the same object.
+        # The object stays when Pulumi deletes the second resource.
+        options = {"name": f"{self.app.name}-again", "retain_on_delete": True} if before_switch else {}
         hooks = errors.explain(f"the switch to {target.slot}", manifest, self.cluster.context, touched=self.impact)
         return once_created(self.object(parent, manifest, after, hooks=hooks, **options))
 

@@ -12,7 +12,7 @@ from pulumi import Input
 from ...config import Limits, Quota, SecretReference
 from ...model import names
 from ...model.names import LABEL_MEMBER
-from ...model.workload import Scale, Secret, Timed, Volume, Workload
+from ...model.workload import Scale, ScheduledCommand, Secret, Volume, Workload
 from ..base import SlotTarget
 from .objects import Manifest, Scope, brought_name, needs, object_name, scripts_name, secret_name, selector
 from .pod_spec import spread
@@ -177,12 +177,12 @@ def job(
     return manifest
 
 
-def cron_job(scope: Scope, workload: Workload, timed: Timed, spec: Manifest) -> Manifest:
+def cron_job(scope: Scope, workload: Workload, command: ScheduledCommand, spec: Manifest) -> Manifest:
     """Return a CronJob that runs one Job at a time. A run that is over an hour late is skipped."""
-    name = f"{workload.tier}-{timed.name}"
+    name = f"{workload.tier}-{command.name}"
     labels = scope.labels(name, "task", tier=workload.tier)
     manifest = scope.object("batch/v1", "CronJob", name, labels)
-    bounded = spec | {"activeDeadlineSeconds": round(timed.timeout), "restartPolicy": "Never"}
+    bounded = spec | {"activeDeadlineSeconds": round(command.timeout), "restartPolicy": "Never"}
     if any(not volume.read_only for volume in workload.volumes):
         # Run on the node of the workload's pod, because only one node can mount the workload's volume.
         same_node = {
@@ -192,7 +192,7 @@ def cron_job(scope: Scope, workload: Workload, timed: Timed, spec: Manifest) -> 
         bounded["affinity"] = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [same_node]}}
     pods = {"metadata": {"labels": labels | needs(workload, None)}, "spec": bounded}
     manifest["spec"] = {
-        "schedule": timed.at,
+        "schedule": command.schedule,
         "timeZone": "Etc/UTC",
         "concurrencyPolicy": "Forbid",
         "startingDeadlineSeconds": 3600,

@@ -168,7 +168,7 @@ def _scratch(
 ) -> Manifest:
     labels = scope.labels(scratch.name, "recovery")
     manifest = scope.object(cnpg.API, "Cluster", scratch.name, labels)
-    vault_label = {f"tiers.needs/{source.archive.vault.tier}": "yes"} if source.archive else {}
+    vault_label = {f"tiers.needs/{source.archive.proxy.tier}": "yes"} if source.archive else {}
     # Write the moment in UTC: PostgreSQL does not accept the one-letter names of other time zones.
     recovery = barman.recovery(spec, source.name, f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}+00")
     return manifest | {"spec": recovery | {"inheritedMetadata": {"labels": labels | vault_label}}}

@@ -7,7 +7,7 @@ from typing import TypeVar
 import pulumi
 from pulumi import Resource
 
-from ...model.workload import Replicated, Timed, Workload
+from ...model.workload import Replicated, ScheduledCommand, Workload
 from ..base import SHARED, Dependencies, SlotTarget
 from . import manifests, policies, replicated
 from .objects import Manifest
@@ -126,11 +126,15 @@ class StatefulOperations(SecretOperations):
         return annotations == manifests.secret_versions(member.workload)
 
     def deploy_scheduled(
-        self, parent: Resource, workload: Workload, times: Sequence[Timed], provisioned: Mapping[str, Resource]
+        self,
+        parent: Resource,
+        workload: Workload,
+        commands: Sequence[ScheduledCommand],
+        provisioned: Mapping[str, Resource],
     ) -> Sequence[Resource]:
         resources = self.deploy_stateful(parent, workload, provisioned)
-        for timed in times:
-            manifest = manifests.cron_job(self.scope, workload, timed, self._pod(workload, None, timed))
+        for command in commands:
+            manifest = manifests.cron_job(self.scope, workload, command, self._pod(workload, None, command))
             self.object(parent, manifest, [*resources, *provisioned.values()])
         return resources
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import pulumi
+from pulumi import ResourceOptions
 
 from . import availability, platforms
 from .application import Application
@@ -55,7 +56,7 @@ class Rollout:
         return backups.with_database(database_env(self.context.checkpoint, plan.live))
 
 
-def plan_rollout(context: Context, application: Application) -> Rollout:
+def plan_rollout(context: Context, application: Application, opts: ResourceOptions | None = None) -> Rollout:
     """Plan an update, refuse the update if it is unsafe, and connect to the platform. No existing resource is changed.
 
     The last step registers the foundation of the platform: provider, networks and volumes.
@@ -67,6 +68,8 @@ def plan_rollout(context: Context, application: Application) -> Rollout:
     Args:
         context: configuration, secrets and checkpoint of the stack.
         application: the application to deploy.
+        opts: options of the foundation's component, such as `parent`; None for a component without a parent. If they have
+            a provider of the platform, the foundation creates no provider.
 
     Returns:
         The planned update, for `deploy_slots` and `Switch`.
@@ -99,5 +102,5 @@ def plan_rollout(context: Context, application: Application) -> Rollout:
     stateful = application.stateful
     stores = platforms.data_resources(context, stateful)
     guard.refuse(checkpoint, app, environment, stores, stateful, guard.forced(context.variables))
-    platform = platforms.connect(context, observed.live)
+    platform = platforms.connect(context, observed.live, opts)
     return Rollout(context=context, application=application, platform=platform, observed=observed, plan=plan)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from pulumi import Output, Resource
+from pulumi import Output, Resource, ResourceOptions
 
 from .kept import KeptSlot, KeptSlotArgs
 from .platforms import Deployer
@@ -11,7 +11,10 @@ from .slot import Slot, SlotArgs
 
 
 def deploy_slots(
-    rollout: Rollout, data: Mapping[str, Sequence[Resource]], gateway: Resource
+    rollout: Rollout,
+    data: Mapping[str, Sequence[Resource]],
+    gateway: Resource,
+    opts: ResourceOptions | None = None,
 ) -> dict[str, Output[Resource]]:
     """Deploy the slot that gets a release, and register the slots that stay unchanged.
 
@@ -22,6 +25,8 @@ def deploy_slots(
         data: resources of each data service by its name (`DataService.ready`). Migrations start after these
             resources.
         gateway: the running gateway (`Gateway.running`). Smoke tests send their requests through the gateway.
+        opts: options of the slots' components, such as `parent`; None for components without a parent. Aliases apply to both
+            slots, so use aliases without a name, such as `Alias(parent=ROOT_STACK_RESOURCE)`.
 
     Returns:
         All gates of the release by name, for `SwitchArgs.gates`.
@@ -33,10 +38,10 @@ def deploy_slots(
     plan, gates = rollout.plan, dict[str, Output[Resource]]()
     if plan.render:
         args = SlotArgs(rollout=rollout, data=data, gateway=gateway)
-        gates |= Slot(plan.render, args).gates
+        gates |= Slot(plan.render, args, opts).gates
     after = foundation(rollout.platform, data, gateway)
     for slot in plan.keep:
-        gates |= KeptSlot(slot, KeptSlotArgs(rollout=rollout, slot=slot, after=after)).gates
+        gates |= KeptSlot(slot, KeptSlotArgs(rollout=rollout, slot=slot, after=after), opts).gates
     return gates
 
 

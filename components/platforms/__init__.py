@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol, cast
 
+from pulumi import ResourceOptions
+
 from ..config import App, ConfigError, Environment
 from ..context import Context
 from ..model.names import LABEL_APP
@@ -42,7 +44,7 @@ _PACKAGES = {"docker": ".docker", "kubernetes": ".kubernetes"}
 class _Deploying(Protocol):
     """Functions of the module `deploy`, which each platform has."""
 
-    def connect(self, context: Context, live: Slot | None) -> Deployer:
+    def connect(self, context: Context, live: Slot | None, opts: ResourceOptions | None) -> Deployer:
         """Register the foundation of the environment, and return its deployer."""
         ...
 
@@ -67,14 +69,15 @@ def _module(platform: str, name: str) -> Any:
     return import_module(f"{_PACKAGES[platform]}.{name}", __name__)
 
 
-def connect(context: Context, live: Slot | None) -> Deployer:
+def connect(context: Context, live: Slot | None, opts: ResourceOptions | None = None) -> Deployer:
     """Register the foundation of the environment (provider, networks, volumes), and return the platform's deployer.
 
     Args:
         context: configuration, secrets and checkpoint of the stack.
         live: the live slot; None if no slot is live. Error messages report the state of this slot.
+        opts: options of the foundation's component.
     """
-    return _deploying(context).connect(context, live)
+    return _deploying(context).connect(context, live, opts)
 
 
 def data_resources(context: Context, workloads: Sequence[Workload | DatabaseCluster]) -> DataResources:

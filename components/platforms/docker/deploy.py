@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import pulumi_docker as docker
-from pulumi import Output, Resource
+from pulumi import Output, Resource, ResourceOptions
 
 from ...context import Context
 from ...model import names, services
@@ -149,12 +149,12 @@ def data_resources(
     return {name: (VOLUME, {"name": f"{prefix}-{name}"}) for name in names}
 
 
-def connect(context: Context, live: Slot | None) -> Deployer:
+def connect(context: Context, live: Slot | None, opts: ResourceOptions | None) -> Deployer:
     """Register the foundation on the environment's engine, and return the deployer."""
     location = keys.described(context.app, context.environment, context.stack)
     return DockerDeployer(
         context=context,
         live=live,
         inspector=inspector(location),
-        foundation=Foundation(context, location),
+        foundation=Foundation(context, location, opts),
     )

@@ -1,7 +1,7 @@
 """Foundation of a stack on an engine: the resources that every container depends on."""
 
 import pulumi_docker as docker
-from pulumi import ComponentResource, ProviderResource, Resource
+from pulumi import ComponentResource, ProviderResource, Resource, ResourceOptions
 
 from ...context import Context
 from ...model.workload import Image, Zone
@@ -16,11 +16,11 @@ from .keys import stack_labels
 class Foundation(ComponentResource):
     """Resources that every container of a stack depends on: provider, toolbox image, networks, and volumes of services."""
 
-    def __init__(self, context: Context, location: Location) -> None:
-        super().__init__(FOUNDATION, "ground")
+    def __init__(self, context: Context, location: Location, opts: ResourceOptions | None = None) -> None:
+        super().__init__(FOUNDATION, "ground", None, opts)
         environment = context.environment
         host = environment.docker.host
-        self.provider = docker.Provider("engine", host=host, opts=child_options(self))
+        self.provider = self.get_provider(VOLUME) or docker.Provider("engine", host=host, opts=child_options(self))
         toolbox = Image(reference=environment.toolbox, path="environment.toolbox")
         self.toolbox = remote_image(self, toolbox, self.provider)
         volumes = {name for service in context.app.slot_services.values() for name in service.volumes}

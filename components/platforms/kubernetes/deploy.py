@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pulumi import Resource
+from pulumi import Resource, ResourceOptions
 
 from ...context import Context
 from ...model import services
@@ -126,7 +126,7 @@ def data_resources(
     return resources
 
 
-def connect(context: Context, live: Slot | None) -> Deployer:
+def connect(context: Context, live: Slot | None, opts: ResourceOptions | None) -> Deployer:
     """Register the foundation in the environment's cluster, and return the deployer."""
     reader, scope = inspector(keys.described(context.app, context.environment, context.stack)), _scope(context)
     touched = partial(impact.describe_live, live, context.environment.url, context.checkpoint, reader)
@@ -135,7 +135,7 @@ def connect(context: Context, live: Slot | None) -> Deployer:
         live=live,
         scope=scope,
         inspector=reader,
-        foundation=Foundation(context, scope, touched),
+        foundation=Foundation(context, scope, touched, opts),
     )
 
 

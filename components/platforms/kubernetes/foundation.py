@@ -4,7 +4,7 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
-from pulumi import ComponentResource, CustomResource, ProviderResource, Resource
+from pulumi import ComponentResource, CustomResource, ProviderResource, Resource, ResourceOptions
 
 from ...context import Context
 from ...options import child_options, data_options
@@ -19,15 +19,13 @@ from .objects import Manifest, Scope
 class Foundation(ComponentResource):
     """Resources that every object of a stack depends on: provider, namespace with limits, base policies, and volumes of services."""
 
-    def __init__(self, context: Context, scope: Scope, touched: Callable[[], str]) -> None:
-        super().__init__(FOUNDATION, "ground")
+    def __init__(
+        self, context: Context, scope: Scope, touched: Callable[[], str], opts: ResourceOptions | None = None
+    ) -> None:
+        super().__init__(FOUNDATION, "ground", None, opts)
         environment = context.environment
         settings, protected = environment.cluster.namespace, environment.protect_data
-        version = metadata.version("pulumi-kubernetes")
-        # Don't use the SDK's provider class, which reads KUBECONFIG as one file. The provider itself and kubectl read KUBECONFIG as a
-        # list of files.
-        inputs = {"context": environment.cluster.context}
-        self.provider = ProviderResource("kubernetes", "cluster", inputs, child_options(self, version=version))
+        self.provider = self.get_provider(CLAIM) or self._own_provider(environment.cluster.context)
         self.namespace: list[Resource] = []
         if settings.create:
             options = data_options(protected)
@@ -49,6 +47,15 @@ class Foundation(ComponentResource):
             options = data_options(protected)
             self.resources.append(register(self, manifest, self.provider, self.namespace, hooks=hooks, **options))
         self.register_outputs({"namespace": scope.namespace})
+
+    def _own_provider(self, context: str) -> ProviderResource:
+        """Register a provider of the cluster.
+
+        Don't use the SDK's provider class, which reads KUBECONFIG as one file. The provider itself and kubectl read KUBECONFIG as
+        a list of files.
+        """
+        opts = child_options(self, version=metadata.version("pulumi-kubernetes"))
+        return ProviderResource("kubernetes", "cluster", {"context": context}, opts)
 
 
 def declared(checkpoint: Checkpoint, type_: str, manifest: Manifest, *, holds_data: bool = True) -> Manifest:

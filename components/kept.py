@@ -47,8 +47,11 @@ class KeptSlot(ComponentResource):
         args: see `KeptSlotArgs`.
         opts: options of the component.
 
+    Raises:
+        ValueError: `rollout.plan.keep` does not list the slot.
+
     Example:
-        blue = KeptSlot("blue", KeptSlotArgs(rollout=rollout, slot=Slot.BLUE))
+        blue = KeptSlot("blue", KeptSlotArgs(rollout=rollout, slot=SlotName.BLUE))
     """
 
     gates: Mapping[str, Output[Resource]]
@@ -57,6 +60,10 @@ class KeptSlot(ComponentResource):
 
     def __init__(self, name: str, args: KeptSlotArgs, opts: ResourceOptions | None = None) -> None:
         rollout, slot = args.rollout, args.slot
+        if slot not in rollout.plan.keep:
+            raise ValueError(
+                f"args.slot: the plan does not keep {slot}; pass one of {list(map(str, rollout.plan.keep))}"
+            )
         platform, checkpoint = rollout.platform, rollout.context.checkpoint
         state = rollout.observed.slots[slot]
         slot_resources = _SlotResources.read(checkpoint, slot, platform)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from pulumi import ComponentResource, Output, Resource, ResourceOptions
 
 from . import config
+from .config import ConfigError
 from .context import Description
 from .model.services import CACHE, DATABASE, Service
 from .model.workload import Image, Probe, Resources, Secret, Workload, Zone
@@ -101,7 +102,7 @@ class MonitoringArgs:
     """Arguments of `Monitoring`."""
 
     platform: Deployer
-    """The platform to deploy to (`connect`)."""
+    """The platform to deploy to (`Rollout.platform`)."""
     description: Description
     """Configuration of the application and its environment (`Context.description`). `environment.monitoring` must be set."""
     data: Mapping[str, Sequence[Resource]]
@@ -122,17 +123,27 @@ class Monitoring(ComponentResource):
         args: see `MonitoringArgs`.
         opts: options of the component.
 
+    Raises:
+        ConfigError: `environment.monitoring` is not set.
+
     Example:
-        Monitoring("monitoring", MonitoringArgs(platform=platform, description=context.description, data=data, live=switch.live))
+        args = MonitoringArgs(platform=platform, description=context.description, data=data, live=switch.live)
+        monitoring = Monitoring("monitoring", args)
+        query = monitoring.scope.selector("up", job="api")  # for a rule or dashboard of the program itself
     """
 
+    scope: MonitoringScope
+    """Monitored environment. The methods return PromQL, for rules and dashboards of the program itself."""
+
     def __init__(self, name: str, args: MonitoringArgs, opts: ResourceOptions | None = None) -> None:
-        super().__init__("tiers:monitoring:Monitoring", name, None, opts)
         platform, description = args.platform, args.description
-        monitored = MonitoringScope(
+        if not description.environment.monitoring:
+            raise ConfigError("environment.monitoring: it is not set; set it, or leave out the component Monitoring")
+        super().__init__("tiers:monitoring:Monitoring", name, None, opts)
+        self.scope = MonitoringScope(
             app=description.app, environment=description.environment, namespace=platform.namespace
         )
         workloads = exporters(description)
-        platform.deploy_monitoring(self, monitored, workloads, {name: args.data.get(name, ()) for name in workloads})
-        platform.publish_release(self, monitored, args.live)
+        platform.deploy_monitoring(self, self.scope, workloads, {name: args.data.get(name, ()) for name in workloads})
+        platform.publish_release(self, self.scope, args.live)
         self.register_outputs({})

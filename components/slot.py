@@ -41,17 +41,26 @@ class Slot(ComponentResource):
         args: see `SlotArgs`.
         opts: options of the component.
 
+    Raises:
+        ValueError: `rollout.plan.render` is None, so the update deploys no release.
+
     Example:
         slot = Slot("green", SlotArgs(rollout=rollout, data={"database": database.ready}, gateway=gateway.running))
         switch = Switch("switch", SwitchArgs(rollout=rollout, gates=slot.gates))
+        pulumi.export("web", slot.services["web"].url)
     """
 
     gates: Mapping[str, Output[Resource]]
     """Gates by name: `TIER.TASK` for each task, `tiers` for all services, `smoke` for the smoke test. Pass all gates to `Switch`."""
+    services: Mapping[str, SlotService]
+    """Components of the services by name, in their start order. `services["web"].url` is the address of `web` in this slot."""
 
     def __init__(self, name: str, args: SlotArgs, opts: ResourceOptions | None = None) -> None:
         rollout, platform, routes = args.rollout, args.rollout.platform, args.rollout.application.routes
-        assert rollout.plan.render, "the plan gives a slot a release"
+        if not rollout.plan.render:
+            raise ValueError(
+                "args.rollout: the plan gives no slot a release; register the slots in `plan.keep` with KeptSlot"
+            )
         target = SlotTarget(slot=rollout.plan.render, release=rollout.plan.release)
         inputs = identity(target.slot, target.release, rollout.observed.switches + 1)
         super().__init__(SLOT, name, inputs, opts)
@@ -59,7 +68,8 @@ class Slot(ComponentResource):
         rerouted = platform.route_slot(self, routes, target, [args.gateway])
         provisioned = platform.provision(self, list(rollout.application.workloads.values()), target)
         tasks = self._run_tasks(args, target, provisioned)
-        running = self._start_services(args, target, provisioned, rerouted, tasks.before_services)
+        self.services = self._start_services(args, target, provisioned, rerouted, tasks.before_services)
+        running = [resource for service in self.services.values() for resource in service.ready]
         before_smoke = [args.gateway, *rerouted, *running, *tasks.gates.values()]
         smoke = platform.run_smoke_test(self, routes, target, before_smoke)
         started = Output.all(*(resource.urn for resource in running)).apply(lambda _: running[-1])
@@ -92,10 +102,10 @@ class Slot(ComponentResource):
         provisioned: Mapping[str, Resource],
         rerouted: Dependencies,
         steps: Dependencies,
-    ) -> list[Resource]:
-        """Start each service after the services that it needs. Return the resources that exist once all services are healthy."""
+    ) -> Mapping[str, SlotService]:
+        """Start each service after the services that it needs. Return the components of the services, in this order."""
         application = args.rollout.application
-        ready, running = dict(args.data), list[Resource]()
+        ready, services = dict(args.data), dict[str, SlotService]()
         workloads = application.workloads
         needs = {name: workload.needs for name, workload in workloads.items()}
         for name in args.rollout.context.app.catalogue.start_order(needs, workloads):
@@ -110,9 +120,9 @@ class Slot(ComponentResource):
                 provisioned=provisioned,
                 after=[*needed, *rerouted, *(steps if waits_for_tasks else ())],
             )
-            ready[name] = SlotService(f"{target.slot}-{name}", service_args, child_options(self)).ready
-            running += ready[name]
-        return running
+            services[name] = SlotService(f"{target.slot}-{name}", service_args, child_options(self))
+            ready[name] = services[name].ready
+        return services
 
 
 @dataclass(frozen=True, kw_only=True)

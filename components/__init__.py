@@ -28,6 +28,7 @@ from .model.workload import (
     Image,
     Mount,
     Probe,
+    Replicated,
     Resources,
     Route,
     Scale,
@@ -42,8 +43,18 @@ from .model.workload import (
 from .monitoring import Monitoring, MonitoringArgs
 from .observability.alerts import MonitoringScope
 from .outputs import export
-from .platforms import Deployer, DesiredState, SlotTarget
+from .platforms import (
+    Deployer,
+    DeploysClusters,
+    DesiredState,
+    Inspector,
+    Inventory,
+    Line,
+    Location,
+    SlotTarget,
+)
 from .release.checkpoint import Checkpoint, Entry
+from .release.live import Routing
 from .release.planner import Plan, Release, ReleaseAction, ReleaseError, SlotState, StackState, plan
 from .release.planner import Slot as SlotName
 from .rollout import Rollout, plan_rollout
@@ -76,6 +87,7 @@ __all__ = [
     "DatabaseArgs",
     "DatabaseCluster",
     "Deployer",
+    "DeploysClusters",
     "Description",
     "DesiredState",
     "Entry",
@@ -85,9 +97,13 @@ __all__ = [
     "Gateway",
     "GatewayArgs",
     "Image",
+    "Inspector",
+    "Inventory",
     "KeptSlot",
     "KeptSlotArgs",
     "Kind",
+    "Line",
+    "Location",
     "Monitoring",
     "MonitoringArgs",
     "MonitoringScope",
@@ -97,9 +113,11 @@ __all__ = [
     "Release",
     "ReleaseAction",
     "ReleaseError",
+    "Replicated",
     "Resources",
     "Rollout",
     "Route",
+    "Routing",
     "Scale",
     "ScheduledCommand",
     "Script",

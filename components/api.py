@@ -7,7 +7,7 @@ from .service import SlotService, SlotServiceArgs
 
 @dataclass(frozen=True, kw_only=True)
 class ApiArgs(SlotServiceArgs):
-    """Arguments of `Api`, the same as those of `SlotService`. `workload.tier` must be `api`."""
+    """Arguments of `Api`, the same as those of `SlotService`."""
 
 
 class Api(SlotService):
@@ -15,6 +15,11 @@ class Api(SlotService):
 
     The gateway routes requests for `app.api.paths` to the api of the live slot. Deploying the api of the idle slot moves no
     traffic.
+
+    Args:
+        name: resource name, which is part of the state.
+        args: see `ApiArgs`.
+        opts: options of the component.
 
     Example:
         api = Api("green-api", ApiArgs(platform=platform, workload=workload, target=target, scale=Scale(replicas=2)))

@@ -185,7 +185,7 @@ class BackupArgs:
     """Arguments of `Backup`."""
 
     platform: Deployer
-    """The platform to deploy to (`connect`)."""
+    """The platform to deploy to (`Rollout.platform`)."""
     plan: BackupPlan
     """The backup workload and its schedule (`Rollout.live_backups`)."""
     after: Output[Resource] | None = None

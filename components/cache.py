@@ -71,7 +71,7 @@ def _commands(password: Secret) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @dataclass(frozen=True, kw_only=True)
 class CacheArgs(DataServiceArgs):
-    """Arguments of `Cache`, the same as those of `DataService`. `data.tier` must be `cache`."""
+    """Arguments of `Cache`, the same as those of `DataService`."""
 
 
 class Cache(DataService):
@@ -79,6 +79,11 @@ class Cache(DataService):
 
     Deploying a release changes no resource of the cache. The type of `args.data` selects a single instance (`Workload`), three
     members with Sentinel (`Replicated`) or an external service (`ExternalService`).
+
+    Args:
+        name: resource name, which is part of the state.
+        args: see `CacheArgs`.
+        opts: options of the component. `protect` applies to every child; `environment.protect_data` protects the volumes only.
 
     Example:
         cache = Cache("cache", CacheArgs(platform=platform, data=application.data["cache"]))

@@ -95,7 +95,8 @@ class Context:
 
     Example:
         context = Context.load()  # from Pulumi.yaml and Pulumi.<stack>.yaml
-        context = Context.from_values(app={"name": "notes", ...}, environment={"platform": "docker"})  # from the program itself
+        app = {"name": "notes", "version": "1.0.0", "api": {"image": "notes:1.0.0", "port": 8000}}
+        context = Context.from_values(app=app, environment={"platform": "docker"})  # from the program itself
     """
 
     description: Description

@@ -148,7 +148,7 @@ def readiness_command(settings: DatabaseConfig) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseArgs(DataServiceArgs):
-    """Arguments of `Database`, the same as those of `DataService`. `data.tier` must be `database`."""
+    """Arguments of `Database`, the same as those of `DataService`."""
 
 
 class Database(DataService):
@@ -156,6 +156,14 @@ class Database(DataService):
 
     Deploying a release changes no resource of the database. The type of `args.data` selects a single instance (`Workload`), a
     cluster (`DatabaseCluster`) or an external service (`ExternalService`).
+
+    Args:
+        name: resource name, which is part of the state.
+        args: see `DatabaseArgs`.
+        opts: options of the component. `protect` applies to every child; `environment.protect_data` protects the volumes only.
+
+    Raises:
+        ConfigError: `args.data` is a database cluster, but the platform has none (Docker).
 
     Example:
         database = Database("database", DatabaseArgs(platform=platform, data=application.data["database"]))

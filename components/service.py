@@ -21,7 +21,7 @@ class DataServiceArgs:
     """Arguments of `DataService`."""
 
     platform: Deployer
-    """The platform to deploy to (`connect`)."""
+    """The platform to deploy to (`Rollout.platform`)."""
     data: Data
     """The service to deploy (`Application.data`): a single instance, replicated Redis, a database cluster or an external
     service."""
@@ -37,6 +37,9 @@ class DataService(ComponentResource):
         name: resource name, which is part of the state.
         args: see `DataServiceArgs`.
         opts: options of the component. `protect` applies to every child; `environment.protect_data` protects the volumes only.
+
+    Raises:
+        ConfigError: the service is a database cluster, but the platform has none (Docker).
 
     Example:
         cache = DataService("cache", DataServiceArgs(platform=platform, data=application.data["cache"]))
@@ -89,7 +92,7 @@ class SlotServiceArgs:
     """Arguments of `SlotService`."""
 
     platform: Deployer
-    """The platform to deploy to (`connect`)."""
+    """The platform to deploy to (`Rollout.platform`)."""
     workload: Workload
     """The process to run, with its image, environment, secrets and volumes (`Application.workloads`)."""
     target: SlotTarget

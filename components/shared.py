@@ -19,7 +19,12 @@ RENDERERS: dict[str, Callable[[Any, Description], Data]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class SharedServices:
-    """Data services of the environment, and their backups."""
+    """Data services of the environment, and their backups.
+
+    Example:
+        services = application.shared
+        has_backups = services.backups is not None
+    """
 
     data: Mapping[str, Data]
     """Data services by name."""

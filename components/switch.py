@@ -19,7 +19,7 @@ class GatewayArgs:
     """Arguments of `Gateway`."""
 
     platform: Deployer
-    """The platform to deploy to (`connect`)."""
+    """The platform to deploy to (`Rollout.platform`)."""
 
 
 class Gateway(ComponentResource):

@@ -7,7 +7,7 @@ from .service import SlotService, SlotServiceArgs
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerArgs(SlotServiceArgs):
-    """Arguments of `Worker`, the same as those of `SlotService`. `workload.tier` must be `worker`."""
+    """Arguments of `Worker`, the same as those of `SlotService`."""
 
 
 class Worker(SlotService):
@@ -15,6 +15,11 @@ class Worker(SlotService):
 
     Workers of both slots may take jobs from the same queue during a release. `environment.release.workers` says whether the
     workers of the standby slot keep running.
+
+    Args:
+        name: resource name, which is part of the state.
+        args: see `WorkerArgs`.
+        opts: options of the component.
 
     Example:
         worker = Worker("green-worker", WorkerArgs(platform=platform, workload=workload, target=target, scale=Scale(replicas=2)))

@@ -29,9 +29,6 @@ KINDS = {
 }
 """Heading → kind of the public names below this heading, in the order of the page."""
 
-INTERNAL = ("Inspector",)
-"""Internal types that occur in public signatures. Programs do not need them."""
-
 _TABLE = re.compile(rf"(?<=^{HEADING}\n).*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 

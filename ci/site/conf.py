@@ -37,8 +37,7 @@ python_maximum_signature_line_length = 100
 # Report an internal type in a public signature as an error. Ignore types of other packages, because the site has no page
 # for these types.
 nitpicky = True
-# The second pattern is `INTERNAL` of api.py.
-nitpick_ignore_regex = [(r"py:.*", r"(?!tiers\.).*"), (r"py:.*", r".*\bInspector")]
+nitpick_ignore_regex = [(r"py:.*", r"(?!tiers\.).*")]
 
 _CODE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$|(?<!`)`([^`]+)`(?!`)", re.MULTILINE | re.DOTALL)
 """A block of code between fences, or code in backticks."""

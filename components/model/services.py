@@ -29,7 +29,11 @@ class Kind(StrEnum):
 
 class AccessMode(StrEnum):
     """Access mode of a volume: the number of nodes that may mount the volume at the same time. The values are
-    the names in Kubernetes."""
+    the names in Kubernetes.
+
+    Example:
+        volume = Volume(name="search-data", path="/var/lib/search", access=AccessMode.ONE_NODE)
+    """
 
     ONE_NODE = "ReadWriteOnce"
     """Only one node may mount the volume."""
@@ -55,7 +59,8 @@ class Exporter:
 class Service:
     """Definition of one service: name, kind, ports, routing, and the services that it may connect to.
 
-    The records in `SERVICES` are the same in every application. The record of a further service comes from `further`.
+    The records in `SERVICES` are the same in every application. The record of a further service (`app.services`) is a copy of the
+    record of its tier, with another name.
 
     Example:
         SEARCH = Service(name="search", tier="search", kind=Kind.DATA, holds_data=True, port=7700)

@@ -20,7 +20,11 @@ SCRIPTS = "/docker-entrypoint-initdb.d"
 
 
 class Zone(StrEnum):
-    """Network zone. Two workloads can connect to each other only if they share a zone."""
+    """Network zone. Two workloads can connect to each other only if they share a zone.
+
+    Example:
+        zones = (Zone.EDGE, Zone.DATA)  # an api that uses the database
+    """
 
     EDGE = "edge"
     """Zone of the gateway, of the services that answer HTTP requests, and of the services that call them."""
@@ -143,7 +147,11 @@ class Volume:
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """A script that runs once, when a data service initialises its empty volume."""
+    """A script that runs once, when a data service initialises its empty volume.
+
+    Example:
+        script = Script(name="00-schema.sql", text="create table notes (id int primary key);")
+    """
 
     name: str
     """File name. Scripts run in the order of their names."""
@@ -153,7 +161,11 @@ class Script:
 
 @dataclass(frozen=True, kw_only=True)
 class Mount:
-    """A folder on the host of the Docker engine that a container mounts: source code for live reload, or the target of backups."""
+    """A folder on the host of the Docker engine that a container mounts: source code for live reload, or the target of backups.
+
+    Example:
+        mount = Mount(source="/srv/backups", path="/var/lib/backup", writable=True)
+    """
 
     source: str
     """Absolute path of the folder on the host."""
@@ -191,7 +203,11 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduledCommand(Task):
-    """A command that runs on a schedule. After a failure the command runs again at the next time of the schedule."""
+    """A command that runs on a schedule. After a failure the command runs again at the next time of the schedule.
+
+    Example:
+        command = ScheduledCommand(name="verify", schedule="0 4 * * 0", command=("backup", "verify"), timeout=3600)
+    """
 
     schedule: str
     """Schedule as a cron expression, in UTC."""
@@ -289,6 +305,9 @@ class Replicated(Workload):
 
     Each member mounts one of the `volumes`, and gets its own name in the environment variable MEMBER. Members connect to each
     other by name.
+
+    Example:
+        is_replicated = isinstance(application.data["cache"], Replicated)  # environment.tiers.cache.ha
     """
 
     names: tuple[str, ...]
@@ -320,7 +339,13 @@ class ExternalService:
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """Continuous archive of a database cluster, for point-in-time recovery: WAL files and scheduled base backups."""
+    """Continuous archive of a database cluster, for point-in-time recovery: WAL files and scheduled base backups.
+
+    Example:
+        database = application.data["database"]
+        archive = database.archive if isinstance(database, DatabaseCluster) else None
+        retention_days = archive.days if archive else 0
+    """
 
     proxy: Workload
     """Archive proxy: an S3 server that encrypts objects and stores them in the bucket."""

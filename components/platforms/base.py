@@ -45,24 +45,42 @@ class Line(NamedTuple):
     """Line of a container's log, with the timestamp of the platform.
 
     `slot` and `release` are empty for tiers that both slots share.
+
+    Example:
+        errors = [line.text for line in inspector.log_lines() if line.tier == "api" and "error" in line.text]
     """
 
     when: str
+    """Time of the line, as the platform formats it (RFC 3339, in UTC)."""
     tier: str
+    """Name of the tier."""
     slot: str
+    """Slot of the container."""
     release: str
+    """Release of the container, as `VERSION-DIGEST`."""
     text: str
+    """Text of the line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Location:
-    """Address of the platform of a stack: the host of a Docker engine, or the context and the namespace of a Kubernetes cluster."""
+    """Address of the platform of a stack: the host of a Docker engine, or the context and the namespace of a Kubernetes cluster.
+
+    Example:
+        location = rollout.platform.inspector.location
+        pulumi.export("platform", location.name)
+    """
 
     app: str
+    """Name of the application."""
     stack: str
+    """Name of the stack."""
     host: str = ""
+    """URL of the Docker engine; empty on Kubernetes."""
     context: str = ""
+    """Context of the cluster in the kubeconfig; empty on Docker."""
     namespace: str = ""
+    """Namespace in the cluster; empty on Docker."""
 
     @property
     def platform(self) -> str:
@@ -87,9 +105,14 @@ class Location:
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """Objects of a stack that exist on its platform. Each object has a key, such as `volume NAME` on Docker."""
+    """Objects of a stack that exist on its platform. Each object has a key, such as `volume NAME` on Docker.
+
+    Example:
+        stopped = inspector.inventory(["docker:index/container:Container"]).stopped
+    """
 
     keys: frozenset[str] = frozenset()
+    """Keys of all objects that were listed."""
     stopped: Mapping[str, str] = field(default_factory=dict[str, str])
     """Containers that do not run, and Deployments and StatefulSets that a person scaled to 0: key → state."""
     unhealthy: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -316,7 +339,11 @@ class Deployer(Protocol):
 
 @runtime_checkable
 class DeploysClusters(Protocol):
-    """Operations of a platform with database clusters. On other platforms the database can't have `ha: true`."""
+    """Operations of a platform with database clusters. On other platforms the database can't have `ha: true`.
+
+    Example:
+        has_clusters = isinstance(rollout.platform, DeploysClusters)
+    """
 
     def deploy_database_cluster(self, parent: Resource, database: DatabaseCluster) -> Sequence[Resource]:
         """Deploy a database cluster that both slots share.
@@ -332,6 +359,10 @@ class Inspector(Protocol):
 
     An inspector needs only the location of a stack, so it also works with invalid configuration files. Operations that need
     settings take these settings as arguments.
+
+    Example:
+        inspector = rollout.platform.inspector
+        pulumi.log.info(str(inspector.routing(context.environment)))
     """
 
     @property

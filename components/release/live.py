@@ -58,7 +58,12 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Routing:
-    """Routing as the platform reports it: the slot that users reach, and the slots that run."""
+    """Routing as the platform reports it: the slot that users reach, and the slots that run.
+
+    Example:
+        routing = rollout.platform.inspector.routing(context.environment)
+        is_blue_live = routing.live is SlotName.BLUE
+    """
 
     source: str
     """Name of the routing object, for messages."""

@@ -5,6 +5,8 @@ import dataclasses
 import inspect
 import itertools
 import json
+import re
+import textwrap
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +16,10 @@ from typing import Any
 import pulumi
 import pytest
 from pulumi import ComponentResource, Output, ResourceOptions
+from pydantic import BaseModel
 
 import components
+from ci import prose
 from components import Context, plan_rollout
 from components.release.checkpoint import observe, parse
 
@@ -80,12 +84,114 @@ def test_every_argument_and_every_output_has_a_docstring(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
-def test_docstring_of_a_component_has_an_example(name: str) -> None:
+def test_docstring_of_a_component_describes_its_parameters_and_has_an_example(name: str) -> None:
     text = COMPONENTS[name].__doc__ or ""
-    assert f"{name}Args(" in text.partition("Example:")[2]
+    parameters, _, example = text.partition("Args:\n")[2].partition("Example:")
+    assert re.findall(r"^ {8}(\w+): ", parameters.partition("Raises:")[0], re.MULTILINE) == ["name", "args", "opts"]
+    assert f"        args: see `{name}Args`." in parameters
+    assert f"{name}Args(" in example
 
 
-# ---------------------------------------------------------------------- options
+# ---------------------------------------------------------------------- docstrings and names
+
+DOCUMENTED = sorted(
+    name for name, value in PUBLIC.items() if not (isinstance(value, type) and issubclass(value, BaseModel))
+)
+"""Public names, without the models of the configuration: docs/configuration.md has their keys and examples."""
+AMBIGUOUS = frozenset({"bucket", "number", "smoke"})
+"""Internal functions whose names are also ordinary words in docstrings: a label, a key and a gate."""
+VAGUE = prose.VAGUE_NAMES | {"beside", "elsewhere", "theirs", "timed", "vault"}
+"""Names that don't say what they are: participles, pronouns, prepositions, and `vault` for the archive proxy."""
+
+
+def _nodes(name: str) -> Iterator[ast.ClassDef | ast.FunctionDef]:
+    """Yield the definition of a public class and of its base classes in `components`, or of a public function."""
+    value = PUBLIC[name]
+    for definition in value.__mro__ if isinstance(value, type) else (value,):
+        if definition.__module__.startswith("components"):
+            tree = ast.parse(Path(inspect.getfile(definition)).read_text())
+            yield from (
+                node
+                for node in tree.body
+                if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == definition.__name__
+            )
+
+
+def _public_parts(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a definition, without the bodies of its private methods."""
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.FunctionDef) and child.name.startswith("_") and child.name != "__init__"):
+            yield child
+            yield from _public_parts(child)
+
+
+def _names_of_parts(name: str) -> set[str]:
+    """Return the names of the attributes, methods and parameters of a public name."""
+    parts = [part for node in _nodes(name) for part in _public_parts(node)]
+    names = {part.target.id for part in parts if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)}
+    names |= {part.name for part in parts if isinstance(part, ast.FunctionDef)}
+    return names | {part.arg for part in parts if isinstance(part, ast.arg)}
+
+
+def _internal_names() -> set[str]:
+    """Return the names of all classes and functions at the top of a module in `components` that are not public."""
+    names = {
+        node.name
+        for file in Path(components.__file__).parent.rglob("*.py")
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    }
+    return names - PUBLIC.keys() - AMBIGUOUS
+
+
+def _texts(name: str) -> Iterator[str]:
+    """Yield the docstrings of a public name, of its attributes and of its public methods."""
+    for node in _nodes(name):
+        for part in _public_parts(node):
+            if (
+                isinstance(part, ast.Expr)
+                and isinstance(part.value, ast.Constant)
+                and isinstance(part.value.value, str)
+            ):
+                yield part.value.value
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_docstring_of_a_public_name_refers_only_to_public_names(name: str) -> None:
+    parts = {part for public in DOCUMENTED for part in _names_of_parts(public)} | {"database"}
+    quoted = {word for text in _texts(name) for word in re.findall(r"`([A-Za-z_]\w*)[\w.]*`", text)}
+    assert not quoted & (_internal_names() - parts)
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTED if not name.endswith("Args")])
+def test_docstring_of_a_public_name_has_an_example_with_public_names_only(name: str) -> None:
+    example = inspect.cleandoc(PUBLIC[name].__doc__ or "").partition("Example:\n")[2]
+    tree = ast.parse(textwrap.dedent(example))
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    used -= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    classes = {word for word in used if word[0].isupper()}
+    assert example
+    assert classes <= PUBLIC.keys() | {"Output", "SERVICES"}
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_docstring_names_every_exception_that_the_code_of_a_public_name_raises(name: str) -> None:
+    for node in _nodes(name):
+        raised = {
+            part.exc.func.id
+            for part in ast.walk(node)
+            if isinstance(part, ast.Raise) and isinstance(part.exc, ast.Call) and isinstance(part.exc.func, ast.Name)
+        }
+        documented = re.findall(r"^ +(\w+): ", "".join(_texts(name)).partition("Raises:\n")[2], re.MULTILINE)
+        assert raised <= {*documented}
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_public_name_and_its_attributes_and_parameters_say_what_they_are(name: str) -> None:
+    assert not {name.lower(), *_names_of_parts(name)} & VAGUE
+
+
+# ---------------------------------------------------------------------- components in a program of a user
 
 
 def run(stack: str, body: Callable[[], object]) -> Deployment:
@@ -93,57 +199,97 @@ def run(stack: str, body: Callable[[], object]) -> Deployment:
     return program.deploy(stack=stack, body=body)
 
 
-def deploy_board(opts: Callable[[pulumi.Resource], ResourceOptions]) -> None:
+def deploy_board() -> None:
     """Deploy the application `board` inside a component that a user wrote, with other resource names than __main__.py."""
     context = Context.load()
     application = components.Application.from_context(context)
-    rollout = plan_rollout(context, application)
-    parent = ComponentResource("own:index:Shop", "shop")
+    opts = ResourceOptions(parent=ComponentResource("own:index:Shop", "shop"))
+    rollout = plan_rollout(context, application, opts)
     platform = rollout.platform
     data = {
         name: components.DataService(
-            f"own-{name}", components.DataServiceArgs(platform=platform, data=value), opts(parent)
+            f"own-{name}", components.DataServiceArgs(platform=platform, data=value), opts
         ).ready
         for name, value in application.data.items()
     }
-    gateway = components.Gateway("own-gateway", components.GatewayArgs(platform=platform), opts(parent)).running
+    gateway = components.Gateway("own-gateway", components.GatewayArgs(platform=platform), opts).running
     args = components.SlotArgs(rollout=rollout, data=data, gateway=gateway)
-    slot = components.Slot("own-slot", args, opts(parent))
-    components.Switch("own-switch", components.SwitchArgs(rollout=rollout, gates=slot.gates), opts(parent))
+    slot = components.Slot("own-slot", args, opts)
+    components.Switch("own-switch", components.SwitchArgs(rollout=rollout, gates=slot.gates), opts)
+    Output.all(**{name: service.url for name, service in slot.services.items()}).apply(
+        lambda urls: pulumi.export("urls", urls)
+    )
 
 
 STACKS = ("dev", "staging")
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_public_component_applies_the_options_parent_protect_and_aliases(stack: str) -> None:
-    deployment = run(
-        stack,
-        lambda: deploy_board(
-            lambda parent: ResourceOptions(parent=parent, protect=True, aliases=[pulumi.Alias(name="former")])
-        ),
-    )
-    [shop] = [entry for entry in deployment if entry.name == "shop"]
-    user_components = [entry for entry in deployment if entry.name.startswith("own-")]
-    assert len(user_components) == 5
-    assert {entry.parent for entry in user_components} == {shop.urn}
-    assert all(entry.protect and entry.aliases for entry in user_components)
-
-
-@pytest.mark.parametrize("stack", STACKS)
-def test_children_of_a_component_have_the_component_as_ancestor(stack: str) -> None:
-    deployment = run(stack, lambda: deploy_board(lambda parent: ResourceOptions(parent=parent)))
+def test_all_resources_have_the_component_of_the_user_as_ancestor(stack: str) -> None:
+    deployment = run(stack, deploy_board)
     roots = {entry.name for entry in deployment if entry.parent not in deployment.by_urn}
-    assert roots == {"shop", "ground"}
+    assert roots == {"shop"}
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_live_slot_is_read_from_a_checkpoint_in_which_the_user_chose_the_resource_names(stack: str) -> None:
-    body = lambda: deploy_board(lambda parent: ResourceOptions(parent=parent))  # noqa: E731
-    first = run(stack, body)
+    first = run(stack, deploy_board)
     state = observe(parse(program.exported(first)))
     assert state.live == "blue"
     assert set(state.slots) == {"blue"}
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_slot_has_the_address_of_each_of_its_services_as_output(stack: str) -> None:
+    urls = run(stack, deploy_board).outputs["urls"]
+    assert urls == {"api": "http://api-blue:8000", "web": "http://web-blue:8080", "worker": ""}
+
+
+def test_slot_is_refused_if_the_update_deploys_no_release() -> None:
+    def body() -> None:
+        context = Context.load()
+        rollout = plan_rollout(context, components.Application.from_context(context))
+        assert rollout.plan.render is None
+        args = components.SlotArgs(rollout=rollout, data={}, gateway=rollout.platform.foundation_resources[0])
+        components.Slot("slot", args)
+
+    with pytest.raises(ValueError, match=r"^args\.rollout: the plan gives no slot a release; "):
+        program.deploy(export=program.exported(program.first()), body=body)
+
+
+def test_kept_slot_is_refused_if_the_plan_does_not_keep_the_slot() -> None:
+    def body() -> None:
+        context = Context.load()
+        rollout = plan_rollout(context, components.Application.from_context(context))
+        components.KeptSlot("slot", components.KeptSlotArgs(rollout=rollout, slot=components.SlotName.GREEN))
+
+    with pytest.raises(ValueError, match=r"^args\.slot: the plan does not keep green; pass one of \['blue'\]$"):
+        program.deploy(export=program.exported(program.first()), body=body)
+
+
+def test_monitoring_is_refused_without_the_setting_monitoring() -> None:
+    def body() -> None:
+        context = Context.load()
+        platform = plan_rollout(context, components.Application.from_context(context)).platform
+        live = Output.from_input({"release": "1-a", "slot": "blue"})
+        args = components.MonitoringArgs(platform=platform, description=context.description, data={}, live=live)
+        components.Monitoring("monitoring", args)
+
+    with pytest.raises(components.ConfigError, match=r"^environment\.monitoring: it is not set; "):
+        run("dev", body)
+
+
+def test_monitoring_has_its_scope_as_output() -> None:
+    def body() -> None:
+        context = Context.load()
+        platform = plan_rollout(context, components.Application.from_context(context)).platform
+        live = Output.from_input({"release": "1-a", "slot": "blue"})
+        args = components.MonitoringArgs(platform=platform, description=context.description, data={}, live=live)
+        monitoring = components.Monitoring("monitoring", args)
+        pulumi.export("query", monitoring.scope.selector("up", job="api"))
+
+    deployment = program.deploy(env=environment() | {"monitoring": True}, body=body)
+    assert deployment.outputs["query"] == 'up{namespace="board-dev",job="api"}'
 
 
 def test_switch_records_author_and_encrypted_secrets_of_the_context_instead_of_global_state(tmp_path: Path) -> None:

@@ -125,7 +125,6 @@ def test_signatures_of_public_classes_and_functions_have_only_public_types(name:
     public = [getattr(components, name) for name in PUBLIC]
     hints = {type_ for hint in hints_of(getattr(components, name)) for type_ in nested_types(hint)}
     own_types = [type_ for type_ in hints if str(getattr(type_, "__module__", "")).startswith("components")]
-    own_types = [type_ for type_ in own_types if type_.__name__ not in api.INTERNAL]
     assert [type_ for type_ in own_types if type_ not in public] == [], (
         "add it to components/__init__.py, or use a public type"
     )

@@ -41,6 +41,8 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!tiers\.).*")]
 
 _CODE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$|(?<!`)`([^`]+)`(?!`)", re.MULTILINE | re.DOTALL)
 """A block of code between fences, or code in backticks."""
+_EXAMPLE = re.compile(r"^( *)Example:\n((?:\1 {4}.*\n?|\n)+)", re.MULTILINE)
+"""The section Example of a docstring, which contains only Python code."""
 
 
 def setup(app: Sphinx) -> None:
@@ -53,12 +55,18 @@ def setup(app: Sphinx) -> None:
 
 
 def _read_docstring(_app: Sphinx, _what: str, _name: str, _obj: object, _options: Any, lines: list[str]) -> None:
-    """Convert the code and the sections Args, Returns and Raises of a docstring to reStructuredText.
+    """Convert the code and the sections Example, Args, Returns and Raises of a docstring to reStructuredText.
 
     Sphinx's extension for such sections (napoleon) is not enabled, because it would read `True if archived: …` as the type
     and description of an attribute.
     """
-    lines[:] = GoogleDocstring(_CODE.sub(_rewrite_code, "\n".join(lines)), what="function").lines()
+    text = _EXAMPLE.sub(_rewrite_example, _CODE.sub(_rewrite_code, "\n".join(lines)))
+    lines[:] = GoogleDocstring(text, what="function").lines()
+
+
+def _rewrite_example(match: re.Match[str]) -> str:
+    indent, code = match.groups()
+    return f"{indent}Example:\n{indent}    .. code-block:: python\n\n{textwrap.indent(code, '    ')}"
 
 
 def _rewrite_code(match: re.Match[str]) -> str:

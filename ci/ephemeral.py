@@ -9,7 +9,6 @@ import copy
 import json
 import re
 import secrets
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +36,15 @@ def main(stack: str) -> None:
     settings: dict[str, Any] = _settings(file)
     config: dict[str, Any] = settings.get("config") or {}
     settings["config"] = config
+    # `pulumi config refresh` also restores the values of Pulumi.yaml, which a stack file must not contain.
+    config.pop(f"{project.name}:app", None)
     config[key] = environment
     file.write_text(yaml.dump(settings, Dumper=files.Dumper))
     references = template["kubernetes"].get("secrets", {})
     for name in sorted(set(app.secrets) - set(references)):
         if name not in (config.get(f"{project.name}:secrets") or {}):
             words = ["config", "set", "--stack", stack, "--secret", "--path", f"secrets.{name}"]
-            # Pass the value on standard input, because all users can read command lines.
-            subprocess.run(["pulumi", *words], input=secrets.token_hex(24), text=True, check=True, cwd=ROOT)
+            pulumi(*words, text=secrets.token_hex(24))
 
 
 def pr_settings(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The tests cover workflows, permissions, pinned actions and images, pull request 
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,7 @@ import pytest
 import yaml
 from pulumi import RunError
 
-from ci import drift, ephemeral, pins, slo
+from ci import drift, ephemeral, pins, pulumi_stack, slo
 from ci.preview.post import PULL_REQUEST
 from components.config import ConfigError, Environment, Slo, load_app, load_environment
 from components.model.workload import Image
@@ -242,6 +243,28 @@ def test_pull_request_environment_has_its_own_url_and_namespace() -> None:
     assert not {"pinned", "images", "release"} & set(settings)
     assert "hostnames" not in settings["kubernetes"]
     assert load(settings).cluster.host == "board-pr-123.localhost"
+
+
+def test_restored_stack_file_of_a_pull_request_contains_no_application(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("Pulumi.yaml", "Pulumi.staging.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    monkeypatch.setattr(ephemeral, "ROOT", tmp_path)
+    monkeypatch.setattr(pulumi_stack, "FOLDER", tmp_path)
+    monkeypatch.setattr(ephemeral, "last_update", lambda _: {"result": "succeeded"})
+    secrets = {name: {"secure": "v1:x"} for name in ("database-password", "cache-password")}
+
+    def restore(*words: str, text: str = "") -> str:
+        if words[:2] == ("config", "refresh"):
+            restored = {"board:app": {"name": "board"}, "board:secrets": secrets}
+            (tmp_path / "Pulumi.pr-1.yaml").write_text(yaml.safe_dump({"config": restored}))
+        return '[{"name": "pr-1"}]'
+
+    monkeypatch.setattr(ephemeral, "pulumi", restore)
+    ephemeral.main("pr-1")
+    assert pulumi_stack.stack_file("pr-1").environment["kubernetes"]["url"] == "http://board-pr-1.localhost:8000"
+    assert yaml.safe_load((tmp_path / "Pulumi.pr-1.yaml").read_text())["config"]["board:secrets"] == secrets
 
 
 def load(settings: dict[str, Any]) -> Environment:

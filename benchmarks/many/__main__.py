@@ -63,7 +63,7 @@ atexit.register(report)
 pulumi.runtime.register_resource_transform(count)
 SEALED = pulumi.Output.secret({"password": "never deployed"})
 CONTEXT = replace(Context.from_values(app=APP, environment=ENVIRONMENT, checkpoint=Checkpoint()), sealed=SEALED)
-PLATFORM = platforms.connect(CONTEXT, Checkpoint(), None)
+PLATFORM = platforms.connect(CONTEXT, None)
 TARGET = platforms.SlotTarget(slot=Slot.BLUE, release=Release(version="1.0.0", digest="0" * 12))
 for index in range(int(os.environ["SERVICES"])):
     described = workload(index)

@@ -28,7 +28,7 @@ class Answer:
     release: str
     error: str
 
-    def of(self, version: str) -> bool:
+    def is_from(self, version: str) -> bool:
         return self.status == 200 and self.release.partition("-")[0] == version
 
 
@@ -46,9 +46,9 @@ class Run:
 
 
 def change(url: str, host: str, version: str, release: Callable[[], object]) -> Run:
-    """Release `version` under load, and wait until no other release answers.
+    """Call `release` under load, and wait until only the release `version` answers.
 
-    If `version` is already live, `seconds` of the result is the duration of the command.
+    `seconds` of the result is the time until then. If `version` was live before, it is the duration of the call.
     """
     with _requests(url, host) as answers:
         started = time.time()
@@ -58,8 +58,10 @@ def change(url: str, host: str, version: str, release: Callable[[], object]) -> 
         # Leave out the last second, because k6 ends open requests when it stops.
         end = time.time() - 1
     responses = [answer for answer in answers if started <= answer.at <= end]
-    other = max((answer.at for answer in responses if answer.status == 200 and not answer.of(version)), default=None)
-    arrived = min(answer.at for answer in responses if answer.of(version) and answer.at >= (other or 0))
+    other = max(
+        (answer.at for answer in responses if answer.status == 200 and not answer.is_from(version)), default=None
+    )
+    arrived = min(answer.at for answer in responses if answer.is_from(version) and answer.at >= (other or 0))
     return Run(
         seconds=arrived - started if other else command,
         command=command,
@@ -74,7 +76,7 @@ def change(url: str, host: str, version: str, release: Callable[[], object]) -> 
 
 def _only(version: str, answers: list[Answer], since: float) -> bool:
     late = [answer for answer in answers[-4000:] if answer.at > since and answer.status == 200]
-    return bool(late) and all(answer.of(version) for answer in late)
+    return bool(late) and all(answer.is_from(version) for answer in late)
 
 
 @contextmanager

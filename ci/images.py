@@ -44,32 +44,32 @@ def build(stack: str) -> list[str]:
     return built
 
 
-def _build(engine: Any, wanted: Image, tag: str) -> Any:
-    build_args = {"BASE": wanted.base} if wanted.base else None
-    image, _ = engine.images.build(path=wanted.context, target=wanted.target, buildargs=build_args, tag=tag, rm=True)
+def _build(engine: Any, source: Image, tag: str) -> Any:
+    build_args = {"BASE": source.base} if source.base else None
+    image, _ = engine.images.build(path=source.context, target=source.target, buildargs=build_args, tag=tag, rm=True)
     return image
 
 
-def _push(engine: Any, wanted: Image) -> str:
+def _push(engine: Any, source: Image) -> str:
     """Return an image as `name:tag@digest`. If the registry lacks the image, build and push the image first.
 
     Raises:
         RunError: the image has no tag, or can't be pulled or pushed.
     """
-    tagged = wanted.reference.partition("@")[0]
+    tagged = source.reference.partition("@")[0]
     repository, _, tag = tagged.rpartition(":")
     if not repository or "/" in tag:
-        raise RunError(f"{wanted.path}: {wanted.reference} has no tag; write it like name:1.4 or name:1.4@sha256:…")
+        raise RunError(f"{source.path}: {source.reference} has no tag; write it like name:1.4 or name:1.4@sha256:…")
     try:
         image = engine.images.pull(repository, tag=tag)
         result = "already in the registry"
     except APIError:
-        if not wanted.context:
+        if not source.context:
             return _mirrored(engine, tagged)
-        image = _build(engine, wanted, tagged)
+        image = _build(engine, source, tagged)
         for line in engine.images.push(repository, tag=tag, stream=True, decode=True):
             if "error" in line:
-                raise RunError(f"{wanted.path}: {tagged} can't be pushed: {line['error']}") from None
+                raise RunError(f"{source.path}: {tagged} can't be pushed: {line['error']}") from None
         image.reload()
         result = "built and pushed"
     print(f"  {tagged}: {result}")

@@ -51,10 +51,10 @@ def main(stack: str, service: str = "", slot: str = "", since: str = "", follow:
     services = sorted({str(entry.tier) for entry in parsed.entries if entry.runs and entry.tier} | {"gateway"})
     if service and service not in services:
         raise RunError(f"SERVICE: {stack} has no service {service}; use one of {', '.join(services)}")
-    wanted = slot_named(slot, checkpoint.observe(parsed).live)
+    selected_slot = slot_named(slot, checkpoint.observe(parsed).live)
 
     def is_shown(line: Line) -> bool:
-        return (not service or line.tier == service) and (not wanted or line.slot == wanted)
+        return (not service or line.tier == service) and (not selected_slot or line.slot == selected_slot)
 
     inspector = platforms.inspector_at(location)
     print_line = printer(services, is_coloured=sys.stdout.isatty() and "NO_COLOR" not in os.environ)

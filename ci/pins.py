@@ -62,7 +62,7 @@ def use(stack: str) -> None:
 def _only_here(stack: str, images: Mapping[str, Image], saved: Pins) -> Pins:
     """Return the images that keep their digest in the stack file, because `saved` lacks them or has them with another tag.
 
-    An example is another database image. Images of web, api and worker are excluded, because a release may only use the
+    For example, an environment may use a database image of its own. Images of web, api and worker are excluded, because a release may only use the
     images in `saved`.
     """
     app, stack_pins = load(stack)[0], stack_file_pins(stack)

@@ -352,7 +352,7 @@ def _copied(name: str, module: Path) -> Path:
 
 
 def pinned_version(folder: str, path: str) -> str:
-    """Return the version of the module `path`, such as `v1.34.0`, that go.mod in a folder of `toolchain` pins."""
+    """Return the version of the Go module `path`, such as `v1.34.0`. The file go.mod in `folder` pins this version."""
     pin = re.search(rf"^(?:require)?\s*{re.escape(path)} (v\S+)", (HERE / folder / "go.mod").read_text(), re.MULTILINE)
     assert pin, f"{folder}/go.mod pins {path}"
     return pin[1]

@@ -145,16 +145,16 @@ def assign_roles(all_services: Mapping[str, ComposeService], profiles: Collectio
             result.one_off.append(service)
         else:
             candidates.append(service)
-    own = [service for service in candidates if service.build or service.words & _ALL_WORDS]
+    app_services = [service for service in candidates if service.build or service.words & _ALL_WORDS]
     # If no service is built here or has a usual name, only the first service with a published port belongs to the application.
-    own = own or [service for service in candidates if service.published][:1]
+    app_services = app_services or [service for service in candidates if service.published][:1]
     for service in candidates:
-        if service not in own:
+        if service not in app_services:
             notes.add_unconverted(
                 service.path,
                 "no tier fits it; run it elsewhere, set its address in env, and set egress: true on the services that connect to it",
             )
-    _assign_slot_tiers(_merged(own, result, notes), all_services, result, notes)
+    _assign_slot_tiers(_merged(app_services, result, notes), all_services, result, notes)
     for proxy in result.proxies:
         notes.add_unconverted(proxy.path, _PROXY)
     return result

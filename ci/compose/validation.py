@@ -169,7 +169,9 @@ def validate(compose: object) -> dict[str, Any]:
             f"{'.'.join(keys) or 'the file'}: the value has a type that Compose does not accept; correct the value"
         ) from None
     except RecursionError:
-        raise RunError("the file is nested too deeply; name the file that has `services`") from None
+        raise RunError(
+            "the YAML of this file is nested too deeply for a Compose file; set COMPOSE to the file with the key `services`"
+        ) from None
     return dict(compose)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 

@@ -145,8 +145,8 @@ def _need_errors(app: App) -> Iterator[str]:
 
 def unknown_service(app: App, name: str) -> str:
     """Return the text of an error about a name that is no service, without the config path at the beginning."""
-    known = list(dict.fromkeys((*services.common().names, *sorted(app.services))))
-    return f"{describe(name)} is not a tier; {explain.write_one_of(known, name)}, or add app.services.{name}"
+    names = list(dict.fromkeys((*services.common().names, *sorted(app.services))))
+    return f"{describe(name)} is not a tier; {explain.write_one_of(names, name)}, or add app.services.{name}"
 
 
 def _mounted(service: ServiceSettings) -> Iterator[tuple[str, str]]:

@@ -188,7 +188,8 @@ class Kubernetes(Model):
     def _quota_needs_own_namespace(self) -> Self:
         if not self.namespace.create and (self.namespace.quota or self.namespace.limits):
             raise problem(
-                "with namespace.create: false the administrator sets quota and limits", "remove `quota` and `limits`"
+                "`quota` and `limits` require `namespace.create: true`, because otherwise the administrator sets them",
+                "remove `quota` and `limits`",
             )
         return self
 

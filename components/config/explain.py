@@ -250,8 +250,8 @@ class Explainer:
         about = f"{shown(root, (*path, tag))}: "
         if tag not in value:
             return f"{about}it is not set; add it, as in {tag}: {tags[-1]}"
-        given = cast(Mapping[str, object], value)[tag]
-        return f"{about}{describe(given)} is not an allowed value; {write_one_of(tags, given)}"
+        tag_value = cast(Mapping[str, object], value)[tag]
+        return f"{about}{describe(tag_value)} is not an allowed value; {write_one_of(tags, tag_value)}"
 
     def example(self, root: str, node: Schema, depth: int = 0) -> str:
         """Return an example of a field's value as YAML on one line."""

@@ -2,8 +2,8 @@
 
 `SERVICES` is the only list of the services that every application may have. Each record defines the kind, port, routing and
 dependencies of a service. An application may define further services (`app.services`). A `Catalogue` contains the records of
-both. All other modules read these records instead of lists of service names. Code for one product, such as PostgreSQL, names the
-record of the product (`DATABASE`). docs/how-to/add-a-tier.md explains how to add a service to `SERVICES`.
+`SERVICES` and of `app.services`. All other modules read these records instead of lists of service names. Only code for one
+product, such as PostgreSQL, uses the record of this product (`DATABASE`). docs/how-to/add-a-tier.md explains how to add a service to `SERVICES`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -250,9 +250,9 @@ class Catalogue:
             )
             for record in self.records
         }
-        wanted = list(names)
-        ordered = [name for name in TopologicalSorter(graph).static_order() if name in wanted]
-        return [*ordered, *(name for name in wanted if name not in ordered)]
+        requested = list(names)
+        ordered = [name for name in TopologicalSorter(graph).static_order() if name in requested]
+        return [*ordered, *(name for name in requested if name not in ordered)]
 
 
 def common() -> Catalogue:

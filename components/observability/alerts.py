@@ -34,7 +34,7 @@ REPLICAS = INSTANCES - 1
 WAL_BACKLOG = 8
 """Number of WAL files (16 MB each) that may wait for the archive after a burst of writes. An alert fires if more of them wait."""
 BACKUP, BACKUP_PORT = "backup", 9200
-"""Name of the backup workload, which is also the name of its scrape job, and port of the workload's metrics."""
+"""Name of the backup workload, and port of its metrics. The scrape job has the same name."""
 BACKUP_INTERVAL, BACKUP_TIMEOUT = "60s", "30s"
 """Scrape interval and timeout of the scrape job for backups. Both times are long, because a remote repository answers slowly."""
 

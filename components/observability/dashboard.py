@@ -147,8 +147,8 @@ def _backups(monitored: MonitoringScope) -> Iterator[Panel]:
             "can be read": selector("tiers_backup_repository_readable"),
         }
         yield Panel(title="Last verification", lines=proven, unit="bool_yes_no", kind="stat")
-        made = 'kind=~"backup|full"'
-        yield Panel(title="Size", lines={"{{kind}}": selector("tiers_backup_last_size_bytes", made)}, unit="bytes")
+        is_backup = 'kind=~"backup|full"'
+        yield Panel(title="Size", lines={"{{kind}}": selector("tiers_backup_last_size_bytes", is_backup)}, unit="bytes")
         yield Panel(
             title="How long it took", lines={"{{kind}}": selector("tiers_backup_last_duration_seconds")}, unit="s"
         )

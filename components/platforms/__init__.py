@@ -100,12 +100,12 @@ def cluster_inspector(app: App, environment: Environment, stack: str) -> Inspect
     Raises:
         ConfigError: the platform has no database clusters.
     """
-    found = inspector(app, environment, stack)
-    if not isinstance(found, InspectsClusters):
+    cluster_inspector = inspector(app, environment, stack)
+    if not isinstance(cluster_inspector, InspectsClusters):
         raise ConfigError(
             f"environment.platform: {environment.platform} has no database clusters; deploy to Kubernetes"
         )
-    return found
+    return cluster_inspector
 
 
 def inspector_at(location: Location) -> Inspector:

@@ -1,4 +1,4 @@
-"""Tests of the stored form of workloads and routes, which release digests and checkpoints of deployed stacks contain."""
+"""Tests of the stored form of workloads and routes. Digests of releases and checkpoints of stacks contain this form."""
 
 import json
 from collections.abc import Mapping

@@ -131,7 +131,7 @@ class TestDeclaration:
         ]
 
     @pytest.mark.parametrize("stack", STACKS)
-    def test_stack_deployed_without_the_data_label_previews_as_unchanged(self, stack: str) -> None:
+    def test_preview_shows_no_change_for_a_stack_deployed_without_the_data_label(self, stack: str) -> None:
         before = unlabelled(exported(deploy_all_features(stack)))
         again = deploy(*app_and_environment(stack), stack=stack, export=before, secrets=ALL_SECRETS)
         steps = previewed(before, again)["steps"]

@@ -92,7 +92,7 @@ def test_promtool_accepts_any_text_and_query_of_a_business_metric(tmp_path: Path
 
 
 def test_alert_summary_contains_the_text_of_the_business_metric_unchanged(tmp_path: Path) -> None:
-    """Fire one alert per text in promtool, and compare the summary of the alert with the text."""
+    """For each text of a metric, fire one alert in promtool. The summary of the alert must equal the text."""
     figures = {f"t{number}": {"query": "x{$here}", "help": text, "above": 1} for number, text in enumerate(TEXTS)}
     scope = monitoring_scope(figures)
     (tmp_path / "rules.yml").write_text(prometheus.yaml(alerts.file(scope)))

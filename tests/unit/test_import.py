@@ -351,7 +351,7 @@ class TestOtherSettings:
             ({}, 8000),
         ],
     )
-    def test_port_of_a_compose_service_is_read_from_ports_health_check_variable_or_command(
+    def test_port_of_a_compose_service_is_read_from_ports_or_health_check_or_variable_or_command(
         self, service: dict[str, Any], port: int
     ) -> None:
         assert import_service(service).app["api"]["port"] == port

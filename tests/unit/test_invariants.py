@@ -42,7 +42,7 @@ CONTAINERS = DEPLOYED.of_type(CONTAINER)
 LONG_RUNNING = [entry for entry in CONTAINERS if invariants.is_long_running(entry)]
 
 
-def test_deployment_that_these_tests_check_has_all_tiers_and_replicas() -> None:
+def test_deployment_under_test_has_all_tiers_and_replicas() -> None:
     tiers = {entry.labels.get("tiers.tier") for entry in LONG_RUNNING}
     assert tiers >= {"web", "api", "worker", "database", "cache"}
     assert {entry.name for entry in LONG_RUNNING} >= {"gateway", "blue-api-3", "blue-worker-2", "database-1", "cache-1"}

@@ -45,7 +45,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Stack:
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
-    """Give the process a terminal with a person who enters these lines. Return the list of prompts, which grows."""
+    """Simulate a terminal on which a person enters these lines. Return a list that gets each prompt when it is shown."""
     lines, prompts = iter(answers), list[str]()
 
     def enter(prompt: str) -> str:

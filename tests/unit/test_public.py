@@ -134,7 +134,7 @@ def _names_of_parts(name: str) -> set[str]:
 
 
 def _internal_names() -> set[str]:
-    """Return the names of all classes and functions at the top of a module in `components` that are not public."""
+    """Return the names of all top-level classes and functions in `components` that are not public."""
     names = {
         node.name
         for file in Path(components.__file__).parent.rglob("*.py")
@@ -292,7 +292,7 @@ def test_monitoring_has_its_scope_as_output() -> None:
     assert deployment.outputs["query"] == 'up{namespace="board-dev",job="api"}'
 
 
-def test_switch_records_author_and_encrypted_secrets_of_the_context_instead_of_global_state(tmp_path: Path) -> None:
+def test_switch_takes_author_and_encrypted_secrets_from_the_context_and_not_from_global_state(tmp_path: Path) -> None:
     (tmp_path / "Pulumi.other.yaml").write_text("config:\n  shop:secrets: {key: {secure: v1:a:b}}\n")
 
     def body() -> None:

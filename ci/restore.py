@@ -32,13 +32,13 @@ from .pulumi_stack import ROOT, load, pulumi
 COPY_OF = f"{PATH}.copy_of"
 
 
-def restore(stack: str, to: str, of: str = "") -> None:
+def restore(stack: str, to: str, source_database: str = "") -> None:
     """Restore data of the environment into a new database, and write the name of the new database to the stack file.
 
     Args:
         stack: the stack's name.
         to: `latest`, the id of a backup or a time.
-        of: name of the database that was live at the time `to`, or an empty text for the database that is live now.
+        source_database: name of the database that was live at the time `to`, or an empty text for the database that is live now.
     """
     app, environment = load(stack)
     if not to:
@@ -47,36 +47,38 @@ def restore(stack: str, to: str, of: str = "") -> None:
         )
     into, moment = unused_name(app, datetime.now(UTC)), moment_of(to)
     if moment and environment.archived and environment.tier_settings(DATABASE.name).uses_cluster:
-        print(_recover(app, environment, stack, moment, of, into))
-    elif of:
+        print(_recover(app, environment, stack, moment, source_database, into))
+    elif source_database:
         raise RunError("OF: OF has an effect only if TO is a time, because a backup has one database; remove OF")
     else:
         print(run(stack, "restore", "--snapshot", to, "--into", into))
     _use(app, environment, stack, into)
 
 
-def refresh(stack: str, of: str) -> None:
+def refresh(stack: str, source: str) -> None:
     """Restore another environment's data into a new database. The data is anonymised before the tiers can use it."""
     app, environment = load(stack)
-    if problem := unfit(app, environment, stack, of):
+    if problem := unfit(app, environment, stack, source):
         raise RunError(problem)
     into = unused_name(app, datetime.now(UTC))
-    request = json.dumps(_source_settings(of) | {"sql": _anonymise(app)})
+    request = json.dumps(_source_settings(source) | {"sql": _anonymise(app)})
     command = (backup.NAME, "restore", "--snapshot", "verified", "--into", into, "--told")
     print(platforms.inspector(app, environment, stack).run_with_input(backup.NAME, command, request))
     _use(app, environment, stack, into)
 
 
-def unfit(app: App, environment: Environment, stack: str, of: str) -> str:
-    """Return the reason why this environment may not get the data of environment `of`, or an empty text."""
+def unfit(app: App, environment: Environment, stack: str, source: str) -> str:
+    """Return the reason why this environment may not get the data of environment `source`, or an empty text."""
     settings = environment.tier_settings(DATABASE.name)
-    if not of:
+    if not source:
         return "FROM is missing; set FROM to the environment to copy the data from"
-    if settings.copy_of != of:
+    if settings.copy_of != source:
         reason = f"copy_of is {settings.copy_of}" if settings.copy_of else "copy_of is not set"
-        return f"{COPY_OF}: {stack} does not accept the data of {of}, because {reason}; set copy_of to {of} if the data of {stack} may be replaced"
+        return f"{COPY_OF}: {stack} does not accept the data of {source}, because {reason}; set copy_of to {source} if the data of {stack} may be replaced"
     if not app.database or not app.database.anonymise:
-        return f"app.database.anonymise: the data of {of} contains personal data; list the SQL files that anonymise it"
+        return (
+            f"app.database.anonymise: the data of {source} contains personal data; list the SQL files that anonymise it"
+        )
     return ""
 
 
@@ -94,7 +96,7 @@ def moment_of(to: str) -> datetime | None:
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _recover(app: App, environment: Environment, stack: str, moment: datetime, of: str, into: str) -> str:
+def _recover(app: App, environment: Environment, stack: str, moment: datetime, source_database: str, into: str) -> str:
     """Copy a database as it was at the time `moment` into the new database `into`, and return the output.
 
     The copy is made from a temporary server, which is restored to that time.
@@ -104,7 +106,7 @@ def _recover(app: App, environment: Environment, stack: str, moment: datetime, o
     assert isinstance(cluster, DatabaseCluster)
     with platforms.cluster_inspector(app, environment, stack).recovered(cluster, moment) as host:
         name = rendering.database_name(app.database, environment)
-        return copy_database(app, environment, stack, (host, of or name), name, into)
+        return copy_database(app, environment, stack, (host, source_database or name), name, into)
 
 
 def _description(app: App, environment: Environment, stack: str) -> Description:
@@ -127,21 +129,21 @@ def _use(app: App, environment: Environment, stack: str, name: str) -> None:
 # ---------------------------------------------------------------------- another environment's data
 
 
-def _source_settings(of: str) -> dict[str, Any]:
+def _source_settings(source: str) -> dict[str, Any]:
     """Return the location of another environment's backups, and the keys to read them, from that environment's stack file."""
-    app, environment = load(of)
+    app, environment = load(source)
     settings = environment.tier_settings(DATABASE.name).backup
     if not settings or not settings.target.s3:
         raise RunError(
-            f"{backup.PATH}.target: the backups of {of} are in a volume that other environments can't read; set backup.target.s3 in {of}"
+            f"{backup.PATH}.target: the backups of {source} are in a volume that other environments can't read; set backup.target.s3 in {source}"
         )
     s3 = settings.target.s3
     return {
-        "repository": backup.repository(settings.target, app, of),
+        "repository": backup.repository(settings.target, app, source),
         "region": s3.region,
-        "key": _value(of, environment, settings.key),
-        "access_key": _value(of, environment, s3.access_key),
-        "secret_key": _value(of, environment, s3.secret_key),
+        "key": _value(source, environment, settings.key),
+        "access_key": _value(source, environment, s3.access_key),
+        "secret_key": _value(source, environment, s3.secret_key),
     }
 
 

@@ -44,7 +44,7 @@ def replicated(single: Workload, server: tuple[str, ...], password: Secret, prox
     """Return Redis with three members. Each member has the command and resource limits of `single`, and a volume of the same size."""
     names = tuple(f"{single.tier}-{number}" for number in range(MEMBERS))
     [volume] = single.volumes
-    others = (replace(volume, name=MEMBER_DATA.of(data=volume.name, number=number)) for number in range(1, MEMBERS))
+    others = (replace(volume, name=MEMBER_DATA.format(data=volume.name, number=number)) for number in range(1, MEMBERS))
 
     def script(role: str, *command: str, text: str = plain_script()) -> tuple[str, ...]:
         return "sh", "-euc", text, role, password.path, " ".join(names), *command

@@ -57,7 +57,7 @@ class Template:
         self.text = text
         self._fields = fields
 
-    def of(self, **fields: object) -> str:
+    def format(self, **fields: object) -> str:
         """Return the name with these values in the fields."""
         return self.text.format(**fields)
 

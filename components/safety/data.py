@@ -35,7 +35,7 @@ class _Address:
     name: str
 
     @classmethod
-    def of(cls, urn: str) -> "_Address":
+    def parse(cls, urn: str) -> "_Address":
         qualified, _, name = urn.partition("::")[2].partition("::")[2].partition("::")
         parents, _, type_ = qualified.rpartition("$")
         return cls(component=parents.rpartition("$")[2], type=type_, name=name)
@@ -49,7 +49,7 @@ def holds_data(urn: str, labels: Mapping[str, str]) -> bool:
         labels: labels of the resource, as registered or as in the state.
     """
     declared = labels.get(LABEL_DATA)
-    return declared == YES if declared else _held_before_the_label(_Address.of(urn))
+    return declared == YES if declared else _held_before_the_label(_Address.parse(urn))
 
 
 def _held_before_the_label(address: _Address) -> bool:
@@ -83,6 +83,6 @@ def owner(parent: str) -> str | None:
     Args:
         parent: URN of the resource's parent component.
     """
-    address = _Address.of(parent)
+    address = _Address.parse(parent)
     is_service = address.type.startswith("tiers:") and not is_foundation(address.type)
     return address.name if is_service and address.type not in _WITHOUT_SERVICE else None

@@ -198,9 +198,9 @@ def test_kubectl_command_line_of_make_exec_names_context_namespace_pod_and_conta
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     inspector = KubernetesInspector(location=Location(app="board", stack="prod", context="lab", namespace="board-prod"))
-    found: list[pod_exec.PodSelector] = []
-    monkeypatch.setattr(pod_exec, "find", lambda selector: found.append(selector) or ("api-blue-x", "api"))
+    selectors: list[pod_exec.PodSelector] = []
+    monkeypatch.setattr(pod_exec, "find", lambda selector: selectors.append(selector) or ("api-blue-x", "api"))
     words = inspector.command_in("api", Slot.BLUE, ["a b", "--x"], terminal=False)
     where = ["--context", "lab", "--namespace", "board-prod", "exec", "--stdin"]
     assert words == ["kubectl", *where, "api-blue-x", "--container", "api", "--", "a b", "--x"]
-    assert found[0].labels == {"app.kubernetes.io/component": "api", "tiers.slot": "blue"}
+    assert selectors[0].labels == {"app.kubernetes.io/component": "api", "tiers.slot": "blue"}

@@ -83,8 +83,8 @@ def test_objects_of_further_services_satisfy_every_kubernetes_invariant(monkeypa
 @pytest.mark.parametrize("stack", STACKS)
 def test_objects_of_further_services_pass_every_policy_rule(stack: str, rule: Any) -> None:
     settings = TRUSTING_SETTINGS
-    found = problems(rule, resources(deployed(stack), stack), settings)
-    assert not [problem for problem in found if "registr" not in problem]
+    reported = problems(rule, resources(deployed(stack), stack), settings)
+    assert not [problem for problem in reported if "registr" not in problem]
 
 
 @pytest.mark.parametrize("stack", STACKS)

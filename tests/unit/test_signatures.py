@@ -30,6 +30,6 @@ def functions(folder: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFun
 
 @pytest.mark.parametrize("folder", ["ci", "components"])
 def test_no_function_takes_seven_or_more_parameters(folder: str) -> None:
-    counts = {place: len(parameters(function)) for place, function in functions(folder)}
+    counts = {location: len(parameters(function)) for location, function in functions(folder)}
     assert counts
-    assert not {place: count for place, count in counts.items() if count > MOST}
+    assert not {location: count for location, count in counts.items() if count > MOST}

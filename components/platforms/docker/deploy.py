@@ -61,7 +61,10 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
         after: Dependencies = ()
         if workload.scripts:
             # Only the volume's name is an input of the container, so changed scripts leave the container unchanged.
-            name, after = f"{self.prefix}-{names.SCRIPTS.of(data=workload.tier)}", [provisioned[scripts_of(workload)]]
+            name, after = (
+                f"{self.prefix}-{names.SCRIPTS.format(data=workload.tier)}",
+                [provisioned[scripts_of(workload)]],
+            )
             volumes.append(docker.ContainerVolumeArgs(container_path=SCRIPTS, volume_name=name, read_only=True))
         replica = Replica(name=f"{workload.tier}-1", alias=workload.tier, volumes=volumes)
         return [self._container(parent, workload, replica, provisioned, after)]

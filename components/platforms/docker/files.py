@@ -55,7 +55,7 @@ class FileOperations(Registrar):
         """Return the name of a workload's secret volume. A folder on the engine also gets this name, so the name is short."""
         room = names.FOLDER_NAME - len(f"{self.prefix}-{owner}-secrets")
         versions = names.versions([secret.version for secret in workload.secrets], room)
-        return names.SECRET_FILES.of(owner=owner, versions=versions)
+        return names.SECRET_FILES.format(owner=owner, versions=versions)
 
     def _secret_files(self, parent: Resource, workload: Workload, owner: str, image: Input[str]) -> docker.Container:
         """Deploy a workload's secrets as files in a volume.
@@ -78,7 +78,7 @@ class FileOperations(Registrar):
 
         The volume has a fixed name, so changed scripts leave the data service's container unchanged.
         """
-        name = names.SCRIPTS.of(data=workload.tier)
+        name = names.SCRIPTS.format(data=workload.tier)
         files = {f"{SCRIPTS}/{script.name}": script.text for script in workload.scripts}
         return self._files(parent, workload, image, FileVolume(name=name, role="scripts", folder=SCRIPTS, files=files))
 

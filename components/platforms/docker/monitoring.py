@@ -34,7 +34,7 @@ class MonitoringOperations(FileOperations):
         # Write a changed configuration to a new volume. Prometheus then restarts, because only a restart loads the configuration.
         version = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:6]
         image = image_id(provisioned, server)
-        name = names.PROMETHEUS_CONFIG.of(version=version)
+        name = names.PROMETHEUS_CONFIG.format(version=version)
         config_volume = FileVolume(name=name, role="config", folder=prometheus.CONFIG, files=texts)
         config = self._files(parent, server, image, config_volume)
         data_volume = self._volume(parent, names.PROMETHEUS_DATA)

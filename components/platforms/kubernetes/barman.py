@@ -83,14 +83,14 @@ def times(scope: Scope, name: str, archive: Archive) -> Manifest:
     return manifest
 
 
-def recovery(spec: Mapping[str, Any], of: str, moment: str) -> Manifest:
+def recovery(spec: Mapping[str, Any], archived_cluster: str, moment: str) -> Manifest:
     """Return the spec of a temporary Cluster with one instance and no archive, restored from the archive of another Cluster.
 
     The database's owner gets the current password, even if the password was different at `moment`.
 
     Args:
         spec: spec of the archived Cluster.
-        of: name of the archived Cluster.
+        archived_cluster: name of the archived Cluster.
         moment: time to restore to, as a PostgreSQL timestamp in UTC.
     """
     copied_keys = (
@@ -104,11 +104,11 @@ def recovery(spec: Mapping[str, Any], of: str, moment: str) -> Manifest:
     )
     copied = {key: spec[key] for key in copied_keys if key in spec}
     bootstrap: Manifest = {key: spec["bootstrap"]["initdb"][key] for key in ("database", "owner", "secret")}
-    bootstrap |= {"source": of, "recoveryTarget": {"targetTime": moment}}
+    bootstrap |= {"source": archived_cluster, "recoveryTarget": {"targetTime": moment}}
     return copied | {
         "bootstrap": {"recovery": bootstrap},
         "enableSuperuserAccess": False,
-        "externalClusters": [source(of)],
+        "externalClusters": [source(archived_cluster)],
         "inheritedMetadata": spec.get("inheritedMetadata", {}),
         "instances": 1,
     }

@@ -180,7 +180,7 @@ def _storage(database: DatabaseCluster) -> Manifest:
 
 
 def scripts_name(database: DatabaseCluster) -> str:
-    return names.SCRIPTS.of(data=database.name)
+    return names.SCRIPTS.format(data=database.name)
 
 
 def scripts(scope: Scope, database: DatabaseCluster) -> Manifest:

@@ -26,7 +26,7 @@ class Scope:
     pull_secrets: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, app: str, cluster: Kubernetes, instance: str) -> "Scope":
+    def of_environment(cls, app: str, cluster: Kubernetes, instance: str) -> "Scope":
         """Return the scope of an environment. `instance` is `APP-STACK`."""
         return cls(app=app, instance=instance, namespace=cluster.home(instance), pull_secrets=cluster.pull_secrets)
 
@@ -75,7 +75,7 @@ def selector(scope: Scope, workload: Workload, target: SlotTarget | None) -> dic
 
 
 def scripts_name(workload: Workload) -> str:
-    return names.SCRIPTS.of(data=workload.tier)
+    return names.SCRIPTS.format(data=workload.tier)
 
 
 def secret_name(owner: str, secrets: Sequence[Secret]) -> str:

@@ -50,7 +50,7 @@ class KubernetesDeployer(DatabaseOperations, TaskOperations, GatewayOperations, 
         }
 
     def allow_external_access(self, parent: Resource, external: ExternalService) -> Sequence[Resource]:
-        manifest = policies.elsewhere_policy(self.scope, external)
+        manifest = policies.external_policy(self.scope, external)
         return [self.object(parent, manifest)]
 
     def deploy_service(

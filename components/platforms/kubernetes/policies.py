@@ -137,7 +137,7 @@ def member_policies(scope: Scope, workload: Replicated) -> list[Manifest]:
     ]  # fmt: skip
 
 
-def elsewhere_policy(scope: Scope, elsewhere: ExternalService) -> Manifest:
+def external_policy(scope: Scope, elsewhere: ExternalService) -> Manifest:
     """Return the policy that lets the tiers that need an external data service connect to the service's port at any address."""
     ports = [{"port": elsewhere.port, "protocol": "TCP"}]
     return policy(

@@ -74,7 +74,10 @@ def preview(stack: DockerStack) -> str:
 
 
 def reload(folder: Path) -> str:
-    """Compare two times of the api of examples/pmanager: until an edit is visible, and until the api answers after a restart."""
+    """Compare two durations of the api of examples/pmanager.
+
+    The first is from an edit until the edit is visible. The second is from a restart until the api answers.
+    """
     example = next(example for example in EXAMPLES if example.name == "pmanager")
     edit = example.edit("api")
     stack = DockerStack(folder, "e2e-reload", app_path=f"examples/{example.name}")

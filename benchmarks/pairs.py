@@ -10,9 +10,10 @@ Run = Callable[[], object]
 
 
 def pair(name: str, target: float | None, ours: Run, theirs: Run, clear: Run = lambda: None, pairs: int = PAIRS) -> str:
-    """Measure two commands, and return a Markdown table row: median seconds of both, and the median, lowest and highest ratio.
+    """Measure two commands in pairs of runs, and return a Markdown table row.
 
-    `clear` removes the result of each run. The time of `clear` does not count.
+    The row has the median seconds of each command, and the median, lowest and highest ratio of the pairs. `clear` removes
+    the result of each run. The time of `clear` does not count.
     """
     times: list[tuple[float, float]] = []
     clear()

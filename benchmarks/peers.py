@@ -99,7 +99,7 @@ def _line(name: str, runs: list[Run]) -> str:
 
 
 def _beyond(runs: Mapping[str, list[Run]]) -> str:
-    """Return a line with the seconds of our release minus those of Argo's release and of our update without changes."""
+    """Return a line with a difference in seconds: our release minus the sum of Argo's release and our update without changes."""
     names = OURS.format("Kubernetes"), GATED, NOTHING.format("Kubernetes")
     rounds = zip(*(runs[name] for name in names), strict=True)
     differences = [ours.seconds - argo.seconds - floor.seconds for ours, argo, floor in rounds]

@@ -16,7 +16,7 @@ from tests.e2e.stack import eventually
 
 SCRIPT = Path(__file__).parent / "peers" / "who_serves.js"
 QUIET = 8
-"""Seconds without an answer after which an old release counts as stopped. The pods of a release stop in less time."""
+"""Seconds that old releases must be silent to count as stopped. The pods of a release stop in less time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,8 @@ class Run:
 def change(url: str, host: str, version: str, release: Callable[[], object]) -> Run:
     """Call `release` under load, and wait until only the release `version` answers.
 
-    `seconds` of the result is the time until then. If `version` was live before, it is the duration of the call.
+    In the result, `seconds` is the time from the call until only `version` answers. If no other version answered after the
+    call began, `seconds` is the duration of the call.
     """
     with _requests(url, host) as answers:
         started = time.time()

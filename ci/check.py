@@ -30,7 +30,10 @@ from .pulumi_stack import load, state
 from .slo import outputs
 
 PATIENCE = 10
-"""Maximum seconds to repeat a failing request, because a gateway needs time to apply a switch. Also the connection timeout."""
+"""Maximum seconds to repeat a failing request, because a gateway needs time to apply a switch.
+
+A connection attempt has the same time limit.
+"""
 
 
 class NotDescribedError(Exception):
@@ -202,9 +205,9 @@ def check_expiry(pem: str, days: int) -> str:
 def expected_replicas(
     app: App, environment: Environment, live: Slot, checkpoint_state: Checkpoint
 ) -> dict[tuple[str, str], int]:
-    """Return the minimum number of replicas by slot and tier, for the tiers of the live slot and the shared tiers.
+    """Return the minimum number of replicas for each tier of the live slot, and for each shared tier.
 
-    The result has each of these tiers that is configured or deployed. The slot of a shared tier is an empty text.
+    A tier is included if it is configured or deployed. The keys are slot and tier. The slot of a shared tier is an empty text.
     """
     configured = [(str(live), str(name)) for name in app.slot_services] + [
         ("", str(name)) for name in environment.data(app)
@@ -233,7 +236,7 @@ def missing_replicas(
 
 
 def backup_problem(checkpoint_state: Checkpoint, live: Slot) -> str:
-    """Return an error text if another database than the live one is backed up, or else an empty text."""
+    """Return an error text if the backups are of a database that is not live. Otherwise return an empty text."""
     backup_entries = [entry for entry in checkpoint_state.entries if entry.runs and entry.tier == backup.NAME]
     backed_up, live_database = (
         {name: variables.get(name, "") for name in ("DATABASE_NAME", "DATABASE_HOST")}

@@ -24,7 +24,7 @@ class Target:
     has_stack: bool = True
     """True if the target needs a stack file."""
     is_deployed: bool = False
-    """True if `main` first installs the parts of the lab that the environment needs.
+    """True if the target needs the environment's parts of the lab. `main` then installs these parts before the target.
 
     For an environment of a pull request, `main` also generates the stack file.
     """

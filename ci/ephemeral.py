@@ -2,7 +2,7 @@
 
 The file is a copy of staging's stack file, but has its own namespace, host and secrets, and does not protect the data. If
 the stack does not exist, the command creates the stack. An existing stack keeps the secrets of its last update, because
-the stack's database was created with these passwords. `make down ENV=pr-123` removes everything.
+the stack's database still uses the passwords among these secrets. `make down ENV=pr-123` removes everything.
 """
 
 import copy
@@ -50,8 +50,8 @@ def main(stack: str) -> None:
 def pr_settings(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:
     """Return the template's environment settings, changed for a pull request.
 
-    The environment gets its own host and namespace, and seed data, which is neither protected nor backed up. The settings of
-    images and of the release are removed.
+    The environment gets its own host and namespace. The database gets seed data, and is neither protected nor backed up.
+    The settings of images and of the release are removed.
 
     Raises:
         ConfigError: the template's platform is not Kubernetes, or the stack's name can't be part of a host name.

@@ -103,9 +103,10 @@ def _configured_location(stack: str) -> Location | None:
 
 
 def _confirm_lost_state(stack: str) -> bool:
-    """Return True if containers run, and FORCE=state confirms that their state is lost. Called only if the state is empty.
+    """Return True if the stack's containers run, and FORCE=state confirms that the stack's state is lost.
 
-    Healing then removes the containers, and the next update creates the stack again with its existing data.
+    The caller has checked that the state is empty. If the result is True, healing removes the containers. The next update
+    then creates the stack again with its existing data.
 
     Raises:
         RunError: containers run, the state is empty, and FORCE=state is not set. The state may be in another backend,
@@ -347,7 +348,7 @@ def _engine_is_gone(words: Iterable[str]) -> bool:
 
 
 def _repeat_switch(location: Location, deployment: Mapping[str, Any], pending: Collection[Mapping[str, Any]]) -> None:
-    """If a switch was interrupted, repeat the switch before it, which is the last one in the checkpoint.
+    """Repeat the last switch in the checkpoint if a later switch was interrupted.
 
     On Docker the interrupted switch may have moved the traffic already. Repeating the earlier switch moves the traffic back.
     """
@@ -365,7 +366,7 @@ def _refresh_interrupted(
 ) -> None:
     """Refresh the resources whose update or deletion was interrupted.
 
-    Resources whose creation was interrupted are not refreshed, because the cleanup has removed them before.
+    Resources whose creation was interrupted are not refreshed, because the cleanup has already removed these resources.
     """
     existing = {resource["urn"] for resource in resources}
     interrupted = sorted(

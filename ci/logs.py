@@ -38,7 +38,7 @@ def main(stack: str, service: str = "", slot: str = "", since: str = "", follow:
         service: name of the service; empty for all services.
         slot: `blue`, `green`, `live` or `idle`; empty for both slots and the shared services.
         since: age of the first line, as in `10m`; empty for ten minutes.
-        follow: `no` to end after the lines that exist now; otherwise the command also prints new lines.
+        follow: `no` prints only the lines that exist now. Any other value also prints new lines, until Ctrl-C.
 
     Raises:
         RunError: nothing is deployed, or the stack has no such service.

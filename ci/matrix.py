@@ -39,7 +39,7 @@ REQUIRED_SIZES = {
     ("pmanager", "web"): "30 to 40",
     ("pmanager", "database"): "75 to 100",
 }
-"""Image size in MB that the requirements of an example allow, by example and tier."""
+"""Required image size in MB, from the requirements of the example. The keys are example and tier."""
 
 Cell = Mapping[str, Any]
 Results = Mapping[str, Cell]

@@ -61,9 +61,9 @@ def missing_secrets(app: App, environment: Environment, existing: Collection[str
 
 
 def generated(app: App, environment: Environment) -> frozenset[str]:
-    """Return the names of the secrets for which a random value is right, as long as nothing is deployed.
+    """Return the names of the secrets that may get a random value if nothing is deployed yet.
 
-    The server of an external service already has a password, so this password is not generated.
+    The password of an external service is not among them, because the service's server already has this password.
     """
     deployed = [settings.password_secret for settings in environment.data(app).values()]
     keys = [name for name, path in environment.secrets.items() if path == _BACKUP_KEY]
@@ -71,7 +71,7 @@ def generated(app: App, environment: Environment) -> frozenset[str]:
 
 
 def _is_deployed(stack: str) -> bool:
-    """Return whether the stack has resources. Their passwords exist already, so a random password would be wrong."""
+    """Return True if the stack has resources. These resources have passwords, so a new random password would be wrong."""
     return bool(pulumi_stack.state(stack).get("deployment", {}).get("resources"))
 
 

@@ -60,10 +60,10 @@ def use(stack: str) -> None:
 
 
 def _only_here(stack: str, images: Mapping[str, Image], saved: Pins) -> Pins:
-    """Return the images that keep their digest in the stack file, because `saved` lacks them or has them with another tag.
+    """Return the images that keep their digest in the stack file. `saved` lacks these images or has them with another tag.
 
-    For example, an environment may use a database image of its own. Images of web, api and worker are excluded, because a release may only use the
-    images in `saved`.
+    An example is a database image that only this environment uses. Images of web, api and worker are never returned, because
+    a release may only use the images in `saved`.
     """
     app, stack_pins = load(stack)[0], stack_file_pins(stack)
     slot_paths = {f"environment.images.{tier}" for tier in app.slot_services}

@@ -1,9 +1,11 @@
 """Runner of commands such as Pulumi. An update ends cleanly if the terminal closes, or if make is stopped or killed.
 
 The command gets its own session, so the terminal's signals reach only the runner. The runner forwards a stop signal
-as an interrupt, and waits for the end of the command. After the first interrupt Pulumi ends the update cleanly, after
-a second interrupt at once. The command prints to a file, which the runner reads. With a pipe instead of a file, a Go program
-would be killed when it prints after the end of the pipe's reader, as in `make up | head`.
+as an interrupt, and waits for the end of the command. After the first interrupt Pulumi ends the update cleanly. After
+a second interrupt Pulumi ends it at once.
+
+The command prints to a file, and the runner reads this file. A pipe would be wrong: a Go program is killed if it prints to
+a pipe whose reader has ended, as in `make up | head`.
 """
 
 import ctypes
@@ -83,7 +85,9 @@ def run(
 
 
 def capture(words: Sequence[str], *, cwd: Path | None = None, text: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command to its end and return its output. Raises the same errors as `run`, but no error if the command was killed.
+    """Run a command to its end and return its output.
+
+    The function raises the same errors as `run`, with one exception: a killed command raises no error.
 
     Args:
         words: the command with its arguments.

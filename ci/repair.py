@@ -40,14 +40,14 @@ class Repair:
     data: tuple[str, ...] = ()
     """Kind and name of each missing resource whose data is protected."""
     not_ready: tuple[str, ...] = ()
-    """Kind and name of each resource of the live slot or the standby that did not become ready when it was created.
+    """Kind and name of each resource in the live slot or the standby that did not become ready when it was created.
 
-    Without a repair every update would wait for such a resource.
+    The repair removes the creation errors of these resources. Otherwise every update would wait for the resources.
     """
     cpus_rewritten: tuple[str, ...] = ()
     """Kind and name of each container whose number of processors is rewritten in the provider's notation."""
     nothing_found: bool = False
-    """True if no resource of the state exists on the platform, which may then be the wrong platform."""
+    """True if no resource of the state exists on the platform. Perhaps the platform is the wrong one."""
 
     @property
     def changes_state(self) -> bool:
@@ -94,10 +94,10 @@ def _entry(resource: Resource) -> Entry:
 
 
 def _delays_updates(checkpoint: Checkpoint, resource: Resource) -> bool:
-    """Return True for a resource of the live slot or the standby that did not become ready when it was created.
+    """Return True if a resource of the live slot or the standby did not become ready when it was created.
 
-    Without a repair every update would wait for such a resource, because Pulumi updates each resource with creation errors
-    (`initErrors`), even if `ignore_changes` covers all inputs.
+    Pulumi updates each resource with creation errors (`initErrors`), even if `ignore_changes` covers all inputs. So without a
+    repair, every update would wait for this resource.
     """
     if not resource.get("initErrors") or not _serves(checkpoint, resource):
         return False
@@ -152,9 +152,9 @@ def problems(state: State, inventory: Inventory, stack: str) -> tuple[str, ...]:
 
 
 def unavailable(checkpoint: Checkpoint, slot: Slot, inventory: Inventory) -> tuple[str, ...]:
-    """Return the images that the Docker engine lacks, although missing or suspended containers of a slot need them to start.
+    """Return the images that a slot's missing or suspended containers need to start, but that the Docker engine lacks.
 
-    The images are texts for messages. On a cluster the result is empty.
+    Each image is a text for messages, such as `the image shop-api of blue's api`. On a cluster the result is empty.
     """
     needed = memory.images(memory.missing(checkpoint, slot), checkpoint, slot)
     listed = inventory.kinds is None
@@ -181,7 +181,7 @@ def _serving_slots(checkpoint: Checkpoint) -> frozenset[str]:
 
 
 def names_by_key(state: Mapping[str, Any]) -> dict[str, str]:
-    """Return a name for each resource by key: the name of the container or object, or else kind and name of the resource."""
+    """Return names of resources by inventory key: the input `name` of a resource, or else its kind and its Pulumi name."""
     names: dict[str, str] = {}
     for resource in resources_of(state):
         if key := key_of(resource):
@@ -237,10 +237,10 @@ def _without_references(resource: Resource, broken: Collection[str]) -> Resource
 
 
 def _remember(resources: list[Resource], checkpoint: Checkpoint, lost: Sequence[Resource]) -> list[Resource]:
-    """Return the resources, after storing information about the missing resources in outputs of their slot or the switch.
+    """Save information about missing resources in the outputs of their slot or of the switch, and return all `resources`.
 
-    A slot's outputs get the inputs of its resources, and its release if the release passed the gates. The switch's outputs
-    get the live slot and the number of switches.
+    A slot's outputs get the inputs of the slot's missing resources. If the slot's release passed its gates, they also get
+    the release. The switch's outputs get the live slot and the number of switches.
     """
     urns = {str(resource["urn"]) for resource in lost if not resource.get("delete")}
     observed, facts = observe(checkpoint), dict[str, State]()

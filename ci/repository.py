@@ -82,8 +82,8 @@ def new_merges() -> Iterator[str]:
 def _new() -> list[str]:
     """Return the arguments of `git log` that select the new commits.
 
-    New commits are commits that the upstream branch lacks. The upstream branch is the target branch of the pull request on
-    GitHub, or else the branch that the current branch tracks, or else the default branch of the remote.
+    New commits are commits that the upstream branch lacks. The upstream branch is the first of these that exists: the target
+    branch of the pull request on GitHub, the branch that the current branch tracks, the default branch of the remote.
     """
     target = os.environ.get("GITHUB_BASE_REF")
     for branch in ([f"origin/{target}"] if target else []) + ["@{upstream}", "origin/HEAD"]:

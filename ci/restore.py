@@ -1,7 +1,7 @@
 """Restore of data into a new database: `python -m ci.restore STACK TO [OF]`.
 
-TO is `latest`, the id of a backup or a time. OF is the name of the database that was live at the time TO. OF is only
-needed if another database is live now.
+TO is `latest`, the id of a backup, or a time. If TO is a time, OF is the name of the database that was live at that time.
+OF is not needed if the same database is live now.
 
 `python -m ci.restore STACK --from OTHER` restores the last verified backup of the environment OTHER, and anonymises the
 data with the SQL files of `app.database.anonymise`.
@@ -130,7 +130,7 @@ def _use(app: App, environment: Environment, stack: str, name: str) -> None:
 
 
 def _source_settings(source: str) -> dict[str, Any]:
-    """Return the location of another environment's backups, and the keys to read them, from that environment's stack file."""
+    """Read another environment's stack file. Return the location of that environment's backups, and the keys to read them."""
     app, environment = load(source)
     settings = environment.tier_settings(DATABASE.name).backup
     if not settings or not settings.target.s3:

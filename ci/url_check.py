@@ -31,7 +31,10 @@ class Response:
         return f"answers {self.status}, {self.size} bytes" if self.status else f"does not answer: {self.reason}"
 
     def is_error(self, is_listed: bool) -> bool:
-        """Return True if no response came, or if its status is at least 500; for a path in `app.visits`, at least 400."""
+        """Return True if no response came, or if the status is an error.
+
+        For a path in `app.visits`, 400 or more is an error. For any other path, 500 or more is an error.
+        """
         return not self.status or self.status >= (400 if is_listed else 500)
 
 

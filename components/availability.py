@@ -10,7 +10,7 @@ from .release.planner import Plan, ReleaseError, Slot, StackState
 
 
 def unavailable(inspector: Inspector, checkpoint: Checkpoint, slot: Slot) -> Sequence[str]:
-    """Return the images that a slot needs but that are gone from the platform, as texts for messages.
+    """Return descriptions of the images that a slot needs, but that the platform no longer has.
 
     A slot needs the images of its suspended and lost containers, because these containers must be recreated.
     """
@@ -38,7 +38,7 @@ def mark_lost(inspector: Inspector, checkpoint: Checkpoint, observed: StackState
 
 
 def refuse_unavailable(inspector: Inspector, plan: Plan, checkpoint: Checkpoint) -> None:
-    """Refuse a plan that makes an existing slot live although an image of the slot's release is gone from the platform.
+    """Refuse to make an existing slot live again if the platform no longer has an image that the slot needs.
 
     Raises:
         ReleaseError: an image that the slot needs is gone. No resource has been changed.

@@ -31,8 +31,8 @@ RUN_TIMEOUT = 6 * 3600
 class BackupPlan:
     """Plan of the backups: the workload that takes the backups, and the schedule of the workload's commands.
 
-    The plan in an `Application` backs up the configured database. Deploy the plan of `Rollout.live_backups` instead, because this
-    plan backs up the database that the live slot uses.
+    Deploy the plan `Rollout.live_backups`, which backs up the database that the live slot uses. The plan in an `Application`
+    backs up the configured database, which may be another database.
 
     Example:
         plan = rollout.live_backups
@@ -58,8 +58,8 @@ class BackupPlan:
 
     @property
     def holder(self) -> Workload:
-        """Backup workload with only the volume that stores the backups, for the guard (components/safety). The guard
-        finds the volumes of services in the workloads of these services."""
+        """Backup workload for the guard (components/safety), with only the volume that stores the backups. The guard finds every
+        other volume in the workload of the service that owns the volume."""
         return replace(self.workload, volumes=tuple(volume for volume in self.workload.volumes if not volume.read_only))
 
 

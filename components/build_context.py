@@ -1,8 +1,8 @@
 """Compute the digest of a build context, and refuse a build context that contains Pulumi's files.
 
-The digest becomes the tag of the image, and covers all files that `docker build` sends, except `PROJECT_FILES`. A stack file is
-excluded because the stack file may contain the tag: each new tag would change the digest, and so the tag again
-(docs/adr/027-own-names.md).
+The digest becomes the tag of the image. The digest covers all files that `docker build` sends, except `PROJECT_FILES`. Stack
+files are excluded because a stack file may contain the tag. The new tag would change the digest, and the new digest would change
+the tag again (docs/adr/027-own-names.md).
 """
 
 import hashlib

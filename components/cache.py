@@ -55,12 +55,11 @@ def workload(settings: CacheConfig, description: Description) -> Workload | Exte
 
 
 def _commands(password: Secret) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return two commands that start Redis: the current command, and the command of earlier versions of this program. The second
-    command is () if both commands are equal.
+    """Return the command that starts Redis, and the command of earlier versions of this program.
 
-    A password with white space or quotes is passed in hexadecimal form. Otherwise Redis could not parse the configuration line,
-    and would log this line with the password. For any other password both commands are the same, so running containers are not
-    restarted.
+    The commands differ only if the password may contain white space or quotes: the current command then passes the password in
+    hexadecimal form. Redis could not parse a configuration line with the plain form, and would log this line with the password.
+    If the commands are equal, the second command is (), and running containers are not restarted.
     """
     start = f"exec {' '.join(SERVER)} <<EOF\nrequirepass"
     unquoted = ("sh", "-c", f"{start} $(cat {password.path})\nEOF")

@@ -112,8 +112,8 @@ class Context:
     """Unchecked values of `app` and `environment`. `Switch` records these values in the state, because a rollback must work even
     if the configuration files are invalid."""
     started_at: float = field(default_factory=time.monotonic, repr=False)
-    """Time at which the program started, in seconds (`time.monotonic`). The journal of switches records, for each gate, the
-    seconds since this time."""
+    """Time at which the program started, in seconds (`time.monotonic`). The journal of switches records how many
+    seconds after this time each gate passed."""
     variables: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     """Environment variables of the process. TIERS_RELEASE, TIERS_FORCE and TIERS_LIVE control the update
     (`plan_rollout`). TIERS_WHO is the name in the journal of switches."""
@@ -147,10 +147,10 @@ class Context:
         Args:
             app: the application, with the keys of `app` in Pulumi.yaml (docs/configuration.md).
             environment: the environment, with the keys of `environment` in Pulumi.<stack>.yaml.
-            secrets: values of the secrets by name; None for the `secrets` of the stack file. Pulumi encrypts the
+            secrets: values of the secrets by name; None to read the `secrets` of the stack file. Pulumi encrypts the
                 values in the state.
-            checkpoint: checkpoint of the stack; None to export the stack. In unit tests with mocks None means an empty
-                checkpoint.
+            checkpoint: checkpoint of the stack; None to read it with `pulumi stack export`. In unit tests with mocks, None
+                means an empty checkpoint.
 
         Raises:
             ConfigError: a value is invalid. No resource has been changed.

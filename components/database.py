@@ -54,9 +54,9 @@ def _replicated(settings: DatabaseConfig, description: Description) -> DatabaseC
 
 
 def _former_instance(settings: DatabaseConfig, description: Description) -> Workload:
-    """Return the single instance that the cluster replaces. Both run during migration.
+    """Return the single instance that the cluster replaces. The instance and the cluster both run during migration.
 
-    The image is `app.database.image`, because `environment.images.database` is the image of the cluster.
+    The instance uses the image `app.database.image`, because `environment.images.database` is the image of the cluster.
     """
     return _single(settings, description, Image(reference=settings.image, path="app.database.image"))
 

@@ -99,10 +99,10 @@ class KeptSlot(ComponentResource):
 
 
 def _copies(rollout: Rollout, slot: Slot, slot_resources: "_SlotResources") -> dict[str, Any]:
-    """Return outputs for the slot's component: copies of outputs of `Switch`, and a copy of the slot's resources
-    (`release.memory`).
+    """Return additional outputs of the slot's component.
 
-    The outputs of `Switch` are copied because Pulumi may remove them from `Switch` when an update fails."""
+    Some outputs are copies of outputs of `Switch`, because Pulumi may remove the originals when an update fails. The last
+    output is the slot's memory: a copy of the slot's resources (`release.memory`)."""
     observed = observe(rollout.context.checkpoint)
     switches = observed.switches if slot is observed.live else None
     return {
@@ -132,11 +132,11 @@ class _SlotResources:
     entries: _Entries
     """Present and missing resources together, sorted: parents and dependencies first."""
     memory: _Entries
-    """Suspended resources, from the inputs of the slot's component (`suspended_entries`). This is not the memory of
-    `release.memory`."""
+    """Suspended resources. They come from the inputs of the slot's component (`suspended_entries`), and not from the slot's
+    memory (`release.memory`)."""
     absent_images: Mapping[str, str]
-    """Images of missing containers that are gone from the platform: image id → text for messages, which names the image and a
-    service that uses it."""
+    """Images that missing containers need, but that the platform no longer has: image id → text for messages. The text names
+    the image and a service that uses the image."""
 
     @classmethod
     def read(cls, checkpoint: Checkpoint, slot: Slot, platform: Deployer) -> "_SlotResources":
@@ -160,9 +160,9 @@ class _SlotResources:
     def restored(
         self, entry: Entry, change: DesiredState | None, scales: Mapping[str, Scale], rollout: Rollout
     ) -> DesiredState | None:
-        """Return the desired state of a missing resource. If the resource can't be recreated, return None.
+        """Return the desired state of a missing resource, or None if the resource can't be recreated.
 
-        If this resource is a container, also log a warning.
+        Log a warning for a container whose image is gone from the platform.
         """
         image = self.absent_images.get(str(entry.inputs.get("image")))
         if image is None:
@@ -174,7 +174,8 @@ class _SlotResources:
         return None
 
     def if_changed(self, desired: DesiredState | None, entry: Entry) -> DesiredState | None:
-        """Return `desired`. Return None if the resource in the checkpoint already has these inputs, and its last change succeeded."""
+        """Return `desired`, or None if nothing changes: the resource in the checkpoint has the same inputs, and its last change
+        succeeded."""
         stored = self.present.get(entry.urn)
         return None if desired and stored and not stored.failed and stored.inputs == desired.inputs else desired
 
@@ -224,8 +225,8 @@ def _recreated(entry: Entry, scales: Mapping[str, Scale], rollout: Rollout, slot
     """Return the desired state of a missing resource, from the slot's memory (`release.memory`). Return None if the resource
     can't be recreated.
 
-    The memory contains no values of secrets. The resource therefore gets the secret's current value. If this value has another
-    version than the deployed secret, the resource can't be recreated.
+    The memory contains no values of secrets. A resource with secrets therefore gets their current values. If a secret has changed
+    since the resource was deployed, the resource can't be recreated.
     """
     platform = rollout.platform
     if entry.sealed:
@@ -242,7 +243,8 @@ def _recreated(entry: Entry, scales: Mapping[str, Scale], rollout: Rollout, slot
 
 
 def _linked(entry: Entry, memory: _Entries) -> Entry:
-    """Return a resource with its dependencies from the slot's memory added. The checkpoint lacks those on missing resources."""
+    """Return a resource with all its dependencies, from the checkpoint and from the slot's memory. The checkpoint contains no
+    dependencies on missing resources."""
     before = memory[entry.urn].dependencies if entry.urn in memory else ()
     return replace(entry, dependencies=tuple(dict.fromkeys((*entry.dependencies, *before))))
 

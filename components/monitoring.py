@@ -50,8 +50,8 @@ def _cache(settings: config.Cache, description: Description) -> Workload:
 
 
 EXPORTERS: dict[str, Callable[[Any, Description], Workload]] = {DATABASE.name: _database, CACHE.name: _cache}
-"""Function for each data service with an exporter, by name of the service: it renders the exporter from the service's settings
-in `app`."""
+"""Functions that render the metrics exporters, by name of the data service. Each function gets the settings of the service in
+`app`."""
 
 
 def exporters(description: Description) -> dict[str, Workload]:
@@ -72,8 +72,8 @@ def exporter_workload(
     """Return the workload of a data service's metrics exporter, with the image and port from the service's record.
 
     Args:
-        record: record of the data service, with an exporter.
-        description: configuration of the application and its environment, with monitoring.
+        record: record of the data service. Its field `exporter` must be set.
+        description: configuration of the application and its environment. `environment.monitoring` must be set.
         env: environment variables of the exporter.
         secrets: secrets that the exporter reads as files.
         command: command that replaces the image's command.
@@ -133,7 +133,7 @@ class Monitoring(ComponentResource):
     """
 
     scope: MonitoringScope
-    """Monitored environment. The methods return PromQL, for rules and dashboards of the program itself."""
+    """Monitored environment. Its methods return PromQL. Programs can use this PromQL in their own rules and dashboards."""
 
     def __init__(self, name: str, args: MonitoringArgs, opts: ResourceOptions | None = None) -> None:
         platform, description = args.platform, args.description

@@ -57,7 +57,7 @@ def has_engine() -> bool:
 
 
 def on_error(name: str, explain: Callable[[ErrorHookArgs], bool]) -> ResourceHookBinding:
-    """Return a hook that calls `explain` when creating or updating a resource fails. In unit tests with mocks return no hook."""
+    """Return a hook that calls `explain` if Pulumi can't create or update a resource. In unit tests with mocks return no hook."""
     return ResourceHookBinding(on_error=[ErrorHook(name, explain)]) if has_engine() else ResourceHookBinding()
 
 

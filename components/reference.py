@@ -144,9 +144,9 @@ COLUMN = 48
 def commented(model: type[BaseModel], values: Mapping[str, Any], depth: int = 0) -> str:
     """Return a model as YAML with all keys: keys in `values` are set, all others are comments with their defaults.
 
-    To set a key, a user removes the `#` before the key and before the keys that contain it. A key without a default also needs a
-    value. The indentation of a commented key follows the `#`, because Pulumi moves each `#` when it rewrites a stack file, but
-    keeps the text after the `#`.
+    To set a commented key, a user removes the `#` of this key and of its parent keys. A key without a default also needs a value.
+    The indentation of a commented key is written after the `#`. Pulumi moves each `#` when it rewrites a stack file, but keeps
+    the text after the `#`.
 
     Args:
         model: the model to write.
@@ -221,11 +221,10 @@ def _items(
 
 
 def _inner(field: Schema, parts: Schema) -> tuple[Schema | None, Callable[..., Iterator[str]] | None]:
-    """Return the model that a field contains, and the function that yields the lines of the field's list or mapping of this
-    model.
+    """Return the model that a field contains, and the function that yields the field's YAML lines.
 
-    The function is None if the field contains one model instead of a list or mapping. Both results are None if it contains no
-    model.
+    The function is set if the field is a list or a mapping of models. It is None if the field is a single model. Both results are
+    None if the field contains no model.
     """
     for option in [field, *cast(list[Schema], field.get("anyOf", []))]:
         if model := _model(option, parts):

@@ -172,9 +172,9 @@ def database_name(settings: Database, environment: Environment) -> str:
 
 
 def database_hosts(environment: Environment) -> tuple[str, str, str]:
-    """Return three host names of the database: of the pooler, of the primary, and of the replicas for read-only queries.
+    """Return three host names of the database: for the pooler, for the primary, and for the replicas (read-only queries).
 
-    All three are equal for an external database or a single instance.
+    For an external database or a single instance, the three host names are equal.
     """
     if outside := external_service(DATABASE.name, environment):
         return outside.host, outside.host, outside.host

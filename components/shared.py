@@ -14,7 +14,7 @@ RENDERERS: dict[str, Callable[[Any, Description], Data]] = {
     DATABASE.name: database.workload,
     CACHE.name: cache.workload,
 }
-"""Function for each data service, by name of the service: it renders the service from its settings in `app`."""
+"""Functions that render the data services, by name of the service. Each function gets the settings of the service in `app`."""
 
 
 @dataclass(frozen=True, kw_only=True)

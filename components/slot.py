@@ -32,8 +32,8 @@ class SlotArgs:
 class Slot(ComponentResource):
     """Deploy a release to the idle slot: run migrations and other tasks, start services, run the smoke test.
 
-    No traffic moves. If a step fails, the live slot stays unchanged. A service with tasks, or with a data service in `needs`,
-    starts after the tasks, because the service may need the new database schema. All other services start without waiting for
+    No traffic moves. If a step fails, the live slot stays unchanged. A service that has tasks or needs a data service starts
+    after the tasks of all services, because it may need the new database schema. All other services start without waiting for
     tasks. A seed task runs after the other tasks of its service. Services don't wait for seed tasks.
 
     Args:
@@ -81,7 +81,7 @@ class Slot(ComponentResource):
     def _run_tasks(self, args: SlotArgs, target: SlotTarget, provisioned: Mapping[str, Resource]) -> "_Tasks":
         """Run the tasks of all services one after the other, in the order of the services.
 
-        Services and other tasks don't wait for a seed task. Only the smoke test and the switch do.
+        Services and other tasks don't wait for a seed task. Only the smoke test and the switch wait for seed tasks.
         """
         platform = args.rollout.platform
         gates: dict[str, Output[Resource]] = {}
@@ -141,7 +141,7 @@ def identity(slot: planner.Slot, release: Release, switch_number: int) -> dict[s
     Args:
         slot: the slot.
         release: the release in the slot.
-        switch_number: number of the switch that makes the release live, as planned when the release was deployed.
+        switch_number: number of the switch that makes the release live. This number was planned when the release was deployed.
     """
     inputs: dict[str, Any] = {"slot": str(slot), "version": release.version, "digest": release.digest}
     inputs |= {"order": switch_number}

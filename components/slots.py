@@ -46,10 +46,10 @@ def deploy_slots(
 
 
 def foundation(platform: Deployer, data: Mapping[str, Sequence[Resource]], gateway: Resource) -> list[Resource]:
-    """Return the shared resources on which the switch and unchanged slots depend.
+    """Return the shared resources. The switch and the unchanged slots depend on these resources.
 
-    The result contains the networks and volumes of the platform, the data services and the gateway. With these dependencies
-    `pulumi destroy` deletes the containers of a slot before the networks and volumes that the containers use.
+    The result contains the networks and volumes of the platform, the data services and the gateway. The dependencies make
+    `pulumi destroy` delete the containers of a slot first, and then the networks and volumes that the containers use.
 
     Args:
         platform: the platform (`Rollout.platform`).

@@ -70,8 +70,8 @@ class Switch(ComponentResource):
     switch unchanged too.
 
     The component's outputs record the live slot, the number of switches, the last switches (`journal`) and the settings of the
-    update. Pulumi removes these outputs when the inputs change and the update then fails. The inputs therefore repeat the state
-    before the update (`before`).
+    update. If the inputs change and the update then fails, Pulumi removes these outputs. The input `before` therefore records the
+    state before the update.
 
     Args:
         name: resource name, which is part of the state. A stack has one switch.
@@ -146,8 +146,8 @@ def _inputs(
 ) -> Mapping[str, Any]:
     """Return the inputs of the component `Switch`: the live slot and the number of switches after this update.
 
-    The input `before` contains the same values before the update, and the journal. An update that deploys no release and moves no
-    traffic keeps the inputs in the checkpoint.
+    The input `before` contains the live slot and the number of switches before this update, and the journal. An update that
+    deploys no release and moves no traffic keeps the inputs in the checkpoint.
     """
     stored = checkpoint.find(SWITCH, "switch")
     if stored and not plan.render and not plan.moves:

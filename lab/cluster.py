@@ -204,7 +204,7 @@ def _program(name: str) -> Path:
 
 
 def _programs() -> None:
-    """Create a link for each Kubernetes program to the binary that contains all of them."""
+    """Create a link for each Kubernetes program. All links point to one binary, which contains all programs."""
     links = [
         *(_program(name) for name in (*PROCESSES, "clear") if name != "cluster-etcd"),
         KUBECTL,

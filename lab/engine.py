@@ -132,7 +132,10 @@ def registry(packages: str) -> Step:
 
 
 def answers(path: Path = SOCKET) -> bool:
-    """Return True if an engine answers at `path`, or at DOCKER_HOST if that is set and `path` is the default."""
+    """Return True if an engine answers at `path`.
+
+    If `path` is the default and DOCKER_HOST is set, the function tests the engine at DOCKER_HOST instead.
+    """
     if os.environ.get("DOCKER_HOST") and path == SOCKET:
         return answer("docker", "version", "--format", "{{.Server.Version}}") is not None
     with socket.socket(socket.AF_UNIX) as client:
@@ -218,7 +221,7 @@ def _start_registry() -> None:
 
 
 def _mirrored(name: str) -> str | None:
-    """Return a description if the mirror has the image, and it was built from the current files. Otherwise return None."""
+    """Return a description if the mirror has the image, and the image was built from the current files. Otherwise return None."""
     repository, _, tag = _registry_path(name).partition(":")
     request = urllib.request.Request(
         f"http://{REGISTRY}/v2/{repository}/manifests/{tag}",
@@ -241,7 +244,10 @@ def _registry_path(name: str) -> str:
 
 @cache
 def _public() -> str | None:
-    """Return "can be pulled" if the public registry answers, so that no image must be built here. Otherwise return None."""
+    """Return "can be pulled" if the public registry has the base image. Otherwise return None.
+
+    If the base image can be pulled, the lab does not need to build any image.
+    """
     return "can be pulled" if answer(_client(), "manifest", "inspect", BASE) is not None else None
 
 

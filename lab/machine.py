@@ -1,4 +1,7 @@
-"""Changes of the cluster to this machine: bridge, firewall rules, kernel settings, mounts. `forget` and `unmount` revert them."""
+"""Changes that the cluster makes to this machine: bridge, firewall rules, kernel settings, mounts.
+
+`forget` and `unmount` revert these changes.
+"""
 
 import ipaddress
 import json

@@ -63,7 +63,7 @@ def digest(*files: Path) -> str:
 
 
 def answer(*command: str) -> str | None:
-    """Return the output of a command, or None if it is missing or fails."""
+    """Return the output of a command, or None if the command is missing or fails."""
     if not shutil.which(command[0]):
         return None
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -240,11 +240,11 @@ CORRECTIONS = {
 
 
 def _docker() -> Source:
-    """Return the source of the docker plugin, with a correction that the official plugin 5.2.0 contains.
+    """Return the source of the docker plugin, with the same correction as in the official plugin 5.2.0.
 
-    Without the correction, the plugin's provider of 2022 panics if a container is not healthy in time: after a failed
-    inspection of the container, the provider still reads the container's state. The panic ends the plugin, and therefore
-    all other operations of the update, too.
+    Without the correction, the plugin's provider of 2022 panics if a container is not healthy in time. The reason: the
+    provider reads the container's state even if the inspection of the container has failed. The panic ends the plugin, and
+    so it ends all other operations of the update.
     """
     module = _module("docker")
 

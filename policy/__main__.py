@@ -41,7 +41,10 @@ def to_resource(args: ResourceValidationArgs | PolicyResource) -> Resource:
 
 
 def report_problems(rule: Rule, resources: Sequence[Resource], report: ReportViolation) -> None:
-    """Report the problems that a rule finds. Stop at a value that a preview does not know yet: the update runs the rule again."""
+    """Report the problems that a rule finds.
+
+    A preview does not know all values yet. Stop at the first unknown value, because the update runs the rule again.
+    """
     with suppress(UnknownValueError):
         for resource, problem in rule.problems(resources, SETTINGS):
             report(problem, resource.urn)

@@ -17,7 +17,7 @@ _CHANGES_SHELL = re.compile(
     r"(cd|export|set|unset|source|\.|alias|umask|ulimit|trap|eval|shift|read|wait|if|then|elif|else|fi|for|while|until|case|do|done"
     r"|function|\{|\}|\(|\[|\[\[|!|\w+=\S*)(\s|$)"
 )
-"""Pattern of a step that can't run in its own shell: it changes the shell (`cd`, `export`) or is part of a block (`if`)."""
+"""Pattern of a step that must share a shell with other steps: it changes the shell (`cd`) or is part of a block (`if`)."""
 _RUNNERS = {
     "python",
     "python3",
@@ -154,6 +154,9 @@ def _split_script(script: str) -> list[str]:
 
 
 def _task_name(command: Sequence[str]) -> str:
-    """Return a name for the task that runs a command: its first word that is no interpreter or package manager, or `prepare`."""
+    """Return a name for the task that runs a command.
+
+    The name is the first word that is no interpreter or package manager. Without such a word it is `prepare`.
+    """
     words = [word for word in command if word not in _RUNNERS and re.match(r"[a-z]", word) and " " not in word]
     return as_name(words[0].partition(".")[0]) if words else "prepare"

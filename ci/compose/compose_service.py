@@ -183,7 +183,7 @@ def names_host(key: str, value: str | None, service: str) -> bool:
 
 
 def with_host(key: str, value: str, service: str, host: str) -> str:
-    """Replace the host name `service` by `host` in the value of a variable. Leave the word unchanged where it is no host name."""
+    """Replace the host name `service` by `host` in the value of a variable. Other uses of the word stay unchanged."""
     for begin, end in sorted({match.span(1) for match in hosts(key, value) if match[1] == service}, reverse=True):
         value = value[:begin] + host + value[end:]
     return value

@@ -9,7 +9,7 @@ from .project import Project
 def find_needs(project: Project) -> dict[str, list[str]]:
     """Return the services that each service of a slot needs: name of the service in `app` → names of the needed services.
 
-    Of two services that connect to each other, only the later one in the catalogue needs the other.
+    Needs must not form a cycle. Leave out a need that closes a cycle with needs of earlier services in the catalogue.
     """
     catalogue, tiers = project.roles.catalogue, project.roles.tiers
     needs: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Compose file during its conversion: what the modules of the conversion read, and the notes and secrets that they collect."""
+"""State of a conversion: the Compose file that the modules of the conversion read, and the notes and secrets that they add."""
 
 import os.path
 from collections.abc import Collection, Mapping

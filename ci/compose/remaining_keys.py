@@ -1,4 +1,4 @@
-"""Notes about the keys of a Compose file that have no equivalent, or that need none."""
+"""Notes about the keys of a Compose file that are not converted, because they have no equivalent or are unnecessary."""
 
 from .compose_service import mapping
 from .project import Project

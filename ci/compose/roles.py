@@ -36,7 +36,7 @@ _OTHER_PRODUCTS = {
     "redis-stack": CACHE.name,
     "keydb": CACHE.name,
 }
-"""Image name → data service with the same protocol. These images are not used, because they are configured differently."""
+"""Image name → data service with the same protocol. The default image replaces such an image, which has other settings."""
 _ONCE = {
     "migrate",
     "migration",
@@ -254,8 +254,8 @@ def has_public_image(service: ComposeService) -> bool:
 def data_tier_of(service: ComposeService) -> str | None:
     """Return the name of the data service that a Compose service becomes, such as `database`, or None.
 
-    An image that is not built is recognised by its name. A service that is built becomes the database if it has a name such as
-    `db`, the variable POSTGRES_PASSWORD and no published port.
+    A pulled image is recognised by its name. A service that builds its image becomes the database if it has a name such as `db`,
+    the variable POSTGRES_PASSWORD and no published port.
     """
     if not service.build:
         record = of_product(service.product)
@@ -280,7 +280,7 @@ def _is_built_proxy(service: ComposeService, all_services: Mapping[str, ComposeS
 
 
 def _merged(candidates: Sequence[ComposeService], result: Roles, notes: Notes) -> list[ComposeService]:
-    """Return the services without replicas. Services with the same source, command and variables are replicas of one service."""
+    """Merge replicas: services with the same source, command and variables. Return one service of each group."""
     firsts: list[ComposeService] = []
     for service in candidates:
         first = next((other for other in firsts if _is_copy(service, other)), None)
@@ -308,7 +308,7 @@ def _is_worker(service: ComposeService, app_services: Sequence[ComposeService]) 
 def _runs_once(service: ComposeService, all_services: Mapping[str, ComposeService]) -> bool:
     """Return True if other services wait for the end of a service, or if its name or command has a word such as `migrate`.
 
-    The words do not count for a service that has a port, a worker's name, no command, or a command with `&&`.
+    Ignore the words if the service has a port, has the name of a worker, has no command, or joins commands with `&&`.
     """
     is_waited_for = any(
         other.dependencies.get(service.name) == "service_completed_successfully" for other in all_services.values()

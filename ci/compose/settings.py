@@ -161,7 +161,7 @@ class Reader:
             )
 
     def _is_address(self, key: str, service: ComposeService) -> bool:
-        """Return True if the program sets the variable `key` for a service, such as DATABASE_HOST if it uses the database."""
+        """Return True if Tiers sets the variable `key` because the service uses another service. Example: DATABASE_HOST."""
         return any(
             key in (*record.variables, f"{record.prefix}_PASSWORD_FILE")
             for record in self.roles.catalogue.records
@@ -169,9 +169,9 @@ class Reader:
         )
 
     def _with_tier_hosts(self, key: str, value: str) -> str:
-        """Replace the Compose names of data services by `database` and `cache` where they are host names in a variable.
+        """Replace the host names of data services in a variable's value: their Compose names become `database` and `cache`.
 
-        A Redis URL without user also gets the password of the cache.
+        If the value is a Redis URL without user, also insert the password of the cache.
         """
         for record in common().data:
             if service := self.roles.tiers.get(record.name):

@@ -82,7 +82,7 @@ def _add_egress(project: Project, service: ComposeService, part: Plain) -> None:
 
 
 def _add_user(project: Project, service: ComposeService, part: Plain) -> None:
-    """Set `user` for a service that runs as a user whom no host has."""
+    """Set `user` to the service's user id in Compose, if the id is too high to exist on a host."""
     user = str(service.raw.get("user") or "10001").partition(":")[0]
     if not user.isdecimal() or int(user) <= 10_000:
         project.notes.add_unconverted(

@@ -13,7 +13,7 @@ from .read import Area, Change, Op, Preview
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """Placeholder of Pulumi for a value that is known only after the update."""
 NAME_KEYS = ("label", "containerPath", "mountPath", "name")
-"""Keys that may identify a member of a list, in order. A mount has several of these keys, but only its path is unique."""
+"""Keys that may identify a member of a list, the best key first. Mounts may share a name, but each mount has its own path."""
 
 
 def changes_in_place(preview: Preview) -> Iterator[str]:
@@ -60,7 +60,7 @@ def input_differences(old: Entry | None, new: Entry | None) -> Iterator[tuple[st
 
 
 def old_to_new(old: str, new: str) -> str:
-    """Return both values as code with an arrow between them. Long values start shortly before their first difference."""
+    """Return both values as code with an arrow between them. If the values first differ late, cut off most of the equal start."""
     difference = next(
         (index for index, (before, after) in enumerate(zip(old, new, strict=False)) if before != after), 0
     )
@@ -88,9 +88,9 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _members(members: list[Any], path: str) -> Iterator[tuple[str, Any]]:
-    """Yield each member of a list: its name, or its number if it has no name, and its value.
+    """Yield the name and value of each member of a list. A member without a name gets its number as its name.
 
-    A list of plain values becomes one text with an empty name.
+    If all members are plain values, yield only one pair: an empty name, and all values joined to one text.
     """
     if path.endswith("envs"):
         yield from ((name, value) for name, _, value in (str(member).partition("=") for member in members))

@@ -141,9 +141,9 @@ class Preview:
 
     @property
     def plan(self) -> Plan | None:
-        """Plan of the update, derived from the states before and after the update. None if no slot is live afterwards.
+        """Plan of the update, derived from the states before and after the update.
 
-        A preview that failed early has no live slot.
+        None if no slot is live after the update. This also happens if the preview failed early.
         """
         before, after = self.state_before, self.state_after
         if not after.live:
@@ -170,7 +170,7 @@ class Preview:
 
 
 def run_preview(stack: str) -> Mapping[str, Any]:
-    """Return the JSON output of `pulumi preview`. If Pulumi prints an error instead, return the error in the same form."""
+    """Return the JSON output of `pulumi preview`. If Pulumi prints no JSON, return its message as JSON."""
     command = ["pulumi", "preview", "--json", "--show-sames", "--non-interactive", "--stack", stack]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     try:

@@ -15,7 +15,7 @@ _NO_DIFFERENCE = re.compile(
     r"label|metadata\.name|^name$|aliases|replicas$|\[(RELEASE|SLOT)\]|secrets\].*(items|path|readonly|mode)|volumes\[secrets\]\.name$",
     re.IGNORECASE,
 )
-"""Pattern of paths of inputs that are not compared. They always differ, do not belong to a release, or repeat another input."""
+"""Pattern of paths of inputs that are not compared: inputs that always differ, repeat another, or are not part of a release."""
 
 
 def release_table(preview: Preview) -> Iterator[str]:
@@ -62,14 +62,14 @@ def _promotion(plan: Plan, stack: str) -> str:
 
 @dataclass(frozen=True)
 class _Value:
-    """Value of a tier's input. `common` is the value without the names of slot and release, so it can be equal in both slots."""
+    """Value of a tier's input. `common` is the value without the names of slot and release, to compare both slots."""
 
     text: str = ""
     common: str = ""
 
 
 def _part(preview: Preview, plan: Plan, part: str) -> str:
-    """Return a text with the name of a part of the release, such as a tier, and its inputs that differ from the live release."""
+    """Describe a part of the release, such as a tier: its name, and its inputs that differ from the live release."""
     assert plan.previous
     assert plan.render
     old, new = _values(preview.before, part, plan.previous), _values(preview.after, part, plan.render)

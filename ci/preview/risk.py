@@ -20,7 +20,7 @@ class Verdict(StrEnum):
     NONE = "no change"
     RELEASE = "release only"
     PLACE = "changes in place"
-    """Changes that touch no data and belong to no new release, such as the live slot's scale, a quota or the gateway."""
+    """Changes that neither touch data nor come from a new release. Examples: the live slot's scale, a quota, the gateway."""
     DATA = "touches data"
     LOSS = "replaces or deletes"
     """Replacement or deletion of a resource that both slots share. A slot's resources don't count: each release replaces them."""
@@ -43,8 +43,8 @@ def verdict(preview: Preview) -> Verdict:
 def losses(preview: Preview) -> list[Change]:
     """Return the changes that replace or delete a shared resource.
 
-    Images do not count, because they stay on the engine. A resource whose name ends with a hash of its content, such as a
-    secret or an alert rule, does not count if the update creates another version of it.
+    Images don't count, because they stay on the engine. Some resources, such as secrets and alert rules, have names that end
+    with a hash of the content. Such a resource doesn't count if it holds no data and the update creates another version of it.
     """
     created = {_name_without_version(change) for change in preview.changes if change.op is Op.CREATE}
     return [

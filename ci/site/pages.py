@@ -80,7 +80,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _relinked(page: str, text: str, path: str, anchor: str) -> str:
-    """Return a Markdown link for the site. A link to a folder becomes a link to its README, or plain text without such a page."""
+    """Return a Markdown link for the site. A link to a folder leads to its README, or becomes plain text if the site lacks it."""
     if not path or "://" in path:
         return f"[{text}]({path}{anchor})"
     target = _target(page, path)

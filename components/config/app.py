@@ -487,8 +487,8 @@ class App(Model):
     def routes(self) -> dict[str, tuple[str, ...]]:
         """Path prefixes of the services to which the gateway routes requests, by the service's name.
 
-        Web has no setting `paths`, and gets the prefix `/`, and so all requests that match no other prefix. Without web, the api
-        gets the prefix `/`, unless another service has this prefix.
+        Web has the prefix `/`, because web has no setting `paths`. Web therefore gets all requests that match no other prefix.
+        Without web, the api gets the prefix `/`, unless another service has this prefix.
         """
         prefixes = {
             record.name: settings.paths if isinstance(settings, RoutedSettings) else ("/",)
@@ -553,8 +553,8 @@ _MODELS: dict[services.Kind, type[ServiceSettings] | type[DataSettings]] = {
     services.Kind.WORKER: Worker,
     services.Kind.DATA: DataSettings,
 }
-"""Model of a service's settings, by the kind of the service. A service that the gateway routes requests to has the model
-`RoutedSettings`. A model in `Service.settings` takes precedence."""
+"""Default model of a service's settings, by kind of the service. `RoutedSettings` replaces the default for each service that the
+gateway routes requests to. A model in `Service.settings` replaces both."""
 
 
 def set_by_the_program(app: App, settings: ServiceSettings) -> frozenset[str]:

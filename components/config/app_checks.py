@@ -12,8 +12,8 @@ from .grammar import describe
 from .paths import covers, normalise
 
 CHECKS_SIZE = 120_000
-"""Maximum size in bytes of `checks` as JSON, and of `visits` as JSON. Each JSON text is one
-argument or environment variable of a process, which Linux limits to 128 KiB."""
+"""Maximum size in bytes of `checks`, and of `visits`, each as JSON. A process gets each of these texts as one argument or one
+environment variable. Linux limits an argument or a variable to 128 KiB."""
 FIGURES_SIZE = 256 * 1024
 """Maximum size in bytes of all `figures` (business metrics) as JSON. The dashboard contains each figure several times, and must
 fit into a ConfigMap of at most 1 MiB."""
@@ -100,8 +100,8 @@ def _routing_errors(app: App) -> Iterator[str]:
 
 
 def _served_paths(app: App) -> dict[str, str]:
-    """Return the paths that some service must serve, by config path: all `visits`, and the paths of all `checks` except those
-    that expect 404."""
+    """Return the paths that some service must serve, by config path: the paths in `visits` and in `checks`. Leave out checks that
+    expect 404."""
     paths = {f"app.visits.{number}": path for number, path in enumerate(app.visits)}
     checks = {f"app.checks.{number}.path": check.path for number, check in enumerate(app.checks) if check.status != 404}
     return paths | checks
@@ -188,7 +188,10 @@ def _contradicting_checks(app: App) -> Iterator[str]:
 
 
 def _gateway_path_errors(app: App) -> Iterator[str]:
-    """Yield an error for each path that the gateway answers itself, and for each path prefix that leaves no requests to web."""
+    """Yield an error for each path that the gateway answers itself.
+
+    With web, also yield an error for each path prefix that would get all requests instead of web.
+    """
     paths = {f"app.visits.{number}": path for number, path in enumerate(app.visits)}
     paths |= {f"app.checks.{number}.path": check.path for number, check in enumerate(app.checks)}
     routes = route_paths(app)
@@ -204,9 +207,9 @@ def _gateway_path_errors(app: App) -> Iterator[str]:
 
 
 def _hidden_path_errors(app: App) -> Iterator[str]:
-    """Yield an error for each path that the application needs, but that the gateway hides because it is a path of metrics.
+    """Yield an error for each path that the application needs, but that the gateway hides.
 
-    If a service has a `metrics` path, the gateway answers 404 for this path, even if the request is for another service.
+    The gateway answers 404 for the `metrics` path of a service and for all paths below it, even in requests for another service.
     """
     needed = _served_paths(app)
     needed |= {key: path for key, path in route_paths(app).items() if not covers(path, "/")}

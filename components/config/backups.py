@@ -112,7 +112,7 @@ class Backup(Model):
 
     @property
     def secrets(self) -> dict[str, str]:
-        """Secrets of the backups: name of each secret → config key whose value is this name."""
+        """Secrets of the backups by name. Each value is the config key that names the secret, such as `target.s3.access_key`."""
         s3 = self.target.s3
         keys = {s3.access_key: "target.s3.access_key", s3.secret_key: "target.s3.secret_key"} if s3 else {}
         return {self.key: "key", **keys}

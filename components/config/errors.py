@@ -32,7 +32,7 @@ def refuse(problems: Iterator[str], root: str = "configuration") -> None:
 
     Args:
         problems: lines of the error message.
-        root: config path for the last line of a message with too many problems. This line counts the problems that are not shown.
+        root: config path for the line that counts the problems not shown. A message with too many problems ends with this line.
     """
     if lines := explain.bounded(root, problems):
         raise ConfigError(lines)

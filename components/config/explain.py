@@ -164,7 +164,7 @@ def is_service_name(node: Schema) -> bool:
 
 
 def tag_of(node: Schema) -> str:
-    """Return the tag of a union of models: the key, such as `tier`, whose value selects the model of a mapping."""
+    """Return the tag of a union of models: a key such as `tier`. The value of this key selects the model of a mapping."""
     return str(cast(Schema, node["discriminator"])["propertyName"])
 
 
@@ -209,7 +209,7 @@ class Explainer:
         return node
 
     def path(self, root: str, location: Sequence[str | int]) -> Path:
-        """Return the config path of an error: its location in pydantic's error without `[key]` and the tags of unions."""
+        """Return the config path of an error. Remove `[key]` and the tags of unions, which pydantic adds to the location."""
         return tuple(
             part
             for number, part in enumerate(location)
@@ -219,8 +219,8 @@ class Explainer:
     def node(self, root: str, path: Sequence[str | int]) -> Schema:
         """Return the schema of the field at a path, or an empty schema for an unknown field.
 
-        The path is a location from an error of pydantic. In such a location the value of a union's tag follows the path of the
-        union.
+        The path is a location from an error of pydantic. After the path of a union, such a location also contains the value of
+        the union's tag, such as `worker`.
         """
         node = parent = self.resolve(root, self.schemas[root])
         for part in path:
@@ -343,7 +343,7 @@ class Explainer:
         return f"there is no such key; use one of {', '.join(keys[:12])}{' …' if len(keys) > 12 else ''}"
 
     def _tags_with(self, root: str, location: Sequence[str | int]) -> list[str]:
-        """Return the tags that would allow the unknown key at a location, such as `tier: api`. The mapping has another tag."""
+        """Return the tags that would allow an unknown key, such as `tier: api`. The key is the last part of `location`."""
         union = self.node(root, location[:-2])
         if len(location) < 2 or "oneOf" not in union:
             return []
@@ -355,10 +355,10 @@ class Explainer:
         ]
 
     def _homes(self, root: str, path: Path, value: object) -> list[str]:
-        """Return the config paths to which a user may have to move a misplaced key, the last key of `path`.
+        """Return the config paths to which a user could move a misplaced key. The key is the last part of `path`.
 
-        Only models with such a key are candidates. Models below `root` take precedence over models below the other root. After
-        that, models whose key accepts the type of `value` take precedence.
+        Only models with such a key are candidates. Models below `root` take precedence. Among these, models in which the key
+        accepts the type of `value` take precedence.
         """
         key = str(path[-1])
         if key in ("cpu", "memory", "replicas"):
@@ -408,7 +408,8 @@ _OTHER_WORDS = {
 
 
 def write_one_of(values: Sequence[str], value: object) -> str:
-    """Return the second half of an error about an invalid value: the allowed `values`, and the most similar of them."""
+    """Return the second half of an error about an invalid value: list the allowed `values`, and suggest the one most similar to
+    `value`."""
     near = get_close_matches(value, values, n=1) if isinstance(value, str) else []
     return f"write {alternatives(values)}" + (f" (did you mean {near[0]}?)" if near else "")
 

@@ -53,8 +53,9 @@ def own_path(name: str, path: str, root: Path) -> Path:
     """Return the file or folder that a setting names, and refuse a path outside of the repository.
 
     The content of the file is deployed or mounted, so a link must not lead to a file outside of the repository. The function
-    therefore resolves links before the check. The repository is the nearest folder with `.git` that contains Pulumi.yaml. Without
-    `.git` the repository is the program's folder if Pulumi.yaml is inside it, otherwise the folder of Pulumi.yaml.
+    therefore resolves links before the check. The repository is the nearest folder with `.git` that contains Pulumi.yaml. If no
+    folder has `.git`, the repository is the folder of this program. If Pulumi.yaml is outside of the program's folder, the
+    repository is the folder of Pulumi.yaml.
 
     Raises:
         ConfigError: the path is absolute, outside of the repository, neither a file nor a folder, or does not exist.

@@ -54,8 +54,8 @@ class _ServiceName:
     """Annotation of a type whose values are names of services.
 
     An application may add services, so this type accepts every name in a valid form. The modules named `*_checks` refuse a name
-    that the application lacks. The JSON Schema lists the names in `SERVICES` at the time of each call, because `SERVICES` may
-    grow.
+    that the application lacks. The JSON Schema lists the names in `SERVICES`. Each call reads `SERVICES` again, because
+    `SERVICES` may grow.
     """
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -141,7 +141,7 @@ _WORDS = {"daily": "17 {hour} * * *", "weekly": "17 {hour} * * sun", "monthly": 
 def times(hour: int) -> Checked:
     """Return the annotation of a schedule: a cron expression in UTC, or `daily`, `weekly` or `monthly`.
 
-    These three words are converted to a cron expression that runs at minute 17 of `hour`."""
+    Each of these three words becomes a cron expression for minute 17 of `hour`, such as `17 3 * * *`."""
 
     def check(value: object) -> str:
         return grammar.cron(_WORDS[value].format(hour=hour) if isinstance(value, str) and value in _WORDS else value)

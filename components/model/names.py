@@ -86,11 +86,11 @@ SERVICE_DATA = Template("{service}-data", service=lambda: _any_of(services.commo
 SCRIPTS = Template("{data}-scripts", data=lambda: f"{_any_of(services.common().data)}|{DATABASE_CLUSTER}")
 MEMBER_DATA = Template("{data}-{number}", data=CACHE_DATA, number=r"\d+")
 INSTANCE_DATA = Template("{cluster}{instance}", cluster=DATABASE_CLUSTER, instance="(-.+)?")
-"""Names of the PersistentVolumeClaims of a database cluster: the name of the cluster, and a suffix that CloudNativePG adds. The
-name of the temporary cluster of `make restore TO=` has a suffix too."""
+"""Names of the PersistentVolumeClaims of a database cluster. CloudNativePG adds a suffix to the name of the cluster. The name of
+a temporary cluster (`make restore TO=`) is `database-ha-TIME`."""
 POD_SECRETS, POD_SCRIPTS = "secrets", "scripts"
-"""Names of a pod's volumes for secrets and scripts. The reserved names (`_VOLUMES`) don't include the volume for scripts,
-because only data services have scripts, and the configuration can't name volumes of data services."""
+"""Names of a pod's volumes for secrets and scripts. Only the name for secrets is reserved (`_VOLUMES`). The other name can't
+collide: only data services have scripts, and the configuration can't name volumes of data services."""
 _VERSIONS = "(-[0-9a-f]{6})+"
 
 
@@ -198,7 +198,7 @@ def versions(secrets: Sequence[str], max_length: int) -> str:
 
 
 def without_versions(name: str) -> str:
-    """Return the name of a secret volume, or of the container that fills the volume, without the versions of the secrets."""
+    """Remove the versions of secrets from a name: the name of a secret volume, or of the container that fills this volume."""
     return re.sub(rf"{_VERSIONS}(-files)?$", r"\2", name)
 
 

@@ -2,8 +2,9 @@
 
 `SERVICES` is the only list of the services that every application may have. Each record defines the kind, port, routing and
 dependencies of a service. An application may define further services (`app.services`). A `Catalogue` contains the records of
-`SERVICES` and of `app.services`. All other modules read these records instead of lists of service names. Only code for one
-product, such as PostgreSQL, uses the record of this product (`DATABASE`). docs/how-to/add-a-tier.md explains how to add a service to `SERVICES`.
+`SERVICES` and of `app.services`. Other modules read these records, and contain no lists of service names. Only code for one
+product, such as PostgreSQL, names a single record (`DATABASE`). docs/how-to/add-a-tier.md explains how to add a service to
+`SERVICES`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -93,8 +94,8 @@ class Service:
     products: frozenset[str] = frozenset()
     """Image names, without registry and tag, by which the import of a Compose file recognises the service."""
     settings: type | None = None
-    """Pydantic model of the service's settings; None to use the default model of the service's kind. A service that is a field of
-    `App` needs no model here, because the type of that field is the model."""
+    """Pydantic model of the service's settings; None for the default model of the service's kind. Also None if `App` has a field
+    for the service, because the type of the field is the model."""
 
     @property
     def prefix(self) -> str:
@@ -200,7 +201,8 @@ class Catalogue:
         return tuple(by_name[name] for name in self.start_order({}, self.names) if by_name[name].routed)
 
     def find(self, name: str | None) -> Service | None:
-        """Return the record of a service, or None for an unknown name, as in a release that another version of the program deployed."""
+        """Return the record of a service, or None for an unknown name. Another version of the program may have deployed such a
+        service."""
         return next((record for record in self.records if record.name == name), None)
 
     def is_shared(self, name: str) -> bool:

@@ -33,8 +33,8 @@ class Zone(StrEnum):
     WATCH = "watch"
     """Zone of Prometheus and of the workloads with metrics, in environments with `monitoring`."""
     OUTSIDE = "outside"
-    """Zone of the published gateway, and of services with `egress` or an external data service. Only this zone has access to the
-    outside network."""
+    """The only zone with access to the outside network. It contains the published gateway, Prometheus on Docker, the archive
+    proxy, and workloads with `egress` or an external data service."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,13 +261,13 @@ class Workload:
     probe: Probe | None = None
     """Health check. Kubernetes restarts a replica that fails the check. None: a replica is healthy while its process runs."""
     ready: Probe | None = None
-    """Readiness probe. A replica that fails this probe gets no requests. None: `probe` is the readiness probe, too."""
+    """Readiness probe. A replica that fails this probe gets no requests. None: `probe` is used instead."""
     zones: tuple[Zone, ...] = ()
     """Network zones that the workload joins."""
     egress: bool = False
     """True if the workload may connect to the outside."""
     autoscaled: float | None = None
-    """Average processor use of a replica, in processors, above which replicas are added. None: no autoscaling."""
+    """Target of autoscaling: average use of a replica, in processors. Higher use adds replicas. None: no autoscaling."""
     priority: str | None = None
     """PriorityClass on Kubernetes; None for the cluster's default."""
     writable: tuple[str, ...] = ()
@@ -295,8 +295,8 @@ class Workload:
     path: str = ""
     """Config path of the workload, for errors; empty if the path is `app.TIER`."""
     former: tuple[str, ...] = ()
-    """Command of an earlier version of the program, with the same effect as `command`. A running workload with it is not
-    restarted."""
+    """Command of an earlier version of the program, with the same effect as `command`. On Kubernetes, a stateful workload that
+    already runs this command keeps it, and is not restarted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,8 +311,8 @@ class Replicated(Workload):
     """
 
     names: tuple[str, ...]
-    """Host names of the members, in the order of `volumes`. The first member uses the volume of a single instance that was
-    deployed before."""
+    """Host names of the members, in the order of `volumes`. The first member uses the volume that a single instance would
+    use."""
     watcher: Workload
     """Process that runs next to each member and mounts the volume of the member. The watchers elect the primary."""
     proxy: Workload
@@ -432,4 +432,5 @@ class Route:
     hidden: tuple[str, ...] = ()
     """Paths for which the gateway answers 404, such as the path of metrics."""
     sticky: bool = True
-    """True to route the requests of a loaded page to the slot that served the page, while that slot runs."""
+    """True to pin a loaded page to the slot that served the page: a cookie routes the page's requests to this slot while the slot
+    runs."""

@@ -72,7 +72,7 @@ class MonitoringScope:
 
     @property
     def replicated(self) -> bool:
-        """True if services connect to a database cluster. The instances of a cluster export metrics themselves."""
+        """True if services connect to a database cluster. Its instances export metrics themselves, without an exporter."""
         return (
             DATABASE.name in self.environment.data(self.app)
             and self.environment.tier_settings(DATABASE.name).uses_cluster
@@ -90,7 +90,7 @@ class MonitoringScope:
 
     @property
     def has_request_metrics(self) -> bool:
-        """True if metrics count the responses to users. The gateway has such metrics on Docker, web and api on Kubernetes."""
+        """True if metrics count the responses to users. On Docker the gateway exports them, on Kubernetes web and api do."""
         return self.on_docker or bool(self.app.measured)
 
     @property
@@ -380,7 +380,7 @@ def _databases(monitored: MonitoringScope) -> Iterator[Alert]:
 
 
 def _base(monitored: MonitoringScope) -> Alert:
-    """Return the alert for an old or missing base backup. Without a base backup the metric of the plugin (version 0.7) is 0."""
+    """Return the alert for an old or missing base backup. If none exists, the plugin (version 0.7) exports the time 0."""
     last = monitored.selector("barman_cloud_cloudnative_pg_io_last_available_backup_timestamp")
     backup = monitored.environment.tier_settings(DATABASE.name).backup
     # Expect a base backup every week if the day of the month is `*` in the schedule, else every month. Add two days of tolerance.
@@ -474,7 +474,7 @@ def _cache(monitored: MonitoringScope) -> Iterator[Alert]:
 
 
 def _containers(monitored: MonitoringScope) -> Iterator[Alert]:
-    """Yield the alerts of containers and volumes, which use metrics of kubelets. Docker has no such metrics."""
+    """Yield the alerts of containers and volumes. These alerts use metrics of kubelets, which Docker lacks."""
     if monitored.on_docker:
         return
     one = 'container!=""'
@@ -534,7 +534,7 @@ def number(value: float) -> str:
 
 
 def file(monitored: MonitoringScope) -> dict[str, Any]:
-    """Return all rules of an environment. A Prometheus rule file and the `spec` of a PrometheusRule have the same format."""
+    """Return all rules of an environment. The format fits a rule file of Prometheus, and also the `spec` of a PrometheusRule."""
     parts = {"figures": recording_rules(monitored), "alerts": alerts(monitored)}
     return {
         "groups": [{"name": f"{monitored.namespace}-{name}", "rules": rules} for name, rules in parts.items() if rules]

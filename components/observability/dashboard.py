@@ -74,9 +74,9 @@ def _figures(monitored: MonitoringScope) -> Iterator[Panel]:
 
 
 def literal(text: str) -> str:
-    """Return a title in which Grafana replaces no variable (`$source`, `${__from}`, `[[source]]`).
+    """Escape a title, so that Grafana shows texts such as `$source`, `${__from}` or `[[source]]` instead of replacing them.
 
-    Grafana has no escape character, so an invisible character (word joiner) is inserted after `$` or `[`.
+    Grafana has no escape character. Therefore insert an invisible character (word joiner) after `$` or `[`.
     """
     return re.sub(r"\$(?=\{?(source|__))|\[(?=\[(source|__))", "\\g<0>\u2060", text)
 
@@ -167,7 +167,7 @@ def _cache(monitored: MonitoringScope) -> Iterator[Panel]:
 
 
 def _containers(monitored: MonitoringScope) -> Iterator[Panel]:
-    """Yield the panels of containers and volumes, which show metrics of kubelets. Docker has no such metrics."""
+    """Yield the panels of containers and volumes. These panels show metrics of kubelets, which Docker lacks."""
     if monitored.on_docker:
         return
     one = 'container!=""'

@@ -21,7 +21,7 @@ from ..release.live import Routing
 from ..release.planner import Release, Slot
 
 SHARED = "both slots share this service"
-"""Effect on users, for errors of a tier that both slots share. For a tier of one slot, the module `impact` writes the text."""
+"""Effect on users, for errors of a tier that both slots share. The module `impact` writes the text for all other tiers."""
 ONCE_WITHIN = 6 * 3600
 """Time limit in seconds of a long command in a deployed environment (`run_once`, `run_with_input`)."""
 Dependencies = Sequence[Input[Resource]]
@@ -118,7 +118,7 @@ class Inventory:
     unhealthy: Mapping[str, str] = field(default_factory=dict[str, str])
     """Containers that run but are unhealthy, and containers that restart: key → state."""
     kinds: frozenset[str] | None = None
-    """Kinds of objects that could be listed; None for all kinds. An object of a kind that could not be listed counts as existing."""
+    """Kinds of objects that this list covers; None for all kinds. An object of another kind counts as existing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ class DesiredState:
     reads: tuple[str, ...] = ()
     """Names of the outputs that `passed` reads."""
     passed: Callable[[Resource], Output[Resource]] | None = None
-    """Function that returns the resource once the resource's command has succeeded; None to wait only until the resource exists."""
+    """Function that waits until the resource's command has succeeded; None to wait only until the resource exists."""
     secret_outputs: list[str] | None = None
     """Names of outputs that Pulumi encrypts in the state."""
 
@@ -258,7 +258,7 @@ class Deployer(Protocol):
     def with_current_secrets(self, entry: Entry, workload: Workload, target: SlotTarget) -> DesiredState | None:
         """Return the desired state of the resource `entry` with the current values of a workload's secrets.
 
-        Return None if `entry` does not hold the workload's secrets, or holds another version of them.
+        Return None if `entry` contains no secrets of the workload. Also return None if their version is not the current version.
         """
         ...
 
@@ -307,7 +307,7 @@ class Deployer(Protocol):
     def restore_switch(
         self, parent: Resource, target: SlotTarget, count: int, after: Dependencies, *, before_switch: bool
     ) -> Output[Resource]:
-        """Recreate the missing resource of the last switch. The slot is already live, so traffic does not move.
+        """Recreate the missing resource of the last switch. Traffic does not move, because the slot in `target` is already live.
 
         Args:
             count: sequence number of the last switch in the stack.
@@ -447,7 +447,7 @@ class Inspector(Protocol):
         """Yield the log lines of both slots and of shared tiers, one container after the other.
 
         Args:
-            since: time of the first line, in seconds since 1970; 0 for all lines. Lines of the second before may be included.
+            since: time of the first line, in seconds since 1970; 0 for all lines. The first lines may be up to a second older.
         """
         ...
 
@@ -476,7 +476,7 @@ class Inspector(Protocol):
 
     @property
     def checked_objects(self) -> str:
-        """Kinds of the objects that `unexpected_routes` checks, for a message: such as `ports and networks`."""
+        """Text for a message: the kinds of objects that `unexpected_routes` checks, such as `ports and networks`."""
         ...
 
     def inventory(self, types: Iterable[str]) -> Inventory:
@@ -542,9 +542,9 @@ class Inspector(Protocol):
         ...
 
     def repeat_switch(self, name: str) -> bool:
-        """Repeat a switch, and return True. `name` is the object that performs the switch: on Docker a container.
+        """Repeat a switch, and return True. On a platform where a switch is atomic, do nothing and return False.
 
-        On a platform where a switch is atomic, do nothing and return False.
+        On Docker a container performs the switch. `name` is the name of this container.
         """
         ...
 
@@ -574,7 +574,7 @@ class InspectsClusters(Protocol):
         ...
 
     def recovered(self, cluster: DatabaseCluster, moment: datetime) -> AbstractContextManager[str]:
-        """Return a context with a temporary server that has a cluster's data as it was at a time. Its value is the host name.
+        """Run a temporary database server, and yield its host name. The server has the cluster's data of the time `moment`.
 
         Raises:
             RunError: the archive does not cover the time, or the recovery fails.
@@ -582,7 +582,7 @@ class InspectsClusters(Protocol):
         ...
 
     def query_single_instance(self, workload: str, queries: Sequence[str], *, user: str, database: str) -> str:
-        """Run SQL queries in the database that runs beside a cluster as a single instance, and return the last output.
+        """Run SQL queries in a single-instance database, which exists in addition to a cluster. Return the last query's output.
 
         Args:
             workload: name of the single instance's workload.

@@ -1,6 +1,6 @@
 """Contract of the gateway on both platforms: the header and the cookie that select a slot, and the paths for readiness checks.
 
-The module `toolbox` sends the requests of the smoke test, which this module lists.
+This module also lists the requests of the smoke test. The module `toolbox` sends these requests.
 """
 
 import json
@@ -17,14 +17,17 @@ COOKIE = "tiers-release"
 
 
 def readiness(route: Route) -> str:
-    """Return the gateway path of a tier's readiness. With `SLOT_HEADER` the gateway replaces this path by the health path."""
+    """Return the gateway path for a readiness check of a tier.
+
+    If a request has `SLOT_HEADER`, the gateway replaces this path by the tier's health path.
+    """
     return f"{GATEWAY_PATHS}/{route.tier}"
 
 
 def smoke_checks(app: App, routes: Sequence[Route]) -> str:
     """Return the requests of the smoke test as JSON: the readiness of each tier, then `app.checks`.
 
-    The name of a request is the configuration key that defines the request, because error messages contain the name.
+    The name of a request has the configuration key and the path of the request. Error messages contain this name.
     """
     requests: list[dict[str, Any]] = []
     for route in routes:

@@ -68,7 +68,7 @@ def _app(resource: Mapping[str, Any]) -> str:
 
 
 def _foundation(resources: list[dict[str, Any]], platform: str) -> Mapping[str, Any]:
-    """Return the outputs of the component `Foundation`, or an empty mapping if an update never completed the component."""
+    """Return the outputs of the component `Foundation`. Return an empty mapping if the component was never completed."""
     foundations = (resource for resource in resources if resource["type"] == f"tiers:{platform}:Ground")
     outputs = (cast(dict[str, Any], resource["outputs"]) for resource in foundations if resource.get("outputs"))
     return next(outputs, dict[str, Any]())

@@ -32,7 +32,8 @@ from .planner import Release, Slot, SlotState, StackState
 
 SLOT, SWITCH, STACK = "tiers:slot:Slot", "tiers:switch:Switch", "pulumi:pulumi:Stack"
 SWITCHES = "switches"
-"""Name of the output with the number of the last switch. `Switch` and the live slot's `Slot` have this output."""
+"""Name of the output that stores the number of the last switch. `Switch` has this output. If a kept slot was live before the
+update, its `Slot` has a copy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +146,8 @@ class Checkpoint:
     def attempt(self, name: str) -> int:
         """Return the attempt number of a container that runs to its end, such as a task.
 
-        The first attempt has number 1. After a failed attempt the number increases, which replaces the container and so runs its
-        command again.
+        The first attempt has number 1. A failed attempt increases the number by 1. The new number replaces the container, and the
+        new container runs the command again.
         """
         for entry in self.entries:
             if entry.custom and entry.name == name:
@@ -173,7 +174,7 @@ class CheckpointExport:
 
         Args:
             stack: name of the stack.
-            root: folder of Pulumi.yaml. The command runs in this folder, because the program may be in another folder (`main`).
+            root: folder of Pulumi.yaml, in which the command runs. The option `main` may place the program in another folder.
 
         Raises:
             RunError: the Pulumi command line is not installed.
@@ -282,7 +283,9 @@ def _observed(checkpoint: Checkpoint, decision: live.Decision) -> StackState:
 
 
 def last_switch(checkpoint: Checkpoint, live: Slot, number: int) -> Entry | None:
-    """Return the resource of a switch. Return None if the resource is missing, has failed, or only restored an earlier switch.
+    """Return the resource that made a switch, or None if this resource is missing or has failed.
+
+    Skip retained resources, because they only restored an earlier switch.
 
     Args:
         checkpoint: checkpoint of the stack.
@@ -330,7 +333,7 @@ def _records(checkpoint: Checkpoint, *, final: bool) -> Iterator[Claim]:
 
     Args:
         checkpoint: checkpoint of the stack.
-        final: True if the planned switch of the last update certainly did not happen.
+        final: True if it is certain that the last update did not make its planned switch.
     """
     for slot in Slot:
         entry = checkpoint.find(SLOT, slot)
@@ -362,7 +365,8 @@ def _stack_outputs(checkpoint: Checkpoint) -> Iterator[Claim]:
 def _intent(checkpoint: Checkpoint) -> Claim | None:
     """Return the last planned switch, from the inputs of the component `Switch`, or None if these inputs name no live slot.
 
-    Inputs of older versions contain no number of the switch. For such inputs also return None if the switch has already happened.
+    Older versions of Tiers stored no number of the switch in these inputs. If the number is missing and the switch has already
+    happened, also return None.
     """
     switch = checkpoint.find(SWITCH, "switch")
     live = _slot(switch.inputs.get("live")) if switch else None
@@ -428,9 +432,9 @@ def _slots(checkpoint: Checkpoint) -> dict[Slot, SlotState]:
 
 
 def _was_proven(checkpoint: Checkpoint, slot: Entry, release: Release) -> bool:
-    """Return whether the outputs of `Slot` record that the slot's release passed all gates, and no smoke test of the slot failed.
+    """Return True if the output `proven` of `Slot` names the slot's release, and no smoke test of the slot failed.
 
-    The record is needed because the resource of a passed smoke test may be gone.
+    The output records that the release passed all gates. It is needed because the resource of a passed smoke test may be gone.
     """
     smoke = [entry for entry in checkpoint.entries if entry.role == "smoke" and entry.labels[LABEL_SLOT] == slot.name]
     return not any(entry.failed for entry in smoke) and slot.outputs.get("proven") == str(release)
@@ -443,9 +447,9 @@ def image_names(entries: Iterable[Entry]) -> dict[str, str]:
 
 
 def suspended_entries(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
-    """Return the resources that the component of a suspended slot has stored: deleted containers, and routes as they were.
+    """Return the resources that the component of a suspended slot has stored: its deleted containers and its original routes.
 
-    The next update that starts the slot again restores the resources from these entries.
+    When an update starts the slot again, it restores these resources.
     """
     entry = checkpoint.find(SLOT, slot)
     return tuple(_suspended_entry(item) for item in (entry.inputs.get("rested") if entry else None) or ())

@@ -1,8 +1,8 @@
 """Stored form of a release's content: workloads and routes as JSON objects with fixed names.
 
-The digest of a release is a hash of these objects, and checkpoints contain the routes. Don't change a name or the form of a value:
-every deployed stack would get a new release. A new name has the same effect, so add only fields that make a new release. Fields
-that are not here, such as the size of a volume, are not part of a release.
+The digest of a release is a hash of these objects, and checkpoints contain the routes. Don't change a name or the format of a
+value, because every deployed stack would get a new release. An added field has the same effect, so add only fields whose changes
+must make a new release. Fields that are missing here, such as the size of a volume, are not part of a release.
 """
 
 from collections.abc import Mapping

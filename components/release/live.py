@@ -17,7 +17,7 @@ class Claim:
     switches: int
     """Number of the switch that made the slot live."""
     final: bool = False
-    """True if the statement proves that no later switch happened, because a later switch would have overwritten the statement."""
+    """True if the statement proves that no switch followed. The next switch would have overwritten the statement."""
 
     def __str__(self) -> str:
         return f"{self.source}: {self.live or 'nothing'} is live after switch {self.switches}"
@@ -50,8 +50,8 @@ class Evidence:
     def fewest_switches(self, live: Slot) -> int:
         """Return the minimum number of switches until now, assuming that `live` is the live slot.
 
-        Each slot was deployed for a switch (`switch_numbers`). The switch of the live slot has happened. The switch of the other
-        slot may not have happened yet, so 1 is subtracted from the number of that switch.
+        `switch_numbers` contains the planned switch of each slot. The live slot's switch has happened, so its number counts in
+        full. The other slot's switch may not have happened, so its number minus 1 counts.
         """
         return max(1, self.switch_numbers.get(live, 0), self.switch_numbers.get(live.other, 0) - 1)
 

@@ -22,7 +22,7 @@ from .planner import Slot
 MEMORY = "made"
 """Output of the component `Slot` that stores the memory. Don't change this name, because states of stacks contain it."""
 _ENDED = ("smoke", "task")
-"""Values of the role label of gates. The container of a gate runs to its end, and a passed gate does not run again."""
+"""Values of the role label that mark the container of a gate. Such a container runs one command and ends."""
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
 """Key that marks special objects in the state, such as encrypted secrets (Pulumi's `sig.Key`)."""
 State = dict[str, Any]
@@ -68,8 +68,8 @@ def from_state(state: Mapping[str, Any]) -> Entry:
 def recall(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
     """Return the resources in the memory of a slot, parents and dependencies first.
 
-    Leave out resources of services that the slot's release does not have, so the next update does not create them again. The
-    memory may still contain such resources, because it is recorded before Pulumi deletes them.
+    Leave out resources of services that the slot's release does not have. Otherwise the next update would create them again. The
+    memory may contain such resources, because an update records the memory before it deletes old resources.
     """
     component = checkpoint.find(SLOT, slot)
     if not component:
@@ -105,8 +105,8 @@ def remember(entries: Iterable[Entry]) -> str:
 def record(stack: str, root: Path, slot: Slot, passed: Output[Any]) -> Output[str]:
     """Return the memory of the slot that this update deploys.
 
-    The checkpoint is exported again after the last gate, because it then has the inputs of all new resources in the form that
-    providers store. Secrets in these inputs are encrypted. If the export fails, log a warning and return an empty memory.
+    Export the checkpoint again after the last gate. It then contains all new resources, with the inputs as the providers store
+    them. Secrets in these inputs are encrypted. If the export fails, log a warning and return an empty memory.
 
     Args:
         stack: name of the stack.

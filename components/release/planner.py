@@ -370,7 +370,10 @@ def identify(version: str, content: Iterable[Workload | Route], *, contract: boo
 
 
 def _parts(state: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Yield the name and hash of each part of a workload or route: the workload without its tasks, each task, or the route."""
+    """Yield the name and hash of each part of a workload or route.
+
+    The parts of a workload are the workload without its tasks, and each task. A route is one part.
+    """
     tier, tasks = state["tier"], state.get("tasks")
     rest = {key: value for key, value in state.items() if key != "tasks"}
     yield tier if tasks is not None else f"{tier}.route", _digest(json.dumps(rest, sort_keys=True))

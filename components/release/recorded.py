@@ -30,7 +30,8 @@ def load(root: Path, stack: str, variables: Mapping[str, str], read_checkpoint: 
         read_checkpoint: function that returns the checkpoint of the stack.
 
     Raises:
-        ConfigError: the files are invalid, and either this update is no rollback or the state has no recorded settings.
+        ConfigError: the files are invalid, and the recorded settings can't replace them. Either this update is no rollback, or
+            the state has no recorded settings.
     """
     try:
         if problems := files.problems(root, stack):

@@ -1,4 +1,4 @@
-"""Standby slot: the services that are suspended while another slot is live."""
+"""Services of the standby slot that are suspended while the other slot is live."""
 
 from ..config.environment import Releases
 from ..model.services import Catalogue, Kind

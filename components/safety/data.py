@@ -18,9 +18,9 @@ if TYPE_CHECKING:  # Don't import `checkpoint` at run time, because it loads Pul
 YES, NO = "yes", "no"
 """Values of the label `tiers.data`: the resource holds data, or not."""
 _WITHOUT_DATA = frozenset({"tiers:monitoring:Monitoring", "tiers:slot:Slot", "tiers:switch:Gateway"})
-"""Type tokens of components whose volumes need no protection: an update fills the volumes again, or they hold only metrics."""
+"""Type tokens of components whose volumes need no protection. An update can refill them, or they hold only metrics."""
 _WITHOUT_SERVICE = _WITHOUT_DATA | {"tiers:backup:Backup", "tiers:switch:Switch"}
-"""Type tokens of components that are not services, except the foundation."""
+"""Type tokens of components that belong to no service. `owner` checks the foundation separately."""
 _FILES = re.compile(r".+-(secrets-.+|scripts)")
 """Names of volumes with secret files or scripts. The pattern also matches volumes of services that this version does not have."""
 

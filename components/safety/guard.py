@@ -1,4 +1,4 @@
-"""Refusal of updates that would lose data, before any resource changes. The guard compares checkpoint and configuration.
+"""Guard that refuses an update that would lose data. It compares checkpoint and configuration before any resource changes.
 
 This is the first of three barriers against the loss of data. The second is `protect`: Pulumi refuses to delete the resource.
 The third is `retain_on_delete`: the object stays on its platform when Pulumi deletes the resource. To lose data, a person must
@@ -68,8 +68,8 @@ def refuse(
         forced: True if TIERS_FORCE allows the loss.
 
     Raises:
-        ConfigError: the update would lose data, and `forced` is false or the data is protected. Or the update would shrink a
-            claim, which `forced` can't allow.
+        ConfigError: the update would lose data, change the major version of PostgreSQL, or shrink a claim. `forced` allows the
+            first two, except the loss of protected data.
     """
     # Compare the versions of single instance and cluster separately. They may differ, because `make move` copies data, not files.
     databases = [data for data in holding if data.tier == DATABASE.name]
@@ -90,7 +90,7 @@ def refuse(
 def stored_data(checkpoint: Checkpoint) -> dict[str, Store]:
     """Return the deployed resources that hold data, by resource name.
 
-    The namespace is included with the name `namespace`, because its deletion deletes all its objects.
+    A namespace counts as holding data, because its deletion deletes all objects in it. Its key is always `namespace`.
     """
     return {
         "namespace" if is_namespace(entry.type) else entry.name: _store(

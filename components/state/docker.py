@@ -18,7 +18,7 @@ def labels(inputs: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def without_label(inputs: Mapping[str, Any], label: str) -> dict[str, Any]:
-    """Return the inputs of a resource without a label."""
+    """Return the inputs of a resource with the label `label` removed."""
     if not inputs.get("labels"):
         return dict(inputs)
     return {**inputs, "labels": [item for item in inputs["labels"] if item["label"] != label]}
@@ -45,7 +45,7 @@ def image_id(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> str | Non
 
 
 def identifying_outputs(kind: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the outputs that identify an object in addition to the inputs of its resource: the id of an image."""
+    """Return the outputs that identify an object. For an image this is its id. For other objects the inputs are enough."""
     return {"imageId": outputs.get("imageId")} if kind == IMAGE else {}
 
 

@@ -19,7 +19,7 @@ def labels(inputs: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def without_label(inputs: Mapping[str, Any], label: str) -> dict[str, Any]:
-    """Return the inputs of an object without a label."""
+    """Return the inputs of an object with the label `label` removed."""
     if label not in labels(inputs):
         return dict(inputs)
     remaining = {name: value for name, value in labels(inputs).items() if name != label}

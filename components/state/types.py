@@ -39,5 +39,5 @@ def is_job(type_: str) -> bool:
 
 
 def is_foundation(type_: str) -> bool:
-    """Return whether the type is the component with the provider, and with the volumes that the configuration names."""
+    """Return whether the type is the component `Foundation`, which has the provider and the volumes from the configuration."""
     return type_ in (docker.FOUNDATION, kubernetes.FOUNDATION)

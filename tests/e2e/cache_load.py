@@ -116,9 +116,9 @@ def load(stack: Stack, name: str) -> Generator[Load]:
 
 
 def api_exec_command(stack: Stack) -> list[str]:
-    """Return the words (`docker exec …` or `kubectl exec …`) that run a command in the live api's container.
+    """Return the first part of a command line that runs a program in the live api's container.
 
-    The caller appends the command to the returned list.
+    The first part is `docker exec …` or `kubectl exec …`. The caller appends the program and its arguments.
     """
     live = stack.outputs()["live"]
     if not isinstance(stack, ClusterStack):
@@ -144,9 +144,10 @@ def wait_for_jobs(stack: Stack, messages: list[int]) -> None:
 
     The wait is long for two reasons:
 
-    - The worker looks for lost jobs every 30 s, and queues a lost job again at the latest 90 s after the loss.
-    - If a worker loses its connection to the queue during a job, no other worker gets this job for two minutes: one minute is the
-      time limit of the job, and RQ adds another minute.
+    - A lost job is queued again up to 90 s after its loss. The worker looks for lost jobs every 30 s, and ignores messages
+      that are less than 60 s old.
+    - A worker can lose its connection to the queue during a job. RQ gives this job to another worker only after two minutes: one
+      minute is the time limit of the job, and RQ adds one minute.
     """
     processed = dict.fromkeys(messages, 0)
 

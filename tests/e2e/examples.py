@@ -1,6 +1,7 @@
 """Data for test_examples.py: the applications in examples/.
 
-Each application has one edit of a source file for each tier, a check that the edit is visible, and a check for its seed data.
+Each application has a check for its seed data. For each tier, it has an edit of one source file and a check that this
+edit is visible.
 """
 
 import time

@@ -112,11 +112,11 @@ class Gateway:
         return Slot(entries["live"])
 
     def wait_for_tiers(self, slot: Slot, *tiers: str, seconds: float = 30) -> None:
-        """Wait until the tiers of a slot answer through the gateway with status 200, and still do so a moment later.
+        """Wait until the tiers of a slot answer through the gateway with status 200. Wait `FIRST_CHECK` seconds, and check again.
 
-        HAProxy sends requests to a server as soon as the server's name resolves. The first health check of the server may have
-        begun before the container was on the network. Such a check fails after a second, although the container answers by then.
-        A release waits longer than this second, because the engine first checks the health of each container.
+        HAProxy sends requests to a server as soon as the server's name resolves. HAProxy's first health check may have begun
+        before the container was on the network. This health check fails one second later, although the container already answers.
+        A release needs no second check, because the engine first checks the health of each container, and this takes longer.
         """
         header = f"{haproxy.SLOT_HEADER}: {slot}"
 

@@ -21,9 +21,10 @@ STACK = re.compile(r"e2e(-[a-z0-9-]+)?")
 LABEL = "tiers-e2e"
 """Label of the Docker objects and namespaces that tests create without Pulumi."""
 LOCK = Path.home() / ".cache/tiers/e2e.lock"
-"""Lock file of the test runs. Every run holds a shared lock on this file.
+"""Lock file that shows whether a test run is active.
 
-A run first tries to get an exclusive lock, and succeeds only if no other run is active. It removes leftovers only with this lock.
+Each run first tries to get an exclusive lock. The run gets this lock only if no other run is active, and then removes leftovers.
+In both cases the run then holds a shared lock until it ends.
 """
 
 

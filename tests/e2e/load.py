@@ -269,7 +269,7 @@ class Journeys:
         return [line for line in lines if "level=error" in line and "'interrupt' signal" not in line]
 
     def lost_nothing(self) -> bool:
-        """Return whether at least one journey was completed, no request and no check failed, and the script had no error."""
+        """Return whether at least one journey was completed, without a failed request, a failed check or a script error."""
         return bool(self.completed) and not (self.failed or self.broken or self.errors)
 
 

@@ -25,10 +25,12 @@ class Loss:
 
 
 def report(tier: str, failure: Callable[..., Any], losses: Sequence[Loss]) -> None:
-    """Write the measurements of one kind of failure to the report, and replace the earlier measurements of this tier and failure.
+    """Write the measurements of a failure of a tier to the report.
+
+    The report keeps only the latest measurements for each pair of tier and failure.
 
     Args:
-        failure: function that causes the failure. Its name is the key of the entry in the report.
+        failure: function that causes the failure. The report names the failure after this function.
     """
     entries: dict[str, dict[str, Any]] = json.loads(REPORT.read_text()) if REPORT.exists() else {}
     seconds = [round(loss.seconds, 1) for loss in losses]

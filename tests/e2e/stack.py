@@ -85,7 +85,7 @@ class Stack:
         Args:
             folder: folder for the copy of the repository and for the state.
             name: name of the stack; it begins with `e2e`.
-            template: name of the stack whose stack file provides the environment, such as `dev`.
+            template: name of an existing stack, such as `dev`. The new stack gets the environment from the file of `template`.
             variables: environment variables for Pulumi. Without PULUMI_BACKEND_URL the state is in `folder`.
             app_path: folder of the application, relative to the repository.
         """
@@ -179,7 +179,7 @@ class Stack:
         raise NotImplementedError
 
     def generations(self, slot: str) -> dict[str, Any]:
-        """Return object name → value for each object of a slot. A changed or recreated object gets another value."""
+        """Return object name → identifier for each object of a slot. A changed or recreated object gets another identifier."""
         raise NotImplementedError
 
     def break_down(self, tier: str, slot: str) -> None:
@@ -447,7 +447,8 @@ def repeat_requests(request: Callable[[int], int], pause: float) -> Generator[Co
 def steady_requests(stack: Stack, *, writes: bool = True) -> Generator[Counter[str]]:
     """Send requests to the board while the `with` block runs, and count the answers by status.
 
-    Every tenth request writes a message. All requests use one connection. Without `writes` all requests only read.
+    All requests use one connection. With `writes` every tenth request writes a message, and all others read. Without `writes` all
+    requests read.
     """
     session = requests.Session()
     session.headers.update(stack.headers)

@@ -29,7 +29,7 @@ DISK_SIZE = 24
 def run_backup(stack: Stack, *words: str, check: bool = True) -> str:
     """Run `python -m ci.backup` with a command such as `verify`, and return its output.
 
-    With `check=False` the command must fail, and the result is its error output.
+    With `check=True` the command must succeed. With `check=False` the command must fail, and the result is its error output.
     """
     stack.write()
     process = subprocess.run(
@@ -131,7 +131,10 @@ def message_checksum(stack: StackWithBackups, database: str = "board") -> str:
 
 @pytest.mark.long
 def test_database_is_restored_after_its_volume_is_lost(board: StackWithBackups) -> None:
-    """Take a backup during writes. Check that its restore has all rows from before the backup, and no incomplete transaction."""
+    """Restore a backup that was taken during writes.
+
+    The restored database must have all rows from before the backup, and no incomplete transaction.
+    """
     board.sql(f"CREATE TABLE kept AS SELECT i, '{SECRET_TEXT} ' || i AS t FROM generate_series(1, 1000) i")
     backup_ended = threading.Event()
 
@@ -204,7 +207,7 @@ def times() -> st.SearchStrategy[datetime]:
 def test_retention_deletes_exactly_the_expired_backups(
     board: StackWithBackups, history: list[tuple[str, datetime, bool]], days: int
 ) -> None:
-    """Check that the repository keeps exactly those backups that this test computes from the retention rule."""
+    """Compute from the retention rule which backups and verifications remain. Check that the repository keeps exactly these."""
     arguments = [[kind, str(at), ok] for kind, at, ok in history], days, "2026-06-30 23:59:59"
     remaining = json.loads(board.run_inside("backup", "python3", "-c", RETENTION_PROGRAM, json.dumps(arguments)))
     last_success = {
@@ -234,7 +237,10 @@ def test_full_backup_disk_damages_neither_database_nor_earlier_backups(board: St
 
 @pytest.mark.long
 def test_damaged_repository_is_reported(board: StackWithBackups) -> None:
-    """Damage a pack file, and check that the verification fails. No Docker test may follow: the repository stays damaged."""
+    """Damage a pack file, and check that the verification fails.
+
+    This test must be the last test on Docker, because the repository stays damaged.
+    """
     run_backup(board, "backup")
     # Remove the files that the failed backup has left on the full disk. No successful backup uses these files, so a verification
     # would not notice damage in them.

@@ -1,8 +1,8 @@
 """Tests of a replicated Redis that loses its primary under load, in several ways.
 
 The report (loss_report.py) has the longest time without an acknowledged key, and the number of acknowledged keys that are missing
-afterwards. A few lost keys are accepted. A job that never runs is not accepted, because the worker can find the message in the
-database and queue the job again.
+afterwards. A few keys may be lost. But every job must run: if a job is lost, the worker finds its message in the database and
+queues the job again.
 """
 
 import json
@@ -147,7 +147,7 @@ def test_key_written_before_replication_is_on_all_three_members(stack: ClusterSt
 def test_clients_connect_to_the_proxy_only(stack: ClusterStack) -> None:
     """Check that no member of the cache has a connection from the api or the worker.
 
-    A client that is connected to a member instead of the proxy would not follow a failover to the new primary.
+    The api and the worker must connect to the proxy, because only the proxy finds the new primary after a failover.
     """
     addresses_by_tier = {
         tier: {pod.status.pod_ip for pod in stack.pods(tier)} for tier in ("api", "worker", "cache-proxy")

@@ -50,7 +50,7 @@ def objects(configuration: generator.Configuration) -> list[dict[str, Any]]:
 
 
 def _in_test_namespace(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Set the namespace of an object to the namespace of this test, and return the object. Rename a Namespace object instead."""
+    """Move an object to the namespace of this test, and return the object. If the object is a Namespace, only rename it."""
     if manifest["kind"] == "Namespace":
         manifest["metadata"]["name"] += "-dry-run"
     else:

@@ -24,7 +24,7 @@ from .load import start_journey, user_journeys
 from .stack import ROOT, ClusterStack, DockerStack, Stack, assign_free_ports, eventually
 
 SHORT = ("pmanager", "docker")
-"""Application and platform of the only run without the pytest marker `long`. `make e2e SHORT=yes` runs only this pair."""
+"""Application and platform of the short run: `make e2e SHORT=yes` skips all other pairs, which have the pytest marker `long`."""
 RUNS = [
     pytest.param(
         (example, platform),
@@ -71,7 +71,8 @@ def stack(run: tuple[Example, Stack]) -> Stack:
 def first_page(url: str, headers: dict[str, str] | None = None) -> Generator[list[float]]:
     """Request the page `/` repeatedly while the `with` block runs.
 
-    Yield a list that is empty at first. The first answer with status 200 adds one number: the seconds since the start of the block.
+    Yield an empty list. After the first answer with status 200 the list contains one number: the seconds from the start of the
+    block to this answer.
     """
     seconds: list[float] = []
     started, stop = time.monotonic(), threading.Event()
@@ -126,8 +127,9 @@ def test_seed_in_dev_only(example: Example, stack: Stack) -> None:
 def test_hot_reload_in_dev_only(example: Example, stack: Stack, record_property: RecordProperty) -> None:
     """Check that an edit is visible in the same container on Docker, and that `reload` is refused on Kubernetes.
 
-    The test records the seconds from an edit to its effect for examples/README.md. The test sets no limit for these seconds, because
-    they depend on the load of the machine. `python -m benchmarks reload` compares a reload with a restart of the container.
+    The test records the seconds until each edit is visible, and examples/README.md shows the longest. The test sets no limit for
+    these seconds, because they depend on the load of the machine. `python -m benchmarks reload` compares a reload with a restart
+    of the container.
     """
     if not isinstance(stack, DockerStack):
         settings = stack.environment

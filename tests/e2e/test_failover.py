@@ -103,9 +103,9 @@ def freeze(stack: ClusterStack, pod: str) -> None:
 
 
 def thaw(frozen_processes: list[int]) -> None:
-    """Continue the frozen processes that still exist.
+    """Resume the frozen processes that still exist.
 
-    The continued instance still acts as primary, although the operator has promoted another instance.
+    Meanwhile the operator has promoted another instance, but the resumed instance still acts as primary.
     """
     for process in frozen_processes:
         if Path(f"/proc/{process}").exists():

@@ -17,7 +17,10 @@ SCALARS = [
     "'~'", '""', '"a\\tb"', '"\\u00e9"', "é", "x#y", "|\n        a\n        b\n", ">-\n        a\n        b\n", "[on, 1]", "[1, a, 'b']", "{a: 1}",
     "{a: on}", "!!str 5", "!x y", "&a 1", "2024-01-01-a", "nanny", "0.0", "-1.0", "100000000000000000000.0", "1e400", "0.1e-7", "0.0000001",
 ]  # fmt: skip
-"""YAML values. The test writes each value after a key that is indented by six spaces, so multi-line values are indented by eight."""
+"""Values in YAML syntax. The test writes each value after a key.
+
+The key is indented by six spaces. Therefore the lines of a multi-line value are indented by eight spaces.
+"""
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ def test_request_id_of_a_client_is_kept_only_if_it_is_safe_in_logs(gateway: Gate
 
 
 def test_changed_port_and_rollback_lose_no_request(gateway: Gateway) -> None:
-    """Check that HAProxy does not apply the old port from its saved server state to the new configuration."""
+    """Release changed ports of the api, and roll back. HAProxy must not use the old port from its saved server state."""
     live, routes = gateway.live(), dict(ROUTES)
     with user_requests(gateway) as statuses:
         for port in (5001, 5000, 5001, 5002):
@@ -186,9 +186,10 @@ def test_refused_configuration_is_not_written_to_the_volume(gateway: Gateway) ->
 
 @pytest.mark.long
 def test_failed_reload_restores_the_old_file_and_loses_no_request(gateway: Gateway) -> None:
-    """Cause a failed reload by an invalid file that the program has not checked.
+    """Make a reload fail by an invalid file.
 
-    The program normally checks each file, but the reload of a valid file can also fail, for example if memory is short.
+    A release checks the file before the reload, and this test does not. The reload of a valid file can also fail, for example if
+    memory is short.
     """
     before = gateway.read_file("haproxy.cfg")
     with user_requests(gateway) as statuses, pytest.raises(ContainerError, match="refuses the configuration"):
@@ -218,9 +219,9 @@ def test_gateway_that_cannot_start_recovers_with_the_next_release(gateway: Gatew
 @pytest.mark.long
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "failed-restart"])
 def test_invalid_file_of_an_older_program_is_rewritten_before_an_update(gateway: Gateway, restarted: bool) -> None:
-    """Check that the gateway starts with the rewritten file.
+    """Let the program rewrite an invalid file, and check that the gateway starts with the rewritten file.
 
-    The test covers two states before the file is rewritten: the gateway still runs, or failed to restart with the invalid file.
+    `restarted` is the state of the gateway before: False if it still runs, True if it failed to restart with the invalid file.
     """
     valid = gateway.read_file("haproxy.cfg")
     app = load_app({"name": "gate", "version": "1", "web": {"image": "x:1", "port": 8000}})

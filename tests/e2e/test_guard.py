@@ -136,8 +136,8 @@ def test_renamed_component_keeps_its_volume(stack: Stack) -> None:
 def urns(stack: Stack) -> set[str]:
     """Return the URNs of all resources in the checkpoint, with the URNs of their parents and dependencies.
 
-    URNs in the memory of a slot are left out. They keep the names of the time at which the slot was deployed, and only order
-    the resources of the slot.
+    Leave out the URNs in the memory of a slot (components/release/memory.py). The memory still contains the old name of a
+    component that was renamed after the deployment of the slot. These URNs only sort the resources of the slot.
     """
     exported = json.loads(stack.pulumi("stack", "export", check=True).text)
     return {

@@ -1,4 +1,7 @@
-"""Tests that applications created by `make new`, or by `make import` from a Compose file, can be deployed without changes."""
+"""Tests that deploy the applications that `make new` and `make import` create.
+
+Before the deployment, the tests change at most the gateway's port.
+"""
 
 import os
 import shutil

@@ -57,9 +57,9 @@ def has_creation_begun(log: Path, name: str) -> bool:
 
 
 def kill_update(stack: Stack, condition: Callable[[], bool], log: Path) -> bool:
-    """Start an update, kill its `pulumi` process (and no other process) when `condition` is true, and return True.
+    """Start an update, and kill its `pulumi` process as soon as `condition` is true. Kill no other process.
 
-    Return False if the update ended before `condition` was true.
+    Return True if the process was killed, and False if the update ended before `condition` was true.
     """
     process = start_update(stack, log)
     while process.poll() is None:

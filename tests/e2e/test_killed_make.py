@@ -1,6 +1,6 @@
-"""Tests that end `make up` by a signal to one of its processes, or to all of them as a closed terminal does.
+"""Tests that interrupt `make up` by a signal. The next `make up` must succeed, and no request may be lost.
 
-The next `make up` must succeed, and no request may be lost.
+One process of `make up` receives the signal, or all its processes receive SIGHUP, as after the closing of a terminal.
 """
 
 import os
@@ -25,7 +25,7 @@ PROCESSES = {
 }
 SIGNALS = ("SIGHUP", "SIGTERM", "SIGINT", "SIGKILL")
 LOST_TERMINAL = ("terminal", "SIGHUP")
-"""Test case of a closed terminal: all processes of the terminal receive SIGHUP. Only this case has no pytest marker `long`."""
+"""Test case of a closed terminal: all processes of the terminal receive SIGHUP. All other cases have the pytest marker `long`."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""Tests of `make secrets` with the real Pulumi: encrypted values in the stack file, and a person at a terminal."""
+"""Tests of `make secrets` with the real Pulumi.
+
+The command must write encrypted values to the stack file, and ask a person at a terminal for missing values.
+"""
 
 import os
 import pty

@@ -23,7 +23,7 @@ Query = Callable[[str], Any]
 PATIENCE = 90
 """Seconds to wait for a scrape and an evaluation of the rules."""
 BACKUP_METRICS_PATIENCE = 180
-"""Seconds to wait until the backup container has read the repository again and Prometheus has scraped the container's metrics."""
+"""Seconds to wait for metrics of a backup. The backup container reads its repository, then Prometheus scrapes the container."""
 pytestmark = pytest.mark.long
 
 

@@ -32,7 +32,7 @@ NAMES = {"database": "database-password", "cache": "cache-password"}
 
 
 def description_with_password(password: str) -> Description:
-    """Return the `Description` of an application whose database and cache use this password. Their exporters use it, too."""
+    """Return the `Description` of an application. Its database, its cache and the exporters of both use the given password."""
     services = {"api": {"image": "x:1", "port": 8000, "metrics": "/metrics"}, "database": {}, "cache": {}}
     app = load_app({"name": "passwords", "version": "1", **services})
     environment = load_environment({"platform": "docker", "monitoring": True}, app)
@@ -286,6 +286,6 @@ def replication(stack: ClusterStack, pod: Any) -> str:
 
 
 def has_other_primary(stack: ClusterStack, first_primary: Any) -> bool:
-    """Return whether another cache pod than `first_primary` is primary and has a replica."""
+    """Return whether the cache has a new primary with a replica. A new primary is any pod except `first_primary`."""
     others = [pod for pod in stack.pods("cache") if pod.metadata.uid != first_primary.metadata.uid]
     return any("role:master" in (text := replication(stack, pod)) and "state=online" in text for pod in others)

@@ -24,9 +24,9 @@ NGINX = """sed -e "s|@RELEASE@|$RELEASE|g" -e "s|@SLOT@|$SLOT|g" -e '{change}' /
 exec nginx -c /tmp/nginx.conf -g 'daemon off;'"""
 FAILS_USERS = 's|location / {|& if ($http_x_tiers_slot = "") { return 503; }|'
 DELAYS_USERS = 's|location / {|& if ($http_x_tiers_slot = "") { limit_rate 150; }|'
-"""sed command that edits the nginx configuration to make requests of users slow. `FAILS_USERS` makes requests of users fail.
+"""sed command that edits the nginx configuration. Requests of users become slow; with `FAILS_USERS` they fail.
 
-Neither edit affects requests with the header X-Tiers-Slot. The smoke test sends this header, and users don't.
+Requests with the header X-Tiers-Slot are not affected. The smoke test sends this header, and users don't.
 """
 
 

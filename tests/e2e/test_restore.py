@@ -47,7 +47,11 @@ def empty_bucket() -> None:
 
 
 def bucket(client: str) -> dict[str, Any]:
-    """Return the setting `backup.target` for the lab's S3 server. `client` is a key of `lab.s3.endpoints`, such as `pods`."""
+    """Return the setting `backup.target` for the lab's S3 server.
+
+    Args:
+        client: key of `lab.s3.endpoints`: `machine`, `containers` or `pods`.
+    """
     keys = {"access_key": "backup-access", "secret_key": "backup-secret"}
     return {"s3": {"endpoint": s3.endpoints()[client], "bucket": s3.BUCKET, **keys}}
 

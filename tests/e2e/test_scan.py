@@ -1,4 +1,4 @@
-"""Tests of the scans for secrets and vulnerabilities, and of the lists of the contents of images (SBOM).
+"""Tests of the scans for secrets and vulnerabilities, and of SBOMs. An SBOM lists the contents of an image.
 
 The tests run only with --soak, because building the scanners takes long.
 """

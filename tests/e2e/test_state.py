@@ -1,4 +1,4 @@
-"""Tests of state and secrets: state in a bucket, another secrets provider or passphrase, and a lost state or passphrase."""
+"""Tests of state and secrets: state in a bucket, lost state, changed secrets provider, changed passphrase, lost passphrase."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Tests that check the objects of staging and prod, with a release in each slot, by kube-score and kubeconform."""
+"""Tests that run kube-score and kubeconform on the objects of staging and prod. Each stack has a release in both slots."""
 
 import json
 import subprocess

@@ -419,7 +419,7 @@ def previewed(before: Mapping[str, Any], after: Deployment) -> dict[str, Any]:
 def with_whole_urns(export: Mapping[str, Any]) -> dict[str, Any]:
     """Return the checkpoint with complete URNs.
 
-    In the real engine a URN contains the types of all parents, but in the mock only the type of the nearest parent.
+    The real engine writes the types of all parents into a URN. The mock writes only the type of the nearest parent.
     """
     resources = export["deployment"]["resources"]
     by_urn = {resource["urn"]: resource for resource in resources}

@@ -254,9 +254,9 @@ def test_restored_database_name_has_at_most_63_characters() -> None:
 def test_restored_database_is_added_to_the_pooler_before_the_stack_file_contains_its_name(
     settings: dict[str, Any], arguments: dict[str, str], steps: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Check that a pooler is prepared for the new database before the stack file contains the database's name.
+    """Check that the pooler accepts the new database before the stack file contains the database's name.
 
-    A single-instance database has no pooler. Therefore the preparation (`introduced`) is skipped.
+    The step `introduced` adds the database to the pooler. A single-instance database has no pooler and needs no such step.
     """
     steps_done: list[str] = []
     monkeypatch.setattr(KubernetesInspector, "pool_database", lambda *_: steps_done.append("introduced"))

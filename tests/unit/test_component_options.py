@@ -79,11 +79,11 @@ BUILDERS: Mapping[str, Build] = {
         NAME, components.WorkerArgs(**service_args(rollout, "worker")), opts
     ),
 }
-"""Function for each public component, by the component's name: it registers the component with the given options."""
+"""Name of a public component → function that registers the component with the given options."""
 
 
 def every_option(context: Context, alias: Alias) -> ResourceOptions:
-    """Return options with a parent, an alias, a provider, protection and a dependency, which are all resources of the program."""
+    """Return options with an alias, protection, and a new parent, provider and dependency."""
     return ResourceOptions(
         parent=ComponentResource("own:index:Shop", "shop"),
         aliases=[alias],

@@ -1,4 +1,7 @@
-"""Tests of the stored form of workloads and routes. Digests of releases and checkpoints of stacks contain this form."""
+"""Tests of the stored form of workloads and routes.
+
+The digest of a release is a hash of this form. The checkpoint of a stack contains the stored routes.
+"""
 
 import json
 from collections.abc import Mapping
@@ -94,9 +97,10 @@ BOARD = {
         },
     },
 }
-"""Stack → digest and parts of the release of `board`, with pinned images. Stack `dev` runs on Docker, `staging` on Kubernetes.
+"""Stack → expected digest and part digests of the release of `board`, with pinned images.
 
-Change a value only together with a setting of `board`. A change without such a reason gives every deployed stack a new release.
+Stack `dev` runs on Docker, `staging` on Kubernetes. Change a digest here only if you change a setting of `board`. If a digest
+changes for another reason, every deployed stack gets a new release.
 """
 
 

@@ -249,7 +249,7 @@ def _deleted(deployed: Deployment) -> list[dict[str, Any]]:
 def test_data_loss_guard_checks_the_names_labels_and_sizes_that_the_program_registers(
     stack: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Check that the data loss guard compares the values that the program registers, and not values that are never deployed."""
+    """Compare the resources that the data loss guard checks with the resources that the program registers."""
     compared: dict[str, tuple[str, Mapping[str, Any]]] = {}
     refuse = guard.refuse
 

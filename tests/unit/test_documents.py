@@ -32,7 +32,7 @@ CODE_FOLDERS = ("benchmarks", "ci", "components", "docs", "examples", "images", 
 CODE_NAME = re.compile(r"`([A-Za-z_]\w*)\.(\w+)(?:\(\))?`")
 """Regex that matches a name of code with its owner: `Class.name` or `module.name`."""
 DOCS_PATH = re.compile(r"(?<![\w/.-])(?:\.\./)*docs/([\w./-]*\w)(?:#([\w-]+))?")
-"""Regex that matches a path in docs/ with an optional anchor, but no part of a longer path or of a URL."""
+"""Regex that matches a path in docs/, with an optional anchor. It does not match inside a longer path or a URL."""
 
 
 @cache
@@ -58,8 +58,9 @@ def python_files() -> dict[Path, str]:
 def is_defined(owner: str, name: str) -> bool:
     """Return whether the class or module `owner` has `name`.
 
-    A file name (`Pulumi.yaml`) and a name with an owner outside this repository (`apps.v1`) count as defined. A module may have the
-    name of a configuration key (`backup.target`), so `name` may be in any Python file then.
+    A class has `name` if a file that defines the class contains `name`. A module has `name` if any Python file contains `name`,
+    because the module may have the same name as a configuration key (`backup.target`). A file name (`Pulumi.yaml`) and a name in
+    a module outside this repository (`apps.v1`) count as defined.
     """
     files = python_files()
     if (ROOT / f"{owner}.{name}").exists():

@@ -2,8 +2,8 @@
 
 Each folder in tests/cases/import/ has a Compose file and the expected result.
 
-The file `expected.yml` has `app`, `environment` and `secrets` as the import writes them, and `notes`, all notes that require an action. For a refused file
-it has only `error`.
+The expected result is in `expected.yml`. The keys `app`, `environment` and `secrets` contain what the import writes. The key
+`notes` lists the notes that require an action. If the import must refuse the Compose file, the only key is `error`.
 """
 
 from pathlib import Path

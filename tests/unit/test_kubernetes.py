@@ -669,7 +669,8 @@ def test_settings_of_pods_and_routes_are_part_of_the_release_digest(path: str, v
 def test_database_with_changed_settings_is_replaced_on_the_same_volume() -> None:
     """Check that the StatefulSet is replaced instead of updated in place.
 
-    Pulumi does not wait for an update in place. A pod that an update in place breaks would block the next update.
+    Pulumi does not wait for the new pod of an update in place. If this pod can't start, Kubernetes does not
+    replace it, and the pod would block the next update.
     """
     env = environment("staging")
     env["tiers"] = {**env["tiers"], "database": {"memory": "1Gi"}}

@@ -81,7 +81,7 @@ def test_lab_installation_with_a_missing_step_waits_for_another_installation_and
 def test_every_part_of_the_lab_includes_all_steps_that_its_steps_need(
     requested: tuple[str, ...], has_engine: bool, has_cluster: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Check machines without Docker engine or cluster too, because these machines need steps that other machines skip."""
+    """Check machines with and without a Docker engine or a cluster. A machine without them needs additional steps."""
     monkeypatch.setattr(engine, "answers", lambda: has_engine)
     monkeypatch.setattr(engine, "ours", lambda _: None)
     monkeypatch.setattr(cluster, "another", lambda: "an administrator's" if has_cluster else None)

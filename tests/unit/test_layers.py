@@ -1,8 +1,9 @@
-"""Tests of the layers: the program is short, a layer imports lower layers only, modules don't import each other, and commands
-import no platform.
+"""Tests of the layers of the program.
 
-Each import inside a function, each import by name, each import of a platform's SDK in a command and
-each read of global state needs a reason.
+`__main__.py` is short. A layer imports lower layers only. Modules don't import each other. Commands import no platform.
+
+Exceptions need a reason: imports inside functions, imports by name, imports of a platform's SDK in a command, and reads of
+global state.
 """
 
 import ast
@@ -219,7 +220,10 @@ def test_layer_imports_lower_layers_only(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["release", "safety"])
 class TestLayersWithoutPlatform:
-    """Check that a layer uses neither type tokens nor names of inputs and outputs of a platform. The package `state` reads them."""
+    """Check that a layer contains no type tokens, input names or output names of a platform.
+
+    The layer uses the package `state` to read resources.
+    """
 
     def test_layer_imports_no_module_of_a_platform(self, name: str) -> None:
         platforms = {"components.state.docker", "components.state.kubernetes"}

@@ -207,10 +207,10 @@ def test_lost_switch_is_restored_and_the_next_release_goes_to_the_idle_slot(stac
 
 
 def test_substitute_of_a_lost_http_route_is_replaced_by_the_real_route() -> None:
-    """Check the update after a failed update whose checkpoint had lost the HTTPRoute `board`.
+    """Check the second update after the checkpoint lost the HTTPRoute `board`.
 
-    The failed update registered `board-again` as a substitute. The next update must register `board` and remove `board-again` from
-    the state, without deleting the Kubernetes object, because both resources manage the same object.
+    The first update registered `board-again` as a substitute, and failed. The second update must register `board` and remove
+    `board-again` from the state. It must not delete the Kubernetes object, because both resources manage the same object.
     """
     _, export, live, _ = histories("staging")[1]
     pruned = checkpoint_without(export, "HTTPRoute::board")

@@ -296,7 +296,7 @@ CASES: list[tuple[str, str, dict[str, str], list[Series], list[Series], int]] = 
 def alert_test(
     name: str, labels: dict[str, str], input_series: list[Series], minutes: int, fires: int
 ) -> dict[str, Any]:
-    """Return a promtool test: after `minutes`, exactly `fires` alerts with this name and these labels must be firing."""
+    """Return a promtool test. The number of firing alerts with this name and these labels must be `fires` after `minutes` min."""
     selector = ",".join(
         f'{key}="{value}"' for key, value in {"alertname": name, "alertstate": "firing", **labels}.items()
     )

@@ -44,9 +44,9 @@ def read(text: str) -> Any:
 
 
 def uncommented_options(text: str) -> Iterator[tuple[list[str], object, str]]:
-    """Yield three values for each commented-out option.
+    """Yield the path, the default and a copy of `text` for each commented-out option in `text`.
 
-    The values are the path of the option, its default, and `text` in which only this option and its parents are uncommented.
+    In the copy, only this option and its parents are uncommented.
     """
     lines = text.splitlines()
     options = [OPTION.fullmatch(line) for line in lines]

@@ -189,10 +189,10 @@ def test_image_digests_of_another_image_version_are_refused() -> None:
 def test_image_used_in_prod_only_is_pinned_by_the_stack_file_of_prod(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Check the source of the digests in prod.
+    """Check the sources of the digests in prod.
 
-    The digest of an image that staging uses too must come from release.json. Staging doesn't use the image of the cache's proxy,
-    so the digest of this image must come from the stack file of prod.
+    The digests of images that staging uses must come from release.json. All other digests must come from the stack file of prod,
+    for example the digest of the cache's proxy.
     """
     other = f"sha256:{'2' * 64}"
     staging_images = {path: f"{entry.reference}@{DIGEST}" for path, entry in pins.required_images("staging").items()}
@@ -317,9 +317,10 @@ def test_load_measurement_beyond_the_slo_is_reported_with_the_number_of_bad_requ
 
 
 class Stack:
-    """Mock of a stack for `slo.watch`. Each query of the live release returns the next item of `live`.
+    """Mock of a stack for `slo.watch`, which records rollbacks.
 
-    If `beyond` is true, every measurement violates the SLO. The mock records rollbacks.
+    `live` lists live releases. Each read of the stack outputs returns the next release, and the last release repeats.
+    If `beyond` is true, every measurement violates the SLO.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, beyond: bool, *live: str) -> None:

@@ -97,11 +97,11 @@ def test_docstring_of_a_component_describes_its_parameters_and_has_an_example(na
 DOCUMENTED = sorted(
     name for name, value in PUBLIC.items() if not (isinstance(value, type) and issubclass(value, BaseModel))
 )
-"""Public names, without the models of the configuration: docs/configuration.md has their keys and examples."""
+"""Public names except the configuration models. docs/configuration.md describes the keys of these models, with examples."""
 AMBIGUOUS = frozenset({"bucket", "number", "smoke"})
-"""Internal functions whose names are also ordinary words in docstrings: a label, a key and a gate."""
+"""Names of internal functions that docstrings may use in another meaning: a time series, a key and a gate."""
 VAGUE = prose.VAGUE_NAMES | {"beside", "elsewhere", "theirs", "timed", "vault"}
-"""Names that don't say what they are: participles, pronouns, prepositions, and `vault` for the archive proxy."""
+"""Names that the public API must not use, because they don't say what a value is. `vault` means the archive proxy."""
 
 
 def _nodes(name: str) -> Iterator[ast.ClassDef | ast.FunctionDef]:

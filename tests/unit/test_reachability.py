@@ -52,9 +52,9 @@ class Network(reachability.Network):
         }
 
     def edges(self, direction: str) -> set[tuple[str, str]]:
-        """Return the pairs (client, server) of pods whose connection the policies of one direction allow.
+        """Return the pairs (client, server) of pods that could connect if policies of the other direction did not exist.
 
-        `direction` is Egress or Ingress. The policies of the other direction are ignored.
+        `direction` is Egress or Ingress.
         """
         return {
             (client, server)
@@ -206,10 +206,10 @@ def test_pod_that_belongs_to_no_tier_reaches_no_pod() -> None:
 
 @pytest.mark.parametrize("direction", ["Egress", "Ingress"])
 def test_ingress_policies_alone_and_egress_policies_alone_allow_only_the_expected_connections(direction: str) -> None:
-    """Check each direction without the policies of the other direction.
+    """Check the policies of each direction without the policies of the other direction.
 
-    A connection must be allowed in both directions. Therefore a strict ingress policy could hide an egress policy that
-    allows too much, and a strict egress policy could hide such an ingress policy.
+    A connection must be allowed in both directions. Therefore a strict policy of one direction could hide a policy of the other
+    direction that allows too much.
     """
     network = Network(first("staging"))
     expected = {

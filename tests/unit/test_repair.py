@@ -67,7 +67,7 @@ def by_urn(state: State) -> dict[str, State]:
 
 
 def broken_references(state: State) -> list[str]:
-    """Return the references, as `URN → URN`, from a resource to a resource that the state lists later or not at all.
+    """Return each reference to a missing resource, or to a resource that comes later in the state, as `URN → URN`.
 
     `pulumi stack import` refuses a state with such references.
     """
@@ -129,9 +129,9 @@ def test_state_repair_after_any_loss_drops_only_the_missing_resources_from_the_s
 def test_stored_copies_of_a_slot_contain_every_lost_resource_that_the_slot_needs(
     state: State, data: st.DataObject
 ) -> None:
-    """Check that a stored copy exists of each resource that a slot has lost, except of gates.
+    """Check that each lost resource of a slot has a stored copy. Gates have no copy.
 
-    The copy of a resource without secret inputs must have the same inputs, type, parent and dependencies as the resource.
+    If a resource has no secret inputs, its copy must have the same inputs, type, parent and dependencies.
     """
     checkpoint = parse(state)
     inside = [entry.urn for slot in Slot for entry in checkpoint.descendants(slot, SLOT) if entry.custom]

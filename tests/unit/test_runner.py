@@ -138,7 +138,7 @@ def runner(*words: str) -> subprocess.Popen[str]:
 def test_runner_that_receives_a_signal_interrupts_the_command_and_waits_for_its_end(number: signal.Signals) -> None:
     """Check that the runner sends an interrupt to the command, and waits until the command has ended.
 
-    The test signals the runner's whole process group, because a closed terminal does so too.
+    The test sends the signal to the runner's whole process group, as a terminal does when it is closed.
     """
     command = runner(sys.executable, "-c", ENGINE)
     assert command.stdout

@@ -1,6 +1,6 @@
-"""Test of signatures: a function with many parameters needs an object that it can take instead of several of them.
+"""Test that no function has too many parameters. Group several parameters into one object, for example a dataclass.
 
-Dataclasses with many fields are allowed, because a call names each field. The constructor of any other class is a function.
+A dataclass may have many fields, because a call names each field. For any other class, the limit applies to `__init__`.
 """
 
 import ast

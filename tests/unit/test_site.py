@@ -22,7 +22,7 @@ from .program import ROOT
 DOCS = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")}
 PUBLIC = components.__all__
 FORWARD = {"Output": Output, "T": Any}
-"""Types for the names in Pulumi's type `Input`, because Python can't resolve these names outside Pulumi's module."""
+"""Names in Pulumi's type `Input` → types. Python can't resolve these names outside Pulumi's module."""
 
 
 @pytest.fixture(scope="module")

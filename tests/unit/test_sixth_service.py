@@ -1,5 +1,7 @@
-"""Tests of a new service, `search`, which needs only a service record, and functions that return the workloads of the service
-and of its metrics exporter.
+"""Tests of a new service, `search`.
+
+The service needs only a service record and two functions. One function returns the workload of the service, the other function
+returns the workload of its metrics exporter.
 
 The objects of the service must satisfy every invariant, and all commands must handle the service.
 """
@@ -375,7 +377,7 @@ ADMIN = Service(name="admin", tier="admin", kind=Kind.HTTP, routed=True, may_nee
 
 
 class TestRoutedService:
-    """Tests of a new service that needs only a record: users reach the service at its own paths, beside web."""
+    """Tests of a new service that needs only a service record. The gateway routes the paths of the service to the service."""
 
     @pytest.fixture(autouse=True)
     def admin_service(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ def text_of_cpus(cpu: float) -> str:
 
 
 def with_provider_cpus(resource: dict[str, Any]) -> dict[str, Any]:
-    """Return a container of a state with its processor limit as pulumi-docker 5.2 writes it: `1.0`. Return other resources unchanged.
+    """Return the state of a resource. In a container's state, write the processor limit as pulumi-docker 5.2 writes it: `1.0`.
 
     Earlier versions of this program wrote `1`. Pulumi then saw a difference in every update, and replaced the container.
     """

@@ -18,7 +18,7 @@ from .registrar import Registrar, image_of, scripts_of, secrets_of
 
 @dataclass(frozen=True, kw_only=True)
 class FileVolume:
-    """Volume whose files are copied into it before the container of a workload starts."""
+    """Volume with files. A container copies the files into the volume before the workload's container starts."""
 
     name: str
     """Resource name of the volume. The volume's name on the engine is `APP-STACK-NAME`."""
@@ -52,7 +52,7 @@ class FileOperations(Registrar):
         return provisioned
 
     def _secrets_name(self, owner: str, workload: Workload) -> str:
-        """Return the name of a workload's secret volume. A folder on the engine also gets this name, so the name is short."""
+        """Return the name of a workload's secret volume. The engine creates a folder with this name, so the length is limited."""
         room = names.FOLDER_NAME - len(f"{self.prefix}-{owner}-secrets")
         versions = names.versions([secret.version for secret in workload.secrets], room)
         return names.SECRET_FILES.format(owner=owner, versions=versions)

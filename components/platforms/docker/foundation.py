@@ -70,7 +70,7 @@ def named_volume(
         provider: provider of the engine.
         name: resource name.
         suffix: end of the volume's name on the engine; None for `name`.
-        holds_data: True to declare with a label that the volume holds data, and to protect the volume (`protect_data`).
+        holds_data: True for a volume with data. A label records this value. With `protect_data` such a volume is protected.
     """
     labels = stack_labels(context.app.name, context.stack)
     labels |= data_labels(context.checkpoint.find(VOLUME, name), holds_data=holds_data)

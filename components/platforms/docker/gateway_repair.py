@@ -77,7 +77,7 @@ def _repair(engine_client: Any, name: str, environment: Environment, read_checkp
 def _can_start(engine_client: Any, name: str, image: str, running: Any | None) -> bool:
     """Return True if the gateway can start with its configuration file.
 
-    Return False for a gateway that runs with the initial file of a new volume, because this file has no routes.
+    If a running gateway has the initial file of a new volume, return False. This file is valid, but has no routes.
     """
     command = ["haproxy", "-c", "-f", haproxy.FILE]
     if running is not None:

@@ -24,7 +24,7 @@ USER = 99
 """UID of the user haproxy in the public image, the owner of `FOLDER`."""
 FILE = f"{FOLDER}/haproxy.cfg"
 CLAIM_WITHIN = "75"
-"""Time limit in seconds to write a slot's release or the live slot to the gateway.
+"""Time limit in seconds to write to the gateway: the release of a slot, or the name of the live slot.
 
 The limit is longer than a minute, because the engine may wait a minute before it restarts a stopped gateway.
 """
@@ -72,7 +72,10 @@ _NORMALISE = [
     f"  http-request deny deny_status 400 if {_DOTS}",
     f"  http-request deny deny_status 400 if {{ path -m found }} !{{ var({_NORMAL}) -m found }}",
 ]
-"""Rules that normalise a request's path like `paths.normalise`, for use by other rules. Services get the original path."""
+"""Rules that normalise a request's path (as `paths.normalise` does), and store the result in a variable for other rules.
+
+Services get the original path.
+"""
 
 _ID = "^[A-Za-z0-9._:/+=@-]{1,128}$"
 """Pattern of request ids that the gateway accepts. The gateway replaces an id that does not match, because services write ids to logs."""

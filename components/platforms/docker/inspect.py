@@ -28,7 +28,7 @@ from .isolation import Container
 from .keys import engine_host, stack_labels
 
 _RUNNING = ("running", "restarting", "removing")
-"""Container states, as the engine names them, that don't count as stopped in an inventory."""
+"""Engine's names of container states. An inventory lists a container in any other state as stopped."""
 
 
 def check_engine(environment: Environment, used_ports: Collection[int]) -> None:
@@ -211,7 +211,7 @@ class DockerInspector:
         return "ports and networks"
 
     def _containers(self, slot: Slot) -> list[Container]:
-        """Return the stack's running containers, except containers of the other slot."""
+        """Return the stack's running containers: the containers of `slot`, and the containers that both slots share."""
         return [
             Container(
                 name=str(container.name),
@@ -264,9 +264,9 @@ class DockerInspector:
         )
 
     def confirm(self, types: Mapping[str, str]) -> frozenset[str]:
-        """Look up objects that `inventory` did not list, and return the keys of those that exist on the engine.
+        """Check which of these objects exist on the engine, and return their keys. `inventory` did not list the objects.
 
-        An example is a volume without labels that an older version of this program created.
+        For example, `inventory` can't find a volume without labels, from an older version of this program.
         """
         api, existing = connect(self.location.host).api, set[str]()
         inspect = {
@@ -382,9 +382,9 @@ def answering_containers(containers: Collection[Container], ports: Mapping[str, 
 
 
 def _accepts(interface: IPv4Interface | IPv6Interface, port: int) -> bool:
-    """Return whether a container's address accepts a connection that this machine opens from inside the address's network.
+    """Return whether a container accepts a connection from this machine. `interface` is the container's address and network.
 
-    A connection through another network does not count, because a proxy in that network may accept every connection.
+    The connection must start inside this network. In another network a proxy may accept every connection.
     """
     try:
         with socket.create_connection((str(interface.ip), port), timeout=1) as client:

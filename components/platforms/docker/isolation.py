@@ -29,7 +29,7 @@ def unexpected_routes(app: App, containers: Sequence[Container], answering: Coll
     Args:
         app: the application.
         containers: containers of the stack.
-        answering: names of containers that accepted a connection from this machine on a network without outside access.
+        answering: names of containers that accepted a connection from this machine, on a network other than `outside`.
     """
     for container in containers:
         if container.role not in ("gateway", "watch") and container.published:

@@ -54,7 +54,7 @@ def files(monitored: MonitoringScope) -> dict[str, str]:
 
 
 def released(live: Mapping[str, str]) -> str:
-    """Return the text of a target file for Prometheus. The labels of the only target name the live slot and release."""
+    """Return the text of a target file for Prometheus. The file has one target, with the live slot and release as labels."""
     return json.dumps([{"targets": [f"localhost:{PORT}"], "labels": dict(live)}])
 
 

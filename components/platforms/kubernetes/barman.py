@@ -15,18 +15,24 @@ from .quantities import resources
 PLUGIN = "barman-cloud.cloudnative-pg.io"
 API = "barmancloud.cnpg.io/v1"
 ROOM = "256MB"
-"""Maximum size of an upload, because the archive proxy buffers uploads in memory. A file uploaded alone may have up to 1 GB."""
+"""Maximum size of an upload, because the archive proxy buffers uploads in memory. An upload of one file may have up to 1 GB."""
 BESIDE = Resources(cpu=0.5, memory=256 * 2**20, reserve=0.02)
 """Resource limits of the plugin's sidecar."""
 
 
 def used(name: str) -> Manifest:
-    """Return the entry for a Cluster's `plugins` that turns on its archive. `name` names both the Cluster and its ObjectStore."""
+    """Return an entry for the field `plugins` of a Cluster. The entry turns on the archive of the Cluster.
+
+    The Cluster and its ObjectStore have the same name: `name`.
+    """
     return {"name": PLUGIN, "isWALArchiver": True, "parameters": {"barmanObjectName": name}}
 
 
 def source(name: str) -> Manifest:
-    """Return the entry for the `externalClusters` of a new Cluster, which then can restore the archive of the Cluster `name`."""
+    """Return an entry for the field `externalClusters` of a new Cluster.
+
+    With this entry the new Cluster can restore the archive of the Cluster `name`.
+    """
     return {"name": name, "plugin": {"name": PLUGIN, "parameters": {"barmanObjectName": name, "serverName": name}}}
 
 

@@ -33,14 +33,14 @@ OPERATOR = {
 STATUS_PORT = 8000
 """Port at which the operator reads the status of an instance."""
 API_SERVER_PORTS = (443, 6443)
-"""Ports of API servers, from which instances read their configuration. No network policy can select API servers by label."""
+"""Ports of API servers. Instances must connect to an API server, and a network policy can't select API servers by label."""
 POOLERS = 2
 SWITCHOVER = 40
 """Time limit in seconds of a planned switchover, during which no instance accepts writes. The operator's default is one hour."""
 STOP = 60
 """Time limit in seconds for an instance to stop. An instance that exceeds the limit is killed, and recovers from its WAL."""
 QUORUM = {"alpha.cnpg.io/failoverQuorum": "true"}
-"""Annotation of a Cluster that allows a failover only if the reachable replicas are sure to have every acknowledged write."""
+"""Annotation of a Cluster. With it, a failover happens only if the reachable replicas certainly have all acknowledged writes."""
 POOL = {
     # Maximum number of database connections of each pooler. The services of both slots share these connections.
     "default_pool_size": "20",
@@ -139,7 +139,7 @@ def _affinity(database: DatabaseCluster) -> Manifest:
 
 
 def _beginning(database: DatabaseCluster, protected_by: str) -> Manifest:
-    """Return a Cluster's `initdb` section. Text is sorted by code points, an order that no newer C library changes."""
+    """Return a Cluster's `initdb` section. Text is sorted by code points. Newer C libraries don't change this order."""
     initdb: Manifest = {
         "database": database.database,
         "owner": database.owner,
@@ -216,7 +216,7 @@ def owner(scope: Scope, database: DatabaseCluster, password: Input[str]) -> Mani
 
 
 def owner_brought(external_secret: Manifest, database: DatabaseCluster) -> Manifest:
-    """Return an ExternalSecret, from which External Secrets creates the Secret with the database owner's name and password."""
+    """Return an ExternalSecret for the database owner. External Secrets then creates the Secret with the name and password."""
     data = {"username": database.owner, "password": f'{{{{ index . "{database.password.name}" }}}}'}
     target = external_secret["spec"]["target"] | {"template": {"type": "kubernetes.io/basic-auth", "data": data}}
     return external_secret | {"spec": external_secret["spec"] | {"target": target}}
@@ -228,8 +228,8 @@ def owner_brought(external_secret: Manifest, database: DatabaseCluster) -> Manif
 def pooler(scope: Scope, database: DatabaseCluster) -> Manifest:
     """Return the Pooler that tiers connect to. The Pooler shares few database connections among many clients.
 
-    The mode is transaction pooling. In session mode the replicas of both slots, each with a pool of its own, would need more
-    connections than the database has, and clients would wait forever. Clients that need a session use DATABASE_DIRECT_HOST.
+    The mode is transaction pooling. Session mode would need too many database connections, because each replica in both
+    slots has its own pool. Clients would then wait forever. Clients that need a session use DATABASE_DIRECT_HOST.
     """
     labels = scope.labels(database.pooled, "pooler", tier=database.tier)
     limits = Resources(cpu=0.5, memory=128 * 2**20, reserve=database.resources.reserve and 0.02)
@@ -269,7 +269,7 @@ def _pooler_pods(database: DatabaseCluster) -> dict[str, str]:
 
 
 def pooler_budget(scope: Scope, database: DatabaseCluster) -> Manifest:
-    """Return the disruption budget of the pooler. For the instances the operator itself creates budgets (`enablePDB`)."""
+    """Return the disruption budget of the pooler. The operator itself creates the budgets of the instances (`enablePDB`)."""
     labels = scope.labels(database.pooled, "budget", tier=database.tier)
     manifest = scope.object("policy/v1", "PodDisruptionBudget", database.pooled, labels)
     manifest["spec"] = {

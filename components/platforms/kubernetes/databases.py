@@ -40,7 +40,10 @@ class DatabaseOperations(StatefulOperations):
         return [instances, self._awaited(parent, pooler, [instances, budget], within, path, touched=lambda: SHARED)]
 
     def _archive(self, parent: Resource, name: str, archive: Archive) -> list[Resource]:
-        """Deploy the archive proxy and the ObjectStore of a database cluster. The cluster needs both to archive its first WAL file."""
+        """Deploy the archive proxy and the ObjectStore of a database cluster.
+
+        Without these resources the cluster can't archive its first WAL file.
+        """
         proxy = archive.proxy
         resources = self.deploy_stateful(parent, proxy, self.provision(parent, [proxy], None))
         access, secret = self._key(proxy, archive.access), self._key(proxy, archive.secret)

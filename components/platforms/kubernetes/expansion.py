@@ -13,9 +13,9 @@ _REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\((?P<name>[^)]*)\)|(?P<other>[^\x
 
 
 def literal(text: str, names: Collection[str] = ()) -> str:
-    """Return a text that the kubelet passes to the container unchanged: double every dollar if the kubelet would change any.
+    """Return a text that the kubelet passes to the container unchanged. If the kubelet would change `text`, double every dollar.
 
-    Return any other text as it is, such as a script with `$(command)`, because a changed text would restart containers of
+    Otherwise return the text as it is, for example a script with `$(command)`. An unnecessary change would restart containers of
     deployed stacks. In `$(NAME)` every name in capitals counts as a variable, because the cluster adds variables of its own (for
     Services, or by admission webhooks).
 
@@ -34,7 +34,7 @@ def literals(texts: Iterable[str], names: Collection[str] = ()) -> list[str]:
 
 
 def _replaced(reference: re.Match[str], names: Collection[str]) -> bool:
-    """Return whether the kubelet changes a text that `_REFERENCE` matches.
+    """Return whether the kubelet changes the text of `reference`, a match of `_REFERENCE`.
 
     The text is `$$`, `$(NAME)`, or a dollar before a non-ASCII character. The kubelet reads a single byte after a dollar, and
     therefore breaks a character of several bytes, such as `ü`.

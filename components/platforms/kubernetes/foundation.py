@@ -59,9 +59,9 @@ class Foundation(ComponentResource):
 
 
 def declared(checkpoint: Checkpoint, type_: str, manifest: Manifest, *, holds_data: bool = True) -> Manifest:
-    """Return a manifest with the label that declares whether the object holds data.
+    """Return the manifest with an added label: whether the object holds data.
 
-    The manifest of an object that was deployed without this label stays unchanged.
+    If the object is already deployed without this label, return the manifest unchanged.
     """
     labels = data_labels(checkpoint.find(type_, manifest["metadata"]["name"]), holds_data=holds_data)
     about: Manifest = manifest["metadata"]

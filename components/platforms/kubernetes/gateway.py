@@ -15,7 +15,7 @@ from .registrar import Registrar, once_created
 from .routes import HTTP_ROUTE, asked_rules, http_route, live_rules, own_gateway, slot_spec
 
 TAKEN_OVER = {"pulumi.com/patchFieldManager": "tiers-switch", "pulumi.com/patchForce": "true"}
-"""Annotations with which a Pulumi resource takes over an existing HTTPRoute, whose fields another resource has set."""
+"""Annotations for an HTTPRoute that already exists. The Pulumi resource then takes over fields that another resource has set."""
 
 
 class GatewayOperations(Registrar):

@@ -267,9 +267,10 @@ class KubernetesInspector:
         return Inventory(keys=frozenset(keys), kinds=frozenset(kinds), stopped=stopped)
 
     def confirm(self, types: Mapping[str, str]) -> frozenset[str]:
-        """Look up objects that `inventory` did not list, and return the keys of those that exist.
+        """Check which of these objects exist, and return their keys. `inventory` did not list the objects.
 
-        An example is an object whose labels a person removed. An object counts as existing unless the API server answers 404.
+        For example, `inventory` can't find an object if a person removed its labels. Only the answer 404 means that an object
+        does not exist.
         """
         api = connect(self.location.context)
         existing = set[str]()

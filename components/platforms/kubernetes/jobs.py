@@ -13,7 +13,7 @@ from .expansion import literals
 from .objects import Manifest
 
 BEGINS = 3
-"""Factor for `schedule_within`: the pod of a Job that a person starts may take this many times longer to start."""
+"""Factor for Jobs that a person starts: the pod must start within `BEGINS` times `schedule_within`."""
 
 
 def run_once(context: str, namespace: str, name: str, command: Sequence[str], schedule_within: float) -> str:

@@ -59,7 +59,7 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 
 def _named(part: Mapping[str, Any], key: str, inner: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield name and field `inner` of each entry in a list of the kubeconfig, such as `contexts`. Skip invalid entries."""
+    """Read a list of the kubeconfig, such as `contexts`. Yield the name and the field `inner` of each valid entry."""
     entries: object = part.get(key)
     for entry in cast(list[object], entries) if isinstance(entries, list) else ():
         fields = cast(Mapping[str, object], entry if isinstance(entry, Mapping) else {})

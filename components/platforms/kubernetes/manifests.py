@@ -20,16 +20,16 @@ from .quantities import cpu, size
 
 IN_BACKGROUND = {"pulumi.com/deletionPropagationPolicy": "background"}
 SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
-"""Annotation against waiting: the provider would wait 10 s for a Service, and perhaps forever for a PersistentVolumeClaim."""
+"""Annotation to prevent waiting. The provider would wait 10 s for a Service, and perhaps forever for a PersistentVolumeClaim."""
 
 
 def deployment(
     scope: Scope, workload: Workload, target: SlotTarget, scale: Scale, spec: Manifest, patience: float
 ) -> Manifest:
-    """Return the Deployment of a service in a slot. With an autoscaler `scale.replicas` is the minimum.
+    """Return the Deployment of a service in a slot. If the service has an autoscaler, `scale.replicas` is the minimum.
 
-    The selector includes the release. A selector can't change, so every release gets a new Deployment. With an update in place the
-    start of the new release could not be checked, because the provider may count pods of the previous release as ready
+    The selector includes the release. A selector can't change, so every release gets a new Deployment. An update in place could
+    not check the start of the new release, because the provider may count pods of the previous release as ready
     (pulumi-kubernetes 4.25, docs/adr/008-deployments.md). Pods of the previous release are deleted in the background, and have their
     full time to stop.
 
@@ -230,7 +230,7 @@ def secret(
 def external_secret(
     scope: Scope, owner: str, tier: str, secret: Secret, reference: SecretReference, target: SlotTarget | None
 ) -> Manifest:
-    """Return an ExternalSecret, from which External Secrets creates the Secret that the pod mounts."""
+    """Return an ExternalSecret. The operator External Secrets then creates the Secret that the pod mounts."""
     name = brought_name(owner, secret)
     manifest = scope.object(
         "external-secrets.io/v1", "ExternalSecret", name, scope.labels(owner, "secrets", target, tier)

@@ -97,10 +97,10 @@ def _instances(scope: Scope, monitored: MonitoringScope) -> Manifest:
 
 
 def _instance(scope: Scope) -> dict[str, str]:
-    """Return the labels of the instances of the deployed database cluster.
+    """Return labels that select the instances of the deployed database cluster.
 
-    The instance of a restore's temporary Cluster lacks these labels. Otherwise Prometheus would count this instance as a second
-    primary.
+    A restore creates a temporary Cluster. The labels don't select the instance of this Cluster, because Prometheus would count
+    the instance as a second primary.
     """
     labels = {"cnpg.io/cluster": DATABASE_CLUSTER, "cnpg.io/podRole": "instance"}
     return labels | {"app.kubernetes.io/instance": scope.instance}

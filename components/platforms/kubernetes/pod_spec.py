@@ -19,11 +19,11 @@ from .objects import Manifest, Scope, object_name, scripts_name
 from .quantities import resources, size
 
 _SCRATCH = "scratch"
-"""Prefix of the names of scratch volumes. No name is the prefix alone, because a configured volume may have this name."""
+"""Prefix of the names of scratch volumes. More text always follows, because a configured volume may have the name `scratch`."""
 DRAIN = 5
 """Seconds that a stopping pod keeps answering. Within this time every node learns that the Service no longer includes the pod."""
 DATA_UID = 10_000
-"""Offset that is added to a UID up to this number, such as a database image's. A user of a node may have such a low UID."""
+"""Number that is added to a container's UID if the UID is not higher than this number. Users of a node may have low UIDs."""
 
 
 def probes(workload: Workload, names: Collection[str]) -> Manifest:

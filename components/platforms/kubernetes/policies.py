@@ -138,7 +138,7 @@ def member_policies(scope: Scope, workload: Replicated) -> list[Manifest]:
 
 
 def external_policy(scope: Scope, elsewhere: ExternalService) -> Manifest:
-    """Return the policy that lets the tiers that need an external data service connect to the service's port at any address."""
+    """Return the egress policy for an external data service: tiers that need it may connect to its port at any address."""
     ports = [{"port": elsewhere.port, "protocol": "TCP"}]
     return policy(
         scope,

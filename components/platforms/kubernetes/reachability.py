@@ -26,7 +26,10 @@ class Network:
         return self.may("Egress", one, other, port, protocol) and self.may("Ingress", other, one, port, protocol)
 
     def may(self, direction: str, pod: Pod | str, other: Pod | str, port: int, protocol: str) -> bool:
-        """Return whether the policies that select `pod` allow its connection to `other` (`Egress`) or from `other` (`Ingress`)."""
+        """Return whether the policies for `pod` allow a connection.
+
+        The connection is from `pod` to `other` for `Egress`, and from `other` to `pod` for `Ingress`.
+        """
         rules = list(self._rules(direction, pod))
         if not rules:  # No policy selects the pod, so all connections are allowed.
             return True

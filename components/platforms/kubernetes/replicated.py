@@ -1,10 +1,10 @@
 """Manifests of a replicated workload on Kubernetes: objects of its members and its proxy. All functions are pure.
 
-Each member is a StatefulSet with one pod and its own claim. With a single StatefulSet for all members
+Each member is a StatefulSet with one pod and its own claim. One StatefulSet for all members would have these disadvantages
 (docs/adr/018-a-cache-that-survives.md):
 
 - The claims could not be protected and resized like other claims.
-- The first member could not take over the claim of a former single instance.
+- If a single instance becomes replicated, the first member could not take over the claim of the single instance.
 - An update could not wait for one member after the other.
 """
 
@@ -34,7 +34,10 @@ class Member:
 
 
 def members(workload: Replicated) -> list[Member]:
-    """Return the members, each with its own volume. The first member's Pulumi resource is named like a single instance's."""
+    """Return the members. Each member has its own volume.
+
+    The Pulumi resource of the first member has the name that the resource of a single instance has.
+    """
     result: list[Member] = []
     for name, volume in zip(workload.names, workload.volumes, strict=True):
         member = replace(workload, volumes=(volume,), env=(*workload.env, ("MEMBER", name)))

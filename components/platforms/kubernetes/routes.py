@@ -16,9 +16,9 @@ _HIDDEN = "/.hidden"
 
 
 def slot_rules(routes: Sequence[Route], target: SlotTarget, secure: bool) -> list[Manifest]:
-    """Return the rules of a slot, for requests with the slot in their header or the slot's release in their cookie.
+    """Return the rules that route a request to a slot: if the header names the slot, or if the cookie names the slot's release.
 
-    Only requests with the header can reach the readiness paths of tiers. The rules for the cookie don't match requests for pages.
+    The readiness paths of tiers require the header. A request for a page is never routed by its cookie.
     """
     slot_header = [{"name": SLOT_HEADER, "type": "Exact", "value": str(target.slot)}]
     release_cookie = [_header("Cookie", rf"(^|; ?){COOKIE}={re.escape(str(target.release))}(;|$)"), _NO_PAGE]
@@ -39,11 +39,11 @@ def slot_rules(routes: Sequence[Route], target: SlotTarget, secure: bool) -> lis
 
 
 def spellings(path: str) -> str:
-    """Return a regular expression for a path and for every spelling that an application may read as this path.
+    """Return a regular expression that matches a path, and all other texts that an application may read as this path.
 
-    Before a gateway compares paths, it resolves dot segments and decodes letters. The gateway does not decode `%2F`, but many applications
-    read `%2F` as a slash (Traefik 3.5, pkg/muxer/http/mux.go, `reservedCharacters`). The expression also matches every path that
-    still contains the segment `..`, because a gateway keeps this segment only next to `%2F`.
+    A gateway resolves dot segments and decodes letters, and then compares paths. It does not decode `%2F`, but many applications
+    read `%2F` as a slash (Traefik 3.5, pkg/muxer/http/mux.go, `reservedCharacters`). The expression also matches every path with
+    the segment `..`. A gateway leaves this segment in a path only next to `%2F`.
     """
     slash = "(/|%2[fF])"
     parts = [part for part in path.split("/") if part]
@@ -61,7 +61,7 @@ def asked_rules(rules: Sequence[Manifest]) -> list[Manifest]:
 
 
 def live_rules(rules: Sequence[Manifest]) -> list[Manifest]:
-    """Return a slot's rules, changed into rules for all users: without the slot header, and without readiness paths.
+    """Return a slot's rules as rules for all users: without the condition on the slot header, and without the readiness paths.
 
     Responses of pages still set the release cookie.
     """

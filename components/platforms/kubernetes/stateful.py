@@ -105,9 +105,9 @@ class StatefulOperations(SecretOperations):
         return [*running, proxy]
 
     def _unchanged(self, workload: W, resource: str) -> W:
-        """Return the workload with its former command, if it is deployed with this command and the current secrets.
+        """Return a deployed workload with its former command, because a new command would restart the workload.
 
-        The update then doesn't restart the workload. Otherwise return `workload` itself.
+        If the workload is not deployed with this command and the current secrets, return `workload` unchanged.
         """
         deployed = self.checkpoint.find("kubernetes:apps/v1:StatefulSet", resource)
         if not (workload.former and deployed):
@@ -139,7 +139,7 @@ class StatefulOperations(SecretOperations):
         return resources
 
     def _previewed(self, manifest: Manifest, resource: str | None = None) -> Manifest:
-        """Return a StatefulSet's manifest, under another name in a preview of an update that replaces the StatefulSet.
+        """Return a StatefulSet's manifest. In a preview, change the name if the update replaces the StatefulSet.
 
         With the original name the preview would fail: the provider sends the manifest as a dry run, and the API server refuses to
         change the selector, because this field is immutable. For other kinds the provider recognises this error and retries with

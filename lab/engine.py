@@ -1,4 +1,4 @@
-"""Installation of a Docker engine if none answers, and of base images if they can't be pulled."""
+"""Installation of a Docker engine if no engine answers. Base images that can't be pulled are built on this machine."""
 
 import json
 import os

@@ -62,7 +62,9 @@ def convert(
     try:
         normalised = cast(Plain, unescape(validate(compose)))
     except RecursionError:
-        raise RunError("the file is nested too deeply; name the file that has `services`") from None
+        raise RunError(
+            "the YAML of this file is nested too deeply for a Compose file; set COMPOSE to the file with the key `services`"
+        ) from None
     project = Project.read(normalised, base=base, folder=folder, profiles=profiles)
     _refuse_without_http_service(project)
     return _convert(project, name, password)

@@ -6,7 +6,7 @@ from .compose_service import ComposeService, Plain
 from .project import Project
 
 PORTS = {WEB.name: 8080, API.name: 8000}
-"""Tier → port of a service whose own port is unknown or needs root."""
+"""Tier → port that a service gets if its own port is unknown or needs root."""
 
 
 def convert_port(project: Project, service: ComposeService, tier: str, home: str) -> int:

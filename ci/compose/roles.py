@@ -36,7 +36,8 @@ _OTHER_PRODUCTS = {
     "redis-stack": CACHE.name,
     "keydb": CACHE.name,
 }
-"""Image name → data service with the same protocol. The default image replaces such an image, which has other settings."""
+"""Image name → data service with the same protocol. The default image of the data service replaces such an image, because
+its settings differ."""
 _ONCE = {
     "migrate",
     "migration",

@@ -1,4 +1,4 @@
-"""Command line of the comment: `python -m ci.preview STACK [FILE]`."""
+"""Command that writes the comment of a pull request: `python -m ci.preview STACK [FILE]`."""
 
 from ci import command_line
 

@@ -25,9 +25,10 @@ Path = tuple[str | int, ...]
 DEPTH, LINES = 30, 40
 """Maximum nesting of values in the configuration, and maximum number of lines in an error."""
 LONGEST = 128 * 1024 - 256
-"""Maximum size of a text in bytes. Linux limits an argument, or a variable with its name, to 128 KiB (MAX_ARG_STRLEN)."""
+"""Maximum size of a text in bytes. Linux limits each argument of a command, and each variable (name and value), to 128 KiB
+(MAX_ARG_STRLEN)."""
 _DATE = re.compile(r"(\d{4}-\d\d-\d\d)( \d\d:\d\d:\d\d(?:\.\d+)?) [+-]\d{4} \S+")
-"""Pattern of a YAML date in the form in which Pulumi passes it to the program (Go: time.Time.String)."""
+"""Pattern of a YAML date. Pulumi passes a date to the program as Go prints it (time.Time.String)."""
 
 
 def shown(root: str, path: Iterable[str | int]) -> str:

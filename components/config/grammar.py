@@ -130,7 +130,8 @@ def image(value: object) -> str:
         raise RefusalError(f"{describe(value, 80)} is an image id, which exists on one engine only", fix)
     if tag == "latest" and not at:
         raise RefusalError(
-            f"{describe(value, 80)} has the tag latest, whose image changes", "name the version you tested"
+            f"{describe(value, 80)} has the tag latest, which may name another image tomorrow",
+            "write the version that you tested",
         )
     return text
 
@@ -561,7 +562,10 @@ def url_path(value: object) -> str:
     """
     text = matching(value, rf"/(?:{_URL_CHARACTER})*", "a URL path", "write it like /health")
     if text.startswith("//"):
-        raise RefusalError(f"{describe(value)} begins with two slashes, like a host name", "begin with one")
+        raise RefusalError(
+            f"{describe(value)} begins with two slashes, so browsers read its first part as a host",
+            "begin it with one slash",
+        )
     if "%00" in text:
         raise RefusalError(f"{describe(value)} has a NUL character (%00), which servers refuse", "remove %00")
     return _short(text, 1024)

@@ -36,7 +36,7 @@ class Evidence:
     complete: bool = False
     """True if the checkpoint has the component `Switch`, whose inputs record each switch before the switch starts."""
     failed: int = 0
-    """Highest number of a failed switch; 0 if no switch failed. A failed switch may have moved traffic."""
+    """Number of the latest failed switch; 0 if no switch failed. A failed switch may have moved traffic."""
     switch_numbers: Mapping[Slot, int] = field(default_factory=dict[Slot, int])
     """Slot in the checkpoint → number of the switch that was planned when the slot was deployed."""
     proven: frozenset[Slot] = frozenset()

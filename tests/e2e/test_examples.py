@@ -24,7 +24,7 @@ from .load import start_journey, user_journeys
 from .stack import ROOT, ClusterStack, DockerStack, Stack, assign_free_ports, eventually
 
 SHORT = ("pmanager", "docker")
-"""Application and platform of the short run: `make e2e SHORT=yes` skips all other pairs, which have the pytest marker `long`."""
+"""The only pair of application and platform that `make e2e SHORT=yes` tests. All other pairs have the pytest marker `long`."""
 RUNS = [
     pytest.param(
         (example, platform),

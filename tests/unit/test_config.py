@@ -64,7 +64,7 @@ APP: list[tuple[Change, str, str]] = [
     (put("web.image", "nginx:1.27"), "app.web", "exactly one of"),
     (drop("web.build"), "app.web", "exactly one of"),
     (put("database.image", "postgres"), "app.database.image", "tag or digest"),
-    (put("database.image", "postgres:latest"), "app.database.image", "name the version"),
+    (put("database.image", "postgres:latest"), "app.database.image", "write the version that you tested"),
     (put("database.image", "post gres:15"), "app.database.image", "tag or digest"),
     (put("database.name", "Board-Data"), "app.database.name", "underscores"),
     (put("database.user", "1board"), "app.database.user", "underscores"),

@@ -153,6 +153,6 @@ def test_stored_route_is_read_back_unchanged() -> None:
     assert content.route_from_state(json.loads(json.dumps(content.to_state(ROUTE)))) == ROUTE
 
 
-def test_route_that_another_version_stored_is_read_without_unknown_and_with_default_values() -> None:
+def test_stored_route_of_another_version_loses_unknown_fields_and_gets_defaults_for_missing_ones() -> None:
     stored = {"tier": "api", "prefixes": ["/api"], "port": 8000, "health": "/health", "unknown": 1}
     assert content.route_from_state(stored) == Route(tier="api", prefixes=("/api",), port=8000, health="/health")

@@ -45,7 +45,7 @@ def test_mutated_configuration_is_refused_with_a_fix_or_rendered_to_valid_object
 
 @settings(fuzz_settings, max_examples=2 * PROGRAM_RUNS)
 @given(generator.bounded())
-def test_configuration_with_values_at_limits_is_refused_with_a_fix_or_rendered_to_valid_objects(
+def test_extreme_values_give_valid_objects_or_an_error_that_names_a_fix(
     configuration: generator.Configuration,
 ) -> None:
     assert problems(configuration) == []
@@ -140,7 +140,7 @@ CONTAINER = {"name": "x-t-api", "memory": 64, "cpus": "0.5", "tmpfs": {"/tmp": "
         ({"ports": [{"internal": 80, "external": 80}, {"internal": 81, "external": 80}]}, "published twice"),
     ],
 )
-def test_judge_of_the_fuzz_tests_finds_invalid_docker_resources(changes: dict[str, Any], problem: str) -> None:
+def test_check_that_the_fuzz_tests_use_finds_invalid_docker_resources(changes: dict[str, Any], problem: str) -> None:
     problems = list(judge.docker([("Container", CONTAINER | changes)]))
     assert any(problem in line for line in problems) if problem else problems == []
 

@@ -48,7 +48,7 @@ def checkpoint_of_interrupted_update(
     Args:
         before: Checkpoint before the update.
         registrations: Resources that the update registered before it ended.
-        failed: Ending of a container name. In the returned checkpoint, this container has exit code 1.
+        failed: Suffix of the name of a container. In the returned checkpoint this container has exit code 1.
     """
     old = {resource["urn"]: resource for resource in resources(before)}
     new: dict[str, dict[str, Any]] = {}

@@ -170,7 +170,7 @@ def test_wrong_value_of_any_field_is_refused_with_its_path_and_a_fix(
     """Check every field with every wrong value.
 
     To save time, set all fields of the same depth at once. Pydantic reports the errors of all these fields together. Set fields
-    named `tier` in a separate step, because pydantic checks no other key of a mapping whose `tier` is wrong.
+    named `tier` in a separate step: if `tier` is wrong, pydantic does not check the other keys of the same mapping.
     """
     monkeypatch.setattr(explain, "LINES", 10**6)
     paths = [field.values[2] for field in FIELD_CASES if field.values[1] is base]

@@ -120,7 +120,7 @@ def test_smoke_test_sends_the_host_name_over_tls_and_verifies_certificates_of_ip
         server.shutdown()
 
 
-def test_reach_command_waits_until_every_address_accepts_a_connection(gateway: str) -> None:
+def test_command_reach_waits_until_every_address_accepts_a_connection(gateway: str) -> None:
     address = gateway.removeprefix("http://")
     assert toolbox.reach("1", address, address) == f"reached {address} {address}"
     with pytest.raises(SystemExit, match=r"127\.0\.0\.1:9 can't be reached"):

@@ -60,8 +60,8 @@ def around(scope: Scope, workload: Replicated) -> list[Manifest]:
 def _entrance(scope: Scope, workload: Replicated) -> Manifest:
     """Return the Service that clients connect to. The Service selects the pods of the proxy.
 
-    Deploy this Service before the members. Otherwise a Service that was deployed for a single instance would also select the members.
-    Clients could then connect to a replica, keep this connection, and fail to write.
+    Deploy this Service before the members. If the cache was a single instance before, the old version of this Service is still
+    deployed, and would also select the members. Clients could then connect to a replica, keep this connection, and fail to write.
     """
     manifest = manifests.service(scope, workload, None)
     manifest["spec"]["selector"] = objects.selector(scope, workload.proxy, None)

@@ -105,9 +105,10 @@ class StatefulOperations(SecretOperations):
         return [*running, proxy]
 
     def _unchanged(self, workload: W, resource: str) -> W:
-        """Return a deployed workload with its former command, because a new command would restart the workload.
+        """Return `workload` with the command that is deployed now, because a new command would restart the workload.
 
-        If the workload is not deployed with this command and the current secrets, return `workload` unchanged.
+        Do this only if the workload is deployed with `workload.former` and the current secrets. Otherwise return `workload`
+        unchanged.
         """
         deployed = self.checkpoint.find("kubernetes:apps/v1:StatefulSet", resource)
         if not (workload.former and deployed):

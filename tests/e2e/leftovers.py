@@ -18,6 +18,9 @@ from docker.errors import APIError
 
 STACK = re.compile(r"e2e(-[a-z0-9-]+)?")
 """Regular expression that matches the environment names of tests and benchmarks. Stacks of other environments are never removed."""
+RECREATED = re.compile(r"board-e2e-[a-z0-9-]+")
+"""Regular expression that matches the names of volumes without labels. The engine creates such a volume when a container starts whose
+volume a test has removed."""
 LABEL = "tiers-e2e"
 """Label of the Docker objects and namespaces that tests create without Pulumi."""
 LOCK = Path.home() / ".cache/tiers/e2e.lock"
@@ -55,6 +58,11 @@ def is_leftover(labels: dict[str, str] | None) -> bool:
     return LABEL in labels or any(STACK.fullmatch(name) for name in (environment, instance))
 
 
+def is_recreated(volume: Any) -> bool:
+    """Return whether the engine created a volume without labels for a container of a test."""
+    return not volume.attrs.get("Labels") and RECREATED.fullmatch(volume.name) is not None
+
+
 def _remove_from_engine(engine: docker.DockerClient) -> Iterator[str]:
     """Remove the leftovers from the engine, and yield a description of each leftover."""
     for container in engine.containers.list(all=True, ignore_removed=True):
@@ -63,7 +71,7 @@ def _remove_from_engine(engine: docker.DockerClient) -> Iterator[str]:
             yield f"container {container.name}"
     for kind, objects in (("volume", engine.volumes.list()), ("network", engine.networks.list())):
         for entry in objects:
-            if is_leftover(entry.attrs.get("Labels")):
+            if is_leftover(entry.attrs.get("Labels")) or (kind == "volume" and is_recreated(entry)):
                 try:
                     entry.remove()
                     yield f"{kind} {entry.name}"

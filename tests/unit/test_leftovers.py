@@ -1,8 +1,10 @@
-"""Tests of `is_leftover`: only an object with the labels of an end-to-end test is a leftover of a killed test run."""
+"""Tests of the rules for leftovers: only objects that a killed end-to-end test run has created are leftovers."""
+
+from types import SimpleNamespace
 
 import pytest
 
-from tests.e2e.leftovers import LABEL, is_leftover
+from tests.e2e.leftovers import LABEL, is_leftover, is_recreated
 
 from .program import first
 
@@ -34,3 +36,18 @@ def test_no_object_of_a_user_stack_is_a_leftover_of_an_end_to_end_test(stack: st
     labelled = [entry.labels for entry in first(stack) if entry.custom and entry.labels]
     assert labelled
     assert not [labels for labels in labelled if is_leftover(labels)]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "expected"),
+    [
+        ("board-e2e-backup-database-data", None, True),
+        ("board-e2e-backup-database-data", {"tiers.environment": "prod"}, False),
+        ("board-dev-database-data", None, False),
+        ("shop-board-e2e-data", {}, False),
+    ],
+)
+def test_only_unlabelled_volumes_with_the_name_of_a_test_stack_were_recreated_by_the_engine(
+    name: str, labels: dict[str, str] | None, expected: bool
+) -> None:
+    assert is_recreated(SimpleNamespace(name=name, attrs={"Labels": labels})) is expected

@@ -177,7 +177,7 @@ def test_data_survives_a_restart_of_every_container(stack: DockerStack) -> None:
     assert set(stack.up().changes) == {"unchanged"}
 
 
-def test_stopped_worker_finishes_its_job_before_it_ends(stack: DockerStack) -> None:
+def test_stopped_worker_finishes_its_current_job_and_starts_no_other_job(stack: DockerStack) -> None:
     [worker] = [container for container in stack.containers() if container.name.endswith("blue-worker-1")]
     job = stack.post("a long job", work_seconds=4)
     eventually(lambda: stack.get(f"/api/messages/{job['id']}").json()["attempts"] == 1)
@@ -249,7 +249,7 @@ def test_images_built_without_reload_serve_cacheable_assets(stack: DockerStack) 
     assert answer.headers["Content-Encoding"] == "gzip"
 
 
-def test_stopped_api_finishes_its_requests_before_it_ends(stack: DockerStack) -> None:
+def test_stopped_api_answers_a_running_request_before_the_container_ends(stack: DockerStack) -> None:
     [api] = [container for container in stack.containers() if container.name.endswith("blue-api-1")]
     answers: list[int] = []
     request_thread = threading.Thread(target=lambda: answers.append(stack.get("/api/slow?seconds=4").status_code))
@@ -328,7 +328,7 @@ def test_changed_secret_causes_a_new_release(stack: DockerStack) -> None:
     assert set(stack.up().changes) == {"unchanged"}
 
 
-def test_protected_data_stops_a_destroy(stack: DockerStack) -> None:
+def test_destroy_of_a_stack_with_protected_data_is_refused(stack: DockerStack) -> None:
     stack.environment["protect_data"] = True
     stack.up()
     running = {container.id for container in stack.containers()}

@@ -108,7 +108,7 @@ def test_missing_secret_is_refused_with_the_command_that_sets_it(undeployed: Doc
         del undeployed.app["api"]["secrets"]
 
 
-def test_second_make_on_a_locked_stack_is_refused(tmp_path: Path) -> None:
+def test_second_make_command_on_a_locked_stack_is_refused(tmp_path: Path) -> None:
     state = Path.home() / ".local/state/tiers"
     state.mkdir(parents=True, exist_ok=True)
     holder = subprocess.Popen(["flock", str(state / "lonely.lock"), "sleep", "20"])

@@ -119,7 +119,7 @@ def test_update_after_a_kill_at_any_step_succeeds_and_loses_no_request(
     assert not traffic.failed, traffic
 
 
-def test_update_after_a_killed_update_is_refused_with_make_heal(stack: Stack, tmp_path: Path) -> None:
+def test_killed_update_must_be_healed_by_make_heal_before_the_next_update(stack: Stack, tmp_path: Path) -> None:
     stack.app["version"] = "1.0.1"
     log = tmp_path / "log.json"
     assert kill_update(stack, lambda: has_creation_begun(log, r"(-api-1|Deployment::api-\w+)"), log)

@@ -81,7 +81,9 @@ def wait_for_creation(log: Path, make: subprocess.Popen[bytes]) -> None:
     ],
     ids=lambda value: str(value).replace(" ", "-"),
 )
-def test_make_up_succeeds_after_a_killed_make_up(stack: Stack, tmp_path: Path, process: str, signal_name: str) -> None:
+def test_make_up_succeeds_after_another_make_up_was_killed(
+    stack: Stack, tmp_path: Path, process: str, signal_name: str
+) -> None:
     stack.app["version"] = f"1.0.{time.time_ns() // 10**9}"
     log = tmp_path / "up.log"
     with repeat_requests(lambda _: stack.get("/").status_code, 0.1) as statuses:

@@ -129,7 +129,7 @@ def test_no_secret_is_in_plain_text_anywhere(stack: ClusterStack) -> None:
     assert password == SECRETS["database-password"]
 
 
-def test_pod_has_no_service_account_token_and_a_read_only_root(stack: ClusterStack) -> None:
+def test_pod_has_a_read_only_root_and_no_service_account_token(stack: ClusterStack) -> None:
     for tier in ("web", "api", "worker", "database", "cache"):
         [pod, *_] = stack.pods(tier)
         name = pod.metadata.name
@@ -214,7 +214,7 @@ def test_changed_replicas_of_the_live_slot_cause_no_release(stack: ClusterStack)
     assert set(stack.up().changes) == {"unchanged"}
 
 
-def test_update_of_a_field_that_kubectl_has_changed_is_refused_and_names_kubectl(stack: ClusterStack) -> None:
+def test_update_is_refused_if_kubectl_has_changed_a_managed_field(stack: ClusterStack) -> None:
     stack.kubectl("scale", "deployment/web-blue", "--replicas=4")
     stack.environment["tiers"]["web"]["replicas"] = 2
     refused = stack.up(check=False)
@@ -425,7 +425,7 @@ def test_prod_serves_its_certificate(prod: ClusterStack) -> None:
         assert secure.version() == "TLSv1.3"
 
 
-def test_protected_data_stops_a_destroy(prod: ClusterStack) -> None:
+def test_destroy_of_a_stack_with_protected_data_is_refused(prod: ClusterStack) -> None:
     refused = prod.destroy(check=False)
     assert refused.code
     assert "protect" in refused.text

@@ -195,7 +195,7 @@ def test_rollback_to_an_unhealthy_slot_is_refused(stack: Stack) -> None:
     assert stack.live()["slot"] == standby
 
 
-def test_release_after_a_program_change_leaves_the_live_slot_unchanged(stack: Stack) -> None:
+def test_release_with_a_changed_program_does_not_change_the_live_slot(stack: Stack) -> None:
     """Remove a tier from the application, change labels in the program, and check that the next release leaves the live slot untouched."""
     before, valid = stack.live(), copy.deepcopy(stack.app)
     ids = {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api", "worker")}
@@ -261,7 +261,7 @@ def running_ids(stack: Stack, slot: str) -> set[str]:
 
 
 @pytest.mark.long
-def test_preview_shows_the_plan_and_contract_migration_blocks_the_rollback(stack: Stack) -> None:
+def test_contract_migration_is_shown_by_the_preview_and_blocks_the_rollback(stack: Stack) -> None:
     stack.environment.pop("release", None)
     stack.app["api"]["migrate"]["contract"] = True
     before, number = stack.live(), raise_version(stack)
@@ -285,7 +285,7 @@ def test_preview_shows_the_plan_and_contract_migration_blocks_the_rollback(stack
     assert stack.live() == before
 
 
-def test_status_shows_slots_data_services_and_last_switch_on_one_screen(stack: Stack) -> None:
+def test_status_shows_both_slots_and_the_shared_services_and_the_last_switch_on_one_screen(stack: Stack) -> None:
     current, text = stack.live(), stack.ci("status")
     print(f"\n{text}")
     assert f"{current['slot']} is live" in text

@@ -188,7 +188,7 @@ def test_errors_raise_an_alert_and_a_new_release_becomes_a_metric(stack: DockerS
     eventually(lambda: alert_states(query_prometheus, "NothingAnswers", job="api") == {"inactive"}, PATIENCE)
 
 
-def test_prometheus_operator_of_the_cluster_accepts_monitors_and_rules(tmp_path: Path) -> None:
+def test_prometheus_operator_accepts_the_service_monitors_and_the_rules_of_the_stack(tmp_path: Path) -> None:
     stack = create_board("kubernetes", tmp_path, "e2e-watch")
     assert isinstance(stack, ClusterStack)
     stack.environment["monitoring"] = True

@@ -101,7 +101,7 @@ def test_first_release_answers_and_keeps_data_between_requests(program: Program)
     assert second == first + 1
 
 
-def test_second_up_changes_nothing(program: Program) -> None:
+def test_second_update_changes_nothing(program: Program) -> None:
     assert program.up().changes.keys() == {"unchanged"}
 
 

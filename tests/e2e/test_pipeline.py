@@ -103,7 +103,9 @@ def prod(staging: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         pipeline.remove()
 
 
-def test_staging_runs_the_pinned_images_and_passes_smoke_journey_and_performance_tests(staging: Pipeline) -> None:
+def test_staging_runs_the_pinned_images_and_passes_smoke_test_and_journey_and_performance_test(
+    staging: Pipeline,
+) -> None:
     staging.make("images", "PIN=yes")
     staging.make("pins-save")
     pinned = json.loads((staging.folder / "release.json").read_text())

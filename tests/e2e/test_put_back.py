@@ -115,7 +115,7 @@ def test_release_and_rollback_work_after_one_shot_containers_are_pruned(docker_s
 
 
 @pytest.mark.long
-def test_drift_reports_a_stopped_container_and_changes_nothing(docker_stack: DockerStack) -> None:
+def test_make_drift_reports_a_stopped_container_and_changes_nothing(docker_stack: DockerStack) -> None:
     name = f"{docker_stack.prefix}-cache-1"
     docker_stack.engine.containers.get(name).stop(timeout=1)
     with pytest.raises(subprocess.CalledProcessError) as drift:
@@ -128,7 +128,7 @@ def test_drift_reports_a_stopped_container_and_changes_nothing(docker_stack: Doc
 
 
 @pytest.mark.long
-def test_lost_protected_volume_stops_healing(docker_stack: DockerStack) -> None:
+def test_make_heal_is_refused_without_force_if_a_protected_volume_is_lost(docker_stack: DockerStack) -> None:
     docker_stack.environment["protect_data"] = True
     docker_stack.up()
     remove_containers(docker_stack, "cache-1")

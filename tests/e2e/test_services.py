@@ -90,7 +90,7 @@ def test_workers_of_the_standby_stop_and_its_other_services_keep_running(stack: 
 
 
 @pytest.mark.long
-def test_return_to_the_previous_release_starts_its_workers_again(stack: Stack) -> None:
+def test_rollback_starts_the_workers_of_the_previous_release_again(stack: Stack) -> None:
     with steady_requests(stack) as statuses:
         stack.up(TIERS_RELEASE="previous")
     assert set(statuses) <= {"200", "201"}, statuses

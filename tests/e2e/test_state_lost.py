@@ -33,7 +33,7 @@ def remove_evidence(stack: Stack) -> None:
     stack.pulumi("refresh", "--yes", "--stack", stack.name, check=True)
 
 
-def test_failed_release_after_the_switch_is_lost_leaves_the_live_slot_unchanged(stack: Stack) -> None:
+def test_failed_release_after_the_loss_of_the_switch_does_not_change_the_live_slot(stack: Stack) -> None:
     before = stack.live()
     ids = {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api", "worker")}
     remove_evidence(stack)
@@ -51,7 +51,7 @@ def test_failed_release_after_the_switch_is_lost_leaves_the_live_slot_unchanged(
 
 
 @pytest.mark.long
-def test_release_after_the_switch_is_lost_goes_to_the_idle_slot(stack: Stack) -> None:
+def test_release_after_the_loss_of_the_switch_goes_to_the_idle_slot(stack: Stack) -> None:
     stack.app["version"] = "1.1.0"
     stack.up()
     eventually(lambda: stack.live()["slot"] == "green")

@@ -194,7 +194,7 @@ def load_environment_with_backup(**more: Any) -> config.Environment:
         ({"copy_of": "prod"}, "", "FROM is missing"),
     ],
 )
-def test_restore_of_data_from_another_environment_is_refused_unless_copy_of_names_the_environment(
+def test_restore_of_data_from_another_environment_is_refused_unless_the_key_copy_of_allows_the_data(
     more: dict[str, Any], database: str, message: str
 ) -> None:
     problem = restore.unfit(load_app(project()), load_environment_with_backup(**more), "staging", database)
@@ -222,7 +222,9 @@ def test_restore_of_data_from_another_environment_is_refused_without_anonymise_s
         ({"tiers": {"cache": {"copy_of": "prod"}}}, "environment.tiers.cache.copy_of: only the database has this key"),
     ],
 )
-def test_setting_copy_of_is_refused_together_with_a_conflicting_setting(change: dict[str, Any], message: str) -> None:
+def test_environment_with_the_key_copy_of_and_a_conflicting_setting_is_refused(
+    change: dict[str, Any], message: str
+) -> None:
     env = environment("staging")
     env["tiers"]["database"] = {"copy_of": "prod", "backup": {"target": {"volume": True}}}
     with pytest.raises(ConfigError, match=message):
@@ -274,7 +276,7 @@ def test_restored_database_is_added_to_the_pooler_before_the_stack_file_contains
     ("to", "moment"),
     [("latest", None), ("20261121", None), ("2026-11-21T12:00:00Z", NOON), ("2026-11-21T12:00", NOON), ("4f2a", None)],
 )
-def test_restore_target_with_a_date_and_a_time_of_day_is_a_moment_and_any_other_target_is_a_backup(
+def test_restore_target_is_a_moment_only_if_the_target_has_both_a_date_and_a_time_of_day(
     to: str, moment: datetime | None
 ) -> None:
     assert restore.moment_of(to) == moment
@@ -296,7 +298,7 @@ class TestRestoredDatabase:
         return recorded
 
     @pytest.mark.parametrize(("database", "source"), [("board", "board"), ("", "board_r1")])
-    def test_restore_to_a_moment_copies_the_requested_database_or_else_the_configured_database(
+    def test_restore_to_a_moment_copies_the_configured_database_unless_another_database_is_requested(
         self, database: str, source: str, copies: list[tuple[Any, ...]]
     ) -> None:
         restore.main("staging", "2026-11-20T12:00:00Z", database)

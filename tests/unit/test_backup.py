@@ -293,7 +293,7 @@ class TestResources:
         # The owner protects the Job from `make heal`, which removes unknown objects without an owner.
         assert job.metadata.owner_references[0].uid == "u"
 
-    def test_volume_path_and_port_of_the_backup_container_equal_those_of_the_backup_image(self) -> None:
+    def test_backup_container_has_the_same_port_and_volume_folder_as_the_backup_image(self) -> None:
         assert (f"/{repository.VOLUMES}", serve.PORT) == (component.VOLUMES, component.PORT)
 
 
@@ -326,7 +326,7 @@ def histories(draw: st.DrawFn) -> list[Run]:
 
 class TestRetention:
     @given(histories(), st.integers(1, 90))
-    def test_backup_run_expires_if_older_than_the_last_successful_run_by_more_than_the_retention(
+    def test_backup_run_expires_if_the_retention_has_passed_between_this_run_and_the_last_successful_run(
         self, history: list[Run], days: int
     ) -> None:
         keep = timedelta(days=days)
@@ -383,7 +383,7 @@ class TestBackupSelection:
             ("20261118", "20261118"),
         ],
     )
-    def test_backup_is_selected_by_the_word_latest_or_by_its_id_or_time(self, selector: str, snapshot: str) -> None:
+    def test_backup_is_found_by_id_by_time_and_by_the_word_latest(self, selector: str, snapshot: str) -> None:
         assert repository.chosen(self.RUNS, selector).of[0] == snapshot
 
     @pytest.mark.parametrize("selector", ["dddd", "ffff", "2020-01-01"])
@@ -419,11 +419,11 @@ class TestMetrics:
         assert metrics["tiers_backup_verified"] == metrics["tiers_backup_repository_readable"] == 1
         assert metrics['tiers_backup_overdue{kind="backup"}'] == 0
 
-    def test_failed_verification_of_a_backup_sets_the_metric_verified_to_0(self) -> None:
+    def test_metric_tiers_backup_verified_is_0_after_a_failed_verification(self) -> None:
         assert self.metrics([run("verify", 2), run("verify", 1, ok=False)])["tiers_backup_verified"] == 0
         assert self.metrics([run("begin", 2), run("verify", 1, ok=False)])["tiers_backup_verified"] == 0
 
-    def test_metric_verified_is_absent_before_the_first_verification_of_a_backup(self) -> None:
+    def test_metric_tiers_backup_verified_is_absent_before_the_first_verification(self) -> None:
         assert "tiers_backup_verified" not in self.metrics([run("begin", 2), run("backup", 1, "a")])
 
     def test_missed_backup_and_missed_verification_are_reported_as_overdue(self) -> None:
@@ -438,5 +438,5 @@ class TestMetrics:
     def test_new_backup_repository_reports_no_overdue_backup_or_verification(self) -> None:
         assert not any(serve.overdue([run("begin", 0.5)], self.DUE, NOW).values())
 
-    def test_unreadable_backup_repository_exports_only_the_metric_readable_with_value_0(self) -> None:
+    def test_unreadable_backup_repository_has_exactly_one_metric_and_its_value_is_0(self) -> None:
         assert self.metrics(None) == {"tiers_backup_repository_readable": 0}

@@ -273,7 +273,7 @@ class TestQuestions:
         env["tiers"]["database"]["ha"] = True
         assert question in question_names(replace(live_stack(), environment=load_environment(env, APP)))
 
-    def test_make_check_prints_not_described_if_the_setting_for_a_check_is_missing(self) -> None:
+    def test_make_check_reports_a_check_without_its_setting_as_not_described(self) -> None:
         api = {key: value for key, value in project()["api"].items() if key != "migrate"} | {"needs": ["cache"]}
         questions = dict(live_stack(checks=[], database=..., api=api, worker=...).checks())
         assert check.verdict(questions["the database is ready"]) == ("not described", "app.database")
@@ -281,7 +281,7 @@ class TestQuestions:
         assert migrated == ("not described", "migrate.check of a tier")
         assert check.verdict(questions["the application answers as expected"]) == ("not described", "app.checks")
 
-    def test_make_check_passes_or_fails_as_the_command_in_migrate_check_does(
+    def test_make_check_fails_if_and_only_if_the_command_in_migrate_check_fails(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         api = project()["api"]

@@ -156,7 +156,7 @@ def test_component_honours_parent_aliases_provider_protect_and_depends_on(name: 
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_plan_rollout_applies_the_options_to_the_foundation(stack: str) -> None:
+def test_resource_options_of_plan_rollout_are_applied_to_the_foundation(stack: str) -> None:
     def body(context: Context) -> None:
         plan_rollout(context, Application.from_context(context), every_option(context, Alias(name="former")))
 
@@ -165,7 +165,7 @@ def test_plan_rollout_applies_the_options_to_the_foundation(stack: str) -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_deploy_slots_applies_the_options_to_the_new_slot_and_to_the_kept_slot(stack: str) -> None:
+def test_resource_options_of_deploy_slots_are_applied_to_the_new_slot_and_to_the_kept_slot(stack: str) -> None:
     def body(context: Context) -> None:
         rollout = plan_rollout(context, Application.from_context(context))
         options = every_option(context, Alias(parent=any_resource(rollout)))

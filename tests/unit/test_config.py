@@ -356,7 +356,7 @@ def test_configuration_error_lists_all_problems() -> None:
     assert len(str(error.value).splitlines()) == 2
 
 
-def test_environment_settings_of_a_tier_that_the_application_lacks_are_refused() -> None:
+def test_environment_settings_of_a_tier_are_refused_if_the_application_has_no_such_tier() -> None:
     value = project()
     del value["worker"]
     with pytest.raises(ConfigError, match=r"environment\.tiers\.worker: the application has no worker"):
@@ -409,7 +409,9 @@ def test_invalid_task_name_or_build_stage_is_refused(tier: str, change: dict[str
         ),
     ],
 )
-def test_gateway_port_for_a_worker_or_with_a_number_in_use_is_refused(gateway: dict[str, Any], problem: str) -> None:
+def test_gateway_port_is_refused_if_the_service_is_a_worker_or_the_number_is_in_use(
+    gateway: dict[str, Any], problem: str
+) -> None:
     with pytest.raises(ConfigError, match=re.escape(problem)):
         load_environment({"platform": "docker", "gateway": gateway}, load_app(project()))
 
@@ -471,7 +473,7 @@ def test_loading_any_value_of_one_app_key_succeeds_or_raises_an_error_with_a_pat
         assert str(error).startswith("app")
 
 
-def test_setting_copy_of_with_the_name_of_the_same_environment_is_refused() -> None:
+def test_environment_that_is_configured_as_a_copy_of_itself_is_refused() -> None:
     target = {"copy_of": "dev", "backup": {"target": {"volume": True}}}
     value = environment() | {"protect_data": False, "tiers": {"database": target}}
     app = load_app(project())

@@ -112,7 +112,7 @@ def test_release_of_the_board_has_the_same_digest_as_in_earlier_versions(stack: 
     assert {key: slot.inputs[key] for key in ("digest", "parts")} == BOARD[stack]
 
 
-def test_release_in_which_every_field_is_set_has_the_same_digest_as_in_earlier_versions() -> None:
+def test_digest_of_a_release_with_all_fields_is_the_same_as_in_earlier_versions() -> None:
     release = identify("1.0.0", [WORKLOAD, ROUTE])
     assert release.parts == {"api": "91dfd2d3b44b", "api.migrate": "1ac44182f54f", "api.route": "3164d3eb5dbc"}
     assert release.digest == "0d1361b5d2f5"

@@ -82,7 +82,7 @@ def entries(stack: str, *, labelled: bool) -> tuple[Entry, ...]:
 class TestAllReadersAgree:
     """Check that guard, preview and policy find the same data stores, with and without the label `tiers.data`."""
 
-    def test_function_holds_data_selects_exactly_the_data_stores(self, stack: str, labelled: bool) -> None:
+    def test_program_recognises_exactly_the_data_stores_as_holders_of_data(self, stack: str, labelled: bool) -> None:
         stores = {(entry.type, entry.name) for entry in entries(stack, labelled=labelled) if _holds_data(entry)}
         assert stores == EXPECTED[stack]
 
@@ -121,7 +121,7 @@ def _state(entry: Entry) -> dict[str, Any]:
 
 class TestDeclaration:
     @pytest.mark.parametrize("stack", STACKS)
-    def test_every_new_volume_cluster_and_namespace_has_the_data_label(self, stack: str) -> None:
+    def test_data_label_is_set_on_new_volumes_and_database_clusters_and_namespaces_only(self, stack: str) -> None:
         stores = [entry for entry in deploy_all_features(stack) if entry.type in (VOLUME, CLAIM, CLUSTER, NAMESPACE)]
         declared = {(entry.type, entry.name) for entry in stores if entry.labels[LABEL_DATA] == "yes"}
         assert declared == EXPECTED[stack]
@@ -138,7 +138,7 @@ class TestDeclaration:
         assert {step["op"] for step in steps} == {"same"}
 
     @pytest.mark.parametrize("stack", STACKS)
-    def test_stack_deployed_with_the_data_label_previews_as_unchanged(self, stack: str) -> None:
+    def test_preview_shows_no_change_for_a_stack_deployed_with_the_data_label(self, stack: str) -> None:
         before = exported(deploy_all_features(stack))
         again = deploy(*app_and_environment(stack), stack=stack, export=before, secrets=ALL_SECRETS)
         assert {step["op"] for step in previewed(before, again)["steps"]} == {"same"}
@@ -246,7 +246,7 @@ def _deleted(deployed: Deployment) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_data_loss_guard_checks_the_names_labels_and_sizes_that_the_program_registers(
+def test_data_loss_guard_checks_all_data_stores_with_their_registered_names_and_labels(
     stack: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compare the resources that the data loss guard checks with the resources that the program registers."""

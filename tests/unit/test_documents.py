@@ -118,7 +118,7 @@ def test_every_make_target_in_a_document_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_file_that_a_document_names_exists(page: Path) -> None:
+def test_every_file_name_in_a_document_belongs_to_an_existing_file(page: Path) -> None:
     for name in re.findall(rf"`((?:{'|'.join(CODE_FOLDERS)})/[\w./-]*)`", page.read_text()):
         assert (ROOT / name).exists(), name
     names = {path.name for path in python_files()}
@@ -127,7 +127,7 @@ def test_every_file_that_a_document_names_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_name_of_code_in_a_document_exists(page: Path) -> None:
+def test_every_code_identifier_in_a_document_is_defined_in_the_code(page: Path) -> None:
     missing = [f"{owner}.{name}" for owner, name in CODE_NAME.findall(page.read_text()) if not is_defined(owner, name)]
     assert not missing
 
@@ -143,7 +143,7 @@ def test_every_name_of_code_in_a_document_exists(page: Path) -> None:
         ("prober", "go", True),
     ],
 )
-def test_name_of_code_is_looked_up_in_its_class_or_module(owner: str, name: str, expected: bool) -> None:
+def test_code_identifier_is_looked_up_in_its_class_or_module(owner: str, name: str, expected: bool) -> None:
     assert is_defined(owner, name) == expected
 
 

@@ -151,7 +151,7 @@ def test_business_metric_limit_that_is_not_a_number_is_refused(above: Any) -> No
     ["javascript:alert(1)", "JavaScript:x", "data:text/html,x", "docs/{{ .Value }}", "https://", "ftp://x/y", "", " docs", "a b", "https://x/ y",
      'https://x/"onclick="', "docs/runbook.md#restore", "vbscript:x", "\nhttps://x", "https://x\n"],
 )  # fmt: skip
-def test_setting_runbook_that_is_not_a_path_or_url_is_refused(link: str) -> None:
+def test_runbook_link_is_refused_if_the_link_is_not_a_path_or_url(link: str) -> None:
     with pytest.raises(ConfigError, match=r"environment\.monitoring\.runbook: .*; write a path like docs/runbook\.md"):
         monitoring_scope({}, runbook=link)
 

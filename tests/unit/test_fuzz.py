@@ -140,7 +140,7 @@ CONTAINER = {"name": "x-t-api", "memory": 64, "cpus": "0.5", "tmpfs": {"/tmp": "
         ({"ports": [{"internal": 80, "external": 80}, {"internal": 81, "external": 80}]}, "published twice"),
     ],
 )
-def test_check_that_the_fuzz_tests_use_finds_invalid_docker_resources(changes: dict[str, Any], problem: str) -> None:
+def test_judge_of_the_fuzz_tests_finds_invalid_docker_resources(changes: dict[str, Any], problem: str) -> None:
     problems = list(judge.docker([("Container", CONTAINER | changes)]))
     assert any(problem in line for line in problems) if problem else problems == []
 

@@ -109,7 +109,7 @@ def test_value_in_an_invalid_format_is_refused_with_a_fix(check: Callable[[objec
     st.sampled_from([check for check, _ in ACCEPTED]),
     st.text(max_size=30) | st.none() | st.integers() | st.lists(st.text()),
 )
-def test_format_check_returns_or_refuses_any_value_and_never_crashes(
+def test_any_value_is_accepted_or_refused_by_every_format_check_without_a_crash(
     check: Callable[[object], str], value: object
 ) -> None:
     try:

@@ -241,7 +241,7 @@ def with_ha(tier: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return app, env
 
 
-def test_setting_ha_of_the_cache_is_added_without_force_and_removed_only_by_force() -> None:
+def test_ha_of_the_cache_can_be_added_without_force_but_not_removed_without_force() -> None:
     ha_checkpoint = exported(deploy(*with_ha("cache"), export=first_checkpoint("staging"), stack="staging"))
     stores = guard.stored_data(parse(ha_checkpoint))
     assert {name for name in stores if name.startswith("cache")} == {"cache-data", "cache-data-1", "cache-data-2"}
@@ -271,7 +271,7 @@ def test_changed_postgresql_major_of_a_database_cluster_is_refused(monkeypatch: 
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
-def test_backup_volume_that_shrinks_or_disappears_is_refused_without_force(stack: str) -> None:
+def test_change_that_shrinks_or_removes_a_backup_volume_is_refused_without_force(stack: str) -> None:
     app, env = app_and_environment(stack)
     database = env.setdefault("tiers", {}).setdefault("database", {})
     secrets = SECRETS | {"backup-key": "the-key"}

@@ -98,7 +98,7 @@ def test_make_heal_changes_nothing_in_a_healthy_stack(commands_run: list[str], m
 @pytest.mark.parametrize(
     ("last", "failed"), [({}, False), ({"result": "succeeded"}, False), ({"result": "failed"}, True)]
 )
-def test_make_heal_removes_objects_that_the_state_lacks_only_after_a_failed_update(
+def test_make_heal_removes_objects_missing_from_the_state_only_if_the_last_update_failed(
     last: dict[str, str], failed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Check that `make heal` uses the result of the last update, because the state does not show every failure.

@@ -153,7 +153,7 @@ class TestTierOfAService:
         assert "it looks like a scheduler, which must not run twice" in note
         assert "services" not in result.app
 
-    def test_compose_service_that_is_a_second_worker_or_listens_becomes_a_further_service(self) -> None:
+    def test_second_worker_and_second_api_of_a_compose_file_become_further_services(self) -> None:
         broker = {"CELERY_BROKER_URL": "redis://redis:6379/0", "THUMBS": "http://thumbs:9000"}
         result = import_file(
             {
@@ -189,7 +189,7 @@ class TestTierOfAService:
         assert environment.tier_settings("worker-mail").replicas == 2
         assert not [line for line in notes_of(result) if "application of its own" in line]
 
-    def test_compose_services_that_connect_to_each_other_are_imported_with_one_direction_and_a_note(self) -> None:
+    def test_import_keeps_one_direction_of_a_mutual_connection_of_compose_services_and_adds_a_note(self) -> None:
         result = import_service(
             {"ports": ["8000:8000"], "environment": {"FEED": "http://feed_api:4000"}},
             feed_api={"image": "me/feed:1", "ports": ["4000:4000"], "environment": {"MAIN": "http://api:8000"}},
@@ -351,7 +351,7 @@ class TestOtherSettings:
             ({}, 8000),
         ],
     )
-    def test_port_of_a_compose_service_is_read_from_ports_or_health_check_or_variable_or_command(
+    def test_port_of_a_compose_service_is_found_in_every_key_that_can_contain_a_port(
         self, service: dict[str, Any], port: int
     ) -> None:
         assert import_service(service).app["api"]["port"] == port
@@ -359,7 +359,7 @@ class TestOtherSettings:
     def test_imported_database_with_an_alpine_image_has_uid_70(self) -> None:
         assert import_file(compose_file("anchors")).app["database"]["uid"] == 70
 
-    def test_compose_volume_that_two_services_mount_is_imported_as_a_shared_volume(self) -> None:
+    def test_compose_volume_of_two_services_is_imported_as_a_shared_volume(self) -> None:
         app = import_file(compose_file("anchors")).app
         assert app["web"]["volumes"] == {"media": "/app/media", "static": "/app/static"}
         assert app["worker"]["volumes"] == {"media": "/app/media"}
@@ -379,7 +379,7 @@ class TestOtherSettings:
             for line in notes_of(import_service({"blkio_config": {}, "expose": [80]}))
         )
 
-    def test_compose_stop_grace_period_becomes_the_setting_stop_within(self) -> None:
+    def test_stop_grace_period_of_a_compose_service_becomes_the_setting_stop_within(self) -> None:
         assert import_file(compose_file("anchors")).app["web"]["stop_within"] == "90s"
 
     def test_notes_of_a_compose_import_are_grouped_and_begin_with_required_work(self) -> None:

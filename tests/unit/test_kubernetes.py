@@ -480,7 +480,7 @@ ACCEPTS = {
 
 
 @pytest.mark.parametrize("accept", ACCEPTS)
-def test_release_cookie_routes_assets_but_not_new_pages_to_the_slot_that_served_the_page(accept: str) -> None:
+def test_requests_for_assets_but_not_for_pages_are_routed_by_the_release_cookie(accept: str) -> None:
     old, new = first("staging"), second("staging")
     for route, release in (
         (old.one("HTTPRoute", "board-blue"), old.release),
@@ -498,7 +498,7 @@ def test_release_cookie_routes_assets_but_not_new_pages_to_the_slot_that_served_
             assert bool(re.search(accepts, accept)) is not ACCEPTS[accept]
 
 
-def test_only_responses_with_pages_set_the_release_cookie() -> None:
+def test_release_cookie_is_added_to_pages_only() -> None:
     live = second("prod").one("HTTPRoute", "board").inputs["spec"]["rules"]
     for rule in live:
         added = [entry["responseHeaderModifier"]["add"][0] for entry in rule.get("filters", ()) if "add" in str(entry)]
@@ -512,7 +512,7 @@ def test_only_responses_with_pages_set_the_release_cookie() -> None:
             assert entry["value"] == f"tiers-release={second('prod').release}; Path=/; HttpOnly; SameSite=Lax; Secure"
 
 
-def test_cookie_route_of_a_replaced_release_changes_before_the_workloads_of_this_release() -> None:
+def test_workloads_of_a_replaced_release_are_updated_after_the_cookie_route() -> None:
     third = deploy(project() | {"version": "3.0.0"}, export=exported(second("staging")), stack="staging")
     for kind in ("Deployment", "Service"):
         for entry in third.of_type(kind):

@@ -150,7 +150,7 @@ def test_number_of_imports_in_functions_of_commands_is_listed_with_a_reason() ->
     assert {module: count for module, count in counts.items() if count} == listed
 
 
-def test_command_imports_no_platform_package_and_an_sdk_only_with_a_reason() -> None:
+def test_command_imports_no_platform_package_and_imports_an_sdk_only_with_a_listed_reason() -> None:
     imported = {
         (module, name)
         for module in files(COMMANDS)

@@ -98,7 +98,9 @@ def test_worker_without_a_probe_is_refused_if_its_start_time_is_too_short() -> N
         ("web", "PUBLIC_URL"),
     ],
 )
-def test_environment_variable_that_the_program_sets_is_refused_in_the_configuration(tier: str, variable: str) -> None:
+def test_environment_variable_reserved_for_the_program_is_refused_in_the_configuration(
+    tier: str, variable: str
+) -> None:
     app = project()
     app["web"]["needs"] = ["api"]
     for value, settings, path in (
@@ -113,7 +115,7 @@ def test_environment_variable_that_the_program_sets_is_refused_in_the_configurat
             load_environment(settings, load_app(value))
 
 
-def test_secret_over_1_mib_and_secrets_over_1_mib_together_are_refused() -> None:
+def test_secrets_are_refused_if_one_secret_or_all_secrets_together_exceed_1_mib() -> None:
     app = project()
     app["api"]["secrets"] = ["one", "two"]
     values = program.SECRETS | {"one": "x" * 700_000, "two": "y" * 700_000}
@@ -125,7 +127,7 @@ def test_secret_over_1_mib_and_secrets_over_1_mib_together_are_refused() -> None
         deploy(app, environment("dev"), secrets=values | {"one": "x" * 1_100_000})
 
 
-def test_folder_that_the_setting_writable_lists_twice_is_refused() -> None:
+def test_list_of_writable_folders_with_a_repeated_folder_is_refused() -> None:
     app = project()
     app["api"]["writable"] = ["/tmp", "/tmp/../tmp/"]
     with pytest.raises(ConfigError, match="absolute path"):
@@ -150,7 +152,7 @@ def test_parent_of_the_folder_of_secrets_may_be_writable() -> None:
     assert load_app(app).api
 
 
-def test_gateway_configuration_longer_than_a_variable_may_be_is_refused() -> None:
+def test_gateway_configuration_that_does_not_fit_into_a_variable_is_refused() -> None:
     app = load_app(project() | {"api": project()["api"] | {"paths": [f"/{n}/{'x' * 1000}" for n in range(64)]}})
     settings = mock.Mock(app=app, environment=load_environment(environment("dev"), app))
     with pytest.raises(

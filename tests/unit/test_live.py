@@ -250,7 +250,7 @@ def test_route_deleted_after_a_failed_release_is_restored_for_the_last_live_slot
         assert plan(observed, NEXT).render is live.other
 
 
-def test_lost_route_after_an_update_killed_at_the_switch_is_refused_until_tiers_live_is_set() -> None:
+def test_loss_of_the_route_after_a_killed_update_gives_an_error_with_the_advice_to_set_tiers_live() -> None:
     _, killed, _, _ = histories("staging")[3]
     with pytest.raises(ReleaseError, match="TIERS_LIVE=blue make up"):
         settle(
@@ -273,7 +273,7 @@ def test_error_about_an_uncertain_live_slot_lists_the_sources_and_the_command_th
         deploy(export=checkpoint_without(export, "::switch-2"), routing=healthy_routing("dev", live.other, 2))
 
 
-def test_variable_tiers_live_sets_the_live_slot_if_no_source_reports_the_live_slot(
+def test_live_slot_is_read_from_the_variable_tiers_live_if_no_source_reports_the_live_slot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _, export, live, _ = histories("dev")[3]

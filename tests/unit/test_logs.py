@@ -82,7 +82,7 @@ def test_log_lines_of_each_service_have_a_distinct_colour_on_a_terminal_only(
     assert coloured[2] == "12:00:01.000 api    blue  text"
 
 
-def test_make_smoke_of_a_slot_other_than_idle_is_refused() -> None:
+def test_command_make_smoke_is_refused_for_a_slot_other_than_idle() -> None:
     with pytest.raises(
         RunError, match="SLOT: `make smoke` can't check the slot blue; set SLOT to idle, or remove SLOT"
     ):
@@ -143,13 +143,11 @@ class TestCommands:
         container.execute("dev", "database", "date")
         assert deployed_dev == [["database", "None", "date", "False"]]
 
-    def test_make_exec_runs_in_the_idle_slot_if_the_variable_slot_is_idle(self, deployed_dev: list[list[str]]) -> None:
+    def test_make_exec_with_slot_idle_runs_the_command_in_the_idle_slot(self, deployed_dev: list[list[str]]) -> None:
         container.execute("dev", "api", "date", "idle")
         assert deployed_dev[0][:2] == ["api", "green"]
 
-    def test_make_console_starts_the_console_of_the_application_or_psql_or_a_shell(
-        self, deployed_dev: list[list[str]]
-    ) -> None:
+    def test_make_console_starts_the_expected_console_for_each_service(self, deployed_dev: list[list[str]]) -> None:
         for service in ("worker", "database", "api", "cache"):
             container.console("dev", service)
         assert [words[2:-1] for words in deployed_dev] == [
@@ -176,7 +174,7 @@ class TestCommands:
             container.execute("dev", service, command)
 
 
-def test_docker_command_line_of_make_exec_names_engine_and_container(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_line_for_docker_exec_contains_the_engine_and_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
     inspector = DockerInspector(location=Location(app="board", stack="dev", host="unix:///run/e.sock"))
     running: Any = [SimpleNamespace(name="board-dev-blue-api-1")]
     monkeypatch.setattr(DockerInspector, "_running", lambda *_, within: running)
@@ -194,7 +192,7 @@ def test_docker_command_line_of_make_exec_names_engine_and_container(monkeypatch
     assert inspector.command_in("api", Slot.BLUE, ["sh"], terminal=True)[4:6] == ["--interactive", "--tty"]
 
 
-def test_kubectl_command_line_of_make_exec_names_context_namespace_pod_and_container(
+def test_command_line_for_kubectl_exec_contains_context_and_namespace_and_pod_and_container(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     inspector = KubernetesInspector(location=Location(app="board", stack="prod", context="lab", namespace="board-prod"))

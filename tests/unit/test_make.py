@@ -103,7 +103,7 @@ def test_no_make_target_executes_the_value_of_a_variable(clone: Path, from_envir
     assert not canary.exists()
 
 
-def test_make_just_print_does_not_execute_the_value_of_a_variable(clone: Path) -> None:
+def test_make_with_the_option_just_print_does_not_execute_the_value_of_a_variable(clone: Path) -> None:
     canary = clone / "canary"
     for value in attack_values(canary):
         result, _ = make(
@@ -120,7 +120,9 @@ def test_value_of_a_make_variable_reaches_the_runner_unchanged(clone: Path, valu
     assert recorded_calls == [(["-m", "ci", "trace"], {"TIERS_ARG_ID": value, "TIERS_ARG_ENV": "prod"})]
 
 
-def test_make_variable_stack_is_read_from_the_command_line_and_not_from_the_process_environment(clone: Path) -> None:
+def test_variable_stack_is_accepted_on_the_make_command_line_and_ignored_in_the_process_environment(
+    clone: Path,
+) -> None:
     assert make(clone, "status", "STACK=prod")[1][0][1] == {"TIERS_ARG_ENV": "prod"}
     assert make(clone, "status", STACK="prod")[1][0][1] == {}
     assert make(clone, "status", ENV="prod")[1][0][1] == {"TIERS_ARG_ENV": "prod"}

@@ -24,7 +24,7 @@ def row(text: str, start: str) -> list[str]:
     return [part.strip() for part in line.strip("|").split("|")]
 
 
-def test_table_of_examples_shows_each_test_result_or_not_run() -> None:
+def test_table_of_examples_shows_every_result_and_marks_tests_that_did_not_run() -> None:
     text = matrix.page(RESULTS, [])
     fields = dict(zip(row(text, "| system | platform"), row(text, "| pmanager | Docker"), strict=True))
     assert fields["up from empty"] == "yes, 12 s"

@@ -152,7 +152,7 @@ def _changed_base(base: Mapping[str, Any], path: Path, value: object) -> dict[st
     return changed
 
 
-def test_configurations_that_these_tests_change_are_valid_and_contain_every_model() -> None:
+def test_base_configurations_of_the_error_message_tests_are_valid_and_contain_every_field() -> None:
     for root, _, base in BASES:
         _load(root, base)
     covered_fields = {(str(field.values[0]), str(field.values[2][-1])) for field in FIELD_CASES}

@@ -85,7 +85,7 @@ def test_person_enters_the_secrets_that_only_a_person_knows(stack: Stack, monkey
     assert stack.values == before
 
 
-def test_enter_generates_a_value_and_the_end_of_the_input_is_an_error(
+def test_empty_answer_generates_a_secret_and_the_end_of_the_input_is_reported_as_an_error(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer(monkeypatch, "")
@@ -103,7 +103,7 @@ def test_password_of_a_deployed_stack_is_never_generated(stack: Stack) -> None:
     assert not stack.values
 
 
-def test_password_of_an_external_service_is_asked_for_and_an_invalid_value_is_refused(
+def test_invalid_password_of_an_external_service_is_refused_and_asked_for_again(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     external = {"external": {"host": "192.0.2.7"}}

@@ -496,7 +496,7 @@ def test_every_prometheus_query_selects_the_namespace_of_the_stack() -> None:
         ),
     ],
 )
-def test_monitoring_setting_that_has_no_effect_or_conflicts_is_refused(
+def test_monitoring_setting_without_effect_or_with_a_conflict_is_refused(
     stack: str, monitoring: object, message: str
 ) -> None:
     app = load_app(project())
@@ -595,7 +595,7 @@ def test_monitoring_that_is_enabled_on_docker_changes_the_release_digest() -> No
     assert deploy_with_monitoring().release != first().release
 
 
-def test_changed_alert_rule_replaces_prometheus_and_a_release_does_not() -> None:
+def test_prometheus_is_replaced_after_a_changed_alert_rule_but_not_after_a_release() -> None:
     before = deploy_with_monitoring()
     env = environment() | {"monitoring": {"port": 9191}}
     app = project() | {"version": "2.0.0"}

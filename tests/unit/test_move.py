@@ -110,7 +110,7 @@ def test_backup_pod_reaches_the_single_instance_database_and_the_database_cluste
     assert not network.reaches(network.pods["database"], instance, 5432)
 
 
-def test_setting_single_is_refused_unless_a_database_moves_to_a_cluster() -> None:
+def test_key_single_of_a_tier_is_refused_unless_a_database_moves_to_a_cluster() -> None:
     assert (
         "environment.tiers.database.single: `single` is only for the migration to a database cluster"
         in configuration_error({"single": "live"})
@@ -179,7 +179,7 @@ class Server:
         return [entry for entry in self.calls if entry != "ended"]
 
 
-def test_make_move_closes_the_old_database_then_copies_and_at_last_writes_the_new_database_name(
+def test_make_move_changes_the_database_name_only_after_the_old_database_is_closed_and_copied(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = Server(monkeypatch, environment_during_move("live"), DURING_MOVE)
@@ -201,7 +201,7 @@ def test_make_move_copies_the_live_database_and_not_the_configured_database(monk
 
 
 @pytest.mark.parametrize("failing_step", ["close", "copy", "introduce", "single=kept"])
-def test_failed_make_move_opens_the_single_instance_database_for_writes_again(
+def test_single_instance_database_accepts_writes_again_after_a_failed_make_move(
     failing_step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = Server(monkeypatch, environment_during_move("live"), DURING_MOVE)

@@ -233,7 +233,7 @@ def test_changed_pulumi_file_in_a_subfolder_does_not_change_the_image_name(build
     assert build_context.digest(build_folder, root=build_folder / "deploy") == before
 
 
-def test_build_folder_with_pulumi_files_that_dockerignore_does_not_list_is_refused(build_folder: Path):
+def test_build_folder_is_refused_if_dockerignore_does_not_exclude_its_pulumi_files(build_folder: Path):
     write_project_files(build_folder)
     assert error_of(build_folder, ".") == (
         "app.api.build: the image would contain files of Pulumi (Pulumi.yaml, Pulumi.*.yaml, reports, release.json); add "

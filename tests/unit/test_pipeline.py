@@ -88,7 +88,7 @@ class TestEveryJob:
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_workflow_has_no_permissions_and_one_concurrency_group(name: str) -> None:
+def test_workflow_has_one_concurrency_group_and_no_permissions(name: str) -> None:
     workflow = WORKFLOWS[name]
     assert workflow["permissions"] == {}
     groups = [workflow.get("concurrency"), *(job.get("concurrency") for job in workflow["jobs"].values())]
@@ -108,7 +108,7 @@ def test_github_actions_are_pinned_by_commit() -> None:
     )
 
 
-def test_preview_comment_step_sets_all_required_variables() -> None:
+def test_step_that_posts_the_preview_comment_sets_all_required_variables() -> None:
     steps = [step for job in JOBS.values() for step in job["steps"] if "make preview-comment" in step.get("run", "")]
     assert steps
     for step in steps:

@@ -71,7 +71,7 @@ def test_refused_rollback_registers_no_resource(stack: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_plan_rollout_registers_only_the_foundation_component_and_its_children(stack: str) -> None:
+def test_function_plan_rollout_registers_only_the_foundation_component_and_its_children(stack: str) -> None:
     def body() -> None:
         context = Context.load()
         plan_rollout(context, Application.from_context(context))

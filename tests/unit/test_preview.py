@@ -156,7 +156,7 @@ class TestDangers:
             ("docker/database-memory", "Container `database-1` changes in place: memory `512` → `768`"),
         ],
     )  # fmt: skip
-    def test_preview_comment_lists_changes_in_place(self, name: str, line: str) -> None:
+    def test_preview_comment_lists_each_object_that_is_changed_in_place(self, name: str, line: str) -> None:
         assert line in visible_part(name)
 
 

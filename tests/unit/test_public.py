@@ -33,7 +33,7 @@ COMPONENTS: dict[str, type[ComponentResource]] = {
 ARGS = {name: typing.get_type_hints(component.__init__)["args"] for name, component in COMPONENTS.items()}
 
 
-def test_dunder_all_lists_every_public_name_in_order() -> None:
+def test_list_of_public_names_is_complete_and_sorted() -> None:
     names = {
         name for name, value in vars(components).items() if not (name.startswith("_") or isinstance(value, ModuleType))
     }
@@ -175,7 +175,7 @@ def test_docstring_of_a_public_name_has_an_example_with_public_names_only(name: 
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
-def test_docstring_names_every_exception_that_the_code_of_a_public_name_raises(name: str) -> None:
+def test_docstring_documents_every_exception_raised_by_the_code_of_a_public_name(name: str) -> None:
     for node in _nodes(name):
         raised = {
             part.exc.func.id
@@ -187,7 +187,7 @@ def test_docstring_names_every_exception_that_the_code_of_a_public_name_raises(n
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
-def test_public_name_and_its_attributes_and_parameters_say_what_they_are(name: str) -> None:
+def test_vague_words_are_not_used_as_public_names_or_attributes_or_parameters(name: str) -> None:
     assert not {name.lower(), *_names_of_parts(name)} & VAGUE
 
 

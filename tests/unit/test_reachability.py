@@ -170,7 +170,7 @@ def test_pods_of_one_slot_can_not_connect_to_pods_of_the_other_slot(stack: str) 
     assert network.graph() == expected_graph(stack, "blue", "green")
 
 
-def test_needs_and_egress_and_an_external_database_open_only_the_expected_connections() -> None:
+def test_exactly_the_expected_connections_are_open_with_needs_and_egress_and_an_external_database() -> None:
     """Check the connections if web and worker need the api, the api has egress, and the database is external."""
     network = Network(ALL["everything"])
     assert network.graph() == {

@@ -159,7 +159,7 @@ def test_order_of_tiers_does_not_change_the_release_digest() -> None:
 
 
 @pytest.mark.parametrize("manual", [False, True])
-def test_explanation_of_a_plan_lists_slots_differences_and_switch(manual: bool) -> None:
+def test_explanation_of_a_plan_contains_the_slots_and_the_differences_and_the_switch(manual: bool) -> None:
     one = Release(version="1.0", digest="aa", parts={"api": "1", "web": "1", "api.migrate": "1"})
     two = Release(version="2.0", digest="bb", parts={"api": "2", "web": "1", "api.migrate": "1"}, contract=True)
     older = Release(version="0.9", digest="cc")

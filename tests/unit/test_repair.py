@@ -262,7 +262,7 @@ def test_resources_stay_in_the_state_if_the_platform_could_not_list_objects_of_t
         ("staging", Location(app="board", stack="staging", context="lab", namespace="board-staging")),
     ],
 )
-def test_docker_host_or_kubernetes_context_and_namespace_is_read_from_the_state(
+def test_location_of_a_stack_on_docker_or_kubernetes_is_read_from_the_state(
     stack: str, location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)

@@ -50,7 +50,9 @@ def test_every_commit_requires_a_synchronous_replica() -> None:
     ("apart", "key"),
     [("zones", "topology.kubernetes.io/zone"), ("hosts", "kubernetes.io/hostname"), ("anywhere", None)],
 )
-def test_instances_are_spread_over_hosts_or_zones_unless_apart_is_anywhere(apart: str, key: str | None) -> None:
+def test_spread_of_database_instances_is_required_unless_the_key_apart_has_the_value_anywhere(
+    apart: str, key: str | None
+) -> None:
     env = environment("staging")
     env["tiers"]["database"] = {"ha": True}
     env["kubernetes"] |= {"apart": apart} if apart != "hosts" else {}
@@ -177,7 +179,7 @@ def test_update_waits_until_database_instances_and_pooler_are_ready() -> None:
     assert {"database-ha", "database-pooler"} <= DEPLOYED.before("blue-api-migrate")
 
 
-def test_database_ha_is_refused_on_docker_and_for_an_external_database_and_with_unpinned_images() -> None:
+def test_database_ha_is_refused_in_unsupported_configurations() -> None:
     assert "environment.tiers.database.ha: it has no effect on Docker" in configuration_error({"ha": True}, "dev")
     assert "environment.tiers.database.external: " in configuration_error({"ha": True, "external": {"host": "db.test"}})
     images = {tier: f"registry.test/{tier}@sha256:{'0' * 64}" for tier in ("web", "api", "worker", "database", "cache")}

@@ -72,7 +72,7 @@ def test_subject_of_a_merge_commit_that_names_only_a_one_letter_branch_is_refuse
 @pytest.mark.parametrize(
     "subject", ["Merge branch 'prod-ha'", "Merge branch 'release-2'", "Merge the policy pack", "Merge pull request #12"]
 )
-def test_subject_of_a_merge_commit_that_says_what_was_merged_is_accepted(subject: str) -> None:
+def test_clear_subject_of_a_merge_commit_is_accepted(subject: str) -> None:
     repository.refuse_unclear([subject])
 
 

@@ -62,12 +62,12 @@ def member(tmp_path: Path) -> Member:
 
 
 class TestSelectionOfThePrimary:
-    def test_cache_member_follows_the_primary_that_two_sentinels_name(self, member: Member) -> None:
+    def test_cache_member_follows_the_primary_reported_by_two_sentinels(self, member: Member) -> None:
         member.set_answer("cache-0", "cache-0")
         member.set_answer("cache-2", "cache-0")
         assert "replicaof cache-0 6379" in member.run("server", "cat")
 
-    def test_cache_member_does_not_follow_a_primary_that_only_one_sentinel_names(self, member: Member) -> None:
+    def test_cache_member_does_not_follow_a_primary_reported_by_only_one_sentinel(self, member: Member) -> None:
         """Check that the member waits for a second answer, because one Sentinel may have missed a failover."""
         member.set_answer("cache-1", "cache-0")
         assert member.is_waiting()
@@ -119,7 +119,7 @@ class TestSentinel:
     def test_new_sentinel_monitors_the_first_cache_member(self, member: Member) -> None:
         assert "sentinel monitor tiers cache-0 6379 2\n" in self.sentinel_file(member)
 
-    def test_sentinel_without_a_configuration_file_monitors_the_primary_that_other_sentinels_name(
+    def test_sentinel_without_a_configuration_file_monitors_the_primary_reported_by_other_sentinels(
         self, member: Member
     ) -> None:
         member.set_answer("cache-2", "cache-2", epoch=4)

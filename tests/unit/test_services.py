@@ -146,7 +146,7 @@ def test_further_workers_of_the_standby_are_suspended_and_other_services_keep_ru
     assert suspended_services(release, app.catalogue) == {"worker", "mailer"}
 
 
-def test_cold_standby_suspends_all_services_of_its_slot_and_workers_both_suspends_none() -> None:
+def test_value_cold_of_standby_suspends_all_services_and_value_both_of_workers_suspends_none() -> None:
     app = load(**FURTHER)
 
     def suspended(**release: str) -> frozenset[str]:
@@ -281,7 +281,7 @@ def test_further_service_is_refused_with_its_path_and_the_fix(services: dict[str
     assert message in str(refused.value)
 
 
-def test_path_in_the_setting_visits_that_no_service_receives_is_refused() -> None:
+def test_path_in_the_list_visits_is_refused_if_no_service_receives_requests_for_this_path() -> None:
     app = {"name": "shop", "version": "1", "services": {"feed": API | {"paths": ["/feed"]}}}
     with pytest.raises(
         ConfigError, match=r"app\.visits\.0: no service gets requests for /; add the path to the `paths`"
@@ -297,7 +297,7 @@ def test_environment_settings_of_an_unknown_service_are_refused() -> None:
         load_environment(env, load(**FURTHER))
 
 
-def test_more_services_with_routes_than_an_http_route_accepts_are_refused_on_kubernetes() -> None:
+def test_services_with_routes_are_refused_on_kubernetes_if_an_http_route_has_too_few_rules() -> None:
     many = {f"s{number}": API | {"paths": [f"/s{number}"]} for number in range(4)}
     app = load(**many)
     with pytest.raises(

@@ -227,7 +227,7 @@ def test_volume_claim_of_a_new_data_service_has_the_access_mode_read_write_once(
     assert claim.inputs["spec"]["accessModes"] == ["ReadWriteOnce"]
 
 
-def test_access_mode_of_a_record_replaces_the_default_of_its_kind() -> None:
+def test_explicit_access_mode_of_a_service_replaces_the_default_of_the_kind_of_service() -> None:
     assert replace(SEARCH, access=AccessMode.ANY_NODE).volume_access is AccessMode.ANY_NODE
     assert replace(SEARCH, kind=Kind.WORKER).volume_access is AccessMode.ANY_NODE
     assert replace(SEARCH, kind=Kind.WORKER, access=AccessMode.ONE_NODE).volume_access is AccessMode.ONE_NODE
@@ -265,7 +265,9 @@ def test_ha_of_a_service_that_runs_as_one_instance_is_refused() -> None:
 
 @pytest.mark.parametrize("labelled", [True, False], ids=["label", "no label"])
 @pytest.mark.parametrize("stack", STACKS)
-def test_volume_of_a_new_service_is_data_for_guard_preview_and_policy(stack: str, labelled: bool) -> None:
+def test_data_loss_guard_and_preview_and_policy_treat_the_volume_of_a_new_service_as_data(
+    stack: str, labelled: bool
+) -> None:
     export = exported(deploy_with_search(stack)) if labelled else unlabelled(exported(deploy_with_search(stack)))
     assert "search-data" in guard.stored_data(parse(export))
     app, env = without_search(stack)
@@ -386,7 +388,7 @@ class TestRoutedService:
     def app(self, **settings: Any) -> dict[str, Any]:
         return project() | {"admin": {"image": "nginx:1.27", "port": 8080, "needs": ["api"], **settings}}
 
-    def test_gateway_routes_the_paths_of_the_service_to_it_and_all_other_paths_to_web(self) -> None:
+    def test_gateway_routes_the_paths_of_the_service_to_the_service_and_the_root_path_to_web(self) -> None:
         assert load_app(self.app(paths=["/admin"])).routes == {"api": ("/api",), "web": ("/",), "admin": ("/admin",)}
 
     def test_api_without_web_gets_all_paths_that_the_service_does_not_get(self) -> None:

@@ -54,7 +54,7 @@ def test_inputs_without_labels_get_no_labels() -> None:
 
 
 @pytest.mark.parametrize(("outputs", "failed"), [({}, False), ({"exitCode": 0}, False), ({"exitCode": 3}, True)])
-def test_container_with_an_exit_code_other_than_0_failed(outputs: dict[str, Any], failed: bool) -> None:
+def test_container_counts_as_failed_if_its_exit_code_is_not_0(outputs: dict[str, Any], failed: bool) -> None:
     resource = {"urn": "urn::a", "type": docker.CONTAINER, "inputs": CONTAINER, "outputs": outputs}
     assert parse({"deployment": {"resources": [resource]}}).entries[0].failed is failed
 
@@ -67,7 +67,7 @@ def test_image_of_a_container_is_found_by_the_id_of_the_image() -> None:
     assert entry(kubernetes.JOB, OBJECT).image_id is None
 
 
-def test_memory_of_a_slot_stores_the_id_of_an_image_and_no_other_outputs() -> None:
+def test_stored_state_of_a_resource_contains_no_output_except_the_id_of_an_image() -> None:
     stored = to_state(entry(docker.IMAGE, {"name": "shop-api:1"}, {"imageId": "sha256:1", "repoDigest": "a"}))
     assert stored["outputs"] == {"imageId": "sha256:1"}
     assert "outputs" not in to_state(entry(docker.CONTAINER, CONTAINER, {"ports": []}))

@@ -61,7 +61,7 @@ def test_make_trace_of_a_request_without_log_lines_is_refused(
         trace.main("dev", request_id)
 
 
-def test_gateway_logs_release_and_path_without_the_query() -> None:
+def test_log_line_of_the_gateway_contains_release_and_path_but_not_the_query() -> None:
     assert set(json.loads(_with_values(haproxy.LOG))) >= {"request_id", "path", "status", "slot", "release"}
     assert "%HU" not in haproxy.LOG and "query" not in haproxy.LOG
 

@@ -67,7 +67,7 @@ def test_only_the_gateway_joins_the_outside_network() -> None:
     assert outside == {"gateway"}
 
 
-def test_egress_true_joins_the_outside_network() -> None:
+def test_tier_with_egress_joins_the_outside_network() -> None:
     app = project()
     app["worker"]["egress"] = True
     assert "board-dev-outside" in networks_of(deploy(app), "worker")
@@ -171,7 +171,7 @@ def test_update_that_failed_before_its_switch_keeps_the_live_slot() -> None:
     assert (observed.live, observed.slots[Slot.GREEN].proven) == (Slot.BLUE, False)
 
 
-def test_rollback_switches_and_restarts_the_suspended_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rollback_moves_traffic_and_starts_the_suspended_workers_again(monkeypatch: pytest.MonkeyPatch) -> None:
     app, after = project() | {"version": "2.0.0"}, exported(second())
     monkeypatch.setenv("TIERS_RELEASE", "previous")
     rollback = deploy(app, export=after)
@@ -238,7 +238,7 @@ def test_gateway_sends_no_requests_to_a_suspended_standby(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("action", ["configured", "previous"])
-def test_lost_cookie_route_is_restored_open_by_a_rollback_and_closed_by_other_updates(
+def test_lost_cookie_route_is_open_after_a_rollback_and_closed_after_any_other_update(
     action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cold, app = environment() | {"release": {"standby": "cold"}}, project() | {"version": "2.0.0"}
@@ -298,7 +298,7 @@ def test_rollback_past_contract_migration_is_refused(monkeypatch: pytest.MonkeyP
     assert "switch-3" in deploy(app, export=exported(released)).by_name
 
 
-def test_update_with_pending_operations_is_refused_with_make_heal() -> None:
+def test_update_with_pending_operations_is_refused_with_the_advice_to_run_make_heal() -> None:
     export = exported(DEPLOYED)
     urn = "urn:pulumi:dev::board::docker:index/container:Container::green-api-1"
     export["deployment"]["pending_operations"] = [{"type": "creating", "resource": {"urn": urn}}]
@@ -367,7 +367,7 @@ def test_init_sql_path_that_is_missing_or_a_folder_is_refused(name: str, reason:
         deploy(app)
 
 
-def test_build_target_for_hot_reload_gives_a_separate_image() -> None:
+def test_image_for_hot_reload_is_separate_if_the_reload_setting_has_a_build_target() -> None:
     app, env = project(), environment()
     app["web"]["reload"] |= {"target": "dev", "writable": ["/cache"], "start_within": "3m"}
     built = [entry.inputs for entry in deploy(app, env).of_type(IMAGE) if "build" in entry.inputs]

@@ -90,7 +90,9 @@ class Live:
             try:
                 socket.create_connection((external.host, external.port), timeout=PATIENCE).close()
             except OSError as error:
-                raise RunError(f"{external.host}:{external.port} can't be reached from here: {error}") from None
+                raise RunError(
+                    f"{external.host}:{external.port} can't be reached from this machine: {error}; start the server, or correct environment.tiers.database.external"
+                ) from None
             return f"{external.host}:{external.port} takes connections"
         self._execute(DATABASE.name, None, database.readiness_command(settings))
         return "pg_isready succeeds"

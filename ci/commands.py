@@ -194,7 +194,7 @@ def _deployed(call: Call) -> None:
     variables: dict[str, Any] = last_update(call.env).get("environment") or {}
     if "git.head" not in variables:
         raise CallError(
-            f"the last update of {call.env} has no commit; commit your files, then run `make up ENV={call.env}`"
+            f"Pulumi recorded no git commit with the last update of {call.env}; commit your files, then run `make up ENV={call.env}`"
         )
     print(variables["git.head"])
 

@@ -123,8 +123,8 @@ def _confirm_lost_state(stack: str) -> bool:
     if ready and os.environ.get("TIERS_FORCE") != "state":
         running = ", ".join(sorted({" ".join(filter(None, key)) for key in ready}))
         raise RunError(
-            f"the state of stack {stack} is empty, but these run: {running}; if the state is in another backend, set "
-            "PULUMI_BACKEND_URL; if the state is lost, restore a copy of it; without a copy run `make heal FORCE=state`, which removes "
+            f"the state of stack {stack} is empty, but these containers run: {running}; if the state is in another backend, set "
+            "PULUMI_BACKEND_URL; if the state is lost, restore a copy of it; if there is no copy, run `make heal FORCE=state`, which removes "
             "the containers, and then `make up`, which creates the containers again with their data (docs/runbook.md#lost-state-file)"
         )
     return bool(ready)

@@ -44,7 +44,7 @@ PULL_REQUEST = "pr-"
 TEMPLATE = "staging"
 
 _CHECKS = {
-    "ENV": (r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", "set ENV to the name of a stack, as dev for Pulumi.dev.yaml"),
+    "ENV": (r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", "set ENV to the name of a stack, as in ENV=dev for Pulumi.dev.yaml"),
     "FROM": (r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,99})?", "set FROM to the name of another environment, as prod"),
     "NAME": (r"([A-Za-z0-9_][A-Za-z0-9_.-]*)?", "set NAME to the name of an application, as shop"),
     "OF": (r"([A-Za-z0-9_][A-Za-z0-9_-]*)?", "set OF to the name of a database, as board"),
@@ -125,7 +125,7 @@ class Call:
         """
         if not (self.folder / f"Pulumi.{self.env}.yaml").exists():
             raise CallError(
-                f"there is no Pulumi.{self.env}.yaml; set ENV to the name of a stack, as dev for Pulumi.dev.yaml"
+                f"there is no Pulumi.{self.env}.yaml; set ENV to the name of a stack, as in ENV=dev for Pulumi.dev.yaml"
             )
 
     def _has_project(self) -> bool:

@@ -193,7 +193,7 @@ def _forward_signals(child: subprocess.Popen[bytes]) -> Generator[None]:
     if received:
         if received[0] == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(f"stopped by a signal ({signal.Signals(received[0]).name}), after the command has ended")
+        raise SystemExit(f"stopped by a signal ({signal.Signals(received[0]).name}); the command has also ended")
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def restore(stack: str, to: str, source_database: str = "") -> None:
     if moment and environment.archived and environment.tier_settings(DATABASE.name).uses_cluster:
         print(_recover(app, environment, stack, moment, source_database, into))
     elif source_database:
-        raise RunError("OF: OF has an effect only if TO is a time, because a backup has one database; remove OF")
+        raise RunError("OF: a backup has only one database, so OF requires a time in TO; remove OF")
     else:
         print(run(stack, "restore", "--snapshot", to, "--into", into))
     _use(app, environment, stack, into)

@@ -56,7 +56,7 @@ def check(url: str, app: App, stack: str) -> None:
             response = ask(url, path)
         if response.is_error(is_listed):
             raise RunError(
-                f"{url}{path} {response}; `make status ENV={stack}` shows what is ready, `make check ENV={stack}` what is wrong"
+                f"{url}{path} {response}; run `make status ENV={stack}` to see what is ready, and `make check ENV={stack}` to find the cause"
             )
         if not number:
             print(f"{url}{path.removesuffix('/')} {response}", file=sys.stderr)

@@ -59,7 +59,7 @@ class Slot(ComponentResource):
         rollout, platform, routes = args.rollout, args.rollout.platform, args.rollout.application.routes
         if not rollout.plan.render:
             raise ValueError(
-                "args.rollout: the plan gives no slot a release; register the slots in `plan.keep` with KeptSlot"
+                "args.rollout: `plan.render` is None, so this update deploys no release; register the slots in `plan.keep` with KeptSlot"
             )
         target = SlotTarget(slot=rollout.plan.render, release=rollout.plan.release)
         inputs = identity(target.slot, target.release, rollout.observed.switches + 1)

@@ -240,7 +240,8 @@ class Environment(Model):
     def _reload_is_local(self) -> Self:
         if self.reload and self.docker.host and not self.docker.host.startswith("unix://"):
             raise problem(
-                f"source code can't be mounted into {self.docker.host}", "set reload: false, or use a local engine"
+                f"source code can't be mounted into containers on {self.docker.host}",
+                "set reload: false, or use a local engine",
             )
         return self
 

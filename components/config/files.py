@@ -103,7 +103,9 @@ def read_stack(folder: Path, stack: str, project: str) -> StackFile:
     Raises:
         FileError: the file is missing, can't be read, or has no environment of this project.
     """
-    document = _Document(folder / f"Pulumi.{stack}.yaml", "set ENV to the name of a stack, as dev for Pulumi.dev.yaml")
+    document = _Document(
+        folder / f"Pulumi.{stack}.yaml", "set ENV to the name of a stack, as in ENV=dev for Pulumi.dev.yaml"
+    )
     top = document.mapping()
     document.refuse_ambiguous(project)
     config = document.mapping_at("config")
@@ -381,7 +383,9 @@ class _Builder:
             line = event.start_mark.line + 1
             key = self._key(event, path, line)
             if _SURROGATE.search(key):
-                raise FileError(f"{self.name}:{line}: a key has half a character (\\ud…); write the whole character")
+                raise FileError(
+                    f"{self.name}:{line}: a key has an incomplete character (\\ud…); write the character itself"
+                )
             if key in values:
                 where = _shown((*path, key))
                 raise FileError(

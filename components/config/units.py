@@ -116,7 +116,7 @@ def _interval(value: object) -> float:
     seconds = _time(1, "1s")(value)
     if seconds > 120:
         raise RefusalError(
-            f"{describe(value)} is too long, because rates over five minutes need two samples", "use at most 2m"
+            f"{describe(value)} is too long: a rate over five minutes needs two samples", "use at most 2m"
         )
     return seconds
 

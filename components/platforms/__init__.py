@@ -133,6 +133,6 @@ def _refuse_another(app: str, checkpoint: Checkpoint) -> None:
     names = {entry.labels[LABEL_APP] for entry in checkpoint.entries if LABEL_APP in entry.labels}
     if names - {app}:
         raise ConfigError(
-            f"app.name: this stack contains {', '.join(sorted(names))}, but an application of another name would start without the data of this stack; "
+            f"app.name: this stack contains the application {', '.join(sorted(names))}, and an application with another name would start without the data of this stack; "
             f"keep the name, or remove the stack first (`pulumi destroy`)"
         )

@@ -275,7 +275,7 @@ def _plan(observed: StackState, desired: Release, action: ReleaseAction, past_co
     is_standby = standby is not None and standby.release.digest == desired.digest
     if action is ReleaseAction.PROMOTE and not is_standby:
         raise ReleaseError(
-            f"there is nothing to promote: slot {idle} has no {desired} that passed its gates; run `pulumi up` first"
+            f"there is nothing to promote: release {desired} has not passed its gates in slot {idle}; run `pulumi up` first"
         )
     if current and current.release.digest == desired.digest and not current.lost:
         keep = (live, idle) if standby else (live,)

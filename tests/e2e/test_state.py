@@ -29,7 +29,7 @@ def cloud_address() -> Iterator[str]:
     address = f"127.0.0.1:{free_port()}"
     host, _, port = address.partition(":")
     if not aws.SERVER.exists():
-        raise RuntimeError("no stand-in of S3 and KMS: run `make lab`, then `make e2e`")
+        raise RuntimeError("the stand-in for S3 and KMS is missing; run `make lab`, then `make e2e`")
     server = subprocess.Popen(
         [aws.SERVER, "-H", host, "-p", port], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

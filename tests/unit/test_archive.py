@@ -306,5 +306,5 @@ class TestRestoredDatabase:
         assert copies == [(("recovered-rw", source), "board_r1")]
 
     def test_restore_from_a_backup_is_refused_if_a_source_database_is_requested(self) -> None:
-        with pytest.raises(RunError, match="OF: OF has an effect only if TO is a time"):
+        with pytest.raises(RunError, match="OF: a backup has only one database, so OF requires a time in TO"):
             restore.main("staging", "latest", "board")

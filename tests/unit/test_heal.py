@@ -76,7 +76,7 @@ def test_make_heal_removes_running_objects_only_by_force_if_the_pulumi_state_is_
         heal.main("dev")
         assert strays == [[]]
     else:
-        with pytest.raises(RunError, match=r"these run: blue api, database; .*make heal FORCE=state"):
+        with pytest.raises(RunError, match=r"these containers run: blue api, database; .*make heal FORCE=state"):
             heal.main("dev")
         assert not strays
 

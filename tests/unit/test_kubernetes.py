@@ -706,7 +706,7 @@ def test_rollback_applies_changed_replicas_to_the_slot_before_the_switch(monkeyp
 
 
 def test_update_is_refused_if_the_stack_has_another_application() -> None:
-    with pytest.raises(RunError, match=r"app\.name: this stack contains board"):
+    with pytest.raises(RunError, match=r"app\.name: this stack contains the application board"):
         deploy(project() | {"name": "shop"}, export=exported(first("staging")), stack="staging")
 
 

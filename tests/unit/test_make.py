@@ -160,8 +160,8 @@ def test_make_help_lists_every_target_with_a_description(clone: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"ENV": ""}, "ENV is empty; set ENV to the name of a stack, as dev for Pulumi.dev.yaml"),
-        ({"ENV": "../dev"}, "ENV is '../dev'; set ENV to the name of a stack, as dev for Pulumi.dev.yaml"),
+        ({"ENV": ""}, "ENV is empty; set ENV to the name of a stack, as in ENV=dev for Pulumi.dev.yaml"),
+        ({"ENV": "../dev"}, "ENV is '../dev'; set ENV to the name of a stack, as in ENV=dev for Pulumi.dev.yaml"),
         ({"ENV": "-x"}, "ENV is '-x'"),
         ({"ENV": "a b"}, "ENV is 'a b'"),
         ({"ENV": "dev\n"}, "ENV is 'dev"),

@@ -253,7 +253,9 @@ def test_slot_is_refused_if_the_update_deploys_no_release() -> None:
         args = components.SlotArgs(rollout=rollout, data={}, gateway=rollout.platform.foundation_resources[0])
         components.Slot("slot", args)
 
-    with pytest.raises(ValueError, match=r"^args\.rollout: the plan gives no slot a release; "):
+    with pytest.raises(
+        ValueError, match=r"^args\.rollout: `plan\.render` is None, so this update deploys no release; "
+    ):
         program.deploy(export=program.exported(program.first()), body=body)
 
 

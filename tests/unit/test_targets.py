@@ -210,7 +210,7 @@ def test_error_about_a_missing_stack_file_names_the_file(
 ) -> None:
     (folder / "Pulumi.yaml").write_text(json.dumps(PROJECT))
     for env, line in {
-        "nope": "there is no Pulumi.nope.yaml; set ENV to the name of a stack, as dev for Pulumi.dev.yaml",
+        "nope": "there is no Pulumi.nope.yaml; set ENV to the name of a stack, as in ENV=dev for Pulumi.dev.yaml",
         "": "ENV is empty",
     }.items():
         call = Call(target=target, values={"APP": str(folder), "ENV": env})

@@ -307,7 +307,7 @@ def test_update_with_pending_operations_is_refused_with_the_advice_to_run_make_h
 
 
 def test_update_is_refused_if_the_stack_has_another_application() -> None:
-    with pytest.raises(RunError, match=r"app\.name: this stack contains board"):
+    with pytest.raises(RunError, match=r"app\.name: this stack contains the application board"):
         deploy(project() | {"name": "shop"}, export=exported(DEPLOYED))
 
 

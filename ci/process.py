@@ -25,7 +25,7 @@ from typing import IO, NoReturn, TextIO
 PATIENCE = 60.0
 """Seconds to wait for the clean end of an interrupted command, before the runner sends a second interrupt."""
 HURRY = 10.0
-"""Seconds after the second interrupt until the command is killed. The next command then cleans up (`heal.py`)."""
+"""Time in seconds that a command gets after the second interrupt, before it is killed. The next command cleans up (`heal.py`)."""
 PERIOD = 0.05
 """Seconds between two reads of the command's output."""
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -50,9 +50,9 @@ class Source:
 
 
 def steps(plugin: str) -> list[Step]:
-    """Return the steps that install Pulumi with one plugin.
+    """Return the steps that build and install Pulumi with one plugin.
 
-    If the machine has its own `pulumi`, nothing is built, because that `pulumi` downloads its plugins itself.
+    If the machine already has a `pulumi`, no step builds anything, because that `pulumi` downloads its plugins itself.
     """
     if existing := _machine_program("pulumi"):
         description = f"{existing}, with its own plugins"

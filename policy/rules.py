@@ -269,7 +269,7 @@ def _public_on_kubernetes(resource: Resource, _: Settings) -> Iterator[str]:
 
 
 def _backends(value: Any) -> Iterator[str]:
-    """Yield the Services that a route or an Ingress names, at any depth."""
+    """Yield the names of the Services in a route or an Ingress. Nested values are searched, too."""
     if isinstance(value, Mapping):
         mapping = cast(Properties, value)
         yield from (backend["name"] for backend in mapping.get("backendRefs") or ())

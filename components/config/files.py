@@ -358,7 +358,7 @@ class _Builder:
         anchored = self._anchors[anchor]
         if anchored is None:
             raise FileError(
-                f"{self.name}:{line}: *{anchor} is an alias inside of its own value; write the value instead"
+                f"{self.name}:{line}: *{anchor} is inside the value that &{anchor} marks, so the value would contain itself; replace *{anchor}"
             )
         self._grow(anchored[1], line)
         return anchored[0]

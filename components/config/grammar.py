@@ -584,9 +584,7 @@ def route_path(value: object) -> str:
     if "%2f" in text.lower():
         raise RefusalError(f"{describe(value)} has an encoded slash (%2F)", "write a plain slash, as in /api")
     if "//" in text or {".", ".."} & set(text.split("/")):
-        raise RefusalError(
-            f"{describe(value)} has an empty part, or a part that is . or ..", "write the path like /api"
-        )
+        raise RefusalError(f"{describe(value)} has an empty part, or the part `.` or `..`", "write the path like /api")
     return text
 
 

@@ -181,7 +181,7 @@ def _secret_name(value: object) -> str:
     """Check the name of a secret. The message never contains the value, because a user may have written the secret instead of its name."""
     if not isinstance(value, str) or not re.fullmatch(_NAME, value, re.ASCII):
         fix = "write a name of lower-case letters, digits and single dashes, and give its value to `pulumi config set --secret`"
-        raise RefusalError("the value is not a name of `secrets`", fix)
+        raise RefusalError("the value can't be the name of a secret", fix)
     return value
 
 

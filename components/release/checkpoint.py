@@ -329,11 +329,11 @@ def _number(switch: Entry) -> int:
 
 
 def _records(checkpoint: Checkpoint, *, final: bool) -> Iterator[Claim]:
-    """Yield the statements about the live slot in the components `Slot` and `Switch`.
+    """Yield what the components `Slot` and `Switch` of the checkpoint say about which slot is live.
 
     Args:
         checkpoint: checkpoint of the stack.
-        final: True if it is certain that the last update did not make its planned switch.
+        final: True if the last update certainly did not make the switch that it planned.
     """
     for slot in Slot:
         entry = checkpoint.find(SLOT, slot)

@@ -81,7 +81,7 @@ def backed_up_database(stack: DockerStack) -> str:
 
 
 def release_under_load(stack: Stack) -> None:
-    """Release under load, and check that no request failed."""
+    """Deploy a release under load, and check that no request failed."""
     with steady_requests(stack) as statuses:
         stack.up()
         time.sleep(1)

@@ -21,7 +21,7 @@ ACCEPTED = {
 ACCEPTED_OBJECTS = {("NetworkPolicy/networking.k8s.io/v1/board-prod/database-ha", "networkpolicy-targets-pod")}
 """Accepted findings of single objects, as (object, check).
 
-The NetworkPolicy selects pods that an operator creates, so kube-score does not see these pods.
+This NetworkPolicy selects pods that an operator creates. kube-score can't see them, and reports a policy without pods.
 """
 
 

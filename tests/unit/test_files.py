@@ -93,7 +93,7 @@ def test_unambiguous_yaml_scalar_is_read_with_the_expected_value_and_type(
         ("config:\n  x:environment: {1: a}\n", 'Pulumi.t.yaml:2: environment.1: the key 1 is a number or a truth value to YAML; write it in quotes: "1"'),
         ("config:\n  x:environment: {on: a}\n", "Pulumi.t.yaml:2: environment.on: the key on is true or false to some readers"),
         ("config:\n  x:environment: {? [a] : b}\n", "Pulumi.t.yaml:2: environment: a key is not a plain text"),
-        ("config:\n  x:environment: &a {b: *a}\n", "Pulumi.t.yaml:2: *a is an alias inside of its own value"),
+        ("config:\n  x:environment: &a {b: *a}\n", "Pulumi.t.yaml:2: *a is inside the value that &a marks, so the value would contain itself"),
         ("config:\n  x:environment: {b: *a}\n", "Pulumi.t.yaml:2: *a refers to a missing anchor"),
         ("config:\n  x:environment: {b: !!python/name:os.system x}\n", "Pulumi.t.yaml:2: tag:yaml.org,2002:python/name:os.system is a tag"),
         ("config: {}\n---\nconfig: {}\n", "Pulumi.t.yaml:2: a second document begins"),

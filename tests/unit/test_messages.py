@@ -247,7 +247,7 @@ def _put(target: Any, path: Path, value: object) -> None:
          "environment.gateway: it has no value; remove this key, or set a value"),
         ("app", APP, ("worker",), None, "app.worker: it has no value; remove this key, or set a value"),
         ("app", APP, ("api", "env", 8), "x", 'app.api.env.8: the key is a number; write it in quotes: "8"'),
-        ("app", APP, ("database", "password"), "hunter2!", "app.database.password: the value is not a name of `secrets`; …"),
+        ("app", APP, ("database", "password"), "hunter2!", "app.database.password: the value can't be the name of a secret; …"),
     ],
 )  # fmt: skip
 def test_error_about_a_wrong_value_has_the_expected_text(

@@ -384,7 +384,8 @@ def answering_containers(containers: Collection[Container], ports: Mapping[str, 
 def _accepts(interface: IPv4Interface | IPv6Interface, port: int) -> bool:
     """Return whether a container accepts a connection from this machine. `interface` is the container's address and network.
 
-    The connection must start inside this network. In another network a proxy may accept every connection.
+    Return False if this machine connects from an address outside of that network, because a proxy may then accept every
+    connection.
     """
     try:
         with socket.create_connection((str(interface.ip), port), timeout=1) as client:

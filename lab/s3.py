@@ -5,6 +5,7 @@ import os
 import secrets
 import urllib.error
 import urllib.request
+from ipaddress import ip_network
 from pathlib import Path
 
 from . import machine, toolchain
@@ -50,11 +51,22 @@ def endpoints() -> dict[str, str]:
 
     A firewall rule admits only pods and this machine to the URL for pods.
     """
-    bridge = answer("docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
-    addresses = {"machine": "127.0.0.1", "containers": bridge}
+    addresses = {"machine": "127.0.0.1", "containers": _bridge_address()}
     if Path(f"/sys/class/net/{machine.BRIDGE}").exists():
         addresses["pods"] = machine.NODE
     return {client: f"http://{address}:{PORT}" for client, address in addresses.items() if address}
+
+
+def _bridge_address() -> str:
+    """Return this machine's address in the engine's default network, or an empty text without an engine.
+
+    If the engine has created the network since its start, `docker network inspect` shows no gateway. The gateway then has the
+    first address of the subnet.
+    """
+    shown = "{{with index .IPAM.Config 0}}{{.Subnet}} {{.Gateway}}{{end}}"
+    text = answer("docker", "network", "inspect", "bridge", "--format", shown) or ""
+    subnet, _, gateway = text.partition(" ")
+    return gateway or (str(next(ip_network(subnet).hosts())) if subnet else "")
 
 
 def _present() -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import cluster, engine, steps, toolchain
+from lab import cluster, engine, s3, steps, toolchain
 from lab.__main__ import WHAT
 
 from .program import ROOT
@@ -109,3 +109,20 @@ def test_version_of_a_lab_program_is_read_from_the_line_of_its_module_in_go_mod(
         "require (\n\texample.com/kubectl v0.9.0\n\texample.com/kube v1.35.4\n)\n"
     )
     assert toolchain.pinned_version("cluster", "example.com/kube") == "v1.35.4"
+
+
+@pytest.mark.parametrize(
+    ("shown", "address"),
+    [
+        ("172.17.0.0/16 172.17.0.9", "172.17.0.9"),
+        ("172.17.0.0/16", "172.17.0.1"),
+        (None, ""),
+    ],
+)
+def test_address_of_the_default_bridge_is_its_gateway_or_the_first_address_of_its_subnet(
+    shown: str | None, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "answer", lambda *_: shown)
+    monkeypatch.setattr(s3.machine, "BRIDGE", "none")
+    urls = s3.endpoints()
+    assert urls.get("containers", "") == (f"http://{address}:9000" if address else "")

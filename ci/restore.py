@@ -49,7 +49,9 @@ def restore(stack: str, to: str, source_database: str = "") -> None:
     if moment and environment.archived and environment.tier_settings(DATABASE.name).uses_cluster:
         print(_recover(app, environment, stack, moment, source_database, into))
     elif source_database:
-        raise RunError("OF: a backup has only one database, so OF requires a time in TO; remove OF")
+        archive = "an archive of a database cluster (ha: true, backups to a bucket)"
+        required = archive if moment else f"a time in TO, and {archive}"
+        raise RunError(f"OF: a backup has only one database, so OF requires {required}; remove OF")
     else:
         print(run(stack, "restore", "--snapshot", to, "--into", into))
     _use(app, environment, stack, into)

@@ -306,5 +306,8 @@ class TestRestoredDatabase:
         assert copies == [(("recovered-rw", source), "board_r1")]
 
     def test_restore_from_a_backup_is_refused_if_a_source_database_is_requested(self) -> None:
-        with pytest.raises(RunError, match="OF: a backup has only one database, so OF requires a time in TO"):
+        with pytest.raises(
+            RunError,
+            match="OF: a backup has only one database, so OF requires a time in TO, and an archive of a database cluster",
+        ):
             restore.main("staging", "latest", "board")

@@ -108,10 +108,12 @@ def _is_below(trusted: str, image: str) -> bool:
 
 def _registry(resource: Resource, settings: Settings) -> Iterator[str]:
     for image in _images(resource):
-        if not any(_is_below(registry.rstrip("/"), _full_name(image)) for registry in settings.registries):
+        name = _full_name(image)
+        if not any(_is_below(registry.rstrip("/"), name) for registry in settings.registries):
+            folder = name.rpartition("/")[0]
             yield (
-                f"{_full_name(image)} is not from a trusted registry ({', '.join(settings.registries)}); use an image from a trusted registry, "
-                "or add the image's registry in policy/settings.py"
+                f"{name} is not from a trusted registry ({', '.join(settings.registries)}); use an image from a trusted registry, "
+                f'or add "{folder}" to `registries` in policy/settings.py'
             )
 
 

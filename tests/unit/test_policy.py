@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import select
 import subprocess
 import sys
@@ -501,6 +502,14 @@ def test_policy_refuses_a_tier_with_one_container() -> None:
 def test_policy_trusts_only_images_of_the_listed_registries(image: str, trusted: bool) -> None:
     resource = Resource(type="docker:index/remoteImage:RemoteImage", name="image", stack="prod", props={"name": image})
     assert bool(problems(BY_NAME["known-registries"], [resource])) != trusted
+
+
+@pytest.mark.parametrize("image", ["axllent/mailpit:v1", "quay.io/x/y/redis:7", "host:5000/redis@sha256:00"])
+def test_error_of_an_untrusted_image_names_the_entry_that_makes_the_image_trusted(image: str) -> None:
+    resource = Resource(type="docker:index/remoteImage:RemoteImage", name="image", stack="prod", props={"name": image})
+    [problem] = problems(BY_NAME["known-registries"], [resource])
+    [entry] = re.findall(r'add "(.+)" to `registries`', problem)
+    assert not problems(BY_NAME["known-registries"], [resource], replace(SETTINGS, registries=(entry,)))
 
 
 @pytest.mark.parametrize(

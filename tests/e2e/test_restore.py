@@ -42,7 +42,7 @@ def configure_backups(stack: Stack, target: dict[str, Any]) -> None:
 @pytest.fixture
 def empty_bucket() -> None:
     """Remove the archives of an earlier run from the bucket, because a new stack of the same name must not use these archives."""
-    for archive in (s3.HERE / "data" / s3.BUCKET).glob("board-c-*"):
+    for archive in (s3.HERE / "data" / s3.BUCKET).glob("board-e2e-*"):
         shutil.rmtree(archive)
 
 

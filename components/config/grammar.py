@@ -605,10 +605,11 @@ def header_value(value: object) -> str:
 
 
 # ---------------------------------------------------------------------- times of cron
-# Two schedulers must accept an expression with the same meaning: robfig/cron v3 (Kubernetes, CloudNativePG: parser.go), and
-# APScheduler 3 (the backup image: triggers/cron/expressions.py). In APScheduler a step is at most the length of its range, ranges
-# of names have no step, and the week begins with mon. In robfig/cron the week begins with sun. A range must therefore not begin
-# or end with sun.
+# Two schedulers must accept an expression, and give it the same meaning:
+# - robfig/cron v3 (Kubernetes, CloudNativePG: parser.go). The first day of its week is sun.
+# - APScheduler 3 (the backup image: triggers/cron/expressions.py). The first day of its week is mon. It refuses a step that is
+#   longer than its range, and a step after a range of names.
+# Because of the first day, a range must not begin or end with sun.
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

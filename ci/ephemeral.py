@@ -8,7 +8,6 @@ the stack's database still uses the passwords among these secrets. `make down EN
 import copy
 import json
 import re
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from components.config import ConfigError, files, load_app, load_environment
 from components.model.names import is_dns_label
 
 from . import command_line
-from .pulumi_stack import ROOT, last_update, project_file, pulumi, stack_file, unpinned
+from .pulumi_stack import ROOT, last_update, project_file, pulumi, set_secret, stack_file, unpinned
+from .random_secret import random_secret
 
 TEMPLATE = "staging"
 
@@ -43,8 +43,7 @@ def main(stack: str) -> None:
     references = template["kubernetes"].get("secrets", {})
     for name in sorted(set(app.secrets) - set(references)):
         if name not in (config.get(f"{project.name}:secrets") or {}):
-            words = ["config", "set", "--stack", stack, "--secret", "--path", f"secrets.{name}"]
-            pulumi(*words, text=secrets.token_hex(24))
+            set_secret(stack, name, random_secret())
 
 
 def pr_settings(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Passwords of the services that the environment deploys, and the key of its backu
 command enters all other secrets, because only a person knows them.
 """
 
-import secrets
 import sys
 from collections.abc import Collection
 from getpass import getpass
@@ -15,9 +14,8 @@ from components.config import App, Environment, passwords
 from components.config.secret_checks import secret_problem
 
 from . import pulumi_stack
+from .random_secret import random_secret
 
-_BYTES = 24
-"""Random bytes of a generated secret. Its text has two hexadecimal digits for each byte."""
 _BACKUP_KEY = "environment.tiers.database.backup.key"
 
 
@@ -30,14 +28,14 @@ def main(stack: str) -> None:
     app, environment = pulumi_stack.load(stack)
     existing = [name for name, value in pulumi_stack.secrets(stack).items() if value]
     missing = missing_secrets(app, environment, existing)
-    can_generate = generated(app, environment) if not _is_deployed(stack) else frozenset[str]()
+    can_generate = generated(app, environment) if missing and not _is_deployed(stack) else frozenset[str]()
     unknown: list[str] = []
     for name, path in missing.items():
         if name in can_generate:
-            _write(stack, name, secrets.token_hex(_BYTES))
+            pulumi_stack.set_secret(stack, name, random_secret())
             print(f"  {name:<24} generated", flush=True)
         elif sys.stdin.isatty():
-            _write(stack, name, _ask(name, path))
+            pulumi_stack.set_secret(stack, name, _ask(name, path))
             print(f"  {name:<24} written", flush=True)
         else:
             unknown.append(f"secrets.{name}: {path} uses this secret, but its value is missing")
@@ -87,11 +85,7 @@ def _ask(name: str, path: str) -> str:
         except EOFError:
             raise RunError(f"secrets.{name}: no value was entered; run the same command again") from None
         if not value:
-            return secrets.token_hex(_BYTES)
+            return random_secret()
         if not (problem := passwords.problem(path, value) or secret_problem(value)):
             return value
         print(f"  {problem}; enter another value", flush=True)
-
-
-def _write(stack: str, name: str, value: str) -> None:
-    pulumi_stack.pulumi("config", "set", "--secret", "--path", f"secrets.{name}", "--stack", stack, text=value)

@@ -6,7 +6,6 @@ copied files show every configuration option. The new application can be deploye
 
 import json
 import os
-import secrets
 import socket
 import subprocess
 import sys
@@ -22,6 +21,8 @@ from pulumi import RunError
 from components.config import App, ConfigError, Environment, load_app
 from components.config.files import Dumper
 from components.reference import commented
+
+from .random_secret import random_secret
 
 ROOT = Path(__file__).parents[1]
 STARTER = ROOT / "examples" / "starter"
@@ -52,7 +53,7 @@ def main(name: str = "", at: str = "") -> None:
             for stack in STACKS
         },
     }
-    files["Pulumi.dev.yaml"] += encrypted_secrets(name, {secret: secrets.token_hex(24) for secret in app.secrets})
+    files["Pulumi.dev.yaml"] += encrypted_secrets(name, {secret: random_secret() for secret in app.secrets})
     for file in sorted(STARTER.rglob("*")):
         if file.is_file() and file.name not in files and not set(_NOT_COPIED) & set(file.parts):
             files[str(file.relative_to(STARTER))] = file.read_text().replace(STARTER.name, name)

@@ -134,6 +134,15 @@ def secrets(stack: str) -> dict[str, str]:
     return settings.get(f"{project()}:secrets", {}).get("objectValue") or {}
 
 
+def set_secret(stack: str, name: str, value: str) -> None:
+    """Write a secret into the stack file, encrypted. Pulumi gets the value on its standard input.
+
+    Raises:
+        RunError: Pulumi can't encrypt the value.
+    """
+    pulumi("config", "set", "--secret", "--path", f"secrets.{name}", "--stack", stack, text=value)
+
+
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)

@@ -6,7 +6,6 @@ command writes `Pulumi.yaml`, `Pulumi.dev.yaml` and a list of notes about the co
 
 import os
 import re
-import secrets
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import yaml
 from pulumi import RunError
 
 from ci.new import ROOT, encrypted_secrets, free_folder, project_file, refuse_existing_name, stack_file
+from ci.random_secret import random_secret
 from components.config import ConfigError, load_app, load_environment
 from components.config.files import Dumper
 
@@ -51,7 +51,7 @@ def main(file: str = "", name: str = "", at: str = "") -> None:
         name=name,
         base=str(path.parent),
         folder=str(folder),
-        password=lambda: secrets.token_hex(24),
+        password=random_secret,
         profiles=selected_profiles(path.parent, os.environ),
     )
     load_environment(converted.environment, load_app(converted.app))

@@ -39,7 +39,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Stack:
     monkeypatch.setattr(missing_secrets.pulumi_stack, "load", stack.load)
     monkeypatch.setattr(missing_secrets.pulumi_stack, "secrets", lambda _: stack.values)
     monkeypatch.setattr(missing_secrets, "_is_deployed", lambda _: stack.is_deployed)
-    monkeypatch.setattr(missing_secrets, "_write", stack.write)
+    monkeypatch.setattr(missing_secrets.pulumi_stack, "set_secret", stack.write)
     monkeypatch.setattr(missing_secrets.sys, "stdin", SimpleNamespace(isatty=lambda: False))
     return stack
 

@@ -6,6 +6,7 @@ An update that would delete data is refused, and data outlives a destroy and the
 import copy
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,12 @@ def urns(stack: Stack) -> set[str]:
     return {
         urn
         for resource in exported["deployment"]["resources"]
-        for urn in (resource["urn"], resource.get("parent", ""), *resource.get("dependencies", ()))
+        for urn in (
+            resource["urn"],
+            *(resource.get(key, "") for key in ("parent", "provider", "deletedWith")),
+            *resource.get("dependencies", ()),
+            *chain.from_iterable(resource.get("propertyDependencies", {}).values()),
+        )
     }
 
 

@@ -8,6 +8,7 @@ import pytest
 from . import invariants
 from .program import (
     CONTAINER,
+    NETWORK,
     SECRETS,
     VOLUME,
     Deployment,
@@ -45,6 +46,8 @@ LONG_RUNNING = [entry for entry in CONTAINERS if invariants.is_long_running(entr
 def test_deployment_under_test_has_all_tiers_and_replicas() -> None:
     tiers = {entry.labels.get("tiers.tier") for entry in LONG_RUNNING}
     assert tiers >= {"web", "api", "worker", "database", "cache"}
+    assert DEPLOYED.of_type(VOLUME)
+    assert DEPLOYED.of_type(NETWORK)
     assert {entry.name for entry in LONG_RUNNING} >= {"gateway", "blue-api-3", "blue-worker-2", "database-1", "cache-1"}
 
 

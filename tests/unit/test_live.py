@@ -216,7 +216,7 @@ def test_substitute_of_a_lost_http_route_is_replaced_by_the_real_route() -> None
     pruned = checkpoint_without(export, "HTTPRoute::board")
     app, settings = project() | {"version": "2.0.0"}, environment("staging") | {"release": {}}
     registrations: list[Registered] = []
-    with pytest.raises(Exception, match="failed"):
+    with pytest.raises(Exception, match="the Job blue-smoke failed"):
         deploy(app | {"version": "3.0.0"}, settings, export=pruned, stack="staging", registrations=registrations,
                fail=lambda name: name.endswith("smoke"), routing=healthy_routing("staging", live, 2))  # fmt: skip
     remaining = checkpoint_of_interrupted_update(pruned, registrations)

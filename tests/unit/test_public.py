@@ -9,6 +9,7 @@ import re
 import textwrap
 import typing
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -125,6 +126,7 @@ def _public_parts(node: ast.AST) -> Iterator[ast.AST]:
             yield from _public_parts(child)
 
 
+@cache
 def _names_of_parts(name: str) -> set[str]:
     """Return the names of the attributes, methods and parameters of a public name."""
     parts = [part for node in _nodes(name) for part in _public_parts(node)]
@@ -133,6 +135,7 @@ def _names_of_parts(name: str) -> set[str]:
     return names | {part.arg for part in parts if isinstance(part, ast.arg)}
 
 
+@cache
 def _internal_names() -> set[str]:
     """Return the names of all top-level classes and functions in `components` that are not public."""
     names = {

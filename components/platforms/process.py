@@ -89,5 +89,4 @@ def variables(
 
 def listening_ports(app: App) -> dict[str, int]:
     """Return the ports of the tiers that accept connections: name of the tier → port."""
-    listening = {name: service.port for name, service in app.listening.items()}
-    return listening | {record.name: services.port_of(record.name) for record in services.common().data}
+    return app.ports | {record.name: services.port_of(record.name) for record in services.common().data}

@@ -143,16 +143,19 @@ class Checkpoint:
         """
         return next((entry for entry in self.entries if _is_component(entry, type_, name)), None)
 
-    def attempt(self, name: str) -> int:
-        """Return the attempt number of a container that runs to its end, such as a task.
+    def attempt_label(self, name: str) -> dict[str, str]:
+        """Return the label with the attempt number of a container that runs to its end, such as a task. A first attempt has no label.
 
         The first attempt has number 1. A failed attempt increases the number by 1. The new number replaces the container, and the
         new container runs the command again.
         """
-        for entry in self.entries:
-            if entry.custom and entry.name == name:
-                return int(entry.labels.get(LABEL_ATTEMPT, "1")) + entry.failed
-        return 1
+        attempts = (
+            int(entry.labels.get(LABEL_ATTEMPT, "1")) + entry.failed
+            for entry in self.entries
+            if entry.custom and entry.name == name
+        )
+        attempt = next(attempts, 1)
+        return {LABEL_ATTEMPT: str(attempt)} if attempt > 1 else {}
 
 
 def _is_component(entry: Entry, type_: str, name: str) -> bool:
@@ -452,7 +455,7 @@ def suspended_entries(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
     When an update starts the slot again, it restores these resources.
     """
     entry = checkpoint.find(SLOT, slot)
-    return tuple(_suspended_entry(item) for item in (entry.inputs.get("rested") if entry else None) or ())
+    return tuple(entry_from_state(item) for item in (entry.inputs.get("rested") if entry else None) or ())
 
 
 def database_env(checkpoint: Checkpoint, slot: Slot) -> dict[str, str]:
@@ -483,12 +486,15 @@ def suspended_state(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _suspended_entry(stored: Mapping[str, Any]) -> Entry:
+def entry_from_state(state: Mapping[str, Any]) -> Entry:
+    """Return an entry from a JSON object that `suspended_state` or the memory of a slot (`memory.to_state`) has stored."""
     return Entry(
-        urn=stored["urn"],
-        type=stored["type"],
-        parent=stored["parent"],
-        custom=True,
-        inputs=stored["inputs"],
-        dependencies=tuple(stored.get("dependencies") or ()),
+        urn=state["urn"],
+        type=state["type"],
+        parent=state["parent"],
+        custom=bool(state.get("custom", True)),
+        inputs=state.get("inputs") or {},
+        outputs=state.get("outputs") or {},
+        dependencies=tuple(state.get("dependencies") or ()),
+        sealed=bool(state.get("sealed")),
     )

@@ -16,7 +16,16 @@ from pulumi import Output, RunError
 
 from ..state import reader
 from ..state.types import is_image, is_job
-from .checkpoint import LABEL_ATTEMPT, SLOT, Checkpoint, CheckpointExport, Entry, image_names, suspended_entries
+from .checkpoint import (
+    LABEL_ATTEMPT,
+    SLOT,
+    Checkpoint,
+    CheckpointExport,
+    Entry,
+    entry_from_state,
+    image_names,
+    suspended_entries,
+)
 from .planner import Slot
 
 MEMORY = "made"
@@ -51,20 +60,6 @@ def to_state(entry: Entry) -> State:
     return state | ({"sealed": True} if sealed or entry.sealed else {})
 
 
-def from_state(state: Mapping[str, Any]) -> Entry:
-    """Return a checkpoint entry from a JSON object in the memory."""
-    return Entry(
-        urn=state["urn"],
-        type=state["type"],
-        parent=state["parent"],
-        custom=bool(state.get("custom", True)),
-        inputs=state.get("inputs") or {},
-        outputs=state.get("outputs") or {},
-        dependencies=tuple(state.get("dependencies") or ()),
-        sealed=bool(state.get("sealed")),
-    )
-
-
 def recall(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
     """Return the resources in the memory of a slot, parents and dependencies first.
 
@@ -77,7 +72,9 @@ def recall(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
     items = cast(list[State], json.loads(str(component.outputs.get(MEMORY) or "[]")))
     parts: Mapping[str, str] = component.inputs.get("parts") or {}
     return tuple(
-        _without_other_services([from_state(item) for item in items], slot, {part for part in parts if "." not in part})
+        _without_other_services(
+            [entry_from_state(item) for item in items], slot, {part for part in parts if "." not in part}
+        )
     )
 
 

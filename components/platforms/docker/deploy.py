@@ -87,7 +87,7 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
         return None
 
     def resumed(self, entry: Entry, scales: Mapping[str, Scale]) -> DesiredState:
-        path, within = f"app.{entry.tier}", float(entry.inputs["waitTimeout"])
+        path, within = self.app.path(str(entry.tier)), float(entry.inputs["waitTimeout"])
         real = entry.inputs["name"]
         hooks = explain_container(entry.name, real, path, within, self.inspector.location, touched=self.impact)
         return DesiredState(inputs=entry.inputs, hooks=hooks)

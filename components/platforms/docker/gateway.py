@@ -15,6 +15,7 @@ from ...model import names
 from ...model.workload import Image, Probe, Resources, Route, Zone
 from ...options import before_change
 from ...release.checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Entry, observe
+from ...state.docker import without_label
 from ..base import SHARED, Dependencies, DesiredState, SlotTarget
 from ..gateway import smoke_checks
 from ..process import Process
@@ -125,11 +126,11 @@ class GatewayOperations(Registrar):
         If `release` is None, the claim removes the slot's release. Then no release cookie leads to the slot. The claim changes no
         routes.
         """
-        inputs, attempt = dict(entry.inputs), self.checkpoint.attempt(entry.name)
+        inputs = without_label(entry.inputs, LABEL_ATTEMPT)
         words: list[str] = inputs["command"]
         inputs["command"] = words[: words.index("route") + 4] + ([release] if release else [])
-        labels = [label for label in inputs["labels"] if label["label"] != LABEL_ATTEMPT]
-        inputs["labels"] = labels + ([{"label": LABEL_ATTEMPT, "value": str(attempt)}] if attempt > 1 else [])
+        attempt_labels = self.checkpoint.attempt_label(entry.name).items()
+        inputs["labels"] = [*inputs["labels"], *({"label": name, "value": value} for name, value in attempt_labels)]
 
         def passed(resource: Any) -> Output[Resource]:
             return self._passed(resource, resource.exitCode, resource.containerLogs, f"{entry.name}: the container")
@@ -162,19 +163,21 @@ class GatewayOperations(Registrar):
     ) -> Output[Resource]:
         # Each switch is a new resource. Pulumi deletes the resource of the previous switch only after the new resource exists, so the
         # checkpoint always contains a switch.
-        name = f"switch-{count}"
-        labels = self._labels("switch", name, switch=str(count)) | {LABEL_SLOT: target.slot}
-        args = self._tell_gateway(name, labels, "live", target.slot)
+        name, args = self._switch(target, count)
         hooks = None if routes else ResourceHookBinding(before_create=self._ask(target))
         return self._one_shot(parent, name, args, f"the switch to {target.slot}", after, hooks=hooks)
 
     def restore_switch(
         self, parent: Resource, target: SlotTarget, count: int, after: Dependencies, *, before_switch: bool
     ) -> Output[Resource]:
+        name, args = self._switch(target, count)
+        return self._one_shot(parent, name, args, f"the repeated switch to {target.slot}", after)
+
+    def _switch(self, target: SlotTarget, count: int) -> tuple[str, docker.ContainerArgs]:
+        """Return the name and the arguments of the container that makes a slot live."""
         name = f"switch-{count}"
         labels = self._labels("switch", name, switch=str(count)) | {LABEL_SLOT: target.slot}
-        args = self._tell_gateway(name, labels, "live", target.slot)
-        return self._one_shot(parent, name, args, f"the repeated switch to {target.slot}", after)
+        return name, self._tell_gateway(name, labels, "live", target.slot)
 
     def _ask(self, target: SlotTarget) -> list[ResourceHook]:
         """Return a hook that runs before a kept slot goes live, and checks that the slot's containers are healthy."""

@@ -11,7 +11,7 @@ from ...config import App, Environment
 from ...context import Context
 from ...model.workload import SECRETS, Task, Workload, Zone
 from ...options import child_options
-from ...release.checkpoint import LABEL_ATTEMPT, LABEL_RELEASE, LABEL_SLOT, Checkpoint
+from ...release.checkpoint import LABEL_RELEASE, LABEL_SLOT, Checkpoint
 from ...release.planner import Slot
 from .. import impact
 from ..base import SHARED, Dependencies, SlotTarget
@@ -116,8 +116,7 @@ class Registrar:
         labels = self.labels(role=role, **more)
         if target:
             labels |= {LABEL_SLOT: target.slot, LABEL_RELEASE: str(target.release)}
-        attempt = self.checkpoint.attempt(name)
-        return labels | ({LABEL_ATTEMPT: str(attempt)} if attempt > 1 else {})
+        return labels | self.checkpoint.attempt_label(name)
 
     def _container(
         self,

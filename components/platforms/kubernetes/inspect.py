@@ -15,7 +15,15 @@ from urllib3.exceptions import HTTPError
 
 from ...config import App, Environment
 from ...context import Context
-from ...model.names import LABEL_COMPONENT, LABEL_INSTANCE, LABEL_NAME, LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
+from ...model.names import (
+    LABEL_COMPONENT,
+    LABEL_INSTANCE,
+    LABEL_NAME,
+    LABEL_RELEASE,
+    LABEL_ROLE,
+    LABEL_SLOT,
+    LABEL_SWITCH,
+)
 from ...model.workload import DatabaseCluster, Route
 from ...release.checkpoint import Checkpoint
 from ...release.live import Routing
@@ -90,7 +98,7 @@ class KubernetesInspector:
         ours = labels.get(LABEL_INSTANCE) == self.location.instance and labels.get(LABEL_SLOT) in [*Slot]
         if not ours:
             return Routing(source=source, running=running, absent=True)
-        number = labels.get("tiers.switch", "")
+        number = labels.get(LABEL_SWITCH, "")
         return Routing(
             source=source,
             live=Slot(labels[LABEL_SLOT]),
@@ -117,7 +125,7 @@ class KubernetesInspector:
         ]
         counts: dict[tuple[str, str], tuple[int, int]] = {}
         for labels, healthy, expected in entries:
-            key = (labels.get(LABEL_SLOT, ""), labels["app.kubernetes.io/component"])
+            key = (labels.get(LABEL_SLOT, ""), labels[LABEL_COMPONENT])
             ready_before, expected_before = counts.get(key, (0, 0))
             counts[key] = (ready_before + healthy, expected_before + expected)
         return counts
@@ -164,10 +172,7 @@ class KubernetesInspector:
         return pod_exec.execute(self._pods(labels), command, line, within)
 
     def _pods(self, labels: Mapping[str, str]) -> PodSelector:
-        location = self.location
-        return PodSelector(
-            context=location.context, namespace=location.namespace, instance=location.instance, labels=labels
-        )
+        return PodSelector(location=self.location, labels=labels)
 
     def run_once(self, environment: Environment, workload: str, name: str, command: Sequence[str]) -> str:
         within = environment.cluster.schedule_within
@@ -186,7 +191,7 @@ class KubernetesInspector:
         api, namespace = core(self.location.context), self.location.namespace
         for pod in api.list_namespaced_pod(namespace, label_selector=self._of_stack).items:
             labels = pod.metadata.labels
-            origin = labels["app.kubernetes.io/component"], labels.get(LABEL_SLOT, ""), labels.get(LABEL_RELEASE, "")
+            origin = labels[LABEL_COMPONENT], labels.get(LABEL_SLOT, ""), labels.get(LABEL_RELEASE, "")
             for container in pod.status.container_statuses or ():
                 for previous in (True, False) if container.restart_count else (False,):
                     try:

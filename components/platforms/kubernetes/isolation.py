@@ -32,8 +32,9 @@ def unexpected_routes(app: App, objects: Mapping[str, Sequence[Mapping[str, Any]
     network = Network(namespace, objects["NetworkPolicy"])
     pods: dict[str, Pod] = {pod["metadata"]["name"]: (namespace, pod["metadata"]["labels"]) for pod in objects["Pod"]}
     strangers: dict[str, Pod] = {"a pod of another namespace": ("elsewhere", {}), "a pod of no tier": (namespace, {})}
+    ports = listening_ports(app)
     for (one, source), (other, target) in product((pods | strangers).items(), pods.items()):
-        port = listening_ports(app).get(_tier(target))
+        port = ports.get(_tier(target))
         if one != other and port and not _needs(app, source, target) and network.reaches(source, target, port):
             yield f"{one} may connect to {other}"
 

@@ -15,12 +15,8 @@ from .errors import label_selector
 class PodSelector:
     """Selection of pods of a stack by their labels."""
 
-    context: str
-    """Context of the kubeconfig."""
-    namespace: str
-    """Namespace of the pods."""
-    instance: str
-    """Name of the stack (`APP-STACK`), which the pods have as a label."""
+    location: Location
+    """Cluster, namespace and name of the stack."""
     labels: Mapping[str, str]
     """Labels of the pods, in addition to the stack's labels."""
 
@@ -31,9 +27,10 @@ def find(selector: PodSelector) -> tuple[str, str]:
     Raises:
         RunError: no pod with these labels runs.
     """
-    chosen = label_selector({LABEL_INSTANCE: selector.instance, LABEL_ROLE: "tier", **selector.labels})
-    api, running = core(selector.context), "status.phase=Running"
-    pods = api.list_namespaced_pod(selector.namespace, label_selector=chosen, field_selector=running).items
+    location = selector.location
+    chosen = label_selector({LABEL_INSTANCE: location.instance, LABEL_ROLE: "tier", **selector.labels})
+    api, running = core(location.context), "status.phase=Running"
+    pods = api.list_namespaced_pod(location.namespace, label_selector=chosen, field_selector=running).items
     if not pods:
         raise RunError(f"no pod with the labels {chosen} runs; run `make up` first")
     return pods[0].metadata.name, pods[0].spec.containers[0].name
@@ -53,7 +50,8 @@ def execute(selector: PodSelector, command: Sequence[str], line: str = "", withi
     Raises:
         RunError: no pod runs, the command does not end in time, or it exits with a code other than 0.
     """
-    api = core(selector.context)
+    location = selector.location
+    api = core(location.context)
     name, first = find(selector)
     options = {
         "container": first,
@@ -65,7 +63,7 @@ def execute(selector: PodSelector, command: Sequence[str], line: str = "", withi
     }
     try:
         session = sdk().stream.stream(
-            api.connect_get_namespaced_pod_exec, name, selector.namespace, command=list(command), **options
+            api.connect_get_namespaced_pod_exec, name, location.namespace, command=list(command), **options
         )
     except sdk().client.ApiException as error:
         raise RunError(f"the cluster refuses to run `{' '.join(command)}`: {error.reason}") from None
@@ -94,7 +92,4 @@ def sql(location: Location, labels: Mapping[str, str], *queries: str, user: str 
     command += ["--dbname", database] if database else []
     command += [word for query in queries for word in ("--command", query)]
     # Return only the last line, which is the output of the last query, because earlier lines may be warnings.
-    selector = PodSelector(
-        context=location.context, namespace=location.namespace, instance=location.instance, labels=labels
-    )
-    return execute(selector, command).rpartition("\n")[2]
+    return execute(PodSelector(location=location, labels=labels), command).rpartition("\n")[2]

@@ -6,7 +6,6 @@ from pulumi import Output, Resource
 
 from ...model import services
 from ...model.workload import Route, Task, Workload
-from ...release.checkpoint import LABEL_ATTEMPT
 from ..base import Dependencies, SlotTarget
 from ..gateway import smoke_checks
 from ..process import Process, toolbox_process
@@ -27,8 +26,7 @@ class TaskOperations(SecretOperations):
         self, name: str, labels: Mapping[str, str], needs: Mapping[str, str], spec: Manifest, within: float
     ) -> Manifest:
         """Return a Job. After a failed update a label with the attempt's number changes, so the Job runs again."""
-        attempt = self.checkpoint.attempt(name)
-        attempt_labels = dict(labels) | ({LABEL_ATTEMPT: str(attempt)} if attempt > 1 else {})
+        attempt_labels = dict(labels) | self.checkpoint.attempt_label(name)
         return manifests.job(
             self.scope, name, attempt_labels, attempt_labels | dict(needs), spec, within + REACH_WITHIN
         )

@@ -241,13 +241,13 @@ def _audit(call: Call) -> int:
 def _new(call: Call) -> None:
     from . import new
 
-    new.main(call["NAME"], *([call["AT"]] if call["AT"] else []))
+    new.main(call["NAME"], call["AT"])
 
 
 def _import(call: Call) -> None:
     from .compose.__main__ import main as import_compose_file
 
-    import_compose_file(call["COMPOSE"], *([call["NAME"]] if call["NAME"] else []))
+    import_compose_file(call["COMPOSE"], call["NAME"])
 
 
 def _shell(call: Call) -> int:

@@ -29,7 +29,7 @@ from . import reseal as resealing
 from . import restore as restoring
 from .fallback_folder import usable_folder
 from .lab_parts import lab_parts, secrets_provider
-from .make_call import Call, CallError
+from .make_call import REPOSITORY, Call, CallError
 from .pulumi_stack import load, pulumi
 
 REPORTS = Path("reports")
@@ -234,7 +234,7 @@ def _color_options() -> list[str]:
 
 
 def _module_env() -> Mapping[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 
 def _print_address(call: Call) -> None:

@@ -13,23 +13,21 @@ from typing import Any
 
 import yaml
 
-from components.config import ConfigError, files, load_app, load_environment
+from components.config import ConfigError, files, load_environment
 from components.model.names import is_dns_label
 
 from . import command_line
-from .pulumi_stack import ROOT, last_update, project_file, pulumi, set_secret, stack_file, unpinned
+from .make_call import TEMPLATE
+from .missing_secrets import missing_secrets
+from .pulumi_stack import ROOT, last_update, load, project, pulumi, set_secret, stack_file
 from .random_secret import random_secret
-
-TEMPLATE = "staging"
 
 
 def main(stack: str) -> None:
-    project = project_file()
-    app = load_app(project.app)
-    template = stack_file(TEMPLATE).environment
-    load_environment(unpinned(template) | {"pinned": False}, app)  # Report errors of the template first.
-    environment = pr_settings(template, app.name, stack)  # Report an invalid name before creating a stack.
-    key = f"{project.name}:environment"
+    app, _ = load(TEMPLATE)  # Report errors of the template first.
+    environment = pr_settings(stack_file(TEMPLATE).environment, app.name, stack)
+    validated = load_environment(environment, app)  # Report an invalid name or setting before creating a stack.
+    name = project()
     file = ROOT / f"Pulumi.{stack}.yaml"
     if not file.exists():
         _create_or_restore(stack)
@@ -37,13 +35,11 @@ def main(stack: str) -> None:
     config: dict[str, Any] = settings.get("config") or {}
     settings["config"] = config
     # `pulumi config refresh` also restores the values of Pulumi.yaml, which a stack file must not contain.
-    config.pop(f"{project.name}:app", None)
-    config[key] = environment
+    config.pop(f"{name}:app", None)
+    config[f"{name}:environment"] = environment
     file.write_text(yaml.dump(settings, Dumper=files.Dumper))
-    references = template["kubernetes"].get("secrets", {})
-    for name in sorted(set(app.secrets) - set(references)):
-        if name not in (config.get(f"{project.name}:secrets") or {}):
-            set_secret(stack, name, random_secret())
+    for secret in missing_secrets(app, validated, config.get(f"{name}:secrets") or {}):
+        set_secret(stack, secret, random_secret())
 
 
 def pr_settings(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:

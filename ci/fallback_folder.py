@@ -22,8 +22,8 @@ from components.release import recorded
 from components.release.checkpoint import parse
 
 from . import pulumi_stack
+from .make_call import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[1]
 Document = dict[str, Any]
 
 

@@ -175,11 +175,7 @@ def look(location: Location, exported: Mapping[str, Any]) -> Inventory:
     types = {key: str(resource["type"]) for resource in resources_of(exported) if (key := key_of(resource))}
     inspector = platforms.inspector_at(location)
     listed = inspector.inventory(types.values())
-    absent = {
-        key: type_
-        for key, type_ in types.items()
-        if key not in listed.keys and (listed.kinds is None or key.partition(" ")[0] in listed.kinds)
-    }
+    absent = {key: type_ for key, type_ in types.items() if listed.lacks(key)}
     if not absent:
         return listed
     return replace(listed, keys=listed.keys | inspector.confirm(absent))

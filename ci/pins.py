@@ -10,7 +10,6 @@
 """
 
 import json
-import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -24,7 +23,7 @@ from components.model.workload import Image
 from components.rendering import data_image, image
 
 from . import command_line
-from .pulumi_stack import ROOT, backups_of, last_update, load, project, stack_file
+from .pulumi_stack import ROOT, backups_of, last_update, load, project, pulumi, stack_file
 
 FILE = ROOT / "release.json"
 BACKUP = f"{backup.PATH}.image"
@@ -174,7 +173,7 @@ def write(stack: str, pins: Pins) -> None:
     """Write images with their digests to a stack file."""
     if pins:
         pairs = [word for path, reference in pins.items() for word in ("--plaintext", f"{path}={reference}")]
-        subprocess.run(["pulumi", "config", "set-all", "--stack", stack, "--path", *pairs], check=True, cwd=ROOT)
+        pulumi("config", "set-all", "--stack", stack, "--path", *pairs)
         print(f"  Pulumi.{stack}.yaml: {len(pins)} images by their digests")
 
 

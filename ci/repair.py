@@ -109,9 +109,8 @@ def _without_init_errors(resource: Resource) -> Resource:
 
 
 def _is_missing(resource: Resource, key: str, inventory: Inventory) -> bool:
-    listed = inventory.kinds is None or key.partition(" ")[0] in inventory.kinds
     # An external resource never counts as missing, because the stack only reads it and did not create it.
-    return listed and key not in inventory.keys and not resource.get("external")
+    return inventory.lacks(key) and not resource.get("external")
 
 
 def _keys_to_start(checkpoint: Checkpoint, resources: Sequence[Resource], inventory: Inventory) -> Iterator[str]:

@@ -6,14 +6,12 @@ values nor the release.
 """
 
 import json
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from pulumi import RunError
 
 from . import command_line
-from .pulumi_stack import pulumi, stack_file, state
+from .pulumi_stack import pulumi_import, stack_file, state
 
 State = dict[str, Any]
 
@@ -25,10 +23,7 @@ def main(stack: str) -> None:
             f"Pulumi.{stack}.yaml: encryptionsalt is missing; set each secret again, encrypted with the new passphrase: "
             "`pulumi config set --secret` (docs/runbook.md#lost-passphrase)"
         )
-    with TemporaryDirectory(prefix="reseal-") as name:
-        file = Path(name) / "state.json"
-        file.write_text(json.dumps(resealed(state(stack), salt)))
-        pulumi("stack", "import", "--stack", stack, "--file", str(file))
+    pulumi_import(stack, resealed(state(stack), salt))
     print(f"  the state of {stack} now uses the passphrase of its stack file; run `pulumi up`, or make up")
 
 

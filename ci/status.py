@@ -10,7 +10,7 @@ from typing import Any
 from pulumi import RunError
 
 from components import platforms
-from components.platforms.inventory import locate
+from components.platforms.inventory import locate, resources_of
 from components.release import checkpoint, journal
 from components.release.checkpoint import Checkpoint, Entry
 from components.release.planner import Slot, StackState
@@ -90,8 +90,7 @@ def _image(entry: Entry, entries: Sequence[Entry]) -> str:
     """
     if template := entry.inputs.get("spec", {}).get("template"):
         return str(template["spec"]["containers"][0]["image"])
-    names = {str(entry.outputs.get("imageId")): str(entry.inputs.get("name")) for entry in entries}
-    return names.get(str(entry.inputs.get("image")), "")
+    return checkpoint.image_names(entries).get(entry.image_id or "", "")
 
 
 def _switches(entries: Any) -> Iterator[str]:
@@ -102,11 +101,9 @@ def _switches(entries: Any) -> Iterator[str]:
 
 
 def _creation_times(exported: Mapping[str, Any]) -> dict[str, datetime]:
-    deployment: dict[str, Any] = exported.get("deployment") or {}
-    resources: list[dict[str, Any]] = deployment.get("resources") or []
     return {
         resource["urn"]: datetime.fromisoformat(resource["created"])
-        for resource in resources
+        for resource in resources_of(exported)
         if resource.get("created")
     }
 

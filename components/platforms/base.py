@@ -120,6 +120,10 @@ class Inventory:
     kinds: frozenset[str] | None = None
     """Kinds of objects that this list covers; None for all kinds. An object of another kind counts as existing."""
 
+    def lacks(self, key: str) -> bool:
+        """Return whether the list covers the kind of an object but not the object itself. `key` is the object's key."""
+        return key not in self.keys and (self.kinds is None or key.partition(" ")[0] in self.kinds)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DesiredState:

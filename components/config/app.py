@@ -212,11 +212,11 @@ _PATHS = "Path prefixes that the gateway routes to the service. Empty: users can
 
 
 class Web(Listening):
-    """Tier with pages and static assets. Web gets all requests that don't belong to `api.paths`."""
+    """Tier that serves pages and static assets. The gateway routes a request to web if no `paths` of another service match."""
 
 
 class RoutedSettings(Listening):
-    """Service that answers the users' requests for its `paths`."""
+    """Service to which the gateway routes the requests for `paths`."""
 
     paths: Annotated[tuple[RoutePath, ...], Distinct] = Field(
         min_length=1, description="Path prefixes that the gateway routes to the service."
@@ -224,7 +224,7 @@ class RoutedSettings(Listening):
 
 
 class Api(RoutedSettings):
-    """The application's HTTP interface, which gets the requests for `paths`."""
+    """The application's HTTP API. The gateway routes the requests for `paths` to it."""
 
     paths: Annotated[tuple[RoutePath, ...], Distinct] = Field(
         default=("/api",), min_length=1, description="Path prefixes that the gateway routes to the api."
@@ -345,7 +345,7 @@ class Cache(DataSettings):
 
 
 class Check(Model):
-    """A request and its expected response. A release that sends another response does not go live. `make check` sends the request
+    """A request and its expected response. A release that responds differently does not go live. `make check` sends the request
     to the live release."""
 
     path: UrlPath = Field(description="Path of the request (GET). Redirections are not followed.")
@@ -440,8 +440,7 @@ class App(Model):
 
     @property
     def catalogue(self) -> Catalogue:
-        """Records of all services that the application may have: the services of `SERVICES`, then its further services
-        (`app.services`)."""
+        """Records of the services in `SERVICES`, configured or not, then of the further services (`app.services`)."""
         return Catalogue(
             (
                 *services.SERVICES,
@@ -454,7 +453,7 @@ class App(Model):
 
     @property
     def described(self) -> dict[str, ServiceSettings | DataSettings]:
-        """Settings of all services that the application has, by name, in the order of the catalogue."""
+        """Settings of all configured services by name, in the order of the catalogue."""
         settings = {record.name: getattr(self, record.name, None) for record in services.SERVICES}
         settings |= dict(sorted(self.services.items()))
         return {name: value for name, value in settings.items() if isinstance(value, ServiceSettings | DataSettings)}
@@ -465,7 +464,7 @@ class App(Model):
 
     @property
     def names(self) -> frozenset[str]:
-        """Names of all services that the application has."""
+        """Names of all configured services."""
         return frozenset(self.described)
 
     @property
@@ -485,10 +484,10 @@ class App(Model):
 
     @property
     def routes(self) -> dict[str, tuple[str, ...]]:
-        """Path prefixes of the services to which the gateway routes requests, by the service's name.
+        """Path prefixes that the gateway routes: name of the service → prefixes.
 
-        Web has the prefix `/`, because web has no setting `paths`. Web therefore gets all requests that match no other prefix.
-        Without web, the api gets the prefix `/`, unless another service has this prefix.
+        Web has the prefix `/`, and gets all requests that match no other prefix. Without web, the api has the prefix `/` instead
+        of its `paths`, unless another service has this prefix.
         """
         prefixes = {
             record.name: settings.paths if isinstance(settings, RoutedSettings) else ("/",)
@@ -515,12 +514,12 @@ class App(Model):
 
     @property
     def contract(self) -> bool:
-        """True if a migration has `contract: true`, which means that the migration breaks the previous release."""
+        """True if a migration breaks the previous release (`contract: true`)."""
         return any(service.migrate and service.migrate.contract for service in self.slot_services.values())
 
     @property
     def secrets(self) -> dict[str, str]:
-        """Secrets of the application by name. Each value is the config path of the setting that names the secret."""
+        """Secrets of the application: name → config path of the setting that names the secret."""
         used = {
             name: f"{self.path(tier)}.secrets"
             for tier, service in self.slot_services.items()
@@ -531,12 +530,12 @@ class App(Model):
         }
 
     def passwords(self, needs: Iterable[str]) -> list[str]:
-        """Return the names of the secrets that contain the passwords of the services in `needs`. Some services have no password."""
+        """Return the names of the password secrets of the data services in `needs`. Skip services without a password."""
         return [data.password_secret for name, data in self.data.items() if name in needs and data.password_secret]
 
 
 def app_model() -> type[App]:
-    """Return the model of the application: `App`, plus a field for each service in `SERVICES` that has no field in `App`."""
+    """Return the model of the application: `App`, plus a field for each service in `SERVICES` that `App` lacks."""
     further = [record for record in services.SERVICES if record.name not in App.model_fields]
     fields: dict[str, Any] = {record.name: (_settings_of(record) | None, None) for record in further}
     return create_model("App", __base__=App, __doc__=App.__doc__, **fields) if fields else App
@@ -553,12 +552,12 @@ _MODELS: dict[services.Kind, type[ServiceSettings] | type[DataSettings]] = {
     services.Kind.WORKER: Worker,
     services.Kind.DATA: DataSettings,
 }
-"""Default model of a service's settings, by kind of the service. `RoutedSettings` replaces the default for each service that the
-gateway routes requests to. A model in `Service.settings` replaces both."""
+"""Default model of a service's settings, by kind of the service. A routed service has the model `RoutedSettings` instead.
+`Service.settings` takes precedence over both."""
 
 
 def set_by_the_program(app: App, settings: ServiceSettings) -> frozenset[str]:
-    """Return the names of the environment variables that the program sets for a service. A user can't set them in `env`."""
+    """Return the names of the environment variables that the program sets for a service. `env` must not contain these names."""
     secrets = {*settings.secrets, *app.passwords(settings.needs)}
     files = {secret_variable(name) for name in secrets}
     needed = (record for record in app.catalogue.records if record.name in settings.needs)

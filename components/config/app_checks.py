@@ -61,10 +61,9 @@ def app_errors(app: App) -> Iterator[str]:
 
 
 def _name_errors(app: App) -> Iterator[str]:
-    """Yield an error for each further service whose name is already in use.
+    """Yield an error for each further service with a reserved name, or with the name of another service's container.
 
-    The program uses some names itself. Other names would collide with a container of another service, such as a task or a
-    replica.
+    For example, `api-migrate` (a task) and `api-2` (a replica) are containers of the service `api`.
     """
     for name in sorted(app.services):
         path = f"app.services.{name}"
@@ -79,10 +78,9 @@ def _name_errors(app: App) -> Iterator[str]:
 
 
 def _routing_errors(app: App) -> Iterator[str]:
-    """Yield an error for each path that the gateway can't route correctly.
+    """Yield an error for each path prefix that two services have, and for each path in `visits` or `checks` that no service serves.
 
-    No service may have the path prefix of another service. Each path in `visits` and `checks` needs a service that gets its
-    requests.
+    Without any routed service, yield a single error.
     """
     routed = [record.name for record in services.SERVICES if record.routed]
     if not app.routes:
@@ -100,18 +98,16 @@ def _routing_errors(app: App) -> Iterator[str]:
 
 
 def _served_paths(app: App) -> dict[str, str]:
-    """Return the paths that some service must serve, by config path: the paths in `visits` and in `checks`. Leave out checks that
-    expect 404."""
+    """Return the paths in `visits` and `checks`, by config path. Skip checks that expect 404."""
     paths = {f"app.visits.{number}": path for number, path in enumerate(app.visits)}
     checks = {f"app.checks.{number}.path": check.path for number, check in enumerate(app.checks) if check.status != 404}
     return paths | checks
 
 
 def route_paths(app: App) -> dict[str, str]:
-    """Return the configured path prefixes of services, by config path.
+    """Return the path prefixes in the `paths` of services, by config path.
 
-    Web is left out, because it has no setting `paths`. Without web, an api that gets all requests is left out, because its setting
-    `paths` then has no effect.
+    Skip web, which has no `paths`. Without web, skip the api if it gets all requests, because its `paths` then has no effect.
     """
     return {
         f"{app.path(name)}.paths.{number}": path
@@ -122,7 +118,7 @@ def route_paths(app: App) -> dict[str, str]:
 
 
 def _need_errors(app: App) -> Iterator[str]:
-    """Yield an error for each invalid name in the `needs` of a service, and for services that need each other.
+    """Yield an error for each invalid name in the `needs` of a service, and for a cycle of needs.
 
     A name is invalid if the application has no such service, or if the service may not connect to it.
     """
@@ -144,7 +140,7 @@ def _need_errors(app: App) -> Iterator[str]:
 
 
 def unknown_service(app: App, name: str) -> str:
-    """Return the text of an error about a name that is no service, without the config path at the beginning."""
+    """Return the text of an error for a name that is not a service. The text has no config path."""
     names = list(dict.fromkeys((*services.common().names, *sorted(app.services))))
     return f"{describe(name)} is not a tier; {explain.write_one_of(names, name)}, or add app.services.{name}"
 
@@ -170,10 +166,10 @@ def _long_commands(path: str, service: ServiceSettings) -> Iterator[str]:
 
 
 def _contradicting_checks(app: App) -> Iterator[str]:
-    """Yield an error for each check that contradicts another setting for the same path.
+    """Yield an error for each check that contradicts another check of the same path, or `visits`.
 
-    Two checks contradict each other if they expect different statuses. A check that expects an error status contradicts
-    `visits` (paths of typical requests), because these requests must succeed.
+    Two checks of a path must expect the same status. A check must not expect an error status for a path in `visits`, because
+    requests to these paths must succeed.
     """
     first: dict[str, tuple[str, int]] = {}
     for number, check in enumerate(app.checks):
@@ -190,7 +186,7 @@ def _contradicting_checks(app: App) -> Iterator[str]:
 def _gateway_path_errors(app: App) -> Iterator[str]:
     """Yield an error for each path that the gateway answers itself.
 
-    With web, also yield an error for each path prefix that would get all requests instead of web.
+    With web, also yield an error if another service has the path prefix `/`, because web would get no requests.
     """
     paths = {f"app.visits.{number}": path for number, path in enumerate(app.visits)}
     paths |= {f"app.checks.{number}.path": check.path for number, check in enumerate(app.checks)}
@@ -207,9 +203,9 @@ def _gateway_path_errors(app: App) -> Iterator[str]:
 
 
 def _hidden_path_errors(app: App) -> Iterator[str]:
-    """Yield an error for each path that the application needs, but that the gateway hides.
+    """Yield an error for each path prefix, probe, visit or check that a `metrics` path hides.
 
-    The gateway answers 404 for the `metrics` path of a service and for all paths below it, even in requests for another service.
+    The gateway answers 404 for the `metrics` path of a service and for all paths below it, even for the paths of another service.
     """
     needed = _served_paths(app)
     needed |= {key: path for key, path in route_paths(app).items() if not covers(path, "/")}

@@ -40,7 +40,7 @@ class S3(Model):
     secret_key: SecretName = Field(examples=["s3-secret-key"], description="Name of the secret with the access key.")
 
     def object_prefix(self, instance: str) -> str:
-        """Return the prefix of all object names; `instance` (`APP-STACK`) is the default."""
+        """Return the prefix of all object names: `prefix`, or else `instance` (`APP-STACK`)."""
         return self.prefix or instance
 
 
@@ -112,7 +112,7 @@ class Backup(Model):
 
     @property
     def secrets(self) -> dict[str, str]:
-        """Secrets of the backups by name. Each value is the config key that names the secret, such as `target.s3.access_key`."""
+        """Secrets of the backups: name → config key that names the secret, such as `target.s3.access_key`."""
         s3 = self.target.s3
         keys = {s3.access_key: "target.s3.access_key", s3.secret_key: "target.s3.secret_key"} if s3 else {}
         return {self.key: "key", **keys}

@@ -42,8 +42,7 @@ class Quota(Model):
 
 
 class Limits(Model):
-    """Default limits for containers without limits (LimitRange). Containers of this program are not
-    affected, because they have limits."""
+    """Default limits for containers without limits (LimitRange). Containers of this program have their own limits."""
 
     cpu: Cpu = Field(default=0.5, validate_default=False, description="Default limit of processors.")
     memory: Memory = Field(default=256 * 2**20, validate_default=False, description="Default limit of memory.")
@@ -125,7 +124,7 @@ class ClusterGateway(Model):
 
 
 class SecretReference(Model):
-    """A secret whose value is in the cluster instead of the stack file: in a Secret, or in a store of External Secrets."""
+    """Reference to the value of a secret in the cluster: in a Secret, or in a store of External Secrets."""
 
     secret: Object | None = Field(
         examples=["shop-secrets"], default=None, description="Name of an existing Secret in the namespace."
@@ -206,7 +205,7 @@ class Kubernetes(Model):
         return self.url.partition("://")[2].partition(":")[0]
 
     def home(self, instance: str) -> str:
-        """Return the name of the namespace; `instance` (`APP-STACK`) is the default."""
+        """Return the name of the namespace: `namespace.name`, or else `instance` (`APP-STACK`)."""
         return self.namespace.name or instance
 
     @model_validator(mode="after")

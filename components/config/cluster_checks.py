@@ -12,13 +12,13 @@ from .grammar import RefusalError
 HOSTNAMES, RULES, MATCHES_OF_A_RULE, MATCHES = 16, 16, 64, 128
 """Limits of an HTTPRoute: host names, rules, matches of a rule, and matches of all rules (Gateway API v1, httproute_types.go)."""
 STEADY_SECONDS = 10
-"""Seconds that a worker without a probe must run before it counts as started (`minReadySeconds`)."""
+"""Time in seconds after which a running worker without a probe counts as started (`minReadySeconds`)."""
 LEAST_STORAGE = 64 * 2**20
 """Minimum size of a database's volume in bytes: the size of an empty database with its first WAL file."""
 
 
 def cluster_errors(app: App, environment: Environment) -> Iterator[str]:
-    """Yield an error for each value that a Kubernetes cluster refuses, or that would make an update in the cluster fail."""
+    """Yield an error for each value that would make an update fail in a Kubernetes cluster."""
     cluster = environment.cluster
     yield from _route_errors(app, environment)
     yield from _data_errors(app, environment)
@@ -64,7 +64,7 @@ def cluster_errors(app: App, environment: Environment) -> Iterator[str]:
 
 
 def _route_errors(app: App, environment: Environment) -> Iterator[str]:
-    """Yield an error for each value that an HTTPRoute can't have."""
+    """Yield an error for each value that an HTTPRoute can't contain."""
     cluster, routes = environment.cluster, app.routes
     compared = {f"{app.path(tier)}.metrics": service.metrics for tier, service in app.measured.items()}
     compared |= route_paths(app)

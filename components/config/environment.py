@@ -48,8 +48,8 @@ class Autoscale(Model):
 
 
 class External(Model):
-    """An external data service, such as a managed database. The program deploys no instance, and only lets tiers
-    connect to the server."""
+    """An external data service, such as a managed database. The program does not deploy the service. Tiers may connect to its
+    server."""
 
     host: Server = Field(description="Host name of the server.")
     port: Port | None = Field(
@@ -118,7 +118,7 @@ class TierSettings(Model):
 
     @property
     def uses_cluster(self) -> bool:
-        """True if services connect to the database cluster, and not to the former single instance."""
+        """True if services connect to the database cluster: with `ha`, except while `single` is `live`."""
         return self.ha and self.single != "live"
 
 
@@ -277,7 +277,7 @@ class Environment(Model):
 
     @property
     def secrets(self) -> dict[str, str]:
-        """Secrets that only the environment uses, by name. Each value is the config path of the setting that names the secret."""
+        """Secrets that only the environment uses: name → config path of the setting that names the secret."""
         backup = self.tier_settings(DATABASE.name).backup
         return (
             {name: f"environment.tiers.database.backup.{key}" for name, key in backup.secrets.items()} if backup else {}
@@ -285,7 +285,7 @@ class Environment(Model):
 
     @property
     def secrets_in_cluster(self) -> Mapping[str, SecretReference]:
-        """Secrets whose values exist in the cluster, by name. On Docker there are none."""
+        """References to the secrets with values in the cluster, by name of the secret; empty on Docker."""
         return self.kubernetes.secrets if self.kubernetes else {}
 
     def pooled(self, app: App) -> bool:
@@ -294,12 +294,12 @@ class Environment(Model):
 
     @property
     def archived(self) -> bool:
-        """True if the database is a cluster with backups to a bucket. Such a database has a continuous archive."""
+        """True if the database has a continuous archive: with `ha` and backups to a bucket."""
         size = self.tier_settings(DATABASE.name)
         return size.ha and size.backup is not None and size.backup.target.s3 is not None
 
     def data_image(self, tier: str, settings: DataSettings) -> str:
-        """Return the image that `app` names for a data service: `ha_image` for a database cluster, else `image`."""
+        """Return the image of a data service from its settings in `app`: `ha_image` for a database cluster, else `image`."""
         return settings.ha_image if isinstance(settings, Database) and self.tier_settings(tier).ha else settings.image
 
     def data(self, app: App) -> dict[str, DataSettings]:
@@ -307,8 +307,10 @@ class Environment(Model):
         return {name: settings for name, settings in app.data.items() if not self.tier_settings(name).external}
 
     def exporters(self, app: App) -> dict[str, Exporter]:
-        """Return the metrics exporters that monitoring deploys, by name of the data service. A database cluster needs no
-        exporter, because its instances serve metrics."""
+        """Return the metrics exporters that monitoring deploys, by name of the data service.
+
+        A database cluster needs no exporter, because its instances serve metrics.
+        """
         exporters = {record.name: record.exporter for record in app.catalogue.data if record.exporter}
         if self.tier_settings(DATABASE.name).uses_cluster:
             exporters.pop(DATABASE.name, None)

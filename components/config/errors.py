@@ -23,7 +23,7 @@ class ConfigError(RunError):
 
 
 def problem(wrong: str, fix: str) -> PydanticCustomError:
-    """Return an error for a model's validator to raise. The text of the error is `wrong; fix`."""
+    """Return an error with the text `wrong; fix`. Validators of models raise this error."""
     return PydanticCustomError("tiers", "{wrong}; {fix}", {"wrong": wrong, "fix": fix})
 
 
@@ -32,7 +32,7 @@ def refuse(problems: Iterator[str], root: str = "configuration") -> None:
 
     Args:
         problems: lines of the error message.
-        root: config path for the line that counts the problems not shown. A message with too many problems ends with this line.
+        root: config path at the start of the last line, if there are too many problems to show. This line counts the rest.
     """
     if lines := explain.bounded(root, problems):
         raise ConfigError(lines)

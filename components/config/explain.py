@@ -1,7 +1,7 @@
 """Texts of configuration errors. Each error is one line, `path: what is wrong; what to do`.
 
-This module replaces pydantic's texts, which use terms of Python. The new texts are made from the JSON Schema of the invalid
-field: type, limits and example. No text contains the value of a secret, because the models contain no secrets.
+This module replaces pydantic's texts, because they use terms of Python. It takes type, limits and example from the JSON Schema of
+the invalid field. No text contains the value of a secret, because the models contain no secrets.
 """
 
 import datetime
@@ -28,7 +28,7 @@ LONGEST = 128 * 1024 - 256
 """Maximum size of a text in bytes. Linux limits each argument of a command, and each variable (name and value), to 128 KiB
 (MAX_ARG_STRLEN)."""
 _DATE = re.compile(r"(\d{4}-\d\d-\d\d)( \d\d:\d\d:\d\d(?:\.\d+)?) [+-]\d{4} \S+")
-"""Pattern of a YAML date. Pulumi passes a date to the program as Go prints it (time.Time.String)."""
+"""Pattern of a YAML date in the format in which Pulumi passes dates to the program (Go, time.Time.String)."""
 
 
 def shown(root: str, path: Iterable[str | int]) -> str:
@@ -47,7 +47,7 @@ def legible(part: str | int) -> str:
 
 @dataclass
 class ValueFilter:
-    """Filter that removes values which no field accepts: null, dates, texts with invalid characters, and keys that are no text."""
+    """Filter that removes values that are invalid in every field, such as null, dates, and texts with invalid characters."""
 
     root: str
     """First part of the config path in errors, `app` or `environment`."""
@@ -57,7 +57,7 @@ class ValueFilter:
     """Paths of the removed values."""
 
     def sift(self, value: object, path: Path = ()) -> object:
-        """Return a value without the parts that no field accepts, and add an error to `problems` for each removed part."""
+        """Return a value without its invalid parts. Add an error to `problems` for each removed part."""
         if len(path) > DEPTH:
             return self._drop(path, "it is nested too deeply", "remove the values below it")
         if isinstance(value, Mapping):
@@ -68,7 +68,7 @@ class ValueFilter:
         return self._drop(path, *fault) if fault else value
 
     def covers(self, path: Path) -> bool:
-        """Return whether a path is the path of a removed value, or below such a path."""
+        """Return whether the value at `path`, or a value that contains it, was removed."""
         return any(path[: len(start)] == start for start in self.dropped)
 
     def _mapping(self, value: Mapping[object, object], path: Path) -> object:
@@ -131,7 +131,7 @@ def _fault_of_text(value: str, path: Path) -> tuple[str, str] | None:
 
 
 def _quoted(path: Path, text: str) -> str:
-    """Return a line of YAML with the text in quotes. Without quotes, YAML would read the text as another type."""
+    """Return a line of YAML with the text in quotes, such as `version: "1.0"` or `- "1.0"`."""
     last = path[-1] if path else ""
     return f"{last}: {json.dumps(text)}" if isinstance(last, str) else f"- {json.dumps(text)}"
 
@@ -159,24 +159,24 @@ def _with_names(schema: Schema) -> Schema:
 
 
 def is_service_name(node: Schema) -> bool:
-    """Return whether a schema describes the name of a service. The function recognises such a schema by its examples, because
-    pydantic drops the title of a mapping's keys."""
+    """Return whether a schema describes the name of a service."""
+    # Compare the examples, because pydantic drops the title of a mapping's keys.
     return node.get("examples") == list(services.common().names)
 
 
 def tag_of(node: Schema) -> str:
-    """Return the tag of a union of models: a key such as `tier`. The value of this key selects the model of a mapping."""
+    """Return the tag of a union of models: the key that selects the model by its value, such as `tier`."""
     return str(cast(Schema, node["discriminator"])["propertyName"])
 
 
 def tags_of(node: Schema) -> Mapping[str, str]:
-    """Return the values of a union's tag: value → reference to the JSON Schema of the model that the value selects."""
+    """Return the values of a union's tag: value → reference to the JSON Schema of its model."""
     return cast(Mapping[str, str], cast(Schema, node["discriminator"])["mapping"])
 
 
 @dataclass(frozen=True)
 class Explainer:
-    """Converter of pydantic's errors to texts. The texts are made from the JSON Schemas of the models."""
+    """Converter of pydantic's errors to texts, with facts from the JSON Schemas of the models."""
 
     schemas: Mapping[str, Schema]
     """JSON Schema of each model, by the first part of its config paths (`app` or `environment`)."""
@@ -200,7 +200,7 @@ class Explainer:
     # -- nodes of the schema
 
     def resolve(self, root: str, node: Schema) -> Schema:
-        """Return the schema that a node refers to. If a node lists alternatives, return the last alternative that is not null."""
+        """Return the schema that a node refers to (`$ref`). For alternatives (`anyOf`) return the last one that is not null."""
         while "$ref" in node:
             node = cast(Schema, self.schemas[root]["$defs"][str(node["$ref"]).rpartition("/")[2]])
         if "anyOf" in node:
@@ -210,7 +210,7 @@ class Explainer:
         return node
 
     def path(self, root: str, location: Sequence[str | int]) -> Path:
-        """Return the config path of an error. Remove `[key]` and the tags of unions, which pydantic adds to the location."""
+        """Return the config path of an error: the location from pydantic, without `[key]` and values of tags."""
         return tuple(
             part
             for number, part in enumerate(location)
@@ -220,8 +220,9 @@ class Explainer:
     def node(self, root: str, path: Sequence[str | int]) -> Schema:
         """Return the schema of the field at a path, or an empty schema for an unknown field.
 
-        The path is a location from an error of pydantic. After the path of a union, such a location also contains the value of
-        the union's tag, such as `worker`.
+        Args:
+            root: first part of the config path, `app` or `environment`.
+            path: location from an error of pydantic. After a union its next part is the value of the tag, such as `worker`.
         """
         node = parent = self.resolve(root, self.schemas[root])
         for part in path:
@@ -241,8 +242,7 @@ class Explainer:
     # -- parts of messages
 
     def _tag_error(self, root: str, path: Path, detail: ErrorDetails) -> str:
-        """Return the text of an error about the tag of a union: the key, such as `tier`, that decides which other keys a
-        mapping has."""
+        """Return the text of an error for a union: no mapping, or a mapping with a missing or invalid tag, such as `tier`."""
         node = self.node(root, detail["loc"])
         tag, tags = tag_of(node), list(tags_of(node))
         value: object = detail["input"]
@@ -283,7 +283,7 @@ class Explainer:
                 return "text"
 
     def instruction(self, root: str, node: Schema, path: Sequence[str | int], value: object) -> str:
-        """Return the second half of an error: the instruction what to write instead of `value`."""
+        """Return the second half of an error: what to write instead of `value`."""
         flag = "write true or false, or " if node.get("flag") else ""
         names = (
             node["examples"] if is_service_name(node) else node.get("enum", [node["const"]] if "const" in node else [])
@@ -344,7 +344,7 @@ class Explainer:
         return f"there is no such key; use one of {', '.join(keys[:12])}{' …' if len(keys) > 12 else ''}"
 
     def _tags_with(self, root: str, location: Sequence[str | int]) -> list[str]:
-        """Return the tags that would allow an unknown key, such as `tier: api`. The key is the last part of `location`."""
+        """Return the tags with which a union allows the key at `location`, such as `tier: api`."""
         union = self.node(root, location[:-2])
         if len(location) < 2 or "oneOf" not in union:
             return []
@@ -356,10 +356,9 @@ class Explainer:
         ]
 
     def _homes(self, root: str, path: Path, value: object) -> list[str]:
-        """Return the config paths to which a user could move a misplaced key. The key is the last part of `path`.
+        """Return the config paths of models with the misplaced key, the last part of `path`.
 
-        Only models with such a key are candidates. Models below `root` take precedence. Among these, models in which the key
-        accepts the type of `value` take precedence.
+        Prefer models below `root`. Among these, prefer models in which the key accepts a value of the same type as `value`.
         """
         key = str(path[-1])
         if key in ("cpu", "memory", "replicas"):
@@ -379,7 +378,7 @@ class Explainer:
         return [path for path, _ in fitting or same_root]
 
     def _parents(self, root: str, key: str) -> Iterator[tuple[str, str]]:
-        """Yield the config path of each model below `root` that has the key, with the type of the key's value."""
+        """Yield the config path of each model below `root` with the key, and the JSON Schema type of the key."""
         todo: list[tuple[str, Schema]] = [(root, self.schemas[root])]
         while todo:
             path, node = todo.pop(0)
@@ -409,8 +408,7 @@ _OTHER_WORDS = {
 
 
 def write_one_of(values: Sequence[str], value: object) -> str:
-    """Return the second half of an error about an invalid value: list the allowed `values`, and suggest the one most similar to
-    `value`."""
+    """Return the second half of an error for an invalid value: the allowed `values`, and the most similar one."""
     near = get_close_matches(value, values, n=1) if isinstance(value, str) else []
     return f"write {alternatives(values)}" + (f" (did you mean {near[0]}?)" if near else "")
 
@@ -445,7 +443,7 @@ def _range(node: Schema) -> str:
 
 
 def bounded(root: str, problems: Iterable[str]) -> str:
-    """Return an error with a line for each problem, up to `LINES`. If there are more problems, a last line counts the rest."""
+    """Return an error with one line for each of the first `LINES` problems. If there are more, a last line counts the rest."""
     lines = list(dict.fromkeys(problems))
     more = len(lines) - LINES
     return "\n".join(

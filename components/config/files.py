@@ -1,8 +1,8 @@
-"""Reader of Pulumi.yaml and stack files. Commands of `make` read their configuration with this reader. A Pulumi
-program gets its values from Pulumi, and uses this reader only to check the files.
+"""Read Pulumi.yaml and stack files for the commands of `make`. A Pulumi program gets its values from Pulumi, and uses this module
+only to check the files.
 
-Pulumi reads the files with a Go library (YAML 1.2, gopkg.in/yaml.v3), this module with PyYAML (YAML 1.1). The libraries
-disagree about values such as `on`, `22:30`, `017` and dates. This reader accepts only values that both libraries read alike,
+Pulumi reads the files with a Go library (YAML 1.2, gopkg.in/yaml.v3). This module uses PyYAML (YAML 1.1). The libraries
+disagree about values such as `on`, `22:30`, `017` and dates. This module accepts only values that both libraries read alike,
 and reports the line of every other value. This module does not import Pulumi, because commands must start fast.
 """
 
@@ -20,7 +20,7 @@ from yaml.resolver import Resolver
 from .explain import legible
 
 LIMIT = 2 * 2**20
-"""Maximum size of a file in bytes. Even a stack file with many encrypted certificates has only some hundred thousand bytes."""
+"""Maximum size of a file in bytes. A stack file with many encrypted certificates has a few hundred thousand bytes."""
 DEPTH = 50
 """Maximum nesting of values. The models need only nine levels."""
 VALUES = 50_000
@@ -48,7 +48,7 @@ class Project:
 
 @dataclass(frozen=True, kw_only=True)
 class StackFile:
-    """Values of a stack file that commands use, without encrypted values."""
+    """Values of a stack file that commands use. None of these values is encrypted."""
 
     environment: dict[str, Any]
     """Unchecked value of `environment`, for `config.load_environment`."""
@@ -146,7 +146,7 @@ def read(file: Path, purpose: str = "") -> dict[str, Any]:
         purpose: hint for the error if the file is missing.
 
     Raises:
-        FileError: the file is missing, can't be read, or is no mapping.
+        FileError: the file is missing, can't be read, or is not a mapping.
     """
     document = _Document(file, purpose)
     document.refuse_ambiguous()
@@ -156,8 +156,8 @@ def read(file: Path, purpose: str = "") -> dict[str, Any]:
 def problems(folder: Path, stack: str) -> str:
     """Return the problems of Pulumi.yaml and of a stack file, one on each line; an empty text if the files are valid.
 
-    A Pulumi program gets its values from Pulumi, but a command of `make` reads the files itself. This check ensures that both
-    get the same values. A missing file is no problem, because Pulumi may use another file (`--config-file`).
+    The check ensures that Pulumi and the commands of `make` read the same values from the files. A missing file is no problem,
+    because Pulumi may use another file (`--config-file`).
     """
     try:
         if (folder / "Pulumi.yaml").exists():
@@ -232,7 +232,7 @@ class _Document:
             raise self.error((*path, *inner), wrong)
 
     def error(self, path: Keys, wrong: str, *, named: bool = True) -> FileError:
-        """Return an error that names the file and the line of a value. If `named`, the error also names the path of the value."""
+        """Return an error with the file and the line of a value. With `named`, the error also contains the path of the value."""
         line = next((self.lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.lines), 0)
         where = self.name + (f":{line}" if line else "")
         return FileError(f"{where}: {_shown(path)}: {wrong}" if named else f"{where}: {wrong}")
@@ -267,7 +267,7 @@ def _is_own(key: str, project: str) -> bool:
 
 
 def _shown(path: Keys) -> str:
-    """Return the config path of a value as text. The text begins with `app` or `environment`, as in errors of the models."""
+    """Return the config path of a value as text: `app.web.port` for the key `config.app.value.web.port`."""
     parts = [*map(legible, path)]
     if parts[:3] == ["config", "app", "value"]:
         parts = ["app", *parts[3:]]
@@ -298,7 +298,7 @@ def _encrypted(value: object) -> Iterator[Keys]:
 
 
 class _Builder:
-    """Builder of values from the events of PyYAML. The builder checks the limits of depth and size with each event."""
+    """Builder of values from PyYAML's events. Each event is checked against the limits of nesting (`DEPTH`) and size (`VALUES`)."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -308,7 +308,6 @@ class _Builder:
         self._count = 0
 
     def document(self, text: str) -> Any:
-        """Return the value of a YAML document."""
         # PyYAML has no type hints for its events.
         self._events = cast(Iterator[Any], cast(Any, yaml).parse(text, Loader=yaml.SafeLoader))
         value: Any = None
@@ -462,8 +461,8 @@ def _read(text: str) -> tuple[str, Any]:
     """Read a scalar without quotes.
 
     Returns:
-        `("", value)` if both YAML libraries read the same value. Otherwise `(reason, text)`: the reason is a text for messages,
-        such as `a date to YAML`, and `text` is the unchanged scalar.
+        `("", value)` if both YAML libraries read the same value. Otherwise `(reason, text)` with the unchanged scalar as `text`.
+        The reason is for messages, such as `a date to YAML`.
     """
     if text in _SAME:
         return "", _SAME[text]
@@ -532,7 +531,7 @@ def as_json(value: object) -> str:
 
 
 def _whole(match: re.Match[str]) -> str:
-    """Replace the JSON escapes of a pair of surrogates by one YAML escape (`\\U…`). Return any other escape unchanged."""
+    """Return one YAML escape (`\\U…`) for the JSON escapes of two surrogates. Return any other escape unchanged."""
     if not match[1]:
         return match[0]
     high, low = int(match[1], 16), int(match[2], 16)

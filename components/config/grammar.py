@@ -1,7 +1,7 @@
 """Grammars of values that platforms accept: image references, host names, cron expressions, object names, paths.
 
-Each function returns a valid value, and raises `RefusalError` for an invalid value. All functions are pure. Comments name the
-source of each rule, because the rule must be compared with newer versions of its source.
+Each check returns a valid value, and raises `RefusalError` for an invalid value. All functions are pure. Comments name the
+source of each rule. Compare each rule with newer versions of its source.
 """
 
 import re
@@ -30,7 +30,7 @@ class RefusalError(ValueError):
 
 
 def describe(value: object, limit: int = 60) -> str:
-    """Return a value as text for messages: on one line, of at most `limit` characters. For a mapping or a list return its type."""
+    """Return a value as text for messages: one line of at most `limit` characters. For a mapping or a list return `kind`."""
     match value:
         case None:
             return "nothing"
@@ -73,6 +73,11 @@ def _refuse(value: object, noun: str, fix: str) -> NoReturn:
 def text_of(value: object, noun: str, fix: str) -> str:
     """Return the value if it is text.
 
+    Args:
+        value: value to check.
+        noun: expected kind of value, for the error.
+        fix: what to write instead, for the error.
+
     Raises:
         RefusalError: the value has another type.
     """
@@ -80,7 +85,13 @@ def text_of(value: object, noun: str, fix: str) -> str:
 
 
 def matching(value: object, pattern: str, noun: str, fix: str) -> str:
-    """Return the value if it is text that matches the whole pattern.
+    """Return the value if it is text and the whole text matches the pattern.
+
+    Args:
+        value: value to check.
+        pattern: regular expression of valid values.
+        noun: expected kind of value, for the error.
+        fix: what to write instead, for the error.
 
     Raises:
         RefusalError: the value does not match.
@@ -110,7 +121,7 @@ def image(value: object) -> str:
     """Check an image reference with a tag or a digest.
 
     Raises:
-        RefusalError: no engine could pull the image, or the tag is `latest`.
+        RefusalError: the value is not an image reference, has neither tag nor digest, or has the tag `latest` without a digest.
     """
     noun = "an image with a tag or digest"
     text = text_of(value, noun, AN_IMAGE)
@@ -140,7 +151,7 @@ def repository(value: object) -> str:
     """Check the prefix of image names: a registry, a namespace in a registry, or both.
 
     Raises:
-        RefusalError: the value is no valid prefix of an image name.
+        RefusalError: the value is not a valid prefix of an image name.
     """
     noun, fix = "a registry or a namespace of images", "write it like ghcr.io/team"
     text = text_of(value, noun, fix)
@@ -177,7 +188,7 @@ def port(value: object) -> int:
 
 
 def _check_port(digits: str | None, fix: str = "use a port from 1 to 65535") -> None:
-    """Check the port in an address. `digits` is the text of the port, or None if the address has no port."""
+    """Check the port in an address. `digits` is the port as text; None if the address has no port."""
     if digits and (len(digits) > 5 or digits.startswith("0") or int(digits) > 65535):
         raise RefusalError(f"{describe(digits)} is not a port", fix)
 
@@ -193,10 +204,10 @@ _IPV4 = rf"{_BYTE}(?:\.{_BYTE}){{3}}"
 
 
 def host(value: object) -> str:
-    """Check the host name or IP address of a server that containers connect to.
+    """Check the host name or IPv4 address of a server that containers connect to.
 
     Raises:
-        RefusalError: the value is no host name, is a pattern, or is the container itself (localhost).
+        RefusalError: the value is neither a host name nor an IPv4 address, or means the container itself (localhost).
     """
     fix = "write it like db.example.com"
     _no_capitals(value)
@@ -212,8 +223,8 @@ def _no_capitals(value: object) -> None:
 
 
 def _no_number(text: str, fix: str) -> None:
-    """Refuse a host name that ends with a number, unless it is an IPv4 address. Resolvers read such a name as an address (RFC
-    1123, 2.1)."""
+    """Refuse a host name with a number as its last label, unless it is an IPv4 address. Resolvers read such a name as an address
+    (RFC 1123, 2.1)."""
     if text.removesuffix(".").rpartition(".")[2].isdecimal() and not re.fullmatch(_IPV4, text):
         raise RefusalError(f"{describe(text)} ends with a number, but is not an IPv4 address", fix)
 
@@ -228,7 +239,7 @@ def route_host(value: object) -> str:
     """Check the host of a route of the Gateway API. The host may begin with `*.`.
 
     Raises:
-        RefusalError: the value is no host name, or is an address.
+        RefusalError: the value is not a host name, or is an IP address.
     """
     fix = "write it like app.example.com"
     _no_capitals(value)
@@ -261,7 +272,7 @@ def address(value: object) -> str:
     """Check the address of a server that containers connect to: scheme, host and port.
 
     Raises:
-        RefusalError: the value is not an address, has a path, or its host is the container itself (localhost).
+        RefusalError: the value is not an address, has a path, or its host means the container itself (localhost).
     """
     text, name = _address(value)
     _not_itself(name)
@@ -307,7 +318,7 @@ def cidr(value: object) -> str:
     """Check an address range of a NetworkPolicy. Host bits may be set, as in 10.1.2.3/8.
 
     Raises:
-        RefusalError: the value is no address range.
+        RefusalError: the value is not an address range.
     """
     noun, fix = "a range of addresses", "write it like 10.0.0.0/8"
     text = text_of(value, noun, fix)
@@ -324,7 +335,7 @@ def docker_host(value: object) -> str:
     """Check the address of a Docker engine: a socket, a host over ssh, or a TCP port.
 
     Raises:
-        RefusalError: the provider could not connect to the address.
+        RefusalError: the value is not the address of an engine, or a TCP address has no port.
     """
     noun = "the address of an engine"
     fix = "write it like unix:///var/run/docker.sock, ssh://user@host or tcp://host:2376"
@@ -361,7 +372,7 @@ _QUALIFIED = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 
 
 def label_key(value: object) -> str:
-    """Check the key of a label: a name, with an optional domain and slash before it.
+    """Check the key of a label: a name, optionally after a domain, as in `example.com/team`.
 
     Raises:
         RefusalError: the value is not a valid key.
@@ -378,7 +389,7 @@ def label_value(value: object) -> str:
     """Check the value of a label.
 
     Raises:
-        RefusalError: the value is no label value.
+        RefusalError: the value is not a valid value of a label.
     """
     fix = "use at most 63 letters, digits, dots, dashes and underscores, a letter or digit first and last"
     return matching(value, _QUALIFIED, "the value of a label", fix)
@@ -459,8 +470,7 @@ def database(value: object) -> str:
 # ---------------------------------------------------------------------- paths
 
 _OWN_FOLDERS = ("/proc", "/sys", "/dev")
-"""Folders of the kernel. In such a folder, either runc refuses a mount (libcontainer/rootfs_linux.go), or the mount would break
-every process."""
+"""Folders of the kernel. There runc refuses a mount (libcontainer/rootfs_linux.go), or the mount would break every process."""
 _OPEN_FOLDERS = ("/dev/shm", "/dev/mqueue", "/dev/hugepages")
 """Exceptions from `_OWN_FOLDERS`: folders in which mounts are allowed."""
 _PROGRAMS = frozenset(f"{below}/{name}" for below in ("", "/usr") for name in ("bin", "sbin", "lib", "lib64")) | {
@@ -483,8 +493,8 @@ def container_path(value: object) -> str:
     """Check the path of a mount in a container.
 
     Raises:
-        RefusalError: the path is not absolute, is `/`, or contains a colon. Folders of the kernel, and folders with the image's
-            programs, are refused too.
+        RefusalError: the path is not absolute, is `/`, contains a colon, is in a folder of the kernel, or is a folder with the
+            image's programs.
     """
     noun, fix = "an absolute path in the container", "write it like /var/lib/app"
     text = text_of(value, noun, fix)
@@ -528,8 +538,7 @@ def host_folder(value: object) -> str:
 
 
 def page(value: object) -> str:
-    """Check the link to a page: an address, or a relative path. The link must have no fragment, because alerts append a
-    fragment (`#…`).
+    """Check the link to a page: an address, or a relative path. The link has no fragment, because alerts append one (`#…`).
 
     Raises:
         RefusalError: the scheme is not http or https, or a character is not valid in a link.
@@ -542,7 +551,7 @@ def relative_path(value: object) -> str:
     """Check a path relative to Pulumi.yaml.
 
     Raises:
-        RefusalError: the value is an absolute path, or no path.
+        RefusalError: the value is not a path, or is an absolute path.
     """
     noun, fix = "a path relative to Pulumi.yaml", "write it like sql/schema.sql"
     text = text_of(value, noun, fix)
@@ -558,7 +567,7 @@ def url_path(value: object) -> str:
     """Check the path of a URL, without a query.
 
     Raises:
-        RefusalError: the value is no URL path.
+        RefusalError: the value is not a URL path.
     """
     text = matching(value, rf"/(?:{_URL_CHARACTER})*", "a URL path", "write it like /health")
     if text.startswith("//"):
@@ -574,8 +583,8 @@ def url_path(value: object) -> str:
 def route_path(value: object) -> str:
     """Check the path of a route. The path must have no encoded slashes, empty parts or dot segments.
 
-    Otherwise a request that spells the path in another way could bypass the route. Gateway API v1 also refuses such paths
-    (httproute_types.go, HTTPPathMatch).
+    Such a path has several spellings, so a request with another spelling could bypass the route. Gateway API v1 also refuses
+    these paths (httproute_types.go, HTTPPathMatch).
 
     Raises:
         RefusalError: the value is not a valid path.
@@ -592,7 +601,7 @@ def header_value(value: object) -> str:
     """Check the value of a header (RFC 9110, 5.5): one line, without surrounding spaces.
 
     Raises:
-        RefusalError: no HTTP response can have the value.
+        RefusalError: the value is not valid in an HTTP header.
     """
     noun, fix = "the value of a header", "write it in quotes, on one line"
     text = text_of(value, noun, fix)
@@ -628,7 +637,7 @@ def cron(value: object) -> str:
     """Check a cron expression of five fields, and return it with single spaces between the fields.
 
     Raises:
-        RefusalError: a scheduler refuses the expression, schedulers disagree about it, or it names no existing date.
+        RefusalError: a scheduler refuses the expression, schedulers disagree about it, or no date matches it.
     """
     noun = "a cron expression"
     fields = text_of(value, noun, A_TIME).split()

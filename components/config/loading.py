@@ -52,7 +52,7 @@ def load() -> Settings:
 
 
 def settings_of(app_value: object, environment_value: object, secrets_value: object = None) -> Settings:
-    """Check plain values, and return them as the configuration of the current stack.
+    """Validate values, and return them as the configuration of the current stack.
 
     Args:
         app_value: value of `app`.
@@ -83,15 +83,14 @@ def _object(config: Config, key: str) -> object:
 
 
 def _of_another_project(keys: Iterable[str], project: str) -> Iterator[str]:
-    """Yield an error for each key `PROJECT:environment` with the name of another project. A renamed project leaves such a key
-    behind."""
+    """Yield an error for each key `PROJECT:environment` of another project. Such a key remains after a project is renamed."""
     for key in sorted(keys):
         if key.endswith(":environment") and key != f"{project}:environment":
             yield f"environment: the key is {key}, but the project is {project}; rename the key to {project}:environment"
 
 
 def check_stack(stack: str, app: App, environment: Environment) -> None:
-    """Check the name of a stack. The platform must accept it, and `copy_of` must name another stack.
+    """Check that the platform accepts the name of a stack, and that `copy_of` names another stack.
 
     Raises:
         ConfigError: the platform would refuse names or labels that contain the stack's name, or `copy_of` names the stack
@@ -105,7 +104,7 @@ def check_stack(stack: str, app: App, environment: Environment) -> None:
 
 
 def load_app(value: object) -> App:
-    """Check the plain value of `app`, and return it as a model.
+    """Validate the value of `app`, and return it as a model.
 
     Raises:
         ConfigError: a key is unknown or missing, or a value is invalid or contradicts another value.
@@ -116,7 +115,7 @@ def load_app(value: object) -> App:
 
 
 def load_environment(value: object, app: App) -> Environment:
-    """Check the plain value of `environment` against its application, and return it as a model.
+    """Validate the value of `environment` for an application, and return it as a model.
 
     Raises:
         ConfigError: a key is unknown or missing, or a value is invalid or contradicts another value.
@@ -129,17 +128,17 @@ def load_environment(value: object, app: App) -> Environment:
 def check_secrets(
     value: object, app: App, in_cluster: Collection[str] = (), of_environment: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Check the plain value of `secrets`, and return the values that the configuration uses. Never log the result.
+    """Validate the value of `secrets`, and return the secrets that the configuration uses. Never log the result.
 
     Args:
-        value: plain value of `secrets`.
+        value: value of `secrets`, decrypted.
         app: the application.
         in_cluster: names of secrets whose values are in the cluster. These secrets are neither checked
             nor returned.
         of_environment: secrets that only the environment uses: name → config path (`Environment.secrets`).
 
     Raises:
-        ConfigError: a secret is not set, is no text, is too large, or would be refused by the program that reads it. The
+        ConfigError: a secret is not set, is not a text, is too large, or would be refused by the program that reads it. The
             message never contains the value.
     """
     if value is not None and not isinstance(value, Mapping):

@@ -68,6 +68,6 @@ class Monitoring(Model):
 
     @property
     def inapplicable(self) -> Mapping[str, tuple[str, ...]]:
-        """Keys that have no effect on a platform, by platform."""
+        """Keys without effect: platform → keys."""
         docker = ("image", "port", "retention", "alertmanager", "cpu", "memory")
         return {"docker": ("namespace", "labels"), "kubernetes": docker}

@@ -41,7 +41,7 @@ def find_folder(name: str, path: str, root: Path) -> Path:
     """Return the folder that a setting names.
 
     Raises:
-        ConfigError: the folder does not exist, can't be resolved, or is no folder.
+        ConfigError: the folder does not exist, can't be resolved, or is not a folder.
     """
     folder = find(name, path, root)
     if not folder.is_dir():
@@ -52,10 +52,12 @@ def find_folder(name: str, path: str, root: Path) -> Path:
 def own_path(name: str, path: str, root: Path) -> Path:
     """Return the file or folder that a setting names, and refuse a path outside of the repository.
 
-    The content of the file is deployed or mounted, so a link must not lead to a file outside of the repository. The function
-    therefore resolves links before the check. The repository is the nearest folder with `.git` that contains Pulumi.yaml. If no
-    folder has `.git`, the repository is the folder of this program. If Pulumi.yaml is outside of the program's folder, the
-    repository is the folder of Pulumi.yaml.
+    Symbolic links are resolved before the check, because the program deploys or mounts the content of the file.
+    The repository is the first of these folders that exists:
+
+    1. The nearest parent folder of Pulumi.yaml with `.git`.
+    2. The folder of this program, if it contains Pulumi.yaml.
+    3. The folder of Pulumi.yaml.
 
     Raises:
         ConfigError: the path is absolute, outside of the repository, neither a file nor a folder, or does not exist.
@@ -102,7 +104,7 @@ def read_text(name: str, path: str, root: Path) -> str:
 
 @contextmanager
 def readable(path: str) -> Generator[None]:
-    """Context manager for reading a file: convert an OSError into a ConfigError of the setting that names the file.
+    """Convert an OSError into a ConfigError with the path of a setting. Use this context manager to read the file of the setting.
 
     Args:
         path: config path of the setting.

@@ -32,12 +32,12 @@ def plain(value: str) -> bool:
 
 
 def pairable(value: str) -> bool:
-    """Return whether a list of `key=value` pairs can contain a value. postgres_exporter 0.11 splits the list at spaces and `=`."""
+    """Return whether a value can be part of a list of `key=value` pairs, which postgres_exporter 0.11 splits at spaces and `=`."""
     return not set(" =") & set(value)
 
 
 def _unreadable(value: str) -> str:
-    """Return the reason why no program could read the value from a file: a NUL character, or text that is not valid UTF-8."""
+    """Return the problem of a value with a NUL character, or with half of a surrogate pair, which UTF-8 can't encode."""
     if "\x00" in value:
         return "it has a NUL character, which environment variables and commands can't contain"
     try:
@@ -57,7 +57,7 @@ def _edges(value: str) -> str:
 def _password(value: str) -> str:
     """Return the problem of a password of PostgreSQL or Redis.
 
-    A password must be one line, because initdb reads only one line, and an entry of .pgpass is one line."""
+    A password must be one line, because initdb reads only the first line, and each line of .pgpass is one entry."""
     if re.search(r"[\r\n]", value.strip()):
         return "it has more than one line, but PostgreSQL and its clients read only the first line"
     if len(value.encode()) > LONGEST:
@@ -68,8 +68,7 @@ def _password(value: str) -> str:
 def _key(value: str) -> str:
     """Return the problem of a backup key.
 
-    The length is limited because rclone gets the encoded key in an environment variable. The encoded key is a third longer than
-    the key, and Linux limits a variable to 128 KiB.
+    Linux limits an environment variable to 128 KiB. rclone gets the key in a variable, encoded and therefore a third longer.
     """
     if len(value.encode()) > LONGEST_KEY:
         return f"it has more than {LONGEST_KEY} bytes, which is too long for a variable of a process"

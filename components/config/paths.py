@@ -11,7 +11,7 @@ _NO_CODE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def normalise(path: str) -> bytes:
-    """Return the normal form of a path. Every normal form ends with a slash. Path A is below path B if A's normal form begins with B's."""
+    """Return the normal form of a path, with a slash at its end. It begins with the normal form of each parent path."""
     parts: list[bytes] = []
     # Replace each `%` without two hexadecimal digits by `!`, because such a `%` must not be decoded.
     for part in unquote_to_bytes(_NO_CODE.sub("!", path)).split(b"/"):

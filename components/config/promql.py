@@ -11,12 +11,12 @@ to parse a query grows with the square of its length, and with the square of its
 
 
 def problem(query: str, here: str) -> str:
-    """Return the reason why a query is no valid business metric, or an empty text for a valid query.
+    """Return the reason why a query is invalid for a business metric, or an empty text for a valid query.
 
     Args:
-        query: the PromQL query. Its result must be a number at each moment.
-        here: placeholder for labels in the query's selectors. The placeholder is refused in a text or a comment,
-            because the placeholder has no effect there.
+        query: the PromQL query. Its result must be an instant vector or a scalar, not a range or a text.
+        here: placeholder for labels in the query's selectors. The placeholder is refused in strings and comments, where it would
+            have no effect.
     """
     if len(query) > _LONGEST or _depth(query) > _DEEPEST:
         return f"it has more than {_LONGEST} characters, or more than {_DEEPEST} brackets within each other"
@@ -36,7 +36,7 @@ def problem(query: str, here: str) -> str:
 
 
 def _depth(query: str) -> int:
-    """Return the maximum nesting of round brackets, including brackets in texts."""
+    """Return the maximum nesting of parentheses, including parentheses in strings."""
     return max(accumulate((char == "(") - (char == ")") for char in query), default=0)
 
 

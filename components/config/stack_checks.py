@@ -11,7 +11,7 @@ _STACK_CHARACTERS = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
 
 
 def stack_name_errors(stack: str, app: App, environment: Environment) -> Iterator[str]:
-    """Yield an error if the stack name would make a label or the namespace in a cluster invalid."""
+    """Yield an error if a label or the namespace on Kubernetes can't contain the name of the stack."""
     if not environment.kubernetes:
         return
     instance, most = f"{app.name}-{stack}", 63

@@ -21,8 +21,7 @@ from .grammar import RefusalError, describe
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """Annotation that adds a grammar to a type. `check` checks and converts each value with this grammar before pydantic checks
-    the type."""
+    """Annotation that adds a grammar to a type. `check` validates and converts a value before pydantic checks its type."""
 
     check: Callable[[Any], object]
     """Function that returns the converted value, or raises `RefusalError`."""
@@ -51,11 +50,10 @@ class Checked:
 
 
 class _ServiceName:
-    """Annotation of a type whose values are names of services.
+    """Annotation of a type for names of services.
 
-    An application may add services, so this type accepts every name in a valid form. The modules named `*_checks` refuse a name
-    that the application lacks. The JSON Schema lists the names in `SERVICES`. Each call reads `SERVICES` again, because
-    `SERVICES` may grow.
+    The type accepts every name in a valid form, because an application may add services. The modules named `*_checks` refuse names
+    of missing services. The JSON Schema lists the names in `SERVICES`.
     """
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -77,8 +75,8 @@ _BYTES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 _A_SIZE, _A_TIME = r"\d+(\.\d+)?(Ki|Mi|Gi)", r"\d+(\.\d+)?(ms|s|m|h)"
 _TEN_YEARS = 10 * 365 * 24 * 3600
-"""Maximum of a time in the configuration, in seconds. A larger time could exceed the 64 bits in which some platforms store
-nanoseconds."""
+"""Longest time in the configuration, in seconds. Some platforms store nanoseconds in 64 bits, which a longer time could
+exceed."""
 
 
 def _quantity(value: object, units: Mapping[str, float], example: str) -> float:
@@ -178,7 +176,7 @@ _A_NAME = "use lower-case letters, digits and single dashes, at most 30, a lette
 
 
 def _secret_name(value: object) -> str:
-    """Check the name of a secret. The message never contains the value, because a user may have written the secret instead of its name."""
+    """Check the name of a secret. Errors don't contain the value, because it may be the secret instead of its name."""
     if not isinstance(value, str) or not re.fullmatch(_NAME, value, re.ASCII):
         fix = "write a name of lower-case letters, digits and single dashes, and give its value to `pulumi config set --secret`"
         raise RefusalError("the value can't be the name of a secret", fix)

@@ -1,6 +1,6 @@
 """Names and labels of the resources that the program creates.
 
-Platforms take resource names from this module. The checks of the configuration refuse a name that the program uses itself.
+Platforms take resource names from this module. The checks of the configuration refuse names that the program uses itself.
 Names are part of the state of deployed stacks: add new names, but never change an existing name or template.
 """
 
@@ -36,8 +36,7 @@ _LABEL_PREFIXES = ("tiers.", "tiers/", POD_SECURITY.partition("{")[0])
 
 
 def is_label(key: str) -> bool:
-    """Return whether a label key is reserved for the program. The prefix `tiers.` is reserved because later
-    versions may add labels."""
+    """Return whether a label key is reserved for the program. Later versions may use any label with the prefix `tiers.`."""
     return key in _LABELS or key.startswith(_LABEL_PREFIXES)
 
 
@@ -120,7 +119,7 @@ _TASKS = (Template("secrets{versions}", versions=_VERSIONS),)
 
 
 def is_volume(name: str) -> bool:
-    """Return whether the program itself may give this name to a volume or PersistentVolumeClaim, on any platform."""
+    """Return whether a name is reserved for the program's own volumes and PersistentVolumeClaims, on any platform."""
     return any(template.matches(name) for template in _VOLUMES)
 
 
@@ -150,13 +149,13 @@ def secret_variable(name: str) -> str:
 
 
 def is_workload(name: str) -> bool:
-    """Return whether the program itself may give this name to a component or workload, on any platform."""
+    """Return whether a name is reserved for the program's own components and workloads, on any platform."""
     data = [record.name for record in services.common().data]
     return name in _WORKLOADS or name.startswith(tuple(f"{record}-" for record in data))
 
 
 def is_part(suffix: str, tasks: Collection[str]) -> bool:
-    """Return whether the program gives the name `SERVICE-SUFFIX` to a container or another object of a service.
+    """Return whether a container or another object of a service has the name `SERVICE-SUFFIX`, such as `api-migrate`.
 
     Args:
         suffix: the part of the name after the name of the service.
@@ -169,7 +168,7 @@ def is_part(suffix: str, tasks: Collection[str]) -> bool:
 
 
 def is_task(name: str) -> bool:
-    """Return whether a task with this name could get the same container name as another object of the program."""
+    """Return whether a task name is reserved, because the task's container could get the name of a secret volume."""
     return any(template.matches(name) for template in _TASKS)
 
 
@@ -185,10 +184,10 @@ def short_hash(text: str, digits: int = 8) -> str:
 
 
 def versions(secrets: Sequence[str], max_length: int) -> str:
-    """Return a suffix for names, as in `-0a1b2c-3d4e5f`. A change of one of the secret versions changes the suffix.
+    """Return a suffix for names from the versions of secrets, as in `-0a1b2c-3d4e5f`.
 
-    The suffix contains the first six digits of each version. If the result would exceed `max_length` characters, the suffix is
-    a hash of all versions instead.
+    The suffix contains the first six digits of each version. If it would exceed `max_length` characters, return a hash of these
+    digits instead.
     """
     text = "".join(f"-{version[:6]}" for version in secrets)
     if len(text) <= max_length:
@@ -198,24 +197,24 @@ def versions(secrets: Sequence[str], max_length: int) -> str:
 
 
 def without_versions(name: str) -> str:
-    """Remove the versions of secrets from a name: the name of a secret volume, or of the container that fills this volume."""
+    """Return the name of a secret volume, or of the container that fills the volume, without the versions of secrets."""
     return re.sub(rf"{_VERSIONS}(-files)?$", r"\2", name)
 
 
 def is_dns_label(text: str) -> bool:
-    """Return whether `text` is a DNS label (RFC 1123). Kubernetes requires a DNS label as the name of a namespace,
-    and of the volumes and ports of a pod."""
+    """Return whether `text` is a DNS label (RFC 1123), as Kubernetes requires for the names of namespaces, and of the volumes and
+    ports of pods."""
     return re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", text, re.ASCII) is not None
 
 
 def as_dns_label(text: str, unique: str) -> str:
-    """Return a DNS label that consists of the valid characters of `text` and a hash of `unique`."""
+    """Return a DNS label: the valid characters of `text`, and a hash of `unique`."""
     plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:54].rstrip("-")
     return "-".join(part for part in (plain, short_hash(unique)) if part)
 
 
 def as_repository(folder: str, max_length: int) -> str:
-    """Return the name of a build folder in a form that is valid in an image name, of at most `max_length` characters."""
+    """Return the name of a build folder as a valid part of an image name, at most `max_length` characters long."""
     text = re.sub(r"[^a-z0-9._-]+", "-", folder.lower())
     if not re.fullmatch(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*", text):
         text = re.sub(r"[._-]+", "-", text).strip("-")
@@ -223,7 +222,7 @@ def as_repository(folder: str, max_length: int) -> str:
 
 
 def as_file_name(name: str, max_length: int = SUBDOMAIN) -> str:
-    """Return a file name in a form that is valid as a key of a ConfigMap, of at most `max_length` characters.
+    """Return a file name as a valid key of a ConfigMap, at most `max_length` characters long.
 
     A long name is cut in its middle, because its end shows the file's type.
     """

@@ -1,10 +1,10 @@
 """Definition of each service that an application may have, as a record (`Service`).
 
-`SERVICES` is the only list of the services that every application may have. Each record defines the kind, port, routing and
-dependencies of a service. An application may define further services (`app.services`). A `Catalogue` contains the records of
-`SERVICES` and of `app.services`. Other modules read these records, and contain no lists of service names. Only code for one
-product, such as PostgreSQL, names a single record (`DATABASE`). docs/how-to/add-a-tier.md explains how to add a service to
-`SERVICES`.
+A record defines the kind, port, routing and dependencies of a service. `SERVICES` has the records of the services that every
+application may have. An application may define further services (`app.services`). A `Catalogue` contains both.
+
+Other modules read these records, and contain no lists of service names. Only code for one product, such as PostgreSQL, names a
+single record (`DATABASE`). docs/how-to/add-a-tier.md explains how to add a service to `SERVICES`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,8 +29,8 @@ class Kind(StrEnum):
 
 
 class AccessMode(StrEnum):
-    """Access mode of a volume: the number of nodes that may mount the volume at the same time. The values are
-    the names in Kubernetes.
+    """Access mode of a volume: one node, or any number of nodes, may mount the volume at the same time. The values are the names in
+    Kubernetes.
 
     Example:
         volume = Volume(name="search-data", path="/var/lib/search", access=AccessMode.ONE_NODE)
@@ -94,8 +94,8 @@ class Service:
     products: frozenset[str] = frozenset()
     """Image names, without registry and tag, by which the import of a Compose file recognises the service."""
     settings: type | None = None
-    """Pydantic model of the service's settings; None for the default model of the service's kind. Also None if `App` has a field
-    for the service, because the type of the field is the model."""
+    """Pydantic model of the service's settings. None: the type of the service's field in `App`, or else the default model of the
+    service's kind."""
 
     @property
     def prefix(self) -> str:
@@ -104,7 +104,7 @@ class Service:
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """Names of the environment variables that dependent services get."""
+        """Names of the environment variables that dependent services get: the address, and `further_variables`."""
         address = ("HOST", "PORT") if self.kind is Kind.DATA else ("URL",) if self.kind is Kind.HTTP else ()
         return tuple(f"{self.prefix}_{part}" for part in (*address, *self.further_variables))
 
@@ -117,8 +117,8 @@ class Service:
     def volume_access(self) -> AccessMode:
         """Access mode of the service's volumes: `access`, or the default of the kind.
 
-        The default is ONE_NODE for a data service, because one instance mounts its volume. The default is ANY_NODE for a service
-        of a slot, because both slots mount its volumes.
+        The default of a data service is ONE_NODE, because one instance mounts the volume. The default of a service in a slot is
+        ANY_NODE, because both slots mount the volumes.
         """
         return self.access or (AccessMode.ONE_NODE if self.is_shared else AccessMode.ANY_NODE)
 
@@ -171,7 +171,7 @@ def further(name: str, tier: str, *, routed: bool) -> Service:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Records of all services that an application may have: those in `SERVICES`, then the further services of the application.
+    """Records of the services in `SERVICES`, then of an application's further services (`app.services`).
 
     Example:
         workers = [record.name for record in catalogue.records if record.kind is Kind.WORKER]
@@ -196,13 +196,12 @@ class Catalogue:
 
     @property
     def routed(self) -> tuple[Service, ...]:
-        """Services to which the gateway routes requests, ordered: each service after the services that it may connect to."""
+        """Services to which the gateway routes requests. Each service comes after the services that it may connect to."""
         by_name = {record.name: record for record in self.records}
         return tuple(by_name[name] for name in self.start_order({}, self.names) if by_name[name].routed)
 
     def find(self, name: str | None) -> Service | None:
-        """Return the record of a service, or None for an unknown name. Another version of the program may have deployed such a
-        service."""
+        """Return the record of a service. Return None for an unknown name, such as a service of another version of the program."""
         return next((record for record in self.records if record.name == name), None)
 
     def is_shared(self, name: str) -> bool:
@@ -216,7 +215,7 @@ class Catalogue:
         return record is not None and record.routed
 
     def may_need(self, name: str) -> frozenset[str]:
-        """Return the names of all services to which a service may connect: services of the same slot, and all data services."""
+        """Return the names of the services that a service may need: slot services of its `may_need` tiers, and data services."""
         return self._may_need_in_slot(name) | {data.name for data in self.data} if self.find(name) else frozenset()
 
     def _may_need_in_slot(self, name: str) -> frozenset[str]:
@@ -229,10 +228,9 @@ class Catalogue:
         return self.names.index(name) if name in self.names else len(self.records)
 
     def start_order(self, needs: Mapping[str, Iterable[str]], names: Iterable[str]) -> list[str]:
-        """Return names of services in their start order: each service after the services that it connects to. Unknown names come last.
+        """Return names of services in start order: each service after the services that it needs. Unknown names come last.
 
-        Among the services of `SERVICES`, each service also starts after the services that it may connect to, even if it does
-        not need them.
+        Within `SERVICES`, each service also starts after the services that it may need.
 
         Args:
             needs: names of the services that each service connects to.
@@ -258,7 +256,7 @@ class Catalogue:
 
 
 def common() -> Catalogue:
-    """Return the services that every application may have. The function reads `SERVICES` on each call, because `SERVICES` may grow."""
+    """Return the services that every application may have. Read `SERVICES` on each call, because tests replace it."""
     return Catalogue(SERVICES)
 
 
@@ -270,7 +268,7 @@ def prefix(name: str) -> str:
 def holds_data(name: str) -> bool:
     """Return whether the volumes of a workload contain data that no update may delete.
 
-    The result is also True for a workload without a record in `SERVICES`, such as the backup workload.
+    Return True for a workload without a record in `SERVICES`, such as the backup workload.
     """
     record = common().find(name)
     return record is None or record.holds_data

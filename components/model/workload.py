@@ -1,8 +1,7 @@
 """Workloads: dataclasses of the processes to deploy, independent of Pulumi and of the platform.
 
 Sizes are in bytes, times in seconds, `cpu` in processors. Paths are absolute paths in the container. The digest of a release
-covers the fields that components/release/content.py stores. A change of such a field makes a new release. The number of replicas
-(`Scale`) is not part of a release.
+covers the fields that components/release/content.py stores. A change of such a field makes a new release.
 """
 
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ class Zone(StrEnum):
     """
 
     EDGE = "edge"
-    """Zone of the gateway, of the services that answer HTTP requests, and of the services that call them."""
+    """Zone of the gateway, of the services that answer HTTP requests, and of their clients."""
     DATA = "data"
     """Zone of the data services and of their clients."""
     WATCH = "watch"
@@ -54,8 +53,7 @@ class Image:
     target: str | None = None
     """Stage of the Dockerfile to build; None for the last stage. The tag includes the stage."""
     base: str | None = None
-    """Base image, for a Dockerfile with the argument BASE. The digest in the tag covers the name of the
-    base image."""
+    """Base image, for a Dockerfile with the argument BASE. Its name is part of the digest in the tag."""
     path: str = ""
     """Config path of the image, for errors."""
     pull_secrets: tuple[str, ...] = ()
@@ -111,8 +109,8 @@ class Secret:
     version: str
     """Hash of the value, or of the reference to a value in the cluster. A new version makes a new release."""
     plain: bool = True
-    """True if the value is known to need no quotes in Redis' configuration. False for a value in the
-    cluster, because the program can't read that value."""
+    """True if Redis' configuration can contain the value without quotes. False for a value in the cluster, because the program
+    can't read that value."""
     pairable: bool = True
     """True if the value can be part of a list of `key=value` pairs. Also True for a value in the cluster, because the program
     can't read that value."""
@@ -142,7 +140,7 @@ class Volume:
     storage_class: str | None = None
     """StorageClass on Kubernetes; None for the cluster's default."""
     access: AccessMode = AccessMode.ANY_NODE
-    """Access mode on Kubernetes: whether several nodes may mount the volume at the same time."""
+    """Access mode on Kubernetes: one node, or any number of nodes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +213,7 @@ class ScheduledCommand(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """Number of replicas of a service. The number is not part of a release, so the live slot is scaled without a switch.
+    """Number of replicas of a service. It is not part of a release, so a change scales the live slot without a switch.
 
     Example:
         scale = Scale(replicas=2, most=10)
@@ -296,7 +294,7 @@ class Workload:
     """Config path of the workload, for errors; empty if the path is `app.TIER`."""
     former: tuple[str, ...] = ()
     """Command of an earlier version of the program, with the same effect as `command`. On Kubernetes, a stateful workload that
-    already runs this command keeps it, and is not restarted."""
+    already runs this command keeps it, so an upgrade of the program causes no restart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,8 +309,7 @@ class Replicated(Workload):
     """
 
     names: tuple[str, ...]
-    """Host names of the members, in the order of `volumes`. The first member uses the volume that a single instance would
-    use."""
+    """Host names of the members, in the order of `volumes`. The first volume is also the volume of a single instance."""
     watcher: Workload
     """Process that runs next to each member and mounts the volume of the member. The watchers elect the primary."""
     proxy: Workload
@@ -401,7 +398,8 @@ class DatabaseCluster:
     start_within: float = 120
     """Time limit in seconds to become ready."""
     apart: Literal["zones", "hosts", "anywhere"] = "hosts"
-    """Placement of the instances. `zones`: no two in the same zone. `hosts`: no two on the same host. `anywhere`: no rule."""
+    """Placement of the instances. `zones`: at most one in each zone. `hosts`: at most one on each host. `anywhere`: on
+    different hosts if possible."""
     archive: Archive | None = None
     """Continuous archive of the cluster; None without backups to a bucket."""
     single_instance: Workload | None = None
@@ -432,5 +430,5 @@ class Route:
     hidden: tuple[str, ...] = ()
     """Paths for which the gateway answers 404, such as the path of metrics."""
     sticky: bool = True
-    """True to pin a loaded page to the slot that served the page: a cookie routes the page's requests to this slot while the slot
+    """True to pin a loaded page to its slot: a cookie routes the page's requests to the slot that served the page, while the slot
     runs."""

@@ -6,21 +6,21 @@ from urllib.parse import urlsplit
 
 
 def sdk() -> Any:
-    """Import and return the SDK (package `docker`). The import happens on the first call, because importing takes a tenth of a second."""
+    """Return the SDK, the package `docker`. The first call imports the package, because the import takes 0.1 s."""
     return import_module("docker")
 
 
 def connect(host: str, within: float = 10) -> Any:
-    """Return a client of the engine at an address; `within` is the timeout in seconds."""
+    """Return a client of the engine at the address `host`. `within` is the timeout of a request, in seconds."""
     return sdk().DockerClient(base_url=host, use_ssh_client=True, timeout=within)
 
 
 def is_local(host: str) -> bool:
-    """Return whether the engine at an address runs on this machine."""
+    """Return True if the address `host` is a local socket: the engine runs on this machine."""
     return urlsplit(host).scheme == "unix"
 
 
 def output_of(connection: Any) -> str:
-    """Wait until a command in a container ends, and return its output. `connection` is the socket of the command."""
+    """Read the output of a command in a container until the command ends. `connection` is the socket of the command."""
     frames: Any = import_module("docker.utils.socket").frames_iter(connection, tty=False)
     return b"".join(part for _, part in frames).decode(errors="replace").strip()

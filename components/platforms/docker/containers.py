@@ -20,7 +20,10 @@ else exec python3 -c 'import urllib.request; urllib.request.urlopen("{url}", tim
 
 
 def test_command(probe: Probe) -> list[str]:
-    """Return the health check of a probe: its command, or a request with the first HTTP client that the container has."""
+    """Return the command of a health check: the probe's own command, or an HTTP request.
+
+    The request uses the first HTTP client that the container has.
+    """
     if probe.command:
         return ["CMD", *probe.command]
     url = f"http://127.0.0.1:{probe.port}{probe.path}"
@@ -29,14 +32,14 @@ def test_command(probe: Probe) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Return a number of seconds as the engine reports it, such as `1m30s`. With any other text a refresh would show a change."""
+    """Return a duration in the engine's format, such as `1m30s`. In any other format `pulumi refresh` would show a change."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
 def healthcheck(workload: Workload) -> docker.ContainerHealthcheckArgs:
-    """Return a container's health check. The check runs every second, and always passes if the workload has no probe."""
+    """Return a workload's health check. The check runs every second; without a probe it always passes."""
     probe = workload.ready or workload.probe or Probe(command=("true",))
     return docker.ContainerHealthcheckArgs(
         tests=test_command(probe),
@@ -48,7 +51,7 @@ def healthcheck(workload: Workload) -> docker.ContainerHealthcheckArgs:
 
 
 def hardened(name: str, image: Input[str], labels: Mapping[str, str], process: Process) -> docker.ContainerArgs:
-    """Return the arguments of a hardened container: read-only root, no capabilities, limits of memory and processors."""
+    """Return the arguments of a hardened container: read-only root, no capabilities, memory and processor limits."""
     megabytes, room = max(process.resources.memory // 2**20, 6), max(process.scratch // 2**20, 1)
     user, options = process.user, "rw,noexec,nosuid,nodev"
     return docker.ContainerArgs(

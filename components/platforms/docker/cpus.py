@@ -1,4 +1,4 @@
-"""Processor limits in the text form that the Docker provider uses. All functions are pure."""
+"""Processor limits in the text format of the Docker provider. All functions are pure."""
 
 from fractions import Fraction
 from math import floor
@@ -10,11 +10,11 @@ _NANO = Fraction(1, 10**9)
 
 
 def text_of_cpus(cpu: float) -> str:
-    """Return a processor limit as the text for a container's `cpus`.
+    """Return the text of a processor limit, for the input `cpus` of a container.
 
-    pulumi-docker 5.2 reads the limit from the engine and converts it to a text of its own, such as "1.0" for 1. If the program's
-    text differs, the provider replaces the container. The provider also rounds some limits, such as 0.05 to "0.1". To
-    prevent this rounding, such a limit gets a few billionths of a processor more.
+    pulumi-docker 5.2 reads the limit from the engine and formats it, such as "1.0" for 1. If the text in the program differs,
+    the provider replaces the container. The provider also rounds some limits, such as 0.05 to "0.1". To prevent this rounding,
+    such a limit is raised by a few billionths of a processor.
     """
     amount = Fraction(f"{cpu:.9f}")
     candidates = [f"{cpu:g}", f"{cpu:.1f}", *(f"{float(amount + step * _NANO):.9f}" for step in (0, 1, 11, 111))]
@@ -23,7 +23,7 @@ def text_of_cpus(cpu: float) -> str:
 
 
 def with_provider_cpus(resource: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of a resource. In a container's state, write the processor limit as pulumi-docker 5.2 writes it: `1.0`.
+    """Return a resource's state. If the resource is a container, format `cpus` as pulumi-docker 5.2 does, such as `1.0`.
 
     Earlier versions of this program wrote `1`. Pulumi then saw a difference in every update, and replaced the container.
     """
@@ -36,7 +36,7 @@ def with_provider_cpus(resource: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_back(text: str) -> str:
-    """Return the text to which the provider converts a limit (terraform-provider-docker, helpers.go, nanoInt64ToDecimalString)."""
+    """Format a limit as the provider does (terraform-provider-docker, helpers.go, nanoInt64ToDecimalString)."""
     digits = f"{Fraction(text) * 10**9 // 1:010d}"
     decimal = f"{digits[:-9]}.{digits[-9:]}"
     if decimal.count("0") == 9:

@@ -6,7 +6,7 @@ these properties of the engine and the provider (kreuzwerker/terraform-provider-
 - A container must name its image by id. Otherwise the next update replaces the container.
 - The provider's option `wait` checks the health of a container once a second.
 - The provider's option `attach` waits until a container ends, and ignores the exit code.
-- The engine refuses uploads into a read-only root. Files therefore go into a volume, through a container that never starts.
+- The engine refuses uploads into a read-only root. Files are uploaded into a volume instead, through a container that never starts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ from .registrar import Replica, image_id, scripts_of, secret_volume
 
 
 class DockerDeployer(GatewayOperations, MonitoringOperations):
-    """Operations of `Deployer` on one Docker engine."""
+    """Implementation of `Deployer` for one Docker engine."""
 
     def logs(self, live: Slot) -> Mapping[str, str]:
         follow = f"docker logs --follow {self.prefix}"
@@ -146,7 +146,7 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
 def data_resources(
     context: Context, workloads: Sequence[Workload | DatabaseCluster]
 ) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
-    """Return name, type token and inputs of each resource that will hold data of these workloads."""
+    """Return the volumes that these workloads need: resource name → (type token, inputs)."""
     prefix = keys.described(context.app, context.environment, context.stack).instance
     names = {volume.name for workload in workloads if isinstance(workload, Workload) for volume in workload.volumes}
     return {name: (VOLUME, {"name": f"{prefix}-{name}"}) for name in names}

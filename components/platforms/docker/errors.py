@@ -1,4 +1,4 @@
-"""Error messages for containers and images that an update can't create: state, log and fix."""
+"""Error messages for failed containers and images, with state, log and fix."""
 
 import re
 from collections.abc import Callable
@@ -17,15 +17,15 @@ def explain_container(
 ) -> ResourceHookBinding:
     """Return hooks that log an error if a container can't be created or does not become healthy.
 
-    The error has the container's state and the last lines of its log.
+    The error contains the container's state and the last lines of its log.
 
     Args:
         name: resource name.
         real: name of the container on the engine.
-        path: config path of the container, for the error.
+        path: config path that the error names.
         within: time limit to become healthy, in seconds.
         location: the engine.
-        touched: function that returns how the failure affects users, for the error.
+        touched: function that returns the failure's effect on users, as a text for the error.
     """
 
     def explain(args: ErrorHookArgs) -> bool:
@@ -40,7 +40,7 @@ def explain_container(
 
 
 def with_remedy(cause: str, stack: str) -> str:
-    """Return an engine's error. If the error names a missing object, add `make heal` as the fix."""
+    """Add the fix, `make heal`, to an engine's error about a missing object. Return any other error unchanged."""
     is_missing = any(
         text in cause for text in ("No such container", "No such image", "No such network", "no such volume")
     )
@@ -52,7 +52,7 @@ def with_remedy(cause: str, stack: str) -> str:
 
 
 def explain_image(name: str, image: Image) -> ResourceHookBinding:
-    """Return hooks that log an error if an image can't be pulled or built. The error has the image's config path and the fix."""
+    """Return hooks that log an error, with the config path and the fix, if an image can't be pulled or built."""
 
     def explain(args: ErrorHookArgs) -> bool:
         cause = args.errors[0].strip() if args.errors else "no reason was given"

@@ -1,4 +1,4 @@
-"""Images of workloads, and their secrets and scripts as files in volumes."""
+"""Images, secrets and scripts of workloads. Secrets and scripts are files in volumes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ from .registrar import Registrar, image_of, scripts_of, secrets_of
 
 @dataclass(frozen=True, kw_only=True)
 class FileVolume:
-    """Volume with files. A container copies the files into the volume before the workload's container starts."""
+    """Volume and its files. A container copies the files into the volume before the workload's container starts."""
 
     name: str
     """Resource name of the volume. The volume's name on the engine is `APP-STACK-NAME`."""
     role: str
     """Value of the label `tiers.role` of the container that copies the files."""
     folder: str
-    """Folder on which the container mounts the volume."""
+    """Mount path of the volume in this container."""
     files: Mapping[str, Input[str]]
     """Content of each file, by its absolute path in the container."""
     secret: bool = False
-    """True if Pulumi encrypts the contents in the state."""
+    """True to encrypt the contents in Pulumi's state."""
 
 
 class FileOperations(Registrar):
-    """Operations that provide images, secret files and scripts before a container starts."""
+    """Operations that provision images, secrets and scripts of workloads."""
 
     def provision(
         self, parent: Resource, workloads: Sequence[Workload], target: SlotTarget | None
@@ -52,7 +52,10 @@ class FileOperations(Registrar):
         return provisioned
 
     def _secrets_name(self, owner: str, workload: Workload) -> str:
-        """Return the name of a workload's secret volume. The engine creates a folder with this name, so the length is limited."""
+        """Return the name of the volume with a workload's secrets.
+
+        The length is limited, because the engine creates a folder with this name.
+        """
         room = names.FOLDER_NAME - len(f"{self.prefix}-{owner}-secrets")
         versions = names.versions([secret.version for secret in workload.secrets], room)
         return names.SECRET_FILES.format(owner=owner, versions=versions)
@@ -67,7 +70,7 @@ class FileOperations(Registrar):
         return self._files(parent, workload, image, volume)
 
     def _secret_values(self, workload: Workload) -> dict[str, Output[str]]:
-        """Return the values of a workload's secrets by the paths of their files."""
+        """Return a workload's secrets: file path → value."""
         return {
             secret.path: self.context.sealed.apply(lambda values, name=secret.name: values[name])
             for secret in workload.secrets
@@ -83,7 +86,7 @@ class FileOperations(Registrar):
         return self._files(parent, workload, image, FileVolume(name=name, role="scripts", folder=SCRIPTS, files=files))
 
     def _files(self, parent: Resource, workload: Workload, image: Input[str], volume: FileVolume) -> docker.Container:
-        """Copy files into a volume, through a container that mounts the volume. The user of the workload owns the files."""
+        """Copy files into a volume, through a container that mounts the volume. The workload's user owns the files."""
         args = hardened(
             f"{self.prefix}-{volume.name}",
             image,

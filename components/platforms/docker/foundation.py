@@ -33,7 +33,7 @@ class Foundation(ComponentResource):
 
     @property
     def resources(self) -> list[Resource]:
-        """Resources that every other resource depends on."""
+        """Toolbox image, networks and volumes. Every other resource depends on them."""
         return [self.toolbox, *self.networks.values(), *self.volumes.values()]
 
     def _network(self, zone: Zone, location: Location) -> docker.Network:
@@ -62,15 +62,15 @@ def named_volume(
     *,
     holds_data: bool = False,
 ) -> docker.Volume:
-    """Register a volume that the engine names `APP-STACK-SUFFIX`.
+    """Register a volume. Its name on the engine is `APP-STACK-SUFFIX`.
 
     Args:
         context: configuration and checkpoint of the stack.
         parent: the parent component.
         provider: provider of the engine.
         name: resource name.
-        suffix: end of the volume's name on the engine; None for `name`.
-        holds_data: True for a volume with data. A label records this value. With `protect_data` such a volume is protected.
+        suffix: end of the volume's name on the engine; None to use `name`.
+        holds_data: True for a volume with data. The label `tiers.data` records this value, and `protect_data` protects the volume.
     """
     labels = stack_labels(context.app.name, context.stack)
     labels |= data_labels(context.checkpoint.find(VOLUME, name), holds_data=holds_data)

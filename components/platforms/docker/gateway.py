@@ -1,7 +1,7 @@
-"""Operations on the gateway: its container, the claim of a slot, the smoke test and the switch.
+"""Operations on the gateway: deploy its container, claim a slot, run the smoke test, and switch traffic.
 
 A claim adds a slot's release and routes to the gateway. Claim and switch are one-shot containers: they write the gateway's files
-and send commands to its process. The module `haproxy` renders the configuration.
+and send commands to HAProxy. The module `haproxy` renders the configuration.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from .registrar import Registrar
 
 
 class GatewayOperations(Registrar):
-    """Operations that route users to slots."""
+    """Operations that route users to slots through the gateway."""
 
     def deploy_gateway(self, parent: Resource) -> Resource:
         gateway = self.environment.gateway
@@ -101,7 +101,7 @@ class GatewayOperations(Registrar):
         ]
 
     def _checked(self, parent: Resource, target: SlotTarget, text: str, gateway: docker.Container) -> Output[Resource]:
-        """Run a container that checks whether HAProxy accepts the configuration `text`. The claim waits for this check."""
+        """Check the configuration `text` with `haproxy -c` in a container. The claim waits for this check."""
         name = f"{target.slot}-gateway-check"
         args = hardened(
             f"{self.prefix}-{name}",
@@ -121,10 +121,10 @@ class GatewayOperations(Registrar):
         return self._claim(entry, entry.labels[LABEL_RELEASE])
 
     def _claim(self, entry: Entry, release: str | None) -> DesiredState:
-        """Return the desired state of a kept slot's claim. The claim writes `release` to the gateway as the slot's release.
+        """Return the desired state that makes a kept slot's claim run again, without changing routes.
 
-        If `release` is None, the claim removes the slot's release. Then no release cookie leads to the slot. The claim changes no
-        routes.
+        The claim writes `release` to the gateway as the release of the slot. If `release` is None, the claim removes the slot's
+        release, and requests with a release cookie no longer go to the slot.
         """
         inputs = without_label(entry.inputs, LABEL_ATTEMPT)
         words: list[str] = inputs["command"]
@@ -180,7 +180,7 @@ class GatewayOperations(Registrar):
         return name, self._tell_gateway(name, labels, "live", target.slot)
 
     def _ask(self, target: SlotTarget) -> list[ResourceHook]:
-        """Return a hook that runs before a kept slot goes live, and checks that the slot's containers are healthy."""
+        """Return a hook that checks the health of a kept slot's containers before the slot goes live."""
 
         def ask(_: ResourceHookArgs) -> None:
             self.inspector.check_ready(target.slot, self.impact)

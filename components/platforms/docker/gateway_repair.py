@@ -1,8 +1,8 @@
-"""Repair of the gateway's configuration file before an update, because with an invalid file the gateway can't restart.
+"""Repair of the gateway's configuration file before an update. With an invalid file the gateway can't restart.
 
-An update checks a configuration before installing the file (docs/adr/024). Nevertheless the installed file can be
-invalid: an older version of the program wrote the file without a check, the volume was lost, or somebody edited the
-file. The repair writes a file with the routes of the slots that are in the state.
+An update checks a new configuration before it installs the file (docs/adr/024). The installed file can still be invalid:
+an older version of the program wrote the file without a check, the volume was lost, or somebody edited the file. The
+repair writes a new file with the routes that the state has for each slot.
 """
 
 import io
@@ -20,7 +20,7 @@ from . import client, haproxy
 
 
 def repair(location: Location, environment: Environment, read_checkpoint: Callable[[], Checkpoint]) -> bool:
-    """If the gateway can't start with its configuration, write a new configuration, and restart a stopped gateway.
+    """Write a new configuration if the gateway can't start with the installed one, and restart a stopped gateway.
 
     Returns:
         True if the configuration was rewritten.

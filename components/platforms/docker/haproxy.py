@@ -1,6 +1,6 @@
 """HAProxy configuration of the gateway on Docker, rendered from routes. All functions are pure.
 
-The switch does not reload HAProxy: HAProxy looks up the live slot in a map for each request. HAProxy is reloaded only when a
+For each request HAProxy looks up the live slot in a map, so the switch needs no reload. HAProxy is reloaded only when a
 release changes the routes of its slot.
 
 Sources: HAProxy 2.6 configuration manual, 2.2 (quoting and escaping), 4.2 (use_backend, server-template, resolvers,
@@ -24,20 +24,20 @@ USER = 99
 """UID of the user haproxy in the public image, the owner of `FOLDER`."""
 FILE = f"{FOLDER}/haproxy.cfg"
 CLAIM_WITHIN = "75"
-"""Time limit in seconds to write to the gateway: the release of a slot, or the name of the live slot.
+"""Time limit in seconds for a claim or a switch to change the gateway.
 
 The limit is longer than a minute, because the engine may wait a minute before it restarts a stopped gateway.
 """
 MASTER = f"{FOLDER}/master.sock"
 MAP = f"{FOLDER}/live.map"
-"""Map file of the gateway. The key `live` has the live slot. The keys `blue` and `green` have the releases of these slots."""
+"""Map file of the gateway: `live` → the live slot, and `blue` and `green` → the release of this slot."""
 PORT = 8080
 METRICS_PORT = 8404
 FIRST_OWN_PORT = 8081
 """Gateway port of the first routed service (`own_port`). The second routed service has the next port, and so on."""
 REPLICAS = 10
 STATE = f"{FOLDER}/servers.state"
-"""File with the health of backend servers. After a reload the new process reads this file and uses healthy servers at once."""
+"""File with the health of backend servers. After a reload the new process reads the file, and uses healthy servers at once."""
 EXPORT = "{ var(txn.asked) -m found }"
 """HAProxy condition: the request names a slot in its header."""
 
@@ -56,7 +56,7 @@ _LOGGED = {
 LOG = "{" + ",".join(f'"{name}":{value}' for name, value in _LOGGED.items()) + "}"
 """Log format of requests: JSON, without the URL's query, because a query may be confidential.
 
-Paths are cut to 1024 bytes, to keep a line below 4 KiB, because a pipe may split longer lines.
+Paths are cut to 1024 bytes, so a line stays below 4 KiB. A pipe may split longer lines.
 """
 
 _NORMAL = "txn.normal"
@@ -72,13 +72,13 @@ _NORMALISE = [
     f"  http-request deny deny_status 400 if {_DOTS}",
     f"  http-request deny deny_status 400 if {{ path -m found }} !{{ var({_NORMAL}) -m found }}",
 ]
-"""Rules that normalise a request's path (as `paths.normalise` does), and store the result in a variable for other rules.
+"""Rules that normalise a request's path as `paths.normalise` does. They store the result in a variable for other rules.
 
 Services get the original path.
 """
 
 _ID = "^[A-Za-z0-9._:/+=@-]{1,128}$"
-"""Pattern of request ids that the gateway accepts. The gateway replaces an id that does not match, because services write ids to logs."""
+"""Pattern of valid request ids. The gateway replaces any other id, because services write ids to logs."""
 
 FIRST = f"""\
 global
@@ -144,10 +144,10 @@ resolvers docker
 
 
 def word(text: str | bytes) -> str:
-    """Return a value quoted as one HAProxy argument.
+    """Quote a text as one HAProxy argument.
 
     Raises:
-        ValueError: the value contains a NUL, which no argument can contain.
+        ValueError: the text contains a NUL character, which the configuration can't contain.
     """
     raw = text.encode() if isinstance(text, str) else text
     if 0 in raw:
@@ -161,7 +161,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9._~/:@%+=-]")
 
 
 def log_format(text: str | bytes) -> str:
-    """Return a value quoted as one HAProxy argument in log-format syntax. `%` is doubled, because a single `%` begins a variable."""
+    """Quote a text as one HAProxy argument in log-format syntax. `%` is doubled, because a single `%` starts a variable."""
     return word(text.replace("%", "%%") if isinstance(text, str) else text.replace(b"%", b"%%"))
 
 
@@ -181,17 +181,17 @@ def own_port(name: str) -> int:
 
 
 def of_stack(slots: Mapping[Slot, Sequence[Route]], environment: Environment) -> str:
-    """Return the gateway's configuration file for the routes of both slots and the settings of the environment."""
+    """Render the gateway's configuration file from the routes of both slots and the environment's settings."""
     gateway = environment.gateway
     return configuration(slots, gateway.ports, metrics=bool(gateway.metrics_port or environment.monitoring))
 
 
 def configuration(slots: Mapping[Slot, Sequence[Route]], alone: Collection[str] = (), *, metrics: bool = False) -> str:
-    """Return the gateway's configuration file, with the routes of the releases in both slots.
+    """Render the gateway's configuration file from the routes of both slots.
 
     Args:
         slots: routes of each slot.
-        alone: names of services that also get a gateway port of their own (`own_port`).
+        alone: names of services that also have their own gateway port (`own_port`).
         metrics: True to serve HAProxy's Prometheus metrics.
     """
     sticky = any(route.sticky for routes in slots.values() for route in routes)
@@ -227,13 +227,14 @@ def configuration(slots: Mapping[Slot, Sequence[Route]], alone: Collection[str] 
 
 
 def _rules(routes: Sequence[Route], here: str) -> list[str]:
-    """Return rules that deny hidden paths, and rules that rewrite the readiness path of a tier to the tier's health path.
+    """Return the rules for hidden paths and readiness paths of a slot.
 
-    Readiness paths work only in requests that name a slot in a header, such as the requests of the smoke test.
+    Requests to hidden paths get status 404. A tier's readiness path is rewritten to the tier's health path, but only in
+    requests that name a slot in a header, such as requests of the smoke test.
 
     Args:
         routes: routes of a slot.
-        here: HAProxy condition that a request goes to this slot.
+        here: HAProxy condition that is true if the request goes to this slot.
     """
     rules = [
         f"  http-request deny deny_status 404 if {_below(path)} {here}" for route in routes for path in route.hidden
@@ -259,10 +260,10 @@ def _ways(slot: Slot, routes: Sequence[Route], alone: Collection[str], here: str
 
 
 def _sticky() -> list[str]:
-    """Return the rules for the release cookie. The response to a request for a page sets this cookie.
+    """Return the rules for the release cookie, which keeps the requests of a page on the release of this page.
 
-    A request for a page goes to the live slot, even if the request has a cookie. Any other request with a cookie goes to the slot
-    that has the cookie's release, or to the live slot if no slot has this release. Later rules give the slot header precedence.
+    A page request goes to the live slot, and its response sets the cookie. Any other request goes to the slot with the
+    cookie's release, or to the live slot if no slot has this release. The slot header, read by later rules, has precedence.
     """
     pinned = [
         line

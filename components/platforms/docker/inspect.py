@@ -28,18 +28,18 @@ from .isolation import Container
 from .keys import engine_host, stack_labels
 
 _RUNNING = ("running", "restarting", "removing")
-"""Engine's names of container states. An inventory lists a container in any other state as stopped."""
+"""Engine's names of the states of running containers. An inventory lists a container in any other state as stopped."""
 
 
 def check_engine(environment: Environment, used_ports: Collection[int]) -> None:
-    """Before any change, check that the engine answers.
+    """Check that the engine answers, before any change.
 
-    On a local engine, also check that the ports of the gateway and of Prometheus are free. An engine behind ssh:// is not
-    checked, because the provider itself reports a failed connection.
+    On a local engine, also check that the ports of the gateway and of Prometheus are free. Don't check an engine with an
+    ssh:// address, because the provider itself reports a failed connection.
 
     Args:
         environment: the environment.
-        used_ports: ports that are not checked, because containers of this stack already use them.
+        used_ports: ports that this stack's containers already use. These ports are not checked.
 
     Raises:
         RunError: the engine does not answer, or a port is in use.
@@ -84,7 +84,7 @@ def _check_ports(environment: Environment, used_ports: Collection[int]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DockerInspector:
-    """Operations of `Inspector` on one Docker engine."""
+    """Implementation of `Inspector` for one Docker engine."""
 
     location: Location
 
@@ -102,7 +102,7 @@ class DockerInspector:
         check_engine(context.environment, used_ports={int(port["external"]) for port in ports})
 
     def routing(self, environment: Environment) -> Routing:
-        """Return the slot that the gateway routes users to. If the gateway does not answer, read the slot from its map file."""
+        """Read the live slot from the gateway, or from the gateway's map file if the gateway does not answer."""
         source = f"the gateway of {self.location.instance}"
         try:
             return self._routing(source, environment.toolbox)
@@ -148,7 +148,7 @@ class DockerInspector:
             )
 
     def absent_images(self, images: Collection[str]) -> Sequence[str]:
-        """Return the ids in `images` that the engine does not have.
+        """Return the ids in `images` that are missing on the engine.
 
         If the engine does not answer, return no ids, because the next step that uses the engine reports the error.
         """
@@ -184,7 +184,7 @@ class DockerInspector:
         return ["docker", "--host", self.location.host, "exec", *options, name, *command]
 
     def log_lines(self, since: float = 0) -> Iterator[Line]:
-        """Yield the log lines of the stack's containers that the engine still has."""
+        """Yield the log lines of all containers of the stack on the engine, including stopped containers."""
         for container in self._listed(all=True, within=60):
             labels = container.labels
             origin = (
@@ -211,7 +211,7 @@ class DockerInspector:
         return "ports and networks"
 
     def _containers(self, slot: Slot) -> list[Container]:
-        """Return the stack's running containers: the containers of `slot`, and the containers that both slots share."""
+        """Return the running containers of `slot`, and the running containers that both slots share."""
         return [
             Container(
                 name=str(container.name),
@@ -233,8 +233,7 @@ class DockerInspector:
     def inventory(self, types: Iterable[str]) -> Inventory:
         """List the objects of a stack on the engine, with four requests in total.
 
-        Containers, networks and volumes are selected by the stack's labels. Images don't have these labels, so all images on the
-        engine are listed.
+        Containers, networks and volumes are selected by the stack's labels. Images have no such labels, so all images are listed.
         """
         label_filter, api = self._labels(), connect(self.location.host, within=60).api
         listed: list[dict[str, Any]] = api.containers(all=True, filters=label_filter)
@@ -264,9 +263,9 @@ class DockerInspector:
         )
 
     def confirm(self, types: Mapping[str, str]) -> frozenset[str]:
-        """Check which of these objects exist on the engine, and return their keys. `inventory` did not list the objects.
+        """Look up objects that `inventory` did not list, and return the keys of the objects that exist on the engine.
 
-        For example, `inventory` can't find a volume without labels, from an older version of this program.
+        For example, `inventory` can't find a volume of an older version of this program, because the volume has no labels.
         """
         api, existing = connect(self.location.host).api, set[str]()
         inspect = {
@@ -283,7 +282,7 @@ class DockerInspector:
         return frozenset(existing)
 
     def remove_strays(self, resources: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Remove the containers and networks whose ids the state does not contain. Keep all volumes, because they may hold data."""
+        """Remove the stack's containers and networks that are missing from the state. Keep volumes, because they may hold data."""
         ids_in_state = {str(resource.get("id")) for resource in resources}
         engine = connect(self.location.host)
         strays = [
@@ -335,7 +334,7 @@ class DockerInspector:
         return gateway_repair.repair(self.location, environment, read_checkpoint)
 
     def repeat_switch(self, name: str) -> bool:
-        """Run the container of a switch again, and wait for its end."""
+        """Run the container of a switch again, and wait until it ends."""
         container = connect(self.location.host).containers.get(name)
         container.start()
         container.wait(timeout=60)
@@ -382,10 +381,13 @@ def answering_containers(containers: Collection[Container], ports: Mapping[str, 
 
 
 def _accepts(interface: IPv4Interface | IPv6Interface, port: int) -> bool:
-    """Return whether a container accepts a connection from this machine. `interface` is the container's address and network.
+    """Return True if a container accepts a connection from this machine, from an address in the container's network.
 
-    Return False if this machine connects from an address outside of that network, because a proxy may then accept every
-    connection.
+    With any other source address the connection does not count, because a proxy on the way may accept every connection.
+
+    Args:
+        interface: address of the container, with its network.
+        port: port of the container.
     """
     try:
         with socket.create_connection((str(interface.ip), port), timeout=1) as client:
@@ -407,7 +409,7 @@ def _identity(key: str) -> str:
 
 
 def _unhealthy_state(state: Mapping[str, Any]) -> str:
-    """Return the state of an unhealthy container in one word, or an empty text for a healthy container."""
+    """Return the state of an unhealthy container, such as `starting`, or an empty text for a healthy container."""
     if not state["Running"]:
         return str(state["Status"])
     health = str(state["Health"]["Status"]) if state.get("Health") else "healthy"

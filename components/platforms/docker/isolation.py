@@ -1,4 +1,4 @@
-"""Check of network isolation: find forbidden connections in the ports and networks of containers. All functions are pure.
+"""Check of network isolation, based on the ports and networks of containers. All functions are pure.
 
 Only the gateway and Prometheus may publish ports. A tier may connect only to the tiers in its `needs`.
 """
@@ -24,7 +24,7 @@ class Container:
 
 
 def unexpected_routes(app: App, containers: Sequence[Container], answering: Collection[str]) -> Iterator[str]:
-    """Yield a text for each network route that is open but forbidden.
+    """Yield a description of each network route that is open but forbidden.
 
     Args:
         app: the application.

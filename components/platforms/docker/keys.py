@@ -1,4 +1,4 @@
-"""Inventory keys of Docker resources, such as `volume NAME`, and the engine of a stack."""
+"""Inventory keys of Docker resources, such as `volume NAME`, and labels and location of a stack."""
 
 import os
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def stack_labels(app: str, stack: str) -> dict[str, str]:
 
 
 def key(kind: str, identity: str, outputs: Mapping[str, Any]) -> str | None:
-    """Return the inventory key of a resource, such as `volume NAME`, or None if an inventory does not list the resource.
+    """Return the inventory key of a resource, such as `volume NAME`, or None for a resource that inventories don't list.
 
     Args:
         kind: type token of the Pulumi resource.
@@ -37,10 +37,10 @@ def engine_host(named: str | None) -> str:
 
 
 def deployed(app: str, stack: str, provider: Mapping[str, Any], foundation: Mapping[str, Any]) -> Location:
-    """Return the location of the engine that a stack is deployed to. `provider` has the inputs of the Pulumi provider."""
+    """Return the location of a deployed stack, from the inputs of its Pulumi provider."""
     return Location(app=app, stack=stack, host=engine_host(provider.get("host")))
 
 
 def described(app: App, environment: Environment, stack: str) -> Location:
-    """Return the location of the engine that the configuration names."""
+    """Return the location of a stack, from its configuration."""
     return Location(app=app.name, stack=stack, host=engine_host(environment.docker.host))

@@ -16,7 +16,7 @@ from .registrar import Replica, image_id
 
 
 class MonitoringOperations(FileOperations):
-    """Operations that collect metrics and publish the live release."""
+    """Operations that deploy monitoring and publish the live release to Prometheus."""
 
     def deploy_monitoring(
         self,

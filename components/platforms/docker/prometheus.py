@@ -1,4 +1,4 @@
-"""Prometheus of an environment on Docker: its workload and its files. All functions are pure.
+"""Prometheus of an environment on Docker: workload and configuration files. All functions are pure.
 
 Like the gateway, Prometheus finds the replicas of a tier in a slot by a DNS name.
 
@@ -46,7 +46,7 @@ def workload(monitored: MonitoringScope) -> Workload:
 
 
 def files(monitored: MonitoringScope) -> dict[str, str]:
-    """Return the files of Prometheus: path → text."""
+    """Return the configuration files of Prometheus: path → text."""
     return {
         f"{CONFIG}/prometheus.yml": yaml(_configuration(monitored)),
         f"{CONFIG}/rules.yml": yaml(file(monitored)),
@@ -54,7 +54,7 @@ def files(monitored: MonitoringScope) -> dict[str, str]:
 
 
 def released(live: Mapping[str, str]) -> str:
-    """Return the text of a target file for Prometheus. The file has one target, with the live slot and release as labels."""
+    """Render a target file for Prometheus. Its only target has the labels in `live`: the live slot and release."""
     return json.dumps([{"targets": [f"localhost:{PORT}"], "labels": dict(live)}])
 
 

@@ -26,7 +26,7 @@ from .keys import CONTAINER, stack_labels
 
 @dataclass(frozen=True, kw_only=True)
 class Replica:
-    """One container of a workload: its names and its slot, the volumes that it mounts, and the ports that it publishes."""
+    """One container of a workload: its names, slot, volumes and published ports."""
 
     name: str
     """Resource name. The container's name on the engine is `APP-STACK-NAME`."""
@@ -44,7 +44,7 @@ class Replica:
 
 @dataclass(frozen=True, kw_only=True)
 class Registrar:
-    """Register containers of a stack. The base classes of `DockerDeployer` inherit from this class."""
+    """Operations that register containers. All base classes of `DockerDeployer` inherit from this class."""
 
     context: Context
     live: Slot | None
@@ -82,11 +82,11 @@ class Registrar:
         return self.foundation.resources
 
     def provider_for(self, parent: Resource) -> ProviderResource:
-        """Return the provider in the options of the component `parent`. If the options have none, return the foundation's provider."""
+        """Return the provider of the component `parent`, or the foundation's provider if the component has none."""
         return parent.get_provider(CONTAINER) or self.foundation.provider
 
     def impact(self) -> str:
-        """Probe the live slot, and return a text about the effect of a failed update on users."""
+        """Probe the live slot, and return a description of how a failed update affects users."""
         return impact.describe_live(self.live, self.url, self.checkpoint, self.inspector)
 
     def labels(self, **labels: str) -> dict[str, str]:
@@ -168,13 +168,13 @@ class Registrar:
     def _one_shot(
         self, parent: Resource, name: str, args: docker.ContainerArgs, what: str, after: Dependencies, **more: Any
     ) -> Output[Resource]:
-        """Run a container to its end. If its exit code is not 0, the returned output fails with the last lines of the log."""
+        """Run a container until it ends. If its exit code is not 0, the returned output fails with the last lines of the log."""
         args.restart, args.must_run, args.attach, args.logs = "no", False, True, True
         container = docker.Container(name, args, opts=self._options(parent, after, delete_before_replace=True, **more))
         return self._passed(container, container.exit_code, container.container_logs, what)
 
     def _passed(self, container: Resource, code: Output[Any], log: Output[Any], what: str) -> Output[Resource]:
-        """Return an output that resolves to the container once its exit code is 0. The output fails for any other exit code."""
+        """Return the container as an output. The output fails if the container's exit code is not 0."""
 
         def passed(result: Sequence[Any]) -> Resource:
             code, log = result

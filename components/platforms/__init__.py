@@ -49,7 +49,7 @@ class _Deploying(Protocol):
         ...
 
     def data_resources(self, context: Context, workloads: Sequence[Workload | DatabaseCluster]) -> DataResources:
-        """Return name, type token and inputs of each resource that will hold data of these workloads."""
+        """Return the resources that will hold the data of `workloads`: resource name → type token and inputs."""
         ...
 
 
@@ -57,14 +57,14 @@ class _Inspecting(Protocol):
     """Functions of the module `inspect`, which each platform has."""
 
     def inspector(self, location: Location) -> Inspector:
-        """Return the inspector, which reads the environment at `location`."""
+        """Return an inspector of the environment at `location`."""
         ...
 
 
 def _module(platform: str, name: str) -> Any:
     """Import a module of a platform's package.
 
-    Modules are imported on the first call, because a program needs only one platform and an SDK's import takes half a second.
+    Call this only when the module is needed: a program needs only one platform, and the import of an SDK takes half a second.
     """
     return import_module(f"{_PACKAGES[platform]}.{name}", __name__)
 
@@ -81,7 +81,7 @@ def connect(context: Context, live: Slot | None, opts: ResourceOptions | None = 
 
 
 def data_resources(context: Context, workloads: Sequence[Workload | DatabaseCluster]) -> DataResources:
-    """Return name, type token and inputs of each resource that will hold data of these workloads."""
+    """Return the resources that will hold the data of `workloads`: resource name → type token and inputs."""
     return _deploying(context).data_resources(context, workloads)
 
 
@@ -109,12 +109,12 @@ def cluster_inspector(app: App, environment: Environment, stack: str) -> Inspect
 
 
 def inspector_at(location: Location) -> Inspector:
-    """Return the inspector, which reads the environment at `location`."""
+    """Return an inspector of the environment at `location`."""
     return cast(_Inspecting, _module(location.platform, "inspect")).inspector(location)
 
 
 def check(context: Context, checkpoint: Checkpoint, routes: Sequence[Route]) -> None:
-    """Before any change, check that the platform is available, and that the stack does not contain another application.
+    """Check before any change that the platform is available and that the stack contains no other application.
 
     Raises:
         RunError: the platform is not available.
@@ -125,11 +125,7 @@ def check(context: Context, checkpoint: Checkpoint, routes: Sequence[Route]) -> 
 
 
 def _refuse_another(app: str, checkpoint: Checkpoint) -> None:
-    """Refuse to deploy an application to a stack that contains another application.
-
-    Raises:
-        ConfigError: the stack contains an application of another name.
-    """
+    """Raise a ConfigError if the stack contains an application with another name."""
     names = {entry.labels[LABEL_APP] for entry in checkpoint.entries if LABEL_APP in entry.labels}
     if names - {app}:
         raise ConfigError(

@@ -64,7 +64,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Location:
-    """Address of the platform of a stack: the host of a Docker engine, or the context and the namespace of a Kubernetes cluster.
+    """Address of a stack's platform: the host of a Docker engine, or the context and namespace in a Kubernetes cluster.
 
     Example:
         location = rollout.platform.inspector.location
@@ -121,7 +121,7 @@ class Inventory:
     """Kinds of objects that this list covers; None for all kinds. An object of another kind counts as existing."""
 
     def lacks(self, key: str) -> bool:
-        """Return whether the list covers the kind of an object but not the object itself. `key` is the object's key."""
+        """Return True if the object with this key is missing: the list covers its kind, but not the object."""
         return key not in self.keys and (self.kinds is None or key.partition(" ")[0] in self.kinds)
 
 
@@ -189,14 +189,14 @@ class Deployer(Protocol):
     def logs(self, live: Slot) -> Mapping[str, str]:
         """Return shell commands that follow logs: name of the tier → command.
 
-        For a tier that each slot has, the command follows the log in slot `live`.
+        For a tier that runs in slots, the command follows the log of slot `live`.
         """
         ...
 
     def provision(
         self, parent: Resource, workloads: Sequence[Workload], target: SlotTarget | None
     ) -> Mapping[str, Resource]:
-        """Provision images, secret files and scripts of workloads. Pass the returned resources as `provisioned`."""
+        """Provision images, secret files and scripts of workloads. Pass the result to other operations as `provisioned`."""
         ...
 
     def deploy_stateful(
@@ -214,13 +214,13 @@ class Deployer(Protocol):
     ) -> Sequence[Resource]:
         """Deploy a workload that both slots share, and run its commands on their schedules.
 
-        On a platform without a scheduler the workload itself runs the commands: it gets each schedule as an argument
+        On a platform without a scheduler the workload itself runs the commands. It gets each schedule as an argument
         `NAME=SCHEDULE`.
         """
         ...
 
     def allow_external_access(self, parent: Resource, external: ExternalService) -> Sequence[Resource]:
-        """Allow tiers to connect to an external data service that they need."""
+        """Allow connections to an external data service from the tiers that need it."""
         ...
 
     def deploy_service(
@@ -252,7 +252,7 @@ class Deployer(Protocol):
         ...
 
     def rescaled(self, entry: Entry, scales: Mapping[str, Scale]) -> DesiredState | None:
-        """Return the desired state of a kept slot's resource at the configured scale, or None if the resource stays unchanged."""
+        """Return the desired state of a kept slot's resource at the configured scale, or None if nothing changes."""
         ...
 
     def resumed(self, entry: Entry, scales: Mapping[str, Scale]) -> DesiredState:
@@ -262,7 +262,7 @@ class Deployer(Protocol):
     def with_current_secrets(self, entry: Entry, workload: Workload, target: SlotTarget) -> DesiredState | None:
         """Return the desired state of the resource `entry` with the current values of a workload's secrets.
 
-        Return None if `entry` contains no secrets of the workload. Also return None if their version is not the current version.
+        Return None if `entry` holds no secrets of the workload, or holds another version of the secrets.
         """
         ...
 
@@ -302,8 +302,8 @@ class Deployer(Protocol):
         """Move all traffic to a slot. No other operation moves traffic.
 
         Args:
-            routes: routes of the new release; None for a kept slot, which keeps its routes. The health of a kept slot is
-                checked before the switch.
+            routes: routes of the new release; None for a kept slot. A kept slot keeps its routes, and its health is checked
+                before the switch.
             count: sequence number of this switch in the stack; the first switch is 1.
         """
         ...
@@ -375,7 +375,7 @@ class Inspector(Protocol):
         ...
 
     def check(self, context: Context, checkpoint: Checkpoint, routes: Sequence[Route]) -> None:
-        """Before any change, check that the platform is available and has all features that the environment uses.
+        """Check before any change that the platform is available and has all features that the environment uses.
 
         Raises:
             RunError: the platform is not available.
@@ -384,11 +384,14 @@ class Inspector(Protocol):
         ...
 
     def routing(self, environment: Environment) -> Routing:
-        """Return the slot that the platform routes users to. If the platform can't be read, `Routing.problem` has the reason."""
+        """Return the slot that the platform routes users to.
+
+        If the platform can't be read, `Routing.problem` has the reason.
+        """
         ...
 
     def replica_counts(self) -> Mapping[tuple[str, str], tuple[int, int]]:
-        """Count replicas: (slot, tier) → (ready replicas, expected replicas). The slot is "" for tiers that both slots share."""
+        """Return (slot, tier) → (ready replicas, expected replicas). The slot is "" for tiers that both slots share."""
         ...
 
     def is_ready(self, slot: Slot) -> bool:
@@ -400,7 +403,7 @@ class Inspector(Protocol):
 
         Args:
             slot: the slot.
-            touched: function that returns how the failure affects users, for the error message.
+            touched: function that describes the effect on users, for the error message.
 
         Raises:
             RunError: a tier is not ready, or the slot has no tiers.
@@ -408,7 +411,7 @@ class Inspector(Protocol):
         ...
 
     def absent_images(self, images: Collection[str]) -> Sequence[str]:
-        """Return the images in `images` that the platform no longer has; an empty list if the platform can't list its images.
+        """Return the images that the platform no longer has, or an empty list if it can't list its images.
 
         Args:
             images: image ids or references, as containers use them.
@@ -424,9 +427,9 @@ class Inspector(Protocol):
         ...
 
     def run_with_input(self, workload: str, command: Sequence[str], line: str) -> str:
-        """Run a command in a workload's container with one line as its standard input, and return the command's output.
+        """Run a command in a workload's container, write `line` to its standard input, and return its output.
 
-        Pass secrets in this line, not as arguments.
+        Pass secrets in `line`, not as arguments.
 
         Raises:
             RunError: the container does not run, or the command exits with a code other than 0.
@@ -434,7 +437,9 @@ class Inspector(Protocol):
         ...
 
     def run_once(self, environment: Environment, workload: str, name: str, command: Sequence[str]) -> str:
-        """Run a command now with the container settings of a scheduled command, wait until it ends, and return its output.
+        """Run a command now, wait until it ends, and return its output.
+
+        The container has the settings of the scheduled command `name`.
 
         Args:
             environment: the environment.
@@ -472,7 +477,7 @@ class Inspector(Protocol):
         ...
 
     def unexpected_routes(self, app: App, live: Slot) -> list[str]:
-        """Return a text for each forbidden network route that is open in the live slot or in shared tiers.
+        """Return a description of each forbidden network route that is open in the live slot or in shared tiers.
 
         Only two kinds of routes are allowed: from the gateway, and from a tier to the tiers that it needs.
         """
@@ -480,7 +485,7 @@ class Inspector(Protocol):
 
     @property
     def checked_objects(self) -> str:
-        """Text for a message: the kinds of objects that `unexpected_routes` checks, such as `ports and networks`."""
+        """Kinds of objects that `unexpected_routes` checks, as text for a message, such as `ports and networks`."""
         ...
 
     def inventory(self, types: Iterable[str]) -> Inventory:
@@ -488,7 +493,7 @@ class Inspector(Protocol):
         ...
 
     def confirm(self, types: Mapping[str, str]) -> frozenset[str]:
-        """Look up objects that `inventory` did not list, and return the keys of those that exist.
+        """Look up each object that `inventory` did not list, and return the keys of the existing objects.
 
         Args:
             types: key of each object to check → resource type of the object.
@@ -507,7 +512,7 @@ class Inspector(Protocol):
         ...
 
     def manual_start(self, key: str) -> str:
-        """Return the shell command for a person to start a stopped object; an empty text if `start` starts the object."""
+        """Return the shell command that starts a stopped object, or an empty text if `start` can start the object."""
         ...
 
     def start(self, keys: Sequence[str]) -> Mapping[str, str]:
@@ -531,7 +536,7 @@ class Inspector(Protocol):
         ...
 
     def repair_gateway(self, environment: Environment, read_checkpoint: Callable[[], Checkpoint]) -> bool:
-        """If the gateway can't start with its configuration, write a new configuration.
+        """Write a new gateway configuration if the gateway can't start with the present one.
 
         Args:
             environment: the environment.
@@ -548,14 +553,18 @@ class Inspector(Protocol):
     def repeat_switch(self, name: str) -> bool:
         """Repeat a switch, and return True. On a platform where a switch is atomic, do nothing and return False.
 
-        On Docker a container performs the switch. `name` is the name of this container.
+        Args:
+            name: name of the container that performs the switch on Docker.
         """
         ...
 
 
 @runtime_checkable
 class InspectsClusters(Protocol):
-    """Operations of an inspector whose platform has database clusters (`DeploysClusters`). `cluster` is a cluster's name."""
+    """Operations of an inspector on database clusters, for platforms that have them (`DeploysClusters`).
+
+    Except in `recovered`, `cluster` is the name of a cluster.
+    """
 
     def check_quorum(self, cluster: str) -> str:
         """Check that a failover requires a quorum, and return a text that confirms the check.
@@ -566,7 +575,7 @@ class InspectsClusters(Protocol):
         ...
 
     def check_archive(self, cluster: str) -> str:
-        """Return a text with the earliest time to which a database can be recovered.
+        """Check that archiving works, and return a text with the earliest time to which the database can be recovered.
 
         Raises:
             RunError: archiving or the last base backup has failed.
@@ -578,7 +587,7 @@ class InspectsClusters(Protocol):
         ...
 
     def recovered(self, cluster: DatabaseCluster, moment: datetime) -> AbstractContextManager[str]:
-        """Run a temporary database server, and yield its host name. The server has the cluster's data of the time `moment`.
+        """Restore a cluster's data of the time `moment` into a temporary database server, and yield its host name.
 
         Raises:
             RunError: the archive does not cover the time, or the recovery fails.
@@ -586,7 +595,9 @@ class InspectsClusters(Protocol):
         ...
 
     def query_single_instance(self, workload: str, queries: Sequence[str], *, user: str, database: str) -> str:
-        """Run SQL queries in a single-instance database, which exists in addition to a cluster. Return the last query's output.
+        """Run SQL queries in a single-instance database, and return the output of the last query.
+
+        The single instance exists in addition to a database cluster.
 
         Args:
             workload: name of the single instance's workload.

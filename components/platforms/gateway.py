@@ -19,7 +19,7 @@ COOKIE = "tiers-release"
 def readiness(route: Route) -> str:
     """Return the gateway path for a readiness check of a tier.
 
-    If a request has `SLOT_HEADER`, the gateway replaces this path by the tier's health path.
+    If a request has `SLOT_HEADER`, the gateway replaces this path with the tier's health path.
     """
     return f"{GATEWAY_PATHS}/{route.tier}"
 
@@ -27,7 +27,7 @@ def readiness(route: Route) -> str:
 def smoke_checks(app: App, routes: Sequence[Route]) -> str:
     """Return the requests of the smoke test as JSON: the readiness of each tier, then `app.checks`.
 
-    The name of a request has the configuration key and the path of the request. Error messages contain this name.
+    Each request has a name for error messages: its configuration key and its path.
     """
     requests: list[dict[str, Any]] = []
     for route in routes:

@@ -16,21 +16,21 @@ WITHIN = 5
 
 
 def describe_live(live: Slot | None, url: str, checkpoint: Checkpoint, inspector: Inspector) -> str:
-    """Probe the slot that was live when the update began, and return a text about the effect of a failed update on users."""
+    """Probe the slot that was live when the update began, and describe the effect of a failed update on users."""
     if live is None:
         return describe(None, url, (), lambda: False)
     return describe(live, url, paths(checkpoint, live), partial(inspector.is_ready, live))
 
 
 def describe(live: Slot | None, url: str, paths: Sequence[str], ready: Callable[[], bool]) -> str:
-    """Probe the live slot through the gateway, and return a text about the effect of a failed update on users.
+    """Probe the live slot through the gateway, and describe the effect of a failed update on users.
 
     Args:
         live: the slot that was live when the update began; None if no slot was live.
         url: address that users open.
         paths: gateway paths that report the readiness of the live slot's tiers.
-        ready: function that returns whether the platform reports the live slot as ready. The function is called only if this machine can't
-            reach the gateway.
+        ready: function that returns True if the platform reports the live slot as ready, called only if this machine
+            can't connect to the gateway.
     """
     if live is None:
         return "no slot was live before"
@@ -66,7 +66,7 @@ def _by_platform(live: Slot, url: str, ready: Callable[[], bool], why: str) -> s
 
 
 def _ask(url: str, path: str, slot: str) -> tuple[int, str]:
-    """Send a GET request, and return the HTTP status and the slot that the response names (empty if it names none)."""
+    """Send a GET request. Return the HTTP status and the slot that answered (empty if the response names no slot)."""
     parts = urlsplit(url)
     # Use 127.0.0.1 for names below `localhost`: some resolvers don't resolve such names of this machine (RFC 6761).
     host = "127.0.0.1" if (parts.hostname or "").endswith(".localhost") else parts.hostname or ""

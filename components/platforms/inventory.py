@@ -32,7 +32,7 @@ def inputs_of(resource: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def key_of(resource: Mapping[str, Any]) -> str | None:
-    """Return the inventory key of a resource in a state, or None if an inventory does not list this resource."""
+    """Return the inventory key of a resource in a state, or None if the resource has no key."""
     kind, identity = str(resource["type"]), str(resource.get("id") or "")
     if not resource.get("custom") or not identity:
         return None
@@ -43,7 +43,7 @@ def key_of(resource: Mapping[str, Any]) -> str | None:
 def locate(state: Mapping[str, Any], stack: str) -> Location | None:
     """Return the platform that a stack is deployed to, or None if the state names no platform.
 
-    Only the state is read, because the configuration files may be invalid or name another platform.
+    Read only the state, because the configuration files may be invalid or name another platform.
     """
     resources = resources_of(state)
     app = next((name for resource in resources if (name := _app(resource))), "")
@@ -68,7 +68,7 @@ def _app(resource: Mapping[str, Any]) -> str:
 
 
 def _foundation(resources: list[dict[str, Any]], platform: str) -> Mapping[str, Any]:
-    """Return the outputs of the component `Foundation`. Return an empty mapping if the component was never completed."""
+    """Return the outputs of the component `Foundation`; empty if the component was never completed."""
     foundations = (resource for resource in resources if resource["type"] == f"tiers:{platform}:Ground")
     outputs = (cast(dict[str, Any], resource["outputs"]) for resource in foundations if resource.get("outputs"))
     return next(outputs, dict[str, Any]())

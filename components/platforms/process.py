@@ -1,4 +1,4 @@
-"""Processes in containers, the same on both platforms: command, user and limits, environment variables, ports, toolbox program."""
+"""Container processes on both platforms: command, user, limits, environment variables, ports and toolbox program."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Process:
 def toolbox_program() -> str:
     """Return the text of toolbox.py. Containers run this program to wait for a service, to run the smoke test, and to move traffic.
 
-    Any change of the text also changes these containers, because they get the text as an argument of their command.
+    Any change of the text changes these containers, because the text is an argument of their command.
     """
     return Path(__file__).with_name("toolbox.py").read_text()
 
@@ -88,5 +88,5 @@ def variables(
 
 
 def listening_ports(app: App) -> dict[str, int]:
-    """Return the ports of the tiers that accept connections: name of the tier → port."""
+    """Return the port of each tier that accepts connections: name of the tier → port."""
     return app.ports | {record.name: services.port_of(record.name) for record in services.common().data}

@@ -35,7 +35,7 @@ READ = (("", "events"), ("", "pods"), ("", "pods/log"), ("apps", "replicasets"))
 
 
 def role() -> dict[str, Any]:
-    """Return the Role as a manifest without a namespace, because `kubectl apply --namespace NAME` sets the namespace."""
+    """Return the manifest of the Role. `kubectl apply --namespace NAME` sets the namespace."""
     write_rules = [_rule(group, KINDS.values(), _WRITE) for group in sorted({group for group, _ in KINDS.values()})]
     read_rules = [_rule(group, READ, _READ) for group in sorted({group for group, _ in READ})]
     return {

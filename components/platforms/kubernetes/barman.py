@@ -1,8 +1,10 @@
 """Manifests for the continuous archive of a database cluster, with CloudNativePG's Barman plugin. All functions are pure.
 
-The plugin (0.7) runs a sidecar in the pod of each instance. The sidecar sends WAL files and scheduled base backups to an S3 store,
-and restores both into a Cluster whose spec has `bootstrap.recovery`. The plugin can't encrypt. The sidecar therefore sends
-everything to the archive proxy in the same namespace, and the proxy encrypts it (docs/adr/017-going-back-in-time.md).
+The plugin (0.7) runs a sidecar in the pod of each instance. The sidecar sends WAL files and scheduled base backups to an S3 store.
+In a Cluster with `bootstrap.recovery` in its spec, the sidecar restores both.
+
+The plugin can't encrypt. The S3 store is therefore the archive proxy in the same namespace, which encrypts all data
+(docs/adr/017-going-back-in-time.md).
 """
 
 from collections.abc import Mapping
@@ -15,24 +17,21 @@ from .quantities import resources
 PLUGIN = "barman-cloud.cloudnative-pg.io"
 API = "barmancloud.cnpg.io/v1"
 ROOM = "256MB"
-"""Maximum size of an upload, because the archive proxy buffers uploads in memory. An upload of one file may have up to 1 GB."""
+"""Maximum size of an upload with several files, because the archive proxy buffers uploads in memory. One file has up to 1 GB."""
 BESIDE = Resources(cpu=0.5, memory=256 * 2**20, reserve=0.02)
 """Resource limits of the plugin's sidecar."""
 
 
 def used(name: str) -> Manifest:
-    """Return an entry for the field `plugins` of a Cluster. The entry turns on the archive of the Cluster.
+    """Return the entry of `plugins` that turns on the archive of a Cluster.
 
-    The Cluster and its ObjectStore have the same name: `name`.
+    `name` is the name of the Cluster and of its ObjectStore.
     """
     return {"name": PLUGIN, "isWALArchiver": True, "parameters": {"barmanObjectName": name}}
 
 
 def source(name: str) -> Manifest:
-    """Return an entry for the field `externalClusters` of a new Cluster.
-
-    With this entry the new Cluster can restore the archive of the Cluster `name`.
-    """
+    """Return the entry of `externalClusters` with which a new Cluster can restore the archive of the Cluster `name`."""
     return {"name": name, "plugin": {"name": PLUGIN, "parameters": {"barmanObjectName": name, "serverName": name}}}
 
 
@@ -75,7 +74,7 @@ def store(scope: Scope, name: str, archive: Archive, access: Mapping[str, str], 
 
 
 def times(scope: Scope, name: str, archive: Archive) -> Manifest:
-    """Return the ScheduledBackup for base backups. The first base backup starts at once, because a recovery needs a base backup."""
+    """Return the ScheduledBackup for base backups. The first one starts at once, because a recovery needs it."""
     manifest = scope.object("postgresql.cnpg.io/v1", "ScheduledBackup", name, scope.labels(name, "archive"))
     manifest["spec"] = {
         "backupOwnerReference": "cluster",
@@ -90,9 +89,10 @@ def times(scope: Scope, name: str, archive: Archive) -> Manifest:
 
 
 def recovery(spec: Mapping[str, Any], archived_cluster: str, moment: str) -> Manifest:
-    """Return the spec of a temporary Cluster with one instance and no archive, restored from the archive of another Cluster.
+    """Return the spec of a temporary Cluster that restores the archive of another Cluster.
 
-    The database's owner gets the current password, even if the password was different at `moment`.
+    The temporary Cluster has one instance and no archive. The database's owner gets the current password, even
+    if the password was different at `moment`.
 
     Args:
         spec: spec of the archived Cluster.

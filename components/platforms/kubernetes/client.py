@@ -1,4 +1,4 @@
-"""Client of a cluster. Only this module imports the Kubernetes client."""
+"""Clients of the Kubernetes API. Only this module imports the package `kubernetes`."""
 
 from importlib import import_module
 from threading import Thread
@@ -6,17 +6,17 @@ from typing import Any
 
 
 def sdk() -> Any:
-    """Import and return the package `kubernetes`. The import happens on the first call, because importing takes half a second."""
+    """Import the package `kubernetes` on the first call, and return it. The import takes half a second."""
     return import_module("kubernetes")
 
 
 def prefetch() -> None:
-    """Start to import the client in the background, while Pulumi's engine is busy."""
+    """Import the package `kubernetes` in the background, while Pulumi's engine is busy."""
     Thread(target=sdk, daemon=True).start()
 
 
 def connect(context: str) -> Any:
-    """Return a client of the API server that a kubeconfig context names."""
+    """Return a client of the API server in a kubeconfig context."""
     return sdk().config.new_client_from_config(context=context)
 
 
@@ -31,7 +31,7 @@ def apps(context: str) -> Any:
 
 
 def custom(context: str) -> Any:
-    """Return the API of custom objects, whose kinds operators define."""
+    """Return the API of custom objects, such as the objects of operators."""
     return sdk().client.CustomObjectsApi(connect(context))
 
 

@@ -127,7 +127,7 @@ def cluster(scope: Scope, database: DatabaseCluster, protected_by: str) -> Manif
 def _affinity(database: DatabaseCluster) -> Manifest:
     """Return the anti-affinity of instances.
 
-    If `apart` is `zones` or `hosts`, an instance stays unscheduled rather than share a zone or host with another instance.
+    With `apart: zones` or `apart: hosts` an instance stays unscheduled if it would share a zone or host with another one.
     """
     if key := _TOPOLOGY_KEYS.get(database.apart):
         return {"enablePodAntiAffinity": True, "podAntiAffinityType": "required", "topologyKey": key}
@@ -139,7 +139,10 @@ def _affinity(database: DatabaseCluster) -> Manifest:
 
 
 def _beginning(database: DatabaseCluster, protected_by: str) -> Manifest:
-    """Return a Cluster's `initdb` section. Text is sorted by code points. Newer C libraries don't change this order."""
+    """Return a Cluster's `initdb` section.
+
+    Text is sorted by code points, because newer C libraries don't change this order.
+    """
     initdb: Manifest = {
         "database": database.database,
         "owner": database.owner,
@@ -163,7 +166,7 @@ def _resources(limits: Resources) -> Manifest:
 
 
 def _cpu(processors: float) -> str:
-    """Return a number of processors as text, as the operator writes it. With other text every update would show a change."""
+    """Return a number of processors as the operator writes it; otherwise every update would show a change."""
     return str(int(processors)) if processors.is_integer() and processors else cpu(processors)
 
 
@@ -216,7 +219,7 @@ def owner(scope: Scope, database: DatabaseCluster, password: Input[str]) -> Mani
 
 
 def owner_brought(external_secret: Manifest, database: DatabaseCluster) -> Manifest:
-    """Return an ExternalSecret for the database owner. External Secrets then creates the Secret with the name and password."""
+    """Return the ExternalSecret from which the operator External Secrets creates the database owner's Secret."""
     data = {"username": database.owner, "password": f'{{{{ index . "{database.password.name}" }}}}'}
     target = external_secret["spec"]["target"] | {"template": {"type": "kubernetes.io/basic-auth", "data": data}}
     return external_secret | {"spec": external_secret["spec"] | {"target": target}}
@@ -228,8 +231,8 @@ def owner_brought(external_secret: Manifest, database: DatabaseCluster) -> Manif
 def pooler(scope: Scope, database: DatabaseCluster) -> Manifest:
     """Return the Pooler that tiers connect to. The Pooler shares few database connections among many clients.
 
-    The mode is transaction pooling. Session mode would need too many database connections, because each replica in both
-    slots has its own pool. Clients would then wait forever. Clients that need a session use DATABASE_DIRECT_HOST.
+    The mode is transaction pooling. In session mode the connection pools of all replicas in both slots would need too many
+    database connections, and clients would wait forever. Clients that need a session use DATABASE_DIRECT_HOST.
     """
     labels = scope.labels(database.pooled, "pooler", tier=database.tier)
     limits = Resources(cpu=0.5, memory=128 * 2**20, reserve=database.resources.reserve and 0.02)

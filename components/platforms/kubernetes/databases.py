@@ -14,7 +14,7 @@ from .stateful import StatefulOperations
 
 
 class DatabaseOperations(StatefulOperations):
-    """Operations of `DeploysClusters`."""
+    """Deployer of database clusters. Implements `DeploysClusters`."""
 
     def deploy_database_cluster(self, parent: Resource, database: DatabaseCluster) -> Sequence[Resource]:
         protected_by, after = self._owner(parent, database)

@@ -36,7 +36,7 @@ from .tasks import TaskOperations
 
 
 class KubernetesDeployer(DatabaseOperations, TaskOperations, GatewayOperations, MonitoringOperations):
-    """Operations of `Deployer` and `DeploysClusters` in one namespace of a cluster."""
+    """Deployer for one namespace of a cluster. Implements `Deployer` and `DeploysClusters`."""
 
     def logs(self, live: Slot) -> Mapping[str, str]:
         follow = (
@@ -77,9 +77,9 @@ class KubernetesDeployer(DatabaseOperations, TaskOperations, GatewayOperations, 
         return [running]
 
     def rescaled(self, entry: Entry, scales: Mapping[str, Scale]) -> DesiredState | None:
-        """Return the desired state of a kept slot's resource, or None if the resource stays unchanged.
+        """Return the desired state of a kept slot's resource at the configured scale, or None if nothing changes.
 
-        The state has the configured number of replicas, or the configured limits of the autoscaler.
+        The scale is the number of replicas, or the limits of the autoscaler.
         """
         scale = scales.get(str(entry.tier)) if entry.runs else None
         if not scale:
@@ -110,7 +110,7 @@ class KubernetesDeployer(DatabaseOperations, TaskOperations, GatewayOperations, 
 def data_resources(
     context: Context, workloads: Sequence[Workload | DatabaseCluster]
 ) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
-    """Return name, type token and inputs of each resource that will hold data of these workloads."""
+    """Return the resources that will hold the data of `workloads`: resource name → type token and inputs."""
     scope, checkpoint = _scope(context), context.checkpoint
     resources: dict[str, tuple[str, Mapping[str, Any]]] = {}
     if context.environment.cluster.namespace.create:

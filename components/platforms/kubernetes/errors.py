@@ -19,13 +19,13 @@ _LINES = 20
 def explain(path: str, manifest: Manifest, context: str, *, touched: Callable[[], str]) -> ResourceHookBinding:
     """Return hooks that log an error if an object can't be created or does not become ready.
 
-    The error has the state of the object's pods, their last log lines, and related events.
+    The error contains the state of the object's pods, their last log lines, and related events.
 
     Args:
         path: config path of the object, for the error.
         manifest: the object.
         context: context of the kubeconfig.
-        touched: function that returns how the failure affects users, for the error.
+        touched: function that describes the effect on users, for the error.
     """
     what = f"{manifest['kind']} {manifest['metadata']['name']}"
 
@@ -38,7 +38,7 @@ def explain(path: str, manifest: Manifest, context: str, *, touched: Callable[[]
 
 
 def reason(cause: str) -> str:
-    """Return one line for a provider's error: the explanation of a known error, or the first 500 characters of any other."""
+    """Return a one-line explanation of a provider's error, or the first 500 characters of an unknown error."""
     managers = sorted(set(re.findall(r'conflicts? with "([^"]+)"', cause)))
     if managers:
         fields = sorted(set(re.findall(r"(?:^\s*- |: )(\.[^\s;]+)", cause, re.MULTILINE)))
@@ -97,7 +97,7 @@ _OPERATED = {"Cluster": "cnpg.io/cluster", "Pooler": "cnpg.io/poolerName"}
 
 
 def _operated(client: Any, manifest: Manifest) -> Iterator[str]:
-    """Yield one line with the phase of a CloudNativePG object and the reason for the phase; no line if the status has neither."""
+    """Yield one line with the phase and the phase reason of a CloudNativePG object, if its status has them."""
     group, _, version = manifest["apiVersion"].partition("/")
     name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
     reference = (group, version, namespace, f"{manifest['kind'].lower()}s", name)

@@ -13,11 +13,11 @@ _REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\((?P<name>[^)]*)\)|(?P<other>[^\x
 
 
 def literal(text: str, names: Collection[str] = ()) -> str:
-    """Return a text that the kubelet passes to the container unchanged. If the kubelet would change `text`, double every dollar.
+    """Escape a text for the kubelet: double every dollar, but only if the kubelet would change the text.
 
-    Otherwise return the text as it is, for example a script with `$(command)`. An unnecessary change would restart containers of
-    deployed stacks. In `$(NAME)` every name in capitals counts as a variable, because the cluster adds variables of its own (for
-    Services, or by admission webhooks).
+    Return any other text unchanged, such as a script with `$(command)`. An unnecessary escape would restart containers of
+    deployed stacks. In `$(NAME)` every name in capitals counts as a variable, because the cluster adds its own variables
+    (for Services, or by admission webhooks).
 
     Args:
         text: the text.

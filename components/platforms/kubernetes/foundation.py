@@ -49,19 +49,18 @@ class Foundation(ComponentResource):
         self.register_outputs({"namespace": scope.namespace})
 
     def _own_provider(self, context: str) -> ProviderResource:
-        """Register a provider of the cluster.
+        """Register a provider of the cluster, without the SDK's provider class.
 
-        Don't use the SDK's provider class, which reads KUBECONFIG as one file. The provider itself and kubectl read KUBECONFIG as
-        a list of files.
+        The class reads KUBECONFIG as one file. The provider itself and kubectl read KUBECONFIG as a list of files.
         """
         opts = child_options(self, version=metadata.version("pulumi-kubernetes"))
         return ProviderResource("kubernetes", "cluster", {"context": context}, opts)
 
 
 def declared(checkpoint: Checkpoint, type_: str, manifest: Manifest, *, holds_data: bool = True) -> Manifest:
-    """Return the manifest with an added label: whether the object holds data.
+    """Return the manifest with the label `tiers.data`, which says whether the object holds data.
 
-    If the object is already deployed without this label, return the manifest unchanged.
+    Return the manifest unchanged if the object is already deployed without this label.
     """
     labels = data_labels(checkpoint.find(type_, manifest["metadata"]["name"]), holds_data=holds_data)
     about: Manifest = manifest["metadata"]
@@ -81,7 +80,7 @@ def register(
     name: str | None = None,
     **more: Any,
 ) -> CustomResource:
-    """Register the object of a manifest, with the type token of the SDK's class for this kind of object.
+    """Register a manifest's object as a Pulumi resource with the SDK's type token for its kind.
 
     Args:
         parent: the parent component.

@@ -29,8 +29,8 @@ class GatewayOperations(Registrar):
     def route_slot(
         self, parent: Resource, routes: Sequence[Route], target: SlotTarget, after: Dependencies
     ) -> Dependencies:
-        # After this change the gateway sends requests to the live slot if their cookie names the previous release of this slot. The
-        # pods of the previous release still answer for a while.
+        # From now on, requests with the cookie of this slot's previous release go to the live slot. Pods of the previous release
+        # still answer for a while.
         labels = self.scope.labels(self.app.name, "preview", target)
         spec = slot_spec(self.scope, self.cluster, routes, target)
         return [self.object(parent, http_route(self.scope, f"{self.app.name}-{target.slot}", labels, spec), after)]
@@ -58,8 +58,8 @@ class GatewayOperations(Registrar):
     def _live_route(self, target: SlotTarget, routes: Sequence[Route] | None, count: int) -> Manifest:
         """Return the HTTPRoute that sends all traffic to a slot.
 
-        If `routes` is None, use the rules of the slot's own HTTPRoute in the checkpoint, or the routes of the release if
-        that HTTPRoute is missing.
+        If `routes` is None, use the rules of the slot's HTTPRoute in the checkpoint. If the checkpoint has no such HTTPRoute,
+        use the routes of the release.
         """
         spec = self._kept_spec(target) if routes is None else None
         slot_routes = target.release.routes if routes is None else routes
@@ -80,7 +80,7 @@ class GatewayOperations(Registrar):
         return once_created(self.object(parent, manifest, after, hooks=hooks, **options))
 
     def _ask(self, target: SlotTarget) -> list[ResourceHook]:
-        """Return a hook that runs before a kept slot goes live, and checks that the slot's Deployments are available."""
+        """Return a hook that runs before a kept slot goes live, to check that its Deployments are available."""
         client.prefetch()
 
         def ask(_: ResourceHookArgs) -> None:
@@ -89,7 +89,7 @@ class GatewayOperations(Registrar):
         return before_change(f"ask-{target.slot}", ask)
 
     def _kept_spec(self, target: SlotTarget) -> Manifest | None:
-        """Return the spec of a kept slot's HTTPRoute in the checkpoint, or None if no HTTPRoute has this slot and release.
+        """Return the spec of a kept slot's HTTPRoute from the checkpoint, or None if no HTTPRoute has this slot and release.
 
         Hosts and ports in this spec may differ from the current configuration.
         """

@@ -41,7 +41,7 @@ _ROUTES = ("gateway.networking.k8s.io", "v1")
 
 @dataclass(frozen=True, kw_only=True)
 class KubernetesInspector:
-    """Operations of `Inspector` and `InspectsClusters` in one namespace of a cluster."""
+    """Inspector of one namespace of a cluster. Implements `Inspector` and `InspectsClusters`."""
 
     location: Location
 
@@ -159,7 +159,7 @@ class KubernetesInspector:
         return api.list_namespaced_deployment(namespace, label_selector=label_selector(labels)).items
 
     def absent_images(self, images: Collection[str]) -> Sequence[str]:
-        # Report no image as absent: this machine can't check, because perhaps only the nodes can connect to the registries.
+        # Report no image as absent: perhaps only the nodes can connect to the registries, so this machine can't check images.
         return ()
 
     def execute(self, tier: str, slot: Slot | None, command: Sequence[str]) -> str:
@@ -217,7 +217,7 @@ class KubernetesInspector:
         return "services, routes and policies"
 
     def _objects(self, slot: Slot) -> dict[str, list[Mapping[str, Any]]]:
-        """Return Services, HTTPRoutes, NetworkPolicies, and the tier pods of `slot` and of shared tiers: kind → objects."""
+        """Return kind → objects: Services, HTTPRoutes, NetworkPolicies, and the tier pods in `slot` or outside of slots."""
         api = dynamic(self.location.context)
         listed_objects: dict[str, list[Mapping[str, Any]]] = {}
         of_slot = f"{LABEL_ROLE}=tier,{LABEL_SLOT} notin ({slot.other})"
@@ -252,7 +252,7 @@ class KubernetesInspector:
     def inventory(self, types: Iterable[str]) -> Inventory:
         """List the objects of a stack, with one request for each resource type in the stack's state.
 
-        A kind that the cluster lacks, or that the user may not list, is skipped and is absent from `Inventory.kinds`.
+        Skip a kind that the cluster lacks or that the user may not list. `Inventory.kinds` then does not include this kind.
         """
         api = connect(self.location.context)
         keys, kinds, stopped = set[str](), set[str](), dict[str, str]()
@@ -272,10 +272,10 @@ class KubernetesInspector:
         return Inventory(keys=frozenset(keys), kinds=frozenset(kinds), stopped=stopped)
 
     def confirm(self, types: Mapping[str, str]) -> frozenset[str]:
-        """Check which of these objects exist, and return their keys. `inventory` did not list the objects.
+        """Look up each object that `inventory` did not list, and return the keys of the existing objects.
 
-        For example, `inventory` can't find an object if a person removed its labels. Only the answer 404 means that an object
-        does not exist.
+        For example, `inventory` does not find an object if a person removed its labels. Only the status 404 means that an
+        object does not exist.
         """
         api = connect(self.location.context)
         existing = set[str]()
@@ -287,7 +287,7 @@ class KubernetesInspector:
         return frozenset(existing)
 
     def remove_strays(self, resources: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Delete the objects of a stack whose uids the state does not contain, except objects that may hold data.
+        """Delete objects of a stack that are missing from the state (compared by uid), except objects that may hold data.
 
         Objects with an owner are skipped, because Kubernetes deletes them together with their owner.
         """
@@ -308,7 +308,7 @@ class KubernetesInspector:
         return removed
 
     def manual_start(self, key: str) -> str:
-        """Return the command that scales up a Deployment or StatefulSet. `start` does not undo a person's scaling to 0."""
+        """Return the command that scales an object to one replica. `start` does not: a person scaled the object to 0."""
         kind, _, identifier = key.partition(" ")
         return (
             f"kubectl --context {shlex.quote(self.location.context)} --namespace {self.location.namespace} "
@@ -335,7 +335,6 @@ class KubernetesInspector:
 
 
 def _labels_of(tier: str, slot: Slot | None) -> dict[str, str]:
-    """Return labels that select the pods of a tier. If `slot` is not None, the labels select only pods in this slot."""
     return {LABEL_COMPONENT: tier} | ({LABEL_SLOT: str(slot)} if slot else {})
 
 
@@ -345,13 +344,13 @@ def inspector(location: Location) -> KubernetesInspector:
 
 
 def check_served(context: str, group: str, path: str, fix: str) -> None:
-    """Before any change, check that the cluster serves an API group.
+    """Check before any change that the cluster serves an API group.
 
     Args:
         context: context of the kubeconfig.
         group: the API group.
         path: config path that requires the API group, for the error.
-        fix: the fix, for the error.
+        fix: advice that the error gives.
 
     Raises:
         RunError: the cluster does not serve the API group.
@@ -372,9 +371,9 @@ def _uid(resource: Mapping[str, Any]) -> str:
 
 
 def _path(type_: str, namespace: str) -> str:
-    """Return the API path that lists a namespace's objects of a resource type, such as `kubernetes:apps/v1:Deployment`.
+    """Return the API path that lists objects of a resource type in a namespace, or an empty text.
 
-    Return an empty text if the kind is not in `KINDS`.
+    The resource type is a type token, such as `kubernetes:apps/v1:Deployment`. The text is empty if the kind is not in `KINDS`.
     """
     _, version, kind = type_.split(":")
     plural = KINDS[kind][1] if kind in KINDS else ""
@@ -385,7 +384,7 @@ def _path(type_: str, namespace: str) -> str:
 def _get(api: Any, path: str, selector: str) -> tuple[int, dict[str, Any]]:
     """Send a GET request, and return the HTTP status and the parsed JSON (empty unless the status is 200).
 
-    Request Deployments and StatefulSets completely, and only the metadata of other objects, such as Secrets.
+    Request whole Deployments and StatefulSets, but only the metadata of other objects, such as Secrets.
     """
     whole = path.rpartition("/")[2] in ("deployments", "statefulsets")
     accept = (

@@ -14,7 +14,7 @@ from .reachability import Network, Pod
 
 
 def unexpected_routes(app: App, objects: Mapping[str, Sequence[Mapping[str, Any]]], namespace: str) -> Iterator[str]:
-    """Yield a text for each forbidden network route that the objects of a namespace allow.
+    """Yield a description of each forbidden network route that the objects of a namespace allow.
 
     Args:
         app: the application.

@@ -1,4 +1,4 @@
-"""Jobs that a person starts by hand, from the CronJobs of a workload."""
+"""Jobs that a person starts from the CronJobs of a workload."""
 
 import time
 from collections.abc import Sequence
@@ -83,9 +83,9 @@ def _printed(api: Any, pod: Any) -> str:
 
 
 def by_hand(parent: Any, command: Sequence[str], name: str) -> Any:
-    """Return a Job with the pod template of the CronJob `parent`, but with the command `command`.
+    """Return a Job that runs `command` with the pod template of the CronJob `parent`.
 
-    The CronJob is the Job's owner. Kubernetes therefore deletes the Job together with the CronJob.
+    The CronJob owns the Job, so Kubernetes deletes both together.
     """
     kubernetes = sdk()
     spec = parent.spec.job_template.spec

@@ -13,9 +13,9 @@ from pulumi import RunError
 
 
 def check(context: str) -> None:
-    """Before any change, check that the kubeconfig has the context and that the context's API server answers.
+    """Check before any change that the kubeconfig has the context and that the context's API server answers.
 
-    A server behind a proxy is not checked, because the provider itself reports a failed connection.
+    Don't check a server behind a proxy: the provider itself reports a failed connection.
 
     Raises:
         RunError: the context is missing, or the server does not answer.

@@ -28,10 +28,9 @@ def deployment(
 ) -> Manifest:
     """Return the Deployment of a service in a slot. If the service has an autoscaler, `scale.replicas` is the minimum.
 
-    The selector includes the release. A selector can't change, so every release gets a new Deployment. An update in place could
-    not check the start of the new release, because the provider may count pods of the previous release as ready
-    (pulumi-kubernetes 4.25, docs/adr/008-deployments.md). Pods of the previous release are deleted in the background, and have their
-    full time to stop.
+    The selector includes the release. A selector can't change, so every release gets a new Deployment. An update in place would
+    not check the start of the new release: the provider may count pods of the previous release as ready (pulumi-kubernetes 4.25,
+    docs/adr/008-deployments.md). Pods of the previous release are deleted in the background, and get their full time to stop.
 
     Args:
         scope: names and settings of the environment.
@@ -89,7 +88,7 @@ def secret_versions(workload: Workload) -> dict[str, str]:
 
 
 def service(scope: Scope, workload: Workload, target: SlotTarget | None, *, pods: bool = False) -> Manifest:
-    """Return the Service of a workload. With `pods` return the headless Service that a StatefulSet requires."""
+    """Return the Service of a workload. If `pods` is True, return the headless Service that a StatefulSet requires."""
     name = object_name(workload, target) + ("-pods" if pods else "")
     # The two Services of a workload have different role labels, so a search by label finds only one of them.
     labels = scope.labels(workload.tier, "pods" if pods else "service", target)
@@ -204,10 +203,7 @@ def cron_job(scope: Scope, workload: Workload, command: ScheduledCommand, spec: 
 
 
 def scripts(scope: Scope, workload: Workload) -> Manifest:
-    """Return the ConfigMap with a workload's scripts.
-
-    The ConfigMap's name is fixed, so changed scripts leave the workload unchanged.
-    """
+    """Return the ConfigMap with a workload's scripts. Its name is fixed, so changed scripts don't change the workload."""
     labels = scope.labels(workload.tier, "scripts")
     manifest = scope.object("v1", "ConfigMap", scripts_name(workload), labels)
     return manifest | {"data": {script.name: script.text for script in workload.scripts}}
@@ -230,7 +226,7 @@ def secret(
 def external_secret(
     scope: Scope, owner: str, tier: str, secret: Secret, reference: SecretReference, target: SlotTarget | None
 ) -> Manifest:
-    """Return an ExternalSecret. The operator External Secrets then creates the Secret that the pod mounts."""
+    """Return the ExternalSecret from which the operator External Secrets creates the Secret that the pod mounts."""
     name = brought_name(owner, secret)
     manifest = scope.object(
         "external-secrets.io/v1", "ExternalSecret", name, scope.labels(owner, "secrets", target, tier)
@@ -238,7 +234,7 @@ def external_secret(
     remote = {"key": reference.key} | ({"property": reference.property} if reference.property else {})
     manifest["spec"] = {
         "data": [{"remoteRef": remote, "secretKey": secret.name}],
-        # Read the value only once, because a changed value must be a new release. A person requests this release by a new `version`.
+        # Read the value only once: a changed value needs a new release, which a person requests with a new `version`.
         "refreshPolicy": "CreatedOnce",
         "secretStoreRef": {"kind": "ClusterSecretStore", "name": reference.store},
         "target": {"immutable": True, "name": name},

@@ -69,7 +69,7 @@ def needs(workload: Workload, target: SlotTarget | None) -> dict[str, str]:
 
 
 def selector(scope: Scope, workload: Workload, target: SlotTarget | None) -> dict[str, str]:
-    """Return the labels that select the pods of a workload, but not of its tasks. In a slot the labels select one release."""
+    """Return the labels that select the pods of a workload, but not of its tasks. In a slot the labels also select the release."""
     labels = {names.LABEL_NAME: workload.tier, names.LABEL_INSTANCE: scope.instance}
     return labels | ({LABEL_SLOT: str(target.slot), LABEL_RELEASE: str(target.release)} if target else {})
 
@@ -79,7 +79,7 @@ def scripts_name(workload: Workload) -> str:
 
 
 def secret_name(owner: str, secrets: Sequence[Secret]) -> str:
-    """Return the name of the Secret with these secrets. A changed value changes the name, so running pods keep the old Secret."""
+    """Return the name of the Kubernetes Secret with `secrets`. A changed value changes the name: running pods keep the old Secret."""
     return owner + names.versions([secret.version for secret in secrets], names.SUBDOMAIN - len(owner))
 
 

@@ -99,8 +99,7 @@ def _instances(scope: Scope, monitored: MonitoringScope) -> Manifest:
 def _instance(scope: Scope) -> dict[str, str]:
     """Return labels that select the instances of the deployed database cluster.
 
-    A restore creates a temporary Cluster. The labels don't select the instance of this Cluster, because Prometheus would count
-    the instance as a second primary.
+    The labels exclude the temporary Cluster of a restore. Prometheus would count its instance as a second primary.
     """
     labels = {"cnpg.io/cluster": DATABASE_CLUSTER, "cnpg.io/podRole": "instance"}
     return labels | {"app.kubernetes.io/instance": scope.instance}

@@ -1,7 +1,7 @@
 """Specs of pods: containers, their security context, probes and volumes. All functions are pure.
 
-Every pod meets the `restricted` Pod Security Standard. In addition, containers have a read-only root and no token, and run with a
-UID that no user of a node has.
+Every pod meets the `restricted` Pod Security Standard. In addition, containers have a read-only root file system, get no token for
+the API server, and run with a UID that no user of a node has.
 """
 
 import math
@@ -23,15 +23,15 @@ _SCRATCH = "scratch"
 DRAIN = 5
 """Seconds that a stopping pod keeps answering. Within this time every node learns that the Service no longer includes the pod."""
 DATA_UID = 10_000
-"""Number that is added to a container's UID if the UID is not higher than this number. Users of a node may have low UIDs."""
+"""Offset that is added to UIDs up to this number, because users of a node may have low UIDs."""
 
 
 def probes(workload: Workload, names: Collection[str]) -> Manifest:
     """Return the startup, readiness and liveness probes of a container.
 
-    The startup probe runs every second until `start_within`. The readiness probe runs often, and its failure removes the pod from
-    its Service. The liveness probe runs seldom and tolerates failures, because its failure kills the container. If the readiness and
-    the liveness probe would send the same request, the liveness probe only checks that the port is open.
+    The startup probe runs every second, for up to `start_within` seconds. The readiness probe runs often, and its failure
+    removes the pod from its Service. The liveness probe runs seldom and tolerates failures, because its failure kills the
+    container. If both would send the same request, the liveness probe only checks that the port is open.
 
     A workload without a port gets no readiness probe. A workload without `probe` gets no probes.
 
@@ -107,9 +107,9 @@ def container(
 
 
 def scratch_names(paths: Sequence[str], taken: Collection[str] = ()) -> dict[str, str]:
-    """Return the name of the scratch volume of each writable path.
+    """Return the names of scratch volumes: writable path → name.
 
-    A name is derived from the path. A hash is added to a name that is invalid, equal for two paths, or in `taken`.
+    The name comes from the path. It gets a hash if it is invalid, the same for two paths, or in `taken`.
     """
     plain = {path: _SCRATCH + re.sub(r"[/._]", "-", path.lower()).rstrip("-") for path in sorted(paths)}
     used = Counter([*plain.values(), *taken, _SCRATCH])
@@ -120,7 +120,7 @@ def scratch_names(paths: Sequence[str], taken: Collection[str] = ()) -> dict[str
 
 
 def with_first(spec: Manifest, init_container: Manifest) -> Manifest:
-    """Return a pod's spec with an added init container. The init container shares scratch volumes with the pod's first container."""
+    """Return a pod's spec with an init container, which shares the scratch volumes of the first container."""
     scratch = {volume["name"] for volume in spec["volumes"] if "emptyDir" in volume}
     mounts = {mount["mountPath"]: mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
     init_mounts, volumes = list[Manifest](), list(spec["volumes"])
@@ -184,7 +184,7 @@ def workload_pod(
 ) -> Manifest:
     """Return the pod spec of a workload or of one of its tasks.
 
-    A task's pod has the task's command, and no ports and probes.
+    The pod of a task runs the task's command, and has no ports or probes.
     """
     process = replace(Process.from_workload(workload), user=user(workload))
     process = replace(process, command=task.command) if task else process

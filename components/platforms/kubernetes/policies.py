@@ -21,7 +21,7 @@ _WORLD = [
 def policy(
     scope: Scope, name: str, pods: Mapping[str, str], target: SlotTarget | None = None, **rules: Any
 ) -> Manifest:
-    """Return a NetworkPolicy for the pods with the labels `pods`. `rules` has the rules of `ingress` and `egress`."""
+    """Return a NetworkPolicy for the pods with the labels `pods`. `rules` has the fields `ingress` and `egress`, or one of them."""
     manifest = scope.object("networking.k8s.io/v1", "NetworkPolicy", name, scope.labels(name, "policy", target))
     types = [kind.capitalize() for kind in ("ingress", "egress") if kind in rules]
     manifest["spec"] = {"podSelector": {"matchLabels": dict(pods)} if pods else {}, "policyTypes": types, **rules}
@@ -34,7 +34,7 @@ def to_world() -> list[Manifest]:
 
 
 def ground_policies(scope: Scope) -> list[Manifest]:
-    """Return the base policies, which deny every connection of every pod, except to DNS. Other policies allow connections."""
+    """Return the base policies. They deny all connections of all pods except to DNS, unless other policies allow them."""
     dns = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
         "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
@@ -77,8 +77,8 @@ def workload_policies(
 ) -> list[Manifest]:
     """Return the network policies of a workload.
 
-    Ingress is allowed from tiers that need the workload. With `egress` the pods of the workload and of its tasks may connect to any
-    address, except those of cloud metadata services.
+    Ingress is allowed from tiers that need the workload. If the workload has `egress`, its pods and the pods of its tasks may
+    connect to any address, except addresses of cloud metadata services.
 
     Args:
         scope: names and settings of the environment.
@@ -138,7 +138,10 @@ def member_policies(scope: Scope, workload: Replicated) -> list[Manifest]:
 
 
 def external_policy(scope: Scope, elsewhere: ExternalService) -> Manifest:
-    """Return the egress policy for an external data service: tiers that need it may connect to its port at any address."""
+    """Return the egress policy of an external data service.
+
+    Tiers that need the service may connect to its port at any address.
+    """
     ports = [{"port": elsewhere.port, "protocol": "TCP"}]
     return policy(
         scope,

@@ -24,8 +24,8 @@ def cpu(processors: float) -> str:
 def resources(limits: Resources, disk: str = DISK, as_cpu: Callable[[float], str] = cpu) -> Manifest:
     """Return requests and limits of a container.
 
-    Requests of memory and disk equal their limits, because a pod without enough memory is killed. The request of processors is lower
-    than the limit, because a pod without enough processor time only gets slow.
+    Memory and disk requests equal the limits, because a pod without enough memory is killed. The processor request is lower than
+    the limit, because a pod without enough processor time only slows down.
 
     Args:
         limits: limits of the workload.

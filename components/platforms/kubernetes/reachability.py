@@ -1,9 +1,9 @@
 """Check of the connections that NetworkPolicies allow. All functions are pure.
 
-The policies are rendered by this program, or read from a cluster.
+The policies come from this program or from a cluster. The check follows the rules of Kubernetes (networking.k8s.io/v1):
 
-The rules are those of Kubernetes (networking.k8s.io/v1). If policies select a pod for a direction, they allow only the connections
-in their rules. If no policy selects a pod, all its connections are allowed.
+- If policies select a pod for a direction, only the connections in their rules are allowed.
+- If no policy selects a pod, all its connections are allowed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ class Network:
     def may(self, direction: str, pod: Pod | str, other: Pod | str, port: int, protocol: str) -> bool:
         """Return whether the policies for `pod` allow a connection.
 
-        The connection is from `pod` to `other` for `Egress`, and from `other` to `pod` for `Ingress`.
+        The direction `Egress` is from `pod` to `other`, and `Ingress` is from `other` to `pod`.
         """
         rules = list(self._rules(direction, pod))
         if not rules:  # No policy selects the pod, so all connections are allowed.

@@ -49,10 +49,10 @@ def recovered(location: Location, database: DatabaseCluster, moment: datetime) -
 
 
 def archived(location: Location, name: str) -> str:
-    """Return a text with the earliest time to which a database can be recovered.
+    """Check that archiving works, and return a text with the earliest time to which the database can be recovered.
 
     Raises:
-        RunError: archiving or the last base backup has failed. The message has the operator's reason.
+        RunError: archiving or the last base backup has failed. The message contains the operator's reason.
     """
     api = _Api(location)
     if problem := unkept(api.read("Cluster", name).get("status", {}).get("conditions") or ()):
@@ -79,9 +79,9 @@ def guarded(location: Location, name: str) -> str:
 
 
 def unkept(conditions: Iterable[Mapping[str, str]]) -> str:
-    """Return the operator's reason why WAL archiving or the last base backup failed, or an empty text if neither failed.
+    """Return the operator's reason why WAL archiving or the last base backup failed; empty if neither failed.
 
-    While a base backup runs, the condition `LastBackupSucceeded` is false. This state is no failure.
+    While a base backup runs, the condition `LastBackupSucceeded` is false. This is no failure.
     """
     conditions_by_type = {
         condition["type"]: condition for condition in conditions if condition.get("reason") != "BackupStarted"
@@ -113,9 +113,9 @@ def out_of_reach(moment: datetime, first: datetime | None, now: datetime) -> str
 
 
 def _complete(location: Location, database: DatabaseCluster) -> None:
-    """Make one change in the database, and wait until the archive contains this change and all earlier changes.
+    """Make a change in the database, and wait until the archive contains all changes up to this one.
 
-    The recovery would fail if the archive contained no change after the requested moment.
+    A recovery fails if the archive has no change after the requested moment.
     """
     primary = {"app.kubernetes.io/component": database.tier, "cnpg.io/instanceRole": "primary"}
 
@@ -136,17 +136,16 @@ def _complete(location: Location, database: DatabaseCluster) -> None:
 def introduce(location: Location, cluster_name: str, database: str) -> None:
     """Make the pooler accept clients of a new database.
 
-    The operator (1.27) prepares each database for the pooler, but detects a new database only when the Cluster changes. This
-    function therefore changes an annotation of the Cluster, and waits up to 60 s for the preparation. A timeout is no error,
-    because another version of the operator may need no preparation. If clients really can't connect, the migration or the smoke
-    test of the release fails.
+    Change an annotation of the Cluster, and wait up to 60 s until the operator has prepared the database. The operator (1.27)
+    detects a new database only when the Cluster changes. A timeout is no error, because another version of the operator may
+    need no preparation. If clients can't connect, the migration or the smoke test of the release fails.
     """
     primary = {"cnpg.io/cluster": cluster_name, "cnpg.io/instanceRole": "primary"}
 
     def query_database(query: str) -> str:
         return pod_exec.sql(location, primary, query, database=database)
 
-    # Drop the restored function of the pooler: it belongs to the database's owner, who lacks the rights that the function needs.
+    # Drop the restored function of the pooler. The function belongs to the database's owner, who lacks the necessary rights.
     query_database("DROP FUNCTION IF EXISTS public.user_search(text)")
     api = custom(location.context)
     reference = (*cnpg.API.split("/"), location.namespace, "clusters", cluster_name)
@@ -175,7 +174,7 @@ def _scratch(
 
 
 class _Api:
-    """Client for objects of a namespace, by kind and name."""
+    """API client that reads and changes the objects of a namespace, by kind and name."""
 
     def __init__(self, location: Location) -> None:
         self.core, self.dynamic = core(location.context), dynamic(location.context)
@@ -214,7 +213,7 @@ class _Api:
                 return
             failed = [pod for pod in self._pods(name) if pod.status.phase == "Failed"]
             if len(failed) >= ATTEMPTS or time.monotonic() > deadline:
-                cause = self._error_lines(failed[-1]) if failed else status.get("phase", "it reports no phase")
+                cause = self._error_lines(failed[-1]) if failed else status.get("phase", "the Cluster reports no phase")
                 raise RunError(f"the database can't be recovered to the requested time: {cause}")
             time.sleep(3)
 

@@ -1,4 +1,4 @@
-"""Registration of objects: the base class of all operations of `KubernetesDeployer`."""
+"""Base class of all operations of `KubernetesDeployer`. It registers objects."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from .objects import Manifest, Scope
 
 @dataclass(frozen=True, kw_only=True)
 class Registrar:
-    """Register objects of a stack. The base classes of `KubernetesDeployer` inherit from this class."""
+    """Base class that registers objects of a stack. All base classes of `KubernetesDeployer` inherit from it."""
 
     context: Context
     live: Slot | None
@@ -62,11 +62,11 @@ class Registrar:
         return self.foundation.resources
 
     def provider_for(self, parent: Resource) -> ProviderResource:
-        """Return the provider in the options of the component `parent`. If the options have none, return the foundation's provider."""
+        """Return the provider in the options of the component `parent`, or else the foundation's provider."""
         return parent.get_provider(CLAIM) or self.foundation.provider
 
     def impact(self) -> str:
-        """Probe the live slot, and return a text about the effect of a failed update on users."""
+        """Probe the live slot, and describe the effect of a failed update on users."""
         return impact.describe_live(self.live, self.url, self.checkpoint, self.inspector)
 
     def object(self, parent: Resource, manifest: Manifest, after: Dependencies = (), **more: Any) -> CustomResource:
@@ -74,7 +74,7 @@ class Registrar:
         return register(parent, manifest, self.provider_for(parent), [*self.foundation.namespace, *after], **more)
 
     def data(self, parent: Resource, tier: str, volume: Volume) -> CustomResource:
-        """Register the claim of a data volume. The claim stays when releases are deleted."""
+        """Register the PersistentVolumeClaim of a data volume. The claim stays when releases are deleted."""
         holds_data = services.holds_data(tier)
         claim = manifests.claim(self.scope, tier, volume)
         manifest = declared(self.checkpoint, CLAIM, claim, holds_data=holds_data)

@@ -36,7 +36,7 @@ class Member:
 def members(workload: Replicated) -> list[Member]:
     """Return the members. Each member has its own volume.
 
-    The Pulumi resource of the first member has the name that the resource of a single instance has.
+    The first member's Pulumi resource has the same name as the resource of a single instance.
     """
     result: list[Member] = []
     for name, volume in zip(workload.names, workload.volumes, strict=True):
@@ -60,8 +60,8 @@ def around(scope: Scope, workload: Replicated) -> list[Manifest]:
 def _entrance(scope: Scope, workload: Replicated) -> Manifest:
     """Return the Service that clients connect to. The Service selects the pods of the proxy.
 
-    Deploy this Service before the members. If the cache was a single instance before, the old version of this Service is still
-    deployed, and would also select the members. Clients could then connect to a replica, keep this connection, and fail to write.
+    Deploy this Service before the members. The Service of a former single instance has the same name, and would also select the
+    members. Clients could then connect to a replica, keep this connection, and fail to write.
     """
     manifest = manifests.service(scope, workload, None)
     manifest["spec"]["selector"] = objects.selector(scope, workload.proxy, None)

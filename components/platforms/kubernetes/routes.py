@@ -18,7 +18,7 @@ _HIDDEN = "/.hidden"
 def slot_rules(routes: Sequence[Route], target: SlotTarget, secure: bool) -> list[Manifest]:
     """Return the rules that route a request to a slot: if the header names the slot, or if the cookie names the slot's release.
 
-    The readiness paths of tiers require the header. A request for a page is never routed by its cookie.
+    The readiness paths of tiers require the header. The cookie does not route requests for pages.
     """
     slot_header = [{"name": SLOT_HEADER, "type": "Exact", "value": str(target.slot)}]
     release_cookie = [_header("Cookie", rf"(^|; ?){COOKIE}={re.escape(str(target.release))}(;|$)"), _NO_PAGE]
@@ -39,11 +39,11 @@ def slot_rules(routes: Sequence[Route], target: SlotTarget, secure: bool) -> lis
 
 
 def spellings(path: str) -> str:
-    """Return a regular expression that matches a path, and all other texts that an application may read as this path.
+    """Return a regular expression that matches all spellings that an application may read as `path`.
 
-    A gateway resolves dot segments and decodes letters, and then compares paths. It does not decode `%2F`, but many applications
+    Before a gateway compares paths, it resolves dot segments and decodes letters. It does not decode `%2F`, but many applications
     read `%2F` as a slash (Traefik 3.5, pkg/muxer/http/mux.go, `reservedCharacters`). The expression also matches every path with
-    the segment `..`. A gateway leaves this segment in a path only next to `%2F`.
+    the segment `..`, because a gateway leaves this segment in a path only next to `%2F`.
     """
     slash = "(/|%2[fF])"
     parts = [part for part in path.split("/") if part]

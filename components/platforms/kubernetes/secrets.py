@@ -37,7 +37,7 @@ class SecretOperations(Registrar):
         return provisioned
 
     def _secret(self, workload: Workload, target: SlotTarget | None) -> Manifest:
-        """Return the Kubernetes Secret of a workload. It contains only the secrets that have their value in the stack file."""
+        """Return the Kubernetes Secret of a workload, with the secrets whose values are in the stack file."""
         stored = self._own(workload)
         values: dict[str, Input[str]] = {
             secret.name: self.context.sealed.apply(lambda values, name=secret.name: values[name]) for secret in stored
@@ -56,7 +56,7 @@ class SecretOperations(Registrar):
         return [secret for secret in workload.secrets if secret.name not in self.cluster.secrets]
 
     def _secret_sources(self, workload: Workload, target: SlotTarget | None) -> list[Manifest]:
-        """Return the sources of a projected volume: the Secrets that contain the secret files of a workload."""
+        """Return the Secrets with the secret files of a workload, as sources of a projected volume."""
         owner, references = objects.object_name(workload, target), self.cluster.secrets
         stored = self._own(workload)
         sources = (

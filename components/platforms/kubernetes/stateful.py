@@ -105,10 +105,9 @@ class StatefulOperations(SecretOperations):
         return [*running, proxy]
 
     def _unchanged(self, workload: W, resource: str) -> W:
-        """Return `workload` with the command that is deployed now, because a new command would restart the workload.
+        """Return `workload` with the command `workload.former` if it is deployed with this command and the current secrets.
 
-        Do this only if the workload is deployed with `workload.former` and the current secrets. Otherwise return `workload`
-        unchanged.
+        The new command would restart the workload. In all other cases return `workload` unchanged.
         """
         deployed = self.checkpoint.find("kubernetes:apps/v1:StatefulSet", resource)
         if not (workload.former and deployed):
@@ -143,8 +142,8 @@ class StatefulOperations(SecretOperations):
         """Return a StatefulSet's manifest. In a preview, change the name if the update replaces the StatefulSet.
 
         With the original name the preview would fail: the provider sends the manifest as a dry run, and the API server refuses to
-        change the selector, because this field is immutable. For other kinds the provider recognises this error and retries with
-        another name, but not for a StatefulSet (pulumi-kubernetes, await.go).
+        change the immutable selector. For other kinds, but not for a StatefulSet, the provider recognises this error and retries
+        with another name (pulumi-kubernetes, await.go).
         """
         deployed = self.checkpoint.find("kubernetes:apps/v1:StatefulSet", resource or manifest["metadata"]["name"])
         if not (

@@ -25,7 +25,7 @@ class TaskOperations(SecretOperations):
     def _job(
         self, name: str, labels: Mapping[str, str], needs: Mapping[str, str], spec: Manifest, within: float
     ) -> Manifest:
-        """Return a Job. After a failed update a label with the attempt's number changes, so the Job runs again."""
+        """Return a Job. After a failed attempt the label with the attempt number changes, so the Job runs again."""
         attempt_labels = dict(labels) | self.checkpoint.attempt_label(name)
         return manifests.job(
             self.scope, name, attempt_labels, attempt_labels | dict(needs), spec, within + REACH_WITHIN
@@ -55,7 +55,7 @@ class TaskOperations(SecretOperations):
         needed = (record.prefix for record in services.common().data if record.name in workload.needs)
         addresses = [f"{environment[f'{prefix}_HOST']}:{environment[f'{prefix}_PORT']}" for prefix in needed]
         if addresses:
-            # First wait for the services, because nodes need some time to route to a pod that has become ready, and a Job is not retried.
+            # First wait for the services: nodes need some time until they route to a ready pod, and a Job is not retried.
             words = ["reach", str(REACH_WITHIN), *addresses]
             spec = pod_spec.with_first(spec, self._tool("reach", toolbox_process(pod_spec.user(workload), *words)))
         job = self._job(name, labels, needs, spec, task.timeout)

@@ -1,6 +1,6 @@
-"""Backup commands by hand: `python -m ci.backup STACK backup | full | verify | prune | list | status | restore …`.
+"""Manual backup commands: `python -m ci.backup STACK backup | full | verify | prune | list | status | restore …`.
 
-A command runs the program `backup` of images/backup in a container of the environment. Scheduled backups run the same program.
+Each command runs the program of images/backup in a container of the environment, as scheduled backups do.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from . import command_line
 from .pulumi_stack import load
 
 QUICK = ("list", "status")
-"""Commands that only read backups. They run in the existing backup container; any other command gets a new container."""
+"""Commands that only read backups. They run in the existing backup container. All other commands run in a new container."""
 
 
 def run(stack: str, *words: str) -> str:

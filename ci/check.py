@@ -1,6 +1,6 @@
-"""Checks of the live slot: `python -m ci.check STACK` prints a line for each check. If a check fails, the exit code is 1.
+"""Checks of the live slot: `python -m ci.check STACK` prints a line for each check. The exit code is 1 if a check fails.
 
-If the configuration lacks the key that a check needs, the check is skipped and its line says "not described".
+A check needs keys of the configuration. If a key is not set, the check is skipped, and its line says "not described".
 """
 
 import socket
@@ -30,14 +30,14 @@ from .pulumi_stack import load, state
 from .slo import outputs
 
 PATIENCE = 10
-"""Maximum seconds to repeat a failing request, because a gateway needs time to apply a switch.
+"""Seconds for which a failing request is repeated, because a gateway needs time to apply a switch.
 
-A connection attempt has the same time limit.
+It is also the timeout of a connection attempt.
 """
 
 
 class NotDescribedError(Exception):
-    """Error of a check if the configuration lacks the key that the check needs. The message is the path of the key."""
+    """Raised if the configuration does not set the key that a check needs. The message is the path of the key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +166,7 @@ class Live:
 def connection_target(url: str) -> tuple[str, str]:
     """Return the URL to connect to, and the host name for the Host header.
 
-    In the returned URL, 127.0.0.1 replaces a host that ends with `.localhost`, because not every resolver knows such hosts.
+    For a host such as `board.localhost` the URL contains 127.0.0.1, because not every resolver knows `.localhost` hosts.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -176,7 +176,7 @@ def connection_target(url: str) -> tuple[str, str]:
 
 
 def certificate_at(address: str, port: int, host: str) -> str:
-    """Return the certificate that a server presents for the host name `host`, as PEM. The certificate is not verified."""
+    """Return a server's certificate for the host name `host`, as PEM. The certificate is not verified."""
     unverified = ssl.create_default_context()
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
     with (
@@ -207,9 +207,9 @@ def check_expiry(pem: str, days: int) -> str:
 def expected_replicas(
     app: App, environment: Environment, live: Slot, checkpoint_state: Checkpoint
 ) -> dict[tuple[str, str], int]:
-    """Return the minimum number of replicas for each tier of the live slot, and for each shared tier.
+    """Return the minimum number of replicas of each tier in the live slot, and of each shared tier.
 
-    A tier is included if it is configured or deployed. The keys are slot and tier. The slot of a shared tier is an empty text.
+    The result includes configured tiers and deployed tiers. The keys are (slot, tier), or ("", tier) for a shared tier.
     """
     configured = [(str(live), str(name)) for name in app.slot_services] + [
         ("", str(name)) for name in environment.data(app)
@@ -238,7 +238,7 @@ def missing_replicas(
 
 
 def backup_problem(checkpoint_state: Checkpoint, live: Slot) -> str:
-    """Return an error text if the backups are of a database that is not live. Otherwise return an empty text."""
+    """Return an error text if the backed-up database is not the live database, otherwise an empty text."""
     backup_entries = [entry for entry in checkpoint_state.entries if entry.runs and entry.tier == backup.NAME]
     backed_up, live_database = (
         {name: variables.get(name, "") for name in ("DATABASE_NAME", "DATABASE_HOST")}
@@ -255,7 +255,7 @@ def backup_problem(checkpoint_state: Checkpoint, live: Slot) -> str:
 
 
 def verdict(check: Callable[[], str]) -> tuple[str, str]:
-    """Run a check. Return the result (ok, not described or FAILED), and the check's text or error message."""
+    """Run a check. Return its result (ok, not described or FAILED), and its text or error message."""
     try:
         return "ok", check()
     except NotDescribedError as error:

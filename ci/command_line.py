@@ -17,7 +17,7 @@ _OWN_ERRORS = {"RunError", "ConfigError", "FileError", "CallError", "LockedError
 
 
 def end(name: str, command: Callable[[], object]) -> NoReturn:
-    """Run a command and end the process with its exit code."""
+    """Run a command, and end this process with the command's exit code."""
     code = attempt(name, command)
     try:
         sys.stdout.flush()
@@ -50,7 +50,7 @@ def attempt(name: str, command: Callable[[], object]) -> int:
 
 
 def arguments(usage: str, minimum: int, maximum: int) -> Sequence[str]:
-    """Return the words of the command line. If their number is wrong, print the usage and exit."""
+    """Return the arguments of the command line. If there are too few or too many, print the usage and exit."""
     words = sys.argv[1:]
     if not minimum <= len(words) <= maximum:
         _print_error(f"usage: python -m ci.{usage}")
@@ -59,7 +59,7 @@ def arguments(usage: str, minimum: int, maximum: int) -> Sequence[str]:
 
 
 def expected(error: BaseException) -> str:
-    """Return the message of an error that users can fix, or an empty text for any other error."""
+    """Return the message to print for a known kind of error, or an empty text for an unexpected error."""
     names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     if {kind.__name__ for kind in type(error).__mro__} & _OWN_ERRORS:
         return str(error)

@@ -1,4 +1,4 @@
-"""Table of the make targets: the function that runs each target, and the preparation that the function needs."""
+"""Table of the make targets: the function of each target, and the preparation before the function runs."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ Command = Callable[[Call], int | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Make target: the function that runs it, and the preparation before the function."""
+    """Make target: its function, and the preparation before the function runs."""
 
     run: Command
     is_of_app: bool = True
@@ -24,7 +24,7 @@ class Target:
     has_stack: bool = True
     """True if the target needs a stack file."""
     is_deployed: bool = False
-    """True if the target needs the environment's parts of the lab. `main` then installs these parts before the target.
+    """True if `main` installs the environment's parts of the lab before it runs the target.
 
     For an environment of a pull request, `main` also generates the stack file.
     """
@@ -33,7 +33,7 @@ class Target:
     lab: tuple[str, ...] = ()
     """Parts of the lab that the target needs in every environment."""
     works_on_state: bool = False
-    """True if the target reads the state, and therefore works even if the configuration files are invalid."""
+    """True if the target works with invalid configuration files, because it reads the state."""
 
 
 def main(call: Call) -> int:
@@ -77,7 +77,7 @@ def _lab(verb: str, *parts: str) -> int:
 def _deploy(name: str) -> Command:
     """Return a command that calls the function `name` of the module `deploy`.
 
-    The command itself imports `deploy`, so that other commands do not wait for the slow import.
+    The command imports `deploy` when it runs. The import is slow, so other commands must not wait for it.
     """
 
     def run(call: Call) -> int | None:
@@ -251,7 +251,7 @@ def _import(call: Call) -> None:
 
 
 def _shell(call: Call) -> int:
-    """Run a shell in which plain `pulumi` uses the same backend and stack as make."""
+    """Start a shell in which `pulumi` uses the same backend and stack as make."""
     if (call.folder / f"Pulumi.{call.env}.yaml").exists():
         process.capture(["pulumi", "stack", "select", call.env, "--non-interactive"])
     shell = os.environ.get("SHELL") or "bash"
@@ -263,17 +263,17 @@ def _lab_up(call: Call) -> int:
 
 
 def _doctor(call: Call) -> int:
-    """Print which tools the machine has and lacks.
+    """Print the tools that the machine has, and the tools that it lacks.
 
-    If the Python packages are not installed, the stack file can't be read. In that case only the tools for dev are checked.
+    Without the Python packages the stack file can't be read, so only the tools for dev are checked.
     """
     try:
         parts = _lab_parts(call)
     except ImportError:
         print(
-            "  missing  python packages              will be made, takes 40 s; other needs of ENV than a Docker engine"
+            "  missing  python packages              will be made, takes 40 s; until then (`make venv`), only the Docker"
         )
-        print("                                        are known once they are installed (`make venv`)", flush=True)
+        print("                                        engine is checked, not the other needs of ENV", flush=True)
         parts = ["dev"]
     return _lab("doctor", *parts)
 

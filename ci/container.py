@@ -18,7 +18,7 @@ from .pulumi_stack import load, state
 
 
 def execute(stack: str, service: str, command: str, slot: str = "") -> NoReturn:
-    """Run a command in a container of a service. The exit code of this process is the command's.
+    """Run a command in a container of a service. This process ends with the command's exit code.
 
     Args:
         stack: name of the stack.
@@ -27,7 +27,7 @@ def execute(stack: str, service: str, command: str, slot: str = "") -> NoReturn:
         slot: `blue`, `green`, `live` or `idle`; empty for the live slot.
 
     Raises:
-        RunError: the service is unknown, no container of it runs, or the command is empty.
+        RunError: the service is unknown or has no running container, or the command is empty.
     """
     try:
         words = shlex.split(command)
@@ -42,7 +42,7 @@ def console(stack: str, service: str, slot: str = "") -> NoReturn:
     """Run the console of a service in its container. The console is the command `app.SERVICE.console`, or psql for the database.
 
     Raises:
-        RunError: the service is unknown, or no container of it runs.
+        RunError: the service is unknown, or has no running container.
     """
     _run(stack, service, None, slot)
 

@@ -185,10 +185,10 @@ def complete_secrets(call: Call) -> int:
 
 
 def _refuse_missing_passphrase(call: Call) -> None:
-    """Refuse a call without a passphrase for the secrets, because Pulumi would not say how to choose one.
+    """Refuse a call that needs a passphrase and has none, because Pulumi's error does not say how to choose one.
 
     Raises:
-        CallError: the stack file names no secrets provider, and no variable has a passphrase.
+        CallError: the secrets provider is a passphrase (the default), and no variable sets the passphrase.
     """
     variables = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
     if secrets_provider(call) in ("default", "passphrase") and not any(name in os.environ for name in variables):
@@ -229,7 +229,7 @@ def _policy_options(call: Call) -> list[str]:
 
 
 def _color_options() -> list[str]:
-    # Pulumi writes to a file that the runner reads, so Pulumi can't detect that the output goes to a terminal.
+    # Pulumi can't detect the terminal, because Pulumi writes to a file that the runner reads.
     return ["--color", "always"] if sys.stdout.isatty() and "NO_COLOR" not in os.environ else []
 
 
@@ -250,7 +250,7 @@ def _print_address(call: Call) -> None:
 
 
 def _selection(call: Call) -> Iterator[str]:
-    """Yield the variables of make that select the environment and the application of a call."""
+    """Yield the make variables of a call (ENV, APP) that differ from the defaults."""
     if call.env != "dev":
         yield f"ENV={call.env}"
     if call.app != ".":

@@ -3,10 +3,10 @@
 To find changes that were made without Pulumi, the command copies the checkpoint and refreshes the copy. The copy
 differs from the checkpoint in two ways:
 
-- In the checkpoint, a slot may keep its release. The resources of such a slot ignore all changes (`components/kept.py`),
-  so a refresh would report no change. In the copy, resources ignore only changes by an autoscaler.
-- In the copy, containers may be stopped: `mustRun` is false. Otherwise the lab's Docker provider of 2022 would remove
-  stopped containers from the copy. The command finds stopped containers in the platform's inventory instead.
+- Resources ignore only changes by an autoscaler. In the checkpoint, the resources of a slot that keeps its release
+  ignore all changes (`components/kept.py`), so a refresh would report no change.
+- Containers may be stopped (`mustRun: false`). Otherwise the lab's Docker provider of 2022 would remove stopped
+  containers from the copy. The command finds stopped containers in the platform's inventory instead.
 """
 
 import json
@@ -79,7 +79,7 @@ def _differs(folder: Path, variables: Mapping[str, str], *words: str) -> bool:
 
 
 def comparable_checkpoint(exported: State) -> State:
-    """Return a copy of the checkpoint. The caller refreshes this copy, and not the checkpoint itself.
+    """Return a copy of the checkpoint that can be refreshed to find drift.
 
     In the copy, resources ignore only changes by an autoscaler. Containers may be stopped (`mustRun: false`).
     """

@@ -1,8 +1,8 @@
 """Environment of a pull request: `python -m ci.ephemeral pr-123` writes the environment's stack file.
 
-The file is a copy of staging's stack file, but has its own namespace, host and secrets, and does not protect the data. If
-the stack does not exist, the command creates the stack. An existing stack keeps the secrets of its last update, because
-the stack's database still uses the passwords among these secrets. `make down ENV=pr-123` removes everything.
+The file is a copy of staging's stack file, but has its own namespace, host and secrets, and does not protect the data.
+If the stack does not exist, the command creates the stack. An existing stack keeps the secrets of its last update,
+because its database still uses these passwords. `make down ENV=pr-123` removes everything.
 """
 
 import copy
@@ -43,10 +43,10 @@ def main(stack: str) -> None:
 
 
 def pr_settings(template: dict[str, Any], app: str, stack: str) -> dict[str, Any]:
-    """Return the template's environment settings, changed for a pull request.
+    """Return the environment settings for a pull request, made from the template's settings.
 
     The environment gets its own host and namespace. The database gets seed data, and is neither protected nor backed up.
-    The settings of images and of the release are removed.
+    The template's settings `images`, `pinned` and `release` are left out.
 
     Raises:
         ConfigError: the template's platform is not Kubernetes, or the stack's name can't be part of a host name.
@@ -84,7 +84,7 @@ def _settings(file: Path) -> dict[str, Any]:
 
 
 def _create_or_restore(stack: str) -> None:
-    """Create the stack if it does not exist. Otherwise restore the stack file that the stack's last update used."""
+    """Create the stack if it does not exist. Otherwise write the stack file of its last update."""
     stacks = [entry["name"] for entry in json.loads(pulumi("stack", "ls", "--json"))]
     if stack not in stacks:
         pulumi("stack", "init", stack, "--no-select")

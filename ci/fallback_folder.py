@@ -1,4 +1,4 @@
-"""Temporary folder in which Pulumi can remove or roll back a stack whose files are invalid.
+"""Temporary folder for Pulumi, to remove or roll back a stack that has invalid files.
 
 The folder has links to the application's files except Pulumi.yaml and the stack file. These two files are generated from
 the state, which contains the encryption salt and the settings of the last successful update
@@ -71,7 +71,7 @@ def usable_folder(stack: str, *, deploys: bool) -> Generator[Path]:
 
 
 def _problem(stack: str, deploys: bool) -> str:
-    """Return the error in the application's files, or an empty text if the files are valid enough for the command."""
+    """Return the error in the application's files, or an empty text if the command can use the files."""
     try:
         if deploys:
             pulumi_stack.load(stack)
@@ -115,7 +115,7 @@ def _project_document(
 
 
 def _backend(application: Path) -> Document:
-    """Return the key `backend` of Pulumi.yaml with its value, or an empty mapping if the file lacks this key.
+    """Return the key `backend` of Pulumi.yaml with its value, or an empty mapping if the key is not set.
 
     The rest of the file may be invalid YAML.
     """
@@ -129,7 +129,12 @@ def _backend(application: Path) -> Document:
 
 
 def _state(folder: Path, stack: str, problem: str) -> Document:
-    """Return the stack's state. If the stack does not exist, raise `problem`, the error in the application's files."""
+    """Return the stack's state.
+
+    Raises:
+        ConfigError: the stack does not exist, or Pulumi is not installed. The message contains `problem`.
+        RunError: Pulumi can't read the state.
+    """
     command = ["pulumi", "stack", "export", "--stack", stack, "--non-interactive"]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
@@ -144,7 +149,7 @@ def _state(folder: Path, stack: str, problem: str) -> Document:
 
 
 def _stack_document(project: str, state: Mapping[str, Any], settings: Mapping[str, Any] | None) -> Document:
-    """Return the content of a stack file: the key that decrypts the state's secrets, and `settings` if they are not None."""
+    """Return the content of the stack file: the secrets provider of the state, and `settings` if there are any."""
     deployment = cast(Mapping[str, Any], state.get("deployment") or {})
     secrets_provider = cast(Mapping[str, Any], deployment.get("secrets_providers") or {})
     provider_state = cast(Mapping[str, Any], secrets_provider.get("state") or {})

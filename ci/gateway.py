@@ -1,4 +1,4 @@
-"""Repair of the gateway's configuration before an update, because with an invalid configuration the gateway can't restart."""
+"""Repair of the gateway's configuration before an update. With an invalid configuration the gateway can't restart."""
 
 import sys
 
@@ -12,7 +12,7 @@ from .pulumi_stack import load, state
 
 
 def main(stack: str) -> None:
-    """Repair the gateway of a stack. If the application's files are invalid, do nothing, because the update reports the error."""
+    """Repair the gateway of a stack. Do nothing if the application's files are invalid: the update reports the error."""
     try:
         app, environment = load(stack)
     except ConfigError:

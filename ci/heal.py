@@ -103,14 +103,14 @@ def _configured_location(stack: str) -> Location | None:
 
 
 def _confirm_lost_state(stack: str) -> bool:
-    """Return True if the stack's containers run, and FORCE=state confirms that the stack's state is lost.
+    """Return True if containers of the stack run, and FORCE=state confirms that the stack's state is lost.
 
-    The caller has checked that the state is empty. If the result is True, healing removes the containers. The next update
+    Call this function only if the state is empty. If it returns True, healing removes the containers. The next update
     then creates the stack again with its existing data.
 
     Raises:
-        RunError: containers run, the state is empty, and FORCE=state is not set. The state may be in another backend,
-            so healing must not remove containers that may serve users.
+        RunError: containers run, and FORCE=state is not set. The state may be in another backend, and the containers
+            may serve users.
     """
     try:
         app, environment = load(stack)
@@ -169,8 +169,7 @@ def put_back(stack: str, exported: dict[str, Any]) -> None:
 def look(location: Location, exported: Mapping[str, Any]) -> Inventory:
     """Return the inventory of a stack: its objects that exist on the platform.
 
-    If the platform's lists lack an object of the state, the object is also looked up by name. If the look-up finds nothing,
-    the object is missing.
+    An object of the state that the platform does not list is looked up by name before it counts as missing.
     """
     types = {key: str(resource["type"]) for resource in resources_of(exported) if (key := key_of(resource))}
     inspector = platforms.inspector_at(location)
@@ -233,7 +232,7 @@ def _warn_of_loss(plan: Repair, exported: Mapping[str, Any]) -> None:
 def unlock(stack: str) -> bool:
     """Clear the lock of a killed Pulumi engine, and return True if there was a lock.
 
-    Only the locks of a file backend name their holder, so locks of other backends are not cleared.
+    Locks of a file backend name their holder. Locks of other backends do not, so they are not cleared.
 
     Raises:
         RunError: the holder of the lock is alive, or on another machine.
@@ -261,8 +260,8 @@ def _remove_broken_attrs(folder: Path, stack: str) -> None:
     """Remove `.attrs` files that are not valid JSON, because Pulumi fails to read them.
 
     Pulumi's file backend stores the type and checksum of a checkpoint in an `.attrs` file. The backend writes the
-    checkpoint atomically but not the `.attrs` file, so a killed update can leave half of that file. Pulumi works without
-    the file (source: gocloud.dev/blob/fileblob).
+    checkpoint atomically but not the `.attrs` file, so a killed update can leave an incomplete file. Pulumi works
+    without the file (source: gocloud.dev/blob/fileblob).
     """
     for file in folder.glob(f"{stack}.json*.attrs"):
         try:
@@ -291,9 +290,9 @@ def _command_line(process: int) -> list[str]:
 
 
 def orphans() -> Iterator[int]:
-    """Yield the process ids of providers and programs whose Pulumi engine has ended.
+    """Yield the process ids of this user's Pulumi plugins and programs that run without an engine.
 
-    Such a process has a parent that is not Pulumi, and its command line has an engine's address that refuses connections.
+    The parent of such a process is not Pulumi, and the engine's address on its command line refuses connections.
     """
     for folder in Path("/proc").glob("[0-9]*"):
         words = _command_line(int(folder.name))
@@ -325,7 +324,7 @@ def _parent(folder: Path) -> int:
 
 
 def _engine_is_gone(words: Iterable[str]) -> bool:
-    """Return True if a process's Pulumi engine has ended: an address in the process's command line refuses connections.
+    """Return True if an address in a command line refuses connections: the Pulumi engine at this address has ended.
 
     A timeout does not count, because a busy engine accepts connections slowly.
     """
@@ -362,13 +361,13 @@ def _refresh_interrupted(
 ) -> None:
     """Refresh the resources whose update or deletion was interrupted.
 
-    Resources whose creation was interrupted are not refreshed, because the cleanup has already removed these resources.
+    Resources with an interrupted creation are not refreshed, because the cleanup has already removed them.
     """
     existing = {resource["urn"] for resource in resources}
     interrupted = sorted(
         {operation["resource"]["urn"] for operation in pending if operation["type"] != "creating"} & existing
     )
-    # Without a target Pulumi would refresh all resources. The stack resource is a target that calls no provider.
+    # Without a target Pulumi would refresh all resources. So use the stack resource, which calls no provider.
     targets = interrupted or [resource["urn"] for resource in resources if resource["type"] == "pulumi:pulumi:Stack"]
     words = [word for urn in targets for word in ("--target", urn)]
     pulumi("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--stack", stack, *words)

@@ -1,7 +1,7 @@
 """Build and push of an environment's images: `python -m ci.images STACK [--unless-pinned | --pin | --build]`.
 
-If `environment.registry` lacks an image that `app` builds from a folder, the image is built on the local engine and
-pushed. The tag of such an image is the digest of its build folder.
+The command builds an image on the local engine and pushes it, if `app` has a build folder for the image and
+`environment.registry` lacks the image. The tag of such an image is the digest of its build folder.
 
 The digests of all images are written to the stack file if `--pin` is given, if `environment.pinned` is true, or if the
 stack file already has digests. With `--unless-pinned` the command does nothing if `environment.pinned` is true. With
@@ -33,7 +33,7 @@ def main(stack: str, unless_pinned: bool, pin: bool) -> None:
 
 
 def build(stack: str) -> list[str]:
-    """Build all images that have a build folder, and return their names. The local engine builds them. Nothing is pushed."""
+    """Build all images with a build folder on the local engine, and return their names. Push nothing."""
     engine: Any = docker.from_env()
     built: list[str] = []
     for reference, image in {image.reference: image for image in pins.required_images(stack).values()}.items():
@@ -96,7 +96,7 @@ def _mirrored(engine: Any, tagged: str) -> str:
 
 
 def digest(repository: str, repo_digests: Sequence[str]) -> str:
-    """Return the digest that an image has in a repository. `repo_digests` is the engine's list of `name@digest`."""
+    """Return the digest of an image in a repository. `repo_digests` is the engine's list of `name@digest`."""
     short = repository.removeprefix("docker.io/").removeprefix("library/")
     digests = [entry.partition("@")[2] for entry in repo_digests if entry.partition("@")[0] in (repository, short)]
     if not digests:

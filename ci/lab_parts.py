@@ -27,7 +27,7 @@ def secrets_provider(call: Call) -> str:
 
 
 def _stack_file(call: Call) -> files.StackFile:
-    """Return the stack file of the environment. For the environment of a pull request, return the stack file of staging."""
+    """Return the stack file of the environment, or of staging if the environment belongs to a pull request."""
     project = files.read_project(call.folder).name
     return files.read_stack(call.folder, TEMPLATE if call.is_pull_request else call.env, project)
 

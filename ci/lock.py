@@ -18,7 +18,7 @@ from typing import IO
 
 
 class LockedError(Exception):
-    """Error of a make call if another make process holds the lock. The message names that process."""
+    """Raised if another make process holds the lock. The message names that process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def _acquire(file: Path, stack: str) -> IO[str]:
             holder = _read_holder(lock)
             lock.close()
             if holder and holder.is_dead:
-                # The holder is dead, but one of its children still has the file open. So lock a new file instead.
+                # The holder is dead, but a child process still has the file open and locked. So lock a new file.
                 file.unlink(missing_ok=True)
                 continue
             who = f": {holder}" if holder else f" (`fuser {file}` shows its process)"

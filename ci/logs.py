@@ -1,7 +1,7 @@
 """Logs of all services of a stack, merged in order of time: `python -m ci.logs STACK [SERVICE] [SLOT] [SINCE] [FOLLOW]`.
 
-The command polls the logs of all containers, instead of opening a stream for each container. So it also shows containers
-that a release starts later, and it works the same on both platforms.
+The command polls the logs of all containers, instead of opening a stream for each container. Polling also shows
+containers that a release starts later, and works the same on both platforms.
 """
 
 import os
@@ -37,7 +37,7 @@ def main(stack: str, service: str = "", slot: str = "", since: str = "", follow:
         stack: name of the stack.
         service: name of the service; empty for all services.
         slot: `blue`, `green`, `live` or `idle`; empty for both slots and the shared services.
-        since: age of the first line, as in `10m`; empty for ten minutes.
+        since: maximum age of the lines, as in `10m`; empty for ten minutes.
         follow: `no` prints only the lines that exist now. Any other value also prints new lines, until Ctrl-C.
 
     Raises:
@@ -67,7 +67,7 @@ def main(stack: str, service: str = "", slot: str = "", since: str = "", follow:
 
 
 def slot_named(slot: str, live: Slot | None) -> Slot | None:
-    """Return the slot that a value of SLOT names, or None if the value is empty.
+    """Convert the make variable SLOT to a slot. Return None if it is empty.
 
     Args:
         slot: `blue`, `green`, `live`, `idle` or an empty text.
@@ -101,10 +101,10 @@ def new_lines(
     """Yield log lines in order of time, each once.
 
     Args:
-        read: function that yields the lines since a time, in any order.
+        read: function that yields the lines since a time (seconds since 1970), in any order.
         begin: time of the first line, in seconds since 1970.
         follows: True to go on with new lines, until the caller stops.
-        pause: function that waits some seconds.
+        pause: function that sleeps for a number of seconds.
     """
     shown: set[Line] = set()
     while True:

@@ -73,7 +73,10 @@ def main(file: str = "", name: str = "", at: str = "") -> None:
 
 
 def selected_profiles(folder: Path, variables: Mapping[str, str]) -> list[str]:
-    """Return the profiles that Compose would select, from the variable COMPOSE_PROFILES or else from the folder's `.env` file."""
+    """Return the profiles that COMPOSE_PROFILES selects.
+
+    As in Compose, the variable in `variables` takes precedence over the variable in the folder's `.env` file.
+    """
     value = variables.get("COMPOSE_PROFILES")
     if value is None:
         try:
@@ -91,7 +94,7 @@ def _existing_file(file: str) -> Path:
         if path.is_file():
             return path
     except (OSError, RuntimeError, ValueError):
-        pass  # A path that is too long, and a link to itself, count as a missing file.
+        pass  # Treat an invalid path, such as a link to itself, as a missing file.
     raise RunError(
         f"{file[:80] or 'COMPOSE'}: the file does not exist; name a Compose file, as in COMPOSE=../shop/docker-compose.yml"
     )
@@ -101,7 +104,7 @@ def _read_secret_files(files: Mapping[str, str], compose: Mapping[str, Any]) -> 
     """Read the values of secrets from files.
 
     Returns:
-        The value of each secret by name, and a note for each secret whose file has no value.
+        The value of each secret by name, and a note for each file that is missing, empty or not UTF-8 text.
     """
     declared = {as_name(name): name for name in compose.get("secrets") or ()}
     values, notes = dict[str, str](), list[Note]()
@@ -121,12 +124,12 @@ def _read_secret_files(files: Mapping[str, str], compose: Mapping[str, Any]) -> 
 
 
 def normalise(file: Path) -> dict[str, Any]:
-    """Return the output of `docker compose config` for a Compose file: variables, anchors, `extends` and `env_file` are resolved.
+    """Return the output of `docker compose config`: the file with resolved variables, anchors, `extends` and `env_file`.
 
     The services of all profiles are included.
 
     Raises:
-        RunError: Compose is not installed, or refuses the file.
+        RunError: Compose is not installed, or the file is invalid.
     """
     done = subprocess.run(
         [*_compose(), "--file", str(file), *_all_profiles(), "config"],
@@ -172,7 +175,7 @@ def _has_plugin() -> bool:
 
 
 def note_lines(notes: Sequence[Note]) -> Iterator[str]:
-    """Yield the lines of the list of notes: a heading for each kind, and below the heading the notes of that kind."""
+    """Yield the notes as lines, with a heading before the notes of each kind."""
     for kind, group in groupby(notes, key=lambda note: note.kind):
         yield f"\n{kind}"
         for note in group:

@@ -37,7 +37,7 @@ _RUNNERS = {
 
 
 def add_command(project: Project, service: ComposeService, part: Plain) -> None:
-    """Convert the command of a service.
+    """Add the command of a service to its settings `part`.
 
     A command such as `migrate && collectstatic && serve` is split: its last part becomes the command of the tier, and
     the other parts become steps that run once in every release.
@@ -68,7 +68,10 @@ def add_command(project: Project, service: ComposeService, part: Plain) -> None:
 
 
 def add_one_off_services(project: Project, parts: Mapping[str, Plain]) -> None:
-    """Convert each service that runs once into a migration, task or seed of the tier with the same image, or add a note."""
+    """Convert each service that runs once into a migration, task or seed of a tier.
+
+    If no tier has the same image, add a note instead.
+    """
     for service in project.roles.one_off:
         tiers = [candidate for candidate in (API.name, WORKER.name, WEB.name)
                 if candidate in project.roles.tiers and project.roles.tiers[candidate].source == service.source]  # fmt: skip
@@ -87,7 +90,7 @@ def add_one_off_services(project: Project, parts: Mapping[str, Plain]) -> None:
 
 
 def _note_hosts(project: Project, command: Sequence[str], path: str) -> None:
-    """Add a note for each Compose service that a command uses as a host name, because the service gets another address."""
+    """Add a note for each Compose service that is a host name in a command, because host names change."""
     for name in sorted(project.services):
         if not any(names_host("", word, name) or f"/dev/tcp/{name}/" in word for word in command):
             continue
@@ -156,7 +159,7 @@ def _split_script(script: str) -> list[str]:
 def _task_name(command: Sequence[str]) -> str:
     """Return a name for the task that runs a command.
 
-    The name is the first word that is no interpreter or package manager. Without such a word it is `prepare`.
+    The name is the first word that is not an interpreter or package manager, or `prepare` if there is no such word.
     """
     words = [word for word in command if word not in _RUNNERS and re.match(r"[a-z]", word) and " " not in word]
     return as_name(words[0].partition(".")[0]) if words else "prepare"

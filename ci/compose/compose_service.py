@@ -16,7 +16,7 @@ _PORT_IN_COMMAND = re.compile(r"(?:--port[= ]|--bind[= ]\S*:|-b \S*:|-p |runserv
 
 
 class Kind(StrEnum):
-    """Kind of a note. The value of a kind is the heading above the notes of that kind."""
+    """Kind of a note. The value is the heading in the list of notes."""
 
     UNCONVERTED = "Not converted: do this by hand"
     ASSUMED = "Assumed: check that this is right"
@@ -54,7 +54,7 @@ class Mount:
 
 @dataclass
 class Notes:
-    """Collector of the notes about a conversion."""
+    """Notes that a conversion collects."""
 
     notes: list[Note] = field(default_factory=list[Note])
 
@@ -68,12 +68,12 @@ class Notes:
         self.notes.append(Note(kind=Kind.UNNECESSARY, path=path, text=text))
 
     def sorted(self) -> tuple[Note, ...]:
-        """Return the notes without duplicates, in the order of `in_order`."""
+        """Return the notes, sorted and without duplicates (see `in_order`)."""
         return in_order(self.notes)
 
 
 def in_order(notes: Sequence[Note]) -> tuple[Note, ...]:
-    """Return the notes without duplicates. Notes that require an action come first."""
+    """Sort notes by kind and path, and remove duplicates. Notes that require an action come first."""
     kinds = list(Kind)
     return tuple(dict.fromkeys(sorted(notes, key=lambda note: (kinds.index(note.kind), note.path))))
 
@@ -88,7 +88,7 @@ class ComposeService:
         self.image = str(raw.get("image", ""))
         without_digest, _, self.digest = self.image.partition("@")
         self.product, _, self.tag = without_digest.rpartition("/")[2].partition(":")
-        # The words of an image's name are not used, because a product such as `clickhouse-server` is no server of the application.
+        # Ignore the words of the image's name, because an image such as `clickhouse-server` is not a server of the application.
         self.words = set(re.split(r"[^a-z]+", name.lower()))
         self.command = [*_words(raw.get("entrypoint")), *_words(raw.get("command"))]
         self.env = {key: None if value is None else str(value) for key, value in mapping(raw, "environment").items()}
@@ -109,7 +109,7 @@ class ComposeService:
 
     @property
     def dependencies(self) -> dict[str, str]:
-        """Name of each service that must start before this service → condition to wait for, such as `service_healthy`."""
+        """Services that must start before this service: name → condition to wait for, such as `service_healthy`."""
         depends_on: object = self.raw.get("depends_on")
         if isinstance(depends_on, list):
             return dict.fromkeys(cast(list[str], depends_on), "service_started")
@@ -120,14 +120,14 @@ class ComposeService:
 
     @property
     def published(self) -> int | None:
-        """First port that is published on the host, or None."""
+        """First host port that the service publishes, or None."""
         return next((published for published, _ in self.ports if published), None)
 
     @property
     def port(self) -> int | None:
         """Port on which the service listens, or None if it is unknown.
 
-        The first of these that has a port is used: `ports`, `expose`, the healthcheck's URL, the variable PORT, the command.
+        The port is read from `ports`, `expose`, the healthcheck's URL, the variable PORT or the command, in this order.
         """
         candidates = [*(target for _, target in self.ports), *listing(self.raw, "expose")]
         candidates += [self.health_url[1] if self.health_url else None, self.env.get("PORT")]
@@ -146,7 +146,7 @@ class ComposeService:
 
     @property
     def outside(self) -> str | None:
-        """Name of the first variable that contains a host on the internet, such as `smtp.example.com`; None without one."""
+        """Name of the first variable with a host on the internet, such as `smtp.example.com`, or None."""
         for key, value in self.env.items():
             for host in (match[1] for match in hosts(key, value or "")):
                 if _OUTSIDE.fullmatch(host) and not host.endswith(_INSIDE):
@@ -168,10 +168,10 @@ _HOSTS = (
 
 
 def hosts(key: str, value: str) -> list[re.Match[str]]:
-    """Return a match for each host name in the value of a variable. Group 1 of the match is the host name.
+    """Find the host names in the value of the variable `key`. Group 1 of each match is the host name.
 
-    If the variable's name says that it contains hosts (DB_HOST), each item of its comma-separated value is a host name. In other
-    variables a plain word is no host name, because a user or a driver may have the same name as a service.
+    Hosts in URLs, before a port and after `host=` are found in every variable. A plain word, or each word of a
+    comma-separated list, counts only in a variable such as DB_HOST. In other variables it may be a user or a driver.
     """
     patterns = (*_HOSTS, re.compile(r"(?:^|(?<=,))\s*([\w.-]+)\s*(?=,|$)")) if _HOST_VARIABLE.search(key) else _HOSTS
     return [match for pattern in patterns for match in pattern.finditer(value)]
@@ -196,7 +196,7 @@ MAX_NAME = 30
 def as_name(text: str) -> str:
     """Convert a text to a name that the configuration accepts: at most 30 lower-case letters, digits and single dashes.
 
-    A longer text is cut, and gets a hash of the whole text, so two long texts get different names.
+    A longer name is cut, and ends with a hash of the full name, so that two long names stay different.
     """
     name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     if len(name) <= MAX_NAME:
@@ -244,7 +244,7 @@ def _mount(volume: object) -> Mount:
 
 
 def _port(entry: object) -> tuple[int | None, int]:
-    """Return the ports of an entry of `ports`: published port (or None) and container port. Of a range, return the first port."""
+    """Return the published port (or None) and the container port of an entry of `ports`. A range counts as its first port."""
     if isinstance(entry, Mapping):
         port = cast(Plain, entry)
         published, target = str(port.get("published") or ""), str(port["target"]).partition("/")[0].rpartition(":")[2]

@@ -1,6 +1,6 @@
 """Conversion of a normalised Compose file into `app`, `environment`, secrets and notes.
 
-The conversion is a pure function: it reads no file and no input. The notes list every setting that was not converted,
+The conversion reads only its arguments, and no files. The notes list every setting that was not converted,
 and every value that was assumed because the Compose file lacks it.
 """
 
@@ -34,7 +34,7 @@ class Conversion:
     secrets: dict[str, str] = field(repr=False)
     """Values of secrets by name. The values must not be printed."""
     files: dict[str, str]
-    """Name of each secret whose value is in a file → path of this file."""
+    """Secrets with a value in a file: name → path of the file."""
 
 
 def convert(

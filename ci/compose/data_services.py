@@ -12,7 +12,7 @@ from .roles import has_public_image
 
 
 def convert_data_service(project: Project, tier: str, service: ComposeService, password: Callable[[], str]) -> Plain:
-    """Return the settings of a data service in `app`. `password` generates a password for a service that has none."""
+    """Return the settings of a data service in `app`. `password` generates a password if the service has none."""
     if published_ports := ", ".join(str(published) for published, _ in service.ports if published):
         project.notes.add_unconverted(
             f"{service.path}.ports",
@@ -71,8 +71,8 @@ def _database(project: Project, service: ComposeService, generate: Callable[[], 
 
 
 def _name_and_user(project: Project, service: ComposeService) -> Plain:
-    """Return the name of the database and its user, in the lower-case letters that a name must have."""
-    # The names of Bitnami's image follow those of the public image.
+    """Return the settings `name` and `user` of the database, changed to lower-case letters, digits and underscores."""
+    # If the variables of the public image are not set, use the variables of Bitnami's image.
     user = service.env.get("POSTGRES_USER") or service.env.get("POSTGRESQL_USERNAME") or "postgres"
     name = service.env.get("POSTGRES_DB") or service.env.get("POSTGRESQL_DATABASE") or user
     part: Plain = {"name": name, "user": user}

@@ -61,7 +61,6 @@ def add_mounts(project: Project, service: ComposeService, part: Plain) -> None:
 
 
 def _add_volume(project: Project, mount: Mount, part: Plain, path: str) -> None:
-    """Add the mount of a named volume to the converted service."""
     volumes = part.setdefault("volumes", {})
     name, target = as_name(mount.source), f"{mount.target}:ro" if mount.read_only else mount.target
     declared = mapping(mapping(project.compose, "volumes"), mount.source)

@@ -1,4 +1,4 @@
-"""Needs of the converted services: the services that each of them connects to."""
+"""Needs of the converted services: the other services to which a service connects."""
 
 from collections.abc import Mapping
 
@@ -7,9 +7,10 @@ from .project import Project
 
 
 def find_needs(project: Project) -> dict[str, list[str]]:
-    """Return the services that each service of a slot needs: name of the service in `app` → names of the needed services.
+    """Return the needs of each service in a slot: name of the service in `app` → names of the needed services.
 
-    Needs must not form a cycle. Leave out a need that closes a cycle with needs of earlier services in the catalogue.
+    Needs must not form a cycle. If a need would close a cycle, leave it out and add a note. Services that come first in
+    the catalogue keep their needs.
     """
     catalogue, tiers = project.roles.catalogue, project.roles.tiers
     needs: dict[str, list[str]] = {}
@@ -27,7 +28,7 @@ def find_needs(project: Project) -> dict[str, list[str]]:
 
 
 def _leads_to(needs: Mapping[str, list[str]], name: str, target: str) -> bool:
-    """Return whether the service `name` is `target`, or needs `target` directly or through other services."""
+    """Return True if the service `name` is `target`, or needs `target` directly or through other services."""
     return name == target or any(_leads_to(needs, need, target) for need in needs.get(name, ()))
 
 

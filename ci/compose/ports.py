@@ -6,7 +6,7 @@ from .compose_service import ComposeService, Plain
 from .project import Project
 
 PORTS = {WEB.name: 8080, API.name: 8000}
-"""Tier → port that a service gets if its own port is unknown or needs root."""
+"""Default port of each tier, for services with an unknown port or with a port that requires root."""
 
 
 def convert_port(project: Project, service: ComposeService, tier: str, home: str) -> int:
@@ -53,7 +53,7 @@ def note_conflicting_port(project: Project, service: ComposeService, part: Plain
 
 
 def convert_gateway(project: Project) -> Plain:
-    """Return the settings of the gateway in `environment`. It publishes the host ports of proxy, web and api in Compose."""
+    """Return the settings of the gateway, which gets the host ports of proxy, web and api in the Compose file."""
     published = {tier: project.roles.tiers[tier].published for tier in PORTS if tier in project.roles.tiers}
     api = published.get(API.name)
     proxy_port = next((proxy.published for proxy in project.roles.proxies if proxy.published), None)

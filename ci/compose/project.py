@@ -1,4 +1,4 @@
-"""State of a conversion: the Compose file that the modules of the conversion read, and the notes and secrets that they add."""
+"""State of a conversion: the Compose file, the roles of its services, and the collected notes and secrets."""
 
 import os.path
 from collections.abc import Collection, Mapping
@@ -27,7 +27,7 @@ class Project:
 
     @classmethod
     def read(cls, compose: Plain, *, base: str, folder: str, profiles: Collection[str]) -> "Project":
-        """Assign roles to the services of a normalised Compose file. `profiles` are the imported Compose profiles."""
+        """Create the project of a normalised Compose file. `profiles` are the Compose profiles to import."""
         services = {name: ComposeService(name, raw) for name, raw in mapping(compose, "services").items()}
         notes = Notes()
         return cls(
@@ -45,10 +45,10 @@ class Project:
         return os.path.relpath(path, self.folder)
 
     def shown(self, path: str) -> str:
-        """Return a path for a note: relative if the path is below the folder of the Compose file, otherwise unchanged."""
+        """Return a path for a note: relative to the folder of the Compose file if possible, otherwise unchanged."""
         return os.path.relpath(path, self.base) if is_inside(path, self.base) else path
 
 
 def is_inside(path: str, folder: str) -> bool:
-    """Return whether a path is a folder, or below the folder."""
+    """Return True if `path` is `folder` or below it."""
     return PurePath(path).is_relative_to(folder)

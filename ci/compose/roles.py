@@ -36,8 +36,10 @@ _OTHER_PRODUCTS = {
     "redis-stack": CACHE.name,
     "keydb": CACHE.name,
 }
-"""Image name → data service with the same protocol. The default image of the data service replaces such an image, because
-its settings differ."""
+"""Image name → data service with the same protocol.
+
+The default image of the data service replaces such an image, because the two images have different settings.
+"""
 _ONCE = {
     "migrate",
     "migration",
@@ -89,13 +91,13 @@ class Roles:
 
     @property
     def catalogue(self) -> Catalogue:
-        """Records of the services that the new application may have."""
+        """Catalogue of the new application: all standard services, and the further services."""
         further = (services.further(name, tier, routed=tier != WORKER.name) for name, tier in self.further.items())
         return Catalogue((*services.SERVICES, *further))
 
     @property
     def http(self) -> dict[str, ComposeService]:
-        """Name in the new application → Compose service, for all services of a slot that answer HTTP requests."""
+        """Services in a slot that answer HTTP requests: name in the new application → Compose service."""
         return {
             record.name: self.tiers[record.name]
             for record in self.catalogue.records
@@ -103,15 +105,15 @@ class Roles:
         }
 
     def tier_of(self, name: str) -> str:
-        """Return the tier of a service by its name in the new application."""
+        """Return the tier of a service. `name` is the service's name in the new application."""
         return self.further.get(name, name)
 
     def path(self, name: str) -> str:
-        """Return the path of a service in the configuration, such as `app.web`, by its name in the new application."""
+        """Return the configuration path of a service, such as `app.web`. `name` is the service's name in the new application."""
         return f"app.services.{name}" if name in self.further else f"app.{name}"
 
     def new_name(self, service: str) -> str | None:
-        """Return the name that a Compose service gets in the new application, or None if it does not become a service there."""
+        """Return the name of a Compose service in the new application, or None if it does not become a service."""
         return next((tier for tier, candidate in self.tiers.items() if candidate.name == service), None)
 
 
@@ -147,7 +149,7 @@ def assign_roles(all_services: Mapping[str, ComposeService], profiles: Collectio
         else:
             candidates.append(service)
     app_services = [service for service in candidates if service.build or service.words & _ALL_WORDS]
-    # If no service is built here or has a usual name, only the first service with a published port belongs to the application.
+    # If no service has a build folder or a usual name, only the first service with a published port belongs to the application.
     app_services = app_services or [service for service in candidates if service.published][:1]
     for service in candidates:
         if service not in app_services:
@@ -253,7 +255,7 @@ def has_public_image(service: ComposeService) -> bool:
 
 
 def data_tier_of(service: ComposeService) -> str | None:
-    """Return the name of the data service that a Compose service becomes, such as `database`, or None.
+    """Return the data service that a Compose service becomes, such as `database`, or None.
 
     A pulled image is recognised by its name. A service that builds its image becomes the database if it has a name such as `db`,
     the variable POSTGRES_PASSWORD and no published port.
@@ -270,7 +272,7 @@ def data_tier_of(service: ComposeService) -> str | None:
 def _is_built_proxy(service: ComposeService, all_services: Mapping[str, ComposeService]) -> bool:
     """Return True if a service is built from a Dockerfile and looks like a proxy in front of other services.
 
-    A proxy has the name of a proxy and refers to another service, or has a Dockerfile that is named after a proxy.
+    Such a service has the name of a proxy and refers to another service, or its Dockerfile has the name of a proxy.
     """
     file = set(re.split(r"[^a-z]+", str(service.build.get("dockerfile") or "").lower()))
     is_named = bool(_PROXY_WORDS & service.words) and (
@@ -281,7 +283,7 @@ def _is_built_proxy(service: ComposeService, all_services: Mapping[str, ComposeS
 
 
 def _merged(candidates: Sequence[ComposeService], result: Roles, notes: Notes) -> list[ComposeService]:
-    """Merge replicas: services with the same source, command and variables. Return one service of each group."""
+    """Merge services with the same source, command and variables into replicas. Return one service of each group."""
     firsts: list[ComposeService] = []
     for service in candidates:
         first = next((other for other in firsts if _is_copy(service, other)), None)
@@ -307,9 +309,10 @@ def _is_worker(service: ComposeService, app_services: Sequence[ComposeService]) 
 
 
 def _runs_once(service: ComposeService, all_services: Mapping[str, ComposeService]) -> bool:
-    """Return True if other services wait for the end of a service, or if its name or command has a word such as `migrate`.
+    """Return True if a service runs once and ends.
 
-    Ignore the words if the service has a port, has the name of a worker, has no command, or joins commands with `&&`.
+    Other services wait for the end of such a service, or its name or command has a word such as `migrate`. The words do
+    not count if the service has a port or a worker's name, has no command, or joins commands with `&&`.
     """
     is_waited_for = any(
         other.dependencies.get(service.name) == "service_completed_successfully" for other in all_services.values()
@@ -322,5 +325,4 @@ def _runs_once(service: ComposeService, all_services: Mapping[str, ComposeServic
 
 
 def _uses_data(service: ComposeService, all_services: Mapping[str, ComposeService]) -> bool:
-    """Return True if a service refers to a data service of the Compose file, such as its database or cache."""
     return any(data_tier_of(other) is not None and service.talks_to(other) for other in all_services.values())

@@ -1,4 +1,4 @@
-"""Conversion of a service's environment variables to settings of the application, settings of the environment, and secrets."""
+"""Conversion of environment variables to `env` of the application, `env` of the environment, and secrets."""
 
 import re
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class Secrets:
 
     values: dict[str, str] = field(default_factory=dict[str, str], repr=False)
     files: dict[str, str] = field(default_factory=dict[str, str])
-    """Name of each secret whose value is in a file → path of this file."""
+    """Secrets with a value in a file: name → path of the file."""
 
     missing: set[str] = field(default_factory=set[str])
     """Names of secrets whose values are unknown."""
@@ -74,9 +74,9 @@ class Settings:
 
 
 class Reader:
-    """Reader of the variables of web, api and worker.
+    """Reader of the environment variables of the services in a slot.
 
-    Convert the database and the cache first, because the reader needs the passwords of both.
+    The database and the cache must be converted first, because the reader needs their passwords.
     """
 
     def __init__(self, services: Mapping[str, ComposeService], roles: Roles, secrets: Secrets, notes: Notes) -> None:
@@ -161,7 +161,7 @@ class Reader:
             )
 
     def _is_address(self, key: str, service: ComposeService) -> bool:
-        """Return True if Tiers sets the variable `key` because the service uses another service. Example: DATABASE_HOST."""
+        """Return True if Tiers itself sets the variable `key`, such as DATABASE_HOST if the service uses the database."""
         return any(
             key in (*record.variables, f"{record.prefix}_PASSWORD_FILE")
             for record in self.roles.catalogue.records
@@ -169,9 +169,9 @@ class Reader:
         )
 
     def _with_tier_hosts(self, key: str, value: str) -> str:
-        """Replace the host names of data services in a variable's value: their Compose names become `database` and `cache`.
+        """Replace the Compose names of data services in a value by their new names, such as `database` and `cache`.
 
-        If the value is a Redis URL without user, also insert the password of the cache.
+        A Redis URL without user also gets the password of the cache.
         """
         for record in common().data:
             if service := self.roles.tiers.get(record.name):
@@ -181,7 +181,7 @@ class Reader:
 
 
 def _is_secret(key: str, value: str) -> bool:
-    """Return True if a variable looks like a secret, by its name and by its value."""
+    """Return True if the name and the value of a variable look like a secret."""
     if _NO_SECRET_KEY.search(key) or re.fullmatch(r"(?i:true|false|yes|no|on|off)", value):
         return False
     # For a name such as DB_PASSWORD the value does not matter, because a password may be a number or begin with a slash.

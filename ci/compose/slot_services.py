@@ -44,7 +44,7 @@ def convert_slot_service(project: Project, name: str, needs: Sequence[str]) -> t
 
 
 def _source(project: Project, service: ComposeService) -> Plain:
-    """Return the image of a service, or the folder that builds the image."""
+    """Return the settings for the image of a service: `image`, or `build` and `target`."""
     path = service.path
     if not service.build:
         if service.tag not in ("", "latest") or service.digest:
@@ -82,7 +82,7 @@ def _add_egress(project: Project, service: ComposeService, part: Plain) -> None:
 
 
 def _add_user(project: Project, service: ComposeService, part: Plain) -> None:
-    """Set `user` to the service's user id in Compose, if the id is too high to exist on a host."""
+    """Set `user` to the user id in Compose, or add a note if the host may have a user with the same id."""
     user = str(service.raw.get("user") or "10001").partition(":")[0]
     if not user.isdecimal() or int(user) <= 10_000:
         project.notes.add_unconverted(

@@ -1,6 +1,7 @@
 """Command line of the benchmarks (`make bench`): run two commands in turn on this machine, and compare their durations.
 
-`python -m benchmarks peers` compares releases by Tiers and by other tools, under load. Run `python3 -m lab up peers` first.
+`python -m benchmarks peers` releases with Tiers and with other tools, and compares the results. Run
+`python3 -m lab up peers` first.
 `python -m benchmarks switching` measures how long it takes to go back to a standby that still runs.
 """
 

@@ -1,4 +1,4 @@
-"""Comparison of a stack's preview with the preview of an empty Pulumi program, which is the shortest possible preview."""
+"""Compare a stack's preview with the shortest possible preview: that of an empty Pulumi program."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 
 
 def empty(stack: Stack) -> Run:
-    """Return a function that previews the empty program. The preview uses the state backend and the Python of `stack`."""
+    """Return a function that previews the empty program, with the state backend and the virtual environment of `stack`."""
     folder = stack.folder / "empty"
     shutil.copytree(HERE / "empty", folder)
     (folder / "Pulumi.yaml").write_text((folder / "Pulumi.yaml").read_text().replace("../../.venv", "../.venv"))
@@ -25,7 +25,7 @@ def empty(stack: Stack) -> Run:
 
 
 def preview(stack: Stack, environment: str, target: float) -> str:
-    """Compare the preview of a deployed stack without changes with the preview of the empty program, and return a table row."""
+    """Compare the preview of an unchanged stack with the preview of the empty program. Return a table row."""
     return pair(
         f"`pulumi preview` of {environment}, nothing to do, against an empty program",
         target,

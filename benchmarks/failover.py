@@ -1,6 +1,6 @@
-"""Printer of tables with the downtime and the lost writes after the loss of a primary: `python -m benchmarks.failover`.
+"""Print the downtime and the lost writes after the loss of a primary, as tables: `python -m benchmarks.failover`.
 
-The command reads `reports/failover.json`, which the end-to-end tests write (`make e2e-data`).
+The input is `reports/failover.json`, which the end-to-end tests write (`make e2e-data`).
 """
 
 import json

@@ -66,7 +66,7 @@ def _gateway(stack: DockerStack) -> str:
 
 
 def preview(stack: DockerStack) -> str:
-    """Compare two previews: of dev without changes, and of a program without resources."""
+    """Compare the preview of an unchanged dev with the preview of an empty program."""
     stack.up()
     row = empty_program.preview(stack, "dev", 1.5)
     stack.destroy()
@@ -74,9 +74,9 @@ def preview(stack: DockerStack) -> str:
 
 
 def reload(folder: Path) -> str:
-    """Compare two durations of the api of examples/pmanager.
+    """Compare a reload with a restart, for the api of examples/pmanager.
 
-    The first is from an edit until the edit is visible. The second is from a restart until the api answers.
+    The reload ends when the edit is visible. The restart ends when the api answers again.
     """
     example = next(example for example in EXAMPLES if example.name == "pmanager")
     edit = example.edit("api")

@@ -17,10 +17,10 @@ HERE = Path(__file__).parent
 
 
 def cold_up(stack: ClusterStack) -> str:
-    """Compare the first `pulumi up` of staging with kubectl, which applies the same manifests. The images are already built.
+    """Compare the first `pulumi up` of staging with `kubectl apply` of the same manifests. The images are already built.
 
-    kubectl applies the manifests step by step, as a careful script would. Applying all manifests at once would fail,
-    because the worker gives up before its database tables exist.
+    kubectl applies the manifests in several steps. Applying all of them at once would fail, because the worker gives up
+    before its database tables exist.
     """
     stack.images()
     stack.up()
@@ -68,7 +68,7 @@ def _objects(stack: ClusterStack) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of the checkpoint with its secrets as plain values."""
+    """Return a value of the checkpoint with each secret replaced by its plain value."""
     if isinstance(value, dict):
         if "plaintext" in value:
             return json.loads(str(value["plaintext"]))  # pyright: ignore[reportUnknownArgumentType]
@@ -77,7 +77,7 @@ def _plain(value: Any) -> Any:
 
 
 def _files(folder: Path, objects: list[dict[str, Any]]) -> dict[str, Path]:
-    """Write the manifests of each deployment step to a file, and return the files by name of the step."""
+    """Write one file of manifests for each deployment step. Return the paths by name of the step."""
 
     def step(manifest: dict[str, Any]) -> str:
         labels = manifest["metadata"]["labels"]
@@ -97,7 +97,7 @@ def _files(folder: Path, objects: list[dict[str, Any]]) -> dict[str, Path]:
 
 
 def preview(stack: ClusterStack) -> str:
-    """Compare two previews: of prod without changes, and of a program without resources."""
+    """Compare the preview of an unchanged prod with the preview of an empty program."""
     stack.images()
     stack.up()
     row = empty_program.preview(stack, "prod", 1.6)
@@ -108,7 +108,7 @@ def preview(stack: ClusterStack) -> str:
 
 
 def per_resource(stack: ClusterStack) -> str:
-    """Measure the processor time and memory of the Python program alone, once for 10 services and once for 100 services."""
+    """Measure the processor time and memory of the Python program, with 10 and with 100 services."""
     folder = stack.folder / "many"
     folder.mkdir()
     for file in (HERE / "many").iterdir():

@@ -1,4 +1,4 @@
-"""Comparison of releases: Tiers and other tools release in turn, under load.
+"""Compare releases with Tiers and with other tools, one after the other, under load.
 
 On Kubernetes, all tools deploy the same pods to the same cluster behind the same Gateway. On Docker, Tiers is compared with
 Docker Compose. The application has one tier, `web`, so no database influences the result. A release changes the version,
@@ -99,7 +99,7 @@ def _line(name: str, runs: list[Run]) -> str:
 
 
 def _beyond(runs: Mapping[str, list[Run]]) -> str:
-    """Return a line with a difference in seconds: our release minus the sum of Argo's release and our update without changes."""
+    """Return a line that compares our release with Argo's release plus our update without changes, in seconds."""
     names = OURS.format("Kubernetes"), GATED, NOTHING.format("Kubernetes")
     rounds = zip(*(runs[name] for name in names), strict=True)
     differences = [ours.seconds - argo.seconds - floor.seconds for ours, argo, floor in rounds]
@@ -179,7 +179,11 @@ def _on_kubernetes(folder: Path, after: ExitStack) -> list[Row]:
 
 
 def _pod(deployment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the pod spec of our Deployment for the other tools, without our service account and topology spread constraints."""
+    """Return the pod spec of our Deployment, changed for other tools.
+
+    The service account and the topology spread constraints are removed. The readiness probe runs every second. The only
+    environment variable is RELEASE.
+    """
     spec = _without(deployment["template"]["spec"], "serviceAccount", "serviceAccountName", "topologySpreadConstraints")
     [container] = spec["containers"]
     probe = container["readinessProbe"] | {"periodSeconds": 1}
@@ -189,7 +193,7 @@ def _pod(deployment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _smoke(job: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return the pod spec of our smoke test, changed for another tool. `names`: word of the command → replacement."""
+    """Return the pod spec of our smoke test for another tool. `names` has the words of the command to replace."""
     spec = job["template"]["spec"]
     [container] = spec["containers"]
     return spec | {"containers": [container | {"command": [names.get(word, word) for word in container["command"]]}]}

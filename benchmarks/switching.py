@@ -1,7 +1,9 @@
-"""Measurement of going back to a standby that still runs.
+"""Measure the time to go back to a standby that still runs.
 
-The first result is how much longer going back takes than an `up` without changes. The second result is the time from the
-switch's write to the last response of the old slot.
+There are two results:
+
+- the time of going back, minus the time of an `up` without changes
+- the time from the switch's write to the last response of the old slot
 """
 
 import json
@@ -20,9 +22,10 @@ HEAD = "| going back | beyond an `up` that finds nothing to do | from the write 
 
 
 def table(stack: Stack) -> str:
-    """Measure several rounds on one platform, and return rows with seconds as median (lowest to highest).
+    """Measure `ROUNDS` rounds for each value of `release.workers`, then destroy the stack.
 
-    The function destroys the stack afterwards.
+    Returns:
+        Table rows. Seconds are shown as median (lowest to highest).
     """
     rows: list[str] = []
     try:
@@ -48,11 +51,7 @@ def _spread(seconds: list[float]) -> str:
 
 
 def _round(stack: Stack) -> tuple[float, float]:
-    """Go back once, and return two durations in seconds.
-
-    The first duration is the time of going back minus the time of an `up` without changes. The second duration is the time
-    from the switch's write to the last response of the old slot.
-    """
+    """Go back once, and return both results in seconds, in the order at the top of this file."""
     old, answers, done = stack.get("/api/release").json()["slot"], list[tuple[float, str]](), threading.Event()
     log = stack.folder / f"switching-{time.time_ns()}.json"
     written: list[float] = []
@@ -73,7 +72,7 @@ def _round(stack: Stack) -> tuple[float, float]:
     threads = [threading.Thread(target=target) for target in (send_requests, watch_event_log)]
     for thread in threads:
         thread.start()
-    # Send requests during both updates, because requests slow an update down, and the two durations must be comparable.
+    # Send requests during both updates. Requests slow an update down, and the two durations must be comparable.
     empty = _timed(stack, {})
     back = _timed(stack, {"TIERS_RELEASE": "previous", "PULUMI_DEBUG_COMMANDS": "true"}, "--event-log", str(log))
     time.sleep(2)

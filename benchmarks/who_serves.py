@@ -48,8 +48,8 @@ class Run:
 def change(url: str, host: str, version: str, release: Callable[[], object]) -> Run:
     """Call `release` under load, and wait until only the release `version` answers.
 
-    In the result, `seconds` is the time from the call until only `version` answers. If no other version answered after the
-    call began, `seconds` is the duration of the call.
+    `Run.seconds` ends with the first response of `version` after the last response of another version. If no other
+    version answers, `Run.seconds` is the duration of the call.
     """
     with _requests(url, host) as answers:
         started = time.time()

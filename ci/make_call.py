@@ -1,4 +1,4 @@
-"""Call of a make target: the name of the target and its variables, which are validated before any other step.
+"""Call of a make target with its variables. The variables are validated before any other step.
 
 The Makefile passes each variable as an environment variable `TIERS_ARG_…`. `python -m ci up ENV=prod` also accepts
 variables as words.
@@ -96,12 +96,12 @@ class Call:
 
     @property
     def journey(self) -> str:
-        """Path, relative to the application's folder, of a k6 script that does what a user does (`make journey`)."""
+        """Path of the k6 script that imitates a user (`make journey`), relative to the application's folder."""
         return self["JOURNEY"] or ("examples/board/journey.js" if self.app == "." else "journey.js")
 
     @property
     def is_pull_request(self) -> bool:
-        """True if the environment belongs to a pull request, so that its stack file is generated."""
+        """True if the environment belongs to a pull request. The stack file of such an environment is generated."""
         return self.env.startswith(PULL_REQUEST)
 
     def refuse(self) -> None:
@@ -140,15 +140,15 @@ def _shown(text: str) -> str:
 
 
 def parse(words: Sequence[str], environment: MutableMapping[str, str]) -> Call:
-    """Return the make call that a command line and environment variables describe.
+    """Parse a make call from the words of a command line and from environment variables.
 
-    Variables that make sets for its child processes are removed from `environment`.
+    The parsed variables are removed from `environment`, and so are the variables that make sets for child processes.
 
     Raises:
         CallError: a word is not a variable of make.
     """
     values = {name: environment.pop(PREFIX + name) for name in VARIABLES if PREFIX + name in environment}
-    # Otherwise a nested make would inherit the variables of this call.
+    # Remove these variables. Otherwise a nested make would inherit the variables of this call.
     for name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES"):
         environment.pop(name, None)
     for word in words[1:]:

@@ -1,7 +1,7 @@
 """Secrets of a new environment: `make secrets ENV=staging` generates the missing secrets, or asks for them.
 
-Passwords of the services that the environment deploys, and the key of its backups, are generated. The person who runs the
-command enters all other secrets, because only a person knows them.
+The command generates the passwords of the services that the environment deploys, and the key of its backups. A person
+enters all other secrets.
 """
 
 import sys
@@ -23,7 +23,7 @@ def main(stack: str) -> None:
     """Write each missing secret into the stack file, encrypted.
 
     Raises:
-        RunError: secrets are missing that only a person knows, and this process has no terminal.
+        RunError: a person must enter a secret, but this process has no terminal.
     """
     app, environment = pulumi_stack.load(stack)
     existing = [name for name, value in pulumi_stack.secrets(stack).items() if value]
@@ -46,11 +46,11 @@ def main(stack: str) -> None:
 
 
 def missing_secrets(app: App, environment: Environment, existing: Collection[str]) -> dict[str, str]:
-    """Return the secrets without a value: name → config path of the setting that names the secret.
+    """Return the names of the secrets that have no value, each with the config path of the setting that uses the secret.
 
     Args:
         app: the application.
-        environment: the environment. A secret in its cluster (`kubernetes.secrets`) needs no value.
+        environment: the environment. Secrets that are in its cluster (`kubernetes.secrets`) are left out.
         existing: names of the secrets that have a value.
     """
     in_cluster = environment.secrets_in_cluster
@@ -61,7 +61,7 @@ def missing_secrets(app: App, environment: Environment, existing: Collection[str
 def generated(app: App, environment: Environment) -> frozenset[str]:
     """Return the names of the secrets that may get a random value if nothing is deployed yet.
 
-    The password of an external service is not among them, because the service's server already has this password.
+    The passwords of external services are left out, because the servers of these services already have a password.
     """
     deployed = [settings.password_secret for settings in environment.data(app).values()]
     keys = [name for name, path in environment.secrets.items() if path == _BACKUP_KEY]
@@ -69,12 +69,12 @@ def generated(app: App, environment: Environment) -> frozenset[str]:
 
 
 def _is_deployed(stack: str) -> bool:
-    """Return True if the stack has resources. These resources have passwords, so a new random password would be wrong."""
+    """Return True if the stack has resources. They already use passwords, so a random password would not fit."""
     return bool(pulumi_stack.state(stack).get("deployment", {}).get("resources"))
 
 
 def _ask(name: str, path: str) -> str:
-    """Return the value that a person enters for a secret. An empty line generates a value.
+    """Ask a person for the value of a secret. If the person enters nothing, return a random value.
 
     Raises:
         RunError: the person ends the input.

@@ -51,7 +51,7 @@ class Single:
         self._set("RESET default_transaction_read_only")
 
     def count_writes(self) -> int:
-        """Return the number of rows that were ever written.
+        """Return the number of rows that were inserted, updated or deleted so far.
 
         If the number grows during the move, a session has overridden the read-only setting.
         """

@@ -152,7 +152,7 @@ def stack_file(name: str, folder: Path, environment: str) -> str:
 def encrypted_secrets(project: str, values: Mapping[str, str]) -> str:
     """Return the secrets as the last lines of a stack file, encrypted with the passphrase of dev.
 
-    Pulumi encrypts the secrets in a temporary state, so that the real state gets no empty stack.
+    Pulumi needs a stack to encrypt secrets. The stack is in a temporary state, so the real state gets no empty stack.
 
     Raises:
         RunError: Pulumi fails.
@@ -182,12 +182,12 @@ def encrypted_secrets(project: str, values: Mapping[str, str]) -> str:
 
 
 def _starter_app(name: str) -> dict[str, Any]:
-    """Return the starter's raw `app` settings. In the settings, `name` replaces the starter's name."""
+    """Return the raw `app` settings of the starter, with the starter's name replaced by `name`."""
     return _renamed("Pulumi.yaml", name)["app"]["value"]
 
 
 def _environment(name: str, stack: str, port: int) -> dict[str, Any]:
-    """Return the starter's raw `environment` settings of a stack. In the settings, `name` replaces the starter's name.
+    """Return the raw `environment` settings of a stack of the starter, with the starter's name replaced by `name`.
 
     Only dev gets the gateway port `port`.
     """

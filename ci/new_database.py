@@ -46,8 +46,9 @@ def copy_database(
 def set_database(app: App, environment: Environment, stack: str, **settings: str) -> None:
     """Write database settings to the stack file.
 
-    All settings are written in one step, because one setting without the others could refer to a database that does not
-    exist. For a database cluster, the connection pooler is first configured to accept clients of the new database.
+    Write all settings in one step. One setting without the others could refer to a database that does not exist.
+
+    In a database cluster, first add the new database to the connection pooler.
     """
     updated = environment.tier_settings(DATABASE.name).model_copy(update=settings)
     if updated.uses_cluster and updated.name:

@@ -4,9 +4,8 @@
   which writes the digests to the stack file.
 - `python -m ci.pins use STACK` copies the digests of `release.json` to the stack file. An image that only this
   environment runs keeps its digest in the stack file.
-- `python -m ci.pins recall STACK` writes the digests of the last update to the stack file, so that a preview shows
-  only images that have changed. If the environment requires digests, an image that has not been built yet gets a digest
-  of zeros.
+- `python -m ci.pins recall STACK` writes the digests of the last update to the stack file. A preview then shows only
+  images that have changed. If the environment requires digests, an image that is not built yet gets a digest of zeros.
 """
 
 import json
@@ -59,10 +58,10 @@ def use(stack: str) -> None:
 
 
 def _only_here(stack: str, images: Mapping[str, Image], saved: Pins) -> Pins:
-    """Return the images that keep their digest in the stack file. `saved` lacks these images or has them with another tag.
+    """Return the stack file's pins for images that `saved` lacks, or has with another tag.
 
-    An example is a database image that only this environment uses. Images of web, api and worker are never returned, because
-    a release may only use the images in `saved`.
+    An example is a database image that only this environment uses. Images of web, api and worker are left out, because a
+    release may only use the images in `saved`.
     """
     app, stack_pins = load(stack)[0], stack_file_pins(stack)
     slot_paths = {f"environment.images.{tier}" for tier in app.slot_services}

@@ -4,8 +4,8 @@ The command gets its own session, so the terminal's signals reach only the runne
 as an interrupt, and waits for the end of the command. After the first interrupt Pulumi ends the update cleanly. After
 a second interrupt Pulumi ends it at once.
 
-The command prints to a file, and the runner reads this file. A pipe would be wrong: a Go program is killed if it prints to
-a pipe whose reader has ended, as in `make up | head`.
+The command prints to a file, and the runner reads this file. A pipe is not used: in `make up | head` its reader could
+end first, and a Go program that prints to a pipe without a reader is killed.
 """
 
 import ctypes
@@ -87,7 +87,7 @@ def run(
 def capture(words: Sequence[str], *, cwd: Path | None = None, text: str = "") -> subprocess.CompletedProcess[str]:
     """Run a command to its end and return its output.
 
-    The function raises the same errors as `run`, with one exception: a killed command raises no error.
+    A killed command raises no error. All other errors are the same as in `run`.
 
     Args:
         words: the command with its arguments.

@@ -25,7 +25,7 @@ def set_variables(call: Call, variables: MutableMapping[str, str]) -> None:
 
 
 def lock_file(call: Call) -> Path:
-    """Return the lock file of a stack. All spellings of the path to the application's folder give the same lock file."""
+    """Return the path of a stack's lock file. The path is the same for all spellings of the application's folder."""
     folder = os.path.relpath(call.folder.resolve(), Path(__file__).parents[1])
     suffix = "" if folder == "." else str(call.folder.resolve()) if folder.startswith("..") else folder
     return STATE / f"{call.env}{suffix.replace('/', '-')}.lock"

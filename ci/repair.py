@@ -114,7 +114,7 @@ def _is_missing(resource: Resource, key: str, inventory: Inventory) -> bool:
 
 
 def _keys_to_start(checkpoint: Checkpoint, resources: Sequence[Resource], inventory: Inventory) -> Iterator[str]:
-    """Yield the keys of the stopped containers to start: those of shared services, and of slots whose release passed its gates.
+    """Yield the keys of the stopped containers that the repair starts.
 
     Containers of a release that failed a gate stay stopped, because the workers of such a release must take no jobs.
     """
@@ -151,9 +151,9 @@ def problems(state: State, inventory: Inventory, stack: str) -> tuple[str, ...]:
 
 
 def unavailable(checkpoint: Checkpoint, slot: Slot, inventory: Inventory) -> tuple[str, ...]:
-    """Return the images that a slot's missing or suspended containers need to start, but that the Docker engine lacks.
+    """Return the images that the Docker engine lacks, and that a slot's missing or suspended containers need.
 
-    Each image is a text for messages, such as `the image shop-api of blue's api`. On a cluster the result is empty.
+    An image is a text for messages, such as `the image shop-api of blue's api`. On a cluster the result is empty.
     """
     needed = memory.images(memory.missing(checkpoint, slot), checkpoint, slot)
     listed = inventory.kinds is None
@@ -161,9 +161,9 @@ def unavailable(checkpoint: Checkpoint, slot: Slot, inventory: Inventory) -> tup
 
 
 def _serves(checkpoint: Checkpoint, resource: Resource) -> bool:
-    """Return True if a resource serves users, or must run before the standby can be made live.
+    """Return True if a resource is shared by both slots, or belongs to a release that is live or passed its gates.
 
-    The result is False for resources of a release that failed a gate, and for containers that run once and end.
+    Return False for images, jobs, gates, and containers that run once and end.
     """
     entry = _entry(resource)
     is_permanent = (
@@ -180,7 +180,7 @@ def _serving_slots(checkpoint: Checkpoint) -> frozenset[str]:
 
 
 def names_by_key(state: Mapping[str, Any]) -> dict[str, str]:
-    """Return names of resources by inventory key: the input `name` of a resource, or else its kind and its Pulumi name."""
+    """Return inventory key → name. The name is the resource's input `name`, or else its kind and its Pulumi name."""
     names: dict[str, str] = {}
     for resource in resources_of(state):
         if key := key_of(resource):
@@ -189,7 +189,7 @@ def names_by_key(state: Mapping[str, Any]) -> dict[str, str]:
 
 
 def patience(state: Mapping[str, Any], keys: Collection[str]) -> float:
-    """Return the maximum seconds to wait until containers are healthy: the longest of their timeouts, plus 15 s."""
+    """Return the maximum seconds to wait for healthy containers: their longest timeout, plus 15 s."""
     waits = [
         float(inputs_of(resource).get("waitTimeout") or 0)
         for resource in resources_of(state)
@@ -199,9 +199,9 @@ def patience(state: Mapping[str, Any], keys: Collection[str]) -> float:
 
 
 def _without(resources: Sequence[Resource], removed_indices: Collection[int]) -> list[Resource]:
-    """Return the resources without those at `removed_indices`, and without all references to the removed resources.
+    """Remove the resources at `removed_indices`, and all references to these resources.
 
-    Otherwise `pulumi stack import` would refuse the state, because each resource may only refer to resources before it.
+    `pulumi stack import` accepts only references to resources that are earlier in the list.
     """
     remaining: list[Resource] = []
     present: set[str] = set()
@@ -236,7 +236,7 @@ def _without_references(resource: Resource, broken: Collection[str]) -> Resource
 
 
 def _remember(resources: list[Resource], checkpoint: Checkpoint, lost: Sequence[Resource]) -> list[Resource]:
-    """Save information about missing resources in the outputs of their slot or of the switch, and return all `resources`.
+    """Save information about missing resources in the outputs of their slot or the switch. Return all `resources`.
 
     A slot's outputs get the inputs of the slot's missing resources. If the slot's release passed its gates, they also get
     the release. The switch's outputs get the live slot and the number of switches.

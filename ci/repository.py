@@ -21,14 +21,14 @@ MAX_KB = 1000
 COMMITS_WITHOUT_UPSTREAM = 20
 """Number of commits to check if there is no upstream branch."""
 _UNCLEAR_SUBJECT = re.compile(r"Merge (?:remote-tracking )?branch '(?:(?:.*[-_/])?[A-Za-z]|[A-Za-z]\d+)'")
-"""Pattern of git's default merge subject if the branch's name says nothing, such as `x`, `x1`, `fix-x` or `team/x`."""
+"""Pattern of git's default merge subject with a meaningless branch name, such as `x`, `x1`, `fix-x` or `team/x`."""
 
 
 def main(message: str = "") -> None:
     """Check the repository, or the commit message in a file.
 
     Raises:
-        RunError: a file is large, or the subject of a merge commit is unclear.
+        RunError: a file is too large, or the subject of a merge commit is unclear.
     """
     if message:
         text = Path(message).read_text(encoding="utf-8", errors="replace").strip()
@@ -58,7 +58,7 @@ def refuse_large() -> None:
 
 
 def refuse_unclear(subjects: Sequence[str]) -> None:
-    """Raise an error if a subject is git's default merge subject, and the branch's name says nothing, such as `x`.
+    """Raise an error if a subject is git's default merge subject with a meaningless branch name, such as `x`.
 
     Raises:
         RunError: a subject is unclear.
@@ -82,8 +82,11 @@ def new_merges() -> Iterator[str]:
 def _new() -> list[str]:
     """Return the arguments of `git log` that select the new commits.
 
-    New commits are commits that the upstream branch lacks. The upstream branch is the first of these that exists: the target
-    branch of the pull request on GitHub, the branch that the current branch tracks, the default branch of the remote.
+    New commits are commits that the upstream branch lacks. The upstream branch is the first existing branch of these:
+
+    1. the target branch of the pull request on GitHub
+    2. the branch that the current branch tracks
+    3. the default branch of the remote
     """
     target = os.environ.get("GITHUB_BASE_REF")
     for branch in ([f"origin/{target}"] if target else []) + ["@{upstream}", "origin/HEAD"]:

@@ -1,7 +1,7 @@
 """Trace of a request through all tiers and both slots, in order of time: `python -m ci.trace STACK ID`.
 
-A log line belongs to the request if the line contains the id, unless the line is JSON with another `request_id`. PostgreSQL
-logs the id if the application adds the id to its SQL statements (examples/board/api/board/logs.py).
+A log line belongs to the request if the line contains the id. JSON lines with another `request_id` are left out.
+PostgreSQL logs the id if the application adds the id to its SQL statements (examples/board/api/board/logs.py).
 """
 
 import json

@@ -43,7 +43,7 @@ def to_resource(args: ResourceValidationArgs | PolicyResource) -> Resource:
 def report_problems(rule: Rule, resources: Sequence[Resource], report: ReportViolation) -> None:
     """Report the problems that a rule finds.
 
-    A preview does not know all values yet. Stop at the first unknown value, because the update runs the rule again.
+    Stop at the first value that a preview does not know yet. The update runs the rule again, with all values.
     """
     with suppress(UnknownValueError):
         for resource, problem in rule.problems(resources, SETTINGS):

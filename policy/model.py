@@ -77,8 +77,8 @@ class Rule:
     def problems(self, resources: Sequence[Resource], settings: Settings) -> Iterator[Problem]:
         """Yield each problem of these resources, with the fix.
 
-        Kept resources are skipped, because they were checked when they were released. If they were checked again, and the live
-        release broke a new rule, that rule would refuse every later release.
+        Skip kept resources, because they were checked when they were released. Otherwise a new rule that the live
+        release breaks would refuse every later release.
         """
         resources_to_check = [
             resource

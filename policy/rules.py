@@ -1,9 +1,8 @@
-"""Rules for environments: pure functions over the resources that the engine is about to create.
+"""Rules for the resources of an environment, as pure functions.
 
-A rule gets each resource in the form of Pulumi's engine: the type, and the inputs after the provider has checked them.
-Inputs on Docker have names in camelCase (kreuzwerker/terraform-provider-docker, bridged by pulumi-docker). Inputs on
-Kubernetes are manifests. A rule yields each problem with its fix. `Rule.problems` skips resources whose changes the
-update ignores.
+A rule gets each resource from Pulumi's engine: the type, and the inputs after the provider has checked them. Inputs on
+Docker have names in camelCase (kreuzwerker/terraform-provider-docker, bridged by pulumi-docker). Inputs on Kubernetes
+are manifests. A rule yields each problem with its fix.
 """
 
 import re
@@ -39,7 +38,7 @@ def _pod_containers(resource: Resource) -> list[Properties]:
 
 
 def _tier(resource: Resource) -> str:
-    """Return the name of the resource's tier, for a config path in the text of a fix. Return `<tier>` for an unknown tier."""
+    """Return the tier's name for config paths in messages, or `<tier>` if the tier is unknown."""
     labels = resource.labels
     name = labels.get("tiers.tier") or labels.get("app.kubernetes.io/component")
     return name if name in services.common().names else "<tier>"
@@ -66,7 +65,7 @@ def _images(resource: Resource) -> list[str]:
     if _is_container(resource):
         image = resource.props.get("image") or ""
         return [] if image.startswith("sha256:") else [image]
-    # Skip an object of CloudNativePG without an image, because the operator's version decides about the image.
+    # Skip an object of CloudNativePG without an image, because the operator then chooses the image.
     operated = [container["image"] for container in _operated_containers(resource) if container.get("image")]
     return operated + [container["image"] for container in _pod_containers(resource)]
 
@@ -101,7 +100,7 @@ def _full_name(image: str) -> str:
 
 
 def _is_below(trusted: str, image: str) -> bool:
-    """Return True if an image is below the registry or folder `trusted`, or if `trusted` is the image's repository."""
+    """Return True if `trusted` is the registry, a parent folder or the repository of an image."""
     rest = image.removeprefix(trusted)
     return rest != image and (rest.startswith("/") or ("/" in trusted and rest[:1] in (":", "@")))
 
@@ -271,7 +270,7 @@ def _public_on_kubernetes(resource: Resource, _: Settings) -> Iterator[str]:
 
 
 def _backends(value: Any) -> Iterator[str]:
-    """Yield the names of the Services in a route or an Ingress. Nested values are searched, too."""
+    """Yield the names of the Services in a route or an Ingress, at any depth."""
     if isinstance(value, Mapping):
         mapping = cast(Properties, value)
         yield from (backend["name"] for backend in mapping.get("backendRefs") or ())
@@ -374,7 +373,7 @@ def _replicas(resource: Resource, _: Settings) -> Iterator[str]:
 
 
 def _replicas_on_docker(resources: Sequence[Resource], _: Settings) -> Iterator[Problem]:
-    """Check the number of replicas of each tier. On Docker each replica is a container of its own, so count containers."""
+    """Check that each tier has at least two replicas. On Docker each replica is a separate container."""
     tiers: dict[tuple[str, str], list[Resource]] = {}
     for resource in filter(_is_container, resources):
         labels = resource.labels

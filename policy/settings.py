@@ -1,12 +1,12 @@
-"""Settings of the policy pack, for you to change.
+"""Settings of the policy pack. Users change them here.
 
-The settings are not in the stack files, because a stack must not relax the rules that check the stack.
+The settings are not in the stack files, because a stack must not relax its own rules.
 """
 
 from .model import Settings
 
 SETTINGS = Settings(
-    # Patterns of stack names. A stack whose name matches no pattern has to pass every rule.
+    # Patterns of the stacks to which strict rules do not apply. All other stacks must pass every rule.
     relaxed=("dev", "dev-*", "staging", "pr-*"),
     # Trusted sources of images: Docker Hub's official images, the images of a database cluster, and the lab's registry.
     registries=("docker.io/library", "ghcr.io/cloudnative-pg", "127.0.0.1:5005"),

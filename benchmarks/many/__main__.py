@@ -1,7 +1,8 @@
-"""Pulumi program that deploys as many workers as the variable SERVICES says, and measures its own processor time and memory.
+"""Pulumi program with many workers, which measures its own processor time and memory.
 
-The description of an application can have only one worker, so the program uses the components of a slot directly. The
-program writes the measurement to the file that the variable MEASURED names.
+Environment variables: SERVICES is the number of workers, MEASURED is the file for the measurement.
+
+An application can have only one worker, so the program uses the components of a slot directly.
 """
 
 import atexit
@@ -45,7 +46,7 @@ def workload(number: int) -> Workload:
     )
 
 
-def count(args: pulumi.ResourceTransformArgs) -> None:  # The result None leaves the resource unchanged.
+def count(args: pulumi.ResourceTransformArgs) -> None:  # Returning None leaves the resource unchanged.
     REGISTERED.append(args.name)
 
 

@@ -1,4 +1,4 @@
-"""Diagram of an update: the tiers, each in the colour of its gravest change, and the routes from the gateway to the slots."""
+"""Diagram of an update: the tiers, coloured by their most severe change, and the routes from the gateway to the slots."""
 
 from collections.abc import Iterator, Mapping
 
@@ -30,7 +30,7 @@ def diagram(preview: Preview) -> Iterator[str]:
 
 
 def _gravest_ops(preview: Preview) -> dict[tuple[str, str], Op]:
-    """Return (slot, tier) → gravest operation on a resource of the tier. The slot of a shared component is an empty text."""
+    """Return the most severe operation on each tier, by (slot, tier). The slot of a shared component is an empty text."""
     ops: dict[tuple[str, str], Op] = {}
     for change in preview.changes:
         membership = change.membership

@@ -1,4 +1,4 @@
-"""Differences between the old and the new state of resources: changes in place as a list, all changes as a folded diff."""
+"""Differences between the old and new state of resources: a list of changes in place, and a folded diff of all changes."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -52,7 +52,7 @@ def _diff(change: Change) -> Iterator[str]:
 
 
 def input_differences(old: Entry | None, new: Entry | None) -> Iterator[tuple[str, str]]:
-    """Yield the path of each input that differs between two states of a resource, with the text `old → new` of its values."""
+    """Yield the path of each input that differs between two states of a resource, and the text `old → new`."""
     before, after = (dict(flat_inputs(entry)) if entry else {} for entry in (old, new))
     for path in sorted(before.keys() | after.keys()):
         if before.get(path) != after.get(path):
@@ -60,7 +60,7 @@ def input_differences(old: Entry | None, new: Entry | None) -> Iterator[tuple[st
 
 
 def old_to_new(old: str, new: str) -> str:
-    """Return both values as code with an arrow between them. If the values first differ late, cut off most of the equal start."""
+    """Return both values in Markdown, with an arrow between them. A long equal start is cut off."""
     difference = next(
         (index for index, (before, after) in enumerate(zip(old, new, strict=False)) if before != after), 0
     )

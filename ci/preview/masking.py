@@ -24,7 +24,7 @@ def masked_inputs(state: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def mask(value: Any, secret_keys: Collection[str] = ()) -> Any:
-    """Return a value with masked secrets: values that Pulumi marks, values of `secret_keys`, and logins in URLs."""
+    """Mask secrets in a value: values that Pulumi marks as secret, values of `secret_keys`, and logins in URLs."""
     if isinstance(value, Mapping):
         pairs = cast(Mapping[str, Any], value)
         if SIGNATURE in pairs:
@@ -36,7 +36,7 @@ def mask(value: Any, secret_keys: Collection[str] = ()) -> Any:
 
 
 def mask_logins(text: str) -> str:
-    """Return a text with masked user names and passwords in URLs."""
+    """Mask user names and passwords in the URLs of a text."""
     return _LOGIN.sub(rf"\1{SECRET}@", text)
 
 

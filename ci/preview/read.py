@@ -1,8 +1,8 @@
-"""Reader of the JSON of `pulumi preview`: the changes that an update would make.
+"""Read the changes of an update from the JSON of `pulumi preview`.
 
-The plan is not read from log messages. Instead, the resources before and after the update are read as two checkpoints,
-with the parser that the program itself uses (`checkpoint.parse`). Therefore the option `--show-sames` is needed:
-without it a preview omits unchanged resources, such as those of the live slot.
+The resources before and after the update are parsed as two checkpoints, with the same parser that the program uses
+(`checkpoint.parse`). Unchanged resources, such as those of the live slot, are needed, too. Pulumi lists unchanged
+resources only with the option `--show-sames`.
 """
 
 import json
@@ -27,7 +27,7 @@ _REPEATED_ERROR = re.compile(r"error: (preview failed|an unhandled error occurre
 
 
 class Op(IntEnum):
-    """Operation on a resource. A higher value is a graver operation."""
+    """Operation on a resource. A higher value is a more severe operation."""
 
     SAME = 0
     CREATE = 1
@@ -46,7 +46,7 @@ _OPS = {"same": Op.SAME, "read": Op.SAME, "refresh": Op.SAME, "create": Op.CREAT
 
 
 class Area(StrEnum):
-    """Part of the stack that a resource belongs to. The values are in the order of their risk, the most critical first."""
+    """Part of the stack that a resource belongs to. The area with the highest risk is first."""
 
     DATA = "data"
     SHARED = "shared"
@@ -143,7 +143,7 @@ class Preview:
     def plan(self) -> Plan | None:
         """Plan of the update, derived from the states before and after the update.
 
-        None if no slot is live after the update. This also happens if the preview failed early.
+        None if no slot is live after the update, or if the preview failed early.
         """
         before, after = self.state_before, self.state_after
         if not after.live:
@@ -170,7 +170,7 @@ class Preview:
 
 
 def run_preview(stack: str) -> Mapping[str, Any]:
-    """Return the JSON output of `pulumi preview`. If Pulumi prints no JSON, return its message as JSON."""
+    """Run `pulumi preview` and return its JSON. If Pulumi prints no JSON, return a mapping with its error message."""
     command = ["pulumi", "preview", "--json", "--show-sames", "--non-interactive", "--stack", stack]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     try:

@@ -15,11 +15,11 @@ _NO_DIFFERENCE = re.compile(
     r"label|metadata\.name|^name$|aliases|replicas$|\[(RELEASE|SLOT)\]|secrets\].*(items|path|readonly|mode)|volumes\[secrets\]\.name$",
     re.IGNORECASE,
 )
-"""Pattern of paths of inputs that are not compared: inputs that always differ, repeat another, or are not part of a release."""
+"""Pattern of the inputs that are not compared: they always differ, repeat another input, or are not part of a release."""
 
 
 def release_table(preview: Preview) -> Iterator[str]:
-    """Yield the table of a release that is deployed or goes live, or a line about a release that waits for promotion."""
+    """Yield a table if the update deploys a release or switches. Otherwise yield a line if a release waits for promotion."""
     plan, state = preview.plan, preview.state_before
     live = state.slots.get(state.live) if state.live else None
     if plan and (plan.render or plan.moves):
@@ -62,14 +62,14 @@ def _promotion(plan: Plan, stack: str) -> str:
 
 @dataclass(frozen=True)
 class _Value:
-    """Value of a tier's input. `common` is the value without the names of slot and release, to compare both slots."""
+    """Value of a tier's input. `common` lacks the names of slot and release, so it can be compared between slots."""
 
     text: str = ""
     common: str = ""
 
 
 def _part(preview: Preview, plan: Plan, part: str) -> str:
-    """Describe a part of the release, such as a tier: its name, and its inputs that differ from the live release."""
+    """Return the name of a part of the release, such as a tier, and the inputs that differ from the live release."""
     assert plan.previous
     assert plan.render
     old, new = _values(preview.before, part, plan.previous), _values(preview.after, part, plan.render)

@@ -27,7 +27,7 @@ class Verdict(StrEnum):
 
 
 def verdict(preview: Preview) -> Verdict:
-    """Return the verdict of the gravest change."""
+    """Return the verdict of the most severe change."""
     changes = [change for change in preview.changes if change.op or change.loses_protection]
     if losses(preview):
         return Verdict.LOSS
@@ -43,8 +43,8 @@ def verdict(preview: Preview) -> Verdict:
 def losses(preview: Preview) -> list[Change]:
     """Return the changes that replace or delete a shared resource.
 
-    Images don't count, because they stay on the engine. Some resources, such as secrets and alert rules, have names that end
-    with a hash of the content. Such a resource doesn't count if it holds no data and the update creates another version of it.
+    Images don't count, because they stay on the engine. A resource without data doesn't count if the update creates a
+    new version of the resource. The name of a version ends with a hash of the content, as for secrets and alert rules.
     """
     created = {_name_without_version(change) for change in preview.changes if change.op is Op.CREATE}
     return [
@@ -85,7 +85,7 @@ def _removed_protection(preview: Preview) -> Iterator[str]:
 
 @dataclass(frozen=True, order=True)
 class _Connection:
-    """Connection that a resource allows to or from a client, server or network outside of the stack."""
+    """Connection that a resource allows between the stack and the outside."""
 
     category: str
     text: str
@@ -140,7 +140,7 @@ def _permissions(spec: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _name_in_any_slot(entry: Entry) -> str:
-    """Return the name of a resource without the slot, so that the name is the same in both slots."""
+    """Return the name of a resource without its slot, in Markdown."""
     slot = entry.labels.get(LABEL_SLOT, "")
     return f"`{escape(entry.name.replace(f'-{slot}', '') if slot else entry.name)}`"
 

@@ -1,6 +1,6 @@
-"""Generator of the API page, which lists the public names of the library. On the site the page also has their docstrings.
+"""Generate the table of public names in the API page: `python -m ci.site.api`.
 
-`python -m ci.site.api` writes the table.
+On the site the page also has the docstrings of these names.
 """
 
 import inspect
@@ -43,7 +43,7 @@ def with_table(page: str) -> str:
 
 
 def directives() -> str:
-    """Return the Markdown that makes Sphinx write the docstrings of all public names."""
+    """Return the Sphinx directives for the docstrings of all public names, in Markdown."""
     return "".join(_section(kind) for kind in KINDS if names(kind))
 
 

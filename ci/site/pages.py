@@ -1,7 +1,10 @@
 """Pages of the site, made from the repository's Markdown files.
 
-The files themselves do not change. `staged` returns the text of a page for Sphinx: the first page gets the navigation,
-the API page gets the directives for docstrings, and a link that works only on GitHub becomes plain text.
+The files themselves do not change. `staged` changes the text of a page for Sphinx:
+
+- The first page gets the navigation.
+- The API page gets the directives for docstrings.
+- A link that works only on GitHub becomes plain text.
 """
 
 import os
@@ -35,7 +38,7 @@ _LINK = re.compile(r"\[([^\[\]]*)\]\(([^()#\s]*)(#[^()\s]+)?\)")
 
 @cache
 def navigation() -> dict[str, list[str]]:
-    """Return title → pages for each part of the site. A page that `MAP` links to twice is only in the first part."""
+    """Return the pages of each part of the site, by title. A page that `MAP` links to twice is only in the first part."""
     parts = {"": [MAP]}
     listed = {MAP}
     _, *sections = _HEADING.split((REPOSITORY / MAP).read_text())

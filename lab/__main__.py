@@ -1,6 +1,6 @@
 """Command line of the lab: `python3 -m lab up | doctor | down`.
 
-`up` installs missing programs and starts services. `doctor` lists the programs and services that are there or missing.
+`up` installs missing programs and starts services. `doctor` lists the programs and services, and shows which are missing.
 `down` stops the processes that the lab started.
 
 A part is a group of programs and services. `up` and `doctor` take names of parts: dev (the default), provider, cluster,

@@ -24,4 +24,4 @@ def step() -> Step:
         sh(HOME / "bin" / "python", "-m", "pip", "install", "--require-hashes", "-r", REQUIREMENTS, log="aws")
         stamp.write_text(digest(REQUIREMENTS))
 
-    return Step(name="stand-in of S3 and KMS", takes="30 s", present=present, run=run)
+    return Step(name="moto (S3 and KMS)", takes="30 s", present=present, run=run)

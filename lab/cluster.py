@@ -52,7 +52,7 @@ UNSUPPORTED = (
     "the lab can start a cluster only as root on Debian (this is {system}); "
     "use your own cluster, and set KUBECONFIG to its kubeconfig"
 )
-# Subject and addresses of each program's certificate, by name of the program.
+# Program → subject and addresses of its certificate.
 PROGRAMS = {
     "kube-apiserver": (
         "/CN=kube-apiserver",
@@ -113,7 +113,10 @@ def stop() -> None:
 
 
 def another() -> str | None:
-    """Return a description of a running cluster that has the lab's context name but was not started by the lab, or None."""
+    """Return a description of a running cluster that uses the lab's context name but is not the lab's, or None.
+
+    The function searches the files in KUBECONFIG, except the lab's own file.
+    """
     for file in os.environ.get("KUBECONFIG", "").split(os.pathsep):
         is_foreign = file and Path(file) != KUBECONFIG and Path(file).is_file()
         if (

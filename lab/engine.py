@@ -31,14 +31,14 @@ NAMES = {
     "python": "python:3.11-slim-bookworm",
     "redis": "redis:7-bookworm",
 }
-# Steps that an image needs besides the step of its base image, by the image's folder.
+# Image folder → steps that the image needs in addition to the step of its base image.
 BUILT_WITH = {
     "node": ("image python:3.11-slim-bookworm",),
     "cloudnative-pg-postgresql": ("image postgres:15-bookworm",),
     "plugin-barman-cloud-sidecar": ("image python:3.11-slim-bookworm", "barman plugin"),
     "rclone": ("rclone",),
 }
-# Program that the lab builds and copies into the build context of an image, by the image's folder.
+# Image folder → program that the lab builds and copies into the build context of the image.
 COPIED_PROGRAMS = {"plugin-barman-cloud-sidecar": "plugin-barman-cloud", "rclone": "rclone"}
 # Images that CloudNativePG runs in a cluster (part `data`).
 OPERATOR_IMAGES = {
@@ -159,7 +159,7 @@ def stop() -> None:
 
 
 def forget(name: str) -> None:
-    """Delete the pid file of a process that the caller of this function has stopped."""
+    """Delete the pid file of a process. The caller must have stopped the process."""
     pid_file(name).unlink(missing_ok=True)
 
 
@@ -205,7 +205,7 @@ def _start_registry() -> None:
     config = CACHE / "registry.json"
     data = CACHE / "registry"
     data.mkdir(parents=True, exist_ok=True)
-    # The registry reads YAML, of which JSON is a subset.
+    # The registry reads YAML, and JSON is valid YAML.
     settings = {
         "version": 0.1,
         "log": {"level": "warn"},
@@ -281,8 +281,8 @@ def _publish(name: str) -> None:
     log = f"image-{name.partition(':')[0].replace('/', '-')}"
     sh(docker, "tag", name, target, log=log)
     sh(docker, "push", target, log=log)
-    # Keep the mirror's tag of an image of ghcr.io. The engine uses no mirror for ghcr.io, so `make images` reads the digest
-    # from this tag.
+    # Delete the mirror's tag, except for images of ghcr.io. The engine uses no mirror for ghcr.io, so `make images` reads the
+    # digest of these images from the tag.
     if not name.startswith("ghcr.io/"):
         sh(docker, "rmi", target, log=log)
     _stamp(name).parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ def keys() -> tuple[str, str]:
 def endpoints() -> dict[str, str]:
     """Return the server's URL for each kind of client: this machine, containers and pods.
 
-    A firewall rule admits only pods and this machine to the URL for pods.
+    Because of a firewall rule, only pods and this machine can connect to the URL for pods.
     """
     addresses = {"machine": "127.0.0.1", "containers": _bridge_address()}
     if Path(f"/sys/class/net/{machine.BRIDGE}").exists():
@@ -60,8 +60,8 @@ def endpoints() -> dict[str, str]:
 def _bridge_address() -> str:
     """Return this machine's address in the engine's default network, or an empty text without an engine.
 
-    If the engine has created the network since its start, `docker network inspect` shows no gateway. The gateway then has the
-    first address of the subnet.
+    `docker network inspect` shows no gateway until the engine that created the network restarts. In this case the gateway has
+    the first address of the subnet.
     """
     shown = "{{with index .IPAM.Config 0}}{{.Subnet}} {{.Gateway}}{{end}}"
     text = answer("docker", "network", "inspect", "bridge", "--format", shown) or ""

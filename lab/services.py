@@ -92,7 +92,7 @@ def packages(name: str, programs: Mapping[str, str], unsupported: str) -> Step:
 
     Args:
         name: name of the step.
-        programs: Debian package by name of the program.
+        programs: program → its Debian package.
         unsupported: error message for a system without apt-get or without root; `{system}` is the name of the system.
     """
     return Step(

@@ -85,9 +85,9 @@ def doctor(steps: Sequence[Step]) -> bool:
 def bring(steps: Sequence[Step]) -> None:
     """Run the steps that are not done. A step starts as soon as the steps that it needs are done.
 
-    Only one clone of the repository at a time can run steps on this machine, because of a lock. If all steps are done, the
-    function returns without the lock. Otherwise it takes the lock and checks the steps again, because another clone may have
-    run them meanwhile.
+    A lock makes sure that only one clone of the repository at a time runs steps on this machine. If all steps are done, the
+    function returns without the lock. Otherwise the function waits for the lock and checks the steps again, because another
+    clone may have run them.
 
     Raises:
         LabError: a step failed. Running steps finish, and no other step starts.

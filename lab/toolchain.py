@@ -242,9 +242,9 @@ CORRECTIONS = {
 def _docker() -> Source:
     """Return the source of the docker plugin, with the same correction as in the official plugin 5.2.0.
 
-    Without the correction, the plugin's provider of 2022 panics if a container is not healthy in time. The reason: the
-    provider reads the container's state even if the inspection of the container has failed. The panic ends the plugin, and
-    so it ends all other operations of the update.
+    Without the correction, the plugin's provider of 2022 panics if a container is not healthy in time, because the provider
+    reads the container's state after a failed inspection. The panic ends the plugin, and with it all other operations of the
+    update.
     """
     module = _module("docker")
 
@@ -302,7 +302,7 @@ def _traefik() -> Source:
 
 
 def _coredns() -> Source:
-    """Return the source of CoreDNS with only the plugins of the lab's Corefile. Other plugins need the SDKs of clouds."""
+    """Return the source of CoreDNS with only the plugins of the lab's Corefile. Other plugins need cloud SDKs."""
     module = _upstream(COREDNS)
 
     def folder() -> Path:
@@ -317,7 +317,7 @@ def _coredns() -> Source:
 
 
 def _operator() -> Source:
-    """Return the source of prometheus-operator. The build uses a copy of the download, plus two modules that it lacks."""
+    """Return the source of prometheus-operator: a copy of its module, with two submodules that the download lacks."""
     module = _upstream(OPERATOR)
 
     def folder() -> Path:
@@ -416,7 +416,7 @@ def _build(name: str, takes: str, output: Path, source: Source, package: str = "
                 "go",
                 "build",
                 "-trimpath",
-                # Without debug information the build takes a tenth less time. The flag `-s` would discard the information anyway.
+                # Leave out debug information: the build takes a tenth less time, and `-s` would discard the information anyway.
                 "-gcflags=all=-dwarf=false",
                 *source.flags(),
                 "-ldflags",

@@ -1,4 +1,4 @@
-"""Deploy an api and a cache by blue-green releases, and a status page that belongs to no release."""
+"""Deploy an api by blue-green releases, a cache, and a status page outside the slots."""
 
 import pulumi
 import pulumi_docker as docker

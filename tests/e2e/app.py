@@ -1,7 +1,8 @@
 """HTTP server that runs as a tier in the gateway tests.
 
-The answer to /metrics is a metric, and every other answer contains the path of the request. A request for /sleep/SECONDS is
-answered after SECONDS seconds.
+- `/metrics` returns a metric.
+- All other paths return a JSON object with the tier, the path and the request id.
+- `/sleep/SECONDS` waits SECONDS seconds before the answer.
 
 The server decodes paths and merges repeated slashes, as web frameworks do.
 """

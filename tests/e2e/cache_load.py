@@ -1,4 +1,4 @@
-"""Functions that put load on the cache of the example application board during a failure, and check for lost keys and lost jobs.
+"""Load on the board's cache during a failure, and checks for lost keys and lost jobs.
 
 The load has two parts. A program in the api's container writes keys with redis-py, as an application writes sessions. A thread of
 the test posts messages to the board's api, and the api puts a job for each message into the queue.
@@ -146,8 +146,8 @@ def wait_for_jobs(stack: Stack, messages: list[int]) -> None:
 
     - A lost job is queued again up to 90 s after its loss. The worker looks for lost jobs every 30 s, and ignores messages
       that are less than 60 s old.
-    - A worker can lose its connection to the queue during a job. RQ gives this job to another worker only after two minutes: one
-      minute is the time limit of the job, and RQ adds one minute.
+    - If a worker loses its connection to the queue during a job, RQ gives the job to another worker only after two minutes: the
+      job's time limit of one minute, plus one minute that RQ adds.
     """
     processed = dict.fromkeys(messages, 0)
 
@@ -162,7 +162,7 @@ def wait_for_jobs(stack: Stack, messages: list[int]) -> None:
 
 
 def find_processes(container: str, title: str) -> list[int]:
-    """Return the ids of a container's processes. Include only processes whose command line begins with `title`.
+    """Return the ids of a container's processes whose command line begins with `title`.
 
     The function reads /proc, because the lab's engine and cluster run on this machine.
 

@@ -1,4 +1,4 @@
-"""Docker engines that tests start in addition to the machine's own engine, and remove afterwards."""
+"""Temporary Docker engines for tests, in addition to the machine's own engine."""
 
 import subprocess
 from collections.abc import Generator

@@ -1,7 +1,6 @@
 """Data for test_examples.py: the applications in examples/.
 
-Each application has a check for its seed data. For each tier, it has an edit of one source file and a check that this
-edit is visible.
+Each application has a check for its seed data, and one `Edit` for each tier.
 """
 
 import time
@@ -23,7 +22,7 @@ def page_shows(path: str, text: str) -> Callable[[Stack], bool]:
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """An edit of one source file of a tier."""
+    """An edit of one source file of a tier, and a check that the edit is visible."""
 
     tier: str
     file: str

@@ -112,11 +112,11 @@ class Gateway:
         return Slot(entries["live"])
 
     def wait_for_tiers(self, slot: Slot, *tiers: str, seconds: float = 30) -> None:
-        """Wait until the tiers of a slot answer through the gateway with status 200. Wait `FIRST_CHECK` seconds, and check again.
+        """Wait until the tiers of a slot answer through the gateway with status 200, and check again after `FIRST_CHECK` seconds.
 
-        HAProxy sends requests to a server as soon as the server's name resolves. HAProxy's first health check may have begun
-        before the container was on the network. This health check fails one second later, although the container already answers.
-        A release needs no second check, because the engine first checks the health of each container, and this takes longer.
+        HAProxy's first health check may begin before the container is on the network, and then fails one second later. Until
+        this failure HAProxy sends requests to the container, because the container's name already resolves. A release needs no
+        second check, because it first waits for the engine's health checks, which take longer.
         """
         header = f"{haproxy.SLOT_HEADER}: {slot}"
 
@@ -228,7 +228,7 @@ def user_requests(gateway: Gateway, path: bytes = b"/api/x") -> Generator[Counte
 
 
 def _is_complete(answer: bytes) -> bool:
-    """Return whether the body of an answer has the length that the header Content-Length says."""
+    """Return whether the body has the length in the header Content-Length, or this header is missing."""
     head, _, body = answer.partition(b"\r\n\r\n")
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):

@@ -1,7 +1,7 @@
 """Removal of the containers, volumes, networks and namespaces that a killed run has left.
 
-A run that is not killed removes its own stacks. The leftovers of a killed run must be removed, because they use processor time
-and the next run needs their names. Even a restart of the machine does not remove the leftovers.
+A run removes its own stacks unless it is killed. Leftovers use processor time, and occupy names that the next run needs. They
+survive a restart of the machine.
 """
 
 import fcntl
@@ -19,8 +19,10 @@ from docker.errors import APIError
 STACK = re.compile(r"e2e(-[a-z0-9-]+)?")
 """Regular expression that matches the environment names of tests and benchmarks. Stacks of other environments are never removed."""
 RECREATED = re.compile(r"board-e2e-[a-z0-9-]+")
-"""Regular expression that matches the names of volumes without labels. The engine creates such a volume when a container starts whose
-volume a test has removed."""
+"""Regular expression that matches the names of volumes without labels.
+
+If a test removes the volume of a container, the engine creates such a volume at the next start of the container.
+"""
 LABEL = "tiers-e2e"
 """Label of the Docker objects and namespaces that tests create without Pulumi."""
 LOCK = Path.home() / ".cache/tiers/e2e.lock"
@@ -51,7 +53,7 @@ def cleanup() -> Generator[None]:
 
 
 def is_leftover(labels: dict[str, str] | None) -> bool:
-    """Return whether a test created the Docker object or namespace with these labels."""
+    """Return whether these labels belong to a Docker object or a namespace that a test has created."""
     labels = labels or {}
     app, environment = labels.get("app.kubernetes.io/part-of", ""), labels.get("tiers.environment", "")
     instance = labels.get("app.kubernetes.io/instance", "").removeprefix(f"{app}-")
@@ -59,7 +61,7 @@ def is_leftover(labels: dict[str, str] | None) -> bool:
 
 
 def is_recreated(volume: Any) -> bool:
-    """Return whether the engine created a volume without labels for a container of a test."""
+    """Return whether the engine has created this volume for a container of a test (`RECREATED`)."""
     return not volume.attrs.get("Labels") and RECREATED.fullmatch(volume.name) is not None
 
 

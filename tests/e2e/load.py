@@ -1,7 +1,7 @@
 """Load on a stack while a test changes the stack.
 
 `load` uses k6 to run load.js, which sends requests to the board at a steady rate. `stream` reads the board's feed over one open
-connection. `user_journeys` uses k6 to run the journey.js of an application, a script that acts as a user.
+connection. `user_journeys` uses k6 to run an application's journey.js, which acts as a user.
 """
 
 import json
@@ -65,7 +65,7 @@ class Load:
 
     @property
     def failed(self) -> int:
-        """Return the number of requests without an answer of status 200 or 201."""
+        """Return the number of requests that were not answered with status 200 or 201."""
         return int(self._value("http_req_failed", "passes"))
 
     @property
@@ -93,7 +93,7 @@ class Load:
 
     @property
     def stale(self) -> int:
-        """Return the number of assets that a page links to and that the stack did not deliver."""
+        """Return the number of assets that a page links to but the stack did not deliver."""
         return int(self._value("stale"))
 
     @property
@@ -193,8 +193,8 @@ class Stream:
 def stream(stack: Stack) -> Generator[Stream]:
     """Read the feed over one connection while the `with` block runs.
 
-    After the block the reader closes the connection as soon as the next line arrives. The next line arrives within five seconds,
-    because the feed sends a keep-alive comment every five seconds.
+    After the block the reader closes the connection at the next line. The wait takes at most five seconds, because the feed
+    sends a keep-alive comment every five seconds.
     """
     received, block_ended = Stream(), threading.Event()
     feed = stack.get("/api/feed", stream=True)
@@ -269,7 +269,7 @@ class Journeys:
         return [line for line in lines if "level=error" in line and "'interrupt' signal" not in line]
 
     def lost_nothing(self) -> bool:
-        """Return whether at least one journey was completed, without a failed request, a failed check or a script error."""
+        """Return whether a journey was completed, and no request, check or script has failed."""
         return bool(self.completed) and not (self.failed or self.broken or self.errors)
 
 

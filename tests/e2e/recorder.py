@@ -19,7 +19,7 @@ MODULE = "test_examples.py"
 class ResultRecorder:
     """Pytest plugin that records the result of each check with its application, its platform and the commit.
 
-    A run of pytest replaces only the results of the checks that it runs. The file keeps the earlier results of all other checks.
+    A run of pytest replaces the results of its own checks. The file keeps all other results.
     """
 
     def __init__(self) -> None:

@@ -447,8 +447,7 @@ def repeat_requests(request: Callable[[int], int], pause: float) -> Generator[Co
 def steady_requests(stack: Stack, *, writes: bool = True) -> Generator[Counter[str]]:
     """Send requests to the board while the `with` block runs, and count the answers by status.
 
-    All requests use one connection. With `writes` every tenth request writes a message, and all others read. Without `writes` all
-    requests read.
+    All requests use one connection. With `writes` every tenth request writes a message. All other requests read.
     """
     session = requests.Session()
     session.headers.update(stack.headers)

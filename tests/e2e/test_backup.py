@@ -54,8 +54,8 @@ def small_disk(folder: Path) -> Generator[Path]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-# Program that records backups and verifications with given times in a repository, deletes the expired backups and records, and prints
-# the remaining records.
+# Program for the backup container. It records backups and verifications with given times, deletes the expired ones, and prints the
+# remaining ones.
 RETENTION_PROGRAM = """
 import json, sys, tempfile
 from datetime import datetime, timedelta
@@ -207,7 +207,7 @@ def times() -> st.SearchStrategy[datetime]:
 def test_retention_deletes_exactly_the_expired_backups(
     board: StackWithBackups, history: list[tuple[str, datetime, bool]], days: int
 ) -> None:
-    """Compute from the retention rule which backups and verifications remain. Check that the repository keeps exactly these."""
+    """Compare the remaining backups and verifications with the test's own computation of the retention rule."""
     arguments = [[kind, str(at), ok] for kind, at, ok in history], days, "2026-06-30 23:59:59"
     remaining = json.loads(board.run_inside("backup", "python3", "-c", RETENTION_PROGRAM, json.dumps(arguments)))
     last_success = {

@@ -1,8 +1,7 @@
-"""Tests of a replicated Redis that loses its primary under load, in several ways.
+"""Tests of a replicated Redis: if the primary fails under load, no job and at most a few keys may be lost.
 
-The report (loss_report.py) has the longest time without an acknowledged key, and the number of acknowledged keys that are missing
-afterwards. A few keys may be lost. But every job must run: if a job is lost, the worker finds its message in the database and
-queues the job again.
+If a job is lost, the worker finds the job's message in the database, and queues the job again. loss_report.py records the longest
+time without an acknowledged key, and the number of acknowledged keys that are missing afterwards.
 """
 
 import json
@@ -93,7 +92,7 @@ def delete_all(stack: ClusterStack, pod: Any) -> None:
 
 
 def change_each(stack: ClusterStack) -> None:
-    """Change the memory limit of the cache, and run an update, which replaces every member."""
+    """Change the memory limit of the cache and run `pulumi up`, which replaces every member."""
     stack.environment["tiers"]["cache"]["memory"] = "320Mi"
     stack.up()
 

@@ -53,7 +53,7 @@ def test_full_disk_during_a_build_is_reported(short_folder: Path, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def undeployed(tmp_path_factory: pytest.TempPathFactory) -> DockerStack:
-    """Create a stack that is never deployed: each update of this stack must be refused."""
+    """Create a stack for updates that must be refused. The stack is never deployed."""
     return DockerStack(tmp_path_factory.mktemp("idle") / "board", "e2e-idle")
 
 

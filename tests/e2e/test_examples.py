@@ -69,10 +69,9 @@ def stack(run: tuple[Example, Stack]) -> Stack:
 
 @contextmanager
 def first_page(url: str, headers: dict[str, str] | None = None) -> Generator[list[float]]:
-    """Request the page `/` repeatedly while the `with` block runs.
+    """Request the page `/` while the `with` block runs, until the first answer with status 200.
 
-    Yield an empty list. After the first answer with status 200 the list contains one number: the seconds from the start of the
-    block to this answer.
+    Yield a list that is empty until this answer. Then the list contains the seconds from the start of the block to the answer.
     """
     seconds: list[float] = []
     started, stop = time.monotonic(), threading.Event()
@@ -127,9 +126,9 @@ def test_seed_in_dev_only(example: Example, stack: Stack) -> None:
 def test_hot_reload_in_dev_only(example: Example, stack: Stack, record_property: RecordProperty) -> None:
     """Check that an edit is visible in the same container on Docker, and that `reload` is refused on Kubernetes.
 
-    The test records the seconds until each edit is visible, and examples/README.md shows the longest. The test sets no limit for
-    these seconds, because they depend on the load of the machine. `python -m benchmarks reload` compares a reload with a restart
-    of the container.
+    The test records the seconds until each edit is visible, and examples/README.md shows the longest. No limit is tested,
+    because the time depends on the load of the machine. `python -m benchmarks reload` compares a reload with a restart of the
+    container.
     """
     if not isinstance(stack, DockerStack):
         settings = stack.environment

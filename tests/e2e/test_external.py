@@ -48,7 +48,7 @@ def run_containers() -> Generator[dict[str, tuple[str, int]]]:
     """
     engine = docker.from_env()
     [bridge] = engine.networks.get("bridge").attrs["IPAM"]["Config"]
-    # The engine leaves out the key Gateway if it has created the bridge since its start.
+    # Compute the gateway's address from the subnet. The key Gateway is missing until the engine that created the bridge restarts.
     host = str(next(ip_network(bridge["Subnet"]).hosts()))
     addresses = {tier: (host, free_port()) for tier in ("database", "cache")}
     with ExitStack() as cleanup:

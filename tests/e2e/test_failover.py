@@ -105,7 +105,7 @@ def freeze(stack: ClusterStack, pod: str) -> None:
 def thaw(frozen_processes: list[int]) -> None:
     """Resume the frozen processes that still exist.
 
-    Meanwhile the operator has promoted another instance, but the resumed instance still acts as primary.
+    By this time the operator has promoted another instance, but the resumed instance still acts as primary.
     """
     for process in frozen_processes:
         if Path(f"/proc/{process}").exists():
@@ -135,8 +135,8 @@ def kill_operator(stack: ClusterStack, pod: str) -> None:
 def kill_pod_during_a_release(stack: ClusterStack, pod: str) -> None:
     """Kill the primary 12 s after the start of a release, while the migration runs or the tiers of the new slot start.
 
-    If the loss of the primary interrupts the migration, the release fails and the live slot is unchanged. In this case, repeat the
-    update and check that the second attempt succeeds.
+    If the loss of the primary interrupts the migration, the release fails and the live slot is unchanged. In this case run the
+    update again, which must succeed.
     """
     stack.app["version"] = f"{time.time_ns()}"
     results: list[Result] = []

@@ -186,10 +186,9 @@ def test_refused_configuration_is_not_written_to_the_volume(gateway: Gateway) ->
 
 @pytest.mark.long
 def test_failed_reload_restores_the_old_file_and_loses_no_request(gateway: Gateway) -> None:
-    """Make a reload fail by an invalid file.
+    """Reload an invalid file, so that the reload fails.
 
-    A release checks the file before the reload, and this test does not. The reload of a valid file can also fail, for example if
-    memory is short.
+    A release checks the file before the reload. But even the reload of a valid file can fail, for example if memory is short.
     """
     before = gateway.read_file("haproxy.cfg")
     with user_requests(gateway) as statuses, pytest.raises(ContainerError, match="refuses the configuration"):
@@ -221,7 +220,7 @@ def test_gateway_that_cannot_start_recovers_with_the_next_release(gateway: Gatew
 def test_invalid_file_of_an_older_program_is_rewritten_before_an_update(gateway: Gateway, restarted: bool) -> None:
     """Let the program rewrite an invalid file, and check that the gateway starts with the rewritten file.
 
-    `restarted` is the state of the gateway before: False if it still runs, True if it failed to restart with the invalid file.
+    If `restarted` is True, the gateway has failed to restart with the invalid file. Otherwise the gateway still runs.
     """
     valid = gateway.read_file("haproxy.cfg")
     app = load_app({"name": "gate", "version": "1", "web": {"image": "x:1", "port": 8000}})

@@ -42,8 +42,8 @@ def volumes(stack: Stack) -> dict[str, str]:
         claims = json.loads(stack.kubectl("get", "pvc", "--output=json"))["items"]
         return {f"persistentvolumeclaim/{entry['metadata']['name']}": entry["metadata"]["uid"] for entry in claims}
     assert isinstance(stack, DockerStack)
-    # Use the creation time of a Docker volume as its id. Docker reads this time from the volume's folder. The id of the cache's volume
-    # is empty, because this time changes while the cache runs.
+    # Use the creation time of a Docker volume as its id, except for the cache's volume. Docker reads this time from the volume's
+    # folder, and the time of the cache's folder changes while the cache runs.
     volumes = {str(volume.name): volume.attrs["CreatedAt"] for volume in stack.engine.volumes.list()}
     return {name: created if "database" in name else "" for name, created in volumes.items() if name in DATA["docker"]}
 
@@ -137,8 +137,8 @@ def test_renamed_component_keeps_its_volume(stack: Stack) -> None:
 def urns(stack: Stack) -> set[str]:
     """Return the URNs of all resources in the checkpoint, with the URNs of their parents and dependencies.
 
-    Leave out the URNs in the memory of a slot (components/release/memory.py). The memory still contains the old name of a
-    component that was renamed after the deployment of the slot. These URNs only sort the resources of the slot.
+    Leave out the URNs in the memory of a slot (components/release/memory.py). If a component is renamed after the deployment of a
+    slot, the slot's memory still contains the old name. The program uses these URNs only to sort the resources of the slot.
     """
     exported = json.loads(stack.pulumi("stack", "export", check=True).text)
     return {
@@ -156,7 +156,7 @@ def urns(stack: Stack) -> set[str]:
 def rename_database_component(folder: Path) -> None:
     """Rename the component `database` to `postgres` in the source of the program, and change the component's type.
 
-    The new component has the name and the type of the old component as an alias (docs/data.md#renaming).
+    The new component has an alias with the old name and the old type (docs/data.md#renaming).
     """
     replace_text(
         folder / "__main__.py",

@@ -1,6 +1,6 @@
-"""Tests that deploy the applications that `make new` and `make import` create.
+"""Tests of applications that `make new` and `make import` create.
 
-Before the deployment, the tests change at most the gateway's port.
+The tests deploy each application unchanged, except for the gateway's port.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Tests that interrupt `make up` by a signal. The next `make up` must succeed, and no request may be lost.
 
-One process of `make up` receives the signal, or all its processes receive SIGHUP, as after the closing of a terminal.
+The signal goes to one process of `make up`. In the case of a closed terminal, all processes of `make up` receive SIGHUP.
 """
 
 import os
@@ -30,7 +30,7 @@ LOST_TERMINAL = ("terminal", "SIGHUP")
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Deploy only the web tier of the board, because this tier is deployed quickly."""
+    """Deploy only the web tier of the board, to shorten the deployment."""
     board = create_board("docker", tmp_path_factory.mktemp("killed"), "e2e-killed-make")
     for name in ("api", "worker", "database", "cache", "visits", "figures"):
         board.app.pop(name, None)

@@ -20,7 +20,7 @@ MAX_SECONDS = 300
 
 The limit is high because the machine may be busy with other work.
 """
-# Statements that create a trigger at which the copy fails. Only a superuser can create such a trigger, and the owner of the
+# SQL that creates an event trigger, which makes the copy fail. Only a superuser can create event triggers, and the owner of the
 # cluster's database is no superuser.
 UNCOPYABLE_TRIGGER = """
   CREATE FUNCTION foreign_here() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';

@@ -32,7 +32,7 @@ NAMES = {"database": "database-password", "cache": "cache-password"}
 
 
 def description_with_password(password: str) -> Description:
-    """Return the `Description` of an application. Its database, its cache and the exporters of both use the given password."""
+    """Return the `Description` of an application whose database, cache and exporters use this password."""
     services = {"api": {"image": "x:1", "port": 8000, "metrics": "/metrics"}, "database": {}, "cache": {}}
     app = load_app({"name": "passwords", "version": "1", **services})
     environment = load_environment({"platform": "docker", "monitoring": True}, app)
@@ -178,8 +178,8 @@ def backup_pgpass(password: str, folder: Path) -> str:
 def with_odd_passwords(stack: Stack) -> Stack:
     """Set the password `ODD` for database and cache, pass `TEXT` to api and worker, and return the stack.
 
-    The api gets `TEXT` in an environment variable. A task of the api and the probe of the worker get `TEXT` as an argument of their
-    command, and the command fails if the argument was altered.
+    The api gets `TEXT` in an environment variable. The commands of a task of the api and of the worker's probe get `TEXT` as an
+    argument, and fail if the argument was altered.
     """
     for name in NAMES.values():
         stack.pulumi("config", "set", "--secret", "--path", f"secrets.{name}", ODD, check=True)
@@ -229,11 +229,7 @@ def test_application_works_with_special_characters_in_passwords(stack: Stack) ->
 
 
 def test_texts_with_dollar_signs_reach_the_containers_unchanged(stack: Stack) -> None:
-    """Check the text in the environment variable.
-
-    The texts in the arguments of the api's task and the worker's probe need no check, because an altered argument would have made the
-    release fail.
-    """
+    """Check the environment variable. An altered argument would already have failed the release (`with_odd_passwords`)."""
     assert run_in_tier(stack, "api", "printenv", "PRICE") == f"{TEXT}\n"
 
 
@@ -286,6 +282,6 @@ def replication(stack: ClusterStack, pod: Any) -> str:
 
 
 def has_other_primary(stack: ClusterStack, first_primary: Any) -> bool:
-    """Return whether the cache has a new primary with a replica. A new primary is any pod except `first_primary`."""
+    """Return whether a pod other than `first_primary` is the primary and has a connected replica."""
     others = [pod for pod in stack.pods("cache") if pod.metadata.uid != first_primary.metadata.uid]
     return any("role:master" in (text := replication(stack, pod)) and "state=online" in text for pod in others)

@@ -50,12 +50,12 @@ class Pipeline(ClusterStack):
         self.write()
 
     def keep_tiers(self, *tiers: str) -> None:
-        """Remove all tiers except `tiers`, because a deployment then takes less time."""
+        """Remove all tiers except `tiers`, to shorten the deployment."""
         for tier in {"web", "api", "worker", "database", "cache"} - {*tiers}:
             self.app.pop(tier)
             self.environment["tiers"].pop(tier, None)
         self.app["visits"] = ["/"]
-        # The figures are computed from metrics of the api.
+        # Remove the business metrics, because they are computed from metrics of the api.
         self.app.pop("figures")
         self.write()
 
@@ -183,7 +183,7 @@ def test_production_deploys_the_images_tested_in_staging(prod: Pipeline) -> None
 def test_release_beyond_its_slo_is_rolled_back_automatically(
     prod: Pipeline, version: str, change: str, reason: str
 ) -> None:
-    """Deploy a release that fails or is slow for users only. The smoke test passes, because it sends the header X-Tiers-Slot."""
+    """Deploy a release that fails or delays the requests of users, but not of the smoke test (`DELAYS_USERS`)."""
     before, valid = prod.live(), prod.app["web"]
     prod.app["web"] = valid | {"command": ["sh", "-c", NGINX.replace("{change}", change)]}
     watch = release_and_watch(prod, version)

@@ -45,7 +45,7 @@ def cluster_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterS
 
 
 def heal_and_update(stack: Stack) -> None:
-    """Heal and update as `make up` does. Check that users get answers, and that a second heal and update change nothing."""
+    """Run `heal` and an update, as `make up` does. Check that users get answers, and that a second heal and update change nothing."""
     stack.ci("heal")
     stack.up()
     eventually(lambda: stack.get("/api/release").status_code == 200)

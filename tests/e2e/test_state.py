@@ -25,11 +25,11 @@ class CloudStack(DockerStack):
 
 @pytest.fixture(scope="module")
 def cloud_address() -> Iterator[str]:
-    """Start the stand-in for S3 and KMS, create a bucket and a key, and yield the address (host:port)."""
+    """Start moto, which serves S3 and KMS. Create a bucket and a key, and yield the address (host:port)."""
     address = f"127.0.0.1:{free_port()}"
     host, _, port = address.partition(":")
     if not aws.SERVER.exists():
-        raise RuntimeError("the stand-in for S3 and KMS is missing; run `make lab`, then `make e2e`")
+        raise RuntimeError("moto, which serves S3 and KMS, is missing; run `make lab`, then `make e2e`")
     server = subprocess.Popen(
         [aws.SERVER, "-H", host, "-p", port], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -44,7 +44,7 @@ def cloud_address() -> Iterator[str]:
 
 
 def call_kms(address: str, verb: str, **parameters: str) -> dict[str, dict[str, str]]:
-    """Send a request to the stand-in for KMS, and return its answer."""
+    """Send a request to the KMS of moto, and return the answer."""
     headers = {"X-Amz-Target": f"TrentService.{verb}", **service_header("kms")}
     answer = requests.post(f"http://{address}/", json=parameters, headers=headers, timeout=10)
     answer.raise_for_status()
@@ -52,7 +52,7 @@ def call_kms(address: str, verb: str, **parameters: str) -> dict[str, dict[str, 
 
 
 def service_header(service: str) -> dict[str, str]:
-    """Return an Authorization header for a service. The stand-in reads only the name of the service from this header."""
+    """Return an Authorization header for a service. moto reads only the name of the service from this header."""
     return {"Authorization": f"AWS4-HMAC-SHA256 Credential=e2e/20260101/us-east-1/{service}/aws4_request"}
 
 
@@ -106,7 +106,7 @@ def change_secrets_provider(stack: DockerStack, secrets_provider: str, passphras
 
 @pytest.fixture(scope="module")
 def lossy_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerStack]:
-    """Deploy a stack whose passphrase and state are lost in the tests."""
+    """Deploy a stack. The tests lose its passphrase and its state."""
     stack = DockerStack(tmp_path_factory.mktemp("lossy"), "e2e-lost")
     stack.environment |= {"reload": False, "seed": False}
     with deployment(stack):

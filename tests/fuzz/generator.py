@@ -2,7 +2,7 @@
 
 - `correct`: all keys and values are correct.
 - `mutated`: one key or value is unexpected.
-- `bounded`: some values are at their limits or unusual.
+- `bounded`: some values are unusual or at a limit.
 """
 
 import copy
@@ -234,7 +234,7 @@ CLUSTER = st.fixed_dictionaries(
 
 @st.composite
 def correct(draw: st.DrawFn) -> Configuration:
-    """Draw a configuration that the program accepts, unless two paths or two names in the configuration collide."""
+    """Draw a configuration with correct settings. The program refuses it only if two paths or two names collide."""
     app: Plain = copy.deepcopy(draw(APP))
     cluster = draw(st.booleans())
     settings: Plain = {"platform": "kubernetes" if cluster else "docker", "protect_data": draw(st.booleans())}

@@ -44,7 +44,8 @@ arguments and environment variables of a process.
 def errors(text: str) -> Iterator[str]:
     """Yield the problems of an error message.
 
-    Each line must contain a path, a problem and a fix. No line may contain a phrase of pydantic.
+    Each line must contain a path, a problem and a fix. No line may contain text of pydantic or Python, such as
+    `Input should` or `NoneType`.
     """
     for line in text.splitlines():
         if not ERROR.fullmatch(line):
@@ -53,7 +54,7 @@ def errors(text: str) -> Iterator[str]:
             r"see docs/configuration|valid tuple|instance of|Input should|valid string|value_error|NoneType|pydantic|<class",
             line,
         ):
-            yield f"error in words of pydantic or Python: {line}"
+            yield f"error with text of pydantic or Python: {line}"
 
 
 # ---------------------------------------------------------------------- Kubernetes
@@ -72,11 +73,11 @@ def _object(manifest: Manifest) -> Iterator[str]:
     kind, metadata, spec = manifest["kind"], manifest["metadata"], manifest.get("spec", {})
     pattern = {"Service": DNS_1035, "Namespace": DNS_LABEL}.get(kind, SUBDOMAIN)
     if not pattern.fullmatch(metadata["name"]):
-        yield "name"
+        yield "invalid name"
     if kind == "CronJob" and len(metadata["name"]) > 52:
         yield "name of a CronJob over 52 characters"
     if "namespace" in metadata and not DNS_LABEL.fullmatch(metadata["namespace"]):
-        yield f"namespace {metadata['namespace']!r}"
+        yield f"invalid namespace {metadata['namespace']!r}"
     yield from _labels(manifest)
     if sum(len(str(key)) + len(str(value)) for key, value in (metadata.get("annotations") or {}).items()) > 256 * 1024:
         yield "annotations over 256 KiB"
@@ -119,13 +120,13 @@ def _labels(value: Any) -> Iterator[str]:
 def _label(key: str, value: Any) -> Iterator[str]:
     prefix, slash, name = key.rpartition("/")
     if not QUALIFIED.fullmatch(name) or (slash and not SUBDOMAIN.fullmatch(prefix)):
-        yield f"label key {key!r}"
+        yield f"invalid label key {key!r}"
     if not isinstance(value, str) or not LABEL_VALUE.fullmatch(value):
-        yield f"label {key}={value!r}"
+        yield f"invalid label {key}={value!r}"
 
 
 def _data(data: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f"key {key!r}" for key in data if not KEY.fullmatch(key) or key in (".", ".."))
+    yield from (f"invalid key {key!r}" for key in data if not KEY.fullmatch(key) or key in (".", ".."))
     yield from (f"value of {key} is not a string" for key, value in data.items() if not isinstance(value, str))
     if sum(len(str(value).encode()) for value in data.values()) > MEBIBYTE:
         yield "over 1 MiB"
@@ -134,9 +135,9 @@ def _data(data: Mapping[str, Any]) -> Iterator[str]:
 def _pod(spec: Manifest) -> Iterator[str]:
     volumes = [volume["name"] for volume in spec.get("volumes", ())]
     yield from (f"volume {name!r} twice" for name, count in Counter(volumes).items() if count > 1)
-    yield from (f"volume name {name!r}" for name in volumes if not DNS_LABEL.fullmatch(name))
+    yield from (f"invalid volume name {name!r}" for name in volumes if not DNS_LABEL.fullmatch(name))
     yield from (
-        f"image pull secret {entry['name']!r}"
+        f"invalid image pull secret {entry['name']!r}"
         for entry in spec.get("imagePullSecrets", ())
         if not SUBDOMAIN.fullmatch(entry["name"])
     )
@@ -150,35 +151,35 @@ def _pod(spec: Manifest) -> Iterator[str]:
         yield from (f"container {container['name']}: {problem}" for problem in _container(container, volumes))
     for key, least in (("terminationGracePeriodSeconds", 0), ("activeDeadlineSeconds", 1)):
         if key in spec and not least <= spec[key] < 2**31:
-            yield f"{key} {spec[key]}"
+            yield f"invalid {key} {spec[key]}"
 
 
 def _container(container: Manifest, volumes: Sequence[str]) -> Iterator[str]:
     if not DNS_LABEL.fullmatch(container["name"]):
-        yield "name"
+        yield "invalid name"
     if not REFERENCE.fullmatch(container["image"]):
-        yield f"image {container['image']!r}"
+        yield f"invalid image {container['image']!r}"
     mounts = container.get("volumeMounts", ())
     yield from (f"mount of an undeclared volume {mount['name']!r}" for mount in mounts if mount["name"] not in volumes)
     yield from _targets([mount["mountPath"] for mount in mounts])
-    yield from (f"mount path {mount['mountPath']!r}" for mount in mounts if ":" in mount["mountPath"])
+    yield from (f"invalid mount path {mount['mountPath']!r}" for mount in mounts if ":" in mount["mountPath"])
     for variable in container.get("env", ()):
         if not ENV.fullmatch(variable["name"]):
-            yield f"variable {variable['name']!r}"
+            yield f"invalid variable {variable['name']!r}"
         if not isinstance(variable.get("value", ""), str) or "\0" in variable.get("value", ""):
-            yield f"value of variable {variable['name']}"
+            yield f"invalid value of variable {variable['name']}"
     yield from (
         f"variable {name} twice"
         for name, count in Counter(variable["name"] for variable in container.get("env", ())).items()
         if count > 1
     )
     yield from (
-        f"port {port['containerPort']}"
+        f"invalid port {port['containerPort']}"
         for port in container.get("ports", ())
         if not 1 <= port["containerPort"] <= 65535
     )
     if any(not isinstance(word, str) or "\0" in word for word in container.get("command", ())):
-        yield "command"
+        yield "invalid command"
     yield from _process(
         [
             *container.get("command", ()),
@@ -189,15 +190,15 @@ def _container(container: Manifest, volumes: Sequence[str]) -> Iterator[str]:
     for kind, amounts in container["resources"].items():
         for name, amount in amounts.items():
             if not QUANTITY.fullmatch(amount):
-                yield f"{kind} {name} {amount!r}"
+                yield f"invalid {kind} {name} {amount!r}"
             elif kind == "requests" and _amount(amount) > _amount(limits[name]):
                 yield f"requests more {name} than its limit"
     for probe in (container[key] for key in ("startupProbe", "readinessProbe", "livenessProbe") if key in container):
         if any(not 1 <= probe.get(key, 1) < 2**31 for key in ("periodSeconds", "timeoutSeconds", "failureThreshold")):
-            yield "times of a probe"
+            yield "invalid times of a probe"
         path = probe.get("httpGet", {}).get("path", "/")
         if not URL_PATH.fullmatch(path):
-            yield f"path of a probe {path!r}"
+            yield f"invalid path of a probe {path!r}"
 
 
 def _process(texts: Sequence[str]) -> Iterator[str]:
@@ -217,10 +218,10 @@ def _amount(text: str) -> float:
 
 
 def _targets(paths: Sequence[str]) -> Iterator[str]:
-    """Yield the problems of mount targets. Each must be a unique absolute path within the limits of length, and not the root folder."""
+    """Yield the problems of mount targets: relative paths, duplicates, too long paths, and the root folder."""
     for path in paths:
         if not path.startswith("/") or normpath(path).strip("/") == "" or "\0" in path or len(path.encode()) > 4095:
-            yield f"mount target {path!r}"
+            yield f"invalid mount target {path!r}"
         if any(len(part.encode()) > 255 for part in path.split("/")):
             yield f"mount target {path[:20]!r}… with a part over 255 bytes"
     same = Counter("/" + normpath(path).strip("/") for path in paths)
@@ -233,7 +234,7 @@ def _route(spec: Manifest) -> Iterator[str]:
         yield f"{len(rules)} rules; at most 16 are allowed"
     if len(hostnames) > 16:
         yield f"{len(hostnames)} hostnames; at most 16 are allowed"
-    yield from (f"hostname {host!r}" for host in hostnames if not HOSTNAME.fullmatch(host))
+    yield from (f"invalid hostname {host!r}" for host in hostnames if not HOSTNAME.fullmatch(host))
     matches = [match for rule in rules for match in rule.get("matches", ())]
     if len(matches) > 128:
         yield f"{len(matches)} matches; at most 128 are allowed"
@@ -247,18 +248,22 @@ def _route(spec: Manifest) -> Iterator[str]:
         if match["path"]["type"] == "RegularExpression":
             yield from _expression(value)
         elif len(value) > 1024 or not URL_PATH.fullmatch(value) or re.search(r"//|/\.\.?(/|$)|%2[fF]|#", value):
-            yield f"path {value!r}"
+            yield f"invalid path {value!r}"
         yield from (
-            f"header {header['name']}" for header in match.get("headers", ()) if not 1 <= len(header["value"]) <= 4096
+            f"invalid header {header['name']}"
+            for header in match.get("headers", ())
+            if not 1 <= len(header["value"]) <= 4096
         )
-    yield from (f"port {ref['port']}" for rule in rules for ref in rule["backendRefs"] if not 1 <= ref["port"] <= 65535)
+    yield from (
+        f"invalid port {ref['port']}" for rule in rules for ref in rule["backendRefs"] if not 1 <= ref["port"] <= 65535
+    )
 
 
 def _expression(text: str) -> Iterator[str]:
     try:
         re.compile(text)
     except re.error:
-        yield f"expression {text!r}"
+        yield f"invalid expression {text!r}"
     if len(text) > 1024:
         yield "expression over 1024 characters"
 
@@ -269,11 +274,13 @@ def _gateway(spec: Manifest) -> Iterator[str]:
     if len(spec["listeners"]) > 64:
         yield "over 64 listeners"
     yield from (
-        f"hostname {listener['hostname']!r}"
+        f"invalid hostname {listener['hostname']!r}"
         for listener in spec["listeners"]
         if not HOSTNAME.fullmatch(listener["hostname"])
     )
-    yield from (f"port {listener['port']}" for listener in spec["listeners"] if not 1 <= listener["port"] <= 65535)
+    yield from (
+        f"invalid port {listener['port']}" for listener in spec["listeners"] if not 1 <= listener["port"] <= 65535
+    )
 
 
 def _policy(spec: Manifest) -> Iterator[str]:
@@ -284,8 +291,8 @@ def _policy(spec: Manifest) -> Iterator[str]:
                     try:
                         ip_network(cidr, strict=False)  # Kubernetes 1.33 only warns about host bits.
                     except ValueError:
-                        yield f"cidr {cidr!r}"
-        yield from (f"port {port['port']}" for port in rule.get("ports", ()) if not 1 <= port["port"] <= 65535)
+                        yield f"invalid cidr {cidr!r}"
+        yield from (f"invalid port {port['port']}" for port in rule.get("ports", ()) if not 1 <= port["port"] <= 65535)
 
 
 def _autoscaler(spec: Manifest) -> Iterator[str]:
@@ -307,7 +314,7 @@ def cron(text: str) -> Iterator[str]:
     """Yield the problems of a schedule. Kubernetes (robfig/cron) requires ascending ranges and positive steps."""
     parts = text.split()
     if len(parts) != 5:
-        yield f"schedule {text!r}"
+        yield f"invalid schedule {text!r}"
         return
     for part, (least, most) in zip(parts, _FIELDS, strict=True):
         for piece in part.split(","):
@@ -315,9 +322,9 @@ def cron(text: str) -> Iterator[str]:
             first, _, last = span.partition("-")
             numbers = [_NAMES.get(word, int(word) if word.isdigit() else -1) for word in (first, last or first)]
             if span != "*" and not least <= numbers[0] <= numbers[1] <= most:
-                yield f"schedule {text!r}: {piece}"
+                yield f"schedule {text!r}: invalid range {piece}"
             if step and not (step.isdigit() and int(step) > 0):
-                yield f"schedule {text!r}: step {step}"
+                yield f"schedule {text!r}: invalid step {step}"
     if not parts[2].startswith("*") and not parts[4].startswith("*"):
         yield f"schedule {text!r}: Kubernetes runs it on either of two days, APScheduler only if both match"
 
@@ -340,7 +347,7 @@ def docker(resources: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
     for kind, inputs in resources:
         pattern = REFERENCE if kind == "RemoteImage" else DOCKER_NAME
         if not pattern.fullmatch(inputs["name"]):
-            yield f"{kind}/{inputs['name']!r}: name"
+            yield f"{kind}/{inputs['name']!r}: invalid name"
         if kind == "RemoteImage" and len(inputs["name"].partition("@")[0].rpartition(":")[0]) > 255:
             yield f"{kind}/{inputs['name']}: repository over 255 characters"
         if kind == "Container":
@@ -352,27 +359,27 @@ def _docker_container(inputs: Mapping[str, Any]) -> Iterator[str]:
     targets += [volume["containerPath"] for volume in inputs.get("volumes") or ()]
     targets += [mount["target"] for mount in inputs.get("mounts") or ()]
     yield from _targets(targets)
-    yield from (f"tmpfs target {path!r}" for path in inputs.get("tmpfs") or () if ":" in path)
+    yield from (f"invalid tmpfs target {path!r}" for path in inputs.get("tmpfs") or () if ":" in path)
     for text in inputs.get("envs") or ():
         if "\0" in text or not re.match(r"[^=]+=", text):
-            yield f"variable {text[:40]!r}"
+            yield f"invalid variable {text[:40]!r}"
     words: Sequence[str] = inputs.get("command") or ()
     if any("\0" in word for word in words):
-        yield "command"
+        yield "invalid command"
     if len(words) > 1 and words[0] == "timeout" and not re.fullmatch(r"\d+(\.\d+)?", words[1]):
-        yield f"timeout {words[1]}"
+        yield f"invalid timeout {words[1]}"
     yield from _process([*words, *(inputs.get("envs") or ())])
     if inputs["memory"] < 6:
         yield "memory under 6 MiB"
     if not 0 < float(inputs["cpus"]) <= 256:
-        yield f"cpus {inputs['cpus']}"
+        yield f"invalid cpus {inputs['cpus']}"
     health = inputs.get("healthcheck") or {}
     for key in ("interval", "timeout", "startPeriod"):
         if key in health and not re.fullmatch(r"(\d+h)?(\d+m)?(\d+s)?", health[key]):
-            yield f"healthcheck {key} {health[key]!r}"
+            yield f"invalid healthcheck {key} {health[key]!r}"
     for upload in inputs.get("uploads") or ():
         if not upload.get("content") or not upload["file"].startswith("/"):
             yield f"upload {upload['file']!r}: empty content, or a relative path"
     for port in inputs.get("ports") or ():
         if not (1 <= port["internal"] <= 65535 and 1 <= port["external"] <= 65535):
-            yield f"port {port}"
+            yield f"invalid port {port}"

@@ -6,9 +6,10 @@ The function `trimmed_preview` shortens the output as follows:
 
 - Each step keeps the operation, the resource and the reasons.
 - Each state of a resource keeps the type, the parent, the inputs, the protection, the exit code and the image.
-- In a step without a change, only the old state is complete, because the new state is the same.
-- In a step without a change, resources that run nothing and allow no connections keep only their labels.
-- A suspended slot (no tier runs there) stores copies of resources in its inputs. These copies are omitted.
+- In a step without a change, the new state has no inputs, because they equal the inputs of the old state.
+- In a step without a change, the inputs of the old state are reduced to the labels. Exceptions are workloads and the
+  kinds in `_RECORDED_WHOLE`.
+- The input `rested` of a suspended slot, which contains copies of resources, is omitted.
 - Long texts are replaced by their beginning and a digest.
 - The folder and the port of the run are replaced by fixed values.
 
@@ -34,7 +35,7 @@ from tests.e2e.stack import SECRETS, ClusterStack, Stack, create_board
 FOLDER = Path(__file__).parent
 STACK = "demo"
 LONG = 300
-"""Number of characters after which a recorded text is cut. A digest of the whole text replaces the rest."""
+"""Maximum number of recorded characters of a text. A digest of the whole text replaces the rest."""
 PORT = 8080
 
 _STATE = ("urn", "type", "custom", "parent", "protect", "inputs", "additionalSecretOutputs", "dependencies")
@@ -46,7 +47,7 @@ _RECORDED_WHOLE = ("NetworkPolicy", "HTTPRoute", "Gateway", "Service", "Network"
 
 
 def trimmed_preview(preview: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
-    """Return the recording of a preview, as described in the docstring of this module."""
+    """Return the recording of a preview, shortened as the docstring of this module says."""
     whole = {
         "steps": [_step(step) for step in preview.get("steps") or ()],
         "diagnostics": preview.get("diagnostics") or [],

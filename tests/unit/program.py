@@ -165,7 +165,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def project() -> dict[str, Any]:
-    """Return a copy of the key `app` in Pulumi.yaml of the example application `board`, in the root of the repository."""
+    """Return a copy of the configuration of the example application `board` (key `app` in its Pulumi.yaml)."""
     return copy.deepcopy(_read("Pulumi.yaml")["app"]["value"])
 
 
@@ -217,7 +217,10 @@ class Deployment:
         return entries
 
     def one(self, kind: str, name: str) -> Registered:
-        """Return the only Kubernetes object with this kind and name. Skip objects that ignore all changes."""
+        """Return the Kubernetes object with this kind and name. Fail unless exactly one exists.
+
+        Objects that ignore all changes don't count.
+        """
         [entry] = [entry for entry in self.of_type(kind) if entry.name == name and entry.ignores != ("*",)]
         return entry
 

@@ -194,7 +194,7 @@ def load_environment_with_backup(**more: Any) -> config.Environment:
         ({"copy_of": "prod"}, "", "FROM is missing"),
     ],
 )
-def test_restore_of_data_from_another_environment_is_refused_unless_the_key_copy_of_allows_the_data(
+def test_restore_from_another_environment_is_refused_unless_copy_of_names_the_source_environment(
     more: dict[str, Any], database: str, message: str
 ) -> None:
     problem = restore.unfit(load_app(project()), load_environment_with_backup(**more), "staging", database)
@@ -202,7 +202,7 @@ def test_restore_of_data_from_another_environment_is_refused_unless_the_key_copy
     assert bool(message) == bool(problem)
 
 
-def test_restore_of_data_from_another_environment_is_refused_without_anonymise_scripts() -> None:
+def test_restore_from_another_environment_is_refused_without_anonymise_scripts() -> None:
     app = project()
     del app["database"]["anonymise"]
     assert "app.database.anonymise" in restore.unfit(

@@ -302,7 +302,7 @@ def run(kind: str, days: float, *snapshots: str, ok: bool = True, id: str = "") 
 
 
 def snapshots_of(runs: Sequence[Run]) -> list[Snapshot]:
-    """Return all restic snapshots of `runs`: the snapshots of data, and one snapshot for each run that only records the run."""
+    """Return the restic snapshots that these runs create: one record of each run, and the data of each backup."""
     snapshots: list[Snapshot] = []
     for run in runs:
         tags = {"record": "", "kind": run.kind, "ok": "yes" if run.ok else "no", "of": "+".join(run.of)}

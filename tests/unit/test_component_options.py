@@ -1,4 +1,4 @@
-"""Contract of all public components: a component and its children honour the options that a program passes to the component."""
+"""Tests that every public component and its children honour the Pulumi resource options of the component."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -102,7 +102,7 @@ def deploy(stack: str, body: Callable[[Context], object], version: str = "1.0.0"
 
 
 def deploy_component(stack: str, name: str) -> Deployment:
-    """Register one public component with every option. `KeptSlot` keeps the slot of an earlier deployment."""
+    """Deploy one public component with every option. For `KeptSlot`, first deploy the slot that this component keeps."""
 
     def body(context: Context) -> None:
         rollout = plan_rollout(context, Application.from_context(context))

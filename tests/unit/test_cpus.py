@@ -1,4 +1,4 @@
-"""Tests of the text that Tiers writes for a CPU limit on Docker.
+"""Tests of the format of a CPU limit on Docker.
 
 The Docker provider reads the limit of a deployed container as a text. If this text differs from the text that Tiers
 writes, the next update replaces the container.

@@ -1,4 +1,4 @@
-"""Tests that the data loss guard, the preview and the policy agree on the resources that hold data.
+"""Tests that the data loss guard, the preview and the policy recognise the same resources as data stores.
 
 The label `tiers.data` marks these resources. The result must be the same in an older stack without the label.
 """
@@ -82,7 +82,7 @@ def entries(stack: str, *, labelled: bool) -> tuple[Entry, ...]:
 class TestAllReadersAgree:
     """Check that guard, preview and policy find the same data stores, with and without the label `tiers.data`."""
 
-    def test_program_recognises_exactly_the_data_stores_as_holders_of_data(self, stack: str, labelled: bool) -> None:
+    def test_holds_data_is_true_for_exactly_the_data_stores(self, stack: str, labelled: bool) -> None:
         stores = {(entry.type, entry.name) for entry in entries(stack, labelled=labelled) if _holds_data(entry)}
         assert stores == EXPECTED[stack]
 

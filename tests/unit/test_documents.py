@@ -1,4 +1,4 @@
-"""Tests that documents refer only to files, names of code, anchors, make targets and alerts that exist."""
+"""Tests that all files, code names, anchors, make targets and alerts named in documents exist."""
 
 import re
 from collections.abc import Iterator
@@ -56,11 +56,12 @@ def python_files() -> dict[Path, str]:
 
 
 def is_defined(owner: str, name: str) -> bool:
-    """Return whether the class or module `owner` has `name`.
+    """Return whether the code defines `owner.name`.
 
-    A class has `name` if a file that defines the class contains `name`. A module has `name` if any Python file contains `name`,
-    because the module may have the same name as a configuration key (`backup.target`). A file name (`Pulumi.yaml`) and a name in
-    a module outside this repository (`apps.v1`) count as defined.
+    - If `owner` is a class, a file that defines the class must contain `name`.
+    - If `owner` is a module, any Python file may contain `name`. The reason: `owner` may also be a configuration key,
+      such as `backup` in `backup.target`.
+    - Everything else counts as defined: file names (`Pulumi.yaml`) and names outside this repository (`apps.v1`).
     """
     files = python_files()
     if (ROOT / f"{owner}.{name}").exists():

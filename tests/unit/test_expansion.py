@@ -47,7 +47,7 @@ def expand_like_the_kubelet(text: str, variables: Mapping[str, str]) -> str:
     return result.decode(errors="replace")
 
 
-def test_function_expand_like_the_kubelet_passes_the_test_cases_of_kubernetes() -> None:
+def test_expand_like_the_kubelet_passes_the_test_cases_of_kubernetes() -> None:
     """Check `expand_like_the_kubelet` with cases from the documentation and tests of Kubernetes (expand_test.go)."""
     variables = {"VAR_A": "A", "VAR_EMPTY": ""}
     cases = {"$(VAR_A)": "A", "$$(VAR_A)": "$(VAR_A)", "$$$(VAR_A)": "$A", "$(NO)": "$(NO)", "$(VAR_EMPTY)x": "x", "$": "$", "$VAR_A": "$VAR_A",

@@ -86,7 +86,7 @@ def manifest(kind: str, name: str = "x", labels: dict[str, str] | None = None, *
     ("objects", "problem"),
     [
         ([pod(), route()], ""),
-        ([manifest("Service", "1x")], "Service/1x: name"),
+        ([manifest("Service", "1x")], "Service/1x: invalid name"),
         ([manifest("Secret", "a" * 254)], "name"),
         ([manifest("CronJob", "a" * 53, spec={"schedule": "* * * * *"})], "over 52"),
         ([manifest("CronJob", spec={"schedule": "0 0 * * sat-sun"})], "schedule"),

@@ -37,7 +37,7 @@ def test_gateway_tries_the_longest_path_prefix_first_and_matches_whole_path_segm
         ]
 
 
-def test_smoke_test_reaches_every_tier_through_the_gateway_regardless_of_the_paths_of_the_tier() -> None:
+def test_smoke_test_reaches_every_tier_through_the_gateway_regardless_of_its_paths() -> None:
     for route in (API, WEB):
         assert (
             f"set-var(txn.tier) str({route.tier}) if {{ path {readiness(route)} }} {{ var(txn.asked) -m found }}"
@@ -47,7 +47,7 @@ def test_smoke_test_reaches_every_tier_through_the_gateway_regardless_of_the_pat
         assert f"use_backend {route.tier}-green if {{ var(txn.tier) -m str {route.tier} }}" in CONFIGURATION
 
 
-def test_gateway_routes_requests_to_each_slot_by_the_routes_of_the_release_in_this_slot() -> None:
+def test_gateway_uses_for_each_slot_the_routes_of_the_release_in_this_slot() -> None:
     moved = replace(API, port=9000, prefixes=("/v2",), hidden=("/internal",))
     text = configuration({Slot.BLUE: [API, WEB], Slot.GREEN: [moved, WEB]})
     assert "server-template api 10 api-blue:8000" in text

@@ -1,7 +1,7 @@
 """Tests of the formats of configuration values.
 
-A format accepts the values that the receiving program accepts, for example Docker, Kubernetes or PostgreSQL. Most
-cases come from the tests and bug reports of these programs.
+A format must accept the same values as the program that reads the value, such as Docker, Kubernetes or PostgreSQL.
+Most cases come from the tests and bug reports of these programs.
 """
 
 import re

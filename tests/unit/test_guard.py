@@ -250,7 +250,7 @@ def test_ha_of_the_cache_can_be_added_without_force_but_not_removed_without_forc
         deploy(*app_and_environment("staging"), export=ha_checkpoint, stack="staging")
 
 
-def test_database_cluster_is_removed_only_by_force() -> None:
+def test_removal_of_a_database_cluster_is_refused_without_force() -> None:
     app, env = with_ha("database")
     ha_checkpoint = exported(deploy(app, env, stack="staging"))
     assert "database-ha" in guard.stored_data(parse(ha_checkpoint))

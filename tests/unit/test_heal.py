@@ -53,7 +53,7 @@ def running_workloads(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], 
 
 
 @pytest.mark.parametrize(("force", "is_removed"), [("", False), ("contract", False), ("state", True)])
-def test_make_heal_removes_running_objects_only_by_force_if_the_pulumi_state_is_empty(
+def test_make_heal_removes_running_objects_only_with_force_state_if_the_pulumi_state_is_empty(
     force: str,
     is_removed: bool,
     running_workloads: dict[Any, Any],
@@ -271,7 +271,7 @@ def test_make_heal_removes_a_container_from_the_state_if_the_container_can_not_b
 
 
 @pytest.mark.parametrize("force", ["", "data"])
-def test_make_heal_removes_lost_protected_data_from_the_state_only_by_force(
+def test_make_heal_removes_lost_protected_data_from_the_state_only_with_force_data(
     force: str,
     monkeypatch: pytest.MonkeyPatch,
     imported_states: list[dict[str, Any]],

@@ -1,9 +1,10 @@
 """Tests of Compose files that an earlier import converted wrongly.
 
-Each folder in tests/cases/import/ has a Compose file and the expected result.
+Each folder in tests/cases/import/ has a Compose file and `expected.yml`, the expected result with these keys:
 
-The expected result is in `expected.yml`. The keys `app`, `environment` and `secrets` contain what the import writes. The key
-`notes` lists the notes that require an action. If the import must refuse the Compose file, the only key is `error`.
+- `app`, `environment`, `secrets`: the configuration that the import writes.
+- `notes`: the notes that require an action.
+- `error`: the error message, if the import must refuse the Compose file. This file has no other key.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Tests of the invariants of all containers, networks, volumes and images on Docker.
 
-The checks themselves were tested once: each check failed on a deployment that violates its invariant.
+Each check was tested once with a deployment that violates its invariant, and failed as expected.
 """
 
 import pytest

@@ -136,9 +136,10 @@ CHECKS: list[tuple[Callable[[Registered], None], Callable[[Registered], bool]]] 
 def check_all(
     items: list[tuple[str, Registered]], applies_to: Callable[[Registered], bool]
 ) -> Callable[[Callable[[Registered], None]], Callable[[], None]]:
-    """Return a decorator that adds a check of one object to CHECKS, and turns the check into one test of all `items`.
+    """Return a decorator that turns a check of one object into a test of all `items`.
 
-    The error of the test names the failing item. One test per item would be several seconds slower.
+    The decorator also adds the check to CHECKS, which other modules use. An error names the failing item. A separate
+    test for each item would be several seconds slower.
     """
 
     def decorate(check: Callable[[Registered], None]) -> Callable[[], None]:

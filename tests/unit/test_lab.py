@@ -1,4 +1,4 @@
-"""Tests of the steps that install the lab: the base image, the lock between two labs, and the list `needs` of each step."""
+"""Tests of the lab's installation steps: base image, lock against parallel installations, and `needs` of each step."""
 
 import fcntl
 import socket

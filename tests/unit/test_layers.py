@@ -1,9 +1,10 @@
 """Tests of the layers of the program.
 
-`__main__.py` is short. A layer imports lower layers only. Modules don't import each other. Commands import no platform.
-
-Exceptions need a reason: imports inside functions, imports by name, imports of a platform's SDK in a command, and reads of
-global state.
+- `__main__.py` is short.
+- A layer imports lower layers only. Imports have no cycle.
+- Commands import no package of a platform.
+- Some practices are allowed only in listed places, each with a reason: imports in functions, imports by name, imports
+  of a platform's SDK in a command, and reads of global state.
 """
 
 import ast
@@ -93,7 +94,10 @@ def tree(module: str) -> ast.Module:
 
 
 def modules_of_import(module: str, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
-    """Yield the modules that an import statement loads: for `from a import b`, the module `a.b`, or `a` if `a.b` is no module."""
+    """Yield the modules that an import statement loads.
+
+    `from a import b` loads `a.b` if `a.b` is a module of this repository, and otherwise `a`.
+    """
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
         return
@@ -144,7 +148,7 @@ def test_every_import_in_a_function_is_listed_with_a_reason() -> None:
     assert exceptions == IN_FUNCTIONS.keys()
 
 
-def test_number_of_imports_in_functions_of_commands_is_listed_with_a_reason() -> None:
+def test_commands_have_the_listed_number_of_imports_in_functions() -> None:
     counts = {module: len([*imports_in_functions(module)]) for module in files(COMMANDS)}
     listed = {module: count for module, (count, _) in IN_FUNCTIONS_OF_COMMANDS.items()}
     assert {module: count for module, count in counts.items() if count} == listed

@@ -1,4 +1,4 @@
-"""Tests of the rules for leftovers: only objects that a killed end-to-end test run has created are leftovers."""
+"""Tests that only objects of killed end-to-end test runs count as leftovers."""
 
 from types import SimpleNamespace
 
@@ -47,7 +47,7 @@ def test_no_object_of_a_user_stack_is_a_leftover_of_an_end_to_end_test(stack: st
         ("shop-board-e2e-data", {}, False),
     ],
 )
-def test_only_unlabelled_volumes_with_the_name_of_a_test_stack_were_recreated_by_the_engine(
+def test_only_unlabelled_volumes_with_the_name_of_a_test_stack_count_as_recreated_by_the_engine(
     name: str, labels: dict[str, str] | None, expected: bool
 ) -> None:
     assert is_recreated(SimpleNamespace(name=name, attrs={"Labels": labels})) is expected

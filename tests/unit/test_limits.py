@@ -152,7 +152,7 @@ def test_parent_of_the_folder_of_secrets_may_be_writable() -> None:
     assert load_app(app).api
 
 
-def test_gateway_configuration_that_does_not_fit_into_a_variable_is_refused() -> None:
+def test_gateway_configuration_too_long_for_an_environment_variable_is_refused() -> None:
     app = load_app(project() | {"api": project()["api"] | {"paths": [f"/{n}/{'x' * 1000}" for n in range(64)]}})
     settings = mock.Mock(app=app, environment=load_environment(environment("dev"), app))
     with pytest.raises(

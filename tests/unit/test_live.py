@@ -162,7 +162,6 @@ def test_live_slot_is_kept_or_the_update_is_refused_after_any_loss_in_the_checkp
 
 
 def _is_switch_or_smoke_test(resource: Mapping[str, Any]) -> bool:
-    """Return whether the role of a resource is `switch` or `smoke`."""
     return any(f'"{role}"' in str(resource["inputs"]).replace("'", '"') for role in ("switch", "smoke"))
 
 
@@ -250,7 +249,7 @@ def test_route_deleted_after_a_failed_release_is_restored_for_the_last_live_slot
         assert plan(observed, NEXT).render is live.other
 
 
-def test_loss_of_the_route_after_a_killed_update_gives_an_error_with_the_advice_to_set_tiers_live() -> None:
+def test_lost_route_after_a_killed_update_is_refused_with_the_advice_to_set_tiers_live() -> None:
     _, killed, _, _ = histories("staging")[3]
     with pytest.raises(ReleaseError, match="TIERS_LIVE=blue make up"):
         settle(

@@ -82,7 +82,7 @@ def test_log_lines_of_each_service_have_a_distinct_colour_on_a_terminal_only(
     assert coloured[2] == "12:00:01.000 api    blue  text"
 
 
-def test_command_make_smoke_is_refused_for_a_slot_other_than_idle() -> None:
+def test_make_smoke_with_a_slot_other_than_idle_is_refused() -> None:
     with pytest.raises(
         RunError, match="SLOT: `make smoke` can't check the slot blue; set SLOT to idle, or remove SLOT"
     ):

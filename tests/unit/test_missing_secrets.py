@@ -75,7 +75,9 @@ def test_passwords_are_generated_and_secrets_of_the_application_are_listed_witho
     assert not any(value in printed for value in stack.values.values())
 
 
-def test_person_enters_the_secrets_that_only_a_person_knows(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_of_the_application_is_asked_for_once_on_a_terminal(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompts = answer(monkeypatch, "from the provider")
     missing_secrets.main("dev")
     assert stack.values["mail-password"] == "from the provider"
@@ -127,7 +129,7 @@ def test_backup_key_is_generated_and_keys_of_the_bucket_are_asked_for(
     assert [prompt.split(",")[0].strip() for prompt in prompts] == ["mail-password", "s3-key", "s3-name"]
 
 
-def test_secret_in_the_cluster_needs_no_value(stack: Stack) -> None:
+def test_secret_that_exists_in_the_cluster_is_neither_generated_nor_asked_for(stack: Stack) -> None:
     settings = environment("staging")
     in_cluster = {"mail-password": {"secret": "mail", "key": "password"}}
     stack.environment = settings | {"kubernetes": settings["kubernetes"] | {"secrets": in_cluster}}

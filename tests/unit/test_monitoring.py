@@ -223,13 +223,13 @@ def unarchived_wal_files(files: int) -> list[Series]:
 
 
 def streaming_replicas(replicas: int) -> list[Series]:
-    """Return the number of replicas that each of three instances reports: `replicas` for the primary, 0 for the others."""
+    """Return the metric of streaming replicas for three instances: `replicas` on the primary, 0 on the others."""
     name = "cnpg_pg_replication_streaming_replicas"
     return [series(name, replicas if pod == "1" else 0, pod=pod) for pod in "123"]
 
 
 def last_base_backup(days: float) -> list[Series]:
-    """Return the end time of the last base backup as a metric. The time is `days` days before promtool's clock starts."""
+    """Return the metric of a last base backup that ended `days` days before promtool's clock starts."""
     name = "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp"
     return [series(name, -days * 86400, pod=pod) for pod in "123"]
 
@@ -296,7 +296,7 @@ CASES: list[tuple[str, str, dict[str, str], list[Series], list[Series], int]] = 
 def alert_test(
     name: str, labels: dict[str, str], input_series: list[Series], minutes: int, fires: int
 ) -> dict[str, Any]:
-    """Return a promtool test. The number of firing alerts with this name and these labels must be `fires` after `minutes` min."""
+    """Return a promtool test that expects `fires` firing alerts with this name and these labels after `minutes` minutes."""
     selector = ",".join(
         f'{key}="{value}"' for key, value in {"alertname": name, "alertstate": "firing", **labels}.items()
     )

@@ -84,7 +84,7 @@ def test_move_to_the_database_cluster_is_a_release_and_keeps_the_single_instance
     assert deployment.one("StatefulSet", "database").inputs == DURING_MOVE.one("StatefulSet", "database").inputs
 
 
-def test_single_instance_database_is_removed_only_by_force(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_instance_database_is_removed_only_with_force(monkeypatch: pytest.MonkeyPatch) -> None:
     for before in (first("staging"), DURING_MOVE, deploy_during_move("kept", DURING_MOVE)):
         with pytest.raises(
             ConfigError, match=r"tiers\.database\.single: .*board-staging/database-data would be deleted.*make move"
@@ -110,7 +110,7 @@ def test_backup_pod_reaches_the_single_instance_database_and_the_database_cluste
     assert not network.reaches(network.pods["database"], instance, 5432)
 
 
-def test_key_single_of_a_tier_is_refused_unless_a_database_moves_to_a_cluster() -> None:
+def test_setting_single_is_refused_unless_a_database_moves_to_a_cluster() -> None:
     assert (
         "environment.tiers.database.single: `single` is only for the migration to a database cluster"
         in configuration_error({"single": "live"})

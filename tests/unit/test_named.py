@@ -1,4 +1,4 @@
-"""Tests of files and folders that the configuration names: build folders, project files in build folders, and SQL files."""
+"""Tests of configured files and folders: build folders, project files in build folders, and SQL files."""
 
 import gzip
 import os

@@ -48,7 +48,7 @@ def test_database_clusters_of_a_stack_on_docker_can_not_be_inspected() -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_metrics_label_of_a_location_is_the_label_that_the_deployer_writes(stack: str) -> None:
+def test_location_and_deployer_use_the_same_metrics_namespace(stack: str) -> None:
     app = load_app(project())
     location = platforms.locate_described(app, load_environment(environment(stack), app), stack)
     labels: list[str] = []
@@ -71,7 +71,7 @@ def test_refused_rollback_registers_no_resource(stack: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_function_plan_rollout_registers_only_the_foundation_component_and_its_children(stack: str) -> None:
+def test_plan_rollout_registers_only_the_foundation_component_and_its_children(stack: str) -> None:
     def body() -> None:
         context = Context.load()
         plan_rollout(context, Application.from_context(context))

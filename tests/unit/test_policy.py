@@ -21,7 +21,7 @@ from policy.settings import SETTINGS
 
 from .program import ROOT, SECRETS, Deployment, Registered, deploy, environment, first, second
 
-# Trust two more registries: the registry of the images in `program.environment`, and for the registry test a path of ghcr.io.
+# Trust two more registries: registry.test has the images of `program.environment`; a test of registries uses ghcr.io.
 TRUSTING_SETTINGS = replace(SETTINGS, registries=(*SETTINGS.registries, "registry.test", "ghcr.io/team/one"))
 BY_NAME = {rule.name: rule for rule in RULES}
 STRICT = {rule.name for rule in RULES if rule.strict}

@@ -100,7 +100,7 @@ DOCUMENTED = sorted(
 )
 """Public names except the configuration models. docs/configuration.md describes the keys of these models, with examples."""
 AMBIGUOUS = frozenset({"bucket", "number", "smoke"})
-"""Names of internal functions that docstrings may use in another meaning: a time series, a key and a gate."""
+"""Names of internal functions that docstrings may contain, because they are also words for a time series, a key and a gate."""
 VAGUE = prose.VAGUE_NAMES | {"beside", "elsewhere", "theirs", "timed", "vault"}
 """Names that the public API must not use, because they don't say what a value is. `vault` means the archive proxy."""
 
@@ -235,7 +235,7 @@ def test_all_resources_have_the_component_of_the_user_as_ancestor(stack: str) ->
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_live_slot_is_read_from_a_checkpoint_in_which_the_user_chose_the_resource_names(stack: str) -> None:
+def test_live_slot_is_read_from_a_checkpoint_with_resource_names_chosen_by_the_user(stack: str) -> None:
     first = run(stack, deploy_board)
     state = observe(parse(program.exported(first)))
     assert state.live == "blue"
@@ -330,7 +330,7 @@ def test_cache_component_has_the_outputs_host_port_and_url() -> None:
     assert outputs_by_key == {"h": "cache", "p": 6379, "u": "tcp://cache:6379"}
 
 
-def test_context_of_plain_values_is_refused_with_the_path_of_an_invalid_value() -> None:
+def test_context_from_values_refuses_an_invalid_value_with_its_path() -> None:
     with pytest.raises(components.ConfigError, match=r"^app\.api\.port: "):
         run(
             "dev",

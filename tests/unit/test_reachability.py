@@ -52,9 +52,10 @@ class Network(reachability.Network):
         }
 
     def edges(self, direction: str) -> set[tuple[str, str]]:
-        """Return the pairs (client, server) of pods that could connect if policies of the other direction did not exist.
+        """Return the pairs (client, server) of pods that the policies of one direction allow to connect.
 
-        `direction` is Egress or Ingress.
+        Args:
+            direction: `Egress` or `Ingress`. Policies of the other direction are ignored.
         """
         return {
             (client, server)
@@ -153,7 +154,7 @@ def test_network_policies_open_only_the_port_of_each_connection(stack: str) -> N
     opens_only_the_port_of_each_edge(Network(first(stack)))
 
 
-def test_gateway_outside_the_cluster_is_admitted_by_the_ip_addresses_of_the_gateway() -> None:
+def test_gateway_outside_the_cluster_is_admitted_by_its_ip_addresses() -> None:
     env = environment("staging")
     env["kubernetes"]["gateway"] |= {"cidrs": ["203.0.113.0/24"], "pods_in": "proxies"}
     network = Network(deploy(env=env, stack="staging"))
@@ -208,8 +209,8 @@ def test_pod_that_belongs_to_no_tier_reaches_no_pod() -> None:
 def test_ingress_policies_alone_and_egress_policies_alone_allow_only_the_expected_connections(direction: str) -> None:
     """Check the policies of each direction without the policies of the other direction.
 
-    A connection must be allowed in both directions. Therefore a strict policy of one direction could hide a policy of the other
-    direction that allows too much.
+    A connection needs an egress policy and an ingress policy. Therefore a strict egress policy could hide an ingress
+    policy that allows too much, and the reverse.
     """
     network = Network(first("staging"))
     expected = {

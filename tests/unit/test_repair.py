@@ -27,7 +27,7 @@ SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"
 def exported_state(stack: str) -> State:
     """Return a state of the application `board` with a live and a standby slot, in the format of `pulumi stack export`.
 
-    The function adds what the mock engine omits: resource ids, providers and encrypted secrets.
+    The state also contains what the mock engine omits: resource ids, providers and encrypted secrets.
     """
     state = program.exported(program.second(stack))
     by_urn = {resource["urn"]: resource for resource in resources_of(state)}
@@ -35,8 +35,8 @@ def exported_state(stack: str) -> State:
     state["deployment"]["resources"] = [dict(by_urn[entry.urn]) for entry in memory.ordered(parse(state).entries)]
     provider = next(resource for resource in resources_of(state) if resource["type"].startswith("pulumi:providers:"))
     for number, resource in enumerate(resources_of(state)):
-        # Remove each slot's memory (the stored copies of the slot's resources). The mock engine encrypts no secrets,
-        # therefore these copies differ from the copies in a real state.
+        # Remove the copies of resources that each slot stores. The mock engine encrypts no secrets, so these copies
+        # differ from the copies in a real state.
         resource["outputs"] = {name: value for name, value in resource["outputs"].items() if name != memory.MEMORY}
         # Remove dependencies on deleted resources, because the mock engine leaves such dependencies in the standby.
         resource["dependencies"] = [urn for urn in resource["dependencies"] if urn in by_urn]

@@ -85,7 +85,7 @@ def test_stack_lock_inherited_by_the_child_of_a_dead_process_can_be_taken(tmp_pa
             assert json.loads(file.read_text())["started"] == current.started
 
 
-def test_stack_lock_without_information_about_its_holder_is_respected(tmp_path: Path) -> None:
+def test_stack_that_an_unknown_process_has_locked_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "dev.lock"
     with file.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -107,7 +107,7 @@ def test_stack_lock_holder_on_another_machine_counts_as_alive() -> None:
 RUN = """
 import signal, sys
 from ci import process
-# Handle signals as a process of a terminal does, because the tests may run in the background, where a shell ignores them.
+# Restore the default signal handlers, because a shell ignores these signals in background processes.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 process.undo_when_stopped("up")
@@ -150,7 +150,7 @@ def test_runner_that_receives_a_signal_interrupts_the_command_and_waits_for_its_
     assert (number.name in err) == (number != signal.SIGINT)
 
 
-def test_command_is_interrupted_if_the_runner_that_started_the_command_is_killed(tmp_path: Path) -> None:
+def test_command_is_interrupted_if_its_runner_is_killed(tmp_path: Path) -> None:
     marker_file = tmp_path / "sign"
     command = runner(sys.executable, "-c", ENGINE + f"open({str(marker_file)!r}, 'w').close()")
     assert command.stdout

@@ -146,7 +146,7 @@ def test_further_workers_of_the_standby_are_suspended_and_other_services_keep_ru
     assert suspended_services(release, app.catalogue) == {"worker", "mailer"}
 
 
-def test_value_cold_of_standby_suspends_all_services_and_value_both_of_workers_suspends_none() -> None:
+def test_standby_cold_suspends_all_services_and_workers_both_suspends_none() -> None:
     app = load(**FURTHER)
 
     def suspended(**release: str) -> frozenset[str]:
@@ -275,13 +275,13 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(
     ("services", "message"), REFUSALS, ids=[message.partition(";")[0][:70] for _, message in REFUSALS]
 )
-def test_further_service_is_refused_with_its_path_and_the_fix(services: dict[str, Any], message: str) -> None:
+def test_invalid_further_service_is_refused_with_its_path_and_the_fix(services: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         load(**services)
     assert message in str(refused.value)
 
 
-def test_path_in_the_list_visits_is_refused_if_no_service_receives_requests_for_this_path() -> None:
+def test_path_in_visits_that_no_service_serves_is_refused() -> None:
     app = {"name": "shop", "version": "1", "services": {"feed": API | {"paths": ["/feed"]}}}
     with pytest.raises(
         ConfigError, match=r"app\.visits\.0: no service gets requests for /; add the path to the `paths`"

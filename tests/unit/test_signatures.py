@@ -1,6 +1,6 @@
-"""Test that no function has too many parameters. Group several parameters into one object, for example a dataclass.
+"""Test that no function has more than six parameters. A function that needs more values takes an object instead.
 
-A dataclass may have many fields, because a call names each field. For any other class, the limit applies to `__init__`.
+The limit applies to `__init__` too, but not to the fields of a dataclass, because a call names each field.
 """
 
 import ast
@@ -21,7 +21,7 @@ def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
 
 
 def functions(folder: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    """Yield each function and method of a folder's modules, with its file and line."""
+    """Yield each function and method of the modules in a folder, with its file and line."""
     for file in sorted((ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

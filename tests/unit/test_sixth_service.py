@@ -1,9 +1,8 @@
-"""Tests of a new service, `search`.
+"""Tests that a developer can add a service without changes in the rest of the program. The example is `search`.
 
-The service needs only a service record and two functions. One function returns the workload of the service, the other function
-returns the workload of its metrics exporter.
-
-The objects of the service must satisfy every invariant, and all commands must handle the service.
+A new data service needs a service record and two functions: one renders the workload of the service, the other renders
+the workload of its metrics exporter. The objects of the service must satisfy every invariant, and all commands must
+handle the service.
 """
 
 import json
@@ -54,7 +53,7 @@ STACKS = ("dev", "staging")
 
 
 def renderer(settings: DataSettings, description: Description) -> Workload:
-    """Return the workload of the service `search`. Every new service needs such a function (renderer)."""
+    """Return the workload of the service `search`. Every new data service needs such a renderer."""
     return Workload(
         tier=SEARCH.name,
         image=data_image(SEARCH.name, settings, description),
@@ -373,13 +372,13 @@ def test_compose_service_with_the_image_of_a_new_service_is_imported_as_this_ser
     load_app(result.app)
 
 
-# ---------------------------------------------------------------------- a routed service beside web
+# ---------------------------------------------------------------------- a new service with routes
 
 ADMIN = Service(name="admin", tier="admin", kind=Kind.HTTP, routed=True, may_need=frozenset({"api"}))
 
 
 class TestRoutedService:
-    """Tests of a new service that needs only a service record. The gateway routes the paths of the service to the service."""
+    """Tests of a new service with gateway routes, `admin`, which needs only a service record."""
 
     @pytest.fixture(autouse=True)
     def admin_service(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,7 +387,7 @@ class TestRoutedService:
     def app(self, **settings: Any) -> dict[str, Any]:
         return project() | {"admin": {"image": "nginx:1.27", "port": 8080, "needs": ["api"], **settings}}
 
-    def test_gateway_routes_the_paths_of_the_service_to_the_service_and_the_root_path_to_web(self) -> None:
+    def test_service_gets_its_paths_and_web_gets_the_root_path(self) -> None:
         assert load_app(self.app(paths=["/admin"])).routes == {"api": ("/api",), "web": ("/",), "admin": ("/admin",)}
 
     def test_api_without_web_gets_all_paths_that_the_service_does_not_get(self) -> None:
@@ -398,7 +397,7 @@ class TestRoutedService:
         assert routes("/admin") == {"api": ("/",), "admin": ("/admin",)}
         assert routes("/") == {"api": ("/api",), "admin": ("/",)}
 
-    def test_service_without_paths_or_with_the_paths_of_web_is_refused_with_advice_that_works(self) -> None:
+    def test_service_without_paths_or_with_the_paths_of_web_is_refused_with_a_fix(self) -> None:
         with pytest.raises(ConfigError, match=r"app\.admin\.paths: it is not set; add it, as in "):
             load_app(self.app())
         with pytest.raises(ConfigError, match=r"app\.admin\.paths\.0: / routes all requests to admin, .*longer prefix"):
@@ -417,21 +416,21 @@ class TestRoutedService:
         edges = {("gateway", "admin-blue"), ("admin-blue", "api-blue")}
         assert Network(objects).graph() == test_reachability.expected_graph("staging", "blue") | edges
 
-    def test_gateway_opens_a_port_for_the_service_alone(self) -> None:
+    def test_gateway_port_is_accepted_for_the_service_and_refused_for_a_worker(self) -> None:
         app, env = load_app(self.app(paths=["/admin"])), environment("dev")
         load_environment(env | {"gateway": {"ports": {"admin": 9000}}}, app)
         with pytest.raises(ConfigError, match=r"ports\.worker: only web, api or admin of the application"):
             load_environment(env | {"gateway": {"ports": {"worker": 9000}}}, app)
 
 
-# ---------------------------------------------------------------------- a release with a service of another program
+# ---------------------------------------------------------------------- a slot with a service that the program does not know
 
 
 INDEXER = Service(name="search", tier="search", kind=Kind.WORKER)
 
 
 class TestKeptSlotOfAnotherProgram:
-    """Tests of a slot that an older program deployed, with a service that the current program does not know."""
+    """Tests of a slot that an older version deployed, with a service that the current version does not know."""
 
     @pytest.fixture(params=STACKS)
     def stack(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -439,9 +438,9 @@ class TestKeptSlotOfAnotherProgram:
         return request.param
 
     def checkpoint_of_older_program(self, stack: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-        """Deploy the service `search`, remove the service from the program, and return the checkpoint of the deployment.
+        """Deploy the service `search`, remove the service from the program, and return the checkpoint.
 
-        Therefore the checkpoint contains a service that the program does not know.
+        The checkpoint then contains a service that the program does not know.
         """
         current_services = services.SERVICES[:-1]
         monkeypatch.setattr(services, "SERVICES", (*current_services, INDEXER))

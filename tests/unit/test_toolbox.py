@@ -17,9 +17,9 @@ from components.platforms import toolbox
 
 
 class Gateway(BaseHTTPRequestHandler):
-    """Mock of the gateway. A response header of the mock names the slot of the request.
+    """Mock of the gateway, which names the slot of a request in a response header.
 
-    The paths `/broken` and `/hidden` return errors. For the path `/stuck` the header always names slot blue.
+    The paths `/broken` and `/hidden` return errors. For `/stuck` the header always names slot blue.
     """
 
     def do_GET(self) -> None:

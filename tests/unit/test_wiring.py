@@ -41,7 +41,7 @@ def networks_of(deployed: Deployment, tier: str) -> set[str]:
 
 @pytest.mark.parametrize("first_tier", TIERS)
 @pytest.mark.parametrize("second_tier", TIERS)
-def test_two_tiers_share_a_docker_network_only_if_the_tier_graph_connects_the_two_tiers(
+def test_two_tiers_share_a_docker_network_only_if_the_tier_graph_connects_them(
     first_tier: str, second_tier: str
 ) -> None:
     if first_tier != second_tier:

@@ -1,7 +1,7 @@
 """Tiers: Pulumi components that deploy a web application and release its new versions by blue-green deployment.
 
-`from tiers import …` imports the public names below (`__all__`, docs/reference/api.md). Import no module below this
-package, because the modules may change in every version.
+`from tiers import …` imports the public names below (`__all__`, docs/reference/api.md). Don't import its modules
+directly, because they may change in every version.
 
 Example:
     context = Context.load()

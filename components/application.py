@@ -14,7 +14,7 @@ from .shared import SharedServices
 
 @dataclass(frozen=True, kw_only=True)
 class Application:
-    """Everything that an update deploys: services, routes, data services and backups, independent of the platform.
+    """Desired content of a stack, independent of the platform: services, routes, data services and backups.
 
     Creating an `Application` registers no resource. `plan_rollout` compares the application with the state of the stack.
 
@@ -34,13 +34,13 @@ class Application:
     shared: SharedServices
     """Data services that both slots share, and their backups."""
     contract: bool = False
-    """True if a migration of this release breaks the previous release. The program then refuses a rollback past this migration."""
+    """True if a migration of this release breaks the previous release. A rollback past this migration is then refused."""
 
     @classmethod
     def from_context(cls, context: Context) -> "Application":
         """Return the application that the configuration describes.
 
-        The method reads the SQL scripts that the configuration names, and computes the digests of the build contexts.
+        Read the configured SQL scripts, and compute the digest of each build context.
 
         Args:
             context: the stack and its configuration.
@@ -73,5 +73,5 @@ class Application:
 
     @property
     def stateful(self) -> list[Workload | DatabaseCluster]:
-        """Workloads that may have data volumes. The guard (components/safety) refuses an update that would delete one of these volumes."""
+        """Workloads that may have data volumes. The guard (components/safety) refuses to delete these volumes."""
         return [*self.workloads.values(), *self.shared.stateful]

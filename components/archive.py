@@ -12,7 +12,7 @@ MEMORY = 2**30
 
 
 def described(description: Description) -> Archive | None:
-    """Return the continuous archive of a database cluster with backups to a bucket. Return None for any other database."""
+    """Return the continuous archive of the database cluster, or None without a cluster or without backups to a bucket."""
     backup = description.environment.tier_settings(DATABASE.name).backup
     if not backup or not backup.target.s3 or not description.environment.archived:
         return None
@@ -25,9 +25,8 @@ def described(description: Description) -> Archive | None:
 def _proxy(s3: S3, access: Secret, secret: Secret, key: Secret, description: Description) -> Workload:
     """Return the archive proxy: rclone serves the S3 protocol to the database, and stores encrypted objects in the bucket.
 
-    A shell exports the contents of the secret files as environment variables, and then starts rclone. The workload itself
-    therefore contains no value of a secret. The shell passes the encryption key through `rclone obscure`, because rclone accepts
-    only obscured keys.
+    A shell exports the contents of the secret files as environment variables, and then starts rclone. Therefore the
+    workload contains no secret values. rclone accepts only obscured keys, so the shell obscures the encryption key.
     """
     prefix = s3.object_prefix(f"{description.app.name}-{description.stack}")
     env = {

@@ -10,9 +10,9 @@ from .release.planner import Plan, ReleaseError, Slot, StackState
 
 
 def unavailable(inspector: Inspector, checkpoint: Checkpoint, slot: Slot) -> Sequence[str]:
-    """Return descriptions of the images that a slot needs, but that the platform no longer has.
+    """Return a description of each image that a slot needs, but that is missing on the platform.
 
-    A slot needs the images of its suspended and lost containers, because these containers must be recreated.
+    A slot needs the images of its suspended and missing containers, to recreate these containers.
     """
     needed = images(missing(checkpoint, slot), checkpoint, slot)
     absent = inspector.absent_images(needed) if needed else ()
@@ -20,9 +20,9 @@ def unavailable(inspector: Inspector, checkpoint: Checkpoint, slot: Slot) -> Seq
 
 
 def mark_lost(inspector: Inspector, checkpoint: Checkpoint, observed: StackState) -> StackState:
-    """Mark the live slot as lost if one of its containers is missing, and the image of this container is missing too.
+    """Mark the live slot as lost if a container and its image are both missing.
 
-    Such a container can't be recreated. The update therefore deploys the release of a lost live slot again.
+    Such a container can't be recreated, so the update deploys the live release again.
 
     Returns:
         The state of the stack, with or without the mark.
@@ -38,10 +38,10 @@ def mark_lost(inspector: Inspector, checkpoint: Checkpoint, observed: StackState
 
 
 def refuse_unavailable(inspector: Inspector, plan: Plan, checkpoint: Checkpoint) -> None:
-    """Refuse to make an existing slot live again if the platform no longer has an image that the slot needs.
+    """Refuse a switch to an existing slot if an image that the slot needs is missing on the platform.
 
     Raises:
-        ReleaseError: an image that the slot needs is gone. No resource has been changed.
+        ReleaseError: an image is missing. No resource has been changed.
     """
     absent = unavailable(inspector, checkpoint, plan.live) if plan.moves and not plan.render else ()
     if absent:

@@ -29,10 +29,10 @@ RUN_TIMEOUT = 6 * 3600
 
 @dataclass(frozen=True, kw_only=True)
 class BackupPlan:
-    """Plan of the backups: the workload that takes the backups, and the schedule of the workload's commands.
+    """Backup workload, and the schedule of its commands.
 
-    Deploy the plan `Rollout.live_backups`, which backs up the database that the live slot uses. The plan in an `Application`
-    backs up the configured database, which may be another database.
+    Deploy the plan `Rollout.live_backups`: it backs up the database of the live slot. The plan in an `Application` backs up
+    the configured database. The two databases may differ.
 
     Example:
         plan = rollout.live_backups
@@ -58,8 +58,8 @@ class BackupPlan:
 
     @property
     def holder(self) -> Workload:
-        """Backup workload for the guard (components/safety), with only the volume that stores the backups. The guard finds every
-        other volume in the workload of the service that owns the volume."""
+        """Backup workload with only the volume that stores the backups, for the guard (components/safety). The guard finds the
+        volumes of services in the workloads of these services."""
         return replace(self.workload, volumes=tuple(volume for volume in self.workload.volumes if not volume.read_only))
 
 
@@ -77,8 +77,7 @@ def described(description: Description) -> BackupPlan | None:
 
 
 def _workload(config: BackupConfig, due: dict[str, str], description: Description) -> Workload:
-    """Return the backup workload. It runs as the user of the first service with volumes, because it must read the files in the
-    volumes."""
+    """Return the backup workload. It runs as the user of the first service with volumes, to read the files in the volumes."""
     app, target = description.app, config.target
     client = ServiceSettings(image=image(config, description).reference, needs=(DATABASE.name,), egress=bool(target.s3))
     assert app.database
@@ -126,8 +125,7 @@ def _workload(config: BackupConfig, due: dict[str, str], description: Descriptio
 def _room(environment: Environment) -> int:
     """Return the size of the database's volume in bytes, or 0 if the size is unknown (Docker, external service).
 
-    The backup workload compares this size with the size of the data, because a restored copy needs space in the same volume as
-    the data.
+    The backup workload refuses to restore a copy that does not fit into this volume next to the data.
     """
     size = environment.tier_settings(DATABASE.name)
     return size.capacity if environment.kubernetes and not size.external else 0
@@ -153,7 +151,7 @@ def repository(target: Target, app: App, stack: str) -> str:
 
 
 def image_context() -> Path:
-    """Return the build context of the backup image: the folder `images/backup` of the installed package, or else of this repository."""
+    """Return the build context of the backup image: `images/backup` in the installed package, else in this repository."""
     in_package = Path(__file__).parent / "images" / "backup"
     return in_package if in_package.is_dir() else Path(__file__).parents[1] / "images" / "backup"
 
@@ -161,8 +159,7 @@ def image_context() -> Path:
 def image(config: BackupConfig, description: Description) -> Image:
     """Return the configured backup image, or an image to build.
 
-    The base of an image to build is the database's image, because the PostgreSQL client in the backup image must have the same
-    version as the server.
+    An image to build has the database's image as base, so its PostgreSQL client has the version of the server.
     """
     app, environment = description.app, description.environment
     assert app.database

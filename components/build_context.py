@@ -1,8 +1,7 @@
 """Compute the digest of a build context, and refuse a build context that contains Pulumi's files.
 
-The digest becomes the tag of the image. The digest covers all files that `docker build` sends, except `PROJECT_FILES`. Stack
-files are excluded because a stack file may contain the tag. The new tag would change the digest, and the new digest would change
-the tag again (docs/adr/027-own-names.md).
+The digest becomes the tag of the image. The digest covers all files that `docker build` sends, except `PROJECT_FILES`. A stack
+file may contain the tag. If the digest covered this file, each new tag would change the digest (docs/adr/027-own-names.md).
 """
 
 import hashlib
@@ -65,8 +64,8 @@ def _lines(patterns: Sequence[str]) -> str:
 def _project_patterns(context: Path, root: Path | None) -> list[str]:
     """Return glob patterns for the `PROJECT_FILES` in a build context. The patterns are relative to the context.
 
-    Two folders may contain such files: the context itself, and `root` if it is inside the context. A folder without a Pulumi.yaml
-    gets no patterns.
+    The context and `root` may contain such files. Skip `root` if it is outside of the context, and skip a folder without
+    Pulumi.yaml.
     """
     folders = [context, *([root] if root else [])]
     inside = [folder.relative_to(context) for folder in folders if folder.is_relative_to(context)]

@@ -20,7 +20,7 @@ PROXY_USER = 99
 def workload(settings: CacheConfig, description: Description) -> Workload | ExternalService:
     """Return the configured cache: an external service, replicated Redis (`ha`) or a single Redis instance.
 
-    Redis is configured as a durable queue: Redis stores each write before Redis acknowledges the write, and evicts no key.
+    Redis is configured as a durable queue: it stores each write on disk before it acknowledges the write, and evicts no key.
 
     The command passes the password on standard input (`redis-server -`), so no command line contains the password. The shell
     starts Redis with `exec`, so Redis receives SIGTERM.
@@ -55,11 +55,11 @@ def workload(settings: CacheConfig, description: Description) -> Workload | Exte
 
 
 def _commands(password: Secret) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the command that starts Redis, and the command of earlier versions of this program.
+    """Return the command that starts Redis, and the command of earlier versions of Tiers (`Workload.former`).
 
-    The commands differ only if the password may contain white space or quotes: the current command then passes the password in
-    hexadecimal form. Redis could not parse a configuration line with the plain form, and would log this line with the password.
-    If the commands are equal, the second command is (), and running containers are not restarted.
+    The second command is () if both are equal. The commands differ if the password may contain white space or quotes.
+    Redis can't parse such a password in plain form, and logs the line with the password. The current command passes the
+    password in hexadecimal form.
     """
     start = f"exec {' '.join(SERVER)} <<EOF\nrequirepass"
     unquoted = ("sh", "-c", f"{start} $(cat {password.path})\nEOF")

@@ -1,6 +1,6 @@
 """Inputs of a program: the stack, its configuration, its secrets and its checkpoint.
 
-A program creates one `Context` and passes the context to all components, because components read no global state.
+A program creates one `Context` and passes it to all components. Components read no global state.
 """
 
 import hashlib
@@ -26,8 +26,7 @@ from .release.checkpoint import Checkpoint, CheckpointExport
 class Description:
     """Checked configuration of an application in one environment, without the values of secrets.
 
-    Functions that render workloads get a `Description`, so they can't leak the value of a secret: a `Description` contains only
-    names and versions of secrets.
+    A `Description` contains only names and versions of secrets, so functions that render workloads can't leak a value.
 
     Example:
         description = Context.load().description
@@ -62,7 +61,7 @@ class Description:
 
     @property
     def pull_secrets(self) -> tuple[str, ...]:
-        """Names of the Kubernetes Secrets to pull images with; empty on Docker."""
+        """Names of the Kubernetes Secrets with registry credentials (`imagePullSecrets`); empty on Docker."""
         cluster = self.environment.kubernetes
         return cluster.pull_secrets if cluster else ()
 
@@ -89,7 +88,7 @@ class Description:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Configuration, secrets and checkpoint of the current stack: everything that a program reads.
+    """Configuration, secrets and checkpoint of the current stack.
 
     Creating a context checks the configuration. Errors are raised before any resource is registered.
 
@@ -109,8 +108,8 @@ class Context:
     """Function that returns the checkpoint of the stack before this update. The function waits until
     `pulumi stack export` has ended."""
     plain: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
-    """Unchecked values of `app` and `environment`. `Switch` records these values in the state, because a rollback must work even
-    if the configuration files are invalid."""
+    """Unchecked values of `app` and `environment`. `Switch` records them in the state, for a rollback while the configuration
+    files are invalid."""
     started_at: float = field(default_factory=time.monotonic, repr=False)
     """Time at which the program started, in seconds (`time.monotonic`). The journal of switches records how many
     seconds after this time each gate passed."""
@@ -216,9 +215,9 @@ def secrets_of(settings: Settings, scope: str) -> dict[str, Secret]:
     The version is a hash of the value, so a changed value makes a new release. If the value is in the cluster, the version is a
     hash of the reference to the value.
 
-    Versions are visible in names of objects and in the state, so an attacker could guess a value and compare the hashes. The
-    hash function is scrypt, because with scrypt each guess takes some milliseconds. Short or common values can still be guessed,
-    so secrets must be long and random.
+    Versions are visible in names of objects and in the state, so an attacker could guess values and compare the hashes. The
+    hash function scrypt makes each guess take some milliseconds. Short or common values can still be guessed, so secrets must
+    be long and random.
 
     Args:
         settings: the configuration, with the values of the secrets.

@@ -54,9 +54,9 @@ def _replicated(settings: DatabaseConfig, description: Description) -> DatabaseC
 
 
 def _former_instance(settings: DatabaseConfig, description: Description) -> Workload:
-    """Return the single instance that the cluster replaces. The instance and the cluster both run during migration.
+    """Return the single instance that the cluster replaces. Both run during migration.
 
-    The instance uses the image `app.database.image`, because `environment.images.database` is the image of the cluster.
+    The image is `app.database.image`, because `environment.images.database` is the image of the cluster.
     """
     return _single(settings, description, Image(reference=settings.image, path="app.database.image"))
 
@@ -140,8 +140,7 @@ def _refuse_other_types(name: str, path: str, *, is_cluster: bool) -> None:
 def readiness_command(settings: DatabaseConfig) -> tuple[str, ...]:
     """Return the health check command, which exits with 0 if the database accepts connections.
 
-    The command connects over TCP, because the temporary server that initialises the database must not pass the check. The
-    temporary server listens only on a Unix socket.
+    The command connects over TCP. During initialisation, PostgreSQL listens only on a Unix socket, and the check fails.
     """
     return ("pg_isready", "-q", "-h", "127.0.0.1", "-U", settings.user, "-d", settings.name)
 

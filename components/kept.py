@@ -1,8 +1,8 @@
 """Register slots that keep their release.
 
 The resources of such a slot come from the checkpoint, because a newer program would render different resources. Each resource
-is registered with its type, name and parent, but without inputs, and `ignore_changes` covers all inputs. Pulumi then reports
-the resource as unchanged and keeps the stored inputs (tested with pulumi 3.256 and both providers).
+is registered with its type, name and parent, but without inputs. `ignore_changes` covers all inputs. Pulumi therefore keeps the
+stored inputs and reports the resource as unchanged (tested with pulumi 3.256 and both providers).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -36,11 +36,11 @@ class KeptSlotArgs:
 
 
 class KeptSlot(ComponentResource):
-    """Register a slot whose release stays unchanged. Only the scale and the suspension of its services may change.
+    """Register a slot that keeps its release. Its services may be scaled, suspended or resumed.
 
-    The live slot gets the configured number of replicas. In a standby slot the services that `environment.release` selects are
-    suspended: their containers are deleted, and recreated when traffic returns. The inputs of this component store the deleted
-    resources. If all services are suspended, requests pinned to this slot by a cookie go to the live slot.
+    The live slot gets the configured number of replicas. `environment.release` selects the services that a standby slot
+    suspends: their containers are deleted, and recreated when traffic returns. The inputs of this component store the deleted
+    resources. If all services are suspended, requests that a cookie pins to this slot go to the live slot.
 
     Args:
         name: resource name of the component. It must equal the name of the `Slot` component that deployed the release.
@@ -55,8 +55,7 @@ class KeptSlot(ComponentResource):
     """
 
     gates: Mapping[str, Output[Resource]]
-    """Changed resources by name, such as recreated containers. Pass them to `Switch`, which moves traffic after all these
-    changes."""
+    """Changed resources by name, such as recreated containers. Pass them to `Switch`: traffic moves after these changes."""
 
     def __init__(self, name: str, args: KeptSlotArgs, opts: ResourceOptions | None = None) -> None:
         rollout, slot = args.rollout, args.slot
@@ -87,7 +86,7 @@ class KeptSlot(ComponentResource):
             # Open a route after all containers are healthy.
             is_opened_route = desired and not entry.runs and not suspended and entry.urn not in slot_resources.missing
             needed = list(resources) if is_opened_route else entry.dependencies
-            # Depend on every shared resource, because the checkpoint names dependencies outside of the slot only by URN. Without
+            # Depend on every shared resource, because the checkpoint has only URNs of dependencies outside of the slot. Without
             # these dependencies `pulumi destroy` would delete networks and volumes before the containers that use them.
             after = [*args.after, *(resources[urn] for urn in needed if urn in resources)]
             resources[entry.urn] = resource = replay(entry, platform, resources.get(entry.parent, self), after, desired)
@@ -99,10 +98,11 @@ class KeptSlot(ComponentResource):
 
 
 def _copies(rollout: Rollout, slot: Slot, slot_resources: "_SlotResources") -> dict[str, Any]:
-    """Return additional outputs of the slot's component.
+    """Return additional outputs of the slot's component: copies of outputs of `Switch`, and the slot's memory
+    (`release.memory`).
 
-    Some outputs are copies of outputs of `Switch`, because Pulumi may remove the originals when an update fails. The last
-    output is the slot's memory: a copy of the slot's resources (`release.memory`)."""
+    The copies are needed because Pulumi may remove the outputs of `Switch` when an update fails.
+    """
     observed = observe(rollout.context.checkpoint)
     switches = observed.switches if slot is observed.live else None
     return {
@@ -118,10 +118,10 @@ _Entries = Mapping[str, Entry]
 
 @dataclass(frozen=True, kw_only=True)
 class _SlotResources:
-    """Resources of a slot that keeps its release, from the checkpoint and from the slot's memory. Each `_Entries` maps URNs to
-    resources.
+    """Resources of a slot that keeps its release, by URN.
 
-    The memory of a slot is a copy of its resources in an output of the slot's component (`release.memory`).
+    The resources come from the checkpoint and from the slot's memory (`release.memory`): a copy of the resources in an
+    output of the slot's component.
     """
 
     slot: Slot
@@ -140,7 +140,6 @@ class _SlotResources:
 
     @classmethod
     def read(cls, checkpoint: Checkpoint, slot: Slot, platform: Deployer) -> "_SlotResources":
-        """Return the resources of a slot. Read them from the checkpoint and from the slot's memory (`release.memory`)."""
         present = {entry.urn: entry for entry in checkpoint.descendants(slot, SLOT)}
         memory = {entry.urn: entry for entry in suspended_entries(checkpoint, slot)}
         recalled = {entry.urn: entry for entry in recall(checkpoint, slot)}
@@ -174,18 +173,16 @@ class _SlotResources:
         return None
 
     def if_changed(self, desired: DesiredState | None, entry: Entry) -> DesiredState | None:
-        """Return `desired`, or None if nothing changes: the resource in the checkpoint has the same inputs, and its last change
-        succeeded."""
+        """Return `desired`, or None if the resource in the checkpoint has the same inputs and did not fail."""
         stored = self.present.get(entry.urn)
         return None if desired and stored and not stored.failed and stored.inputs == desired.inputs else desired
 
 
 def _suspend(slot: _SlotResources, suspended: Collection[str], platform: Deployer) -> tuple[_Changes, _Entries]:
-    """Suspend services of a slot. Return the resources to register, and the resources to store in the inputs of the slot's
-    component.
+    """Suspend services of a slot. Return the resources to register, and the resources to store in the slot's component.
 
-    A later update recreates the stored resources when the services run again. If all services are suspended, also reroute
-    requests that a cookie pins to this slot: they then go to the live slot.
+    A later update recreates the stored resources to resume the services. If all services are suspended, also reroute this
+    slot's cookie-pinned requests to the live slot.
     """
     running = {urn: entry for urn, entry in slot.entries.items() if entry.runs}
     stopped = {urn: entry for urn, entry in running.items() if entry.tier in suspended}
@@ -202,8 +199,7 @@ def _suspend(slot: _SlotResources, suspended: Collection[str], platform: Deploye
 
 
 def _resume(slot: _SlotResources, scales: Mapping[str, Scale], platform: Deployer) -> tuple[_Changes, _Entries]:
-    """Resume all services of a slot. Return the resources to register, and the resources to store in the inputs of the slot's
-    component.
+    """Resume all services of a slot. Return the resources to register, and the resources to store in the slot's component.
 
     Recreate suspended containers first, and restore the slot's routes last. Otherwise requests that a cookie pins to this slot
     would reach containers that are not healthy yet.
@@ -222,11 +218,10 @@ def _resume(slot: _SlotResources, scales: Mapping[str, Scale], platform: Deploye
 
 
 def _recreated(entry: Entry, scales: Mapping[str, Scale], rollout: Rollout, slot: Slot) -> DesiredState | None:
-    """Return the desired state of a missing resource, from the slot's memory (`release.memory`). Return None if the resource
-    can't be recreated.
+    """Return the desired state of a missing resource, or None if the resource can't be recreated.
 
-    The memory contains no values of secrets. A resource with secrets therefore gets their current values. If a secret has changed
-    since the resource was deployed, the resource can't be recreated.
+    The slot's memory contains no values of secrets, so a resource with secrets gets the current values. If a secret has
+    changed since the resource was deployed, the resource can't be recreated.
     """
     platform = rollout.platform
     if entry.sealed:
@@ -243,8 +238,10 @@ def _recreated(entry: Entry, scales: Mapping[str, Scale], rollout: Rollout, slot
 
 
 def _linked(entry: Entry, memory: _Entries) -> Entry:
-    """Return a resource with all its dependencies, from the checkpoint and from the slot's memory. The checkpoint contains no
-    dependencies on missing resources."""
+    """Return a resource with its dependencies from the checkpoint and from the slot's memory.
+
+    Only the memory contains dependencies on missing resources.
+    """
     before = memory[entry.urn].dependencies if entry.urn in memory else ()
     return replace(entry, dependencies=tuple(dict.fromkeys((*entry.dependencies, *before))))
 

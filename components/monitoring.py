@@ -22,8 +22,9 @@ EXPORTER_RESOURCES = Resources(cpu=0.1, memory=64 * 2**20, reserve=0.01)
 
 
 def _database(settings: config.Database, description: Description) -> Workload:
-    """Return the workload of postgres_exporter. It logs in as the owner of the database, and then uses the role pg_monitor and
-    read-only transactions.
+    """Return the workload of postgres_exporter, which logs in as the owner of the database.
+
+    After the login, postgres_exporter uses the role pg_monitor and read-only transactions.
 
     postgres_exporter 0.11 fails on a password with a space or an equals sign, and logs the password. A shell therefore passes
     such a password in the variable PGPASSWORD.
@@ -55,8 +56,10 @@ EXPORTERS: dict[str, Callable[[Any, Description], Workload]] = {DATABASE.name: _
 
 
 def exporters(description: Description) -> dict[str, Workload]:
-    """Return the workloads of the metrics exporters, by name of the data service. A service that serves metrics itself gets
-    none."""
+    """Return the workload of each metrics exporter, by name of the data service.
+
+    A service that serves metrics itself has no exporter.
+    """
     app = description.app
     return {name: EXPORTERS[name](app.data[name], description) for name in description.environment.exporters(app)}
 
@@ -133,7 +136,7 @@ class Monitoring(ComponentResource):
     """
 
     scope: MonitoringScope
-    """Monitored environment. Its methods return PromQL. Programs can use this PromQL in their own rules and dashboards."""
+    """Monitored environment. Its methods return PromQL for a program's own rules and dashboards."""
 
     def __init__(self, name: str, args: MonitoringArgs, opts: ResourceOptions | None = None) -> None:
         platform, description = args.platform, args.description

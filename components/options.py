@@ -47,20 +47,19 @@ def after(opts: ResourceOptions | None, dependency: Input[Resource] | None) -> R
 
 
 def has_engine() -> bool:
-    """Return whether Pulumi's engine runs this program. Unit tests run the program without an engine
-    (`pulumi.runtime.set_mocks`).
+    """Return whether Pulumi's engine runs this program. Unit tests have no engine (`pulumi.runtime.set_mocks`).
 
-    Without an engine no resource is created. No hook can be registered either, because the SDK raises an error (pulumi 3.256,
+    Without an engine no resource is created, and registering a hook raises an error (pulumi 3.256,
     runtime/settings.py, `_get_callbacks`).
     """
     return type(settings.get_monitor()) is not mocks.MockMonitor
 
 
 def on_error(name: str, explain: Callable[[ErrorHookArgs], bool]) -> ResourceHookBinding:
-    """Return a hook that calls `explain` if Pulumi can't create or update a resource. In unit tests with mocks return no hook."""
+    """Return a hook that calls `explain` if Pulumi can't create or update a resource. Return no hook without an engine."""
     return ResourceHookBinding(on_error=[ErrorHook(name, explain)]) if has_engine() else ResourceHookBinding()
 
 
 def before_change(name: str, check: Callable[[ResourceHookArgs], None]) -> list[ResourceHook]:
-    """Return a hook that calls `check` before a resource changes. In unit tests with mocks return no hook."""
+    """Return a hook that calls `check` before a resource changes. Return no hook without an engine."""
     return [ResourceHook(name, check)] if has_engine() else []

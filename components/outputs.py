@@ -10,7 +10,7 @@ from .switch import Switch
 
 
 def export(rollout: Rollout, switch: Switch, verified: Output[Resource] | None) -> None:
-    """Export the outputs of the stack: address, live release, standby, and the command for a rollback. `pulumi up` prints these outputs.
+    """Export the outputs of the stack, such as the address, the live release and the command for a rollback.
 
     The outputs about the live release change once traffic has moved. If an update fails earlier, these outputs keep their old
     values.

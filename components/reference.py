@@ -75,7 +75,7 @@ def _table(schema: Schema) -> str:
 
 
 def _as_in(field: Schema) -> str:
-    """Return the text `, as in EXAMPLE` for a field with an example, or else an empty text."""
+    """Return the text `, as in EXAMPLE`, or an empty text for a field without an example."""
     for option in [field, *cast(list[Schema], field.get("anyOf", []))]:
         for part in (option, cast(Schema, option.get("items", {}))):
             if examples := cast(list[object], part.get("examples", [])):
@@ -95,7 +95,7 @@ def _default(field: Schema) -> str:
 
 
 def _written(field: Schema) -> object:
-    """Return the default of a field in the form of a configuration file: a size or time gets a unit."""
+    """Return the default of a field as users write it: sizes and times have a unit."""
     value = field.get("default", field.get("const"))
     if isinstance(value, int | float) and not isinstance(value, bool):
         pattern = field.get("pattern", "")
@@ -145,8 +145,8 @@ def commented(model: type[BaseModel], values: Mapping[str, Any], depth: int = 0)
     """Return a model as YAML with all keys: keys in `values` are set, all others are comments with their defaults.
 
     To set a commented key, a user removes the `#` of this key and of its parent keys. A key without a default also needs a value.
-    The indentation of a commented key is written after the `#`. Pulumi moves each `#` when it rewrites a stack file, but keeps
-    the text after the `#`.
+    The indentation of a commented key comes after the `#`: when Pulumi rewrites a stack file, it moves each `#` but keeps the
+    text behind it.
 
     Args:
         model: the model to write.
@@ -198,7 +198,7 @@ def _tagged_entries(
 ) -> Iterator[str]:
     """Yield the YAML lines of a mapping in which a tag, such as `tier: api`, selects the model of each entry.
 
-    For each model, yield the entries that have its tag. If a model has no entry, yield an example entry.
+    Group the entries by model. For a model without entries, yield an example entry.
     """
     for value, reference in tags_of(inner).items():
         entries = {name: entry for name, entry in (values or {}).items() if entry.get(tag_of(inner)) == value}
@@ -210,7 +210,7 @@ def _tagged_entries(
 def _items(
     inner: Schema, parts: Schema, values: Sequence[Mapping[str, Any]] | None, depth: int, out: int | None
 ) -> Iterator[str]:
-    """Yield the YAML lines of a list of models: one line for each item, then a comment with an example that has all keys."""
+    """Yield the YAML lines of a list of models: one line for each item, then a commented example with all keys."""
     for item in values or ():
         yield _line(depth, out, f"- {_flow(item)}", "")
     out = depth if out is None else out
@@ -221,10 +221,9 @@ def _items(
 
 
 def _inner(field: Schema, parts: Schema) -> tuple[Schema | None, Callable[..., Iterator[str]] | None]:
-    """Return the model that a field contains, and the function that yields the field's YAML lines.
+    """Return the model of a field, and the function that yields the YAML lines of a list or mapping of this model.
 
-    The function is set if the field is a list or a mapping of models. It is None if the field is a single model. Both results are
-    None if the field contains no model.
+    The function is None for a single model. Both results are None for a field without a model.
     """
     for option in [field, *cast(list[Schema], field.get("anyOf", []))]:
         if model := _model(option, parts):
@@ -286,7 +285,7 @@ def schemas() -> dict[str, str]:
 
 
 def _for_editors(schema: Schema) -> Schema:
-    """Return a schema for editors: without `null`, because no key accepts null, and with units in defaults of sizes and times."""
+    """Return a schema for editors. Remove `null`, because no key accepts null. Add units to defaults of sizes and times."""
     plain: Schema = {}
     for key, value in schema.items():
         if isinstance(value, dict):

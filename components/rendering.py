@@ -1,6 +1,6 @@
-"""Rendering of the configuration as workloads and routes, independent of the platform.
+"""Render the configuration as workloads and routes, independent of the platform.
 
-The functions read the configuration and the files that the configuration names, and nothing else.
+The functions read only the configuration and the files that it names.
 """
 
 import os
@@ -49,9 +49,10 @@ Data = Workload | DatabaseCluster | ExternalService
 
 
 def single_instances(data: Data) -> tuple[Workload, ...]:
-    """Return the workload of a data service, or () for a service without a workload.
+    """Return the workload of a data service in a tuple, or () for a service without a workload.
 
-    An external service has no workload. A database cluster has one only during migration: the single instance that it replaces.
+    An external service has none. A database cluster has one only during migration: the single instance that the cluster
+    replaces.
     """
     single = data.single_instance if isinstance(data, DatabaseCluster) else data
     return (single,) if isinstance(single, Workload) else ()
@@ -128,8 +129,8 @@ def render_routes(app: App, environment: Environment) -> tuple[Route, ...]:
     result: list[Route] = []
     cluster = environment.kubernetes
     hosts = (cluster.host, *cluster.hostnames) if cluster else ()
-    # On Docker `monitoring` enables metrics of the gateway. The setting is part of the routes, because a change of the gateway's
-    # configuration needs a new release.
+    # On Docker `monitoring` enables metrics of the gateway, which changes the gateway's configuration. This change needs a new
+    # release, so the setting is part of the routes.
     gateway = cluster.gateway.model_dump_json(exclude={"inside", "within"}) if cluster else ""
     gateway = "watched" if environment.monitoring and not cluster else gateway
     for name, prefixes in app.routes.items():
@@ -150,8 +151,7 @@ def render_routes(app: App, environment: Environment) -> tuple[Route, ...]:
 
 
 def needed_env(settings: ServiceSettings, description: Description) -> dict[str, str]:
-    """Return environment variables of a service: PUBLIC_URL, and variables of the data services in `needs`, such as
-    DATABASE_HOST."""
+    """Return PUBLIC_URL and the environment variables of the data services in `needs`, such as DATABASE_HOST."""
     env = {"PUBLIC_URL": description.environment.url}
     database = description.app.database
     for record in description.app.catalogue.data:

@@ -23,7 +23,7 @@ from .safety import guard
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """A planned update. `plan_rollout` returns a `Rollout`, and the components of the update take the `Rollout` as an argument.
+    """A planned update. `plan_rollout` returns a `Rollout`. Pass it to the components that deploy the update.
 
     Example:
         rollout = plan_rollout(context, application)
@@ -42,7 +42,7 @@ class Rollout:
     """Effect of the update: the slot that gets a release, and the slot that is live afterwards."""
 
     def suspended(self, slot: Slot) -> frozenset[str]:
-        """Return the names of the services that `environment.release` suspends in a slot. Only a standby slot has suspended services."""
+        """Return the names of the services to suspend in a slot (`environment.release`). Only a standby slot has any."""
         is_standby = self.plan.is_standby(slot, self.observed)
         services = suspended_services(self.context.environment.release, self.context.app.catalogue)
         return services if is_standby else frozenset()
@@ -57,19 +57,21 @@ class Rollout:
 
 
 def plan_rollout(context: Context, application: Application, opts: ResourceOptions | None = None) -> Rollout:
-    """Plan an update, refuse the update if it is unsafe, and connect to the platform. No existing resource is changed.
+    """Plan an update, refuse it if it is unsafe, and connect to the platform. No existing resource is changed.
 
-    The last step registers the foundation of the platform: provider, networks and volumes.
+    The connection registers the foundation of the platform: provider, networks and volumes.
 
-    The function compares the application with the checkpoint of the stack. If the checkpoint is incomplete, the function also
-    reads the state of the platform. By default an update deploys the configured release. In `context.variables`, TIERS_RELEASE
-    requests another action, TIERS_FORCE allows a refused action, and TIERS_LIVE declares the live slot.
+    Compare the application with the checkpoint of the stack. If the checkpoint is incomplete, also read the state of the
+    platform.
+
+    By default an update deploys the configured release. In `context.variables`, TIERS_RELEASE requests another action,
+    TIERS_FORCE allows a refused action, and TIERS_LIVE declares the live slot.
 
     Args:
         context: configuration, secrets and checkpoint of the stack.
         application: the application to deploy.
-        opts: options of the foundation's component, such as `parent`; None for a component without a parent. If they have
-            a provider of the platform, the foundation creates no provider.
+        opts: options of the foundation's component, such as `parent`; None for a component without a parent. If the
+            options have a provider of the platform, the foundation creates no provider.
 
     Returns:
         The planned update, for `deploy_slots` and `Switch`.

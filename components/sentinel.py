@@ -94,8 +94,8 @@ def configuration(names: tuple[str, ...]) -> str:
     """Return HAProxy's configuration: route connections to the primary, and close them when another member becomes the primary.
 
     HAProxy's health check passes only on a primary with a replica. A primary without a replica accepts no writes
-    (`min-replicas-to-write`), and another member may be the primary already. The check must pass twice in a row, because a member
-    that was frozen still reports its old role until it has processed its queued messages.
+    (`min-replicas-to-write`), and another member may be the primary already. The check must pass twice in a row: after a
+    freeze, a member reports its old role until it has processed its queued messages.
     """
     servers = "\n".join(f"  server {name} {name}:{REDIS_PORT}" for name in names)
     return _PROXY.format(servers=servers, port=REDIS_PORT, own=PROXY_PORT)

@@ -32,9 +32,11 @@ class SlotArgs:
 class Slot(ComponentResource):
     """Deploy a release to the idle slot: run migrations and other tasks, start services, run the smoke test.
 
-    No traffic moves. If a step fails, the live slot stays unchanged. A service that has tasks or needs a data service starts
-    after the tasks of all services, because it may need the new database schema. All other services start without waiting for
-    tasks. A seed task runs after the other tasks of its service. Services don't wait for seed tasks.
+    No traffic moves. If a step fails, the live slot stays unchanged.
+
+    A service that has tasks or needs a data service starts after the tasks of all services: it may need the new database
+    schema. Other services don't wait for tasks. A seed task runs after the other tasks of its service. No service waits for
+    a seed task.
 
     Args:
         name: resource name, which is part of the state. The program of this repository uses "blue" or "green".
@@ -64,7 +66,7 @@ class Slot(ComponentResource):
         target = SlotTarget(slot=rollout.plan.render, release=rollout.plan.release)
         inputs = identity(target.slot, target.release, rollout.observed.switches + 1)
         super().__init__(SLOT, name, inputs, opts)
-        # First reroute requests that a cookie pins to the release to replace. Then change the resources of the slot.
+        # Reroute requests that a cookie pins to the slot's former release before the resources of the slot change.
         rerouted = platform.route_slot(self, routes, target, [args.gateway])
         provisioned = platform.provision(self, list(rollout.application.workloads.values()), target)
         tasks = self._run_tasks(args, target, provisioned)
@@ -141,7 +143,7 @@ def identity(slot: planner.Slot, release: Release, switch_number: int) -> dict[s
     Args:
         slot: the slot.
         release: the release in the slot.
-        switch_number: number of the switch that makes the release live. This number was planned when the release was deployed.
+        switch_number: number of the switch to this release, as planned when the release was deployed.
     """
     inputs: dict[str, Any] = {"slot": str(slot), "version": release.version, "digest": release.digest}
     inputs |= {"order": switch_number}
@@ -150,10 +152,10 @@ def identity(slot: planner.Slot, release: Release, switch_number: int) -> dict[s
 
 
 def component_outputs(inputs: Mapping[str, Any], **results: Any) -> dict[str, Any]:
-    """Return the outputs of a slot's component: the component's inputs, and results of the update that deployed the slot's release.
+    """Return the outputs of a slot's component: its inputs, and results of the update that deployed the release.
 
     A component has no provider, so neither `pulumi refresh` nor a deletion on the platform removes its outputs. Pulumi writes
-    the outputs once all of them are known, and keeps them while the component's inputs stay the same.
+    the outputs once all of them are known, and keeps them while the inputs stay the same.
 
     Args:
         inputs: the component's inputs.

@@ -18,7 +18,7 @@ def deploy_slots(
 ) -> dict[str, Output[Resource]]:
     """Deploy the slot that gets a release, and register the slots that stay unchanged.
 
-    Unchanged slots are registered because Pulumi would delete a slot that is not registered.
+    Pulumi deletes every resource that the program does not register, so unchanged slots are registered too.
 
     Args:
         rollout: the planned update (`plan_rollout`).
@@ -46,10 +46,10 @@ def deploy_slots(
 
 
 def foundation(platform: Deployer, data: Mapping[str, Sequence[Resource]], gateway: Resource) -> list[Resource]:
-    """Return the shared resources. The switch and the unchanged slots depend on these resources.
+    """Return the shared resources: the networks and volumes of the platform, the data services and the gateway.
 
-    The result contains the networks and volumes of the platform, the data services and the gateway. The dependencies make
-    `pulumi destroy` delete the containers of a slot first, and then the networks and volumes that the containers use.
+    The switch and the unchanged slots depend on these resources. Therefore `pulumi destroy` deletes the containers of a slot
+    before the networks and volumes that the containers use.
 
     Args:
         platform: the platform (`Rollout.platform`).

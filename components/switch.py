@@ -66,12 +66,12 @@ class SwitchArgs:
 class Switch(ComponentResource):
     """Move all traffic to the slot that the plan makes live. One change on the platform moves the traffic of all tiers.
 
-    The switch depends on every gate, so a failed gate leaves the live slot unchanged. An update that moves no traffic keeps the
-    switch unchanged too.
+    The switch depends on every gate, so a failed gate leaves the live slot unchanged. An update that moves no traffic also
+    leaves the switch unchanged.
 
     The component's outputs record the live slot, the number of switches, the last switches (`journal`) and the settings of the
-    update. If the inputs change and the update then fails, Pulumi removes these outputs. The input `before` therefore records the
-    state before the update.
+    update. If an update changes the inputs and then fails, Pulumi removes these outputs. Therefore the input `before` records
+    the state before the update.
 
     Args:
         name: resource name, which is part of the state. A stack has one switch.
@@ -104,7 +104,7 @@ class Switch(ComponentResource):
             target = SlotTarget(slot=plan.live, release=plan.release)
             after = [*args.after, *gates.values(), *([restored] if restored else ())]
             routes = rollout.application.routes if plan.render else None
-            # If the switch fails, this output fails. The journal reads this output, so the update fails too.
+            # If the switch fails, the output `moved` fails. The journal depends on `moved`, so the update fails too.
             self.moved = platform.move_traffic(self, target, routes, plan.switches, after)
             who = journal.author(context.variables)
             self.journal = journal.entry(observed, plan, gates, self.moved, who, context.started_at).apply(
@@ -132,9 +132,7 @@ class Switch(ComponentResource):
         return self.moved.apply(lambda _: value)
 
     def _restore(self, rollout: Rollout, after: Sequence[Resource]) -> Output[Resource]:
-        """Recreate the missing resource that routes traffic to the live slot.
-
-        The resource depends on no gate, because a failed gate must not prevent this repair."""
+        """Recreate the missing resource that routes traffic to the live slot. A failed gate does not prevent this repair."""
         observed, plan = rollout.observed, rollout.plan
         assert plan.previous
         target = SlotTarget(slot=plan.previous, release=observed.slots[plan.previous].release)
@@ -146,8 +144,8 @@ def _inputs(
 ) -> Mapping[str, Any]:
     """Return the inputs of the component `Switch`: the live slot and the number of switches after this update.
 
-    The input `before` contains the live slot and the number of switches before this update, and the journal. An update that
-    deploys no release and moves no traffic keeps the inputs in the checkpoint.
+    The input `before` contains the same values before this update, and the journal. If an update deploys no release and moves no
+    traffic, return the inputs in the checkpoint.
     """
     stored = checkpoint.find(SWITCH, "switch")
     if stored and not plan.render and not plan.moves:

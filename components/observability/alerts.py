@@ -2,7 +2,7 @@
 
 The rules use the histogram `http_request_duration_seconds` of web and api, with the label `status`. They also use the metrics of
 HAProxy, postgres_exporter, redis_exporter, CloudNativePG with its backup plugin, and cert-manager (docs/monitoring.md). An
-environment gets an alert only if its services export the metrics of the alert. Burn rates are those of the Site Reliability
+environment gets an alert only if its services export the metrics of the alert. The burn rates come from the Site Reliability
 Workbook, chapter 5.
 
 Texts of rules are part of the state of deployed stacks. A changed text therefore updates the rules of every stack.
@@ -18,15 +18,15 @@ from ..model.services import CACHE, DATABASE, Exporter
 Rule = dict[str, Any]
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 BURNS = (
-    # Columns: factor, long window, short window, duration, severity. The four rows fire after 2, 5, 10 and 10 % of the error
-    # budget of 30 days are used up.
+    # Columns: factor, long window, short window, duration, severity. The four alerts fire when 2, 5, 10 and 10 % of the
+    # 30-day error budget is used up.
     (14.4, "1h", "5m", "2m", "critical"),
     (6, "6h", "30m", "15m", "critical"),
     (3, "1d", "2h", "1h", "warning"),
     (1, "3d", "6h", "3h", "warning"),
 )
 CERTIFICATE_DAYS = 14
-"""Number of days: an alert fires if a certificate expires within this time."""
+"""An alert fires if a certificate expires within this number of days."""
 INSTANCES = 3
 """Number of instances of a database cluster (`ha: true`), including the primary."""
 REPLICAS = INSTANCES - 1
@@ -72,7 +72,7 @@ class MonitoringScope:
 
     @property
     def replicated(self) -> bool:
-        """True if services connect to a database cluster. Its instances export metrics themselves, without an exporter."""
+        """True if services connect to a database cluster. The instances of a cluster export metrics without an exporter."""
         return (
             DATABASE.name in self.environment.data(self.app)
             and self.environment.tier_settings(DATABASE.name).uses_cluster
@@ -90,7 +90,7 @@ class MonitoringScope:
 
     @property
     def has_request_metrics(self) -> bool:
-        """True if metrics count the responses to users. On Docker the gateway exports them, on Kubernetes web and api do."""
+        """True if responses to users are counted: on Docker by the gateway, on Kubernetes by web and api."""
         return self.on_docker or bool(self.app.measured)
 
     @property
@@ -132,7 +132,7 @@ class MonitoringScope:
 
 
 def recording_rules(monitored: MonitoringScope) -> list[Rule]:
-    """Return the recording rules. Alerts and the dashboard query the recorded series. Their names are equal on all platforms."""
+    """Return the recording rules for alerts and the dashboard. The recorded series have the same names on all platforms."""
     rules = [*_requests(monitored), *_latencies(monitored)]
     if monitored.on_docker:
         # The series `up` of the job `release` has the live release in its labels. These labels come from a file that the program
@@ -534,7 +534,7 @@ def number(value: float) -> str:
 
 
 def file(monitored: MonitoringScope) -> dict[str, Any]:
-    """Return all rules of an environment. The format fits a rule file of Prometheus, and also the `spec` of a PrometheusRule."""
+    """Return all rules of an environment, in the format of Prometheus' rule files and of the `spec` of a PrometheusRule."""
     parts = {"figures": recording_rules(monitored), "alerts": alerts(monitored)}
     return {
         "groups": [{"name": f"{monitored.namespace}-{name}", "rules": rules} for name, rules in parts.items() if rules]

@@ -74,7 +74,7 @@ def _figures(monitored: MonitoringScope) -> Iterator[Panel]:
 
 
 def literal(text: str) -> str:
-    """Escape a title, so that Grafana shows texts such as `$source`, `${__from}` or `[[source]]` instead of replacing them.
+    """Escape variables of Grafana in a title, such as `$source`, `${__from}` or `[[source]]`.
 
     Grafana has no escape character. Therefore insert an invisible character (word joiner) after `$` or `[`.
     """

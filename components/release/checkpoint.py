@@ -144,10 +144,9 @@ class Checkpoint:
         return next((entry for entry in self.entries if _is_component(entry, type_, name)), None)
 
     def attempt_label(self, name: str) -> dict[str, str]:
-        """Return the label with the attempt number of a container that runs to its end, such as a task. A first attempt has no label.
+        """Return the label with the attempt number of a container that ends, such as a task. Attempt 1 has no label.
 
-        The first attempt has number 1. A failed attempt increases the number by 1. The new number replaces the container, and the
-        new container runs the command again.
+        A failed attempt increases the number. Pulumi then replaces the container, so the command runs again.
         """
         attempts = (
             int(entry.labels.get(LABEL_ATTEMPT, "1")) + entry.failed
@@ -161,8 +160,8 @@ class Checkpoint:
 def _is_component(entry: Entry, type_: str, name: str) -> bool:
     """Return whether an entry is the resource with this type and name.
 
-    A program may give its components `Slot` and `Switch` any name. Therefore a `Slot` also matches by the slot in its inputs. A
-    `Switch` matches by its type alone, because a stack has only one `Switch`.
+    The components `Slot` and `Switch` may have any name. Therefore a `Slot` also matches by the input `slot`, and a `Switch`
+    matches by its type alone. A stack has only one `Switch`.
     """
     if entry.type != type_:
         return False
@@ -170,14 +169,14 @@ def _is_component(entry: Entry, type_: str, name: str) -> bool:
 
 
 class CheckpointExport:
-    """The command `pulumi stack export` in the background. The constructor starts the command, and `answer` waits for its end."""
+    """Export of the checkpoint in the background. The constructor starts `pulumi stack export`. `answer` waits for it."""
 
     def __init__(self, stack: str, root: str) -> None:
         """Start the export.
 
         Args:
             stack: name of the stack.
-            root: folder of Pulumi.yaml, in which the command runs. The option `main` may place the program in another folder.
+            root: folder of Pulumi.yaml, to run the command in. The program may be in another folder (`main` in Pulumi.yaml).
 
         Raises:
             RunError: the Pulumi command line is not installed.
@@ -219,9 +218,9 @@ def parse(export: Mapping[str, Any]) -> Checkpoint:
 
 
 def refuse_cut_off(checkpoint: Checkpoint, stack: str) -> None:
-    """Refuse an update if an interrupted update left pending operations, because nobody knows which of them happened.
+    """Refuse an update if the last update was interrupted and left pending operations.
 
-    The error names the fix, `make heal`.
+    A pending operation may or may not have happened. The error names the fix, `make heal`.
 
     Raises:
         RunError: the checkpoint has pending operations.
@@ -254,7 +253,7 @@ def _entry(resource: Mapping[str, Any]) -> Entry:
 def observe(checkpoint: Checkpoint) -> StackState:
     """Return the state of the stack from the checkpoint alone, for display.
 
-    To plan an update use `settle` instead, which also reads the platform if the checkpoint is incomplete.
+    To plan an update use `settle`, which also reads the platform if the checkpoint is incomplete.
     """
     return _observed(checkpoint, live.likely(evidence(checkpoint)))
 
@@ -332,11 +331,11 @@ def _number(switch: Entry) -> int:
 
 
 def _records(checkpoint: Checkpoint, *, final: bool) -> Iterator[Claim]:
-    """Yield what the components `Slot` and `Switch` of the checkpoint say about which slot is live.
+    """Yield the statements in the components `Slot` and `Switch` about the live slot.
 
     Args:
         checkpoint: checkpoint of the stack.
-        final: True if the last update certainly did not make the switch that it planned.
+        final: True if the switch that the last update planned certainly did not happen.
     """
     for slot in Slot:
         entry = checkpoint.find(SLOT, slot)
@@ -356,7 +355,10 @@ def _records(checkpoint: Checkpoint, *, final: bool) -> Iterator[Claim]:
 
 
 def _stack_outputs(checkpoint: Checkpoint) -> Iterator[Claim]:
-    """Yield the statement in the stack's outputs about the live slot. It may be outdated: a failed update writes no outputs."""
+    """Yield the statement in the stack's outputs about the live slot.
+
+    The statement may be outdated, because a failed update writes no outputs.
+    """
     for entry in checkpoint.entries:
         if entry.type == STACK and "live" in entry.outputs:
             last = [entry.outputs["last_switch"]] if entry.outputs.get("last_switch") else []
@@ -366,10 +368,10 @@ def _stack_outputs(checkpoint: Checkpoint) -> Iterator[Claim]:
 
 
 def _intent(checkpoint: Checkpoint) -> Claim | None:
-    """Return the last planned switch, from the inputs of the component `Switch`, or None if these inputs name no live slot.
+    """Return the last planned switch from the inputs of the component `Switch`, or None if they name no live slot.
 
-    Older versions of Tiers stored no number of the switch in these inputs. If the number is missing and the switch has already
-    happened, also return None.
+    Inputs of older versions of Tiers lack the number of the switch. Without the number, also return None if the switch has
+    already happened.
     """
     switch = checkpoint.find(SWITCH, "switch")
     live = _slot(switch.inputs.get("live")) if switch else None
@@ -377,8 +379,8 @@ def _intent(checkpoint: Checkpoint) -> Claim | None:
         return None
     number = switch.inputs.get(SWITCHES)
     if number is None:
-        # Versions before ADR 021 stored no number, so calculate it. If the outputs name the same live slot as the inputs, the
-        # planned switch has already happened.
+        # Versions before ADR 021 stored no number, so calculate the number. If inputs and outputs name the same live slot,
+        # the planned switch has already happened.
         settled = max((claim.switches for claim in (*_records(checkpoint, final=False),)), default=0)
         if _slot(switch.outputs.get("live")) is live:
             return None
@@ -402,7 +404,7 @@ def _slot(value: object) -> Slot | None:
 
 
 def _count(outputs: Mapping[str, Any], entries: Sequence[Mapping[str, Any]] | None) -> int:
-    """Return the number of switches until now, or at least 1 if a slot is live.
+    """Return the number of switches until now. If a slot is live, the result is at least 1.
 
     Args:
         outputs: outputs of the component `Switch` or of the stack.
@@ -413,7 +415,6 @@ def _count(outputs: Mapping[str, Any], entries: Sequence[Mapping[str, Any]] | No
 
 
 def _slots(checkpoint: Checkpoint) -> dict[Slot, SlotState]:
-    """Return the state of each slot that has a release."""
     passed_smoke_tests = {
         (entry.labels[LABEL_SLOT], entry.labels[LABEL_RELEASE])
         for entry in checkpoint.entries
@@ -435,9 +436,9 @@ def _slots(checkpoint: Checkpoint) -> dict[Slot, SlotState]:
 
 
 def _was_proven(checkpoint: Checkpoint, slot: Entry, release: Release) -> bool:
-    """Return True if the output `proven` of `Slot` names the slot's release, and no smoke test of the slot failed.
+    """Return whether the output `proven` of `Slot` names the slot's release, and no smoke test of the slot failed.
 
-    The output records that the release passed all gates. It is needed because the resource of a passed smoke test may be gone.
+    The output records that the release passed all gates, because the resource of a passed smoke test may be gone.
     """
     smoke = [entry for entry in checkpoint.entries if entry.role == "smoke" and entry.labels[LABEL_SLOT] == slot.name]
     return not any(entry.failed for entry in smoke) and slot.outputs.get("proven") == str(release)
@@ -450,18 +451,18 @@ def image_names(entries: Iterable[Entry]) -> dict[str, str]:
 
 
 def suspended_entries(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
-    """Return the resources that the component of a suspended slot has stored: its deleted containers and its original routes.
+    """Return the stored resources of a suspended slot: its deleted containers and its original routes.
 
-    When an update starts the slot again, it restores these resources.
+    An update restores these resources when it resumes the slot.
     """
     entry = checkpoint.find(SLOT, slot)
     return tuple(entry_from_state(item) for item in (entry.inputs.get("rested") if entry else None) or ())
 
 
 def database_env(checkpoint: Checkpoint, slot: Slot) -> dict[str, str]:
-    """Return the environment variables with the address and name of a slot's database, or none if the slot uses no database.
+    """Return the environment variables with the address and name of a slot's database; empty without a database.
 
-    The variables are read from the slot's first container that has them. Suspended containers count too.
+    Read the variables from the slot's first container that has them. This may be a suspended container.
     """
     services = [
         item for item in (*checkpoint.descendants(slot, SLOT), *suspended_entries(checkpoint, slot)) if item.runs
@@ -470,13 +471,13 @@ def database_env(checkpoint: Checkpoint, slot: Slot) -> dict[str, str]:
 
 
 def database_env_of(entry: Entry) -> dict[str, str]:
-    """Return the environment variables of a container with the address and name of its database, or none without a database."""
+    """Return a container's environment variables with the address and name of its database; empty without a database."""
     env = {name: value for name, value in entry.variables.items() if name in DATABASE.variables}
     return env if "DATABASE_HOST" in env else {}
 
 
 def suspended_state(entry: Entry) -> dict[str, Any]:
-    """Return a resource as a JSON object. The component of a suspended slot stores the object in its inputs."""
+    """Return a resource as a JSON object, to store in the inputs of a suspended slot's component."""
     return {
         "urn": entry.urn,
         "type": entry.type,
@@ -487,7 +488,7 @@ def suspended_state(entry: Entry) -> dict[str, Any]:
 
 
 def entry_from_state(state: Mapping[str, Any]) -> Entry:
-    """Return an entry from a JSON object that `suspended_state` or the memory of a slot (`memory.to_state`) has stored."""
+    """Return the entry that `suspended_state` or `memory.to_state` stored as a JSON object."""
     return Entry(
         urn=state["urn"],
         type=state["type"],

@@ -1,8 +1,8 @@
 """Stored form of a release's content: workloads and routes as JSON objects with fixed names.
 
 The digest of a release is a hash of these objects, and checkpoints contain the routes. Don't change a name or the format of a
-value, because every deployed stack would get a new release. An added field has the same effect, so add only fields whose changes
-must make a new release. Fields that are missing here, such as the size of a volume, are not part of a release.
+value, because every deployed stack would get a new release. Adding a field has the same effect. Add a field only if a change
+of its value must make a new release. Other fields, such as the size of a volume, are not part of a release.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,10 @@ def to_state(part: Workload | Route) -> State:
 
 
 def route_from_state(state: Mapping[str, Any]) -> Route:
-    """Return a route from a JSON object. Earlier versions of the program stored fewer names, and later versions may store more."""
+    """Return a route from a JSON object.
+
+    Ignore unknown fields, which later versions may store. Use defaults for fields that earlier versions did not store.
+    """
     return Route(
         tier=state["tier"],
         prefixes=tuple(state["prefixes"]),

@@ -19,8 +19,8 @@ LENGTH = 20
 def entries(checkpoint: Checkpoint) -> Sequence[Mapping[str, Any]]:
     """Return the journal entries of the last `LENGTH` switches, oldest first.
 
-    The entries are stored in the outputs of the component `Switch`. After a failed update these outputs are missing, so the
-    inputs of the component have a copy. The stack's outputs have a copy of the latest entry.
+    The outputs of the component `Switch` contain the entries. A failed update may remove these outputs, so the inputs of
+    `Switch` have a copy. The stack's outputs have a copy of the latest entry.
     """
     switch = checkpoint.find(SWITCH, "switch")
     sources: list[object] = (
@@ -32,13 +32,13 @@ def entries(checkpoint: Checkpoint) -> Sequence[Mapping[str, Any]]:
 
 
 def _entries(source: object) -> list[Mapping[str, Any]]:
-    """Return the journal entries in a value from the checkpoint. A value that is no list has no entries."""
+    """Return the journal entries in a value from the checkpoint. The result is empty if the value is no list."""
     items = cast(list[Mapping[str, Any]], source) if isinstance(source, list) else []
     return [item for item in items if item and "number" in item]
 
 
 def author(variables: Mapping[str, str]) -> str:
-    """Return the person or the job that runs this update: TIERS_WHO in `variables`, or else `USER@HOST` of this process."""
+    """Return the name of the person or job that runs this update: TIERS_WHO in `variables`, or else `USER@HOST`."""
     return variables.get("TIERS_WHO") or f"{getpass.getuser()}@{socket.gethostname()}"
 
 

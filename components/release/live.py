@@ -1,4 +1,4 @@
-"""Decision about the live slot. Several sources are compared, because each may be lost (docs/adr/021-sources-of-live.md)."""
+"""Decide which slot is live. Several sources are compared, because each may be lost (docs/adr/021-sources-of-live.md)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class Claim:
     switches: int
     """Number of the switch that made the slot live."""
     final: bool = False
-    """True if the statement proves that no switch followed. The next switch would have overwritten the statement."""
+    """True if no later switch happened: a later switch would have overwritten the statement."""
 
     def __str__(self) -> str:
         return f"{self.source}: {self.live or 'nothing'} is live after switch {self.switches}"
@@ -34,7 +34,7 @@ class Evidence:
     intent: Claim | None = None
     """Switch that the last update planned and that may have happened. None if no switch was planned, or if a gate failed."""
     complete: bool = False
-    """True if the checkpoint has the component `Switch`, whose inputs record each switch before the switch starts."""
+    """True if the checkpoint has the component `Switch`. Its inputs record each switch before the switch starts."""
     failed: int = 0
     """Number of the latest failed switch; 0 if no switch failed. A failed switch may have moved traffic."""
     switch_numbers: Mapping[Slot, int] = field(default_factory=dict[Slot, int])
@@ -50,8 +50,8 @@ class Evidence:
     def fewest_switches(self, live: Slot) -> int:
         """Return the minimum number of switches until now, assuming that `live` is the live slot.
 
-        `switch_numbers` contains the planned switch of each slot. The live slot's switch has happened, so its number counts in
-        full. The other slot's switch may not have happened, so its number minus 1 counts.
+        `switch_numbers` contains the number of each slot's planned switch. The switch to the live slot has happened. The
+        switch to the other slot may not have happened, so subtract 1 from its number.
         """
         return max(1, self.switch_numbers.get(live, 0), self.switch_numbers.get(live.other, 0) - 1)
 
@@ -114,9 +114,10 @@ def settled(evidence: Evidence) -> Decision | None:
 
 
 def likely(evidence: Evidence) -> Decision:
-    """Return the live slot according to the last switch in the checkpoint. The slot is None if the checkpoint contradicts itself.
+    """Return the live slot according to the last switch in the checkpoint.
 
-    The platform is not read, so the result may be wrong. Use it only for display, never to change a stack.
+    The slot is None if the checkpoint contradicts itself. The result may be wrong, because this function does not read the
+    platform. Use the result only for display.
     """
     top = max((claim.switches for claim in evidence.claims), default=0)
     slots = {claim.live for claim in evidence.claims if claim.switches == top}
@@ -225,10 +226,10 @@ def _without_platform(
 
 
 def _switch_was_impossible(evidence: Evidence) -> bool:
-    """Return True if the last planned switch can't have happened, because the release of its slot did not pass the gates.
+    """Return whether the last planned switch can't have happened, because the release of its slot did not pass the gates.
 
-    The slot that was live before the update is then still live. Call this function only if the routing object is gone, because
-    otherwise this object names the live slot.
+    The slot that was live before the update is then still live. Call this function only if the routing object is missing. An
+    existing object names the live slot.
     """
     intent = evidence.intent
     return intent is not None and intent.live is not None and intent.live not in evidence.proven

@@ -1,9 +1,9 @@
 """Memory of a slot: a copy of the slot's resources, stored as JSON in an output of the component `Slot`.
 
-If a kept slot has lost a resource, the next update recreates it from the memory. The checkpoint is not enough: if an object was
-deleted on the platform, `pulumi refresh` removes the resource with its inputs. A refresh keeps the outputs of a component,
-because a component has no provider (docs/adr/022-repair.md). The memory contains no secrets: an entry only records that a
-resource has secret inputs.
+If a resource of a kept slot is missing, the next update recreates the resource from the memory. The checkpoint is not enough:
+`pulumi refresh` removes a resource with its inputs if the object was deleted on the platform. A refresh keeps the outputs of a
+component, because a component has no provider (docs/adr/022-repair.md). The memory contains no secrets: an entry only records
+that a resource has secret inputs.
 """
 
 import json
@@ -38,7 +38,7 @@ State = dict[str, Any]
 
 
 def is_memorable(entry: Entry) -> bool:
-    """Return True if the memory stores the resource. It stores no gates, because a passed gate does not run again."""
+    """Return whether the memory stores the resource. A gate is not stored, because a passed gate does not run again."""
     return entry.role not in _ENDED and not is_job(entry.type)
 
 
@@ -63,8 +63,8 @@ def to_state(entry: Entry) -> State:
 def recall(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
     """Return the resources in the memory of a slot, parents and dependencies first.
 
-    Leave out resources of services that the slot's release does not have. Otherwise the next update would create them again. The
-    memory may contain such resources, because an update records the memory before it deletes old resources.
+    Leave out resources of services that the slot's release does not have, because the next update would create them again. The
+    memory may contain such resources: an update records the memory before it deletes old resources.
     """
     component = checkpoint.find(SLOT, slot)
     if not component:
@@ -95,15 +95,15 @@ def _without_other_services(entries: Sequence[Entry], slot: Slot, services: Coll
 
 
 def remember(entries: Iterable[Entry]) -> str:
-    """Return the memory of a slot with these resources, as one JSON text. Pulumi registers a text faster than nested values."""
+    """Return a slot's memory with these resources as JSON text. Pulumi registers one text faster than nested values."""
     return json.dumps([to_state(entry) for entry in entries if is_memorable(entry)], sort_keys=True)
 
 
 def record(stack: str, root: Path, slot: Slot, passed: Output[Any]) -> Output[str]:
     """Return the memory of the slot that this update deploys.
 
-    Export the checkpoint again after the last gate. It then contains all new resources, with the inputs as the providers store
-    them. Secrets in these inputs are encrypted. If the export fails, log a warning and return an empty memory.
+    Export the checkpoint again after the last gate. This checkpoint contains all new resources, with the inputs that the
+    providers stored. Secrets are encrypted. If the export fails, log a warning and return an empty memory.
 
     Args:
         stack: name of the stack.
@@ -124,7 +124,7 @@ def record(stack: str, root: Path, slot: Slot, passed: Output[Any]) -> Output[st
 
 
 def missing(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
-    """Return the containers that a slot needs to go live but does not have now: suspended containers and lost containers."""
+    """Return the suspended and lost containers of a slot, which must be recreated before the slot can go live."""
     present = {entry.urn for entry in checkpoint.descendants(slot, SLOT)}
     absent = {entry.urn: entry for entry in (*suspended_entries(checkpoint, slot), *recall(checkpoint, slot))}
     return tuple(entry for urn, entry in absent.items() if urn not in present and entry.runs)

@@ -18,7 +18,7 @@ from .content import to_state
 
 
 class ReleaseError(RunError):
-    """Error: the update is refused, because its release action is not possible or the live slot is unknown.
+    """Error: the update is refused, because the release action is impossible or the live slot is unknown.
 
     The message gives the reason and the fix. No resource has been changed.
 
@@ -48,7 +48,7 @@ class Slot(StrEnum):
 
 
 class ReleaseAction(StrEnum):
-    """Action that the user requests for an update, by the environment variable TIERS_RELEASE.
+    """Release action of an update. Users request an action by the environment variable TIERS_RELEASE.
 
     Example:
         plan(observed, desired, ReleaseAction.PREVIOUS)
@@ -67,9 +67,9 @@ FORCES = ("contract", "data")
 
 
 def parse_release_action(variables: Mapping[str, str]) -> tuple[ReleaseAction, bool]:
-    """Return the value of TIERS_RELEASE, and whether TIERS_FORCE is `contract`.
+    """Return the value of TIERS_RELEASE, and True if TIERS_FORCE is `contract`.
 
-    For the other value of TIERS_FORCE, `data`, use `guard.forced`.
+    `guard.forced` reads the other value of TIERS_FORCE, `data`.
 
     Raises:
         ReleaseError: a variable has an unknown value.
@@ -122,7 +122,7 @@ class Release:
 
     @property
     def services(self) -> list[str]:
-        """Names of the release's services, in the order of `SERVICES`. Services that this version of Tiers lacks come last."""
+        """Names of the release's services, in the order of `SERVICES`. Services that this version does not know come last."""
         names = [part for part in self.parts if "." not in part]
         return sorted(names, key=services.common().position)
 
@@ -213,7 +213,7 @@ class Plan:
         return self.live is not self.previous
 
     def is_standby(self, slot: Slot, observed: StackState) -> bool:
-        """Return whether a kept slot is the standby after the update: it is not live, and its release doesn't wait for promotion.
+        """Return whether a kept slot is the standby after the update: not live, and not waiting for promotion.
 
         Args:
             slot: the kept slot.

@@ -1,6 +1,6 @@
-"""Settings of the last successful update, recorded in the state. A rollback uses these settings if the current files are invalid.
+"""Settings of the last successful update, recorded in the state. A rollback uses them if the current files are invalid.
 
-The recorded settings are the values of `app` and `environment`, and the encrypted secrets of the stack file.
+The settings are the values of `app` and `environment`, and the encrypted secrets of the stack file.
 """
 
 import json
@@ -42,7 +42,7 @@ def load(root: Path, stack: str, variables: Mapping[str, str], read_checkpoint: 
         if not plain:
             raise
         pulumi.log.warn(
-            f"the files are invalid, so this update uses the settings of the last one; correct them:\n{error}"
+            f"the files are invalid, so this rollback uses the settings of the last successful update; correct the files:\n{error}"
         )
         return replace(config.settings_of(plain["app"], plain["environment"]), plain=plain)
 
@@ -81,8 +81,8 @@ def recall(checkpoint: Checkpoint) -> dict[str, Any] | None:
 def text(checkpoint: Checkpoint) -> str | None:
     """Return the recorded settings as JSON text, or None if the state has no recorded settings.
 
-    The text is an output of the component `Switch`. A failed update removes this output. Therefore the components of kept slots
-    have a copy.
+    The text is an output of the component `Switch`. A failed update may remove this output, so the components of kept
+    slots have a copy.
     """
     sources = [checkpoint.find(SWITCH, "switch"), *(checkpoint.find(SLOT, slot) for slot in Slot)]
     return next((str(entry.outputs[RECORDED]) for entry in sources if entry and entry.outputs.get(RECORDED)), None)

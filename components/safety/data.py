@@ -1,7 +1,7 @@
-"""Decision whether a resource holds data, by the resource's label `tiers.data`.
+"""Decide whether a resource holds data, by its label `tiers.data`.
 
-No other module decides this: the guard, the preview, the policy pack and `make heal` call `holds_data`. This module imports
-neither Pulumi nor the configuration (docs/adr/030-what-holds-data.md).
+The guard, the preview, the policy pack and `make heal` call `holds_data`. No other code decides this. This module
+imports neither Pulumi nor the configuration (docs/adr/030-what-holds-data.md).
 """
 
 import re
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # Don't import `checkpoint` at run time, because it loads Pul
 YES, NO = "yes", "no"
 """Values of the label `tiers.data`: the resource holds data, or not."""
 _WITHOUT_DATA = frozenset({"tiers:monitoring:Monitoring", "tiers:slot:Slot", "tiers:switch:Gateway"})
-"""Type tokens of components whose volumes need no protection. An update can refill them, or they hold only metrics."""
+"""Type tokens of components whose volumes need no protection. An update can refill these volumes, or the volumes hold only metrics."""
 _WITHOUT_SERVICE = _WITHOUT_DATA | {"tiers:backup:Backup", "tiers:switch:Switch"}
 """Type tokens of components that belong to no service. `owner` checks the foundation separately."""
 _FILES = re.compile(r".+-(secrets-.+|scripts)")
@@ -55,7 +55,7 @@ def holds_data(urn: str, labels: Mapping[str, str]) -> bool:
 def _held_before_the_label(address: _Address) -> bool:
     """Return whether a resource without the label `tiers.data` holds data. Older versions of Tiers deployed such resources.
 
-    A volume that matches no rule counts as holding data, so no update deletes it silently.
+    Return True for a volume that matches no rule, so no update deletes it silently.
     """
     if not may_hold_data(address.type) or address.component in _WITHOUT_DATA:
         return False
@@ -78,7 +78,7 @@ def data_labels(deployed: "Entry | None", *, holds_data: bool = True) -> dict[st
 
 
 def owner(parent: str) -> str | None:
-    """Return the name of the service whose component registered a resource, or None if this component belongs to no service.
+    """Return the name of the service that a resource belongs to, or None. The parent component determines the service.
 
     Args:
         parent: URN of the resource's parent component.

@@ -1,8 +1,8 @@
-"""Guard that refuses an update that would lose data. It compares checkpoint and configuration before any resource changes.
+"""Refuse an update that would lose data. The guard compares checkpoint and configuration before any resource changes.
 
-This is the first of three barriers against the loss of data. The second is `protect`: Pulumi refuses to delete the resource.
-The third is `retain_on_delete`: the object stays on its platform when Pulumi deletes the resource. To lose data, a person must
-disable all three (docs/adr/020-what-stops-a-plan.md).
+The guard is the first of three barriers against the loss of data. The second is `protect`: Pulumi refuses to delete the
+resource. The third is `retain_on_delete`: the object stays on its platform when Pulumi deletes the resource. To lose data, a
+person must disable all three (docs/adr/020-what-stops-a-plan.md).
 """
 
 import re
@@ -63,7 +63,7 @@ def refuse(
         checkpoint: the stack's checkpoint.
         app: the application.
         environment: the environment.
-        desired: name → type and inputs of each resource that will hold data after the update.
+        desired: resources that hold data after the update: name → type and inputs.
         holding: workloads and database clusters that store their data in these resources.
         forced: True if TIERS_FORCE allows the loss.
 
@@ -71,7 +71,8 @@ def refuse(
         ConfigError: the update would lose data, change the major version of PostgreSQL, or shrink a claim. `forced` allows the
             first two, except the loss of protected data.
     """
-    # Compare the versions of single instance and cluster separately. They may differ, because `make move` copies data, not files.
+    # Single instance and cluster may have different versions, because `make move` copies data, not files. So compare each with
+    # its own deployed version.
     databases = [data for data in holding if data.tier == DATABASE.name]
     single = next((data.image.reference for data in databases if isinstance(data, Workload)), None)
     cluster = next((data.image.reference for data in databases if isinstance(data, DatabaseCluster)), None)
@@ -90,7 +91,7 @@ def refuse(
 def stored_data(checkpoint: Checkpoint) -> dict[str, Store]:
     """Return the deployed resources that hold data, by resource name.
 
-    A namespace counts as holding data, because its deletion deletes all objects in it. Its key is always `namespace`.
+    A namespace holds data, because its deletion deletes all objects in it. Its key in the result is always `namespace`.
     """
     return {
         "namespace" if is_namespace(entry.type) else entry.name: _store(
@@ -180,7 +181,7 @@ def _changed(name: str, old: Store, new: Store) -> Iterator[Loss]:
         yield Loss(wrong=wrong, fix=fix, forced=False)
 
 
-# ---------------------------------------------------------------------- another PostgreSQL
+# ---------------------------------------------------------------------- another PostgreSQL version
 
 
 def major(image: str | None) -> int | None:

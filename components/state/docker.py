@@ -45,7 +45,7 @@ def image_id(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> str | Non
 
 
 def identifying_outputs(kind: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the outputs that identify an object. For an image this is its id. For other objects the inputs are enough."""
+    """Return the outputs that identify an object: the id of an image, or none for other objects."""
     return {"imageId": outputs.get("imageId")} if kind == IMAGE else {}
 
 

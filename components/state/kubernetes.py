@@ -50,7 +50,7 @@ def identifying_outputs(kind: str, outputs: Mapping[str, Any]) -> dict[str, Any]
 
 
 def command_failed(outputs: Mapping[str, Any]) -> bool:  # noqa: ARG001 (same signature as in `state.docker`)
-    """Return False, because Pulumi reports the failed command of a Job as an error of the Job's creation."""
+    """Return False. Pulumi reports a failed command of a Job as a failed creation of the Job."""
     return False
 
 

@@ -33,7 +33,7 @@ class Store:
 
 
 def parse_size(text: str) -> int | None:
-    """Return the number of bytes of a size such as `10Gi`, or None if the text is no such size."""
+    """Return the number of bytes of a size such as `10Gi`, or None if the text is not a size."""
     match = re.fullmatch(r"(\d+)([KMGT]i)?", text)
     return int(match[1]) * _UNITS[match[2] or ""] if match else None
 

@@ -1,15 +1,15 @@
-"""Predicates on type tokens of resources. Packages outside of the platforms use them instead of the tokens. All functions are pure."""
+"""Predicates on type tokens of resources. Other packages call them instead of comparing tokens. All functions are pure."""
 
 from . import docker, kubernetes
 
 
 def is_volume(type_: str) -> bool:
-    """Return whether the type is a volume of a Docker engine."""
+    """Return whether the type is a Docker volume."""
     return type_ == docker.VOLUME
 
 
 def is_claim(type_: str) -> bool:
-    """Return whether the type is a claim of a volume in a cluster."""
+    """Return whether the type is a Kubernetes PersistentVolumeClaim."""
     return type_ == kubernetes.CLAIM
 
 
@@ -19,7 +19,7 @@ def is_database_cluster(type_: str) -> bool:
 
 
 def is_namespace(type_: str) -> bool:
-    """Return whether the type is a namespace of a cluster."""
+    """Return whether the type is a Kubernetes namespace."""
     return type_ == kubernetes.NAMESPACE
 
 
@@ -34,7 +34,7 @@ def is_image(type_: str) -> bool:
 
 
 def is_job(type_: str) -> bool:
-    """Return whether the type is a Job of a cluster, which runs once and ends."""
+    """Return whether the type is a Kubernetes Job, which runs once and ends."""
     return type_ == kubernetes.JOB
 
 

@@ -15,18 +15,18 @@ const get = (path) => http.get(__ENV.URL + path);
 
 export default function () {
   const page = get("/");
-  check(page, { "the page is there": (answer) => answer.status === 200 }) || fail(`/: HTTP ${page.status} ${page.error}`);
+  check(page, { "the page loads": (answer) => answer.status === 200 }) || fail(`/: HTTP ${page.status} ${page.error}`);
   for (const asset of page.body.match(/\/assets\/[^"]+/g)) {
-    check(get(asset), { "its assets are there": (answer) => answer.status === 200 });
+    check(get(asset), { "its assets load": (answer) => answer.status === 200 });
   }
   const json = { headers: { "Content-Type": "application/json" } };
-  const sent = http.post(`${__ENV.URL}/api/messages`, JSON.stringify({ author: "journey", body: "a journey" }), json);
-  check(sent, { "a message is taken": (answer) => answer.status === 201 }) || fail(`HTTP ${sent.status} ${sent.body}`);
-  let seen;
-  for (let tries = 0; tries < 60 && !(seen && seen.summary); tries++) {
+  const response = http.post(`${__ENV.URL}/api/messages`, JSON.stringify({ author: "journey", body: "a journey" }), json);
+  check(response, { "the message is accepted": (answer) => answer.status === 201 }) || fail(`HTTP ${response.status} ${response.body}`);
+  let message;
+  for (let tries = 0; tries < 60 && !(message && message.summary); tries++) {
     sleep(0.5);
-    seen = get(`/api/messages/${sent.json("id")}`).json();
+    message = get(`/api/messages/${response.json("id")}`).json();
   }
-  check(seen, { "the worker has summarised it, once": (message) => message.summary === "a journey" && message.processed === 1 });
-  check(get("/api/messages").json(), { "it is on the board": (all) => all.some(({ id }) => id === seen.id) });
+  check(message, { "the worker has summarised it, once": ({ summary, processed }) => summary === "a journey" && processed === 1 });
+  check(get("/api/messages").json(), { "the message is on the board": (all) => all.some(({ id }) => id === message.id) });
 }

@@ -1,4 +1,7 @@
-"""gunicorn with uvicorn workers. SIGTERM: no new connections, what is held is finished within `graceful_timeout`."""
+"""Configuration of gunicorn with uvicorn workers.
+
+On SIGTERM, gunicorn accepts no new connections and finishes open requests within `graceful_timeout`.
+"""
 
 import os
 import tempfile
@@ -17,7 +20,7 @@ bind = "0.0.0.0:8000"
 workers = int(os.environ.get("WORKERS", "2"))
 worker_class = Worker
 worker_tmp_dir = "/tmp"
-# Its socket would be in a home that is read-only; nobody controls it but by signals.
+# Turn off the control socket, because the socket needs a writable home directory. Signals are enough to control gunicorn.
 control_socket_disable = True
 graceful_timeout = 27
 keepalive = 75

@@ -1,5 +1,5 @@
 #!/bin/sh
-# build.sh FROM TO: every asset gets the hash of its content into its name, and a gzip beside it.
+# build.sh FROM TO: copy the sources, add a hash of the content to the name of each asset, and compress each asset with gzip.
 set -eu
 cp -r "$1" "$2"
 cd "$2"

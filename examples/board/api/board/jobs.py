@@ -1,4 +1,4 @@
-"""The queue between api and worker, and the one job there is."""
+"""Queue between api and worker, and its only job, which writes the summary of a message."""
 
 import json
 import logging
@@ -24,21 +24,26 @@ def job_id(message: int) -> str:
 
 
 def enqueue(summaries: Queue, message: int, seconds: float) -> None:
-    """Ask for the message's summary. The job carries the message's id: asking twice never makes two of them wait.
+    """Enqueue the job that writes the summary of a message. `seconds` is the time that the job sleeps.
 
-    And the id of the request it was asked for in, which the worker's lines then have, too.
+    The job carries the id of the current request, so the worker's log lines show the id, too.
     """
-    limit, asked = round(seconds) + 60, {"request_id": logs.request_id.get()}
+    limit, metadata = round(seconds) + 60, {"request_id": logs.request_id.get()}
     summaries.enqueue(
-        summarise, message, job_id=job_id(message), job_timeout=limit, retry=Retry(max=5), result_ttl=600, meta=asked
+        summarise, message, job_id=job_id(message), job_timeout=limit, retry=Retry(max=5), result_ttl=600, meta=metadata
     )
 
 
 def summarise(message: int) -> None:
-    """Write the message's summary, once: `attempts` counts the starts, `processed` the summaries written."""
+    """Write the summary of a message, but never twice.
+
+    The column `attempts` counts the starts of the job, and `processed` counts the written summaries.
+    """
     with psycopg.connect(**settings.database(), autocommit=True) as connection:
         row = connection.execute(
-            logs.signed("UPDATE messages SET attempts = attempts + 1 WHERE id = %s RETURNING body, work_seconds"),
+            logs.with_request_id(
+                "UPDATE messages SET attempts = attempts + 1 WHERE id = %s RETURNING body, work_seconds"
+            ),
             (message,),
         ).fetchone()
         if row is None:
@@ -48,7 +53,7 @@ def summarise(message: int) -> None:
         words = body.split()
         summary = " ".join(words[:8]) + (" …" if len(words) > 8 else "")
         written = connection.execute(
-            logs.signed(
+            logs.with_request_id(
                 "UPDATE messages SET summary = %s, processed = processed + 1 WHERE id = %s AND summary IS NULL"
             ),
             (summary, message),

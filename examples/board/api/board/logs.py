@@ -1,4 +1,4 @@
-"""One JSON object a line, with the id of the request it belongs to."""
+"""Write each log line as a JSON object with the id of its request."""
 
 import json
 import logging
@@ -12,13 +12,14 @@ from .settings import RELEASE, SLOT
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
-def signed(sql: str) -> str:
-    """The statement with the id of the request it is for, which the database shows: in its log, and while it runs.
+def with_request_id(sql: str) -> str:
+    """Return the SQL statement after a comment with the request id.
 
-    The id may be a user's own: what could end a comment, or be a placeholder, is left out.
+    PostgreSQL shows the comment in its log and in its list of running statements. Unsafe characters are removed, because a
+    client may send any id: the id must not end the comment or contain a placeholder.
     """
-    given = re.sub(r"[^A-Za-z0-9._-]", "", request_id.get() or "")
-    return f"/* request {given} */ {sql}" if given else sql
+    safe_id = re.sub(r"[^A-Za-z0-9._-]", "", request_id.get() or "")
+    return f"/* request {safe_id} */ {sql}" if safe_id else sql
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,4 +1,4 @@
-"""The board's HTTP interface."""
+"""HTTP interface of the board."""
 
 import asyncio
 import json
@@ -28,7 +28,9 @@ FIELDS = "id, author, body, created_at, summary, attempts, processed"
 class NewMessage(BaseModel):
     author: str = Field(min_length=1, max_length=80)
     body: str = Field(min_length=1, max_length=4000)
-    work_seconds: float = Field(default=0, ge=0, le=120, description="How long its job takes: for tests.")
+    work_seconds: float = Field(
+        default=0, ge=0, le=120, description="Seconds that the job of this message takes. For tests."
+    )
 
 
 @asynccontextmanager
@@ -41,7 +43,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         min_size=1,
         max_size=8,
         timeout=5,
-        # It waits twice as long after each attempt that failed; a new one begins with the next request.
+        # Give up after 3 s, because the pool doubles the delay after each failed attempt. The next request tries again at once.
         reconnect_timeout=3,
         open=False,
         check=AsyncConnectionPool.check_connection,
@@ -58,9 +60,9 @@ app = FastAPI(title="board", lifespan=lifespan, docs_url="/api/docs", openapi_ur
 
 @app.middleware("http")
 async def observe(request: Request, call_next):
-    """A request id, a log line and the metrics of every request."""
-    given = request.headers.get("x-request-id", "")
-    token = logs.request_id.set(given[:100] if given.isascii() and given else str(uuid.uuid4()))
+    """Give every request an id, measure the request, and log every request except health checks and requests of metrics."""
+    sent_id = request.headers.get("x-request-id", "")
+    token = logs.request_id.set(sent_id[:100] if sent_id.isascii() and sent_id else str(uuid.uuid4()))
     started, status = time.perf_counter(), 500
     try:
         response = await call_next(request)
@@ -90,19 +92,21 @@ async def observe(request: Request, call_next):
 
 @app.exception_handler(psycopg.OperationalError)
 @app.exception_handler(psycopg.InternalError)
-async def away(_: Request, error: psycopg.Error) -> JSONResponse:
-    """The database is away, or another one is about to take over: nobody's mistake, and soon over.
+async def database_unavailable(_: Request, error: psycopg.Error) -> JSONResponse:
+    """Answer 503 while the database is unavailable, for example during a failover. The client can soon try again.
 
-    An internal error is a connection that was cut in the midst of an answer, or one that leads to who may no longer write.
+    psycopg raises InternalError if a connection is cut during a response, or if it leads to a server that became read-only.
     """
-    log.warning("the database is away", extra={"fields": {"cause": type(error).__name__, "said": str(error).strip()}})
-    detail = {"detail": "the database can't be asked just now; try again", "cause": type(error).__name__}
+    log.warning(
+        "the database is unavailable", extra={"fields": {"cause": type(error).__name__, "said": str(error).strip()}}
+    )
+    detail = {"detail": "the database is unavailable; try again", "cause": type(error).__name__}
     return JSONResponse(detail, 503, headers={"Retry-After": "1"})
 
 
 async def rows(request: Request, sql: str, *values: Any) -> list[dict[str, Any]]:
     async with request.app.state.pool.connection() as connection:
-        return await (await connection.execute(logs.signed(sql), values)).fetchall()
+        return await (await connection.execute(logs.with_request_id(sql), values)).fetchall()
 
 
 @app.get("/health")
@@ -137,7 +141,10 @@ async def release() -> dict[str, str]:
 
 @app.post("/api/messages", status_code=201)
 async def post(request: Request, message: NewMessage) -> dict[str, Any]:
-    """Answers once the row is committed. Its job is asked for after that; if the queue is away, the worker's sweep asks."""
+    """Commit a message, then enqueue its job.
+
+    If the queue is unavailable, the request still succeeds, and the worker's `sweep` enqueues the job later.
+    """
     [stored] = await rows(
         request,
         f"INSERT INTO messages (author, body, work_seconds) VALUES (%s, %s, %s) RETURNING {FIELDS}",
@@ -151,7 +158,7 @@ async def post(request: Request, message: NewMessage) -> dict[str, Any]:
         event = {"type": "message", "id": stored["id"], "author": message.author, "body": message.body}
         await request.app.state.cache.publish(jobs.FEED, json.dumps(event))
     except (RedisError, OSError):
-        log.warning("the queue is away; the sweep will ask again", exc_info=True)
+        log.warning("the queue is unavailable; the worker will enqueue the job later", exc_info=True)
     return stored
 
 
@@ -169,10 +176,10 @@ async def newest(
 
 @app.get("/api/messages/{message}")
 async def one(request: Request, message: int) -> dict[str, Any]:
-    found = await rows(request, f"SELECT {FIELDS} FROM messages WHERE id = %s", message)
-    if not found:
+    messages = await rows(request, f"SELECT {FIELDS} FROM messages WHERE id = %s", message)
+    if not messages:
         raise HTTPException(404, "there is no such message")
-    return found[0]
+    return messages[0]
 
 
 @app.get("/api/search")
@@ -186,7 +193,7 @@ async def search(request: Request, q: Annotated[str, Query(min_length=1, max_len
 
 @app.get("/api/stats")
 async def stats(request: Request) -> dict[str, int]:
-    """Exact counts, for tests to compare with what they sent."""
+    """Return exact counts, which tests compare with the messages that they sent."""
     [counts] = await rows(
         request,
         "SELECT count(*) AS messages, count(summary) AS summarised, coalesce(sum(attempts), 0) AS attempts,"
@@ -197,14 +204,14 @@ async def stats(request: Request) -> dict[str, int]:
 
 @app.get("/api/slow")
 async def slow(seconds: Annotated[float, Query(ge=0, le=120)] = 5) -> dict[str, float | str]:
-    """Deliberately slow: something to hold open while things switch."""
+    """Answer after `seconds`. Tests keep such a request open during a switch."""
     await asyncio.sleep(seconds)
     return {"slept": seconds, "release": settings.RELEASE}
 
 
 @app.get("/api/feed")
 async def feed(request: Request) -> StreamingResponse:
-    """New messages and summaries as server-sent events, with a beat every five seconds."""
+    """Stream new messages and summaries as server-sent events. Send a heartbeat after five seconds without an event."""
 
     async def events() -> AsyncIterator[str]:
         async with request.app.state.cache.pubsub() as channel:

@@ -1,4 +1,4 @@
-"""A few messages for development. Safe to run twice: it only fills an empty board."""
+"""Insert a few messages for development. The program fills only an empty board, so a second run changes nothing."""
 
 import psycopg
 
@@ -6,7 +6,7 @@ from . import settings
 from .jobs import enqueue, queue
 
 MESSAGES = (
-    ("Ada", "The first message on this board, put there so that a fresh environment has something to show."),
+    ("Ada", "This is the first message of a new environment, so that the board is not empty."),
     ("Grace", "Every message gets a summary from the worker, and the board shows how often it was processed."),
     ("Edsger", "Edit examples/board/api/board/main.py while it runs: the api reloads."),
 )

@@ -1,4 +1,4 @@
-"""Where things are: from the environment, passwords from the files it names."""
+"""Settings from environment variables. Passwords come from files whose paths are in the variables."""
 
 import os
 from functools import cache
@@ -14,7 +14,7 @@ def _secret(name: str) -> str:
 
 
 def database() -> dict[str, str]:
-    """Keyword arguments for psycopg."""
+    """Return the keyword arguments for psycopg."""
     return {
         "host": os.environ["DATABASE_HOST"],
         "port": os.environ["DATABASE_PORT"],
@@ -26,7 +26,7 @@ def database() -> dict[str, str]:
 
 
 def cache_server() -> dict[str, object]:
-    """Keyword arguments for redis-py."""
+    """Return the keyword arguments for redis-py."""
     return {
         "host": os.environ["CACHE_HOST"],
         "port": int(os.environ["CACHE_PORT"]),

@@ -1,4 +1,7 @@
-"""The worker: one job at a time. SIGTERM lets it finish the job in hand and take no other (RQ's warm shutdown)."""
+"""Worker that runs one job at a time.
+
+On SIGTERM the worker finishes its current job and takes no other job (RQ's warm shutdown).
+"""
 
 import logging
 import time
@@ -17,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Worker(SimpleWorker):
-    """Runs jobs in its own process, leaves a mark while it lives, and looks for forgotten messages now and then."""
+    """Run jobs in the worker's own process, touch the file ALIVE at each heartbeat, and enqueue lost jobs again."""
 
     def heartbeat(self, *args: object, **kwargs: object) -> None:
         ALIVE.touch()
@@ -36,31 +39,34 @@ class Worker(SimpleWorker):
 
 
 def sweep(summaries: Queue) -> None:
-    """Ask again for summaries that nobody is going to write: the api died before it asked, or a worker before it began."""
+    """Enqueue the lost jobs of messages again.
+
+    A job is lost if the api stopped before it enqueued the job, or if a worker stopped before it started the job.
+    """
     with psycopg.connect(**settings.database()) as connection:
         rows = connection.execute(
             "SELECT id, work_seconds FROM messages"
             " WHERE summary IS NULL AND attempts = 0 AND created_at < now() - interval '60 seconds'"
         ).fetchall()
     waiting, started = set(summaries.job_ids), set(summaries.started_job_registry.get_job_ids())
-    forgotten = [row for row in rows if job_id(row[0]) not in waiting | started]
-    for message, seconds in forgotten:
+    messages = [row for row in rows if job_id(row[0]) not in waiting | started]
+    for message, seconds in messages:
         enqueue(summaries, message, seconds)
-    if forgotten:
-        log.warning("swept", extra={"fields": {"found": len(forgotten)}})
+    if messages:
+        log.warning("swept", extra={"fields": {"found": len(messages)}})
 
 
 def main() -> None:
     logs.configure()
     summaries = queue()
     while True:
-        # Short waits, so that a wake-up that is missed costs seconds; maintenance finds what a dead worker held.
+        # Wait briefly, so that a missed notification delays a job only by seconds. Maintenance finds the jobs of dead workers.
         worker = Worker([summaries], connection=summaries.connection, worker_ttl=20, maintenance_interval=30)
         try:
             return worker.work()
         except RedisError:
-            # RQ waits where nothing answers; it ends where the queue refuses to be written, as while its primary is chosen.
-            log.warning("the queue is away; waiting for it", exc_info=True)
+            # RQ itself waits while Redis does not answer. But it raises if Redis refuses writes, for example during a failover.
+            log.warning("the queue is unavailable; trying again", exc_info=True)
             time.sleep(1)
 
 

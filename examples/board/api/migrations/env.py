@@ -1,12 +1,17 @@
-"""Migrations run in one transaction under a lock, so that two of them at once wait for each other."""
+"""Run all migrations in one transaction, under a lock that makes a second run wait."""
 
 from alembic import context
 from board import settings
 from sqlalchemy import URL, create_engine, pool, text
 
-given = settings.database()
+database = settings.database()
 url = URL.create(
-    "postgresql+psycopg", given["user"], given["password"], given["host"], int(given["port"]), given["dbname"]
+    "postgresql+psycopg",
+    database["user"],
+    database["password"],
+    database["host"],
+    int(database["port"]),
+    database["dbname"],
 )
 with create_engine(url, poolclass=pool.NullPool).connect() as connection:
     context.configure(connection=connection, transaction_per_migration=False)

@@ -1,4 +1,4 @@
-"""Messages."""
+"""Create the table of messages."""
 
 from alembic import op
 

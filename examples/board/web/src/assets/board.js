@@ -1,25 +1,25 @@
 const get = (path, options) => fetch(path, options).then((answer) => answer.json());
-const by = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 
-function shown(message) {
+function messageItem(message) {
   const item = document.createElement("li");
   const body = document.createElement("p");
   body.textContent = message.body;
-  const about = document.createElement("small");
+  const details = document.createElement("small");
   const summary = message.summary === null ? "no summary yet" : `“${message.summary}”`;
-  about.textContent = `${message.author} · ${summary} · processed ${message.processed}×`;
-  item.append(body, about);
+  details.textContent = `${message.author} · ${summary} · processed ${message.processed}×`;
+  item.append(body, details);
   return item;
 }
 
 async function refresh() {
-  const query = by("search").value.trim();
+  const query = byId("search").value.trim();
   const messages = await get(query ? `/api/search?q=${encodeURIComponent(query)}` : "/api/messages");
-  by("messages").replaceChildren(...messages.map(shown));
+  byId("messages").replaceChildren(...messages.map(messageItem));
 }
 
-by("search").addEventListener("input", refresh);
-by("post").addEventListener("submit", async (event) => {
+byId("search").addEventListener("input", refresh);
+byId("post").addEventListener("submit", async (event) => {
   event.preventDefault();
   const body = JSON.stringify(Object.fromEntries(new FormData(event.target)));
   await fetch("/api/messages", { method: "POST", headers: { "Content-Type": "application/json" }, body });
@@ -28,10 +28,10 @@ by("post").addEventListener("submit", async (event) => {
 });
 
 const feed = new EventSource("/api/feed");
-feed.onopen = () => { by("feed").value = "live"; };
-feed.onerror = () => { by("feed").value = "reconnecting"; };
+feed.onopen = () => { byId("feed").value = "live"; };
+feed.onerror = () => { byId("feed").value = "reconnecting"; };
 feed.onmessage = refresh;
 
-get("/release.json").then(({ release, slot }) => { by("web").value = `${release} (${slot})`; });
-get("/api/release").then(({ release, slot }) => { by("api").value = `${release} (${slot})`; });
+get("/release.json").then(({ release, slot }) => { byId("web").value = `${release} (${slot})`; });
+get("/api/release").then(({ release, slot }) => { byId("api").value = `${release} (${slot})`; });
 refresh();

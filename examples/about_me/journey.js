@@ -16,26 +16,26 @@ const get = (path) => http.get(__ENV.URL + path);
 
 function page(path) {
   const answer = get(path);
-  check(answer, { "the page is there": ({ status }) => status === 200 }) || fail(`${path}: HTTP ${answer.status} ${answer.error}`);
+  check(answer, { "the page loads": ({ status }) => status === 200 }) || fail(`${path}: HTTP ${answer.status} ${answer.error}`);
   return answer.body;
 }
 
 export default function () {
   const home = page("/");
   for (const asset of new Set(home.match(/\/_next\/static\/[^"\\?]+/g))) {
-    check(get(asset), { "its assets are there": ({ status }) => status === 200 });
+    check(get(asset), { "its assets load": ({ status }) => status === 200 });
   }
   const projects = page("/projects");
   check(get("/api/projects").json(), { "every project is shown": (all) => all.every(({ slug }) => projects.includes(`id="${slug}"`)) });
 
   const { visits } = http.post(`${__ENV.URL}/api/visits/contact`).json();
-  const [, counted] = page("/contact").match(/<small>(\d+)<!-- --> visits/);
-  check(counted, { "the visit is counted": (count) => Number(count) >= visits });
+  const [, count] = page("/contact").match(/<small>(\d+)<!-- --> visits/);
+  check(count, { "the visit is counted": (text) => Number(text) >= visits });
 
   const sender = `journey-${exec.vu.idInTest}-${exec.vu.iterationInInstance}-${Date.now()}`;
   const json = { headers: { "Content-Type": "application/json" } };
   const message = JSON.stringify({ name: sender, email: `${sender}@example.com`, body: "a journey" });
-  const sent = http.post(`${__ENV.URL}/api/messages`, message, json);
-  check(sent, { "a message is taken": ({ status }) => status === 201 }) || fail(`HTTP ${sent.status} ${sent.body}`);
-  check(page(`/contact/${sent.json("id")}`), { "its sender is shown it": (body) => body.includes(sender) && body.includes("a journey") });
+  const response = http.post(`${__ENV.URL}/api/messages`, message, json);
+  check(response, { "the message is accepted": ({ status }) => status === 201 }) || fail(`HTTP ${response.status} ${response.body}`);
+  check(page(`/contact/${response.json("id")}`), { "the sender can read the message": (body) => body.includes(sender) && body.includes("a journey") });
 }

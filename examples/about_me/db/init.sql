@@ -1,4 +1,4 @@
--- The empty database's tables, made once. What comes later has to be a migration that the release before can live with.
+-- Create the tables of an empty database. This file runs only once. Later changes need a migration that the previous release tolerates.
 CREATE TABLE projects (
     slug text PRIMARY KEY CHECK (slug ~ '^[a-z0-9-]+$'),
     title text NOT NULL,

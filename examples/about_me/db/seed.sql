@@ -1,4 +1,4 @@
--- Something to look at while developing; other environments get their projects from their owner.
+-- Insert sample data for development. In other environments the owner of the site writes the projects.
 INSERT INTO projects (slug, title, summary, year, link) VALUES
     ('analytical-engine', 'Notes on the Analytical Engine', 'A program for a machine that was never built: the Bernoulli numbers.', 1843, NULL),
     ('flyology', 'Flyology', 'How birds fly, and what a steam-driven one would have to weigh.', 1828, NULL),

@@ -36,7 +36,7 @@ class JsonFormatter(logging.Formatter):
 def configure() -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if LOG_FOLDER.is_dir():
-        handlers.append(_file())
+        handlers.append(_log_file())
     for handler in handlers:
         handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
@@ -46,12 +46,12 @@ def configure() -> None:
         logger.propagate = True
 
 
-def _file() -> RotatingFileHandler:
+def _log_file() -> RotatingFileHandler:
     """Delete old log files, and return a handler for this process's own file.
 
     All replicas of both slots share the folder. Each process needs its own file, because two processes can't rotate the same file.
     """
-    for old in LOG_FOLDER.glob("*.log*"):
-        if old.stat().st_mtime < time.time() - KEPT_DAYS * 86400:
-            old.unlink(missing_ok=True)
+    for file in LOG_FOLDER.glob("*.log*"):
+        if file.stat().st_mtime < time.time() - KEPT_DAYS * 86400:
+            file.unlink(missing_ok=True)
     return RotatingFileHandler(LOG_FOLDER / f"{SLOT}-{socket.gethostname()}.log", maxBytes=2**20, backupCount=1)

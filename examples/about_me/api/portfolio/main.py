@@ -134,27 +134,28 @@ async def projects(request: Request) -> list[Project]:
 
 @app.get("/api/visits/{page}")
 async def visits(request: Request, page: Page) -> dict[str, int | None]:
-    return {"visits": await counted(request.app.state.cache.hget("visits", page))}
+    return {"visits": await read_count(request.app.state.cache.hget("visits", page))}
 
 
 @app.post("/api/visits/{page}")
 async def visit(request: Request, page: Page) -> dict[str, int | None]:
     """Count a visit. Rendering a page counts no visit, because health checks and prefetching browsers also render pages."""
-    return {"visits": await counted(request.app.state.cache.hincrby("visits", page, 1))}
+    return {"visits": await read_count(request.app.state.cache.hincrby("visits", page, 1))}
 
 
-async def counted(answer: Any) -> int | None:
+async def read_count(reply: Any) -> int | None:
+    """Return a count from Redis, or None if the cache is unavailable."""
     try:
-        return int(await answer or 0)
+        return int(await reply or 0)
     except (RedisError, OSError):
-        log.warning("the cache is away: visits are not counted", exc_info=True)
+        log.warning("the cache is unavailable: visits are not counted", exc_info=True)
         return None
 
 
 @app.post("/api/messages", status_code=201)
 async def send(request: Request, message: NewMessage) -> Message:
     if await sent_within_the_hour(request.app.state.cache, message.email) > settings.CONTACTS_PER_HOUR:
-        raise HTTPException(429, "that is enough for now; try again in an hour", {"Retry-After": str(HOUR)})
+        raise HTTPException(429, "too many messages from this sender; try again in an hour", {"Retry-After": str(HOUR)})
     [stored] = await rows(
         request,
         "INSERT INTO messages (name, email, body) VALUES (%s, %s, %s) RETURNING id, name, body, created_at",
@@ -171,18 +172,18 @@ async def sent_within_the_hour(cache: Redis, sender: str) -> int:
     Without the cache return 0, because accepting a message matters more than the limit.
     """
     try:
-        async with cache.pipeline() as both:
-            tries, _ = await both.incr(f"contact:{sender}").expire(f"contact:{sender}", HOUR, nx=True).execute()
-        return tries
+        async with cache.pipeline() as commands:
+            count, _ = await commands.incr(f"contact:{sender}").expire(f"contact:{sender}", HOUR, nx=True).execute()
+        return count
     except (RedisError, OSError):
-        log.warning("the cache is away: messages are not limited", exc_info=True)
+        log.warning("the cache is unavailable: messages are not limited", exc_info=True)
         return 0
 
 
 @app.get("/api/messages/{message}")
 async def one(request: Request, message: uuid.UUID) -> Message:
     """Return a message to anyone who knows the message's id. Nobody can guess an id, because ids are random and never listed."""
-    found = await rows(request, "SELECT id, name, body, created_at FROM messages WHERE id = %s", message)
-    if not found:
+    messages = await rows(request, "SELECT id, name, body, created_at FROM messages WHERE id = %s", message)
+    if not messages:
         raise HTTPException(404, "there is no such message")
-    return found[0]
+    return messages[0]

@@ -5,8 +5,12 @@ export type Project = { slug: string; title: string; summary: string; year: numb
 export type Message = { id: string; name: string; body: string; created_at: string };
 export type Page = "about" | "projects" | "contact";
 
-/** What the api of this slot answers, asked under the id of the request that is being answered. */
-export async function ask<T>(path: string): Promise<T> {
+/**
+ * Request a path from the api of this slot, with the id of the current request.
+ *
+ * If the api answers 404 or 422, show Next's page for status 404. Throw an error for any other failure.
+ */
+export async function fetchJson<T>(path: string): Promise<T> {
   const id = (await headers()).get("x-request-id");
   const answer = await fetch(process.env.API_URL + path, {
     headers: id ? { "X-Request-Id": id } : {},

@@ -9,7 +9,11 @@ import { log } from "./logs";
 const { RELEASE = "unreleased" } = process.env;
 const current = new AsyncLocalStorage<{ request_id: string }>();
 
-/** Every request has an id, a line in the log, and an end before the server's. Node tells of requests; the server is Next's own. */
+/**
+ * Give every request an id, log every request, and close the connections after SIGTERM.
+ *
+ * Node's diagnostics channels report the requests, so Next's own server needs no replacement.
+ */
 export function observe() {
   const unanswered = new Set<ServerResponse>();
   let stopping = false;
@@ -17,8 +21,8 @@ export function observe() {
   subscribe("http.server.request.start", (event) => {
     const { request, response } = event as { request: IncomingMessage; response: ServerResponse };
     const { method, url } = request;
-    const given = request.headers["x-request-id"];
-    const id = { request_id: typeof given === "string" ? given.slice(0, 100) : randomUUID() };
+    const sentId = request.headers["x-request-id"];
+    const id = { request_id: typeof sentId === "string" ? sentId.slice(0, 100) : randomUUID() };
     const started = performance.now();
     current.enterWith(id);
     request.headers["x-request-id"] = id.request_id;
@@ -28,7 +32,7 @@ export function observe() {
     if (stopping) response.shouldKeepAlive = false;
     response.once("close", () => {
       unanswered.delete(response);
-      // Next waits for open connections; what is kept alive would keep the server alive, too.
+      // Close the connection, because Next waits for all open connections, including idle ones.
       if (stopping) request.socket.end();
       if (url === "/health.txt") return;
       const seconds = Math.round(performance.now() - started) / 1000;

@@ -4,13 +4,13 @@ import { useEffect, useState } from "react";
 
 import type { Page } from "./api";
 
-/** Told by the browser, once it shows the page: Next also renders pages that it only expects to be opened. */
-export function Visit({ page, before }: { page: Page; before: number | null }) {
-  const [visits, setVisits] = useState(before);
+/** Count the visit when the browser shows the page. The server can't count visits, because Next also renders prefetched pages. */
+export function Visit({ page, initialCount }: { page: Page; initialCount: number | null }) {
+  const [visits, setVisits] = useState(initialCount);
   useEffect(() => {
     fetch(`/api/visits/${page}`, { method: "POST" })
       .then((answer) => answer.json())
-      .then((counted) => setVisits(counted.visits))
+      .then((result) => setVisits(result.visits))
       .catch(() => {});
   }, [page]);
   return visits === null ? null : <small>{visits} visits</small>;

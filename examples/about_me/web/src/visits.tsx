@@ -1,12 +1,12 @@
-import { ask, type Page } from "./api";
+import { fetchJson, type Page } from "./api";
 import { Visit } from "./visit";
 
-/** How often a page was visited: as of its rendering, then with the visit that this is. */
+/** Show the number of visits of a page: first the number at rendering, then the number that includes this visit. */
 export async function Visits({ page }: { page: Page }) {
-  const { visits } = await ask<{ visits: number | null }>(`/api/visits/${page}`);
+  const { visits } = await fetchJson<{ visits: number | null }>(`/api/visits/${page}`);
   return (
     <footer>
-      <Visit page={page} before={visits} />
+      <Visit page={page} initialCount={visits} />
     </footer>
   );
 }

@@ -1,10 +1,10 @@
 import Link from "next/link";
 
-import { ask, type Project } from "@/api";
+import { fetchJson, type Project } from "@/api";
 import { Visits } from "@/visits";
 
 export default async function About() {
-  const [newest] = await ask<Project[]>("/api/projects");
+  const [newest] = await fetchJson<Project[]>("/api/projects");
   return (
     <>
       <h1>About me</h1>

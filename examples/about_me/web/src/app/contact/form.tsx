@@ -12,14 +12,14 @@ export function ContactForm() {
     const body = JSON.stringify(Object.fromEntries(new FormData(event.currentTarget)));
     const answer = await fetch("/api/messages", { method: "POST", headers: { "Content-Type": "application/json" }, body });
     if (answer.ok) return router.push(`/contact/${(await answer.json()).id}`);
-    setProblem(answer.status === 429 ? "That is enough for now; try again in an hour." : "That did not work; try again.");
+    setProblem(answer.status === 429 ? "You sent too many messages; try again in an hour." : "The message was not sent; try again.");
   }
 
   return (
     <form onSubmit={send}>
       <input name="name" placeholder="your name" required maxLength={80} />
-      <input name="email" type="email" placeholder="your address" required maxLength={200} />
-      <textarea name="body" placeholder="what is it?" required maxLength={4000} />
+      <input name="email" type="email" placeholder="your email address" required maxLength={200} />
+      <textarea name="body" placeholder="your message" required maxLength={4000} />
       <button>send</button>
       <output>{problem}</output>
     </form>

@@ -1,10 +1,10 @@
-import { ask, type Project } from "@/api";
+import { fetchJson, type Project } from "@/api";
 import { Visits } from "@/visits";
 
 export const metadata = { title: "Projects" };
 
 export default async function Projects() {
-  const projects = await ask<Project[]>("/api/projects");
+  const projects = await fetchJson<Project[]>("/api/projects");
   return (
     <>
       <h1>Projects</h1>

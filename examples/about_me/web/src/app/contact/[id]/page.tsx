@@ -1,10 +1,10 @@
-import { ask, type Message } from "@/api";
+import { fetchJson, type Message } from "@/api";
 
 export const metadata = { title: "Your message" };
 
 export default async function Sent({ params }: { params: Promise<{ id: string }> }) {
   const { id } = await params;
-  const { name, body, created_at } = await ask<Message>(`/api/messages/${encodeURIComponent(id)}`);
+  const { name, body, created_at } = await fetchJson<Message>(`/api/messages/${encodeURIComponent(id)}`);
   return (
     <>
       <h1>Thank you, {name}</h1>

@@ -11,34 +11,34 @@ export const options = {
   insecureSkipTLSVerify: /^https:\/\/[^/:]+\.localhost(:|$)/.test(__ENV.URL),
 };
 
-// As a browser asks for a page: the gateway answers with the cookie that keeps what the page asks for on its slot.
+// Request pages as a browser does. The gateway then sets a cookie, which keeps all requests of the page on the page's slot.
 const PAGE = { headers: { Accept: "text/html" } };
 const get = (path, params) => http.get(__ENV.URL + path, params);
 
 function page(path) {
-  const found = get(path, PAGE);
-  check(found, { "the page is there": ({ status }) => status === 200 }) || fail(`${path}: HTTP ${found.status} ${found.error}`);
-  for (const [, asset] of found.body.matchAll(/(?:src|href)="(\/(?:assets|static|api\/static|main)[^"]+)"/g)) {
-    check(get(asset), { "its assets are there": ({ status }) => status === 200 });
+  const response = get(path, PAGE);
+  check(response, { "the page loads": ({ status }) => status === 200 }) || fail(`${path}: HTTP ${response.status} ${response.error}`);
+  for (const [, asset] of response.body.matchAll(/(?:src|href)="(\/(?:assets|static|api\/static|main)[^"]+)"/g)) {
+    check(get(asset), { "its assets load": ({ status }) => status === 200 });
   }
-  return found;
+  return response;
 }
 
 export default function () {
   page("/");
   const { articles } = get("/api/articles").json();
-  check(articles, { "there is an article": ([first]) => first !== undefined }) || fail("no article");
+  check(articles, { "the site has an article": ([first]) => first !== undefined }) || fail("/api/articles: no article");
   const { url, title } = articles[0];
   const article = page(url);
-  check(article, { "it is what the landing page calls it": ({ body }) => body.includes(title) });
+  check(article, { "the article has the title that the api names": ({ body }) => body.includes(title) });
 
   const text = `journey ${__VU}-${__ITER} of ${new Date().toISOString()}`;
-  const said = article.submitForm({
+  const response = article.submitForm({
     formSelector: "#comments form",
     fields: { author: "journey", text },
-    // Django takes a form over TLS only from a page of its own, and browsers say which.
+    // Over TLS, Django accepts a form only with the header Referer of its own site. Browsers set this header.
     params: { headers: { ...PAGE.headers, Referer: __ENV.URL + url } },
   });
-  check(said, { "a comment is taken": ({ status }) => status === 200 }) || fail(`HTTP ${said.status} ${said.body}`);
-  check(get(url, PAGE), { "it is on the page": ({ body }) => body.includes(text) });
+  check(response, { "the comment is accepted": ({ status }) => status === 200 }) || fail(`HTTP ${response.status} ${response.body}`);
+  check(get(url, PAGE), { "the comment is on the page": ({ body }) => body.includes(text) });
 }

@@ -12,10 +12,10 @@ from .models import Article
 def newest(request: HttpRequest) -> JsonResponse:
     # Sort here, because Django ignores `Article.Meta.ordering` in a query that counts.
     articles = Article.objects.annotate(count=Count("comments")).order_by("-published")[:20]
-    return JsonResponse({"articles": [_shown(article) for article in articles]})
+    return JsonResponse({"articles": [_to_json(article) for article in articles]})
 
 
-def _shown(article: Article) -> dict[str, object]:
+def _to_json(article: Article) -> dict[str, object]:
     return {
         "title": article.title,
         "summary": article.summary,

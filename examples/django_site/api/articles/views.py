@@ -8,7 +8,7 @@ from django.views.generic import CreateView, ListView
 from .models import Article, Comment
 
 MOST_DISCUSSED = "most-discussed"
-SHOWN = 50
+MAX_COMMENTS = 50
 
 
 def most_discussed() -> list[Article]:
@@ -25,8 +25,8 @@ class ArticleList(ListView):
     template_name = "articles/list.html"
     paginate_by = 20
 
-    def get_context_data(self, **more):
-        return super().get_context_data(most_discussed=most_discussed(), **more)
+    def get_context_data(self, **kwargs):
+        return super().get_context_data(most_discussed=most_discussed(), **kwargs)
 
 
 class ArticlePage(CreateView):
@@ -43,8 +43,10 @@ class ArticlePage(CreateView):
     def get_initial(self):
         return {"author": self.request.user.get_username()}
 
-    def get_context_data(self, **more):
-        return super().get_context_data(article=self.article, comments=self.article.comments.all()[:SHOWN], **more)
+    def get_context_data(self, **kwargs):
+        return super().get_context_data(
+            article=self.article, comments=self.article.comments.all()[:MAX_COMMENTS], **kwargs
+        )
 
     def form_valid(self, form):
         form.instance.article = self.article

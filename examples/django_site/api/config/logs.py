@@ -29,7 +29,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps({key: value for key, value in line.items() if value is not None})
 
 
-_passed_on = {"handlers": [], "propagate": True, "level": "INFO"}
+_PROPAGATE = {"handlers": [], "propagate": True, "level": "INFO"}
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -37,8 +37,8 @@ LOGGING = {
     "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "json"}},
     "root": {"handlers": ["stdout"], "level": "INFO"},
     "loggers": {
-        "django": _passed_on,
-        "gunicorn.error": _passed_on,
+        "django": _PROPAGATE,
+        "gunicorn.error": _PROPAGATE,
         # Turn off gunicorn's log of requests, because `middleware.observe` logs each request.
         "gunicorn.access": {"handlers": [], "propagate": False},
         "django.server": {"handlers": [], "propagate": False},

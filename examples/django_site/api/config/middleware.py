@@ -18,8 +18,8 @@ def observe(get_response):
     """Give each request an id, and log each request except health checks."""
 
     def middleware(request):
-        given = request.headers.get("X-Request-Id", "")
-        token = request_id.set(given[:100] if given.isascii() and given else str(uuid.uuid4()))
+        sent_id = request.headers.get("X-Request-Id", "")
+        token = request_id.set(sent_id[:100] if sent_id.isascii() and sent_id else str(uuid.uuid4()))
         started = time.perf_counter()
         try:
             response = get_response(request)
@@ -51,20 +51,20 @@ def _health() -> HttpResponse:
 
 def _ready() -> HttpResponse:
     state = {"database": "ok", "cache": "ok", "release": RELEASE}
-    for name, ask in (("database", _ask_database), ("cache", _ask_cache)):
+    for name, check in (("database", _check_database), ("cache", _check_cache)):
         try:
-            ask()
+            check()
         except Exception as error:
             state[name] = type(error).__name__
     return JsonResponse(state, status=200 if state["database"] == state["cache"] == "ok" else 503)
 
 
-def _ask_database() -> None:
+def _check_database() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
 
 
-def _ask_cache() -> None:
+def _check_cache() -> None:
     caches["sessions"].get("ready")
 
 

@@ -26,11 +26,11 @@ def clear() -> list[Path]:
 
     Folders are compared by the time of their manifest, because each run of collectstatic writes a new manifest.
     """
-    folders = sorted((folder for folder in FOLDERS.iterdir() if folder.is_dir()), key=_collected, reverse=True)
+    folders = sorted((folder for folder in FOLDERS.iterdir() if folder.is_dir()), key=_collection_time, reverse=True)
     return [folder for folder in folders[NEWEST:] if _remove_if_unlocked(folder)]
 
 
-def _collected(folder: Path) -> float:
+def _collection_time(folder: Path) -> float:
     manifest = folder / "staticfiles.json"
     return (manifest if manifest.exists() else folder).stat().st_mtime
 

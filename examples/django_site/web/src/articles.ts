@@ -6,9 +6,9 @@ export interface Article {
   comments: number;
 }
 
-export function matches(words: string): (article: Article) => boolean {
-  const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
-  return ({ title, summary }) => wanted.every((word) => `${title} ${summary}`.toLowerCase().includes(word));
+export function matches(query: string): (article: Article) => boolean {
+  const terms = query.toLowerCase().split(/\s+/).filter(Boolean);
+  return ({ title, summary }) => terms.every((term) => `${title} ${summary}`.toLowerCase().includes(term));
 }
 
 const DAY = 24 * 60 * 60 * 1000;

@@ -6,7 +6,7 @@ from django.contrib.staticfiles.management.commands import collectstatic
 
 class Command(collectstatic.Command):
     def handle(self, **options):
-        said = super().handle(**options)
+        result = super().handle(**options)
         for folder in static.clear():
-            self.log(f"removed {folder.name}: {static.NEWEST} others are newer, and nothing runs of it")
-        return said
+            self.log(f"removed {folder.name}: no process uses it, and {static.NEWEST} folders are newer")
+        return result

@@ -8,15 +8,15 @@ from articles.models import Article
 ARTICLES = {
     "two-slots-one-switch": (
         "Two slots, one switch",
-        "How a site is replaced while people read it.",
-        "A release goes to the slot nobody is on, is proven there, and then one object moves everybody at once.",
-        ("Ada", "And the old one stays?"),
+        "How a site gets a new release while people read it.",
+        "A release starts in the idle slot and is tested there. Then one switch moves all users at once.",
+        ("Ada", "Does the old release stay?"),
     ),
     "a-folder-for-every-release": (
         "A folder for every release",
-        "Why collectstatic writes beside what it wrote before.",
-        "A page that was loaded before the switch still asks for the style sheet it was written for.",
-        ("Grace", "I have wondered where that came from."),
+        "Why collectstatic keeps the files of earlier releases.",
+        "A page that was loaded before the switch still requests the style sheet of its own release.",
+        ("Grace", "So that is where the old style sheets come from."),
     ),
     "migrations-that-only-add": (
         "Migrations that only add",

@@ -87,9 +87,9 @@ def release() -> dict[str, str]:
 @app.post("/api/notes", status_code=201)
 def write(note: NewNote) -> dict[str, Any]:
     with pool.connection() as connection:
-        written = connection.execute("INSERT INTO notes (text) VALUES (%s) RETURNING id, text", (note.text,)).fetchone()
-    assert written
-    return written
+        row = connection.execute("INSERT INTO notes (text) VALUES (%s) RETURNING id, text", (note.text,)).fetchone()
+    assert row
+    return row
 
 
 @app.get("/api/notes")

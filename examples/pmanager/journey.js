@@ -11,31 +11,31 @@ export const options = {
   insecureSkipTLSVerify: /^https:\/\/[^/:]+\.localhost(:|$)/.test(__ENV.URL),
 };
 
-// A name for all the projects there are: k6 would count each address as something of its own.
-const named = (path) => ({ tags: { name: path.replace(/\d+/g, "N") } });
+// Give all projects the same name in k6's metrics, because otherwise k6 counts each address separately.
+const nameTag = (path) => ({ tags: { name: path.replace(/\d+/g, "N") } });
 const json = { "Content-Type": "application/json" };
-const ask = (method, path, body, headers = {}) =>
-  http.request(method, __ENV.URL + path, body && JSON.stringify(body), { ...named(path), headers: { ...headers, ...(body ? json : {}) } });
+const request = (method, path, body, headers = {}) =>
+  http.request(method, __ENV.URL + path, body && JSON.stringify(body), { ...nameTag(path), headers: { ...headers, ...(body ? json : {}) } });
 
-function expect(answer, status, what) {
-  check(answer, { [what]: () => answer.status === status }) || fail(`${what}: HTTP ${answer.status} ${answer.error || answer.body}`);
+function expect(answer, status, name) {
+  check(answer, { [name]: () => answer.status === status }) || fail(`${name}: HTTP ${answer.status} ${answer.error || answer.body}`);
   return answer;
 }
 
 export default function () {
-  const page = expect(ask("GET", "/", null, { Accept: "text/html" }), 200, "the page is there");
+  const page = expect(request("GET", "/", null, { Accept: "text/html" }), 200, "the page loads");
   for (const asset of page.body.match(/\/assets\/[^"]+/g)) {
-    const answer = expect(ask("GET", asset, null, { "Accept-Encoding": "gzip" }), 200, "its assets are there");
-    check(answer, { "and compressed": () => answer.headers["Content-Encoding"] === "gzip" });
+    const answer = expect(request("GET", asset, null, { "Accept-Encoding": "gzip" }), 200, "its assets load");
+    check(answer, { "its assets are compressed": () => answer.headers["Content-Encoding"] === "gzip" });
   }
-  const project = expect(ask("POST", "/api/projects", { name: "a journey" }), 201, "a project is taken").json("id");
-  const task = expect(ask("POST", `/api/projects/${project}/tasks`, { title: "arrive" }), 201, "a task is taken").json("id");
-  expect(ask("PATCH", `/api/tasks/${task}`, { done: true }), 200, "it is ticked off");
-  const [seen] = expect(ask("GET", `/api/projects/${project}`), 200, "the project is there").json("tasks");
-  check(seen, { "with its task, done": ({ id, title, done }) => id === task && title === "arrive" && done });
-  expect(ask("GET", `/projects/${project}`, null, { Accept: "text/html" }), 200, "its address can be opened");
-  expect(ask("DELETE", `/api/projects/${project}`), 204, "it is taken away");
+  const project = expect(request("POST", "/api/projects", { name: "a journey" }), 201, "the project is created").json("id");
+  const task = expect(request("POST", `/api/projects/${project}/tasks`, { title: "arrive" }), 201, "the task is created").json("id");
+  expect(request("PATCH", `/api/tasks/${task}`, { done: true }), 200, "the task is completed");
+  const [listedTask] = expect(request("GET", `/api/projects/${project}`), 200, "the project is returned").json("tasks");
+  check(listedTask, { "the project has the completed task": ({ id, title, done }) => id === task && title === "arrive" && done });
+  expect(request("GET", `/projects/${project}`, null, { Accept: "text/html" }), 200, "the address of the project can be opened");
+  expect(request("DELETE", `/api/projects/${project}`), 204, "the project is deleted");
   const path = `/api/projects/${project}`;
-  const after = http.get(__ENV.URL + path, { ...named(path), responseCallback: http.expectedStatuses(404) });
-  check(after, { "and gone": () => after.status === 404 });
+  const after = http.get(__ENV.URL + path, { ...nameTag(path), responseCallback: http.expectedStatuses(404) });
+  check(after, { "the deleted project is not found": () => after.status === 404 });
 }

@@ -1,4 +1,4 @@
-// Bundles src into dist: every asset has the hash of its content in its name, and a gzip beside it.
+// Bundle src into dist, with a hash of the content in the name of each asset, and a copy that is compressed with gzip.
 import { readFile, writeFile } from "node:fs/promises";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";

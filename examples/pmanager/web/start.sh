@@ -1,5 +1,5 @@
 #!/bin/sh
-# What differs by release and environment is known when the container starts, not when its image is built.
+# Write the configuration when the container starts, because the image does not know the release and the environment.
 set -eu
 cd /tmp
 touch proxy.conf

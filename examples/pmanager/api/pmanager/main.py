@@ -50,8 +50,13 @@ async def observe(request: Request, call_next):
         seconds = time.perf_counter() - started
         LATENCY.labels(request.method, route, status).observe(seconds)
         if route not in UNLOGGED:
-            about = {"method": request.method, "path": request.url.path, "status": status, "seconds": round(seconds, 4)}
-            log.info("request", extra={"fields": about})
+            fields = {
+                "method": request.method,
+                "path": request.url.path,
+                "status": status,
+                "seconds": round(seconds, 4),
+            }
+            log.info("request", extra={"fields": fields})
         logs.request_id.reset(token)
 
 

@@ -6,7 +6,7 @@ from alembic import op
 revision, down_revision = "001", None
 
 
-def created() -> sa.Column:
+def created_at_column() -> sa.Column:
     return sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False)
 
 
@@ -16,7 +16,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("name", sa.String, nullable=False),
         sa.Column("description", sa.String, server_default="", nullable=False),
-        created(),
+        created_at_column(),
     )
     op.create_table(
         "tasks",
@@ -26,7 +26,7 @@ def upgrade() -> None:
         ),
         sa.Column("title", sa.String, nullable=False),
         sa.Column("done", sa.Boolean, server_default="false", nullable=False),
-        created(),
+        created_at_column(),
     )
 
 

@@ -1,4 +1,4 @@
-// Which page an address is. The server answers every unknown path with this program, so that an address can be opened, too.
+// Show the page of the current address. For every unknown path the server sends index.html, so users can open any address directly.
 import { project, projects } from "./pages.js";
 
 const routes = [
@@ -8,13 +8,13 @@ const routes = [
 
 async function show() {
   const page = document.getElementById("page");
-  for (const [pattern, shown] of routes) {
+  for (const [pattern, render] of routes) {
     const match = location.pathname.match(pattern);
     if (match) {
       try {
-        page.replaceChildren(...(await shown(show, ...match.slice(1))));
+        page.replaceChildren(...(await render(show, ...match.slice(1))));
       } catch (error) {
-        page.textContent = `It could not be shown: ${error.message}`;
+        page.textContent = `The page can't be shown: ${error.message}`;
       }
       return;
     }

@@ -1,9 +1,9 @@
 import { api } from "./api.js";
 
 function element(name, properties, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(name), properties);
+  node.append(...children);
+  return node;
 }
 
 const button = (text, onclick) => element("button", { type: "button", textContent: text, onclick });
@@ -13,30 +13,30 @@ function form(placeholder, send) {
   return element("form", { onsubmit: (event) => { event.preventDefault(); send(field.value); } }, field, element("button", { textContent: "add" }));
 }
 
-// A page is its elements; `again` shows it anew once something has changed.
-export async function projects(again) {
+// Each page is a function that returns the elements of the page. It calls `refresh` after a change, to show the page again.
+export async function projects(refresh) {
   const all = await api.projects();
   const row = ({ id, name, tasks, done }) =>
     element("li", {}, "▸", element("a", { href: `/projects/${id}`, textContent: name }), element("small", { textContent: `${done} of ${tasks} done` }));
   return [
     element("h1", { textContent: "Projects" }),
-    form("a new project", async (name) => { await api.create(name); again(); }),
+    form("a new project", async (name) => { await api.create(name); refresh(); }),
     element("ul", {}, ...all.map(row)),
   ];
 }
 
-export async function project(again, id) {
+export async function project(refresh, id) {
   const { name, description, tasks } = await api.project(id);
   const row = (task) => {
-    const box = element("input", { type: "checkbox", checked: task.done, onchange: async () => { await api.tick(task.id, box.checked); again(); } });
-    const drop = button("×", async () => { await api.drop(task.id); again(); });
+    const box = element("input", { type: "checkbox", checked: task.done, onchange: async () => { await api.tick(task.id, box.checked); refresh(); } });
+    const drop = button("×", async () => { await api.drop(task.id); refresh(); });
     return element("li", { className: task.done ? "done" : "" }, box, element("span", { textContent: task.title }), drop);
   };
   return [
     element("h1", { textContent: name }),
     element("p", { textContent: description }),
-    form("a new task", async (title) => { await api.add(id, title); again(); }),
+    form("a new task", async (title) => { await api.add(id, title); refresh(); }),
     element("ul", {}, ...tasks.map(row)),
-    button("delete the project", async () => { await api.remove(id); history.pushState(null, "", "/"); again(); }),
+    button("delete the project", async () => { await api.remove(id); history.pushState(null, "", "/"); refresh(); }),
   ];
 }

@@ -17,28 +17,28 @@ const post = (path, content) =>
 
 export default function () {
   const page = get("/");
-  check(page, { "the page is there": (answer) => answer.status === 200 }) || fail(`/: HTTP ${page.status} ${page.error}`);
+  check(page, { "the page loads": (answer) => answer.status === 200 }) || fail(`/: HTTP ${page.status} ${page.error}`);
   for (const [, asset] of page.body.matchAll(/(?:src|href)="(\/[^"]+)"/g)) {
-    check(get(asset), { "its assets are there": (answer) => answer.status === 200 });
+    check(get(asset), { "its assets load": (answer) => answer.status === 200 });
   }
   const customer = `journey ${__VU}`;
-  check(post("/api/session", { customer }), { "one can log in": (answer) => answer.status === 201 });
-  check(get("/api/session"), { "and is known": (answer) => answer.status === 200 && answer.json("customer") === customer });
+  check(post("/api/session", { customer }), { "the customer can log in": (answer) => answer.status === 201 });
+  check(get("/api/session"), { "the session has the customer": (answer) => answer.status === 200 && answer.json("customer") === customer });
 
   const [product] = get("/api/products").json();
-  const placed = post("/api/orders", { product: product.id, quantity: 2 });
-  check(placed, { "an order is taken": (answer) => answer.status === 201 }) || fail(`HTTP ${placed.status} ${placed.body}`);
-  const id = placed.json("id");
+  const response = post("/api/orders", { product: product.id, quantity: 2 });
+  check(response, { "the order is accepted": (answer) => answer.status === 201 }) || fail(`HTTP ${response.status} ${response.body}`);
+  const id = response.json("id");
   let order;
   for (let tries = 0; tries < 120 && !(order && order.confirmed_at); tries++) {
     sleep(0.5);
     order = get(`/api/orders/${id}`).json();
   }
   check(order, { "the worker has confirmed it, at the first attempt": ({ confirmed_at, attempts }) => confirmed_at && attempts === 1 });
-  check(get("/api/orders").json(), { "it is among the customer's orders": (orders) => orders.some((one) => one.id === id) });
-  check(get("/api/ledger").json(), { "what is sold is what is confirmed": ({ sold, confirmed }) => sold === confirmed });
+  check(get("/api/orders").json(), { "the order is listed": (orders) => orders.some((entry) => entry.id === id) });
+  check(get("/api/ledger").json(), { "the sold items equal the confirmed items": ({ sold, confirmed }) => sold === confirmed });
 
-  check(http.del(`${__ENV.URL}/api/session`), { "one can log out": (answer) => answer.status === 204 });
+  check(http.del(`${__ENV.URL}/api/session`), { "the customer can log out": (answer) => answer.status === 204 });
   const anonymous = http.get(`${__ENV.URL}/api/orders`, { responseCallback: http.expectedStatuses(401) });
-  check(anonymous, { "and orders are nobody else's": (answer) => answer.status === 401 });
+  check(anonymous, { "orders are refused after logout": (answer) => answer.status === 401 });
 }

@@ -169,8 +169,8 @@ EXAMPLES = (
             Edit(
                 tier="api",
                 file="backend/src/app.js",
-                old="response.json(settings.running)",
-                new="response.json({ ...settings.running, edited: true })",
+                old="response.json(settings.releaseInfo)",
+                new="response.json({ ...settings.releaseInfo, edited: true })",
                 is_visible=page_shows("/api/release", "edited"),
             ),
             Edit(

@@ -1,13 +1,14 @@
-// Run a program of src, and run it anew when something in src changes: `node watch.js src/server.js`, for development.
-// It ends by SIGTERM and is waited for, whoever wants it to end: what it holds is finished. (node --watch loses sight of
-// a file that an editor has replaced; nodemon leaves without its child when it is told to end itself.)
+// Run a program of src for development, and restart it after each change in src: `node watch.js src/server.js`.
+// To stop the program, send SIGTERM and wait, so that it finishes its current requests or jobs.
+// Other tools do not work here: `node --watch` misses later changes of a file that an editor has replaced, and nodemon does not wait
+// for the program when nodemon itself is stopped.
 
 import { spawn } from "node:child_process";
 import { watch } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 
 let child;
-let ending = false;
+let stopping = false;
 let changed = false;
 
 function run() {
@@ -15,15 +16,15 @@ function run() {
   child = spawn(process.execPath, process.argv.slice(2), { stdio: "inherit" });
   child.on("exit", (code) => {
     child = undefined;
-    if (ending) process.exit(code ?? 1);
+    if (stopping) process.exit(code ?? 1);
     if (changed) run();
   });
 }
 
 watch("src", async () => {
-  if (changed || ending) return;
+  if (changed || stopping) return;
   changed = true;
-  // An editor writes in several steps, and often several files.
+  // Wait, because an editor may write a file in several steps, or write several files.
   await sleep(100);
   if (child) child.kill("SIGTERM");
   else run();
@@ -31,7 +32,7 @@ watch("src", async () => {
 
 for (const signal of ["SIGTERM", "SIGINT"]) {
   process.on(signal, () => {
-    ending = true;
+    stopping = true;
     if (child) child.kill(signal);
     else process.exit(0);
   });

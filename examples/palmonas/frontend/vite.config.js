@@ -1,7 +1,11 @@
 import react from "@vitejs/plugin-react";
 import { defineConfig } from "vite";
 
-/** The dev server answers what nginx does of itself: see nginx.conf. A policy for content would forbid what reloads it. */
+/**
+ * Plugin that gives Vite's dev server the headers and paths of nginx.conf.
+ *
+ * The header Content-Security-Policy is missing, because the policy would block Vite's hot reload.
+ */
 const likeNginx = {
   name: "like-nginx",
   configureServer({ middlewares }) {
@@ -21,7 +25,8 @@ const likeNginx = {
 
 export default defineConfig({
   plugins: [react(), likeNginx],
-  // The image is read-only where it runs. The page's websocket comes by the gateway, at the address of the page.
+  // Cache in /tmp, because the rest of the container's file system is read-only. The websocket of hot reload needs no address: it
+  // uses the address of the page, which leads through the gateway.
   cacheDir: "/tmp/vite",
   server: { host: true, port: 8080, strictPort: true },
 });

@@ -1,5 +1,5 @@
-// Load on what the shop lives of, for k6: customers who stay logged in place orders at a steady rate, and look at them.
-// From the environment: URL, RATE (orders a second), DURATION. At the end all that was ordered is confirmed, once.
+// k6 script of a load test. Customers stay logged in, place orders at a constant rate, and list their orders.
+// Variables: URL, RATE (orders a second) and DURATION. At the end every order must be confirmed exactly once.
 
 import { check, fail, sleep } from "k6";
 import http from "k6/http";
@@ -19,7 +19,7 @@ export const options = {
     http_req_failed: ["rate<0.001"],
     "http_req_duration{name:order}": ["p(95)<300"],
     "http_req_duration{name:list}": ["p(95)<300"],
-    // All but a few were asked for in time.
+    // k6 must start almost all iterations in time.
     dropped_iterations: ["count<10"],
     checks: ["rate==1"],
   },
@@ -38,12 +38,12 @@ export function setup() {
 }
 
 export default function ({ products }) {
-  if (__ITER === 0) check(post("/api/session", { customer: `load ${__VU}` }, "session"), { "logged in": ({ status }) => status === 201 });
+  if (__ITER === 0) check(post("/api/session", { customer: `load ${__VU}` }, "session"), { "the customer can log in": ({ status }) => status === 201 });
   const product = products[(__VU + __ITER) % products.length];
-  check(post("/api/orders", { product, quantity: 1 }, "order"), { "an order is taken": ({ status }) => status === 201 });
+  check(post("/api/orders", { product, quantity: 1 }, "order"), { "the order is accepted": ({ status }) => status === 201 });
   if (__ITER % 5 === 0) {
     const orders = http.get(`${__ENV.URL}/api/orders`, { tags: { name: "list" } });
-    check(orders, { "and listed": (answer) => answer.status === 200 && answer.json().length > 0 });
+    check(orders, { "the orders are listed": (answer) => answer.status === 200 && answer.json().length > 0 });
   }
 }
 
@@ -53,5 +53,5 @@ export function teardown() {
     sleep(1);
     sums = ledger();
   }
-  if (sums.open || sums.sold !== sums.confirmed) fail(`not all is confirmed once: ${JSON.stringify(sums)}`);
+  if (sums.open || sums.sold !== sums.confirmed) fail(`not every order is confirmed exactly once: ${JSON.stringify(sums)}`);
 }

@@ -2,10 +2,14 @@ import { createClient } from "redis";
 import { log } from "./logs.js";
 import * as settings from "./settings.js";
 
-/** A connection that makes itself anew. With `patient: false` what is asked meanwhile fails at once, instead of waiting. */
-export async function connect({ patient }) {
-  const client = createClient({ ...settings.cache(), disableOfflineQueue: !patient });
-  client.on("error", (error) => log.warn({ error }, "the cache is away"));
+/**
+ * Return a connection to Redis that reconnects by itself.
+ *
+ * While the connection is lost, commands wait if `queueOffline` is true. Otherwise they fail at once.
+ */
+export async function connect({ queueOffline }) {
+  const client = createClient({ ...settings.cache(), disableOfflineQueue: !queueOffline });
+  client.on("error", (error) => log.warn({ error }, "the cache is unavailable"));
   await client.connect();
   return client;
 }

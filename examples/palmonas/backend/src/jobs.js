@@ -1,4 +1,4 @@
-// The queue between api and worker, and the jobs there are. A job carries the id of the request it is for.
+// Queue between api and worker, and its jobs. Each job carries the id of the request that enqueued the job.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { createNodeRedisClient, Queue } from "bullmq";
@@ -7,10 +7,10 @@ import { log, requestId } from "./logs.js";
 import * as settings from "./settings.js";
 
 export const QUEUE = "orders";
-// BullMQ keeps a queue in several keys; the braces hold them together on a Redis cluster.
+// BullMQ stores a queue in several keys. The braces put all keys into the same hash slot of a Redis cluster.
 export const PREFIX = "{palmonas}";
 
-export function queueOn(client) {
+export function createQueue(client) {
   const queue = new Queue(QUEUE, {
     prefix: PREFIX,
     connection: createNodeRedisClient(client),
@@ -20,35 +20,35 @@ export function queueOn(client) {
       removeOnComplete: { age: 3_600, count: 1_000 },
     },
   });
-  // The client has said it.
+  // Ignore the queue's errors, because the client already logs them.
   queue.on("error", () => {});
   return queue;
 }
 
-/** Ask for the order's confirmation. The job is named after the order: asking twice never makes two of them wait. */
+/** Enqueue the job that confirms an order. The job's id contains the order's id, so BullMQ ignores a second job for the same order. */
 export const enqueue = (queue, order, request_id = requestId()) =>
   queue.add("confirm", { order, request_id }, { jobId: `order-${order}` });
 
-/** Confirm the order, once, however often it is asked for: what is sold is counted in the statement that confirms. */
+/** Confirm an order. The same SQL statement counts the sold items, so a job that runs twice counts them only once. */
 export async function confirm({ order }) {
   await rows("UPDATE orders SET attempts = attempts + 1 WHERE id = $1", order);
-  await sleep(settings.packing);
-  const counted = await rows(
+  await sleep(settings.packingTime);
+  const products = await rows(
     `WITH confirmed AS (
        UPDATE orders SET confirmed_at = now() WHERE id = $1 AND confirmed_at IS NULL RETURNING product, quantity
      )
      UPDATE products SET sold = sold + quantity FROM confirmed WHERE id = product RETURNING sold`,
     order,
   );
-  log.info({ order, counted: counted.length }, "confirmed");
+  log.info({ order, counted: products.length }, "confirmed");
 }
 
-/** Ask again for orders that nobody is going to confirm: the api or the cache died between the order and its job. */
+/** Enqueue the lost jobs of orders again. A job is lost if the api or the cache stopped between the commit of the order and the job. */
 export async function sweep(_, queue) {
-  const forgotten = await rows(
+  const orders = await rows(
     `SELECT id FROM orders
      WHERE confirmed_at IS NULL AND attempts = 0 AND placed_at < now() - interval '60 seconds' ORDER BY id LIMIT 1000`,
   );
-  for (const { id } of forgotten) await enqueue(queue, id);
-  if (forgotten.length) log.warn({ found: forgotten.length }, "swept");
+  for (const { id } of orders) await enqueue(queue, id);
+  if (orders.length) log.warn({ found: orders.length }, "swept");
 }

@@ -1,4 +1,4 @@
-// One JSON object a line, with what the request or the job at hand is known by.
+// Write each log line as a JSON object, with the fields of its request or job.
 
 import { AsyncLocalStorage } from "node:async_hooks";
 import pino from "pino";
@@ -6,15 +6,15 @@ import * as settings from "./settings.js";
 
 const context = new AsyncLocalStorage();
 
-/** All that is logged by `work`, and by what it calls, has these fields. */
-export const within = (fields, work) => context.run(fields, work);
-/** The same for a listener: it logs with the fields of where it was made. */
-export const bound = (listener) => AsyncLocalStorage.bind(listener);
+/** Run `work`. All its log lines, including those of functions that it calls, get these fields. */
+export const withContext = (fields, work) => context.run(fields, work);
+/** Return a listener whose log lines get the fields of the current context. */
+export const bindContext = (listener) => AsyncLocalStorage.bind(listener);
 export const requestId = () => context.getStore()?.request_id;
 
 export const log = pino({
   level: settings.logLevel,
-  base: settings.running,
+  base: settings.releaseInfo,
   messageKey: "message",
   errorKey: "error",
   timestamp: () => `,"time":"${new Date().toISOString()}"`,
@@ -23,6 +23,6 @@ export const log = pino({
 });
 
 process.on("uncaughtException", (error) => {
-  log.fatal({ error }, "ends, for nothing was ready for this");
+  log.fatal({ error }, "ending after an uncaught exception");
   process.exit(1);
 });

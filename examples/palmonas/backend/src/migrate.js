@@ -1,4 +1,4 @@
-// Bring the database to what this release wants; with --check, end with 0 if it is there.
+// Apply the migrations of this release. With --check, apply nothing, and exit with 0 if no migration is missing, otherwise with 1.
 
 import { runner } from "node-pg-migrate";
 import { log } from "./logs.js";

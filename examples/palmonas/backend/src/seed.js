@@ -1,18 +1,18 @@
-// A few orders for development. Safe to run twice: it only fills an empty book.
+// Insert a few orders for development. The program fills only an empty table, so a second run changes nothing.
 
 import { connect } from "./cache.js";
 import { pool, rows } from "./database.js";
-import { enqueue, queueOn } from "./jobs.js";
+import { createQueue, enqueue } from "./jobs.js";
 import { log } from "./logs.js";
 
 const orders = await rows(
   `INSERT INTO orders (customer, product, quantity)
    SELECT customer, products.id, quantity
-   FROM (VALUES ('Ada', 'Kentia palm', 2), ('Ada', 'Parlour palm', 5), ('Grace', 'Date palm', 1)) AS wanted (customer, name, quantity)
+   FROM (VALUES ('Ada', 'Kentia palm', 2), ('Ada', 'Parlour palm', 5), ('Grace', 'Date palm', 1)) AS samples (customer, name, quantity)
    JOIN products USING (name) WHERE NOT EXISTS (SELECT FROM orders) RETURNING orders.id`,
 );
-const client = await connect({ patient: true });
-const queue = queueOn(client);
+const client = await connect({ queueOffline: true });
+const queue = createQueue(client);
 for (const { id } of orders) await enqueue(queue, id, "seed");
 log.info({ orders: orders.length }, "seeded");
 await queue.close();

@@ -1,16 +1,16 @@
-// Where things are: from the environment; what is secret, from the files it names.
+// Settings from environment variables. Secrets come from files whose paths are in the variables.
 
 import { readFileSync } from "node:fs";
 
 const env = process.env;
 const secret = (name) => readFileSync(env[`${name}_FILE`], "utf8").trim();
 
-export const running = { release: env.RELEASE ?? "unreleased", slot: env.SLOT ?? "none" };
+export const releaseInfo = { release: env.RELEASE ?? "unreleased", slot: env.SLOT ?? "none" };
 export const logLevel = env.LOG_LEVEL ?? "info";
 export const port = 4000;
 
-/** How long a confirmation takes: what a shop's warehouse and payment would take. */
-export const packing = Number(env.PACKING_SECONDS ?? 0.2) * 1000;
+/** Milliseconds that a confirmation takes. This simulates the warehouse and the payment of a real shop. */
+export const packingTime = Number(env.PACKING_SECONDS ?? 0.2) * 1000;
 export const concurrency = Number(env.CONCURRENCY ?? 8);
 
 export const database = () => ({
@@ -19,7 +19,7 @@ export const database = () => ({
   database: env.DATABASE_NAME,
   user: env.DATABASE_USER,
   password: secret("DATABASE_PASSWORD"),
-  application_name: `palmonas-${running.slot}`,
+  application_name: `palmonas-${releaseInfo.slot}`,
 });
 
 export const cache = () => ({
@@ -28,5 +28,9 @@ export const cache = () => ({
   pingInterval: 15_000,
 });
 
-/** One a line: the first signs, the others still count. So it can be changed without logging anybody out. */
+/**
+ * Return the secrets of the sessions, one for each line of the file.
+ *
+ * The first one signs new sessions, and the others remain valid. So a new secret logs nobody out.
+ */
 export const sessionSecrets = () => secret("SESSION_SECRET").split("\n");

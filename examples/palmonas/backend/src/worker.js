@@ -1,27 +1,27 @@
-// The worker: takes jobs, a few at a time. SIGTERM: no other is taken, those in hand are finished.
+// Process of the worker, which runs several jobs at a time. On SIGTERM it finishes its current jobs and takes no other jobs.
 
 import { utimes, writeFile } from "node:fs/promises";
 import { createNodeRedisClient, MetricsTime, Worker } from "bullmq";
 import { connect } from "./cache.js";
 import { pool } from "./database.js";
-import { confirm, PREFIX, QUEUE, queueOn, sweep } from "./jobs.js";
-import { log, within } from "./logs.js";
+import { confirm, createQueue, PREFIX, QUEUE, sweep } from "./jobs.js";
+import { log, withContext } from "./logs.js";
 import * as settings from "./settings.js";
 
 const ALIVE = "/tmp/alive";
-const WORK = { confirm, sweep };
+const HANDLERS = { confirm, sweep };
 
-const client = await connect({ patient: true });
-const queue = queueOn(client);
-// One of it in the queue, however many workers say so. Nothing of a sweep that fails is kept: the next one comes anyway.
-const once = { attempts: 1, removeOnFail: true, removeOnComplete: true };
-await queue.upsertJobScheduler("sweep", { every: 30_000 }, { name: "sweep", opts: once });
+const client = await connect({ queueOffline: true });
+const queue = createQueue(client);
+// The scheduler adds one sweep at a time, although every worker registers it. A failed sweep is removed, because another follows soon.
+const sweepOptions = { attempts: 1, removeOnFail: true, removeOnComplete: true };
+await queue.upsertJobScheduler("sweep", { every: 30_000 }, { name: "sweep", opts: sweepOptions });
 
 const perform = (job) =>
-  within({ request_id: job.data.request_id, job: job.id }, () => {
-    const work = WORK[job.name];
-    if (!work) throw new Error(`${job.name} is a job of another release`);
-    return work(job.data, queue);
+  withContext({ request_id: job.data.request_id, job: job.id }, () => {
+    const handler = HANDLERS[job.name];
+    if (!handler) throw new Error(`${job.name}: this release does not have this job`);
+    return handler(job.data, queue);
   });
 
 const worker = new Worker(QUEUE, perform, {
@@ -29,14 +29,14 @@ const worker = new Worker(QUEUE, perform, {
   connection: createNodeRedisClient(client),
   concurrency: settings.concurrency,
   metrics: { maxDataPoints: MetricsTime.ONE_HOUR },
-  // A job that dies with its worker goes to another one: it may be begun again as often as that takes.
+  // If a worker dies, another one starts its jobs again, at most this often.
   maxStalledCount: 10,
 });
-const told = (job) => ({ request_id: job?.data.request_id, job: job?.id, attempt: job?.attemptsMade });
-worker.on("failed", (job, error) => log.error({ ...told(job), error }, "a job failed"));
-worker.on("stalled", (job) => log.warn({ job }, "a job is begun again: its worker is gone"));
-worker.on("error", (error) => log.warn({ error }, "no jobs can be taken"));
-log.info({ concurrency: settings.concurrency }, "takes jobs");
+const jobFields = (job) => ({ request_id: job?.data.request_id, job: job?.id, attempt: job?.attemptsMade });
+worker.on("failed", (job, error) => log.error({ ...jobFields(job), error }, "a job failed"));
+worker.on("stalled", (job) => log.warn({ job }, "a job starts again, because its worker is lost"));
+worker.on("error", (error) => log.warn({ error }, "the worker can't take jobs"));
+log.info({ concurrency: settings.concurrency }, "waiting for jobs");
 
 await writeFile(ALIVE, "");
 const alive = setInterval(async () => {
@@ -45,7 +45,7 @@ const alive = setInterval(async () => {
 
 for (const signal of ["SIGTERM", "SIGINT"]) {
   process.once(signal, async () => {
-    log.info("finishes what it holds");
+    log.info("stopping: finishing current jobs");
     clearInterval(alive);
     await worker.close();
     await queue.close();

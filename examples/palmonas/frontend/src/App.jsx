@@ -1,5 +1,5 @@
 import { useCallback, useEffect, useState } from "react";
-import { ask } from "./api.js";
+import { request } from "./api.js";
 
 const price = (cents) => (cents / 100).toLocaleString("en", { style: "currency", currency: "EUR" });
 
@@ -22,14 +22,14 @@ export function App() {
   const refresh = useCallback(
     () =>
       attempt(async () => {
-        setProducts(await ask("GET", "/api/products"));
-        if (customer) setOrders(await ask("GET", "/api/orders"));
+        setProducts(await request("GET", "/api/products"));
+        if (customer) setOrders(await request("GET", "/api/orders"));
       }),
     [attempt, customer],
   );
 
   useEffect(() => {
-    ask("GET", "/api/session").then(
+    request("GET", "/api/session").then(
       (session) => setCustomer(session.customer),
       () => setCustomer(null),
     );
@@ -39,23 +39,23 @@ export function App() {
     refresh();
   }, [refresh]);
 
-  // As long as something waits for the worker, look again.
+  // Refresh the page while an order waits for the worker.
   const waiting = orders.some((order) => !order.confirmed_at);
   useEffect(() => {
     const timer = waiting && setInterval(refresh, 500);
     return () => clearInterval(timer);
   }, [waiting, refresh]);
 
-  const logIn = (name) => attempt(async () => setCustomer((await ask("POST", "/api/session", { customer: name })).customer));
+  const logIn = (name) => attempt(async () => setCustomer((await request("POST", "/api/session", { customer: name })).customer));
   const logOut = () =>
     attempt(async () => {
-      await ask("DELETE", "/api/session");
+      await request("DELETE", "/api/session");
       setCustomer(null);
       setOrders([]);
     });
   const order = (product) =>
     attempt(async () => {
-      await ask("POST", "/api/orders", { product, quantity: 1 });
+      await request("POST", "/api/orders", { product, quantity: 1 });
       await refresh();
     });
 
@@ -112,18 +112,18 @@ function Orders({ orders }) {
   );
 }
 
-/** Which release the page is of, and which the api. */
+/** Show the release of the page and the release of the api. */
 function Releases() {
   const [page, setPage] = useState();
   const [api, setApi] = useState();
   useEffect(() => {
-    ask("GET", "/release.json").then(setPage, () => {});
-    ask("GET", "/api/release").then(setApi, () => {});
+    request("GET", "/release.json").then(setPage, () => {});
+    request("GET", "/api/release").then(setApi, () => {});
   }, []);
-  const named = (told) => told && `${told.release} (${told.slot})`;
+  const label = (info) => info && `${info.release} (${info.slot})`;
   return (
     <p>
-      page <output id="web">{named(page)}</output> · api <output id="api">{named(api)}</output>
+      page <output id="web">{label(page)}</output> · api <output id="api">{label(api)}</output>
     </p>
   );
 }

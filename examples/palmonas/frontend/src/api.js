@@ -1,8 +1,8 @@
-/** What the api answers; an error has what it says is wrong. */
-export async function ask(method, path, content) {
+/** Send a request to the api, and return its JSON. If the api refuses the request, throw an error with its message and status. */
+export async function request(method, path, content) {
   const json = content && { headers: { "Content-Type": "application/json" }, body: JSON.stringify(content) };
   const answer = await fetch(path, { method, ...json });
-  const told = answer.status === 204 ? null : await answer.json();
-  if (!answer.ok) throw Object.assign(new Error(told.error), { status: answer.status });
-  return told;
+  const result = answer.status === 204 ? null : await answer.json();
+  if (!answer.ok) throw Object.assign(new Error(result.error), { status: answer.status });
+  return result;
 }

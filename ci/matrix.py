@@ -90,7 +90,7 @@ def _matrix(results: Results) -> str:
                 cells = (_cell(results, system, platform, check) for check in CHECKS)
                 yield system, label, *cells, _commits(results, system, platform)
 
-    return _table(("system", "platform", *CHECKS.values(), "seen at"), rows())
+    return _table(("system", "platform", *CHECKS.values(), "measured at"), rows())
 
 
 def _cell(results: Results, system: str, platform: str, check: str) -> str:
@@ -120,7 +120,7 @@ def _sizes(results: Results) -> str:
             for tier, size in sorted(cell.get("images", {}).items()):
                 yield system, tier, f"{size / 1e6:.0f}", REQUIRED_SIZES.get((system, tier), "")
 
-    return _table(("system", "tier", "MB", "asked for"), rows())
+    return _table(("system", "tier", "MB", "required"), rows())
 
 
 def _bases(results: Results) -> str:
@@ -138,7 +138,7 @@ def _clones(results: Results) -> str:
             else:
                 yield system, f"{cell['first page']:.0f} s", f"{cell['commit']}; {cell['at'][:10]}"
 
-    return _table(("system", "first page after", "seen at"), rows())
+    return _table(("system", "first page after", "measured at"), rows())
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

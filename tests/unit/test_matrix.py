@@ -32,7 +32,7 @@ def test_table_of_examples_shows_every_result_and_marks_tests_that_did_not_run()
     assert fields["journey"] == "**failed**"
     assert fields["release under load"] == "yes, 690 requests"
     assert fields["destroy"] == "not run"
-    assert fields["seen at"] == "abc1234; 2026-01-31"
+    assert fields["measured at"] == "abc1234; 2026-01-31"
     assert row(text, "| pmanager | Kubernetes")[-1] == "never"
 
 

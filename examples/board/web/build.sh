@@ -1,5 +1,5 @@
 #!/bin/sh
-# build.sh FROM TO: copy the sources, add a hash of the content to the name of each asset, and compress each asset with gzip.
+# build.sh FROM TO: copy the sources, add a hash of the content to the name of each asset, and compress scripts and style sheets.
 set -eu
 cp -r "$1" "$2"
 cd "$2"

@@ -35,7 +35,7 @@ def enqueue(summaries: Queue, message: int, seconds: float) -> None:
 
 
 def summarise(message: int) -> None:
-    """Write the summary of a message, but never twice.
+    """Write the summary of a message only once.
 
     The column `attempts` counts the starts of the job, and `processed` counts the written summaries.
     """

@@ -1,4 +1,4 @@
-// The HTTP interface.
+// HTTP interface of the shop.
 
 import { randomUUID } from "node:crypto";
 import { RedisStore } from "connect-redis";

@@ -31,6 +31,6 @@ export const cache = () => ({
 /**
  * Return the secrets of the sessions, one for each line of the file.
  *
- * The first one signs new sessions, and the others remain valid. So a new secret logs nobody out.
+ * The first secret signs new sessions, and the others remain valid. So users stay logged in when the secret changes.
  */
 export const sessionSecrets = () => secret("SESSION_SECRET").split("\n");

@@ -29,7 +29,7 @@ const worker = new Worker(QUEUE, perform, {
   connection: createNodeRedisClient(client),
   concurrency: settings.concurrency,
   metrics: { maxDataPoints: MetricsTime.ONE_HOUR },
-  // If a worker dies, another one starts its jobs again, at most this often.
+  // Maximum number of times that a job is started again after its worker died.
   maxStalledCount: 10,
 });
 const jobFields = (job) => ({ request_id: job?.data.request_id, job: job?.id, attempt: job?.attemptsMade });

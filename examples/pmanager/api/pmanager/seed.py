@@ -12,7 +12,7 @@ TASKS = (("Describe the application once", True), ("Edit api/pmanager while it r
 def main() -> None:
     with Session(create_engine(settings.database())) as session, session.begin():
         if session.scalar(select(func.count(Project.id))):
-            print("there are projects: nothing to seed")
+            print("the database has projects: nothing to seed")
             return
         tasks = [Task(title=title, done=done) for title, done in TASKS]
         session.add(Project(name="From laptop to production", description="What is left to do.", tasks=tasks))

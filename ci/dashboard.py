@@ -20,7 +20,7 @@ def text(stack: str) -> str:
     app, environment = load(stack)
     if not environment.monitoring:
         raise ConfigError("environment.monitoring: it is not set, so the environment has no metrics; set it to true")
-    namespace = platforms.locate_described(app, environment, stack).metrics_namespace
+    namespace = platforms.locate_configured(app, environment, stack).metrics_namespace
     return json.dumps(dashboard(MonitoringScope(app=app, environment=environment, namespace=namespace)), indent=1)
 
 

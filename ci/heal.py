@@ -99,7 +99,7 @@ def _configured_location(stack: str) -> Location | None:
         app, environment = load(stack)
     except (ConfigError, OSError, ValueError, KeyError, TypeError):
         return None
-    return platforms.locate_described(app, environment, stack)
+    return platforms.locate_configured(app, environment, stack)
 
 
 def _confirm_lost_state(stack: str) -> bool:

@@ -29,10 +29,10 @@ from .base import (
     SlotTarget,
 )
 from .gateway import COOKIE, SLOT_HEADER, readiness
-from .inventory import locate_described
+from .inventory import locate_configured
 
 __all__ = ["COOKIE", "SHARED", "SLOT_HEADER", "Dependencies", "Deployer", "DeploysClusters", "DesiredState", "Inspector", "InspectsClusters",
-           "Inventory", "Line", "Location", "SlotTarget", "check", "cluster_inspector", "connect", "data_resources", "inspector", "inspector_at", "locate_described",
+           "Inventory", "Line", "Location", "SlotTarget", "check", "cluster_inspector", "connect", "data_resources", "inspector", "inspector_at", "locate_configured",
            "readiness"]  # fmt: skip
 
 DataResources = Mapping[str, tuple[str, Mapping[str, Any]]]
@@ -91,7 +91,7 @@ def _deploying(context: Context) -> _Deploying:
 
 def inspector(app: App, environment: Environment, stack: str) -> Inspector:
     """Return the inspector of the environment that the configuration files describe."""
-    return inspector_at(locate_described(app, environment, stack))
+    return inspector_at(locate_configured(app, environment, stack))
 
 
 def cluster_inspector(app: App, environment: Environment, stack: str) -> InspectsClusters:

@@ -15,7 +15,7 @@ from .docker.keys import CONTAINER, IMAGE, NETWORK, VOLUME
 from .kubernetes import keys as kubernetes
 
 __all__ = ["CONTAINER", "IMAGE", "NETWORK", "VOLUME", "Inventory", "Location", "inputs_of", "key_of", "locate",
-           "locate_described", "resources_of", "with_provider_cpus"]  # fmt: skip
+           "locate_configured", "resources_of", "with_provider_cpus"]  # fmt: skip
 
 _PLATFORMS = {"docker": docker, "kubernetes": kubernetes}
 
@@ -53,13 +53,13 @@ def locate(state: Mapping[str, Any], stack: str) -> Location | None:
     for resource in resources:
         if resource["type"] in providers:
             name, keys = providers[resource["type"]]
-            return keys.deployed(app, stack, inputs_of(resource), _foundation(resources, name))
+            return keys.deployed_location(app, stack, inputs_of(resource), _foundation(resources, name))
     return None
 
 
-def locate_described(app: App, environment: Environment, stack: str) -> Location:
+def locate_configured(app: App, environment: Environment, stack: str) -> Location:
     """Return the platform that the configuration files name for a stack."""
-    return _PLATFORMS[environment.platform].described(app, environment, stack)
+    return _PLATFORMS[environment.platform].configured_location(app, environment, stack)
 
 
 def _app(resource: Mapping[str, Any]) -> str:

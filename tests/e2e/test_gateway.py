@@ -262,12 +262,12 @@ def test_real_haproxy_reads_every_value_as_written(gateway: Gateway) -> None:
     rules = ["defaults", "  mode http", "  timeout client 5s", "frontend values", "  bind :8080"]
     for number, value in enumerate(values):
         rules += [
-            f"  http-request set-header X-Value {haproxy.log_format(value)} if {{ path /{number} }}",
+            f"  http-request set-header X-Value {haproxy.quote_log_format(value)} if {{ path /{number} }}",
             f"  http-request set-var(txn.same) str(yes) if {{ path /{number} }} {{ hdr(X-Value),hex -m str {value.hex().upper()} }}"
             f" {{ hdr(X-Hex) -m found }}",
             f"  http-request return status 200 content-type text/plain string {number} if {{ path /{number} }}"
-            f" {{ url_param(v),url_dec(1) -m str -- {haproxy.word(value)} }}",
-            f"  http-request return status 418 content-type text/plain lf-string {haproxy.log_format(value)} if {{ path /{number} }}",
+            f" {{ url_param(v),url_dec(1) -m str -- {haproxy.quote(value)} }}",
+            f"  http-request return status 418 content-type text/plain lf-string {haproxy.quote_log_format(value)} if {{ path /{number} }}",
         ]  # fmt: skip
     gateway.check("\n".join([*rules, ""]))
     name = f"{gateway.name}-values"

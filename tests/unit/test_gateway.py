@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from components.config.paths import covers, normalise
 from components.model.workload import Route
 from components.platforms import readiness
-from components.platforms.docker.haproxy import configuration, log_format, word
+from components.platforms.docker.haproxy import configuration, quote, quote_log_format
 from components.release.planner import Slot
 
 API = Route(tier="api", prefixes=("/api", "/api/internal"), port=8000, health="/ready", hidden=("/metrics",))
@@ -192,7 +192,7 @@ values = st.binary(max_size=40).map(lambda value: value.replace(b"\0", b"")) | s
 
 @given(values)
 def test_haproxy_reads_any_quoted_value_in_its_configuration_unchanged(value: bytes) -> None:
-    assert split_haproxy_line(f"http-request set-path {word(value)} if x") == [
+    assert split_haproxy_line(f"http-request set-path {quote(value)} if x") == [
         b"http-request",
         b"set-path",
         value,
@@ -203,14 +203,14 @@ def test_haproxy_reads_any_quoted_value_in_its_configuration_unchanged(value: by
 
 @given(values)
 def test_value_in_an_haproxy_log_format_is_never_read_as_a_log_variable(value: bytes) -> None:
-    [result] = split_haproxy_line(log_format(value))
+    [result] = split_haproxy_line(quote_log_format(value))
     assert result.replace(b"%%", b"").count(b"%") == 0
     assert result.replace(b"%%", b"%") == value
 
 
 def test_value_with_a_nul_byte_is_refused_in_the_haproxy_configuration() -> None:
     with pytest.raises(ValueError, match="NUL"):
-        word("/a\0b")
+        quote("/a\0b")
 
 
 def test_percent_sign_in_a_readiness_path_is_escaped_in_the_haproxy_configuration() -> None:

@@ -50,7 +50,7 @@ def test_database_clusters_of_a_stack_on_docker_can_not_be_inspected() -> None:
 @pytest.mark.parametrize("stack", STACKS)
 def test_location_and_deployer_use_the_same_metrics_namespace(stack: str) -> None:
     app = load_app(project())
-    location = platforms.locate_described(app, load_environment(environment(stack), app), stack)
+    location = platforms.locate_configured(app, load_environment(environment(stack), app), stack)
     labels: list[str] = []
 
     def body() -> None:

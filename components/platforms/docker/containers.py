@@ -7,7 +7,7 @@ from pulumi import Input
 
 from ...model.workload import Probe, Workload
 from ..process import Process
-from .cpus import text_of_cpus
+from .cpus import format_cpus
 
 _PROBE = """\
 if command -v curl >/dev/null; then exec curl -fsS -o /dev/null -m 5 {url}
@@ -19,7 +19,7 @@ elif command -v node >/dev/null; then exec node -e 'fetch("{url}").then(r => pro
 else exec python3 -c 'import urllib.request; urllib.request.urlopen("{url}", timeout=5)'; fi"""
 
 
-def test_command(probe: Probe) -> list[str]:
+def healthcheck_command(probe: Probe) -> list[str]:
     """Return the command of a health check: the probe's own command, or an HTTP request.
 
     The request uses the first HTTP client that the container has.
@@ -42,7 +42,7 @@ def healthcheck(workload: Workload) -> docker.ContainerHealthcheckArgs:
     """Return a workload's health check. The check runs every second; without a probe it always passes."""
     probe = workload.ready or workload.probe or Probe(command=("true",))
     return docker.ContainerHealthcheckArgs(
-        tests=test_command(probe),
+        tests=healthcheck_command(probe),
         interval="1s",
         timeout="6s",
         start_period=duration(workload.start_within),
@@ -50,7 +50,7 @@ def healthcheck(workload: Workload) -> docker.ContainerHealthcheckArgs:
     )
 
 
-def hardened(name: str, image: Input[str], labels: Mapping[str, str], process: Process) -> docker.ContainerArgs:
+def hardened_args(name: str, image: Input[str], labels: Mapping[str, str], process: Process) -> docker.ContainerArgs:
     """Return the arguments of a hardened container: read-only root, no capabilities, memory and processor limits."""
     megabytes, room = max(process.resources.memory // 2**20, 6), max(process.scratch // 2**20, 1)
     user, options = process.user, "rw,noexec,nosuid,nodev"
@@ -64,7 +64,7 @@ def hardened(name: str, image: Input[str], labels: Mapping[str, str], process: P
         tmpfs=dict.fromkeys(sorted(process.writable), f"{options},size={room}m,mode=1777,uid={user},gid={user}"),
         security_opts=["no-new-privileges:true"],
         capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"]),
-        cpus=text_of_cpus(process.resources.cpu),
+        cpus=format_cpus(process.resources.cpu),
         memory=megabytes,
         memory_swap=megabytes,
         restart="unless-stopped",

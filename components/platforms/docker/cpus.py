@@ -9,7 +9,7 @@ from ...state.docker import CONTAINER
 _NANO = Fraction(1, 10**9)
 
 
-def text_of_cpus(cpu: float) -> str:
+def format_cpus(cpu: float) -> str:
     """Return the text of a processor limit, for the input `cpus` of a container.
 
     pulumi-docker 5.2 reads the limit from the engine and formats it, such as "1.0" for 1. If the text in the program differs,
@@ -19,7 +19,7 @@ def text_of_cpus(cpu: float) -> str:
     amount = Fraction(f"{cpu:.9f}")
     candidates = [f"{cpu:g}", f"{cpu:.1f}", *(f"{float(amount + step * _NANO):.9f}" for step in (0, 1, 11, 111))]
     close = (text for text in candidates if abs(Fraction(text) - amount) <= amount / 10**5)
-    return next(text for text in close if _read_back(text) == text)
+    return next(text for text in close if _provider_format(text) == text)
 
 
 def with_provider_cpus(resource: dict[str, Any]) -> dict[str, Any]:
@@ -29,13 +29,13 @@ def with_provider_cpus(resource: dict[str, Any]) -> dict[str, Any]:
     """
     inputs: dict[str, Any] = resource.get("inputs") or {}
     text = str(inputs.get("cpus") or "") if resource["type"] == CONTAINER else ""
-    if not text or text_of_cpus(float(text)) == text:
+    if not text or format_cpus(float(text)) == text:
         return resource
-    cpus = {"cpus": text_of_cpus(float(text))}
+    cpus = {"cpus": format_cpus(float(text))}
     return resource | {"inputs": inputs | cpus, "outputs": (resource.get("outputs") or {}) | cpus}
 
 
-def _read_back(text: str) -> str:
+def _provider_format(text: str) -> str:
     """Format a limit as the provider does (terraform-provider-docker, helpers.go, nanoInt64ToDecimalString)."""
     digits = f"{Fraction(text) * 10**9 // 1:010d}"
     decimal = f"{digits[:-9]}.{digits[-9:]}"

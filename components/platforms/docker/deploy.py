@@ -25,13 +25,13 @@ from ...state.docker import VOLUME
 from ..base import Dependencies, Deployer, DesiredState, SlotTarget
 from ..process import Process
 from . import keys
-from .containers import hardened
+from .containers import hardened_args
 from .errors import explain_container
 from .foundation import Foundation
 from .gateway import GatewayOperations
 from .inspect import inspector
 from .monitoring import MonitoringOperations
-from .registrar import Replica, image_id, scripts_of, secret_volume
+from .registrar import Replica, image_id, scripts_key, secret_volume
 
 
 class DockerDeployer(GatewayOperations, MonitoringOperations):
@@ -63,7 +63,7 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
             # Only the volume's name is an input of the container, so changed scripts leave the container unchanged.
             name, after = (
                 f"{self.prefix}-{names.SCRIPTS.format(data=workload.tier)}",
-                [provisioned[scripts_of(workload)]],
+                [provisioned[scripts_key(workload)]],
             )
             volumes.append(docker.ContainerVolumeArgs(container_path=SCRIPTS, volume_name=name, read_only=True))
         replica = Replica(name=f"{workload.tier}-1", alias=workload.tier, volumes=volumes)
@@ -89,7 +89,7 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
     def resumed(self, entry: Entry, scales: Mapping[str, Scale]) -> DesiredState:
         path, within = self.app.path(str(entry.tier)), float(entry.inputs["waitTimeout"])
         real = entry.inputs["name"]
-        hooks = explain_container(entry.name, real, path, within, self.inspector.location, touched=self.impact)
+        hooks = explain_container(entry.name, real, path, within, self.inspector.location, impact=self.impact)
         return DesiredState(inputs=entry.inputs, hooks=hooks)
 
     def deploy_service(
@@ -130,7 +130,7 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
         owner = f"{target.slot}-{workload.tier}-{task.name}"
         # Don't format large numbers with `g`: from a million on it writes an exponent, and BusyBox can't read exponents.
         seconds = f"{task.timeout:g}" if task.timeout < 10**6 else f"{task.timeout:.0f}"
-        args = hardened(
+        args = hardened_args(
             f"{self.prefix}-{owner}",
             image_id(provisioned, workload),
             self._labels("task", owner, target, tier=workload.tier),
@@ -147,14 +147,14 @@ def data_resources(
     context: Context, workloads: Sequence[Workload | DatabaseCluster]
 ) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
     """Return the volumes that these workloads need: resource name → (type token, inputs)."""
-    prefix = keys.described(context.app, context.environment, context.stack).instance
+    prefix = keys.configured_location(context.app, context.environment, context.stack).instance
     names = {volume.name for workload in workloads if isinstance(workload, Workload) for volume in workload.volumes}
     return {name: (VOLUME, {"name": f"{prefix}-{name}"}) for name in names}
 
 
 def connect(context: Context, live: Slot | None, opts: ResourceOptions | None) -> Deployer:
     """Register the foundation on the environment's engine, and return the deployer."""
-    location = keys.described(context.app, context.environment, context.stack)
+    location = keys.configured_location(context.app, context.environment, context.stack)
     return DockerDeployer(
         context=context,
         live=live,

@@ -13,7 +13,7 @@ from .client import connect, sdk
 
 
 def explain_container(
-    name: str, real: str, path: str, within: float, location: Location, touched: Callable[[], str]
+    name: str, container_name: str, path: str, within: float, location: Location, impact: Callable[[], str]
 ) -> ResourceHookBinding:
     """Return hooks that log an error if a container can't be created or does not become healthy.
 
@@ -21,11 +21,11 @@ def explain_container(
 
     Args:
         name: resource name.
-        real: name of the container on the engine.
+        container_name: name of the container on the engine.
         path: config path that the error names.
         within: time limit to become healthy, in seconds.
         location: the engine.
-        touched: function that returns the failure's effect on users, as a text for the error.
+        impact: function that returns the failure's effect on users, as a text for the error.
     """
 
     def explain(args: ErrorHookArgs) -> bool:
@@ -33,7 +33,9 @@ def explain_container(
         if "healthy" in cause:
             cause = f"not healthy within {within:g}s"
         cause = with_remedy(cause, location.stack)
-        pulumi.log.error(f"{path}: container {real}: {cause}; {touched()}.\n{_state_and_log(location.host, real)}")
+        pulumi.log.error(
+            f"{path}: container {container_name}: {cause}; {impact()}.\n{_state_and_log(location.host, container_name)}"
+        )
         return False
 
     return on_error(f"explain-{name}", explain)

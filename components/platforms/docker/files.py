@@ -11,9 +11,9 @@ from ...model.workload import SCRIPTS, SECRETS, Workload
 from ...release.checkpoint import Entry
 from ..base import DesiredState, SlotTarget
 from ..process import Process
-from .containers import hardened
+from .containers import hardened_args
 from .images import remote_image
-from .registrar import Registrar, image_of, scripts_of, secrets_of
+from .registrar import Registrar, image_key, scripts_key, secrets_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +43,12 @@ class FileOperations(Registrar):
         for workload in workloads:
             reference = workload.image.reference
             image = images.get(reference) or remote_image(parent, workload.image, self.provider_for(parent), target)
-            images[reference] = provisioned[image_of(workload)] = image
+            images[reference] = provisioned[image_key(workload)] = image
             if workload.secrets:
                 owner = f"{target.slot}-{workload.tier}" if target else workload.tier
-                provisioned[secrets_of(workload)] = self._secret_files(parent, workload, owner, image.image_id)
+                provisioned[secrets_key(workload)] = self._secret_files(parent, workload, owner, image.image_id)
             if workload.scripts:
-                provisioned[scripts_of(workload)] = self._script_files(parent, workload, image.image_id)
+                provisioned[scripts_key(workload)] = self._script_files(parent, workload, image.image_id)
         return provisioned
 
     def _secrets_name(self, owner: str, workload: Workload) -> str:
@@ -87,7 +87,7 @@ class FileOperations(Registrar):
 
     def _files(self, parent: Resource, workload: Workload, image: Input[str], volume: FileVolume) -> docker.Container:
         """Copy files into a volume, through a container that mounts the volume. The workload's user owns the files."""
-        args = hardened(
+        args = hardened_args(
             f"{self.prefix}-{volume.name}",
             image,
             self.labels(role=volume.role, tier=workload.tier),

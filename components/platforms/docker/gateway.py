@@ -20,7 +20,7 @@ from ..base import SHARED, Dependencies, DesiredState, SlotTarget
 from ..gateway import smoke_checks
 from ..process import Process
 from . import haproxy
-from .containers import hardened, test_command
+from .containers import hardened_args, healthcheck_command
 from .errors import explain_container
 from .images import remote_image
 from .registrar import Registrar
@@ -33,7 +33,7 @@ class GatewayOperations(Registrar):
         gateway = self.environment.gateway
         image = Image(reference=gateway.image, path="environment.gateway.image")
         name = "gateway"
-        args = hardened(
+        args = hardened_args(
             f"{self.prefix}-gateway",
             remote_image(parent, image, self.provider_for(parent)).image_id,
             self._labels("gateway", name),
@@ -46,7 +46,7 @@ class GatewayOperations(Registrar):
         args.envs = [f"CONFIG={haproxy.FIRST}"]
         probe = Probe(path="/.gateway/health", port=haproxy.PORT)
         args.healthcheck = docker.ContainerHealthcheckArgs(
-            tests=test_command(probe), interval="5s", timeout="6s", retries=3
+            tests=healthcheck_command(probe), interval="5s", timeout="6s", retries=3
         )
         args.networks_advanced = self._networks([Zone.OUTSIDE, Zone.EDGE], "gateway")
         ports = {haproxy.PORT: gateway.port, **{haproxy.own_port(tier): port for tier, port in gateway.ports.items()}}
@@ -75,7 +75,7 @@ class GatewayOperations(Registrar):
                     "environment.gateway",
                     0,
                     self.inspector.location,
-                    touched=lambda: SHARED,
+                    impact=lambda: SHARED,
                 ),
                 delete_before_replace=True,
             ),
@@ -86,24 +86,30 @@ class GatewayOperations(Registrar):
     ) -> Dependencies:
         # The claim adds the release and the routes of this slot to the gateway. The routes of the other slot stay.
         other = observe(self.checkpoint).slots.get(target.slot.other)
-        text = haproxy.of_stack(
+        text = haproxy.stack_configuration(
             {target.slot: routes, target.slot.other: other.release.routes if other else routes}, self.environment
         )
         checks = [
-            self._checked(parent, target, text, gateway) for gateway in after if isinstance(gateway, docker.Container)
+            self._check_configuration(parent, target, text, gateway)
+            for gateway in after
+            if isinstance(gateway, docker.Container)
         ]
         name = f"{target.slot}-claim"
-        args = self._tell_gateway(name, self._labels("claim", name, target), target.slot, str(target.release), text)
+        args = self._gateway_command_args(
+            name, self._labels("claim", name, target), target.slot, str(target.release), text
+        )
         return [
             self._one_shot(
                 parent, name, args, f"environment.gateway: adding the routes of slot {target.slot}", [*after, *checks]
             )
         ]
 
-    def _checked(self, parent: Resource, target: SlotTarget, text: str, gateway: docker.Container) -> Output[Resource]:
+    def _check_configuration(
+        self, parent: Resource, target: SlotTarget, text: str, gateway: docker.Container
+    ) -> Output[Resource]:
         """Check the configuration `text` with `haproxy -c` in a container. The claim waits for this check."""
         name = f"{target.slot}-gateway-check"
-        args = hardened(
+        args = hardened_args(
             f"{self.prefix}-{name}",
             gateway.image,
             self._labels("task", name, target),
@@ -115,12 +121,12 @@ class GatewayOperations(Registrar):
         return self._one_shot(parent, name, args, description, [gateway])
 
     def suspended_route(self, entry: Entry) -> DesiredState | None:
-        return self._claim(entry, None) if entry.role == "claim" else None
+        return self._desired_claim(entry, None) if entry.role == "claim" else None
 
     def active_route(self, entry: Entry) -> DesiredState:
-        return self._claim(entry, entry.labels[LABEL_RELEASE])
+        return self._desired_claim(entry, entry.labels[LABEL_RELEASE])
 
-    def _claim(self, entry: Entry, release: str | None) -> DesiredState:
+    def _desired_claim(self, entry: Entry, release: str | None) -> DesiredState:
         """Return the desired state that makes a kept slot's claim run again, without changing routes.
 
         The claim writes `release` to the gateway as the release of the slot. If `release` is None, the claim removes the slot's
@@ -132,15 +138,17 @@ class GatewayOperations(Registrar):
         attempt_labels = self.checkpoint.attempt_label(entry.name).items()
         inputs["labels"] = [*inputs["labels"], *({"label": name, "value": value} for name, value in attempt_labels)]
 
-        def passed(resource: Any) -> Output[Resource]:
-            return self._passed(resource, resource.exitCode, resource.containerLogs, f"{entry.name}: the container")
+        def require_success(resource: Any) -> Output[Resource]:
+            return self._require_success(
+                resource, resource.exitCode, resource.containerLogs, f"{entry.name}: the container"
+            )
 
-        return DesiredState(inputs=inputs, reads=("exitCode", "containerLogs"), passed=passed)
+        return DesiredState(inputs=inputs, reads=("exitCode", "containerLogs"), passed=require_success)
 
-    def _tell_gateway(
+    def _gateway_command_args(
         self, name: str, labels: Mapping[str, str], key: str, value: str, *text: str
     ) -> docker.ContainerArgs:
-        args = self._tool(name, labels, "route", haproxy.FOLDER, haproxy.CLAIM_WITHIN, key, value, *text)
+        args = self._toolbox_args(name, labels, "route", haproxy.FOLDER, haproxy.CLAIM_WITHIN, key, value, *text)
         args.network_mode = "none"
         args.volumes = [
             docker.ContainerVolumeArgs(container_path=haproxy.FOLDER, volume_name=f"{self.prefix}-{names.GATEWAY}")
@@ -154,7 +162,7 @@ class GatewayOperations(Registrar):
         # Send the Host header that users send, because an application may refuse other names.
         host = urlsplit(self.url).netloc
         arguments = [f"http://gateway:{haproxy.PORT}", host, target.slot, "30", smoke_checks(self.app, routes)]
-        args = self._tool(name, self._labels("smoke", name, target), "smoke", *arguments)
+        args = self._toolbox_args(name, self._labels("smoke", name, target), "smoke", *arguments)
         args.networks_advanced = self._networks([Zone.EDGE])
         return self._one_shot(parent, name, args, f"the smoke test of slot {target.slot}", after)
 
@@ -163,26 +171,26 @@ class GatewayOperations(Registrar):
     ) -> Output[Resource]:
         # Each switch is a new resource. Pulumi deletes the resource of the previous switch only after the new resource exists, so the
         # checkpoint always contains a switch.
-        name, args = self._switch(target, count)
-        hooks = None if routes else ResourceHookBinding(before_create=self._ask(target))
+        name, args = self._switch_args(target, count)
+        hooks = None if routes else ResourceHookBinding(before_create=self._health_hook(target))
         return self._one_shot(parent, name, args, f"the switch to {target.slot}", after, hooks=hooks)
 
     def restore_switch(
         self, parent: Resource, target: SlotTarget, count: int, after: Dependencies, *, before_switch: bool
     ) -> Output[Resource]:
-        name, args = self._switch(target, count)
+        name, args = self._switch_args(target, count)
         return self._one_shot(parent, name, args, f"the repeated switch to {target.slot}", after)
 
-    def _switch(self, target: SlotTarget, count: int) -> tuple[str, docker.ContainerArgs]:
+    def _switch_args(self, target: SlotTarget, count: int) -> tuple[str, docker.ContainerArgs]:
         """Return the name and the arguments of the container that makes a slot live."""
         name = f"switch-{count}"
         labels = self._labels("switch", name, switch=str(count)) | {LABEL_SLOT: target.slot}
-        return name, self._tell_gateway(name, labels, "live", target.slot)
+        return name, self._gateway_command_args(name, labels, "live", target.slot)
 
-    def _ask(self, target: SlotTarget) -> list[ResourceHook]:
+    def _health_hook(self, target: SlotTarget) -> list[ResourceHook]:
         """Return a hook that checks the health of a kept slot's containers before the slot goes live."""
 
-        def ask(_: ResourceHookArgs) -> None:
+        def check_health(_: ResourceHookArgs) -> None:
             self.inspector.check_ready(target.slot, self.impact)
 
-        return before_change(f"ask-{target.slot}", ask)
+        return before_change(f"ask-{target.slot}", check_health)

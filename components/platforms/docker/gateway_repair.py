@@ -52,7 +52,7 @@ def _repair(engine_client: Any, name: str, environment: Environment, read_checkp
         return False
     live, standby = observed.slots[observed.live].release, observed.standby
     slots = {observed.live: live.routes, observed.live.other: standby.release.routes if standby else live.routes}
-    text = haproxy.of_stack(slots, environment)
+    text = haproxy.stack_configuration(slots, environment)
     if running is None:
         _run(engine_client, name, environment.toolbox, *_tool("restore", haproxy.FOLDER, text))
         if container is None:

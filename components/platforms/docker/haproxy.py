@@ -38,7 +38,7 @@ FIRST_OWN_PORT = 8081
 REPLICAS = 10
 STATE = f"{FOLDER}/servers.state"
 """File with the health of backend servers. After a reload the new process reads the file, and uses healthy servers at once."""
-EXPORT = "{ var(txn.asked) -m found }"
+NAMES_SLOT = "{ var(txn.asked) -m found }"
 """HAProxy condition: the request names a slot in its header."""
 
 _LOGGED = {
@@ -143,7 +143,7 @@ resolvers docker
 """
 
 
-def word(text: str | bytes) -> str:
+def quote(text: str | bytes) -> str:
     """Quote a text as one HAProxy argument.
 
     Raises:
@@ -160,17 +160,17 @@ def word(text: str | bytes) -> str:
 _PLAIN = re.compile(r"[A-Za-z0-9._~/:@%+=-]")
 
 
-def log_format(text: str | bytes) -> str:
+def quote_log_format(text: str | bytes) -> str:
     """Quote a text as one HAProxy argument in log-format syntax. `%` is doubled, because a single `%` starts a variable."""
-    return word(text.replace("%", "%%") if isinstance(text, str) else text.replace(b"%", b"%%"))
+    return quote(text.replace("%", "%%") if isinstance(text, str) else text.replace(b"%", b"%%"))
 
 
-def _below(path: str) -> str:
+def _path_condition(path: str) -> str:
     """Return the HAProxy condition that matches a path and all paths below it."""
-    return f"{{ var({_NORMAL}) -m beg -- {word(normalise(path))} }}"
+    return f"{{ var({_NORMAL}) -m beg -- {quote(normalise(path))} }}"
 
 
-def _ready_of(route: Route) -> str:
+def _readiness_condition(route: Route) -> str:
     return f"{{ var(txn.tier) -m str {route.tier} }}"
 
 
@@ -180,28 +180,30 @@ def own_port(name: str) -> int:
     return FIRST_OWN_PORT + routed.index(name)
 
 
-def of_stack(slots: Mapping[Slot, Sequence[Route]], environment: Environment) -> str:
+def stack_configuration(slots: Mapping[Slot, Sequence[Route]], environment: Environment) -> str:
     """Render the gateway's configuration file from the routes of both slots and the environment's settings."""
     gateway = environment.gateway
     return configuration(slots, gateway.ports, metrics=bool(gateway.metrics_port or environment.monitoring))
 
 
-def configuration(slots: Mapping[Slot, Sequence[Route]], alone: Collection[str] = (), *, metrics: bool = False) -> str:
+def configuration(
+    slots: Mapping[Slot, Sequence[Route]], with_own_port: Collection[str] = (), *, metrics: bool = False
+) -> str:
     """Render the gateway's configuration file from the routes of both slots.
 
     Args:
         slots: routes of each slot.
-        alone: names of services that also have their own gateway port (`own_port`).
+        with_own_port: names of services that also have their own gateway port (`own_port`).
         metrics: True to serve HAProxy's Prometheus metrics.
     """
     sticky = any(route.sticky for routes in slots.values() for route in routes)
     front = [
         "frontend gateway",
         f"  bind :{PORT}",
-        *(f"  bind :{own_port(tier)}" for tier in sorted(alone)),
+        *(f"  bind :{own_port(tier)}" for tier in sorted(with_own_port)),
         "  monitor-uri /.gateway/health",
         f"  http-request set-var(txn.slot) str(live),map({MAP},none)",
-        *(_sticky() if sticky else ()),
+        *(_release_cookie_rules() if sticky else ()),
         f"  http-request set-var(txn.slot) req.hdr({SLOT_HEADER}) if {{ req.hdr({SLOT_HEADER}) {' '.join(Slot)} }}",
         f"  http-request set-var(txn.asked) req.hdr({SLOT_HEADER})",
         f"  http-request del-header {SLOT_HEADER}",
@@ -217,7 +219,7 @@ def configuration(slots: Mapping[Slot, Sequence[Route]], alone: Collection[str] 
     for slot, routes in sorted(slots.items()):
         front += _rules(routes, f"{{ var(txn.slot) -m str {slot} }}")
     for slot, routes in sorted(slots.items()):
-        front += _ways(slot, routes, alone, f"{{ var(txn.slot) -m str {slot} }}")
+        front += _backend_rules(slot, routes, with_own_port, f"{{ var(txn.slot) -m str {slot} }}")
     blocks = ["\n".join([*front, "  default_backend none"])]
     blocks += ["\n".join(_backend(route, slot)) for slot, routes in sorted(slots.items()) for route in routes]
     blocks.append(_NONE)
@@ -226,7 +228,7 @@ def configuration(slots: Mapping[Slot, Sequence[Route]], alone: Collection[str] 
     return "\n\n".join([_HEAD.rstrip(), *blocks]) + "\n"
 
 
-def _rules(routes: Sequence[Route], here: str) -> list[str]:
+def _rules(routes: Sequence[Route], slot_condition: str) -> list[str]:
     """Return the rules for hidden paths and readiness paths of a slot.
 
     Requests to hidden paths get status 404. A tier's readiness path is rewritten to the tier's health path, but only in
@@ -234,32 +236,39 @@ def _rules(routes: Sequence[Route], here: str) -> list[str]:
 
     Args:
         routes: routes of a slot.
-        here: HAProxy condition that is true if the request goes to this slot.
+        slot_condition: HAProxy condition that is true if the request goes to this slot.
     """
     rules = [
-        f"  http-request deny deny_status 404 if {_below(path)} {here}" for route in routes for path in route.hidden
+        f"  http-request deny deny_status 404 if {_path_condition(path)} {slot_condition}"
+        for route in routes
+        for path in route.hidden
     ]
     for route in routes:
         rules.append(
-            f"  http-request set-var(txn.tier) str({route.tier}) if {{ path {readiness(route)} }} {EXPORT} {here}"
+            f"  http-request set-var(txn.tier) str({route.tier}) if {{ path {readiness(route)} }} {NAMES_SLOT} {slot_condition}"
         )
     return rules + [
-        f"  http-request set-path {log_format(route.health)} if {_ready_of(route)} {here}" for route in routes
+        f"  http-request set-path {quote_log_format(route.health)} if {_readiness_condition(route)} {slot_condition}"
+        for route in routes
     ]
 
 
-def _ways(slot: Slot, routes: Sequence[Route], alone: Collection[str], here: str) -> list[str]:
-    rules = [f"  use_backend {route.tier}-{slot} if {_ready_of(route)} {here}" for route in routes]
-    own_ports = {route.tier: own_port(route.tier) for route in routes if route.tier in alone}
-    rules += [f"  use_backend {tier}-{slot} if {{ dst_port {port} }} {here}" for tier, port in own_ports.items()]
+def _backend_rules(
+    slot: Slot, routes: Sequence[Route], with_own_port: Collection[str], slot_condition: str
+) -> list[str]:
+    rules = [f"  use_backend {route.tier}-{slot} if {_readiness_condition(route)} {slot_condition}" for route in routes]
+    own_ports = {route.tier: own_port(route.tier) for route in routes if route.tier in with_own_port}
+    rules += [
+        f"  use_backend {tier}-{slot} if {{ dst_port {port} }} {slot_condition}" for tier, port in own_ports.items()
+    ]
     prefixes = [(prefix, route) for route in routes for prefix in route.prefixes]
     for prefix, route in sorted(prefixes, key=lambda pair: -len(normalise(pair[0]))):
-        match = here if normalise(prefix) == b"/" else f"{here} {_below(prefix)}"
+        match = slot_condition if normalise(prefix) == b"/" else f"{slot_condition} {_path_condition(prefix)}"
         rules.append(f"  use_backend {route.tier}-{slot} if {match}")
     return rules
 
 
-def _sticky() -> list[str]:
+def _release_cookie_rules() -> list[str]:
     """Return the rules for the release cookie, which keeps the requests of a page on the release of this page.
 
     A page request goes to the live slot, and its response sets the cookie. Any other request goes to the slot with the
@@ -287,7 +296,7 @@ def _backend(route: Route, slot: Slot) -> list[str]:
         f"backend {route.tier}-{slot}",
         "  balance leastconn",
         f"  http-response set-header {SLOT_HEADER} {slot}",
-        f"  option httpchk GET {word(route.health)}",
+        f"  option httpchk GET {quote(route.health)}",
         "  default-server resolvers docker resolve-prefer ipv4 init-addr last,none check inter 1s fall 2 rise 1",
         f"  server-template {route.tier} {REPLICAS} {route.tier}-{slot}:{route.port}",
     ]

@@ -89,7 +89,7 @@ class DockerInspector:
     location: Location
 
     def check(self, context: Context, checkpoint: Checkpoint, routes: Sequence[Route]) -> None:
-        text = haproxy.of_stack(dict.fromkeys(Slot, routes), context.environment)
+        text = haproxy.stack_configuration(dict.fromkeys(Slot, routes), context.environment)
         if (size := len(text.encode())) > LONGEST:
             wrong = f"these paths make the gateway's configuration {size} bytes long, but a process accepts {LONGEST} bytes in one text"
             raise ConfigError(f"app.api.paths: {wrong}; use fewer paths, for example common prefixes")
@@ -129,18 +129,18 @@ class DockerInspector:
 
     def replica_counts(self) -> Mapping[tuple[str, str], tuple[int, int]]:
         counts: dict[tuple[str, str], tuple[int, int]] = {}
-        for container in self._listed(all=True, role="tier"):
+        for container in self._list_containers(all=True, role="tier"):
             key = (container.labels.get("tiers.slot", ""), container.labels["tiers.tier"])
             healthy, total = counts.get(key, (0, 0))
             counts[key] = (healthy + (container.health == "healthy"), total + 1)
         return counts
 
     def is_ready(self, slot: Slot) -> bool:
-        containers = self._listed(all=True, role="tier", slot=slot)
+        containers = self._list_containers(all=True, role="tier", slot=slot)
         return bool(containers) and all(container.health == "healthy" for container in containers)
 
     def check_ready(self, slot: Slot, touched: Callable[[], str]) -> None:
-        containers = self._listed(all=True, role="tier", slot=slot)
+        containers = self._list_containers(all=True, role="tier", slot=slot)
         unhealthy = sorted(str(container.name) for container in containers if container.health != "healthy")
         if unhealthy or not containers:
             raise RunError(
@@ -166,7 +166,7 @@ class DockerInspector:
 
     def _execute(self, tier: str, slot: Slot | None, command: Sequence[str], within: float) -> str:
         code, output = self._running(tier, slot, within)[0].exec_run(list(command))
-        return _result(command, code, output.decode(errors="replace").strip())
+        return _output_or_error(command, code, output.decode(errors="replace").strip())
 
     def run_with_input(self, workload: str, command: Sequence[str], line: str) -> str:
         container = self._running(workload, None, ONCE_WITHIN)[0]
@@ -176,7 +176,7 @@ class DockerInspector:
         # With TLS or ssh `exec_start` returns the connection itself. Otherwise the connection is in `_sock` of the result.
         getattr(connection, "_sock", connection).sendall(f"{line}\n".encode())
         text = output_of(connection)
-        return _result(command, api.exec_inspect(execution)["ExitCode"], text)
+        return _output_or_error(command, api.exec_inspect(execution)["ExitCode"], text)
 
     def command_in(self, tier: str, slot: Slot | None, command: Sequence[str], *, terminal: bool) -> list[str]:
         name = str(self._running(tier, slot, within=60)[0].name)
@@ -185,7 +185,7 @@ class DockerInspector:
 
     def log_lines(self, since: float = 0) -> Iterator[Line]:
         """Yield the log lines of all containers of the stack on the engine, including stopped containers."""
-        for container in self._listed(all=True, within=60):
+        for container in self._list_containers(all=True, within=60):
             labels = container.labels
             origin = (
                 labels.get("tiers.tier") or labels["tiers.role"],
@@ -224,7 +224,7 @@ class DockerInspector:
                     if network["IPAddress"]
                 },
             )
-            for container in self._listed()
+            for container in self._list_containers()
             if container.labels.get("tiers.slot", slot) == slot
         ]
 
@@ -306,7 +306,7 @@ class DockerInspector:
         failed: dict[str, str] = {}
         engine, api_error = connect(self.location.host, within=60), sdk().errors.APIError
         for key in keys:
-            identity = _identity(key)
+            identity = _container_id(key)
             try:
                 container = engine.containers.get(identity)
                 container.unpause() if container.status == "paused" else container.start()
@@ -320,7 +320,7 @@ class DockerInspector:
         engine = connect(self.location.host, within=60)
         deadline = time.monotonic() + within
         while True:
-            states = [engine.api.inspect_container(_identity(key)) for key in keys]
+            states = [engine.api.inspect_container(_container_id(key)) for key in keys]
             unhealthy = {
                 str(container["Name"]).lstrip("/"): state
                 for container in states
@@ -348,7 +348,7 @@ class DockerInspector:
         required = stack_labels(self.location.app, self.location.stack) | prefixed
         return {"label": [f"{name}={value}" for name, value in required.items()]}
 
-    def _listed(self, *, all: bool = False, within: float = 10, **labels: str) -> list[Any]:
+    def _list_containers(self, *, all: bool = False, within: float = 10, **labels: str) -> list[Any]:
         """Return the stack's containers that have these labels. Without `all`, return only running containers."""
         return connect(self.location.host, within).containers.list(all=all, filters=self._labels(**labels))
 
@@ -396,14 +396,14 @@ def _accepts(interface: IPv4Interface | IPv6Interface, port: int) -> bool:
         return False
 
 
-def _result(command: Sequence[str], code: int, text: str) -> str:
+def _output_or_error(command: Sequence[str], code: int, text: str) -> str:
     """Return the output of a command. Raise RunError if the command's exit code is not 0."""
     if code:
         raise RunError(f"`{' '.join(command)}` ended with exit code {code}: {text[-500:] or 'it printed nothing'}")
     return text
 
 
-def _identity(key: str) -> str:
+def _container_id(key: str) -> str:
     """Return the id in a container's inventory key, such as `container ID`."""
     return key.partition(" ")[2]
 

@@ -36,11 +36,11 @@ def engine_host(named: str | None) -> str:
     return named or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
 
-def deployed(app: str, stack: str, provider: Mapping[str, Any], foundation: Mapping[str, Any]) -> Location:
+def deployed_location(app: str, stack: str, provider: Mapping[str, Any], foundation: Mapping[str, Any]) -> Location:
     """Return the location of a deployed stack, from the inputs of its Pulumi provider."""
     return Location(app=app, stack=stack, host=engine_host(provider.get("host")))
 
 
-def described(app: App, environment: Environment, stack: str) -> Location:
+def configured_location(app: App, environment: Environment, stack: str) -> Location:
     """Return the location of a stack, from its configuration."""
     return Location(app=app.name, stack=stack, host=engine_host(environment.docker.host))

@@ -53,7 +53,7 @@ class MonitoringOperations(FileOperations):
         self._container(parent, server, replica, provisioned, [config])
 
     def publish_release(self, parent: Resource, monitored: MonitoringScope, live: Output[Mapping[str, str]]) -> None:
-        args = self._tool("released", self.labels(role="released"))
+        args = self._toolbox_args("released", self.labels(role="released"))
         args.command = ["true"]
         # Don't start this container: like the containers of `_files`, it only copies a file into a volume. Prometheus detects the
         # new file by itself.
@@ -61,6 +61,6 @@ class MonitoringOperations(FileOperations):
         args.network_mode = "none"
         volume = f"{self.prefix}-{names.PROMETHEUS_RELEASED}"
         args.volumes = [docker.ContainerVolumeArgs(container_path=prometheus.RELEASED, volume_name=volume)]
-        text = live.apply(prometheus.released)
+        text = live.apply(prometheus.release_targets)
         args.uploads = [docker.ContainerUploadArgs(file=f"{prometheus.RELEASED}/{prometheus.TARGETS}", content=text)]
         docker.Container("released", args, opts=self._options(parent, delete_before_replace=True))

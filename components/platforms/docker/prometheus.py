@@ -53,17 +53,21 @@ def files(monitored: MonitoringScope) -> dict[str, str]:
     }
 
 
-def released(live: Mapping[str, str]) -> str:
+def release_targets(live: Mapping[str, str]) -> str:
     """Render a target file for Prometheus. Its only target has the labels in `live`: the live slot and release."""
     return json.dumps([{"targets": [f"localhost:{PORT}"], "labels": dict(live)}])
 
 
 def _configuration(monitored: MonitoringScope) -> dict[str, Any]:
     interval = f"{monitored.settings.interval * 1000:.0f}ms"
-    jobs = [_tier(tier, settings) for tier, settings in monitored.app.measured.items()]
-    jobs += [_one(tier, f"{tier}-exporter:{exporter.port}") for tier, exporter in monitored.exporters.items()]
-    jobs += [_one(BACKUP, f"{BACKUP}:{BACKUP_PORT}") | _SELDOM] if monitored.backed_up else []
-    jobs += [_one("gateway", f"gateway:{haproxy.METRICS_PORT}"), _one(NAME, f"localhost:{PORT}"), _RELEASED]
+    jobs = [_tier_job(tier, settings) for tier, settings in monitored.app.measured.items()]
+    jobs += [_static_job(tier, f"{tier}-exporter:{exporter.port}") for tier, exporter in monitored.exporters.items()]
+    jobs += [_static_job(BACKUP, f"{BACKUP}:{BACKUP_PORT}") | _BACKUP_INTERVALS] if monitored.backed_up else []
+    jobs += [
+        _static_job("gateway", f"gateway:{haproxy.METRICS_PORT}"),
+        _static_job(NAME, f"localhost:{PORT}"),
+        _RELEASED,
+    ]
     namespace_label = {"target_label": "namespace", "replacement": monitored.namespace}
     jobs = [job | {"relabel_configs": [*job.get("relabel_configs", ()), namespace_label]} for job in jobs]
     configuration: dict[str, Any] = {
@@ -78,11 +82,11 @@ def _configuration(monitored: MonitoringScope) -> dict[str, Any]:
     return configuration
 
 
-def _one(job: str, target: str) -> dict[str, Any]:
+def _static_job(job: str, target: str) -> dict[str, Any]:
     return {"job_name": job, "static_configs": [{"targets": [target]}]}
 
 
-def _tier(tier: str, settings: Listening) -> dict[str, Any]:
+def _tier_job(tier: str, settings: Listening) -> dict[str, Any]:
     """Return the scrape job of a tier's replicas in both slots.
 
     A slot without containers has no targets, so no alert fires for the slot.
@@ -97,7 +101,7 @@ def _tier(tier: str, settings: Listening) -> dict[str, Any]:
     }
 
 
-_SELDOM = {"scrape_interval": BACKUP_INTERVAL, "scrape_timeout": BACKUP_TIMEOUT}
+_BACKUP_INTERVALS = {"scrape_interval": BACKUP_INTERVAL, "scrape_timeout": BACKUP_TIMEOUT}
 _RELEASED: dict[str, Any] = {
     "job_name": "release",
     "file_sd_configs": [{"files": [f"{RELEASED}/*.json"], "refresh_interval": "30s"}],

@@ -17,7 +17,7 @@ from .. import impact
 from ..base import SHARED, Dependencies, SlotTarget
 from ..process import Process, toolbox_process, variables
 from . import haproxy
-from .containers import hardened, healthcheck
+from .containers import hardened_args, healthcheck
 from .errors import explain_container, plain_log
 from .foundation import Foundation, named_volume
 from .inspect import DockerInspector
@@ -134,7 +134,7 @@ class Registrar:
             path,
             workload.start_within,
             self.inspector.location,
-            touched=self.impact if replica.target else lambda: SHARED,
+            impact=self.impact if replica.target else lambda: SHARED,
         )
         opts = self._options(parent, after, hooks=hooks, delete_before_replace=True)
         return docker.Container(replica.name, self._container_args(workload, replica, provisioned), opts=opts)
@@ -142,7 +142,7 @@ class Registrar:
     def _container_args(
         self, workload: Workload, replica: Replica, provisioned: Mapping[str, Resource]
     ) -> docker.ContainerArgs:
-        args = hardened(
+        args = hardened_args(
             f"{self.prefix}-{replica.name}",
             image_id(provisioned, workload),
             self._labels(replica.role, replica.name, replica.target, tier=workload.tier),
@@ -166,30 +166,38 @@ class Registrar:
         return args
 
     def _one_shot(
-        self, parent: Resource, name: str, args: docker.ContainerArgs, what: str, after: Dependencies, **more: Any
+        self,
+        parent: Resource,
+        name: str,
+        args: docker.ContainerArgs,
+        description: str,
+        after: Dependencies,
+        **more: Any,
     ) -> Output[Resource]:
         """Run a container until it ends. If its exit code is not 0, the returned output fails with the last lines of the log."""
         args.restart, args.must_run, args.attach, args.logs = "no", False, True, True
         container = docker.Container(name, args, opts=self._options(parent, after, delete_before_replace=True, **more))
-        return self._passed(container, container.exit_code, container.container_logs, what)
+        return self._require_success(container, container.exit_code, container.container_logs, description)
 
-    def _passed(self, container: Resource, code: Output[Any], log: Output[Any], what: str) -> Output[Resource]:
+    def _require_success(
+        self, container: Resource, code: Output[Any], log: Output[Any], description: str
+    ) -> Output[Resource]:
         """Return the container as an output. The output fails if the container's exit code is not 0."""
 
-        def passed(result: Sequence[Any]) -> Resource:
+        def container_or_error(result: Sequence[Any]) -> Resource:
             code, log = result
             if code not in (None, 0):
                 reason = "did not finish in time" if code in (124, 143) else f"ended with exit code {code:g}"
                 raise RunError(
-                    f"{what} {reason}; {self.impact()}. The last lines of the log:\n{plain_log(str(log or ''))}"
+                    f"{description} {reason}; {self.impact()}. The last lines of the log:\n{plain_log(str(log or ''))}"
                 )
             return container
 
-        return Output.all(code, log).apply(passed)
+        return Output.all(code, log).apply(container_or_error)
 
-    def _tool(self, name: str, labels: Mapping[str, str], *words: str) -> docker.ContainerArgs:
+    def _toolbox_args(self, name: str, labels: Mapping[str, str], *words: str) -> docker.ContainerArgs:
         toolbox = self.foundation.toolbox
-        return hardened(
+        return hardened_args(
             f"{self.prefix}-{name}",
             toolbox.image_id,
             labels,
@@ -197,26 +205,26 @@ class Registrar:
         )
 
 
-def image_of(workload: Workload) -> str:
+def image_key(workload: Workload) -> str:
     return f"{workload.tier}/image"
 
 
-def secrets_of(workload: Workload) -> str:
+def secrets_key(workload: Workload) -> str:
     return f"{workload.tier}/secrets"
 
 
-def scripts_of(workload: Workload) -> str:
+def scripts_key(workload: Workload) -> str:
     return f"{workload.tier}/scripts"
 
 
 def image_id(provisioned: Mapping[str, Resource], workload: Workload) -> Output[str]:
-    image = provisioned[image_of(workload)]
+    image = provisioned[image_key(workload)]
     assert isinstance(image, docker.RemoteImage)
     return image.image_id
 
 
 def secret_volume(provisioned: Mapping[str, Resource], workload: Workload) -> list[docker.ContainerVolumeArgs]:
-    holder = provisioned.get(secrets_of(workload))
+    holder = provisioned.get(secrets_key(workload))
     if not isinstance(holder, docker.Container):
         return []
     volume = holder.volumes.apply(lambda volumes: volumes[0].volume_name if volumes else None)

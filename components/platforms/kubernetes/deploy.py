@@ -128,7 +128,10 @@ def data_resources(
 
 def connect(context: Context, live: Slot | None, opts: ResourceOptions | None) -> Deployer:
     """Register the foundation in the environment's cluster, and return the deployer."""
-    reader, scope = inspector(keys.described(context.app, context.environment, context.stack)), _scope(context)
+    reader, scope = (
+        inspector(keys.configured_location(context.app, context.environment, context.stack)),
+        _scope(context),
+    )
     touched = partial(impact.describe_live, live, context.environment.url, context.checkpoint, reader)
     return KubernetesDeployer(
         context=context,

@@ -27,7 +27,7 @@ def object_key(kind: str, namespace: str, name: str) -> str:
     return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
 
 
-def deployed(app: str, stack: str, provider: Mapping[str, Any], foundation: Mapping[str, Any]) -> Location:
+def deployed_location(app: str, stack: str, provider: Mapping[str, Any], foundation: Mapping[str, Any]) -> Location:
     """Return the cluster and the namespace of a deployed stack.
 
     Args:
@@ -40,7 +40,7 @@ def deployed(app: str, stack: str, provider: Mapping[str, Any], foundation: Mapp
     return Location(app=app, stack=stack, context=str(provider["context"]), namespace=namespace)
 
 
-def described(app: App, environment: Environment, stack: str) -> Location:
+def configured_location(app: App, environment: Environment, stack: str) -> Location:
     """Return the cluster and namespace that the configuration names."""
     settings = environment.cluster
     return Location(app=app.name, stack=stack, context=settings.context, namespace=settings.home(f"{app.name}-{stack}"))

@@ -35,8 +35,8 @@ def describe(live: Slot | None, url: str, paths: Sequence[str], ready: Callable[
     if live is None:
         return "no slot was live before"
     try:
-        status, served = _ask(url, "/", "")
-        answers = [(path, *_ask(url, path, live)) for path in paths]
+        status, served = _get(url, "/", "")
+        answers = [(path, *_get(url, path, live)) for path in paths]
     except (OSError, http.client.HTTPException) as error:
         return _by_platform(live, url, ready, str(error) or type(error).__name__)
     if served not in ("", live):
@@ -65,7 +65,7 @@ def _by_platform(live: Slot, url: str, ready: Callable[[], bool], why: str) -> s
     return f"the live slot ({live}) is not ready, and {url} does not answer: {why}"
 
 
-def _ask(url: str, path: str, slot: str) -> tuple[int, str]:
+def _get(url: str, path: str, slot: str) -> tuple[int, str]:
     """Send a GET request. Return the HTTP status and the slot that answered (empty if the response names no slot)."""
     parts = urlsplit(url)
     # Use 127.0.0.1 for names below `localhost`: some resolvers don't resolve such names of this machine (RFC 6761).

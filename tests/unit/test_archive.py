@@ -48,7 +48,7 @@ def archive_proxy_container() -> dict[str, Any]:
 
 def test_database_sends_its_archive_through_the_archive_proxy_to_the_bucket() -> None:
     plugins = deploy_with_archive().one("Cluster", "database-ha").inputs["spec"]["plugins"]
-    assert plugins == [barman.used("database-ha")]
+    assert plugins == [barman.plugin_entry("database-ha")]
     store = deploy_with_archive().one("ObjectStore", "database-ha").inputs["spec"]
     assert store["configuration"]["endpointURL"] == "http://vault:9000"
     assert store["retentionPolicy"] == "30d"
@@ -116,7 +116,7 @@ def test_recovery_cluster_of_a_restore_has_one_instance_and_writes_no_archive() 
     assert "plugins" not in cluster
     assert cluster["bootstrap"]["recovery"]["recoveryTarget"] == {"targetTime": "2026-11-21 12:00:00+00"}
     assert cluster["bootstrap"]["recovery"]["secret"] == spec["bootstrap"]["initdb"]["secret"]
-    assert cluster["externalClusters"] == [barman.source("database-ha")]
+    assert cluster["externalClusters"] == [barman.external_cluster_entry("database-ha")]
 
 
 def test_missing_failover_quorum_annotation_of_a_database_cluster_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ def test_missing_failover_quorum_annotation_of_a_database_cluster_is_reported(mo
 def test_restore_time_outside_the_archive_is_refused_with_the_reason(
     moment: datetime, first: datetime | None, message: str
 ) -> None:
-    problem = recovery.out_of_reach(moment, first, NOON)
+    problem = recovery.recovery_problem(moment, first, NOON)
     assert message in problem
     assert bool(message) == bool(problem)
 
@@ -173,7 +173,7 @@ def test_archive_is_reported_as_failed_only_if_a_base_backup_or_the_archiving_fa
 ) -> None:
     good = {"type": "ContinuousArchiving", "status": "True", "reason": "", "message": "it works"}
     condition = {"type": kind, "status": status, "reason": reason, "message": "no room"}
-    assert recovery.unkept([good, condition]) == message
+    assert recovery.archive_failure([good, condition]) == message
 
 
 # ---------------------------------------------------------------------- copies

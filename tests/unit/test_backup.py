@@ -288,7 +288,7 @@ class TestResources:
         manifest = json.loads(json.dumps(rendered.inputs), parse_float=lambda text: int(float(text)))
         parent: Any = client.V1CronJob.from_dict(manifest)
         parent.metadata.uid = "u"
-        job = jobs.by_hand(parent, ("backup", "list"), "backup-verify-1")
+        job = jobs.manual_job(parent, ("backup", "list"), "backup-verify-1")
         assert job.spec.template.spec.containers[0].command == ["backup", "list"]
         # The owner protects the Job from `make heal`, which removes unknown objects without an owner.
         assert job.metadata.owner_references[0].uid == "u"

@@ -193,7 +193,7 @@ class ManualJob:
         monkeypatch.setattr("kubernetes.config.new_client_from_config", lambda **_: None)
         monkeypatch.setattr("kubernetes.client.BatchV1Api", lambda _: self)
         monkeypatch.setattr(jobs, "core", lambda _: self.api)
-        monkeypatch.setattr(jobs, "by_hand", lambda *_: None)
+        monkeypatch.setattr(jobs, "manual_job", lambda *_: None)
         monkeypatch.setattr(jobs.time, "sleep", lambda _: None)
 
     def read_namespaced_cron_job(self, *_: str) -> None: ...

@@ -167,5 +167,5 @@ def test_command_of_a_manual_job_survives_expansion_by_the_kubelet() -> None:
     job = client.V1JobTemplateSpec(spec=client.V1JobSpec(template=pod), metadata=client.V1ObjectMeta())
     spec = client.V1CronJobSpec(job_template=job, schedule="* * * * *")
     parent = client.V1CronJob(spec=spec, metadata=client.V1ObjectMeta(name="backup-verify", uid="u"))
-    job: Any = jobs.by_hand(parent, TEXTS, "one")
+    job: Any = jobs.manual_job(parent, TEXTS, "one")
     assert [expand_like_the_kubelet(word, {"A": "x"}) for word in job.spec.template.spec.containers[0].command] == TEXTS

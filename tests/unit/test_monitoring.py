@@ -655,9 +655,9 @@ def test_metrics_port_of_database_instances_is_open_to_prometheus_only() -> None
         if entry["metadata"]["name"] == "watch-database-instances"
     ]
     network, pod = Network("board-staging", [policy]), ("board-staging", instance)
-    assert network.may("Ingress", pod, ("monitoring", {}), operated.INSTANCE_PORT, "TCP")
-    assert not network.may("Ingress", pod, ("monitoring", {}), 5432, "TCP")
-    assert not network.may("Ingress", pod, ("elsewhere", {}), operated.INSTANCE_PORT, "TCP")
+    assert network.allows("Ingress", pod, ("monitoring", {}), operated.INSTANCE_PORT, "TCP")
+    assert not network.allows("Ingress", pod, ("monitoring", {}), 5432, "TCP")
+    assert not network.allows("Ingress", pod, ("elsewhere", {}), operated.INSTANCE_PORT, "TCP")
 
 
 def deploy_with_backup(stack: str, monitoring: object = True) -> Deployment:
@@ -692,7 +692,7 @@ def test_prometheus_scrapes_the_backup_service_once_on_kubernetes() -> None:
         ("monitoring", run, 9200, False),
         ("elsewhere", pods, 9200, False),
     ):
-        assert network.may("Ingress", ("board-staging", labels), (source, {}), port, "TCP") is may
+        assert network.allows("Ingress", ("board-staging", labels), (source, {}), port, "TCP") is may
 
 
 def test_prometheus_of_the_kubernetes_cluster_reaches_only_metrics_ports() -> None:
@@ -707,7 +707,7 @@ def test_prometheus_of_the_kubernetes_cluster_reaches_only_metrics_ports() -> No
         (name, port)
         for name, labels in pods.items()
         for port in (8000, 8080, 5432, 6379, 9187, 9121)
-        if network.may("Ingress", ("board-staging", labels), ("monitoring", {}), port, "TCP")
+        if network.allows("Ingress", ("board-staging", labels), ("monitoring", {}), port, "TCP")
     }
     assert reachable_ports == {("api-blue", 8000), ("database-exporter", 9187), ("cache-exporter", 9121)}
     for data, port in (("database", 5432), ("cache", 6379)):

@@ -61,7 +61,7 @@ class Network(reachability.Network):
             (client, server)
             for client, server in product(self.pods, self.ports)
             if client != server
-            if self.may(
+            if self.allows(
                 direction,
                 *(
                     (self.pods[client], self.pods[server])

@@ -16,13 +16,13 @@ from .quantities import resources
 
 PLUGIN = "barman-cloud.cloudnative-pg.io"
 API = "barmancloud.cnpg.io/v1"
-ROOM = "256MB"
+MAX_UPLOAD = "256MB"
 """Maximum size of an upload with several files, because the archive proxy buffers uploads in memory. One file has up to 1 GB."""
-BESIDE = Resources(cpu=0.5, memory=256 * 2**20, reserve=0.02)
+SIDECAR_RESOURCES = Resources(cpu=0.5, memory=256 * 2**20, reserve=0.02)
 """Resource limits of the plugin's sidecar."""
 
 
-def used(name: str) -> Manifest:
+def plugin_entry(name: str) -> Manifest:
     """Return the entry of `plugins` that turns on the archive of a Cluster.
 
     `name` is the name of the Cluster and of its ObjectStore.
@@ -30,7 +30,7 @@ def used(name: str) -> Manifest:
     return {"name": PLUGIN, "isWALArchiver": True, "parameters": {"barmanObjectName": name}}
 
 
-def source(name: str) -> Manifest:
+def external_cluster_entry(name: str) -> Manifest:
     """Return the entry of `externalClusters` with which a new Cluster can restore the archive of the Cluster `name`."""
     return {"name": name, "plugin": {"name": PLUGIN, "parameters": {"barmanObjectName": name, "serverName": name}}}
 
@@ -58,7 +58,7 @@ def store(scope: Scope, name: str, archive: Archive, access: Mapping[str, str], 
             "s3Credentials": {"accessKeyId": dict(access), "secretAccessKey": dict(secret)},
             "data": {
                 "compression": "gzip",
-                "additionalCommandArgs": [f"--max-archive-size={ROOM}"],
+                "additionalCommandArgs": [f"--max-archive-size={MAX_UPLOAD}"],
                 "immediateCheckpoint": True,
                 "jobs": 1,
             },
@@ -66,14 +66,14 @@ def store(scope: Scope, name: str, archive: Archive, access: Mapping[str, str], 
         },
         "instanceSidecarConfiguration": {
             "env": [{"name": name, "value": value} for name, value in checksum_env.items()],
-            "resources": resources(BESIDE),
+            "resources": resources(SIDECAR_RESOURCES),
         },
         "retentionPolicy": f"{archive.days}d",
     }
     return manifest
 
 
-def times(scope: Scope, name: str, archive: Archive) -> Manifest:
+def scheduled_backup(scope: Scope, name: str, archive: Archive) -> Manifest:
     """Return the ScheduledBackup for base backups. The first one starts at once, because a recovery needs it."""
     manifest = scope.object("postgresql.cnpg.io/v1", "ScheduledBackup", name, scope.labels(name, "archive"))
     manifest["spec"] = {
@@ -114,7 +114,7 @@ def recovery(spec: Mapping[str, Any], archived_cluster: str, moment: str) -> Man
     return copied | {
         "bootstrap": {"recovery": bootstrap},
         "enableSuperuserAccess": False,
-        "externalClusters": [source(archived_cluster)],
+        "externalClusters": [external_cluster_entry(archived_cluster)],
         "inheritedMetadata": spec.get("inheritedMetadata", {}),
         "instances": 1,
     }

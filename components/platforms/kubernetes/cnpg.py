@@ -18,7 +18,7 @@ from ...model import names
 from ...model.workload import DatabaseCluster, Resources
 from . import barman
 from .manifests import IN_BACKGROUND
-from .objects import Manifest, Scope, brought_name, secret_name
+from .objects import Manifest, Scope, external_secret_name, secret_name
 from .pod_spec import spread
 from .policies import policy, to_world
 from .quantities import cpu, resources, size
@@ -76,7 +76,7 @@ def cluster(scope: Scope, database: DatabaseCluster, protected_by: str) -> Manif
     manifest = scope.object(API, "Cluster", database.name, labels, annotations)
     spec: Manifest = {
         "affinity": _affinity(database),
-        "bootstrap": {"initdb": _beginning(database, protected_by)},
+        "bootstrap": {"initdb": _initdb(database, protected_by)},
         "enablePDB": True,
         "enableSuperuserAccess": False,
         "imageName": database.image.reference,
@@ -120,7 +120,7 @@ def cluster(scope: Scope, database: DatabaseCluster, protected_by: str) -> Manif
         spec["inheritedMetadata"] = {
             "labels": labels | {names.LABEL_NEEDS.format(name=database.archive.proxy.tier): "yes"}
         }
-        spec["plugins"] = [barman.used(database.name)]
+        spec["plugins"] = [barman.plugin_entry(database.name)]
     return manifest | {"spec": spec}
 
 
@@ -138,7 +138,7 @@ def _affinity(database: DatabaseCluster) -> Manifest:
     }
 
 
-def _beginning(database: DatabaseCluster, protected_by: str) -> Manifest:
+def _initdb(database: DatabaseCluster, protected_by: str) -> Manifest:
     """Return a Cluster's `initdb` section.
 
     Text is sorted by code points, because newer C libraries don't change this order.
@@ -170,7 +170,7 @@ def _cpu(processors: float) -> str:
     return str(int(processors)) if processors.is_integer() and processors else cpu(processors)
 
 
-def _without_disk(rendered: Manifest) -> Manifest:
+def _cpu_and_memory(rendered: Manifest) -> Manifest:
     return {
         kind: {name: amount for name, amount in values.items() if name in ("cpu", "memory")}
         for kind, values in rendered.items()
@@ -206,11 +206,13 @@ def owner_name(database: DatabaseCluster, reference: SecretReference | None) -> 
     if reference and reference.secret:
         return reference.secret
     return (
-        brought_name(database.name, database.password) if reference else secret_name(database.name, [database.password])
+        external_secret_name(database.name, database.password)
+        if reference
+        else secret_name(database.name, [database.password])
     )
 
 
-def owner(scope: Scope, database: DatabaseCluster, password: Input[str]) -> Manifest:
+def owner_secret(scope: Scope, database: DatabaseCluster, password: Input[str]) -> Manifest:
     """Return the Secret with the database owner's name and password, in the form that the operator requires."""
     labels = scope.labels(database.name, "secrets", tier=database.tier)
     manifest = scope.object("v1", "Secret", owner_name(database, None), labels)
@@ -218,7 +220,7 @@ def owner(scope: Scope, database: DatabaseCluster, password: Input[str]) -> Mani
     return manifest | {"immutable": True, "stringData": dict(values), "type": "kubernetes.io/basic-auth"}
 
 
-def owner_brought(external_secret: Manifest, database: DatabaseCluster) -> Manifest:
+def owner_external_secret(external_secret: Manifest, database: DatabaseCluster) -> Manifest:
     """Return the ExternalSecret from which the operator External Secrets creates the database owner's Secret."""
     data = {"username": database.owner, "password": f'{{{{ index . "{database.password.name}" }}}}'}
     target = external_secret["spec"]["target"] | {"template": {"type": "kubernetes.io/basic-auth", "data": data}}
@@ -256,7 +258,7 @@ def pooler(scope: Scope, database: DatabaseCluster) -> Manifest:
                     }
                 ],
                 # Set the resources of the container that the operator adds. The operator reads them only from this field.
-                "resources": _without_disk(_resources(limits)),
+                "resources": _cpu_and_memory(_resources(limits)),
                 "topologySpreadConstraints": spread(_pooler_pods(database)),
                 **({"imagePullSecrets": [{"name": name} for name in scope.pull_secrets]} if scope.pull_secrets else {}),
                 **({"priorityClassName": database.priority} if database.priority else {}),

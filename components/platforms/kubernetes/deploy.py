@@ -26,7 +26,7 @@ from .. import impact
 from ..base import Dependencies, Deployer, DesiredState, SlotTarget
 from . import cnpg, errors, keys, manifests, policies, replicated
 from .databases import DatabaseOperations
-from .foundation import Foundation, declared
+from .foundation import Foundation, with_data_label
 from .gateway import GatewayOperations
 from .inspect import inspector
 from .monitoring import MonitoringOperations
@@ -62,7 +62,7 @@ class KubernetesDeployer(DatabaseOperations, TaskOperations, GatewayOperations, 
         provisioned: Mapping[str, Resource],
         after: Dependencies,
     ) -> Sequence[Resource]:
-        around = self._around(parent, workload, target, after)
+        around = self._register_network_objects(parent, workload, target, after)
         within = self._patience(workload)
         manifest = manifests.deployment(self.scope, workload, target, scale, self._pod(workload, target), within)
         # Depend on the Secrets and scripts of all tiers of the slot, so no pod starts before its Secret exists.
@@ -70,7 +70,7 @@ class KubernetesDeployer(DatabaseOperations, TaskOperations, GatewayOperations, 
         # A running autoscaler sets the number of replicas, so ignore changes of this input.
         ignored = ["spec.replicas"] if workload.autoscaled is not None else None
         path = workload.path or f"app.{workload.tier}"
-        running = self._awaited(parent, manifest, depends_on, within, path, ignore_changes=ignored)
+        running = self._register_and_wait(parent, manifest, depends_on, within, path, ignore_changes=ignored)
         if workload.autoscaled is not None:
             scaler = manifests.autoscaler(self.scope, workload, target, scale)
             self.object(parent, scaler, [running])
@@ -101,7 +101,7 @@ class KubernetesDeployer(DatabaseOperations, TaskOperations, GatewayOperations, 
         else:
             # A running autoscaler sets the number of replicas, so ignore changes of this input.
             ignored = ["spec.replicas"]
-        hooks = errors.explain(f"environment.tiers.{entry.tier}", inputs, self.cluster.context, touched=self.impact)
+        hooks = errors.explain(f"environment.tiers.{entry.tier}", inputs, self.cluster.context, impact=self.impact)
         return DesiredState(
             inputs=inputs, hooks=hooks, timeouts=limit(spec.get("progressDeadlineSeconds", 60)), ignore_changes=ignored
         )
@@ -114,15 +114,18 @@ def data_resources(
     scope, checkpoint = _scope(context), context.checkpoint
     resources: dict[str, tuple[str, Mapping[str, Any]]] = {}
     if context.environment.cluster.namespace.create:
-        resources["namespace"] = (NAMESPACE, declared(checkpoint, NAMESPACE, manifests.namespace(scope)))
+        resources["namespace"] = (NAMESPACE, with_data_label(checkpoint, NAMESPACE, manifests.namespace(scope)))
     for workload in workloads:
         if isinstance(workload, DatabaseCluster):
-            resources[workload.name] = (CLUSTER, declared(checkpoint, CLUSTER, cnpg.cluster(scope, workload, "")))
+            resources[workload.name] = (
+                CLUSTER,
+                with_data_label(checkpoint, CLUSTER, cnpg.cluster(scope, workload, "")),
+            )
             continue
         for volume in _volumes(workload):
             holds_data = volume.name in context.app.volumes or services.holds_data(workload.tier)
             claim = manifests.claim(scope, workload.tier, volume)
-            resources[volume.name] = (CLAIM, declared(checkpoint, CLAIM, claim, holds_data=holds_data))
+            resources[volume.name] = (CLAIM, with_data_label(checkpoint, CLAIM, claim, holds_data=holds_data))
     return resources
 
 
@@ -132,13 +135,13 @@ def connect(context: Context, live: Slot | None, opts: ResourceOptions | None) -
         inspector(keys.configured_location(context.app, context.environment, context.stack)),
         _scope(context),
     )
-    touched = partial(impact.describe_live, live, context.environment.url, context.checkpoint, reader)
+    describe_impact = partial(impact.describe_live, live, context.environment.url, context.checkpoint, reader)
     return KubernetesDeployer(
         context=context,
         live=live,
         scope=scope,
         inspector=reader,
-        foundation=Foundation(context, scope, touched, opts),
+        foundation=Foundation(context, scope, describe_impact, opts),
     )
 
 

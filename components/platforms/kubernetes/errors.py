@@ -16,7 +16,7 @@ _LINES = 20
 """Maximum number of log lines of a container in an error."""
 
 
-def explain(path: str, manifest: Manifest, context: str, *, touched: Callable[[], str]) -> ResourceHookBinding:
+def explain(path: str, manifest: Manifest, context: str, *, impact: Callable[[], str]) -> ResourceHookBinding:
     """Return hooks that log an error if an object can't be created or does not become ready.
 
     The error contains the state of the object's pods, their last log lines, and related events.
@@ -25,16 +25,16 @@ def explain(path: str, manifest: Manifest, context: str, *, touched: Callable[[]
         path: config path of the object, for the error.
         manifest: the object.
         context: context of the kubeconfig.
-        touched: function that describes the effect on users, for the error.
+        impact: function that describes the effect on users, for the error.
     """
     what = f"{manifest['kind']} {manifest['metadata']['name']}"
 
-    def tell(args: ErrorHookArgs) -> bool:
+    def log_explanation(args: ErrorHookArgs) -> bool:
         cause = args.errors[0].strip() if args.errors else "no reason was given"
-        pulumi.log.error(f"{path}: {what}: {reason(cause)}; {touched()}.\n{_evidence(context, manifest)}")
+        pulumi.log.error(f"{path}: {what}: {reason(cause)}; {impact()}.\n{_evidence(context, manifest)}")
         return False
 
-    return on_error(f"explain-{path}-{what}".replace(" ", "-"), tell)
+    return on_error(f"explain-{path}-{what}".replace(" ", "-"), log_explanation)
 
 
 def reason(cause: str) -> str:
@@ -72,7 +72,7 @@ def evidence(api: Any, manifest: Manifest) -> Iterator[str]:
     namespace = manifest["metadata"]["namespace"]
     pods: list[Any] = []
     if manifest["kind"] in _OPERATED:
-        yield from _operated(api.api_client, manifest)
+        yield from _operator_status(api.api_client, manifest)
     if "template" in manifest["spec"] or manifest["kind"] in _OPERATED:
         pods = api.list_namespaced_pod(namespace, label_selector=selector(manifest)).items
     names = {manifest["metadata"]["name"], *_claims(manifest)}
@@ -84,7 +84,7 @@ def evidence(api: Any, manifest: Manifest) -> Iterator[str]:
             continue
         yield f"    pod {pod.metadata.name}: {pod.status.phase}"
         for status in statuses:
-            yield f"    container {status.name}: {state(status.state)}, {status.restart_count} restarts{_before(status)}"
+            yield f"    container {status.name}: {state(status.state)}, {status.restart_count} restarts{_last_exit(status)}"
             yield from _log(api, namespace, pod.metadata.name, status)
     events = api.list_namespaced_event(namespace, field_selector="type=Warning").items
     related = [event for event in events if (event.involved_object.name or "").startswith(tuple(names))]
@@ -96,7 +96,7 @@ _OPERATED = {"Cluster": "cnpg.io/cluster", "Pooler": "cnpg.io/poolerName"}
 """Kind of a CloudNativePG object → key of the pod label whose value is the object's name."""
 
 
-def _operated(client: Any, manifest: Manifest) -> Iterator[str]:
+def _operator_status(client: Any, manifest: Manifest) -> Iterator[str]:
     """Yield one line with the phase and the phase reason of a CloudNativePG object, if its status has them."""
     group, _, version = manifest["apiVersion"].partition("/")
     name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
@@ -133,7 +133,7 @@ def state(container_state: Any) -> str:
     return "running, not ready" if container_state.running else "not started"
 
 
-def _before(status: Any) -> str:
+def _last_exit(status: Any) -> str:
     terminated = status.last_state.terminated if status.last_state else None
     return f" (before: {terminated.reason}, exit code {terminated.exit_code})" if terminated else ""
 

@@ -20,7 +20,7 @@ class Foundation(ComponentResource):
     """Resources that every object of a stack depends on: provider, namespace with limits, base policies, and volumes of services."""
 
     def __init__(
-        self, context: Context, scope: Scope, touched: Callable[[], str], opts: ResourceOptions | None = None
+        self, context: Context, scope: Scope, impact: Callable[[], str], opts: ResourceOptions | None = None
     ) -> None:
         super().__init__(FOUNDATION, "ground", None, opts)
         environment = context.environment
@@ -29,11 +29,11 @@ class Foundation(ComponentResource):
         self.namespace: list[Resource] = []
         if settings.create:
             options = data_options(protected)
-            namespace = declared(context.checkpoint, NAMESPACE, manifests.namespace(scope))
+            namespace = with_data_label(context.checkpoint, NAMESPACE, manifests.namespace(scope))
             self.namespace.append(register(self, namespace, self.provider, **options))
         namespaced = [manifests.quota(scope, settings.quota)] if settings.quota else []
         namespaced += [manifests.limit_range(scope, settings.limits)] if settings.limits else []
-        namespaced += policies.ground_policies(scope)
+        namespaced += policies.base_policies(scope)
         self.resources = [
             *self.namespace,
             *(register(self, item, self.provider, self.namespace) for item in namespaced),
@@ -42,8 +42,8 @@ class Foundation(ComponentResource):
         owners = {name: tier for tier, service in context.app.slot_services.items() for name in service.volumes}
         for name, tier in owners.items():
             volume = context.description.volume(tier, name, "")
-            manifest = declared(context.checkpoint, CLAIM, manifests.claim(scope, tier, volume))
-            hooks = errors.explain(claim_path(tier), manifest, environment.cluster.context, touched=touched)
+            manifest = with_data_label(context.checkpoint, CLAIM, manifests.claim(scope, tier, volume))
+            hooks = errors.explain(claim_path(tier), manifest, environment.cluster.context, impact=impact)
             options = data_options(protected)
             self.resources.append(register(self, manifest, self.provider, self.namespace, hooks=hooks, **options))
         self.register_outputs({"namespace": scope.namespace})
@@ -57,7 +57,7 @@ class Foundation(ComponentResource):
         return ProviderResource("kubernetes", "cluster", {"context": context}, opts)
 
 
-def declared(checkpoint: Checkpoint, type_: str, manifest: Manifest, *, holds_data: bool = True) -> Manifest:
+def with_data_label(checkpoint: Checkpoint, type_: str, manifest: Manifest, *, holds_data: bool = True) -> Manifest:
     """Return the manifest with the label `tiers.data`, which says whether the object holds data.
 
     Return the manifest unchanged if the object is already deployed without this label.

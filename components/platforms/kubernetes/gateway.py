@@ -11,10 +11,10 @@ from ...release.checkpoint import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT, Entry
 from ..base import Dependencies, DesiredState, SlotTarget
 from . import client, errors, policies
 from .objects import Manifest
-from .registrar import Registrar, once_created
-from .routes import HTTP_ROUTE, asked_rules, http_route, live_rules, own_gateway, slot_spec
+from .registrar import Registrar, created_output
+from .routes import HTTP_ROUTE, header_rules, http_route, live_rules, own_gateway, slot_spec
 
-TAKEN_OVER = {"pulumi.com/patchFieldManager": "tiers-switch", "pulumi.com/patchForce": "true"}
+TAKE_OVER_ANNOTATIONS = {"pulumi.com/patchFieldManager": "tiers-switch", "pulumi.com/patchForce": "true"}
 """Annotations for an HTTPRoute that already exists. The Pulumi resource then takes over fields that another resource has set."""
 
 
@@ -39,7 +39,7 @@ class GatewayOperations(Registrar):
         if entry.role != "preview":
             return None
         spec = dict(entry.inputs["spec"])
-        return DesiredState(inputs={**entry.inputs, "spec": spec | {"rules": asked_rules(spec["rules"])}})
+        return DesiredState(inputs={**entry.inputs, "spec": spec | {"rules": header_rules(spec["rules"])}})
 
     def active_route(self, entry: Entry) -> DesiredState:
         return DesiredState(inputs=entry.inputs)
@@ -49,11 +49,11 @@ class GatewayOperations(Registrar):
     ) -> Output[Resource]:
         manifest = self._live_route(target, routes, count)
         if count > 1 and not self.checkpoint.find(HTTP_ROUTE, self.app.name):
-            manifest["metadata"]["annotations"] = dict(TAKEN_OVER)
-        hooks = errors.explain(f"the switch to {target.slot}", manifest, self.cluster.context, touched=self.impact)
+            manifest["metadata"]["annotations"] = dict(TAKE_OVER_ANNOTATIONS)
+        hooks = errors.explain(f"the switch to {target.slot}", manifest, self.cluster.context, impact=self.impact)
         if routes is None:
-            hooks.before_create = hooks.before_update = self._ask(target)
-        return once_created(self.object(parent, manifest, after, hooks=hooks))
+            hooks.before_create = hooks.before_update = self._readiness_hook(target)
+        return created_output(self.object(parent, manifest, after, hooks=hooks))
 
     def _live_route(self, target: SlotTarget, routes: Sequence[Route] | None, count: int) -> Manifest:
         """Return the HTTPRoute that sends all traffic to a slot.
@@ -72,21 +72,21 @@ class GatewayOperations(Registrar):
         self, parent: Resource, target: SlotTarget, count: int, after: Dependencies, *, before_switch: bool
     ) -> Output[Resource]:
         manifest = self._live_route(target, None, count)
-        manifest["metadata"]["annotations"] = dict(TAKEN_OVER)
+        manifest["metadata"]["annotations"] = dict(TAKE_OVER_ANNOTATIONS)
         # An update can't register two states of one resource. Before a switch, a second resource therefore manages the same object.
         # The object stays when Pulumi deletes the second resource.
         options = {"name": f"{self.app.name}-again", "retain_on_delete": True} if before_switch else {}
-        hooks = errors.explain(f"the switch to {target.slot}", manifest, self.cluster.context, touched=self.impact)
-        return once_created(self.object(parent, manifest, after, hooks=hooks, **options))
+        hooks = errors.explain(f"the switch to {target.slot}", manifest, self.cluster.context, impact=self.impact)
+        return created_output(self.object(parent, manifest, after, hooks=hooks, **options))
 
-    def _ask(self, target: SlotTarget) -> list[ResourceHook]:
+    def _readiness_hook(self, target: SlotTarget) -> list[ResourceHook]:
         """Return a hook that runs before a kept slot goes live, to check that its Deployments are available."""
         client.prefetch()
 
-        def ask(_: ResourceHookArgs) -> None:
+        def check_readiness(_: ResourceHookArgs) -> None:
             self.inspector.check_ready(target.slot, self.impact)
 
-        return before_change(f"ask-{target.slot}", ask)
+        return before_change(f"ask-{target.slot}", check_readiness)
 
     def _kept_spec(self, target: SlotTarget) -> Manifest | None:
         """Return the spec of a kept slot's HTTPRoute from the checkpoint, or None if no HTTPRoute has this slot and release.

@@ -231,13 +231,13 @@ class KubernetesInspector:
     # ------------------------------------------------------------------ database clusters
 
     def check_quorum(self, cluster: str) -> str:
-        return recovery.guarded(self.location, cluster)
+        return recovery.check_quorum(self.location, cluster)
 
     def check_archive(self, cluster: str) -> str:
-        return recovery.archived(self.location, cluster)
+        return recovery.check_archive(self.location, cluster)
 
     def pool_database(self, cluster: str, database: str) -> None:
-        recovery.introduce(self.location, cluster, database)
+        recovery.pool_database(self.location, cluster, database)
 
     def recovered(self, cluster: DatabaseCluster, moment: datetime) -> AbstractContextManager[str]:
         return recovery.recovered(self.location, cluster, moment)

@@ -12,8 +12,8 @@ from .errors import evidence
 from .expansion import literals
 from .objects import Manifest
 
-BEGINS = 3
-"""Factor for Jobs that a person starts: the pod must start within `BEGINS` times `schedule_within`."""
+START_FACTOR = 3
+"""Factor for Jobs that a person starts: the pod must start within `START_FACTOR` times `schedule_within`."""
 
 
 def run_once(context: str, namespace: str, name: str, command: Sequence[str], schedule_within: float) -> str:
@@ -36,9 +36,9 @@ def run_once(context: str, namespace: str, name: str, command: Sequence[str], sc
         parent = batch.read_namespaced_cron_job(name, namespace)
     except sdk().client.ApiException as error:
         raise RunError(f"there is no CronJob {name} in {namespace} ({error.reason}); run `make up` first") from None
-    created = batch.create_namespaced_job(namespace, by_hand(parent, command, f"{name}-{int(time.time())}"))
+    created = batch.create_namespaced_job(namespace, manual_job(parent, command, f"{name}-{int(time.time())}"))
     job, api = created.metadata.name, core(context)
-    if not _begun(api, namespace, job, BEGINS * schedule_within):
+    if not _wait_for_start(api, namespace, job, START_FACTOR * schedule_within):
         manifest: Manifest = {
             "kind": "Job",
             "metadata": {"name": job, "namespace": namespace},
@@ -51,7 +51,7 @@ def run_once(context: str, namespace: str, name: str, command: Sequence[str], sc
     while not (created.status.succeeded or created.status.failed) and time.monotonic() < deadline:
         time.sleep(1)
         created = batch.read_namespaced_job(job, namespace)
-    text = "".join(_printed(api, pod) for pod in _pods_of(api, namespace, job)).strip()
+    text = "".join(_pod_log(api, pod) for pod in _pods_of(api, namespace, job)).strip()
     if not created.status.succeeded:
         raise RunError(f"`{' '.join(command)}` failed in Job {job}: {text[-500:] or 'it printed nothing'}")
     return text
@@ -61,7 +61,7 @@ def _pods_of(api: Any, namespace: str, job: str) -> list[Any]:
     return api.list_namespaced_pod(namespace, label_selector=f"batch.kubernetes.io/job-name={job}").items
 
 
-def _begun(api: Any, namespace: str, job: str, within: float) -> bool:
+def _wait_for_start(api: Any, namespace: str, job: str, within: float) -> bool:
     """Wait until a pod of a Job has started. Return False if no pod starts within `within` seconds.
 
     Possible reasons: no node has room, the image is missing, or a quota refuses the pod.
@@ -74,7 +74,7 @@ def _begun(api: Any, namespace: str, job: str, within: float) -> bool:
     return started
 
 
-def _printed(api: Any, pod: Any) -> str:
+def _pod_log(api: Any, pod: Any) -> str:
     """Return the log of a pod, or a text that says why the log can't be read."""
     try:
         return api.read_namespaced_pod_log(pod.metadata.name, pod.metadata.namespace)
@@ -82,7 +82,7 @@ def _printed(api: Any, pod: Any) -> str:
         return f"(the log of {pod.metadata.name} can't be read: {error.reason})"
 
 
-def by_hand(parent: Any, command: Sequence[str], name: str) -> Any:
+def manual_job(parent: Any, command: Sequence[str], name: str) -> Any:
     """Return a Job that runs `command` with the pod template of the CronJob `parent`.
 
     The CronJob owns the Job, so Kubernetes deletes both together.

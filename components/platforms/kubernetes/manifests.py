@@ -14,7 +14,16 @@ from ...model import names
 from ...model.names import LABEL_MEMBER
 from ...model.workload import Scale, ScheduledCommand, Secret, Volume, Workload
 from ..base import SlotTarget
-from .objects import Manifest, Scope, brought_name, needs, object_name, scripts_name, secret_name, selector
+from .objects import (
+    Manifest,
+    Scope,
+    external_secret_name,
+    need_labels,
+    object_name,
+    scripts_name,
+    secret_name,
+    selector,
+)
 from .pod_spec import spread
 from .quantities import cpu, size
 
@@ -49,7 +58,7 @@ def deployment(
         "revisionHistoryLimit": 2,
         "selector": {"matchLabels": pod_labels},
         "template": {
-            "metadata": {"labels": labels | needs(workload, target)},
+            "metadata": {"labels": labels | need_labels(workload, target)},
             "spec": spec | {"topologySpreadConstraints": spread(pod_labels)},
         },
     }
@@ -70,7 +79,7 @@ def stateful_set(scope: Scope, workload: Workload, spec: Manifest, member: str |
     labels = scope.labels(workload.tier, "tier") | member_label
     template: Manifest = {"metadata": {"labels": labels, "annotations": secret_versions(workload)}, "spec": spec}
     content = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:12]
-    template["metadata"]["labels"] = labels | needs(workload, None) | {names.LABEL_CONTENT: content}
+    template["metadata"]["labels"] = labels | need_labels(workload, None) | {names.LABEL_CONTENT: content}
     manifest = scope.object("apps/v1", "StatefulSet", member or workload.tier, labels)
     manifest["spec"] = {
         "replicas": 1,
@@ -189,7 +198,7 @@ def cron_job(scope: Scope, workload: Workload, command: ScheduledCommand, spec: 
             "topologyKey": "kubernetes.io/hostname",
         }
         bounded["affinity"] = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [same_node]}}
-    pods = {"metadata": {"labels": labels | needs(workload, None)}, "spec": bounded}
+    pods = {"metadata": {"labels": labels | need_labels(workload, None)}, "spec": bounded}
     manifest["spec"] = {
         "schedule": command.schedule,
         "timeZone": "Etc/UTC",
@@ -227,7 +236,7 @@ def external_secret(
     scope: Scope, owner: str, tier: str, secret: Secret, reference: SecretReference, target: SlotTarget | None
 ) -> Manifest:
     """Return the ExternalSecret from which the operator External Secrets creates the Secret that the pod mounts."""
-    name = brought_name(owner, secret)
+    name = external_secret_name(owner, secret)
     manifest = scope.object(
         "external-secrets.io/v1", "ExternalSecret", name, scope.labels(owner, "secrets", target, tier)
     )

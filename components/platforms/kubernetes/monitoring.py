@@ -33,13 +33,17 @@ class MonitoringOperations(SecretOperations):
             prerequisites = [*policies, *(self.object(parent, one) for one in around), *self.foundation.resources]
             manifest = operated.deployment(self.scope, exporter, tier, self._pod(exporter, None))
             depends_on = [*provisioned.values(), *prerequisites, *after[tier]]
-            self._awaited(
-                parent, manifest, depends_on, self._patience(exporter), exporter.image.path, touched=self.impact
+            self._register_and_wait(
+                parent, manifest, depends_on, self._patience(exporter), exporter.image.path, impact=self.impact
             )
         monitors = operated.monitors(self.scope, monitored, exporters_by_tier)
-        for item in [*monitors, operated.rules(self.scope, monitored), operated.grafana(self.scope, monitored)]:
+        for item in [
+            *monitors,
+            operated.rules(self.scope, monitored),
+            operated.dashboard_config_map(self.scope, monitored),
+        ]:
             self.object(parent, item)
 
     def publish_release(self, parent: Resource, monitored: MonitoringScope, live: Output[Mapping[str, str]]) -> None:
         labels = {name: live.apply(lambda live, name=name: live[name]) for name in ("release", "slot")}
-        self.object(parent, operated.released(self.scope, monitored, labels))
+        self.object(parent, operated.release_rule(self.scope, monitored, labels))

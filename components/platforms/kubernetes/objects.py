@@ -60,7 +60,7 @@ def object_name(workload: Workload, target: SlotTarget | None) -> str:
     return f"{workload.tier}-{target.slot}" if target else workload.tier
 
 
-def needs(workload: Workload, target: SlotTarget | None) -> dict[str, str]:
+def need_labels(workload: Workload, target: SlotTarget | None) -> dict[str, str]:
     """Return a label for each service that a workload needs. Network policies let pods with the label connect to the service."""
     workloads = [
         f"{need}-{target.slot}" if target and not services.common().is_shared(need) else need for need in workload.needs
@@ -83,6 +83,6 @@ def secret_name(owner: str, secrets: Sequence[Secret]) -> str:
     return owner + names.versions([secret.version for secret in secrets], names.SUBDOMAIN - len(owner))
 
 
-def brought_name(owner: str, secret: Secret) -> str:
+def external_secret_name(owner: str, secret: Secret) -> str:
     """Return the name of the Secret that External Secrets creates for one secret of a workload."""
     return secret_name(f"{owner}-{secret.name}", [secret])

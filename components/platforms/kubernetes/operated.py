@@ -92,11 +92,11 @@ def _instances(scope: Scope, monitored: MonitoringScope) -> Manifest:
     )
     job = {"replacement": "database", "targetLabel": "job"}
     endpoint = {"interval": f"{monitored.settings.interval * 1000:.0f}ms", "port": "metrics", "relabelings": [job]}
-    manifest["spec"] = {"podMetricsEndpoints": [endpoint], "selector": {"matchLabels": _instance(scope)}}
+    manifest["spec"] = {"podMetricsEndpoints": [endpoint], "selector": {"matchLabels": _instance_labels(scope)}}
     return manifest
 
 
-def _instance(scope: Scope) -> dict[str, str]:
+def _instance_labels(scope: Scope) -> dict[str, str]:
     """Return labels that select the instances of the deployed database cluster.
 
     The labels exclude the temporary Cluster of a restore. Prometheus would count its instance as a second primary.
@@ -111,7 +111,7 @@ def rules(scope: Scope, monitored: MonitoringScope) -> Manifest:
     return manifest | {"spec": file(monitored)}
 
 
-def released(scope: Scope, monitored: MonitoringScope, live: Mapping[str, Input[str]]) -> Manifest:
+def release_rule(scope: Scope, monitored: MonitoringScope, live: Mapping[str, Input[str]]) -> Manifest:
     """Return a PrometheusRule that records the live release as a series."""
     name = f"{scope.app}-release"
     manifest = scope.object(f"{GROUP}/v1", "PrometheusRule", name, _labels(scope, monitored, name))
@@ -123,7 +123,7 @@ def released(scope: Scope, monitored: MonitoringScope, live: Mapping[str, Input[
     return manifest | {"spec": {"groups": [{"name": f"{monitored.namespace}-release", "rules": [rule]}]}}
 
 
-def grafana(scope: Scope, monitored: MonitoringScope) -> Manifest:
+def dashboard_config_map(scope: Scope, monitored: MonitoringScope) -> Manifest:
     """Return the ConfigMap with the dashboard, for Grafana's sidecar."""
     name = f"{scope.app}-dashboard"
     manifest = scope.object("v1", "ConfigMap", name, scope.labels(name, "watch") | {LABEL_DASHBOARD: "1"})
@@ -139,7 +139,7 @@ def policies(scope: Scope, monitored: MonitoringScope, exporters: Mapping[str, W
         name: ({"app.kubernetes.io/name": name, "app.kubernetes.io/instance": scope.instance}, port)
         for name, port in ports.items()
     }
-    targets |= {"database-instances": (_instance(scope), INSTANCE_PORT)} if monitored.replicated else {}
+    targets |= {"database-instances": (_instance_labels(scope), INSTANCE_PORT)} if monitored.replicated else {}
     prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": monitored.settings.namespace}}}
     return [
         policy(

@@ -119,7 +119,7 @@ def scratch_names(paths: Sequence[str], taken: Collection[str] = ()) -> dict[str
     }
 
 
-def with_first(spec: Manifest, init_container: Manifest) -> Manifest:
+def with_init_container(spec: Manifest, init_container: Manifest) -> Manifest:
     """Return a pod's spec with an init container, which shares the scratch volumes of the first container."""
     scratch = {volume["name"] for volume in spec["volumes"] if "emptyDir" in volume}
     mounts = {mount["mountPath"]: mount["name"] for mount in spec["containers"][0]["volumeMounts"]}

@@ -33,7 +33,7 @@ def to_world() -> list[Manifest]:
     return list(_WORLD)
 
 
-def ground_policies(scope: Scope) -> list[Manifest]:
+def base_policies(scope: Scope) -> list[Manifest]:
     """Return the base policies. They deny all connections of all pods except to DNS, unless other policies allow them."""
     dns = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
@@ -137,15 +137,15 @@ def member_policies(scope: Scope, workload: Replicated) -> list[Manifest]:
     ]  # fmt: skip
 
 
-def external_policy(scope: Scope, elsewhere: ExternalService) -> Manifest:
+def external_policy(scope: Scope, service: ExternalService) -> Manifest:
     """Return the egress policy of an external data service.
 
     Tiers that need the service may connect to its port at any address.
     """
-    ports = [{"port": elsewhere.port, "protocol": "TCP"}]
+    ports = [{"port": service.port, "protocol": "TCP"}]
     return policy(
         scope,
-        f"to-{elsewhere.tier}",
-        {LABEL_NEEDS.format(name=elsewhere.tier): "yes"},
+        f"to-{service.tier}",
+        {LABEL_NEEDS.format(name=service.tier): "yes"},
         egress=[{"to": _WORLD, "ports": ports}],
     )

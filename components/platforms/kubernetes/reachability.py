@@ -23,9 +23,9 @@ class Network:
 
     def reaches(self, one: Pod | str, other: Pod | str, port: int, protocol: str = "TCP") -> bool:
         """Return whether `one` may connect to `port` of `other`. `one` and `other` are pods, or addresses outside of the cluster."""
-        return self.may("Egress", one, other, port, protocol) and self.may("Ingress", other, one, port, protocol)
+        return self.allows("Egress", one, other, port, protocol) and self.allows("Ingress", other, one, port, protocol)
 
-    def may(self, direction: str, pod: Pod | str, other: Pod | str, port: int, protocol: str) -> bool:
+    def allows(self, direction: str, pod: Pod | str, other: Pod | str, port: int, protocol: str) -> bool:
         """Return whether the policies for `pod` allow a connection.
 
         The direction `Egress` is from `pod` to `other`, and `Ingress` is from `other` to `pod`.
@@ -35,7 +35,7 @@ class Network:
             return True
         key = {"Egress": "to", "Ingress": "from"}[direction]
         return any(
-            self._allows(rule.get(key), other) and _open(rule.get("ports"), port, protocol)
+            self._includes_peer(rule.get(key), other) and _includes_port(rule.get("ports"), port, protocol)
             for rules_of_one in rules
             for rule in rules_of_one
         )
@@ -51,7 +51,7 @@ class Network:
             ):
                 yield spec.get(direction.lower()) or []
 
-    def _allows(self, peers: Sequence[Mapping[str, Any]] | None, other: Pod | str) -> bool:
+    def _includes_peer(self, peers: Sequence[Mapping[str, Any]] | None, other: Pod | str) -> bool:
         return not peers or any(self._peer(peer, other) for peer in peers)
 
     def _peer(self, peer: Mapping[str, Any], other: Pod | str) -> bool:
@@ -71,11 +71,11 @@ class Network:
 def _selects(selector: Mapping[str, Any] | None, labels: Labels) -> bool:
     terms = selector or {}
     return terms.get("matchLabels", {}).items() <= labels.items() and all(
-        _holds(expression, labels) for expression in terms.get("matchExpressions") or ()
+        _matches(expression, labels) for expression in terms.get("matchExpressions") or ()
     )
 
 
-def _holds(expression: Mapping[str, Any], labels: Labels) -> bool:
+def _matches(expression: Mapping[str, Any], labels: Labels) -> bool:
     value, values = labels.get(expression["key"]), expression.get("values") or ()
     return {
         "In": value in values,
@@ -85,7 +85,7 @@ def _holds(expression: Mapping[str, Any], labels: Labels) -> bool:
     }[expression["operator"]]
 
 
-def _open(ports: Sequence[Mapping[str, Any]] | None, port: int, protocol: str) -> bool:
+def _includes_port(ports: Sequence[Mapping[str, Any]] | None, port: int, protocol: str) -> bool:
     """Return whether a rule's ports include `port`. A port name always matches, because only the pod defines the port's number."""
     return not ports or any(
         entry.get("protocol", "TCP") == protocol

@@ -31,13 +31,13 @@ def recovered(location: Location, database: DatabaseCluster, moment: datetime) -
     """
     api, scope = _Api(location), _scope(location)
     spec = api.read("Cluster", database.name)["spec"]
-    if problem := out_of_reach(
-        moment, _begin(api.read("ObjectStore", database.name), database.name), datetime.now(UTC)
+    if problem := recovery_problem(
+        moment, _earliest_recovery_time(api.read("ObjectStore", database.name), database.name), datetime.now(UTC)
     ):
         raise RunError(problem)
-    _complete(location, database)
+    _archive_pending_changes(location, database)
     scratch = replace(database, name=f"{database.name}-{moment:%Y%m%d%H%M%S}")
-    manifests = [*cnpg.policies(scope, scratch), _scratch(scope, scratch, database, spec, moment)]
+    manifests = [*cnpg.policies(scope, scratch), _recovery_cluster(scope, scratch, database, spec, moment)]
     try:
         for manifest in manifests:
             api.create(manifest)
@@ -48,20 +48,20 @@ def recovered(location: Location, database: DatabaseCluster, moment: datetime) -
             api.delete(manifest)
 
 
-def archived(location: Location, name: str) -> str:
+def check_archive(location: Location, name: str) -> str:
     """Check that archiving works, and return a text with the earliest time to which the database can be recovered.
 
     Raises:
         RunError: archiving or the last base backup has failed. The message contains the operator's reason.
     """
     api = _Api(location)
-    if problem := unkept(api.read("Cluster", name).get("status", {}).get("conditions") or ()):
+    if problem := archive_failure(api.read("Cluster", name).get("status", {}).get("conditions") or ()):
         raise RunError(f"{problem} (docs/runbook.md#changes-are-not-kept)")
-    first = _begin(api.read("ObjectStore", name), name)
+    first = _earliest_recovery_time(api.read("ObjectStore", name), name)
     return f"from {first:%Y-%m-%dT%H:%M:%SZ} on" if first else "from the first base backup on, which is not done yet"
 
 
-def guarded(location: Location, name: str) -> str:
+def check_quorum(location: Location, name: str) -> str:
     """Check that a failover requires a quorum (annotation `QUORUM`), and return a text that confirms the check.
 
     A person may have removed the annotation in an emergency. No update restores the annotation, because Pulumi's state still has it.
@@ -78,7 +78,7 @@ def guarded(location: Location, name: str) -> str:
     return "the annotation is set"
 
 
-def unkept(conditions: Iterable[Mapping[str, str]]) -> str:
+def archive_failure(conditions: Iterable[Mapping[str, str]]) -> str:
     """Return the operator's reason why WAL archiving or the last base backup failed; empty if neither failed.
 
     While a base backup runs, the condition `LastBackupSucceeded` is false. This is no failure.
@@ -94,14 +94,14 @@ def unkept(conditions: Iterable[Mapping[str, str]]) -> str:
     return next((condition["message"] for condition in relevant if condition["status"] != "True"), "")
 
 
-def _begin(store: Mapping[str, Any], name: str) -> datetime | None:
+def _earliest_recovery_time(store: Mapping[str, Any], name: str) -> datetime | None:
     """Return the earliest moment to which a database can be recovered, or None if no base backup exists."""
     window: dict[str, dict[str, str]] = store.get("status", {}).get("serverRecoveryWindow", {})
     first = window.get(name, {}).get("firstRecoverabilityPoint")
     return datetime.fromisoformat(first) if first else None
 
 
-def out_of_reach(moment: datetime, first: datetime | None, now: datetime) -> str:
+def recovery_problem(moment: datetime, first: datetime | None, now: datetime) -> str:
     """Return the reason why a database can't be recovered to a moment, or an empty text if recovery is possible."""
     if moment > now:
         return f"{moment:%Y-%m-%dT%H:%M:%SZ} is in the future; use a moment in the past"
@@ -112,7 +112,7 @@ def out_of_reach(moment: datetime, first: datetime | None, now: datetime) -> str
     return ""
 
 
-def _complete(location: Location, database: DatabaseCluster) -> None:
+def _archive_pending_changes(location: Location, database: DatabaseCluster) -> None:
     """Make a change in the database, and wait until the archive contains all changes up to this one.
 
     A recovery fails if the archive has no change after the requested moment.
@@ -133,7 +133,7 @@ def _complete(location: Location, database: DatabaseCluster) -> None:
         time.sleep(2)
 
 
-def introduce(location: Location, cluster_name: str, database: str) -> None:
+def pool_database(location: Location, cluster_name: str, database: str) -> None:
     """Make the pooler accept clients of a new database.
 
     Change an annotation of the Cluster, and wait up to 60 s until the operator has prepared the database. The operator (1.27)
@@ -162,7 +162,7 @@ def _scope(location: Location) -> Scope:
     return Scope(app=location.app, instance=location.instance, namespace=location.namespace)
 
 
-def _scratch(
+def _recovery_cluster(
     scope: Scope, scratch: DatabaseCluster, source: DatabaseCluster, spec: Mapping[str, Any], moment: datetime
 ) -> Manifest:
     labels = scope.labels(scratch.name, "recovery")

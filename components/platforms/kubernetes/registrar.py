@@ -17,7 +17,7 @@ from ...state.kubernetes import CLAIM
 from .. import impact
 from ..base import Dependencies
 from . import errors, manifests
-from .foundation import Foundation, claim_path, declared, register
+from .foundation import Foundation, claim_path, register, with_data_label
 from .inspect import KubernetesInspector
 from .objects import Manifest, Scope
 
@@ -73,30 +73,30 @@ class Registrar:
         """Register the object of a manifest. The object depends on the namespace and on the resources `after`."""
         return register(parent, manifest, self.provider_for(parent), [*self.foundation.namespace, *after], **more)
 
-    def data(self, parent: Resource, tier: str, volume: Volume) -> CustomResource:
+    def register_volume_claim(self, parent: Resource, tier: str, volume: Volume) -> CustomResource:
         """Register the PersistentVolumeClaim of a data volume. The claim stays when releases are deleted."""
         holds_data = services.holds_data(tier)
         claim = manifests.claim(self.scope, tier, volume)
-        manifest = declared(self.checkpoint, CLAIM, claim, holds_data=holds_data)
-        hooks = errors.explain(claim_path(tier), manifest, self.cluster.context, touched=self.impact)
+        manifest = with_data_label(self.checkpoint, CLAIM, claim, holds_data=holds_data)
+        hooks = errors.explain(claim_path(tier), manifest, self.cluster.context, impact=self.impact)
         return self.object(parent, manifest, hooks=hooks, **data_options(self.environment.protect_data and holds_data))
 
-    def _awaited(
+    def _register_and_wait(
         self,
         parent: Resource,
         manifest: Manifest,
         after: Dependencies,
         within: float,
         path: str,
-        touched: Callable[[], str] | None = None,
+        impact: Callable[[], str] | None = None,
         **more: Any,
     ) -> CustomResource:
         """Register an object that the provider waits for. If the object fails or is not ready in time, log an explanation."""
-        hooks = errors.explain(path, manifest, self.cluster.context, touched=touched or self.impact)
+        hooks = errors.explain(path, manifest, self.cluster.context, impact=impact or self.impact)
         return self.object(parent, manifest, after, hooks=hooks, custom_timeouts=limit(within), **more)
 
 
-def once_created(resource: CustomResource) -> Output[Resource]:
+def created_output(resource: CustomResource) -> Output[Resource]:
     return resource.id.apply(lambda _: resource)
 
 

@@ -45,19 +45,19 @@ def members(workload: Replicated) -> list[Member]:
     return result
 
 
-def around(scope: Scope, workload: Replicated) -> list[Manifest]:
+def network_objects(scope: Scope, workload: Replicated) -> list[Manifest]:
     """Return the network policies, Services and disruption budgets of the members and the proxy."""
     return [
         *member_policies(scope, workload),
-        _entrance(scope, workload),
+        _client_service(scope, workload),
         manifests.service(scope, workload, None, pods=True),
-        *(_address(scope, workload, name) for name in workload.names),
+        *(_member_service(scope, workload, name) for name in workload.names),
         manifests.disruption_budget(scope, workload, None),
         manifests.disruption_budget(scope, workload.proxy, None),
     ]
 
 
-def _entrance(scope: Scope, workload: Replicated) -> Manifest:
+def _client_service(scope: Scope, workload: Replicated) -> Manifest:
     """Return the Service that clients connect to. The Service selects the pods of the proxy.
 
     Deploy this Service before the members. The Service of a former single instance has the same name, and would also select the
@@ -68,7 +68,7 @@ def _entrance(scope: Scope, workload: Replicated) -> Manifest:
     return manifest
 
 
-def _address(scope: Scope, workload: Replicated, name: str) -> Manifest:
+def _member_service(scope: Scope, workload: Replicated, name: str) -> Manifest:
     """Return the Service of one member, which gives the member a fixed host name.
 
     The Service also routes to a member that is not ready, because the other members must detect the member's state.

@@ -28,7 +28,10 @@ def slot_rules(routes: Sequence[Route], target: SlotTarget, secure: bool) -> lis
     ]
     for route in routes:
         if route.hidden:
-            hidden = [*_paths("PathPrefix", route.hidden), *_paths("RegularExpression", map(spellings, route.hidden))]
+            hidden = [
+                *_paths("PathPrefix", route.hidden),
+                *_paths("RegularExpression", map(spellings_pattern, route.hidden)),
+            ]
             rules.append(_rule(route, target, slot_header, hidden, rewrite=_HIDDEN))
     for route in routes:
         sticky, prefixes = cookie if route.sticky else None, _paths("PathPrefix", route.prefixes)
@@ -38,7 +41,7 @@ def slot_rules(routes: Sequence[Route], target: SlotTarget, secure: bool) -> lis
     return rules
 
 
-def spellings(path: str) -> str:
+def spellings_pattern(path: str) -> str:
     """Return a regular expression that matches all spellings that an application may read as `path`.
 
     Before a gateway compares paths, it resolves dot segments and decodes letters. It does not decode `%2F`, but many applications
@@ -55,7 +58,7 @@ def _paths(kind: str, values: Iterable[str]) -> list[Manifest]:
     return [{"type": kind, "value": value} for value in values]
 
 
-def asked_rules(rules: Sequence[Manifest]) -> list[Manifest]:
+def header_rules(rules: Sequence[Manifest]) -> list[Manifest]:
     """Return a slot's rules without the rules for the release cookie."""
     return [rule for rule in rules if len(rule["matches"][0]["headers"]) == 1]
 
@@ -66,7 +69,7 @@ def live_rules(rules: Sequence[Manifest]) -> list[Manifest]:
     Responses of pages still set the release cookie.
     """
     result: list[Manifest] = []
-    for rule in asked_rules(rules):
+    for rule in header_rules(rules):
         paths = [match["path"] for match in rule["matches"]]
         if paths[0]["value"].startswith("/.gateway/"):
             continue

@@ -24,7 +24,7 @@ class SecretOperations(Registrar):
             owner, references = objects.object_name(workload, target), self.cluster.secrets
             account = manifests.account(self.scope, workload, target)
             provisioned[f"{owner}/account"] = self.object(parent, account)
-            if self._own(workload):
+            if self._stored_secrets(workload):
                 manifest = self._secret(workload, target)
                 provisioned[f"{owner}/secrets"] = self.object(
                     parent, manifest, additional_secret_outputs=["data", "stringData"]
@@ -38,7 +38,7 @@ class SecretOperations(Registrar):
 
     def _secret(self, workload: Workload, target: SlotTarget | None) -> Manifest:
         """Return the Kubernetes Secret of a workload, with the secrets whose values are in the stack file."""
-        stored = self._own(workload)
+        stored = self._stored_secrets(workload)
         values: dict[str, Input[str]] = {
             secret.name: self.context.sealed.apply(lambda values, name=secret.name: values[name]) for secret in stored
         }
@@ -47,18 +47,21 @@ class SecretOperations(Registrar):
         )
 
     def with_current_secrets(self, entry: Entry, workload: Workload, target: SlotTarget) -> DesiredState | None:
-        if not self._own(workload) or (manifest := self._secret(workload, target))["metadata"]["name"] != entry.name:
+        if (
+            not self._stored_secrets(workload)
+            or (manifest := self._secret(workload, target))["metadata"]["name"] != entry.name
+        ):
             return None
         return DesiredState(inputs=manifest, secret_outputs=["data", "stringData"])
 
-    def _own(self, workload: Workload) -> list[Secret]:
+    def _stored_secrets(self, workload: Workload) -> list[Secret]:
         """Return the secrets of a workload whose values are in the stack file."""
         return [secret for secret in workload.secrets if secret.name not in self.cluster.secrets]
 
     def _secret_sources(self, workload: Workload, target: SlotTarget | None) -> list[Manifest]:
         """Return the Secrets with the secret files of a workload, as sources of a projected volume."""
         owner, references = objects.object_name(workload, target), self.cluster.secrets
-        stored = self._own(workload)
+        stored = self._stored_secrets(workload)
         sources = (
             [_source(objects.secret_name(owner, stored), {secret.name: secret.name for secret in stored})]
             if stored
@@ -66,19 +69,19 @@ class SecretOperations(Registrar):
         )
         for secret in workload.secrets:
             if reference := references.get(secret.name):
-                external_name = objects.brought_name(owner, secret)
+                external_name = objects.external_secret_name(owner, secret)
                 key = reference.key if reference.secret else secret.name
                 sources.append(_source(reference.secret or external_name, {key: secret.name}))
         return sources
 
-    def _key(self, workload: Workload, secret: Secret) -> Mapping[str, str]:
+    def _secret_reference(self, workload: Workload, secret: Secret) -> Mapping[str, str]:
         """Return the name and the key of the Kubernetes Secret that contains a secret of a stateful workload."""
         reference = self.cluster.secrets.get(secret.name)
         if not reference:
-            return {"name": objects.secret_name(workload.tier, self._own(workload)), "key": secret.name}
+            return {"name": objects.secret_name(workload.tier, self._stored_secrets(workload)), "key": secret.name}
         if reference.secret:
             return {"name": reference.secret, "key": reference.key}
-        return {"name": objects.brought_name(workload.tier, secret), "key": secret.name}
+        return {"name": objects.external_secret_name(workload.tier, secret), "key": secret.name}
 
     def _patience(self, workload: Workload) -> float:
         """Return the time limit in seconds for a workload's pod to be scheduled, pull its image and pass its probe."""

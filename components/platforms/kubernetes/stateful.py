@@ -19,7 +19,7 @@ W = TypeVar("W", bound=Workload)
 class StatefulOperations(SecretOperations):
     """Operations that deploy workloads outside of the slots."""
 
-    def _around(
+    def _register_network_objects(
         self, parent: Resource, workload: Workload, target: SlotTarget | None, after: Dependencies = ()
     ) -> list[Resource]:
         """Register the network policies, Service and disruption budget of a workload."""
@@ -43,55 +43,62 @@ class StatefulOperations(SecretOperations):
         self, parent: Resource, workload: Workload, provisioned: Mapping[str, Resource]
     ) -> Sequence[Resource]:
         if isinstance(workload, Replicated):
-            return self._keep_members(parent, workload, provisioned)
-        around = self._around(parent, workload, None)
+            return self._deploy_members(parent, workload, provisioned)
+        prerequisites = self._register_network_objects(parent, workload, None)
         pods = manifests.service(self.scope, workload, None, pods=True)
-        around.append(self.object(parent, pods))
-        around += [
-            self.data(parent, workload.tier, volume)
+        prerequisites.append(self.object(parent, pods))
+        prerequisites += [
+            self.register_volume_claim(parent, workload.tier, volume)
             for volume in workload.volumes
             if volume.name not in self.app.volumes
         ]
         if workload.scripts:
-            around.append(self.object(parent, manifests.scripts(self.scope, workload)))
-        workload = self._unchanged(workload, workload.tier)
-        manifest = self._previewed(manifests.stateful_set(self.scope, workload, self._pod(workload, None)))
-        after = [*around, *provisioned.values(), *self.foundation.resources]
+            prerequisites.append(self.object(parent, manifests.scripts(self.scope, workload)))
+        workload = self._with_deployed_command(workload, workload.tier)
+        manifest = self._with_preview_name(manifests.stateful_set(self.scope, workload, self._pod(workload, None)))
+        after = [*prerequisites, *provisioned.values(), *self.foundation.resources]
         return [
-            self._awaited(
+            self._register_and_wait(
                 parent,
                 manifest,
                 after,
                 self._patience(workload) + workload.stop_within,
                 workload.path or f"app.{workload.tier}",
-                touched=lambda: SHARED,
+                impact=lambda: SHARED,
                 name=workload.tier,
                 delete_before_replace=True,  # Otherwise two pods could use the same data.
             )
         ]
 
-    def _keep_members(
+    def _deploy_members(
         self, parent: Resource, workload: Replicated, provisioned: Mapping[str, Resource]
     ) -> Sequence[Resource]:
         provisioned = {**provisioned, **self.provision(parent, [workload.proxy], None)}
-        around = [self.object(parent, member) for member in replicated.around(self.scope, workload)]
+        prerequisites = [self.object(parent, member) for member in replicated.network_objects(self.scope, workload)]
         members = replicated.members(workload)
-        around += [self.data(parent, workload.tier, member.volume) for member in members]
+        prerequisites += [self.register_volume_claim(parent, workload.tier, member.volume) for member in members]
         running: list[Resource] = []
         # Change existing members one after the other. Start new members together, because two members must agree on the primary.
         # With a new password start all members together, because members with the new password can't connect to members with the
         # old password.
-        one_by_one = all(self._is_reachable(member) for member in members)
+        one_by_one = all(self._has_current_password(member) for member in members)
         for member in members:
-            spec = self._pod(self._unchanged(member.workload, member.resource), None)
+            spec = self._pod(self._with_deployed_command(member.workload, member.resource), None)
             running.append(
-                self._awaited(
+                self._register_and_wait(
                     parent,
-                    self._previewed(replicated.stateful_set(self.scope, workload, member, spec), member.resource),
-                    [*around, *provisioned.values(), *self.foundation.resources, *(running if one_by_one else ())],
+                    self._with_preview_name(
+                        replicated.stateful_set(self.scope, workload, member, spec), member.resource
+                    ),
+                    [
+                        *prerequisites,
+                        *provisioned.values(),
+                        *self.foundation.resources,
+                        *(running if one_by_one else ()),
+                    ],
                     self._patience(workload) + workload.stop_within,
                     f"app.{workload.tier}",
-                    touched=lambda: SHARED,
+                    impact=lambda: SHARED,
                     name=member.resource,
                     delete_before_replace=True,  # Otherwise two pods could use the same data.
                 )
@@ -99,12 +106,12 @@ class StatefulOperations(SecretOperations):
         manifest = replicated.deployment(
             self.scope, workload, self._pod(workload.proxy, None), self._patience(workload.proxy)
         )
-        proxy = self._awaited(
+        proxy = self._register_and_wait(
             parent, manifest, [*running, *provisioned.values()], self._patience(workload.proxy), f"app.{workload.tier}"
         )
         return [*running, proxy]
 
-    def _unchanged(self, workload: W, resource: str) -> W:
+    def _with_deployed_command(self, workload: W, resource: str) -> W:
         """Return `workload` with the command `workload.former` if it is deployed with this command and the current secrets.
 
         The new command would restart the workload. In all other cases return `workload` unchanged.
@@ -117,7 +124,7 @@ class StatefulOperations(SecretOperations):
         is_same = is_same and template["spec"]["containers"][0]["command"] == list(workload.former)
         return replace(workload, command=workload.former) if is_same else workload
 
-    def _is_reachable(self, member: replicated.Member) -> bool:
+    def _has_current_password(self, member: replicated.Member) -> bool:
         """Return whether a member is deployed with the current password. Only such a member can connect to new members."""
         deployed = self.checkpoint.find("kubernetes:apps/v1:StatefulSet", member.resource)
         if deployed is None or deployed.inputs["metadata"]["name"] != member.name:
@@ -138,7 +145,7 @@ class StatefulOperations(SecretOperations):
             self.object(parent, manifest, [*resources, *provisioned.values()])
         return resources
 
-    def _previewed(self, manifest: Manifest, resource: str | None = None) -> Manifest:
+    def _with_preview_name(self, manifest: Manifest, resource: str | None = None) -> Manifest:
         """Return a StatefulSet's manifest. In a preview, change the name if the update replaces the StatefulSet.
 
         With the original name the preview would fail: the provider sends the manifest as a dry run, and the API server refuses to

@@ -11,7 +11,7 @@ from ..gateway import smoke_checks
 from ..process import Process, toolbox_process
 from . import manifests, objects, pod_spec
 from .objects import Manifest
-from .registrar import once_created
+from .registrar import created_output
 from .secrets import SecretOperations
 
 TOOLBOX_USER = 10_001
@@ -36,7 +36,9 @@ class TaskOperations(SecretOperations):
     ) -> Output[Resource]:
         """Run a Job. The returned output resolves once the Job has succeeded."""
         depends_on = [*after, *self.foundation.resources]
-        return once_created(self._awaited(parent, job, depends_on, within + self.cluster.schedule_within, path))
+        return created_output(
+            self._register_and_wait(parent, job, depends_on, within + self.cluster.schedule_within, path)
+        )
 
     def run_task(
         self,
@@ -50,14 +52,16 @@ class TaskOperations(SecretOperations):
         name = f"{target.slot}-{workload.tier}-{task.name}"
         labels = self.scope.labels(f"{workload.tier}-{task.name}", "task", target, workload.tier)
         spec = self._pod(workload, target, task)
-        needs = objects.needs(workload, target)
+        needs = objects.need_labels(workload, target)
         environment = dict(workload.env) | dict(task.env)
         needed = (record.prefix for record in services.common().data if record.name in workload.needs)
         addresses = [f"{environment[f'{prefix}_HOST']}:{environment[f'{prefix}_PORT']}" for prefix in needed]
         if addresses:
             # First wait for the services: nodes need some time until they route to a ready pod, and a Job is not retried.
             words = ["reach", str(REACH_WITHIN), *addresses]
-            spec = pod_spec.with_first(spec, self._tool("reach", toolbox_process(pod_spec.user(workload), *words)))
+            spec = pod_spec.with_init_container(
+                spec, self._tool("reach", toolbox_process(pod_spec.user(workload), *words))
+            )
         job = self._job(name, labels, needs, spec, task.timeout)
         return self._run_job(parent, job, task.timeout, task.path, [*provisioned.values(), *after])
 

@@ -40,7 +40,7 @@ def parts(environment: dict[str, Any]) -> list[str]:
     if _at(environment, "kubernetes", "context") != "lab":
         return ["provider"]
     replicated = any(
-        _at(environment, "tiers", record.name, "ha") is True for record in services.common().data if record.ha
+        _at(environment, "tiers", record.name, "ha") is True for record in services.common_catalogue().data if record.ha
     )
     archived = _at(environment, "tiers", "database", "backup", "target", "s3") is not None
     data = ["archive" if archived else "data"] if replicated else []

@@ -20,7 +20,7 @@ from pulumi import RunError
 
 from components.config import App, ConfigError, Environment, load_app
 from components.config.files import Dumper
-from components.reference import commented
+from components.reference import commented_yaml
 
 from .random_secret import random_secret
 
@@ -47,9 +47,11 @@ def main(name: str = "", at: str = "") -> None:
     folder = free_folder(at or f"apps/{name}")
     port = free_port()
     files = {
-        "Pulumi.yaml": project_file(name, folder, commented(App, _starter_app(name), 3)),
+        "Pulumi.yaml": project_file(name, folder, commented_yaml(App, _starter_app(name), 3)),
         **{
-            f"Pulumi.{stack}.yaml": stack_file(name, folder, commented(Environment, _environment(name, stack, port), 2))
+            f"Pulumi.{stack}.yaml": stack_file(
+                name, folder, commented_yaml(Environment, _environment(name, stack, port), 2)
+            )
             for stack in STACKS
         },
     }

@@ -155,7 +155,7 @@ def unavailable(checkpoint: Checkpoint, slot: Slot, inventory: Inventory) -> tup
 
     An image is a text for messages, such as `the image shop-api of blue's api`. On a cluster the result is empty.
     """
-    needed = memory.images(memory.missing(checkpoint, slot), checkpoint, slot)
+    needed = memory.needed_images(memory.missing_entries(checkpoint, slot), checkpoint, slot)
     listed = inventory.kinds is None
     return tuple(name for image, name in needed.items() if listed and f"image {image}" not in inventory.keys)
 

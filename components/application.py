@@ -56,7 +56,7 @@ class Application:
             },
             scales={name: description.scale(name) for name in app.slot_services},
             routes=render_routes(app, context.environment),
-            shared=shared.described(description),
+            shared=shared.render(description),
             contract=app.contract,
         )
 

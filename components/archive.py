@@ -11,7 +11,7 @@ MEMORY = 2**30
 """Memory limit of the archive proxy in bytes. rclone buffers each upload in memory until the upload is complete."""
 
 
-def described(description: Description) -> Archive | None:
+def render(description: Description) -> Archive | None:
     """Return the continuous archive of the database cluster, or None without a cluster or without backups to a bucket."""
     backup = description.environment.tier_settings(DATABASE.name).backup
     if not backup or not backup.target.s3 or not description.environment.archived:

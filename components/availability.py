@@ -5,16 +5,16 @@ from dataclasses import replace
 
 from .platforms import Inspector
 from .release.checkpoint import Checkpoint
-from .release.memory import images, missing
+from .release.memory import missing_entries, needed_images
 from .release.planner import Plan, ReleaseError, Slot, StackState
 
 
-def unavailable(inspector: Inspector, checkpoint: Checkpoint, slot: Slot) -> Sequence[str]:
+def missing_images(inspector: Inspector, checkpoint: Checkpoint, slot: Slot) -> Sequence[str]:
     """Return a description of each image that a slot needs, but that is missing on the platform.
 
     A slot needs the images of its suspended and missing containers, to recreate these containers.
     """
-    needed = images(missing(checkpoint, slot), checkpoint, slot)
+    needed = needed_images(missing_entries(checkpoint, slot), checkpoint, slot)
     absent = inspector.absent_images(needed) if needed else ()
     return [needed[image] for image in absent]
 
@@ -30,7 +30,7 @@ def mark_lost(inspector: Inspector, checkpoint: Checkpoint, observed: StackState
     if (
         not observed.live
         or observed.live not in observed.slots
-        or not unavailable(inspector, checkpoint, observed.live)
+        or not missing_images(inspector, checkpoint, observed.live)
     ):
         return observed
     slot_state = replace(observed.slots[observed.live], lost=True)
@@ -43,7 +43,7 @@ def refuse_unavailable(inspector: Inspector, plan: Plan, checkpoint: Checkpoint)
     Raises:
         ReleaseError: an image is missing. No resource has been changed.
     """
-    absent = unavailable(inspector, checkpoint, plan.live) if plan.moves and not plan.render else ()
+    absent = missing_images(inspector, checkpoint, plan.live) if plan.moves and not plan.render else ()
     if absent:
         raise ReleaseError(
             f"{plan.release} can't go live again, because {' and '.join(absent)} is missing on the Docker engine (nothing was changed); "

@@ -16,7 +16,7 @@ from .model.names import BACKUPS
 from .model.services import DATABASE, AccessMode
 from .model.workload import Image, Mount, Probe, Resources, ScheduledCommand, Volume, Workload, Zone
 from .observability.alerts import BACKUP, BACKUP_PORT
-from .options import after
+from .options import with_dependency
 from .platforms import Deployer
 from .rendering import data_image, needed_env, zones
 
@@ -63,7 +63,7 @@ class BackupPlan:
         return replace(self.workload, volumes=tuple(volume for volume in self.workload.volumes if not volume.read_only))
 
 
-def described(description: Description) -> BackupPlan | None:
+def render(description: Description) -> BackupPlan | None:
     """Return the backups that the environment configures, or None if no backups are configured."""
     config = description.environment.tier_settings(DATABASE.name).backup
     if not config or not description.app.database:
@@ -92,7 +92,7 @@ def _workload(config: BackupConfig, due: dict[str, str], description: Descriptio
         "RESTIC_PASSWORD_FILE": key.path,
         "RESTIC_REPOSITORY": repository(target, app, description.stack),
     }
-    if room := _room(description.environment):
+    if room := _volume_size(description.environment):
         env |= {"BACKUP_ROOM": str(room)}
     secrets = {secret.name: secret for secret in (password, key)}
     if target.s3:
@@ -122,7 +122,7 @@ def _workload(config: BackupConfig, due: dict[str, str], description: Descriptio
     )
 
 
-def _room(environment: Environment) -> int:
+def _volume_size(environment: Environment) -> int:
     """Return the size of the database's volume in bytes, or 0 if the size is unknown (Docker, external service).
 
     The backup workload refuses to restore a copy that does not fit into this volume next to the data.
@@ -208,7 +208,7 @@ class Backup(ComponentResource):
     """Resources that exist once the backup workload is healthy."""
 
     def __init__(self, name: str, args: BackupArgs, opts: ResourceOptions | None = None) -> None:
-        super().__init__("tiers:backup:Backup", name, None, after(opts, args.after))
+        super().__init__("tiers:backup:Backup", name, None, with_dependency(opts, args.after))
         workload, commands = args.plan.workload, args.plan.commands
         provisioned = args.platform.provision(self, [workload], None)
         self.ready = args.platform.deploy_scheduled(self, workload, commands, provisioned)

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from .config import ConfigError
-from .config.own_files import readable
+from .config.own_files import convert_read_errors
 
 PROJECT_FILES = ("Pulumi.yaml", "Pulumi.*.yaml", "reports", "release.json")
 """Files that the digest of a build context excludes: Pulumi's configuration, and files that `make` writes next to Pulumi.yaml."""
@@ -33,8 +33,8 @@ def digest(context: Path, base: str = "", path: str = "build", root: Path | None
     """
     project_files = _project_patterns(context, root)
     total = hashlib.sha256(base.encode())
-    with readable(path):
-        for name in _sent(context, path):
+    with convert_read_errors(path):
+        for name in _sent_files(context, path):
             if not _matches_any(name, project_files):
                 total.update(_record(context, name, path))
     return total.hexdigest()[:12]
@@ -49,8 +49,10 @@ def refuse_project_files(context: Path, path: str, root: Path) -> None:
     patterns = _project_patterns(context, root)
     if not patterns:
         return
-    with readable(path):
-        sent = [pattern for pattern in patterns if any(_matches_any(name, [pattern]) for name in _sent(context, path))]
+    with convert_read_errors(path):
+        sent = [
+            pattern for pattern in patterns if any(_matches_any(name, [pattern]) for name in _sent_files(context, path))
+        ]
     if sent:
         raise ConfigError(
             f"{path}: the image would contain files of Pulumi ({', '.join(sent)}); add {_lines(patterns)} to {IGNORE}"
@@ -77,11 +79,11 @@ def _matches_any(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) or name.startswith(f"{pattern}/") for pattern in patterns)
 
 
-def _sent(context: Path, path: str) -> list[str]:
+def _sent_files(context: Path, path: str) -> list[str]:
     """Return the sorted names of all files in a build context that `docker build` sends to the engine."""
     from docker.utils.build import exclude_paths
 
-    patterns = list(_ignored(context, path))
+    patterns = list(_ignore_patterns(context, path))
     try:
         return sorted(exclude_paths(str(context), patterns))
     except re.error as error:
@@ -92,7 +94,7 @@ def _sent(context: Path, path: str) -> list[str]:
         raise ConfigError(f"{path}: folders are nested too deeply; exclude them in {IGNORE}") from None
 
 
-def _ignored(context: Path, path: str) -> Iterator[str]:
+def _ignore_patterns(context: Path, path: str) -> Iterator[str]:
     file = context / IGNORE
     if file.is_dir():
         raise ConfigError(f"{path}: {context.name}/{IGNORE} is a folder; make it a file, or remove it")

@@ -51,7 +51,7 @@ def workload(settings: CacheConfig, description: Description) -> Workload | Exte
     proxy = Image(
         reference=description.environment.proxy, path="environment.proxy", pull_secrets=description.pull_secrets
     )
-    return sentinel.replicated(single, SERVER, password, proxy, PROXY_USER)
+    return sentinel.replicated_redis(single, SERVER, password, proxy, PROXY_USER)
 
 
 def _commands(password: Secret) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -232,8 +232,8 @@ def secrets_of(settings: Settings, scope: str) -> dict[str, Secret]:
         name: Secret(
             name=name,
             version=version(name, value),
-            plain=name not in references and passwords.plain(value),
-            pairable=name in references or passwords.pairable(value),
+            plain=name not in references and passwords.needs_no_quotes(value),
+            pairable=name in references or passwords.fits_key_value_list(value),
         )
         for name, value in (settings.secrets | references).items()
     }

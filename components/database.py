@@ -48,7 +48,7 @@ def _replicated(settings: DatabaseConfig, description: Description) -> DatabaseC
         priority=size.priority_class,
         start_within=settings.start_within,
         apart=environment.cluster.apart,
-        archive=archive.described(description),
+        archive=archive.render(description),
         single_instance=_former_instance(settings, description) if size.single else None,
     )
 

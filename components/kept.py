@@ -16,9 +16,9 @@ from .model.workload import Scale
 from .options import child_options
 from .platforms import Dependencies, Deployer, DesiredState, SlotTarget
 from .release.checkpoint import SLOT, SWITCHES, Checkpoint, Entry, observe, suspended_entries, suspended_state
-from .release.memory import MEMORY, images, is_recreatable, ordered, recall, remember
+from .release.memory import MEMORY, is_recreatable, needed_images, recall, remember, sort_by_dependencies
 from .release.planner import Slot
-from .release.recorded import RECORDED, text
+from .release.recorded import RECORDED, settings_json
 from .rollout import Rollout
 from .slot import component_outputs, identity
 
@@ -80,7 +80,7 @@ class KeptSlot(ComponentResource):
         for entry, change in changes:
             desired = change
             if entry.urn in slot_resources.missing and entry.custom:
-                desired = slot_resources.restored(entry, change, scales, rollout)
+                desired = slot_resources.recreated_state(entry, change, scales, rollout)
                 if not desired:
                     continue
             # Open a route after all containers are healthy.
@@ -91,7 +91,7 @@ class KeptSlot(ComponentResource):
             after = [*args.after, *(resources[urn] for urn in needed if urn in resources)]
             resources[entry.urn] = resource = replay(entry, platform, resources.get(entry.parent, self), after, desired)
             if desired:
-                gates[entry.name] = passed(resource) if (passed := desired.passed) else _exists(resource)
+                gates[entry.name] = passed(resource) if (passed := desired.passed) else _registered_output(resource)
         self.gates = gates
         proven = str(state.release) if state.proven else None
         self.register_outputs(component_outputs(inputs, proven=proven, **_copies(rollout, slot, slot_resources)))
@@ -107,7 +107,7 @@ def _copies(rollout: Rollout, slot: Slot, slot_resources: "_SlotResources") -> d
     switches = observed.switches if slot is observed.live else None
     return {
         SWITCHES: switches,
-        RECORDED: text(rollout.context.checkpoint),
+        RECORDED: settings_json(rollout.context.checkpoint),
         MEMORY: remember(slot_resources.entries.values()),
     }
 
@@ -144,19 +144,19 @@ class _SlotResources:
         memory = {entry.urn: entry for entry in suspended_entries(checkpoint, slot)}
         recalled = {entry.urn: entry for entry in recall(checkpoint, slot)}
         missing = {urn: entry for urn, entry in recalled.items() if urn not in present and urn not in memory}
-        linked = [_linked(entry, recalled) for entry in (*present.values(), *missing.values())]
-        image_names = images(missing.values(), checkpoint, slot)
+        linked = [_with_dependencies(entry, recalled) for entry in (*present.values(), *missing.values())]
+        image_names = needed_images(missing.values(), checkpoint, slot)
         absent_images = platform.inspector.absent_images(image_names) if image_names else ()
         return cls(
             slot=slot,
             present=present,
             missing=missing,
-            entries={entry.urn: entry for entry in ordered(linked)},
+            entries={entry.urn: entry for entry in sort_by_dependencies(linked)},
             memory=memory,
             absent_images={image: image_names[image] for image in absent_images},
         )
 
-    def restored(
+    def recreated_state(
         self, entry: Entry, change: DesiredState | None, scales: Mapping[str, Scale], rollout: Rollout
     ) -> DesiredState | None:
         """Return the desired state of a missing resource, or None if the resource can't be recreated.
@@ -165,14 +165,14 @@ class _SlotResources:
         """
         image = self.absent_images.get(str(entry.inputs.get("image")))
         if image is None:
-            return change or _recreated(entry, scales, rollout, self.slot)
+            return change or _recreated_state(entry, scales, rollout, self.slot)
         if entry.runs:
             pulumi.log.warn(
                 f"{entry.name} is missing and can't be recreated, because its image {image} is missing too; deploy the release of this container again"
             )
         return None
 
-    def if_changed(self, desired: DesiredState | None, entry: Entry) -> DesiredState | None:
+    def changed_state(self, desired: DesiredState | None, entry: Entry) -> DesiredState | None:
         """Return `desired`, or None if the resource in the checkpoint has the same inputs and did not fail."""
         stored = self.present.get(entry.urn)
         return None if desired and stored and not stored.failed and stored.inputs == desired.inputs else desired
@@ -191,7 +191,7 @@ def _suspend(slot: _SlotResources, suspended: Collection[str], platform: Deploye
     routes = {urn: entry for urn, entry in slot.memory.items() if not entry.runs}
     entries = routes | dict(slot.entries) if is_all_suspended else slot.entries
     changes = [
-        (entry, slot.if_changed(platform.suspended_route(entry) if is_all_suspended else None, entry))
+        (entry, slot.changed_state(platform.suspended_route(entry) if is_all_suspended else None, entry))
         for entry in entries.values()
     ]
     closed = {entry.urn: entry for entry, desired in changes if desired}
@@ -206,18 +206,18 @@ def _resume(slot: _SlotResources, scales: Mapping[str, Scale], platform: Deploye
     """
     recreated = {urn: entry for urn, entry in slot.memory.items() if entry.runs and urn not in slot.present}
     routes = {urn: entry for urn, entry in slot.memory.items() if not entry.runs}
-    # A missing resource is scaled by `restored`. Scaling it here too would register the same hook twice, which Pulumi refuses.
+    # A missing resource is scaled by `recreated_state`. Scaling it here too would register the same hook twice, which Pulumi refuses.
     changes = [
         (entry, platform.rescaled(entry, scales) if urn in slot.present else None)
         for urn, entry in slot.entries.items()
         if urn not in routes
     ]
     changes += [(entry, platform.resumed(entry, scales)) for entry in recreated.values()]
-    changes += [(entry, slot.if_changed(platform.active_route(entry), entry)) for entry in routes.values()]
+    changes += [(entry, slot.changed_state(platform.active_route(entry), entry)) for entry in routes.values()]
     return changes, slot.memory
 
 
-def _recreated(entry: Entry, scales: Mapping[str, Scale], rollout: Rollout, slot: Slot) -> DesiredState | None:
+def _recreated_state(entry: Entry, scales: Mapping[str, Scale], rollout: Rollout, slot: Slot) -> DesiredState | None:
     """Return the desired state of a missing resource, or None if the resource can't be recreated.
 
     The slot's memory contains no values of secrets, so a resource with secrets gets the current values. If a secret has
@@ -237,7 +237,7 @@ def _recreated(entry: Entry, scales: Mapping[str, Scale], rollout: Rollout, slot
     return platform.active_route(entry) if is_route else DesiredState(inputs=entry.inputs)
 
 
-def _linked(entry: Entry, memory: _Entries) -> Entry:
+def _with_dependencies(entry: Entry, memory: _Entries) -> Entry:
     """Return a resource with its dependencies from the checkpoint and from the slot's memory.
 
     Only the memory contains dependencies on missing resources.
@@ -246,7 +246,7 @@ def _linked(entry: Entry, memory: _Entries) -> Entry:
     return replace(entry, dependencies=tuple(dict.fromkeys((*entry.dependencies, *before))))
 
 
-def _exists(resource: Resource) -> Output[Resource]:
+def _registered_output(resource: Resource) -> Output[Resource]:
     return resource.urn.apply(lambda _: resource)
 
 

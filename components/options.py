@@ -39,7 +39,7 @@ def data_options(protected: bool) -> dict[str, Any]:
     return {"protect": True, "retain_on_delete": True} if protected else {}
 
 
-def after(opts: ResourceOptions | None, dependency: Input[Resource] | None) -> ResourceOptions | None:
+def with_dependency(opts: ResourceOptions | None, dependency: Input[Resource] | None) -> ResourceOptions | None:
     """Return `opts` with one more dependency. If `dependency` is None, return `opts` unchanged."""
     if dependency is None:
         return opts

@@ -3,7 +3,7 @@
 import pulumi
 from pulumi import Output, Resource
 
-from .availability import unavailable
+from .availability import missing_images
 from .platforms import SLOT_HEADER
 from .rollout import Rollout
 from .switch import Switch
@@ -37,7 +37,7 @@ def export(rollout: Rollout, switch: Switch, verified: Output[Resource] | None) 
     pulumi.export("standby", str(standby) if standby else "none")
     pulumi.export("logs", dict(platform.logs(plan.live)))
     pulumi.export("last_switch", switch.journal.apply(lambda entries: entries[-1] if entries else {}))
-    absent = unavailable(platform.inspector, rollout.context.checkpoint, idle) if standby else ()
+    absent = missing_images(platform.inspector, rollout.context.checkpoint, idle) if standby else ()
     pulumi.export(
         "go_back",
         f"nothing to go back to: {standby} can't run again: {' and '.join(absent)} is gone from the engine"

@@ -69,12 +69,12 @@ def _table(schema: Schema) -> str:
     rows = ["| key | value | default | |", "|---|---|---|---|"]
     for key, field in cast(dict[str, Schema], schema["properties"]).items():
         default = "**required**" if key in required else _default(field)
-        kind = _kind(field) + ("" if default.startswith("`") and default != "`[]`" else _as_in(field))
+        kind = _kind(field) + ("" if default.startswith("`") and default != "`[]`" else _example_note(field))
         rows.append(f"| `{key}` | {kind} | {default} | {field.get('description', '')} |")
     return "\n".join(rows) + "\n"
 
 
-def _as_in(field: Schema) -> str:
+def _example_note(field: Schema) -> str:
     """Return the text `, as in EXAMPLE`, or an empty text for a field without an example."""
     for option in [field, *cast(list[Schema], field.get("anyOf", []))]:
         for part in (option, cast(Schema, option.get("items", {}))):
@@ -88,13 +88,13 @@ def _as_in(field: Schema) -> str:
 
 
 def _default(field: Schema) -> str:
-    value = _written(field)
+    value = _readable_default(field)
     if value is None or isinstance(value, dict):
         return ""
     return f"`{json.dumps(value)}`" if not isinstance(value, str) else f"`{value}`"
 
 
-def _written(field: Schema) -> object:
+def _readable_default(field: Schema) -> object:
     """Return the default of a field as users write it: sizes and times have a unit."""
     value = field.get("default", field.get("const"))
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -141,7 +141,7 @@ COLUMN = 48
 """Column at which comments begin. After a longer line, the comment begins further to the right."""
 
 
-def commented(model: type[BaseModel], values: Mapping[str, Any], depth: int = 0) -> str:
+def commented_yaml(model: type[BaseModel], values: Mapping[str, Any], depth: int = 0) -> str:
     """Return a model as YAML with all keys: keys in `values` are set, all others are comments with their defaults.
 
     To set a commented key, a user removes the `#` of this key and of its parent keys. A key without a default also needs a value.
@@ -164,14 +164,14 @@ def _options(
     required = set(cast(list[str], part.get("required", [])))
     fields = cast(dict[str, Schema], part["properties"])
     if values == {}:  # Write the first key, because a mapping with only comments is null in YAML.
-        values = {key: _written(field) for key, field in list(fields.items())[:1]}
+        values = {key: _readable_default(field) for key, field in list(fields.items())[:1]}
     for key, field in fields.items():
         value = (values or {}).get(key)
         inner, several = _inner(field, parts)
         is_set = value is not None if several is None else bool(value)
         here = out if out is not None or is_set else depth
         if inner is None:
-            text = _flow(_written(field) if value is None else value)
+            text = _flow(_readable_default(field) if value is None else value)
             yield _line(depth, here, f"{key}: {text}".rstrip(), _about(field, key in required))
         else:
             about = field.get("description") or inner.get("description", "")
@@ -246,7 +246,7 @@ def _model(field: object, parts: Schema) -> Schema | None:
 
 def _about(field: Schema, required: bool) -> str:
     kind = _kind(field).replace("`", "")
-    type_name = kind if required or _written(field) is None or "enum" in field else ""
+    type_name = kind if required or _readable_default(field) is None or "enum" in field else ""
     facts = ", ".join(word for word in ("required" if required else "", type_name) if word)
     return ": ".join(part for part in (facts, field.get("description", "")) if part)
 
@@ -297,7 +297,7 @@ def _for_editors(schema: Schema) -> Schema:
     if "default" in plain:
         default = plain.pop("default")
         if default is not None and not isinstance(default, dict) and "$ref" not in plain:
-            plain["default"] = _written(schema)
+            plain["default"] = _readable_default(schema)
     [*options] = plain.get("anyOf", [])
     return (
         {**{key: value for key, value in plain.items() if key != "anyOf"}, **options[0]} if len(options) == 1 else plain

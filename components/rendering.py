@@ -20,7 +20,7 @@ from .config import (
     Source,
     Worker,
 )
-from .config.own_files import find_folder, own_path, readable
+from .config.own_files import convert_read_errors, find_folder, find_in_repository
 from .context import Description
 from .model import names, services
 from .model.services import DATABASE
@@ -200,7 +200,7 @@ def zones(settings: ServiceSettings, environment: Environment) -> tuple[Zone, ..
     if it needs a data service that the program deploys. A service joins OUTSIDE if it has `egress` or needs an external data
     service.
     """
-    data = {record.name for record in services.common().data} & set(settings.needs)
+    data = {record.name for record in services.common_catalogue().data} & set(settings.needs)
     outside = {name for name in data if environment.tier_settings(name).external}
     calls = set(settings.needs) - data
     joined = [Zone.EDGE] if isinstance(settings, Listening) or calls else []
@@ -235,7 +235,7 @@ def _tasks(tier: str, settings: ServiceSettings, description: Description) -> tu
 
 def _mounts(mounts: Mapping[str, str], path: str, root: Path) -> tuple[Mount, ...]:
     return tuple(
-        Mount(source=str(own_path(source, f"{path}.{source}", root)), path=target)
+        Mount(source=str(find_in_repository(source, f"{path}.{source}", root)), path=target)
         for source, target in sorted(mounts.items())
     )
 
@@ -261,7 +261,7 @@ def image(tier: str, source: Source, description: Description, target: str | Non
         return Image(reference=source.image, path=f"{path}.image", pull_secrets=description.pull_secrets)
     path, folder = f"{path}.build", source.build or ""
     context = find_folder(folder, path, description.root)
-    with readable(path):
+    with convert_read_errors(path):
         if not (context / "Dockerfile").is_file():
             raise ConfigError(f"{path}: {folder} has no Dockerfile; add a Dockerfile, or replace `build` by `image`")
     refuse_project_files(context, path, description.root)

@@ -14,7 +14,7 @@ from .context import Context
 from .options import has_engine
 from .platforms import Deployer
 from .release import planner
-from .release.checkpoint import database_env, refuse_cut_off, settle
+from .release.checkpoint import database_env, refuse_pending_operations, settle
 from .release.live import Routing
 from .release.planner import Plan, Slot, StackState
 from .release.standby import suspended_services
@@ -87,7 +87,7 @@ def plan_rollout(context: Context, application: Application, opts: ResourceOptio
     """
     app, environment, stack = context.app, context.environment, context.stack
     checkpoint = context.checkpoint
-    refuse_cut_off(checkpoint, stack)
+    refuse_pending_operations(checkpoint, stack)
     inspector = platforms.inspector(app, environment, stack)
     read_routing: Callable[[], Routing] = partial(inspector.routing, environment)
     if has_engine():
@@ -103,6 +103,6 @@ def plan_rollout(context: Context, application: Application, opts: ResourceOptio
     availability.refuse_unavailable(inspector, plan, checkpoint)
     stateful = application.stateful
     stores = platforms.data_resources(context, stateful)
-    guard.refuse(checkpoint, app, environment, stores, stateful, guard.forced(context.variables))
+    guard.refuse(checkpoint, app, environment, stores, stateful, guard.allows_data_loss(context.variables))
     platform = platforms.connect(context, observed.live, opts)
     return Rollout(context=context, application=application, platform=platform, observed=observed, plan=plan)

@@ -40,7 +40,9 @@ def quoting_script() -> str:
     return "\n".join([QUOTE.format('"$1"'), head + quoted + tail])
 
 
-def replicated(single: Workload, server: tuple[str, ...], password: Secret, proxy: Image, user: int) -> Replicated:
+def replicated_redis(
+    single: Workload, server: tuple[str, ...], password: Secret, proxy: Image, user: int
+) -> Replicated:
     """Return Redis with three members. Each member has the command and resource limits of `single`, and a volume of the same size."""
     names = tuple(f"{single.tier}-{number}" for number in range(MEMBERS))
     [volume] = single.volumes
@@ -73,7 +75,7 @@ def replicated(single: Workload, server: tuple[str, ...], password: Secret, prox
             image=proxy,
             resources=SMALL,
             command=script("proxy", "haproxy", "-db", "-f", "/dev/stdin"),
-            env=(("CONFIG", configuration(names)),),
+            env=(("CONFIG", proxy_configuration(names)),),
             secrets=(password,),
             port=REDIS_PORT,
             probe=Probe(path="/primary", port=PROXY_PORT),
@@ -90,7 +92,7 @@ def _shell_probe(command: str) -> Probe:
     return Probe(command=("sh", "-c", command))
 
 
-def configuration(names: tuple[str, ...]) -> str:
+def proxy_configuration(names: tuple[str, ...]) -> str:
     """Return HAProxy's configuration: route connections to the primary, and close them when another member becomes the primary.
 
     HAProxy's health check passes only on a primary with a replica. A primary without a replica accepts no writes

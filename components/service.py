@@ -57,7 +57,7 @@ class DataService(ComponentResource):
     because the component exists earlier."""
 
     def __init__(self, name: str, args: DataServiceArgs, opts: ResourceOptions | None = None) -> None:
-        super().__init__(services.token(args.data.tier), name, None, opts)
+        super().__init__(services.type_token(args.data.tier), name, None, opts)
         self.ready, host = self._deploy(args.platform, args.data)
         ready = Output.all(*(resource.urn for resource in self.ready))
         self.host, self.port = ready.apply(lambda _: host), ready.apply(lambda _: args.data.port or 0)
@@ -126,7 +126,7 @@ class SlotService(ComponentResource):
     """Resources that exist once every replica is healthy."""
 
     def __init__(self, name: str, args: SlotServiceArgs, opts: ResourceOptions | None = None) -> None:
-        super().__init__(services.token(args.workload.tier, args.workload.belongs_to), name, None, opts)
+        super().__init__(services.type_token(args.workload.tier, args.workload.belongs_to), name, None, opts)
         platform, workload, target = args.platform, args.workload, args.target
         provisioned = args.provisioned
         if provisioned is None:

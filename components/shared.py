@@ -41,7 +41,7 @@ class SharedServices:
         return [*stateful, self.backups.holder] if self.backups else stateful
 
 
-def described(description: Description) -> SharedServices:
+def render(description: Description) -> SharedServices:
     """Return the configured data services and backups."""
     data = {name: RENDERERS[name](settings, description) for name, settings in description.app.data.items()}
-    return SharedServices(data=data, backups=backup.described(description))
+    return SharedServices(data=data, backups=backup.render(description))

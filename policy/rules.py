@@ -41,12 +41,12 @@ def _tier(resource: Resource) -> str:
     """Return the tier's name for config paths in messages, or `<tier>` if the tier is unknown."""
     labels = resource.labels
     name = labels.get("tiers.tier") or labels.get("app.kubernetes.io/component")
-    return name if name in services.common().names else "<tier>"
+    return name if name in services.common_catalogue().names else "<tier>"
 
 
 def _data() -> tuple[str, ...]:
     """Return the names of the services that both slots share."""
-    return tuple(record.name for record in services.common().data)
+    return tuple(record.name for record in services.common_catalogue().data)
 
 
 def _leads_to_data(name: str) -> bool:

@@ -97,7 +97,7 @@ def _note_hosts(project: Project, command: Sequence[str], path: str) -> None:
         new_name = project.roles.new_name(name)
         if not new_name:
             address = "it is not imported"
-        elif not services.common().is_shared(new_name):
+        elif not services.common_catalogue().is_shared(new_name):
             address = f"read {prefix(new_name)}_URL"
         elif secret := project.secrets.passwords.get(new_name):
             address = f"its address is {new_name} here, and its password is in {secret_variable(secret)}"

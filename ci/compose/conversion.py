@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pulumi import RunError
 
-from components.model.services import API, WEB, common
+from components.model.services import API, WEB, common_catalogue
 
 from .commands import add_one_off_services
 from .compose_service import Note, Plain, listing, unescape
@@ -87,7 +87,7 @@ def _convert(project: Project, name: str, password: Callable[[], str]) -> Conver
     parts = {
         tier: convert_data_service(project, tier, service, password)
         for tier, service in roles.tiers.items()
-        if common().is_shared(tier)
+        if common_catalogue().is_shared(tier)
     }
     for tier, needs in find_needs(project).items():
         parts[tier], local_env = convert_slot_service(project, tier, needs)

@@ -13,7 +13,7 @@ def convert_resources(project: Project, service: ComposeService) -> Plain:
     path, deploy = service.path, mapping(service.raw, "deploy")
     tier_settings: Plain = {}
     replicas = int(deploy.get("replicas") or service.raw.get("scale") or project.roles.copies.get(service.name) or 1)
-    if replicas > 1 and services.common().is_shared(project.roles.new_name(service.name) or ""):
+    if replicas > 1 and services.common_catalogue().is_shared(project.roles.new_name(service.name) or ""):
         project.notes.add_unconverted(f"{path}.deploy.replicas", "the database and the cache run as a single instance")
     elif replicas > 1:
         tier_settings["replicas"] = replicas

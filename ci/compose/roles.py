@@ -92,7 +92,9 @@ class Roles:
     @property
     def catalogue(self) -> Catalogue:
         """Catalogue of the new application: all standard services, and the further services."""
-        further = (services.further(name, tier, routed=tier != WORKER.name) for name, tier in self.further.items())
+        further = (
+            services.further_service(name, tier, routed=tier != WORKER.name) for name, tier in self.further.items()
+        )
         return Catalogue((*services.SERVICES, *further))
 
     @property
@@ -228,7 +230,7 @@ _TWICE = (
 def _add_further(service: ComposeService, tier: str, result: Roles, notes: Notes) -> None:
     """Add a further service to the application, with a name that the program accepts."""
     name = as_name(service.name)
-    if names.is_workload(name) or name in services.common().names or name in result.tiers:
+    if names.is_reserved_workload(name) or name in services.common_catalogue().names or name in result.tiers:
         name = as_name(f"app-{name}")
     if name in result.tiers:
         notes.add_unconverted(

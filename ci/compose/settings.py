@@ -7,7 +7,7 @@ from typing import Any
 
 from components.config import RESERVED
 from components.model.names import secret_variable
-from components.model.services import common, prefix
+from components.model.services import common_catalogue, prefix
 
 from .compose_service import ComposeService, Notes, as_name, mapping, names_host, with_host
 from .roles import Roles
@@ -173,7 +173,7 @@ class Reader:
 
         A Redis URL without user also gets the password of the cache.
         """
-        for record in common().data:
+        for record in common_catalogue().data:
             if service := self.roles.tiers.get(record.name):
                 value = with_host(key, value, service.name, record.name)
         password = self.secrets.values.get("cache-password", "")

@@ -19,7 +19,7 @@ def diagram(preview: Preview) -> Iterator[str]:
     ops = _gravest_ops(preview)
     if not any(ops.values()):
         return
-    data_tiers = [record.name for record in services.common().data if ("", record.name) in ops]
+    data_tiers = [record.name for record in services.common_catalogue().data if ("", record.name) in ops]
     lines = [_node(tier, tier, ops.get(("", tier), Op.SAME)) for tier in ("gateway", *data_tiers)]
     for slot in Slot:
         if slot_lines := [*_slot(preview, slot, ops)]:

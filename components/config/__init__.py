@@ -28,7 +28,7 @@ from .app import (
     Web,
     Worker,
     app_model,
-    questions,
+    checks_as_json,
 )
 from .app_checks import GATEWAY_PATHS
 from .backups import S3, Backup, Target
@@ -71,9 +71,9 @@ __all__ = [
     "app_model",
     "check_secrets",
     "check_stack",
+    "checks_as_json",
     "load",
     "load_app",
     "load_environment",
-    "questions",
     "settings_of",
 ]

@@ -369,7 +369,7 @@ class Check(Model):
         return self
 
 
-def questions(checks: Iterable[Check]) -> list[dict[str, Any]]:
+def checks_as_json(checks: Iterable[Check]) -> list[dict[str, Any]]:
     """Return the checks as JSON objects for the smoke test. Each object contains the config path of its check, for errors."""
     return [
         {"name": f"app.checks.{number}: {check.path}", **check.model_dump(exclude_none=True)}
@@ -445,7 +445,7 @@ class App(Model):
             (
                 *services.SERVICES,
                 *(
-                    services.further(name, settings.tier, routed=bool(settings.paths))
+                    services.further_service(name, settings.tier, routed=bool(settings.paths))
                     for name, settings in sorted(self.services.items())
                 ),
             )
@@ -556,7 +556,7 @@ _MODELS: dict[services.Kind, type[ServiceSettings] | type[DataSettings]] = {
 `Service.settings` takes precedence over both."""
 
 
-def set_by_the_program(app: App, settings: ServiceSettings) -> frozenset[str]:
+def program_variables(app: App, settings: ServiceSettings) -> frozenset[str]:
     """Return the names of the environment variables that the program sets for a service. `env` must not contain these names."""
     secrets = {*settings.secrets, *app.passwords(settings.needs)}
     files = {secret_variable(name) for name in secrets}

@@ -7,7 +7,7 @@ from graphlib import CycleError
 from ..model import names, services
 from ..model.services import API, WEB
 from . import explain, grammar
-from .app import SECRETS, App, ServiceSettings, questions, set_by_the_program
+from .app import SECRETS, App, ServiceSettings, checks_as_json, program_variables
 from .grammar import describe
 from .paths import covers, normalise
 
@@ -33,13 +33,13 @@ def app_errors(app: App) -> Iterator[str]:
     yield from _routing_errors(app)
     yield from _need_errors(app)
     for tier, service in app.slot_services.items():
-        for variable in sorted(set(service.env) & set_by_the_program(app, service)):
+        for variable in sorted(set(service.env) & program_variables(app, service)):
             yield f"{app.path(tier)}.env.{variable}: the program sets this variable; remove the variable"
         yield from _long_commands(app.path(tier), service)
         for key, path in _mounted(service) if service.secrets or data & set(service.needs) else ():
             if grammar.within(path, SECRETS) or grammar.within(path, f"/var{SECRETS}"):  # /var/run is a link to /run.
                 yield f"{app.path(tier)}.{key}: the program mounts secrets at {path}; use a path outside of {SECRETS}"
-    for key, requests in (("checks", questions(app.checks)), ("visits", app.visits)):
+    for key, requests in (("checks", checks_as_json(app.checks)), ("visits", app.visits)):
         if (size := len(json.dumps(requests).encode())) > CHECKS_SIZE:
             yield f"app.{key}: all {key} together have {size} bytes, but the smoke test accepts {CHECKS_SIZE}; shorten {key}"
     yield from _contradicting_checks(app)
@@ -53,10 +53,10 @@ def app_errors(app: App) -> Iterator[str]:
     yield from _hidden_path_errors(app)
     volumes = [(name, tier) for tier, service in app.slot_services.items() for name in service.volumes]
     for name, tier in volumes:
-        if names.is_volume(name):
+        if names.is_reserved_volume(name):
             yield f"{app.path(tier)}.volumes.{name}: the program uses this name for another volume; use another name"
     for tier, service in app.slot_services.items():
-        for name in filter(names.is_task, service.tasks):
+        for name in filter(names.is_reserved_task, service.tasks):
             yield f"{app.path(tier)}.tasks.{name}: the program uses this name for another container; use another name"
 
 
@@ -67,13 +67,13 @@ def _name_errors(app: App) -> Iterator[str]:
     """
     for name in sorted(app.services):
         path = f"app.services.{name}"
-        if name in services.common().names:
+        if name in services.common_catalogue().names:
             yield f"{path}: {name} has a key of its own; move it to app.{name}, or use another name"
-        elif names.is_workload(name):
+        elif names.is_reserved_workload(name):
             yield f"{path}: the program uses this name itself; use another name"
         for other, settings in app.slot_services.items():
             rest = name.removeprefix(f"{other}-") if name != other else name
-            if rest != name and names.is_part(rest, settings.tasks):
+            if rest != name and names.is_service_object(rest, settings.tasks):
                 yield f"{path}: {app.path(other)} has a container of the name {name}; use another name"
 
 
@@ -141,7 +141,7 @@ def _need_errors(app: App) -> Iterator[str]:
 
 def unknown_service(app: App, name: str) -> str:
     """Return the text of an error for a name that is not a service. The text has no config path."""
-    names = list(dict.fromkeys((*services.common().names, *sorted(app.services))))
+    names = list(dict.fromkeys((*services.common_catalogue().names, *sorted(app.services))))
     return f"{describe(name)} is not a tier; {explain.write_one_of(names, name)}, or add app.services.{name}"
 
 

@@ -18,7 +18,7 @@ from .units import (
     Object,
     SecretName,
     Storage,
-    times,
+    cron_schedule,
 )
 
 
@@ -77,17 +77,17 @@ class Target(Model):
 class Backup(Model):
     """Backups of the database and of the tiers' volumes: schedule, target and verification. Schedules are in UTC."""
 
-    schedule: Annotated[str, times(3)] = Field(
+    schedule: Annotated[str, cron_schedule(3)] = Field(
         default="daily",
         validate_default=True,
         description="Schedule of backups of the database: `daily` (03:17), `weekly`, `monthly` or a cron expression.",
     )
-    full: Annotated[str, times(4)] = Field(
+    full: Annotated[str, cron_schedule(4)] = Field(
         default="weekly",
         validate_default=True,
         description="Schedule of backups of the database and of the tiers' volumes.",
     )
-    verify: Annotated[str, times(5)] = Field(
+    verify: Annotated[str, cron_schedule(5)] = Field(
         default="monthly",
         validate_default=True,
         description="Schedule of verifications: all backups are read, and the last one is restored into a temporary database and compared.",

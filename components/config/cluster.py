@@ -204,7 +204,7 @@ class Kubernetes(Model):
         """Host name in `url`."""
         return self.url.partition("://")[2].partition(":")[0]
 
-    def home(self, instance: str) -> str:
+    def namespace_name(self, instance: str) -> str:
         """Return the name of the namespace: `namespace.name`, or else `instance` (`APP-STACK`)."""
         return self.namespace.name or instance
 

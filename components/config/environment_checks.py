@@ -5,19 +5,19 @@ from collections.abc import Iterator
 from ..model import names, services
 from ..model.services import DATABASE
 from . import explain, grammar
-from .app import App, set_by_the_program
+from .app import App, program_variables
 from .app_checks import VARIABLES_SIZE, unknown_service
 from .cluster_checks import cluster_errors
 from .engine_checks import engine_errors
 from .environment import Environment
 from .grammar import describe
-from .image_checks import unpinned
+from .image_checks import image_errors
 
 
 def environment_errors(app: App, environment: Environment) -> Iterator[str]:
     """Yield an error for each value of the environment that does not match the application or the platform."""
-    shared = " and ".join(record.name for record in services.common().data)
-    replicated = " and ".join(record.name for record in services.common().data if record.ha)
+    shared = " and ".join(record.name for record in services.common_catalogue().data)
+    replicated = " and ".join(record.name for record in services.common_catalogue().data if record.ha)
     for tier, size in environment.tiers.items():
         path = f"environment.tiers.{tier}"
         if size.reserve and size.reserve > size.cpu:
@@ -47,7 +47,7 @@ def environment_errors(app: App, environment: Environment) -> Iterator[str]:
                 if key in size.model_fields_set and not app.slot_services[tier].volumes:
                     yield f"{path}.{key}: {tier} has no volumes; remove {key}"
             service = app.slot_services[tier]
-            for variable in sorted(set(size.env) & (set(service.env) | set_by_the_program(app, service))):
+            for variable in sorted(set(size.env) & (set(service.env) | program_variables(app, service))):
                 yield f"{path}.env.{variable}: {app.path(tier)}.env or the program sets this variable too; remove the variable here or from {app.path(tier)}.env"
             if size.autoscale and size.autoscale.max < size.replicas:
                 yield f"{path}.autoscale.max: {size.autoscale.max} is less than `replicas`; use at least {size.replicas}"
@@ -66,13 +66,13 @@ def environment_errors(app: App, environment: Environment) -> Iterator[str]:
         for name in monitoring.exporters:
             if name not in exporting:
                 yield f"environment.monitoring.exporters.{name}: {describe(name)} has no exporter; {explain.write_one_of(exporting, name)}"
-        for label in filter(names.is_label, monitoring.labels):
+        for label in filter(names.is_reserved_label, monitoring.labels):
             yield f"environment.monitoring.labels.{label}: the program reserves this label; remove it"
     yield from _copy_errors(environment)
     yield from _variable_errors(app, environment)
     yield from (cluster_errors(app, environment) if environment.kubernetes else engine_errors(app, environment))
     if environment.pinned:
-        yield from unpinned(app, environment)
+        yield from image_errors(app, environment)
 
 
 def _backup_errors(app: App, environment: Environment) -> Iterator[str]:

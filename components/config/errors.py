@@ -34,5 +34,5 @@ def refuse(problems: Iterator[str], root: str = "configuration") -> None:
         problems: lines of the error message.
         root: config path at the start of the last line, if there are too many problems to show. This line counts the rest.
     """
-    if lines := explain.bounded(root, problems):
+    if lines := explain.join_problems(root, problems):
         raise ConfigError(lines)

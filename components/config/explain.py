@@ -31,7 +31,7 @@ _DATE = re.compile(r"(\d{4}-\d\d-\d\d)( \d\d:\d\d:\d\d(?:\.\d+)?) [+-]\d{4} \S+"
 """Pattern of a YAML date in the format in which Pulumi passes dates to the program (Go, time.Time.String)."""
 
 
-def shown(root: str, path: Iterable[str | int]) -> str:
+def path_text(root: str, path: Iterable[str | int]) -> str:
     """Return a config path as text for messages."""
     return ".".join([root, *map(legible, path)])
 
@@ -56,7 +56,7 @@ class ValueFilter:
     dropped: list[Path] = field(default_factory=list[Path])
     """Paths of the removed values."""
 
-    def sift(self, value: object, path: Path = ()) -> object:
+    def remove_invalid(self, value: object, path: Path = ()) -> object:
         """Return a value without its invalid parts. Add an error to `problems` for each removed part."""
         if len(path) > DEPTH:
             return self._drop(path, "it is nested too deeply", "remove the values below it")
@@ -75,7 +75,7 @@ class ValueFilter:
         result: dict[str, object] = {}
         for key, inner in value.items():
             if isinstance(key, str):
-                if (sifted := self.sift(inner, (*path, key))) is not None:
+                if (sifted := self.remove_invalid(inner, (*path, key))) is not None:
                     result[key] = sifted
             else:
                 fix = (
@@ -86,14 +86,14 @@ class ValueFilter:
 
     def _list(self, value: Sequence[object], path: Path) -> object:
         before = len(self.problems)
-        result = [self.sift(inner, (*path, number)) for number, inner in enumerate(value)]
+        result = [self.remove_invalid(inner, (*path, number)) for number, inner in enumerate(value)]
         if len(self.problems) == before:
             return result
         self.dropped.append(path)
         return None
 
     def _drop(self, path: Path, wrong: str, fix: str) -> None:
-        self.problems.append(f"{shown(self.root, path)}: {wrong}; {fix}")
+        self.problems.append(f"{path_text(self.root, path)}: {wrong}; {fix}")
         self.dropped.append(path)
 
 
@@ -161,7 +161,7 @@ def _with_names(schema: Schema) -> Schema:
 def is_service_name(node: Schema) -> bool:
     """Return whether a schema describes the name of a service."""
     # Compare the examples, because pydantic drops the title of a mapping's keys.
-    return node.get("examples") == list(services.common().names)
+    return node.get("examples") == list(services.common_catalogue().names)
 
 
 def tag_of(node: Schema) -> str:
@@ -186,7 +186,7 @@ class Explainer:
         path = self.path(root, detail["loc"])
         if "oneOf" in self.node(root, detail["loc"]):
             return self._tag_error(root, path, detail)
-        about = f"{shown(root, path)}: "
+        about = f"{path_text(root, path)}: "
         if detail["type"] == "tiers":
             return about + detail["msg"]
         if detail["type"] == "extra_forbidden":
@@ -247,8 +247,8 @@ class Explainer:
         tag, tags = tag_of(node), list(tags_of(node))
         value: object = detail["input"]
         if not isinstance(value, Mapping):
-            return f"{shown(root, path)}: it is {kind(value)}; write a mapping, as in {self.example(root, node)}"
-        about = f"{shown(root, (*path, tag))}: "
+            return f"{path_text(root, path)}: it is {kind(value)}; write a mapping, as in {self.example(root, node)}"
+        about = f"{path_text(root, (*path, tag))}: "
         if tag not in value:
             return f"{about}it is not set; add it, as in {tag}: {tags[-1]}"
         tag_value = cast(Mapping[str, object], value)[tag]
@@ -332,7 +332,7 @@ class Explainer:
             return f"there is no such key; `secrets` is a separate key of the stack file: {fix}"
         if tags := self._tags_with(root, detail["loc"]):
             return f"a {detail['loc'][-2]} has no {key}; remove {key}, or write {alternatives(tags)}"
-        homes = self._homes(root, path, value)
+        homes = self._valid_paths(root, path, value)
         close = get_close_matches(key, keys, n=1, cutoff=0.8 if homes else 0.7)
         close = [word for word in _OTHER_WORDS.get(key, ()) if word in keys][:1] or close
         if close:
@@ -355,7 +355,7 @@ class Explainer:
             if location[-1] in cast(Schema, model["properties"])
         ]
 
-    def _homes(self, root: str, path: Path, value: object) -> list[str]:
+    def _valid_paths(self, root: str, path: Path, value: object) -> list[str]:
         """Return the config paths of models with the misplaced key, the last part of `path`.
 
         Prefer models below `root`. Among these, prefer models in which the key accepts a value of the same type as `value`.
@@ -442,7 +442,7 @@ def _range(node: Schema) -> str:
     return f"{noun} of at least {least}" if most is None else f"{noun} from {0 if least is None else least} to {most}"
 
 
-def bounded(root: str, problems: Iterable[str]) -> str:
+def join_problems(root: str, problems: Iterable[str]) -> str:
     """Return an error with one line for each of the first `LINES` problems. If there are more, a last line counts the rest."""
     lines = list(dict.fromkeys(problems))
     more = len(lines) - LINES

@@ -525,12 +525,12 @@ def as_json(value: object) -> str:
     """
 
     def token(match: re.Match[str]) -> str:
-        return _digits(match[0]) if match[1] else _ESCAPE.sub(_whole, match[0]).replace("\x7f", "\\u007f")
+        return _digits(match[0]) if match[1] else _ESCAPE.sub(_join_surrogates, match[0]).replace("\x7f", "\\u007f")
 
     return _TOKEN.sub(token, json.dumps(value, indent=1))
 
 
-def _whole(match: re.Match[str]) -> str:
+def _join_surrogates(match: re.Match[str]) -> str:
     """Return one YAML escape (`\\U…`) for the JSON escapes of two surrogates. Return any other escape unchanged."""
     if not match[1]:
         return match[0]

@@ -7,7 +7,7 @@ from .app import App
 from .environment import Environment
 
 
-def unpinned(app: App, environment: Environment) -> Iterator[str]:
+def image_errors(app: App, environment: Environment) -> Iterator[str]:
     """Yield an error for each image that is not named by its digest."""
     images = {tier: service.image for tier, service in app.slot_services.items()}
     images |= {tier: environment.data_image(tier, described) for tier, described in environment.data(app).items()}

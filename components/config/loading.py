@@ -18,7 +18,7 @@ from .environment import Environment
 from .environment_checks import environment_errors
 from .errors import ConfigError, refuse
 from .grammar import kind
-from .secret_checks import secret_problem, too_large
+from .secret_checks import secret_problem, secret_size_errors
 from .stack_checks import stack_name_errors
 
 M = TypeVar("M", bound=Model)
@@ -47,7 +47,7 @@ def load() -> Settings:
     config = Config()
     value = _object(config, "environment")
     if value is None:
-        refuse(_of_another_project(pulumi.runtime.config.CONFIG.get(), pulumi.get_project()))
+        refuse(_other_project_errors(pulumi.runtime.config.CONFIG.get(), pulumi.get_project()))
     return settings_of(_object(config, "app"), value)
 
 
@@ -68,7 +68,7 @@ def settings_of(app_value: object, environment_value: object, secrets_value: obj
     configured = secrets_value or _object(Config(), "secrets")
     secrets = check_secrets(configured, app, environment.secrets_in_cluster, environment.secrets)
     if environment.kubernetes:
-        refuse(too_large(app, secrets))
+        refuse(secret_size_errors(app, secrets))
     plain = {"app": app_value, "environment": environment_value}
     return Settings(app=app, environment=environment, secrets=secrets, sealed=Output.secret(secrets), plain=plain)
 
@@ -82,7 +82,7 @@ def _object(config: Config, key: str) -> object:
         raise ConfigError(f"{key}: it can't be read; write a mapping of texts, numbers, lists and mappings") from None
 
 
-def _of_another_project(keys: Iterable[str], project: str) -> Iterator[str]:
+def _other_project_errors(keys: Iterable[str], project: str) -> Iterator[str]:
     """Yield an error for each key `PROJECT:environment` of another project. Such a key remains after a project is renamed."""
     for key in sorted(keys):
         if key.endswith(":environment") and key != f"{project}:environment":
@@ -180,13 +180,13 @@ def _validated(model: type[M], value: object, root: str) -> M:
         raise ConfigError(f"{root}: it is {kind(value)}; write a mapping, with keys below it")
     value_filter = explain.ValueFilter(root)
     try:
-        validated = model.model_validate(value_filter.sift(cast(object, value)))
+        validated = model.model_validate(value_filter.remove_invalid(cast(object, value)))
     except ValidationError as error:
         # Pydantic counts only valid items, so it reports a list with an invalid item as too short. Ignore this error for such lists.
         explainer = _explainer(app_model())
         details = [item for item in error.errors() if item["type"] != "too_short" or not item["input"]]
         details = [item for item in details if not value_filter.covers(explainer.path(root, item["loc"]))]
         lines = [*value_filter.problems, *(explainer.line(root, detail) for detail in details)]
-        raise ConfigError(explain.bounded(root, lines)) from None
+        raise ConfigError(explain.join_problems(root, lines)) from None
     refuse(iter(value_filter.problems), root)
     return validated

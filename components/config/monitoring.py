@@ -22,7 +22,7 @@ from .units import (
 )
 
 _DEFAULTS = ", ".join(
-    f"{record.exporter.image} for the {record.name}" for record in services.common().data if record.exporter
+    f"{record.exporter.image} for the {record.name}" for record in services.common_catalogue().data if record.exporter
 )
 
 

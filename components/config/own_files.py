@@ -49,7 +49,7 @@ def find_folder(name: str, path: str, root: Path) -> Path:
     return folder
 
 
-def own_path(name: str, path: str, root: Path) -> Path:
+def find_in_repository(name: str, path: str, root: Path) -> Path:
     """Return the file or folder that a setting names, and refuse a path outside of the repository.
 
     Symbolic links are resolved before the check, because the program deploys or mounts the content of the file.
@@ -87,11 +87,11 @@ def read_text(name: str, path: str, root: Path) -> str:
     Raises:
         ConfigError: the file does not exist, is outside of the repository, or is not UTF-8 text.
     """
-    file = own_path(name, path, root)
+    file = find_in_repository(name, path, root)
     if not file.is_file():
         raise ConfigError(f"{path}: {name} is not a file; list the path of each file")
     try:
-        with readable(path):
+        with convert_read_errors(path):
             text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         text = "\0"
@@ -103,7 +103,7 @@ def read_text(name: str, path: str, root: Path) -> str:
 
 
 @contextmanager
-def readable(path: str) -> Generator[None]:
+def convert_read_errors(path: str) -> Generator[None]:
     """Convert an OSError into a ConfigError with the path of a setting. Use this context manager to read the file of the setting.
 
     Args:

@@ -26,12 +26,12 @@ def problem(path: str, value: str) -> str:
     return (_unreadable(value) or rule(value)) if rule else ""
 
 
-def plain(value: str) -> bool:
+def needs_no_quotes(value: str) -> bool:
     """Return whether a value needs no quotes in Redis' configuration (sdssplitargs in sds.c)."""
     return bool(value) and not re.search(r"[ \t\r\n\v\f\x00\"']", value)
 
 
-def pairable(value: str) -> bool:
+def fits_key_value_list(value: str) -> bool:
     """Return whether a value can be part of a list of `key=value` pairs, which postgres_exporter 0.11 splits at spaces and `=`."""
     return not set(" =") & set(value)
 

@@ -18,7 +18,7 @@ def secret_problem(value: str) -> str:
     return f"it has {size} bytes, but a Secret accepts {SECRET_SIZE}" if size > SECRET_SIZE else ""
 
 
-def too_large(app: App, secrets: Mapping[str, str]) -> Iterator[str]:
+def secret_size_errors(app: App, secrets: Mapping[str, str]) -> Iterator[str]:
     """Yield an error for each tier whose secrets together exceed the size of a Kubernetes Secret."""
     for tier, service in app.slot_services.items():
         size = sum(len(secrets[name].encode()) for name in service.secrets if name in secrets)

@@ -22,6 +22,6 @@ def stack_name_errors(stack: str, app: App, environment: Environment) -> Iterato
     elif environment.kubernetes.namespace.name is None and not re.fullmatch(r"[a-z0-9-]+", instance, re.ASCII):
         fix = "use lower-case letters, digits and dashes, or set environment.kubernetes.namespace.name"
         yield f"stack: {describe(instance)} can't be the name of a namespace; {fix}"
-    elif environment.kubernetes.home(instance).startswith("kube-"):
+    elif environment.kubernetes.namespace_name(instance).startswith("kube-"):
         fix = "use another name, or set environment.kubernetes.namespace.name"
         yield f"app.name: namespace {instance} belongs to the cluster; {fix}"

@@ -62,7 +62,7 @@ class _ServiceName:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {"type": "string", "pattern": f"^{_NAME}$", "examples": list(services.common().names)}
+        return {"type": "string", "pattern": f"^{_NAME}$", "examples": list(services.common_catalogue().names)}
 
     @staticmethod
     def _checked(value: object) -> object:
@@ -136,7 +136,7 @@ def _share(value: object) -> object:
 _WORDS = {"daily": "17 {hour} * * *", "weekly": "17 {hour} * * sun", "monthly": "17 {hour} 1 * *"}
 
 
-def times(hour: int) -> Checked:
+def cron_schedule(hour: int) -> Checked:
     """Return the annotation of a schedule: a cron expression in UTC, or `daily`, `weekly` or `monthly`.
 
     Each of these three words becomes a cron expression for minute 17 of `hour`, such as `17 3 * * *`."""

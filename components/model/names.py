@@ -35,7 +35,7 @@ _LABELS = frozenset(
 _LABEL_PREFIXES = ("tiers.", "tiers/", POD_SECURITY.partition("{")[0])
 
 
-def is_label(key: str) -> bool:
+def is_reserved_label(key: str) -> bool:
     """Return whether a label key is reserved for the program. Later versions may use any label with the prefix `tiers.`."""
     return key in _LABELS or key.startswith(_LABEL_PREFIXES)
 
@@ -81,8 +81,8 @@ GATEWAY, GATEWAY_STATE = "gateway", "gateway-state"
 """Names of the gateway's container, and of the volume with the gateway's files."""
 PROMETHEUS_DATA, PROMETHEUS_RELEASED = "prometheus-data", "prometheus-released"
 PROMETHEUS_CONFIG = Template("prometheus-config-{version}", version="[0-9a-f]{6}")
-SERVICE_DATA = Template("{service}-data", service=lambda: _any_of(services.common().data))
-SCRIPTS = Template("{data}-scripts", data=lambda: f"{_any_of(services.common().data)}|{DATABASE_CLUSTER}")
+SERVICE_DATA = Template("{service}-data", service=lambda: _any_of(services.common_catalogue().data))
+SCRIPTS = Template("{data}-scripts", data=lambda: f"{_any_of(services.common_catalogue().data)}|{DATABASE_CLUSTER}")
 MEMBER_DATA = Template("{data}-{number}", data=CACHE_DATA, number=r"\d+")
 INSTANCE_DATA = Template("{cluster}{instance}", cluster=DATABASE_CLUSTER, instance="(-.+)?")
 """Names of the PersistentVolumeClaims of a database cluster. CloudNativePG adds a suffix to the name of the cluster. The name of
@@ -103,7 +103,7 @@ def _owner() -> str:
     An owner is a service in a slot (`blue-api`), a data service, an exporter of a data service, the backup or the archive
     proxy. A service in a slot may have any name, because an application names its further services.
     """
-    shared = _any_of(services.common().data)
+    shared = _any_of(services.common_catalogue().data)
     return f"(?:blue|green)-{SERVICE_NAME}|(?:{shared})(?:-exporter)?|backup|vault"
 
 
@@ -118,7 +118,7 @@ _VOLUMES = tuple(
 _TASKS = (Template("secrets{versions}", versions=_VERSIONS),)
 
 
-def is_volume(name: str) -> bool:
+def is_reserved_volume(name: str) -> bool:
     """Return whether a name is reserved for the program's own volumes and PersistentVolumeClaims, on any platform."""
     return any(template.matches(name) for template in _VOLUMES)
 
@@ -148,13 +148,13 @@ def secret_variable(name: str) -> str:
     return f"{services.prefix(name)}_FILE"
 
 
-def is_workload(name: str) -> bool:
+def is_reserved_workload(name: str) -> bool:
     """Return whether a name is reserved for the program's own components and workloads, on any platform."""
-    data = [record.name for record in services.common().data]
+    data = [record.name for record in services.common_catalogue().data]
     return name in _WORKLOADS or name.startswith(tuple(f"{record}-" for record in data))
 
 
-def is_part(suffix: str, tasks: Collection[str]) -> bool:
+def is_service_object(suffix: str, tasks: Collection[str]) -> bool:
     """Return whether a container or another object of a service has the name `SERVICE-SUFFIX`, such as `api-migrate`.
 
     Args:
@@ -167,7 +167,7 @@ def is_part(suffix: str, tasks: Collection[str]) -> bool:
     )
 
 
-def is_task(name: str) -> bool:
+def is_reserved_task(name: str) -> bool:
     """Return whether a task name is reserved, because the task's container could get the name of a secret volume."""
     return any(template.matches(name) for template in _TASKS)
 
@@ -183,7 +183,7 @@ def short_hash(text: str, digits: int = 8) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:digits]
 
 
-def versions(secrets: Sequence[str], max_length: int) -> str:
+def version_suffix(secrets: Sequence[str], max_length: int) -> str:
     """Return a suffix for names from the versions of secrets, as in `-0a1b2c-3d4e5f`.
 
     The suffix contains the first six digits of each version. If it would exceed `max_length` characters, return a hash of these

@@ -158,7 +158,7 @@ SERVICES: tuple[Service, ...] = (WEB, API, WORKER, DATABASE, CACHE)
 """Services that every application may have, in the order in which messages and documents list them. Add new services at the end."""
 
 
-def further(name: str, tier: str, *, routed: bool) -> Service:
+def further_service(name: str, tier: str, *, routed: bool) -> Service:
     """Return the record of a further service of a tier (`app.services`).
 
     Args:
@@ -255,7 +255,7 @@ class Catalogue:
         return [*ordered, *(name for name in requested if name not in ordered)]
 
 
-def common() -> Catalogue:
+def common_catalogue() -> Catalogue:
     """Return the services that every application may have. Read `SERVICES` on each call, because tests replace it."""
     return Catalogue(SERVICES)
 
@@ -270,25 +270,25 @@ def holds_data(name: str) -> bool:
 
     Return True for a workload without a record in `SERVICES`, such as the backup workload.
     """
-    record = common().find(name)
+    record = common_catalogue().find(name)
     return record is None or record.holds_data
 
 
-def token(name: str, tier: str = "") -> str:
+def type_token(name: str, tier: str = "") -> str:
     """Return the type token of a service's component, such as `tiers:database:Database`. Stacks store the token in their state.
 
     Args:
         name: name of the service.
         tier: tier of the service; empty for a service in `SERVICES`.
     """
-    record = common().find(name)
+    record = common_catalogue().find(name)
     tier = tier or (record.tier if record else name)
     return f"tiers:{tier}:{tier.capitalize()}"
 
 
 def port_of(name: str) -> int:
     """Return the port of a data service."""
-    record = common().find(name)
+    record = common_catalogue().find(name)
     assert record is not None
     assert record.port is not None, "the record of a data service has a port"
     return record.port
@@ -300,4 +300,4 @@ def of_product(product: str) -> Service | None:
     Args:
         product: name of the image without registry and tag.
     """
-    return next((record for record in common().data if product in record.products), None)
+    return next((record for record in common_catalogue().data if product in record.products), None)

@@ -209,7 +209,18 @@ class Alert:
 
 def alerts(monitored: MonitoringScope) -> list[Rule]:
     """Return all alerting rules of an environment."""
-    groups = (_burns, _slow, _silent, _figures, _database, _databases, _backups, _cache, _containers, _certificate)
+    groups = (
+        _burns,
+        _slow,
+        _silent,
+        _figures,
+        _database,
+        _database_cluster_alerts,
+        _backups,
+        _cache,
+        _containers,
+        _certificate,
+    )
     return [alert.rule(monitored) for group in groups for alert in group(monitored)]
 
 
@@ -312,7 +323,7 @@ def _database(monitored: MonitoringScope) -> Iterator[Alert]:
     )
 
 
-def _databases(monitored: MonitoringScope) -> Iterator[Alert]:
+def _database_cluster_alerts(monitored: MonitoringScope) -> Iterator[Alert]:
     """Yield the alerts of a database cluster, from CloudNativePG's own metrics (1.27, default-monitoring.yaml)."""
     if not monitored.replicated:
         return
@@ -376,10 +387,10 @@ def _databases(monitored: MonitoringScope) -> Iterator[Alert]:
             summary="{{ $value }} files of the database's changes wait for the archive, and fill its disk meanwhile",
             heading="changes-are-not-kept",
         )
-        yield _base(monitored)
+        yield _base_backup_alert(monitored)
 
 
-def _base(monitored: MonitoringScope) -> Alert:
+def _base_backup_alert(monitored: MonitoringScope) -> Alert:
     """Return the alert for an old or missing base backup. If none exists, the plugin (version 0.7) exports the time 0."""
     last = monitored.selector("barman_cloud_cloudnative_pg_io_last_available_backup_timestamp")
     backup = monitored.environment.tier_settings(DATABASE.name).backup
@@ -533,7 +544,7 @@ def number(value: float) -> str:
     return short if float(short := f"{value:g}") == value else repr(value)
 
 
-def file(monitored: MonitoringScope) -> dict[str, Any]:
+def rule_file(monitored: MonitoringScope) -> dict[str, Any]:
     """Return all rules of an environment, in the format of Prometheus' rule files and of the `spec` of a PrometheusRule."""
     parts = {"figures": recording_rules(monitored), "alerts": alerts(monitored)}
     return {

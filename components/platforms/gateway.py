@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ..config import GATEWAY_PATHS, App, questions
+from ..config import GATEWAY_PATHS, App, checks_as_json
 from ..model.workload import Route
 
 SLOT_HEADER = "X-Tiers-Slot"
@@ -34,4 +34,4 @@ def smoke_checks(app: App, routes: Sequence[Route]) -> str:
         settings = app.listening.get(route.tier)
         key = "ready" if settings and settings.ready else "health"
         requests.append({"name": f"{app.path(route.tier)}.{key}: {route.health}", "path": readiness(route)})
-    return json.dumps(requests + questions(app.checks))
+    return json.dumps(requests + checks_as_json(app.checks))

@@ -89,4 +89,4 @@ def variables(
 
 def listening_ports(app: App) -> dict[str, int]:
     """Return the port of each tier that accepts connections: name of the tier → port."""
-    return app.ports | {record.name: services.port_of(record.name) for record in services.common().data}
+    return app.ports | {record.name: services.port_of(record.name) for record in services.common_catalogue().data}

@@ -217,7 +217,7 @@ def parse(export: Mapping[str, Any]) -> Checkpoint:
     )
 
 
-def refuse_cut_off(checkpoint: Checkpoint, stack: str) -> None:
+def refuse_pending_operations(checkpoint: Checkpoint, stack: str) -> None:
     """Refuse an update if the last update was interrupted and left pending operations.
 
     A pending operation may or may not have happened. The error names the fix, `make heal`.
@@ -255,7 +255,7 @@ def observe(checkpoint: Checkpoint) -> StackState:
 
     To plan an update use `settle`, which also reads the platform if the checkpoint is incomplete.
     """
-    return _observed(checkpoint, live.likely(evidence(checkpoint)))
+    return _stack_state(checkpoint, live.likely(evidence(checkpoint)))
 
 
 def settle(
@@ -272,10 +272,10 @@ def settle(
     Raises:
         ReleaseError: checkpoint and platform together do not determine the live slot.
     """
-    return _observed(checkpoint, live.decide(evidence(checkpoint), read_routing, declared, stack))
+    return _stack_state(checkpoint, live.decide(evidence(checkpoint), read_routing, declared, stack))
 
 
-def _observed(checkpoint: Checkpoint, decision: live.Decision) -> StackState:
+def _stack_state(checkpoint: Checkpoint, decision: live.Decision) -> StackState:
     slots = _slots(checkpoint)
     if decision.live and decision.live in slots:
         # The live release must have passed its gates, because only such a release goes live.

@@ -95,7 +95,7 @@ class Decision:
     switches: int
 
 
-def settled(evidence: Evidence) -> Decision | None:
+def decide_from_checkpoint(evidence: Evidence) -> Decision | None:
     """Decide which slot is live from the checkpoint alone. Return None if the checkpoint is incomplete or contradictory."""
     top = max((claim.switches for claim in evidence.claims), default=0)
     slots = {claim.live for claim in evidence.claims if claim.switches == top}
@@ -138,15 +138,19 @@ def decide(
     Raises:
         ReleaseError: the sources contradict each other, or are incomplete. The message lists all sources, and the command to run.
     """
-    if decision := settled(evidence):
+    if decision := decide_from_checkpoint(evidence):
         return decision
     routing = read_routing()
     try:
-        decision = _declared(evidence, declared) if not isinstance(declared, bool) else _compared(evidence, routing)
+        decision = (
+            _declared_decision(evidence, declared)
+            if not isinstance(declared, bool)
+            else _compare_with_platform(evidence, routing)
+        )
         if decision.live and decision.live not in evidence.switch_numbers:
             raise UndecidedError(f"slot {decision.live} is live, but the checkpoint does not contain this slot")
     except UndecidedError as problem:
-        raise ReleaseError(_explained(str(problem), evidence, routing, stack)) from None
+        raise ReleaseError(_conflict_message(str(problem), evidence, routing, stack)) from None
     return decision
 
 
@@ -154,12 +158,12 @@ class UndecidedError(Exception):
     """Error: the sources don't determine the live slot. The message gives the reason."""
 
 
-def _declared(evidence: Evidence, slot: Slot | None) -> Decision:
+def _declared_decision(evidence: Evidence, slot: Slot | None) -> Decision:
     numbers = [claim.switches for claim in (*evidence.claims, *([evidence.intent] if evidence.intent else ()))]
     return Decision(live=slot, switches=max([*numbers, evidence.fewest_switches(slot) if slot else 0]))
 
 
-def _compared(evidence: Evidence, routing: Routing) -> Decision:
+def _compare_with_platform(evidence: Evidence, routing: Routing) -> Decision:
     top = max((claim.switches for claim in evidence.claims), default=None)
     slots = {claim.live for claim in evidence.claims if claim.switches == top}
     if len(slots) > 1:
@@ -235,7 +239,7 @@ def _switch_was_impossible(evidence: Evidence) -> bool:
     return intent is not None and intent.live is not None and intent.live not in evidence.proven
 
 
-def _explained(problem: str, evidence: Evidence, routing: Routing, stack: str) -> str:
+def _conflict_message(problem: str, evidence: Evidence, routing: Routing, stack: str) -> str:
     slots = ", ".join(evidence.switch_numbers) or "no slot"
     lines = [*map(str, evidence.claims), str(routing), f"the checkpoint: it contains {slots}"]
     if evidence.intent:

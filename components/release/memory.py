@@ -123,21 +123,21 @@ def record(stack: str, root: Path, slot: Slot, passed: Output[Any]) -> Output[st
     return passed.apply(read)
 
 
-def missing(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
+def missing_entries(checkpoint: Checkpoint, slot: Slot) -> tuple[Entry, ...]:
     """Return the suspended and lost containers of a slot, which must be recreated before the slot can go live."""
     present = {entry.urn for entry in checkpoint.descendants(slot, SLOT)}
     absent = {entry.urn: entry for entry in (*suspended_entries(checkpoint, slot), *recall(checkpoint, slot))}
     return tuple(entry for urn, entry in absent.items() if urn not in present and entry.runs)
 
 
-def images(entries: Iterable[Entry], checkpoint: Checkpoint, slot: Slot) -> dict[str, str]:
+def needed_images(entries: Iterable[Entry], checkpoint: Checkpoint, slot: Slot) -> dict[str, str]:
     """Return the images that containers need: image id → description for messages, such as `the image shop-api of blue's api`."""
     names = image_names((*checkpoint.entries, *recall(checkpoint, slot)))
     needed = {image: entry.tier for entry in entries if (image := entry.image_id)}
     return {image: f"the image {names.get(image, image)} of {slot}'s {tier}" for image, tier in needed.items()}
 
 
-def ordered(entries: Sequence[Entry]) -> list[Entry]:
+def sort_by_dependencies(entries: Sequence[Entry]) -> list[Entry]:
     """Sort the entries: each entry comes after its parent and its dependencies. Otherwise the order stays unchanged."""
     by_urn = {entry.urn: entry for entry in entries}
     done: dict[str, Entry] = {}

@@ -69,7 +69,7 @@ FORCES = ("contract", "data")
 def parse_release_action(variables: Mapping[str, str]) -> tuple[ReleaseAction, bool]:
     """Return the value of TIERS_RELEASE, and True if TIERS_FORCE is `contract`.
 
-    `guard.forced` reads the other value of TIERS_FORCE, `data`.
+    `guard.allows_data_loss` reads the other value of TIERS_FORCE, `data`.
 
     Raises:
         ReleaseError: a variable has an unknown value.
@@ -124,7 +124,7 @@ class Release:
     def services(self) -> list[str]:
         """Names of the release's services, in the order of `SERVICES`. Services that this version does not know come last."""
         names = [part for part in self.parts if "." not in part]
-        return sorted(names, key=services.common().position)
+        return sorted(names, key=services.common_catalogue().position)
 
     def __str__(self) -> str:
         return f"{self.version}-{self.digest}"

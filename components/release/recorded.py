@@ -74,11 +74,11 @@ def _encrypted(stack_file: Path, project: str) -> dict[str, Any]:
 
 def recall(checkpoint: Checkpoint) -> dict[str, Any] | None:
     """Return the recorded settings of the last successful update, or None if the state has no recorded settings."""
-    settings = text(checkpoint)
+    settings = settings_json(checkpoint)
     return cast(dict[str, Any], json.loads(settings)) if settings else None
 
 
-def text(checkpoint: Checkpoint) -> str | None:
+def settings_json(checkpoint: Checkpoint) -> str | None:
     """Return the recorded settings as JSON text, or None if the state has no recorded settings.
 
     The text is an output of the component `Switch`. A failed update may remove this output, so the components of kept

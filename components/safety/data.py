@@ -49,10 +49,10 @@ def holds_data(urn: str, labels: Mapping[str, str]) -> bool:
         labels: labels of the resource, as registered or as in the state.
     """
     declared = labels.get(LABEL_DATA)
-    return declared == YES if declared else _held_before_the_label(_Address.parse(urn))
+    return declared == YES if declared else _unlabelled_holds_data(_Address.parse(urn))
 
 
-def _held_before_the_label(address: _Address) -> bool:
+def _unlabelled_holds_data(address: _Address) -> bool:
     """Return whether a resource without the label `tiers.data` holds data. Older versions of Tiers deployed such resources.
 
     Return True for a volume that matches no rule, so no update deletes it silently.

@@ -34,17 +34,17 @@ class Loss:
     wrong: str
     fix: str
     store: Store | None = None
-    forced: bool = True
+    can_be_forced: bool = True
     """True if TIERS_FORCE can allow the update."""
 
     def message(self) -> str:
-        if not self.forced:
+        if not self.can_be_forced:
             return f"{self.wrong}; {self.fix}"
         first = "set environment.protect_data: false, `make up`, then " if self.store and self.store.protected else ""
         return f"{self.wrong}; {self.fix}. To update anyway: {first}`make up FORCE={FORCE}` (TIERS_FORCE={FORCE})"
 
 
-def forced(variables: Mapping[str, str]) -> bool:
+def allows_data_loss(variables: Mapping[str, str]) -> bool:
     """Return whether TIERS_FORCE allows the loss of data."""
     return variables.get("TIERS_FORCE") == FORCE
 
@@ -55,7 +55,7 @@ def refuse(
     environment: Environment,
     desired: Mapping[str, tuple[str, Mapping[str, Any]]],
     holding: Sequence[Workload | DatabaseCluster],
-    forced: bool,
+    force: bool,
 ) -> None:
     """Refuse an update that would lose data.
 
@@ -65,10 +65,10 @@ def refuse(
         environment: the environment.
         desired: resources that hold data after the update: name → type and inputs.
         holding: workloads and database clusters that store their data in these resources.
-        forced: True if TIERS_FORCE allows the loss.
+        force: True if TIERS_FORCE allows the loss.
 
     Raises:
-        ConfigError: the update would lose data, change the major version of PostgreSQL, or shrink a claim. `forced` allows the
+        ConfigError: the update would lose data, change the major version of PostgreSQL, or shrink a claim. `force` allows the
             first two, except the loss of protected data.
     """
     # Single instance and cluster may have different versions, because `make move` copies data, not files. So compare each with
@@ -83,7 +83,9 @@ def refuse(
         *major_change(deployed_major(checkpoint), single),
         *cluster_major_change(deployed_cluster_major(checkpoint), cluster),
     ]
-    blocking = [loss for loss in risks if not (forced and loss.forced and not (loss.store and loss.store.protected))]
+    blocking = [
+        loss for loss in risks if not (force and loss.can_be_forced and not (loss.store and loss.store.protected))
+    ]
     if blocking:
         raise ConfigError("\n".join(loss.message() for loss in blocking))
 
@@ -132,7 +134,7 @@ def _gone(name: str, store: Store, app: App, environment: Environment) -> Loss:
         wrong = f"environment.kubernetes.namespace.create: false removes the namespace from this stack, and {deleted}"
         return Loss(wrong=wrong, fix="keep create: true", store=store)
     tier = store.owner
-    if tier and services.common().find(tier) is None:
+    if tier and services.common_catalogue().find(tier) is None:
         wrong = f"app.{tier}: this version of the program has no service {tier}, and {deleted}"
         return Loss(wrong=wrong, fix=f"use a version that has {tier} until this data is no longer needed", store=store)
     if tier and tier not in app.names:
@@ -178,13 +180,13 @@ def _changed(name: str, old: Store, new: Store) -> Iterator[Loss]:
     if old.size and new.size and new.size < old.size:
         wrong = f"{path}.storage: the claim has {format_size(old.size)} and can't shrink to {format_size(new.size)}"
         fix = f"use at least {format_size(old.size)} (docs/data.md#storage)"
-        yield Loss(wrong=wrong, fix=fix, forced=False)
+        yield Loss(wrong=wrong, fix=fix, can_be_forced=False)
 
 
 # ---------------------------------------------------------------------- another PostgreSQL version
 
 
-def major(image: str | None) -> int | None:
+def major_version(image: str | None) -> int | None:
     """Return the PostgreSQL major version in an image tag, such as 15 for `postgres:15-bookworm`, or None without a version."""
     tag = (image or "").partition("@")[0].rpartition("/")[2].partition(":")[2]
     match = re.match(r"v?(\d{1,3})(?!\d)", tag)
@@ -196,13 +198,13 @@ def deployed_major(checkpoint: Checkpoint) -> int | None:
     names = image_names(checkpoint.entries)
     for entry in checkpoint.entries:
         if entry.runs and entry.tier == DATABASE.name and not is_database_cluster(entry.type):
-            return major(reader(entry.inputs).image(entry.inputs, names))
+            return major_version(reader(entry.inputs).image(entry.inputs, names))
     return None
 
 
 def major_change(old: int | None, desired: str | None) -> Iterator[Loss]:
     """Yield a `Loss` if the single instance's major version changes: PostgreSQL can't read the files of another major version."""
-    new = major(desired)
+    new = major_version(desired)
     if old and new and old != new:
         wrong = f"app.database.image: PostgreSQL {new} can't read the files of {old}, and would not start"
         yield Loss(wrong=wrong, fix=f"keep {old}, or migrate the data (docs/data.md#another-postgresql)")
@@ -212,7 +214,7 @@ def deployed_cluster_major(checkpoint: Checkpoint) -> int | None:
     """Return the PostgreSQL major version of the deployed database cluster, or None without a cluster or a version."""
     clusters = (entry for entry in checkpoint.entries if is_database_cluster(entry.type))
     images = (reader(entry.inputs).image(entry.inputs, {}) for entry in clusters)
-    return next((major(image) for image in images), None)
+    return next((major_version(image) for image in images), None)
 
 
 def cluster_major_change(old: int | None, desired: str | None) -> Iterator[Loss]:
@@ -221,7 +223,7 @@ def cluster_major_change(old: int | None, desired: str | None) -> Iterator[Loss]
     After such a change CloudNativePG stops all instances. It then converts the files of the primary in place, and deletes the
     files of the replicas.
     """
-    new = major(desired)
+    new = major_version(desired)
     if old and new and old != new:
         wrong = f"app.database.ha_image: PostgreSQL {new} would stop all instances, convert the files of {old} in place and delete the files of the replicas"
         yield Loss(wrong=wrong, fix=f"keep {old} (docs/data.md#another-postgresql)")

@@ -59,7 +59,7 @@ def alert_states(query_prometheus: Query, name: str, **labels: str) -> set[str]:
 
 def metric_names(scope: MonitoringScope) -> set[str]:
     """Return the names of all metrics that the rules and the dashboard read."""
-    rules = [rule["expr"] for group in alerts.file(scope)["groups"] for rule in group["rules"]]
+    rules = [rule["expr"] for group in alerts.rule_file(scope)["groups"] for rule in group["rules"]]
     return {name for text in [*rules, *dashboard.queries(scope)] for name in re.findall(r"([a-zA-Z_:][\w:]*)\{", text)}
 
 
@@ -93,7 +93,7 @@ def test_every_target_is_up_and_every_rule_is_loaded(stack: DockerStack, query_p
     assert not [target for target in query_prometheus("targets")["activeTargets"] if target["health"] != "up"]
     rules = [rule for group in query_prometheus("rules")["groups"] for rule in group["rules"]]
     expected = [
-        rule for group in alerts.file(monitoring_scope(stack, stack.prefix))["groups"] for rule in group["rules"]
+        rule for group in alerts.rule_file(monitoring_scope(stack, stack.prefix))["groups"] for rule in group["rules"]
     ]
     assert len(rules) == len(expected)
     eventually(

@@ -95,7 +95,7 @@ def test_alert_summary_contains_the_text_of_the_business_metric_unchanged(tmp_pa
     """For each text of a metric, fire one alert in promtool. The summary of the alert must equal the text."""
     figures = {f"t{number}": {"query": "x{$here}", "help": text, "above": 1} for number, text in enumerate(TEXTS)}
     scope = monitoring_scope(figures)
-    (tmp_path / "rules.yml").write_text(prometheus.yaml(alerts.file(scope)))
+    (tmp_path / "rules.yml").write_text(prometheus.yaml(alerts.rule_file(scope)))
     expected = [
         {
             "exp_labels": {"namespace": "shop-t", "severity": "warning", "figure": f"t{number}"},

@@ -217,7 +217,7 @@ def test_data_loss_guard_ignores_volumes_that_every_update_fills_again() -> None
     ],
 )
 def test_postgresql_major_version_is_read_from_the_image_tag(image: str | None, major: int | None) -> None:
-    assert guard.major(image) == major
+    assert guard.major_version(image) == major
 
 
 @given(st.integers(1, 2**45), st.integers(1, 2**45))

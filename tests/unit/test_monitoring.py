@@ -100,7 +100,7 @@ def run_promtool(*words: str | Path) -> subprocess.CompletedProcess[str]:
 @for_every_scope
 def test_promtool_accepts_the_alert_rules(monitoring_scope: MonitoringScope, tmp_path: Path) -> None:
     file = tmp_path / "rules.yml"
-    file.write_text(json.dumps(alerts.file(monitoring_scope)))
+    file.write_text(json.dumps(alerts.rule_file(monitoring_scope)))
     result = run_promtool("check", "rules", "--lint-fatal", file)
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -321,7 +321,7 @@ def run_promtool_tests(deployment: str, tests: list[dict[str, Any]], folder: Pat
     A test of up to an hour evaluates the rules every minute. A longer test evaluates the rules every five minutes to save time,
     because each evaluation runs all rules.
     """
-    (folder / "rules.yml").write_text(json.dumps(alerts.file(ALL[deployment])))
+    (folder / "rules.yml").write_text(json.dumps(alerts.rule_file(ALL[deployment])))
     by_interval: dict[str, list[dict[str, Any]]] = {}
     for test in tests:
         minutes = int(test["promql_expr_test"][0]["eval_time"].removesuffix("m"))
@@ -409,13 +409,13 @@ def test_backup_alert_fires_for_a_failed_verification_and_not_in_a_new_environme
 
 def test_backup_queries_use_exactly_the_exported_backup_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "_next", lambda at, after: after + timedelta(days=1))
-    queries = json.dumps([alerts.file(ALL[BACKED_UP]), dashboard.queries(ALL[BACKED_UP])])
+    queries = json.dumps([alerts.rule_file(ALL[BACKED_UP]), dashboard.queries(ALL[BACKED_UP])])
     exported_ = {
         entry["series"].partition("{")[0]
         for entry in backup_metrics(("begin", True), ("backup", True), ("verify", True))
     }
     assert set(re.findall(r"tiers_backup_\w+", queries)) == exported_
-    assert "tiers_backup" not in json.dumps([alerts.file(ALL[CLUSTER]), dashboard.queries(ALL[CLUSTER])])
+    assert "tiers_backup" not in json.dumps([alerts.rule_file(ALL[CLUSTER]), dashboard.queries(ALL[CLUSTER])])
 
 
 DISTINGUISHING_LABELS = ("over", "quantile", "job", "figure")
@@ -458,7 +458,7 @@ def test_external_database_has_no_alerts_and_no_metric_queries() -> None:
     assert "pg_" not in json.dumps(
         [
             dashboard.queries(scope_with_external_database),
-            alerts.file(scope_with_external_database),
+            alerts.rule_file(scope_with_external_database),
             prometheus.files(scope_with_external_database),
         ]
     )
@@ -467,7 +467,7 @@ def test_external_database_has_no_alerts_and_no_metric_queries() -> None:
 def test_every_prometheus_query_selects_the_namespace_of_the_stack() -> None:
     for monitoring_scope in ALL.values():
         texts = [
-            rule["expr"] for group in alerts.file(monitoring_scope)["groups"] for rule in group["rules"]
+            rule["expr"] for group in alerts.rule_file(monitoring_scope)["groups"] for rule in group["rules"]
         ] + dashboard.queries(monitoring_scope)
         for text in texts:
             expression_without_values = re.sub(r'"[^"]*"', "", text)

@@ -91,7 +91,7 @@ def label_keys(value: Any) -> Iterator[str]:
 def test_every_volume_name_of_the_program_is_reserved():
     names_ = {name for deployment in deployments() for name in volumes(deployment)} - USER_VOLUMES
     assert {"gateway", "database-scripts", "prometheus-released", "cache-data-1", "database-ha-1", "backups"} <= names_
-    assert not [name for name in sorted(names_) if not names.is_volume(name)]
+    assert not [name for name in sorted(names_) if not names.is_reserved_volume(name)]
 
 
 def test_reserved_volume_name_is_refused():
@@ -136,7 +136,7 @@ def test_every_label_of_the_program_is_reserved():
     )
     own_labels = {key for key in keys if not foreign_label.match(key)}
     assert {"tiers.app", "tiers.role", "tiers.switch", "app.kubernetes.io/name", "tiers.needs/database"} <= own_labels
-    assert not [key for key in sorted(own_labels) if not names.is_label(key)]
+    assert not [key for key in sorted(own_labels) if not names.is_reserved_label(key)]
 
 
 @pytest.mark.parametrize("label", ["tiers.app", "tiers.role", "tiers.to-come", "app.kubernetes.io/instance"])
@@ -231,7 +231,7 @@ def test_tier_with_many_secrets_has_a_valid_secret_name_on_both_platforms():
     [volume] = [
         e for e in deploy(app, environment("dev"), secrets=values).of_type(VOLUME) if "blue-api-secrets" in e.name
     ]
-    assert re.fullmatch("blue-api-secrets(-[0-9a-f]{6}){2}", volume.name) and names.is_volume(volume.name)
+    assert re.fullmatch("blue-api-secrets(-[0-9a-f]{6}){2}", volume.name) and names.is_reserved_volume(volume.name)
 
 
 def test_name_of_a_kubernetes_secret_depends_on_the_version_of_each_secret_value():

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from ci import new
 from components.config import App, ConfigError, Environment, load_app, load_environment
-from components.reference import commented
+from components.reference import commented_yaml
 
 from .program import environment, project
 
@@ -77,13 +77,13 @@ class TestEveryOption:
     def test_generated_file_with_commented_out_options_equals_the_configuration(
         self, model: type[BaseModel], configuration: dict[str, Any]
     ) -> None:
-        generated = read(commented(model, configuration))
+        generated = read(commented_yaml(model, configuration))
         assert model.model_validate(generated) == model.model_validate(configuration)
 
     def test_generated_file_shows_every_option_of_the_configuration_model(
         self, model: type[BaseModel], configuration: dict[str, Any]
     ) -> None:
-        shown_keys = set(re.findall(r"^ *(?:# *)?(?:- )?(\w+):", commented(model, configuration), re.MULTILINE))
+        shown_keys = set(re.findall(r"^ *(?:# *)?(?:- )?(\w+):", commented_yaml(model, configuration), re.MULTILINE))
         schema = model.model_json_schema()
         parts = [schema, *(part for part in schema["$defs"].values() if "properties" in part)]
         assert {key for part in parts for key in part["properties"]} <= shown_keys
@@ -91,7 +91,7 @@ class TestEveryOption:
     def test_generated_file_stays_valid_if_a_user_uncomments_an_option(
         self, model: type[BaseModel], configuration: dict[str, Any]
     ) -> None:
-        options = list(uncommented_options(commented(model, configuration)))
+        options = list(uncommented_options(commented_yaml(model, configuration)))
         assert len(options) > 15
         for path, default, text in options:
             value = read(text)
@@ -110,7 +110,7 @@ class TestEveryOption:
     def test_uncommented_option_with_its_default_does_not_change_the_configuration(
         self, model: type[BaseModel], configuration: dict[str, Any]
     ) -> None:
-        before = commented(model, configuration)
+        before = commented_yaml(model, configuration)
         validated = model.model_validate(configuration)
         for path, _, text in uncommented_options(before):
             changes_one_line = (

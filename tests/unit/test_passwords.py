@@ -125,7 +125,7 @@ def redis_configuration(password: str, folder: Path) -> bytes:
     """Run the start command of the cache in a local shell. Return the configuration that the command passes to Redis."""
     file = folder / "password"
     file.write_bytes(password.encode())
-    secret = Secret(name="cache-password", version="1", plain=passwords.plain(password))
+    secret = Secret(name="cache-password", version="1", plain=passwords.needs_no_quotes(password))
     [shell, flag, script], _ = cache._commands(secret)  # pyright: ignore[reportPrivateUsage]
     script = script.replace(secret.path, str(file)).replace(" ".join(cache.SERVER), "cat")
     return subprocess.run([shell, flag, script], capture_output=True, check=True).stdout
@@ -139,7 +139,7 @@ def test_redis_reads_the_password_as_one_word(password: str, tmp_path: Path) -> 
 
 @given(st.text(st.characters(exclude_characters="\x00\r\n", exclude_categories=["Cs"]), min_size=1))
 def test_redis_reads_a_password_that_needs_no_quotes_as_one_word(value: str) -> None:
-    if passwords.plain(value):
+    if passwords.needs_no_quotes(value):
         assert split_redis_line(b"requirepass " + value.encode()) == [b"requirepass", value.encode()]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from components import database, rendering
 from components.config import ConfigError, load_app, load_environment
-from components.config.own_files import own_path
+from components.config.own_files import find_in_repository
 from components.context import Description
 from components.model.services import API
 from components.model.workload import Secret
@@ -44,17 +44,17 @@ def test_path_outside_of_the_repository_is_refused(root: Path, name: str) -> Non
     with pytest.raises(
         ConfigError, match=r"^app\.x: .*(absolute|outside of the repository).*; copy it into the repository"
     ):
-        own_path(name, "app.x", root)
+        find_in_repository(name, "app.x", root)
 
 
 @pytest.mark.parametrize("name", ["own.sql", "sibling.sql", "../shared/all.sql", "src", ".", "src/../own.sql"])
 def test_path_in_the_repository_is_accepted(root: Path, name: str) -> None:
-    assert own_path(name, "app.x", root).is_relative_to(root.parent)
+    assert find_in_repository(name, "app.x", root).is_relative_to(root.parent)
 
 
 def test_absolute_path_into_the_repository_is_refused(root: Path) -> None:
     with pytest.raises(ConfigError, match="absolute"):
-        own_path(str(root / "own.sql"), "app.x", root)
+        find_in_repository(str(root / "own.sql"), "app.x", root)
 
 
 def test_configured_path_of_a_socket_is_refused(root: Path) -> None:
@@ -63,15 +63,15 @@ def test_configured_path_of_a_socket_is_refused(root: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(root / "s"))
         with pytest.raises(ConfigError, match="neither a file nor a folder"):
-            own_path("s", "app.x", root)
+            find_in_repository("s", "app.x", root)
 
 
 def test_application_outside_of_a_repository_may_use_its_own_folder_only(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "other").mkdir()
-    assert own_path(".", "app.x", tmp_path / "app") == tmp_path / "app"
+    assert find_in_repository(".", "app.x", tmp_path / "app") == tmp_path / "app"
     with pytest.raises(ConfigError, match="outside"):
-        own_path("../other", "app.x", tmp_path / "app")
+        find_in_repository("../other", "app.x", tmp_path / "app")
 
 
 def description_of(root: Path, app: dict[str, Any]) -> Description:

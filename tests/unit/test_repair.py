@@ -32,7 +32,9 @@ def exported_state(stack: str) -> State:
     state = program.exported(program.second(stack))
     by_urn = {resource["urn"]: resource for resource in resources_of(state)}
     # Put dependencies first, as in a real state, because the mock engine uses another order.
-    state["deployment"]["resources"] = [dict(by_urn[entry.urn]) for entry in memory.ordered(parse(state).entries)]
+    state["deployment"]["resources"] = [
+        dict(by_urn[entry.urn]) for entry in memory.sort_by_dependencies(parse(state).entries)
+    ]
     provider = next(resource for resource in resources_of(state) if resource["type"].startswith("pulumi:providers:"))
     for number, resource in enumerate(resources_of(state)):
         # Remove the copies of resources that each slot stores. The mock engine encrypts no secrets, so these copies

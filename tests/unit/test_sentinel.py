@@ -305,7 +305,7 @@ def test_cache_ha_does_not_change_the_release_digest() -> None:
 
 
 def test_cache_proxy_routes_only_to_a_primary_with_a_replica_and_closes_other_sessions() -> None:
-    text = sentinel.configuration(("cache-0", "cache-1"))
+    text = sentinel.proxy_configuration(("cache-0", "cache-1"))
     assert r'expect rstring "role:master\r\nconnected_slaves:\d+\r\nmin_slaves_good_slaves:[1-9]"' in text
     assert "on-marked-down shutdown-sessions" in text
     assert [line.split()[2] for line in text.splitlines() if line.startswith("  server ")] == [

@@ -12,7 +12,7 @@ import pytest
 
 from components import monitoring, shared
 from components.config import ConfigError, load_app, load_environment
-from components.model.services import Catalogue, common
+from components.model.services import Catalogue, common_catalogue
 from components.model.workload import Route
 from components.platforms.docker import haproxy
 from components.release import memory
@@ -314,5 +314,5 @@ def test_application_without_further_services_has_only_the_five_common_services(
 
 
 def test_every_data_service_and_every_exporter_has_a_renderer() -> None:
-    assert shared.RENDERERS.keys() == {record.name for record in common().data}
-    assert monitoring.EXPORTERS.keys() == {record.name for record in common().data if record.exporter}
+    assert shared.RENDERERS.keys() == {record.name for record in common_catalogue().data}
+    assert monitoring.EXPORTERS.keys() == {record.name for record in common_catalogue().data if record.exporter}

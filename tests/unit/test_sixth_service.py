@@ -194,7 +194,7 @@ def test_prometheus_reads_the_exporter_of_a_new_service() -> None:
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_alert_fires_if_the_exporter_of_a_new_service_is_down(stack: str) -> None:
-    rules = [rule for group in alerts.file(scope_with_search(stack))["groups"] for rule in group["rules"]]
+    rules = [rule for group in alerts.rule_file(scope_with_search(stack))["groups"] for rule in group["rules"]]
     down = [rule["labels"]["job"] for rule in rules if rule.get("alert") == "TargetIsDown"]
     assert down.count("search") == 1
 
@@ -233,7 +233,7 @@ def test_explicit_access_mode_of_a_service_replaces_the_default_of_the_kind_of_s
 
 
 def test_volume_name_of_a_new_service_is_reserved() -> None:
-    assert names.is_volume("search-data")
+    assert names.is_reserved_volume("search-data")
     app, _ = app_and_environment("dev")
     app["api"]["volumes"] = {"search-data": "/data"}
     with pytest.raises(

@@ -57,7 +57,7 @@ class FileOperations(Registrar):
         The length is limited, because the engine creates a folder with this name.
         """
         room = names.FOLDER_NAME - len(f"{self.prefix}-{owner}-secrets")
-        versions = names.versions([secret.version for secret in workload.secrets], room)
+        versions = names.version_suffix([secret.version for secret in workload.secrets], room)
         return names.SECRET_FILES.format(owner=owner, versions=versions)
 
     def _secret_files(self, parent: Resource, workload: Workload, owner: str, image: Input[str]) -> docker.Container:

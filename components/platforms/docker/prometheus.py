@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from ...config import Listening
 from ...config.files import as_json as yaml
 from ...model.workload import Image, Probe, Resources, Workload, Zone
-from ...observability.alerts import BACKUP, BACKUP_INTERVAL, BACKUP_PORT, BACKUP_TIMEOUT, MonitoringScope, file
+from ...observability.alerts import BACKUP, BACKUP_INTERVAL, BACKUP_PORT, BACKUP_TIMEOUT, MonitoringScope, rule_file
 from ...release.planner import Slot
 from . import haproxy
 
@@ -49,7 +49,7 @@ def files(monitored: MonitoringScope) -> dict[str, str]:
     """Return the configuration files of Prometheus: path → text."""
     return {
         f"{CONFIG}/prometheus.yml": yaml(_configuration(monitored)),
-        f"{CONFIG}/rules.yml": yaml(file(monitored)),
+        f"{CONFIG}/rules.yml": yaml(rule_file(monitored)),
     }
 
 

@@ -43,4 +43,6 @@ def deployed_location(app: str, stack: str, provider: Mapping[str, Any], foundat
 def configured_location(app: App, environment: Environment, stack: str) -> Location:
     """Return the cluster and namespace that the configuration names."""
     settings = environment.cluster
-    return Location(app=app.name, stack=stack, context=settings.context, namespace=settings.home(f"{app.name}-{stack}"))
+    return Location(
+        app=app.name, stack=stack, context=settings.context, namespace=settings.namespace_name(f"{app.name}-{stack}")
+    )

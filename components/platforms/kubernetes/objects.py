@@ -28,7 +28,9 @@ class Scope:
     @classmethod
     def of_environment(cls, app: str, cluster: Kubernetes, instance: str) -> "Scope":
         """Return the scope of an environment. `instance` is `APP-STACK`."""
-        return cls(app=app, instance=instance, namespace=cluster.home(instance), pull_secrets=cluster.pull_secrets)
+        return cls(
+            app=app, instance=instance, namespace=cluster.namespace_name(instance), pull_secrets=cluster.pull_secrets
+        )
 
     def labels(self, name: str, role: str, target: SlotTarget | None = None, tier: str | None = None) -> dict[str, str]:
         """Return an object's labels: the labels that Kubernetes recommends, and labels that the module `checkpoint` reads."""
@@ -63,7 +65,8 @@ def object_name(workload: Workload, target: SlotTarget | None) -> str:
 def need_labels(workload: Workload, target: SlotTarget | None) -> dict[str, str]:
     """Return a label for each service that a workload needs. Network policies let pods with the label connect to the service."""
     workloads = [
-        f"{need}-{target.slot}" if target and not services.common().is_shared(need) else need for need in workload.needs
+        f"{need}-{target.slot}" if target and not services.common_catalogue().is_shared(need) else need
+        for need in workload.needs
     ]
     return {names.LABEL_NEEDS.format(name=name): "yes" for name in workloads}
 
@@ -80,7 +83,7 @@ def scripts_name(workload: Workload) -> str:
 
 def secret_name(owner: str, secrets: Sequence[Secret]) -> str:
     """Return the name of the Kubernetes Secret with `secrets`. A changed value changes the name: running pods keep the old Secret."""
-    return owner + names.versions([secret.version for secret in secrets], names.SUBDOMAIN - len(owner))
+    return owner + names.version_suffix([secret.version for secret in secrets], names.SUBDOMAIN - len(owner))
 
 
 def external_secret_name(owner: str, secret: Secret) -> str:

@@ -14,7 +14,7 @@ from pulumi import Input
 
 from ...model.names import DATABASE_CLUSTER, LABEL_DASHBOARD, LABEL_NEEDS
 from ...model.workload import Workload
-from ...observability.alerts import BACKUP, BACKUP_INTERVAL, BACKUP_PORT, BACKUP_TIMEOUT, MonitoringScope, file
+from ...observability.alerts import BACKUP, BACKUP_INTERVAL, BACKUP_PORT, BACKUP_TIMEOUT, MonitoringScope, rule_file
 from ...observability.dashboard import dashboard
 from ...release.checkpoint import LABEL_ROLE
 from .objects import Manifest, Scope, selector
@@ -108,7 +108,7 @@ def _instance_labels(scope: Scope) -> dict[str, str]:
 def rules(scope: Scope, monitored: MonitoringScope) -> Manifest:
     """Return the PrometheusRule with the recording rules and alerts."""
     manifest = scope.object(f"{GROUP}/v1", "PrometheusRule", scope.app, _labels(scope, monitored, scope.app))
-    return manifest | {"spec": file(monitored)}
+    return manifest | {"spec": rule_file(monitored)}
 
 
 def release_rule(scope: Scope, monitored: MonitoringScope, live: Mapping[str, Input[str]]) -> Manifest:

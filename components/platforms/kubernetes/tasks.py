@@ -54,7 +54,7 @@ class TaskOperations(SecretOperations):
         spec = self._pod(workload, target, task)
         needs = objects.need_labels(workload, target)
         environment = dict(workload.env) | dict(task.env)
-        needed = (record.prefix for record in services.common().data if record.name in workload.needs)
+        needed = (record.prefix for record in services.common_catalogue().data if record.name in workload.needs)
         addresses = [f"{environment[f'{prefix}_HOST']}:{environment[f'{prefix}_PORT']}" for prefix in needed]
         if addresses:
             # First wait for the services: nodes need some time until they route to a ready pod, and a Job is not retried.

@@ -22,7 +22,7 @@ import requests
 
 from tests.e2e.stack import ClusterStack, DockerStack, Stack, eventually, free_port
 
-from .who_serves import Run, change
+from .who_serves import Run, measure_release
 
 FILES = Path(__file__).parent / "peers"
 ROUNDS = 5
@@ -83,12 +83,12 @@ def table(folder: Path) -> str:
         for number in range(1, ROUNDS + 1):
             for row in rows:
                 version = row.to(number)
-                run = change(row.url, row.host, version, lambda row=row, version=version: row.release(version))
+                run = measure_release(row.url, row.host, version, lambda row=row, version=version: row.release(version))
                 runs[row.name].append(run)
                 lost = f"{len(run.lost)} of {run.requests} lost {run.lost[:3] or ''}"
                 print(f"  {row.name}: {run.seconds:.1f} s, the command {run.command:.1f} s, {lost}", file=sys.stderr)
     head = "| release | time until it has all traffic | requests lost | requests in a run |\n|---|---|---|---|"
-    return "\n".join([head, *(_line(name, row_runs) for name, row_runs in runs.items()), "", _beyond(runs)])
+    return "\n".join([head, *(_line(name, row_runs) for name, row_runs in runs.items()), "", _difference_line(runs)])
 
 
 def _line(name: str, runs: list[Run]) -> str:
@@ -98,7 +98,7 @@ def _line(name: str, runs: list[Run]) -> str:
     return f"| {name} | {times} | {losses} | {statistics.median(run.requests for run in runs):.0f} |"
 
 
-def _beyond(runs: Mapping[str, list[Run]]) -> str:
+def _difference_line(runs: Mapping[str, list[Run]]) -> str:
     """Return a line that compares our release with Argo's release plus our update without changes, in seconds."""
     names = OURS.format("Kubernetes"), GATED, NOTHING.format("Kubernetes")
     rounds = zip(*(runs[name] for name in names), strict=True)

@@ -20,7 +20,7 @@ QUIET = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Response:
     """Response to a request. `at` is the time of its arrival in Unix seconds. `status` is 0 if no response came."""
 
     at: float
@@ -45,7 +45,7 @@ class Run:
     """Time and reason of each lost request."""
 
 
-def change(url: str, host: str, version: str, release: Callable[[], object]) -> Run:
+def measure_release(url: str, host: str, version: str, release: Callable[[], object]) -> Run:
     """Call `release` under load, and wait until only the release `version` answers.
 
     `Run.seconds` ends with the first response of `version` after the last response of another version. If no other
@@ -55,7 +55,7 @@ def change(url: str, host: str, version: str, release: Callable[[], object]) -> 
         started = time.time()
         release()
         command = time.time() - started
-        eventually(lambda: _only(version, answers, time.time() - QUIET), 40)
+        eventually(lambda: _serves_only(version, answers, time.time() - QUIET), 40)
         # Leave out the last second, because k6 ends open requests when it stops.
         end = time.time() - 1
     responses = [answer for answer in answers if started <= answer.at <= end]
@@ -75,19 +75,19 @@ def change(url: str, host: str, version: str, release: Callable[[], object]) -> 
     )
 
 
-def _only(version: str, answers: list[Answer], since: float) -> bool:
+def _serves_only(version: str, answers: list[Response], since: float) -> bool:
     late = [answer for answer in answers[-4000:] if answer.at > since and answer.status == 200]
     return bool(late) and all(answer.is_from(version) for answer in late)
 
 
 @contextmanager
-def _requests(url: str, host: str) -> Generator[list[Answer]]:
+def _requests(url: str, host: str) -> Generator[list[Response]]:
     """Send requests with k6 while the `with` block runs, for at most a minute. Yield the list that receives the responses."""
     if not shutil.which("k6"):
         sys.exit("bench: k6 is not installed; run `python3 -m lab up peers`")
     command = ["k6", "run", "--quiet", "--no-usage-report", "--summary-mode=disabled", "--log-format=raw"]
     command += ["--log-output=stdout", f"--env=URL={url}", f"--env=HOST={host}", str(SCRIPT)]
-    answers: list[Answer] = []
+    answers: list[Response] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as k6:
         assert k6.stdout
         reader = threading.Thread(target=_read, args=(k6.stdout, answers))
@@ -100,10 +100,10 @@ def _requests(url: str, host: str) -> Generator[list[Answer]]:
             reader.join()
 
 
-def _read(lines: Iterable[str], answers: list[Answer]) -> None:
+def _read(lines: Iterable[str], answers: list[Response]) -> None:
     for line in lines:
         # Other lines are k6's own messages about failed requests.
         if line.startswith("{"):
             record = json.loads(line)
             record["at"] /= 1000
-            answers.append(Answer(**record))
+            answers.append(Response(**record))

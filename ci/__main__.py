@@ -13,4 +13,4 @@ if __name__ == "__main__":
         process.end_with_parent(signal.SIGTERM)
     target = sys.argv[1] if len(sys.argv) > 1 else "ci"
     process.undo_when_stopped(target)
-    command_line.end(target, lambda: commands.main(parse(sys.argv[1:], os.environ)))
+    command_line.run_and_exit(target, lambda: commands.main(parse(sys.argv[1:], os.environ)))

@@ -40,4 +40,4 @@ def main(stack: str, words: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     words = command_line.arguments("backup STACK backup | full | verify | prune | list | status | restore …", 2, 9)
-    command_line.end("backup", lambda: main(words[0], words[1:]))
+    command_line.run_and_exit("backup", lambda: main(words[0], words[1:]))

@@ -141,7 +141,7 @@ class Live:
     def certificate(self) -> str:
         gateway, host = connection_target(self.url)
         parts = urlsplit(gateway)
-        return check_expiry(certificate_at(parts.hostname or "", parts.port or 443, host), CERTIFICATE_DAYS)
+        return check_expiry(fetch_certificate(parts.hostname or "", parts.port or 443, host), CERTIFICATE_DAYS)
 
     @property
     def _inspector(self) -> platforms.Inspector:
@@ -175,7 +175,7 @@ def connection_target(url: str) -> tuple[str, str]:
     return parts.geturl(), host
 
 
-def certificate_at(address: str, port: int, host: str) -> str:
+def fetch_certificate(address: str, port: int, host: str) -> str:
     """Return a server's certificate for the host name `host`, as PEM. The certificate is not verified."""
     unverified = ssl.create_default_context()
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
@@ -254,7 +254,7 @@ def backup_problem(checkpoint_state: Checkpoint, live: Slot) -> str:
     )
 
 
-def verdict(check: Callable[[], str]) -> tuple[str, str]:
+def run_check(check: Callable[[], str]) -> tuple[str, str]:
     """Run a check. Return its result (ok, not described or FAILED), and its text or error message."""
     try:
         return "ok", check()
@@ -279,7 +279,7 @@ def main(stack: str) -> int:
     print(f"{stack_outputs['release']}, live on {live.slot} of {stack}, {live.url}")
     failed = 0
     for number, (name, check) in enumerate(live.checks(), 1):
-        result, detail = verdict(check)
+        result, detail = run_check(check)
         failed += result == "FAILED"
         print(f"  {number}  {result:<13}  {name}: {detail}", flush=True)
     return failed
@@ -287,4 +287,4 @@ def main(stack: str) -> int:
 
 if __name__ == "__main__":
     words = command_line.arguments("check STACK", 1, 1)
-    command_line.end("check", lambda: 1 if main(*words) else 0)
+    command_line.run_and_exit("check", lambda: 1 if main(*words) else 0)

@@ -16,7 +16,7 @@ _OWN_ERRORS = {"RunError", "ConfigError", "FileError", "CallError", "LockedError
 """Error classes whose messages are written for users. Names are compared, because importing the classes takes a second."""
 
 
-def end(name: str, command: Callable[[], object]) -> NoReturn:
+def run_and_exit(name: str, command: Callable[[], object]) -> NoReturn:
     """Run a command, and end this process with the command's exit code."""
     code = attempt(name, command)
     try:
@@ -45,7 +45,7 @@ def attempt(name: str, command: Callable[[], object]) -> int:
             return 1
         return stop.code or 0
     except Exception as error:
-        _print_error(f"{name}: {expected(error) or _unexpected(name, error)}")
+        _print_error(f"{name}: {expected_message(error) or _unexpected(name, error)}")
         return 1
 
 
@@ -58,13 +58,13 @@ def arguments(usage: str, minimum: int, maximum: int) -> Sequence[str]:
     return words
 
 
-def expected(error: BaseException) -> str:
+def expected_message(error: BaseException) -> str:
     """Return the message to print for a known kind of error, or an empty text for an unexpected error."""
     names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     if {kind.__name__ for kind in type(error).__mro__} & _OWN_ERRORS:
         return str(error)
     if isinstance(error, subprocess.CalledProcessError | subprocess.TimeoutExpired):
-        return _of_command(error)
+        return _command_message(error)
     # Check these classes before OSError, because the errors of `requests` are subclasses of OSError.
     if "docker.errors.DockerException" in names:
         return f"the Docker engine returned an error or does not answer: {_short(getattr(error, 'explanation', None) or error)}"
@@ -84,11 +84,11 @@ def expected(error: BaseException) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"a file or a response is not JSON: {_short(error)}"
     if isinstance(error, OSError):
-        return _of_system(error)
+        return _system_message(error)
     return ""
 
 
-def _of_command(error: subprocess.CalledProcessError | subprocess.TimeoutExpired) -> str:
+def _command_message(error: subprocess.CalledProcessError | subprocess.TimeoutExpired) -> str:
     words: Any = error.cmd
     # Print only the first words, because later words may contain a secret.
     command = words.partition(" ")[0] if isinstance(words, str) else " ".join(str(word) for word in words[:3])
@@ -101,7 +101,7 @@ def _of_command(error: subprocess.CalledProcessError | subprocess.TimeoutExpired
     )
 
 
-def _of_system(error: OSError) -> str:
+def _system_message(error: OSError) -> str:
     filename, why = error.filename, error.strerror or str(error)
     if (
         isinstance(error, FileNotFoundError)

@@ -23,7 +23,7 @@ class Target:
     """True if the target runs in the application's folder."""
     has_stack: bool = True
     """True if the target needs a stack file."""
-    is_deployed: bool = False
+    needs_lab: bool = False
     """True if `main` installs the environment's parts of the lab before it runs the target.
 
     For an environment of a pull request, `main` also generates the stack file.
@@ -45,13 +45,13 @@ def main(call: Call) -> int:
     if call.target not in TARGETS:
         raise CallError(f"there is no target {call.target!r:.60}; see `make help`")
     target = TARGETS[call.target]
-    call.refuse()
+    call.validate()
     if target.is_of_app:
         pulumi_environment.set_variables(call, os.environ)
         if target.has_stack and not (target.is_locked or target.works_on_state or call.is_pull_request):
             call.refuse_missing_stack_file()
-        writes_stack_file = call.is_pull_request and (target.is_deployed or call.target == "down")
-        parts = (*(_lab_parts(call) if target.is_deployed or writes_stack_file else ()), *target.lab)
+        writes_stack_file = call.is_pull_request and (target.needs_lab or call.target == "down")
+        parts = (*(_lab_parts(call) if target.needs_lab or writes_stack_file else ()), *target.lab)
         if parts and (code := _lab("up", *parts)):
             return code
         os.chdir(call.folder)
@@ -138,7 +138,7 @@ def _preview_comment(call: Call) -> int:
 def _dashboard(call: Call) -> None:
     from . import dashboard
 
-    print(dashboard.text(call.env))
+    print(dashboard.dashboard_json(call.env))
 
 
 def _backup(*words: str) -> Command:
@@ -323,22 +323,22 @@ def _scan(_: Call) -> int:
 
 
 TARGETS: dict[str, Target] = {
-    "up": Target(run=_deploy("up"), is_deployed=True),
+    "up": Target(run=_deploy("up"), needs_lab=True),
     "down": Target(run=_deploy("down"), is_locked=True, works_on_state=True),
     "back": Target(run=_deploy("back"), is_locked=True, works_on_state=True),
     "promote": Target(run=_deploy("promote"), is_locked=True),
     "heal": Target(run=_deploy("heal_stack"), is_locked=True, works_on_state=True),
     "reseal": Target(run=_deploy("reseal"), is_locked=True),
     "secrets": Target(run=_deploy("complete_secrets"), is_locked=True, lab=("provider",)),
-    "images": Target(run=_deploy("bring_images"), is_deployed=True),
-    "preview": Target(run=_deploy("preview"), is_deployed=True),
-    "preview-comment": Target(run=_preview_comment, is_deployed=True),
-    "drift": Target(run=_deploy("drift"), is_deployed=True),
+    "images": Target(run=_deploy("push_images"), needs_lab=True),
+    "preview": Target(run=_deploy("preview"), needs_lab=True),
+    "preview-comment": Target(run=_preview_comment, needs_lab=True),
+    "drift": Target(run=_deploy("drift"), needs_lab=True),
     "drift-issue": Target(run=_drift_issue, has_stack=False),
-    "move": Target(run=_deploy("move"), is_deployed=True),
+    "move": Target(run=_deploy("move"), needs_lab=True),
     "reopen": Target(run=_deploy("reopen"), is_locked=True),
-    "restore": Target(run=_deploy("restore"), is_deployed=True),
-    "refresh": Target(run=_deploy("refresh"), is_deployed=True),
+    "restore": Target(run=_deploy("restore"), needs_lab=True),
+    "refresh": Target(run=_deploy("refresh"), needs_lab=True),
     "status": Target(run=_status, works_on_state=True),
     "logs": Target(run=_logs, works_on_state=True),
     "exec": Target(run=_exec),
@@ -349,7 +349,7 @@ TARGETS: dict[str, Target] = {
     "backup": Target(run=_backup()),
     "backups": Target(run=_backup("list")),
     "verify": Target(run=_backup("verify")),
-    "waiting": Target(run=_deploy("waiting")),
+    "waiting": Target(run=_deploy("print_waiting_release")),
     "deployed": Target(run=_deployed),
     "smoke": Target(run=_slo("smoke"), lab=("load",)),
     "perf": Target(run=_slo("perf"), lab=("load",)),
@@ -364,7 +364,7 @@ TARGETS: dict[str, Target] = {
     "audit": Target(run=_audit, lab=("scan",)),
     "scan": Target(run=_scan, is_of_app=False, lab=("scan",)),
     "prose": Target(run=_prose, is_of_app=False),
-    "shell": Target(run=_shell, is_deployed=True),
+    "shell": Target(run=_shell, needs_lab=True),
     "new": Target(run=_new, is_of_app=False, lab=("dev",)),
     "import": Target(run=_import, is_of_app=False, lab=("dev", "compose")),
     "lab": Target(run=_lab_up, is_of_app=False),

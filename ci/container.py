@@ -13,7 +13,7 @@ from components import platforms
 from components.release import checkpoint
 
 from . import command_line, process
-from .logs import slot_named
+from .logs import parse_slot
 from .pulumi_stack import load, state
 
 
@@ -56,14 +56,14 @@ def _run(stack: str, service: str, words: list[str] | None, slot: str) -> NoRetu
         )
     live = checkpoint.observe(checkpoint.parse(state(stack))).live
     of_slot = None
-    if service in app.slot_services and not (of_slot := slot_named(slot or "live", live)):
+    if service in app.slot_services and not (of_slot := parse_slot(slot or "live", live)):
         raise RunError(f"nothing is live on stack {stack}; run `make up ENV={stack}`")
     inspector = platforms.inspector(app, environment, stack)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     command = app.described[service].console if words is None else words
-    process.become(inspector.command_in(service, of_slot, command, terminal=terminal))
+    process.exec_command(inspector.command_in(service, of_slot, command, terminal=terminal))
 
 
 if __name__ == "__main__":
     words = command_line.arguments("container STACK SERVICE CMD [SLOT]", 3, 4)
-    command_line.end("exec", lambda: execute(*words))
+    command_line.run_and_exit("exec", lambda: execute(*words))

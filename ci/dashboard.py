@@ -11,7 +11,7 @@ from . import command_line
 from .pulumi_stack import load
 
 
-def text(stack: str) -> str:
+def dashboard_json(stack: str) -> str:
     """Return the environment's Grafana dashboard as JSON.
 
     Raises:
@@ -26,4 +26,4 @@ def text(stack: str) -> str:
 
 if __name__ == "__main__":
     words = command_line.arguments("dashboard STACK", 1, 1)
-    command_line.end("dashboard", lambda: print(text(*words)))
+    command_line.run_and_exit("dashboard", lambda: print(dashboard_json(*words)))

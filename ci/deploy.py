@@ -128,7 +128,7 @@ def drift(call: Call) -> int:
     return process.run(words, env=_module_env(), copy=REPORTS / f"drift-{call.env}.txt")
 
 
-def bring_images(call: Call) -> int:
+def push_images(call: Call) -> int:
     """Build and push the environment's images.
 
     The images' digests are written to the stack file if `environment.pinned` is true, if the stack file already has
@@ -257,7 +257,7 @@ def _selection(call: Call) -> Iterator[str]:
         yield f"APP={quote(call.app)}"
 
 
-def waiting(call: Call) -> int:
+def print_waiting_release(call: Call) -> int:
     """Print the release that waits for promotion as `release=…`. Print nothing if no release waits."""
     try:
         output = pulumi("stack", "output", "waiting", "--stack", call.env)

@@ -22,7 +22,7 @@ from pulumi import RunError
 from components.platforms.inventory import locate
 
 from . import command_line
-from .heal import look
+from .heal import read_inventory
 from .pulumi_stack import ROOT, project, state
 from .repair import problems
 
@@ -50,7 +50,7 @@ def main(stack: str) -> None:
 def _not_running(stack: str, exported: State) -> bool:
     """Print the missing, stopped and unhealthy objects of the stack, and return True if there are any."""
     location = locate(exported, stack)
-    lines = problems(exported, look(location, exported), stack) if location else ()
+    lines = problems(exported, read_inventory(location, exported), stack) if location else ()
     for line in lines:
         print(f"  {line}")
     return bool(lines)
@@ -110,4 +110,4 @@ def _comparable_resource(resource: State, scaled: Collection[tuple[str, str]]) -
 
 if __name__ == "__main__":
     words = command_line.arguments("drift STACK", 1, 1)
-    command_line.end("drift", lambda: main(*words))
+    command_line.run_and_exit("drift", lambda: main(*words))

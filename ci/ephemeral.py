@@ -94,4 +94,4 @@ def _create_or_restore(stack: str) -> None:
 
 if __name__ == "__main__":
     words = command_line.arguments("ephemeral pr-123", 1, 1)
-    command_line.end("ephemeral", lambda: main(*words))
+    command_line.run_and_exit("ephemeral", lambda: main(*words))

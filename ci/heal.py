@@ -53,11 +53,11 @@ def main(stack: str) -> None:
     Raises:
         RunError: another process updates the stack, or protected data is lost.
     """
-    checkpoint = end_killed(stack)
-    put_back(stack, checkpoint)
+    checkpoint = clean_up_killed_update(stack)
+    restore_objects(stack, checkpoint)
 
 
-def end_killed(stack: str) -> dict[str, Any]:
+def clean_up_killed_update(stack: str) -> dict[str, Any]:
     """Clean up after a killed update: clear its lock, end its processes, and remove objects that the checkpoint lacks.
 
     Returns:
@@ -73,7 +73,7 @@ def end_killed(stack: str) -> dict[str, Any]:
     if not (unlocked or pending or state_lost or last_update(stack).get("result") == "failed"):
         return exported
     # Repeat until no orphan is left, because the end of a language host makes its program an orphan too.
-    while orphaned := list(orphans()):
+    while orphaned := list(orphaned_processes()):
         for process in orphaned:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
@@ -133,7 +133,7 @@ def _confirm_lost_state(stack: str) -> bool:
 # ---------------------------------------------------------------------- missing and stopped objects
 
 
-def put_back(stack: str, exported: dict[str, Any]) -> None:
+def restore_objects(stack: str, exported: dict[str, Any]) -> None:
     """Start stopped objects on the platform, and remove missing objects from the state.
 
     Raises:
@@ -143,7 +143,7 @@ def put_back(stack: str, exported: dict[str, Any]) -> None:
     if not location:
         return
     try:
-        present = look(location, exported)
+        present = read_inventory(location, exported)
     except UNREACHABLE as error:
         print(f"  the objects on {location.name} could not be listed: {error}", file=sys.stderr)
         return
@@ -166,7 +166,7 @@ def put_back(stack: str, exported: dict[str, Any]) -> None:
             print(f"  {name} is gone; the next update creates it again if it is needed")
 
 
-def look(location: Location, exported: Mapping[str, Any]) -> Inventory:
+def read_inventory(location: Location, exported: Mapping[str, Any]) -> Inventory:
     """Return the inventory of a stack: its objects that exist on the platform.
 
     An object of the state that the platform does not list is looked up by name before it counts as missing.
@@ -198,7 +198,7 @@ def _start(location: Location, keys: Sequence[str], exported: Mapping[str, Any])
         else:
             print(f"  started {names[key]}, which was stopped")
     running = [key for key in startable if key not in failed]
-    for name, condition in inspector.wait_healthy(running, repair.patience(exported, keys)).items():
+    for name, condition in inspector.wait_healthy(running, repair.health_timeout(exported, keys)).items():
         print(f"  {name} is {condition}: see `docker logs {name}`", file=sys.stderr)
     return frozenset(failed)
 
@@ -289,7 +289,7 @@ def _command_line(process: int) -> list[str]:
         return []
 
 
-def orphans() -> Iterator[int]:
+def orphaned_processes() -> Iterator[int]:
     """Yield the process ids of this user's Pulumi plugins and programs that run without an engine.
 
     The parent of such a process is not Pulumi, and the engine's address on its command line refuses connections.
@@ -381,4 +381,4 @@ def _name(operation: Mapping[str, Any]) -> str:
 
 if __name__ == "__main__":
     words = command_line.arguments("heal STACK", 1, 1)
-    command_line.end("heal", lambda: main(*words))
+    command_line.run_and_exit("heal", lambda: main(*words))

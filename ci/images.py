@@ -107,5 +107,5 @@ def digest(repository: str, repo_digests: Sequence[str]) -> str:
 if __name__ == "__main__":
     words = command_line.arguments("images STACK [--unless-pinned | --pin | --build]", 1, 3)
     if "--build" in words:
-        command_line.end("images", lambda: build(words[0]))
-    command_line.end("images", lambda: main(words[0], "--unless-pinned" in words, "--pin" in words))
+        command_line.run_and_exit("images", lambda: build(words[0]))
+    command_line.run_and_exit("images", lambda: main(words[0], "--unless-pinned" in words, "--pin" in words))

@@ -14,7 +14,7 @@ def lab_parts(call: Call) -> list[str]:
     Raises:
         FileError: the stack file is missing or can't be read.
     """
-    return parts(_stack_file(call).environment)
+    return required_parts(_stack_file(call).environment)
 
 
 def secrets_provider(call: Call) -> str:
@@ -32,7 +32,7 @@ def _stack_file(call: Call) -> files.StackFile:
     return files.read_stack(call.folder, TEMPLATE if call.is_pull_request else call.env, project)
 
 
-def parts(environment: dict[str, Any]) -> list[str]:
+def required_parts(environment: dict[str, Any]) -> list[str]:
     """Return the parts of the lab that an environment needs. `environment` may contain invalid settings."""
     monitored = bool(environment.get("monitoring"))
     if environment.get("platform") != "kubernetes":

@@ -51,7 +51,7 @@ def main(stack: str, service: str = "", slot: str = "", since: str = "", follow:
     services = sorted({str(entry.tier) for entry in parsed.entries if entry.runs and entry.tier} | {"gateway"})
     if service and service not in services:
         raise RunError(f"SERVICE: {stack} has no service {service}; use one of {', '.join(services)}")
-    selected_slot = slot_named(slot, checkpoint.observe(parsed).live)
+    selected_slot = parse_slot(slot, checkpoint.observe(parsed).live)
 
     def is_shown(line: Line) -> bool:
         return (not service or line.tier == service) and (not selected_slot or line.slot == selected_slot)
@@ -59,14 +59,14 @@ def main(stack: str, service: str = "", slot: str = "", since: str = "", follow:
     inspector = platforms.inspector_at(location)
     print_line = printer(services, is_coloured=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
     try:
-        for line in new_lines(inspector.log_lines, time.time() - age(since), follows=follow != "no"):
+        for line in new_lines(inspector.log_lines, time.time() - parse_age(since), follows=follow != "no"):
             if is_shown(line):
                 print_line(line)
     except KeyboardInterrupt:
         return
 
 
-def slot_named(slot: str, live: Slot | None) -> Slot | None:
+def parse_slot(slot: str, live: Slot | None) -> Slot | None:
     """Convert the make variable SLOT to a slot. Return None if it is empty.
 
     Args:
@@ -83,7 +83,7 @@ def slot_named(slot: str, live: Slot | None) -> Slot | None:
     return Slot(slot) if slot else None
 
 
-def age(text: str) -> float:
+def parse_age(text: str) -> float:
     """Convert an age such as `10m` to seconds. An empty text means ten minutes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text or "10m")
     if not match:
@@ -134,4 +134,4 @@ def printer(services: list[str], *, is_coloured: bool) -> Callable[[Line], None]
 
 if __name__ == "__main__":
     words = command_line.arguments("logs STACK [SERVICE] [SLOT] [SINCE] [FOLLOW]", 1, 5)
-    command_line.end("logs", lambda: main(*words))
+    command_line.run_and_exit("logs", lambda: main(*words))

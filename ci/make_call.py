@@ -104,7 +104,7 @@ class Call:
         """True if the environment belongs to a pull request. The stack file of such an environment is generated."""
         return self.env.startswith(PULL_REQUEST)
 
-    def refuse(self) -> None:
+    def validate(self) -> None:
         """Check that all variables have valid values.
 
         Raises:

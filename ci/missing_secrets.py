@@ -28,7 +28,7 @@ def main(stack: str) -> None:
     app, environment = pulumi_stack.load(stack)
     existing = [name for name, value in pulumi_stack.secrets(stack).items() if value]
     missing = missing_secrets(app, environment, existing)
-    can_generate = generated(app, environment) if missing and not _is_deployed(stack) else frozenset[str]()
+    can_generate = generatable_secrets(app, environment) if missing and not _is_deployed(stack) else frozenset[str]()
     unknown: list[str] = []
     for name, path in missing.items():
         if name in can_generate:
@@ -58,7 +58,7 @@ def missing_secrets(app: App, environment: Environment, existing: Collection[str
     return {name: path for name, path in sorted(used.items()) if name not in existing and name not in in_cluster}
 
 
-def generated(app: App, environment: Environment) -> frozenset[str]:
+def generatable_secrets(app: App, environment: Environment) -> frozenset[str]:
     """Return the names of the secrets that may get a random value if nothing is deployed yet.
 
     The passwords of external services are left out, because the servers of these services already have a password.

@@ -170,4 +170,4 @@ def main(words: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     words = command_line.arguments("move STACK [--reopen]", 1, 2)
-    command_line.end("move", lambda: main(words))
+    command_line.run_and_exit("move", lambda: main(words))

@@ -54,10 +54,10 @@ def use(stack: str) -> None:
             f"there is no {FILE.name}; run `make pins-save` in the environment where the release was verified, and copy the file here"
         )
     images, saved = required_images(stack), json.loads(FILE.read_text())
-    write(stack, check_pins(images, saved | _only_here(stack, images, saved), FILE.name))
+    write(stack, check_pins(images, saved | _unsaved_pins(stack, images, saved), FILE.name))
 
 
-def _only_here(stack: str, images: Mapping[str, Image], saved: Pins) -> Pins:
+def _unsaved_pins(stack: str, images: Mapping[str, Image], saved: Pins) -> Pins:
     """Return the stack file's pins for images that `saved` lacks, or has with another tag.
 
     An example is a database image that only this environment uses. Images of web, api and worker are left out, because a
@@ -100,12 +100,12 @@ def required_images(stack: str) -> dict[str, Image]:
             f"environment.images.{tier}": data_image(tier, service, description)
             for tier, service in environment.data(app).items()
         },
-        **{path: Image(reference=reference, path=path) for path, reference in _tools(app, environment).items()},
+        **{path: Image(reference=reference, path=path) for path, reference in _tool_images(app, environment).items()},
         **({BACKUP: backup.image(backups, description)} if backups else {}),
     }
 
 
-def _tools(app: App, environment: Environment) -> Pins:
+def _tool_images(app: App, environment: Environment) -> Pins:
     """Return the images of tools, such as the toolbox and the pooler, by config path."""
     pooler = {"environment.pooler": environment.pooler} if environment.pooled(app) else {}
     proxy = {"environment.proxy": environment.proxy} if environment.tier_settings(CACHE.name).ha else {}
@@ -178,4 +178,4 @@ def write(stack: str, pins: Pins) -> None:
 
 if __name__ == "__main__":
     words = command_line.arguments("pins save | use | recall STACK", 2, 2)
-    command_line.end("pins", lambda: {"save": save, "use": use, "recall": recall}[words[0]](words[1]))
+    command_line.run_and_exit("pins", lambda: {"save": save, "use": use, "recall": recall}[words[0]](words[1]))

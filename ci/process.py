@@ -22,9 +22,9 @@ from tempfile import TemporaryFile
 from types import FrameType
 from typing import IO, NoReturn, TextIO
 
-PATIENCE = 60.0
+INTERRUPT_TIMEOUT = 60.0
 """Seconds to wait for the clean end of an interrupted command, before the runner sends a second interrupt."""
-HURRY = 10.0
+KILL_TIMEOUT = 10.0
 """Time in seconds that a command gets after the second interrupt, before it is killed. The next command cleans up (`heal.py`)."""
 PERIOD = 0.05
 """Seconds between two reads of the command's output."""
@@ -104,7 +104,7 @@ def capture(words: Sequence[str], *, cwd: Path | None = None, text: str = "") ->
     return subprocess.CompletedProcess(words, code, *texts)
 
 
-def become(words: Sequence[str]) -> NoReturn:
+def exec_command(words: Sequence[str]) -> NoReturn:
     """Replace this process by a command. The command gets the terminal, the standard input, and all signals.
 
     Raises:
@@ -174,7 +174,9 @@ def _forward_signals(child: subprocess.Popen[bytes]) -> Generator[None]:
         received.append(number)
         interrupt()
         if len(received) == 1:
-            timers.extend((threading.Timer(PATIENCE, interrupt), threading.Timer(PATIENCE + HURRY, kill)))
+            timers.extend(
+                (threading.Timer(INTERRUPT_TIMEOUT, interrupt), threading.Timer(INTERRUPT_TIMEOUT + KILL_TIMEOUT, kill))
+            )
             for timer in timers:
                 timer.daemon = True
                 timer.start()

@@ -69,7 +69,7 @@ def plan_repair(state: State, inventory: Inventory) -> Repair:
     present = [key for key in keys if key in inventory.keys]
     lost = [resources[index] for index in missing_indices]
     not_ready = [resource for resource in resources if _delays_updates(checkpoint, resource) and resource not in lost]
-    remaining = _remember(_without(resources, frozenset(missing_indices)), checkpoint, lost)
+    remaining = _save_to_outputs(_without(resources, frozenset(missing_indices)), checkpoint, lost)
     remaining = [_without_init_errors(resource) if resource in not_ready else resource for resource in remaining]
     resources_with_cpus = [with_provider_cpus(resource) for resource in remaining]
     cpus_rewritten = [new for new, old in zip(resources_with_cpus, remaining, strict=True) if new is not old]
@@ -99,7 +99,7 @@ def _delays_updates(checkpoint: Checkpoint, resource: Resource) -> bool:
     Pulumi updates each resource with creation errors (`initErrors`), even if `ignore_changes` covers all inputs. So without a
     repair, every update would wait for this resource.
     """
-    if not resource.get("initErrors") or not _serves(checkpoint, resource):
+    if not resource.get("initErrors") or not _must_run(checkpoint, resource):
         return False
     return LABEL_SLOT in _entry(resource).labels
 
@@ -120,7 +120,7 @@ def _keys_to_start(checkpoint: Checkpoint, resources: Sequence[Resource], invent
     """
     for resource in resources:
         key = key_of(resource)
-        if key in inventory.stopped and not resource.get("delete") and _serves(checkpoint, resource):
+        if key in inventory.stopped and not resource.get("delete") and _must_run(checkpoint, resource):
             yield str(key)
 
 
@@ -139,7 +139,7 @@ def problems(state: State, inventory: Inventory, stack: str) -> tuple[str, ...]:
     names, lines = names_by_key(state), list[str]()
     for resource in resources_of(state):
         key = key_of(resource)
-        if not key or resource.get("delete") or not _serves(checkpoint, resource):
+        if not key or resource.get("delete") or not _must_run(checkpoint, resource):
             continue
         if _is_missing(resource, key, inventory):
             lines.append(f"{names[key]} is gone; {fix} creates it again")
@@ -150,7 +150,7 @@ def problems(state: State, inventory: Inventory, stack: str) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def unavailable(checkpoint: Checkpoint, slot: Slot, inventory: Inventory) -> tuple[str, ...]:
+def missing_images(checkpoint: Checkpoint, slot: Slot, inventory: Inventory) -> tuple[str, ...]:
     """Return the images that the Docker engine lacks, and that a slot's missing or suspended containers need.
 
     An image is a text for messages, such as `the image shop-api of blue's api`. On a cluster the result is empty.
@@ -160,7 +160,7 @@ def unavailable(checkpoint: Checkpoint, slot: Slot, inventory: Inventory) -> tup
     return tuple(name for image, name in needed.items() if listed and f"image {image}" not in inventory.keys)
 
 
-def _serves(checkpoint: Checkpoint, resource: Resource) -> bool:
+def _must_run(checkpoint: Checkpoint, resource: Resource) -> bool:
     """Return True if a resource is shared by both slots, or belongs to a release that is live or passed its gates.
 
     Return False for images, jobs, gates, and containers that run once and end.
@@ -188,7 +188,7 @@ def names_by_key(state: Mapping[str, Any]) -> dict[str, str]:
     return names
 
 
-def patience(state: Mapping[str, Any], keys: Collection[str]) -> float:
+def health_timeout(state: Mapping[str, Any], keys: Collection[str]) -> float:
     """Return the maximum seconds to wait for healthy containers: their longest timeout, plus 15 s."""
     waits = [
         float(inputs_of(resource).get("waitTimeout") or 0)
@@ -235,7 +235,7 @@ def _without_references(resource: Resource, broken: Collection[str]) -> Resource
 # ---------------------------------------------------------------------- information that only missing resources have
 
 
-def _remember(resources: list[Resource], checkpoint: Checkpoint, lost: Sequence[Resource]) -> list[Resource]:
+def _save_to_outputs(resources: list[Resource], checkpoint: Checkpoint, lost: Sequence[Resource]) -> list[Resource]:
     """Save information about missing resources in the outputs of their slot or the switch. Return all `resources`.
 
     A slot's outputs get the inputs of the slot's missing resources. If the slot's release passed its gates, they also get

@@ -73,13 +73,13 @@ def new_merges() -> Iterator[str]:
 
     Without an upstream branch, only the last `COMMITS_WITHOUT_UPSTREAM` commits are searched.
     """
-    for line in git("log", "--format=%p%x00%s", *_new()).stdout.splitlines():
+    for line in git("log", "--format=%p%x00%s", *_new_commits_range()).stdout.splitlines():
         parents, subject = line.split("\0")
         if len(parents.split()) > 1:
             yield subject
 
 
-def _new() -> list[str]:
+def _new_commits_range() -> list[str]:
     """Return the arguments of `git log` that select the new commits.
 
     New commits are commits that the upstream branch lacks. The upstream branch is the first existing branch of these:
@@ -104,4 +104,4 @@ def git(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 if __name__ == "__main__":
-    command_line.end("repository", lambda: main(*command_line.arguments("repository [FILE]", 0, 1)))
+    command_line.run_and_exit("repository", lambda: main(*command_line.arguments("repository [FILE]", 0, 1)))

@@ -23,11 +23,11 @@ def main(stack: str) -> None:
             f"Pulumi.{stack}.yaml: encryptionsalt is missing; set each secret again, encrypted with the new passphrase: "
             "`pulumi config set --secret` (docs/runbook.md#lost-passphrase)"
         )
-    pulumi_import(stack, resealed(state(stack), salt))
+    pulumi_import(stack, without_secrets(state(stack), salt))
     print(f"  the state of {stack} now uses the passphrase of its stack file; run `pulumi up`, or make up")
 
 
-def resealed(exported: State, salt: str) -> State:
+def without_secrets(exported: State, salt: str) -> State:
     """Return a copy of a state (`pulumi stack export`) without its encrypted values, and with `salt` as its encryption salt."""
     deployment: State = exported["deployment"]
     secrets_provider = deployment.get("secrets_providers") or {"type": "passphrase"}
@@ -69,4 +69,4 @@ def _is_ciphertext(value: object) -> bool:
 
 if __name__ == "__main__":
     words = command_line.arguments("reseal STACK", 1, 1)
-    command_line.end("reseal", lambda: main(*words))
+    command_line.run_and_exit("reseal", lambda: main(*words))

@@ -45,7 +45,7 @@ def restore(stack: str, to: str, source_database: str = "") -> None:
         raise RunError(
             "TO is missing; set TO to latest, an id from `make backups`, or a time like 2026-11-21T03:20:00Z"
         )
-    into, moment = unused_name(app, datetime.now(UTC)), moment_of(to)
+    into, moment = unused_name(app, datetime.now(UTC)), parse_time(to)
     if moment and environment.archived and environment.tier_settings(DATABASE.name).uses_cluster:
         print(_recover(app, environment, stack, moment, source_database, into))
     elif source_database:
@@ -60,7 +60,7 @@ def restore(stack: str, to: str, source_database: str = "") -> None:
 def refresh(stack: str, source: str) -> None:
     """Restore another environment's data into a new database. The data is anonymised before the tiers can use it."""
     app, environment = load(stack)
-    if problem := unfit(app, environment, stack, source):
+    if problem := refresh_problem(app, environment, stack, source):
         raise RunError(problem)
     into = unused_name(app, datetime.now(UTC))
     request = json.dumps(_source_settings(source) | {"sql": _anonymise(app)})
@@ -69,7 +69,7 @@ def refresh(stack: str, source: str) -> None:
     _use(app, environment, stack, into)
 
 
-def unfit(app: App, environment: Environment, stack: str, source: str) -> str:
+def refresh_problem(app: App, environment: Environment, stack: str, source: str) -> str:
     """Return the reason why this environment may not get the data of environment `source`, or an empty text."""
     settings = environment.tier_settings(DATABASE.name)
     if not source:
@@ -87,7 +87,7 @@ def unfit(app: App, environment: Environment, stack: str, source: str) -> str:
 # ---------------------------------------------------------------------- restore to a time
 
 
-def moment_of(to: str) -> datetime | None:
+def parse_time(to: str) -> datetime | None:
     """Parse a time and return it in UTC. A time without a zone counts as UTC. Return None for `latest` and the id of a backup."""
     try:
         moment = datetime.fromisoformat(to) if "-" in to else None
@@ -174,4 +174,4 @@ def main(stack: str, *words: str) -> None:
 
 if __name__ == "__main__":
     words = command_line.arguments("restore STACK TO [OF] | STACK --from OTHER", 2, 3)
-    command_line.end("restore", lambda: main(*words))
+    command_line.run_and_exit("restore", lambda: main(*words))

@@ -52,4 +52,4 @@ def write_sbom(reference: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     words = command_line.arguments("sbom STACK", 1, 1)
-    command_line.end("sbom", lambda: main(*words))
+    command_line.run_and_exit("sbom", lambda: main(*words))

@@ -35,7 +35,7 @@ SCRIPT = Path(__file__).with_name("slo.js")
 REPORTS = ROOT / "reports"
 TIMES = 3
 """Number of requests to each path in a smoke test. A single request could miss a failing replica."""
-BEYOND = 99
+LIMIT_EXCEEDED = 99
 """Exit code of k6 if a limit was exceeded. Any other code except 0 means that k6 failed."""
 
 
@@ -44,7 +44,7 @@ class Measurement:
     """Result of a k6 run."""
 
     summary: Mapping[str, Any]
-    beyond: bool
+    limit_exceeded: bool
     """True if a limit was exceeded."""
     answers: tuple[str, ...]
     """Path and reason of the first failed requests, at most five."""
@@ -90,7 +90,7 @@ def smoke(stack: str, slot: str) -> None:
     target = Slot(stack_outputs["live"]).other if slot else ""
     result = measure(f"smoke-{stack}", app, stack_outputs["url"], {"TIMES": str(TIMES), "SLOT": target})
     print(f"  {target or 'live'}: {result}")
-    if result.beyond:
+    if result.limit_exceeded:
         raise RunError(
             f"stack {stack} does not answer all paths of app.visits; run `make check ENV={stack}` to find the cause"
         )
@@ -104,7 +104,7 @@ def perf(stack: str, slo: Slo, app: App) -> None:
     """
     result = measure(f"perf-{stack}", app, outputs(stack)["url"], limits(slo))
     print(f"  {result}")
-    if result.beyond:
+    if result.limit_exceeded:
         raise RunError(f"stack {stack} exceeds its SLO: {result.exceeded_limits}")
 
 
@@ -117,7 +117,7 @@ def watch(stack: str, slo: Slo, app: App) -> None:
     monitored = outputs(stack)
     result = measure(f"watch-{stack}", app, monitored["url"], limits(slo))
     print(f"  {monitored['release']}: {result}")
-    if not result.beyond:
+    if not result.limit_exceeded:
         return
     release = f"{monitored['release']} exceeds the SLO: {result.exceeded_limits}"
     now = outputs(stack)["release"]
@@ -170,10 +170,12 @@ def measure(name: str, app: App, url: str, settings: Mapping[str, str]) -> Measu
     done = subprocess.run(
         ["k6", "run", *words, str(SCRIPT)], env={**os.environ, **variables, **settings}, capture_output=True, text=True
     )
-    if done.returncode not in (0, BEYOND):
+    if done.returncode not in (0, LIMIT_EXCEEDED):
         raise RunError(f"k6 failed, so {url} was not measured: {(done.stderr or done.stdout).strip()}")
     failures = tuple(dict.fromkeys(answers.read_text().splitlines()))[:5] if answers.exists() else ()
-    return Measurement(summary=json.loads(summary.read_text()), beyond=done.returncode == BEYOND, answers=failures)
+    return Measurement(
+        summary=json.loads(summary.read_text()), limit_exceeded=done.returncode == LIMIT_EXCEEDED, answers=failures
+    )
 
 
 def outputs(stack: str) -> dict[str, Any]:
@@ -222,4 +224,4 @@ def _parse_options() -> argparse.Namespace:
 
 if __name__ == "__main__":
     options = _parse_options()
-    command_line.end("slo", lambda: main(options.verb, options.stack, options.slot, options.window))
+    command_line.run_and_exit("slo", lambda: main(options.verb, options.stack, options.slot, options.window))

@@ -16,9 +16,9 @@ from components.release.checkpoint import Checkpoint, Entry
 from components.release.planner import Slot, StackState
 
 from . import command_line
-from .heal import look
+from .heal import read_inventory
 from .pulumi_stack import state
-from .repair import problems, unavailable
+from .repair import missing_images, problems
 
 SHOWN_SWITCHES = 5
 """Number of switches that are printed."""
@@ -36,11 +36,11 @@ def main(stack: str) -> None:
     location = locate(exported, stack)
     if not observed.live or not location:
         raise RunError(f"nothing is live on stack {stack}; run `make up ENV={stack}`")
-    ready, present = platforms.inspector_at(location).replica_counts(), look(location, exported)
+    ready, present = platforms.inspector_at(location).replica_counts(), read_inventory(location, exported)
     creation_times = _creation_times(exported)
     print(f"{location.app} {stack} ({location.platform}): {observed.live} is live\n")
     for slot in Slot:
-        print("\n".join(_slot(slot, observed, parsed, ready, creation_times, unavailable(parsed, slot, present))))
+        print("\n".join(_slot(slot, observed, parsed, ready, creation_times, missing_images(parsed, slot, present))))
     shared = [f"{tier} {count}/{total}" for (slot_name, tier), (count, total) in sorted(ready.items()) if not slot_name]
     print(f"  shared   ready: {', '.join(shared) or 'none'}\n")
     print("\n".join(_switches(journal.entries(parsed))) or "  no switch is recorded")
@@ -116,4 +116,4 @@ def _ago(then: datetime) -> str:
 
 if __name__ == "__main__":
     words = command_line.arguments("status STACK", 1, 1)
-    command_line.end("status", lambda: main(*words))
+    command_line.run_and_exit("status", lambda: main(*words))

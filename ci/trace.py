@@ -25,7 +25,7 @@ def main(stack: str, request: str) -> None:
     if not request:
         raise RunError("ID is missing; use the header X-Request-Id of a response: `make trace ID=…`")
     app, environment = load(stack)
-    lines = sorted(about(request, platforms.inspector(app, environment, stack).log_lines()))
+    lines = sorted(lines_of_request(request, platforms.inspector(app, environment, stack).log_lines()))
     if not lines:
         raise RunError(
             f"no log line of stack {stack} has the id {request}; use the id of a newer request, because log rotation and the removal of containers delete old log lines"
@@ -34,7 +34,7 @@ def main(stack: str, request: str) -> None:
         print(format_line(line))
 
 
-def about(request: str, lines: Iterable[Line]) -> Iterator[Line]:
+def lines_of_request(request: str, lines: Iterable[Line]) -> Iterator[Line]:
     """Yield the lines that belong to a request."""
     for line in lines:
         if request in line.text and _fields(line).get("request_id", request) == request:
@@ -61,4 +61,4 @@ def _fields(line: Line) -> dict[str, Any]:
 
 if __name__ == "__main__":
     words = command_line.arguments("trace STACK ID", 1, 2)
-    command_line.end("trace", lambda: main(words[0], *words[1:] or [""]))
+    command_line.run_and_exit("trace", lambda: main(words[0], *words[1:] or [""]))

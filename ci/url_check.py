@@ -50,10 +50,10 @@ def check(url: str, app: App, stack: str) -> None:
     paths: Sequence[str] = app.visits if is_listed else ("/",)
     deadline = time.monotonic() + PATIENCE
     for number, path in enumerate(paths):
-        response = ask(url, path)
+        response = get(url, path)
         while response.is_error(is_listed) and time.monotonic() < deadline:
             time.sleep(0.5)
-            response = ask(url, path)
+            response = get(url, path)
         if response.is_error(is_listed):
             raise RunError(
                 f"{url}{path} {response}; run `make status ENV={stack}` to see what is ready, and `make check ENV={stack}` to find the cause"
@@ -62,7 +62,7 @@ def check(url: str, app: App, stack: str) -> None:
             print(f"{url}{path.removesuffix('/')} {response}", file=sys.stderr)
 
 
-def ask(url: str, path: str) -> Response:
+def get(url: str, path: str) -> Response:
     """Send a GET request. Certificates are not verified, because the lab's gateway has a self-signed certificate."""
     parts = urlsplit(url)
     name = parts.hostname or ""

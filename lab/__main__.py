@@ -14,22 +14,22 @@ from collections.abc import Callable
 from ci import command_line
 
 from . import aws, barman, cluster, compose, data, engine, peers, s3, toolchain, watch
-from .steps import LabError, Step, bring, doctor
+from .steps import LabError, Step, doctor, run_steps
 
-WHAT: dict[str, Callable[[], list[Step]]] = {
+PARTS: dict[str, Callable[[], list[Step]]] = {
     "dev": lambda: [*toolchain.steps("docker"), *engine.steps()],
     "provider": lambda: [*toolchain.steps("kubernetes"), *engine.steps()],
     "cluster": lambda: [*toolchain.steps("kubernetes"), *engine.steps(), *cluster.steps()],
-    "data": lambda: [*WHAT["cluster"](), *data.steps()],
-    "archive": lambda: [*WHAT["data"](), *s3.steps(), *barman.steps()],
-    "monitoring": lambda: [*WHAT["dev"](), *engine.images(engine.MONITORING_IMAGES)],
-    "operator": lambda: [*WHAT["cluster"](), *WHAT["monitoring"](), *watch.operator_steps()],
+    "data": lambda: [*PARTS["cluster"](), *data.steps()],
+    "archive": lambda: [*PARTS["data"](), *s3.steps(), *barman.steps()],
+    "monitoring": lambda: [*PARTS["dev"](), *engine.images(engine.MONITORING_IMAGES)],
+    "operator": lambda: [*PARTS["cluster"](), *PARTS["monitoring"](), *watch.operator_steps()],
     "lint": lambda: [*toolchain.lint(), watch.tools()],
     "load": toolchain.load,
     "scan": toolchain.scan,
     "tools": lambda: [*toolchain.tools(), aws.step()],
     "compose": lambda: [compose.step()],
-    "peers": lambda: [*WHAT["cluster"](), *toolchain.tools(), *peers.steps()],
+    "peers": lambda: [*PARTS["cluster"](), *toolchain.tools(), *peers.steps()],
 }
 """Name of each part → function that returns the steps that install the part.
 
@@ -42,11 +42,11 @@ def main(verb: str, *parts: str) -> int:
     if verb not in ("up", "doctor", "down"):
         print(f"lab: unknown command {verb}; use up, doctor or down", file=sys.stderr)
         return 2
-    if unknown := set(parts) - set(WHAT):
-        print(f"lab: unknown part {', '.join(unknown)}; use {', '.join(WHAT)}", file=sys.stderr)
+    if unknown := set(parts) - set(PARTS):
+        print(f"lab: unknown part {', '.join(unknown)}; use {', '.join(PARTS)}", file=sys.stderr)
         return 2
     # A step that several parts need runs once.
-    steps = {step.name: step for name in parts or ("dev",) for step in WHAT[name]()} if verb != "down" else {}
+    steps = {step.name: step for name in parts or ("dev",) for step in PARTS[name]()} if verb != "down" else {}
     if verb == "doctor":
         print(f"Programs and services of {', '.join(parts or ('dev',))} on this machine:")
         ready = doctor(list(steps.values()))
@@ -62,7 +62,7 @@ def main(verb: str, *parts: str) -> int:
             if not parts:
                 engine.stop()
         else:
-            bring(list(steps.values()))
+            run_steps(list(steps.values()))
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
@@ -73,4 +73,4 @@ def main(verb: str, *parts: str) -> int:
 
 
 if __name__ == "__main__":
-    command_line.end("lab", lambda: main(*(sys.argv[1:] or ["up"])))
+    command_line.run_and_exit("lab", lambda: main(*(sys.argv[1:] or ["up"])))

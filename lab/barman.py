@@ -21,7 +21,7 @@ def steps() -> list[Step]:
 
     If the lab did not start the cluster, return no steps, because the cluster's administrator installs the plugin.
     """
-    if cluster.another():
+    if cluster.foreign_cluster():
         return []
     programs = [toolchain.barman(), *engine.images(engine.ARCHIVE_IMAGES)]
     return [
@@ -43,7 +43,7 @@ def _present() -> str | None:
 
 
 def _apply() -> None:
-    release = (toolchain.downloaded("upstream", toolchain.BARMAN) / "manifest.yaml").read_text()
+    release = (toolchain.download_module("upstream", toolchain.BARMAN) / "manifest.yaml").read_text()
     manifests = [manifest for manifest in release.split("\n---\n") if "apiVersion: cert-manager.io/" not in manifest]
     text = "\n---\n".join([*manifests, *(json.dumps(_pair(end)) for end in ENDS)])
     text = re.sub(r"image: ghcr\.io/\S+", f"image: {cluster.load(PROGRAM)}", text)

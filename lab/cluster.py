@@ -23,8 +23,8 @@ from pathlib import Path
 from string import Template
 
 from . import engine, machine, toolchain
-from .services import end, ours, packages, start, wait_for
-from .steps import CACHE, LabError, Step, answer, sh
+from .services import lab_process, packages, start, stop_process, wait_for
+from .steps import CACHE, LabError, Step, command_output, sh
 
 FILES = Path(__file__).parent / "kubernetes"
 HERE = CACHE / "cluster"
@@ -75,7 +75,7 @@ NAMESPACES = ("kube-system", "local-path-storage", "gateway")
 
 def steps() -> list[Step]:
     """Return the steps that start the cluster, or a step that does nothing if the context `lab` belongs to another cluster."""
-    if existing := another():
+    if existing := foreign_cluster():
         return [Step(name="cluster", takes="", present=lambda: existing, run=lambda: None)]
     programs = toolchain.cluster()
     return [
@@ -94,15 +94,15 @@ def steps() -> list[Step]:
 
 def stop() -> None:
     """Stop the cluster's processes and pods, and remove its mounts and firewall rules. State and data stay in the cache."""
-    end("kubelet")
-    if ours("cluster-containerd") or _has_orphaned_pods():
+    stop_process("kubelet")
+    if lab_process("cluster-containerd") or _has_orphaned_pods():
         _containerd()
         sh(_program("clear"), f"unix://{SOCKET}", log="cluster")
     for name in (*PROCESSES, "cluster-containerd"):
         # The API server waits up to a minute for its clients to disconnect. Its state is in etcd, so killing it is safe.
-        end(name, patience=5)
+        stop_process(name, patience=5)
     machine.unmount(HERE)
-    machine.forget()
+    machine.revert_changes()
     # Remove the kubelet's links from this folder. The kubelet has no setting for another folder.
     for link in Path("/var/log/containers").glob("*.log"):
         if link.readlink().is_relative_to(HERE):
@@ -112,7 +112,7 @@ def stop() -> None:
 # ---------------------------------------------------------------------- state
 
 
-def another() -> str | None:
+def foreign_cluster() -> str | None:
     """Return a description of a running cluster that uses the lab's context name but is not the lab's, or None.
 
     The function searches the files in KUBECONFIG, except the lab's own file.
@@ -121,14 +121,15 @@ def another() -> str | None:
         is_foreign = file and Path(file) != KUBECONFIG and Path(file).is_file()
         if (
             is_foreign
-            and answer("kubectl", "--kubeconfig", file, "--context", NAME, "get", "--raw", "/readyz") is not None
+            and command_output("kubectl", "--kubeconfig", file, "--context", NAME, "get", "--raw", "/readyz")
+            is not None
         ):
             return f"context {NAME} of {file}, not the lab's"
     return None
 
 
 def _present() -> str | None:
-    if ours("kube-apiserver") and _ready() and _routed():
+    if lab_process("kube-apiserver") and _ready() and _gateway_answers():
         return f"the lab's, context {NAME} of {KUBECONFIG}"
     return None
 
@@ -143,7 +144,7 @@ def _ready() -> bool:
         return False
 
 
-def _routed() -> bool:
+def _gateway_answers() -> bool:
     """Return True if the gateway answers. An error for an unknown host counts as an answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{HTTP_PORT}/", timeout=2):
@@ -160,7 +161,7 @@ def _has_orphaned_pods() -> bool:
 
 
 def _refuse_if_taken() -> None:
-    if any(ours(name) for name in PROCESSES):
+    if any(lab_process(name) for name in PROCESSES):
         return
     for port in (API_PORT, ETCD_PORT, HTTP_PORT, HTTPS_PORT):
         with socket.socket() as client:
@@ -188,12 +189,12 @@ def _start() -> None:
     _images()
     _node()
     _apply()
-    _wait("the gateway", _routed)
+    _wait("the gateway", _gateway_answers)
 
 
 def _run(name: str, *command: str | Path) -> None:
     """Start a process of the cluster unless it is already running, so that an interrupted start can continue."""
-    if not ours(name):
+    if not lab_process(name):
         start(name, *command)
 
 
@@ -279,7 +280,7 @@ def _api_server() -> None:
 
 def _containerd() -> None:
     _run("cluster-containerd", "containerd", "--config", HERE / "node" / "cluster-containerd.toml")
-    wait_for("cluster-containerd", lambda: answer(*_ctr("version")))
+    wait_for("cluster-containerd", lambda: command_output(*_ctr("version")))
 
 
 def _node() -> None:
@@ -319,7 +320,7 @@ def _apply() -> None:
     rendered = HERE / "apps"
     for file in (FILES / "apps").iterdir():
         render(file, rendered / file.name)
-    resources = toolchain.downloaded("upstream", "sigs.k8s.io/gateway-api") / "config" / "crd" / "standard"
+    resources = toolchain.download_module("upstream", "sigs.k8s.io/gateway-api") / "config" / "crd" / "standard"
     apply = ("apply", "--server-side", "--force-conflicts")
     kubectl(*apply, "-f", str(resources))
     kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(resources))
@@ -458,7 +459,7 @@ def load(name: str, *also: str) -> str:
         name: name of the program, and its path in the image.
         also: additional paths at which the image contains the program.
     """
-    if image(name) not in (answer(*_ctr("images", "list", "--quiet")) or "").split():
+    if image(name) not in (command_output(*_ctr("images", "list", "--quiet")) or "").split():
         archive = HERE / f"{name}.tar"
         _archive(name, archive, also)
         sh(*_ctr("images", "import", str(archive)), log="cluster")

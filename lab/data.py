@@ -1,7 +1,7 @@
 """Installation of CloudNativePG in the lab's cluster: upstream's manifests, with images that the lab builds."""
 
 from . import cluster, engine, toolchain
-from .steps import Step, answer
+from .steps import Step, command_output
 
 NAMESPACE, OPERATOR = "cnpg-system", "cnpg-controller-manager"
 RELEASE = "1.27.0"
@@ -12,7 +12,7 @@ def steps() -> list[Step]:
 
     If the lab did not start the cluster, return no steps, because the cluster's administrator installs operators.
     """
-    if cluster.another():
+    if cluster.foreign_cluster():
         return []
     programs = [*toolchain.operators(), *engine.images(engine.OPERATOR_IMAGES)]
     return [
@@ -31,7 +31,7 @@ def running(deployment: str) -> str | None:
     """Return the image of a Deployment in the operator's namespace if exactly one replica is available, or else None."""
     columns = "jsonpath={.spec.template.spec.containers[0].image} {.status.availableReplicas}"
     options = ("--kubeconfig", str(cluster.KUBECONFIG), "--namespace", NAMESPACE)
-    printed = answer(str(cluster.KUBECTL), *options, "get", "deployment", deployment, "--output", columns) or ""
+    printed = command_output(str(cluster.KUBECTL), *options, "get", "deployment", deployment, "--output", columns) or ""
     image, _, available = printed.partition(" ")
     return image if available == "1" else None
 
@@ -57,6 +57,6 @@ def _apply() -> None:
     cluster.render(cluster.FILES / "node" / "ghcr.io.toml", cluster.HERE / "registries" / "ghcr.io" / "hosts.toml")
     # The operator copies itself into the pods that it creates, from the path `operator/manager_ARCHITECTURE`.
     image = cluster.load("cloudnative-pg", "manager", f"operator/manager_{cluster.ARCHITECTURE}")
-    upstream = toolchain.downloaded("upstream", toolchain.CLOUDNATIVE_PG) / "releases" / f"cnpg-{RELEASE}.yaml"
+    upstream = toolchain.download_module("upstream", toolchain.CLOUDNATIVE_PG) / "releases" / f"cnpg-{RELEASE}.yaml"
     release = upstream.read_text().replace(f"ghcr.io/cloudnative-pg/cloudnative-pg:{RELEASE}", image)
     apply(OPERATOR, release.replace("imagePullPolicy: Always", "imagePullPolicy: IfNotPresent"))

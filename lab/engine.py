@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from . import toolchain
-from .services import end, ours, packages, pid_file, start, wait_for
-from .steps import CACHE, Step, answer, digest, sh
+from .services import lab_process, packages, pid_file, start, stop_process, wait_for
+from .steps import CACHE, Step, command_output, digest, sh
 
 IMAGES = Path(__file__).parent / "images"
 SOCKET = Path("/var/run/docker.sock")
@@ -85,7 +85,7 @@ TRUST = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS
 
 def steps() -> list[Step]:
     """Return the steps that install the engine and its images. The lab does not change an engine that it did not start."""
-    if answers() and not ours("dockerd"):
+    if is_answering() and not lab_process("dockerd"):
         host = os.environ.get("DOCKER_HOST", str(SOCKET))
         return [
             Step(name="docker engine", takes="", present=lambda: f"answers at {host}, not the lab's", run=lambda: None)
@@ -99,7 +99,7 @@ def steps() -> list[Step]:
             name=base,
             takes="40 s",
             needs=("docker engine", "registry mirror"),
-            present=lambda: _mirrored(BASE) or _public(),
+            present=lambda: _mirror_status(BASE) or _public_status(),
             run=_bootstrap,
         ),
         *images(NAMES),
@@ -112,14 +112,14 @@ def images(names: Mapping[str, str]) -> list[Step]:
     Args:
         names: folder in `lab/images` → name of the image to build.
     """
-    if answers() and not ours("dockerd"):
+    if is_answering() and not lab_process("dockerd"):
         return []
     return [
         Step(
             name=f"image {name}",
             takes="15 s",
             needs=(f"image {BASE}", *BUILT_WITH.get(folder, ())),
-            present=lambda name=name: _mirrored(name) or _public(),
+            present=lambda name=name: _mirror_status(name) or _public_status(),
             run=lambda folder=folder, name=name: _image(folder, name),
         )
         for folder, name in names.items()
@@ -131,13 +131,13 @@ def registry(packages: str) -> Step:
     return Step(name="registry mirror", takes="2 s", needs=(packages,), present=_registry_present, run=_start_registry)
 
 
-def answers(path: Path = SOCKET) -> bool:
+def is_answering(path: Path = SOCKET) -> bool:
     """Return True if an engine answers at `path`.
 
     If `path` is the default and DOCKER_HOST is set, the function tests the engine at DOCKER_HOST instead.
     """
     if os.environ.get("DOCKER_HOST") and path == SOCKET:
-        return answer("docker", "version", "--format", "{{.Server.Version}}") is not None
+        return command_output("docker", "version", "--format", "{{.Server.Version}}") is not None
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(PATIENCE)
         try:
@@ -152,19 +152,19 @@ def answers(path: Path = SOCKET) -> bool:
 def stop() -> None:
     """Stop the lab's engine and registry. The data of both stays in the cache."""
     for name in ("dockerd", "docker-registry"):
-        end(name)
+        stop_process(name)
 
 
 # ---------------------------------------------------------------------- services
 
 
-def forget(name: str) -> None:
+def delete_pid_file(name: str) -> None:
     """Delete the pid file of a process. The caller must have stopped the process."""
     pid_file(name).unlink(missing_ok=True)
 
 
 def _engine_present() -> str | None:
-    return f"the lab's, at {SOCKET}" if answers() else None
+    return f"the lab's, at {SOCKET}" if is_answering() else None
 
 
 def start_engine(root: Path, at: Path, *more: str, name: str = "dockerd") -> subprocess.Popen[bytes]:
@@ -185,7 +185,7 @@ def start_engine(root: Path, at: Path, *more: str, name: str = "dockerd") -> sub
         f"http://{REGISTRY}",
         *more,
     )
-    wait_for(name, lambda: answers(at))
+    wait_for(name, lambda: is_answering(at))
     return process
 
 
@@ -196,7 +196,7 @@ def _start_engine() -> None:
 def _registry_present() -> str | None:
     try:
         with urllib.request.urlopen(f"http://{REGISTRY}/v2/", timeout=2):
-            return f"the lab's, at {REGISTRY}" if ours("docker-registry") else None
+            return f"the lab's, at {REGISTRY}" if lab_process("docker-registry") else None
     except OSError:
         return None
 
@@ -220,7 +220,7 @@ def _start_registry() -> None:
 # ---------------------------------------------------------------------- images
 
 
-def _mirrored(name: str) -> str | None:
+def _mirror_status(name: str) -> str | None:
     """Return a description if the mirror has the image, and the image was built from the current files. Otherwise return None."""
     repository, _, tag = _registry_path(name).partition(":")
     request = urllib.request.Request(
@@ -243,12 +243,12 @@ def _registry_path(name: str) -> str:
 
 
 @cache
-def _public() -> str | None:
+def _public_status() -> str | None:
     """Return "can be pulled" if the public registry has the base image. Otherwise return None.
 
     If the base image can be pulled, the lab does not need to build any image.
     """
-    return "can be pulled" if answer(_client(), "manifest", "inspect", BASE) is not None else None
+    return "can be pulled" if command_output(_client(), "manifest", "inspect", BASE) is not None else None
 
 
 def _stamp(name: str) -> Path:

@@ -1,6 +1,6 @@
 """Changes that the cluster makes to this machine: bridge, firewall rules, kernel settings, mounts.
 
-`forget` and `unmount` revert these changes.
+`revert_changes` and `unmount` revert these changes.
 """
 
 import ipaddress
@@ -8,7 +8,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from .steps import CACHE, LabError, answer, sh
+from .steps import CACHE, LabError, command_output, sh
 
 BRIDGE = "tiers-pods"
 PODS = "10.42.0.0/24"
@@ -76,7 +76,7 @@ def prepare() -> None:
     _restore(RULES)
 
 
-def forget() -> None:
+def revert_changes() -> None:
     """Remove the cluster's firewall rules, bridge and cgroups from this machine, and restore the kernel settings."""
     _forget_rules(*CHAINS)
     if Path(f"/sys/class/net/{BRIDGE}").exists():
@@ -104,7 +104,7 @@ def _setting(name: str) -> Path:
 
 def _refuse_if_routed() -> None:
     """Raise LabError if a route of this machine overlaps with the cluster's networks."""
-    routes: list[dict[str, str]] = json.loads(answer("ip", "-json", "-4", "route") or "[]")
+    routes: list[dict[str, str]] = json.loads(command_output("ip", "-json", "-4", "route") or "[]")
     for route in routes:
         if route["dst"] == "default" or route.get("dev") == BRIDGE:
             continue
@@ -120,7 +120,7 @@ def _forget_rules(*prefixes: str) -> None:
     """Remove the chains whose names start with these prefixes, and the jumps to them from other chains."""
     for program in ("iptables", "ip6tables"):
         for table in TABLES:
-            lines = (answer(f"{program}-save", "-t", table) or "").splitlines()
+            lines = (command_output(f"{program}-save", "-t", table) or "").splitlines()
             chain_names = [line.split()[0].removeprefix(":") for line in lines if line.startswith(":")]
             removed_chains = [chain for chain in chain_names if chain.startswith(prefixes)]
             jumps = [

@@ -3,7 +3,7 @@
 import urllib.request
 
 from . import cluster, toolchain
-from .services import end, ours, start, wait_for
+from .services import lab_process, start, stop_process, wait_for
 from .steps import LabError, Step
 
 CONTROLLER = "rollouts-controller"
@@ -19,7 +19,7 @@ def steps() -> list[Step]:
             name="argo rollouts",
             takes="10 s",
             needs=("cluster", *(program.name for program in programs)),
-            present=lambda: f"at work on context {cluster.NAME}" if ours(CONTROLLER) and _healthy() else None,
+            present=lambda: f"at work on context {cluster.NAME}" if lab_process(CONTROLLER) and _healthy() else None,
             run=_start,
         ),
     ]
@@ -27,7 +27,7 @@ def steps() -> list[Step]:
 
 def stop() -> None:
     """Stop the controller. Its resource definitions stay in the cluster, and have no effect without the controller."""
-    end(CONTROLLER)
+    stop_process(CONTROLLER)
 
 
 def _start() -> None:
@@ -35,7 +35,7 @@ def _start() -> None:
         raise LabError(
             f"this step needs the lab's cluster, but the context {cluster.NAME} is another cluster; rename that context"
         )
-    kinds = toolchain.downloaded("upstream", toolchain.ROLLOUTS) / "manifests" / "crds"
+    kinds = toolchain.download_module("upstream", toolchain.ROLLOUTS) / "manifests" / "crds"
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "--kustomize", str(kinds))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
     # The controller runs as a process of this machine, like the cluster's other controllers. It has the options of

@@ -9,8 +9,8 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from . import machine, toolchain
-from .services import end, ours, start, wait_for
-from .steps import CACHE, Step, answer
+from .services import lab_process, start, stop_process, wait_for
+from .steps import CACHE, Step, command_output
 
 SERVER = "rclone"
 PORT = 9000
@@ -32,7 +32,7 @@ def steps() -> list[Step]:
 
 def stop() -> None:
     """Stop the server. Its files stay in the cache."""
-    end(SERVER)
+    stop_process(SERVER)
 
 
 def keys() -> tuple[str, str]:
@@ -64,14 +64,14 @@ def _bridge_address() -> str:
     the first address of the subnet.
     """
     shown = "{{with index .IPAM.Config 0}}{{.Subnet}} {{.Gateway}}{{end}}"
-    text = answer("docker", "network", "inspect", "bridge", "--format", shown) or ""
+    text = command_output("docker", "network", "inspect", "bridge", "--format", shown) or ""
     subnet, _, gateway = text.partition(" ")
     return gateway or (str(next(ip_network(subnet).hosts())) if subnet else "")
 
 
 def _present() -> str | None:
     urls = endpoints().values()
-    return f"the lab's, at {', '.join(urls)}" if ours(SERVER) and all(_answers(url) for url in urls) else None
+    return f"the lab's, at {', '.join(urls)}" if lab_process(SERVER) and all(_answers(url) for url in urls) else None
 
 
 def _answers(url: str) -> bool:

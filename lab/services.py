@@ -22,7 +22,7 @@ def pid_file(name: str) -> Path:
     return CACHE / "run" / f"{name}.pid"
 
 
-def ours(name: str) -> int | None:
+def lab_process(name: str) -> int | None:
     """Return the id of a process that the lab started, or None if the process has ended.
 
     A process counts only if its command line contains `name`, because the system may have reused the id.
@@ -35,7 +35,7 @@ def ours(name: str) -> int | None:
 
 
 def start(name: str, *command: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start a process that continues after this program ends. `ours` finds the process if its command line contains `name`."""
+    """Start a process that continues after this program ends. `lab_process` finds the process if its command line contains `name`."""
     LOGS.mkdir(parents=True, exist_ok=True)
     pid_file(name).parent.mkdir(parents=True, exist_ok=True)
     with (LOGS / f"{name}.log").open("ab") as log:
@@ -66,9 +66,9 @@ def wait_for(name: str, ready: Callable[[], object], seconds: int = 180) -> None
         time.sleep(0.2)
 
 
-def end(name: str, patience: int = 30) -> None:
+def stop_process(name: str, patience: int = 30) -> None:
     """Stop a process that the lab started. Kill it if it still runs after `patience` seconds."""
-    if pid := ours(name):
+    if pid := lab_process(name):
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + patience
         while running(pid) and time.monotonic() < deadline:

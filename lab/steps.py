@@ -62,7 +62,7 @@ def digest(*files: Path) -> str:
     return total.hexdigest()
 
 
-def answer(*command: str) -> str | None:
+def command_output(*command: str) -> str | None:
     """Return the output of a command, or None if the command is missing or fails."""
     if not shutil.which(command[0]):
         return None
@@ -82,7 +82,7 @@ def doctor(steps: Sequence[Step]) -> bool:
     return not missing
 
 
-def bring(steps: Sequence[Step]) -> None:
+def run_steps(steps: Sequence[Step]) -> None:
     """Run the steps that are not done. A step starts as soon as the steps that it needs are done.
 
     A lock makes sure that only one clone of the repository at a time runs steps on this machine. If all steps are done, the
@@ -134,7 +134,7 @@ def _run_in_order(steps: Sequence[Step]) -> None:
                 running |= {pool.submit(_run_step, by_name[name], say): name for name in order.get_ready()}
             done, _ = wait(running, timeout=20, return_when=FIRST_COMPLETED)
             if not done:
-                say.still(running.values())
+                say.print_waiting(running.values())
             for future in done:
                 name = running.pop(future)
                 try:
@@ -169,6 +169,6 @@ class _Progress:
             self.finished += counts
             print(f"  [{self.finished:>2}/{self.total}] {name:<28} {text}", file=sys.stderr, flush=True)
 
-    def still(self, names: Iterable[str]) -> None:
+    def print_waiting(self, names: Iterable[str]) -> None:
         elapsed = time.monotonic() - self.started
         print(f"          … {elapsed:.0f} s: {', '.join(names)}", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .steps import CACHE, LabError, Step, answer, digest, sh
+from .steps import CACHE, LabError, Step, command_output, digest, sh
 
 HERE = Path(__file__).parent / "toolchain"
 BIN = CACHE / "bin"
@@ -203,7 +203,7 @@ def peers() -> list[Step]:
     ]
 
 
-def watchers() -> list[Step]:
+def prometheus_operator() -> list[Step]:
     """Return the step that builds prometheus-operator, which configures a cluster's Prometheus."""
     return [_build("prometheus-operator", "3 min", BIN / "prometheus-operator", _operator(), "./cmd/operator")]
 
@@ -227,7 +227,7 @@ def _upstream(path: str) -> Source:
         lines = (HERE / "upstream" / "go.sum").read_text().splitlines()
         return "".join(line for line in lines if line.startswith(f"{path} "))
 
-    return Source(recipe=recipe, folder=lambda: downloaded("upstream", path))
+    return Source(recipe=recipe, folder=lambda: download_module("upstream", path))
 
 
 CORRECTIONS = {
@@ -249,7 +249,7 @@ def _docker() -> Source:
     module = _module("docker")
 
     def folder() -> Path:
-        copy = _copied("docker", module.folder())
+        copy = _copy_module("docker", module.folder())
         provider = _own_dependency(copy, DOCKER_PROVIDER, "docker-provider")
         file = provider / "internal" / "provider" / "resource_docker_container_funcs.go"
         text = file.read_text()
@@ -270,7 +270,7 @@ def _provider() -> Source:
     module = _module("kubernetes-provider")
 
     def flags() -> tuple[str, ...]:
-        folder = downloaded("kubernetes-provider", PROVIDER) / "cmd" / "pulumi-resource-kubernetes"
+        folder = download_module("kubernetes-provider", PROVIDER) / "cmd" / "pulumi-resource-kubernetes"
         files = ("schema.json", "terraform-mapping.json")
         overlay = CACHE / "kubernetes-provider-overlay.json"
         overlay.write_text(
@@ -290,7 +290,7 @@ def _traefik() -> Source:
     module, no_providers = _upstream(TRAEFIK), HERE / "traefik" / "dns_providers.go"
 
     def folder() -> Path:
-        copy = _copied("traefik", module.folder())
+        copy = _copy_module("traefik", module.folder())
         page = copy / "webui" / "static" / "index.html"
         page.parent.mkdir()
         page.write_text("The dashboard is not built here.\n")
@@ -306,7 +306,7 @@ def _coredns() -> Source:
     module = _upstream(COREDNS)
 
     def folder() -> Path:
-        copy = _copied("coredns", module.folder())
+        copy = _copy_module("coredns", module.folder())
         plugins = copy / "core" / "plugin" / "zplugin.go"
         enabled = re.compile(rf'.*/plugin/({"|".join(COREDNS_PLUGINS)})"')
         lines = plugins.read_text().splitlines(keepends=True)
@@ -321,9 +321,9 @@ def _operator() -> Source:
     module = _upstream(OPERATOR)
 
     def folder() -> Path:
-        copy = _copied("prometheus-operator", module.folder())
+        copy = _copy_module("prometheus-operator", module.folder())
         for part in ("pkg/apis/monitoring", "pkg/client"):
-            _copied(f"prometheus-operator/{part}", downloaded("upstream", f"{OPERATOR}/{part}"))
+            _copy_module(f"prometheus-operator/{part}", download_module("upstream", f"{OPERATOR}/{part}"))
         return copy
 
     return Source(recipe=module.recipe, folder=folder)
@@ -337,12 +337,12 @@ def _own_dependency(module: Path, path: str, name: str) -> Path:
         path: module path of the dependency.
         name: name of the copy.
     """
-    copy = _copied(name, downloaded(module, path))
+    copy = _copy_module(name, download_module(module, path))
     sh("go", "mod", "edit", f"-replace={path}={copy}", log="sources", cwd=module)
     return copy
 
 
-def _copied(name: str, module: Path) -> Path:
+def _copy_module(name: str, module: Path) -> Path:
     """Copy a module's files to a writable folder, and return the folder."""
     copy = CACHE / "sources" / name
     shutil.rmtree(copy, ignore_errors=True)
@@ -358,7 +358,7 @@ def pinned_version(folder: str, path: str) -> str:
     return pin[1]
 
 
-def downloaded(pinned_by: str | Path, path: str) -> Path:
+def download_module(pinned_by: str | Path, path: str) -> Path:
     """Download the module `path` in the version that go.mod in `pinned_by` pins, and return its folder.
 
     Go verifies the download against go.sum.
@@ -404,7 +404,7 @@ def _build(name: str, takes: str, output: Path, source: Source, package: str = "
         return str(output) if output.exists() and stamp.exists() and stamp.read_text() == recipe() else None
 
     def run() -> None:
-        if answer("go", "version") is None:
+        if command_output("go", "version") is None:
             alternative = name if output == BIN / name else "Pulumi"
             raise LabError(
                 f"the build needs Go 1.26 or newer; install Go (go.dev/doc/install), or install {alternative} yourself"
@@ -436,7 +436,7 @@ def _build(name: str, takes: str, output: Path, source: Source, package: str = "
 
 
 def _launcher() -> None:
-    sdk = downloaded("pulumi", "github.com/pulumi/pulumi/sdk/v3")
+    sdk = download_module("pulumi", "github.com/pulumi/pulumi/sdk/v3")
     target = BIN / "pulumi-language-python-exec"
     fresh = target.with_suffix(".new")
     shutil.copyfile(sdk / "python" / "cmd" / target.name, fresh)

@@ -8,7 +8,7 @@ import os
 import urllib.request
 
 from . import cluster, toolchain
-from .services import end, ours, packages, start, wait_for
+from .services import lab_process, packages, start, stop_process, wait_for
 from .steps import LabError, Step
 
 PACKAGES = {"promtool": "prometheus"}
@@ -26,14 +26,14 @@ def operator_steps() -> list[Step]:
 
     The Prometheus object selects all monitors and has no pods.
     """
-    programs = toolchain.watchers()
+    programs = toolchain.prometheus_operator()
     return [
         *programs,
         Step(
             name="prometheus operator",
             takes="20 s",
             needs=("cluster", *(program.name for program in programs)),
-            present=lambda: f"at work on context {cluster.NAME}" if ours(OPERATOR) and _healthy() else None,
+            present=lambda: f"at work on context {cluster.NAME}" if lab_process(OPERATOR) and _healthy() else None,
             run=_start,
         ),
     ]
@@ -41,7 +41,7 @@ def operator_steps() -> list[Step]:
 
 def stop() -> None:
     """Stop the operator. Its objects stay in the cluster."""
-    end(OPERATOR)
+    stop_process(OPERATOR)
 
 
 def _start() -> None:
@@ -49,7 +49,7 @@ def _start() -> None:
         raise LabError(
             f"this step needs the lab's cluster, but the context {cluster.NAME} is another cluster; rename that context"
         )
-    kinds = toolchain.downloaded("upstream", toolchain.OPERATOR) / "example" / "prometheus-operator-crd"
+    kinds = toolchain.download_module("upstream", toolchain.OPERATOR) / "example" / "prometheus-operator-crd"
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(kinds))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(kinds))
     # The operator runs as a process of this machine, like the cluster's other controllers.

@@ -8,7 +8,7 @@ from typing import Any
 Properties = Mapping[str, Any]
 
 
-def at(value: Properties, *keys: str) -> Properties:
+def get_path(value: Properties, *keys: str) -> Properties:
     """Return the mapping at the path `keys`, or an empty mapping if a key is missing."""
     for key in keys:
         value = value.get(key) or {}
@@ -53,7 +53,7 @@ class Resource:
     @property
     def labels(self) -> Mapping[str, str]:
         if self.type.startswith("kubernetes:"):
-            return at(self.props, "metadata", "labels")
+            return get_path(self.props, "metadata", "labels")
         return {label["label"]: label["value"] for label in self.props.get("labels") or ()}
 
 
@@ -88,7 +88,7 @@ class Rule:
         return self.check(resources_to_check, settings)
 
 
-def of_each(*checks: Check) -> Callable[[Sequence[Resource], Settings], Iterator[Problem]]:
+def combine_checks(*checks: Check) -> Callable[[Sequence[Resource], Settings], Iterator[Problem]]:
     """Combine checks for a single resource into one check for a list of resources."""
 
     def check(resources: Sequence[Resource], settings: Settings) -> Iterator[Problem]:

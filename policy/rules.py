@@ -13,7 +13,7 @@ from typing import Any, cast
 from components.model import services
 from components.safety.data import holds_data
 
-from .model import Problem, Properties, Resource, Rule, Settings, at, of_each
+from .model import Problem, Properties, Resource, Rule, Settings, combine_checks, get_path
 
 # ---------------------------------------------------------------------- parts of resources
 
@@ -26,10 +26,12 @@ _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 def _pod(resource: Resource) -> Properties | None:
     """Return the spec of the pods that a Kubernetes object creates, or None if it creates no pods."""
     if resource.on("kubernetes", "Pod"):
-        return at(resource.props, "spec")
+        return get_path(resource.props, "spec")
     if resource.on("kubernetes", "CronJob"):
-        return at(resource.props, "spec", "jobTemplate", "spec", "template", "spec")
-    return at(resource.props, "spec", "template", "spec") if resource.on("kubernetes", *_POD_IN_TEMPLATE) else None
+        return get_path(resource.props, "spec", "jobTemplate", "spec", "template", "spec")
+    return (
+        get_path(resource.props, "spec", "template", "spec") if resource.on("kubernetes", *_POD_IN_TEMPLATE) else None
+    )
 
 
 def _pod_containers(resource: Resource) -> list[Properties]:
@@ -44,14 +46,14 @@ def _tier(resource: Resource) -> str:
     return name if name in services.common_catalogue().names else "<tier>"
 
 
-def _data() -> tuple[str, ...]:
+def _data_services() -> tuple[str, ...]:
     """Return the names of the services that both slots share."""
     return tuple(record.name for record in services.common_catalogue().data)
 
 
 def _leads_to_data(name: str) -> bool:
     """Return True if the name belongs to a data service, such as database, database-pooler or cache-0."""
-    return any(name == service or name.startswith(f"{service}-") for service in _data())
+    return any(name == service or name.startswith(f"{service}-") for service in _data_services())
 
 
 def _is_container(resource: Resource) -> bool:
@@ -72,11 +74,11 @@ def _images(resource: Resource) -> list[str]:
 
 def _operated_containers(resource: Resource) -> list[Properties]:
     """Return the container settings in an object of CloudNativePG. The operator adds all other settings of the containers."""
-    spec = at(resource.props, "spec")
+    spec = get_path(resource.props, "spec")
     if resource.on("kubernetes", "Cluster"):
         return [{"name": "postgres", "image": spec.get("imageName"), "resources": spec.get("resources")}]
     if resource.on("kubernetes", "Pooler"):
-        return list(at(spec, "template", "spec").get("containers") or ())
+        return list(get_path(spec, "template", "spec").get("containers") or ())
     return []
 
 
@@ -144,19 +146,19 @@ def _restricted_pod(resource: Resource, _: Settings) -> Iterator[str]:
     for volume in pod.get("volumes") or ():
         for kind in sorted(set(volume) - {"name"} - _VOLUMES):
             yield f"volume {volume.get('name')} is a {kind}, which is not allowed; use a persistentVolumeClaim or an emptyDir"
-    for sysctl in at(pod, "securityContext").get("sysctls") or ():
+    for sysctl in get_path(pod, "securityContext").get("sysctls") or ():
         yield f"sysctl {sysctl.get('name')} is set in the pod; remove this sysctl"
     for container in _pod_containers(resource):
-        for problem in _restricted_container(container, at(pod, "securityContext")):
+        for problem in _restricted_container(container, get_path(pod, "securityContext")):
             yield f"container {container.get('name')}: {problem} in its securityContext"
         if any(port.get("hostPort") for port in container.get("ports") or ()):
             yield f"container {container.get('name')}: the container opens a port of the node; remove hostPort"
 
 
 def _restricted_container(container: Properties, pod_context: Properties) -> Iterator[str]:
-    container_context = at(container, "securityContext")
+    container_context = get_path(container, "securityContext")
     context = {**pod_context, **container_context}
-    capabilities = at(container_context, "capabilities")
+    capabilities = get_path(container_context, "capabilities")
     if container_context.get("privileged"):
         yield "the container is privileged; set privileged: false"
     if container_context.get("allowPrivilegeEscalation") is not False:
@@ -165,7 +167,7 @@ def _restricted_container(container: Properties, pod_context: Properties) -> Ite
         yield "the container has capabilities; set capabilities: {drop: [ALL]}"
     if context.get("runAsNonRoot") is not True or context.get("runAsUser") == 0:
         yield "the container may run as root; set runAsNonRoot: true and a runAsUser above 0"
-    if at(context, "seccompProfile").get("type") not in ("RuntimeDefault", "Localhost"):
+    if get_path(context, "seccompProfile").get("type") not in ("RuntimeDefault", "Localhost"):
         yield "system calls of the container are not filtered; set seccompProfile: {type: RuntimeDefault}"
     if container_context.get("procMount") not in (None, "Default"):
         yield "the container sees all of /proc; remove procMount"
@@ -181,7 +183,7 @@ def _restricted_on_docker(resource: Resource, settings: Settings) -> Iterator[st
     """Check the requirements of `_restricted_pod` that exist on Docker."""
     if not _is_container(resource):
         return
-    props, capabilities = resource.props, at(resource.props, "capabilities")
+    props, capabilities = resource.props, get_path(resource.props, "capabilities")
     options = [str(option) for option in props.get("securityOpts") or ()]
     if str(props.get("user") or "").partition(":")[0] in ("", "0", "root"):
         yield f"the container may run as root; set a user above 0 (app.{_tier(resource)}.user)"
@@ -226,7 +228,7 @@ def _limits(resource: Resource, _: Settings) -> Iterator[str]:
         if missing:
             yield f"the container may use all of the engine's {' and '.join(missing)}; {fix}"
     for container in [*_pod_containers(resource), *_operated_containers(resource)]:
-        limits = at(container, "resources", "limits")
+        limits = get_path(container, "resources", "limits")
         if missing := [resource_name for resource_name in ("cpu", "memory") if not limits.get(resource_name)]:
             yield f"container {container.get('name')} may use all of the node's {' and '.join(missing)}; {fix}"
 
@@ -236,26 +238,26 @@ def _limits(resource: Resource, _: Settings) -> Iterator[str]:
 
 def _public_on_docker(resource: Resource, _: Settings) -> Iterator[str]:
     if resource.on("docker", "Network") and resource.name == "data" and not resource.props.get("internal"):
-        yield f"the network of {' and '.join(_data())} leads outside; set internal: true for this network"
+        yield f"the network of {' and '.join(_data_services())} leads outside; set internal: true for this network"
     if not _is_container(resource):
         return
     labels = resource.labels
     is_local = all(port.get("ip") in ("127.0.0.1", "::1") for port in resource.props.get("ports") or ())
-    watches = labels.get("tiers.role") == "watch" and is_local
+    is_monitoring = labels.get("tiers.role") == "watch" and is_local
     if (
         labels.get("tiers.role") != "gateway"
-        and not watches
+        and not is_monitoring
         and (resource.props.get("ports") or resource.props.get("publishAllPorts"))
     ):
         yield "the container publishes a port, which only the gateway may do; remove ports, and add a route (app.api.paths)"
-    if labels.get("tiers.tier") in _data() and labels.get("tiers.role") == "tier":
+    if labels.get("tiers.tier") in _data_services() and labels.get("tiers.role") == "tier":
         names = [str(network["name"]) for network in resource.props.get("networksAdvanced") or ()]
         if outside := [name for name in names if name.endswith("-outside")]:
             yield f"the container is on the network {outside[0]}, which leads outside; use only the data network"
 
 
 def _public_on_kubernetes(resource: Resource, _: Settings) -> Iterator[str]:
-    spec = at(resource.props, "spec")
+    spec = get_path(resource.props, "spec")
     if resource.on("kubernetes", "Service") and (
         spec.get("type") in ("NodePort", "LoadBalancer") or spec.get("externalIPs")
     ):
@@ -263,10 +265,10 @@ def _public_on_kubernetes(resource: Resource, _: Settings) -> Iterator[str]:
     if resource.kind.endswith("Route") or resource.on("kubernetes", "Ingress"):
         for name in sorted({name for name in _backends(spec) if _leads_to_data(name)}):
             yield f"the route leads users to {name}; remove this backend"
-    if resource.on("kubernetes", "NetworkPolicy") and _selects_data(at(spec, "podSelector")):
+    if resource.on("kubernetes", "NetworkPolicy") and _selects_data(get_path(spec, "podSelector")):
         for rule in spec.get("ingress") or ():
             if not rule.get("from") or any("ipBlock" in peer for peer in rule["from"]):
-                yield f"the NetworkPolicy lets all pods or IP addresses connect to {' or '.join(_data())}; select the allowed pods (podSelector)"
+                yield f"the NetworkPolicy lets all pods or IP addresses connect to {' or '.join(_data_services())}; select the allowed pods (podSelector)"
 
 
 def _backends(value: Any) -> Iterator[str]:
@@ -283,12 +285,12 @@ def _backends(value: Any) -> Iterator[str]:
 
 
 def _selects_data(selector: Properties) -> bool:
-    labels = at(selector, "matchLabels")
-    return not selector or labels.get("app.kubernetes.io/name") in _data() or "cnpg.io/cluster" in labels
+    labels = get_path(selector, "matchLabels")
+    return not selector or labels.get("app.kubernetes.io/name") in _data_services() or "cnpg.io/cluster" in labels
 
 
 def _tls(resource: Resource, settings: Settings) -> Iterator[str]:
-    spec = at(resource.props, "spec")
+    spec = get_path(resource.props, "spec")
     if resource.on("kubernetes", "Gateway"):
         for listener in spec.get("listeners") or ():
             if listener.get("protocol") not in ("HTTPS", "TLS"):
@@ -299,8 +301,8 @@ def _tls(resource: Resource, settings: Settings) -> Iterator[str]:
     if resource.on("kubernetes", "HTTPRoute"):
         for parent in spec.get("parentRefs") or ():
             # A Gateway in the same namespace is created by the program, and has its own check.
-            foreign = parent.get("namespace") not in (None, at(resource.props, "metadata").get("namespace"))
-            if foreign and not _secure(parent.get("sectionName"), settings):
+            foreign = parent.get("namespace") not in (None, get_path(resource.props, "metadata").get("namespace"))
+            if foreign and not _is_secure_listener(parent.get("sectionName"), settings):
                 yield (
                     f"the route accepts requests from {parent.get('sectionName') or 'every listener'} of Gateway "
                     f"{parent.get('name')}, encrypted or not; set environment.kubernetes.gateway.listener to the listener "
@@ -315,7 +317,7 @@ def _tls(resource: Resource, settings: Settings) -> Iterator[str]:
                 )
 
 
-def _secure(listener: str | None, settings: Settings) -> bool:
+def _is_secure_listener(listener: str | None, settings: Settings) -> bool:
     return any(fnmatchcase(listener or "", pattern) for pattern in settings.secure_listeners)
 
 
@@ -358,7 +360,7 @@ def _variables(resource: Resource) -> Iterator[tuple[str, str]]:
 
 
 def _replicas(resource: Resource, _: Settings) -> Iterator[str]:
-    spec, fix = at(resource.props, "spec"), f"set environment.tiers.{_tier(resource)}.replicas: 2 or more"
+    spec, fix = get_path(resource.props, "spec"), f"set environment.tiers.{_tier(resource)}.replicas: 2 or more"
     if resource.on("kubernetes", "HorizontalPodAutoscaler") and (spec.get("minReplicas") or 1) < 2:
         yield f"the autoscaler may leave a single replica, which one failed node stops; {fix}"
     # One replica is enough for an exporter of metrics, because it serves no users.
@@ -368,7 +370,7 @@ def _replicas(resource: Resource, _: Settings) -> Iterator[str]:
         yield f"the Deployment has a single replica, which one failed node stops; {fix}"
     pod = _pod(resource) or {}
     spread = [constraint.get("topologyKey") for constraint in pod.get("topologySpreadConstraints") or ()]
-    if "kubernetes.io/hostname" not in spread and not at(pod, "affinity", "podAntiAffinity"):
+    if "kubernetes.io/hostname" not in spread and not get_path(pod, "affinity", "podAntiAffinity"):
         yield "all pods of the Deployment may be on one node; set topologySpreadConstraints over kubernetes.io/hostname"
 
 
@@ -387,23 +389,27 @@ def _replicas_on_docker(resources: Sequence[Resource], _: Settings) -> Iterator[
 # ---------------------------------------------------------------------- the table
 
 RULES = (
-    Rule(name="no-latest", demand="Images are named by version or digest.", check=of_each(_latest), strict=True),
-    Rule(name="known-registries", demand="Images come from registries that are trusted.", check=of_each(_registry)),
+    Rule(name="no-latest", demand="Images are named by version or digest.", check=combine_checks(_latest), strict=True),
+    Rule(
+        name="known-registries", demand="Images come from registries that are trusted.", check=combine_checks(_registry)
+    ),
     Rule(
         name="restricted",
         demand="Containers have no privileges that they do not need.",
-        check=of_each(_restricted_pod, _restricted_namespace, _restricted_on_docker),
+        check=combine_checks(_restricted_pod, _restricted_namespace, _restricted_on_docker),
     ),
-    Rule(name="limits", demand="Containers have limits of CPU and memory.", check=of_each(_limits)),
+    Rule(name="limits", demand="Containers have limits of CPU and memory.", check=combine_checks(_limits)),
     Rule(
         name="private-data",
         demand="Users can connect only to the gateway, never to database or cache.",
-        check=of_each(_public_on_docker, _public_on_kubernetes),
+        check=combine_checks(_public_on_docker, _public_on_kubernetes),
     ),
-    Rule(name="tls", demand="Connections of users are encrypted.", check=of_each(_tls), strict=True),
-    Rule(name="protected-data", demand="Data can't be deleted by mistake.", check=of_each(_protected), strict=True),
-    Rule(name="no-plain-secrets", demand="Secrets are files, not variables.", check=of_each(_plain_secrets)),
-    Rule(name="replicas", demand="A failed host does not stop a tier.", check=of_each(_replicas), strict=True),
+    Rule(name="tls", demand="Connections of users are encrypted.", check=combine_checks(_tls), strict=True),
+    Rule(
+        name="protected-data", demand="Data can't be deleted by mistake.", check=combine_checks(_protected), strict=True
+    ),
+    Rule(name="no-plain-secrets", demand="Secrets are files, not variables.", check=combine_checks(_plain_secrets)),
+    Rule(name="replicas", demand="A failed host does not stop a tier.", check=combine_checks(_replicas), strict=True),
     Rule(
         name="replicas-on-docker",
         demand="A failed container does not stop a tier.",

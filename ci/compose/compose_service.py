@@ -145,7 +145,7 @@ class ComposeService:
         )
 
     @property
-    def outside(self) -> str | None:
+    def internet_variable(self) -> str | None:
         """Name of the first variable with a host on the internet, such as `smtp.example.com`, or None."""
         for key, value in self.env.items():
             for host in (match[1] for match in hosts(key, value or "")):

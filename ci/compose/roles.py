@@ -159,7 +159,7 @@ def assign_roles(all_services: Mapping[str, ComposeService], profiles: Collectio
                 service.path,
                 "no tier fits it; run it elsewhere, set its address in env, and set egress: true on the services that connect to it",
             )
-    _assign_slot_tiers(_merged(app_services, result, notes), all_services, result, notes)
+    _assign_slot_tiers(_merge_replicas(app_services, result, notes), all_services, result, notes)
     for proxy in result.proxies:
         notes.add_unconverted(proxy.path, _PROXY)
     return result
@@ -284,7 +284,7 @@ def _is_built_proxy(service: ComposeService, all_services: Mapping[str, ComposeS
     return bool(service.build) and bool(others) and bool(is_named or PROXIES & file)
 
 
-def _merged(candidates: Sequence[ComposeService], result: Roles, notes: Notes) -> list[ComposeService]:
+def _merge_replicas(candidates: Sequence[ComposeService], result: Roles, notes: Notes) -> list[ComposeService]:
     """Merge services with the same source, command and variables into replicas. Return one service of each group."""
     firsts: list[ComposeService] = []
     for service in candidates:

@@ -73,7 +73,7 @@ def _source(project: Project, service: ComposeService) -> Plain:
 
 def _add_egress(project: Project, service: ComposeService, part: Plain) -> None:
     """Set `egress: true` for a service if one of its variables contains a host on the internet."""
-    if variable := service.outside:
+    if variable := service.internet_variable:
         part["egress"] = True
         project.notes.add_assumption(
             f"{service.path}.environment.{variable}",

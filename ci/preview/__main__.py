@@ -6,4 +6,4 @@ from . import main
 
 if __name__ == "__main__":
     words = command_line.arguments("preview STACK [FILE]", 1, 2)
-    command_line.end("preview", lambda: main(*words))
+    command_line.run_and_exit("preview", lambda: main(*words))

@@ -16,7 +16,7 @@ _COLOURS = {
 
 def diagram(preview: Preview) -> Iterator[str]:
     """Yield the diagram in Mermaid, or nothing if no tier changes."""
-    ops = _gravest_ops(preview)
+    ops = _most_severe_ops(preview)
     if not any(ops.values()):
         return
     data_tiers = [record.name for record in services.common_catalogue().data if ("", record.name) in ops]
@@ -29,7 +29,7 @@ def diagram(preview: Preview) -> Iterator[str]:
     yield "\n".join(["```mermaid", "flowchart LR", *lines, "```"])
 
 
-def _gravest_ops(preview: Preview) -> dict[tuple[str, str], Op]:
+def _most_severe_ops(preview: Preview) -> dict[tuple[str, str], Op]:
     """Return the most severe operation on each tier, by (slot, tier). The slot of a shared component is an empty text."""
     ops: dict[tuple[str, str], Op] = {}
     for change in preview.changes:

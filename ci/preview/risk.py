@@ -19,7 +19,7 @@ class Verdict(StrEnum):
 
     NONE = "no change"
     RELEASE = "release only"
-    PLACE = "changes in place"
+    IN_PLACE = "changes in place"
     """Changes that neither touch data nor come from a new release. Examples: the live slot's scale, a quota, the gateway."""
     DATA = "touches data"
     LOSS = "replaces or deletes"
@@ -36,7 +36,7 @@ def verdict(preview: Preview) -> Verdict:
     plan = preview.plan
     has_release = plan is not None and (plan.render is not None or plan.moves)
     if any(change.area is Area.SHARED or not has_release for change in changes):
-        return Verdict.PLACE
+        return Verdict.IN_PLACE
     return Verdict.RELEASE if has_release else Verdict.NONE
 
 

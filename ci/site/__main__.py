@@ -33,4 +33,4 @@ def _short(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    command_line.end("site", main)
+    command_line.run_and_exit("site", main)

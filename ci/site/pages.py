@@ -1,6 +1,6 @@
 """Pages of the site, made from the repository's Markdown files.
 
-The files themselves do not change. `staged` changes the text of a page for Sphinx:
+The files themselves do not change. `sphinx_text` changes the text of a page for Sphinx:
 
 - The first page gets the navigation.
 - The API page gets the directives for docstrings.
@@ -56,7 +56,7 @@ def pages() -> tuple[str, ...]:
     return (FIRST, *(page for part in navigation().values() for page in part))
 
 
-def staged(page: str) -> str:
+def sphinx_text(page: str) -> str:
     """Return the Markdown of a page as Sphinx reads it."""
     text = _LINK.sub(lambda link: _relinked(page, *link.groups(default="")), (REPOSITORY / page).read_text())
     text = text.replace("```mermaid\n", "```text\n")
@@ -70,7 +70,7 @@ def staged(page: str) -> str:
 def stage(source: Path) -> None:
     """Write the source of the site: the pages, a copy of each file that they link to, and a link to the package."""
     for page in pages():
-        _write(source / _staged_name(page), staged(page).encode())
+        _write(source / _staged_name(page), sphinx_text(page).encode())
         for target in _targets(page, (REPOSITORY / page).read_text()):
             if target not in pages() and (REPOSITORY / target).is_file():
                 _write(source / target, (REPOSITORY / target).read_bytes())

@@ -38,5 +38,5 @@ def run_engine(folder: Path, number: int) -> Generator[str]:
         if process:
             process.terminate()
             process.wait(timeout=60)
-        lab_engine.forget(f"dockerd-e2e{number}")
+        lab_engine.delete_pid_file(f"dockerd-e2e{number}")
         run("ip", "link", "delete", bridge)

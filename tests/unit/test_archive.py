@@ -197,7 +197,7 @@ def load_environment_with_backup(**more: Any) -> config.Environment:
 def test_restore_from_another_environment_is_refused_unless_copy_of_names_the_source_environment(
     more: dict[str, Any], database: str, message: str
 ) -> None:
-    problem = restore.unfit(load_app(project()), load_environment_with_backup(**more), "staging", database)
+    problem = restore.refresh_problem(load_app(project()), load_environment_with_backup(**more), "staging", database)
     assert message in problem
     assert bool(message) == bool(problem)
 
@@ -205,7 +205,7 @@ def test_restore_from_another_environment_is_refused_unless_copy_of_names_the_so
 def test_restore_from_another_environment_is_refused_without_anonymise_scripts() -> None:
     app = project()
     del app["database"]["anonymise"]
-    assert "app.database.anonymise" in restore.unfit(
+    assert "app.database.anonymise" in restore.refresh_problem(
         load_app(app), load_environment_with_backup(copy_of="prod"), "staging", "prod"
     )
 
@@ -279,7 +279,7 @@ def test_restored_database_is_added_to_the_pooler_before_the_stack_file_contains
 def test_restore_target_is_a_moment_only_if_the_target_has_both_a_date_and_a_time_of_day(
     to: str, moment: datetime | None
 ) -> None:
-    assert restore.moment_of(to) == moment
+    assert restore.parse_time(to) == moment
 
 
 class TestRestoredDatabase:

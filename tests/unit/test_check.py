@@ -276,10 +276,10 @@ class TestQuestions:
     def test_make_check_reports_a_check_without_its_setting_as_not_described(self) -> None:
         api = {key: value for key, value in project()["api"].items() if key != "migrate"} | {"needs": ["cache"]}
         questions = dict(live_stack(checks=[], database=..., api=api, worker=...).checks())
-        assert check.verdict(questions["the database is ready"]) == ("not described", "app.database")
-        migrated = check.verdict(questions["the database has the release's migrations"])
+        assert check.run_check(questions["the database is ready"]) == ("not described", "app.database")
+        migrated = check.run_check(questions["the database has the release's migrations"])
         assert migrated == ("not described", "migrate.check of a tier")
-        assert check.verdict(questions["the application answers as expected"]) == ("not described", "app.checks")
+        assert check.run_check(questions["the application answers as expected"]) == ("not described", "app.checks")
 
     def test_make_check_fails_if_and_only_if_the_command_in_migrate_check_fails(
         self, monkeypatch: pytest.MonkeyPatch
@@ -294,19 +294,19 @@ class TestQuestions:
             return "001 (head)"
 
         monkeypatch.setattr(DockerInspector, "execute", execute)
-        assert check.verdict(question) == ("ok", "001 (head)")
+        assert check.run_check(question) == ("ok", "001 (head)")
         assert executed_commands == [("api", "blue", ("alembic", "current", "--check-heads"))]
 
         def refuse(*words: Any) -> str:
             raise RunError("it ended with exit code 1")
 
         monkeypatch.setattr(DockerInspector, "execute", refuse)
-        assert check.verdict(question) == ("FAILED", "it ended with exit code 1")
+        assert check.run_check(question) == ("FAILED", "it ended with exit code 1")
 
     def test_make_check_fails_for_an_unreachable_page(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(check, "PATIENCE", 0)
         questions = dict(live_stack(checks=[{"path": "/page"}]).checks())
-        verdict, reason = check.verdict(questions["/page answers as expected"])
+        verdict, reason = check.run_check(questions["/page answers as expected"])
         assert (verdict, "refused" in reason) == ("FAILED", True)
 
     @pytest.mark.parametrize(

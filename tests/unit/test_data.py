@@ -220,7 +220,7 @@ class TestPreview:
         # On Docker the container is replaced, because Prometheus reads its configuration only when it starts.
         assert lost == ({("Container", "prometheus")} if stack == "dev" else set())
         assert not [line for line in dangers(preview) if "deleted" in line or "data" in line]
-        assert verdict(preview) is (Verdict.LOSS if stack == "dev" else Verdict.PLACE)
+        assert verdict(preview) is (Verdict.LOSS if stack == "dev" else Verdict.IN_PLACE)
 
     def test_preview_does_not_report_a_rotated_password_as_lost_data(self) -> None:
         before = exported(first("dev"))

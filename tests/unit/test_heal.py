@@ -111,7 +111,7 @@ def test_make_heal_removes_objects_missing_from_the_state_only_if_the_last_updat
     monkeypatch.setattr(
         heal, "load", lambda stack: (load_app(project()), load_environment(environment(), load_app(project())))
     )
-    monkeypatch.setattr(heal, "orphans", list)
+    monkeypatch.setattr(heal, "orphaned_processes", list)
     monkeypatch.setattr(DockerInspector, "remove_strays", lambda *_: ["board-dev-blue-api-1"])
     heal.main("dev")
     assert ("removed board-dev-blue-api-1, which is not in the checkpoint" in capsys.readouterr().out) == failed
@@ -184,12 +184,12 @@ def test_only_provider_processes_without_a_running_pulumi_engine_are_orphans(
             # Wait for a line of output, because a new process may have no command line yet when Popen returns.
             for process in providers:
                 assert process.stdout and process.stdout.readline()
-            orphans = set(heal.orphans())
+            orphans = set(heal.orphaned_processes())
             assert providers[1].pid in orphans
             assert providers[0].pid not in orphans
             assert os.getpid() not in orphans
             monkeypatch.setattr(heal, "_parent", lambda folder: providers[0].pid)
-            assert providers[1].pid not in set(heal.orphans()), "its parent is a running Pulumi process"
+            assert providers[1].pid not in set(heal.orphaned_processes()), "its parent is a running Pulumi process"
         finally:
             for process in providers:
                 process.kill()
@@ -233,14 +233,14 @@ def imported_states(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def set_inventory(monkeypatch: pytest.MonkeyPatch, *keys: str, **more: Any) -> None:
     """Mock the platform's inventory, which lists the keys of the existing objects."""
-    monkeypatch.setattr(heal, "look", lambda location, left: Inventory(keys=frozenset(keys), **more))
+    monkeypatch.setattr(heal, "read_inventory", lambda location, left: Inventory(keys=frozenset(keys), **more))
 
 
 def test_make_heal_does_not_change_the_state_if_all_objects_exist(
     monkeypatch: pytest.MonkeyPatch, imported_states: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_inventory(monkeypatch, "container 1", "volume board-dev-database-data")
-    heal.put_back("dev", STATE)
+    heal.restore_objects("dev", STATE)
     assert not imported_states
     assert capsys.readouterr().out == ""
 
@@ -252,7 +252,7 @@ def test_make_heal_starts_a_stopped_container_and_keeps_the_container_in_the_sta
     started: list[object] = []
     monkeypatch.setattr(DockerInspector, "start", lambda self, keys: started.extend(keys) or {})
     monkeypatch.setattr(DockerInspector, "wait_healthy", lambda *_: {})
-    heal.put_back("dev", STATE)
+    heal.restore_objects("dev", STATE)
     assert started == ["container 1"]
     assert not imported_states
     assert "started board-dev-gateway, which was stopped" in capsys.readouterr().out
@@ -264,7 +264,7 @@ def test_make_heal_removes_a_container_from_the_state_if_the_container_can_not_b
     set_inventory(monkeypatch, "container 1", "volume board-dev-database-data", stopped={"container 1": "exited"})
     monkeypatch.setattr(DockerInspector, "start", lambda self, keys: {"container 1": "network not found"})
     monkeypatch.setattr(DockerInspector, "wait_healthy", lambda *_: {})
-    heal.put_back("dev", STATE)
+    heal.restore_objects("dev", STATE)
     [state] = imported_states
     assert state["deployment"]["resources"] == [PROVIDER, DATA]
     assert "network not found" in capsys.readouterr().out
@@ -280,12 +280,12 @@ def test_make_heal_removes_lost_protected_data_from_the_state_only_with_force_da
     set_inventory(monkeypatch, "container 1")
     monkeypatch.setenv("TIERS_FORCE", force)
     if force:
-        heal.put_back("dev", STATE)
+        heal.restore_objects("dev", STATE)
         assert len(imported_states) == 1
         assert "WARNING: Volume database-data is gone" in capsys.readouterr().err
     else:
         with pytest.raises(RunError, match=r"Volume database-data: missing on the engine .*make heal FORCE=data"):
-            heal.put_back("dev", STATE)
+            heal.restore_objects("dev", STATE)
         assert not imported_states
 
 
@@ -294,7 +294,7 @@ def test_make_heal_is_refused_if_the_docker_engine_has_no_object_of_the_stack(
 ) -> None:
     set_inventory(monkeypatch)
     with pytest.raises(RunError, match="the state lists objects of this stack, but the engine at"):
-        heal.put_back("dev", STATE)
+        heal.restore_objects("dev", STATE)
     assert not imported_states
 
 
@@ -304,7 +304,7 @@ def test_make_heal_does_not_change_the_state_if_the_docker_engine_does_not_answe
     def look(location: object, left: object) -> Inventory:
         raise OSError("refused")
 
-    monkeypatch.setattr(heal, "look", look)
-    heal.put_back("dev", STATE)
+    monkeypatch.setattr(heal, "read_inventory", look)
+    heal.restore_objects("dev", STATE)
     assert not imported_states
     assert "could not be listed: refused" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab import cluster, engine, s3, steps, toolchain
-from lab.__main__ import WHAT
+from lab.__main__ import PARTS
 
 from .program import ROOT
 
@@ -28,7 +28,7 @@ def test_installation_step_runs_once_if_two_installations_of_the_lab_run_at_the_
         present=lambda: "there" if steps_run else None,
         run=lambda: (threading.Event().wait(0.2), steps_run.append("once"))[1],
     )
-    threads = [threading.Thread(target=steps.bring, args=([slow],)) for _ in range(2)]
+    threads = [threading.Thread(target=steps.run_steps, args=([slow],)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -37,7 +37,7 @@ def test_installation_step_runs_once_if_two_installations_of_the_lab_run_at_the_
 
 
 def _start_lab_during_another_build(lab: steps.Step) -> threading.Thread:
-    lab_thread = threading.Thread(target=steps.bring, args=([lab],), daemon=True)
+    lab_thread = threading.Thread(target=steps.run_steps, args=([lab],), daemon=True)
     lab_thread.start()
     lab_thread.join(timeout=0.5)
     return lab_thread
@@ -75,17 +75,17 @@ def test_lab_installation_with_a_missing_step_waits_for_another_installation_and
     assert not runs
 
 
-@pytest.mark.parametrize("requested", [("dev", "tools", "data"), *((group,) for group in WHAT)], ids="+".join)
+@pytest.mark.parametrize("requested", [("dev", "tools", "data"), *((group,) for group in PARTS)], ids="+".join)
 @pytest.mark.parametrize("has_engine", [False, True])
 @pytest.mark.parametrize("has_cluster", [False, True])
 def test_every_part_of_the_lab_includes_all_steps_that_its_steps_need(
     requested: tuple[str, ...], has_engine: bool, has_cluster: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Check machines with and without a Docker engine or a cluster. A machine without them needs additional steps."""
-    monkeypatch.setattr(engine, "answers", lambda: has_engine)
-    monkeypatch.setattr(engine, "ours", lambda _: None)
-    monkeypatch.setattr(cluster, "another", lambda: "an administrator's" if has_cluster else None)
-    steps_run = {step.name: step for group in requested for step in WHAT[group]()}
+    monkeypatch.setattr(engine, "is_answering", lambda: has_engine)
+    monkeypatch.setattr(engine, "lab_process", lambda _: None)
+    monkeypatch.setattr(cluster, "foreign_cluster", lambda: "an administrator's" if has_cluster else None)
+    steps_run = {step.name: step for group in requested for step in PARTS[group]()}
     assert {need for step in steps_run.values() for need in step.needs} <= set(steps_run)
 
 
@@ -97,7 +97,7 @@ def test_docker_engine_that_accepts_a_connection_but_does_not_answer_is_not_read
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        assert engine.answers(path) is False
+        assert engine.is_answering(path) is False
 
 
 def test_version_of_a_lab_program_is_read_from_the_line_of_its_module_in_go_mod(
@@ -122,7 +122,7 @@ def test_version_of_a_lab_program_is_read_from_the_line_of_its_module_in_go_mod(
 def test_address_of_the_default_bridge_is_its_gateway_or_the_first_address_of_its_subnet(
     shown: str | None, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "answer", lambda *_: shown)
+    monkeypatch.setattr(s3, "command_output", lambda *_: shown)
     monkeypatch.setattr(s3.machine, "BRIDGE", "none")
     urls = s3.endpoints()
     assert urls.get("containers", "") == (f"http://{address}:9000" if address else "")

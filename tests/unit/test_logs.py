@@ -50,23 +50,23 @@ class TestNewLines:
 
 @pytest.mark.parametrize(("text", "seconds"), [("", 600), ("30s", 30), ("1.5m", 90), ("2h", 7200), ("1d", 86400)])
 def test_maximum_age_of_log_lines_is_converted_to_seconds(text: str, seconds: float) -> None:
-    assert logs.age(text) == seconds
+    assert logs.parse_age(text) == seconds
 
 
 def test_age_of_logs_without_a_time_unit_is_refused() -> None:
     with pytest.raises(RunError, match=r"SINCE: '10' is no age; write it like 30s"):
-        logs.age("10")
+        logs.parse_age("10")
 
 
 def test_slot_names_live_and_idle_are_converted_to_blue_or_green() -> None:
-    assert [logs.slot_named(name, Slot.BLUE) for name in ("", "live", "idle", "green")] == [
+    assert [logs.parse_slot(name, Slot.BLUE) for name in ("", "live", "idle", "green")] == [
         None,
         "blue",
         "green",
         "green",
     ]
     with pytest.raises(RunError, match="SLOT: no slot is live"):
-        logs.slot_named("idle", None)
+        logs.parse_slot("idle", None)
 
 
 def test_log_lines_of_each_service_have_a_distinct_colour_on_a_terminal_only(
@@ -91,7 +91,7 @@ def test_make_smoke_with_a_slot_other_than_idle_is_refused() -> None:
 
 @pytest.fixture
 def deployed_dev(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Mock a deployed stack with lines of both slots, and return the command lines that `process.become` gets."""
+    """Mock a deployed stack with lines of both slots, and return the command lines that `process.exec_command` gets."""
     state = with_whole_urns(exported(first("dev")))
     app = load_app(project() | {"worker": project()["worker"] | {"console": ["python", "-m", "board.shell"]}})
     lines = [line(1, "api"), line(2, "api", "green"), line(3, "database", ""), line(4, "gateway", "")]
@@ -105,7 +105,7 @@ def deployed_dev(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.setattr(container, "load", lambda stack: (app, load_environment(environment("dev"), app)))
     monkeypatch.setattr(logs.platforms, "inspector_at", lambda location: inspector)
     monkeypatch.setattr(container.platforms, "inspector", lambda *where: inspector)
-    monkeypatch.setattr(container.process, "become", commands.append)
+    monkeypatch.setattr(container.process, "exec_command", commands.append)
     return commands
 
 

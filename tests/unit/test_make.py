@@ -186,7 +186,7 @@ def test_make_help_lists_every_target_with_a_description(clone: Path) -> None:
 )  # fmt: skip
 def test_invalid_value_of_a_make_variable_is_refused(values: Mapping[str, str], problem: str) -> None:
     with pytest.raises(CallError) as error:
-        make_call.Call(target="status", values=values).refuse()
+        make_call.Call(target="status", values=values).validate()
     assert problem in str(error.value)
 
 

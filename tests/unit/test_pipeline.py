@@ -309,7 +309,7 @@ def test_load_measurement_beyond_the_slo_is_reported_with_the_number_of_bad_requ
         "due": 400,
         "allowed": {"failed": 4, "p95": 20, "p99": 4},
     }
-    result = slo.Measurement(summary=summary, beyond=True, answers=("/: HTTP 503",))
+    result = slo.Measurement(summary=summary, limit_exceeded=True, answers=("/: HTTP 503",))
     assert str(result) == "30 requests in 20 s, 7 failed, 95 in 100 within 12 ms, 99 within 46 ms\n    /: HTTP 503"
     assert result.exceeded_limits == (
         "7 of 400 requests failed, at most 4 are allowed; 30 of 400 requests took longer than slo.p95, at most 20 are allowed"
@@ -326,7 +326,7 @@ class Stack:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, beyond: bool, *live: str) -> None:
         self.live, self.rollbacks = [*live], list[str]()
         summary = values(http_reqs=400, failed=9, p95=0, p99=0) | {"due": 400, "allowed": {"failed": 4}}
-        result = slo.Measurement(summary=summary, beyond=beyond, answers=())
+        result = slo.Measurement(summary=summary, limit_exceeded=beyond, answers=())
         monkeypatch.setattr(slo, "outputs", self.outputs)
         monkeypatch.setattr(slo, "measure", lambda *_: result)
         monkeypatch.setattr(slo, "go_back", lambda stack, who: self.rollbacks.append(who))

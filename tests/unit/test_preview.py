@@ -33,7 +33,7 @@ VERDICTS = {
     "database-deleted": Verdict.LOSS, "database-storage": Verdict.DATA, "broken": Verdict.NONE, "unreachable": Verdict.NONE,
     # Verdicts that differ between the platforms. On Docker a new number of replicas takes effect with the next release only.
     "docker/replicas": Verdict.NONE, "docker/database-memory": Verdict.DATA, "docker/opened": Verdict.LOSS,
-    "kubernetes/replicas": Verdict.PLACE, "kubernetes/database-memory": Verdict.LOSS, "kubernetes/opened": Verdict.PLACE,
+    "kubernetes/replicas": Verdict.IN_PLACE, "kubernetes/database-memory": Verdict.LOSS, "kubernetes/opened": Verdict.IN_PLACE,
 }  # fmt: skip
 FAILED = {"protected", "broken", "unreachable"}
 

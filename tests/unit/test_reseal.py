@@ -1,4 +1,4 @@
-"""Tests of `resealed`, which removes the encrypted values from Pulumi's state after the passphrase is lost."""
+"""Tests of `without_secrets`, which removes the encrypted values from Pulumi's state after the passphrase is lost."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pulumi import RunError
 
-from ci.reseal import resealed
+from ci.reseal import without_secrets
 
 SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "v1:x:y"}
 PLAIN = {"urn": "urn:plain", "inputs": {"name": "board"}, "outputs": {"__pulumi_raw_state_delta": {"obj": {}}}}
@@ -24,7 +24,7 @@ def state_with(*resources: Any, secrets_provider: str = "passphrase") -> dict[st
 
 
 def test_reseal_removes_encrypted_values_and_keeps_all_others() -> None:
-    new_state = resealed(state_with(PLAIN, RESOURCE_WITH_SECRET), "new")
+    new_state = without_secrets(state_with(PLAIN, RESOURCE_WITH_SECRET), "new")
     assert new_state["version"] == 3
     assert new_state["deployment"]["secrets_providers"]["state"] == {"salt": "new"}
     plain, resource_with_secret = new_state["deployment"]["resources"]
@@ -40,4 +40,4 @@ def test_reseal_removes_encrypted_values_and_keeps_all_others() -> None:
 
 def test_reseal_of_a_state_encrypted_by_a_key_service_is_refused() -> None:
     with pytest.raises(RunError, match="the state is encrypted with cloud"):
-        resealed(state_with(PLAIN, secrets_provider="cloud"), "new")
+        without_secrets(state_with(PLAIN, secrets_provider="cloud"), "new")

@@ -189,7 +189,7 @@ def test_captured_command_gets_a_text_as_its_standard_input() -> None:
 
 
 def test_command_that_replaces_its_runner_gets_the_standard_input_and_sets_the_exit_code() -> None:
-    program = 'from ci import process; print("before"); process.become(["sh", "-c", "cat; exit 3"])'
+    program = 'from ci import process; print("before"); process.exec_command(["sh", "-c", "cat; exit 3"])'
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, input="a line", capture_output=True, text=True)
     assert (done.stdout, done.returncode) == ("before\na line", 3)
 
@@ -225,7 +225,7 @@ def test_killed_command_is_reported_with_its_signal() -> None:
 def test_required_parts_of_the_lab_depend_on_the_environment_settings(
     environment: dict[str, Any], parts: list[str]
 ) -> None:
-    assert lab_parts.parts(environment) == parts
+    assert lab_parts.required_parts(environment) == parts
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,9 @@ def test_link_to_a_folder_leads_to_the_readme_of_the_folder_or_becomes_plain_tex
     (tmp_path / "pages/adr").mkdir(parents=True)
     (tmp_path / "ci").mkdir()
     (tmp_path / "pages/a.md").write_text("# A\n[b](adr) [`c`](../ci) [d](../README.md#e) [f](#g) [h](https://i/j)\n")
-    assert pages.staged("pages/a.md") == ("# A\n[b](adr/README.md) `c` [d](../index.md#e) [f](#g) [h](https://i/j)\n")
+    assert pages.sphinx_text("pages/a.md") == (
+        "# A\n[b](adr/README.md) `c` [d](../index.md#e) [f](#g) [h](https://i/j)\n"
+    )
 
 
 def test_pages_in_docs_contain_no_syntax_that_only_sphinx_understands() -> None:

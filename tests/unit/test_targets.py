@@ -191,7 +191,7 @@ def test_any_make_target_with_any_input_ends_with_an_exit_code_and_a_message(
     stub = ProgramStub(choice, code)
     monkeypatch.setattr(process, "capture", stub.capture)
     monkeypatch.setattr(process, "run", stub.run)
-    monkeypatch.setattr(process, "become", stub.run)
+    monkeypatch.setattr(process, "exec_command", stub.run)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     unexpected_errors: list[Exception] = []
     monkeypatch.setattr(command_line, "_unexpected", lambda _, error: unexpected_errors.append(error) or "")

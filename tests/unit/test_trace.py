@@ -27,7 +27,7 @@ OTHER_LINES = [
 
 
 def test_make_trace_finds_the_log_lines_of_a_request() -> None:
-    assert list(trace.about("mine-1", [*OTHER_LINES, GATEWAY, DATABASE, API])) == [GATEWAY, DATABASE, API]
+    assert list(trace.lines_of_request("mine-1", [*OTHER_LINES, GATEWAY, DATABASE, API])) == [GATEWAY, DATABASE, API]
 
 
 def test_make_trace_prints_log_lines_sorted_by_time(

@@ -26,7 +26,7 @@ def main(names: list[str]) -> None:
             print(switching.HEAD)
             print(switching.table(DockerStack(Path(folder) / "engine", "e2e-switching")))
             stack = ClusterStack(Path(folder) / "cluster", "e2e-switching")
-            stack.images()
+            stack.build_images()
             print(switching.table(stack))
             return
 

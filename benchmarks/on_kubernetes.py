@@ -22,7 +22,7 @@ def cold_up(stack: ClusterStack) -> str:
     kubectl applies the manifests in several steps. Applying all of them at once would fail, because the worker gives up
     before its database tables exist.
     """
-    stack.images()
+    stack.build_images()
     stack.up()
     objects = _objects(stack)
     files = _files(stack.folder, objects)
@@ -98,7 +98,7 @@ def _files(folder: Path, objects: list[dict[str, Any]]) -> dict[str, Path]:
 
 def preview(stack: ClusterStack) -> str:
     """Compare the preview of an unchanged prod with the preview of an empty program."""
-    stack.images()
+    stack.build_images()
     stack.up()
     row = empty_program.preview(stack, "prod", 1.6)
     stack.environment["protect_data"] = False

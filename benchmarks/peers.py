@@ -137,7 +137,7 @@ def _web_only(stack: Stack, **size: object) -> None:
 def _on_kubernetes(folder: Path, after: ExitStack) -> list[Row]:
     stack = ClusterStack(folder, "e2e-peers")
     _web_only(stack, **stack.environment["tiers"]["web"])
-    stack.images()
+    stack.build_images()
     after.callback(stack.destroy)
     stack.up()
     objects = json.loads(stack.kubectl("get", "deployments,jobs,httproutes", "--output=json"))["items"]

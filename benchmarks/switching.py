@@ -42,7 +42,7 @@ def table(stack: Stack) -> str:
             )
     finally:
         stack.destroy(check=False)
-        stack.clear()
+        stack.remove_leftovers()
     return "\n".join(rows)
 
 

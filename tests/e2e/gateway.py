@@ -47,7 +47,7 @@ class Gateway:
             restart_policy={"Name": "unless-stopped"},
         )  # fmt: skip
 
-    def run(self, slot: Slot, *routes: Route) -> None:
+    def start_tiers(self, slot: Slot, *routes: Route) -> None:
         """Start a container for each route of a slot, and replace any earlier container of the same tier and slot."""
         for route in routes:
             name = f"{route.tier}-{slot}"
@@ -73,7 +73,7 @@ class Gateway:
         )  # fmt: skip
         return output.decode().strip()
 
-    def claim(self, slot: Slot, slots: Mapping[Slot, Sequence[Route]], time_limit: str = "60") -> str:
+    def write_routes(self, slot: Slot, slots: Mapping[Slot, Sequence[Route]], time_limit: str = "60") -> str:
         """Write the routes of all slots into the gateway's configuration, and return the output of the toolbox.
 
         A release runs the same toolbox command before it starts the tiers of its slot.

@@ -182,7 +182,7 @@ class Stack:
         """Return object name → identifier for each object of a slot. A changed or recreated object gets another identifier."""
         raise NotImplementedError
 
-    def break_down(self, tier: str, slot: str) -> None:
+    def stop_tier(self, tier: str, slot: str) -> None:
         """Stop every container of a tier in a slot."""
         raise NotImplementedError
 
@@ -197,7 +197,7 @@ class Stack:
         """
         return str(self.get("/", headers=PAGE).cookies[COOKIE])
 
-    def ci(self, module: str, *words: str) -> str:
+    def run_ci(self, module: str, *words: str) -> str:
         """Write the project file and the stack file, run a module of `ci` on this stack, and return the output.
 
         Raises:
@@ -215,16 +215,16 @@ class Stack:
             raise error
         return process.stdout
 
-    def images(self) -> None:
+    def build_images(self) -> None:
         """Build and push the images of the stack. On Docker this method does nothing, because `up` builds the images."""
 
     def remove(self) -> None:
         """Remove the stack, also after a failed or interrupted update."""
-        self.ci("heal")
+        self.run_ci("heal")
         self.destroy(check=False)
-        self.clear()
+        self.remove_leftovers()
 
-    def clear(self) -> None:
+    def remove_leftovers(self) -> None:
         """Remove the objects that remain after a failed `destroy`."""
 
     def post(self, body: str, work_seconds: float = 0) -> dict[str, Any]:
@@ -268,7 +268,7 @@ class DockerStack(Stack):
             for container in self.engine.containers.list(all=True, filters={"label": labels})
         }
 
-    def break_down(self, tier: str, slot: str) -> None:
+    def stop_tier(self, tier: str, slot: str) -> None:
         for container in self.containers():
             if (
                 container.name.startswith(f"{self.prefix}-{slot}-{tier}-")
@@ -315,8 +315,8 @@ class ClusterStack(Stack):
         eventually(lambda: switched in (None, super(ClusterStack, self).live()["slot"]), 10)
         return super().live()
 
-    def images(self) -> None:
-        self.ci("images")
+    def build_images(self) -> None:
+        self.run_ci("images")
         self.environment |= yaml.safe_load(self.settings.read_text())["config"][self.key]
 
     def kubectl(self, *words: str, check: bool = True) -> str:
@@ -350,11 +350,11 @@ class ClusterStack(Stack):
             for entry in objects
         }
 
-    def break_down(self, tier: str, slot: str) -> None:
+    def stop_tier(self, tier: str, slot: str) -> None:
         self.kubectl("scale", f"deployment/{tier}-{slot}", "--replicas=0")
         eventually(lambda: not self.pods(tier, slot))
 
-    def clear(self) -> None:
+    def remove_leftovers(self) -> None:
         subprocess.run(
             ["kubectl", "--context", "lab", "delete", "namespace", self.namespace, "--ignore-not-found"],
             check=True, capture_output=True, timeout=180,
@@ -391,7 +391,7 @@ def deployment(stack: Stack) -> Generator[Stack]:
     The stack is removed even if the update or the block fails.
     """
     try:
-        stack.images()
+        stack.build_images()
         stack.up()
         yield stack
     finally:

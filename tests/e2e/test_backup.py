@@ -271,5 +271,5 @@ def test_backups_on_kubernetes_run_by_schedule_and_by_command(tmp_path: Path) ->
         assert "equal what was saved" in run_backup(stack, "restore", "--into", "again")
         assert "there is a database again" in run_backup(stack, "restore", "--into", "again", check=False)
         assert "  full  " in run_backup(stack, "list")
-        assert "backups are taken and can be restored: last backup" in stack.ci("check")
+        assert "backups are taken and can be restored: last backup" in stack.run_ci("check")
         assert not set(stack.preview().changes) - {"unchanged"}

@@ -42,7 +42,7 @@ def primary(stack: ClusterStack) -> Any:
     return next(pod for pod in members if pod.metadata.labels["tiers.member"] == primaries[0])
 
 
-def redis(stack: ClusterStack, pod: Any, command: str) -> str:
+def redis_cli(stack: ClusterStack, pod: Any, command: str) -> str:
     """Run a Redis command in the pod of a member, and return the output."""
     login = f'REDISCLI_AUTH="$(cat /run/secrets/cache-password)" redis-cli {command}'
     return stack.kubectl("exec", pod.metadata.name, "-c", "cache", "--", "sh", "-c", login)
@@ -50,7 +50,7 @@ def redis(stack: ClusterStack, pod: Any, command: str) -> str:
 
 def is_replicated(stack: ClusterStack) -> bool:
     """Return whether the cache has one primary and two online replicas."""
-    replication = redis(stack, primary(stack), "info replication")
+    replication = redis_cli(stack, primary(stack), "info replication")
     return "role:master" in replication and replication.count("state=online") == 2
 
 
@@ -91,7 +91,7 @@ def delete_all(stack: ClusterStack, pod: Any) -> None:
     stack.kubectl("delete", "pod", "--selector=app.kubernetes.io/name=cache", "--force", "--grace-period=0")
 
 
-def change_each(stack: ClusterStack) -> None:
+def replace_members(stack: ClusterStack) -> None:
     """Change the memory limit of the cache and run `pulumi up`, which replaces every member."""
     stack.environment["tiers"]["cache"]["memory"] = "320Mi"
     stack.up()
@@ -137,7 +137,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
 def test_key_written_before_replication_is_on_all_three_members(stack: ClusterStack) -> None:
     assert is_replicated(stack)
     for pod in stack.pods("cache"):
-        assert redis(stack, pod, "exists old").strip() == "1"
+        assert redis_cli(stack, pod, "exists old").strip() == "1"
     assert json.loads(run_in_api(stack, MISSING, stdin='["old", "never"]')) == 1, (
         "the check for missing keys must find the key `never`"
     )
@@ -152,7 +152,7 @@ def test_clients_connect_to_the_proxy_only(stack: ClusterStack) -> None:
         tier: {pod.status.pod_ip for pod in stack.pods(tier)} for tier in ("api", "worker", "cache-proxy")
     }
     client_addresses = {
-        pod.metadata.name: set(re.findall(r" addr=([\d.]+):", redis(stack, pod, "client list")))
+        pod.metadata.name: set(re.findall(r" addr=([\d.]+):", redis_cli(stack, pod, "client list")))
         for pod in stack.pods("cache")
     }
     assert client_addresses[primary(stack).metadata.name] & addresses_by_tier["cache-proxy"], client_addresses
@@ -177,10 +177,10 @@ def test_lost_cache_primary_loses_no_job(
 def test_members_are_updated_one_after_the_other_under_load(stack: ClusterStack) -> None:
     with load(stack, "change") as record:
         start = time.time()
-        change_each(stack)
+        replace_members(stack)
         time.sleep(5)
     eventually(lambda: is_replicated(stack), 60)
-    report_losses(change_each, [Loss(record.longest_gap(start), len(record.acknowledged), record.lost())])
+    report_losses(replace_members, [Loss(record.longest_gap(start), len(record.acknowledged), record.lost())])
 
 
 def test_new_password_reaches_all_members(stack: ClusterStack) -> None:

@@ -81,7 +81,7 @@ def test_make_trace_prints_log_lines_of_a_request_from_all_tiers(stack: DockerSt
     eventually(lambda: database.exec_run(cancel).output.decode().strip() == "t")
     for thread in (waiting_thread, locking_thread):
         thread.join()
-    lines = [line.split()[1:] for line in stack.ci("trace", "trace-e2e-1").splitlines() if line[:1].isdigit()]
+    lines = [line.split()[1:] for line in stack.run_ci("trace", "trace-e2e-1").splitlines() if line[:1].isdigit()]
     tiers = [words[0] for words in lines]
     assert set(tiers) == {"gateway", "web", "api", "worker", "database"}
     assert tiers.index("api") < tiers.index("worker")

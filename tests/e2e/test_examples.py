@@ -95,7 +95,7 @@ def first_page(url: str, headers: dict[str, str] | None = None) -> Generator[lis
 
 def test_up_from_empty(stack: Stack, record_property: RecordProperty) -> None:
     """Deploy for the first time. Record the seconds until the first page, and check that users get the deployed release."""
-    stack.images()
+    stack.build_images()
     with first_page(stack.url, dict(stack.headers)) as seconds:
         stack.up()
     record_property("first page", seconds[0])
@@ -105,7 +105,7 @@ def test_up_from_empty(stack: Stack, record_property: RecordProperty) -> None:
 def test_its_own_checks(stack: Stack) -> None:
     """Run `ci.check`, the module behind `make check`, and fail if one of its checks fails."""
     try:
-        print(f"\n{stack.ci('check')}")
+        print(f"\n{stack.run_ci('check')}")
     except subprocess.CalledProcessError as failed:
         pytest.fail(f"{failed.stdout}{failed.stderr}")
 
@@ -173,7 +173,7 @@ def test_release_under_load(example: Example, stack: Stack, record_property: Rec
     assert not change.is_visible(stack)
     stack.app["version"] = _next_version(stack.app["version"])
     with change.apply(stack):
-        stack.images()
+        stack.build_images()
         with user_journeys(stack) as counts:
             stack.up()
             eventually(lambda: stack.serving_release() == stack.outputs()["release"] != before, 10)

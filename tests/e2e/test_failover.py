@@ -36,7 +36,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
     board.environment["kubernetes"]["namespace"] = {}
     board.environment["tiers"]["database"] |= {"ha": True, "storage": "1Gi"}
     try:
-        board.images()
+        board.build_images()
         board.up()
         yield board
     finally:

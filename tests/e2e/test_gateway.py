@@ -31,8 +31,8 @@ def gateway() -> Iterator[Gateway]:
     """Start a gateway whose live slot is blue."""
     board = Gateway("gate-e2e-gateway")
     try:
-        board.claim(Slot.BLUE, ROUTES)
-        board.run(Slot.BLUE, API, WEB)
+        board.write_routes(Slot.BLUE, ROUTES)
+        board.start_tiers(Slot.BLUE, API, WEB)
         board.wait_for_tiers(Slot.BLUE, "api", "web")
         board.switch(Slot.BLUE)
         yield board
@@ -162,8 +162,8 @@ def test_changed_port_and_rollback_lose_no_request(gateway: Gateway) -> None:
         for port in (5001, 5000, 5001, 5002):
             idle, changed_route = live.other, replace(API, port=port)
             routes = {live: routes[live], idle: [changed_route, WEB]}
-            gateway.claim(idle, routes)
-            gateway.run(idle, changed_route, WEB)
+            gateway.write_routes(idle, routes)
+            gateway.start_tiers(idle, changed_route, WEB)
             gateway.wait_for_tiers(idle, "api", "web")
             gateway.switch(idle)
             live = idle
@@ -208,8 +208,8 @@ def test_gateway_that_cannot_start_recovers_with_the_next_release(gateway: Gatew
     gateway.run_toolbox("restore", haproxy.FOLDER, text.replace("/a%%20b", "/a%20b"))
     gateway.container.restart(timeout=5)
     eventually(lambda: gateway.engine.containers.get(gateway.name).attrs["RestartCount"] > 1, 20)
-    gateway.claim(Slot.GREEN, ROUTES)
-    gateway.run(Slot.GREEN, API, WEB)
+    gateway.write_routes(Slot.GREEN, ROUTES)
+    gateway.start_tiers(Slot.GREEN, API, WEB)
     gateway.wait_for_tiers(Slot.GREEN, "api", "web")
     gateway.switch(Slot.GREEN)
     assert gateway.request(b"/api/x")[0] == 200

@@ -99,7 +99,7 @@ def test_update_after_a_kill_at_any_step_succeeds_and_loses_no_request(
             log = tmp_path / f"{point}.json"
             if kill_update(stack, lambda log=log, step=step: count_steps(log) >= step, log):
                 killed_steps.append(step)
-                output = stack.ci("heal")
+                output = stack.run_ci("heal")
                 assert "healed" in output, output
             # Read the live slot from the api, because an interrupted update does not write the stack outputs.
             if stack.get("/api/release").json()["slot"] == before["slot"]:
@@ -131,8 +131,8 @@ def test_killed_update_must_be_healed_by_make_heal_before_the_next_update(stack:
     refused = stack.up(check=False)
     assert refused.code
     assert f"run `make heal ENV={stack.name}`" in refused.text
-    assert "healed" in stack.ci("heal")
-    assert stack.ci("heal") == ""
+    assert "healed" in stack.run_ci("heal")
+    assert stack.run_ci("heal") == ""
     stack.up()
     assert stack.live()["release"].startswith("1.0.1-")
 
@@ -147,7 +147,7 @@ def test_second_update_at_the_same_time_is_refused(stack: Stack, tmp_path: Path)
     assert second.code
     assert "the stack is currently locked by 1 lock(s)" in second.text
     with pytest.raises(subprocess.CalledProcessError) as refused_healing:
-        stack.ci("heal")
+        stack.run_ci("heal")
     assert "is being updated by" in refused_healing.value.stderr
     assert first.wait(timeout=300) == 0
     assert stack.live()["release"].startswith("1.1.0-")

@@ -32,7 +32,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
     board = ClusterStack(tmp_path_factory.mktemp("staging"), "e2e")
     board.environment["tiers"]["api"] = dict(API_SETTINGS)
     board.environment["kubernetes"]["schedule_within"] = "20s"
-    board.images()
+    board.build_images()
     try:
         board.up()
         yield board
@@ -84,7 +84,7 @@ def test_make_trace_prints_log_lines_of_a_request_from_web_api_and_worker(stack:
     assert len(stack.get("/").headers["X-Request-Id"]) == 32, (
         "the web tier must create an id, because the cluster's gateway does not"
     )
-    lines = [line.split()[1:] for line in stack.ci("trace", "trace-e2e-1").splitlines()]
+    lines = [line.split()[1:] for line in stack.run_ci("trace", "trace-e2e-1").splitlines()]
     assert {words[0] for words in lines} == {"web", "api", "worker"}
     assert all(words[2] == stack.outputs()["release"] for words in lines)
 
@@ -360,7 +360,7 @@ def prod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
         board.variables |= {
             "KUBECONFIG": str(_kubeconfig(folder, run_kubectl("create", *in_namespace, "token", "deployer").strip()))
         }
-        board.images()
+        board.build_images()
         yield board
     finally:
         run_kubectl("delete", "namespace", board.namespace)

@@ -185,7 +185,7 @@ def test_release_with_manual_promotion_can_be_viewed_and_goes_live_after_promoti
 def test_rollback_to_an_unhealthy_slot_is_refused(stack: Stack) -> None:
     before = stack.live()
     standby = "blue" if before["slot"] == "green" else "green"
-    stack.break_down("api", standby)
+    stack.stop_tier("api", standby)
     refused = stack.up(check=False, TIERS_RELEASE="previous")
     assert refused.code
     assert f"the live slot was not changed: {before['slot']} answers 200. Deploy a new release instead" in refused.text
@@ -286,7 +286,7 @@ def test_contract_migration_is_shown_by_the_preview_and_blocks_the_rollback(stac
 
 
 def test_status_shows_both_slots_and_the_shared_services_and_the_last_switch_on_one_screen(stack: Stack) -> None:
-    current, text = stack.live(), stack.ci("status")
+    current, text = stack.live(), stack.run_ci("status")
     print(f"\n{text}")
     assert f"{current['slot']} is live" in text
     assert f"{current['release']}, live, created " in text

@@ -128,8 +128,8 @@ def test_backup_metrics_appear_with_the_first_backup(stack: DockerStack, query_p
     eventually(lambda: read_value(query_prometheus, last_success.format("backup")) == 0, PATIENCE)
     assert not query_prometheus("query?query=tiers_backup_verified")["result"]
     before = time.time()
-    stack.ci("backup", "backup")
-    stack.ci("backup", "verify")
+    stack.run_ci("backup", "backup")
+    stack.run_ci("backup", "verify")
     eventually(
         lambda: read_value(query_prometheus, last_success.format("verify")) >= int(before), BACKUP_METRICS_PATIENCE
     )
@@ -158,7 +158,7 @@ def test_live_release_is_a_metric_and_second_update_changes_nothing(
 
 
 def test_only_the_gateway_is_public_and_prometheus_listens_on_loopback(stack: DockerStack) -> None:
-    assert "ok             only the gateway can be reached" in stack.ci("check")
+    assert "ok             only the gateway can be reached" in stack.run_ci("check")
     [prometheus] = [container for container in stack.containers() if container.name.endswith("-prometheus")]
     assert [entry["HostIp"] for bound in prometheus.ports.values() for entry in bound or ()] == ["127.0.0.1"]
     script = "for host in {}; do (exec 3<>/dev/tcp/$host) 2>/dev/null && echo $host; done; true"
@@ -172,7 +172,7 @@ def test_only_the_gateway_is_public_and_prometheus_listens_on_loopback(stack: Do
 
 def test_errors_raise_an_alert_and_a_new_release_becomes_a_metric(stack: DockerStack, query_prometheus: Query) -> None:
     assert alert_states(query_prometheus, "ErrorBudgetBurns") == {"inactive"}
-    stack.break_down("api", "blue")
+    stack.stop_tier("api", "blue")
     for _ in range(50):
         assert stack.get("/api/release").status_code == 503
     eventually(lambda: alert_states(query_prometheus, "ErrorBudgetBurns", over="1h") <= {"pending", "firing"}, PATIENCE)
@@ -215,7 +215,7 @@ def test_prometheus_operator_accepts_the_service_monitors_and_the_rules_of_the_s
         assert not expected - exported
         assert {"tiers_backup_repository_readable", "tiers_backup_overdue"} < exported
         assert set(stack.up().changes) == {"unchanged"}
-        assert "ok             only the gateway can be reached" in stack.ci("check")
+        assert "ok             only the gateway can be reached" in stack.run_ci("check")
 
 
 def _prometheus_configuration(stack: ClusterStack) -> Any:

@@ -65,7 +65,7 @@ def wait_for_writes(record: Writes) -> None:
 def test_single_database_is_moved_into_a_cluster_without_a_lost_write(stack: ClusterStack) -> None:
     before, pod = stack.live(), stack.pods("database")[0].metadata.uid
     database(stack).update({"ha": True, "single": "live"})
-    stack.images()  # Build the images as `make up` does, because the backup image is now based on the image of the database cluster.
+    stack.build_images()  # Build the images as `make up` does, because the backup image is now based on the image of the database cluster.
     stack.up()
     # The update created the database cluster. The release and the single database must be unchanged.
     assert stack.live() == before

@@ -97,7 +97,7 @@ def wait_until_healthy(container: Any, workload: Workload) -> None:
 
 
 @contextmanager
-def server(tier: str, password: str) -> Generator[Any]:
+def running_server(tier: str, password: str) -> Generator[Any]:
     """Run the database or the cache, and yield its container when the server is ready."""
     description = description_with_password(password)
     assert description.app.database and description.app.cache
@@ -112,7 +112,7 @@ def server(tier: str, password: str) -> Generator[Any]:
         yield container
 
 
-def exporter_logs_in(tier: str, password: str, neighbour: Any, series: str) -> bool:
+def wait_for_exporter_login(tier: str, password: str, neighbour: Any, series: str) -> bool:
     """Wait until the exporter of the database or the cache reports a successful login in the metric `series`, and return True."""
     description = description_with_password(password)
     exporter = monitoring.exporters(description)[tier]
@@ -128,18 +128,18 @@ def exporter_logs_in(tier: str, password: str, neighbour: Any, series: str) -> b
 @pytest.mark.long
 @pytest.mark.parametrize("password", PASSWORDS, ids=ascii)
 def test_redis_and_its_clients_accept_special_characters_in_the_password(password: str) -> None:
-    with server(CACHE.name, password) as container:
+    with running_server(CACHE.name, password) as container:
         assert run_in_container(container, "redis-cli", "ping", REDISCLI_AUTH=password) == (0, "PONG\n")
         assert run_in_container(container, "redis-cli", "-a", password, "--no-auth-warning", "ping") == (0, "PONG\n")
         assert "NOAUTH" in run_in_container(container, "redis-cli", "ping")[1]
-        assert exporter_logs_in(CACHE.name, password, container, "redis_up")
+        assert wait_for_exporter_login(CACHE.name, password, container, "redis_up")
         assert password not in container.logs().decode()
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("password", PASSWORDS, ids=ascii)
 def test_postgres_and_its_clients_accept_special_characters_in_the_password(password: str, tmp_path: Path) -> None:
-    with server(DATABASE.name, password) as container:
+    with running_server(DATABASE.name, password) as container:
         container.put_archive("/", archive({"/tmp/pgpass": backup_pgpass(password, tmp_path)}))
         # Copy the password file with mode 600, because psql refuses a password file that other users can read.
         assert run_in_container(container, "install", "-m", "600", "/tmp/pgpass", "/tmp/own")[0] == 0
@@ -150,7 +150,7 @@ def test_postgres_and_its_clients_accept_special_characters_in_the_password(pass
         assert run_in_container(container, *command, PGPASSWORD=password) == (0, "1\n")
         assert run_in_container(container, *command, PGPASSFILE="/tmp/own") == (0, "1\n")
         assert run_in_container(container, *command, PGPASSWORD=f"{password}x")[0] == 2
-        assert exporter_logs_in(DATABASE.name, password, container, "pg_up")
+        assert wait_for_exporter_login(DATABASE.name, password, container, "pg_up")
         assert password not in container.logs().decode()
 
 

@@ -64,7 +64,7 @@ class Pipeline(ClusterStack):
 
     def remove(self) -> None:
         """Delete only the namespace. The state needs no update, because it is in the temporary folder of the test."""
-        self.clear()
+        self.remove_leftovers()
 
     def make(self, *words: str, env: str = "", check: bool = True, **variables: str) -> Result:
         process = subprocess.run(
@@ -222,4 +222,4 @@ def test_environment_of_a_pull_request_is_deployed_and_then_removed_by_make_down
         assert name not in pipeline.pulumi("stack", "ls", check=True).text
         assert "NotFound" in pipeline.kubectl("get", "namespace", pipeline.namespace, check=False)
     finally:
-        pipeline.clear()
+        pipeline.remove_leftovers()

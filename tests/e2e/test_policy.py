@@ -46,7 +46,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield board
     finally:
         board.destroy(check=False)
-        board.clear()
+        board.remove_leftovers()
 
 
 def preview(stack: Stack) -> Result:

@@ -46,11 +46,11 @@ def cluster_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterS
 
 def heal_and_update(stack: Stack) -> None:
     """Run `heal` and an update, as `make up` does. Check that users get answers, and that a second heal and update change nothing."""
-    stack.ci("heal")
+    stack.run_ci("heal")
     stack.up()
     eventually(lambda: stack.get("/api/release").status_code == 200)
     eventually(lambda: stack.get("/").status_code == 200)
-    assert stack.ci("heal") == ""
+    assert stack.run_ci("heal") == ""
     assert set(stack.up().changes) == {"unchanged"}
 
 
@@ -65,7 +65,7 @@ def test_stopped_and_removed_containers_are_restored(docker_stack: DockerStack) 
     release = docker_stack.live()["release"]
     for name in CONTAINERS:
         docker_stack.engine.containers.get(f"{docker_stack.prefix}-{name.format(live=live)}").stop(timeout=1)
-    output = docker_stack.ci("heal")
+    output = docker_stack.run_ci("heal")
     assert output.count("which was stopped") == len(CONTAINERS), output
     eventually(lambda: docker_stack.get("/api/release").status_code == 200, 60)
     assert docker_stack.live()["release"] == release
@@ -101,14 +101,14 @@ def test_release_and_rollback_work_after_one_shot_containers_are_pruned(docker_s
                 entry.remove()
             if refreshed:
                 docker_stack.pulumi("refresh", "--yes", "--stack", docker_stack.name, check=True)
-            docker_stack.ci("heal")
+            docker_stack.run_ci("heal")
             docker_stack.up()
             assert docker_stack.live() == before
         docker_stack.app["version"] = "2.0.0"
-        docker_stack.ci("heal")
+        docker_stack.run_ci("heal")
         docker_stack.up()
         assert docker_stack.live()["slot"] != before["slot"]
-        docker_stack.ci("heal")
+        docker_stack.run_ci("heal")
         docker_stack.up(TIERS_RELEASE="previous")
         assert docker_stack.live() == before
     assert set(statuses) <= {"200", "201"}, statuses
@@ -119,10 +119,10 @@ def test_make_drift_reports_a_stopped_container_and_changes_nothing(docker_stack
     name = f"{docker_stack.prefix}-cache-1"
     docker_stack.engine.containers.get(name).stop(timeout=1)
     with pytest.raises(subprocess.CalledProcessError) as drift:
-        docker_stack.ci("drift")
+        docker_stack.run_ci("drift")
     assert f"{name} is stopped" in drift.value.stdout
     assert docker_stack.engine.containers.get(name).status == "exited"
-    assert f"{name} is stopped" in docker_stack.ci("status")
+    assert f"{name} is stopped" in docker_stack.run_ci("status")
     assert docker_stack.engine.containers.get(name).status == "exited"
     heal_and_update(docker_stack)
 
@@ -134,12 +134,12 @@ def test_make_heal_is_refused_without_force_if_a_protected_volume_is_lost(docker
     remove_containers(docker_stack, "cache-1")
     docker_stack.engine.volumes.get(f"{docker_stack.prefix}-cache-data").remove()
     with pytest.raises(subprocess.CalledProcessError, match="") as refused:
-        docker_stack.ci("heal")
+        docker_stack.run_ci("heal")
     assert "cache-data: missing on" in refused.value.stderr
     assert "make heal FORCE=data" in refused.value.stderr
     docker_stack.variables["TIERS_FORCE"] = "data"
     try:
-        docker_stack.ci("heal")
+        docker_stack.run_ci("heal")
     finally:
         del docker_stack.variables["TIERS_FORCE"]
     docker_stack.environment["protect_data"] = False
@@ -161,8 +161,8 @@ def test_rollback_to_a_release_without_its_image_is_refused(docker_stack: Docker
         if container.attrs["Image"] == image:
             container.remove(force=True)
     docker_stack.engine.images.remove(image, force=True)
-    assert "can't go live again" in docker_stack.ci("status")
-    docker_stack.ci("heal")
+    assert "can't go live again" in docker_stack.run_ci("status")
+    docker_stack.run_ci("heal")
     refused = docker_stack.up(check=False, TIERS_RELEASE="previous")
     assert refused.code
     assert "can't go live again" in refused.text
@@ -180,7 +180,7 @@ def test_rollback_succeeds_with_an_invalid_stack_file(docker_stack: DockerStack)
     valid = docker_stack.environment.get("tiers", {})
     docker_stack.environment["tiers"] = valid | {"api": {"nothing": 1}}
     try:
-        docker_stack.ci("heal")
+        docker_stack.run_ci("heal")
         assert "there is no such key" in docker_stack.up(check=False).text
         rollback = docker_stack.up(TIERS_RELEASE="previous")
         assert "the files are invalid" in rollback.text

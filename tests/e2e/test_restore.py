@@ -185,7 +185,7 @@ def test_database_cluster_is_restored_to_any_moment(folder: Path) -> None:
         # The operator reports the last attempt to archive, and the first attempts may have failed.
         is_archived = "every change of the database is archived: from 20"
         eventually(lambda: is_archived in run_ci(stack, "check", check=False), 180)
-        assert is_archived in stack.ci("check")
+        assert is_archived in stack.run_ci("check")
         time.sleep(2)
         moment = datetime.now(UTC)
         time.sleep(2)

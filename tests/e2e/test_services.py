@@ -41,18 +41,18 @@ def test_every_further_service_runs_in_the_live_slot(stack: Stack) -> None:
 
 
 def test_status_lists_further_services(stack: Stack) -> None:
-    status = stack.ci("status")
+    status = stack.run_ci("status")
     assert all(name in status for name in FURTHER), status
 
 
 def test_checks_find_no_route_that_is_open_but_forbidden(stack: Stack) -> None:
-    assert "through the gateway" in stack.ci("check")
+    assert "through the gateway" in stack.run_ci("check")
 
 
 def test_logs_of_all_services_are_printed_in_order_of_time(stack: Stack) -> None:
     stack.get("/api/stats", headers={"X-Request-Id": "logs-e2e-1"})
-    eventually(lambda: "logs-e2e-1" in stack.ci("logs", "api", "live", "5m", "no"))
-    lines = stack.ci("logs", "", "", "1h", "no").splitlines()
+    eventually(lambda: "logs-e2e-1" in stack.run_ci("logs", "api", "live", "5m", "no"))
+    lines = stack.run_ci("logs", "", "", "1h", "no").splitlines()
     assert {"api", "worker", "database", *FURTHER} <= {line.split()[1] for line in lines if len(line.split()) > 1}
     times = [line[:12] for line in lines if line[:1].isdigit()]
     assert times == sorted(times)
@@ -60,9 +60,9 @@ def test_logs_of_all_services_are_printed_in_order_of_time(stack: Stack) -> None
 
 def test_command_runs_in_a_container_of_the_live_slot(stack: Stack) -> None:
     code = "import os; print(os.environ['SLOT'], 40 + 2)"
-    assert stack.ci("container", "summaries", f'python -c "{code}"').split()[-2:] == ["blue", "42"]
+    assert stack.run_ci("container", "summaries", f'python -c "{code}"').split()[-2:] == ["blue", "42"]
     with pytest.raises(subprocess.CalledProcessError) as failed:
-        stack.ci("container", "api", "sh -c 'exit 3'")
+        stack.run_ci("container", "api", "sh -c 'exit 3'")
     assert failed.value.returncode == 3
 
 
@@ -100,7 +100,7 @@ def test_rollback_starts_the_workers_of_the_previous_release_again(stack: Stack)
 
 @pytest.mark.long
 def test_service_with_a_path_answers_while_the_api_is_down(stack: Stack) -> None:
-    stack.break_down("api", "blue")
+    stack.stop_tier("api", "blue")
     eventually(lambda: stack.get("/api/stats").status_code == 503)
     assert stack.live()["slot"] == "blue"
 

@@ -84,7 +84,7 @@ def test_state_is_in_a_bucket_and_secrets_are_encrypted_by_a_key(stack: DockerSt
     stored_text = state.text + stack.settings.read_text()
     assert not [value for value in SECRETS.values() if value in stored_text]
     assert not (stack.folder / ".state" / ".pulumi").exists()
-    assert stack.ci("heal") == ""
+    assert stack.run_ci("heal") == ""
 
 
 def test_changed_secrets_provider_or_passphrase_causes_no_release(stack: DockerStack) -> None:
@@ -124,7 +124,7 @@ def test_secrets_are_read_from_a_container_after_the_passphrase_is_lost(lossy_st
         [api] = [container for container in lossy_stack.containers() if container.name.endswith("blue-api-1")]
         value = api.exec_run(["cat", f"/run/secrets/{name}"]).output.decode()
         lossy_stack.pulumi("config", "set", "--secret", "--path", f"secrets.{name}", value, check=True)
-    assert "run `pulumi up`" in lossy_stack.ci("reseal")
+    assert "run `pulumi up`" in lossy_stack.run_ci("reseal")
     running = lossy_stack.generations("blue")
     lossy_stack.up()
     assert (lossy_stack.live(), lossy_stack.generations("blue")) == (before, running)
@@ -140,11 +140,11 @@ def test_lost_state_without_a_copy_is_recreated_without_data_loss(lossy_stack: D
     stack.pulumi("stack", "init", stack.name, check=True)
     stack.settings.write_text(settings)
     with pytest.raises(subprocess.CalledProcessError) as refused:
-        stack.ci("heal")
+        stack.run_ci("heal")
     assert "the state of stack e2e-lost is empty" in refused.value.stderr
     assert stack.live() == before, "healing with an empty state must not touch the live slot"
     stack.variables["TIERS_FORCE"] = "state"
-    assert "removed board-e2e-lost-blue-api-1" in stack.ci("heal")
+    assert "removed board-e2e-lost-blue-api-1" in stack.run_ci("heal")
     stack.variables.pop("TIERS_FORCE")
     stack.up()
     assert stack.live() == before

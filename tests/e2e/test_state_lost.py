@@ -17,7 +17,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield board
 
 
-def remove_evidence(stack: Stack) -> None:
+def remove_switch_records(stack: Stack) -> None:
     """Remove the objects that record the live slot, and refresh the state.
 
     On Docker these objects are stopped containers. In the cluster the object is the HTTPRoute.
@@ -36,8 +36,8 @@ def remove_evidence(stack: Stack) -> None:
 def test_failed_release_after_the_loss_of_the_switch_does_not_change_the_live_slot(stack: Stack) -> None:
     before = stack.live()
     ids = {tier: stack.ids(tier, before["slot"]) for tier in ("web", "api", "worker")}
-    remove_evidence(stack)
-    assert "blue is live" in stack.ci("status")
+    remove_switch_records(stack)
+    assert "blue is live" in stack.run_ci("status")
     valid = stack.app["api"]["migrate"]
     stack.app["api"]["migrate"] = {"command": ["sh", "-c", "exit 9"]}
     failed = stack.up(check=False)
@@ -47,7 +47,7 @@ def test_failed_release_after_the_loss_of_the_switch_does_not_change_the_live_sl
     assert "the live slot was not changed: blue" in failed.text, failed.text
     eventually(lambda: stack.live() == before)
     assert {tier: stack.ids(tier, before["slot"]) for tier in ids} == ids
-    assert "switch 1 " in stack.ci("status"), "a failed release must keep the journal"
+    assert "switch 1 " in stack.run_ci("status"), "a failed release must keep the journal"
 
 
 @pytest.mark.long
@@ -55,7 +55,7 @@ def test_release_after_the_loss_of_the_switch_goes_to_the_idle_slot(stack: Stack
     stack.app["version"] = "1.1.0"
     stack.up()
     eventually(lambda: stack.live()["slot"] == "green")
-    status = stack.ci("status")
+    status = stack.run_ci("status")
     assert all(part in status for part in ("green is live", "switch 1 ", "switch 2 "))
     stack.up()
     assert set(stack.up().changes) == {"unchanged"}
@@ -65,7 +65,7 @@ def test_release_after_the_loss_of_the_switch_goes_to_the_idle_slot(stack: Stack
 def test_lost_switch_is_recreated_without_a_release(stack: Stack) -> None:
     before = stack.live()
     running = stack.ids("api", before["slot"])
-    remove_evidence(stack)
+    remove_switch_records(stack)
     update = stack.up()
     assert "nothing of the release changes; the switch to green is lost and recreated" in update.text
     eventually(lambda: stack.live() == before)

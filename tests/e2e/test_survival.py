@@ -27,7 +27,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterStack]:
 def test_all_instances_are_ready_and_an_update_changes_nothing(stack: ClusterStack) -> None:
     assert is_healthy(stack)
     assert is_replicated(stack)
-    assert "pg_isready succeeds" in stack.ci("check")
+    assert "pg_isready succeeds" in stack.run_ci("check")
     assert set(stack.up().changes) == {"unchanged"}
 
 

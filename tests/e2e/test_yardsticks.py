@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.program import Deployment, first, second
+from tests.unit.program import Deployment, first_release, second_release
 
 ACCEPTED = {
     "deployment-targeted-by-hpa-does-not-have-replicas-configured": "A Deployment is created with the autoscaler's "
@@ -34,7 +34,7 @@ def objects(*deployments: Deployment) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module", params=["staging", "prod"])
 def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the objects of both slots to one file without duplicates, and return the path of the file."""
-    both_slots = objects(first(request.param), second(request.param))
+    both_slots = objects(first_release(request.param), second_release(request.param))
     by_name = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in both_slots}
     file = tmp_path_factory.mktemp("manifests") / f"{request.param}.yaml"
     file.write_text(yaml.safe_dump_all(by_name.values()))
@@ -57,7 +57,7 @@ def test_kube_score_reports_accepted_findings_only(manifests: Path) -> None:
 
 def test_every_accepted_finding_of_kube_score_still_occurs() -> None:
     """Check that kube-score still reports each accepted finding. If this test fails, remove the finding from `ACCEPTED`."""
-    text = yaml.safe_dump_all(objects(first("prod")))
+    text = yaml.safe_dump_all(objects(first_release("prod")))
     process = subprocess.run(
         ["kube-score", "score", "--output-format", "ci", "-"], input=text, capture_output=True, text=True, timeout=120
     )
@@ -69,7 +69,7 @@ def test_every_accepted_finding_of_kube_score_still_occurs() -> None:
 
 def test_every_object_matches_the_schemas_of_the_cluster(manifests: Path, tmp_path: Path) -> None:
     """Validate the objects strictly against the OpenAPI document of the cluster's API server."""
-    schemas(tmp_path)
+    write_schemas(tmp_path)
     location = str(tmp_path / "{{.ResourceKind}}{{.KindSuffix}}.json")
     command = ["kubeconform", "-strict", "-summary", "-output", "json", "-schema-location", location]
     process = subprocess.run([*command, str(manifests)], capture_output=True, text=True, timeout=120)
@@ -81,8 +81,8 @@ def test_every_object_matches_the_schemas_of_the_cluster(manifests: Path, tmp_pa
 
 
 def test_kubeconform_finds_a_misspelled_field(tmp_path: Path) -> None:
-    schemas(tmp_path)
-    [budget] = [entry for entry in objects(first("staging")) if entry["kind"] == "PodDisruptionBudget"][:1]
+    write_schemas(tmp_path)
+    [budget] = [entry for entry in objects(first_release("staging")) if entry["kind"] == "PodDisruptionBudget"][:1]
     budget = budget | {"spec": budget["spec"] | {"maxUnavialable": 1}}
     location = str(tmp_path / "{{.ResourceKind}}{{.KindSuffix}}.json")
     process = subprocess.run(
@@ -93,7 +93,7 @@ def test_kubeconform_finds_a_misspelled_field(tmp_path: Path) -> None:
     assert "maxUnavialable" in process.stdout
 
 
-def schemas(folder: Path) -> None:
+def write_schemas(folder: Path) -> None:
     """Write the cluster's OpenAPI document as JSON Schemas for kubeconform: one file with all definitions, and one file for each kind."""
     process = subprocess.run(
         ["kubectl", "--context", "lab", "get", "--raw", "/openapi/v2"], capture_output=True, text=True, timeout=60

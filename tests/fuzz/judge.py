@@ -41,7 +41,7 @@ arguments and environment variables of a process.
 """
 
 
-def errors(text: str) -> Iterator[str]:
+def error_problems(text: str) -> Iterator[str]:
     """Yield the problems of an error message.
 
     Each line must contain a path, a problem and a fix. No line may contain text of pydantic or Python, such as
@@ -60,7 +60,7 @@ def errors(text: str) -> Iterator[str]:
 # ---------------------------------------------------------------------- Kubernetes
 
 
-def kubernetes(objects: Sequence[Manifest]) -> Iterator[str]:
+def kubernetes_problems(objects: Sequence[Manifest]) -> Iterator[str]:
     """Yield the problems of all Kubernetes objects of a stack."""
     counts = Counter((manifest["kind"], manifest["metadata"]["name"]) for manifest in objects)
     yield from (f"{kind}/{name}: twice" for (kind, name), count in counts.items() if count > 1)
@@ -86,7 +86,7 @@ def _object(manifest: Manifest) -> Iterator[str]:
     yield from {
         "HTTPRoute": _route,
         "NetworkPolicy": _policy,
-        "CronJob": lambda spec: cron(spec["schedule"]),
+        "CronJob": lambda spec: cron_problems(spec["schedule"]),
         "HorizontalPodAutoscaler": _autoscaler,
         "PersistentVolumeClaim": _claim,
         "Gateway": _gateway,
@@ -310,7 +310,7 @@ _NAMES = {name: number for names in ("sun mon tue wed thu fri sat", "- jan feb m
 _FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 
 
-def cron(text: str) -> Iterator[str]:
+def cron_problems(text: str) -> Iterator[str]:
     """Yield the problems of a schedule. Kubernetes (robfig/cron) requires ascending ranges and positive steps."""
     parts = text.split()
     if len(parts) != 5:
@@ -332,7 +332,7 @@ def cron(text: str) -> Iterator[str]:
 # ---------------------------------------------------------------------- Docker
 
 
-def docker(resources: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
+def docker_problems(resources: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
     """Yield the problems of all Docker resources of a stack.
 
     Args:

@@ -34,7 +34,7 @@ def problems(configuration: Configuration) -> list[str]:
     try:
         deployment = render(configuration)
     except ConfigError as error:
-        return list(judge.errors(str(error)))
+        return list(judge.error_problems(str(error)))
     except Exception as error:
         return [f"traceback: {type(error).__name__}: {str(error)[:300]}"]
     return list(object_problems(deployment))
@@ -43,8 +43,10 @@ def problems(configuration: Configuration) -> list[str]:
 def object_problems(deployment: Deployment) -> Iterator[str]:
     """Yield the problems that the judge finds in the registered Kubernetes and Docker objects."""
     registered = [entry for entry in deployment.sorted if entry.custom and entry.ignores != ("*",)]
-    yield from judge.kubernetes([entry.inputs for entry in registered if entry.type.startswith("kubernetes:")])
-    yield from judge.docker([(entry.kind, entry.inputs) for entry in registered if entry.type.startswith("docker:")])
+    yield from judge.kubernetes_problems([entry.inputs for entry in registered if entry.type.startswith("kubernetes:")])
+    yield from judge.docker_problems(
+        [(entry.kind, entry.inputs) for entry in registered if entry.type.startswith("docker:")]
+    )
 
 
 def write_case(configuration: Configuration, folder: Path, lines: list[str]) -> None:

@@ -227,7 +227,7 @@ def main(platform: str) -> None:
     stack = create_board(platform, folder / "stack", STACK)
     try:
         stack.environment["protect_data"] = True
-        stack.images()
+        stack.build_images()
         record(stack, platform, "first")
         stack.up()
         stack.app["version"] = "1.1.0"
@@ -245,7 +245,7 @@ def main(platform: str) -> None:
             record(stack, platform, "database-deleted")
     finally:
         stack.destroy(check=False)
-        stack.clear()
+        stack.remove_leftovers()
         shutil.rmtree(folder)
 
 

@@ -216,7 +216,7 @@ class Deployment:
         assert entries
         return entries
 
-    def one(self, kind: str, name: str) -> Registered:
+    def get_object(self, kind: str, name: str) -> Registered:
         """Return the Kubernetes object with this kind and name. Fail unless exactly one exists.
 
         Objects that ignore all changes don't count.
@@ -232,7 +232,7 @@ class Deployment:
                 return True
         return False
 
-    def before(self, resource: str | Registered) -> set[str]:
+    def dependencies_of(self, resource: str | Registered) -> set[str]:
         """Return the names of all custom resources that this resource depends on, directly or indirectly."""
         todo, seen = [self.by_name[resource] if isinstance(resource, str) else resource], set[str]()
         while todo:
@@ -357,22 +357,22 @@ def _run_to_end(body: Callable[[], object]) -> None:
 
 
 @cache
-def first(stack: str = "dev") -> Deployment:
+def first_release(stack: str = "dev") -> Deployment:
     """Return the deployment of the first release of the application `board`. Tests share the result and must not change it."""
     return deploy(stack=stack)
 
 
 @cache
-def second(stack: str = "dev") -> Deployment:
+def second_release(stack: str = "dev") -> Deployment:
     """Return the deployment of the second release of the application `board`, which goes live without manual promotion.
 
     Tests share the result and must not change it.
     """
     app, settings = project() | {"version": "2.0.0"}, environment(stack) | {"release": {}}
-    return deploy(app, settings, export=exported(first(stack)), stack=stack)
+    return deploy(app, settings, export=checkpoint_of(first_release(stack)), stack=stack)
 
 
-def exported(deployment: Deployment) -> dict[str, Any]:
+def checkpoint_of(deployment: Deployment) -> dict[str, Any]:
     """Return the checkpoint after the deployment, as `pulumi stack export` prints it."""
     before = {resource["urn"]: resource for resource in deployment.export.get("deployment", {}).get("resources", ())}
     resources: list[dict[str, Any]] = []
@@ -398,14 +398,14 @@ def exported(deployment: Deployment) -> dict[str, Any]:
     return {"deployment": {"resources": resources}}
 
 
-def previewed(before: Mapping[str, Any], after: Deployment) -> dict[str, Any]:
+def preview_output(before: Mapping[str, Any], after: Deployment) -> dict[str, Any]:
     """Return the output of `pulumi preview --json --show-sames` for an update from a checkpoint to a deployment.
 
     In the preview a changed Docker resource is replaced, and a changed Kubernetes object is updated.
     """
     old, new = (
         {resource["urn"]: resource for resource in with_whole_urns(export)["deployment"]["resources"]}
-        for export in (before, exported(after))
+        for export in (before, checkpoint_of(after))
     )
     steps: list[dict[str, Any]] = []
     for urn in sorted(old.keys() | new.keys()):

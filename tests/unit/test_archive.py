@@ -43,13 +43,13 @@ def deploy_with_archive() -> Deployment:
 
 
 def archive_proxy_container() -> dict[str, Any]:
-    return deploy_with_archive().one("StatefulSet", "vault").inputs["spec"]["template"]["spec"]["containers"][0]
+    return deploy_with_archive().get_object("StatefulSet", "vault").inputs["spec"]["template"]["spec"]["containers"][0]
 
 
 def test_database_sends_its_archive_through_the_archive_proxy_to_the_bucket() -> None:
-    plugins = deploy_with_archive().one("Cluster", "database-ha").inputs["spec"]["plugins"]
+    plugins = deploy_with_archive().get_object("Cluster", "database-ha").inputs["spec"]["plugins"]
     assert plugins == [barman.plugin_entry("database-ha")]
-    store = deploy_with_archive().one("ObjectStore", "database-ha").inputs["spec"]
+    store = deploy_with_archive().get_object("ObjectStore", "database-ha").inputs["spec"]
     assert store["configuration"]["endpointURL"] == "http://vault:9000"
     assert store["retentionPolicy"] == "30d"
     variables = {variable["name"]: variable["value"] for variable in archive_proxy_container()["env"]}
@@ -59,13 +59,17 @@ def test_database_sends_its_archive_through_the_archive_proxy_to_the_bucket() ->
 
 
 def test_archive_proxy_is_created_before_the_database() -> None:
-    assert {"vault", "database-ha"} <= deploy_with_archive().before(deploy_with_archive().one("Cluster", "database-ha"))
-    assert deploy_with_archive().one("ScheduledBackup", "database-ha").inputs["spec"]["schedule"] == "0 17 3 * * *"
+    assert {"vault", "database-ha"} <= deploy_with_archive().dependencies_of(
+        deploy_with_archive().get_object("Cluster", "database-ha")
+    )
+    assert (
+        deploy_with_archive().get_object("ScheduledBackup", "database-ha").inputs["spec"]["schedule"] == "0 17 3 * * *"
+    )
 
 
 def test_archive_proxy_accepts_only_database_instances_and_connects_only_to_the_internet() -> None:
     label = "tiers.needs/vault"
-    instances = deploy_with_archive().one("Cluster", "database-ha").inputs["spec"]["inheritedMetadata"]["labels"]
+    instances = deploy_with_archive().get_object("Cluster", "database-ha").inputs["spec"]["inheritedMetadata"]["labels"]
     assert instances[label] == "yes"
     workloads = [
         entry
@@ -73,9 +77,9 @@ def test_archive_proxy_accepts_only_database_instances_and_connects_only_to_the_
         if label in (entry.inputs.get("spec", {}).get("template", {}).get("metadata", {}).get("labels") or {})
     ]
     assert not workloads
-    [ingress_rule] = deploy_with_archive().one("NetworkPolicy", "vault").inputs["spec"]["ingress"]
+    [ingress_rule] = deploy_with_archive().get_object("NetworkPolicy", "vault").inputs["spec"]["ingress"]
     assert ingress_rule["from"] == [{"podSelector": {"matchLabels": {label: "yes"}}}]
-    [egress_rule] = deploy_with_archive().one("NetworkPolicy", "vault-to-world").inputs["spec"]["egress"]
+    [egress_rule] = deploy_with_archive().get_object("NetworkPolicy", "vault-to-world").inputs["spec"]["egress"]
     assert egress_rule["to"][0]["ipBlock"]["except"] == ["169.254.169.254/32"]
 
 
@@ -83,7 +87,7 @@ def test_bucket_and_encryption_keys_of_the_database_archive_are_never_in_plain_t
     for entry in deploy_with_archive().objects:
         assert not [value for value in KEYS.values() if value in entry.plain], entry.name
     credentials = (
-        deploy_with_archive().one("ObjectStore", "database-ha").inputs["spec"]["configuration"]["s3Credentials"]
+        deploy_with_archive().get_object("ObjectStore", "database-ha").inputs["spec"]["configuration"]["s3Credentials"]
     )
     secrets_by_name = {
         entry.inputs["metadata"]["name"]: entry.inputs for entry in deploy_with_archive().of_type("Secret")
@@ -97,7 +101,7 @@ def test_archive_key_in_an_existing_kubernetes_secret_is_referenced_by_the_name_
     env = environment_with_archive()
     env["kubernetes"]["secrets"] = {"backup-access": {"secret": "bucket", "key": "id"}}
     deployment = deploy(env=env, stack="staging", secrets=SECRETS | KEYS)
-    credentials = deployment.one("ObjectStore", "database-ha").inputs["spec"]["configuration"]["s3Credentials"]
+    credentials = deployment.get_object("ObjectStore", "database-ha").inputs["spec"]["configuration"]["s3Credentials"]
     assert credentials["accessKeyId"] == {"name": "bucket", "key": "id"}
 
 
@@ -110,7 +114,7 @@ def test_archive_proxy_is_not_deployed_without_ha_or_bucket(change: dict[str, An
 
 
 def test_recovery_cluster_of_a_restore_has_one_instance_and_writes_no_archive() -> None:
-    spec = deploy_with_archive().one("Cluster", "database-ha").inputs["spec"]
+    spec = deploy_with_archive().get_object("Cluster", "database-ha").inputs["spec"]
     cluster = barman.recovery(spec, "database-ha", "2026-11-21 12:00:00+00")
     assert cluster["instances"] == 1
     assert "plugins" not in cluster
@@ -124,7 +128,7 @@ def test_missing_failover_quorum_annotation_of_a_database_cluster_is_reported(mo
 
     The state may be out of date, because an administrator may have removed the annotation in an emergency.
     """
-    metadata = dict(deploy_with_archive().one("Cluster", "database-ha").inputs["metadata"])
+    metadata = dict(deploy_with_archive().get_object("Cluster", "database-ha").inputs["metadata"])
 
     class Api:
         def __init__(self, *_: Any) -> None: ...

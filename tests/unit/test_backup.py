@@ -22,7 +22,7 @@ from components.release.planner import Slot
 from images.backup.backup import repository, serve
 from images.backup.backup.repository import BackupError, Run, Snapshot
 
-from .program import ROOT, SECRETS, Deployment, Registered, deploy, environment, exported, project
+from .program import ROOT, SECRETS, Deployment, Registered, checkpoint_of, deploy, environment, project
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 KEY = {"backup-key": "the-key-of-backups"}
@@ -136,7 +136,7 @@ class TestConfiguration:
 def database_variables(deployment: Deployment) -> dict[str, str]:
     """Return the DATABASE_* environment variables of the backup container."""
     [backup_workload] = [
-        entry for entry in parse(exported(deployment)).entries if entry.runs and entry.tier == "backup"
+        entry for entry in parse(checkpoint_of(deployment)).entries if entry.runs and entry.tier == "backup"
     ]
     return {name: value for name, value in backup_workload.variables.items() if name in DATABASE.variables}
 
@@ -147,7 +147,7 @@ class TestBackupsFollowTheLiveDatabase:
         """Run an update of the deployment `before`. A non-empty `name` becomes the database name in the stack file."""
         env = with_backup(stack=stack) | {"release": {}} | more
         env["tiers"]["database"] |= {"name": name} if name else {}
-        export = exported(before) if before else None
+        export = checkpoint_of(before) if before else None
         return deploy(env=env, stack=stack, secrets=SECRETS | KEY, export=export)
 
     def test_restored_database_is_backed_up_after_the_switch(self, stack: str) -> None:
@@ -164,7 +164,7 @@ class TestBackupsFollowTheLiveDatabase:
         monkeypatch.setenv("TIERS_RELEASE", "previous")
         back = self.update(stack, "board_r1", restored, release={"standby": "cold"})
         assert database_variables(back) == database_variables(first)
-        assert not check.backup_problem(parse(exported(back)), Slot.BLUE)
+        assert not check.backup_problem(parse(checkpoint_of(back)), Slot.BLUE)
 
     def test_database_of_a_waiting_release_is_not_backed_up_before_promotion(
         self, stack: str, monkeypatch: pytest.MonkeyPatch
@@ -182,10 +182,10 @@ class TestBackupsFollowTheLiveDatabase:
         assert before == again
 
     def test_make_check_reports_backups_of_a_database_that_the_live_slot_does_not_use(self, stack: str) -> None:
-        checkpoint = parse(exported(self.update(stack)))
+        checkpoint = parse(checkpoint_of(self.update(stack)))
         assert not check.backup_problem(checkpoint, Slot.BLUE)
         backup_workloads = [
-            entry for entry in parse(exported(self.update(stack, "board_r1"))).entries if entry.tier == "backup"
+            entry for entry in parse(checkpoint_of(self.update(stack, "board_r1"))).entries if entry.tier == "backup"
         ]
         mixed = Checkpoint(
             entries=(*(entry for entry in checkpoint.entries if entry.tier != "backup"), *backup_workloads)
@@ -201,7 +201,7 @@ def test_failed_gate_does_not_change_which_database_is_backed_up() -> None:
         deploy(
             env=env,
             secrets=SECRETS | KEY,
-            export=exported(before),
+            export=checkpoint_of(before),
             fail=lambda name: name == "green-smoke",
             registrations=registrations,
         )

@@ -23,7 +23,7 @@ from components.platforms.kubernetes import isolation as cluster
 from components.release import checkpoint
 from components.release.planner import Slot
 
-from .program import CONTAINER, SECRETS, Deployment, deploy, environment, exported, first, pods, project
+from .program import CONTAINER, SECRETS, Deployment, checkpoint_of, deploy, environment, first_release, pods, project
 
 APP = load_app(project())
 DEV = load_environment(environment(), APP)
@@ -31,7 +31,7 @@ HEALTHY = dict.fromkeys([("blue", "web"), ("blue", "api"), ("blue", "worker"), (
 
 
 def required_replicas(stack: str, deployed: Deployment, live: Slot = Slot.BLUE) -> Mapping[tuple[str, str], int]:
-    state = checkpoint.parse(exported(deployed))
+    state = checkpoint.parse(checkpoint_of(deployed))
     return check.expected_replicas(APP, load_environment(environment(stack), APP), live, state)
 
 
@@ -53,8 +53,8 @@ class TestSmokeGate:
         )
 
     def test_app_checks_do_not_change_the_release_digest(self, stack: str) -> None:
-        assert self.smoke_command(stack)[0].release == first(stack).release
-        smoke = deploy(project() | {"checks": list(self.CHECKS)}, environment(stack), export=exported(first(stack)),
+        assert self.smoke_command(stack)[0].release == first_release(stack).release
+        smoke = deploy(project() | {"checks": list(self.CHECKS)}, environment(stack), export=checkpoint_of(first_release(stack)),
                       stack=stack).by_name["blue-smoke"]  # fmt: skip
         assert smoke.ignores == ("*",)
 
@@ -85,7 +85,7 @@ def test_make_check_reports_a_certificate_that_expires_within_14_days(days: str,
 class TestContainers:
     @pytest.mark.parametrize("stack", ["dev", "staging"])
     def test_make_check_requires_every_tier_of_the_live_slot_and_every_shared_tier(self, stack: str) -> None:
-        assert required_replicas(stack, first(stack)) == dict.fromkeys(HEALTHY, 1)
+        assert required_replicas(stack, first_release(stack)) == dict.fromkeys(HEALTHY, 1)
 
     def test_make_check_requires_every_replica_of_a_tier_on_docker(self) -> None:
         env = environment() | {"tiers": {"api": {"replicas": 2}}}
@@ -95,22 +95,24 @@ class TestContainers:
         ]
 
     def test_make_check_reports_a_tier_without_containers(self) -> None:
-        [problem] = check.missing_replicas(required_replicas("dev", first(), Slot.GREEN), {**HEALTHY, ("green", "web"): (1, 1),
+        [problem] = check.missing_replicas(required_replicas("dev", first_release(), Slot.GREEN), {**HEALTHY, ("green", "web"): (1, 1),
                                                                      ("green", "api"): (1, 1)})  # fmt: skip
         assert problem == "worker-green: 0 of 1 are up and healthy"
 
     @pytest.mark.parametrize("stack", ["dev", "staging"])
     def test_make_check_reports_the_tier_of_an_unhealthy_container(self, stack: str) -> None:
-        assert not [*check.missing_replicas(required_replicas(stack, first(stack)), HEALTHY)]
+        assert not [*check.missing_replicas(required_replicas(stack, first_release(stack)), HEALTHY)]
         containers = HEALTHY | {("", "cache"): (0, 1), ("blue", "api"): (2, 3)}
         problems = ["api-blue: 2 of 3 are up and healthy", "cache: 0 of 1 are up and healthy"]
-        assert [*check.missing_replicas(required_replicas(stack, first(stack)), containers)] == problems
+        assert [*check.missing_replicas(required_replicas(stack, first_release(stack)), containers)] == problems
 
 
 def deployed_containers() -> list[Container]:
     """Return the containers of the board's tiers and gateway, with published ports and networks."""
     tiers = [
-        entry for entry in first() if entry.type == CONTAINER and entry.labels["tiers.role"] in ("tier", "gateway")
+        entry
+        for entry in first_release()
+        if entry.type == CONTAINER and entry.labels["tiers.role"] in ("tier", "gateway")
     ]
     return [
         Container(
@@ -169,7 +171,8 @@ class TestIsolationOnDocker:
 def objects(deployment: str | Deployment = "staging") -> dict[str, list[dict[str, Any]]]:
     """Return the board's Services, HTTPRoutes, NetworkPolicies and pods. Identical replicas count as one pod."""
     entries = [
-        copy.deepcopy(entry) for entry in (first(deployment) if isinstance(deployment, str) else deployment).objects
+        copy.deepcopy(entry)
+        for entry in (first_release(deployment) if isinstance(deployment, str) else deployment).objects
     ]
     kinds = {
         kind: [entry.inputs for entry in entries if entry.kind == kind]

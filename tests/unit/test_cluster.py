@@ -14,7 +14,7 @@ from pulumi import RunError
 from components.platforms import Location
 from components.platforms.kubernetes import errors, jobs, kubeconfig, pod_exec
 
-from .program import first
+from .program import first_release
 
 CONFLICT = """\
 1 error occurred:
@@ -148,7 +148,7 @@ class Api:
 
 
 def explanation(api: Api, kind: str, name: str) -> str:
-    manifest = first("staging").one(kind, name).inputs
+    manifest = first_release("staging").get_object(kind, name).inputs
     return "\n".join(errors.evidence(api, manifest))
 
 

@@ -10,7 +10,7 @@ import components
 from components import Application, Context, Rollout, plan_rollout
 
 from . import program
-from .program import Deployment, Registered, environment, exported, project
+from .program import Deployment, Registered, checkpoint_of, environment, project
 
 STACKS = ("dev", "staging")
 NAME = "own"
@@ -108,7 +108,7 @@ def deploy_component(stack: str, name: str) -> Deployment:
         rollout = plan_rollout(context, Application.from_context(context))
         BUILDERS[name](rollout, every_option(context, Alias(name="former")))
 
-    more: dict[str, Any] = {"export": exported(deploy(stack, deploy_slot))} if name == "KeptSlot" else {}
+    more: dict[str, Any] = {"export": checkpoint_of(deploy(stack, deploy_slot))} if name == "KeptSlot" else {}
     return deploy(stack, body, **more)
 
 
@@ -126,14 +126,14 @@ def descendants(deployment: Deployment, component: Registered) -> Iterator[Regis
             yield from descendants(deployment, entry)
 
 
-def one(deployment: Deployment, name: str) -> Registered:
+def component_named(deployment: Deployment, name: str) -> Registered:
     [entry] = [entry for entry in deployment if entry.name == name and not entry.custom]
     return entry
 
 
 def assert_options_are_honoured(deployment: Deployment, component: Registered) -> None:
     children = [entry for entry in descendants(deployment, component) if entry.custom]
-    assert component.parent == one(deployment, "shop").urn
+    assert component.parent == component_named(deployment, "shop").urn
     assert component.aliases
     assert deployment.by_name["dependency"].urn in component.waits_for
     assert component.protect
@@ -152,7 +152,7 @@ def test_every_public_component_is_covered() -> None:
 @pytest.mark.parametrize("name", BUILDERS)
 def test_component_honours_parent_aliases_provider_protect_and_depends_on(name: str, stack: str) -> None:
     deployment = deploy_component(stack, name)
-    assert_options_are_honoured(deployment, one(deployment, NAME))
+    assert_options_are_honoured(deployment, component_named(deployment, NAME))
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -161,7 +161,7 @@ def test_resource_options_of_plan_rollout_are_applied_to_the_foundation(stack: s
         plan_rollout(context, Application.from_context(context), every_option(context, Alias(name="former")))
 
     deployment = deploy(stack, body)
-    assert_options_are_honoured(deployment, one(deployment, "ground"))
+    assert_options_are_honoured(deployment, component_named(deployment, "ground"))
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -171,6 +171,6 @@ def test_resource_options_of_deploy_slots_are_applied_to_the_new_slot_and_to_the
         options = every_option(context, Alias(parent=any_resource(rollout)))
         components.deploy_slots(rollout, {}, any_resource(rollout), options)
 
-    deployment = deploy(stack, body, "2.0.0", export=exported(deploy(stack, deploy_slot)))
+    deployment = deploy(stack, body, "2.0.0", export=checkpoint_of(deploy(stack, deploy_slot)))
     for slot in components.SlotName:
-        assert_options_are_honoured(deployment, one(deployment, slot))
+        assert_options_are_honoured(deployment, component_named(deployment, slot))

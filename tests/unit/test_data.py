@@ -26,11 +26,11 @@ from policy.settings import SETTINGS
 from .program import (
     SECRETS,
     Deployment,
+    checkpoint_of,
     deploy,
     environment,
-    exported,
-    first,
-    previewed,
+    first_release,
+    preview_output,
     project,
     unlabelled,
     with_whole_urns,
@@ -73,7 +73,7 @@ STACKS = sorted(EXPECTED)
 
 
 def entries(stack: str, *, labelled: bool) -> tuple[Entry, ...]:
-    export = exported(deploy_all_features(stack))
+    export = checkpoint_of(deploy_all_features(stack))
     return parse(with_whole_urns(export if labelled else unlabelled(export))).entries
 
 
@@ -132,16 +132,16 @@ class TestDeclaration:
 
     @pytest.mark.parametrize("stack", STACKS)
     def test_preview_shows_no_change_for_a_stack_deployed_without_the_data_label(self, stack: str) -> None:
-        before = unlabelled(exported(deploy_all_features(stack)))
+        before = unlabelled(checkpoint_of(deploy_all_features(stack)))
         again = deploy(*app_and_environment(stack), stack=stack, export=before, secrets=ALL_SECRETS)
-        steps = previewed(before, again)["steps"]
+        steps = preview_output(before, again)["steps"]
         assert {step["op"] for step in steps} == {"same"}
 
     @pytest.mark.parametrize("stack", STACKS)
     def test_preview_shows_no_change_for_a_stack_deployed_with_the_data_label(self, stack: str) -> None:
-        before = exported(deploy_all_features(stack))
+        before = checkpoint_of(deploy_all_features(stack))
         again = deploy(*app_and_environment(stack), stack=stack, export=before, secrets=ALL_SECRETS)
-        assert {step["op"] for step in previewed(before, again)["steps"]} == {"same"}
+        assert {step["op"] for step in preview_output(before, again)["steps"]} == {"same"}
 
     def test_docker_volume_with_changed_labels_is_never_replaced(self) -> None:
         """Check that Pulumi ignores changed labels.
@@ -152,7 +152,7 @@ class TestDeclaration:
 
     def test_instances_of_a_database_cluster_do_not_inherit_the_data_label(self) -> None:
         """Check that pods do not inherit the label, because a new label would replace the pods of deployed clusters."""
-        cluster = deploy_all_features("staging").one("Cluster", "database-ha").inputs
+        cluster = deploy_all_features("staging").get_object("Cluster", "database-ha").inputs
         assert LABEL_DATA not in cluster["spec"]["inheritedMetadata"]["labels"]
 
     def test_deployed_resource_without_the_data_label_gets_no_data_label(self) -> None:
@@ -173,7 +173,7 @@ class TestDeclaration:
         deployed = deploy(env=env, stack=stack)
         [volume] = [entry for entry in deployed if entry.name == "cache-data"]
         assert (volume.labels[LABEL_DATA], volume.protect) == ("no", False)
-        assert "cache-data" not in guard.stored_data(parse(exported(deployed)))
+        assert "cache-data" not in guard.stored_data(parse(checkpoint_of(deployed)))
 
 
 class TestOwner:
@@ -205,8 +205,8 @@ def preview_of(stack: str, change: Callable[[dict[str, Any], dict[str, Any]], ob
     """Return the preview of a change to the stack that `deploy_all_features` deployed."""
     app, env = app_and_environment(stack)
     change(app, env)
-    before = exported(deploy_all_features(stack))
-    return previewed(before, deploy(app, env, stack=stack, export=before, secrets=ALL_SECRETS))
+    before = checkpoint_of(deploy_all_features(stack))
+    return preview_output(before, deploy(app, env, stack=stack, export=before, secrets=ALL_SECRETS))
 
 
 class TestPreview:
@@ -223,9 +223,9 @@ class TestPreview:
         assert verdict(preview) is (Verdict.LOSS if stack == "dev" else Verdict.IN_PLACE)
 
     def test_preview_does_not_report_a_rotated_password_as_lost_data(self) -> None:
-        before = exported(first("dev"))
+        before = checkpoint_of(first_release("dev"))
         after = deploy(export=before, secrets=SECRETS | {"cache-password": "another"})
-        lines = dangers(parse_preview(previewed(before, after), "dev"))
+        lines = dangers(parse_preview(preview_output(before, after), "dev"))
         assert lines == ["**cache is replaced**, and both slots share it: Container `cache-1`"]
 
     @pytest.mark.parametrize("name", ["database-scripts", "gateway-state", "cache-secrets-", "prometheus-"])
@@ -241,7 +241,7 @@ class TestPreview:
 
 
 def _deleted(deployed: Deployment) -> list[dict[str, Any]]:
-    resources = with_whole_urns(exported(deployed))["deployment"]["resources"]
+    resources = with_whole_urns(checkpoint_of(deployed))["deployment"]["resources"]
     return [{"op": "delete", "urn": resource["urn"], "oldState": resource} for resource in resources]
 
 

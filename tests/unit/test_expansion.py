@@ -15,7 +15,7 @@ from components.platforms.kubernetes import jobs
 from components.platforms.kubernetes.expansion import literal
 from components.platforms.process import toolbox_program
 
-from .program import CONTAINER, Deployment, deploy, environment, first
+from .program import CONTAINER, Deployment, deploy, environment, first_release
 
 TEXTS = ["pa$$word", "$(A)", "$$(A)", "$A", "$", "$$", "a$", "$(SLOT)", "$(", "$()", "$(KUBERNETES_SERVICE_HOST)", "5$ü", "$€ $(date)",
          "DO $$ BEGIN END $$", "echo $$ $(SLOT) $(unknown) ${A}", "$(a $(SLOT)", "100%"]  # fmt: skip
@@ -148,7 +148,7 @@ def test_example_application_has_no_text_that_the_kubelet_expands(stack: str) ->
     """Check that the board's commands and variables contain neither `$(NAME)` nor `$$`."""
     texts = [
         text
-        for _, pod in pod_specs(first(stack))
+        for _, pod in pod_specs(first_release(stack))
         for container in [*pod["containers"], *pod.get("initContainers", ())]
         for text in [*container.get("command", ()), *(variable["value"] for variable in container.get("env", ()))]
     ]

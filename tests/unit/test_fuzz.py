@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.fuzz import generator, judge
 from tests.fuzz.run import object_problems, problems
 
-from .program import first
+from .program import first_release
 
 PROGRAM_RUNS = max(settings.get_profile("quick").max_examples // 10, 3)
 """Number of examples of a test that runs the whole program.
@@ -53,7 +53,7 @@ def test_extreme_values_give_valid_objects_or_an_error_that_names_a_fix(
 
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
 def test_judge_of_the_fuzz_tests_accepts_all_objects_of_the_example_application(stack: str) -> None:
-    assert list(object_problems(first(stack))) == []
+    assert list(object_problems(first_release(stack))) == []
 
 
 # ---------------------------------------------------------------------- the judge finds problems
@@ -117,7 +117,7 @@ def manifest(kind: str, name: str = "x", labels: dict[str, str] | None = None, *
     ],
 )
 def test_judge_of_the_fuzz_tests_finds_invalid_kubernetes_objects(objects: list[dict[str, Any]], problem: str) -> None:
-    problems = list(judge.kubernetes(objects))
+    problems = list(judge.kubernetes_problems(objects))
     assert any(problem in line for line in problems) if problem else problems == []
 
 
@@ -141,13 +141,13 @@ CONTAINER = {"name": "x-t-api", "memory": 64, "cpus": "0.5", "tmpfs": {"/tmp": "
     ],
 )
 def test_judge_of_the_fuzz_tests_finds_invalid_docker_resources(changes: dict[str, Any], problem: str) -> None:
-    problems = list(judge.docker([("Container", CONTAINER | changes)]))
+    problems = list(judge.docker_problems([("Container", CONTAINER | changes)]))
     assert any(problem in line for line in problems) if problem else problems == []
 
 
 @pytest.mark.parametrize("reference", ["x-Api:1", "a..b/x:1", "x:-1", "x/:1", "x@sha256:0"])
 def test_judge_of_the_fuzz_tests_finds_invalid_image_references(reference: str) -> None:
-    assert list(judge.docker([("RemoteImage", {"name": reference})]))
+    assert list(judge.docker_problems([("RemoteImage", {"name": reference})]))
 
 
 @given(
@@ -155,4 +155,4 @@ def test_judge_of_the_fuzz_tests_finds_invalid_image_references(reference: str) 
 )
 @settings(max_examples=3)
 def test_judge_of_the_fuzz_tests_finds_error_messages_without_path_or_fix(text: str) -> None:
-    assert list(judge.errors(text))
+    assert list(judge.error_problems(text))

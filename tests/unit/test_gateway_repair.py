@@ -16,7 +16,7 @@ from components.config import load_app, load_environment
 from components.platforms.docker import client, gateway_repair
 from components.release.checkpoint import Checkpoint
 
-from .program import environment, exported, first, project
+from .program import checkpoint_of, environment, first_release, project
 
 APP = load_app({"name": "shop", "version": "1", "web": {"image": "x:1", "port": 8000}})
 ENVIRONMENT = load_environment({"platform": "docker"}, APP)
@@ -89,7 +89,7 @@ def test_gateway_repair_writes_the_routes_of_the_live_slot_and_restarts_a_stoppe
     set_up_engine(monkeypatch, SimpleNamespace(status="exited", restart=lambda: restarts.append("gateway")))
     client.connect("").containers.run = run
     monkeypatch.setattr(gateway, "load", lambda _: (APP, ENVIRONMENT))
-    monkeypatch.setattr(gateway, "state", lambda _: exported(first()))
+    monkeypatch.setattr(gateway, "state", lambda _: checkpoint_of(first_release()))
     gateway.main("dev")
     assert [command[3] for command in commands[1:]] == ["restore", "route", "route"]
     assert "web-blue" in commands[1][-1]

@@ -17,7 +17,7 @@ from components.release.checkpoint import parse
 from components.safety import guard
 from components.state.kubernetes import CLAIM
 
-from .program import CONTAINER, SECRETS, VOLUME, Registered, deploy, environment, exported, first, project
+from .program import CONTAINER, SECRETS, VOLUME, Registered, checkpoint_of, deploy, environment, first_release, project
 
 Change = Callable[[dict[str, Any], dict[str, Any]], object]
 
@@ -107,7 +107,7 @@ def app_and_environment(stack: str, **more: Any) -> tuple[dict[str, Any], dict[s
 @cache
 def first_checkpoint(stack: str, protect_data: bool = False) -> dict[str, Any]:
     """Return the checkpoint after a first release. Tests share the result and must not change it."""
-    return exported(deploy(*app_and_environment(stack, protect_data=protect_data), stack=stack))
+    return checkpoint_of(deploy(*app_and_environment(stack, protect_data=protect_data), stack=stack))
 
 
 def deploy_change(stack: str, change: Change, protect_data: bool = False) -> tuple[list[Registered], list[str]]:
@@ -154,7 +154,7 @@ def test_removal_of_protected_data_is_refused_until_the_protection_is_removed(
     app, env = app_and_environment(stack, protect_data=True)
     protected = first_checkpoint(stack, protect_data=True)
     env["protect_data"] = False
-    unprotected = exported(deploy(app, env, export=protected, stack=stack))
+    unprotected = checkpoint_of(deploy(app, env, export=protected, stack=stack))
     remove_tier("cache")(app, env)
     assert not [entry for entry in deploy(app, env, export=unprotected, stack=stack) if entry.name.startswith("cache")]
 
@@ -185,11 +185,11 @@ def test_larger_storage_of_a_data_volume_is_applied_without_a_replacement() -> N
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
 def test_data_loss_guard_accepts_a_release_that_changes_only_the_version(stack: str) -> None:
     app, env = project() | {"version": "2.0.0"}, environment(stack)
-    assert deploy(app, env, export=exported(first(stack)), stack=stack).release
+    assert deploy(app, env, export=checkpoint_of(first_release(stack)), stack=stack).release
 
 
 def test_renamed_stack_is_refused_because_its_data_has_the_old_name() -> None:
-    before = exported(first("dev"))
+    before = checkpoint_of(first_release("dev"))
     with pytest.raises(
         ConfigError, match="database-data: the data is in board-dev-database-data, but this update would use"
     ):
@@ -200,7 +200,7 @@ def test_data_loss_guard_ignores_volumes_that_every_update_fills_again() -> None
     app = project()
     app["database"]["init"] = ["tests/unit/made.sql"]
     deployed = deploy(app)
-    stores = guard.stored_data(parse(exported(deployed)))
+    stores = guard.stored_data(parse(checkpoint_of(deployed)))
     assert set(stores) == {"database-data", "cache-data"}
     assert len(deployed.of_type(VOLUME)) > 5
 
@@ -242,7 +242,7 @@ def with_ha(tier: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_ha_of_the_cache_can_be_added_without_force_but_not_removed_without_force() -> None:
-    ha_checkpoint = exported(deploy(*with_ha("cache"), export=first_checkpoint("staging"), stack="staging"))
+    ha_checkpoint = checkpoint_of(deploy(*with_ha("cache"), export=first_checkpoint("staging"), stack="staging"))
     stores = guard.stored_data(parse(ha_checkpoint))
     assert {name for name in stores if name.startswith("cache")} == {"cache-data", "cache-data-1", "cache-data-2"}
     deploy(*with_ha("cache"), export=ha_checkpoint, stack="staging")
@@ -252,7 +252,7 @@ def test_ha_of_the_cache_can_be_added_without_force_but_not_removed_without_forc
 
 def test_removal_of_a_database_cluster_is_refused_without_force() -> None:
     app, env = with_ha("database")
-    ha_checkpoint = exported(deploy(app, env, stack="staging"))
+    ha_checkpoint = checkpoint_of(deploy(app, env, stack="staging"))
     assert "database-ha" in guard.stored_data(parse(ha_checkpoint))
     deploy(app, env, export=ha_checkpoint, stack="staging")
     with pytest.raises(ConfigError, match=r"environment\.tiers\.database\.ha: .*database-ha would be deleted"):
@@ -262,7 +262,7 @@ def test_removal_of_a_database_cluster_is_refused_without_force() -> None:
 def test_changed_postgresql_major_of_a_database_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check that the change is refused. Otherwise CloudNativePG would convert the data files in place."""
     app, env = with_ha("database")
-    ha_checkpoint = exported(deploy(app, env, stack="staging"))
+    ha_checkpoint = checkpoint_of(deploy(app, env, stack="staging"))
     app["database"]["ha_image"] = "ghcr.io/cloudnative-pg/postgresql:16-standard-bookworm"
     with pytest.raises(ConfigError, match=r"app\.database\.ha_image: PostgreSQL 16 .* files of 15 .*FORCE=data"):
         deploy(app, env, export=ha_checkpoint, stack="staging")
@@ -276,7 +276,7 @@ def test_change_that_shrinks_or_removes_a_backup_volume_is_refused_without_force
     database = env.setdefault("tiers", {}).setdefault("database", {})
     secrets = SECRETS | {"backup-key": "the-key"}
     database["backup"] = {"target": {"volume": True} | ({"storage": "4Gi"} if stack != "dev" else {})}
-    deployed = exported(deploy(app, env, stack=stack, secrets=secrets))
+    deployed = checkpoint_of(deploy(app, env, stack=stack, secrets=secrets))
     if stack != "dev":
         database["backup"] = {"target": {"volume": True, "storage": "1Gi"}}
         with pytest.raises(
@@ -292,7 +292,7 @@ def test_change_that_shrinks_or_removes_a_backup_volume_is_refused_without_force
 
 def test_data_loss_guard_ignores_the_data_of_prometheus() -> None:
     app, env = app_and_environment("dev")
-    monitored = exported(deploy(app, env | {"monitoring": True}))
+    monitored = checkpoint_of(deploy(app, env | {"monitoring": True}))
     assert set(guard.stored_data(parse(monitored))) == {"database-data", "cache-data", "uploads"}
     deploy(app, env | {"monitoring": True}, export=monitored)
     deploy(app, env, export=monitored)
@@ -319,14 +319,14 @@ def test_resource_addresses_of_data_stores_never_change(stack: str) -> None:
     Only `aliases` in the component would prevent the deletion (docs/data.md#renaming).
     """
     deployed = deploy(*app_and_environment(stack), stack=stack)
-    data = set(guard.stored_data(parse(exported(deployed))).keys()) - {"namespace"}
+    data = set(guard.stored_data(parse(checkpoint_of(deployed))).keys()) - {"namespace"}
     assert {
         entry.urn.partition("::project::")[2] for entry in deployed if entry.name in data and entry.custom
     } == ADDRESSES[stack]
 
 
 def test_data_path_in_the_database_container_never_changes() -> None:
-    database = first("dev").by_name["database-1"]
+    database = first_release("dev").by_name["database-1"]
     assert database.type == CONTAINER
     assert "PGDATA=/var/lib/postgresql/data/pgdata" in database.inputs["envs"]
     assert database.inputs["volumes"][0]["containerPath"] == "/var/lib/postgresql/data"

@@ -13,12 +13,12 @@ from .program import (
     VOLUME,
     Deployment,
     Registered,
+    checkpoint_of,
     deploy,
     environment,
-    exported,
-    first,
+    first_release,
     project,
-    second,
+    second_release,
 )
 
 OTHER_SECRETS = {"mail-password": "the-mail-secret", "backup-key": "the-key-of-backups"}
@@ -91,7 +91,7 @@ def test_container_of_a_slot_has_labels_of_slot_and_release() -> None:
 
 def test_data_volumes_are_unprotected_if_protect_data_is_false() -> None:
     assert environment()["protect_data"] is False
-    assert not [entry.name for entry in first().of_type(VOLUME) if entry.protect or entry.retained]
+    assert not [entry.name for entry in first_release().of_type(VOLUME) if entry.protect or entry.retained]
 
 
 def test_data_volumes_are_protected_by_default() -> None:
@@ -108,7 +108,7 @@ def test_data_volumes_are_protected_by_default() -> None:
 
 
 def test_new_release_removes_the_worker_of_the_standby_slot_and_no_other_resource_of_this_slot() -> None:
-    before, after = first(), second()
+    before, after = first_release(), second_release()
     slot_resources = [entry for entry in before if "tiers:slot:Slot" in entry.parent and entry.custom]
     assert len(slot_resources) >= 10
     for entry in slot_resources:
@@ -124,4 +124,6 @@ def test_new_release_removes_the_worker_of_the_standby_slot_and_no_other_resourc
 
 
 def test_second_update_without_changes_deploys_to_no_slot_and_does_not_switch() -> None:
-    invariants.second_update_deploys_no_slot_and_does_not_switch(first(), deploy(export=exported(first())))
+    invariants.second_update_deploys_no_slot_and_does_not_switch(
+        first_release(), deploy(export=checkpoint_of(first_release()))
+    )

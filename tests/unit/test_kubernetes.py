@@ -16,7 +16,17 @@ from components.platforms.kubernetes import access
 from components.platforms.kubernetes.manifests import LABEL_MEMBER
 from components.platforms.kubernetes.objects import Manifest
 
-from .program import SECRETS, Deployment, Registered, deploy, environment, exported, first, project, second
+from .program import (
+    SECRETS,
+    Deployment,
+    Registered,
+    checkpoint_of,
+    deploy,
+    environment,
+    first_release,
+    project,
+    second_release,
+)
 
 
 def deploy_every_option() -> Deployment:
@@ -104,8 +114,8 @@ def deploy_during_move() -> Deployment:
 
 
 ALL = {
-    "staging": first("staging"),
-    "prod": first("prod"),
+    "staging": first_release("staging"),
+    "prod": first_release("prod"),
     "everything": deploy_every_option(),
     "init-sql": deploy_with_init_sql(),
     "monitored": deploy_with_monitoring(),
@@ -325,9 +335,9 @@ def test_workload_has_its_own_service_account_and_disruption_budget(resource: Re
         else resource.inputs["metadata"]["name"]
     )
     assert pod(resource)["serviceAccountName"] == owner
-    account = deployed.one("ServiceAccount", owner)
+    account = deployed.get_object("ServiceAccount", owner)
     assert account.inputs["automountServiceAccountToken"] is False
-    budget = deployed.one("PodDisruptionBudget", owner).inputs["spec"]
+    budget = deployed.get_object("PodDisruptionBudget", owner).inputs["spec"]
     assert budget["maxUnavailable"] == 1
     selector = budget["selector"]["matchLabels"].items()
     assert {"app.kubernetes.io/name", "app.kubernetes.io/instance"} <= {key for key, _ in selector}
@@ -355,12 +365,12 @@ def test_tiers_of_a_slot_spread_over_zones_and_hosts(deployed: Deployment) -> No
 
 def test_pulumi_ignores_the_replicas_of_an_autoscaled_tier() -> None:
     deployed = ALL["prod"]
-    api = deployed.one("Deployment", "api-blue")
+    api = deployed.get_object("Deployment", "api-blue")
     # A new Deployment starts with the autoscaler's minimum of pods, because one pod can't serve the live traffic.
     assert (api.inputs["spec"]["replicas"], api.ignores) == (2, ("spec.replicas",))
-    assert deployed.one("Deployment", "web-blue").ignores == ()
-    assert deployed.one("Deployment", "web-blue").inputs["spec"]["replicas"] == 2
-    scaler = deployed.one("HorizontalPodAutoscaler", "api-blue").inputs["spec"]
+    assert deployed.get_object("Deployment", "web-blue").ignores == ()
+    assert deployed.get_object("Deployment", "web-blue").inputs["spec"]["replicas"] == 2
+    scaler = deployed.get_object("HorizontalPodAutoscaler", "api-blue").inputs["spec"]
     assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 6)
     assert scaler["metrics"][0]["resource"]["target"] == {"type": "AverageValue", "averageValue": "700m"}
     assert scaler["scaleTargetRef"]["name"] == "api-blue"
@@ -380,20 +390,20 @@ def test_every_image_of_prod_is_named_by_its_digest() -> None:
     images = {
         container["image"] for _, resource in PODS if resource in ALL["prod"].all for container in containers(resource)
     }
-    images |= {ALL["prod"].one("Cluster", "database-ha").inputs["spec"]["imageName"]}
-    images |= {entry["image"] for entry in pod(ALL["prod"].one("Pooler", "database-pooler"))["containers"]}
+    images |= {ALL["prod"].get_object("Cluster", "database-ha").inputs["spec"]["imageName"]}
+    images |= {entry["image"] for entry in pod(ALL["prod"].get_object("Pooler", "database-pooler"))["containers"]}
     # Images: web, api, worker, smoke test, PostgreSQL, pooler, Redis, Redis proxy.
     assert len(images) == 8
     assert all("@sha256:" in image for image in images)
 
 
 def test_built_image_is_pulled_from_the_registry() -> None:
-    [api] = containers(ALL["staging"].one("Deployment", "api-blue"))
+    [api] = containers(ALL["staging"].get_object("Deployment", "api-blue"))
     assert api["image"].startswith("127.0.0.1:5005/board/board-api:")
 
 
 def test_kubernetes_secret_is_immutable_and_a_new_value_gives_a_secret_with_a_new_name() -> None:
-    before, after = first("staging"), deploy(stack="staging", secrets=SECRETS | {"cache-password": "another"})
+    before, after = first_release("staging"), deploy(stack="staging", secrets=SECRETS | {"cache-password": "another"})
     names = [{entry.inputs["metadata"]["name"] for entry in deployed.of_type("Secret")} for deployed in (before, after)]
     assert len(names[0] - names[1]) == 3  # The Secrets of api, worker and cache change.
     assert all(entry.inputs["immutable"] is True for entry in before.of_type("Secret"))
@@ -404,7 +414,7 @@ def test_kubernetes_secret_is_immutable_and_a_new_value_gives_a_secret_with_a_ne
 def test_tier_receives_its_own_secrets_only() -> None:
     secrets = {
         entry.labels["app.kubernetes.io/component"]: set(entry.inputs["stringData"])
-        for entry in first("prod").of_type("Secret")
+        for entry in first_release("prod").of_type("Secret")
     }
     both_passwords, cache = {"database-password", "cache-password"}, {"cache-password"}
     assert secrets == {
@@ -414,7 +424,9 @@ def test_tier_receives_its_own_secrets_only() -> None:
 
 def test_external_secrets_are_mounted_in_the_same_folder_as_other_secrets() -> None:
     deployed = ALL["everything"]
-    [volume] = [entry for entry in pod(deployed.one("Deployment", "api-blue"))["volumes"] if entry["name"] == "secrets"]
+    [volume] = [
+        entry for entry in pod(deployed.get_object("Deployment", "api-blue"))["volumes"] if entry["name"] == "secrets"
+    ]
     files = {
         item["path"]: source["secret"]["name"]
         for source in volume["projected"]["sources"]
@@ -428,14 +440,14 @@ def test_external_secrets_are_mounted_in_the_same_folder_as_other_secrets() -> N
 def test_external_database_is_not_deployed_and_its_host_is_passed_to_tiers() -> None:
     deployed = ALL["everything"]
     assert [entry.name for entry in deployed.of_type("StatefulSet")] == ["cache"]
-    [api] = containers(deployed.one("Deployment", "api-blue"))
+    [api] = containers(deployed.get_object("Deployment", "api-blue"))
     assert {"name": "DATABASE_HOST", "value": "db.test"} in api["env"]
 
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
 def test_data_volumes_and_database_clusters_are_protected_if_protect_data_is_set(stack: str) -> None:
-    protected = {entry.kind for entry in first(stack).objects if entry.protect}
-    assert {entry.kind for entry in first(stack).objects if entry.retained} == protected
+    protected = {entry.kind for entry in first_release(stack).objects if entry.protect}
+    assert {entry.kind for entry in first_release(stack).objects if entry.retained} == protected
     # In prod CloudNativePG creates the volume claims of the database, so Tiers protects the Cluster instead.
     assert protected == ({"Cluster", "PersistentVolumeClaim"} if stack == "prod" else set())
     env = environment("staging") | {"protect_data": True}
@@ -446,18 +458,18 @@ def test_data_volumes_and_database_clusters_are_protected_if_protect_data_is_set
 
 
 def test_created_namespace_is_restricted_and_existing_namespace_is_not_managed() -> None:
-    assert not [entry for entry in first("prod").objects if entry.kind == "Namespace"]
-    [namespace] = first("staging").of_type("Namespace")
+    assert not [entry for entry in first_release("prod").objects if entry.kind == "Namespace"]
+    [namespace] = first_release("staging").of_type("Namespace")
     assert namespace.labels["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert all(namespace.urn in entry.waits_for for entry in first("staging").objects if entry is not namespace)
+    assert all(namespace.urn in entry.waits_for for entry in first_release("staging").objects if entry is not namespace)
 
 
 # ---------------------------------------------------------------------- releases
 
 
 def test_one_http_route_switches_all_traffic_and_has_no_dependents() -> None:
-    for deployed in (first("staging"), second("staging")):
-        live = deployed.one("HTTPRoute", "board")
+    for deployed in (first_release("staging"), second_release("staging")):
+        live = deployed.get_object("HTTPRoute", "board")
         slot = live.labels["tiers.slot"]
         backends = {ref["name"] for rule in live.inputs["spec"]["rules"] for ref in rule["backendRefs"]}
         assert backends == {f"web-{slot}", f"api-{slot}"}
@@ -466,7 +478,11 @@ def test_one_http_route_switches_all_traffic_and_has_no_dependents() -> None:
             assert [rule for rule in live.inputs["spec"]["rules"] if path_match in rule["matches"]]
         assert "X-Tiers-Slot" not in json.dumps(live.inputs)
         assert not [entry.name for entry in deployed if live.urn in entry.waits_for]
-    assert {entry.name for entry in second("staging").of_type("HTTPRoute")} == {"board", "board-blue", "board-green"}
+    assert {entry.name for entry in second_release("staging").of_type("HTTPRoute")} == {
+        "board",
+        "board-blue",
+        "board-green",
+    }
 
 
 ACCEPTS = {
@@ -482,10 +498,10 @@ ACCEPTS = {
 
 @pytest.mark.parametrize("accept", ACCEPTS)
 def test_requests_for_assets_but_not_for_pages_are_routed_by_the_release_cookie(accept: str) -> None:
-    old, new = first("staging"), second("staging")
+    old, new = first_release("staging"), second_release("staging")
     for route, release in (
-        (old.one("HTTPRoute", "board-blue"), old.release),
-        (new.one("HTTPRoute", "board-green"), new.release),
+        (old.get_object("HTTPRoute", "board-blue"), old.release),
+        (new.get_object("HTTPRoute", "board-green"), new.release),
     ):
         pinned = [
             match for rule in route.inputs["spec"]["rules"] for match in rule["matches"] if len(match["headers"]) == 2
@@ -500,7 +516,7 @@ def test_requests_for_assets_but_not_for_pages_are_routed_by_the_release_cookie(
 
 
 def test_release_cookie_is_added_to_pages_only() -> None:
-    live = second("prod").one("HTTPRoute", "board").inputs["spec"]["rules"]
+    live = second_release("prod").get_object("HTTPRoute", "board").inputs["spec"]["rules"]
     for rule in live:
         added = [entry["responseHeaderModifier"]["add"][0] for entry in rule.get("filters", ()) if "add" in str(entry)]
         pages = [
@@ -510,15 +526,18 @@ def test_release_cookie_is_added_to_pages_only() -> None:
         ]
         assert bool(added) == bool(pages) == (len(pages) == len(rule["matches"]))
         for entry in added:
-            assert entry["value"] == f"tiers-release={second('prod').release}; Path=/; HttpOnly; SameSite=Lax; Secure"
+            assert (
+                entry["value"]
+                == f"tiers-release={second_release('prod').release}; Path=/; HttpOnly; SameSite=Lax; Secure"
+            )
 
 
 def test_workloads_of_a_replaced_release_are_updated_after_the_cookie_route() -> None:
-    third = deploy(project() | {"version": "3.0.0"}, export=exported(second("staging")), stack="staging")
+    third = deploy(project() | {"version": "3.0.0"}, export=checkpoint_of(second_release("staging")), stack="staging")
     for kind in ("Deployment", "Service"):
         for entry in third.of_type(kind):
             if entry.name.endswith("-blue") and not entry.ignores:
-                assert "board-blue" in third.before(entry), entry.name
+                assert "board-blue" in third.dependencies_of(entry), entry.name
 
 
 def test_standby_in_mode_cold_has_no_cookie_routes() -> None:
@@ -532,21 +551,24 @@ def test_gateway_sends_no_requests_to_a_suspended_standby(monkeypatch: pytest.Mo
 
     A rollback must first start all tiers of the standby. Only then may the gateway use the cookie again.
     """
-    route = first("staging").one("HTTPRoute", "board-blue").inputs
+    route = first_release("staging").get_object("HTTPRoute", "board-blue").inputs
     open_rules = [rule for rule in route["spec"]["rules"] if len(rule["matches"][0]["headers"]) == 1]
     assert open_rules != route["spec"]["rules"]
     cold: dict[str, Any] = environment("staging") | {"release": {"standby": "cold"}}
-    after = deploy(project() | {"version": "2.0.0"}, cold, export=exported(first("staging")), stack="staging")
-    closed_route = after.one("HTTPRoute", "board-blue")
+    after = deploy(
+        project() | {"version": "2.0.0"}, cold, export=checkpoint_of(first_release("staging")), stack="staging"
+    )
+    closed_route = after.get_object("HTTPRoute", "board-blue")
     assert closed_route.inputs == route | {"spec": route["spec"] | {"rules": open_rules}}
-    assert "board-blue" in after.before(after.one("HTTPRoute", "board"))
+    assert "board-blue" in after.dependencies_of(after.get_object("HTTPRoute", "board"))
     monkeypatch.setenv("TIERS_RELEASE", "previous")
-    rollback = deploy(env=cold, export=exported(after), stack="staging")
-    reopened_route = rollback.one("HTTPRoute", "board-blue")
+    rollback = deploy(env=cold, export=checkpoint_of(after), stack="staging")
+    reopened_route = rollback.get_object("HTTPRoute", "board-blue")
     assert reopened_route.inputs == route
-    assert {"web-blue", "api-blue", "worker-blue"} <= rollback.before(reopened_route)
+    assert {"web-blue", "api-blue", "worker-blue"} <= rollback.dependencies_of(reopened_route)
     assert (
-        rollback.one("HTTPRoute", "board").inputs["spec"] == first("staging").one("HTTPRoute", "board").inputs["spec"]
+        rollback.get_object("HTTPRoute", "board").inputs["spec"]
+        == first_release("staging").get_object("HTTPRoute", "board").inputs["spec"]
     )
 
 
@@ -555,7 +577,7 @@ def test_pod_selectors_of_two_releases_differ(kind: str) -> None:
     """Check that no selector matches both releases. Otherwise Pulumi or a Service could select the wrong pods."""
     selectors = [
         json.dumps(entry.inputs["spec"]["selector"])
-        for deployed in (first("staging"), deploy(project() | {"version": "2.0.0"}, stack="staging"))
+        for deployed in (first_release("staging"), deploy(project() | {"version": "2.0.0"}, stack="staging"))
         for entry in deployed.of_type(kind)
         if in_a_slot(entry, deployed)
     ]
@@ -563,18 +585,18 @@ def test_pod_selectors_of_two_releases_differ(kind: str) -> None:
 
 
 def test_switch_depends_on_every_gate() -> None:
-    deployed = first("prod")
-    switch = deployed.one("HTTPRoute", "board")
-    assert {"blue-smoke"} <= deployed.before(switch)
-    before = deployed.before(deployed.by_name["blue-smoke"])
+    deployed = first_release("prod")
+    switch = deployed.get_object("HTTPRoute", "board")
+    assert {"blue-smoke"} <= deployed.dependencies_of(switch)
+    before = deployed.dependencies_of(deployed.by_name["blue-smoke"])
     assert {"web-blue", "api-blue", "worker-blue", "blue-api-migrate", "board-blue"} <= before
-    assert {"database-ha", "database-pooler", "cache"} <= deployed.before("blue-api-migrate")
+    assert {"database-ha", "database-pooler", "cache"} <= deployed.dependencies_of("blue-api-migrate")
 
 
 def test_new_release_leaves_the_live_slot_unchanged() -> None:
     for stack in ("staging", "prod"):
-        replayed = [entry for entry in second(stack).objects if entry.ignores == ("*",)]
-        created = [entry for entry in first(stack).objects if in_a_slot(entry, first(stack))]
+        replayed = [entry for entry in second_release(stack).objects if entry.ignores == ("*",)]
+        created = [entry for entry in first_release(stack).objects if in_a_slot(entry, first_release(stack))]
         suspended = {entry.urn for entry in created if entry.kind == "Deployment" and entry.name == "worker-blue"}
         assert {entry.urn for entry in replayed} == {entry.urn for entry in created} - suspended
         assert len(suspended) == 1
@@ -593,18 +615,18 @@ def test_failed_gate_stops_the_update_before_the_switch(failing_gate: str) -> No
 def test_rollback_restores_the_routes_and_the_worker_of_the_old_release(monkeypatch: pytest.MonkeyPatch) -> None:
     app: dict[str, Any] = project() | {"version": "2.0.0"}
     app["api"] |= {"port": 9000, "paths": ["/v2"]}
-    released = deploy(app, export=exported(first("staging")), stack="staging")
+    released = deploy(app, export=checkpoint_of(first_release("staging")), stack="staging")
     monkeypatch.setenv("TIERS_RELEASE", "previous")
-    rollback = deploy(app, export=exported(released), stack="staging")
-    rules = rollback.one("HTTPRoute", "board").inputs["spec"]["rules"]
-    assert rules == first("staging").one("HTTPRoute", "board").inputs["spec"]["rules"] != []
+    rollback = deploy(app, export=checkpoint_of(released), stack="staging")
+    rules = rollback.get_object("HTTPRoute", "board").inputs["spec"]["rules"]
+    assert rules == first_release("staging").get_object("HTTPRoute", "board").inputs["spec"]["rules"] != []
     again = [entry for entry in rollback.objects if in_a_slot(entry, rollback) and entry.ignores != ("*",)]
     assert [(entry.kind, entry.name) for entry in again] == [("Deployment", "worker-blue")]
-    assert again[0].inputs == first("staging").one("Deployment", "worker-blue").inputs
+    assert again[0].inputs == first_release("staging").get_object("Deployment", "worker-blue").inputs
 
 
 def test_failed_smoke_test_job_is_created_again_by_the_next_update() -> None:
-    export = exported(first("staging"))
+    export = checkpoint_of(first_release("staging"))
     for resource in export["deployment"]["resources"]:
         if resource["urn"].endswith("::blue-smoke"):
             resource["initErrors"] = ["the Job failed"]
@@ -622,14 +644,14 @@ def test_changed_replicas_and_autoscaling_of_the_live_slot_are_applied_without_a
     env["tiers"] = copy.deepcopy(env["tiers"])
     env["tiers"]["web"]["replicas"] = 5
     env["tiers"]["api"]["autoscale"] = {"max": 12, "cpu": 70}
-    after = deploy(env=env, export=exported(first("prod")), stack="prod")
+    after = deploy(env=env, export=checkpoint_of(first_release("prod")), stack="prod")
     changed = {
         (entry.kind, entry.name): entry.inputs
         for entry in after.objects
         if in_a_slot(entry, after) and not entry.ignores
     }
     assert set(changed) == {("Deployment", "web-blue"), ("HorizontalPodAutoscaler", "api-blue")}
-    web: Any = copy.deepcopy(first("prod").one("Deployment", "web-blue").inputs)
+    web: Any = copy.deepcopy(first_release("prod").get_object("Deployment", "web-blue").inputs)
     web["spec"]["replicas"] = 5
     assert changed["Deployment", "web-blue"] == web
     scaler = changed["HorizontalPodAutoscaler", "api-blue"]["spec"]
@@ -641,7 +663,7 @@ def test_changed_replicas_and_autoscaling_of_the_live_slot_are_applied_without_a
 def test_url_paths_of_a_tier_are_part_of_the_release_digest() -> None:
     app = project()
     app["api"] |= {"paths": ["/api", "/v2"]}
-    assert deploy(app, stack="staging").release != first("staging").release
+    assert deploy(app, stack="staging").release != first_release("staging").release
 
 
 @pytest.mark.parametrize(
@@ -664,7 +686,7 @@ def test_settings_of_pods_and_routes_are_part_of_the_release_digest(path: str, v
     for part in parents:
         target = target[part]
     target[last] = value
-    assert deploy(env=env, stack="staging").release != first("staging").release
+    assert deploy(env=env, stack="staging").release != first_release("staging").release
 
 
 def test_database_with_changed_settings_is_replaced_on_the_same_volume() -> None:
@@ -676,46 +698,46 @@ def test_database_with_changed_settings_is_replaced_on_the_same_volume() -> None
     env = environment("staging")
     env["tiers"] = {**env["tiers"], "database": {"memory": "1Gi"}}
     before, after = (
-        deployed.one("StatefulSet", "database").inputs["spec"]
-        for deployed in (first("staging"), deploy(env=env, stack="staging"))
+        deployed.get_object("StatefulSet", "database").inputs["spec"]
+        for deployed in (first_release("staging"), deploy(env=env, stack="staging"))
     )
     assert before["selector"] != after["selector"]
     assert before["template"]["spec"]["volumes"] == after["template"]["spec"]["volumes"]
     for spec in (before, after):
         assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
     assert (
-        first("staging").one("Deployment", "api-blue").inputs
-        == deploy(env=env, stack="staging").one("Deployment", "api-blue").inputs
+        first_release("staging").get_object("Deployment", "api-blue").inputs
+        == deploy(env=env, stack="staging").get_object("Deployment", "api-blue").inputs
     )
 
 
 def test_worker_without_a_probe_counts_as_ready_after_10_s() -> None:
     app = project()
     del app["worker"]["alive"]
-    spec = deploy(app, stack="staging").one("Deployment", "worker-blue").inputs["spec"]
+    spec = deploy(app, stack="staging").get_object("Deployment", "worker-blue").inputs["spec"]
     assert spec["minReadySeconds"] == 10
 
 
 def test_rollback_applies_changed_replicas_to_the_slot_before_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     app, env = project() | {"version": "2.0.0"}, environment("staging")
-    released = deploy(app, env, export=exported(first("staging")), stack="staging")
+    released = deploy(app, env, export=checkpoint_of(first_release("staging")), stack="staging")
     env["tiers"] = {**env["tiers"], "web": {"replicas": 5}}
     monkeypatch.setenv("TIERS_RELEASE", "previous")
-    rollback = deploy(app, env, export=exported(released), stack="staging")
-    assert rollback.one("Deployment", "web-blue").inputs["spec"]["replicas"] == 5
-    assert "web-blue" in rollback.before(rollback.one("HTTPRoute", "board"))
+    rollback = deploy(app, env, export=checkpoint_of(released), stack="staging")
+    assert rollback.get_object("Deployment", "web-blue").inputs["spec"]["replicas"] == 5
+    assert "web-blue" in rollback.dependencies_of(rollback.get_object("HTTPRoute", "board"))
 
 
 def test_update_is_refused_if_the_stack_has_another_application() -> None:
     with pytest.raises(RunError, match=r"app\.name: this stack contains the application board"):
-        deploy(project() | {"name": "shop"}, export=exported(first("staging")), stack="staging")
+        deploy(project() | {"name": "shop"}, export=checkpoint_of(first_release("staging")), stack="staging")
 
 
 def test_tier_with_read_only_access_mounts_a_shared_volume_read_only() -> None:
     mounts = {
         name: next(
             mount
-            for mount in containers(ALL["everything"].one("Deployment", name))[0]["volumeMounts"]
+            for mount in containers(ALL["everything"].get_object("Deployment", name))[0]["volumeMounts"]
             if mount["name"] == "uploads"
         )
         for name in ("web-blue", "api-blue")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.leftovers import LABEL, is_leftover, is_recreated
 
-from .program import first
+from .program import first_release
 
 STANDARD = "app.kubernetes.io"
 
@@ -33,7 +33,7 @@ def test_only_objects_with_labels_of_an_end_to_end_test_are_leftovers(
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
 def test_no_object_of_a_user_stack_is_a_leftover_of_an_end_to_end_test(stack: str) -> None:
-    labelled = [entry.labels for entry in first(stack) if entry.custom and entry.labels]
+    labelled = [entry.labels for entry in first_release(stack) if entry.custom and entry.labels]
     assert labelled
     assert not [labels for labels in labelled if is_leftover(labels)]
 

@@ -15,7 +15,7 @@ from components.release.checkpoint import STACK, SWITCH, observe, parse, settle
 from components.release.live import Routing
 from components.release.planner import Release, ReleaseError, Slot, declared_live, plan
 
-from .program import Registered, deploy, environment, exported, first, project, second
+from .program import Registered, checkpoint_of, deploy, environment, first_release, project, second_release
 
 Export = dict[str, Any]
 STACKS = ("dev", "staging")
@@ -53,7 +53,7 @@ def checkpoint_of_interrupted_update(
     old = {resource["urn"]: resource for resource in resources(before)}
     new: dict[str, dict[str, Any]] = {}
     for entry in registrations:
-        [resource] = resources(exported(_deployment([entry], before)))
+        [resource] = resources(checkpoint_of(_deployment([entry], before)))
         previous = old.get(entry.urn)
         if previous and not entry.custom and previous["inputs"] == entry.inputs and not entry.outputs:
             resource["outputs"] = previous["outputs"]
@@ -77,7 +77,7 @@ def third_release(stack: str, fail: str = "") -> list[Registered]:
     """
     registrations: list[Registered] = []
     app, settings = project() | {"version": "3.0.0"}, environment(stack) | {"release": {}}
-    before = checkpoint_after(exported(second(stack)), Slot.GREEN, 2)
+    before = checkpoint_after(checkpoint_of(second_release(stack)), Slot.GREEN, 2)
     with suppress(Exception):
         deploy(
             app,
@@ -96,8 +96,8 @@ def histories(stack: str) -> list[tuple[str, Export, Slot, int]]:
 
     Each case has a name, a checkpoint, the live slot and the number of switches.
     """
-    after_first_release = checkpoint_after(exported(first(stack)), Slot.BLUE, 1)
-    second_checkpoint = checkpoint_after(exported(second(stack)), Slot.GREEN, 2)
+    after_first_release = checkpoint_after(checkpoint_of(first_release(stack)), Slot.BLUE, 1)
+    second_checkpoint = checkpoint_after(checkpoint_of(second_release(stack)), Slot.GREEN, 2)
     failed = checkpoint_of_interrupted_update(second_checkpoint, third_release(stack, fail="blue-smoke"), "blue-smoke")
     killed = checkpoint_of_interrupted_update(second_checkpoint, third_release(stack))
     for resource in resources(killed):
@@ -194,7 +194,10 @@ def test_lost_switch_is_restored_and_the_next_release_goes_to_the_idle_slot(stac
         restored_switch.labels["tiers.switch"],
         restored_switch.ignores,
     ) == ("green", "2", ())
-    assert {entry.name for entry in second(stack)} - {entry.name for entry in repeated} == {"blue-smoke", "green-smoke"}
+    assert {entry.name for entry in second_release(stack)} - {entry.name for entry in repeated} == {
+        "blue-smoke",
+        "green-smoke",
+    }
     released = deploy(app | {"version": "3.0.0"}, settings, export=pruned, stack=stack, routing=routing)
     moves = {entry.labels["tiers.switch"]: entry for entry in released if entry.labels.get("tiers.role") == "switch"}
     assert {number: entry.labels["tiers.slot"] for number, entry in moves.items()} == {"2": "green", "3": "blue"}
@@ -225,7 +228,7 @@ def test_substitute_of_a_lost_http_route_is_replaced_by_the_real_route() -> None
         resource["urn"].rpartition("::")[2] for resource in resources(remaining) if resource.get("retainOnDelete")
     ] == ["board-again"]
     settled = deploy(app, settings, export=remaining, stack="staging", routing=healthy_routing("staging", live, 2))
-    route = settled.one("HTTPRoute", "board")
+    route = settled.get_object("HTTPRoute", "board")
     assert (route.labels["tiers.slot"], route.labels["tiers.switch"], route.retained) == ("green", "2", False)
     assert "board-again" not in settled.by_name
 

@@ -17,7 +17,7 @@ from components.platforms.kubernetes import pod_exec
 from components.platforms.kubernetes.inspect import KubernetesInspector
 from components.release.planner import Slot
 
-from .program import environment, exported, first, project, with_whole_urns
+from .program import checkpoint_of, environment, first_release, project, with_whole_urns
 
 
 def line(second: int, tier: str = "api", slot: str = "blue", text: str = "text") -> Line:
@@ -92,7 +92,7 @@ def test_make_smoke_with_a_slot_other_than_idle_is_refused() -> None:
 @pytest.fixture
 def deployed_dev(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Mock a deployed stack with lines of both slots, and return the command lines that `process.exec_command` gets."""
-    state = with_whole_urns(exported(first("dev")))
+    state = with_whole_urns(checkpoint_of(first_release("dev")))
     app = load_app(project() | {"worker": project()["worker"] | {"console": ["python", "-m", "board.shell"]}})
     lines = [line(1, "api"), line(2, "api", "green"), line(3, "database", ""), line(4, "gateway", "")]
     inspector = SimpleNamespace(

@@ -30,10 +30,10 @@ from .program import (
     SECRETS,
     VOLUME,
     Deployment,
+    checkpoint_of,
     deploy,
     environment,
-    exported,
-    first,
+    first_release,
     project,
 )
 
@@ -558,7 +558,7 @@ def test_prometheus_is_not_in_the_data_network_and_exporters_have_no_egress() ->
 
 
 def test_no_monitoring_resource_is_deployed_without_monitoring() -> None:
-    deployed = first()
+    deployed = first_release()
     names = {entry.name for entry in deployed.all}
     assert not [name for name in names if "prometheus" in name or "exporter" in name or name in ("watch", "released")]
 
@@ -591,19 +591,19 @@ def test_password_with_spaces_or_equals_signs_is_passed_to_the_exporter_in_a_var
 def test_monitoring_that_is_enabled_on_docker_changes_the_release_digest() -> None:
     claim = deploy_with_monitoring().by_name["blue-claim"].inputs["command"]
     assert "prometheus-exporter" in claim[-1]
-    assert "prometheus-exporter" not in first().by_name["blue-claim"].inputs["command"][-1]
-    assert deploy_with_monitoring().release != first().release
+    assert "prometheus-exporter" not in first_release().by_name["blue-claim"].inputs["command"][-1]
+    assert deploy_with_monitoring().release != first_release().release
 
 
 def test_prometheus_is_replaced_after_a_changed_alert_rule_but_not_after_a_release() -> None:
     before = deploy_with_monitoring()
     env = environment() | {"monitoring": {"port": 9191}}
     app = project() | {"version": "2.0.0"}
-    released = deploy(app, env, export=exported(before))
+    released = deploy(app, env, export=checkpoint_of(before))
     assert released.by_name["prometheus"].inputs == before.by_name["prometheus"].inputs
     files = [entry.by_name["released"].inputs["uploads"][0] for entry in (before, released)]
     assert [json.loads(file["content"])[0]["labels"]["slot"] for file in files] == ["blue", "green"]
-    changed = deploy(project(), env | {"slo": {"errors": 0.05}}, export=exported(before))
+    changed = deploy(project(), env | {"slo": {"errors": 0.05}}, export=checkpoint_of(before))
     volumes = [
         {volume["volumeName"] for volume in monitoring_scope.by_name["prometheus"].inputs["volumes"]}
         for monitoring_scope in (before, changed)
@@ -613,10 +613,10 @@ def test_prometheus_is_replaced_after_a_changed_alert_rule_but_not_after_a_relea
 
 def test_release_on_kubernetes_is_recorded_in_a_prometheus_rule_after_the_switch() -> None:
     deployed = deploy(env=environment("staging") | {"monitoring": True}, stack="staging")
-    [rule] = deployed.one("PrometheusRule", "board-release").inputs["spec"]["groups"][0]["rules"]
+    [rule] = deployed.get_object("PrometheusRule", "board-release").inputs["spec"]["groups"][0]["rules"]
     assert rule["labels"] == {"namespace": "board-staging", "release": deployed.release, "slot": "blue"}
-    assert "board" in deployed.before(deployed.one("PrometheusRule", "board-release"))
-    text = deployed.one("ConfigMap", "board-dashboard").inputs["data"]["board-staging.json"]
+    assert "board" in deployed.dependencies_of(deployed.get_object("PrometheusRule", "board-release"))
+    text = deployed.get_object("ConfigMap", "board-dashboard").inputs["data"]["board-staging.json"]
     assert len(json.loads(text)["panels"]) > 15
 
 
@@ -678,12 +678,12 @@ def test_prometheus_scrapes_the_backup_container_on_docker() -> None:
 
 def test_prometheus_scrapes_the_backup_service_once_on_kubernetes() -> None:
     deployed = deploy_with_backup("staging")
-    monitor = deployed.one("ServiceMonitor", "backup").inputs["spec"]
+    monitor = deployed.get_object("ServiceMonitor", "backup").inputs["spec"]
     selector = monitor["selector"]["matchLabels"].items()
     assert [entry.name for entry in deployed.of_type("Service") if selector <= entry.labels.items()] == ["backup"]
     network = Network("board-staging", [entry.inputs for entry in deployed.of_type("NetworkPolicy")])
-    pods = deployed.one("StatefulSet", "backup").inputs["spec"]["template"]["metadata"]["labels"]
-    run = deployed.one("CronJob", "backup-backup").inputs["spec"]["jobTemplate"]["spec"]["template"]["metadata"][
+    pods = deployed.get_object("StatefulSet", "backup").inputs["spec"]["template"]["metadata"]["labels"]
+    run = deployed.get_object("CronJob", "backup-backup").inputs["spec"]["jobTemplate"]["spec"]["template"]["metadata"][
         "labels"
     ]
     for source, labels, port, may in (

@@ -19,7 +19,7 @@ from components.platforms.kubernetes.pod_exec import PodSelector
 from components.release.checkpoint import parse
 from components.safety.guard import deployed_major, stored_data
 
-from .program import ROOT, SECRETS, Deployment, deploy, environment, exported, first, project
+from .program import ROOT, SECRETS, Deployment, checkpoint_of, deploy, environment, first_release, project
 from .test_kubernetes import ALL
 from .test_reachability import Network
 from .test_replicated import configuration_error
@@ -31,7 +31,7 @@ CLAIM = "kubernetes:core/v1:PersistentVolumeClaim"
 
 def deploy_during_move(single: str | None, before: Deployment, **more: Any) -> Deployment:
     return deploy(
-        env=environment_during_move(single, **more), stack="staging", export=exported(before), secrets=ALL_SECRETS
+        env=environment_during_move(single, **more), stack="staging", export=checkpoint_of(before), secrets=ALL_SECRETS
     )
 
 
@@ -43,22 +43,22 @@ def environment_during_move(single: str | None, **more: Any) -> dict[str, Any]:
 
 
 def variables_of(deployment: Deployment, kind: str, name: str) -> dict[str, str]:
-    spec = deployment.one(kind, name).inputs["spec"]["template"]["spec"]
+    spec = deployment.get_object(kind, name).inputs["spec"]["template"]["spec"]
     return {variable["name"]: variable.get("value", "") for variable in spec["containers"][0]["env"]}
 
 
 def test_single_instance_database_is_unchanged_when_the_database_cluster_is_added() -> None:
-    before, after = first("staging"), deploy_during_move("live", first("staging"))
+    before, after = first_release("staging"), deploy_during_move("live", first_release("staging"))
     for kind, name in (("StatefulSet", "database"), (CLAIM, "database-data"), ("Service", "database")):
-        assert (after.one(kind, name).urn, after.one(kind, name).inputs) == (
-            before.one(kind, name).urn,
-            before.one(kind, name).inputs,
+        assert (after.get_object(kind, name).urn, after.get_object(kind, name).inputs) == (
+            before.get_object(kind, name).urn,
+            before.get_object(kind, name).inputs,
         )
-    assert after.one("Cluster", "database-ha") and after.one("Pooler", "database-pooler")
+    assert after.get_object("Cluster", "database-ha") and after.get_object("Pooler", "database-pooler")
     # Adding the cluster deploys no release, so the slots and the switch do not change.
     assert {entry.ignores for entry in after.of_type("Deployment") if entry.name == "api-blue"} == {("*",)}
     assert "green" not in {entry.labels.get("tiers.slot") for entry in after}
-    assert set(stored_data(parse(exported(after)))) >= {"database-data", "database-ha"}
+    assert set(stored_data(parse(checkpoint_of(after)))) >= {"database-data", "database-ha"}
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,14 @@ def test_move_to_the_database_cluster_is_a_release_and_keeps_the_single_instance
     deployment = deploy_during_move("kept", DURING_MOVE, name="board_r20261121_233000")
     assert deployment.release and deployment.release != DURING_MOVE.release
     assert variables_of(deployment, "Deployment", "api-green")["DATABASE_NAME"] == "board_r20261121_233000"
-    assert deployment.one("StatefulSet", "database").inputs == DURING_MOVE.one("StatefulSet", "database").inputs
+    assert (
+        deployment.get_object("StatefulSet", "database").inputs
+        == DURING_MOVE.get_object("StatefulSet", "database").inputs
+    )
 
 
 def test_single_instance_database_is_removed_only_with_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    for before in (first("staging"), DURING_MOVE, deploy_during_move("kept", DURING_MOVE)):
+    for before in (first_release("staging"), DURING_MOVE, deploy_during_move("kept", DURING_MOVE)):
         with pytest.raises(
             ConfigError, match=r"tiers\.database\.single: .*board-staging/database-data would be deleted.*make move"
         ):
@@ -95,7 +98,7 @@ def test_single_instance_database_is_removed_only_with_force(monkeypatch: pytest
 
 
 def test_postgresql_major_version_during_a_move_is_read_from_the_single_instance_database() -> None:
-    state_resources = exported(DURING_MOVE)["deployment"]["resources"]
+    state_resources = checkpoint_of(DURING_MOVE)["deployment"]["resources"]
     clusters = [entry for entry in state_resources if entry["type"].endswith(":Cluster")]
     # The result must not depend on the order of resources in the state.
     for resources in (state_resources, [*clusters, *state_resources]):
@@ -137,7 +140,7 @@ class Server:
         self.failing_step, self.rows_written = "", 0
         self.name, self.copies = "board", ()
         monkeypatch.setattr(move, "load", lambda _: (load_app(project()), load_environment(env, load_app(project()))))
-        monkeypatch.setattr(move, "state", lambda _: exported(deployment))
+        monkeypatch.setattr(move, "state", lambda _: checkpoint_of(deployment))
         monkeypatch.setattr(new_database, "project", lambda: "board")
         monkeypatch.setattr(pod_exec, "execute", self.query)
         monkeypatch.setattr(KubernetesInspector, "run_once", self.copy_database)
@@ -248,9 +251,9 @@ def test_make_move_is_aborted_by_a_write_to_the_database_during_the_copy(monkeyp
     ("env", "deployment", "message"),
     [
         (environment_during_move("kept"), DURING_MOVE, "set ha: true and single: live"),
-        (environment_during_move("live"), first("staging"), "the database cluster does not exist yet"),
+        (environment_during_move("live"), first_release("staging"), "the database cluster does not exist yet"),
         (environment_during_move("live"), ALL["database-cluster"], "the live release does not use the single database"),
-        (environment("staging"), first("staging"), "set ha: true and single: live"),
+        (environment("staging"), first_release("staging"), "set ha: true and single: live"),
     ],
 )
 def test_make_move_is_refused_before_any_step_unless_the_single_instance_database_is_live(

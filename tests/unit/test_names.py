@@ -13,7 +13,7 @@ from components.model import names
 from components.model.workload import Secret
 from components.platforms.kubernetes import objects, pod_spec
 
-from .program import SECRETS, VOLUME, Deployment, deploy, environment, exported, project
+from .program import SECRETS, VOLUME, Deployment, checkpoint_of, deploy, environment, project
 
 PREFIX = "board-dev-"
 USER_VOLUMES = {"uploads", "scratch-tmp", "secret-notes"}
@@ -38,7 +38,7 @@ def deploy_on_docker() -> Deployment:
         "tiers": {"database": {"backup": {"target": {"volume": True}}}},
     }
     first = deploy(app_with_every_name(), env, secrets=VALUES)
-    return deploy(app_with_every_name() | {"version": "2.0.0"}, env, secrets=VALUES, export=exported(first))
+    return deploy(app_with_every_name() | {"version": "2.0.0"}, env, secrets=VALUES, export=checkpoint_of(first))
 
 
 @cache
@@ -55,7 +55,7 @@ def deploy_on_kubernetes(archived: bool = False) -> Deployment:
     env["kubernetes"]["namespace"] = {"quota": {"cpu": 4}, "limits": {}}
     first = deploy(app_with_every_name(), env, secrets=VALUES, stack="staging")
     changed = app_with_every_name() | {"version": "2.0.0"}
-    return deploy(changed, env, secrets=VALUES, stack="staging", export=exported(first))
+    return deploy(changed, env, secrets=VALUES, stack="staging", export=checkpoint_of(first))
 
 
 def deployments() -> list[Deployment]:
@@ -212,7 +212,7 @@ def test_init_container_gets_a_tmp_volume_even_if_its_task_has_none():
         stack="staging",
         secrets=VALUES,
     )
-    spec = deployment.one("Job", "blue-api-migrate").inputs["spec"]["template"]["spec"]
+    spec = deployment.get_object("Job", "blue-api-migrate").inputs["spec"]["template"]["spec"]
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     for container in (*spec["containers"], *spec["initContainers"]):
         assert {mount["name"] for mount in container["volumeMounts"]} <= set(volumes)

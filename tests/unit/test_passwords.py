@@ -17,7 +17,7 @@ from components import cache, sentinel
 from components.config import ConfigError, check_secrets, load_app, passwords
 from components.model.workload import Secret
 
-from .program import Deployment, deploy, environment, exported
+from .program import Deployment, checkpoint_of, deploy, environment
 
 ONE_LINE = ["correct horse", 'a"b', "a'b", "back\\slash", "#hash", "100%d", "$HOME $(id) `id`", "ünïcode", "\x01", "x" * 300, "-dash",
        "😀Ё\x85x", "\\x41 b", '"quoted"', "tab\there"]  # fmt: skip
@@ -214,7 +214,7 @@ def test_cache_password_from_a_cluster_secret_is_quoted() -> None:
 
 def _checkpoint_with_command(deployment: Deployment, *command: str) -> dict[str, Any]:
     """Return the checkpoint of a deployment after setting the command of the cache's container to `command`."""
-    text = json.dumps(exported(deployment))
+    text = json.dumps(checkpoint_of(deployment))
     export = cast(dict[str, Any], json.loads(text))
     for entry in export["deployment"]["resources"]:
         if entry["type"].endswith(":StatefulSet"):
@@ -239,7 +239,7 @@ def test_deployed_cache_with_a_quoted_password_keeps_its_start_command() -> None
         cluster(secrets={"cache-password": {"secret": "own", "key": "password"}}),
         stack="prod",
         secrets={},
-        export=exported(_deploy_with_cluster_secret()),
+        export=checkpoint_of(_deploy_with_cluster_secret()),
     )
     assert commands(deployment) == commands(_deploy_with_cluster_secret())
 

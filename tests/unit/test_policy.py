@@ -19,7 +19,7 @@ from policy.model import Resource, Rule, Settings
 from policy.rules import RULES
 from policy.settings import SETTINGS
 
-from .program import ROOT, SECRETS, Deployment, Registered, deploy, environment, first, second
+from .program import ROOT, SECRETS, Deployment, Registered, deploy, environment, first_release, second_release
 
 # Trust two more registries: registry.test has the images of `program.environment`; a test of registries uses ghcr.io.
 TRUSTING_SETTINGS = replace(SETTINGS, registries=(*SETTINGS.registries, "registry.test", "ghcr.io/team/one"))
@@ -72,7 +72,7 @@ def problems(rule: Rule, resources: Sequence[Resource], settings: Settings = TRU
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod", "single-server", "backed-up"])
 def test_every_object_of_the_program_passes_every_policy_rule(stack: str, rule: Rule) -> None:
     single_servers = {"single-server": single_server, "backed-up": single_server_with_backup}
-    releases = [single_servers[stack]()] if stack in single_servers else [first(stack), second(stack)]
+    releases = [single_servers[stack]()] if stack in single_servers else [first_release(stack), second_release(stack)]
     for release in releases:
         objects = resources(release, stack)
         assert len(objects) > 30

@@ -237,7 +237,7 @@ def test_all_resources_have_the_component_of_the_user_as_ancestor(stack: str) ->
 @pytest.mark.parametrize("stack", STACKS)
 def test_live_slot_is_read_from_a_checkpoint_with_resource_names_chosen_by_the_user(stack: str) -> None:
     first = run(stack, deploy_board)
-    state = observe(parse(program.exported(first)))
+    state = observe(parse(program.checkpoint_of(first)))
     assert state.live == "blue"
     assert set(state.slots) == {"blue"}
 
@@ -259,7 +259,7 @@ def test_slot_is_refused_if_the_update_deploys_no_release() -> None:
     with pytest.raises(
         ValueError, match=r"^args\.rollout: `plan\.render` is None, so this update deploys no release; "
     ):
-        program.deploy(export=program.exported(program.first()), body=body)
+        program.deploy(export=program.checkpoint_of(program.first_release()), body=body)
 
 
 def test_kept_slot_is_refused_if_the_plan_does_not_keep_the_slot() -> None:
@@ -269,7 +269,7 @@ def test_kept_slot_is_refused_if_the_plan_does_not_keep_the_slot() -> None:
         components.KeptSlot("slot", components.KeptSlotArgs(rollout=rollout, slot=components.SlotName.GREEN))
 
     with pytest.raises(ValueError, match=r"^args\.slot: the plan does not keep green; pass one of \['blue'\]$"):
-        program.deploy(export=program.exported(program.first()), body=body)
+        program.deploy(export=program.checkpoint_of(program.first_release()), body=body)
 
 
 def test_monitoring_is_refused_without_the_setting_monitoring() -> None:

@@ -12,7 +12,7 @@ import pytest
 from components.platforms.kubernetes import reachability
 from components.platforms.kubernetes.reachability import Pod
 
-from .program import Deployment, deploy, environment, exported, first, pods, project, second
+from .program import Deployment, checkpoint_of, deploy, environment, first_release, pods, project, second_release
 from .test_kubernetes import ALL
 
 GATEWAY: Pod = ("gateway", {"app": "traefik"})
@@ -134,13 +134,13 @@ def expected_graph(stack: str, *names: str) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize(("stack", "number"), [("staging", 7), ("prod", 13)])
 def test_network_policies_allow_exactly_the_connections_of_the_tier_graph(stack: str, number: int) -> None:
-    network = Network(first(stack))
+    network = Network(first_release(stack))
     assert len(network.pods) == number
     assert network.graph() == expected_graph(stack, "blue")
 
 
 def test_only_cache_members_reach_the_sentinels_of_the_cache() -> None:
-    network = Network(first("prod"))
+    network = Network(first_release("prod"))
     edges = {
         (client, server)
         for client, server in product(network.pods, MEMBERS)
@@ -151,7 +151,7 @@ def test_only_cache_members_reach_the_sentinels_of_the_cache() -> None:
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
 def test_network_policies_open_only_the_port_of_each_connection(stack: str) -> None:
-    opens_only_the_port_of_each_edge(Network(first(stack)))
+    opens_only_the_port_of_each_edge(Network(first_release(stack)))
 
 
 def test_gateway_outside_the_cluster_is_admitted_by_its_ip_addresses() -> None:
@@ -167,7 +167,7 @@ def test_gateway_outside_the_cluster_is_admitted_by_its_ip_addresses() -> None:
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
 def test_pods_of_one_slot_can_not_connect_to_pods_of_the_other_slot(stack: str) -> None:
-    network = Network(first(stack), second(stack))
+    network = Network(first_release(stack), second_release(stack))
     assert network.graph() == expected_graph(stack, "blue", "green")
 
 
@@ -202,7 +202,7 @@ def test_every_pod_reaches_dns_and_no_other_namespace_reaches_a_pod(deployed: De
 
 
 def test_pod_that_belongs_to_no_tier_reaches_no_pod() -> None:
-    lets_no_stray_pod_connect(Network(first("staging")))
+    lets_no_stray_pod_connect(Network(first_release("staging")))
 
 
 @pytest.mark.parametrize("direction", ["Egress", "Ingress"])
@@ -212,7 +212,7 @@ def test_ingress_policies_alone_and_egress_policies_alone_allow_only_the_expecte
     A connection needs an egress policy and an ingress policy. Therefore a strict egress policy could hide an ingress
     policy that allows too much, and the reverse.
     """
-    network = Network(first("staging"))
+    network = Network(first_release("staging"))
     expected = {
         (client, server) for client, server in slot("blue") if client in network.pods and server in network.pods
     }
@@ -222,7 +222,9 @@ def test_ingress_policies_alone_and_egress_policies_alone_allow_only_the_expecte
 def test_egress_of_one_slot_does_not_open_egress_of_the_other_slot() -> None:
     app: dict[str, Any] = project() | {"version": "2.0.0"}
     app["api"] |= {"egress": True}
-    network = Network(first("staging"), deploy(app, export=exported(first("staging")), stack="staging"))
+    network = Network(
+        first_release("staging"), deploy(app, export=checkpoint_of(first_release("staging")), stack="staging")
+    )
     pods_with_egress = {name for name, pod in network.pods.items() if network.reaches(pod, WORLD, 443)}
     assert pods_with_egress == {"api-green", "green-api-migrate"}
 
@@ -232,6 +234,6 @@ def test_pods_without_network_policies_can_connect_in_the_computed_graph() -> No
 
     If the graph were always empty, every test of a forbidden connection would pass.
     """
-    network = Network(first("staging"))
+    network = Network(first_release("staging"))
     network.policies.clear()
     assert len(network.graph()) > 40

@@ -29,7 +29,7 @@ def exported_state(stack: str) -> State:
 
     The state also contains what the mock engine omits: resource ids, providers and encrypted secrets.
     """
-    state = program.exported(program.second(stack))
+    state = program.checkpoint_of(program.second_release(stack))
     by_urn = {resource["urn"]: resource for resource in resources_of(state)}
     # Put dependencies first, as in a real state, because the mock engine uses another order.
     state["deployment"]["resources"] = [

@@ -11,7 +11,7 @@ from policy.model import Resource
 from policy.rules import RULES
 from policy.settings import SETTINGS
 
-from .program import SECRETS, deploy, environment, exported, first, project
+from .program import SECRETS, checkpoint_of, deploy, environment, first_release, project
 from .test_kubernetes import ALL, containers, deploy_database_cluster
 from .test_reachability import GATEWAY, STRANGER, WORLD, Network
 
@@ -24,11 +24,11 @@ OPERATOR = ("cnpg-system", {"app.kubernetes.io/name": "cloudnative-pg"})
 
 
 def spec(kind: str = "Cluster", name: str = "database-ha") -> dict[str, Any]:
-    return DEPLOYED.one(kind, name).inputs["spec"]
+    return DEPLOYED.get_object(kind, name).inputs["spec"]
 
 
 def variables_of(kind: str, name: str) -> dict[str, str]:
-    [container] = [container for container in containers(DEPLOYED.one(kind, name)) if "env" in container]
+    [container] = [container for container in containers(DEPLOYED.get_object(kind, name)) if "env" in container]
     return {variable["name"]: variable["value"] for variable in container["env"]}
 
 
@@ -56,7 +56,7 @@ def test_spread_of_database_instances_is_required_unless_the_key_apart_has_the_v
     env = environment("staging")
     env["tiers"]["database"] = {"ha": True}
     env["kubernetes"] |= {"apart": apart} if apart != "hosts" else {}
-    affinity = deploy(env=env, stack="staging").one("Cluster", "database-ha").inputs["spec"]["affinity"]
+    affinity = deploy(env=env, stack="staging").get_object("Cluster", "database-ha").inputs["spec"]["affinity"]
     assert affinity["podAntiAffinityType"] == ("required" if key else "preferred")
     assert affinity["topologyKey"] == (key or "kubernetes.io/hostname")
 
@@ -74,17 +74,19 @@ def test_tiers_connect_to_the_pooler_and_tasks_connect_to_the_primary() -> None:
     assert (api["DATABASE_HOST"], api["DATABASE_DIRECT_HOST"]) == ("database-pooler", "database-ha-rw")
     assert api["DATABASE_READ_HOST"] == "database-ha-ro"
     assert variables_of("Job", "blue-api-migrate")["DATABASE_HOST"] == "database-ha-rw"
-    [init_container] = DEPLOYED.one("Job", "blue-api-migrate").inputs["spec"]["template"]["spec"]["initContainers"]
+    [init_container] = DEPLOYED.get_object("Job", "blue-api-migrate").inputs["spec"]["template"]["spec"][
+        "initContainers"
+    ]
     assert "database-ha-rw:5432" in init_container["command"]
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging"])
 def test_all_database_host_variables_name_the_single_instance_without_ha(stack: str) -> None:
-    deployed = first(stack)
+    deployed = first_release(stack)
     if stack == "dev":
         env = dict(variable.partition("=")[::2] for variable in deployed.by_name["blue-api-1"].inputs["envs"])
     else:
-        [api] = containers(deployed.one("Deployment", "api-blue"))
+        [api] = containers(deployed.get_object("Deployment", "api-blue"))
         env = {variable["name"]: variable["value"] for variable in api["env"]}
     assert {env["DATABASE_HOST"], env["DATABASE_DIRECT_HOST"], env["DATABASE_READ_HOST"]} == {"database"}
 
@@ -92,11 +94,14 @@ def test_all_database_host_variables_name_the_single_instance_without_ha(stack: 
 def test_changed_database_name_makes_a_new_release() -> None:
     env = environment("staging")
     env["tiers"]["database"]["name"] = "board_restored"
-    before, after = first("staging"), deploy(env=env, stack="staging", export=exported(first("staging")))
-    [api] = containers(after.one("Deployment", "api-green"))
+    before, after = (
+        first_release("staging"),
+        deploy(env=env, stack="staging", export=checkpoint_of(first_release("staging"))),
+    )
+    [api] = containers(after.get_object("Deployment", "api-green"))
     assert {"name": "DATABASE_NAME", "value": "board_restored"} in api["env"]
     assert before.release != after.release
-    assert after.one("StatefulSet", "database").inputs == before.one("StatefulSet", "database").inputs
+    assert after.get_object("StatefulSet", "database").inputs == before.get_object("StatefulSet", "database").inputs
 
 
 def test_database_password_is_in_one_basic_auth_secret() -> None:
@@ -111,7 +116,7 @@ def test_database_password_from_a_cluster_secret_or_a_secret_store_is_used(refer
     env["tiers"]["database"] = {"ha": True}
     env["kubernetes"]["secrets"] = {"database-password": reference}
     deployed = deploy(env=env, stack="staging")
-    secret_name = deployed.one("Cluster", "database-ha").inputs["spec"]["bootstrap"]["initdb"]["secret"]["name"]
+    secret_name = deployed.get_object("Cluster", "database-ha").inputs["spec"]["bootstrap"]["initdb"]["secret"]["name"]
     if "secret" in reference:
         assert secret_name == "db-secret"
         return
@@ -124,7 +129,7 @@ def test_database_password_from_a_cluster_secret_or_a_secret_store_is_used(refer
 
 def test_init_sql_runs_as_the_owner_of_the_database() -> None:
     [key] = spec()["bootstrap"]["initdb"]["postInitApplicationSQLRefs"]["configMapRefs"]
-    text = DEPLOYED.one("ConfigMap", key["name"]).inputs["data"][key["key"]]
+    text = DEPLOYED.get_object("ConfigMap", key["name"]).inputs["data"][key["key"]]
     assert text.startswith('SET ROLE "board";\n')
     assert text.endswith("RESET ROLE;\n")
 
@@ -176,7 +181,7 @@ def test_update_waits_until_database_instances_and_pooler_are_ready() -> None:
     }
     # With foreground deletion a Pooler is never deleted, because the operator recreates the Pooler's Deployment.
     assert {entry["pulumi.com/deletionPropagationPolicy"] for entry in annotations.values()} == {"background"}
-    assert {"database-ha", "database-pooler"} <= DEPLOYED.before("blue-api-migrate")
+    assert {"database-ha", "database-pooler"} <= DEPLOYED.dependencies_of("blue-api-migrate")
 
 
 def test_database_ha_is_refused_in_unsupported_configurations() -> None:
@@ -213,5 +218,5 @@ def test_cpu_limit_is_written_in_the_format_of_cloudnativepg() -> None:
     for cpu, text in ((1, "1"), (2.0, "2"), (0.5, "500m"), (1.5, "1500m")):
         env = environment("staging")
         env["tiers"]["database"] |= {"ha": True, "cpu": cpu}
-        cluster = deploy(env=env, stack="staging").one("Cluster", "database-ha")
+        cluster = deploy(env=env, stack="staging").get_object("Cluster", "database-ha")
         assert cluster.inputs["spec"]["resources"]["limits"]["cpu"] == text

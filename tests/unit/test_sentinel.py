@@ -15,7 +15,7 @@ import pytest
 from components import sentinel
 from components.platforms.kubernetes.objects import Manifest
 
-from .program import SECRETS, Deployment, deploy, environment, exported, first
+from .program import SECRETS, Deployment, checkpoint_of, deploy, environment, first_release
 
 REDIS_CLI = """\
 #!/bin/sh
@@ -188,18 +188,18 @@ def deploy_single_cache() -> Deployment:
 def deploy_changed_cache(export: Deployment) -> Deployment:
     env: Any = environment("prod")
     env["tiers"]["cache"]["memory"] = "640Mi"
-    return deploy(env=env, export=exported(export), stack="prod")
+    return deploy(env=env, export=checkpoint_of(export), stack="prod")
 
 
 def spec(deployed: Deployment, resource: str) -> Manifest:
-    return deployed.one("StatefulSet", resource).inputs["spec"]["template"]["spec"]
+    return deployed.get_object("StatefulSet", resource).inputs["spec"]["template"]["spec"]
 
 
 MEMBERS = {"cache": "cache-0", "cache-1": "cache-1", "cache-2": "cache-2"}
 
 
 def test_each_cache_member_has_a_separate_volume_and_name_and_service() -> None:
-    deployed = first("prod")
+    deployed = first_release("prod")
     claims = {"cache": "cache-data", "cache-1": "cache-data-1", "cache-2": "cache-data-2"}
     for resource, name in MEMBERS.items():
         volumes = spec(deployed, resource)["volumes"]
@@ -207,17 +207,17 @@ def test_each_cache_member_has_a_separate_volume_and_name_and_service() -> None:
             volume["persistentVolumeClaim"]["claimName"] for volume in volumes if "persistentVolumeClaim" in volume
         ]
         assert claim == claims[resource]
-        assert deployed.one("PersistentVolumeClaim", claim).protect
+        assert deployed.get_object("PersistentVolumeClaim", claim).protect
         for container in spec(deployed, resource)["containers"]:
             assert {"name": "MEMBER", "value": name} in container["env"]
-        service = deployed.one("Service", name).inputs["spec"]
-        labels = deployed.one("StatefulSet", resource).inputs["spec"]["template"]["metadata"]["labels"]
+        service = deployed.get_object("Service", name).inputs["spec"]
+        labels = deployed.get_object("StatefulSet", resource).inputs["spec"]["template"]["metadata"]["labels"]
         assert service["selector"].items() <= labels.items()
         assert service["publishNotReadyAddresses"] is True
         assert "clusterIP" not in service, "Sentinel does not notice a changed address"
         others = [other for other in MEMBERS if other != resource]
         for other in others:
-            labels = deployed.one("StatefulSet", other).inputs["spec"]["template"]["metadata"]["labels"]
+            labels = deployed.get_object("StatefulSet", other).inputs["spec"]["template"]["metadata"]["labels"]
             assert not service["selector"].items() <= labels.items()
 
 
@@ -227,21 +227,24 @@ def test_first_cache_member_replaces_the_single_instance_on_the_same_volume() ->
     Therefore Pulumi deletes the single instance before it creates the first member. Otherwise two instances would
     write to the same volume and corrupt the data.
     """
-    before, after = deploy_single_cache(), first("prod")
-    assert before.one("StatefulSet", "cache").urn == after.one("StatefulSet", "cache").urn
-    assert before.one("PersistentVolumeClaim", "cache-data").urn == after.one("PersistentVolumeClaim", "cache-data").urn
-    metadata = [entry.one("StatefulSet", "cache").inputs["metadata"]["name"] for entry in (before, after)]
+    before, after = deploy_single_cache(), first_release("prod")
+    assert before.get_object("StatefulSet", "cache").urn == after.get_object("StatefulSet", "cache").urn
+    assert (
+        before.get_object("PersistentVolumeClaim", "cache-data").urn
+        == after.get_object("PersistentVolumeClaim", "cache-data").urn
+    )
+    metadata = [entry.get_object("StatefulSet", "cache").inputs["metadata"]["name"] for entry in (before, after)]
     assert metadata == ["cache", "cache-0"]
 
 
 def test_cache_service_selects_the_cache_proxy_and_this_proxy_starts_after_the_members() -> None:
-    deployed = first("prod")
-    service = deployed.one("Service", "cache")
-    proxy = deployed.one("Deployment", "cache-proxy")
+    deployed = first_release("prod")
+    service = deployed.get_object("Service", "cache")
+    proxy = deployed.get_object("Deployment", "cache-proxy")
     selector = service.inputs["spec"]["selector"].items()
     assert selector <= proxy.inputs["spec"]["template"]["metadata"]["labels"].items()
-    assert set(MEMBERS) <= deployed.before(proxy)
-    assert "cache-proxy" in deployed.before("blue-api-migrate")
+    assert set(MEMBERS) <= deployed.dependencies_of(proxy)
+    assert "cache-proxy" in deployed.dependencies_of("blue-api-migrate")
     startup = proxy.inputs["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
     assert startup["httpGet"]["path"] == "/primary"
 
@@ -253,11 +256,11 @@ def test_cache_service_never_selects_a_cache_member() -> None:
     """
     after = deploy_changed_cache(deploy_single_cache())
     service, old_selector = (
-        after.one("Service", "cache"),
-        deploy_single_cache().one("Service", "cache").inputs["spec"]["selector"].items(),
+        after.get_object("Service", "cache"),
+        deploy_single_cache().get_object("Service", "cache").inputs["spec"]["selector"].items(),
     )
     selector = service.inputs["spec"]["selector"].items()
-    for entry in (after.one("StatefulSet", name) for name in MEMBERS):
+    for entry in (after.get_object("StatefulSet", name) for name in MEMBERS):
         labels = entry.inputs["spec"]["template"]["metadata"]["labels"].items()
         assert old_selector <= labels, "the old selector matches the members, so the order matters"
         assert not selector <= labels
@@ -265,13 +268,16 @@ def test_cache_service_never_selects_a_cache_member() -> None:
 
 
 def test_cache_members_restart_together_after_a_password_change_and_one_by_one_after_other_changes() -> None:
-    new = deploy(env=environment("prod"), export=exported(deploy_single_cache()), stack="prod")
+    new = deploy(env=environment("prod"), export=checkpoint_of(deploy_single_cache()), stack="prod")
     other = deploy(
-        env=environment("prod"), export=exported(first("prod")), stack="prod", secrets=SECRETS | {"cache-password": "x"}
+        env=environment("prod"),
+        export=checkpoint_of(first_release("prod")),
+        stack="prod",
+        secrets=SECRETS | {"cache-password": "x"},
     )
-    for deployed in (first("prod"), new, other):
+    for deployed in (first_release("prod"), new, other):
         assert not any(awaited_members(deployed, name) for name in MEMBERS)
-    after = deploy_changed_cache(first("prod"))
+    after = deploy_changed_cache(first_release("prod"))
     assert {name: awaited_members(after, name) for name in MEMBERS} == {
         "cache": set(), "cache-1": {"cache"}, "cache-2": {"cache", "cache-1"},
     }  # fmt: skip
@@ -279,14 +285,14 @@ def test_cache_members_restart_together_after_a_password_change_and_one_by_one_a
 
 def awaited_members(deployed: Deployment, name: str) -> set[str]:
     """Return the cache members that Pulumi updates before the member `name`."""
-    members = {deployed.one("StatefulSet", entry).urn: entry for entry in MEMBERS}
-    return {members[urn] for urn in deployed.one("StatefulSet", name).waits_for & members.keys()}
+    members = {deployed.get_object("StatefulSet", entry).urn: entry for entry in MEMBERS}
+    return {members[urn] for urn in deployed.get_object("StatefulSet", name).waits_for & members.keys()}
 
 
 def test_pod_selector_differs_for_each_cache_member_and_after_each_change_of_settings() -> None:
     selectors_before, selectors_after = (
-        [json.dumps(entry.one("StatefulSet", name).inputs["spec"]["selector"]) for name in MEMBERS]
-        for entry in (first("prod"), deploy_changed_cache(first("prod")))
+        [json.dumps(entry.get_object("StatefulSet", name).inputs["spec"]["selector"]) for name in MEMBERS]
+        for entry in (first_release("prod"), deploy_changed_cache(first_release("prod")))
     )
     assert len({*selectors_before, *selectors_after}) == 6
 
@@ -297,11 +303,11 @@ def test_removal_of_cache_ha_with_its_volumes_is_refused() -> None:
     with pytest.raises(
         Exception, match=r"environment\.tiers\.cache\.ha: .*cache-data-1 would be deleted.*keep ha: true"
     ):
-        deploy(env=env, export=exported(first("prod")), stack="prod")
+        deploy(env=env, export=checkpoint_of(first_release("prod")), stack="prod")
 
 
 def test_cache_ha_does_not_change_the_release_digest() -> None:
-    assert deploy_single_cache().release == first("prod").release
+    assert deploy_single_cache().release == first_release("prod").release
 
 
 def test_cache_proxy_routes_only_to_a_primary_with_a_replica_and_closes_other_sessions() -> None:

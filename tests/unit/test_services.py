@@ -23,7 +23,7 @@ from components.rendering import render_routes
 from policy.rules import RULES
 
 from . import invariants, test_kubernetes, test_reachability
-from .program import SECRETS, Deployment, deploy, environment, exported, previewed, project
+from .program import SECRETS, Deployment, checkpoint_of, deploy, environment, preview_output, project
 from .test_policy import TRUSTING_SETTINGS, problems, resources
 from .test_reachability import Network
 
@@ -77,7 +77,7 @@ def test_objects_of_further_services_satisfy_every_kubernetes_invariant(monkeypa
         for entry in filter(applies_to, deployed("staging").objects):
             assert_invariant(entry)
     for name in FURTHER:
-        assert deployed("staging").one("Deployment", f"{name}-blue")
+        assert deployed("staging").get_object("Deployment", f"{name}-blue")
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
@@ -89,9 +89,9 @@ def test_objects_of_further_services_pass_every_policy_rule(stack: str, rule: An
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_second_update_with_further_services_changes_nothing(stack: str) -> None:
-    before = exported(deployed(stack))
+    before = checkpoint_of(deployed(stack))
     again = deploy(*app_and_environment(stack), stack=stack, secrets=ALL_SECRETS, export=before)
-    assert {step["op"] for step in previewed(before, again)["steps"]} == {"same"}
+    assert {step["op"] for step in preview_output(before, again)["steps"]} == {"same"}
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -122,7 +122,7 @@ def test_network_policies_allow_exactly_the_expected_connections_of_further_serv
 
 
 def test_service_receives_the_address_of_a_further_service_in_the_same_slot() -> None:
-    entries = parse(exported(deployed("dev"))).entries
+    entries = parse(checkpoint_of(deployed("dev"))).entries
     variables = next(entry.variables for entry in entries if entry.runs and entry.tier == "mailer")
     assert variables["IMAGES_URL"] == "http://images-blue:9000"
     assert variables["LOG_LEVEL"] == "debug"
@@ -133,10 +133,12 @@ def test_service_receives_the_address_of_a_further_service_in_the_same_slot() ->
 def test_changed_further_service_makes_a_new_release_in_the_idle_slot(stack: str) -> None:
     app, env = app_and_environment(stack)
     app["services"] = {**FURTHER, "mailer": FURTHER["mailer"] | {"command": ["celery", "-Q", "mail,sms"]}}
-    before = exported(deployed(stack))
+    before = checkpoint_of(deployed(stack))
     after = deploy(app, env, stack=stack, secrets=ALL_SECRETS, export=before)
     assert after.release != deployed(stack).release
-    created = {step["urn"].rpartition("::")[2] for step in previewed(before, after)["steps"] if step["op"] == "create"}
+    created = {
+        step["urn"].rpartition("::")[2] for step in preview_output(before, after)["steps"] if step["op"] == "create"
+    }
     assert {f"green-{name}" for name in ("web", "api", "worker", *FURTHER)} <= created
 
 
@@ -175,7 +177,7 @@ def test_order_of_further_services_in_the_file_is_not_part_of_a_release() -> Non
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_stored_copies_of_a_slot_leave_out_services_that_the_release_lacks(stack: str) -> None:
-    export = exported(deployed(stack))
+    export = checkpoint_of(deployed(stack))
     entries = parse(export).descendants(Slot.BLUE, SLOT)
     [component] = [entry for entry in export["deployment"]["resources"] if entry["type"] == SLOT]
     component["outputs"]["made"] = memory.remember(entries)

@@ -36,7 +36,17 @@ from components.state.kubernetes import CLAIM
 from policy.rules import RULES
 
 from . import invariants, test_kubernetes, test_reachability
-from .program import SECRETS, Deployment, deploy, environment, exported, previewed, project, unlabelled, with_whole_urns
+from .program import (
+    SECRETS,
+    Deployment,
+    checkpoint_of,
+    deploy,
+    environment,
+    preview_output,
+    project,
+    unlabelled,
+    with_whole_urns,
+)
 from .test_policy import TRUSTING_SETTINGS, problems, resources
 from .test_reachability import Network
 
@@ -116,7 +126,7 @@ def test_containers_of_a_new_service_satisfy_every_docker_invariant(monitoring: 
 @with_and_without_monitoring
 def test_second_update_with_a_new_service_changes_nothing(monitoring: bool) -> None:
     before = deploy_with_search("dev", monitoring)
-    repeated = deploy(*app_and_environment("dev", monitoring=monitoring), export=exported(before))
+    repeated = deploy(*app_and_environment("dev", monitoring=monitoring), export=checkpoint_of(before))
     invariants.second_update_deploys_no_slot_and_does_not_switch(before, repeated)
 
 
@@ -129,8 +139,8 @@ def test_objects_of_a_new_service_satisfy_every_kubernetes_invariant(
     for assert_invariant, applies_to in test_kubernetes.CHECKS:
         for entry in filter(applies_to, deployed.objects):
             assert_invariant(entry)
-    assert deployed.one("StatefulSet", "search")
-    assert not monitoring or deployed.one("Deployment", "search-exporter")
+    assert deployed.get_object("StatefulSet", "search")
+    assert not monitoring or deployed.get_object("Deployment", "search-exporter")
 
 
 def test_network_policies_open_a_new_service_only_to_tiers_that_need_it() -> None:
@@ -177,7 +187,7 @@ def test_exporter_of_a_new_service_connects_only_to_its_service_and_has_a_servic
     network = Network(deploy_with_search("staging", monitoring=True))
     connections = {edge for edge in network.graph() if "search-exporter" in edge}
     assert connections == {("search-exporter", "search")}
-    assert deploy_with_search("staging", monitoring=True).one("ServiceMonitor", "search-exporter")
+    assert deploy_with_search("staging", monitoring=True).get_object("ServiceMonitor", "search-exporter")
 
 
 def scope_with_search(stack: str, **settings: Any) -> MonitoringScope:
@@ -214,7 +224,7 @@ def test_image_of_the_exporter_of_a_new_service_is_set_by_the_name_of_the_servic
 @pytest.mark.parametrize("stack", STACKS)
 def test_tier_that_needs_a_new_service_receives_its_host_and_port(stack: str) -> None:
     def variables(service: str) -> Mapping[str, str]:
-        entries = parse(exported(deploy_with_search(stack))).entries
+        entries = parse(checkpoint_of(deploy_with_search(stack))).entries
         return next(entry.variables for entry in entries if entry.runs and entry.tier == service)
 
     assert {"SEARCH_HOST": "search", "SEARCH_PORT": "7700"}.items() <= variables("api").items()
@@ -222,7 +232,7 @@ def test_tier_that_needs_a_new_service_receives_its_host_and_port(stack: str) ->
 
 
 def test_volume_claim_of_a_new_data_service_has_the_access_mode_read_write_once() -> None:
-    claim = deploy_with_search("staging").one("PersistentVolumeClaim", "search-data")
+    claim = deploy_with_search("staging").get_object("PersistentVolumeClaim", "search-data")
     assert claim.inputs["spec"]["accessModes"] == ["ReadWriteOnce"]
 
 
@@ -267,10 +277,12 @@ def test_ha_of_a_service_that_runs_as_one_instance_is_refused() -> None:
 def test_data_loss_guard_and_preview_and_policy_treat_the_volume_of_a_new_service_as_data(
     stack: str, labelled: bool
 ) -> None:
-    export = exported(deploy_with_search(stack)) if labelled else unlabelled(exported(deploy_with_search(stack)))
+    export = (
+        checkpoint_of(deploy_with_search(stack)) if labelled else unlabelled(checkpoint_of(deploy_with_search(stack)))
+    )
     assert "search-data" in guard.stored_data(parse(export))
     app, env = without_search(stack)
-    deletion = previewed(export, deploy_with_force(app, env, export, stack))
+    deletion = preview_output(export, deploy_with_force(app, env, export, stack))
     lines = dangers(parse_preview(deletion, stack))
     kind = "Volume" if stack == "dev" else "PersistentVolumeClaim"
     assert any(
@@ -302,7 +314,7 @@ def deploy_with_force(
 def test_removal_of_a_new_service_with_data_is_refused(stack: str) -> None:
     app, env = without_search(stack)
     with pytest.raises(ConfigError, match=r"app\.search: this tier was removed, and .*search-data would be deleted"):
-        deploy(app, env, export=exported(deploy_with_search(stack)), stack=stack)
+        deploy(app, env, export=checkpoint_of(deploy_with_search(stack)), stack=stack)
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -310,7 +322,7 @@ def test_program_that_does_not_know_a_deployed_service_refuses_to_delete_the_dat
     stack: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app, env = without_search(stack)
-    checkpoint_of_older_program = exported(deploy_with_search(stack))
+    checkpoint_of_older_program = checkpoint_of(deploy_with_search(stack))
     monkeypatch.setattr(services, "SERVICES", services.SERVICES[:-1])
     monkeypatch.delitem(shared.RENDERERS, SEARCH.name)
     with pytest.raises(ConfigError, match=r"app\.search: this version of the program has no service search"):
@@ -346,13 +358,13 @@ def test_image_of_a_new_service_is_in_the_list_of_images_to_pin(monkeypatch: pyt
 
 
 def test_status_lists_a_new_shared_service() -> None:
-    entries = parse(with_whole_urns(exported(deploy_with_search("dev")))).entries
+    entries = parse(with_whole_urns(checkpoint_of(deploy_with_search("dev")))).entries
     assert [entry.name for entry in entries if entry.runs and entry.tier == "search"] == ["search-1"]
 
 
 def test_preview_shows_changes_of_a_new_data_service_in_the_data_area() -> None:
-    export = exported(deploy_with_search("dev"))
-    changes = parse_preview(previewed(export, deploy_with_search("dev")), "dev").changes
+    export = checkpoint_of(deploy_with_search("dev"))
+    changes = parse_preview(preview_output(export, deploy_with_search("dev")), "dev").changes
     assert {change.area for change in changes if change.membership.owner == "search"} == {Area.DATA}
 
 
@@ -446,7 +458,7 @@ class TestKeptSlotOfAnotherProgram:
         monkeypatch.setattr(services, "SERVICES", (*current_services, INDEXER))
         app: dict[str, Any] = project()
         app["search"] = {key: value for key, value in app["worker"].items() if key != "reload"}
-        export_before = exported(deploy(app, environment(stack) | {"release": {"workers": "both"}}, stack=stack))
+        export_before = checkpoint_of(deploy(app, environment(stack) | {"release": {"workers": "both"}}, stack=stack))
         monkeypatch.setattr(services, "SERVICES", current_services)
         return export_before
 
@@ -461,7 +473,7 @@ class TestKeptSlotOfAnotherProgram:
         released = self.release(stack, "2.0.0", export_before)
         ops = {
             step["urn"]: step["op"]
-            for step in previewed(export_before, released)["steps"]
+            for step in preview_output(export_before, released)["steps"]
             if "tiers:slot:Slot" in step["urn"]
         }
         blue_steps = {urn: op for urn, op in ops.items() if "blue" in urn.rpartition("::")[2]}
@@ -473,10 +485,10 @@ class TestKeptSlotOfAnotherProgram:
         self, stack: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         export_before = self.checkpoint_of_older_program(stack, monkeypatch)
-        released = exported(self.release(stack, "2.0.0", export_before))
+        released = checkpoint_of(self.release(stack, "2.0.0", export_before))
         monkeypatch.setenv("TIERS_RELEASE", "previous")
         back = self.release(stack, "2.0.0", released)
-        ops = {step["urn"]: step["op"] for step in previewed(released, back)["steps"]}
+        ops = {step["urn"]: step["op"] for step in preview_output(released, back)["steps"]}
         assert {op for urn, op in ops.items() if "tiers:slot:Slot" in urn} == {"same"}
         assert any("tiers:search:Search" in urn for urn in ops)
 
@@ -484,9 +496,9 @@ class TestKeptSlotOfAnotherProgram:
         self, stack: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         export_before = self.checkpoint_of_older_program(stack, monkeypatch)
-        second = exported(self.release(stack, "2.0.0", export_before))
+        second = checkpoint_of(self.release(stack, "2.0.0", export_before))
         third = self.release(stack, "3.0.0", second)
-        deleted_urns = {step["urn"] for step in previewed(second, third)["steps"] if step["op"] == "delete"}
+        deleted_urns = {step["urn"] for step in preview_output(second, third)["steps"] if step["op"] == "delete"}
         assert any("tiers:search:Search" in urn for urn in deleted_urns)
         assert not [entry.urn for entry in third if "search" in entry.name]
-        assert not [line for line in dangers(parse_preview(previewed(second, third), stack)) if "search" in line]
+        assert not [line for line in dangers(parse_preview(preview_output(second, third), stack)) if "search" in line]

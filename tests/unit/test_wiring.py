@@ -15,15 +15,15 @@ from .program import (
     NETWORK,
     Deployment,
     Registered,
+    checkpoint_of,
     deploy,
     environment,
-    exported,
-    first,
+    first_release,
     project,
-    second,
+    second_release,
 )
 
-DEPLOYED = first()
+DEPLOYED = first_release()
 TIERS = ("gateway", "web", "api", "worker", "database", "cache")
 # Pairs of tiers that must share a network. No other pair may share a network.
 GRAPH = {
@@ -85,7 +85,7 @@ def test_tier_with_egress_joins_the_outside_network() -> None:
     ],
 )
 def test_resource_is_created_after_its_dependencies(later: str, earlier: set[str]) -> None:
-    assert earlier <= DEPLOYED.before(later)
+    assert earlier <= DEPLOYED.dependencies_of(later)
 
 
 def test_no_resource_depends_on_the_switch() -> None:
@@ -94,14 +94,14 @@ def test_no_resource_depends_on_the_switch() -> None:
 
 def test_gateway_and_web_depend_on_no_other_tier() -> None:
     for name in ("gateway", "blue-web-1"):
-        assert not DEPLOYED.before(name) & {"database-1", "cache-1", "blue-api-1", "blue-api-migrate"}
+        assert not DEPLOYED.dependencies_of(name) & {"database-1", "cache-1", "blue-api-1", "blue-api-migrate"}
 
 
 def test_web_that_needs_the_api_starts_after_the_api_and_receives_the_url_of_the_api() -> None:
     app = project()
     app["web"]["needs"] = ["api"]
     deployed = deploy(app)
-    assert "blue-api-1" in deployed.before("blue-web-1")
+    assert "blue-api-1" in deployed.dependencies_of("blue-web-1")
     assert "API_URL=http://api-blue:8000" in deployed.by_name["blue-web-1"].inputs["envs"]
 
 
@@ -126,7 +126,7 @@ def test_failed_gate_stops_the_update_before_the_switch_and_the_error_shows_the_
 
 
 def test_failed_one_shot_container_is_created_again_by_the_next_update() -> None:
-    export = exported(DEPLOYED)
+    export = checkpoint_of(DEPLOYED)
     for resource in export["deployment"]["resources"]:
         if resource["urn"].endswith("::blue-smoke"):
             resource["outputs"]["exitCode"] = 1
@@ -142,7 +142,7 @@ def test_failed_one_shot_container_is_created_again_by_the_next_update() -> None
 
 
 def test_container_that_never_became_healthy_is_created_again_by_the_next_update() -> None:
-    export = exported(DEPLOYED)
+    export = checkpoint_of(DEPLOYED)
     for resource in export["deployment"]["resources"]:
         if resource["urn"].endswith("::database-1"):
             resource["initErrors"] = ["container failed to be in healthy state"]
@@ -150,14 +150,14 @@ def test_container_that_never_became_healthy_is_created_again_by_the_next_update
 
 
 def test_live_slot_is_read_from_the_checkpoint() -> None:
-    before = observe(parse(exported(DEPLOYED)))
+    before = observe(parse(checkpoint_of(DEPLOYED)))
     assert (before.live, before.switches, before.slots[Slot.BLUE].proven) == (Slot.BLUE, 1, True)
-    after = observe(parse(exported(second())))
+    after = observe(parse(checkpoint_of(second_release())))
     assert (after.live, after.switches, after.slots[Slot.GREEN].release.version) == (Slot.GREEN, 2, "2.0.0")
 
 
 def test_update_that_failed_before_its_switch_keeps_the_live_slot() -> None:
-    export: dict[str, Any] = exported(second())
+    export: dict[str, Any] = checkpoint_of(second_release())
     for resource in export["deployment"]["resources"]:
         if resource["urn"].endswith(("::green-smoke", "::switch-2")):
             resource["outputs"]["exitCode"] = 1
@@ -165,24 +165,28 @@ def test_update_that_failed_before_its_switch_keeps_the_live_slot() -> None:
             resource["outputs"] = {}
     # Add the old switch again, because Pulumi deletes the old switch only at the end of a successful update.
     export["deployment"]["resources"] += [
-        resource for resource in exported(DEPLOYED)["deployment"]["resources"] if resource["urn"].endswith("::switch-1")
+        resource
+        for resource in checkpoint_of(DEPLOYED)["deployment"]["resources"]
+        if resource["urn"].endswith("::switch-1")
     ]
     observed = observe(parse(export))
     assert (observed.live, observed.slots[Slot.GREEN].proven) == (Slot.BLUE, False)
 
 
 def test_rollback_moves_traffic_and_starts_the_suspended_workers_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    app, after = project() | {"version": "2.0.0"}, exported(second())
+    app, after = project() | {"version": "2.0.0"}, checkpoint_of(second_release())
     monkeypatch.setenv("TIERS_RELEASE", "previous")
     rollback = deploy(app, export=after)
     monkeypatch.delenv("TIERS_RELEASE")
     assert rollback.by_name["switch-3"].labels["tiers.slot"] == "blue"
-    created = {entry.name for entry in rollback if entry.custom} - {entry.name for entry in second() if entry.custom}
+    created = {entry.name for entry in rollback if entry.custom} - {
+        entry.name for entry in second_release() if entry.custom
+    }
     assert created == {"switch-3", "blue-worker-1"}
     assert rollback.by_name["blue-worker-1"].inputs == DEPLOYED.by_name["blue-worker-1"].inputs
-    assert "blue-worker-1" in rollback.before("switch-3")
+    assert "blue-worker-1" in rollback.dependencies_of("switch-3")
     assert "green-worker-1" not in rollback.by_name
-    repeated = deploy(export=exported(rollback))
+    repeated = deploy(export=checkpoint_of(rollback))
     assert {entry.urn for entry in repeated} == {entry.urn for entry in rollback}
     assert repeated.by_name["blue-worker-1"].ignores == ("*",)
 
@@ -200,12 +204,12 @@ def test_standby_runs_the_containers_of_its_mode(
 ) -> None:
     env, app = environment() | {"release": release}, project() | {"version": "2.0.0"}
     before = deploy(env=env) if "standby" in release else DEPLOYED
-    after = deploy(app, env, export=exported(before))
+    after = deploy(app, env, export=checkpoint_of(before))
     assert {name for name in after.by_name if re.fullmatch(r"blue-[a-z]+-\d", name)} == running
     monkeypatch.setenv("TIERS_RELEASE", "previous")
-    rollback = deploy(app, env, export=exported(after))
+    rollback = deploy(app, env, export=checkpoint_of(after))
     suspended = {"blue-web-1", "blue-api-1", "blue-worker-1"} - running
-    assert suspended <= rollback.before("switch-3")
+    assert suspended <= rollback.dependencies_of("switch-3")
     assert {name for name in rollback.by_name if re.fullmatch(r"green-[a-z]+-\d", name)} == {
         name.replace("blue", "green") for name in running
     }
@@ -220,20 +224,20 @@ def test_gateway_sends_no_requests_to_a_suspended_standby(monkeypatch: pytest.Mo
     claimed = DEPLOYED.by_name["blue-claim"]
     slot, release = claimed.inputs["command"][6:8]
     assert (slot, release) == ("blue", claimed.labels["tiers.release"])
-    after = deploy(app, cold, export=exported(DEPLOYED))
+    after = deploy(app, cold, export=checkpoint_of(DEPLOYED))
     assert after.by_name["blue-claim"].inputs["command"] == [*claimed.inputs["command"][:6], "blue"]
-    assert "blue-claim" in after.before("switch-2")
+    assert "blue-claim" in after.dependencies_of("switch-2")
     assert after.by_name["green-claim"].inputs["command"][7] == after.by_name["green-claim"].labels["tiers.release"]
-    repeated = deploy(app, cold, export=exported(after))
+    repeated = deploy(app, cold, export=checkpoint_of(after))
     assert repeated.by_name["blue-claim"].ignores == ("*",)
     monkeypatch.setenv("TIERS_RELEASE", "previous")
-    rollback = deploy(app, cold, export=exported(repeated))
+    rollback = deploy(app, cold, export=checkpoint_of(repeated))
     assert rollback.by_name["blue-claim"].inputs["command"] == [*claimed.inputs["command"][:6], "blue", release]
-    assert {"blue-web-1", "blue-api-1", "blue-worker-1"} <= rollback.before("blue-claim")
-    assert "blue-claim" in rollback.before("switch-3")
+    assert {"blue-web-1", "blue-api-1", "blue-worker-1"} <= rollback.dependencies_of("blue-claim")
+    assert "blue-claim" in rollback.dependencies_of("switch-3")
     assert rollback.by_name["green-claim"].inputs["command"][6:] == ["green"]
     monkeypatch.delenv("TIERS_RELEASE")
-    settled = deploy(export=exported(rollback))
+    settled = deploy(export=checkpoint_of(rollback))
     assert {name for name, entry in settled.by_name.items() if "claim" in name and entry.ignores != ("*",)} == set()
 
 
@@ -242,7 +246,7 @@ def test_lost_cookie_route_is_open_after_a_rollback_and_closed_after_any_other_u
     action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cold, app = environment() | {"release": {"standby": "cold"}}, project() | {"version": "2.0.0"}
-    export = exported(deploy(app, cold, export=exported(DEPLOYED)))
+    export = checkpoint_of(deploy(app, cold, export=checkpoint_of(DEPLOYED)))
     resources = export["deployment"]["resources"]
     export["deployment"]["resources"] = [
         resource for resource in resources if not resource["urn"].endswith("::blue-claim")
@@ -259,7 +263,7 @@ def test_failure_to_close_a_cookie_route_stops_the_update_before_the_switch() ->
         deploy(
             app,
             env,
-            export=exported(DEPLOYED),
+            export=checkpoint_of(DEPLOYED),
             fail=lambda name: 3 * (name == "blue-claim"),
             registrations=registrations,
         )
@@ -268,19 +272,19 @@ def test_failure_to_close_a_cookie_route_stops_the_update_before_the_switch() ->
 
 def test_release_with_manual_promotion_does_not_switch_before_the_promotion(monkeypatch: pytest.MonkeyPatch) -> None:
     env, app = environment() | {"release": {"promote": "manual"}}, project() | {"version": "2.0.0"}
-    first_release = deploy(env=env)
-    assert "switch-1" in first_release.by_name, "the first release goes live without promotion"
-    waiting = deploy(app, env, export=exported(first_release))
+    initial = deploy(env=env)
+    assert "switch-1" in initial.by_name, "the first release goes live without promotion"
+    waiting = deploy(app, env, export=checkpoint_of(initial))
     assert "green-smoke" in waiting.by_name
     assert [name for name in waiting.by_name if name.startswith("switch")] == ["switch-1"]
-    repeated = deploy(app, env, export=exported(waiting))
+    repeated = deploy(app, env, export=checkpoint_of(waiting))
     assert {entry.urn for entry in repeated} == {entry.urn for entry in waiting}
     assert {"blue-worker-1", "green-worker-1"} <= set(repeated.by_name)
     monkeypatch.setenv("TIERS_RELEASE", "previous")
     with pytest.raises(ReleaseError, match=r"slot green has no release that was live \(2\.0\.0-\w+ waits"):
-        deploy(app, env, export=exported(repeated))
+        deploy(app, env, export=checkpoint_of(repeated))
     monkeypatch.setenv("TIERS_RELEASE", "promote")
-    promoted = deploy(app, env, export=exported(repeated))
+    promoted = deploy(app, env, export=checkpoint_of(repeated))
     assert promoted.by_name["switch-2"].labels["tiers.slot"] == "green"
     assert "blue-worker-1" not in promoted.by_name
     created = {entry.name for entry in promoted if entry.custom} - {entry.name for entry in repeated if entry.custom}
@@ -290,16 +294,16 @@ def test_release_with_manual_promotion_does_not_switch_before_the_promotion(monk
 def test_rollback_past_contract_migration_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     app: dict[str, Any] = project() | {"version": "2.0.0"}
     app["api"] = {**app["api"], "migrate": {**app["api"]["migrate"], "contract": True}}
-    released = deploy(app, export=exported(DEPLOYED))
+    released = deploy(app, export=checkpoint_of(DEPLOYED))
     monkeypatch.setenv("TIERS_RELEASE", "previous")
     with pytest.raises(ReleaseError, match="contract: true"):
-        deploy(app, export=exported(released))
+        deploy(app, export=checkpoint_of(released))
     monkeypatch.setenv("TIERS_FORCE", "contract")
-    assert "switch-3" in deploy(app, export=exported(released)).by_name
+    assert "switch-3" in deploy(app, export=checkpoint_of(released)).by_name
 
 
 def test_update_with_pending_operations_is_refused_with_the_advice_to_run_make_heal() -> None:
-    export = exported(DEPLOYED)
+    export = checkpoint_of(DEPLOYED)
     urn = "urn:pulumi:dev::board::docker:index/container:Container::green-api-1"
     export["deployment"]["pending_operations"] = [{"type": "creating", "resource": {"urn": urn}}]
     with pytest.raises(RunError, match=r"creating green-api-1: run `make heal ENV=dev`"):
@@ -308,7 +312,7 @@ def test_update_with_pending_operations_is_refused_with_the_advice_to_run_make_h
 
 def test_update_is_refused_if_the_stack_has_another_application() -> None:
     with pytest.raises(RunError, match=r"app\.name: this stack contains the application board"):
-        deploy(project() | {"name": "shop"}, export=exported(DEPLOYED))
+        deploy(project() | {"name": "shop"}, export=checkpoint_of(DEPLOYED))
 
 
 def test_health_check_uses_the_path_or_command_of_the_tier() -> None:
@@ -332,9 +336,9 @@ def test_tasks_run_after_the_migration_and_before_the_start_of_the_tier() -> Non
     app["api"] |= {"tasks": {"collect": {"command": ["collect"]}, "warm": {"command": ["warm"]}}}
     app["api"]["volumes"], app["web"]["volumes"] = {"static": "/srv"}, {"static": "/srv:ro"}
     deployed = deploy(app)
-    assert "blue-api-migrate" in deployed.before("blue-api-collect")
-    assert "blue-api-collect" in deployed.before("blue-api-warm")
-    assert {"blue-api-collect", "blue-api-warm"} <= deployed.before("blue-api-1")
+    assert "blue-api-migrate" in deployed.dependencies_of("blue-api-collect")
+    assert "blue-api-collect" in deployed.dependencies_of("blue-api-warm")
+    assert {"blue-api-collect", "blue-api-warm"} <= deployed.dependencies_of("blue-api-1")
     for name in ("blue-api-collect", "blue-api-1", "blue-web-1"):
         [static] = [volume for volume in deployed.by_name[name].inputs["volumes"] if volume["containerPath"] == "/srv"]
         assert static["volumeName"] == "board-dev-static"
@@ -352,7 +356,7 @@ def test_sql_files_initialise_a_new_database_and_do_not_change_an_existing_datab
              for name, deployed in (("plain", before), ("seeded", seeded))}  # fmt: skip
     first, second = "/docker-entrypoint-initdb.d/00-made.sql", "/docker-entrypoint-initdb.d/01-made.sql"
     assert files == {"plain": [first], "seeded": [first, second]}
-    assert "database-scripts-files" in before.before("database-1")
+    assert "database-scripts-files" in before.dependencies_of("database-1")
     assert before.by_name["database-1"].inputs == seeded.by_name["database-1"].inputs
     assert before.release == seeded.release
 
@@ -381,11 +385,11 @@ def test_image_for_hot_reload_is_separate_if_the_reload_setting_has_a_build_targ
 
 
 def test_standby_without_its_smoke_test_container_still_counts_as_verified() -> None:
-    export = exported(second())
+    export = checkpoint_of(second_release())
     resources = export["deployment"]["resources"]
     export["deployment"]["resources"] = [resource for resource in resources if not resource["urn"].endswith("-smoke")]
     assert all(slot.proven for slot in observe(parse(export)).slots.values())
-    failed = exported(second())
+    failed = checkpoint_of(second_release())
     for resource in failed["deployment"]["resources"]:
         if resource["urn"].endswith("::blue-smoke"):
             resource["outputs"] = {"exitCode": 1}

@@ -220,7 +220,7 @@ def test_substitute_of_a_lost_http_route_is_replaced_by_the_real_route() -> None
     registrations: list[Registered] = []
     with pytest.raises(Exception, match="the Job blue-smoke failed"):
         deploy(app | {"version": "3.0.0"}, settings, export=pruned, stack="staging", registrations=registrations,
-               fail=lambda name: name.endswith("smoke"), routing=healthy_routing("staging", live, 2))  # fmt: skip
+               fail=lambda name: name == "blue-smoke", routing=healthy_routing("staging", live, 2))  # fmt: skip
     remaining = checkpoint_of_interrupted_update(pruned, registrations)
     for resource in resources(remaining):
         resource["retainOnDelete"] = resource["urn"].endswith("::board-again")

@@ -157,7 +157,7 @@ class Live:
     def _check_response(self, expected: Mapping[str, Any], slot: Slot | None) -> None:
         gateway, host = connection_target(self.url)
         deadline = time.monotonic() + PATIENCE
-        while problem := toolbox.ask(gateway, host, str(slot or ""), expected):
+        while problem := toolbox.response_problem(gateway, host, str(slot or ""), expected):
             if time.monotonic() > deadline:
                 raise RunError(problem)
             time.sleep(0.5)

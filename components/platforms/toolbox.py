@@ -1,6 +1,7 @@
-"""What waits for a tier, the smoke test and the switch run inside a container: `python3 -c <this file> VERB ARGUMENT …`.
+"""Commands of the toolbox container: wait for a service, run the smoke test, change the gateway's routes.
 
-Standard library only, one file: it travels as the container's command, so that no image has to be built for it.
+Usage: `python3 -c TEXT COMMAND ARGUMENT …`, where TEXT is the text of this file. The text is part of the container's command, so no
+image has to be built. The file uses only the standard library.
 """
 
 import http.client
@@ -16,13 +17,21 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-LOADED = "haproxy.cfg.loaded"
-"""Beside the gateway's configuration while that is replaced: the one its processes have loaded."""
+LOADED_CONFIGURATION = "haproxy.cfg.loaded"
+"""File name of the configuration that the gateway's processes have loaded. The file exists only while haproxy.cfg is being replaced."""
 
 
-def reach(within: str, *addresses: str) -> str:
-    """Every HOST:PORT takes a connection from here, within so many seconds."""
-    deadline = time.monotonic() + float(within)
+def reach(timeout: str, *addresses: str) -> str:
+    """Wait until every address (HOST:PORT) accepts a connection.
+
+    Args:
+        timeout: seconds until the last address must accept a connection.
+        addresses: the addresses to connect to.
+
+    Raises:
+        SystemExit: an address does not accept a connection in time.
+    """
+    deadline = time.monotonic() + float(timeout)
     for address in addresses:
         host, _, port = address.rpartition(":")
         while True:
@@ -31,60 +40,73 @@ def reach(within: str, *addresses: str) -> str:
                 break
             except OSError as error:
                 if time.monotonic() > deadline:
-                    raise SystemExit(f"{address} can't be reached: {error}") from None
+                    raise SystemExit(f"{address} can't be reached: {error}; check that this server runs") from None
                 time.sleep(0.1)
     return f"reached {' '.join(addresses)}"
 
 
-def smoke(gateway: str, host: str, slot: str, within: str, checks: str) -> str:
-    """Ask `slot` through the gateway for each of `checks` (JSON), until all are answered as they say.
+def smoke(gateway: str, host: str, slot: str, timeout: str, checks: str) -> str:
+    """Send the requests of the smoke test to a slot, and repeat each one until its response is as expected.
 
     Args:
-        host: the name to ask for, as users do.
-        within: seconds until the last of them must be answered.
-        checks: mappings with a `path`, the config path that names it (`name`) and the answer; without `status` any below 400.
+        gateway: URL of the gateway.
+        host: host name of the requests. Users' requests have the same host name.
+        slot: the slot that must respond.
+        timeout: seconds until the last response must be as expected.
+        checks: JSON list of mappings. Each mapping has a `path`, the config path that is printed in errors (`name`), and the
+            expected response. Without `status`, any status below 400 is expected.
 
     Raises:
-        SystemExit: one is not, with its config path and the answer.
+        SystemExit: a response is not as expected. The message has the config path and the response.
     """
-    deadline = time.monotonic() + float(within)
-    wanted: list[dict[str, Any]] = json.loads(checks)
-    for check in wanted:
-        while (problem := ask(gateway, host, slot, check)) and time.monotonic() < deadline:
+    deadline = time.monotonic() + float(timeout)
+    requests: list[dict[str, Any]] = json.loads(checks)
+    for request in requests:
+        while (problem := response_problem(gateway, host, slot, request)) and time.monotonic() < deadline:
             time.sleep(0.1)
         if problem:
-            raise SystemExit(f"{check['name']}: {problem}")
-    return f"{slot} answers {' '.join(check['path'] for check in wanted)}"
+            raise SystemExit(f"{request['name']}: {problem}")
+    return f"{slot} answers {' '.join(request['path'] for request in requests)}"
 
 
-def ask(gateway: str, host: str, slot: str, wanted: Mapping[str, Any]) -> str:
-    """What is wrong with the answer to a path, if anything is. Without a slot it is asked as users ask."""
+def response_problem(gateway: str, host: str, slot: str, expected: Mapping[str, Any]) -> str:
+    """Send one GET request, and return the difference between the response and the expected response.
+
+    Args:
+        gateway: URL of the gateway.
+        host: host name of the request.
+        slot: the slot that must respond; empty to send the request as users do, to the live slot.
+        expected: the `path` to request, and any of `status`, `headers` and `contains` (a part of the body).
+
+    Returns:
+        The first difference, or an empty text if the response is as expected.
+    """
     try:
-        connection = _connected(urlsplit(gateway), host)
-        connection.request("GET", wanted["path"], headers={"X-Tiers-Slot": slot} if slot else {})
-        answer = connection.getresponse()
-        text = answer.read(2**20).decode(errors="replace") if "contains" in wanted else ""
+        connection = _connect(urlsplit(gateway), host)
+        connection.request("GET", expected["path"], headers={"X-Tiers-Slot": slot} if slot else {})
+        response = connection.getresponse()
+        body = response.read(2**20).decode(errors="replace") if "contains" in expected else ""
         connection.close()
     except (OSError, http.client.HTTPException) as error:
         return str(error) or type(error).__name__
-    status, served, part = wanted.get("status"), answer.headers.get("X-Tiers-Slot"), wanted.get("contains")
-    if status is None and answer.status >= 400:
-        return f"HTTP {answer.status}"
-    if status not in (None, answer.status):
-        return f"HTTP {answer.status}, and {status} is wanted"
-    # What the gateway refuses by itself comes from no slot.
-    if slot and served != slot and (served or answer.status < 400):
-        return f"answered by {served}, not by {slot}"
-    for name, value in wanted.get("headers", {}).items():
-        if (came := answer.headers.get(name)) != value:
-            return f"{name} is {came or 'not there'}, and {value} is wanted"
-    return "" if part is None or part in text else f"{part!r} is wanted in it, and it begins with {text[:80]!r}"
+    status, serving_slot, part = expected.get("status"), response.headers.get("X-Tiers-Slot"), expected.get("contains")
+    if status is None and response.status >= 400:
+        return f"HTTP {response.status}"
+    if status not in (None, response.status):
+        return f"HTTP {response.status}, expected {status}"
+    # The gateway's own error responses have no slot.
+    if slot and serving_slot != slot and (serving_slot or response.status < 400):
+        return f"answered by {serving_slot or 'no slot'}, not by {slot}"
+    for name, value in expected.get("headers", {}).items():
+        if (actual := response.headers.get(name)) != value:
+            return f"header {name} is {actual or 'missing'}, expected {value}"
+    return "" if part is None or part in body else f"the body does not contain {part!r}, it begins with {body[:80]!r}"
 
 
-def _connected(url: SplitResult, host: str) -> http.client.HTTPConnection:
-    """A connection to the address in `url` that asks for `host`, as if that were where it leads.
+def _connect(url: SplitResult, host: str) -> http.client.HTTPConnection:
+    """Connect to the address in `url`, and use `host` as the host name of the requests and of TLS.
 
-    The certificate counts where `url` is the host's own; by an address inside of a cluster nobody has to vouch for it.
+    Verify the certificate only if `url` contains `host`. If `url` contains an address inside the cluster, the certificate is not verified.
     """
     secure = url.scheme == "https"
     connection = http.client.HTTPConnection(host, timeout=10)
@@ -97,80 +119,86 @@ def _connected(url: SplitResult, host: str) -> http.client.HTTPConnection:
     return connection
 
 
-def route(folder: str, within: str, key: str, value: str = "", configuration: str = "") -> str:
-    """Set `key` of the gateway's map to `value`, in its file and in every running process, and load a configuration.
+def route(folder: str, timeout: str, key: str, value: str = "", configuration: str = "") -> str:
+    """Set a key of the gateway's map, in the map file and in every running process. Then load a configuration.
 
-    `live` names the slot of new requests, a slot's name the release that its pages are of; no value removes the key. A
-    configuration that is loaded already is left alone. A reload loses no request: open connections stay with their process.
-    One that fails puts back the configuration that was loaded last.
+    The key `live` has the slot that gets new requests. The name of a slot is the key of this slot's release.
+
+    If the configuration is already loaded, the gateway is not reloaded. A reload loses no request, because open connections stay
+    with the old process. If a reload fails, the last loaded configuration is restored.
 
     Args:
-        folder: what the gateway keeps: its map, its configuration and its sockets.
-        within: seconds until it must have done all of that.
-        configuration: the text of haproxy.cfg, one that `haproxy -c` accepts.
+        folder: the gateway's folder with its map, configuration and sockets.
+        timeout: seconds until all changes must be complete.
+        key: `live` or the name of a slot.
+        value: the new value of the key; empty to remove the key.
+        configuration: text of haproxy.cfg that `haproxy -c` accepts; empty to keep the configuration.
 
     Raises:
-        SystemExit: the gateway has not done it in time, or refuses the configuration.
+        SystemExit: the changes are not complete in time, or the gateway refuses the configuration.
     """
-    deadline = time.monotonic() + float(within)
+    deadline = time.monotonic() + float(timeout)
     path = f"{folder}/live.map"
     lines = [line for line in _read(path).splitlines() if line.split()[:1] != [key]]
     _write(path, "\n".join([*lines, *([f"{key} {value}"] if value else []), ""]))
-    if configuration and not _answers(folder):
-        # A gateway that can't start with the file it has gets this one; the engine starts it again by itself.
-        _place(folder, configuration)
-    _until(lambda: _told(folder, key, value), deadline)
+    if configuration and not _accepts_commands(folder):
+        # The gateway may be unable to start with its present file. The engine restarts it, and it then reads the new file.
+        _replace_configuration(folder, configuration)
+    _retry(lambda: _update_processes(folder, key, value), deadline)
     if configuration:
-        _load(folder, configuration, deadline)
-    return f"{key} {value or 'nothing'}"
+        _load_configuration(folder, configuration, deadline)
+    return f"{key} {value}" if value else f"{key} removed"
 
 
 def restore(folder: str, configuration: str) -> str:
-    """Write the configuration of a gateway that does not run: it can't start with the one it has."""
+    """Write a valid configuration for a gateway that can't start with its present one."""
     _write(f"{folder}/haproxy.cfg", configuration)
     with suppress(FileNotFoundError):
-        os.unlink(f"{folder}/{LOADED}")
+        os.unlink(f"{folder}/{LOADED_CONFIGURATION}")
     return "restored"
 
 
-def _answers(folder: str) -> bool:
-    """Tell if the gateway takes commands, after a moment for one that is starting."""
+def _accepts_commands(folder: str) -> bool:
+    """Return True if the gateway accepts commands. Wait up to two seconds for a gateway that is starting."""
     for _ in range(20):
         try:
-            return bool(_tell(f"{folder}/master.sock", "show proc"))
+            return bool(_send(f"{folder}/master.sock", "show proc"))
         except OSError:
             time.sleep(0.1)
     return False
 
 
-def _place(folder: str, configuration: str) -> None:
-    """Write haproxy.cfg, and keep the one that was loaded last until this one is: it tells a claim that was cut off."""
-    if not os.path.exists(f"{folder}/{LOADED}"):
-        _write(f"{folder}/{LOADED}", _read(f"{folder}/haproxy.cfg"))
+def _replace_configuration(folder: str, configuration: str) -> None:
+    """Write haproxy.cfg, and keep a copy of the last loaded configuration until the new one is loaded.
+
+    The copy shows that a replacement was interrupted. The next call of `route` then loads haproxy.cfg.
+    """
+    if not os.path.exists(f"{folder}/{LOADED_CONFIGURATION}"):
+        _write(f"{folder}/{LOADED_CONFIGURATION}", _read(f"{folder}/haproxy.cfg"))
     _write(f"{folder}/haproxy.cfg", configuration)
 
 
-def _load(folder: str, configuration: str, deadline: float) -> None:
-    if _read(f"{folder}/haproxy.cfg") == configuration and not os.path.exists(f"{folder}/{LOADED}"):
+def _load_configuration(folder: str, configuration: str, deadline: float) -> None:
+    if _read(f"{folder}/haproxy.cfg") == configuration and not os.path.exists(f"{folder}/{LOADED_CONFIGURATION}"):
         return
-    state = _tell(f"{folder}/admin.sock", "show servers state")
-    _write(f"{folder}/servers.state", carried_over(state, configuration))
-    _place(folder, configuration)
+    state = _send(f"{folder}/admin.sock", "show servers state")
+    _write(f"{folder}/servers.state", reusable_server_states(state, configuration))
+    _replace_configuration(folder, configuration)
     try:
         _reload(folder, deadline)
     except SystemExit:
-        # The processes from before still serve; a restart and the next claim find what those have loaded.
-        os.replace(f"{folder}/{LOADED}", f"{folder}/haproxy.cfg")
+        # The old processes still serve requests. Restore the file that they have loaded, for the next restart and the next release.
+        os.replace(f"{folder}/{LOADED_CONFIGURATION}", f"{folder}/haproxy.cfg")
         with suppress(OSError):
-            _tell(f"{folder}/master.sock", "reload")
+            _send(f"{folder}/master.sock", "reload")
         raise
-    os.unlink(f"{folder}/{LOADED}")
+    os.unlink(f"{folder}/{LOADED_CONFIGURATION}")
 
 
-def carried_over(state: str, configuration: str) -> str:
+def reusable_server_states(state: str, configuration: str) -> str:
     """Return the lines of `show servers state` about servers that have the same port in the new configuration.
 
-    HAProxy would give the others the port they had before (2.6 management guide, "show servers state": srv_port).
+    For all other servers HAProxy would use the port of the old configuration (2.6 management guide, "show servers state": srv_port).
     """
     version, names, *servers = state.strip().splitlines()
     ports: dict[str, str] = {}
@@ -183,74 +211,87 @@ def carried_over(state: str, configuration: str) -> str:
             ports[backend] = words[3].rpartition(":")[2]
     columns = names.removeprefix("#").split()
     name, port = columns.index("be_name"), columns.index("srv_port")
-    same = [line for line in servers if (found := line.split()) and ports.get(found[name]) == found[port]]
-    return "\n".join([version, names, *same, ""])
+    reusable = [line for line in servers if (values := line.split()) and ports.get(values[name]) == values[port]]
+    return "\n".join([version, names, *reusable, ""])
 
 
 def _reload(folder: str, deadline: float) -> None:
-    before, failed = _workers(folder), _failed(folder)
-    _tell(f"{folder}/master.sock", "reload")
+    old_workers, old_failures = _workers(folder), _failed_reloads(folder)
+    _send(f"{folder}/master.sock", "reload")
 
-    def loaded() -> str:
-        if _failed(folder) > failed:
-            raise SystemExit("the gateway refuses the configuration, and its log says why; it has the one from before")
-        return "" if set(_workers(folder)) - set(before) else "its processes are the same as before"
+    def reload_problem() -> str:
+        if _failed_reloads(folder) > old_failures:
+            raise SystemExit(
+                "the gateway refuses the configuration and keeps the previous one; read the gateway's log for the reason"
+            )
+        return "" if set(_workers(folder)) - set(old_workers) else "no new process has started"
 
-    _until(loaded, deadline)
+    _retry(reload_problem, deadline)
 
 
 def live(folder: str) -> str:
-    """Return the slot that new requests go to: by the memory of the gateway's process, or by its file if none runs."""
+    """Return the slot that gets new requests, or `none`.
+
+    Read the slot from the memory of the gateway's process. If no process runs, read the map file.
+    """
     try:
-        # The first is the process that serves; those after it only finish what they have.
-        shown = _tell(f"{folder}/master.sock", f"@!{_workers(folder)[0]} show map {folder}/live.map")
-        pairs = [line.split()[1:] for line in shown.splitlines()]
+        # The first process serves new requests. The others only complete open requests.
+        entries = _send(f"{folder}/master.sock", f"@!{_workers(folder)[0]} show map {folder}/live.map")
+        pairs = [line.split()[1:] for line in entries.splitlines()]
     except (OSError, IndexError):
         with open(f"{folder}/live.map") as file:
             pairs = [line.split() for line in file]
     return dict(pair for pair in pairs if len(pair) == 2).get("live", "none")
 
 
-def _until(done: Callable[[], str], deadline: float) -> None:
-    """Until it returns nothing: what it returns is what is wrong."""
+def _retry(attempt: Callable[[], str], deadline: float) -> None:
+    """Call `attempt` until it succeeds. `attempt` returns the problem as text, or an empty text for success.
+
+    Raises:
+        SystemExit: there is still a problem at the deadline.
+    """
     while True:
         try:
-            wrong = done()
+            problem = attempt()
         except OSError as error:
-            wrong = str(error)
-        if not wrong:
+            problem = str(error)
+        if not problem:
             return
         if time.monotonic() > deadline:
-            raise SystemExit(f"the gateway did not take it: {wrong}")
+            raise SystemExit(
+                f"the gateway did not apply the change in time: {problem}; check that the gateway runs, and read its log"
+            )
         time.sleep(0.1)
 
 
 def _workers(folder: str) -> list[str]:
-    """The processes that serve: the one there is, and those before it that still have requests or streams."""
-    lines = _tell(f"{folder}/master.sock", "show proc").splitlines()
+    """Return the ids of the gateway's processes: first the process of new requests, then processes that still have open requests."""
+    lines = _send(f"{folder}/master.sock", "show proc").splitlines()
     return [line.split()[0] for line in lines if line.split()[1:2] == ["worker"]]
 
 
-def _told(folder: str, key: str, value: str) -> str:
-    path, missing = f"{folder}/live.map", ""
+def _update_processes(folder: str, key: str, value: str) -> str:
+    """Set or remove a key in the map of every process. Return the responses of a process that does not have the new value."""
+    path, problem = f"{folder}/live.map", ""
     for worker in _workers(folder):
         command = f"set map {path} {key} {value}" if value else f"del map {path} {key}"
-        answer = _tell(f"{folder}/master.sock", f"@!{worker} {command}")
-        if value and "not found" in answer:
-            answer = _tell(f"{folder}/master.sock", f"@!{worker} add map {path} {key} {value}")
-        shown = _tell(f"{folder}/master.sock", f"@!{worker} show map {path}")
-        if dict(line.split()[1:] for line in shown.splitlines()).get(key, "") != value:
-            missing = f"{answer} {shown}".strip() or "it says nothing"
-    return missing
+        response = _send(f"{folder}/master.sock", f"@!{worker} {command}")
+        if value and "not found" in response:
+            response = _send(f"{folder}/master.sock", f"@!{worker} add map {path} {key} {value}")
+        entries = _send(f"{folder}/master.sock", f"@!{worker} show map {path}")
+        if dict(line.split()[1:] for line in entries.splitlines()).get(key, "") != value:
+            problem = f"{response} {entries}".strip() or "empty response"
+    return problem
 
 
-def _failed(folder: str) -> int:
-    """Count the reloads that have failed since the last one that did not: `1 master 3 [failed: 1] …`."""
-    failed = re.search(r"\[failed: (\d+)\]", _tell(f"{folder}/master.sock", "show proc"))
-    return int(failed[1]) if failed else 0
+def _failed_reloads(folder: str) -> int:
+    """Return the number of failed reloads since the last successful one. The output is like `1 master 3 [failed: 1] …`."""
+    count = re.search(r"\[failed: (\d+)\]", _send(f"{folder}/master.sock", "show proc"))
+    return int(count[1]) if count else 0
 
 
 def _read(path: str) -> str:
+    """Return the text of a file, or an empty text if the file does not exist."""
     try:
         with open(path) as file:
             return file.read()
@@ -259,6 +300,7 @@ def _read(path: str) -> str:
 
 
 def _write(path: str, text: str) -> None:
+    """Replace a file in one step, so that no reader sees a part of the text."""
     with open(f"{path}.new", "w") as file:
         file.write(text)
         file.flush()
@@ -266,19 +308,20 @@ def _write(path: str, text: str) -> None:
     os.rename(f"{path}.new", path)
 
 
-def _tell(path: str, command: str) -> str:
+def _send(socket_path: str, command: str) -> str:
+    """Send a command to a socket of HAProxy, and return the response."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
-        client.connect(path)
+        client.connect(socket_path)
         client.sendall(f"{command}\n".encode())
-        # The master waits for more otherwise.
+        # Without this the master process waits for more commands.
         client.shutdown(socket.SHUT_WR)
-        answer = b""
+        response = b""
         while part := client.recv(4096):
-            answer += part
-    return answer.decode().strip()
+            response += part
+    return response.decode().strip()
 
 
 if __name__ == "__main__":
-    verbs = {"reach": reach, "smoke": smoke, "route": route, "restore": restore, "live": live}
-    print(verbs[sys.argv[1]](*sys.argv[2:]))
+    commands = {"reach": reach, "smoke": smoke, "route": route, "restore": restore, "live": live}
+    print(commands[sys.argv[1]](*sys.argv[2:]))

@@ -68,20 +68,20 @@ command, at = repository._command, now
 repository._command = lambda verb, *words: command(verb, *words, *(["--time", at] if verb == "backup" else []))
 repository.begin()
 for kind, at, ok in history:
-    snapshots = [repository.save("database", [f"{kind} {at}".encode()])[0]] if kind in repository.MAKING else []
-    repository.record(kind, ok=ok, of=snapshots)
+    snapshots = [repository.save("database", [f"{kind} {at}".encode()])[0]] if kind in repository.BACKUP_KINDS else []
+    repository.record(kind, ok=ok, snapshots=snapshots)
 moment = datetime.fromisoformat(now + "+00:00")
-repository.forget(repository.expired(repository.snapshots(), timedelta(days=days), moment))
+repository.forget(repository.expired_ids(repository.snapshots(), timedelta(days=days), moment))
 repository.check()
 remaining = repository.snapshots()
 runs = [run for run in repository.runs(remaining) if run.kind != "begin"]
 for run in runs:
-    for snapshot in run.of:
+    for snapshot in run.snapshots:
         with repository.read(snapshot, "database") as data:
-            assert data.read().decode() == f"{run.kind} {run.at:%Y-%m-%d %H:%M:%S}", run
-saved = {snapshot for run in runs if run.kind in repository.MAKING for snapshot in run.of}
-assert {snapshot.id for snapshot in remaining if not snapshot.record} == saved
-print(json.dumps([[run.kind, f"{run.at:%Y-%m-%d %H:%M:%S}", run.ok] for run in runs]))
+            assert data.read().decode() == f"{run.kind} {run.time:%Y-%m-%d %H:%M:%S}", run
+saved = {snapshot for run in runs if run.kind in repository.BACKUP_KINDS for snapshot in run.snapshots}
+assert {snapshot.id for snapshot in remaining if not snapshot.is_record} == saved
+print(json.dumps([[run.kind, f"{run.time:%Y-%m-%d %H:%M:%S}", run.ok] for run in runs]))
 """
 
 
@@ -160,13 +160,13 @@ def test_database_is_restored_after_its_volume_is_lost(board: StackWithBackups) 
     board.up()
     assert board.sql("SELECT count(*) FROM pg_tables WHERE tablename = 'kept'") == "0"
     output = run_backup(board, "restore", "--into", "again")
-    assert "equal what was saved" in output
+    assert "equal to the backup" in output
     assert message_checksum(board, "again") == before
     earlier_rows, partial_batch = board.sql(
         "SELECT count(*) FILTER (WHERE t <> 'later'), count(*) FILTER (WHERE t = 'later') % 100 FROM kept", "again"
     ).split("|")
     assert (earlier_rows, partial_batch) == ("1000", "0")
-    assert "there is a database again" in run_backup(board, "restore", "--into", "again", check=False)
+    assert "database again already exists" in run_backup(board, "restore", "--into", "again", check=False)
 
 
 @pytest.mark.long
@@ -187,7 +187,7 @@ def test_backup_leaks_no_secret_and_no_text_of_the_database(board: StackWithBack
 @pytest.mark.long
 def test_verification_leaves_no_scratch_database(board: StackWithBackups) -> None:
     run_backup(board, "backup")
-    assert "equal what was saved" in run_backup(board, "verify")
+    assert "equal to the backup" in run_backup(board, "verify")
     assert "backup_verification" not in board.sql("SELECT string_agg(datname, ' ') FROM pg_database")
 
 
@@ -232,7 +232,7 @@ def test_full_backup_disk_damages_neither_database_nor_earlier_backups(board: St
         board.sql("DROP TABLE large")
     assert [line for line in run_backup(board, "list").splitlines() if line in before][:-1] == before[:-1]
     run_backup(board, "prune")
-    assert "equal what was saved" in run_backup(board, "verify")
+    assert "equal to the backup" in run_backup(board, "verify")
 
 
 @pytest.mark.long
@@ -267,9 +267,9 @@ def test_backups_on_kubernetes_run_by_schedule_and_by_command(tmp_path: Path) ->
             stack.post(f"{SECRET_TEXT} {number}")
         eventually(lambda: "  backup  " in run_backup(stack, "list"), 240)
         run_backup(stack, "full")
-        assert "equal what was saved" in run_backup(stack, "verify")
-        assert "equal what was saved" in run_backup(stack, "restore", "--into", "again")
-        assert "there is a database again" in run_backup(stack, "restore", "--into", "again", check=False)
+        assert "equal to the backup" in run_backup(stack, "verify")
+        assert "equal to the backup" in run_backup(stack, "restore", "--into", "again")
+        assert "database again already exists" in run_backup(stack, "restore", "--into", "again", check=False)
         assert "  full  " in run_backup(stack, "list")
         assert "backups are taken and can be restored: last backup" in stack.run_ci("check")
         assert not set(stack.preview().changes) - {"unchanged"}

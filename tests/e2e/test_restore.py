@@ -95,7 +95,7 @@ def test_release_uses_the_restored_database_and_rollback_uses_the_first_database
         stack.post("after")
 
         output = run_ci(stack, "restore", "latest")
-        assert "equal what was saved" in output
+        assert "equal to the backup" in output
         # The live database is unchanged, and the restored database has another name.
         assert {"before", "after"} <= message_bodies(stack)
         assert database(stack)["name"].startswith("board_r")

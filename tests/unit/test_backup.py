@@ -298,17 +298,17 @@ class TestResources:
 
 
 def run(kind: str, days: float, *snapshots: str, ok: bool = True, id: str = "") -> Run:
-    return Run(id=id or f"{kind}-{days}", kind=kind, at=NOW - timedelta(days=days), ok=ok, of=snapshots)
+    return Run(id=id or f"{kind}-{days}", kind=kind, time=NOW - timedelta(days=days), ok=ok, snapshots=snapshots)
 
 
 def snapshots_of(runs: Sequence[Run]) -> list[Snapshot]:
     """Return the restic snapshots that these runs create: one record of each run, and the data of each backup."""
     snapshots: list[Snapshot] = []
     for run in runs:
-        tags = {"record": "", "kind": run.kind, "ok": "yes" if run.ok else "no", "of": "+".join(run.of)}
-        snapshots.append(Snapshot(id=run.id, time=run.at, tags=tags))
-        if run.kind in repository.MAKING:
-            snapshots += [Snapshot(id=one, time=run.at) for one in run.of]
+        tags = {"record": "", "kind": run.kind, "ok": "yes" if run.ok else "no", "of": "+".join(run.snapshots)}
+        snapshots.append(Snapshot(id=run.id, time=run.time, tags=tags))
+        if run.kind in repository.BACKUP_KINDS:
+            snapshots += [Snapshot(id=one, time=run.time) for one in run.snapshots]
     return snapshots
 
 
@@ -318,7 +318,7 @@ def histories(draw: st.DrawFn) -> list[Run]:
     kinds = [draw(st.sampled_from(["backup", "full", "verify", "prune"])) for _ in days]
     return [
         run(kind, day, f"data-{number}", ok=draw(st.booleans()), id=f"record-{number}")
-        if kind in repository.MAKING
+        if kind in repository.BACKUP_KINDS
         else run(kind, day, ok=draw(st.booleans()), id=f"record-{number}")
         for number, (kind, day) in enumerate(zip(kinds, days, strict=True))
     ]
@@ -330,38 +330,42 @@ class TestRetention:
         self, history: list[Run], days: int
     ) -> None:
         keep = timedelta(days=days)
-        expired = set(repository.expired(snapshots_of(history), keep, NOW))
+        expired = set(repository.expired_ids(snapshots_of(history), keep, NOW))
         for run in history:
-            good = [other.at for other in history if other.ok and other.kind == run.kind]
-            is_expired = bool(good) and run.at < max(good) - keep
+            good = [other.time for other in history if other.ok and other.kind == run.kind]
+            is_expired = bool(good) and run.time < max(good) - keep
             assert (run.id in expired) == is_expired
-            assert all((one in expired) == is_expired for one in run.of)
+            assert all((one in expired) == is_expired for one in run.snapshots)
 
     @given(histories(), st.integers(1, 90))
     def test_last_successful_backup_of_each_kind_never_expires(self, history: list[Run], days: int) -> None:
-        expired = set(repository.expired(snapshots_of(history), timedelta(days=days), NOW + timedelta(days=1000)))
-        for kind in repository.MAKING:
+        expired = set(repository.expired_ids(snapshots_of(history), timedelta(days=days), NOW + timedelta(days=1000)))
+        for kind in repository.BACKUP_KINDS:
             good = [run for run in history if run.ok and run.kind == kind]
-            assert not good or not {good[0].id, *good[0].of} & expired or good[0].at < max(entry.at for entry in good)
-            last = max(good, key=lambda entry: entry.at, default=None)
-            assert last is None or not {last.id, *last.of} & expired
+            assert (
+                not good
+                or not {good[0].id, *good[0].snapshots} & expired
+                or good[0].time < max(entry.time for entry in good)
+            )
+            last = max(good, key=lambda entry: entry.time, default=None)
+            assert last is None or not {last.id, *last.snapshots} & expired
 
     def test_snapshot_without_a_record_of_its_backup_run_expires_after_a_day(self) -> None:
         snapshots = [
             Snapshot(id="new", time=NOW - timedelta(hours=5)),
             Snapshot(id="old", time=NOW - timedelta(days=2)),
         ]
-        assert repository.expired([*snapshots, *snapshots_of([run("backup", 1, "data")])], timedelta(days=30), NOW) == [
-            "old"
-        ]
+        assert repository.expired_ids(
+            [*snapshots, *snapshots_of([run("backup", 1, "data")])], timedelta(days=30), NOW
+        ) == ["old"]
 
     def test_backup_dated_in_the_future_makes_no_other_backup_expire(self) -> None:
         runs = [run("backup", 40, "old"), run("backup", 20, "good"), run("backup", -300, "ahead")]
-        assert repository.expired(snapshots_of(runs), timedelta(days=30), NOW) == []
+        assert repository.expired_ids(snapshots_of(runs), timedelta(days=30), NOW) == []
 
     def test_old_backup_expires_even_if_recently_verified(self) -> None:
         runs = [run("backup", 50, "old"), run("backup", 0, "new"), run("verify", 1, "old")]
-        assert repository.expired(snapshots_of(runs), timedelta(days=30), NOW) == ["backup-50", "old"]
+        assert repository.expired_ids(snapshots_of(runs), timedelta(days=30), NOW) == ["backup-50", "old"]
 
 
 class TestBackupSelection:
@@ -384,22 +388,22 @@ class TestBackupSelection:
         ],
     )
     def test_backup_is_found_by_id_by_time_and_by_the_word_latest(self, selector: str, snapshot: str) -> None:
-        assert repository.chosen(self.RUNS, selector).of[0] == snapshot
+        assert repository.select_backup(self.RUNS, selector).snapshots[0] == snapshot
 
     @pytest.mark.parametrize("selector", ["dddd", "ffff", "2020-01-01"])
     def test_selection_of_a_missing_or_failed_backup_is_refused(self, selector: str) -> None:
         with pytest.raises(BackupError, match=f"there is no backup {selector}"):
-            repository.chosen(self.RUNS, selector)
+            repository.select_backup(self.RUNS, selector)
 
     def test_snapshot_without_a_record_of_its_backup_run_is_not_listed_as_backup(self) -> None:
         runs = repository.runs([Snapshot(id="cut-off", time=NOW), *snapshots_of(self.RUNS)])
-        assert [run.of[0] for run in repository.backups(runs)] == ["aaaa1111", "20261118", "bbbb2222"]
+        assert [run.snapshots[0] for run in repository.backups(runs)] == ["aaaa1111", "20261118", "bbbb2222"]
 
 
 @pytest.fixture
 def daily(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mock the scheduler, because it is installed only in the backup image. Each run is due a day after the previous run."""
-    monkeypatch.setattr(serve, "_next", lambda at, after: after + timedelta(days=1))
+    monkeypatch.setattr(serve, "_next_time", lambda schedule, after: after + timedelta(days=1))
 
 
 @pytest.mark.usefixtures("daily")

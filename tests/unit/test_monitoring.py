@@ -375,7 +375,7 @@ def backup_metrics(*runs_: tuple[str, bool]) -> list[Series]:
     Each run is a pair: the kind of the run, and True if the run succeeded. The runs end one hour apart, and the last run ends at NOW.
     """
     runs = [
-        Run(id=kind, kind=kind, at=NOW - timedelta(hours=age), ok=ok, of=("data",), size=1, seconds=1)
+        Run(id=kind, kind=kind, time=NOW - timedelta(hours=age), ok=ok, snapshots=("data",), size=1, seconds=1)
         for age, (kind, ok) in enumerate(reversed(runs_))
     ]
     return [page_line(line) for line in serve.metrics(runs[::-1], {"backup": "daily", "verify": "monthly"}, NOW)]
@@ -399,7 +399,7 @@ def page_line(line: str) -> Series:
 def test_backup_alert_fires_for_a_failed_verification_and_not_in_a_new_environment(
     runs: Sequence[tuple[str, bool]], firing: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "_next", lambda at, after: after + timedelta(days=1))
+    monkeypatch.setattr(serve, "_next_time", lambda schedule, after: after + timedelta(days=1))
     names = {rule["alert"] for rule in alerts.alerts(ALL[BACKED_UP]) if rule["alert"].startswith("Backup")}
     assert len(names) == 4
     tests = [alert_test(name, {}, backup_metrics(*runs), 30, int(name in firing)) for name in sorted(names)]
@@ -408,7 +408,7 @@ def test_backup_alert_fires_for_a_failed_verification_and_not_in_a_new_environme
 
 
 def test_backup_queries_use_exactly_the_exported_backup_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "_next", lambda at, after: after + timedelta(days=1))
+    monkeypatch.setattr(serve, "_next_time", lambda schedule, after: after + timedelta(days=1))
     queries = json.dumps([alerts.rule_file(ALL[BACKED_UP]), dashboard.queries(ALL[BACKED_UP])])
     exported_ = {
         entry["series"].partition("{")[0]

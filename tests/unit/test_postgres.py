@@ -101,22 +101,22 @@ def postgres(server: Server, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.delitem(sys.modules, "images.backup.backup.postgres", raising=False)
     monkeypatch.setenv("PGDATABASE", "board")
     module = import_module("images.backup.backup.postgres")
-    monkeypatch.setattr(module, "_fed", server.feed)
+    monkeypatch.setattr(module, "_feed", server.feed)
     return module
 
 
 def test_missing_database_is_reported_with_the_existing_databases(postgres: Any, server: Server) -> None:
     server.databases |= {"board_r1"}
     with (
-        pytest.raises(BackupError, match='"gone" does not exist; there are board, board_r1'),
-        postgres._connected("gone"),
+        pytest.raises(BackupError, match='"gone" does not exist; use one of board, board_r1'),
+        postgres._connect("gone"),
     ):
         pass
 
 
 def test_error_about_an_unreachable_database_server_lists_no_databases(postgres: Any, server: Server) -> None:
     server.databases.clear()
-    with pytest.raises(BackupError, match=r"does not exist$"), postgres._connected():
+    with pytest.raises(BackupError, match=r"does not exist$"), postgres._connect():
         pass
 
 
@@ -161,7 +161,7 @@ def test_failed_restore_drops_the_temporary_database(
 
 
 def test_restore_into_an_existing_database_is_refused(postgres: Any, server: Server) -> None:
-    with pytest.raises(BackupError, match="there is a database board, and it is not touched"):
+    with pytest.raises(BackupError, match="database board already exists"):
         postgres.restore(backup_stream(), "board")
     assert not server.statements
 
@@ -171,7 +171,7 @@ def test_restore_without_enough_storage_is_refused_before_data_is_loaded(
 ) -> None:
     monkeypatch.setenv("BACKUP_ROOM", str(100 * 2**20))
     server.used_bytes, large = 50 * 2**20, 40 * 2**20
-    with pytest.raises(BackupError, match=r"50Mi are taken.*60Mi.*tiers\.database\.storage to more than 110Mi"):
+    with pytest.raises(BackupError, match=r"50Mi of 100Mi are used.*60Mi.*tiers\.database\.storage to more than 110Mi"):
         postgres.restore(backup_stream(size=large), "board_r1")
     # Only one statement ran: the restore drops the temporary database that an earlier, killed restore may have left.
     assert server.statements == RESTORE_STATEMENTS[:1]
@@ -192,13 +192,13 @@ def test_full_backup_is_listed_with_the_ids_of_the_database_snapshot_and_volume_
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program = import_module("images.backup.backup.__main__")
-    at = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    time = datetime(2026, 11, 21, 12, tzinfo=UTC)
     runs = [
-        Run(id="1", kind="backup", at=at, ok=True, of=("aaaa1111",), size=2048, seconds=1.5),
-        Run(id="2", kind="full", at=at, ok=True, of=("bbbb2222", "cccc3333"), size=4096, seconds=2),
+        Run(id="1", kind="backup", time=time, ok=True, snapshots=("aaaa1111",), size=2048, seconds=1.5),
+        Run(id="2", kind="full", time=time, ok=True, snapshots=("bbbb2222", "cccc3333"), size=4096, seconds=2),
     ]
-    monkeypatch.setattr(program, "_runs", lambda: runs)
-    program.listed()
+    monkeypatch.setattr(program, "_history", lambda: runs)
+    program.list_backups()
     assert capsys.readouterr().out.splitlines() == [
         "aaaa1111  2026-11-21T12:00:00Z  backup     2.0 KiB  1.5 s",
         "bbbb2222  2026-11-21T12:00:00Z  full       4.0 KiB  2.0 s  volumes cccc3333",

@@ -1,8 +1,9 @@
-"""Backups of one database and of the tiers' volumes: `backup VERB`. What it needs to know is in its environment.
+"""Backups of one database and of the services' volumes: `backup COMMAND`. All settings are environment variables.
 
-DATABASE_HOST (or DATABASE_DIRECT_HOST), _PORT, _NAME, _USER, _PASSWORD_FILE; RESTIC_REPOSITORY, RESTIC_PASSWORD_FILE and, for S3,
-BACKUP_S3_ACCESS_KEY_FILE, _SECRET_KEY_FILE; BACKUP_TIMES, BACKUP_RETENTION (days), BACKUP_WITHIN (seconds that a run may take),
-BACKUP_ROOM (bytes of the database's volume, where it is of a size).
+Database: DATABASE_HOST (or DATABASE_DIRECT_HOST), DATABASE_PORT, DATABASE_NAME, DATABASE_USER, DATABASE_PASSWORD_FILE.
+Repository: RESTIC_REPOSITORY, RESTIC_PASSWORD_FILE; for S3 also BACKUP_S3_ACCESS_KEY_FILE, BACKUP_S3_SECRET_KEY_FILE.
+Schedule: BACKUP_TIMES (JSON: cron expression of each kind of run), BACKUP_RETENTION (days), BACKUP_WITHIN (time limit of a run in
+seconds), BACKUP_ROOM (size of the database's volume in bytes, if known).
 """
 
 import argparse
@@ -12,7 +13,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,154 +22,197 @@ from typing import Any
 from . import postgres, repository
 from .repository import BackupError, Run
 
-SCRATCH = "backup_verification"
-TOLD = {
+SCRATCH_DATABASE = "backup_verification"
+"""Name of the database that a verification creates and drops."""
+CREDENTIAL_VARIABLES = {
     "key": "RESTIC_PASSWORD_FILE",
     "access_key": "BACKUP_S3_ACCESS_KEY_FILE",
     "secret_key": "BACKUP_S3_SECRET_KEY_FILE",
 }
-"""What opens another environment's backups → the variable that says which file has it."""
+"""Environment variable with the file of each credential. The keys are the keys in the input of `source_from_stdin`."""
 
 
 def backup(kind: str) -> None:
-    """The database; `full`: the tiers' volumes, too."""
+    """Save the database.
+
+    Args:
+        kind: `backup`, or `full` to save the services' volumes too.
+    """
     started = time.monotonic()
-    made: list[tuple[str, int]] = []
+    saved: list[tuple[str, int]] = []
     repository.begin()
     try:
-        made.append(repository.save(repository.DATABASE, postgres.dump()))
+        saved.append(repository.save(repository.DATABASE, postgres.dump()))
         if kind == "full" and Path("/", repository.VOLUMES).is_dir():
-            made.append(repository.save_folder(repository.VOLUMES))
+            saved.append(repository.save_folder(repository.VOLUMES))
     except BackupError:
-        _failed(kind, started)
+        _record_failure(kind, started)
         raise
-    size, seconds = sum(size for _, size in made), time.monotonic() - started
-    repository.record(kind, ok=True, of=[one for one, _ in made], size=size, seconds=seconds)
-    print(f"backup: {kind} {made[0][0]} of {_bytes(size)} in {seconds:.1f} s")
+    ids, size, seconds = (
+        [snapshot_id for snapshot_id, _ in saved],
+        sum(size for _, size in saved),
+        time.monotonic() - started,
+    )
+    repository.record(kind, ok=True, snapshots=ids, size=size, seconds=seconds)
+    print(f"backup: saved {ids[0]} ({kind}, {_size(size)}) in {seconds:.1f} s")
 
 
 def verify() -> None:
-    """Read the whole repository, and have the last backup come back in a scratch database, which is compared and removed."""
+    """Read the whole repository. Then restore the last backup into a scratch database, compare the two, and drop the database."""
     started = time.monotonic()
     try:
         repository.check()
-        last = repository.chosen(_runs(), "latest")
-        with repository.read(last.of[0], repository.DATABASE) as stream:
-            header = postgres.load(stream, SCRATCH)
-        postgres.drop(SCRATCH)
+        last = repository.select_backup(_history(), "latest")
+        with repository.read(last.snapshots[0], repository.DATABASE) as stream:
+            header = postgres.load(stream, SCRATCH_DATABASE)
+        postgres.drop(SCRATCH_DATABASE)
     except BackupError:
-        _failed("verify", started)
+        _record_failure("verify", started)
         raise
-    seconds = time.monotonic() - started
-    repository.record("verify", ok=True, of=[last.of[0]], size=last.size, seconds=seconds)
-    print(f"backup: {last.of[0]} of {_when(last)} came back: {_rows(header)} equal what was saved, in {seconds:.1f} s")
+    snapshot_id, seconds = last.snapshots[0], time.monotonic() - started
+    repository.record("verify", ok=True, snapshots=[snapshot_id], size=last.size, seconds=seconds)
+    print(
+        f"backup: verified {snapshot_id} of {_timestamp(last)} in {seconds:.1f} s: {_rows(header)} are equal to the backup"
+    )
 
 
 def dump() -> None:
-    """What would be saved, on standard output."""
+    """Write a dump of the database to standard output, in the format of a saved backup."""
     for chunk in postgres.dump():
         sys.stdout.buffer.write(chunk)
 
 
-def restore(which: str, into: str, then: Sequence[Path]) -> None:
-    """A new database from a backup, or from what `dump` printed (`-`)."""
-    if which == "-":
-        header = postgres.restore(sys.stdin.buffer, into, then)
-        print(f"backup: database {into} is there: {_rows(header)} equal what was copied")
+def restore(selector: str, database: str, sql_files: Sequence[Path]) -> None:
+    """Restore a backup into a new database.
+
+    Args:
+        selector: backup to restore (see `repository.select_backup`), or `-` to read the output of `dump` from standard input.
+        database: name of the new database.
+        sql_files: SQL files that run in the new database before it gets its name.
+    """
+    if selector == "-":
+        header = postgres.restore(sys.stdin.buffer, database, sql_files)
+        print(f"backup: copied into database {database}: {_rows(header)} are equal to the original")
         return
-    if missing := [str(file) for file in then if not file.is_file()]:
-        raise BackupError(f"--sql: {missing[0]} is not there")
-    found = repository.chosen(_runs(), which)
-    with repository.read(found.of[0], repository.DATABASE) as stream:
-        header = postgres.restore(stream, into, then)
-    print(f"backup: {found.of[0]} of {_when(found)} is database {into}: {_rows(header)} equal what was saved")
+    if missing := [str(file) for file in sql_files if not file.is_file()]:
+        raise BackupError(f"--sql: {missing[0]} does not exist; name an existing file")
+    run = repository.select_backup(_history(), selector)
+    with repository.read(run.snapshots[0], repository.DATABASE) as stream:
+        header = postgres.restore(stream, database, sql_files)
+    print(
+        f"backup: restored {run.snapshots[0]} of {_timestamp(run)} into database {database}: "
+        f"{_rows(header)} are equal to the backup"
+    )
 
 
 @contextmanager
-def told() -> Generator[list[Path]]:
-    """Whose backup it is and what SQL runs at last: a line on standard input says it, and nothing of it stays behind."""
-    given: dict[str, Any] = json.loads(sys.stdin.readline())
+def source_from_stdin() -> Generator[list[Path]]:
+    """Use the repository of another environment. Read its location, its keys and SQL texts as one line of JSON from standard input.
+
+    The keys and the SQL texts are written to a temporary folder, which is removed at the end. The result is the list of SQL files.
+    """
+    source: dict[str, Any] = json.loads(sys.stdin.readline())
     with tempfile.TemporaryDirectory() as folder:
-        # What others make of these secrets is put here, too.
+        # `repository.private_file` must write to this folder too, so that all files with secrets are removed.
         tempfile.tempdir = folder
-        os.environ |= {"RESTIC_REPOSITORY": given["repository"], "AWS_DEFAULT_REGION": given["region"]}
-        for name, variable in TOLD.items():
+        os.environ |= {"RESTIC_REPOSITORY": source["repository"], "AWS_DEFAULT_REGION": source["region"]}
+        for name, variable in CREDENTIAL_VARIABLES.items():
             file = Path(folder, name)
             file.touch(mode=0o600)
-            file.write_text(given[name])
+            file.write_text(source[name])
             os.environ[variable] = str(file)
-        files = [Path(folder, f"{number:02}.sql") for number, _ in enumerate(given["sql"])]
-        for file, text in zip(files, given["sql"], strict=True):
+        files = [Path(folder, f"{number:02}.sql") for number, _ in enumerate(source["sql"])]
+        for file, text in zip(files, source["sql"], strict=True):
             file.write_text(text)
-        repository.credentials()
+        repository.write_credentials()
         yield files
 
 
 def prune(days: int) -> None:
-    """Forget what is older than it has to be kept."""
+    """Delete the backups and records that have expired.
+
+    Args:
+        days: retention in days (see `repository.expired_ids`).
+    """
     started = time.monotonic()
-    gone = repository.expired(repository.snapshots(), timedelta(days=days), datetime.now(UTC))
-    repository.forget(gone)
+    ids = repository.expired_ids(repository.snapshots(), timedelta(days=days), datetime.now(UTC))
+    repository.forget(ids)
     repository.record("prune", ok=True, seconds=time.monotonic() - started)
-    print(f"backup: {len(gone)} snapshots are forgotten")
+    print(f"backup: deleted {len(ids)} expired snapshots")
 
 
-def listed() -> None:
-    """The backups there are, the oldest first: the id of the database, and of a full one that of the volumes."""
-    for run in repository.backups(_runs()):
-        volumes = "".join(f"  volumes {one}" for one in run.of[1:])
-        print(f"{run.of[0]}  {_when(run)}  {run.kind:<6}  {_bytes(run.size):>10}  {run.seconds:.1f} s{volumes}")
+def list_backups() -> None:
+    """Print the backups, the oldest first. Each line begins with the id of the database's snapshot.
+
+    The line of a full backup ends with the id of the volumes' snapshot.
+    """
+    for run in repository.backups(_history()):
+        volumes = "".join(f"  volumes {snapshot_id}" for snapshot_id in run.snapshots[1:])
+        print(
+            f"{run.snapshots[0]}  {_timestamp(run)}  {run.kind:<6}  {_size(run.size):>10}  {run.seconds:.1f} s{volumes}"
+        )
 
 
 def status() -> None:
-    """When it was last backed up and verified.
+    """Print the time of the last backup and of the last verification.
 
     Raises:
-        BackupError: not as it should have been.
+        BackupError: a run is overdue, or the last verification failed.
     """
     from . import serve
 
-    known, now = _runs(), datetime.now(UTC)
-    late = [kind for kind, is_late in serve.overdue(known, serve.times(), now).items() if is_late]
-    made, verified = repository.backups(known), [run for run in known if run.kind == "verify"]
-    last = f"last backup {_ago(now - made[-1].at)} ago, {_bytes(made[-1].size)}" if made else "no backup yet"
-    proven = f"verified {_ago(now - verified[-1].at)} ago" if verified else "not verified yet"
+    history, now = _history(), datetime.now(UTC)
+    late = [kind for kind, is_late in serve.overdue(history, serve.schedules(), now).items() if is_late]
+    backups, verifications = repository.backups(history), [run for run in history if run.kind == "verify"]
+    backup_text = (
+        f"last backup {_duration(now - backups[-1].time)} ago, {_size(backups[-1].size)}"
+        if backups
+        else "no backup yet"
+    )
+    verification_text = (
+        f"verified {_duration(now - verifications[-1].time)} ago" if verifications else "not verified yet"
+    )
     if late:
-        raise BackupError(f"{', '.join(late)} overdue: {last}, {proven}; the log of `backup` says why")
-    if verified and not verified[-1].ok:
         raise BackupError(
-            f"the last verification, {_ago(now - verified[-1].at)} ago, failed: {last}; `make verify` says why"
+            f"{', '.join(late)} overdue ({backup_text}, {verification_text}); read the log of `backup` for the reason"
         )
-    print(f"{last}, {proven}")
+    if verifications and not verifications[-1].ok:
+        raise BackupError(
+            f"the last verification failed {_duration(now - verifications[-1].time)} ago ({backup_text}); "
+            "run `make verify` to see the reason"
+        )
+    print(f"{backup_text}, {verification_text}")
 
 
-def _failed(kind: str, started: float) -> None:
+def _record_failure(kind: str, started: float) -> None:
     try:
         repository.record(kind, ok=False, seconds=time.monotonic() - started)
     except BackupError as error:
-        print(f"backup: that it failed can't be recorded: {error}", file=sys.stderr)
+        print(f"backup: the failed run can't be recorded: {error}", file=sys.stderr)
 
 
-def _runs() -> list[Run]:
+def _history() -> list[Run]:
     return repository.runs(repository.snapshots())
 
 
-def _rows(header: dict[str, Any] | Any) -> str:
+def _rows(header: Mapping[str, Any]) -> str:
+    """Return the number of tables and rows as text."""
     tables = header["tables"]
     return f"{len(tables)} tables with {sum(rows for rows, _ in tables.values())} rows"
 
 
-def _when(run: Run) -> str:
-    return f"{run.at:%Y-%m-%dT%H:%M:%SZ}"
+def _timestamp(run: Run) -> str:
+    return f"{run.time:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _ago(age: timedelta) -> str:
-    minutes = int(age.total_seconds() // 60)
+def _duration(duration: timedelta) -> str:
+    minutes = int(duration.total_seconds() // 60)
     days, hours = minutes // 1440, minutes // 60
     return f"{days} days" if days else f"{hours} h" if hours else f"{minutes} min"
 
 
-def _bytes(count: float) -> str:
+def _size(count: float) -> str:
+    """Return a number of bytes as text, such as `1.5 MiB`."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -178,23 +222,37 @@ def _bytes(count: float) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="backup", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    commands = parser.add_subparsers(dest="command", required=True)
     for name in ("backup", "full", "verify", "prune", "dump", "list", "status"):
-        verbs.add_parser(name)
-    verbs.add_parser("serve").add_argument("due", nargs="*", help="NAME=TIMES: runs to start where nobody else does")
-    verb = verbs.add_parser("restore")
-    verb.add_argument("--snapshot", default="latest", help="latest, an id, or a time: the last one before it")
-    verb.add_argument("--into", required=True, help="the new database")
-    verb.add_argument("--told", action="store_true", help="a line on standard input says whose")
-    verb.add_argument("--sql", type=Path, action="append", default=[], help="run there at last")
+        commands.add_parser(name)
+    serve_parser = commands.add_parser("serve")
+    serve_parser.add_argument(
+        "schedules", nargs="*", help="KIND=CRON: runs to start, if the platform does not start them"
+    )
+    restore_parser = commands.add_parser("restore")
+    restore_parser.add_argument(
+        "--snapshot", default="latest", help="latest, verified, an id, a time, or - for standard input"
+    )
+    restore_parser.add_argument("--into", required=True, help="name of the new database")
+    # `make refresh` passes --told to the running container. A new name would fail in containers with an older image.
+    restore_parser.add_argument(
+        "--told",
+        dest="source_from_stdin",
+        action="store_true",
+        help="read the backup of another environment; standard input has its location and keys, as one line of JSON",
+    )
+    restore_parser.add_argument(
+        "--sql", type=Path, action="append", default=[], help="SQL file to run in the new database"
+    )
     return parser.parse_args()
 
 
-def _bounded() -> None:
-    """Being told to stop, or taking too long, ends a run as a failure does: what it began is taken back."""
+def _set_time_limit() -> None:
+    """End the run with a `BackupError` at SIGTERM and after BACKUP_WITHIN seconds, so that the run removes its temporary data."""
 
     def stop(number: int, _: object) -> None:
-        raise BackupError("it takes too long" if number == signal.SIGALRM else "it was told to stop")
+        cause = "its time limit (BACKUP_WITHIN) has passed" if number == signal.SIGALRM else "it got SIGTERM"
+        raise BackupError(f"the run was stopped, because {cause}; run it again")
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGALRM, stop)
@@ -202,24 +260,25 @@ def _bounded() -> None:
 
 
 def main() -> None:
-    given = _arguments()
-    repository.credentials()
-    if given.verb == "serve":
+    """Run the command of the command line."""
+    arguments = _arguments()
+    repository.write_credentials()
+    if arguments.command == "serve":
         from . import serve
 
-        serve.serve(dict(each.split("=", 1) for each in given.due))
+        serve.serve(dict(word.split("=", 1) for word in arguments.schedules))
         return
-    _bounded()
-    postgres.credentials()
-    if given.verb in repository.MAKING:
-        backup(given.verb)
-    elif given.verb == "restore":
-        with told() if given.told else nullcontext(given.sql) as then:
-            restore(given.snapshot, given.into, then)
-    elif given.verb == "prune":
+    _set_time_limit()
+    postgres.write_credentials()
+    if arguments.command in repository.BACKUP_KINDS:
+        backup(arguments.command)
+    elif arguments.command == "restore":
+        with source_from_stdin() if arguments.source_from_stdin else nullcontext(arguments.sql) as sql_files:
+            restore(arguments.snapshot, arguments.into, sql_files)
+    elif arguments.command == "prune":
         prune(int(os.environ["BACKUP_RETENTION"]))
     else:
-        {"dump": dump, "verify": verify, "list": listed, "status": status}[given.verb]()
+        {"dump": dump, "verify": verify, "list": list_backups, "status": status}[arguments.command]()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The database: what of it is saved, how it comes back under another name, and how the two are compared.
+"""Dump of a database, restore into a new database, and comparison of the two.
 
-What is saved is a line of JSON, which says what is in it, and after it the dump as pg_dump writes it. The rows and a checksum of
-each table are counted in the very transaction that the dump is of, so that a restored database can be held against them.
+The saved stream is one line of JSON (the header), followed by the output of pg_dump. The header has the number of rows and a
+checksum of each table. They are read in the transaction of the dump, so a restored database can be compared with them.
 """
 
 import json
@@ -14,38 +14,39 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-from .repository import BackupError, private, reason
+from .repository import BackupError, private_file, reason
 
-CHUNK = 2**20
-LARGER = 1.5
-"""How much more than what was saved its coming back may take: its log is on the same disk."""
-LOADING = "backup_loading"
-"""What comes back has this name until it is whole, and nobody's where it is to be."""
-# The driver has no types here, for it is Debian's.
+CHUNK_SIZE = 2**20
+"""Bytes to read at once."""
+RESTORE_FACTOR = 1.5
+"""Disk space that a restore needs, relative to the size of the saved database. The write-ahead log is on the same disk."""
+LOADING_DATABASE = "backup_loading"
+"""Name of a restored database until it is complete. Then it gets its final name."""
+# Load the driver dynamically. It is a Debian package of the image, so it has no types here.
 psycopg2: Any = import_module("psycopg2")
 sql: Any = import_module("psycopg2.sql")
 Tables = dict[str, list[Any]]
-"""Table → its rows, and the sum of a digest of each: in whichever order they come, on whichever version."""
+"""Number of rows and checksum of each table. The checksum does not depend on the order of rows or on the server's version."""
 
 _TABLES = """
   SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
   ORDER BY 1"""
-_DIGEST = "SELECT count(*), coalesce(sum(('x' || left(md5(t::text), 15))::bit(60)::bigint), 0)::text FROM ONLY {} t"
-# How a value is written depends on these; what is compared is written alike.
-_ALIKE = """
+_CHECKSUM = "SELECT count(*), coalesce(sum(('x' || left(md5(t::text), 15))::bit(60)::bigint), 0)::text FROM ONLY {} t"
+# These settings determine the text of values. Both databases need the same settings for the comparison.
+_TEXT_FORMAT = """
   SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres';
   SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1; SET LOCAL row_security = off; SET LOCAL search_path = ''"""
 
 
-def credentials() -> None:
-    """The file that PostgreSQL's clients read the password from: no command line and no variable has it."""
+def write_credentials() -> None:
+    """Set the variables of PostgreSQL's clients. The password is in a private file, not on a command line or in a variable."""
     password = Path(os.environ["DATABASE_PASSWORD_FILE"]).read_text().rstrip("\n")
     escaped = password.replace("\\", "\\\\").replace(":", "\\:")
     os.environ |= {
-        "PGPASSFILE": private("pgpass", f"*:*:*:*:{escaped}\n"),
-        # A pool of connections knows no snapshots, and makes no databases.
+        "PGPASSFILE": private_file("pgpass", f"*:*:*:*:{escaped}\n"),
+        # Connect to the server itself: a connection pooler can't export snapshots or create databases.
         "PGHOST": os.environ.get("DATABASE_DIRECT_HOST") or os.environ["DATABASE_HOST"],
         "PGPORT": os.environ["DATABASE_PORT"],
         "PGUSER": os.environ["DATABASE_USER"],
@@ -56,63 +57,78 @@ def credentials() -> None:
 
 
 def dump() -> Iterator[bytes]:
-    """What is saved, in pieces.
+    """Yield the header and the dump of the database, in chunks.
 
     Raises:
-        BackupError: it can't be read, or not to its end.
+        BackupError: the database can't be reached, or the dump failed.
     """
-    with _connected() as connection, connection.cursor() as cursor:
+    with _connect() as connection, connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        # It is open for as long as pg_dump takes.
+        # The transaction stays open and idle until pg_dump ends.
         cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0")
         cursor.execute("SELECT pg_export_snapshot()")
         (snapshot,) = cursor.fetchone()
         yield json.dumps(_header(cursor)).encode() + b"\n"
         command = ["pg_dump", "--no-password", "--format=custom", "--compress=0", f"--snapshot={snapshot}"]
-        yield from _printed(command)
+        yield from _output(command)
 
 
-def restore(stream: Any, name: str, then: Sequence[Path] = ()) -> Mapping[str, Any]:
-    """A new database of this name from what was saved, found to be equal to it; `then` are SQL files it is given before that.
+def restore(stream: Any, name: str, sql_files: Sequence[Path] = ()) -> Mapping[str, Any]:
+    """Restore a dump into a new database, and compare the data with the header.
 
-    Until then it has a name that nothing looks for. Whatever fails, no half of it stays; what a run left that was killed goes
-    with the next. Returns what the dump says of itself.
+    The new database has a temporary name until it is complete. If the restore fails, the new database is dropped. If the restore is
+    killed, the next one drops it.
+
+    Args:
+        stream: header and dump, as `dump` yields them.
+        name: name of the new database.
+        sql_files: SQL files that run after the comparison and before the database gets its name.
+
+    Returns:
+        The header.
 
     Raises:
-        BackupError: there is a database of that name, the dump is not whole, or what came back is not what was saved.
+        BackupError: a database of that name exists, the dump is incomplete, or the restored data differs from the header.
     """
-    _refuse_there(name)
-    header = load(stream, LOADING)
+    _refuse_existing_database(name)
+    header = load(stream, LOADING_DATABASE)
     try:
-        for file in then:
+        for file in sql_files:
             with file.open("rb") as text:
                 command = ["psql", "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1"]
-                _fed([*command, "--single-transaction", "--dbname", LOADING], text)
-        with _server() as cursor:
-            cursor.execute(_said("ALTER DATABASE {} RENAME TO {}", LOADING, name))
-            cursor.execute(_said("GRANT CONNECT ON DATABASE {} TO PUBLIC", name))
+                _feed([*command, "--single-transaction", "--dbname", LOADING_DATABASE], text)
+        with _server_cursor() as cursor:
+            cursor.execute(_statement("ALTER DATABASE {} RENAME TO {}", LOADING_DATABASE, name))
+            cursor.execute(_statement("GRANT CONNECT ON DATABASE {} TO PUBLIC", name))
     except BaseException:
-        drop(LOADING)
+        drop(LOADING_DATABASE)
         raise
     return header
 
 
 def load(stream: Any, scratch: str) -> Mapping[str, Any]:
-    """What was saved in a database of this name, made anew for it, and found to be equal; only its owner may connect to it.
+    """Restore a dump into the database `scratch`, and compare the data with the header.
+
+    An existing database `scratch` is dropped first. Only the owner may connect to the new one.
+
+    Returns:
+        The header.
 
     Raises:
-        BackupError: there is no room for it, the dump is not whole, or what came back is not what was saved.
+        BackupError: the disk has too little space, the dump is incomplete, or the restored data differs from the header.
     """
     header: dict[str, Any] = json.loads(stream.readline() or b"{}")
     if "tables" not in header:
-        raise BackupError("what is kept there is no backup of a database")
+        raise BackupError(
+            "the input is not a backup of a database; choose another backup, or read the error of `backup dump`"
+        )
     drop(scratch)
-    _refuse_full(header.get("size", 0))
+    _check_space(header.get("size", 0))
     _create(scratch, header)
     try:
-        _fed(["pg_restore", "--no-password", "--no-owner", "--exit-on-error", "--dbname", scratch], stream)
-        if wrong := "; ".join(differences(header["tables"], _counted(scratch))):
-            raise BackupError(f"what came back is not what was saved: {wrong}")
+        _feed(["pg_restore", "--no-password", "--no-owner", "--exit-on-error", "--dbname", scratch], stream)
+        if problems := "; ".join(differences(header["tables"], _read_tables(scratch))):
+            raise BackupError(f"the restored data differs from the backup: {problems}")
     except BaseException:
         drop(scratch)
         raise
@@ -120,21 +136,21 @@ def load(stream: Any, scratch: str) -> Mapping[str, Any]:
 
 
 def drop(name: str) -> None:
-    """Remove a database that was made here."""
-    with _server() as cursor:
-        cursor.execute(_said("DROP DATABASE IF EXISTS {} WITH (FORCE)", name))
+    """Drop a database if it exists, and end its connections."""
+    with _server_cursor() as cursor:
+        cursor.execute(_statement("DROP DATABASE IF EXISTS {} WITH (FORCE)", name))
 
 
-def differences(saved: Mapping[str, Sequence[Any]], found: Mapping[str, Sequence[Any]]) -> Iterator[str]:
-    """What of the tables is not as it was, in words."""
-    for table in sorted({*saved, *found}):
-        before, after = saved.get(table), found.get(table)
+def differences(saved: Mapping[str, Sequence[Any]], restored: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    """Yield a text for each table that differs between the saved and the restored database."""
+    for table in sorted({*saved, *restored}):
+        before, after = saved.get(table), restored.get(table)
         if before is None or after is None:
             yield f"{table} is {'missing' if after is None else 'new'}"
         elif before[0] != after[0]:
-            yield f"{table} has {after[0]} rows, and had {before[0]}"
+            yield f"{table} has {after[0]} rows instead of {before[0]}"
         elif before[1] != after[1]:
-            yield f"{table} has other rows than it had"
+            yield f"{table} has rows with other values"
 
 
 def _header(cursor: Any) -> dict[str, Any]:
@@ -145,8 +161,8 @@ def _header(cursor: Any) -> dict[str, Any]:
     database, server, encoding, collate, ctype, size = cursor.fetchone()
     cursor.execute("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1")
     names = [name for (name,) in cursor.fetchall()]
-    # Passwords are the configuration's, and without them no right is needed that an owner has not.
-    roles = b"".join(_printed(["pg_dumpall", "--no-password", "--roles-only", "--no-role-passwords"])).decode()
+    # Leave out the passwords: the configuration sets them, and only a superuser may read them.
+    roles = b"".join(_output(["pg_dumpall", "--no-password", "--roles-only", "--no-role-passwords"])).decode()
     return {
         "database": database,
         "server": server,
@@ -154,79 +170,88 @@ def _header(cursor: Any) -> dict[str, Any]:
         "like": {"ENCODING": encoding, "LC_COLLATE": collate, "LC_CTYPE": ctype},
         "role_names": names,
         "roles": roles,
-        "tables": _tables(cursor),
+        "tables": _checksums(cursor),
     }
 
 
-def _tables(cursor: Any) -> Tables:
-    cursor.execute(_ALIKE)
+def _checksums(cursor: Any) -> Tables:
+    cursor.execute(_TEXT_FORMAT)
     cursor.execute(_TABLES)
-    found: Tables = {}
+    tables: Tables = {}
     for (table,) in cursor.fetchall():
-        cursor.execute(_DIGEST.format(table))
-        found[table] = list(cursor.fetchone())
-    return found
+        cursor.execute(_CHECKSUM.format(table))
+        tables[table] = list(cursor.fetchone())
+    return tables
 
 
-def _counted(name: str) -> Tables:
-    with _connected(name) as connection, connection.cursor() as cursor:
-        return _tables(cursor)
+def _read_tables(name: str) -> Tables:
+    """Return the number of rows and the checksum of each table of the database `name`."""
+    with _connect(name) as connection, connection.cursor() as cursor:
+        return _checksums(cursor)
 
 
-def _refuse_there(name: str) -> None:
-    with _server() as cursor:
+def _refuse_existing_database(name: str) -> None:
+    with _server_cursor() as cursor:
         cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
         if cursor.fetchone():
-            raise BackupError(f"there is a database {name}, and it is not touched; give a new name")
+            raise BackupError(f"database {name} already exists; give another name")
 
 
-def _refuse_full(size: int) -> None:
-    """A disk that is full stops the database that is live: what has no room is not begun, where it is known how much there is."""
+def _check_space(size: int) -> None:
+    """Refuse a restore that would fill the disk, because a full disk stops the live database.
+
+    Check nothing if the size of the disk is unknown.
+
+    Args:
+        size: size of the saved database in bytes.
+    """
     room = int(os.environ.get("BACKUP_ROOM", "0"))
-    with _server() as cursor:
-        # Of others' databases the size is not told.
+    with _server_cursor() as cursor:
+        # PostgreSQL refuses to return the size of a database to a user that may not connect to it.
         cursor.execute(
             "SELECT sum(pg_database_size(oid)) FROM pg_database WHERE has_database_privilege(oid, 'CONNECT')"
         )
-        (taken,) = cursor.fetchone()
-    needed = int(taken) + size * LARGER
+        (used,) = cursor.fetchone()
+    needed = int(used) + size * RESTORE_FACTOR
     if room and needed > room:
         raise BackupError(
-            f"there is no room beside the database that is live: {_mib(taken)} are taken, what comes back takes up to "
-            f"{_mib(size * LARGER)}, and the volume has {_mib(room)}; drop databases that nobody needs, or set "
-            f"environment.tiers.database.storage to more than {_mib(needed)} and run `make up`"
+            f"the database's volume is too small for a restored copy: {_mebibytes(used)} of {_mebibytes(room)} are used, and "
+            f"the copy needs up to {_mebibytes(size * RESTORE_FACTOR)}; drop databases that are no longer needed, or set "
+            f"environment.tiers.database.storage to more than {_mebibytes(needed)} and run `make up`"
         )
 
 
-def _mib(count: float) -> str:
+def _mebibytes(count: float) -> str:
     return f"{-(-int(count) // 2**20)}Mi"
 
 
 def _create(name: str, header: Mapping[str, Any]) -> None:
-    like = cast(Mapping[str, str], header["like"])
-    with _server() as cursor:
+    """Create an empty database with the encoding and locale of the saved one. Create missing roles without the right to log in."""
+    options = cast(Mapping[str, str], header["like"])
+    with _server_cursor() as cursor:
         try:
             for role in header["role_names"]:
                 cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role])
                 if not cursor.fetchone():
-                    # Rights were given to it. It may not log in: whoever it is for gives it a password.
+                    # The dump grants rights to the role. It can't log in until somebody sets a password.
                     cursor.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role)))
-            options = " ".join(f"{key} {{}}" for key in like)
-            made = sql.SQL("CREATE DATABASE {} TEMPLATE template0 " + options)
-            cursor.execute(made.format(sql.Identifier(name), *(sql.Literal(value) for value in like.values())))
-            cursor.execute(_said("REVOKE CONNECT ON DATABASE {} FROM PUBLIC", name))
+            words = " ".join(f"{key} {{}}" for key in options)
+            statement = sql.SQL("CREATE DATABASE {} TEMPLATE template0 " + words)
+            cursor.execute(statement.format(sql.Identifier(name), *(sql.Literal(value) for value in options.values())))
+            cursor.execute(_statement("REVOKE CONNECT ON DATABASE {} FROM PUBLIC", name))
         except psycopg2.Error as error:
-            raise BackupError(f"database {name} can't be made: {reason(str(error))}") from None
+            raise BackupError(f"database {name} can't be created: {reason(str(error))}") from None
 
 
-def _said(statement: str, *names: str) -> Any:
-    return sql.SQL(statement).format(*(sql.Identifier(name) for name in names))
+def _statement(text: str, *names: str) -> Any:
+    """Return an SQL statement with quoted names."""
+    return sql.SQL(text).format(*(sql.Identifier(name) for name in names))
 
 
 @contextmanager
-def _server() -> Generator[Any]:
-    """Where databases are made beside the one that is live; also where that one answers reads only (`make move`)."""
-    with _connected() as connection:
+def _server_cursor() -> Generator[Any]:
+    """Return a cursor that can create and drop databases, even if the live database is read-only (`make move`)."""
+    with _connect() as connection:
         connection.autocommit = True
         cursor = connection.cursor()
         cursor.execute("SET default_transaction_read_only = off")
@@ -234,36 +259,45 @@ def _server() -> Generator[Any]:
 
 
 @contextmanager
-def _connected(name: str | None = None) -> Generator[Any]:
+def _connect(name: str | None = None) -> Generator[Any]:
+    """Connect to the database `name`, by default to the configured one.
+
+    Raises:
+        BackupError: the connection failed, or a statement failed while the connection was in use.
+    """
     try:
         connection = psycopg2.connect(**({"dbname": name} if name else {}))
     except psycopg2.Error as error:
-        instead = _instead_of(name or os.environ["PGDATABASE"])
-        raise BackupError(f"the database can't be reached: {reason(str(error))}{instead}") from None
+        hint = _existing_databases(name or os.environ["PGDATABASE"])
+        raise BackupError(f"the database can't be reached: {reason(str(error))}{hint}") from None
     try:
         with closing(connection):
             yield connection
     except psycopg2.Error as error:
-        raise BackupError(f"the database says: {reason(str(error))}") from None
+        raise BackupError(f"the database reports: {reason(str(error))}") from None
 
 
-def _instead_of(name: str) -> str:
-    """Which databases there are where this one is not; nothing where there is no answer."""
+def _existing_databases(missing: str) -> str:
+    """Return the server's databases as the end of an error message, if the database `missing` does not exist.
+
+    Return an empty text if it exists or the server can't be reached.
+    """
     try:
         with closing(psycopg2.connect(dbname="template1")) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1")
-            there = [found for (found,) in cursor.fetchall()]
+            names = [name for (name,) in cursor.fetchall()]
     except psycopg2.Error:
         return ""
-    return "" if name in there else f"; there are {', '.join(there)}"
+    return "" if missing in names else f"; use one of {', '.join(names)}"
 
 
-def _printed(command: Sequence[str]) -> Iterator[bytes]:
-    with tempfile.TemporaryFile() as wrong:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=wrong)
+def _output(command: Sequence[str]) -> Iterator[bytes]:
+    """Run a command, and yield its output in chunks."""
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
         assert process.stdout
         try:
-            while chunk := process.stdout.read(CHUNK):
+            while chunk := process.stdout.read(CHUNK_SIZE):
                 yield chunk
         except BaseException:
             process.kill()
@@ -271,24 +305,25 @@ def _printed(command: Sequence[str]) -> Iterator[bytes]:
         finally:
             code = process.wait()
         if code:
-            wrong.seek(0)
-            raise BackupError(f"{command[0]}: {reason(wrong.read().decode())}")
+            errors.seek(0)
+            raise BackupError(f"{command[0]}: {reason(errors.read().decode())}")
 
 
-def _fed(command: Sequence[str], stream: Any) -> None:
-    with tempfile.TemporaryFile() as wrong:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=wrong)
+def _feed(command: Sequence[str], stream: Any) -> None:
+    """Run a command with a stream as its standard input."""
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors)
         assert process.stdin
         try:
-            while chunk := stream.read(CHUNK):
+            while chunk := stream.read(CHUNK_SIZE):
                 process.stdin.write(chunk)
             process.stdin.close()
         except BrokenPipeError:
-            pass  # it has ended, and says why
+            pass  # The command has ended. Its errors are read below.
         except BaseException:
             process.kill()
             process.wait()
             raise
         if process.wait():
-            wrong.seek(0)
-            raise BackupError(f"{command[0]}: {reason(wrong.read().decode())}")
+            errors.seek(0)
+            raise BackupError(f"{command[0]}: {reason(errors.read().decode())}")

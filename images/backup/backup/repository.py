@@ -1,8 +1,8 @@
-"""Where backups are: a repository of restic, which encrypts all of it and keeps each piece of data once.
+"""Repository of the backups. The repository belongs to restic, which encrypts all data and stores each piece of data once.
 
-The repository is all the state there is. Each run leaves a record in it, a snapshot whose tags say how the run went, so that
-whoever can read the repository knows what happened, on either platform. Data counts as a backup only once a record names it:
-what a run left that was cut off is never listed or restored.
+The repository is the only state. Each run writes a record, which is a snapshot with tags that describe the result of the run. So
+the records can be read wherever the repository can be read, on both platforms. Data is a backup only if a record names it. Data of
+an interrupted run has no record, and is never listed or restored.
 """
 
 import json
@@ -21,233 +21,270 @@ from pathlib import Path
 from typing import Any
 
 DATABASE, VOLUMES = "database", "volumes"
-"""Names of what is saved: the stream of a database, and the folder of the root in which the tiers' volumes are mounted."""
+"""Names of the saved data: the dump of the database, and the folder `/volumes`, where the services' volumes are mounted."""
 RECORD = "record"
-MAKING = ("backup", "full")
-"""The runs that make a backup."""
-PATIENCE = 600
-"""Seconds until a repository that somebody else is at work on has to be free."""
-ABANDONED = timedelta(days=1)
-"""Data without a record that is older was left by a run that was cut off."""
+"""Tag of the snapshots that are records of runs."""
+BACKUP_KINDS = ("backup", "full")
+"""Kinds of runs that create a backup."""
+LOCK_TIMEOUT = 600
+"""Seconds to wait until another process unlocks the repository."""
+UNRECORDED_RETENTION = timedelta(days=1)
+"""Age at which data without a record expires. Younger data may belong to a run that has not ended."""
 
 
 class BackupError(Exception):
-    """A run failed; the message says why, and never tells a secret."""
+    """Failure of a run. The message says why the run failed, and contains no secret."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What restic knows of something it keeps."""
+    """A snapshot in the repository: saved data, or the record of a run."""
 
     id: str
     time: datetime
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
-    def record(self) -> bool:
+    def is_record(self) -> bool:
+        """True for the record of a run, False for saved data."""
         return RECORD in self.tags
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run as its record tells of it."""
+    """A run, as its record describes it."""
 
     id: str
+    """Id of the record."""
     kind: str
-    at: datetime
+    """`begin` (the repository was created), `backup`, `full`, `verify` or `prune`."""
+    time: datetime
+    """Time of the record, which is the end of the run."""
     ok: bool
-    of: tuple[str, ...] = ()
-    """The snapshots it made, or the one it verified; that of the database first."""
+    """True if the run succeeded."""
+    snapshots: tuple[str, ...] = ()
+    """Ids of the snapshots that the run saved or verified. The first id is the snapshot of the database."""
     size: int = 0
+    """Size of the saved data in bytes."""
     seconds: float = 0
+    """Duration of the run."""
 
 
 def runs(snapshots: Iterable[Snapshot]) -> list[Run]:
-    """All runs on record, the oldest first."""
-    found = [
+    """Return all recorded runs, the oldest first."""
+    history = [
         Run(
-            id=each.id,
-            kind=each.tags["kind"],
-            at=each.time,
-            ok=each.tags.get("ok") == "yes",
-            of=tuple(filter(None, each.tags.get("of", "").split("+"))),
-            size=int(each.tags.get("size", 0)),
-            seconds=float(each.tags.get("seconds", 0)),
+            id=snapshot.id,
+            kind=snapshot.tags["kind"],
+            time=snapshot.time,
+            ok=snapshot.tags.get("ok") == "yes",
+            snapshots=tuple(filter(None, snapshot.tags.get("of", "").split("+"))),
+            size=int(snapshot.tags.get("size", 0)),
+            seconds=float(snapshot.tags.get("seconds", 0)),
         )
-        for each in snapshots
-        if each.record
+        for snapshot in snapshots
+        if snapshot.is_record
     ]
-    return sorted(found, key=lambda run: run.at)
+    return sorted(history, key=lambda run: run.time)
 
 
-def backups(known: Iterable[Run]) -> list[Run]:
-    """The runs that made a backup, the oldest first."""
-    return [run for run in known if run.ok and run.kind in MAKING]
+def backups(history: Iterable[Run]) -> list[Run]:
+    """Return the successful runs that created a backup, in the order of `history`."""
+    return [run for run in history if run.ok and run.kind in BACKUP_KINDS]
 
 
-def chosen(known: Sequence[Run], which: str) -> Run:
-    """The backup that `which` names: `latest`, `verified`, the beginning of an id, or a time, for the last one before it.
+def select_backup(history: Sequence[Run], selector: str) -> Run:
+    """Return the backup that a selector names. If several backups match, return the last one.
+
+    Args:
+        history: all recorded runs, the oldest first.
+        selector: `latest`; `verified` for the last verified backup; the beginning of an id; or a time, for the last backup
+            before this time.
 
     Raises:
-        BackupError: there is none.
+        BackupError: no backup matches the selector.
     """
-    made = backups(known)
-    if which == "verified":
-        proven = {one for run in known if run.kind == "verify" and run.ok for one in run.of}
-        made = [run for run in made if run.of[0] in proven]
-    elif which != "latest":
-        moment = _moment(which)
-        made = [run for run in made if (run.at <= moment if moment else run.of[0].startswith(which))]
-    if not made:
-        raise BackupError(f"there is no backup {which}; `make backups` lists those there are")
-    return made[-1]
+    matches = backups(history)
+    if selector == "verified":
+        verified = {snapshot for run in history if run.kind == "verify" and run.ok for snapshot in run.snapshots}
+        matches = [run for run in matches if run.snapshots[0] in verified]
+    elif selector != "latest":
+        moment = _parse_selector_time(selector)
+        matches = [run for run in matches if (run.time <= moment if moment else run.snapshots[0].startswith(selector))]
+    if not matches:
+        raise BackupError(f"there is no backup {selector}; choose one that `make backups` lists")
+    return matches[-1]
 
 
-def _moment(which: str) -> datetime | None:
-    """The time that is meant; None if it is an id, which may be all digits, as a day without dashes is."""
+def _parse_selector_time(selector: str) -> datetime | None:
+    """Parse a time, or return None for an id. A text without a dash is an id, because an id may have only digits."""
     try:
-        moment = datetime.fromisoformat(which) if "-" in which else None
+        moment = datetime.fromisoformat(selector) if "-" in selector else None
     except ValueError:
         return None
     return moment.replace(tzinfo=UTC) if moment and not moment.tzinfo else moment
 
 
-def expired(snapshots: Collection[Snapshot], keep: timedelta, now: datetime) -> list[str]:
-    """The ids of what is to be forgotten: older than `keep`, and what runs that were cut off have left.
+def expired_ids(snapshots: Collection[Snapshot], retention: timedelta, now: datetime) -> list[str]:
+    """Return the ids of all expired snapshots: expired runs with their data, and data of interrupted runs.
 
-    Age is counted from the last run of the same kind that went well: where backups have stopped, none goes.
-    What a clock that was ahead has dated is not that one: nothing would be left of the time until then.
+    A run expires when it is older than the last successful run of its kind by more than `retention`. So no backup expires if new
+    backups fail. Runs with a time in the future are not counted as the last run: a wrong clock must not make all backups expire.
     """
-    known = runs(snapshots)
-    newest = {run.kind: run.at for run in known if run.ok and run.at <= now}
-    old = {run.id for run in known if run.kind in newest and run.at < newest[run.kind] - keep}
-    made = [run for run in known if run.kind in MAKING]
-    named = {one for run in made for one in run.of}
-    kept = {one for run in made if run.id not in old for one in run.of}
-    data = {each.id: each.time for each in snapshots if not each.record and each.id not in kept}
-    return sorted(old | {one for one, made_at in data.items() if one in named or made_at < now - ABANDONED})
+    history = runs(snapshots)
+    last_times = {run.kind: run.time for run in history if run.ok and run.time <= now}
+    expired = {run.id for run in history if run.kind in last_times and run.time < last_times[run.kind] - retention}
+    backup_runs = [run for run in history if run.kind in BACKUP_KINDS]
+    recorded = {snapshot for run in backup_runs for snapshot in run.snapshots}
+    retained = {snapshot for run in backup_runs if run.id not in expired for snapshot in run.snapshots}
+    expired_data = {
+        snapshot.id
+        for snapshot in snapshots
+        if not snapshot.is_record
+        and snapshot.id not in retained
+        and (snapshot.id in recorded or snapshot.time < now - UNRECORDED_RETENTION)
+    }
+    return sorted(expired | expired_data)
 
 
 def begin() -> None:
-    """Make the repository where there is none.
+    """Create the repository if it does not exist.
 
     Raises:
-        BackupError: it can't be reached, or another key opens it.
+        BackupError: the repository can't be reached, or has another key.
     """
-    if _restic("cat", "config", fails=True).returncode:
-        made = _restic("init", fails=True)
-        if made.returncode:
-            # It may be there all the same: what is said of reading it tells more then.
+    if _restic("cat", "config", allow_failure=True).returncode:
+        if _restic("init", allow_failure=True).returncode:
+            # The repository may exist. Then the error of reading it says more than the error of creating it.
             _restic("cat", "config")
         record("begin", ok=True)
 
 
 def snapshots() -> list[Snapshot]:
-    """All that is kept."""
-    found: list[dict[str, Any]] = json.loads(_restic("snapshots", "--json", "--no-lock").stdout or "[]") or []
+    """Return all snapshots of the repository."""
+    entries: list[dict[str, Any]] = json.loads(_restic("snapshots", "--json", "--no-lock").stdout or "[]") or []
     return [
         Snapshot(
-            id=str(each["id"])[:8],
-            time=_time(each["time"]),
-            tags=dict(tag.partition("=")[::2] for tag in each.get("tags") or ()),
+            id=str(entry["id"])[:8],
+            time=_parse_time(entry["time"]),
+            tags=dict(tag.partition("=")[::2] for tag in entry.get("tags") or ()),
         )
-        for each in found
+        for entry in entries
     ]
 
 
-def record(kind: str, *, ok: bool, of: Sequence[str] = (), size: int = 0, seconds: float = 0) -> None:
-    """Write down how a run went."""
+def record(kind: str, *, ok: bool, snapshots: Sequence[str] = (), size: int = 0, seconds: float = 0) -> None:
+    """Write the record of a run. The parameters are the fields of `Run`."""
     tags = {RECORD: "", "kind": kind, "ok": "yes" if ok else "no", "size": str(size), "seconds": f"{seconds:.1f}"}
-    save(f"{RECORD}-{kind}", [b"{}\n"], tags | ({"of": "+".join(of)} if of else {}))
+    save(f"{RECORD}-{kind}", [b"{}\n"], tags | ({"of": "+".join(snapshots)} if snapshots else {}))
 
 
 def save(name: str, chunks: Iterable[bytes], tags: Mapping[str, str] | None = None) -> tuple[str, int]:
-    """Keep a stream under a name: the snapshot's id, and its bytes. A stream that breaks off is not kept.
+    """Save a stream. If `chunks` raises an error, no snapshot is created.
+
+    Args:
+        name: file name of the stream in the snapshot.
+        chunks: the content of the stream.
+        tags: tags of the snapshot.
+
+    Returns:
+        The id of the snapshot, and the number of saved bytes.
 
     Raises:
-        BackupError: restic fails; what it was reading may raise its own.
+        BackupError: restic failed. Errors that `chunks` raises are passed on.
     """
     words = ["backup", "--stdin", "--stdin-filename", name, "--json", "--quiet", *_tags(tags or {})]
-    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as wrong:
-        process = subprocess.Popen(_command(*words), stdin=subprocess.PIPE, stdout=said, stderr=wrong)
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(_command(*words), stdin=subprocess.PIPE, stdout=output, stderr=errors)
         assert process.stdin
         try:
             for chunk in chunks:
                 process.stdin.write(chunk)
             process.stdin.close()
         except BrokenPipeError:
-            pass  # restic has ended, and says why
+            pass  # restic has ended. Its errors are read below.
         except BaseException:
-            # Not by closing its input: the end of that would be taken for the end of the stream.
+            # Don't close the input: restic would save the incomplete stream as if it were complete.
             process.send_signal(signal.SIGINT)
             process.wait()
             raise
         code = process.wait()
-        said.seek(0)
-        wrong.seek(0)
-        return _kept(code, said.read().decode(), wrong.read().decode())
+        output.seek(0)
+        errors.seek(0)
+        return _saved_snapshot(code, output.read().decode(), errors.read().decode())
 
 
 def save_folder(name: str) -> tuple[str, int]:
-    """Keep a folder of the root.
+    """Save the folder `/name`.
+
+    Returns:
+        The id of the snapshot, and the number of saved bytes.
 
     Raises:
-        BackupError: restic fails, or can't read a file.
+        BackupError: restic failed, or could not read a file.
     """
-    done = _restic("backup", f"/{name}", "--json", "--quiet", fails=True)
-    return _kept(done.returncode, done.stdout, done.stderr)
+    result = _restic("backup", f"/{name}", "--json", "--quiet", allow_failure=True)
+    return _saved_snapshot(result.returncode, result.stdout, result.stderr)
 
 
 @contextmanager
 def read(snapshot: str, name: str) -> Generator[Any]:
-    """What is kept under a name, as a stream; an error at its end if not all of it could be read."""
-    with tempfile.TemporaryFile() as wrong:
+    """Return the stream `name` of a snapshot.
+
+    Raises:
+        BackupError: at the end, if restic could not read the whole stream.
+    """
+    with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            _command("dump", "--no-lock", snapshot, f"/{name}"), stdout=subprocess.PIPE, stderr=wrong
+            _command("dump", "--no-lock", snapshot, f"/{name}"), stdout=subprocess.PIPE, stderr=errors
         )
         assert process.stdout
         try:
             yield process.stdout
             while process.stdout.read(2**20):
-                pass  # whoever read it may have had enough before its end
+                pass  # The caller may not have read the stream to its end.
             code = process.wait()
         except BaseException:
             process.kill()
             process.wait()
             raise
         if code:
-            wrong.seek(0)
-            raise BackupError(f"{snapshot} can't be read: {reason(wrong.read().decode())}")
+            errors.seek(0)
+            raise BackupError(f"snapshot {snapshot} can't be read: {reason(errors.read().decode())}")
 
 
 def forget(ids: Collection[str]) -> None:
-    """Forget snapshots, and give back the room of what only they held."""
+    """Delete snapshots, and the data that no other snapshot uses."""
     if ids:
         _restic("forget", *ids)
     _restic("prune", "--quiet")
 
 
 def check() -> None:
-    """Read all of it and hold it against its checksums.
+    """Read the whole repository and verify its checksums.
 
     Raises:
-        BackupError: something is damaged.
+        BackupError: the repository is damaged.
     """
-    done = _restic("check", "--read-data", "--quiet", fails=True)
-    if done.returncode:
-        raise BackupError(f"the repository is damaged: {reason(done.stderr or done.stdout)}")
+    result = _restic("check", "--read-data", "--quiet", allow_failure=True)
+    if result.returncode:
+        raise BackupError(
+            f"the repository is damaged: {reason(result.stderr or result.stdout)}; "
+            "set another backup.target and take a backup (docs/runbook.md#backup-stale)"
+        )
 
 
 def reason(text: str) -> str:
-    """The lines of an error that say something, in one."""
+    """Return the last three lines of an error output as one line, without empty lines and repeated lines."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return "; ".join(dict.fromkeys(lines[-3:])) or "it says nothing"
+    return "; ".join(dict.fromkeys(lines[-3:])) or "no error message"
 
 
-def _kept(code: int, said: str, wrong: str) -> tuple[str, int]:
+def _saved_snapshot(code: int, output: str, errors: str) -> tuple[str, int]:
+    """Return the id and the size of the snapshot in the output of `restic backup --json`."""
     if code:
-        raise BackupError(f"it can't be kept: {reason(wrong)}")
-    summary: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
+        raise BackupError(f"the data can't be saved: {reason(errors)}")
+    summary: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
     return str(summary["snapshot_id"])[:8], int(summary["total_bytes_processed"])
 
 
@@ -256,50 +293,53 @@ def _tags(tags: Mapping[str, str]) -> list[str]:
 
 
 def _command(*words: str) -> list[str]:
-    # What is cached of a repository on this machine would have to be kept, and is worth little to one who writes.
+    # Use no cache: it would need a volume, and is of little use to runs that mostly write.
     verb, *rest = words
     host = ["--host", "tiers"] if verb == "backup" else []
     return ["restic", "--no-cache", verb, *host, *rest]
 
 
-def _restic(*words: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run restic to its end, once nobody else is at work there that it has to wait for.
+def _restic(*words: str, allow_failure: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run restic. If another process has locked the repository, wait up to `LOCK_TIMEOUT` seconds.
 
     Raises:
-        BackupError: it failed, unless that `fails` is for the caller to see.
+        BackupError: restic failed, and `allow_failure` is False.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
-        done = subprocess.run(_command(*words), capture_output=True, text=True)
-        if not (done.returncode and "already locked" in done.stderr and time.monotonic() < deadline):
+        result = subprocess.run(_command(*words), capture_output=True, text=True)
+        if not (result.returncode and "already locked" in result.stderr and time.monotonic() < deadline):
             break
-        print(f"backup: {words[0]} waits: {reason(done.stderr)}", file=sys.stderr)
-        # Only those whose owner is gone.
+        print(f"backup: {words[0]} waits for the lock of the repository: {reason(result.stderr)}", file=sys.stderr)
+        # `unlock` removes only stale locks, which are locks of processes that have ended.
         subprocess.run(_command("unlock"), capture_output=True)
         time.sleep(5)
-    if done.returncode and not fails:
-        raise BackupError(f"restic {words[0]}: {reason(done.stderr)}")
-    return done
+    if result.returncode and not allow_failure:
+        raise BackupError(f"restic {words[0]}: {reason(result.stderr)}")
+    return result
 
 
-def _time(text: str) -> datetime:
-    # restic writes nanoseconds, which Python reads only so far.
+def _parse_time(text: str) -> datetime:
+    # restic writes nanoseconds. Python parses at most microseconds.
     return datetime.fromisoformat(re.sub(r"\.(\d{1,6})\d*", r".\1", text).replace("Z", "+00:00")).astimezone(UTC)
 
 
-def credentials() -> None:
-    """What restic and the clients of S3 read, made from the files of the secrets: nothing of it is a variable's value."""
-    names = [os.environ.get(f"BACKUP_S3_{which}_KEY_FILE") for which in ("ACCESS", "SECRET")]
+def write_credentials() -> None:
+    """Write the keys of S3 to a private file for restic, so that no environment variable contains a key."""
+    names = [os.environ.get(f"BACKUP_S3_{kind}_KEY_FILE") for kind in ("ACCESS", "SECRET")]
     if all(names):
         access, secret = (Path(name or "").read_text().strip() for name in names)
         text = f"[default]\naws_access_key_id = {access}\naws_secret_access_key = {secret}\n"
-        os.environ["AWS_SHARED_CREDENTIALS_FILE"] = private("aws", text)
+        os.environ["AWS_SHARED_CREDENTIALS_FILE"] = private_file("aws", text)
 
 
-def private(name: str, text: str) -> str:
-    """The path of a file, in memory, that nobody else can read. Another run may be reading it: it is always whole."""
+def private_file(name: str, text: str) -> str:
+    """Write a file to the temporary folder and return its path. Only this user can read the file.
+
+    The file is replaced in one step, because another run may be reading it.
+    """
     file = Path(tempfile.gettempdir()) / name
-    handle, made = tempfile.mkstemp(dir=file.parent)
+    handle, new_file = tempfile.mkstemp(dir=file.parent)
     with os.fdopen(handle, "w") as opened:
         opened.write(text)
-    return str(Path(made).replace(file))
+    return str(Path(new_file).replace(file))

@@ -1,4 +1,7 @@
-"""What keeps running: metrics of the repository, and, where the platform has nothing for it, the runs at their times."""
+"""Long-running process of the backup container: metrics of the repository, and scheduled runs.
+
+Scheduled runs are started only if the platform has no scheduler (Docker).
+"""
 
 import json
 import os
@@ -18,80 +21,88 @@ from . import repository
 from .repository import BackupError, Run
 
 PORT = 9200
-FRESH = 60
-"""Seconds for which an answer of the repository is good: to ask costs a second of a processor."""
-GRACE = timedelta(hours=2)
-"""How long after its time a run may take to be on record."""
+METRICS_LIFETIME = 60
+"""Seconds until metrics are read from the repository again. Reading takes one second of CPU time."""
+GRACE_PERIOD = timedelta(hours=2)
+"""Time from the scheduled start of a run until the run is overdue."""
 
 
-def times() -> dict[str, str]:
-    """Kind of run → when it is due, as cron writes it, in UTC."""
+def schedules() -> dict[str, str]:
+    """Return the schedule of each kind of run, as a cron expression in UTC."""
     return json.loads(os.environ.get("BACKUP_TIMES", "{}"))
 
 
-def overdue(known: Sequence[Run], due: Mapping[str, str], now: datetime) -> dict[str, bool]:
-    """Which kinds of runs should be on record by now and are not: since the last that went well, or since it all began.
+def overdue(history: Sequence[Run], schedules: Mapping[str, str], now: datetime) -> dict[str, bool]:
+    """Return each kind of run, with True if a run of this kind is overdue.
 
-    One that a clock which was ahead has dated is not the last: nothing would be overdue until then.
+    A run is overdue if the schedule required one after the last successful run, or after the first recorded run if none succeeded.
+    Runs with a time in the future are not counted as the last run: a wrong clock must not hide that a run is overdue.
     """
-    begun = min((run.at for run in known), default=now)
-    good = [run for run in known if run.ok and run.at <= now]
-    last = {kind: max((run.at for run in good if run.kind == kind), default=begun) for kind in due}
-    return {kind: _next(at, last[kind]) + GRACE < now for kind, at in due.items()}
+    first = min((run.time for run in history), default=now)
+    successful = [run for run in history if run.ok and run.time <= now]
+    last = {kind: max((run.time for run in successful if run.kind == kind), default=first) for kind in schedules}
+    return {kind: _next_time(schedule, last[kind]) + GRACE_PERIOD < now for kind, schedule in schedules.items()}
 
 
-def metrics(known: Sequence[Run] | None, due: Mapping[str, str], now: datetime) -> Iterator[str]:
-    """What Prometheus is told, line by line; `known` is None where the repository can't be read."""
-    yield f"tiers_backup_repository_readable {int(known is not None)}"
-    verified = [run for run in known or () if run.kind == "verify"]
-    if verified:  # Before the first there is no verdict, and it is no bad one.
-        yield f"tiers_backup_verified {int(verified[-1].ok)}"
-    late = overdue(known or (), due, now)
-    for kind in due:
-        last = next((run for run in reversed(known or ()) if run.ok and run.kind == kind), None)
-        of = f'{{kind="{kind}"}}'
-        if known is not None:
-            yield f"tiers_backup_last_success_timestamp_seconds{of} {last.at.timestamp() if last else 0:.0f}"
-            yield f"tiers_backup_overdue{of} {int(late[kind])}"
+def metrics(history: Sequence[Run] | None, schedules: Mapping[str, str], now: datetime) -> Iterator[str]:
+    """Yield the metrics as lines of the Prometheus text format.
+
+    Args:
+        history: all recorded runs, the oldest first; None if the repository can't be read.
+        schedules: cron expression of each kind of run.
+        now: the time of the metrics.
+    """
+    yield f"tiers_backup_repository_readable {int(history is not None)}"
+    verifications = [run for run in history or () if run.kind == "verify"]
+    if verifications:  # Before the first verification the metric is absent. A value of 0 would fire an alert.
+        yield f"tiers_backup_verified {int(verifications[-1].ok)}"
+    late = overdue(history or (), schedules, now)
+    for kind in schedules:
+        last = next((run for run in reversed(history or ()) if run.ok and run.kind == kind), None)
+        label = f'{{kind="{kind}"}}'
+        if history is not None:
+            yield f"tiers_backup_last_success_timestamp_seconds{label} {last.time.timestamp() if last else 0:.0f}"
+            yield f"tiers_backup_overdue{label} {int(late[kind])}"
         if last:
-            yield f"tiers_backup_last_size_bytes{of} {last.size}"
-            yield f"tiers_backup_last_duration_seconds{of} {last.seconds:g}"
+            yield f"tiers_backup_last_size_bytes{label} {last.size}"
+            yield f"tiers_backup_last_duration_seconds{label} {last.seconds:g}"
 
 
-def serve(due: Mapping[str, str]) -> None:
-    """Answer /metrics and /health for as long as it lives, and start the runs that are `due`, one at a time."""
+def serve(schedules: Mapping[str, str]) -> None:
+    """Serve /metrics and /health until the process ends. Start the runs in `schedules`, one at a time."""
     repository.begin()
-    if due:
-        _schedule(due)
+    if schedules:
+        _schedule(schedules)
     ThreadingHTTPServer(("", PORT), Handler).serve_forever()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers Prometheus, and who asks whether it lives."""
+    """HTTP handler of metrics and of the health check."""
 
-    lock, asked, answer = threading.Lock(), 0.0, ""
+    lock, updated_at, text = threading.Lock(), 0.0, ""
 
     def do_GET(self) -> None:
-        text = {"/health": lambda: "ok\n", "/metrics": self._metrics}.get(self.path)
-        # Whoever only wants to know whether it lives may have hung up already.
+        page = {"/health": lambda: "ok\n", "/metrics": self._metrics}.get(self.path)
+        # The client of a health check may close the connection before the end of the response.
         with suppress(ConnectionError):
-            self.send_response(200 if text else 404)
+            self.send_response(200 if page else 404)
             self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.end_headers()
-            self.wfile.write(text().encode() if text else b"")
+            self.wfile.write(page().encode() if page else b"")
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Being asked is no news."""
+        """Log no requests."""
 
     def _metrics(self) -> str:
         with Handler.lock:
-            if time.monotonic() > Handler.asked + FRESH or not Handler.answer:
-                Handler.answer = "".join(f"{line}\n" for line in metrics(_known(), times(), datetime.now(UTC)))
-                Handler.asked = time.monotonic()
-            return Handler.answer
+            if time.monotonic() > Handler.updated_at + METRICS_LIFETIME or not Handler.text:
+                Handler.text = "".join(f"{line}\n" for line in metrics(_history(), schedules(), datetime.now(UTC)))
+                Handler.updated_at = time.monotonic()
+            return Handler.text
 
 
-def _known() -> list[Run] | None:
+def _history() -> list[Run] | None:
+    """Return all recorded runs, or None if the repository can't be read."""
     try:
         return repository.runs(repository.snapshots())
     except BackupError as error:
@@ -99,28 +110,29 @@ def _known() -> list[Run] | None:
         return None
 
 
-def _schedule(due: Mapping[str, str]) -> None:
+def _schedule(schedules: Mapping[str, str]) -> None:
     scheduler: Any = import_module("apscheduler.schedulers.background").BackgroundScheduler(
         timezone=UTC,
         executors={"default": {"type": "threadpool", "max_workers": 1}},
         job_defaults={"coalesce": True, "misfire_grace_time": 3600},
     )
-    late = overdue(_known() or (), due, datetime.now(UTC))
-    for kind, at in due.items():
-        # What was due while nothing ran here is made up for.
-        at_once = {"next_run_time": datetime.now(UTC)} if late[kind] else {}
-        scheduler.add_job(partial(_run, kind), _trigger(at), name=kind, **at_once)
+    late = overdue(_history() or (), schedules, datetime.now(UTC))
+    for kind, schedule in schedules.items():
+        # Start overdue runs now, because they were missed while the container did not run.
+        start_now = {"next_run_time": datetime.now(UTC)} if late[kind] else {}
+        scheduler.add_job(partial(_run, kind), _trigger(schedule), name=kind, **start_now)
     scheduler.start()
 
 
 def _run(kind: str) -> None:
-    # A process of its own: whatever becomes of it, the next run finds nothing of it.
+    # Use a new process for each run, so that a failed run leaves nothing in this process.
     subprocess.run([sys.executable, "-m", __package__ or "backup", kind])
 
 
-def _trigger(at: str) -> Any:
-    return import_module("apscheduler.triggers.cron").CronTrigger.from_crontab(at, timezone=UTC)
+def _trigger(schedule: str) -> Any:
+    return import_module("apscheduler.triggers.cron").CronTrigger.from_crontab(schedule, timezone=UTC)
 
 
-def _next(at: str, after: datetime) -> datetime:
-    return _trigger(at).get_next_fire_time(None, after + timedelta(seconds=1)) or datetime.max.replace(tzinfo=UTC)
+def _next_time(schedule: str, after: datetime) -> datetime:
+    """Return the first time of a schedule that is later than `after`."""
+    return _trigger(schedule).get_next_fire_time(None, after + timedelta(seconds=1)) or datetime.max.replace(tzinfo=UTC)

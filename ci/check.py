@@ -164,13 +164,14 @@ class Live:
 
 
 def connection_target(url: str) -> tuple[str, str]:
-    """Return the URL to connect to, and the host name for the Host header.
+    """Return the URL to connect to, and the value of the header Host: the host with its port, as browsers send it.
 
     For a host such as `board.localhost` the URL contains 127.0.0.1, because not every resolver knows `.localhost` hosts.
     """
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    if host.endswith(".localhost"):
+    # With TLS the value is also the name in the certificate, which has no port.
+    host = parts.netloc if parts.scheme == "http" else parts.hostname or ""
+    if (parts.hostname or "").endswith(".localhost"):
         parts = parts._replace(netloc=f"127.0.0.1:{parts.port}" if parts.port else "127.0.0.1")
     return parts.geturl(), host
 

@@ -32,10 +32,12 @@ from .model.workload import (
     Mount,
     Probe,
     Route,
+    Secret,
     Task,
     Workload,
     Zone,
 )
+from .secret_templates import secret_env, secret_files
 
 REPLICATED, POOLED = names.DATABASE_CLUSTER, "database-pooler"
 """Names of a database cluster and of its connection pooler.
@@ -81,6 +83,8 @@ def render_service(tier: str, settings: ServiceSettings, description: Descriptio
     size = description.environment.tier_settings(tier)
     reload = settings.reload if description.environment.reload else None
     names = (*settings.secrets, *description.app.passwords(settings.needs))
+    secrets = [description.secrets[name] for name in sorted(set(names))]
+    needed = needed_env(settings, description)
     path, further = description.app.path(tier), description.app.services.get(tier)
     return Workload(
         tier=tier,
@@ -89,8 +93,10 @@ def render_service(tier: str, settings: ServiceSettings, description: Descriptio
         image=image(tier, settings, description, reload.target if reload else None),
         resources=description.resources(tier),
         command=(reload.command if reload else ()) or settings.command,
-        env=tuple(sorted((needed_env(settings, description) | settings.env | size.env).items())),
-        secrets=tuple(description.secrets[name] for name in sorted(set(names))),
+        entrypoint=settings.entrypoint,
+        env=tuple(sorted((needed | settings.env | size.env).items())),
+        secrets=(*secrets, *secret_files(settings, description, needed)),
+        secret_env=secret_env(settings, description, needed),
         writable=tuple(sorted((*settings.writable, *(reload.writable if reload else ())))),
         scratch=settings.scratch,
         volumes=tuple(description.volume(tier, name, path) for name, path in sorted(settings.volumes.items())),
@@ -106,7 +112,7 @@ def render_service(tier: str, settings: ServiceSettings, description: Descriptio
         priority=size.priority_class,
         port=settings.port if isinstance(settings, Listening) else None,
         probe=_liveness(settings),
-        ready=Probe(path=settings.ready, port=settings.port)
+        ready=Probe(path=settings.ready, port=settings.port, host=settings.health_host or "")
         if isinstance(settings, Listening) and settings.ready
         else None,
     )
@@ -114,7 +120,7 @@ def render_service(tier: str, settings: ServiceSettings, description: Descriptio
 
 def _liveness(settings: ServiceSettings) -> Probe | None:
     if isinstance(settings, Listening):
-        return Probe(path=settings.health, port=settings.port)
+        return Probe(path=settings.health, port=settings.port, host=settings.health_host or "")
     if isinstance(settings, Worker) and settings.alive:
         return Probe(command=settings.alive)
     return None
@@ -141,6 +147,7 @@ def render_routes(app: App, environment: Environment) -> tuple[Route, ...]:
                 prefixes=prefixes,
                 port=settings.port,
                 health=settings.ready or settings.health,
+                health_host=settings.health_host or "",
                 hosts=hosts,
                 gateway=gateway,
                 hidden=(settings.metrics,) if settings.metrics else (),
@@ -220,17 +227,27 @@ def _tasks(tier: str, settings: ServiceSettings, description: Description) -> tu
     needs_direct = DATABASE.name in settings.needs and direct != pooled
     seed = settings.seed if environment.seed else None
     steps = {"migrate": settings.migrate, **settings.tasks, SEED: seed}
+    changed_env = _direct_env(settings, description, direct) if needs_direct else ()
     return tuple(
         Task(
             name=name,
             command=step.command,
             timeout=step.timeout,
             env=(("DATABASE_HOST", direct),) if needs_direct else (),
+            secret_env=changed_env,
             path=f"{description.app.path(tier)}.{'tasks.' if name in settings.tasks else ''}{name}",
         )
         for name, step in steps.items()
         if step
     )
+
+
+def _direct_env(settings: ServiceSettings, description: Description, direct: str) -> tuple[tuple[str, Secret], ...]:
+    """Return the variables with secrets that differ in tasks, because tasks connect to the database without the pooler."""
+    env = needed_env(settings, description)
+    variables = dict(secret_env(settings, description, env))
+    in_tasks = secret_env(settings, description, env | {"DATABASE_HOST": direct}, prefix="task")
+    return tuple((name, secret) for name, secret in in_tasks if secret.version != variables[name].version)
 
 
 def _mounts(mounts: Mapping[str, str], path: str, root: Path) -> tuple[Mount, ...]:

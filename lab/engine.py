@@ -24,6 +24,7 @@ REGISTRY_PORT = 5005
 REGISTRY = f"127.0.0.1:{REGISTRY_PORT}"
 BASE = "debian:bookworm-slim"
 NAMES = {
+    "busybox": "busybox:1.37.0-musl",
     "haproxy": "haproxy:2.6-bookworm",
     "nginx": "nginx:1.22",
     "node": "node:22-bookworm-slim",

@@ -13,6 +13,7 @@ Three kinds of checks apply to a value:
 Import from this package, not from its modules.
 """
 
+from . import template
 from .app import (
     HERE,
     RESERVED,
@@ -76,4 +77,5 @@ __all__ = [
     "load_app",
     "load_environment",
     "settings_of",
+    "template",
 ]

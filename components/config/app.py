@@ -9,10 +9,11 @@ from pydantic import Field, create_model, model_validator
 from ..model import services
 from ..model.names import secret_variable
 from ..model.services import Catalogue
-from . import grammar
+from . import grammar, template
 from .base import Model
 from .errors import problem
 from .grammar import RefusalError, describe
+from .template import Placeholder
 from .units import (
     Argument,
     Checked,
@@ -37,6 +38,7 @@ from .units import (
     Setting,
     Share,
     Stage,
+    TemplateText,
     Uid,
     UrlPath,
     Variable,
@@ -116,13 +118,34 @@ class Source(Model):
 class ServiceSettings(Source):
     """Settings that every tier in a slot has."""
 
-    command: Command = Field(default=(), description="Command and arguments that replace the image's command.")
+    command: Command = Field(
+        default=(),
+        description="Command and arguments that replace the image's command (CMD). The image's entrypoint stays, on every platform.",
+    )
+    entrypoint: Command = Field(
+        default=(),
+        examples=[["/usr/bin/tini", "--"]],
+        description="Command and arguments that replace the image's entrypoint, also for tasks. The image's command then has no effect.",
+    )
     env: dict[Variable, Setting] = Field(
         default={}, description="Environment variables, the same in every environment."
     )
     secrets: tuple[SecretName, ...] = Field(
         default=(),
         description="Names of `secrets` that the tier reads. Each is a file /run/secrets/NAME; the environment variable NAME_FILE has its path.",
+    )
+    secret_env: dict[Variable, TemplateText] = Field(
+        default={},
+        examples=[{"DATABASE_URL": template.EXAMPLE}],
+        description="Environment variables with secrets: name → text with placeholders. `${SERVICE.FIELD}` is a value of a service in `needs`, such as "
+        "`${database.password}` or `${api.url}`; `${secrets.NAME}` is a secret; `${public.url}` and `${public.host}` are the address that users open. "
+        "In a URL the values are percent-encoded.",
+    )
+    secret_files: dict[SecretName, TemplateText] = Field(
+        default={},
+        examples=[{"database-url": template.EXAMPLE}],
+        description="Files with secrets: name → text with the placeholders of `secret_env`. Each is a file /run/secrets/NAME; the environment variable "
+        "NAME_FILE has its path.",
     )
     needs: Annotated[tuple[ServiceName, ...], Distinct] = Field(
         default=(),
@@ -161,6 +184,12 @@ class ServiceSettings(Source):
         description="Command that `make console` runs in a container of the tier, such as the application's own console.",
     )
 
+    @property
+    def templates(self) -> dict[str, str]:
+        """Texts of all templates, by config key below the service, such as `secret_env.DATABASE_URL`."""
+        variables = {f"secret_env.{name}": text for name, text in self.secret_env.items()}
+        return variables | {f"secret_files.{name}": text for name, text in self.secret_files.items()}
+
     @model_validator(mode="after")
     def _paths_apart(self) -> Self:
         reload = [*self.reload.mounts.values(), *self.reload.writable] if self.reload else []
@@ -175,6 +204,10 @@ class ServiceSettings(Source):
     def _names_apart(self) -> Self:
         if reserved := sorted({"migrate", "seed"} & set(self.tasks)):
             raise problem(f"tasks.{reserved[0]} has a reserved name", f"move this task to the key {reserved[0]}")
+        if twice := sorted(set(self.env) & set(self.secret_env)):
+            raise problem(f"{twice[0]} is in `env` and in `secret_env`", "set it only once")
+        if twice := sorted(set(self.secrets) & set(self.secret_files)):
+            raise problem(f"{twice[0]} is in `secrets` and in `secret_files`", "list it only once")
         return self
 
     @model_validator(mode="after")
@@ -194,6 +227,11 @@ class Listening(ServiceSettings):
     health: UrlPath = Field(default="/health", description="Path that answers 200 while the process is alive.")
     ready: UrlPath | None = Field(
         default=None, description="Path that answers 200 while the tier can serve requests; default is `health`."
+    )
+    health_host: HeaderValue | None = Field(
+        examples=["shop.example.com"],
+        default=None,
+        description="Host that the requests of health checks name; default is the host that users open.",
     )
     metrics: RoutePath | None = Field(
         examples=["/metrics"],
@@ -521,6 +559,13 @@ class App(Model):
     def secrets(self) -> dict[str, str]:
         """Secrets of the application: name → config path of the setting that names the secret."""
         used = {
+            placeholder.field: f"{self.path(tier)}.{key}"
+            for tier, service in self.slot_services.items()
+            for key, text in service.templates.items()
+            for placeholder in template.placeholders(text)
+            if placeholder.owner == template.SECRETS
+        }
+        used |= {
             name: f"{self.path(tier)}.secrets"
             for tier, service in self.slot_services.items()
             for name in service.secrets
@@ -528,6 +573,21 @@ class App(Model):
         return used | {
             data.password_secret: f"app.{name}.password" for name, data in self.data.items() if data.password_secret
         }
+
+    def template_fields(self, name: str) -> tuple[str, ...]:
+        """Return the fields that a template may read from a service, such as `host` and `password`."""
+        record = self.catalogue.find(name)
+        variables = record.variables if record else ()
+        fields = [variable.removeprefix(f"{services.prefix(name)}_").lower() for variable in variables]
+        has_password = name in self.data and self.data[name].password_secret
+        return (*fields, *([template.PASSWORD] if has_password else []))
+
+    def secret_of(self, placeholder: Placeholder) -> str | None:
+        """Return the name of the secret whose value a placeholder stands for, or None if the value is no secret."""
+        if placeholder.owner == template.SECRETS:
+            return placeholder.field
+        owner = self.data.get(placeholder.owner)
+        return owner.password_secret if owner and placeholder.field == template.PASSWORD else None
 
     def passwords(self, needs: Iterable[str]) -> list[str]:
         """Return the names of the password secrets of the data services in `needs`. Skip services without a password."""
@@ -558,7 +618,7 @@ _MODELS: dict[services.Kind, type[ServiceSettings] | type[DataSettings]] = {
 
 def program_variables(app: App, settings: ServiceSettings) -> frozenset[str]:
     """Return the names of the environment variables that the program sets for a service. `env` must not contain these names."""
-    secrets = {*settings.secrets, *app.passwords(settings.needs)}
+    secrets = {*settings.secrets, *settings.secret_files, *app.passwords(settings.needs)}
     files = {secret_variable(name) for name in secrets}
     needed = (record for record in app.catalogue.records if record.name in settings.needs)
     return RESERVED | files | {variable for record in needed for variable in record.variables}

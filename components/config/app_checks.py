@@ -1,15 +1,17 @@
 """Check the application: refuse values that contradict each other."""
 
 import json
+import re
 from collections.abc import Iterator
 from graphlib import CycleError
 
 from ..model import names, services
 from ..model.services import API, WEB
-from . import explain, grammar
+from . import explain, grammar, template, units
 from .app import SECRETS, App, ServiceSettings, checks_as_json, program_variables
 from .grammar import describe
 from .paths import covers, normalise
+from .template import Placeholder
 
 CHECKS_SIZE = 120_000
 """Maximum size in bytes of `checks`, and of `visits`, each as JSON. A process gets each of these texts as one argument or one
@@ -30,13 +32,17 @@ def app_errors(app: App) -> Iterator[str]:
     """Yield an error for each value of the application that contradicts another value, or that no platform accepts."""
     data = {record.name for record in app.catalogue.data}
     yield from _name_errors(app)
+    yield from _template_errors(app)
     yield from _routing_errors(app)
     yield from _need_errors(app)
     for tier, service in app.slot_services.items():
-        for variable in sorted(set(service.env) & program_variables(app, service)):
-            yield f"{app.path(tier)}.env.{variable}: the program sets this variable; remove the variable"
+        for key, variables in (("env", service.env), ("secret_env", service.secret_env)):
+            for variable in sorted(set(variables) & program_variables(app, service)):
+                yield f"{app.path(tier)}.{key}.{variable}: the program sets this variable; remove the variable"
         yield from _long_commands(app.path(tier), service)
-        for key, path in _mounted(service) if service.secrets or data & set(service.needs) else ():
+        for key, path in (
+            _mounted(service) if service.secrets or service.secret_files or data & set(service.needs) else ()
+        ):
             if grammar.within(path, SECRETS) or grammar.within(path, f"/var{SECRETS}"):  # /var/run is a link to /run.
                 yield f"{app.path(tier)}.{key}: the program mounts secrets at {path}; use a path outside of {SECRETS}"
     for key, requests in (("checks", checks_as_json(app.checks)), ("visits", app.visits)):
@@ -143,6 +149,36 @@ def unknown_service(app: App, name: str) -> str:
     """Return the text of an error for a name that is not a service. The text has no config path."""
     names = list(dict.fromkeys((*services.common_catalogue().names, *sorted(app.services))))
     return f"{describe(name)} is not a tier; {explain.write_one_of(names, name)}, or add app.services.{name}"
+
+
+def _template_errors(app: App) -> Iterator[str]:
+    """Yield an error for each placeholder that the application can't fill."""
+    for tier, service in app.slot_services.items():
+        for key, text in service.templates.items():
+            for placeholder in template.placeholders(text):
+                if problem := _placeholder_problem(app, tier, service, placeholder):
+                    yield f"{app.path(tier)}.{key}: {placeholder} {problem}"
+
+
+def _placeholder_problem(app: App, tier: str, service: ServiceSettings, placeholder: Placeholder) -> str:
+    """Return the reason why a placeholder can't be filled and the fix, or an empty text for a valid placeholder."""
+    owner, field = placeholder.owner, placeholder.field
+    if owner == template.SECRETS:
+        is_name = re.fullmatch(units.NAME, field)
+        return "" if is_name else "names no secret; use lower-case letters, digits and single dashes"
+    if owner == template.PUBLIC:
+        fields: tuple[str, ...] = template.PUBLIC_FIELDS
+    elif owner not in app.names:
+        return f"names no service of the application; add app.{owner}, or use {template.SECRETS} or {template.PUBLIC}"
+    elif owner not in service.needs:
+        return f"is a value of {owner}; add {owner} to {app.path(tier)}.needs"
+    else:
+        fields = app.template_fields(owner)
+    if field in fields:
+        return ""
+    if not fields:
+        return f"is unknown, because {owner} has no values; remove it"
+    return f"is unknown; {explain.write_one_of([f'${{{owner}.{name}}}' for name in fields], str(placeholder))}"
 
 
 def _mounted(service: ServiceSettings) -> Iterator[tuple[str, str]]:

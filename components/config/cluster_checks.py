@@ -1,13 +1,14 @@
 """Check an environment on Kubernetes: refuse values that a cluster would refuse during an update."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from ..model.services import DATABASE
-from . import grammar
+from . import grammar, template
 from .app import App, Worker
 from .app_checks import route_paths
 from .environment import Environment, TierSettings
 from .grammar import RefusalError
+from .template import Placeholder
 
 HOSTNAMES, RULES, MATCHES_OF_A_RULE, MATCHES = 16, 16, 64, 128
 """Limits of an HTTPRoute: host names, rules, matches of a rule, and matches of all rules (Gateway API v1, httproute_types.go)."""
@@ -58,9 +59,24 @@ def cluster_errors(app: App, environment: Environment) -> Iterator[str]:
                 grammar.secret_key(reference.key)
             except RefusalError as refusal:
                 yield f"environment.kubernetes.secrets.{name}.key: {refusal}"
+    yield from _template_errors(app, cluster.secrets)
     for name in cluster.secrets:
         if name not in app.secrets | environment.secrets:
             yield f"environment.kubernetes.secrets.{name}: no setting uses this secret; remove it"
+
+
+def _template_errors(app: App, in_cluster: Collection[str]) -> Iterator[str]:
+    """Yield an error for each template that combines a secret in the cluster with other text. The program can't read such a secret."""
+    for tier, service in app.slot_services.items():
+        for key, text in service.templates.items():
+            parts = template.parse(text)
+            for placeholder in (part for part in parts if isinstance(part, Placeholder)):
+                name = app.secret_of(placeholder)
+                if name in in_cluster and len(parts) > 1:
+                    yield (
+                        f"{app.path(tier)}.{key}: environment.kubernetes.secrets.{name} keeps this value in the cluster, where the program can't "
+                        "insert it into a text; store the whole text in the cluster as one secret, and write ${secrets.NAME} here"
+                    )
 
 
 def _route_errors(app: App, environment: Environment) -> Iterator[str]:

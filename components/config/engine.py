@@ -51,3 +51,8 @@ class Docker(Model):
         default=None,
         description="Address of the engine: unix:///…, ssh://user@host or tcp://host:port; default is DOCKER_HOST, then the local socket.",
     )
+    busybox: ImageReference = Field(
+        default="busybox:1.37.0-musl",
+        description="Image with a static BusyBox in /bin. Containers of tiers mount the program for health checks, time limits of tasks and `secret_env`, "
+        "so images need no shell and no HTTP client.",
+    )

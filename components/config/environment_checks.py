@@ -47,8 +47,9 @@ def environment_errors(app: App, environment: Environment) -> Iterator[str]:
                 if key in size.model_fields_set and not app.slot_services[tier].volumes:
                     yield f"{path}.{key}: {tier} has no volumes; remove {key}"
             service = app.slot_services[tier]
-            for variable in sorted(set(size.env) & (set(service.env) | program_variables(app, service))):
-                yield f"{path}.env.{variable}: {app.path(tier)}.env or the program sets this variable too; remove the variable here or from {app.path(tier)}.env"
+            taken = {*service.env, *service.secret_env, *program_variables(app, service)}
+            for variable in sorted(set(size.env) & taken):
+                yield f"{path}.env.{variable}: {app.path(tier)} or the program sets this variable too; remove the variable here or from {app.path(tier)}"
             if size.autoscale and size.autoscale.max < size.replicas:
                 yield f"{path}.autoscale.max: {size.autoscale.max} is less than `replicas`; use at least {size.replicas}"
     yield from _backup_errors(app, environment)

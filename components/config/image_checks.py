@@ -29,6 +29,7 @@ def image_errors(app: App, environment: Environment) -> Iterator[str]:
     tools |= {"proxy": environment.proxy} if environment.tier_settings(CACHE.name).ha else {}
     tools |= {"pooler": environment.pooler} if environment.pooled(app) else {}
     tools |= {"vault": environment.vault} if environment.archived else {}
+    tools |= {} if environment.kubernetes else {"docker.busybox": environment.docker.busybox}
     for name, image in tools.items():
         if "@sha256:" not in image:
             yield f"environment.{name}: {image} has no digest, which `pinned: true` requires; run `make images` to write the digest here"

@@ -18,7 +18,7 @@ from .environment import Environment
 from .environment_checks import environment_errors
 from .errors import ConfigError, refuse
 from .grammar import kind
-from .secret_checks import secret_problem, secret_size_errors
+from .secret_checks import secret_problem, secret_size_errors, variable_errors
 from .stack_checks import stack_name_errors
 
 M = TypeVar("M", bound=Model)
@@ -67,6 +67,7 @@ def settings_of(app_value: object, environment_value: object, secrets_value: obj
     check_stack(pulumi.get_stack(), app, environment)
     configured = secrets_value or _object(Config(), "secrets")
     secrets = check_secrets(configured, app, environment.secrets_in_cluster, environment.secrets)
+    refuse(variable_errors(app, secrets))
     if environment.kubernetes:
         refuse(secret_size_errors(app, secrets))
     plain = {"app": app_value, "environment": environment_value}

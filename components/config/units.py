@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandle
 from pydantic_core import PydanticCustomError, core_schema
 
 from ..model import services
-from . import grammar
+from . import grammar, template
 from .errors import problem
 from .grammar import RefusalError, describe
 
@@ -62,11 +62,11 @@ class _ServiceName:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {"type": "string", "pattern": f"^{_NAME}$", "examples": list(services.common_catalogue().names)}
+        return {"type": "string", "pattern": f"^{NAME}$", "examples": list(services.common_catalogue().names)}
 
     @staticmethod
     def _checked(value: object) -> object:
-        if not isinstance(value, str) or not re.fullmatch(_NAME, value, re.ASCII):
+        if not isinstance(value, str) or not re.fullmatch(NAME, value, re.ASCII):
             raise PydanticCustomError("service", "it is not a service")
         return value
 
@@ -171,13 +171,13 @@ def _pattern(pattern: str, example: str, fix: str, noun: str = "a name that ever
     return Checked(check=check, example=example, pattern=pattern)
 
 
-_NAME = r"[a-z](-?[a-z0-9]){0,29}"
+NAME = r"[a-z](-?[a-z0-9]){0,29}"
 _A_NAME = "use lower-case letters, digits and single dashes, at most 30, a letter first"
 
 
 def _secret_name(value: object) -> str:
     """Check the name of a secret. Errors don't contain the value, because it may be the secret instead of its name."""
-    if not isinstance(value, str) or not re.fullmatch(_NAME, value, re.ASCII):
+    if not isinstance(value, str) or not re.fullmatch(NAME, value, re.ASCII):
         fix = "write a name of lower-case letters, digits and single dashes, and give its value to `pulumi config set --secret`"
         raise RefusalError("the value can't be the name of a secret", fix)
     return value
@@ -232,8 +232,8 @@ ImageReference = Annotated[str, Checked(check=grammar.image, example="nginx:1.27
 ImageRepository = Annotated[str, Checked(check=grammar.repository, example="ghcr.io/team")]
 Uid = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True, examples=[10001])]
 Flag = Annotated[bool, Field(strict=True)]
-Name = Annotated[str, _pattern(_NAME, "shop", _A_NAME)]
-SecretName = Annotated[str, Checked(check=_secret_name, example="api-key", pattern=_NAME)]
+Name = Annotated[str, _pattern(NAME, "shop", _A_NAME)]
+SecretName = Annotated[str, Checked(check=_secret_name, example="api-key", pattern=NAME)]
 Host = Annotated[str, Checked(check=grammar.route_host, example="app.example.com")]
 Server = Annotated[str, Checked(check=grammar.host, example="db.example.com")]
 Engine = Annotated[
@@ -264,6 +264,7 @@ Version = Annotated[
 ]
 ServiceName = Annotated[str, _ServiceName()]
 Setting = Annotated[str, Field(examples=["info"])]
+TemplateText = Annotated[str, Checked(check=template.checked, example=template.EXAMPLE)]
 Word = Annotated[str, Checked(check=_word, example="text")]
 Argument = Annotated[str, Field(min_length=1, examples=["serve"])]
 LabelKey = Annotated[str, Checked(check=grammar.label_key, example="release")]

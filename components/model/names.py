@@ -107,12 +107,14 @@ def _owner() -> str:
     return f"(?:blue|green)-{SERVICE_NAME}|(?:{shared})(?:-exporter)?|backup|vault"
 
 
+PROGRAMS = Template("{owner}-programs-{version}", owner=rf"(?:blue|green)(?:-{SERVICE_NAME})?", version="[0-9a-f]{6}")
+"""Names of the volumes with BusyBox, on Docker."""
 SECRET_FILES = Template("{owner}-secrets{versions}", owner=_owner, versions=_VERSIONS)
 
 _VOLUMES = tuple(
     name if isinstance(name, Template) else Template(name)
     for name in (SERVICE_DATA, BACKUPS, GATEWAY, GATEWAY_STATE, PROMETHEUS_DATA, PROMETHEUS_RELEASED,
-                PROMETHEUS_CONFIG, SCRIPTS, MEMBER_DATA, INSTANCE_DATA, POD_SECRETS, SECRET_FILES)
+                PROMETHEUS_CONFIG, SCRIPTS, MEMBER_DATA, INSTANCE_DATA, POD_SECRETS, PROGRAMS, SECRET_FILES)
 )  # fmt: skip
 # The container of a task `secrets-0a1b2c` would be named `blue-api-secrets-0a1b2c`, and a secret volume may have the same name.
 _TASKS = (Template("secrets{versions}", versions=_VERSIONS),)

@@ -4,9 +4,11 @@ Sizes are in bytes, times in seconds, `cpu` in processors. Paths are absolute pa
 covers the fields that components/release/content.py stores. A change of such a field makes a new release.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
+from urllib.parse import quote
 
 from .services import AccessMode
 
@@ -77,6 +79,8 @@ class Probe:
     """Port of the HTTP request."""
     command: tuple[str, ...] = ()
     """Command to run in the container; empty if the probe is an HTTP request."""
+    host: str = ""
+    """Value of the request's header Host; empty for the host that users open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +100,24 @@ class Resources:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SecretPart:
+    """A part of a text with secrets: the value of a secret, or the address of a service.
+
+    Example:
+        password = SecretPart(secret="database-password", encoded=True)
+    """
+
+    secret: str = ""
+    """Name of the secret in the configuration; empty for an address."""
+    service: str = ""
+    """Name of a service of the same slot, whose URL is inserted; empty for a secret."""
+    encoded: bool = False
+    """True to percent-encode the value, because the text is a URL."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Secret:
-    """A secret that a container reads from a file. The value is not part of this object.
+    """A secret that a container reads from a file or an environment variable. The value is not part of this object.
 
     Example:
         secret = Secret(name="api-key", version="4be1a0c2")
@@ -115,10 +135,35 @@ class Secret:
     """True if the value can be part of a list of `key=value` pairs. Also True for a value in the cluster, because the program
     can't read that value."""
 
+    parts: tuple[str | SecretPart, ...] = ()
+    """Parts of a text that contains other secrets, such as a URL with a password. Empty: the value of the secret `name`."""
+
     @property
     def path(self) -> str:
         """Path of the file with the value, in the container."""
         return f"{SECRETS}/{self.name}"
+
+    @property
+    def source(self) -> str:
+        """Name of the secret in the configuration with exactly this value. For a text with further parts, the name of the text."""
+        only = self.parts[0] if len(self.parts) == 1 else None
+        return only.secret if isinstance(only, SecretPart) and only.secret else self.name
+
+    def value(self, values: Mapping[str, str], urls: Mapping[str, str]) -> str:
+        """Return the value of the secret.
+
+        Args:
+            values: values of the secrets in the configuration, by name.
+            urls: URLs of the services of the same slot, by name.
+        """
+        if not self.parts:
+            return values[self.name]
+        return "".join(part if isinstance(part, str) else _filled(part, values, urls) for part in self.parts)
+
+
+def _filled(part: SecretPart, values: Mapping[str, str], urls: Mapping[str, str]) -> str:
+    value = values[part.secret] if part.secret else urls[part.service]
+    return quote(value, safe="") if part.encoded else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +240,8 @@ class Task:
     """Time limit, in seconds."""
     env: tuple[tuple[str, str], ...] = ()
     """Environment variables as pairs of name and value. These variables replace the service's variables of the same name."""
+    secret_env: tuple[tuple[str, Secret], ...] = ()
+    """Environment variables with secrets, as pairs of name and secret. They replace the service's variables of the same name."""
     path: str = ""
     """Config path of the task, for errors."""
 
@@ -249,11 +296,15 @@ class Workload:
     resources: Resources
     """Processor and memory limits of each replica."""
     command: tuple[str, ...] = ()
-    """Command and arguments; empty for the image's command."""
+    """Command and arguments; empty for the image's command. In a slot the image's entrypoint stays."""
+    entrypoint: tuple[str, ...] = ()
+    """Command and arguments that replace the image's entrypoint, also for tasks; empty for the image's entrypoint."""
     env: tuple[tuple[str, str], ...] = ()
     """Environment variables as pairs of name and value, sorted."""
     secrets: tuple[Secret, ...] = ()
     """Secrets that the container mounts as files."""
+    secret_env: tuple[tuple[str, Secret], ...] = ()
+    """Environment variables with secrets, as pairs of name and secret, sorted by name."""
     port: int | None = None
     """Port that the process listens on; None if it accepts no connections."""
     probe: Probe | None = None
@@ -295,6 +346,12 @@ class Workload:
     former: tuple[str, ...] = ()
     """Command of an earlier version of the program, with the same effect as `command`. On Kubernetes, a stateful workload that
     already runs this command keeps it, so an upgrade of the program causes no restart."""
+
+    @property
+    def all_secrets(self) -> tuple[Secret, ...]:
+        """All secrets of the workload and of its tasks: those in files, then those in environment variables."""
+        variables = [*self.secret_env, *(entry for task in self.tasks for entry in task.secret_env)]
+        return (*self.secrets, *dict.fromkeys(secret for _, secret in variables))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -429,6 +486,8 @@ class Route:
     `watched` if the gateway serves metrics, otherwise empty."""
     hidden: tuple[str, ...] = ()
     """Paths for which the gateway answers 404, such as the path of metrics."""
+    health_host: str = ""
+    """Value of the header Host in the gateway's health checks; empty for the host that users open."""
     sticky: bool = True
     """True to pin a loaded page to its slot: a cookie routes the page's requests to the slot that served the page, while the slot
     runs."""

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ..config import App
 from ..model import services
 from ..model.names import secret_variable
-from ..model.workload import SCRATCH, Resources, Task, Workload
+from ..model.workload import SCRATCH, Probe, Resources, Secret, Task, Workload
 from .base import SlotTarget
 
 SMALL = Resources(cpu=0.5, memory=64 * 2**20, reserve=0.01)
@@ -78,13 +79,34 @@ def variables(
     values |= {secret_variable(secret.name): secret.path for secret in workload.secrets}
     if target:
         values |= {"RELEASE": str(target.release), "SLOT": target.slot}
-        values |= {
-            f"{services.prefix(name)}_URL": f"http://{name}-{target.slot}:{ports[name]}"
-            for name in workload.needs
-            if name in ports
-        }
+        values |= {f"{services.prefix(name)}_URL": url for name, url in service_urls(workload, target, ports).items()}
     values |= dict(task.env if task else ())
     return dict(sorted(values.items()))
+
+
+def service_urls(workload: Workload, target: SlotTarget | None, ports: Mapping[str, int]) -> dict[str, str]:
+    """Return the URL of each service of the same slot that a workload needs, by name. The arguments are those of `variables`."""
+    if not target:
+        return {}
+    return {name: f"http://{name}-{target.slot}:{ports[name]}" for name in workload.needs if name in ports}
+
+
+def secret_variables(workload: Workload, task: Task | None = None) -> dict[str, Secret]:
+    """Return the secrets in environment variables of a workload or of one of its tasks, by the variable's name."""
+    return dict(workload.secret_env) | dict(task.secret_env if task else ())
+
+
+def probe_headers(probe: Probe, url: str) -> dict[str, str]:
+    """Return the headers of a health check's request. They are those of a user's request through the gateway.
+
+    Many frameworks refuse other hosts (Django's ALLOWED_HOSTS, Rails' config.hosts) or redirect requests without TLS.
+
+    Args:
+        probe: the health check.
+        url: address that users open.
+    """
+    address = urlsplit(url)
+    return {"Host": probe.host or address.netloc, "X-Forwarded-Proto": address.scheme}
 
 
 def listening_ports(app: App) -> dict[str, int]:

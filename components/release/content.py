@@ -32,11 +32,12 @@ def route_from_state(state: Mapping[str, Any]) -> Route:
         gateway=state.get("gateway", ""),
         hidden=tuple(state.get("hidden", ())),
         sticky=state.get("sticky", True),
+        health_host=state.get("health_host", ""),
     )
 
 
 def _route(route: Route) -> State:
-    return {
+    state = {
         "tier": route.tier,
         "prefixes": list(route.prefixes),
         "port": route.port,
@@ -46,10 +47,11 @@ def _route(route: Route) -> State:
         "hidden": list(route.hidden),
         "sticky": route.sticky,
     }
+    return state | ({"health_host": route.health_host} if route.health_host else {})
 
 
 def _workload(workload: Workload) -> State:
-    return {
+    state = {
         "tier": workload.tier,
         "image": _image(workload.image),
         "resources": _resources(workload.resources),
@@ -74,6 +76,9 @@ def _workload(workload: Workload) -> State:
         "tasks": [_task(task) for task in workload.tasks],
         "needs": list(workload.needs),
     }
+    # Names without a value are absent, as in the state of stacks that an earlier version of the program deployed.
+    state |= {"entrypoint": list(workload.entrypoint)} if workload.entrypoint else {}
+    return state | ({"secret_env": _secret_pairs(workload.secret_env)} if workload.secret_env else {})
 
 
 def _image(image: Image) -> State:
@@ -89,7 +94,10 @@ def _secret(secret: Secret) -> State:
 
 
 def _probe(probe: Probe | None) -> State | None:
-    return {"path": probe.path, "port": probe.port, "command": list(probe.command)} if probe else None
+    if not probe:
+        return None
+    state = {"path": probe.path, "port": probe.port, "command": list(probe.command)}
+    return state | ({"host": probe.host} if probe.host else {})
 
 
 def _volume(volume: Volume) -> State:
@@ -105,8 +113,13 @@ def _script(script: Script) -> State:
 
 
 def _task(task: Task) -> State:
-    return {"name": task.name, "command": list(task.command), "timeout": task.timeout, "env": _pairs(task.env)}
+    state = {"name": task.name, "command": list(task.command), "timeout": task.timeout, "env": _pairs(task.env)}
+    return state | ({"secret_env": _secret_pairs(task.secret_env)} if task.secret_env else {})
 
 
 def _pairs(env: tuple[tuple[str, str], ...]) -> list[list[str]]:
     return [[name, value] for name, value in env]
+
+
+def _secret_pairs(env: tuple[tuple[str, Secret], ...]) -> list[State]:
+    return [{"variable": name, **_secret(secret)} for name, secret in env]

@@ -83,7 +83,7 @@ class Gateway:
             slots: routes of all slots.
             time_limit: maximum duration of the command, in seconds.
         """
-        text = haproxy.configuration(slots, [API.name])
+        text = haproxy.configuration(slots, [API.name], url="http://127.0.0.1:8080")
         self.check(text)
         return self.run_toolbox("route", haproxy.FOLDER, time_limit, str(slot), f"1-{slot}", text)
 

@@ -204,7 +204,7 @@ def test_failed_reload_restores_the_old_file_and_loses_no_request(gateway: Gatew
 @pytest.mark.long
 def test_gateway_that_cannot_start_recovers_with_the_next_release(gateway: Gateway) -> None:
     """Restart the gateway with a file that HAProxy refuses. The first step of a release (`claim`) must replace this file."""
-    text = haproxy.configuration(ROUTES)
+    text = haproxy.configuration(ROUTES, url="http://127.0.0.1:8080")
     gateway.run_toolbox("restore", haproxy.FOLDER, text.replace("/a%%20b", "/a%20b"))
     gateway.container.restart(timeout=5)
     eventually(lambda: gateway.engine.containers.get(gateway.name).attrs["RestartCount"] > 1, 20)

@@ -39,6 +39,8 @@ CONTAINER = "docker:index/container:Container"
 NETWORK = "docker:index/network:Network"
 VOLUME = "docker:index/volume:Volume"
 IMAGE = "docker:index/remoteImage:RemoteImage"
+IMAGE_PROCESS = docker.ImageProcess(entrypoint=["/entrypoint"], command=["serve"])
+"""Entrypoint and command of every image on the mocked engine."""
 _SECRET = rpc._special_sig_key  # pyright: ignore[reportPrivateUsage]
 
 
@@ -293,6 +295,7 @@ def deploy(
             impact, "describe", lambda live, *_: f"{live} was probed" if live else "no slot was live before"
         ),
         mock.patch.object(docker, "check_engine", return_value=None),
+        mock.patch.object(DockerInspector, "image_process", return_value=IMAGE_PROCESS),
         mock.patch.object(
             DockerInspector, "absent_images", lambda _, images: [image for image in images if image in missing_images]
         ),

@@ -315,7 +315,7 @@ class TestQuestions:
     @pytest.mark.parametrize(
         ("url", "address"),
         [
-            ("http://board.localhost:8000", ("http://127.0.0.1:8000", "board.localhost")),
+            ("http://board.localhost:8000", ("http://127.0.0.1:8000", "board.localhost:8000")),
             ("https://board.localhost", ("https://127.0.0.1", "board.localhost")),
             ("https://board.example.com", ("https://board.example.com", "board.example.com")),
         ],

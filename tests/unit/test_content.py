@@ -5,7 +5,7 @@ The digest of a release is a hash of this form. The checkpoint of a stack contai
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -59,7 +59,7 @@ WORKLOAD = Workload(
     path="app.services.api",
     former=("serve",),
 )
-"""A workload in which no field has its default value."""
+"""A workload of an earlier version of the program, in which no field has its default value."""
 ROUTE = Route(
     tier="api",
     prefixes=("/api", "/v2"),
@@ -70,7 +70,17 @@ ROUTE = Route(
     hidden=("/metrics",),
     sticky=False,
 )
-"""A route in which no field has its default value."""
+"""A route of an earlier version of the program, in which no field has its default value."""
+_SECRET_ENV = (("DATABASE_URL", Secret(name="env.DATABASE_URL", version="3", parts=("x",))),)
+WORKLOAD_TODAY = replace(
+    WORKLOAD,
+    entrypoint=("/tini",),
+    secret_env=_SECRET_ENV,
+    probe=replace(WORKLOAD.probe, host="shop.test") if WORKLOAD.probe else None,
+    tasks=tuple(replace(task, secret_env=_SECRET_ENV) for task in WORKLOAD.tasks),
+)
+ROUTE_TODAY = replace(ROUTE, health_host="shop.test")
+"""The same workload and route with the fields that later versions added. Their names are stored only if they have a value."""
 
 BOARD = {
     "dev": {
@@ -118,23 +128,23 @@ def test_digest_of_a_release_with_all_fields_is_the_same_as_in_earlier_versions(
     assert release.digest == "0d1361b5d2f5"
 
 
-STATE = content.to_state(WORKLOAD)
+STATE = content.to_state(WORKLOAD_TODAY)
 STORED = [
-    (WORKLOAD, STATE),
-    (WORKLOAD.image, STATE["image"]),
-    (WORKLOAD.resources, STATE["resources"]),
-    (WORKLOAD.probe, STATE["probe"]),
-    (WORKLOAD.secrets[0], STATE["secrets"][0]),
-    (WORKLOAD.volumes[0], STATE["volumes"][0]),
-    (WORKLOAD.mounts[0], STATE["mounts"][0]),
-    (WORKLOAD.scripts[0], STATE["scripts"][0]),
-    (WORKLOAD.tasks[0], STATE["tasks"][0]),
-    (ROUTE, content.to_state(ROUTE)),
+    (WORKLOAD_TODAY, STATE),
+    (WORKLOAD_TODAY.image, STATE["image"]),
+    (WORKLOAD_TODAY.resources, STATE["resources"]),
+    (WORKLOAD_TODAY.probe, STATE["probe"]),
+    (WORKLOAD_TODAY.secrets[0], STATE["secrets"][0]),
+    (WORKLOAD_TODAY.volumes[0], STATE["volumes"][0]),
+    (WORKLOAD_TODAY.mounts[0], STATE["mounts"][0]),
+    (WORKLOAD_TODAY.scripts[0], STATE["scripts"][0]),
+    (WORKLOAD_TODAY.tasks[0], STATE["tasks"][0]),
+    (ROUTE_TODAY, content.to_state(ROUTE_TODAY)),
 ]
 STORED_NAMES: Mapping[type, Mapping[str, str | None]] = {
     Image: {"context": None, "target": None, "base": None, "path": None},
     Mount: {"writable": None},
-    Secret: {"plain": None, "pairable": None},
+    Secret: {"plain": None, "pairable": None, "parts": None},
     Task: {"path": None},
     Volume: {"size": None, "storage_class": None, "access": None},
     Workload: {"belongs_to": None, "path": None, "former": None},

@@ -14,7 +14,7 @@ from components.release.planner import Slot
 
 API = Route(tier="api", prefixes=("/api", "/api/internal"), port=8000, health="/ready", hidden=("/metrics",))
 WEB = Route(tier="web", prefixes=("/",), port=8080, health="/health")
-CONFIGURATION = configuration({slot: [API, WEB] for slot in Slot})
+CONFIGURATION = configuration({slot: [API, WEB] for slot in Slot}, url="http://127.0.0.1:8080")
 
 
 @pytest.mark.parametrize("slot", list(Slot))
@@ -22,7 +22,10 @@ CONFIGURATION = configuration({slot: [API, WEB] for slot in Slot})
 def test_every_route_has_a_backend_in_both_slots(route: Route, slot: Slot) -> None:
     block = CONFIGURATION.split(f"backend {route.tier}-{slot}\n")[1].split("\n\n")[0]
     assert f" {route.tier}-{slot}:{route.port}" in block
-    assert f"option httpchk GET {route.health}" in block
+    assert (
+        f"http-check send meth GET uri {route.health} ver HTTP/1.1 hdr Host 127.0.0.1:8080 hdr X-Forwarded-Proto http"
+        in block
+    )
     assert "init-addr last,none" in block
 
 
@@ -49,7 +52,7 @@ def test_smoke_test_reaches_every_tier_through_the_gateway_regardless_of_its_pat
 
 def test_gateway_uses_for_each_slot_the_routes_of_the_release_in_this_slot() -> None:
     moved = replace(API, port=9000, prefixes=("/v2",), hidden=("/internal",))
-    text = configuration({Slot.BLUE: [API, WEB], Slot.GREEN: [moved, WEB]})
+    text = configuration({Slot.BLUE: [API, WEB], Slot.GREEN: [moved, WEB]}, url="http://127.0.0.1:8080")
     assert "server-template api 10 api-blue:8000" in text
     assert "server-template api 10 api-green:9000" in text
     assert "use_backend api-green if { var(txn.slot) -m str green } { var(txn.normal) -m beg -- /v2/ }" in text
@@ -58,7 +61,7 @@ def test_gateway_uses_for_each_slot_the_routes_of_the_release_in_this_slot() -> 
 
 
 def test_gateway_port_of_a_tier_routes_every_path_to_this_tier() -> None:
-    text = configuration({slot: [API, WEB] for slot in Slot}, ["api"])
+    text = configuration({slot: [API, WEB] for slot in Slot}, ["api"], url="http://127.0.0.1:8080")
     assert "  bind :8082" in text.splitlines() and "bind :8081" not in text
     for slot in Slot:
         port_rule = f"use_backend api-{slot} if {{ dst_port 8082 }} {{ var(txn.slot) -m str {slot} }}"
@@ -79,7 +82,7 @@ def test_gateway_accepts_only_blue_and_green_in_the_slot_header() -> None:
 
 def test_gateway_exports_metrics_only_if_enabled() -> None:
     assert "prometheus-exporter" not in CONFIGURATION
-    assert "prometheus-exporter" in configuration({Slot.BLUE: [WEB]}, metrics=True)
+    assert "prometheus-exporter" in configuration({Slot.BLUE: [WEB]}, metrics=True, url="http://127.0.0.1:8080")
 
 
 def test_gateway_retries_requests_only_after_connection_failures() -> None:
@@ -92,7 +95,7 @@ def test_gateway_routes_requests_with_a_release_cookie_to_the_slot_that_served_t
             f"set-var(txn.slot) str({slot}) if !{{ var(txn.page) -m found }} {{ req.cook(tiers-release),strcmp(txn.{slot}) eq 0 }}"
             in CONFIGURATION
         )
-    assert "tiers-release" not in configuration({Slot.BLUE: [replace(WEB, sticky=False)]})
+    assert "tiers-release" not in configuration({Slot.BLUE: [replace(WEB, sticky=False)]}, url="http://127.0.0.1:8080")
 
 
 # ---------------------------------------------------------------------- paths
@@ -215,8 +218,8 @@ def test_value_with_a_nul_byte_is_refused_in_the_haproxy_configuration() -> None
 
 def test_percent_sign_in_a_readiness_path_is_escaped_in_the_haproxy_configuration() -> None:
     encoded_route = replace(API, health="/a%20b", hidden=("/m%20n",), prefixes=("/caf%C3%A9",))
-    text = configuration({Slot.BLUE: [encoded_route, WEB]})
+    text = configuration({Slot.BLUE: [encoded_route, WEB]}, url="http://127.0.0.1:8080")
     assert "http-request set-path /a%%20b if" in text
-    assert "option httpchk GET /a%20b\n" in text
+    assert "http-check send meth GET uri /a%20b ver" in text
     assert "-m beg -- /m\\x20n/ }" in text
     assert "-m beg -- /caf\\xc3\\xa9/ }" in text

@@ -298,10 +298,10 @@ def test_pod_can_write_only_to_size_limited_memory_and_to_volumes(resource: Regi
 
 
 @every_pod
-def test_secrets_are_mounted_as_read_only_files_and_never_set_as_variables(resource: Registered) -> None:
+def test_secrets_are_read_only_files_or_references_to_kubernetes_secrets(resource: Registered) -> None:
     for container in containers(resource):
         for variable in container.get("env", ()):
-            assert "valueFrom" not in variable
+            assert variable.get("valueFrom", {}).keys() <= {"secretKeyRef"}
         for mount in container["volumeMounts"]:
             assert mount.get("readOnly") is True or mount["mountPath"] != "/run/secrets"
 

@@ -165,7 +165,8 @@ def test_gateway_configuration_too_long_for_an_environment_variable_is_refused()
 def test_timeout_of_a_task_is_written_as_a_number_without_an_exponent(timeout: str, word: str) -> None:
     app = project()
     app["api"]["migrate"]["timeout"] = timeout
-    assert deploy(app, environment("dev")).by_name["blue-api-migrate"].inputs["command"][:2] == ["timeout", word]
+    entrypoint = deploy(app, environment("dev")).by_name["blue-api-migrate"].inputs["entrypoints"]
+    assert entrypoint[-2:] == [word, *program.IMAGE_PROCESS.entrypoint]
 
 
 @pytest.mark.parametrize("length", [241, 248])

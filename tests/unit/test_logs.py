@@ -176,7 +176,7 @@ class TestCommands:
 
 def test_command_line_for_docker_exec_contains_the_engine_and_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
     inspector = DockerInspector(location=Location(app="board", stack="dev", host="unix:///run/e.sock"))
-    running: Any = [SimpleNamespace(name="board-dev-blue-api-1")]
+    running: Any = [SimpleNamespace(name="board-dev-blue-api-1", attrs={"Config": {"Entrypoint": None}})]
     monkeypatch.setattr(DockerInspector, "_running", lambda *_, within: running)
     words = inspector.command_in("api", Slot.BLUE, ["a b", "--x"], terminal=False)
     assert words == [

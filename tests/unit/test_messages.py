@@ -230,7 +230,7 @@ def _put(target: Any, path: Path, value: object) -> None:
         ("environment", DOCKER, ("version",), "1", "environment.version: this key is in the wrong place; move it to app, in Pulumi.yaml"),
         ("environment", DOCKER, ("secrets",), {"a": "b"},
          "environment.secrets: there is no such key; `secrets` is a separate key of the stack file: set each secret with …"),
-        ("app", APP, ("api", "zzz"), 1, "app.api.zzz: there is no such key; use one of image, build, target, command, env, …"),
+        ("app", APP, ("api", "zzz"), 1, "app.api.zzz: there is no such key; use one of image, build, target, command, entrypoint, …"),
         ("environment", DOCKER, ("visits",), ["/"],
          "environment.visits: this key is in the wrong place; move it to app, in Pulumi.yaml"),
         ("environment", DOCKER, ("tiers", "api", "env", "DEBUG"), True,

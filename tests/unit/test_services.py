@@ -211,7 +211,7 @@ def test_gateway_routes_each_path_to_its_service_and_all_other_paths_to_web() ->
 def test_further_service_without_paths_has_no_route_in_the_gateway() -> None:
     assert "images" not in routes_of(load(**FURTHER))
     routes = tuple(routes_of(load(**FURTHER)).values())
-    text = haproxy.configuration(dict.fromkeys(Slot, routes))
+    text = haproxy.configuration(dict.fromkeys(Slot, routes), url="http://127.0.0.1:8080")
     assert "images-blue" not in text
     assert text.index(
         "use_backend feed-blue if { var(txn.slot) -m str blue } { var(txn.normal) -m beg -- /api/feed/ }"

@@ -1,6 +1,6 @@
 """Arguments of containers: limits, hardening, health checks. All functions are pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pulumi_docker as docker
 from pulumi import Input
@@ -38,11 +38,10 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
-def healthcheck(workload: Workload) -> docker.ContainerHealthcheckArgs:
-    """Return a workload's health check. The check runs every second; without a probe it always passes."""
-    probe = workload.ready or workload.probe or Probe(command=("true",))
+def healthcheck(workload: Workload, command: Sequence[str]) -> docker.ContainerHealthcheckArgs:
+    """Return a container's health check, which runs `command` every second."""
     return docker.ContainerHealthcheckArgs(
-        tests=healthcheck_command(probe),
+        tests=list(command),
         interval="1s",
         timeout="6s",
         start_period=duration(workload.start_within),

@@ -24,14 +24,14 @@ from ...release.planner import Slot
 from ...state.docker import VOLUME
 from ..base import Dependencies, Deployer, DesiredState, SlotTarget
 from ..process import Process
-from . import keys
+from . import keys, programs
 from .containers import hardened_args
 from .errors import explain_container
 from .foundation import Foundation
 from .gateway import GatewayOperations
 from .inspect import inspector
 from .monitoring import MonitoringOperations
-from .registrar import Replica, image_id, scripts_key, secret_volume
+from .registrar import Replica, image_id, mounted_files, scripts_key
 
 
 class DockerDeployer(GatewayOperations, MonitoringOperations):
@@ -128,17 +128,17 @@ class DockerDeployer(GatewayOperations, MonitoringOperations):
         after: Dependencies,
     ) -> Output[Resource]:
         owner = f"{target.slot}-{workload.tier}-{task.name}"
-        # Don't format large numbers with `g`: from a million on it writes an exponent, and BusyBox can't read exponents.
-        seconds = f"{task.timeout:g}" if task.timeout < 10**6 else f"{task.timeout:.0f}"
         args = hardened_args(
             f"{self.prefix}-{owner}",
             image_id(provisioned, workload),
             self._labels("task", owner, target, tier=workload.tier),
-            replace(Process.from_workload(workload), command=("timeout", seconds, *task.command)),
+            Process.from_workload(workload),
         )
+        variables = programs.export(programs.env_folders(task)) if workload.secret_env else []
+        self._start(args, workload, task.command, [*variables, *programs.limit(task.timeout)])
         args.envs = self._environment(workload, target, task)
         args.networks_advanced = self._networks(workload.zones)
-        args.volumes = [*self._tier_volumes(workload), *secret_volume(provisioned, workload)] or None
+        args.volumes = [*self._tier_volumes(workload), *mounted_files(provisioned, workload)] or None
         args.init = True
         return self._one_shot(parent, owner, args, f"{task.path}: the command", after)
 

@@ -7,13 +7,15 @@ import pulumi_docker as docker
 from pulumi import Input, Output, Resource
 
 from ...model import names
-from ...model.workload import SCRIPTS, SECRETS, Workload
+from ...model.workload import SCRIPTS, SECRETS, Image, Workload
 from ...release.checkpoint import Entry
 from ..base import DesiredState, SlotTarget
-from ..process import Process
+from ..process import Process, service_urls
 from .containers import hardened_args
+from .haproxy import USER
 from .images import remote_image
-from .registrar import Registrar, image_key, scripts_key, secrets_key
+from .programs import SOURCE, env_file
+from .registrar import PROGRAMS, Registrar, image_key, scripts_key, secrets_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +42,14 @@ class FileOperations(Registrar):
     ) -> Mapping[str, Resource]:
         provisioned: dict[str, Resource] = {}
         images: dict[str, docker.RemoteImage] = {}
+        if target or any(workload.secret_env for workload in workloads):
+            provisioned[PROGRAMS] = self._programs(parent, workloads, target)
         for workload in workloads:
             reference = workload.image.reference
             image = images.get(reference) or remote_image(parent, workload.image, self.provider_for(parent), target)
             images[reference] = provisioned[image_key(workload)] = image
-            if workload.secrets:
-                owner = f"{target.slot}-{workload.tier}" if target else workload.tier
-                provisioned[secrets_key(workload)] = self._secret_files(parent, workload, owner, image.image_id)
+            if workload.all_secrets:
+                provisioned[secrets_key(workload)] = self._secret_files(parent, workload, target, image.image_id)
             if workload.scripts:
                 provisioned[scripts_key(workload)] = self._script_files(parent, workload, image.image_id)
         return provisioned
@@ -57,24 +60,56 @@ class FileOperations(Registrar):
         The length is limited, because the engine creates a folder with this name.
         """
         room = names.FOLDER_NAME - len(f"{self.prefix}-{owner}-secrets")
-        versions = names.version_suffix([secret.version for secret in workload.secrets], room)
+        versions = names.version_suffix([secret.version for secret in workload.all_secrets], room)
         return names.SECRET_FILES.format(owner=owner, versions=versions)
 
-    def _secret_files(self, parent: Resource, workload: Workload, owner: str, image: Input[str]) -> docker.Container:
+    def _secret_files(
+        self, parent: Resource, workload: Workload, target: SlotTarget | None, image: Input[str]
+    ) -> docker.Container:
         """Deploy a workload's secrets as files in a volume.
 
         Changed secrets get a new volume. Pulumi deletes the old volume once no container uses it.
         """
-        name = self._secrets_name(owner, workload)
-        volume = FileVolume(name=name, role="secrets", folder=SECRETS, files=self._secret_values(workload), secret=True)
+        name = self._secrets_name(f"{target.slot}-{workload.tier}" if target else workload.tier, workload)
+        files = self._secret_values(workload, target)
+        volume = FileVolume(name=name, role="secrets", folder=SECRETS, files=files, secret=True)
         return self._files(parent, workload, image, volume)
 
-    def _secret_values(self, workload: Workload) -> dict[str, Output[str]]:
-        """Return a workload's secrets: file path → value."""
+    def _secret_values(self, workload: Workload, target: SlotTarget | None) -> dict[str, Output[str]]:
+        """Return the values of a workload's secrets by the paths of their files.
+
+        Secrets for environment variables are files too, because the provider would store variables in plain text.
+        """
+        urls = service_urls(workload, target, self.app.ports)
+        variables = [*workload.secret_env, *(entry for task in workload.tasks for entry in task.secret_env)]
+        files = {secret.path: secret for secret in workload.secrets}
+        files |= {env_file(name, secret): secret for name, secret in variables}
         return {
-            secret.path: self.context.sealed.apply(lambda values, name=secret.name: values[name])
-            for secret in workload.secrets
+            path: self.context.sealed.apply(lambda values, secret=secret: secret.value(values, urls))
+            for path, secret in files.items()
         }
+
+    def _programs(self, parent: Resource, workloads: Sequence[Workload], target: SlotTarget | None) -> docker.Container:
+        """Deploy a volume with BusyBox. The engine copies the program from its image when it creates the container.
+
+        One volume serves all services of a slot. The name has a hash of the image, so another image gets another volume.
+        """
+        image = Image(reference=self.environment.docker.busybox, path="environment.docker.busybox")
+        pulled = remote_image(parent, image, self.provider_for(parent), target)
+        owner = "-".join(([str(target.slot)] if target else []) + [w.tier for w in workloads if len(workloads) == 1])
+        name = names.PROGRAMS.format(owner=owner, version=names.short_hash(image.reference, 6))
+        args = hardened_args(
+            f"{self.prefix}-{name}",
+            pulled.image_id,
+            self.labels(role="programs"),
+            Process(command=("true",), user=USER, writable=()),
+        )
+        args.start, args.must_run, args.restart = False, False, "no"
+        args.network_mode = "none"
+        volume = self._volume(parent, name)
+        args.volumes = [docker.ContainerVolumeArgs(container_path=SOURCE, volume_name=volume.name)]
+        opts = self._options(parent, delete_before_replace=True)
+        return docker.Container(f"{name}-files", args, opts=opts)
 
     def _script_files(self, parent: Resource, workload: Workload, image: Input[str]) -> docker.Container:
         """Deploy a workload's scripts in a volume.
@@ -107,5 +142,5 @@ class FileOperations(Registrar):
     def with_current_secrets(self, entry: Entry, workload: Workload, target: SlotTarget) -> DesiredState | None:
         if entry.name != f"{self._secrets_name(f'{target.slot}-{workload.tier}', workload)}-files":
             return None
-        uploads = [{"file": path, "content": value} for path, value in self._secret_values(workload).items()]
+        uploads = [{"file": path, "content": value} for path, value in self._secret_values(workload, target).items()]
         return DesiredState(inputs={**entry.inputs, "uploads": uploads}, secret_outputs=["uploads"])

@@ -14,9 +14,10 @@ from collections.abc import Collection, Mapping, Sequence
 from ...config import Environment
 from ...config.paths import normalise
 from ...model import services
-from ...model.workload import Route
+from ...model.workload import Probe, Route
 from ...release.planner import Slot
 from ..gateway import COOKIE, SLOT_HEADER, readiness
+from ..process import probe_headers
 
 FOLDER = "/var/lib/haproxy"
 """Folder of the gateway's volume. In the image the user haproxy owns this folder, so a new volume gets the same owner."""
@@ -183,17 +184,20 @@ def own_port(name: str) -> int:
 def stack_configuration(slots: Mapping[Slot, Sequence[Route]], environment: Environment) -> str:
     """Render the gateway's configuration file from the routes of both slots and the environment's settings."""
     gateway = environment.gateway
-    return configuration(slots, gateway.ports, metrics=bool(gateway.metrics_port or environment.monitoring))
+    return configuration(
+        slots, gateway.ports, url=environment.url, metrics=bool(gateway.metrics_port or environment.monitoring)
+    )
 
 
 def configuration(
-    slots: Mapping[Slot, Sequence[Route]], with_own_port: Collection[str] = (), *, metrics: bool = False
+    slots: Mapping[Slot, Sequence[Route]], with_own_port: Collection[str] = (), *, url: str, metrics: bool = False
 ) -> str:
     """Render the gateway's configuration file from the routes of both slots.
 
     Args:
         slots: routes of each slot.
         with_own_port: names of services that also have their own gateway port (`own_port`).
+        url: address that users open, for the headers of health checks.
         metrics: True to serve HAProxy's Prometheus metrics.
     """
     sticky = any(route.sticky for routes in slots.values() for route in routes)
@@ -221,7 +225,7 @@ def configuration(
     for slot, routes in sorted(slots.items()):
         front += _backend_rules(slot, routes, with_own_port, f"{{ var(txn.slot) -m str {slot} }}")
     blocks = ["\n".join([*front, "  default_backend none"])]
-    blocks += ["\n".join(_backend(route, slot)) for slot, routes in sorted(slots.items()) for route in routes]
+    blocks += ["\n".join(_backend(route, slot, url)) for slot, routes in sorted(slots.items()) for route in routes]
     blocks.append(_NONE)
     if metrics:
         blocks.append(_METRICS)
@@ -291,14 +295,24 @@ def _release_cookie_rules() -> list[str]:
     ]
 
 
-def _backend(route: Route, slot: Slot) -> list[str]:
+def _backend(route: Route, slot: Slot, url: str) -> list[str]:
     return [
         f"backend {route.tier}-{slot}",
         "  balance leastconn",
         f"  http-response set-header {SLOT_HEADER} {slot}",
-        f"  option httpchk GET {quote(route.health)}",
+        *_health_check(route, url),
         "  default-server resolvers docker resolve-prefer ipv4 init-addr last,none check inter 1s fall 2 rise 1",
         f"  server-template {route.tier} {REPLICAS} {route.tier}-{slot}:{route.port}",
+    ]
+
+
+def _health_check(route: Route, url: str) -> list[str]:
+    """Return the health check of a backend. Its request has the headers of a user's request."""
+    probe = Probe(path=route.health, port=route.port, host=route.health_host)
+    headers = " ".join(f"hdr {name} {quote_log_format(value)}" for name, value in probe_headers(probe, url).items())
+    return [
+        "  option httpchk",
+        f"  http-check send meth GET uri {quote(route.health)} ver HTTP/1.1 {headers}",
     ]
 
 

@@ -26,6 +26,7 @@ from .client import connect, is_local, output_of, sdk
 from .haproxy import FOLDER, USER
 from .isolation import Container
 from .keys import engine_host, stack_labels
+from .programs import export_of
 
 _RUNNING = ("running", "restarting", "removing")
 """Engine's names of the states of running containers. An inventory lists a container in any other state as stopped."""
@@ -158,6 +159,15 @@ class DockerInspector:
             return []
         return sorted(set(images) - present)
 
+    def image_process(self, image: str) -> "ImageProcess":
+        """Return the entrypoint and the command of an image.
+
+        Args:
+            image: id of the image.
+        """
+        settings = connect(self.location.host).api.inspect_image(image)["Config"]
+        return ImageProcess(entrypoint=list(settings["Entrypoint"] or ()), command=list(settings["Cmd"] or ()))
+
     def execute(self, tier: str, slot: Slot | None, command: Sequence[str]) -> str:
         return self._execute(tier, slot, command, within=60)
 
@@ -165,13 +175,14 @@ class DockerInspector:
         return self._execute(workload, None, command, within=ONCE_WITHIN)
 
     def _execute(self, tier: str, slot: Slot | None, command: Sequence[str], within: float) -> str:
-        code, output = self._running(tier, slot, within)[0].exec_run(list(command))
+        container = self._running(tier, slot, within)[0]
+        code, output = container.exec_run([*_export_of(container), *command])
         return _output_or_error(command, code, output.decode(errors="replace").strip())
 
     def run_with_input(self, workload: str, command: Sequence[str], line: str) -> str:
         container = self._running(workload, None, ONCE_WITHIN)[0]
         api = container.client.api
-        execution = api.exec_create(container.id, list(command), stdin=True)["Id"]
+        execution = api.exec_create(container.id, [*_export_of(container), *command], stdin=True)["Id"]
         connection: Any = api.exec_start(execution, socket=True)
         # With TLS or ssh `exec_start` returns the connection itself. Otherwise the connection is in `_sock` of the result.
         getattr(connection, "_sock", connection).sendall(f"{line}\n".encode())
@@ -179,9 +190,18 @@ class DockerInspector:
         return _output_or_error(command, api.exec_inspect(execution)["ExitCode"], text)
 
     def command_in(self, tier: str, slot: Slot | None, command: Sequence[str], *, terminal: bool) -> list[str]:
-        name = str(self._running(tier, slot, within=60)[0].name)
+        container = self._running(tier, slot, within=60)[0]
         options = ["--interactive", "--tty"] if terminal else ["--interactive"]
-        return ["docker", "--host", self.location.host, "exec", *options, name, *command]
+        return [
+            "docker",
+            "--host",
+            self.location.host,
+            "exec",
+            *options,
+            str(container.name),
+            *_export_of(container),
+            *command,
+        ]
 
     def log_lines(self, since: float = 0) -> Iterator[Line]:
         """Yield the log lines of all containers of the stack on the engine, including stopped containers."""
@@ -360,6 +380,14 @@ class DockerInspector:
         return containers
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageProcess:
+    """Entrypoint and command of an image."""
+
+    entrypoint: list[str]
+    command: list[str]
+
+
 def inspector(location: Location) -> DockerInspector:
     """Return the inspector of an engine."""
     return DockerInspector(location=location)
@@ -401,6 +429,11 @@ def _output_or_error(command: Sequence[str], code: int, text: str) -> str:
     if code:
         raise RunError(f"`{' '.join(command)}` ended with exit code {code}: {text[-500:] or 'it printed nothing'}")
     return text
+
+
+def _export_of(container: Any) -> list[str]:
+    """Return the beginning of a command that gets the variables with secrets of a container (`programs.export`)."""
+    return export_of(container.attrs["Config"]["Entrypoint"] or ())
 
 
 def _container_id(key: str) -> str:

@@ -9,15 +9,15 @@ from pulumi import Output, ProviderResource, Resource, ResourceOptions, RunError
 
 from ...config import App, Environment
 from ...context import Context
-from ...model.workload import SECRETS, Task, Workload, Zone
+from ...model.workload import SECRETS, Probe, Task, Workload, Zone
 from ...options import child_options
 from ...release.checkpoint import LABEL_RELEASE, LABEL_SLOT, Checkpoint
 from ...release.planner import Slot
 from .. import impact
 from ..base import SHARED, Dependencies, SlotTarget
 from ..process import Process, toolbox_process, variables
-from . import haproxy
-from .containers import hardened_args, healthcheck
+from . import haproxy, programs
+from .containers import hardened_args, healthcheck, healthcheck_command
 from .errors import explain_container, plain_log
 from .foundation import Foundation, named_volume
 from .inspect import DockerInspector
@@ -153,17 +153,47 @@ class Registrar:
             # Replace the entrypoint, because the entrypoint of an exporter's image would read the command as its flags.
             args.entrypoints, args.command = list(workload.command[:1]), list(workload.command[1:])
         args.envs = self._environment(workload, replica.target)
-        args.healthcheck = healthcheck(workload)
+        args.healthcheck = healthcheck(workload, self._test(workload, provisioned))
+        if replica.role == "tier":
+            wrapper = programs.export(programs.env_folders()) if workload.secret_env else []
+            self._start(args, workload, workload.command, wrapper)
         args.wait, args.wait_timeout = True, round(workload.start_within)
         args.stop_timeout = args.destroy_grace_seconds = round(workload.stop_within)
         args.init = True
         args.networks_advanced = self._networks(workload.zones, replica.alias)
-        args.volumes = [*replica.volumes, *secret_volume(provisioned, workload)] or None
+        args.volumes = [*replica.volumes, *mounted_files(provisioned, workload)] or None
         args.mounts = [
             docker.ContainerMountArgs(type="bind", source=mount.source, target=mount.path, read_only=not mount.writable)
             for mount in workload.mounts
         ] or None
         return args
+
+    def _test(self, workload: Workload, provisioned: Mapping[str, Resource]) -> list[str]:
+        """Return the health check of a workload's container. It uses BusyBox if the container has it."""
+        probe = workload.ready or workload.probe or Probe(command=("true",))
+        if PROGRAMS not in provisioned:
+            return healthcheck_command(probe)
+        if probe.path:
+            return ["CMD", *programs.request(probe, self.url)]
+        if not workload.probe:
+            return ["CMD", programs.BUSYBOX, "true"]
+        return ["CMD", *(programs.export(programs.env_folders()) if workload.secret_env else ()), *probe.command]
+
+    def _start(
+        self, args: docker.ContainerArgs, workload: Workload, command: Sequence[str], wrapper: Sequence[str]
+    ) -> None:
+        """Set the entrypoint and the command of a container. `wrapper` is the beginning of the command line, or empty.
+
+        An engine that gets an entrypoint ignores both the entrypoint and the command of the image. With a wrapper both are therefore
+        read from the engine.
+        """
+        args.command = list(command) or None
+        if workload.entrypoint:
+            args.entrypoints = [*wrapper, *workload.entrypoint]
+        elif wrapper:
+            image = Output.from_input(args.image).apply(self.inspector.image_process)
+            args.entrypoints = image.apply(lambda process: [*wrapper, *process.entrypoint])
+            args.command = image.apply(lambda process: list(command) or process.command)
 
     def _one_shot(
         self,
@@ -205,6 +235,10 @@ class Registrar:
         )
 
 
+PROGRAMS = "programs"
+"""Key of the container that fills the volume with BusyBox, among the provisioned resources."""
+
+
 def image_key(workload: Workload) -> str:
     return f"{workload.tier}/image"
 
@@ -223,9 +257,17 @@ def image_id(provisioned: Mapping[str, Resource], workload: Workload) -> Output[
     return image.image_id
 
 
-def secret_volume(provisioned: Mapping[str, Resource], workload: Workload) -> list[docker.ContainerVolumeArgs]:
-    holder = provisioned.get(secrets_key(workload))
+def mounted_files(provisioned: Mapping[str, Resource], workload: Workload) -> list[docker.ContainerVolumeArgs]:
+    """Return the read-only volumes with the files of a workload: its secrets, and BusyBox."""
+    return [
+        *_mounted(provisioned.get(secrets_key(workload)), SECRETS),
+        *_mounted(provisioned.get(PROGRAMS), programs.FOLDER),
+    ]
+
+
+def _mounted(holder: Resource | None, folder: str) -> list[docker.ContainerVolumeArgs]:
+    """Return the volume that the container `holder` has filled, mounted at a folder."""
     if not isinstance(holder, docker.Container):
         return []
     volume = holder.volumes.apply(lambda volumes: volumes[0].volume_name if volumes else None)
-    return [docker.ContainerVolumeArgs(container_path=SECRETS, volume_name=volume, read_only=True)]
+    return [docker.ContainerVolumeArgs(container_path=folder, volume_name=volume, read_only=True)]

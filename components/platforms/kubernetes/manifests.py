@@ -93,7 +93,7 @@ def stateful_set(scope: Scope, workload: Workload, spec: Manifest, member: str |
 
 def secret_versions(workload: Workload) -> dict[str, str]:
     """Return the pod annotation with the versions of the workload's secrets. A changed annotation replaces the pods."""
-    return {"tiers/secrets": ".".join(secret.version for secret in workload.secrets)}
+    return {"tiers/secrets": ".".join(secret.version for secret in workload.all_secrets)}
 
 
 def service(scope: Scope, workload: Workload, target: SlotTarget | None, *, pods: bool = False) -> Manifest:

@@ -88,4 +88,6 @@ def secret_name(owner: str, secrets: Sequence[Secret]) -> str:
 
 def external_secret_name(owner: str, secret: Secret) -> str:
     """Return the name of the Secret that External Secrets creates for one secret of a workload."""
-    return secret_name(f"{owner}-{secret.name}", [secret])
+    # The name of an environment variable is no DNS label.
+    name = secret.name if names.is_dns_label(secret.name) else names.as_dns_label(secret.name, secret.name)
+    return secret_name(f"{owner}-{name}", [secret])

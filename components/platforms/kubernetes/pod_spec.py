@@ -8,12 +8,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ...model import names
 from ...model.workload import SCRATCH, SCRIPTS, SECRETS, Probe, Task, Workload
 from ..base import SlotTarget
-from ..process import Process
+from ..process import Process, probe_headers
 from .expansion import literal, literals
 from .objects import Manifest, Scope, object_name, scripts_name
 from .quantities import resources, size
@@ -26,7 +26,7 @@ DATA_UID = 10_000
 """Offset that is added to UIDs up to this number, because users of a node may have low UIDs."""
 
 
-def probes(workload: Workload, names: Collection[str]) -> Manifest:
+def probes(workload: Workload, names: Collection[str], url: str = "") -> Manifest:
     """Return the startup, readiness and liveness probes of a container.
 
     The startup probe runs every second, for up to `start_within` seconds. The readiness probe runs often, and its failure
@@ -38,32 +38,36 @@ def probes(workload: Workload, names: Collection[str]) -> Manifest:
     Args:
         workload: the workload.
         names: names of the container's environment variables.
+        url: address that users open, for the headers of requests; empty for requests without these headers.
     """
     if not workload.probe:
         return {}
     alive, ready = workload.probe, workload.ready or workload.probe
     common = {"timeoutSeconds": 5}
     startup = {"periodSeconds": 1, "failureThreshold": max(math.ceil(workload.start_within), 1)}
-    rendered = {"startupProbe": {**_handler(alive, names), **common, **startup}}
+    rendered = {"startupProbe": {**_handler(alive, names, url), **common, **startup}}
     if workload.port:
-        liveness = _handler(alive, names) if workload.ready else {"tcpSocket": {"port": workload.port}}
+        liveness = _handler(alive, names, url) if workload.ready else {"tcpSocket": {"port": workload.port}}
         period = 5 if ready.command else 2
         rendered["readinessProbe"] = {
-            **_handler(ready, names),
+            **_handler(ready, names, url),
             **common,
             "periodSeconds": period,
             "failureThreshold": 3,
         }
     else:
-        liveness = _handler(alive, names)
+        liveness = _handler(alive, names, url)
     rendered["livenessProbe"] = {**liveness, **common, "periodSeconds": 10, "failureThreshold": 6}
     return rendered
 
 
-def _handler(probe: Probe, names: Collection[str]) -> Manifest:
+def _handler(probe: Probe, names: Collection[str], url: str) -> Manifest:
     if probe.command:
         return {"exec": {"command": literals(probe.command, names)}}
-    return {"httpGet": {"path": probe.path, "port": probe.port, "scheme": "HTTP"}}
+    request: Manifest = {"path": probe.path, "port": probe.port, "scheme": "HTTP"}
+    if url:
+        request["httpHeaders"] = [{"name": name, "value": value} for name, value in probe_headers(probe, url).items()]
+    return {"httpGet": request}
 
 
 def user(workload: Workload) -> int:
@@ -174,12 +178,37 @@ def pod(
     return spec
 
 
+@dataclass(frozen=True, kw_only=True)
+class PodEnvironment:
+    """Values that the container of a workload's pod gets from outside: environment variables, secret files, address of the environment."""
+
+    variables: Mapping[str, str]
+    """Environment variables with plain values."""
+    secret_keys: Mapping[str, Mapping[str, str]]
+    """Environment variables with secrets: name → name and key of the Kubernetes Secret."""
+    secret_sources: Sequence[Manifest]
+    """Sources of the projected volume with the secret files."""
+    url: str
+    """Address that users open, for the headers of health checks."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of all environment variables."""
+        return frozenset((*self.variables, *self.secret_keys))
+
+    @property
+    def entries(self) -> list[Manifest]:
+        """Environment variables as entries of a container's `env`."""
+        plain = [{"name": name, "value": literal(value, self.names)} for name, value in self.variables.items()]
+        secret = sorted(self.secret_keys.items())
+        return [*plain, *({"name": name, "valueFrom": {"secretKeyRef": dict(key)}} for name, key in secret)]
+
+
 def workload_pod(
     scope: Scope,
     workload: Workload,
     target: SlotTarget | None,
-    variables: Mapping[str, str],
-    secret_sources: Sequence[Manifest],
+    environment: PodEnvironment,
     task: Task | None = None,
 ) -> Manifest:
     """Return the pod spec of a workload or of one of its tasks.
@@ -189,8 +218,10 @@ def workload_pod(
     process = replace(Process.from_workload(workload), user=user(workload))
     process = replace(process, command=task.command) if task else process
     scratch = scratch_names(process.writable, [volume.name for volume in workload.volumes])
-    rendered = container(workload.tier, workload.image.reference, process, scratch, variables)
-    rendered["env"] = [{"name": name, "value": literal(value, variables)} for name, value in variables.items()]
+    rendered = container(workload.tier, workload.image.reference, process, scratch, environment.names)
+    if target:
+        rendered |= _arguments(rendered.pop("command", []), workload, environment.names)
+    rendered["env"] = environment.entries
     spec = pod(scope, rendered, process, scratch, object_name(workload, target))
     rendered["volumeMounts"] += [
         {"name": volume.name, "mountPath": volume.path} | ({"readOnly": True} if volume.read_only else {})
@@ -202,23 +233,32 @@ def workload_pod(
     if workload.scripts:
         rendered["volumeMounts"].append({"name": names.POD_SCRIPTS, "mountPath": SCRIPTS, "readOnly": True})
         spec["volumes"].append({"name": names.POD_SCRIPTS, "configMap": {"name": scripts_name(workload)}})
-    if secret_sources:
+    if environment.secret_sources:
         rendered["volumeMounts"].append({"name": names.POD_SECRETS, "mountPath": SECRETS, "readOnly": True})
         spec["volumes"].append(
-            {"name": names.POD_SECRETS, "projected": {"defaultMode": 0o440, "sources": list(secret_sources)}}
+            {
+                "name": names.POD_SECRETS,
+                "projected": {"defaultMode": 0o440, "sources": list(environment.secret_sources)},
+            }
         )
     if workload.priority:
         spec["priorityClassName"] = workload.priority
     if task:
         return spec
     drain = DRAIN if workload.port and target else 0
-    rendered |= probes(workload, variables)
+    rendered |= probes(workload, environment.names, environment.url if target else "")
     spec["terminationGracePeriodSeconds"] = round(workload.stop_within) + drain
     if drain:
         rendered["lifecycle"] = {"preStop": {"sleep": {"seconds": drain}}}
     if workload.port:
         rendered["ports"] = [{"name": "main", "containerPort": workload.port, "protocol": "TCP"}]
     return spec
+
+
+def _arguments(command: Sequence[str], workload: Workload, names: Collection[str]) -> Manifest:
+    """Return the fields of a container that replace the image's command, and the image's entrypoint if the workload has one."""
+    entrypoint = {"command": literals(workload.entrypoint, names)} if workload.entrypoint else {}
+    return entrypoint | ({"args": list(command)} if command else {})
 
 
 def spread(labels: Mapping[str, str]) -> list[Manifest]:

@@ -310,6 +310,13 @@ def test_update_with_pending_operations_is_refused_with_the_advice_to_run_make_h
         deploy(export=export)
 
 
+def test_changed_text_of_the_toolbox_does_not_change_a_deployed_switch() -> None:
+    export = checkpoint_of(DEPLOYED)
+    [switch] = [entry for entry in export["deployment"]["resources"] if entry["urn"].endswith("::switch-1")]
+    switch["inputs"]["command"][2] = "the program of an earlier version"
+    assert deploy(export=export).by_name["switch-1"].ignores == ("*",)
+
+
 def test_update_is_refused_if_the_stack_has_another_application() -> None:
     with pytest.raises(RunError, match=r"app\.name: this stack contains the application board"):
         deploy(project() | {"name": "shop"}, export=checkpoint_of(DEPLOYED))

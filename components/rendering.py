@@ -80,6 +80,8 @@ def render_service(tier: str, settings: ServiceSettings, description: Descriptio
     Raises:
         ConfigError: a file that the settings name can't be read or used.
     """
+    if description.environment.egress:
+        settings = settings.model_copy(update={"egress": True})
     size = description.environment.tier_settings(tier)
     reload = settings.reload if description.environment.reload else None
     names = (*settings.secrets, *description.app.passwords(settings.needs))

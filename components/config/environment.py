@@ -228,6 +228,10 @@ class Environment(Model):
         description="Metrics, alerts and a dashboard: true for the defaults, or a mapping.",
         json_schema_extra=_allow_flag,
     )
+    egress: Flag = Field(
+        default=False,
+        description="true: every tier in a slot may connect to the outside, as with `egress: true` of the tier. For development only.",
+    )
     protect_data: Flag = Field(
         default=True,
         description="true: no update and no `pulumi destroy` deletes volumes. Volumes that the state drops stay on the platform.",

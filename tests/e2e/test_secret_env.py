@@ -81,7 +81,9 @@ def test_value_of_a_secret_reaches_the_process_unchanged(stack: Stack) -> None:
 
 def test_commands_in_a_container_get_the_variables_with_secrets(stack: Stack) -> None:
     program = "import os; print(len(os.environ['SECRET_KEY']), os.environ['DATABASE_URL'][:13])"
-    assert stack.run_ci("container", "api", shlex.join(["python3", "-c", program])).strip() == f"{len(KEY)} postgresql://"
+    assert (
+        stack.run_ci("container", "api", shlex.join(["python3", "-c", program])).strip() == f"{len(KEY)} postgresql://"
+    )
     assert "the check of api succeeds" in stack.run_ci("check")
 
 

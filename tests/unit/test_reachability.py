@@ -12,7 +12,17 @@ import pytest
 from components.platforms.kubernetes import reachability
 from components.platforms.kubernetes.reachability import Pod
 
-from .program import Deployment, checkpoint_of, deploy, environment, first_release, pods, project, second_release
+from .program import (
+    CONTAINER,
+    Deployment,
+    checkpoint_of,
+    deploy,
+    environment,
+    first_release,
+    pods,
+    project,
+    second_release,
+)
 from .test_kubernetes import ALL
 
 GATEWAY: Pod = ("gateway", {"app": "traefik"})
@@ -227,6 +237,18 @@ def test_egress_of_one_slot_does_not_open_egress_of_the_other_slot() -> None:
     )
     pods_with_egress = {name for name, pod in network.pods.items() if network.reaches(pod, WORLD, 443)}
     assert pods_with_egress == {"api-green", "green-api-migrate"}
+
+
+def test_egress_of_the_environment_opens_egress_of_every_service_in_a_slot_and_of_no_other_pod() -> None:
+    network = Network(deploy(env=environment("staging") | {"egress": True}, stack="staging"))
+    pods_with_egress = {name for name, pod in network.pods.items() if network.reaches(pod, WORLD, 443)}
+    assert pods_with_egress == {"api-blue", "web-blue", "worker-blue", "blue-api-migrate"}
+    on_docker = deploy(env=environment("dev") | {"egress": True})
+    outside = {
+        entry.name for entry in on_docker.of_type(CONTAINER) if "-outside" in str(entry.inputs.get("networksAdvanced"))
+    }
+    assert {"blue-api-1", "blue-web-1", "blue-worker-1"} <= outside
+    assert not {name for name in outside if name.startswith(("database", "cache"))}
 
 
 def test_pods_without_network_policies_can_connect_in_the_computed_graph() -> None:

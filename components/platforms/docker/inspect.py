@@ -160,12 +160,17 @@ class DockerInspector:
         return sorted(set(images) - present)
 
     def image_process(self, image: str) -> "ImageProcess":
-        """Return the entrypoint and the command of an image.
+        """Return the entrypoint and the command of an image. Both are empty if the engine lacks the image.
+
+        The creation of a container from a missing image fails with an error that names the fix.
 
         Args:
             image: id of the image.
         """
-        settings = connect(self.location.host).api.inspect_image(image)["Config"]
+        try:
+            settings = connect(self.location.host).api.inspect_image(image)["Config"]
+        except sdk().errors.ImageNotFound:
+            return ImageProcess(entrypoint=[], command=[])
         return ImageProcess(entrypoint=list(settings["Entrypoint"] or ()), command=list(settings["Cmd"] or ()))
 
     def execute(self, tier: str, slot: Slot | None, command: Sequence[str]) -> str:

@@ -341,8 +341,8 @@ def _plain_secrets(resource: Resource, _: Settings) -> Iterator[str]:
         if value and (_SECRET_NAME.search(name) or _SECRET_VALUE.search(value)):
             # The value is never printed, because logs would keep it.
             yield (
-                f"{name} looks like a secret in plain text; remove {name} from env, add the secret to app.{_tier(resource)}.secrets, "
-                "and read the file whose path is in <NAME>_FILE"
+                f"{name} looks like a secret in plain text; set {name} in app.{_tier(resource)}.secret_env to `${{secrets.NAME}}` instead of env, "
+                "or read the secret from a file (app.{_tier(resource)}.secrets)"
             )
 
 

@@ -72,7 +72,7 @@ def test_forbidden_deployment_ends_the_preview(stack: Stack) -> None:
     assert result.code != 0
     for rule, message in {
         "known-registries": f"quay.io/somebody/redis:7 is not from a trusted registry ({', '.join(SETTINGS.registries)}); use an image",
-        "no-plain-secrets": "MAIL_PASSWORD looks like a secret in plain text; remove MAIL_PASSWORD from env",
+        "no-plain-secrets": "MAIL_PASSWORD looks like a secret in plain text; set MAIL_PASSWORD in app.api.secret_env",
         "replicas": "set environment.tiers.worker.replicas: 2 or more",
     }.items():
         assert re.search(rf"\[mandatory\]  {rule}[^\[]*{re.escape(message)}", result.text), result.text

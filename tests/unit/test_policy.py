@@ -205,13 +205,13 @@ ON_DOCKER = [
         rule="no-plain-secrets",
         target="blue-api-1",
         change=set_inputs(envs=["MAIL_PASSWORD=hunter2"]),
-        fix="add the secret to app.api.secrets",
+        fix="in app.api.secret_env to `${secrets.NAME}`",
     ),
     Violation(
         rule="no-plain-secrets",
         target="blue-api-1",
         change=set_inputs(envs=["DATABASE_URL=postgresql://app:hunter2@database/app"]),
-        fix="add the secret to app.api.secrets",
+        fix="in app.api.secret_env to `${secrets.NAME}`",
     ),
 ]
 
@@ -366,7 +366,7 @@ ON_KUBERNETES = [
         rule="no-plain-secrets",
         target="api-blue",
         change=set_in(container, env=[{"name": "STRIPE_API_KEY", "value": "sk_live_hunter2"}]),
-        fix="add the secret to app.api.secrets",
+        fix="in app.api.secret_env to `${secrets.NAME}`",
     ),
     Violation(
         rule="replicas",

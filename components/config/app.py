@@ -107,7 +107,7 @@ class Source(Model):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.image is None) == (self.build is None):
-            raise problem("exactly one of `image` and `build` is required", "set only one of them")
+            raise problem("either `image` or `build` is required, but not both", "set one of them")
         if self.target and not self.build:
             raise problem(
                 "`target` names a stage of a Dockerfile, but `build` is not set", "set `build`, or remove `target`"
@@ -197,13 +197,13 @@ class ServiceSettings(Source):
         paths = [*self.writable, *volumes, *reload]
         for path, other_path in combinations(paths, 2):
             if grammar.normal_path(path) == grammar.normal_path(other_path):
-                raise problem(f"{path} is listed twice (in writable, volumes or reload)", "list each path once")
+                raise problem(f"{path} occurs twice in `writable`, `volumes` and `reload` together", "list it once")
         return self
 
     @model_validator(mode="after")
     def _names_apart(self) -> Self:
         if reserved := sorted({"migrate", "seed"} & set(self.tasks)):
-            raise problem(f"tasks.{reserved[0]} has a reserved name", f"move this task to the key {reserved[0]}")
+            raise problem(f"`tasks` can't contain {reserved[0]}", f"move this task to the key `{reserved[0]}`")
         if twice := sorted(set(self.env) & set(self.secret_env)):
             raise problem(f"{twice[0]} is in `env` and in `secret_env`", "set it only once")
         if twice := sorted(set(self.secrets) & set(self.secret_files)):
@@ -403,7 +403,7 @@ class Check(Model):
             )
         names = [name.lower() for name in self.headers]
         if twice := [name for number, name in enumerate(names) if name in names[:number]]:
-            raise problem(f"header {twice[0]} occurs twice, in lower case and capitals", "list each header once")
+            raise problem(f"header {twice[0]} is listed twice, in different case", "list it once")
         return self
 
 
@@ -423,7 +423,7 @@ def _query(value: object) -> str:
     if not isinstance(value, str) or HERE not in value:
         raise RefusalError(
             f"the query {describe(value, 80)} has no {HERE}, so it reads the metrics of all environments",
-            f"write it like sum(shop_orders_total{{{HERE}}}): {HERE} stands for the labels of an environment",
+            f"add {HERE}, which stands for the labels of an environment, as in sum(shop_orders_total{{{HERE}}})",
         )
     # Imported here because the parser is slow to import, and only applications with business metrics need it.
     from . import promql

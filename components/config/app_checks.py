@@ -74,13 +74,13 @@ def _name_errors(app: App) -> Iterator[str]:
     for name in sorted(app.services):
         path = f"app.services.{name}"
         if name in services.common_catalogue().names:
-            yield f"{path}: {name} has a key of its own; move it to app.{name}, or use another name"
+            yield f"{path}: the name {name} is reserved for app.{name}; move the service to app.{name}, or use another name"
         elif names.is_reserved_workload(name):
             yield f"{path}: the program uses this name itself; use another name"
         for other, settings in app.slot_services.items():
             rest = name.removeprefix(f"{other}-") if name != other else name
             if rest != name and names.is_service_object(rest, settings.tasks):
-                yield f"{path}: {app.path(other)} has a container of the name {name}; use another name"
+                yield f"{path}: {app.path(other)} already has a container with the name {name}; use another name"
 
 
 def _routing_errors(app: App) -> Iterator[str]:
@@ -96,7 +96,7 @@ def _routing_errors(app: App) -> Iterator[str]:
     for key, path in route_paths(app).items():
         first = owners.setdefault(normalise(path), key)
         if first != key and first.rpartition(".")[0] != key.rpartition(".")[0]:
-            yield f"{key}: {path} is a path of {first} too; use another prefix"
+            yield f"{key}: {first} already has the path {path}; use another prefix"
     prefixes = [prefix for paths in app.routes.values() for prefix in paths]
     for key, path in _served_paths(app).items():
         if not any(covers(prefix, path) for prefix in prefixes):
@@ -165,13 +165,13 @@ def _placeholder_problem(app: App, tier: str, service: ServiceSettings, placehol
     owner, field = placeholder.owner, placeholder.field
     if owner == template.SECRETS:
         is_name = re.fullmatch(units.NAME, field)
-        return "" if is_name else "names no secret; use lower-case letters, digits and single dashes"
+        return "" if is_name else "contains an invalid secret name; use lower-case letters, digits and single dashes"
     if owner == template.PUBLIC:
         fields: tuple[str, ...] = template.PUBLIC_FIELDS
     elif owner not in app.names:
         return f"names no service of the application; add app.{owner}, or use {template.SECRETS} or {template.PUBLIC}"
     elif owner not in service.needs:
-        return f"is a value of {owner}; add {owner} to {app.path(tier)}.needs"
+        return f"is a value of {owner}, but {tier} does not need {owner}; add {owner} to {app.path(tier)}.needs"
     else:
         fields = app.template_fields(owner)
     if field in fields:
@@ -214,7 +214,7 @@ def _contradicting_checks(app: App) -> Iterator[str]:
             yield f"app.checks.{number}.status: {name} also requests {check.path}, but expects status {status}; remove one of the two checks"
         if check.status >= 400 and check.path in app.visits:
             yield (
-                f"app.checks.{number}.status: {check.status} is an error, but requests to {check.path} must succeed, because app.visits contains it; "
+                f"app.checks.{number}.status: app.visits contains {check.path}, so this check must not expect {check.status}; "
                 "remove the path from app.checks or from app.visits"
             )
 
@@ -253,6 +253,6 @@ def _hidden_path_errors(app: App) -> Iterator[str]:
         for name, path in needed.items():
             if covers(hidden, path):
                 yield (
-                    f"{app.path(tier)}.metrics: this path makes the gateway answer 404 for {hidden} and all paths below it, but {name} needs {path}; "
+                    f"{app.path(tier)}.metrics: the gateway answers 404 to {hidden} and all paths below it, but {name} needs {path}; "
                     "serve the metrics at a separate path, such as /metrics"
                 )

@@ -68,7 +68,7 @@ class Target(Model):
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         if sum(map(bool, (self.volume, self.directory, self.s3))) != 1:
-            raise problem("exactly one of `volume: true`, `directory` and `s3` is required", "set only one of them")
+            raise problem("exactly one of `volume: true`, `directory` and `s3` is required", "set one of them")
         if not self.volume and (self.storage or self.storage_class):
             raise problem("`storage` and `storage_class` have an effect only with `volume: true`", "remove them")
         return self

@@ -146,9 +146,9 @@ class SecretReference(Model):
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if (self.secret is None) == (self.store is None):
-            raise problem("exactly one of `secret` and `store` is required", "set only one of them")
+            raise problem("either `secret` or `store` is required, but not both", "set one of them")
         if self.property and not self.store:
-            raise problem("`property` has an effect only with `store`", "remove it")
+            raise problem("`property` has an effect only with `store`", "remove `property`")
         return self
 
 
@@ -196,7 +196,8 @@ class Kubernetes(Model):
     def _hosts_differ(self) -> Self:
         hosts = [self.host, *self.hostnames]
         if twice := sorted({host for host in hosts if hosts.count(host) > 1}):
-            raise problem(f"{twice[0]} occurs twice in url and hostnames", "list each host once")
+            where = "is in both `url` and `hostnames`" if twice[0] == self.host else "occurs twice in `hostnames`"
+            raise problem(f"{twice[0]} {where}", "list it once")
         return self
 
     @property

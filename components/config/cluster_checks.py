@@ -51,7 +51,7 @@ def cluster_errors(app: App, environment: Environment) -> Iterator[str]:
         if reference and reference.secret and reference.key != "password":
             yield (
                 f"environment.kubernetes.secrets.{app.database.password}.key: CloudNativePG requires a Secret of type "
-                "kubernetes.io/basic-auth; name such a Secret, and set key: password"
+                "kubernetes.io/basic-auth; name such a Secret, and set `key: password`"
             )
     for name, reference in cluster.secrets.items():
         if reference.secret:
@@ -89,7 +89,7 @@ def _route_errors(app: App, environment: Environment) -> Iterator[str]:
             yield f"{name}: {path} has percent-encoded characters, which a Gateway compares without decoding; use a path without %, like /api"
     if (hosts := 1 + len(cluster.hostnames)) > HOSTNAMES:
         fix = f"use at most {HOSTNAMES - 1}"
-        yield f"environment.kubernetes.hostnames: these hosts and the host of `url` are {hosts} together, but an HTTPRoute accepts {HOSTNAMES}; {fix}"
+        yield f"environment.kubernetes.hostnames: these hosts and the host of `url` are {hosts} hosts, but an HTTPRoute accepts {HOSTNAMES}; {fix}"
     hidden = sum(name in app.measured for name in routes)
     per_service = 2 if environment.release.standby == "warm" else 1
     if len(routes) + hidden + per_service * len(routes) > RULES:

@@ -120,11 +120,14 @@ def _fault_of_text(value: str, path: Path) -> tuple[str, str] | None:
         text = date[1] if date[2] == " 00:00:00" else date[1] + date[2]
         return "it is a date", f"write it in quotes: {_quoted(path, text)}"
     if "\0" in value:
-        return "it has the character U+0000, where a process would cut off the text", "remove the character"
+        return "it contains the character U+0000, and a process would cut off the text there", "remove the character"
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
-        return "it has half of a character (a surrogate), which is not valid UTF-8", "write the whole character"
+        return (
+            "it contains a single surrogate (half of a character), which is not valid UTF-8",
+            "write the whole character",
+        )
     if size > LONGEST:
         return f"it has {size} bytes, but a process accepts {LONGEST} in one text", "move it into a file of the image"
     return None
@@ -329,7 +332,7 @@ class Explainer:
         keys = list(cast(dict[str, Schema], self.node(root, detail["loc"][:-1]).get("properties", {})))
         if root == "environment" and path == ("secrets",):
             fix = "set each secret with `pulumi config set --secret --path secrets.NAME`"
-            return f"there is no such key; `secrets` is a separate key of the stack file: {fix}"
+            return f"secrets are not part of `environment`; {fix}"
         if tags := self._tags_with(root, detail["loc"]):
             return f"a {detail['loc'][-2]} has no {key}; remove {key}, or write {alternatives(tags)}"
         homes = self._valid_paths(root, path, value)

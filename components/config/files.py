@@ -124,7 +124,7 @@ def read_stack(folder: Path, stack: str, project: str) -> StackFile:
         raise document.error(("config",), f"the key {key} is missing; add this key under config", named=False)
     if not isinstance(environment, dict):
         raise document.error(
-            ("config", key), "it is not a mapping; begin with the line platform: docker under this key"
+            ("config", key), "it is not a mapping; begin with the line `platform: docker` under this key"
         )
     document.refuse_encrypted(("config", key))
     texts = {name: top.get(name) or "" for name in ("secretsprovider", "encryptionsalt")}
@@ -197,9 +197,9 @@ class _Document:
         """Return the value of the whole file, which must be a mapping."""
         value = self.value
         if value is None:
-            raise FileError(f"{self.name}: it is empty; see docs/configuration.md for what belongs there")
+            raise FileError(f"{self.name}: the file is empty; write the keys that docs/configuration.md describes")
         if not isinstance(value, dict):
-            raise FileError(f"{self.name}: it is not a mapping of keys to values; begin it with config:")
+            raise FileError(f"{self.name}: the file is not a mapping of keys to values; begin the file with `config:`")
         return cast(dict[str, Any], value)
 
     def mapping_at(self, key: str) -> dict[str, Any]:
@@ -228,7 +228,7 @@ class _Document:
     def refuse_encrypted(self, path: Keys) -> None:
         """Raise an error for an encrypted value below a path, because commands can't decrypt values."""
         for inner in _encrypted(_at(self.mapping(), path)):
-            wrong = "it is an encrypted secret (a mapping with the only key secure); write plain text here, and move a secret to the key secrets"
+            wrong = "it is an encrypted value (a mapping with the single key `secure`); write plain text here, or move the secret below the key `secrets`"
             raise self.error((*path, *inner), wrong)
 
     def error(self, path: Keys, wrong: str, *, named: bool = True) -> FileError:
@@ -259,7 +259,9 @@ def _text(file: Path, purpose: str) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise FileError(f"{name}:{line}: byte {content[error.start]:#04x} is not UTF-8; save it as UTF-8") from None
+        raise FileError(
+            f"{name}:{line}: byte {content[error.start]:#04x} is not UTF-8; save the file as UTF-8"
+        ) from None
 
 
 def _is_own(key: str, project: str) -> bool:
@@ -316,7 +318,9 @@ class _Builder:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    raise FileError(f"{self.name}:{event.start_mark.line + 1}: a second document begins; remove it")
+                    raise FileError(
+                        f"{self.name}:{event.start_mark.line + 1}: a second YAML document begins here; remove it"
+                    )
                 value = self._value(next(self._events), (), 0)
         return value
 
@@ -326,16 +330,16 @@ class _Builder:
         self._grow(1, line)
         if isinstance(event, yaml.ScalarEvent) and _SURROGATE.search(str(event.value)):
             raise FileError(
-                f"{self.name}:{line}: {_shown(path)}: the character \\ud… is incomplete; write the character itself"
+                f"{self.name}:{line}: {_shown(path)}: the escape \\ud… is only half of a character; write the character itself"
             )
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event.anchor, line)
         if depth > DEPTH:
-            raise FileError(f"{self.name}:{line}: it is nested more than {DEPTH} levels deep; reduce the nesting")
-        if event.tag is not None:
             raise FileError(
-                f"{self.name}:{line}: {event.tag} is a tag, which YAML readers treat differently; remove it"
+                f"{self.name}:{line}: this value is nested more than {DEPTH} levels deep; reduce the nesting"
             )
+        if event.tag is not None:
+            raise FileError(f"{self.name}:{line}: YAML readers treat the tag {event.tag} differently; remove the tag")
         if event.anchor:
             self._anchors[event.anchor] = None
         before = self._count
@@ -357,7 +361,7 @@ class _Builder:
         anchored = self._anchors[anchor]
         if anchored is None:
             raise FileError(
-                f"{self.name}:{line}: *{anchor} is inside the value that &{anchor} marks, so the value would contain itself; replace *{anchor}"
+                f"{self.name}:{line}: the alias *{anchor} is inside its own anchor &{anchor}, so the value would contain itself; replace the alias"
             )
         self._grow(anchored[1], line)
         return anchored[0]
@@ -383,7 +387,7 @@ class _Builder:
             key = self._key(event, path, line)
             if _SURROGATE.search(key):
                 raise FileError(
-                    f"{self.name}:{line}: a key has an incomplete character (\\ud…); write the character itself"
+                    f"{self.name}:{line}: a key contains \\ud…, which is only half of a character; write the character itself"
                 )
             if key in values:
                 where = _shown((*path, key))
@@ -397,7 +401,7 @@ class _Builder:
     def _key(self, event: Any, path: Keys, line: int) -> str:
         if not isinstance(event, yaml.ScalarEvent) or event.tag is not None:
             raise FileError(
-                f"{self.name}:{line}: {_shown(path) or 'the file'}: a key is not a plain text; write a word"
+                f"{self.name}:{line}: {_shown(path) or 'the file'}: a key is not a plain text; write the key as one word"
             )
         text = str(event.value)
         if _is_plain(event):
@@ -407,7 +411,7 @@ class _Builder:
                     f"{self.name}:{line}: {_shown(path)}: YAML readers treat the merge key << differently; replace << by the keys that it would copy"
                 )
             if kind or not isinstance(value, str):
-                kind = kind or f"{'nothing' if value is None else 'a number or a truth value'} to YAML"
+                kind = kind or f"{'no value' if value is None else 'a number or a boolean'} to YAML"
                 wrong = f"the key {text or '~'} is {kind}; write it in quotes: {json.dumps(text, ensure_ascii=False)}"
                 raise FileError(f"{self.name}:{line}: {_shown((*path, text))}: {wrong}")
         return text

@@ -133,7 +133,7 @@ def image(value: object) -> str:
     if not (at or colon):
         _refuse(value, noun, AN_IMAGE)
     if colon and not re.fullmatch(_TAG, tag, re.ASCII):
-        fix = "use at most 128 letters, digits, dots, dashes and underscores, neither dot nor dash first"
+        fix = "use at most 128 letters, digits, dots, dashes and underscores, and don't begin with a dot or dash"
         raise RefusalError(f"{describe(tag)} is not a tag of an image", fix)
     _image_name(f"{head}{slash}{name}", value, noun, AN_IMAGE)
     if tagged.rpartition(":")[0] in _ALGORITHMS:
@@ -286,7 +286,9 @@ def _address(value: object) -> tuple[str, str]:
     match = re.fullmatch(rf"https?://({_HOST})\.?(?::(\d+))?(.*)", text, re.ASCII | re.DOTALL)
     if re.match(r"https?://[^/?#]*@", text):
         # The message has no value: the text before `@` may be a password.
-        raise RefusalError("the address has a user before its host", "remove everything between // and @, and the @")
+        raise RefusalError(
+            "the address contains a user name (user@host)", "remove the user name, the password and the @"
+        )
     if not match and text != text.lower() and re.match(rf"https?://{_HOST}", text.lower()):
         raise RefusalError(f"{describe(value, 80)} has capitals in its scheme or host", "write them in lower case")
     if not match:
@@ -364,7 +366,7 @@ def subdomain(value: object) -> str:
         RefusalError: the value is not a valid name.
     """
     label = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
-    fix = "use lower-case letters, digits, dots, dashes, a letter or digit at both ends of each part between dots"
+    fix = "use lower-case letters, digits, dots and dashes, and begin and end each part between dots with a letter or digit"
     return _short(matching(value, rf"{label}(\.{label})*", "a name that every platform accepts", fix), 253)
 
 
@@ -391,7 +393,7 @@ def label_value(value: object) -> str:
     Raises:
         RefusalError: the value is not a valid value of a label.
     """
-    fix = "use at most 63 letters, digits, dots, dashes and underscores, a letter or digit first and last"
+    fix = "use at most 63 letters, digits, dots, dashes and underscores, and begin and end with a letter or digit"
     return matching(value, _QUALIFIED, "the value of a label", fix)
 
 
@@ -416,7 +418,7 @@ def bucket(value: object) -> str:
     Raises:
         RefusalError: S3 servers refuse the name.
     """
-    fix = "use at most 63 lower-case letters, digits, dots and dashes, a letter or digit at both ends"
+    fix = "use at most 63 lower-case letters, digits, dots and dashes, and begin and end with a letter or digit"
     text = matching(value, _HOST, "the name of a bucket", fix)
     if len(text) > (222 if "." in text else 63) or re.fullmatch(r"\d+(\.\d+){3}", text):
         _refuse(value, "the name of a bucket", fix)
@@ -428,7 +430,7 @@ def bucket(value: object) -> str:
 # src/backend/parser/gram.y (RoleSpec).
 
 _IDENTIFIER = r"[a-z_][a-z0-9_]{0,62}"
-AN_IDENTIFIER = "use lower-case letters, digits and underscores, at most 63, no digit first"
+AN_IDENTIFIER = "use at most 63 lower-case letters, digits and underscores, and don't begin with a digit"
 
 
 def identifier(value: object) -> str:
@@ -508,7 +510,9 @@ def container_path(value: object) -> str:
         )
     if normal_path(text) in _PROGRAMS:
         fix = "name a folder that only has data, as in /var/lib/app"
-        raise RefusalError(f"{describe(value)} has the image's programs and libraries, which a mount would hide", fix)
+        raise RefusalError(
+            f"{describe(value)} contains programs and libraries of the image, and a mount would hide them", fix
+        )
     # Kubernetes refuses a colon in a mountPath (pkg/apis/core/validation). Docker reads the text after a colon as options.
     if ":" in text:
         raise RefusalError(f"{describe(value)} has a colon", fix)
@@ -532,7 +536,8 @@ def host_folder(value: object) -> str:
     text = container_path(value)
     if re.fullmatch(f"{_SYSTEM}|{_SHARED}", normal_path(text)):
         raise RefusalError(
-            f"{describe(value)} belongs to the host's system", "name a folder for this purpose only, like /srv/backups"
+            f"{describe(value)} is a system folder of the host",
+            "name a folder for this purpose only, like /srv/backups",
         )
     return text
 
@@ -609,7 +614,9 @@ def header_value(value: object) -> str:
         _refuse(value, noun, fix)
     if any(ord(mark) > 255 for mark in text):
         # The smoke test reads headers as ISO 8859-1, as Python does (http.client, parse_headers).
-        raise RefusalError(f"{describe(value)} has a character that headers can't have", "write it in ASCII")
+        raise RefusalError(
+            f"{describe(value)} has a character that is not allowed in a header", "use only ASCII characters"
+        )
     return text
 
 
@@ -618,7 +625,8 @@ def header_value(value: object) -> str:
 # - robfig/cron v3 (Kubernetes, CloudNativePG: parser.go). The first day of its week is sun.
 # - APScheduler 3 (the backup image: triggers/cron/expressions.py). The first day of its week is mon. It refuses a step that is
 #   longer than its range, and a step after a range of names.
-# Because of the first day, a range must not begin or end with sun.
+# Because of the first day, a range must not begin or end with sun. If a day of the month and a day of the week are set, Kubernetes
+# runs the job on either day, and APScheduler only if both match.
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -630,7 +638,7 @@ _FIELDS: Sequence[tuple[str, int, int, tuple[str, ...]]] = (
     ("month", 1, 12, _MONTHS),
     ("day of the week", 0, 6, _DAYS),
 )
-A_TIME = 'write daily, weekly, monthly or five fields as in "30 2 * * mon-fri", days of the week by name'
+A_TIME = 'write daily, weekly, monthly or five fields, as in "30 2 * * mon-fri", with days of the week by name'
 
 
 def cron(value: object) -> str:
@@ -645,7 +653,7 @@ def cron(value: object) -> str:
         _refuse(value, noun, A_TIME)
     times = [_cron_field(text, *field) for text, field in zip(fields, _FIELDS, strict=True)]
     if not {"*", "*/1"} & {fields[2], fields[4]}:
-        wrong = f"{describe(value)} has a day of the month and a day of the week: Kubernetes runs it on either day, APScheduler only if both match"
+        wrong = f"{describe(value)} has a day of the month and a day of the week, and schedulers combine the two differently"
         raise RefusalError(wrong, "write * for one of the two")
     if not any(day <= _LENGTHS[month - 1] for day in times[2] for month in times[3]):
         raise RefusalError(
@@ -662,14 +670,14 @@ def _cron_part(part: str, field: str, least: int, most: int, names: Sequence[str
     word = "|".join([*names, r"\d{1,2}"]) if field != "day of the week" else "|".join(names)
     match = re.fullmatch(rf"(?:\*|({word})(?:-({word}))?)(?:/(\d{{1,2}}))?", part, re.ASCII)
     if not match:
-        raise RefusalError(f"{describe(part)} is not a {field} of a cron expression", A_TIME)
+        raise RefusalError(f"{describe(part)} is not a {field} in a cron expression", A_TIME)
     first, last = (_cron_number(end, least, names) for end in (match[1], match[2]))
     step = int(match[3]) if match[3] else None
     named = [end for end in (match[1], match[2]) if end and not end.isdecimal()]
     if named and (step or len(named) != sum(1 for end in (match[1], match[2]) if end)):
         raise RefusalError(f"{describe(part)} mixes names with numbers or steps", "list the names, as in mon,wed,fri")
     if any(end is not None and not least <= end <= most for end in (first, last)):
-        raise RefusalError(f"{describe(part)} is not a {field} of a cron expression", f"use {least} to {most}")
+        raise RefusalError(f"{describe(part)} is not a {field} in a cron expression", f"use {least} to {most}")
     if last is not None and field == "day of the week" and match[1] != match[2] and "sun" in (match[1], match[2]):
         fix = "list sun separately, as in sat,sun"
         raise RefusalError(

@@ -80,7 +80,9 @@ def _object(config: Config, key: str) -> object:
     except ConfigTypeError:
         raise ConfigError(f"{key}: it is a text; write a mapping, with keys below it") from None
     except (ValueError, RecursionError):
-        raise ConfigError(f"{key}: it can't be read; write a mapping of texts, numbers, lists and mappings") from None
+        raise ConfigError(
+            f"{key}: the value can't be read; write a mapping that contains only texts, numbers, lists and mappings"
+        ) from None
 
 
 def _other_project_errors(keys: Iterable[str], project: str) -> Iterator[str]:
@@ -100,7 +102,7 @@ def check_stack(stack: str, app: App, environment: Environment) -> None:
     refuse(stack_name_errors(stack, app, environment))
     if environment.tier_settings(DATABASE.name).copy_of == stack:
         raise ConfigError(
-            f"environment.tiers.database.copy_of: {stack} is this environment; name another environment, such as prod"
+            f"environment.tiers.database.copy_of: {stack} is this environment itself; name another environment"
         )
 
 

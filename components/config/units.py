@@ -114,7 +114,8 @@ def _interval(value: object) -> float:
     seconds = _time(1, "1s")(value)
     if seconds > 120:
         raise RefusalError(
-            f"{describe(value)} is too long: a rate over five minutes needs two samples", "use at most 2m"
+            f"the interval {describe(value)} is too long, because a rate over five minutes needs two samples",
+            "use at most 2m",
         )
     return seconds
 
@@ -172,14 +173,14 @@ def _pattern(pattern: str, example: str, fix: str, noun: str = "a name that ever
 
 
 NAME = r"[a-z](-?[a-z0-9]){0,29}"
-_A_NAME = "use lower-case letters, digits and single dashes, at most 30, a letter first"
+_A_NAME = "use at most 30 lower-case letters, digits and single dashes, and begin with a letter"
 
 
 def _secret_name(value: object) -> str:
     """Check the name of a secret. Errors don't contain the value, because it may be the secret instead of its name."""
     if not isinstance(value, str) or not re.fullmatch(NAME, value, re.ASCII):
-        fix = "write a name of lower-case letters, digits and single dashes, and give its value to `pulumi config set --secret`"
-        raise RefusalError("the value can't be the name of a secret", fix)
+        fix = "write a name of lower-case letters, digits and single dashes, and set the value with `pulumi config set --secret`"
+        raise RefusalError("this text is not a valid name of a secret", fix)
     return value
 
 
@@ -258,7 +259,7 @@ Version = Annotated[
     _pattern(
         r"[A-Za-z0-9]([A-Za-z0-9._-]{0,38}[A-Za-z0-9])?",
         "1.4.0",
-        'use at most 40 letters, digits, dots, dashes and underscores, a letter or digit first and last; in quotes, as in "1.4.0"',
+        'use at most 40 letters, digits, dots, dashes and underscores, begin and end with a letter or digit, and write it in quotes, as in "1.4.0"',
         "a version as text",
     ),
 ]

@@ -61,8 +61,8 @@ APP: list[tuple[Change, str, str]] = [
     (put("api.port", 80.5), "app.api.port", "whole number"),
     (put("api.port", True), "app.api.port", "whole number"),
     (put("web.port", 80), "app.web", "above 1023"),
-    (put("web.image", "nginx:1.27"), "app.web", "exactly one of"),
-    (drop("web.build"), "app.web", "exactly one of"),
+    (put("web.image", "nginx:1.27"), "app.web", "either `image` or `build` is required, but not both"),
+    (drop("web.build"), "app.web", "either `image` or `build` is required, but not both"),
     (put("database.image", "postgres"), "app.database.image", "tag or digest"),
     (put("database.image", "postgres:latest"), "app.database.image", "write the version that you tested"),
     (put("database.image", "post gres:15"), "app.database.image", "tag or digest"),
@@ -91,7 +91,7 @@ APP: list[tuple[Change, str, str]] = [
     (put("api.writable", ["/tmp/../etc"]), "app.api.writable.0", "absolute path"),
     (put("api.volumes", {"Uploads": "/data"}), "app.api.volumes.Uploads", "lower-case"),
     (put("api.volumes", {"uploads": "data"}), "app.api.volumes.uploads", "absolute path"),
-    (put("api.volumes", {"uploads": "/tmp"}), "app.api", "listed twice"),
+    (put("api.volumes", {"uploads": "/tmp"}), "app.api", "/tmp occurs twice"),
     (put("api.user", 0), "app.api.user", "0 is out of range; use a whole number from 1 to"),
     (put("api.user", "root"), "app.api.user", "is a text; use a whole number"),
     (put("api.egress", "yes"), "app.api.egress", "is a text; write true or false, without quotes"),
@@ -125,7 +125,7 @@ APP: list[tuple[Change, str, str]] = [
     ),
     (put("checks", [{"path": "/", "contains": ""}]), "app.checks.0.contains", "it is empty"),
     (put("checks", [{"path": "/", "status": 204, "contains": "x"}]), "app.checks.0", "204 has no content"),
-    (put("checks", [{"path": "/", "headers": {"X-A": "1", "x-a": "2"}}]), "app.checks.0", "list each header once"),
+    (put("checks", [{"path": "/", "headers": {"X-A": "1", "x-a": "2"}}]), "app.checks.0", "header x-a is listed twice"),
     (
         put("checks", [{"path": "/x", "status": 200}, {"path": "/x", "status": 404}]),
         "app.checks.1.status",
@@ -264,11 +264,11 @@ CLUSTER: list[tuple[Change, str, str]] = [
          {"gateway_class": "t", "certificate": "c"}}), "environment.kubernetes", "use https in url"),
     (put("kubernetes.gateway.create", {"gateway_class": "t"}), "environment.kubernetes.gateway", "remove `listener`"),
     (put("kubernetes.gateway.cidrs", ["everywhere"]), "environment.kubernetes.gateway.cidrs.0", "like 10.0.0.0/8"),
-    (put("kubernetes.hostnames", ["board-staging.localhost"]), "environment.kubernetes", "each host once"),
+    (put("kubernetes.hostnames", ["board-staging.localhost"]), "environment.kubernetes", "is in both `url` and `hostnames`"),
     (put("kubernetes.namespace.create", False), "environment.kubernetes", "administrator"),
     (put("kubernetes.namespace.quota.cpu", "8"), "environment.kubernetes.namespace.quota.cpu", "like 0.5"),
     (put("kubernetes.secrets", {"database-password": {"key": "a"}}), "environment.kubernetes.secrets.database-password",
-     "exactly one of"),
+     "either `secret` or `store` is required, but not both"),
     (put("kubernetes.secrets", {"database-password": {"secret": "a", "key": "b", "property": "c"}}),
      "environment.kubernetes.secrets.database-password", "only with `store`"),
     (put("kubernetes.secrets", {"mail": {"secret": "a", "key": "b"}}), "environment.kubernetes.secrets.mail",
@@ -386,7 +386,7 @@ def test_volume_shared_by_two_tiers_with_different_storage_settings_is_refused()
 @pytest.mark.parametrize(
     ("tier", "change", "problem"),
     [
-        ("api", {"tasks": {"seed": {"command": ["x"]}}}, "app.api: tasks.seed has a reserved name"),
+        ("api", {"tasks": {"seed": {"command": ["x"]}}}, "app.api: `tasks` can't contain seed"),
         ("api", {"build": None, "image": "a:1", "target": "x"}, "app.api: `target` names a stage of a Dockerfile"),
         ("web", {"build": None, "image": "a:1", "reload": {"target": "dev", "mounts": {}}}, "app.web: reload.target names a stage"),
         ("web", {"target": "A B"}, "app.web.target: 'A B' is not a stage; write it as the Dockerfile does"),
@@ -475,6 +475,8 @@ def test_environment_that_is_configured_as_a_copy_of_itself_is_refused() -> None
     target = {"copy_of": "dev", "backup": {"target": {"volume": True}}}
     value = environment() | {"protect_data": False, "tiers": {"database": target}}
     app = load_app(project())
-    with pytest.raises(ConfigError, match=r"^environment\.tiers\.database\.copy_of: dev is this environment; name"):
+    with pytest.raises(
+        ConfigError, match=r"^environment\.tiers\.database\.copy_of: dev is this environment itself; name"
+    ):
         check_stack("dev", app, load_environment(value, app))
     check_stack("staging", app, load_environment(value, app))

@@ -69,18 +69,18 @@ def test_unambiguous_yaml_scalar_is_read_with_the_expected_value_and_type(
 @pytest.mark.parametrize(
     ("stack", "problem"),
     [
-        ("", "Pulumi.t.yaml: it is empty"),
-        ("# nothing\n", "Pulumi.t.yaml: it is empty"),
+        ("", "Pulumi.t.yaml: the file is empty"),
+        ("# nothing\n", "Pulumi.t.yaml: the file is empty"),
         ("config:\n", "Pulumi.t.yaml:1: the key x:environment is missing; add this key under config"),
         ("encryptionsalt: v1:x\n", "Pulumi.t.yaml: the key x:environment is missing; add this key under config"),
-        ("- a\n", "Pulumi.t.yaml: it is not a mapping"),
-        ("text\n", "Pulumi.t.yaml: it is not a mapping"),
+        ("- a\n", "Pulumi.t.yaml: the file is not a mapping"),
+        ("text\n", "Pulumi.t.yaml: the file is not a mapping"),
         ("config: 5\n", "Pulumi.t.yaml:1: config: it is not a mapping"),
         ("config:\n\tx:environment: {}\n", "Pulumi.t.yaml:2: it is not YAML (found character '\\t' that cannot start any token)"),
         ("config:\n  a: b: c\n", "Pulumi.t.yaml:2: it is not YAML (mapping values are not allowed here)"),
         ("config: [1\n", "Pulumi.t.yaml:2: it is not YAML"),
         ("config: \x00\n", "Pulumi.t.yaml: the file has characters that YAML does not allow"),
-        (b"config: \xe9\n", "Pulumi.t.yaml:1: byte 0xe9 is not UTF-8; save it as UTF-8"),
+        (b"config: \xe9\n", "Pulumi.t.yaml:1: byte 0xe9 is not UTF-8; save the file as UTF-8"),
         (b"a: 1\nb: \xff\n", "Pulumi.t.yaml:2: byte 0xff is not UTF-8"),
         (b"\xef\xbb\xbfconfig:\n", "Pulumi.t.yaml:1: the file begins with a byte order mark"),
         ("config:\n".encode("utf-16"), "Pulumi.t.yaml:1: the file begins with a byte order mark"),
@@ -90,17 +90,17 @@ def test_unambiguous_yaml_scalar_is_read_with_the_expected_value_and_type(
         ("config:\n  x:app: {}\n  x:environment: {}\n", "Pulumi.t.yaml:2: app: the application is the same in every environment"),
         ("config:\n  x:environment:\n    seed: true\n    seed: true\n", "Pulumi.t.yaml:4: environment.seed: line 3 already has this key"),
         ("config:\n  x:environment: {}\nconfig: {}\n", "Pulumi.t.yaml:3: config: line 1 already has this key; remove one of the two"),
-        ("config:\n  x:environment: {1: a}\n", 'Pulumi.t.yaml:2: environment.1: the key 1 is a number or a truth value to YAML; write it in quotes: "1"'),
+        ("config:\n  x:environment: {1: a}\n", 'Pulumi.t.yaml:2: environment.1: the key 1 is a number or a boolean to YAML; write it in quotes: "1"'),
         ("config:\n  x:environment: {on: a}\n", "Pulumi.t.yaml:2: environment.on: the key on is true or false to some readers"),
         ("config:\n  x:environment: {? [a] : b}\n", "Pulumi.t.yaml:2: environment: a key is not a plain text"),
-        ("config:\n  x:environment: &a {b: *a}\n", "Pulumi.t.yaml:2: *a is inside the value that &a marks, so the value would contain itself"),
+        ("config:\n  x:environment: &a {b: *a}\n", "Pulumi.t.yaml:2: the alias *a is inside its own anchor &a, so the value would contain itself"),
         ("config:\n  x:environment: {b: *a}\n", "Pulumi.t.yaml:2: *a refers to a missing anchor"),
-        ("config:\n  x:environment: {b: !!python/name:os.system x}\n", "Pulumi.t.yaml:2: tag:yaml.org,2002:python/name:os.system is a tag"),
-        ("config: {}\n---\nconfig: {}\n", "Pulumi.t.yaml:2: a second document begins"),
-        ("config:\n  x:environment: {seed: {secure: 'v1:a:b'}}\n", "Pulumi.t.yaml:2: environment.seed: it is an encrypted secret (a mapping with the only key secure)"),
+        ("config:\n  x:environment: {b: !!python/name:os.system x}\n", "Pulumi.t.yaml:2: YAML readers treat the tag tag:yaml.org,2002:python/name:os.system differently"),
+        ("config: {}\n---\nconfig: {}\n", "Pulumi.t.yaml:2: a second YAML document begins"),
+        ("config:\n  x:environment: {seed: {secure: 'v1:a:b'}}\n", "Pulumi.t.yaml:2: environment.seed: it is an encrypted value (a mapping with the single key `secure`)"),
         ("secretsprovider: [a]\n" + STACK, "Pulumi.t.yaml:1: secretsprovider: it is not a text"),
-        ("config:\n  x:environment: " + "[" * 2000 + "]" * 2000 + "\n", "Pulumi.t.yaml:2: it is nested more than 50 levels deep"),
-        ("config:\n" + "".join(f"{' ' * depth}a:\n" for depth in range(2, 900)), "it is nested more than 50 levels deep"),
+        ("config:\n  x:environment: " + "[" * 2000 + "]" * 2000 + "\n", "Pulumi.t.yaml:2: this value is nested more than 50 levels deep"),
+        ("config:\n" + "".join(f"{' ' * depth}a:\n" for depth in range(2, 900)), "this value is nested more than 50 levels deep"),
         ("config: {x:environment: {}, a: " + "x" * files.LIMIT + "}\n", "Pulumi.t.yaml: the file has more than 2 MiB"),
     ],
 )  # fmt: skip
@@ -113,7 +113,7 @@ def test_error_about_an_invalid_stack_file_is_one_line_with_file_name_line_numbe
 @pytest.mark.parametrize(
     ("project", "problem"),
     [
-        ("", "Pulumi.yaml: it is empty"),
+        ("", "Pulumi.yaml: the file is empty"),
         ("runtime: python\n", "Pulumi.yaml: name: the project has no name"),
         ("name: 5\n", "Pulumi.yaml:1: name: the project has no name"),
         ("name: x\n", "Pulumi.yaml: app: it has no value; describe the application under config.app.value"),
@@ -157,7 +157,7 @@ def test_yaml_aliases_that_expand_to_millions_of_values_are_refused(tmp_path: Pa
 
 
 def test_yaml_text_with_the_escape_of_a_unicode_surrogate_is_refused(tmp_path: Path) -> None:
-    assert "is incomplete; write the character itself" in _problem(
+    assert "is only half of a character; write the character itself" in _problem(
         _write_files(tmp_path, _stack_with_variable('"\\ud800\\udc00"'))
     )
 

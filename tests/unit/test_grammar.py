@@ -138,7 +138,7 @@ def test_accepted_cron_schedule_has_an_existing_day_and_no_descending_range(fiel
     [
         (grammar.public_address, "https://Shop.test", "'https://Shop.test' has capitals in its scheme or host; write them in lower case"),
         (grammar.address, "HTTP://shop.test:80", "'HTTP://shop.test:80' has capitals in its scheme or host; write them in lower case"),
-        (grammar.address, "https://me:hidden@shop.test", "the address has a user before its host; remove everything between // and @, and the @"),
+        (grammar.address, "https://me:hidden@shop.test", "the address contains a user name (user@host); remove the user name, the password and the @"),
         (grammar.host, "DB.test", "'DB.test' has capitals; write it in lower case"),
         (grammar.route_host, "*.Shop.test", "'*.Shop.test' has capitals; write it in lower case"),
     ],

@@ -133,7 +133,7 @@ def test_list_of_writable_folders_with_a_repeated_folder_is_refused() -> None:
     with pytest.raises(ConfigError, match="absolute path"):
         load_app(app)
     app["api"]["writable"] = ["/tmp", "/tmp/./"]
-    with pytest.raises(ConfigError, match="listed twice"):
+    with pytest.raises(ConfigError, match="occurs twice"):
         load_app(app)
 
 

@@ -229,7 +229,7 @@ def _put(target: Any, path: Path, value: object) -> None:
          "environment.tiers.api.port: this key is in the wrong place; move it to app.api, in Pulumi.yaml"),
         ("environment", DOCKER, ("version",), "1", "environment.version: this key is in the wrong place; move it to app, in Pulumi.yaml"),
         ("environment", DOCKER, ("secrets",), {"a": "b"},
-         "environment.secrets: there is no such key; `secrets` is a separate key of the stack file: set each secret with …"),
+         "environment.secrets: secrets are not part of `environment`; set each secret with …"),
         ("app", APP, ("api", "zzz"), 1, "app.api.zzz: there is no such key; use one of image, build, target, command, entrypoint, …"),
         ("environment", DOCKER, ("visits",), ["/"],
          "environment.visits: this key is in the wrong place; move it to app, in Pulumi.yaml"),
@@ -247,7 +247,7 @@ def _put(target: Any, path: Path, value: object) -> None:
          "environment.gateway: it has no value; remove this key, or set a value"),
         ("app", APP, ("worker",), None, "app.worker: it has no value; remove this key, or set a value"),
         ("app", APP, ("api", "env", 8), "x", 'app.api.env.8: the key is a number; write it in quotes: "8"'),
-        ("app", APP, ("database", "password"), "hunter2!", "app.database.password: the value can't be the name of a secret; …"),
+        ("app", APP, ("database", "password"), "hunter2!", "app.database.password: this text is not a valid name of a secret; …"),
     ],
 )  # fmt: skip
 def test_error_about_a_wrong_value_has_the_expected_text(

@@ -169,7 +169,7 @@ def test_placeholder_without_owner_and_field_is_refused(text: str) -> None:
         ({"secret_env": {"A": "${worker.host}"}}, r"add worker to app\.api\.needs"),
         ({"secret_env": {"A": "${database.pasword}"}}, r"did you mean \${database\.password}"),
         ({"secret_env": {"A": "${public.port}"}}, r"write \${public\.url} or \${public\.host}"),
-        ({"secret_env": {"A": "${secrets.a_b}"}}, "names no secret"),
+        ({"secret_env": {"A": "${secrets.a_b}"}}, "contains an invalid secret name"),
         ({"secret_env": {"DATABASE_HOST": "x"}}, r"secret_env\.DATABASE_HOST: the program sets this variable"),
         ({"secret_env": {"LOG_LEVEL": "x"}, "env": {"LOG_LEVEL": "y"}}, "LOG_LEVEL is in `env` and in `secret_env`"),
         ({"secrets": ["key"], "secret_files": {"key": "x"}}, "key is in `secrets` and in `secret_files`"),

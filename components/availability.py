@@ -46,6 +46,6 @@ def refuse_unavailable(inspector: Inspector, plan: Plan, checkpoint: Checkpoint)
     absent = missing_images(inspector, checkpoint, plan.live) if plan.moves and not plan.render else ()
     if absent:
         raise ReleaseError(
-            f"{plan.release} can't go live again, because {' and '.join(absent)} is missing on the Docker engine (nothing was changed); "
+            f"{plan.release} can't go live again, because the Docker engine lacks {' and '.join(absent)} (nothing was changed); "
             "check out the commit of this release and run `make up`"
         )

@@ -125,5 +125,5 @@ def _record(context: Path, name: str, path: str) -> bytes:
         return f"{name}\0{executable}\0{len(content)}\0".encode() + content
     except UnicodeEncodeError:
         raise ConfigError(
-            f"{path}: the name of {name!a} is not UTF-8; rename that file, or exclude it in {IGNORE}"
+            f"{path}: the file name {name!a} is not UTF-8; rename the file, or exclude it in {IGNORE}"
         ) from None

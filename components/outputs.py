@@ -40,7 +40,7 @@ def export(rollout: Rollout, switch: Switch, verified: Output[Resource] | None) 
     absent = missing_images(platform.inspector, rollout.context.checkpoint, idle) if standby else ()
     pulumi.export(
         "go_back",
-        f"nothing to go back to: {standby} can't run again: {' and '.join(absent)} is gone from the engine"
+        f"nothing to go back to: {standby} can't run again, because the engine lacks {' and '.join(absent)}"
         if absent
         else f"make back, or TIERS_RELEASE=previous pulumi up --stack {stack}: {standby} is live again, by one switch"
         if standby

@@ -103,7 +103,7 @@ def cluster_inspector(app: App, environment: Environment, stack: str) -> Inspect
     cluster_inspector = inspector(app, environment, stack)
     if not isinstance(cluster_inspector, InspectsClusters):
         raise ConfigError(
-            f"environment.platform: {environment.platform} has no database clusters; deploy to Kubernetes"
+            f"environment.platform: the platform {environment.platform} has no database clusters; deploy to Kubernetes"
         )
     return cluster_inspector
 
@@ -129,6 +129,6 @@ def _refuse_another(app: str, checkpoint: Checkpoint) -> None:
     names = {entry.labels[LABEL_APP] for entry in checkpoint.entries if LABEL_APP in entry.labels}
     if names - {app}:
         raise ConfigError(
-            f"app.name: this stack contains the application {', '.join(sorted(names))}, and an application with another name would start without the data of this stack; "
+            f"app.name: this stack contains the application {', '.join(sorted(names))}, and an application with another name would start without its data; "
             f"keep the name, or remove the stack first (`pulumi destroy`)"
         )

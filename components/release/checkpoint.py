@@ -227,8 +227,8 @@ def refuse_pending_operations(checkpoint: Checkpoint, stack: str) -> None:
     """
     if checkpoint.pending:
         raise RunError(
-            f"the last update was interrupted while {', '.join(checkpoint.pending)}: run `make heal ENV={stack}` "
-            "(this repairs the state by comparing it with the platform), then repeat this command"
+            f"the last update was interrupted while {', '.join(checkpoint.pending)}; run `make heal ENV={stack}` to compare the state with the "
+            "platform and repair it, then repeat this command"
         )
 
 

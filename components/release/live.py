@@ -17,7 +17,7 @@ class Claim:
     switches: int
     """Number of the switch that made the slot live."""
     final: bool = False
-    """True if no later switch happened: a later switch would have overwritten the statement."""
+    """True if this claim is about the last switch. A later switch would have overwritten the claim."""
 
     def __str__(self) -> str:
         return f"{self.source}: {self.live or 'nothing'} is live after switch {self.switches}"
@@ -252,8 +252,8 @@ def _conflict_message(problem: str, evidence: Evidence, routing: Routing, stack:
         )
     else:
         fix = (
-            "find out which slot serves users (on Docker responses have the header X-Tiers-Slot, on Kubernetes the HTTPRoute "
-            "names the slot's Services), and pass its name: "
-            f"TIERS_LIVE=blue make up ENV={stack} (or green; none if no slot serves users)"
+            "find the slot that serves users (Docker: see the response header X-Tiers-Slot; Kubernetes: see the Services of the "
+            "HTTPRoute), then run "
+            f"`TIERS_LIVE=SLOT make up ENV={stack}` with its name as SLOT, or none if no slot serves users"
         )
     return f"{problem}, so neither slot is changed. The sources report:\n{sources}\n{fix}"

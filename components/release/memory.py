@@ -116,7 +116,9 @@ def record(stack: str, root: Path, slot: Slot, passed: Output[Any]) -> Output[st
         try:
             exported = CheckpointExport(stack, str(root)).answer()
         except RunError as error:
-            pulumi.log.warn(f"{slot}: its resources can't be recorded now; the next update records them: {error}")
+            pulumi.log.warn(
+                f"the resources of slot {slot} can't be recorded now, so the next update records them: {error}"
+            )
             return remember([])
         return remember(exported.descendants(slot, SLOT))
 

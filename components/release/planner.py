@@ -261,7 +261,9 @@ def _plan(observed: StackState, desired: Release, action: ReleaseAction, past_co
     live, standby = observed.live, observed.standby
     if live is None:
         if action is not ReleaseAction.CONFIGURED:
-            raise ReleaseError(f"{action}: nothing is live yet; run `pulumi up` to deploy a release")
+            raise ReleaseError(
+                f"TIERS_RELEASE={action} needs a live release, but nothing is live yet; run `pulumi up` to deploy a release"
+            )
         number = observed.switches + 1
         return Plan(live=Slot.BLUE, release=desired, render=Slot.BLUE, keep=(), switches=number, previous=None)
     current, idle = observed.slots.get(live), live.other
@@ -311,10 +313,10 @@ def _refuse_past_contract(current: SlotState | None, older: SlotState) -> None:
 
 def explain(observed: StackState, update: Plan) -> str:
     """Describe the effect of an update, for the output of `pulumi preview`."""
-    again = f"the switch to {update.previous} is lost and recreated" if update.restores else ""
+    again = f"the lost switch to {update.previous} is recreated" if update.restores else ""
     if not update.render and not update.moves:
         waits = f"{update.live.other} waits to be promoted" if update.waits else ""
-        return "; ".join(filter(None, ("nothing of the release changes", waits, again)))
+        return "; ".join(filter(None, ("the release does not change", waits, again)))
     current = observed.slots.get(observed.live) if observed.live else None
     target = update.render or update.live
     lines: list[str] = [again] if again else []
@@ -334,7 +336,7 @@ def explain(observed: StackState, update: Plan) -> str:
             f"{observed.live} stays live with {current.release}" + ("" if update.waits else " until the switch")
         )
     lines.append(
-        "nothing switches: it waits to be promoted"
+        "no traffic moves: the release waits to be promoted"
         if update.waits
         else f"switch {update.switches} moves all traffic to {update.live}, {update.release}"
     )

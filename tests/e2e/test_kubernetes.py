@@ -220,7 +220,7 @@ def test_update_is_refused_if_kubectl_has_changed_a_managed_field(stack: Cluster
     refused = stack.up(check=False)
     assert refused.code
     assert (
-        "environment.tiers.web: Deployment web-blue: kubectl has changed fields that this program manages (.spec.replicas)"
+        "environment.tiers.web: Deployment web-blue: fields that this program manages were changed by kubectl: .spec.replicas"
         in refused.text
     )
     assert len(stack.pods("web", "blue")) == 4

@@ -1,4 +1,4 @@
-"""Command that records the previews in this folder: `python -m tests.previews.capture docker kubernetes`.
+"""Record the previews in this folder with `python -m tests.previews.capture docker kubernetes`.
 
 For each platform in its arguments, the command deploys two releases of the application `board` on a real Docker engine or
 cluster. One platform takes several minutes. A recording is the output of `pulumi preview --json --show-sames` for one change.

@@ -141,7 +141,7 @@ def test_missing_failover_quorum_annotation_of_a_database_cluster_is_reported(mo
     inspector = platforms.cluster_inspector(load_app(project()), env, "staging")
     assert inspector.check_quorum("database-ha") == "the annotation is set"
     del metadata["annotations"]
-    with pytest.raises(RunError, match=r"database-ha lacks the annotation alpha\.cnpg\.io/failoverQuorum=true"):
+    with pytest.raises(RunError, match=r"Cluster database-ha lacks the annotation alpha\.cnpg\.io/failoverQuorum=true"):
         inspector.check_quorum("database-ha")
 
 
@@ -193,8 +193,8 @@ def load_environment_with_backup(**more: Any) -> config.Environment:
     ("more", "database", "message"),
     [
         ({"copy_of": "prod"}, "prod", ""),
-        ({"copy_of": "prod"}, "other", "staging does not accept the data of other, because copy_of is prod"),
-        ({}, "prod", "staging does not accept the data of prod, because copy_of is not set"),
+        ({"copy_of": "prod"}, "other", "copy_of is prod, so staging does not accept the data of other"),
+        ({}, "prod", "copy_of is not set, so staging does not accept the data of prod"),
         ({"copy_of": "prod"}, "", "FROM is missing"),
     ],
 )
@@ -312,6 +312,6 @@ class TestRestoredDatabase:
     def test_restore_from_a_backup_is_refused_if_a_source_database_is_requested(self) -> None:
         with pytest.raises(
             RunError,
-            match="OF: a backup has only one database, so OF requires a time in TO, and an archive of a database cluster",
+            match="OF: a backup contains only one database; remove OF, or use a time in TO, and an archive of a database cluster",
         ):
             restore.main("staging", "latest", "board")

@@ -136,11 +136,13 @@ class TestIsolationOnDocker:
             *deployed_containers(),
             Container(name="stray", role="tier", tier="api", published=("8000/tcp",), addresses={}),
         ]
-        assert [*engine.unexpected_routes(APP, containers, ())] == ["stray publishes 8000/tcp"]
+        assert [*engine.unexpected_routes(APP, containers, ())] == [
+            "stray publishes a port that must stay closed: 8000/tcp"
+        ]
 
     def test_make_check_reports_a_tier_container_that_accepts_connections_from_the_host(self) -> None:
         assert [*engine.unexpected_routes(APP, deployed_containers(), {"board-dev-database-1"})] == [
-            "board-dev-database-1 accepts connections from this machine"
+            "board-dev-database-1 accepts connections from this machine, but must not"
         ]
 
     def test_make_check_ignores_containers_that_answer_only_through_an_unrelated_network(
@@ -163,8 +165,8 @@ class TestIsolationOnDocker:
         )
         problems = [*engine.unexpected_routes(APP, [*deployed_containers(), web], ())]
         assert sorted(problems) == [
-            "web can reach board-dev-cache-1, by network board-dev-data",
-            "web can reach board-dev-database-1, by network board-dev-data",
+            "web can connect to board-dev-cache-1 through network board-dev-data, but must not",
+            "web can connect to board-dev-database-1 through network board-dev-data, but must not",
         ]
 
 
@@ -228,20 +230,20 @@ class TestIsolationOnKubernetes:
         assert not [*cluster.unexpected_routes(APP, objects("prod"), "board-prod")]
         without_policies = objects("prod") | {"NetworkPolicy": []}
         problems = [*cluster.unexpected_routes(APP, without_policies, "board-prod")]
-        assert "a pod of no tier may connect to cache-1" in problems
-        assert "web-blue may connect to cache-proxy" in problems
-        assert "web-blue may connect to database-ha-1" in problems
-        assert "cache-0 may connect to cache-1" not in problems
-        assert "database-ha-1 may connect to database-ha-2" not in problems
+        assert "a pod of no tier can connect to cache-1, but must not" in problems
+        assert "web-blue can connect to cache-proxy, but must not" in problems
+        assert "web-blue can connect to database-ha-1, but must not" in problems
+        assert "cache-0 can connect to cache-1, but must not" not in problems
+        assert "database-ha-1 can connect to database-ha-2, but must not" not in problems
 
     @pytest.mark.parametrize(
         ("change", "problem"),
         [
             (expose_service, "is open to the outside (LoadBalancer)"),
             (route_to_database, "leads to database"),
-            (open_network_policy, "a pod of another namespace may connect to database"),
-            (label_web_as_database_client, "web-blue may connect to database"),
-            (delete_network_policies, "a pod of no tier may connect to cache"),
+            (open_network_policy, "a pod of another namespace can connect to database, but must not"),
+            (label_web_as_database_client, "web-blue can connect to database, but must not"),
+            (delete_network_policies, "a pod of no tier can connect to cache, but must not"),
         ],
     )
     def test_make_check_reports_a_connection_that_the_tier_graph_forbids(
@@ -276,7 +278,7 @@ class TestQuestions:
         env["tiers"]["database"]["ha"] = True
         assert question in question_names(replace(live_stack(), environment=load_environment(env, APP)))
 
-    def test_make_check_reports_a_check_without_its_setting_as_not_described(self) -> None:
+    def test_make_check_marks_a_check_as_not_described_if_the_application_lacks_its_key(self) -> None:
         api = {key: value for key, value in project()["api"].items() if key != "migrate"} | {"needs": ["cache"]}
         questions = dict(live_stack(checks=[], database=..., api=api, worker=...).checks())
         assert check.run_check(questions["the database is ready"]) == ("not described", "app.database")
@@ -301,10 +303,10 @@ class TestQuestions:
         assert executed_commands == [("api", "blue", ("alembic", "current", "--check-heads"))]
 
         def refuse(*words: Any) -> str:
-            raise RunError("it ended with exit code 1")
+            raise RunError("the command ended with exit code 1")
 
         monkeypatch.setattr(DockerInspector, "execute", refuse)
-        assert check.run_check(question) == ("FAILED", "it ended with exit code 1")
+        assert check.run_check(question) == ("FAILED", "the command ended with exit code 1")
 
     def test_make_check_fails_for_an_unreachable_page(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(check, "PATIENCE", 0)

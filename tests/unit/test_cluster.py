@@ -64,7 +64,8 @@ def test_missing_kubernetes_context_is_refused_with_a_list_of_the_existing_conte
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path, 1)))
     with pytest.raises(
-        RunError, match=r"environment\.kubernetes\.context: lab is not in .*contexts: here.*make lab-cluster"
+        RunError,
+        match=r"environment\.kubernetes\.context: the context lab is not in .*contexts: here.*make lab-cluster",
     ):
         kubeconfig.check("lab")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
@@ -77,7 +78,8 @@ def test_cluster_that_does_not_answer_is_refused_with_its_address(
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path, 1)))
     with pytest.raises(
-        RunError, match=r"environment\.kubernetes\.context: the server of here does not answer at 127\.0\.0\.1:1"
+        RunError,
+        match=r"environment\.kubernetes\.context: the server of context here does not answer at 127\.0\.0\.1:1",
     ):
         kubeconfig.check("here")
 
@@ -94,11 +96,11 @@ def test_kubeconfig_that_is_not_yaml_is_refused(tmp_path: Path, monkeypatch: pyt
     [
         (
             CONFLICT,
-            'helm, kubectl has changed fields that this program manages (.spec.replicas, .spec.template.spec.containers[name="web"].image)',
+            'fields that this program manages were changed by helm, kubectl: .spec.replicas, .spec.template.spec.containers[name="web"].image',
         ),
         (
             'conflict with "x" using apps/v1: .spec.replicas',
-            "x has changed fields that this program manages (.spec.replicas)",
+            "fields that this program manages were changed by x: .spec.replicas",
         ),
         ("timed out waiting to be Ready", "not ready in time"),
         ('"a/b" failed to fully initialize or become live: b', "not ready in time"),
@@ -224,7 +226,7 @@ def test_manual_job_that_does_not_start_is_deleted(
 ) -> None:
     """Check that the Job is removed at once. Otherwise the database could stay read-only for six hours."""
     manual_job = ManualJob(monkeypatch, *pods)
-    with pytest.raises(RunError, match=rf"(?s)`backup list` did not start: no pod of Job list-1 runs, .*{message}"):
+    with pytest.raises(RunError, match=rf"(?s)`backup list` did not start: Job list-1 had no running pod, .*{message}"):
         manual_job.run()
     assert manual_job.removed == ["list-1"]
 
@@ -288,6 +290,6 @@ def test_unreadable_kubeconfig_is_refused_with_a_fix(tmp_path: Path, monkeypatch
     (tmp_path / "folder").mkdir()
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'loop'}:{tmp_path / 'folder'}:{'x' * 5000}")
     with pytest.raises(
-        RunError, match=r"^environment\.kubernetes\.context: here is not in .*; use an existing context"
+        RunError, match=r"^environment\.kubernetes\.context: the context here is not in .*; use an existing context"
     ):
         kubeconfig.check("here")

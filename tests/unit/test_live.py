@@ -254,7 +254,7 @@ def test_route_deleted_after_a_failed_release_is_restored_for_the_last_live_slot
 
 def test_lost_route_after_a_killed_update_is_refused_with_the_advice_to_set_tiers_live() -> None:
     _, killed, _, _ = histories("staging")[3]
-    with pytest.raises(ReleaseError, match="TIERS_LIVE=blue make up"):
+    with pytest.raises(ReleaseError, match="TIERS_LIVE=SLOT make up"):
         settle(
             parse(checkpoint_without(killed, "HTTPRoute::board")), lambda: Routing(source="the HTTPRoute", absent=True)
         )
@@ -271,7 +271,7 @@ def test_error_about_an_uncertain_live_slot_lists_the_sources_and_the_command_th
             deploy(export={}, routing=healthy_routing("dev", live, 2))
         return
     with pytest.raises(ReleaseError, match=r"(?s)contradict each other.*outputs of Switch: green.*the platform: blue is "
-                       r"live.*TIERS_LIVE=blue make up ENV=dev"):  # fmt: skip
+                       r"live.*TIERS_LIVE=SLOT make up ENV=dev"):  # fmt: skip
         deploy(export=checkpoint_without(export, "::switch-2"), routing=healthy_routing("dev", live.other, 2))
 
 

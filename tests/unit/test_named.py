@@ -161,7 +161,7 @@ def test_dockerignore_that_is_a_folder_is_refused(build_folder: Path):
 def test_file_name_that_is_not_utf8_in_a_build_context_is_refused_unless_ignored(build_folder: Path):
     Path(os.fsdecode(os.fsencode(build_folder) + b"/caf\xe9")).write_text("")
     assert error_of(build_folder.parent) == (
-        r"app.api.build: the name of 'caf\udce9' is not UTF-8; rename that file, or exclude it in .dockerignore"
+        r"app.api.build: the file name 'caf\udce9' is not UTF-8; rename the file, or exclude it in .dockerignore"
     )
     (build_folder / ".dockerignore").write_text("caf?\n")
     assert image_of(build_folder.parent)

@@ -43,7 +43,7 @@ def test_inspector_of_a_stack_belongs_to_the_configured_platform(stack: str, ins
 
 def test_database_clusters_of_a_stack_on_docker_can_not_be_inspected() -> None:
     app = load_app(project())
-    with pytest.raises(ConfigError, match=r"environment\.platform: docker has no database clusters; "):
+    with pytest.raises(ConfigError, match=r"environment\.platform: the platform docker has no database clusters; "):
         platforms.cluster_inspector(app, load_environment(environment("dev"), app), "dev")
 
 

@@ -177,10 +177,12 @@ def test_explanation_of_a_plan_contains_the_slots_and_the_differences_and_the_sw
         "it differs in api;",
         "migration: api.migrate (contract",
         "blue stays live with 1.0-aa",
-        "nothing switches: it waits to be promoted" if manual else "switch 3 moves all traffic to green, 2.0-bb",
+        "no traffic moves: the release waits to be promoted"
+        if manual
+        else "switch 3 moves all traffic to green, 2.0-bb",
     ):
         assert part in text, text
-    assert explain(observed, plan(observed, one)) == "nothing of the release changes"
+    assert explain(observed, plan(observed, one)) == "the release does not change"
 
 
 def test_unknown_value_of_tiers_release_or_tiers_force_is_refused() -> None:

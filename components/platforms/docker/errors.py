@@ -63,7 +63,7 @@ def explain_image(name: str, image: Image) -> ResourceHookBinding:
         elif image.context:
             fix = f"the build in {image.context} failed: correct the Dockerfile (`docker build {image.context}` shows the whole output)"
         else:
-            fix = "check the name and tag of the image, and that `docker pull` may pull it"
+            fix = "check the name and tag of the image, and whether `docker pull` can pull it"
         pulumi.log.error(f"{image.path}: {image.reference} can't be pulled or built; {fix}.\n    {cause}")
         return False
 

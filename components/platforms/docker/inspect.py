@@ -57,7 +57,7 @@ def check_engine(environment: Environment, used_ports: Collection[int]) -> None:
             socket.create_connection((url.hostname or "", url.port or 2375), timeout=5).close()
     except OSError as error:
         raise RunError(
-            f"{setting}: no Docker engine answers at {host} ({error.strerror or error}); start an engine (`make lab` does so), "
+            f"{setting}: no Docker engine answers at {host} ({error.strerror or error}); start an engine, for example with `make lab`, "
             "or set another address in environment.docker.host"
         ) from None
     if url.scheme == "unix":
@@ -145,7 +145,7 @@ class DockerInspector:
         unhealthy = sorted(str(container.name) for container in containers if container.health != "healthy")
         if unhealthy or not containers:
             raise RunError(
-                f"{', '.join(unhealthy) + ' is not healthy' if unhealthy else 'the slot has no containers'}; {touched()}. Deploy a new release instead"
+                f"slot {slot} can't go live, because {'these containers are not healthy: ' + ', '.join(unhealthy) if unhealthy else 'it has no containers'}; {touched()}. Deploy a new release instead"
             )
 
     def absent_images(self, images: Collection[str]) -> Sequence[str]:
@@ -381,7 +381,7 @@ class DockerInspector:
         labels = {"role": "tier", "tier": tier} | ({"slot": str(slot)} if slot else {})
         containers = connect(self.location.host, within).containers.list(filters=self._labels(**labels))
         if not containers:
-            raise RunError(f"no container of {tier} runs; run `make up` to start it")
+            raise RunError(f"{tier} has no running container; start one with `make up`")
         return containers
 
 

@@ -33,13 +33,13 @@ def unexpected_routes(app: App, containers: Sequence[Container], answering: Coll
     """
     for container in containers:
         if container.role not in ("gateway", "watch") and container.published:
-            yield f"{container.name} publishes {', '.join(container.published)}"
+            yield f"{container.name} publishes a port that must stay closed: {', '.join(container.published)}"
         if container.name in answering:
-            yield f"{container.name} accepts connections from this machine"
+            yield f"{container.name} accepts connections from this machine, but must not"
     names = {record.name for record in app.catalogue.data}
     data = [container for container in containers if container.tier in names]
     for container, other in product(containers, data):
         service = app.slot_services.get(container.tier)
         # All data services share a network, so a tier that needs one of them can connect to all (docs/adr/003-networks.md).
         if service and not names & set(service.needs) and (shared := container.addresses.keys() & other.addresses):
-            yield f"{container.name} can reach {other.name}, by network {', '.join(sorted(shared))}"
+            yield f"{container.name} can connect to {other.name} through network {', '.join(sorted(shared))}, but must not"

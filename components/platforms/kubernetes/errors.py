@@ -43,8 +43,8 @@ def reason(cause: str) -> str:
     if managers:
         fields = sorted(set(re.findall(r"(?:^\s*- |: )(\.[^\s;]+)", cause, re.MULTILINE)))
         return (
-            f"{', '.join(managers)} has changed fields that this program manages ({', '.join(fields)}); write the new values "
-            "into the configuration, or overwrite them with PULUMI_K8S_ENABLE_PATCH_FORCE=true pulumi up"
+            f"fields that this program manages were changed by {', '.join(managers)}: {', '.join(fields)}; write the new values "
+            "into the configuration, or overwrite them with `PULUMI_K8S_ENABLE_PATCH_FORCE=true pulumi up`"
         )
     if "must support resize" in cause:
         return "the StorageClass does not allow volumes to grow (allowVolumeExpansion); restore the former size, or move the data (docs/data.md)"

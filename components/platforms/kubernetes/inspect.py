@@ -150,7 +150,7 @@ class KubernetesInspector:
         unavailable = [deployment.metadata.name for deployment in deployments if not _available(deployment)]
         if unavailable or not deployments:
             raise RunError(
-                f"{', '.join(unavailable) + ' is not available' if unavailable else 'the slot has no Deployment'}; {touched()}. Deploy a new release instead"
+                f"slot {slot} can't go live, because {'these Deployments are not available: ' + ', '.join(unavailable) if unavailable else 'it has no Deployments'}; {touched()}. Deploy a new release instead"
             )
 
     def _deployments(self, slot: Slot) -> list[Any]:

@@ -36,7 +36,7 @@ def unexpected_routes(app: App, objects: Mapping[str, Sequence[Mapping[str, Any]
     for (one, source), (other, target) in product((pods | strangers).items(), pods.items()):
         port = ports.get(_tier(target))
         if one != other and port and not _needs(app, source, target) and network.reaches(source, target, port):
-            yield f"{one} may connect to {other}"
+            yield f"{one} can connect to {other}, but must not"
 
 
 def _tier(pod: Pod) -> str:

@@ -46,7 +46,7 @@ def run_once(context: str, namespace: str, name: str, command: Sequence[str], sc
         }
         why = "\n".join(evidence(api, manifest)) or "    (the cluster reports nothing more)"
         batch.delete_namespaced_job(job, namespace, propagation_policy="Background")
-        raise RunError(f"`{' '.join(command)}` did not start: no pod of Job {job} runs, and the Job is removed.\n{why}")
+        raise RunError(f"`{' '.join(command)}` did not start: Job {job} had no running pod, and was removed.\n{why}")
     deadline = time.monotonic() + ONCE_WITHIN
     while not (created.status.succeeded or created.status.failed) and time.monotonic() < deadline:
         time.sleep(1)

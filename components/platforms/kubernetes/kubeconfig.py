@@ -28,7 +28,7 @@ def check(context: str) -> None:
     if context not in contexts:
         available_contexts = f"contexts: {', '.join(sorted(contexts))}" if contexts else "the file is empty or missing"
         raise RunError(
-            f"environment.kubernetes.context: {context} is not in {os.pathsep.join(str(file) for file in files)} ({available_contexts}); "
+            f"environment.kubernetes.context: the context {context} is not in {os.pathsep.join(str(file) for file in files)} ({available_contexts}); "
             f"use an existing context, or set KUBECONFIG to the file that has {context} (`make lab-cluster` creates the context lab)"
         )
     target = clusters.get(str(contexts[context].get("cluster")), {})
@@ -39,8 +39,8 @@ def check(context: str) -> None:
         socket.create_connection((host, port), timeout=5).close()
     except (OSError, UnicodeError) as error:
         raise RunError(
-            f"environment.kubernetes.context: the server of {context} does not answer at {host}:{port} "
-            f"({getattr(error, 'strerror', None) or error}); start it (`make lab-cluster` starts the lab's), or name another context"
+            f"environment.kubernetes.context: the server of context {context} does not answer at {host}:{port} "
+            f"({getattr(error, 'strerror', None) or error}); start it, for example with `make lab-cluster`, or name another context"
         ) from None
 
 

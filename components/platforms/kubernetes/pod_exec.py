@@ -32,7 +32,7 @@ def find(selector: PodSelector) -> tuple[str, str]:
     api, running = core(location.context), "status.phase=Running"
     pods = api.list_namespaced_pod(location.namespace, label_selector=chosen, field_selector=running).items
     if not pods:
-        raise RunError(f"no pod with the labels {chosen} runs; run `make up` first")
+        raise RunError(f"no running pod has the labels {chosen}; run `make up` first")
     return pods[0].metadata.name, pods[0].spec.containers[0].name
 
 

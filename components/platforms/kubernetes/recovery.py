@@ -73,7 +73,7 @@ def check_quorum(location: Location, name: str) -> str:
     if not cnpg.QUORUM.items() <= annotations.items():
         [(note, value)] = cnpg.QUORUM.items()
         raise RunError(
-            f"{name} lacks the annotation {note}={value}; set this annotation again (docs/runbook.md#failover)"
+            f"Cluster {name} lacks the annotation {note}={value}; set the annotation again (docs/runbook.md#failover)"
         )
     return "the annotation is set"
 
@@ -104,11 +104,13 @@ def _earliest_recovery_time(store: Mapping[str, Any], name: str) -> datetime | N
 def recovery_problem(moment: datetime, first: datetime | None, now: datetime) -> str:
     """Return the reason why a database can't be recovered to a moment, or an empty text if recovery is possible."""
     if moment > now:
-        return f"{moment:%Y-%m-%dT%H:%M:%SZ} is in the future; use a moment in the past"
+        return f"{moment:%Y-%m-%dT%H:%M:%SZ} is in the future; use a time in the past"
     if first is None:
         return "the first base backup of the database is not complete; wait until it is complete, then try again"
     if moment < first:
-        return f"the archive begins at {first:%Y-%m-%dT%H:%M:%SZ}; use a later moment, or a backup that `make backups` lists"
+        return (
+            f"the archive begins at {first:%Y-%m-%dT%H:%M:%SZ}; use a later time, or a backup that `make backups` lists"
+        )
     return ""
 
 
@@ -128,7 +130,7 @@ def _archive_pending_changes(location: Location, database: DatabaseCluster) -> N
     while query_primary("SELECT coalesce(max(last_archived_wal), '') FROM pg_stat_archiver") < last:
         if time.monotonic() > deadline:
             raise RunError(
-                f"the database's changes do not reach the archive ({last}); read the log of the workload `vault`"
+                f"the archive did not receive the database's changes (WAL file {last}); read the log of the workload `vault`"
             )
         time.sleep(2)
 

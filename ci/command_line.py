@@ -96,7 +96,7 @@ def _command_message(error: subprocess.CalledProcessError | subprocess.TimeoutEx
         return f"`{command}` did not end within {error.timeout:.0f} s"
     printed: Any = error.stderr or error.stdout or b""
     text = printed.decode(errors="replace") if isinstance(printed, bytes) else str(printed)
-    return f"`{command}` ended with {error.returncode}" + (
+    return f"`{command}` ended with exit code {error.returncode}" + (
         f": {_short(text.strip())}" if text.strip() else ": see above"
     )
 

@@ -43,7 +43,7 @@ def main(call: Call) -> int:
         CallError: the target does not exist, or a variable has an invalid value.
     """
     if call.target not in TARGETS:
-        raise CallError(f"there is no target {call.target!r:.60}; see `make help`")
+        raise CallError(f"there is no make target {call.target!r:.60}; see `make help`")
     target = TARGETS[call.target]
     call.validate()
     if target.is_of_app:
@@ -202,7 +202,7 @@ def _deployed(call: Call) -> None:
 def _built(_: Call) -> None:
     file = Path("reports/images.json")
     if not file.exists():
-        raise CallError(f"there is no {file}; run `make sbom` first")
+        raise CallError(f"the file {file} is missing; run `make sbom` to create it")
     print(f"images={file.read_text().strip()}")
 
 
@@ -210,14 +210,14 @@ def _drift_issue(call: Call) -> int:
     """Report drift on GitHub: comment on the environment's open drift issue, or open a new issue."""
     report = Path("reports") / f"drift-{call.env}.txt"
     if not report.exists():
-        raise CallError(f"there is no {report}; run `make drift ENV={call.env}` first")
+        raise CallError(f"the file {report} is missing; run `make drift ENV={call.env}` to create it")
     title, body = f"drift: {call.env} is not what its files say", Path("reports/issue.md")
     end = report.read_bytes()[-20_000:].decode(errors="replace")
-    body.write_text(f"Found by `make drift ENV={call.env}`; its end:\n```\n{end}\n```\n")
+    body.write_text(f"Found by `make drift ENV={call.env}`. The end of its output:\n```\n{end}\n```\n")
     search = ["--state", "open", "--search", f'in:title "{title}"', "--json", "number", "--jq", ".[0].number"]
     listed = process.capture(["gh", "issue", "list", *search])
     if listed.returncode:
-        raise CallError(f"`gh issue list` ended with {listed.returncode}: {listed.stderr.strip()}")
+        raise CallError(f"`gh issue list` ended with exit code {listed.returncode}: {listed.stderr.strip()}")
     number = listed.stdout.strip()
     words = ["comment", number] if number else ["create", "--title", title]
     return process.run(["gh", "issue", *words, "--body-file", str(body)])
@@ -271,9 +271,12 @@ def _doctor(call: Call) -> int:
         parts = _lab_parts(call)
     except ImportError:
         print(
-            "  missing  python packages              will be made, takes 40 s; until then (`make venv`), only the Docker"
+            "  missing  python packages              will be installed, takes 40 s (`make venv`); without them only the Docker"
         )
-        print("                                        engine is checked, not the other needs of ENV", flush=True)
+        print(
+            "                                        engine is checked, not the other programs that ENV needs",
+            flush=True,
+        )
         parts = ["dev"]
     return _lab("doctor", *parts)
 

@@ -44,7 +44,9 @@ def main(stack: str) -> None:
     # refresh, because during a refresh the Docker provider could remove resources from the state.
     drifted |= _differs(ROOT, os.environ, "preview", "--stack", stack)
     if drifted:
-        raise RunError(f"stack {stack} differs from its state or from its files; see above")
+        raise RunError(
+            f"the resources of stack {stack} differ from its state or from its files; see the differences above"
+        )
 
 
 def _not_running(stack: str, exported: State) -> bool:

@@ -60,7 +60,7 @@ def usable_folder(stack: str, *, deploys: bool) -> Generator[Path]:
         (folder / "Pulumi.yaml").write_text(files.as_json(_project_document(project, folder, app_folder, settings)))
         (folder / f"Pulumi.{stack}.yaml").write_text(files.as_json(_stack_document(project, state, settings)))
         print(
-            f"  the files are invalid; using the settings of the last update; correct the files:\n{_indented(problem)}",
+            f"  the files are invalid, so the settings of the last update are used; correct the files:\n{_indented(problem)}",
             flush=True,
         )
         pulumi_stack.FOLDER = folder

@@ -123,9 +123,9 @@ def _confirm_lost_state(stack: str) -> bool:
     if ready and os.environ.get("TIERS_FORCE") != "state":
         running = ", ".join(sorted({" ".join(filter(None, key)) for key in ready}))
         raise RunError(
-            f"the state of stack {stack} is empty, but these containers run: {running}; if the state is in another backend, set "
-            "PULUMI_BACKEND_URL; if the state is lost, restore a copy of it; if there is no copy, run `make heal FORCE=state`, which removes "
-            "the containers, and then `make up`, which creates the containers again with their data (docs/runbook.md#lost-state-file)"
+            f"the state of stack {stack} is empty, but these containers run: {running}; set PULUMI_BACKEND_URL if the state is "
+            "in another backend, or restore a copy of the lost state. Without a copy, run `make heal FORCE=state` to remove the containers, "
+            "then `make up` to create them again with their data (docs/runbook.md#lost-state-file)"
         )
     return bool(ready)
 
@@ -160,7 +160,7 @@ def restore_objects(stack: str, exported: dict[str, Any]) -> None:
             print(f"  {name} did not become ready when it was created; updates no longer wait for it")
         for name in repair_plan.cpus_rewritten:
             print(
-                f"  {name}: rewrote its number of processors as the provider reads it, so that updates do not replace it"
+                f"  {name}: wrote the number of processors into the state as the provider reads it, so updates keep the container"
             )
         for name in repair_plan.dropped:
             print(f"  {name} is gone; the next update creates it again if it is needed")
@@ -209,8 +209,8 @@ def _refuse_loss(plan: Repair, location: Location) -> None:
     if plan.nothing_found:
         raise RunError(
             f"the state lists objects of this stack, but {location.name} has none of them; connect to the right engine or cluster "
-            "(DOCKER_HOST, KUBECONFIG); if everything is lost, run `make heal FORCE=data`, which empties the state, and then "
-            "`make up`, which creates the stack again without its data"
+            "(DOCKER_HOST, KUBECONFIG). If everything is lost, run `make heal FORCE=data` to empty the state, then `make up` to create "
+            "the stack again without its data"
         )
     if plan.data:
         raise RunError(
@@ -353,7 +353,7 @@ def _repeat_switch(location: Location, deployment: Mapping[str, Any], pending: C
     last = observe(checkpoint).switches
     for entry in checkpoint.entries:
         if entry.name == f"switch-{last}" and platforms.inspector_at(location).repeat_switch(str(entry.inputs["name"])):
-            print(f"  repeated {entry.name}, to {entry.labels['tiers.slot']}")
+            print(f"  repeated {entry.name}, the switch to {entry.labels['tiers.slot']}")
 
 
 def _refresh_interrupted(
@@ -372,7 +372,7 @@ def _refresh_interrupted(
     words = [word for urn in targets for word in ("--target", urn)]
     pulumi("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--stack", stack, *words)
     for operation in pending:
-        print(f"  settled: {operation['type']} {_name(operation)}")
+        print(f"  resolved the interrupted step: {operation['type']} {_name(operation)}")
 
 
 def _name(operation: Mapping[str, Any]) -> str:

@@ -89,7 +89,7 @@ def _mirrored(engine: Any, tagged: str) -> str:
     ]
     if not digests:
         raise RunError(
-            f"{tagged}: the image can't be pulled, and no local copy has a digest; push the image to a registry first"
+            f"{tagged}: the image can't be pulled, and the local image has no digest; push the image to a registry first"
         )
     print(f"  {tagged}: found in a mirror")
     return f"{tagged}@{digests[0]}"

@@ -87,7 +87,7 @@ def parse_age(text: str) -> float:
     """Convert an age such as `10m` to seconds. An empty text means ten minutes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text or "10m")
     if not match:
-        raise RunError(f"SINCE: {text!r:.40} is no age; write it like 30s, 10m, 2h or 1d")
+        raise RunError(f"SINCE: {text!r:.40} is not an age; write it like 30s, 10m, 2h or 1d")
     return float(match[1]) * _UNITS[match[2]]
 
 

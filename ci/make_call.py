@@ -45,18 +45,18 @@ TEMPLATE = "staging"
 
 _CHECKS = {
     "ENV": (r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", "set ENV to the name of a stack, as in ENV=dev for Pulumi.dev.yaml"),
-    "FROM": (r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,99})?", "set FROM to the name of another environment, as prod"),
-    "NAME": (r"([A-Za-z0-9_][A-Za-z0-9_.-]*)?", "set NAME to the name of an application, as shop"),
-    "OF": (r"([A-Za-z0-9_][A-Za-z0-9_-]*)?", "set OF to the name of a database, as board"),
+    "FROM": (r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,99})?", "set FROM to the name of another environment, such as prod"),
+    "NAME": (r"([A-Za-z0-9_][A-Za-z0-9_.-]*)?", "set NAME to the name of an application, such as shop"),
+    "OF": (r"([A-Za-z0-9_][A-Za-z0-9_-]*)?", "set OF to the name of a database, such as board"),
     "TO": (r"[A-Za-z0-9_.:+-]*", "set TO to latest, an id that `make backups` lists, or a time like 2026-11-21T03:20:00Z"),
-    "SERVICE": (r"([a-z][a-z0-9-]{0,39})?", "set SERVICE to the name of a service, as api"),
-    "SINCE": (r"([0-9.]+[smhd])?", "set SINCE to an age, as 30s, 10m, 2h or 1d"),
+    "SERVICE": (r"([a-z][a-z0-9-]{0,39})?", "set SERVICE to the name of a service, such as api"),
+    "SINCE": (r"([0-9.]+[smhd])?", "set SINCE to an age, such as 30s, 10m, 2h or 1d"),
     "FOLLOW": (r"(no|yes)?", "set FOLLOW to no, or remove FOLLOW"),
     "SLOT": (r"(idle|live|blue|green)?", "set SLOT to live, idle, blue or green, or remove SLOT"),
     "WINDOW": (r"([0-9.]+[a-z]+)?", "set WINDOW to a time like 30s"),
-    "SEED": (r"[0-9]{0,9}", "set SEED to a whole number, as 7"),
-    "COUNT": (r"[0-9]{0,4}", "set COUNT to a whole number, as 20"),
-    "ONLY": (r"[A-Za-z0-9_. -]*", "set ONLY to names of examples, as about_me"),
+    "SEED": (r"[0-9]{0,9}", "set SEED to a whole number, such as 7"),
+    "COUNT": (r"[0-9]{0,4}", "set COUNT to a whole number, such as 20"),
+    "ONLY": (r"[A-Za-z0-9_. -]*", "set ONLY to names of examples, such as about_me"),
 }  # fmt: skip
 
 
@@ -113,7 +113,7 @@ class Call:
         for name, (pattern, fix) in _CHECKS.items():
             value = self.env if name == "ENV" else self[name]
             if not re.fullmatch(pattern, value, re.ASCII):
-                raise CallError(f"{name} is {value!r:.80}; {fix}" if value else f"{name} is empty; {fix}")
+                raise CallError(f"{name}: {value!r:.80} is not valid; {fix}" if value else f"{name} is empty; {fix}")
         if not self._has_project():
             raise CallError(f"there is no {_shown(self.app)}/Pulumi.yaml; set APP to the folder of an application")
 
@@ -155,7 +155,7 @@ def parse(words: Sequence[str], environment: MutableMapping[str, str]) -> Call:
         name, equals, value = word.partition("=")
         if not equals or name not in VARIABLES:
             raise CallError(
-                f"{word!r:.80} is not a variable of make; write NAME=value with one of the names {', '.join(sorted(VARIABLES))}"
+                f"{word!r:.80} is not a variable of this Makefile; write NAME=value, where NAME is one of {', '.join(sorted(VARIABLES))}"
             )
         values[name] = value
     return Call(target=words[0] if words else "", values=values)

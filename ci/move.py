@@ -95,11 +95,11 @@ def move(stack: str) -> None:
         print(copy_database(app, environment, stack, (DATABASE.name, name), app.database.name, into))
         if additional := single.count_writes() - before:
             raise RunError(
-                f"{additional} rows were written while database {name} was read-only; stop the program that uses BEGIN READ WRITE"
+                f"{additional} rows were written into database {name}, although it was read-only; stop the program that uses BEGIN READ WRITE"
             )
         set_database(app, environment, stack, single="kept", name=into)
     print(
-        f"  run `make up ENV={stack}` to release the tiers with it; until then, and after `make back`, their database is read-only"
+        f"  run `make up ENV={stack}` to deploy a release that uses the new database; before that, and after `make back`, the tiers can only read"
     )
 
 

@@ -40,7 +40,7 @@ def save(stack: str) -> None:
     """
     pins = check_pins(required_images(stack), stack_file_pins(stack), f"Pulumi.{stack}.yaml")
     FILE.write_text(json.dumps(pins, indent=2) + "\n")
-    print(f"  {FILE.name}: the images of stack {stack}")
+    print(f"  {FILE.name}: saved the images of stack {stack}")
 
 
 def use(stack: str) -> None:
@@ -161,7 +161,7 @@ def _problems(images: Mapping[str, Image], pins: Pins, where: str) -> Iterator[s
         if "@sha256:" not in pins.get(path, ""):
             yield f"{path}: {where} has no digest of {tagged}; run `make images PIN=yes` first"
         elif _without_digest(pins, path) != tagged:
-            yield f"{path}: {where} has {pins[path]}, but the configuration needs {tagged}; check out the commit of that digest"
+            yield f"{path}: {where} has {pins[path]}, but the configuration needs {tagged}; check out the commit of that image"
 
 
 def _without_digest(pins: Pins, path: str) -> str:
@@ -173,7 +173,7 @@ def write(stack: str, pins: Pins) -> None:
     if pins:
         pairs = [word for path, reference in pins.items() for word in ("--plaintext", f"{path}={reference}")]
         pulumi("config", "set-all", "--stack", stack, "--path", *pairs)
-        print(f"  Pulumi.{stack}.yaml: {len(pins)} images by their digests")
+        print(f"  Pulumi.{stack}.yaml: pinned {len(pins)} images by digest")
 
 
 if __name__ == "__main__":

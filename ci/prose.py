@@ -134,6 +134,6 @@ def _git(*words: str) -> str:
     result = repository.git(*words)
     if result.returncode:
         raise CallError(
-            f"`git {words[0]}` ended with {result.returncode}: {result.stderr.strip()}; run this in a clone"
+            f"`git {words[0]}` ended with exit code {result.returncode}: {result.stderr.strip()}; run this in a clone"
         )
     return result.stdout

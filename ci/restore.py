@@ -51,7 +51,7 @@ def restore(stack: str, to: str, source_database: str = "") -> None:
     elif source_database:
         archive = "an archive of a database cluster (ha: true, backups to a bucket)"
         required = archive if moment else f"a time in TO, and {archive}"
-        raise RunError(f"OF: a backup has only one database, so OF requires {required}; remove OF")
+        raise RunError(f"OF: a backup contains only one database; remove OF, or use {required}")
     else:
         print(run(stack, "restore", "--snapshot", to, "--into", into))
     _use(app, environment, stack, into)
@@ -76,7 +76,7 @@ def refresh_problem(app: App, environment: Environment, stack: str, source: str)
         return "FROM is missing; set FROM to the environment to copy the data from"
     if settings.copy_of != source:
         reason = f"copy_of is {settings.copy_of}" if settings.copy_of else "copy_of is not set"
-        return f"{COPY_OF}: {stack} does not accept the data of {source}, because {reason}; set copy_of to {source} if the data of {stack} may be replaced"
+        return f"{COPY_OF}: {reason}, so {stack} does not accept the data of {source}; set copy_of to {source} if this data may replace the data of {stack}"
     if not app.database or not app.database.anonymise:
         return (
             f"app.database.anonymise: the data of {source} contains personal data; list the SQL files that anonymise it"
@@ -125,7 +125,9 @@ def _description(app: App, environment: Environment, stack: str) -> Description:
 
 def _use(app: App, environment: Environment, stack: str, name: str) -> None:
     set_database(app, environment, stack, name=name)
-    print(f"  run `make up ENV={stack}` to release the tiers with it; `make back` returns to the former database")
+    print(
+        f"  run `make up ENV={stack}` to deploy a release that uses the new database; `make back` returns to the former one"
+    )
 
 
 # ---------------------------------------------------------------------- another environment's data
@@ -152,7 +154,7 @@ def _source_settings(source: str) -> dict[str, Any]:
 def _value(stack: str, environment: Environment, secret: str) -> str:
     if secret in environment.secrets_in_cluster:
         raise RunError(
-            f"secrets.{secret}: the value is in the cluster of {stack}, but must be in Pulumi.{stack}.yaml; set the value there"
+            f"secrets.{secret}: the value is in the cluster of {stack}, but this command reads it from Pulumi.{stack}.yaml; set the value there"
         )
     return pulumi("config", "get", "--stack", stack, "--path", f"secrets.{secret}").rstrip("\n")
 

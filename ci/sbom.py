@@ -46,7 +46,9 @@ def write_sbom(reference: str) -> dict[str, Any]:
     )  # fmt: skip
     if done.returncode:
         raise RunError(f"{reference}: trivy can't read the image: {done.stderr.strip()}")
-    print(f"  {file.relative_to(ROOT)}: {len(json.loads(file.read_text()).get('components', ()))} parts of {tagged}")
+    print(
+        f"  {file.relative_to(ROOT)}: {len(json.loads(file.read_text()).get('components', ()))} components of {tagged}"
+    )
     return {"name": name, "digest": digest, "sbom": str(file.relative_to(ROOT))}
 
 

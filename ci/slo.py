@@ -86,7 +86,7 @@ def smoke(stack: str, slot: str) -> None:
     app, _ = load(stack)
     stack_outputs = outputs(stack)
     if slot and "waiting" not in stack_outputs:
-        raise RunError(f"no release waits on stack {stack} for promotion; remove SLOT to test the live release")
+        raise RunError(f"no release of stack {stack} waits for promotion; remove SLOT to test the live release")
     target = Slot(stack_outputs["live"]).other if slot else ""
     result = measure(f"smoke-{stack}", app, stack_outputs["url"], {"TIMES": str(TIMES), "SLOT": target})
     print(f"  {target or 'live'}: {result}")

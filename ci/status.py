@@ -79,7 +79,7 @@ def _slot(
         count, total = ready.get((slot, tier), (0, 0))
         yield f"           {tier:<8} {f'{count}/{total} ready' if total else 'suspended':<10} {image}"
     if missing_images and slot is not observed.live:
-        yield f"           can't go live again: {' and '.join(missing_images)} is missing on the engine; release that commit again"
+        yield f"           can't go live again, because the engine lacks {' and '.join(missing_images)}; release that commit again"
     yield ""
 
 

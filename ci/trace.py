@@ -28,7 +28,7 @@ def main(stack: str, request: str) -> None:
     lines = sorted(lines_of_request(request, platforms.inspector(app, environment, stack).log_lines()))
     if not lines:
         raise RunError(
-            f"no log line of stack {stack} has the id {request}; use the id of a newer request, because log rotation and the removal of containers delete old log lines"
+            f"no log line of stack {stack} has the id {request}; use the id of a newer request, because old log lines are deleted with their containers and by log rotation"
         )
     for line in lines:
         print(format_line(line))

@@ -50,7 +50,7 @@ def main(verb: str, *parts: str) -> int:
     if verb == "doctor":
         print(f"Programs and services of {', '.join(parts or ('dev',))} on this machine:")
         ready = doctor(list(steps.values()))
-        print("Everything is there." if ready else "`make lab` (or `make up`) installs the missing ones.")
+        print("Nothing is missing." if ready else "`make lab` (or `make up`) installs the missing ones.")
         return 0
     try:
         if verb == "down":

@@ -33,7 +33,7 @@ def stop() -> None:
 def _start() -> None:
     if not cluster.KUBECONFIG.exists():
         raise LabError(
-            f"this step needs the lab's cluster, but the context {cluster.NAME} is another cluster; rename that context"
+            f"the context {cluster.NAME} of the kubeconfig is not the lab's cluster, which this step needs; rename that context"
         )
     kinds = toolchain.download_module("upstream", toolchain.ROLLOUTS) / "manifests" / "crds"
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "--kustomize", str(kinds))

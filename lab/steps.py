@@ -51,7 +51,7 @@ def sh(*command: str | Path, log: str, cwd: Path | None = None, env: dict[str, s
         code = subprocess.call(words, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=cwd, env=env)
     if code:
         tail = "\n".join(f"    {line}" for line in file.read_text(errors="replace").splitlines()[-15:])
-        raise LabError(f"`{' '.join(words)}` ended with {code}; the end of {file}:\n{tail}")
+        raise LabError(f"`{' '.join(words)}` ended with exit code {code}; the end of {file}:\n{tail}")
 
 
 def digest(*files: Path) -> str:
@@ -77,7 +77,7 @@ def doctor(steps: Sequence[Step]) -> bool:
         description = step.present()
         missing += description is None
         print(
-            f"  {'there  ' if description else 'missing'}  {step.name:<28} {description or f'will be made, takes {step.takes}'}"
+            f"  {'there  ' if description else 'missing'}  {step.name:<28} {description or f'will be installed, takes {step.takes}'}"
         )
     return not missing
 

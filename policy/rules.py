@@ -90,7 +90,7 @@ def _latest(resource: Resource, _: Settings) -> Iterator[str]:
         name, _at, digest = image.partition("@")
         tag = name.rpartition("/")[2].partition(":")[2]
         if not digest and tag in ("", "latest"):
-            yield f"{image} changes with every new version; name the version that you tested, or the digest (`make images`)"
+            yield f"{image} has no fixed version; name the version that you tested, or the digest (`make images`)"
 
 
 def _full_name(image: str) -> str:
@@ -238,7 +238,7 @@ def _limits(resource: Resource, _: Settings) -> Iterator[str]:
 
 def _public_on_docker(resource: Resource, _: Settings) -> Iterator[str]:
     if resource.on("docker", "Network") and resource.name == "data" and not resource.props.get("internal"):
-        yield f"the network of {' and '.join(_data_services())} leads outside; set internal: true for this network"
+        yield f"the network of {' and '.join(_data_services())} gives access to the outside; set internal: true for this network"
     if not _is_container(resource):
         return
     labels = resource.labels
@@ -253,7 +253,7 @@ def _public_on_docker(resource: Resource, _: Settings) -> Iterator[str]:
     if labels.get("tiers.tier") in _data_services() and labels.get("tiers.role") == "tier":
         names = [str(network["name"]) for network in resource.props.get("networksAdvanced") or ()]
         if outside := [name for name in names if name.endswith("-outside")]:
-            yield f"the container is on the network {outside[0]}, which leads outside; use only the data network"
+            yield f"the container is on the network {outside[0]}, which gives access to the outside; use only the data network"
 
 
 def _public_on_kubernetes(resource: Resource, _: Settings) -> Iterator[str]:
@@ -305,8 +305,8 @@ def _tls(resource: Resource, settings: Settings) -> Iterator[str]:
             if foreign and not _is_secure_listener(parent.get("sectionName"), settings):
                 yield (
                     f"the route accepts requests from {parent.get('sectionName') or 'every listener'} of Gateway "
-                    f"{parent.get('name')}, encrypted or not; set environment.kubernetes.gateway.listener to the listener "
-                    "with the certificate, and use https in url (other names: policy/settings.py)"
+                    f"{parent.get('name')}, even without encryption; set environment.kubernetes.gateway.listener to the listener "
+                    "with the certificate, and use https in url (policy/settings.py lists the names of such listeners)"
                 )
     if _is_container(resource):
         for port in resource.props.get("ports") or ():
@@ -362,16 +362,16 @@ def _variables(resource: Resource) -> Iterator[tuple[str, str]]:
 def _replicas(resource: Resource, _: Settings) -> Iterator[str]:
     spec, fix = get_path(resource.props, "spec"), f"set environment.tiers.{_tier(resource)}.replicas: 2 or more"
     if resource.on("kubernetes", "HorizontalPodAutoscaler") and (spec.get("minReplicas") or 1) < 2:
-        yield f"the autoscaler may leave a single replica, which one failed node stops; {fix}"
+        yield f"the autoscaler may leave a single replica, so one failed node stops the tier; {fix}"
     # One replica is enough for an exporter of metrics, because it serves no users.
     if not resource.on("kubernetes", "Deployment") or resource.labels.get("tiers.role") == "exporter":
         return
     if spec.get("replicas", 1) < 2:
-        yield f"the Deployment has a single replica, which one failed node stops; {fix}"
+        yield f"the Deployment has a single replica, so one failed node stops the tier; {fix}"
     pod = _pod(resource) or {}
     spread = [constraint.get("topologyKey") for constraint in pod.get("topologySpreadConstraints") or ()]
     if "kubernetes.io/hostname" not in spread and not get_path(pod, "affinity", "podAntiAffinity"):
-        yield "all pods of the Deployment may be on one node; set topologySpreadConstraints over kubernetes.io/hostname"
+        yield "all pods of the Deployment may be on one node; set topologySpreadConstraints for kubernetes.io/hostname"
 
 
 def _replicas_on_docker(resources: Sequence[Resource], _: Settings) -> Iterator[Problem]:

@@ -42,7 +42,7 @@ def main(file: str = "", name: str = "", at: str = "") -> None:
     name = name or as_name(str(compose.get("name") or path.parent.name))
     if not name:
         raise RunError(
-            f"NAME: no valid name can be made of {path.parent.name!r}; set one in lower-case letters, as in NAME=shop"
+            f"NAME: the folder name {path.parent.name!r} gives no valid name; set one in lower-case letters, as in NAME=shop"
         )
     refuse_existing_name(name)
     folder = free_folder(at or f"apps/{name}")
@@ -118,7 +118,7 @@ def _read_secret_files(files: Mapping[str, str], compose: Mapping[str, Any]) -> 
         if value:
             values[secret] = value
         else:
-            text = f"{problem}; set it as secrets.{secret} in `make shell`"
+            text = f"{problem}; set the value of secrets.{secret} in `make shell`"
             notes.append(Note(kind=Kind.UNCONVERTED, path=f"secrets.{declared.get(secret, secret)}", text=text))
     return values, notes
 

@@ -46,7 +46,7 @@ def add_command(project: Project, service: ComposeService, part: Plain) -> None:
     if service.raw.get("entrypoint"):
         project.notes.add_assumption(
             f"{service.path}.entrypoint",
-            "it is the start of the command now; an entrypoint of the image would still run before it",
+            "it is now the first part of the command, so an entrypoint of the image still runs before it",
         )
     _note_hosts(project, service.command, path)
     *steps, command = split_command(service.command)
@@ -109,7 +109,7 @@ def _note_hosts(project: Project, command: Sequence[str], path: str) -> None:
 def _add_step(project: Project, part: Plain, command: list[str], path: str) -> None:
     if _MIGRATION.search(" ".join(command)) and "migrate" not in part:
         part["migrate"] = {"command": command}
-        project.notes.add_assumption(path, "it looks like a migration, which runs once in every release, as migrate")
+        project.notes.add_assumption(path, "it looks like a migration, so it runs once in every release, as `migrate`")
     else:
         name = _task_name(command)
         part.setdefault("tasks", {})[name] = {"command": command}

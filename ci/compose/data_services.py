@@ -16,7 +16,7 @@ def convert_data_service(project: Project, tier: str, service: ComposeService, p
     if published_ports := ", ".join(str(published) for published, _ in service.ports if published):
         project.notes.add_unconverted(
             f"{service.path}.ports",
-            f"{published_ports} is not published, because only the gateway publishes ports; use `docker exec` to look at the data",
+            f"only the gateway publishes ports, so these are not published: {published_ports}; use `docker exec` to look at the data",
         )
     if [mount for mount in service.mounts if not mount.is_init_script]:
         project.notes.add_unconverted(
@@ -80,7 +80,7 @@ def _name_and_user(project: Project, service: ComposeService) -> Plain:
         if f"{variable}_FILE" in service.env:
             project.notes.add_unconverted(
                 f"{service.path}.environment.{variable}_FILE",
-                f"it names a file, which is not read; app.database.{key} is {part[key]}, so set the name that is in the file",
+                f"the import does not read the file; set app.database.{key} to the name in the file (now it is {part[key]})",
             )
         allowed = re.sub(r"\W", "_", str(part[key]).lower(), flags=re.ASCII)
         if allowed != part[key]:

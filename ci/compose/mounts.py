@@ -67,12 +67,12 @@ def _add_volume(project: Project, mount: Mount, part: Plain, path: str) -> None:
     if name in volumes:
         project.notes.add_unconverted(
             path,
-            f"{mount.source} is mounted at {volumes[name].removesuffix(':ro')} only, because a service mounts a volume once; not at {mount.target}",
+            f"{mount.source} is mounted at {volumes[name].removesuffix(':ro')}, but not at {mount.target}, because a service can mount a volume only once",
         )
         return
     volumes[name] = target
     if declared.get("external") or declared.get("driver_opts") or declared.get("driver") not in (None, "local"):
         project.notes.add_unconverted(
             f"volumes.{mount.source}",
-            f"it is external or has a driver, and the new volume {name} is an empty one; copy the data",
+            f"it is external or has a driver, and the new volume {name} is empty; copy the data",
         )

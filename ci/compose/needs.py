@@ -38,5 +38,5 @@ def note_unneeded_data(project: Project, parts: Mapping[str, Plain]) -> None:
     for name in {record.name for record in project.roles.catalogue.data} & set(project.roles.tiers) - needed:
         project.notes.add_unconverted(
             project.roles.tiers[name].path,
-            f"no service refers to it, so no service can connect to it; add {name} to `needs` of those that use it",
+            f"no service refers to it, so no service can connect to it; add {name} to `needs` of the services that use it",
         )

@@ -6,7 +6,7 @@ from .project import Project
 UNNECESSARY = {
     "networks": "a tier can connect to the tiers that it needs, and to no other",
     "restart": "a container that ends is restarted",
-    "container_name": "the name of a container is made of application, stack, slot and tier",
+    "container_name": "the name of a container contains the application, stack, slot and tier",
     "hostname": "tiers get each other's addresses in DATABASE_HOST, CACHE_HOST and API_URL",
     "logging": "logs are rotated",
     "init": "every container has an init process",
@@ -25,9 +25,9 @@ ADVICE = {
     "cap_add": "containers have no capabilities; change the service so that it needs none",
     "devices": "containers have no devices of the host; change the service so that it needs none",
     "network_mode": "tiers have their own networks; connect to other services by their addresses",
-    "extra_hosts": "set the address itself in env",
-    "ulimits": "if it needs them, set them in the configuration of the engine",
-    "sysctls": "if it needs them, set them in the configuration of the engine",
+    "extra_hosts": "set the IP address in env, in place of the host name",
+    "ulimits": "set limits that the service needs in the configuration of the engine",
+    "sysctls": "set values that the service needs in the configuration of the engine",
     "shm_size": "/dev/shm has the default size of the engine",
     "working_dir": "set WORKDIR in the Dockerfile",
     "configs": "put the file into the image, or the values into env",
@@ -35,7 +35,7 @@ ADVICE = {
     "labels": "the gateway replaces a proxy and its labels; set the paths of the api in app.api.paths",
 }
 """Keys of a Compose service that can't be converted, each with the advice for its note."""
-_NO_EQUIVALENT = "it has no equivalent here; change the service so that it works without"
+_NO_EQUIVALENT = "it has no equivalent here; change the service so that it works without this key"
 _CONVERTED_KEYS = {
     "image", "build", "command", "entrypoint", "environment", "ports", "volumes", "depends_on", "links", "healthcheck",
     "deploy", "cpus", "mem_limit", "scale", "secrets", "user", "tmpfs", "stop_grace_period", "profiles", "develop",

@@ -180,7 +180,7 @@ def _assign_slot_tiers(
             listening.remove(service)
             notes.add_unconverted(
                 service.path,
-                "no tier fits it: it is no worker by its name, and its port is unknown; set `expose`, or rename it",
+                "no tier fits it, because its port is unknown and its name is not that of a worker; set `expose`, or rename it",
             )
     # An nginx from a public image is a proxy if other services listen on a port, too.
     result.proxies.extend(service for service in listening if service.product == "nginx" and len(listening) > 1)
@@ -238,11 +238,11 @@ def _add_further(service: ComposeService, tier: str, result: Roles, notes: Notes
         )
         return
     result.tiers[name], result.further[name] = service, tier
-    notes.add_assumption(service.path, f"it is app.services.{name}, a further service of the tier {tier}")
+    notes.add_assumption(service.path, f"it is app.services.{name}, a service of the tier {tier}")
     if tier != WORKER.name and service.ports:
         notes.add_unconverted(
             f"{service.path}.ports",
-            f"users reach no port of it; set the paths that belong to it in app.services.{name}.paths",
+            f"users can't reach its ports; list its paths in app.services.{name}.paths",
         )
 
 

@@ -55,7 +55,8 @@ class Secrets:
             else:
                 self.missing.add(name)
                 notes.add_unconverted(
-                    f"secrets.{source}", f"its value is not in the file; set it as secrets.{name} in `make shell`"
+                    f"secrets.{source}",
+                    f"its value is not in the file; set the value of secrets.{name} in `make shell`",
                 )
         return name
 

@@ -36,7 +36,7 @@ def folded_diff(preview: Preview, room: int) -> str:
     if not changes:
         return ""
     start, end = f"\n<details><summary>All changes: {len(changes)}</summary>\n\n```diff\n", "\n```\n\n</details>\n"
-    rest = f"# {{}} more are left out here: pulumi preview --diff --stack {preview.stack} has them"
+    rest = f"# {{}} more changes are not shown; pulumi preview --diff --stack {preview.stack} shows them"
     blocks = ["\n".join(_diff(change)) for change in changes]
     return start + "\n".join(fit(blocks, room - len(start + rest + end) - ITEMS, rest)) + end
 

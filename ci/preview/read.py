@@ -177,7 +177,7 @@ def run_preview(stack: str) -> Mapping[str, Any]:
         return json.loads(result.stdout)
     except json.JSONDecodeError:
         message = result.stderr.strip() or result.stdout.strip()
-        message = message or f"`{' '.join(command)}` ended with {result.returncode}"
+        message = message or f"`{' '.join(command)}` ended with exit code {result.returncode}"
         return {"diagnostics": [{"severity": "error", "message": message}]}
 
 

@@ -47,7 +47,7 @@ def _content_rows(preview: Preview, plan: Plan, live: Release | None) -> Iterato
     if live:
         yield "differs from live", "<br>".join(_part(preview, plan, part) for part in parts) or "its version only"
     migrations = [f"`{part}`" for part in plan.release.parts if part.endswith(".migrate")]
-    warning = ". **contract: the previous release can't run with it, so going back past it is refused**"
+    warning = ". **contract: the previous release can't run with it, so a rollback past it is refused**"
     yield "migration", (join(migrations) or "none") + (warning if plan.release.contract else "")
 
 

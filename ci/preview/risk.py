@@ -109,7 +109,7 @@ def _exposures(entry: Entry) -> Iterator[str]:
     name, spec = _name_in_any_slot(entry), _spec(entry)
     for port in entry.inputs.get("ports") or ():
         if port.get("ip") != "127.0.0.1":
-            yield f"{name} listens on {port.get('ip') or 'every address'}, port {port.get('external')}, of the host"
+            yield f"{name} listens on port {port.get('external')} of the host, at {port.get('ip') or 'every address'}"
     if entry.type.endswith(":Service") and spec.get("type", "ClusterIP") not in ("ClusterIP", "ExternalName"):
         yield f"Service {name} is a {spec['type']}"
     if entry.type.endswith((":HTTPRoute", ":Gateway")) and entry.custom:
@@ -122,17 +122,20 @@ def _open_networks(entry: Entry) -> Iterator[str]:
     if entry.role in ("tier", "task") and entry.tier:
         for network in entry.inputs.get("networksAdvanced") or ():
             if str(network["name"]).endswith("-outside"):
-                yield f"{entry.tier} may connect to the world outside"
+                yield f"{entry.tier} may connect to the outside"
     if entry.type.endswith(":NetworkPolicy"):
         name = _name_in_any_slot(entry)
         yield from (f"NetworkPolicy {name} {permission}" for permission in _permissions(_spec(entry)))
 
 
 def _permissions(spec: Mapping[str, Any]) -> Iterator[str]:
-    for rules, peers, verb in (("ingress", "from", "lets in"), ("egress", "to", "lets out to")):
+    for rules, peers, verb in (
+        ("ingress", "from", "accepts connections from"),
+        ("egress", "to", "allows connections to"),
+    ):
         for rule in spec.get(rules) or ():
             if not rule.get(peers):
-                yield f"{verb} everything"
+                yield f"{verb} every address"
             for peer in rule.get(peers) or ():
                 cidr = str(cast(Mapping[str, Any], peer.get("ipBlock") or {}).get("cidr", ""))
                 if cidr and not cidr.startswith("169.254."):  # Link-local addresses belong to the node.
@@ -154,7 +157,7 @@ def _removed_barriers(preview: Preview) -> Iterator[str]:
         {barrier for entry in state.entries for barrier in _barriers(entry)}
         for state in (preview.before, preview.after)
     )
-    yield from (f"**{NETWORK_OPENED}**: no longer: {barrier}" for barrier in sorted(before - after))
+    yield from (f"**{NETWORK_OPENED}**: this no longer applies: {barrier}" for barrier in sorted(before - after))
 
 
 def _barriers(entry: Entry) -> Iterator[str]:
@@ -163,6 +166,6 @@ def _barriers(entry: Entry) -> Iterator[str]:
     if entry.type.endswith(":Network") and inputs.get("internal"):
         yield f"network `{name}` is closed to the outside"
     if entry.type.endswith(":NetworkPolicy") and inputs["spec"].get("ingress") == inputs["spec"].get("egress") == []:
-        yield f"NetworkPolicy `{name}` denies all that no other allows"
+        yield f"NetworkPolicy `{name}` denies all connections that no other policy allows"
     if level := entry.labels.get("pod-security.kubernetes.io/enforce"):
         yield f"namespace `{name}` enforces Pod Security {level}"

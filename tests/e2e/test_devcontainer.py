@@ -66,7 +66,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 
 def test_make_doctor_finds_every_tool_in_the_dev_container(shell: Shell) -> None:
-    assert "Everything is there." in shell.make("doctor")
+    assert "Nothing is missing." in shell.make("doctor")
 
 
 def test_environment_deployed_from_the_dev_container_reloads_an_edited_file(shell: Shell) -> None:

@@ -166,7 +166,9 @@ def test_production_deploys_the_images_tested_in_staging(prod: Pipeline) -> None
     assert prod.environment["release"] == {"promote": "manual"}
     prod.make("up")
     assert prod.make("--silent", "waiting").text == ""
-    assert "no release waits on stack e2e-pipeline-prod" in prod.make("smoke", "SLOT=idle", check=False).text
+    assert (
+        "no release of stack e2e-pipeline-prod waits for promotion" in prod.make("smoke", "SLOT=idle", check=False).text
+    )
     watch = release_and_watch(prod, "1.1.0")
     assert not watch.code, watch.text
     assert prod.live()["release"].startswith("1.1.0-")

@@ -54,7 +54,7 @@ def test_maximum_age_of_log_lines_is_converted_to_seconds(text: str, seconds: fl
 
 
 def test_age_of_logs_without_a_time_unit_is_refused() -> None:
-    with pytest.raises(RunError, match=r"SINCE: '10' is no age; write it like 30s"):
+    with pytest.raises(RunError, match=r"SINCE: '10' is not an age; write it like 30s"):
         logs.parse_age("10")
 
 

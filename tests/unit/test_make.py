@@ -161,27 +161,27 @@ def test_make_help_lists_every_target_with_a_description(clone: Path) -> None:
     ("values", "problem"),
     [
         ({"ENV": ""}, "ENV is empty; set ENV to the name of a stack, as in ENV=dev for Pulumi.dev.yaml"),
-        ({"ENV": "../dev"}, "ENV is '../dev'; set ENV to the name of a stack, as in ENV=dev for Pulumi.dev.yaml"),
-        ({"ENV": "-x"}, "ENV is '-x'"),
-        ({"ENV": "a b"}, "ENV is 'a b'"),
-        ({"ENV": "dev\n"}, "ENV is 'dev"),
-        ({"ENV": "é"}, "ENV is"),
-        ({"ENV": "x" * 200}, "ENV is"),
+        ({"ENV": "../dev"}, "ENV: '../dev' is not valid; set ENV to the name of a stack, as in ENV=dev for Pulumi.dev.yaml"),
+        ({"ENV": "-x"}, "ENV: '-x' is not valid"),
+        ({"ENV": "a b"}, "ENV: 'a b' is not valid"),
+        ({"ENV": "dev\n"}, "ENV: 'dev"),
+        ({"ENV": "é"}, "ENV: "),
+        ({"ENV": "x" * 200}, "ENV: "),
         ({"APP": "nowhere"}, "there is no nowhere/Pulumi.yaml; set APP to the folder of an application"),
         ({"APP": "a\0b"}, "set APP to the folder of an application"),
         ({"APP": "x" * 5000}, "set APP to the folder of an application"),
-        ({"SLOT": "purple"}, "SLOT is 'purple'; set SLOT to live, idle, blue or green, or remove SLOT"),
-        ({"SERVICE": "api;ls"}, "SERVICE is 'api;ls'; set SERVICE to the name of a service, as api"),
-        ({"SINCE": "yesterday"}, "SINCE is 'yesterday'; set SINCE to an age, as 30s, 10m, 2h or 1d"),
-        ({"FOLLOW": "maybe"}, "FOLLOW is 'maybe'; set FOLLOW to no, or remove FOLLOW"),
-        ({"WINDOW": "30"}, "WINDOW is '30'; set WINDOW to a time like 30s"),
-        ({"FROM": "$(x)"}, "FROM is"),
-        ({"NAME": "--help"}, "NAME is"),
-        ({"OF": "a;b"}, "OF is"),
-        ({"TO": "a b"}, "TO is"),
-        ({"ONLY": "a;b"}, "ONLY is"),
-        ({"SEED": "x"}, "SEED is 'x'; set SEED to a whole number, as 7"),
-        ({"COUNT": "-1"}, "COUNT is"),
+        ({"SLOT": "purple"}, "SLOT: 'purple' is not valid; set SLOT to live, idle, blue or green, or remove SLOT"),
+        ({"SERVICE": "api;ls"}, "SERVICE: 'api;ls' is not valid; set SERVICE to the name of a service, such as api"),
+        ({"SINCE": "yesterday"}, "SINCE: 'yesterday' is not valid; set SINCE to an age, such as 30s, 10m, 2h or 1d"),
+        ({"FOLLOW": "maybe"}, "FOLLOW: 'maybe' is not valid; set FOLLOW to no, or remove FOLLOW"),
+        ({"WINDOW": "30"}, "WINDOW: '30' is not valid; set WINDOW to a time like 30s"),
+        ({"FROM": "$(x)"}, "FROM: "),
+        ({"NAME": "--help"}, "NAME: "),
+        ({"OF": "a;b"}, "OF: "),
+        ({"TO": "a b"}, "TO: "),
+        ({"ONLY": "a;b"}, "ONLY: "),
+        ({"SEED": "x"}, "SEED: 'x' is not valid; set SEED to a whole number, such as 7"),
+        ({"COUNT": "-1"}, "COUNT: "),
     ],
 )  # fmt: skip
 def test_invalid_value_of_a_make_variable_is_refused(values: Mapping[str, str], problem: str) -> None:
@@ -199,7 +199,7 @@ def test_variables_of_make_are_removed_from_the_environment_of_child_processes()
 
 @pytest.mark.parametrize("word", ["x", "HOME=/", "=x", "-h"])
 def test_unknown_make_variable_is_refused(word: str) -> None:
-    with pytest.raises(CallError, match="is not a variable of make"):
+    with pytest.raises(CallError, match="is not a variable of this Makefile"):
         parse(["status", word], {})
 
 

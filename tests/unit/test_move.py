@@ -77,7 +77,7 @@ def test_tiers_and_backups_use_the_configured_database(single: str | None, hosts
     assert variables_of(deployment, "Job", "blue-api-migrate")["DATABASE_HOST"] == hosts[1]
 
 
-def test_move_to_the_database_cluster_is_a_release_and_keeps_the_single_instance_database() -> None:
+def test_move_to_the_database_cluster_deploys_a_new_release_and_keeps_the_single_instance_database() -> None:
     deployment = deploy_during_move("kept", DURING_MOVE, name="board_r20261121_233000")
     assert deployment.release and deployment.release != DURING_MOVE.release
     assert variables_of(deployment, "Deployment", "api-green")["DATABASE_NAME"] == "board_r20261121_233000"
@@ -242,7 +242,7 @@ command.main({arguments})
 def test_make_move_is_aborted_by_a_write_to_the_database_during_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(monkeypatch, environment_during_move("live"), DURING_MOVE)
     server.rows_written = 2
-    with pytest.raises(RunError, match="2 rows were written while database board was read-only"):
+    with pytest.raises(RunError, match="2 rows were written into database board, although it was read-only"):
         move.main(["staging"])
     assert server.steps == ["close", "copy", "open"]
 

@@ -217,7 +217,7 @@ def test_image_used_in_prod_only_is_pinned_by_the_stack_file_of_prod(
         pins.use("prod")
     (tmp_path / "release.json").write_text(json.dumps(staging_images | {"environment.images.api": f"r/api:2@{DIGEST}"}))
     monkeypatch.setattr(pins, "stack_file_pins", lambda _: prod_images)
-    with pytest.raises(RunError, match="check out the commit of that digest"):
+    with pytest.raises(RunError, match="check out the commit of that image"):
         pins.use("prod")
 
 

@@ -384,7 +384,7 @@ ON_KUBERNETES = [
         rule="replicas",
         target="web-blue",
         change=lambda props: pod(props).pop("topologySpreadConstraints"),
-        fix="topologySpreadConstraints over kubernetes.io/hostname",
+        fix="topologySpreadConstraints for kubernetes.io/hostname",
     ),
 ]
 
@@ -551,7 +551,7 @@ def test_policy_does_not_check_values_that_are_unknown_or_ignored_in_a_preview(
         BY_NAME["no-latest"], [to_resource(resource)], lambda message, urn=None: reported.append(f"{message} {urn}")
     )
     assert len(reported) == count
-    assert all(entry.startswith("haproxy changes with") and "urn:pulumi:prod::" in entry for entry in reported)
+    assert all(entry.startswith("haproxy has no fixed version") and "urn:pulumi:prod::" in entry for entry in reported)
 
 
 def test_policy_document_lists_every_policy_rule() -> None:

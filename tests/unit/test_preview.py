@@ -128,12 +128,12 @@ class TestDangers:
             ("kubernetes/database-memory", "**database is replaced**, and both slots share it: StatefulSet `database`"),
             ("docker/unprotected", "**protection removed**: the next update may delete Volume `cache-data`, Volume `data"),
             ("kubernetes/unprotected", "**protection removed**"),
-            ("docker/opened", "**public exposure**: `gateway` listens on 0.0.0.0, port 8080, of the host"),
-            ("docker/opened", "**network opened**: api may connect to the world outside"),
+            ("docker/opened", "**public exposure**: `gateway` listens on port 8080 of the host, at 0.0.0.0"),
+            ("docker/opened", "**network opened**: api may connect to the outside"),
             ("docker/opened", "**gateway is replaced**"),
             ("kubernetes/opened", "**public exposure**: users reach it as `board.example.com`"),
-            ("kubernetes/opened", "**network opened**: NetworkPolicy `api-to-world` lets out to 0.0.0.0/0"),
-            ("kubernetes/opened", "**network opened**: NetworkPolicy `web` lets in 0.0.0.0/0"),
+            ("kubernetes/opened", "**network opened**: NetworkPolicy `api-to-world` allows connections to 0.0.0.0/0"),
+            ("kubernetes/opened", "**network opened**: NetworkPolicy `web` accepts connections from 0.0.0.0/0"),
         ],
     )  # fmt: skip
     def test_preview_comment_shows_each_dangerous_change_in_bold(self, name: str, line: str) -> None:
@@ -145,8 +145,11 @@ class TestDangers:
             deleted_step("docker:index/network:Network", "data", {"internal": True}),
         ]
         lines = dangers(parse_preview({"steps": steps}, "demo"))
-        assert "**network opened**: no longer: NetworkPolicy `deny-all` denies all that no other allows" in lines
-        assert "**network opened**: no longer: network `data` is closed to the outside" in lines
+        assert (
+            "**network opened**: this no longer applies: NetworkPolicy `deny-all` denies all connections that no other policy allows"
+            in lines
+        )
+        assert "**network opened**: this no longer applies: network `data` is closed to the outside" in lines
 
     @pytest.mark.parametrize(
         ("name", "line"),
@@ -241,7 +244,7 @@ class TestSize:
         steps = [created_step("any:Kind", f"number-{number}", {"value": text}) for number in range(count)]
         comment = render_comment(parse_preview({"steps": steps}, "demo"))
         assert len(comment) < LIMIT
-        omitted = re.search(r"^# (\d+) more are left out here", comment, re.MULTILINE)
+        omitted = re.search(r"^# (\d+) more changes are not shown", comment, re.MULTILINE)
         assert len(re.findall(r"^\+ Kind", comment, re.MULTILINE)) + (int(omitted[1]) if omitted else 0) == count
         assert bool(omitted) == (count > 1)
         assert comment.endswith("</details>\n") and comment.count("```") % 2 == 0

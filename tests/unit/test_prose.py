@@ -120,6 +120,6 @@ def test_make_prose_in_a_folder_that_is_not_a_git_clone_is_refused(monkeypatch: 
     failure = subprocess.CompletedProcess([], 128, "", "fatal: not a git repository\n")
     monkeypatch.setattr(process, "capture", lambda *_, **__: failure)
     with pytest.raises(
-        CallError, match=r"`git ls-files` ended with 128: fatal: not .* repository; run this in a clone"
+        CallError, match=r"`git ls-files` ended with exit code 128: fatal: not .* repository; run this in a clone"
     ):
         prose.main()

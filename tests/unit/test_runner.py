@@ -255,7 +255,7 @@ def test_platform_and_secrets_provider_are_read_from_the_stack_file_as_yaml(
     [
         (FileNotFoundError(2, "No such file or directory", "pulumi"), "pulumi is not on PATH; run `make lab`, or install pulumi"),
         (FileNotFoundError(2, "No such file or directory", "a/b.yaml"), "a/b.yaml: No such file or directory"),
-        (subprocess.CalledProcessError(3, ["pulumi", "config", "set", "secret"]), "`pulumi config set` ended with 3: see above"),
+        (subprocess.CalledProcessError(3, ["pulumi", "config", "set", "secret"]), "`pulumi config set` ended with exit code 3: see above"),
         (subprocess.TimeoutExpired(["k6"], 5), "`k6` did not end within 5 s"),
         (RecursionError(), "a file is nested too deeply"),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), "a file is not UTF-8 text"),
@@ -331,7 +331,7 @@ def serve(**statuses: int) -> Generator[str]:
         (["/a"], {"home": 200}, "/a answers 404"),
     ],
 )  # fmt: skip
-def test_final_url_check_fails_if_the_deployed_application_answers_with_an_error(
+def test_url_check_after_make_up_fails_if_the_application_answers_with_an_error(
     visits: list[str] | None,
     statuses: dict[str, int],
     problem: str,

@@ -178,9 +178,9 @@ def test_compose_secret_without_a_readable_file_is_listed_in_a_note(tmp_path: Pa
     )
     assert values == {"g": "value"}
     assert [f"{note.path}: {note.text}" for note in notes] == [
-        "secrets.db_password: its file does not exist here; set it as secrets.db-password in `make shell`",
-        "secrets.l: its file is not UTF-8 text; set it as secrets.l in `make shell`",
-        "secrets.e: its file is empty; set it as secrets.e in `make shell`",
+        "secrets.db_password: its file does not exist here; set the value of secrets.db-password in `make shell`",
+        "secrets.l: its file is not UTF-8 text; set the value of secrets.l in `make shell`",
+        "secrets.e: its file is empty; set the value of secrets.e in `make shell`",
     ]
 
 

@@ -88,7 +88,7 @@ def test_routing_prefix_is_compared_with_the_normalised_path(gateway: Gateway) -
 
 
 @pytest.mark.long
-def test_random_path_is_routed_and_hidden_as_the_program_predicts(gateway: Gateway) -> None:
+def test_gateway_routes_and_hides_random_paths_as_the_python_functions_expect(gateway: Gateway) -> None:
     generator = random.Random(20261129)
     parts = [
         "/",

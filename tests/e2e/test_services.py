@@ -35,12 +35,12 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield stack
 
 
-def test_every_further_service_runs_in_the_live_slot(stack: Stack) -> None:
+def test_each_service_of_app_services_runs_in_the_live_slot(stack: Stack) -> None:
     assert {name: len(stack.ids(name, "blue")) for name in FURTHER} == {"releases": 1, "internal": 1, "summaries": 2}
     assert set(stack.up().changes) == {"unchanged"}
 
 
-def test_status_lists_further_services(stack: Stack) -> None:
+def test_status_lists_the_services_of_app_services(stack: Stack) -> None:
     status = stack.run_ci("status")
     assert all(name in status for name in FURTHER), status
 

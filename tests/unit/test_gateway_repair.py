@@ -25,7 +25,7 @@ INSPECTOR = platforms.inspector(APP, ENVIRONMENT, "dev")
 
 def set_up_engine(monkeypatch: pytest.MonkeyPatch, container: Any, volumes: Any = None) -> None:
     def raise_not_found(_: str) -> None:
-        raise NotFound("absent")
+        raise NotFound("404: the container does not exist")
 
     get = raise_not_found if container is None else lambda _: container
     engine = SimpleNamespace(
@@ -66,7 +66,7 @@ def test_gateway_repair_checks_the_configuration_of_a_restarting_gateway_in_anot
     commands: list[list[str]] = []
 
     def fail(_: object) -> None:
-        raise APIError("409: is restarting")
+        raise APIError("409: the container is restarting")
 
     set_up_engine(monkeypatch, SimpleNamespace(status="running", exec_run=fail))
     engine = client.connect("")
@@ -108,9 +108,9 @@ def test_docker_failure_during_the_gateway_repair_is_reported_and_does_not_stop_
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise DockerException("it is away")
+        raise DockerException("the Docker engine does not answer")
 
     monkeypatch.setattr(client, "connect", fail)
     monkeypatch.setattr(gateway, "load", lambda _: (APP, ENVIRONMENT))
     gateway.main("dev")
-    assert "could not be repaired: it is away" in capsys.readouterr().err
+    assert "could not be repaired: the Docker engine does not answer" in capsys.readouterr().err

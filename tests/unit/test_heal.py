@@ -302,9 +302,9 @@ def test_make_heal_does_not_change_the_state_if_the_docker_engine_does_not_answe
     monkeypatch: pytest.MonkeyPatch, imported_states: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def look(location: object, left: object) -> Inventory:
-        raise OSError("refused")
+        raise OSError("connection refused")
 
     monkeypatch.setattr(heal, "read_inventory", look)
     heal.restore_objects("dev", STATE)
     assert not imported_states
-    assert "could not be listed: refused" in capsys.readouterr().err
+    assert "could not be listed: connection refused" in capsys.readouterr().err

@@ -72,7 +72,7 @@ def test_failed_update_reports_the_readiness_of_the_live_slot_if_the_gateway_is_
     assert impact.describe(Slot.BLUE, url, PATHS, lambda: False).startswith("the live slot (blue) is not ready")
 
     def raise_error() -> bool:
-        raise RuntimeError("no engine")
+        raise RuntimeError("no Docker engine answers")
 
     assert impact.describe(Slot.BLUE, url, PATHS, raise_error).startswith("the live slot (blue) could not be probed")
 

@@ -156,7 +156,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(slo, "REPORTS", tmp_path / "reports")
 
     def raise_no_engine(*_: Any, **__: Any) -> Any:
-        raise DockerException("no engine")
+        raise DockerException("no Docker engine answers")
 
     monkeypatch.setattr("docker.from_env", raise_no_engine)
     monkeypatch.setattr("docker.DockerClient", raise_no_engine)

@@ -93,7 +93,7 @@ async def observe(request: Request, call_next):
 @app.exception_handler(psycopg.OperationalError)
 @app.exception_handler(psycopg.InternalError)
 async def database_unavailable(_: Request, error: psycopg.Error) -> JSONResponse:
-    """Answer 503 while the database is unavailable, for example during a failover. The client can soon try again.
+    """Return status 503 if the database is unavailable, for example during a failover. The client can retry after a second.
 
     psycopg raises InternalError if a connection is cut during a response, or if it leads to a server that became read-only.
     """

@@ -36,8 +36,8 @@ def description_with_password(password: str) -> Description:
     services = {"api": {"image": "x:1", "port": 8000, "metrics": "/metrics"}, "database": {}, "cache": {}}
     app = load_app({"name": "passwords", "version": "1", **services})
     environment = load_environment({"platform": "docker", "monitoring": True}, app)
-    properties = {"plain": passwords.needs_no_quotes(password), "pairable": passwords.fits_key_value_list(password)}
-    secrets = {name: Secret(name=name, version="1", **properties) for name in NAMES.values()}
+    plain, pairable = passwords.needs_no_quotes(password), passwords.fits_key_value_list(password)
+    secrets = {name: Secret(name=name, version="1", plain=plain, pairable=pairable) for name in NAMES.values()}
     return Description(app=app, environment=environment, secrets=secrets, stack="e2e", root=ROOT)
 
 

@@ -38,43 +38,45 @@ def run_once(context: str, namespace: str, name: str, command: Sequence[str], sc
         raise RunError(f"there is no CronJob {name} in {namespace} ({error.reason}); run `make up` first") from None
     created = batch.create_namespaced_job(namespace, manual_job(parent, command, f"{name}-{int(time.time())}"))
     job, api = created.metadata.name, core(context)
-    if not _wait_for_start(api, namespace, job, START_FACTOR * schedule_within):
-        manifest: Manifest = {
-            "kind": "Job",
-            "metadata": {"name": job, "namespace": namespace},
-            "spec": {"template": {}},
-        }
-        why = "\n".join(evidence(api, manifest)) or "    (the cluster reports nothing more)"
+    if not wait_for_start(api, namespace, job, START_FACTOR * schedule_within):
+        why = evidence_of(api, namespace, job)
         batch.delete_namespaced_job(job, namespace, propagation_policy="Background")
         raise RunError(f"`{' '.join(command)}` did not start: Job {job} had no running pod, and was removed.\n{why}")
     deadline = time.monotonic() + ONCE_WITHIN
     while not (created.status.succeeded or created.status.failed) and time.monotonic() < deadline:
         time.sleep(1)
         created = batch.read_namespaced_job(job, namespace)
-    text = "".join(_pod_log(api, pod) for pod in _pods_of(api, namespace, job)).strip()
+    text = "".join(pod_log(api, pod) for pod in pods_of(api, namespace, job)).strip()
     if not created.status.succeeded:
         raise RunError(f"`{' '.join(command)}` failed in Job {job}: {text[-500:] or 'it printed nothing'}")
     return text
 
 
-def _pods_of(api: Any, namespace: str, job: str) -> list[Any]:
+def evidence_of(api: Any, namespace: str, job: str) -> str:
+    """Return lines for an error: state and last log lines of a Job's pods, and recent warnings."""
+    manifest: Manifest = {"kind": "Job", "metadata": {"name": job, "namespace": namespace}, "spec": {"template": {}}}
+    return "\n".join(evidence(api, manifest)) or "    (the cluster reports nothing more)"
+
+
+def pods_of(api: Any, namespace: str, job: str) -> list[Any]:
+    """Return the pods of a Job."""
     return api.list_namespaced_pod(namespace, label_selector=f"batch.kubernetes.io/job-name={job}").items
 
 
-def _wait_for_start(api: Any, namespace: str, job: str, within: float) -> bool:
+def wait_for_start(api: Any, namespace: str, job: str, within: float) -> bool:
     """Wait until a pod of a Job has started. Return False if no pod starts within `within` seconds.
 
     Possible reasons: no node has room, the image is missing, or a quota refuses the pod.
     """
     deadline = time.monotonic() + within
-    while not (started := any(pod.status.phase != "Pending" for pod in _pods_of(api, namespace, job))):
+    while not (started := any(pod.status.phase != "Pending" for pod in pods_of(api, namespace, job))):
         if time.monotonic() > deadline:
             break
         time.sleep(1)
     return started
 
 
-def _pod_log(api: Any, pod: Any) -> str:
+def pod_log(api: Any, pod: Any) -> str:
     """Return the log of a pod, or a text that says why the log can't be read."""
     try:
         return api.read_namespaced_pod_log(pod.metadata.name, pod.metadata.namespace)

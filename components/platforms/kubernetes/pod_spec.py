@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ...model import names
 from ...model.workload import SCRATCH, SCRIPTS, SECRETS, Probe, Task, Workload
 from ..base import SlotTarget
-from ..process import Process, probe_headers
+from ..process import Process, probe_headers, toolbox_process
 from .expansion import literal, literals
 from .objects import Manifest, Scope, object_name, scripts_name
 from .quantities import resources, size
@@ -22,6 +22,8 @@ _SCRATCH = "scratch"
 """Prefix of the names of scratch volumes. More text always follows, because a configured volume may have the name `scratch`."""
 DRAIN = 5
 """Seconds that a stopping pod keeps answering. Within this time every node learns that the Service no longer includes the pod."""
+REACH_WITHIN = 60
+"""Time limit in seconds for a pod to connect to the services that its command needs, before the command runs."""
 DATA_UID = 10_000
 """Offset that is added to UIDs up to this number, because users of a node may have low UIDs."""
 
@@ -135,6 +137,25 @@ def with_init_container(spec: Manifest, init_container: Manifest) -> Manifest:
             volumes.append({"name": name, "emptyDir": _scratch_volume(SCRATCH)})
         init_mounts.append({"name": name, "mountPath": path})
     return spec | {"initContainers": [init_container | {"volumeMounts": init_mounts}], "volumes": volumes}
+
+
+def tool_container(name: str, image: str, process: Process) -> Manifest:
+    """Return a container that runs a program of the toolbox."""
+    return container(name, image, process, scratch_names(process.writable))
+
+
+def reach_container(toolbox: str, user: int, addresses: Sequence[str]) -> Manifest:
+    """Return an init container that waits until each address accepts a connection.
+
+    Nodes need some time until they route to a ready pod and apply network policies to a new pod. A command would fail in this time,
+    and it is not retried.
+
+    Args:
+        toolbox: image of the toolbox.
+        user: UID of the container.
+        addresses: addresses as `HOST:PORT`.
+    """
+    return tool_container("reach", toolbox, toolbox_process(user, "reach", str(REACH_WITHIN), *addresses))
 
 
 def _scratch_volume(room: int) -> Manifest:

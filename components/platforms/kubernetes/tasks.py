@@ -8,15 +8,14 @@ from ...model import services
 from ...model.workload import Route, Task, Workload
 from ..base import Dependencies, SlotTarget
 from ..gateway import smoke_checks
-from ..process import Process, toolbox_process
+from ..process import toolbox_process
 from . import manifests, objects, pod_spec
 from .objects import Manifest
+from .pod_spec import REACH_WITHIN
 from .registrar import created_output
 from .secrets import SecretOperations
 
 TOOLBOX_USER = 10_001
-REACH_WITHIN = 60
-"""Time limit in seconds for a task to connect to the services that it needs, before its command runs."""
 
 
 class TaskOperations(SecretOperations):
@@ -57,11 +56,8 @@ class TaskOperations(SecretOperations):
         needed = (record.prefix for record in services.common_catalogue().data if record.name in workload.needs)
         addresses = [f"{environment[f'{prefix}_HOST']}:{environment[f'{prefix}_PORT']}" for prefix in needed]
         if addresses:
-            # First wait for the services: nodes need some time until they route to a ready pod, and a Job is not retried.
-            words = ["reach", str(REACH_WITHIN), *addresses]
-            spec = pod_spec.with_init_container(
-                spec, self._tool("reach", toolbox_process(pod_spec.user(workload), *words))
-            )
+            reach = pod_spec.reach_container(self.environment.toolbox, pod_spec.user(workload), addresses)
+            spec = pod_spec.with_init_container(spec, reach)
         job = self._job(name, labels, needs, spec, task.timeout)
         return self._run_job(parent, job, task.timeout, task.path, [*provisioned.values(), *after])
 
@@ -72,12 +68,8 @@ class TaskOperations(SecretOperations):
         within = round(gateway.within)
         arguments = [gateway.inside, self.cluster.host, str(target.slot), str(within), smoke_checks(self.app, routes)]
         process = toolbox_process(TOOLBOX_USER, "smoke", *arguments)
-        container, scratch = self._tool("smoke", process), pod_spec.scratch_names(process.writable)
-        spec = pod_spec.pod(self.scope, container, process, scratch)
+        container = pod_spec.tool_container("smoke", self.environment.toolbox, process)
+        spec = pod_spec.pod(self.scope, container, process, pod_spec.scratch_names(process.writable))
         labels = self.scope.labels("smoke", "smoke", target)
         job = self._job(f"{target.slot}-smoke", labels, {}, spec, within + 30)
         return self._run_job(parent, job, within + 30, f"smoke test of {target.slot}", after)
-
-    def _tool(self, name: str, process: Process) -> Manifest:
-        scratch = pod_spec.scratch_names(process.writable)
-        return pod_spec.container(name, self.environment.toolbox, process, scratch)

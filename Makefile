@@ -68,6 +68,9 @@ logs: venv ## Print the logs of all services in order of time, and follow them: 
 exec: venv ## Run a command in a container of SERVICE: CMD="alembic current"
 	@$(RUNNER) $@
 
+run: venv ## Run a command in a new container of SERVICE, and remove the container afterwards: CMD="python manage.py cleanup"
+	@$(RUNNER) $@
+
 console: venv ## Open the console of SERVICE in its container: a shell, the application's own (`console`), or psql
 	@$(RUNNER) $@
 
@@ -249,4 +252,4 @@ venv: .venv/.installed
 	@touch $@
 
 .PHONY: help load scan-tools test fuzz e2e e2e-data matrix screenshots soak bench lab lab-cluster lab-down doctor docs documents venv
-.PHONY: up down shell secrets images back promote status reseal logs exec console trace preview-comment heal dashboard new import waiting smoke journey check backup backups verify move reopen restore refresh perf watch preview drift drift-issue deployed pins-save pins-use pins-recall build sbom built scan audit prose
+.PHONY: up down shell secrets images back promote status reseal logs exec run console trace preview-comment heal dashboard new import waiting smoke journey check backup backups verify move reopen restore refresh perf watch preview drift drift-issue deployed pins-save pins-use pins-recall build sbom built scan audit prose

@@ -117,6 +117,12 @@ def _exec(call: Call) -> None:
     container.execute(call.env, call["SERVICE"], call["CMD"], call["SLOT"])
 
 
+def _run(call: Call) -> int:
+    from . import one_off
+
+    return one_off.run(call.env, call["SERVICE"], call["CMD"], call["SLOT"])
+
+
 def _console(call: Call) -> None:
     from . import container
 
@@ -346,6 +352,7 @@ TARGETS: dict[str, Target] = {
     "logs": Target(run=_logs, works_on_state=True),
     "exec": Target(run=_exec),
     "console": Target(run=_console),
+    "run": Target(run=_run),
     "trace": Target(run=_trace),
     "check": Target(run=_check),
     "dashboard": Target(run=_dashboard),

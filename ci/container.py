@@ -29,13 +29,22 @@ def execute(stack: str, service: str, command: str, slot: str = "") -> NoReturn:
     Raises:
         RunError: the service is unknown or has no running container, or the command is empty.
     """
+    _run(stack, service, parse_command(command), slot)
+
+
+def parse_command(command: str) -> list[str]:
+    """Split the make variable CMD into words, as a shell does.
+
+    Raises:
+        RunError: the command is empty, or a quotation mark is not closed.
+    """
     try:
         words = shlex.split(command)
     except ValueError as error:
         raise RunError(f"CMD: {error}; close the quotation mark") from None
     if not words:
         raise RunError('CMD is missing; set CMD to the command, as in CMD="alembic current"')
-    _run(stack, service, words, slot)
+    return words
 
 
 def console(stack: str, service: str, slot: str = "") -> NoReturn:

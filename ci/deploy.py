@@ -74,6 +74,7 @@ def down(call: Call) -> int:
     with locked(call, works_on_state=True), usable_folder(call.env, deploys=False) as folder:
         pulumi("stack", "select", call.env)
         heal.main(call.env)
+        heal.remove_one_offs(call.env)
         options = ["--remove"] if call.is_pull_request else []
         command = ["pulumi", "destroy", "--refresh", "--yes", "--non-interactive", *_color_options(), *options]
         if process.run(command, cwd=folder):

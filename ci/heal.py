@@ -130,6 +130,13 @@ def _confirm_lost_state(stack: str) -> bool:
     return bool(ready)
 
 
+def remove_one_offs(stack: str) -> None:
+    """End the commands of `make run` that would prevent the removal of a stack."""
+    location = locate(state(stack), stack)
+    for name in platforms.inspector_at(location).remove_one_offs() if location else ():
+        print(f"  removed {name}, in which a command of `make run` ran")
+
+
 # ---------------------------------------------------------------------- missing and stopped objects
 
 

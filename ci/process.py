@@ -115,6 +115,51 @@ def exec_command(words: Sequence[str]) -> NoReturn:
     os.execvp(words[0], list(words))  # noqa: S606 (no shell is needed)
 
 
+def attach(words: Sequence[str], feed: Sequence[str] = ()) -> int:
+    """Run a command in the foreground of the terminal, and return its exit code.
+
+    The terminal sends an interrupt to the command, so this process ignores it, also after the command has ended. If the command does not end
+    within `KILL_TIMEOUT` seconds after an interrupt, it is killed. It is also killed if this process is stopped.
+
+    Args:
+        words: the command. It gets the terminal, and the standard input unless another command gets it.
+        feed: another command that gets the standard input, or empty. It is killed when the first command ends.
+
+    Raises:
+        FileNotFoundError: the command is not on PATH.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    children: list[subprocess.Popen[bytes]] = []
+
+    def kill_later(_: int, __: FrameType | None) -> None:
+        for child in children:
+            timer = threading.Timer(KILL_TIMEOUT, child.kill)
+            timer.daemon = True
+            timer.start()
+
+    # An ignored signal would also be ignored in the command, unlike a signal with a handler.
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, kill_later)
+    try:
+        children.append(_begin_attached(words, subprocess.DEVNULL if feed else None))
+        if feed:
+            children.append(_begin_attached(feed, None, subprocess.DEVNULL))
+        code = children[0].wait()
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    # A shell also reports a signal as 128 and the number of the signal.
+    return code if code >= 0 else 128 - code
+
+
+def _begin_attached(words: Sequence[str], source: int | None, out: int | None = None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        words, stdin=source, stdout=out, stderr=out, preexec_fn=lambda: end_with_parent(signal.SIGKILL)
+    )
+
+
 def _begin(
     words: Sequence[str],
     cwd: Path | None,

@@ -52,6 +52,7 @@ from .platforms import (
     Inventory,
     Line,
     Location,
+    OneOff,
     SlotTarget,
 )
 from .release.checkpoint import Checkpoint, Entry
@@ -109,6 +110,7 @@ __all__ = [
     "MonitoringArgs",
     "MonitoringScope",
     "Mount",
+    "OneOff",
     "Plan",
     "Probe",
     "Release",

@@ -24,6 +24,8 @@ SHARED = "both slots share this service"
 """Effect on users, for errors of a tier that both slots share. The module `impact` writes the text for all other tiers."""
 ONCE_WITHIN = 6 * 3600
 """Time limit in seconds of a long command in a deployed environment (`run_once`, `run_with_input`)."""
+STOP_WITHIN = 10
+"""Seconds that a command of `Inspector.one_off` gets to end after SIGTERM, before it is killed."""
 Dependencies = Sequence[Input[Resource]]
 
 
@@ -147,6 +149,31 @@ class DesiredState:
     """Function that waits until the resource's command has succeeded; None to wait only until the resource exists."""
     secret_outputs: list[str] | None = None
     """Names of outputs that Pulumi encrypts in the state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneOff:
+    """New container or pod that runs one command with the settings of a service, and the command lines for this machine to follow it.
+
+    Example:
+        with inspector.one_off(environment, "api", slot, ["alembic", "current"], terminal=False) as one_off:
+            subprocess.run(one_off.attach)
+    """
+
+    name: str
+    """Name of the container or pod."""
+    release: str
+    """Release of the service, as `VERSION-DIGEST`."""
+    attach: Sequence[str]
+    """Command line that prints the output of the command, until the command ends. It passes its standard input to the command,
+    unless `feed` does so."""
+    feed: Sequence[str] = ()
+    """Command line that passes its standard input to the command; empty if `attach` does so."""
+    printed: Callable[[], str] = lambda: ""
+    """Function that returns the output up to now, of which `attach` prints only the part after it connects; an empty text if `attach`
+    prints all output."""
+    exit_code: Callable[[int], int]
+    """Function that gets the exit code of `attach`, and returns the exit code of the command."""
 
 
 class Deployer(Protocol):
@@ -474,6 +501,30 @@ class Inspector(Protocol):
         Raises:
             RunError: no container of the tier runs.
         """
+        ...
+
+    def one_off(
+        self, environment: Environment, service: str, slot: Slot, command: Sequence[str], *, terminal: bool
+    ) -> AbstractContextManager[OneOff]:
+        """Create a container or pod for one command, with the settings of a service's container, and remove it after the `with` block.
+
+        The container gets the same image, variables, secrets, volumes, networks and limits, but no requests of users. It does not count as a
+        replica of the service.
+
+        Args:
+            environment: the environment.
+            service: name of a service that runs in slots.
+            slot: slot of the service.
+            command: the command, with arguments. It replaces the command of the image, and the entrypoint stays.
+            terminal: True to give the command a terminal.
+
+        Raises:
+            RunError: the service is not deployed in the slot, or the container does not start.
+        """
+        ...
+
+    def remove_one_offs(self) -> list[str]:
+        """Remove the containers of `one_off` that would prevent the removal of the stack, and return their names."""
         ...
 
     def unexpected_routes(self, app: App, live: Slot) -> list[str]:

@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from typing import Any
@@ -19,9 +19,9 @@ from ...model.workload import Route, Zone
 from ...release.checkpoint import Checkpoint
 from ...release.live import Routing
 from ...release.planner import Slot
-from ..base import ONCE_WITHIN, Inventory, Line, Location
+from ..base import ONCE_WITHIN, Inventory, Line, Location, OneOff
 from ..process import listening_ports, toolbox_program
-from . import gateway_repair, haproxy, isolation, prometheus
+from . import gateway_repair, haproxy, isolation, one_off, prometheus
 from .client import connect, is_local, output_of, sdk
 from .haproxy import FOLDER, USER
 from .isolation import Container
@@ -207,6 +207,21 @@ class DockerInspector:
             *_export_of(container),
             *command,
         ]
+
+    def one_off(
+        self, environment: Environment, service: str, slot: Slot, command: Sequence[str], *, terminal: bool
+    ) -> AbstractContextManager[OneOff]:
+        source = self._running(service, slot, within=60)[0]
+        return one_off.created(self.location.host, source, command, terminal=terminal)
+
+    def remove_one_offs(self) -> list[str]:
+        # The engine refuses to remove a network or a volume that a container uses.
+        containers = self._list_containers(all=True, within=60, role="run")
+        for container in containers:
+            # The engine itself removes a container whose command ends.
+            with suppress(sdk().errors.NotFound):
+                container.remove(force=True, v=True)
+        return [str(container.name) for container in containers]
 
     def log_lines(self, since: float = 0) -> Iterator[Line]:
         """Yield the log lines of all containers of the stack on the engine, including stopped containers."""

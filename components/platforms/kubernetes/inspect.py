@@ -28,8 +28,8 @@ from ...model.workload import DatabaseCluster, Route
 from ...release.checkpoint import Checkpoint
 from ...release.live import Routing
 from ...release.planner import Slot
-from ..base import ONCE_WITHIN, Inventory, Line, Location
-from . import barman, cnpg, isolation, jobs, kubeconfig, operated, pod_exec, recovery
+from ..base import ONCE_WITHIN, Inventory, Line, Location, OneOff
+from . import barman, cnpg, isolation, jobs, kubeconfig, one_off, operated, pod_exec, recovery
 from .access import HOLD_DATA, KINDS
 from .client import apps, connect, core, custom, dynamic, sdk
 from .errors import label_selector
@@ -183,6 +183,15 @@ class KubernetesInspector:
         options = ["--stdin", "--tty"] if terminal else ["--stdin"]
         where = ["--context", self.location.context, "--namespace", self.location.namespace]
         return ["kubectl", *where, "exec", *options, pod, "--container", container, "--", *command]
+
+    def one_off(
+        self, environment: Environment, service: str, slot: Slot, command: Sequence[str], *, terminal: bool
+    ) -> AbstractContextManager[OneOff]:
+        return one_off.created(self.location, environment, f"{service}-{slot}", command, terminal=terminal)
+
+    def remove_one_offs(self) -> list[str]:
+        # Remove nothing, because Kubernetes deletes the Jobs with the Deployments that own them.
+        return []
 
     def log_lines(self, since: float = 0) -> Iterator[Line]:
         """Yield the log lines of the stack's pods, including lines from before the last restart of a container."""

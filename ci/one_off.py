@@ -31,6 +31,7 @@ def run(stack: str, service: str, command: str, slot: str = "") -> int:
     Raises:
         RunError: the service is unknown, is not in a slot or is not deployed, or the command is empty or does not start.
         SystemExit: this process was stopped.
+        KeyboardInterrupt: the user interrupted the command.
     """
     words = parse_command(command)
     app, environment = load(stack)
@@ -59,9 +60,6 @@ def _follow(one_off: OneOff) -> int:
     before = one_off.printed()
     print(before, end="")
     code = process.attach(one_off.attach, one_off.feed)
-    if code > 128:
-        # A signal ended the command or its client.
-        return code
     if code:
         # The client could not connect, because the command had ended.
         print(one_off.printed().removeprefix(before), end="")

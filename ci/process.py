@@ -127,12 +127,15 @@ def attach(words: Sequence[str], feed: Sequence[str] = ()) -> int:
 
     Raises:
         FileNotFoundError: the command is not on PATH.
+        KeyboardInterrupt: the command ended after the user had interrupted it.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     children: list[subprocess.Popen[bytes]] = []
+    interrupts: list[int] = []
 
-    def kill_later(_: int, __: FrameType | None) -> None:
+    def kill_later(number: int, _: FrameType | None) -> None:
+        interrupts.append(number)
         for child in children:
             timer = threading.Timer(KILL_TIMEOUT, child.kill)
             timer.daemon = True
@@ -150,6 +153,8 @@ def attach(words: Sequence[str], feed: Sequence[str] = ()) -> int:
         for child in children:
             child.kill()
             child.wait()
+    if interrupts:
+        raise KeyboardInterrupt
     # A shell also reports a signal as 128 and the number of the signal.
     return code if code >= 0 else 128 - code
 

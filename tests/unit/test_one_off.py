@@ -450,15 +450,15 @@ def test_container_is_removed_if_make_is_stopped_or_interrupted(number: signal.S
     time.sleep(0.2)
     os.killpg(command.pid, number)
     out, _ = command.communicate(timeout=60)
-    assert out == ("code 130\nremoved\n" if number == signal.SIGINT else "removed\n")
+    assert out == "removed\n"
 
 
-def test_interrupt_reaches_a_command_once_and_its_exit_code_is_returned() -> None:
-    command = attached("bash", "-c", "trap 'echo interrupted' INT; echo begun; sleep 1; exit 4")
+def test_interrupt_reaches_a_command_once_and_the_command_may_end_in_order() -> None:
+    command = attached("bash", "-c", "trap 'echo interrupted' INT; echo begun; sleep 1; echo ended")
     assert command.stdout
     assert command.stdout.readline() == "begun\n"
     os.killpg(command.pid, signal.SIGINT)
-    assert command.communicate(timeout=60)[0] == "interrupted\ncode 4\nremoved\n"
+    assert command.communicate(timeout=60)[0] == "interrupted\nended\nremoved\n"
 
 
 def test_make_exec_and_make_run_read_commands_in_the_same_way() -> None:

@@ -13,20 +13,21 @@ from typing import Any
 
 import yaml
 
-from components.config import ConfigError, files, load_environment
+from components.config import ConfigError, files, load_stack
 from components.model.names import is_dns_label
 
 from . import command_line
 from .make_call import TEMPLATE
 from .missing_secrets import missing_secrets
-from .pulumi_stack import ROOT, last_update, load, project, pulumi, set_secret, stack_file
+from .pulumi_stack import ROOT, last_update, load, project, project_file, pulumi, set_secret, stack_file
 from .random_secret import random_secret
 
 
 def main(stack: str) -> None:
     app, _ = load(TEMPLATE)  # Report errors of the template first.
     environment = pr_settings(stack_file(TEMPLATE).environment, app.name, stack)
-    validated = load_environment(environment, app)  # Report an invalid name or setting before creating a stack.
+    # Report an invalid name or setting before creating a stack.
+    app, validated = load_stack(project_file().app, environment, stack)
     name = project()
     file = ROOT / f"Pulumi.{stack}.yaml"
     if not file.exists():

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from pulumi import RunError
 
-from components.config import App, ConfigError, Environment, files, load_app, load_environment
+from components.config import App, ConfigError, Environment, files, load_stack
 
 from . import process
 
@@ -48,7 +48,7 @@ def project() -> str:
 
 
 def load(stack: str) -> tuple[App, Environment]:
-    """Return the application and the environment from their files.
+    """Return the application and the environment from their files. The application has only the stores of the stack.
 
     Images may lack digests, because `make images` adds the digests later.
 
@@ -56,12 +56,12 @@ def load(stack: str) -> tuple[App, Environment]:
         ConfigError: a file is missing or invalid.
     """
     settings = stack_file(stack).environment
-    app = load_app(project_file().app)
     pinned = settings.get("pinned")
     # Validate with `pinned: False`, because images may have no digests yet. Keep a value of `pinned` that is not a
     # boolean, so that the validation refuses it.
     without_pins = unpinned(settings) | ({"pinned": False} if isinstance(pinned, bool) else {})
-    return app, load_environment(without_pins, app).model_copy(update={"pinned": bool(pinned)})
+    app, environment = load_stack(project_file().app, without_pins, stack)
+    return app, environment.model_copy(update={"pinned": bool(pinned)})
 
 
 def unpinned(environment: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,6 +64,7 @@ from .service import DataService, DataServiceArgs, SlotService, SlotServiceArgs
 from .shared import SharedServices
 from .slot import Slot, SlotArgs
 from .slots import deploy_slots, foundation
+from .store import Store, StoreArgs
 from .switch import Gateway, GatewayArgs, Switch, SwitchArgs
 from .web import Web, WebArgs
 from .worker import Worker, WorkerArgs
@@ -136,6 +137,8 @@ __all__ = [
     "SlotState",
     "SlotTarget",
     "StackState",
+    "Store",
+    "StoreArgs",
     "Switch",
     "SwitchArgs",
     "Task",

@@ -109,7 +109,7 @@ def _workload(config: BackupConfig, due: dict[str, str], description: Descriptio
         secrets=tuple(secrets[name] for name in sorted(secrets)),
         port=PORT,
         probe=Probe(path="/health", port=PORT),
-        zones=zones(client, description.environment) + ((Zone.WATCH,) if description.environment.monitoring else ()),
+        zones=zones(client, description) + ((Zone.WATCH,) if description.environment.monitoring else ()),
         egress=client.egress,
         needs=client.needs,
         writable=("/tmp",),

@@ -70,6 +70,7 @@ def render_service(tier: str, settings: ServiceSettings, description: Descriptio
         DATABASE_DIRECT_HOST: host of the database without the pooler, for clients that use session state or session locks.
         DATABASE_READ_HOST: host of the replicas, for read-only queries. Data of a replica may be slightly older.
         CACHE_HOST, _PORT, _PASSWORD_FILE: set if the service needs the cache.
+        NAME_HOST, _PORT: set if the service needs the store NAME.
         API_URL: address of the api. The platform sets this variable, because the address differs by slot.
 
     Args:
@@ -108,7 +109,7 @@ def render_service(tier: str, settings: ServiceSettings, description: Descriptio
         stop_within=settings.stop_within,
         tasks=_tasks(tier, settings, description),
         needs=tuple(sorted(settings.needs)),
-        zones=zones(settings, description.environment),
+        zones=zones(settings, description),
         egress=settings.egress,
         autoscaled=size.cpu * size.autoscale.cpu / 100 if size.autoscale else None,
         priority=size.priority_class,
@@ -202,15 +203,15 @@ def external_service(tier: str, environment: Environment) -> ExternalService | N
     )
 
 
-def zones(settings: ServiceSettings, environment: Environment) -> tuple[Zone, ...]:
+def zones(settings: ServiceSettings, description: Description) -> tuple[Zone, ...]:
     """Return the network zones that a service joins.
 
     A service joins EDGE if it answers HTTP requests or needs another service of its slot, such as the api. A service joins DATA
     if it needs a data service that the program deploys. A service joins OUTSIDE if it has `egress` or needs an external data
     service.
     """
-    data = {record.name for record in services.common_catalogue().data} & set(settings.needs)
-    outside = {name for name in data if environment.tier_settings(name).external}
+    data = {record.name for record in description.app.catalogue.data} & set(settings.needs)
+    outside = {name for name in data if description.environment.tier_settings(name).external}
     calls = set(settings.needs) - data
     joined = [Zone.EDGE] if isinstance(settings, Listening) or calls else []
     joined += [Zone.DATA] if data - outside else []
@@ -308,5 +309,5 @@ def data_image(tier: str, settings: DataSettings, description: Description) -> I
     """Return the image of a data service: the pinned image (`environment.images`), else the image in `app`."""
     environment = description.environment
     pinned = environment.images.get(tier)
-    path = f"environment.images.{tier}" if pinned else f"app.{tier}.image"
+    path = f"environment.images.{tier}" if pinned else f"{description.app.path(tier)}.image"
     return Image(reference=pinned or environment.data_image(tier, settings), path=path)

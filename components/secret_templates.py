@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from urllib.parse import quote, urlsplit
 
-from .config import ServiceSettings, template
+from .config import ProcessSettings, template
 from .config.template import Placeholder
 from .context import Description
 from .model import services
@@ -14,26 +14,26 @@ from .model.services import Kind
 from .model.workload import Secret, SecretPart
 
 
-def secret_files(settings: ServiceSettings, description: Description, env: Mapping[str, str]) -> tuple[Secret, ...]:
+def secret_files(settings: ProcessSettings, description: Description, env: Mapping[str, str]) -> tuple[Secret, ...]:
     """Return the secrets of a service that are files made from templates.
 
     Args:
         settings: settings of the service.
         description: the application and its environment.
-        env: environment variables with the addresses of the services that the service needs (`needed_env`).
+        env: environment variables with the addresses of the services that the service needs (`needed_env`); empty for a store.
     """
     return tuple(_filled(name, text, description, env) for name, text in sorted(settings.secret_files.items()))
 
 
 def secret_env(
-    settings: ServiceSettings, description: Description, env: Mapping[str, str], prefix: str = "env"
+    settings: ProcessSettings, description: Description, env: Mapping[str, str], prefix: str = "env"
 ) -> tuple[tuple[str, Secret], ...]:
     """Return the environment variables of a service that are made from templates, as pairs of name and secret.
 
     Args:
         settings: settings of the service.
         description: the application and its environment.
-        env: environment variables with the addresses of the services that the service needs (`needed_env`).
+        env: environment variables with the addresses of the services that the service needs (`needed_env`); empty for a store.
         prefix: beginning of the names of the secrets: `env`, or `task` for values that only tasks get.
     """
     return tuple(

@@ -1,6 +1,6 @@
 """Components of services: `DataService` for a service that both slots share, `SlotService` for a service of one slot.
 
-`Database` and `Cache` are subclasses of `DataService`; `Web`, `Api` and `Worker` are subclasses of `SlotService`. The type
+`Database`, `Cache` and `Store` are subclasses of `DataService`; `Web`, `Api` and `Worker` are subclasses of `SlotService`. The type
 token of each component comes from the record of its service (`model/services.py`).
 """
 
@@ -57,7 +57,8 @@ class DataService(ComponentResource):
     because the component exists earlier."""
 
     def __init__(self, name: str, args: DataServiceArgs, opts: ResourceOptions | None = None) -> None:
-        super().__init__(services.type_token(args.data.tier), name, None, opts)
+        belongs_to = args.data.belongs_to if isinstance(args.data, Workload) else ""
+        super().__init__(services.type_token(args.data.tier, belongs_to), name, None, opts)
         self.ready, host = self._deploy(args.platform, args.data)
         ready = Output.all(*(resource.urn for resource in self.ready))
         self.host, self.port = ready.apply(lambda _: host), ready.apply(lambda _: args.data.port or 0)

@@ -1,10 +1,11 @@
-"""Services that both slots share: database, cache and their backups."""
+"""Services that both slots share: database, cache, stores and the backups of the database."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import backup, cache, database
+from . import backup, cache, database, store
+from .config import DataSettings, Store
 from .context import Description
 from .model.services import CACHE, DATABASE
 from .model.workload import DatabaseCluster, Workload
@@ -14,7 +15,8 @@ RENDERERS: dict[str, Callable[[Any, Description], Data]] = {
     DATABASE.name: database.workload,
     CACHE.name: cache.workload,
 }
-"""Functions that render the data services, by name of the service. Each function gets the settings of the service in `app`."""
+"""Functions that render the data services, by name of the service. Each function gets the settings of the service in `app`. All other
+data services are stores (`store.workload`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,5 +45,11 @@ class SharedServices:
 
 def render(description: Description) -> SharedServices:
     """Return the configured data services and backups."""
-    data = {name: RENDERERS[name](settings, description) for name, settings in description.app.data.items()}
+    data = {name: _render(name, settings, description) for name, settings in description.app.data.items()}
     return SharedServices(data=data, backups=backup.render(description))
+
+
+def _render(name: str, settings: DataSettings, description: Description) -> Data:
+    if isinstance(settings, Store):
+        return store.workload(name, settings, description)
+    return RENDERERS[name](settings, description)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from components.model import services
 from components.release.planner import Slot, StackState
+from components.safety.data import owner
 
 from .read import Op, Preview
 
@@ -19,7 +20,7 @@ def diagram(preview: Preview) -> Iterator[str]:
     ops = _most_severe_ops(preview)
     if not any(ops.values()):
         return
-    data_tiers = [record.name for record in services.common_catalogue().data if ("", record.name) in ops]
+    data_tiers = _data_tiers(preview)
     lines = [_node(tier, tier, ops.get(("", tier), Op.SAME)) for tier in ("gateway", *data_tiers)]
     for slot in Slot:
         if slot_lines := [*_slot(preview, slot, ops)]:
@@ -27,6 +28,13 @@ def diagram(preview: Preview) -> Iterator[str]:
     visible_ops = [op for op in Op if any(line.endswith(f":::{op.word}") for line in lines)]
     lines += [f"classDef {op.word} {_COLOURS[op]}" for op in visible_ops]
     yield "\n".join(["```mermaid", "flowchart LR", *lines, "```"])
+
+
+def _data_tiers(preview: Preview) -> list[str]:
+    """Return the names of the services that both slots share: database and cache, then the stores."""
+    shared = {owner(change.entry.parent) for change in preview.changes if not change.membership.slot}
+    names = sorted(name for name in shared if name)
+    return sorted(names, key=services.common_catalogue().position)
 
 
 def _most_severe_ops(preview: Preview) -> dict[tuple[str, str], Op]:

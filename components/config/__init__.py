@@ -24,8 +24,10 @@ from .app import (
     Database,
     DataSettings,
     Listening,
+    ProcessSettings,
     ServiceSettings,
     Source,
+    Store,
     Web,
     Worker,
     app_model,
@@ -36,7 +38,16 @@ from .backups import S3, Backup, Target
 from .cluster import Kubernetes, Limits, Namespace, Quota, SecretReference
 from .environment import Environment, Slo
 from .errors import ConfigError
-from .loading import Settings, check_secrets, check_stack, load, load_app, load_environment, settings_of
+from .loading import (
+    Settings,
+    check_secrets,
+    check_stack,
+    load,
+    load_app,
+    load_environment,
+    load_stack,
+    settings_of,
+)
 from .monitoring import Monitoring
 from .units import Seconds
 
@@ -59,6 +70,7 @@ __all__ = [
     "Listening",
     "Monitoring",
     "Namespace",
+    "ProcessSettings",
     "Quota",
     "Seconds",
     "SecretReference",
@@ -66,6 +78,7 @@ __all__ = [
     "Settings",
     "Slo",
     "Source",
+    "Store",
     "Target",
     "Web",
     "Worker",
@@ -76,6 +89,7 @@ __all__ = [
     "load",
     "load_app",
     "load_environment",
+    "load_stack",
     "settings_of",
     "template",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import combinations
-from typing import Annotated, Any, ClassVar, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
 from pydantic import Field, create_model, model_validator
 
@@ -37,6 +37,7 @@ from .units import (
     ServiceName,
     Setting,
     Share,
+    StackName,
     Stage,
     TemplateText,
     Uid,
@@ -115,8 +116,8 @@ class Source(Model):
         return self
 
 
-class ServiceSettings(Source):
-    """Settings that every tier in a slot has."""
+class ProcessSettings(Model):
+    """Settings of a container's process, which services in a slot and stores have."""
 
     command: Command = Field(
         default=(),
@@ -147,11 +148,6 @@ class ServiceSettings(Source):
         description="Files with secrets: name → text with the placeholders of `secret_env`. Each is a file /run/secrets/NAME; the environment variable "
         "NAME_FILE has its path.",
     )
-    needs: Annotated[tuple[ServiceName, ...], Distinct] = Field(
-        default=(),
-        examples=[["database"]],
-        description="Tiers that this tier connects to. It may connect to them, gets their addresses as environment variables, and starts after them.",
-    )
     writable: tuple[ContainerPath, ...] = Field(
         default=("/tmp",), description="Writable paths in memory. Other paths, except `volumes`, are read-only."
     )
@@ -161,12 +157,51 @@ class ServiceSettings(Source):
         description="Volumes for data that outlives a release: name → path. `user` must own the path in the image. Tiers that name the same "
         "volume share it. `PATH:ro` mounts the volume read-only.",
     )
-    user: Uid = Field(default=10001, description="UID and GID of the process; root is refused.")
     egress: Flag = Field(default=False, description="true: the tier may connect to the outside.")
-    start_within: Wait = Field(default=60, description="Time limit to become healthy.", validate_default=False)
     stop_within: Seconds = Field(
         default=30, description="Time limit to finish open work before the process is killed.", validate_default=False
     )
+
+    @property
+    def templates(self) -> dict[str, str]:
+        """Texts of all templates, by config key below the service, such as `secret_env.DATABASE_URL`."""
+        variables = {f"secret_env.{name}": text for name, text in self.secret_env.items()}
+        return variables | {f"secret_files.{name}": text for name, text in self.secret_files.items()}
+
+    @property
+    def mounted(self) -> tuple[tuple[str, str], ...]:
+        """Config key and container path of each volume and writable path."""
+        return (
+            *(("writable", path) for path in self.writable),
+            *((f"volumes.{name}", path.removesuffix(":ro")) for name, path in self.volumes.items()),
+        )
+
+    @model_validator(mode="after")
+    def _paths_apart(self) -> Self:
+        for (_, path), (_, other_path) in combinations(self.mounted, 2):
+            if grammar.normal_path(path) == grammar.normal_path(other_path):
+                raise problem(f"{path} occurs twice in `writable`, `volumes` and `reload` together", "list it once")
+        return self
+
+    @model_validator(mode="after")
+    def _secrets_apart(self) -> Self:
+        if twice := sorted(set(self.env) & set(self.secret_env)):
+            raise problem(f"{twice[0]} is in `env` and in `secret_env`", "set it only once")
+        if twice := sorted(set(self.secrets) & set(self.secret_files)):
+            raise problem(f"{twice[0]} is in `secrets` and in `secret_files`", "list it only once")
+        return self
+
+
+class ServiceSettings(ProcessSettings, Source):
+    """Settings that every tier in a slot has."""
+
+    needs: Annotated[tuple[ServiceName, ...], Distinct] = Field(
+        default=(),
+        examples=[["database"]],
+        description="Tiers that this tier connects to. It may connect to them, gets their addresses as environment variables, and starts after them.",
+    )
+    user: Uid = Field(default=10001, description="UID and GID of the process; root is refused.")
+    start_within: Wait = Field(default=60, description="Time limit to become healthy.", validate_default=False)
     migrate: Migration | None = Field(
         default=None, description="Migration that runs before the tier starts, in every release."
     )
@@ -185,29 +220,16 @@ class ServiceSettings(Source):
     )
 
     @property
-    def templates(self) -> dict[str, str]:
-        """Texts of all templates, by config key below the service, such as `secret_env.DATABASE_URL`."""
-        variables = {f"secret_env.{name}": text for name, text in self.secret_env.items()}
-        return variables | {f"secret_files.{name}": text for name, text in self.secret_files.items()}
-
-    @model_validator(mode="after")
-    def _paths_apart(self) -> Self:
-        reload = [*self.reload.mounts.values(), *self.reload.writable] if self.reload else []
-        volumes = [path.removesuffix(":ro") for path in self.volumes.values()]
-        paths = [*self.writable, *volumes, *reload]
-        for path, other_path in combinations(paths, 2):
-            if grammar.normal_path(path) == grammar.normal_path(other_path):
-                raise problem(f"{path} occurs twice in `writable`, `volumes` and `reload` together", "list it once")
-        return self
+    def mounted(self) -> tuple[tuple[str, str], ...]:
+        if not self.reload:
+            return super().mounted
+        mounts = ((f"reload.mounts.{name}", path) for name, path in self.reload.mounts.items())
+        return (*super().mounted, *mounts, *(("reload.writable", path) for path in self.reload.writable))
 
     @model_validator(mode="after")
     def _names_apart(self) -> Self:
         if reserved := sorted({"migrate", "seed"} & set(self.tasks)):
             raise problem(f"`tasks` can't contain {reserved[0]}", f"move this task to the key `{reserved[0]}`")
-        if twice := sorted(set(self.env) & set(self.secret_env)):
-            raise problem(f"{twice[0]} is in `env` and in `secret_env`", "set it only once")
-        if twice := sorted(set(self.secrets) & set(self.secret_files)):
-            raise problem(f"{twice[0]} is in `secrets` and in `secret_files`", "list it only once")
         return self
 
     @model_validator(mode="after")
@@ -218,6 +240,15 @@ class ServiceSettings(Source):
                 "set `build`, or remove reload.target",
             )
         return self
+
+
+L = TypeVar("L", "Listening", "Store")
+
+
+def _without_root(settings: L) -> L:
+    if settings.port < 1024:
+        raise problem(f"only root can open port {settings.port}", "use a port above 1023, such as 8080")
+    return settings
 
 
 class Listening(ServiceSettings):
@@ -241,9 +272,7 @@ class Listening(ServiceSettings):
 
     @model_validator(mode="after")
     def _port_without_root(self) -> Self:
-        if self.port < 1024:
-            raise problem(f"only root can open port {self.port}", "use a port above 1023, such as 8080")
-        return self
+        return _without_root(self)
 
 
 _PATHS = "Path prefixes that the gateway routes to the service. Empty: users can't reach the service, only services that need it can."
@@ -297,9 +326,6 @@ class FurtherWorker(Worker):
 
     tier: Literal["worker"] = Field(description="Tier of the service.")
     paths: ClassVar[tuple[str, ...]] = ()
-
-
-FurtherService = Annotated[FurtherWeb | FurtherApi | FurtherWorker, Field(discriminator="tier")]
 
 
 _DATA_UID = "UID that owns the data files: 999 in Debian images. On Kubernetes 10000 is added, because the UID must not be a user of the node."
@@ -380,6 +406,66 @@ class Cache(DataSettings):
     @property
     def password_secret(self) -> str | None:
         return self.password
+
+
+class Store(ProcessSettings, DataSettings):
+    """A further service that both slots share, with any image, such as MySQL, RabbitMQ, MinIO or Mailpit."""
+
+    tier: Literal["store"] = Field(description="Tier of the service.")
+    port: Port = Field(description="Port that services connect to, above 1023, because the store does not run as root.")
+    health: UrlPath | None = Field(
+        default=None, examples=["/health"], description="Path that answers 200 while the store accepts connections."
+    )
+    alive: Command = Field(
+        default=(),
+        examples=[["mysqladmin", "ping"]],
+        description="Health check command that ends with 0 while the store accepts connections. Set either `alive` or `health`.",
+    )
+    environments: Annotated[tuple[StackName, ...], Distinct] = Field(
+        default=(),
+        examples=[["dev"]],
+        description="Names of the stacks that have the store, such as dev or pr-*; empty for all. In other stacks no service needs the store.",
+    )
+    entrypoint: Command = Field(
+        default=(),
+        examples=[["/usr/bin/tini", "--"]],
+        description="Command and arguments that replace the image's entrypoint. The image's command then has no effect.",
+    )
+    secret_env: dict[Variable, TemplateText] = Field(
+        default={},
+        examples=[{"MYSQL_PASSWORD": "${secrets.mysql-password}"}],
+        description="Environment variables with secrets: name → text with placeholders. `${secrets.NAME}` is a secret; `${public.url}` and "
+        "`${public.host}` are the address that users open. In a URL the values are percent-encoded.",
+    )
+    secret_files: dict[SecretName, TemplateText] = Field(
+        default={},
+        examples=[{"mysql-password": "${secrets.mysql-password}"}],
+        description="Files with secrets: name → text with the placeholders of `secret_env`. Each is a file /run/secrets/NAME; the environment variable "
+        "NAME_FILE has its path.",
+    )
+    volumes: dict[Name, VolumePath] = Field(
+        default={},
+        examples=[{"mysql-data": "/var/lib/mysql"}],
+        description="Volumes for data that outlives the container: name → path. `uid` must own the path in the image. No other service can mount them.",
+    )
+    egress: Flag = Field(default=False, description="true: the store may connect to the outside.")
+    paths: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="after")
+    def _port_without_root(self) -> Self:
+        return _without_root(self)
+
+    @model_validator(mode="after")
+    def _one_health_check(self) -> Self:
+        if (self.health is None) == (not self.alive):
+            raise problem(
+                "exactly one of `health` and `alive` is required, because services start after a healthy store",
+                "set health: /health if the store answers HTTP requests, or else alive, as in alive: [mysqladmin, ping]",
+            )
+        return self
+
+
+FurtherService = Annotated[FurtherWeb | FurtherApi | FurtherWorker | Store, Field(discriminator="tier")]
 
 
 class Check(Model):
@@ -472,8 +558,8 @@ class App(Model):
     cache: Cache | None = None
     services: dict[Name, FurtherService] = Field(
         default={},
-        description="Further services by name, each of the tier web, api or worker. They belong to the slot of each release, as web, api and "
-        "worker do.",
+        description="Further services by name, each of the tier web, api, worker or store. Those of the tiers web, api and worker belong to the slot of "
+        "each release. Both slots share a store, as they share database and cache.",
     )
 
     @property
@@ -483,7 +569,12 @@ class App(Model):
             (
                 *services.SERVICES,
                 *(
-                    services.further_service(name, settings.tier, routed=bool(settings.paths))
+                    services.further_service(
+                        name,
+                        settings.tier,
+                        routed=bool(settings.paths),
+                        port=settings.port if isinstance(settings, Store) else None,
+                    )
                     for name, settings in sorted(self.services.items())
                 ),
             )
@@ -514,6 +605,16 @@ class App(Model):
     def data(self) -> dict[str, DataSettings]:
         """Settings of the data services, which both slots share, by name."""
         return {name: value for name, value in self.described.items() if isinstance(value, DataSettings)}
+
+    @property
+    def stores(self) -> dict[str, Store]:
+        """Settings of the stores, by name."""
+        return {name: value for name, value in self.data.items() if isinstance(value, Store)}
+
+    @property
+    def processes(self) -> dict[str, ProcessSettings]:
+        """Settings of the services in a slot and of the stores, by name. The configuration describes their processes."""
+        return {name: value for name, value in self.described.items() if isinstance(value, ProcessSettings)}
 
     @property
     def listening(self) -> dict[str, Listening]:
@@ -560,15 +661,13 @@ class App(Model):
         """Secrets of the application: name → config path of the setting that names the secret."""
         used = {
             placeholder.field: f"{self.path(tier)}.{key}"
-            for tier, service in self.slot_services.items()
+            for tier, service in self.processes.items()
             for key, text in service.templates.items()
             for placeholder in template.placeholders(text)
             if placeholder.owner == template.SECRETS
         }
         used |= {
-            name: f"{self.path(tier)}.secrets"
-            for tier, service in self.slot_services.items()
-            for name in service.secrets
+            name: f"{self.path(tier)}.secrets" for tier, service in self.processes.items() for name in service.secrets
         }
         return used | {
             data.password_secret: f"app.{name}.password" for name, data in self.data.items() if data.password_secret
@@ -616,9 +715,11 @@ _MODELS: dict[services.Kind, type[ServiceSettings] | type[DataSettings]] = {
 `Service.settings` takes precedence over both."""
 
 
-def program_variables(app: App, settings: ServiceSettings) -> frozenset[str]:
+def program_variables(app: App, settings: ProcessSettings) -> frozenset[str]:
     """Return the names of the environment variables that the program sets for a service. `env` must not contain these names."""
-    secrets = {*settings.secrets, *settings.secret_files, *app.passwords(settings.needs)}
-    files = {secret_variable(name) for name in secrets}
+    files = frozenset(secret_variable(name) for name in (*settings.secrets, *settings.secret_files))
+    if not isinstance(settings, ServiceSettings):
+        return files
+    files |= {secret_variable(name) for name in app.passwords(settings.needs)}
     needed = (record for record in app.catalogue.records if record.name in settings.needs)
     return RESERVED | files | {variable for record in needed for variable in record.variables}

@@ -8,7 +8,7 @@ from graphlib import CycleError
 from ..model import names, services
 from ..model.services import API, WEB
 from . import explain, grammar, template, units
-from .app import SECRETS, App, ServiceSettings, checks_as_json, program_variables
+from .app import SECRETS, App, ProcessSettings, ServiceSettings, Step, checks_as_json, program_variables
 from .grammar import describe
 from .paths import covers, normalise
 from .template import Placeholder
@@ -32,17 +32,17 @@ def app_errors(app: App) -> Iterator[str]:
     """Yield an error for each value of the application that contradicts another value, or that no platform accepts."""
     data = {record.name for record in app.catalogue.data}
     yield from _name_errors(app)
+    yield from _store_name_errors(app)
     yield from _template_errors(app)
     yield from _routing_errors(app)
     yield from _need_errors(app)
-    for tier, service in app.slot_services.items():
+    for tier, service in app.processes.items():
         for key, variables in (("env", service.env), ("secret_env", service.secret_env)):
             for variable in sorted(set(variables) & program_variables(app, service)):
                 yield f"{app.path(tier)}.{key}.{variable}: the program sets this variable; remove the variable"
         yield from _long_commands(app.path(tier), service)
-        for key, path in (
-            _mounted(service) if service.secrets or service.secret_files or data & set(service.needs) else ()
-        ):
+        needed = data & set(service.needs) if isinstance(service, ServiceSettings) else set[str]()
+        for key, path in service.mounted if service.secrets or service.secret_files or needed else ():
             if grammar.within(path, SECRETS) or grammar.within(path, f"/var{SECRETS}"):  # /var/run is a link to /run.
                 yield f"{app.path(tier)}.{key}: the program mounts secrets at {path}; use a path outside of {SECRETS}"
     for key, requests in (("checks", checks_as_json(app.checks)), ("visits", app.visits)):
@@ -57,10 +57,7 @@ def app_errors(app: App) -> Iterator[str]:
     if app.figures and not app.measured:
         yield "app.figures: figures need a tier with metrics; set app.web.metrics or app.api.metrics"
     yield from _hidden_path_errors(app)
-    volumes = [(name, tier) for tier, service in app.slot_services.items() for name in service.volumes]
-    for name, tier in volumes:
-        if names.is_reserved_volume(name):
-            yield f"{app.path(tier)}.volumes.{name}: the program uses this name for another volume; use another name"
+    yield from _volume_errors(app)
     for tier, service in app.slot_services.items():
         for name in filter(names.is_reserved_task, service.tasks):
             yield f"{app.path(tier)}.tasks.{name}: the program uses this name for another container; use another name"
@@ -81,6 +78,30 @@ def _name_errors(app: App) -> Iterator[str]:
             rest = name.removeprefix(f"{other}-") if name != other else name
             if rest != name and names.is_service_object(rest, settings.tasks):
                 yield f"{path}: {app.path(other)} already has a container with the name {name}; use another name"
+
+
+def _store_name_errors(app: App) -> Iterator[str]:
+    """Yield an error for each store whose name, or the name of one of its objects, is the name of another object."""
+    for name in app.stores:
+        path = f"app.services.{name}"
+        if names.is_reserved_store(name):
+            yield f"{path}: the program uses this name itself, or a name that begins or ends as it does; use another name"
+        for other in app.stores:
+            rest = name.removeprefix(f"{other}-")
+            if rest != name and names.is_store_object(rest):
+                yield f"{path}: {app.path(other)} has an object of the name {name}; use another name"
+
+
+def _volume_errors(app: App) -> Iterator[str]:
+    """Yield an error for each volume with a reserved name, and for each volume of a store that another service mounts too."""
+    owners = {name: tier for tier, service in app.slot_services.items() for name in service.volumes}
+    for tier, service in app.processes.items():
+        for name in service.volumes:
+            path = f"{app.path(tier)}.volumes.{name}"
+            if names.is_reserved_volume(name) or any(names.is_file_volume(name, store) for store in app.stores):
+                yield f"{path}: the program uses this name for another volume; use another name"
+            if tier in app.stores and (owner := owners.setdefault(name, tier)) != tier:
+                yield f"{path}: {app.path(owner)} has a volume of this name, and a store shares no volume; use another name"
 
 
 def _routing_errors(app: App) -> Iterator[str]:
@@ -153,14 +174,14 @@ def unknown_service(app: App, name: str) -> str:
 
 def _template_errors(app: App) -> Iterator[str]:
     """Yield an error for each placeholder that the application can't fill."""
-    for tier, service in app.slot_services.items():
+    for tier, service in app.processes.items():
         for key, text in service.templates.items():
             for placeholder in template.placeholders(text):
                 if problem := _placeholder_problem(app, tier, service, placeholder):
                     yield f"{app.path(tier)}.{key}: {placeholder} {problem}"
 
 
-def _placeholder_problem(app: App, tier: str, service: ServiceSettings, placeholder: Placeholder) -> str:
+def _placeholder_problem(app: App, tier: str, service: ProcessSettings, placeholder: Placeholder) -> str:
     """Return the reason why a placeholder can't be filled and the fix, or an empty text for a valid placeholder."""
     owner, field = placeholder.owner, placeholder.field
     if owner == template.SECRETS:
@@ -168,6 +189,8 @@ def _placeholder_problem(app: App, tier: str, service: ServiceSettings, placehol
         return "" if is_name else "contains an invalid secret name; use lower-case letters, digits and single dashes"
     if owner == template.PUBLIC:
         fields: tuple[str, ...] = template.PUBLIC_FIELDS
+    elif not isinstance(service, ServiceSettings):
+        return "is no value that a store can read; use ${secrets.NAME}, ${public.url} or ${public.host}"
     elif owner not in app.names:
         return f"names no service of the application; add app.{owner}, or use {template.SECRETS} or {template.PUBLIC}"
     elif owner not in service.needs:
@@ -181,18 +204,11 @@ def _placeholder_problem(app: App, tier: str, service: ServiceSettings, placehol
     return f"is unknown; {explain.write_one_of([f'${{{owner}.{name}}}' for name in fields], str(placeholder))}"
 
 
-def _mounted(service: ServiceSettings) -> Iterator[tuple[str, str]]:
-    """Yield the config key and the container path of each volume, mount and writable path of a service."""
-    yield from (("writable", path) for path in service.writable)
-    yield from ((f"volumes.{name}", path.removesuffix(":ro")) for name, path in service.volumes.items())
-    if service.reload:
-        yield from ((f"reload.mounts.{name}", path) for name, path in service.reload.mounts.items())
-        yield from (("reload.writable", path) for path in service.reload.writable)
-
-
-def _long_commands(path: str, service: ServiceSettings) -> Iterator[str]:
-    steps = {"migrate": service.migrate, "seed": service.seed}
-    steps |= {f"tasks.{name}": step for name, step in service.tasks.items()}
+def _long_commands(path: str, service: ProcessSettings) -> Iterator[str]:
+    steps: dict[str, Step | None] = {}
+    if isinstance(service, ServiceSettings):
+        steps = {"migrate": service.migrate, "seed": service.seed}
+        steps |= {f"tasks.{name}": step for name, step in service.tasks.items()}
     commands = {"command": service.command} | {f"{key}.command": step.command for key, step in steps.items() if step}
     for key, command in commands.items():
         if (size := sum(len(word.encode()) for word in command)) > VARIABLES_SIZE:

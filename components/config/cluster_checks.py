@@ -67,7 +67,7 @@ def cluster_errors(app: App, environment: Environment) -> Iterator[str]:
 
 def _template_errors(app: App, in_cluster: Collection[str]) -> Iterator[str]:
     """Yield an error for each template that combines a secret in the cluster with other text. The program can't read such a secret."""
-    for tier, service in app.slot_services.items():
+    for tier, service in app.processes.items():
         for key, text in service.templates.items():
             parts = template.parse(text)
             for placeholder in (part for part in parts if isinstance(part, Placeholder)):

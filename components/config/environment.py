@@ -63,7 +63,7 @@ class TierSettings(Model):
     """Settings of one tier in this environment: size, volumes, backups."""
 
     replicas: int = Field(
-        default=1, ge=1, le=100, strict=True, description="Number of replicas; 1 for database and cache."
+        default=1, ge=1, le=100, strict=True, description="Number of replicas; 1 for database, cache and stores."
     )
     cpu: Cpu = Field(
         default=0.5, description="Limit of processor time of each replica, in processors.", validate_default=False

@@ -9,7 +9,7 @@ from .app import App, program_variables
 from .app_checks import VARIABLES_SIZE, unknown_service
 from .cluster_checks import cluster_errors
 from .engine_checks import engine_errors
-from .environment import Environment
+from .environment import Environment, TierSettings
 from .grammar import describe
 from .image_checks import image_errors
 
@@ -31,12 +31,13 @@ def environment_errors(app: App, environment: Environment) -> Iterator[str]:
         elif tier not in app.names:
             yield f"{path}: the application has no {tier}; remove this key, or add app.{tier}"
         elif tier not in app.slot_services:
-            for key in ("replicas", "autoscale", "env"):
+            yield from _store_errors(app, tier, size)
+            for key in ("replicas", "autoscale", "env") if tier not in app.stores else ():
                 if key in size.model_fields_set:
                     yield f"{path}.{key}: {shared} have no replicas, autoscaling or variables; remove {key}"
             if size.ha and (record := app.catalogue.find(tier)) and not record.ha:
                 yield f"{path}.ha: {tier} always runs as one instance; remove `ha`"
-            if size.external and size.model_fields_set - {"external", "name"}:
+            if size.external and tier not in app.stores and size.model_fields_set - {"external", "name"}:
                 yield f"{path}.external: {tier} is an external service, so other keys have no effect; remove external or the other keys"
         else:
             if size.external:
@@ -76,6 +77,26 @@ def environment_errors(app: App, environment: Environment) -> Iterator[str]:
         yield from image_errors(app, environment)
 
 
+def _store_errors(app: App, tier: str, size: TierSettings) -> Iterator[str]:
+    """Yield an error for each setting that a store does not have. Yield none for another service."""
+    if tier not in app.stores:
+        return
+    path = f"environment.tiers.{tier}"
+    for key in ("replicas", "autoscale"):
+        if key in size.model_fields_set:
+            yield f"{path}.{key}: a store always runs as one instance; remove {key}"
+    if "env" in size.model_fields_set:
+        yield f"{path}.env: a store has the same variables in every environment; move them to app.services.{tier}.env"
+    if size.external:
+        yield (
+            f"{path}.external: a store can't be external; list the stacks that have it in app.services.{tier}.environments, and set the address "
+            "of the external server in environment.tiers.<tier>.env of the services that use it"
+        )
+    for key in ("storage", "storage_class"):
+        if key in size.model_fields_set and not app.stores[tier].volumes:
+            yield f"{path}.{key}: {tier} has no volumes; remove {key}"
+
+
 def _backup_errors(app: App, environment: Environment) -> Iterator[str]:
     path = "environment.tiers.database.backup"
     for tier, size in environment.tiers.items():
@@ -99,7 +120,7 @@ def _backup_errors(app: App, environment: Environment) -> Iterator[str]:
 
 
 def _variable_errors(app: App, environment: Environment) -> Iterator[str]:
-    for tier, service in app.slot_services.items():
+    for tier, service in app.processes.items():
         variables = service.env | environment.tier_settings(tier).env
         size = sum(len(text.encode()) for pair in variables.items() for text in pair)
         if size > VARIABLES_SIZE:

@@ -333,11 +333,12 @@ class Explainer:
         if root == "environment" and path == ("secrets",):
             fix = "set each secret with `pulumi config set --secret --path secrets.NAME`"
             return f"secrets are not part of `environment`; {fix}"
-        if tags := self._tags_with(root, detail["loc"]):
+        other_words = [word for word in _OTHER_WORDS.get(key, ()) if word in keys]
+        if not other_words and (tags := self._tags_with(root, detail["loc"])):
             return f"a {detail['loc'][-2]} has no {key}; remove {key}, or write {alternatives(tags)}"
         homes = self._valid_paths(root, path, value)
         close = get_close_matches(key, keys, n=1, cutoff=0.8 if homes else 0.7)
-        close = [word for word in _OTHER_WORDS.get(key, ()) if word in keys][:1] or close
+        close = other_words[:1] or close
         if close:
             return f"there is no such key; did you mean {close[0]}?"
         if homes:
@@ -405,7 +406,7 @@ _OTHER_WORDS = {
     "args": ("command",), "backend": ("api",), "cmd": ("command",), "context": ("build",), "cpus": ("cpu",), "db": ("database",),
     "depends_on": ("needs",), "dockerfile": ("build",), "entrypoint": ("command",), "environment": ("env",), "frontend": ("web",),
     "healthcheck": ("health", "alive"), "ingress": ("gateway",), "links": ("needs",), "mem": ("memory",), "mem_limit": ("memory",),
-    "postgres": ("database",), "queue": ("worker",), "redis": ("cache",), "tmpfs": ("writable",), "version": ("image",),
+    "postgres": ("database",), "queue": ("worker",), "redis": ("cache",), "tmpfs": ("writable",), "user": ("uid",), "version": ("image",),
 }  # fmt: skip
 """Keys of Compose and Kubernetes → keys with the same meaning in this configuration."""
 

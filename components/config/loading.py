@@ -19,6 +19,7 @@ from .environment_checks import environment_errors
 from .errors import ConfigError, refuse
 from .grammar import kind
 from .secret_checks import secret_problem, secret_size_errors, variable_errors
+from .stack_app import stack_app
 from .stack_checks import stack_name_errors
 
 M = TypeVar("M", bound=Model)
@@ -62,9 +63,9 @@ def settings_of(app_value: object, environment_value: object, secrets_value: obj
     Raises:
         ConfigError: a value is invalid, or a secret is not set.
     """
-    app = load_app(app_value)
-    environment = load_environment(environment_value, app)
-    check_stack(pulumi.get_stack(), app, environment)
+    stack = pulumi.get_stack()
+    app, environment = load_stack(app_value, environment_value, stack)
+    check_stack(stack, app, environment)
     configured = secrets_value or _object(Config(), "secrets")
     secrets = check_secrets(configured, app, environment.secrets_in_cluster, environment.secrets)
     refuse(variable_errors(app, secrets))
@@ -115,6 +116,24 @@ def load_app(value: object) -> App:
     app = _validated(app_model(), value, "app")
     refuse(app_errors(app))
     return app
+
+
+def load_stack(app_value: object, environment_value: object, stack: str) -> tuple[App, Environment]:
+    """Validate the values of `app` and `environment` for a stack. Return the application without the stores that the stack lacks.
+
+    Args:
+        app_value: value of `app`.
+        environment_value: value of `environment`.
+        stack: name of the stack.
+
+    Raises:
+        ConfigError: a key is unknown or missing, or a value is invalid or contradicts another value.
+    """
+    app = load_app(app_value)
+    environment = _validated(Environment, environment_value, "environment")
+    app = stack_app(app, environment, stack)
+    refuse(environment_errors(app, environment))
+    return app, environment
 
 
 def load_environment(value: object, app: App) -> Environment:

@@ -25,7 +25,7 @@ def secret_problem(value: str) -> str:
 
 def secret_size_errors(app: App, secrets: Mapping[str, str]) -> Iterator[str]:
     """Yield an error for each tier whose secrets together exceed the size of a Kubernetes Secret."""
-    for tier, service in app.slot_services.items():
+    for tier, service in app.processes.items():
         size = sum(len(secrets[name].encode()) for name in service.secrets if name in secrets)
         size += sum(_filled_size(app, text, secrets) for text in service.templates.values())
         if size > SECRET_SIZE:
@@ -34,7 +34,7 @@ def secret_size_errors(app: App, secrets: Mapping[str, str]) -> Iterator[str]:
 
 def variable_errors(app: App, secrets: Mapping[str, str]) -> Iterator[str]:
     """Yield an error for each variable in `secret_env` that a process can't get, because of its size or a NUL character."""
-    for tier, service in app.slot_services.items():
+    for tier, service in app.processes.items():
         for name, text in service.secret_env.items():
             path = f"{app.path(tier)}.secret_env.{name}"
             if (size := len(name) + _filled_size(app, text, secrets)) > VARIABLE_SIZE:

@@ -263,6 +263,15 @@ Version = Annotated[
         "a version as text",
     ),
 ]
+StackName = Annotated[
+    str,
+    _pattern(
+        r"[A-Za-z0-9._*-]{1,100}",
+        "dev",
+        "write it as in Pulumi.<stack>.yaml, like dev, or with a star, like pr-*",
+        "the name of a stack",
+    ),
+]
 ServiceName = Annotated[str, _ServiceName()]
 Setting = Annotated[str, Field(examples=["info"])]
 TemplateText = Annotated[str, Checked(check=template.checked, example=template.EXAMPLE)]

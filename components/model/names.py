@@ -89,7 +89,7 @@ INSTANCE_DATA = Template("{cluster}{instance}", cluster=DATABASE_CLUSTER, instan
 a temporary cluster (`make restore TO=`) is `database-ha-TIME`."""
 POD_SECRETS, POD_SCRIPTS = "secrets", "scripts"
 """Names of a pod's volumes for secrets and scripts. Only the name for secrets is reserved (`_VOLUMES`). The other name can't
-collide: only data services have scripts, and the configuration can't name volumes of data services."""
+collide: the configuration can't name volumes of the data services that have scripts."""
 _VERSIONS = "(-[0-9a-f]{6})+"
 
 
@@ -123,6 +123,12 @@ _TASKS = (Template("secrets{versions}", versions=_VERSIONS),)
 def is_reserved_volume(name: str) -> bool:
     """Return whether a name is reserved for the program's own volumes and PersistentVolumeClaims, on any platform."""
     return any(template.matches(name) for template in _VOLUMES)
+
+
+def is_file_volume(name: str, store: str) -> bool:
+    """Return whether a name is that of a volume with the secrets of a store, or with BusyBox for a store, on Docker."""
+    suffix = name.removeprefix(f"{store}-")
+    return suffix != name and re.fullmatch(f"(secrets|programs){_VERSIONS}", suffix) is not None
 
 
 _WORKLOADS = frozenset(
@@ -167,6 +173,22 @@ def is_service_object(suffix: str, tasks: Collection[str]) -> bool:
         suffix in {"migrate", "seed", *tasks}
         or re.fullmatch(rf"\d+|secrets({_VERSIONS})?(-files)?", suffix) is not None
     )
+
+
+_STORES = re.compile(r"default|deny-all|dns|kubernetes|public|secrets|(blue|green|to)-.+|.+-(blue|green)")
+"""Names that no store may have. Objects of a store have its name without a slot, so it must differ from the names of a slot's objects
+(`api-blue`, `blue-api-1`), of the program's policies (`to-NAME`, `deny-all`) and of objects that a cluster creates. The owners of
+placeholders are `public` and `secrets`."""
+
+
+def is_reserved_store(name: str) -> bool:
+    """Return whether a store can't have a name, because other objects or values have it, on any platform."""
+    return _STORES.fullmatch(name) is not None
+
+
+def is_store_object(suffix: str) -> bool:
+    """Return whether an object of a store has the name `STORE-SUFFIX`, such as `mysql-pods` (a Service on Kubernetes)."""
+    return re.fullmatch(rf"\d+|pods|to-world|(secrets|programs)({_VERSIONS})?(-files)?", suffix) is not None
 
 
 def is_reserved_task(name: str) -> bool:

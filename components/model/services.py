@@ -70,7 +70,7 @@ class Service:
     name: str
     """Key of the service below `app` or `app.services`, and name of the service in labels, resource names and DNS."""
     tier: str
-    """Tier of the service, such as `web` or `database`. The type token of the service's component contains the tier."""
+    """Tier of the service, such as `web`, `database` or `store`. The type token of the service's component contains the tier."""
     kind: Kind
     """Kind of the service, which decides whether the service belongs to a slot and how the service is probed."""
     may_need: frozenset[str] = frozenset()
@@ -156,17 +156,21 @@ WORKER = Service(name="worker", tier="worker", kind=Kind.WORKER, may_need=frozen
 
 SERVICES: tuple[Service, ...] = (WEB, API, WORKER, DATABASE, CACHE)
 """Services that every application may have, in the order in which messages and documents list them. Add new services at the end."""
+STORE = Service(name="store", tier="store", kind=Kind.DATA, holds_data=True)
+"""Tier of the stores: further services (`app.services`) that both slots share, with any image. No service is named after this tier."""
 
 
-def further_service(name: str, tier: str, *, routed: bool) -> Service:
+def further_service(name: str, tier: str, *, routed: bool = False, port: int | None = None) -> Service:
     """Return the record of a further service of a tier (`app.services`).
 
     Args:
         name: name of the service.
-        tier: tier of the service, the name of a record in `SERVICES`.
+        tier: tier of the service: `store`, or the name of a record in `SERVICES`.
         routed: True if the gateway routes requests of users to the service.
+        port: port of a store; None for a service in a slot.
     """
-    return replace(next(record for record in SERVICES if record.name == tier), name=name, routed=routed)
+    record = next(record for record in (*SERVICES, STORE) if record.name == tier)
+    return replace(record, name=name, routed=routed, port=port)
 
 
 @dataclass(frozen=True)
@@ -268,7 +272,7 @@ def prefix(name: str) -> str:
 def holds_data(name: str) -> bool:
     """Return whether the volumes of a workload contain data that no update may delete.
 
-    Return True for a workload without a record in `SERVICES`, such as the backup workload.
+    Return True for a workload without a record in `SERVICES`, such as the backup workload or a store.
     """
     record = common_catalogue().find(name)
     return record is None or record.holds_data

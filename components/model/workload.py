@@ -296,7 +296,7 @@ class Workload:
     resources: Resources
     """Processor and memory limits of each replica."""
     command: tuple[str, ...] = ()
-    """Command and arguments; empty for the image's command. In a slot the image's entrypoint stays."""
+    """Command and arguments; empty for the image's command. In a slot and in a store the image's entrypoint stays."""
     entrypoint: tuple[str, ...] = ()
     """Command and arguments that replace the image's entrypoint, also for tasks; empty for the image's entrypoint."""
     env: tuple[tuple[str, str], ...] = ()
@@ -340,7 +340,7 @@ class Workload:
     needs: tuple[str, ...] = ()
     """Names of the services that the workload connects to."""
     belongs_to: str = ""
-    """Tier of a further service (`app.services`): web, api or worker. Empty if the service is named after its tier."""
+    """Tier of a further service (`app.services`): web, api, worker or store. Empty if the service is named after its tier."""
     path: str = ""
     """Config path of the workload, for errors; empty if the path is `app.TIER`."""
     former: tuple[str, ...] = ()

@@ -111,4 +111,4 @@ def probe_headers(probe: Probe, url: str) -> dict[str, str]:
 
 def listening_ports(app: App) -> dict[str, int]:
     """Return the port of each tier that accepts connections: name of the tier → port."""
-    return app.ports | {record.name: services.port_of(record.name) for record in services.common_catalogue().data}
+    return app.ports | {record.name: record.port for record in app.catalogue.data if record.port}

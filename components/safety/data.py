@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..model import services
 from ..model.names import LABEL_DATA
 from ..state.types import is_foundation, is_volume, may_hold_data
 
@@ -75,6 +76,15 @@ def data_labels(deployed: "Entry | None", *, holds_data: bool = True) -> dict[st
     if deployed is not None and LABEL_DATA not in deployed.labels:
         return {}
     return {LABEL_DATA: YES if holds_data else NO}
+
+
+def is_store(parent: str) -> bool:
+    """Return whether a resource belongs to a store (`app.services`).
+
+    Args:
+        parent: URN of the resource's parent component.
+    """
+    return _Address.parse(parent).type == services.type_token("", services.STORE.tier)
 
 
 def owner(parent: str) -> str | None:

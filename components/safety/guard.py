@@ -7,7 +7,7 @@ person must disable all three (docs/adr/020-what-stops-a-plan.md).
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..config import App, ConfigError, Environment
@@ -19,7 +19,7 @@ from ..release.checkpoint import Checkpoint, image_names
 from ..state import reader
 from ..state.store import Store, format_size
 from ..state.types import is_claim, is_database_cluster, is_namespace, is_volume
-from .data import holds_data, owner
+from .data import holds_data, is_store, owner
 
 FORCE = "data"
 """Value of TIERS_FORCE that allows the loss of data."""
@@ -77,9 +77,7 @@ def refuse(
     single = next((data.image.reference for data in databases if isinstance(data, Workload)), None)
     cluster = next((data.image.reference for data in databases if isinstance(data, DatabaseCluster)), None)
     risks = [
-        *losses(
-            stored_data(checkpoint), {name: _store(*resource) for name, resource in desired.items()}, app, environment
-        ),
+        *losses(stored_data(checkpoint), _desired_data(desired, holding), app, environment),
         *major_change(deployed_major(checkpoint), single),
         *cluster_major_change(deployed_cluster_major(checkpoint), cluster),
     ]
@@ -96,11 +94,24 @@ def stored_data(checkpoint: Checkpoint) -> dict[str, Store]:
     A namespace holds data, because its deletion deletes all objects in it. Its key in the result is always `namespace`.
     """
     return {
-        "namespace" if is_namespace(entry.type) else entry.name: _store(
-            entry.type, entry.inputs, owner=owner(entry.parent), protected=entry.protect
+        "namespace" if is_namespace(entry.type) else entry.name: replace(
+            _store(entry.type, entry.inputs, owner=owner(entry.parent), protected=entry.protect),
+            of_store=is_store(entry.parent),
         )
         for entry in checkpoint.entries
         if holds_data(entry.urn, entry.labels)
+    }
+
+
+def _desired_data(
+    desired: Mapping[str, tuple[str, Mapping[str, Any]]], holding: Sequence[Workload | DatabaseCluster]
+) -> dict[str, Store]:
+    """Return the resources that hold data after the update, by resource name. Only volumes of stores have an owner."""
+    stores = (data for data in holding if isinstance(data, Workload) and data.belongs_to == services.STORE.tier)
+    owners = {volume.name: store.tier for store in stores for volume in store.volumes}
+    return {
+        name: replace(_store(*resource), owner=owners.get(name), of_store=name in owners)
+        for name, resource in desired.items()
     }
 
 
@@ -116,6 +127,9 @@ def losses(
             yield Loss(wrong=wrong, fix=f"keep {store.platform}, or use another stack", store=store)
         elif name not in desired:
             yield _gone(name, store, app, environment)
+        elif (store.of_store or desired[name].of_store) and store.owner != desired[name].owner:
+            # The parent of the resource changes, so Pulumi would delete the resource and create another one.
+            yield _moved(name, store, desired[name])
         else:
             yield from _changed(name, store, desired[name])
 
@@ -134,6 +148,8 @@ def _gone(name: str, store: Store, app: App, environment: Environment) -> Loss:
         wrong = f"environment.kubernetes.namespace.create: false removes the namespace from this stack, and {deleted}"
         return Loss(wrong=wrong, fix="keep create: true", store=store)
     tier = store.owner
+    if tier and store.of_store:
+        return _gone_from_store(name, store, app)
     if tier and services.common_catalogue().find(tier) is None:
         wrong = f"app.{tier}: this version of the program has no service {tier}, and {deleted}"
         return Loss(wrong=wrong, fix=f"use a version that has {tier} until this data is no longer needed", store=store)
@@ -158,6 +174,25 @@ def _gone(name: str, store: Store, app: App, environment: Environment) -> Loss:
         return Loss(wrong=wrong, fix="keep {volume: true} until these backups are no longer needed", store=store)
     wrong = f"app: no tier has the volume {name} any longer, and {deleted}"
     return Loss(wrong=wrong, fix=f"restore {name} in `volumes` of the tier that writes to this volume", store=store)
+
+
+def _gone_from_store(name: str, store: Store, app: App) -> Loss:
+    path, deleted = f"app.services.{store.owner}", _deleted(store)
+    if store.owner in app.stores:
+        wrong = f"{path}.volumes: the store no longer has the volume {name}, and {deleted}"
+        return Loss(wrong=wrong, fix=f"restore {name} in {path}.volumes", store=store)
+    wrong = f"{path}: this stack no longer has the store, and {deleted}"
+    fix = f"restore {path}, and list this stack in its `environments` if it has them"
+    return Loss(wrong=wrong, fix=fix, store=store)
+
+
+def _moved(name: str, old: Store, new: Store) -> Loss:
+    path = f"app.services.{new.owner or old.owner}"
+    owners = f"from {old.owner or 'another service'} to {new.owner or 'another service'}"
+    wrong = f"{path}: the volume {name} can't move {owners}, because {_deleted(old)}"
+    return Loss(
+        wrong=wrong, fix="restore the former name of the service, or use a new volume and copy the data", store=old
+    )
 
 
 def _changed(name: str, old: Store, new: Store) -> Iterator[Loss]:

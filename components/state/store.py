@@ -22,7 +22,9 @@ class Store:
     tier: str | None = None
     """Name of the service in the resource's labels."""
     owner: str | None = None
-    """Service whose component registered the resource. None for backups, the namespace, and volumes from the configuration."""
+    """Service whose component registered the resource. None for backups, the namespace, and volumes of services in a slot."""
+    of_store: bool = False
+    """True if the owner is a store (`app.services`)."""
     protected: bool = False
     """True if Pulumi refuses to delete the resource."""
 

@@ -73,6 +73,7 @@ BUILDERS: Mapping[str, Build] = {
     "SlotService": lambda rollout, opts: components.SlotService(
         NAME, components.SlotServiceArgs(**service_args(rollout, "web")), opts
     ),
+    "Store": lambda rollout, opts: components.Store(NAME, components.StoreArgs(**data_args(rollout, "cache")), opts),
     "Switch": lambda rollout, opts: components.Switch(NAME, switch_args(rollout), opts),
     "Web": lambda rollout, opts: components.Web(NAME, components.WebArgs(**service_args(rollout, "web")), opts),
     "Worker": lambda rollout, opts: components.Worker(

@@ -42,11 +42,13 @@ class FileOperations(Registrar):
     ) -> Mapping[str, Resource]:
         provisioned: dict[str, Resource] = {}
         images: dict[str, docker.RemoteImage] = {}
-        if target or any(workload.secret_env for workload in workloads):
+        # The image of a store may have no HTTP client for its health check.
+        if target or any(workload.secret_env or workload.belongs_to for workload in workloads):
             provisioned[PROGRAMS] = self._programs(parent, workloads, target)
         for workload in workloads:
             reference = workload.image.reference
-            image = images.get(reference) or remote_image(parent, workload.image, self.provider_for(parent), target)
+            owner = _image_owner(workload, target)
+            image = images.get(reference) or remote_image(parent, workload.image, self.provider_for(parent), owner)
             images[reference] = provisioned[image_key(workload)] = image
             if workload.all_secrets:
                 provisioned[secrets_key(workload)] = self._secret_files(parent, workload, target, image.image_id)
@@ -95,7 +97,7 @@ class FileOperations(Registrar):
         One volume serves all services of a slot. The name has a hash of the image, so another image gets another volume.
         """
         image = Image(reference=self.environment.docker.busybox, path="environment.docker.busybox")
-        pulled = remote_image(parent, image, self.provider_for(parent), target)
+        pulled = remote_image(parent, image, self.provider_for(parent), _image_owner(workloads[0], target))
         owner = "-".join(([str(target.slot)] if target else []) + [w.tier for w in workloads if len(workloads) == 1])
         name = names.PROGRAMS.format(owner=owner, version=names.short_hash(image.reference, 6))
         args = hardened_args(
@@ -144,3 +146,10 @@ class FileOperations(Registrar):
             return None
         uploads = [{"file": path, "content": value} for path, value in self._secret_values(workload, target).items()]
         return DesiredState(inputs={**entry.inputs, "uploads": uploads}, secret_outputs=["uploads"])
+
+
+def _image_owner(workload: Workload, target: SlotTarget | None) -> str:
+    """Return the beginning of the resource name of a workload's image: the slot, or the store. Other shared workloads have none."""
+    if target:
+        return str(target.slot)
+    return workload.tier if workload.belongs_to else ""

@@ -5,15 +5,21 @@ from pulumi import ProviderResource, Resource
 
 from ...model.workload import Image
 from ...options import child_options
-from ..base import SlotTarget
 from .errors import explain_image
 
 
-def remote_image(
-    parent: Resource, image: Image, provider: ProviderResource, target: SlotTarget | None = None
-) -> docker.RemoteImage:
+def remote_image(parent: Resource, image: Image, provider: ProviderResource, owner: str = "") -> docker.RemoteImage:
+    """Register an image to pull or to build.
+
+    Args:
+        parent: the parent component.
+        image: the image.
+        provider: provider of the engine.
+        owner: beginning of the resource name: the slot or the store that uses the image. Several of them may use the same image,
+            and Pulumi refuses two hooks of one name.
+    """
     # Keep images on the engine after Pulumi deletes their release: they need disk space, but a later rollback is fast.
-    name = f"{target.slot}-image-{image.reference}" if target else f"image-{image.reference}"
+    name = f"{owner}-image-{image.reference}" if owner else f"image-{image.reference}"
     return docker.RemoteImage(
         name,
         name=image.reference,

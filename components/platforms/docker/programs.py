@@ -70,9 +70,10 @@ def request(probe: Probe, url: str) -> list[str]:
 
     Args:
         probe: the health check.
-        url: address that users open. The request has the headers of a request to this address.
+        url: address that users open. The request has the headers of a request to this address; empty for no headers.
     """
-    headers = [word for name, value in probe_headers(probe, url).items() for word in ("--header", f"{name}: {value}")]
+    values = probe_headers(probe, url) if url else {}
+    headers = [word for name, value in values.items() for word in ("--header", f"{name}: {value}")]
     return [BUSYBOX, "wget", "-q", "-O", "/dev/null", *headers, f"http://127.0.0.1:{probe.port}{probe.path}"]
 
 

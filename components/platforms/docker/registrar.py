@@ -153,7 +153,8 @@ class Registrar:
             # Replace the entrypoint, because the entrypoint of an exporter's image would read the command as its flags.
             args.entrypoints, args.command = list(workload.command[:1]), list(workload.command[1:])
         args.envs = self._environment(workload, replica.target)
-        args.healthcheck = healthcheck(workload, self._test(workload, provisioned))
+        url = self.url if replica.target else ""
+        args.healthcheck = healthcheck(workload, self._test(workload, url, provisioned))
         if replica.role == "tier":
             wrapper = programs.export(programs.env_folders()) if workload.secret_env else []
             self._start(args, workload, workload.command, wrapper)
@@ -168,13 +169,19 @@ class Registrar:
         ] or None
         return args
 
-    def _test(self, workload: Workload, provisioned: Mapping[str, Resource]) -> list[str]:
-        """Return the health check of a workload's container. It uses BusyBox if the container has it."""
+    def _test(self, workload: Workload, url: str, provisioned: Mapping[str, Resource]) -> list[str]:
+        """Return the health check of a workload's container. It uses BusyBox if the container has it.
+
+        Args:
+            workload: the workload.
+            url: address that users open, for the headers of a request; empty for a workload that users can't open.
+            provisioned: images and files of the workload.
+        """
         probe = workload.ready or workload.probe or Probe(command=("true",))
         if PROGRAMS not in provisioned:
             return healthcheck_command(probe)
         if probe.path:
-            return ["CMD", *programs.request(probe, self.url)]
+            return ["CMD", *programs.request(probe, url)]
         if not workload.probe:
             return ["CMD", programs.BUSYBOX, "true"]
         return ["CMD", *(programs.export(programs.env_folders()) if workload.secret_env else ()), *probe.command]

@@ -146,7 +146,7 @@ def connect(context: Context, live: Slot | None, opts: ResourceOptions | None) -
 
 
 def _scope(context: Context) -> Scope:
-    return Scope.of_environment(context.app.name, context.environment.cluster, context.description.instance)
+    return Scope.of_environment(context.app, context.environment.cluster, context.description.instance)
 
 
 def _volumes(workload: Workload) -> Sequence[Volume]:

@@ -58,7 +58,7 @@ def deployment(
         "revisionHistoryLimit": 2,
         "selector": {"matchLabels": pod_labels},
         "template": {
-            "metadata": {"labels": labels | need_labels(workload, target)},
+            "metadata": {"labels": labels | need_labels(scope, workload, target)},
             "spec": spec | {"topologySpreadConstraints": spread(pod_labels)},
         },
     }
@@ -79,7 +79,7 @@ def stateful_set(scope: Scope, workload: Workload, spec: Manifest, member: str |
     labels = scope.labels(workload.tier, "tier") | member_label
     template: Manifest = {"metadata": {"labels": labels, "annotations": secret_versions(workload)}, "spec": spec}
     content = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:12]
-    template["metadata"]["labels"] = labels | need_labels(workload, None) | {names.LABEL_CONTENT: content}
+    template["metadata"]["labels"] = labels | need_labels(scope, workload, None) | {names.LABEL_CONTENT: content}
     manifest = scope.object("apps/v1", "StatefulSet", member or workload.tier, labels)
     manifest["spec"] = {
         "replicas": 1,
@@ -198,7 +198,7 @@ def cron_job(scope: Scope, workload: Workload, command: ScheduledCommand, spec: 
             "topologyKey": "kubernetes.io/hostname",
         }
         bounded["affinity"] = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [same_node]}}
-    pods = {"metadata": {"labels": labels | need_labels(workload, None)}, "spec": bounded}
+    pods = {"metadata": {"labels": labels | need_labels(scope, workload, None)}, "spec": bounded}
     manifest["spec"] = {
         "schedule": command.schedule,
         "timeZone": "Etc/UTC",

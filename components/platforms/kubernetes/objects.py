@@ -4,12 +4,13 @@ Names of Services, such as `api-blue` and `database`, are short and stable, beca
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from ...config import Kubernetes
+from ...config import App, Kubernetes
 from ...model import names, services
 from ...model.names import LABEL_RELEASE, LABEL_ROLE, LABEL_SLOT
+from ...model.services import Catalogue
 from ...model.workload import Secret, Workload
 from ..base import SlotTarget
 
@@ -24,12 +25,18 @@ class Scope:
     instance: str
     namespace: str
     pull_secrets: tuple[str, ...] = ()
+    catalogue: Catalogue = field(default_factory=services.common_catalogue)
+    """Services of the application."""
 
     @classmethod
-    def of_environment(cls, app: str, cluster: Kubernetes, instance: str) -> "Scope":
+    def of_environment(cls, app: App, cluster: Kubernetes, instance: str) -> "Scope":
         """Return the scope of an environment. `instance` is `APP-STACK`."""
         return cls(
-            app=app, instance=instance, namespace=cluster.namespace_name(instance), pull_secrets=cluster.pull_secrets
+            app=app.name,
+            instance=instance,
+            namespace=cluster.namespace_name(instance),
+            pull_secrets=cluster.pull_secrets,
+            catalogue=app.catalogue,
         )
 
     def labels(self, name: str, role: str, target: SlotTarget | None = None, tier: str | None = None) -> dict[str, str]:
@@ -62,11 +69,10 @@ def object_name(workload: Workload, target: SlotTarget | None) -> str:
     return f"{workload.tier}-{target.slot}" if target else workload.tier
 
 
-def need_labels(workload: Workload, target: SlotTarget | None) -> dict[str, str]:
+def need_labels(scope: Scope, workload: Workload, target: SlotTarget | None) -> dict[str, str]:
     """Return a label for each service that a workload needs. Network policies let pods with the label connect to the service."""
     workloads = [
-        f"{need}-{target.slot}" if target and not services.common_catalogue().is_shared(need) else need
-        for need in workload.needs
+        f"{need}-{target.slot}" if target and not scope.catalogue.is_shared(need) else need for need in workload.needs
     ]
     return {names.LABEL_NEEDS.format(name=name): "yes" for name in workloads}
 

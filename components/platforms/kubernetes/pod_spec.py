@@ -240,7 +240,7 @@ def workload_pod(
     process = replace(process, command=task.command) if task else process
     scratch = scratch_names(process.writable, [volume.name for volume in workload.volumes])
     rendered = container(workload.tier, workload.image.reference, process, scratch, environment.names)
-    if target:
+    if target or workload.belongs_to:
         rendered |= _arguments(rendered.pop("command", []), workload, environment.names)
     rendered["env"] = environment.entries
     spec = pod(scope, rendered, process, scratch, object_name(workload, target))

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from pulumi import Output, Resource
 
-from ...model import services
 from ...model.workload import Route, Task, Workload
 from ..base import Dependencies, SlotTarget
 from ..gateway import smoke_checks
@@ -51,9 +50,9 @@ class TaskOperations(SecretOperations):
         name = f"{target.slot}-{workload.tier}-{task.name}"
         labels = self.scope.labels(f"{workload.tier}-{task.name}", "task", target, workload.tier)
         spec = self._pod(workload, target, task)
-        needs = objects.need_labels(workload, target)
+        needs = objects.need_labels(self.scope, workload, target)
         environment = dict(workload.env) | dict(task.env)
-        needed = (record.prefix for record in services.common_catalogue().data if record.name in workload.needs)
+        needed = (record.prefix for record in self.app.catalogue.data if record.name in workload.needs)
         addresses = [f"{environment[f'{prefix}_HOST']}:{environment[f'{prefix}_PORT']}" for prefix in needed]
         if addresses:
             reach = pod_spec.reach_container(self.environment.toolbox, pod_spec.user(workload), addresses)

@@ -117,7 +117,7 @@ class Source(Model):
 
 
 class ProcessSettings(Model):
-    """Settings of a container's process, which services in a slot and stores have."""
+    """Settings that services in a slot and stores have: process, secrets, volumes."""
 
     command: Command = Field(
         default=(),

@@ -195,7 +195,7 @@ class TestTierOfAService:
             feed_api={"image": "me/feed:1", "ports": ["4000:4000"], "environment": {"MAIN": "http://api:8000"}},
         )
         app = load_app(result.app)
-        assert app.api and (app.api.needs, app.services["feed-api"].needs) == (("feed-api",), ())
+        assert app.api and (app.api.needs, app.slot_services["feed-api"].needs) == (("feed-api",), ())
         assert any(
             line.startswith("services.feed_api: it and api connect to each other")
             for line in notes_of(result, Kind.UNCONVERTED)
